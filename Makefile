@@ -1,0 +1,51 @@
+# Everything runs from a bare machine with Python 3.11+ and make: the virtual environment is made on the way.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+NODE_STAMP := tests/aimock/node_modules/.stamp
+
+.PHONY: demo test check lint types unit bench clean help
+
+help:  ## what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## / - /'
+
+demo: $(VENV)/.installed  ## a whole run on the sample data against the built-in endpoint; no key, no cost
+	@rm -rf runs/demo
+	$(BIN)/labelpipe run config/demo.toml
+	@echo; head -n 6 runs/demo/labels.csv
+	@echo; $(BIN)/labelpipe verify runs/demo
+
+test: $(VENV)/.dev $(NODE_STAMP)  ## the whole test suite, as CI runs it
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest $(ARGS)
+
+unit: $(VENV)/.dev  ## the tests that kill no processes
+	$(BIN)/python -m pytest -m "not chaos" $(ARGS)
+
+bench: $(VENV)/.dev  ## speed, CPU, memory and utilisation, as ratios in one run
+	$(BIN)/python -m benchmarks $(ARGS)
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "labelpipe needs Python 3.11 or later: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed requirements-dev.txt
+	$(PIP) install --quiet -c constraints.txt -e '.[parquet,zstd]' -r requirements-dev.txt
+	@touch $@
+
+# An independent server to test against; without Node that one test is skipped and says so.
+$(NODE_STAMP): tests/aimock/package.json
+	@if command -v npm >/dev/null 2>&1; then \
+	  (cd tests/aimock && npm install --no-audit --no-fund --silent) || echo "npm install failed: the aimock test will be skipped"; \
+	else echo "npm is not here: the aimock test will be skipped"; fi
+	@mkdir -p $(dir $@) && touch $@
+
+clean:  ## remove what was built, but no run
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/aimock/node_modules

@@ -1,0 +1,315 @@
+"""One record's life between its first call and its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from pipeline.engine.retry import Verdict, backoff_s, verdict_of
+from pipeline.errors import (
+    AnswerError,
+    CallbackError,
+    CallError,
+    CallTimeoutError,
+    CredentialsError,
+    RateLimitedError,
+    RequestShapeError,
+    StoppedError,
+    TruncatedError,
+)
+from pipeline.limits import Admission, Permit, Price
+from pipeline.records import JSON, Answer, Outcome, Problem, Record, Request, Response, Status, Usage
+from pipeline.stats import Stats
+
+log = logging.getLogger("labelpipe")
+
+#: One call: a Request in, a Response out, or a CallError.
+Provider = Callable[[Request], Awaitable[Response]]
+
+#: Failures that nothing explains (no other record was answered, no outage was found) are free this often.
+FREE_FAILURES = 2
+#: Refusals by rate limit are free this many times `max_attempts`; a request larger than the limit itself never passes.
+FREE_REFUSALS = 10
+#: The first calls of a run that all say 400 before it is taken for the request's shape.
+SHAPE_EVIDENCE = 3
+
+
+class TaskPart(Protocol):
+    """What the engine needs of a task."""
+
+    def read(self, answer: Answer, record: Record) -> dict[str, JSON]: ...
+    def repair(self, request: Request, answer: Answer, error: AnswerError) -> Request: ...
+    async def call_back(self, label: Mapping[str, JSON], record: Record) -> Mapping[str, JSON]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class AskRules:
+    """How often, and how long."""
+
+    max_attempts: int = 6
+    max_repairs: int = 2
+    timeout_s: float = 60.0
+
+
+class _Trial:
+    """What one record has been through so far."""
+
+    __slots__ = (
+        "answer",
+        "calls",
+        "charged",
+        "digest",
+        "failing_since",
+        "free",
+        "latency_s",
+        "refusals",
+        "repairs",
+        "request",
+        "response",
+        "usage",
+    )
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        # A repaired request has another digest; that of the first is what identical records share.
+        self.digest = request.digest
+        self.calls = 0
+        self.charged = 0
+        self.free = 0
+        self.refusals = 0
+        self.repairs = 0
+        self.failing_since: float | None = None
+        self.usage = Usage()
+        self.latency_s = 0.0
+        self.answer: Answer | None = None
+        self.response: Response | None = None
+
+
+class _Over(Exception):  # noqa: N818 - carries an ending, it is no error
+    """The record has its ending: a status and why."""
+
+    def __init__(self, status: Status, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.status, self.problem = status, problem
+
+
+class Asker:
+    """Asks the model about one record until there is an outcome."""
+
+    def __init__(
+        self,
+        provider: Provider,
+        task: TaskPart,
+        admission: Admission,
+        stats: Stats,
+        *,
+        rules: AskRules,
+        price: Price | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._provider = provider
+        self._task = task
+        self._admission = admission
+        self._stats = stats
+        self._rules = rules
+        self._price = price
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
+        # All state that changes: how many records are being asked, and which said 400 before any was answered.
+        self.active = 0
+        self._shape_evidence: set[str] = set()
+
+    async def ask(self, request: Request) -> Outcome:
+        """The record's outcome. Raises StoppedError when the run stops first: the record stays pending."""
+        trial = _Trial(request)
+        self.active += 1
+        try:
+            label = await self._label(trial)
+            return self._outcome(trial, Status.LABELLED, label=label)
+        except _Over as over:
+            return self._outcome(trial, over.status, problem=over.problem)
+        finally:
+            self.active -= 1
+
+    async def finish(self, record: Record, source: Outcome) -> Outcome:
+        """The outcome of a record whose identical request was answered for `source`: no call, but its own callback."""
+        assert source.answer is not None
+        problem, label = None, None
+        try:
+            label = self._task.read(source.answer, record)
+            label = {**label, **await self._task.call_back(label, record)}
+        except AnswerError as error:
+            problem = Problem(error.code, str(error))
+        return Outcome(
+            record=record,
+            status=Status.LABELLED if problem is None else Status.REJECTED,
+            label=label if problem is None else None,
+            problem=problem,
+            answer=source.answer,
+            request_digest=source.request_digest,
+            model=source.model,
+            cost_usd=0.0,
+            finished_at=time.time(),
+            copied_from=source.record.key,
+        )
+
+    async def _label(self, trial: _Trial) -> dict[str, JSON]:
+        while True:
+            response = await self._answered(trial)
+            try:
+                label = self._task.read(response.answer, trial.request.record)
+                return {**label, **await self._task.call_back(label, trial.request.record)}
+            except AnswerError as error:
+                self._after_bad_answer(trial, response.answer, error)
+
+    async def _answered(self, trial: _Trial) -> Response:
+        """One answer, over as many calls as it takes."""
+        while True:
+            permit = await self._admission.acquire(trial.request.size_tokens)
+            try:
+                return await self._call(trial, permit)
+            except CallError as error:
+                failed = error
+            finally:
+                # Given back before any waiting: a record that backs off must not hold others up.
+                permit.close()
+            wait_s = self._after_failed_call(trial, failed, permit.sent_at)
+            if wait_s:
+                await self._admission.gate.pause(wait_s)
+
+    async def _call(self, trial: _Trial, permit: Permit) -> Response:
+        trial.calls += 1
+        try:
+            async with asyncio.timeout(self._rules.timeout_s):
+                response = await self._provider(trial.request)
+        except TimeoutError as error:
+            told = f"no answer in {self._rules.timeout_s:g} s"
+            raise CallTimeoutError(told, billed=True) from error
+        permit.settle(response.usage)
+        self._admission.succeeded(response.usage, response.limits)
+        self._stats.answered(response.usage, response.latency_s)
+        trial.usage += response.usage
+        trial.latency_s = response.latency_s
+        trial.answer, trial.response = response.answer, response
+        trial.failing_since = None
+        trial.free = 0
+        return response
+
+    # -- verdicts ------------------------------------------------------------------------------------------------
+
+    def _after_failed_call(self, trial: _Trial, error: CallError, sent_at: float) -> float:
+        """Seconds to wait before the next call; or an ending is raised."""
+        verdict = verdict_of(error)
+        self._stats.call_failed(error.code, billed=error.billed)
+        log.info(
+            "call failed",
+            extra={"facts": {"key": trial.request.record.key, "call": trial.calls, "code": error.code,
+                             "verdict": verdict.value, "error": str(error), "request_id": error.request_id}},
+        )  # fmt: skip
+        if verdict is Verdict.COOL_DOWN:
+            assert isinstance(error, RateLimitedError)
+            return self._cool_down(trial, error)
+        if verdict is Verdict.RETRY:
+            return self._retry(trial, error, sent_at)
+        if verdict is Verdict.ABORT or (verdict is Verdict.SUSPECT and self._is_shape(trial, error)):
+            self._abort(error)
+        if verdict is Verdict.SUSPECT and not self._stats.answers:
+            return 0.0  # ask another record first: the door is first come, first served
+        self._server_is_up()
+        raise _Over(Status.REJECTED, Problem(error.code, str(error)))
+
+    def _cool_down(self, trial: _Trial, error: RateLimitedError) -> float:
+        self._admission.refused(error)
+        trial.refusals += 1
+        if trial.refusals >= FREE_REFUSALS * self._rules.max_attempts and self._stats.answers:
+            told = f"refused {trial.refusals} times while others were answered; last: {error}"
+            raise _Over(Status.FAILED, Problem(error.code, told))
+        return 0.0
+
+    def _retry(self, trial: _Trial, error: CallError, sent_at: float) -> float:
+        now = asyncio.get_running_loop().time()
+        if trial.failing_since is None:
+            trial.failing_since = sent_at
+        gate = self._admission.gate
+        was_open = gate.outage is None
+        own = gate.failed(
+            trial.request.record.key,
+            sent_at=sent_at,
+            failing_since=trial.failing_since,
+            others=self.active - 1,
+            reason=str(error),
+            now=now,
+        )
+        if gate.outage is not None:
+            if was_open:
+                log.warning("outage begins", extra={"facts": {"reason": str(error)}})
+            return 0.0  # the gate does the waiting
+        trial.free += not own
+        if own or trial.free > FREE_FAILURES:
+            trial.charged += 1
+        if trial.charged >= self._rules.max_attempts:
+            told = f"given up after {trial.calls} calls; last: {error}"
+            raise _Over(Status.FAILED, Problem(error.code, told))
+        self._stats.retried(error.code)
+        return backoff_s(trial.charged + trial.free, self._rng.random())
+
+    def _is_shape(self, trial: _Trial, error: CallError) -> bool:
+        """Whether a 400 is about every request: only as long as no call of this run was answered."""
+        if self._stats.answers:
+            return False
+        assert isinstance(error, RequestShapeError)
+        self._shape_evidence.add(trial.request.record.key)
+        return error.certain or len(self._shape_evidence) >= min(SHAPE_EVIDENCE, self.active)
+
+    def _abort(self, error: CallError) -> None:
+        self._admission.gate.stop(error)
+        raise StoppedError(str(error)) from error
+
+    def _server_is_up(self) -> None:
+        """A refusal of one record's content proves that the server works."""
+        self._admission.gate.succeeded(asyncio.get_running_loop().time())
+
+    def _after_bad_answer(self, trial: _Trial, answer: Answer, error: AnswerError) -> None:
+        """Make the next request; or an ending is raised."""
+        verdict = verdict_of(error)
+        most = min(1, self._rules.max_repairs) if isinstance(error, TruncatedError) else self._rules.max_repairs
+        if verdict is not Verdict.REPAIR or trial.repairs >= most:
+            if isinstance(error, CallbackError):
+                log.warning("callback raised", extra={"facts": {"key": trial.request.record.key, "error": str(error)}})
+            raise _Over(Status.REJECTED, Problem(error.code, str(error))) from error
+        trial.repairs += 1
+        self._stats.retried(error.code)
+        trial.request = self._task.repair(trial.request, answer, error)
+
+    # -- the ending ----------------------------------------------------------------------------------------------
+
+    def _outcome(
+        self, trial: _Trial, status: Status, *, label: Mapping[str, JSON] | None = None, problem: Problem | None = None
+    ) -> Outcome:
+        request, response = trial.request, trial.response
+        return Outcome(
+            record=request.record,
+            status=status,
+            label=label,
+            problem=problem,
+            answer=trial.answer,
+            request_digest=trial.digest,
+            attempts=trial.calls,
+            repairs=trial.repairs,
+            usage=trial.usage,
+            cost_usd=None if self._price is None else self._price.cost_usd(trial.usage),
+            latency_s=trial.latency_s,
+            model=None if response is None else response.model,
+            request_id=None if response is None else response.request_id,
+            finished_at=time.time(),
+            vote=request.vote,
+        )
+
+
+def is_hopeless(error: BaseException | None) -> bool:
+    """Whether a stopped run had a cause that the user must mend before it can go on."""
+    return isinstance(error, CredentialsError | RequestShapeError)

@@ -1,0 +1,129 @@
+"""Records -> what is to be done about each: nothing (the ledger has it), an outcome at once, or a job for a worker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+
+from pipeline.errors import RenderError
+from pipeline.records import Outcome, Problem, Record, Request, Status
+
+#: Followers of one request that is being asked; with more, the producer waits for its answer.
+MAX_FOLLOWERS = 10_000
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A request to ask. `followers` are records with the identical request; `source` is an answer that is there."""
+
+    request: Request
+    followers: list[Record] = field(default_factory=list)
+    source: Outcome | None = None
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lookups:
+    """What the feed asks of the ledger. Each takes a batch."""
+
+    #: the keys that have an outcome
+    done: Callable[[Sequence[Record]], Awaitable[set[str]]]
+    #: positions of records whose key came before in this pass; None where keys are places and cannot repeat
+    repeated: Callable[[Sequence[Record]], Awaitable[set[int]]] | None = None
+    #: labelled outcomes of identical requests; None where every record is asked
+    answered: Callable[[Sequence[bytes]], Awaitable[Mapping[bytes, Outcome]]] | None = None
+
+
+class Feed:
+    """Turns batches of records into jobs and outcomes, in input order."""
+
+    def __init__(
+        self,
+        batches: AsyncIterator[list[Record]],
+        render: Callable[[Record], Request],
+        lookups: Lookups,
+    ) -> None:
+        self._batches = batches
+        self._render = render
+        self._lookups = lookups
+        # All state that changes: jobs whose outcome is not in the ledger yet, by their request's digest.
+        self._open: dict[bytes, Job] = {}
+        self.skipped = 0
+
+    async def items(self) -> AsyncGenerator[Job | Outcome, None]:
+        """What is to be done, in input order."""
+        async for batch in self._batches:
+            for item in await self._considered(await self._pending(batch)):
+                job = item if isinstance(item, Job) else self._joined(item)
+                if job is not None:
+                    yield job
+
+    def settled(self, outcomes: Sequence[Outcome]) -> None:
+        """These are in the ledger now; it answers for them from here on."""
+        for outcome in outcomes:
+            if outcome.request_digest is not None and outcome.copied_from is None:
+                self._open.pop(outcome.request_digest, None)
+
+    async def _pending(self, batch: list[Record]) -> list[Record]:
+        """The records without an outcome. A key that came before is a problem of the later record."""
+        if self._lookups.repeated is not None:
+            batch = renamed(batch, await self._lookups.repeated(batch))
+        done = await self._lookups.done(batch)
+        self.skipped += len(done)
+        return [record for record in batch if record.key not in done]
+
+    async def _considered(self, records: list[Record]) -> list[Job | Outcome | Request]:
+        items: list[Job | Outcome | Request] = [self._rendered(record) for record in records]
+        if self._lookups.answered is None:
+            return [Job(item) if isinstance(item, Request) else item for item in items]
+        digests = [item.digest for item in items if isinstance(item, Request)]
+        answered = await self._lookups.answered(digests)
+        return [
+            Job(item, source=answered[item.digest]) if isinstance(item, Request) and item.digest in answered else item
+            for item in items
+        ]
+
+    def _rendered(self, record: Record) -> Outcome | Request:
+        if record.problem is not None:
+            return _rejected(record, record.problem)
+        try:
+            return self._render(record)
+        except RenderError as error:
+            return _rejected(record, Problem(error.code, str(error)))
+
+    def _joined(self, item: Outcome | Request) -> Job | Outcome | None:
+        """A new job; or None when the record follows one that is being asked."""
+        if isinstance(item, Outcome):
+            return item
+        job = self._open.get(item.digest)
+        if job is None or len(job.followers) >= MAX_FOLLOWERS:
+            job = self._open[item.digest] = Job(item)
+            return job
+        if job.outcome is not None:
+            return Job(item, source=job.outcome) if job.outcome.status is Status.LABELLED else Job(item)
+        job.followers.append(item.record)
+        return None
+
+
+def renamed(batch: Sequence[Record], again: Set[int]) -> list[Record]:
+    """The batch, with a name of their own for the records at the positions `again`, whose key came before."""
+    return [_repeated(record) if at in again else record for at, record in enumerate(batch)]
+
+
+def _repeated(record: Record) -> Record:
+    """The record under a name of its own, with the reason why it is not asked."""
+    told = f"{record.source}:{record.line}: the key {record.key!r} came before; keys must be unique"
+    return Record(
+        source=record.source,
+        ordinal=record.ordinal,
+        key=f"{record.key} (again at {record.source}:{record.line})",
+        fields=record.fields,
+        line=record.line,
+        digest=record.digest,
+        problem=Problem("duplicate_key", told),
+    )
+
+
+def _rejected(record: Record, problem: Problem) -> Outcome:
+    return Outcome(record=record, status=Status.REJECTED, problem=problem, cost_usd=0.0, finished_at=time.time())

@@ -1,0 +1,179 @@
+"""Producer, workers and writer in two nested task groups.
+
+The outer group holds the writer, the inner one the workers, and the body of the inner one is the producer. Two queues,
+no sentinel: `task_done()` on the second queue follows the commit, so `outcomes.join()` means *durable*. The writer ends
+last. Five endings, each a test: to the end, soft stop, a worker's crash, the writer's crash, hard cancel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from pipeline.engine.attempt import Asker
+from pipeline.engine.feed import Job
+from pipeline.engine.writer import Commit, Writer
+from pipeline.errors import StoppedError
+from pipeline.records import Outcome, Record, Status, Usage
+
+#: Workers beyond the calls in flight: while some records back off, others are asked.
+SPARE_WORKERS = 64
+
+
+class Ending(enum.Enum):
+    """How the pool ended, when it was not by an error."""
+
+    #: every record of the input has its outcome
+    COMPLETE = "complete"
+    #: no further call was let through; what was in flight is written
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSizes:
+    """`workers` ask at a time; `grace_s` is how long a soft stop waits for what is in flight."""
+
+    workers: int
+    grace_s: float = 30.0
+
+    @classmethod
+    def for_concurrency(cls, concurrency: int, grace_s: float) -> PoolSizes:
+        """Enough workers that the gate, not their number, decides what is in flight."""
+        return cls(workers=concurrency + min(concurrency, SPARE_WORKERS) + 2, grace_s=grace_s)
+
+
+class Pool:
+    """Runs a feed through workers into one writer."""
+
+    def __init__(
+        self,
+        feed: AsyncGenerator[Job | Outcome, None],
+        asker: Asker,
+        commit: Commit,
+        *,
+        sizes: PoolSizes,
+    ) -> None:
+        self._feed = feed
+        self._asker = asker
+        self._sizes = sizes
+        self._jobs: asyncio.Queue[Job] = asyncio.Queue(maxsize=sizes.workers)
+        self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(maxsize=2 * sizes.workers)
+        self._writer = Writer(self._outcomes, commit)
+        # All state that changes: whether a stop was asked for, and whether a record was left pending by one.
+        self._stop = asyncio.Event()
+        self._left_pending = False
+
+    def stop(self) -> None:
+        """Soft stop: read no more, let what is in flight finish. The gate must be stopped as well."""
+        self._stop.set()
+
+    async def run(self) -> Ending:
+        """Run to an ending. An error of the feed, a worker or the commit comes out as it is, after the last write."""
+        try:
+            async with asyncio.TaskGroup() as outer:
+                writer = outer.create_task(self._writer.run(), name="writer")
+                try:
+                    await self._ask_all()
+                finally:
+                    await self._settle(writer)
+        except BaseExceptionGroup as group:
+            raise _first_error(group) from None
+        return Ending.STOPPED if self._left_pending else Ending.COMPLETE
+
+    async def _settle(self, writer: asyncio.Task[None]) -> None:
+        """Let the writer write what is queued, then end it. Waits for the disk only, and never for a dead writer."""
+        join = asyncio.ensure_future(self._outcomes.join())
+        try:
+            await asyncio.wait({join, writer}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            join.cancel()
+            writer.cancel()
+
+    async def _ask_all(self) -> None:
+        async with asyncio.TaskGroup() as inner:
+            workers = [
+                inner.create_task(self._work(), name=f"worker-{number}") for number in range(self._sizes.workers)
+            ]
+            await self._produce()
+            await self._drain(workers)
+            for worker in workers:
+                worker.cancel()
+
+    async def _produce(self) -> None:
+        """Feed the queues until the input ends or a stop is asked for, also while a queue is full."""
+        stop = asyncio.ensure_future(self._stop.wait())
+        produce = asyncio.ensure_future(self._pump())
+        try:
+            await asyncio.wait({stop, produce}, return_when=asyncio.FIRST_COMPLETED)
+            if not produce.done():
+                self._left_pending = True
+        finally:
+            stop.cancel()
+            produce.cancel()
+            await asyncio.wait({produce})
+        if not produce.cancelled():
+            produce.result()
+
+    async def _pump(self) -> None:
+        async with aclosing(self._feed) as feed:
+            async for item in feed:
+                if isinstance(item, Outcome):
+                    await self._hand_over([item])
+                else:
+                    await self._jobs.put(item)
+
+    async def _drain(self, workers: Sequence[asyncio.Task[None]]) -> None:
+        """Wait for every job; after a stop, for no longer than the grace."""
+        join = asyncio.ensure_future(self._jobs.join())
+        stop = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({join, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not join.done():
+                await asyncio.wait({join}, timeout=self._sizes.grace_s)
+            self._left_pending |= not join.done()
+        finally:
+            join.cancel()
+            stop.cancel()
+
+    async def _work(self) -> None:
+        while True:
+            job = await self._jobs.get()
+            try:
+                await self._hand_over(await self._do(job))
+            except StoppedError:
+                self._left_pending = True
+                self.stop()
+            self._jobs.task_done()
+
+    async def _do(self, job: Job) -> list[Outcome]:
+        if job.source is not None:
+            return [await self._asker.finish(job.request.record, job.source)]
+        job.outcome = outcome = await self._asker.ask(job.request)
+        return [outcome, *[await self._follow(record, outcome) for record in job.followers]]
+
+    async def _follow(self, record: Record, outcome: Outcome) -> Outcome:
+        if outcome.status is Status.LABELLED:
+            return await self._asker.finish(record, outcome)
+        return replace(
+            outcome, record=record, copied_from=outcome.record.key, usage=Usage(), cost_usd=0.0, attempts=0, repairs=0
+        )
+
+    async def _hand_over(self, outcomes: Sequence[Outcome]) -> None:
+        """To the writer; what cannot get into the queue because of a cancel is left where the writer finds it."""
+        for at, outcome in enumerate(outcomes):
+            try:
+                await self._outcomes.put(outcome)
+            except asyncio.CancelledError:
+                self._writer.rescued.extend(outcomes[at:])
+                raise
+
+
+def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one error that matters: the groups are ours, not the user's."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,68 @@
+"""What an error means for its record and for the run (a table), and how long to wait (a pure function)."""
+
+from __future__ import annotations
+
+import enum
+
+from pipeline.errors import (
+    CallbackError,
+    CallTimeoutError,
+    CredentialsError,
+    InvalidAnswerError,
+    LabelpipeError,
+    QuotaError,
+    RateLimitedError,
+    RecordRefusedError,
+    RefusalError,
+    RequestShapeError,
+    TruncatedError,
+    UnavailableError,
+)
+
+BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.5, 20.0
+
+
+class Verdict(enum.Enum):
+    """What follows from an error."""
+
+    #: the same request again, after a wait
+    RETRY = "retry"
+    #: everyone waits, then the same request again; the record is not charged
+    COOL_DOWN = "cool down"
+    #: ask again with the fault shown
+    REPAIR = "repair"
+    #: this record has no label; the run goes on
+    REJECT = "reject"
+    #: REJECT if others were answered before, ABORT if the first calls all say so
+    SUSPECT = "suspect"
+    #: the run cannot go on
+    ABORT = "abort"
+
+
+_TABLE: dict[type[LabelpipeError], Verdict] = {
+    RateLimitedError: Verdict.COOL_DOWN,
+    UnavailableError: Verdict.RETRY,
+    CallTimeoutError: Verdict.RETRY,
+    RecordRefusedError: Verdict.REJECT,
+    RequestShapeError: Verdict.SUSPECT,
+    QuotaError: Verdict.ABORT,
+    CredentialsError: Verdict.ABORT,
+    InvalidAnswerError: Verdict.REPAIR,
+    TruncatedError: Verdict.REPAIR,
+    RefusalError: Verdict.REJECT,
+    CallbackError: Verdict.REJECT,
+}
+
+
+def verdict_of(error: LabelpipeError) -> Verdict:
+    """The verdict on an error of a call or of an answer. KeyError for any other."""
+    return _TABLE[type(error)]
+
+
+def backoff_s(failures: int, jitter: float) -> float:
+    """Seconds to wait after the n-th failure in a row: doubled each time, up to a cap; `jitter` in [0, 1) spreads it.
+
+    Half of the wait is fixed, half is random, so that records which failed together do not come back together.
+    """
+    full: float = min(BACKOFF_FIRST_S * 2 ** max(0, failures - 1), BACKOFF_MAX_S)
+    return full * (0.5 + 0.5 * jitter)

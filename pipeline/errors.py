@@ -1,0 +1,248 @@
+"""Every error that labelpipe raises, in one tree.
+
+    LabelpipeError
+    ├── SetupError                 the run cannot start: exit code 2
+    │   ├── ConfigError            a value in the config, with file, line and key
+    │   ├── InputError             the input as a whole cannot be read
+    │   ├── TaskError              a prompt, schema or tool that cannot work
+    │   ├── ChangedError           the run folder belongs to another task or input
+    │   ├── RunInUseError          another process works on the run folder
+    │   └── MissingExtraError      an optional package is needed; names the extra
+    ├── RenderError                the prompt or schema cannot be made for this record
+    ├── StoreError                 the ledger or a sink cannot be written: exit code 3
+    ├── StoppedError               the door is shut for good; the record stays pending
+    ├── CallError                  one call went wrong: one class a verdict
+    │   ├── RateLimitedError       429: everyone waits as long as told
+    │   ├── UnavailableError       5xx, a broken connection, an answer that is none
+    │   ├── CallTimeoutError       no answer in timeout_s
+    │   ├── RecordRefusedError     a 400 about this record only
+    │   ├── RequestShapeError      a 400 about the request's shape: prompt, schema, parameters
+    │   ├── QuotaError             no quota or credit left
+    │   └── CredentialsError       wrong key, no access, unknown model
+    └── AnswerError                an answer came, but no valid label is in it
+        ├── InvalidAnswerError     worth asking again with the fault shown
+        ├── TruncatedError         cut at the token limit: ask again with more room
+        ├── RefusalError           the model or its content filter declined
+        └── CallbackError          the user's callback raised; the answer is kept
+
+An error carries its facts as attributes. `code` is the short word that the ledger, failed.csv and
+`retry --only` use for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class LabelpipeError(Exception):
+    """Something went wrong."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (self.__doc__ or "").strip())
+
+
+class SetupError(LabelpipeError):
+    """The run cannot start."""
+
+    code = "setup"
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One thing that is wrong in the config.
+
+    `source` is what holds it: a file, `environment NAME`, `--set key=value`. `line` is 1-based, None outside of files.
+    `key` is dotted, empty where no key is at fault.
+    """
+
+    source: str
+    line: int | None
+    key: str
+    text: str
+
+    def __str__(self) -> str:
+        place = self.source if self.line is None else f"{self.source}:{self.line}"
+        return ": ".join(part for part in (place, self.key, self.text) if part)
+
+
+class ConfigError(SetupError):
+    """A value in the config is wrong. Its message has one line a mistake."""
+
+    code = "config"
+
+    def __init__(self, message: str | None = None, *, mistakes: tuple[Mistake, ...] = ()) -> None:
+        super().__init__(message or "\n".join(map(str, mistakes)))
+        self.mistakes = mistakes
+
+
+class InputError(SetupError):
+    """The input cannot be read."""
+
+    code = "input"
+
+
+class TaskError(SetupError):
+    """The task's prompt, schema or tool cannot work."""
+
+    code = "task"
+
+
+class ChangedError(SetupError):
+    """The run folder holds a run of another task, model or input."""
+
+    code = "changed"
+
+
+class RunInUseError(SetupError):
+    """Another process works on this run folder."""
+
+    code = "in_use"
+
+
+class MissingExtraError(SetupError):
+    """An optional package is not installed."""
+
+    code = "missing_extra"
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs an optional package: pip install 'labelpipe[{extra}]'")
+        self.extra = extra
+
+
+class RenderError(LabelpipeError):
+    """The prompt or the tool's schema cannot be made for this record."""
+
+    code = "render_error"
+
+
+class StoreError(LabelpipeError):
+    """The ledger or an output file cannot be written."""
+
+    code = "store"
+
+
+class StoppedError(LabelpipeError):
+    """The run is stopping; no new call is let through."""
+
+    code = "stopped"
+
+
+class CallError(LabelpipeError):
+    """A call went wrong.
+
+    Attributes: `status` the HTTP status or None; `retry_after_s` what the server asked for, or None;
+    `request_id` the server's name for the call; `billed` whether tokens may have been charged.
+    """
+
+    code = "call"
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+        request_id: str | None = None,
+        billed: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after_s = retry_after_s
+        self.request_id = request_id
+        self.billed = billed
+
+
+class RateLimitedError(CallError):
+    """The server's rate limit refused the call.
+
+    `scope` is "tokens" when the server says that the token limit did it, else "requests".
+    """
+
+    code = "rate_limited"
+
+    def __init__(
+        self, message: str | None = None, *, scope: str = "requests", retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message, status=429, retry_after_s=retry_after_s)
+        self.scope = scope
+
+
+class UnavailableError(CallError):
+    """The server did not give a usable answer."""
+
+    code = "unavailable"
+
+
+class CallTimeoutError(CallError):
+    """No answer in time."""
+
+    code = "timeout"
+
+
+class RecordRefusedError(CallError):
+    """The server refuses this record."""
+
+    code = "bad_request"
+
+
+class RequestShapeError(CallError):
+    """The server refuses the request's shape.
+
+    `certain` is true when the server named a parameter that is the same for every record.
+    """
+
+    code = "bad_request"
+
+    def __init__(self, message: str | None = None, *, certain: bool = False, status: int | None = None) -> None:
+        super().__init__(message, status=status)
+        self.certain = certain
+
+
+class QuotaError(CallError):
+    """No quota or credit is left."""
+
+    code = "quota"
+
+
+class CredentialsError(CallError):
+    """The key, the access or the model's name is refused."""
+
+    code = "credentials"
+
+
+class AnswerError(LabelpipeError):
+    """The answer holds no valid label."""
+
+    code = "invalid_answer"
+
+
+class InvalidAnswerError(AnswerError):
+    """The answer is not a valid call of the function.
+
+    `code` is an instance attribute here: no_tool_call, invalid_json or invalid_label.
+    """
+
+    def __init__(self, message: str | None = None, *, code: str = "invalid_label") -> None:
+        super().__init__(message)
+        self.code = code  # type: ignore[misc]
+
+
+class TruncatedError(AnswerError):
+    """The answer was cut at the token limit."""
+
+    code = "truncated"
+
+
+class RefusalError(AnswerError):
+    """The model or its content filter declined to answer."""
+
+    code = "refused"
+
+
+class CallbackError(AnswerError):
+    """The callback raised."""
+
+    code = "callback_error"

@@ -1,0 +1,208 @@
+"""How many calls may be under way, and whether any may leave at all.
+
+States, one at a time, in this order of rank:
+    stopped       for good: every waiter gets the reason
+    held          until a moment: a 429's Retry-After, the day's limit
+    outage        calls fail for everyone: one probe at a time, with backoff, opens it
+    ramping       after the start or an outage: the window grows with answers
+    open          up to `concurrency` in flight
+
+All methods but `wait` are synchronous and take no time. `wait` serves one waiter (the door is a lock).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+
+from pipeline.errors import StoppedError
+
+#: Distinct records that must fail in a row, with no answer between, before it is an outage.
+EVIDENCE = 5
+PROBE_FIRST_S = 0.5
+#: The first call of a run goes alone (a wrong key costs one call, not a windowful); if it is silent for this long,
+#: a few more follow.
+CANARY_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """A time in which calls failed for everyone. Times are the run's clock; `until` is None while it lasts."""
+
+    since: float
+    reason: str
+    probes: int = 0
+    until: float | None = None
+
+
+class Gate:
+    """Counts calls in flight and lets the next one through."""
+
+    def __init__(self, concurrency: int, *, probe_max_s: float = 4.0) -> None:
+        self.concurrency = concurrency
+        self._probe_max_s = probe_max_s
+        # All state that changes.
+        self.in_flight = 0
+        self.peak_in_flight = 0
+        self.outage: Outage | None = None
+        self.outages: list[Outage] = []
+        self.last_success_at = float("-inf")
+        self.held_until = float("-inf")
+        self.held_reason = ""
+        self._window = 1.0
+        self._window_grows_at: float | None = None
+        self._next_probe_at = 0.0
+        self._probe_backoff_s = PROBE_FIRST_S
+        self._evidence: set[str] = set()
+        self._stopped: Exception | None = None
+        self._stop_event = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
+
+    # -- passing -------------------------------------------------------------------------------------------------
+
+    async def wait(self) -> None:
+        """Return when one more call may leave. Raises StoppedError once the run is stopping."""
+        loop = asyncio.get_running_loop()
+        while (delay_s := self._delay_s(loop.time())) > 0:
+            self._waiter = loop.create_future()
+            timer = None if delay_s == float("inf") else loop.call_later(delay_s, self.wake)
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+                if timer is not None:
+                    timer.cancel()
+
+    def is_open(self, now: float) -> bool:
+        """Whether one more call may leave now. Raises StoppedError once the run is stopping."""
+        return self._delay_s(now) <= 0
+
+    def enter(self, now: float) -> None:
+        """A call leaves."""
+        self.in_flight += 1
+        self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
+        if self.outage is not None:
+            # A probe that stays silent must not keep the gate shut: the next one may follow after the longest wait.
+            self._next_probe_at = now + self._probe_max_s
+
+    def leave(self) -> None:
+        """A call ended, however."""
+        self.in_flight -= 1
+        self.wake()
+
+    def wake(self) -> None:
+        """Let the waiter look again."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _delay_s(self, now: float) -> float:
+        """Seconds to wait before looking again; 0 when open; infinite when only an event can open it."""
+        if self._stopped is not None:
+            raise StoppedError(str(self._stopped)) from self._stopped
+        if now < self.held_until:
+            return self.held_until - now
+        if self.outage is not None:
+            return max(0.0, self._next_probe_at - now)
+        return self._place_delay_s(now)
+
+    def _place_delay_s(self, now: float) -> float:
+        if self.in_flight < min(self._window, self.concurrency):
+            return 0.0
+        if self._window >= self.concurrency:
+            return float("inf")
+        return self._ramp_delay_s(now)
+
+    def _ramp_delay_s(self, now: float) -> float:
+        """While the first answers are awaited the window grows by time too, so that one silent call stops nobody."""
+        if self._window_grows_at is None:
+            self._window_grows_at = now + CANARY_S
+        if now < self._window_grows_at:
+            return self._window_grows_at - now
+        self._window *= 4
+        self._window_grows_at = now + CANARY_S
+        return self._place_delay_s(now)
+
+    # -- what the answers say ------------------------------------------------------------------------------------
+
+    def succeeded(self, now: float) -> None:
+        """The model answered: nothing is wrong for everyone."""
+        if self._evidence:
+            self._evidence.clear()
+        if self._window < self.concurrency:
+            # The first answer of a run opens it wide; after an outage the window doubles with each round.
+            first = self.last_success_at == float("-inf")
+            self._window = self.concurrency if first else self._window + 1
+        self.last_success_at = now
+        if self.outage is not None:
+            self._end_outage(now)
+        self.wake()
+
+    def hold(self, until: float, reason: str) -> None:
+        """Nothing leaves before `until`. An earlier end than one already set changes nothing."""
+        if until > self.held_until:
+            self.held_until, self.held_reason = until, reason
+
+    def answered_but_refused(self, now: float) -> None:
+        """A 429 proves that the server is up."""
+        if self.outage is not None:
+            self._end_outage(now)
+
+    def failed(self, key: str, *, sent_at: float, failing_since: float, others: int, reason: str, now: float) -> bool:
+        """A call failed in a way that may be the provider's. True: it is this record's own failure.
+
+        `failing_since` is when the first failed call of this record was sent; `others` is how many other records are
+        being worked on. A record is to blame when others were answered since then. Failures that nothing explains are
+        evidence: enough of them from different records in a row make an outage.
+        """
+        if self.outage is not None:
+            self._probe_failed(sent_at, now)
+            return False
+        if self.last_success_at > failing_since:
+            return True
+        self._evidence.add(key)
+        if len(self._evidence) >= max(2, min(EVIDENCE, others + 1)):
+            self._begin_outage(reason, now)
+        return False
+
+    def _begin_outage(self, reason: str, now: float) -> None:
+        self.outage = Outage(since=now, reason=reason)
+        self._probe_backoff_s = min(PROBE_FIRST_S, self._probe_max_s)
+        self._next_probe_at = now + self._probe_backoff_s
+
+    def _probe_failed(self, sent_at: float, now: float) -> None:
+        assert self.outage is not None
+        if sent_at <= self.outage.since:
+            return  # it left before the outage was known
+        self.outage = Outage(self.outage.since, self.outage.reason, self.outage.probes + 1)
+        self._probe_backoff_s = min(self._probe_backoff_s * 2, self._probe_max_s)
+        self._next_probe_at = now + self._probe_backoff_s
+        self.wake()
+
+    def _end_outage(self, now: float) -> None:
+        assert self.outage is not None
+        ended = self.outage
+        self.outages.append(Outage(ended.since, ended.reason, ended.probes, until=now))
+        self.outage = None
+        self._evidence.clear()
+        self._window, self._window_grows_at = 2.0, None
+        self.wake()
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def stop(self, reason: Exception) -> None:
+        """Shut for good. The first reason stays."""
+        if self._stopped is None:
+            self._stopped = reason
+        self._stop_event.set()
+        self.wake()
+
+    async def pause(self, seconds: float) -> None:
+        """Sleep, but not past a stop."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop_event.wait(), seconds)
+
+    @property
+    def stopped(self) -> Exception | None:
+        """Why it is shut for good, or None."""
+        return self._stopped

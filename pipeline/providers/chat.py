@@ -1,0 +1,140 @@
+"""Chat Completions: the body of a call, and the reading of its answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pipeline import codec
+from pipeline.errors import CallError, UnavailableError
+from pipeline.providers.client import Client, ClientOptions, ModelInfo
+from pipeline.providers.headers import request_id, server_limits
+from pipeline.records import JSON, Answer, Request, Response, ToolCall, Usage
+
+#: Fields that `annotate` adds to the body's `metadata`, for the rehearsal endpoint.
+Annotate = Callable[[Request], Mapping[str, str]]
+
+
+class ChatProvider:
+    """One call a Request, through `POST /chat/completions`."""
+
+    def __init__(self, options: ClientOptions, *, annotate: Annotate | None = None) -> None:
+        self._options = options
+        self._annotate = annotate
+        self._client: Client | None = None
+
+    @property
+    def client(self) -> Client:
+        """The SDK's client, made at first use (importing it takes half a second)."""
+        if self._client is None:
+            self._client = Client(self._options)
+        return self._client
+
+    async def __call__(self, request: Request) -> Response:
+        """The model's answer. Raises a CallError; never retries."""
+        body = codec.dumps(self._body(request))
+        started = time.perf_counter()
+        raw = await self.client.post("/chat/completions", body)
+        latency_s = time.perf_counter() - started
+        completion = _completion(raw.content)
+        return Response(
+            answer=_answer(completion["choices"][0]),
+            usage=_usage(completion.get("usage")),
+            model=str(completion.get("model") or request.model),
+            request_id=request_id(raw.headers),
+            latency_s=latency_s,
+            limits=server_limits(raw.headers),
+        )
+
+    def _body(self, request: Request) -> dict[str, JSON]:
+        body: dict[str, JSON] = {"model": request.model, "messages": request.messages}
+        if request.tools:
+            body["tools"] = request.tools
+            body["tool_choice"] = request.tool_choice
+        body.update(request.parameters)
+        if self._annotate is not None:
+            body["metadata"] = {**body.get("metadata", {}), **self._annotate(request)}
+        return body
+
+    async def model(self, name: str) -> ModelInfo:
+        """What the server says about the model; costs nothing. Raises a CallError."""
+        return await self.client.model(name)
+
+    async def close(self) -> None:
+        """Close all connections; may be called twice."""
+        if self._client is not None:
+            await self._client.close()
+
+
+def _completion(content: bytes) -> dict[str, Any]:
+    """The body as a completion with a choice. A 200 may hold HTML, `{}`, a string or half a JSON: UnavailableError."""
+    try:
+        body = codec.loads(content)
+    except codec.JSONDecodeError as error:
+        raise UnavailableError(f"a 200 that is not JSON: {_excerpt(content)}", status=200) from error
+    if not isinstance(body, dict):
+        raise UnavailableError(f"a 200 that is not a completion: {_excerpt(content)}", status=200)
+    choices = body.get("choices")
+    if not isinstance(choices, list) or not choices or not _has_message(choices[0]):
+        raise _without_choice(body, content)
+    return body
+
+
+def _has_message(choice: Any) -> bool:
+    return isinstance(choice, dict) and isinstance(choice.get("message"), dict)
+
+
+def _without_choice(body: dict[str, Any], content: bytes) -> CallError:
+    """Gateways send an upstream's error with status 200; its text is told."""
+    error = body.get("error")
+    told = error.get("message") if isinstance(error, dict) else error
+    what = f"a 200 with an error in it: {told}" if told else f"a 200 that is not a completion: {_excerpt(content)}"
+    return UnavailableError(what[:400], status=200)
+
+
+def _excerpt(content: bytes) -> str:
+    return repr(content[:80].decode("utf-8", "replace"))
+
+
+def _answer(choice: dict[str, Any]) -> Answer:
+    message = choice["message"]
+    calls = message.get("tool_calls")
+    return Answer(
+        calls=tuple(_call(call) for call in calls if isinstance(call, dict)) if isinstance(calls, list) else (),
+        text=_text(message.get("content")),
+        refusal=_text(message.get("refusal")),
+        finish_reason=_text(choice.get("finish_reason")),
+    )
+
+
+def _call(call: dict[str, Any]) -> ToolCall:
+    function = call.get("function")
+    function = function if isinstance(function, dict) else {}
+    arguments = function.get("arguments")
+    # Some servers send the arguments as an object instead of its text.
+    text = arguments if isinstance(arguments, str) else codec.dumps(arguments).decode()
+    return ToolCall(id=str(call.get("id") or ""), name=str(function.get("name") or ""), arguments=text)
+
+
+def _text(value: Any) -> str | None:
+    """The text; a list of content parts is joined."""
+    if isinstance(value, list):
+        value = "".join(part.get("text") or "" for part in value if isinstance(part, dict))
+    return value if isinstance(value, str) else None
+
+
+def _usage(usage: Any) -> Usage:
+    if not isinstance(usage, dict):
+        return Usage()
+    return Usage(
+        prompt=_count(usage, "prompt_tokens"),
+        completion=_count(usage, "completion_tokens"),
+        cached=_count(usage.get("prompt_tokens_details"), "cached_tokens"),
+        reasoning=_count(usage.get("completion_tokens_details"), "reasoning_tokens"),
+    )
+
+
+def _count(holder: Any, name: str) -> int:
+    value = holder.get(name) if isinstance(holder, dict) else None
+    return value if isinstance(value, int) and value > 0 else 0

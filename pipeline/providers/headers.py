@@ -1,0 +1,99 @@
+"""What answer headers say about limits and waiting. Forms as documented for the OpenAI API: `12ms`, `1.5s`, `6m0s`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from pipeline.records import ServerLimits
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LIMIT_FIELDS = {
+    b"x-ratelimit-limit-requests": "limit_requests",
+    b"x-ratelimit-remaining-requests": "remaining_requests",
+    b"x-ratelimit-reset-requests": "reset_requests_s",
+    b"x-ratelimit-limit-tokens": "limit_tokens",
+    b"x-ratelimit-remaining-tokens": "remaining_tokens",
+    b"x-ratelimit-reset-tokens": "reset_tokens_s",
+}
+
+
+def duration_s(text: str) -> float | None:
+    """Seconds of `6m0s`, `120ms` or a bare number of seconds; None for anything else."""
+    text = text.strip().lower()
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        parts = _DURATION.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        return None
+    return sum(float(number) * _UNIT_S[unit] for number, unit in parts)
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """How long the server asks to wait: `retry-after-ms`, `retry-after`, or the resets of what is used up."""
+    if (told := _milliseconds(headers.get("retry-after-ms"))) is not None:
+        return told
+    if (told := _seconds_or_date(headers.get("retry-after"))) is not None:
+        return told
+    return _reset_of_spent(headers)
+
+
+def _milliseconds(value: str | None) -> float | None:
+    try:
+        return None if value is None else max(0.0, float(value)) / 1000
+    except ValueError:
+        return None
+
+
+def _seconds_or_date(value: str | None) -> float | None:
+    if value is None:
+        return None
+    if (seconds := duration_s(value)) is not None:
+        return seconds
+    try:
+        when = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return max(0.0, (when - datetime.now(UTC)).total_seconds())
+
+
+def _reset_of_spent(headers: Mapping[str, str]) -> float | None:
+    resets = [
+        headers.get(f"x-ratelimit-reset-{what}")
+        for what in ("requests", "tokens")
+        if headers.get(f"x-ratelimit-remaining-{what}") == "0"
+    ]
+    known = [seconds for reset in resets if reset and (seconds := duration_s(reset)) is not None]
+    return max(known) if known else None
+
+
+def server_limits(raw: Iterable[tuple[bytes, bytes]]) -> ServerLimits | None:
+    """The `x-ratelimit-*` headers of an answer, or None when there are none."""
+    found: dict[str, float | int | None] = {}
+    for name, value in raw:
+        field = _LIMIT_FIELDS.get(name.lower())
+        if field is not None:
+            text = value.decode("ascii", "replace")
+            found[field] = duration_s(text) if field.endswith("_s") else _whole(text)
+    return ServerLimits(**found) if found else None  # type: ignore[arg-type]
+
+
+def request_id(raw: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """The server's name for the call."""
+    for name, value in raw:
+        if name.lower() == b"x-request-id":
+            return value.decode("latin-1")
+    return None
+
+
+def _whole(text: str) -> int | None:
+    try:
+        return int(text)
+    except ValueError:
+        return None

@@ -1,0 +1,91 @@
+"""The transport under the SDK's client, and a lean road of its own for calls: aiohttp, one session a run.
+
+The SDK's own aiohttp transport costs about as much CPU a call as aiohttp itself, and reports a refused connection as a
+timeout. This one is handed to the SDK in its place (`http_client=`, a documented seam), so both roads share one pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+import httpx2
+from yarl import URL
+
+#: Connects get long: several hundred at once on a busy machine pass the SDK's 5 s.
+CONNECT_TIMEOUT_S = 20.0
+#: Idle connections are closed before servers tend to do it.
+KEEPALIVE_S = 30.0
+#: Headers that describe the body as it was on the wire; aiohttp has unpacked it.
+_OF_THE_WIRE = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
+
+
+class Wire(httpx2.AsyncBaseTransport):
+    """At most `connections` connections, kept open between calls."""
+
+    def __init__(self, connections: int) -> None:
+        self._connections = connections
+        self._session: aiohttp.ClientSession | None = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        """The session; made in the running loop at the first call."""
+        if self._session is None:
+            connector = aiohttp.TCPConnector(
+                limit=self._connections, keepalive_timeout=KEEPALIVE_S, ssl=httpx2.create_ssl_context()
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._session
+
+    async def post(self, url: URL, headers: Mapping[str, str], body: bytes) -> tuple[int, Any, bytes]:
+        """Status, raw headers and unpacked content of the answer. Raises aiohttp's errors and OSError."""
+        async with self._open().post(url, data=body, headers=headers, proxy=proxy_for(url)) as response:
+            return response.status, response.raw_headers, await response.read()
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """The SDK's road, for its own calls."""
+        timeout = request.extensions.get("timeout", {})
+        wait = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=timeout.get("read"))
+        async with self._open().request(
+            request.method,
+            URL(str(request.url), encoded=True),
+            headers=request.headers.multi_items(),
+            data=await request.aread() or None,
+            allow_redirects=False,
+            proxy=proxy_for(URL(str(request.url))),
+            timeout=wait,
+        ) as response:
+            return as_response(request, response.status, response.raw_headers, await response.read())
+
+    async def aclose(self) -> None:
+        """Close all connections; may be called twice."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+            # Transports of TLS connections end in the loop's next turns.
+            await asyncio.sleep(0)
+
+
+@cache
+def proxy_for(url: URL) -> str | None:
+    """The proxy that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY name for this address.
+
+    Looked up once an address: aiohttp's `trust_env` looks at each call, which takes more CPU than the call.
+    """
+    if not url.host or proxy_bypass(url.host):
+        return None
+    proxies = getproxies()
+    return proxies.get(url.scheme) or proxies.get("all")
+
+
+def as_response(request: httpx2.Request, status: int, raw_headers: Any, content: bytes) -> httpx2.Response:
+    """An answer as the SDK knows it."""
+    headers = [(name, value) for name, value in raw_headers if name.lower() not in _OF_THE_WIRE]
+    return httpx2.Response(status, headers=headers, content=content, request=request)

@@ -1,0 +1,140 @@
+"""gzip, bz2, xz and zstd, told by the first bytes and undone bit by bit."""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import InputError, MissingExtraError
+from pipeline.readers.rows import BrokenStreamError
+
+ENDINGS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd", ".zstd": "zstd"}
+
+#: so many bytes from the start tell the compression
+HEAD_BYTES = 10
+#: plain blocks are about as large, so that what follows can hand the event loop back now and then
+BLOCK_BYTES = 256 * 1024
+#: What a damaged place can cost of the records before it is what came of one slice. A call for each slice gives up
+#: the interpreter lock, so slices must not be tiny either.
+SLICE_BYTES = 16 * 1024
+
+
+def _zstd() -> Any:
+    try:
+        import zstandard
+    except ImportError:
+        raise MissingExtraError("Reading a zstd file", "zstd") from None
+    return zstandard
+
+
+def _zstd_error() -> type[Exception]:
+    return _zstd().ZstdError  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """How one compression begins, how it is undone and what its decompressor raises."""
+
+    magic: re.Pattern[bytes]
+    new: Callable[[], Any]
+    error: Callable[[], type[Exception]]
+
+
+_KINDS = {
+    "gzip": _Kind(re.compile(rb"\x1f\x8b"), lambda: zlib.decompressobj(wbits=31), lambda: zlib.error),
+    # A bz2 file goes on with the first digits of pi, or of its root where the file is empty: text could begin "BZh".
+    "bz2": _Kind(re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), bz2.BZ2Decompressor, lambda: OSError),
+    "xz": _Kind(re.compile(rb"\xfd7zXZ\x00"), lzma.LZMADecompressor, lambda: lzma.LZMAError),
+    "zstd": _Kind(
+        re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),
+        lambda: _zstd().ZstdDecompressor().decompressobj(),
+        _zstd_error,
+    ),
+}
+
+
+def detect(head: bytes, name: str) -> str | None:
+    """The compression of a source that begins with `head`; None where it is plain.
+
+    Raises InputError where the name's ending says one thing and the content another.
+    """
+    found = next((kind for kind, how in _KINDS.items() if how.magic.match(head)), None)
+    said = next((kind for ending, kind in ENDINGS.items() if name.lower().endswith(ending)), None)
+    if found or not said or not head:
+        return found
+    if len(head) < HEAD_BYTES:
+        return said  # cut off within its first bytes: the decompressor will say so
+    raise InputError(f"{name}: named like a {said} file, but its content is not {said}; rename it")
+
+
+class Inflater:
+    """Undoes one compression, chunk by chunk, through any number of members (frames) set end to end."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._new = _KINDS[kind].new
+        self._error = _KINDS[kind].error()
+        self._member: Any = None
+        self._members = 0
+
+    def feed(self, data: bytes) -> Iterator[tuple[bytes, int]]:
+        """Plain blocks, each with how many bytes of `data` it took.
+
+        Raises BrokenStreamError at a damaged place, after what came before it.
+        """
+        out, size, taken = [], 0, 0
+        for start in range(0, len(data), SLICE_BYTES):
+            piece = data[start : start + SLICE_BYTES]
+            taken += len(piece)
+            plain, error = self._undo(piece)
+            out.append(plain)
+            size += len(plain)
+            if size >= BLOCK_BYTES or error:
+                yield b"".join(out), taken
+                out, size, taken = [], 0, 0
+            if error:
+                raise BrokenStreamError(f"the {self._kind} data are damaged here and the rest is lost: {error}")
+        if taken:
+            yield b"".join(out), taken
+
+    def finish(self) -> None:
+        """Nothing more will come. Raises BrokenStreamError if there should."""
+        if self._member is not None:
+            raise BrokenStreamError(f"the {self._kind} data are cut off here: the file is not complete")
+
+    def _undo(self, data: bytes) -> tuple[bytes, Exception | None]:
+        """What comes of `data`, and the error that ended it."""
+        out = []
+        while data:
+            if self._member is None:
+                # Members may be padded with zeros, as on tape.
+                data = data.lstrip(b"\0") if self._members else data
+                self._member = self._new() if data else None
+                continue
+            spare = self._member.copy() if self._kind == "gzip" else None
+            try:
+                out.append(self._member.decompress(data))
+            except self._error as error:
+                out.append(_salvage(spare, data))
+                return b"".join(out), error
+            data = self._member.unused_data if self._member.eof else b""
+            if self._member.eof:
+                self._member = None
+                self._members += 1
+        return b"".join(out), None
+
+
+def _salvage(member: Any, data: bytes) -> bytes:
+    """What a gzip member gives before its damaged place: byte by byte, for an error takes its whole call's output."""
+    plain = bytearray()
+    try:
+        for index in range(len(data) if member else 0):
+            plain += member.decompress(data[index : index + 1])
+    except zlib.error:
+        pass
+    return bytes(plain)

@@ -1,0 +1,143 @@
+"""CSV records out of lines that come bit by bit, by the standard library's parser in its strict mode."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from itertools import chain
+
+#: A record of more characters than this has a quote that was never closed: no model reads 4 MiB at once.
+RECORD_CHARS = 4 * 1024 * 1024
+#: After quotes that never closed the search for a closing one is cut to as little as this (a tenth of a millisecond).
+_LEAST_CHARS = 16 * 1024
+#: ... and grows again by this much with each good record.
+_REGAIN_CHARS = 4096
+#: An open record that is larger waits until twice as much is there before it is tried again.
+_WAIT_CHARS = 8 * 1024
+
+NEVER_CLOSED = "a quote is opened here and never closed"
+
+#: first line, the lines as they stand in the file, the cells, what is wrong ("" if nothing)
+Cut = tuple[int, list[str], list[str], str]
+
+
+class _RunDryError(Exception):
+    """The parser asks for a line that has not come yet."""
+
+
+def _run_dry() -> Iterator[str]:
+    raise _RunDryError
+    yield ""  # type: ignore[unreachable]  # makes this a generator
+
+
+class RecordCutter:
+    """Lines in, records out; the lines of an unfinished record are kept and parsed again when more have come.
+
+    A record that cannot be parsed costs its first line only: that line comes out with what is wrong, and parsing
+    goes on at the next. So one stray quote cannot swallow a file. To find that a quote never closes takes a look at
+    all that may belong to it; in a file full of stray quotes that would be each time the same text, so the reach of
+    the look shrinks with each such quote and grows again with good records.
+    """
+
+    def __init__(self, delimiter: str, *, max_chars: int = RECORD_CHARS) -> None:
+        self._delimiter = delimiter
+        self._max_chars = max_chars
+        # All that changes: lines not yet cut (from `_at` on, `_chars` long, the first is line `_number` of the file),
+        # the size at which another try is worth it, and the reach of the search for a closing quote.
+        self._lines: list[str] = []
+        self._at = 0
+        self._chars = 0
+        self._number = 1
+        self._try_at = 0
+        self._reach = max_chars
+        # The parser's limit is the process's. It must lie above any record that is let through here.
+        csv.field_size_limit(max(csv.field_size_limit(), 8 * max_chars))
+
+    @property
+    def pending(self) -> tuple[int, str]:
+        """Where the unfinished record begins, and its text so far."""
+        return self._number, "".join(self._lines[self._at :])
+
+    def feed(self, lines: list[str], *, end: bool = False) -> Iterator[Cut]:
+        """The records that `lines` (with their endings) finish; with `end`, also what is left."""
+        del self._lines[: self._at]
+        self._at = 0
+        self._lines += lines
+        self._chars += sum(map(len, lines))
+        if end or self._chars >= self._try_at:
+            self._try_at = 0
+            while self._chars and not self._try_at:
+                yield from self._pass(end)
+
+    def flush(self) -> Iterator[Cut]:
+        """The records that are whole, where no more lines will come but the last record is torn."""
+        self._try_at = 0
+        yield from self.feed([])
+
+    def _pass(self, end: bool) -> Iterator[Cut]:
+        """Cut until the lines in reach run out or one is broken."""
+        window, whole = self._window()
+        reader = csv.reader(chain(window, _run_dry()), delimiter=self._delimiter, strict=True)
+        taken, trouble = 0, ""
+        try:
+            for cells in reader:
+                raw = window[taken : reader.line_num]
+                if self._too_long(raw):
+                    trouble = self._name_trouble(raw)
+                    break
+                if cells:
+                    yield self._number + taken, raw, cells, ""
+                taken = reader.line_num
+                if self._reach < self._max_chars:
+                    self._reach = min(self._max_chars, self._reach + _REGAIN_CHARS)
+        except _RunDryError:
+            trouble = self._judge_rest(window[taken:], whole, end)
+        except csv.Error as error:
+            trouble = self._name_trouble(window[taken : reader.line_num], error)
+        shrink = trouble == NEVER_CLOSED or reader.line_num - taken > 1
+        self._drop(window[:taken])
+        if trouble:
+            yield self._fail(window[taken], trouble, shrink)
+
+    def _window(self) -> tuple[list[str], bool]:
+        """The lines in reach (the last may lie half beyond it), and whether they are all that there are."""
+        if self._chars <= self._reach:
+            return self._lines[self._at :], True
+        chars, stop = 0, self._at
+        while chars <= self._reach:
+            chars += len(self._lines[stop])
+            stop += 1
+        return self._lines[self._at : stop], stop == len(self._lines)
+
+    def _too_long(self, raw: list[str]) -> bool:
+        if len(raw) == 1:
+            return len(raw[0]) > self._max_chars
+        return sum(map(len, raw)) > self._reach
+
+    def _name_trouble(self, raw: list[str], error: csv.Error | None = None) -> str:
+        # The first line decides first: then the same is said however the chunks of the file fell.
+        if len(raw[0]) > self._max_chars:
+            return f"a line longer than {self._max_chars:,} characters"
+        return f"not valid CSV: {error}" if error and not self._too_long(raw) else NEVER_CLOSED
+
+    def _judge_rest(self, rest: list[str], whole: bool, end: bool) -> str:
+        """What is wrong with a record that is not finished; nothing if lines to come may finish it."""
+        chars = sum(map(len, rest))
+        if rest and (chars > self._reach or (whole and end)):
+            return self._name_trouble(rest)
+        if whole:
+            # Twice as much each time: then all tries together cost little more than the last.
+            self._try_at = 2 * chars if chars > _WAIT_CHARS else chars + 1
+        return ""
+
+    def _drop(self, lines: list[str]) -> None:
+        self._at += len(lines)
+        self._number += len(lines)
+        self._chars -= sum(map(len, lines))
+
+    def _fail(self, line: str, trouble: str, shrink: bool) -> Cut:
+        number = self._number
+        self._drop([line])
+        if shrink and len(line) <= self._max_chars:
+            self._reach = max(min(_LEAST_CHARS, self._max_chars), self._reach // 8)
+        return number, [line], [], trouble

@@ -1,0 +1,91 @@
+"""Bytes to lines, exactly and in flat memory: one unfinished line is all that is held."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from pipeline.readers.rows import Blocks, BrokenStreamError, Reading
+
+Lines = AsyncGenerator[tuple[int, list[bytes]], None]
+
+
+class LineSplitter:
+    r"""Cuts blocks into lines, however the blocks fall.
+
+    Lines end at \n and come without it; with `returns` they end at \n, \r\n or \r, as CSV has them, and keep their
+    ending. No other character ends a line. A line longer than `max_bytes` comes as its first `max_bytes` + 1 bytes,
+    by which it is known.
+    """
+
+    def __init__(self, max_bytes: int, *, returns: bool = False) -> None:
+        self._max_bytes = max_bytes
+        self._returns = returns
+        self._tail = bytearray()
+
+    @property
+    def tail(self) -> bytes:
+        """The unfinished line."""
+        return bytes(self._tail)
+
+    def feed(self, block: bytes) -> list[bytes]:
+        """The lines that `block` finishes."""
+        if self._returns and self._tail.endswith(b"\r"):
+            # Held back because \n might follow. Joined first, so that it cannot grow into the next line.
+            block = self.tail + block
+            self._tail.clear()
+        cut = self._last_ending(block)
+        whole = self.tail + block[:cut] if cut else b""
+        if cut:
+            self._tail.clear()
+        self._keep(block[cut:])
+        return self._split(whole)
+
+    def finish(self) -> list[bytes]:
+        """The last line, where the input does not end with a line ending."""
+        tail = self.tail
+        self._tail.clear()
+        return [tail[: self._max_bytes + 1]] if tail else []
+
+    def _last_ending(self, block: bytes) -> int:
+        cut = block.rfind(b"\n") + 1
+        if self._returns:
+            cut = max(cut, block.rfind(b"\r", 0, len(block) - 1) + 1)
+        return cut
+
+    def _keep(self, rest: bytes) -> None:
+        self._tail += rest
+        if len(self._tail) > self._max_bytes + 1:
+            del self._tail[self._max_bytes + 1 :]
+            if self._returns and rest.endswith(b"\r"):
+                self._tail += b"\r"
+
+    def _split(self, whole: bytes) -> list[bytes]:
+        # bytes.splitlines knows only \n, \r and \r\n; str.splitlines would cut at U+2028 and others too.
+        lines = whole.splitlines(keepends=True) if self._returns else whole.split(b"\n")[:-1]
+        if len(whole) > self._max_bytes:
+            return [line[: self._max_bytes + 1] for line in lines]
+        return lines
+
+
+async def cut_lines(blocks: Blocks, reading: Reading, splitter: LineSplitter) -> Lines:
+    """Lines in batches, each with the 1-based number of its first line.
+
+    Where the stream breaks, the torn line is not handed on but goes with the error.
+    """
+    number = 1
+    try:
+        async with aclosing(blocks):
+            async for block in blocks:
+                lines = splitter.feed(block)
+                reading.progress.lines_read += len(lines)
+                for start in range(0, len(lines), reading.batch):
+                    part = lines[start : start + reading.batch]
+                    yield number, part
+                    number += len(part)
+    except BrokenStreamError as error:
+        error.line, error.raw = number, splitter.tail
+        raise
+    if last := splitter.finish():
+        reading.progress.lines_read += 1
+        yield number, last

@@ -1,0 +1,137 @@
+"""Sources to numbered records."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from pipeline.errors import InputError
+from pipeline.files import CHUNK_BYTES
+from pipeline.readers.formats import FORMATS
+from pipeline.readers.parquet import count_rows, parquet
+from pipeline.readers.rows import BrokenStreamError, Progress, Reading, Row, Rows
+from pipeline.readers.source import Source
+from pipeline.readers.stream import known_encoding, utf8_blocks
+from pipeline.records import JSON, Problem, Record
+
+Records = AsyncGenerator[list[Record], None]
+
+
+async def read_records(
+    sources: Sequence[Source],
+    *,
+    key: str | None = None,
+    encoding: str = "utf-8",
+    limit: int | None = None,
+    progress: Progress | None = None,
+    batch: int = 256,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> Records:
+    """The records of all sources in order, in batches of 1 to `batch`; with `limit` the first so many, good or not.
+
+    A record that cannot be read, or has no usable `key` field, has a `problem`. Raises InputError where a source as
+    a whole cannot be read. Close the generator (`contextlib.aclosing`) when leaving it early.
+    """
+    progress = Progress() if progress is None else progress
+    name = known_encoding(encoding)
+    await _expect(sources, limit, progress)
+    count = 0
+    for source in sources:
+        if count == limit:
+            break
+        reading = Reading(source.name, name, batch, progress)
+        before = progress.lines_read
+        async with aclosing(_whole(source, reading, chunk_bytes)) as parts:
+            async for rows in parts:
+                for start in range(0, len(rows), batch):
+                    left = batch if limit is None else min(batch, limit - count)
+                    if records := _numbered(rows[start : start + left], source, count, key):
+                        count += len(records)
+                        progress.records = count
+                        progress.lines_done = before + records[-1].line
+                        yield records
+                if count == limit:
+                    break
+    progress.exact_total = count
+
+
+async def peek(source: Source, *, encoding: str = "utf-8", n: int = 50, key: str | None = None) -> list[Record]:
+    """The first `n` records, without reading the whole file. stdin can be read only once, so not here: InputError."""
+    if source.path is None:
+        raise InputError("stdin: cannot be looked at before the run; it can be read only once")
+    found: list[Record] = []
+    async with aclosing(read_records([source], key=key, encoding=encoding, limit=n)) as batches:
+        async for records in batches:
+            found += records
+    return found
+
+
+async def _expect(sources: Sequence[Source], limit: int | None, progress: Progress) -> None:
+    """Set what is known of the total before anything is read."""
+    sizes = [source.size_bytes for source in sources]
+    progress.bytes_total = None if None in sizes else sum(size or 0 for size in sizes)
+    progress.limit = limit
+    if all(source.format == "parquet" for source in sources):
+        counts = [await asyncio.to_thread(count_rows, source.path, source.name) for source in sources if source.path]
+        progress.exact_total = sum(counts) if limit is None else min(limit, sum(counts))
+
+
+async def _whole(source: Source, reading: Reading, chunk_bytes: int) -> Rows:
+    """The rows of a source; where it breaks off, one unreadable row in place of the rest."""
+    try:
+        async with aclosing(_rows(source, reading, chunk_bytes)) as parts:
+            async for rows in parts:
+                yield rows
+    except BrokenStreamError as error:
+        yield [error.row()]
+
+
+def _rows(source: Source, reading: Reading, chunk_bytes: int) -> Rows:
+    if source.format == "parquet" and source.path:
+        return parquet(source.path, source.size_bytes or 0, reading)
+    blocks = utf8_blocks(source, encoding=reading.encoding, chunk_bytes=chunk_bytes, progress=reading.progress)
+    return FORMATS[source.format](blocks, reading)
+
+
+def _numbered(rows: list[Row], source: Source, ordinal: int, key: str | None) -> list[Record]:
+    """Records of rows, the first of which is number `ordinal`."""
+    name = source.name
+    records = []
+    for line, fields, digest, trouble in rows:
+        place = f"{name}:{line}"
+        if trouble:
+            records.append(_unreadable(source, ordinal, (line, fields, digest, trouble)))
+        elif key is None:
+            records.append(Record(name, ordinal, place, fields, line, digest))
+        else:
+            value = fields.get(key)
+            if type(value) is str and value:
+                records.append(Record(name, ordinal, value, fields, line, digest))
+            else:
+                records.append(_keyed(Record(name, ordinal, place, fields, line, digest), key))
+        ordinal += 1
+    return records
+
+
+def _unreadable(source: Source, ordinal: int, row: Row) -> Record:
+    line, fields, digest, trouble = row
+    unit = "row" if source.format == "parquet" else "line"
+    problem = Problem("unreadable", f"{source.name}, {unit} {line}: {trouble}")
+    return Record(source.name, ordinal, f"{source.name}:{line}", fields, line, digest, problem)
+
+
+def _keyed(record: Record, key: str) -> Record:
+    """The record with the key that its field gives, or with the problem that it gives none."""
+    value = record.fields.get(key)
+    if isinstance(value, int | float):
+        return Record(record.source, record.ordinal, str(value), record.fields, record.line, record.digest)
+    what = _what_is(value) if key in record.fields else "is missing"
+    problem = Problem("no_key", f"{record.source}, line {record.line}: the key field {key!r} {what}")
+    return Record(record.source, record.ordinal, record.key, record.fields, record.line, record.digest, problem)
+
+
+def _what_is(value: JSON) -> str:
+    if value is None:
+        return "is null"
+    return "is empty" if value == "" else f"is a {type(value).__name__}, not a name"

@@ -1,0 +1,74 @@
+"""What passes between the stages of reading: rows, the choices of one reading, and the count of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from pipeline.codec import digest64
+from pipeline.records import JSON
+
+#: line, fields, digest, and what is wrong ("" for a good row). A bare tuple: one is made for each record.
+Row = tuple[int, dict[str, JSON], int, str]
+Rows = AsyncGenerator[list[Row], None]
+Blocks = AsyncGenerator[bytes, None]
+
+RAW_CHARS = 10_000  #: as much of an unreadable line is kept
+
+
+class BrokenStreamError(Exception):
+    """The rest of a source cannot be had: its compressed data are damaged or cut off.
+
+    `line` is where it broke and `raw` what had come of the torn record; the line stage fills both in.
+    """
+
+    line = 1
+    raw = b""
+
+    def row(self) -> Row:
+        """The one unreadable row that stands for all that is lost."""
+        return bad_row(self.line, self.raw, str(self))
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far the reading has come; all of it changes while records are read.
+
+    Bytes are those of the files as they lie on the disk, so for a compressed file the compressed ones.
+    Lines count those cut from the input (`lines_read`) and those whose records were handed on (`lines_done`).
+    """
+
+    bytes_read: int = 0
+    bytes_total: int | None = None
+    records: int = 0
+    exact_total: int | None = None
+    limit: int | None = None
+    lines_read: int = 0
+    lines_done: int = 0
+
+    def estimate(self) -> int | None:
+        """How many records there will be in all; None while nothing can be said, as for stdin."""
+        if self.exact_total is not None:
+            return self.exact_total
+        if not self.records or not self.bytes_read or self.bytes_total is None:
+            return None
+        # A chunk is read at once but handed on bit by bit: the lines say how much of what was read is still to come.
+        ahead = max(1.0, self.lines_read / self.lines_done) if self.lines_done else 1.0
+        total = round(self.records * ahead * max(1.0, self.bytes_total / self.bytes_read))
+        return total if self.limit is None else min(total, self.limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a format needs to know of the source it reads. At most `batch` lines are handed on at once."""
+
+    name: str
+    encoding: str
+    batch: int
+    progress: Progress
+
+
+def bad_row(line: int, raw: bytes, trouble: str) -> Row:
+    """A row that could not be read: what could be saved of it is in the field `raw`."""
+    text = raw[: 4 * RAW_CHARS].decode("utf-8", errors="replace")[:RAW_CHARS]
+    return line, {"raw": text}, digest64(raw), trouble

@@ -1,0 +1,159 @@
+"""The nouns that flow through a run: frozen data, no behaviour beyond itself."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+JSON = Any  #: what `codec.loads` gives: dict, list, str, int, float, bool or None
+
+
+class Status(enum.StrEnum):
+    """How a record ended."""
+
+    #: a valid label was given
+    LABELLED = "labelled"
+    #: it was read or answered, but no valid label came of it
+    REJECTED = "rejected"
+    #: no answer ever came
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a record has no label: a short code and a sentence for a person."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One thing to label.
+
+    `ordinal` is 0-based over all the run's inputs; `line` is the 1-based line (for Parquet: row) in `source`;
+    `digest` is a signed 64-bit hash of the content, by which a changed record is noticed.
+    A record that could not be read has a `problem`; its fields are then what could be saved of it, as `{"raw": ...}`.
+    """
+
+    source: str
+    ordinal: int
+    key: str
+    fields: Mapping[str, JSON]
+    line: int
+    digest: int
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the model is asked for one record.
+
+    `messages`, `tools`, `tool_choice` and `parameters` are in the Chat Completions form. `size_tokens` is an
+    estimate of prompt plus expected output. `digest` (16 bytes) is equal for requests that are identical.
+    """
+
+    record: Record
+    model: str
+    messages: tuple[Mapping[str, JSON], ...]
+    tools: tuple[Mapping[str, JSON], ...]
+    tool_choice: JSON
+    parameters: Mapping[str, JSON]
+    size_tokens: int
+    digest: bytes
+    vote: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Model tokens of one or more calls. `cached` is part of `prompt`, `reasoning` is part of `completion`."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+    reasoning: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.prompt + self.completion
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt + other.prompt,
+            self.completion + other.completion,
+            self.cached + other.cached,
+            self.reasoning + other.reasoning,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One function call of an answer. `arguments` is the model's text: never trusted to be JSON."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model said, as far as a label can be read from it; kept in the ledger as it came."""
+
+    calls: tuple[ToolCall, ...] = ()
+    text: str | None = None
+    refusal: str | None = None
+    finish_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """What the `x-ratelimit-*` headers of an answer say. None where a header is absent. Times in seconds."""
+
+    limit_requests: int | None = None
+    remaining_requests: int | None = None
+    reset_requests_s: float | None = None
+    limit_tokens: int | None = None
+    remaining_tokens: int | None = None
+    reset_tokens_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One answered call."""
+
+    answer: Answer
+    usage: Usage
+    model: str
+    request_id: str | None = None
+    latency_s: float = 0.0
+    limits: ServerLimits | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one record ended: the ledger's row.
+
+    `label` holds the label columns (and a callback's extra columns) of a LABELLED record, else None.
+    `answer` is the last answer that came, kept so that it can be read again without a call.
+    `copied_from` names the record whose identical request was asked instead of this one's.
+    `finished_at` is seconds since 1970-01-01 UTC. `cost_usd` is None where the price is unknown.
+    """
+
+    record: Record
+    status: Status
+    label: Mapping[str, JSON] | None = None
+    problem: Problem | None = None
+    answer: Answer | None = None
+    request_digest: bytes | None = None
+    attempts: int = 0
+    repairs: int = 0
+    usage: Usage = field(default_factory=Usage)
+    cost_usd: float | None = None
+    latency_s: float = 0.0
+    model: str | None = None
+    request_id: str | None = None
+    finished_at: float = 0.0
+    copied_from: str | None = None
+    vote: int = 0

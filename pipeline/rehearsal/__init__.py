@@ -1,0 +1,11 @@
+"""An OpenAI-compatible endpoint on loopback: simulated labels, real accounting, faults on demand, and books."""
+
+from __future__ import annotations
+
+from pipeline.rehearsal.books import Books, Entry, Totals, read_books
+from pipeline.rehearsal.faults import FAULT_KINDS
+from pipeline.rehearsal.options import RehearsalOptions
+from pipeline.rehearsal.serve import serve
+from pipeline.rehearsal.server import Rehearsal
+
+__all__ = ["FAULT_KINDS", "Books", "Entry", "Rehearsal", "RehearsalOptions", "Totals", "read_books", "serve"]

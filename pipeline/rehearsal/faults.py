@@ -1,0 +1,176 @@
+"""Which call goes wrong, and how it looks. Nothing here waits or sends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.rehearsal.dice import Dice
+from pipeline.rehearsal.replies import ErrorReply, Reply
+
+#: how long the injected 429 tells a client to wait
+FAULT_RETRY_S = 0.12
+
+_PAGE = b"<!DOCTYPE html><html><head><title>Gateway</title></head><body><h1>Please stand by</h1></body></html>"
+
+
+def _server_error(status: int, message: str) -> Reply:
+    return ErrorReply(status, message, "server_error").reply()
+
+
+def _refused(status: int, code: str, message: str) -> Reply:
+    return ErrorReply(status, message, "invalid_request_error", code=code).reply()
+
+
+#: faults that are a whole answer of their own: kind -> what is sent in place of a completion
+STATIC: Mapping[str, Reply] = {
+    "429": ErrorReply(
+        429,
+        "Rate limit reached in the rehearsal (an injected fault). Please try again in 120ms.",
+        "requests",
+        code="rate_limit_exceeded",
+        retry_after_s=FAULT_RETRY_S,
+    ).reply(),
+    "400": _refused(400, "invalid_prompt", "Invalid prompt: it was flagged as violating the usage policy."),
+    "too_long": _refused(400, "context_length_exceeded", "The prompt exceeds the model's maximum context length."),
+    "401": _refused(401, "invalid_api_key", "Incorrect API key provided."),
+    "500": _server_error(500, "The server had an error while processing your request."),
+    "502": _server_error(502, "Bad gateway."),
+    "503": _server_error(503, "The engine is currently overloaded."),
+    "504": _server_error(504, "The upstream server did not answer in time."),
+    "529": _server_error(529, "The service is overloaded."),
+    "html": Reply(200, _PAGE, "text/html; charset=utf-8"),
+    "502_html": Reply(502, _PAGE, "text/html; charset=utf-8"),
+    "empty": Reply(200, b"{}"),
+    "broken": Reply(200, b'{"id": "chatcmpl-broken", "object": "chat.completion", "choices": [{"index": 0, "mess'),
+    "string": Reply(200, b'"the model is thinking"'),
+}
+
+#: faults of the connection: no whole answer arrives
+WIRE = ("reset", "cut", "hang")
+
+Choice = dict[str, Any]  #: one entry of a completion's `choices`
+
+
+def _call(choice: Choice) -> dict[str, Any]:
+    function: dict[str, Any] = choice["message"]["tool_calls"][0]["function"]
+    return function
+
+
+def _text_instead(choice: Choice, **message: str | None) -> None:
+    choice["message"] = {"role": "assistant", "content": None, "refusal": None, **message}
+    choice["finish_reason"] = "stop"
+
+
+def _bad_json(choice: Choice) -> None:
+    _set_text(choice, "{label: " + _get_text(choice)[1:-1] + ",,")
+
+
+def _no_tool(choice: Choice) -> None:
+    _text_instead(choice, content="I would say that it depends on how you look at it.")
+
+
+def _wrong_tool(choice: Choice) -> None:
+    if "tool_calls" in choice["message"]:
+        _call(choice)["name"] += "_other"
+
+
+def _refusal(choice: Choice) -> None:
+    _text_instead(choice, refusal="I'm sorry, but I can't help with that.")
+
+
+def _content_filter(choice: Choice) -> None:
+    _text_instead(choice)
+    choice["finish_reason"] = "content_filter"
+
+
+def _length(choice: Choice) -> None:
+    text = _get_text(choice)
+    _set_text(choice, text[: len(text) // 2])
+    choice["finish_reason"] = "length"
+
+
+def _two_calls(choice: Choice) -> None:
+    calls = choice["message"].get("tool_calls")
+    if calls:
+        calls.append({**calls[0], "id": calls[0]["id"] + "b"})
+        choice["finish_reason"] = "tool_calls"
+
+
+def _get_text(choice: Choice) -> str:
+    message = choice["message"]
+    return str(_call(choice)["arguments"] if "tool_calls" in message else message["content"])
+
+
+def _set_text(choice: Choice, text: str) -> None:
+    message = choice["message"]
+    if "tool_calls" in message:
+        _call(choice)["arguments"] = text
+    else:
+        message["content"] = text
+
+
+#: faults inside a completion, which is billed: kind -> what is done to its choice
+TWISTS: Mapping[str, Callable[[Choice], None]] = {
+    "bad_json": _bad_json,
+    "bad_label": lambda choice: None,  # the arguments themselves are made wrong, where the schema is known
+    "no_tool": _no_tool,
+    "wrong_tool": _wrong_tool,
+    "refusal": _refusal,
+    "content_filter": _content_filter,
+    "length": _length,
+    "two_calls": _two_calls,
+}
+
+#: every kind that `faults` and `poison` may name; "slow" alone still gives the right answer
+FAULT_KINDS = (*STATIC, *WIRE, "slow", *TWISTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What chance has for one call: its fault, if any, and how much longer or shorter than usual it takes."""
+
+    kind: str | None
+    pace: float
+
+
+class Faults:
+    """Draws by (seed, record, attempt), so that a run is the same again whatever the order of its calls."""
+
+    def __init__(
+        self,
+        faults: Mapping[str, float],
+        poison: Mapping[str, str],
+        *,
+        seed: int = 0,
+        jitter: float = 0.0,
+        slow_share: float = 0.0,
+        slow_factor: float = 10.0,
+    ) -> None:
+        self._faults = sorted(faults.items())
+        self._poison = tuple(poison.items())
+        self._seed = seed
+        self._jitter = jitter
+        self._slow_share = slow_share
+        self._slow_factor = slow_factor
+        self._certain = not (self._faults or jitter or slow_share)
+
+    def draw(self, record: str, attempt: int, text: str) -> Draw:
+        """The fate of a record's n-th call that got past the limits; `text` is what its user messages say."""
+        poisoned = next((kind for part, kind in self._poison if part in text), None)
+        if self._certain:
+            return Draw(poisoned, self._slow_factor if poisoned == "slow" else 1.0)
+        dice = Dice("fault", self._seed, record, attempt)
+        kind = poisoned or self._drawn(dice.unit())
+        pace = 1.0 + self._jitter * (2.0 * dice.unit() - 1.0)
+        if dice.unit() < self._slow_share or kind == "slow":
+            pace *= self._slow_factor
+        return Draw(kind, pace)
+
+    def _drawn(self, chance: float) -> str | None:
+        for kind, probability in self._faults:
+            chance -= probability
+            if chance < 0:
+                return kind
+        return None

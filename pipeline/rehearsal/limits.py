@@ -1,0 +1,165 @@
+"""Requests and tokens a minute and a day, as a server counts them: pure functions of the clock, no waiting."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+#: rounding of binary fractions may leave a bucket this much short of what it was promised to hold
+_SLACK = 1e-6
+_DAY_S = 86_400.0
+
+
+class Bucket:
+    """Holds up to `capacity` units and gains `per_s` each second; starts full.
+
+    An amount above the capacity is let through when the bucket is full, and leaves it in debt.
+    """
+
+    __slots__ = ("_at", "_level", "capacity", "per_s")
+
+    def __init__(self, per_s: float, capacity: float, now: float) -> None:
+        self.per_s = per_s
+        self.capacity = capacity
+        self._level = capacity
+        self._at = now
+
+    def level(self, now: float) -> float:
+        """What it holds now; below zero in debt."""
+        return min(self.capacity, self._level + (now - self._at) * self.per_s)
+
+    def wait_s(self, amount: float, now: float) -> float:
+        """Seconds until `amount` may be taken; 0.0 for at once."""
+        missing = min(amount, self.capacity) - self.level(now)
+        return missing / self.per_s if missing > _SLACK else 0.0
+
+    def take(self, amount: float, now: float) -> None:
+        """Take `amount`, whether it is there or not."""
+        self._level = self.level(now) - amount
+        self._at = now
+
+    def full_in_s(self, now: float) -> float:
+        """Seconds until it is as full as it gets."""
+        return max(0.0, (self.capacity - self.level(now)) / self.per_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Shortfall:
+    """Which limit has no room for a call. `wait_s` is None where no wait would help."""
+
+    meter: str
+    limit: int
+    used: int
+    requested: int
+    wait_s: float | None
+
+    @property
+    def type(self) -> str:
+        """The error's type in OpenAI's words."""
+        return "tokens" if self.meter.startswith("tokens") else "requests"
+
+    def message(self, model: str) -> str:
+        """The sentence for a client."""
+        if self.wait_s is None:
+            return (
+                f"Request too large for {model} in the rehearsal on {self.meter}: Limit {self.limit}, "
+                f"Requested {self.requested}. The input or output tokens must be reduced."
+            )
+        return (
+            f"Rate limit reached for {model} in the rehearsal on {self.meter}: Limit {self.limit}, Used {self.used}, "
+            f"Requested {self.requested}. Please try again in {duration_text(self.wait_s)}."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Meter:
+    name: str
+    limit: float
+    bucket: Bucket
+    counts_tokens: bool = False
+
+    def shortfall(self, amount: int, now: float) -> Shortfall | None:
+        hopeless = amount > self.limit
+        wait_s = self.bucket.wait_s(amount, now)
+        if not hopeless and not wait_s:
+            return None
+        # Short spans hold less than the limit that people know, so "used" is told as a share of that limit.
+        used = min(self.limit, self.limit * (1 - self.bucket.level(now) / self.bucket.capacity))
+        return Shortfall(self.name, int(self.limit), int(used), amount, None if hopeless else wait_s)
+
+
+class Limits:
+    """The server's door. A refused call takes nothing from any bucket; a call that passes pays for all of them."""
+
+    def __init__(
+        self,
+        *,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        requests_per_day: float | None = None,
+        burst_s: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        now = clock()
+
+        def meter(name: str, limit: float | None, span_s: float, hold_s: float) -> _Meter | None:
+            if limit is None:
+                return None
+            per_s = limit / span_s
+            return _Meter(name, limit, Bucket(per_s, max(1.0, per_s * hold_s), now), name.startswith("tokens"))
+
+        self._requests = meter("requests per min (RPM)", requests_per_minute, 60.0, burst_s)
+        self._tokens = meter("tokens per min (TPM)", tokens_per_minute, 60.0, burst_s)
+        self._day = meter("requests per day (RPD)", requests_per_day, _DAY_S, _DAY_S)
+        self._meters = [one for one in (self._requests, self._tokens, self._day) if one]
+
+    def admit(self, tokens: int) -> Shortfall | None:
+        """None and the call is counted, or the limit that will be short for the longest."""
+        now = self._clock()
+        worst: Shortfall | None = None
+        for meter in self._meters:
+            short = meter.shortfall(tokens if meter.counts_tokens else 1, now)
+            if short and (worst is None or _longer(short, worst)):
+                worst = short
+        if worst is None:
+            for meter in self._meters:
+                meter.bucket.take(tokens if meter.counts_tokens else 1, now)
+        return worst
+
+    def headers(self) -> dict[str, str]:
+        """The `x-ratelimit-*` headers as of now; where only a day's limit is set, the requests are the day's."""
+        now = self._clock()
+        found: dict[str, str] = {}
+        for word, meter in (("requests", self._requests or self._day), ("tokens", self._tokens)):
+            if meter:
+                found[f"x-ratelimit-limit-{word}"] = str(int(meter.limit))
+                found[f"x-ratelimit-remaining-{word}"] = str(max(0, int(meter.bucket.level(now) + _SLACK)))
+                found[f"x-ratelimit-reset-{word}"] = duration_text(meter.bucket.full_in_s(now))
+        return found
+
+
+def _longer(one: Shortfall, other: Shortfall) -> bool:
+    if one.wait_s is None or other.wait_s is None:
+        return one.wait_s is None
+    return one.wait_s > other.wait_s
+
+
+def whole_ms(seconds: float) -> int:
+    """Milliseconds, rounded up: who waits so long has waited long enough."""
+    return max(0, math.ceil(seconds * 1000 - _SLACK))
+
+
+def duration_text(seconds: float) -> str:
+    """A span as OpenAI's headers write it: `12ms`, `1.2s`, `6m0s`, `1h0m0s`; rounded up to milliseconds."""
+    ms = whole_ms(seconds)
+    if 0 < ms < 1000:
+        return f"{ms}ms"
+    minutes, rest_ms = divmod(ms, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{rest_ms / 1000:g}s"
+    if hours:
+        return f"{hours}h{minutes}m{text}"
+    return f"{minutes}m{text}" if minutes else text

@@ -1,0 +1,79 @@
+"""What a rehearsal is asked to be like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.errors import ConfigError
+from pipeline.rehearsal.faults import FAULT_KINDS
+
+
+@dataclass(frozen=True, slots=True)
+class RehearsalOptions:
+    """What the endpoint does. Times are in seconds unless the name says ms; shares and probabilities are 0 to 1.
+
+    latency_jitter   fraction: 0.2 spreads the latency over 80 to 120 %
+    slow_share       share of calls that take `slow_factor` times as long
+    burst_s          how much may go out at once after a pause, in seconds of the rate: 60 for a whole minute's
+                     worth, as OpenAI mostly does; 1 enforces the limits over each second
+    accuracy         how often a gold label is given rightly
+    faults           kind -> probability a call; the kinds are `FAULT_KINDS`
+    poison           text in the prompt -> kind: every call with that text in a user message fails so
+    outages          (start, end) after the first call: 503 for all
+    quota_after      answers after which every call is refused for want of quota
+    max_in_flight    above it the latency grows in proportion, above twice as many calls are refused
+    context_tokens   a longer prompt is refused
+    models           names that are known; empty: any name
+    api_key          if set, calls with another key get 401
+    books_path       a JSONL file that gets a line as each call ends, also when the process is killed after
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    seed: int = 0
+    latency_ms: float = 50.0
+    latency_jitter: float = 0.0
+    slow_share: float = 0.0
+    slow_factor: float = 10.0
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    requests_per_day: float | None = None
+    burst_s: float = 60.0
+    accuracy: float = 1.0
+    faults: Mapping[str, float] = field(default_factory=dict)
+    poison: Mapping[str, str] = field(default_factory=dict)
+    outages: Sequence[tuple[float, float]] = ()
+    quota_after: int | None = None
+    max_in_flight: int | None = None
+    context_tokens: int = 128_000
+    headers: bool = True
+    retry_after: bool = True
+    models: Sequence[str] = ("gpt-6-luna", "gpt-6-sol", "gpt-5-mini", "gpt-4.1-mini", "gpt-4o-mini")
+    api_key: str | None = None
+    prefix: str = "/v1"
+    books_path: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        self._check_kinds()
+        for name in ("latency_jitter", "slow_share", "accuracy"):
+            _expect(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a number from 0 to 1")
+        for name in ("requests_per_minute", "tokens_per_minute", "requests_per_day", "max_in_flight", "burst_s"):
+            value = getattr(self, name)
+            _expect(value is None or value > 0, name, value, "a number above 0")
+        _expect(self.latency_ms >= 0, "latency_ms", self.latency_ms, "0 or more")
+        _expect(self.prefix.startswith("/"), "prefix", self.prefix, "a path that starts with /")
+
+    def _check_kinds(self) -> None:
+        for name, kinds in (("faults", self.faults), ("poison", self.poison.values())):
+            for kind in kinds:
+                _expect(kind in FAULT_KINDS, name, kind, "one of " + ", ".join(FAULT_KINDS))
+        chances = self.faults.values()
+        fits = all(0 <= chance <= 1 for chance in chances) and sum(chances) <= 1 + 1e-9
+        _expect(fits, "faults", dict(self.faults), "probabilities that add up to 1 at most")
+
+
+def _expect(holds: bool, name: str, value: object, expected: str) -> None:
+    if not holds:
+        raise ConfigError(f"rehearsal.{name} is {value!r}; expected {expected}")

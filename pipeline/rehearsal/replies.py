@@ -1,0 +1,51 @@
+"""The shapes of what is sent: a reply, and OpenAI's error object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pipeline.codec import dumps
+from pipeline.rehearsal.limits import whole_ms
+
+JSON_TYPE = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An HTTP answer but for the headers that every answer has; `wire` names a fault that keeps it from arriving."""
+
+    status: int
+    body: bytes
+    content_type: str = JSON_TYPE
+    headers: Mapping[str, str] = field(default_factory=dict)
+    retry_after_s: float | None = None
+    wire: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReply:
+    """An error in OpenAI's words."""
+
+    status: int
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+    retry_after_s: float | None = None
+
+    def reply(self) -> Reply:
+        """The error as it is sent."""
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return Reply(self.status, dumps({"error": error}), retry_after_s=self.retry_after_s)
+
+
+def invalid(message: str, param: str | None = None, code: str | None = None) -> ErrorReply:
+    """A 400 about the request."""
+    return ErrorReply(400, message, "invalid_request_error", param, code)
+
+
+def retry_headers(seconds: float) -> dict[str, str]:
+    """How long to wait, to the millisecond, and in the whole seconds that HTTP knows."""
+    ms = whole_ms(seconds)
+    return {"Retry-After": str(-(-ms // 1000)), "retry-after-ms": str(ms)}

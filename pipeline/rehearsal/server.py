@@ -1,0 +1,212 @@
+"""The endpoint: an address, its routes, and what is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import itertools
+import secrets
+import socket
+import struct
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+from aiohttp import web
+
+from pipeline.codec import dumps
+from pipeline.errors import SetupError
+from pipeline.rehearsal.books import Books, Ending
+from pipeline.rehearsal.calls import unknown_model
+from pipeline.rehearsal.desk import Desk
+from pipeline.rehearsal.options import RehearsalOptions
+from pipeline.rehearsal.replies import JSON_TYPE, ErrorReply, Reply, retry_headers
+
+#: a prompt of a million tokens fits
+_MAX_BODY_BYTES = 16 * 1024 * 1024
+#: how long a stop waits for answers that are on their way, twice at most
+_STOP_S = 0.25
+#: SO_LINGER on, zero seconds: closing sends a reset instead of an end
+_LINGER_RESET = struct.pack("ii", 1, 0)
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class Rehearsal:
+    """An OpenAI-compatible endpoint whose answers are simulated; runs in the loop that starts it.
+
+    `async with Rehearsal(options) as endpoint:` or `start()` and `stop()`. `clock` counts the limits, the outages and
+    the books' seconds; latencies are slept. Raises SetupError where the address is taken.
+    """
+
+    def __init__(self, options: RehearsalOptions | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.options = options or RehearsalOptions()
+        self.books = Books(self.options.books_path, clock)
+        self.port = self.options.port
+        self._desk = Desk(self.options, self.books, clock)
+        self._prefix = self.options.prefix.rstrip("/")
+        self._run_id = secrets.token_hex(6)
+        self._numbers = itertools.count(1)
+        self._stopping = asyncio.Event()
+        self._runner: web.ServerRunner | None = None
+        self._routes: Mapping[tuple[str, str], Handler] = {
+            ("POST", f"{self._prefix}/chat/completions"): self._chat,
+            ("GET", f"{self._prefix}/models"): self._models,
+            ("GET", "/books"): self._show_books,
+            ("POST", "/books/reset"): self._reset_books,
+            ("GET", "/health"): self._health,
+        }
+
+    @property
+    def root_url(self) -> str:
+        """Where `/books` and `/health` are."""
+        host = self.options.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    @property
+    def base_url(self) -> str:
+        """What an OpenAI client takes as its base URL."""
+        return self.root_url + self._prefix
+
+    async def start(self) -> None:
+        """Listen; from then on `port` is the one that was found."""
+        self._runner = web.ServerRunner(
+            web.Server(self._handle, request_factory=_request, access_log=None), shutdown_timeout=_STOP_S
+        )
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self.options.host, self.options.port, backlog=2048)
+        try:
+            await site.start()
+        except OSError as error:
+            await self.stop()
+            where = f"{self.options.host}:{self.options.port}"
+            raise SetupError(
+                f"the rehearsal endpoint cannot listen on {where} ({error}); choose another port"
+            ) from error
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        """Stop listening, let go of hanging calls, give answers on their way a moment; may be called twice."""
+        self._stopping.set()
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+            await asyncio.sleep(0)  # handlers that were cancelled come to their end
+        self.books.close()
+
+    async def __aenter__(self) -> Rehearsal:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = request.path
+        if self.options.api_key is not None and path.startswith(self._prefix + "/") and not self._has_key(request):
+            return self._keep_out(request)
+        handler = self._routes.get((request.method, path))
+        if handler is not None:
+            return await handler(request)
+        if request.method == "GET" and path.startswith(f"{self._prefix}/models/"):
+            return self._model(path.removeprefix(f"{self._prefix}/models/"))
+        if any(path == route for _, route in self._routes):
+            return self._error(405, f"Not allowed to {request.method} {path}.")
+        return self._error(404, f"Unknown request URL: {request.method} {path}.", "unknown_url")
+
+    def _keep_out(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.method == "POST":
+            self.books.arrive()
+            self.books.close_call(None, Ending("invalid", 401))
+            self.books.leave()
+        return self._error(401, "Incorrect API key provided.", "invalid_api_key")
+
+    def _has_key(self, request: web.BaseRequest) -> bool:
+        given = request.headers.get("Authorization", "")
+        return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), f"Bearer {self.options.api_key}".encode())
+
+    async def _chat(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.books.arrive()
+        try:
+            raw = await request.read()
+            reply = await self._desk.serve(raw, lambda: request.transport is None or request.transport.is_closing())
+            return await self._fail(request, reply) if reply.wire else self._send(reply)
+        except web.HTTPRequestEntityTooLarge:
+            self.books.close_call(None, Ending("invalid", 413))
+            return self._error(413, f"The body is larger than {_MAX_BODY_BYTES} bytes.")
+        finally:
+            self.books.leave()
+
+    async def _models(self, request: web.BaseRequest) -> web.StreamResponse:
+        return self._json({"object": "list", "data": [_model_json(name) for name in self.options.models]})
+
+    def _model(self, name: str) -> web.StreamResponse:
+        if self.options.models and name not in self.options.models:
+            return self._send(unknown_model(name).reply())
+        return self._json(_model_json(name))
+
+    async def _health(self, request: web.BaseRequest) -> web.StreamResponse:
+        return self._json({"status": "ok", "calls": self.books.calls, "in_flight": self.books.in_flight})
+
+    async def _show_books(self, request: web.BaseRequest) -> web.StreamResponse:
+        since = request.query.get("since", "0")
+        if not since.isdecimal():
+            return self._error(400, f"Invalid 'since': {since!r} is not a sequence number.")
+        return self._json(self.books.as_json(int(since)))
+
+    async def _reset_books(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.books.reset()
+        return self._json({"status": "ok"})
+
+    async def _fail(self, request: web.BaseRequest, reply: Reply) -> web.StreamResponse:
+        """Let the connection fail in the reply's way."""
+        if reply.wire == "hang":
+            await self._hang(request)
+        transport = request.transport
+        if transport is not None and reply.wire == "cut":
+            head = f"HTTP/1.1 200 OK\r\nContent-Type: {JSON_TYPE}\r\nContent-Length: {len(reply.body)}\r\n\r\n"
+            transport.write(head.encode() + reply.body[: len(reply.body) // 2])
+            transport.close()
+        elif transport is not None:
+            sock = transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+            transport.abort()
+        return web.Response()  # goes nowhere: aiohttp only learns by it that the connection is gone
+
+    async def _hang(self, request: web.BaseRequest) -> None:
+        """Until the client goes away, which only looking tells, or the endpoint stops."""
+        look_s = 0.05
+        while request.transport is not None and not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), look_s)
+            look_s = min(1.0, look_s * 1.5)
+
+    def _send(self, reply: Reply) -> web.StreamResponse:
+        headers = {
+            "Content-Type": reply.content_type,
+            "x-request-id": f"req_{self._run_id}{next(self._numbers):08x}",
+            "x-labelpipe-rehearsal": "simulated",
+            **reply.headers,
+        }
+        if reply.retry_after_s is not None and self.options.retry_after:
+            headers.update(retry_headers(reply.retry_after_s))
+        return web.Response(status=reply.status, body=reply.body, headers=headers)
+
+    def _error(self, status: int, message: str, code: str | None = None) -> web.StreamResponse:
+        return self._send(ErrorReply(status, message, "invalid_request_error", None, code).reply())
+
+    def _json(self, value: Any) -> web.StreamResponse:
+        return self._send(Reply(200, dumps(value)))
+
+
+def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: asyncio.Task[None]) -> web.BaseRequest:
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=_MAX_BODY_BYTES)
+
+
+def _model_json(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "labelpipe-rehearsal"}

@@ -1,0 +1,119 @@
+"""Texts that a JSON Schema's string words allow, as well as it can be done."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import string
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pipeline.rehearsal.dice import Dice
+
+_WORDS = ("simulated", "text", "from", "the", "rehearsal", "example", "short", "note")
+_FORMATS: Mapping[str, Callable[[Dice], str]] = {
+    "date": lambda dice: f"2026-{1 + dice.below(12):02}-{1 + dice.below(28):02}",
+    "time": lambda dice: f"{dice.below(24):02}:{dice.below(60):02}:00Z",
+    "date-time": lambda dice: f"2026-{1 + dice.below(12):02}-{1 + dice.below(28):02}T{dice.below(24):02}:00:00Z",
+    "duration": lambda dice: f"P{1 + dice.below(30)}D",
+    "email": lambda dice: f"someone{dice.below(1000)}@example.com",
+    "hostname": lambda dice: f"host{dice.below(1000)}.example.com",
+    "uri": lambda dice: f"https://example.com/{dice.below(1000)}",
+    "ipv4": lambda dice: f"192.0.2.{dice.below(256)}",
+    "ipv6": lambda dice: f"2001:db8::{dice.below(65536):x}",
+    "uuid": lambda dice: f"00000000-0000-4000-8000-{dice.below(1 << 48):012x}",
+}
+#: what a character class may give, in the order of preference
+_ALPHABET = string.ascii_lowercase + string.digits + string.ascii_uppercase + " _-.,:/" + string.punctuation + "가é\t\n"
+_CATEGORIES: Mapping[str, Callable[[str], bool]] = {
+    "CATEGORY_DIGIT": str.isdigit,
+    "CATEGORY_NOT_DIGIT": lambda char: not char.isdigit(),
+    "CATEGORY_SPACE": str.isspace,
+    "CATEGORY_NOT_SPACE": lambda char: not char.isspace(),
+    "CATEGORY_WORD": lambda char: char.isalnum() or char == "_",
+    "CATEGORY_NOT_WORD": lambda char: not (char.isalnum() or char == "_"),
+}
+#: how often a part that may repeat without end does so at most
+_REPEAT = 3
+
+
+def text_for(schema: Mapping[str, Any], dice: Dice) -> str:
+    """A text of the right format, pattern and length (in code points)."""
+    least = int(schema.get("minLength", 0))
+    most = int(schema["maxLength"]) if "maxLength" in schema else None
+    if "pattern" in schema:
+        found = _matching(str(schema["pattern"]), least, most, dice)
+        if found is not None:
+            return found
+    if (make := _FORMATS.get(schema.get("format", ""))) is not None:
+        return make(dice)
+    words = [_WORDS[dice.below(len(_WORDS))] for _ in range(2 + dice.below(4))]
+    text = " ".join(words)
+    while len(text) < least:
+        text += " " + _WORDS[dice.below(len(_WORDS))]
+    return text if most is None else text[:most].rstrip().ljust(min(least, most), ".")
+
+
+def _matching(pattern: str, least: int, most: int | None, dice: Dice) -> str | None:
+    """A text that the pattern is found in, or None where this cannot make one."""
+    try:
+        # The parser is not a public module, but the only one that reads every pattern; what it gives is checked below.
+        parsed = importlib.import_module("re._parser").parse(pattern)
+    except (re.error, ImportError, OverflowError):
+        return None
+    for stretch in (0, 1, _REPEAT, max(0, least)):
+        try:
+            text = "".join(_part(op, argument, dice, stretch) for op, argument in parsed)
+        except (LookupError, ValueError, TypeError):
+            return None
+        if re.search(pattern, text) and len(text) >= least and (most is None or len(text) <= most):
+            return text
+    return None
+
+
+def _part(op: Any, argument: Any, dice: Dice, stretch: int) -> str:
+    """A text for one step of a parsed pattern; LookupError for a step that is not known here."""
+
+    def all_of(parts: Any) -> str:
+        return "".join(_part(one, its, dice, stretch) for one, its in parts)
+
+    match str(op):
+        case "LITERAL":
+            return chr(argument)
+        case "NOT_LITERAL":
+            return next(char for char in _ALPHABET if char != chr(argument))
+        case "ANY":
+            return _ALPHABET[dice.below(26)]
+        case "IN":
+            return _from_class(argument, dice)
+        case "AT":
+            return ""
+        case "SUBPATTERN":
+            return all_of(argument[-1])
+        case "BRANCH":
+            return all_of(argument[1][dice.below(len(argument[1]))])
+        case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT":
+            low, high, parts = argument
+            return "".join(all_of(parts) for _ in range(min(int(high), int(low) + stretch)))
+    raise LookupError(str(op))
+
+
+def _from_class(parts: Any, dice: Dice) -> str:
+    negated = str(parts[0][0]) == "NEGATE"
+    allowed = [char for char in _ALPHABET if any(_in_class(char, part) for part in parts) != negated]
+    if not allowed and not negated:
+        # A class outside our alphabet: its first range or letter.
+        first = parts[0][1]
+        return chr(first[0] if isinstance(first, tuple) else first)
+    return allowed[dice.below(min(len(allowed), 36))]
+
+
+def _in_class(char: str, part: tuple[Any, Any]) -> bool:
+    match str(part[0]):
+        case "LITERAL":
+            return ord(char) == int(part[1])
+        case "RANGE":
+            return bool(part[1][0] <= ord(char) <= part[1][1])
+        case "CATEGORY":
+            return _CATEGORIES[str(part[1])](char)
+    return False

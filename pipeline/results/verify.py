@@ -1,0 +1,131 @@
+"""The proof of a run, from its files alone: rows in = labelled + rejected + failed + pending, each key once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import SetupError, StoreError
+from pipeline.records import Status
+from pipeline.store import Ledger, RunDir, prove_files
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found. `counts` has labelled, rejected and failed; with the input also rows_in, pending and orphans.
+
+    An orphan is an outcome whose record is not in the input any more.
+    """
+
+    run_dir: Path
+    checks: tuple[Check, ...]
+    counts: Mapping[str, int]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return all(check.ok for check in self.checks)
+
+    def lines(self) -> list[str]:
+        """The report for a person."""
+        width = max((len(check.name) for check in self.checks), default=0)
+        told = [f"{'ok  ' if check.ok else 'BAD '} {check.name:<{width}}  {check.detail}" for check in self.checks]
+        bad = sum(not check.ok for check in self.checks)
+        return [*told, f"{self.run_dir}: {'verified.' if self.ok else f'NOT verified: {bad} of {len(told)} are bad.'}"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "run_dir": str(self.run_dir),
+            "ok": self.ok,
+            "counts": dict(self.counts),
+            "checks": [asdict(check) for check in self.checks],
+        }
+
+
+async def verify(run_dir: RunDir, *, input_keys: AsyncIterator[Sequence[str]] | None = None) -> Report:
+    """Prove a run from its files; with the keys of its input, in batches, every record is accounted for.
+
+    Memory stays flat. What is wrong is in the report; raises SetupError only if there is no ledger to look at.
+    """
+    checks = [_manifest(run_dir)]
+    async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
+        try:
+            checks.append(await _ledger(ledger))
+            checks += [Check(proof.name, proof.ok, proof.detail) for proof in await prove_files(run_dir, ledger)]
+            counts = {status.value: count for status, count in (await ledger.count_by_status()).items()}
+            checks.append(_summary(run_dir, counts))
+            if input_keys is not None:
+                check, more = await _account(ledger, input_keys, sum(counts.values()))
+                checks.append(check)
+                counts |= more
+        except StoreError as error:
+            checks.append(Check("ledger.db", False, str(error)))
+            counts = {}
+    return Report(run_dir.path, tuple(checks), counts)
+
+
+def _manifest(run_dir: RunDir) -> Check:
+    try:
+        manifest = run_dir.read_manifest()
+    except SetupError as error:
+        return Check("manifest.json", False, str(error))
+    if manifest is None:
+        return Check("manifest.json", False, "is missing: what this run is a run of cannot be said.")
+    return Check("manifest.json", True, "readable." + (" SIMULATED LABELS." if manifest.get("simulated") else ""))
+
+
+async def _ledger(ledger: Ledger) -> Check:
+    faults = await ledger.faults()
+    if faults:
+        return Check("ledger.db", False, f"is damaged: {'; '.join(faults)}. Put back a copy of the run folder.")
+    return Check("ledger.db", True, f"sound; {sum((await ledger.count_by_status()).values()):,} keys, each once.")
+
+
+def _summary(run_dir: RunDir, counts: Mapping[str, int]) -> Check:
+    try:
+        summary = run_dir.read_summary()
+    except SetupError as error:
+        return Check("summary.json", False, str(error))
+    if summary is None:
+        return Check("summary.json", True, "is not there: the last session has not ended, or was killed.")
+    wrong = [
+        f"{name} {summary.get(name)}, the ledger has {count}"
+        for name, count in counts.items()
+        if summary.get(name) != count
+    ]
+    return Check("summary.json", not wrong, f"says {'; '.join(wrong)}." if wrong else "its counts are the ledger's.")
+
+
+async def _account(
+    ledger: Ledger, batches: AsyncIterator[Sequence[str]], outcomes: int
+) -> tuple[Check, dict[str, int]]:
+    """Each key of the input looked up in the ledger, so that what is pending is counted and not concluded."""
+    found = dict.fromkeys(Status, 0)
+    rows_in = repeated = pending = 0
+    await ledger.forget_seen()
+    async for keys in batches:
+        again = await ledger.mark_seen([(key, "") for key in keys])
+        asked = [key for index, key in enumerate(keys) if index not in again]
+        known = await ledger.known(asked)
+        rows_in, repeated, pending = rows_in + len(keys), repeated + len(again), pending + len(asked) - len(known)
+        for record in known.values():
+            found[record.status] += 1
+    orphans = outcomes - sum(found.values())
+    told = " + ".join(f"{count:,} {status.value}" for status, count in found.items())
+    told = f"{rows_in:,} = {told} + {pending:,} pending"
+    told += f"; {repeated:,} KEYS CAME TWICE" * (repeated > 0)
+    told += f"; {orphans:,} more outcomes belong to records that are not in the input" * (orphans > 0)
+    check = Check("rows in", rows_in == sum(found.values()) + pending, f"{told}.")
+    return check, {"rows_in": rows_in, "pending": pending, "orphans": orphans}

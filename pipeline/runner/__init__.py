@@ -1,0 +1,32 @@
+"""A run, from settings to summary: the only room that knows every other."""
+
+from __future__ import annotations
+
+from pipeline.runner.checks import Check, check
+from pipeline.runner.first import write_config
+from pipeline.runner.fresh import move_aside, what_is_there
+from pipeline.runner.look import Preview, preview, status, verify
+from pipeline.runner.replays import replay
+from pipeline.runner.screens import check_lines, closing_lines, preview_facts, preview_lines, status_lines
+from pipeline.runner.session import Wishes, arun, run
+
+__all__ = [
+    "Check",
+    "Preview",
+    "Wishes",
+    "arun",
+    "check",
+    "check_lines",
+    "closing_lines",
+    "move_aside",
+    "preview",
+    "preview_facts",
+    "preview_lines",
+    "replay",
+    "run",
+    "status",
+    "status_lines",
+    "verify",
+    "what_is_there",
+    "write_config",
+]

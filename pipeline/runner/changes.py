@@ -1,0 +1,127 @@
+"""What a run folder was made of, and what has changed since: told before anything is spent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline import __version__
+from pipeline.errors import ChangedError
+from pipeline.readers import Source, read_records
+from pipeline.runner.parts import is_simulated
+from pipeline.settings import Settings
+from pipeline.store import Change, Ledger, RunDir, Selection, diff
+from pipeline.task import Task
+
+
+def fingerprint_of(settings: Settings, task: Task) -> dict[str, Any]:
+    """What decides the labels, in named parts that a person can read."""
+    return {
+        **task.fingerprint,
+        "input": {"path": settings.input.path, "key": settings.input.key, "encoding": settings.input.encoding},
+        "simulated": is_simulated(settings),
+    }
+
+
+def manifest_of(
+    settings: Settings, task: Task, sources: Sequence[Source], before: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What is written into the run folder when a session begins. `reading` is how `verify` reads the input again."""
+    folder = Path(settings.output.dir).absolute()
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {
+        "labelpipe": __version__,
+        "created_at": (before or {}).get("created_at", now),
+        "session_at": now,
+        "reading": {
+            "paths": settings.inputs(),
+            "base": os.path.relpath(Path.cwd(), folder),
+            "format": settings.input.format,
+            "key": settings.input.key,
+            "encoding": settings.input.encoding,
+            "limit": settings.input.limit,
+        },
+        "simulated": is_simulated(settings),
+        "fingerprint": fingerprint_of(settings, task),
+        "columns": settings.output.columns,
+        "label_columns": list(task.columns),
+        "sources": [_stamp(source) for source in sources],
+    }
+
+
+def _stamp(source: Source) -> dict[str, Any]:
+    stat = source.path.stat() if source.path is not None else None
+    return {
+        "name": source.name,
+        "size_bytes": None if stat is None else stat.st_size,
+        "modified_ns": None if stat is None else stat.st_mtime_ns,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What differs between the folder's manifest and the settings. `changed_keys` are records with another content."""
+
+    parts: Sequence[Change]
+    changed_keys: Sequence[str]
+    done: int
+
+    def __bool__(self) -> bool:
+        return bool(self.parts or self.changed_keys)
+
+    def told(self, run_dir: RunDir) -> str:
+        """The difference and the ways on, for a person."""
+        lines = [f"{run_dir.path} holds a run that was made otherwise:"]
+        for part in self.parts:
+            lines.append("")
+            lines += part.lines()
+        if self.changed_keys:
+            shown = ", ".join(self.changed_keys[:5]) + (" ..." if len(self.changed_keys) > 5 else "")
+            lines += ["", f"input: {len(self.changed_keys):,} labelled records read otherwise now: {shown}"]
+        touched = self.done if self.parts else len(self.changed_keys)
+        lines += [
+            "",
+            f"It touches {touched:,} of {self.done:,} records that have an outcome. Nothing was sent. Choose:",
+            f"  --relabel   label {'these' if touched else 'them'} again ({touched:,} records are paid again)",
+            "  --keep      keep what is there and go on with the rest",
+            "  --output    another folder, for a run of its own",
+        ]
+        return "\n".join(lines)
+
+
+async def find_changes(
+    settings: Settings, task: Task, sources: Sequence[Source], manifest: Mapping[str, Any], ledger: Ledger
+) -> Changes:
+    """Compare. The input is read through only where a file's size or time differs from the manifest's."""
+    now = fingerprint_of(settings, task)
+    parts = diff(manifest["fingerprint"], now)
+    counts = await ledger.count_by_status()
+    done = sum(counts.values())
+    stamps = [_stamp(source) for source in sources]
+    changed: list[str] = []
+    if done and stamps != manifest.get("sources") and not any(source.path is None for source in sources):
+        changed = [key async for key in _changed_records(settings, sources, ledger)]
+    return Changes(parts=parts if done else (), changed_keys=changed, done=done)
+
+
+async def _changed_records(settings: Settings, sources: Sequence[Source], ledger: Ledger) -> AsyncIterator[str]:
+    async for batch in read_records(sources, key=settings.input.key, encoding=settings.input.encoding):
+        known = await ledger.known([record.key for record in batch])
+        for record in batch:
+            before = known.get(record.key)
+            if before is not None and before.digest != record.digest:
+                yield record.key
+
+
+async def accept_changes(changes: Changes, run_dir: RunDir, ledger: Ledger, *, relabel: bool, keep: bool) -> None:
+    """Carry out what the user chose. Raises ChangedError where nothing was chosen."""
+    if not changes or keep:
+        return
+    if not relabel:
+        raise ChangedError(changes.told(run_dir))
+    keys = None if changes.parts else changes.changed_keys
+    await ledger.supersede(Selection(keys=keys), "relabel")

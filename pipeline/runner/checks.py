@@ -1,0 +1,189 @@
+"""Everything that can be wrong with a run, found before a cent is spent."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypeVar
+
+from pipeline.errors import CallError, LabelpipeError, RenderError
+from pipeline.readers import Source, peek
+from pipeline.records import Record
+from pipeline.runner.parts import is_simulated, open_provider, price_for, sources_of, task_of
+from pipeline.settings import Settings
+from pipeline.task import Task
+
+_T = TypeVar("_T")
+#: Records of each input that are looked at.
+LOOKED_AT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at. `ok` is None for a warning."""
+
+    name: str
+    ok: bool | None
+    detail: str
+
+
+async def check(settings: Settings, *, online: bool = True) -> list[Check]:
+    """Look at input, task, output, key, model and limits. Sends nothing that costs; `online=False` sends nothing."""
+    found: list[Check] = []
+    task = _try(found, "task", lambda: task_of(settings), lambda task: f"labels go to {', '.join(task.columns)}")
+    sources = _try(found, "input", lambda: sources_of(settings), _told_sources)
+    if sources is not None and task is not None:
+        found += [one async for one in _records(settings, sources, task)]
+    found += [_output(settings), _price(settings), _limits(settings), *_reasoning(settings)]
+    if online:
+        found.append(await _model(settings))
+    return found
+
+
+def _try(found: list[Check], name: str, make: Callable[[], _T], tell: Callable[[_T], str]) -> _T | None:
+    try:
+        made = make()
+    except LabelpipeError as error:
+        found.append(Check(name, False, str(error)))
+        return None
+    found.append(Check(name, True, tell(made)))
+    return made
+
+
+def _told_sources(sources: list[Source]) -> str:
+    names = ", ".join(source.name for source in sources[:3]) + (" ..." if len(sources) > 3 else "")
+    size = sum(source.size_bytes or 0 for source in sources)
+    return f"{len(sources)} file{'s' * (len(sources) != 1)} ({names}), {size:,} bytes"
+
+
+async def _records(settings: Settings, sources: list[Source], task: Task) -> AsyncIterator[Check]:
+    """The first records of each input: readable, named once, with the fields that the prompt and the columns name."""
+    records: list[Record] = []
+    for source in sources[:20]:
+        if source.path is None:
+            yield Check("records", None, "stdin cannot be looked at before the run")
+            continue
+        try:
+            records += await peek(source, encoding=settings.input.encoding, n=LOOKED_AT, key=settings.input.key)
+        except LabelpipeError as error:
+            yield Check("records", False, str(error))
+            return
+    if not records:
+        return
+    yield _readable(records)
+    yield _rendered(records, task)
+    yield _keys(settings, records)
+    yield _columns(settings, records)
+
+
+def _readable(records: list[Record]) -> Check:
+    bad = [record.problem.message for record in records if record.problem is not None]
+    if not bad:
+        return Check("records", True, f"the first {len(records):,} can be read")
+    ok = None if len(bad) < len(records) else False
+    return Check("records", ok, f"{len(bad):,} of the first {len(records):,} cannot be read; one: {bad[0]}")
+
+
+def _rendered(records: list[Record], task: Task) -> Check:
+    faults: list[str] = []
+    size = 0
+    good = [record for record in records if record.problem is None]
+    for record in good:
+        try:
+            size += task.render(record).size_tokens
+        except RenderError as error:
+            faults.append(str(error))
+    if not faults:
+        return Check("prompt", True, f"about {size // max(1, len(good)):,} tokens a record")
+    ok = None if len(faults) < len(good) else False
+    return Check("prompt", ok, f"fails for {len(faults):,} of the first {len(good):,} records; one: {faults[0]}")
+
+
+def _keys(settings: Settings, records: list[Record]) -> Check:
+    if settings.input.key is None:
+        return Check("key", True, "a record is named by its place; set input.key if the file has names of its own")
+    good = [record.key for record in records if record.problem is None]
+    twice = len(good) - len(set(good))
+    if twice:
+        return Check("key", None, f"{twice:,} of the first {len(good):,} repeat a key: these will be rejected")
+    return Check("key", True, f"{settings.input.key!r} names each of the first {len(good):,} records")
+
+
+def _columns(settings: Settings, records: list[Record]) -> Check:
+    wanted = settings.output.columns
+    have = {name for record in records for name in record.fields}
+    missing = [name for name in wanted or [] if name not in have]
+    if not missing:
+        return Check("columns", True, ", ".join(wanted) if wanted else "all fields of the input are carried along")
+    near = get_close_matches(missing[0], have, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; the input has {', '.join(sorted(have)[:12])}"
+    return Check("columns", False, f"output.columns: no record has {missing[0]!r}{hint}")
+
+
+def _output(settings: Settings) -> Check:
+    folder = Path(settings.output.dir)
+    nearest = folder
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if nearest.exists() and not nearest.is_dir():
+        return Check("output", False, f"{folder}: {nearest} is a file, not a folder; set output.dir")
+    if not os.access(nearest, os.W_OK):
+        return Check("output", False, f"{folder}: {nearest} may not be written; set output.dir")
+    if "parquet" in settings.output.formats and find_spec("pyarrow") is None:
+        return Check("output", False, "output.formats has parquet: pip install 'labelpipe[parquet]'")
+    return Check("output", True, f"{folder}{' (a run is there: it will be resumed)' if folder.exists() else ''}")
+
+
+def _price(settings: Settings) -> Check:
+    if is_simulated(settings):
+        return Check("price", True, "the built-in endpoint costs nothing; sums are what the model would cost")
+    price = price_for(settings)
+    if price is None:
+        return Check("price", None, f"unknown for {settings.model.name}; set model.price to see what the run costs")
+    return Check("price", True, f"${price.input:g} in, ${price.output:g} out a million tokens ({price.origin})")
+
+
+def _limits(settings: Settings) -> Check:
+    limits = settings.limits
+    told = [
+        f"{value:,} {what}"
+        for value, what in (
+            (limits.concurrency, "in flight"),
+            (limits.requests_per_minute, "requests a minute"),
+            (limits.tokens_per_minute, "tokens a minute"),
+            (limits.requests_per_day, "requests a day"),
+        )
+        if value is not None
+    ]
+    return Check("limits", True, ", ".join(told))
+
+
+def _reasoning(settings: Settings) -> list[Check]:
+    """From gpt-5.6 on, Chat Completions takes function tools only with reasoning_effort = "none" (OpenAI's docs)."""
+    version = re.match(r"gpt-(\d+)(?:\.(\d+))?", settings.model.name)
+    ours = settings.model.base_url is None or "api.openai.com" in settings.model.base_url
+    if not version or not ours or (int(version[1]), int(version[2] or 0)) < (5, 6):
+        return []
+    if settings.model.parameters.get("reasoning_effort") == "none":
+        return []
+    told = f'{settings.model.name} takes functions here only with [model.parameters] reasoning_effort = "none": set it'
+    return [Check("reasoning", False, told)]
+
+
+async def _model(settings: Settings) -> Check:
+    try:
+        async with AsyncExitStack() as stack:
+            provider = await open_provider(settings, stack)
+            info = await provider.model(settings.model.name)
+    except LabelpipeError as error:
+        # Many compatible servers have no list of models: only a refusal of the key is sure.
+        unsure = isinstance(error, CallError) and error.status == 404 and settings.model.base_url is not None
+        return Check("model", None if unsure else False, str(error))
+    ends = f"; it is shut down on {info.shutdown_date}" if info.shutdown_date else ""
+    return Check("model", None if ends else True, f"{info.id} answers for this key{ends}")

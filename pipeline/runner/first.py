@@ -1,0 +1,31 @@
+"""A first config for a file: what `labelpipe init` writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.errors import SetupError
+from pipeline.readers import peek, resolve_sources
+from pipeline.scaffold import propose, to_toml
+
+LOOKED_AT = 500
+
+
+async def write_config(path: str, to: Path | None = None, *, force: bool = False) -> Path:
+    """Look at a file and write a config to edit; gives its path. Raises InputError, or SetupError if one is there."""
+    source = resolve_sources(path, base=Path())[0]
+    target = to or Path("config") / f"{_stem(source.name)}.toml"
+    if target.exists() and not force:
+        raise SetupError(f"{target} is there already: give --force to replace it, or --to another path")
+    text = to_toml(propose(await peek(source, n=LOOKED_AT), input_path=path, format=source.format))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SetupError(f"{target}: cannot be written: {error.strerror}") from error
+    return target
+
+
+def _stem(name: str) -> str:
+    """`reviews` of `in/reviews.jsonl.gz`."""
+    return Path(name).name.split(".")[0] or "labels"

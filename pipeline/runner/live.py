@@ -1,0 +1,166 @@
+"""What the outside may see of a running session: the progress line, and live.json for `labelpipe status`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from pipeline import codec
+from pipeline.errors import LabelpipeError
+from pipeline.limits import Admission, DoorState
+from pipeline.progress import Progress, Snapshot, duration, eta_s
+from pipeline.readers import Progress as ReadProgress
+from pipeline.records import Status
+from pipeline.runner.runlog import tell
+from pipeline.stats import Stats
+from pipeline.store import RunDir
+
+LOOK_S = 1.0
+
+
+class OutageLimitError(LabelpipeError):
+    """The outage lasts longer than limits.outage_limit_s allows."""
+
+    code = "outage"
+
+
+class Live:
+    """Watches a session: snapshots for the screen, live.json, lines when something begins or ends."""
+
+    def __init__(
+        self,
+        run_dir: RunDir,
+        stats: Stats,
+        admission: Admission,
+        reading: ReadProgress,
+        *,
+        before: Mapping[Status, int],
+        price_known: bool,
+        simulated: bool,
+        outage_limit_s: float,
+        stop: Callable[[LabelpipeError], None],
+    ) -> None:
+        self._run_dir = run_dir
+        self._stats = stats
+        self._admission = admission
+        self._reading = reading
+        self._before = before
+        self._price_known = price_known
+        self._outage_limit_s = outage_limit_s
+        self._stop = stop
+        self.simulated = simulated
+        # All state that changes: what was said last, so that it is said once.
+        self._in_outage = False
+        self._held = ""
+
+    def snapshot(self) -> Snapshot:
+        """What the progress line shows now."""
+        stats, door = self._stats, self._admission.state()
+        done = sum(self._before.values()) + stats.records
+        labelled = self._before[Status.LABELLED] + stats.outcomes[Status.LABELLED]
+        total = self._reading.estimate()
+        calls = max(1, self._admission.calls - self._admission.refusals)
+        return Snapshot(
+            done=done,
+            total=None if total is None else max(total, done),
+            total_known=self._reading.exact_total is not None,
+            rate_per_minute=stats.outcome_rate.per_minute(),
+            limit_per_minute=door.requests_per_minute,
+            calls_per_record=max(1.0, calls / stats.records) if stats.records else 1.0,
+            cost_usd=stats.cost_usd if self._price_known else None,
+            in_flight=door.in_flight,
+            retries=stats.retries.total() + self._admission.refusals,
+            unlabelled=done - labelled,
+            trouble=self._trouble(door),
+            simulated=self.simulated,
+        )
+
+    def _trouble(self, door: DoorState) -> str:
+        if door.outage is not None:
+            since = datetime.fromtimestamp(time.time() - self._ago_s(door.outage.since)).astimezone()
+            return f"OUTAGE since {since:%H:%M:%S} ({door.outage.reason[:80]}), probe {door.outage.probes + 1}"
+        if door.held_for_s > 1:
+            return f"waiting {duration(door.held_for_s)}: {door.held_reason}"
+        return ""
+
+    @staticmethod
+    def _ago_s(moment: float) -> float:
+        return asyncio.get_running_loop().time() - moment
+
+    async def watch(self, progress: Progress) -> None:
+        """Look every second until cancelled."""
+        while True:
+            self._write()
+            self._say_changes(progress)
+            await asyncio.sleep(LOOK_S)
+
+    def _say_changes(self, progress: Progress) -> None:
+        door = self._admission.state()
+        if door.outage is not None and not self._in_outage:
+            progress.say(f"labelpipe: calls fail for everyone ({door.outage.reason[:160]}). Probing until it is over.")
+        if door.outage is None and self._in_outage:
+            ended = self._admission.gate.outages[-1]
+            lasted_s = (ended.until or ended.since) - ended.since
+            progress.say(f"labelpipe: the outage is over after {duration(lasted_s)}.")
+            tell("outage ended", lasted_s=round(lasted_s, 3), probes=ended.probes, reason=ended.reason)
+        self._in_outage = door.outage is not None
+        if self._in_outage and door.outage is not None and self._ago_s(door.outage.since) > self._outage_limit_s:
+            self._stop(OutageLimitError(f"no answer for {duration(self._outage_limit_s)}: {door.outage.reason}"))
+        self._say_hold(door, progress)
+
+    def _say_hold(self, door: DoorState, progress: Progress) -> None:
+        held = door.held_reason if door.held_for_s > 5 else ""
+        if held and held != self._held:
+            progress.say(f"labelpipe: waiting {duration(door.held_for_s)}: {held}")
+            tell("held", seconds=round(door.held_for_s, 3), reason=held)
+        self._held = held
+
+    def facts(self) -> dict[str, Any]:
+        """The snapshot as plain values."""
+        seen = self.snapshot()
+        door = self._admission.state()
+        return {
+            **asdict(seen),
+            "eta_s": eta_s(seen),
+            "concurrency": door.concurrency,
+            "tokens_per_minute": door.tokens_per_minute,
+            "elapsed_s": round(self._stats.elapsed_s, 3),
+            "problems": dict(self._stats.problems),
+            "written_at": time.time(),
+        }
+
+    def _write(self) -> None:
+        write_live(self._run_dir, self.facts())
+
+
+def write_live(run_dir: RunDir, facts: Mapping[str, Any]) -> None:
+    """Keep what a status from another terminal shows. Not made durable: it is old in a second."""
+    part = run_dir.path / "live.json.part"
+    part.write_bytes(codec.pretty(facts))
+    part.replace(run_dir.path / "live.json")
+
+
+def read_live(run_dir: RunDir) -> dict[str, Any] | None:
+    """What a running session wrote last; None if there is nothing."""
+    try:
+        facts: dict[str, Any] = codec.loads((run_dir.path / "live.json").read_bytes())
+    except (FileNotFoundError, codec.JSONDecodeError):
+        return None
+    return facts
+
+
+def is_running(run_dir: RunDir) -> bool:
+    """Whether a process holds the folder. Its note outlives a kill, so the process is looked for too."""
+    try:
+        owner = codec.loads((run_dir.path / "lock.owner").read_bytes())
+        os.kill(int(owner["pid"]), 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return True

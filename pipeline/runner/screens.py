@@ -1,0 +1,194 @@
+"""What a person reads when something is over: checks, a preview, a status, the closing of a run. Plain lines."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pipeline import codec
+from pipeline.progress import count_text, dollars, duration
+from pipeline.records import Outcome, Status
+from pipeline.runner.checks import Check
+from pipeline.runner.look import Preview
+from pipeline.stats import RunSummary
+
+SIMULATED = "SIMULATED: the built-in endpoint made these labels; they are worth nothing as training data."
+_MARKS = {True: "ok  ", False: "FAIL", None: "look"}
+
+
+def check_lines(checks: Sequence[Check]) -> list[str]:
+    """A line a check, and what to do."""
+    width = max((len(one.name) for one in checks), default=0)
+    lines = []
+    for one in checks:
+        first, *more = one.detail.splitlines() or [""]
+        lines.append(f"{_MARKS[one.ok]}  {one.name:<{width}}  {first}")
+        lines += [f"      {'':<{width}}  {line}" for line in more]
+    wrong = sum(one.ok is False for one in checks)
+    lines += ["", f"{wrong} to mend before a run." if wrong else "Nothing stands in the way of a run."]
+    return lines
+
+
+def preview_facts(seen: Preview) -> dict[str, Any]:
+    """A preview as plain values."""
+    return {
+        "simulated": seen.simulated,
+        "cost_usd": seen.cost_usd,
+        "stopped": seen.stopped,
+        "records": [
+            {
+                "key": one.record.key,
+                "status": one.status.value,
+                "label": one.label,
+                "problem": None if one.problem is None else {"code": one.problem.code, "message": one.problem.message},
+                "fields": dict(one.record.fields),
+                "attempts": one.attempts,
+                "latency_s": round(one.latency_s, 4),
+            }
+            for one in seen.outcomes
+        ],
+    }
+
+
+def preview_lines(seen: Preview) -> list[str]:
+    """A table: key, label, text."""
+    rows = [(one.record.key, _label_text(one), _fields_text(one)) for one in seen.outcomes]
+    lines = _table(("key", "label", "record"), rows)
+    if seen.stopped:
+        lines += ["", f"Stopped: {seen.stopped}"]
+    labelled = sum(one.status is Status.LABELLED for one in seen.outcomes)
+    cost = "" if seen.simulated else f" · {dollars(seen.cost_usd)}"
+    lines += ["", f"{labelled} of {len(seen.outcomes)} labelled{cost} · nothing was written"]
+    return [*lines, SIMULATED] if seen.simulated else lines
+
+
+def _label_text(one: Outcome) -> str:
+    if one.problem is not None:
+        return f"{one.status.value}: {one.problem.code}: {one.problem.message}"
+    label = one.label or {}
+    return ", ".join(f"{name}={_plain(value)}" for name, value in label.items())
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else codec.dumps(value).decode()
+
+
+def _fields_text(one: Outcome) -> str:
+    texts = [value for value in one.record.fields.values() if isinstance(value, str)]
+    return " ".join(max(texts, key=len, default="").split())
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Columns that fit the terminal; the last one is cut."""
+    all_rows = [tuple(head), *map(tuple, rows)]
+    room = shutil.get_terminal_size((100, 24)).columns
+    widths = [min(max(len(row[at]) for row in all_rows), 60) for at in range(len(head) - 1)]
+    last = max(20, room - sum(widths) - 2 * len(widths))
+    return [
+        "  ".join(
+            [*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), _cut(row[-1], last)]
+        ).rstrip()
+        for row in all_rows
+    ]
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def status_lines(facts: Mapping[str, Any]) -> list[str]:
+    """A run as it stands."""
+    done = facts["labelled"] + facts["rejected"] + facts["failed"]
+    running = "running" if facts["running"] else "not running"
+    lines = [f"{facts['run_dir']}  ({running})", f"  {_counts(facts['labelled'], facts['rejected'], facts['failed'])}"]
+    live = facts["live"]
+    if live:
+        lines.append(f"  {_live_text(live)}")
+    lines += _problem_lines(facts["problems"])
+    tokens = facts["tokens"]
+    lines.append(f"  {tokens['prompt']:,} prompt and {tokens['completion']:,} completion tokens · "
+                 f"{dollars(facts['cost_usd'])}")  # fmt: skip
+    summary = facts["summary"]
+    if summary and not facts["running"]:
+        lines.append(f"  last session: {summary['ended']}{': ' + summary['reason'] if summary['reason'] else ''}")
+        if summary["next_step"]:
+            lines.append(f"  next: {summary['next_step']}")
+    if not done:
+        lines.append("  nothing is labelled yet")
+    return [*lines, SIMULATED] if facts["simulated"] else lines
+
+
+def _live_text(live: Mapping[str, Any]) -> str:
+    rate = f"{live['rate_per_minute']:,.0f}/min"
+    if live["limit_per_minute"]:
+        rate += f" of {live['limit_per_minute']:,.0f}"
+    parts = [
+        count_text(live["done"], live["total"], known=live["total_known"]),
+        live["trouble"] or rate,
+        f"ETA {duration(live['eta_s'])}" if live["eta_s"] is not None else "",
+        f"{live['in_flight']} in flight",
+        f"{live['retries']:,} retries",
+        f"seen {duration(max(0.0, time.time() - live['written_at']))} ago",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def _counts(labelled: int, rejected: int, failed: int, pending: int | None = 0) -> str:
+    parts = [f"{labelled:,} labelled", f"{rejected:,} rejected", f"{failed:,} failed"]
+    if pending:
+        parts.append(f"{pending:,} pending")
+    if pending is None:
+        parts.append("the rest pending")
+    return " · ".join(parts)
+
+
+def _problem_lines(problems: Mapping[str, int]) -> list[str]:
+    if not problems:
+        return []
+    shown = list(problems.items())[:6]
+    more = "" if len(problems) <= len(shown) else f", and {len(problems) - len(shown)} more kinds"
+    return ["  without label: " + ", ".join(f"{code} {number:,}" for code, number in shown) + more]
+
+
+def closing_lines(summary: RunSummary) -> list[str]:
+    """The end of a session, on one screen: what came of it, what it cost, where it is, what to do next."""
+    head = {"complete": "Done", "interrupted": "Interrupted", "stopped": "Stopped early"}[summary.ended]
+    lines = [f"{head}{': ' + summary.reason if summary.reason else ''}"]
+    lines.append(f"  {_counts(summary.labelled, summary.rejected, summary.failed, summary.pending)}")
+    lines += _problem_lines(summary.problems)
+    lines.append(f"  {_session_text(summary)}")
+    lines.append(f"  {_tokens_text(summary)}")
+    if summary.outages:
+        plural = "s" * (summary.outages != 1)
+        lines.append(
+            f"  {summary.outages} outage{plural}, {duration(summary.outage_s)} in all; no record was given up for it"
+        )
+    lines += [f"  the server allows {value:,.0f} {name.replace('_', ' ')}: set limits.{name}"
+              for name, value in summary.learned.items()]  # fmt: skip
+    for name, path in summary.files.items():
+        lines.append(f"  {name:<8}  {path}")
+    if summary.next_step:
+        lines.append(f"  next      {summary.next_step}")
+    return [*lines, SIMULATED] if summary.simulated else lines
+
+
+def _session_text(summary: RunSummary) -> str:
+    rate = summary.session_records / summary.session_s * 60 if summary.session_s > 0 else 0.0
+    text = f"{summary.session_records:,} records in {duration(summary.session_s)} ({rate:,.0f} a minute)"
+    text += f" · {summary.calls:,} calls"
+    if summary.latency_p50_s is not None and summary.latency_p95_s is not None:
+        text += f", p50 {summary.latency_p50_s:.2f} s, p95 {summary.latency_p95_s:.2f} s"
+    again = sum(summary.retries.values())
+    text += f" · {again:,} retries" if again else ""
+    return text + (f" · {summary.refusals:,} refused by the rate limit" if summary.refusals else "")
+
+
+def _tokens_text(summary: RunSummary) -> str:
+    usage = summary.usage
+    cached = f" ({usage.cached:,} cached)" if usage.cached else ""
+    cost = dollars(summary.cost_usd)
+    if summary.simulated and summary.cost_usd is not None:
+        cost = f"nothing paid; the model would cost {cost}"
+    return f"{usage.prompt:,} prompt{cached} and {usage.completion:,} completion tokens · {cost}"

@@ -1,0 +1,311 @@
+"""One session of a run: the parts built, the engine run, the folder left in order, a summary given."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline.engine import (
+    Asker,
+    AskRules,
+    Ending,
+    Feed,
+    InterruptedRunError,
+    Lookups,
+    Pool,
+    PoolSizes,
+    Provider,
+    StopSwitch,
+)
+from pipeline.errors import LabelpipeError
+from pipeline.limits import DayMeter, Price
+from pipeline.progress import Progress
+from pipeline.readers import Progress as ReadProgress
+from pipeline.readers import Source, read_records
+from pipeline.records import Outcome, Record, Status
+from pipeline.runner.changes import accept_changes, find_changes, manifest_of
+from pipeline.runner.keys import repeated_in
+from pipeline.runner.live import Live
+from pipeline.runner.marks import mark_simulated
+from pipeline.runner.parts import admission_of, is_simulated, open_provider, price_for, sources_of, task_of
+from pipeline.runner.runlog import run_log, tell
+from pipeline.runner.summary import summarise
+from pipeline.settings import Settings
+from pipeline.stats import RunSummary, Stats
+from pipeline.store import Layout, Ledger, RunDir, Selection, Sinks
+from pipeline.task import Task
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a caller may ask for beside the settings.
+
+    `relabel`, `keep`  what to do when the folder's run was made otherwise; neither: ChangedError
+    `retry`            ask again for records without a label; `retry_codes` names those meant, empty: all
+    `quiet`            show nothing
+    `provider`         a function that is called instead of the API; for tests and for models of your own
+    """
+
+    relabel: bool = False
+    keep: bool = False
+    retry: bool = False
+    retry_codes: frozenset[str] = frozenset()
+    quiet: bool = False
+    provider: Provider | None = None
+
+
+def run(settings: Settings, wishes: Wishes | None = None) -> RunSummary:
+    """Label the input of `settings`; the same call resumes. Works in a notebook too. Raises SetupError.
+
+    In a program that has an event loop of its own, `await arun(settings)`.
+    """
+    return in_loop(arun(settings, wishes))
+
+
+def in_loop(work: Coroutine[Any, Any, _T]) -> _T:
+    """What `work` gives, also where a loop runs in this thread already (a notebook)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    done: list[_T] = []
+    failed: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            done.append(asyncio.run(work))
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=target, name="labelpipe")
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return done[0]
+
+
+async def arun(settings: Settings, wishes: Wishes | None = None) -> RunSummary:
+    """`run`, for a program that has an event loop."""
+    wishes = wishes or Wishes()
+    task, sources = task_of(settings), sources_of(settings)
+    run_dir = RunDir(Path(settings.output.dir))
+    async with AsyncExitStack() as stack:
+        stack.enter_context(run_dir.open_for_writing())
+        stack.enter_context(run_log(run_dir.log))
+        ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger))
+        provider = wishes.provider or await open_provider(settings, stack)
+        await _prepare(settings, wishes, task, sources, run_dir, ledger)
+        session = _Session(settings, task, sources, run_dir, ledger, provider)
+        return await session.run(quiet=wishes.quiet)
+
+
+async def _prepare(
+    settings: Settings, wishes: Wishes, task: Task, sources: Sequence[Source], run_dir: RunDir, ledger: Ledger
+) -> None:
+    """Compare with what is there, set aside what is to be asked again, write the manifest."""
+    manifest = run_dir.read_manifest()
+    if manifest is not None:
+        changes = await find_changes(settings, task, sources, manifest, ledger)
+        await accept_changes(changes, run_dir, ledger, relabel=wishes.relabel, keep=wishes.keep)
+    if wishes.retry:
+        moved = await ledger.supersede(_without_label(wishes.retry_codes), "retry")
+        tell("retry", records=moved, codes=sorted(wishes.retry_codes))
+    run_dir.write_manifest(manifest_of(settings, task, sources, before=manifest))
+    run_dir.clear_summary()
+
+
+def _without_label(codes: frozenset[str]) -> Selection:
+    return Selection(statuses=frozenset({Status.REJECTED, Status.FAILED}), codes=codes or None)
+
+
+class _Session:
+    """The parts of one session and how they hang together."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        task: Task,
+        sources: Sequence[Source],
+        run_dir: RunDir,
+        ledger: Ledger,
+        provider: Provider,
+    ) -> None:
+        self._settings = settings
+        self._task = task
+        self._sources = sources
+        self._run_dir = run_dir
+        self._ledger = ledger
+        self._stats = Stats(time.monotonic)
+        self._reading = ReadProgress()
+        self._price: Price | None = price_for(settings)
+        self._admission = admission_of(settings, self._day_meter())
+        self._asker = Asker(provider, task, self._admission, self._stats, rules=rules_of(settings), price=self._price)
+        self._simulated = is_simulated(settings)
+
+    def _day_meter(self) -> DayMeter | None:
+        limit = self._settings.limits.requests_per_day
+        if limit is None:
+            return None
+        return DayMeter(limit, used=self._ledger.requests_on, add=self._ledger.add_requests, wall=time.time)
+
+    async def run(self, *, quiet: bool) -> RunSummary:
+        """Run to an ending; the summary is written and given."""
+        before = await self._ledger.count_by_status()
+        tell("session begins", outcomes=sum(before.values()), sources=[source.name for source in self._sources])
+        sinks = await Sinks.start(self._run_dir, self._ledger, layout_of(self._settings, self._task))
+        try:
+            ending = await self._run_engine(sinks, before, quiet=quiet)
+            await self._admission.close()
+            await sinks.finish(all_done=ending is Ending.COMPLETE)
+        finally:
+            await sinks.close()
+        return await self._close(complete=ending is Ending.COMPLETE)
+
+    async def _run_engine(self, sinks: Sinks, before: Mapping[Status, int], *, quiet: bool) -> Ending:
+        feed = Feed(self._records(), self._task.render, self._lookups())
+        pool = Pool(feed.items(), self._asker, self._commit(sinks, feed), sizes=self._sizes())
+        live = Live(
+            self._run_dir,
+            self._stats,
+            self._admission,
+            self._reading,
+            before=before,
+            price_known=self._price is not None,
+            simulated=self._simulated,
+            outage_limit_s=self._settings.limits.outage_limit_s,
+            stop=lambda error: self._stop(pool, error),
+        )
+        progress = Progress(live.snapshot, quiet=quiet)
+        me = asyncio.current_task()
+        assert me is not None
+
+        def soft(signal_name: str) -> None:
+            progress.say(f"labelpipe: {signal_name}: letting {self._admission.gate.in_flight} calls in flight end; "
+                         "once more to cut them off.")  # fmt: skip
+            self._stop(pool, InterruptedRunError(f"by {signal_name}"))
+
+        watchers = [
+            asyncio.create_task(progress.run(), name="progress"),
+            asyncio.create_task(live.watch(progress), name="live"),
+        ]
+        try:
+            with StopSwitch(soft, lambda: cut_off(me)):
+                return await self._to_an_ending(pool, me)
+        finally:
+            for watcher in watchers:
+                watcher.cancel()
+            await asyncio.gather(*watchers, return_exceptions=True)
+            progress.close()
+
+    async def _to_an_ending(self, pool: Pool, me: asyncio.Task[Any]) -> Ending:
+        """A hard stop after a soft one is an ending too: what was answered is written."""
+        try:
+            return await pool.run()
+        except asyncio.CancelledError:
+            if not isinstance(self._admission.gate.stopped, InterruptedRunError):
+                raise
+            me.uncancel()
+            return Ending.STOPPED
+
+    def _stop(self, pool: Pool, reason: LabelpipeError) -> None:
+        tell("stopping", level=logging.WARNING, code=reason.code, reason=str(reason))
+        self._admission.gate.stop(reason)
+        pool.stop()
+
+    def _records(self) -> AsyncGenerator[list[Record], None]:
+        wanted = self._settings.input
+        return read_records(
+            self._sources, key=wanted.key, encoding=wanted.encoding, limit=wanted.limit, progress=self._reading
+        )
+
+    def _lookups(self) -> Lookups:
+        ledger = self._ledger
+
+        async def done(records: Sequence[Record]) -> set[str]:
+            return set(await ledger.known([record.key for record in records]))
+
+        async def repeated(records: Sequence[Record]) -> set[int]:
+            return await repeated_in(ledger, records)
+
+        return Lookups(
+            done=done,
+            repeated=repeated if self._settings.input.key is not None else None,
+            answered=ledger.find_request if self._settings.task.dedupe else None,
+        )
+
+    def _sizes(self) -> PoolSizes:
+        limits = self._settings.limits
+        return PoolSizes.for_concurrency(limits.concurrency, limits.grace_s)
+
+    def _commit(self, sinks: Sinks, feed: Feed) -> Callable[[Sequence[Outcome]], Coroutine[Any, Any, None]]:
+        ledger, stats = self._ledger, self._stats
+
+        async def commit(outcomes: Sequence[Outcome]) -> None:
+            outcomes = [mark_simulated(outcome) for outcome in outcomes] if self._simulated else outcomes
+            seqs = await ledger.commit(outcomes, sinks.marks())
+            await sinks.write(outcomes, seqs)
+            feed.settled(outcomes)
+            for outcome in outcomes:
+                stats.written(outcome)
+
+        return commit
+
+    async def _close(self, *, complete: bool) -> RunSummary:
+        summary = await summarise(
+            self._run_dir,
+            self._ledger,
+            self._stats,
+            self._admission,
+            self._reading,
+            complete=complete,
+            price_known=self._price is not None,
+            simulated=self._simulated,
+            outputs=outputs_of(self._settings, self._run_dir),
+            command=str(self._settings.config_path or ""),
+        )
+        self._run_dir.write_summary(summary.as_dict())
+        tell("session ends", ended=summary.ended, reason=summary.reason, exit_code=summary.exit_code)
+        return summary
+
+
+def cut_off(task: asyncio.Task[Any]) -> None:
+    """Cancel, without waiting for what is in flight."""
+    task.cancel()
+
+
+def rules_of(settings: Settings) -> AskRules:
+    """How often and how long, from the settings."""
+    return AskRules(
+        max_attempts=settings.limits.max_attempts,
+        max_repairs=settings.limits.max_repairs,
+        timeout_s=settings.model.timeout_s,
+    )
+
+
+def layout_of(settings: Settings, task: Task) -> Layout:
+    """How the files of rows look."""
+    columns = settings.output.columns
+    extra = (*task.extra_columns, *(("simulated",) if is_simulated(settings) else ()))
+    return Layout(
+        labels=(*task.columns, *extra),
+        columns=tuple(columns or ()),
+        fixed=columns is not None,
+        formats=tuple(settings.output.formats),
+        order=settings.output.order,
+    )
+
+
+def outputs_of(settings: Settings, run_dir: RunDir) -> dict[str, str]:
+    """The files a person will look for."""
+    found = {"labels": str(run_dir.labels(settings.output.formats[0])), "failed": str(run_dir.failed)}
+    return {**found, "log": str(run_dir.log)}

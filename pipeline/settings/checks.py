@@ -1,0 +1,184 @@
+"""What a value must be beyond its type. A check gives the value back, or refuses it with words for the user."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+from pydantic_core import PydanticCustomError
+
+from pipeline.settings.texts import covered, nearest, shown
+
+#: the `type` of an error that `refuse` raised
+REFUSED = "refused"
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+#: what each call carries anyway -> where it is set
+_SENT_ANYWAY = {
+    "model": "set model.name instead",
+    "messages": "set task.system and task.prompt instead",
+    "tools": "set task.labels, task.function or task.python instead",
+    "tool_choice": "set model.tool_choice instead",
+    "functions": "set task.labels, task.function or task.python instead",
+    "function_call": "set model.tool_choice instead",
+    "timeout": "set model.timeout_s instead",
+    "extra_headers": "set model.headers instead",
+    "extra_query": "put it into model.base_url",
+    "extra_body": "put its keys into model.parameters themselves",
+    "stream": "answers are read whole",
+    "stream_options": "answers are read whole",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Takes:
+    """Stands in a field's metadata: what the field takes, in words, where its type does not say enough."""
+
+    words: str
+
+
+def refuse(reasons: Mapping[str, str] | str) -> NoReturn:
+    """Refuse the field's value for one reason, or single items of it (item -> reason)."""
+    items = {"": reasons} if isinstance(reasons, str) else dict(reasons)
+    raise PydanticCustomError(REFUSED, "refused", {"items": items})
+
+
+def as_plain(value: Any) -> Any:
+    """Paths as text and tuples as lists, for those who build settings in Python."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, tuple | list):
+        return [as_plain(item) for item in value]
+    return value
+
+
+def paths(value: str | list[str]) -> str | list[str]:
+    """At least one path, none of them empty."""
+    if not value or (isinstance(value, list) and not all(value)):
+        refuse(f"got {shown(value)}; expected at least one path, and none that is empty")
+    return value
+
+
+def encoding(value: str) -> str:
+    """An encoding that Python knows."""
+    try:
+        "".encode(value)
+    except LookupError:
+        known = ["utf-8", "utf-16", "latin-1", "cp1252", "cp949", "euc-kr", "shift_jis", "gb18030"]
+        guess = nearest(value, known)
+        refuse(f"got {shown(value)}; no such encoding" + (f"; did you mean {guess}?" if guess else ""))
+    return value
+
+
+def function_name(value: str) -> str:
+    """What the API takes for the name of a function."""
+    if not _NAME.fullmatch(value):
+        refuse(f"got {shown(value)}; expected 1 to 64 letters, digits, _ and -")
+    return value
+
+
+def place_in_python(value: str) -> str:
+    """`module:name`, both dotted names."""
+    module, colon, name = value.partition(":")
+    if not (colon and all(part.isidentifier() for part in [*module.split("."), *name.split(".")])):
+        refuse(f'got {shown(value)}; expected "module:name", like "my_labels:Sentiment"')
+    return value
+
+
+def labels(value: Mapping[str, Sequence[Any]]) -> Mapping[str, Sequence[Any]]:
+    """At least one label field, each with a name."""
+    if not value:
+        refuse('got no label field; expected at least one, like label = ["yes", "no"]')
+    if not all(name.strip() for name in value):
+        refuse("a label field needs a name")
+    return value
+
+
+def label_values(value: Sequence[Any]) -> Sequence[Any]:
+    """Distinct values that say something."""
+    if not value:
+        refuse("got an empty list; expected the values that the label may have")
+    if any(isinstance(one, str) and not one.strip() for one in value):
+        refuse("one of the values is empty text; a label must say something")
+    if twice := doubles(value):
+        refuse(f"{shown(twice[0])} is there twice")
+    return value
+
+
+def doubles(values: Iterable[Any]) -> list[Any]:
+    """The values that were there before, as JSON compares: 1 and 1.0 are equal, 1 and true are not."""
+    seen: set[tuple[bool, Any]] = set()
+    found = []
+    for value in values:
+        mark = (isinstance(value, bool), value)
+        if mark in seen:
+            found.append(value)
+        seen.add(mark)
+    return found
+
+
+def distinct(value: list[str] | None) -> list[str] | None:
+    """No value twice."""
+    if value and (twice := doubles(value)):
+        refuse(f"{shown(twice[0])} is there twice")
+    return value
+
+
+def base_url(value: str) -> str:
+    """`rehearsal`, or an http(s) address that holds no password."""
+    try:
+        parts = urlsplit(value)
+        fit = value == "rehearsal" or (parts.scheme in ("http", "https") and bool(parts.hostname))
+    except ValueError:
+        fit = False
+    if not fit:
+        hint = "; did you mean rehearsal?" if nearest(value, ["rehearsal"]) else ""
+        refuse(f'got {covered(shown(value))}; expected an address that starts with http, or "rehearsal"{hint}')
+    if "@" in parts.netloc:
+        refuse(f"got {covered(shown(value))}; a login does not belong here: put the key into the environment")
+    return value
+
+
+def variable(value: str) -> str:
+    """The name of an environment variable. What was given instead is not repeated: it may be the key itself."""
+    if not _VARIABLE.fullmatch(value) or value.startswith("sk_"):
+        refuse("expected the name of the environment variable that holds the key, like OPENAI_API_KEY, not the key")
+    return value
+
+
+def headers(value: Mapping[str, SecretStr]) -> Mapping[str, SecretStr]:
+    """Names and values that HTTP can carry."""
+    reasons = {name: "not a name that an HTTP header can have" for name in value if not _HEADER.fullmatch(name)}
+    for name, secret in value.items():
+        if any(ord(char) < 32 for char in secret.get_secret_value()):
+            reasons[name] = "a header's value has no line breaks and no control characters"
+    return refuse(reasons) if reasons else value
+
+
+def parameters(value: Mapping[str, Any], model_keys: Iterable[str]) -> Mapping[str, Any]:
+    """Nothing that each call carries anyway, and no key that slipped in from [model]."""
+    reasons = {name: f"each call carries it anyway: {_SENT_ANYWAY[name]}" for name in value if name in _SENT_ANYWAY}
+    for name in set(value).intersection(model_keys).difference(reasons):
+        reasons[name] = f"a key of [model], not of [model.parameters]; write model.{name}, above that table"
+    if value.get("n", 1) != 1:
+        reasons["n"] = f"got {shown(value['n'])}; one answer labels one record, so it is 1 or left out"
+    if value.get("parallel_tool_calls") is True:
+        reasons["parallel_tool_calls"] = "one call labels one record, so it is never true"
+    if "api_key" in value:
+        reasons["api_key"] = "a key does not belong in the config; put it into the environment or .env"
+    return refuse(reasons) if reasons else value
+
+
+def faults(value: Mapping[str, float]) -> Mapping[str, float]:
+    """Probabilities that add up to no more than 1."""
+    if sum(value.values()) > 1 + 1e-9:
+        refuse(f"they add up to {sum(value.values()):g}; expected 1 or less")
+    return value

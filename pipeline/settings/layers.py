@@ -1,0 +1,205 @@
+"""The places that settings come from, laid one over the other: the last one that names a key wins.
+
+default < file < .env < environment < --set < Python's own arguments
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from pydantic import BaseModel
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource
+
+from pipeline.errors import Mistake
+from pipeline.settings.places import Keys, split_pair
+from pipeline.settings.schema import field_of, is_secret, kinds_at, section_at
+from pipeline.settings.texts import covered, dotted, one_line, value_of
+
+PREFIX = "labelpipe_"
+Root: TypeAlias = type[BaseSettings]
+
+
+class Kind(enum.StrEnum):
+    """What kind of place a value came from."""
+
+    #: nobody set it
+    DEFAULT = "default"
+    #: the config file
+    FILE = "file"
+    #: a file of variables beside the config or in the current directory
+    DOTENV = ".env"
+    #: a variable of the process
+    ENVIRONMENT = "environment"
+    #: the command line
+    SET = "--set"
+    #: an argument of `Settings` or `Settings.load`
+    PYTHON = "Python"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value came from. `source` is the file, or what set it; `detail` is added where a mistake is told."""
+
+    kind: Kind
+    source: str
+    line: int | None = None
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return self.source if self.line is None else f"{self.source}:{self.line}"
+
+    def mistake(self, key: str, text: str) -> Mistake:
+        """A mistake in this place."""
+        return Mistake(f"{self.source}{self.detail}", self.line, key, text)
+
+
+DEFAULT = Origin(Kind.DEFAULT, "default")
+PYTHON = Origin(Kind.PYTHON, "Settings")
+
+
+@dataclass(slots=True)
+class Sheet:
+    """What was given, merged, and where each value came from. Grows by `lay` until the settings are made of it."""
+
+    root: Root
+    config_path: Path | None = None
+    lines: Mapping[Keys, int] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[Keys, Origin] = field(default_factory=dict)
+    mistakes: list[Mistake] = field(default_factory=list)
+
+    def lay(self, path: Keys, value: Any, origin_of: Callable[[Keys], Origin]) -> None:
+        """Put a value over what is there. A table of the config is merged key by key, a free one is replaced."""
+        value = _plain(value)
+        if isinstance(value, dict) and section_at(self.root, path):
+            for name, item in value.items():
+                self.lay((*path, name), item, origin_of)
+        elif self._put(path, value):
+            # An entry of a free table has one origin, however deep in it the value was set: the last.
+            found = field_of(self.root, path)
+            path = path[: len(found[0]) + 1] if found else path
+            self._forget(path)
+            self.origins[path] = origin_of(path)
+            for name in value if isinstance(value, dict) else ():
+                self.origins[(*path, name)] = origin_of((*path, name))
+
+    def origin(self, path: Keys) -> Origin | None:
+        """Where the value, or the table that holds it, came from; None for a default."""
+        lengths = range(len(path), 0, -1)
+        return next((self.origins[path[:length]] for length in lengths if path[:length] in self.origins), None)
+
+    def value(self, path: Keys) -> Any:
+        """What was given for the key."""
+        found: Any = self.values
+        for name in path:
+            found = found.get(name) if isinstance(found, dict) else None
+        return found
+
+    def _put(self, path: Keys, value: Any) -> bool:
+        table: Any = self.values
+        for name in path[:-1]:
+            if table.get(name) is None:
+                table[name] = {}
+            table = table[name]
+            if not isinstance(table, dict):
+                return False  # `limits = 5` below: that is the mistake, and it is told
+        table[path[-1]] = value
+        return True
+
+    def _forget(self, path: Keys) -> None:
+        for known in [known for known in self.origins if known[: len(path)] == path]:
+            del self.origins[known]
+
+
+def _plain(value: Any) -> Any:
+    """Models and mappings as dicts of what was set; the caller's own are never changed."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(exclude_unset=True)
+    return {name: _plain(item) for name, item in value.items()} if isinstance(value, Mapping) else value
+
+
+def lay_environment(sheet: Sheet) -> None:
+    """The variables of the process."""
+    for path, name, text in _variables(sheet.root, EnvSettingsSource(sheet.root, case_sensitive=False)):
+        origin = Origin(Kind.ENVIRONMENT, f"environment {name}")
+        lay_text(sheet, path, text, origin)
+
+
+def lay_dotenv(sheet: Sheet) -> None:
+    """The LABELPIPE_ variables of .env files, the current directory's over the config folder's."""
+    for file in reversed(dotenv_files(sheet.config_path)):
+        try:
+            source = DotEnvSettingsSource(sheet.root, env_file=file, case_sensitive=False)
+        except (OSError, UnicodeError) as error:
+            sheet.mistakes.append(Mistake(str(file), None, "", f"cannot be read: {_reason(error)}"))
+            continue
+        for path, name, text in _variables(sheet.root, source):
+            lay_text(sheet, path, text, Origin(Kind.DOTENV, str(file), detail=f" {name}"))
+
+
+def dotenv_files(config_path: Path | None) -> list[Path]:
+    """The .env files that are there, the strongest first."""
+    files = [Path(".env")]
+    if config_path and (beside := config_path.parent / ".env").resolve() != files[0].resolve():
+        files.append(beside)
+    return [file for file in files if file.is_file()]
+
+
+def _reason(error: OSError | UnicodeError) -> str:
+    return "it is not UTF-8" if isinstance(error, UnicodeError) else error.strerror or type(error).__name__
+
+
+def _variables(root: Root, source: EnvSettingsSource) -> Iterator[tuple[Keys, str, str]]:
+    """Key, name and text of each variable that is ours: tables before the keys within them."""
+    found = []
+    for name, text in source.env_vars.items():
+        path = tuple(name.removeprefix(PREFIX).split("__"))
+        if name.startswith(PREFIX) and path[0] in root.model_fields and text is not None:
+            found.append((path, name.upper(), text))
+    return iter(sorted(found, key=lambda one: (len(one[0]), one)))
+
+
+def lay_overrides(sheet: Sheet, overrides: Mapping[str, Any] | Sequence[str]) -> None:
+    """What --set says: `key=value` texts, or values by key."""
+    if isinstance(overrides, Mapping):
+        for name, value in overrides.items():
+            _lay_override(sheet, name, _key(name), value)
+        return
+    for text in overrides:
+        pair = _pair(text)
+        _lay_override(sheet, text, pair and pair[0], pair and pair[1])
+
+
+def _lay_override(sheet: Sheet, given: str, path: Keys | None, value: Any) -> None:
+    if not path:
+        shown = one_line(covered(given.partition("=")[0]))
+        text = "expected key=value with a dotted key, like limits.concurrency=8"
+        sheet.mistakes.append(Mistake(f"--set {shown}", None, "", text))
+        return
+    said = "***" if is_secret(path) else one_line(covered(str(value)))
+    origin = Origin(Kind.SET, "--set", detail=f" {dotted(path)}={said}")
+    if isinstance(value, str):
+        lay_text(sheet, path, value, origin)
+    else:
+        sheet.lay(path, value, lambda _: origin)
+
+
+def _key(text: str) -> Keys | None:
+    pair = _pair(f"{text}=")
+    return pair and pair[0]
+
+
+def _pair(text: str) -> tuple[Keys, str] | None:
+    try:
+        return split_pair(text)
+    except ValueError:
+        return None
+
+
+def lay_text(sheet: Sheet, path: Keys, text: str, origin: Origin) -> None:
+    """A value that was given as text."""
+    sheet.lay(path, value_of(text, kinds_at(sheet.root, path)), lambda _: origin)

@@ -1,0 +1,152 @@
+"""What is wrong with the settings, in words: one line each, all of them at once, no secret in any."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipeline.errors import Mistake
+from pipeline.settings.checks import REFUSED
+from pipeline.settings.layers import PYTHON, Kind, Origin, Root, Sheet
+from pipeline.settings.places import Keys, line_of
+from pipeline.settings.schema import choices, field_of, is_secret, keys, kinds_at, section_at, takes_at
+from pipeline.settings.texts import covered, dotted, kind_of, nearest, one_line, shown
+
+#: what people put into [model] that is sent along
+_PARAMETERS = frozenset(
+    {"temperature", "top_p", "seed", "max_tokens", "max_completion_tokens", "reasoning_effort", "service_tier"}
+    | {"verbosity", "stop", "frequency_penalty", "presence_penalty", "logit_bias", "metadata", "store", "user"}
+)
+_FIRST_WORD = re.compile(r"[^\s=]+")
+_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
+
+
+def mistakes_of(error: ValidationError, sheet: Sheet) -> tuple[Mistake, ...]:
+    """Every mistake that pydantic found, in our words; those of the file by line, then the others."""
+    found = list(sheet.mistakes)
+    for fault in error.errors(include_url=False):
+        found += _told(fault["type"], fault["loc"], fault.get("ctx", {}), sheet)
+    return in_order(found)
+
+
+def in_order(found: Iterable[Mistake]) -> tuple[Mistake, ...]:
+    """The mistakes without repeats: a union that does not fit is one mistake, though each member complains."""
+    first: dict[tuple[str, int | None, str], Mistake] = {}
+    for one in found:
+        first.setdefault((one.source, one.line, one.key), one)
+    return tuple(sorted(first.values(), key=lambda one: (one.line is None, one.line or 0)))
+
+
+def _told(kind: str, loc: Keys, context: dict[str, Any], sheet: Sheet) -> Iterator[Mistake]:
+    if kind == REFUSED:
+        for item, text in context["items"].items():
+            path = (*loc, item) if item else loc
+            yield _origin(sheet, path).mistake(dotted(path), text)
+    elif kind == "extra_forbidden":
+        yield unknown(sheet, loc)
+    elif kind == "missing":
+        yield _around(sheet, loc).mistake(dotted(loc), f"missing; expected {takes_at(sheet.root, loc)}")
+    else:
+        path = _key_of(sheet.root, loc)
+        yield _origin(sheet, path).mistake(dotted(path), _wrong(sheet, path))
+
+
+def _key_of(root: Root, loc: Keys) -> Keys:
+    """The key that pydantic's location is about: the field, or an item of a free table."""
+    found = field_of(root, loc)
+    if not found:
+        return loc
+    path = found[0]
+    # Below the field stand an item's name, or pydantic's own names for the members of a union.
+    is_item = len(loc) > len(path) and kinds_at(root, path) <= {"table", "nothing"}
+    return loc[: len(path) + 1] if is_item else path
+
+
+def _wrong(sheet: Sheet, path: Keys) -> str:
+    value, origin = sheet.value(path), _origin(sheet, path)
+    kind = kind_of(value)
+    if is_secret(path):
+        got = kind
+    else:
+        got = covered(shown(value))
+        if origin.kind in (Kind.FILE, Kind.PYTHON) and kind not in kinds_at(sheet.root, path):
+            got += f" ({kind})"
+    found = field_of(sheet.root, path)
+    guess = _guess(value, choices(found[1])) if found else None
+    return f"got {got}; expected {takes_at(sheet.root, path)}" + (f"; did you mean {guess}?" if guess else "")
+
+
+def _guess(value: Any, allowed: tuple[str, ...]) -> str | None:
+    texts = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
+    return next((guess for text in texts if text not in allowed and (guess := nearest(text, allowed))), None)
+
+
+def unknown(sheet: Sheet, path: Keys) -> Mistake:
+    """A key that no table has, with the one that was probably meant."""
+    return _origin(sheet, path).mistake(dotted(path), _unknown(sheet.root, path))
+
+
+def _unknown(root: Root, path: Keys) -> str:
+    name, table = str(path[-1]), path[:-1]
+    plain = name.lower().replace("_", "").replace("-", "")
+    if plain in ("apikey", "openaiapikey") or path == ("model", "key"):
+        return "an API key does not belong in the config; put it into the environment or .env (see model.api_key_env)"
+    section = section_at(root, table)
+    known = list(section.model_fields) if section else []
+    if table == ("model",) and name in _PARAMETERS:
+        guess: str | None = f"model.parameters.{name}"
+    elif near := nearest(name, known):
+        guess = dotted((*table, near))
+    else:
+        elsewhere = [*root.model_fields, *(key.name for key in keys(root))]
+        guess = next((key for key in elsewhere if key.rpartition(".")[2] == name), None)
+    where = f"in [{dotted(table)}]" if table else "tables"
+    return f"unknown key; did you mean {guess}?" if guess else f"unknown key; known {where}: {', '.join(known)}"
+
+
+def _origin(sheet: Sheet, path: Keys) -> Origin:
+    beneath = (origin for known, origin in sheet.origins.items() if known[: len(path)] == path)
+    if found := sheet.origin(path):
+        return found
+    # A table that the file does not name, but something in it was given: `--set outptu.dir=x`.
+    return _around(sheet, path) if path in sheet.lines else next(beneath, _around(sheet, path))
+
+
+def _around(sheet: Sheet, path: Keys) -> Origin:
+    """Where a key would stand that is not there."""
+    if sheet.config_path:
+        return Origin(Kind.FILE, str(sheet.config_path), line_of(sheet.lines, path))
+    return PYTHON
+
+
+def not_toml(path: Path, text: str, error: ValueError) -> Mistake:
+    """A text that tomllib cannot read: line, column and what stands there."""
+    reason = str(error)
+    place = _PLACE.search(reason)
+    rows = text.split("\n")
+    line = int(place[1]) if place and place[1] else len(text.rstrip().split("\n"))
+    column = f" at column {place[2]}" if place and place[2] else ""
+    reason = reason[: place.start()] if place else reason
+    row = rows[line - 1].strip() if line <= len(rows) else ""
+    return Mistake(str(path), line, "", f"not TOML{column}: {one_line(reason)}: {_row(row)}")
+
+
+def _row(row: str) -> str:
+    name = _FIRST_WORD.match(row)
+    return one_line(f"{name[0]} ***" if name and is_secret([name[0]]) else covered(row))
+
+
+def no_file(path: Path) -> Mistake:
+    """A config file that is not there, with what is near."""
+    folder = path if path.is_dir() else path.parent
+    what = "is a folder, not a config file" if path.is_dir() else "no such file"
+    if not folder.is_dir():
+        return Mistake(str(path), None, "", f"{what}, nor a folder {folder}")
+    here = sorted(str(file) for file in folder.glob("*.toml"))
+    guess = nearest(str(path), here)
+    others = f"configs there: {', '.join(here)}" if here else "and no other *.toml there; `labelpipe init` writes one"
+    return Mistake(str(path), None, "", f"{what}; {f'did you mean {guess}? ' if guess else ''}{others}")

@@ -1,0 +1,209 @@
+"""Settings: all that the user may say about a run, from every place it can be said, checked."""
+
+from __future__ import annotations
+
+import glob
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import PrivateAttr, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from pipeline import codec
+from pipeline.errors import ConfigError, Mistake
+from pipeline.records import JSON
+from pipeline.settings import mistakes
+from pipeline.settings.fields import (
+    InputSettings,
+    LimitsSettings,
+    ModelSettings,
+    OutputSettings,
+    RehearsalSettings,
+    TaskSettings,
+)
+from pipeline.settings.layers import (
+    DEFAULT,
+    PYTHON,
+    Kind,
+    Origin,
+    Sheet,
+    dotenv_files,
+    lay_dotenv,
+    lay_environment,
+    lay_overrides,
+)
+from pipeline.settings.places import Keys, key_lines, line_of
+from pipeline.settings.texts import dotted, kind_of, shown
+
+
+class Settings(BaseSettings):
+    """Everything about a run. Frozen; secrets are not in it.
+
+    `Settings(input={...}, ...)` takes nested dicts, over the environment and .env; it reads no config file.
+    Raises ConfigError with every mistake at once.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="LABELPIPE_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    input: InputSettings
+    task: TaskSettings
+    model: ModelSettings
+    limits: LimitsSettings
+    output: OutputSettings
+    rehearsal: RehearsalSettings
+
+    _config_path: Path | None = PrivateAttr(None)
+    _origins: dict[Keys, Origin] = PrivateAttr(default_factory=dict)
+
+    def __init__(self, *, _sheet: Sheet | None = None, **values: Any) -> None:
+        sheet = _sheet or _sheet_of(type(self), None, (), values)
+        # Only known tables: BaseSettings takes names such as `_cli_parse_args` for orders to itself.
+        tables: dict[str, Any] = {name: sheet.values.get(name, {}) for name in type(self).model_fields}
+        sheet.mistakes += [mistakes.unknown(sheet, (name,)) for name in sheet.values if name not in tables]
+        try:
+            super().__init__(**tables)
+        except ValidationError as error:
+            # `from None`: pydantic's own text repeats values, and one of them may be a secret.
+            raise ConfigError(mistakes=mistakes.mistakes_of(error, sheet)) from None
+        if sheet.mistakes:
+            raise ConfigError(mistakes=mistakes.in_order(sheet.mistakes))
+        self._config_path = sheet.config_path
+        self._origins = sheet.origins
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path | None = None,
+        overrides: Mapping[str, Any] | Sequence[str] = (),
+        **direct: Any,
+    ) -> Settings:
+        """The settings of a config file, with what else was said laid over it.
+
+        `overrides` are `["limits.concurrency=8"]` or `{"limits.concurrency": 8}`, keywords are nested dicts.
+        Keywords win over overrides, those over the environment, that over .env, that over the file.
+        """
+        return cls(_sheet=_sheet_of(cls, Path(path) if path is not None else None, overrides, direct))
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `layers` has merged: the stock sources would lose where a value came from."""
+        return (init_settings,)
+
+    @property
+    def config_path(self) -> Path | None:
+        """The config file, as it was named."""
+        return self._config_path
+
+    def origins(self) -> dict[str, Origin]:
+        """Where each value came from that is not a default, by dotted key."""
+        return {dotted(path): origin for path, origin in self._origins.items() if origin != DEFAULT}
+
+    def find(self, path: str) -> Path:
+        """A path of the config: from the current directory or, where it is not there, from the config's folder."""
+        plain = Path(path).expanduser() if path.startswith("~/") else Path(path)
+        if not self._config_path or plain.is_absolute() or plain.exists():
+            return plain
+        beside = self._config_path.parent / plain
+        return beside if beside.exists() else plain
+
+    def inputs(self) -> list[str]:
+        """`input.path` as a list, each entry found as `find` does; globs stay globs, `-` stays `-`."""
+        paths = self.input.path
+        return [self._input(path) for path in ([paths] if isinstance(paths, str) else paths)]
+
+    def _input(self, path: str) -> str:
+        if path == "-" or (found := self.find(path)).exists():
+            return path if path == "-" else str(found)
+        if self._config_path and glob.has_magic(path) and not _matches(path):
+            beside = os.path.join(glob.escape(str(self._config_path.parent)), path)  # noqa: PTH118 - a glob is no Path
+            return beside if _matches(beside) else path
+        return str(found)
+
+    def function_parameters(self) -> dict[str, JSON] | None:
+        """The JSON Schema of `task.function`, read where it is a file; None without that table. Raises ConfigError."""
+        given: Any = self.task.function and self.task.function.parameters
+        if not isinstance(given, str):
+            return given  # type: ignore[no-any-return]
+        reason = f"{shown(given)} "
+        try:
+            schema = codec.loads(self.find(given).read_bytes())
+        except OSError as error:
+            reason += f"cannot be read: {error.strerror}"
+        except codec.JSONDecodeError as error:
+            reason += f"is not JSON: {error}"
+        else:
+            if isinstance(schema, dict):
+                return schema
+            reason += f"holds a {kind_of(schema)}; expected a JSON Schema, which is a table"
+        path = ("task", "function", "parameters")
+        raise ConfigError(mistakes=(self._origins[path].mistake(dotted(path), reason),))
+
+    def api_key(self) -> SecretStr | None:
+        """The API key from the environment, else from .env; None where neither has one."""
+        found = self._api_key()
+        return found[0] if found else None
+
+    def _api_key(self) -> tuple[SecretStr, str] | None:
+        name = self.model.api_key_env
+        if value := os.environ.get(name):
+            return SecretStr(value), f"environment {name}"
+        for file in dotenv_files(self._config_path):
+            if value := DotEnvSettingsSource(type(self), env_file=file, case_sensitive=True).env_vars.get(name):
+                return SecretStr(value), str(file)
+        return None
+
+
+def _matches(pattern: str) -> bool:
+    return next(glob.iglob(pattern, recursive=True), None) is not None  # noqa: PTH207 - relative, as the user wrote it
+
+
+def _sheet_of(
+    root: type[Settings], path: Path | None, overrides: Mapping[str, Any] | Sequence[str], direct: Mapping[str, Any]
+) -> Sheet:
+    sheet = Sheet(root, path)
+    if path is not None:
+        sheet.lay(("output", "dir"), f"runs/{path.stem}", lambda _: DEFAULT)
+        _lay_file(sheet, path)
+    lay_dotenv(sheet)
+    lay_environment(sheet)
+    lay_overrides(sheet, overrides)
+    sheet.lay((), direct, lambda _: PYTHON)
+    return sheet
+
+
+def _lay_file(sheet: Sheet, path: Path) -> None:
+    text = _read(path)
+    try:
+        table = tomllib.loads(text)
+    except ValueError as error:
+        raise ConfigError(mistakes=(mistakes.not_toml(path, text, error),)) from None
+    sheet.lines = key_lines(text)
+    sheet.lay((), table, lambda keys: Origin(Kind.FILE, str(path), line_of(sheet.lines, keys)))
+
+
+def _read(path: Path) -> str:
+    if not path.is_file():
+        raise ConfigError(mistakes=(mistakes.no_file(path),))
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+    except UnicodeDecodeError as error:
+        reason = f"is not UTF-8: {error.reason} at byte {error.start}"
+    raise ConfigError(mistakes=(Mistake(str(path), None, "", reason),))

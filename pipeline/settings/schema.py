@@ -1,0 +1,185 @@
+"""What the config may hold, read from the models: every key, what it takes, what is known beside it."""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
+
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+from pipeline.settings.checks import Takes
+from pipeline.settings.texts import dotted
+
+Model: TypeAlias = type[BaseModel]
+
+#: `kind_of` a value -> the annotations that take it
+_KINDS: Mapping[Any, frozenset[str]] = {
+    str: frozenset({"text"}),
+    SecretStr: frozenset({"text"}),
+    bool: frozenset({"true or false"}),
+    int: frozenset({"whole number"}),
+    float: frozenset({"number", "whole number"}),
+    list: frozenset({"list"}),
+    dict: frozenset({"table"}),
+    type(None): frozenset({"nothing"}),
+}
+_ANY = frozenset({"text", "true or false", "whole number", "number", "list", "table"})
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of the config. `default` is None where it is unset or `required`."""
+
+    path: tuple[str, ...]
+    takes: str
+    default: Any
+    required: bool
+    description: str
+
+    @property
+    def name(self) -> str:
+        return dotted(self.path)
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return "LABELPIPE_" + "__".join(self.path).upper()
+
+
+def keys(root: Model, path: tuple[str, ...] = ()) -> Iterator[Key]:
+    """Every key, in the order of the models."""
+    for name, field in root.model_fields.items():
+        here = (*path, name)
+        if section := _section(field.annotation):
+            yield from keys(section, here)
+        else:
+            default = None if field.is_required() else field.get_default(call_default_factory=True)
+            yield Key(here, takes(field), default, field.is_required(), field.description or "")
+
+
+def section_at(root: Model, path: Sequence[str | int]) -> Model | None:
+    """The model of the table at `path`; None where there is no such table, or a free one."""
+    section: Model | None = root
+    for name in path:
+        field = section.model_fields.get(str(name)) if section else None
+        section = _section(field.annotation) if field else None
+    return section
+
+
+def field_of(root: Model, path: Sequence[str | int]) -> tuple[tuple[str, ...], FieldInfo] | None:
+    """The field at or above `path`, with its own path; None where `path` leads into nothing that is known."""
+    for length in range(len(path), 0, -1):
+        section = section_at(root, path[: length - 1])
+        if section and (field := section.model_fields.get(str(path[length - 1]))):
+            return tuple(map(str, path[:length])), field
+        if section:
+            return None
+    return None
+
+
+def kinds_at(root: Model, path: Sequence[str | int]) -> frozenset[str]:
+    """The kinds of value that the key takes; all of them where it is not known."""
+    found = field_of(root, path)
+    if not found:
+        return _ANY
+    annotation: Any = found[1].annotation
+    for _ in path[len(found[0]) :]:
+        annotation = _item(annotation)
+    return frozenset[str]().union(*(_kinds(option) for option in _options(annotation)))
+
+
+def _kinds(option: Any) -> frozenset[str]:
+    if get_origin(option) is Literal:
+        return _KINDS[str]
+    if _section(option):
+        return _KINDS[dict]
+    return _KINDS.get(get_origin(option) or option, _ANY)
+
+
+def _options(annotation: Any) -> list[Any]:
+    """The members of a union, without what is annotated to them."""
+    if get_origin(annotation) is Annotated:
+        return _options(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [one for member in get_args(annotation) for one in _options(member)]
+    return [annotation]
+
+
+def _section(annotation: Any) -> Model | None:
+    for option in _options(annotation):
+        if isinstance(option, type) and issubclass(option, BaseModel):
+            return option
+    return None
+
+
+def choices(field: FieldInfo) -> tuple[str, ...]:
+    """The values of a key, or of the items of its list, that takes only some."""
+    for option in _options(field.annotation):
+        inner = get_args(option)[0] if get_origin(option) is list else option
+        if get_origin(inner) is Literal:
+            return get_args(inner)
+    return ()
+
+
+def takes(field: FieldInfo) -> str:
+    """What the key takes, in words."""
+    return _words(field.annotation, field.metadata, choices(field))
+
+
+def takes_at(root: Model, path: Sequence[str | int]) -> str:
+    """What the key, or an item of a free table, takes, in words."""
+    found = field_of(root, path)
+    if not found:
+        return "nothing"
+    field_path, field = found
+    item = _item(field.annotation) if len(path) > len(field_path) else None
+    return _words(item, [], ()) if item else takes(field)
+
+
+def _words(annotation: Any, metadata: Sequence[Any], allowed: Sequence[str]) -> str:
+    for mark in _marks(annotation, metadata):
+        if isinstance(mark, Takes):
+            return mark.words
+    option = _options(annotation)[0]
+    if allowed:
+        names = ", ".join(allowed)
+        return f"a list of {names}" if get_origin(option) is list else f"one of {names}"
+    if option in (int, float):
+        return ("a whole number" if option is int else "a number") + _bounds(metadata)
+    return "a table" if _section(option) else {bool: "true or false", str: "text"}.get(option, "a value")
+
+
+def _item(annotation: Any) -> Any:
+    """The annotation of a free table's items, if it is one and nothing else."""
+    options = [option for option in _options(annotation) if option is not type(None)]
+    return get_args(options[0])[1] if len(options) == 1 and get_origin(options[0]) is dict else None
+
+
+def _marks(annotation: Any, metadata: Sequence[Any]) -> list[Any]:
+    """What is annotated, the outermost first."""
+    marks: list[Any] = []
+    for member in get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,):
+        if get_origin(member) is Annotated:
+            marks += get_args(member)[1:]
+    return [*reversed(metadata), *reversed(marks)]
+
+
+def _bounds(metadata: Sequence[Any]) -> str:
+    bounds = {name: getattr(mark, name) for mark in metadata for name in ("ge", "gt", "le") if hasattr(mark, name)}
+    if "ge" in bounds and "le" in bounds:
+        return f" from {bounds['ge']:g} to {bounds['le']:g}"
+    if "ge" in bounds:
+        return f" of {bounds['ge']:g} or more"
+    return f" above {bounds['gt']:g}" if "gt" in bounds else ""
+
+
+_SECRET = re.compile(r"api_?-?key|secret|password|passwd|authorization|(^|[_-])token$", re.IGNORECASE)
+
+
+def is_secret(path: Sequence[str | int]) -> bool:
+    """Whether the value may be a secret: it is then never shown, not even where it is wrong."""
+    return tuple(path[:2]) == ("model", "headers") or any(_SECRET.search(str(name)) for name in path)

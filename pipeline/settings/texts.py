@@ -1,0 +1,133 @@
+"""Values as text and text as values: one line each way."""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import SecretStr
+
+from pipeline import codec
+
+#: how much of a value an error shows, in characters
+SHOWN_CHARS = 60
+
+_KEY = re.compile(r"sk-[\w-]{4,}")
+_LOGIN = re.compile(r"//[^/\s]*@")
+_YES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+_DATES = (datetime.date, datetime.time)
+
+
+def shown(value: Any, limit: int = SHOWN_CHARS) -> str:
+    """The value as it would stand in TOML, on one line, cut to `limit` characters. None is `none`."""
+    text = one_line(_toml(value))
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _toml(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, SecretStr):
+        return "***"
+    if isinstance(value, Mapping):
+        items = ", ".join(f"{key_text(str(key))} = {_toml(item)}" for key, item in value.items())
+        return f"{{ {items} }}" if items else "{}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, _DATES):
+        return value.isoformat()
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return f"{value:.0f}"
+    if isinstance(value, float):
+        return repr(value)
+    return codec.dumps(value).decode()
+
+
+def key_text(name: str) -> str:
+    """A key as it is written in TOML: bare where it can be, else in quotes."""
+    bare = name.isascii() and name.replace("-", "_").isidentifier()
+    return name if bare or (name.isascii() and name.isdigit()) else codec.dumps(name).decode()
+
+
+def dotted(path: Iterable[str | int]) -> str:
+    """A path of keys as one dotted key."""
+    return ".".join(key_text(str(part)) for part in path)
+
+
+def covered(text: str) -> str:
+    """The text with what looks like a key, or like the login in an address, covered."""
+    return _KEY.sub("sk-***", _LOGIN.sub("//***@", text))
+
+
+def one_line(text: str) -> str:
+    """The text with everything escaped that would not print."""
+    return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    return {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(char) or f"\\u{ord(char):04x}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name` was most likely meant to be."""
+    names = {one.lower(): one for one in known}
+    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
+    return names[close[0]] if close else None
+
+
+def kind_of(value: Any) -> str:
+    """The kind of a value in words: text, whole number, number, true or false, list, table."""
+    if isinstance(value, bool):
+        return "true or false"
+    for types, kind in _KINDS:
+        if isinstance(value, types):
+            return kind
+    return "nothing" if value is None else type(value).__name__
+
+
+_KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    (str, "text"),
+    (int, "whole number"),
+    (float, "number"),
+    ((list, tuple), "list"),
+    (Mapping, "table"),
+    (_DATES, "date or time"),
+)
+
+
+def value_of(text: str, kinds: frozenset[str]) -> Any:
+    """The value that `text` stands for where `kinds` are taken: TOML or JSON if it is either, else the text itself.
+
+    `none` is None where the key may be unset. Where only text is taken, `5` is the text `5`.
+    """
+    if "nothing" in kinds and text.strip().lower() == "none":
+        return None
+    if kinds <= {"true or false", "nothing"} and text.strip().lower() in _YES:
+        return _YES[text.strip().lower()]
+    value = _literal(text)
+    if kind_of(value) in kinds or "text" not in kinds:
+        return value
+    return text
+
+
+def _literal(text: str) -> Any:
+    try:
+        table = tomllib.loads(f"value = {text}")
+    except ValueError:
+        table = {}
+    value = table.get("value", text)
+    # A second key means that the text held a line break: it was no single value.
+    if len(table) == 1 and not isinstance(value, _DATES):
+        return value
+    return _json(text) if text.lstrip()[:1] in ("{", "[") else text
+
+
+def _json(text: str) -> Any:
+    try:
+        return codec.loads(text)
+    except codec.JSONDecodeError:
+        return text

@@ -1,0 +1,174 @@
+"""Counters, rates, latency percentiles and the summary of a run: numbers only, no screen."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.records import Outcome, Status, Usage
+
+#: Rates are those of the last minute, in steps of a second.
+RATE_SPAN_S = 60
+#: Latencies are counted in buckets that grow by 5 %, from 1 ms on: percentiles within 5 % in flat memory.
+_BUCKET = math.log(1.05)
+
+
+class Latencies:
+    """Percentiles of many durations in flat memory."""
+
+    def __init__(self) -> None:
+        self._buckets: Counter[int] = Counter()
+        self.count = 0
+
+    def add(self, seconds: float) -> None:
+        """Count one duration."""
+        self._buckets[int(math.log(max(seconds, 0.001) / 0.001) / _BUCKET)] += 1
+        self.count += 1
+
+    def percentile_s(self, percent: float) -> float | None:
+        """The duration that `percent` of all do not exceed, in seconds, within 5 %; None without any."""
+        if not self.count:
+            return None
+        wanted, seen = self.count * percent / 100, 0
+        for bucket in sorted(self._buckets):
+            seen += self._buckets[bucket]
+            if seen >= wanted:
+                return 0.001 * math.exp((bucket + 0.5) * _BUCKET)
+        return None
+
+
+class Rate:
+    """Events a minute over the last minute (or since the start, if that is shorter)."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._started_at = clock()
+        self._steps: deque[list[float]] = deque()
+
+    def add(self, count: float = 1) -> None:
+        """Count events now."""
+        second = math.floor(self._clock())
+        if self._steps and self._steps[-1][0] == second:
+            self._steps[-1][1] += count
+        else:
+            self._steps.append([second, count])
+            self._forget(second)
+
+    def per_minute(self) -> float:
+        """The rate now."""
+        now = self._clock()
+        self._forget(math.floor(now))
+        span_s = min(RATE_SPAN_S, max(now - self._started_at, 1e-9))
+        return sum(count for _, count in self._steps) / span_s * 60
+
+    def _forget(self, second: float) -> None:
+        while self._steps and self._steps[0][0] <= second - RATE_SPAN_S:
+            self._steps.popleft()
+
+
+class Stats:
+    """What happened in this process. `clock` is any clock in seconds that does not go back."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.started_at = clock()
+        self.answers = 0
+        self.usage = Usage()
+        self.cost_usd = 0.0
+        self.unpriced = 0
+        self.outcomes: Counter[Status] = Counter()
+        self.problems: Counter[str] = Counter()
+        self.retries: Counter[str] = Counter()
+        self.call_errors: Counter[str] = Counter()
+        self.maybe_billed = 0
+        self.copied = 0
+        self.latencies = Latencies()
+        self.answer_rate = Rate(clock)
+        self.outcome_rate = Rate(clock)
+        self._prompt = self._completion = self._cached = self._reasoning = 0
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start."""
+        return self._clock() - self.started_at
+
+    def answered(self, usage: Usage, latency_s: float) -> None:
+        """The model answered one call."""
+        self.answers += 1
+        self.usage += usage
+        self.latencies.add(latency_s)
+        self.answer_rate.add()
+
+    def call_failed(self, code: str, *, billed: bool) -> None:
+        """A call failed; `billed`: its tokens may have been charged."""
+        self.call_errors[code] += 1
+        self.maybe_billed += billed
+
+    def retried(self, code: str) -> None:
+        """A record is asked again."""
+        self.retries[code] += 1
+
+    def written(self, outcome: Outcome) -> None:
+        """An outcome is in the ledger."""
+        self.outcomes[outcome.status] += 1
+        self.outcome_rate.add()
+        self.copied += outcome.copied_from is not None
+        if outcome.problem is not None:
+            self.problems[outcome.problem.code] += 1
+        if outcome.cost_usd is None:
+            self.unpriced += 1
+        else:
+            self.cost_usd += outcome.cost_usd
+
+    @property
+    def records(self) -> int:
+        """Outcomes written by this process."""
+        return self.outcomes.total()
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What a run came to. Counts are over the whole run folder, all its sessions; `session_*` are this process's.
+
+    `ended` is complete, interrupted or stopped; `reason` says why in a sentence, `next_step` what to do. `pending`
+    is None when the input was not read to its end (then nobody knows how many are left).
+    """
+
+    run_dir: str
+    ended: str
+    exit_code: int
+    labelled: int
+    rejected: int
+    failed: int
+    pending: int | None
+    problems: Mapping[str, int]
+    session_records: int
+    session_s: float
+    calls: int
+    refusals: int
+    retries: Mapping[str, int]
+    usage: Usage
+    cost_usd: float | None
+    latency_p50_s: float | None
+    latency_p95_s: float | None
+    outages: int
+    outage_s: float
+    simulated: bool
+    reason: str = ""
+    next_step: str = ""
+    learned: Mapping[str, float] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def records(self) -> int:
+        """Records with an outcome."""
+        return self.labelled + self.rejected + self.failed
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        from dataclasses import asdict
+
+        return asdict(self)

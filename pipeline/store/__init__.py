@@ -1,0 +1,28 @@
+"""The store: the run folder, the ledger (written first) and the files of rows (made from it)."""
+
+from __future__ import annotations
+
+from pipeline.store.changes import Selection, SinkMarks
+from pipeline.store.layout import Layout
+from pipeline.store.ledger import Ledger
+from pipeline.store.proof import FileProof, prove_files
+from pipeline.store.queries import Known, SinkMark, Totals
+from pipeline.store.rundir import Change, RunDir, RunLock, diff
+from pipeline.store.sinks import Sinks
+
+__all__ = [
+    "Change",
+    "FileProof",
+    "Known",
+    "Layout",
+    "Ledger",
+    "RunDir",
+    "RunLock",
+    "Selection",
+    "SinkMark",
+    "SinkMarks",
+    "Sinks",
+    "Totals",
+    "diff",
+    "prove_files",
+]

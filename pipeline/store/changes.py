@@ -1,0 +1,175 @@
+"""What changes the ledger: one transaction each, called in the thread that owns the connection."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.records import Record, Status
+from pipeline.store.queries import SinkMark, chunks, marks
+from pipeline.store.rows import COLUMNS, bound
+
+_INSERT = f"INSERT INTO outcomes VALUES ({marks(COLUMNS)})"  # noqa: S608
+_SET_ASIDE = f"INSERT INTO superseded SELECT {', '.join(COLUMNS)}, ?, ?, ? FROM outcomes WHERE "  # noqa: S608 (constant names)
+#: a file with this mark is built anew from the ledger
+REBUILD = SinkMark(-1, 0, "")
+
+
+@dataclass(frozen=True, slots=True)
+class SinkMarks:
+    """How far all files have come, as the next commit stores it.
+
+    `layout` is the columns' JSON text, complete for all rows up to `seq`. Marks of an older `generation` than the
+    ledger's are dropped: rows that they counted have been set aside since.
+    """
+
+    marks: Mapping[str, SinkMark]
+    layout: str
+    seq: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which outcomes are meant: those that fit everything that is given; nothing given means all."""
+
+    statuses: frozenset[Status] | None = None
+    codes: frozenset[str] | None = None
+    keys: Sequence[str] | None = None
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All of the block or nothing of it."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # SQLite has rolled back by itself after some errors (a full disk is one).
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
+
+
+def commit(
+    connection: sqlite3.Connection,
+    rows: Sequence[tuple[Any, ...]],
+    sinks: SinkMarks | None,
+    requests: Mapping[str, int],
+) -> None:
+    """Outcomes, the files' marks and the day's requests, together."""
+    with transaction(connection):
+        connection.executemany(_INSERT, rows)
+        if sinks is not None:
+            _store_marks(connection, sinks)
+        for day, count in requests.items():
+            _add_requests(connection, day, count)
+
+
+def replace(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]], reason: str) -> None:
+    """Each row in the place of the one with its key, which is set aside as no longer counted."""
+    with transaction(connection):
+        for chunk in chunks([row[1] for row in rows]):
+            _set_aside(connection, f"key IN ({marks(chunk)})", chunk, reason, paid=False)
+        connection.executemany(_INSERT, rows)
+        _forget_files(connection)
+
+
+def supersede(connection: sqlite3.Connection, selection: Selection, reason: str) -> int:
+    """Set the selected outcomes aside: their records are pending again, what they cost stays counted."""
+    with transaction(connection):
+        if selection.keys is None:
+            condition, values = _condition(selection)
+            moved = _set_aside(connection, condition, values, reason, paid=True)
+        else:
+            moved = _set_keys_aside(connection, selection, selection.keys, reason)
+        if moved:
+            _forget_files(connection)
+    return moved
+
+
+def update_places(connection: sqlite3.Connection, records: Sequence[Record]) -> int:
+    """Give the outcomes of these records their new ordinal, line and source."""
+    rows = [(record.ordinal, record.line, bound(record.source), bound(record.key)) for record in records]
+    with transaction(connection):
+        changed = connection.executemany("UPDATE outcomes SET ordinal = ?, line = ?, source = ? WHERE key = ?", rows)
+        if changed.rowcount:
+            _reset_sinks(connection)
+    return changed.rowcount
+
+
+def add_requests(connection: sqlite3.Connection, day: str, count: int) -> None:
+    """Count requests that were sent on this day."""
+    with transaction(connection):
+        _add_requests(connection, day, count)
+
+
+def meta_set(connection: sqlite3.Connection, key: str, value: str) -> None:
+    """Keep a text under a name."""
+    with transaction(connection):
+        _meta_set(connection, key, value)
+
+
+def _set_keys_aside(connection: sqlite3.Connection, selection: Selection, keys: Sequence[str], reason: str) -> int:
+    moved = 0
+    for chunk in chunks(keys):
+        condition, values = _condition(selection)
+        condition += f" AND key IN ({marks(chunk)})"
+        moved += _set_aside(connection, condition, [*values, *map(bound, chunk)], reason, paid=True)
+    return moved
+
+
+def _set_aside(
+    connection: sqlite3.Connection, condition: str, values: Sequence[object], reason: str, *, paid: bool
+) -> int:
+    connection.execute(_SET_ASIDE + condition, [time.time(), reason, int(paid), *values])
+    return connection.execute(f"DELETE FROM outcomes WHERE {condition}", values).rowcount  # noqa: S608 (our own words)
+
+
+def _condition(selection: Selection) -> tuple[str, list[object]]:
+    parts, values = ["1"], list[object]()
+    if selection.statuses is not None:
+        parts.append(f"status IN ({marks(list(selection.statuses))})")
+        values += [status.value for status in selection.statuses]
+    if selection.codes is not None:
+        parts.append(f"problem_code IN ({marks(list(selection.codes))})")
+        values += selection.codes
+    return " AND ".join(parts), values
+
+
+def _forget_files(connection: sqlite3.Connection) -> None:
+    """Build all files anew, with the columns that the rows have then."""
+    connection.execute("DELETE FROM meta WHERE key IN ('layout', 'layout_seq')")
+    _reset_sinks(connection)
+
+
+def _reset_sinks(connection: sqlite3.Connection) -> None:
+    connection.execute("UPDATE sinks SET bytes = ?, position = ?", (REBUILD.bytes, REBUILD.position))
+
+
+def _store_marks(connection: sqlite3.Connection, sinks: SinkMarks) -> None:
+    connection.executemany(
+        "INSERT INTO sinks VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE"
+        " SET bytes = excluded.bytes, position = excluded.position, shape = excluded.shape",
+        [(name, mark.bytes, mark.position, mark.shape) for name, mark in sinks.marks.items()],
+    )
+    _meta_set(connection, "layout", sinks.layout)
+    _meta_set(connection, "layout_seq", str(sinks.seq))
+
+
+def _meta_set(connection: sqlite3.Connection, key: str, value: str) -> None:
+    connection.execute(
+        "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
+    )
+
+
+def _add_requests(connection: sqlite3.Connection, day: str, count: int) -> None:
+    connection.execute(
+        "INSERT INTO days VALUES (?, ?) ON CONFLICT (day) DO UPDATE SET requests = requests + excluded.requests",
+        (day, count),
+    )

@@ -1,0 +1,89 @@
+"""Rows as bytes: CSV and JSON Lines. The same outcome always gives the same bytes, fresh or from the ledger."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pipeline import codec
+from pipeline.records import JSON
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+#: A text that begins with one of these is a formula to a spreadsheet.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+class _Lines(list[str]):
+    """What a csv.writer writes into: one text a row, without its line end.
+
+    The writer is told that lines end with CR LF, because it quotes just the characters of the line end; before
+    Python 3.13 a bare CR in a cell would else stay unquoted, and the file could not be read back.
+    """
+
+    def write(self, row: str) -> None:
+        self.append(row[:-2])
+
+
+def csv_block(rows: Iterable[Sequence[JSON]], *, escape_formulas: bool = False) -> bytes:
+    """RFC 4180 rows in UTF-8, each with LF at its end. A lone surrogate becomes U+FFFD."""
+    lines = _Lines()
+    to_cell = safe_cell if escape_formulas else cell
+    csv.writer(lines, lineterminator="\r\n").writerows([to_cell(value) for value in row] for row in rows)
+    return _utf8("".join(f"{line}\n" for line in lines))
+
+
+def json_block(titles: Sequence[str], rows: Iterable[Sequence[JSON]]) -> bytes:
+    """JSON Lines in UTF-8: one object a row, with all titles. A lone surrogate becomes U+FFFD."""
+    return b"".join(_json_line(dict(zip(titles, row, strict=True))) for row in rows)
+
+
+def cell(value: JSON) -> str:
+    """The value as a CSV cell: nothing for None, true and false, texts and numbers as they are, JSON for the rest."""
+    kind = type(value)
+    if kind is str:
+        return value  # type: ignore[no-any-return]
+    if value is None:
+        return ""
+    if kind is int:
+        return str(value)
+    if kind is bool:
+        return "true" if value else "false"
+    if kind is float:
+        return repr(value) if math.isfinite(value) else ""
+    # As it would come back from the ledger, so that both give the same bytes.
+    plain = codec.loads_exact(codec.dumps(value).decode())
+    return codec.dumps(plain).decode() if isinstance(plain, (dict, list)) else cell(plain)
+
+
+def safe_cell(value: JSON) -> str:
+    """The same, but a text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    text = cell(value)
+    return f"'{text}" if text.startswith(_FORMULA) and not isinstance(value, (int, float)) else text
+
+
+def clean(value: Any) -> Any:
+    """The JSON value with U+FFFD for each lone surrogate: those have no UTF-8."""
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [clean(item) for item in value]
+    if isinstance(value, dict):
+        return {clean(name): clean(item) for name, item in value.items()}
+    return value
+
+
+def _json_line(row: dict[str, JSON]) -> bytes:
+    line = codec.dumps(row)
+    if b"\\ud" in line:
+        line = codec.dumps(clean(codec.loads_exact(line.decode())))
+    return line + b"\n"
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return _SURROGATE.sub("\ufffd", text).encode()

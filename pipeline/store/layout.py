@@ -1,0 +1,142 @@
+"""Which columns the files of rows have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from pipeline import codec
+from pipeline.records import JSON, Outcome, Status
+
+#: What failed.csv says of each record, before the columns carried from it.
+ABOUT = ("key", "source", "line", "status", "code", "message", "attempts")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The rows of one file: whose outcomes, and which values of them under which titles."""
+
+    statuses: frozenset[Status]
+    titles: tuple[str, ...]
+    carried: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    about: bool = False
+
+    def row(self, outcome: Outcome) -> list[JSON]:
+        """The values under the titles; None where a record has none."""
+        values: list[JSON] = list(map(outcome.record.fields.get, self.carried))
+        if self.labels:
+            values += map((outcome.label or {}).get, self.labels)
+        return [*_about(outcome), *values] if self.about else values
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the files of rows look.
+
+    `labels` are the task's columns, `columns` those carried from the records. Unless `fixed`, fields that appear
+    later are added at the end of them. `found` are columns that a callback added, `failed` those carried to
+    failed.csv. `order` is "completion" or "input". `formats` are csv, jsonl and parquet. With `escape_formulas` a
+    text cell that a spreadsheet would take for a formula gets an apostrophe in front.
+    """
+
+    labels: tuple[str, ...]
+    columns: tuple[str, ...] = ()
+    fixed: bool = False
+    formats: tuple[str, ...] = ("csv",)
+    order: str = "completion"
+    escape_formulas: bool = False
+    found: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+
+    def label_table(self) -> Table:
+        """labels.*: the carried columns, then the label's, then the callback's."""
+        labels = self.labels + self.found
+        titles = _distinct(self.columns, labels) + labels
+        return Table(frozenset({Status.LABELLED}), titles, self.columns, labels)
+
+    def failed_table(self) -> Table:
+        """failed.csv: what happened, then the carried columns."""
+        carried = self.columns if self.fixed else self.failed
+        titles = ABOUT + _distinct(carried, ABOUT)
+        return Table(frozenset(Status) - {Status.LABELLED}, titles, carried, about=True)
+
+    def grown(self, outcomes: Sequence[Outcome]) -> Layout:
+        """With the columns of these outcomes that are new; the same object if none is."""
+        labelled = [outcome for outcome in outcomes if outcome.status is Status.LABELLED]
+        found = _new((outcome.label or {} for outcome in labelled), {*self.labels, *self.found})
+        layout = replace(self, found=self.found + found) if found else self
+        return layout if self.fixed else layout._carrying(outcomes)
+
+    def _carrying(self, outcomes: Sequence[Outcome]) -> Layout:
+        fields: dict[bool, list[Mapping[str, JSON]]] = {True: [], False: []}
+        for outcome in outcomes:
+            fields[outcome.status is Status.LABELLED].append(outcome.record.fields)
+        columns, failed = _new(fields[True], set(self.columns)), _new(fields[False], set(self.failed))
+        if not (columns or failed):
+            return self
+        return replace(self, columns=self.columns + columns, failed=self.failed + failed)
+
+    def following(self, before: Layout | None) -> Layout:
+        """This layout with the columns that the rows so far have brought, in the order they had."""
+        if before is None:
+            return replace(self, failed=self.columns)
+        found = tuple(name for name in before.labels + before.found if name not in self.labels)
+        if self.fixed:
+            return replace(self, found=found)
+        return replace(
+            self,
+            columns=_joined(before.columns, self.columns),
+            failed=_joined(before.failed, self.columns),
+            found=found,
+        )
+
+    def knows_rows_of(self, before: Layout) -> bool:
+        """Whether the columns of all rows that `before` had seen are in this one."""
+        return self.fixed or not before.fixed
+
+    def to_text(self) -> str:
+        """As the ledger keeps it."""
+        return codec.dumps(asdict(self)).decode()
+
+    @classmethod
+    def from_text(cls, text: str) -> Layout:
+        """Back from `to_text`."""
+        values: dict[str, Any] = codec.loads_exact(text)
+        for name, value in values.items():
+            values[name] = tuple(value) if isinstance(value, list) else value
+        return cls(**values)
+
+
+def _about(outcome: Outcome) -> tuple[JSON, ...]:
+    record, problem = outcome.record, outcome.problem
+    code, message = (problem.code, problem.message) if problem else (None, None)
+    return (record.key, record.source, record.line, outcome.status.value, code, message, outcome.attempts)
+
+
+def _new(mappings: Iterable[Mapping[str, JSON]], known: AbstractSet[str]) -> tuple[str, ...]:
+    """The names that are not known yet, as they come."""
+    new: dict[str, None] = {}
+    for mapping in mappings:
+        if not mapping.keys() <= known:
+            new.update((name, None) for name in mapping if name not in known)
+    return tuple(new)
+
+
+def _joined(first: Sequence[str], second: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([*first, *second]))
+
+
+def _distinct(carried: Sequence[str], taken: Sequence[str]) -> tuple[str, ...]:
+    """Titles for carried columns: one whose name is taken becomes `input_<name>`."""
+    used = set(taken) | set(carried)
+    titles = []
+    for name in carried:
+        title = name
+        while title in taken or (title != name and title in used):
+            title = f"input_{title}"
+        used.add(title)
+        titles.append(title)
+    return tuple(titles)

@@ -1,0 +1,263 @@
+"""The ledger: every outcome, once. It is written first; every other file of rows can be made from it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from pipeline.errors import StoreError
+from pipeline.records import Outcome, Record, Status
+from pipeline.store import changes, queries
+from pipeline.store.changes import Selection, SinkMarks
+from pipeline.store.queries import Known, SinkMark, Totals
+from pipeline.store.rows import to_row
+from pipeline.store.schema import ORDINAL_INDEX, connect_reader, connect_writer, use_failure
+
+_T = TypeVar("_T")
+#: Outcomes in one block of a replay: some of them may be long.
+BLOCK = 256
+
+
+class _Hand:
+    """A connection and the one thread that uses it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._connection: sqlite3.Connection | None = None
+
+    async def open(self, connect: Callable[[Path], sqlite3.Connection]) -> None:
+        try:
+            self._connection = await asyncio.get_running_loop().run_in_executor(self._thread, connect, self._path)
+        except BaseException:
+            self._thread.shutdown(wait=False)
+            raise
+
+    async def do(self, work: Callable[..., _T], *args: Any) -> _T:
+        """What `work` makes of the connection. Work that was handed over is done even if the caller is cancelled."""
+        if self._connection is None:
+            raise StoreError(f"{self._path}: the ledger is closed.")
+        loop = asyncio.get_running_loop()
+        try:
+            return await asyncio.shield(loop.run_in_executor(self._thread, partial(work, self._connection, *args)))
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(use_failure(self._path, error)) from error
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            loop = asyncio.get_running_loop()
+            await asyncio.shield(loop.run_in_executor(self._thread, connection.close))
+        self._thread.shutdown(wait=False)
+
+
+class Ledger:
+    """The run's outcomes in SQLite. One process writes; others may read at the same time.
+
+    Every method raises StoreError if the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._reads = _Hand(path)
+        self._writes: _Hand | None = None
+        # All state that changes, seen by the writing thread only: the highest seq, the marks that are stored, and
+        # how often outcomes have been set aside or moved since the files' marks were last worth anything.
+        self._last_seq = 0
+        self._stored: SinkMarks | None = None
+        self._generation = 0
+
+    @classmethod
+    async def open(cls, path: Path, *, read_only: bool = False) -> Ledger:
+        """Open the ledger, or make a new one. Raises SetupError if the file is not a ledger that we know."""
+        ledger = cls(path)
+        if not read_only:
+            ledger._writes = _Hand(path)
+            await ledger._writes.open(connect_writer)
+            ledger._last_seq = await ledger._writes.do(queries.last_seq)
+        try:
+            await ledger._reads.open(connect_reader)
+        except BaseException:
+            await ledger.close()
+            raise
+        return ledger
+
+    async def close(self) -> None:
+        """Close; may be called twice."""
+        await self._reads.close()
+        if self._writes is not None:
+            # Last, because the last writer folds the WAL into the file.
+            await self._writes.close()
+
+    async def __aenter__(self) -> Ledger:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def generation(self) -> int:
+        """Grows whenever outcomes are set aside, replaced or moved: files made before then are to be made anew."""
+        return self._generation
+
+    # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def commit(
+        self,
+        outcomes: Sequence[Outcome],
+        sinks: SinkMarks | None = None,
+        *,
+        requests: Mapping[str, int] | None = None,
+    ) -> list[int]:
+        """Write outcomes in one transaction and give their seqs, which are consecutive; when it returns, they are safe.
+
+        `requests` is the number of requests sent, by day (ISO dates). A key that has an outcome already is a
+        StoreError, and then nothing is written.
+        """
+        return await self._write(self._commit, outcomes, sinks, requests or {})
+
+    async def replace(self, outcomes: Sequence[Outcome], reason: str) -> list[int]:
+        """Put each outcome in the place of the one with its key; the old one is set aside.
+
+        The new outcome carries the old one's usage and cost, if they are still to be counted.
+        """
+        return await self._write(self._replace, outcomes, reason)
+
+    async def supersede(self, selection: Selection, reason: str) -> int:
+        """Set the selected outcomes aside, so that their records are pending again; gives how many.
+
+        What they have cost stays in the totals.
+        """
+        return await self._write(self._moved, changes.supersede, selection, reason)
+
+    async def update_places(self, records: Sequence[Record]) -> int:
+        """Give the outcomes of these records their new ordinal, line and source, when the input grew in the middle."""
+        return await self._write(self._moved, changes.update_places, records)
+
+    async def add_requests(self, day: str, count: int) -> None:
+        """Count requests that were sent on this day (an ISO date)."""
+        await self._write(changes.add_requests, day, count)
+
+    async def meta_set(self, key: str, value: str) -> None:
+        """Keep a text under a name."""
+        await self._write(changes.meta_set, key, value)
+
+    async def index_ordinals(self) -> None:
+        """Make `rows_in_order` fast; every later commit is then a little slower."""
+        await self._write(lambda connection: connection.execute(ORDINAL_INDEX).close())
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def known(self, keys: Sequence[str]) -> dict[str, Known]:
+        """Those of the keys that have an outcome."""
+        return await self._reads.do(queries.known, keys)
+
+    async def mark_seen(self, places: Sequence[tuple[str, str]]) -> dict[int, str]:
+        """Which of these (key, place) pairs, by index, have a key that came before in this pass; with its first place.
+
+        Memory stays flat: what was seen lies in a temporary file.
+        """
+        return await self._reads.do(queries.mark_seen, places)
+
+    async def forget_seen(self) -> None:
+        """Begin a new pass for `mark_seen`."""
+        await self._reads.do(queries.forget_seen)
+
+    async def find_request(self, digests: Sequence[bytes]) -> dict[bytes, Outcome]:
+        """The oldest labelled outcome of each of these requests, where there is one."""
+        return await self._reads.do(queries.find_request, digests)
+
+    async def rows_after(self, seq: int, limit: int = BLOCK) -> list[tuple[int, Outcome]]:
+        """The next outcomes with their seq, in the order they were committed."""
+        return await self._reads.do(queries.rows_after, seq, limit)
+
+    async def rows_in_order(self, after: tuple[int, int] = (-1, 0), limit: int = BLOCK) -> list[tuple[int, Outcome]]:
+        """The next outcomes with their seq, in the input's order. `after` is (ordinal, seq) of the one before."""
+        return await self._reads.do(queries.rows_in_order, after, limit)
+
+    async def count_by_status(self) -> dict[Status, int]:
+        """The number of outcomes of each status, zeros included."""
+        return await self._reads.do(queries.count_by_status)
+
+    async def problem_counts(self) -> dict[str, int]:
+        """The number of outcomes of each problem code, the most frequent first."""
+        return await self._reads.do(queries.problem_counts)
+
+    async def totals(self) -> Totals:
+        """Usage and cost of everything that was paid for, outcomes that were set aside included."""
+        return await self._reads.do(queries.totals)
+
+    async def last_seq(self) -> int:
+        """The highest seq ever given; 0 at the start."""
+        return await self._reads.do(queries.last_seq)
+
+    async def sink_marks(self) -> dict[str, SinkMark]:
+        """How far each file has come, by its name."""
+        return await self._reads.do(queries.sink_marks)
+
+    async def meta_get(self, key: str) -> str | None:
+        """The text under this name, or None."""
+        return await self._reads.do(queries.meta_get, key)
+
+    async def requests_on(self, day: str) -> int:
+        """How many requests were sent on this day (an ISO date)."""
+        return await self._reads.do(queries.requests_on, day)
+
+    async def faults(self) -> list[str]:
+        """What SQLite's own check finds wrong with the file; empty if it is sound. Reads all of it."""
+        return await self._reads.do(queries.faults)
+
+    # ── in the writing thread ────────────────────────────────────────────────────────────────────────────────────
+
+    async def _write(self, work: Callable[..., _T], *args: Any) -> _T:
+        if self._writes is None:
+            raise StoreError(f"{self.path}: the ledger is open for reading only.")
+        return await self._writes.do(work, *args)
+
+    def _commit(
+        self,
+        connection: sqlite3.Connection,
+        outcomes: Sequence[Outcome],
+        sinks: SinkMarks | None,
+        requests: Mapping[str, int],
+    ) -> list[int]:
+        if sinks is not None and (sinks.generation != self._generation or sinks == self._stored):
+            sinks = None
+        seqs = list(range(self._last_seq + 1, self._last_seq + 1 + len(outcomes)))
+        rows = list(map(to_row, seqs, outcomes))
+        try:
+            changes.commit(connection, rows, sinks, requests)
+        except sqlite3.IntegrityError as error:
+            raise StoreError(self._told_twice(connection, outcomes)) from error
+        self._last_seq += len(outcomes)
+        self._stored = sinks or self._stored
+        return seqs
+
+    def _told_twice(self, connection: sqlite3.Connection, outcomes: Sequence[Outcome]) -> str:
+        keys = [outcome.record.key for outcome in outcomes]
+        twice = sorted({key for key in keys if keys.count(key) > 1} | queries.known(connection, keys).keys())
+        return (
+            f"{self.path}: these records have an outcome already and were about to get a second one: "
+            f"{', '.join(map(repr, twice[:5]))}. Nothing of this batch was written."
+        )
+
+    def _replace(self, connection: sqlite3.Connection, outcomes: Sequence[Outcome], reason: str) -> list[int]:
+        seqs = list(range(self._last_seq + 1, self._last_seq + 1 + len(outcomes)))
+        changes.replace(connection, list(map(to_row, seqs, outcomes)), reason)
+        self._last_seq += len(outcomes)
+        self._generation += 1
+        return seqs
+
+    def _moved(self, connection: sqlite3.Connection, change: Callable[..., int], *args: Any) -> int:
+        moved = change(connection, *args)
+        if moved:
+            self._generation += 1
+        return moved

@@ -1,0 +1,147 @@
+"""labels.parquet: made at the end in one go, because a Parquet file cannot grow."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import MissingExtraError, StoreError
+from pipeline.records import JSON, Outcome
+from pipeline.store.formats import cell, clean
+from pipeline.store.layout import Table
+from pipeline.store.rundir import replace_durably
+
+#: Gives the outcomes from the first on, in blocks; called once for the types and once for the rows.
+Blocks = Callable[[], AsyncIterator[list[tuple[int, Outcome]]]]
+GROUP_ROWS = 10_000
+GROUP_CHARACTERS = 4_000_000
+#: Integers up to here are doubles without loss.
+_EXACT = 2**53
+
+
+def require() -> Any:
+    """The pyarrow package. Raises MissingExtraError."""
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingExtraError("writing Parquet", "parquet") from None
+    return pyarrow
+
+
+async def write(path: Path, table: Table, blocks: Blocks) -> None:
+    """Write the table's rows, whole or not at all. Raises StoreError.
+
+    A column is bool, int64, double or string, as its values are; texts for what is nested or mixed.
+    """
+    kinds = await column_kinds(table, blocks)
+    part = path.with_name(f"{path.name}.part")
+    try:
+        writer = await asyncio.to_thread(_writer, part, table, kinds)
+        try:
+            async for rows in _groups(table, blocks):
+                await asyncio.to_thread(writer.write_table, _arrow(kinds, writer.schema, rows))
+        finally:
+            await asyncio.to_thread(writer.close)
+        await asyncio.to_thread(replace_durably, part, path)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot write: {error.strerror or error}. No row is lost.") from error
+
+
+async def column_kinds(table: Table, blocks: Blocks) -> list[str]:
+    """The type of each column: bool, int64, double or string."""
+    seen: list[set[str]] = [set() for _ in table.titles]
+    async for block in blocks():
+        for row in table_rows(table, block):
+            for kinds, value in zip(seen, row, strict=True):
+                kinds.add(_kind(value))
+    return [_common(kinds) for kinds in seen]
+
+
+def convert(kind: str, value: JSON) -> JSON:
+    """The value as it is stored in a column of this type."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    if kind == "string":
+        return clean(cell(value))
+    return float(value) if kind == "double" else value
+
+
+async def read(path: Path) -> AsyncGenerator[list[list[JSON]], None]:
+    """The file's rows in blocks; the first block holds the titles alone."""
+    pyarrow = require()
+    file = await asyncio.to_thread(pyarrow.parquet.ParquetFile, path)
+    try:
+        yield [list(file.schema_arrow.names)]
+        batches = file.iter_batches(batch_size=1024)
+        while (batch := await asyncio.to_thread(next, batches, None)) is not None:
+            yield [list(row) for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)]
+    finally:
+        file.close()
+
+
+def _writer(part: Path, table: Table, kinds: Sequence[str]) -> Any:
+    pyarrow = require()
+    names = [clean(title) for title in table.titles]
+    schema = pyarrow.schema([(name, _type(kind)) for name, kind in zip(names, kinds, strict=True)])
+    return pyarrow.parquet.ParquetWriter(part, schema)
+
+
+def _arrow(kinds: Sequence[str], schema: Any, rows: Sequence[Sequence[JSON]]) -> Any:
+    pyarrow = require()
+    columns = [
+        pyarrow.array([convert(kind, row[index]) for row in rows], _type(kind)) for index, kind in enumerate(kinds)
+    ]
+    return pyarrow.table(columns, schema=schema)
+
+
+def _type(kind: str) -> Any:
+    pyarrow = require()
+    return {"bool": pyarrow.bool_, "int64": pyarrow.int64, "double": pyarrow.float64}.get(kind, pyarrow.string)()
+
+
+async def _groups(table: Table, blocks: Blocks) -> AsyncIterator[list[list[JSON]]]:
+    """Rows in groups that are neither many nor long, so that memory stays flat."""
+    group: list[list[JSON]] = []
+    length = 0
+    async for block in blocks():
+        for row in table_rows(table, block):
+            group.append(row)
+            length += sum(len(value) for value in row if isinstance(value, str))
+        if len(group) >= GROUP_ROWS or length >= GROUP_CHARACTERS:
+            yield group
+            group, length = [], 0
+    if group:
+        yield group
+
+
+def table_rows(table: Table, block: Sequence[tuple[int, Outcome]]) -> list[list[JSON]]:
+    """The table's rows of a block of outcomes."""
+    return [table.row(outcome) for _, outcome in block if outcome.status in table.statuses]
+
+
+def _kind(value: JSON) -> str:
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "bool"
+        case int() if abs(value) <= _EXACT:
+            return "int64"
+        case int() if -(2**63) <= value < 2**63:
+            return "long"
+        case float():
+            return "double"
+    return "string"
+
+
+def _common(kinds: set[str]) -> str:
+    """The type that holds them all without loss."""
+    kinds = kinds - {"nothing"}
+    if len(kinds) == 1 and "long" not in kinds:
+        return kinds.pop()
+    if kinds and kinds <= {"int64", "long"}:
+        return "int64"
+    return "double" if kinds == {"int64", "double"} else "string"

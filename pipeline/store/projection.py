@@ -1,0 +1,174 @@
+"""One file of rows that grows beside the ledger and can be made again from it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+
+from pipeline import codec
+from pipeline.errors import StoreError
+from pipeline.files import AppendFile
+from pipeline.records import Outcome
+from pipeline.store.changes import REBUILD
+from pipeline.store.formats import csv_block, json_block
+from pipeline.store.layout import Layout, Table
+from pipeline.store.queries import SinkMark
+from pipeline.store.rundir import RunDir, replace_durably
+
+
+class Look:
+    """How the rows of one file look: its table, and how a row becomes bytes."""
+
+    def __init__(self, name: str, table: Table, layout: Layout) -> None:
+        self.name = name
+        self.table = table
+        self._escapes = layout.escape_formulas
+        #: equal for files whose rows and their order are made alike
+        self.shape = codec.dumps([layout.order, layout.escape_formulas, table.titles, table.carried]).decode()
+
+    def head(self) -> bytes:
+        """What comes before the first row."""
+        return b"" if self.name.endswith(".jsonl") else csv_block([self.table.titles], escape_formulas=self._escapes)
+
+    def block(self, outcomes: Sequence[Outcome]) -> bytes:
+        """The rows of those of the outcomes that belong into this file."""
+        rows = [self.table.row(outcome) for outcome in outcomes if outcome.status in self.table.statuses]
+        if not rows:
+            return b""
+        if self.name.endswith(".jsonl"):
+            return json_block(self.table.titles, rows)
+        return csv_block(rows, escape_formulas=self._escapes)
+
+
+def looks(layout: Layout) -> list[Look]:
+    """The growing files of a layout. Parquet cannot grow: it is made at the end."""
+    table = layout.label_table()
+    labels = [Look(f"labels.{kind}", table, layout) for kind in layout.formats if kind in ("csv", "jsonl")]
+    return [*labels, Look("failed.csv", layout.failed_table(), layout)]
+
+
+def parquet_look(layout: Layout) -> Look:
+    """What labels.parquet holds; its bytes are made elsewhere."""
+    return Look("labels.parquet", layout.label_table(), layout)
+
+
+class Projection:
+    """A growing file. `position` is the seq (or the ordinal) of the next row that it may need."""
+
+    def __init__(self, run_dir: RunDir, look: Look, first: int) -> None:
+        self.path = run_dir.path / look.name
+        self.look = look
+        #: the columns have grown, or the rows have moved, since the file was begun
+        self.is_old = False
+        # All other state that changes: where the file ends, and what of it is on the disk for sure. A torn file may
+        # have a part of a row behind `size_bytes`: it is opened again, and cut, before anything is added.
+        self.position = first
+        self.size_bytes = 0
+        self.mark = REBUILD
+        self._first = first
+        self._file: AppendFile | None = None
+        self._growing = self.path
+        self._is_torn = True
+
+    @property
+    def unsynced_bytes(self) -> int:
+        """How much a power cut could still take."""
+        return self.size_bytes - self.mark.bytes
+
+    async def resume(self, mark: SinkMark | None) -> bool:
+        """Go on from the file's mark. False if the file has to be built anew."""
+        if mark is None or mark.bytes < 0 or mark.shape != self.look.shape or not self._fits(mark):
+            return False
+        self.position, self.size_bytes, self.mark = mark.position, mark.bytes, mark
+        await self._cut()
+        return True
+
+    @property
+    def is_building(self) -> bool:
+        """Whether the file is being built anew beside the old one."""
+        return self._growing != self.path
+
+    async def begin(self, look: Look) -> None:
+        """Begin the file anew, beside the old one, which stays in its place until `settle`."""
+        await self.close()
+        self.look, self.position, self.mark, self.is_old = look, self._first, REBUILD, False
+        self._growing, self.size_bytes = self.path.with_name(f"{self.path.name}.part"), 0
+
+    async def add(self, outcomes: Sequence[Outcome], position: int) -> None:
+        """Write the rows of these outcomes; they are all there is before `position`."""
+        block = self.look.block(outcomes)
+        if not self.size_bytes:
+            block = self.look.head() + block
+        if block:
+            await self._append(block)
+        self.position = position
+
+    async def settle(self) -> None:
+        """Put a file that was begun into its place."""
+        if not self.is_building:
+            return
+        if not self.size_bytes:
+            await self._append(self.look.head())
+        await self.sync()
+        await self.close()
+        try:
+            await asyncio.to_thread(replace_durably, self._growing, self.path)
+        except OSError as error:
+            raise self._failure(error) from error
+        self._growing = self.path
+
+    async def sync(self) -> None:
+        """Wait until the disk has the file, and move the mark to its end."""
+        if self.unsynced_bytes and self._file is not None:
+            try:
+                await self._file.sync()
+            except OSError as error:
+                raise self._failure(error) from error
+        self.mark = SinkMark(self.size_bytes, self.position, self.look.shape)
+
+    async def close(self) -> None:
+        """Close; may be called twice."""
+        file, self._file, self._is_torn = self._file, None, True
+        if file is not None:
+            # What a full disk kept from being written comes again from the ledger: that it fails here too is no news.
+            with suppress(OSError):
+                await file.close()
+
+    def _fits(self, mark: SinkMark) -> bool:
+        head = self.look.head()
+        try:
+            with self.path.open("rb") as file:
+                return file.read(len(head)) == head and file.seek(0, os.SEEK_END) >= mark.bytes >= len(head)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise self._failure(error) from error
+
+    async def _cut(self) -> AppendFile:
+        """Open the file and cut it where its last whole row ends."""
+        await self.close()
+        file = AppendFile(self._growing)
+        try:
+            await file.open(keep_bytes=self.size_bytes)
+        except OSError as error:
+            raise self._failure(error) from error
+        self._file, self._is_torn = file, False
+        return file
+
+    async def _append(self, block: bytes) -> None:
+        file = await self._cut() if self._is_torn or self._file is None else self._file
+        self._is_torn = True
+        try:
+            await file.append(block)
+        except OSError as error:
+            raise self._failure(error) from error
+        self._is_torn = False
+        self.size_bytes += len(block)
+
+    def _failure(self, error: OSError) -> StoreError:
+        return StoreError(
+            f"{self.path}: cannot write: {error.strerror or error}. "
+            "No row is lost: put the cause right, then give the same command again."
+        )

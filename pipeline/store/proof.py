@@ -1,0 +1,156 @@
+"""Whether the files of rows are what the ledger says, byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from pipeline.errors import MissingExtraError
+from pipeline.records import JSON, Outcome
+from pipeline.store import parquet
+from pipeline.store.formats import clean
+from pipeline.store.layout import Layout, Table
+from pipeline.store.ledger import Ledger
+from pipeline.store.projection import Look, looks, parquet_look
+from pipeline.store.queries import SinkMark
+from pipeline.store.rundir import RunDir
+from pipeline.store.sinks import first_position, rows_of
+
+_MEND = "Delete it and give the run's command again: it is made anew from the ledger."
+
+
+@dataclass(frozen=True, slots=True)
+class FileProof:
+    """What came of comparing one file with the ledger. `rows` are those that agree."""
+
+    name: str
+    ok: bool
+    rows: int
+    detail: str
+
+
+@dataclass(slots=True)
+class _Tally:
+    """How far a comparison has come."""
+
+    rows: int = 0
+    bytes: int = 0
+    ended: bool = False
+    fault: str = ""
+
+
+async def prove_files(run_dir: RunDir, ledger: Ledger) -> list[FileProof]:
+    """Compare every file of rows with the ledger. Memory stays flat. Raises StoreError if the ledger fails."""
+    text = await ledger.meta_get("layout")
+    if text is None:
+        return [FileProof("files of rows", True, 0, "are to be built (anew), and the run's next session does it.")]
+    layout = Layout.from_text(text)
+    marks = await ledger.sink_marks()
+    proofs = [await _prove_growing(run_dir, ledger, layout, look, marks.get(look.name)) for look in looks(layout)]
+    if "parquet" in layout.formats:
+        proofs.append(await _prove_parquet(run_dir, ledger, layout, marks.get("labels.parquet")))
+    return proofs
+
+
+async def _prove_growing(
+    run_dir: RunDir, ledger: Ledger, layout: Layout, look: Look, mark: SinkMark | None
+) -> FileProof:
+    path = run_dir.path / look.name
+    if mark is None or mark.bytes < 0 or mark.shape != look.shape:
+        return FileProof(look.name, True, 0, "is to be built anew, and the run's next session does it.")
+    if not path.exists():
+        return FileProof(look.name, False, 0, f"is missing, the ledger has {mark.bytes:,} bytes of it. {_MEND}")
+    with path.open("rb") as file:
+        # Only what is there now: a run at work may add rows while the ledger is read.
+        size_bytes = file.seek(0, 2)
+        file.seek(0)
+        tally = await _compare(file, size_bytes, look, _blocks(ledger, layout))
+    if tally.fault:
+        return FileProof(look.name, False, tally.rows, f"{tally.fault} {_MEND}")
+    if size_bytes < mark.bytes:
+        told = f"has {size_bytes:,} bytes, but {mark.bytes:,} were written. {_MEND}"
+        return FileProof(look.name, False, tally.rows, told)
+    return FileProof(look.name, True, tally.rows, _told_rows(tally))
+
+
+def _told_rows(tally: _Tally) -> str:
+    rest = ", and the rest is still to come" if tally.ended else ""
+    return f"{tally.rows:,} rows, byte for byte those of the ledger{rest}."
+
+
+async def _compare(
+    file: BinaryIO, size_bytes: int, look: Look, blocks: AsyncIterator[list[tuple[int, Outcome]]]
+) -> _Tally:
+    tally = _Tally()
+    _take(tally, file, size_bytes, look.head())
+    async for block in blocks:
+        outcomes = [outcome for _, outcome in block]
+        if tally.ended or tally.fault:
+            return tally
+        before = tally.rows
+        _take(tally, file, size_bytes, look.block(outcomes))
+        whole = not (tally.ended or tally.fault)
+        tally.rows = before + (sum(outcome.status in look.table.statuses for outcome in outcomes) if whole else 0)
+    if not (tally.ended or tally.fault) and tally.bytes < size_bytes:
+        tally.fault = f"has {size_bytes - tally.bytes:,} bytes more than the ledger's rows."
+    return tally
+
+
+def _take(tally: _Tally, file: BinaryIO, size_bytes: int, expected: bytes) -> None:
+    """Compare the next bytes. A file may end early, at any byte: what is there must agree."""
+    found = file.read(min(len(expected), size_bytes - tally.bytes))
+    if not expected.startswith(found):
+        at = next(index for index, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b)
+        tally.fault = f"differs from the ledger at byte {tally.bytes + at:,}."
+    tally.ended = len(found) < len(expected)
+    tally.bytes += len(found)
+
+
+def _blocks(ledger: Ledger, layout: Layout) -> AsyncIterator[list[tuple[int, Outcome]]]:
+    # In the input's order a file may end before a gap; what it has is the beginning of all rows either way.
+    return rows_of(ledger, layout.order, first_position(layout.order), gaps=True)
+
+
+async def _prove_parquet(run_dir: RunDir, ledger: Ledger, layout: Layout, mark: SinkMark | None) -> FileProof:
+    path = run_dir.labels("parquet")
+    look = parquet_look(layout)
+    if mark is None or mark.bytes < 0 or mark.shape != look.shape:
+        return FileProof(look.name, True, 0, "is to be made when the run's session ends.")
+    if not path.exists():
+        return FileProof(look.name, False, 0, f"is missing. {_MEND}")
+    try:
+        tally = await _compare_values(path, look.table, lambda: _blocks(ledger, layout))
+    except MissingExtraError as error:
+        return FileProof(look.name, True, 0, f"not compared: {error}")
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        return FileProof(look.name, False, 0, f"cannot be read: {error}. {_MEND}")
+    if tally.fault:
+        return FileProof(look.name, False, tally.rows, f"{tally.fault} {_MEND}")
+    rest = ", and the rest comes when the session ends" if tally.ended else ""
+    return FileProof(look.name, True, tally.rows, f"{tally.rows:,} rows, value for value those of the ledger{rest}.")
+
+
+async def _compare_values(path: Path, table: Table, blocks: parquet.Blocks) -> _Tally:
+    kinds = await parquet.column_kinds(table, blocks)
+    tally = _Tally()
+    async with aclosing(parquet.read(path)) as found, aclosing(_values(table, kinds, blocks)) as expected:
+        if await anext(found) != [[clean(title) for title in table.titles]]:
+            tally.fault = "has other columns than the ledger's rows."
+            return tally
+        async for block in found:
+            for row in block:
+                if row != await anext(expected, None):
+                    tally.fault = f"differs from the ledger in row {tally.rows + 1:,}."
+                    return tally
+                tally.rows += 1
+        tally.ended = await anext(expected, None) is not None
+    return tally
+
+
+async def _values(table: Table, kinds: Sequence[str], blocks: parquet.Blocks) -> AsyncGenerator[list[JSON], None]:
+    async for block in blocks():
+        for row in parquet.table_rows(table, block):
+            yield list(map(parquet.convert, kinds, row))

@@ -1,0 +1,214 @@
+"""What is asked of the ledger: plain functions on a connection, called in the thread that owns it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+from pipeline.records import Outcome, Status, Usage
+from pipeline.store.rows import STATUSES, bound, to_outcome, unbound
+from pipeline.store.schema import SELECT_OUTCOME, is_damage
+
+_T = TypeVar("_T")
+#: Values in one IN (...): older SQLite allows 999.
+CHUNK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the ledger remembers of a record that has an outcome."""
+
+    digest: int
+    status: Status
+    ordinal: int
+    line: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a run has used since its beginning, outcomes that were set aside included.
+
+    `cost_usd` counts what has a known price; `unpriced` is the number of outcomes that have not.
+    """
+
+    usage: Usage
+    cost_usd: float
+    unpriced: int
+    attempts: int
+    repairs: int
+    superseded: int
+
+
+@dataclass(frozen=True, slots=True)
+class SinkMark:
+    """How far a file has come: everything before `position` is in its first `bytes` bytes, and on the disk.
+
+    `position` is a seq, or an ordinal where rows come in the input's order. `shape` says what the rows look like:
+    a file of another shape is built anew. Negative `bytes`: to be built anew in any case.
+    """
+
+    bytes: int
+    position: int
+    shape: str
+
+
+_SELECT_KNOWN = "SELECT key, digest, status, ordinal, line, source FROM outcomes"
+_SELECT_SEEN = "SELECT key, place FROM seen"
+# Constant words and question marks are all that is put into a statement in this file.
+_PAID = "prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens, cost_usd, attempts, repairs"
+_TOTALS = f"""
+SELECT TOTAL(prompt_tokens), TOTAL(completion_tokens), TOTAL(cached_tokens), TOTAL(reasoning_tokens),
+    TOTAL(cost_usd), TOTAL(cost_usd IS NULL AND prompt_tokens + completion_tokens > 0),
+    TOTAL(attempts), TOTAL(repairs), TOTAL(aside)
+FROM (SELECT {_PAID}, 0 AS aside FROM outcomes UNION ALL SELECT {_PAID}, 1 AS aside FROM superseded WHERE paid)
+"""  # noqa: S608
+
+
+def count_by_status(connection: sqlite3.Connection) -> dict[Status, int]:
+    """The number of outcomes of each status, zeros included."""
+    others = connection.execute("SELECT status, COUNT(*) FROM outcomes WHERE status <> 'labelled' GROUP BY status")
+    counts = dict.fromkeys(Status, 0) | {STATUSES[status]: count for status, count in others}
+    everything = connection.execute("SELECT COUNT(*) FROM outcomes").fetchone()[0]
+    return counts | {Status.LABELLED: everything - sum(counts.values())}
+
+
+def problem_counts(connection: sqlite3.Connection) -> dict[str, int]:
+    """The number of outcomes of each problem code, the most frequent first."""
+    rows = connection.execute(
+        "SELECT problem_code, COUNT(*) AS n FROM outcomes WHERE status <> 'labelled' AND problem_code IS NOT NULL"
+        " GROUP BY problem_code ORDER BY n DESC, problem_code"
+    )
+    return {str(code): int(count) for code, count in rows}
+
+
+def totals(connection: sqlite3.Connection) -> Totals:
+    """Usage, cost and attempts over everything that was paid for."""
+    row = connection.execute(_TOTALS).fetchone()
+    prompt, completion, cached, reasoning, cost_usd, unpriced, attempts, repairs, superseded = row
+    return Totals(
+        usage=Usage(int(prompt), int(completion), int(cached), int(reasoning)),
+        cost_usd=float(cost_usd),
+        unpriced=int(unpriced),
+        attempts=int(attempts),
+        repairs=int(repairs),
+        superseded=int(superseded),
+    )
+
+
+def last_seq(connection: sqlite3.Connection) -> int:
+    """The highest seq ever given, 0 at the start."""
+    row = connection.execute(
+        "SELECT MAX(COALESCE((SELECT MAX(seq) FROM outcomes), 0), COALESCE((SELECT MAX(seq) FROM superseded), 0))"
+    ).fetchone()
+    return int(row[0])
+
+
+def known(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Known]:
+    """Those of the keys that have an outcome."""
+    found: dict[str, Known] = {}
+    for chunk in chunks(keys):
+        rows = connection.execute(f"{_SELECT_KNOWN} WHERE key IN ({marks(chunk)})", [bound(key) for key in chunk])
+        for key, digest, status, ordinal, line, source in rows:
+            found[unbound(key)] = Known(digest, STATUSES[status], ordinal, line, unbound(source))
+    return found
+
+
+def mark_seen(connection: sqlite3.Connection, places: Sequence[tuple[str, str]]) -> dict[int, str]:
+    """Which of these (key, place) pairs, by index, have a key that came before in this pass; with its first place."""
+    connection.execute("CREATE TEMP TABLE IF NOT EXISTS seen (key TEXT PRIMARY KEY, place TEXT) WITHOUT ROWID")
+    first: dict[str, str] = {}
+    for chunk in chunks([key for key, _ in places]):
+        rows = connection.execute(f"{_SELECT_SEEN} WHERE key IN ({marks(chunk)})", [bound(key) for key in chunk])
+        first.update((unbound(key), unbound(place)) for key, place in rows)
+    duplicates: dict[int, str] = {}
+    fresh: list[tuple[str | bytes | None, str | bytes | None]] = []
+    for index, (key, place) in enumerate(places):
+        if key in first:
+            duplicates[index] = first[key]
+        else:
+            first[key] = place
+            fresh.append((bound(key), bound(place)))
+    connection.execute("BEGIN")
+    connection.executemany("INSERT INTO seen VALUES (?, ?)", fresh)
+    connection.execute("COMMIT")
+    return duplicates
+
+
+def forget_seen(connection: sqlite3.Connection) -> None:
+    """Begin a new pass for `mark_seen`."""
+    connection.execute("DROP TABLE IF EXISTS temp.seen")
+
+
+def find_request(connection: sqlite3.Connection, digests: Sequence[bytes]) -> dict[bytes, Outcome]:
+    """The oldest labelled outcome of each of these requests, where there is one."""
+    found: dict[bytes, Outcome] = {}
+    for chunk in chunks(digests):
+        wanted = set(chunk)
+        rows = connection.execute(
+            f"{SELECT_OUTCOME} WHERE status = 'labelled' AND request_digest IS NOT NULL"
+            f" AND substr(request_digest, 1, 6) IN ({marks(chunk)}) ORDER BY seq",
+            [digest[:6] for digest in chunk],
+        )
+        for outcome in map(to_outcome, rows):
+            if outcome.request_digest in wanted:
+                found.setdefault(outcome.request_digest, outcome)
+    return found
+
+
+def rows_after(connection: sqlite3.Connection, seq: int, limit: int) -> list[tuple[int, Outcome]]:
+    """The next outcomes with their seq, in the order they were committed."""
+    rows = connection.execute(f"{SELECT_OUTCOME} WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))
+    return [(row[0], to_outcome(row)) for row in rows]
+
+
+def rows_in_order(connection: sqlite3.Connection, after: tuple[int, int], limit: int) -> list[tuple[int, Outcome]]:
+    """The next outcomes with their seq, in the input's order. `after` is (ordinal, seq) of the last one before."""
+    rows = connection.execute(
+        f"{SELECT_OUTCOME} WHERE (ordinal, seq) > (?, ?) ORDER BY ordinal, seq LIMIT ?", (*after, limit)
+    )
+    return [(row[0], to_outcome(row)) for row in rows]
+
+
+def sink_marks(connection: sqlite3.Connection) -> dict[str, SinkMark]:
+    """How far each file has come, by its name."""
+    rows = connection.execute("SELECT name, bytes, position, shape FROM sinks")
+    return {name: SinkMark(size, position, shape) for name, size, position, shape in rows}
+
+
+def meta_get(connection: sqlite3.Connection, key: str) -> str | None:
+    """The text under this name, or None."""
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def requests_on(connection: sqlite3.Connection, day: str) -> int:
+    """How many requests were sent on this day (an ISO date)."""
+    row = connection.execute("SELECT requests FROM days WHERE day = ?", (day,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def faults(connection: sqlite3.Connection) -> list[str]:
+    """What SQLite's own check finds wrong with the file; empty if it is sound."""
+    try:
+        found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(10)")]
+    except sqlite3.DatabaseError as error:
+        if is_damage(error):
+            return [str(error)]
+        raise
+    return [] if found == ["ok"] else found
+
+
+def chunks(items: Sequence[_T]) -> Iterator[list[_T]]:
+    """The items in lists short enough for one IN (...)."""
+    rest = iter(items)
+    while chunk := list(islice(rest, CHUNK)):
+        yield chunk
+
+
+def marks(values: Sequence[object]) -> str:
+    """As many question marks as there are values."""
+    return ",".join("?" * len(values))

@@ -1,0 +1,158 @@
+"""An Outcome as a row of the ledger, and back again without loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline import codec
+from pipeline.records import JSON, Answer, Outcome, Problem, Record, Status, ToolCall, Usage
+
+#: The columns of an outcome. The wide texts come last, so that counting and looking up never read them.
+COLUMNS = (
+    "seq",
+    "key",
+    "ordinal",
+    "digest",
+    "status",
+    "problem_code",
+    "attempts",
+    "repairs",
+    "prompt_tokens",
+    "completion_tokens",
+    "cached_tokens",
+    "reasoning_tokens",
+    "cost_usd",
+    "latency_s",
+    "finished_at",
+    "vote",
+    "line",
+    "source",
+    "model",
+    "request_id",
+    "request_digest",
+    "copied_from",
+    "problem_message",
+    "label",
+    "fields",
+    "answer",
+    "record_problem",
+)
+STATUSES = {str(status): status for status in Status}
+
+
+def bound(text: str | None) -> str | bytes | None:
+    """The text as SQLite can hold it: one with lone surrogates (a file name may have them) becomes a blob."""
+    if text is None or text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+    return text
+
+
+def unbound(value: Any) -> Any:
+    """The text that `bound` was given."""
+    return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
+
+
+def json_text(value: JSON) -> str | None:
+    """The value as JSON text; None stays None. Every character is kept: what SQLite cannot hold is escaped."""
+    return None if value is None else codec.dumps(value).decode()
+
+
+def json_value(text: str | None) -> JSON:
+    """The value that `json_text` was given."""
+    return None if text is None else codec.loads_exact(text)
+
+
+def to_row(seq: int, outcome: Outcome) -> tuple[Any, ...]:
+    """The values of COLUMNS."""
+    record, problem, usage = outcome.record, outcome.problem, outcome.usage
+    code, message = (problem.code, problem.message) if problem else (None, None)
+    return (
+        seq,
+        bound(record.key),
+        record.ordinal,
+        record.digest,
+        outcome.status.value,
+        code,
+        outcome.attempts,
+        outcome.repairs,
+        usage.prompt,
+        usage.completion,
+        usage.cached,
+        usage.reasoning,
+        outcome.cost_usd,
+        outcome.latency_s,
+        outcome.finished_at,
+        outcome.vote,
+        record.line,
+        bound(record.source),
+        bound(outcome.model),
+        bound(outcome.request_id),
+        outcome.request_digest,
+        bound(outcome.copied_from),
+        bound(message),
+        json_text(outcome.label),
+        json_text(record.fields),
+        json_text(_plain_answer(outcome.answer)),
+        json_text(_plain_problem(record.problem)),
+    )
+
+
+def to_outcome(row: Sequence[Any]) -> Outcome:
+    """The outcome of a row whose columns are COLUMNS."""
+    return Outcome(
+        record=Record(
+            source=unbound(row[17]),
+            ordinal=row[2],
+            key=unbound(row[1]),
+            fields=json_value(row[24]),
+            line=row[16],
+            digest=row[3],
+            problem=_problem(json_value(row[26])),
+        ),
+        status=STATUSES[row[4]],
+        label=json_value(row[23]),
+        problem=None if row[5] is None else Problem(row[5], unbound(row[22])),
+        answer=_answer(json_value(row[25])),
+        request_digest=row[20],
+        attempts=row[6],
+        repairs=row[7],
+        usage=Usage(row[8], row[9], row[10], row[11]),
+        cost_usd=row[12],
+        latency_s=row[13],
+        model=unbound(row[18]),
+        request_id=unbound(row[19]),
+        finished_at=row[14],
+        copied_from=unbound(row[21]),
+        vote=row[15],
+    )
+
+
+def _plain_answer(answer: Answer | None) -> Mapping[str, JSON] | None:
+    if answer is None:
+        return None
+    return {
+        "calls": [{"id": call.id, "name": call.name, "arguments": call.arguments} for call in answer.calls],
+        "text": answer.text,
+        "refusal": answer.refusal,
+        "finish_reason": answer.finish_reason,
+    }
+
+
+def _plain_problem(problem: Problem | None) -> Mapping[str, JSON] | None:
+    return None if problem is None else {"code": problem.code, "message": problem.message}
+
+
+def _problem(value: Mapping[str, Any] | None) -> Problem | None:
+    return None if value is None else Problem(value["code"], value["message"])
+
+
+def _answer(value: Mapping[str, Any] | None) -> Answer | None:
+    if value is None:
+        return None
+    calls = tuple(ToolCall(call["id"], call["name"], call["arguments"]) for call in value["calls"])
+    return Answer(calls, value["text"], value["refusal"], value["finish_reason"])

@@ -1,0 +1,218 @@
+"""The run folder: its names, its lock, its manifest and summary."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pipeline import codec
+from pipeline.errors import RunInUseError, SetupError, StoreError
+from pipeline.records import JSON
+
+#: A text longer than this, or of several lines, is shown as a difference of lines.
+SHORT_TEXT = 80
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """A folder that holds one run."""
+
+    path: Path
+
+    @property
+    def ledger(self) -> Path:
+        """Every outcome; everything else can be made from it."""
+        return self.path / "ledger.db"
+
+    @property
+    def failed(self) -> Path:
+        """The records without a label."""
+        return self.path / "failed.csv"
+
+    @property
+    def manifest(self) -> Path:
+        """What the run is a run of."""
+        return self.path / "manifest.json"
+
+    @property
+    def summary(self) -> Path:
+        """How the run ended."""
+        return self.path / "summary.json"
+
+    @property
+    def log(self) -> Path:
+        """What happened, as JSON lines."""
+        return self.path / "run.log"
+
+    def labels(self, kind: str = "csv") -> Path:
+        """The labelled records, as csv, jsonl or parquet."""
+        return self.path / f"labels.{kind}"
+
+    def open_for_writing(self) -> RunLock:
+        """Make the folder if need be, and keep other processes from writing to it until the lock is closed.
+
+        The lock ends with the process, however that ends. Raises RunInUseError, or SetupError if the folder cannot
+        be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            return RunLock(self.path)
+        except OSError as error:
+            raise SetupError(
+                f"{self.path}: the run folder cannot be written: {error.strerror or error}. "
+                "Choose another with --output, or mend its permissions."
+            ) from error
+
+    def read_manifest(self) -> dict[str, JSON] | None:
+        """The manifest, or None if there is none yet. Raises SetupError if it cannot be read."""
+        return _read(self.manifest)
+
+    def write_manifest(self, manifest: Mapping[str, JSON]) -> None:
+        """Keep the manifest; the file is always whole."""
+        write_whole(self.manifest, _pretty(manifest))
+
+    def read_summary(self) -> dict[str, JSON] | None:
+        """The summary, or None if the run has not ended. Raises SetupError if it cannot be read."""
+        return _read(self.summary)
+
+    def write_summary(self, summary: Mapping[str, JSON]) -> None:
+        """Keep the summary; the file is always whole."""
+        write_whole(self.summary, _pretty(summary))
+
+    def clear_summary(self) -> None:
+        """Forget how the last session ended: a new one begins."""
+        self.summary.unlink(missing_ok=True)
+
+
+class RunLock:
+    """Holds a run folder for this process, until `close`."""
+
+    def __init__(self, folder: Path) -> None:
+        import filelock
+
+        self._owner = folder / "lock.owner"
+        self._lock = filelock.FileLock(folder / "lock", thread_local=False)
+        try:
+            self._lock.acquire(blocking=False)
+        except filelock.Timeout:
+            raise RunInUseError(_in_use(folder, self._owner)) from None
+        # In a file of its own: a locked file cannot be read everywhere.
+        started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        write_whole(self._owner, _pretty({"pid": os.getpid(), "started_at": started_at}))
+
+    def close(self) -> None:
+        """Let others in; may be called twice."""
+        if self._lock.is_locked:
+            self._owner.unlink(missing_ok=True)
+            self._lock.release()
+
+    def __enter__(self) -> RunLock:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A part of the fingerprint that differs. None: the part is not there."""
+
+    part: str
+    old: JSON
+    new: JSON
+
+    def lines(self) -> Iterator[str]:
+        """The difference for a person."""
+        old, new = _shown(self.old), _shown(self.new)
+        if max(len(old), len(new)) <= SHORT_TEXT and "\n" not in old + new:
+            yield f"{self.part}: {old} -> {new}"
+            return
+        yield f"{self.part}:"
+        for line in difflib.unified_diff(old.splitlines(), new.splitlines(), "before", "now", lineterm="", n=1):
+            yield f"    {line}"
+
+
+def diff(old: Mapping[str, JSON], new: Mapping[str, JSON]) -> list[Change]:
+    """The parts in which two fingerprints differ; a part within a part is named with a dot."""
+    before, now = dict(_parts(old)), dict(_parts(new))
+    names = dict.fromkeys([*before, *now])
+    return [Change(name, before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name)]
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a small file so that it is either the old or the new one, whatever happens. Raises StoreError."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_bytes(data)
+        replace_durably(part, path)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot write: {error.strerror or error}.") from error
+
+
+def replace_durably(part: Path, path: Path) -> None:
+    """Put a finished file in the place of another: on the disk first, then under its name."""
+    with part.open("r+b") as file:
+        os.fsync(file.fileno())
+    part.replace(path)
+    with suppress(OSError):  # not every system can sync a folder
+        handle = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _read(path: Path) -> dict[str, JSON] | None:
+    try:
+        value = codec.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, codec.JSONDecodeError) as error:
+        raise SetupError(f"{path}: cannot be read: {error}. {_WAY_OUT}") from error
+    if not isinstance(value, dict):
+        raise SetupError(f"{path}: holds {type(value).__name__}, expected an object. {_WAY_OUT}")
+    return value
+
+
+_WAY_OUT = "Put back a copy of it, or start over with --fresh or another output folder."
+
+
+def _pretty(value: Any) -> bytes:
+    try:
+        return codec.pretty(value)
+    except TypeError:  # a lone surrogate in a file name
+        return codec.dumps(value) + b"\n"
+
+
+def _in_use(folder: Path, owner: Path) -> str:
+    who = "another process"
+    with suppress(OSError, codec.JSONDecodeError, KeyError, TypeError):
+        told = codec.loads(owner.read_bytes())
+        who = f"process {told['pid']}, started at {told['started_at']},"
+    return f"{folder}: {who} is at work in this run folder. Wait for it, stop it, or choose another folder."
+
+
+def _parts(value: Mapping[str, JSON], prefix: str = "") -> Iterator[tuple[str, JSON]]:
+    for name, part in value.items():
+        if isinstance(part, Mapping) and part:
+            yield from _parts(part, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", part
+
+
+def _shown(value: JSON) -> str:
+    if value is None:
+        return "(not set)"
+    if isinstance(value, str):
+        return value if "\n" in value or len(value) > SHORT_TEXT else codec.dumps(value).decode()
+    text = codec.dumps(value).decode()
+    return text if len(text) <= SHORT_TEXT else _pretty(value).decode().rstrip("\n")

@@ -1,0 +1,193 @@
+"""The ledger's file: its tables, its version, and how it is opened."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.errors import SetupError
+from pipeline.store.rows import COLUMNS
+
+VERSION = 1
+#: "labl": tells our files from other SQLite databases.
+APPLICATION_ID = 0x6C61626C
+#: How long a statement waits for another process's lock, in seconds.
+BUSY_S = 60.0
+
+_OUTCOME = """
+    seq INTEGER PRIMARY KEY,
+    key TEXT {unique} NOT NULL,
+    ordinal INTEGER NOT NULL,
+    digest INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    problem_code TEXT,
+    attempts INTEGER NOT NULL,
+    repairs INTEGER NOT NULL,
+    prompt_tokens INTEGER NOT NULL,
+    completion_tokens INTEGER NOT NULL,
+    cached_tokens INTEGER NOT NULL,
+    reasoning_tokens INTEGER NOT NULL,
+    cost_usd REAL,
+    latency_s REAL,
+    finished_at REAL,
+    vote INTEGER NOT NULL,
+    line INTEGER NOT NULL,
+    source TEXT NOT NULL,
+    model TEXT,
+    request_id TEXT,
+    request_digest BLOB,
+    copied_from TEXT,
+    problem_message TEXT,
+    label TEXT,
+    fields TEXT NOT NULL,
+    answer TEXT,
+    record_problem TEXT
+"""
+# seq needs no AUTOINCREMENT: the ledger counts on from the highest seq of both tables, so none comes twice.
+# The digest's index holds six bytes of it: the index is written at random places, and a short one touches fewer pages.
+_SET_ASIDE = "superseded_at REAL NOT NULL, reason TEXT NOT NULL, paid INTEGER NOT NULL"
+_LABELLED_REQUEST = "status = 'labelled' AND request_digest IS NOT NULL"
+_TABLES = (
+    f"CREATE TABLE outcomes ({_OUTCOME.format(unique='UNIQUE')})",
+    f"CREATE TABLE superseded ({_OUTCOME.format(unique='')}, {_SET_ASIDE})",
+    "CREATE INDEX outcomes_problem ON outcomes (status, problem_code) WHERE status <> 'labelled'",
+    f"CREATE INDEX outcomes_request ON outcomes (substr(request_digest, 1, 6)) WHERE {_LABELLED_REQUEST}",
+    "CREATE TABLE sinks (name TEXT PRIMARY KEY, bytes INTEGER NOT NULL, position INTEGER NOT NULL, shape TEXT)",
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE days (day TEXT PRIMARY KEY, requests INTEGER NOT NULL) WITHOUT ROWID",
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    f"PRAGMA user_version = {VERSION}",
+)
+#: Rows in the input's order; made when a run asks for that order, since every other run would pay for nothing.
+ORDINAL_INDEX = "CREATE INDEX IF NOT EXISTS outcomes_ordinal ON outcomes (ordinal, seq)"
+SELECT_OUTCOME = f"SELECT {', '.join(COLUMNS)} FROM outcomes"  # noqa: S608  (constant names)
+
+
+def connect_writer(path: Path) -> sqlite3.Connection:
+    """The connection that writes; makes the tables in a new file. Raises SetupError if the file is not a ledger."""
+    return _connected(path, _database_uri(path, "rwc"), _prepare_writer)
+
+
+def connect_reader(path: Path) -> sqlite3.Connection:
+    """A connection that only reads, beside a writer in this or another process. Raises SetupError."""
+    if not path.exists():
+        raise SetupError(f"{path}: there is no ledger here. Is this a run folder?")
+    try:
+        return _connected(path, _database_uri(path, "ro"), _prepare_reader)
+    except SetupError as error:
+        if not isinstance(error.__cause__, sqlite3.OperationalError) or _wal_bytes(path):
+            raise
+        # A folder that may not be written: without a WAL the file is complete as it lies there.
+        return _connected(path, _database_uri(path, "ro") + "&immutable=1", _prepare_reader)
+
+
+def _database_uri(path: Path, mode: str) -> str:
+    return f"{path.absolute().as_uri()}?mode={mode}"
+
+
+def _wal_bytes(path: Path) -> int:
+    wal = path.with_name(f"{path.name}-wal")
+    return wal.stat().st_size if wal.exists() else 0
+
+
+def _connected(path: Path, uri: str, prepare: Callable[[Path, sqlite3.Connection], None]) -> sqlite3.Connection:
+    try:
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_S)
+    except sqlite3.Error as error:
+        raise SetupError(_open_failure(path, error)) from error
+    try:
+        prepare(path, connection)
+    except sqlite3.Error as error:
+        connection.close()
+        raise SetupError(_open_failure(path, error)) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare_writer(path: Path, connection: sqlite3.Connection) -> None:
+    is_new = _check_identity(path, connection)
+    choose_journal(connection)
+    # FULL: a commit that returned is on the disk, whatever happens next.
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA cache_size = -8000")
+    # 32 MB: pages that are written again and again (the digests' index) then reach the file once for many commits.
+    connection.execute("PRAGMA wal_autocheckpoint = 8000")
+    if is_new:
+        _create(connection)
+
+
+def _prepare_reader(path: Path, connection: sqlite3.Connection) -> None:
+    if _check_identity(path, connection):
+        raise SetupError(f"{path}: the ledger is empty: no run has begun here.")
+    # What is looked up in passing (keys seen in this pass) goes to a file, so that memory stays flat.
+    connection.execute("PRAGMA temp_store = FILE")
+
+
+def choose_journal(connection: sqlite3.Connection) -> str:
+    """The journal mode that works here: "wal", or "delete" where the file system has no shared memory (networks)."""
+    try:
+        mode = str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("COMMIT")
+    except sqlite3.OperationalError:
+        mode = ""
+    if mode != "wal":
+        mode = str(connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0])
+    return mode
+
+
+def _check_identity(path: Path, connection: sqlite3.Connection) -> bool:
+    """Whether the file is still empty. Raises SetupError if it is something other than a ledger we know."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+    if not (version or application or tables):
+        return True
+    if application != APPLICATION_ID:
+        raise SetupError(f"{path}: this SQLite file is not a labelpipe ledger. Choose another output folder.")
+    if version > VERSION:
+        raise SetupError(
+            f"{path}: the ledger has version {version}, this labelpipe knows up to {VERSION}. "
+            "It was made by a newer labelpipe: upgrade with pip install -U labelpipe."
+        )
+    return False
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in _TABLES:
+        connection.execute(statement)
+    connection.execute("COMMIT")
+
+
+def use_failure(path: Path, error: Exception) -> str:
+    """What went wrong with an open ledger, and what to do."""
+    if is_damage(error):
+        return _damage(path, error)
+    return (
+        f"{path}: the ledger cannot be used: {error}. What it holds is safe: put the cause right (is the disk full?), "
+        "then give the same command again."
+    )
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether the file's content is broken."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _damage(path: Path, error: Exception) -> str:
+    return (
+        f"{path}: the ledger is damaged ({error}). Put back a copy of the run folder, or save what can be saved "
+        f"with: sqlite3 {path.name} .recover"
+    )
+
+
+def _open_failure(path: Path, error: sqlite3.Error) -> str:
+    if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+        return f"{path}: not a ledger ({error}). Move the file away to start over, or choose another output folder."
+    if is_damage(error):
+        return _damage(path, error)
+    return f"{path}: the ledger cannot be opened ({error}). Check that the folder exists and may be written."

@@ -1,0 +1,249 @@
+"""The files of rows: labels.csv, labels.jsonl, labels.parquet and failed.csv. Each is a projection of the ledger.
+
+Rows are written after the ledger's commit, and the next commit stores how far the files have come. After a crash
+each file is cut there, and what is missing comes from the ledger: no torn row, none twice, none lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+
+from pipeline.records import Outcome
+from pipeline.store import parquet
+from pipeline.store.changes import REBUILD, SinkMarks
+from pipeline.store.layout import Layout
+from pipeline.store.ledger import Ledger
+from pipeline.store.projection import Projection, looks, parquet_look
+from pipeline.store.queries import SinkMark
+from pipeline.store.rundir import RunDir
+
+#: A mark moves when this much has been written since the last: what a crash makes us write again, at the most.
+SYNC_BYTES = 1024 * 1024
+#: A file shorter than this is built anew at once when its columns grow; a longer one at the end.
+SMALL_BYTES = 1024 * 1024
+
+
+class Sinks:
+    """The run's files of rows."""
+
+    def __init__(self, run_dir: RunDir, ledger: Ledger, layout: Layout) -> None:
+        self._run_dir = run_dir
+        self._ledger = ledger
+        self._asked = layout
+        # All state that changes: the columns and up to which row they are complete; the files; what the next commit
+        # stores; and the ledger's generation that the files belong to.
+        self._layout = layout
+        self._seq = 0
+        self._files: list[Projection] = []
+        self._marks: SinkMarks | None = None
+        self._generation = ledger.generation
+
+    @classmethod
+    async def start(cls, run_dir: RunDir, ledger: Ledger, layout: Layout) -> Sinks:
+        """Open the files: cut each at its mark and write what the ledger has beyond, or build it anew.
+
+        Raises StoreError if a file cannot be written, MissingExtraError if Parquet is asked for without pyarrow.
+        """
+        if "parquet" in layout.formats:
+            parquet.require()
+        sinks = cls(run_dir, ledger, layout)
+        try:
+            await sinks._recover()
+        except BaseException:
+            await sinks.close()
+            raise
+        return sinks
+
+    @property
+    def layout(self) -> Layout:
+        """The columns as they are known by now."""
+        return self._layout
+
+    def marks(self) -> SinkMarks | None:
+        """How far the files have come, for the next commit to store."""
+        return self._marks
+
+    async def write(self, outcomes: Sequence[Outcome], seqs: Sequence[int]) -> None:
+        """Write the rows of outcomes that the ledger has just committed. Raises StoreError.
+
+        After an error, or a cancel, the next call or `finish` writes what is missing.
+        """
+        if not outcomes:
+            return
+        self._layout, self._seq = self._layout.grown(outcomes), seqs[-1]
+        if self._generation != self._ledger.generation:
+            return  # rows have been set aside or moved: all is built anew at the end
+        self._note_late(outcomes)
+        await self._rebuild([file for file in self._outgrown() if file.size_bytes < SMALL_BYTES])
+        if self._layout.order == "input":
+            await self._follow(self._files)
+        else:
+            await self._extend(outcomes, seqs)
+        if sum(file.unsynced_bytes for file in self._files) >= SYNC_BYTES:
+            await self._sync()
+
+    async def finish(self, *, all_done: bool) -> None:
+        """Bring the files to their end and close them. Raises StoreError.
+
+        In the input's order rows wait for those before them; `all_done` says that none is coming any more.
+        """
+        if self._generation != self._ledger.generation:
+            await self._collect()
+        old = self._outgrown()
+        await self._rebuild([file for file in self._files if file.is_old or file in old])
+        await self._follow(self._files, gaps=all_done)
+        await self._sync()
+        await self._ledger.commit((), self._marks)
+        if "parquet" in self._layout.formats:
+            await self._write_parquet(gaps=all_done)
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the files as they are; may be called twice."""
+        for file in self._files:
+            await file.close()
+
+    async def _recover(self) -> None:
+        text = await self._ledger.meta_get("layout")
+        before = Layout.from_text(text) if text else None
+        self._layout = self._asked.following(before)
+        if before is not None and self._layout.knows_rows_of(before):
+            self._seq = int(await self._ledger.meta_get("layout_seq") or 0)
+        lowest = await self._learn()
+        marks = await self._ledger.sink_marks()
+        if self._layout.order == "input":
+            await self._ledger.index_ordinals()
+            # A row that came after the marks were stored, for a place before them, cannot be appended.
+            marks = {name: mark for name, mark in marks.items() if lowest is None or mark.position <= lowest}
+        first = first_position(self._layout.order)
+        self._files = [Projection(self._run_dir, look, first) for look in looks(self._layout)]
+        await self._rebuild([file for file in self._files if not await file.resume(marks.get(file.look.name))])
+        await self._follow(self._files)
+        await self._sync()
+        await self._ledger.commit((), self._marks)
+
+    async def _learn(self) -> int | None:
+        """Find the columns of all rows that the layout does not know yet; gives the lowest ordinal among them."""
+        lowest: int | None = None
+        async for block in rows_of(self._ledger, "completion", self._seq + 1):
+            outcomes = [outcome for _, outcome in block]
+            self._layout, self._seq = self._layout.grown(outcomes), block[-1][0]
+            ordinals = [outcome.record.ordinal for outcome in outcomes]
+            lowest = min(ordinals if lowest is None else [lowest, *ordinals])
+        return lowest
+
+    async def _collect(self) -> None:
+        """Begin all over, with the columns of the rows that there are now."""
+        self._generation = self._ledger.generation
+        self._layout, self._seq = self._asked.following(None), 0
+        await self._learn()
+        for file in self._files:
+            file.is_old = True
+
+    def _outgrown(self) -> list[Projection]:
+        """The files whose columns have grown since they were begun."""
+        shapes = {look.name: look.shape for look in looks(self._layout)}
+        return [file for file in self._files if file.look.shape != shapes[file.look.name]]
+
+    def _note_late(self, outcomes: Sequence[Outcome]) -> None:
+        """In the input's order a row whose place the file has passed already waits for the end."""
+        if self._layout.order != "input":
+            return
+        lowest = min(outcome.record.ordinal for outcome in outcomes)
+        for file in self._files:
+            if lowest < file.position and not file.is_old:
+                file.is_old = True
+                self._marks = self._marks_now()
+
+    async def _rebuild(self, files: Sequence[Projection]) -> None:
+        """Build files anew from the ledger. Their marks go first: they are worth nothing for the new files."""
+        if not files:
+            return
+        current = {look.name: look for look in looks(self._layout)}
+        for file in files:
+            file.mark = REBUILD
+        await self._ledger.commit((), self._marks_now())
+        for file in files:
+            await file.begin(current[file.look.name])
+        await self._follow(files)
+
+    async def _extend(self, outcomes: Sequence[Outcome], seqs: Sequence[int]) -> None:
+        behind = [file for file in self._files if file.is_building or file.position < seqs[0]]
+        for file in self._files:
+            if file.position == seqs[0] and not file.is_building:
+                await file.add(outcomes, seqs[-1] + 1)
+        await self._follow(behind)
+
+    async def _follow(self, files: Sequence[Projection], *, gaps: bool = False) -> None:
+        """Bring files to where the ledger is."""
+        if not files:
+            return
+        starts = [file.position for file in files]
+        try:
+            async for block in rows_of(self._ledger, self._layout.order, min(starts), gaps=gaps):
+                for file, start in zip(files, starts, strict=True):
+                    rows = [outcome for position, outcome in block if position >= start]
+                    await file.add(rows, max(file.position, block[-1][0] + 1))
+        except BaseException:
+            for file in files:
+                # Two rows may share an ordinal (one of a record that is no longer in the input): one may be written.
+                file.is_old |= self._layout.order == "input"
+            raise
+        for file in files:
+            await file.settle()
+
+    async def _sync(self) -> None:
+        for file in self._files:
+            await file.sync()
+        self._marks = self._marks_now()
+
+    def _marks_now(self) -> SinkMarks:
+        marks = {file.look.name: REBUILD if file.is_old else file.mark for file in self._files}
+        return SinkMarks(marks, self._layout.to_text(), self._seq, self._generation)
+
+    async def _write_parquet(self, *, gaps: bool) -> None:
+        order, path = self._layout.order, self._run_dir.labels("parquet")
+        look = parquet_look(self._layout)
+        await parquet.write(path, look.table, lambda: rows_of(self._ledger, order, first_position(order), gaps=gaps))
+        now = self._marks_now()
+        mark = SinkMark(path.stat().st_size, self._seq, look.shape)
+        await self._ledger.commit((), replace(now, marks={**now.marks, look.name: mark}))
+
+
+def first_position(order: str) -> int:
+    """Where the first row is: seqs begin with 1, ordinals with 0."""
+    return 0 if order == "input" else 1
+
+
+async def rows_of(
+    ledger: Ledger, order: str, first: int, *, gaps: bool = False
+) -> AsyncIterator[list[tuple[int, Outcome]]]:
+    """The outcomes from position `first` on, with their positions, in blocks.
+
+    A position is a seq, or the ordinal in the input's order; then the rows end before the first ordinal that has no
+    outcome yet, unless `gaps` are allowed.
+    """
+    if order != "input":
+        while block := await ledger.rows_after(first - 1):
+            yield block
+            first = block[-1][0] + 1
+        return
+    after = (first, 0)
+    while found := await ledger.rows_in_order(after):
+        places = [(outcome.record.ordinal, outcome) for _, outcome in found]
+        whole = len(places) if gaps else _without_gap(places, first)
+        if whole:
+            yield places[:whole]
+        if whole < len(found):
+            return
+        first, after = places[-1][0] + 1, (places[-1][0], found[-1][0])
+
+
+def _without_gap(places: Sequence[tuple[int, Outcome]], expected: int) -> int:
+    """How many of the rows come before the first missing ordinal."""
+    for index, (ordinal, _) in enumerate(places):
+        if ordinal > expected:
+            return index
+        expected = ordinal + 1
+    return len(places)

@@ -1,0 +1,9 @@
+"""The task: what is asked of the model, and how an answer is read."""
+
+from __future__ import annotations
+
+from pipeline.task.lint import Finding, lint
+from pipeline.task.render import expected_fields
+from pipeline.task.spec import FunctionOptions, Task, TaskOptions, build_task
+
+__all__ = ["Finding", "FunctionOptions", "Task", "TaskOptions", "build_task", "expected_fields", "lint"]

@@ -1,0 +1,123 @@
+"""What "module:name" stands for, imported from the config's folder, the working directory or the environment."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from importlib.machinery import PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pipeline.errors import TaskError
+
+SHOWN_NAMES = 15
+
+# All the state there is: the top-level modules that were imported here, each with its file's place and time of
+# change. Such a module is imported anew when its file was edited (a notebook lives long), or when another folder's
+# module of the same name is asked for. No other module is ever replaced.
+_imported: dict[str, tuple[str, int]] = {}
+
+
+def load(reference: str, base: Path) -> Any:
+    """The object that "module:name" names. Raises TaskError that says what there is instead."""
+    module_name, _, name = reference.partition(":")
+    if not all(part.isidentifier() for text in (module_name, name) for part in text.split(".")):
+        raise TaskError(f"task.python is {reference!r}: expected 'module:name', such as 'tools:set_label' for tools.py")
+    folders = list(dict.fromkeys(str(folder.resolve()) for folder in (base, Path.cwd())))
+    with _importable(folders):
+        found: Any = _import(module_name, folders)
+    for part in name.split("."):
+        found = _attribute(found, part, reference)
+    return found
+
+
+@contextmanager
+def _importable(folders: list[str]) -> Iterator[None]:
+    # First while the module is imported, so that it is the one found; last afterwards, so that what it imports
+    # later is still found, but no file beside a config hides a module of the program.
+    kept = list(sys.path)
+    sys.path[:0] = folders
+    try:
+        yield
+    finally:
+        sys.path[:] = kept + [folder for folder in folders if folder not in kept]
+
+
+def _import(module_name: str, folders: list[str]) -> ModuleType:
+    importlib.invalidate_caches()
+    top = module_name.partition(".")[0]
+    stamp = _stamp(top, folders)
+    if stamp is not None and top in sys.modules:
+        _forget_stale(top, stamp)
+    is_new = top not in sys.modules
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise TaskError(_no_module(module_name, folders)) from error
+        raise TaskError(_broken(module_name, error)) from error
+    except (Exception, SystemExit) as error:
+        raise TaskError(_broken(module_name, error)) from error
+    if stamp is not None and is_new:
+        _imported[top] = stamp
+    return module
+
+
+def _stamp(top: str, folders: list[str]) -> tuple[str, int] | None:
+    spec = PathFinder.find_spec(top, folders)
+    if spec is None or spec.origin is None:
+        return None
+    return spec.origin, Path(spec.origin).stat().st_mtime_ns
+
+
+def _forget_stale(top: str, stamp: tuple[str, int]) -> None:
+    if _imported.get(top) == stamp:
+        return
+    if top in _imported:
+        for name in [name for name in sys.modules if name == top or name.startswith(f"{top}.")]:
+            del sys.modules[name]
+        return
+    in_use = getattr(sys.modules[top], "__file__", None)
+    if in_use != stamp[0]:
+        raise TaskError(
+            f"task.python names the module {top!r} ({stamp[0]}), but another module of that name is in use "
+            f"({in_use or 'built in'}): rename yours"
+        )
+
+
+def _attribute(owner: Any, name: str, reference: str) -> Any:
+    try:
+        return getattr(owner, name)
+    except AttributeError:
+        names = [found for found in vars(owner) if not found.startswith("_")] if hasattr(owner, "__dict__") else []
+        listed = ", ".join(names[:SHOWN_NAMES]) or "nothing"
+        place = getattr(owner, "__file__", None) or getattr(owner, "__name__", owner)
+        raise TaskError(
+            f"task.python is {reference!r}, but {place} has no {name!r}; it has: {listed}{_hint(name, names)}"
+        ) from None
+
+
+def _no_module(module_name: str, folders: list[str]) -> str:
+    names = sorted({file.stem for folder in folders for file in Path(folder).glob("*.py")})
+    listed = ", ".join(names[:SHOWN_NAMES]) or "no Python file"
+    return (
+        f"task.python names the module {module_name!r}, which is not found; "
+        f"in {' and '.join(folders)} there is: {listed}{_hint(module_name, names)}"
+    )
+
+
+def _broken(module_name: str, error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    last = next((frame for frame in reversed(frames) if not frame.filename.startswith("<frozen")), None)
+    place = f" at {last.filename}, line {last.lineno}" if last else ""
+    return f"task.python: importing {module_name!r} raised {type(error).__name__}: {error}{place}"
+
+
+def _hint(name: str, names: list[str]) -> str:
+    near = get_close_matches(name, names, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -1,0 +1,126 @@
+"""A Pydantic model as the tool: its schema made fit for strict mode, its validators part of the check."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pydantic
+
+from pipeline import codec
+from pipeline.errors import CallbackError, InvalidAnswerError, TaskError
+from pipeline.records import JSON
+from pipeline.task.lint import FORMATS
+from pipeline.task.schema import SHOWN_FAULTS, Check, Tool, make_tool, ordered, short, validator, where
+from pipeline.task.walk import Schema, is_object, rebuild
+
+#: what strict mode refuses and the model checks by itself
+_LEFT_TO_THE_MODEL = frozenset({"default", "discriminator", "uniqueItems", "minProperties", "maxProperties"})
+_TYPE_NAMES: dict[type, str] = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
+
+Model = type[pydantic.BaseModel]
+
+
+def is_model(thing: object) -> bool:
+    """Whether it is a Pydantic model class."""
+    return inspect.isclass(thing) and issubclass(thing, pydantic.BaseModel)
+
+
+def model_tool(model: Model, *, name: str, description: str | None, strict: bool) -> Tool:
+    """The tool whose arguments are checked by the schema and then by the model. Raises TaskError."""
+    schema = model_schema(model, strict=strict)
+    if description is None:
+        description = schema.get("description")
+    schema.pop("description", None)
+    tool = make_tool(schema, name=name, description=description, strict=strict)
+    columns = _columns(model)
+    return Tool(tool.name, tool.definition, tool.schema, columns, _model_check(model, tool.schema, columns))
+
+
+def model_schema(model: Model, *, strict: bool) -> Schema:
+    """The model's JSON Schema without titles; in strict mode with every property required and no default.
+
+    Constraints that strict mode refuses are left out of the schema and stay with the model.
+    """
+    try:
+        found = model.model_json_schema(by_alias=True, mode="validation")
+    except Exception as error:
+        raise TaskError(f"the model {model.__name__} has no JSON Schema: {error}") from error
+    return _rooted(rebuild(found, _strict_node if strict else _untitled))
+
+
+def _columns(model: Model) -> tuple[str, ...]:
+    # The label is what the model gives back: with computed fields, without excluded ones.
+    try:
+        given_back = _rooted(model.model_json_schema(by_alias=True, mode="serialization"))
+    except Exception as error:
+        raise TaskError(f"the model {model.__name__} cannot be written as JSON: {error}") from error
+    return tuple(given_back.get("properties", ()))
+
+
+def _rooted(schema: Schema) -> Schema:
+    # A model that refers to itself hides behind a $ref, but the root has to be an object.
+    reference = schema.get("$ref")
+    if not isinstance(reference, str):
+        return schema
+    target: Schema = schema["$defs"][reference.removeprefix("#/$defs/")]
+    return {**target, "$defs": schema["$defs"]}
+
+
+def _model_check(model: Model, schema: Schema, columns: tuple[str, ...]) -> Check:
+    fits = validator(schema)
+
+    def check(value: JSON, text: str) -> dict[str, JSON]:
+        fits(value)
+        return ordered(_through(model, text), columns)
+
+    return check
+
+
+def _through(model: Model, text: str) -> dict[str, JSON]:
+    try:
+        made = model.model_validate_json(text)
+        label: dict[str, JSON] = codec.loads(codec.dumps(made.model_dump(mode="json", by_alias=True)))
+    except pydantic.ValidationError as error:
+        raise InvalidAnswerError(_faults(error)) from error
+    except Exception as error:
+        raise CallbackError(f"the model {model.__name__} raised {type(error).__name__}: {error}") from error
+    return label
+
+
+def _faults(error: pydantic.ValidationError) -> str:
+    details = error.errors(include_url=False)[:SHOWN_FAULTS]
+    return "; ".join(f"{where(fault['loc'])}: {fault['msg']}, got {short(fault['input'])}" for fault in details)
+
+
+def _untitled(node: Schema) -> Schema:
+    return {key: value for key, value in node.items() if key != "title"}
+
+
+def _strict_node(node: Schema) -> Schema:
+    kept: Schema = {key: value for key, value in _untitled(node).items() if key not in _LEFT_TO_THE_MODEL}
+    if kept.get("format", "email") not in FORMATS:
+        del kept["format"]
+    if "oneOf" in kept and "anyOf" not in kept:
+        # A tagged union: the tags keep the forms apart, so "one of" and "any of" are the same.
+        kept["anyOf"] = kept.pop("oneOf")
+    if is_object(kept) and "properties" in kept:
+        kept["required"] = list(kept["properties"])
+        kept.setdefault("additionalProperties", False)
+    return _wrapped(_typed(kept))
+
+
+def _typed(node: Schema) -> Schema:
+    values: list[Any] = node.get("enum", [node["const"]] if "const" in node else [])
+    names = list(dict.fromkeys(_TYPE_NAMES.get(type(value), "") for value in values))
+    if "type" in node or not values or "" in names:
+        return node
+    return {"type": names[0] if len(names) == 1 else names, **node}
+
+
+def _wrapped(node: Schema) -> Schema:
+    # A $ref has to stand alone; a union of one says the same and may carry a description.
+    if "$ref" not in node or not node.keys() - {"$ref", "$defs"}:
+        return node
+    others = {key: value for key, value in node.items() if key != "$ref"}
+    return {**others, "anyOf": [{"$ref": node["$ref"]}]}

@@ -1,0 +1,235 @@
+"""The function that is offered to the model: its definition, and the check of what comes back."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import jsonschema_rs
+from jsonschema_rs import ValidationErrorKind as Kind
+
+from pipeline import codec
+from pipeline.errors import InvalidAnswerError, TaskError
+from pipeline.records import JSON
+from pipeline.task.lint import MAX_ENUM_VALUES, lint
+from pipeline.task.walk import Schema, is_object, rebuild
+
+#: arguments, and the text they were read from -> the label; raises InvalidAnswerError
+Check = Callable[[JSON, str], dict[str, JSON]]
+
+DEFAULT_NAME = "set_label"
+SHOWN_VALUES = 20  #: of an enum, in a message
+SHOWN_FAULTS = 3
+SHOWN_CHARS = 200
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """The function offered to the model. `columns` are the schema's top-level properties, in its order."""
+
+    name: str
+    definition: Schema
+    schema: Schema
+    columns: tuple[str, ...]
+    check: Check
+
+
+def make_tool(schema: Schema, *, name: str, description: str | None, strict: bool, check: Check | None = None) -> Tool:
+    """The tool for a schema. Raises TaskError for a schema that cannot work.
+
+    In strict mode an object without `additionalProperties` gets `additionalProperties: false`; nothing else is
+    changed. `check` replaces the plain check against the schema.
+    """
+    if not _NAME.fullmatch(name):
+        raise TaskError(f"the function's name is {name!r}: expected 1 to 64 letters (a-z), digits, '_' or '-'")
+    sound = sound_schema(schema, name=name, strict=strict)
+    function: Schema = {"name": name}
+    if description:
+        function["description"] = description
+    if strict:
+        function["strict"] = True
+    function["parameters"] = sound
+    return Tool(
+        name=name,
+        definition={"type": "function", "function": function},
+        schema=sound,
+        columns=tuple(sound["properties"]),
+        check=check or plain_check(sound),
+    )
+
+
+def labels_schema(labels: Mapping[str, Sequence[JSON]]) -> Schema:
+    """The schema of one enum property for each label column. Raises TaskError."""
+    if not labels:
+        raise TaskError("task.labels is empty: expected a name and its values, such as label = ['yes', 'no']")
+    return {
+        "type": "object",
+        "properties": {name: _enum(name, values) for name, values in labels.items()},
+        "required": list(labels),
+        "additionalProperties": False,
+    }
+
+
+def labels_description(labels: Iterable[str]) -> str:
+    """What the function does, said from the names of its fields."""
+    *most, last = labels
+    return f"Set {', '.join(most)} and {last} of the record." if most else f"Set the {last} of the record."
+
+
+def sound_schema(schema: Schema, *, name: str, strict: bool) -> Schema:
+    """The schema as it is sent: valid, an object with properties, fit for strict mode where that is on."""
+    schema = _plain(schema, name)
+    if schema.get("type") != "object":
+        raise TaskError(
+            f'the schema of {name} has a root of type {schema.get("type")!r}: expected "object" with properties'
+        )
+    if not schema.get("properties"):
+        raise TaskError(f"the schema of {name} has no properties: each one is a label column, so there is none")
+    if not strict:
+        return schema
+    closed: Schema = rebuild(schema, _close)
+    if findings := lint(closed):
+        listed = "".join(f"\n  {finding}" for finding in findings)
+        raise TaskError(
+            f"the schema of {name} does not fit strict mode (mend it, or set model.strict = false):{listed}"
+        )
+    return closed
+
+
+def plain_check(schema: Schema) -> Check:
+    """The check of arguments against the schema alone."""
+    validate, columns = validator(schema), tuple(schema["properties"])
+
+    def check(value: JSON, _text: str) -> dict[str, JSON]:
+        validate(value)
+        return ordered(value, columns)
+
+    return check
+
+
+def validator(schema: Schema) -> Callable[[JSON], None]:
+    """A function that raises InvalidAnswerError, with path and expectation, for a value that does not fit."""
+    compiled = compile_schema(schema)
+    is_valid = compiled.is_valid
+
+    def validate(value: JSON) -> None:
+        try:
+            if is_valid(value):
+                return
+            faults = [_fault(error) for error in islice(compiled.iter_errors(value), SHOWN_FAULTS)]
+        except ValueError as error:
+            # Nested so deep that the validator gives up.
+            faults = [str(error)]
+        raise InvalidAnswerError("; ".join(faults))
+
+    return validate
+
+
+def compile_schema(schema: Schema) -> jsonschema_rs.Validator:
+    """The compiled schema. Nothing is fetched: a reference may only point into the schema itself."""
+    try:
+        return jsonschema_rs.validator_for(schema, retriever=_refuse_fetch)
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
+        raise TaskError(f"the JSON Schema cannot be used: {_first_line(error)}") from error
+
+
+def ordered(label: dict[str, JSON], columns: tuple[str, ...]) -> dict[str, JSON]:
+    """The label with its keys in the order of `columns`; what is not among them comes last."""
+    if tuple(label) == columns:
+        return label
+    return {name: label[name] for name in columns if name in label} | label
+
+
+def short(value: JSON, chars: int = SHOWN_CHARS) -> str:
+    """A value in a message: its repr, cut."""
+    text = repr(value)
+    return text if len(text) <= chars else f"{text[:chars]}…"
+
+
+def where(path: Sequence[str | int]) -> str:
+    """A path for people: `items[0].name`."""
+    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return text.removeprefix(".") or "the arguments"
+
+
+def _enum(name: str, values: Sequence[JSON]) -> Schema:
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise TaskError(f"task.labels.{name} is {short(values)}: expected a list of values")
+    if not values:
+        raise TaskError(f"task.labels.{name} is an empty list: expected at least one value")
+    if len(values) > MAX_ENUM_VALUES:
+        raise TaskError(f"task.labels.{name} has {len(values)} values: an enum takes at most {MAX_ENUM_VALUES}")
+    types = list(dict.fromkeys(_type(name, value) for value in values))
+    _refuse_duplicates(name, values)
+    return {"type": types[0] if len(types) == 1 else types, "enum": list(values)}
+
+
+def _type(name: str, value: JSON) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int):
+        return "integer"
+    if isinstance(value, float) and math.isfinite(value):
+        return "number"
+    if isinstance(value, str) and value.strip():
+        return "string"
+    raise TaskError(f"task.labels.{name} holds {value!r}: expected texts that are not blank, numbers, true or false")
+
+
+def _refuse_duplicates(name: str, values: Sequence[JSON]) -> None:
+    seen: set[tuple[bool, JSON]] = set()
+    for value in values:
+        mark = (isinstance(value, bool), value)
+        if mark in seen:
+            raise TaskError(f"task.labels.{name} holds {value!r} twice: take one out")
+        seen.add(mark)
+
+
+def _plain(schema: Schema, name: str) -> Schema:
+    """A copy of plain JSON that nobody else can change, valid as a JSON Schema."""
+    try:
+        plain = codec.loads(codec.dumps(schema))
+        jsonschema_rs.meta.validate(plain)
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, TypeError, ValueError) as error:
+        steps = "/".join(map(str, getattr(error, "instance_path", ())))
+        raise TaskError(f"the JSON Schema of {name} is not valid at #/{steps}: {_first_line(error)}") from error
+    if not isinstance(plain, dict):
+        raise TaskError(f"the JSON Schema of {name} is {short(plain)}: expected an object")
+    return plain
+
+
+def _close(node: Schema) -> Schema:
+    if is_object(node) and "properties" in node and "additionalProperties" not in node:
+        return {**node, "additionalProperties": False}
+    return node
+
+
+def _refuse_fetch(uri: str) -> JSON:
+    raise ValueError(f"{uri} is outside the schema; put it into $defs")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _fault(error: jsonschema_rs.ValidationError) -> str:
+    return f"{where(error.instance_path)}: {_reason(error)}"
+
+
+def _reason(error: jsonschema_rs.ValidationError) -> str:
+    match error.kind:
+        case Kind.Enum(options=options):
+            more = f" (and {len(options) - SHOWN_VALUES} more)" if len(options) > SHOWN_VALUES else ""
+            return f"{short(error.instance)} is not one of {list(options[:SHOWN_VALUES])!r}{more}"
+        case Kind.Required(property=name):
+            return f"{name!r} is required, but missing"
+        case Kind.AnyOf(context=branches) | Kind.OneOfNotValid(context=branches):
+            reasons = [_fault(branch[0]) for branch in branches[:SHOWN_FAULTS] if branch]
+            return f"{short(error.instance)} fits none of the forms it may have ({' | '.join(reasons)})"
+        case _:
+            text = error.message
+            return text if len(text) <= 2 * SHOWN_CHARS else f"{text[:SHOWN_CHARS]} … {text[-SHOWN_CHARS:]}"

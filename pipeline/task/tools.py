@@ -1,0 +1,244 @@
+"""What `task.python` may name: a Pydantic model, a tool with a schema, or a function whose parameters say it."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import typing
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pydantic
+
+from pipeline import codec
+from pipeline.errors import RenderError, TaskError
+from pipeline.records import JSON, Record
+from pipeline.task.callback import Callback, is_async, make_callback, name_of, takes
+from pipeline.task.models import Model, is_model, model_tool
+from pipeline.task.schema import DEFAULT_NAME, Tool, make_tool, short
+from pipeline.task.walk import Schema
+
+RECORD = "record"
+_EXPECTED = (
+    "expected a Pydantic model, a function with annotated parameters, "
+    "or an object with a schema and __call__(label, record)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PerRecord:
+    """A schema that depends on the record: how to get it, and how to make a tool of it."""
+
+    schema_for: Callable[[Record], Schema]
+    build: Callable[[Schema], Tool]
+    described: Schema
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What the model is offered: one tool, or one for each record; and what is called with the label."""
+
+    tool: Tool | PerRecord
+    columns: tuple[str, ...]
+    callback: Callback | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """What the config says about the function; None leaves it to the tool."""
+
+    reference: str
+    name: str | None
+    description: str | None
+    strict: bool
+
+
+def offer_of(thing: Any, naming: Naming) -> Offer:
+    """The offer that an imported object makes. Raises TaskError for one that is none."""
+    try:
+        return _offer_of(thing, naming)
+    except TaskError:
+        raise
+    except Exception as error:
+        # The user's code runs here: a property, a metaclass, anything.
+        raise TaskError(f"task.python is {naming.reference!r}, which raised {type(error).__name__}: {error}") from error
+
+
+def _offer_of(thing: Any, naming: Naming) -> Offer:
+    if is_model(thing):
+        tool = _model_tool(thing, naming)
+        return Offer(tool, tool.columns)
+    if inspect.isclass(thing):
+        thing = _instance(thing, naming)
+    if hasattr(thing, "schema"):
+        return _object_offer(thing, naming)
+    if inspect.isfunction(thing) or inspect.ismethod(thing):
+        return _function_offer(thing, naming)
+    raise TaskError(f"task.python is {naming.reference!r}, which is {short(thing)}: {_EXPECTED}")
+
+
+def _model_tool(model: Model, naming: Naming) -> Tool:
+    return model_tool(model, name=naming.name or DEFAULT_NAME, description=naming.description, strict=naming.strict)
+
+
+def _instance(kind: type, naming: Naming) -> Any:
+    try:
+        return kind()
+    except Exception as error:
+        raise TaskError(
+            f"task.python is {naming.reference!r}, a class that cannot be made without arguments "
+            f"({type(error).__name__}: {error}); {_EXPECTED}"
+        ) from error
+
+
+def _object_offer(thing: Any, naming: Naming) -> Offer:
+    own = Naming(
+        naming.reference,
+        naming.name or _text(thing, "name"),
+        naming.description or _text(thing, "description") or _own_doc(thing),
+        naming.strict,
+    )
+    callback = make_callback(thing, _names(thing, "extra_columns")) if callable(thing) else None
+    declared = _names(thing, "columns")
+    if is_model(thing.schema):
+        tool = _model_tool(thing.schema, own)
+    elif callable(thing.schema):
+        per_record, columns = _per_record(thing.schema, own, declared)
+        return _distinct(Offer(per_record, columns, callback))
+    else:
+        tool = _schema_tool(thing.schema, own)
+    if declared is not None and set(declared) != set(tool.columns):
+        raise TaskError(
+            f"task.python is {naming.reference!r}, whose columns are {list(declared)}, "
+            f"but its schema has {list(tool.columns)}: take the columns out"
+        )
+    return _distinct(Offer(tool, tool.columns, callback))
+
+
+def _schema_tool(schema: Schema, naming: Naming) -> Tool:
+    return make_tool(schema, name=naming.name or DEFAULT_NAME, description=naming.description, strict=naming.strict)
+
+
+def _per_record(
+    schema_for: Callable[[Any], Any], naming: Naming, declared: tuple[str, ...] | None
+) -> tuple[PerRecord, tuple[str, ...]]:
+    if not takes(schema_for, 1):
+        raise TaskError(f"task.python is {naming.reference!r}: its schema cannot be called with (record)")
+    columns = declared or _columns_without_record(schema_for, naming)
+    described = {
+        "python": naming.reference,
+        "name": naming.name or DEFAULT_NAME,
+        "description": naming.description,
+        "strict": naming.strict,
+        "columns": list(columns),
+    }
+
+    def build(schema: Schema) -> Tool:
+        tool = _schema_tool(schema, naming)
+        if unknown := [name for name in tool.columns if name not in columns]:
+            raise TaskError(f"it has the properties {unknown}, which the tool's columns {list(columns)} do not name")
+        return tool
+
+    return PerRecord(lambda record: _asked_schema(schema_for, record), build, described), columns
+
+
+def _asked_schema(schema_for: Callable[[Any], Any], record: Record) -> Schema:
+    try:
+        schema = schema_for(record)
+    except Exception as error:
+        raise RenderError(f"the tool's schema(record) raised {type(error).__name__}: {error}") from error
+    if not isinstance(schema, dict):
+        raise RenderError(f"the tool's schema(record) returned {short(schema)}: expected a JSON Schema as a dict")
+    return schema
+
+
+def _columns_without_record(schema_for: Callable[[Any], Any], naming: Naming) -> tuple[str, ...]:
+    try:
+        columns = make_tool(schema_for(None), name=DEFAULT_NAME, description=None, strict=False).columns
+    except Exception as error:
+        raise TaskError(
+            f"task.python is {naming.reference!r}: its schema depends on the record, so the label columns are not "
+            f"known (schema(None) raised {type(error).__name__}); give the tool columns, such as columns = ('label',)"
+        ) from error
+    return columns
+
+
+def _function_offer(function: Callable[..., Any], naming: Naming) -> Offer:
+    model, takes_record = _parameters(function, naming)
+    own = Naming(
+        naming.reference,
+        naming.name or function.__name__,
+        naming.description or inspect.getdoc(function),
+        naming.strict,
+    )
+    tool = _model_tool(model, own)
+
+    def call(label: dict[str, JSON], record: Record) -> Any:
+        made = model.model_validate_json(codec.dumps(label))
+        arguments = {name: getattr(made, name) for name in model.model_fields}
+        return function(**arguments, **({RECORD: record} if takes_record else {}))
+
+    return Offer(tool, tool.columns, Callback(call, is_async(function)))
+
+
+def _parameters(function: Callable[..., Any], naming: Naming) -> tuple[Model, bool]:
+    parameters = dict(inspect.signature(function).parameters)
+    takes_record = parameters.pop(RECORD, None) is not None
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except Exception as error:
+        raise TaskError(f"task.python is {naming.reference!r}: an annotation of it cannot be read: {error}") from error
+    fields: dict[str, Any] = {}
+    for name, parameter in parameters.items():
+        if name not in hints or parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise TaskError(
+                f"task.python is {naming.reference!r}: its parameter {str(parameter)!r} needs a name and an "
+                "annotation, such as label: Literal['yes', 'no'] (or give it a schema)"
+            )
+        fields[name] = (hints[name], ... if parameter.default is parameter.empty else parameter.default)
+    return _made_model(name_of(function), fields, naming), takes_record
+
+
+def _made_model(name: str, fields: dict[str, Any], naming: Naming) -> Model:
+    config = pydantic.ConfigDict(extra="forbid", protected_namespaces=())
+    try:
+        with warnings.catch_warnings():
+            # A parameter may have the name of a method of Pydantic's, such as "schema" or "copy".
+            warnings.simplefilter("ignore")
+            model: Model = pydantic.create_model(name, __config__=config, **fields)
+    except Exception as error:
+        raise TaskError(f"task.python is {naming.reference!r}: its parameters make no schema: {error}") from error
+    return model
+
+
+def _text(thing: Any, name: str) -> str | None:
+    found = getattr(thing, name, None)
+    if found is None or isinstance(found, str):
+        return found
+    raise TaskError(f"the tool {name_of(thing)} has {name} = {short(found)}: expected a text")
+
+
+def _names(thing: Any, name: str) -> tuple[str, ...] | None:
+    found = getattr(thing, name, None)
+    if found is None:
+        return None
+    if isinstance(found, list | tuple) and found and all(isinstance(one, str) for one in found):
+        return tuple(found)
+    raise TaskError(f"the tool {name_of(thing)} has {name} = {short(found)}: expected a list of names")
+
+
+def _own_doc(thing: Any) -> str | None:
+    owner = thing if inspect.isroutine(thing) else type(thing)
+    doc = owner.__doc__ or ""
+    # Not one that the standard library wrote, as dataclass does.
+    written = owner.__module__ not in sys.stdlib_module_names and not doc.startswith(f"{owner.__name__}(")
+    return inspect.cleandoc(doc) if doc and written else None
+
+
+def _distinct(offer: Offer) -> Offer:
+    extra = offer.callback.extra_columns if offer.callback else None
+    if both := [name for name in extra or () if name in offer.columns]:
+        raise TaskError(f"the tool names {both} both as label columns and as extra_columns: expected either")
+    return offer

@@ -1,0 +1,86 @@
+"""Going through a JSON Schema: which keywords hold subschemas, and which hold data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+Schema = dict[str, Any]
+
+#: keywords that hold subschemas by name: a property called "default" is no `default` keyword
+_BY_NAME = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
+_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
+_SINGLE = (
+    "items",
+    "additionalProperties",
+    "not",
+    "if",
+    "then",
+    "else",
+    "contains",
+    "propertyNames",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+)
+#: a boolean is a schema too: true takes anything, false takes nothing
+_BOOLEANS: dict[bool, Schema] = {True: {}, False: {"not": {}}}
+
+
+def children(schema: Mapping[str, Any]) -> Iterator[tuple[str, Schema]]:
+    """Each subschema one level down, with its step as in a JSON pointer."""
+    for keyword in _BY_NAME:
+        named = schema.get(keyword)
+        if isinstance(named, dict):
+            yield from ((f"{keyword}/{_escaped(name)}", _as_schema(sub)) for name, sub in named.items())
+    for keyword in _LISTS:
+        listed = schema.get(keyword)
+        if isinstance(listed, list):
+            yield from ((f"{keyword}/{place}", _as_schema(sub)) for place, sub in enumerate(listed))
+    for keyword in _SINGLE:
+        if isinstance(schema.get(keyword), dict):
+            yield keyword, schema[keyword]
+
+
+def walk(schema: Schema, path: str = "#") -> Iterator[tuple[str, Schema]]:
+    """The schema and every subschema in it, each with its JSON pointer."""
+    yield path, schema
+    for step, sub in children(schema):
+        yield from walk(sub, f"{path}/{step}")
+
+
+def rebuild(schema: Any, change: Callable[[Schema], Schema]) -> Any:
+    """A copy in which every subschema has gone through `change`, the innermost first."""
+    if not isinstance(schema, dict):
+        return schema
+    copy = dict(schema)
+    for keyword in _BY_NAME:
+        if isinstance(copy.get(keyword), dict):
+            copy[keyword] = {name: rebuild(sub, change) for name, sub in copy[keyword].items()}
+    for keyword in _LISTS:
+        if isinstance(copy.get(keyword), list):
+            copy[keyword] = [rebuild(sub, change) for sub in copy[keyword]]
+    for keyword in _SINGLE:
+        if keyword in copy:
+            copy[keyword] = rebuild(copy[keyword], change)
+    return change(copy)
+
+
+def types_of(schema: Mapping[str, Any]) -> tuple[str, ...]:
+    """What `type` says, as a tuple; empty where there is none."""
+    found = schema.get("type", ())
+    return (found,) if isinstance(found, str) else tuple(found)
+
+
+def is_object(schema: Mapping[str, Any]) -> bool:
+    """Whether it describes an object."""
+    return "object" in types_of(schema) or "properties" in schema
+
+
+def _as_schema(sub: Any) -> Schema:
+    if isinstance(sub, bool):
+        return _BOOLEANS[sub]
+    return sub if isinstance(sub, dict) else {}
+
+
+def _escaped(name: str) -> str:
+    return name.replace("~", "~0").replace("/", "~1")

@@ -1,0 +1,56 @@
+"""What all tests share: an event loop whose clock moves by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Where a selector would wait, the clock jumps instead. Real sockets and threads still get their turn."""
+
+    now = 1000.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if ready:
+            return ready
+        if timeout is None:
+            return super().select(None)
+        self.now += timeout
+        return []
+
+
+class MovedClockLoop(asyncio.SelectorEventLoop):
+    """A loop in which sleeping takes no time, but the clock says it did."""
+
+    def __init__(self) -> None:
+        self.jumping = _JumpingSelector()
+        super().__init__(self.jumping)
+
+    def time(self) -> float:
+        return self.jumping.now
+
+
+@pytest.fixture
+def moved_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
+    """Runs a coroutine under a clock that moves instead of waiting; asyncio-throttle follows the same clock."""
+    loop = MovedClockLoop()
+
+    class _Time:
+        monotonic = staticmethod(loop.time)
+
+    monkeypatch.setattr("asyncio_throttle.throttler.time", _Time)
+    yield loop.run_until_complete
+    loop.close()
+
+
+@pytest.fixture
+def wall() -> float:
+    """Seconds since 1970 now, for tests that compare stamps."""
+    return time.time()

@@ -1,0 +1,206 @@
+"""The config that `labelpipe init` writes: what it proposes, and that it works for any name of a column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given
+from hypothesis import settings as run_with
+from hypothesis import strategies as st
+
+from pipeline.errors import InputError
+from pipeline.records import JSON, Problem, Record
+from pipeline.scaffold import Proposal, propose, to_toml
+from pipeline.settings import Settings
+from pipeline.task import TaskOptions, build_task
+
+REVIEW = "It does what it says, and it came in time."
+
+
+def records(rows: Sequence[Mapping[str, JSON]]) -> list[Record]:
+    return [Record("a.csv", at, str(at), row, at + 2, 0) for at, row in enumerate(rows)]
+
+
+def proposed(*rows: Mapping[str, JSON]) -> Proposal:
+    return propose(records(rows), input_path="data/reviews.csv", format="csv")
+
+
+def settings_of(proposal: Proposal) -> Settings:
+    path = Path("made.toml")
+    path.write_text(to_toml(proposal), encoding="utf-8")
+    return Settings.load(path)
+
+
+def prompt_for(settings: Settings, fields: Mapping[str, JSON]) -> str:
+    """What the model is asked about a record with these fields."""
+    task = settings.task
+    options = TaskOptions(model=settings.model.name, prompt=task.prompt, system=task.system, labels=task.labels)
+    return build_task(options).render(records([fields])[0]).messages[-1]["content"]  # type: ignore[no-any-return]
+
+
+def test_columns_become_text_key_and_label_set() -> None:
+    rows = [{"id": n, "when": "x" * 60, "Review Text": REVIEW, "Sentiment": ["neg", "pos"][n % 2]} for n in range(12)]
+    proposal = proposed(*rows)
+    assert (proposal.text, proposal.key, proposal.gold, proposal.labels) == (
+        "Review Text",
+        "id",
+        "Sentiment",
+        ("neg", "pos"),
+    )
+    settings = settings_of(proposal)
+    assert (settings.input.path, settings.input.format, settings.input.key) == ("data/reviews.csv", "csv", "id")
+    assert settings.task.labels == {"label": ["neg", "pos"]}
+    assert settings.rehearsal.gold == "Sentiment"
+    assert settings.output.dir == "runs/reviews"
+    assert prompt_for(settings, rows[0]) == f"Label this text: {REVIEW}"
+
+
+def test_the_text_of_a_first_config() -> None:
+    text = to_toml(proposed({"id": "a", "text": "Good!"}, {"id": "b", "text": "Bad."}))
+    assert text == TEXT
+
+
+TEXT = """\
+[input]
+path = "data/reviews.csv"
+format = "csv"
+key = "id"   # the field that names a record; without it: its place
+# fields: "id", "text"
+
+[task]
+system = "You help to make training data."
+prompt = "Label this text: {{ text }}"
+
+[task.labels]
+label = ["first label", "second label"]   # put your labels here
+
+[model]
+name = "gpt-6-luna"
+# base_url = "rehearsal"   # the built-in endpoint: a whole run that costs nothing, with simulated labels
+tool_choice = "forced"
+timeout_s = 60
+
+[model.parameters]   # sent only when set: temperature, reasoning_effort, max_completion_tokens, seed ...
+reasoning_effort = "none"   # this model takes functions in chat completions only so; take it out for others
+
+[limits]
+concurrency = 64
+# requests_per_minute = 500   # your tier's limits
+# requests_per_day = 10000
+# tokens_per_minute = 200000
+
+[output]
+dir = "runs/reviews"
+# columns = ["id", "text"]   # carried along; default: all of them
+formats = ["csv"]
+"""
+
+
+def test_what_is_commented_out_is_valid_too() -> None:
+    text = to_toml(proposed({"id": "a", "text": "Good!"}))
+    lines = [line.removeprefix("# ") if " = " in line else line for line in text.splitlines()]
+    Path("all.toml").write_text("\n".join(lines))
+    settings = Settings.load("all.toml")
+    assert (settings.model.base_url, settings.limits.requests_per_day) == ("rehearsal", 10000)
+    assert settings.output.columns == ["id", "text"]
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (["문장", "메모"], "문장"),
+        (["memo", "notes"], "notes"),  # no name says it: the longer
+        (["text_id", "notes"], "notes"),
+        (["comment_date", "notes"], "notes"),
+        (["productReview", "notes"], "productReview"),
+    ],
+)
+def test_the_text_column_goes_by_its_name_then_by_length(names: list[str], text: str) -> None:
+    assert proposed({names[0]: "short", names[1]: REVIEW}).text == text
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        (["b", "a", "", None, "b"], ("a", "b")),
+        ([2, 1, 2], (1, 2)),
+        ([True, False], (False, True)),
+        (["same", "same"], ()),
+        (["x" * 100, "y"], ()),
+        ([1.5, 2.5], ()),
+        ([["a"], ["b"]], ()),
+        ([str(n) for n in range(20)], ()),
+        ([str(n % 10) for n in range(20)], tuple(str(n) for n in range(10))),
+    ],
+)
+def test_a_label_column_has_few_short_values(values: list[JSON], labels: tuple[JSON, ...]) -> None:
+    proposal = proposed(*({"text": REVIEW, "gold_label": value} for value in values))
+    assert proposal.labels == labels
+    assert (proposal.gold is not None) == bool(labels)
+    expected = list(labels) or ["first label", "second label"]
+    found = (settings_of(proposal).task.labels or {})["label"]
+    assert [(type(one), one) for one in found] == [(type(one), one) for one in expected]
+
+
+@pytest.mark.parametrize(("ids", "key"), [([1, 2], "id"), ([1, 1], None), (["a", ""], None), ([True, False], None)])
+def test_a_key_column_is_unique_and_always_there(ids: list[JSON], key: str | None) -> None:
+    proposal = proposed(*({"text": REVIEW, "id": one} for one in ids))
+    assert proposal.key == key
+    assert settings_of(proposal).input.key == key
+
+
+def test_the_label_column_gets_a_name_that_the_input_does_not_have() -> None:
+    rows = [{"text": REVIEW, "label": "a"}, {"text": REVIEW, "label": "b", "model_label": 1, "label_0": 1}]
+    proposal = proposed(*rows)
+    assert (proposal.gold, proposal.label) == ("label", "label_1")
+    assert settings_of(proposal).task.labels == {"label_1": ["a", "b"]}
+
+
+def test_records_that_cannot_be_read_are_passed_over() -> None:
+    broken = Record("a.csv", 0, "0", {"raw": "x" * 500}, 2, 0, Problem("bad_line", "no"))
+    assert propose([broken, *records([{"text": "ok", "x\ud800": "y" * 99}])], input_path="a.csv").columns == ("text",)
+    with pytest.raises(InputError, match=r"^a\.csv: no record in it could be read"):
+        propose([broken], input_path="a.csv")
+
+
+ODD = [
+    "my col", 'say "it"', "it's", "문장", "class", "not", "self", "record", "loop", "a.b", "a}}b", "{{ a }}", "%}",
+    "back\\slash", "back\\", "new\nline", "\ttab", "\x00", "\x7f", "😀", "\u2028", "#", "]", "=", " ", "1st", "é", "ﬁ",
+]  # fmt: skip
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
+
+
+def check(name: str, others: list[str], path: str) -> None:
+    row: dict[str, Any] = {**dict.fromkeys(others, "x"), name: REVIEW}
+    proposal = propose(records([row, row]), input_path=path)
+    settings = settings_of(proposal)
+    assert settings.input.path == path
+    assert proposal.columns == tuple(row)
+    assert prompt_for(settings, row) == f"Label this text: {row[proposal.text]}"
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_column_name_goes_through(name: str) -> None:
+    check(name, ["other", *(one for one in ODD if one != name)], f"data/{name}.csv")
+
+
+@run_with(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(name=NAMES, others=st.lists(NAMES, max_size=2), path=NAMES)
+@example(name="\\", others=['"'], path='\\"')
+def test_any_column_name_goes_through(name: str, others: list[str], path: str) -> None:
+    check(name, others, path)
+
+
+@given(
+    labels=st.lists(
+        st.one_of(st.text(st.characters(exclude_categories=["Cs"]), max_size=9), st.integers(-9, 9), st.booleans())
+    )
+)
+@run_with(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+def test_any_label_set_goes_through(labels: list[JSON]) -> None:
+    proposal = proposed(*({"text": REVIEW, "category": one} for one in labels), {"text": REVIEW})
+    found = (settings_of(proposal).task.labels or {})["label"]
+    assert found == list(proposal.labels or ("first label", "second label"))

@@ -1,0 +1,55 @@
+"""docs/config.md says what the code does: every key, with what it takes, its default and its meaning."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from pipeline.settings import Key, Settings, keys
+from pipeline.settings.layers import Kind
+from pipeline.settings.texts import shown
+
+PAGE = Path(__file__).parents[2] / "docs" / "config.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```toml\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+
+
+def row(key: Key) -> str:
+    """The line of a key in the tables of docs/config.md."""
+    default = "required" if key.required else "unset" if key.default is None else f"`{shown(key.default)}`"
+    return f"| `{key.name}`<br>`{key.variable}` | {key.takes} | {default} | {key.description} |"
+
+
+def test_every_key_has_its_line_and_no_line_is_left_over() -> None:
+    documented = [line for line in TEXT.splitlines() if line.startswith("| `")]
+    assert documented == [row(key) for key in keys(Settings)]
+
+
+def test_every_key_says_what_it_means() -> None:
+    assert [key.name for key in keys(Settings) if not key.description.endswith(".")] == []
+    assert [key.name for key in keys(Settings) if key.takes == "a value"] == []
+
+
+def test_the_order_of_precedence_is_the_one_in_the_code() -> None:
+    listed = re.findall(r"^\d\. (.+?)(?:: .*)?$", TEXT.split("## Where a value comes from")[1], re.MULTILINE)[:6]
+    assert listed == ["Python", "--set", "environment", ".env", "the config file", "default"]
+    assert [kind.value for kind in reversed(Kind)] == [*listed[:4], "file", "default"]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_examples_are_valid(block: str) -> None:
+    given = tomllib.loads(block)
+    task = {"prompt": "Label this: {{ text }}"} | given.pop("task", {})
+    if not {"labels", "function", "python"} & task.keys():
+        task["labels"] = {"label": ["a", "b"]}
+    base = {"input": {"path": "a.jsonl"}, "model": {"name": "gpt-6-luna"}}
+    merged = {name: base.get(name, {}) | given.get(name, {}) for name in base | given}
+    assert Settings(task=task, **merged).task.prompt
+
+
+def test_every_table_has_an_example() -> None:
+    shown_tables = {name for block in BLOCKS for name in tomllib.loads(block)}
+    assert shown_tables == set(Settings.model_fields)

@@ -1,0 +1,242 @@
+"""The whole decision table of reading an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import codec
+from pipeline.errors import AnswerError, InvalidAnswerError, RefusalError, TruncatedError
+from pipeline.records import Answer, Record, ToolCall
+from pipeline.task import FunctionOptions, Task, TaskOptions, build_task
+
+RECORD = Record("f", 0, "k", {"text": "t"}, 1, 0)
+GOOD = '{"label":"positive"}'
+
+
+@pytest.fixture
+def task(make_task: Callable[..., Task]) -> Task:
+    return make_task()
+
+
+@pytest.mark.parametrize("reason", ["stop", "tool_calls", "function_call", "length", None, "anything"])
+def test_a_valid_call_is_a_label(task: Task, make_answer, reason: str | None) -> None:
+    assert task.read(make_answer(GOOD, finish_reason=reason), RECORD) == {"label": "positive"}
+
+
+def test_space_around_the_arguments_and_text_beside_the_call_do_no_harm(task: Task, make_answer) -> None:
+    assert task.read(make_answer(f" \n{GOOD}\t", text="Sure!", refusal=""), RECORD) == {"label": "positive"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (Answer(refusal="I cannot."), "declined: 'I cannot.'"),
+        (Answer(calls=(ToolCall("i", "set_label", GOOD),), refusal="No."), "declined"),
+        (Answer(text="half a", finish_reason="content_filter"), "content filter .*'half a'"),
+        (Answer(finish_reason="content_filter"), "content filter cut the answer$"),
+        (Answer(calls=(ToolCall("i", "set_label", GOOD),), finish_reason="content_filter"), "content filter"),
+    ],
+)
+def test_a_refusal(task: Task, answer: Answer, words: str) -> None:
+    with pytest.raises(RefusalError, match=words):
+        task.read(answer, RECORD)
+
+
+@pytest.mark.parametrize("arguments", [[], ['{"label":"posi'], ['{"label":"po"}'], ["{}"], [""]])
+def test_an_answer_that_was_cut(task: Task, make_answer, arguments: list[str]) -> None:
+    with pytest.raises(TruncatedError, match="max_completion_tokens"):
+        task.read(make_answer(*arguments, finish_reason="length"), RECORD)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (Answer(), "no call of 'set_label'$"),
+        (Answer(text="It is positive."), "no call of 'set_label'; the text was 'It is positive.'"),
+        (Answer(text=GOOD, finish_reason="stop"), "no call of 'set_label'; the text was"),
+        (Answer(text="x" * 5000), "x…$"),
+        (Answer(calls=(ToolCall("i", "get_weather", GOOD),)), "call of 'get_weather': expected a call of 'set_label'"),
+        (Answer(calls=(ToolCall("i", "", GOOD),)), "call of ''"),
+    ],
+)
+def test_no_call_of_the_function(task: Task, answer: Answer, words: str) -> None:
+    with pytest.raises(InvalidAnswerError, match=words) as caught:
+        task.read(answer, RECORD)
+    assert caught.value.code == "no_tool_call"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "",
+        "{",
+        "{'label': 'positive'}",
+        GOOD[:-1],
+        f"```{GOOD}```",
+        GOOD * 2,
+        '{"label": NaN}',
+        "\ud800",
+        '{"a":"\\ud800"}',
+    ],
+)
+def test_arguments_that_are_not_json(task: Task, make_answer, arguments: str) -> None:
+    with pytest.raises(InvalidAnswerError, match="the arguments of set_label are not valid JSON") as caught:
+        task.read(make_answer(arguments), RECORD)
+    assert caught.value.code == "invalid_json"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            '{"label":"Positive"}',
+            r"^label: 'Positive' is not one of \['positive', 'negative', 'neutral'\]$",
+        ),
+        ('{"label":" positive"}', "' positive' is not one of"),
+        ("{}", "the arguments: 'label' is required, but missing"),
+        ('{"label":null}', "label: "),
+        ('{"label":["positive"]}', "label: "),
+        ('{"label":"positive","why":"x"}', "'why' was unexpected"),
+        ("null", 'the arguments: null is not of type "object"'),
+        ('["positive"]', 'not of type "object"'),
+        ('"positive"', 'not of type "object"'),
+    ],
+)
+def test_a_label_outside_the_schema(task: Task, make_answer, arguments: str, words: str) -> None:
+    with pytest.raises(InvalidAnswerError, match=words) as caught:
+        task.read(make_answer(arguments), RECORD)
+    assert caught.value.code == "invalid_label"
+
+
+def test_equal_calls_are_one_and_differing_calls_are_none(task: Task, make_answer) -> None:
+    assert task.read(make_answer(GOOD, f" {GOOD}"), RECORD) == {"label": "positive"}
+    with pytest.raises(InvalidAnswerError, match=r"2 calls of set_label that differ: .*positive.*negative"):
+        task.read(make_answer(GOOD, '{"label":"negative"}'), RECORD)
+    with pytest.raises(InvalidAnswerError, match="'x' is not one of"):
+        task.read(make_answer(GOOD, '{"label":"x"}'), RECORD)
+
+
+def test_a_call_of_something_else_beside_the_right_one_is_passed_over(task: Task) -> None:
+    calls = (ToolCall("a", "think", "{"), ToolCall("b", "set_label", GOOD))
+    assert task.read(Answer(calls=calls), RECORD) == {"label": "positive"}
+
+
+def test_a_long_enum_is_shown_in_part(make_task, make_answer) -> None:
+    task = make_task(labels={"label": [f"l{n}" for n in range(50)]})
+    with pytest.raises(InvalidAnswerError, match=r"'l0', .*'l19'\] \(and 30 more\)") as caught:
+        task.read(make_answer('{"label":"' + "y" * 5000 + '"}'), RECORD)
+    assert len(str(caught.value)) < 600
+
+
+NESTED: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "items": {"type": "array", "items": {"type": "object", "properties": {"n": {"enum": [1]}}}},
+        "maybe": {"anyOf": [{"type": "string", "enum": ["a"]}, {"type": "null"}]},
+        "free": {},
+        "short": {"type": "string", "pattern": "^.{0,3}$"},
+    },
+}
+
+
+@pytest.fixture
+def nested(make_task: Callable[..., Task]) -> Task:
+    return make_task(function=FunctionOptions("set_label", NESTED), strict=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ('{"items":[{"n":1},{"n":2}]}', r"^items\[1\].n: 2 is not one of \[1\]$"),
+        (
+            '{"maybe":"b"}',
+            r"maybe: 'b' fits none of the forms it may have \(maybe: 'b' is not one of \['a'\] \| maybe: ",
+        ),
+        ('{"maybe":"b","items":3}', "maybe: .*; items: 3 is not of type"),
+        ('{"short":"' + "z" * 3000 + '"}', "short: .* … "),
+    ],
+)
+def test_the_path_and_the_expectation_are_told(nested: Task, make_answer, arguments: str, words: str) -> None:
+    with pytest.raises(InvalidAnswerError, match=words) as caught:
+        nested.read(make_answer(arguments), RECORD)
+    assert len(str(caught.value)) < 1000
+
+
+def test_the_columns_come_in_the_schemas_order(nested: Task, make_answer) -> None:
+    label = nested.read(make_answer('{"x":1,"short":"s","maybe":null,"items":[]}'), RECORD)
+    assert list(label) == ["items", "maybe", "short", "x"]
+
+
+@pytest.mark.parametrize("depth", [900, 1500, 100_000])
+def test_deep_nesting_breaks_nothing(nested: Task, make_answer, depth: int) -> None:
+    arguments = '{"items":' + "[" * depth + "]" * depth + "}"
+    with pytest.raises(InvalidAnswerError):
+        nested.read(make_answer(arguments), RECORD)
+
+
+# properties
+
+PROPERTIES: dict[str, Any] = {
+    "label": {"type": "string", "enum": ["a", "b", "ㅋ"]},
+    "stars": {"type": ["integer", "null"]},
+    "note": {"type": "string"},
+    "tags": {"type": "array", "items": {"type": "string"}},
+}
+WIDE = build_task(
+    TaskOptions(
+        model="m",
+        prompt="{{ text }}",
+        function=FunctionOptions(
+            "set_label", {"type": "object", "properties": PROPERTIES, "required": list(PROPERTIES)}
+        ),
+    )
+)
+PLAIN = build_task(TaskOptions(model="m", prompt="{{ text }}", labels={"label": ["a", "b"]}))
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
+LABELS = st.fixed_dictionaries(
+    {
+        "tags": st.lists(TEXTS),
+        "label": st.sampled_from(["a", "b", "ㅋ"]),
+        "note": TEXTS,
+        "stars": st.none() | st.integers(-(2**63), 2**63 - 1),
+    }
+)
+
+
+@given(LABELS)
+def test_a_valid_label_survives_the_way_there_and_back(label: dict[str, Any]) -> None:
+    text = codec.dumps(label).decode()
+    read = WIDE.read(Answer(calls=(ToolCall("i", "set_label", text),)), RECORD)
+    assert read == label
+    assert tuple(read) == WIDE.columns
+
+
+JSONISH = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda more: st.lists(more, max_size=3)
+)
+ARGUMENTS = st.text() | JSONISH.map(lambda value: codec.dumps({"label": value}).decode())
+CALLS = st.builds(ToolCall, st.text(), st.sampled_from(["set_label", "x"]) | st.text(), ARGUMENTS)
+ANSWERS = st.builds(
+    Answer,
+    st.lists(CALLS, max_size=3).map(tuple),
+    st.none() | st.text(),
+    st.none() | st.text(max_size=1),
+    st.sampled_from([None, "stop", "length", "content_filter", "tool_calls"]),
+)
+
+
+@given(ANSWERS)
+def test_garbage_raises_nothing_but_an_answer_error(answer: Answer) -> None:
+    for task in (PLAIN, WIDE):
+        try:
+            label = task.read(answer, RECORD)
+        except AnswerError as error:
+            again = task.repair(task.render(RECORD), answer, error)
+            codec.dumps(again.messages)
+        else:
+            assert label["label"] in ("a", "b", "ㅋ")
