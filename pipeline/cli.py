@@ -352,12 +352,19 @@ def _guarded(work: Callable[[], _T]) -> _T:
 
     try:
         return work()
+    except typer.Exit:
+        raise
     except SetupError as error:
         _fail(str(error))
     except LabelpipeError as error:
         _fail(str(error), code=3)
     except (KeyboardInterrupt, asyncio.CancelledError):
         _fail("interrupted; the same command goes on", code=130)
+    except (OSError, RuntimeError, ValueError, TypeError, LookupError, AssertionError, AttributeError):
+        import traceback
+
+        _say(traceback.format_exc())
+        _fail("this is a bug, above is where. What the ledger holds is safe; the same command goes on", code=3)
 
 
 def _fail(message: str, *, code: int = 2) -> NoReturn:

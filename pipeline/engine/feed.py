@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence, Set
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from pipeline.errors import RenderError
@@ -40,7 +41,7 @@ class Feed:
 
     def __init__(
         self,
-        batches: AsyncIterator[list[Record]],
+        batches: AsyncGenerator[list[Record], None],
         render: Callable[[Record], Request],
         lookups: Lookups,
     ) -> None:
@@ -53,11 +54,12 @@ class Feed:
 
     async def items(self) -> AsyncGenerator[Job | Outcome, None]:
         """What is to be done, in input order."""
-        async for batch in self._batches:
-            for item in await self._considered(await self._pending(batch)):
-                job = item if isinstance(item, Job) else self._joined(item)
-                if job is not None:
-                    yield job
+        async with aclosing(self._batches) as batches:
+            async for batch in batches:
+                for item in await self._considered(await self._pending(batch)):
+                    job = item if isinstance(item, Job) else self._joined(item)
+                    if job is not None:
+                        yield job
 
     def settled(self, outcomes: Sequence[Outcome]) -> None:
         """These are in the ledger now; it answers for them from here on."""

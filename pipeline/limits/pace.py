@@ -45,6 +45,11 @@ class Pace:
         return min(known) if known else None
 
     @property
+    def configured(self) -> float | None:
+        """What the config says; None without a limit."""
+        return self._configured
+
+    @property
     def learned(self) -> float | None:
         """What the server taught, by its headers or its refusals; None if nothing."""
         known = [limit for limit in (self._told, self._learned) if limit is not None]

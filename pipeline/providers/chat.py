@@ -9,7 +9,7 @@ from typing import Any
 from pipeline import codec
 from pipeline.errors import CallError, UnavailableError
 from pipeline.providers.client import Client, ClientOptions, ModelInfo
-from pipeline.providers.headers import request_id, server_limits
+from pipeline.providers.headers import request_id, says_simulated, server_limits
 from pipeline.records import JSON, Answer, Request, Response, ToolCall, Usage
 
 #: Fields that `annotate` adds to the body's `metadata`, for the rehearsal endpoint.
@@ -23,6 +23,8 @@ class ChatProvider:
         self._options = options
         self._annotate = annotate
         self._client: Client | None = None
+        #: whether the answers say that they are simulated; None until the first one came
+        self.simulated: bool | None = None
 
     @property
     def client(self) -> Client:
@@ -38,6 +40,8 @@ class ChatProvider:
         raw = await self.client.post("/chat/completions", body)
         latency_s = time.perf_counter() - started
         completion = _completion(raw.content)
+        if self.simulated is None:
+            self.simulated = says_simulated(raw.headers)
         return Response(
             answer=_answer(completion["choices"][0]),
             usage=_usage(completion.get("usage")),

@@ -92,6 +92,11 @@ def request_id(raw: Iterable[tuple[bytes, bytes]]) -> str | None:
     return None
 
 
+def says_simulated(raw: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether the answer comes from a rehearsal endpoint, ours or another process's."""
+    return any(name.lower() == b"x-labelpipe-rehearsal" for name, _ in raw)
+
+
 def _whole(text: str) -> int | None:
     try:
         return int(text)

@@ -94,10 +94,10 @@ class RecordCutter:
             trouble = self._judge_rest(window[taken:], whole, end)
         except csv.Error as error:
             trouble = self._name_trouble(window[taken : reader.line_num], error)
-        shrink = trouble == NEVER_CLOSED or reader.line_num - taken > 1
+        spanned = reader.line_num - taken
         self._drop(window[:taken])
         if trouble:
-            yield self._fail(window[taken], trouble, shrink)
+            yield self._fail(window[taken], trouble, spanned)
 
     def _window(self) -> tuple[list[str], bool]:
         """The lines in reach (the last may lie half beyond it), and whether they are all that there are."""
@@ -115,7 +115,6 @@ class RecordCutter:
         return sum(map(len, raw)) > self._reach
 
     def _name_trouble(self, raw: list[str], error: csv.Error | None = None) -> str:
-        # The first line decides first: then the same is said however the chunks of the file fell.
         if len(raw[0]) > self._max_chars:
             return f"a line longer than {self._max_chars:,} characters"
         return f"not valid CSV: {error}" if error and not self._too_long(raw) else NEVER_CLOSED
@@ -135,9 +134,9 @@ class RecordCutter:
         self._number += len(lines)
         self._chars -= sum(map(len, lines))
 
-    def _fail(self, line: str, trouble: str, shrink: bool) -> Cut:
+    def _fail(self, line: str, trouble: str, spanned: int) -> Cut:
         number = self._number
         self._drop([line])
-        if shrink and len(line) <= self._max_chars:
+        if spanned > 1:  # lines behind the first were looked at for nothing
             self._reach = max(min(_LEAST_CHARS, self._max_chars), self._reach // 8)
         return number, [line], [], trouble

@@ -45,7 +45,7 @@ def manifest_of(
             "encoding": settings.input.encoding,
             "limit": settings.input.limit,
         },
-        "simulated": is_simulated(settings),
+        "simulated": is_simulated(settings) or bool((before or {}).get("simulated")),
         "fingerprint": fingerprint_of(settings, task),
         "columns": settings.output.columns,
         "label_columns": list(task.columns),

@@ -41,7 +41,7 @@ class Live:
         *,
         before: Mapping[Status, int],
         price_known: bool,
-        simulated: bool,
+        simulated: Callable[[], bool],
         outage_limit_s: float,
         stop: Callable[[LabelpipeError], None],
     ) -> None:
@@ -53,7 +53,7 @@ class Live:
         self._price_known = price_known
         self._outage_limit_s = outage_limit_s
         self._stop = stop
-        self.simulated = simulated
+        self._simulated = simulated
         # All state that changes: what was said last, so that it is said once.
         self._in_outage = False
         self._held = ""
@@ -77,7 +77,7 @@ class Live:
             retries=stats.retries.total() + self._admission.refusals,
             unlabelled=done - labelled,
             trouble=self._trouble(door),
-            simulated=self.simulated,
+            simulated=self._simulated(),
         )
 
     def _trouble(self, door: DoorState) -> str:

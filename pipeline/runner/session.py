@@ -28,7 +28,7 @@ from pipeline.errors import LabelpipeError
 from pipeline.limits import DayMeter, Price
 from pipeline.progress import Progress
 from pipeline.readers import Progress as ReadProgress
-from pipeline.readers import Source, read_records
+from pipeline.readers import Source, peek, read_records
 from pipeline.records import Outcome, Record, Status
 from pipeline.runner.changes import accept_changes, find_changes, manifest_of
 from pipeline.runner.keys import repeated_in
@@ -98,6 +98,10 @@ async def arun(settings: Settings, wishes: Wishes | None = None) -> RunSummary:
     """`run`, for a program that has an event loop."""
     wishes = wishes or Wishes()
     task, sources = task_of(settings), sources_of(settings)
+    for source in sources:
+        if source.path is not None:
+            # A bad header or encoding is told now, not in mid-run.
+            await peek(source, encoding=settings.input.encoding, n=1)
     run_dir = RunDir(Path(settings.output.dir))
     async with AsyncExitStack() as stack:
         stack.enter_context(run_dir.open_for_writing())
@@ -150,7 +154,14 @@ class _Session:
         self._price: Price | None = price_for(settings)
         self._admission = admission_of(settings, self._day_meter())
         self._asker = Asker(provider, task, self._admission, self._stats, rules=rules_of(settings), price=self._price)
-        self._simulated = is_simulated(settings)
+        self._provider = provider
+        # All state that changes, beside the parts: whether a second signal cut the calls in flight off.
+        self._cut_off = False
+
+    @property
+    def _simulated(self) -> bool:
+        """Whether a rehearsal endpoint answers: the built-in one, or another one whose answers say so."""
+        return is_simulated(self._settings) or getattr(self._provider, "simulated", None) is True
 
     def _day_meter(self) -> DayMeter | None:
         limit = self._settings.limits.requests_per_day
@@ -181,7 +192,7 @@ class _Session:
             self._reading,
             before=before,
             price_known=self._price is not None,
-            simulated=self._simulated,
+            simulated=lambda: self._simulated,
             outage_limit_s=self._settings.limits.outage_limit_s,
             stop=lambda error: self._stop(pool, error),
         )
@@ -198,8 +209,13 @@ class _Session:
             asyncio.create_task(progress.run(), name="progress"),
             asyncio.create_task(live.watch(progress), name="live"),
         ]
+
+        def hard() -> None:
+            self._cut_off = True
+            me.cancel()
+
         try:
-            with StopSwitch(soft, lambda: cut_off(me)):
+            with StopSwitch(soft, hard):
                 return await self._to_an_ending(pool, me)
         finally:
             for watcher in watchers:
@@ -212,7 +228,7 @@ class _Session:
         try:
             return await pool.run()
         except asyncio.CancelledError:
-            if not isinstance(self._admission.gate.stopped, InterruptedRunError):
+            if not self._cut_off:
                 raise
             me.uncancel()
             return Ending.STOPPED
@@ -251,7 +267,8 @@ class _Session:
         ledger, stats = self._ledger, self._stats
 
         async def commit(outcomes: Sequence[Outcome]) -> None:
-            outcomes = [mark_simulated(outcome) for outcome in outcomes] if self._simulated else outcomes
+            if self._simulated:
+                outcomes = [mark_simulated(outcome) for outcome in outcomes]
             seqs = await ledger.commit(outcomes, sinks.marks())
             await sinks.write(outcomes, seqs)
             feed.settled(outcomes)
@@ -274,13 +291,11 @@ class _Session:
             command=str(self._settings.config_path or ""),
         )
         self._run_dir.write_summary(summary.as_dict())
+        manifest = self._run_dir.read_manifest()
+        if self._simulated and manifest is not None and not manifest.get("simulated"):
+            self._run_dir.write_manifest({**manifest, "simulated": True})
         tell("session ends", ended=summary.ended, reason=summary.reason, exit_code=summary.exit_code)
         return summary
-
-
-def cut_off(task: asyncio.Task[Any]) -> None:
-    """Cancel, without waiting for what is in flight."""
-    task.cancel()
 
 
 def rules_of(settings: Settings) -> AskRules:

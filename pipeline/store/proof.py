@@ -17,7 +17,7 @@ from pipeline.store.ledger import Ledger
 from pipeline.store.projection import Look, looks, parquet_look
 from pipeline.store.queries import SinkMark
 from pipeline.store.rundir import RunDir
-from pipeline.store.sinks import first_position, rows_of
+from pipeline.store.sinks import first_position, rows_of, without_late
 
 _MEND = "Delete it and give the run's command again: it is made anew from the ledger."
 
@@ -48,11 +48,22 @@ async def prove_files(run_dir: RunDir, ledger: Ledger) -> list[FileProof]:
     if text is None:
         return [FileProof("files of rows", True, 0, "are to be built (anew), and the run's next session does it.")]
     layout = Layout.from_text(text)
-    marks = await ledger.sink_marks()
+    marks = await _good_marks(ledger, layout)
     proofs = [await _prove_growing(run_dir, ledger, layout, look, marks.get(look.name)) for look in looks(layout)]
     if "parquet" in layout.formats:
         proofs.append(await _prove_parquet(run_dir, ledger, layout, marks.get("labels.parquet")))
     return proofs
+
+
+async def _good_marks(ledger: Ledger, layout: Layout) -> dict[str, SinkMark]:
+    """The marks of files that will go on from them."""
+    marks = await ledger.sink_marks()
+    if layout.order == "input":
+        seq = int(await ledger.meta_get("layout_seq") or 0)
+        async for block in rows_of(ledger, "completion", seq + 1):
+            lowest = min(outcome.record.ordinal for _, outcome in block)
+            marks = without_late(marks, lowest)
+    return marks
 
 
 async def _prove_growing(

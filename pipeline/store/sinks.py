@@ -71,10 +71,11 @@ class Sinks:
         """
         if not outcomes:
             return
-        self._layout, self._seq = self._layout.grown(outcomes), seqs[-1]
+        # Outcomes may be there that were never written here: an error or a cancel came between.
+        lowest = self._note(outcomes, seqs[-1]) if seqs[0] == self._seq + 1 else await self._learn()
         if self._generation != self._ledger.generation:
             return  # rows have been set aside or moved: all is built anew at the end
-        self._note_late(outcomes)
+        self._note_late(lowest)
         await self._rebuild([file for file in self._outgrown() if file.size_bytes < SMALL_BYTES])
         if self._layout.order == "input":
             await self._follow(self._files)
@@ -90,11 +91,12 @@ class Sinks:
         """
         if self._generation != self._ledger.generation:
             await self._collect()
+        self._note_late(await self._learn())
         old = self._outgrown()
         await self._rebuild([file for file in self._files if file.is_old or file in old])
         await self._follow(self._files, gaps=all_done)
         await self._sync()
-        await self._ledger.commit((), self._marks)
+        await self._store_marks()
         if "parquet" in self._layout.formats:
             await self._write_parquet(gaps=all_done)
         await self.close()
@@ -114,30 +116,31 @@ class Sinks:
         marks = await self._ledger.sink_marks()
         if self._layout.order == "input":
             await self._ledger.index_ordinals()
-            # A row that came after the marks were stored, for a place before them, cannot be appended.
-            marks = {name: mark for name, mark in marks.items() if lowest is None or mark.position <= lowest}
+            marks = without_late(marks, lowest)
         first = first_position(self._layout.order)
         self._files = [Projection(self._run_dir, look, first) for look in looks(self._layout)]
         await self._rebuild([file for file in self._files if not await file.resume(marks.get(file.look.name))])
         await self._follow(self._files)
         await self._sync()
-        await self._ledger.commit((), self._marks)
+        await self._store_marks()
 
     async def _learn(self) -> int | None:
-        """Find the columns of all rows that the layout does not know yet; gives the lowest ordinal among them."""
+        """Note all rows that are not noted yet; gives the lowest ordinal among them."""
         lowest: int | None = None
         async for block in rows_of(self._ledger, "completion", self._seq + 1):
-            outcomes = [outcome for _, outcome in block]
-            self._layout, self._seq = self._layout.grown(outcomes), block[-1][0]
-            ordinals = [outcome.record.ordinal for outcome in outcomes]
-            lowest = min(ordinals if lowest is None else [lowest, *ordinals])
+            noted = self._note([outcome for _, outcome in block], block[-1][0])
+            lowest = noted if lowest is None else min(lowest, noted)
         return lowest
+
+    def _note(self, outcomes: Sequence[Outcome], seq: int) -> int:
+        """Take in the columns of outcomes up to `seq`; gives the lowest ordinal among them."""
+        self._layout, self._seq = self._layout.grown(outcomes), seq
+        return min(outcome.record.ordinal for outcome in outcomes)
 
     async def _collect(self) -> None:
         """Begin all over, with the columns of the rows that there are now."""
         self._generation = self._ledger.generation
         self._layout, self._seq = self._asked.following(None), 0
-        await self._learn()
         for file in self._files:
             file.is_old = True
 
@@ -146,15 +149,14 @@ class Sinks:
         shapes = {look.name: look.shape for look in looks(self._layout)}
         return [file for file in self._files if file.look.shape != shapes[file.look.name]]
 
-    def _note_late(self, outcomes: Sequence[Outcome]) -> None:
+    def _note_late(self, lowest: int | None) -> None:
         """In the input's order a row whose place the file has passed already waits for the end."""
-        if self._layout.order != "input":
+        if lowest is None or self._layout.order != "input":
             return
-        lowest = min(outcome.record.ordinal for outcome in outcomes)
         for file in self._files:
-            if lowest < file.position and not file.is_old:
-                file.is_old = True
-                self._marks = self._marks_now()
+            file.is_old |= lowest < file.position
+        if any(file.is_old for file in self._files):
+            self._marks = self._marks_now()
 
     async def _rebuild(self, files: Sequence[Projection]) -> None:
         """Build files anew from the ledger. Their marks go first: they are worth nothing for the new files."""
@@ -163,10 +165,11 @@ class Sinks:
         current = {look.name: look for look in looks(self._layout)}
         for file in files:
             file.mark = REBUILD
-        await self._ledger.commit((), self._marks_now())
+        await self._store_marks()
         for file in files:
             await file.begin(current[file.look.name])
         await self._follow(files)
+        self._marks = self._marks_now()
 
     async def _extend(self, outcomes: Sequence[Outcome], seqs: Sequence[int]) -> None:
         behind = [file for file in self._files if file.is_building or file.position < seqs[0]]
@@ -198,6 +201,10 @@ class Sinks:
             await file.sync()
         self._marks = self._marks_now()
 
+    async def _store_marks(self) -> None:
+        self._marks = self._marks_now()
+        await self._ledger.commit((), self._marks)
+
     def _marks_now(self) -> SinkMarks:
         marks = {file.look.name: REBUILD if file.is_old else file.mark for file in self._files}
         return SinkMarks(marks, self._layout.to_text(), self._seq, self._generation)
@@ -209,6 +216,11 @@ class Sinks:
         now = self._marks_now()
         mark = SinkMark(path.stat().st_size, self._seq, look.shape)
         await self._ledger.commit((), replace(now, marks={**now.marks, look.name: mark}))
+
+
+def without_late(marks: dict[str, SinkMark], lowest: int | None) -> dict[str, SinkMark]:
+    """The marks of files that a row can still be appended to: rows in the input's order, `lowest` the next of them."""
+    return {name: mark for name, mark in marks.items() if lowest is None or mark.position <= lowest}
 
 
 def first_position(order: str) -> int:

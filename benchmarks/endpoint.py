@@ -1,0 +1,159 @@
+"""A lean OpenAI-compatible endpoint on loopback, for benchmarks only: `python -m benchmarks.endpoint` prints its port.
+
+Each first part of a path is a lane with rules and books of its own:
+    PUT  /LANE/rules                   new rules, new books
+    GET  /LANE/books[?records]         what happened
+    POST /LANE/v1/chat/completions     a forced tool call whose label depends on the text
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+import sys
+from functools import partial
+
+from benchmarks.books import Books
+from benchmarks.replies import completion, http, page, refusal
+from benchmarks.rules import Rules, fault_of, limit_headers, meter_of, retry_header
+from benchmarks.truth import NUMBER
+
+#: SO_LINGER on, 0 s: closing sends a reset.
+_RESET = struct.pack("ii", 1, 0)
+_REFUSE_S = 0.002  # a refusal is quick, but not instant
+
+
+class Lane:
+    """One server, as its client sees it."""
+
+    def __init__(self, rules: Rules, now: float) -> None:
+        self.rules = rules
+        self.books = Books()
+        self.meter = None if rules.limit is None else meter_of(rules.limit, now)
+
+    def refuse(self, now: float) -> tuple[str, bytes] | None:
+        """Why this call is not let through, and the answer to it; None if it is."""
+        rules, books = self.rules, self.books
+        if books.outage is None and rules.outage_after is not None and books.calls >= rules.outage_after:
+            books.outage = (now, now + rules.outage_s)
+        if books.outage is not None and books.outage[0] <= now < books.outage[1]:
+            return "outage", refusal(503, "server_error", "The engine is down.")
+        if rules.quota_after is not None and books.endings["ok"] + books.in_flight >= rules.quota_after:
+            return "quota", refusal(429, "insufficient_quota", "You exceeded your current quota.")
+        if rules.limit is None or self.meter is None:
+            return None
+        wait_s = self.meter.take(now)
+        if not wait_s:
+            return None
+        headers = self.headers(now) + retry_header(rules.limit, wait_s)
+        return "limited", refusal(429, "rate_limit_exceeded", "Rate limit reached.", headers)
+
+    def headers(self, now: float) -> str:
+        """The `x-ratelimit-*` lines, where the rules want them."""
+        if self.rules.limit is None or self.meter is None or not self.rules.limit.headers:
+            return ""
+        return limit_headers(self.rules.limit, self.meter, now)
+
+
+class Endpoint(asyncio.Protocol):
+    """One connection."""
+
+    lanes: dict[str, Lane] = {}  # noqa: RUF012 - shared by all connections on purpose
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._buffer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
+            length = _content_length(self._buffer[:end])
+            if len(self._buffer) < end + 4 + length:
+                return
+            head, body = self._buffer[:end], self._buffer[end + 4 : end + 4 + length]
+            self._buffer = self._buffer[end + 4 + length :]
+            self._serve(head, body)
+
+    def _serve(self, head: bytes, body: bytes) -> None:
+        method, path, _ = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
+        name, _, rest = path[1:].partition("/")
+        if method == "PUT":
+            self.lanes[name] = Lane(Rules.from_plain(json.loads(body)), self._loop.time())
+            self._send(http(200, b"{}"))
+        elif name not in self.lanes:
+            self._send(refusal(404, "not_found", f"No lane {name!r}."))
+        elif rest.startswith("books"):
+            self._send(http(200, json.dumps(self.lanes[name].books.as_plain(records="records" in rest)).encode()))
+        elif method == "POST" and rest == "v1/chat/completions":
+            self._chat(self.lanes[name], body)
+        else:
+            self._send(http(404, b"{}"))
+
+    def _chat(self, lane: Lane, body: bytes) -> None:
+        now = self._loop.time()
+        found = NUMBER.search(body)
+        if found is None:
+            self._send(refusal(400, "invalid_request_error", "The prompt names no record."))
+            return
+        record = int(found[1])
+        nth = lane.books.arrive(record, now)
+        refused = lane.refuse(now)
+        if refused is not None:
+            lane.books.endings[refused[0]] += 1
+            self._loop.call_later(_REFUSE_S, self._send, refused[1])
+            return
+        lane.books.passed(now)
+        fault = fault_of(lane.rules, record, nth)
+        answer = partial(self._answer, lane, record, body, fault)
+        self._loop.call_later(600.0 if fault == "hang" else lane.rules.latency_s, answer)
+
+    def _answer(self, lane: Lane, record: int, body: bytes, fault: str | None) -> None:
+        lane.books.ended(record, fault or "ok")
+        if fault == "429":
+            self._send(refusal(429, "rate_limit_exceeded", "Slow down.", "retry-after-ms: 120\r\n"))
+        elif fault == "503":
+            self._send(refusal(503, "server_error", "Overloaded."))
+        elif fault == "html":
+            self._send(page())
+        elif fault == "reset":
+            self._reset()
+        else:
+            tool = json.loads(body)["tool_choice"]["function"]["name"]
+            self._send(completion(record, tool, lane.books.calls, lane.headers(self._loop.time()), fault))
+
+    def _send(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def _reset(self) -> None:
+        if self._transport is not None:
+            found = self._transport.get_extra_info("socket")
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self._transport.abort()
+
+
+def _content_length(head: bytes) -> int:
+    at = head.lower().find(b"\r\ncontent-length:")
+    return int(head[at + 17 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
+
+
+async def serve() -> None:
+    """Serve until killed; the port is the first line on stdout."""
+    server = await asyncio.get_running_loop().create_server(Endpoint, "127.0.0.1", 0, backlog=2048)
+    sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
+    sys.stdout.flush()
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve())

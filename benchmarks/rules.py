@@ -1,0 +1,158 @@
+"""How the endpoint behaves in one lane: limits, an outage, faults, a quota. Arithmetic of `now` only."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+#: The eight ways in which a call can fail.
+FAULTS = ("429", "503", "reset", "hang", "html", "bad_json", "bad_label", "no_tool")
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Requests a minute that the server allows.
+
+    `kind` is bucket (holds what `span_s` seconds give, `filled` of it at the start) or window (a log of the last
+    `span_s` seconds). `headers` sends `x-ratelimit-*`; `retry_after` is none, s (whole seconds, rounded up) or ms.
+    """
+
+    kind: str
+    per_minute: float
+    span_s: float = 60.0
+    filled: float = 1.0
+    headers: bool = False
+    retry_after: str = "s"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """One lane's behaviour. The outage begins with the call number `outage_after`; faults are a share of all calls."""
+
+    latency_s: float = 0.05
+    limit: Limit | None = None
+    outage_after: int | None = None
+    outage_s: float = 30.0
+    faults: float = 0.0
+    quota_after: int | None = None
+    seed: int = 1
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Rules:
+        """What `dataclasses.asdict` made of rules."""
+        limit = plain.pop("limit", None)
+        return cls(**plain, limit=None if limit is None else Limit(**limit))
+
+
+class Meter(Protocol):
+    """A server's count of requests. `spent_at` is when it was used up for the first time."""
+
+    spent_at: float | None
+
+    def take(self, now: float) -> float: ...
+    def remaining(self, now: float) -> int: ...
+    def reset_s(self, now: float) -> float: ...
+
+
+@dataclass(slots=True)
+class Bucket:
+    """Gains `per_s` units a second, holds `capacity`."""
+
+    per_s: float
+    capacity: float
+    level: float
+    at: float
+    spent_at: float | None = None
+
+    def take(self, now: float) -> float:
+        """0.0 and a unit is taken, or the seconds until there is one."""
+        self._fill(now)
+        if self.level >= 1.0:
+            self.level -= 1.0
+            return 0.0
+        self.spent_at = self.spent_at or now
+        return (1.0 - self.level) / self.per_s
+
+    def remaining(self, now: float) -> int:
+        """Whole units in it."""
+        self._fill(now)
+        return int(self.level)
+
+    def reset_s(self, now: float) -> float:
+        """Seconds until it is full, as OpenAI's header counts."""
+        self._fill(now)
+        return (self.capacity - self.level) / self.per_s
+
+    def _fill(self, now: float) -> None:
+        self.level = min(self.capacity, self.level + (now - self.at) * self.per_s)
+        self.at = now
+
+
+@dataclass(slots=True)
+class Window:
+    """At most `capacity` units in any `span_s` seconds."""
+
+    capacity: int
+    span_s: float
+    spent_at: float | None = None
+    log: deque[float] = field(default_factory=deque)
+
+    def take(self, now: float) -> float:
+        """0.0 and a unit is taken, or the seconds until there is one."""
+        self._forget(now)
+        if len(self.log) < self.capacity:
+            self.log.append(now)
+            return 0.0
+        self.spent_at = self.spent_at or now
+        return self.log[0] + self.span_s - now
+
+    def remaining(self, now: float) -> int:
+        """Units left in the window that ends now."""
+        self._forget(now)
+        return self.capacity - len(self.log)
+
+    def reset_s(self, now: float) -> float:
+        """Seconds until the window is empty."""
+        return self.log[-1] + self.span_s - now if self.log else 0.0
+
+    def _forget(self, now: float) -> None:
+        while self.log and self.log[0] <= now - self.span_s:
+            self.log.popleft()
+
+
+def meter_of(limit: Limit, now: float) -> Meter:
+    """The server's count for a limit."""
+    per_s = limit.per_minute / 60
+    capacity = max(1.0, per_s * limit.span_s)
+    if limit.kind == "window":
+        return Window(round(capacity), limit.span_s)
+    return Bucket(per_s, capacity, capacity * limit.filled, now)
+
+
+def limit_headers(limit: Limit, meter: Meter, now: float) -> str:
+    """The `x-ratelimit-*` lines."""
+    return (
+        f"x-ratelimit-limit-requests: {limit.per_minute:g}\r\n"
+        f"x-ratelimit-remaining-requests: {meter.remaining(now)}\r\n"
+        f"x-ratelimit-reset-requests: {math.ceil(meter.reset_s(now) * 1000)}ms\r\n"
+    )
+
+
+def retry_header(limit: Limit, wait_s: float) -> str:
+    """How long to wait, in the words of the limit."""
+    if limit.retry_after == "s":
+        return f"retry-after: {max(1, math.ceil(wait_s))}\r\n"
+    if limit.retry_after == "ms":
+        return f"retry-after-ms: {math.ceil(wait_s * 1000)}\r\n"
+    return ""
+
+
+def fault_of(rules: Rules, record: int, nth: int) -> str | None:
+    """The fault of a record's n-th call, the same in every run; None for a sound answer."""
+    if not rules.faults:
+        return None
+    chance = zlib.crc32(f"{rules.seed}/{record}/{nth}".encode()) / 2**32
+    return FAULTS[int(chance / rules.faults * len(FAULTS))] if chance < rules.faults else None

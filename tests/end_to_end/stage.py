@@ -1,0 +1,326 @@
+"""What the end-to-end and the chaos tests share: endpoints with books, project folders, and real `labelpipe` processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import csv
+
+HERE = Path(__file__).parent
+LABELPIPE = [sys.executable, "-m", "pipeline"]
+#: Longer than any command takes on a busy machine; a command that takes longer hangs.
+PATIENCE_S = 60.0
+#: Many values that no text names: the endpoint's choice depends on the whole prompt, so a swapped label shows.
+CODES = [f"c{number:02}" for number in range(24)]
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One ended call in an endpoint's books. `at_s` is seconds from the endpoint's first call to this call's end."""
+
+    at_s: float
+    key: str
+    what: str
+    status: int
+    label: Mapping[str, Any] | None
+    lost: bool
+
+
+class Endpoint:
+    """An endpoint of `Endpoints`, as a client and as an auditor see it."""
+
+    def __init__(self, port: int, books_path: Path) -> None:
+        self.port = port
+        self.books_path = books_path
+        self.root_url = f"http://127.0.0.1:{port}"
+        self.base_url = f"{self.root_url}/v1"
+
+    def calls(self) -> int:
+        """How many calls have come in."""
+        return int(self._get("/health")["calls"])
+
+    def totals(self) -> dict[str, Any]:
+        """The counts over all calls of this server."""
+        totals: dict[str, Any] = self._get("/books")["totals"]
+        return totals
+
+    def lines(self, from_byte: int = 0) -> list[Line]:
+        """Every ended call, of all servers that wrote this book."""
+        with self.books_path.open("rb") as file:
+            file.seek(from_byte)
+            return [_line(json.loads(line)) for line in file]
+
+    def asked(self) -> dict[str, int]:
+        """Calls by record key."""
+        counts: dict[str, int] = {}
+        for line in self.lines():
+            counts[line.key] = counts.get(line.key, 0) + 1
+        return counts
+
+    def given(self) -> dict[str, list[Mapping[str, Any] | None]]:
+        """The good answers by record key."""
+        labels: dict[str, list[Mapping[str, Any] | None]] = {}
+        for line in self.lines():
+            if line.what == "answered":
+                labels.setdefault(line.key, []).append(line.label)
+        return labels
+
+    def wait_for_calls(self, number: int) -> None:
+        """Return once so many calls have come in."""
+        wait_until(lambda: self.calls() >= number)
+
+    def _get(self, path: str) -> dict[str, Any]:
+        with urllib.request.urlopen(self.root_url + path, timeout=10) as answer:
+            value: dict[str, Any] = json.loads(answer.read())
+        return value
+
+
+def _line(found: Mapping[str, Any]) -> Line:
+    # The endpoint names a record "HASH the first words of its prompt"; the prompts here begin with the key.
+    words = (found["record"] or "").split(" ")
+    return Line(
+        at_s=found["at_s"],
+        key=words[1] if len(words) > 1 else "",
+        what=found["what"],
+        status=found["status"],
+        label=json.loads(found["text"]) if found["text"] else None,
+        lost=found["lost"],
+    )
+
+
+class Endpoints:
+    """A process that serves as many rehearsal endpoints as are asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._books = 0
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / "endpoints.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def open(self, *, books: Path | None = None, port: int = 0, **options: Any) -> Endpoint:
+        """A new endpoint; with `books` it goes on writing those."""
+        self._books += 1
+        path = books or self._folder / f"books{self._books}.jsonl"
+        told = self._tell({"open": {"latency_ms": 5.0, "port": port, "books_path": str(path), **options}})
+        return Endpoint(told["port"], path)
+
+    def close(self, endpoint: Endpoint) -> None:
+        """Stop serving one."""
+        self._tell({"close": endpoint.port})
+
+    def again(self, endpoint: Endpoint, **options: Any) -> Endpoint:
+        """The endpoint with other options, at the same address and with the same books."""
+        self.close(endpoint)
+        return self.open(books=endpoint.books_path, port=endpoint.port, **options)
+
+    def _tell(self, command: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
+
+    def __enter__(self) -> Endpoints:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.communicate(timeout=PATIENCE_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A command that has ended."""
+
+    args: Sequence[str]
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """stdout, which must be exactly one JSON object on one line."""
+        assert self.out.count("\n") == 1, f"stdout is not one line: {self.out!r}\n{self.err}"
+        value = json.loads(self.out)
+        assert isinstance(value, dict), f"stdout is no JSON object: {self.out!r}"
+        return value
+
+    def expect(self, code: int) -> Done:
+        """Itself, if it ended so."""
+        assert self.code == code, f"{' '.join(self.args)}: exit code {self.code}, not {code}\n{self.out}\n{self.err}"
+        return self
+
+
+class Process:
+    """A `labelpipe` command at work."""
+
+    def __init__(self, args: Sequence[str], popen: subprocess.Popen[str]) -> None:
+        self.args = args
+        self.popen = popen
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self.popen.send_signal(number)
+
+    def kill(self) -> int:
+        """SIGKILL; gives how it ended: it may have been faster."""
+        self.popen.kill()
+        self.popen.communicate()
+        return self.popen.returncode
+
+    def wait(self, given: str | None = None) -> Done:
+        """Let it end."""
+        try:
+            out, err = self.popen.communicate(given, timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            out, err = self.popen.communicate()
+            raise AssertionError(f"{' '.join(self.args)} hangs\n{out}\n{err}") from None
+        return Done(self.args, self.popen.returncode, out, err)
+
+
+@dataclass
+class Project:
+    """A folder with an input and a config, in which commands are given."""
+
+    folder: Path
+    config: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def run_dir(self) -> Path:
+        """The run folder."""
+        return self.folder / "run"
+
+    def give(self, rows: Iterable[Row], name: str = "in.jsonl") -> None:
+        """Write the input."""
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (self.folder / name).write_text(text, encoding="utf-8")
+
+    def configure(self, **tables: Mapping[str, Any]) -> None:
+        """Lay tables over the config and write it. A value None takes a key out."""
+        for name, table in tables.items():
+            merged = {**self.config.get(name, {}), **table}
+            self.config[name] = {key: value for key, value in merged.items() if value is not None}
+        text = "".join(f"[{name}]\n{_toml_lines(table)}" for name, table in self.config.items())
+        (self.folder / "job.toml").write_text(text, encoding="utf-8")
+
+    def start(self, *args: str, env: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL) -> Process:
+        """Give a command; `job.toml` stands for the config."""
+        popen = subprocess.Popen(
+            [*LABELPIPE, *args],
+            cwd=self.folder,
+            env=environment(env),
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
+        return Process(args, popen)
+
+    def do(self, *args: str, env: Mapping[str, str] | None = None, given: str | None = None) -> Done:
+        """Give a command and wait for its end."""
+        return self.start(*args, env=env, stdin=subprocess.DEVNULL if given is None else subprocess.PIPE).wait(given)
+
+    def run(self, *args: str, code: int = 0) -> dict[str, Any]:
+        """`run job.toml --json`, which must end so; its summary."""
+        return self.do("run", "job.toml", "--json", *args).expect(code).json
+
+    def verify(self) -> dict[str, Any]:
+        """`verify`, which must be content; its report."""
+        return self.do("verify", "run", "--json").expect(0).json
+
+    def labels(self) -> list[dict[str, str]]:
+        """The rows of labels.csv."""
+        return read_csv(self.run_dir / "labels.csv")
+
+    def failed(self) -> list[dict[str, str]]:
+        """The rows of failed.csv."""
+        return read_csv(self.run_dir / "failed.csv")
+
+
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment without anything that would be taken for a setting."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("LABELPIPE_", "OPENAI_"))}
+    return {**plain, **(more or {})}
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """A CSV's rows, strictly: a row too short or too long is an error."""
+    with path.open(encoding="utf-8", newline="") as file:
+        head, *rows = csv.reader(file, strict=True)
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Look until it holds; fails after a time that no busy machine needs."""
+    end = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+#: What a file format may stumble over.
+_SPICE = [
+    "plain words",
+    "commas, and; more, of them",
+    'said "twice", then ""',
+    "two\nlines, a \"quote\" and\r\nthree",
+    "이 제품을 사랑해요!",
+    "emoji 🎉👩‍👩‍👧 and é",
+    "=SUM(A1:A9)",
+    "  spaces around\t",
+    "{{ text }} {% raw %}",
+]
+
+
+def rows(count: int, first: int = 1) -> list[Row]:
+    """Records with awkward texts, whose keys are r0001 and so on."""
+    return [
+        {"id": f"r{number:04}", "text": f"{_SPICE[number % len(_SPICE)]} ({number})"}
+        for number in range(first, first + count)
+    ]
+
+
+def project(folder: Path, base_url: str, count: int = 20, **tables: Mapping[str, Any]) -> Project:
+    """A project of `count` records whose labels are codes, with `tables` laid over its config."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = Project(folder)
+    made.give(rows(count))
+    made.configure(
+        input={"path": "in.jsonl", "key": "id"},
+        task={"prompt": "{{ id }} {{ text }}", "labels": {"label": CODES}},
+        model={"name": "gpt-6-luna", "base_url": base_url, "timeout_s": 20},
+        limits={"concurrency": 8},
+        output={"dir": "run"},
+    )
+    made.configure(**tables)
+    return made
+
+
+def _toml_lines(table: Mapping[str, Any]) -> str:
+    return "".join(f"{json.dumps(key)} = {_toml(value)}\n" for key, value in table.items())
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value)

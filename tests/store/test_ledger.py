@@ -1,0 +1,374 @@
+"""The ledger: every outcome once, and what is asked of it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from store_samples import labelled, record, unlabelled
+
+from pipeline.errors import SetupError, StoreError
+from pipeline.records import Status, Usage
+from pipeline.store import Known, Ledger, Selection, SinkMark, SinkMarks
+from pipeline.store.schema import choose_journal, connect_writer
+
+
+def with_ledger(path: Path, work: Callable[[Ledger], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with await Ledger.open(path / "ledger.db") as ledger:
+            await work(ledger)
+
+    asyncio.run(main())
+
+
+def test_seqs_are_consecutive_and_never_given_twice(tmp_path: Path) -> None:
+    async def work(ledger: Ledger) -> None:
+        assert await ledger.commit([labelled(0), labelled(1)]) == [1, 2]
+        assert await ledger.supersede(Selection(), "retry") == 2
+        assert await ledger.commit([labelled(0)]) == [3]
+
+    async def next_session(ledger: Ledger) -> None:
+        await ledger.supersede(Selection(), "retry")
+        assert await ledger.last_seq() == 3
+        assert await ledger.commit([labelled(5)]) == [4]
+
+    with_ledger(tmp_path, work)
+    with_ledger(tmp_path, next_session)
+
+
+def test_a_key_that_has_an_outcome_is_refused_and_nothing_of_its_batch_is_kept(tmp_path: Path) -> None:
+    async def work(ledger: Ledger) -> None:
+        await ledger.commit([labelled(0)])
+        for batch in ([labelled(1), labelled(0)], [labelled(2), labelled(2)]):
+            with pytest.raises(StoreError, match=f"'{batch[-1].record.key}'"):
+                await ledger.commit(batch)
+        assert (await ledger.count_by_status())[Status.LABELLED] == 1
+        assert await ledger.commit([labelled(1)]) == [2]
+
+    with_ledger(tmp_path, work)
+
+
+def test_what_was_committed_is_there_in_the_next_session(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with await Ledger.open(tmp_path / "ledger.db") as ledger:
+            await ledger.commit([labelled(0), unlabelled(1)])
+        async with await Ledger.open(tmp_path / "ledger.db") as ledger:
+            assert await ledger.rows_after(0) == [(1, labelled(0)), (2, unlabelled(1))]
+            assert await ledger.rows_after(1) == [(2, unlabelled(1))]
+
+    asyncio.run(main())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ledger.db"]
+
+
+def test_known_takes_batches_of_any_length(tmp_path: Path) -> None:
+    async def work(ledger: Ledger) -> None:
+        await ledger.commit([labelled(number) for number in range(0, 600, 2)])
+        known = await ledger.known([f"r{number}" for number in range(600)])
+        assert known.keys() == {f"r{number}" for number in range(0, 600, 2)}
+        assert known["r2"] == Known(digest=1002, status=Status.LABELLED, ordinal=2, line=3, source="data/in.jsonl")
+        assert await ledger.known([]) == {}
+
+    with_ledger(tmp_path, work)
+
+
+def test_a_key_that_came_before_in_this_pass_is_told_with_its_first_place(tmp_path: Path) -> None:
+    async def work(ledger: Ledger) -> None:
+        assert await ledger.mark_seen([("a", "f:1"), ("b", "f:2"), ("a", "f:3")]) == {2: "f:1"}
+        many = [(f"k{number}", f"g:{number}") for number in range(700)]
+        assert await ledger.mark_seen([*many, ("b", "g:800")]) == {700: "f:2"}
+        await ledger.forget_seen()
+        assert await ledger.mark_seen([("a", "f:1")]) == {}
+
+    with_ledger(tmp_path, work)
+
+
+def test_an_identical_request_is_found_if_it_was_labelled(tmp_path: Path) -> None:
+    first, other, failed, near = (bytes([number]) * 16 for number in range(4))
+    near = first[:8] + near[8:]
+
+    async def work(ledger: Ledger) -> None:
+        await ledger.commit(
+            [
+                labelled(0, request_digest=first),
+                labelled(1, request_digest=first, copied_from="r0"),
+                unlabelled(2, request_digest=failed),
+                labelled(3, request_digest=near),
+            ]
+        )
+        found = await ledger.find_request([first, other, failed])
+        assert {digest: outcome.record.key for digest, outcome in found.items()} == {first: "r0"}
+
+    with_ledger(tmp_path, work)
+
+
+def test_counts(tmp_path: Path) -> None:
+    async def work(ledger: Ledger) -> None:
+        assert set((await ledger.count_by_status()).values()) == {0}
+        refused = unlabelled(3, "refused", Status.REJECTED)
+        await ledger.commit([labelled(0), unlabelled(1), unlabelled(2), refused])
+        counts = {Status.LABELLED: 1, Status.FAILED: 2, Status.REJECTED: 1}
+        assert await ledger.count_by_status() == counts
+        assert list((await ledger.problem_counts()).items()) == [("timeout", 2), ("refused", 1)]
+
+    with_ledger(tmp_path, work)
+
+
+def test_what_was_set_aside_stays_paid(tmp_path: Path) -> None:
+    async def work(ledger: Ledger) -> None:
+        unpriced = labelled(1, cost_usd=None)
+        await ledger.commit([labelled(0), unpriced, unlabelled(2, cost_usd=None)])
+        before = await ledger.totals()
+        assert (before.usage, before.cost_usd, before.unpriced) == (Usage(20, 4, 8, 2), 0.5, 1)
+        assert (before.attempts, before.superseded) == (8, 0)
+        assert await ledger.supersede(Selection(), "relabel") == 3
+        assert await ledger.totals() == replace(before, superseded=3)
+        await ledger.commit([labelled(0)])
+        assert (await ledger.totals()).usage == Usage(30, 6, 12, 3)
+
+    with_ledger(tmp_path, work)
+
+
+@pytest.mark.parametrize(
+    ("selection", "left"),
+    [
+        (Selection(), []),
+        (Selection(statuses=frozenset({Status.FAILED})), ["r0", "r3"]),
+        (Selection(codes=frozenset({"timeout", "refused"})), ["r0", "r2"]),
+        (Selection(statuses=frozenset({Status.FAILED}), codes=frozenset({"refused"})), ["r0", "r1", "r2", "r3"]),
+        (Selection(keys=["r0", "r3", "nobody"]), ["r1", "r2"]),
+        (Selection(keys=["r0", "r1"], statuses=frozenset({Status.LABELLED})), ["r1", "r2", "r3"]),
+        (Selection(keys=[]), ["r0", "r1", "r2", "r3"]),
+    ],
+)
+def test_a_selection_is_what_fits_everything_given(tmp_path: Path, selection: Selection, left: list[str]) -> None:
+    async def work(ledger: Ledger) -> None:
+        refused = unlabelled(3, "refused", Status.REJECTED)
+        await ledger.commit([labelled(0), unlabelled(1), unlabelled(2, "unavailable"), refused])
+        assert await ledger.supersede(selection, "test") == 4 - len(left)
+        assert [outcome.record.key for _, outcome in await ledger.rows_after(0)] == left
+
+    with_ledger(tmp_path, work)
+
+
+def test_a_replaced_outcome_is_counted_once(tmp_path: Path) -> None:
+    async def work(ledger: Ledger) -> None:
+        await ledger.commit([labelled(0), labelled(1)])
+        before = await ledger.totals()
+        assert await ledger.replace([labelled(0, "negative")], "replay") == [3]
+        assert await ledger.totals() == before
+        assert await ledger.rows_after(0) == [(2, labelled(1)), (3, labelled(0, "negative"))]
+
+    with_ledger(tmp_path, work)
+
+
+def marks_of(ledger: Ledger) -> SinkMarks:
+    return SinkMarks({"labels.csv": SinkMark(10, 2, "s")}, "{}", 1, ledger.generation)
+
+
+def test_marks_are_stored_with_the_commit(tmp_path: Path) -> None:
+    async def work(ledger: Ledger) -> None:
+        await ledger.commit([labelled(0)], marks_of(ledger))
+        assert await ledger.sink_marks() == {"labels.csv": SinkMark(10, 2, "s")}
+        assert (await ledger.meta_get("layout"), await ledger.meta_get("layout_seq")) == ("{}", "1")
+
+    with_ledger(tmp_path, work)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda ledger: ledger.supersede(Selection(), "retry"),
+        lambda ledger: ledger.replace([labelled(0)], "replay"),
+        lambda ledger: ledger.update_places([replace(record(0), ordinal=9)]),
+    ],
+)
+def test_marks_that_count_rows_which_have_moved_are_worth_nothing(
+    tmp_path: Path, change: Callable[[Ledger], Awaitable[object]]
+) -> None:
+    async def work(ledger: Ledger) -> None:
+        marks = marks_of(ledger)
+        await ledger.commit([labelled(0)], marks)
+        await change(ledger)
+        await ledger.commit([labelled(1)], marks)
+        assert (await ledger.sink_marks())["labels.csv"].bytes == -1
+
+    with_ledger(tmp_path, work)
+
+
+def test_places_can_be_updated_and_rows_read_in_their_order(tmp_path: Path) -> None:
+    async def work(ledger: Ledger) -> None:
+        await ledger.index_ordinals()
+        await ledger.commit([labelled(2), labelled(0), labelled(1)])
+        moved = replace(record(0), ordinal=7, line=70, source="b.csv")
+        assert await ledger.update_places([moved, record(55)]) == 1
+        rows = await ledger.rows_in_order()
+        assert [(seq, outcome.record.key) for seq, outcome in rows] == [(3, "r1"), (1, "r2"), (2, "r0")]
+        assert (rows[2][1].record.line, rows[2][1].record.source) == (70, "b.csv")
+        assert await ledger.rows_in_order((1, 3), 1) == rows[1:2]
+        assert (await ledger.known(["r0"]))["r0"].ordinal == 7
+
+    with_ledger(tmp_path, work)
+
+
+def test_requests_are_counted_by_day(tmp_path: Path) -> None:
+    async def work(ledger: Ledger) -> None:
+        await ledger.add_requests("2026-11-05", 3)
+        await ledger.commit([], requests={"2026-11-05": 2, "2026-11-06": 1})
+        days = [await ledger.requests_on(f"2026-11-0{day}") for day in (5, 6, 7)]
+        assert days == [5, 1, 0]
+
+    with_ledger(tmp_path, work)
+
+
+def test_texts_are_kept_under_names(tmp_path: Path) -> None:
+    async def work(ledger: Ledger) -> None:
+        assert await ledger.meta_get("a") is None
+        await ledger.meta_set("a", "1")
+        await ledger.meta_set("a", "2")
+        assert await ledger.meta_get("a") == "2"
+
+    with_ledger(tmp_path, work)
+
+
+def test_a_reader_sees_what_a_writer_has_committed_and_cannot_write(tmp_path: Path) -> None:
+    async def work(ledger: Ledger) -> None:
+        await ledger.commit([labelled(0)])
+        async with await Ledger.open(ledger.path, read_only=True) as reader:
+            await ledger.commit([labelled(1)])
+            assert (await reader.count_by_status())[Status.LABELLED] == 2
+            assert await reader.mark_seen([("a", ""), ("a", "")]) == {1: ""}
+            with pytest.raises(StoreError, match="reading only"):
+                await reader.commit([labelled(2)])
+
+    with_ledger(tmp_path, work)
+
+
+def test_a_folder_that_may_not_be_written_can_be_read(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with await Ledger.open(tmp_path / "ledger.db") as ledger:
+            await ledger.commit([labelled(0)])
+        tmp_path.chmod(0o500)
+        try:
+            async with await Ledger.open(tmp_path / "ledger.db", read_only=True) as reader:
+                assert (await reader.count_by_status())[Status.LABELLED] == 1
+        finally:
+            tmp_path.chmod(0o700)
+
+    asyncio.run(main())
+
+
+def test_a_closed_ledger_says_so(tmp_path: Path) -> None:
+    async def main() -> None:
+        ledger = await Ledger.open(tmp_path / "ledger.db")
+        await ledger.close()
+        await ledger.close()
+        with pytest.raises(StoreError, match="closed"):
+            await ledger.count_by_status()
+
+    asyncio.run(main())
+
+
+def test_a_commit_that_was_begun_is_finished_though_its_caller_is_cancelled(tmp_path: Path) -> None:
+    """The answers in it are paid for. The caller stands behind a slow read of the same thread when it is cancelled."""
+
+    async def work(ledger: Ledger) -> None:
+        commits = [asyncio.create_task(ledger.commit([labelled(number)])) for number in range(20)]
+        await asyncio.sleep(0)
+        for commit in commits:
+            commit.cancel()
+        gathered = await asyncio.gather(*commits, return_exceptions=True)
+        assert any(isinstance(error, asyncio.CancelledError) for error in gathered)
+        await ledger.meta_set("after", "all")
+        assert (await ledger.count_by_status())[Status.LABELLED] == 20
+
+    with_ledger(tmp_path, work)
+
+
+def written(path: Path, *statements: str) -> Path:
+    connection = sqlite3.connect(path)
+    for statement in statements:
+        connection.execute(statement)
+    connection.commit()
+    connection.close()
+    return path
+
+
+async def fails_to_open(path: Path, *, read_only: bool = False) -> str:
+    with pytest.raises(SetupError) as caught:
+        await Ledger.open(path, read_only=read_only)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_what_is_no_ledger_is_refused_with_a_way_out(tmp_path: Path, read_only: bool) -> None:
+    text = tmp_path / "text.db"
+    text.write_bytes(b"id,text\n" * 1000)
+    other = written(tmp_path / "other.db", "CREATE TABLE t (x)")
+    newer = tmp_path / "newer.db"
+    connect_writer(newer).close()
+    written(newer, "PRAGMA user_version = 99")
+    folder = tmp_path / "folder.db"
+    folder.mkdir()
+
+    async def main() -> None:
+        for path, words in (
+            (text, "not a ledger"),
+            (other, "not a labelpipe ledger"),
+            (newer, "made by a newer labelpipe"),
+            (folder, "cannot be opened"),
+        ):
+            message = await fails_to_open(path, read_only=read_only)
+            assert words in message
+            assert str(path) in message
+
+    asyncio.run(main())
+
+
+def test_a_reader_needs_a_ledger_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "empty.db").touch()
+
+    async def main() -> None:
+        assert "no ledger here" in await fails_to_open(tmp_path / "none.db", read_only=True)
+        assert "no run has begun" in await fails_to_open(tmp_path / "empty.db", read_only=True)
+
+    asyncio.run(main())
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_a_file_that_was_cut_at_its_making_is_begun_anew(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").touch()
+
+    async def work(ledger: Ledger) -> None:
+        assert await ledger.commit([labelled(0)]) == [1]
+
+    with_ledger(tmp_path, work)
+
+
+def test_damage_is_found(tmp_path: Path) -> None:
+    async def main() -> None:
+        path = tmp_path / "ledger.db"
+        async with await Ledger.open(path) as ledger:
+            await ledger.commit([labelled(number) for number in range(500)])
+            assert await ledger.faults() == []
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2 : len(data) // 2 + 4096] = b"\xff" * 4096
+        path.write_bytes(data)
+        async with await Ledger.open(path, read_only=True) as ledger:
+            assert await ledger.faults()
+
+    asyncio.run(main())
+
+
+def test_where_there_is_no_shared_memory_the_journal_is_another(tmp_path: Path) -> None:
+    """Network file systems: SQLite's dot-file locking is as poor as they are."""
+    uri = f"file:{tmp_path / 'ledger.db'}?vfs=unix-dotfile"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+    assert choose_journal(connection) == "delete"
+    connection.close()
+    connection = sqlite3.connect(tmp_path / "other.db", isolation_level=None)
+    assert choose_journal(connection) == "wal"
+    connection.close()
