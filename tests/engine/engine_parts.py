@@ -1,0 +1,85 @@
+"""A task, records and a rig for the engine: plain functions where HTTP and files would be."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+from pipeline.engine import Asker, AskRules, Provider
+from pipeline.errors import AnswerError, CallbackError, InvalidAnswerError, RefusalError, TruncatedError
+from pipeline.limits import Admission, Gate
+from pipeline.records import JSON, Answer, Record, Request, Response, ToolCall, Usage
+from pipeline.stats import Stats
+
+
+def record(number: int, **fields: JSON) -> Record:
+    return Record("in.jsonl", number, f"k{number}", fields or {"text": f"text {number}"}, number + 1, number)
+
+
+def request(number: int, digest: bytes | None = None) -> Request:
+    return Request(
+        record=record(number),
+        model="m",
+        messages=({"role": "user", "content": f"text {number}"},),
+        tools=(),
+        tool_choice="auto",
+        parameters={},
+        size_tokens=10,
+        digest=digest or number.to_bytes(16, "big"),
+    )
+
+
+def answered(label: str = "good", **facts: Any) -> Response:
+    answer = Answer((ToolCall("c1", "set_label", label),), finish_reason="stop")
+    return Response(answer, Usage(8, 2), "m", "req", 0.01, **facts)
+
+
+class FakeTask:
+    """The label is the arguments' text. `bad`, `cut` and `no` are what their names say; `boom` breaks the callback."""
+
+    def __init__(self) -> None:
+        self.called_back: list[str] = []
+        self.repairs = 0
+
+    def read(self, answer: Answer, record: Record) -> dict[str, JSON]:
+        text = answer.calls[0].arguments
+        if text == "bad":
+            raise InvalidAnswerError("label: 'bad' is not one of ['good']", code="invalid_label")
+        if text == "cut":
+            raise TruncatedError
+        if text == "no":
+            raise RefusalError
+        return {"label": text}
+
+    def repair(self, request: Request, answer: Answer, error: AnswerError) -> Request:
+        self.repairs += 1
+        more = {"role": "user", "content": str(error)}
+        return Request(
+            request.record, request.model, (*request.messages, more), (), "auto", {}, 12, b"repaired........"
+        )
+
+    async def call_back(self, label: Mapping[str, JSON], record: Record) -> Mapping[str, JSON]:
+        if label["label"] == "boom":
+            raise CallbackError("ValueError: boom")
+        self.called_back.append(record.key)
+        return {}
+
+
+class Rig:
+    """An Asker and what stands around it."""
+
+    def __init__(self, provider: Provider, *, concurrency: int = 8, probe_max_s: float = 4.0, **rules: Any) -> None:
+        self.task = FakeTask()
+        self.gate = Gate(concurrency, probe_max_s=probe_max_s)
+        self.admission = Admission(gate=self.gate)
+        self.stats = Stats(time.monotonic)
+        self.asker = Asker(
+            provider, self.task, self.admission, self.stats, rules=AskRules(**rules), rng=random.Random(1)
+        )
+
+
+async def items(found: Sequence[Any]) -> AsyncGenerator[Any, None]:
+    for item in found:
+        yield item
