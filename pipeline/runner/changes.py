@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import __version__
+from pipeline.engine import renamed
 from pipeline.errors import ChangedError
 from pipeline.readers import Source, read_records
+from pipeline.records import Record
+from pipeline.runner.keys import repeated_in
 from pipeline.runner.parts import is_simulated
 from pipeline.settings import Settings
-from pipeline.store import Change, Ledger, RunDir, Selection, diff
+from pipeline.store import Change, Known, Ledger, RunDir, Selection, diff
 from pipeline.task import Task
 
 
@@ -64,10 +67,14 @@ def _stamp(source: Source) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What differs between the folder's manifest and the settings. `changed_keys` are records with another content."""
+    """What differs between the folder's manifest and the settings.
+
+    `changed_keys` are records with another content; `moved` says whether any has another place in the input.
+    """
 
     parts: Sequence[Change]
     changed_keys: Sequence[str]
+    moved: bool
     done: int
 
     def __bool__(self) -> bool:
@@ -103,18 +110,37 @@ async def find_changes(
     done = sum(counts.values())
     stamps = [_stamp(source) for source in sources]
     changed: list[str] = []
+    moved = False
     if done and stamps != manifest.get("sources") and not any(source.path is None for source in sources):
-        changed = [key async for key in _changed_records(settings, sources, ledger)]
-    return Changes(parts=parts if done else (), changed_keys=changed, done=done)
+        async for batch, known in _known_batches(settings, sources, ledger):
+            pairs = [(record, known[record.key]) for record in batch if record.key in known]
+            changed += [record.key for record, before in pairs if before.digest != record.digest]
+            moved |= any(_has_moved(record, before) for record, before in pairs)
+    return Changes(parts=parts if done else (), changed_keys=changed, moved=moved, done=done)
 
 
-async def _changed_records(settings: Settings, sources: Sequence[Source], ledger: Ledger) -> AsyncIterator[str]:
+async def _known_batches(
+    settings: Settings, sources: Sequence[Source], ledger: Ledger
+) -> AsyncIterator[tuple[list[Record], dict[str, Known]]]:
+    """The input in batches, each with what the ledger knows of its records, by the names that the run gives them."""
     async for batch in read_records(sources, key=settings.input.key, encoding=settings.input.encoding):
-        known = await ledger.known([record.key for record in batch])
-        for record in batch:
-            before = known.get(record.key)
-            if before is not None and before.digest != record.digest:
-                yield record.key
+        if settings.input.key is not None:
+            # A key that came before: the first record's outcome is not the second's.
+            batch = renamed(batch, await repeated_in(ledger, batch))  # noqa: PLW2901
+        yield batch, await ledger.known([record.key for record in batch])
+    await ledger.forget_seen()
+
+
+def _has_moved(record: Record, before: Known) -> bool:
+    return (record.ordinal, record.line, record.source) != (before.ordinal, before.line, before.source)
+
+
+async def follow_moves(settings: Settings, sources: Sequence[Source], ledger: Ledger) -> None:
+    """Give the outcomes the places that their records have now: rows in the input's order go by them."""
+    async for batch, known in _known_batches(settings, sources, ledger):
+        moved = [record for record in batch if record.key in known and _has_moved(record, known[record.key])]
+        if moved:
+            await ledger.update_places(moved)
 
 
 async def accept_changes(changes: Changes, run_dir: RunDir, ledger: Ledger, *, relabel: bool, keep: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 
 from pipeline.settings import Settings
@@ -25,4 +26,7 @@ def move_aside(settings: Settings) -> Path:
     folder = Path(settings.output.dir)
     RunDir(folder).open_for_writing().close()
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-    return folder.rename(folder.with_name(f"{folder.name}.{stamp}"))
+    # Two in one second: the later one gets a number.
+    endings = chain([""], (f"-{number}" for number in count(2)))
+    names = (folder.with_name(f"{folder.name}.{stamp}{ending}") for ending in endings)
+    return folder.rename(next(name for name in names if not name.exists()))

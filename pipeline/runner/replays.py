@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pipeline.errors import AnswerError, SetupError
 from pipeline.records import Outcome, Problem, Status
-from pipeline.runner.marks import mark_simulated
-from pipeline.runner.parts import is_simulated, task_of
+from pipeline.runner.marks import is_marked, mark_simulated
+from pipeline.runner.parts import task_of
 from pipeline.runner.runlog import run_log, tell
 from pipeline.runner.session import layout_of, outputs_of
 from pipeline.settings import Settings
@@ -32,11 +32,20 @@ async def replay(settings: Settings) -> RunSummary:
         stack.enter_context(run_log(run_dir.log))
         ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger))
         tell("replay begins")
-        await _read_again(settings, task, ledger, stats)
+        # The last session's counts are not those of the ledger from here on, also if this is killed.
+        run_dir.clear_summary()
+        await _read_again(task, ledger, stats)
         sinks = await Sinks.start(run_dir, ledger, layout_of(settings, task))
         await sinks.finish(all_done=True)
-        counts, problems, totals = await ledger.count_by_status(), await ledger.problem_counts(), await ledger.totals()
+        summary = await _summary(settings, run_dir, ledger, stats)
+        run_dir.write_summary(summary.as_dict())
         tell("replay ends", records=stats.records)
+    return summary
+
+
+async def _summary(settings: Settings, run_dir: RunDir, ledger: Ledger, stats: Stats) -> RunSummary:
+    counts, problems, totals = await ledger.count_by_status(), await ledger.problem_counts(), await ledger.totals()
+    manifest = run_dir.read_manifest() or {}
     unlabelled = counts[Status.REJECTED] + counts[Status.FAILED]
     return RunSummary(
         run_dir=str(run_dir.path),
@@ -58,13 +67,13 @@ async def replay(settings: Settings) -> RunSummary:
         latency_p95_s=None,
         outages=0,
         outage_s=0.0,
-        simulated=is_simulated(settings),
+        simulated=bool(manifest.get("simulated")),
         reason=f"{stats.records:,} kept answers read again, no call made",
         files=outputs_of(settings, run_dir),
     )
 
 
-async def _read_again(settings: Settings, task: Task, ledger: Ledger, stats: Stats) -> None:
+async def _read_again(task: Task, ledger: Ledger, stats: Stats) -> None:
     """Outcomes that have an answer and come out otherwise than before are replaced, block by block."""
     last, seq = await ledger.last_seq(), 0
     while seq < last and (block := await ledger.rows_after(seq, BLOCK)):
@@ -74,7 +83,7 @@ async def _read_again(settings: Settings, task: Task, ledger: Ledger, stats: Sta
             if at > last or old.answer is None:
                 continue
             new = await _again(old, task)
-            new = mark_simulated(new) if is_simulated(settings) else new
+            new = mark_simulated(new) if is_marked(old) else new
             stats.written(new)
             if (new.status, new.label, new.problem) != (old.status, old.label, old.problem):
                 changed.append(new)

@@ -30,7 +30,7 @@ from pipeline.progress import Progress
 from pipeline.readers import Progress as ReadProgress
 from pipeline.readers import Source, peek, read_records
 from pipeline.records import Outcome, Record, Status
-from pipeline.runner.changes import accept_changes, find_changes, manifest_of
+from pipeline.runner.changes import accept_changes, find_changes, follow_moves, manifest_of
 from pipeline.runner.keys import repeated_in
 from pipeline.runner.live import Live
 from pipeline.runner.marks import mark_simulated
@@ -121,6 +121,8 @@ async def _prepare(
     if manifest is not None:
         changes = await find_changes(settings, task, sources, manifest, ledger)
         await accept_changes(changes, run_dir, ledger, relabel=wishes.relabel, keep=wishes.keep)
+        if changes.moved:
+            await follow_moves(settings, sources, ledger)
     if wishes.retry:
         moved = await ledger.supersede(_without_label(wishes.retry_codes), "retry")
         tell("retry", records=moved, codes=sorted(wishes.retry_codes))
@@ -247,8 +249,16 @@ class _Session:
     def _lookups(self) -> Lookups:
         ledger = self._ledger
 
+        in_order = self._settings.output.order == "input"
+
         async def done(records: Sequence[Record]) -> set[str]:
-            return set(await ledger.known([record.key for record in records]))
+            known = await ledger.known([record.key for record in records])
+            if in_order and known:
+                # An input that grew in the middle moves what comes after.
+                moved = [one for one in records if one.key in known and known[one.key].ordinal != one.ordinal]
+                if moved:
+                    await ledger.update_places(moved)
+            return set(known)
 
         async def repeated(records: Sequence[Record]) -> set[int]:
             return await repeated_in(ledger, records)
@@ -278,6 +288,7 @@ class _Session:
         return commit
 
     async def _close(self, *, complete: bool) -> RunSummary:
+        manifest = self._run_dir.read_manifest() or {}
         summary = await summarise(
             self._run_dir,
             self._ledger,
@@ -286,13 +297,12 @@ class _Session:
             self._reading,
             complete=complete,
             price_known=self._price is not None,
-            simulated=self._simulated,
+            simulated=self._simulated or bool(manifest.get("simulated")),
             outputs=outputs_of(self._settings, self._run_dir),
             command=str(self._settings.config_path or ""),
         )
         self._run_dir.write_summary(summary.as_dict())
-        manifest = self._run_dir.read_manifest()
-        if self._simulated and manifest is not None and not manifest.get("simulated"):
+        if self._simulated and manifest and not manifest.get("simulated"):
             self._run_dir.write_manifest({**manifest, "simulated": True})
         tell("session ends", ended=summary.ended, reason=summary.reason, exit_code=summary.exit_code)
         return summary
@@ -317,6 +327,7 @@ def layout_of(settings: Settings, task: Task) -> Layout:
         fixed=columns is not None,
         formats=tuple(settings.output.formats),
         order=settings.output.order,
+        escape_formulas=settings.output.escape_formulas,
     )
 
 

@@ -216,6 +216,11 @@ class OutputSettings(Section):
     order: Literal["completion", "input"] = Field(
         "completion", description="The order of the rows: as they were answered, or as they were read."
     )
+    escape_formulas: bool = Field(
+        False,
+        description="Put an apostrophe before cells that a spreadsheet would run as a formula. Training data wants them "
+        "as they are.",
+    )
 
 
 class RehearsalSettings(Section):

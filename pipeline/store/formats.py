@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import csv
 import math
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pipeline import codec
 from pipeline.records import JSON
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
 #: A text that begins with one of these is a formula to a spreadsheet.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -67,7 +65,7 @@ def safe_cell(value: JSON) -> str:
 def clean(value: Any) -> Any:
     """The JSON value with U+FFFD for each lone surrogate: those have no UTF-8."""
     if isinstance(value, str):
-        return _SURROGATE.sub("\ufffd", value)
+        return value if value.isascii() else _paired(value)
     if isinstance(value, list):
         return [clean(item) for item in value]
     if isinstance(value, dict):
@@ -86,4 +84,9 @@ def _utf8(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:
-        return _SURROGATE.sub("\ufffd", text).encode()
+        return _paired(text).encode()
+
+
+def _paired(text: str) -> str:
+    """Two surrogates that make a pair become their character, as in JSON; a lone one becomes U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

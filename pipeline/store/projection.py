@@ -121,11 +121,12 @@ class Projection:
 
     async def sync(self) -> None:
         """Wait until the disk has the file, and move the mark to its end."""
-        if self.unsynced_bytes and self._file is not None:
-            try:
-                await self._file.sync()
-            except OSError as error:
-                raise self._failure(error) from error
+        file = await self._whole()
+        try:
+            if self.unsynced_bytes:
+                await file.sync()
+        except OSError as error:
+            raise self._failure(error) from error
         self.mark = SinkMark(self.size_bytes, self.position, self.look.shape)
 
     async def close(self) -> None:
@@ -146,6 +147,10 @@ class Projection:
         except OSError as error:
             raise self._failure(error) from error
 
+    async def _whole(self) -> AppendFile:
+        """The file, open and without a torn end."""
+        return await self._cut() if self._is_torn or self._file is None else self._file
+
     async def _cut(self) -> AppendFile:
         """Open the file and cut it where its last whole row ends."""
         await self.close()
@@ -158,7 +163,7 @@ class Projection:
         return file
 
     async def _append(self, block: bytes) -> None:
-        file = await self._cut() if self._is_torn or self._file is None else self._file
+        file = await self._whole()
         self._is_torn = True
         try:
             await file.append(block)

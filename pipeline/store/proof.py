@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO
 
@@ -98,26 +99,35 @@ async def _compare(
     tally = _Tally()
     _take(tally, file, size_bytes, look.head())
     async for block in blocks:
-        outcomes = [outcome for _, outcome in block]
         if tally.ended or tally.fault:
             return tally
-        before = tally.rows
-        _take(tally, file, size_bytes, look.block(outcomes))
-        whole = not (tally.ended or tally.fault)
-        tally.rows = before + (sum(outcome.status in look.table.statuses for outcome in outcomes) if whole else 0)
+        outcomes = [outcome for _, outcome in block]
+        agreed = _take(tally, file, size_bytes, look.block(outcomes))
+        tally.rows += _whole_rows(look, outcomes, agreed if tally.ended or tally.fault else None)
     if not (tally.ended or tally.fault) and tally.bytes < size_bytes:
         tally.fault = f"has {size_bytes - tally.bytes:,} bytes more than the ledger's rows."
     return tally
 
 
-def _take(tally: _Tally, file: BinaryIO, size_bytes: int, expected: bytes) -> None:
-    """Compare the next bytes. A file may end early, at any byte: what is there must agree."""
+def _whole_rows(look: Look, outcomes: Sequence[Outcome], size_bytes: int | None) -> int:
+    """How many of the outcomes' rows are in so many bytes; None: in all that they have."""
+    here = [outcome for outcome in outcomes if outcome.status in look.table.statuses]
+    if size_bytes is None:
+        return len(here)
+    ends = accumulate(len(look.block([outcome])) for outcome in here)
+    return sum(end <= size_bytes for end in ends)
+
+
+def _take(tally: _Tally, file: BinaryIO, size_bytes: int, expected: bytes) -> int:
+    """Compare the next bytes; gives how many agree. A file may end early, at any byte: what is there must agree."""
     found = file.read(min(len(expected), size_bytes - tally.bytes))
+    agreed = len(found)
     if not expected.startswith(found):
-        at = next(index for index, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b)
-        tally.fault = f"differs from the ledger at byte {tally.bytes + at:,}."
+        agreed = next(index for index, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b)
+        tally.fault = f"differs from the ledger at byte {tally.bytes + agreed:,}."
     tally.ended = len(found) < len(expected)
     tally.bytes += len(found)
+    return agreed
 
 
 def _blocks(ledger: Ledger, layout: Layout) -> AsyncIterator[list[tuple[int, Outcome]]]:

@@ -133,11 +133,12 @@ class Change:
     def lines(self) -> Iterator[str]:
         """The difference for a person."""
         old, new = _shown(self.old), _shown(self.new)
-        if max(len(old), len(new)) <= SHORT_TEXT and "\n" not in old + new:
+        if max(len(old), len(new)) <= SHORT_TEXT and "\\n" not in old + new:
             yield f"{self.part}: {old} -> {new}"
             return
         yield f"{self.part}:"
-        for line in difflib.unified_diff(old.splitlines(), new.splitlines(), "before", "now", lineterm="", n=1):
+        before, now = _shown_long(self.old).splitlines(), _shown_long(self.new).splitlines()
+        for line in difflib.unified_diff(before, now, "before", "now", lineterm="", n=1):
             yield f"    {line}"
 
 
@@ -173,10 +174,10 @@ def replace_durably(part: Path, path: Path) -> None:
 
 def _read(path: Path) -> dict[str, JSON] | None:
     try:
-        value = codec.loads(path.read_bytes())
+        value = codec.loads_exact(path.read_bytes().decode())
     except FileNotFoundError:
         return None
-    except (OSError, codec.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise SetupError(f"{path}: cannot be read: {error}. {_WAY_OUT}") from error
     if not isinstance(value, dict):
         raise SetupError(f"{path}: holds {type(value).__name__}, expected an object. {_WAY_OUT}")
@@ -210,9 +211,10 @@ def _parts(value: Mapping[str, JSON], prefix: str = "") -> Iterator[tuple[str, J
 
 
 def _shown(value: JSON) -> str:
+    return "(not set)" if value is None else codec.dumps(value).decode()
+
+
+def _shown_long(value: JSON) -> str:
     if value is None:
-        return "(not set)"
-    if isinstance(value, str):
-        return value if "\n" in value or len(value) > SHORT_TEXT else codec.dumps(value).decode()
-    text = codec.dumps(value).decode()
-    return text if len(text) <= SHORT_TEXT else _pretty(value).decode().rstrip("\n")
+        return ""
+    return value if isinstance(value, str) else _pretty(value).decode()

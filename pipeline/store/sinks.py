@@ -71,12 +71,14 @@ class Sinks:
         """
         if not outcomes:
             return
+        before = self._layout
         # Outcomes may be there that were never written here: an error or a cancel came between.
         lowest = self._note(outcomes, seqs[-1]) if seqs[0] == self._seq + 1 else await self._learn()
         if self._generation != self._ledger.generation:
             return  # rows have been set aside or moved: all is built anew at the end
         self._note_late(lowest)
-        await self._rebuild([file for file in self._outgrown() if file.size_bytes < SMALL_BYTES])
+        if self._layout is not before:
+            await self._rebuild([file for file in self._outgrown() if file.size_bytes < SMALL_BYTES])
         if self._layout.order == "input":
             await self._follow(self._files)
         else:
@@ -214,7 +216,7 @@ class Sinks:
         look = parquet_look(self._layout)
         await parquet.write(path, look.table, lambda: rows_of(self._ledger, order, first_position(order), gaps=gaps))
         now = self._marks_now()
-        mark = SinkMark(path.stat().st_size, self._seq, look.shape)
+        mark = SinkMark(path.stat().st_size, self._files[0].position, look.shape)
         await self._ledger.commit((), replace(now, marks={**now.marks, look.name: mark}))
 
 

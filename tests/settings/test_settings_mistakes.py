@@ -40,7 +40,7 @@ ADDED = {
     'on_day_limit = "never"': '14: limits.on_day_limit: got "never"; expected one of wait, stop',
     "[rehersal]\nseed = 1": "14: rehersal: unknown key; did you mean rehearsal?",
     "[zzz]": "14: zzz: unknown key; known tables: input, task, model, limits, output, rehearsal",
-    "[output]\nzzz = 1": "15: output.zzz: unknown key; known in [output]: dir, columns, formats, order",
+    "[output]\nzzz = 1": "15: output.zzz: unknown key; known in [output]: dir, columns, formats, order, escape_formulas",
     "output.dir = 'x'": "14: limits.output: unknown key; did you mean output?",
     "[output]\nconcurrency = 1": "15: output.concurrency: unknown key; did you mean limits.concurrency?",
     "[output]\ncolumns = 'id'": (
@@ -180,7 +180,7 @@ def test_a_mistake_elsewhere_names_the_place(config: Config, monkeypatch: pytest
     overrides = ["model.timeout_s=soon", "outptu.dir=x", "just words", "limits.concurrency=-1"]
     assert sorted(told(config(add="[output]\nzzz = 1"), overrides, task={"dedupe": "yes"})) == sorted(
         [
-            "config/a.toml:15: output.zzz: unknown key; known in [output]: dir, columns, formats, order",
+            "config/a.toml:15: output.zzz: unknown key; known in [output]: dir, columns, formats, order, escape_formulas",
             ".env LABELPIPE_INPUT__LIMIT: input.limit: got 0; expected a whole number of 1 or more",
             'environment LABELPIPE_LIMITS__GRACE_S: limits.grace_s: got "x"; expected a number of 0 or more',
             "environment LABELPIPE_LIMITS__GRACES: limits.graces: unknown key; did you mean limits.grace_s?",

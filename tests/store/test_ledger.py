@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +10,9 @@ from pathlib import Path
 import pytest
 from store_samples import labelled, record, unlabelled
 
-from pipeline.errors import SetupError, StoreError
+from pipeline.errors import StoreError
 from pipeline.records import Status, Usage
 from pipeline.store import Known, Ledger, Selection, SinkMark, SinkMarks
-from pipeline.store.schema import choose_journal, connect_writer
 
 
 def with_ledger(path: Path, work: Callable[[Ledger], Awaitable[None]]) -> None:
@@ -232,143 +230,3 @@ def test_texts_are_kept_under_names(tmp_path: Path) -> None:
         assert await ledger.meta_get("a") == "2"
 
     with_ledger(tmp_path, work)
-
-
-def test_a_reader_sees_what_a_writer_has_committed_and_cannot_write(tmp_path: Path) -> None:
-    async def work(ledger: Ledger) -> None:
-        await ledger.commit([labelled(0)])
-        async with await Ledger.open(ledger.path, read_only=True) as reader:
-            await ledger.commit([labelled(1)])
-            assert (await reader.count_by_status())[Status.LABELLED] == 2
-            assert await reader.mark_seen([("a", ""), ("a", "")]) == {1: ""}
-            with pytest.raises(StoreError, match="reading only"):
-                await reader.commit([labelled(2)])
-
-    with_ledger(tmp_path, work)
-
-
-def test_a_folder_that_may_not_be_written_can_be_read(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with await Ledger.open(tmp_path / "ledger.db") as ledger:
-            await ledger.commit([labelled(0)])
-        tmp_path.chmod(0o500)
-        try:
-            async with await Ledger.open(tmp_path / "ledger.db", read_only=True) as reader:
-                assert (await reader.count_by_status())[Status.LABELLED] == 1
-        finally:
-            tmp_path.chmod(0o700)
-
-    asyncio.run(main())
-
-
-def test_a_closed_ledger_says_so(tmp_path: Path) -> None:
-    async def main() -> None:
-        ledger = await Ledger.open(tmp_path / "ledger.db")
-        await ledger.close()
-        await ledger.close()
-        with pytest.raises(StoreError, match="closed"):
-            await ledger.count_by_status()
-
-    asyncio.run(main())
-
-
-def test_a_commit_that_was_begun_is_finished_though_its_caller_is_cancelled(tmp_path: Path) -> None:
-    """The answers in it are paid for. The caller stands behind a slow read of the same thread when it is cancelled."""
-
-    async def work(ledger: Ledger) -> None:
-        commits = [asyncio.create_task(ledger.commit([labelled(number)])) for number in range(20)]
-        await asyncio.sleep(0)
-        for commit in commits:
-            commit.cancel()
-        gathered = await asyncio.gather(*commits, return_exceptions=True)
-        assert any(isinstance(error, asyncio.CancelledError) for error in gathered)
-        await ledger.meta_set("after", "all")
-        assert (await ledger.count_by_status())[Status.LABELLED] == 20
-
-    with_ledger(tmp_path, work)
-
-
-def written(path: Path, *statements: str) -> Path:
-    connection = sqlite3.connect(path)
-    for statement in statements:
-        connection.execute(statement)
-    connection.commit()
-    connection.close()
-    return path
-
-
-async def fails_to_open(path: Path, *, read_only: bool = False) -> str:
-    with pytest.raises(SetupError) as caught:
-        await Ledger.open(path, read_only=read_only)
-    return str(caught.value)
-
-
-@pytest.mark.parametrize("read_only", [False, True])
-def test_what_is_no_ledger_is_refused_with_a_way_out(tmp_path: Path, read_only: bool) -> None:
-    text = tmp_path / "text.db"
-    text.write_bytes(b"id,text\n" * 1000)
-    other = written(tmp_path / "other.db", "CREATE TABLE t (x)")
-    newer = tmp_path / "newer.db"
-    connect_writer(newer).close()
-    written(newer, "PRAGMA user_version = 99")
-    folder = tmp_path / "folder.db"
-    folder.mkdir()
-
-    async def main() -> None:
-        for path, words in (
-            (text, "not a ledger"),
-            (other, "not a labelpipe ledger"),
-            (newer, "made by a newer labelpipe"),
-            (folder, "cannot be opened"),
-        ):
-            message = await fails_to_open(path, read_only=read_only)
-            assert words in message
-            assert str(path) in message
-
-    asyncio.run(main())
-
-
-def test_a_reader_needs_a_ledger_that_is_there(tmp_path: Path) -> None:
-    (tmp_path / "empty.db").touch()
-
-    async def main() -> None:
-        assert "no ledger here" in await fails_to_open(tmp_path / "none.db", read_only=True)
-        assert "no run has begun" in await fails_to_open(tmp_path / "empty.db", read_only=True)
-
-    asyncio.run(main())
-    assert not (tmp_path / "none.db").exists()
-
-
-def test_a_file_that_was_cut_at_its_making_is_begun_anew(tmp_path: Path) -> None:
-    (tmp_path / "ledger.db").touch()
-
-    async def work(ledger: Ledger) -> None:
-        assert await ledger.commit([labelled(0)]) == [1]
-
-    with_ledger(tmp_path, work)
-
-
-def test_damage_is_found(tmp_path: Path) -> None:
-    async def main() -> None:
-        path = tmp_path / "ledger.db"
-        async with await Ledger.open(path) as ledger:
-            await ledger.commit([labelled(number) for number in range(500)])
-            assert await ledger.faults() == []
-        data = bytearray(path.read_bytes())
-        data[len(data) // 2 : len(data) // 2 + 4096] = b"\xff" * 4096
-        path.write_bytes(data)
-        async with await Ledger.open(path, read_only=True) as ledger:
-            assert await ledger.faults()
-
-    asyncio.run(main())
-
-
-def test_where_there_is_no_shared_memory_the_journal_is_another(tmp_path: Path) -> None:
-    """Network file systems: SQLite's dot-file locking is as poor as they are."""
-    uri = f"file:{tmp_path / 'ledger.db'}?vfs=unix-dotfile"
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None)
-    assert choose_journal(connection) == "delete"
-    connection.close()
-    connection = sqlite3.connect(tmp_path / "other.db", isolation_level=None)
-    assert choose_journal(connection) == "wal"
-    connection.close()

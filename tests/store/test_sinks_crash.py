@@ -1,0 +1,172 @@
+"""The files follow the ledger through every crash."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from store_samples import labelled, read_csv, unlabelled
+from store_sessions import BATCHES, LAYOUT, OUTCOMES, labels, run, session
+
+from pipeline.errors import StoreError
+from pipeline.records import Status
+from pipeline.store import Layout, Ledger, RunDir, Sinks
+
+
+@pytest.mark.usefixtures("small_steps")
+@pytest.mark.parametrize("order", ["completion", "input"])
+def test_a_file_cut_at_any_byte_is_mended(tmp_path: Path, order: str) -> None:
+    """A crash leaves a part of what was written after the last mark; a careless hand leaves anything."""
+    layout = Layout(labels=("label",), formats=("csv", "jsonl"), order=order)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir()
+    killed.mkdir()
+    run(whole, *BATCHES, layout=layout)
+    run(killed, *BATCHES, layout=layout, finish=False)
+    names = ["labels.csv", "labels.jsonl", "failed.csv"]
+    wanted = {name: (whole / name).read_bytes() for name in names}
+    for cut in range(0, len(wanted["labels.jsonl"]) + 12, 11):
+        torn = tmp_path / "torn"
+        shutil.copytree(killed, torn)
+        for name in names:
+            with (torn / name).open("r+b") as file:
+                file.truncate(cut)  # beyond the end: zeros, as a power cut leaves them
+        run(torn, layout=layout)
+        assert {name: (torn / name).read_bytes() for name in names} == wanted
+        shutil.rmtree(torn)
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_marks_move_with_the_commits(tmp_path: Path) -> None:
+    async def main() -> None:
+        await session(tmp_path, *BATCHES, finish=False)
+        async with await Ledger.open(tmp_path / "ledger.db", read_only=True) as ledger:
+            mark = (await ledger.sink_marks())["labels.csv"]
+        assert 0 < mark.bytes < (tmp_path / "labels.csv").stat().st_size
+        assert (tmp_path / "labels.csv").read_bytes()[: mark.bytes].endswith(b"\n")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "failed.csv"])
+def test_a_file_that_was_deleted_or_has_another_header_is_built_anew(tmp_path: Path, name: str) -> None:
+    run(tmp_path, *BATCHES)
+    wanted = (tmp_path / name).read_bytes()
+    (tmp_path / name).unlink()
+    run(tmp_path)
+    assert (tmp_path / name).read_bytes() == wanted
+    (tmp_path / name).write_bytes(b"X" + wanted[1:])
+    run(tmp_path)
+    assert (tmp_path / name).read_bytes() == wanted
+
+
+@pytest.mark.parametrize("more", [{}, {"score": "1"}])
+def test_the_next_batch_brings_what_was_not_written(tmp_path: Path, more: dict[str, str]) -> None:
+    """A cancel, or an error that was put right, may come between a commit and its rows."""
+    batches = [[labelled(0)], [labelled(1, {"label": "x", **more})], [unlabelled(2), labelled(3)]]
+
+    async def main() -> None:
+        async with await Ledger.open(tmp_path / "ledger.db") as ledger:
+            files = await Sinks.start(RunDir(tmp_path), ledger, LAYOUT)
+            for number, batch in enumerate(batches):
+                seqs = await ledger.commit(batch, files.marks())
+                if number != 1:
+                    await files.write(batch, seqs)
+            await files.close()
+
+    asyncio.run(main())
+    rows = read_csv(tmp_path / "labels.csv")
+    assert [row["id"] for row in rows] == ["r0", "r1", "r3"]
+    assert rows[1] == {"id": "r1", "text": "text 1", "label": "x", **more}
+
+
+def test_a_crash_between_commit_and_row_loses_no_row(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with await Ledger.open(tmp_path / "ledger.db") as ledger:
+            files = await Sinks.start(RunDir(tmp_path), ledger, LAYOUT)
+            await files.write(OUTCOMES[:3], await ledger.commit(OUTCOMES[:3], files.marks()))
+            await ledger.commit(OUTCOMES[3:], files.marks())
+            await files.close()
+        await session(tmp_path)
+
+    asyncio.run(main())
+    assert labels(tmp_path) == [outcome.record.key for outcome in OUTCOMES if outcome.status is Status.LABELLED]
+
+
+def test_a_crash_in_the_middle_of_a_rebuild_leaves_the_old_file_and_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, *BATCHES)
+    wanted = (tmp_path / "labels.csv").read_bytes()
+    other = Layout(labels=("label",), columns=("text",), fixed=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(StoreError, match="No space left on device"):
+            run(tmp_path, layout=other)
+    assert (tmp_path / "labels.csv").read_bytes() == wanted
+    run(tmp_path, layout=other)
+    assert read_csv(tmp_path / "labels.csv")[0] == {"text": "text 0", "label": "a\n,b"}
+    assert len(labels(tmp_path, "text")) == len(labels(tmp_path, "label")) == 10
+
+
+def test_a_kill_between_a_rebuilt_file_and_its_mark_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old mark would cut the new file in the middle of a row. JSON Lines have no header to tell them apart."""
+    layout = Layout(labels=("label",), formats=("jsonl",))
+    run(tmp_path, *BATCHES, layout=layout)
+    wanted = (tmp_path / "labels.jsonl").read_bytes()
+
+    async def killed(_: Sinks) -> None:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Sinks, "_sync", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            run(tmp_path, layout=Layout(labels=("label",), columns=("text",), fixed=True, formats=("jsonl",)))
+    assert (tmp_path / "labels.jsonl").read_bytes() != wanted
+    run(tmp_path, layout=Layout(labels=("label",), columns=("id", "text"), fixed=True, formats=("jsonl",)))
+    assert (tmp_path / "labels.jsonl").read_bytes() == wanted
+
+
+@pytest.mark.parametrize("order", ["completion", "input"])
+def test_what_a_full_disk_tore_is_written_when_there_is_room(tmp_path: Path, order: str) -> None:
+    resource = pytest.importorskip("resource")
+    batches = [[labelled(number, fields={"text": "x" * 3000}) for number in (at, at + 1)] for at in (0, 2, 4)]
+
+    async def main() -> None:
+        async with await Ledger.open(tmp_path / "ledger.db") as ledger:
+            files = await Sinks.start(RunDir(tmp_path), ledger, Layout(labels=("label",), order=order))
+            await files.write(batches[0], await ledger.commit(batches[0], files.marks()))
+            seqs = await ledger.commit(batches[1], files.marks())
+            with limited(resource, 8000), pytest.raises(StoreError, match=r"labels\.csv: cannot write: File too large"):
+                await files.write(batches[1], seqs)
+            assert (tmp_path / "labels.csv").stat().st_size == 8000
+            await files.write(batches[2], await ledger.commit(batches[2], files.marks()))
+            await files.finish(all_done=True)
+
+    asyncio.run(main())
+    assert labels(tmp_path, "text") == ["x" * 3000] * 6
+
+
+class limited:  # noqa: N801
+    """No file may become longer than this: the nearest thing to a full disk."""
+
+    def __init__(self, resource: Any, size_bytes: int) -> None:
+        self._resource, self._size_bytes = resource, size_bytes
+
+    def __enter__(self) -> None:
+        self._before = self._resource.getrlimit(self._resource.RLIMIT_FSIZE)
+        self._resource.setrlimit(self._resource.RLIMIT_FSIZE, (self._size_bytes, self._before[1]))
+
+    def __exit__(self, *_: object) -> None:
+        self._resource.setrlimit(self._resource.RLIMIT_FSIZE, self._before)
+
+
+def test_a_folder_where_a_file_should_be_is_told(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").mkdir()
+    (tmp_path / "labels.csv" / "x").touch()
+    with pytest.raises(StoreError, match=r"labels\.csv: cannot write"):
+        run(tmp_path, [labelled(0)])
+    assert (tmp_path / "labels.csv" / "x").exists()
