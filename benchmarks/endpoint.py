@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 from functools import partial
+from typing import Any
 
 from benchmarks.books import Books
 from benchmarks.replies import completion, http, page, refusal
@@ -49,6 +50,11 @@ class Lane:
             return None
         headers = self.headers(now) + retry_header(rules.limit, wait_s)
         return "limited", refusal(429, "rate_limit_exceeded", "Rate limit reached.", headers)
+
+    def told(self, *, records: bool) -> dict[str, Any]:
+        """The books, and when the limit was used up for the first time."""
+        spent_at = None if self.meter is None else self.meter.spent_at
+        return {**self.books.as_plain(records=records), "spent_at": spent_at}
 
     def headers(self, now: float) -> str:
         """The `x-ratelimit-*` lines, where the rules want them."""
@@ -93,7 +99,7 @@ class Endpoint(asyncio.Protocol):
         elif name not in self.lanes:
             self._send(refusal(404, "not_found", f"No lane {name!r}."))
         elif rest.startswith("books"):
-            self._send(http(200, json.dumps(self.lanes[name].books.as_plain(records="records" in rest)).encode()))
+            self._send(http(200, json.dumps(self.lanes[name].told(records="records" in rest)).encode()))
         elif method == "POST" and rest == "v1/chat/completions":
             self._chat(self.lanes[name], body)
         else:

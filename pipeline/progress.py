@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +14,9 @@ from tqdm import tqdm
 
 REDRAW_S = 0.5
 LOG_EVERY_S = 30.0
+#: Columns and rows of a terminal that does not say how many it has (a container's may be such): tqdm would take its
+#: zeros for a size and draw nothing.
+BLIND_SIZE = (100, 24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,7 @@ class Snapshot:
 
     `rate_per_minute` is records a minute of late; `limit_per_minute` what the limits allow; `calls_per_record` how many
     calls a record has taken so far, retries included. `trouble` is a sentence when nothing moves, else empty.
+    `requests_left_today` and `requests_per_day` are None without a limit a day.
     """
 
     done: int
@@ -34,6 +40,7 @@ class Snapshot:
     unlabelled: int
     trouble: str = ""
     requests_left_today: int | None = None
+    requests_per_day: int | None = None
     simulated: bool = False
 
 
@@ -47,10 +54,15 @@ def eta_s(seen: Snapshot) -> float | None:
     known = [seconds for seconds in (by_rate, by_limit) if seconds is not None]
     if not known:
         return None
-    waits_s = 0.0
-    if seen.requests_left_today is not None and left * seen.calls_per_record > seen.requests_left_today:
-        waits_s = 86_400.0
-    return max(known) + waits_s
+    return max(known) + _nights_s(seen, left * seen.calls_per_record)
+
+
+def _nights_s(seen: Snapshot, calls: float) -> float:
+    """The days that have to pass before `calls` more are allowed."""
+    if seen.requests_left_today is None or calls <= seen.requests_left_today:
+        return 0.0
+    beyond = calls - seen.requests_left_today
+    return 86_400.0 * math.ceil(beyond / (seen.requests_per_day or beyond))
 
 
 def duration(seconds: float) -> str:
@@ -113,6 +125,13 @@ class _Line(tqdm):  # type: ignore[type-arg]
         return {**super().format_dict, "counted": self.counted, "told": self.told}
 
 
+def _knows_size(stream: TextIO) -> bool:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns > 0
+    except (OSError, ValueError):
+        return False
+
+
 class Progress:
     """Shows snapshots until it is closed. In a terminal a line that redraws; elsewhere a line every 30 s."""
 
@@ -123,10 +142,13 @@ class Progress:
         self._line = self._open_line() if not quiet and self._stream.isatty() else None
 
     def _open_line(self) -> _Line:
+        knows_size = _knows_size(self._stream)
         return _Line(
             total=1,
             file=self._stream,
-            dynamic_ncols=True,
+            dynamic_ncols=knows_size,
+            ncols=None if knows_size else BLIND_SIZE[0],
+            nrows=None if knows_size else BLIND_SIZE[1],
             leave=True,
             mininterval=0,
             bar_format="{counted} {bar:20} {percentage:3.0f}% {told}",

@@ -61,7 +61,8 @@ class Rate:
         """The rate now."""
         now = self._clock()
         self._forget(math.floor(now))
-        span_s = min(RATE_SPAN_S, max(now - self._started_at, 1e-9))
+        # A rate of less than a second would be a guess: the first answer is no ten thousand a minute.
+        span_s = min(RATE_SPAN_S, max(now - self._started_at, 1.0))
         return sum(count for _, count in self._steps) / span_s * 60
 
     def _forget(self, second: float) -> None:
@@ -88,7 +89,6 @@ class Stats:
         self.latencies = Latencies()
         self.answer_rate = Rate(clock)
         self.outcome_rate = Rate(clock)
-        self._prompt = self._completion = self._cached = self._reasoning = 0
 
     @property
     def elapsed_s(self) -> float:

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "pipeline"
 FLOORS = {
     "records": 0, "errors": 0, "codec": 0, "files": 0,
     "readers": 1, "task": 1, "providers": 1, "limits": 1, "store": 1, "rehearsal": 1, "settings": 1, "stats": 1,
-    "engine": 2, "results": 2, "progress": 2, "scaffold": 2,
+    "engine": 2, "results": 2, "progress": 2, "scaffold": 2, "notify": 2, "control": 2, "telemetry": 2,
     "runner": 3,
     "cli": 5, "__init__": 5, "__main__": 6,
 }  # fmt: skip
@@ -45,6 +45,7 @@ OWNERS = {
     "filelock": {"store"},
     "pyarrow": {"readers", "store"},  # Parquet in and Parquet out
     "zstandard": {"readers"},
+    "opentelemetry": {"telemetry"},
 }
 #: Who may know the settings.
 KNOWS_SETTINGS = {"settings", "runner", "cli", "__init__", "scaffold"}

@@ -1,6 +1,6 @@
 """A run folder with many records done, made by a whole run whose model is a function in this process.
 
-    python -m benchmarks.contenders.fill CONFIG RECORDS
+python -m benchmarks.contenders.fill CONFIG RECORDS
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ async def answer(request: Request) -> Response:
 
 def main(config: str, records: str) -> None:
     """Label so many records."""
-    summary = run(Settings.load(config, sets={"input.limit": int(records)}), Wishes(quiet=True, provider=answer))
+    summary = run(Settings.load(config, {"input.limit": int(records)}), Wishes(quiet=True, provider=answer))
     assert summary.labelled == int(records), summary
 
 

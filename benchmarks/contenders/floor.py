@@ -1,6 +1,6 @@
 """The floor: a bare aiohttp loop with so many workers. It reads each answer and looks at none.
 
-    python -m benchmarks.contenders.floor BASE_URL INPUT WORKERS
+python -m benchmarks.contenders.floor BASE_URL INPUT WORKERS
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What people write: AsyncOpenAI, a semaphore, gather over the whole file, a row appended as each answer comes.
 
-    python -m benchmarks.contenders.gather BASE_URL INPUT CONCURRENCY OUTPUT
+python -m benchmarks.contenders.gather BASE_URL INPUT CONCURRENCY OUTPUT
 """
 
 from __future__ import annotations

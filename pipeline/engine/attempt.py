@@ -35,6 +35,8 @@ Provider = Callable[[Request], Awaitable[Response]]
 FREE_FAILURES = 2
 #: Refusals by rate limit are free this many times `max_attempts`; a request larger than the limit itself never passes.
 FREE_REFUSALS = 10
+#: With no more records than these in work a refused one is the only one that could be answered.
+FEW_LEFT = 4
 #: The first calls of a run that all say 400 before it is taken for the request's shape.
 SHAPE_EVIDENCE = 3
 
@@ -61,13 +63,15 @@ class _Trial:
 
     __slots__ = (
         "answer",
+        "answers_before",
         "calls",
         "charged",
         "digest",
-        "failing_since",
+        "failing",
         "free",
         "latency_s",
         "refusals",
+        "refused_at",
         "repairs",
         "request",
         "response",
@@ -82,8 +86,11 @@ class _Trial:
         self.charged = 0
         self.free = 0
         self.refusals = 0
+        self.refused_at = float("-inf")
         self.repairs = 0
-        self.failing_since: float | None = None
+        # Whether the last call failed, and how many answers the run had when the first call that failed was sent.
+        self.failing = False
+        self.answers_before = 0
         self.usage = Usage()
         self.latency_s = 0.0
         self.answer: Answer | None = None
@@ -119,8 +126,10 @@ class Asker:
         self._rules = rules
         self._price = price
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
-        # All state that changes: how many records are being asked, and which said 400 before any was answered.
+        # All state that changes: how many records are being asked, how many of them failed at their last call, and
+        # which said 400 before any was answered.
         self.active = 0
+        self._failing = 0
         self._shape_evidence: set[str] = set()
 
     async def ask(self, request: Request) -> Outcome:
@@ -134,6 +143,15 @@ class Asker:
             return self._outcome(trial, over.status, problem=over.problem)
         finally:
             self.active -= 1
+            self._failing -= trial.failing
+
+    def handed_over(self) -> None:
+        """A paid outcome goes to the writer."""
+        self._admission.gate.handed_over()
+
+    def written(self, count: int) -> None:
+        """So many paid outcomes are in the ledger."""
+        self._admission.gate.written(count)
 
     async def finish(self, record: Record, source: Outcome) -> Outcome:
         """The outcome of a record whose identical request was answered for `source`: no call, but its own callback."""
@@ -183,6 +201,8 @@ class Asker:
 
     async def _call(self, trial: _Trial, permit: Permit) -> Response:
         trial.calls += 1
+        if not trial.failing:
+            trial.answers_before = self._admission.gate.answers
         try:
             async with asyncio.timeout(self._rules.timeout_s):
                 response = await self._provider(trial.request)
@@ -195,7 +215,8 @@ class Asker:
         trial.usage += response.usage
         trial.latency_s = response.latency_s
         trial.answer, trial.response = response.answer, response
-        trial.failing_since = None
+        self._failing -= trial.failing
+        trial.failing = False
         trial.free = 0
         return response
 
@@ -212,34 +233,39 @@ class Asker:
         )  # fmt: skip
         if verdict is Verdict.COOL_DOWN:
             assert isinstance(error, RateLimitedError)
-            return self._cool_down(trial, error)
+            return self._cool_down(trial, error, sent_at)
         if verdict is Verdict.RETRY:
             return self._retry(trial, error, sent_at)
         if verdict is Verdict.ABORT or (verdict is Verdict.SUSPECT and self._is_shape(trial, error)):
             self._abort(error)
         if verdict is Verdict.SUSPECT and not self._stats.answers:
-            return 0.0  # ask another record first: the door is first come, first served
+            return self._after_suspicion(trial)
         self._server_is_up()
         raise _Over(Status.REJECTED, Problem(error.code, str(error)))
 
-    def _cool_down(self, trial: _Trial, error: RateLimitedError) -> float:
-        self._admission.refused(error)
-        trial.refusals += 1
-        if trial.refusals >= FREE_REFUSALS * self._rules.max_attempts and self._stats.answers:
-            told = f"refused {trial.refusals} times while others were answered; last: {error}"
+    def _cool_down(self, trial: _Trial, error: RateLimitedError, sent_at: float) -> float:
+        self._admission.refused(error, sent_at)
+        # A refusal says something about this record when others were answered since the one before; or when so few are
+        # left that nobody else could be. While everybody is refused it says nothing.
+        others_pass = self._admission.gate.last_success_at > trial.refused_at
+        trial.refusals += others_pass or self.active <= FEW_LEFT
+        trial.refused_at = asyncio.get_running_loop().time()
+        if trial.refusals >= FREE_REFUSALS * self._rules.max_attempts:
+            told = f"refused {trial.refusals} times by the rate limit; last: {error}"
             raise _Over(Status.FAILED, Problem(error.code, told))
         return 0.0
 
     def _retry(self, trial: _Trial, error: CallError, sent_at: float) -> float:
         now = asyncio.get_running_loop().time()
-        if trial.failing_since is None:
-            trial.failing_since = sent_at
+        self._failing += not trial.failing
+        trial.failing = True
         gate = self._admission.gate
         was_open = gate.outage is None
         own = gate.failed(
             trial.request.record.key,
             sent_at=sent_at,
-            failing_since=trial.failing_since,
+            answers_before=trial.answers_before,
+            failing=self._failing - 1,
             others=self.active - 1,
             reason=str(error),
             now=now,
@@ -257,6 +283,13 @@ class Asker:
         self._stats.retried(error.code)
         return backoff_s(trial.charged + trial.free, self._rng.random())
 
+    def _after_suspicion(self, trial: _Trial) -> float:
+        """Others are asked first: the door is first come, first served. A wait where it is the same records again."""
+        trial.charged += 1
+        if trial.charged < 2:
+            return 0.0
+        return backoff_s(trial.charged, self._rng.random())
+
     def _is_shape(self, trial: _Trial, error: CallError) -> bool:
         """Whether a 400 is about every request: only as long as no call of this run was answered."""
         if self._stats.answers:
@@ -270,8 +303,8 @@ class Asker:
         raise StoppedError(str(error)) from error
 
     def _server_is_up(self) -> None:
-        """A refusal of one record's content proves that the server works."""
-        self._admission.gate.succeeded(asyncio.get_running_loop().time())
+        """A refusal of one record's content proves that somebody is there; that the model answers it does not."""
+        self._admission.gate.refused(asyncio.get_running_loop().time())
 
     def _after_bad_answer(self, trial: _Trial, answer: Answer, error: AnswerError) -> None:
         """Make the next request; or an ending is raised."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pipeline.errors import RenderError
 from pipeline.records import Outcome, Problem, Record, Request, Status
 
-#: Followers of one request that is being asked; with more, the producer waits for its answer.
+#: Followers of one request that is being asked; a record beyond them is asked for itself.
 MAX_FOLLOWERS = 10_000
 
 
@@ -57,9 +57,7 @@ class Feed:
         async with aclosing(self._batches) as batches:
             async for batch in batches:
                 for item in await self._considered(await self._pending(batch)):
-                    job = item if isinstance(item, Job) else self._joined(item)
-                    if job is not None:
-                        yield job
+                    yield item
 
     def settled(self, outcomes: Sequence[Outcome]) -> None:
         """These are in the ledger now; it answers for them from here on."""
@@ -75,16 +73,16 @@ class Feed:
         self.skipped += len(done)
         return [record for record in batch if record.key not in done]
 
-    async def _considered(self, records: list[Record]) -> list[Job | Outcome | Request]:
-        items: list[Job | Outcome | Request] = [self._rendered(record) for record in records]
+    async def _considered(self, records: list[Record]) -> list[Job | Outcome]:
+        items = [self._rendered(record) for record in records]
         if self._lookups.answered is None:
             return [Job(item) if isinstance(item, Request) else item for item in items]
-        digests = [item.digest for item in items if isinstance(item, Request)]
-        answered = await self._lookups.answered(digests)
-        return [
-            Job(item, source=answered[item.digest]) if isinstance(item, Request) and item.digest in answered else item
-            for item in items
-        ]
+        # Who is being asked is looked at before the ledger is, and the whole batch is joined before any of it is handed
+        # on: a request that is settled in between is in one or the other, and never asked a second time.
+        joined = [self._joined(item) if isinstance(item, Request) else item for item in items]
+        answered = await self._lookups.answered([item.digest for item in joined if isinstance(item, Request)])
+        opened = [self._opened(item, answered) if isinstance(item, Request) else item for item in joined]
+        return [item for item in opened if item is not None]
 
     def _rendered(self, record: Record) -> Outcome | Request:
         if record.problem is not None:
@@ -94,18 +92,27 @@ class Feed:
         except RenderError as error:
             return _rejected(record, Problem(error.code, str(error)))
 
-    def _joined(self, item: Outcome | Request) -> Job | Outcome | None:
-        """A new job; or None when the record follows one that is being asked."""
-        if isinstance(item, Outcome):
-            return item
-        job = self._open.get(item.digest)
-        if job is None or len(job.followers) >= MAX_FOLLOWERS:
-            job = self._open[item.digest] = Job(item)
-            return job
+    def _joined(self, request: Request) -> Job | Request | None:
+        """The request itself when nobody asks it; None when its record follows the one that is being asked."""
+        job = self._open.get(request.digest)
+        if job is None:
+            return request
         if job.outcome is not None:
-            return Job(item, source=job.outcome) if job.outcome.status is Status.LABELLED else Job(item)
-        job.followers.append(item.record)
+            return Job(request, source=job.outcome) if job.outcome.status is Status.LABELLED else Job(request)
+        if len(job.followers) >= MAX_FOLLOWERS:
+            return Job(request)
+        job.followers.append(request.record)
         return None
+
+    def _opened(self, request: Request, answered: Mapping[bytes, Outcome]) -> Job | None:
+        """A job for a request that nobody asks yet; None when one before it in the batch does."""
+        source = answered.get(request.digest)
+        if source is not None:
+            return Job(request, source=source)
+        joined = self._joined(request)
+        if isinstance(joined, Request):
+            joined = self._open[request.digest] = Job(request)
+        return joined
 
 
 def renamed(batch: Sequence[Record], again: Set[int]) -> list[Record]:

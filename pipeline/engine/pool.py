@@ -21,6 +21,9 @@ from pipeline.records import Outcome, Record, Status, Usage
 
 #: Workers beyond the calls in flight: while some records back off, others are asked.
 SPARE_WORKERS = 64
+#: With more workers than these the writer waits a moment, so that a batch gathers: a commit costs the same for all of
+#: it. What is in it when the process is killed would be asked again, so the moment is short.
+MANY, GATHER_S = 32, 0.005
 
 
 class Ending(enum.Enum):
@@ -61,7 +64,7 @@ class Pool:
         self._sizes = sizes
         self._jobs: asyncio.Queue[Job] = asyncio.Queue(maxsize=sizes.workers)
         self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(maxsize=2 * sizes.workers)
-        self._writer = Writer(self._outcomes, commit)
+        self._writer = Writer(self._outcomes, self._counted(commit), gather_s=GATHER_S if sizes.workers > MANY else 0.0)
         # All state that changes: whether a stop was asked for, and whether a record was left pending by one.
         self._stop = asyncio.Event()
         self._left_pending = False
@@ -82,6 +85,15 @@ class Pool:
         except BaseExceptionGroup as group:
             raise _first_error(group) from None
         return Ending.STOPPED if self._left_pending else Ending.COMPLETE
+
+    def _counted(self, commit: Commit) -> Commit:
+        """The commit, after which the answers in it give their places at the gate back."""
+
+        async def counted(outcomes: Sequence[Outcome]) -> None:
+            await commit(outcomes)
+            self._asker.written(sum(outcome.attempts > 0 for outcome in outcomes))
+
+        return counted
 
     async def _settle(self, writer: asyncio.Task[None]) -> None:
         """Let the writer write what is queued, then end it. Waits for the disk only, and never for a dead writer."""
@@ -121,7 +133,7 @@ class Pool:
         async with aclosing(self._feed) as feed:
             async for item in feed:
                 if isinstance(item, Outcome):
-                    await self._hand_over([item])
+                    await self._hand_over(item)
                 else:
                     await self._jobs.put(item)
 
@@ -142,17 +154,21 @@ class Pool:
         while True:
             job = await self._jobs.get()
             try:
-                await self._hand_over(await self._do(job))
+                await self._do(job)
             except StoppedError:
                 self._left_pending = True
                 self.stop()
             self._jobs.task_done()
 
-    async def _do(self, job: Job) -> list[Outcome]:
+    async def _do(self, job: Job) -> None:
         if job.source is not None:
-            return [await self._asker.finish(job.request.record, job.source)]
+            await self._hand_over(await self._asker.finish(job.request.record, job.source))
+            return
         job.outcome = outcome = await self._asker.ask(job.request)
-        return [outcome, *[await self._follow(record, outcome) for record in job.followers]]
+        # What was paid for goes first: a cancel during a follower's callback must not lose it.
+        await self._hand_over(outcome)
+        for record in job.followers:
+            await self._hand_over(await self._follow(record, outcome))
 
     async def _follow(self, record: Record, outcome: Outcome) -> Outcome:
         if outcome.status is Status.LABELLED:
@@ -161,14 +177,13 @@ class Pool:
             outcome, record=record, copied_from=outcome.record.key, usage=Usage(), cost_usd=0.0, attempts=0, repairs=0
         )
 
-    async def _hand_over(self, outcomes: Sequence[Outcome]) -> None:
+    async def _hand_over(self, outcome: Outcome) -> None:
         """To the writer; what cannot get into the queue because of a cancel is left where the writer finds it."""
-        for at, outcome in enumerate(outcomes):
-            try:
-                await self._outcomes.put(outcome)
-            except asyncio.CancelledError:
-                self._writer.rescued.extend(outcomes[at:])
-                raise
+        try:
+            await self._outcomes.put(outcome)
+        except asyncio.CancelledError:
+            self._writer.rescued.append(outcome)
+            raise
 
 
 def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

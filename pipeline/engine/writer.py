@@ -9,9 +9,6 @@ from pipeline.records import Outcome
 
 #: Outcomes of one transaction at the most.
 BATCH = 500
-#: A short wait that lets a batch gather. What is in it when the process is killed would be asked again, so it is short.
-GATHER_S = 0.005
-
 #: Makes a batch durable: ledger first, rows after.
 Commit = Callable[[Sequence[Outcome]], Awaitable[None]]
 
@@ -19,8 +16,9 @@ Commit = Callable[[Sequence[Outcome]], Awaitable[None]]
 class Writer:
     """Takes outcomes from a queue until it is cancelled; then writes what is left, and ends."""
 
-    def __init__(self, queue: asyncio.Queue[Outcome], commit: Commit) -> None:
+    def __init__(self, queue: asyncio.Queue[Outcome], commit: Commit, *, gather_s: float = 0.0) -> None:
         self._queue = queue
+        self._gather_s = gather_s
         self._commit = commit
         #: outcomes whose worker was cancelled while the queue was full
         self.rescued: list[Outcome] = []
@@ -31,7 +29,7 @@ class Writer:
         try:
             while True:
                 batch = [await self._queue.get()]
-                await asyncio.sleep(GATHER_S)
+                await asyncio.sleep(self._gather_s)
                 batch += self._waiting(BATCH - 1)
                 await self._write(batch)
                 batch = []

@@ -12,9 +12,9 @@ from pipeline.limits.meters import Meter
 from pipeline.limits.pace import Pace
 from pipeline.records import ServerLimits, Usage
 
-#: A 429 that says nothing about waiting: doubled with each one in a row, up to the gate's longest probe wait.
-BLIND_WAIT_S = 0.5
-BLIND_WAIT_MAX_S = 30.0
+#: A 429 that says nothing about waiting: doubled with each one in a row. Waiting longer would miss the end by more.
+BLIND_WAIT_S = 0.2
+BLIND_WAIT_MAX_S = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +39,16 @@ class DayLimitReachedError(LabelpipeError):
 class Permit:
     """The right to one call. `settle` corrects the token estimate; `close` must always follow."""
 
-    __slots__ = ("_admission", "_size", "sent_at")
+    __slots__ = ("_admission", "_estimate", "_size", "sent_at")
 
-    def __init__(self, admission: Admission, size_tokens: int, sent_at: float) -> None:
+    def __init__(self, admission: Admission, estimate: int, size: int, sent_at: float) -> None:
         self._admission = admission
-        self._size = size_tokens
+        self._estimate, self._size = estimate, size
         self.sent_at = sent_at
 
     def settle(self, usage: Usage) -> None:
         """The call used this many tokens."""
-        self._admission._settle(self._size, usage)
+        self._admission._settle(self._estimate, self._size, usage)
 
     def close(self) -> None:
         """The call ended, however."""
@@ -79,7 +79,11 @@ class Admission:
         self.calls = 0
         self.refusals = 0
         self._refused_in_a_row = 0
+        self._refused_at = float("-inf")
+        self._answered_since = self._refused_since = 0
         self._tokens_ratio = 1.0
+        for meter in (self._requests, self._tokens):
+            gate.at_stop(meter.release)
 
     async def acquire(self, size_tokens: int) -> Permit:
         """A permit for one call of about `size_tokens`. Raises StoppedError once the run is stopping."""
@@ -90,7 +94,7 @@ class Admission:
             now = loop.time()
             self.gate.enter(now)
         self.calls += 1
-        return Permit(self, size, now)
+        return Permit(self, size_tokens, size, now)
 
     async def _pass(self, size: int, loop: asyncio.AbstractEventLoop) -> None:
         """Wait for gate, day and meters. If the gate shut meanwhile, from the start, the slots kept."""
@@ -99,13 +103,11 @@ class Admission:
             if self._day is not None and not await self._take_day(self._day, loop):
                 continue
             break
-        now = loop.time()
-        self._requests.set_limit(self.request_pace.per_minute(now))
-        self._tokens.set_limit(self.token_pace.per_minute(now))
+        self._requests.set_limit(self.request_pace.per_minute)
+        self._tokens.set_limit(self.token_pace.per_minute)
         await self._requests.acquire()
         await self._tokens.acquire(size)
-        while not self.gate.is_open(loop.time()):
-            await self.gate.wait()
+        await self.gate.wait()
 
     async def _take_day(self, day: DayMeter, loop: asyncio.AbstractEventLoop) -> bool:
         wait_s = await day.take()
@@ -123,6 +125,7 @@ class Admission:
         """An answer came."""
         now = asyncio.get_running_loop().time()
         self._refused_in_a_row = 0
+        self._answered_since += 1
         self.gate.succeeded(now)
         self.request_pace.accept(1, now)
         self.token_pace.accept(usage.total, now)
@@ -137,26 +140,38 @@ class Admission:
         if limits.remaining_tokens == 0 and limits.reset_tokens_s:
             self.gate.hold(now + limits.reset_tokens_s, "the server says that no tokens are left for now")
 
-    def refused(self, error: RateLimitedError) -> None:
-        """A 429 came: everyone waits exactly as long as the server says; without a word, longer each time."""
+    def refused(self, error: RateLimitedError, sent_at: float) -> None:
+        """A 429 came: everyone waits exactly as long as the server says; without a word, longer each time.
+
+        Calls that were sent before the last refusal came tell nothing new: only their Retry-After is heard.
+        """
         now = asyncio.get_running_loop().time()
         self.refusals += 1
-        self.gate.answered_but_refused(now)
+        self._refused_since += 1
+        self.gate.refused(now)
         pace = self.token_pace if error.scope == "tokens" else self.request_pace
-        pace.refuse(now)
+        pace.refuse(now, sent_at)
         if error.retry_after_s:
             self.gate.hold(now + error.retry_after_s, "429: the server's rate limit")
-        elif now >= self.gate.held_until:
-            wait_s = min(BLIND_WAIT_S * 2**self._refused_in_a_row, BLIND_WAIT_MAX_S)
-            self.gate.hold(now + wait_s, "429: the server's rate limit (it does not say for how long)")
-            self._refused_in_a_row += 1
+        if sent_at > self._refused_at:
+            self._refused_anew(now, blind=not error.retry_after_s)
 
-    def _settle(self, size: int, usage: Usage) -> None:
+    def _refused_anew(self, now: float, *, blind: bool) -> None:
+        if self._refused_since > self._answered_since:
+            self.gate.shrink()
+        if blind:
+            wait_s = min(BLIND_WAIT_S * 2 ** min(self._refused_in_a_row, 10), BLIND_WAIT_MAX_S)
+            self.gate.hold(now + wait_s, "429: the server's rate limit (it does not say for how long)")
+        self._refused_at = now
+        self._refused_in_a_row += 1
+        self._answered_since = self._refused_since = 0
+
+    def _settle(self, estimate: int, size: int, usage: Usage) -> None:
         if not usage.total:
             return
         self._tokens.refund(size - usage.total)
         # A slow average: one odd record must not bend the estimate for all.
-        ratio = usage.total / max(1.0, size / self._tokens_ratio)
+        ratio = usage.total / max(1, estimate)
         self._tokens_ratio += 0.05 * (min(max(ratio, 0.1), 10.0) - self._tokens_ratio)
 
     def state(self) -> DoorState:
@@ -165,8 +180,8 @@ class Admission:
         return DoorState(
             in_flight=self.gate.in_flight,
             concurrency=self.gate.concurrency,
-            requests_per_minute=self.request_pace.per_minute(now),
-            tokens_per_minute=self.token_pace.per_minute(now),
+            requests_per_minute=self.request_pace.per_minute,
+            tokens_per_minute=self.token_pace.per_minute,
             outage=self.gate.outage,
             held_for_s=max(0.0, self.gate.held_until - now),
             held_reason=self.gate.held_reason,

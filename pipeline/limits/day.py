@@ -33,8 +33,10 @@ class DayMeter:
             free = self.limit - await self._used(day)
             if free <= 0:
                 return self._until_tomorrow_s()
-            self._lease = min(self._lease_size, free)
-            await self._add(day, self._lease)
+            lease = min(self._lease_size, free)
+            # Only then: a lease whose writing was cancelled may count too many, but is not used.
+            await self._add(day, lease)
+            self._lease = lease
         self._lease -= 1
         return 0.0
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.errors import StoppedError
@@ -21,6 +22,9 @@ from pipeline.errors import StoppedError
 #: Distinct records that must fail in a row, with no answer between, before it is an outage.
 EVIDENCE = 5
 PROBE_FIRST_S = 0.5
+#: A record is to blame for its failures when so many others were answered since they began, or as many as are failing
+#: where those are fewer. One lucky answer in the middle of an outage blames nobody.
+BLAME_ANSWERS = 10
 #: The first call of a run goes alone (a wrong key costs one call, not a windowful); if it is silent for this long,
 #: a few more follow.
 CANARY_S = 2.0
@@ -45,8 +49,10 @@ class Gate:
         # All state that changes.
         self.in_flight = 0
         self.peak_in_flight = 0
+        self.unwritten = 0
         self.outage: Outage | None = None
         self.outages: list[Outage] = []
+        self.answers = 0
         self.last_success_at = float("-inf")
         self.held_until = float("-inf")
         self.held_reason = ""
@@ -57,6 +63,7 @@ class Gate:
         self._evidence: set[str] = set()
         self._stopped: Exception | None = None
         self._stop_event = asyncio.Event()
+        self._at_stop: list[Callable[[], None]] = []
         self._waiter: asyncio.Future[None] | None = None
 
     # -- passing -------------------------------------------------------------------------------------------------
@@ -74,10 +81,6 @@ class Gate:
                 if timer is not None:
                     timer.cancel()
 
-    def is_open(self, now: float) -> bool:
-        """Whether one more call may leave now. Raises StoppedError once the run is stopping."""
-        return self._delay_s(now) <= 0
-
     def enter(self, now: float) -> None:
         """A call leaves."""
         self.in_flight += 1
@@ -91,6 +94,15 @@ class Gate:
         self.in_flight -= 1
         self.wake()
 
+    def handed_over(self) -> None:
+        """An answer waits to be written. Until then it keeps its place, so a kill costs no more than `concurrency`."""
+        self.unwritten += 1
+
+    def written(self, count: int) -> None:
+        """So many answers are in the ledger."""
+        self.unwritten -= count
+        self.wake()
+
     def wake(self) -> None:
         """Let the waiter look again."""
         if self._waiter is not None and not self._waiter.done():
@@ -102,12 +114,14 @@ class Gate:
             raise StoppedError(str(self._stopped)) from self._stopped
         if now < self.held_until:
             return self.held_until - now
-        if self.outage is not None:
-            return max(0.0, self._next_probe_at - now)
-        return self._place_delay_s(now)
+        if self.outage is None:
+            return self._place_delay_s(now)
+        if self.in_flight >= self.concurrency:
+            return float("inf")
+        return max(0.0, self._next_probe_at - now)
 
     def _place_delay_s(self, now: float) -> float:
-        if self.in_flight < min(self._window, self.concurrency):
+        if self.in_flight < self._window and self.in_flight + self.unwritten < self.concurrency:
             return 0.0
         if self._window >= self.concurrency:
             return float("inf")
@@ -127,6 +141,7 @@ class Gate:
 
     def succeeded(self, now: float) -> None:
         """The model answered: nothing is wrong for everyone."""
+        self.answers += 1
         if self._evidence:
             self._evidence.clear()
         if self._window < self.concurrency:
@@ -143,22 +158,30 @@ class Gate:
         if until > self.held_until:
             self.held_until, self.held_reason = until, reason
 
-    def answered_but_refused(self, now: float) -> None:
-        """A 429 proves that the server is up."""
+    def shrink(self) -> None:
+        """More was refused than answered of late: half of what is in flight, then more with each answer."""
+        self._window = max(1.0, min(self._window, self.in_flight) // 2)
+        self._window_grows_at = None
+
+    def refused(self, now: float) -> None:
+        """A 429, or a 400 about one record: the server is up, and nothing more is known."""
         if self.outage is not None:
             self._end_outage(now)
 
-    def failed(self, key: str, *, sent_at: float, failing_since: float, others: int, reason: str, now: float) -> bool:
+    def failed(
+        self, key: str, *, sent_at: float, answers_before: int, failing: int, others: int, reason: str, now: float
+    ) -> bool:
         """A call failed in a way that may be the provider's. True: it is this record's own failure.
 
-        `failing_since` is when the first failed call of this record was sent; `others` is how many other records are
-        being worked on. A record is to blame when others were answered since then. Failures that nothing explains are
-        evidence: enough of them from different records in a row make an outage.
+        `answers_before` is what `answers` was when the first failed call of this record was sent; `failing` is how many
+        other records are failing too; `others` is how many are being worked on. A record is to blame when enough
+        others were answered since then. Failures that nothing explains are evidence: enough of them from different
+        records in a row make an outage.
         """
         if self.outage is not None:
             self._probe_failed(sent_at, now)
             return False
-        if self.last_success_at > failing_since:
+        if self.answers - answers_before >= max(1, min(failing, BLAME_ANSWERS)):
             return True
         self._evidence.add(key)
         if len(self._evidence) >= max(2, min(EVIDENCE, others + 1)):
@@ -195,7 +218,13 @@ class Gate:
         if self._stopped is None:
             self._stopped = reason
         self._stop_event.set()
+        for act in self._at_stop:
+            act()
         self.wake()
+
+    def at_stop(self, act: Callable[[], None]) -> None:
+        """Call `act` when the gate is shut for good."""
+        self._at_stop.append(act)
 
     async def pause(self, seconds: float) -> None:
         """Sleep, but not past a stop."""

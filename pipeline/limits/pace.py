@@ -1,48 +1,62 @@
 """The limit that really holds: the config's, cut by what the server's headers and refusals teach. Arithmetic only.
 
 The config is a cap that is never passed. A server that says less (`x-ratelimit-limit-*`) is believed at once. A server
-that only refuses (429) is learned: when a window of two seconds holds more than a few refusals the rate falls to what
-was accepted in it, then grows slowly, and more slowly still near the rate that was refused before. Single refusals
-among many answers cut nothing: they are noise, and their Retry-After is obeyed anyway.
+that only refuses (429) is learned: when more than a few of the latest calls were refused, the rate falls to what was
+accepted of late; then it grows with the answers, slowly at first. Single refusals among many answers cut nothing: they
+are noise, and their Retry-After is obeyed anyway.
 """
 
 from __future__ import annotations
 
-#: Answers and refusals are judged in windows of this length.
-WINDOW_S = 2.0
-#: Fewer answers than this in a window measure nothing.
-MEASURE_ANSWERS = 10
-#: A smaller share of refusals in a window is noise.
-NOISE_SHARE = 0.02
-#: The share of the accepted rate that is aimed at after a cut, and the deepest cut at once.
-CUT_TO, DEEPEST_CUT = 0.98, 0.5
-#: Growth a second: far from the last refused rate, and near it; and when it begins after a cut.
-GROW_FAR, GROW_NEAR, NEAR, SETTLE_S = 0.02, 0.003, 0.95, 3.0
+import math
+from collections import deque
+from itertools import takewhile
+
+#: How much is remembered: so many steps of a second in which something came back. At low rates that is longer.
+STEPS = 20
+#: Fewer refusals than these are noise.
+NOISE_COUNT, NOISE_SHARE = 3, 0.015
+#: The accepted rate is measured over at least so many answers and seconds.
+MEASURE_ANSWERS, MEASURE_S = 6, 2.0
+#: The share of the accepted rate that is aimed at after a cut; the deepest cut at once; and soon after another cut.
+CUT_TO, DEEPEST_CUT, GENTLE_CUT = 0.98, 0.5, 0.85
+#: For so long and so many answers after a cut the rate grows slowly, and a further cut is gentle.
+NEAR_S, NEAR_ANSWERS = 30.0, 300
+#: Growth a second and, at most, an answer: at a low rate each refusal weighs more, so it has to come more rarely.
+GROW_NEAR, GROW_FAR = (0.003, 0.0005), (0.02, 0.01)
 #: A reset further away than this belongs to a limit a day.
 MINUTE_RESET_S = 65.0
 
 
+class _Step:
+    """What came back within one second."""
+
+    __slots__ = ("answers", "refused", "since", "units")
+
+    def __init__(self, since: float) -> None:
+        self.since = since
+        self.units = 0.0
+        self.answers = 0
+        self.refused = 0
+
+
 class Pace:
-    """Units a minute that may be sent now; None while nothing limits."""
+    """Units a minute that may be sent now; None while nothing limits. `now` is the run's clock in seconds."""
 
     def __init__(self, configured: float | None) -> None:
         self._configured = configured
         # All state that changes.
         self._told: float | None = None
         self._learned: float | None = None
-        self._refused_rate = float("inf")
+        self._steps: deque[_Step] = deque(maxlen=STEPS)
         self._cut_at = float("-inf")
+        self._answers_since_cut = 0
         self._grown_at = 0.0
-        self._window_at: float | None = None
-        self._accepted = 0.0
-        self._answers = 0
-        self._refused = 0
 
-    def per_minute(self, now: float) -> float | None:
-        """The limit at `now` (seconds of the run's clock)."""
-        self._grow(now)
-        known = [limit for limit in (self._configured, self._told, self._learned) if limit is not None]
-        return min(known) if known else None
+    @property
+    def per_minute(self) -> float | None:
+        """The limit in force."""
+        return _least(self._configured, self._told, self._learned)
 
     @property
     def configured(self) -> float | None:
@@ -52,8 +66,7 @@ class Pace:
     @property
     def learned(self) -> float | None:
         """What the server taught, by its headers or its refusals; None if nothing."""
-        known = [limit for limit in (self._told, self._learned) if limit is not None]
-        return min(known) if known else None
+        return _least(self._told, self._learned)
 
     def tell(self, limit: int | None, reset_s: float | None) -> None:
         """Take over what a header says. Limits a day are none of this meter's."""
@@ -63,38 +76,66 @@ class Pace:
 
     def accept(self, units: float, now: float) -> None:
         """An answer came: `units` passed the server's limit."""
-        self._judge(now)
-        self._accepted += units
-        self._answers += 1
+        step = self._step(now)
+        step.units += units
+        step.answers += 1
+        if self._learned is not None:
+            self._grow(self._learned, now)
 
-    def refuse(self, now: float) -> None:
-        """A 429 came."""
-        self._judge(now)
-        self._refused += 1
-
-    def _judge(self, now: float) -> None:
-        """At the end of a window: cut if too much of it was refused, and begin the next."""
-        if self._window_at is None:
-            self._window_at = now
-        passed_s = now - self._window_at
-        if passed_s < WINDOW_S:
+    def refuse(self, now: float, sent_at: float) -> None:
+        """A 429 came. Those of calls that were sent before the last cut are its reason once more, and not counted."""
+        if sent_at <= self._cut_at:
             return
-        if self._answers >= MEASURE_ANSWERS and self._refused > NOISE_SHARE * (self._answers + self._refused):
-            self._cut(self._accepted / passed_s * 60, now)
-        self._window_at, self._accepted, self._answers, self._refused = now, 0.0, 0, 0
+        self._step(now).refused += 1
+        refused = sum(step.refused for step in self._steps)
+        noise = NOISE_SHARE * (refused + sum(step.answers for step in self._steps))
+        if refused >= NOISE_COUNT and refused > noise + math.sqrt(noise):
+            self._cut(now)
 
-    def _cut(self, accepted_per_minute: float, now: float) -> None:
-        current = self.per_minute(now)
-        target = CUT_TO * accepted_per_minute
-        if current is not None:
-            target = min(max(target, DEEPEST_CUT * current), current)
-            self._refused_rate = current
-        self._learned = max(target, 1.0)
+    def _step(self, now: float) -> _Step:
+        if not self._steps or now - self._steps[-1].since >= 1.0:
+            self._steps.append(_Step(now))
+        return self._steps[-1]
+
+    def _cut(self, now: float) -> None:
+        steps = self._measured(now)
+        answers = sum(step.answers for step in steps)
+        if answers < MEASURE_ANSWERS or now - steps[-1].since < MEASURE_S:
+            return
+        refused = sum(step.refused for step in steps)
+        accepted = sum(step.units for step in steps) / (now - steps[-1].since) * 60
+        current = self.per_minute or accepted * (answers + refused) / answers
+        deepest = GENTLE_CUT if self._is_near(now) and refused < 2 * answers else DEEPEST_CUT
+        self._learned = max(1.0, min(max(CUT_TO * accepted, deepest * current), CUT_TO * current))
         self._cut_at = self._grown_at = now
+        self._answers_since_cut = 0
+        self._steps.clear()
 
-    def _grow(self, now: float) -> None:
+    def _measured(self, now: float) -> list[_Step]:
+        """The latest steps, newest first: as many as a measurement needs, no more."""
+        answers = 0
+
+        def wanted(step: _Step) -> bool:
+            nonlocal answers
+            before, answers = answers, answers + step.answers
+            return before < MEASURE_ANSWERS or now - step.since < MEASURE_S + 1.0
+
+        return list(takewhile(wanted, reversed(self._steps)))
+
+    def _is_near(self, now: float) -> bool:
+        """Whether the last cut is fresh: then the server's limit is not far."""
+        return self._learned is not None and (now - self._cut_at < NEAR_S or self._answers_since_cut < NEAR_ANSWERS)
+
+    def _grow(self, learned: float, now: float) -> None:
+        """With each answer; so neither while the gate is shut nor in an outage."""
         passed_s, self._grown_at = now - self._grown_at, now
-        if self._learned is None or now - self._cut_at < SETTLE_S:
-            return
-        near = self._learned > NEAR * self._refused_rate
-        self._learned *= 1 + (GROW_NEAR if near else GROW_FAR) * min(max(passed_s, 0.0), 1.0)
+        self._answers_since_cut += 1
+        a_second, an_answer = GROW_NEAR if self._is_near(now) else GROW_FAR
+        grown = learned * (1 + min(a_second * passed_s, an_answer))
+        cap = _least(self._configured, self._told)
+        # Without a cap a limit that was not met for long is forgotten when it is out of reach.
+        self._learned = None if grown >= (cap or 1e9) else grown
+
+
+def _least(*limits: float | None) -> float | None:
+    return min((limit for limit in limits if limit is not None), default=None)

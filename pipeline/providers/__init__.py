@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from pipeline.providers.chat import ChatProvider
-from pipeline.providers.client import ClientOptions, ModelInfo
+from pipeline.providers.client import ClientOptions, ModelInfo, load_sdk
 
-__all__ = ["ChatProvider", "ClientOptions", "ModelInfo"]
+__all__ = ["ChatProvider", "ClientOptions", "ModelInfo", "load_sdk"]

@@ -9,6 +9,7 @@ from typing import Any
 from pipeline import codec
 from pipeline.errors import CallError, UnavailableError
 from pipeline.providers.client import Client, ClientOptions, ModelInfo
+from pipeline.providers.faults import MOST_CHARS, scrub
 from pipeline.providers.headers import request_id, says_simulated, server_limits
 from pipeline.records import JSON, Answer, Request, Response, ToolCall, Usage
 
@@ -39,7 +40,7 @@ class ChatProvider:
         started = time.perf_counter()
         raw = await self.client.post("/chat/completions", body)
         latency_s = time.perf_counter() - started
-        completion = _completion(raw.content)
+        completion = _completion(raw.content, self._options.api_key)
         if self.simulated is None:
             self.simulated = says_simulated(raw.headers)
         return Response(
@@ -71,17 +72,16 @@ class ChatProvider:
             await self._client.close()
 
 
-def _completion(content: bytes) -> dict[str, Any]:
+def _completion(content: bytes, secret: str) -> dict[str, Any]:
     """The body as a completion with a choice. A 200 may hold HTML, `{}`, a string or half a JSON: UnavailableError."""
     try:
         body = codec.loads(content)
-    except codec.JSONDecodeError as error:
-        raise UnavailableError(f"a 200 that is not JSON: {_excerpt(content)}", status=200) from error
-    if not isinstance(body, dict):
-        raise UnavailableError(f"a 200 that is not a completion: {_excerpt(content)}", status=200)
-    choices = body.get("choices")
+    except codec.JSONDecodeError:
+        raise UnavailableError(f"a 200 that is not JSON: {_excerpt(content, secret)}", status=200) from None
+    choices = body.get("choices") if isinstance(body, dict) else None
     if not isinstance(choices, list) or not choices or not _has_message(choices[0]):
-        raise _without_choice(body, content)
+        raise _without_choice(body, content, secret)
+    assert isinstance(body, dict)
     return body
 
 
@@ -89,16 +89,17 @@ def _has_message(choice: Any) -> bool:
     return isinstance(choice, dict) and isinstance(choice.get("message"), dict)
 
 
-def _without_choice(body: dict[str, Any], content: bytes) -> CallError:
+def _without_choice(body: Any, content: bytes, secret: str) -> CallError:
     """Gateways send an upstream's error with status 200; its text is told."""
-    error = body.get("error")
+    error = body.get("error") if isinstance(body, dict) else None
     told = error.get("message") if isinstance(error, dict) else error
-    what = f"a 200 with an error in it: {told}" if told else f"a 200 that is not a completion: {_excerpt(content)}"
-    return UnavailableError(what[:400], status=200)
+    if told:
+        return UnavailableError(f"a 200 with an error in it: {scrub(str(told), secret)[:MOST_CHARS]}", status=200)
+    return UnavailableError(f"a 200 that is not a completion: {_excerpt(content, secret)}", status=200)
 
 
-def _excerpt(content: bytes) -> str:
-    return repr(content[:80].decode("utf-8", "replace"))
+def _excerpt(content: bytes, secret: str) -> str:
+    return repr(scrub(content[:4_000].decode("utf-8", "replace"), secret)[:80])
 
 
 def _answer(choice: dict[str, Any]) -> Answer:

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import ConfigError
-from pipeline.providers.faults import foreign_errors, translate
+from pipeline.errors import ConfigError, UnavailableError
+from pipeline.providers.faults import foreign_errors, scrub, translate
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
@@ -49,6 +49,16 @@ class Reply:
     content: bytes
 
 
+def load_sdk() -> None:
+    """Import what the first call would import: half a second, better spent at a time of one's own choosing."""
+    import openai
+    import openai.resources.chat
+
+    import pipeline.providers.wire  # noqa: F401
+
+    openai.AsyncOpenAI  # noqa: B018 - and this too
+
+
 class Client:
     """An `AsyncOpenAI` with its retries off, and the lean road beside it."""
 
@@ -74,11 +84,15 @@ class Client:
                 max_retries=0,  # ours know the limits, the outage and the quota; the SDK's do not
                 http_client=DefaultAioHttpClient(transport=self._wire),
             )
-        except (OpenAIError, httpx2.InvalidURL) as error:
+            self._base_url = str(self.sdk.base_url).rstrip("/")
+            URL(self._base_url)
+        except (OpenAIError, httpx2.InvalidURL, ValueError) as error:
             raise ConfigError(f"model.base_url or the key cannot be used: {error}") from error
         minted = {**self.sdk.auth_headers, **self.sdk.default_headers}
         self._headers = CIMultiDict({name: value for name, value in minted.items() if isinstance(value, str)})
-        self._base_url = str(self.sdk.base_url).rstrip("/")
+        for name, value in self._headers.items():
+            if any(ord(letter) < 32 for letter in value):
+                raise ConfigError(f"the header {name} holds a line break: look at the key's end and at model.headers")
         self._make_url = URL
         self._urls: dict[str, URL] = {}
 
@@ -93,7 +107,8 @@ class Client:
                 return Reply(headers, content)
             raise self._refusal(str(url), status, headers, content)
         except foreign_errors() as error:
-            raise translate(error, secret=self._options.api_key) from error
+            # From None: the SDK's error holds the whole body, which may hold the key, and a traceback would show it.
+            raise translate(error, secret=self._options.api_key) from None
 
     def _refusal(self, url: str, status: int, headers: Sequence[tuple[bytes, bytes]], content: bytes) -> APIStatusError:
         """The SDK's own reading of a refusal: its class by the status; code, type and param from the body."""
@@ -109,7 +124,11 @@ class Client:
         try:
             model: Any = await self.sdk.models.retrieve(name)
         except foreign_errors() as error:
-            raise translate(error, secret=self._options.api_key) from error
+            raise translate(error, secret=self._options.api_key) from None
+        if not hasattr(model, "model_extra"):
+            # The SDK passes a page through as its text: an address that is no API, often one without its /v1.
+            told = scrub(str(model), self._options.api_key)[:80]
+            raise UnavailableError(f"{self._base_url}/models/{name} is no model but {told!r}", status=200)
         extra = getattr(model, "model_extra", None) or {}
         shutdown = getattr(model, "shutdown_date", None) or extra.get("shutdown_date")
         return ModelInfo(id=str(getattr(model, "id", name)), shutdown_date=None if shutdown is None else str(shutdown))

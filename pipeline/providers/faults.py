@@ -53,6 +53,8 @@ SHAPE_PARAMS = re.compile(
     r"max_tokens|max_completion_tokens|reasoning_effort|service_tier|metadata|store|user|prompt_cache_key|verbosity|"
     r"presence_penalty|frequency_penalty|logit_bias|stream)\b"
 )
+#: So much of what a server said is told.
+MOST_CHARS = 400
 _KEY_SHAPE = re.compile(r"\bsk-[A-Za-z0-9_\-*]{6,}")
 
 
@@ -80,7 +82,8 @@ def translate(error: Exception, *, secret: str = "") -> CallError:
     import openai
 
     ours = _from_status(error) if isinstance(error, openai.APIStatusError) else _from_transport(error)
-    ours.args = (scrub(str(ours), secret),)
+    # Cut only after scrubbing: the first half of a key is no longer known as one.
+    ours.args = (scrub(str(ours), secret)[:MOST_CHARS],)
     return ours
 
 
@@ -105,23 +108,29 @@ def _said(error: Any) -> str:
     """What the server said, in one line: `429 insufficient_quota: You exceeded ...`."""
     body = error.body if isinstance(error.body, Mapping) else {}
     message = body.get("message") if isinstance(body.get("message"), str) else str(error.body or error.message)
-    code = error.code or error.type or ""
-    text = " ".join(str(message).split())
-    return f"{error.status_code} {code}: {text[:400]}".replace("  ", " ").replace(" :", ":")
+    text = " ".join(str(message)[:20_000].split())
+    return f"{error.status_code} {_word(error.code) or _word(error.type)}: {text}".replace("  ", " ").replace(" :", ":")
+
+
+def _word(value: Any) -> str:
+    """A code, type or param of an error body. Servers put numbers, lists and objects there as well."""
+    return str(value) if isinstance(value, str | int) else ""
 
 
 def _rate_limited(error: Any) -> CallError:
-    if {error.code, error.type} & QUOTA_CODES:
+    words = {_word(error.code), _word(error.type)}
+    if words & QUOTA_CODES:
         return QuotaError(_said(error))
-    return RateLimitedError(_said(error), scope="tokens" if "tokens" in {error.type, error.code} else "requests")
+    return RateLimitedError(_said(error), scope="tokens" if "tokens" in words else "requests")
 
 
 def _bad_request(error: Any) -> CallError:
-    if error.code in RECORD_CODES:
+    code = _word(error.code)
+    if code in RECORD_CODES:
         return RecordRefusedError(_said(error))
-    if error.code not in QUOTA_CODES:
-        return RequestShapeError(_said(error), certain=bool(SHAPE_PARAMS.match(error.param or "")))
-    return QuotaError(_said(error))
+    if code in QUOTA_CODES:
+        return QuotaError(_said(error))
+    return RequestShapeError(_said(error), certain=bool(SHAPE_PARAMS.match(_word(error.param))))
 
 
 def _unavailable(error: Any) -> CallError:
@@ -161,8 +170,9 @@ def _from_transport(error: Exception) -> CallError:
     import httpx2
 
     cause = _innermost(error)
-    what = f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
-    if isinstance(cause, aiohttp.ClientConnectorCertificateError | aiohttp.ServerFingerprintMismatch):
+    said = " ".join(str(cause).split())
+    what = f"{type(cause).__name__}: {said}" if said else type(cause).__name__
+    if isinstance(cause, ssl.SSLCertVerificationError | ssl.CertificateError | aiohttp.ServerFingerprintMismatch):
         return CredentialsError(f"the server's certificate is not trusted: {what}")
     if isinstance(cause, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError | httpx2.InvalidURL):
         return CredentialsError(f"model.base_url is not an address that can be called: {what}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -24,10 +25,9 @@ _LIMIT_FIELDS = {
 def duration_s(text: str) -> float | None:
     """Seconds of `6m0s`, `120ms` or a bare number of seconds; None for anything else."""
     text = text.strip().lower()
-    try:
-        return max(0.0, float(text))
-    except ValueError:
-        parts = _DURATION.findall(text)
+    if (seconds := _number(text)) is not None:
+        return seconds
+    parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         return None
     return sum(float(number) * _UNIT_S[unit] for number, unit in parts)
@@ -43,10 +43,17 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 
 def _milliseconds(value: str | None) -> float | None:
+    milliseconds = None if value is None else _number(value)
+    return None if milliseconds is None else milliseconds / 1000
+
+
+def _number(text: str) -> float | None:
+    """A number of at least 0; None for anything else, also for `inf` and `nan`: nobody waits for ever."""
     try:
-        return None if value is None else max(0.0, float(value)) / 1000
+        number = float(text)
     except ValueError:
         return None
+    return max(0.0, number) if math.isfinite(number) else None
 
 
 def _seconds_or_date(value: str | None) -> float | None:
@@ -56,7 +63,7 @@ def _seconds_or_date(value: str | None) -> float | None:
         return seconds
     try:
         when = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.providers import load_sdk
 from pipeline.runner.checks import Check, check
 from pipeline.runner.first import write_config
 from pipeline.runner.fresh import move_aside, what_is_there
@@ -18,6 +19,7 @@ __all__ = [
     "check",
     "check_lines",
     "closing_lines",
+    "load_sdk",
     "move_aside",
     "preview",
     "preview_facts",

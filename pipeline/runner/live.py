@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -57,6 +58,7 @@ class Live:
         # All state that changes: what was said last, so that it is said once.
         self._in_outage = False
         self._held = ""
+        self._unseen = False
 
     def snapshot(self) -> Snapshot:
         """What the progress line shows now."""
@@ -135,7 +137,13 @@ class Live:
         }
 
     def _write(self) -> None:
-        write_live(self._run_dir, self.facts())
+        try:
+            write_live(self._run_dir, self.facts())
+        except OSError as error:
+            # Only what others may see of the run is lost. A full disk stops it at the ledger, and says so.
+            if not self._unseen:
+                tell("live.json cannot be written", level=logging.WARNING, error=str(error))
+            self._unseen = True
 
 
 def write_live(run_dir: RunDir, facts: Mapping[str, Any]) -> None:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from pipeline import codec
 from pipeline.errors import ConfigError
 from pipeline.limits import Admission, DayMeter, Gate, Price, price_of
 from pipeline.readers import Source, resolve_sources
-from pipeline.records import Request
+from pipeline.records import JSON, Request
 from pipeline.settings import Settings
 from pipeline.task import FunctionOptions, Task, TaskOptions, build_task
 
@@ -37,6 +38,9 @@ def task_of(settings: Settings) -> Task:
             tool_choice=options.tool_choice,
             strict=options.strict,
             parameters=options.parameters,
+            examples=_examples(settings),
+            examples_k=task.examples_k,
+            prompt_cache_key=options.prompt_cache_key or ("auto" if _is_openai(settings) else None),
             base=settings.config_path.parent if settings.config_path else Path(),
         )
     )
@@ -48,6 +52,38 @@ def _function(settings: Settings) -> FunctionOptions | None:
         return None
     parameters = settings.function_parameters() or {}
     return FunctionOptions(name=function.name, parameters=parameters, description=function.description)
+
+
+def _examples(settings: Settings) -> list[Mapping[str, JSON]]:
+    """The config's examples, then those of the file."""
+    found: list[Mapping[str, JSON]] = list(settings.task.examples)
+    if settings.task.examples_file is None:
+        return found
+    path = settings.find(settings.task.examples_file)
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise ConfigError(f"task.examples_file: {path} cannot be read: {error.strerror}") from error
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            found.append(_example(path, number, line))
+    return found
+
+
+def _example(path: Path, number: int, line: bytes) -> Mapping[str, JSON]:
+    try:
+        example = codec.loads(line)
+    except codec.JSONDecodeError as error:
+        raise ConfigError(f"{path}:{number}: task.examples_file: not JSON: {error}") from error
+    if not isinstance(example, dict):
+        raise ConfigError(f"{path}:{number}: task.examples_file: expected an object, got {type(example).__name__}")
+    return example
+
+
+def _is_openai(settings: Settings) -> bool:
+    """Whether OpenAI's own API is called: it takes parameters that other servers may refuse."""
+    url = settings.model.base_url
+    return url is None or urlsplit(url).hostname == "api.openai.com"
 
 
 def sources_of(settings: Settings) -> list[Source]:

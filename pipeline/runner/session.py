@@ -222,7 +222,10 @@ class _Session:
         finally:
             for watcher in watchers:
                 watcher.cancel()
-            await asyncio.gather(*watchers, return_exceptions=True)
+            for ended in await asyncio.gather(*watchers, return_exceptions=True):
+                if not isinstance(ended, asyncio.CancelledError):
+                    tell("watching broke off", level=logging.ERROR, error=repr(ended))
+                    progress.say(f"labelpipe: the progress display broke off: {ended!r}. The run itself went on.")
             progress.close()
 
     async def _to_an_ending(self, pool: Pool, me: asyncio.Task[Any]) -> Ending:

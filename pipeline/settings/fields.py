@@ -112,6 +112,18 @@ class TaskSettings(Section):
         Annotated[str, AfterValidator(checks.place_in_python), Takes('"module:name", like "my_labels:Sentiment"')]
         | None
     ) = Field(None, description="A Pydantic model, or a tool with a schema and a callback, in Python.")
+    examples: Annotated[
+        list[dict[str, Json]],
+        BeforeValidator(checks.as_plain),
+        Takes("tables with a record's fields and its `label`"),
+    ] = Field(
+        default_factory=list,
+        description="Worked examples, shown to the model before each record: `[[task.examples]]`.",
+    )
+    examples_file: Text | None = Field(None, description="A JSONL file with more of them, one object a line.")
+    examples_k: int | None = Field(
+        None, ge=1, description="Show only the so many examples that are nearest to the record; unset: all, always."
+    )
     dedupe: bool = Field(True, description="Ask only once for records whose requests are identical.")
     function: FunctionSettings | None = Field(None, description="The long way: a function with a JSON Schema.")
 
@@ -169,6 +181,11 @@ class ModelSettings(Section):
     headers: Annotated[dict[str, Secret], AfterValidator(checks.headers), Takes("a table of texts")] = Field(
         default_factory=dict, description="HTTP headers of each call. Their values are never shown."
     )
+    prompt_cache_key: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = Field(
+        None,
+        description="Names the prompt's constant part to the server's cache; `\"auto\"` makes one from the task. "
+        "Unset: auto for OpenAI's own API, nothing for others.",
+    )
     price: PriceSettings | None = Field(None, description="What the model costs, where the price list does not know.")
 
     def plain_headers(self) -> dict[str, str]:
@@ -218,8 +235,8 @@ class OutputSettings(Section):
     )
     escape_formulas: bool = Field(
         False,
-        description="Put an apostrophe before cells that a spreadsheet would run as a formula. Training data wants them "
-        "as they are.",
+        description="Put an apostrophe before cells that a spreadsheet would run as a formula. Training data wants "
+        "them as they are.",
     )
 
 

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from pipeline.task.caching import cache_key, takes_breakpoint
 from pipeline.task.lint import Finding, lint
 from pipeline.task.render import expected_fields
 from pipeline.task.spec import FunctionOptions, Task, TaskOptions, build_task
 
-__all__ = ["Finding", "FunctionOptions", "Task", "TaskOptions", "build_task", "expected_fields", "lint"]
+__all__ = [
+    "Finding",
+    "FunctionOptions",
+    "Task",
+    "TaskOptions",
+    "build_task",
+    "cache_key",
+    "expected_fields",
+    "lint",
+    "takes_breakpoint",
+]

@@ -14,6 +14,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pipeline import codec
 from pipeline.errors import RenderError, TaskError
 from pipeline.records import JSON, Record, Request
+from pipeline.task.caching import Caching, marked, with_caching
 from pipeline.task.schema import Tool
 from pipeline.task.walk import Schema
 
@@ -99,15 +100,41 @@ def expected_fields(prompt: str) -> set[str]:
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """Messages that are shown before the record.
+
+    `mark` stands for them in a request's digest; `size_bytes` is an estimate of what a model reads of them.
+    """
+
+    messages: tuple[Message, ...]
+    mark: bytes
+    size_bytes: int
+
+
+def together(shown: Iterable[Shown]) -> Shown:
+    """All of them, one after the other."""
+    every = tuple(shown)
+    return Shown(
+        tuple(message for one in every for message in one.messages),
+        b"".join(one.mark for one in every),
+        sum(one.size_bytes for one in every),
+    )
+
+
+NOTHING = together(())
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """All of a request that is the same for every record: the prefix that a server's prompt cache knows.
 
-    `mark` stands for these parts in a request's digest; `size_tokens` is their estimate, with the expected answer.
+    `opening` is the system text and the fixed examples. `mark` stands for these parts in a request's digest;
+    `size_bytes` is what they take, `answer_tokens` an estimate of the expected answer.
     """
 
     tool: Tool
     model: str
-    system: tuple[Message, ...]
+    opening: tuple[Message, ...]
     tools: tuple[Schema, ...]
     tool_choice: JSON
     parameters: Mapping[str, JSON]
@@ -115,36 +142,44 @@ class Frame:
     size_bytes: int
     answer_tokens: int
 
-    def request(self, record: Record, text: str) -> Request:
-        """The request that asks `text` about the record."""
+    def request(self, record: Record, text: str, shown: Shown = NOTHING) -> Request:
+        """The request that asks `text` about the record, with what is shown for this record only."""
         data = text.encode("utf-8", "surrogatepass")
         return Request(
             record,
             self.model,
-            (*self.system, {"role": "user", "content": text}),
+            (*self.opening, *shown.messages, {"role": "user", "content": text}),
             self.tools,
             self.tool_choice,
             self.parameters,
-            (self.size_bytes + len(data)) // BYTES_PER_TOKEN + self.answer_tokens,
-            codec.digest128(self.mark + data),
+            (self.size_bytes + shown.size_bytes + len(data)) // BYTES_PER_TOKEN + self.answer_tokens,
+            codec.digest128(self.mark + shown.mark + data),
         )
 
 
 def make_frame(
-    tool: Tool, *, model: str, system: str | None, tool_choice: JSON, parameters: Mapping[str, JSON]
+    tool: Tool,
+    *,
+    model: str,
+    system: str | None,
+    fixed: Shown,
+    tool_choice: JSON,
+    parameters: Mapping[str, JSON],
+    caching: Caching,
 ) -> Frame:
-    """The constant part of the requests that offer `tool`."""
-    messages: tuple[Message, ...] = ({"role": "system", "content": system},) if system else ()
-    constant = codec.dumps([model, messages, tool.definition, tool_choice, parameters])
+    """The constant part of the requests that offer `tool`. How it is cached is no part of a request's digest."""
+    first: tuple[Message, ...] = ({"role": "system", "content": system},) if system else ()
+    opening = (*first, *fixed.messages)
+    constant = codec.dumps([model, opening, tool.definition, tool_choice, parameters])
     return Frame(
         tool=tool,
         model=model,
-        system=messages,
+        opening=marked(opening) if caching.breakpoint else opening,
         tools=(tool.definition,),
         tool_choice=tool_choice,
-        parameters=parameters,
+        parameters=with_caching(parameters, caching),
         mark=codec.digest128(constant),
-        size_bytes=len(codec.dumps([messages, tool.definition])),
+        size_bytes=len(codec.dumps([first, tool.definition])) + fixed.size_bytes,
         answer_tokens=room(parameters) or _answer_tokens(tool.schema),
     )
 

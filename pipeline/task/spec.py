@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 from pipeline import codec
 from pipeline.errors import AnswerError, CallbackError, RenderError, TaskError
 from pipeline.records import JSON, Answer, Record, Request
 from pipeline.task import parse
+from pipeline.task.caching import Caching, settled
 from pipeline.task.callback import call_back
+from pipeline.task.examples import Plain, check_count, make_examples, nearest_of, plain_examples
 from pipeline.task.load import load
-from pipeline.task.render import Frame, Frames, Prompt, make_frame
+from pipeline.task.render import NOTHING, Frame, Frames, Prompt, Shown, make_frame, together
 from pipeline.task.repair import repair
 from pipeline.task.schema import DEFAULT_NAME, Tool, labels_description, labels_schema, make_tool, short
 from pipeline.task.tools import Naming, Offer, PerRecord, offer_of
@@ -44,6 +47,12 @@ class TaskOptions:
     `name` and `description` are the function's, as the model sees it; None takes the tool's own. `parameters` are
     sent with each request as they are; None among them is not sent. `base` is the folder of the config, from which
     `python` is imported.
+
+    `examples` are records with the right arguments under the key "label". All of them are shown with each record, in
+    their order; with `examples_k` only that many, the nearest to the record.
+
+    How the prompt is cached changes no answer, so it is in no fingerprint: `prompt_cache_key` is sent as it is ("auto":
+    one made of the fingerprint), `cache_breakpoint` marks the end of what is the same for all records.
     """
 
     model: str
@@ -58,6 +67,10 @@ class TaskOptions:
     strict: bool = True
     parameters: Mapping[str, JSON] = field(default_factory=dict)
     base: Path = Path()
+    examples: Sequence[Mapping[str, JSON]] = ()
+    examples_k: int | None = None
+    prompt_cache_key: str | None = None
+    cache_breakpoint: bool = False
 
 
 class Task:
@@ -68,16 +81,33 @@ class Task:
     none of them, so that a mended one runs again on the answers that are kept.
     """
 
-    __slots__ = ("_base", "_callback", "_frame_for", "_prompt", "columns", "extra_columns", "fingerprint")
+    __slots__ = (
+        "_callback",
+        "_frame_for",
+        "_opening_count",
+        "_prompt",
+        "_shown_for",
+        "columns",
+        "extra_columns",
+        "fingerprint",
+    )
 
     def __init__(self, options: TaskOptions, offer: Offer, parameters: Mapping[str, JSON]) -> None:
+        examples = plain_examples(options.examples, offer.columns)
+        check_count(options.examples_k, examples)
         self.columns = offer.columns
-        self.fingerprint = _fingerprint(options, offer, parameters)
+        self.fingerprint = _fingerprint(options, offer, parameters, examples)
         self.extra_columns: tuple[str, ...] = (offer.callback and offer.callback.extra_columns) or ()
         self._callback = offer.callback
         self._prompt = Prompt(options.prompt)
-        self._base = 2 if options.system else 1  # messages before anything that a repair adds
-        self._frame_for = _frames(options, offer.tool, parameters)
+        caching = settled(Caching(options.prompt_cache_key, options.cache_breakpoint), parameters, self.fingerprint)
+        framing = partial(_frames, options, offer.tool, parameters, caching)
+        bare = framing(NOTHING)
+        made = make_examples(examples, self._prompt, lambda record: bare(record).tool)
+        fixed = NOTHING if options.examples_k else together(shown for _text, shown in made)
+        self._opening_count = bool(options.system) + len(fixed.messages)
+        self._frame_for = framing(fixed)
+        self._shown_for = nearest_of(made, options.examples_k) if options.examples_k else _show_nothing
 
     @property
     def has_callback(self) -> bool:
@@ -91,7 +121,8 @@ class Task:
 
     def render(self, record: Record) -> Request:
         """The request for one record. Raises RenderError."""
-        return self._frame_for(record).request(record, self._prompt.render(record))
+        frame, text = self._frame_for(record), self._prompt.render(record)
+        return frame.request(record, text, self._shown_for(text))
 
     def read(self, answer: Answer, record: Record) -> dict[str, JSON]:
         """The label in an answer. Raises InvalidAnswerError, TruncatedError, RefusalError or CallbackError.
@@ -106,7 +137,8 @@ class Task:
 
     def repair(self, request: Request, answer: Answer, error: AnswerError) -> Request:
         """The request that asks again, with the fault shown; after a TruncatedError with more room."""
-        return repair(request, answer, error, base=self._base)
+        shown = self._shown_for(self._prompt.render(request.record))
+        return repair(request, answer, error, base=self._opening_count + len(shown.messages) + 1)
 
     async def call_back(self, label: Mapping[str, JSON], record: Record) -> dict[str, JSON]:
         """The extra columns that the user's callback returns; {} without one. Raises CallbackError."""
@@ -169,10 +201,29 @@ def _sent(parameters: Mapping[str, JSON]) -> dict[str, JSON]:
     return {name: value for name, value in plain.items() if value is not None}
 
 
-def _frames(options: TaskOptions, tool: Tool | PerRecord, parameters: Mapping[str, JSON]) -> Callable[[Record], Frame]:
+def _show_nothing(_text: str) -> Shown:
+    return NOTHING
+
+
+def _frames(
+    options: TaskOptions,
+    tool: Tool | PerRecord,
+    parameters: Mapping[str, JSON],
+    caching: Caching,
+    fixed: Shown,
+) -> Callable[[Record], Frame]:
+    """The frame of each record, with the examples that all records are shown."""
+
     def frame(made: Tool) -> Frame:
-        choice = _choice(options.tool_choice, made.name)
-        return make_frame(made, model=options.model, system=options.system, tool_choice=choice, parameters=parameters)
+        return make_frame(
+            made,
+            model=options.model,
+            system=options.system,
+            fixed=fixed,
+            tool_choice=_choice(options.tool_choice, made.name),
+            parameters=parameters,
+            caching=caching,
+        )
 
     if isinstance(tool, PerRecord):
         build = tool.build
@@ -185,7 +236,9 @@ def _choice(word: str, name: str) -> JSON:
     return {"type": "function", "function": {"name": name}} if word == "forced" else word
 
 
-def _fingerprint(options: TaskOptions, offer: Offer, parameters: Mapping[str, JSON]) -> dict[str, JSON]:
+def _fingerprint(
+    options: TaskOptions, offer: Offer, parameters: Mapping[str, JSON], examples: Sequence[Plain]
+) -> dict[str, JSON]:
     shown: Schema = offer.tool.described if isinstance(offer.tool, PerRecord) else offer.tool.definition
     return {
         "prompt": options.prompt,
@@ -194,4 +247,6 @@ def _fingerprint(options: TaskOptions, offer: Offer, parameters: Mapping[str, JS
         "tool_choice": options.tool_choice,
         "model": options.model,
         "parameters": dict(parameters),
+        "examples": list(examples) or None,
+        "examples_k": options.examples_k,
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from end_to_end.stage import Endpoint, Endpoints, Project, project
+from end_to_end.stage import Endpoint, Endpoints, Process, Project, project
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +33,10 @@ def make(tmp_path: Path, endpoint: Endpoint) -> Callable[..., Project]:
         return project(tmp_path / name, base_url, **more)
 
     return make_one
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_process_stays() -> Iterator[None]:
+    # By module: one of them has runs that several tests look at.
+    yield
+    Process.end_all()

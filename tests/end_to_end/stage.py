@@ -1,21 +1,25 @@
-"""What the end-to-end and the chaos tests share: endpoints with books, project folders, and real `labelpipe` processes."""
+"""What the end-to-end and the chaos tests share: endpoints with books, project folders, real processes."""
 
 from __future__ import annotations
 
+import asyncio
+import csv
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
-import csv
+from pipeline import verify
 
 HERE = Path(__file__).parent
 LABELPIPE = [sys.executable, "-m", "pipeline"]
@@ -51,6 +55,10 @@ class Endpoint:
     def calls(self) -> int:
         """How many calls have come in."""
         return int(self._get("/health")["calls"])
+
+    def in_flight(self) -> int:
+        """How many calls are being answered."""
+        return int(self._get("/health")["in_flight"])
 
     def totals(self) -> dict[str, Any]:
         """The counts over all calls of this server."""
@@ -106,15 +114,15 @@ class Endpoints:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._books = 0
+        self._books = itertools.count(1)
+        self._turn = threading.Lock()
         self._process = subprocess.Popen(
             [sys.executable, str(HERE / "endpoints.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def open(self, *, books: Path | None = None, port: int = 0, **options: Any) -> Endpoint:
         """A new endpoint; with `books` it goes on writing those."""
-        self._books += 1
-        path = books or self._folder / f"books{self._books}.jsonl"
+        path = books or self._folder / f"books{next(self._books)}.jsonl"
         told = self._tell({"open": {"latency_ms": 5.0, "port": port, "books_path": str(path), **options}})
         return Endpoint(told["port"], path)
 
@@ -130,9 +138,10 @@ class Endpoints:
     def _tell(self, command: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(command) + "\n")
-        self._process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        with self._turn:
+            self._process.stdin.write(json.dumps(command) + "\n")
+            self._process.stdin.flush()
+            answer: dict[str, Any] = json.loads(self._process.stdout.readline())
         return answer
 
     def __enter__(self) -> Endpoints:
@@ -168,11 +177,22 @@ class Done:
 
 
 class Process:
-    """A `labelpipe` command at work."""
+    """A `labelpipe` command at work. Those that a failing test leaves behind are ended by `end_all`."""
+
+    _at_work: ClassVar[list[Process]] = []
 
     def __init__(self, args: Sequence[str], popen: subprocess.Popen[str]) -> None:
         self.args = args
         self.popen = popen
+        self._at_work.append(self)
+
+    @classmethod
+    def end_all(cls) -> None:
+        """Kill what nobody waited for."""
+        for process in cls._at_work:
+            if process.popen.returncode is None:
+                process.kill()
+        cls._at_work.clear()
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
@@ -242,9 +262,11 @@ class Project:
         """`run job.toml --json`, which must end so; its summary."""
         return self.do("run", "job.toml", "--json", *args).expect(code).json
 
-    def verify(self) -> dict[str, Any]:
-        """`verify`, which must be content; its report."""
-        return self.do("verify", "run", "--json").expect(0).json
+    def verify(self) -> Mapping[str, int]:
+        """The proof of the run from its files, which must hold; its counts. In this process, to save time."""
+        report = asyncio.run(verify(self.run_dir))
+        assert report.ok, "\n".join(report.lines())
+        return report.counts
 
     def labels(self) -> list[dict[str, str]]:
         """The rows of labels.csv."""
@@ -281,7 +303,7 @@ _SPICE = [
     "plain words",
     "commas, and; more, of them",
     'said "twice", then ""',
-    "two\nlines, a \"quote\" and\r\nthree",
+    'two\nlines, a "quote" and\r\nthree',
     "이 제품을 사랑해요!",
     "emoji 🎉👩‍👩‍👧 and é",
     "=SUM(A1:A9)",

@@ -194,7 +194,8 @@ def test_parameters_are_sent_only_when_set(make_task, record, given: Any, sent: 
 
 def test_the_fingerprint_has_named_readable_parts(make_task) -> None:
     task = make_task(system="You help.")
-    assert list(task.fingerprint) == ["prompt", "system", "tools", "tool_choice", "model", "parameters"]
+    parts = ["prompt", "system", "tools", "tool_choice", "model", "parameters", "examples", "examples_k"]
+    assert list(task.fingerprint) == parts
     assert task.fingerprint["prompt"] == "Label: {{ text }}"
     assert task.fingerprint["system"] == "You help."
     assert task.fingerprint == make_task(system="You help.").fingerprint

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import pytest
+from task_conversation import is_conversation
 
 from pipeline import codec
 from pipeline.errors import AnswerError, InvalidAnswerError, TruncatedError
 from pipeline.records import Answer, Record, Request, ToolCall
 from pipeline.task import Task
-
-
-def is_conversation(messages: Sequence[Any]) -> bool:
-    """Whether Chat Completions takes it: each echoed call answered, right after, by a tool message with its id."""
-    waiting: list[str] = []
-    for message in messages:
-        if message["role"] == "tool":
-            waiting.remove(message["tool_call_id"])
-            continue
-        if waiting:
-            return False
-        calls = message.get("tool_calls", [])
-        waiting = [call["id"] for call in calls]
-        if any(not isinstance(codec.loads(call["function"]["arguments"]), dict) for call in calls):
-            return False
-        if not calls and not message["content"]:
-            return False
-    return not waiting and messages[-1]["role"] in ("user", "tool")
 
 
 def repaired(task: Task, request: Request, answer: Answer) -> Request:

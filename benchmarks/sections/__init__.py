@@ -1,0 +1,26 @@
+"""One function a section: a Bench in, a Section out. `full` asks for the long form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from benchmarks.bench import Bench
+from benchmarks.sections.failures import faults, kills, outage, quota
+from benchmarks.sections.limits import promises, utilisation
+from benchmarks.sections.size import memory, resume
+from benchmarks.sections.speed import startup, throughput
+from benchmarks.tables import Section
+
+SECTIONS: Mapping[str, Callable[[Bench, bool], Section]] = {
+    "throughput": throughput,
+    "memory": memory,
+    "utilisation": utilisation,
+    "promises": promises,
+    "outage": outage,
+    "faults": faults,
+    "kills": kills,
+    "quota": quota,
+    "resume": resume,
+    "startup": startup,
+}
+__all__ = ["SECTIONS"]

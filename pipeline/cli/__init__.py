@@ -1,0 +1,13 @@
+"""The command line: words -> Settings -> one call. No logic; all but typer is imported when it is needed."""
+
+from __future__ import annotations
+
+from pipeline.cli import labelling, looking
+from pipeline.cli.frame import EXIT_CODES, app
+
+__all__ = ["EXIT_CODES", "app", "labelling", "looking", "main"]
+
+
+def main() -> None:
+    """The `labelpipe` command."""
+    app()

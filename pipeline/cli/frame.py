@@ -1,0 +1,201 @@
+"""The command line's frame: the app, the options that commands share, and what stands between words and calls."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from pipeline.settings import Settings
+    from pipeline.stats import RunSummary
+
+_T = TypeVar("_T")
+
+EXIT_CODES = """
+Exit codes: 0 all records labelled · 1 finished, some records have no label · 2 cannot start ·
+3 stopped early, the same command resumes · 130 interrupted, the same command resumes.
+"""
+
+app = typer.Typer(
+    name="labelpipe",
+    help="Turn a large file of records into training data: one function call a record, under rate limits, "
+    "into a CSV that can be trusted. The same command resumes after anything.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+config_app = typer.Typer(help="Look at a config.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(config_app, name="config")
+
+Config = Annotated[Path, typer.Argument(help="The config, a TOML file.", show_default=False)]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a key of the config: --set limits.concurrency=8", metavar="KEY=VALUE"),
+]
+Input = Annotated[str | None, typer.Option("--input", help="Short for --set input.path=...")]
+Output = Annotated[str | None, typer.Option("--output", help="Short for --set output.dir=...")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Take only the first N records.", metavar="N")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+RunFolder = Annotated[Path, typer.Argument(help="The run folder, like runs/sentiment.", show_default=False)]
+Relabel = Annotated[bool, typer.Option("--relabel", help="Label records again that a change touches.")]
+Keep = Annotated[bool, typer.Option("--keep", help="Keep what is there although something changed.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from pipeline import __version__
+
+        typer.echo(f"labelpipe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options before a command."""
+
+
+# -- between words and calls -------------------------------------------------------------------------------------
+
+
+def settings_of(
+    config: Path,
+    sets: list[str] | None,
+    input_path: str | None = None,
+    output_dir: str | None = None,
+    limit: int | None = None,
+) -> Settings:
+    from pipeline.settings import Settings
+
+    direct: dict[str, dict[str, Any]] = {}
+    for section, key, value in (
+        ("input", "path", input_path),
+        ("output", "dir", output_dir),
+        ("input", "limit", limit),
+    ):
+        if value is not None:
+            direct.setdefault(section, {})[key] = value
+    return guarded(lambda: Settings.load(config, sets or [], **direct))
+
+
+def start_over(settings: Settings, *, yes: bool) -> None:
+    from pipeline.runner import move_aside, what_is_there
+
+    there = run_through(what_is_there(settings))
+    if not there:
+        return
+    if not yes:
+        if not sys.stdin.isatty():
+            fail(f"{there} Nobody can be asked here: give --yes to start over.")
+        typer.confirm(f"{there} Move it aside and start over?", abort=True, err=True)
+    say(f"Moved the old run to {guarded(lambda: move_aside(settings))}.")
+
+
+def label_input(settings: Settings, json_out: bool, **wishes: Any) -> NoReturn:
+    """A session of the run, from its start to its exit code."""
+    with importing():
+        from pipeline.runner import Wishes, arun, load_sdk
+
+        load_sdk()
+
+    async def label() -> RunSummary:
+        return await arun(settings, Wishes(**wishes))
+
+    finish(run_through(label()), json_out)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Many imports at once: a quarter faster without looking for garbage among them, then or later."""
+    import gc
+
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def finish(summary: RunSummary, json_out: bool) -> NoReturn:
+    from pipeline.runner import closing_lines
+
+    if json_out:
+        print_json(summary.as_dict())
+    else:
+        say("\n".join(closing_lines(summary)))
+    raise typer.Exit(summary.exit_code)
+
+
+def run_through(work: Coroutine[Any, Any, _T]) -> _T:
+    import asyncio
+
+    return guarded(lambda: asyncio.run(work))
+
+
+def guarded(work: Callable[[], _T]) -> _T:
+    """What `work` gives. Our errors become one message and their exit code; others are bugs and keep their trace."""
+    from asyncio import CancelledError
+
+    from pipeline.errors import LabelpipeError, SetupError
+
+    try:
+        return work()
+    except typer.Exit:
+        raise
+    except SetupError as error:
+        fail(str(error))
+    except LabelpipeError as error:
+        fail(str(error), code=3)
+    except (KeyboardInterrupt, CancelledError):
+        fail("interrupted; the same command goes on", code=130)
+    except (OSError, RuntimeError, ValueError, TypeError, LookupError, AssertionError, AttributeError):
+        import traceback
+
+        say(traceback.format_exc())
+        fail("this is a bug, above is where. What the ledger holds is safe; the same command goes on", code=3)
+
+
+def fail(message: str, *, code: int = 2) -> NoReturn:
+    say(f"labelpipe: {message}")
+    raise typer.Exit(code)
+
+
+def pair(text: str, sign: str, option: str, example: str) -> tuple[str, float]:
+    kind, _, share = text.partition(sign)
+    try:
+        return kind, float(share)
+    except ValueError:
+        fail(f"{option} {text}: expected something like {option} {example}")
+
+
+def span(text: str) -> tuple[float, float]:
+    start, _, end = text.partition("-")
+    try:
+        return float(start), float(end)
+    except ValueError:
+        fail(f"--outage {text}: expected seconds like --outage 10-40")
+
+
+def say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def show(text: str) -> None:
+    typer.echo(text)
+
+
+def print_json(value: Any) -> None:
+    from pipeline import codec
+
+    typer.echo(codec.dumps(value).decode())

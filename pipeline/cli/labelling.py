@@ -1,0 +1,152 @@
+"""Commands on a config: from a first look at a file to labels, and again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.cli.frame import (
+    AsJson,
+    Config,
+    Input,
+    Keep,
+    Limit,
+    Output,
+    Relabel,
+    Sets,
+    app,
+    finish,
+    label_input,
+    print_json,
+    run_through,
+    say,
+    settings_of,
+    show,
+    start_over,
+)
+
+if TYPE_CHECKING:
+    from pipeline.stats import RunSummary
+
+
+@app.command()
+def init(
+    path: Annotated[str, typer.Argument(help="The file to label.", show_default=False)],
+    to: Annotated[Path | None, typer.Option("--to", help="Where the config goes; default config/NAME.toml.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a config that is there.")] = False,
+) -> None:
+    """Look at a file and write a config to edit."""
+    from pipeline.runner import write_config
+
+    target = run_through(write_config(path, to, force=force))
+    say(f"Wrote {target}. Look at it, fill in the labels, then:")
+    say(f"  labelpipe check   {target}")
+    say(f"  labelpipe preview {target} -n 5")
+    say(f"  labelpipe run     {target}")
+
+
+@app.command()
+def check(
+    config: Config,
+    sets: Sets = None,
+    input_path: Input = None,
+    output_dir: Output = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the server about key and model.")] = False,
+    json_out: AsJson = False,
+) -> None:
+    """Find everything that can be wrong before a cent is spent."""
+    settings = settings_of(config, sets, input_path, output_dir)
+
+    async def look() -> Any:
+        from pipeline.runner import check as look_at
+
+        return await look_at(settings, online=not offline)
+
+    checks = run_through(look())
+    from pipeline.runner import check_lines
+
+    if json_out:
+        found = [{"name": one.name, "ok": one.ok, "detail": one.detail} for one in checks]
+        print_json({"ok": all(one.ok is not False for one in checks), "checks": found})
+    else:
+        show("\n".join(check_lines(checks)))
+    raise typer.Exit(2 if any(one.ok is False for one in checks) else 0)
+
+
+@app.command()
+def preview(
+    config: Config,
+    number: Annotated[int, typer.Option("-n", min=1, help="How many records.")] = 5,
+    sets: Sets = None,
+    input_path: Input = None,
+    json_out: AsJson = False,
+) -> None:
+    """Label a few records and show them; writes nothing into the run."""
+    settings = settings_of(config, sets, input_path)
+
+    async def look() -> Any:
+        from pipeline.runner import preview as look_at
+
+        return await look_at(settings, number)
+
+    seen = run_through(look())
+    from pipeline.runner import preview_facts, preview_lines
+
+    if json_out:
+        print_json(preview_facts(seen))
+    else:
+        show("\n".join(preview_lines(seen)))
+    raise typer.Exit(3 if seen.stopped else 0)
+
+
+@app.command()
+def run(
+    config: Config,
+    sets: Sets = None,
+    input_path: Input = None,
+    output_dir: Output = None,
+    limit: Limit = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over; the old folder is moved aside.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    relabel: Relabel = False,
+    keep: Keep = False,
+    json_out: AsJson = False,
+) -> None:
+    """Label the input; the same command resumes."""
+    settings = settings_of(config, sets, input_path, output_dir, limit)
+    if fresh:
+        start_over(settings, yes=yes)
+    label_input(settings, json_out, relabel=relabel, keep=keep)
+
+
+@app.command()
+def retry(
+    config: Config,
+    only: Annotated[
+        str | None, typer.Option("--only", help="Codes, like timeout,invalid_label; default: all without a label.")
+    ] = None,
+    sets: Sets = None,
+    input_path: Input = None,
+    output_dir: Output = None,
+    limit: Limit = None,
+    json_out: AsJson = False,
+) -> None:
+    """Label failed and rejected records again."""
+    settings = settings_of(config, sets, input_path, output_dir, limit)
+    codes = frozenset(code.strip() for code in only.split(",") if code.strip()) if only else frozenset[str]()
+    label_input(settings, json_out, retry=True, retry_codes=codes)
+
+
+@app.command()
+def replay(config: Config, sets: Sets = None, output_dir: Output = None, json_out: AsJson = False) -> None:
+    """Read the kept answers again (a mended callback, other columns) and write the files anew; no call is made."""
+    settings = settings_of(config, sets, None, output_dir)
+
+    async def again() -> RunSummary:
+        from pipeline.runner import replay as read_again
+
+        return await read_again(settings)
+
+    finish(run_through(again()), json_out)

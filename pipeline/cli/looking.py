@@ -1,0 +1,127 @@
+"""Commands that look: at a run, at a config; and the rehearsal endpoint alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.cli.frame import (
+    AsJson,
+    Config,
+    RunFolder,
+    Sets,
+    app,
+    config_app,
+    guarded,
+    pair,
+    print_json,
+    run_through,
+    say,
+    settings_of,
+    show,
+    span,
+)
+
+
+@app.command()
+def status(
+    run_dir: RunFolder,
+    json_out: AsJson = False,
+) -> None:
+    """Show a run, while it runs or after."""
+
+    async def look() -> Any:
+        from pipeline.runner import status as look_at
+
+        return await look_at(run_dir)
+
+    facts = run_through(look())
+    from pipeline.runner import status_lines
+
+    if json_out:
+        print_json(facts)
+    else:
+        show("\n".join(status_lines(facts)))
+
+
+@app.command()
+def verify(
+    run_dir: RunFolder,
+    no_input: Annotated[bool, typer.Option("--no-input", help="Do not read the input again.")] = False,
+    json_out: AsJson = False,
+) -> None:
+    """Prove a run from its files: rows in = labelled + rejected + failed + pending, each key once."""
+
+    async def look() -> Any:
+        from pipeline.runner import verify as look_at
+
+        return await look_at(run_dir, read_input=not no_input)
+
+    report = run_through(look())
+    if json_out:
+        print_json(report.as_dict())
+    else:
+        show("\n".join(report.lines()))
+    raise typer.Exit(0 if report.ok else 1)
+
+
+@app.command()
+def rehearse(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8808,
+    rpm: Annotated[float | None, typer.Option("--rpm", help="Requests a minute that it allows.")] = None,
+    tpm: Annotated[float | None, typer.Option("--tpm", help="Tokens a minute that it allows.")] = None,
+    rpd: Annotated[float | None, typer.Option("--rpd", help="Requests a day that it allows.")] = None,
+    latency_ms: Annotated[float, typer.Option(help="Milliseconds that an answer takes.")] = 50.0,
+    fault: Annotated[
+        list[str] | None, typer.Option("--fault", help="Share of calls that fail so: 503=0.02", metavar="KIND=SHARE")
+    ] = None,
+    outage: Annotated[
+        list[str] | None, typer.Option("--outage", help="503 for all in these seconds: 10-40", metavar="FROM-TO")
+    ] = None,
+    quota_after: Annotated[int | None, typer.Option(help="Answers until the quota ends.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed, the same faults and labels.")] = 0,
+    books: Annotated[Path | None, typer.Option(help="Write each call as a JSON line to this file.")] = None,
+) -> None:
+    """Serve the local endpoint alone, for any OpenAI client. Its labels are simulated."""
+    from pipeline.rehearsal import Rehearsal, RehearsalOptions, serve
+
+    def ready(endpoint: Rehearsal) -> None:
+        say(f"Simulated labels at {endpoint.base_url} (any key will do). Ctrl-C ends it.")
+        say(f"  books:  {endpoint.root_url}/books")
+
+    def options() -> RehearsalOptions:
+        return RehearsalOptions(
+            host=host,
+            port=port,
+            seed=seed,
+            latency_ms=latency_ms,
+            requests_per_minute=rpm,
+            tokens_per_minute=tpm,
+            requests_per_day=rpd,
+            faults=dict(pair(text, "=", "--fault", "503=0.02") for text in fault or []),
+            outages=[span(text) for text in outage or []],
+            quota_after=quota_after,
+            models=(),
+            books_path=books,
+        )
+
+    totals = guarded(lambda: serve(options(), ready))
+    say(f"Served {totals.calls:,} calls: {totals.answered:,} answers, {totals.refused:,} refused.")
+
+
+@config_app.command("show")
+def config_show(config: Config, sets: Sets = None, json_out: AsJson = False) -> None:
+    """Print each value and where it came from."""
+    settings = settings_of(config, sets)
+    from pipeline.settings import explain
+
+    rows = explain(settings)
+    if json_out:
+        print_json({row.key: {"value": row.value, "origin": row.origin} for row in rows})
+        return
+    width = max(len(row.key) for row in rows)
+    for row in rows:
+        typer.echo(f"{row.key:<{width}}  {row.text}  ({row.origin})")

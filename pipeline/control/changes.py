@@ -1,0 +1,121 @@
+"""Which settings may change while records are being labelled, and the lines that tell of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from pipeline import codec
+from pipeline.records import JSON
+
+#: The settings that are taken over while a session runs. The others decide what a label is, or how the files look.
+LIVE_KEYS = frozenset(
+    {
+        "limits.concurrency",
+        "limits.requests_per_minute",
+        "limits.tokens_per_minute",
+        "limits.requests_per_day",
+        "limits.budget_usd",
+        "limits.budget_tokens",
+        "limits.stop_at",
+        "limits.run_between",
+        "limits.max_attempts",
+        "limits.max_repairs",
+        "limits.outage_limit_s",
+        "limits.probe_max_s",
+        "limits.stall_s",
+        "limits.hedge_after_p",
+        "notify.url",
+        "notify.command",
+        "notify.on",
+    }
+)
+#: Values that may hold a secret: a change of them is told without them.
+HIDDEN_KEYS = frozenset({"notify.url", "notify.command"})
+
+
+class Shift(NamedTuple):
+    """A setting that has another value. None: unset."""
+
+    key: str
+    old: JSON
+    new: JSON
+
+
+@dataclass(frozen=True, slots=True)
+class LiveChange:
+    """What is taken over and what is not, by key."""
+
+    applied: list[Shift] = field(default_factory=list)
+    refused: list[Shift] = field(default_factory=list)
+
+    def lines(self, source: str) -> list[str]:
+        """A line for each, for a person. `source` is where the change was made: a file, or `set`."""
+        applied = [applied_line(one, source) for one in self.applied]
+        return applied + [refused_line(one.key) for one in self.refused]
+
+
+def flat(tables: Mapping[str, JSON], prefix: str = "") -> dict[str, JSON]:
+    """Nested tables as one, by dotted key. An empty table is a value."""
+    found: dict[str, JSON] = {}
+    for name, value in tables.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def sort_changes(old: Mapping[str, JSON], new: Mapping[str, JSON]) -> LiveChange:
+    """What differs between two flat tables, and whether it may change now. A key that is not there is None."""
+    change = LiveChange()
+    for key in sorted({*old, *new}):
+        shift = Shift(key, old.get(key), new.get(key))
+        if not _same(shift.old, shift.new):
+            (change.applied if key in LIVE_KEYS else change.refused).append(shift)
+    return change
+
+
+def _same(old: JSON, new: JSON) -> bool:
+    """Python takes True for 1; a config does not."""
+    return bool(old == new) and isinstance(old, bool) == isinstance(new, bool)
+
+
+class Standing:
+    """The settings in force, as a flat table, over all changes of a session."""
+
+    def __init__(self, in_force: Mapping[str, JSON]) -> None:
+        # All state that changes: what is in force, and what was refused, so that it is told once.
+        self.in_force = dict(in_force)
+        self._refused: dict[str, JSON] = {}
+
+    def take(self, new: Mapping[str, JSON]) -> LiveChange:
+        """Put into force what may change; gives what is to be done and told. What was refused before is left out."""
+        change = sort_changes(self.in_force, new)
+        news = [one for one in change.refused if one.key not in self._refused or self._refused[one.key] != one.new]
+        # What was taken back is forgotten: made again, it is news.
+        self._refused = {one.key: one.new for one in change.refused}
+        self.in_force.update((one.key, one.new) for one in change.applied)
+        return LiveChange(change.applied, news)
+
+    def undo(self, shifts: Iterable[Shift]) -> None:
+        """What `take` gave could not be done: it is not in force."""
+        self.in_force.update((one.key, one.old) for one in shifts)
+
+
+def applied_line(shift: Shift, source: str) -> str:
+    """`limits.concurrency 64 -> 16 (config/a.toml)`."""
+    if shift.key in HIDDEN_KEYS:
+        return f"{shift.key} {'was unset' if shift.new is None else 'is another one'} ({source})"
+    return f"{shift.key} {_shown(shift.old)} -> {_shown(shift.new)} ({source})"
+
+
+def refused_line(key: str, *, lasting: bool = True) -> str:
+    """Why a setting stays as it is. `lasting`: the new value is in the config file, not in an order."""
+    told = f"{key} cannot change in mid-run"
+    return f"{told}; it takes effect with the next run" if lasting else told
+
+
+def _shown(value: JSON) -> str:
+    return "none" if value is None else codec.dumps(value).decode()

@@ -1,0 +1,149 @@
+"""When nothing moves: noticed, and what each worker is waiting for written down."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+#: Frames that are told of each task, the innermost ones; and names of tasks that are told of each group.
+STACK_FRAMES = 6
+NAMES_TOLD = 5
+
+
+class Watchdog:
+    """Barks when nothing moved for `stall_s` seconds, and again each `stall_s` until something does.
+
+    `clock` is any clock in seconds that does not go back. `stall_s` may be changed at any time.
+    """
+
+    def __init__(self, stall_s: float, clock: Callable[[], float]) -> None:
+        self.stall_s = stall_s
+        self._clock = clock
+        # All state that changes: when something moved last, when it barked last, and the mark that `note` saw last.
+        self._moved_at = self._barked_at = clock()
+        self._mark: object = None
+
+    def moved(self, now: float | None = None) -> None:
+        """Something moved; or nothing has to, as while the run is paused."""
+        self._moved_at = self._barked_at = self._clock() if now is None else now
+
+    def note(self, mark: object, now: float | None = None) -> None:
+        """Something moved if `mark` (say, a tuple of counters) is not what it was at the last note."""
+        if mark != self._mark:
+            self._mark = mark
+            self.moved(now)
+
+    def look(self, now: float | None = None) -> bool:
+        """Whether to bark now."""
+        now = self._clock() if now is None else now
+        if now - self._barked_at < self.stall_s:
+            return False
+        self._barked_at = now
+        return True
+
+    def still_for_s(self, now: float | None = None) -> float:
+        """Seconds since something moved."""
+        return (self._clock() if now is None else now) - self._moved_at
+
+
+def describe_tasks(names_prefix: str = "worker-") -> list[dict[str, Any]]:
+    """What each task of the running loop whose name begins so is waiting for: plain values, by name.
+
+    `stack` is from the outside in, `at` its innermost place, `awaits` what stands there. Names of files and functions,
+    states and counts only: no value of a variable, as it may be a record.
+    """
+    tasks = [task for task in asyncio.all_tasks() if task.get_name().startswith(names_prefix)]
+    return [_described(task) for task in sorted(tasks, key=_by_number)]
+
+
+def grouped(described: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same with one entry for all tasks that stand at the same place, the largest group first."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for one in described:
+        groups.setdefault((*one["stack"], one["awaits"]), []).append(one)
+    return [
+        {
+            "count": len(group),
+            "tasks": [one["task"] for one in group[:NAMES_TOLD]],
+            **{name: group[0][name] for name in ("at", "awaits", "stack")},
+        }
+        for group in sorted(groups.values(), key=len, reverse=True)
+    ]
+
+
+def _by_number(task: asyncio.Task[Any]) -> tuple[int, str]:
+    """worker-2 before worker-10."""
+    return len(task.get_name()), task.get_name()
+
+
+def _described(task: asyncio.Task[Any]) -> dict[str, Any]:
+    frames = list(_frames(task.get_coro()))
+    places = [_place(frame) for frame in frames]
+    awaits = _awaited(task, frames[-1] if frames else None)
+    return {
+        "task": task.get_name(),
+        "at": places[-1] if places else "",
+        "awaits": awaits,
+        "stack": places[-STACK_FRAMES:],
+    }
+
+
+def _frames(awaitable: Any) -> Iterator[FrameType]:
+    """From the outermost coroutine to the innermost. `Task.get_stack` gives the outermost one only."""
+    seen: set[int] = set()
+    while awaitable is not None and id(awaitable) not in seen:
+        seen.add(id(awaitable))
+        if inspect.iscoroutine(awaitable):
+            frame, awaitable = awaitable.cr_frame, awaitable.cr_await
+        elif inspect.isgenerator(awaitable):
+            frame, awaitable = awaitable.gi_frame, awaitable.gi_yieldfrom
+        elif inspect.isasyncgen(awaitable):
+            frame, awaitable = awaitable.ag_frame, awaitable.ag_await
+        else:
+            # One step of an async generator, and the like: it does not say what it steps through.
+            frame, awaitable = None, _within(awaitable)
+        if frame is not None:
+            yield frame
+
+
+def _within(opaque: Any) -> Any:
+    for inner in gc.get_referents(opaque):
+        if inspect.iscoroutine(inner) or inspect.isgenerator(inner) or inspect.isasyncgen(inner):
+            return inner
+    return None
+
+
+def _place(frame: FrameType) -> str:
+    """`engine/pool.py:138 _work`: without the folders of this machine."""
+    path = Path(frame.f_code.co_filename)
+    return f"{'/'.join(path.parts[-2:])}:{frame.f_lineno} {frame.f_code.co_qualname}"
+
+
+def _awaited(task: asyncio.Task[Any], frame: FrameType | None) -> str:
+    waiter = getattr(task, "_fut_waiter", None)
+    if waiter is None:
+        return "nothing: it can run"
+    if isinstance(waiter, asyncio.Task):
+        return f"task {waiter.get_name()}"
+    names = {} if frame is None else frame.f_locals
+    module = "" if frame is None else str(frame.f_globals.get("__name__"))
+    if module == "asyncio.tasks" and isinstance(names.get("delay"), int | float):
+        return f"sleep of {names['delay']:g} s"
+    if module.startswith("asyncio.") and "self" in names:
+        return _state(names["self"])
+    return f"{type(waiter).__name__} {'done' if waiter.done() else 'pending'}"
+
+
+def _state(thing: Any) -> str:
+    """A queue, lock or event in a few words. Its repr would show what is in a queue."""
+    kind = type(thing).__name__
+    if isinstance(thing, asyncio.Queue):
+        return f"{kind} with {thing.qsize()} of {thing.maxsize or 'any number'}"
+    waiters = getattr(thing, "_waiters", None)
+    locked = ", locked" if getattr(thing, "locked", bool)() else ""
+    return f"{kind}{locked}" + ("" if waiters is None else f", {len(waiters)} waiting")

@@ -1,0 +1,96 @@
+"""What a number of calls in flight achieves, measured so that a tenth of slow calls decides nothing. Arithmetic only.
+
+Throughput is that of Little's law, calls in flight / typical latency, where the typical latency is the mean of the
+middle half of a window's answers. Counting answers instead would let a few slow calls, or a pause, decide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+#: The middle half of a normal distribution is so many deviations wide, and its mean scatters so much more than that of
+#: all.
+_HALF_WIDTH, _HALF_SCATTER = 1.35, 1.1
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What was measured. `scatter` is the deviation of single latencies, as a share of the typical one."""
+
+    in_flight: float
+    latency_s: float
+    scatter: float
+    answers: int
+
+    @property
+    def throughput(self) -> float:
+        """Answers a second, by Little's law."""
+        return self.in_flight / self.latency_s
+
+    @property
+    def error(self) -> float:
+        """The standard error of the latency, and so of the throughput, as a share of it."""
+        return self.scatter / math.sqrt(self.answers)
+
+
+class Window:
+    """The answers from a moment on: at least `need` of them."""
+
+    __slots__ = ("began_at", "check_at", "in_flight", "latencies", "need", "refused", "timed_out")
+
+    def __init__(self, began_at: float, need: int) -> None:
+        self.began_at = began_at
+        self.need = need
+        # All state that changes.
+        self.check_at = began_at
+        self.latencies: list[float] = []
+        self.in_flight = 0
+        self.refused = 0
+        self.timed_out = 0
+
+    def level(self) -> Level:
+        """The level of the answers so far; there must be some."""
+        return measure(self.latencies, self.in_flight / len(self.latencies))
+
+
+def measure(latencies: Sequence[float], in_flight: float) -> Level:
+    """The level of these latencies: mean and scatter of their middle half."""
+    ordered = sorted(latencies)
+    quarter = len(ordered) // 4
+    middle = ordered[quarter : len(ordered) - quarter]
+    typical_s = max(math.fsum(middle) / len(middle), 1e-9)
+    scatter = _HALF_SCATTER * (middle[-1] - middle[0]) / _HALF_WIDTH / typical_s
+    return Level(in_flight, typical_s, scatter, len(ordered))
+
+
+def pooled(levels: Iterable[Level]) -> Level:
+    """Several windows at one limit as one."""
+    known = list(levels)
+    answers = sum(level.answers for level in known)
+    share = [level.answers / answers for level in known]
+    return Level(
+        sum(part * level.in_flight for part, level in zip(share, known, strict=True)),
+        math.exp(sum(part * math.log(level.latency_s) for part, level in zip(share, known, strict=True))),
+        math.sqrt(sum(part * level.scatter**2 for part, level in zip(share, known, strict=True))),
+        answers,
+    )
+
+
+def follows(base: Level, trial: Level) -> float:
+    """How far throughput follows the calls in flight: 1 in full, 0 not at all, below 0 it goes the other way."""
+    step = math.log(trial.in_flight / base.in_flight)
+    return math.log(trial.throughput / base.throughput) / step if step else 0.0
+
+
+def doubt(base: Level, trial: Level) -> float:
+    """The standard error of `follows`."""
+    step = abs(math.log(trial.in_flight / base.in_flight))
+    return math.hypot(base.error, trial.error) / step if step else math.inf
+
+
+def changed(base: Level, level: Level, *, factor: float, sigmas: float) -> bool:
+    """Whether the latency is another by at least `factor`, and not by chance."""
+    change = abs(math.log(level.latency_s / base.latency_s))
+    return change > max(math.log(factor), sigmas * math.hypot(level.error, base.error))

@@ -1,0 +1,48 @@
+"""One run of the user's command. Its words may hold a token: they are never shown."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from pipeline.errors import ConfigError
+
+
+def argv_of(command: str | None) -> list[str] | None:
+    """The command as words, without a shell. Raises ConfigError."""
+    if command is None:
+        return None
+    try:
+        argv = shlex.split(command)
+    except ValueError as error:
+        raise ConfigError(f"notify.command cannot be taken apart into words: {error}") from None
+    if not argv or "\0" in command:
+        raise ConfigError("notify.command names no program; there is no shell, so it is a program and its arguments")
+    return argv
+
+
+def execute(argv: Sequence[str], env: Mapping[str, str], stdin: bytes, timeout_s: float) -> int | None:
+    """The exit code (negative: a signal's number); None where it had to be killed. Blocks."""
+    quiet = subprocess.DEVNULL  # its words would tear the progress line, and may hold a secret
+    # A session of its own: what it starts is killed with it, and Ctrl-C for the run does not hit it.
+    with subprocess.Popen(  # noqa: S603 - the user's own words, and no shell
+        argv, env=env, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True
+    ) as process:  # fmt: skip
+        try:
+            process.communicate(stdin, timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            _kill(process)
+            return None
+        return process.returncode
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:  # pragma: no cover - Windows has no groups of this kind
+            process.kill()

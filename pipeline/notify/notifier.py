@@ -1,0 +1,182 @@
+"""Who is told of what, how often, and what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import TypeVar
+
+from pipeline import codec
+from pipeline.errors import ConfigError
+from pipeline.notify.command import argv_of, execute
+from pipeline.notify.webhook import Problem, Webhook, plain, post, slack_body, webhook_of
+from pipeline.records import JSON
+
+_T = TypeVar("_T")
+log = logging.getLogger("labelpipe")
+
+#: The event of a run that is over. Every other event is one that needs somebody.
+END = "end"
+ATTENTION = "attention"
+KINDS = frozenset({END, ATTENTION})
+#: The same event that needs somebody is not told again within this time.
+QUIET_S = 15 * 60.0
+
+
+class Notifier:
+    """Tells of events. `on` holds the kinds that are told: "end", "attention", or both.
+
+    Without `url` and `command` it tells nobody. Raises ConfigError where one of them cannot work.
+    `timeout_s` is for one attempt at the webhook, `retry_waits_s` the pauses before the further ones.
+    """
+
+    def __init__(
+        self,
+        url: str | None,
+        command: str | None,
+        on: frozenset[str] = KINDS,
+        *,
+        timeout_s: float = 10.0,
+        command_timeout_s: float = 30.0,
+        retry_waits_s: Sequence[float] = (1.0, 5.0),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._timeout_s = timeout_s
+        self._command_timeout_s = command_timeout_s
+        self._retry_waits_s = retry_waits_s
+        self._clock = clock
+        # All state that changes: whom to tell of what, what is under way, and when each event was told last.
+        self.change(url, command, on)
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._told_at: dict[str, float] = {}
+        self._closed = False
+
+    def change(self, url: str | None, command: str | None, on: frozenset[str]) -> None:
+        """Tell others, or of other kinds, from now on. Raises ConfigError, and then everything stays as it was."""
+        if unknown := sorted(on - KINDS):
+            raise ConfigError(f"notify.on: unknown {', '.join(map(repr, unknown))}; known are 'attention' and 'end'")
+        webhook, argv = webhook_of(url), argv_of(command)
+        self._webhook, self._argv, self._on = webhook, argv, on
+
+    async def tell(self, event: str, text: str, facts: Mapping[str, JSON]) -> None:
+        """Tell of an event, if it is to be told. Returns at once and never raises; `close` waits for the outcome.
+
+        `event` is "end", or a short word of its own for what needs somebody: "outage", "budget".
+        """
+        if self._closed or not self._is_wanted(event):
+            return
+        message = {**facts, "event": event, "text": text}
+        if self._webhook is not None:
+            self._start("webhook", event, partial(self._post, self._webhook, event, message))
+        if self._argv is not None:
+            self._start("command", event, partial(self._run, self._argv, event, message))
+
+    async def close(self, wait_s: float = 5.0) -> None:
+        """Tell nothing more, and wait for what is under way, for at most `wait_s`; may be called twice.
+
+        A post that is not done by then is given up. A command is left to itself: it is the user's, and half of it
+        may be worse than none.
+        """
+        self._closed = True
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=wait_s)
+        late = list(self._under_way)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+    def _is_wanted(self, event: str) -> bool:
+        if (END if event == END else ATTENTION) not in self._on:
+            return False
+        now = self._clock()
+        if event != END and now - self._told_at.get(event, float("-inf")) < QUIET_S:
+            return False
+        self._told_at[event] = now
+        return True
+
+    def _start(self, channel: str, event: str, work: Callable[[], Awaitable[None]]) -> None:
+        task = asyncio.create_task(_guarded(channel, event, work), name=f"notify-{channel}")
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def _post(self, webhook: Webhook, event: str, message: Mapping[str, JSON]) -> None:
+        body = slack_body(message)
+        waits_s: list[float | None] = [*self._retry_waits_s, None]
+        for attempt, wait_s in enumerate(waits_s, 1):
+            problem = await self._attempt(webhook, body)
+            if problem is None:
+                _log(logging.INFO, "notified", event=event, channel="webhook", attempt=attempt)
+                return
+            again = problem.passing and wait_s is not None
+            _failed(event, "webhook", problem.text, attempt=attempt, again=again)
+            if not again or wait_s is None:
+                return
+            await asyncio.sleep(max(wait_s, problem.wait_s))
+
+    async def _attempt(self, webhook: Webhook, body: bytes) -> Problem | None:
+        """One post. The time is taken here too: a name that is looked up, or an answer in drips, has no timeout."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await _in_thread(lambda: post(webhook, body, self._timeout_s))
+        except TimeoutError:
+            return Problem(f"no answer in {self._timeout_s:g} s", passing=True)
+
+    async def _run(self, argv: Sequence[str], event: str, message: Mapping[str, JSON]) -> None:
+        env = {**os.environ, "LABELPIPE_EVENT": event, "LABELPIPE_TEXT": plain(str(message["text"]))}
+        stdin = codec.dumps(message) + b"\n"
+        try:
+            exit_code = await _in_thread(lambda: execute(argv, env, stdin, self._command_timeout_s))
+        except OSError as error:
+            _failed(event, "command", f"cannot be started: {error.strerror or type(error).__name__}")
+            return
+        if exit_code is None:
+            _failed(event, "command", f"killed: not done after {self._command_timeout_s:g} s")
+        elif exit_code:
+            _failed(event, "command", f"ended with exit code {exit_code}", exit_code=exit_code)
+        else:
+            _log(logging.INFO, "notified", event=event, channel="command", exit_code=0)
+
+
+async def _guarded(channel: str, event: str, work: Callable[[], Awaitable[None]]) -> None:
+    """The border: nothing that happens in `work` comes out."""
+    try:
+        await work()
+    except asyncio.CancelledError:
+        left = "left to itself" if channel == "command" else "given up"
+        _failed(event, channel, f"{left}: not done when the run had ended")
+        raise
+    except Exception as error:
+        # By its kind only: the text of a foreign error may repeat the address.
+        _failed(event, channel, type(error).__name__)
+
+
+def _failed(event: str, channel: str, problem: str, **facts: object) -> None:
+    _log(logging.WARNING, "notify failed", event=event, channel=channel, problem=problem, **facts)
+
+
+def _log(level: int, what: str, *, event: str, **facts: object) -> None:
+    # Not "event": in run.log that is the line's own name.
+    log.log(level, what, extra={"facts": {"about": event, **facts}})
+
+
+async def _in_thread(work: Callable[[], _T]) -> _T:
+    """What `work` gives, from a daemon thread: asyncio's own threads would keep the process from ending."""
+    done: Future[_T] = Future()
+    done.set_running_or_notify_cancel()
+
+    def target() -> None:
+        try:
+            result = work()
+        except BaseException as error:
+            done.set_exception(error)
+        else:
+            done.set_result(result)
+
+    threading.Thread(target=target, name="labelpipe-notify", daemon=True).start()
+    return await asyncio.wrap_future(done)

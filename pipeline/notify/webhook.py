@@ -1,0 +1,145 @@
+"""One POST to a webhook. Its address is a secret: every reason here is in words of ours."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import os
+import socket
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
+
+from pipeline import __version__, codec
+from pipeline.errors import ConfigError
+from pipeline.records import JSON
+
+#: A server that asks for a longer pause than this is not worth waiting for.
+LONGEST_WAIT_S = 30.0
+#: Chat services cut longer messages, and an environment variable has room for 128 KiB only.
+TEXT_CHARS = 3_000
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """An address that was checked, without the login that may have stood in it."""
+
+    url: str = field(repr=False)
+    authorization: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a post was not taken. `passing`: another attempt may do better, after `wait_s` or more."""
+
+    text: str
+    passing: bool
+    wait_s: float = 0.0
+
+
+def webhook_of(url: str | None) -> Webhook | None:
+    """The address, checked. Raises ConfigError, which does not show it."""
+    if url is None:
+        return None
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not url.isascii() or not url.isprintable() or " " in url:
+        raise ConfigError(
+            "notify.url must be a whole address that begins with http:// or https://; "
+            "what was given is not shown, as it may be a secret"
+        )
+    login, _, host = parts.netloc.rpartition("@")
+    address = parts._replace(netloc=host, fragment="").geturl()
+    token = base64.b64encode(unquote(login).encode()).decode()
+    return Webhook(address, f"Basic {token}" if login else None)
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirect would take the facts elsewhere, and make a GET without a body of the post."""
+
+    def redirect_request(self, *_args: object, **_named: object) -> None:
+        return None
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """HTTP and HTTPS only, through the proxy that the environment names."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        _NoRedirects(),
+    ):
+        opener.add_handler(handler)
+    return opener
+
+
+def post(webhook: Webhook, body: bytes, timeout_s: float) -> Problem | None:
+    """One POST; None when it was taken. Blocks. `timeout_s` is for each wait of the socket."""
+    headers = {"Content-Type": "application/json", "User-Agent": f"labelpipe/{__version__}"}
+    if webhook.authorization is not None:
+        headers["Authorization"] = webhook.authorization
+    request = urllib.request.Request(webhook.url, data=body, headers=headers, method="POST")  # noqa: S310 - checked
+    try:
+        with _opener().open(request, timeout=timeout_s):
+            return None
+    except urllib.error.HTTPError as error:
+        with error:
+            return _refusal(error.code, error.headers.get("Retry-After"))
+    except (OSError, http.client.HTTPException) as error:
+        return Problem(_reason(error), passing=True)
+
+
+def _refusal(status: int, retry_after: str | None) -> Problem:
+    if 300 <= status < 400:
+        return Problem(f"answered {status}: redirects are not followed", passing=False)
+    passing = status >= 500 or status in {408, 425, 429}
+    wait_s = float(retry_after) if retry_after is not None and retry_after.isdecimal() else 0.0
+    return Problem(f"answered {status}", passing and wait_s <= LONGEST_WAIT_S, wait_s)
+
+
+def _reason(error: BaseException) -> str:
+    """In words of ours: a foreign text may repeat the address."""
+    if isinstance(error, urllib.error.URLError) and isinstance(error.reason, BaseException):
+        error = error.reason
+    for kind, words in _REASONS:
+        if isinstance(error, kind):
+            return words
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno)
+    return type(error).__name__
+
+
+_REASONS: Sequence[tuple[type[BaseException], str]] = (
+    (TimeoutError, "no answer in time"),
+    (ConnectionRefusedError, "the connection was refused"),
+    (ConnectionError, "the connection broke"),
+    (socket.gaierror, "the host's name was not found"),
+    (ssl.SSLCertVerificationError, "the certificate was not accepted"),
+    (ssl.SSLError, "no secure connection"),
+    (http.client.HTTPException, "the answer was no HTTP"),
+)
+
+
+def slack_body(message: Mapping[str, JSON]) -> bytes:
+    """What the webhook gets: the text as Slack and its likes take it, and the facts as they are under "labelpipe".
+
+    A text may repeat what a server said: escaped, `<!channel>` in it calls nobody.
+    """
+    text = plain(str(message["text"]))
+    for char, escaped in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+        text = text.replace(char, escaped)
+    return codec.dumps({"text": text, "labelpipe": message})
+
+
+def plain(text: str) -> str:
+    """Text that every environment and every service takes."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "")[:TEXT_CHARS]

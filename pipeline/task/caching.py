@@ -1,0 +1,78 @@
+"""What a server that keeps prompt prefixes is told: a name for the prefix, and where it ends."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipeline import codec
+from pipeline.errors import TaskError
+from pipeline.records import JSON
+from pipeline.task.schema import short
+
+KEY = "prompt_cache_key"
+OPTIONS = "prompt_cache_options"
+#: the key that is made of the task's own fingerprint
+AUTO = "auto"
+MAX_KEY_CHARS = 64
+#: from this model on a prefix is kept up to a mark, and writing it is charged
+FIRST_WITH_MARKS = (5, 6)
+_MODEL = re.compile(r"(?:^|:)gpt-(\d)(?:\.(\d+))?")
+#: the roles whose content may carry the mark
+_MARKED_ROLES = ("system", "user")
+
+
+@dataclass(frozen=True, slots=True)
+class Caching:
+    """How the constant prefix is named (`key`), and whether its end is marked (`breakpoint`)."""
+
+    key: str | None = None
+    breakpoint: bool = False
+
+
+def cache_key(fingerprint: Mapping[str, JSON]) -> str:
+    """A short name for all requests of a task: "labelpipe-" and 16 hexadecimal digits."""
+    return f"labelpipe-{codec.digest128(codec.dumps(fingerprint)).hex()[:16]}"
+
+
+def takes_breakpoint(model: str) -> bool:
+    """Whether OpenAI's own API takes a mark in a prompt for this model; older models refuse the request."""
+    found = _MODEL.search(model)
+    return found is not None and (int(found[1]), int(found[2] or 0)) >= FIRST_WITH_MARKS
+
+
+def settled(wanted: Caching, parameters: Mapping[str, JSON], fingerprint: Mapping[str, JSON]) -> Caching:
+    """The caching with its key made, where that is "auto"; a key that the user put among the parameters stays.
+
+    Raises TaskError.
+    """
+    if wanted.key == AUTO:
+        return replace(wanted, key=None if KEY in parameters else cache_key(fingerprint))
+    if wanted.key is not None and KEY in parameters:
+        raise TaskError(f"model.{KEY} and model.parameters.{KEY} are both given: take one out")
+    if wanted.key is not None and not (wanted.key.strip() and len(wanted.key) <= MAX_KEY_CHARS):
+        raise TaskError(f"model.{KEY} is {short(wanted.key)}: expected 1 to {MAX_KEY_CHARS} characters")
+    return wanted
+
+
+def with_caching(parameters: Mapping[str, JSON], caching: Caching) -> dict[str, JSON]:
+    """The parameters as they are sent."""
+    sent = dict(parameters)
+    if caching.key is not None:
+        sent[KEY] = caching.key
+    if caching.breakpoint:
+        # Else the server would also keep, and charge, each record's own text, which never comes again.
+        sent.setdefault(OPTIONS, {"mode": "explicit"})
+    return sent
+
+
+def marked(messages: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """The constant messages with the mark on the last of them that may carry it."""
+    places = [place for place, message in enumerate(messages) if message["role"] in _MARKED_ROLES]
+    if not places:
+        return tuple(messages)
+    last = places[-1]
+    part = {"type": "text", "text": messages[last]["content"], "prompt_cache_breakpoint": {"mode": "explicit"}}
+    return (*messages[:last], {**messages[last], "content": [part]}, *messages[last + 1 :])

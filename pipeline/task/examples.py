@@ -1,0 +1,119 @@
+"""Records with their right labels, shown to the model before the record that is asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from pipeline import codec
+from pipeline.errors import AnswerError, RenderError, TaskError
+from pipeline.records import JSON, Record
+from pipeline.task.nearest import Nearest
+from pipeline.task.render import Message, Prompt, Shown, together
+from pipeline.task.schema import Tool, ordered, short
+
+#: the key of an example that holds the right arguments; all others are the record's fields
+LABEL = "label"
+SHOWN_FAULTS = 5
+#: what the function gives back in an example
+DONE = "ok"
+#: what three messages take besides their texts: roles, ids, about 20 tokens
+FRAME_BYTES = 80
+
+Plain = dict[str, JSON]  #: an example as it was given, as plain JSON
+Example = tuple[str, Shown]  #: its prompt, and the messages that show it
+_T = TypeVar("_T")
+
+
+def plain_examples(given: Sequence[Any], columns: Sequence[str]) -> list[Plain]:
+    """A copy of the examples that nobody else can change. Raises TaskError that says which one is none.
+
+    `columns` are what a label holds, for the message.
+    """
+    if isinstance(given, str | bytes) or not isinstance(given, Sequence):
+        raise TaskError(f"task.examples is {short(given)}: expected a list of tables")
+    return _each(lambda example, _number: _plain(example, columns), given)
+
+
+def make_examples(plain: Sequence[Plain], prompt: Prompt, tool_for: Callable[[Record], Tool]) -> list[Example]:
+    """What is shown for each example, checked as a record and its answer are. Raises TaskError with the wrong ones."""
+    if plain and LABEL in prompt.fields:
+        raise TaskError(
+            f"task.prompt uses the field {LABEL!r}, which in an example is the right answer: "
+            "give the field another name in the input, or do without examples"
+        )
+    asked: dict[str, tuple[int, JSON]] = {}
+
+    def make(example: Plain, number: int) -> Example:
+        record = _record(example, number)
+        text, label = prompt.render(record), example[LABEL]
+        first, its_label = asked.setdefault(text, (number, label))
+        if label != its_label:
+            raise TaskError(f"it asks the same as example {first}, but has another label: take one of them out")
+        return text, _shown(text, number, tool_for(record), label)
+
+    return _each(make, plain)
+
+
+def nearest_of(examples: Sequence[Example], count: int) -> Callable[[str], Shown]:
+    """Gives, for a prompt, its nearest examples as they are shown: the nearest last, beside the record.
+
+    An example that asks the same as the prompt is never among them: it would give the answer away.
+    """
+    nearest = Nearest([text for text, _shown in examples])
+    return lambda text: together([examples[place][1] for place in reversed(nearest.find(text, count))])
+
+
+def check_count(count: int | None, examples: Sequence[Any]) -> None:
+    """Raises TaskError for an examples_k that cannot work."""
+    if count is None:
+        return
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise TaskError(f"task.examples_k is {count!r}: expected a whole number from 1 up; leave it out to show all")
+    if not examples:
+        raise TaskError(f"task.examples_k is {count}, but there is no example: give some in task.examples")
+
+
+def _plain(example: Any, columns: Sequence[str]) -> Plain:
+    if not isinstance(example, Mapping):
+        raise TaskError(f"it is {short(example)}: expected a table with the record's fields and {LABEL!r}")
+    plain: Plain = codec.loads_exact(codec.dumps(dict(example)).decode())
+    if not isinstance(plain.get(LABEL), dict):
+        found = f"is {short(plain[LABEL])}" if LABEL in plain else "is missing"
+        raise TaskError(f"its {LABEL!r} {found}: expected the right arguments as a table with {', '.join(columns)}")
+    return plain
+
+
+def _record(example: Plain, number: int) -> Record:
+    fields = {name: value for name, value in example.items() if name != LABEL}
+    return Record(source="examples", ordinal=number - 1, key=f"example {number}", fields=fields, line=number, digest=0)
+
+
+def _shown(text: str, number: int, tool: Tool, label: Plain) -> Shown:
+    arguments = codec.dumps(ordered(label, tuple(tool.schema["properties"]))).decode()
+    tool.check(label, arguments)
+    # The number is the example's own, not its place in a request: its bytes are the same wherever it is shown.
+    name = f"call_example_{number}"
+    call = {"id": name, "type": "function", "function": {"name": tool.name, "arguments": arguments}}
+    messages: tuple[Message, ...] = (
+        {"role": "user", "content": text},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": name, "content": DONE},
+    )
+    size_bytes = len(codec.dumps([text, tool.name, arguments])) + FRAME_BYTES
+    return Shown(messages, codec.digest128(codec.dumps(messages)), size_bytes)
+
+
+def _each(make: Callable[[Any, int], _T], items: Sequence[Any]) -> list[_T]:
+    made: list[_T] = []
+    faults: list[str] = []
+    for number, item in enumerate(items, start=1):
+        try:
+            made.append(make(item, number))
+        except (TaskError, RenderError, AnswerError) as error:
+            faults.append(f"\n  example {number}: {' '.join(str(error).split())}")
+    if faults:
+        more = f"\n  and {len(faults) - SHOWN_FAULTS} more" if len(faults) > SHOWN_FAULTS else ""
+        listed = "".join(faults[:SHOWN_FAULTS])
+        raise TaskError(f"{len(faults)} of the task's {len(items)} examples cannot be used:{listed}{more}")
+    return made

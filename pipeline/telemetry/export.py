@@ -1,0 +1,148 @@
+"""The SDK: where measurements are sent, by the `OTEL_*` variables."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from pipeline import __version__
+from pipeline.errors import ConfigError, MissingExtraError
+from pipeline.telemetry.measure import Telemetry
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+
+log = logging.getLogger("labelpipe")
+
+PROTOCOLS = (
+    "OTEL_EXPORTER_OTLP_PROTOCOL",
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+    "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
+)
+#: What the exporters complain of is told once in this time.
+COMPLAINTS_S = 60.0
+
+
+def open_telemetry(enabled: bool, *, model: str, server: str | None) -> Telemetry | None:
+    """What measures calls, or None where that is off.
+
+    `server` is the base URL of the API, None for OpenAI's own, "rehearsal" for the built-in endpoint. Raises
+    MissingExtraError, or ConfigError where an `OTEL_*` variable cannot be used.
+    """
+    if not enabled:
+        return None
+    _check_protocol()
+    with ExitStack() as undo:
+        # First: what is wrong with the variables is logged while they are read.
+        complaints = _Complaints()
+        undo.callback(complaints.close)
+        try:
+            resource = _resource()
+            tracers, meters = _tracers(resource, undo), _meters(resource)
+            telemetry = Telemetry(tracers, meters, model=model, server=server, on_close=complaints.end)
+        except ImportError as error:
+            raise MissingExtraError("telemetry.enabled = true", "otel") from error
+        except ValueError as error:
+            raise ConfigError(f"telemetry: an OTEL_* variable cannot be used: {error}") from None
+        undo.pop_all()
+        return telemetry
+
+
+def _check_protocol() -> None:
+    for name in PROTOCOLS:
+        value = os.environ.get(name, "").strip()
+        if value not in {"", "http/protobuf"}:
+            raise ConfigError(f"{name} is {value!r}; labelpipe speaks http/protobuf only (port 4318 as a rule)")
+
+
+def _is_off(signal: str) -> bool:
+    return os.environ.get(f"OTEL_{signal}_EXPORTER", "").strip().lower() == "none"
+
+
+def _resource() -> Any:
+    """Who sends: what the variables say, else labelpipe."""
+    from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+
+    ours: Mapping[str, str] = {"service.name": "labelpipe", "service.version": __version__}
+    given = OTELResourceDetector().detect()
+    return Resource.create({name: value for name, value in ours.items() if name not in given.attributes})
+
+
+def _tracers(resource: Any, undo: ExitStack) -> TracerProvider:
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.trace import NoOpTracerProvider
+
+    if _is_off("TRACES"):
+        return NoOpTracerProvider()
+    # Ended by `close`, with a limit of time; at the process's exit there would be none.
+    tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
+    tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    undo.callback(tracers.shutdown)
+    return tracers
+
+
+def _meters(resource: Any) -> MeterProvider:
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+    from opentelemetry.metrics import NoOpMeterProvider
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+
+    if _is_off("METRICS"):
+        return NoOpMeterProvider()
+    reader = PeriodicExportingMetricReader(OTLPMetricExporter())
+    return MeterProvider([reader], resource=resource, shutdown_on_exit=False)
+
+
+class _Complaints(logging.Handler):
+    """What the SDK logs becomes an event of ours; left alone it would be printed into the progress line.
+
+    Texts among the arguments are covered: a header, an address and an answer may hold a secret.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._logger = logging.getLogger("opentelemetry")
+        # All state that changes: when each complaint was told last, and whether it is over.
+        self._told_at: dict[str, float] = {}
+        self._over = False
+        self._logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell of it, unless it was told of late."""
+        now, message = time.monotonic(), str(record.msg)
+        if self._over or now - self._told_at.get(message, float("-inf")) < COMPLAINTS_S:
+            return
+        self._told_at[message] = now
+        log.warning("telemetry", extra={"facts": {"problem": _covered(message, record.args)}})
+
+    def end(self, late: bool) -> None:
+        """Tell nothing more. While a thread of the SDK is `late`, its words still have to go somewhere: here."""
+        self._over = True
+        if not late:
+            self.close()
+
+    def close(self) -> None:
+        """Listen no more; may be called twice."""
+        self._logger.removeHandler(self)
+        super().close()
+
+
+def _covered(message: str, args: Any) -> str:
+    values = args if isinstance(args, tuple) else ()
+    try:
+        return message % tuple(_plain(value) for value in values) if values else message
+    except (TypeError, ValueError):
+        return message
+
+
+def _plain(value: object) -> object:
+    if value is None or isinstance(value, int | float) or value in {"spans", "metrics"}:
+        return value
+    return type(value).__name__ if isinstance(value, BaseException) else "…"

@@ -1,0 +1,75 @@
+"""What is said of a call, in the words of the conventions."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+from urllib.parse import urlsplit
+
+from pipeline.errors import LabelpipeError
+from pipeline.records import Response
+
+OPENAI = "https://api.openai.com"
+REHEARSAL = "rehearsal"
+#: The boundaries that the conventions ask for.
+DURATION_BOUNDS_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+TOKEN_BOUNDS = tuple(4**power for power in range(14))
+#: By the end of the host's name; the conventions' names. Who is not here speaks OpenAI's language.
+PROVIDERS = {
+    "openai.azure.com": "azure.ai.openai",
+    "services.ai.azure.com": "azure.ai.inference",
+    "inference.ai.azure.com": "azure.ai.inference",
+    "anthropic.com": "anthropic",
+    "amazonaws.com": "aws.bedrock",
+    "cohere.com": "cohere",
+    "cohere.ai": "cohere",
+    "deepseek.com": "deepseek",
+    "aiplatform.googleapis.com": "gcp.vertex_ai",
+    "generativelanguage.googleapis.com": "gcp.gemini",
+    "groq.com": "groq",
+    "mistral.ai": "mistral_ai",
+    "moonshot.ai": "moonshot_ai",
+    "moonshot.cn": "moonshot_ai",
+    "perplexity.ai": "perplexity",
+    "x.ai": "x_ai",
+}
+
+
+def error_type(error: BaseException | str) -> str:
+    """A short word for an error, of a small set: our codes, else the name of its class."""
+    if isinstance(error, str):
+        return error
+    if isinstance(error, asyncio.CancelledError):
+        return "cancelled"
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    return error.code if isinstance(error, LabelpipeError) else type(error).__name__
+
+
+def server_attributes(server: str | None) -> dict[str, str | int]:
+    """Who is called, and where: `gen_ai.provider.name`, `server.address`, `server.port`."""
+    if server == REHEARSAL:
+        return {"gen_ai.provider.name": "labelpipe.rehearsal"}
+    # The SDK reads this variable where it is given no address.
+    parts = urlsplit(server or os.environ.get("OPENAI_BASE_URL") or OPENAI)
+    host = (parts.hostname or "").lower()
+    ends = (name for end, name in PROVIDERS.items() if host == end or host.endswith(f".{end}"))
+    port = parts.port or (80 if parts.scheme == "http" else 443)
+    where: dict[str, str | int] = {"server.address": host, "server.port": port} if host else {}
+    return {"gen_ai.provider.name": next(ends, "openai"), **where}
+
+
+def response_attributes(response: Response) -> dict[str, Any]:
+    """What a span says of an answer."""
+    usage = response.usage
+    found: dict[str, Any] = {"gen_ai.response.model": response.model}
+    if usage.total:
+        found |= {"gen_ai.usage.input_tokens": usage.prompt, "gen_ai.usage.output_tokens": usage.completion}
+    if usage.cached:
+        found["gen_ai.usage.cache_read.input_tokens"] = usage.cached
+    if usage.reasoning:
+        found["gen_ai.usage.reasoning.output_tokens"] = usage.reasoning
+    if response.answer.finish_reason:
+        found["gen_ai.response.finish_reasons"] = [response.answer.finish_reason[:40]]
+    return found

@@ -1,0 +1,67 @@
+"""Labelled through a server of others, npm's @copilotkit/aimock, so that we do not only agree with ourselves."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from end_to_end.stage import CODES, PATIENCE_S, project
+
+AIMOCK = Path(__file__).parents[1] / "aimock"
+KEY = "sk-aimock-0123456789abcdef"
+
+
+@pytest.fixture
+def aimock() -> Iterator[str]:
+    """The address of an aimock server."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not here: no independent server to label through")
+    if not (AIMOCK / "node_modules" / "@copilotkit" / "aimock").exists():
+        pytest.skip("tests/aimock/node_modules is not here: run `npm install` in tests/aimock, or `make test`")
+    command = [node, "serve.mjs"]
+    with subprocess.Popen(command, cwd=AIMOCK, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline())["url"]
+        process.communicate(timeout=PATIENCE_S)
+
+
+def journal(url: str) -> list[dict[str, Any]]:
+    with urllib.request.urlopen(f"{url}/__aimock/journal?path=/v1/chat/completions&limit=1000", timeout=10) as answer:
+        entries: list[dict[str, Any]] = json.loads(answer.read())
+    return entries
+
+
+def test_fifty_records_through_a_foreign_server(tmp_path: Path, aimock: str) -> None:
+    user = project(tmp_path / "project", f"{aimock}/v1", count=50)
+    summary = user.do("run", "job.toml", "--json", env={"OPENAI_API_KEY": KEY}).expect(0).json
+    assert (summary["labelled"], summary["refusals"], summary["simulated"]) == (50, 3, False)
+    assert summary["retries"] == {"unavailable": 1, "invalid_label": 1, "invalid_json": 1, "no_tool_call": 1}
+    assert {row["id"]: row["label"] for row in user.labels()} == {
+        f"r{number:04}": CODES[number % len(CODES)] for number in range(1, 51)
+    }
+    assert user.verify()["pending"] == 0
+
+    entries = journal(aimock)
+    assert Counter(entry["response"]["status"] for entry in entries) == {200: 53, 429: 3, 500: 1}
+    assert summary["calls"] == len(entries)
+    asked = Counter(entry["body"]["messages"][0]["content"].split(" ")[0] for entry in entries)
+    again = {"r0010", "r0011", "r0012", "r0020", "r0025", "r0030", "r0035"}
+    assert asked == {f"r{number:04}": 1 + (f"r{number:04}" in again) for number in range(1, 51)}
+    for entry in entries:
+        function = entry["body"]["tools"][0]["function"]
+        assert function["strict"] is True
+        assert function["parameters"]["properties"]["label"]["enum"] == CODES
+        assert entry["body"]["tool_choice"] == {"type": "function", "function": {"name": function["name"]}}
+        assert KEY not in json.dumps(entry), "aimock keeps keys out of its journal"
+
+    refused = next(entry for entry in entries if entry["response"]["status"] == 429)
+    later = [entry["timestamp"] - refused["timestamp"] for entry in entries]
+    assert not [passed for passed in later if 200 < passed < 990], "one second was asked for: nobody called meanwhile"

@@ -1,0 +1,137 @@
+"""How a run can end: the exit codes, and what is left of it."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from end_to_end.stage import Endpoint, Endpoints, Project, Row, project, rows
+
+
+def hanging(count: int, answered: int) -> list[Row]:
+    """Records of which only the first `answered` are."""
+    return [{**row, "text": "HANG"} if at >= answered else row for at, row in enumerate(rows(count))]
+
+
+def test_what_keeps_a_run_from_starting(make: Callable[..., Project], endpoint: Endpoint) -> None:
+    unknown = make("unknown")
+    unknown.configure(limits={"concurency": 8, "max_attempts": "six"})
+    missing = make("missing", input={"path": "nothing-*.jsonl"})
+    template = make("template", task={"prompt": "{{ text"})
+    column = make("column", output={"formats": ["excel"]})
+    started = [(one, one.start("run", "job.toml", "--json")) for one in (unknown, missing, template, column)]
+    ended = {one.folder.name: process.wait().expect(2) for one, process in started}
+    assert "limits.concurency: unknown key; did you mean limits.concurrency?" in ended["unknown"].err
+    assert 'limits.max_attempts: got "six"' in ended["unknown"].err, "all mistakes at once"
+    assert "job.toml:" in ended["unknown"].err
+    assert "nothing-*.jsonl" in ended["missing"].err
+    assert "prompt" in ended["template"].err
+    assert "excel" in ended["column"].err
+    for one, _ in started:
+        assert ended[one.folder.name].out == ""
+        assert "Traceback" not in ended[one.folder.name].err
+        assert not one.run_dir.exists(), "what cannot start leaves nothing behind"
+    assert endpoint.calls() == 0
+
+
+def test_a_wrong_key_costs_one_call_and_the_right_one_goes_on(tmp_path: Path, endpoints: Endpoints) -> None:
+    right, wrong = "sk-right-0123456789abcdef", "sk-wrong-0123456789abcdef"
+    endpoint = endpoints.open(api_key=right)
+    user = project(tmp_path / "project", endpoint.base_url)
+    stopped = user.do("run", "job.toml", "--json", env={"OPENAI_API_KEY": wrong}).expect(2)
+    assert stopped.json["labelled"] == 0
+    assert "401" in stopped.json["reason"]
+    assert endpoint.totals()["calls"] == 1
+    checked = user.do("check", "job.toml", env={"OPENAI_API_KEY": wrong}).expect(2)
+    assert "401" in checked.out
+    resumed = user.do("run", "job.toml", "--json", env={"OPENAI_API_KEY": right}).expect(0)
+    assert resumed.json["labelled"] == 20
+    for text in (stopped.out, stopped.err, checked.out, checked.err, resumed.out, resumed.err, *files(user.run_dir)):
+        assert right not in text
+        assert wrong not in text
+    endpoints.close(endpoint)
+
+
+def files(folder: Path) -> list[str]:
+    """What is in every file, the database too."""
+    return [path.read_bytes().decode("utf-8", "replace") for path in folder.rglob("*") if path.is_file()]
+
+
+def test_the_key_may_come_from_a_dotenv_file_and_stays_there(tmp_path: Path, endpoints: Endpoints) -> None:
+    key = "sk-secret-0123456789abcdef"
+    endpoint = endpoints.open(api_key=key, faults={"500": 0.2, "bad_label": 0.2})
+    user = project(tmp_path / "project", endpoint.base_url, model={"headers": {"X-Team": "hush-hush-4711"}})
+    (user.folder / ".env").write_text(f"OPENAI_API_KEY={key}\n", encoding="utf-8")
+    done = user.do("run", "job.toml").expect(0)
+    shown = user.do("config", "show", "job.toml").expect(0)
+    for text in (done.out, done.err, shown.out, shown.err, *files(user.run_dir)):
+        assert key not in text
+        assert "hush-hush-4711" not in text
+    endpoints.close(endpoint)
+
+
+def test_quota_ends_the_run_and_the_same_command_finishes_it(tmp_path: Path, endpoints: Endpoints) -> None:
+    endpoint = endpoints.open(quota_after=40, latency_ms=20)
+    user = project(tmp_path / "project", endpoint.base_url, count=120)
+    stopped = user.do("run", "job.toml").expect(3)
+    assert "insufficient_quota" in stopped.err
+    assert "go on with: labelpipe run job.toml" in stopped.err
+    totals = endpoint.totals()
+    assert totals["answered"] == 40
+    assert totals["failed"].keys() == {"quota"}
+    assert totals["failed"]["quota"] <= 8, "at most what was in flight"
+    assert {row["id"] for row in user.labels()} == set(endpoint.given()), "every answer is kept"
+    user.verify()
+    # Nothing is written off for a quota: the file of failures is empty.
+    assert user.failed() == []
+
+    endpoint = endpoints.again(endpoint)
+    assert user.run()["labelled"] == 120
+    assert {len(labels) for labels in endpoint.given().values()} == {1}, "none of the 40 was asked again"
+    user.verify()
+    endpoints.close(endpoint)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_what_is_in_flight_end(tmp_path: Path, endpoints: Endpoints, number: signal.Signals) -> None:
+    endpoint = endpoints.open(latency_ms=250)
+    user = project(tmp_path / "project", endpoint.base_url, count=400)
+    process = user.start("run", "job.toml", "--json")
+    endpoint.wait_for_calls(12)
+    process.signal(number)
+    done = process.wait().expect(130)
+    assert f"{number.name}: letting" in done.err
+    assert done.json["ended"] == "interrupted"
+    totals = endpoint.totals()
+    assert totals["lost"] == 0
+    assert totals["answered"] == totals["calls"], "nobody hung up"
+    assert {row["id"]: row["label"] for row in user.labels()} == {
+        key: label["label"] for key, (label,) in endpoint.given().items() if label
+    }
+    assert done.json["labelled"] == totals["answered"] < 100
+    user.verify()
+    endpoints.close(endpoint)
+
+
+def test_a_second_signal_or_the_end_of_the_grace_cuts_off(tmp_path: Path, endpoints: Endpoints) -> None:
+    endpoint = endpoints.open(poison={"HANG": "hang"})
+    made = []
+    for name, grace_s in (("twice", 30), ("grace", 0.5)):
+        user = project(tmp_path / name, endpoint.base_url, limits={"grace_s": grace_s}, model={"timeout_s": 60})
+        user.give(hanging(30, answered=10))
+        made.append((user, user.start("run", "job.toml", "--json")))
+    endpoint.wait_for_calls(2 * (10 + 8))
+    asked_at = time.monotonic()
+    for _, process in made:
+        process.signal(signal.SIGINT)
+    time.sleep(0.2)  # two signals at once are one
+    made[0][1].signal(signal.SIGINT)
+    for user, process in made:
+        assert process.wait().expect(130).json["labelled"] == 10
+        assert {row["id"] for row in user.labels()} == {row["id"] for row in rows(10)}, "the ten answers are kept"
+    assert time.monotonic() - asked_at < 10, "neither waited for a hanging call"
+    assert made[0][0].verify()["pending"] == 20
+    endpoints.close(endpoint)

@@ -1,0 +1,127 @@
+"""Requests a day kept across restarts, and what a usage costs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.limits import DayMeter, Price, price_of
+from pipeline.records import Usage
+
+MIDNIGHT = 1_800_000_000 // 86_400 * 86_400.0
+
+
+class Days:
+    """Where the count is kept, and a clock that is moved."""
+
+    def __init__(self, now: float = MIDNIGHT + 3600) -> None:
+        self.counts: Counter[str] = Counter()
+        self.now = now
+        self.broken = False
+
+    async def used(self, day: str) -> int:
+        return self.counts[day]
+
+    async def add(self, day: str, count: int) -> None:
+        if self.broken:
+            raise asyncio.CancelledError
+        self.counts[day] += count
+
+    def meter(self, limit: int) -> DayMeter:
+        return DayMeter(limit, used=self.used, add=self.add, wall=lambda: self.now)
+
+    @property
+    def today(self) -> int:
+        return sum(self.counts.values())
+
+
+async def taken(meter: DayMeter, most: int) -> int:
+    count = 0
+    while count < most and not await meter.take():
+        count += 1
+    return count
+
+
+def test_no_more_than_the_limit_and_then_the_seconds_until_midnight() -> None:
+    async def main() -> tuple[int, float]:
+        meter = Days().meter(250)
+        return await taken(meter, 1000), await meter.take()
+
+    assert asyncio.run(main()) == (250, 82_800.0)
+
+
+def test_the_next_day_begins_anew() -> None:
+    async def main() -> tuple[int, int]:
+        days = Days(MIDNIGHT - 1)
+        meter = days.meter(100)
+        first = await taken(meter, 1000)
+        days.now = MIDNIGHT
+        return first, await taken(meter, 1000)
+
+    assert asyncio.run(main()) == (100, 100)
+
+
+def test_a_lease_that_is_not_used_is_given_back_once() -> None:
+    async def main() -> list[int]:
+        days = Days()
+        meter, counts = days.meter(10_000), []
+        await taken(meter, 30)
+        counts.append(days.today)
+        for _ in range(2):
+            await meter.close()
+            counts.append(days.today)
+        return counts
+
+    assert asyncio.run(main()) == [100, 30, 30]
+
+
+def test_a_lease_whose_writing_was_cut_off_is_not_used() -> None:
+    """It was in hand before it was written: closing gave back what never had been counted."""
+
+    async def main() -> int:
+        days = Days()
+        meter = days.meter(1000)
+        days.broken = True
+        with pytest.raises(asyncio.CancelledError):
+            await meter.take()
+        days.broken = False
+        await meter.close()
+        return days.today
+
+    assert asyncio.run(main()) == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 90), st.booleans()), max_size=12), st.integers(1, 300))
+def test_over_kills_and_restarts_never_too_few_are_counted(sessions: list[tuple[int, bool]], limit: int) -> None:
+    async def main() -> None:
+        days, sent = Days(), 0
+        for calls, killed in sessions:
+            meter = days.meter(limit)
+            sent += await taken(meter, calls)
+            if not killed:
+                await meter.close()
+            assert sent <= days.today <= limit
+
+    asyncio.run(main())
+
+
+def test_the_price_of_a_known_model() -> None:
+    price = price_of("gpt-6-luna")
+    assert price is not None
+    assert (price.input, price.output, price.cached_input) == pytest.approx((0.10, 0.50, 0.01))
+    assert price.cost_usd(Usage(prompt=1000, completion=100, cached=400)) == pytest.approx(
+        (600 * 0.10 + 400 * 0.01 + 100 * 0.50) / 1e6
+    )
+
+
+def test_an_unknown_model_has_no_price() -> None:
+    assert price_of("nobody-knows-this-model") is None
+
+
+def test_a_price_of_the_config() -> None:
+    assert Price(2.0, 8.0, 1.0, "config").cost_usd(Usage(1_000_000, 500_000, 250_000)) == pytest.approx(5.75)

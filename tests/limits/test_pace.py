@@ -1,0 +1,120 @@
+"""What the server teaches: headers, refusals, noise, and growth."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.limits import Pace
+
+
+def _run(pace: Pace, seconds: float, refused: float, *, per_s: float = 50.0, start: float = 0.0) -> float:
+    """Calls at a steady rate of which a share is refused, at random. Gives the time at the end."""
+    chance = random.Random(1)
+    now = start
+    while now < start + seconds:
+        now += 1 / per_s
+        if chance.random() < refused:
+            pace.refuse(now, now - 0.05)
+        else:
+            pace.accept(1, now)
+    return now
+
+
+def test_a_header_is_believed_at_once_and_the_config_stays_a_cap() -> None:
+    pace = Pace(6000)
+    pace.tell(3000, 0.02)
+    assert pace.per_minute == pace.learned == 3000
+    pace.tell(9000, 0.02)
+    assert pace.per_minute == 6000
+    assert Pace(None).per_minute is None
+
+
+@pytest.mark.parametrize(("limit", "reset_s"), [(200, 86_400.0), (None, 1.0), (0, 1.0), (-1, None)])
+def test_limits_a_day_and_nonsense_are_none_of_it(limit: int | None, reset_s: float | None) -> None:
+    pace = Pace(500)
+    pace.tell(limit, reset_s)
+    assert pace.per_minute == 500
+    assert pace.learned is None
+
+
+@pytest.mark.parametrize("configured", [30_000, None])
+def test_single_refusals_among_thousands_of_answers_cut_nothing(configured: float | None) -> None:
+    pace = Pace(configured)
+    _run(pace, 60, 0.005, per_s=400)
+    assert pace.per_minute == configured
+
+
+def test_many_refusals_cut_to_what_was_accepted() -> None:
+    pace = Pace(6000)
+    _run(pace, 2.5, 0.4, per_s=100)
+    assert pace.per_minute is not None
+    assert 3000 <= pace.per_minute < 4000
+
+
+def test_without_a_limit_in_the_config_a_cut_finds_one() -> None:
+    pace = Pace(None)
+    _run(pace, 2.5, 0.5, per_s=100)
+    assert pace.per_minute is not None
+    assert 2000 < pace.per_minute < 4000
+
+
+def test_refusals_of_calls_sent_before_a_cut_do_not_cut_again() -> None:
+    """With a second of latency a hundred more come in for the same reason."""
+    pace = Pace(6000)
+    now = _run(pace, 2.5, 0.5, per_s=100)
+    cut = pace.per_minute
+    for late in range(100):
+        pace.refuse(now + late / 100, sent_at=0.0)
+    assert pace.per_minute == cut
+
+
+def test_a_stretch_of_refusals_alone_measures_nothing() -> None:
+    pace = Pace(6000)
+    for number in range(200):
+        pace.refuse(number / 10, number / 10 - 0.01)
+    assert pace.per_minute == 6000
+
+
+def test_growth_comes_with_answers_until_the_config_is_reached() -> None:
+    pace = Pace(6000)
+    now = _run(pace, 2.5, 0.5, per_s=100)
+    cut = pace.per_minute
+    assert cut is not None
+    now = _run(pace, 10, 0.0, start=now)
+    soon = pace.per_minute
+    assert soon is not None
+    assert cut < soon < 1.05 * cut
+    pace.accept(1, now + 3600)  # an hour of silence is no reason to grow by an hour
+    assert (pace.per_minute or 0) < 1.02 * soon
+    _run(pace, 120, 0.0, start=now + 3600)
+    assert pace.per_minute == 6000
+    assert pace.learned is None
+
+
+def test_a_limit_that_nobody_meets_for_days_is_forgotten() -> None:
+    """Growth without an end would end in a number that is none."""
+    pace = Pace(None)
+    now = _run(pace, 2.5, 0.5, per_s=100)
+    for _ in range(5000):
+        now += 10.0
+        pace.accept(1, now)
+    assert pace.per_minute is None
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.01, 1.0, 5.0])), max_size=300), st.integers(1, 100_000)
+)
+def test_never_above_the_config_and_never_nothing(steps: list[tuple[bool, float]], configured: int) -> None:
+    pace, now = Pace(configured), 0.0
+    for refused, passed_s in steps:
+        now += passed_s
+        if refused:
+            pace.refuse(now, now - 0.01)
+        else:
+            pace.accept(1, now)
+        assert pace.per_minute is not None
+        assert 1.0 <= pace.per_minute <= configured

@@ -1,0 +1,413 @@
+"""The pages say what the code does. docs/config.md has a test of its own (tests/settings/test_settings_docs.py)."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from test_house import FLOORS
+
+import pipeline
+from pipeline import Settings, Status, errors
+from pipeline.cli import EXIT_CODES, app
+from pipeline.engine import Verdict, verdict_of
+from pipeline.errors import LabelpipeError
+from pipeline.rehearsal import FAULT_KINDS
+from pipeline.runner import summary as endings
+from pipeline.store import RunDir
+from pipeline.task import TaskOptions, build_task
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [*sorted(DOCS.glob("*.md")), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
+#: where commands, options and codes are looked for
+MANUAL = [page for page in PAGES if page.parent == DOCS or page.name == "README.md"]
+
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_LINK = re.compile(r"(?<!!)\[[^\]\n]*\]\(([^)\s]+)\)")
+_CODED = re.compile(r"`([^`]+)`")
+
+
+def text_of(name: str) -> str:
+    """A page of docs/."""
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+def prose(page: Path) -> str:
+    """A page without its blocks of code."""
+    return _FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+def blocks(language: str, pages: list[Path]) -> list[Any]:
+    """The code blocks in a language, each a pytest parameter of page and text."""
+    return [
+        pytest.param(page, found[2], id=f"{page.name}-{number}")
+        for page in pages
+        for number, found in enumerate(_FENCE.finditer(page.read_text(encoding="utf-8")))
+        if found[1] == language
+    ]
+
+
+def rows(page: str, heading: str) -> list[list[str]]:
+    """The cells of the tables under a heading, without the heads."""
+    part = re.split(rf"^#+ {re.escape(heading)}$", text_of(page), flags=re.MULTILINE)[1]
+    lines = re.split(r"^#+ ", part, flags=re.MULTILINE)[0].splitlines()
+    heads = {number - 1 for number, line in enumerate(lines) if line.startswith("|---")}
+    kept = [line for number, line in enumerate(lines) if line.startswith("| ") and number not in heads]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in kept]
+
+
+def first_words(page: str, heading: str) -> list[str]:
+    """What stands in backticks in the first cells of a section's tables."""
+    return [word for row in rows(page, heading) for word in _CODED.findall(row[0])]
+
+
+# -- commands -------------------------------------------------------------------------------------------------------
+
+
+@cache
+def commands() -> dict[str, dict[str, bool]]:
+    """Each command with its options, and whether these take a value."""
+    found: dict[str, dict[str, bool]] = {}
+    root: Any = typer.main.get_command(app)
+
+    def visit(command: Any, path: str) -> None:
+        found[path] = {
+            word: not param.is_flag for param in command.params for word in param.opts if word.startswith("-")
+        }
+        for name, below in getattr(command, "commands", {}).items():
+            visit(below, f"{path} {name}".strip())
+
+    visit(root, "")
+    return found
+
+
+@pytest.mark.parametrize("command", sorted(commands()))
+def test_every_command_and_option_is_documented(command: str) -> None:
+    manual = "\n".join(page.read_text(encoding="utf-8") for page in MANUAL)
+    assert re.search(rf"labelpipe {command}\b" if command else "labelpipe", manual), f"labelpipe {command}: no page"
+    for option in set(commands()[command]) - {"--help", "--version"}:
+        assert re.search(rf"(?<![\w-]){option}(?![\w-])", manual), f"labelpipe {command} {option} is on no page"
+
+
+@pytest.mark.parametrize("page", [page for page in MANUAL if page.name != "README.md"], ids=lambda page: page.name)
+def test_options_that_are_named_exist(page: Path) -> None:
+    known = {option for options in commands().values() for option in options}
+    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", page.read_text(encoding="utf-8"))) <= known
+
+
+def _called(block: str) -> Iterator[list[str]]:
+    for line in block.splitlines():
+        words = shlex.split(line.removeprefix("$ "), comments=True)
+        if words[:1] == ["labelpipe"]:
+            yield words[1:]
+
+
+@pytest.mark.parametrize(("page", "block"), blocks("console", PAGES))
+def test_examples_of_commands_exist(page: Path, block: str) -> None:
+    for words in _called(block):
+        named = [" ".join(words[:length]) for length in (2, 1) if " ".join(words[:length]) in commands()]
+        assert named, f"{page.name}: labelpipe {' '.join(words)}: no such command"
+        options = commands()[named[0]]
+        given = [word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)]
+        assert set(given) <= set(options), f"{page.name}: labelpipe {' '.join(words)}: no such option"
+
+
+@pytest.mark.parametrize(("page", "block"), blocks("console", PAGES))
+def test_examples_name_configs_that_are_here_or_are_made(page: Path, block: str) -> None:
+    for words in _called(block):
+        for word in words:
+            if word.startswith("config/") and word != "config/reviews.toml":
+                assert (ROOT / word).exists(), f"{page.name}: {word} is not here"
+
+
+# -- codes ----------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _everything() -> list[ast.AST]:
+    return [
+        node
+        for path in sorted((ROOT / "pipeline").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+
+
+def _error_classes() -> dict[str, type[LabelpipeError]]:
+    """Every error of the package, by name."""
+    for module in pkgutil.walk_packages(pipeline.__path__, "pipeline."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    found: dict[str, type[LabelpipeError]] = {}
+    left: list[type[LabelpipeError]] = [LabelpipeError]
+    while left:
+        one = left.pop()
+        found[one.__name__] = one
+        left += [below for below in one.__subclasses__() if below.__module__.startswith("pipeline.")]
+    return found
+
+
+def _literal(node: ast.expr) -> str | None:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def _calls_of_names() -> Iterator[tuple[str, ast.Call]]:
+    for node in _everything():
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            yield node.func.id, node
+
+
+def _invalid_codes() -> set[str]:
+    """The codes that an InvalidAnswerError is given; it has none of its own."""
+    words = [word for name, call in _calls_of_names() if name == "InvalidAnswerError" for word in call.keywords]
+    given = {_literal(word.value) for word in words if word.arg == "code"}
+    return {errors.InvalidAnswerError().code} | {code for code in given if code}
+
+
+def _codes_in_use() -> set[str]:
+    """The codes of every error that is made somewhere, and of every problem that is written as a literal."""
+    classes, found = _error_classes(), _invalid_codes()
+    for name, call in _calls_of_names():
+        if name in classes and name != "InvalidAnswerError":
+            found.add(classes[name].code)
+        if name == "Problem" and (code := _literal(call.args[0])):
+            found.add(code)
+    return found
+
+
+def test_every_code_is_documented_and_no_other() -> None:
+    sections = ("Records that cannot be asked", "Calls", "Answers", "Runs")
+    documented = {word for section in sections for word in first_words("failures.md", section)}
+    # The table by HTTP status stands under Calls too; its first cells have no backticks.
+    assert documented == _codes_in_use()
+
+
+def _verdicts() -> set[tuple[str, str]]:
+    """(code, verdict) of every error of a call or of an answer that has a verdict."""
+    found = set()
+    for one in _error_classes().values():
+        if not issubclass(one, errors.CallError | errors.AnswerError) or one.__subclasses__():
+            continue
+        codes = _invalid_codes() if one is errors.InvalidAnswerError else {one.code}
+        found |= {(code, verdict_of(one()).value) for code in codes}
+    return found
+
+
+def test_the_verdicts_are_those_of_the_table_in_the_code() -> None:
+    told = [row for section in ("Calls", "Answers") for row in rows("failures.md", section) if len(row) == 4]
+    assert {(row[0].strip("`"), row[2]) for row in told} == _verdicts()
+
+
+def test_every_exit_code_is_documented_and_no_other() -> None:
+    in_code = {value for name, value in vars(endings).items() if name.startswith("EXIT_")}
+    documented = [int(word) for word in first_words("failures.md", "Exit codes") if word.isdecimal()]
+    assert sorted(documented) == sorted(in_code)
+    assert in_code == {int(number) for number in re.findall(r"(?:^|[:·])\s*(\d+) ", EXIT_CODES)}
+
+
+def test_errors_that_start_nothing_give_two() -> None:
+    classes = _error_classes().values()
+    told = {row[0].strip("`"): row[2] for row in rows("failures.md", "Runs")}
+    assert {code for code, exit_code in told.items() if exit_code == "2"} == {
+        one.code for one in classes if issubclass(one, errors.SetupError)
+    }
+
+
+def test_each_http_status_has_the_code_that_is_told() -> None:
+    import httpx2
+    import openai
+
+    from pipeline.providers.faults import translate
+
+    told = [row for row in rows("failures.md", "Calls") if len(row) == 2]
+    assert told
+    for statuses, code in told:
+        for number in re.findall(r"\d{3}", statuses):
+            response = httpx2.Response(int(number), request=httpx2.Request("POST", "http://127.0.0.1"))
+            ours = translate(openai.APIStatusError("refused", response=response, body=None))
+            assert ours.code == code.strip("`"), f"{number} is {ours.code}"
+
+
+def test_every_status_is_documented() -> None:
+    words = [row[0] for row in rows("failures.md", "Statuses")]
+    assert words == [*(status.value for status in Status), "pending"]
+
+
+# -- rooms, files, faults, words --------------------------------------------------------------------------------------
+
+
+def test_every_room_has_its_floor() -> None:
+    told = {row[1].strip("`"): int(row[0]) for row in rows("architecture.md", "The rooms")}
+    assert told == FLOORS
+
+
+#: constant -> what docs/architecture.md says of it, and by how much the value is multiplied there
+NUMBERS = {
+    "engine.writer.BATCH": ("at most {} outcomes", 1),
+    "limits.gate.PROBE_FIRST_S": ("starts at {} s", 1),
+    "limits.gate.CANARY_S": ("silent for {} s", 1),
+    "limits.gate.EVIDENCE": ("{} different records in a row", 1),
+    "limits.gate.BLAME_ANSWERS": ("at least 1 and at most {}", 1),
+    "limits.meters.HEADROOM": ("{} % of the limit", 100),
+    "limits.pace.MINUTE_RESET_S": ("{} s away", 1),
+    "limits.pace.NOISE_COUNT": ("at least {} of the latest calls", 1),
+    "limits.pace.NOISE_SHARE": ("clearly more than {} % of them", 100),
+    "limits.pace.CUT_TO": ("{} % of what was accepted", 100),
+    "limits.admission.BLIND_WAIT_S": ("without a word for {} s", 1),
+    "limits.admission.BLIND_WAIT_MAX_S": ("{} s at most", 1),
+}
+
+
+@pytest.mark.parametrize("constant", NUMBERS)
+def test_the_numbers_of_the_architecture_are_those_of_the_code(constant: str) -> None:
+    module, _, name = constant.rpartition(".")
+    value = getattr(importlib.import_module(f"pipeline.{module}"), name)
+    words, times = NUMBERS[constant]
+    assert words.format(f"{value * times:g}") in " ".join(text_of("architecture.md").split()), f"{constant} is {value}"
+
+
+def test_every_fault_kind_is_documented_and_no_other() -> None:
+    assert first_words("rehearsal.md", "Faults") == list(FAULT_KINDS)
+
+
+def test_the_files_of_a_run_are_documented() -> None:
+    folder = RunDir(Path("run"))
+    paths = [folder.ledger, folder.failed, folder.manifest, folder.summary, folder.log]
+    paths += [folder.labels(kind) for kind in ("csv", "jsonl", "parquet")]
+    assert {path.name for path in paths} <= set(first_words("inputs-and-outputs.md", "The run folder"))
+
+
+def test_the_words_of_the_code_are_in_the_glossary() -> None:
+    words = [row[0] for row in rows("glossary.md", "Glossary")]
+    assert words == sorted(words, key=str.lower)
+    names = [*(status.value for status in Status), *(verdict.value for verdict in Verdict)]
+    assert {name.replace("cool down", "cool-down") for name in names} <= set(words) | {"retry"}
+
+
+def test_every_promise_names_its_proof() -> None:
+    parts = re.split(r"^### ", text_of("durability.md"), flags=re.MULTILINE)[1:]
+    proofs = [re.findall(r"`(tests/[\w/]+\.py)`", part.partition("Proven by:")[2]) for part in parts]
+    assert [number for number, named in enumerate(proofs, 1) if not named] == []
+
+
+def test_the_changelog_has_this_version() -> None:
+    versions = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert versions[0] == pipeline.__version__
+
+
+# -- links ----------------------------------------------------------------------------------------------------------
+
+
+def _anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in _LINK.findall(prose(page)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name}: {link}: no such file"
+        assert ROOT in target.parents, f"{page.name}: {link} leads out of the repository"
+        if anchor:
+            assert anchor in _anchors(target), f"{page.name}: {link}: no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_are_here(page: Path) -> None:
+    for word in _CODED.findall(prose(page)):
+        if re.fullmatch(r"(tests|pipeline|benchmarks)/[\w./]*", word):
+            assert (ROOT / word).exists(), f"{page.name}: {word} is not here"
+
+
+def test_every_page_is_linked_from_another() -> None:
+    linked = {(page.parent / link.partition("#")[0]).resolve() for page in PAGES for link in _LINK.findall(prose(page))}
+    assert [page.name for page in DOCS.glob("*.md") if page.resolve() not in linked] == []
+
+
+# -- blocks of code ---------------------------------------------------------------------------------------------------
+
+MINIMAL: dict[str, dict[str, Any]] = {
+    "input": {"path": "data/reviews.jsonl"},
+    "task": {"prompt": "Label this text: {{ text }}"},
+    "model": {"name": "gpt-6-luna"},
+}
+
+
+def _completed(given: dict[str, Any]) -> dict[str, Any]:
+    """A fragment with what a config needs at least."""
+    merged = {name: MINIMAL.get(name, {}) | given.get(name, {}) for name in MINIMAL | given}
+    if not {"labels", "function", "python"} & merged["task"].keys():
+        merged["task"]["labels"] = {"label": ["yes", "no"]}
+    return merged
+
+
+@pytest.fixture
+def nothing_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No .env here, and no variable of ours."""
+    import os
+
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.upper().startswith("LABELPIPE_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.usefixtures("nothing_set")
+@pytest.mark.parametrize(("page", "block"), blocks("toml", [page for page in PAGES if page.name != "config.md"]))
+def test_configs_are_valid(page: Path, block: str) -> None:
+    """Whole ones as they stand, fragments with what is missing."""
+    given = tomllib.loads(block)
+    settings = Settings(**(_completed(given) if block.startswith("# fragment\n") else given))
+    if settings.task.python is None:
+        build_task(_options(settings, Path()))
+
+
+def _options(settings: Settings, base: Path) -> TaskOptions:
+    from pipeline.task import FunctionOptions
+
+    task, function = settings.task, settings.task.function
+    made = function and FunctionOptions(function.name, settings.function_parameters() or {}, function.description)
+    return TaskOptions(
+        model=settings.model.name,
+        prompt=task.prompt,
+        labels=task.labels,
+        function=made,
+        python=task.python,
+        base=base,
+    )
+
+
+@pytest.mark.parametrize(("page", "block"), blocks("python", PAGES))
+def test_python_compiles_and_imports_what_is_there(page: Path, block: str) -> None:
+    tree = ast.parse(block)
+    compile(tree, page.name, "exec")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipeline"):
+            module = importlib.import_module(node.module or "")
+            for alias in node.names:
+                assert hasattr(module, alias.name), f"{page.name}: {node.module} has no {alias.name}"
+
+
+@pytest.mark.usefixtures("nothing_set")
+@pytest.mark.parametrize("reference", re.findall(r'^python = "(.+)"$', text_of("tasks.md"), re.MULTILINE))
+def test_the_tools_of_the_page_work(reference: str, tmp_path: Path) -> None:
+    """Each tool that docs/tasks.md names is made from the block that has its file's name."""
+    for found in _FENCE.finditer(text_of("tasks.md")):
+        if found[1] == "python" and (name := re.match(r"# (\w+\.py)\n", found[2])):
+            (tmp_path / name[1]).write_text(found[2], encoding="utf-8")
+    settings = Settings(**_completed({"task": {"python": reference}}))
+    assert build_task(_options(settings, tmp_path)).columns
