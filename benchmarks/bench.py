@@ -72,9 +72,9 @@ class Job:
         """`labelpipe run` in a process of its own."""
         return Child(["-m", "pipeline", "run", self.config], self.log)
 
-    def run(self) -> Cost:
-        """The whole run."""
-        return self.start().wait()
+    def run(self, *exit_codes: int) -> Cost:
+        """The whole run. Raises RuntimeError where it ended otherwise than with one of these codes."""
+        return self.start().wait().checked(*exit_codes)
 
     def rows(self, records: int) -> Rows:
         """The CSV against the truth, for records 0 .. records-1."""
@@ -134,7 +134,7 @@ class Bench:
         lane = self.lane(name, rules)
         folder = self.folder / f"run-{name}"
         shutil.rmtree(folder, ignore_errors=True)
-        tables = {
+        tables: dict[str, Mapping[str, Any]] = {
             "input": {"path": str(self.input(records)), "key": "id"},
             "task": {"system": SYSTEM, "prompt": PROMPT + "{{ text }}"},
             "task.labels": {"label": list(LABELS)},
@@ -148,10 +148,8 @@ class Bench:
 
     def contender(self, name: str, *arguments: str | Path) -> Cost:
         """Another contender's whole run. Raises RuntimeError where it failed."""
-        cost = Child(["-m", f"benchmarks.contenders.{name}", *arguments], self.folder / f"{name}.log").wait()
-        if cost.exit_code:
-            raise RuntimeError(f"{name} ended with {cost.exit_code}: {cost.said[-2000:]}")
-        return cost
+        child = Child(["-m", f"benchmarks.contenders.{name}", *arguments], self.folder / f"{name}.log")
+        return child.wait().checked(0)
 
 
 def _table(title: str, values: Mapping[str, Any]) -> str:

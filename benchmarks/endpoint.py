@@ -120,10 +120,10 @@ class Endpoint(asyncio.Protocol):
             return
         lane.books.passed(now)
         fault = fault_of(lane.rules, record, nth)
-        answer = partial(self._answer, lane, record, body, fault)
+        answer = partial(self._answer, lane, record, body, lane.headers(now), fault)
         self._loop.call_later(600.0 if fault == "hang" else lane.rules.latency_s, answer)
 
-    def _answer(self, lane: Lane, record: int, body: bytes, fault: str | None) -> None:
+    def _answer(self, lane: Lane, record: int, body: bytes, headers: str, fault: str | None) -> None:
         lane.books.ended(record, fault or "ok")
         if fault == "429":
             self._send(refusal(429, "rate_limit_exceeded", "Slow down.", "retry-after-ms: 120\r\n"))
@@ -135,7 +135,7 @@ class Endpoint(asyncio.Protocol):
             self._reset()
         else:
             tool = json.loads(body)["tool_choice"]["function"]["name"]
-            self._send(completion(record, tool, lane.books.calls, lane.headers(self._loop.time()), fault))
+            self._send(completion(record, tool, lane.books.calls, headers, fault))
 
     def _send(self, data: bytes) -> None:
         if self._transport is not None:

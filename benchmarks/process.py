@@ -26,6 +26,12 @@ class Cost:
     exit_code: int
     said: str
 
+    def checked(self, *exit_codes: int) -> Cost:
+        """Itself. Raises RuntimeError where the exit code is none of these; without any, all are good."""
+        if exit_codes and self.exit_code not in exit_codes:
+            raise RuntimeError(f"ended with {self.exit_code}: {self.said[-1000:]}")
+        return self
+
     @property
     def wall_s(self) -> float:
         """Seconds from start to end."""

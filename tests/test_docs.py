@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-import pkgutil
 import re
 import shlex
 import tomllib
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 import typer
-from test_house import FLOORS
+from test_house import FLOORS, imports
 
 import pipeline
 from pipeline import Settings, Status, errors
@@ -135,25 +134,29 @@ def test_examples_name_configs_that_are_here_or_are_made(page: Path, block: str)
 
 
 @cache
-def _everything() -> list[ast.AST]:
-    return [
-        node
-        for path in sorted((ROOT / "pipeline").rglob("*.py"))
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-    ]
+def _modules_in_use() -> dict[str, ast.Module]:
+    """Every module that the program can come to, from `python -m pipeline` on, lazy imports too."""
+    found: dict[str, ast.Module] = {}
+    left = ["pipeline.__main__"]
+    while left:
+        name = left.pop()
+        path = ROOT.joinpath(*name.split("."))
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        if name in found or not path.exists():
+            continue
+        found[name] = ast.parse(path.read_text(encoding="utf-8"))
+        for module, below, _line in imports(path):
+            left += [module, f"{module}.{below}"] if below and module.split(".")[0] == "pipeline" else []
+    return found
 
 
 def _error_classes() -> dict[str, type[LabelpipeError]]:
-    """Every error of the package, by name."""
-    for module in pkgutil.walk_packages(pipeline.__path__, "pipeline."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
+    """Every error of the program, by name."""
     found: dict[str, type[LabelpipeError]] = {}
-    left: list[type[LabelpipeError]] = [LabelpipeError]
-    while left:
-        one = left.pop()
-        found[one.__name__] = one
-        left += [below for below in one.__subclasses__() if below.__module__.startswith("pipeline.")]
+    for module in _modules_in_use():
+        made = vars(importlib.import_module(module)).values() if not module.endswith("__main__") else ()
+        kinds = [one for one in made if isinstance(one, type) and issubclass(one, LabelpipeError)]
+        found |= {one.__name__: one for one in kinds}
     return found
 
 
@@ -162,9 +165,10 @@ def _literal(node: ast.expr) -> str | None:
 
 
 def _calls_of_names() -> Iterator[tuple[str, ast.Call]]:
-    for node in _everything():
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            yield node.func.id, node
+    for tree in _modules_in_use().values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                yield node.func.id, node
 
 
 def _invalid_codes() -> set[str]:

@@ -23,13 +23,13 @@ async def work(session: aiohttp.ClientSession, url: str, lines: Iterator[str]) -
             await response.read()
 
 
-async def main(base_url: str, source: str, workers: str) -> None:
+async def main(base_url: str, lines: Iterator[str], workers: int) -> None:
     """All workers, one session."""
-    lines = iter(Path(source).read_text(encoding="utf-8").splitlines())
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=int(workers))) as session:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=workers)) as session:
         url = f"{base_url}/chat/completions"
-        await asyncio.gather(*(work(session, url, lines) for _ in range(int(workers))))
+        await asyncio.gather(*(work(session, url, lines) for _ in range(workers)))
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    base, source, count = sys.argv[1:]
+    asyncio.run(main(base, iter(Path(source).read_text(encoding="utf-8").splitlines()), int(count)))

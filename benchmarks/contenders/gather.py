@@ -26,13 +26,11 @@ async def label(client: AsyncOpenAI, slots: asyncio.Semaphore, record: dict[str,
         csv.writer(file).writerow([record["id"], record["text"], found])
 
 
-async def main(base_url: str, source: str, concurrency: str, output: str) -> None:
+async def main(base_url: str, records: list[dict[str, Any]], slots: asyncio.Semaphore, output: Path) -> None:
     """Everything at once."""
-    records = [json.loads(line) for line in Path(source).read_text(encoding="utf-8").splitlines()]
-    slots = asyncio.Semaphore(int(concurrency))
     async with AsyncOpenAI(base_url=base_url, api_key="bench") as client:
         ended = await asyncio.gather(
-            *(label(client, slots, record, Path(output)) for record in records), return_exceptions=True
+            *(label(client, slots, record, output) for record in records), return_exceptions=True
         )
     failed = [error for error in ended if error is not None]
     if failed:
@@ -40,4 +38,6 @@ async def main(base_url: str, source: str, concurrency: str, output: str) -> Non
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    base, source, count, rows = sys.argv[1:]
+    lines = Path(source).read_text(encoding="utf-8").splitlines()
+    asyncio.run(main(base, [json.loads(line) for line in lines], asyncio.Semaphore(int(count)), Path(rows)))

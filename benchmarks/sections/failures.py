@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import sqlite3
 import time
-from collections.abc import Callable
 from typing import Any
 
 from benchmarks.bench import CONCURRENCY, Bench, Job
@@ -40,7 +39,6 @@ def outage(bench: Bench, full: bool) -> Section:
             "lost": rows.lost,
             "first_s": after[0] - end,
             "usual_per_s": usual,
-            "outage_calls": books["endings"]["outage"],
         },
     )
 
@@ -103,13 +101,9 @@ def _killed(job: Job, answers: int) -> int:
     """Run until so many answers were given, kill; gives how many calls were made for what the ledger held before."""
     before = _in_ledger(job)
     calls_before = job.lane.books(records=True).get("records", {}) if before else {}
-    job.start().wait(until=_once(lambda: job.lane.books()["answers"] >= answers))
+    job.start().wait(until=lambda: job.lane.books()["answers"] >= answers)
     calls = job.lane.books(records=True)["records"]
     return sum(calls[number][0] - calls_before[number][0] for number in before)
-
-
-def _once(happened: Callable[[], bool]) -> Callable[[], bool]:
-    return happened
 
 
 def _in_ledger(job: Job) -> list[str]:

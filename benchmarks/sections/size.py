@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from benchmarks.bench import Bench, Job
-from benchmarks.process import Child
 from benchmarks.rules import Rules
 from benchmarks.tables import Row, Section, at_most, exactly
 
@@ -29,17 +28,13 @@ def memory(bench: Bench, full: bool) -> Section:
 
 
 def _peak_mb(bench: Bench, records: int) -> float:
-    job = bench.job(f"memory-{records}", Rules(), records)
-    cost = job.run()
-    assert cost.exit_code == 0, cost.said
-    return cost.peak_mb
+    return bench.job(f"memory-{records}", Rules(), records).run(0).peak_mb
 
 
 def resume(bench: Bench, full: bool) -> Section:
     """A run of 200,000 records done is given 2,000 new ones at the end of its file."""
     job = bench.job("resume", Rules(), DONE + NEW)
-    filled = Child(["-m", "benchmarks.contenders.fill", job.config, str(DONE)], job.log).wait()
-    assert filled.exit_code == 0, filled.said
+    filled = bench.contender("fill", job.config, str(DONE))
     first_s, session_s, calls = _resumed(job)
     rows = job.rows(DONE + NEW)
     return Section(
@@ -56,7 +51,6 @@ def resume(bench: Bench, full: bool) -> Section:
 
 
 def _resumed(job: Job) -> tuple[float, float, int]:
-    cost = job.run()
-    assert cost.exit_code == 0, cost.said
+    cost = job.run(0)
     books = job.lane.books()
     return books["first_at"] - cost.began_at, cost.wall_s, books["calls"]

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from pipeline import codec
 from pipeline.engine.retry import Verdict, backoff_s, verdict_of
 from pipeline.errors import (
     AnswerError,
@@ -22,7 +23,7 @@ from pipeline.errors import (
     StoppedError,
     TruncatedError,
 )
-from pipeline.limits import Admission, Permit, Price
+from pipeline.limits import Admission, Most, Permit, Price, prompt_bound
 from pipeline.records import JSON, Answer, Outcome, Problem, Record, Request, Response, Status, Usage
 from pipeline.stats import Stats
 
@@ -31,6 +32,8 @@ log = logging.getLogger("labelpipe")
 #: One call: a Request in, a Response out, or a CallError.
 Provider = Callable[[Request], Awaitable[Response]]
 
+#: Latencies that must be known before a call can be said to take long.
+HEDGE_KNOWN = 20
 #: Failures that nothing explains (no other record was answered, no outage was found) are free this often.
 FREE_FAILURES = 2
 #: Refusals by rate limit are free this many times `max_attempts`; a request larger than the limit itself never passes.
@@ -51,11 +54,16 @@ class TaskPart(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AskRules:
-    """How often, and how long."""
+    """How often, and how long.
+
+    `hedge_after_p`: at the end of the input, a call that takes longer than this percentile of all is asked a second
+    time; None: never.
+    """
 
     max_attempts: int = 6
     max_repairs: int = 2
     timeout_s: float = 60.0
+    hedge_after_p: float | None = None
 
 
 class _Trial:
@@ -123,12 +131,13 @@ class Asker:
         self._task = task
         self._admission = admission
         self._stats = stats
-        self._rules = rules
+        self.rules = rules
         self._price = price
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
         # All state that changes: how many records are being asked, how many of them failed at their last call, and
         # which said 400 before any was answered.
         self.active = 0
+        self.tail = False
         self._failing = 0
         self._shape_evidence: set[str] = set()
 
@@ -187,10 +196,12 @@ class Asker:
     async def _answered(self, trial: _Trial) -> Response:
         """One answer, over as many calls as it takes."""
         while True:
-            permit = await self._admission.acquire(trial.request.size_tokens)
+            permit = await self._admission.acquire(trial.request.size_tokens, self._most(trial.request))
             try:
-                return await self._call(trial, permit)
+                return await self._first_answer(trial, permit)
             except CallError as error:
+                if error.status is not None and error.status >= 400:
+                    permit.unbilled()
                 failed = error
             finally:
                 # Given back before any waiting: a record that backs off must not hold others up.
@@ -199,18 +210,69 @@ class Asker:
             if wait_s:
                 await self._admission.gate.pause(wait_s)
 
+    async def _first_answer(self, trial: _Trial, permit: Permit) -> Response:
+        """The answer of the call; at the end of the input, of a second one where the first takes long."""
+        after_s = self._hedge_after_s()
+        if after_s is None:
+            return await self._call(trial, permit)
+        first = asyncio.create_task(self._call(trial, permit), name="call")
+        try:
+            done, _ = await asyncio.wait({first}, timeout=after_s)
+            return first.result() if done else await self._hedged(trial, first)
+        finally:
+            first.cancel()
+            await asyncio.wait({first})
+
+    def _hedge_after_s(self) -> float | None:
+        percent = self.rules.hedge_after_p
+        if percent is None or not self.tail or self._stats.latencies.count < HEDGE_KNOWN:
+            return None
+        return self._stats.latencies.percentile_s(percent)
+
+    async def _hedged(self, trial: _Trial, first: asyncio.Task[Response]) -> Response:
+        """Ask a second time: the first answer wins, the other call is cancelled and counted."""
+        request = trial.request
+        try:
+            permit = await self._admission.acquire(request.size_tokens, self._most(request))
+        except StoppedError:
+            return await first
+        if first.done():
+            permit.unbilled()
+            permit.close()
+            return first.result()
+        self._stats.retried("hedge")
+        second = asyncio.create_task(self._call(trial, permit), name="hedge")
+        try:
+            await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
+            winner, other = (first, second) if first.done() else (second, first)
+            if winner.exception() is not None and not other.done():
+                await asyncio.wait({other})
+                winner = other
+            return winner.result()
+        finally:
+            second.cancel()
+            await asyncio.wait({second})
+            permit.close()
+
+    def _most(self, request: Request) -> Most | None:
+        """What the call can use at most; not worked out where no budget asks for it."""
+        if self._admission.budget is None:
+            return None
+        room = request.parameters.get("max_completion_tokens") or request.parameters.get("max_tokens") or 0
+        return Most(prompt_bound(len(codec.dumps((request.messages, request.tools)))), int(room))
+
     async def _call(self, trial: _Trial, permit: Permit) -> Response:
         trial.calls += 1
         if not trial.failing:
             trial.answers_before = self._admission.gate.answers
         try:
-            async with asyncio.timeout(self._rules.timeout_s):
+            async with asyncio.timeout(self.rules.timeout_s):
                 response = await self._provider(trial.request)
         except TimeoutError as error:
-            told = f"no answer in {self._rules.timeout_s:g} s"
+            told = f"no answer in {self.rules.timeout_s:g} s"
             raise CallTimeoutError(told, billed=True) from error
         permit.settle(response.usage)
-        self._admission.succeeded(response.usage, response.limits)
+        self._admission.succeeded(response.usage, response.limits, response.latency_s)
         self._stats.answered(response.usage, response.latency_s)
         trial.usage += response.usage
         trial.latency_s = response.latency_s
@@ -225,6 +287,8 @@ class Asker:
     def _after_failed_call(self, trial: _Trial, error: CallError, sent_at: float) -> float:
         """Seconds to wait before the next call; or an ending is raised."""
         verdict = verdict_of(error)
+        if isinstance(error, CallTimeoutError):
+            self._admission.timed_out(sent_at)
         self._stats.call_failed(error.code, billed=error.billed)
         log.info(
             "call failed",
@@ -250,7 +314,7 @@ class Asker:
         others_pass = self._admission.gate.last_success_at > trial.refused_at
         trial.refusals += others_pass or self.active <= FEW_LEFT
         trial.refused_at = asyncio.get_running_loop().time()
-        if trial.refusals >= FREE_REFUSALS * self._rules.max_attempts:
+        if trial.refusals >= FREE_REFUSALS * self.rules.max_attempts:
             told = f"refused {trial.refusals} times by the rate limit; last: {error}"
             raise _Over(Status.FAILED, Problem(error.code, told))
         return 0.0
@@ -277,7 +341,7 @@ class Asker:
         trial.free += not own
         if own or trial.free > FREE_FAILURES:
             trial.charged += 1
-        if trial.charged >= self._rules.max_attempts:
+        if trial.charged >= self.rules.max_attempts:
             told = f"given up after {trial.calls} calls; last: {error}"
             raise _Over(Status.FAILED, Problem(error.code, told))
         self._stats.retried(error.code)
@@ -309,7 +373,7 @@ class Asker:
     def _after_bad_answer(self, trial: _Trial, answer: Answer, error: AnswerError) -> None:
         """Make the next request; or an ending is raised."""
         verdict = verdict_of(error)
-        most = min(1, self._rules.max_repairs) if isinstance(error, TruncatedError) else self._rules.max_repairs
+        most = min(1, self.rules.max_repairs) if isinstance(error, TruncatedError) else self.rules.max_repairs
         if verdict is not Verdict.REPAIR or trial.repairs >= most:
             if isinstance(error, CallbackError):
                 log.warning("callback raised", extra={"facts": {"key": trial.request.record.key, "error": str(error)}})

@@ -68,6 +68,8 @@ class Pool:
         # All state that changes: whether a stop was asked for, and whether a record was left pending by one.
         self._stop = asyncio.Event()
         self._left_pending = False
+        self._inner: asyncio.TaskGroup | None = None
+        self._workers: list[asyncio.Task[None]] = []
 
     def stop(self) -> None:
         """Soft stop: read no more, let what is in flight finish. The gate must be stopped as well."""
@@ -106,13 +108,24 @@ class Pool:
 
     async def _ask_all(self) -> None:
         async with asyncio.TaskGroup() as inner:
-            workers = [
-                inner.create_task(self._work(), name=f"worker-{number}") for number in range(self._sizes.workers)
-            ]
+            self._inner = inner
+            self._grow(self._sizes.workers)
             await self._produce()
-            await self._drain(workers)
-            for worker in workers:
+            self._asker.tail = True
+            await self._drain()
+            self._inner = None
+            for worker in self._workers:
                 worker.cancel()
+
+    def fit(self, concurrency: int) -> None:
+        """Have enough workers for another limit of calls in flight."""
+        self._grow(PoolSizes.for_concurrency(concurrency, self._sizes.grace_s).workers)
+
+    def _grow(self, workers: int) -> None:
+        if self._inner is None:
+            return
+        while len(self._workers) < workers:
+            self._workers.append(self._inner.create_task(self._work(), name=f"worker-{len(self._workers)}"))
 
     async def _produce(self) -> None:
         """Feed the queues until the input ends or a stop is asked for, also while a queue is full."""
@@ -137,7 +150,7 @@ class Pool:
                 else:
                     await self._jobs.put(item)
 
-    async def _drain(self, workers: Sequence[asyncio.Task[None]]) -> None:
+    async def _drain(self) -> None:
         """Wait for every job; after a stop, for no longer than the grace."""
         join = asyncio.ensure_future(self._jobs.join())
         stop = asyncio.ensure_future(self._stop.wait())
@@ -165,6 +178,7 @@ class Pool:
             await self._hand_over(await self._asker.finish(job.request.record, job.source))
             return
         job.outcome = outcome = await self._asker.ask(job.request)
+        self._asker.handed_over()
         # What was paid for goes first: a cancel during a follower's callback must not lose it.
         await self._hand_over(outcome)
         for record in job.followers:

@@ -1,12 +1,35 @@
-"""Limits: one door that every call passes, and what stands behind it (meters, the gate, the day, prices)."""
+"""Limits: one door that every call passes, and what stands behind it (gate, meters, day, hours, budget, tuner)."""
 
 from __future__ import annotations
 
-from pipeline.limits.admission import Admission, DoorState, Permit
+from pipeline.limits.admission import Admission, DayLimitReachedError, DoorState, Most, Permit
+from pipeline.limits.budget import Budget, BudgetReachedError, Spend, estimate_left, prompt_bound
 from pipeline.limits.day import DayMeter
 from pipeline.limits.gate import Gate, Outage
+from pipeline.limits.hours import Hours
 from pipeline.limits.meters import Meter
 from pipeline.limits.pace import Pace
 from pipeline.limits.price import Price, price_of
+from pipeline.limits.tuner import Tuner
 
-__all__ = ["Admission", "DayMeter", "DoorState", "Gate", "Meter", "Outage", "Pace", "Permit", "Price", "price_of"]
+__all__ = [
+    "Admission",
+    "Budget",
+    "BudgetReachedError",
+    "DayLimitReachedError",
+    "DayMeter",
+    "DoorState",
+    "Gate",
+    "Hours",
+    "Meter",
+    "Most",
+    "Outage",
+    "Pace",
+    "Permit",
+    "Price",
+    "Spend",
+    "Tuner",
+    "estimate_left",
+    "price_of",
+    "prompt_bound",
+]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from pipeline.errors import LabelpipeError, RateLimitedError
+from pipeline.limits.budget import Budget, BudgetReachedError, Reservation, Spend
 from pipeline.limits.day import DayMeter
 from pipeline.limits.gate import Gate, Outage
+from pipeline.limits.hours import Hours
 from pipeline.limits.meters import Meter
 from pipeline.limits.pace import Pace
+from pipeline.limits.tuner import Tuner
 from pipeline.records import ServerLimits, Usage
 
 #: A 429 that says nothing about waiting: doubled with each one in a row. Waiting longer would miss the end by more.
@@ -30,6 +35,18 @@ class DoorState:
     held_reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Most:
+    """The most that a call can use: the bound of its prompt, and the room for its answer, in tokens."""
+
+    prompt: int
+    output: int
+
+
+#: Keeps what a killed session may have spent, before it is spent.
+KeepMark = Callable[[Spend], Awaitable[None]]
+
+
 class DayLimitReachedError(LabelpipeError):
     """The requests a day that the config allows are used up."""
 
@@ -37,21 +54,33 @@ class DayLimitReachedError(LabelpipeError):
 
 
 class Permit:
-    """The right to one call. `settle` corrects the token estimate; `close` must always follow."""
+    """The right to one call. `settle` or `unbilled` says what it came to; `close` must always follow."""
 
-    __slots__ = ("_admission", "_estimate", "_size", "sent_at")
+    __slots__ = ("_admission", "_estimate", "_reservation", "_size", "sent_at")
 
-    def __init__(self, admission: Admission, estimate: int, size: int, sent_at: float) -> None:
+    def __init__(
+        self, admission: Admission, estimate: int, size: int, sent_at: float, reservation: Reservation | None
+    ) -> None:
         self._admission = admission
         self._estimate, self._size = estimate, size
+        self._reservation = reservation
         self.sent_at = sent_at
 
     def settle(self, usage: Usage) -> None:
         """The call used this many tokens."""
         self._admission._settle(self._estimate, self._size, usage)
+        if self._reservation is not None:
+            self._reservation.settle(usage)
+
+    def unbilled(self) -> None:
+        """The server refused the call: nothing was used."""
+        if self._reservation is not None:
+            self._reservation.release()
 
     def close(self) -> None:
-        """The call ended, however."""
+        """The call ended, however. What neither was settled nor refused may have been billed."""
+        if self._reservation is not None:
+            self._reservation.close()
         self._admission.gate.leave()
 
 
@@ -66,8 +95,16 @@ class Admission:
         tokens_per_minute: float | None = None,
         day: DayMeter | None = None,
         stop_at_day_limit: bool = False,
+        budget: Budget | None = None,
+        keep_mark: KeepMark | None = None,
+        tuner: Tuner | None = None,
+        hours: Hours | None = None,
     ) -> None:
         self.gate = gate
+        self.budget = budget
+        self._keep_mark = keep_mark
+        self.tuner = tuner
+        self.hours = hours
         self.request_pace = Pace(requests_per_minute)
         self.token_pace = Pace(tokens_per_minute)
         self._requests = Meter(requests_per_minute)
@@ -82,24 +119,28 @@ class Admission:
         self._refused_at = float("-inf")
         self._answered_since = self._refused_since = 0
         self._tokens_ratio = 1.0
+        self._hours_at = float("-inf")
         for meter in (self._requests, self._tokens):
             gate.at_stop(meter.release)
 
-    async def acquire(self, size_tokens: int) -> Permit:
-        """A permit for one call of about `size_tokens`. Raises StoppedError once the run is stopping."""
+    async def acquire(self, size_tokens: int, most: Most | None = None) -> Permit:
+        """A permit for one call of about `size_tokens`, at `most` so many. Raises StoppedError when the run stops."""
         async with self._door:
             size = max(1, round(size_tokens * self._tokens_ratio))
             loop = asyncio.get_running_loop()
             await self._pass(size, loop)
+            reservation = await self._reserve(most)
             now = loop.time()
             self.gate.enter(now)
         self.calls += 1
-        return Permit(self, size_tokens, size, now)
+        return Permit(self, size_tokens, size, now, reservation)
 
     async def _pass(self, size: int, loop: asyncio.AbstractEventLoop) -> None:
-        """Wait for gate, day and meters. If the gate shut meanwhile, from the start, the slots kept."""
+        """Wait for gate, hours, day and meters; once more for the gate, if it shut meanwhile."""
         while True:
             await self.gate.wait()
+            if self.hours is not None and not self._within(self.hours, loop.time()):
+                continue
             if self._day is not None and not await self._take_day(self._day, loop):
                 continue
             break
@@ -108,6 +149,41 @@ class Admission:
         await self._requests.acquire()
         await self._tokens.acquire(size)
         await self.gate.wait()
+
+    def _within(self, hours: Hours, now: float) -> bool:
+        """Whether calls may leave by the clock on the wall; looked at once a second."""
+        if now < self._hours_at:
+            return True
+        moment = datetime.now().astimezone()
+        wait_s = hours.wait_s(moment)
+        if wait_s > 0:
+            self.gate.hold(now + wait_s, hours.waiting(moment))
+            return False
+        self._hours_at = now + 1.0
+        return True
+
+    async def _reserve(self, most: Most | None) -> Reservation | None:
+        """Set the worst case of a call aside, once it fits; stops the run when it cannot fit any more."""
+        if self.budget is None or most is None:
+            return None
+        while (reservation := self._reserved(self.budget, most)) is None:
+            await self.gate.changed()
+            await self.gate.wait()
+        try:
+            mark = self.budget.mark()
+            if mark is not None and self._keep_mark is not None:
+                await self._keep_mark(mark)
+        except BaseException:
+            reservation.release()
+            raise
+        return reservation
+
+    def _reserved(self, budget: Budget, most: Most) -> Reservation | None:
+        try:
+            return budget.reserve(most.prompt, most.output)
+        except BudgetReachedError as error:
+            self.gate.stop(error)
+            return None
 
     async def _take_day(self, day: DayMeter, loop: asyncio.AbstractEventLoop) -> bool:
         wait_s = await day.take()
@@ -119,11 +195,25 @@ class Admission:
         self.gate.hold(loop.time() + wait_s, f"{reason}; waiting for the next day (UTC)")
         return False
 
+    def set_day(self, day: DayMeter | None) -> None:
+        """Take over another limit a day. A lease that was taken stays counted."""
+        self._day = day
+        self.gate.release_hold()
+
+    def set_hours(self, hours: Hours | None) -> None:
+        """Take over other hours."""
+        self.hours = hours
+        self._hours_at = float("-inf")
+        self.gate.release_hold()
+
     # -- what the answers say ------------------------------------------------------------------------------------
 
-    def succeeded(self, usage: Usage, limits: ServerLimits | None) -> None:
+    def succeeded(self, usage: Usage, limits: ServerLimits | None, latency_s: float = 0.0) -> None:
         """An answer came."""
         now = asyncio.get_running_loop().time()
+        if self.tuner is not None:
+            self.tuner.answered(latency_s, now, self.gate.in_flight)
+            self._tune(self.tuner)
         self._refused_in_a_row = 0
         self._answered_since += 1
         self.gate.succeeded(now)
@@ -151,10 +241,24 @@ class Admission:
         self.gate.refused(now)
         pace = self.token_pace if error.scope == "tokens" else self.request_pace
         pace.refuse(now, sent_at)
+        if self.tuner is not None:
+            self.tuner.refused(now, now - sent_at)
+            self._tune(self.tuner)
         if error.retry_after_s:
             self.gate.hold(now + error.retry_after_s, "429: the server's rate limit")
         if sent_at > self._refused_at:
             self._refused_anew(now, blind=not error.retry_after_s)
+
+    def timed_out(self, sent_at: float) -> None:
+        """No answer came in time."""
+        now = asyncio.get_running_loop().time()
+        if self.tuner is not None:
+            self.tuner.timed_out(now, now - sent_at)
+            self._tune(self.tuner)
+
+    def _tune(self, tuner: Tuner) -> None:
+        if tuner.limit != self.gate.concurrency:
+            self.gate.set_concurrency(tuner.limit)
 
     def _refused_anew(self, now: float, *, blind: bool) -> None:
         if self._refused_since > self._answered_since:
@@ -191,3 +295,5 @@ class Admission:
         """Give back what was reserved and not used; may be called twice."""
         if self._day is not None:
             await self._day.close()
+        if self.budget is not None and self._keep_mark is not None:
+            await self._keep_mark(self.budget.spent)

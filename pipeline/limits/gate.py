@@ -2,6 +2,7 @@
 
 States, one at a time, in this order of rank:
     stopped       for good: every waiter gets the reason
+    paused        by somebody's order, until they say go on
     held          until a moment: a 429's Retry-After, the day's limit
     outage        calls fail for everyone: one probe at a time, with backoff, opens it
     ramping       after the start or an outage: the window grows with answers
@@ -56,6 +57,7 @@ class Gate:
         self.last_success_at = float("-inf")
         self.held_until = float("-inf")
         self.held_reason = ""
+        self.paused = False
         self._window = 1.0
         self._window_grows_at: float | None = None
         self._next_probe_at = 0.0
@@ -80,6 +82,15 @@ class Gate:
                 self._waiter = None
                 if timer is not None:
                     timer.cancel()
+
+    async def changed(self) -> None:
+        """Return when a call has ended, or anything else has changed. One waiter, as for `wait`."""
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            if self._stopped is None:
+                await self._waiter
+        finally:
+            self._waiter = None
 
     def enter(self, now: float) -> None:
         """A call leaves."""
@@ -112,6 +123,8 @@ class Gate:
         """Seconds to wait before looking again; 0 when open; infinite when only an event can open it."""
         if self._stopped is not None:
             raise StoppedError(str(self._stopped)) from self._stopped
+        if self.paused:
+            return float("inf")
         if now < self.held_until:
             return self.held_until - now
         if self.outage is None:
@@ -157,6 +170,27 @@ class Gate:
         """Nothing leaves before `until`. An earlier end than one already set changes nothing."""
         if until > self.held_until:
             self.held_until, self.held_reason = until, reason
+
+    def set_paused(self, paused: bool) -> None:
+        """Let nothing leave, by somebody's order; or go on."""
+        self.paused = paused
+        self.wake()
+
+    def set_concurrency(self, concurrency: int) -> None:
+        """Take over another limit of calls in flight. The window opens with it, unless it is still ramping."""
+        if self._window >= self.concurrency:
+            self._window = float(max(concurrency, self._window))
+        self.concurrency = concurrency
+        self.wake()
+
+    def set_probe_max(self, seconds: float) -> None:
+        """Take over another longest wait between two probes."""
+        self._probe_max_s = seconds
+
+    def release_hold(self) -> None:
+        """Forget the time until which nothing leaves: the limit behind it has changed."""
+        self.held_until = float("-inf")
+        self.wake()
 
     def shrink(self) -> None:
         """More was refused than answered of late: half of what is in flight, then more with each answer."""

@@ -68,6 +68,10 @@ class Pace:
         """What the server taught, by its headers or its refusals; None if nothing."""
         return _least(self._told, self._learned)
 
+    def configure(self, limit: float | None) -> None:
+        """Take over another cap from the config."""
+        self._configured = limit
+
     def tell(self, limit: int | None, reset_s: float | None) -> None:
         """Take over what a header says. Limits a day are none of this meter's."""
         if limit is None or limit <= 0 or (reset_s is not None and reset_s > MINUTE_RESET_S):

@@ -35,7 +35,7 @@ STEP_FIRST, STEP_LEAST, STEP_DOWN_MOST = 0.25, 0.08, 0.5
 #: The standard error of a trial as a share of its step, and the windows of a trial and of the base before it.
 ERROR_SHARE, TRIAL_WINDOWS, BASE_WINDOWS = 0.16, 20, 8
 #: Typical latencies between trials: first, and after many that brought nothing; and never more than so many seconds.
-PAUSE_FIRST, PAUSE_MOST, PAUSE_MOST_S = 6.0, 128.0, 600.0
+PAUSE_FIRST, PAUSE_MOST, PAUSE_MOST_S = 6.0, 64.0, 600.0
 #: A latency that is another by this factor has a reason, if it is by so many standard errors.
 JUMP, SIGMAS = 1.3, 4.0
 #: A wide trial ends where its result is so many standard errors from what it has to reach.
@@ -284,9 +284,6 @@ class Tuner:
         return self._bounded(min(self._base - 1, round(self._base * (1 - self._step))))
 
     def _try(self, level: Level, now: float) -> None:
-        if self._trial and changed(pooled(self._trial), level, factor=JUMP, sigmas=SIGMAS):
-            self._go(self._base, Phase.HOLD, now)  # the server changed meanwhile: the base will show it
-            return
         self._trial.append(level)
         if self._up and not self._is_used(pooled(self._trial)):
             self._leave_room(now)
@@ -383,6 +380,9 @@ class Tuner:
         self._step, self._pause, self._up = STEP_FIRST, PAUSE_FIRST, True
         self._next_trial_at = now + self._pause * self._latency_s
         self._go(base, Phase.HOLD, now)
+        # Also where the limit was there already, for a trial: one cut a window.
+        self._changed_at = now
+        self._open(now + SETTLE_LATENCIES * self._latency_s)
 
     def _bounded(self, limit: int) -> int:
         return min(max(limit, self._lowest), self._highest)

@@ -12,16 +12,27 @@ from datetime import datetime
 from typing import Any
 
 from pipeline import codec
+from pipeline.control import Watchdog, describe_tasks, grouped
 from pipeline.errors import LabelpipeError
 from pipeline.limits import Admission, DoorState
+from pipeline.notify import Notifier
 from pipeline.progress import Progress, Snapshot, duration, eta_s
 from pipeline.readers import Progress as ReadProgress
 from pipeline.records import Status
+from pipeline.runner.parts import hours_of
 from pipeline.runner.runlog import tell
+from pipeline.runner.steering import Steering, facts_of
+from pipeline.settings import Settings
 from pipeline.stats import Stats
 from pipeline.store import RunDir
 
 LOOK_S = 1.0
+
+
+class DeadlineError(LabelpipeError):
+    """The time at which the run was to stop has come."""
+
+    code = "deadline"
 
 
 class OutageLimitError(LabelpipeError):
@@ -43,8 +54,10 @@ class Live:
         before: Mapping[Status, int],
         price_known: bool,
         simulated: Callable[[], bool],
-        outage_limit_s: float,
+        settings: Settings,
         stop: Callable[[LabelpipeError], None],
+        notifier: Notifier,
+        fit: Callable[[int], None],
     ) -> None:
         self._run_dir = run_dir
         self._stats = stats
@@ -52,13 +65,25 @@ class Live:
         self._reading = reading
         self._before = before
         self._price_known = price_known
-        self._outage_limit_s = outage_limit_s
         self._stop = stop
+        self._notifier = notifier
+        self._fit = fit
+        self.steering: Steering | None = None
+        self._watchdog = Watchdog(settings.limits.stall_s, time.monotonic)
         self._simulated = simulated
         # All state that changes: what was said last, so that it is said once.
         self._in_outage = False
         self._held = ""
         self._unseen = False
+        self._started = datetime.now().astimezone()
+        self.take_over(settings)
+
+    def take_over(self, settings: Settings) -> None:
+        """Watch by these limits from now on."""
+        self._outage_limit_s = settings.limits.outage_limit_s
+        self._watchdog.stall_s = settings.limits.stall_s
+        hours = hours_of(settings)
+        self._ends_at = None if hours is None else hours.ends_at(self._started)
 
     def snapshot(self) -> Snapshot:
         """What the progress line shows now."""
@@ -86,6 +111,8 @@ class Live:
         if door.outage is not None:
             since = datetime.fromtimestamp(time.time() - self._ago_s(door.outage.since)).astimezone()
             return f"OUTAGE since {since:%H:%M:%S} ({door.outage.reason[:80]}), probe {door.outage.probes + 1}"
+        if self._admission.gate.paused:
+            return "PAUSED by order; labelpipe resume goes on"
         if door.held_for_s > 1:
             return f"waiting {duration(door.held_for_s)}: {door.held_reason}"
         return ""
@@ -97,14 +124,41 @@ class Live:
     async def watch(self, progress: Progress) -> None:
         """Look every second until cancelled."""
         while True:
+            if self.steering is not None:
+                self.steering.look()
+            self._fit(self._admission.gate.concurrency)
             self._write()
-            self._say_changes(progress)
+            await self._say_changes(progress)
+            await self._look_for_stall(progress)
+            self._look_at_clock()
             await asyncio.sleep(LOOK_S)
 
-    def _say_changes(self, progress: Progress) -> None:
+    def _look_at_clock(self) -> None:
+        if self._ends_at is not None and datetime.now().astimezone() >= self._ends_at:
+            self._stop(DeadlineError(f"limits.stop_at {self._ends_at:%H:%M} is reached"))
+            self._ends_at = None
+
+    async def _look_for_stall(self, progress: Progress) -> None:
+        """Nothing moved, and nothing says why: run.log gets what each worker waits for."""
+        door, stats = self._admission.state(), self._stats
+        self._watchdog.note((self._admission.calls, stats.answers, stats.records, self._reading.records))
+        if self._admission.gate.paused or door.outage is not None or door.held_for_s > 0:
+            self._watchdog.moved()
+        if not self._watchdog.look():
+            return
+        still_s = self._watchdog.still_for_s()
+        tasks = grouped(describe_tasks())
+        tell("stalled", level=logging.WARNING, still_for_s=round(still_s, 1), tasks=tasks)
+        told = f"nothing has moved for {duration(still_s)}; run.log says what each worker waits for"
+        progress.say(f"labelpipe: {told}")
+        await self._notifier.tell("stalled", told, {"still_for_s": still_s})
+
+    async def _say_changes(self, progress: Progress) -> None:
         door = self._admission.state()
         if door.outage is not None and not self._in_outage:
-            progress.say(f"labelpipe: calls fail for everyone ({door.outage.reason[:160]}). Probing until it is over.")
+            told = f"calls fail for everyone ({door.outage.reason[:160]}). Probing until it is over."
+            progress.say(f"labelpipe: {told}")
+            await self._notifier.tell("outage", told, self.facts())
         if door.outage is None and self._in_outage:
             ended = self._admission.gate.outages[-1]
             lasted_s = (ended.until or ended.since) - ended.since
@@ -131,6 +185,8 @@ class Live:
             "eta_s": eta_s(seen),
             "concurrency": door.concurrency,
             "tokens_per_minute": door.tokens_per_minute,
+            "paused": self._admission.gate.paused,
+            "limits": {} if self.steering is None else facts_of(self.steering.settings),
             "elapsed_s": round(self._stats.elapsed_s, 3),
             "problems": dict(self._stats.problems),
             "written_at": time.time(),

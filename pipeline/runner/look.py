@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.engine import Asker, AskRules, renamed
+from pipeline.engine import Asker, renamed
 from pipeline.errors import InputError, LabelpipeError, RenderError, SetupError
 from pipeline.readers import read_records, resolve_sources
 from pipeline.records import JSON, Outcome, Record, Status
@@ -17,7 +17,7 @@ from pipeline.results import Report
 from pipeline.results import verify as verify_files
 from pipeline.runner.keys import repeated_in
 from pipeline.runner.live import is_running, read_live
-from pipeline.runner.parts import admission_of, is_simulated, open_provider, price_for, sources_of, task_of
+from pipeline.runner.parts import admission_of, is_simulated, open_provider, price_for, rules_of, sources_of, task_of
 from pipeline.settings import Settings
 from pipeline.stats import Stats
 from pipeline.store import Ledger, RunDir
@@ -54,11 +54,7 @@ async def preview(settings: Settings, n: int = 5) -> Preview:
     stopped = None
     async with AsyncExitStack() as stack:
         provider = await open_provider(settings, stack)
-        rules = AskRules(
-            max_attempts=settings.limits.max_attempts,
-            max_repairs=settings.limits.max_repairs,
-            timeout_s=settings.model.timeout_s,
-        )
+        rules = rules_of(settings)
         admission = admission_of(settings)
         asker = Asker(provider, _NoCallback(task), admission, Stats(time.monotonic), rules=rules, price=price)
         for record in records:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pipeline import codec
+from pipeline.engine import AskRules
 from pipeline.errors import ConfigError
-from pipeline.limits import Admission, DayMeter, Gate, Price, price_of
+from pipeline.limits import Admission, Budget, Gate, Hours, Price, Tuner, price_of
 from pipeline.readers import Source, resolve_sources
 from pipeline.records import JSON, Request
 from pipeline.settings import Settings
@@ -105,15 +106,81 @@ def is_simulated(settings: Settings) -> bool:
     return settings.model.base_url == REHEARSAL
 
 
-def admission_of(settings: Settings, day: DayMeter | None = None) -> Admission:
-    """The door with the limits of the settings."""
+def admission_of(settings: Settings, **parts: Any) -> Admission:
+    """The door with the limits of the settings; `parts` are those that need a ledger."""
     limits = settings.limits
+    tuner = tuner_of(settings)
+    concurrency = tuner.limit if tuner is not None else int(limits.concurrency)
     return Admission(
-        gate=Gate(limits.concurrency, probe_max_s=limits.probe_max_s),
+        gate=Gate(concurrency, probe_max_s=limits.probe_max_s),
         requests_per_minute=limits.requests_per_minute,
         tokens_per_minute=limits.tokens_per_minute,
-        day=day,
         stop_at_day_limit=limits.on_day_limit == "stop",
+        tuner=tuner,
+        hours=hours_of(settings),
+        **parts,
+    )
+
+
+def tuner_of(settings: Settings, start: int | None = None) -> Tuner | None:
+    """What finds the concurrency, where that is "auto"."""
+    limits = settings.limits
+    if limits.concurrency != "auto":
+        return None
+    begin = {} if start is None else {"start": start}
+    return Tuner(
+        lowest=limits.concurrency_min, highest=limits.concurrency_max, timeout_s=settings.model.timeout_s, **begin
+    )
+
+
+def most_in_flight(settings: Settings) -> int:
+    """The most calls that may ever be in flight at once in this session, live changes included."""
+    limits = settings.limits
+    return max(limits.concurrency_max, 0 if limits.concurrency == "auto" else limits.concurrency)
+
+
+def hours_of(settings: Settings) -> Hours | None:
+    """The hours in which calls may leave, and when the run stops. Raises ConfigError."""
+    between, stop_at = settings.limits.run_between, settings.limits.stop_at
+    if between is None and stop_at is None:
+        return None
+    return Hours((between[0], between[1]) if between is not None else None, stop_at)
+
+
+def budget_of(settings: Settings, *, spent_usd: float, spent_tokens: int) -> Budget | None:
+    """The cap on what the run may cost. Raises ConfigError where a call's worst case has no bound."""
+    limits, parameters = settings.limits, settings.model.parameters
+    if limits.budget_usd is None and limits.budget_tokens is None:
+        return None
+    if not parameters.get("max_completion_tokens") and not parameters.get("max_tokens"):
+        raise ConfigError(
+            "a budget needs a bound on what one answer can cost: set model.parameters.max_completion_tokens "
+            "(64 is plenty for one label)"
+        )
+    return Budget(
+        usd=limits.budget_usd,
+        tokens=limits.budget_tokens,
+        price=price_for(settings),
+        spent_usd=spent_usd,
+        spent_tokens=spent_tokens,
+    )
+
+
+def notified_of(settings: Settings) -> tuple[str | None, str | None, frozenset[str]]:
+    """Whom to tell: address, command, and of what kinds of events."""
+    notify = settings.notify
+    url = None if notify.url is None else notify.url.get_secret_value()
+    command = None if notify.command is None else notify.command.get_secret_value()
+    return url, command, frozenset(notify.on)
+
+
+def rules_of(settings: Settings) -> AskRules:
+    """How often and how long, from the settings."""
+    return AskRules(
+        max_attempts=settings.limits.max_attempts,
+        max_repairs=settings.limits.max_repairs,
+        timeout_s=settings.model.timeout_s,
+        hedge_after_p=settings.limits.hedge_after_p,
     )
 
 
@@ -136,7 +203,7 @@ async def open_provider(settings: Settings, stack: AsyncExitStack) -> ChatProvid
             project=options.project,
             headers=options.plain_headers(),
             timeout_s=options.timeout_s,
-            max_connections=settings.limits.concurrency,
+            max_connections=most_in_flight(settings),
         ),
         annotate=annotate,
     )

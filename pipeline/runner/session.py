@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pipeline.control import Inbox
 from pipeline.engine import (
     Asker,
-    AskRules,
     Ending,
     Feed,
     InterruptedRunError,
@@ -25,7 +25,8 @@ from pipeline.engine import (
     StopSwitch,
 )
 from pipeline.errors import LabelpipeError
-from pipeline.limits import DayMeter, Price
+from pipeline.limits import DayMeter, Price, Spend
+from pipeline.notify import Notifier
 from pipeline.progress import Progress
 from pipeline.readers import Progress as ReadProgress
 from pipeline.readers import Source, peek, read_records
@@ -34,13 +35,26 @@ from pipeline.runner.changes import accept_changes, find_changes, follow_moves, 
 from pipeline.runner.keys import repeated_in
 from pipeline.runner.live import Live
 from pipeline.runner.marks import mark_simulated
-from pipeline.runner.parts import admission_of, is_simulated, open_provider, price_for, sources_of, task_of
+from pipeline.runner.parts import (
+    admission_of,
+    budget_of,
+    is_simulated,
+    notified_of,
+    open_provider,
+    price_for,
+    rules_of,
+    sources_of,
+    task_of,
+)
 from pipeline.runner.runlog import run_log, tell
+from pipeline.runner.screens import closing_lines
+from pipeline.runner.steering import Helm, Steering
 from pipeline.runner.summary import summarise
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary, Stats
 from pipeline.store import Layout, Ledger, RunDir, Selection, Sinks
 from pipeline.task import Task
+from pipeline.telemetry import Telemetry, open_telemetry
 
 _T = TypeVar("_T")
 
@@ -108,9 +122,52 @@ async def arun(settings: Settings, wishes: Wishes | None = None) -> RunSummary:
         stack.enter_context(run_log(run_dir.log))
         ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger))
         provider = wishes.provider or await open_provider(settings, stack)
+        telemetry = _open_telemetry(settings, stack)
+        if telemetry is not None:
+            provider = telemetry.around(provider, timeout_s=settings.model.timeout_s)
         await _prepare(settings, wishes, task, sources, run_dir, ledger)
-        session = _Session(settings, task, sources, run_dir, ledger, provider)
+        notifier = Notifier(*notified_of(settings))
+        stack.push_async_callback(notifier.close)
+        parts = await _limits_of(settings, ledger)
+        session = _Session(settings, task, sources, run_dir, ledger, provider, parts, notifier, telemetry)
         return await session.run(quiet=wishes.quiet)
+
+
+def _open_telemetry(settings: Settings, stack: AsyncExitStack) -> Telemetry | None:
+    telemetry = open_telemetry(settings.telemetry.enabled, model=settings.model.name, server=settings.model.base_url)
+    if telemetry is not None:
+        stack.push_async_callback(telemetry.close)
+    return telemetry
+
+
+#: Where the ledger keeps what the run has cost at most, for the budget of the next session.
+_MARK = "budget"
+
+
+async def _limits_of(settings: Settings, ledger: Ledger) -> dict[str, Any]:
+    """The limits that last over sessions: the day's requests and the budget."""
+    budget = None
+    if settings.limits.budget_usd is not None or settings.limits.budget_tokens is not None:
+        totals = await ledger.totals()
+        mark = codec.loads(await ledger.meta_get(_MARK) or "{}")
+        budget = budget_of(
+            settings,
+            spent_usd=max(totals.cost_usd, mark.get("usd") or 0.0),
+            spent_tokens=max(totals.usage.total, mark.get("tokens") or 0),
+        )
+
+    async def keep(spend: Spend) -> None:
+        await ledger.meta_set(_MARK, codec.dumps({"usd": spend.usd, "tokens": spend.tokens}).decode())
+
+    return {"day": day_meter(settings, ledger), "budget": budget, "keep_mark": keep}
+
+
+def day_meter(settings: Settings, ledger: Ledger) -> DayMeter | None:
+    """The requests a day, counted in the ledger."""
+    limit = settings.limits.requests_per_day
+    if limit is None:
+        return None
+    return DayMeter(limit, used=ledger.requests_on, add=ledger.add_requests, wall=time.time)
 
 
 async def _prepare(
@@ -145,8 +202,13 @@ class _Session:
         run_dir: RunDir,
         ledger: Ledger,
         provider: Provider,
+        limits: dict[str, Any],
+        notifier: Notifier,
+        telemetry: Telemetry | None,
     ) -> None:
         self._settings = settings
+        self._notifier = notifier
+        self._telemetry = telemetry
         self._task = task
         self._sources = sources
         self._run_dir = run_dir
@@ -154,7 +216,7 @@ class _Session:
         self._stats = Stats(time.monotonic)
         self._reading = ReadProgress()
         self._price: Price | None = price_for(settings)
-        self._admission = admission_of(settings, self._day_meter())
+        self._admission = admission_of(settings, **limits)
         self._asker = Asker(provider, task, self._admission, self._stats, rules=rules_of(settings), price=self._price)
         self._provider = provider
         # All state that changes, beside the parts: whether a second signal cut the calls in flight off.
@@ -164,12 +226,6 @@ class _Session:
     def _simulated(self) -> bool:
         """Whether a rehearsal endpoint answers: the built-in one, or another one whose answers say so."""
         return is_simulated(self._settings) or getattr(self._provider, "simulated", None) is True
-
-    def _day_meter(self) -> DayMeter | None:
-        limit = self._settings.limits.requests_per_day
-        if limit is None:
-            return None
-        return DayMeter(limit, used=self._ledger.requests_on, add=self._ledger.add_requests, wall=time.time)
 
     async def run(self, *, quiet: bool) -> RunSummary:
         """Run to an ending; the summary is written and given."""
@@ -195,10 +251,22 @@ class _Session:
             before=before,
             price_known=self._price is not None,
             simulated=lambda: self._simulated,
-            outage_limit_s=self._settings.limits.outage_limit_s,
+            settings=self._settings,
             stop=lambda error: self._stop(pool, error),
+            notifier=self._notifier,
+            fit=pool.fit,
         )
         progress = Progress(live.snapshot, quiet=quiet)
+        helm = Helm(
+            asker=self._asker,
+            admission=self._admission,
+            notifier=self._notifier,
+            make_day=lambda settings: day_meter(settings, self._ledger),
+            stop=lambda error: self._stop(pool, error),
+            say=progress.say,
+            take_over=live.take_over,
+        )
+        live.steering = Steering(self._settings, helm, Inbox(self._run_dir.path))
         me = asyncio.current_task()
         assert me is not None
 
@@ -240,6 +308,7 @@ class _Session:
 
     def _stop(self, pool: Pool, reason: LabelpipeError) -> None:
         tell("stopping", level=logging.WARNING, code=reason.code, reason=str(reason))
+        self._admission.gate.set_paused(False)
         self._admission.gate.stop(reason)
         pool.stop()
 
@@ -273,8 +342,7 @@ class _Session:
         )
 
     def _sizes(self) -> PoolSizes:
-        limits = self._settings.limits
-        return PoolSizes.for_concurrency(limits.concurrency, limits.grace_s)
+        return PoolSizes.for_concurrency(self._admission.gate.concurrency, self._settings.limits.grace_s)
 
     def _commit(self, sinks: Sinks, feed: Feed) -> Callable[[Sequence[Outcome]], Coroutine[Any, Any, None]]:
         ledger, stats = self._ledger, self._stats
@@ -285,6 +353,8 @@ class _Session:
             seqs = await ledger.commit(outcomes, sinks.marks())
             await sinks.write(outcomes, seqs)
             feed.settled(outcomes)
+            if self._telemetry is not None:
+                self._telemetry.written(outcomes)
             for outcome in outcomes:
                 stats.written(outcome)
 
@@ -307,17 +377,9 @@ class _Session:
         self._run_dir.write_summary(summary.as_dict())
         if self._simulated and manifest and not manifest.get("simulated"):
             self._run_dir.write_manifest({**manifest, "simulated": True})
+        await self._notifier.tell("end", "\n".join(closing_lines(summary)), summary.as_dict())
         tell("session ends", ended=summary.ended, reason=summary.reason, exit_code=summary.exit_code)
         return summary
-
-
-def rules_of(settings: Settings) -> AskRules:
-    """How often and how long, from the settings."""
-    return AskRules(
-        max_attempts=settings.limits.max_attempts,
-        max_repairs=settings.limits.max_repairs,
-        timeout_s=settings.model.timeout_s,
-    )
 
 
 def layout_of(settings: Settings, task: Task) -> Layout:

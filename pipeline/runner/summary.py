@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from pipeline.engine import InterruptedRunError, is_hopeless
 from pipeline.limits import Admission
 from pipeline.readers import Progress as ReadProgress
@@ -32,6 +34,7 @@ async def summarise(
     reason = admission.gate.stopped
     ended, code = _ending(complete, reason, unlabelled, stats)
     outages = admission.gate.outages + ([admission.gate.outage] if admission.gate.outage else [])
+    now = asyncio.get_running_loop().time()  # an outage that goes on has no end yet
     return RunSummary(
         run_dir=str(run_dir.path),
         ended=ended,
@@ -51,7 +54,7 @@ async def summarise(
         latency_p50_s=stats.latencies.percentile_s(50),
         latency_p95_s=stats.latencies.percentile_s(95),
         outages=len(outages),
-        outage_s=sum((outage.until or outage.since) - outage.since for outage in outages),
+        outage_s=sum((outage.until or now) - outage.since for outage in outages),
         simulated=simulated,
         reason="" if reason is None else str(reason),
         next_step=_next_step(ended, code, unlabelled, command),

@@ -7,10 +7,12 @@ from pipeline.settings.fields import (
     InputSettings,
     LimitsSettings,
     ModelSettings,
+    NotifySettings,
     OutputSettings,
     PriceSettings,
     RehearsalSettings,
     TaskSettings,
+    TelemetrySettings,
 )
 from pipeline.settings.layers import Origin
 from pipeline.settings.root import Settings
@@ -23,6 +25,7 @@ __all__ = [
     "Key",
     "LimitsSettings",
     "ModelSettings",
+    "NotifySettings",
     "Origin",
     "OutputSettings",
     "PriceSettings",
@@ -30,6 +33,7 @@ __all__ = [
     "Row",
     "Settings",
     "TaskSettings",
+    "TelemetrySettings",
     "explain",
     "keys",
 ]

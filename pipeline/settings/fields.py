@@ -39,6 +39,10 @@ Share = Annotated[float, Field(ge=0, le=1), Takes("a number from 0 to 1")]
 Format = Literal["csv", "jsonl", "parquet"]
 
 
+def _both() -> list[Literal["end", "attention"]]:
+    return ["end", "attention"]
+
+
 def _csv() -> list[Format]:
     return ["csv"]
 
@@ -202,14 +206,39 @@ class ModelSettings(Section):
 class LimitsSettings(Section):
     """How fast, and how often again."""
 
-    concurrency: int = Field(64, ge=1, le=10_000, description="Calls in flight at once, at most.")
+    concurrency: Annotated[
+        Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"],
+        Takes('a whole number from 1 to 10000, or "auto"'),
+    ] = Field(64, description="Calls in flight at once, at most; `auto` finds what the server takes.")
+    concurrency_min: int = Field(1, ge=1, le=10_000, description="The least that `auto` goes down to.")
+    concurrency_max: int = Field(512, ge=1, le=10_000, description="The most that `auto` goes up to.")
     requests_per_minute: int | None = Field(None, ge=1, description="Calls a minute, at most; unset: no such limit.")
     requests_per_day: int | None = Field(None, ge=1, description="Calls a day, at most, over all runs of the folder.")
     tokens_per_minute: int | None = Field(None, ge=1, description="Tokens a minute, at most, prompt and answer.")
+    budget_usd: float | None = Field(
+        None, gt=0, description="What the run may cost in US dollars, over all its sessions; never passed."
+    )
+    budget_tokens: int | None = Field(None, ge=1, description="The same in tokens, prompt and answer.")
+    stop_at: Annotated[str, Takes('a time like "07:00"')] | None = Field(
+        None, description="The time of day, local, at which the run stops, resumable."
+    )
+    run_between: Annotated[list[str], Takes('two times like ["22:00", "07:00"]')] | None = Field(
+        None, min_length=2, max_length=2, description="The hours, local, in which calls may leave; outside it waits."
+    )
     max_attempts: int = Field(6, ge=1, description="Calls for one record's own failures. An outage does not count.")
     max_repairs: int = Field(2, ge=0, description="Times that an invalid answer is asked again with its fault shown.")
     probe_max_s: float = Field(4, gt=0, description="Seconds between two probes in an outage, at most.")
     outage_limit_s: float = Field(21_600, gt=0, description="Seconds of outage after which the run ends, resumable.")
+    stall_s: float = Field(
+        120, gt=0, description="Seconds without any movement after which run.log says what each worker waits for."
+    )
+    hedge_after_p: float | None = Field(
+        None,
+        ge=50,
+        lt=100,
+        description="At the end of a run, ask a second time where an answer takes longer than this percentile of all; "
+        "the first answer wins. Unset: never.",
+    )
     grace_s: float = Field(30, ge=0, description="Seconds that calls in flight get to end when the run is stopped.")
     on_day_limit: Literal["wait", "stop"] = Field(
         "wait", description="When a day's calls are used up: wait for the next day, or end the run, resumable."
@@ -238,6 +267,27 @@ class OutputSettings(Section):
         description="Put an apostrophe before cells that a spreadsheet would run as a formula. Training data wants "
         "them as they are.",
     )
+
+
+class NotifySettings(Section):
+    """Who is told at the end, and when somebody is needed. Failures to tell never touch the run."""
+
+    url: Secret | None = Field(None, description="A webhook that gets JSON by POST; Slack's take it as it is.")
+    command: Secret | None = Field(
+        None, description="A command that is run, without a shell, with the facts as JSON on its stdin."
+    )
+    on: Annotated[
+        list[Literal["end", "attention"]], BeforeValidator(checks.as_plain), AfterValidator(checks.distinct)
+    ] = Field(
+        default_factory=_both,
+        description="What is told: the run's end, and what needs somebody meanwhile.",
+    )
+
+
+class TelemetrySettings(Section):
+    """OpenTelemetry, by the extra `otel`. `OTEL_*` variables say where it goes."""
+
+    enabled: bool = Field(False, description="Send metrics and traces of the calls; never what is in a record.")
 
 
 class RehearsalSettings(Section):

@@ -20,9 +20,11 @@ from pipeline.settings.fields import (
     InputSettings,
     LimitsSettings,
     ModelSettings,
+    NotifySettings,
     OutputSettings,
     RehearsalSettings,
     TaskSettings,
+    TelemetrySettings,
 )
 from pipeline.settings.layers import (
     DEFAULT,
@@ -59,8 +61,11 @@ class Settings(BaseSettings):
     model: ModelSettings
     limits: LimitsSettings
     output: OutputSettings
+    notify: NotifySettings
+    telemetry: TelemetrySettings
     rehearsal: RehearsalSettings
 
+    _loaded: tuple[Mapping[str, Any] | Sequence[str], Mapping[str, Any]] = PrivateAttr(((), {}))
     _config_path: Path | None = PrivateAttr(None)
     _origins: dict[Keys, Origin] = PrivateAttr(default_factory=dict)
 
@@ -91,7 +96,20 @@ class Settings(BaseSettings):
         `overrides` are `["limits.concurrency=8"]` or `{"limits.concurrency": 8}`, keywords are nested dicts.
         Keywords win over overrides, those over the environment, that over .env, that over the file.
         """
-        return cls(_sheet=_sheet_of(cls, Path(path) if path is not None else None, overrides, direct))
+        settings = cls(_sheet=_sheet_of(cls, Path(path) if path is not None else None, overrides, direct))
+        settings._loaded = (overrides, direct)
+        return settings
+
+    def again(self, live: Sequence[str] = ()) -> Settings:
+        """The settings as their file is now, with all that was said beside it, and `live` like `--set` over it."""
+        overrides, direct = self._loaded
+        if isinstance(overrides, Mapping):
+            overrides = [f"{key}={shown(value)}" for key, value in overrides.items()]
+        said = {**{key: dict(table) for key, table in direct.items()}}
+        for order in live:
+            table, _, key = order.partition("=")[0].strip().partition(".")
+            said.get(table, {}).pop(key, None)
+        return type(self).load(self._config_path, [*overrides, *live], **said)
 
     @classmethod
     def settings_customise_sources(

@@ -180,6 +180,9 @@ def _bounds(metadata: Sequence[Any]) -> str:
 _SECRET = re.compile(r"api_?-?key|secret|password|passwd|authorization|(^|[_-])token$", re.IGNORECASE)
 
 
+_SECRETS = {("model", "headers"), ("notify", "url"), ("notify", "command")}
+
+
 def is_secret(path: Sequence[str | int]) -> bool:
     """Whether the value may be a secret: it is then never shown, not even where it is wrong."""
-    return tuple(path[:2]) == ("model", "headers") or any(_SECRET.search(str(name)) for name in path)
+    return tuple(path[:2]) in _SECRETS or any(_SECRET.search(str(name)) for name in path)

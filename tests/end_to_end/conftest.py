@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from end_to_end.races import Race, begin
 from end_to_end.stage import Endpoint, Endpoints, Process, Project, project
 
 
@@ -15,6 +16,7 @@ def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
     """Opens endpoints with any options."""
     with Endpoints(tmp_path_factory.mktemp("books")) as host:
         yield host
+    Process.end_all()
 
 
 @pytest.fixture
@@ -35,8 +37,7 @@ def make(tmp_path: Path, endpoint: Endpoint) -> Callable[..., Project]:
     return make_one
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _no_process_stays() -> Iterator[None]:
-    # By module: one of them has runs that several tests look at.
-    yield
-    Process.end_all()
+@pytest.fixture(scope="session")
+def races(tmp_path_factory: pytest.TempPathFactory, endpoints: Endpoints) -> dict[str, Race]:
+    """Runs that mostly wait: they are begun once, and go on while other tests are at work."""
+    return begin(tmp_path_factory.mktemp("races"), endpoints)

@@ -262,9 +262,9 @@ class Project:
         """`run job.toml --json`, which must end so; its summary."""
         return self.do("run", "job.toml", "--json", *args).expect(code).json
 
-    def verify(self) -> Mapping[str, int]:
-        """The proof of the run from its files, which must hold; its counts. In this process, to save time."""
-        report = asyncio.run(verify(self.run_dir))
+    def verify(self, name: str = "run") -> Mapping[str, int]:
+        """The proof of a run from its files, which must hold; its counts. In this process, to save time."""
+        report = asyncio.run(verify(self.folder / name))
         assert report.ok, "\n".join(report.lines())
         return report.counts
 

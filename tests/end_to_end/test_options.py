@@ -32,19 +32,18 @@ def test_overrides_reach_the_run(tmp_path: Path, endpoints: Endpoints) -> None:
 
 
 def test_json_is_alone_on_stdout_and_the_rest_is_on_stderr(make: Callable[..., Project]) -> None:
-    user = make(count=5)
+    user = make(count=30)
     plain = user.do("run", "job.toml").expect(0)
     assert plain.out == ""
-    assert "5 labelled" in plain.err
+    assert "30 labelled" in plain.err
     assert "SIMULATED" in plain.err
+    assert not {"\r", "\x1b"} & set(plain.err), "without a terminal there are plain lines"
+    assert plain.err.splitlines()[0] == "Done"
+    assert len(plain.err.splitlines()) < 24, "the closing fits a screen"
     summary = user.do("run", "job.toml", "--json").expect(0)
-    assert summary.json["labelled"] == 5
+    assert summary.json["labelled"] == 30
     assert summary.json["simulated"] is True, "also where this session asked nothing"
     assert "{" not in summary.err
-    others = [["check", "job.toml"], ["preview", "job.toml", "-n", "1"], ["status", "run"], ["verify", "run"]]
-    started = [user.start(*args, "--json") for args in others]
-    for process in started:
-        assert process.wait().expect(0).json
 
 
 def test_help_names_the_exit_codes(tmp_path: Path) -> None:

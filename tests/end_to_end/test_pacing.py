@@ -1,78 +1,17 @@
-"""Limits, outages and silent servers, by the endpoint's books. The runs mostly wait, so they go on side by side."""
+"""Limits, outages and silent servers, by the endpoint's books."""
 
 from __future__ import annotations
 
 import datetime
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-from end_to_end.stage import Done, Endpoint, Endpoints, Process, Project, project, rows, wait_until
-
-PER_S = 10
-OUTAGE_S = (1.0, 4.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Race:
-    """One of the runs that go on side by side."""
-
-    user: Project
-    endpoint: Endpoint
-    process: Process
-
-
-@pytest.fixture(scope="module")
-def races(tmp_path_factory: pytest.TempPathFactory, endpoints: Endpoints) -> dict[str, Race]:
-    """Starts them all."""
-    folder = tmp_path_factory.mktemp("pacing")
-    per_minute = 60 * PER_S
-    setups = {
-        # The server counts over each second, so that a burst would be refused.
-        "paced": (
-            endpoints.open(requests_per_minute=per_minute, burst_s=1.0),
-            100,
-            {"requests_per_minute": per_minute},
-        ),
-        "outage": (endpoints.open(latency_ms=50, outages=[OUTAGE_S]), 200, {"concurrency": 4}),
-        # Ten calls at once, then one every two seconds; it says so in Retry-After only.
-        "refused": (
-            endpoints.open(requests_per_minute=30, burst_s=20.0, headers=False, latency_ms=50),
-            12,
-            {"concurrency": 2},
-        ),
-        "hangs": (endpoints.open(poison={"HANG": "hang"}), 40, {"max_attempts": 2}),
-    }
-    started = {}
-    for name, (endpoint, count, limits) in setups.items():
-        user = project(folder / name, endpoint.base_url, count=count, limits=limits)
-        if name == "hangs":
-            user.give({**row, "text": "HANG"} if at in (7, 21) else row for at, row in enumerate(rows(count)))
-            user.configure(model={"timeout_s": 1})
-        started[name] = Race(user, endpoint, user.start("run", "job.toml", "--json"))
-    return started
+from end_to_end.races import OUTAGE_S, PER_S, Race
+from end_to_end.stage import Done, Endpoints, project
 
 
 def ended(race: Race, code: int = 0) -> Done:
     return race.process.wait().expect(code)
-
-
-def test_status_and_a_second_process_while_a_run_is_at_work(races: dict[str, Race]) -> None:
-    race = races["paced"]
-    race.endpoint.wait_for_calls(15)
-    wait_until((race.user.run_dir / "live.json").exists)
-    looks = [race.user.start("status", "run", "--json"), race.user.start("run", "job.toml", "--json")]
-    status, second = (process.wait() for process in looks)
-    seen = status.expect(0).json
-    assert seen["running"] is True
-    assert 0 < seen["labelled"] < 100
-    assert seen["live"]["limit_per_minute"] == 60 * PER_S
-    assert seen["live"]["total"] == 100
-    assert f"process {race.process.popen.pid}" in second.expect(2).err, "refused by name"
-    assert second.out == ""
-    moved = race.user.do("run", "job.toml", "--fresh", "--yes").expect(2)
-    assert "at work in this run folder" in moved.err
 
 
 def test_a_rate_limit_is_used_and_never_passed(races: dict[str, Race]) -> None:
@@ -94,16 +33,31 @@ def test_a_rate_limit_is_used_and_never_passed(races: dict[str, Race]) -> None:
 def test_an_outage_costs_time_and_no_row(races: dict[str, Race]) -> None:
     race = races["outage"]
     done = ended(race)
-    assert done.json["labelled"] == 200
+    assert done.json["labelled"] == 250
     assert done.json["outages"] >= 1
     assert "calls fail for everyone" in done.err
     assert "the outage is over" in done.err
     lines = race.endpoint.lines()
     failed = [line for line in lines if line.what == "outage"]
-    assert 0 < len(failed) <= 5 + 4 + 6, "five told it, those in flight followed, then a probe at a time"
+    # Ten records are being asked; each fails once or twice until it is clear that all do. Then it is a probe at a time.
+    assert 0 < len(failed) <= 2 * 10 + 6
     assert min(line.at_s for line in lines if line.what == "answered" and line.at_s > OUTAGE_S[1]) < OUTAGE_S[1] + 5
     assert {len(labels) for labels in race.endpoint.given().values()} == {1}
     race.user.verify()
+
+
+def test_an_outage_without_end_ends_the_run_and_the_same_command_goes_on(
+    races: dict[str, Race], endpoints: Endpoints
+) -> None:
+    race = races["down"]
+    stopped = ended(race, code=3).json
+    assert (stopped["ended"], stopped["labelled"], stopped["failed"]) == ("stopped", 0, 0)
+    assert stopped["reason"].startswith("no answer for 1 s")
+    assert stopped["outages"] == 1
+    assert 1 <= stopped["outage_s"] <= stopped["session_s"]
+    opened = endpoints.open(port=race.endpoint.port)
+    assert race.user.run()["labelled"] == 20
+    endpoints.close(opened)
 
 
 def test_retry_after_is_obeyed_by_everyone(races: dict[str, Race]) -> None:
@@ -131,16 +85,23 @@ def test_a_record_that_hangs_for_ever_does_not_hold_the_run(races: dict[str, Rac
     race.user.verify()
 
 
-def test_requests_a_day_are_kept_across_restarts(tmp_path: Path, endpoint: Endpoint) -> None:
+def test_requests_a_day_are_kept_across_restarts(tmp_path: Path, endpoints: Endpoints) -> None:
     now = datetime.datetime.now(datetime.UTC)
     if (now.hour, now.minute) >= (23, 59):
         time.sleep(61 - now.second)  # not over midnight: the count begins anew then
-    limits = {"requests_per_day": 10, "on_day_limit": "stop"}
+    endpoint = endpoints.open(latency_ms=100)
+    limits = {"requests_per_day": 12, "on_day_limit": "stop", "concurrency": 2}
     user = project(tmp_path / "project", endpoint.base_url, count=25, limits=limits)
+    killed = user.start("run", "job.toml")
+    endpoint.wait_for_calls(4)
+    killed.kill()
     stopped = user.run(code=3)
-    assert (stopped["labelled"], endpoint.calls()) == (10, 10)
-    assert "10 requests a day are used up" in stopped["reason"]
-    assert (user.run(code=3)["calls"], endpoint.calls()) == (0, 10)
-    more = user.do("run", "job.toml", "--json", "--set", "limits.requests_per_day=14").expect(3).json
-    assert (more["labelled"], endpoint.calls()) == (14, 14)
-    user.verify()
+    assert "12 requests a day are used up" in stopped["reason"]
+    # One is written down before each call: a kill may have come between.
+    assert endpoint.calls() in (11, 12)
+    used = endpoint.calls()
+    assert user.run(code=3)["calls"] == 0
+    more = user.do("run", "job.toml", "--json", "--set", "limits.requests_per_day=15").expect(3).json
+    assert (more["calls"], endpoint.calls()) == (3, used + 3)
+    assert user.verify()["labelled"] == more["labelled"]
+    endpoints.close(endpoint)

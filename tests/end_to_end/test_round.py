@@ -35,12 +35,17 @@ def test_from_init_to_replay(tmp_path: Path, endpoints: Endpoints) -> None:
     assert "labelpipe check   config/reviews.toml" in told.err
     assert f"label = {json.dumps(MOODS)}" in (tmp_path / "config" / "reviews.toml").read_text(encoding="utf-8")
 
-    checked = user.do("check", "config/reviews.toml", "--json", env=env).expect(0).json
+    looked = [
+        user.start(*words, "--json", env=env)
+        for words in (
+            ["check", "config/reviews.toml"],
+            ["preview", "config/reviews.toml", "-n", "3"],
+        )
+    ]
+    checked, seen = (process.wait().expect(0).json for process in looked)
     assert checked["ok"] is True
     assert names(checked["checks"])["model"] is True
-    assert endpoint.totals()["answered"] == 0, "a check sends nothing that costs"
-
-    seen = user.do("preview", "config/reviews.toml", "-n", "3", "--json", env=env).expect(0).json
+    assert endpoint.calls() == 3, "a check sends nothing that costs"
     assert [one["key"] for one in seen["records"]] == ["r0", "r1", "r2"]
     assert {one["label"]["label"] for one in seen["records"]} <= set(MOODS)
     assert not (tmp_path / "runs").exists(), "a preview writes nothing"

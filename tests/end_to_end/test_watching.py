@@ -14,30 +14,37 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-import pytest
 from end_to_end.stage import LABELPIPE, Endpoints, Project, environment, project
 
+SIZE = (24, 150)
 
-@pytest.mark.parametrize("size", [(24, 150), (0, 0)], ids=["sized", "without-a-size"])
-def test_in_a_terminal_one_line_is_redrawn(tmp_path: Path, endpoints: Endpoints, size: tuple[int, int]) -> None:
+
+def test_in_a_terminal_one_line_is_redrawn(tmp_path: Path, endpoints: Endpoints) -> None:
+    """In one with a size, and in one that does not know its own."""
     endpoint = endpoints.open(latency_ms=100)
-    user = project(tmp_path / "project", endpoint.base_url, count=120)
+    started = [
+        in_terminal(project(tmp_path / str(size), endpoint.base_url, count=120), size) for size in (SIZE, (0, 0))
+    ]
+    for process, terminal in started:
+        screen = read_all(terminal).replace("\r\n", "\n")
+        assert process.wait() == 0, screen
+        drawn = [part for part in screen.split("\r") if "in flight" in part]
+        assert len(drawn) >= 3, f"redrawn twice a second: {screen!r}"
+        assert any(0 < int(part.split("/")[0]) < 120 for part in drawn), "it moves"
+        assert "120/120" in drawn[-1]
+        assert len([line for line in screen.split("\n") if "in flight" in line]) == 1, "on one line of the terminal"
+        assert "120 labelled · 0 rejected · 0 failed" in screen
+    endpoints.close(endpoint)
+
+
+def in_terminal(user: Project, size: tuple[int, int]) -> tuple[subprocess.Popen[bytes], int]:
+    """A run with a terminal of these rows and columns; and the terminal's other side."""
     outer, inner = pty.openpty()
     fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
-    command = [*LABELPIPE, "run", "job.toml"]
-    with subprocess.Popen(
-        command, cwd=user.folder, env=environment({"TERM": "xterm"}), stdin=inner, stdout=inner, stderr=inner
-    ) as process:
-        os.close(inner)
-        screen = read_all(outer).replace("\r\n", "\n")
-    assert process.returncode == 0, screen
-    drawn = [part for part in screen.split("\r") if "in flight" in part]
-    assert len(drawn) >= 3, f"redrawn twice a second: {screen!r}"
-    assert any(0 < int(part.split("/")[0]) < 120 for part in drawn), "it moves"
-    assert "120/120" in drawn[-1]
-    assert len([line for line in screen.split("\n") if "in flight" in line]) == 1, "on one line of the terminal"
-    assert "120 labelled · 0 rejected · 0 failed" in screen
-    endpoints.close(endpoint)
+    command, env = [*LABELPIPE, "run", "job.toml"], environment({"TERM": "xterm"})
+    process = subprocess.Popen(command, cwd=user.folder, env=env, stdin=inner, stdout=inner, stderr=inner)
+    os.close(inner)
+    return process, outer
 
 
 def read_all(terminal: int) -> str:
@@ -50,15 +57,6 @@ def read_all(terminal: int) -> str:
         except OSError:  # Linux says so when the last one at the other side is gone
             pass
     return b"".join(parts).decode("utf-8", "replace")
-
-
-def test_without_a_terminal_there_are_plain_lines(make: Callable[..., Project]) -> None:
-    user = make(count=30)
-    told = user.do("run", "job.toml").expect(0).err
-    assert "\r" not in told
-    assert "\x1b" not in told
-    assert told.splitlines()[0] == "Done"
-    assert len(told.splitlines()) < 24, "the closing fits a screen"
 
 
 def test_verify_notices_what_was_tampered_with(make: Callable[..., Project]) -> None:

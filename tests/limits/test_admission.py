@@ -1,0 +1,288 @@
+"""The one door: order, tokens, refusals, the day, and what a cancel leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pipeline.errors import RateLimitedError, StoppedError
+from pipeline.limits import Admission, DayMeter, Gate
+from pipeline.records import ServerLimits, Usage
+
+RunOn = Callable[[Any], Any]
+
+
+def clock() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def opened(concurrency: int = 8, **limits: Any) -> Admission:
+    """A door whose first call was answered."""
+    door = Admission(gate=Gate(concurrency), **limits)
+    permit = await door.acquire(1)
+    door.succeeded(Usage(1, 1), None)
+    permit.close()
+    return door
+
+
+def refuse(door: Admission, retry_after_s: float | None = None, **facts: Any) -> None:
+    sent_at = facts.pop("sent_at", clock())
+    door.refused(RateLimitedError(retry_after_s=retry_after_s, **facts), sent_at)
+
+
+def test_first_come_first_served(moved_clock: RunOn) -> None:
+    async def main() -> list[int]:
+        door, order = await opened(2, requests_per_minute=600), []
+
+        async def go(number: int) -> None:
+            permit = await door.acquire(1)
+            order.append(number)
+            await asyncio.sleep(0.1)
+            permit.close()
+
+        await asyncio.gather(*(go(number) for number in range(50)))
+        return order
+
+    assert moved_clock(main()) == list(range(50))
+
+
+@pytest.mark.parametrize("shut", ["concurrency", "rate", "hold"])
+def test_a_cancelled_acquire_leaks_no_permit_and_no_lock(moved_clock: RunOn, shut: str) -> None:
+    async def main() -> None:
+        door = await opened(1, requests_per_minute=6 if shut == "rate" else None)
+        held = await door.acquire(1) if shut == "concurrency" else None
+        if shut == "hold":
+            door.gate.hold(clock() + 5, "429")
+        waiting = [asyncio.ensure_future(door.acquire(1)) for _ in range(5)]
+        await asyncio.sleep(0.1)
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert door.gate.in_flight == (1 if held else 0)
+        if held:
+            held.close()
+        async with asyncio.timeout(30):
+            (await door.acquire(1)).close()
+        assert door.gate.in_flight == 0
+        assert door.calls == (3 if held else 2)
+
+    moved_clock(main())
+
+
+@pytest.mark.parametrize("factor", [0.3, 1.0, 3.0])
+def test_the_token_estimate_follows_the_usage(moved_clock: RunOn, factor: float) -> None:
+    """With hundreds in flight the correction comes late: it must settle, not swing."""
+
+    async def main() -> list[int]:
+        door, sizes = await opened(200, tokens_per_minute=60_000_000), []
+
+        async def go() -> None:
+            permit = await door.acquire(1000)
+            sizes.append(permit._size)
+            await asyncio.sleep(0.5)
+            permit.settle(Usage(round(1000 * factor), 0))
+            permit.close()
+
+        await asyncio.gather(*(go() for _ in range(3000)))
+        return sizes
+
+    sizes = moved_clock(main())
+    low, high = sorted([1000 * factor, 1000])
+    assert all(0.95 * low <= size <= 1.05 * high for size in sizes)
+    assert sizes[-1] == pytest.approx(1000 * factor, rel=0.05)
+
+
+def test_the_token_limit_holds_over_a_minute_although_estimates_are_wrong(moved_clock: RunOn) -> None:
+    async def main() -> int:
+        door, used = await opened(64, tokens_per_minute=600_000), 0
+        end = clock() + 120
+
+        async def work() -> None:
+            nonlocal used
+            while clock() < end:
+                permit = await door.acquire(500)
+                await asyncio.sleep(0.2)
+                used += 1000
+                permit.settle(Usage(900, 100))
+                permit.close()
+
+        await asyncio.gather(*(work() for _ in range(32)))
+        return used
+
+    assert 0.95 * 1_200_000 < moved_clock(main()) < 1.03 * 1_200_000
+
+
+def test_a_call_without_usage_corrects_nothing(moved_clock: RunOn) -> None:
+    async def main() -> int:
+        door = await opened(tokens_per_minute=60_000)
+        for _ in range(50):
+            permit = await door.acquire(10)
+            permit.settle(Usage())
+            permit.close()
+        return (await door.acquire(1000))._size
+
+    assert moved_clock(main()) == 1000
+
+
+def test_a_refusal_is_waited_out_exactly_as_told(moved_clock: RunOn) -> None:
+    async def main() -> list[float]:
+        door, waited = await opened(), []
+        for told_s in (0.12, 7.0):
+            began = clock()
+            refuse(door, told_s)
+            (await door.acquire(1)).close()
+            waited.append(clock() - began)
+        return waited
+
+    assert moved_clock(main()) == pytest.approx([0.12, 7.0], abs=1e-3)
+
+
+def test_refusals_without_a_word_wait_longer_each_time_up_to_a_cap(moved_clock: RunOn) -> None:
+    async def main() -> list[float]:
+        door, waited = await opened(), []
+        for _ in range(7):
+            permit = await door.acquire(1)
+            began = clock()
+            await asyncio.sleep(0.001)
+            refuse(door, sent_at=permit.sent_at)
+            permit.close()
+            (await door.acquire(1)).close()
+            waited.append(round(clock() - began, 1))
+            await asyncio.sleep(0.001)
+        return waited
+
+    assert moved_clock(main()) == [0.2, 0.4, 0.8, 1.6, 3.2, 4.0, 4.0]
+
+
+def test_many_refusals_of_calls_under_way_are_one(moved_clock: RunOn) -> None:
+    """A hundred calls were in flight when the limit was met: their refusals say the same thing once."""
+
+    async def main() -> float:
+        door, began = await opened(200), clock()
+        for _ in range(100):
+            refuse(door, sent_at=began - 0.01)
+        await asyncio.sleep(0.3)
+        refuse(door, sent_at=began)  # the last of them, after the wait
+        before = clock()
+        (await door.acquire(1)).close()
+        return clock() - before
+
+    assert moved_clock(main()) == 0
+
+
+def test_an_answer_makes_the_next_wait_short_again(moved_clock: RunOn) -> None:
+    async def main() -> float:
+        door = await opened()
+        for _ in range(5):
+            refuse(door, sent_at=clock() + 1)
+            await asyncio.sleep(10)
+        door.succeeded(Usage(1, 1), None)
+        began = clock()
+        refuse(door, sent_at=clock() + 1)
+        (await door.acquire(1)).close()
+        return clock() - began
+
+    assert moved_clock(main()) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("scope", ["requests", "tokens"])
+def test_a_refusal_for_tokens_slows_tokens_only(moved_clock: RunOn, scope: str) -> None:
+    async def main() -> Admission:
+        door = await opened(requests_per_minute=6000, tokens_per_minute=600_000)
+        for number in range(300):
+            await asyncio.sleep(0.01)
+            door.succeeded(Usage(90, 10), None)
+            if number % 2:
+                refuse(door, 0.001, scope=scope)
+        return door
+
+    state = moved_clock(main())
+    assert (state.request_pace.learned is not None) is (scope == "requests")
+    assert (state.token_pace.learned is not None) is (scope == "tokens")
+
+
+def test_the_servers_own_numbers_are_taken_over(moved_clock: RunOn) -> None:
+    async def main() -> tuple[Any, float]:
+        door = await opened(requests_per_minute=6000)
+        door.succeeded(Usage(1, 1), ServerLimits(3000, 10, 0.02, 90_000, 5, 0.1))
+        state, began = door.state(), clock()
+        door.succeeded(Usage(1, 1), ServerLimits(3000, 0, 2.5, 90_000, 5, 0.1))
+        (await door.acquire(1)).close()
+        return state, clock() - began
+
+    state, waited_s = moved_clock(main())
+    assert (state.requests_per_minute, state.tokens_per_minute) == (3000, 90_000)
+    assert waited_s == pytest.approx(2.5, abs=0.1)
+
+
+class _Days:
+    """A day's count in memory, under the loop's clock."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def meter(self, limit: int) -> DayMeter:
+        start = 86_400.0 * 20_000 - 30 - clock()
+        return DayMeter(limit, used=self._used, add=self._add, wall=lambda: start + clock())
+
+    async def _used(self, day: str) -> int:
+        return self.counts[day]
+
+    async def _add(self, day: str, count: int) -> None:
+        self.counts[day] += count
+
+
+def test_the_days_limit_is_waited_out_until_midnight(moved_clock: RunOn) -> None:
+    async def main() -> tuple[float, str]:
+        door, began = await opened(day=_Days().meter(3)), clock()
+        for _ in range(2):
+            (await door.acquire(1)).close()
+        waiting = asyncio.ensure_future(door.acquire(1))
+        await asyncio.sleep(1)
+        told = door.state().held_reason
+        (await waiting).close()
+        return clock() - began, told
+
+    waited_s, told = moved_clock(main())
+    assert waited_s == pytest.approx(30, abs=0.1)
+    assert "3 requests a day" in told
+
+
+def test_or_the_run_stops_there(moved_clock: RunOn) -> None:
+    async def main() -> None:
+        door = await opened(day=_Days().meter(1), stop_at_day_limit=True)
+        with pytest.raises(StoppedError, match="1 requests a day are used up"):
+            await door.acquire(1)
+
+    moved_clock(main())
+
+
+@pytest.mark.parametrize("limit", ["requests_per_minute", "tokens_per_minute"])
+def test_a_stop_reaches_who_waits_for_a_meter(moved_clock: RunOn, limit: str) -> None:
+    """At one request a minute the waiter slept for a minute, past every grace."""
+
+    async def main() -> float:
+        door = await opened(**{limit: 1.0})
+        waiting = [asyncio.ensure_future(door.acquire(50)) for _ in range(10)]
+        await asyncio.sleep(0.1)
+        began = clock()
+        door.gate.stop(ValueError("interrupted"))
+        assert {type(one) for one in await asyncio.gather(*waiting, return_exceptions=True)} == {StoppedError}
+        return clock() - began
+
+    assert moved_clock(main()) < 0.1
+
+
+def test_what_the_day_did_not_use_is_given_back(moved_clock: RunOn) -> None:
+    async def main() -> int:
+        days = _Days()
+        door = await opened(day=days.meter(10_000))
+        for _ in range(2):
+            await door.close()
+        return days.counts.total()
+
+    assert moved_clock(main()) == 1

@@ -1,0 +1,89 @@
+"""The config promises twice what the server gives: the rate is found, used and kept, without headers too."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from limit_servers import Bucket, Log, Seen, Server, run_against
+
+from pipeline.limits import Admission, Gate, meters
+
+RunOn = Callable[[Any], Any]
+SERVERS: dict[str, Callable[[float], Server]] = {
+    "a bucket of a minute": lambda rate: Bucket(rate, 60),
+    "a bucket of a second": lambda rate: Bucket(rate, 1),
+    "a log of a minute": lambda rate: Log(rate, 60),
+}
+
+
+@pytest.fixture(autouse=True)
+def _coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer looks: the rates here are low enough, and ten minutes of them are many."""
+    monkeypatch.setattr(meters, "POLL_S", 0.01)
+
+
+def door_of(per_minute: float | None, concurrency: int = 32) -> Admission:
+    return Admission(gate=Gate(concurrency), requests_per_minute=per_minute)
+
+
+@pytest.mark.parametrize("tells", [True, False], ids=["with Retry-After", "without a word"])
+@pytest.mark.parametrize("kind", SERVERS)
+def test_ten_minutes_at_twice_what_the_server_gives(moved_clock: RunOn, kind: str, tells: bool) -> None:
+    async def main() -> Seen:
+        return await run_against(SERVERS[kind](600), door_of(1200), 600, tells=tells)
+
+    seen = moved_clock(main())
+    assert len(seen.accepted) >= 0.90 * 6000
+    assert seen.refused_share < 0.05
+
+
+def test_a_low_rate_is_found_too(moved_clock: RunOn) -> None:
+    """Of one call a second every refusal is many per cent, and ten answers take ten seconds."""
+
+    async def main() -> Seen:
+        return await run_against(Bucket(60, 1), door_of(120), 600, tells=True)
+
+    seen = moved_clock(main())
+    assert len(seen.accepted) >= 0.85 * 600
+    assert seen.refused_share < 0.05
+
+
+def test_with_no_limit_in_the_config_the_servers_is_found(moved_clock: RunOn) -> None:
+    """All that wait leave at once after each hold: the window has to shrink as well."""
+
+    async def main() -> Seen:
+        return await run_against(Bucket(3000, 1), door_of(None, 64), 180, tells=True)
+
+    seen = moved_clock(main())
+    assert len(seen.accepted) >= 0.90 * 9000
+    assert seen.refused_share < 0.10
+
+
+def test_it_grows_back_when_the_server_allows_more_again(moved_clock: RunOn) -> None:
+    async def main() -> tuple[Seen, float | None]:
+        server, door = Bucket(600, 1), door_of(1800)
+        await run_against(server, door_of(1800), 1, tells=True)
+        asyncio.get_running_loop().call_later(120, setattr, server, "per_minute", 1500.0)
+        seen = await run_against(server, door, 480, tells=True)
+        return seen, door.request_pace.per_minute
+
+    seen, pace = moved_clock(main())
+    end = seen.accepted[-1]
+    assert sum(stamp > end - 60 for stamp in seen.accepted) > 0.90 * 1500
+    assert pace is not None
+    assert pace > 1400
+
+
+def test_the_config_is_never_passed_and_is_used_where_the_server_gives_it(moved_clock: RunOn) -> None:
+    async def main() -> Seen:
+        return await run_against(Bucket(60_000, 60), door_of(1200), 180, tells=True)
+
+    seen = moved_clock(main())
+    assert not seen.refused
+    stamps = seen.accepted
+    # 1200 leave in a minute; answers come in a little nearer to each other than calls went out.
+    assert max(sum(start <= stamp < start + 60 for stamp in stamps) for start in stamps[::100]) <= 1203
+    assert len(stamps) > 0.97 * 3600

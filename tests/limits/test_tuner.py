@@ -1,0 +1,437 @@
+"""`auto` against simulated servers, on a simulated clock: it comes near the best concurrency, and stays there.
+
+Times are in seconds where a call alone takes one: "300" is 300 latencies. A server shares its speed among the calls
+that it works on; a client keeps `limit` calls in flight, as the gate does.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.limits.levels import Level, changed, doubt, follows, measure, pooled
+from pipeline.limits.tuner import Phase, Tuner
+
+Speed = Callable[[int, float], float]
+Work = Callable[[random.Random], float]
+
+HIGHEST = 512
+
+
+@dataclass(frozen=True)
+class Server:
+    """`speed(n, now)` is how fast each of n calls goes, `work` how long a call takes alone."""
+
+    speed: Speed
+    work: Work
+    refuses_beyond: float = math.inf
+    serves: float = math.inf
+    changes: tuple[float, ...] = ()
+
+
+@dataclass
+class Trace:
+    """What a run was like: (time, limit) at each change, and when answers came."""
+
+    limits: list[tuple[float, int]]
+    answers: list[float] = field(default_factory=list)
+    refused: int = 0
+    timed_out: int = 0
+
+    def rate(self, begin: float, end: float) -> float:
+        """Answers a second."""
+        return sum(begin <= at < end for at in self.answers) / (end - begin)
+
+    def spread(self, begin: float, end: float) -> float:
+        """(highest - lowest) / mean of the limit."""
+        ends = [at for at, _ in self.limits[1:]] + [end]
+        spans = [
+            (min(until, end) - max(at, begin), limit)
+            for (at, limit), until in zip(self.limits, ends, strict=True)
+            if until > begin and at < end
+        ]
+        mean = sum(span * limit for span, limit in spans) / (end - begin)
+        return (max(limit for _, limit in spans) - min(limit for _, limit in spans)) / mean
+
+
+@dataclass
+class Fixed:
+    """A concurrency that somebody knew beforehand."""
+
+    limit: int
+
+    def answered(self, latency_s: float, now: float, in_flight: int) -> None: ...
+    def refused(self, now: float, waited_s: float) -> None: ...
+    def timed_out(self, now: float, waited_s: float) -> None: ...
+
+
+class Simulation:
+    """One client and one server, from event to event."""
+
+    def __init__(
+        self, tuner: Tuner | Fixed, server: Server, seed: int, *, rate: float = 0, timeout_s: float = 0
+    ) -> None:
+        self.tuner, self.server, self.rng = tuner, server, random.Random(seed)
+        self.gap_s, self.timeout_s = (1 / rate if rate else 0.0), timeout_s
+        self.now = self.done = self.next_at = 0.0  # `done` is what a call that is always there would have got
+        self.sent: dict[int, float] = {}
+        self.working: list[tuple[float, int]] = []
+        self.waiting: list[int] = []
+        self.timers: list[tuple[float, bool, int]] = []
+        self.changes = [*server.changes, math.inf]
+        self.trace = Trace([(0.0, tuner.limit)])
+        self.count = 0
+
+    def run(self, seconds: float) -> Trace:
+        while self.now < seconds:
+            while len(self.sent) < self.tuner.limit and self.now >= self.next_at:
+                self._send()
+            self._step(seconds)
+            if self.tuner.limit != self.trace.limits[-1][1]:
+                self.trace.limits.append((self.now, self.tuner.limit))
+        return self.trace
+
+    def _send(self) -> None:
+        self.count += 1
+        refuse = len(self.working) + len(self.waiting) >= self.server.refuses_beyond
+        self.sent[self.count] = self.now
+        if self.gap_s:
+            self.next_at = max(self.next_at, self.now - 0.02) + self.gap_s
+        if refuse or self.timeout_s:
+            heapq.heappush(self.timers, (self.now + (0.05 if refuse else self.timeout_s), refuse, self.count))
+        if not refuse:
+            self.waiting.append(self.count)
+            self._serve()
+
+    def _serve(self) -> None:
+        while self.waiting and len(self.working) < self.server.serves:
+            heapq.heappush(self.working, (self.done + self.server.work(self.rng), self.waiting.pop(0)))
+
+    def _step(self, seconds: float) -> None:
+        speed = self.server.speed(len(self.working), self.now)
+        answer_at = self.now + (self.working[0][0] - self.done) / speed if self.working else math.inf
+        timer_at = self.timers[0][0] if self.timers else math.inf
+        send_at = self.next_at if self.next_at > self.now and len(self.sent) < self.tuner.limit else math.inf
+        at = min(answer_at, timer_at, send_at, self.changes[0], seconds)
+        self.done += (at - self.now) * speed
+        self.now = at
+        if at == self.changes[0]:
+            self.changes.pop(0)
+        elif at == answer_at:
+            self._answer(heapq.heappop(self.working)[1])
+        elif at == timer_at:
+            self._timer(*heapq.heappop(self.timers)[1:])
+
+    def _answer(self, call: int) -> None:
+        in_flight = len(self.sent)
+        self.trace.answers.append(self.now)
+        self.tuner.answered(self.now - self.sent.pop(call), self.now, in_flight)
+        self._serve()
+
+    def _timer(self, refused: bool, call: int) -> None:
+        if call not in self.sent:
+            return
+        waited_s = self.now - self.sent.pop(call)
+        if refused:
+            self.trace.refused += 1
+            self.next_at = self.now + 0.5  # as the gate does: everyone waits
+            self.tuner.refused(self.now, waited_s)
+            return
+        self.trace.timed_out += 1
+        self.waiting = [other for other in self.waiting if other != call]
+        self.working = [(end, other) for end, other in self.working if other != call]
+        heapq.heapify(self.working)
+        self._serve()
+        self.tuner.timed_out(self.now, waited_s)
+
+
+def free(calls: int, now: float) -> float:
+    return 1.0
+
+
+def shared(capacity: int) -> Speed:
+    """Throughput stays, latency grows."""
+    return lambda calls, now: min(1.0, capacity / max(calls, 1))
+
+
+def falling(capacity: int) -> Speed:
+    """Latency doubles at once beyond the capacity, so that throughput falls to a half, and stays there."""
+    return lambda calls, now: 1.0 if calls <= capacity else capacity / (2 * calls)
+
+
+def stepped(capacity: int) -> Speed:
+    """Latency doubles beyond the capacity and stays: throughput falls to a half, and rises again."""
+    return lambda calls, now: 1.0 if calls <= capacity else 0.5
+
+
+def even(rng: random.Random) -> float:
+    return rng.uniform(0.95, 1.05)
+
+
+def noisy(rng: random.Random) -> float:
+    return math.exp(rng.gauss(0, 0.5))
+
+
+def partly_slow(rng: random.Random) -> float:
+    """Each tenth takes 20 times as long."""
+    return 20.0 if rng.random() < 0.1 else 1.0
+
+
+def tuner(highest: int = HIGHEST) -> Tuner:
+    return Tuner(lowest=1, highest=highest)
+
+
+SERVERS = {
+    "shared": (Server(shared(64), even), 64),
+    "shared, noisy": (Server(shared(64), noisy), 64),
+    "shared, partly slow": (Server(shared(64), partly_slow), 64),
+    "between doublings": (Server(shared(100), even), 100),
+    "falling": (Server(falling(64), even), 64),
+    "falling, noisy": (Server(falling(64), noisy), 64),
+    "falling, partly slow": (Server(falling(64), partly_slow), 64),
+    "queue": (Server(free, noisy, serves=64), 64),
+    "refuses": (Server(free, even, refuses_beyond=40), 40),
+    "refuses, noisy": (Server(free, noisy, refuses_beyond=40), 40),
+}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("name", SERVERS)
+def test_settles_near_the_best_fixed_concurrency_and_stays(name: str, seed: int) -> None:
+    server, best = SERVERS[name]
+    trace = Simulation(tuner(), server, seed).run(600)
+    known = Simulation(Fixed(best), server, seed).run(600)
+
+    assert trace.rate(300, 600) > 0.85 * known.rate(300, 600)
+    assert trace.rate(0, 600) > 0.8 * known.rate(0, 600)
+    assert trace.spread(300, 600) < 0.25
+    assert trace.refused <= 0.01 * len(trace.answers)
+
+
+def test_grows_to_the_ceiling_by_doubling() -> None:
+    auto = tuner()
+    trace = Simulation(auto, Server(free, even), 1).run(60)
+
+    assert [limit for _, limit in trace.limits][:7] == [8, 16, 32, 64, 128, 256, 512]
+    assert trace.limits[6][0] < 25  # seven windows of two latencies, and as long to settle
+    assert "concurrency = 512" in auto.found()
+    assert "concurrency_max" in auto.found()
+
+
+def test_looks_behind_a_doubling_that_brought_nothing() -> None:
+    """64 and 128 in flight bring the same here, 256 twice as much."""
+    trace = Simulation(tuner(), Server(stepped(64), even), 1).run(150)
+
+    assert trace.rate(100, 150) > 0.95 * 256
+
+
+def test_a_latency_near_the_timeout_is_not_driven_further() -> None:
+    auto = Tuner(lowest=1, highest=HIGHEST, timeout_s=6.0)
+    trace = Simulation(auto, Server(shared(64), even), 1).run(60)
+
+    assert max(limit for _, limit in trace.limits) == 128
+
+
+@pytest.mark.parametrize("work", [even, noisy, partly_slow])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_follows_a_capacity_that_changes(work: Work, seed: int) -> None:
+    def speed(calls: int, now: float) -> float:
+        return min(1.0, (16 if 300 <= now < 600 else 64) / max(calls, 1))
+
+    trace = Simulation(tuner(), Server(speed, work, changes=(300, 600)), seed).run(900)
+    known = Simulation(Fixed(64), Server(speed, work, changes=(300, 600)), seed).run(900)
+
+    assert _first(trace, 300, lambda limit: limit <= 24) < 300 + (60 if work is not partly_slow else 200)
+    assert _first(trace, 600, lambda limit: limit >= 48) < 600 + 200
+    assert trace.rate(750, 900) > 0.8 * known.rate(750, 900)
+    assert trace.rate(300, 600) > 0.8 * known.rate(300, 600)
+
+
+def _first(trace: Trace, begin: float, fits: Callable[[int], bool]) -> float:
+    return next(at for at, limit in trace.limits if at >= begin and fits(limit))
+
+
+def test_more_work_a_call_is_not_taken_for_a_queue() -> None:
+    """From 200 on each call takes 2.5 times as long, at 32 in flight too: less in flight would only lose."""
+
+    def speed(calls: int, now: float) -> float:
+        return min(1.0, 64 / max(calls, 1)) * (1 if now < 200 else 0.4)
+
+    trace = Simulation(tuner(), Server(speed, noisy, changes=(200,)), 1).run(500)
+    known = Simulation(Fixed(64), Server(speed, noisy, changes=(200,)), 1).run(500)
+
+    assert trace.rate(200, 500) > 0.9 * known.rate(200, 500)
+
+
+@pytest.mark.parametrize(("rate", "most"), [(30, 50), (300, 500)])
+def test_does_not_grow_where_the_rate_is_the_limit_and_does_not_clip_it(rate: int, most: int) -> None:
+    """Mean calls in flight are 1.13 x rate: the limit ends above them, not far above, and rests."""
+    auto = tuner()
+    trace = Simulation(auto, Server(free, noisy), 3, rate=rate).run(400)
+
+    assert rate < auto.limit < most
+    assert trace.rate(200, 400) > 0.97 * rate
+    assert trace.spread(200, 400) < 0.25
+    assert "something else is the limit" in auto.found()
+
+
+def test_timeouts_shrink_it() -> None:
+    """Hardly an answer comes any more: latency cannot tell, the timeouts do."""
+    trace = Simulation(
+        tuner(), Server(lambda calls, now: min(1.0, (64 if now < 100 else 1) / calls), even, changes=(100,)), 1,
+        timeout_s=20,
+    ).run(400)  # fmt: skip
+
+    assert trace.limits[-1][1] <= 24
+
+
+def test_a_few_hung_calls_do_not_shrink_it() -> None:
+    def hung(rng: random.Random) -> float:
+        return 1e6 if rng.random() < 0.02 else rng.uniform(0.95, 1.05)
+
+    trace = Simulation(tuner(128), Server(free, hung), 1, timeout_s=20).run(200)
+
+    assert trace.timed_out > 100
+    assert trace.limits[-1][1] >= 110
+
+
+def _answer(auto: Tuner, begin: float, end: float) -> None:
+    """Answers of a server without a limit: a second each, 64 a second."""
+    for step in range(int(begin * 64), int(end * 64)):
+        auto.answered(1.0, step / 64, auto.limit)
+
+
+def test_single_refusals_are_noise_and_many_are_not() -> None:
+    auto = Tuner(lowest=1, highest=64, start=64)
+    for second in range(100):
+        _answer(auto, second, second + 1)
+        auto.refused(second + 1.0, 0.1)
+    assert auto.limit > 50
+
+    for sent_at in (99.9, 100.1):
+        for _ in range(100):
+            auto.refused(sent_at + 0.1, 0.1)
+        assert auto.limit == 48, "one cut a window, however many refusals are on their way"
+
+
+def test_refusals_of_calls_sent_under_another_limit_are_old() -> None:
+    auto = Tuner(lowest=1, highest=64, start=64)
+    _answer(auto, 0, 1.5)
+    for _ in range(10):
+        auto.refused(1.5, 0.1)
+    assert auto.limit == 48
+
+    for _ in range(50):
+        auto.timed_out(8.0, 7.0)
+    assert auto.limit == 48
+    for _ in range(10):
+        auto.timed_out(8.0, 6.0)
+    assert auto.limit == 36
+
+
+def test_a_base_that_is_cut_to_what_was_just_tried_is_settled_too() -> None:
+    auto = Tuner(lowest=1, highest=64, start=64)
+    _answer(auto, 0, 5.9)
+    assert (auto.phase, auto.limit) == (Phase.TRIAL, 48)
+    for _ in range(10):
+        auto.refused(5.9, 0.1)
+    for _ in range(50):
+        auto.timed_out(9.0, 4.0)
+
+    assert (auto.phase, auto.limit) == (Phase.HOLD, 48)
+
+
+def test_trials_that_bring_nothing_get_rarer() -> None:
+    trace = Simulation(tuner(), Server(shared(64), even), 1).run(900)
+
+    early, late = (sum(begin <= at < begin + 300 for at, _ in trace.limits) for begin in (50, 600))
+    assert 0 < late < early / 2
+
+
+def test_a_floor_and_a_ceiling_are_kept() -> None:
+    low = Simulation(Tuner(lowest=20, highest=30), Server(shared(4), even), 1).run(200)
+    high = Simulation(Tuner(lowest=1, highest=30), Server(free, even), 1).run(100)
+
+    assert {limit for _, limit in low.limits} <= set(range(20, 31))
+    assert max(limit for _, limit in high.limits) == 30
+
+
+def test_bounds_may_change_live() -> None:
+    auto = Tuner(lowest=1, highest=32)
+    simulation = Simulation(auto, Server(free, even), 1)
+    simulation.run(60)
+    auto.set_bounds(1, 10, 60.0)
+    assert auto.limit == 10
+    auto.set_bounds(1, 200, 60.0)
+    assert Simulation.run(simulation, 160).limits[-1][1] > 150
+
+
+def test_found_says_what_it_stands_on() -> None:
+    auto = tuner()
+    assert auto.found() == (
+        '[limits]\nconcurrency = 8  # as far as "auto" came; the run was too short for it to settle'
+    )
+    Simulation(auto, Server(shared(64), even), 1).run(200)
+    assert auto.settled
+    assert auto.found() == '[limits]\nconcurrency = 64  # found by "auto"'
+
+
+events = st.tuples(
+    st.sampled_from(["answered", "answered", "answered", "refused", "timed_out", "bounds"]),
+    st.floats(0, 100),
+    st.floats(0, 5),
+    st.integers(0, 100),
+)
+
+
+@given(
+    lowest=st.integers(1, 40), highest=st.integers(1, 200), start=st.integers(1, 300), events=st.lists(events),
+    times=st.integers(1, 40),
+)  # fmt: skip
+def test_whatever_happens_the_limit_stays_within_its_bounds(
+    lowest: int, highest: int, start: int, events: list[tuple[str, float, float, int]], times: int
+) -> None:
+    auto, now = Tuner(lowest=lowest, highest=highest, start=start), 0.0
+    for what, latency_s, passed_s, number in events:
+        now += passed_s
+        if what == "bounds":
+            lowest, highest = number + 1, 2 * number + 1
+            auto.set_bounds(lowest, highest, now)
+        for _ in range(times):
+            if what == "answered":
+                auto.answered(latency_s, now, min(number, auto.limit))
+            elif what != "bounds":
+                getattr(auto, what)(now, latency_s)
+        assert lowest <= auto.limit <= max(lowest, highest)
+        assert isinstance(auto.limit, int)
+        assert auto.phase in Phase
+
+
+def test_a_tenth_of_slow_calls_does_not_move_a_level() -> None:
+    assert measure([1.0] * 14 + [20.0] * 2, 16).latency_s == 1.0
+
+
+def test_follows_is_1_where_throughput_does_and_0_where_latency_grows_instead() -> None:
+    base = Level(64, 1.0, 0.5, 100)
+
+    assert follows(base, Level(80, 1.0, 0.5, 100)) == pytest.approx(1)
+    assert follows(base, Level(80, 1.25, 0.5, 100)) == pytest.approx(0)
+    assert follows(base, Level(48, 0.75, 0.5, 100)) == pytest.approx(0)
+    assert follows(base, base) == 0
+    assert doubt(base, base) == math.inf
+
+
+def test_pooled_windows_are_surer_than_single_ones() -> None:
+    level = Level(64, 1.0, 0.5, 100)
+
+    assert pooled([level] * 4).error == pytest.approx(level.error / 2)
+    assert changed(level, Level(64, 1.5, 0.5, 100), factor=1.3, sigmas=4)
+    assert not changed(level, Level(64, 1.25, 0.5, 100), factor=1.3, sigmas=4)
+    assert not changed(level, Level(64, 1.5, 2.0, 100), factor=1.3, sigmas=4)
