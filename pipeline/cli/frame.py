@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -97,7 +98,8 @@ def start_over(settings: Settings, *, yes: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             fail(f"{there} Nobody can be asked here: give --yes to start over.")
-        typer.confirm(f"{there} Move it aside and start over?", abort=True, err=True)
+        if not typer.confirm(f"{there} Move it aside and start over?", err=True):
+            fail("nothing was done")
     say(f"Moved the old run to {guarded(lambda: move_aside(settings))}.")
 
 
@@ -109,9 +111,19 @@ def label_input(settings: Settings, json_out: bool, **wishes: Any) -> NoReturn:
         load_sdk()
 
     async def label() -> RunSummary:
-        return await arun(settings, Wishes(**wishes))
+        return await arun(settings, Wishes(command=_words_again(), **wishes))
 
     finish(run_through(label()), json_out)
+
+
+def _words_again() -> str:
+    """What was said on the command line, without what is said once."""
+    once = {"--fresh", "--yes", "-y", "--relabel", "--keep", "--json"}
+    words = [word for word in sys.argv[2:] if word not in once]
+    if "--only" in words:
+        at = words.index("--only")
+        del words[at : at + 2]
+    return shlex.join(word for word in words if not word.startswith("--only="))
 
 
 @contextmanager

@@ -131,12 +131,14 @@ def retry(
     input_path: Input = None,
     output_dir: Output = None,
     limit: Limit = None,
+    relabel: Relabel = False,
+    keep: Keep = False,
     json_out: AsJson = False,
 ) -> None:
     """Label failed and rejected records again."""
     settings = settings_of(config, sets, input_path, output_dir, limit)
     codes = frozenset(code.strip() for code in only.split(",") if code.strip()) if only else frozenset[str]()
-    label_input(settings, json_out, retry=True, retry_codes=codes)
+    label_input(settings, json_out, retry=True, retry_codes=codes, relabel=relabel, keep=keep)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from pipeline import codec
 from pipeline.engine.retry import Verdict, backoff_s, verdict_of
+from pipeline.engine.trial import Over, Trial
 from pipeline.errors import (
     AnswerError,
     CallbackError,
@@ -24,7 +25,7 @@ from pipeline.errors import (
     TruncatedError,
 )
 from pipeline.limits import Admission, Most, Permit, Price, prompt_bound
-from pipeline.records import JSON, Answer, Outcome, Problem, Record, Request, Response, Status, Usage
+from pipeline.records import JSON, Answer, Outcome, Problem, Record, Request, Response, Status
 from pipeline.stats import Stats
 
 log = logging.getLogger("labelpipe")
@@ -32,6 +33,8 @@ log = logging.getLogger("labelpipe")
 #: One call: a Request in, a Response out, or a CallError.
 Provider = Callable[[Request], Awaitable[Response]]
 
+#: How long a server's word on one call is heard at the most.
+RETRY_AFTER_MAX_S = 60.0
 #: Latencies that must be known before a call can be said to take long.
 HEDGE_KNOWN = 20
 #: Failures that nothing explains (no other record was answered, no outage was found) are free this often.
@@ -66,53 +69,6 @@ class AskRules:
     hedge_after_p: float | None = None
 
 
-class _Trial:
-    """What one record has been through so far."""
-
-    __slots__ = (
-        "answer",
-        "answers_before",
-        "calls",
-        "charged",
-        "digest",
-        "failing",
-        "free",
-        "latency_s",
-        "refusals",
-        "refused_at",
-        "repairs",
-        "request",
-        "response",
-        "usage",
-    )
-
-    def __init__(self, request: Request) -> None:
-        self.request = request
-        # A repaired request has another digest; that of the first is what identical records share.
-        self.digest = request.digest
-        self.calls = 0
-        self.charged = 0
-        self.free = 0
-        self.refusals = 0
-        self.refused_at = float("-inf")
-        self.repairs = 0
-        # Whether the last call failed, and how many answers the run had when the first call that failed was sent.
-        self.failing = False
-        self.answers_before = 0
-        self.usage = Usage()
-        self.latency_s = 0.0
-        self.answer: Answer | None = None
-        self.response: Response | None = None
-
-
-class _Over(Exception):  # noqa: N818 - carries an ending, it is no error
-    """The record has its ending: a status and why."""
-
-    def __init__(self, status: Status, problem: Problem) -> None:
-        super().__init__(problem.message)
-        self.status, self.problem = status, problem
-
-
 class Asker:
     """Asks the model about one record until there is an outcome."""
 
@@ -143,12 +99,12 @@ class Asker:
 
     async def ask(self, request: Request) -> Outcome:
         """The record's outcome. Raises StoppedError when the run stops first: the record stays pending."""
-        trial = _Trial(request)
+        trial = Trial(request)
         self.active += 1
         try:
             label = await self._label(trial)
             return self._outcome(trial, Status.LABELLED, label=label)
-        except _Over as over:
+        except Over as over:
             return self._outcome(trial, over.status, problem=over.problem)
         finally:
             self.active -= 1
@@ -184,7 +140,7 @@ class Asker:
             copied_from=source.record.key,
         )
 
-    async def _label(self, trial: _Trial) -> dict[str, JSON]:
+    async def _label(self, trial: Trial) -> dict[str, JSON]:
         while True:
             response = await self._answered(trial)
             try:
@@ -193,7 +149,7 @@ class Asker:
             except AnswerError as error:
                 self._after_bad_answer(trial, response.answer, error)
 
-    async def _answered(self, trial: _Trial) -> Response:
+    async def _answered(self, trial: Trial) -> Response:
         """One answer, over as many calls as it takes."""
         while True:
             permit = await self._admission.acquire(trial.request.size_tokens, self._most(trial.request))
@@ -210,7 +166,7 @@ class Asker:
             if wait_s:
                 await self._admission.gate.pause(wait_s)
 
-    async def _first_answer(self, trial: _Trial, permit: Permit) -> Response:
+    async def _first_answer(self, trial: Trial, permit: Permit) -> Response:
         """The answer of the call; at the end of the input, of a second one where the first takes long."""
         after_s = self._hedge_after_s()
         if after_s is None:
@@ -229,7 +185,7 @@ class Asker:
             return None
         return self._stats.latencies.percentile_s(percent)
 
-    async def _hedged(self, trial: _Trial, first: asyncio.Task[Response]) -> Response:
+    async def _hedged(self, trial: Trial, first: asyncio.Task[Response]) -> Response:
         """Ask a second time: the first answer wins, the other call is cancelled and counted."""
         request = trial.request
         try:
@@ -261,7 +217,7 @@ class Asker:
         room = request.parameters.get("max_completion_tokens") or request.parameters.get("max_tokens") or 0
         return Most(prompt_bound(len(codec.dumps((request.messages, request.tools)))), int(room))
 
-    async def _call(self, trial: _Trial, permit: Permit) -> Response:
+    async def _call(self, trial: Trial, permit: Permit) -> Response:
         trial.calls += 1
         if not trial.failing:
             trial.answers_before = self._admission.gate.answers
@@ -284,7 +240,7 @@ class Asker:
 
     # -- verdicts ------------------------------------------------------------------------------------------------
 
-    def _after_failed_call(self, trial: _Trial, error: CallError, sent_at: float) -> float:
+    def _after_failed_call(self, trial: Trial, error: CallError, sent_at: float) -> float:
         """Seconds to wait before the next call; or an ending is raised."""
         verdict = verdict_of(error)
         if isinstance(error, CallTimeoutError):
@@ -305,9 +261,9 @@ class Asker:
         if verdict is Verdict.SUSPECT and not self._stats.answers:
             return self._after_suspicion(trial)
         self._server_is_up()
-        raise _Over(Status.REJECTED, Problem(error.code, str(error)))
+        raise Over(Status.REJECTED, Problem(error.code, str(error)))
 
-    def _cool_down(self, trial: _Trial, error: RateLimitedError, sent_at: float) -> float:
+    def _cool_down(self, trial: Trial, error: RateLimitedError, sent_at: float) -> float:
         self._admission.refused(error, sent_at)
         # A refusal says something about this record when others were answered since the one before; or when so few are
         # left that nobody else could be. While everybody is refused it says nothing.
@@ -316,10 +272,10 @@ class Asker:
         trial.refused_at = asyncio.get_running_loop().time()
         if trial.refusals >= FREE_REFUSALS * self.rules.max_attempts:
             told = f"refused {trial.refusals} times by the rate limit; last: {error}"
-            raise _Over(Status.FAILED, Problem(error.code, told))
+            raise Over(Status.FAILED, Problem(error.code, told))
         return 0.0
 
-    def _retry(self, trial: _Trial, error: CallError, sent_at: float) -> float:
+    def _retry(self, trial: Trial, error: CallError, sent_at: float) -> float:
         now = asyncio.get_running_loop().time()
         self._failing += not trial.failing
         trial.failing = True
@@ -343,18 +299,20 @@ class Asker:
             trial.charged += 1
         if trial.charged >= self.rules.max_attempts:
             told = f"given up after {trial.calls} calls; last: {error}"
-            raise _Over(Status.FAILED, Problem(error.code, told))
+            raise Over(Status.FAILED, Problem(error.code, told))
         self._stats.retried(error.code)
-        return backoff_s(trial.charged + trial.free, self._rng.random())
+        # A 503 that says when to come back is heard for this record; what holds for everyone is the outage's part.
+        told_s = min(error.retry_after_s or 0.0, RETRY_AFTER_MAX_S)
+        return max(told_s, backoff_s(trial.charged + trial.free, self._rng.random()))
 
-    def _after_suspicion(self, trial: _Trial) -> float:
+    def _after_suspicion(self, trial: Trial) -> float:
         """Others are asked first: the door is first come, first served. A wait where it is the same records again."""
         trial.charged += 1
         if trial.charged < 2:
             return 0.0
         return backoff_s(trial.charged, self._rng.random())
 
-    def _is_shape(self, trial: _Trial, error: CallError) -> bool:
+    def _is_shape(self, trial: Trial, error: CallError) -> bool:
         """Whether a 400 is about every request: only as long as no call of this run was answered."""
         if self._stats.answers:
             return False
@@ -370,14 +328,14 @@ class Asker:
         """A refusal of one record's content proves that somebody is there; that the model answers it does not."""
         self._admission.gate.refused(asyncio.get_running_loop().time())
 
-    def _after_bad_answer(self, trial: _Trial, answer: Answer, error: AnswerError) -> None:
+    def _after_bad_answer(self, trial: Trial, answer: Answer, error: AnswerError) -> None:
         """Make the next request; or an ending is raised."""
         verdict = verdict_of(error)
         most = min(1, self.rules.max_repairs) if isinstance(error, TruncatedError) else self.rules.max_repairs
         if verdict is not Verdict.REPAIR or trial.repairs >= most:
             if isinstance(error, CallbackError):
                 log.warning("callback raised", extra={"facts": {"key": trial.request.record.key, "error": str(error)}})
-            raise _Over(Status.REJECTED, Problem(error.code, str(error))) from error
+            raise Over(Status.REJECTED, Problem(error.code, str(error))) from error
         trial.repairs += 1
         self._stats.retried(error.code)
         trial.request = self._task.repair(trial.request, answer, error)
@@ -385,7 +343,7 @@ class Asker:
     # -- the ending ----------------------------------------------------------------------------------------------
 
     def _outcome(
-        self, trial: _Trial, status: Status, *, label: Mapping[str, JSON] | None = None, problem: Problem | None = None
+        self, trial: Trial, status: Status, *, label: Mapping[str, JSON] | None = None, problem: Problem | None = None
     ) -> Outcome:
         request, response = trial.request, trial.response
         return Outcome(

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from pipeline.engine.attempt import Asker
 from pipeline.engine.feed import Job
 from pipeline.engine.writer import Commit, Writer
-from pipeline.errors import StoppedError
+from pipeline.errors import LabelpipeError, StoppedError
 from pipeline.records import Outcome, Record, Status, Usage
 
 #: Workers beyond the calls in flight: while some records back off, others are asked.
@@ -58,13 +58,21 @@ class Pool:
         commit: Commit,
         *,
         sizes: PoolSizes,
+        on_trouble: Callable[[LabelpipeError], None] | None = None,
     ) -> None:
         self._feed = feed
         self._asker = asker
         self._sizes = sizes
+        self._on_trouble = on_trouble
         self._jobs: asyncio.Queue[Job] = asyncio.Queue(maxsize=sizes.workers)
         self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(maxsize=2 * sizes.workers)
-        self._writer = Writer(self._outcomes, self._counted(commit), gather_s=GATHER_S if sizes.workers > MANY else 0.0)
+        gather_s = GATHER_S if sizes.workers > MANY else 0.0
+        self._writer = Writer(
+            self._outcomes,
+            self._counted(commit),
+            gather_s=gather_s,
+            on_trouble=on_trouble,
+        )
         # All state that changes: whether a stop was asked for, and whether a record was left pending by one.
         self._stop = asyncio.Event()
         self._left_pending = False
@@ -140,7 +148,16 @@ class Pool:
             produce.cancel()
             await asyncio.wait({produce})
         if not produce.cancelled():
-            produce.result()
+            self._after_input(produce.exception())
+
+    def _after_input(self, error: BaseException | None) -> None:
+        """An input that breaks off is a stop: what was read before it is still asked, what is in flight written."""
+        if error is None:
+            return
+        if self._on_trouble is None or not isinstance(error, LabelpipeError):
+            raise error
+        self._left_pending = True
+        self._on_trouble(error)
 
     async def _pump(self) -> None:
         async with aclosing(self._feed) as feed:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+from pipeline.errors import StoreError
 from pipeline.records import Outcome
 
 #: Outcomes of one transaction at the most.
 BATCH = 500
+#: A commit that fails (a full disk is one cause) is tried again for so long, this often.
+LAST_TRY_S, TRY_EVERY_S = 30.0, 1.0
+
 #: Makes a batch durable: ledger first, rows after.
 Commit = Callable[[Sequence[Outcome]], Awaitable[None]]
 
@@ -16,9 +20,17 @@ Commit = Callable[[Sequence[Outcome]], Awaitable[None]]
 class Writer:
     """Takes outcomes from a queue until it is cancelled; then writes what is left, and ends."""
 
-    def __init__(self, queue: asyncio.Queue[Outcome], commit: Commit, *, gather_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        queue: asyncio.Queue[Outcome],
+        commit: Commit,
+        *,
+        gather_s: float = 0.0,
+        on_trouble: Callable[[StoreError], None] | None = None,
+    ) -> None:
         self._queue = queue
         self._gather_s = gather_s
+        self._on_trouble = on_trouble
         self._commit = commit
         #: outcomes whose worker was cancelled while the queue was full
         self.rescued: list[Outcome] = []
@@ -44,7 +56,7 @@ class Writer:
             return
         taken = tuple(batch)
         batch.clear()
-        commit = asyncio.ensure_future(self._commit(taken))
+        commit = asyncio.ensure_future(self._committed(taken))
         cancelled = False
         while not commit.done():
             try:
@@ -55,6 +67,20 @@ class Writer:
         self._done(len(taken))
         if cancelled:
             raise asyncio.CancelledError
+
+    async def _committed(self, batch: Sequence[Outcome]) -> None:
+        """Commit; where that fails, stop the run and try again for a while: what is in the batch was paid for."""
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + LAST_TRY_S
+        while True:
+            try:
+                return await self._commit(batch)
+            except StoreError as error:
+                if self._on_trouble is not None:
+                    self._on_trouble(error)
+                if loop.time() >= give_up_at:
+                    raise
+            await asyncio.sleep(TRY_EVERY_S)
 
     def _waiting(self, most: int | None = None) -> list[Outcome]:
         waiting = self._queue.qsize()

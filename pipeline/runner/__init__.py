@@ -9,7 +9,7 @@ from pipeline.runner.fresh import move_aside, what_is_there
 from pipeline.runner.look import Preview, preview, status, verify
 from pipeline.runner.replays import replay
 from pipeline.runner.screens import check_lines, closing_lines, preview_facts, preview_lines, status_lines
-from pipeline.runner.session import Wishes, arun, run
+from pipeline.runner.start import Wishes, arun, run
 
 __all__ = [
     "Check",

@@ -88,16 +88,20 @@ class Changes:
             lines += part.lines()
         if self.changed_keys:
             shown = ", ".join(self.changed_keys[:5]) + (" ..." if len(self.changed_keys) > 5 else "")
-            lines += ["", f"input: {len(self.changed_keys):,} labelled records read otherwise now: {shown}"]
+            lines += ["", f"input: {_records(len(self.changed_keys))} with an outcome read otherwise now: {shown}"]
         touched = self.done if self.parts else len(self.changed_keys)
         lines += [
             "",
             f"It touches {touched:,} of {self.done:,} records that have an outcome. Nothing was sent. Choose:",
-            f"  --relabel   label {'these' if touched else 'them'} again ({touched:,} records are paid again)",
+            f"  --relabel   label them again (the answers to {_records(touched)} are paid for again)",
             "  --keep      keep what is there and go on with the rest",
             "  --output    another folder, for a run of its own",
         ]
         return "\n".join(lines)
+
+
+def _records(count: int) -> str:
+    return "1 record" if count == 1 else f"{count:,} records"
 
 
 async def find_changes(

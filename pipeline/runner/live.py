@@ -165,7 +165,8 @@ class Live:
             progress.say(f"labelpipe: the outage is over after {duration(lasted_s)}.")
             tell("outage ended", lasted_s=round(lasted_s, 3), probes=ended.probes, reason=ended.reason)
         self._in_outage = door.outage is not None
-        if self._in_outage and door.outage is not None and self._ago_s(door.outage.since) > self._outage_limit_s:
+        stopping = self._admission.gate.stopped is not None
+        if not stopping and door.outage is not None and self._ago_s(door.outage.since) > self._outage_limit_s:
             self._stop(OutageLimitError(f"no answer for {duration(self._outage_limit_s)}: {door.outage.reason}"))
         self._say_hold(door, progress)
 

@@ -67,7 +67,8 @@ async def preview(settings: Settings, n: int = 5) -> Preview:
                 break
     costs = [outcome.cost_usd for outcome in outcomes]
     cost = None if None in costs else sum(cost for cost in costs if cost is not None)
-    return Preview(task.columns, outcomes, cost, is_simulated(settings), stopped)
+    simulated = is_simulated(settings) or provider.simulated is True
+    return Preview(task.columns, outcomes, cost, simulated, stopped)
 
 
 async def _first(settings: Settings, n: int) -> list[Record]:

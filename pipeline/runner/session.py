@@ -1,15 +1,11 @@
-"""One session of a run: the parts built, the engine run, the folder left in order, a summary given."""
+"""One session of a run: the engine run, watched and steered; the folder left in order, a summary given."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.control import Inbox
@@ -24,142 +20,33 @@ from pipeline.engine import (
     Provider,
     StopSwitch,
 )
-from pipeline.errors import LabelpipeError
-from pipeline.limits import DayMeter, Price, Spend
+from pipeline.errors import ChangedError, LabelpipeError, StoreError
+from pipeline.limits import DayMeter, Price
 from pipeline.notify import Notifier
 from pipeline.progress import Progress
 from pipeline.readers import Progress as ReadProgress
-from pipeline.readers import Source, peek, read_records
+from pipeline.readers import Source, read_records
 from pipeline.records import Outcome, Record, Status
-from pipeline.runner.changes import accept_changes, find_changes, follow_moves, manifest_of
 from pipeline.runner.keys import repeated_in
 from pipeline.runner.live import Live
 from pipeline.runner.marks import mark_simulated
 from pipeline.runner.parts import (
     admission_of,
-    budget_of,
     is_simulated,
-    notified_of,
-    open_provider,
     price_for,
     rules_of,
-    sources_of,
-    task_of,
 )
-from pipeline.runner.runlog import run_log, tell
+from pipeline.runner.runlog import tell
 from pipeline.runner.screens import closing_lines
 from pipeline.runner.steering import Helm, Steering
 from pipeline.runner.summary import summarise
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary, Stats
-from pipeline.store import Layout, Ledger, RunDir, Selection, Sinks
+from pipeline.store import Layout, Ledger, RunDir, Sinks
 from pipeline.task import Task
-from pipeline.telemetry import Telemetry, open_telemetry
+from pipeline.telemetry import Telemetry
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What a caller may ask for beside the settings.
-
-    `relabel`, `keep`  what to do when the folder's run was made otherwise; neither: ChangedError
-    `retry`            ask again for records without a label; `retry_codes` names those meant, empty: all
-    `quiet`            show nothing
-    `provider`         a function that is called instead of the API; for tests and for models of your own
-    """
-
-    relabel: bool = False
-    keep: bool = False
-    retry: bool = False
-    retry_codes: frozenset[str] = frozenset()
-    quiet: bool = False
-    provider: Provider | None = None
-
-
-def run(settings: Settings, wishes: Wishes | None = None) -> RunSummary:
-    """Label the input of `settings`; the same call resumes. Works in a notebook too. Raises SetupError.
-
-    In a program that has an event loop of its own, `await arun(settings)`.
-    """
-    return in_loop(arun(settings, wishes))
-
-
-def in_loop(work: Coroutine[Any, Any, _T]) -> _T:
-    """What `work` gives, also where a loop runs in this thread already (a notebook)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    done: list[_T] = []
-    failed: list[BaseException] = []
-
-    def target() -> None:
-        try:
-            done.append(asyncio.run(work))
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=target, name="labelpipe")
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-    return done[0]
-
-
-async def arun(settings: Settings, wishes: Wishes | None = None) -> RunSummary:
-    """`run`, for a program that has an event loop."""
-    wishes = wishes or Wishes()
-    task, sources = task_of(settings), sources_of(settings)
-    for source in sources:
-        if source.path is not None:
-            # A bad header or encoding is told now, not in mid-run.
-            await peek(source, encoding=settings.input.encoding, n=1)
-    run_dir = RunDir(Path(settings.output.dir))
-    async with AsyncExitStack() as stack:
-        stack.enter_context(run_dir.open_for_writing())
-        stack.enter_context(run_log(run_dir.log))
-        ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger))
-        provider = wishes.provider or await open_provider(settings, stack)
-        telemetry = _open_telemetry(settings, stack)
-        if telemetry is not None:
-            provider = telemetry.around(provider, timeout_s=settings.model.timeout_s)
-        await _prepare(settings, wishes, task, sources, run_dir, ledger)
-        notifier = Notifier(*notified_of(settings))
-        stack.push_async_callback(notifier.close)
-        parts = await _limits_of(settings, ledger)
-        session = _Session(settings, task, sources, run_dir, ledger, provider, parts, notifier, telemetry)
-        return await session.run(quiet=wishes.quiet)
-
-
-def _open_telemetry(settings: Settings, stack: AsyncExitStack) -> Telemetry | None:
-    telemetry = open_telemetry(settings.telemetry.enabled, model=settings.model.name, server=settings.model.base_url)
-    if telemetry is not None:
-        stack.push_async_callback(telemetry.close)
-    return telemetry
-
-
-#: Where the ledger keeps what the run has cost at most, for the budget of the next session.
-_MARK = "budget"
-
-
-async def _limits_of(settings: Settings, ledger: Ledger) -> dict[str, Any]:
-    """The limits that last over sessions: the day's requests and the budget."""
-    budget = None
-    if settings.limits.budget_usd is not None or settings.limits.budget_tokens is not None:
-        totals = await ledger.totals()
-        mark = codec.loads(await ledger.meta_get(_MARK) or "{}")
-        budget = budget_of(
-            settings,
-            spent_usd=max(totals.cost_usd, mark.get("usd") or 0.0),
-            spent_tokens=max(totals.usage.total, mark.get("tokens") or 0),
-        )
-
-    async def keep(spend: Spend) -> None:
-        await ledger.meta_set(_MARK, codec.dumps({"usd": spend.usd, "tokens": spend.tokens}).decode())
-
-    return {"day": day_meter(settings, ledger), "budget": budget, "keep_mark": keep}
 
 
 def day_meter(settings: Settings, ledger: Ledger) -> DayMeter | None:
@@ -170,28 +57,7 @@ def day_meter(settings: Settings, ledger: Ledger) -> DayMeter | None:
     return DayMeter(limit, used=ledger.requests_on, add=ledger.add_requests, wall=time.time)
 
 
-async def _prepare(
-    settings: Settings, wishes: Wishes, task: Task, sources: Sequence[Source], run_dir: RunDir, ledger: Ledger
-) -> None:
-    """Compare with what is there, set aside what is to be asked again, write the manifest."""
-    manifest = run_dir.read_manifest()
-    if manifest is not None:
-        changes = await find_changes(settings, task, sources, manifest, ledger)
-        await accept_changes(changes, run_dir, ledger, relabel=wishes.relabel, keep=wishes.keep)
-        if changes.moved:
-            await follow_moves(settings, sources, ledger)
-    if wishes.retry:
-        moved = await ledger.supersede(_without_label(wishes.retry_codes), "retry")
-        tell("retry", records=moved, codes=sorted(wishes.retry_codes))
-    run_dir.write_manifest(manifest_of(settings, task, sources, before=manifest))
-    run_dir.clear_summary()
-
-
-def _without_label(codes: frozenset[str]) -> Selection:
-    return Selection(statuses=frozenset({Status.REJECTED, Status.FAILED}), codes=codes or None)
-
-
-class _Session:
+class Session:
     """The parts of one session and how they hang together."""
 
     def __init__(
@@ -205,6 +71,8 @@ class _Session:
         limits: dict[str, Any],
         notifier: Notifier,
         telemetry: Telemetry | None,
+        *,
+        was_simulated: bool = False,
     ) -> None:
         self._settings = settings
         self._notifier = notifier
@@ -219,6 +87,7 @@ class _Session:
         self._admission = admission_of(settings, **limits)
         self._asker = Asker(provider, task, self._admission, self._stats, rules=rules_of(settings), price=self._price)
         self._provider = provider
+        self._was_simulated = was_simulated
         # All state that changes, beside the parts: whether a second signal cut the calls in flight off.
         self._cut_off = False
 
@@ -227,7 +96,7 @@ class _Session:
         """Whether a rehearsal endpoint answers: the built-in one, or another one whose answers say so."""
         return is_simulated(self._settings) or getattr(self._provider, "simulated", None) is True
 
-    async def run(self, *, quiet: bool) -> RunSummary:
+    async def run(self, *, quiet: bool, command: str | None) -> RunSummary:
         """Run to an ending; the summary is written and given."""
         before = await self._ledger.count_by_status()
         tell("session begins", outcomes=sum(before.values()), sources=[source.name for source in self._sources])
@@ -238,11 +107,17 @@ class _Session:
             await sinks.finish(all_done=ending is Ending.COMPLETE)
         finally:
             await sinks.close()
-        return await self._close(complete=ending is Ending.COMPLETE)
+        return await self._close(complete=ending is Ending.COMPLETE, command=command)
 
     async def _run_engine(self, sinks: Sinks, before: Mapping[Status, int], *, quiet: bool) -> Ending:
         feed = Feed(self._records(), self._task.render, self._lookups())
-        pool = Pool(feed.items(), self._asker, self._commit(sinks, feed), sizes=self._sizes())
+        pool = Pool(
+            feed.items(),
+            self._asker,
+            self._commit(sinks, feed),
+            sizes=self._sizes(),
+            on_trouble=lambda error: self._stop(pool, error),
+        )
         live = Live(
             self._run_dir,
             self._stats,
@@ -307,7 +182,8 @@ class _Session:
             return Ending.STOPPED
 
     def _stop(self, pool: Pool, reason: LabelpipeError) -> None:
-        tell("stopping", level=logging.WARNING, code=reason.code, reason=str(reason))
+        if self._admission.gate.stopped is None:
+            tell("stopping", level=logging.WARNING, code=reason.code, reason=str(reason))
         self._admission.gate.set_paused(False)
         self._admission.gate.stop(reason)
         pool.stop()
@@ -321,16 +197,8 @@ class _Session:
     def _lookups(self) -> Lookups:
         ledger = self._ledger
 
-        in_order = self._settings.output.order == "input"
-
         async def done(records: Sequence[Record]) -> set[str]:
-            known = await ledger.known([record.key for record in records])
-            if in_order and known:
-                # An input that grew in the middle moves what comes after.
-                moved = [one for one in records if one.key in known and known[one.key].ordinal != one.ordinal]
-                if moved:
-                    await ledger.update_places(moved)
-            return set(known)
+            return set(await ledger.known([record.key for record in records]))
 
         async def repeated(records: Sequence[Record]) -> set[int]:
             return await repeated_in(ledger, records)
@@ -348,10 +216,15 @@ class _Session:
         ledger, stats = self._ledger, self._stats
 
         async def commit(outcomes: Sequence[Outcome]) -> None:
+            self._refuse_mixture()
             if self._simulated:
                 outcomes = [mark_simulated(outcome) for outcome in outcomes]
             seqs = await ledger.commit(outcomes, sinks.marks())
-            await sinks.write(outcomes, seqs)
+            try:
+                await sinks.write(outcomes, seqs)
+            except StoreError as error:
+                # The ledger has them: the files are made up for at the end, or by the next session.
+                self._admission.gate.stop(error)
             feed.settled(outcomes)
             if self._telemetry is not None:
                 self._telemetry.written(outcomes)
@@ -360,7 +233,13 @@ class _Session:
 
         return commit
 
-    async def _close(self, *, complete: bool) -> RunSummary:
+    def _refuse_mixture(self) -> None:
+        """Simulated labels and real ones in one file: nobody wants that. The first answer tells which these are."""
+        if self._was_simulated and getattr(self._provider, "simulated", None) is False:
+            told = f"{self._run_dir.path} holds simulated labels, and these answers are real: give --fresh or --output"
+            self._admission.gate.stop(ChangedError(told))
+
+    async def _close(self, *, complete: bool, command: str | None) -> RunSummary:
         manifest = self._run_dir.read_manifest() or {}
         summary = await summarise(
             self._run_dir,
@@ -372,7 +251,7 @@ class _Session:
             price_known=self._price is not None,
             simulated=self._simulated or bool(manifest.get("simulated")),
             outputs=outputs_of(self._settings, self._run_dir),
-            command=str(self._settings.config_path or ""),
+            command=str(self._settings.config_path or "") if command is None else command,
         )
         self._run_dir.write_summary(summary.as_dict())
         if self._simulated and manifest and not manifest.get("simulated"):

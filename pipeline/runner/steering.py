@@ -84,7 +84,7 @@ class Steering:
     def _set(self, key: str, value: object) -> tuple[bool, str]:
         if key not in LIVE_KEYS:
             return False, refused_line(key, lasting=False)
-        text = f"{key}={value}"
+        text = f"{key}={value}"  # read as --set is
         try:
             settings = self.settings.again([*(self._live | {key: text}).values()])
             change = self._apply(settings)

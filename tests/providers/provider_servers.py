@@ -44,7 +44,7 @@ def completion(**choice: Any) -> dict[str, Any]:
 
 
 def options(base_url: str, **facts: Any) -> ClientOptions:
-    return ClientOptions(base_url=base_url, api_key=KEY, **facts)
+    return ClientOptions(**{"base_url": base_url, "api_key": KEY, **facts})
 
 
 @asynccontextmanager

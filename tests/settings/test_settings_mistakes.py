@@ -39,7 +39,7 @@ ADDED = {
     'on_day_limit = "wat"': '14: limits.on_day_limit: got "wat"; expected one of wait, stop; did you mean wait?',
     'on_day_limit = "never"': '14: limits.on_day_limit: got "never"; expected one of wait, stop',
     "[rehersal]\nseed = 1": "14: rehersal: unknown key; did you mean rehearsal?",
-    "[zzz]": "14: zzz: unknown key; known tables: input, task, model, limits, output, rehearsal",
+    "[zzz]": "14: zzz: unknown key; known tables: input, task, model, limits, output, notify, telemetry, rehearsal",
     "[output]\nzzz = 1": "15: output.zzz: unknown key; known in [output]: dir, columns, formats, order, escape_formulas",
     "output.dir = 'x'": "14: limits.output: unknown key; did you mean output?",
     "[output]\nconcurrency = 1": "15: output.concurrency: unknown key; did you mean limits.concurrency?",
@@ -187,7 +187,7 @@ def test_a_mistake_elsewhere_names_the_place(config: Config, monkeypatch: pytest
             '--set model.timeout_s=soon: model.timeout_s: got "soon"; expected a number above 0',
             "--set outptu.dir=x: outptu: unknown key; did you mean output?",
             "--set just words: expected key=value with a dotted key, like limits.concurrency=8",
-            "--set limits.concurrency=-1: limits.concurrency: got -1; expected a whole number from 1 to 10000",
+            "--set limits.concurrency=-1: limits.concurrency: got -1; expected a whole number from 1 to 10000, or \"auto\"",
             'Settings: task.dedupe: got "yes" (text); expected true or false',
         ]
     )

@@ -68,7 +68,7 @@ def test_settings_are_frozen_and_go_through_pickle(config: Config) -> None:
 
 
 def test_mistakes_in_python_are_config_errors_too() -> None:
-    with pytest.raises(ConfigError, match=r'^Settings: limits\.concurrency: got "8" \(text\); expected a whole number'):
+    with pytest.raises(ConfigError, match=r'^Settings: limits\.concurrency: got "8"; expected a whole number'):
         Settings(**GIVEN, limits={"concurrency": "8"})
     with pytest.raises(ConfigError, match=r"^Settings: limit: unknown key; did you mean limits\?$"):
         Settings(**GIVEN, limit={})

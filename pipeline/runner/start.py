@@ -1,0 +1,175 @@
+"""A session from its start: compare with what is there, build the parts, run, in any kind of program."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline import codec
+from pipeline.engine import Provider
+from pipeline.limits import Spend
+from pipeline.notify import Notifier
+from pipeline.readers import Source, peek
+from pipeline.records import Status
+from pipeline.runner.changes import accept_changes, find_changes, follow_moves, manifest_of
+from pipeline.runner.codes import refuse_unknown
+from pipeline.runner.parts import (
+    budget_of,
+    notified_of,
+    open_provider,
+    sources_of,
+    task_of,
+)
+from pipeline.runner.runlog import run_log, tell
+from pipeline.runner.session import Session, day_meter
+from pipeline.settings import Settings
+from pipeline.stats import RunSummary
+from pipeline.store import Ledger, RunDir, Selection
+from pipeline.task import Task
+from pipeline.telemetry import Telemetry, open_telemetry
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a caller may ask for beside the settings.
+
+    `relabel`, `keep`  what to do when the folder's run was made otherwise; neither: ChangedError
+    `retry`            ask again for records without a label; `retry_codes` names those meant, empty: all
+    `quiet`            show nothing
+    `command`          what stands behind `labelpipe run` to go on, for the summary
+    `provider`         a function that is called instead of the API; for tests and for models of your own
+    """
+
+    relabel: bool = False
+    keep: bool = False
+    retry: bool = False
+    retry_codes: frozenset[str] = frozenset()
+    quiet: bool = False
+    provider: Provider | None = None
+    command: str | None = None
+
+
+def run(settings: Settings, wishes: Wishes | None = None) -> RunSummary:
+    """Label the input of `settings`; the same call resumes. Works in a notebook too. Raises SetupError.
+
+    In a program that has an event loop of its own, `await arun(settings)`.
+    """
+    return in_loop(arun(settings, wishes))
+
+
+def in_loop(work: Coroutine[Any, Any, _T]) -> _T:
+    """What `work` gives, also where a loop runs in this thread already (a notebook)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    done: list[_T] = []
+    failed: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            done.append(asyncio.run(work))
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=target, name="labelpipe")
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return done[0]
+
+
+async def arun(settings: Settings, wishes: Wishes | None = None) -> RunSummary:
+    """`run`, for a program that has an event loop."""
+    wishes = wishes or Wishes()
+    task, sources = task_of(settings), sources_of(settings)
+    for source in sources:
+        if source.path is not None:
+            # A bad header or encoding is told now, not in mid-run.
+            await peek(source, encoding=settings.input.encoding, n=1)
+    run_dir = RunDir(Path(settings.output.dir))
+    async with AsyncExitStack() as stack:
+        stack.enter_context(run_dir.open_for_writing())
+        stack.enter_context(run_log(run_dir.log))
+        ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger))
+        provider = wishes.provider or await open_provider(settings, stack)
+        telemetry = _open_telemetry(settings, stack)
+        if telemetry is not None:
+            provider = telemetry.around(provider, timeout_s=settings.model.timeout_s)
+        was_simulated = bool((run_dir.read_manifest() or {}).get("simulated")) and await ledger.last_seq() > 0
+        await _prepare(settings, wishes, task, sources, run_dir, ledger)
+        notifier = Notifier(*notified_of(settings))
+        stack.push_async_callback(notifier.close)
+        parts = await _limits_of(settings, ledger)
+        session = Session(
+            settings,
+            task,
+            sources,
+            run_dir,
+            ledger,
+            provider,
+            parts,
+            notifier,
+            telemetry,
+            was_simulated=was_simulated,
+        )
+        return await session.run(quiet=wishes.quiet, command=wishes.command)
+
+
+def _open_telemetry(settings: Settings, stack: AsyncExitStack) -> Telemetry | None:
+    telemetry = open_telemetry(settings.telemetry.enabled, model=settings.model.name, server=settings.model.base_url)
+    if telemetry is not None:
+        stack.push_async_callback(telemetry.close)
+    return telemetry
+
+
+#: Where the ledger keeps what the run has cost at most, for the budget of the next session.
+_MARK = "budget"
+
+
+async def _limits_of(settings: Settings, ledger: Ledger) -> dict[str, Any]:
+    """The limits that last over sessions: the day's requests and the budget."""
+    budget = None
+    if settings.limits.budget_usd is not None or settings.limits.budget_tokens is not None:
+        totals = await ledger.totals()
+        mark = codec.loads(await ledger.meta_get(_MARK) or "{}")
+        budget = budget_of(
+            settings,
+            spent_usd=max(totals.cost_usd, mark.get("usd") or 0.0),
+            spent_tokens=max(totals.usage.total, mark.get("tokens") or 0),
+        )
+
+    async def keep(spend: Spend) -> None:
+        await ledger.meta_set(_MARK, codec.dumps({"usd": spend.usd, "tokens": spend.tokens}).decode())
+
+    return {"day": day_meter(settings, ledger), "budget": budget, "keep_mark": keep}
+
+
+async def _prepare(
+    settings: Settings, wishes: Wishes, task: Task, sources: Sequence[Source], run_dir: RunDir, ledger: Ledger
+) -> None:
+    """Compare with what is there, set aside what is to be asked again, write the manifest."""
+    manifest = run_dir.read_manifest()
+    refuse_unknown(wishes.retry_codes)
+    if manifest is not None:
+        changes = await find_changes(settings, task, sources, manifest, ledger)
+        await accept_changes(changes, run_dir, ledger, relabel=wishes.relabel, keep=wishes.keep)
+        if changes.moved:
+            await follow_moves(settings, sources, ledger)
+    if wishes.retry:
+        moved = await ledger.supersede(_without_label(wishes.retry_codes), "retry")
+        tell("retry", records=moved, codes=sorted(wishes.retry_codes))
+    run_dir.write_manifest(manifest_of(settings, task, sources, before=manifest))
+    run_dir.clear_summary()
+
+
+def _without_label(codes: frozenset[str]) -> Selection:
+    return Selection(statuses=frozenset({Status.REJECTED, Status.FAILED}), codes=codes or None)

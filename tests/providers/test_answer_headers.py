@@ -1,0 +1,76 @@
+"""What headers say about limits and waiting, in every form that servers use."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.providers.headers import duration_s, retry_after_s, server_limits
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("12ms", 0.012), ("1.5s", 1.5), ("6m0s", 360), ("1h2m3s", 3723), ("1d", 86_400), ("20", 20), ("0.25", 0.25),
+     (" 7 ", 7), ("-5", 0), ("1M", 60), ("", None), ("soon", None), ("5 s", None), ("5sx", None), ("inf", None),
+     ("nan", None), ("1e999", None), ("-inf", None)],
+)  # fmt: skip
+def test_durations(text: str, seconds: float | None) -> None:
+    found = duration_s(text)
+    assert found == (None if seconds is None else pytest.approx(seconds))
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after-ms": "120", "retry-after": "2"}, 0.12),
+        ({"retry-after-ms": "soon", "retry-after": "2"}, 2),
+        ({"retry-after": "2s"}, 2),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after-ms": "nan"}, None),
+        ({"retry-after": "Mon, 99 Foo 2026 10:00:00 GMT"}, None),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1s"}, 1),
+        ({"x-ratelimit-remaining-requests": "3", "x-ratelimit-reset-requests": "1s"}, None),
+        (
+            {
+                "x-ratelimit-remaining-requests": "0",
+                "x-ratelimit-reset-requests": "1s",
+                "x-ratelimit-remaining-tokens": "0",
+                "x-ratelimit-reset-tokens": "3s",
+            },
+            3,
+        ),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "tomorrow"}, None),
+        ({}, None),
+    ],
+)
+def test_how_long_to_wait(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after_s(headers) == seconds
+
+
+@pytest.mark.parametrize("zone", ["GMT", ""])
+def test_a_date_is_waited_for(zone: str) -> None:
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True).replace("GMT", zone).strip()
+    assert retry_after_s({"retry-after": date}) == pytest.approx(90, abs=5)
+
+
+@given(st.dictionaries(st.sampled_from(["retry-after", "retry-after-ms"]), st.text(max_size=40)))
+def test_no_header_breaks_anything(headers: dict[str, str]) -> None:
+    found = retry_after_s(headers)
+    assert found is None or 0 <= found < float("inf")
+
+
+@given(st.lists(st.tuples(st.sampled_from([b"X-RateLimit-Limit-Requests", b"x-ratelimit-reset-tokens", b"date"]),
+                          st.binary(max_size=12))))  # fmt: skip
+def test_no_limit_header_breaks_anything(raw: list[tuple[bytes, bytes]]) -> None:
+    server_limits(raw)
+
+
+def test_names_may_be_written_in_any_case() -> None:
+    limits = server_limits([(b"X-RateLimit-Limit-Requests", b"500"), (b"X-Ratelimit-Reset-Tokens", b"oops")])
+    assert limits is not None
+    assert (limits.limit_requests, limits.reset_tokens_s) == (500, None)
