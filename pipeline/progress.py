@@ -14,6 +14,8 @@ from tqdm import tqdm
 
 REDRAW_S = 0.5
 LOG_EVERY_S = 30.0
+#: Thirty years: a number that is larger says nothing.
+NEVER_S = 1e9
 #: Columns and rows of a terminal that does not say how many it has (a container's may be such): tqdm would take its
 #: zeros for a size and draw nothing.
 BLIND_SIZE = (100, 24)
@@ -54,7 +56,8 @@ def eta_s(seen: Snapshot) -> float | None:
     known = [seconds for seconds in (by_rate, by_limit) if seconds is not None]
     if not known:
         return None
-    return max(known) + _nights_s(seen, left * seen.calls_per_record)
+    wait_s = max(known) + _nights_s(seen, left * seen.calls_per_record)
+    return wait_s if wait_s < NEVER_S else None
 
 
 def _nights_s(seen: Snapshot, calls: float) -> float:

@@ -105,3 +105,15 @@ def test_outcomes_are_counted_when_they_are_written() -> None:
     assert (stats.cost_usd, stats.unpriced, stats.copied) == (0.25, 1, 1)
     assert stats.elapsed_s == 60
     assert stats.outcome_rate.per_minute() == 0
+
+
+def test_a_summary_is_plain_values() -> None:
+    summary = RunSummary(
+        run_dir="runs/x", ended="complete", exit_code=1, labelled=8, rejected=1, failed=1, pending=0,
+        problems={"refused": 1, "timeout": 1}, session_records=10, session_s=1.5, calls=14, refusals=1,
+        retries={"unavailable": 3}, usage=Usage(10, 2), cost_usd=None, latency_p50_s=0.1, latency_p95_s=0.2,
+        outages=0, outage_s=0.0, simulated=True,
+    )  # fmt: skip
+    assert summary.records == 10
+    plain = codec.loads(codec.dumps(summary.as_dict()))
+    assert (plain["exit_code"], plain["cost_usd"], plain["usage"]["prompt"]) == (1, None, 10)

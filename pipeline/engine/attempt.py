@@ -37,6 +37,8 @@ Provider = Callable[[Request], Awaitable[Response]]
 RETRY_AFTER_MAX_S = 60.0
 #: Latencies that must be known before a call can be said to take long.
 HEDGE_KNOWN = 20
+#: Until then it is looked again this often.
+HEDGE_LOOK_S = 1.0
 #: Failures that nothing explains (no other record was answered, no outage was found) are free this often.
 FREE_FAILURES = 2
 #: Refusals by rate limit are free this many times `max_attempts`; a request larger than the limit itself never passes.
@@ -93,7 +95,7 @@ class Asker:
         # All state that changes: how many records are being asked, how many of them failed at their last call, and
         # which said 400 before any was answered.
         self.active = 0
-        self.tail = False
+        self.tail = asyncio.Event()
         self._failing = 0
         self._shape_evidence: set[str] = set()
 
@@ -156,7 +158,7 @@ class Asker:
             try:
                 return await self._first_answer(trial, permit)
             except CallError as error:
-                if error.status is not None and error.status >= 400:
+                if error.status is not None and 400 <= error.status < 500:
                     permit.unbilled()
                 failed = error
             finally:
@@ -168,34 +170,40 @@ class Asker:
 
     async def _first_answer(self, trial: Trial, permit: Permit) -> Response:
         """The answer of the call; at the end of the input, of a second one where the first takes long."""
-        after_s = self._hedge_after_s()
-        if after_s is None:
+        percent = self.rules.hedge_after_p
+        if percent is None:
             return await self._call(trial, permit)
         first = asyncio.create_task(self._call(trial, permit), name="call")
         try:
-            done, _ = await asyncio.wait({first}, timeout=after_s)
-            return first.result() if done else await self._hedged(trial, first)
+            await self._while_usual(first, percent)
+            return first.result() if first.done() else await self._hedged(trial, first)
         finally:
             first.cancel()
             await asyncio.wait({first})
 
-    def _hedge_after_s(self) -> float | None:
-        percent = self.rules.hedge_after_p
-        if percent is None or not self.tail or self._stats.latencies.count < HEDGE_KNOWN:
-            return None
-        return self._stats.latencies.percentile_s(percent)
+    async def _while_usual(self, first: asyncio.Task[Response], percent: float) -> None:
+        """Wait for the call; no longer than is usual, once the input has ended."""
+        loop = asyncio.get_running_loop()
+        began_at = loop.time()
+        tail = asyncio.ensure_future(self.tail.wait())
+        try:
+            await asyncio.wait({first, tail}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            tail.cancel()
+        while not first.done():
+            # What is usual is known better with each answer of the others.
+            usual_s = self._stats.latencies.percentile_s(percent)
+            known = self._stats.latencies.count >= HEDGE_KNOWN and usual_s is not None
+            left_s = (usual_s or 0.0) - (loop.time() - began_at) if known else HEDGE_LOOK_S
+            if left_s <= 0:
+                return
+            await asyncio.wait({first}, timeout=left_s)
 
     async def _hedged(self, trial: Trial, first: asyncio.Task[Response]) -> Response:
         """Ask a second time: the first answer wins, the other call is cancelled and counted."""
-        request = trial.request
-        try:
-            permit = await self._admission.acquire(request.size_tokens, self._most(request))
-        except StoppedError:
+        permit = await self._second_permit(trial.request, first)
+        if permit is None:
             return await first
-        if first.done():
-            permit.unbilled()
-            permit.close()
-            return first.result()
         self._stats.retried("hedge")
         second = asyncio.create_task(self._call(trial, permit), name="hedge")
         try:
@@ -209,6 +217,27 @@ class Asker:
             second.cancel()
             await asyncio.wait({second})
             permit.close()
+
+    async def _second_permit(self, request: Request, first: asyncio.Task[Response]) -> Permit | None:
+        """A permit beside that of the first call; None when that one ended sooner, or nothing is let through any more.
+
+        Never waited for alone: the first call keeps its place until here, so where all places are such calls' the door
+        would open to nobody.
+        """
+        wanted = asyncio.create_task(self._admission.acquire(request.size_tokens, self._most(request)), name="hedge")
+        try:
+            await asyncio.wait({first, wanted}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            wanted.cancel()
+            await asyncio.wait({wanted})
+        if wanted.cancelled() or isinstance(wanted.exception(), StoppedError):
+            return None
+        permit = wanted.result()
+        if not first.done():
+            return permit
+        permit.unbilled()
+        permit.close()
+        return None
 
     def _most(self, request: Request) -> Most | None:
         """What the call can use at most; not worked out where no budget asks for it."""

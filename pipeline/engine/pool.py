@@ -119,7 +119,7 @@ class Pool:
             self._inner = inner
             self._grow(self._sizes.workers)
             await self._produce()
-            self._asker.tail = True
+            self._asker.tail.set()
             await self._drain()
             self._inner = None
             for worker in self._workers:

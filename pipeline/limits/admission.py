@@ -137,6 +137,7 @@ class Admission:
 
     async def _pass(self, size: int, loop: asyncio.AbstractEventLoop) -> None:
         """Wait for gate, hours, day and meters; once more for the gate, if it shut meanwhile."""
+        began = loop.time()
         while True:
             await self.gate.wait()
             if self.hours is not None and not self._within(self.hours, loop.time()):
@@ -146,9 +147,17 @@ class Admission:
             break
         self._requests.set_limit(self.request_pace.per_minute)
         self._tokens.set_limit(self.token_pace.per_minute)
+        self._skip(loop.time() - began)
         await self._requests.acquire()
         await self._tokens.acquire(size)
+        began = loop.time()
         await self.gate.wait()
+        self._skip(loop.time() - began)
+
+    def _skip(self, pause_s: float) -> None:
+        """The gate was shut for so long: the meters do not catch it up."""
+        self._requests.skip(pause_s)
+        self._tokens.skip(pause_s)
 
     def _within(self, hours: Hours, now: float) -> bool:
         """Whether calls may leave by the clock on the wall; looked at once a second."""
@@ -157,7 +166,8 @@ class Admission:
         moment = datetime.now().astimezone()
         wait_s = hours.wait_s(moment)
         if wait_s > 0:
-            self.gate.hold(now + wait_s, hours.waiting(moment))
+            # Looked at again each minute: machines sleep, and clocks are set.
+            self.gate.hold(now + min(wait_s, 60.0), hours.waiting(moment))
             return False
         self._hours_at = now + 1.0
         return True
@@ -212,7 +222,7 @@ class Admission:
         """An answer came."""
         now = asyncio.get_running_loop().time()
         if self.tuner is not None:
-            self.tuner.answered(latency_s, now, self.gate.in_flight)
+            self.tuner.answered(latency_s, now, self.gate.in_flight + self.gate.unwritten)
             self._tune(self.tuner)
         self._refused_in_a_row = 0
         self._answered_since += 1

@@ -21,10 +21,8 @@ POLL_S = 0.002
 #: The share of a limit that is aimed at. The rest absorbs jitter on the way: servers count arrivals, not departures.
 HEADROOM = 0.985
 #: Time lost to polling or a busy loop is caught up, at once but only this much of it. Idle time beyond it is forgotten,
-#: so that a pause is never followed by a burst.
-CATCH_UP_S = 0.1
-#: A gap between two waiters that is longer than this is a pause, not the loop being late.
-PAUSE_S = 0.04
+#: so that a pause is never followed by a burst; pauses that are known are taken out to the last moment (`skip`).
+CATCH_UP_S = 0.25
 #: Slots a slice for a meter of tokens: one slot stands for a quantum of them.
 TOKEN_SLOTS = 2
 
@@ -40,7 +38,6 @@ class Meter:
         self._credit = 0.0
         self._started_at: float | None = None
         self._granted = 0.0
-        self._left_at = float("inf")
         self.set_limit(per_minute)
 
     @property
@@ -68,7 +65,6 @@ class Meter:
         if self._per_minute is None:
             return
         self._credit -= units
-        self._forget_pause(asyncio.get_running_loop().time())
         try:
             while self._credit < 0 and self._per_minute is not None:
                 self._steer(asyncio.get_running_loop().time())
@@ -78,13 +74,19 @@ class Meter:
         except asyncio.CancelledError:
             self._credit += units
             raise
-        finally:
-            self._left_at = asyncio.get_running_loop().time()
 
     def release(self) -> None:
         """Let whoever waits go at once: the run is stopping, and nothing is sent any more."""
         self._per_minute = None
         self._throttler.rate_limit = sys.maxsize
+
+    def skip(self, pause_s: float) -> None:
+        """For so long nothing could have left anyway (the gate was shut): no time was lost, none is caught up.
+
+        A server that counts a second to the call would refuse the burst, and its wait would bring on the next one.
+        """
+        if self._started_at is not None:
+            self._started_at += pause_s
 
     def refund(self, units: float) -> None:
         """Give back what was estimated too much (negative: take what was estimated too little)."""
@@ -92,12 +94,6 @@ class Meter:
             return
         # At most a second's worth is kept: a refund must not become a burst.
         self._credit = min(self._credit + units, self._rate_per_s)
-
-    def _forget_pause(self, now: float) -> None:
-        """Nobody wanted a slot for a while (the gate was shut, the input slow): that is no time lost to catch up."""
-        pause_s = now - self._left_at
-        if self._started_at is not None and pause_s > PAUSE_S:
-            self._started_at += pause_s
 
     def _steer(self, now: float) -> None:
         """Shorten the period by what was lost against the straight line of the rate."""

@@ -165,13 +165,19 @@ def closing_lines(summary: RunSummary) -> list[str]:
         lines.append(
             f"  {summary.outages} outage{plural}, {duration(summary.outage_s)} in all; no record was given up for it"
         )
-    lines += [f"  the server allows {value:,.0f} {name.replace('_', ' ')}: set limits.{name}"
+    lines += [f"  {_found_text(name, value)}"
               for name, value in summary.learned.items()]  # fmt: skip
     for name, path in summary.files.items():
         lines.append(f"  {name:<8}  {path}")
     if summary.next_step:
         lines.append(f"  next      {summary.next_step}")
     return [*lines, SIMULATED] if summary.simulated else lines
+
+
+def _found_text(name: str, value: float) -> str:
+    if name == "concurrency":
+        return f"auto settled at {value:,.0f} in flight: set limits.concurrency"
+    return f"the server allows {value:,.0f} {name.replace('_', ' ')}: set limits.{name}"
 
 
 def _session_text(summary: RunSummary) -> str:

@@ -87,8 +87,9 @@ class Session:
         self._admission = admission_of(settings, **limits)
         self._asker = Asker(provider, task, self._admission, self._stats, rules=rules_of(settings), price=self._price)
         self._provider = provider
+        # All state that changes, beside the parts: whether the folder holds simulated labels (and its manifest says so),
+        # and whether a second signal cut the calls in flight off.
         self._was_simulated = was_simulated
-        # All state that changes, beside the parts: whether a second signal cut the calls in flight off.
         self._cut_off = False
 
     @property
@@ -125,7 +126,7 @@ class Session:
             self._reading,
             before=before,
             price_known=self._price is not None,
-            simulated=lambda: self._simulated,
+            simulated=lambda: self._simulated or self._was_simulated,
             settings=self._settings,
             stop=lambda error: self._stop(pool, error),
             notifier=self._notifier,
@@ -218,6 +219,7 @@ class Session:
         async def commit(outcomes: Sequence[Outcome]) -> None:
             self._refuse_mixture()
             if self._simulated:
+                self._tell_simulated()
                 outcomes = [mark_simulated(outcome) for outcome in outcomes]
             seqs = await ledger.commit(outcomes, sinks.marks())
             try:
@@ -239,8 +241,16 @@ class Session:
             told = f"{self._run_dir.path} holds simulated labels, and these answers are real: give --fresh or --output"
             self._admission.gate.stop(ChangedError(told))
 
+    def _tell_simulated(self) -> None:
+        """The manifest says so before the first simulated row is there: a kill may come at any moment."""
+        if self._was_simulated:
+            return
+        self._was_simulated = True
+        manifest = self._run_dir.read_manifest()
+        if manifest is not None and not manifest.get("simulated"):
+            self._run_dir.write_manifest({**manifest, "simulated": True})
+
     async def _close(self, *, complete: bool, command: str | None) -> RunSummary:
-        manifest = self._run_dir.read_manifest() or {}
         summary = await summarise(
             self._run_dir,
             self._ledger,
@@ -249,13 +259,11 @@ class Session:
             self._reading,
             complete=complete,
             price_known=self._price is not None,
-            simulated=self._simulated or bool(manifest.get("simulated")),
+            simulated=self._simulated or self._was_simulated,
             outputs=outputs_of(self._settings, self._run_dir),
             command=str(self._settings.config_path or "") if command is None else command,
         )
         self._run_dir.write_summary(summary.as_dict())
-        if self._simulated and manifest and not manifest.get("simulated"):
-            self._run_dir.write_manifest({**manifest, "simulated": True})
         await self._notifier.tell("end", "\n".join(closing_lines(summary)), summary.as_dict())
         tell("session ends", ended=summary.ended, reason=summary.reason, exit_code=summary.exit_code)
         return summary

@@ -82,11 +82,14 @@ def _pending(complete: bool, reading: ReadProgress, done: int) -> int | None:
 def _learned(admission: Admission) -> dict[str, float]:
     """Limits of the server that were below ours, or that it had to refuse calls for."""
     found = {"requests_per_minute": admission.request_pace, "tokens_per_minute": admission.token_pace}
-    return {
+    learned: dict[str, float] = {
         name: round(pace.learned)
         for name, pace in found.items()
         if pace.learned is not None and (admission.refusals or pace.learned < (pace.configured or 0))
     }
+    if admission.tuner is not None:
+        learned["concurrency"] = admission.tuner.limit
+    return learned
 
 
 def _next_step(ended: str, code: int, unlabelled: int, command: str) -> str:

@@ -28,8 +28,8 @@ CONCURRENCY = 8
 class Kill:
     """What was there right after a process had been ended.
 
-    `held` are the labels in the ledger by key, `paid` the keys that the endpoint has answered so far, `books_bytes`
-    how long its books were; `csv_keys` are those of the whole rows of labels.csv.
+    `held` are the labels in the ledger by key, `paid` the keys that the endpoint has answered since the kill before,
+    `books_bytes` how long its books were; `csv_keys` are those of the whole rows of labels.csv.
     """
 
     how: str
@@ -53,10 +53,13 @@ class Scene:
     endpoint: Endpoint
     rows: Sequence[Row]
     seed: int
+    #: what one kill may cost: what is on the wire, or answered and not yet committed
+    most_wasted: int = CONCURRENCY
     kills: list[Kill] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.dice = random.Random(self.seed)
+        self._first_byte = self._books_bytes()
 
     def strike(self, *args: str, most_calls: int, number: signal.Signals = signal.SIGKILL) -> Kill:
         """Start a command and end it after up to `most_calls` calls and a moment more, or while it starts."""
@@ -82,6 +85,7 @@ class Scene:
         return self._end(process, signal.SIGKILL, f"SIGKILL {wait_s:.3f} s after {event!r}")
 
     def _end(self, process: Process, number: signal.Signals, how: str) -> Kill:
+        begun = self.kills[-1].books_bytes if self.kills else self._first_byte
         process.signal(number)
         code = process.wait().code
         # What was on the wire is answered, and billed, to nobody.
@@ -90,7 +94,7 @@ class Scene:
             how=f"{self}, end {len(self.kills) + 1}: {how}",
             code=code,
             held=asyncio.run(held_by(self.user.run_dir / "ledger.db")),
-            paid=frozenset(self.endpoint.given()),
+            paid=frozenset(line.key for line in self.endpoint.lines(begun) if line.what == "answered"),
             books_bytes=self._books_bytes(),
             csv_keys=whole_keys(self.user.run_dir / "labels.csv"),
         )
@@ -158,6 +162,7 @@ def prove(scene: Scene) -> None:
         assert not asked & held, f"{kill.how}: asked again although the ledger held them: {asked & held}"
         assert len(kill.csv_keys) == len(set(kill.csv_keys)), f"{kill.how}: a row twice in the CSV"
         assert set(kill.csv_keys) <= held, f"{kill.how}: a row in the CSV before the ledger had it"
+        assert len(kill.wasted) <= scene.most_wasted, f"{kill.how}: paid again for {sorted(kill.wasted)}"
     for key, answers in given.items():
         cost = sum(key in kill.wasted for kill in scene.kills)
         assert len(answers) - 1 <= cost, f"{scene}: {key} was paid {len(answers)} times, kills explain {cost}"

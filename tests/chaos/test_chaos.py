@@ -89,7 +89,8 @@ def in_retry_and_replay(folder: Path, endpoints: Endpoints) -> Scene:
     (folder / "tool.py").write_text(TOOL, encoding="utf-8")
     (folder / "version").write_text("1", encoding="utf-8")
     assert user.run(code=1)["rejected"] == 100
-    scene = Scene(user, endpoints.again(endpoint, **LATENCY), given, SEED + 3)
+    # While a callback works on an answer, the next call may leave: one for each worker.
+    scene = Scene(user, endpoints.again(endpoint, **LATENCY), given, SEED + 3, most_wasted=2 * CONCURRENCY + 2)
     for _ in range(4):
         scene.strike("retry", "job.toml", most_calls=12)
     user.do("retry", "job.toml").expect(0)
@@ -115,9 +116,6 @@ def test_twenty_kills_lose_nothing_and_pay_for_nothing_twice(scenes: dict[str, F
     scene = scenes["killed_often"].result()
     assert sum(kill.code == -signal.SIGKILL for kill in scene.kills) >= 20, f"{scene}: it was done before"
     prove(scene)
-    # In flight at the kill, or answered and about to be committed.
-    repeated = sum(len(answers) - 1 for answers in scene.endpoint.given().values())
-    assert 0 < repeated <= 2 * CONCURRENCY * len(scene.kills), f"{scene}: {repeated} answers were paid for again"
 
 
 def test_rows_in_the_inputs_order_survive_kills(scenes: dict[str, Future[Scene]]) -> None:
@@ -132,12 +130,11 @@ def test_rows_in_the_inputs_order_survive_kills(scenes: dict[str, Future[Scene]]
 def test_a_signal_that_asks_costs_nothing_between_kills(scenes: dict[str, Future[Scene]]) -> None:
     scene = scenes["by_all_signals"].result()
     prove(scene)
-    open_before: frozenset[str] = frozenset()
-    for kill in scene.kills:
-        if "SIGKILL" not in kill.how:
-            assert kill.code == 130, kill.how
-            assert kill.wasted <= open_before, f"{kill.how}: paid for and not kept: {kill.wasted - open_before}"
-        open_before = kill.wasted
+    asking = [kill for kill in scene.kills if "SIGKILL" not in kill.how]
+    assert len(asking) == 4
+    for kill in asking:
+        assert kill.code == 130, kill.how
+        assert not kill.wasted, f"{kill.how}: paid for and not kept"
 
 
 def test_retry_and_replay_survive_kills(scenes: dict[str, Future[Scene]]) -> None:

@@ -95,6 +95,9 @@ def test_requests_a_day_are_kept_across_restarts(tmp_path: Path, endpoints: Endp
     killed = user.start("run", "job.toml")
     endpoint.wait_for_calls(4)
     killed.kill()
+    assert user.do("status", "run", "--json").expect(0).json["simulated"] is True, (
+        "not only a session that ended says so"
+    )
     stopped = user.run(code=3)
     assert "12 requests a day are used up" in stopped["reason"]
     # One is written down before each call: a kill may have come between.

@@ -78,7 +78,7 @@ def with_endpoint(
 async def until(holds: Callable[[], bool]) -> None:
     """Wait for what happens at the other end of a socket; fails after five seconds."""
     async with asyncio.timeout(5.0):
-        while not holds():  # noqa: ASYNC110 - the endpoint has no event for it
+        while not holds():
             await asyncio.sleep(0.005)
 
 

@@ -40,7 +40,8 @@ ADDED = {
     'on_day_limit = "never"': '14: limits.on_day_limit: got "never"; expected one of wait, stop',
     "[rehersal]\nseed = 1": "14: rehersal: unknown key; did you mean rehearsal?",
     "[zzz]": "14: zzz: unknown key; known tables: input, task, model, limits, output, notify, telemetry, rehearsal",
-    "[output]\nzzz = 1": "15: output.zzz: unknown key; known in [output]: dir, columns, formats, order, escape_formulas",
+    "[output]\nzzz = 1": "15: output.zzz: unknown key; "
+    "known in [output]: dir, columns, formats, order, escape_formulas",
     "output.dir = 'x'": "14: limits.output: unknown key; did you mean output?",
     "[output]\nconcurrency = 1": "15: output.concurrency: unknown key; did you mean limits.concurrency?",
     "[output]\ncolumns = 'id'": (
@@ -180,14 +181,20 @@ def test_a_mistake_elsewhere_names_the_place(config: Config, monkeypatch: pytest
     overrides = ["model.timeout_s=soon", "outptu.dir=x", "just words", "limits.concurrency=-1"]
     assert sorted(told(config(add="[output]\nzzz = 1"), overrides, task={"dedupe": "yes"})) == sorted(
         [
-            "config/a.toml:15: output.zzz: unknown key; known in [output]: dir, columns, formats, order, escape_formulas",
+            (
+                "config/a.toml:15: output.zzz: unknown key; "
+                "known in [output]: dir, columns, formats, order, escape_formulas"
+            ),
             ".env LABELPIPE_INPUT__LIMIT: input.limit: got 0; expected a whole number of 1 or more",
             'environment LABELPIPE_LIMITS__GRACE_S: limits.grace_s: got "x"; expected a number of 0 or more',
             "environment LABELPIPE_LIMITS__GRACES: limits.graces: unknown key; did you mean limits.grace_s?",
             '--set model.timeout_s=soon: model.timeout_s: got "soon"; expected a number above 0',
             "--set outptu.dir=x: outptu: unknown key; did you mean output?",
             "--set just words: expected key=value with a dotted key, like limits.concurrency=8",
-            "--set limits.concurrency=-1: limits.concurrency: got -1; expected a whole number from 1 to 10000, or \"auto\"",
+            (
+                "--set limits.concurrency=-1: limits.concurrency: got -1; "
+                'expected a whole number from 1 to 10000, or "auto"'
+            ),
             'Settings: task.dedupe: got "yes" (text); expected true or false',
         ]
     )
