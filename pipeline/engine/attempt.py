@@ -195,7 +195,7 @@ class Asker:
             usual_s = self._stats.latencies.percentile_s(percent)
             known = self._stats.latencies.count >= HEDGE_KNOWN and usual_s is not None
             left_s = (usual_s or 0.0) - (loop.time() - began_at) if known else HEDGE_LOOK_S
-            if left_s <= 0:
+            if left_s < 0.001:  # less than a timer can tell
                 return
             await asyncio.wait({first}, timeout=left_s)
 

@@ -87,8 +87,8 @@ class Session:
         self._admission = admission_of(settings, **limits)
         self._asker = Asker(provider, task, self._admission, self._stats, rules=rules_of(settings), price=self._price)
         self._provider = provider
-        # All state that changes, beside the parts: whether the folder holds simulated labels (and its manifest says so),
-        # and whether a second signal cut the calls in flight off.
+        # All state that changes, beside the parts: whether the folder holds simulated labels (then its
+        # manifest says so), and whether a second signal cut the calls in flight off.
         self._was_simulated = was_simulated
         self._cut_off = False
 
