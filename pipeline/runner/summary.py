@@ -85,11 +85,16 @@ def _learned(admission: Admission) -> dict[str, float]:
     learned: dict[str, float] = {
         name: round(pace.learned)
         for name, pace in found.items()
-        if pace.learned is not None and (admission.refusals or pace.learned < (pace.configured or 0))
+        if pace.learned is not None and _is_news(pace.learned, pace.configured, admission.refusals)
     }
     if admission.tuner is not None:
         learned["concurrency"] = admission.tuner.limit
     return learned
+
+
+def _is_news(learned: float, configured: float | None, refusals: int) -> bool:
+    """Whether the config should say it: less than it says, or where it says nothing and calls were refused."""
+    return refusals > 0 if configured is None else learned < 0.99 * configured
 
 
 def _next_step(ended: str, code: int, unlabelled: int, command: str) -> str:
