@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from pipeline.records import Answer, Outcome, Record, Request, Response, Status, ToolCall, Usage
-    from pipeline.runner import Wishes, arun, check, preview, replay, run, status, verify
+    from pipeline.runner import Wishes, arun, check, plan, preview, replay, run, status, verify
     from pipeline.settings import Settings
     from pipeline.stats import RunSummary
 
@@ -34,6 +34,7 @@ __all__ = [
     "Wishes",
     "arun",
     "check",
+    "plan",
     "preview",
     "replay",
     "run",
@@ -43,7 +44,7 @@ __all__ = [
 
 _HOME = {
     **dict.fromkeys(["Answer", "Outcome", "Record", "Request", "Response", "Status", "ToolCall", "Usage"], "records"),
-    **dict.fromkeys(["Wishes", "arun", "check", "preview", "replay", "run", "status", "verify"], "runner"),
+    **dict.fromkeys(["Wishes", "arun", "check", "plan", "preview", "replay", "run", "status", "verify"], "runner"),
     "Settings": "settings",
     "RunSummary": "stats",
 }

@@ -102,6 +102,34 @@ def preview(
 
 
 @app.command()
+def plan(
+    config: Config,
+    pilot: Annotated[int, typer.Option("--pilot", min=1, help="How many records to label first; they are kept.")] = 20,
+    sets: Sets = None,
+    input_path: Input = None,
+    output_dir: Output = None,
+    json_out: AsJson = False,
+) -> None:
+    """Label a pilot and say what the full run takes: tokens, money, time, and which limit binds."""
+    settings = settings_of(config, sets, input_path, output_dir)
+
+    async def look() -> Any:
+        from pipeline.runner import plan as look_at
+
+        return await look_at(settings, pilot, quiet=True)
+
+    found = run_through(look())
+    from pipeline.runner import plan_lines
+
+    if json_out:
+        from dataclasses import asdict
+
+        print_json({**asdict(found), "left": found.left, "binding": found.binding, "seconds": found.seconds})
+    else:
+        show("\n".join(plan_lines(found)))
+
+
+@app.command()
 def run(
     config: Config,
     sets: Sets = None,

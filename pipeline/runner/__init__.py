@@ -7,12 +7,14 @@ from pipeline.runner.checks import Check, check
 from pipeline.runner.first import write_config
 from pipeline.runner.fresh import move_aside, what_is_there
 from pipeline.runner.look import Preview, preview, status, verify
+from pipeline.runner.planning import Plan, plan, plan_lines
 from pipeline.runner.replays import replay
 from pipeline.runner.screens import check_lines, closing_lines, preview_facts, preview_lines, status_lines
 from pipeline.runner.start import Wishes, arun, run
 
 __all__ = [
     "Check",
+    "Plan",
     "Preview",
     "Wishes",
     "arun",
@@ -21,6 +23,8 @@ __all__ = [
     "closing_lines",
     "load_sdk",
     "move_aside",
+    "plan",
+    "plan_lines",
     "preview",
     "preview_facts",
     "preview_lines",
