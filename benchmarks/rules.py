@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import zlib
+import random
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -154,5 +154,5 @@ def fault_of(rules: Rules, record: int, nth: int) -> str | None:
     """The fault of a record's n-th call, the same in every run; None for a sound answer."""
     if not rules.faults:
         return None
-    chance = zlib.crc32(f"{rules.seed}/{record}/{nth}".encode()) / 2**32
+    chance = random.Random(f"{rules.seed}/{record}/{nth}").random()
     return FAULTS[int(chance / rules.faults * len(FAULTS))] if chance < rules.faults else None

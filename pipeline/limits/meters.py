@@ -19,7 +19,7 @@ SLICE_S = 0.01
 #: How often the one waiter looks; that takes 2 to 3 % of a core.
 POLL_S = 0.002
 #: The share of a limit that is aimed at. The rest absorbs jitter on the way: servers count arrivals, not departures.
-HEADROOM = 0.985
+HEADROOM = 0.99
 #: Time lost to polling or a busy loop is caught up, at once but only this much of it. Idle time beyond it is forgotten,
 #: so that a pause is never followed by a burst; pauses that are known are taken out to the last moment (`skip`).
 CATCH_UP_S = 0.25

@@ -161,9 +161,8 @@ def plan_lines(found: Plan) -> list[str]:
         lines.append(f"  cost         {dollars(found.cost.low)} to {dollars(found.cost.high)}{simulated}")
     if found.durations_s:
         end = datetime.now().astimezone() + timedelta(seconds=found.seconds)
-        lines.append(
-            f"  time         {duration(found.seconds)}, until about {end:%Y-%m-%d %H:%M}; {found.binding} binds"
-        )
+        lines.append(f"  time         {duration(found.seconds)}, until about {end:%Y-%m-%d %H:%M}")
+        lines.append(f"  what binds   {found.binding}")
         lines += [f"    by {name:<18} {duration(seconds)}" for name, seconds in found.durations_s.items()]
     lines.append(f"  concurrency  {found.concurrency} is enough (an answer takes {found.latency_s:.2f} s, "
                  f"{found.calls_per_record:.2f} calls a record)")  # fmt: skip
