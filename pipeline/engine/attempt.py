@@ -322,7 +322,8 @@ class Asker:
         if gate.outage is not None:
             if was_open:
                 log.warning("outage begins", extra={"facts": {"reason": str(error)}})
-            return 0.0  # the gate does the waiting
+            if not own:
+                return 0.0  # the gate does the waiting
         trial.free += not own
         if own or trial.free > FREE_FAILURES:
             trial.charged += 1

@@ -23,6 +23,8 @@ from pipeline.errors import StoppedError
 #: Distinct records that must fail in a row, with no answer between, before it is an outage.
 EVIDENCE = 5
 PROBE_FIRST_S = 0.5
+#: So few records that all fail may each be at fault: after so long an outage they are charged for it, and the run ends.
+FEW_PATIENCE_S = 600.0
 #: A record is to blame for its failures when so many others were answered since they began, or as many as are failing
 #: where those are fewer. One lucky answer in the middle of an outage blames nobody.
 BLAME_ANSWERS = 10
@@ -214,7 +216,7 @@ class Gate:
         """
         if self.outage is not None:
             self._probe_failed(sent_at, now)
-            return False
+            return others + 1 < EVIDENCE and now - self.outage.since > FEW_PATIENCE_S
         if self.answers - answers_before >= max(1, min(failing, BLAME_ANSWERS)):
             return True
         self._evidence.add(key)

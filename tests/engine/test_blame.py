@@ -231,3 +231,21 @@ def test_usage_and_attempts_are_summed_over_repairs_and_failures(moved_clock: Ru
 
 async def _ask_one(provider: Callable[[Request], Any]) -> Any:
     return await Rig(provider).asker.ask(request(0))
+
+
+def test_a_few_records_that_all_hang_end_the_run_all_the_same(moved_clock: Callable[[Any], Any]) -> None:
+    """`retry` of two records that can never be answered looks like an outage: it is not taken for one for ever."""
+
+    async def silent(_: Request) -> Response:
+        await asyncio.sleep(100_000)
+        raise AssertionError("never")
+
+    async def main() -> tuple[list[Any], float]:
+        rig = Rig(silent, timeout_s=60, max_attempts=6)
+        before = asyncio.get_running_loop().time()
+        outcomes = await asyncio.gather(*(rig.asker.ask(request(number)) for number in range(2)))
+        return outcomes, asyncio.get_running_loop().time() - before
+
+    outcomes, took_s = moved_clock(main())
+    assert {one.status for one in outcomes} == {Status.FAILED}
+    assert took_s < 3600
