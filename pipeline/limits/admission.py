@@ -33,6 +33,8 @@ class DoorState:
     outage: Outage | None
     held_for_s: float
     held_reason: str
+    requests_left_today: int | None = None
+    requests_per_day: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +301,8 @@ class Admission:
             outage=self.gate.outage,
             held_for_s=max(0.0, self.gate.held_until - now),
             held_reason=self.gate.held_reason,
+            requests_left_today=None if self._day is None else self._day.left_today,
+            requests_per_day=None if self._day is None else self._day.limit,
         )
 
     async def close(self) -> None:

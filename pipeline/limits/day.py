@@ -23,6 +23,12 @@ class DayMeter:
         # All state that changes.
         self._day = ""
         self._lease = 0
+        self._unleased: int | None = None
+
+    @property
+    def left_today(self) -> int | None:
+        """Requests that may still leave today, as far as this process knows; None before the first."""
+        return None if self._unleased is None else self._unleased + self._lease
 
     async def take(self) -> float:
         """Take one request: 0.0, or the seconds until the day's count begins anew."""
@@ -31,12 +37,14 @@ class DayMeter:
             self._day, self._lease = day, 0
         if self._lease == 0:
             free = self.limit - await self._used(day)
+            self._unleased = max(0, free)
             if free <= 0:
                 return self._until_tomorrow_s()
             lease = min(self._lease_size, free)
             # Only then: a lease whose writing was cancelled may count too many, but is not used.
             await self._add(day, lease)
             self._lease = lease
+            self._unleased = free - lease
         self._lease -= 1
         return 0.0
 

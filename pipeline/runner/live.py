@@ -104,6 +104,8 @@ class Live:
             retries=stats.retries.total() + self._admission.refusals,
             unlabelled=done - labelled,
             trouble=self._trouble(door),
+            requests_left_today=door.requests_left_today,
+            requests_per_day=door.requests_per_day,
             simulated=self._simulated(),
         )
 

@@ -133,16 +133,7 @@ class Session:
             fit=pool.fit,
         )
         progress = Progress(live.snapshot, quiet=quiet)
-        helm = Helm(
-            asker=self._asker,
-            admission=self._admission,
-            notifier=self._notifier,
-            make_day=lambda settings: day_meter(settings, self._ledger),
-            stop=lambda error: self._stop(pool, error),
-            say=progress.say,
-            take_over=live.take_over,
-        )
-        live.steering = Steering(self._settings, helm, Inbox(self._run_dir.path))
+        live.steering = Steering(self._settings, self._helm(pool, live, progress), Inbox(self._run_dir.path))
         me = asyncio.current_task()
         assert me is not None
 
@@ -171,6 +162,18 @@ class Session:
                     tell("watching broke off", level=logging.ERROR, error=repr(ended))
                     progress.say(f"labelpipe: the progress display broke off: {ended!r}. The run itself went on.")
             progress.close()
+
+    def _helm(self, pool: Pool, live: Live, progress: Progress) -> Helm:
+        """What orders and edits may change."""
+        return Helm(
+            asker=self._asker,
+            admission=self._admission,
+            notifier=self._notifier,
+            make_day=lambda settings: day_meter(settings, self._ledger),
+            stop=lambda error: self._stop(pool, error),
+            say=progress.say,
+            take_over=live.take_over,
+        )
 
     async def _to_an_ending(self, pool: Pool, me: asyncio.Task[Any]) -> Ending:
         """A hard stop after a soft one is an ending too: what was answered is written."""

@@ -125,3 +125,23 @@ def test_an_unknown_model_has_no_price() -> None:
 
 def test_a_price_of_the_config() -> None:
     assert Price(2.0, 8.0, 1.0, "config").cost_usd(Usage(1_000_000, 500_000, 250_000)) == pytest.approx(5.75)
+
+
+def test_what_is_left_of_the_day_is_known() -> None:
+    """The estimate of the end counts the days that have to pass."""
+    counts: dict[str, int] = {}
+
+    async def used(day: str) -> int:
+        return counts.get(day, 250)
+
+    async def add(day: str, count: int) -> None:
+        counts[day] = counts.get(day, 250) + count
+
+    async def main() -> list[int | None]:
+        meter = DayMeter(1000, used=used, add=add, wall=lambda: 1_800_000_000.0)
+        seen = [meter.left_today]
+        for _ in range(15):
+            await meter.take()
+        return [*seen, meter.left_today]
+
+    assert asyncio.run(main()) == [None, 735]
