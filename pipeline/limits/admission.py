@@ -13,13 +13,16 @@ from pipeline.limits.day import DayMeter
 from pipeline.limits.gate import Gate, Outage
 from pipeline.limits.hours import Hours
 from pipeline.limits.meters import Meter
-from pipeline.limits.pace import Pace
+from pipeline.limits.pace import MINUTE_RESET_S, Pace
 from pipeline.limits.tuner import Tuner
 from pipeline.records import ServerLimits, Usage
 
 #: A 429 that says nothing about waiting: doubled with each one in a row. Waiting longer would miss the end by more.
 BLIND_WAIT_S = 0.2
 BLIND_WAIT_MAX_S = 4.0
+#: After an answer that says "none left": its reset is when all of the limit is there again, and the next call may go
+#: long before that. Beside another client on the same key whoever waits for the reset gets nothing.
+REFILL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,9 +241,9 @@ class Admission:
         self.request_pace.tell(limits.limit_requests, limits.reset_requests_s)
         self.token_pace.tell(limits.limit_tokens, limits.reset_tokens_s)
         if limits.remaining_requests == 0 and limits.reset_requests_s:
-            self.gate.hold(now + limits.reset_requests_s, "the server says that no request is left for now")
+            self.gate.hold(now + _refill_s(limits.reset_requests_s), "the server says that no request is left for now")
         if limits.remaining_tokens == 0 and limits.reset_tokens_s:
-            self.gate.hold(now + limits.reset_tokens_s, "the server says that no tokens are left for now")
+            self.gate.hold(now + _refill_s(limits.reset_tokens_s), "the server says that no tokens are left for now")
 
     def refused(self, error: RateLimitedError, sent_at: float) -> None:
         """A 429 came: everyone waits exactly as long as the server says; without a word, longer each time.
@@ -311,3 +314,8 @@ class Admission:
             await self._day.close()
         if self.budget is not None and self._keep_mark is not None:
             await self._keep_mark(self.budget.spent)
+
+
+def _refill_s(reset_s: float) -> float:
+    """Seconds to wait when an answer says that nothing is left; to the end where it is a limit a day."""
+    return reset_s if reset_s > MINUTE_RESET_S else min(reset_s, REFILL_S)
