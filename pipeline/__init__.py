@@ -12,16 +12,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
-    from pipeline.records import Answer, Outcome, Record, Request, Response, Status, ToolCall, Usage
-    from pipeline.runner import Wishes, arun, check, plan, preview, replay, run, status, verify
+    from pipeline.records import Answer, Call, Outcome, Record, Request, Response, Status, ToolCall, Usage
+    from pipeline.runner import Tier, Wishes, arun, check, plan, preview, rehearse_plan, replay, run, status, verify
     from pipeline.settings import Settings
     from pipeline.stats import RunSummary
 
 __all__ = [
     "Answer",
+    "Call",
     "Outcome",
     "Record",
     "Request",
@@ -29,6 +30,7 @@ __all__ = [
     "RunSummary",
     "Settings",
     "Status",
+    "Tier",
     "ToolCall",
     "Usage",
     "Wishes",
@@ -36,6 +38,7 @@ __all__ = [
     "check",
     "plan",
     "preview",
+    "rehearse_plan",
     "replay",
     "run",
     "status",
@@ -43,8 +46,13 @@ __all__ = [
 ]
 
 _HOME = {
-    **dict.fromkeys(["Answer", "Outcome", "Record", "Request", "Response", "Status", "ToolCall", "Usage"], "records"),
-    **dict.fromkeys(["Wishes", "arun", "check", "plan", "preview", "replay", "run", "status", "verify"], "runner"),
+    **dict.fromkeys(
+        ["Answer", "Call", "Outcome", "Record", "Request", "Response", "Status", "ToolCall", "Usage"], "records"
+    ),
+    **dict.fromkeys(
+        ["Tier", "Wishes", "arun", "check", "plan", "preview", "rehearse_plan", "replay", "run", "status", "verify"],
+        "runner",
+    ),
     "Settings": "settings",
     "RunSummary": "stats",
 }

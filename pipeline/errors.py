@@ -9,6 +9,7 @@
     │   ├── RunInUseError          another process works on the run folder
     │   └── MissingExtraError      an optional package is needed; names the extra
     ├── RenderError                the prompt or schema cannot be made for this record
+    │   └── MediaError             a picture, sound or document of the record cannot be shown
     ├── StoreError                 the ledger or a sink cannot be written: exit code 3
     ├── StoppedError               the door is shut for good; the record stays pending
     ├── CallError                  one call went wrong: one class a verdict
@@ -23,6 +24,7 @@
         ├── InvalidAnswerError     worth asking again with the fault shown
         ├── TruncatedError         cut at the token limit: ask again with more room
         ├── RefusalError           the model or its content filter declined
+        ├── UnfinishedError        the conversation did not come to its end in max_turns
         └── CallbackError          the user's callback raised; the answer is kept
 
 An error carries its facts as attributes. `code` is the short word that the ledger, failed.csv and
@@ -116,6 +118,12 @@ class RenderError(LabelpipeError):
     """The prompt or the tool's schema cannot be made for this record."""
 
     code = "render_error"
+
+
+class MediaError(RenderError):
+    """A picture, sound or document of this record cannot be shown to the model."""
+
+    code = "media_error"
 
 
 class StoreError(LabelpipeError):
@@ -240,6 +248,12 @@ class RefusalError(AnswerError):
     """The model or its content filter declined to answer."""
 
     code = "refused"
+
+
+class UnfinishedError(AnswerError):
+    """The conversation did not come to its end."""
+
+    code = "unfinished"
 
 
 class CallbackError(AnswerError):

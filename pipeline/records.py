@@ -48,11 +48,45 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class Attachment:
+    """A picture, sound or document that a prompt shows. `kind` is image, audio or document.
+
+    `source` is what the record says: a path, an https address or a data URL. It is read just before the call.
+    """
+
+    kind: str
+    source: str
+    options: Mapping[str, JSON] = field(default_factory=dict)
+
+
+class Blob:
+    """Bytes in a message, which go out as base64 after `prefix`.
+
+    As text it is its name and size only: no digest, log or ledger ever holds the bytes.
+    """
+
+    __slots__ = ("data", "name", "prefix")
+
+    def __init__(self, data: bytes, *, name: str, prefix: str = "") -> None:
+        self.data = data
+        self.name = name
+        self.prefix = prefix
+
+    def __str__(self) -> str:
+        return f"[{self.name}, {len(self.data):,} bytes]"
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What the model is asked for one record.
 
     `messages`, `tools`, `tool_choice` and `parameters` are in the Chat Completions form. `size_tokens` is an
     estimate of prompt plus expected output. `digest` (16 bytes) is equal for requests that are identical.
+    In `messages` a content part `{"type": "attachment", "index": n}` stands for `attachments[n]`; in the request that
+    is really sent the parts themselves stand there, with a Blob for their bytes. `media_tokens` is what these can cost
+    at the most; `size_tokens` holds the estimate of it.
     """
 
     record: Record
@@ -64,16 +98,23 @@ class Request:
     size_tokens: int
     digest: bytes
     vote: int = 0
+    attachments: tuple[Attachment, ...] = ()
+    media_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Model tokens of one or more calls. `cached` is part of `prompt`, `reasoning` is part of `completion`."""
+    """Model tokens of one or more calls.
+
+    `cached` (read from the server's prompt cache) and `cache_write` (written to it) are parts of `prompt`, `reasoning`
+    is part of `completion`.
+    """
 
     prompt: int = 0
     completion: int = 0
     cached: int = 0
     reasoning: int = 0
+    cache_write: int = 0
 
     @property
     def total(self) -> int:
@@ -85,6 +126,16 @@ class Usage:
             self.completion + other.completion,
             self.cached + other.cached,
             self.reasoning + other.reasoning,
+            self.cache_write + other.cache_write,
+        )
+
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt - other.prompt,
+            self.completion - other.completion,
+            self.cached - other.cached,
+            self.reasoning - other.reasoning,
+            self.cache_write - other.cache_write,
         )
 
 
@@ -98,6 +149,19 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """What a callback is told about the call that it answers.
+
+    `idempotency_key` is the same whenever the same call of the same record's answer is handed to the callback again,
+    and no other call has it. `turn` is 0-based; `tool` is the function's name.
+    """
+
+    idempotency_key: str
+    turn: int
+    tool: str
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What the model said, as far as a label can be read from it; kept in the ledger as it came."""
 
@@ -105,6 +169,50 @@ class Answer:
     text: str | None = None
     refusal: str | None = None
     finish_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One valid call of an answer: the tool, the label in it, and what its callback gave back.
+
+    `extra` are further columns; `result` is what the model is told of it in a conversation.
+    """
+
+    tool: str
+    label: Mapping[str, JSON]
+    call: ToolCall
+    extra: Mapping[str, JSON] = field(default_factory=dict)
+    result: JSON = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One answer of a record that is not at its end: kept before its callbacks run, and again after each.
+
+    `results` holds, for each call that was answered so far, `{"extra": ..., "result": ...}`. `usage`, `calls` and
+    `repairs` are what this turn took. `request_digest` is that of the record's first request.
+    """
+
+    key: str
+    number: int
+    request_digest: bytes
+    answer: Answer
+    usage: Usage
+    calls: int
+    repairs: int
+    model: str | None
+    request_id: str | None
+    latency_s: float
+    at: float
+    results: tuple[Mapping[str, JSON], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """What a record came to. `rows` is None where it is one row; else each is a row to which `label` is common."""
+
+    label: Mapping[str, JSON]
+    rows: tuple[Mapping[str, JSON], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +244,7 @@ class Outcome:
     """How one record ended: the ledger's row.
 
     `label` holds the label columns (and a callback's extra columns) of a LABELLED record, else None.
+    `rows` is None where a record is one row; else each is a row of its own, to which `label` is common.
     `answer` is the last answer that came, kept so that it can be read again without a call.
     `copied_from` names the record whose identical request was asked instead of this one's.
     `finished_at` is seconds since 1970-01-01 UTC. `cost_usd` is None where the price is unknown.
@@ -144,6 +253,7 @@ class Outcome:
     record: Record
     status: Status
     label: Mapping[str, JSON] | None = None
+    rows: tuple[Mapping[str, JSON], ...] | None = None
     problem: Problem | None = None
     answer: Answer | None = None
     request_digest: bytes | None = None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from pipeline.engine.attempt import Asker, AskRules, Provider, TaskPart, is_hopeless
+from pipeline.engine.attempt import Asker, Prepare, Provider
 from pipeline.engine.feed import Feed, Job, Lookups, renamed
+from pipeline.engine.journal import Journal
+from pipeline.engine.life import Ping
 from pipeline.engine.pool import Ending, Pool, PoolSizes
-from pipeline.engine.retry import Verdict, backoff_s, verdict_of
+from pipeline.engine.retry import Verdict, backoff_s, is_hopeless, verdict_of
+from pipeline.engine.rules import AskRules
 from pipeline.engine.stop import InterruptedRunError, StopSwitch
+from pipeline.engine.turns import Responder, TaskPart, idempotency_key, with_result
 from pipeline.engine.writer import Writer
 
 __all__ = [
@@ -16,16 +20,22 @@ __all__ = [
     "Feed",
     "InterruptedRunError",
     "Job",
+    "Journal",
     "Lookups",
+    "Ping",
     "Pool",
     "PoolSizes",
+    "Prepare",
     "Provider",
+    "Responder",
     "StopSwitch",
     "TaskPart",
     "Verdict",
     "Writer",
     "backoff_s",
+    "idempotency_key",
     "is_hopeless",
     "renamed",
     "verdict_of",
+    "with_result",
 ]

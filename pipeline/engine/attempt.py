@@ -6,69 +6,55 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 from pipeline import codec
+from pipeline.engine.hedge import Hedge
+from pipeline.engine.life import LookForLife, Ping, Shape
 from pipeline.engine.retry import Verdict, backoff_s, verdict_of
+from pipeline.engine.rules import AskRules
 from pipeline.engine.trial import Over, Trial
+from pipeline.engine.turns import Responder, last_words
 from pipeline.errors import (
     AnswerError,
     CallbackError,
     CallError,
     CallTimeoutError,
-    CredentialsError,
+    MediaError,
     RateLimitedError,
     RequestShapeError,
     StoppedError,
     TruncatedError,
+    UnavailableError,
 )
 from pipeline.limits import Admission, Most, Permit, Price, prompt_bound
-from pipeline.records import JSON, Answer, Outcome, Problem, Record, Request, Response, Status
+from pipeline.records import Answer, Labelled, Outcome, Problem, Record, Request, Response, Status
 from pipeline.stats import Stats
 
 log = logging.getLogger("labelpipe")
 
 #: One call: a Request in, a Response out, or a CallError.
 Provider = Callable[[Request], Awaitable[Response]]
+#: Makes the request that is sent (pictures are read in) and holds what that takes until the record has its outcome.
+#: Raises MediaError.
+Prepare = Callable[[Request], AbstractAsyncContextManager[Request]]
 
 #: How long a server's word on one call is heard at the most.
 RETRY_AFTER_MAX_S = 60.0
-#: Latencies that must be known before a call can be said to take long.
-HEDGE_KNOWN = 20
-#: Until then it is looked again this often.
-HEDGE_LOOK_S = 1.0
 #: Failures that nothing explains (no other record was answered, no outage was found) are free this often.
 FREE_FAILURES = 2
 #: Refusals by rate limit are free this many times `max_attempts`; a request larger than the limit itself never passes.
 FREE_REFUSALS = 10
 #: With no more records than these in work a refused one is the only one that could be answered.
 FEW_LEFT = 4
+#: What a ping may use at most: a few words there and back.
+PING_TOKENS = 64
+#: Answers of a gateway that has waited for the model: it may have worked all the same, and be billed.
+PERHAPS_BILLED = frozenset({408, 504})
 #: The first calls of a run that all say 400 before it is taken for the request's shape.
 SHAPE_EVIDENCE = 3
-
-
-class TaskPart(Protocol):
-    """What the engine needs of a task."""
-
-    def read(self, answer: Answer, record: Record) -> dict[str, JSON]: ...
-    def repair(self, request: Request, answer: Answer, error: AnswerError) -> Request: ...
-    async def call_back(self, label: Mapping[str, JSON], record: Record) -> Mapping[str, JSON]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class AskRules:
-    """How often, and how long.
-
-    `hedge_after_p`: at the end of the input, a call that takes longer than this percentile of all is asked a second
-    time; None: never.
-    """
-
-    max_attempts: int = 6
-    max_repairs: int = 2
-    timeout_s: float = 60.0
-    hedge_after_p: float | None = None
 
 
 class Asker:
@@ -77,40 +63,56 @@ class Asker:
     def __init__(
         self,
         provider: Provider,
-        task: TaskPart,
+        responder: Responder,
         admission: Admission,
         stats: Stats,
         *,
         rules: AskRules,
         price: Price | None = None,
+        prepare: Prepare | None = None,
+        ping: Ping | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self._provider = provider
-        self._task = task
+        self._task = responder.task
+        self._responder = responder
         self._admission = admission
         self._stats = stats
         self.rules = rules
         self._price = price
+        self._prepare = prepare
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
         # All state that changes: how many records are being asked, how many of them failed at their last call, and
-        # which said 400 before any was answered.
+        # which said 400 before any such request was answered: a first one, or one that goes on.
         self.active = 0
         self.tail = asyncio.Event()
+        self._hedge = Hedge(stats, self.tail)
         self._failing = 0
-        self._shape_evidence: set[str] = set()
+        self._life = LookForLife(ping and partial(self._within_budget, ping), self._proved_alive)
+        self._shapes = (Shape(), Shape())
 
     async def ask(self, request: Request) -> Outcome:
         """The record's outcome. Raises StoppedError when the run stops first: the record stays pending."""
         trial = Trial(request)
+        self._responder.kept(trial)
         self.active += 1
         try:
-            label = await self._label(trial)
-            return self._outcome(trial, Status.LABELLED, label=label)
-        except Over as over:
-            return self._outcome(trial, over.status, problem=over.problem)
+            if self._prepare is None or not request.attachments:
+                return await self._outcome_of(trial)
+            async with self._prepare(request) as trial.request:
+                return await self._outcome_of(trial)
+        except MediaError as error:
+            trial.write_off(trial.kept)
+            return self._outcome(trial, Status.REJECTED, problem=Problem(error.code, str(error)))
         finally:
             self.active -= 1
             self._failing -= trial.failing
+
+    async def _outcome_of(self, trial: Trial) -> Outcome:
+        try:
+            return self._outcome(trial, Status.LABELLED, labelled=await self._labelled(trial))
+        except Over as over:
+            return self._outcome(trial, over.status, problem=over.problem)
 
     def handed_over(self) -> None:
         """A paid outcome goes to the writer."""
@@ -123,128 +125,107 @@ class Asker:
     async def finish(self, record: Record, source: Outcome) -> Outcome:
         """The outcome of a record whose identical request was answered for `source`: no call, but its own callback."""
         assert source.answer is not None
-        problem, label = None, None
+        problem, labelled = None, None
         try:
-            label = self._task.read(source.answer, record)
-            label = {**label, **await self._task.call_back(label, record)}
+            said = self._task.calls(source.answer, record)
+            said = await self._responder.again(said, record, digest=source.request_digest, request_id=source.request_id)
+            labelled = self._task.labelled(said, source.answer.text, record)
         except AnswerError as error:
             problem = Problem(error.code, str(error))
         return Outcome(
             record=record,
-            status=Status.LABELLED if problem is None else Status.REJECTED,
-            label=label if problem is None else None,
+            status=Status.REJECTED if labelled is None else Status.LABELLED,
+            label=None if labelled is None else labelled.label,
+            rows=None if labelled is None else labelled.rows,
             problem=problem,
             answer=source.answer,
             request_digest=source.request_digest,
             model=source.model,
+            request_id=source.request_id,
             cost_usd=0.0,
             finished_at=time.time(),
             copied_from=source.record.key,
         )
 
-    async def _label(self, trial: Trial) -> dict[str, JSON]:
+    async def _labelled(self, trial: Trial) -> Labelled:
+        """Turn after turn, until the model has said all that is wanted."""
+        record = trial.request.record
         while True:
-            response = await self._answered(trial)
+            answer = trial.take_kept() if trial.kept else await self._answered(trial)
             try:
-                label = self._task.read(response.answer, trial.request.record)
-                return {**label, **await self._task.call_back(label, trial.request.record)}
+                said = self._task.calls(answer, record, trial.said)
+                said = await self._responder.respond(trial, answer, said)
+                trial.said += said
+                if not said or trial.turn + 1 >= self._task.max_turns:
+                    return self._task.labelled(trial.said, last_words(answer, said, self._task), record)
             except AnswerError as error:
-                self._after_bad_answer(trial, response.answer, error)
+                self._after_bad_answer(trial, answer, error)
+            else:
+                trial.go_on(self._task.next_turn(trial.request, answer, said))
 
-    async def _answered(self, trial: Trial) -> Response:
+    async def _answered(self, trial: Trial) -> Answer:
         """One answer, over as many calls as it takes."""
+        clock = asyncio.get_running_loop().time
         while True:
-            permit = await self._admission.acquire(trial.request.size_tokens, self._most(trial.request))
+            permit = await self._permit(trial)
+            began_at = clock()
             try:
-                return await self._first_answer(trial, permit)
+                return trial.answered(await self._response(trial, permit))
             except CallError as error:
-                if error.status is not None and 400 <= error.status < 500:
+                if error.status is not None and error.status >= 400 and error.status not in PERHAPS_BILLED:
                     permit.unbilled()
                 failed = error
             finally:
                 # Given back before any waiting: a record that backs off must not hold others up.
                 permit.close()
+                if self._admission.gate.outage is None:
+                    trial.busy_s += clock() - began_at
+            if isinstance(failed, CallTimeoutError) and not self._is_its_own(trial):
+                # Does the server answer anybody? Else a few hundred records that hang would be an outage, and keep the
+                # run from ending for hours.
+                await self._life.found_since(permit.sent_at)
             wait_s = self._after_failed_call(trial, failed, permit.sent_at)
             if wait_s:
                 await self._admission.gate.pause(wait_s)
 
-    async def _first_answer(self, trial: Trial, permit: Permit) -> Response:
-        """The answer of the call; at the end of the input, of a second one where the first takes long."""
+    def _is_its_own(self, trial: Trial) -> bool:
+        """Whether others were answered since the record's calls began to fail."""
+        return self._admission.gate.blames(trial.answers_before, max(0, self._failing - trial.failing))
+
+    async def _within_budget(self, ping: Ping) -> None:
+        """The ping, where the budget has a few tokens left for it."""
+        budget = self._admission.budget
+        reservation = None if budget is None else budget.reserve(PING_TOKENS, PING_TOKENS)
+        if budget is not None and reservation is None:
+            raise UnavailableError("no tokens are left for it for now")
+        try:
+            await ping()
+        finally:
+            if reservation is not None:
+                reservation.close()
+
+    def _proved_alive(self) -> None:
+        self._admission.gate.proved_alive(asyncio.get_running_loop().time())
+
+    async def _permit(self, trial: Trial) -> Permit:
+        return await self._admission.acquire(trial.request.size_tokens, self._most(trial.request))
+
+    async def _response(self, trial: Trial, permit: Permit) -> Response:
         percent = self.rules.hedge_after_p
         if percent is None:
             return await self._call(trial, permit)
-        first = asyncio.create_task(self._call(trial, permit), name="call")
-        try:
-            await self._while_usual(first, percent)
-            return first.result() if first.done() else await self._hedged(trial, first)
-        finally:
-            first.cancel()
-            await asyncio.wait({first})
-
-    async def _while_usual(self, first: asyncio.Task[Response], percent: float) -> None:
-        """Wait for the call; no longer than is usual, once the input has ended."""
-        loop = asyncio.get_running_loop()
-        began_at = loop.time()
-        tail = asyncio.ensure_future(self.tail.wait())
-        try:
-            await asyncio.wait({first, tail}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            tail.cancel()
-        while not first.done():
-            # What is usual is known better with each answer of the others.
-            usual_s = self._stats.latencies.percentile_s(percent)
-            known = self._stats.latencies.count >= HEDGE_KNOWN and usual_s is not None
-            left_s = (usual_s or 0.0) - (loop.time() - began_at) if known else HEDGE_LOOK_S
-            if left_s < 0.001:  # less than a timer can tell
-                return
-            await asyncio.wait({first}, timeout=left_s)
-
-    async def _hedged(self, trial: Trial, first: asyncio.Task[Response]) -> Response:
-        """Ask a second time: the first answer wins, the other call is cancelled and counted."""
-        permit = await self._second_permit(trial.request, first)
-        if permit is None:
-            return await first
-        self._stats.retried("hedge")
-        second = asyncio.create_task(self._call(trial, permit), name="hedge")
-        try:
-            await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
-            winner, other = (first, second) if first.done() else (second, first)
-            if winner.exception() is not None and not other.done():
-                await asyncio.wait({other})
-                winner = other
-            return winner.result()
-        finally:
-            second.cancel()
-            await asyncio.wait({second})
-            permit.close()
-
-    async def _second_permit(self, request: Request, first: asyncio.Task[Response]) -> Permit | None:
-        """A permit beside that of the first call; None when that one ended sooner, or nothing is let through any more.
-
-        Never waited for alone: the first call keeps its place until here, so where all places are such calls' the door
-        would open to nobody.
-        """
-        wanted = asyncio.create_task(self._admission.acquire(request.size_tokens, self._most(request)), name="hedge")
-        try:
-            await asyncio.wait({first, wanted}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            wanted.cancel()
-            await asyncio.wait({wanted})
-        if wanted.cancelled() or isinstance(wanted.exception(), StoppedError):
-            return None
-        permit = wanted.result()
-        if not first.done():
-            return permit
-        permit.unbilled()
-        permit.close()
-        return None
+        return await self._hedge.answer(
+            percent, permit, lambda other: self._call(trial, other), lambda: self._permit(trial)
+        )
 
     def _most(self, request: Request) -> Most | None:
         """What the call can use at most; not worked out where no budget asks for it."""
         if self._admission.budget is None:
             return None
         room = request.parameters.get("max_completion_tokens") or request.parameters.get("max_tokens") or 0
-        return Most(prompt_bound(len(codec.dumps((request.messages, request.tools)))), int(room))
+        # What media cost is not in their names, which is all that their JSON holds.
+        prompt = prompt_bound(len(codec.dumps((request.messages, request.tools)))) + request.media_tokens
+        return Most(prompt, int(room))
 
     async def _call(self, trial: Trial, permit: Permit) -> Response:
         trial.calls += 1
@@ -259,12 +240,10 @@ class Asker:
         permit.settle(response.usage)
         self._admission.succeeded(response.usage, response.limits, response.latency_s)
         self._stats.answered(response.usage, response.latency_s)
+        self._shape_of(trial).answers += 1
         trial.usage += response.usage
-        trial.latency_s = response.latency_s
-        trial.answer, trial.response = response.answer, response
         self._failing -= trial.failing
         trial.failing = False
-        trial.free = 0
         return response
 
     # -- verdicts ------------------------------------------------------------------------------------------------
@@ -287,7 +266,7 @@ class Asker:
             return self._retry(trial, error, sent_at)
         if verdict is Verdict.ABORT or (verdict is Verdict.SUSPECT and self._is_shape(trial, error)):
             self._abort(error)
-        if verdict is Verdict.SUSPECT and not self._stats.answers:
+        if verdict is Verdict.SUSPECT and not self._shape_of(trial).answers:
             return self._after_suspicion(trial)
         self._server_is_up()
         raise Over(Status.REJECTED, Problem(error.code, str(error)))
@@ -310,7 +289,9 @@ class Asker:
         trial.failing = True
         gate = self._admission.gate
         was_open = gate.outage is None
-        own = gate.failed(
+        # At the end of the input there may be few left who could be answered: one is enough to say that others are.
+        passed_over = self.tail.is_set() and gate.outage is None and gate.answers > trial.answers_before
+        own = (passed_over and isinstance(error, CallTimeoutError)) or gate.failed(
             trial.request.record.key,
             sent_at=sent_at,
             answers_before=trial.answers_before,
@@ -330,10 +311,17 @@ class Asker:
         if trial.charged >= self.rules.max_attempts:
             told = f"given up after {trial.calls} calls; last: {error}"
             raise Over(Status.FAILED, Problem(error.code, told))
+        if own and trial.busy_s >= (deadline_s := self.rules.deadline_of(self._task.max_turns)):
+            told = f"not done in {deadline_s:g} s, {trial.calls} calls; last: {error}"
+            raise Over(Status.FAILED, Problem("record_deadline", told))
         self._stats.retried(error.code)
         # A 503 that says when to come back is heard for this record; what holds for everyone is the outage's part.
         told_s = min(error.retry_after_s or 0.0, RETRY_AFTER_MAX_S)
-        return max(told_s, backoff_s(trial.charged + trial.free, self._rng.random()))
+        # Who has waited in vain for an answer has waited enough.
+        silent = isinstance(error, CallTimeoutError)
+        wait_s = told_s if silent else max(told_s, backoff_s(trial.charged + trial.free, self._rng.random()))
+        trial.busy_s += wait_s
+        return wait_s
 
     def _after_suspicion(self, trial: Trial) -> float:
         """Others are asked first: the door is first come, first served. A wait where it is the same records again."""
@@ -343,12 +331,17 @@ class Asker:
         return backoff_s(trial.charged, self._rng.random())
 
     def _is_shape(self, trial: Trial, error: CallError) -> bool:
-        """Whether a 400 is about every request: only as long as no call of this run was answered."""
-        if self._stats.answers:
+        """Whether a 400 is about every request of its kind: only as long as none of them was answered in this run."""
+        shape = self._shape_of(trial)
+        if shape.answers:
             return False
         assert isinstance(error, RequestShapeError)
-        self._shape_evidence.add(trial.request.record.key)
-        return error.certain or len(self._shape_evidence) >= min(SHAPE_EVIDENCE, self.active)
+        shape.refused.add(trial.request.record.key)
+        return error.certain or len(shape.refused) >= min(SHAPE_EVIDENCE, self.active)
+
+    def _shape_of(self, trial: Trial) -> Shape:
+        """A request that goes on with a conversation looks otherwise than a first one, and may be refused for that."""
+        return self._shapes[trial.turn > 0]
 
     def _abort(self, error: CallError) -> None:
         self._admission.gate.stop(error)
@@ -362,24 +355,28 @@ class Asker:
         """Make the next request; or an ending is raised."""
         verdict = verdict_of(error)
         most = min(1, self.rules.max_repairs) if isinstance(error, TruncatedError) else self.rules.max_repairs
-        if verdict is not Verdict.REPAIR or trial.repairs >= most:
+        if verdict is not Verdict.REPAIR or trial.repairs_here >= most:
             if isinstance(error, CallbackError):
                 log.warning("callback raised", extra={"facts": {"key": trial.request.record.key, "error": str(error)}})
             raise Over(Status.REJECTED, Problem(error.code, str(error))) from error
         trial.repairs += 1
+        trial.repairs_here += 1
         self._stats.retried(error.code)
-        trial.request = self._task.repair(trial.request, answer, error)
+        trial.results = []
+        trial.write_off(trial.kept)  # what followed an answer that fits no more follows no more
+        trial.kept = []
+        trial.request = self._task.repair(trial.request, answer, error, base=trial.base)
 
     # -- the ending ----------------------------------------------------------------------------------------------
 
     def _outcome(
-        self, trial: Trial, status: Status, *, label: Mapping[str, JSON] | None = None, problem: Problem | None = None
+        self, trial: Trial, status: Status, *, labelled: Labelled | None = None, problem: Problem | None = None
     ) -> Outcome:
-        request, response = trial.request, trial.response
         return Outcome(
-            record=request.record,
+            record=trial.request.record,
             status=status,
-            label=label,
+            label=None if labelled is None else labelled.label,
+            rows=None if labelled is None else labelled.rows,
             problem=problem,
             answer=trial.answer,
             request_digest=trial.digest,
@@ -388,13 +385,8 @@ class Asker:
             usage=trial.usage,
             cost_usd=None if self._price is None else self._price.cost_usd(trial.usage),
             latency_s=trial.latency_s,
-            model=None if response is None else response.model,
-            request_id=None if response is None else response.request_id,
+            model=trial.model,
+            request_id=trial.request_id,
             finished_at=time.time(),
-            vote=request.vote,
+            vote=trial.request.vote,
         )
-
-
-def is_hopeless(error: BaseException | None) -> bool:
-    """Whether a stopped run had a cause that the user must mend before it can go on."""
-    return isinstance(error, CredentialsError | RequestShapeError)

@@ -195,14 +195,16 @@ class Pool:
             await self._hand_over(await self._asker.finish(job.request.record, job.source))
             return
         job.outcome = outcome = await self._asker.ask(job.request)
-        self._asker.handed_over()
+        if outcome.attempts:  # media that cannot be shown end a record without a call, and so without a place
+            self._asker.handed_over()
         # What was paid for goes first: a cancel during a follower's callback must not lose it.
         await self._hand_over(outcome)
         for record in job.followers:
             await self._hand_over(await self._follow(record, outcome))
 
     async def _follow(self, record: Record, outcome: Outcome) -> Outcome:
-        if outcome.status is Status.LABELLED:
+        if outcome.answer is not None and outcome.status is not Status.FAILED:
+            # Its own callback is called, and may do better or worse than the first record's.
             return await self._asker.finish(record, outcome)
         return replace(
             outcome, record=record, copied_from=outcome.record.key, usage=Usage(), cost_usd=0.0, attempts=0, repairs=0

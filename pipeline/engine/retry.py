@@ -17,6 +17,7 @@ from pipeline.errors import (
     RequestShapeError,
     TruncatedError,
     UnavailableError,
+    UnfinishedError,
 )
 
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.5, 20.0
@@ -50,6 +51,7 @@ _TABLE: dict[type[LabelpipeError], Verdict] = {
     InvalidAnswerError: Verdict.REPAIR,
     TruncatedError: Verdict.REPAIR,
     RefusalError: Verdict.REJECT,
+    UnfinishedError: Verdict.REJECT,
     CallbackError: Verdict.REJECT,
 }
 
@@ -66,3 +68,8 @@ def backoff_s(failures: int, jitter: float) -> float:
     """
     full: float = min(BACKOFF_FIRST_S * 2 ** max(0, failures - 1), BACKOFF_MAX_S)
     return full * (0.5 + 0.5 * jitter)
+
+
+def is_hopeless(error: BaseException | None) -> bool:
+    """Whether a stopped run had a cause that the user must mend before it can go on."""
+    return isinstance(error, CredentialsError | RequestShapeError)

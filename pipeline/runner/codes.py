@@ -16,14 +16,17 @@ RECORD_CODES = frozenset(
         "invalid_answer",
         "invalid_json",
         "invalid_label",
+        "media_error",
         "no_key",
         "no_tool_call",
         "rate_limited",
+        "record_deadline",
         "refused",
         "render_error",
         "timeout",
         "truncated",
         "unavailable",
+        "unfinished",
         "unreadable",
     }
 )

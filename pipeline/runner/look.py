@@ -2,62 +2,85 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.engine import Asker, renamed
+from pipeline.engine import Asker, Responder, is_hopeless, renamed
 from pipeline.errors import InputError, LabelpipeError, RenderError, SetupError
-from pipeline.readers import read_records, resolve_sources
-from pipeline.records import JSON, Outcome, Record, Status
+from pipeline.limits import Price
+from pipeline.readers import Given, read_records
+from pipeline.records import Call, Labelled, Outcome, Record, Said, Status
+from pipeline.results import Check as Checked
 from pipeline.results import Report
 from pipeline.results import verify as verify_files
+from pipeline.runner.inputs import can_be_read_again, sources_again, sources_of
 from pipeline.runner.keys import repeated_in
 from pipeline.runner.live import is_running, read_live
-from pipeline.runner.parts import admission_of, is_simulated, open_provider, price_for, rules_of, sources_of, task_of
-from pipeline.settings import Settings
+from pipeline.runner.media import media_for
+from pipeline.runner.paid import paid_so_far
+from pipeline.runner.parts import admission_of, is_simulated, open_provider, price_for, rules_of, task_of
+from pipeline.settings import Settings, variable
 from pipeline.stats import Stats
-from pipeline.store import Ledger, RunDir
+from pipeline.store import Ledger, RunDir, SqlPlace, TableLook, look_at_table
 from pipeline.task import Task
 
 
 class _NoCallback:
-    """The task without its callback: a preview must not write anywhere."""
+    """The task without its callbacks, and without the turns that follow from them: a preview must write nowhere."""
+
+    max_turns = 1
+    has_callback = False
 
     def __init__(self, task: Task) -> None:
-        self.read, self.repair = task.read, task.repair
+        self.calls, self.repair, self.next_turn = task.calls, task.repair, task.next_turn
+        self._task = task
 
-    async def call_back(self, label: Mapping[str, JSON], record: Record) -> Mapping[str, JSON]:
+    def labelled(self, said: Sequence[Said], reply: str | None, record: Record) -> Labelled:
+        """The row or rows, whatever the model would have said at the end."""
+        return self._task.labelled(said, reply or "", record)
+
+    async def respond(self, said: Said, record: Record, call: Call) -> Said:
         """No columns."""
-        return {}
+        return said
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a preview came to. `columns` are the label columns; `stopped` says why it ended early, else None."""
+    """What a preview came to. `columns` are the label columns; `stopped` says why it ended early, else None.
+
+    `hopeless`: it was stopped by what has to be mended first, and no record was answered.
+    """
 
     columns: tuple[str, ...]
     outcomes: list[Outcome]
     cost_usd: float | None
     simulated: bool
     stopped: str | None = None
+    hopeless: bool = False
 
 
-async def preview(settings: Settings, n: int = 5) -> Preview:
-    """Label the first `n` records and write nothing. The callback, if there is one, is not called."""
+async def preview(settings: Settings, n: int = 5, *, records: Given | None = None) -> Preview:
+    """Label the first `n` records and write nothing. The callback, if there is one, is not called.
+
+    `records` are taken in place of the config's input, as `run` takes them.
+    """
     task, price = task_of(settings), price_for(settings)
-    records = await _first(settings, n)
+    first = await _first(settings, n, records)
     outcomes: list[Outcome] = []
     stopped = None
     async with AsyncExitStack() as stack:
         provider = await open_provider(settings, stack)
         rules = rules_of(settings)
         admission = admission_of(settings)
-        asker = Asker(provider, _NoCallback(task), admission, Stats(time.monotonic), rules=rules, price=price)
-        for record in records:
+        responder = Responder(_NoCallback(task), admission.gate)
+        prepare = await media_for(settings, task, stack)
+        asker = Asker(provider, responder, admission, Stats(time.monotonic), rules=rules, price=price, prepare=prepare)
+        for record in first:
             try:
                 outcomes.append(await asker.ask(task.render(record)))
             except RenderError as error:
@@ -68,13 +91,15 @@ async def preview(settings: Settings, n: int = 5) -> Preview:
     costs = [outcome.cost_usd for outcome in outcomes]
     cost = None if None in costs else sum(cost for cost in costs if cost is not None)
     simulated = is_simulated(settings) or provider.simulated is True
-    return Preview(task.columns, outcomes, cost, simulated, stopped)
+    hopeless = is_hopeless(admission.gate.stopped) and not outcomes
+    return Preview(task.columns, outcomes, cost, simulated, stopped, hopeless)
 
 
-async def _first(settings: Settings, n: int) -> list[Record]:
+async def _first(settings: Settings, n: int, records: Given | None) -> list[Record]:
     """The first `n` records that can be read."""
     found: list[Record] = []
-    batches = read_records(sources_of(settings), key=settings.input.key, encoding=settings.input.encoding, batch=n)
+    sources = sources_of(settings, records)
+    batches = read_records(sources, key=settings.input.key, encoding=settings.input.encoding, batch=n)
     async with aclosing(batches):
         async for batch in batches:
             found += [record for record in batch if record.problem is None]
@@ -92,9 +117,13 @@ async def status(folder: str | Path) -> dict[str, Any]:
     async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
         counts = await ledger.count_by_status()
         problems = await ledger.problem_counts()
-        totals = await ledger.totals()
+        live = read_live(run_dir)
+        price = _price_in(live)
+        totals = await paid_so_far(ledger, price)
+        here = run_dir.path / manifest["reading"]["base"]
+        table = await look_at_table(ledger, lambda place: _url_of(place, here))
     running = is_running(run_dir)
-    live = read_live(run_dir)
+    usage = totals.usage
     return {
         "run_dir": str(folder),
         "running": running,
@@ -103,11 +132,29 @@ async def status(folder: str | Path) -> dict[str, Any]:
         "rejected": counts[Status.REJECTED],
         "failed": counts[Status.FAILED],
         "problems": problems,
-        "tokens": {"prompt": totals.usage.prompt, "completion": totals.usage.completion, "cached": totals.usage.cached},
+        "tokens": {
+            "prompt": usage.prompt,
+            "completion": usage.completion,
+            "cached": usage.cached,
+            "cache_write": usage.cache_write,
+        },
         "cost_usd": totals.cost_usd if not totals.unpriced else None,
+        "saved_usd": None if price is None else price.saved_usd(usage),
+        "cache_write_usd": None if price is None else price.cache_write_usd(usage),
+        "table": None if table is None else _table_facts(table),
         "live": live if running else None,
         "summary": None if running else run_dir.read_summary(),
     }
+
+
+def _table_facts(table: TableLook) -> dict[str, Any]:
+    return {"name": table.name, "rows": table.rows, "behind": table.behind, "trouble": table.trouble or None}
+
+
+def _price_in(live: Mapping[str, Any] | None) -> Price | None:
+    """The price that the last session went by; it is in live.json also after its end, or a kill."""
+    price = (live or {}).get("price")
+    return None if price is None else Price(**price)
 
 
 async def verify(folder: str | Path, *, read_input: bool = True) -> Report:
@@ -116,19 +163,43 @@ async def verify(folder: str | Path, *, read_input: bool = True) -> Report:
     manifest = run_dir.read_manifest()
     if manifest is None:
         raise SetupError(f"{folder}: there is no run here (no manifest.json)")
-    keys = _keys_again(run_dir, manifest) if read_input and _can_be_read(manifest) else None
-    return await verify_files(run_dir, input_keys=keys)
+    again = can_be_read_again(manifest)
+    keys = _keys_again(run_dir, manifest) if read_input and again else None
+    here = run_dir.path / manifest["reading"]["base"]
+    report = await verify_files(run_dir, input_keys=keys, find_url=lambda place: _url_of(place, here))
+    if not read_input or again:
+        return report
+    told = "not counted: the input came from stdin or from a program, and cannot be read again."
+    return replace(report, checks=(*report.checks, Checked("rows in", True, told)))
 
 
-def _can_be_read(manifest: Mapping[str, Any]) -> bool:
-    paths = manifest.get("reading", {}).get("paths")
-    return bool(paths) and "-" not in paths
+def _url_of(place: SqlPlace, here: Path) -> str | None:
+    """The URL of the run's database; an SQLite file is looked for from where the run was started."""
+    if (url := place.url) is None and place.url_env is not None and (found := variable(place.url_env)) is not None:
+        url = found[0].get_secret_value()
+    relative = re.fullmatch(r"(sqlite(?:\+\w+)?:///)(?!/|\w:|file:)(.+)", url or "")
+    return f"{relative[1]}{(here / relative[2]).resolve()}" if relative else url
+
+
+async def count_pending(run_dir: RunDir) -> int | None:
+    """Records of the run's input without an outcome; None where the input cannot be read again (stdin, moved away)."""
+    manifest = run_dir.read_manifest()
+    if manifest is None or not can_be_read_again(manifest):
+        return None
+    pending = 0
+    try:
+        async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
+            async for keys in _keys_again(run_dir, manifest):
+                pending += len(keys) - len(await ledger.known(keys))
+    except SetupError:
+        return None
+    return pending
 
 
 async def _keys_again(run_dir: RunDir, manifest: Mapping[str, Any]) -> AsyncGenerator[list[str], None]:
     """The key of every record of the input, as the run names them."""
     reading = manifest["reading"]
-    sources = resolve_sources(reading["paths"], format=reading["format"], base=run_dir.path / reading["base"])
+    sources = sources_again(run_dir, reading)
     batches = read_records(sources, key=reading["key"], encoding=reading["encoding"], limit=reading["limit"])
     async with await Ledger.open(run_dir.ledger, read_only=True) as ledger, aclosing(batches):
         async for batch in batches:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.engine import Responder, with_result
 from pipeline.errors import AnswerError, SetupError
-from pipeline.records import Outcome, Problem, Status
+from pipeline.limits import Gate
+from pipeline.records import Labelled, Outcome, Problem, Said, Status, Turn
+from pipeline.runner.look import count_pending
 from pipeline.runner.marks import is_marked, mark_simulated
-from pipeline.runner.parts import task_of
+from pipeline.runner.parts import price_for, task_of
 from pipeline.runner.runlog import run_log, tell
-from pipeline.runner.session import layout_of, outputs_of
+from pipeline.runner.session import open_sinks, outputs_of
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary, Stats
-from pipeline.store import Ledger, RunDir, Sinks
+from pipeline.store import Ledger, RunDir
 from pipeline.task import Task
 
 BLOCK = 256
@@ -34,9 +38,13 @@ async def replay(settings: Settings) -> RunSummary:
         tell("replay begins")
         # The last session's counts are not those of the ledger from here on, also if this is killed.
         run_dir.clear_summary()
-        await _read_again(task, ledger, stats)
-        sinks = await Sinks.start(run_dir, ledger, layout_of(settings, task))
-        await sinks.finish(all_done=True)
+        responder = Responder(task, Gate(1), run_id=await ledger.run_id())
+        await _read_again(Reader(task, responder), ledger, stats)
+        sinks = await open_sinks(settings, task, run_dir, ledger)
+        try:
+            await sinks.finish(all_done=True)
+        finally:
+            await sinks.close()
         summary = await _summary(settings, run_dir, ledger, stats)
         run_dir.write_summary(summary.as_dict())
         tell("replay ends", records=stats.records)
@@ -47,14 +55,16 @@ async def _summary(settings: Settings, run_dir: RunDir, ledger: Ledger, stats: S
     counts, problems, totals = await ledger.count_by_status(), await ledger.problem_counts(), await ledger.totals()
     manifest = run_dir.read_manifest() or {}
     unlabelled = counts[Status.REJECTED] + counts[Status.FAILED]
+    pending, price = await count_pending(run_dir), price_for(settings)
+    told = f"{stats.records:,} kept answers read again, no call made"
     return RunSummary(
         run_dir=str(run_dir.path),
-        ended="complete",
+        ended="complete" if pending == 0 else "replayed",
         exit_code=1 if unlabelled else 0,
         labelled=counts[Status.LABELLED],
         rejected=counts[Status.REJECTED],
         failed=counts[Status.FAILED],
-        pending=None,
+        pending=pending,
         problems=problems,
         session_records=stats.records,
         session_s=stats.elapsed_s,
@@ -68,34 +78,76 @@ async def _summary(settings: Settings, run_dir: RunDir, ledger: Ledger, stats: S
         outages=0,
         outage_s=0.0,
         simulated=bool(manifest.get("simulated")),
-        reason=f"{stats.records:,} kept answers read again, no call made",
-        files=outputs_of(settings, run_dir),
+        reason=told if pending is not None else f"{told}; what is pending was not counted: the input cannot be read",
+        next_step=f"go on with: labelpipe run {settings.config_path or ''}".rstrip() if pending else "",
+        saved_usd=None if price is None else price.saved_usd(totals.usage),
+        cache_write_usd=None if price is None else price.cache_write_usd(totals.usage),
+        files=await outputs_of(settings, run_dir, ledger),
     )
 
 
-async def _read_again(task: Task, ledger: Ledger, stats: Stats) -> None:
+async def _read_again(reader: Reader, ledger: Ledger, stats: Stats) -> None:
     """Outcomes that have an answer and come out otherwise than before are replaced, block by block."""
     last, seq = await ledger.last_seq(), 0
     while seq < last and (block := await ledger.rows_after(seq, BLOCK)):
         seq = block[-1][0]
+        turns = await ledger.turns_of([old.record.key for _, old in block])
         changed: list[Outcome] = []
         for at, old in block:
             if at > last or old.answer is None:
                 continue
-            new = await _again(old, task)
-            new = mark_simulated(new) if is_marked(old) else new
+            new = await reader.read(old, turns.get(old.record.key, ()))
+            new = mark_simulated(new) if is_marked(old) and new is not old else new
             stats.written(new)
-            if (new.status, new.label, new.problem) != (old.status, old.label, old.problem):
+            if (new.status, new.label, new.rows, new.problem) != (old.status, old.label, old.rows, old.problem):
                 changed.append(new)
         if changed:
             await ledger.replace(changed, "replay")
 
 
-async def _again(old: Outcome, task: Task) -> Outcome:
-    assert old.answer is not None
-    try:
-        label = task.read(old.answer, old.record)
-        label = {**label, **await task.call_back(label, old.record)}
-    except AnswerError as error:
-        return replace(old, status=Status.REJECTED, label=None, problem=Problem(error.code, str(error)))
-    return replace(old, status=Status.LABELLED, label=label, problem=None)
+class Reader:
+    """Reads kept answers as the engine does, and calls the callbacks again with the keys that they had."""
+
+    def __init__(self, task: Task, responder: Responder) -> None:
+        self._task = task
+        self._responder = responder
+
+    async def read(self, old: Outcome, turns: Sequence[Turn]) -> Outcome:
+        """The outcome as it comes out now. A conversation that has not come to its end is left as it was."""
+        assert old.answer is not None
+        try:
+            labelled = self._of_turns(old, turns) if self._task.max_turns > 1 else await self._of_answer(old)
+        except AnswerError as error:
+            return replace(old, status=Status.REJECTED, label=None, rows=None, problem=Problem(error.code, str(error)))
+        if labelled is None:
+            return old
+        return replace(old, status=Status.LABELLED, label=labelled.label, rows=labelled.rows, problem=None)
+
+    async def _of_answer(self, old: Outcome) -> Labelled:
+        assert old.answer is not None
+        said = self._task.calls(old.answer, old.record)
+        digest, request_id = old.request_digest, old.request_id
+        said = await self._responder.again(said, old.record, digest=digest, request_id=request_id)
+        return self._task.labelled(said, old.answer.text, old.record)
+
+    def _of_turns(self, old: Outcome, turns: Sequence[Turn]) -> Labelled | None:
+        """A conversation is read again with the results that the model was told: others would make it another one.
+
+        None where it broke off: a callback gave nothing back, or the next answer never came.
+        """
+        assert old.answer is not None
+        said: list[Said] = []
+        for turn in turns:
+            if turn.request_digest != old.request_digest:
+                continue  # of a prompt before this one
+            now = self._task.calls(turn.answer, old.record, said)
+            if len(turn.results) < len(now):
+                return None
+            said += [with_result(one, kept) for one, kept in zip(now, turn.results, strict=False)]
+            if turn.number + 1 >= self._task.max_turns:
+                return self._task.labelled(said, None, old.record)
+        if turns and turns[-1].answer == old.answer:
+            return None
+        if self._task.calls(old.answer, old.record, said):
+            return None  # calls that were never answered
+        return self._task.labelled(said, old.answer.text or "", old.record)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline import codec
-from pipeline.progress import count_text, dollars, duration
-from pipeline.records import Outcome, Status
+from pipeline.progress import dollars, duration
+from pipeline.records import JSON, Outcome, Status
 from pipeline.runner.checks import Check
 from pipeline.runner.look import Preview
 from pipeline.stats import RunSummary
 
 SIMULATED = "SIMULATED: the built-in endpoint made these labels; they are worth nothing as training data."
+_HEADS = {"complete": "Done", "interrupted": "Interrupted", "stopped": "Stopped early", "replayed": "Replayed"}
 _MARKS = {True: "ok  ", False: "FAIL", None: "look"}
 
 
@@ -42,6 +42,7 @@ def preview_facts(seen: Preview) -> dict[str, Any]:
                 "key": one.record.key,
                 "status": one.status.value,
                 "label": one.label,
+                "rows": one.rows,
                 "problem": None if one.problem is None else {"code": one.problem.code, "message": one.problem.message},
                 "fields": dict(one.record.fields),
                 "attempts": one.attempts,
@@ -54,7 +55,7 @@ def preview_facts(seen: Preview) -> dict[str, Any]:
 
 def preview_lines(seen: Preview) -> list[str]:
     """A table: key, label, text."""
-    rows = [(one.record.key, _label_text(one), _fields_text(one)) for one in seen.outcomes]
+    rows = [(one.record.key, told, _fields_text(one)) for one in seen.outcomes for told in _label_texts(one)]
     lines = _table(("key", "label", "record"), rows)
     if seen.stopped:
         lines += ["", f"Stopped: {seen.stopped}"]
@@ -64,11 +65,17 @@ def preview_lines(seen: Preview) -> list[str]:
     return [*lines, SIMULATED] if seen.simulated else lines
 
 
-def _label_text(one: Outcome) -> str:
+def _label_texts(one: Outcome) -> list[str]:
+    """One text a row of the record."""
     if one.problem is not None:
-        return f"{one.status.value}: {one.problem.code}: {one.problem.message}"
-    label = one.label or {}
-    return ", ".join(f"{name}={_plain(value)}" for name, value in label.items())
+        return [f"{one.status.value}: {one.problem.code}: {one.problem.message}"]
+    if one.rows is None:
+        return [_label_text(one.label or {})]
+    return [_label_text({**(one.label or {}), **row}) for row in one.rows] or ["labelled, without a row"]
+
+
+def _label_text(label: Mapping[str, JSON]) -> str:
+    return ", ".join(f"{name}={_plain(value)}" for name, value in label.items() if value is not None)
 
 
 def _plain(value: Any) -> str:
@@ -98,44 +105,8 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def status_lines(facts: Mapping[str, Any]) -> list[str]:
-    """A run as it stands."""
-    done = facts["labelled"] + facts["rejected"] + facts["failed"]
-    running = "running" if facts["running"] else "not running"
-    lines = [f"{facts['run_dir']}  ({running})", f"  {_counts(facts['labelled'], facts['rejected'], facts['failed'])}"]
-    live = facts["live"]
-    if live:
-        lines.append(f"  {_live_text(live)}")
-    lines += _problem_lines(facts["problems"])
-    tokens = facts["tokens"]
-    lines.append(f"  {tokens['prompt']:,} prompt and {tokens['completion']:,} completion tokens · "
-                 f"{dollars(facts['cost_usd'])}")  # fmt: skip
-    summary = facts["summary"]
-    if summary and not facts["running"]:
-        lines.append(f"  last session: {summary['ended']}{': ' + summary['reason'] if summary['reason'] else ''}")
-        if summary["next_step"]:
-            lines.append(f"  next: {summary['next_step']}")
-    if not done:
-        lines.append("  nothing is labelled yet")
-    return [*lines, SIMULATED] if facts["simulated"] else lines
-
-
-def _live_text(live: Mapping[str, Any]) -> str:
-    rate = f"{live['rate_per_minute']:,.0f}/min"
-    if live["limit_per_minute"]:
-        rate += f" of {live['limit_per_minute']:,.0f}"
-    parts = [
-        count_text(live["done"], live["total"], known=live["total_known"]),
-        live["trouble"] or rate,
-        f"ETA {duration(live['eta_s'])}" if live["eta_s"] is not None else "",
-        f"{live['in_flight']} in flight",
-        f"{live['retries']:,} retries",
-        f"seen {duration(max(0.0, time.time() - live['written_at']))} ago",
-    ]
-    return " · ".join(part for part in parts if part)
-
-
-def _counts(labelled: int, rejected: int, failed: int, pending: int | None = 0) -> str:
+def counts_text(labelled: int, rejected: int, failed: int, pending: int | None = 0) -> str:
+    """`8 labelled · 1 rejected · 0 failed`; with what is pending, where something is."""
     parts = [f"{labelled:,} labelled", f"{rejected:,} rejected", f"{failed:,} failed"]
     if pending:
         parts.append(f"{pending:,} pending")
@@ -144,7 +115,8 @@ def _counts(labelled: int, rejected: int, failed: int, pending: int | None = 0) 
     return " · ".join(parts)
 
 
-def _problem_lines(problems: Mapping[str, int]) -> list[str]:
+def problem_lines(problems: Mapping[str, int]) -> list[str]:
+    """Why records have no label, the most frequent causes first."""
     if not problems:
         return []
     shown = list(problems.items())[:6]
@@ -154,10 +126,11 @@ def _problem_lines(problems: Mapping[str, int]) -> list[str]:
 
 def closing_lines(summary: RunSummary) -> list[str]:
     """The end of a session, on one screen: what came of it, what it cost, where it is, what to do next."""
-    head = {"complete": "Done", "interrupted": "Interrupted", "stopped": "Stopped early"}[summary.ended]
+    head = _HEADS[summary.ended]
     lines = [f"{head}{': ' + summary.reason if summary.reason else ''}"]
-    lines.append(f"  {_counts(summary.labelled, summary.rejected, summary.failed, summary.pending)}")
-    lines += _problem_lines(summary.problems)
+    pending = 0 if summary.ended == "replayed" and summary.pending is None else summary.pending
+    lines.append(f"  {counts_text(summary.labelled, summary.rejected, summary.failed, pending)}")
+    lines += problem_lines(summary.problems)
     lines.append(f"  {_session_text(summary)}")
     lines.append(f"  {_tokens_text(summary)}")
     if summary.outages:
@@ -165,16 +138,19 @@ def closing_lines(summary: RunSummary) -> list[str]:
         lines.append(
             f"  {summary.outages} outage{plural}, {duration(summary.outage_s)} in all; no record was given up for it"
         )
-    lines += [f"  {_found_text(name, value)}"
+    lines += [f"  {found_text(name, value)}"
               for name, value in summary.learned.items()]  # fmt: skip
     for name, path in summary.files.items():
         lines.append(f"  {name:<8}  {path}")
+    if summary.left and summary.records:
+        lines.append(f"  left      {summary.left['text']}")
     if summary.next_step:
         lines.append(f"  next      {summary.next_step}")
     return [*lines, SIMULATED] if summary.simulated else lines
 
 
-def _found_text(name: str, value: float) -> str:
+def found_text(name: str, value: float) -> str:
+    """A limit that the run found out, as a line to put into the config."""
     if name == "concurrency":
         return f"auto settled at {value:,.0f} in flight: set limits.concurrency"
     return f"the server allows {value:,.0f} {name.replace('_', ' ')}: set limits.{name}"
@@ -193,8 +169,18 @@ def _session_text(summary: RunSummary) -> str:
 
 def _tokens_text(summary: RunSummary) -> str:
     usage = summary.usage
-    cached = f" ({usage.cached:,} cached)" if usage.cached else ""
+    cached = cached_text(usage.cached, usage.cache_write, summary.saved_usd, summary.cache_write_usd)
     cost = dollars(summary.cost_usd)
     if summary.simulated and summary.cost_usd is not None:
         cost = f"nothing paid; the model would cost {cost}"
     return f"{usage.prompt:,} prompt{cached} and {usage.completion:,} completion tokens · {cost}"
+
+
+def cached_text(cached: int, written: int, saved_usd: float | None, more_usd: float | None) -> str:
+    """What the prompt cache did: ` (1,024 cached, $0.0001 saved; ...)`, or nothing."""
+    parts = []
+    if cached:
+        parts.append(f"{cached:,} cached" + (f", {dollars(saved_usd)} saved" if saved_usd else ""))
+    if written:
+        parts.append(f"{written:,} written to the cache" + (f", {dollars(more_usd)} more" if more_usd else ""))
+    return f" ({'; '.join(parts)})" if parts else ""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pipeline.control import Inbox
@@ -14,10 +15,14 @@ from pipeline.engine import (
     Ending,
     Feed,
     InterruptedRunError,
+    Journal,
     Lookups,
+    Ping,
     Pool,
     PoolSizes,
+    Prepare,
     Provider,
+    Responder,
     StopSwitch,
 )
 from pipeline.errors import ChangedError, LabelpipeError, StoreError
@@ -26,15 +31,17 @@ from pipeline.notify import Notifier
 from pipeline.progress import Progress
 from pipeline.readers import Progress as ReadProgress
 from pipeline.readers import Source, read_records
-from pipeline.records import Outcome, Record, Status
+from pipeline.records import Outcome, Record, Status, Turn
 from pipeline.runner.keys import repeated_in
 from pipeline.runner.live import Live
 from pipeline.runner.marks import mark_simulated
+from pipeline.runner.notices import Notices
 from pipeline.runner.parts import (
     admission_of,
     is_simulated,
     price_for,
     rules_of,
+    sql_of,
 )
 from pipeline.runner.runlog import tell
 from pipeline.runner.screens import closing_lines
@@ -42,7 +49,7 @@ from pipeline.runner.steering import Helm, Steering
 from pipeline.runner.summary import summarise
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary, Stats
-from pipeline.store import Layout, Ledger, RunDir, Sinks
+from pipeline.store import Layout, Ledger, RunDir, Sinks, look_at_table
 from pipeline.task import Task
 from pipeline.telemetry import Telemetry
 
@@ -57,39 +64,68 @@ def day_meter(settings: Settings, ledger: Ledger) -> DayMeter | None:
     return DayMeter(limit, used=ledger.requests_on, add=ledger.add_requests, wall=time.time)
 
 
+@dataclass(frozen=True, slots=True)
+class SessionParts:
+    """What a session is made of.
+
+    `limits` are those that last over sessions (the day's requests, the budget); `kept_turns` what an earlier session
+    left of conversations; `run_id` names the run in the keys of callbacks; `prepare` loads the records' media; `ping`
+    asks whether the server answers at all.
+    """
+
+    settings: Settings
+    task: Task
+    sources: Sequence[Source]
+    run_dir: RunDir
+    ledger: Ledger
+    provider: Provider
+    limits: Mapping[str, Any]
+    notifier: Notifier
+    telemetry: Telemetry | None = None
+    prepare: Prepare | None = None
+    ping: Ping | None = None
+    run_id: str = ""
+    kept_turns: Mapping[str, Sequence[Turn]] = field(default_factory=dict)
+    was_simulated: bool = False
+
+
 class Session:
     """The parts of one session and how they hang together."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        task: Task,
-        sources: Sequence[Source],
-        run_dir: RunDir,
-        ledger: Ledger,
-        provider: Provider,
-        limits: dict[str, Any],
-        notifier: Notifier,
-        telemetry: Telemetry | None,
-        *,
-        was_simulated: bool = False,
-    ) -> None:
+    def __init__(self, parts: SessionParts) -> None:
+        settings = parts.settings
         self._settings = settings
-        self._notifier = notifier
-        self._telemetry = telemetry
-        self._task = task
-        self._sources = sources
-        self._run_dir = run_dir
-        self._ledger = ledger
+        self._notifier = parts.notifier
+        self._telemetry = parts.telemetry
+        self._task = parts.task
+        self._sources = parts.sources
+        self._run_dir = parts.run_dir
+        self._ledger = parts.ledger
         self._stats = Stats(time.monotonic)
         self._reading = ReadProgress()
         self._price: Price | None = price_for(settings)
-        self._admission = admission_of(settings, **limits)
-        self._asker = Asker(provider, task, self._admission, self._stats, rules=rules_of(settings), price=self._price)
-        self._provider = provider
+        self._admission = admission_of(settings, **parts.limits)
+        self._journal = Journal(parts.ledger.keep_turns, parts.kept_turns)
+        responder = Responder(
+            parts.task,
+            self._admission.gate,
+            journal=self._journal,
+            run_id=parts.run_id,
+        )
+        self._asker = Asker(
+            parts.provider,
+            responder,
+            self._admission,
+            self._stats,
+            rules=rules_of(settings),
+            price=self._price,
+            prepare=parts.prepare,
+            ping=parts.ping,
+        )
+        self._provider = parts.provider
         # All state that changes, beside the parts: whether the folder holds simulated labels (then its
         # manifest says so), and whether a second signal cut the calls in flight off.
-        self._was_simulated = was_simulated
+        self._was_simulated = parts.was_simulated
         self._cut_off = False
 
     @property
@@ -98,12 +134,22 @@ class Session:
         return is_simulated(self._settings) or getattr(self._provider, "simulated", None) is True
 
     async def run(self, *, quiet: bool, command: str | None) -> RunSummary:
-        """Run to an ending; the summary is written and given."""
+        """Run to an ending; the summary is written and given. Who is to be told hears of an error too."""
+        words = str(self._settings.config_path or "") if command is None else command
+        self._notices = Notices(self._notifier, words)
+        try:
+            return await self._run(quiet=quiet, command=words)
+        except Exception as error:
+            await self._notices.broke(error, {"run_dir": str(self._run_dir.path)})
+            raise
+
+    async def _run(self, *, quiet: bool, command: str) -> RunSummary:
         before = await self._ledger.count_by_status()
         tell("session begins", outcomes=sum(before.values()), sources=[source.name for source in self._sources])
-        sinks = await Sinks.start(self._run_dir, self._ledger, layout_of(self._settings, self._task))
+        sinks = await open_sinks(self._settings, self._task, self._run_dir, self._ledger)
         try:
             ending = await self._run_engine(sinks, before, quiet=quiet)
+            await self._journal.close()
             await self._admission.close()
             await sinks.finish(all_done=ending is Ending.COMPLETE)
         finally:
@@ -125,11 +171,11 @@ class Session:
             self._admission,
             self._reading,
             before=before,
-            price_known=self._price is not None,
+            price=self._price,
             simulated=lambda: self._simulated or self._was_simulated,
             settings=self._settings,
             stop=lambda error: self._stop(pool, error),
-            notifier=self._notifier,
+            notices=self._notices,
             fit=pool.fit,
         )
         progress = Progress(live.snapshot, quiet=quiet)
@@ -210,7 +256,7 @@ class Session:
         return Lookups(
             done=done,
             repeated=repeated if self._settings.input.key is not None else None,
-            answered=ledger.find_request if self._settings.task.dedupe else None,
+            answered=ledger.find_request if self._settings.task.dedupe and self._task.can_share_answers else None,
         )
 
     def _sizes(self) -> PoolSizes:
@@ -224,7 +270,9 @@ class Session:
             if self._simulated:
                 self._tell_simulated()
                 outcomes = [mark_simulated(outcome) for outcome in outcomes]
-            seqs = await ledger.commit(outcomes, sinks.marks())
+            # The outcome holds the only answer; the turns of a conversation are kept for a replay.
+            forget = self._task.has_callback and self._task.max_turns == 1
+            seqs = await ledger.commit(outcomes, sinks.marks(), forget_turns=forget)
             try:
                 await sinks.write(outcomes, seqs)
             except StoreError as error:
@@ -253,7 +301,7 @@ class Session:
         if manifest is not None and not manifest.get("simulated"):
             self._run_dir.write_manifest({**manifest, "simulated": True})
 
-    async def _close(self, *, complete: bool, command: str | None) -> RunSummary:
+    async def _close(self, *, complete: bool, command: str) -> RunSummary:
         summary = await summarise(
             self._run_dir,
             self._ledger,
@@ -261,15 +309,27 @@ class Session:
             self._admission,
             self._reading,
             complete=complete,
-            price_known=self._price is not None,
+            price=self._price,
             simulated=self._simulated or self._was_simulated,
-            outputs=outputs_of(self._settings, self._run_dir),
-            command=str(self._settings.config_path or "") if command is None else command,
+            outputs=await outputs_of(self._settings, self._run_dir, self._ledger),
+            command=command,
         )
         self._run_dir.write_summary(summary.as_dict())
+        if not complete:
+            left = f"Left: {summary.left['text']}." if summary.left is not None else ""
+            await self._notices.stopped(self._admission.gate.stopped, summary.as_dict(), left)
         await self._notifier.tell("end", "\n".join(closing_lines(summary)), summary.as_dict())
         tell("session ends", ended=summary.ended, reason=summary.reason, exit_code=summary.exit_code)
         return summary
+
+
+async def open_sinks(settings: Settings, task: Task, run_dir: RunDir, ledger: Ledger) -> Sinks:
+    """The files of rows, and the table where there is one. Raises StoreError, SetupError."""
+
+    def lags(event: str, text: str) -> None:
+        tell(event, level=logging.WARNING, reason=text)
+
+    return await Sinks.start(run_dir, ledger, layout_of(settings, task), sql=sql_of(settings), tell=lags)
 
 
 def layout_of(settings: Settings, task: Task) -> Layout:
@@ -286,7 +346,19 @@ def layout_of(settings: Settings, task: Task) -> Layout:
     )
 
 
-def outputs_of(settings: Settings, run_dir: RunDir) -> dict[str, str]:
-    """The files a person will look for."""
-    found = {"labels": str(run_dir.labels(settings.output.formats[0])), "failed": str(run_dir.failed)}
-    return {**found, "log": str(run_dir.log)}
+async def outputs_of(settings: Settings, run_dir: RunDir, ledger: Ledger) -> dict[str, str]:
+    """The files a person will look for, and the table with its rows."""
+    files = [kind for kind in settings.output.formats if kind != "sql"]
+    table = await _table_text(settings, ledger)
+    labels = {"labels": str(run_dir.labels(files[0]))} if files else {}
+    tables = {"table" if files else "labels": table if files else f"table {table}"} if table else {}
+    return {**labels, **tables, "failed": str(run_dir.failed), "log": str(run_dir.log)}
+
+
+async def _table_text(settings: Settings, ledger: Ledger) -> str:
+    """The name of the table in a database, and how many rows are in it; empty where there is none."""
+    if settings.output.sql is None or (options := sql_of(settings)) is None:
+        return ""
+    found = await look_at_table(ledger, lambda place: options.url)
+    rows = "" if found is None or found.rows is None else f", {found.rows:,} rows"
+    return f"{options.table}{rows}"

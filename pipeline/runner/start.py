@@ -6,27 +6,31 @@ import asyncio
 import threading
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline import codec
 from pipeline.engine import Provider
-from pipeline.limits import Spend
+from pipeline.limits import Price, Spend
 from pipeline.notify import Notifier
-from pipeline.readers import Source, peek
+from pipeline.readers import Given, Source, peek
 from pipeline.records import Status
 from pipeline.runner.changes import accept_changes, find_changes, follow_moves, manifest_of
 from pipeline.runner.codes import refuse_unknown
+from pipeline.runner.inputs import sources_of
+from pipeline.runner.media import media_for
+from pipeline.runner.paid import paid_so_far
 from pipeline.runner.parts import (
     budget_of,
     notified_of,
     open_provider,
-    sources_of,
+    price_for,
     task_of,
 )
 from pipeline.runner.runlog import run_log, tell
-from pipeline.runner.session import Session, day_meter
+from pipeline.runner.session import Session, SessionParts, day_meter
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary
 from pipeline.store import Ledger, RunDir, Selection
@@ -45,6 +49,7 @@ class Wishes:
     `quiet`            show nothing
     `command`          what stands behind `labelpipe run` to go on, for the summary
     `provider`         a function that is called instead of the API; for tests and for models of your own
+    `records`          what is labelled instead of the config's input: mappings, a stream of them, or a frame
     """
 
     relabel: bool = False
@@ -54,14 +59,16 @@ class Wishes:
     quiet: bool = False
     provider: Provider | None = None
     command: str | None = None
+    records: Given | None = None
 
 
-def run(settings: Settings, wishes: Wishes | None = None) -> RunSummary:
-    """Label the input of `settings`; the same call resumes. Works in a notebook too. Raises SetupError.
+def run(settings: Settings, wishes: Wishes | None = None, *, records: Given | None = None) -> RunSummary:
+    """Label the input of `settings`, or `records`; the same call resumes. Works in a notebook too. Raises SetupError.
 
-    In a program that has an event loop of its own, `await arun(settings)`.
+    `records` are mappings in any iterable or asynchronous one, or a frame of pandas or polars. In a program that has
+    an event loop of its own, `await arun(settings)`.
     """
-    return in_loop(arun(settings, wishes))
+    return in_loop(arun(settings, wishes, records=records))
 
 
 def in_loop(work: Coroutine[Any, Any, _T]) -> _T:
@@ -87,12 +94,13 @@ def in_loop(work: Coroutine[Any, Any, _T]) -> _T:
     return done[0]
 
 
-async def arun(settings: Settings, wishes: Wishes | None = None) -> RunSummary:
+async def arun(settings: Settings, wishes: Wishes | None = None, *, records: Given | None = None) -> RunSummary:
     """`run`, for a program that has an event loop."""
     wishes = wishes or Wishes()
-    task, sources = task_of(settings), sources_of(settings)
+    wishes = wishes if records is None else replace(wishes, records=records)
+    task, sources = task_of(settings), sources_of(settings, wishes.records)
     for source in sources:
-        if source.path is not None:
+        if not source.once:
             # A bad header or encoding is told now, not in mid-run.
             await peek(source, encoding=settings.input.encoding, n=1)
     run_dir = RunDir(Path(settings.output.dir))
@@ -101,6 +109,7 @@ async def arun(settings: Settings, wishes: Wishes | None = None) -> RunSummary:
         stack.enter_context(run_log(run_dir.log))
         ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger))
         provider = wishes.provider or await open_provider(settings, stack)
+        ping = getattr(provider, "ping", None)
         telemetry = _open_telemetry(settings, stack)
         if telemetry is not None:
             provider = telemetry.around(provider, timeout_s=settings.model.timeout_s)
@@ -108,18 +117,23 @@ async def arun(settings: Settings, wishes: Wishes | None = None) -> RunSummary:
         await _prepare(settings, wishes, task, sources, run_dir, ledger)
         notifier = Notifier(*notified_of(settings))
         stack.push_async_callback(notifier.close)
-        parts = await _limits_of(settings, ledger)
         session = Session(
-            settings,
-            task,
-            sources,
-            run_dir,
-            ledger,
-            provider,
-            parts,
-            notifier,
-            telemetry,
-            was_simulated=was_simulated,
+            SessionParts(
+                settings,
+                task,
+                sources,
+                run_dir,
+                ledger,
+                provider,
+                await _limits_of(settings, ledger),
+                notifier,
+                telemetry,
+                prepare=await media_for(settings, task, stack),
+                ping=ping and partial(ping, settings.model.name),
+                run_id=await ledger.run_id(),
+                kept_turns=await ledger.pending_turns(),
+                was_simulated=was_simulated,
+            )
         )
         return await session.run(quiet=wishes.quiet, command=wishes.command)
 
@@ -135,17 +149,19 @@ def _open_telemetry(settings: Settings, stack: AsyncExitStack) -> Telemetry | No
 _MARK = "budget"
 
 
+async def spent_of(ledger: Ledger, price: Price | None) -> tuple[float, int]:
+    """What the run has cost so far at most, in US dollars and in tokens, over all its sessions."""
+    totals = await paid_so_far(ledger, price)
+    mark = codec.loads(await ledger.meta_get(_MARK) or "{}")
+    return max(totals.cost_usd, mark.get("usd") or 0.0), max(totals.usage.total, mark.get("tokens") or 0)
+
+
 async def _limits_of(settings: Settings, ledger: Ledger) -> dict[str, Any]:
     """The limits that last over sessions: the day's requests and the budget."""
     budget = None
     if settings.limits.budget_usd is not None or settings.limits.budget_tokens is not None:
-        totals = await ledger.totals()
-        mark = codec.loads(await ledger.meta_get(_MARK) or "{}")
-        budget = budget_of(
-            settings,
-            spent_usd=max(totals.cost_usd, mark.get("usd") or 0.0),
-            spent_tokens=max(totals.usage.total, mark.get("tokens") or 0),
-        )
+        spent_usd, spent_tokens = await spent_of(ledger, price_for(settings))
+        budget = budget_of(settings, spent_usd=spent_usd, spent_tokens=spent_tokens)
 
     async def keep(spend: Spend) -> None:
         await ledger.meta_set(_MARK, codec.dumps({"usd": spend.usd, "tokens": spend.tokens}).decode())

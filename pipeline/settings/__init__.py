@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from pipeline.settings.fields import (
-    FunctionSettings,
-    InputSettings,
     LimitsSettings,
     ModelSettings,
     NotifySettings,
-    OutputSettings,
     PriceSettings,
     RehearsalSettings,
-    TaskSettings,
     TelemetrySettings,
 )
+from pipeline.settings.inputs import InputSettings
 from pipeline.settings.layers import Origin
-from pipeline.settings.root import Settings
+from pipeline.settings.media import MediaSettings
+from pipeline.settings.outputs import OutputSettings, SqlOutputSettings
+from pipeline.settings.root import Settings, variable
 from pipeline.settings.rows import Row, explain
 from pipeline.settings.schema import Key, keys
+from pipeline.settings.tasks import FunctionSettings, TaskSettings, ToolSettings, ValidatorSettings
 
 __all__ = [
     "FunctionSettings",
     "InputSettings",
     "Key",
     "LimitsSettings",
+    "MediaSettings",
     "ModelSettings",
     "NotifySettings",
     "Origin",
@@ -32,8 +33,12 @@ __all__ = [
     "RehearsalSettings",
     "Row",
     "Settings",
+    "SqlOutputSettings",
     "TaskSettings",
     "TelemetrySettings",
+    "ToolSettings",
+    "ValidatorSettings",
     "explain",
     "keys",
+    "variable",
 ]

@@ -18,16 +18,18 @@ from pipeline.settings.texts import covered, nearest, shown
 REFUSED = "refused"
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_LOGIN_IN_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://([^/?#]*)@")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_TABLE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)?")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 #: what each call carries anyway -> where it is set
 _SENT_ANYWAY = {
     "model": "set model.name instead",
     "messages": "set task.system and task.prompt instead",
-    "tools": "set task.labels, task.function or task.python instead",
+    "tools": "set task.labels, task.function, task.python or task.tools instead",
     "tool_choice": "set model.tool_choice instead",
-    "functions": "set task.labels, task.function or task.python instead",
+    "functions": "set task.labels, task.function, task.python or task.tools instead",
     "function_call": "set model.tool_choice instead",
     "timeout": "set model.timeout_s instead",
     "extra_headers": "set model.headers instead",
@@ -64,6 +66,11 @@ def paths(value: str | list[str]) -> str | list[str]:
     """At least one path, none of them empty."""
     if not value or (isinstance(value, list) and not all(value)):
         refuse(f"got {shown(value)}; expected at least one path, and none that is empty")
+    for one in [value] if isinstance(value, str) else value:
+        login = _LOGIN_IN_PATH.match(one)
+        if (login and ":" in login[1]) or ("://" in one and "password=" in one.lower()):
+            # Not repeated: it is a password.
+            refuse("a password does not belong here: put the address into the environment and name it in input.url_env")
     return value
 
 
@@ -154,6 +161,34 @@ def variable(value: str) -> str:
     return value
 
 
+def url_variable(value: str) -> str:
+    """The name of an environment variable. What was given instead is not repeated: it may be the URL itself."""
+    if not _VARIABLE.fullmatch(value):
+        refuse("expected the name of the environment variable that holds the URL, like DATABASE_URL, not the URL")
+    return value
+
+
+def database_url(value: SecretStr) -> SecretStr:
+    """An address without a password. What was given instead is not repeated."""
+    try:
+        parts = urlsplit(value.get_secret_value())
+        has_login = bool(parts.password) or "password" in parts.query.lower()
+    except ValueError:
+        parts, has_login = urlsplit(""), False
+    if has_login:
+        refuse("a password does not belong here: put the URL into the environment and name it in output.sql.url_env")
+    if not parts.scheme:
+        refuse("expected an SQLAlchemy URL, like sqlite:///labels.db or postgresql+psycopg://user@host/name")
+    return value
+
+
+def table_name(value: str) -> str:
+    """The name of a table, with its schema or without."""
+    if not _TABLE.fullmatch(value) or len(value.encode()) > 120:
+        refuse(f"got {shown(value)}; expected letters, digits and _, and a dot between the schema and the name")
+    return value
+
+
 def headers(value: Mapping[str, SecretStr]) -> Mapping[str, SecretStr]:
     """Names and values that HTTP can carry."""
     reasons = {name: "not a name that an HTTP header can have" for name in value if not _HEADER.fullmatch(name)}
@@ -171,7 +206,7 @@ def parameters(value: Mapping[str, Any], model_keys: Iterable[str]) -> Mapping[s
     if value.get("n", 1) != 1:
         reasons["n"] = f"got {shown(value['n'])}; one answer labels one record, so it is 1 or left out"
     if value.get("parallel_tool_calls") is True:
-        reasons["parallel_tool_calls"] = "one call labels one record, so it is never true"
+        reasons["parallel_tool_calls"] = "labelpipe sets it itself where task.call or task.rows asks for several calls"
     if "api_key" in value:
         reasons["api_key"] = "a key does not belong in the config; put it into the environment or .env"
     return refuse(reasons) if reasons else value
@@ -181,4 +216,12 @@ def faults(value: Mapping[str, float]) -> Mapping[str, float]:
     """Probabilities that add up to no more than 1."""
     if sum(value.values()) > 1 + 1e-9:
         refuse(f"they add up to {sum(value.values()):g}; expected 1 or less")
+    return value
+
+
+def spans(value: Sequence[Sequence[float]]) -> Sequence[Sequence[float]]:
+    """Pairs of a begin and a later end, in seconds."""
+    for span in value:
+        if len(span) != 2 or not 0 <= span[0] < span[1]:
+            refuse(f"got {shown(list(span))}; expected a begin and a later end in seconds, like [10, 40]")
     return value

@@ -96,7 +96,10 @@ class Sheet:
         """What was given for the key."""
         found: Any = self.values
         for name in path:
-            found = found.get(name) if isinstance(found, dict) else None
+            if isinstance(name, int):
+                found = found[name] if isinstance(found, list) and name < len(found) else None
+            else:
+                found = found.get(name) if isinstance(found, dict) else None
         return found
 
     def _put(self, path: Keys, value: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,15 @@ def _told(kind: str, loc: Keys, context: dict[str, Any], sheet: Sheet) -> Iterat
     elif kind == "extra_forbidden":
         yield unknown(sheet, loc)
     elif kind == "missing":
-        yield _around(sheet, loc).mistake(dotted(loc), f"missing; expected {takes_at(sheet.root, loc)}")
+        yield missing(sheet, loc)
     else:
         path = _key_of(sheet.root, loc)
         yield _origin(sheet, path).mistake(dotted(path), _wrong(sheet, path))
+
+
+def missing(sheet: Sheet, path: Keys) -> Mistake:
+    """A key that is needed and not there."""
+    return _around(sheet, path).mistake(dotted(path), f"missing; expected {takes_at(sheet.root, path)}")
 
 
 def _key_of(root: Root, loc: Keys) -> Keys:
@@ -111,7 +117,9 @@ def _unknown(root: Root, path: Keys) -> str:
 def _origin(sheet: Sheet, path: Keys) -> Origin:
     beneath = (origin for known, origin in sheet.origins.items() if known[: len(path)] == path)
     if found := sheet.origin(path):
-        return found
+        # In an array of tables each key has its line, though the whole of it is one value.
+        line = line_of(sheet.lines, path) if found.kind is Kind.FILE else None
+        return found if line is None else replace(found, line=line)
     # A table that the file does not name, but something in it was given: `--set outptu.dir=x`.
     return _around(sheet, path) if path in sheet.lines else next(beneath, _around(sheet, path))
 

@@ -17,15 +17,13 @@ from pipeline.errors import ConfigError, Mistake
 from pipeline.records import JSON
 from pipeline.settings import mistakes
 from pipeline.settings.fields import (
-    InputSettings,
     LimitsSettings,
     ModelSettings,
     NotifySettings,
-    OutputSettings,
     RehearsalSettings,
-    TaskSettings,
     TelemetrySettings,
 )
+from pipeline.settings.inputs import InputSettings
 from pipeline.settings.layers import (
     DEFAULT,
     PYTHON,
@@ -37,7 +35,9 @@ from pipeline.settings.layers import (
     lay_environment,
     lay_overrides,
 )
+from pipeline.settings.outputs import OutputSettings
 from pipeline.settings.places import Keys, key_lines, line_of
+from pipeline.settings.tasks import TaskSettings
 from pipeline.settings.texts import dotted, kind_of, shown
 
 
@@ -68,19 +68,23 @@ class Settings(BaseSettings):
     _loaded: tuple[Mapping[str, Any] | Sequence[str], Mapping[str, Any]] = PrivateAttr(((), {}))
     _config_path: Path | None = PrivateAttr(None)
     _origins: dict[Keys, Origin] = PrivateAttr(default_factory=dict)
+    _no_input: tuple[Mistake, ...] = PrivateAttr(())
 
     def __init__(self, *, _sheet: Sheet | None = None, **values: Any) -> None:
         sheet = _sheet or _sheet_of(type(self), None, (), values)
         # Only known tables: BaseSettings takes names such as `_cli_parse_args` for orders to itself.
         tables: dict[str, Any] = {name: sheet.values.get(name, {}) for name in type(self).model_fields}
         sheet.mistakes += [mistakes.unknown(sheet, (name,)) for name in sheet.values if name not in tables]
+        no_input = _no_input(sheet)
         try:
             super().__init__(**tables)
         except ValidationError as error:
             # `from None`: pydantic's own text repeats values, and one of them may be a secret.
+            sheet.mistakes = [*no_input, *sheet.mistakes]
             raise ConfigError(mistakes=mistakes.mistakes_of(error, sheet)) from None
         if sheet.mistakes:
-            raise ConfigError(mistakes=mistakes.in_order(sheet.mistakes))
+            raise ConfigError(mistakes=mistakes.in_order([*no_input, *sheet.mistakes]))
+        self._no_input = no_input
         self._config_path = sheet.config_path
         self._origins = sheet.origins
 
@@ -103,12 +107,14 @@ class Settings(BaseSettings):
     def again(self, live: Sequence[str] = ()) -> Settings:
         """The settings as their file is now, with all that was said beside it, and `live` like `--set` over it."""
         overrides, direct = self._loaded
-        if isinstance(overrides, Mapping):
-            overrides = [f"{key}={shown(value)}" for key, value in overrides.items()]
         said = {**{key: dict(table) for key, table in direct.items()}}
         for order in live:
             table, _, key = order.partition("=")[0].strip().partition(".")
             said.get(table, {}).pop(key, None)
+        if isinstance(overrides, Mapping):
+            orders = (order.partition("=") for order in live)
+            merged = {**overrides, **{key.strip(): value for key, _, value in orders}}
+            return type(self).load(self._config_path, merged, **said)
         return type(self).load(self._config_path, [*overrides, *live], **said)
 
     @classmethod
@@ -140,12 +146,35 @@ class Settings(BaseSettings):
         beside = self._config_path.parent / plain
         return beside if beside.exists() else plain
 
+    def need_input(self) -> None:
+        """Raises ConfigError where no input is named: only a program that gives the records needs none."""
+        if self._no_input:
+            raise ConfigError(mistakes=self._no_input)
+
     def inputs(self) -> list[str]:
-        """`input.path` as a list, each entry found as `find` does; globs stay globs, `-` stays `-`."""
+        """`input.path` as a list, each entry found as `find` does; globs, addresses and `-` stay as they are."""
         paths = self.input.path
-        return [self._input(path) for path in ([paths] if isinstance(paths, str) else paths)]
+        return [self._input(path) for path in ([paths] if isinstance(paths, str) else paths or [])]
+
+    def hidden_address(self) -> str | None:
+        """What the variable `input.url_env` holds, a secret; None without that key. Raises ConfigError."""
+        name = self.input.url_env
+        if name is None:
+            return None
+        found = variable(name, self._config_path)
+        if found is None:
+            path = ("input", "url_env")
+            text = f"{name} is not set: put {name}=... into the environment or .env"
+            raise ConfigError(mistakes=(self._origins.get(path, PYTHON).mistake(dotted(path), text),))
+        return self._input(found[0].get_secret_value())
 
     def _input(self, path: str) -> str:
+        scheme, sign, place = path.partition("://")
+        if sign:
+            # A SQLite file is found as any other; the third slash is still the address's.
+            rest, mark, options = place.removeprefix("/").partition("?")
+            local = scheme.startswith("sqlite") and place.startswith("/") and not rest.startswith((":", "file:"))
+            return f"{scheme}:///{self.find(rest)}{mark}{options}" if local and rest else path
         if path == "-" or (found := self.find(path)).exists():
             return path if path == "-" else str(found)
         if self._config_path and glob.has_magic(path) and not _matches(path):
@@ -153,11 +182,10 @@ class Settings(BaseSettings):
             return beside if _matches(beside) else path
         return str(found)
 
-    def function_parameters(self) -> dict[str, JSON] | None:
-        """The JSON Schema of `task.function`, read where it is a file; None without that table. Raises ConfigError."""
-        given: Any = self.task.function and self.task.function.parameters
+    def json_schema(self, given: Mapping[str, Any] | str, key: Keys) -> dict[str, JSON]:
+        """The JSON Schema that stands under `key`, read where it is a file. Raises ConfigError."""
         if not isinstance(given, str):
-            return given  # type: ignore[no-any-return]
+            return dict(given)
         reason = f"{shown(given)} "
         try:
             schema = codec.loads(self.find(given).read_bytes())
@@ -169,8 +197,8 @@ class Settings(BaseSettings):
             if isinstance(schema, dict):
                 return schema
             reason += f"holds a {kind_of(schema)}; expected a JSON Schema, which is a table"
-        path = ("task", "function", "parameters")
-        raise ConfigError(mistakes=(self._origins[path].mistake(dotted(path), reason),))
+        origin = next(self._origins[key[:length]] for length in range(len(key), 0, -1) if key[:length] in self._origins)
+        raise ConfigError(mistakes=(origin.mistake(dotted(key), reason),))
 
     def api_key(self) -> SecretStr | None:
         """The API key from the environment, else from .env; None where neither has one."""
@@ -178,13 +206,33 @@ class Settings(BaseSettings):
         return found[0] if found else None
 
     def _api_key(self) -> tuple[SecretStr, str] | None:
-        name = self.model.api_key_env
-        if value := os.environ.get(name):
-            return SecretStr(value), f"environment {name}"
-        for file in dotenv_files(self._config_path):
-            if value := DotEnvSettingsSource(type(self), env_file=file, case_sensitive=True).env_vars.get(name):
-                return SecretStr(value), str(file)
-        return None
+        return variable(self.model.api_key_env, self._config_path)
+
+    def sql_url(self) -> SecretStr | None:
+        """The URL of `output.sql`: the one that is there, else its variable's; None where neither is."""
+        if self.output.sql is None:
+            return None
+        if self.output.sql.url is not None:
+            return self.output.sql.url
+        found = variable(self.output.sql.url_env, self._config_path)
+        return found[0] if found else None
+
+
+def variable(name: str, config_path: Path | None = None) -> tuple[SecretStr, str] | None:
+    """A secret from the environment, else from .env, and where it was; None where neither has it."""
+    if value := os.environ.get(name):
+        return SecretStr(value), f"environment {name}"
+    for file in dotenv_files(config_path):
+        if value := DotEnvSettingsSource(Settings, env_file=file, case_sensitive=True).env_vars.get(name):
+            return SecretStr(value), str(file)
+    return None
+
+
+def _no_input(sheet: Sheet) -> tuple[Mistake, ...]:
+    """The mistake of a config that names no input. It is told with the others, or when the input is needed."""
+    given = sheet.values.get("input", {})
+    named = not isinstance(given, dict) or any(given.get(name) is not None for name in ("path", "url_env"))
+    return () if named else (mistakes.missing(sheet, ("input", "path")),)
 
 
 def _matches(pattern: str) -> bool:

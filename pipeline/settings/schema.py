@@ -62,20 +62,27 @@ def keys(root: Model, path: tuple[str, ...] = ()) -> Iterator[Key]:
 
 
 def section_at(root: Model, path: Sequence[str | int]) -> Model | None:
-    """The model of the table at `path`; None where there is no such table, or a free one."""
+    """The model of the table at `path`; None where there is no such table, or a free one.
+
+    A number in the path is a place in an array of tables.
+    """
     section: Model | None = root
+    item: Model | None = None
     for name in path:
-        field = section.model_fields.get(str(name)) if section else None
-        section = _section(field.annotation) if field else None
+        if isinstance(name, int):
+            section, item = item, None
+            continue
+        field = section.model_fields.get(name) if section else None
+        section, item = (_section(field.annotation), _section_of_list(field.annotation)) if field else (None, None)
     return section
 
 
-def field_of(root: Model, path: Sequence[str | int]) -> tuple[tuple[str, ...], FieldInfo] | None:
+def field_of(root: Model, path: Sequence[str | int]) -> tuple[tuple[str | int, ...], FieldInfo] | None:
     """The field at or above `path`, with its own path; None where `path` leads into nothing that is known."""
     for length in range(len(path), 0, -1):
         section = section_at(root, path[: length - 1])
         if section and (field := section.model_fields.get(str(path[length - 1]))):
-            return tuple(map(str, path[:length])), field
+            return tuple(path[:length]), field
         if section:
             return None
     return None
@@ -114,6 +121,12 @@ def _section(annotation: Any) -> Model | None:
         if isinstance(option, type) and issubclass(option, BaseModel):
             return option
     return None
+
+
+def _section_of_list(annotation: Any) -> Model | None:
+    """The model of the tables in an array of tables."""
+    lists = [option for option in _options(annotation) if get_origin(option) is list]
+    return _section(get_args(lists[0])[0]) if lists else None
 
 
 def choices(field: FieldInfo) -> tuple[str, ...]:
@@ -180,9 +193,10 @@ def _bounds(metadata: Sequence[Any]) -> str:
 _SECRET = re.compile(r"api_?-?key|secret|password|passwd|authorization|(^|[_-])token$", re.IGNORECASE)
 
 
-_SECRETS = {("model", "headers"), ("notify", "url"), ("notify", "command")}
+_SECRETS = {("model", "headers"), ("notify", "url"), ("notify", "command"), ("output", "sql", "url")}
 
 
 def is_secret(path: Sequence[str | int]) -> bool:
     """Whether the value may be a secret: it is then never shown, not even where it is wrong."""
-    return tuple(path[:2]) in _SECRETS or any(_SECRET.search(str(name)) for name in path)
+    named = {tuple(path[:2]), tuple(path[:3])}
+    return bool(named & _SECRETS) or any(_SECRET.search(str(name)) for name in path)

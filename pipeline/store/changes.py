@@ -9,12 +9,20 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.records import Record, Status
+from pipeline.records import Record, Status, Turn
+from pipeline.store import turns
 from pipeline.store.queries import SinkMark, chunks, marks
 from pipeline.store.rows import COLUMNS, bound
 
-_INSERT = f"INSERT INTO outcomes VALUES ({marks(COLUMNS)})"  # noqa: S608
-_SET_ASIDE = f"INSERT INTO superseded SELECT {', '.join(COLUMNS)}, ?, ?, ? FROM outcomes WHERE "  # noqa: S608 (constant names)
+# Columns are named: in a file that was brought up to date the newer ones come last.
+_NAMES = ", ".join(COLUMNS)
+_INSERT = f"INSERT INTO outcomes ({_NAMES}) VALUES ({marks(COLUMNS)})"  # noqa: S608 (constant names)
+_SET_ASIDE = (
+    f"INSERT INTO superseded ({_NAMES}, superseded_at, reason, paid)"  # noqa: S608
+    f" SELECT {_NAMES}, ?, ?, ? FROM outcomes WHERE "
+)
+#: The name in `meta` of how often outcomes have been set aside or moved, over all sessions.
+GENERATION = "generation"
 #: a file with this mark is built anew from the ledger
 REBUILD = SinkMark(-1, 0, "")
 
@@ -61,14 +69,29 @@ def commit(
     rows: Sequence[tuple[Any, ...]],
     sinks: SinkMarks | None,
     requests: Mapping[str, int],
+    *,
+    without_turns: Sequence[str] = (),
 ) -> None:
-    """Outcomes, the files' marks and the day's requests, together."""
+    """Outcomes, the files' marks and the day's requests, together; the turns of some records are not needed then."""
     with transaction(connection):
         connection.executemany(_INSERT, rows)
+        turns.forget(connection, without_turns)
         if sinks is not None:
             _store_marks(connection, sinks)
         for day, count in requests.items():
             _add_requests(connection, day, count)
+
+
+def keep_turns(connection: sqlite3.Connection, kept: Sequence[Turn]) -> None:
+    """Answers of records that are not at their end."""
+    with transaction(connection):
+        turns.keep(connection, kept)
+
+
+def forget_turns(connection: sqlite3.Connection, keys: Sequence[str]) -> None:
+    """Drop the turns of these records."""
+    with transaction(connection):
+        turns.forget(connection, keys)
 
 
 def replace(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]], reason: str) -> None:
@@ -128,7 +151,21 @@ def _set_aside(
     connection: sqlite3.Connection, condition: str, values: Sequence[object], reason: str, *, paid: bool
 ) -> int:
     connection.execute(_SET_ASIDE + condition, [time.time(), reason, int(paid), *values])
+    if paid:
+        _begin_anew(connection, condition, values)
     return connection.execute(f"DELETE FROM outcomes WHERE {condition}", values).rowcount  # noqa: S608 (our own words)
+
+
+def _begin_anew(connection: sqlite3.Connection, condition: str, values: Sequence[object]) -> None:
+    """Conversations that are asked again begin anew; one whose next answer never came goes on where it was.
+
+    What its turns have cost is counted with the outcome that is set aside.
+    """
+    chosen = f"SELECT key FROM outcomes WHERE {condition}"  # noqa: S608 (our own words)
+    failed = f"{chosen} AND status = 'failed'"
+    connection.execute(f"DELETE FROM turns WHERE key IN ({chosen}) AND key NOT IN ({failed})", [*values, *values])  # noqa: S608
+    counted = "usage = '[0,0,0,0,0]', calls = 0, repairs = 0"
+    connection.execute(f"UPDATE turns SET {counted} WHERE key IN ({failed})", values)  # noqa: S608
 
 
 def _condition(selection: Selection) -> tuple[str, list[object]]:
@@ -150,6 +187,10 @@ def _forget_files(connection: sqlite3.Connection) -> None:
 
 def _reset_sinks(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE sinks SET bytes = ?, position = ?", (REBUILD.bytes, REBUILD.position))
+    connection.execute(
+        "INSERT INTO meta VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET value = CAST(value AS INTEGER) + 1",
+        (GENERATION,),
+    )
 
 
 def _store_marks(connection: sqlite3.Connection, sinks: SinkMarks) -> None:

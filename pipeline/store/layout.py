@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from typing import Any
 
 from pipeline import codec
@@ -24,12 +25,17 @@ class Table:
     labels: tuple[str, ...] = ()
     about: bool = False
 
-    def row(self, outcome: Outcome) -> list[JSON]:
-        """The values under the titles; None where a record has none."""
+    def rows(self, outcome: Outcome) -> list[list[JSON]]:
+        """The values under the titles, one list a row; None where a record has none."""
         values: list[JSON] = list(map(outcome.record.fields.get, self.carried))
-        if self.labels:
-            values += map((outcome.label or {}).get, self.labels)
-        return [*_about(outcome), *values] if self.about else values
+        if self.about:
+            return [[*_about(outcome), *values]]
+        if not self.labels:
+            return [values]
+        if outcome.rows is None:
+            return [[*values, *map((outcome.label or {}).get, self.labels)]]
+        common = outcome.label or {}
+        return [[*values, *map({**common, **row}.get, self.labels)] for row in outcome.rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,7 @@ class Layout:
     def grown(self, outcomes: Sequence[Outcome]) -> Layout:
         """With the columns of these outcomes that are new; the same object if none is."""
         labelled = [outcome for outcome in outcomes if outcome.status is Status.LABELLED]
-        found = _new((outcome.label or {} for outcome in labelled), {*self.labels, *self.found})
+        found = _new(chain.from_iterable(map(_labels, labelled)), {*self.labels, *self.found})
         layout = replace(self, found=self.found + found) if found else self
         return layout if self.fixed else layout._carrying(outcomes)
 
@@ -114,6 +120,10 @@ def _about(outcome: Outcome) -> tuple[JSON, ...]:
     record, problem = outcome.record, outcome.problem
     code, message = (problem.code, problem.message) if problem else (None, None)
     return (record.key, record.source, record.line, outcome.status.value, code, message, outcome.attempts)
+
+
+def _labels(outcome: Outcome) -> Iterable[Mapping[str, JSON]]:
+    return (outcome.label or {}, *(outcome.rows or ()))
 
 
 def _new(mappings: Iterable[Mapping[str, JSON]], known: AbstractSet[str]) -> tuple[str, ...]:

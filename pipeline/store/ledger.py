@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -12,8 +13,8 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from pipeline.errors import StoreError
-from pipeline.records import Outcome, Record, Status
-from pipeline.store import changes, queries
+from pipeline.records import Outcome, Record, Status, Turn
+from pipeline.store import changes, queries, turns
 from pipeline.store.changes import Selection, SinkMarks
 from pipeline.store.queries import Known, SinkMark, Totals
 from pipeline.store.rows import to_row
@@ -116,13 +117,22 @@ class Ledger:
         sinks: SinkMarks | None = None,
         *,
         requests: Mapping[str, int] | None = None,
+        forget_turns: bool = False,
     ) -> list[int]:
         """Write outcomes in one transaction and give their seqs, which are consecutive; when it returns, they are safe.
 
-        `requests` is the number of requests sent, by day (ISO dates). A key that has an outcome already is a
-        StoreError, and then nothing is written.
+        `requests` is the number of requests sent, by day (ISO dates). With `forget_turns` the turns of these records
+        are dropped. A key that has an outcome already is a StoreError, and then nothing is written.
         """
-        return await self._write(self._commit, outcomes, sinks, requests or {})
+        return await self._write(self._commit, outcomes, sinks, requests or {}, forget_turns)
+
+    async def keep_turns(self, kept: Sequence[Turn]) -> None:
+        """Write answers of records that are not at their end; when it returns, they are safe."""
+        await self._write(changes.keep_turns, kept)
+
+    async def forget_turns(self, keys: Sequence[str]) -> None:
+        """Drop the turns of these records."""
+        await self._write(changes.forget_turns, keys)
 
     async def replace(self, outcomes: Sequence[Outcome], reason: str) -> list[int]:
         """Put each outcome in the place of the one with its key; the old one is set aside.
@@ -150,6 +160,14 @@ class Ledger:
         """Keep a text under a name."""
         await self._write(changes.meta_set, key, value)
 
+    async def run_id(self) -> str:
+        """The run's name among all runs, which it keeps: made at the first call."""
+        found = await self.meta_get("run_id")
+        if found is None:
+            found = uuid.uuid4().hex
+            await self.meta_set("run_id", found)
+        return found
+
     async def index_ordinals(self) -> None:
         """Make `rows_in_order` fast; every later commit is then a little slower."""
         await self._write(lambda connection: connection.execute(ORDINAL_INDEX).close())
@@ -174,6 +192,14 @@ class Ledger:
     async def find_request(self, digests: Sequence[bytes]) -> dict[bytes, Outcome]:
         """The oldest labelled outcome of each of these requests, where there is one."""
         return await self._reads.do(queries.find_request, digests)
+
+    async def pending_turns(self) -> dict[str, list[Turn]]:
+        """The turns of records that have no outcome yet, by key."""
+        return await self._reads.do(turns.pending)
+
+    async def turns_of(self, keys: Sequence[str]) -> dict[str, list[Turn]]:
+        """The turns of these records, by key."""
+        return await self._reads.do(turns.of, keys)
 
     async def rows_after(self, seq: int, limit: int = BLOCK) -> list[tuple[int, Outcome]]:
         """The next outcomes with their seq, in the order they were committed."""
@@ -228,13 +254,15 @@ class Ledger:
         outcomes: Sequence[Outcome],
         sinks: SinkMarks | None,
         requests: Mapping[str, int],
+        forget_turns: bool,
     ) -> list[int]:
         if sinks is not None and (sinks.generation != self._generation or sinks == self._stored):
             sinks = None
         seqs = list(range(self._last_seq + 1, self._last_seq + 1 + len(outcomes)))
         rows = list(map(to_row, seqs, outcomes))
         try:
-            changes.commit(connection, rows, sinks, requests)
+            without = [outcome.record.key for outcome in outcomes] if forget_turns else ()
+            changes.commit(connection, rows, sinks, requests, without_turns=without)
         except sqlite3.IntegrityError as error:
             raise StoreError(self._told_twice(connection, outcomes)) from error
         self._last_seq += len(outcomes)

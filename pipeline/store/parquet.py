@@ -119,7 +119,7 @@ async def _groups(table: Table, blocks: Blocks) -> AsyncIterator[list[list[JSON]
 
 def table_rows(table: Table, block: Sequence[tuple[int, Outcome]]) -> list[list[JSON]]:
     """The table's rows of a block of outcomes."""
-    return [table.row(outcome) for _, outcome in block if outcome.status in table.statuses]
+    return [row for _, outcome in block if outcome.status in table.statuses for row in table.rows(outcome)]
 
 
 def _kind(value: JSON) -> str:

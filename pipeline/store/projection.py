@@ -34,7 +34,8 @@ class Look:
 
     def block(self, outcomes: Sequence[Outcome]) -> bytes:
         """The rows of those of the outcomes that belong into this file."""
-        rows = [self.table.row(outcome) for outcome in outcomes if outcome.status in self.table.statuses]
+        here = [outcome for outcome in outcomes if outcome.status in self.table.statuses]
+        rows = [row for outcome in here for row in self.table.rows(outcome)]
         if not rows:
             return b""
         if self.name.endswith(".jsonl"):

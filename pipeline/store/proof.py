@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import accumulate
@@ -19,6 +20,7 @@ from pipeline.store.projection import Look, looks, parquet_look
 from pipeline.store.queries import SinkMark
 from pipeline.store.rundir import RunDir
 from pipeline.store.sinks import first_position, rows_of, without_late
+from pipeline.store.sqlproof import SqlPlace, compare
 
 _MEND = "Delete it and give the run's command again: it is made anew from the ledger."
 
@@ -43,8 +45,15 @@ class _Tally:
     fault: str = ""
 
 
-async def prove_files(run_dir: RunDir, ledger: Ledger) -> list[FileProof]:
-    """Compare every file of rows with the ledger. Memory stays flat. Raises StoreError if the ledger fails."""
+#: Gives the URL of a table's database, or None where it cannot be known.
+FindUrl = Callable[[SqlPlace], str | None]
+
+
+async def prove_files(run_dir: RunDir, ledger: Ledger, find_url: FindUrl = lambda place: place.url) -> list[FileProof]:
+    """Compare every file of rows, and the table in a database, with the ledger. Memory stays flat.
+
+    Raises StoreError if the ledger fails.
+    """
     text = await ledger.meta_get("layout")
     if text is None:
         return [FileProof("files of rows", True, 0, "are to be built (anew), and the run's next session does it.")]
@@ -53,7 +62,17 @@ async def prove_files(run_dir: RunDir, ledger: Ledger) -> list[FileProof]:
     proofs = [await _prove_growing(run_dir, ledger, layout, look, marks.get(look.name)) for look in looks(layout)]
     if "parquet" in layout.formats:
         proofs.append(await _prove_parquet(run_dir, ledger, layout, marks.get("labels.parquet")))
+    if "sql" in layout.formats and (place := await ledger.meta_get("sql")):
+        proofs.append(await _prove_table(ledger, layout, SqlPlace.from_text(place), find_url))
     return proofs
+
+
+async def _prove_table(ledger: Ledger, layout: Layout, place: SqlPlace, find_url: FindUrl) -> FileProof:
+    name = f"table {place.table}"
+    if (url := find_url(place)) is None:
+        return FileProof(name, True, 0, f"not compared: {place.url_env} is not set.")
+    found = await asyncio.to_thread(compare, url, place, ledger.path, layout)
+    return FileProof(name, found.ok, found.rows, found.detail)
 
 
 async def _good_marks(ledger: Ledger, layout: Layout) -> dict[str, SinkMark]:
@@ -112,10 +131,11 @@ async def _compare(
 def _whole_rows(look: Look, outcomes: Sequence[Outcome], size_bytes: int | None) -> int:
     """How many of the outcomes' rows are in so many bytes; None: in all that they have."""
     here = [outcome for outcome in outcomes if outcome.status in look.table.statuses]
+    counts = [len(look.table.rows(outcome)) for outcome in here]
     if size_bytes is None:
-        return len(here)
+        return sum(counts)
     ends = accumulate(len(look.block([outcome])) for outcome in here)
-    return sum(end <= size_bytes for end in ends)
+    return sum(count for count, end in zip(counts, ends, strict=True) if end <= size_bytes)
 
 
 def _take(tally: _Tally, file: BinaryIO, size_bytes: int, expected: bytes) -> int:

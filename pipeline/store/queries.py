@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
 
 from pipeline.records import Outcome, Status, Usage
-from pipeline.store.rows import STATUSES, bound, to_outcome, unbound
+from pipeline.store.rows import STATUSES, bound, json_value, to_outcome, unbound
 from pipeline.store.schema import SELECT_OUTCOME, is_damage
 
 _T = TypeVar("_T")
@@ -32,7 +32,8 @@ class Known:
 class Totals:
     """What a run has used since its beginning, outcomes that were set aside included.
 
-    `cost_usd` counts what has a known price; `unpriced` is the number of outcomes that have not.
+    `cost_usd` counts what has a known price; `unpriced` is the number of outcomes that have not. `under_way` is the
+    part of `usage` that records without an outcome have used: it is in no `cost_usd`.
     """
 
     usage: Usage
@@ -41,6 +42,7 @@ class Totals:
     attempts: int
     repairs: int
     superseded: int
+    under_way: Usage = field(default_factory=Usage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +61,11 @@ class SinkMark:
 _SELECT_KNOWN = "SELECT key, digest, status, ordinal, line, source FROM outcomes"
 _SELECT_SEEN = "SELECT key, place FROM seen"
 # Constant words and question marks are all that is put into a statement in this file.
-_PAID = "prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens, cost_usd, attempts, repairs"
+_TOKENS = "prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens, cache_write_tokens"
+_PAID = f"{_TOKENS}, cost_usd, attempts, repairs"
 _TOTALS = f"""
 SELECT TOTAL(prompt_tokens), TOTAL(completion_tokens), TOTAL(cached_tokens), TOTAL(reasoning_tokens),
-    TOTAL(cost_usd), TOTAL(cost_usd IS NULL AND prompt_tokens + completion_tokens > 0),
+    TOTAL(cache_write_tokens), TOTAL(cost_usd), TOTAL(cost_usd IS NULL AND prompt_tokens + completion_tokens > 0),
     TOTAL(attempts), TOTAL(repairs), TOTAL(aside)
 FROM (SELECT {_PAID}, 0 AS aside FROM outcomes UNION ALL SELECT {_PAID}, 1 AS aside FROM superseded WHERE paid)
 """  # noqa: S608
@@ -74,6 +77,12 @@ def count_by_status(connection: sqlite3.Connection) -> dict[Status, int]:
     counts = dict.fromkeys(Status, 0) | {STATUSES[status]: count for status, count in others}
     everything = connection.execute("SELECT COUNT(*) FROM outcomes").fetchone()[0]
     return counts | {Status.LABELLED: everything - sum(counts.values())}
+
+
+def labelled_after(connection: sqlite3.Connection, seq: int) -> int:
+    """The number of labelled records whose outcome came after this seq."""
+    row = connection.execute("SELECT COUNT(*) FROM outcomes WHERE seq > ? AND status = 'labelled'", (seq,)).fetchone()
+    return int(row[0])
 
 
 def problem_counts(connection: sqlite3.Connection) -> dict[str, int]:
@@ -88,15 +97,25 @@ def problem_counts(connection: sqlite3.Connection) -> dict[str, int]:
 def totals(connection: sqlite3.Connection) -> Totals:
     """Usage, cost and attempts over everything that was paid for."""
     row = connection.execute(_TOTALS).fetchone()
-    prompt, completion, cached, reasoning, cost_usd, unpriced, attempts, repairs, superseded = row
+    *tokens, cost_usd, unpriced, attempts, repairs, superseded = row
+    under_way = _under_way(connection)
     return Totals(
-        usage=Usage(int(prompt), int(completion), int(cached), int(reasoning)),
+        usage=Usage(*map(int, tokens)) + under_way,
         cost_usd=float(cost_usd),
         unpriced=int(unpriced),
         attempts=int(attempts),
         repairs=int(repairs),
         superseded=int(superseded),
+        under_way=under_way,
     )
+
+
+def _under_way(connection: sqlite3.Connection) -> Usage:
+    """What the turns of records that have no outcome have used: a conversation that was broken off."""
+    used = Usage()
+    for (text,) in connection.execute("SELECT usage FROM turns WHERE key NOT IN (SELECT key FROM outcomes)"):
+        used += Usage(*json_value(text))
+    return used
 
 
 def last_seq(connection: sqlite3.Connection) -> int:

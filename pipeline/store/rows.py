@@ -22,6 +22,7 @@ COLUMNS = (
     "completion_tokens",
     "cached_tokens",
     "reasoning_tokens",
+    "cache_write_tokens",
     "cost_usd",
     "latency_s",
     "finished_at",
@@ -84,6 +85,7 @@ def to_row(seq: int, outcome: Outcome) -> tuple[Any, ...]:
         usage.completion,
         usage.cached,
         usage.reasoning,
+        usage.cache_write,
         outcome.cost_usd,
         outcome.latency_s,
         outcome.finished_at,
@@ -95,52 +97,68 @@ def to_row(seq: int, outcome: Outcome) -> tuple[Any, ...]:
         outcome.request_digest,
         bound(outcome.copied_from),
         bound(message),
-        json_text(outcome.label),
+        _label_text(outcome),
         json_text(record.fields),
-        json_text(_plain_answer(outcome.answer)),
+        answer_text(outcome.answer),
         json_text(_plain_problem(record.problem)),
     )
 
 
 def to_outcome(row: Sequence[Any]) -> Outcome:
     """The outcome of a row whose columns are COLUMNS."""
+    label, rows = _labelled(json_value(row[24]))
     return Outcome(
         record=Record(
-            source=unbound(row[17]),
+            source=unbound(row[18]),
             ordinal=row[2],
             key=unbound(row[1]),
-            fields=json_value(row[24]),
-            line=row[16],
+            fields=json_value(row[25]),
+            line=row[17],
             digest=row[3],
-            problem=_problem(json_value(row[26])),
+            problem=_problem(json_value(row[27])),
         ),
         status=STATUSES[row[4]],
-        label=json_value(row[23]),
-        problem=None if row[5] is None else Problem(row[5], unbound(row[22])),
-        answer=_answer(json_value(row[25])),
-        request_digest=row[20],
+        label=label,
+        rows=rows,
+        problem=None if row[5] is None else Problem(row[5], unbound(row[23])),
+        answer=read_answer(row[26]),
+        request_digest=row[21],
         attempts=row[6],
         repairs=row[7],
-        usage=Usage(row[8], row[9], row[10], row[11]),
-        cost_usd=row[12],
-        latency_s=row[13],
-        model=unbound(row[18]),
-        request_id=unbound(row[19]),
-        finished_at=row[14],
-        copied_from=unbound(row[21]),
-        vote=row[15],
+        usage=Usage(row[8], row[9], row[10], row[11], row[12]),
+        cost_usd=row[13],
+        latency_s=row[14],
+        model=unbound(row[19]),
+        request_id=unbound(row[20]),
+        finished_at=row[15],
+        copied_from=unbound(row[22]),
+        vote=row[16],
     )
 
 
-def _plain_answer(answer: Answer | None) -> Mapping[str, JSON] | None:
+def _label_text(outcome: Outcome) -> str | None:
+    """An object for a record that is one row; else a list: what is common to all rows, then each row."""
+    if outcome.rows is None or outcome.label is None:
+        return json_text(outcome.label)
+    return json_text([outcome.label, *outcome.rows])
+
+
+def _labelled(value: JSON) -> tuple[Mapping[str, JSON] | None, tuple[Mapping[str, JSON], ...] | None]:
+    return (value[0], tuple(value[1:])) if isinstance(value, list) else (value, None)
+
+
+def answer_text(answer: Answer | None) -> str | None:
+    """The answer as JSON text; None stays None."""
     if answer is None:
         return None
-    return {
-        "calls": [{"id": call.id, "name": call.name, "arguments": call.arguments} for call in answer.calls],
-        "text": answer.text,
-        "refusal": answer.refusal,
-        "finish_reason": answer.finish_reason,
-    }
+    return json_text(
+        {
+            "calls": [{"id": call.id, "name": call.name, "arguments": call.arguments} for call in answer.calls],
+            "text": answer.text,
+            "refusal": answer.refusal,
+            "finish_reason": answer.finish_reason,
+        }
+    )
 
 
 def _plain_problem(problem: Problem | None) -> Mapping[str, JSON] | None:
@@ -151,7 +169,9 @@ def _problem(value: Mapping[str, Any] | None) -> Problem | None:
     return None if value is None else Problem(value["code"], value["message"])
 
 
-def _answer(value: Mapping[str, Any] | None) -> Answer | None:
+def read_answer(text: str | None) -> Answer | None:
+    """The answer that `answer_text` was given."""
+    value = json_value(text)
     if value is None:
         return None
     calls = tuple(ToolCall(call["id"], call["name"], call["arguments"]) for call in value["calls"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.errors import SetupError
 from pipeline.store.rows import COLUMNS
 
-VERSION = 1
+VERSION = 2
 #: "labl": tells our files from other SQLite databases.
 APPLICATION_ID = 0x6C61626C
 #: How long a statement waits for another process's lock, in seconds.
@@ -28,6 +28,7 @@ _OUTCOME = """
     completion_tokens INTEGER NOT NULL,
     cached_tokens INTEGER NOT NULL,
     reasoning_tokens INTEGER NOT NULL,
+    cache_write_tokens INTEGER NOT NULL DEFAULT 0,
     cost_usd REAL,
     latency_s REAL,
     finished_at REAL,
@@ -48,6 +49,21 @@ _OUTCOME = """
 # The digest's index holds six bytes of it: the index is written at random places, and a short one touches fewer pages.
 _SET_ASIDE = "superseded_at REAL NOT NULL, reason TEXT NOT NULL, paid INTEGER NOT NULL"
 _LABELLED_REQUEST = "status = 'labelled' AND request_digest IS NOT NULL"
+_TURNS = """(
+    key TEXT NOT NULL,
+    turn INTEGER NOT NULL,
+    request_digest BLOB NOT NULL,
+    answer TEXT NOT NULL,
+    usage TEXT NOT NULL,
+    calls INTEGER NOT NULL,
+    repairs INTEGER NOT NULL,
+    results TEXT NOT NULL,
+    model TEXT,
+    request_id TEXT,
+    latency_s REAL NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (key, turn)
+) WITHOUT ROWID"""
 _TABLES = (
     f"CREATE TABLE outcomes ({_OUTCOME.format(unique='UNIQUE')})",
     f"CREATE TABLE superseded ({_OUTCOME.format(unique='')}, {_SET_ASIDE})",
@@ -56,9 +72,24 @@ _TABLES = (
     "CREATE TABLE sinks (name TEXT PRIMARY KEY, bytes INTEGER NOT NULL, position INTEGER NOT NULL, shape TEXT)",
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE days (day TEXT PRIMARY KEY, requests INTEGER NOT NULL) WITHOUT ROWID",
+    f"CREATE TABLE turns {_TURNS}",
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {VERSION}",
 )
+#: A ledger of version 1 becomes one of version 2 when a run opens it for writing ...
+_TO_2 = (
+    "ALTER TABLE outcomes ADD COLUMN cache_write_tokens INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE superseded ADD COLUMN cache_write_tokens INTEGER NOT NULL DEFAULT 0",
+    f"CREATE TABLE turns {_TURNS}",
+)
+#: ... and looks like one to who only reads it: a name is looked for among the connection's own tables first.
+_AS_2 = (
+    "CREATE TEMP VIEW outcomes AS SELECT *, 0 AS cache_write_tokens FROM main.outcomes",
+    "CREATE TEMP VIEW superseded AS SELECT *, 0 AS cache_write_tokens FROM main.superseded",
+    f"CREATE TEMP TABLE turns {_TURNS}",
+)
+#: What brings a ledger of this version to the next one, in order.
+_UPGRADES = {1: _TO_2}
 #: Rows in the input's order; made when a run asks for that order, since every other run would pay for nothing.
 ORDINAL_INDEX = "CREATE INDEX IF NOT EXISTS outcomes_ordinal ON outcomes (ordinal, seq)"
 SELECT_OUTCOME = f"SELECT {', '.join(COLUMNS)} FROM outcomes"  # noqa: S608  (constant names)
@@ -117,6 +148,8 @@ def _prepare_writer(path: Path, connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA wal_autocheckpoint = 8000")
     if is_new:
         _create(connection)
+    else:
+        _upgrade(connection)
 
 
 def _prepare_reader(path: Path, connection: sqlite3.Connection) -> None:
@@ -124,6 +157,9 @@ def _prepare_reader(path: Path, connection: sqlite3.Connection) -> None:
         raise SetupError(f"{path}: the ledger is empty: no run has begun here.")
     # What is looked up in passing (keys seen in this pass) goes to a file, so that memory stays flat.
     connection.execute("PRAGMA temp_store = FILE")
+    if _version(connection) < VERSION:
+        for statement in _AS_2:
+            connection.execute(statement)
 
 
 def choose_journal(connection: sqlite3.Connection) -> str:
@@ -141,7 +177,7 @@ def choose_journal(connection: sqlite3.Connection) -> str:
 
 def _check_identity(path: Path, connection: sqlite3.Connection) -> bool:
     """Whether the file is still empty. Raises SetupError if it is something other than a ledger we know."""
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    version = _version(connection)
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
     if not (version or application or tables):
@@ -156,10 +192,26 @@ def _check_identity(path: Path, connection: sqlite3.Connection) -> bool:
     return False
 
 
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
 def _create(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     for statement in _TABLES:
         connection.execute(statement)
+    connection.execute("COMMIT")
+
+
+def _upgrade(connection: sqlite3.Connection) -> None:
+    """Bring an older file to this version: all of it or, after a kill, nothing."""
+    if _version(connection) == VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    for version in range(_version(connection), VERSION):
+        for statement in _UPGRADES[version]:
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {VERSION}")
     connection.execute("COMMIT")
 
 

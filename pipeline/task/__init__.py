@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from pipeline.task.caching import cache_key, takes_breakpoint
 from pipeline.task.lint import Finding, lint
+from pipeline.task.options import FunctionOptions, TaskOptions, ToolOptions, ValidatorOptions
 from pipeline.task.render import expected_fields
-from pipeline.task.spec import FunctionOptions, Task, TaskOptions, build_task
+from pipeline.task.showing import ShowOptions
+from pipeline.task.spec import Task, build_task
 
 __all__ = [
     "Finding",
     "FunctionOptions",
+    "ShowOptions",
     "Task",
     "TaskOptions",
+    "ToolOptions",
+    "ValidatorOptions",
     "build_task",
     "cache_key",
     "expected_fields",

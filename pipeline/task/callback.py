@@ -4,55 +4,105 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline import codec
 from pipeline.errors import CallbackError, TaskError
-from pipeline.records import JSON, Record
+from pipeline.records import JSON, Call, Record, Said
 from pipeline.task.schema import short
+from pipeline.task.threads import in_thread
 
-Call = Callable[[dict[str, JSON], Record], Any]
+#: Seconds that a cancelled callback gets to end.
+LEAVE_S = 5.0
+
+UserCall = Callable[[dict[str, JSON], Record, Call], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """The user's callback: gets the label and the record, returns extra columns or None.
+    """The user's callback: gets the label, the record and what is known of the call; returns extra columns or None.
 
     A plain function is called in a thread, an async one on the loop. `extra_columns` are the only names it may
     return, where the user declared them; else None.
     """
 
-    call: Call
+    call: UserCall
     is_async: bool
     extra_columns: tuple[str, ...] | None = None
 
 
 def make_callback(user_call: Callable[..., Any], extra_columns: tuple[str, ...] | None) -> Callback:
-    """A callback of a callable that takes (label, record). Raises TaskError for one that does not."""
+    """A callback of a callable that takes (label, record) or (label, record, call). Raises TaskError for another."""
+    if _takes_call(user_call):
+        return Callback(user_call, is_async(user_call), extra_columns)
     if not takes(user_call, 2):
         raise TaskError(
-            f"the callback {name_of(user_call)} cannot be called with (label, record); "
+            f"the callback {name_of(user_call)} cannot be called with (label, record), nor with (label, record, call); "
             f"its parameters are {inspect.signature(user_call)}"
         )
-    return Callback(user_call, is_async(user_call), extra_columns)
+    return Callback(lambda label, record, _call: user_call(label, record), is_async(user_call), extra_columns)
 
 
-async def call_back(callback: Callback, label: Mapping[str, JSON], record: Record) -> dict[str, JSON]:
+def _takes_call(user_call: Callable[..., Any]) -> bool:
+    """Whether it needs three arguments; one whose third has a default means something else by it, unless by name."""
+    if not takes(user_call, 2):
+        return takes(user_call, 3)
+    parameters = inspect.signature(user_call).parameters if _has_signature(user_call) else {}
+    return "call" in list(parameters)[2:3]
+
+
+def _has_signature(user_call: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(user_call)
+    except ValueError:
+        return False
+    return True
+
+
+async def call_back(callback: Callback, said: Said, record: Record, call: Call, timeout_s: float) -> dict[str, JSON]:
     """The extra columns, as plain JSON. Raises CallbackError for whatever goes wrong in the user's code."""
+    result = await _result(callback, _own(said.label), record, call, timeout_s)
+    return _columns(result, said.label, callback.extra_columns)
+
+
+async def talk_back(
+    callback: Callback, said: Said, record: Record, call: Call, timeout_s: float
+) -> tuple[dict[str, JSON], JSON]:
+    """In a conversation: the declared extra columns, and the result that the model is told. Raises CallbackError.
+
+    Any result that JSON can hold is fine; what it returns beside the declared columns is for the model alone.
+    """
+    result = _as_json(await _result(callback, _own(said.label), record, call, timeout_s))
+    names = callback.extra_columns or ()
+    return ({name: result[name] for name in names if name in result} if isinstance(result, dict) else {}), result
+
+
+def _own(label: Mapping[str, JSON]) -> dict[str, JSON]:
     # A copy: what the callback does to its label is not done to the one that is kept.
     own: dict[str, JSON] = codec.loads(codec.dumps(label))
-    result = await _result(callback, own, record)
-    return _columns(result, label, callback.extra_columns)
+    return own
 
 
-async def _result(callback: Callback, label: dict[str, JSON], record: Record) -> Any:
+def _as_json(result: Any) -> JSON:
+    try:
+        return codec.loads(codec.dumps(result))
+    except Exception as error:
+        raise CallbackError(f"the callback returned what JSON cannot hold: {_said(error)}") from error
+
+
+async def _result(callback: Callback, label: dict[str, JSON], record: Record, call: Call, timeout_s: float) -> Any:
     try:
         if callback.is_async:
-            return await callback.call(label, record)
-        result = await asyncio.to_thread(_guarded, callback.call, label, record)
-        return await result if inspect.isawaitable(result) else result
+            return await _awaited(callback.call(label, record, call), timeout_s)
+        try:
+            result = await in_thread(_guarded, callback.call, label, record, call, timeout_s=timeout_s)
+        except TimeoutError:  # one of the user's own comes as a CallbackError
+            raise _NoResultError(timeout_s) from None
+        return await _awaited(result, timeout_s) if inspect.isawaitable(result) else result
+    except _NoResultError as error:
+        raise CallbackError(str(error)) from error
     except asyncio.CancelledError as error:
         role = asyncio.current_task()
         if role is None or role.cancelling():
@@ -64,10 +114,46 @@ async def _result(callback: Callback, label: dict[str, JSON], record: Record) ->
         raise CallbackError(_said(error)) from error
 
 
-def _guarded(call: Call, label: dict[str, JSON], record: Record) -> Any:
+class _NoResultError(Exception):
+    """The callback's time is up: no error of its own."""
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(f"the callback gave nothing back in {timeout_s:g} s")
+
+
+async def _awaited(result: Awaitable[Any], timeout_s: float) -> Any:
+    """What it gives in time. One that does not let itself be cancelled is left to itself."""
+    role = asyncio.ensure_future(_caught(result))
+    try:
+        await asyncio.wait({role}, timeout=timeout_s)
+    except asyncio.CancelledError:
+        role.cancel()
+        await asyncio.wait({role}, timeout=LEAVE_S)
+        raise
+    if not role.done():
+        role.cancel()
+        role.add_done_callback(_looked_at)
+        raise _NoResultError(timeout_s)
+    return role.result()
+
+
+async def _caught(result: Awaitable[Any]) -> Any:
+    # In the task: a SystemExit that leaves one ends the whole program.
+    try:
+        return await result
+    except (Exception, SystemExit) as error:
+        raise CallbackError(_said(error)) from error
+
+
+def _looked_at(role: asyncio.Future[Any]) -> None:
+    if not role.cancelled():
+        role.exception()
+
+
+def _guarded(user_call: UserCall, label: dict[str, JSON], record: Record, call: Call) -> Any:
     # In the thread: a StopIteration cannot travel in a future, the wait for it would never end.
     try:
-        return call(label, record)
+        return user_call(label, record, call)
     except BaseException as error:
         raise CallbackError(_said(error)) from error
 

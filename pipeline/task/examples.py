@@ -14,6 +14,8 @@ from pipeline.task.schema import Tool, ordered, short
 
 #: the key of an example that holds the right arguments; all others are the record's fields
 LABEL = "label"
+#: the key that names the tool, where there are several
+TOOL = "tool"
 SHOWN_FAULTS = 5
 #: what the function gives back in an example
 DONE = "ok"
@@ -35,7 +37,9 @@ def plain_examples(given: Sequence[Any], columns: Sequence[str]) -> list[Plain]:
     return _each(lambda example, _number: _plain(example, columns), given)
 
 
-def make_examples(plain: Sequence[Plain], prompt: Prompt, tool_for: Callable[[Record], Tool]) -> list[Example]:
+def make_examples(
+    plain: Sequence[Plain], prompt: Prompt, kit_for: Callable[[Record], Mapping[str, Tool]]
+) -> list[Example]:
     """What is shown for each example, checked as a record and its answer are. Raises TaskError with the wrong ones."""
     if plain and LABEL in prompt.fields:
         raise TaskError(
@@ -50,7 +54,7 @@ def make_examples(plain: Sequence[Plain], prompt: Prompt, tool_for: Callable[[Re
         first, its_label = asked.setdefault(text, (number, label))
         if label != its_label:
             raise TaskError(f"it asks the same as example {first}, but has another label: take one of them out")
-        return text, _shown(text, number, tool_for(record), label)
+        return text, _shown(text, number, _tool_of(example, kit_for(record)), label)
 
     return _each(make, plain)
 
@@ -72,6 +76,16 @@ def check_count(count: int | None, examples: Sequence[Any]) -> None:
         raise TaskError(f"task.examples_k is {count!r}: expected a whole number from 1 up; leave it out to show all")
     if not examples:
         raise TaskError(f"task.examples_k is {count}, but there is no example: give some in task.examples")
+
+
+def _tool_of(example: Plain, kit: Mapping[str, Tool]) -> Tool:
+    """The tool that the example calls: the only one, or the one that it names."""
+    if len(kit) == 1:
+        return next(iter(kit.values()))
+    name = example.get(TOOL)
+    if not isinstance(name, str) or name not in kit:
+        raise TaskError(f"its {TOOL!r} is {short(name)}: expected the tool that is called: {', '.join(kit)}")
+    return kit[name]
 
 
 def _plain(example: Any, columns: Sequence[str]) -> Plain:

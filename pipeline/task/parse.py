@@ -1,58 +1,128 @@
-"""An answer becomes a label, or the reason why there is none."""
+"""An answer becomes calls that fit their tools, or the reason why there is none."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
 from pipeline import codec
-from pipeline.errors import InvalidAnswerError, RefusalError, TruncatedError
-from pipeline.records import JSON, Answer, ToolCall
+from pipeline.errors import InvalidAnswerError, RefusalError, TruncatedError, UnfinishedError
+from pipeline.records import JSON, Answer, Said, ToolCall
 from pipeline.task.schema import Tool, short
 
+Tools = Mapping[str, Tool]
 
-def read(tool: Tool, answer: Answer) -> dict[str, JSON]:
-    """The label in the answer. Raises an AnswerError.
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How many calls make an answer: `call` is one, some, any or all; `each` says that every call is a row.
+
+    With `talks` the model may end in words once it has called, and "all" may take several turns.
+    """
+
+    call: str = "one"
+    each: bool = False
+    talks: bool = False
+
+
+def read(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[Said] = ()) -> tuple[Said, ...]:
+    """The calls in the answer; none where it may be words alone. Raises an AnswerError.
 
     Nothing is guessed: broken JSON is not mended, a label in the text is not taken, "Positive" is not "positive".
+    `before` are the calls of earlier turns.
     """
     if answer.refusal or answer.finish_reason == "content_filter":
         raise RefusalError(_refusal(answer))
     if answer.finish_reason == "length":
-        return _read_cut(tool, answer)
-    return _read_calls(tool, answer)
+        return _read_cut(tools, answer, wanted, before)
+    return _read_calls(tools, answer, wanted, before)
 
 
-def _read_cut(tool: Tool, answer: Answer) -> dict[str, JSON]:
+def _read_cut(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[Said]) -> tuple[Said, ...]:
     # The flag alone is no fault: the cut may have come after the call was complete.
     try:
-        return _read_calls(tool, answer)
+        said = _read_calls(tools, answer, wanted, before)
     except InvalidAnswerError as error:
-        raise TruncatedError(
-            f"the answer was cut at the token limit before the call of {tool.name} was complete; "
-            "give it more room with model.parameters.max_completion_tokens"
-        ) from error
+        raise TruncatedError(_cut(tools)) from error
+    if not said:  # words, cut in the middle
+        raise TruncatedError(_cut(tools))
+    return said
 
 
-def _read_calls(tool: Tool, answer: Answer) -> dict[str, JSON]:
-    calls = answer.calls
-    if len(calls) != 1 or calls[0].name != tool.name:
-        calls = _calls_of(tool, answer)
-    label = _label(tool, calls[0])
-    for call in calls[1:]:
-        if (other := _label(tool, call)) != label:
-            raise InvalidAnswerError(
-                f"{len(calls)} calls of {tool.name} that differ: {short(label)} and {short(other)}; expected one call"
-            )
-    return label
+def _cut(tools: Tools) -> str:
+    return (
+        f"the answer was cut at the token limit before the call of {' or '.join(tools)} was complete; "
+        "give it more room with model.parameters.max_completion_tokens"
+    )
 
 
-def _calls_of(tool: Tool, answer: Answer) -> tuple[ToolCall, ...]:
-    named = tuple(call for call in answer.calls if call.name == tool.name)
-    if named:
-        return named
+def _read_calls(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[Said]) -> tuple[Said, ...]:
+    calls = [call for call in answer.calls if call.name in tools]
+    if not calls:
+        return _words(tools, answer, wanted, before)
+    said = tuple(_said(tools[call.name], call) for call in calls)
+    if wanted.each:
+        return said
+    return _only_one(said) if wanted.call == "one" else _each_once(tools, said, wanted)
+
+
+def _words(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[Said]) -> tuple[Said, ...]:
+    """No call of ours: fine where words may be all, or where they are the end of a conversation."""
+    names = " or ".join(map(repr, tools))
     if answer.calls:
         found = ", ".join(short(call.name) for call in answer.calls[:3])
-        raise InvalidAnswerError(f"a call of {found}: expected a call of {tool.name!r}", code="no_tool_call")
+        raise InvalidAnswerError(f"a call of {found}: expected a call of {names}", code="no_tool_call")
+    if wanted.talks and before and not _missing(tools, before, wanted):
+        return ()
+    if wanted.call == "any":
+        return ()
+    missing = _missing(tools, before, wanted) if before else []
+    names = ", ".join(map(repr, missing)) or names
     said = f"; the text was {short(answer.text)}" if answer.text else ""
-    raise InvalidAnswerError(f"no call of {tool.name!r}{said}", code="no_tool_call")
+    raise InvalidAnswerError(f"no call of {names}{said}", code="no_tool_call")
+
+
+def _only_one(said: tuple[Said, ...]) -> tuple[Said, ...]:
+    first = said[0]
+    for other in said[1:]:
+        if other.tool != first.tool:
+            names = ", ".join(dict.fromkeys(one.tool for one in said))
+            raise InvalidAnswerError(f"{len(said)} calls, of {names}; expected one call")
+        if other.label != first.label:
+            raise InvalidAnswerError(
+                f"{len(said)} calls of {first.tool} that differ: {short(first.label)} and {short(other.label)}; "
+                "expected one call"
+            )
+    return said[:1]
+
+
+def _each_once(tools: Tools, said: tuple[Said, ...], wanted: Wanted) -> tuple[Said, ...]:
+    first: dict[str, Said] = {}
+    for one in said:
+        if first.setdefault(one.tool, one).label != one.label:
+            raise InvalidAnswerError(
+                f"calls of {one.tool} that differ: {short(first[one.tool].label)} and {short(one.label)}; "
+                "expected one call of it"
+            )
+    if not wanted.talks and (missing := _missing(tools, said, wanted)):
+        raise InvalidAnswerError(f"no call of {', '.join(map(repr, missing))}", code="no_tool_call")
+    return tuple(first.values())
+
+
+def refuse_missing(names: Sequence[str], said: Sequence[Said], wanted: Wanted) -> None:
+    """Raise UnfinishedError where a conversation was cut off before every tool that must be called was."""
+    if missing := _missing(names, said, wanted):
+        told = ", ".join(map(repr, missing))
+        raise UnfinishedError(f"no call of {told} when the last turn was over: give it more with task.max_turns")
+
+
+def _missing(tools: Iterable[str], said: Sequence[Said], wanted: Wanted) -> list[str]:
+    called = {one.tool for one in said}
+    return [name for name in tools if name not in called] if wanted.call == "all" else []
+
+
+def _said(tool: Tool, call: ToolCall) -> Said:
+    return Said(tool.name, _label(tool, call), call)
 
 
 def _label(tool: Tool, call: ToolCall) -> dict[str, JSON]:

@@ -17,16 +17,24 @@ _ROOM_KEYS = ("max_completion_tokens", "max_tokens")
 
 
 def repair(request: Request, answer: Answer, error: AnswerError, *, base: int) -> Request:
-    """The request that asks again. The first `base` messages are the first request's; later ones are replaced."""
+    """The request that asks again. The first `base` messages are the turn's; later ones are replaced."""
     if isinstance(error, TruncatedError):
         return _with_room(request, base)
-    name = request.tools[0]["function"]["name"]
-    calls = [call for call in answer.calls if call.name == name][:MAX_SHOWN_CALLS]
-    if calls:
-        shown = _by_call(calls, f"{error}. Call {name} again, once, with arguments that fit its schema.")
+    names = [tool["function"]["name"] for tool in request.tools]
+    name = names[0] if len(names) == 1 else ", ".join(names)
+    calls = [call for call in answer.calls if call.name in names][:MAX_SHOWN_CALLS]
+    several = request.parameters.get("parallel_tool_calls") is True
+    once = "" if several else ", once"
+    if calls and several:
+        # What is wrong may be that one is missing, so it is not said which.
+        shown = _by_call(calls, f"{error}. Make every call again, with arguments that fit the schema.")
+    elif calls:
+        called = " or ".join(dict.fromkeys(call.name for call in calls))
+        shown = _by_call(calls, f"{error}. Call {called} again{once}, with arguments that fit its schema.")
     else:
-        shown = _by_words(answer.text or f"(I did not call {name}.)", f"{error}. Call the function {name}, once.")
-    return _remade(request, (*request.messages[:base], *shown), request.parameters)
+        which = f"the function {name}" if len(names) == 1 else f"one of the functions {name}"
+        shown = _by_words(answer.text or f"(I did not call {name}.)", f"{error}. Call {which}{once}.")
+    return remade(request, (*request.messages[:base], *shown), request.parameters)
 
 
 def _with_room(request: Request, base: int) -> Request:
@@ -35,12 +43,12 @@ def _with_room(request: Request, base: int) -> Request:
         for key, value in request.parameters.items()
     }
     if parameters != request.parameters:
-        return _remade(request, request.messages, parameters)
+        return remade(request, request.messages, parameters)
     brief: Message = {
         "role": "user",
         "content": "Your last answer was too long and was cut. Be brief: answer with the function call alone.",
     }
-    return _remade(request, (*request.messages[:base], brief), parameters)
+    return remade(request, (*request.messages[:base], brief), parameters)
 
 
 def _by_call(calls: list[ToolCall], fault: str) -> tuple[Message, ...]:
@@ -50,7 +58,11 @@ def _by_call(calls: list[ToolCall], fault: str) -> tuple[Message, ...]:
         "role": "assistant",
         "content": None,
         "tool_calls": [
-            {"id": name, "type": "function", "function": {"name": call.name, "arguments": _safe(call.arguments)}}
+            {
+                "id": name,
+                "type": "function",
+                "function": {"name": call.name, "arguments": safe_arguments(call.arguments)},
+            }
             for name, call in named
         ],
     }
@@ -65,7 +77,8 @@ def _by_words(said: str, fault: str) -> tuple[Message, ...]:
     )
 
 
-def _safe(arguments: str) -> str:
+def safe_arguments(arguments: str) -> str:
+    """The arguments as they can be echoed to any server."""
     return arguments if _is_object(arguments) else "{}"
 
 
@@ -81,12 +94,17 @@ def _is_object(arguments: str) -> bool:
         return False
 
 
-def _remade(request: Request, messages: tuple[Message, ...], parameters: Mapping[str, JSON]) -> Request:
+def remade(
+    request: Request, messages: tuple[Message, ...], parameters: Mapping[str, JSON], *, tool_choice: JSON = None
+) -> Request:
+    """The request with other messages; its size and digest follow."""
+    choice = request.tool_choice if tool_choice is None else tool_choice
     grown_bytes = len(codec.dumps(messages)) - len(codec.dumps(request.messages))
     return replace(
         request,
         messages=messages,
+        tool_choice=choice,
         parameters=parameters,
         size_tokens=request.size_tokens + grown_bytes // BYTES_PER_TOKEN + room(parameters) - room(request.parameters),
-        digest=codec.digest128(codec.dumps([request.model, messages, request.tools, request.tool_choice, parameters])),
+        digest=codec.digest128(codec.dumps([request.model, messages, request.tools, choice, parameters])),
     )

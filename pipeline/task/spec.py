@@ -3,74 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
-from pathlib import Path
 
 from pipeline import codec
 from pipeline.errors import AnswerError, CallbackError, RenderError, TaskError
-from pipeline.records import JSON, Answer, Record, Request
-from pipeline.task import parse
+from pipeline.records import JSON, Answer, Call, Labelled, Record, Request, Said, ToolCall
+from pipeline.task import parse, validators
 from pipeline.task.caching import Caching, settled
-from pipeline.task.callback import call_back
+from pipeline.task.callback import call_back, talk_back
+from pipeline.task.columns import Columns, row_fields
 from pipeline.task.examples import Plain, check_count, make_examples, nearest_of, plain_examples
-from pipeline.task.load import load
+from pipeline.task.offers import offers_of
+from pipeline.task.options import CALLS, ROWS_OF_CALLS, TOOL_CHOICES, TaskOptions
+from pipeline.task.parse import Wanted
 from pipeline.task.render import NOTHING, Frame, Frames, Prompt, Shown, make_frame, together
 from pipeline.task.repair import repair
-from pipeline.task.schema import DEFAULT_NAME, Tool, labels_description, labels_schema, make_tool, short
-from pipeline.task.tools import Naming, Offer, PerRecord, offer_of
+from pipeline.task.schema import Tool, short
+from pipeline.task.tools import Offer, PerRecord
+from pipeline.task.turns import next_turn
+from pipeline.task.validators import Validators
 from pipeline.task.walk import Schema
 
-TOOL_CHOICES = ("forced", "required", "auto")
 #: what labelpipe says itself in each request
 RESERVED = frozenset(
     {"model", "messages", "tools", "tool_choice", "functions", "function_call", "n", "stream", "stream_options"}
 )
 #: the value of a parameter that is left out although it would be sent by default
 OMIT = "omit"
-
-
-@dataclass(frozen=True, slots=True)
-class FunctionOptions:
-    """A function given by its JSON Schema."""
-
-    name: str
-    parameters: Mapping[str, JSON]
-    description: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TaskOptions:
-    """What a task is made of. Exactly one of `labels`, `function` and `python` says what a label is.
-
-    `name` and `description` are the function's, as the model sees it; None takes the tool's own. `parameters` are
-    sent with each request as they are; None among them is not sent. `base` is the folder of the config, from which
-    `python` is imported.
-
-    `examples` are records with the right arguments under the key "label". All of them are shown with each record, in
-    their order; with `examples_k` only that many, the nearest to the record.
-
-    How the prompt is cached changes no answer, so it is in no fingerprint: `prompt_cache_key` is sent as it is ("auto":
-    one made of the fingerprint), `cache_breakpoint` marks the end of what is the same for all records.
-    """
-
-    model: str
-    prompt: str
-    system: str | None = None
-    labels: Mapping[str, Sequence[JSON]] | None = None
-    function: FunctionOptions | None = None
-    python: str | None = None
-    name: str | None = None
-    description: str | None = None
-    tool_choice: str = "forced"
-    strict: bool = True
-    parameters: Mapping[str, JSON] = field(default_factory=dict)
-    base: Path = Path()
-    examples: Sequence[Mapping[str, JSON]] = ()
-    examples_k: int | None = None
-    prompt_cache_key: str | None = None
-    cache_breakpoint: bool = False
+PARALLEL = "parallel_tool_calls"
 
 
 class Task:
@@ -82,28 +44,52 @@ class Task:
     """
 
     __slots__ = (
-        "_callback",
+        "_callable",
+        "_callbacks",
+        "_columns",
         "_frame_for",
         "_opening_count",
         "_prompt",
         "_shown_for",
+        "_timeout_s",
+        "_validators",
+        "_wanted",
         "columns",
         "extra_columns",
         "fingerprint",
+        "max_turns",
     )
 
-    def __init__(self, options: TaskOptions, offer: Offer, parameters: Mapping[str, JSON]) -> None:
-        examples = plain_examples(options.examples, offer.columns)
+    def __init__(self, options: TaskOptions, offers: Sequence[Offer], parameters: Mapping[str, JSON]) -> None:
+        fields = {offer.name: offer.columns for offer in offers}
+        self._callable = tuple(fields)
+        self._wanted = _wanted(options)
+        self._callbacks = {offer.name: offer.callback for offer in offers if offer.callback is not None}
+        self._columns = Columns(
+            fields,
+            {name: callback.extra_columns or () for name, callback in self._callbacks.items()},
+            call=self._wanted.call,
+            rows=options.rows,
+            row_fields=_row_fields(options, offers),
+            reply=options.reply,
+        )
+        self.columns = self._columns.names
+        self.extra_columns = self._columns.extra
+        self.max_turns = options.max_turns
+        self._timeout_s = options.callback_timeout_s
+        self._validators = Validators(options.validators, fields, options.base)
+        examples = plain_examples(options.examples, [name for names in fields.values() for name in names])
         check_count(options.examples_k, examples)
-        self.columns = offer.columns
-        self.fingerprint = _fingerprint(options, offer, parameters, examples)
-        self.extra_columns: tuple[str, ...] = (offer.callback and offer.callback.extra_columns) or ()
-        self._callback = offer.callback
-        self._prompt = Prompt(options.prompt)
+        self.fingerprint = _fingerprint(options, offers, parameters, examples)
+        self._prompt = Prompt(options.prompt, options.media)
+        if examples and self._prompt.shows:
+            raise TaskError("task.examples cannot show media: take the examples out, or the media")
+        if self._prompt.shows and options.media is not None:
+            self.fingerprint["media"] = dict(options.media.shape or {})
         caching = settled(Caching(options.prompt_cache_key, options.cache_breakpoint), parameters, self.fingerprint)
-        framing = partial(_frames, options, offer.tool, parameters, caching)
+        framing = partial(_frames, options, offers, self._wanted, parameters, caching)
         bare = framing(NOTHING)
-        made = make_examples(examples, self._prompt, lambda record: bare(record).tool)
+        made = make_examples(examples, self._prompt, lambda record: bare(record).kit)
         fixed = NOTHING if options.examples_k else together(shown for _text, shown in made)
         self._opening_count = bool(options.system) + len(fixed.messages)
         self._frame_for = framing(fixed)
@@ -111,8 +97,21 @@ class Task:
 
     @property
     def has_callback(self) -> bool:
-        """Whether `call_back` calls anything."""
-        return self._callback is not None
+        """Whether anything of the user's is called with a label."""
+        return bool(self._callbacks)
+
+    @property
+    def shows(self) -> frozenset[str]:
+        """The kinds of media that requests may show: image, audio, document."""
+        return self._prompt.shows
+
+    @property
+    def can_share_answers(self) -> bool:
+        """Whether an answer fits every record with the identical request.
+
+        A validator may look at fields that are in no request, and a conversation is about its own record.
+        """
+        return self.max_turns == 1 and not self._validators
 
     @property
     def fields(self) -> frozenset[str]:
@@ -121,83 +120,124 @@ class Task:
 
     def render(self, record: Record) -> Request:
         """The request for one record. Raises RenderError."""
-        frame, text = self._frame_for(record), self._prompt.render(record)
-        return frame.request(record, text, self._shown_for(text))
+        if self._validators:
+            self._validators.expect(record)
+        frame, asked = self._frame_for(record), self._prompt.ask(record)
+        return frame.request(record, asked, self._shown_for(asked.text))
 
-    def read(self, answer: Answer, record: Record) -> dict[str, JSON]:
-        """The label in an answer. Raises InvalidAnswerError, TruncatedError, RefusalError or CallbackError.
+    def calls(self, answer: Answer, record: Record, before: Sequence[Said] = ()) -> tuple[Said, ...]:
+        """The valid calls in an answer; none where it may be words alone. `before` are those of earlier turns.
 
-        The last one comes of code of the user's: a model's validator, or a schema that depends on the record.
+        Raises InvalidAnswerError, TruncatedError, RefusalError or CallbackError. The last one comes of code of the
+        user's: a model's validator, or a schema that depends on the record.
         """
         try:
-            tool = self._frame_for(record).tool
+            kit = self._frame_for(record).kit
         except RenderError as error:
             raise CallbackError(str(error)) from error
-        return parse.read(tool, answer)
+        said = parse.read(kit, answer, self._wanted, before)
+        if self._validators:
+            self._validators.check(said, record)
+        return said
 
-    def repair(self, request: Request, answer: Answer, error: AnswerError) -> Request:
-        """The request that asks again, with the fault shown; after a TruncatedError with more room."""
-        shown = self._shown_for(self._prompt.render(request.record))
-        return repair(request, answer, error, base=self._opening_count + len(shown.messages) + 1)
+    def labelled(self, said: Sequence[Said], reply: str | None, record: Record) -> Labelled:
+        """The record's row or rows, from all its calls and the model's last words.
+
+        Raises UnfinishedError where a conversation was cut off (`reply` is None) before all that is wanted was said,
+        and CallbackError for an extra column that is one of the task's.
+        """
+        if self.max_turns == 1:
+            reply = reply or ""
+        elif reply is None:
+            parse.refuse_missing(self._callable, said, self._wanted)
+        return self._columns.labelled(said, reply, record.key)
+
+    def read(self, answer: Answer, record: Record) -> dict[str, JSON]:
+        """The label in an answer that is the only one. Raises as `calls` does."""
+        return dict(self.labelled(self.calls(answer, record), answer.text, record).label)
+
+    def repair(self, request: Request, answer: Answer, error: AnswerError, *, base: int | None = None) -> Request:
+        """The request that asks again, with the fault shown; after a TruncatedError with more room.
+
+        `base` is how many messages the turn began with; None: the first turn.
+        """
+        if base is None:
+            shown = self._shown_for(self._prompt.render(request.record))
+            base = self._opening_count + len(shown.messages) + 1
+        return repair(request, answer, error, base=base)
+
+    def next_turn(self, request: Request, answer: Answer, said: Sequence[Said]) -> Request:
+        """The request that tells the model what came of its calls."""
+        return next_turn(request, answer, said)
+
+    async def respond(self, said: Said, record: Record, call: Call) -> Said:
+        """The call with what its callback gave back. Raises CallbackError; in a conversation the model is told it."""
+        callback = self._callbacks.get(said.tool)
+        if callback is None:
+            return said
+        if self.max_turns == 1:
+            return replace(said, extra=await call_back(callback, said, record, call, self._timeout_s))
+        try:
+            extra, result = await talk_back(callback, said, record, call, self._timeout_s)
+        except CallbackError as error:
+            return replace(said, result={"error": str(error)})
+        return replace(said, extra=extra, result=result)
 
     async def call_back(self, label: Mapping[str, JSON], record: Record) -> dict[str, JSON]:
-        """The extra columns that the user's callback returns; {} without one. Raises CallbackError."""
-        if self._callback is None:
-            return {}
-        return await call_back(self._callback, label, record)
+        """The extra columns that the only tool's callback returns for a label; {} without one. Raises CallbackError."""
+        tool = next(iter(self._callbacks), "")
+        said = Said(tool, label, ToolCall("", tool, ""))
+        return dict((await self.respond(said, record, Call("", 0, tool))).extra)
 
 
 def build_task(options: TaskOptions) -> Task:
     """The task. Raises TaskError for anything in the options that cannot work."""
     if not options.model.strip():
         raise TaskError("model.name is empty: expected the name of a model")
-    if options.tool_choice not in TOOL_CHOICES:
-        near = get_close_matches(options.tool_choice, TOOL_CHOICES, n=1)
+    _one_of("model.tool_choice", options.tool_choice, TOOL_CHOICES)
+    _one_of("task.call", options.call, CALLS)
+    if options.max_turns < 1:
+        raise TaskError(f"task.max_turns is {options.max_turns}: expected 1 or more")
+    if options.reply is not None and options.max_turns == 1 and options.call != "any":
+        raise TaskError('task.reply is the model\'s last words: it needs task.max_turns of 2 or more, or call = "any"')
+    wanted = _wanted(options)
+    return Task(options, offers_of(options), _sent(options.parameters, parallel=wanted.call != "one" or wanted.each))
+
+
+def _one_of(key: str, word: str, words: Sequence[str]) -> None:
+    if word not in words:
+        near = get_close_matches(word, words, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise TaskError(f"model.tool_choice is {options.tool_choice!r}: expected {', '.join(TOOL_CHOICES)}{hint}")
-    return Task(options, _offer(options), _sent(options.parameters))
+        raise TaskError(f"{key} is {word!r}: expected {', '.join(words)}{hint}")
 
 
-def _offer(options: TaskOptions) -> Offer:
-    forms = {"task.labels": options.labels, "task.function": options.function, "task.python": options.python}
-    given = [name for name, value in forms.items() if value is not None]
-    if len(given) != 1:
-        raise TaskError(f"{' and '.join(given) or 'none'} of {', '.join(forms)} is given: expected exactly one")
-    if options.python is not None:
-        naming = Naming(options.python, options.name, options.description, options.strict)
-        return offer_of(load(options.python, options.base), naming)
-    if options.function is not None:
-        tool = _function_tool(options, options.function)
-    else:
-        tool = _labels_tool(options, options.labels or {})
-    return Offer(tool, tool.columns)
+def _wanted(options: TaskOptions) -> Wanted:
+    each = options.rows == ROWS_OF_CALLS
+    call = "some" if each and options.call == "one" else options.call
+    return Wanted(call=call, each=each, talks=options.max_turns > 1)
 
 
-def _labels_tool(options: TaskOptions, labels: Mapping[str, Sequence[JSON]]) -> Tool:
-    schema = labels_schema(labels)
-    description = options.description or labels_description(labels)
-    return make_tool(schema, name=options.name or DEFAULT_NAME, description=description, strict=options.strict)
+def _row_fields(options: TaskOptions, offers: Sequence[Offer]) -> tuple[str, ...]:
+    if options.rows is None or options.rows == ROWS_OF_CALLS:
+        return ()
+    if len(offers) > 1:
+        raise TaskError(f'task.rows is {options.rows!r}: with several tools it can only be "{ROWS_OF_CALLS}"')
+    tool = offers[0].tool
+    if isinstance(tool, PerRecord):
+        raise TaskError(f"task.rows is {options.rows!r}: it needs a schema that is the same for all records")
+    return row_fields(tool.schema, options.rows)
 
 
-def _function_tool(options: TaskOptions, function: FunctionOptions) -> Tool:
-    return make_tool(
-        dict(function.parameters),
-        name=options.name or function.name,
-        description=options.description or function.description,
-        strict=options.strict,
-    )
-
-
-def _sent(parameters: Mapping[str, JSON]) -> dict[str, JSON]:
-    """The model parameters of each request. Records are labelled by one call, so parallel calls are off."""
+def _sent(parameters: Mapping[str, JSON], *, parallel: bool) -> dict[str, JSON]:
+    """The model parameters of each request. Where one call is wanted, parallel calls are off."""
     if taken := [name for name in parameters if name in RESERVED]:
         raise TaskError(f"model.parameters.{taken[0]} cannot be set: labelpipe sets it itself; take it out")
     try:
-        plain: dict[str, JSON] = codec.loads(codec.dumps({"parallel_tool_calls": False, **parameters}))
+        plain: dict[str, JSON] = codec.loads(codec.dumps({PARALLEL: parallel, **parameters}))
     except ValueError as error:
         raise TaskError(f"model.parameters is {short(parameters)}, which JSON cannot hold: {error}") from error
-    if plain["parallel_tool_calls"] == OMIT:
-        del plain["parallel_tool_calls"]
+    if plain[PARALLEL] == OMIT:
+        del plain[PARALLEL]
     return {name: value for name, value in plain.items() if value is not None}
 
 
@@ -207,46 +247,68 @@ def _show_nothing(_text: str) -> Shown:
 
 def _frames(
     options: TaskOptions,
-    tool: Tool | PerRecord,
+    offers: Sequence[Offer],
+    wanted: Wanted,
     parameters: Mapping[str, JSON],
     caching: Caching,
     fixed: Shown,
 ) -> Callable[[Record], Frame]:
     """The frame of each record, with the examples that all records are shown."""
 
-    def frame(made: Tool) -> Frame:
+    def frame(kit: Sequence[Tool]) -> Frame:
         return make_frame(
-            made,
+            kit,
             model=options.model,
             system=options.system,
             fixed=fixed,
-            tool_choice=_choice(options.tool_choice, made.name),
+            tool_choice=_choice(options.tool_choice, [tool.name for tool in kit], wanted),
             parameters=parameters,
             caching=caching,
         )
 
-    if isinstance(tool, PerRecord):
-        build = tool.build
-        return Frames(tool.schema_for, lambda schema: frame(build(schema)))
-    only = frame(tool)
-    return lambda _record: only
+    tools = [offer.tool for offer in offers]
+    varying = [tool for tool in tools if isinstance(tool, PerRecord)]
+    if not varying:
+        only = frame([tool for tool in tools if isinstance(tool, Tool)])
+        return lambda _record: only
+
+    def build(schemas: Sequence[Schema]) -> Frame:
+        left = iter(schemas)
+        return frame([tool.build(next(left)) if isinstance(tool, PerRecord) else tool for tool in tools])
+
+    return Frames(lambda record: [tool.schema_for(record) for tool in varying], build)
 
 
-def _choice(word: str, name: str) -> JSON:
-    return {"type": "function", "function": {"name": name}} if word == "forced" else word
+def _choice(word: str, names: Sequence[str], wanted: Wanted) -> JSON:
+    """`forced` names the function; where there are several, or more than one call is wanted, any must be called."""
+    if wanted.call == "any":
+        return "auto"
+    if word == "forced" and len(names) == 1 and wanted.call == "one":
+        return {"type": "function", "function": {"name": names[0]}}
+    return "required" if word == "forced" else word
 
 
 def _fingerprint(
-    options: TaskOptions, offer: Offer, parameters: Mapping[str, JSON], examples: Sequence[Plain]
+    options: TaskOptions, offers: Sequence[Offer], parameters: Mapping[str, JSON], examples: Sequence[Plain]
 ) -> dict[str, JSON]:
-    shown: Schema = offer.tool.described if isinstance(offer.tool, PerRecord) else offer.tool.definition
-    return {
+    tools = [offer.tool for offer in offers]
+    shown = [tool.described if isinstance(tool, PerRecord) else tool.definition for tool in tools]
+    parts: dict[str, JSON] = {
         "prompt": options.prompt,
         "system": options.system,
-        "tools": [shown],
+        "tools": shown,
         "tool_choice": options.tool_choice,
         "model": options.model,
         "parameters": dict(parameters),
         "examples": list(examples) or None,
         "examples_k": options.examples_k,
     }
+    # Left out where they are not used, so that a folder of an older labelpipe is not taken for another run.
+    later = {
+        "call": options.call if options.call != "one" else None,
+        "rows": options.rows,
+        "max_turns": options.max_turns if options.max_turns > 1 else None,
+        "reply": options.reply,
+        "validators": validators.fingerprint(options.validators),
+    }
+    return parts | {name: value for name, value in later.items() if value is not None}

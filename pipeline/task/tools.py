@@ -14,13 +14,14 @@ import pydantic
 
 from pipeline import codec
 from pipeline.errors import RenderError, TaskError
-from pipeline.records import JSON, Record
+from pipeline.records import JSON, Call, Record
 from pipeline.task.callback import Callback, is_async, make_callback, name_of, takes
 from pipeline.task.models import Model, is_model, model_tool
 from pipeline.task.schema import DEFAULT_NAME, Tool, make_tool, short
 from pipeline.task.walk import Schema
 
-RECORD = "record"
+#: parameters of a function that are not the model's to fill
+RECORD, CALL = "record", "call"
 _EXPECTED = (
     "expected a Pydantic model, a function with annotated parameters, "
     "or an object with a schema and __call__(label, record)"
@@ -34,6 +35,7 @@ class PerRecord:
     schema_for: Callable[[Record], Schema]
     build: Callable[[Schema], Tool]
     described: Schema
+    name: str = DEFAULT_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,11 @@ class Offer:
     tool: Tool | PerRecord
     columns: tuple[str, ...]
     callback: Callback | None = None
+
+    @property
+    def name(self) -> str:
+        """The function's name, as the model sees it."""
+        return self.tool.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +148,8 @@ def _per_record(
             raise TaskError(f"it has the properties {unknown}, which the tool's columns {list(columns)} do not name")
         return tool
 
-    return PerRecord(lambda record: _asked_schema(schema_for, record), build, described), columns
+    name = naming.name or DEFAULT_NAME
+    return PerRecord(lambda record: _asked_schema(schema_for, record), build, described, name), columns
 
 
 def _asked_schema(schema_for: Callable[[Any], Any], record: Record) -> Schema:
@@ -166,7 +174,7 @@ def _columns_without_record(schema_for: Callable[[Any], Any], naming: Naming) ->
 
 
 def _function_offer(function: Callable[..., Any], naming: Naming) -> Offer:
-    model, takes_record = _parameters(function, naming)
+    model, taken = _parameters(function, naming)
     own = Naming(
         naming.reference,
         naming.name or function.__name__,
@@ -175,17 +183,21 @@ def _function_offer(function: Callable[..., Any], naming: Naming) -> Offer:
     )
     tool = _model_tool(model, own)
 
-    def call(label: dict[str, JSON], record: Record) -> Any:
+    def run(label: dict[str, JSON], record: Record, call: Call) -> Any:
         made = model.model_validate_json(codec.dumps(label))
         arguments = {name: getattr(made, name) for name in model.model_fields}
-        return function(**arguments, **({RECORD: record} if takes_record else {}))
+        known = {RECORD: record, CALL: call}
+        return function(**arguments, **{name: known[name] for name in taken})
 
-    return Offer(tool, tool.columns, Callback(call, is_async(function)))
+    return Offer(tool, tool.columns, Callback(run, is_async(function)))
 
 
-def _parameters(function: Callable[..., Any], naming: Naming) -> tuple[Model, bool]:
+def _parameters(function: Callable[..., Any], naming: Naming) -> tuple[Model, tuple[str, ...]]:
+    """The model of what the model fills, and the names of what labelpipe fills."""
     parameters = dict(inspect.signature(function).parameters)
-    takes_record = parameters.pop(RECORD, None) is not None
+    taken = tuple(name for name in (RECORD, CALL) if _is_ours(parameters.get(name)))
+    for name in taken:
+        del parameters[name]
     try:
         hints = typing.get_type_hints(function, include_extras=True)
     except Exception as error:
@@ -198,7 +210,16 @@ def _parameters(function: Callable[..., Any], naming: Naming) -> tuple[Model, bo
                 "annotation, such as label: Literal['yes', 'no'] (or give it a schema)"
             )
         fields[name] = (hints[name], ... if parameter.default is parameter.empty else parameter.default)
-    return _made_model(name_of(function), fields, naming), takes_record
+    return _made_model(name_of(function), fields, naming), taken
+
+
+def _is_ours(parameter: inspect.Parameter | None) -> bool:
+    """Whether a parameter called record or call is ours to fill: not one that is annotated as a label's field."""
+    if parameter is None:
+        return False
+    kind = parameter.annotation
+    ours = {RECORD: (Record, "Record"), CALL: (Call, "Call")}[parameter.name]
+    return parameter.name == RECORD or kind is inspect.Parameter.empty or kind in ours or str(kind).endswith(".Call")
 
 
 def _made_model(name: str, fields: dict[str, Any], naming: Naming) -> Model:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from pipeline.engine import Asker, AskRules, Provider
+from pipeline.engine import Asker, AskRules, Ping, Provider, Responder
 from pipeline.errors import AnswerError, CallbackError, InvalidAnswerError, RefusalError, TruncatedError
 from pipeline.limits import Admission, Gate
-from pipeline.records import JSON, Answer, Record, Request, Response, ToolCall, Usage
+from pipeline.records import JSON, Answer, Call, Labelled, Record, Request, Response, Said, ToolCall, Usage
 from pipeline.stats import Stats
 
 
@@ -43,7 +43,10 @@ class FakeTask:
         self.called_back: list[str] = []
         self.repairs = 0
 
-    def read(self, answer: Answer, record: Record) -> dict[str, JSON]:
+    max_turns = 1
+    has_callback = True
+
+    def calls(self, answer: Answer, record: Record, before: Sequence[Said] = ()) -> tuple[Said, ...]:
         text = answer.calls[0].arguments
         if text == "bad":
             raise InvalidAnswerError("label: 'bad' is not one of ['good']", code="invalid_label")
@@ -51,32 +54,52 @@ class FakeTask:
             raise TruncatedError
         if text == "no":
             raise RefusalError
-        return {"label": text}
+        return (Said("set_label", {"label": text}, answer.calls[0]),)
 
-    def repair(self, request: Request, answer: Answer, error: AnswerError) -> Request:
+    def labelled(self, said: Sequence[Said], reply: str | None, record: Record) -> Labelled:
+        return Labelled({**said[-1].label, **said[-1].extra})
+
+    def next_turn(self, request: Request, answer: Answer, said: Sequence[Said]) -> Request:
+        raise NotImplementedError
+
+    def repair(self, request: Request, answer: Answer, error: AnswerError, *, base: int | None = None) -> Request:
         self.repairs += 1
         more = {"role": "user", "content": str(error)}
         return Request(
             request.record, request.model, (*request.messages, more), (), "auto", {}, 12, b"repaired........"
         )
 
-    async def call_back(self, label: Mapping[str, JSON], record: Record) -> Mapping[str, JSON]:
-        if label["label"] == "boom":
+    async def respond(self, said: Said, record: Record, call: Call) -> Said:
+        if said.label["label"] == "boom":
             raise CallbackError("ValueError: boom")
         self.called_back.append(record.key)
-        return {}
+        return said
 
 
 class Rig:
     """An Asker and what stands around it."""
 
-    def __init__(self, provider: Provider, *, concurrency: int = 8, probe_max_s: float = 4.0, **rules: Any) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        *,
+        concurrency: int = 8,
+        probe_max_s: float = 4.0,
+        ping: Ping | None = None,
+        **rules: Any,
+    ) -> None:
         self.task = FakeTask()
         self.gate = Gate(concurrency, probe_max_s=probe_max_s)
         self.admission = Admission(gate=self.gate)
         self.stats = Stats(time.monotonic)
         self.asker = Asker(
-            provider, self.task, self.admission, self.stats, rules=AskRules(**rules), rng=random.Random(1)
+            provider,
+            Responder(self.task, self.gate),
+            self.admission,
+            self.stats,
+            rules=AskRules(**rules),
+            ping=ping,
+            rng=random.Random(1),
         )
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from engine_parts import FakeTask, Rig, answered, items, record, request
 
 from pipeline.engine import Ending, Job, Pool, PoolSizes
-from pipeline.records import JSON, Outcome, Record, Request, Response
+from pipeline.records import Call, Outcome, Record, Request, Response, Said
 
 RunOn = Callable[[Any], Any]
 
@@ -52,17 +52,17 @@ def test_a_cancel_during_a_followers_callback_keeps_what_was_answered(moved_cloc
     written: list[str] = []
 
     class HangingTask(FakeTask):
-        async def call_back(self, label: Mapping[str, JSON], record: Record) -> Mapping[str, JSON]:
+        async def respond(self, said: Said, record: Record, call: Call) -> Said:
             if record.ordinal > 1:
                 await asyncio.sleep(3600)
-            return {}
+            return said
 
     async def commit(batch: Sequence[Outcome]) -> None:
         written.extend(outcome.record.key for outcome in batch)
 
     async def main() -> None:
         rig = Rig(in_10_ms)
-        rig.asker._task = HangingTask()
+        rig.asker._responder.task = HangingTask()
         job = Job(request(0), followers=[record(1), record(2), record(3)])
         pool = Pool(items([job]), rig.asker, commit, sizes=PoolSizes(workers=2))
         running = asyncio.ensure_future(pool.run())

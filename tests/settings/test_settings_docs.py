@@ -43,9 +43,10 @@ def test_the_order_of_precedence_is_the_one_in_the_code() -> None:
 def test_examples_are_valid(block: str) -> None:
     given = tomllib.loads(block)
     task = {"prompt": "Label this: {{ text }}"} | given.pop("task", {})
-    if not {"labels", "function", "python"} & task.keys():
+    if not {"labels", "function", "python", "tools"} & task.keys():
         task["labels"] = {"label": ["a", "b"]}
-    base = {"input": {"path": "a.jsonl"}, "model": {"name": "gpt-6-luna"}}
+    path = {} if "url_env" in given.get("input", {}) else {"path": "a.jsonl"}
+    base = {"input": path, "model": {"name": "gpt-6-luna"}}
     merged = {name: base.get(name, {}) | given.get(name, {}) for name in base | given}
     assert Settings(task=task, **merged).task.prompt
 

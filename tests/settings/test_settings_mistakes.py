@@ -16,13 +16,14 @@ Config = Callable[..., Path]
 
 def told(*arguments: Any, **direct: Any) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        Settings.load(*arguments, **direct)
+        Settings.load(*arguments, **direct).need_input()
     assert str(caught.value) == "\n".join(map(str, caught.value.mistakes))
     return str(caught.value).split("\n")
 
 
 #: what is added to the whole config, from its line 14 on -> what is told
 ADDED = {
+    "outage_limit = 3600": "14: limits.outage_limit: unknown key; did you mean limits.outage_limit_s?",
     "concurency = 3": "14: limits.concurency: unknown key; did you mean limits.concurrency?",
     'requests_per_minute = "fast"': (
         '14: limits.requests_per_minute: got "fast" (text); expected a whole number of 1 or more'
@@ -41,7 +42,7 @@ ADDED = {
     "[rehersal]\nseed = 1": "14: rehersal: unknown key; did you mean rehearsal?",
     "[zzz]": "14: zzz: unknown key; known tables: input, task, model, limits, output, notify, telemetry, rehearsal",
     "[output]\nzzz = 1": "15: output.zzz: unknown key; "
-    "known in [output]: dir, columns, formats, order, escape_formulas",
+    "known in [output]: dir, columns, formats, order, escape_formulas, sql",
     "output.dir = 'x'": "14: limits.output: unknown key; did you mean output?",
     "[output]\nconcurrency = 1": "15: output.concurrency: unknown key; did you mean limits.concurrency?",
     "[output]\ncolumns = 'id'": (
@@ -49,9 +50,9 @@ ADDED = {
     ),
     "[output]\ncolumns = ['id', 'id']": '15: output.columns: "id" is there twice',
     "[output]\nformats = ['cvs']": (
-        '15: output.formats: got ["cvs"]; expected a list of csv, jsonl, parquet; did you mean csv?'
+        '15: output.formats: got ["cvs"]; expected a list of csv, jsonl, parquet, sql; did you mean csv?'
     ),
-    "[output]\nformats = []": "15: output.formats: got []; expected a list of csv, jsonl, parquet",
+    "[output]\nformats = []": "15: output.formats: got []; expected a list of csv, jsonl, parquet, sql",
     "[output]\ndir = ''": '15: output.dir: got ""; expected the path of a folder',
     "[task.labels.x]": (
         '14: task.labels.x: got {} (table); expected a list of values, like ["yes", "no"]'
@@ -66,13 +67,14 @@ ADDED = {
     ),
     "[model.parameters]\ntools = []": (
         "15: model.parameters.tools: each call carries it anyway: "
-        "set task.labels, task.function or task.python instead"
+        "set task.labels, task.function, task.python or task.tools instead"
     ),
     "[model.parameters]\nn = 3": (
         "15: model.parameters.n: got 3; one answer labels one record, so it is 1 or left out"
     ),
     "[model.parameters]\nparallel_tool_calls = true": (
-        "15: model.parameters.parallel_tool_calls: one call labels one record, so it is never true"
+        "15: model.parameters.parallel_tool_calls: labelpipe sets it itself where task.call or task.rows asks for "
+        "several calls"
     ),
     "[model.parameters]\ntimeout_s = 3": (
         "15: model.parameters.timeout_s: a key of [model], not of [model.parameters]; "
@@ -114,7 +116,8 @@ REPLACED = {
         '6: task.python: got "my.labels"; expected "module:name", like "my_labels:Sentiment"'
     ),
     ('prompt = "Label this: {{ text }}"', "prompt = 'x'\npython = 'my.labels:A'"): (
-        "4: task: got task.labels and task.python; expected exactly one of task.labels, task.function and task.python"
+        "4: task: got task.labels and task.python; expected exactly one of task.labels, task.function, task.python "
+        "and task.tools"
     ),
     ('label = ["positive", "negative"]', ""): (
         '6: task.labels: got no label field; expected at least one, like label = ["yes", "no"]'
@@ -131,7 +134,7 @@ REPLACED = {
         '7: task.labels.a: got "x" (text); expected a list of values, like ["yes", "no"]'
     ),
     ('[task.labels]\nlabel = ["positive", "negative"]', ""): (
-        "4: task: got none of them; expected exactly one of task.labels, task.function and task.python"
+        "4: task: got none of them; expected exactly one of task.labels, task.function, task.python and task.tools"
     ),
     ('[task.labels]\nlabel = ["positive", "negative"]', "function = {name = 'a b', parameters = {}}"): (
         '6: task.function.name: got "a b"; expected 1 to 64 letters, digits, _ and -'
@@ -183,7 +186,7 @@ def test_a_mistake_elsewhere_names_the_place(config: Config, monkeypatch: pytest
         [
             (
                 "config/a.toml:15: output.zzz: unknown key; "
-                "known in [output]: dir, columns, formats, order, escape_formulas"
+                "known in [output]: dir, columns, formats, order, escape_formulas, sql"
             ),
             ".env LABELPIPE_INPUT__LIMIT: input.limit: got 0; expected a whole number of 1 or more",
             'environment LABELPIPE_LIMITS__GRACE_S: limits.grace_s: got "x"; expected a number of 0 or more',

@@ -120,17 +120,30 @@ def test_the_functions_schema_may_be_in_a_file(config: Config) -> None:
         if content:
             Path("config/s.json").write_bytes(content)
         with pytest.raises(ConfigError) as caught:
-            settings.function_parameters()
+            schema_of(settings)
         assert str(caught.value).startswith(prefix + reason)
     Path("config/s.json").write_bytes(b'{"type": "object"}')
-    assert settings.function_parameters() == {"type": "object"}
+    assert schema_of(settings) == {"type": "object"}
 
 
 def test_a_schema_in_the_config_is_given_as_it_is() -> None:
     schema = {"type": "object", "properties": {"a": {"enum": [1, None]}}}
     task = {"prompt": "x", "function": {"name": "f", "parameters": schema}}
-    assert Settings(**(GIVEN | {"task": task})).function_parameters() == schema
-    assert Settings(**GIVEN).function_parameters() is None
+    assert schema_of(Settings(**(GIVEN | {"task": task}))) == schema
+
+
+def test_the_schema_of_one_of_several_tools_may_be_in_a_file_too(config: Config) -> None:
+    tools = "[[task.tools]]\nname = 'a'\nlabels.x = ['y']\n[[task.tools]]\nname = 'b'\nparameters = 's.json'\n#"
+    settings = Settings.load(config(config().read_text().replace("[task.labels]\nlabel", f"{tools}label")))
+    assert settings.task.tools
+    with pytest.raises(ConfigError, match=r'config/a\.toml:\d+: task\.tools\.1\.parameters: "s\.json" cannot be read'):
+        settings.json_schema(settings.task.tools[1].parameters or "", ("task", "tools", 1, "parameters"))
+
+
+def schema_of(settings: Settings) -> dict[str, Any]:
+    """The schema of task.function."""
+    assert settings.task.function
+    return settings.json_schema(settings.task.function.parameters, ("task", "function", "parameters"))
 
 
 def test_the_key_is_found_in_the_environment_then_in_env_files(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ def test_a_carried_column_gives_way_to_a_label() -> None:
     layout = Layout(labels=("label",), columns=("label", "input_label", "id"), fixed=True).following(None)
     assert layout.label_table().titles == ("input_input_label", "input_label", "id", "label")
     outcome = labelled(0, fields={"label": "gold", "input_label": "x", "id": 7})
-    assert layout.label_table().row(outcome) == ["gold", "x", 7, "positive"]
+    assert layout.label_table().rows(outcome) == [["gold", "x", 7, "positive"]]
 
 
 def test_a_carried_column_gives_way_to_what_failed_says() -> None:
@@ -42,7 +42,7 @@ def test_a_carried_column_gives_way_to_what_failed_says() -> None:
 
 def test_a_record_without_a_column_has_an_empty_cell() -> None:
     table = Layout(labels=("label",), columns=("id", "note"), fixed=True).label_table()
-    assert table.row(labelled(3, fields={"id": 3})) == [3, None, "positive"]
+    assert table.rows(labelled(3, fields={"id": 3})) == [[3, None, "positive"]]
 
 
 def test_the_next_session_keeps_the_columns_and_their_order() -> None:

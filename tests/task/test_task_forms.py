@@ -150,7 +150,7 @@ def test_names_that_the_api_refuses(make_task, name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, "none of task.labels, task.function, task.python is given"),
+        ({}, "none of task.labels, task.function, task.python, task.tools is given"),
         ({"labels": {"a": ["b"]}, "python": "a:b"}, "task.labels and task.python of .* expected exactly one"),
         ({"labels": {"a": ["b"]}, "model": " "}, "model.name is empty"),
         ({"labels": {"a": ["b"]}, "tool_choice": "force"}, "'force': expected .*did you mean 'forced'"),

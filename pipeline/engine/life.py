@@ -1,0 +1,71 @@
+"""What no single record can tell of the server: whether it is there, and whether it takes such requests at all."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from pipeline.errors import CallError
+
+log = logging.getLogger("labelpipe")
+
+#: A short call that is about no record. Raises CallError.
+Ping = Callable[[], Awaitable[None]]
+#: A server that is there says so in this time.
+PING_S = 10.0
+#: So long after a ping that was not answered none is sent again.
+PING_AGAIN_S = 5.0
+
+
+@dataclass(slots=True)
+class Shape:
+    """What is known of one kind of request: how many were answered, and which records' were refused with a 400."""
+
+    answers: int = 0
+    refused: set[str] = field(default_factory=set)
+
+
+class LookForLife:
+    """Asks the server a word when records get no answer; all who want to know share one call."""
+
+    def __init__(self, ping: Ping | None, on_alive: Callable[[], None]) -> None:
+        self._ping = ping
+        self._on_alive = on_alive
+        # All state that changes: the last sign of life, when the last ping ended in vain, and the one under way.
+        self._alive_at = float("-inf")
+        self._in_vain_at = float("-inf")
+        self._pinging: asyncio.Task[None] | None = None
+
+    async def found_since(self, moment: float) -> bool:
+        """Whether the server has answered a ping that was sent after `moment`, in the loop's time."""
+        if self._ping is None:
+            return False
+        now = asyncio.get_running_loop().time()
+        if self._alive_at <= moment and now - self._in_vain_at >= PING_AGAIN_S:
+            if self._pinging is None:
+                self._pinging = asyncio.create_task(self._once(self._ping), name="ping")
+            await asyncio.wait({self._pinging})
+        return self._alive_at > moment
+
+    async def _once(self, ping: Ping) -> None:
+        clock = asyncio.get_running_loop().time
+        sent_at = clock()
+        try:
+            async with asyncio.timeout(PING_S):
+                await ping()
+            alive, told = True, "answered"
+        except CallError as error:
+            # A refusal is an answer too; a 5xx and a broken connection are not.
+            alive, told = error.status is not None and error.status < 500, str(error)
+        except TimeoutError:
+            alive, told = False, f"no answer in {PING_S:g} s"
+        finally:
+            self._pinging = None
+        log.info("ping", extra={"facts": {"alive": alive, "told": told}})
+        if alive:
+            self._alive_at = sent_at
+            self._on_alive()
+        else:
+            self._in_vain_at = clock()

@@ -1,0 +1,28 @@
+"""How often a record is asked, and for how long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: What a record may take beside its calls at their longest, where the user gave no deadline.
+DEADLINE_MORE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class AskRules:
+    """How often, and how long.
+
+    `hedge_after_p`: at the end of the input, a call that takes longer than this percentile of all is asked a second
+    time; None: never. `record_s` is what one record may take over all its calls and waits while the gate is open;
+    None: what `max_attempts` calls of `timeout_s` take, and a minute.
+    """
+
+    max_attempts: int = 6
+    max_repairs: int = 2
+    timeout_s: float = 60.0
+    hedge_after_p: float | None = None
+    record_s: float | None = None
+
+    def deadline_of(self, turns: int) -> float:
+        """Seconds that one record of so many turns at the most may take while the gate is open."""
+        return self.record_s or turns * self.max_attempts * self.timeout_s + DEADLINE_MORE_S

@@ -1,0 +1,67 @@
+"""The table [output]: where the labels go."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+
+from pipeline.settings import checks
+from pipeline.settings.checks import Takes
+from pipeline.settings.section import Path, Section, Texts
+
+Format = Literal["csv", "jsonl", "parquet", "sql"]
+
+
+def _csv() -> list[Format]:
+    return ["csv"]
+
+
+class SqlOutputSettings(Section):
+    """A table in a database, for `output.formats = ["sql"]`."""
+
+    url: (
+        Annotated[
+            SecretStr, AfterValidator(checks.database_url), Takes('an SQLAlchemy URL, like "sqlite:///labels.db"')
+        ]
+        | None
+    ) = Field(None, description="The database, where its URL has no password; unset: `url_env` says it. Never shown.")
+    url_env: Annotated[str, AfterValidator(checks.url_variable), Takes("the name of an environment variable")] = Field(
+        "DATABASE_URL", description="The variable, of the environment or of .env, that holds the database's URL."
+    )
+    table: Annotated[str, AfterValidator(checks.table_name), Takes('a name like "labels" or "schema.labels"')] = Field(
+        "labels", description="The table that is made, and is this run's alone."
+    )
+
+
+class OutputSettings(Section):
+    """Where the labels go."""
+
+    dir: Path = Field(
+        "runs/labels", description="The run folder. With a config file, the default is `runs/` and that file's name."
+    )
+    columns: Annotated[Texts, Takes('a list of fields, like ["id", "text"]')] | None = Field(
+        None, description="The input's fields that are carried along, in this order; unset: all of them."
+    )
+    formats: Annotated[list[Format], BeforeValidator(checks.as_plain), AfterValidator(checks.distinct)] = Field(
+        default_factory=_csv,
+        min_length=1,
+        description="The files that are written, labels.csv and the like; `sql` is a table in a database.",
+    )
+    order: Literal["completion", "input"] = Field(
+        "completion", description="The order of the rows: as they were answered, or as they were read."
+    )
+    escape_formulas: bool = Field(
+        False,
+        description="Put an apostrophe before cells that a spreadsheet would run as a formula. Training data wants "
+        "them as they are.",
+    )
+    sql: SqlOutputSettings | None = Field(None, description="Where the table is.")
+
+    @model_validator(mode="after")
+    def _sql_or_none(self) -> OutputSettings:
+        if "sql" in self.formats and self.sql is None:
+            checks.refuse("output.formats has sql, but there is no table [output.sql] that says where")
+        if self.sql is not None and "sql" not in self.formats:
+            checks.refuse('there is a table [output.sql], but output.formats has no "sql"')
+        return self

@@ -1,0 +1,130 @@
+"""Calls become columns: one row a record, or several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from pipeline.errors import CallbackError, TaskError, UnfinishedError
+from pipeline.records import JSON, Labelled, Said
+from pipeline.task.options import ROWS_OF_CALLS
+from pipeline.task.walk import Schema, types_of
+
+#: which tool was called, where there are several
+TOOL = "tool"
+#: the name of a row, where a record has several: the record's key, "#" and the row's 0-based place
+ROW_KEY = "row_key"
+
+
+class Columns:
+    """The label columns of a task, and how calls fill them. Raises TaskError for names that collide.
+
+    `tools` are the names of the tools and of their label fields, `extra` the columns that their callbacks declare;
+    `row_fields` are the fields of an item where `rows` names a list.
+    """
+
+    def __init__(
+        self,
+        tools: Mapping[str, Sequence[str]],
+        extra: Mapping[str, Sequence[str]] = MappingProxyType({}),
+        *,
+        call: str = "one",
+        rows: str | None = None,
+        row_fields: Sequence[str] = (),
+        reply: str | None = None,
+    ) -> None:
+        self._several = len(tools) > 1
+        self._names_tool = self._several and call != "all"
+        self._one_tool = call == "one" or rows == ROWS_OF_CALLS
+        self._rows = rows
+        self._row_fields = tuple(row_fields)
+        self._reply = reply
+        self.names = tuple(self._all(tools))
+        self.extra = tuple(self.of(tool, name) for tool, names in extra.items() for name in names)
+        every = self.names + self.extra
+        if twice := sorted({name for name in every if every.count(name) > 1}):
+            raise TaskError(f"the label columns {', '.join(map(repr, twice))} would be there twice: rename one of them")
+
+    def _all(self, tools: Mapping[str, Sequence[str]]) -> Iterator[str]:
+        if self._rows is not None:
+            yield ROW_KEY
+        if self._names_tool:
+            yield TOOL
+        for tool, fields in tools.items():
+            yield from (self.of(tool, name) for name in fields if name != self._rows)
+        yield from self._row_fields
+        if self._reply is not None:
+            yield self._reply
+
+    def of(self, tool: str, field: str) -> str:
+        """The column of a tool's field."""
+        return f"{tool}_{field}" if self._several else field
+
+    def labelled(self, said: Sequence[Said], reply: str | None, key: str) -> Labelled:
+        """The row, or the rows, of a record. Raises UnfinishedError where the last words are missing."""
+        ending: dict[str, JSON] = {} if self._reply is None else {self._reply: reply}
+        if self._reply is not None and reply is None:
+            raise UnfinishedError("the model still called a function in the last turn: give it more with max_turns")
+        if self._rows is None:
+            return Labelled({**self._one_row(said), **ending})
+        if self._rows == ROWS_OF_CALLS:
+            cells = [self._cells(one, names_tool=True) for one in said]
+            return Labelled(ending, _keyed(key, cells))
+        common = self._one_row(said)
+        items = common.pop(self._rows, None) or []
+        return Labelled({**common, **ending}, _keyed(key, [self._item(item) for item in items]))
+
+    def _one_row(self, said: Sequence[Said]) -> dict[str, JSON]:
+        row: dict[str, JSON] = {}
+        if self._names_tool and said:
+            called = list(dict.fromkeys(one.tool for one in said))
+            row[TOOL] = called[-1] if self._one_tool else called
+        for one in said:
+            row |= self._cells(one, names_tool=False)
+        return row
+
+    def _cells(self, one: Said, *, names_tool: bool) -> dict[str, JSON]:
+        if not (one.extra or self._several):
+            return dict(one.label)  # nearly every call of a plain task
+        if taken := [name for name in one.extra if self.of(one.tool, name) in self.names]:
+            raise CallbackError(
+                f"the callback returned {taken[0]!r}, which is a column of the task: give it another name"
+            )
+        cells = {self.of(one.tool, name): value for name, value in {**one.label, **one.extra}.items()}
+        return {TOOL: one.tool, **cells} if names_tool and self._names_tool else cells
+
+    def _item(self, item: Any) -> dict[str, JSON]:
+        # Only what was declared: without strict mode an item may hold anything, the name of another column too.
+        if isinstance(item, Mapping):
+            return {name: item[name] for name in self._row_fields if name in item}
+        return {self._row_fields[0]: item}
+
+
+def _keyed(key: str, cells: Sequence[Mapping[str, JSON]]) -> tuple[Mapping[str, JSON], ...]:
+    return tuple({ROW_KEY: f"{key}#{place}", **row} for place, row in enumerate(cells))
+
+
+def row_fields(schema: Schema, name: str) -> tuple[str, ...]:
+    """The columns that an item of the list `name` brings. Raises TaskError where it is no list."""
+    properties: Mapping[str, Any] = schema.get("properties", {})
+    node = _resolved(schema, properties.get(name, {}))
+    if "array" not in types_of(node):
+        fields = ", ".join(map(repr, properties))
+        raise TaskError(
+            f'task.rows is {name!r}: expected "{ROWS_OF_CALLS}", or a label field that is a list; fields are {fields}'
+        )
+    item = _resolved(schema, node.get("items", {}))
+    return tuple(item.get("properties", {})) or (name,)
+
+
+def _resolved(schema: Schema, node: Any) -> Schema:
+    """The node behind a reference, or the one form of a union that is not null."""
+    forms = [form for form in node.get("anyOf", ()) if form.get("type") != "null"]
+    if len(forms) == 1:
+        node = forms[0]
+    reference = node.get("$ref")
+    if isinstance(reference, str) and reference.startswith("#/$defs/"):
+        found: Schema = schema.get("$defs", {}).get(reference.removeprefix("#/$defs/"), {})
+        return found
+    return dict(node)

@@ -1,0 +1,108 @@
+"""What a task offers the model: its tools, from whichever form they were given in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from pipeline.errors import TaskError
+from pipeline.records import JSON
+from pipeline.task.callback import make_callback
+from pipeline.task.load import load
+from pipeline.task.options import FunctionOptions, TaskOptions, ToolOptions
+from pipeline.task.schema import DEFAULT_NAME, Tool, labels_description, labels_schema, make_tool
+from pipeline.task.tools import Naming, Offer, offer_of
+
+
+def offers_of(options: TaskOptions) -> tuple[Offer, ...]:
+    """The offers of the task: one, or several. Raises TaskError."""
+    forms = {
+        "task.labels": options.labels,
+        "task.function": options.function,
+        "task.python": options.python,
+        "task.tools": options.tools,
+    }
+    given = [name for name, value in forms.items() if value is not None]
+    if len(given) != 1:
+        raise TaskError(f"{' and '.join(given) or 'none'} of {', '.join(forms)} is given: expected exactly one")
+    if options.tools is not None:
+        return _several(options, options.tools)
+    return (_with_callback(_only(options), options.callback, options),)
+
+
+def _only(options: TaskOptions) -> Offer:
+    if options.python is not None:
+        naming = Naming(options.python, options.name, options.description, options.strict)
+        return offer_of(load(options.python, options.base), naming)
+    if options.function is not None:
+        tool = _function_tool(options, options.function)
+    else:
+        tool = _labels_tool(options, options.labels or {}, options.name, options.description)
+    return Offer(tool, tool.columns)
+
+
+def _several(options: TaskOptions, tools: Sequence[ToolOptions]) -> tuple[Offer, ...]:
+    if not tools:
+        raise TaskError("task.tools is empty: expected at least one tool")
+    if options.name is not None or options.description is not None:
+        raise TaskError("task.name and task.description are those of one tool: give each of task.tools its own")
+    offers = tuple(_tool(options, one, number) for number, one in enumerate(tools, start=1))
+    names = [offer.name for offer in offers]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise TaskError(f"task.tools has {', '.join(map(repr, twice))} twice: each tool needs a name of its own")
+    return offers
+
+
+def _tool(options: TaskOptions, one: ToolOptions, number: int) -> Offer:
+    forms = {"labels": one.labels, "parameters": one.parameters, "python": one.python}
+    given = [name for name, value in forms.items() if value is not None]
+    if len(given) != 1:
+        told = " and ".join(given) or "none"
+        raise TaskError(f"task.tools, number {number}: {told} of {', '.join(forms)} is given: expected exactly one")
+    if one.python is not None:
+        naming = Naming(one.python, one.name, one.description, options.strict)
+        offer = offer_of(load(one.python, options.base), naming)
+    else:
+        if one.name is None:
+            raise TaskError(f"task.tools, number {number}: has no name: expected one, such as name = 'set_topic'")
+        tool = _named_tool(options, one, one.name)
+        offer = Offer(tool, tool.columns)
+    return _with_callback(offer, one.callback or options.callback, options)
+
+
+def _named_tool(options: TaskOptions, one: ToolOptions, name: str) -> Tool:
+    if one.labels is not None:
+        return _labels_tool(options, one.labels, name, one.description)
+    return make_tool(dict(one.parameters or {}), name=name, description=one.description, strict=options.strict)
+
+
+def _with_callback(offer: Offer, reference: str | None, options: TaskOptions) -> Offer:
+    if reference is None:
+        return offer
+    if offer.callback is not None:
+        raise TaskError(f"task.callback is {reference!r}, but the tool {offer.name} has one of its own: take one out")
+    function = load(reference, options.base)
+    if not callable(function):
+        raise TaskError(f"task.callback is {reference!r}, which cannot be called: expected a function (label, record)")
+    extra = getattr(function, "extra_columns", None)
+    declared = (
+        tuple(extra) if isinstance(extra, list | tuple) and all(isinstance(name, str) for name in extra) else None
+    )
+    return replace(offer, callback=make_callback(function, declared))
+
+
+def _labels_tool(
+    options: TaskOptions, labels: Mapping[str, Sequence[JSON]], name: str | None, description: str | None
+) -> Tool:
+    schema = labels_schema(labels)
+    described = description or labels_description(labels)
+    return make_tool(schema, name=name or DEFAULT_NAME, description=described, strict=options.strict)
+
+
+def _function_tool(options: TaskOptions, function: FunctionOptions) -> Tool:
+    return make_tool(
+        dict(function.parameters),
+        name=options.name or function.name,
+        description=options.description or function.description,
+        strict=options.strict,
+    )

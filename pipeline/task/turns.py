@@ -1,0 +1,54 @@
+"""Going on after a call: the model is told what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline import codec
+from pipeline.records import JSON, Answer, Request, Said
+from pipeline.task.render import Message
+from pipeline.task.repair import remade, safe_arguments
+
+#: what the model is told of a call whose callback gave nothing back, or that has none
+DONE = "ok"
+UNKNOWN = "there is no such function"
+MAX_RESULT_CHARS = 50_000
+
+
+def next_turn(request: Request, answer: Answer, said: Sequence[Said]) -> Request:
+    """The request that shows the answer's calls and what came of each, and leaves the model free to go on or to end."""
+    # By the call itself: not every server gives each a name of its own. One that says the same as another is left out
+    # of `said`, and has that one's result.
+    results: dict[object, JSON] = {one.tool: one.result for one in reversed(said)}
+    results |= {id(one.call): one.result for one in said}
+    named = [(call.id or f"call_{len(request.messages)}_{place}", call) for place, call in enumerate(answer.calls)]
+    echo: Message = {
+        "role": "assistant",
+        "content": answer.text or None,
+        "tool_calls": [
+            {
+                "id": name,
+                "type": "function",
+                "function": {"name": call.name, "arguments": safe_arguments(call.arguments)},
+            }
+            for name, call in named
+        ],
+    }
+    known = {tool["function"]["name"] for tool in request.tools}
+    told: list[Message] = [
+        {
+            "role": "tool",
+            "tool_call_id": name,
+            "content": told_of(results.get(id(call), results.get(call.name))) if call.name in known else UNKNOWN,
+        }
+        for name, call in named
+    ]
+    return remade(request, (*request.messages, echo, *told), request.parameters, tool_choice="auto")
+
+
+def told_of(result: JSON) -> str:
+    """A callback's result as the model reads it."""
+    if result is None:
+        return DONE
+    text = result if isinstance(result, str) else codec.dumps(result).decode()
+    return text if len(text) <= MAX_RESULT_CHARS else f"{text[:MAX_RESULT_CHARS]} … (cut)"

@@ -1,0 +1,223 @@
+"""What a label must fit beside its schema: expressions, and functions of the user's. What fails is asked again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError, meta, nodes
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from pipeline import codec
+from pipeline.errors import CallbackError, InvalidAnswerError, RenderError, TaskError
+from pipeline.records import JSON, Record, Said
+from pipeline.task.callback import is_async, name_of, takes
+from pipeline.task.load import load
+from pipeline.task.options import ValidatorOptions
+
+#: label and record -> what is wrong with the label; None for nothing
+Validator = Callable[[Mapping[str, JSON], Record], str | None]
+#: the names that an expression knows beside fields
+LABEL, RECORD = "label", "record"
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "abs": abs,
+    "all": all,
+    "any": any,
+    "float": float,
+    "int": int,
+    "len": len,
+    "lower": lambda text: str(text).lower(),
+    "max": max,
+    "min": min,
+    "round": round,
+    "sorted": sorted,
+    "str": str,
+    "sum": sum,
+}
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
+    environment.globals.clear()
+    environment.globals.update(_FUNCTIONS)
+    return environment
+
+
+_ENVIRONMENT = _environment()
+
+
+class Validators:
+    """Every validator of a task. Raises TaskError for one that cannot work.
+
+    `tools` are the fields of each tool's label.
+    """
+
+    def __init__(self, given: Sequence[ValidatorOptions], tools: Mapping[str, Sequence[str]], base: Path) -> None:
+        self._by_tool: dict[str, list[Validator]] = {name: [] for name in tools}
+        #: the record's fields that expressions name, and what to say where one is not there
+        self._wants: dict[str, str] = {}
+        self._any = bool(given)
+        for number, one in enumerate(given, start=1):
+            where = f"task.validators, number {number}"
+            if one.tool is not None and one.tool not in tools:
+                raise TaskError(f"{where}: tool is {one.tool!r}, which the task has not; it has {', '.join(tools)}")
+            for name in [one.tool] if one.tool is not None else tools:
+                self._by_tool[name].append(self._made(one, where, name, tools, base))
+
+    def __bool__(self) -> bool:
+        return self._any
+
+    def expect(self, record: Record) -> None:
+        """Raise RenderError where an expression names what neither the label nor the record has.
+
+        Found before anything is sent: the model could not mend it.
+        """
+        for name, told in self._wants.items():
+            if name not in record.fields:
+                there = ", ".join(map(str, record.fields)) or "none"
+                raise RenderError(f"{told}, and the record's fields are {there}")
+
+    def _made(
+        self, one: ValidatorOptions, where: str, tool: str, tools: Mapping[str, Sequence[str]], base: Path
+    ) -> Validator:
+        if (one.expression is None) == (one.python is None):
+            raise TaskError(f"{where}: expected either expression or python")
+        if one.python is not None:
+            return _function(load(one.python, base), one, where)
+        expression = Expression(one.expression or "", where)
+        if both := sorted(expression.ambiguous & set(tools[tool])):
+            raise TaskError(
+                f"{where}: {one.expression!r} uses {both[0]!r}, which is a field of the label and also a word of "
+                f"expressions: write {LABEL}.{both[0]} for the field"
+            )
+        for name in sorted((expression.of_label | expression.wants) - set(tools[tool])):
+            others = [other for other, fields in tools.items() if name in fields]
+            hint = f" (give it tool = {others[0]!r}?)" if others else ""
+            of_tool = f" of {tool}" if len(tools) > 1 else ""
+            there = f"the label{of_tool} has {', '.join(tools[tool])}{hint}"
+            told = f"{where}: {one.expression!r} names {name!r}; {there}"
+            if name in expression.of_label:
+                raise TaskError(told)
+            self._wants.setdefault(name, told)
+        return _checked(expression, one, tools[tool])
+
+    def check(self, said: Sequence[Said], record: Record) -> None:
+        """Raise InvalidAnswerError with all that is wrong; CallbackError where a validator itself broke."""
+        faults = [
+            fault
+            for one in said
+            for check in self._by_tool[one.tool]
+            if (fault := check(one.label, record)) is not None
+        ]
+        if faults:
+            raise InvalidAnswerError("; ".join(faults))
+
+
+def fingerprint(given: Sequence[ValidatorOptions]) -> list[dict[str, JSON]] | None:
+    """What the validators change of the labels, for the fingerprint; None without any."""
+    return [{"expression": one.expression, "python": one.python, "tool": one.tool} for one in given] or None
+
+
+class Expression:
+    """A compiled expression. Raises TaskError for a text that is none, or that reaches where it must not.
+
+    `names` are the names in it, functions aside; `wants` the fields that have to be there, of the label or the record;
+    `of_label` those of the label alone; `ambiguous` words that stand for a value and may be fields too.
+    """
+
+    def __init__(self, text: str, where: str) -> None:
+        self.text = text
+        try:
+            self._evaluate = _ENVIRONMENT.compile_expression(text, undefined_to_none=False)
+            tree = _ENVIRONMENT.parse("{{ (" + text + ") }}")
+        except TemplateSyntaxError as error:
+            raise TaskError(f"{where}: {text!r} is not an expression: {error.message}") from error
+        for found in tree.find_all(nodes.Getattr):
+            if found.attr.startswith("__"):
+                raise TaskError(f"{where}: {text!r} uses {found.attr!r}: only fields and what they hold can be used")
+        self.ambiguous = frozenset(_alone(tree)) & {LABEL, RECORD, *_FUNCTIONS}
+        self.names = meta.find_undeclared_variables(tree) - _FUNCTIONS.keys()
+        asked_about = {node.name for node in _asked_about(tree) if isinstance(node, nodes.Name)}
+        self.of_label = frozenset(_looked_up(tree, LABEL))
+        self.wants = (self.names - {LABEL, RECORD} - asked_about) | set(_looked_up(tree, RECORD))
+
+    def __call__(self, values: Mapping[str, Any]) -> bool:
+        """Whether it is true of these values."""
+        return bool(self._evaluate(**values))
+
+
+def _alone(tree: nodes.Template) -> Iterable[str]:
+    """The names that stand for a value: not called, and not asked for a field of theirs."""
+    used = [call.node for call in tree.find_all(nodes.Call)]
+    used += [lookup.node for lookup in tree.find_all(nodes.Getattr)]
+    used += [lookup.node for lookup in tree.find_all(nodes.Getitem)]
+    return (name.name for name in tree.find_all(nodes.Name) if not any(name is other for other in used))
+
+
+def _looked_up(tree: nodes.Template, owner: str) -> Iterable[str]:
+    """The fields that are named as `owner.field`."""
+    may_be_missing = list(_asked_about(tree))
+    for found in tree.find_all(nodes.Getattr):
+        is_ours = isinstance(found.node, nodes.Name) and found.node.name == owner and not hasattr(dict, found.attr)
+        if is_ours and not any(found is other for other in may_be_missing):
+            yield found.attr
+
+
+def _asked_about(tree: nodes.Template) -> Iterable[nodes.Node | None]:
+    """What `x is defined` asks about, or what has a `default`: it may be missing."""
+    for test in tree.find_all(nodes.Test):
+        if test.name in ("defined", "undefined"):
+            yield test.node
+    for changed in tree.find_all(nodes.Filter):
+        if changed.name in ("default", "d"):
+            yield changed.node
+
+
+def _checked(expression: Expression, one: ValidatorOptions, fields: Sequence[str]) -> Validator:
+    told = one.message or f"the label does not fit the rule: {expression.text}"
+    optional = dict.fromkeys(fields)
+
+    def check(label: Mapping[str, JSON], record: Record) -> str | None:
+        # A label's field comes before the record's of the same name; one that the model left out is null.
+        whole = {**optional, **label}
+        known = {**record.fields, **whole, LABEL: whole, RECORD: record.fields}
+        try:
+            fits = expression({name: known[name] for name in expression.names if name in known})
+        except (UndefinedError, SecurityError) as error:
+            there = ", ".join([*label, *record.fields])
+            raise CallbackError(
+                f"the validator {expression.text!r}: {error.message}; there are {there}, and the whole of each as "
+                f"{LABEL} and {RECORD}"
+            ) from error
+        except Exception as error:
+            # A None where a text was meant, for one: the label does not fit, and the model is told why.
+            return f"{told} ({type(error).__name__}: {error})"
+        return None if fits else told
+
+    return check
+
+
+def _function(function: Any, one: ValidatorOptions, where: str) -> Validator:
+    if not callable(function) or not takes(function, 2) or is_async(function):
+        raise TaskError(f"{where}: {one.python} must be a plain function that takes (label, record)")
+
+    def check(label: Mapping[str, JSON], record: Record) -> str | None:
+        # A copy: what the function does to its label is not done to the one that is kept.
+        own = codec.loads(codec.dumps(label))
+        try:
+            result = function(own, record)
+        except (ValueError, AssertionError) as error:
+            return one.message or str(error) or f"{name_of(function)} refused the label"
+        except (Exception, SystemExit) as error:
+            raise CallbackError(f"the validator {one.python} raised {type(error).__name__}: {error}") from error
+        if result is None or result is True:
+            return None
+        if result is False:
+            return one.message or f"{name_of(function)} refused the label"
+        if isinstance(result, str):
+            return result
+        raise CallbackError(f"the validator {one.python} returned {result!r}: expected None, a bool, or what is wrong")
+
+    return check

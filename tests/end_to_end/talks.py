@@ -1,0 +1,111 @@
+"""A model that talks by a script, over real sockets, and writes down each call: for conversations and their books."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from aiohttp import web
+
+#: What is said: calls as (function, arguments), or words; a number is an HTTP status.
+Script = Callable[[str, int, list[dict[str, Any]]], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One call that was answered. `turn` counts the answers with calls before it that were not asked again."""
+
+    key: str
+    turn: int
+    body: dict[str, Any]
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The conversation so far."""
+        found: list[dict[str, Any]] = self.body["messages"]
+        return found
+
+    @property
+    def told(self) -> list[str]:
+        """What the functions gave back."""
+        return [message["content"] for message in self.messages if message["role"] == "tool"]
+
+
+class Talker:
+    """Serves in a thread. `script` is called with the record's key, the turn and the messages.
+
+    The key is the first word of the user's message.
+    """
+
+    def __init__(self, script: Script, latency_s: float = 0.0) -> None:
+        self.script = script
+        self.latency_s = latency_s
+        self.asked: list[Asked] = []
+        self.base_url = ""
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="talker", daemon=True)
+
+    def turns_of(self, key: str) -> list[Asked]:
+        """The calls about one record."""
+        return [one for one in self.asked if one.key == key]
+
+    def __enter__(self) -> Talker:
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(30)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(30)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(30)
+        self._loop.close()
+
+    async def _start(self) -> None:
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", self._answer)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.base_url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        messages = body["messages"]
+        key = next(one["content"] for one in messages if one["role"] == "user").split()[0]
+        turn = sum(one["role"] == "assistant" and bool(one.get("tool_calls")) for one in messages)
+        self.asked.append(Asked(key, turn, body))
+        number = len(self.asked)
+        await asyncio.sleep(self.latency_s)
+        said = self.script(key, turn, messages)
+        if isinstance(said, int):
+            return web.json_response({"error": {"message": "not now"}}, status=said)
+        return web.json_response(_completion(said, number), headers={"x-request-id": f"request {number}"})
+
+
+def _completion(said: str | Sequence[tuple[str, Any]], number: int) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": said if isinstance(said, str) else None}
+    if not isinstance(said, str):
+        message["tool_calls"] = [
+            {"id": f"call_{number}_{place}", "type": "function", "function": {"name": name, "arguments": _text(value)}}
+            for place, (name, value) in enumerate(said)
+        ]
+    return {
+        "id": f"chatcmpl-{number}",
+        "object": "chat.completion",
+        "created": 1_700_000_000,
+        "model": "gpt-6-luna",
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 13},
+    }
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

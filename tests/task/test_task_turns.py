@@ -1,0 +1,340 @@
+"""Conversations, as the task makes their messages; callbacks that are told of their call; the threads they run in."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from task_conversation import is_conversation
+
+from pipeline import codec
+from pipeline.errors import CallbackError, InvalidAnswerError, TaskError, TruncatedError, UnfinishedError
+from pipeline.records import Answer, Call, Record, Said, ToolCall
+from pipeline.task import Task, TaskOptions, build_task, threads
+from pipeline.task.threads import in_thread
+from pipeline.task.turns import MAX_RESULT_CHARS, told_of
+
+RECORD = Record("f", 0, "k", {"text": "fine"}, 1, 0)
+GOOD = '{"label":"good"}'
+TOOLS = """
+    import asyncio
+    import threading
+
+    def gives(label, record, call):
+        return {"stock": 3, "who": record.key, "turn": call.turn, "name": call.idempotency_key}
+
+    gives.extra_columns = ("stock",)
+
+    def words(label, record):
+        return "Twelve left."
+
+    def nothing(label, record):
+        return None
+
+    def raises(label, record):
+        raise LookupError("no such thing")
+
+    def strange(label, record):
+        found = []
+        found.append(found)
+        return found
+
+    def spoils(label, record):
+        label["label"] = "bad"
+        return label
+
+    def named(label, record, call=None):
+        return {"given": call is not None}
+
+    def third(label, record, retries=3):
+        return {"retries": retries}
+
+    def every(*arguments):
+        return {"count": len(arguments)}
+
+    def alone(label):
+        return None
+
+    def hangs(label, record):
+        threading.Event().wait(60)
+
+    async def hangs_async(label, record):
+        await asyncio.sleep(60)
+
+    class Async:
+        async def __call__(self, label, record, call):
+            return {"tool": call.tool}
+
+    an_async = Async()
+
+    def set_label(label: str, record, call):
+        return {"key": call.idempotency_key}
+
+    def ring(number: str, call: str):
+        return {"rang": call}
+"""
+
+
+def talk(base: Path = Path(), **more: Any) -> Task:
+    given: dict[str, Any] = {
+        "labels": {"label": ["good", "bad"]},
+        "max_turns": 3,
+        "reply": "words",
+        "base": base,
+    } | more
+    return build_task(TaskOptions(model="m", prompt="{{ text }}", system="You label.", **given))
+
+
+def answer(*arguments: str, text: str | None = None, name: str = "set_label", first: int = 0) -> Answer:
+    calls = tuple(ToolCall(f"id{place}", name, one) for place, one in enumerate(arguments, start=first))
+    return Answer(calls, text)
+
+
+def respond(task: Task, said: Said, turn: int = 0) -> Said:
+    return asyncio.run(task.respond(said, RECORD, Call("the key", turn, said.tool)))
+
+
+def after(task: Task, callback: bool = True) -> tuple[Any, list[Said]]:
+    """The second turn's request, and what was said."""
+    first = answer(GOOD)
+    said = [respond(task, one) for one in task.calls(first, RECORD)]
+    return task.next_turn(task.render(RECORD), first, said), said
+
+
+# -- what goes back --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("callback", "told", "extra"),
+    [
+        ("gives", {"stock": 3, "who": "k", "turn": 0, "name": "the key"}, {"stock": 3}),
+        ("words", "Twelve left.", {}),
+        ("nothing", "ok", {}),
+        ("raises", {"error": "LookupError: no such thing"}, {}),
+        ("strange", None, {}),
+        ("spoils", {"label": "bad"}, {}),
+        ("an_async", {"tool": "set_label"}, {}),
+    ],
+)
+def test_what_a_callback_gives_is_what_the_model_is_told(
+    module: Callable[..., Path], callback: str, told: Any, extra: dict[str, Any]
+) -> None:
+    task = talk(module(TOOLS), callback=f"mytools:{callback}")
+    request, (said,) = after(task)
+    assert is_conversation(request.messages)
+    assert request.tool_choice == "auto"
+    assert request.digest != task.render(RECORD).digest
+    assert request.size_tokens > task.render(RECORD).size_tokens
+    echo, result = request.messages[-2:]
+    assert (echo["tool_calls"][0]["id"], result["tool_call_id"]) == ("id0", "id0")
+    assert (said.extra, said.label) == (extra, {"label": "good"})
+    if callback == "strange":
+        assert "what JSON cannot hold" in result["content"]
+    else:
+        assert result["content"] == (told if isinstance(told, str) else codec.dumps(told).decode())
+
+
+def test_a_tool_without_a_callback_is_told_ok_and_long_results_are_cut() -> None:
+    request, _ = after(talk())
+    assert request.messages[-1]["content"] == "ok"
+    assert len(told_of("x" * 2 * MAX_RESULT_CHARS)) < MAX_RESULT_CHARS + 20
+
+
+def test_text_beside_the_calls_is_kept_and_broken_arguments_of_others_are_made_safe() -> None:
+    task = talk()
+    first = Answer((ToolCall("", "set_label", GOOD), ToolCall("", "zork", "{not json")), "Let me see.")
+    request = task.next_turn(task.render(RECORD), first, task.calls(first, RECORD))
+    assert is_conversation(request.messages)
+    echo = request.messages[-3]
+    assert (echo["content"], echo["tool_calls"][1]["function"]["arguments"]) == ("Let me see.", "{}")
+    assert [one["content"] for one in request.messages[-2:]] == ["ok", "there is no such function"]
+
+
+def test_names_that_labelpipe_gives_to_calls_are_not_given_twice() -> None:
+    task = talk()
+    request = task.render(RECORD)
+    names: list[str] = []
+    for _ in range(3):
+        said = Answer((ToolCall("", "set_label", GOOD),))
+        request = task.next_turn(request, said, task.calls(said, RECORD))
+        names.append(request.messages[-1]["tool_call_id"])
+    assert is_conversation(request.messages)
+    assert len(set(names)) == 3
+
+
+def test_a_repair_in_a_later_turn_keeps_what_was_said_before() -> None:
+    task = talk()
+    request, said = after(task)
+    base = len(request.messages)
+    for bad in (answer('{"label":"no"}', first=7), answer("{", first=8), answer(text="It is", name="x")):
+        wrong = Answer(bad.calls, bad.text)
+        with pytest.raises(InvalidAnswerError) as caught:
+            task.calls(wrong if wrong.calls else answer("{}", name="zork"), RECORD, said)
+        again = task.repair(request, wrong, caught.value, base=base)
+        assert is_conversation(again.messages)
+        assert again.messages[:base] == request.messages
+        assert len(again.messages) == base + 2
+        assert again.tool_choice == "auto"
+        twice = task.repair(again, wrong, caught.value, base=base)
+        assert len(twice.messages) == base + 2, "the last fault takes the place of the one before"
+        assert is_conversation(task.next_turn(again, answer(GOOD), said).messages)
+    cut = task.repair(request, answer(), TruncatedError("cut"), base=base)
+    assert cut.messages[:base] == request.messages
+
+
+def test_last_words_are_a_column_and_their_lack_is_an_ending_of_its_own() -> None:
+    task = talk()
+    assert task.columns == ("label", "words")
+    said = task.calls(answer(GOOD), RECORD)
+    assert task.calls(Answer(text="All done."), RECORD, said) == ()
+    assert task.labelled(said, "All done.", RECORD).label == {"label": "good", "words": "All done."}
+    assert task.labelled(said, "", RECORD).label["words"] == ""
+    with pytest.raises(UnfinishedError, match="max_turns"):
+        task.labelled(said, None, RECORD)
+    assert talk(reply=None).labelled(said, None, RECORD).label == {"label": "good"}
+    with pytest.raises(TruncatedError):
+        task.calls(Answer(text="All d", finish_reason="length"), RECORD, said)
+
+
+def test_the_last_call_of_a_tool_is_the_one_in_the_row() -> None:
+    task = talk()
+    said = [*task.calls(answer('{"label":"bad"}'), RECORD), *task.calls(answer(GOOD), RECORD)]
+    assert task.labelled(said, "x", RECORD).label["label"] == "good"
+    each = talk(rows="calls").labelled(said, "x", RECORD)
+    assert each.rows is not None
+    assert [row["label"] for row in each.rows] == ["bad", "good"]
+
+
+# -- what a callback is called with ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("callback", "extra"),
+    [
+        ("named", {"given": True}),
+        ("third", {"retries": 3}),
+        ("every", {"count": 2}),
+        ("gives", None),
+        ("an_async", {"tool": "set_label"}),
+    ],
+)
+def test_two_arguments_or_three(module: Callable[..., Path], callback: str, extra: dict[str, Any] | None) -> None:
+    base = module(
+        TOOLS.replace('{"stock": 3, "who": record.key, "turn": call.turn, "name": call.idempotency_key}', "{}")
+    )
+    task = talk(base, callback=f"mytools:{callback}", max_turns=1, reply=None)
+    (said,) = task.calls(answer(GOOD), RECORD)
+    assert respond(task, said).extra == (extra or {})
+
+
+def test_a_function_as_a_tool_can_have_its_call_and_a_field_of_that_name_stays_one(module: Callable[..., Path]) -> None:
+    base = module(TOOLS)
+    task = build_task(TaskOptions(model="m", prompt="p", python="mytools:set_label", base=base))
+    assert task.columns == ("label",)
+    (said,) = task.calls(answer(GOOD), RECORD)
+    assert respond(task, said).extra == {"key": "the key"}
+    ring = build_task(TaskOptions(model="m", prompt="p", python="mytools:ring", base=base))
+    assert ring.columns == ("number", "call")
+    (said,) = ring.calls(answer('{"number":"7","call":"twice"}', name="ring"), RECORD)
+    assert respond(ring, said).extra == {"rang": "twice"}
+
+
+def test_a_callback_that_cannot_be_called_is_told_at_the_start(module: Callable[..., Path]) -> None:
+    with pytest.raises(TaskError, match=r"cannot be called with \(label, record\)"):
+        talk(module(TOOLS), callback="mytools:alone")
+    with pytest.raises(TaskError, match="which cannot be called"):
+        talk(module(TOOLS + "\n    number = 7\n"), callback="mytools:number")
+    with pytest.raises(TaskError, match="has one of its own"):
+        talk(module(TOOLS), labels=None, python="mytools:set_label", callback="mytools:words")
+
+
+def test_alone_it_raises_what_in_a_conversation_is_told(module: Callable[..., Path]) -> None:
+    task = talk(module(TOOLS), callback="mytools:raises", max_turns=1, reply=None)
+    (said,) = task.calls(answer(GOOD), RECORD)
+    with pytest.raises(CallbackError, match="LookupError: no such thing"):
+        respond(task, said)
+
+
+@pytest.mark.parametrize("callback", ["hangs", "hangs_async"])
+def test_one_that_hangs_is_given_up_and_a_model_that_waits_is_told(module: Callable[..., Path], callback: str) -> None:
+    more = {"base": module(TOOLS), "callback": f"mytools:{callback}", "callback_timeout_s": 0.05}
+    alone = talk(max_turns=1, reply=None, **more)
+    (said,) = alone.calls(answer(GOOD), RECORD)
+    with pytest.raises(CallbackError, match=r"gave nothing back in 0\.05 s"):
+        respond(alone, said)
+    assert respond(talk(**more), said).result == {"error": "the callback gave nothing back in 0.05 s"}
+
+
+# -- threads ---------------------------------------------------------------------------------------------------------
+
+
+def test_many_slow_functions_wait_side_by_side() -> None:
+    barrier = threading.Barrier(threads.MOST)  # breaks unless so many are there at once
+
+    async def main() -> list[int]:
+        return await asyncio.gather(*[in_thread(barrier.wait, 30, timeout_s=60) for _ in range(threads.MOST)])
+
+    assert sorted(asyncio.run(main())) == list(range(threads.MOST))
+
+
+def test_more_work_than_threads_is_all_done_and_the_threads_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = threads._Threads()
+    monkeypatch.setattr(threads, "_threads", own)
+    monkeypatch.setattr(threads, "IDLE_S", 0.01)
+    monkeypatch.setattr(threads, "MOST", 3)
+
+    async def main() -> int:
+        done = await asyncio.gather(*[in_thread(time.sleep, 0.001, timeout_s=60) for _ in range(60)])
+        return len(done)
+
+    for _ in range(5):
+        assert asyncio.run(main()) == 60
+    end = time.monotonic() + 30
+    while own._threads and time.monotonic() < end:
+        time.sleep(0.01)
+    assert (own._threads, own._free) == (0, 0)
+
+
+def test_a_piece_of_work_never_waits_for_a_thread_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that hangs, handed to an idle thread, must not take the next one with it."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for spins in range(0, 3000, 10):
+            monkeypatch.setattr(threads, "_threads", threads._Threads())
+            hold, ran = threading.Event(), threading.Event()
+            threads._threads.start(lambda: None)  # leaves a thread that is idle, or about to be
+            time.sleep(0.0005)
+            threads._threads.start(hold.wait)
+            all(range(1, spins))  # the moment is the point here
+            threads._threads.start(ran.set)
+            assert ran.wait(30)
+            hold.set()
+    finally:
+        sys.setswitchinterval(interval)
+
+
+HANGS = """
+import asyncio, time
+from pipeline.task.threads import in_thread
+
+async def main():
+    try:
+        await in_thread(time.sleep, 3600, timeout_s=0.05)
+    except TimeoutError:
+        print("left alone")
+
+asyncio.run(main())
+"""
+
+
+def test_a_thread_that_hangs_does_not_keep_the_process(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "left alone\n"

@@ -1,0 +1,290 @@
+"""Validators: what a label must fit beside its schema."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import codec
+from pipeline.errors import CallbackError, InvalidAnswerError, LabelpipeError, RenderError, TaskError
+from pipeline.records import Answer, Record, ToolCall
+from pipeline.task import FunctionOptions, Task, TaskOptions, ToolOptions, ValidatorOptions, build_task
+
+RECORD = Record("f", 0, "k", {"text": "My kettle leaks", "lang": "en", "none": None}, 1, 0)
+QUOTE = FunctionOptions(
+    "cite",
+    {
+        "type": "object",
+        "properties": {
+            "quote": {"type": ["string", "null"]},
+            "stars": {"type": "integer"},
+            "max": {"type": "integer"},
+            "result": {"type": "array", "items": {"type": "string"}},
+        },
+        "required": ["quote", "stars", "max", "result"],
+    },
+)
+
+
+def task_of(*validators: ValidatorOptions, base: Path = Path(), **more: Any) -> Task:
+    given: dict[str, Any] = {"function": QUOTE} | more
+    return build_task(TaskOptions(model="m", prompt="{{ text }}", validators=validators, base=base, **given))
+
+
+def said(quote: str | None = "kettle", **more: Any) -> Answer:
+    label = {"quote": quote, "stars": 3, "max": 5, "result": ["a", "b"], **more}
+    return Answer((ToolCall("i", "cite", codec.dumps(label).decode()),))
+
+
+def verdict(expression: str, answer: Answer | None = None, **more: Any) -> str:
+    """What becomes of an answer: fine, or the error's class."""
+    task = task_of(ValidatorOptions(expression=expression, **more))
+    try:
+        task.render(RECORD)
+        task.calls(answer or said(), RECORD)
+    except LabelpipeError as error:
+        return f"{type(error).__name__}: {error}"
+    return "fine"
+
+
+# -- expressions -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "len(quote) > 0 and quote in text",
+        "quote in record.text and label.quote == quote",
+        'record["text"].startswith("My")',
+        "stars <= label.max",
+        "max(stars, 4) == 4",
+        "result|length == 2 and result[0] == 'a'",
+        "lower(text) == text|lower",
+        "lang in ['en', 'de']",
+        "title is not defined or quote in title",
+        "title|default('kettle') == quote",
+        "record.title is not defined",
+        "none is none",
+        "'}}' not in text and '{{' not in text",
+    ],
+)
+def test_what_an_expression_can_say(expression: str) -> None:
+    assert verdict(expression) == "fine"
+
+
+@pytest.mark.parametrize(
+    ("expression", "answer", "words"),
+    [
+        ("quote in text", said("toaster"), "the label does not fit the rule: quote in text"),
+        ("len(quote) > 0", said(None), r"rule: len\(quote\) > 0 \(TypeError: object of type 'NoneType' has no len"),
+        ("stars / 0 > 1", said(), "ZeroDivisionError"),
+        ("stars > 3", said(), "rule: stars > 3$"),
+    ],
+)
+def test_what_does_not_fit_is_worth_asking_again(expression: str, answer: Answer, words: str) -> None:
+    task = task_of(ValidatorOptions(expression=expression))
+    with pytest.raises(InvalidAnswerError, match=words) as caught:
+        task.calls(answer, RECORD)
+    assert caught.value.code == "invalid_label"
+    again = task.repair(task.render(RECORD), answer, caught.value)
+    assert "does not fit the rule" in str(again.messages[-1]["content"]), "the model is told why"
+
+
+def test_a_message_of_ones_own_and_all_faults_at_once() -> None:
+    task = task_of(
+        ValidatorOptions(expression="quote in text", message="quote the text word by word"),
+        ValidatorOptions(expression="stars > 3"),
+    )
+    with pytest.raises(
+        InvalidAnswerError, match=r"^quote the text word by word; the label does not fit the rule: stars"
+    ):
+        task.calls(said("toaster"), RECORD)
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ("quote in", "number 1: 'quote in' is not an expression: "),
+        ("len(quote) > 0) or (1", "is not an expression"),
+        ("quote.__class__", "uses '__class__': only fields"),
+        ("''.__class__.__mro__[1].__subclasses__()", "uses '__"),
+        ("label.quot == 'a'", "names 'quot'; the label has quote, stars, max, result"),
+        ("max > 3", "uses 'max', which is a field of the label and also a word of expressions: write label.max"),
+    ],
+)
+def test_what_cannot_work_is_told_at_the_start(expression: str, words: str) -> None:
+    with pytest.raises(TaskError, match=words):
+        task_of(ValidatorOptions(expression=expression))
+
+
+@pytest.mark.parametrize(
+    "expression", ["quotes in text", "quote in txt", "quote in record.txt", "range(3)", "open('x')"]
+)
+def test_a_name_that_is_nowhere_is_told_before_anything_is_sent(expression: str) -> None:
+    told = verdict(expression)
+    assert told.startswith("RenderError: task.validators, number 1: ")
+    assert "the label has quote, stars, max, result, and the record's fields are text, lang, none" in told
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "quote['__class__']",
+        "text|attr('__class__')",
+        "'{0.__class__}'.format(text)",
+        "[text]|map(attribute='__class__')|first|length > 0",
+    ],
+)
+def test_nothing_reaches_out_of_the_sandbox(expression: str) -> None:
+    assert verdict(expression).startswith(("CallbackError", "InvalidAnswerError", "TaskError"))
+
+
+def test_what_a_record_says_is_never_an_expression() -> None:
+    record = Record("f", 0, "k", {"text": "{{ 1/0 }} __class__ quote", "lang": "en"}, 1, 0)
+    task_of(ValidatorOptions(expression="quote in text")).calls(said("{{ 1/0 }}"), record)
+
+
+def test_a_field_that_the_model_left_out_is_null() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}}, "required": ["a"]}
+    rule = ValidatorOptions(expression="b is none or a in b or label.b == a")
+    task = task_of(rule, function=FunctionOptions("f", schema), strict=False)
+    assert task.calls(Answer((ToolCall("i", "f", '{"a":"x"}'),)), RECORD)[0].label == {"a": "x"}
+
+
+def test_the_labels_field_comes_before_the_records() -> None:
+    task = task_of(
+        ValidatorOptions(expression="text == 'x' and record.text != 'x'"), function=None, labels={"text": ["x"]}
+    )
+    task.calls(Answer((ToolCall("i", "set_label", '{"text":"x"}'),)), RECORD)
+
+
+# -- functions -------------------------------------------------------------------------------------------------------
+
+CHECKS = """
+    import sys
+
+    from pydantic import BaseModel
+
+    def fine(label, record):
+        return label["quote"] in record.fields["text"]
+
+    def told(label, record):
+        return None if label["stars"] < 3 else f"{record.key} has too many stars"
+
+    def raises(label, record):
+        if label["stars"] > 2:
+            raise ValueError("too many")
+
+    def asserts(label, record):
+        assert label["stars"] < 3
+
+    def breaks(label, record):
+        return label["zork"]
+
+    def leaves(label, record):
+        sys.exit(3)
+
+    def other(label, record):
+        return 7
+
+    def spoils(label, record):
+        label["result"].append("mine")
+        label.clear()
+
+    async def late(label, record):
+        return True
+
+    def one(label):
+        return True
+
+    class Checker:
+        def __call__(self, label, record):
+            return False
+
+    checker = Checker()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "words"),
+    [
+        ("told", None, "^k has too many stars$"),
+        ("raises", None, "^too many$"),
+        ("raises", "fewer stars", "^fewer stars$"),
+        ("asserts", None, "^asserts refused the label$"),
+        ("checker", None, "^Checker refused the label$"),
+        ("checker", "not so", "^not so$"),
+    ],
+)
+def test_a_function_that_refuses(module: Callable[..., Path], name: str, message: str | None, words: str) -> None:
+    task = task_of(ValidatorOptions(python=f"mytools:{name}", message=message), base=module(CHECKS))
+    with pytest.raises(InvalidAnswerError, match=words):
+        task.calls(said(), RECORD)
+
+
+def test_a_function_that_is_content_and_one_that_changes_its_copy(module: Callable[..., Path]) -> None:
+    rules = [ValidatorOptions(python=f"mytools:{name}") for name in ("spoils", "fine")]
+    task = task_of(*rules, base=module(CHECKS))
+    assert task.calls(said(), RECORD)[0].label["result"] == ["a", "b"]
+    with pytest.raises(InvalidAnswerError, match="fine refused the label"):
+        task.calls(said("toaster"), RECORD)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("breaks", "raised KeyError"), ("leaves", "raised SystemExit: 3"), ("other", "returned 7: expected")],
+)
+def test_a_function_that_breaks_is_no_fault_of_the_model(module: Callable[..., Path], name: str, words: str) -> None:
+    task = task_of(ValidatorOptions(python=f"mytools:{name}"), base=module(CHECKS))
+    with pytest.raises(CallbackError, match=words):
+        task.calls(said(), RECORD)
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (ValidatorOptions(python="mytools:late"), "must be a plain function that takes"),
+        (ValidatorOptions(python="mytools:one"), "must be a plain function that takes"),
+        (ValidatorOptions(python="mytools:nosuch"), "has no 'nosuch'"),
+        (ValidatorOptions(), "number 1: expected either expression or python"),
+        (ValidatorOptions(expression="1", python="mytools:fine"), "expected either expression or python"),
+        (ValidatorOptions(expression="1", tool="zork"), "tool is 'zork', which the task has not; it has cite"),
+    ],
+)
+def test_a_validator_that_is_none(module: Callable[..., Path], rule: ValidatorOptions, words: str) -> None:
+    with pytest.raises(TaskError, match=words):
+        task_of(rule, base=module(CHECKS))
+
+
+# -- several tools ---------------------------------------------------------------------------------------------------
+
+REFUND = ToolOptions("refund", labels={"amount": [1, 2]})
+CLOSE = ToolOptions("close", labels={"why": ["spam", "done"]})
+
+
+def test_a_validator_of_one_tool_leaves_the_others_alone() -> None:
+    rule = ValidatorOptions(expression="amount < 2", tool="refund")
+    task = task_of(rule, function=None, tools=[REFUND, CLOSE], rows="calls")
+    calls = [ToolCall("a", "close", '{"why":"spam"}'), ToolCall("b", "refund", '{"amount":1}')]
+    assert len(task.calls(Answer(tuple(calls)), RECORD)) == 2
+    calls.append(ToolCall("c", "refund", '{"amount":2}'))
+    with pytest.raises(InvalidAnswerError, match=r"^the label does not fit the rule: amount < 2$"):
+        task.calls(Answer(tuple(calls)), RECORD)
+
+
+def test_one_that_forgot_to_name_its_tool_is_told_which() -> None:
+    task = task_of(ValidatorOptions(expression="amount < 2"), function=None, tools=[REFUND, CLOSE])
+    with pytest.raises(RenderError, match=r"names 'amount'; the label of close has why \(give it tool = 'refund'\?\)"):
+        task.render(RECORD)
+
+
+def test_validators_are_in_the_fingerprint_and_their_messages_are_not() -> None:
+    plain, ruled, told = (
+        task_of(*rules).fingerprint
+        for rules in ([], [ValidatorOptions("stars > 1")], [ValidatorOptions("stars > 1", message="more")])
+    )
+    assert "validators" not in plain
+    assert ruled == told != plain
