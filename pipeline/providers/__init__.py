@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from pipeline.providers.chat import ChatProvider
 from pipeline.providers.client import ClientOptions, ModelInfo, load_sdk
+from pipeline.providers.fetch import Fetcher, FetchOptions
 
-__all__ = ["ChatProvider", "ClientOptions", "ModelInfo", "load_sdk"]
+__all__ = ["ChatProvider", "ClientOptions", "FetchOptions", "Fetcher", "ModelInfo", "load_sdk"]

@@ -11,8 +11,11 @@ from pipeline.errors import CallError, UnavailableError
 from pipeline.providers.client import Client, ClientOptions, ModelInfo
 from pipeline.providers.faults import MOST_CHARS, scrub
 from pipeline.providers.headers import request_id, says_simulated, server_limits
+from pipeline.providers.pieces import pieces_of
 from pipeline.records import JSON, Answer, Request, Response, ToolCall, Usage
 
+PING = [{"role": "user", "content": "Answer with OK."}]
+PING_MOST_TOKENS = 16
 #: Fields that `annotate` adds to the body's `metadata`, for the rehearsal endpoint.
 Annotate = Callable[[Request], Mapping[str, str]]
 
@@ -36,7 +39,7 @@ class ChatProvider:
 
     async def __call__(self, request: Request) -> Response:
         """The model's answer. Raises a CallError; never retries."""
-        body = codec.dumps(self._body(request))
+        body = pieces_of(self._body(request)) if request.media_tokens else codec.dumps(self._body(request))
         started = time.perf_counter()
         raw = await self.client.post("/chat/completions", body)
         latency_s = time.perf_counter() - started
@@ -61,6 +64,11 @@ class ChatProvider:
         if self._annotate is not None:
             body["metadata"] = {**body.get("metadata", {}), **self._annotate(request)}
         return body
+
+    async def ping(self, name: str) -> None:
+        """A word to the model that is about no record: does it answer anybody? Raises a CallError."""
+        body = {"model": name, "messages": PING, "max_completion_tokens": PING_MOST_TOKENS}
+        await self.client.post("/chat/completions", codec.dumps(body))
 
     async def model(self, name: str) -> ModelInfo:
         """What the server says about the model; costs nothing. Raises a CallError."""
@@ -137,6 +145,7 @@ def _usage(usage: Any) -> Usage:
         completion=_count(usage, "completion_tokens"),
         cached=_count(usage.get("prompt_tokens_details"), "cached_tokens"),
         reasoning=_count(usage.get("completion_tokens_details"), "reasoning_tokens"),
+        cache_write=_count(usage.get("prompt_tokens_details"), "cache_write_tokens"),
     )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError, UnavailableError
 from pipeline.providers.faults import foreign_errors, scrub, translate
+from pipeline.providers.pieces import Pieces
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
@@ -59,6 +60,11 @@ def load_sdk() -> None:
     openai.AsyncOpenAI  # noqa: B018 - and this too
 
 
+#: A connection that cannot be made in this part of the call's time is told as such: a dead network is an outage, and
+#: must not look like a server that takes calls and is silent.
+CONNECT_SHARE = 0.8
+
+
 class Client:
     """An `AsyncOpenAI` with its retries off, and the lean road beside it."""
 
@@ -72,7 +78,7 @@ class Client:
 
         self._options = options
         # One connection a call in flight, and a few for probes.
-        self._wire = Wire(options.max_connections + 8)
+        self._wire = Wire(options.max_connections + 8, connect_timeout_s=CONNECT_SHARE * options.timeout_s)
         try:
             self.sdk: AsyncOpenAI = AsyncOpenAI(
                 api_key=options.api_key,
@@ -96,7 +102,7 @@ class Client:
         self._make_url = URL
         self._urls: dict[str, URL] = {}
 
-    async def post(self, path: str, body: bytes) -> Reply:
+    async def post(self, path: str, body: bytes | Pieces) -> Reply:
         """The server's 2xx answer to `body`. Raises a CallError for anything else."""
         url = self._urls.get(path)
         if url is None:

@@ -10,6 +10,8 @@ from email.utils import parsedate_to_datetime
 
 from pipeline.records import ServerLimits
 
+#: A reset no further away than this may as well be waited for; one further away than a minute is that of a day.
+SOON_S, MINUTE_RESET_S = 0.2, 65.0
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LIMIT_FIELDS = {
@@ -34,7 +36,11 @@ def duration_s(text: str) -> float | None:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """How long the server asks to wait: `retry-after-ms`, `retry-after`, or the resets of what is used up."""
+    """How long the server asks to wait: `retry-after-ms`, `retry-after`, or the resets of what is used up.
+
+    A reset is when all of the limit is back, and one call may go long before that. So it counts where it is very soon,
+    or that of a limit a day; None otherwise.
+    """
     if (told := _milliseconds(headers.get("retry-after-ms"))) is not None:
         return told
     if (told := _seconds_or_date(headers.get("retry-after"))) is not None:
@@ -77,7 +83,8 @@ def _reset_of_spent(headers: Mapping[str, str]) -> float | None:
         if headers.get(f"x-ratelimit-remaining-{what}") == "0"
     ]
     known = [seconds for reset in resets if reset and (seconds := duration_s(reset)) is not None]
-    return max(known) if known else None
+    told = max(known, default=0.0)
+    return told if told > MINUTE_RESET_S or 0 < told <= SOON_S else None
 
 
 def server_limits(raw: Iterable[tuple[bytes, bytes]]) -> ServerLimits | None:

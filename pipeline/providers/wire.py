@@ -14,7 +14,10 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx2
+from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
+
+from pipeline.providers.pieces import Pieces
 
 #: Connects get long: several hundred at once on a busy machine pass the SDK's 5 s.
 CONNECT_TIMEOUT_S = 20.0
@@ -27,8 +30,9 @@ _OF_THE_WIRE = frozenset({b"content-encoding", b"content-length", b"transfer-enc
 class Wire(httpx2.AsyncBaseTransport):
     """At most `connections` connections, kept open between calls."""
 
-    def __init__(self, connections: int) -> None:
+    def __init__(self, connections: int, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
         self._connections = connections
+        self._connect_timeout_s = min(CONNECT_TIMEOUT_S, connect_timeout_s)
         self._session: aiohttp.ClientSession | None = None
 
     def _open(self) -> aiohttp.ClientSession:
@@ -39,20 +43,21 @@ class Wire(httpx2.AsyncBaseTransport):
             )
             self._session = aiohttp.ClientSession(
                 connector=connector,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
 
-    async def post(self, url: URL, headers: Mapping[str, str], body: bytes) -> tuple[int, Any, bytes]:
+    async def post(self, url: URL, headers: Mapping[str, str], body: bytes | Pieces) -> tuple[int, Any, bytes]:
         """Status, raw headers and unpacked content of the answer. Raises aiohttp's errors and OSError."""
-        async with self._open().post(url, data=body, headers=headers, proxy=proxy_for(url)) as response:
+        data = _InPieces(body) if isinstance(body, Pieces) else body
+        async with self._open().post(url, data=data, headers=headers, proxy=proxy_for(url)) as response:
             return response.status, response.raw_headers, await response.read()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """The SDK's road, for its own calls."""
         timeout = request.extensions.get("timeout", {})
-        wait = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=timeout.get("read"))
+        wait = aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s, sock_read=timeout.get("read"))
         async with self._open().request(
             request.method,
             URL(str(request.url), encoded=True),
@@ -71,6 +76,24 @@ class Wire(httpx2.AsyncBaseTransport):
             await session.close()
             # Transports of TLS connections end in the loop's next turns.
             await asyncio.sleep(0)
+
+
+class _InPieces(aiohttp.Payload):
+    """A body that is made while it is sent; a server that sends us elsewhere gets it again."""
+
+    _autoclose = True  # it holds nothing open
+
+    def __init__(self, pieces: Pieces) -> None:
+        super().__init__(pieces, content_type="application/json")
+        self._size = pieces.size
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """Its text, as aiohttp asks for it: all of it at once."""
+        return b"".join(self._value.chunks()).decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        for chunk in self._value.chunks():
+            await writer.write(chunk)
 
 
 @cache

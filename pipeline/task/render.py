@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -12,10 +12,12 @@ from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta, no
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline import codec
-from pipeline.errors import RenderError, TaskError
+from pipeline.errors import MediaError, RenderError, TaskError
 from pipeline.records import JSON, Record, Request
 from pipeline.task.caching import Caching, marked, with_caching
 from pipeline.task.schema import Tool
+from pipeline.task.showing import Asked, ShowOptions, as_filters, filters, rendered, with_fields
+from pipeline.task.showing import marked as with_mark
 from pipeline.task.walk import Schema
 
 #: in a prompt: all the record's fields, for names that are no identifiers: {{ record["Review text"] }}
@@ -46,6 +48,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
     # A field named "range" or "dict" that a record lacks has to be missed, not found among Jinja's functions.
     environment.globals.clear()
     environment.filters["tojson"] = _as_json
+    environment.filters.update(filters())
     return environment
 
 
@@ -56,18 +59,19 @@ class Prompt:
     """A compiled prompt template. Raises TaskError for one that cannot work.
 
     The record's fields are variables, and `record` is the mapping of all of them. A field's text is data: it is
-    never rendered itself. None renders as nothing.
+    never rendered itself. None renders as nothing. `shows` are the kinds of media that it may show.
     """
 
-    __slots__ = ("_render", "_wants_whole", "fields")
+    __slots__ = ("_media", "_render", "_wants_whole", "fields", "shows")
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, media: ShowOptions | None = None) -> None:
         if not source.strip():
             raise TaskError("task.prompt is empty: expected a template such as 'Label this text: {{ text }}'")
         try:
             tree = _ENVIRONMENT.parse(source)
+            shown = as_filters(tree)
             self.fields = frozenset(_fields(tree))
-            template = _ENVIRONMENT.from_string(source)
+            template = _ENVIRONMENT.from_string(tree if shown else source)
         except TemplateSyntaxError as error:
             raise TaskError(f"task.prompt is not a template, at its line {error.lineno}: {error.message}") from error
         _refuse_reaching_out(tree)
@@ -75,13 +79,27 @@ class Prompt:
         if "self" in names:
             raise TaskError('task.prompt uses self, which means the template; for a field write {{ record["self"] }}')
         self._wants_whole = WHOLE in names
+        self._media = media or ShowOptions()
+        self.shows = shown | {kind for kind, _name in self._media.by_kind()}
         self._render = template.render
 
     def render(self, record: Record) -> str:
-        """The prompt for one record. Raises RenderError."""
+        """The prompt for one record, as a person reads it. Raises RenderError."""
+        return self.ask(record).text
+
+    def ask(self, record: Record) -> Asked:
+        """What the record is asked, with what it shows. Raises RenderError."""
+        if not self.shows:
+            return with_mark(_as_text(self._text(record)), self._media.root)
+        asked = with_fields(rendered(lambda: self._text(record)), record, self._media)
+        return with_mark(asked, self._media.root)
+
+    def _text(self, record: Record) -> str:
         fields: Mapping[str, JSON] = record.fields
         try:
             return self._render({**fields, WHOLE: fields} if self._wants_whole else fields)
+        except MediaError:
+            raise
         except Exception as error:
             raise RenderError(self._why(error, fields)) from error
 
@@ -97,6 +115,10 @@ class Prompt:
 def expected_fields(prompt: str) -> set[str]:
     """The record fields that the template names. Raises TaskError for a template that cannot work."""
     return set(Prompt(prompt).fields)
+
+
+def _as_text(text: str) -> Asked:
+    return Asked(text, text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +150,11 @@ NOTHING = together(())
 class Frame:
     """All of a request that is the same for every record: the prefix that a server's prompt cache knows.
 
-    `opening` is the system text and the fixed examples. `mark` stands for these parts in a request's digest;
-    `size_bytes` is what they take, `answer_tokens` an estimate of the expected answer.
+    `kit` are the tools by their names, `opening` is the system text and the fixed examples. `mark` stands for these
+    parts in a request's digest; `size_bytes` is what they take, `answer_tokens` an estimate of the expected answer.
     """
 
-    tool: Tool
+    kit: Mapping[str, Tool]
     model: str
     opening: tuple[Message, ...]
     tools: tuple[Schema, ...]
@@ -142,23 +164,27 @@ class Frame:
     size_bytes: int
     answer_tokens: int
 
-    def request(self, record: Record, text: str, shown: Shown = NOTHING) -> Request:
-        """The request that asks `text` about the record, with what is shown for this record only."""
-        data = text.encode("utf-8", "surrogatepass")
+    def request(self, record: Record, asked: Asked, shown: Shown = NOTHING) -> Request:
+        """The request that asks about the record, with what is shown for this record only.
+
+        Its size is that of its text: what media take is known once they are loaded.
+        """
         return Request(
             record,
             self.model,
-            (*self.opening, *shown.messages, {"role": "user", "content": text}),
+            (*self.opening, *shown.messages, {"role": "user", "content": asked.content}),
             self.tools,
             self.tool_choice,
             self.parameters,
-            (self.size_bytes + shown.size_bytes + len(data)) // BYTES_PER_TOKEN + self.answer_tokens,
-            codec.digest128(self.mark + shown.mark + data),
+            (self.size_bytes + shown.size_bytes + len(asked.text.encode("utf-8", "surrogatepass"))) // BYTES_PER_TOKEN
+            + self.answer_tokens,
+            codec.digest128(self.mark + shown.mark + asked.mark),
+            attachments=asked.attachments,
         )
 
 
 def make_frame(
-    tool: Tool,
+    kit: Sequence[Tool],
     *,
     model: str,
     system: str | None,
@@ -167,37 +193,40 @@ def make_frame(
     parameters: Mapping[str, JSON],
     caching: Caching,
 ) -> Frame:
-    """The constant part of the requests that offer `tool`. How it is cached is no part of a request's digest."""
+    """The constant part of the requests that offer these tools. How it is cached is no part of a request's digest."""
     first: tuple[Message, ...] = ({"role": "system", "content": system},) if system else ()
     opening = (*first, *fixed.messages)
-    constant = codec.dumps([model, opening, tool.definition, tool_choice, parameters])
+    definitions = tuple(tool.definition for tool in kit)
+    constant = codec.dumps([model, opening, *definitions, tool_choice, parameters])
     return Frame(
-        tool=tool,
+        kit={tool.name: tool for tool in kit},
         model=model,
         opening=marked(opening) if caching.breakpoint else opening,
-        tools=(tool.definition,),
+        tools=definitions,
         tool_choice=tool_choice,
         parameters=with_caching(parameters, caching),
         mark=codec.digest128(constant),
-        size_bytes=len(codec.dumps([first, tool.definition])) + fixed.size_bytes,
-        answer_tokens=room(parameters) or _answer_tokens(tool.schema),
+        size_bytes=len(codec.dumps([first, *definitions])) + fixed.size_bytes,
+        answer_tokens=room(parameters) or max(_answer_tokens(tool.schema) for tool in kit),
     )
 
 
 class Frames:
-    """The frames of a tool whose schema depends on the record: one for each schema, the latest kept."""
+    """The frames of tools whose schemas depend on the record: one for each set of schemas, the latest kept."""
 
-    def __init__(self, schema_for: Callable[[Record], Schema], build: Callable[[Schema], Frame]) -> None:
-        self._schema_for = schema_for
+    def __init__(
+        self, schemas_for: Callable[[Record], Sequence[Schema]], build: Callable[[Sequence[Schema]], Frame]
+    ) -> None:
+        self._schemas_for = schemas_for
         self._build = build
         self._kept: OrderedDict[bytes, Frame] = OrderedDict()
 
     def __call__(self, record: Record) -> Frame:
         """The record's frame. Raises RenderError."""
-        schema = self._schema_for(record)
+        schemas = self._schemas_for(record)
         try:
-            key = codec.canonical(schema)
-            frame = self._kept.pop(key, None) or self._build(schema)
+            key = codec.canonical(schemas)
+            frame = self._kept.pop(key, None) or self._build(schemas)
         except (TaskError, TypeError) as error:
             reason = " ".join(str(error).split())  # one line: it stands in a cell and in a log
             raise RenderError(f"the tool's schema for this record cannot be used: {reason}") from error

@@ -33,16 +33,19 @@ def test_durations(text: str, seconds: float | None) -> None:
         ({"retry-after-ms": "nan"}, None),
         ({"retry-after": "Mon, 99 Foo 2026 10:00:00 GMT"}, None),
         ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
-        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1s"}, 1),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "120ms"}, 0.12),
+        # All of the limit is back then, and the next call may go long before: nobody says when.
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "59s"}, None),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "7h12m"}, 25_920),
         ({"x-ratelimit-remaining-requests": "3", "x-ratelimit-reset-requests": "1s"}, None),
         (
             {
                 "x-ratelimit-remaining-requests": "0",
-                "x-ratelimit-reset-requests": "1s",
+                "x-ratelimit-reset-requests": "10ms",
                 "x-ratelimit-remaining-tokens": "0",
-                "x-ratelimit-reset-tokens": "3s",
+                "x-ratelimit-reset-tokens": "180ms",
             },
-            3,
+            0.18,
         ),
         ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "tomorrow"}, None),
         ({}, None),

@@ -124,7 +124,7 @@ def test_a_whole_answer() -> None:
     usage = {
         "prompt_tokens": 100,
         "completion_tokens": 20,
-        "prompt_tokens_details": {"cached_tokens": 64},
+        "prompt_tokens_details": {"cached_tokens": 64, "cache_write_tokens": 16},
         "completion_tokens_details": {"reasoning_tokens": 5},
     }
     body = completion(message={"content": None, "tool_calls": [call]}, finish_reason="tool_calls", usage=usage)
@@ -139,7 +139,7 @@ def test_a_whole_answer() -> None:
         x_ratelimit_reset_tokens="6m0s",
     )
     assert response.answer == Answer((ToolCall("c1", "set_label", '{"label":"positive"}'),), None, None, "tool_calls")
-    assert response.usage == Usage(100, 20, 64, 5)
+    assert response.usage == Usage(100, 20, 64, 5, 16)
     assert (response.model, response.request_id) == ("m-2026", "req-1")
     assert response.limits == ServerLimits(500, 499, 0.12, 200_000, 0, 360.0)
     assert 0 < response.latency_s < 5

@@ -1,0 +1,10 @@
+"""Media: the pictures, sounds and documents of a record, read safely and within bounds, just before they are sent."""
+
+from __future__ import annotations
+
+from pipeline.media.loader import Loader, MediaOptions
+from pipeline.media.pages import has_pdfium
+from pipeline.media.pictures import has_pillow
+from pipeline.media.sources import Web
+
+__all__ = ["Loader", "MediaOptions", "Web", "has_pdfium", "has_pillow"]

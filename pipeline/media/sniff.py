@@ -1,0 +1,166 @@
+"""What bytes are, read from the bytes: a file's name and a server's word are never believed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipeline.errors import MediaError
+
+#: a kind of attachment -> the types that models take of it
+TYPES = {
+    "image": ("image/png", "image/jpeg", "image/gif", "image/webp"),
+    "audio": ("audio/wav", "audio/mpeg"),
+    "document": ("application/pdf",),
+}
+#: Pixels beyond which a picture is refused before anything decodes it; Pillow's own line is here too.
+MOST_PIXELS = 89_000_000
+_PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+_JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+#: JPEG markers that have no length
+_BARE = frozenset(range(0xD0, 0xD9)) | {0x01}
+_GIF_FRAME = re.compile(rb"\x21\xf9\x04.{4}\x00[\x2c\x21]", re.DOTALL)
+_TEXT = re.compile(r"[\t\n\r\x20-\x7e\xa0-\U0010ffff]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Width and height in pixels."""
+
+    width: int
+    height: int
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
+
+def type_of(data: bytes) -> str | None:
+    """The MIME type, one of TYPES; None for anything else."""
+    if data.startswith(_PNG):
+        return "image/png"
+    if data.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    if data[:6] in (b"GIF87a", b"GIF89a"):
+        return "image/gif"
+    if data[:4] in (b"RIFF", b"RIFX"):
+        return {b"WEBP": "image/webp", b"WAVE": "audio/wav"}.get(data[8:12])
+    if data.startswith(b"ID3") or is_mp3_frame(data[:4]):
+        return "audio/mpeg"
+    return "application/pdf" if b"%PDF-" in data[:1024] else None
+
+
+def is_mp3_frame(head: bytes) -> bool:
+    """Whether these four bytes begin a frame of MPEG audio, layer III."""
+    return (
+        len(head) == 4
+        and head[0] == 0xFF
+        and head[1] & 0xE6 == 0xE2  # the sync, and the layer
+        and (head[1] >> 3) & 3 != 1
+        and head[2] >> 4 not in (0, 15)
+        and (head[2] >> 2) & 3 != 3
+    )
+
+
+def expect(data: bytes, kind: str, name: str) -> str:
+    """The MIME type, which must be one that this kind of attachment may have. Raises MediaError."""
+    found = type_of(data)
+    if found in TYPES[kind]:
+        return str(found)
+    expected = ", ".join(mime.partition("/")[2] for mime in TYPES[kind])
+    raise MediaError(f"{name} is {found or _unknown(data)}: expected one of {expected}, by its bytes, for {kind}()")
+
+
+def _unknown(data: bytes) -> str:
+    if not data:
+        return "empty"
+    # At most the last letter of the piece is cut in two.
+    start = data[:64].decode("utf-8", "ignore")
+    is_text = len(start.encode()) >= len(data[:64]) - 3 and _TEXT.fullmatch(start)
+    return "text" if is_text else "of no type that is known here"
+
+
+def size_of(data: bytes, mime: str, name: str) -> Size:
+    """A picture's size as its head says it. Raises MediaError: no head, over MOST_PIXELS, animated, or cut off."""
+    size = _READ[mime](data)
+    if size is None or not size.pixels:
+        raise MediaError(f"{name} has no size in its head: a damaged {mime.partition('/')[2]}")
+    if size.pixels > MOST_PIXELS:
+        told = f"{size.width} x {size.height} pixels, {size.pixels / 1e6:.0f} megapixels"
+        raise MediaError(f"{name} is too large: {told}; at most {MOST_PIXELS / 1e6:.0f} are decoded")
+    if _is_animated(data, mime):
+        raise MediaError(f"{name} is animated, which models do not take: give one frame of it")
+    if not _is_whole(data, mime):
+        raise MediaError(f"{name} is cut off: the end of the {mime.partition('/')[2]} is missing")
+    return size
+
+
+def _png(data: bytes) -> Size | None:
+    if data[12:16] != b"IHDR" or len(data) < 24:
+        return None
+    return Size(int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big"))
+
+
+def _gif(data: bytes) -> Size | None:
+    if len(data) < 10:
+        return None
+    return Size(int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little"))
+
+
+def _webp(data: bytes) -> Size | None:
+    kind = data[12:16]
+    if kind == b"VP8X" and len(data) >= 30:
+        return Size(1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little"))
+    if kind == b"VP8L" and len(data) >= 25:
+        bits = int.from_bytes(data[21:25], "little")
+        return Size(1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF))
+    if kind == b"VP8 " and len(data) >= 30:
+        return Size(int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF)
+    return None
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Marker and place of each segment of a JPEG, up to the first scan."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+            continue
+        yield marker, at
+        if marker == 0xDA:
+            return
+        at += 2 if marker in _BARE else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+
+
+def _jpeg(data: bytes) -> Size | None:
+    for marker, at in _segments(data):
+        if marker in _JPEG_SIZES and at + 9 <= len(data):
+            return Size(int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big"))
+    return None
+
+
+_READ = {"image/png": _png, "image/jpeg": _jpeg, "image/gif": _gif, "image/webp": _webp}
+
+
+def _is_whole(data: bytes, mime: str) -> bool:
+    """Whether the end is there. What follows it is no fault: cameras put things behind their pictures."""
+    if mime == "image/jpeg":
+        # The preview within a head has an end of its own, so it is looked for behind the head.
+        scan = next((at for marker, at in _segments(data) if marker == 0xDA), None)
+        return scan is not None and data.rfind(b"\xff\xd9") > scan
+    if mime == "image/png":
+        return data.rfind(_PNG_END) > 0
+    if mime == "image/gif":
+        return b"\x3b" in data[-16:]
+    return int.from_bytes(data[4:8], "little") + 8 <= len(data)
+
+
+def _is_animated(data: bytes, mime: str) -> bool:
+    if mime == "image/webp":
+        return data[12:16] == b"VP8X" and bool(data[20] & 0x02)
+    if mime != "image/gif":
+        return False
+    frames = _GIF_FRAME.finditer(data)
+    return next(frames, None) is not None and next(frames, None) is not None

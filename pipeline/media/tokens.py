@@ -1,0 +1,159 @@
+"""What media cost in tokens, by the rules of OpenAI's documentation as they stood in September and October 2026.
+
+Pictures: developers.openai.com/api/docs/guides/images-vision, "Model sizing behavior" and "Calculating costs". Newer
+models cover a picture with patches of 32 x 32 pixels, within a budget of patches that the detail sets, and multiply
+their count; older ones count tiles of 512 pixels. Sound: .../guides/realtime-costs, a token each 100 ms of what a user
+says. What the documentation does not say (another maker's model, a document sent as a file) is a guess, and named so.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from pipeline.media.sniff import Size
+
+PATCH = 32
+#: Patches that a picture may have in low detail are those of 512 x 512 pixels.
+LOW_SIDE = 512
+HIGH_PATCHES = 2_500
+#: A picture with more is refused by the models that do not scale it down.
+MOST_PATCHES = 30_000
+AUDIO_TOKENS_A_SECOND = 10.0
+#: of a page of a document that is sent as a file: its text and its picture; a guess
+PAGE_TOKENS = 3_000
+#: How far a bound lies above the estimate where a rule is written down, and where it is guessed.
+SURE, UNSURE = 1.1, 3.0
+
+_VERSION = re.compile(r"gpt-(\d+)(?:\.(\d+))?")
+_SMALL = re.compile(r"(gpt-5|gpt-5\.4|gpt-4\.1)-(mini|nano)|o4-mini")
+#: the models that count tiles: what a picture costs, and what each tile adds
+_TILES = (
+    (re.compile(r"gpt-4o-mini"), 2_833, 5_667),
+    (re.compile(r"gpt-4(o|\.1|\.5)"), 85, 170),
+    (re.compile(r"gpt-5(-chat|-20|$)"), 70, 140),
+    (re.compile(r"\bo[13]\b"), 75, 150),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Tokens: the estimate, and what it can be at the most."""
+
+    tokens: int = 0
+    most: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.tokens + other.tokens, self.most + other.most)
+
+
+@dataclass(frozen=True, slots=True)
+class _Patches:
+    """A model's rule. `high` and `full` are (patches, longest side); `auto` is the detail that "auto" means."""
+
+    times: float
+    high: tuple[int, int]
+    full: tuple[int, int]
+    auto: str
+
+
+def image_cost(size: Size | None, detail: str, model: str) -> Cost:
+    """What a picture costs; `size` None is a picture that only the server sees."""
+    for pattern, base, tile in _TILES:
+        if pattern.search(model):
+            tokens = base if detail == "low" else base + tile * _tiles(size)
+            return _sure(tokens)
+    rule = _rule_of(model)
+    if size is None:
+        return _unseen(rule, detail)
+    tokens = math.ceil(_patches(size, detail, rule) * rule.times)
+    return _sure(tokens) if _is_known(model) else Cost(tokens, math.ceil(tokens * UNSURE))
+
+
+def audio_cost(seconds: float) -> Cost:
+    """What a recording costs."""
+    return _sure(math.ceil(seconds * AUDIO_TOKENS_A_SECOND) + 2)
+
+
+def document_cost(pages: int) -> Cost:
+    """What a document that is sent as a file costs; a guess."""
+    return Cost(pages * PAGE_TOKENS, math.ceil(pages * PAGE_TOKENS * UNSURE))
+
+
+def _sure(tokens: int) -> Cost:
+    return Cost(tokens, math.ceil(tokens * SURE))
+
+
+def _is_known(model: str) -> bool:
+    return _VERSION.search(model) is not None or _SMALL.search(model) is not None
+
+
+def _rule_of(model: str) -> _Patches:
+    high = (HIGH_PATCHES, 2_048)
+    if small := _SMALL.search(model):
+        times = {"mini": 1.62, "nano": 2.46}.get(small[2] or "", 1.72)
+        return _Patches(times, (1_536, 2_048), (1_536, 2_048), "high")
+    found = _VERSION.search(model)
+    version = (int(found[1]), int(found[2] or 0)) if found else (6, 0)
+    if version >= (5, 6):
+        return _Patches(1.2, (HIGH_PATCHES, 65_535), (MOST_PATCHES, 65_535), "original")
+    if version >= (5, 4):
+        return _Patches(1.2, high, (10_000, 6_000), "original" if version == (5, 5) else "high")
+    return _Patches(1.2, (1_536, 2_048), (1_536, 2_048), "high")
+
+
+def _patches(size: Size, detail: str, rule: _Patches) -> int:
+    wanted = rule.auto if detail == "auto" else detail
+    if wanted == "low":
+        seen = fitted(size, side=LOW_SIDE)
+    else:
+        patches, side = rule.high if wanted == "high" else rule.full
+        seen = fitted(size, side=side, patches=patches)
+    return patches_of(seen)
+
+
+def _unseen(rule: _Patches, detail: str) -> Cost:
+    """A picture of unknown size: the estimate is a photo of usual size, the bound what its detail allows."""
+    wanted = rule.auto if detail == "auto" else detail
+    most = {"low": (LOW_SIDE // PATCH) ** 2, "high": rule.high[0]}.get(wanted, rule.full[0])
+    return Cost(math.ceil(min(most, HIGH_PATCHES) * rule.times), math.ceil(most * rule.times * SURE))
+
+
+def patches_of(size: Size) -> int:
+    """The patches that cover a picture."""
+    return math.ceil(size.width / PATCH) * math.ceil(size.height / PATCH)
+
+
+def _tiles(size: Size | None) -> int:
+    """Tiles of 512 pixels, after the server has scaled to 2,048 at most and 768 on the short side."""
+    seen = Size(2_048, 768) if size is None else fitted(size, side=2_048)
+    scale = min(1.0, 768 / max(1, min(seen.width, seen.height)))
+    return math.ceil(seen.width * scale / 512) * math.ceil(seen.height * scale / 512)
+
+
+def fitted(size: Size, *, side: int | None = None, patches: int | None = None, pixels: int | None = None) -> Size:
+    """The size within all of the bounds, its shape kept; never larger than it is."""
+    scale = 1.0
+    if side is not None:
+        scale = min(scale, side / max(size.width, size.height))
+    if pixels is not None:
+        scale = min(scale, math.sqrt(pixels / size.pixels))
+    if patches is not None and patches_of(_scaled(size, scale)) > patches:
+        scale = min(scale, _patch_scale(size, patches))
+    return _scaled(size, scale)
+
+
+def _patch_scale(size: Size, patches: int) -> float:
+    """The documentation's own formula: shrink by area, then once more to whole patches."""
+    scale = math.sqrt(PATCH**2 * patches / size.pixels)
+    wide, high = size.width * scale / PATCH, size.height * scale / PATCH
+    if wide < 1 or high < 1:  # a strip: its short side is one patch
+        return min(1.0, PATCH * patches / max(size.width, size.height))
+    return scale * min(math.floor(wide) / wide, math.floor(high) / high)
+
+
+def _scaled(size: Size, scale: float) -> Size:
+    if scale >= 1:
+        return size
+    return Size(max(1, int(size.width * scale + 1e-6)), max(1, int(size.height * scale + 1e-6)))

@@ -1,0 +1,199 @@
+"""Addresses that records name: which of them may be used, and their loading. Nobody is sent into a private network.
+
+What an address leads to is judged where the connection is made, after the name was looked up, so that neither a name
+that points inward nor a redirect nor another spelling of 127.0.0.1 gets through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+from pipeline.errors import MediaError
+
+if TYPE_CHECKING:
+    import aiohttp
+
+#: One load may take so long in all.
+TIMEOUT_S = 60.0
+CONNECTIONS, CONNECTIONS_A_HOST = 32, 8
+MOST_REDIRECTS = 5
+#: Loads that failed by the network or a 5xx are tried again after these seconds.
+AGAIN_AFTER_S = (0.5, 2.0)
+_CHUNK_BYTES = 65_536
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_INNER_NAMES = ("localhost", ".localhost", ".local", ".internal", ".lan", ".home.arpa", ".intranet", ".corp")
+_HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "labelpipe"}
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+@dataclass(frozen=True, slots=True)
+class FetchOptions:
+    """`http` allows addresses without TLS, `private` those of private networks and of this machine."""
+
+    http: bool = False
+    private: bool = False
+
+
+class _PrivateAddressError(OSError):
+    """The name leads to an address of a private network."""
+
+
+class _AgainError(Exception):
+    """A failure that may pass."""
+
+
+class Fetcher:
+    """Loads addresses; one session, opened at the first one."""
+
+    def __init__(self, options: FetchOptions | None = None) -> None:
+        self._options = options or FetchOptions()
+        self._session: aiohttp.ClientSession | None = None
+
+    def check(self, url: str) -> None:
+        """Raises MediaError for an address that may not be used, as far as its text tells."""
+        try:
+            parts = urlsplit(url)
+            host, _port = (parts.hostname or "").rstrip("."), parts.port
+        except ValueError as error:
+            raise MediaError(f"{_told(url)} is no address: {error}") from None
+        if parts.scheme != "https" and not (parts.scheme == "http" and self._options.http):
+            raise MediaError(f"{_told(url)}: expected https (task.media.http = true allows http)")
+        if not host or any(ord(letter) <= 32 for letter in url):
+            raise MediaError(f"{_told(url)} is no address: it has no host, or a space in it")
+        if parts.username is not None or parts.password is not None:
+            raise MediaError(f"{_told(url)}: an address with a login is not used")
+        if not self._options.private and _is_inner_name(host):
+            raise MediaError(f"{_told(url)} leads into a private network; task.media.fetch_private = true allows it")
+
+    async def load(self, url: str, most_bytes: int) -> bytes:
+        """The bytes at the address. Raises MediaError."""
+        import aiohttp
+
+        for wait_s in (*AGAIN_AFTER_S, None):
+            try:
+                async with asyncio.timeout(TIMEOUT_S):
+                    return await self._follow(url, most_bytes)
+            except _PrivateAddressError:
+                raise MediaError(f"{_told(url)} leads into a private network") from None
+            except (_AgainError, aiohttp.ClientError, TimeoutError, OSError) as error:
+                if _is_private(error):
+                    raise MediaError(f"{_told(url)} leads into a private network") from None
+                if wait_s is None or isinstance(error, aiohttp.InvalidURL):
+                    reason = str(error) or type(error).__name__
+                    raise MediaError(f"{_told(url)} cannot be loaded: {reason}") from None
+                await asyncio.sleep(wait_s)
+        raise AssertionError  # the last turn returns or raises
+
+    async def close(self) -> None:
+        """Close all connections; may be called twice."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+            await asyncio.sleep(0)
+
+    async def _follow(self, url: str, most_bytes: int) -> bytes:
+        """The content behind the redirects, each of which is checked as the first address was."""
+        here = url
+        for _turn in range(MOST_REDIRECTS + 1):
+            self.check(here)
+            async with self._open().get(here, allow_redirects=False, headers=_HEADERS) as response:
+                if response.status not in _REDIRECTS:
+                    return await _content(response, url, most_bytes)
+                here = urljoin(here, response.headers.get("Location", ""))
+        raise MediaError(f"{_told(url)} leads on and on: over {MOST_REDIRECTS} redirects")
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            import aiohttp
+            import httpx2
+
+            connector = aiohttp.TCPConnector(
+                limit=CONNECTIONS,
+                limit_per_host=CONNECTIONS_A_HOST,
+                ssl=httpx2.create_ssl_context(),  # the certificates that calls are checked against too
+                socket_factory=self._socket,
+            )
+            # No proxy: behind one nobody could see where a name leads.
+            self._session = aiohttp.ClientSession(
+                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=False
+            )
+        return self._session
+
+    def _socket(self, address: Any) -> socket.socket:
+        """A socket for an address that was looked up; the last word on where a connection goes."""
+        family, kind, protocol, _name, place = address
+        if not self._options.private and not is_public(place[0]):
+            raise _PrivateAddressError(place[0])
+        made = socket.socket(family, kind, protocol)
+        made.setblocking(False)
+        return made
+
+
+def is_public(host: str) -> bool:
+    """Whether an address in digits is one of the public internet; mapped and translated ones are looked through."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        if inner is None and address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(str(inner))
+        if address.teredo is not None:
+            return False
+    return address.is_global and not address.is_multicast
+
+
+def _is_inner_name(host: str) -> bool:
+    """Whether the host's text alone says that it is private: digits in any spelling, or a name without a domain."""
+    lower = host.lower()
+    if ":" in lower:
+        return not is_public(lower)
+    try:
+        # As the C library reads it: 2130706433, 0x7f.1 and 0177.0.0.1 are 127.0.0.1.
+        return not is_public(socket.inet_ntoa(socket.inet_aton(lower)))
+    except (OSError, UnicodeError):
+        return "." not in lower or lower.endswith(_INNER_NAMES)
+
+
+def _is_private(error: BaseException) -> bool:
+    """Whether the connection was refused by `_socket`; aiohttp wraps what its sockets raise."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, _PrivateAddressError) or isinstance(getattr(seen, "os_error", None), _PrivateAddressError):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+async def _content(response: aiohttp.ClientResponse, url: str, most_bytes: int) -> bytes:
+    if response.status in (408, 425, 429) or response.status >= 500:
+        raise _AgainError(f"status {response.status}")
+    if response.status != 200:
+        raise MediaError(f"{_told(url)} cannot be loaded: status {response.status}")
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise MediaError(f"{_told(url)} cannot be loaded: it comes packed, though that was not asked for")
+    too_large = MediaError(f"{_told(url)} is larger than the {most_bytes:,} bytes that task.media.max_bytes allows")
+    if (response.content_length or 0) > most_bytes:
+        raise too_large
+    data = bytearray()
+    async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+        data += chunk
+        if len(data) > most_bytes:
+            raise too_large
+    return bytes(data)
+
+
+def _told(url: str) -> str:
+    """An address without its query and login, which may be secrets."""
+    plain = "".join(letter for letter in url.partition("?")[0] if ord(letter) > 32)
+    head, slashes, rest = plain.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{head}{slashes}{host.rpartition('@')[2]}{slash}{path}"[:200]

@@ -1,0 +1,102 @@
+"""[task.media] -> what may be shown, from where, and the loader of it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from pipeline.engine import Prepare
+from pipeline.errors import ConfigError, MissingExtraError
+from pipeline.media import Loader, MediaOptions, has_pdfium, has_pillow
+from pipeline.settings import Settings
+from pipeline.task import ShowOptions, Task
+
+MB = 1024 * 1024
+_GLOB = frozenset("*?[")
+
+
+def show_options(settings: Settings) -> ShowOptions:
+    """What is shown after the prompt's text, and what stands for the looks of it in the fingerprint."""
+    media = settings.task.media
+    shape = {
+        "detail": media.detail,
+        "max_pixels": media.max_pixels,
+        "pdf_as": media.pdf_as,
+        "pdf_dpi": media.pdf_dpi,
+        "images": media.images,
+        "audio": media.audio,
+        "documents": media.documents,
+    }
+    return ShowOptions(
+        images=media.images,
+        audio=media.audio,
+        documents=media.documents,
+        root=_folder(settings),
+        shape=shape,
+    )
+
+
+def media_of(settings: Settings, task: Task) -> Loader:
+    """What loads the records' media; to be closed. Raises ConfigError, and MissingExtraError for what is asked for."""
+    from pipeline.providers import Fetcher, FetchOptions
+
+    media = settings.task.media
+    if "image" in task.shows and media.max_pixels is not None and not has_pillow():
+        raise MissingExtraError("task.media.max_pixels: scaling pictures down", "images")
+    if "document" in task.shows and media.pdf_as == "images" and not has_pdfium():
+        raise MissingExtraError("showing the pages of a PDF as pictures", "pdf")
+    if task.shows:
+        _refuse_everything(settings)
+    return Loader(
+        MediaOptions(
+            root=_folder(settings),
+            model=settings.model.name,
+            detail=media.detail,
+            max_pixels=media.max_pixels,
+            max_bytes=media.max_bytes,
+            urls=media.urls,
+            hold_bytes=media.memory_mb * MB,
+            pdf_as=media.pdf_as,
+            pdf_pages=media.pdf_pages,
+            pdf_dpi=media.pdf_dpi,
+        ),
+        Fetcher(FetchOptions(http=media.http, private=media.fetch_private)),
+    )
+
+
+async def media_for(settings: Settings, task: Task, stack: AsyncExitStack) -> Prepare | None:
+    """What loads the records' media before they are asked, closed with the stack; None for a task that shows none."""
+    if not task.shows:
+        return None
+    loader = media_of(settings, task)
+    stack.push_async_callback(loader.close)
+    return loader.opened
+
+
+def _refuse_everything(settings: Settings) -> None:
+    """A root that somebody chose may be any folder that is there; one that was found is not the whole disk."""
+    folder = _folder(settings)
+    if not folder.is_dir():
+        raise ConfigError(f"task.media.root is {str(folder)!r}: no such folder")
+    if settings.task.media.root is None and folder.resolve() == Path(folder.resolve().anchor):
+        raise ConfigError("task.media.root is not set, and the inputs have only the whole disk in common: set it")
+
+
+def _folder(settings: Settings) -> Path:
+    """The folder below which local files must be: the one that is set, or the one that holds the inputs."""
+    if settings.task.media.root is not None:
+        return settings.find(settings.task.media.root)
+    local = [path for path in settings.inputs() if path != "-" and "://" not in path]
+    if not local:
+        return Path()
+    return Path(os.path.commonpath([_fixed_folder(path).resolve() for path in local]))
+
+
+def _fixed_folder(path: str) -> Path:
+    """The folder of an input; of a glob, the part before anything that varies."""
+    parts = Path(path).parts
+    fixed = next((at for at, part in enumerate(parts) if _GLOB & set(part)), None)
+    if fixed is not None:
+        return Path(*parts[:fixed])
+    return Path(path) if Path(path).is_dir() else Path(path).parent

@@ -1,0 +1,211 @@
+"""Pictures, sounds and documents in a prompt: `{{ image(path) }}` in the template, or fields that come after its text.
+
+In a template each gives a mark, by which the text is cut into parts afterwards. A mark holds a number that is drawn
+anew for each process, so no record's text can be one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Undefined, nodes
+from jinja2.visitor import NodeTransformer
+
+from pipeline import codec
+from pipeline.errors import MediaError, RenderError
+from pipeline.records import JSON, Attachment, Record
+
+KINDS = ("image", "audio", "document")
+DETAILS = ("auto", "low", "high", "original")
+#: what may be said beside the path, by kind
+_OPTIONS: Mapping[str, frozenset[str]] = {
+    "image": frozenset({"detail"}),
+    "audio": frozenset(),
+    "document": frozenset({"detail", "pages"}),
+}
+_MARK = f"\x02{secrets.token_hex(16)}:"
+_CUT = re.compile(rf"{_MARK}(\d+)\x03")
+#: what the template that is being rendered has shown so far
+_SHOWING: ContextVar[list[Attachment]] = ContextVar("showing")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a record is asked.
+
+    `text` is for people, `[image photo.jpg]` in the places of what is shown; `content` is the message's: a text, or
+    parts where anything is shown. `mark` stands for it in a request's digest.
+    """
+
+    text: str
+    content: JSON
+    attachments: tuple[Attachment, ...] = ()
+    mark: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class ShowOptions:
+    """The fields whose values are shown after the prompt's text: none need be named.
+
+    `root` is where paths begin, for the digest of a file; `shape` are the settings that decide how media look, for the
+    task's fingerprint.
+    """
+
+    images: Sequence[str] = ()
+    audio: Sequence[str] = ()
+    documents: Sequence[str] = ()
+    root: Path = Path()
+    shape: Mapping[str, JSON] | None = None
+
+    def by_kind(self) -> Iterable[tuple[str, str]]:
+        """Each field with its kind, in the order in which they are shown."""
+        for kind, names in zip(KINDS, (self.images, self.audio, self.documents), strict=True):
+            yield from ((kind, name) for name in names)
+
+
+def filters() -> dict[str, Callable[..., str]]:
+    """What stands behind `image(...)`, `audio(...)` and `document(...)` in a template."""
+    return {_filter_name(kind): partial(_show, kind) for kind in KINDS}
+
+
+def as_filters(tree: nodes.Template) -> frozenset[str]:
+    """Turn the template's calls of image(), audio() and document() into filters; gives the kinds that it calls.
+
+    A record's own field named "image" is so another thing than the function, and a missing one is missed.
+    """
+    finder = _Finder()
+    finder.visit(tree)
+    return frozenset(finder.found)
+
+
+class _Finder(NodeTransformer):
+    def __init__(self) -> None:
+        self.found: set[str] = set()
+
+    def visit_Call(self, node: nodes.Call) -> nodes.Node:  # noqa: N802 - Jinja's name
+        self.generic_visit(node)
+        if not isinstance(node.node, nodes.Name) or node.node.name not in KINDS or not node.args:
+            return node
+        kind = node.node.name
+        self.found.add(kind)
+        made = nodes.Filter(
+            node.args[0], _filter_name(kind), node.args[1:], node.kwargs, node.dyn_args, node.dyn_kwargs
+        )
+        made.lineno = node.lineno
+        made.environment = node.environment
+        return made
+
+
+def _filter_name(kind: str) -> str:
+    return f"show {kind}"  # no name that a template can write
+
+
+def rendered(render: Callable[[], str]) -> Asked:
+    """What `render` gives, cut at its marks. Raises RenderError for a mark that was changed or dropped."""
+    showing: list[Attachment] = []
+    token = _SHOWING.set(showing)
+    try:
+        text = render()
+    finally:
+        _SHOWING.reset(token)
+    return _cut(text, showing) if showing else Asked(text, text)
+
+
+def with_fields(asked: Asked, record: Record, fields: ShowOptions) -> Asked:
+    """What is asked, with the fields' media after it. Raises RenderError for a field that the record lacks."""
+    more: list[Attachment] = []
+    for kind, name in fields.by_kind():
+        if name not in record.fields:
+            raise RenderError(f"task.media shows the field {name!r}, which this record lacks")
+        more += _attachments(kind, record.fields[name], {}, f"the field {name!r}")
+    parts = asked.content if isinstance(asked.content, list) else _text_parts(asked.text)
+    first = len(asked.attachments)
+    return Asked(
+        "\n".join([asked.text, *(_words(one) for one in more)]) if more else asked.text,
+        [*parts, *(_part(first + at) for at in range(len(more)))] if more else asked.content,
+        (*asked.attachments, *more),
+    )
+
+
+def marked(asked: Asked, root: Path) -> Asked:
+    """With its mark: the text, or parts and media. A file is another one once its size or time of change is another."""
+    if not asked.attachments:
+        return replace(asked, mark=asked.text.encode("utf-8", "surrogatepass"))
+    told = [[one.kind, one.source, one.options, *_stamp(one.source, root)] for one in asked.attachments]
+    # No text is ever encoded with this byte: no text's mark is the mark of media.
+    return replace(asked, mark=b"\xff" + codec.dumps([asked.content, told]))
+
+
+def _show(kind: str, value: Any, *more: Any, **options: Any) -> str:
+    if isinstance(value, Undefined):
+        str(value)  # raises what Jinja says of a field that is missing
+    if more or options.keys() - _OPTIONS[kind]:
+        known = ", ".join(sorted(_OPTIONS[kind])) or "nothing"
+        raise MediaError(f"{kind}() takes a path or a list of paths, and by name {known}")
+    showing = _SHOWING.get()
+    first = len(showing)
+    showing += _attachments(kind, value, _options(kind, options), f"{kind}()")
+    return "".join(f"{_MARK}{at}\x03" for at in range(first, len(showing)))
+
+
+def _options(kind: str, options: Mapping[str, Any]) -> dict[str, JSON]:
+    plain = {name: value for name, value in options.items() if value is not None}
+    if (detail := plain.get("detail")) is not None and detail not in DETAILS:
+        raise MediaError(f"{kind}() got detail={detail!r}: expected one of {', '.join(DETAILS)}")
+    pages = plain.get("pages", 1)
+    if isinstance(pages, bool) or not isinstance(pages, int) or pages < 1:
+        raise MediaError(f"{kind}() got pages={pages!r}: expected a whole number from 1 up")
+    return plain
+
+
+def _attachments(kind: str, value: Any, options: Mapping[str, JSON], place: str) -> list[Attachment]:
+    sources = value if isinstance(value, list | tuple) else [value]
+    for source in sources:
+        if not isinstance(source, str) or not source.strip() or "\x00" in source:
+            shown = "nothing" if source is None or source == "" else codec.dumps(source).decode()[:80]
+            raise MediaError(f"{place} got {shown}: expected a path, an https address or a data URL")
+    return [Attachment(kind, source, options) for source in sources]
+
+
+def _cut(text: str, showing: Sequence[Attachment]) -> Asked:
+    pieces = _CUT.split(text)
+    texts, places = pieces[::2], [int(place) for place in pieces[1::2]]
+    if set(places) != set(range(len(showing))):
+        raise MediaError("the prompt changes or drops what image(), audio() or document() gave: let it stand by itself")
+    parts = [part for at, piece in enumerate(texts) for part in (*_text_parts(piece), *map(_part, places[at : at + 1]))]
+    return Asked(_CUT.sub(lambda found: _words(showing[int(found[1])]), text), parts, tuple(showing))
+
+
+def _text_parts(text: str) -> list[JSON]:
+    return [{"type": "text", "text": text}] if text.strip() else []
+
+
+def _part(index: int) -> JSON:
+    return {"type": "attachment", "index": index}
+
+
+def _words(attachment: Attachment) -> str:
+    source = attachment.source
+    short = source if len(source) <= 120 else f"{source[:60]}... ({len(source):,} characters)"
+    return f"[{attachment.kind} {short}]"
+
+
+def _stamp(source: str, root: Path) -> tuple[int, ...]:
+    """Where a local file is and how it was when it was last changed; () for what is no file. Reads nothing."""
+    if source[:5].lower() == "data:" or "://" in source[:12]:
+        return ()
+    for base in (root, Path()):
+        try:
+            found = os.stat(base / source)  # noqa: PTH116 - once a record: no need of another Path
+        except (OSError, ValueError):
+            continue
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return ()

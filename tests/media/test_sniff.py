@@ -1,0 +1,136 @@
+"""What bytes are, by the bytes."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from media_files import animated, huge_png, jpeg, mp3, pdf, picture, wav
+from PIL import Image
+
+from pipeline.errors import MediaError
+from pipeline.media.sniff import MOST_PIXELS, TYPES, Size, expect, size_of, type_of
+from pipeline.media.sound import seconds_of
+
+WHOLE = {
+    "image/png": picture("PNG"),
+    "image/jpeg": jpeg(),
+    "image/gif": picture("GIF"),
+    "image/webp": picture("WEBP"),
+    "audio/wav": wav(),
+    "audio/mpeg": mp3(),
+    "application/pdf": pdf(),
+}
+
+
+@pytest.mark.parametrize("mime", WHOLE)
+def test_types_are_known_by_their_bytes(mime: str) -> None:
+    assert type_of(WHOLE[mime]) == mime
+
+
+def test_every_type_is_tried_here() -> None:
+    assert set(WHOLE) == {mime for kind in TYPES.values() for mime in kind}
+
+
+def test_a_sound_without_a_tag_is_known_too() -> None:
+    assert type_of(mp3(tag=False)) == "audio/mpeg"
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"", "is empty"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is text"),
+        (b"\x00\x01\x02", "of no type that is known"),
+        (wav(), "is audio/wav"),
+        (b"\xff\xd8", "of no type"),
+    ],
+)
+def test_anything_else_is_refused_with_what_it_is(data: bytes, told: str) -> None:
+    with pytest.raises(MediaError, match=told) as caught:
+        expect(data, "image", "'a.jpg'")
+    assert "'a.jpg'" in str(caught.value)
+    assert "jpeg" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("PNG", {}),
+        ("GIF", {}),
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True}),
+        ("JPEG", {"exif": b"Exif\0\0" + b"\xff\xd9" * 20}),
+        ("WEBP", {}),
+        ("WEBP", {"lossless": True}),
+        ("WEBP", {"exif": b"Exif\0\0MM"}),
+    ],
+)
+@pytest.mark.parametrize("size", [(1, 1), (640, 33), (33, 640)])
+def test_sizes_are_those_that_a_decoder_finds(kind: str, options: dict[str, object], size: tuple[int, int]) -> None:
+    data = picture(kind, size, noise=True, **options)
+    found = size_of(data, type_of(data) or "", "x")
+    with Image.open(io.BytesIO(data)) as image:
+        assert found == Size(*image.size) == Size(*size)
+
+
+def test_200_megapixels_are_refused_by_the_head_alone() -> None:
+    data = huge_png()
+    assert len(data) < 200
+    with pytest.raises(MediaError, match=r"20000 x 10000 pixels, 200 megapixels; at most 89"):
+        size_of(data, "image/png", "x")
+    assert (Image.MAX_IMAGE_PIXELS or 0) > MOST_PIXELS  # Pillow would warn
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_a_picture_that_is_cut_off_is_refused(kind: str, share: float) -> None:
+    data = picture(kind, (300, 300), noise=True)
+    data = data[: int(len(data) * share)]
+    data = data.replace(b"\x3b", b"\x3c") if kind == "GIF" else data  # a semicolon may be in the middle
+    with pytest.raises(MediaError, match=r"cut off|no size"):
+        size_of(data, type_of(data) or "", "x")
+
+
+def test_what_cameras_put_behind_a_picture_is_no_fault() -> None:
+    assert size_of(jpeg() + b"\0" * 5_000, "image/jpeg", "x") == Size(64, 48)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
+def test_what_moves_is_refused(kind: str) -> None:
+    data = animated(kind)
+    with pytest.raises(MediaError, match="animated"):
+        size_of(data, type_of(data) or "", "x")
+
+
+@given(st.sampled_from(sorted(WHOLE)), st.integers(0, 400), st.binary(max_size=40), st.integers(1, 2_000))
+def test_damaged_bytes_give_a_media_error_or_an_answer(mime: str, at: int, junk: bytes, length: int) -> None:
+    """No bytes make anything but a MediaError."""
+    data = (WHOLE[mime][:at] + junk + WHOLE[mime][at + len(junk) :])[:length]
+    found = type_of(data)
+    try:
+        if found in TYPES["image"]:
+            size_of(data, found, "x")
+        elif found in TYPES["audio"]:
+            assert seconds_of(data, found, "x") > 0
+    except MediaError:
+        pass
+
+
+def test_recordings_have_their_length() -> None:
+    assert seconds_of(wav(2.5), "audio/wav", "x") == pytest.approx(2.5)
+    assert seconds_of(mp3(100), "audio/mpeg", "x") == pytest.approx(100 * 1152 / 44_100)
+
+
+def test_a_recorder_that_wrote_into_a_pipe_left_no_length() -> None:
+    data = bytearray(wav(1.0))
+    data[40:44] = b"\xff\xff\xff\xff"
+    assert seconds_of(bytes(data), "audio/wav", "x") == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("data", "mime"), [(wav()[:20], "audio/wav"), (b"ID3\x04\0\0\0\0\0\x00", "audio/mpeg")])
+def test_no_sound_is_told(data: bytes, mime: str) -> None:
+    with pytest.raises(MediaError, match="holds no sound"):
+        seconds_of(data, mime, "x")

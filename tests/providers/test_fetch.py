@@ -1,0 +1,226 @@
+"""Addresses that records name: which may be used, and what their loading gives, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from pipeline.errors import MediaError
+from pipeline.providers import Fetcher, FetchOptions
+from pipeline.providers import fetch as module
+
+OPEN = FetchOptions(http=True, private=True)
+PRIVATE = [
+    "https://127.0.0.1/a",
+    "https://127.1/a",
+    "https://2130706433/a",
+    "https://0x7f000001/a",
+    "https://0177.0.0.1/a",
+    "https://10.0.0.8/a",
+    "https://172.16.1.1/a",
+    "https://192.168.0.1/a",
+    "https://169.254.169.254/latest/meta-data",
+    "https://100.64.0.1/a",
+    "https://0.0.0.0/a",
+    "https://224.0.0.1/a",
+    "https://[::1]/a",
+    "https://[::]/a",
+    "https://[fe80::1]/a",
+    "https://[fd00::1]/a",
+    "https://[::ffff:127.0.0.1]/a",
+    "https://[::ffff:a9fe:a9fe]/a",
+    "https://[64:ff9b::7f00:1]/a",
+    "https://[2002:7f00:1::]/a",
+    "https://localhost/a",
+    "https://LOCALHOST./a",
+    "https://api.localhost/a",
+    "https://printer.local/a",
+    "https://metadata.google.internal/a",
+    "https://intranet/a",
+]
+
+
+@pytest.mark.parametrize("url", PRIVATE)
+def test_private_addresses_are_refused_in_every_spelling(url: str) -> None:
+    with pytest.raises(MediaError, match="private network"):
+        Fetcher().check(url)
+
+
+@pytest.mark.parametrize("url", ["https://example.org/a.png?x=1", "https://8.8.8.8/a", "https://[2606:4700::1111]/a"])
+def test_public_addresses_are_taken(url: str) -> None:
+    Fetcher().check(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://example.org/a", "expected https"),
+        ("ftp://example.org/a", "expected https"),
+        ("https:///a", "no address"),
+        ("https://example.org:99999/a", "no address"),
+        ("https://exam ple.org/a", "no address"),
+        ("https://[::1/a", "no address"),
+        ("https://me:word@example.org/a", "with a login"),
+    ],
+)
+def test_what_is_no_plain_https_address_is_refused(url: str, told: str) -> None:
+    with pytest.raises(MediaError, match=told) as caught:
+        Fetcher().check(url)
+    assert "word" not in str(caught.value)
+
+
+def test_what_is_told_holds_no_query() -> None:
+    with pytest.raises(MediaError) as caught:
+        Fetcher().check("https://10.0.0.1/a?signature=secret")
+    assert "secret" not in str(caught.value)
+
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+@asynccontextmanager
+async def serving(handler: Handler, host: str = "127.0.0.1") -> AsyncIterator[str]:
+    runner = web.ServerRunner(web.Server(handler, access_log=None))
+    await runner.setup()
+    site = web.TCPSite(runner, host, 0)
+    await site.start()
+    try:
+        yield f"http://{host}:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+def load(handler: Handler, options: FetchOptions = OPEN, most: int = 1_000, path: str = "/a") -> bytes:
+    async def play() -> bytes:
+        async with serving(handler) as root:
+            fetcher = Fetcher(options)
+            try:
+                return await fetcher.load(root + path, most)
+            finally:
+                await fetcher.close()
+
+    return asyncio.run(play())
+
+
+def answers(status: int = 200, body: bytes = b"picture", **headers: str) -> Handler:
+    async def handler(request: web.BaseRequest) -> web.Response:
+        assert request.headers["Accept-Encoding"] == "identity"
+        return web.Response(status=status, body=body, headers=headers)
+
+    return handler
+
+
+@pytest.fixture(autouse=True)
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second and third try come at once."""
+    monkeypatch.setattr(module, "AGAIN_AFTER_S", (0.0, 0.0))
+
+
+def test_the_content_is_given() -> None:
+    assert load(answers()) == b"picture"
+
+
+@pytest.mark.parametrize(
+    ("handler", "told"),
+    [
+        (answers(404), "status 404"),
+        (answers(503), "status 503"),
+        (answers(body=b"x" * 1_001), "larger than the 1,000 bytes"),
+        (answers(**{"Content-Encoding": "gzip"}), "comes packed"),
+    ],
+)
+def test_what_cannot_be_loaded_is_told(handler: Handler, told: str) -> None:
+    with pytest.raises(MediaError, match=told):
+        load(handler)
+
+
+def test_the_size_is_held_to_where_the_server_does_not_say_it() -> None:
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while request.transport is not None and not request.transport.is_closing():
+            await response.write(b"x" * 10_000)
+        return response
+
+    with pytest.raises(MediaError, match="larger than"):
+        load(handler)
+
+
+def test_a_failure_that_passes_is_tried_again() -> None:
+    seen: list[str] = []
+
+    async def handler(request: web.BaseRequest) -> web.Response:
+        seen.append(request.path)
+        return web.Response(status=503) if len(seen) < 3 else web.Response(body=b"picture")
+
+    assert load(handler) == b"picture"
+    assert len(seen) == 3
+
+
+def test_a_port_where_nobody_listens_is_told() -> None:
+    async def play() -> None:
+        async with serving(answers()) as root:
+            pass
+        fetcher = Fetcher(OPEN)
+        with pytest.raises(MediaError, match="cannot be loaded"):
+            await fetcher.load(f"{root}/a", 10)
+        await fetcher.close()
+
+    asyncio.run(play())
+
+
+def test_redirects_are_followed_a_few_times() -> None:
+    async def handler(request: web.BaseRequest) -> web.Response:
+        turns = int(request.path[1:])
+        return (
+            web.Response(body=b"end") if not turns else web.Response(status=302, headers={"Location": str(turns - 1)})
+        )
+
+    assert load(handler, path="/4") == b"end"
+    with pytest.raises(MediaError, match="over 5 redirects"):
+        load(handler, path="/9")
+
+
+@pytest.mark.parametrize("place", ["file:///etc/passwd", "https://user:pw@example.org/", "//10.0.0.1/a", ""])
+def test_a_redirect_is_checked_as_the_address_was(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "is_public", lambda host: host == "127.0.0.1")
+    with pytest.raises(MediaError):
+        load(answers(302, b"", Location=place), FetchOptions(http=True))
+
+
+def test_a_redirect_into_a_private_network_goes_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """127.0.0.1 plays the public server here, and 127.0.0.2 the private one, by a name that its text does not tell."""
+    monkeypatch.setattr(module, "is_public", lambda host: host == "127.0.0.1")
+    monkeypatch.setattr(module, "_is_inner_name", lambda host: False)
+
+    async def play() -> None:
+        async with serving(answers(), "127.0.0.2") as inner, serving(answers(302, b"", Location=f"{inner}/a")) as outer:
+            fetcher = Fetcher(FetchOptions(http=True))
+            with pytest.raises(MediaError, match="private network"):
+                await fetcher.load(f"{outer}/a", 100)
+            await fetcher.close()
+
+    asyncio.run(play())
+
+
+def test_a_name_that_leads_inward_is_refused_when_it_is_connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_is_inner_name", lambda host: False)
+    seen: list[str] = []
+
+    async def handler(request: web.BaseRequest) -> web.Response:
+        seen.append(request.path)
+        return web.Response()
+
+    async def play() -> None:
+        async with serving(handler) as root:
+            fetcher = Fetcher(FetchOptions(http=True))
+            with pytest.raises(MediaError, match="private network"):
+                await fetcher.load(root.replace("127.0.0.1", "localhost") + "/a", 100)
+            await fetcher.close()
+
+    asyncio.run(play())
+    assert seen == []
