@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from mimetypes import guess_type
 from pathlib import PurePath
 from typing import Any
 
@@ -34,7 +35,10 @@ _JINJA_WORDS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What a first config says. `gold` is the column with right labels, `labels` the values that were seen in it."""
+    """What a first config says. `gold` is the column with right labels, `labels` the values that were seen in it.
+
+    `sample` is the path of the first file where each file is a record.
+    """
 
     input_path: str
     format: str
@@ -44,6 +48,7 @@ class Proposal:
     gold: str | None
     labels: tuple[JSON, ...]
     looked_at: int
+    sample: str = ""
 
     @property
     def label(self) -> str:
@@ -60,6 +65,8 @@ def propose(
 ) -> Proposal:
     """A config's values, from the first records of the input. Raises InputError where none of them can be read."""
     rows = [record.fields for record in records if record.problem is None and record.fields]
+    if format == "files" and rows:
+        return Proposal(input_path, format, tuple(rows[0]), "path", None, None, (), len(rows), str(rows[0]["path"]))
     columns = tuple(dict.fromkeys(name for row in rows for name in row if _sayable(name)))
     if not columns:
         raise InputError(f"{input_path}: no record in it could be read, so there is nothing to propose a config from")
@@ -124,11 +131,25 @@ def to_toml(proposal: Proposal) -> str:
 
 def _input(proposal: Proposal) -> str:
     key = f"key = {_quoted(proposal.key)}" if proposal.key else '# key = "id"'
+    key += "   # the field that names a record; without it: its " + ("path" if proposal.sample else "place")
     return f"""[input]
 path = {_quoted(proposal.input_path)}
 format = {_quoted(proposal.format)}
-{key}   # the field that names a record; without it: its place
+{key}
 # fields: {", ".join(map(_quoted, proposal.columns))}"""
+
+
+def _question(proposal: Proposal) -> str:
+    """What is asked of a record: its text or, where a file is one, what it shows."""
+    if not proposal.sample:
+        return "Label this text: " + _place(proposal.text)
+    kind = (guess_type(proposal.sample)[0] or "").removeprefix("application/").partition("/")[0]
+    shown = {
+        "pdf": "Label this document: {{ document(path) }}",
+        "image": "Label this picture: {{ image(path) }}",
+        "audio": "Label this sound: {{ audio(path) }}",
+    }
+    return shown.get(kind, "Label this file: {{ path }}")
 
 
 def _task(proposal: Proposal) -> str:
@@ -138,7 +159,7 @@ def _task(proposal: Proposal) -> str:
         values, note = ("first label", "second label"), "put your labels here"
     return f"""[task]
 system = "You help to make training data."
-prompt = {_quoted("Label this text: " + _place(proposal.text))}
+prompt = {_quoted(_question(proposal))}
 
 [task.labels]
 {proposal.label} = [{", ".join(map(_quoted, values))}]   # {note}"""

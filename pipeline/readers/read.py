@@ -57,9 +57,9 @@ async def read_records(
 
 
 async def peek(source: Source, *, encoding: str = "utf-8", n: int = 50, key: str | None = None) -> list[Record]:
-    """The first `n` records, without reading the whole file. stdin can be read only once, so not here: InputError."""
-    if source.path is None:
-        raise InputError("stdin: cannot be looked at before the run; it can be read only once")
+    """The first `n` records, without reading all. stdin and streams can be read only once, so not here: InputError."""
+    if source.once:
+        raise InputError(f"{source.name}: cannot be looked at before the run; it can be read only once")
     found: list[Record] = []
     async with aclosing(read_records([source], key=key, encoding=encoding, limit=n)) as batches:
         async for records in batches:
@@ -72,9 +72,20 @@ async def _expect(sources: Sequence[Source], limit: int | None, progress: Progre
     sizes = [source.size_bytes for source in sources]
     progress.bytes_total = None if None in sizes else sum(size or 0 for size in sizes)
     progress.limit = limit
-    if all(source.format == "parquet" for source in sources):
-        counts = [await asyncio.to_thread(count_rows, source.path, source.name) for source in sources if source.path]
-        progress.exact_total = sum(counts) if limit is None else min(limit, sum(counts))
+    total = 0
+    for source in sources:
+        count = await asyncio.to_thread(_count, source)
+        if count is None:
+            return
+        total += count
+    progress.exact_total = total if limit is None else min(limit, total)
+
+
+def _count(source: Source) -> int | None:
+    """How many records there are, where that is known before they are read."""
+    if source.format == "parquet" and source.path is not None:
+        return count_rows(source.path, source.name)
+    return source.count()
 
 
 async def _whole(source: Source, reading: Reading, chunk_bytes: int) -> Rows:
@@ -88,6 +99,8 @@ async def _whole(source: Source, reading: Reading, chunk_bytes: int) -> Rows:
 
 
 def _rows(source: Source, reading: Reading, chunk_bytes: int) -> Rows:
+    if source.origin is not None and source.origin.rows is not None:
+        return source.origin.rows(reading)
     if source.format == "parquet" and source.path:
         return parquet(source.path, source.size_bytes or 0, reading)
     blocks = utf8_blocks(source, encoding=reading.encoding, chunk_bytes=chunk_bytes, progress=reading.progress)
@@ -97,11 +110,13 @@ def _rows(source: Source, reading: Reading, chunk_bytes: int) -> Rows:
 def _numbered(rows: list[Row], source: Source, ordinal: int, key: str | None) -> list[Record]:
     """Records of rows, the first of which is number `ordinal`."""
     name = source.name
+    own = source.origin.named_by if source.origin is not None else None
+    key = key or own
     records = []
     for line, fields, digest, trouble in rows:
         place = f"{name}:{line}"
         if trouble:
-            records.append(_unreadable(source, ordinal, (line, fields, digest, trouble)))
+            records.append(_unreadable(source, ordinal, (line, fields, digest, trouble), own))
         elif key is None:
             records.append(Record(name, ordinal, place, fields, line, digest))
         else:
@@ -109,25 +124,26 @@ def _numbered(rows: list[Row], source: Source, ordinal: int, key: str | None) ->
             if type(value) is str and value:
                 records.append(Record(name, ordinal, value, fields, line, digest))
             else:
-                records.append(_keyed(Record(name, ordinal, place, fields, line, digest), key))
+                records.append(_keyed(Record(name, ordinal, place, fields, line, digest), key, source.unit))
         ordinal += 1
     return records
 
 
-def _unreadable(source: Source, ordinal: int, row: Row) -> Record:
+def _unreadable(source: Source, ordinal: int, row: Row, own: str | None) -> Record:
+    """The record of a row that cannot be read. What has a name of its own, as a file has, is told by that alone."""
     line, fields, digest, trouble = row
-    unit = "row" if source.format == "parquet" else "line"
-    problem = Problem("unreadable", f"{source.name}, {unit} {line}: {trouble}")
-    return Record(source.name, ordinal, f"{source.name}:{line}", fields, line, digest, problem)
+    key = str(fields[own]) if own else f"{source.name}:{line}"
+    problem = Problem("unreadable", trouble if own else f"{source.name}, {source.unit} {line}: {trouble}")
+    return Record(source.name, ordinal, key, fields, line, digest, problem)
 
 
-def _keyed(record: Record, key: str) -> Record:
+def _keyed(record: Record, key: str, unit: str) -> Record:
     """The record with the key that its field gives, or with the problem that it gives none."""
     value = record.fields.get(key)
     if isinstance(value, int | float):
         return Record(record.source, record.ordinal, str(value), record.fields, record.line, record.digest)
     what = _what_is(value) if key in record.fields else "is missing"
-    problem = Problem("no_key", f"{record.source}, line {record.line}: the key field {key!r} {what}")
+    problem = Problem("no_key", f"{record.source}, {unit} {record.line}: the key field {key!r} {what}")
     return Record(record.source, record.ordinal, record.key, record.fields, record.line, record.digest, problem)
 
 

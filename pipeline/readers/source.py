@@ -1,19 +1,17 @@
-"""What the user named as input, as a list of sources: paths, globs and stdin."""
+"""One input: what it is called, how it is read, and what tells that it has changed."""
 
 from __future__ import annotations
 
-import glob
-import os
 import re
-import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Any
 
 from pipeline import codec
 from pipeline.errors import InputError
 from pipeline.readers.compression import ENDINGS, HEAD_BYTES, Inflater, detect
-from pipeline.readers.rows import BrokenStreamError
+from pipeline.readers.rows import Blocks, BrokenStreamError, Reading, Rows
 
 FORMATS_BY_ENDING = {
     ".jsonl": "jsonl",
@@ -24,110 +22,111 @@ FORMATS_BY_ENDING = {
     ".txt": "text",
     ".text": "text",
 }
-FORMAT_NAMES = ("auto", "jsonl", "csv", "tsv", "parquet", "text")
-STDIN = "-"
-_LOOK_BYTES = 64 * 1024
+FORMAT_NAMES = ("auto", "jsonl", "csv", "tsv", "parquet", "text", "files", "dataset")
+LOOK_BYTES = 64 * 1024  #: as much of a file is looked into to tell its format
+
+Stamp = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """How records are had that come neither of a local file's text nor of stdin: by `rows`, or by `blocks` of text.
+
+    `stamp` gives what differs when the content does, without reading it; None where nothing tells. `count` gives the
+    number of records, None where it is not known; both may wait for a disk or a server. `named_by` is the field that
+    names a record where the config names none. What can be read only `once` is a stream. `mark` is the same for the
+    same place under another name.
+    """
+
+    rows: Callable[[Reading], Rows] | None = None
+    blocks: Callable[[int], Blocks] | None = None
+    stamp: Callable[[], Stamp | None] = lambda: None
+    count: Callable[[], int | None] = lambda: None
+    named_by: str | None = None
+    once: bool = False
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file, or stdin (`path` is None), and how to read it.
+    """One file or folder, stdin (neither `path` nor `origin`), or what `origin` reads; and its format.
 
-    `name` is the path as it was written (for a glob: relative as the pattern is), with forward slashes; it is unique
-    in a run. `format` is jsonl, csv, tsv, parquet or text; for stdin it may be "auto": told by the first byte.
-    `size_bytes` is None for what has no size, like a pipe.
+    `name` is the path or address as it was written (for a glob: as the pattern is), with forward slashes and without
+    any secret; it is unique in a run. `format` is jsonl, csv, tsv, parquet, text, files, dataset, sql or records; for
+    stdin it may be "auto": told by the first byte. `size_bytes` is None for what has no size, like a pipe.
     """
 
     name: str
     path: Path | None
     format: str
     size_bytes: int | None
+    origin: Origin | None = None
+
+    @property
+    def once(self) -> bool:
+        """Whether it can be read only once, as stdin: not before the run and not after it."""
+        return self.path is None if self.origin is None else self.origin.once
+
+    @property
+    def unit(self) -> str:
+        """What a record is in it."""
+        return {"parquet": "row", "sql": "row", "dataset": "row", "files": "file", "records": "record"}.get(
+            self.format, "line"
+        )
+
+    def stamp(self) -> Stamp | None:
+        """What differs when the content does, without reading it; None where nothing tells. Raises OSError."""
+        if self.origin is not None:
+            return self.origin.stamp()
+        stat = self.path.stat() if self.path is not None else None
+        return {
+            "name": self.name,
+            "size_bytes": None if stat is None else stat.st_size,
+            "modified_ns": None if stat is None else stat.st_mtime_ns,
+        }
+
+    def count(self) -> int | None:
+        """How many records there are, where that is known without reading them."""
+        return None if self.origin is None else self.origin.count()
 
 
-def resolve_sources(path: str | Sequence[str], *, format: str = "auto", base: Path) -> list[Source]:  # noqa: A002
-    """The sources that `path` names, relative to `base`, in the order in which they are read.
-
-    That is the order of the list; within a glob (`**` goes through all folders) by name, folder by folder, with
-    numbers in a name compared as numbers: part-2 before part-10. Raises InputError, which says what to do.
-    """
-    if format not in FORMAT_NAMES:
-        raise InputError(f"input.format: {format!r} is not known; it is one of {', '.join(FORMAT_NAMES)}")
-    written = [path] if isinstance(path, str) else list(path)
-    if not written or not all(written):
-        raise InputError('input.path names no file; set it to a file, a list, a glob, or "-" for stdin')
-    sources = [source for each in written for source in _named(each, format, base)]
-    _refuse_twice(sources)
-    return sources
-
-
-def _named(written: str, format_name: str, base: Path) -> Iterator[Source]:
-    if written == STDIN:
-        if format_name == "parquet":
-            raise InputError("input.path: Parquet cannot be read from stdin; name the file")
-        yield Source("stdin", None, format_name, None)
-        return
-    plain = str(Path(written).expanduser()) if written.startswith("~") else written
-    # A file whose real name looks like a glob is that file.
-    names = _matches(plain, base) if glob.has_magic(plain) and not (base / plain).exists() else [plain]
-    for name in names:
-        yield _source(PurePath(name).as_posix(), base / name, format_name)
-
-
-def _matches(pattern: str, base: Path) -> list[str]:
-    # Path.glob takes no absolute pattern and follows other rules for ** from version to version.
-    found = glob.glob(pattern, root_dir=base, recursive=True)  # noqa: PTH207
-    files = [name for name in found if (base / name).is_file()]
-    if not files:
-        raise InputError(f"input.path: no file matches {pattern!r} (relative paths start at {base})")
-    return sorted(set(files), key=natural)
-
-
-def natural(name: str) -> tuple[list[list[str | int]], str]:
+def natural(name: str) -> str:
     """The sorting key by which part-2 comes before part-10, folder by folder."""
-    pieces = [re.split(r"([0-9]+)", part) for part in PurePath(name).parts]
-    return [[int(piece) if index % 2 else piece for index, piece in enumerate(part)] for part in pieces], name
+    # One text a name, for there may be 100,000: a number stands there as its length and its digits.
+    numbered = _DIGITS.sub(_number, name)
+    return "\0".join([numbered.replace("/", "\0"), "\0", name])
 
 
-def _source(name: str, path: Path, format_name: str) -> Source:
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise InputError(f"input.path: {name!r} cannot be read: {error.strerror} ({path})") from error
-    if stat.S_ISDIR(status.st_mode):
-        raise InputError(f"input.path: {name!r} is a folder; name its files, as in '{name.rstrip('/')}/*.jsonl'")
-    if not os.access(path, os.R_OK):
-        raise InputError(f"input.path: {name!r} cannot be read: no permission ({path})")
-    regular = stat.S_ISREG(status.st_mode)
-    found = _format(name, path, format_name, regular)
-    if found == "parquet" and (not regular or _packing(name)):
-        raise InputError(f"input.path: {name!r}: Parquet is read from a plain file; unpack it first")
-    return Source(name, path, found, status.st_size if regular else None)
+_DIGITS = re.compile(r"[0-9]+")
 
 
-def _packing(name: str) -> str:
+def _number(found: re.Match[str]) -> str:
+    digits = found[0].lstrip("0")
+    return f"\1{chr(2 + len(digits))}{digits}"
+
+
+def packing(name: str) -> str:
     """The ending that says how a file is compressed, or nothing."""
     ending = PurePath(name).suffix.lower()
     return ending if ending in ENDINGS else ""
 
 
-def _format(name: str, path: Path, format_name: str, regular: bool) -> str:
-    if format_name != "auto":
-        return format_name
-    ending = PurePath(name.lower().removesuffix(_packing(name))).suffix
-    found = FORMATS_BY_ENDING.get(ending) or (_format_by_look(_head(name, path)) if regular else None)
+def format_of(name: str, given: str, head: Callable[[], bytes] | None) -> str:
+    """The format that was given or, under `auto`, by the name's ending, else by the first bytes. Raises InputError."""
+    if given != "auto":
+        return given
+    ending = PurePath(name.lower().removesuffix(packing(name))).suffix
+    found = FORMATS_BY_ENDING.get(ending) or (_by_look(_plain_head(head(), name)) if head else None)
     if not found:
         known = " ".join(FORMATS_BY_ENDING)
-        raise InputError(f"input.path: no telling the format of {name!r} (known endings: {known}); set input.format")
+        raise InputError(
+            f"input.path: no telling the format of {name!r} (known endings: {known}); set input.format "
+            '("files" makes each file a record)'
+        )
     return found
 
 
-def _head(name: str, path: Path) -> bytes:
-    """The first plain bytes of a file."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(_LOOK_BYTES)
-    except OSError as error:
-        raise InputError(f"input.path: {name!r} cannot be read: {error.strerror} ({path})") from error
+def _plain_head(data: bytes, name: str) -> bytes:
     kind = detect(data[:HEAD_BYTES], name)
     if not kind:
         return data
@@ -137,7 +136,7 @@ def _head(name: str, path: Path) -> bytes:
         return b""
 
 
-def _format_by_look(head: bytes) -> str | None:
+def _by_look(head: bytes) -> str | None:
     """Parquet and JSONL can be told by their first bytes; of the rest any text could be any format."""
     if head.startswith(b"PAR1"):
         return "parquet"
@@ -149,13 +148,3 @@ def _format_by_look(head: bytes) -> str | None:
     except codec.JSONDecodeError:
         # The first line may be longer than the look; a JSON text over several lines is not JSONL.
         return None if ended else "jsonl"
-
-
-def _refuse_twice(sources: list[Source]) -> None:
-    seen: dict[str, str] = {}
-    for source in sources:
-        real = str(source.path.resolve()) if source.path else STDIN
-        for mark in {real, f"name {source.name}"}:
-            if mark in seen:
-                raise InputError(f"input.path: {source.name!r} is given twice (also as {seen[mark]!r}); name it once")
-            seen[mark] = source.name

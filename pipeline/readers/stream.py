@@ -42,11 +42,16 @@ def utf8_blocks(source: Source, *, encoding: str, chunk_bytes: int, progress: Pr
     Bytes that are not in `encoding` come as bytes that are not valid UTF-8, so that one bad line stays one bad line.
     Raises InputError where nothing can be read, BrokenStreamError where compressed data are damaged or cut off.
     """
-    chunks = _stdin_chunks(chunk_bytes) if source.path is None else _file_chunks(source.path, source.name, chunk_bytes)
-    plain = _unpacked(_with_head(chunks, HEAD_BYTES), source.name, progress)
+    plain = _unpacked(_with_head(_chunks(source, chunk_bytes), HEAD_BYTES), source.name, progress)
     if encoding != "utf-8":
         plain = _transcoded(plain, encoding, source.name)
     return _unmarked(_with_head(plain, 4), source.name)
+
+
+def _chunks(source: Source, chunk_bytes: int) -> Blocks:
+    if source.origin is not None and source.origin.blocks is not None:
+        return source.origin.blocks(chunk_bytes)
+    return _stdin_chunks(chunk_bytes) if source.path is None else _file_chunks(source.path, source.name, chunk_bytes)
 
 
 async def _file_chunks(path: Path, name: str, chunk_bytes: int) -> Blocks:

@@ -1,0 +1,116 @@
+"""Arrow record batches to rows, for the formats that pyarrow reads."""
+
+from __future__ import annotations
+
+import base64
+import mimetypes
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pipeline import codec
+from pipeline.readers.rows import Row
+from pipeline.readers.values import plain, plain_all
+from pipeline.records import JSON
+
+#: so many bytes of Arrow data become Python values at once
+PIECE_BYTES = 4 * 1024 * 1024
+PIECE_ROWS = 1024
+
+#: the first bytes of pictures and sounds -> what they are
+_KINDS = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF8", "image/gif"),
+    (b"BM", "image/bmp"),
+    (b"II*\0", "image/tiff"),
+    (b"MM\0*", "image/tiff"),
+    (b"ID3", "audio/mpeg"),
+    (b"\xff\xfb", "audio/mpeg"),
+    (b"\xff\xf3", "audio/mpeg"),
+    (b"fLaC", "audio/flac"),
+    (b"OggS", "audio/ogg"),
+)
+_RIFF = {b"WAVE": "audio/wav", b"WEBP": "image/webp"}
+
+
+def pieces(batch: Any) -> Iterator[Any]:
+    """The batch in slices that are small enough to become Python values at once."""
+    count = batch.num_rows
+    size = max(1, min(PIECE_ROWS, PIECE_BYTES * count // max(1, batch.nbytes)))
+    for start in range(0, count, size):
+        yield batch.slice(start, size)
+
+
+def rows_of(piece: Any, first: int, *, media: bool = False) -> list[Row]:
+    """The rows of a record batch, the first of which is row `first`; with `media` pictures as data URLs."""
+    names = piece.schema.names
+    columns = [_values(column, media) for column in piece.columns]
+    cells = zip(*columns, strict=True) if columns else [()] * piece.num_rows
+    return [
+        (number, dict(zip(names, values, strict=True)), codec.digest64(codec.dumps(values)), "")
+        for number, values in enumerate(cells, first)
+    ]
+
+
+def _values(column: Any, media: bool) -> list[JSON]:
+    try:
+        values = column.to_pylist()
+    except (ValueError, OverflowError):
+        values = [_careful(scalar) for scalar in column]
+    if media and _has_media(column.type):
+        values = [_shown(value) for value in values]
+    return plain_all(values)
+
+
+def _has_media(kind: Any) -> bool:
+    """Whether the type is what Hugging Face keeps pictures and sounds in, or a list of it."""
+    import pyarrow
+
+    while pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind):
+        kind = kind.value_type
+    if not pyarrow.types.is_struct(kind) or kind.num_fields != 2:
+        return False
+    found = {kind.field(at).name: kind.field(at).type for at in range(2)}
+    held = found.get("bytes")
+    return (
+        "path" in found and held is not None and (pyarrow.types.is_binary(held) or pyarrow.types.is_large_binary(held))
+    )
+
+
+def _shown(value: Any) -> JSON:
+    """A picture or sound as a data URL; its path where its bytes are not there."""
+    if isinstance(value, list):
+        return [_shown(each) for each in value]
+    if not isinstance(value, Mapping):
+        return plain(value)
+    held = value.get("bytes")
+    if held is None:
+        return plain(value.get("path"))
+    return f"data:{_kind(held, value.get('path') or '')};base64,{base64.b64encode(held).decode()}"
+
+
+def _kind(held: bytes, path: str) -> str:
+    if held.startswith(b"RIFF") and held[8:12] in _RIFF:
+        return _RIFF[held[8:12]]
+    found = next((kind for start, kind in _KINDS if held.startswith(start)), None)
+    return found or mimetypes.guess_type(path)[0] or "application/octet-stream"
+
+
+def _careful(scalar: Any) -> Any:
+    """A value where some cannot be had: nanoseconds and far years, which Python's own types do not hold, as text."""
+    import pyarrow
+
+    if scalar.is_valid and isinstance(scalar, pyarrow.StructScalar):
+        return {name: _careful(scalar[index]) for index, name in enumerate(scalar)}
+    if scalar.is_valid and isinstance(scalar, pyarrow.ListScalar):
+        return [_careful(each) for each in scalar.values]
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError):
+        pass
+    try:
+        text = str(scalar.cast(pyarrow.string()).as_py())
+    except pyarrow.ArrowException:
+        return str(scalar.value)
+    # Beyond the year 32767 Arrow writes "<value out of range: ...>".
+    return str(scalar.value) if text.startswith("<") else text.replace(" ", "T", 1)

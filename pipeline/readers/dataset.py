@@ -1,0 +1,137 @@
+"""Hugging Face datasets on the disk, as `save_to_disk` writes them: Arrow streams, read without that package."""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline import codec
+from pipeline.errors import InputError, MissingExtraError
+from pipeline.readers.arrow import pieces, rows_of
+from pipeline.readers.rows import BrokenStreamError, Reading, Row, Rows
+from pipeline.readers.source import Origin, Source, Stamp
+
+_STATE = "state.json"
+_SPLITS = "dataset_dict.json"
+
+
+def is_dataset(path: Path) -> bool:
+    """Whether the folder is a saved dataset, or one of several splits."""
+    return (path / _STATE).is_file() or (path / _SPLITS).is_file()
+
+
+def is_plain_folder(path: Path) -> bool:
+    """Whether the path is a folder of files that is no saved dataset."""
+    return path.is_dir() and not is_dataset(path)
+
+
+def dataset_source(name: str, path: Path) -> Source:
+    """A saved dataset. Raises InputError where it is none, or is several splits of which none is named."""
+    if (path / _SPLITS).is_file():
+        splits = _json(name, path / _SPLITS).get("splits") or []
+        raise InputError(
+            f"input.path: {name!r} has the splits {', '.join(map(str, splits))}; name one, as in "
+            f"'{name.rstrip('/')}/{next(iter(splits), 'train')}'"
+        )
+    state = _json(name, path / _STATE)
+    if state.get("_indices_data_files"):
+        raise InputError(
+            f"input.path: {name!r} was saved with a selection beside it; call flatten_indices() and save it again"
+        )
+    files = [path / str(each.get("filename")) for each in state.get("_data_files") or []]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing or not files:
+        raise InputError(
+            f"input.path: {name!r}: {_STATE} names {missing[0] if missing else 'no file'}; nothing to read"
+        )
+    size_bytes = sum(file.stat().st_size for file in files)
+    origin = Origin(
+        rows=partial(_rows, files),
+        stamp=partial(_stamp, name, files),
+        count=partial(_count, name, files),
+    )
+    return Source(name, path, "dataset", size_bytes, origin)
+
+
+def _json(name: str, path: Path) -> dict[str, Any]:
+    try:
+        found = codec.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"input.path: {name!r} is no saved dataset: {path.name}: {error.strerror}") from error
+    except codec.JSONDecodeError as error:
+        raise InputError(f"input.path: {name!r}: {path.name} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"input.path: {name!r}: {path.name} holds no JSON object")
+    return found
+
+
+def _stamp(name: str, files: Sequence[Path]) -> Stamp:
+    found = [(file.name, file.stat()) for file in files]
+    return {"name": name, "files": [[each, stat.st_size, stat.st_mtime_ns] for each, stat in found]}
+
+
+def _count(name: str, files: Sequence[Path]) -> int | None:
+    """The number of rows: of a file that is mapped only the batches' heads are looked at."""
+    count = 0
+    for file in files:
+        try:
+            count += sum(piece.num_rows for piece in _pieces(name, file))
+        except BrokenStreamError:
+            return None
+    return count
+
+
+async def _rows(files: Sequence[Path], reading: Reading) -> Rows:
+    steps = _steps(reading.name, files)
+    progress = reading.progress
+    while step := await asyncio.to_thread(next, steps, None):
+        rows, taken = step
+        progress.lines_read += len(rows)
+        for start in range(0, len(rows), reading.batch):
+            yield rows[start : start + reading.batch]
+        progress.bytes_read += taken
+
+
+def _steps(name: str, files: Sequence[Path]) -> Iterator[tuple[list[Row], int]]:
+    """Rows, a few MiB of them at a time, with the bytes of the file that ends with them."""
+    number = 1
+    for file in files:
+        try:
+            for piece in _pieces(name, file):
+                rows = rows_of(piece, number, media=True)
+                number += len(rows)
+                yield rows, 0
+        except BrokenStreamError as error:
+            error.line = number
+            raise
+        yield [], file.stat().st_size
+
+
+def _mapped(file: Path) -> mmap.mmap:
+    """The file, mapped and not read: a batch of photos is then never whole in memory. Raises OSError, ValueError."""
+    with file.open("rb") as opened:
+        return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _pieces(name: str, file: Path) -> Iterator[Any]:
+    try:
+        import pyarrow
+    except ImportError:
+        raise MissingExtraError("Reading a saved dataset", "parquet") from None
+    try:
+        mapped = _mapped(file)
+        with pyarrow.ipc.open_stream(pyarrow.py_buffer(mapped)) as stream:
+            twice = [repr(each) for each, count in Counter(stream.schema.names).items() if count > 1]
+            if twice:
+                raise InputError(f"{name}: has columns of the same name: {', '.join(twice)}; rename them")
+            for piece in (piece for batch in stream for piece in pieces(batch)):
+                yield piece
+                if hasattr(mapped, "madvise"):
+                    mapped.madvise(mmap.MADV_DONTNEED)  # what was read would count as this process's memory
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise BrokenStreamError(f"{file.name} is damaged here and the rest is lost: {error}") from error

@@ -1,0 +1,138 @@
+"""Records that a program hands over: any iterable of mappings, a stream of them, a pandas or polars frame."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import aclosing, suppress
+from functools import partial
+from typing import Any, TypeAlias
+
+from pipeline import codec
+from pipeline.errors import InputError
+from pipeline.readers.rows import Reading, Row, Rows, bad_row
+from pipeline.readers.source import Origin, Source
+from pipeline.readers.threads import pumped
+from pipeline.readers.values import plain
+
+#: records that may wait in memory
+AHEAD = 256
+NAME = "records"
+
+#: what a program may hand over: an iterable of mappings, a stream of them, or a frame of pandas or polars
+Given: TypeAlias = Any
+
+
+def given_source(records: Given) -> Source:
+    """The records as a source, named `records`. Raises InputError where it is nothing that gives records."""
+    if isinstance(records, str | bytes | Mapping):
+        raise InputError(f"records: a {type(records).__name__} is one thing, not several; give a list of mappings")
+    if not isinstance(records, Iterable | AsyncIterable) and not _is_frame(records):
+        hint = "; call collect() first" if callable(getattr(records, "collect", None)) else ""
+        raise InputError(
+            f"records: a {type(records).__name__} gives no records; an iterable of mappings is needed{hint}"
+        )
+    once = isinstance(records, Iterator | AsyncIterator)
+    rows = _awaited if isinstance(records, AsyncIterable) else _pumped
+    return Source(
+        NAME, None, "records", None, Origin(rows=partial(rows, records), count=partial(_count, records), once=once)
+    )
+
+
+def _count(records: Given) -> int | None:
+    try:
+        return len(records)
+    except TypeError:
+        return None
+
+
+def _is_frame(records: Given) -> bool:
+    return hasattr(records, "iter_rows") or hasattr(records, "itertuples")
+
+
+def _mappings(records: Given) -> Iterator[Any]:
+    """One mapping after the other. polars' frames know `iter_rows`, those of pandas `itertuples`."""
+    if not _is_frame(records):
+        yield from records
+    elif hasattr(records, "iter_rows"):
+        yield from records.iter_rows(named=True)
+    else:
+        columns = [str(name) for name in records.columns]
+        twice = [repr(name) for name, count in Counter(columns).items() if count > 1]
+        if twice:
+            raise InputError(f"records: the frame has columns of the same name: {', '.join(twice)}; rename them")
+        for values in records.itertuples(index=False, name=None):
+            yield dict(zip(columns, values, strict=True))
+
+
+def _numbered(records: Given) -> Iterator[Row]:
+    number = 0
+    try:
+        for number, record in enumerate(_mappings(records), 1):
+            yield _row(number, record)
+    except InputError:
+        raise
+    except Exception as error:
+        raise _broken(number, error) from error
+
+
+def _row(number: int, record: Any) -> Row:
+    """The row of a record. Raises InputError where the first of all is no mapping: then none will be."""
+    if not isinstance(record, Mapping):
+        trouble = f"a mapping of names to values is needed, but this is a {type(record).__name__}"
+        if number == 1:
+            raise InputError(f"records: record 1: {trouble}")
+        return bad_row(number, repr(record).encode("utf-8", "replace"), trouble)
+    fields = {str(name): plain(value) for name, value in record.items()}
+    return number, fields, codec.digest64(codec.dumps(fields)), ""
+
+
+def _broken(number: int, error: Exception) -> InputError:
+    told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return InputError(f"records: what gives them raised after record {number:,}: {told}")
+
+
+async def _pumped(records: Given, reading: Reading) -> Rows:
+    async with aclosing(pumped(lambda: _numbered(records), ahead=AHEAD)) as parts:
+        async for rows in parts:
+            reading.progress.lines_read += len(rows)
+            for start in range(0, len(rows), reading.batch):
+                yield rows[start : start + reading.batch]
+
+
+async def _awaited(records: AsyncIterable[Any], reading: Reading) -> Rows:
+    """The rows of a stream, as many as are there; the stream is read by one task from its first record to its last."""
+    queue: asyncio.Queue[Row | Exception | None] = asyncio.Queue(AHEAD)
+    task = asyncio.create_task(_fill(records, queue), name="labelpipe-records")
+    try:
+        last: Row | Exception | None = (0, {}, 0, "")
+        while isinstance(last, tuple):
+            items = [await queue.get()]
+            while not queue.empty():
+                items.append(queue.get_nowait())
+            last = items[-1]
+            rows = [item for item in items if isinstance(item, tuple)]
+            reading.progress.lines_read += len(rows)
+            for start in range(0, len(rows), reading.batch):
+                yield rows[start : start + reading.batch]
+        if last is not None:
+            raise last
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _fill(records: AsyncIterable[Any], queue: asyncio.Queue[Row | Exception | None]) -> None:
+    number = 0
+    try:
+        async for record in records:
+            number += 1
+            await queue.put(_row(number, record))
+    except InputError as error:
+        await queue.put(error)
+    except Exception as error:
+        await queue.put(_broken(number, error))
+    else:
+        await queue.put(None)

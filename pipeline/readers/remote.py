@@ -1,0 +1,281 @@
+"""Files that lie elsewhere (https, s3, gs and whatever else fsspec knows), read block by block."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import re
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+from pipeline import codec
+from pipeline.errors import InputError, MissingExtraError
+from pipeline.readers.parquet import count_rows, parquet
+from pipeline.readers.rows import Blocks
+from pipeline.readers.source import LOOK_BYTES, Origin, Source, Stamp, format_of, natural, packing
+from pipeline.readers.threads import spooled
+
+#: what is asked of the server at once
+REQUEST_BYTES = 4 * 1024 * 1024
+#: seconds to wait before a part is asked for again; after the last the source cannot be read
+WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+#: the extras of protocols that need more than fsspec itself
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "remote", "https": "remote"}
+#: what the protocols call the sign of a file's content or of its age
+_SIGNS = (
+    "ETag",
+    "etag",
+    "md5Hash",
+    "md5",
+    "crc32c",
+    "Content-MD5",
+    "LastModified",
+    "Last-Modified",
+    "updated",
+    "mtime",
+)
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+def is_address(written: str) -> bool:
+    """Whether it is an address and no path."""
+    return _ADDRESS.match(written) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Remote:
+    """One file elsewhere: the file system that has it, its place there, and what that says of it.
+
+    `name` is the address without what may be a secret. Not to be shown: `place` may hold one.
+    """
+
+    system: Any = field(repr=False)
+    place: str = field(repr=False)
+    name: str
+    info: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def size_bytes(self) -> int | None:
+        size = self.info.get("size")
+        return size if isinstance(size, int) else None
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether any part of it can be asked for."""
+        return self.size_bytes is not None and self.info.get("partial", True) is not False
+
+    @property
+    def mark(self) -> str:
+        """The same for every way to write the address."""
+        return codec.digest128(self.system.unstrip_protocol(self.place).encode()).hex()
+
+    def open(self) -> Any:
+        """A file of it in which one can go anywhere."""
+        return self.system.open(self.place, "rb", block_size=REQUEST_BYTES, cache_type="readahead")
+
+    def stamp(self) -> Stamp | None:
+        """Its size and its sign; nothing where there is no sign: a size alone tells too little."""
+        signs = {name: str(self.info[name]) for name in _SIGNS if self.info.get(name)}
+        return {"name": self.name, "size_bytes": self.size_bytes, **signs} if signs else None
+
+
+def remote_sources(written: str, given_format: str, *, secret: bool = False) -> Iterator[Source]:
+    """The file, or the files of a glob, at an address. Raises InputError and MissingExtraError."""
+    if given_format in ("files", "dataset"):
+        raise InputError(
+            f'input.path: format = "{given_format}" is for local folders; {_said(written, secret)!r} is none'
+        )
+    for remote in _found(written, secret):
+        kind = format_of(remote.name.partition("?")[0], given_format, partial(_head, remote))
+        if kind == "parquet" and (not remote.in_parts or packing(remote.name)):
+            raise InputError(
+                f"input.path: {remote.name!r}: Parquet is read in parts, which cannot be had here; fetch it first"
+            )
+        if kind == "parquet":
+            opened = partial(_PatientFile, remote)
+            rows, count = partial(parquet, opened, remote.size_bytes or 0), partial(count_rows, opened, remote.name)
+            origin = Origin(rows=rows, stamp=remote.stamp, count=count, mark=remote.mark)
+        else:
+            origin = Origin(blocks=partial(_blocks, remote), stamp=remote.stamp, mark=remote.mark)
+        yield Source(remote.name, None, kind, remote.size_bytes, origin)
+
+
+def _said(written: str, secret: bool) -> str:
+    """The address as it may be shown: without a login and, where it is a secret, without what follows a `?`."""
+    scheme, _, rest = written.partition("://")
+    host, slash, path = rest.partition("/")
+    plain = f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+    return re.split(r"[?#]", plain)[0] if secret else plain
+
+
+def _found(written: str, secret: bool) -> list[_Remote]:
+    system, place = _system(written, secret)
+    said = _said(written, secret)
+    # A question mark in a web address begins its query.
+    magic = "*" if written.lower().startswith("http") else "*?["
+    try:
+        system.invalidate_cache()
+        if not any(sign in place for sign in magic):
+            return [_Remote(system, place, said, system.info(place))]
+        infos = system.glob(place, detail=True)
+    except Exception as error:  # any file system may raise anything
+        raise InputError(f"input.path: {said!r} cannot be read: {_reason(error, secret)}") from None
+    found = [(_said(system.unstrip_protocol(name), secret), name, info) for name, info in infos.items()
+             if info.get("type") != "directory"]  # fmt: skip
+    if not found:
+        raise InputError(f"input.path: no file matches {said!r}")
+    return [_Remote(system, name, said, info) for said, name, info in sorted(found, key=lambda one: natural(one[0]))]
+
+
+def _system(written: str, secret: bool) -> tuple[Any, str]:
+    scheme = written.partition("://")[0].lower()
+    if scheme == "http" and urlsplit(written).hostname not in _LOOPBACK:
+        raise InputError(f"input.path: {_said(written, secret)!r}: http is read from this machine only; use https")
+    try:
+        import fsspec
+    except ImportError:
+        raise MissingExtraError(f"Reading {scheme}://", "remote") from None
+    try:
+        return fsspec.url_to_fs(written)  # type: ignore[no-any-return]
+    except ImportError as error:
+        if scheme in _EXTRAS:
+            raise MissingExtraError(f"Reading {scheme}://", _EXTRAS[scheme]) from None
+        raise InputError(f"input.path: {scheme}://: {error}") from None
+    except Exception as error:  # any file system may raise anything
+        raise InputError(f"input.path: {_said(written, secret)!r}: {_reason(error, secret)}") from None
+
+
+def _reason(error: Exception, secret: bool) -> str:
+    """What went wrong. Where the address is a secret only the kind of it: messages repeat addresses."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    status = getattr(error, "status", None)
+    told = "" if secret else " ".join(str(error).split())[:300]
+    return ": ".join(part for part in (type(error).__name__, str(status or ""), told) if part)
+
+
+def _head(remote: _Remote) -> bytes:
+    try:
+        with remote.system.open(remote.place, "rb", **({} if remote.in_parts else {"block_size": 0})) as file:
+            return bytes(file.read(LOOK_BYTES))
+    except Exception as error:  # any file system may raise anything
+        raise InputError(f"input.path: {remote.name!r} cannot be read: {_reason(error, True)}") from None
+
+
+async def _blocks(remote: _Remote, chunk_bytes: int) -> Blocks:
+    """The bytes of a file; where the server gives no parts of it, by way of the disk."""
+    at = 0
+    if remote.in_parts:
+        file = await _patiently(remote.open, remote)
+        try:
+            while at < (remote.size_bytes or 0):
+                block = await _patiently(partial(_read, file, at, chunk_bytes), remote)
+                if not block:
+                    break
+                at += len(block)
+                yield block
+        except _NoPartsError:
+            pass
+        else:
+            return
+    async with aclosing(_rest(remote, at, chunk_bytes)) as rest:
+        async for block in rest:
+            yield block
+
+
+async def _rest(remote: _Remote, at: int, chunk_bytes: int) -> Blocks:
+    """What comes after the first `at` bytes, of a server that gives the whole or nothing."""
+    async with aclosing(spooled(partial(_streamed, remote), chunk_bytes=chunk_bytes)) as blocks:
+        async for block in blocks:
+            if at < len(block):
+                yield block[at:]
+            at = max(0, at - len(block))
+
+
+class _NoPartsError(Exception):
+    """The server gives no parts of the file."""
+
+
+def _read(file: Any, at: int, size: int) -> bytes:
+    file.seek(at)
+    try:
+        return bytes(file.read(size))
+    except ValueError as error:  # so fsspec says that a server took no notice of a range
+        raise _NoPartsError from error
+
+
+async def _patiently(ask: Callable[[], Any], remote: _Remote) -> Any:
+    """What `ask` gives, in a thread, asked again a few times: a night is long, and a network is not."""
+    for wait_s in (*WAITS_S, None):
+        try:
+            return await asyncio.to_thread(ask)
+        except _NoPartsError:
+            raise
+        except Exception as error:  # any file system may raise anything
+            if wait_s is None or isinstance(error, FileNotFoundError | PermissionError):
+                raise InputError(f"{remote.name}: cannot be read: {_reason(error, True)}") from None
+            await asyncio.sleep(wait_s)
+    raise AssertionError("the last wait is None")
+
+
+class _PatientFile(io.RawIOBase):
+    """A remote file for pyarrow, which asks in a thread. What the network does is not taken for damage of the file."""
+
+    def __init__(self, remote: _Remote) -> None:
+        self._remote = remote
+        self._file = self._ask(remote.open)
+
+    def _ask(self, ask: Callable[[], Any]) -> Any:
+        for wait_s in (*WAITS_S, None):
+            try:
+                return ask()
+            except _NoPartsError:
+                told = "Parquet is read in parts, which the server does not give; fetch it first"
+                raise InputError(f"{self._remote.name}: {told}") from None
+            except Exception as error:  # any file system may raise anything
+                if wait_s is None or isinstance(error, FileNotFoundError | PermissionError):
+                    raise InputError(f"{self._remote.name}: cannot be read: {_reason(error, True)}") from None
+                time.sleep(wait_s)
+        raise AssertionError("the last wait is None")
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes."""
+        at = self.tell()
+        wanted = (self._remote.size_bytes or 0) - at if size < 0 else size
+        return self._ask(partial(_read, self._file, at, wanted))  # type: ignore[no-any-return]
+
+    def seek(self, at: int, whence: int = 0) -> int:
+        """Go somewhere."""
+        return int(self._file.seek(at, whence))
+
+    def tell(self) -> int:
+        """Where it is."""
+        return int(self._file.tell())
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._file.close()
+        super().close()
+
+
+def _streamed(remote: _Remote) -> Generator[bytes, None, None]:
+    try:
+        with remote.system.open(remote.place, "rb", block_size=0) as file:
+            while block := file.read(1024 * 1024):
+                yield block
+    except Exception as error:  # any file system may raise anything
+        raise InputError(f"{remote.name}: cannot be read: {_reason(error, True)}") from None

@@ -1,0 +1,151 @@
+"""What the user named as input, as a list of sources: paths, globs, folders, addresses and stdin."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePath
+
+from pipeline.errors import InputError
+from pipeline.readers.dataset import dataset_source, is_dataset
+from pipeline.readers.files import files_source, refuse_overlap
+from pipeline.readers.remote import is_address, remote_sources
+from pipeline.readers.source import FORMAT_NAMES, LOOK_BYTES, Source, format_of, natural, packing
+from pipeline.readers.sql import DIALECTS, Query, sql_source
+
+STDIN = "-"
+
+
+def resolve_sources(
+    path: str | Sequence[str],
+    *,
+    format: str = "auto",  # noqa: A002 - the config's word for it
+    base: Path,
+    query: Query | None = None,
+    secret: bool = False,
+) -> list[Source]:
+    """The sources that `path` names, relative to `base`, in the order in which they are read.
+
+    That is the order of the list; within a glob (`**` goes through all folders) by name, folder by folder, with
+    numbers in a name compared as numbers: part-2 before part-10. With a `query` each path is a database's address.
+    Of an address that is a `secret` only what is none gets into a name. Raises InputError, which says what to do.
+    """
+    if format not in FORMAT_NAMES:
+        raise InputError(f"input.format: {format!r} is not known; it is one of {', '.join(FORMAT_NAMES)}")
+    written = [path] if isinstance(path, str) else list(path)
+    if not written or not all(written):
+        raise InputError('input.path names no file; set it to a file, a list, a glob, or "-" for stdin')
+    if query is not None:
+        sources = [sql_source(each, query, base) for each in written]
+    elif format == "files":
+        sources = _folders(written, base, secret)
+    else:
+        sources = [source for each in written for source in _named(each, format, base, secret)]
+    _refuse_twice(sources)
+    return sources
+
+
+def _named(written: str, format_name: str, base: Path, secret: bool) -> Iterator[Source]:
+    if written == STDIN:
+        if format_name in ("parquet", "dataset"):
+            raise InputError(f"input.path: {_TITLES[format_name]} cannot be read from stdin; name the file")
+        yield Source("stdin", None, format_name, None)
+        return
+    if is_address(written):
+        if written.partition("://")[0].partition("+")[0].lower() in DIALECTS:
+            raise InputError("input.path is the address of a database: set input.query or input.table")
+        yield from remote_sources(written, format_name, secret=secret)
+        return
+    plain = _at_home(written)
+    for name in _matches(plain, base, os.path.exists if format_name == "dataset" else os.path.isfile):
+        yield _source(name, base / name, format_name)
+
+
+_TITLES = {"parquet": "Parquet", "dataset": "a dataset"}
+
+
+def _at_home(written: str) -> str:
+    return str(Path(written).expanduser()) if written.startswith("~") else written
+
+
+def _matches(pattern: str, base: Path, wanted: Callable[[str], bool]) -> list[str]:
+    """The names that a pattern stands for, in their order; a file whose real name looks like a glob is that file."""
+    if not glob.has_magic(pattern) or (base / pattern).exists():
+        return [PurePath(pattern).as_posix()]
+    # Path.glob takes no absolute pattern and follows other rules for ** from version to version.
+    found = glob.iglob(pattern, root_dir=base, recursive=True)  # noqa: PTH207
+    names = {_posix(name) for name in found if wanted(os.path.join(base, name))}  # noqa: PTH118
+    if not names:
+        raise InputError(f"input.path: no file matches {pattern!r} (relative paths start at {base})")
+    return sorted(names, key=natural)
+
+
+def _posix(name: str) -> str:
+    # There may be 100,000: most are as they should be, and a Path for each takes its time.
+    return (
+        name
+        if os.sep == "/" and "/." not in name and "//" not in name and name[0] != "."
+        else PurePath(name).as_posix()
+    )
+
+
+def _folders(written: Sequence[str], base: Path, secret: bool) -> list[Source]:
+    """Each path as one source whose files are the records; a folder stands for all that is in it."""
+    found: list[tuple[str, Sequence[str]]] = []
+    for each in written:
+        if each == STDIN:
+            raise InputError('input.path: format = "files" needs a folder or a glob, not stdin')
+        if is_address(each):
+            list(remote_sources(each, "files", secret=secret))  # refuses it
+        plain = _at_home(each)
+        if (base / plain).is_dir():
+            inside = f"{glob.escape(plain.rstrip('/'))}/**/*"
+            found.append((plain, _matches(inside, base, os.path.isfile)))
+        else:
+            found.append((plain, _matches(plain, base, os.path.isfile)))
+    for plain, names in found:
+        if list(names) == [PurePath(plain).as_posix()] and not (base / plain).is_file():
+            raise InputError(f"input.path: {plain!r} cannot be read: no such file or folder ({base / plain})")
+    refuse_overlap(found)
+    return [files_source(PurePath(plain).as_posix(), names, base) for plain, names in found]
+
+
+def _source(name: str, path: Path, format_name: str) -> Source:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputError(f"input.path: {name!r} cannot be read: {error.strerror} ({path})") from error
+    if format_name == "dataset" or (format_name == "auto" and stat.S_ISDIR(status.st_mode) and is_dataset(path)):
+        return dataset_source(name, path)
+    if stat.S_ISDIR(status.st_mode):
+        raise InputError(
+            f"input.path: {name!r} is a folder; name its files, as in '{name.rstrip('/')}/*.jsonl', "
+            'or set input.format = "files" to make each of them a record'
+        )
+    if not os.access(path, os.R_OK):
+        raise InputError(f"input.path: {name!r} cannot be read: no permission ({path})")
+    regular = stat.S_ISREG(status.st_mode)
+    found = format_of(name, format_name, (lambda: _head(name, path)) if regular else None)
+    if found == "parquet" and (not regular or packing(name)):
+        raise InputError(f"input.path: {name!r}: Parquet is read from a plain file; unpack it first")
+    return Source(name, path, found, status.st_size if regular else None)
+
+
+def _head(name: str, path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(LOOK_BYTES)
+    except OSError as error:
+        raise InputError(f"input.path: {name!r} cannot be read: {error.strerror} ({path})") from error
+
+
+def _refuse_twice(sources: list[Source]) -> None:
+    seen: dict[str, str] = {}
+    for source in sources:
+        real = str(source.path.resolve()) if source.path else source.origin.mark if source.origin else STDIN
+        for mark in {real or source.name, f"name {source.name}"}:
+            if mark in seen:
+                raise InputError(f"input.path: {source.name!r} is given twice (also as {seen[mark]!r}); name it once")
+            seen[mark] = source.name

@@ -1,0 +1,186 @@
+"""A database query as an input, by SQLAlchemy: each row is a record.
+
+The rows go to a nameless file on the disk as fast as the database gives them, and are read from there: a query that
+is read at the speed of labelling would hold its connection, and locks, all night.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline import codec
+from pipeline.errors import InputError, MissingExtraError
+from pipeline.files import CHUNK_BYTES
+from pipeline.readers.formats import jsonl
+from pipeline.readers.rows import Reading, Rows
+from pipeline.readers.source import Origin, Source
+from pipeline.readers.threads import spooled
+from pipeline.readers.values import plain_all
+
+#: rows that are fetched at once; one of them may hold a photo
+FETCH_ROWS = 100
+#: what databases' addresses begin with, before a `+` and the driver's name
+DIALECTS = frozenset({"sqlite", "postgresql", "postgres", "mysql", "mariadb", "oracle", "mssql", "duckdb", "snowflake"})
+_REASON_CHARS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is read of a database: the rows of a `SELECT`, or all of a table, in the order of its primary key."""
+
+    select: str | None = None
+    table: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Database:
+    """An address and what is read there. `name` is the address without what may be a secret."""
+
+    url: Any = field(repr=False)
+    name: str
+    query: Query
+
+
+def sql_source(address: str, query: Query, base: Path) -> Source:
+    """The rows of the query as a source. Raises InputError where the address or the driver is at fault."""
+    sqlalchemy = _sqlalchemy()
+    try:
+        url = sqlalchemy.make_url(address)
+        is_async = url.get_dialect().is_async
+    except (sqlalchemy.exc.NoSuchModuleError, ImportError) as error:
+        raise InputError(f"input.path: {_scheme(address)}: {error}") from None
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        # The text is not repeated: a password may stand in it.
+        raise InputError(
+            "input.path: a query needs the address of a database, like sqlite:///reviews.db or "
+            "postgresql://user@host/name; this is none"
+        ) from None
+    if is_async:
+        raise InputError(f"input.path: {_scheme(address)}: is an asynchronous driver; name one that is not")
+    # Whatever follows a `?` may be a secret as well as the password.
+    name = url.set(query={}).render_as_string(hide_password=True)
+    database = _Database(_found(url, base, name), f"{name}#{query.table}" if query.table else name, query)
+    rows = partial(_rows, database)
+    return Source(database.name, None, "sql", None, Origin(rows=rows, count=partial(_count, database)))
+
+
+def _sqlalchemy() -> Any:
+    try:
+        import sqlalchemy
+    except ImportError:
+        raise MissingExtraError("Reading a database", "sql") from None
+    return sqlalchemy
+
+
+def _scheme(address: str) -> str:
+    return address.partition("://")[0]
+
+
+def _found(url: Any, base: Path, name: str) -> Any:
+    """The address of a SQLite file that is there: SQLite would make an empty one of a name that is mistaken."""
+    if url.get_backend_name() != "sqlite" or not url.database or url.database.startswith((":memory:", "file:")):
+        return url
+    path = base / Path(url.database).expanduser()
+    if not path.is_file():
+        raise InputError(f"input.path: {name!r} cannot be read: no such file ({path})")
+    return url.set(database=str(path))
+
+
+async def _rows(database: _Database, reading: Reading) -> Rows:
+    blocks = spooled(partial(_lines, database), chunk_bytes=CHUNK_BYTES)
+    async with aclosing(jsonl(blocks, replace(reading, encoding="utf-8"))) as parts:
+        async for rows in parts:
+            yield rows
+
+
+def _lines(database: _Database) -> Generator[bytes, None, None]:
+    """The rows as lines of JSON, some at a time."""
+    sqlalchemy = _sqlalchemy()
+    engine = None
+    try:
+        engine = _engine(database)
+        with engine.connect() as connection:
+            options = {"stream_results": True, "max_row_buffer": FETCH_ROWS, "no_parameters": True}
+            result = _asked(engine, connection.execution_options(**options), database)
+            names = _names(result, database)
+            for part in result.partitions(FETCH_ROWS):
+                yield b"".join(codec.dumps(dict(zip(names, plain_all(row), strict=True))) + b"\n" for row in part)
+    except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+        raise InputError(f"{database.name}: {_reason(error, database)}") from None
+    finally:
+        if engine is not None:
+            engine.dispose()
+
+
+def _engine(database: _Database) -> Any:
+    sqlalchemy = _sqlalchemy()
+    try:
+        return sqlalchemy.create_engine(database.url, poolclass=sqlalchemy.pool.NullPool)
+    except ImportError as error:
+        driver = error.name or database.url.get_driver_name()
+        raise InputError(f"{database.name}: its driver is not installed: pip install {driver}") from None
+
+
+def _asked(engine: Any, connection: Any, database: _Database) -> Any:
+    """The result of the query, or of all of the table."""
+    if database.query.select is not None:
+        # Word for word: to SQLAlchemy's own text a colon or a percent sign would be the start of a parameter.
+        return connection.exec_driver_sql(database.query.select.strip().rstrip(";"))
+    sqlalchemy = _sqlalchemy()
+    table, keys = _table(engine, database)
+    wanted = sqlalchemy.select(sqlalchemy.literal_column("*")).select_from(table)
+    return connection.execute(wanted.order_by(*(sqlalchemy.column(key) for key in keys)))
+
+
+def _table(engine: Any, database: _Database) -> tuple[Any, list[str]]:
+    """The table, and the columns of its primary key. Raises InputError where there is none of that name."""
+    sqlalchemy = _sqlalchemy()
+    inspector, written = sqlalchemy.inspect(engine), database.query.table or ""
+    schema, dot, last = written.rpartition(".")
+    for name, place in [(written, None), *([(last, schema)] if dot else [])]:
+        if inspector.has_table(name, schema=place):
+            keys = inspector.get_pk_constraint(name, schema=place).get("constrained_columns") or []
+            return sqlalchemy.table(name, schema=place), list(keys)
+    there = [*inspector.get_table_names(), *inspector.get_view_names()]
+    near = get_close_matches(written, there, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(there)[:12]) or 'none'}"
+    raise InputError(f"{database.name}: input.table: there is no table {written!r}; {hint}")
+
+
+def _names(result: Any, database: _Database) -> list[str]:
+    if not result.returns_rows:
+        raise InputError(f"{database.name}: input.query gives no rows; a SELECT is needed")
+    names = [str(name) for name in result.keys()]  # noqa: SIM118 - no dict: it would give rows
+    twice = [repr(name) for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(f"{database.name}: has columns of the same name: {', '.join(twice)}; name them by AS")
+    return names
+
+
+def _count(database: _Database) -> int | None:
+    """The rows of a table. A query is not asked twice."""
+    if database.query.table is None:
+        return None
+    sqlalchemy = _sqlalchemy()
+    try:
+        engine = _engine(database)
+        with engine.connect() as connection:
+            table, _ = _table(engine, database)
+            return int(connection.execute(sqlalchemy.select(sqlalchemy.func.count()).select_from(table)).scalar())
+    except (sqlalchemy.exc.SQLAlchemyError, OSError):
+        return None  # reading it will tell what is wrong
+
+
+def _reason(error: Exception, database: _Database) -> str:
+    """What the database said, without the password."""
+    original = getattr(error, "orig", None) or error
+    text = " ".join(str(original).split())
+    password = database.url.password
+    return (text.replace(str(password), "***") if password else text)[:_REASON_CHARS]
