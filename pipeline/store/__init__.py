@@ -9,6 +9,9 @@ from pipeline.store.proof import FileProof, prove_files
 from pipeline.store.queries import Known, SinkMark, Totals
 from pipeline.store.rundir import Change, RunDir, RunLock, diff
 from pipeline.store.sinks import Sinks
+from pipeline.store.sql import SqlOptions, check_place, release_table
+from pipeline.store.sqllook import TableLook, look_at_table
+from pipeline.store.sqlproof import SqlPlace
 
 __all__ = [
     "Change",
@@ -22,7 +25,13 @@ __all__ = [
     "SinkMark",
     "SinkMarks",
     "Sinks",
+    "SqlOptions",
+    "SqlPlace",
+    "TableLook",
     "Totals",
+    "check_place",
     "diff",
+    "look_at_table",
     "prove_files",
+    "release_table",
 ]

@@ -17,6 +17,7 @@ from pipeline.store.ledger import Ledger
 from pipeline.store.projection import Projection, looks, parquet_look
 from pipeline.store.queries import SinkMark
 from pipeline.store.rundir import RunDir
+from pipeline.store.sql import SqlOptions, SqlSink, Tell
 
 #: A mark moves when this much has been written since the last: what a crash makes us write again, at the most.
 SYNC_BYTES = 1024 * 1024
@@ -38,18 +39,33 @@ class Sinks:
         self._files: list[Projection] = []
         self._marks: SinkMarks | None = None
         self._generation = ledger.generation
+        #: the table in a database follows by itself: it is only told how far the ledger has come
+        self._sql: SqlSink | None = None
 
     @classmethod
-    async def start(cls, run_dir: RunDir, ledger: Ledger, layout: Layout) -> Sinks:
+    async def start(
+        cls,
+        run_dir: RunDir,
+        ledger: Ledger,
+        layout: Layout,
+        *,
+        sql: SqlOptions | None = None,
+        tell: Tell | None = None,
+    ) -> Sinks:
         """Open the files: cut each at its mark and write what the ledger has beyond, or build it anew.
 
-        Raises StoreError if a file cannot be written, MissingExtraError if Parquet is asked for without pyarrow.
+        With `sql` there is a table in a database too; `tell` hears of it when it lags. Raises StoreError if a file
+        cannot be written, SetupError if the table cannot, MissingExtraError if Parquet is asked for without pyarrow.
         """
         if "parquet" in layout.formats:
             parquet.require()
         sinks = cls(run_dir, ledger, layout)
         try:
+            if sql is not None:
+                sinks._sql = await SqlSink.start(sql, run_dir, ledger, tell)
             await sinks._recover()
+            if sinks._sql is not None:
+                sinks._sql.wake(sinks._layout.label_table(), sinks._seq)
         except BaseException:
             await sinks.close()
             raise
@@ -76,6 +92,8 @@ class Sinks:
         lowest = self._note(outcomes, seqs[-1]) if seqs[0] == self._seq + 1 else await self._learn()
         if self._generation != self._ledger.generation:
             return  # rows have been set aside or moved: all is built anew at the end
+        if self._sql is not None:
+            self._sql.wake(self._layout.label_table(), self._seq)
         self._note_late(lowest)
         if self._layout is not before:
             await self._rebuild([file for file in self._outgrown() if file.size_bytes < SMALL_BYTES])
@@ -101,12 +119,17 @@ class Sinks:
         await self._store_marks()
         if "parquet" in self._layout.formats:
             await self._write_parquet(gaps=all_done)
+        if self._sql is not None:
+            # Last: a database that is not there keeps no file from its end.
+            await self._sql.finish(self._layout.label_table(), self._seq)
         await self.close()
 
     async def close(self) -> None:
         """Close the files as they are; may be called twice."""
         for file in self._files:
             await file.close()
+        if self._sql is not None:
+            await self._sql.close()
 
     async def _recover(self) -> None:
         text = await self._ledger.meta_get("layout")

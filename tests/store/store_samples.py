@@ -47,7 +47,7 @@ def labelled(
         "answer": Answer((ToolCall("c1", "label", f'{{"label":"{label}"}}'),), None, None, "stop"),
         "request_digest": number.to_bytes(16, "big"),
         "attempts": 1,
-        "usage": Usage(10, 2, 4, 1),
+        "usage": Usage(10, 2, 4, 1, 3),
         "cost_usd": 0.5,
         "model": "gpt-6-luna",
     }
@@ -91,7 +91,7 @@ OUTCOMES = st.builds(
     request_digest=st.none() | st.binary(min_size=16, max_size=16),
     attempts=st.integers(0, 99),
     repairs=st.integers(0, 9),
-    usage=st.builds(Usage, *[st.integers(0, 2**40)] * 4),
+    usage=st.builds(Usage, *[st.integers(0, 2**40)] * 5),
     cost_usd=st.none() | st.floats(0, 1e6),
     latency_s=st.floats(0, 1e6),
     model=st.none() | TEXTS,

@@ -120,12 +120,12 @@ def test_what_was_set_aside_stays_paid(tmp_path: Path) -> None:
         unpriced = labelled(1, cost_usd=None)
         await ledger.commit([labelled(0), unpriced, unlabelled(2, cost_usd=None)])
         before = await ledger.totals()
-        assert (before.usage, before.cost_usd, before.unpriced) == (Usage(20, 4, 8, 2), 0.5, 1)
+        assert (before.usage, before.cost_usd, before.unpriced) == (Usage(20, 4, 8, 2, 6), 0.5, 1)
         assert (before.attempts, before.superseded) == (8, 0)
         assert await ledger.supersede(Selection(), "relabel") == 3
         assert await ledger.totals() == replace(before, superseded=3)
         await ledger.commit([labelled(0)])
-        assert (await ledger.totals()).usage == Usage(30, 6, 12, 3)
+        assert (await ledger.totals()).usage == Usage(30, 6, 12, 3, 9)
 
     with_ledger(tmp_path, work)
 

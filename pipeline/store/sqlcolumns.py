@@ -1,0 +1,158 @@
+"""The columns of the SQL table: which values under which names, and of which type."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, replace
+
+from pipeline import codec
+from pipeline.records import JSON, Outcome
+from pipeline.store.formats import cell, clean
+from pipeline.store.layout import Table
+
+#: The running number of a row: the primary key, so that the database itself refuses a row that comes twice.
+ROW = "labelpipe_row"
+#: PostgreSQL takes names of so many bytes.
+NAME_BYTES = 63
+#: Integers up to here are doubles without loss.
+_EXACT = 2**53
+#: A name has none of these: controls have no place in it, and drivers give a meaning to %.
+_UNFIT = re.compile(r"[\x00-\x1f\x7f%]")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column. `source` says what is in it: `record.` or `label.` and the name there.
+
+    `kind` is what its values have been so far: nothing, bool, int, long (over 2**53), double or text.
+    """
+
+    source: str
+    title: str
+    name: str
+    kind: str
+
+    @property
+    def sql_type(self) -> str:
+        """The type that it has in the table."""
+        return {"bool": "bool", "int": "bigint", "long": "bigint", "double": "double"}.get(self.kind, "text")
+
+
+def rows_of_outcome(table: Table, outcome: Outcome) -> list[list[JSON]]:
+    """The table's rows of one outcome."""
+    return table.rows(outcome) if outcome.status in table.statuses else []
+
+
+def kinds_of(table: Table, rows: Iterable[Sequence[JSON]], before: Sequence[str] = ()) -> list[str]:
+    """The kind of each of the table's columns that holds these rows, and what was `before`."""
+    kinds = list(before) or ["nothing"] * len(table.titles)
+    for row in rows:
+        for index, value in enumerate(row):
+            kinds[index] = _joined(kinds[index], _kind(value))
+    return kinds
+
+
+def planned(
+    known: Sequence[Column], table: Table, kinds: Sequence[str], *, whole: bool = False
+) -> tuple[Column, ...] | None:
+    """The known columns, in their places, and then what is new. None if a known one is gone or has another type.
+
+    A new column waits for its first value, by which it gets its type, unless the `whole` table is wanted.
+    """
+    wanted = {source: (title, kind) for source, title, kind in zip(sources_of(table), table.titles, kinds, strict=True)}
+    if any(wanted.get(column.source, ("", ""))[0] != column.title for column in known):
+        return None
+    columns: list[Column] = []
+    for column in known:
+        kind = wanted.pop(column.source)[1]
+        grown = column if kind == "nothing" else replace(column, kind=kind)
+        if grown.sql_type != column.sql_type:
+            return None
+        columns.append(grown)
+    for source, (title, kind) in wanted.items():
+        if whole or kind != "nothing":
+            columns.append(Column(source, title, _named(title, columns), kind))
+    return tuple(columns)
+
+
+def kinds_before(columns: Sequence[Column], table: Table) -> list[str]:
+    """The kinds that the table's columns have had so far."""
+    known = {column.source: column.kind for column in columns}
+    return [known.get(source, "nothing") for source in sources_of(table)]
+
+
+def sources_of(table: Table) -> list[str]:
+    """What is under each of the table's titles."""
+    rest = table.titles[len(table.carried) :]
+    return [*(f"record.{name}" for name in table.carried), *(f"label.{title}" for title in rest)]
+
+
+def values_of(columns: Sequence[Column], table: Table, row: Sequence[JSON]) -> list[JSON]:
+    """A row's values in the order of the columns, as the database stores them."""
+    by_source = dict(zip(sources_of(table), row, strict=True))
+    return [stored(column.sql_type, by_source[column.source]) for column in columns]
+
+
+def stored(sql_type: str, value: JSON) -> JSON:
+    """The value in a column of this type: JSON text for what is nested, nothing for NaN and infinity.
+
+    A text has U+FFFD for a lone surrogate and for NUL, which PostgreSQL does not take.
+    """
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    if sql_type == "text":
+        text: str = clean(cell(value))
+        return text.replace("\0", "\ufffd")
+    return float(value) if sql_type == "double" else value
+
+
+def to_text(columns: Sequence[Column]) -> str:
+    """As the progress table keeps them."""
+    return codec.dumps([list(astuple(column)) for column in columns]).decode()
+
+
+def from_text(text: str) -> tuple[Column, ...]:
+    """Back from `to_text`."""
+    return tuple(Column(*values) for values in codec.loads(text))
+
+
+def _kind(value: JSON) -> str:
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "bool"
+        case int() if abs(value) <= _EXACT:
+            return "int"
+        case int() if -(2**63) <= value < 2**63:
+            return "long"
+        case float():
+            return "double" if math.isfinite(value) else "nothing"
+    return "text"
+
+
+def _joined(one: str, other: str) -> str:
+    """The kind that holds both without loss."""
+    both = {one, other} - {"nothing"}
+    if len(both) < 2:
+        return both.pop() if both else "nothing"
+    if both == {"int", "long"}:
+        return "long"
+    return "double" if both == {"int", "double"} else "text"
+
+
+def _named(title: str, others: Sequence[Column]) -> str:
+    """A name that databases take, and that no other column has, whatever the case of its letters."""
+    taken = {ROW, *(column.name.casefold() for column in others)}
+    plain = _UNFIT.sub("_", clean(title)) or "column"
+    name, number = _cut(plain, NAME_BYTES), 2
+    while name.casefold() in taken:
+        end = f"_{number}"
+        name, number = _cut(plain, NAME_BYTES - len(end)) + end, number + 1
+    return name
+
+
+def _cut(text: str, size_bytes: int) -> str:
+    return text.encode()[:size_bytes].decode(errors="ignore")
