@@ -133,8 +133,11 @@ class Stats:
 class RunSummary:
     """What a run came to. Counts are over the whole run folder, all its sessions; `session_*` are this process's.
 
-    `ended` is complete, interrupted or stopped; `reason` says why in a sentence, `next_step` what to do. `pending`
-    is None when the input was not read to its end (then nobody knows how many are left).
+    `ended` is complete, interrupted, stopped or (no call was made) replayed; `reason` says why in a sentence,
+    `next_step` what to do. `pending` is None when the input was not read to its end (then nobody knows how many are
+    left). `saved_usd` is what the cached tokens would have cost more, `cache_write_usd` what writing to the cache cost
+    beyond the input's price; both are None where no price is known. `left` is what is to do after a run that ended
+    early, and what it would cost: `records`, `exact`, `usd`, `tokens` (each None where unknown) and a `text`.
     """
 
     run_dir: str
@@ -159,6 +162,9 @@ class RunSummary:
     simulated: bool
     reason: str = ""
     next_step: str = ""
+    saved_usd: float | None = None
+    cache_write_usd: float | None = None
+    left: Mapping[str, Any] | None = None
     learned: Mapping[str, float] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
 

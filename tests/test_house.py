@@ -16,10 +16,11 @@ PACKAGE = ROOT / "pipeline"
 #: Floor of each room. A file imports from lower floors and from its own room only.
 FLOORS = {
     "records": 0, "errors": 0, "codec": 0, "files": 0,
-    "readers": 1, "task": 1, "providers": 1, "limits": 1, "store": 1, "rehearsal": 1, "settings": 1, "stats": 1,
+    "readers": 1, "task": 1, "providers": 1, "limits": 1, "store": 1, "rehearsal": 1, "media": 1, "settings": 1,
+    "stats": 1,
     "engine": 2, "results": 2, "progress": 2, "scaffold": 2, "notify": 2, "control": 2, "telemetry": 2,
     "runner": 3,
-    "cli": 5, "__init__": 5, "__main__": 6,
+    "cli": 5, "recipes": 5, "__init__": 5, "__main__": 6,
 }  # fmt: skip
 
 #: Which room a third-party package belongs to. More than one only with a reason.
@@ -41,10 +42,14 @@ OWNERS = {
     "asyncio_throttle": {"limits"},
     "genai_prices": {"limits"},
     "tqdm": {"progress"},
+    "PIL": {"media"},
+    "pypdfium2": {"media"},
     "typer": {"cli"},
     "filelock": {"store"},
     "pyarrow": {"readers", "store"},  # Parquet in and Parquet out
     "zstandard": {"readers"},
+    "fsspec": {"readers"},
+    "sqlalchemy": {"readers", "store"},  # SQL in and SQL out
     "opentelemetry": {"telemetry"},
 }
 #: Who may know the settings.

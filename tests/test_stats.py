@@ -81,12 +81,12 @@ def test_a_rate_holds_no_more_than_its_minute() -> None:
 
 def test_everything_is_counted_by_its_reason() -> None:
     stats = Stats(Clock())
-    stats.answered(Usage(10, 2, 4, 1), 0.5)
+    stats.answered(Usage(10, 2, 4, 1, 3), 0.5)
     stats.answered(Usage(5, 1), 1.5)
     stats.call_failed("timeout", billed=True)
     stats.call_failed("unavailable", billed=False)
     stats.retried("timeout")
-    assert (stats.answers, stats.usage) == (2, Usage(15, 3, 4, 1))
+    assert (stats.answers, stats.usage) == (2, Usage(15, 3, 4, 1, 3))
     assert stats.call_errors == {"timeout": 1, "unavailable": 1}
     assert (stats.maybe_billed, stats.retries) == (1, {"timeout": 1})
     assert stats.latencies.count == 2

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -46,7 +47,7 @@ RECORD = Record("a.jsonl", 0, TEXT, {"text": TEXT}, 1, 0)
 REQUEST = Request(RECORD, "gpt-6-luna", ({"role": "user", "content": TEXT},), (), None, {}, 10, b"")
 RESPONSE = Response(
     Answer((ToolCall("1", "set_label", TEXT),), text=TEXT, finish_reason="tool_calls"),
-    Usage(prompt=120, completion=30, cached=100, reasoning=7),
+    Usage(prompt=120, completion=30, cached=100, reasoning=7, cache_write=15),
     "gpt-6-luna-2026-10-01",
 )
 COMMON = {
@@ -112,6 +113,7 @@ def test_an_answer_is_a_span_by_the_conventions() -> None:
         "gen_ai.usage.input_tokens": 120,
         "gen_ai.usage.output_tokens": 30,
         "gen_ai.usage.cache_read.input_tokens": 100,
+        "gen_ai.usage.cache_creation.input_tokens": 15,
         "gen_ai.usage.reasoning.output_tokens": 7,
     }
 
@@ -171,6 +173,42 @@ def test_tokens_that_nobody_counted_are_not_reported() -> None:
     assert "gen_ai.usage.input_tokens" not in (span.attributes or {})
 
 
+def _asking(*names: str) -> Request:
+    """A request with these functions, each of which says a lot."""
+    tools = [
+        {"type": "function", "function": {"name": name, "description": TEXT, "parameters": {"title": TEXT}}}
+        for name in names
+    ]
+    return replace(REQUEST, tools=tuple(tools))
+
+
+def test_of_several_functions_their_names_are_told_and_which_were_called() -> None:
+    bench = Bench()
+    calls = tuple(ToolCall(str(at), name, TEXT) for at, name in enumerate(["answer", SECRET, "answer", "route"]))
+    asyncio.run(_asked(bench.telemetry, Response(Answer(calls), Usage(), "m"), request=_asking("route", "answer")))
+    (span,) = bench.spans()
+    attributes = span.attributes or {}
+    told = str(attributes["gen_ai.tool.definitions"])
+    assert json.loads(told) == [{"type": "function", "name": "route"}, {"type": "function", "name": "answer"}]
+    assert attributes["labelpipe.tools.called"] == ("answer", "_OTHER", "answer", "route")
+    assert TEXT not in span.to_json()
+    assert SECRET not in span.to_json(), "a name that the model made up may be anything"
+    assert "gen_ai.tool.definitions" not in bench.points("gen_ai.client.operation.duration")[0][0]
+
+
+@pytest.mark.parametrize("names", [(), ("set_label",)])
+def test_of_one_function_or_none_there_is_nothing_to_tell(names: tuple[str, ...]) -> None:
+    bench = Bench()
+    asyncio.run(_asked(bench.telemetry, RESPONSE, request=_asking(*names)))
+    assert not {"gen_ai.tool.definitions", "labelpipe.tools.called"} & set(bench.spans()[0].attributes or {})
+
+
+def test_words_in_place_of_a_call_name_no_function() -> None:
+    bench = Bench()
+    asyncio.run(_asked(bench.telemetry, Response(Answer(text=TEXT), Usage(), "m"), request=_asking("a", "b")))
+    assert "labelpipe.tools.called" not in (bench.spans()[0].attributes or {})
+
+
 def test_nothing_of_a_record_is_sent() -> None:
     bench = Bench("https://user:sk-very-secret@llm.example.com:8443/v1?key=sk-very-secret")
     bench.call(1, response=RESPONSE)
@@ -228,14 +266,20 @@ def test_the_address_that_the_sdk_takes_from_its_variable(monkeypatch: pytest.Mo
 # -- around a provider ---------------------------------------------------------------------------------------------
 
 
-async def _asked(telemetry: Telemetry, answer: Response | BaseException, timeout_s: float | None = None) -> Response:
-    async def provider(request: Request) -> Response:
-        assert request is REQUEST
+async def _asked(
+    telemetry: Telemetry,
+    answer: Response | BaseException,
+    timeout_s: float | None = None,
+    *,
+    request: Request = REQUEST,
+) -> Response:
+    async def provider(given: Request) -> Response:
+        assert given is request
         if isinstance(answer, BaseException):
             raise answer
         return answer
 
-    return await telemetry.around(provider, timeout_s=timeout_s)(REQUEST)
+    return await telemetry.around(provider, timeout_s=timeout_s)(request)
 
 
 def test_a_provider_is_the_same_when_it_is_measured() -> None:

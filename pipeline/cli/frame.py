@@ -86,7 +86,13 @@ def settings_of(
     ):
         if value is not None:
             direct.setdefault(section, {})[key] = value
-    return guarded(lambda: Settings.load(config, sets or [], **direct))
+
+    def load() -> Settings:
+        settings = Settings.load(config, sets or [], **direct)
+        settings.need_input()
+        return settings
+
+    return guarded(load)
 
 
 def start_over(settings: Settings, *, yes: bool) -> None:

@@ -17,6 +17,7 @@ from pipeline.cli.frame import (
     Relabel,
     Sets,
     app,
+    fail,
     finish,
     label_input,
     print_json,
@@ -98,35 +99,50 @@ def preview(
         print_json(preview_facts(seen))
     else:
         show("\n".join(preview_lines(seen)))
-    raise typer.Exit(3 if seen.stopped else 0)
+    raise typer.Exit((2 if seen.hopeless else 3) if seen.stopped else 0)
 
 
 @app.command()
 def plan(
     config: Config,
     pilot: Annotated[int, typer.Option("--pilot", min=1, help="How many records to label first; they are kept.")] = 20,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="Try it on the built-in endpoint instead: no key, no cost.")
+    ] = False,
+    records: Annotated[
+        int | None, typer.Option("--records", min=1, help="How many are rehearsed; default: about a minute's worth.")
+    ] = None,
+    rpm: Annotated[
+        int | None, typer.Option("--rpm", min=1, help="The tier's requests a minute, for --rehearse.")
+    ] = None,
+    tpm: Annotated[int | None, typer.Option("--tpm", min=1, help="The tier's tokens a minute, for --rehearse.")] = None,
+    rpd: Annotated[int | None, typer.Option("--rpd", min=1, help="The tier's requests a day, for --rehearse.")] = None,
     sets: Sets = None,
     input_path: Input = None,
     output_dir: Output = None,
     json_out: AsJson = False,
 ) -> None:
     """Label a pilot and say what the full run takes: tokens, money, time, and which limit binds."""
+    if not rehearse and any(value is not None for value in (records, rpm, tpm, rpd)):
+        fail("--records, --rpm, --tpm and --rpd are for a rehearsal: add --rehearse")
     settings = settings_of(config, sets, input_path, output_dir)
 
     async def look() -> Any:
+        from pipeline.runner import Tier, rehearse_plan
         from pipeline.runner import plan as look_at
 
-        return await look_at(settings, pilot, quiet=True)
+        if not rehearse:
+            return await look_at(settings, pilot, quiet=True)
+        tier = Tier(requests_per_minute=rpm, tokens_per_minute=tpm, requests_per_day=rpd)
+        return await rehearse_plan(settings, records, tier, pilot=pilot, quiet=json_out)
 
     found = run_through(look())
-    from pipeline.runner import plan_lines
+    from pipeline.runner import plan_lines, rehearsal_lines
 
     if json_out:
-        from dataclasses import asdict
-
-        print_json({**asdict(found), "left": found.left, "binding": found.binding, "seconds": found.seconds})
+        print_json(found.as_dict())
     else:
-        show("\n".join(plan_lines(found)))
+        show("\n".join(rehearsal_lines(found) if rehearse else plan_lines(found)))
 
 
 @app.command()

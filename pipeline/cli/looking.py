@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +31,8 @@ from pipeline.cli.frame import (
 def status(
     run_dir: RunFolder,
     json_out: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Draw it again until the run has ended, or Ctrl-C.")] = False,
+    every_s: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between two looks.", metavar="S")] = 1.0,
 ) -> None:
     """Show a run, while it runs or after."""
 
@@ -37,6 +41,9 @@ def status(
 
         return await look_at(run_dir)
 
+    if watch:
+        guarded(lambda: _watch(look, json_out, every_s))
+        return
     facts = run_through(look())
     from pipeline.runner import status_lines
 
@@ -44,6 +51,19 @@ def status(
         print_json(facts)
     else:
         show("\n".join(status_lines(facts)))
+
+
+def _watch(look: Callable[[], Coroutine[Any, Any, Any]], json_out: bool, every_s: float) -> None:
+    """Ctrl-C ends the watching only, so it is no failure."""
+    import asyncio
+    from contextlib import suppress
+
+    from pipeline import codec
+    from pipeline.runner import watch
+
+    tell = (lambda facts: codec.dumps(facts).decode()) if json_out else None
+    with suppress(KeyboardInterrupt):
+        watch(lambda: asyncio.run(look()), sys.stdout, every_s=every_s, tell=tell)
 
 
 @app.command()

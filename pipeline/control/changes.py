@@ -26,6 +26,7 @@ LIVE_KEYS = frozenset(
         "limits.probe_max_s",
         "limits.stall_s",
         "limits.hedge_after_p",
+        "limits.record_deadline_s",
         "notify.url",
         "notify.command",
         "notify.on",

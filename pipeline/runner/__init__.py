@@ -6,16 +6,23 @@ from pipeline.providers import load_sdk
 from pipeline.runner.checks import Check, check
 from pipeline.runner.first import write_config
 from pipeline.runner.fresh import move_aside, what_is_there
+from pipeline.runner.listening import Tier
 from pipeline.runner.look import Preview, preview, status, verify
-from pipeline.runner.planning import Plan, plan, plan_lines
+from pipeline.runner.planlines import plan_lines, rehearsal_lines
+from pipeline.runner.planning import plan
+from pipeline.runner.reckoning import Plan
+from pipeline.runner.rehearsing import RehearsedPlan, rehearse_plan
 from pipeline.runner.replays import replay
-from pipeline.runner.screens import check_lines, closing_lines, preview_facts, preview_lines, status_lines
+from pipeline.runner.screens import check_lines, closing_lines, preview_facts, preview_lines
+from pipeline.runner.standing import status_lines, watch
 from pipeline.runner.start import Wishes, arun, run
 
 __all__ = [
     "Check",
     "Plan",
     "Preview",
+    "RehearsedPlan",
+    "Tier",
     "Wishes",
     "arun",
     "check",
@@ -28,11 +35,14 @@ __all__ = [
     "preview",
     "preview_facts",
     "preview_lines",
+    "rehearsal_lines",
+    "rehearse_plan",
     "replay",
     "run",
     "status",
     "status_lines",
     "verify",
+    "watch",
     "what_is_there",
     "write_config",
 ]

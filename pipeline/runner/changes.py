@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from pipeline import __version__
@@ -14,6 +12,7 @@ from pipeline.engine import renamed
 from pipeline.errors import ChangedError
 from pipeline.readers import Source, read_records
 from pipeline.records import Record
+from pipeline.runner.inputs import named_of, reading_of
 from pipeline.runner.keys import repeated_in
 from pipeline.runner.parts import is_simulated
 from pipeline.settings import Settings
@@ -21,11 +20,11 @@ from pipeline.store import Change, Known, Ledger, RunDir, Selection, diff
 from pipeline.task import Task
 
 
-def fingerprint_of(settings: Settings, task: Task) -> dict[str, Any]:
+def fingerprint_of(settings: Settings, task: Task, sources: Sequence[Source]) -> dict[str, Any]:
     """What decides the labels, in named parts that a person can read."""
     return {
         **task.fingerprint,
-        "input": {"path": settings.input.path, "key": settings.input.key, "encoding": settings.input.encoding},
+        "input": named_of(settings, sources),
         "simulated": is_simulated(settings),
     }
 
@@ -34,34 +33,17 @@ def manifest_of(
     settings: Settings, task: Task, sources: Sequence[Source], before: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """What is written into the run folder when a session begins. `reading` is how `verify` reads the input again."""
-    folder = Path(settings.output.dir).absolute()
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return {
         "labelpipe": __version__,
         "created_at": (before or {}).get("created_at", now),
         "session_at": now,
-        "reading": {
-            "paths": settings.inputs(),
-            "base": os.path.relpath(Path.cwd(), folder),
-            "format": settings.input.format,
-            "key": settings.input.key,
-            "encoding": settings.input.encoding,
-            "limit": settings.input.limit,
-        },
+        "reading": reading_of(settings, sources),
         "simulated": is_simulated(settings) or bool((before or {}).get("simulated")),
-        "fingerprint": fingerprint_of(settings, task),
+        "fingerprint": fingerprint_of(settings, task, sources),
         "columns": settings.output.columns,
         "label_columns": list(task.columns),
-        "sources": [_stamp(source) for source in sources],
-    }
-
-
-def _stamp(source: Source) -> dict[str, Any]:
-    stat = source.path.stat() if source.path is not None else None
-    return {
-        "name": source.name,
-        "size_bytes": None if stat is None else stat.st_size,
-        "modified_ns": None if stat is None else stat.st_mtime_ns,
+        "sources": [source.stamp() for source in sources],
     }
 
 
@@ -108,14 +90,16 @@ async def find_changes(
     settings: Settings, task: Task, sources: Sequence[Source], manifest: Mapping[str, Any], ledger: Ledger
 ) -> Changes:
     """Compare. The input is read through only where a file's size or time differs from the manifest's."""
-    now = fingerprint_of(settings, task)
+    now = fingerprint_of(settings, task, sources)
     parts = diff(manifest["fingerprint"], now)
     counts = await ledger.count_by_status()
     done = sum(counts.values())
-    stamps = [_stamp(source) for source in sources]
+    stamps = [source.stamp() for source in sources]
     changed: list[str] = []
     moved = False
-    if done and stamps != manifest.get("sources") and not any(source.path is None for source in sources):
+    # What has no stamp, like a query's rows, can only be read through.
+    same = None not in stamps and stamps == manifest.get("sources")
+    if done and not same and not any(source.once for source in sources):
         async for batch, known in _known_batches(settings, sources, ledger):
             pairs = [(record, known[record.key]) for record in batch if record.key in known]
             changed += [record.key for record, before in pairs if before.digest != record.digest]

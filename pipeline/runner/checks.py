@@ -15,8 +15,12 @@ from typing import TypeVar
 from pipeline.errors import CallError, LabelpipeError, RenderError
 from pipeline.readers import Source, peek
 from pipeline.records import Record
-from pipeline.runner.parts import is_simulated, open_provider, price_for, sources_of, task_of
+from pipeline.runner.changes import find_changes
+from pipeline.runner.inputs import sources_of
+from pipeline.runner.mediacheck import look_at_media
+from pipeline.runner.parts import is_simulated, open_provider, price_for, sql_of, task_of
 from pipeline.settings import Settings
+from pipeline.store import Ledger, RunDir, check_place
 from pipeline.task import Task
 
 _T = TypeVar("_T")
@@ -41,6 +45,10 @@ async def check(settings: Settings, *, online: bool = True) -> list[Check]:
     if sources is not None and task is not None:
         found += [one async for one in _records(settings, sources, task)]
     found += [_output(settings), _price(settings), _limits(settings), *_reasoning(settings)]
+    if settings.output.sql is not None:
+        found.append(await _table(settings, online=online))
+    if sources is not None and task is not None:
+        found += await _changes(settings, task, sources)
     if online:
         found.append(await _model(settings))
     return found
@@ -58,6 +66,11 @@ def _try(found: list[Check], name: str, make: Callable[[], _T], tell: Callable[[
 
 def _told_sources(sources: list[Source]) -> str:
     names = ", ".join(source.name for source in sources[:3]) + (" ..." if len(sources) > 3 else "")
+    counts = [source.count() for source in sources if source.format == "files"]
+    if counts:
+        return f"{sum(count or 0 for count in counts):,} files, each a record ({names})"
+    if any(source.format == "sql" for source in sources):
+        return f"rows of {names}"
     size = sum(source.size_bytes or 0 for source in sources)
     return f"{len(sources)} file{'s' * (len(sources) != 1)} ({names}), {size:,} bytes"
 
@@ -66,8 +79,8 @@ async def _records(settings: Settings, sources: list[Source], task: Task) -> Asy
     """The first records of each input: readable, named once, with the fields that the prompt and the columns name."""
     records: list[Record] = []
     for source in sources[:20]:
-        if source.path is None:
-            yield Check("records", None, "stdin cannot be looked at before the run")
+        if source.once:
+            yield Check("records", None, f"{source.name} cannot be looked at before the run")
             continue
         try:
             records += await peek(source, encoding=settings.input.encoding, n=LOOKED_AT, key=settings.input.key)
@@ -78,7 +91,9 @@ async def _records(settings: Settings, sources: list[Source], task: Task) -> Asy
         return
     yield _readable(records)
     yield _rendered(records, task)
-    yield _keys(settings, records)
+    if task.shows:
+        yield Check("media", *await look_at_media(settings, task, records))
+    yield _keys(settings, records, sources)
     yield _columns(settings, records)
 
 
@@ -105,7 +120,12 @@ def _rendered(records: list[Record], task: Task) -> Check:
     return Check("prompt", ok, f"fails for {len(faults):,} of the first {len(good):,} records; one: {faults[0]}")
 
 
-def _keys(settings: Settings, records: list[Record]) -> Check:
+def _keys(settings: Settings, records: list[Record], sources: list[Source]) -> Check:
+    if settings.input.key is None and any(source.format == "sql" for source in sources):
+        told = "a row is named by its place, which the database may change: set input.key"
+        return Check("key", None, told + ("" if settings.input.query is None else ", and ORDER BY in the query"))
+    if settings.input.key is None and all(source.format == "files" for source in sources):
+        return Check("key", True, "a file is named by its path")
     if settings.input.key is None:
         return Check("key", True, "a record is named by its place; set input.key if the file has names of its own")
     good = [record.key for record in records if record.problem is None]
@@ -138,6 +158,34 @@ def _output(settings: Settings) -> Check:
     if "parquet" in settings.output.formats and find_spec("pyarrow") is None:
         return Check("output", False, "output.formats has parquet: pip install 'labelpipe[parquet]'")
     return Check("output", True, f"{folder}{' (a run is there: it will be resumed)' if folder.exists() else ''}")
+
+
+async def _changes(settings: Settings, task: Task, sources: list[Source]) -> list[Check]:
+    """Whether `run` would refuse to go on, because the folder's run was made otherwise. Nothing is written."""
+    run_dir = RunDir(Path(settings.output.dir))
+    try:
+        manifest = run_dir.read_manifest()
+        if manifest is None or not run_dir.ledger.exists():
+            return []
+        async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
+            changes = await find_changes(settings, task, sources, manifest, ledger)
+    except LabelpipeError as error:
+        return [Check("resume", False, str(error))]
+    if not changes:
+        return [Check("resume", True, f"{changes.done:,} records there have an outcome and are not asked again")]
+    return [Check("resume", None, f"`run` would refuse and ask. {changes.told(run_dir)}")]
+
+
+async def _table(settings: Settings, *, online: bool) -> Check:
+    """Whether the table in the database could be ours; without `online` only whether its database is named."""
+    try:
+        options = sql_of(settings)
+        if options is not None and online:
+            await check_place(options, RunDir(Path(settings.output.dir)).ledger)
+    except LabelpipeError as error:
+        return Check("table", False, str(error))
+    said = "can be made, or is this run's" if online else "not looked for"
+    return Check("table", True, f"{options.table if options else ''}: {said}")
 
 
 def _price(settings: Settings) -> Check:

@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
 
+from pipeline.runner.parts import sql_of
 from pipeline.settings import Settings
-from pipeline.store import Ledger, RunDir
+from pipeline.store import Ledger, RunDir, check_place, release_table
 
 
 async def what_is_there(settings: Settings) -> str:
-    """A sentence about the run in the output folder; empty if there is none."""
+    """A sentence or two about the run in the output folder; empty if there is none.
+
+    Raises SetupError where a new run would be refused its table in a database: now nothing has been moved.
+    """
     run_dir = RunDir(Path(settings.output.dir))
     if not run_dir.ledger.exists():
         return ""
     async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
         counts = await ledger.count_by_status()
         totals = await ledger.totals()
-    return f"{run_dir.path} holds {sum(counts.values()):,} records with an outcome (${totals.cost_usd:,.4f})."
+    there = f"{run_dir.path} holds {sum(counts.values()):,} records with an outcome (${totals.cost_usd:,.4f})."
+    options = sql_of(settings)
+    if options is None or not await check_place(options, run_dir.ledger):
+        return there
+    return f"{there} The rows of its table {options.table} will be replaced."
 
 
 def move_aside(settings: Settings) -> Path:
-    """Rename the run folder; gives its new name. Raises RunInUseError while a run is at work in it."""
+    """Rename the run folder; gives its new name. Raises RunInUseError while a run is at work in it.
+
+    Its table in a database is left to the run that comes.
+    """
     folder = Path(settings.output.dir)
-    RunDir(folder).open_for_writing().close()
+    run_dir, options = RunDir(folder), sql_of(settings)
+    with closing(run_dir.open_for_writing()):
+        # If it ends here, the old run takes the table back at its next session, and makes it anew.
+        if options is not None:
+            release_table(options, run_dir.ledger)
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     # Two in one second: the later one gets a number.
     endings = chain([""], (f"-{number}" for number in count(2)))

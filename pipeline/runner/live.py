@@ -14,14 +14,16 @@ from typing import Any
 from pipeline import codec
 from pipeline.control import Watchdog, describe_tasks, grouped
 from pipeline.errors import LabelpipeError
-from pipeline.limits import Admission, DoorState
-from pipeline.notify import Notifier
+from pipeline.limits import Admission, Budget, DoorState, Price, Spend, what_is_left
 from pipeline.progress import Progress, Snapshot, duration, eta_s
 from pipeline.readers import Progress as ReadProgress
 from pipeline.records import Status
+from pipeline.runner.notices import LONG_HOLD_S, Notices
+from pipeline.runner.outages import OutageWatch
 from pipeline.runner.parts import hours_of
 from pipeline.runner.runlog import tell
 from pipeline.runner.steering import Steering, facts_of
+from pipeline.runner.summary import learned_of
 from pipeline.settings import Settings
 from pipeline.stats import Stats
 from pipeline.store import RunDir
@@ -35,12 +37,6 @@ class DeadlineError(LabelpipeError):
     code = "deadline"
 
 
-class OutageLimitError(LabelpipeError):
-    """The outage lasts longer than limits.outage_limit_s allows."""
-
-    code = "outage"
-
-
 class Live:
     """Watches a session: snapshots for the screen, live.json, lines when something begins or ends."""
 
@@ -52,11 +48,11 @@ class Live:
         reading: ReadProgress,
         *,
         before: Mapping[Status, int],
-        price_known: bool,
+        price: Price | None,
         simulated: Callable[[], bool],
         settings: Settings,
         stop: Callable[[LabelpipeError], None],
-        notifier: Notifier,
+        notices: Notices,
         fit: Callable[[int], None],
     ) -> None:
         self._run_dir = run_dir
@@ -64,9 +60,10 @@ class Live:
         self._admission = admission
         self._reading = reading
         self._before = before
-        self._price_known = price_known
+        self._price = price
         self._stop = stop
-        self._notifier = notifier
+        self._outages = OutageWatch(admission, stop)
+        self._notices = notices
         self._fit = fit
         self.steering: Steering | None = None
         self._watchdog = Watchdog(settings.limits.stall_s, time.monotonic)
@@ -80,7 +77,7 @@ class Live:
 
     def take_over(self, settings: Settings) -> None:
         """Watch by these limits from now on."""
-        self._outage_limit_s = settings.limits.outage_limit_s
+        self._outages.limit_s = settings.limits.outage_limit_s
         self._watchdog.stall_s = settings.limits.stall_s
         hours = hours_of(settings)
         self._ends_at = None if hours is None else hours.ends_at(self._started)
@@ -99,7 +96,7 @@ class Live:
             rate_per_minute=stats.outcome_rate.per_minute(),
             limit_per_minute=door.requests_per_minute,
             calls_per_record=max(1.0, calls / stats.records) if stats.records else 1.0,
-            cost_usd=stats.cost_usd if self._price_known else None,
+            cost_usd=stats.cost_usd if self._price is not None else None,
             in_flight=door.in_flight,
             retries=stats.retries.total() + self._admission.refusals,
             unlabelled=done - labelled,
@@ -132,6 +129,7 @@ class Live:
             self._write()
             await self._say_changes(progress)
             await self._look_for_stall(progress)
+            await self._say_stop()
             self._look_at_clock()
             await asyncio.sleep(LOOK_S)
 
@@ -153,24 +151,46 @@ class Live:
         tell("stalled", level=logging.WARNING, still_for_s=round(still_s, 1), tasks=tasks)
         told = f"nothing has moved for {duration(still_s)}; run.log says what each worker waits for"
         progress.say(f"labelpipe: {told}")
-        await self._notifier.tell("stalled", told, {"still_for_s": still_s})
+        await self._notices.stalled(told, {**self.facts(), "still_for_s": still_s})
 
     async def _say_changes(self, progress: Progress) -> None:
         door = self._admission.state()
         if door.outage is not None and not self._in_outage:
             told = f"calls fail for everyone ({door.outage.reason[:160]}). Probing until it is over."
             progress.say(f"labelpipe: {told}")
-            await self._notifier.tell("outage", told, self.facts())
+            await self._notices.outage(door.outage.reason, self._outages.limit_s, self.facts())
         if door.outage is None and self._in_outage:
             ended = self._admission.gate.outages[-1]
             lasted_s = (ended.until or ended.since) - ended.since
             progress.say(f"labelpipe: the outage is over after {duration(lasted_s)}.")
             tell("outage ended", lasted_s=round(lasted_s, 3), probes=ended.probes, reason=ended.reason)
         self._in_outage = door.outage is not None
-        stopping = self._admission.gate.stopped is not None
-        if not stopping and door.outage is not None and self._ago_s(door.outage.since) > self._outage_limit_s:
-            self._stop(OutageLimitError(f"no answer for {duration(self._outage_limit_s)}: {door.outage.reason}"))
+        self._outages.look()
         self._say_hold(door, progress)
+        await self._tell_hold(door)
+
+    async def _say_stop(self) -> None:
+        """Told at once: what is in flight may take its time to end."""
+        reason = self._admission.gate.stopped
+        if reason is not None:
+            await self._notices.stopped(reason, self.facts(), self.left_text())
+
+    def left_text(self) -> str:
+        """What is left to do and what it would cost, where a budget counts what was spent; else nothing."""
+        budget, seen = self._admission.budget, self.snapshot()
+        if budget is None:
+            return ""
+        left = None if seen.total is None else seen.total - seen.done
+        return f"Left: {what_is_left(left, budget.spent, seen.done, exact=seen.total_known).text}."
+
+    async def _tell_hold(self, door: DoorState) -> None:
+        """Nothing leaves for long: the day's requests are used up, or the server says so."""
+        if door.requests_left_today == 0 and door.held_for_s > 60:
+            await self._notices.held("day_limit", door.held_reason, door.held_for_s, self.facts())
+        elif door.asked_for_s > LONG_HOLD_S:
+            await self._notices.held("rate_limited", door.held_reason, door.held_for_s, self.facts())
+        elif door.held_for_s <= 0 and door.refused_since is None:
+            self._notices.let_through()
 
     def _say_hold(self, door: DoorState, progress: Progress) -> None:
         held = door.held_reason if door.held_for_s > 5 else ""
@@ -180,20 +200,43 @@ class Live:
         self._held = held
 
     def facts(self) -> dict[str, Any]:
-        """The snapshot as plain values."""
+        """The snapshot as plain values, and what stands behind it."""
         seen = self.snapshot()
-        door = self._admission.state()
+        door, gate, stats = self._admission.state(), self._admission.gate, self._stats
         return {
             **asdict(seen),
             "eta_s": eta_s(seen),
+            "calls": self._admission.calls,
+            "refusals": self._admission.refusals,
+            "latency_p50_s": stats.latencies.percentile_s(50),
+            "latency_p95_s": stats.latencies.percentile_s(95),
+            "usage": asdict(stats.usage),
+            "saved_usd": None if self._price is None else self._price.saved_usd(stats.usage),
+            "price": None if self._price is None else asdict(self._price),
+            "gate": gate.state,
+            "stopping": None if gate.stopped is None else str(gate.stopped),
+            "held_for_s": round(door.held_for_s, 3),
+            "held_reason": door.held_reason if door.held_for_s > 0 else "",
+            "outage": self._outage_facts(door),
+            "outages": len(gate.outages) + (door.outage is not None),
             "concurrency": door.concurrency,
             "tokens_per_minute": door.tokens_per_minute,
-            "paused": self._admission.gate.paused,
+            "learned": learned_of(self._admission),
+            "budget": _budget_facts(self._admission.budget),
+            "ends_at": None if self._ends_at is None else self._ends_at.isoformat(),
+            "paused": gate.paused,
             "limits": {} if self.steering is None else facts_of(self.steering.settings),
             "elapsed_s": round(self._stats.elapsed_s, 3),
             "problems": dict(self._stats.problems),
             "written_at": time.time(),
         }
+
+    def _outage_facts(self, door: DoorState) -> dict[str, Any] | None:
+        """Since when (seconds since 1970) and why nothing is answered."""
+        outage = door.outage
+        if outage is None:
+            return None
+        return {"since": time.time() - self._ago_s(outage.since), "reason": outage.reason, "probes": outage.probes}
 
     def _write(self) -> None:
         try:
@@ -203,6 +246,17 @@ class Live:
             if not self._unseen:
                 tell("live.json cannot be written", level=logging.WARNING, error=str(error))
             self._unseen = True
+
+
+def _budget_facts(budget: Budget | None) -> dict[str, Any] | None:
+    """Spent (what may have been billed included), set aside for calls in flight, and left; US dollars and tokens."""
+    if budget is None:
+        return None
+
+    def plain(spend: Spend) -> dict[str, Any]:
+        return {"usd": spend.usd, "tokens": spend.tokens}
+
+    return {"spent": plain(budget.spent), "counted": plain(budget.counted), "left": plain(budget.left())}
 
 
 def write_live(run_dir: RunDir, facts: Mapping[str, Any]) -> None:

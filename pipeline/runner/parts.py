@@ -12,15 +12,26 @@ from pipeline import codec
 from pipeline.engine import AskRules
 from pipeline.errors import ConfigError
 from pipeline.limits import Admission, Budget, Gate, Hours, Price, Tuner, price_of
-from pipeline.readers import Source, resolve_sources
 from pipeline.records import JSON, Request
+from pipeline.runner.media import show_options
 from pipeline.settings import Settings
-from pipeline.task import FunctionOptions, Task, TaskOptions, build_task
+from pipeline.store import SqlOptions
+from pipeline.task import (
+    FunctionOptions,
+    Task,
+    TaskOptions,
+    ToolOptions,
+    ValidatorOptions,
+    build_task,
+    takes_breakpoint,
+)
 
 if TYPE_CHECKING:
     from pipeline.providers import ChatProvider
 
 REHEARSAL = "rehearsal"
+#: What writing to the prompt cache costs beside input, from gpt-5.6 on (OpenAI's guide to prompt caching).
+CACHE_WRITE_TIMES = 1.25
 
 
 def task_of(settings: Settings) -> Task:
@@ -34,6 +45,14 @@ def task_of(settings: Settings) -> Task:
             labels=task.labels,
             function=_function(settings),
             python=task.python,
+            tools=_tools(settings),
+            callback=task.callback,
+            callback_timeout_s=task.callback_timeout_s,
+            call=task.call,
+            rows=task.rows,
+            max_turns=task.max_turns,
+            reply=task.reply,
+            validators=[ValidatorOptions(**one.model_dump()) for one in task.validators],
             name=task.name,
             description=task.description,
             tool_choice=options.tool_choice,
@@ -41,18 +60,42 @@ def task_of(settings: Settings) -> Task:
             parameters=options.parameters,
             examples=_examples(settings),
             examples_k=task.examples_k,
-            prompt_cache_key=options.prompt_cache_key or ("auto" if _is_openai(settings) else None),
+            media=show_options(settings),
+            prompt_cache_key=options.prompt_cache_key or ("auto" if is_openai(settings) else None),
+            cache_breakpoint=_breakpoint(settings),
             base=settings.config_path.parent if settings.config_path else Path(),
         )
     )
+
+
+def _breakpoint(settings: Settings) -> bool:
+    """Whether the constant part's end is marked. Raises ConfigError where OpenAI's own API would refuse the mark."""
+    model, wanted = settings.model.name, settings.model.cache_breakpoint
+    if wanted and is_openai(settings) and not takes_breakpoint(model):
+        raise ConfigError(
+            f"model.cache_breakpoint = true, but {model} takes no mark: OpenAI's models do from gpt-5.6 on; take it out"
+        )
+    return wanted
 
 
 def _function(settings: Settings) -> FunctionOptions | None:
     function = settings.task.function
     if function is None:
         return None
-    parameters = settings.function_parameters() or {}
+    parameters = settings.json_schema(function.parameters, ("task", "function", "parameters"))
     return FunctionOptions(name=function.name, parameters=parameters, description=function.description)
+
+
+def _tools(settings: Settings) -> list[ToolOptions] | None:
+    """The tools of [[task.tools]], their schemas read where they are files; None without that table."""
+    if settings.task.tools is None:
+        return None
+    found = []
+    for place, one in enumerate(settings.task.tools):
+        key = ("task", "tools", place, "parameters")
+        schema = None if one.parameters is None else settings.json_schema(one.parameters, key)
+        found.append(ToolOptions(one.name, one.description, one.labels, schema, one.python, one.callback))
+    return found
 
 
 def _examples(settings: Settings) -> list[Mapping[str, JSON]]:
@@ -81,24 +124,28 @@ def _example(path: Path, number: int, line: bytes) -> Mapping[str, JSON]:
     return example
 
 
-def _is_openai(settings: Settings) -> bool:
+def is_openai(settings: Settings) -> bool:
     """Whether OpenAI's own API is called: it takes parameters that other servers may refuse."""
     url = settings.model.base_url
     return url is None or urlsplit(url).hostname == "api.openai.com"
 
 
-def sources_of(settings: Settings) -> list[Source]:
-    """The inputs, found and numbered. Raises InputError."""
-    return resolve_sources(settings.inputs(), format=settings.input.format, base=Path())
-
-
 def price_for(settings: Settings) -> Price | None:
-    """The config's price, or the one of the price list; None where neither knows it."""
+    """The config's price, or that of the price list for the service tier asked for; None where neither knows it."""
     given = settings.model.price
     if given is None:
-        return price_of(settings.model.name)
+        return price_of(settings.model.name, service_tier=service_tier_of(settings))
     cached = given.input if given.cached_input is None else given.cached_input
-    return Price(given.input, given.output, cached, origin="config")
+    written = given.cache_write
+    if written is None and takes_breakpoint(settings.model.name):
+        written = CACHE_WRITE_TIMES * given.input
+    return Price(given.input, given.output, cached, origin="config", cache_write=written)
+
+
+def service_tier_of(settings: Settings) -> str | None:
+    """The service tier that each call asks for, like "flex"; None where it asks for none."""
+    tier = settings.model.parameters.get("service_tier")
+    return tier if isinstance(tier, str) else None
 
 
 def is_simulated(settings: Settings) -> bool:
@@ -174,6 +221,20 @@ def notified_of(settings: Settings) -> tuple[str | None, str | None, frozenset[s
     return url, command, frozenset(notify.on)
 
 
+def sql_of(settings: Settings) -> SqlOptions | None:
+    """Where the table of labels is, if there is to be one. Raises ConfigError where nobody says so."""
+    wanted, url = settings.output.sql, settings.sql_url()
+    if wanted is None:
+        return None
+    if url is None:
+        raise ConfigError(
+            f"output.sql: {wanted.url_env} is not set. Put {wanted.url_env}=... into the environment or into .env, "
+            "or set output.sql.url"
+        )
+    told = None if wanted.url is None else wanted.url.get_secret_value()
+    return SqlOptions(url.get_secret_value(), wanted.table, url_env=wanted.url_env, told_url=told)
+
+
 def rules_of(settings: Settings) -> AskRules:
     """How often and how long, from the settings."""
     return AskRules(
@@ -181,6 +242,7 @@ def rules_of(settings: Settings) -> AskRules:
         max_repairs=settings.limits.max_repairs,
         timeout_s=settings.model.timeout_s,
         hedge_after_p=settings.limits.hedge_after_p,
+        record_s=settings.limits.record_deadline_s,
     )
 
 
@@ -229,13 +291,22 @@ async def _start_rehearsal(
         RehearsalOptions(
             seed=wanted.seed,
             latency_ms=wanted.latency_ms,
-            latency_jitter=0.3,
+            latency_jitter=wanted.latency_jitter,
+            slow_share=wanted.slow_share,
+            slow_factor=wanted.slow_factor,
             requests_per_minute=wanted.requests_per_minute,
             tokens_per_minute=wanted.tokens_per_minute,
             requests_per_day=wanted.requests_per_day,
+            burst_s=wanted.burst_s,
+            max_in_flight=wanted.max_in_flight,
+            headers=wanted.limit_headers,
+            retry_after=wanted.retry_after,
             accuracy=wanted.accuracy,
             faults=wanted.faults,
+            poison=wanted.poison,
+            outages=[(begin, end) for begin, end in wanted.outages],
             quota_after=wanted.quota_after,
+            context_tokens=wanted.context_tokens,
             models=(),
         )
     )
@@ -245,13 +316,21 @@ async def _start_rehearsal(
 
 def _annotator(settings: Settings) -> Callable[[Request], Mapping[str, str]]:
     """What the built-in endpoint is told beside the request: the record's name, and its gold label."""
-    gold = settings.rehearsal.gold
-    names = list(settings.task.labels or {"label": []})
+    gold = _gold_fields(settings)
 
     def annotate(request: Request) -> dict[str, str]:
-        told = {"record": request.record.key}
-        if gold is not None and gold in request.record.fields:
-            told["gold"] = codec.dumps(dict.fromkeys(names[:1], request.record.fields[gold])).decode()
+        told, fields = {"record": request.record.key}, request.record.fields
+        right = {label: fields[name] for label, name in gold.items() if name in fields}
+        if right:
+            told["gold"] = codec.dumps(right).decode()
         return told
 
     return annotate
+
+
+def _gold_fields(settings: Settings) -> Mapping[str, str]:
+    """The record's fields with the right labels, by label field."""
+    gold = settings.rehearsal.gold
+    if isinstance(gold, str):
+        return {next(iter(settings.task.labels or ["label"])): gold}
+    return gold or {}

@@ -1,169 +1,127 @@
-"""What a full run will take, from a pilot: tokens, money, time, and which limit binds."""
+"""What a full run will take: a pilot is labelled and kept, and the rest reckoned from it."""
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Sequence
-from contextlib import aclosing
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from pipeline.errors import SetupError
-from pipeline.limits import Price
-from pipeline.progress import dollars, duration
+from pipeline import codec
+from pipeline.engine import Provider
+from pipeline.errors import InputError, SetupError
 from pipeline.readers import read_records
 from pipeline.records import Outcome
-from pipeline.runner.parts import hours_of, is_simulated, price_for, sources_of
-from pipeline.runner.start import Wishes, arun
+from pipeline.runner.inputs import sources_of
+from pipeline.runner.listening import Listener, Tier, told_by
+from pipeline.runner.parts import open_provider, price_for
+from pipeline.runner.reckoning import PILOT_AT_ONCE, Plan, Seen, planned
+from pipeline.runner.start import Wishes, arun, spent_of
 from pipeline.settings import Settings
 from pipeline.store import Ledger, RunDir
 
 #: Outcomes of the run folder that are looked at, at the most.
 LOOKED_AT = 2_000
-#: A normal distribution's two-sided 95 %.
-Z95 = 1.96
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A sum over all records left: between `low` and `high`, about 95 % sure if the pilot is like the rest."""
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is left to do. Durations in seconds by what would limit them; `binding` is the longest's name.
-
-    `cost` is None where the price is unknown. `late_by_s` is above 0 where `limits.stop_at` comes first.
-    """
-
-    records: int
-    done: int
-    pilot: int
-    calls_per_record: float
-    latency_s: float
-    tokens: Interval
-    cost: Interval | None
-    durations_s: dict[str, float] = field(default_factory=dict)
-    concurrency: int = 1
-    budget_short: bool = False
-    late_by_s: float = 0.0
-    simulated: bool = False
-
-    @property
-    def left(self) -> int:
-        """Records without an outcome."""
-        return max(0, self.records - self.done)
-
-    @property
-    def binding(self) -> str:
-        """What the time depends on."""
-        return max(self.durations_s, key=lambda name: self.durations_s[name], default="nothing")
-
-    @property
-    def seconds(self) -> float:
-        """How long the rest takes."""
-        return max(self.durations_s.values(), default=0.0)
+#: Where the ledger keeps what the server told of its limits in a pilot.
+_TOLD = "told_limits"
 
 
 async def plan(settings: Settings, pilot: int = 20, *, quiet: bool = False) -> Plan:
     """Label the first `pilot` records, which are kept in the run, and say what the rest takes. Raises SetupError."""
-    records = await _count(settings)
-    await arun(settings.again([f"input.limit={pilot}"]), Wishes(quiet=quiet))
-    run_dir = RunDir(Path(settings.output.dir))
-    async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
-        done = sum((await ledger.count_by_status()).values())
-        asked = [outcome for _, outcome in await ledger.rows_after(0, LOOKED_AT) if outcome.attempts]
-    if not asked:
-        raise SetupError("no record of the pilot was answered, so nothing can be said; see the lines above")
-    return _planned(settings, records, done, asked, price_for(settings))
+    records = await count_records(settings)
+    async with AsyncExitStack() as stack:
+        provider = await open_provider(settings, stack)
+        return await plan_with(settings, provider, records, pilot, quiet=quiet)
 
 
-async def _count(settings: Settings) -> int:
+async def plan_with(
+    settings: Settings, provider: Provider, records: int, pilot: int, *, quiet: bool, reckon: Settings | None = None
+) -> Plan:
+    """The plan, with a pilot that asks this provider; `reckon` are the run's settings, where a pilot has others."""
+    listener = Listener(provider)
+    summary = await arun(_for_pilot(settings, pilot), Wishes(quiet=quiet, provider=listener))
+    seen = await _look(settings, records, listener)
+    if not seen.asked:
+        why = summary.reason or f"see {summary.files.get('failed')}"
+        raise SetupError(f"no record of the pilot was answered, so nothing can be said: {why}")
+    wanted = reckon or settings
+    return planned(wanted, seen, price_for(wanted))
+
+
+def _for_pilot(settings: Settings, pilot: int) -> Settings:
+    # Somebody waits for it: a pilot neither waits for its hours nor for tomorrow.
+    wanted: dict[str, Any] = {
+        "input.limit": pilot,
+        "limits.run_between": None,
+        "limits.stop_at": None,
+        "limits.on_day_limit": "stop",
+    }
+    if settings.limits.concurrency != "auto":
+        wanted["limits.concurrency"] = min(PILOT_AT_ONCE, settings.limits.concurrency)
+    return changed(settings, wanted)
+
+
+def changed(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    """The settings with these values, by dotted key. None takes a value out.
+
+    With a config file they are laid over it like `--set`, so that they hold when a session reads it again.
+    """
+    if settings.config_path is not None:
+        return settings.again([f"{key}={_text(value)}" for key, value in values.items()])
+    tables: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        table, _, name = key.partition(".")
+        tables.setdefault(table, {})[name] = value
+    return settings.model_copy(
+        update={name: getattr(settings, name).model_copy(update=table) for name, table in tables.items()}
+    )
+
+
+def _text(value: Any) -> str:
+    """A value as `--set` takes it."""
+    if value is None:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+async def count_records(settings: Settings) -> int:
+    """How many records the input has. Raises InputError where it can be read only once."""
+    if "-" in settings.inputs():
+        raise InputError("a plan reads the input twice, and stdin can be read once: put it into a file")
     wanted = settings.input
     batches = read_records(sources_of(settings), key=wanted.key, encoding=wanted.encoding, limit=wanted.limit)
     async with aclosing(batches):
         return sum([len(batch) async for batch in batches])
 
 
-def _planned(settings: Settings, records: int, done: int, asked: Sequence[Outcome], price: Price | None) -> Plan:
-    left = max(0, records - done)
-    calls = statistics.fmean(outcome.attempts for outcome in asked)
-    latency_s = statistics.fmean(outcome.latency_s for outcome in asked)
-    tokens = _interval([outcome.usage.total for outcome in asked], left)
-    cost = None if price is None else _interval([price.cost_usd(outcome.usage) for outcome in asked], left)
-    durations = _durations(settings, left * calls, latency_s, (tokens.low + tokens.high) / 2)
-    limits = settings.limits
-    rate_per_s = min(
-        (left * calls / seconds for name, seconds in durations.items() if name != "concurrency" and seconds > 0),
-        default=64 / max(latency_s, 0.001),
-    )
-    return Plan(
-        records=records,
-        done=done,
-        pilot=len(asked),
-        calls_per_record=calls,
-        latency_s=latency_s,
-        tokens=tokens,
-        cost=cost,
-        durations_s=durations,
-        concurrency=max(1, math.ceil(rate_per_s * latency_s * 1.5)),
-        budget_short=bool(cost and limits.budget_usd and cost.high > limits.budget_usd)
-        or bool(limits.budget_tokens and tokens.high > limits.budget_tokens),
-        late_by_s=_late_by_s(settings, max(durations.values(), default=0.0)),
-        simulated=is_simulated(settings),
-    )
+async def _look(settings: Settings, records: int, listener: Listener) -> Seen:
+    """What the run folder holds after the pilot. What the server told is kept there, for a plan without a call."""
+    run_dir = RunDir(Path(settings.output.dir))
+    told = told_by(listener.limits)
+    with run_dir.open_for_writing():
+        async with await Ledger.open(run_dir.ledger) as ledger:
+            if told == Tier():
+                told = Tier(**codec.loads(await ledger.meta_get(_TOLD) or "{}"))
+            else:
+                await ledger.meta_set(_TOLD, codec.dumps(asdict(told)).decode())
+            return Seen(
+                records=records,
+                done=sum((await ledger.count_by_status()).values()),
+                asked=[outcome for _, outcome in await ledger.rows_after(0, LOOKED_AT) if outcome.attempts],
+                used_today=await ledger.requests_on(datetime.fromtimestamp(time.time(), UTC).date().isoformat()),
+                spent=await spent_of(ledger, price_for(settings)),
+                told=told,
+            )
 
 
-def _interval(values: Sequence[float], count: int) -> Interval:
-    mean = statistics.fmean(values)
-    spread = Z95 * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else mean
-    return Interval(max(0.0, mean - spread) * count, (mean + spread) * count)
-
-
-def _durations(settings: Settings, calls: float, latency_s: float, tokens: float) -> dict[str, float]:
-    limits = settings.limits
-    found: dict[str, float] = {}
-    if limits.concurrency != "auto":
-        found["concurrency"] = calls * latency_s / limits.concurrency
-    if limits.requests_per_minute:
-        found["requests a minute"] = calls / limits.requests_per_minute * 60
-    if limits.tokens_per_minute:
-        found["tokens a minute"] = tokens / limits.tokens_per_minute * 60
-    if limits.requests_per_day and calls > limits.requests_per_day:
-        found["requests a day"] = (math.ceil(calls / limits.requests_per_day) - 1) * 86_400.0
-    return found
-
-
-def _late_by_s(settings: Settings, seconds: float) -> float:
-    hours, now = hours_of(settings), datetime.now().astimezone()
-    ends_at = None if hours is None else hours.ends_at(now)
-    return 0.0 if ends_at is None else max(0.0, seconds - (ends_at - now).total_seconds())
-
-
-def plan_lines(found: Plan) -> list[str]:
-    """The plan for a person; what stands in the way comes first."""
-    lines = []
-    if found.late_by_s:
-        lines.append(f"It cannot be done by limits.stop_at: {duration(found.late_by_s)} short. The rest stays pending.")
-    if found.budget_short:
-        lines.append("The budget may not do for all of it: the run would stop there, resumable.")
-    lines.append(f"{found.left:,} of {found.records:,} records are left; this is from {found.pilot:,} that were asked")
-    lines.append(f"  tokens       {found.tokens.low:,.0f} to {found.tokens.high:,.0f}")
-    if found.cost is None:
-        lines.append("  cost         price unknown; set model.price")
-    else:
-        simulated = " (what the model would cost)" if found.simulated else ""
-        lines.append(f"  cost         {dollars(found.cost.low)} to {dollars(found.cost.high)}{simulated}")
-    if found.durations_s:
-        end = datetime.now().astimezone() + timedelta(seconds=found.seconds)
-        lines.append(f"  time         {duration(found.seconds)}, until about {end:%Y-%m-%d %H:%M}")
-        lines.append(f"  what binds   {found.binding}")
-        lines += [f"    by {name:<18} {duration(seconds)}" for name, seconds in found.durations_s.items()]
-    lines.append(f"  concurrency  {found.concurrency} is enough (an answer takes {found.latency_s:.2f} s, "
-                 f"{found.calls_per_record:.2f} calls a record)")  # fmt: skip
-    return lines
+async def asked_in(settings: Settings) -> list[Outcome]:
+    """The outcomes of the run so far for which a model was asked; none where there is no run. Only reads."""
+    run_dir = RunDir(Path(settings.output.dir))
+    manifest = run_dir.read_manifest() if run_dir.ledger.exists() else None
+    if manifest is None or manifest.get("simulated"):
+        return []
+    async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
+        return [outcome for _, outcome in await ledger.rows_after(0, LOOKED_AT) if outcome.attempts]

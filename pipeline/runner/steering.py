@@ -138,6 +138,7 @@ def _concurrency(helm: Helm, settings: Settings) -> None:
 def _rates(helm: Helm, settings: Settings) -> None:
     helm.admission.request_pace.configure(settings.limits.requests_per_minute)
     helm.admission.token_pace.configure(settings.limits.tokens_per_minute)
+    helm.admission.rates_changed()
 
 
 def _day(helm: Helm, settings: Settings) -> None:
@@ -192,6 +193,7 @@ _ACT_OF: Mapping[str, str] = {
     "limits.max_attempts": "rules",
     "limits.max_repairs": "rules",
     "limits.hedge_after_p": "rules",
+    "limits.record_deadline_s": "rules",
     "limits.probe_max_s": "rules",
     "limits.outage_limit_s": "nothing",
     "limits.stall_s": "nothing",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from pipeline.engine import InterruptedRunError, is_hopeless
-from pipeline.limits import Admission
+from pipeline.limits import Admission, Price, Spend, what_is_left
 from pipeline.readers import Progress as ReadProgress
 from pipeline.records import Status
+from pipeline.runner.paid import paid_so_far
 from pipeline.stats import RunSummary, Stats
-from pipeline.store import Ledger, RunDir
+from pipeline.store import Ledger, RunDir, Totals
 
 EXIT_COMPLETE, EXIT_UNLABELLED, EXIT_CANNOT_START, EXIT_STOPPED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -22,14 +24,14 @@ async def summarise(
     reading: ReadProgress,
     *,
     complete: bool,
-    price_known: bool,
+    price: Price | None,
     simulated: bool,
     outputs: dict[str, str],
     command: str,
 ) -> RunSummary:
     """What the run came to."""
     counts = await ledger.count_by_status()
-    totals = await ledger.totals()
+    totals = await paid_so_far(ledger, price)
     unlabelled = counts[Status.REJECTED] + counts[Status.FAILED]
     reason = admission.gate.stopped
     ended, code = _ending(complete, reason, unlabelled, stats)
@@ -50,7 +52,10 @@ async def summarise(
         refusals=admission.refusals,
         retries=dict(stats.retries),
         usage=totals.usage,
-        cost_usd=totals.cost_usd if price_known or not totals.unpriced else None,
+        cost_usd=totals.cost_usd if price is not None or not totals.unpriced else None,
+        saved_usd=None if price is None else price.saved_usd(totals.usage),
+        cache_write_usd=None if price is None else price.cache_write_usd(totals.usage),
+        left=None if complete else _left(reading, sum(counts.values()), totals),
         latency_p50_s=stats.latencies.percentile_s(50),
         latency_p95_s=stats.latencies.percentile_s(95),
         outages=len(outages),
@@ -58,7 +63,7 @@ async def summarise(
         simulated=simulated,
         reason="" if reason is None else str(reason),
         next_step=_next_step(ended, code, unlabelled, command),
-        learned=_learned(admission),
+        learned=learned_of(admission),
         files=outputs,
     )
 
@@ -79,7 +84,18 @@ def _pending(complete: bool, reading: ReadProgress, done: int) -> int | None:
     return None if reading.exact_total is None else max(0, reading.exact_total - done)
 
 
-def _learned(admission: Admission) -> dict[str, float]:
+def _left(reading: ReadProgress, done: int, totals: Totals) -> dict[str, Any]:
+    """What is left to do, and what it would cost by what the run's records cost so far."""
+    total = reading.estimate()
+    spent = Spend(None if totals.unpriced else totals.cost_usd, totals.usage.total)
+    left = what_is_left(
+        None if total is None else max(0, total - done), spent, done, exact=reading.exact_total is not None
+    )
+    more = left.more or Spend(None, None)
+    return {"records": left.records, "exact": left.exact, "usd": more.usd, "tokens": more.tokens, "text": left.text}
+
+
+def learned_of(admission: Admission) -> dict[str, float]:
     """Limits of the server that were below ours, or that it had to refuse calls for."""
     found = {"requests_per_minute": admission.request_pace, "tokens_per_minute": admission.token_pace}
     learned: dict[str, float] = {

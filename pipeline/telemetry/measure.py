@@ -17,7 +17,9 @@ from pipeline.records import Outcome, Request, Response
 from pipeline.telemetry.names import (
     DURATION_BOUNDS_S,
     TOKEN_BOUNDS,
+    called_attributes,
     error_type,
+    request_attributes,
     response_attributes,
     server_attributes,
 )
@@ -32,11 +34,12 @@ log = logging.getLogger("labelpipe")
 class CallSpan:
     """One call that was begun."""
 
-    __slots__ = ("span", "started_s")
+    __slots__ = ("request", "span", "started_s")
 
-    def __init__(self, span: Span, started_s: float) -> None:
+    def __init__(self, span: Span, started_s: float, request: Request | None = None) -> None:
         self.span = span
         self.started_s = started_s
+        self.request = request
 
 
 class Telemetry:
@@ -86,14 +89,15 @@ class Telemetry:
         self._closed = False
         self._told: set[str] = set()
 
-    def call_started(self) -> CallSpan | None:
-        """A call is sent now. What it gives belongs to `call_ended`."""
+    def call_started(self, request: Request | None = None) -> CallSpan | None:
+        """A call is sent now, with this request. What it gives belongs to `call_ended`."""
         try:
-            span = self._tracer.start_span(self._name, kind=self._kind, attributes=self._common)
+            attributes = {**self._common, **request_attributes(request)}
+            span = self._tracer.start_span(self._name, kind=self._kind, attributes=attributes)
         except Exception as error:
             self._broken(error)
             return None
-        return CallSpan(span, self._clock())
+        return CallSpan(span, self._clock(), request)
 
     def call_ended(
         self, call: CallSpan | None, *, response: Response | None = None, error: BaseException | str | None = None
@@ -149,7 +153,7 @@ class Telemetry:
             call.span.set_status(self._error_status)
         if response is not None:
             measured = {**measured, "gen_ai.response.model": response.model}
-            call.span.set_attributes(response_attributes(response))
+            call.span.set_attributes(response_attributes(response) | called_attributes(call.request, response))
             if response.usage.total:
                 self._tokens.record(response.usage.prompt, {**measured, "gen_ai.token.type": "input"})
                 self._tokens.record(response.usage.completion, {**measured, "gen_ai.token.type": "output"})
@@ -201,7 +205,7 @@ class MeasuredProvider:
 
     async def __call__(self, request: Request) -> Response:
         """The provider's answer, or its error."""
-        call = self._telemetry.call_started()
+        call = self._telemetry.call_started(request)
         started_s = time.monotonic()
         try:
             response = await self._provider(request)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from pipeline import codec
 from pipeline.errors import LabelpipeError
-from pipeline.records import Response
+from pipeline.records import JSON, Request, Response
 
 OPENAI = "https://api.openai.com"
 REHEARSAL = "rehearsal"
@@ -60,6 +62,32 @@ def server_attributes(server: str | None) -> dict[str, str | int]:
     return {"gen_ai.provider.name": next(ends, "openai"), **where}
 
 
+def request_attributes(request: Request | None) -> dict[str, str]:
+    """What a span says of a request: the names of its functions, where there are several to choose from.
+
+    In the conventions' form of a definition, whose parameters and description are left out.
+    """
+    tools = () if request is None else request.tools
+    if len(tools) < 2:
+        return {}
+    named = [{"type": "function", "name": name} for name in _names(tools)]
+    return {"gen_ai.tool.definitions": codec.dumps(named).decode()}
+
+
+def called_attributes(request: Request | None, response: Response) -> dict[str, list[str]]:
+    """Which of several functions were called, in the answer's order. A name that the model made up is "_OTHER"."""
+    tools = () if request is None else request.tools
+    if len(tools) < 2 or not response.answer.calls:
+        return {}
+    known = frozenset(_names(tools))
+    # The conventions name a call only where it is carried out, in a span of its own: this is our word.
+    return {"labelpipe.tools.called": [call.name if call.name in known else "_OTHER" for call in response.answer.calls]}
+
+
+def _names(tools: Sequence[Mapping[str, JSON]]) -> list[str]:
+    return [str(tool["function"]["name"]) for tool in tools]
+
+
 def response_attributes(response: Response) -> dict[str, Any]:
     """What a span says of an answer."""
     usage = response.usage
@@ -68,6 +96,8 @@ def response_attributes(response: Response) -> dict[str, Any]:
         found |= {"gen_ai.usage.input_tokens": usage.prompt, "gen_ai.usage.output_tokens": usage.completion}
     if usage.cached:
         found["gen_ai.usage.cache_read.input_tokens"] = usage.cached
+    if usage.cache_write:
+        found["gen_ai.usage.cache_creation.input_tokens"] = usage.cache_write
     if usage.reasoning:
         found["gen_ai.usage.reasoning.output_tokens"] = usage.reasoning
     if response.answer.finish_reason:

@@ -111,25 +111,6 @@ def test_a_budget_is_never_passed_over_kills_and_resumes(slow: Callable[..., tup
     assert user.verify()["labelled"] == 2_000
 
 
-def test_a_plan_comes_from_a_pilot_that_is_kept(make: Make) -> None:
-    user = make(
-        count=200,
-        limits={"requests_per_minute": 6000, "requests_per_day": 60, "budget_tokens": 12_000},
-        model={"parameters": {"max_completion_tokens": 30}},
-    )
-    found = user.do("plan", "job.toml", "--pilot", "15", "--json").expect(0).json
-    assert (found["records"], found["done"], found["left"]) == (200, 15, 185)
-    assert found["binding"] == "requests a day"
-    assert found["seconds"] == 3 * 86_400, "185 more at 60 a day begin on the fourth day"
-    assert 0 < found["tokens"]["low"] < found["tokens"]["high"]
-    assert found["budget_short"] is True
-    assert found["cost"]["high"] > found["cost"]["low"] > 0
-    told = user.do("plan", "job.toml", "--pilot", "15", "--set", "limits.requests_per_day=none").expect(0).out
-    assert told.startswith("The budget may not do for all of it")
-    assert "requests a minute" in told
-    assert user.run("--set", "limits.requests_per_day=none", "--set", "limits.budget_tokens=none")["labelled"] == 200
-
-
 def test_a_budget_needs_a_bound_and_a_price(make: Make) -> None:
     user = make(limits={"budget_usd": 1.0})
     assert "max_completion_tokens" in user.do("run", "job.toml").expect(2).err

@@ -1,0 +1,90 @@
+"""The lanes: the ways to send the same calls, and what is known of each one's price and time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.limits import Price, price_of
+from pipeline.runner.parts import is_openai, is_simulated, price_for, service_tier_of
+from pipeline.settings import Settings
+
+#: What a file of the batch API takes, and within how many hours it is answered (OpenAI's documents, November 2026).
+BATCH_REQUESTS, BATCH_HOURS = 50_000, 24
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A sum over all records left: between `low` and `high`, about 95 % sure if the pilot is like the rest."""
+
+    low: float
+    high: float
+
+    @property
+    def middle(self) -> float:
+        """What is expected."""
+        return (self.low + self.high) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One way to send the calls that are left.
+
+    `cost` is None where no price is known. `seconds` is None where the time is not; then `note` says what is.
+    `chosen` is the one of the config.
+    """
+
+    name: str
+    cost: Interval | None
+    seconds: float | None
+    note: str
+    chosen: bool = False
+
+
+def lanes_of(
+    settings: Settings, records: int, seconds: float | None, cost_at: Callable[[Price], Interval]
+) -> list[Lane]:
+    """Live, flex and batch for so many records; `seconds` is how long the config's own lane takes."""
+    flex_chosen = service_tier_of(settings) == "flex"
+
+    def cost(price: Price | None) -> Interval | None:
+        return None if price is None else cost_at(price)
+
+    if not (is_openai(settings) or is_simulated(settings)):
+        unknown = "not known for this server"
+        return [
+            Lane("live", cost(price_for(settings)), seconds, "", chosen=not flex_chosen),
+            Lane("flex", cost(price_for(settings)) if flex_chosen else None, seconds if flex_chosen else None,
+                 "" if flex_chosen else unknown, chosen=flex_chosen),
+            Lane("batch", None, None, unknown),
+        ]  # fmt: skip
+    own = price_for(settings)
+    live = Lane("live", cost(own), seconds, "", chosen=True)
+    flex = Lane(
+        "flex", cost(_cheaper(settings, service_tier="flex")), None,
+        'as long or longer: model.parameters.service_tier = "flex"',
+    )  # fmt: skip
+    if flex_chosen:
+        known = settings.model.price is not None or _cheaper(settings, service_tier="flex") is not None
+        live = Lane("live", cost(_listed(settings)), None, "as long or shorter: without service_tier")
+        flex = Lane("flex", cost(own), seconds, "" if known else "no flex price is known: this is live's", chosen=True)
+    return [live, flex, Lane("batch", cost(_cheaper(settings, batch=True)), None, _batch_note(records))]
+
+
+def _listed(settings: Settings) -> Price | None:
+    """The price list's for an ordinary call; None where the config's price says that another one holds."""
+    return price_of(settings.model.name) if settings.model.price is None else None
+
+
+def _cheaper(settings: Settings, *, service_tier: str | None = None, batch: bool = False) -> Price | None:
+    """The price list's for the lane; None where it has none of its own."""
+    live = _listed(settings)
+    found = price_of(settings.model.name, service_tier=service_tier, batch=batch)
+    return None if live is None or found is None or found.input >= live.input else found
+
+
+def _batch_note(records: int) -> str:
+    files = math.ceil(records / BATCH_REQUESTS)
+    each = "" if files <= 1 else f" a file, {files} files"
+    return f"within {BATCH_HOURS} h{each}; labelpipe does not send batches"

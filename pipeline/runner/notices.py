@@ -1,0 +1,82 @@
+"""What needs somebody, told once an event: what happened, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.errors import LabelpipeError
+from pipeline.notify import Notifier
+from pipeline.progress import duration
+
+#: Why a run stopped, by the error's code: what to do before the same command is given again. A stop that the user asked
+#: for (a signal, `drain`, limits.stop_at) needs nobody.
+TO_DO: Mapping[str, str] = {
+    "quota": "Add credit or raise the organisation's limit",
+    "credentials": "Mend the key, its access or model.name",
+    "bad_request": "The server refuses what every record sends: mend the task, its schema or model.parameters",
+    "budget": "Raise limits.budget_usd or limits.budget_tokens if it is worth it",
+    "day_limit": "Nothing has to be mended: give the same command after 00:00 UTC, or raise limits.requests_per_day",
+    "outage": "Look at the provider's status page and at the network",
+    "store": "Make room on the disk, or mend the run folder",
+    "changed": "Give --fresh, or another folder with --output",
+    "input": "Mend the input",
+}
+#: A server that lets nothing through for longer than this is worth a word, in seconds.
+LONG_HOLD_S = 15 * 60.0
+
+
+class Notices:
+    """Tells what needs somebody. `command` is what stands behind `labelpipe run` to go on."""
+
+    def __init__(self, notifier: Notifier, command: str) -> None:
+        self._notifier = notifier
+        self._go_on = f"labelpipe run {command}".rstrip()
+        # All state that changes: what was told of and goes on.
+        self._told: set[str] = set()
+
+    async def stopped(self, reason: BaseException | None, facts: Mapping[str, Any], left: str = "") -> None:
+        """The run has stopped, or ends by an error. Told once, and only where somebody has to do something."""
+        if reason is None or "stopped" in self._told:
+            return
+        code = reason.code if isinstance(reason, LabelpipeError) else "error"
+        to_do = "This is a bug; run.log and the terminal say more" if code == "error" else TO_DO.get(code)
+        if to_do is None:
+            return
+        self._told.add("stopped")
+        told = str(reason) if code != "error" else type(reason).__name__
+        lines = [f"Stopped: {told}", left, f"{to_do}. Then: {self._go_on}"]
+        # Its beginning was told as "outage": the end of the run by it is another event.
+        event = "outage_limit" if code == "outage" else code
+        await self._notifier.tell(event, "\n".join(filter(None, lines)), facts)
+
+    async def broke(self, error: Exception, facts: Mapping[str, Any]) -> None:
+        """The run ends by an error, and there is no summary."""
+        await self.stopped(error, facts)
+        told = str(error) if isinstance(error, LabelpipeError) else type(error).__name__
+        await self._notifier.tell("end", f"Ended by an error: {told}\nTo go on: {self._go_on}", facts)
+
+    async def outage(self, reason: str, limit_s: float, facts: Mapping[str, Any]) -> None:
+        """Calls fail for everyone."""
+        told = f"Calls fail for everyone ({reason[:160]}). The run probes until it is over, and ends after "
+        told += f"{duration(limit_s)} (limits.outage_limit_s), resumable. {TO_DO['outage']}."
+        await self._notifier.tell("outage", told, facts)
+
+    async def stalled(self, told: str, facts: Mapping[str, Any]) -> None:
+        """Nothing moves, and nothing says why."""
+        to_do = "The run goes on. If it does not move: labelpipe drain, then the same command."
+        await self._notifier.tell("stalled", f"{told[:1].upper()}{told[1:]}. {to_do}", facts)
+
+    async def held(self, event: str, reason: str, for_s: float, facts: Mapping[str, Any]) -> None:
+        """Nothing may leave for a long time: `event` is day_limit (the config's) or rate_limited (the server's)."""
+        if event in self._told:
+            return
+        self._told.add(event)
+        to_do = "It goes on by itself then; nothing has to be done"
+        if event == "day_limit":
+            to_do += ", or raise limits.requests_per_day (taken over from the config at once)"
+        await self._notifier.tell(event, f"Waiting {duration(for_s)}: {reason}. {to_do}.", facts)
+
+    def let_through(self) -> None:
+        """What held the run is over: the next time is another event."""
+        self._told -= {"day_limit", "rate_limited"}

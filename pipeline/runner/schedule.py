@@ -1,0 +1,82 @@
+"""When calls would be done under a pace, a limit a day, and hours. Arithmetic only."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from pipeline.limits import Hours
+
+#: Stretches between two changes (an hour's begin or end, a midnight) that are walked: more than twenty years.
+MOST_STEPS = 20_000
+#: Less than this share of a call is a rounding.
+_DUST = 1e-6
+#: Three hundred years: dates end somewhere.
+_TOO_LONG_S = 1e10
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Under what calls leave. `per_s` is infinite where nothing is known to hold them up.
+
+    Days are those of UTC; `used_today` calls of today's `per_day` are gone.
+    """
+
+    per_s: float = math.inf
+    per_day: int | None = None
+    used_today: int = 0
+    hours: Hours | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How long it takes, in seconds (infinite: longer than twenty years), and how many calls are made by then."""
+
+    seconds: float
+    calls: float
+
+
+def walk(calls: float, start: datetime, terms: Terms, until: datetime | None = None) -> Way:
+    """The way from `start` until `calls` are made, or until the time is up."""
+    begin = now = start.astimezone(UTC)
+    left, today = calls, _day_left(terms, terms.used_today)
+    for _ in range(MOST_STEPS):
+        if left <= _DUST:
+            return Way((now - begin).total_seconds(), calls)
+        step_s, made = _step(now, left, today, terms)
+        if step_s > _TOO_LONG_S:
+            break
+        if until is not None and now + timedelta(seconds=step_s) >= until:
+            within_s = max(0.0, (until - now).total_seconds())
+            some = min(made, within_s * terms.per_s if within_s else 0.0)
+            return Way((until - begin).total_seconds(), calls - left + some)
+        passed = now + timedelta(seconds=step_s)
+        today = _day_left(terms) if passed.date() != now.date() else today - made
+        now, left = passed, left - made
+    return Way(math.inf, calls - left)
+
+
+def _day_left(terms: Terms, used: int = 0) -> float:
+    return math.inf if terms.per_day is None else max(0.0, float(terms.per_day - used))
+
+
+def _step(now: datetime, left: float, today: float, terms: Terms) -> tuple[float, float]:
+    """The next stretch: its seconds, and the calls that are made in it."""
+    midnight_s = math.inf if terms.per_day is None else _until_midnight_s(now)
+    wait_s = 0.0 if terms.hours is None else terms.hours.wait_s(now)
+    if wait_s > 0:
+        return min(wait_s, midnight_s), 0.0
+    if today <= _DUST:
+        # The hours may end before the day does; then they are waited for when the day has begun.
+        return midnight_s, 0.0
+    open_s = math.inf if terms.hours is None else terms.hours.closes_in_s(now)
+    span_s = min(open_s, midnight_s)
+    made = min(left, today, span_s * terms.per_s)
+    return made / terms.per_s if made in (left, today) else span_s, made
+
+
+def _until_midnight_s(now: datetime) -> float:
+    """Seconds until the next day of UTC."""
+    tomorrow = datetime(now.year, now.month, now.day, tzinfo=UTC) + timedelta(days=1)
+    return (tomorrow - now).total_seconds()

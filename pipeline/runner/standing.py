@@ -1,0 +1,159 @@
+"""A run as it stands, for a person: its counts, what it costs, what goes on in it; once, or drawn again and again."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, TextIO
+
+from pipeline.progress import count_text, dollars, duration
+from pipeline.runner.screens import SIMULATED, cached_text, counts_text, found_text, problem_lines
+
+#: From the cursor's line up to the first line of the block, and everything from there on off the screen.
+_BACK_UP = "\x1b[{lines}F\x1b[J"
+
+
+def status_lines(facts: Mapping[str, Any]) -> list[str]:
+    """A run as it stands."""
+    done = facts["labelled"] + facts["rejected"] + facts["failed"]
+    running = "running" if facts["running"] else "not running"
+    lines = [
+        f"{facts['run_dir']}  ({running})",
+        f"  {counts_text(facts['labelled'], facts['rejected'], facts['failed'])}",
+    ]
+    live = facts["live"]
+    if live:
+        lines += [f"  {line}" for line in _live_lines(live)]
+    lines += problem_lines(facts["problems"])
+    if facts["table"]:
+        lines.append(f"  {_table_text(facts['table'])}")
+    lines.append(f"  {_paid_text(facts)}")
+    summary = facts["summary"]
+    if summary and not facts["running"]:
+        lines.append(f"  last session: {summary['ended']}{': ' + summary['reason'] if summary['reason'] else ''}")
+        if summary.get("left"):
+            lines.append(f"  left: {summary['left']['text']}")
+        if summary["next_step"]:
+            lines.append(f"  next: {summary['next_step']}")
+    if not done:
+        lines.append("  nothing is labelled yet")
+    return [*lines, SIMULATED] if facts["simulated"] else lines
+
+
+def _paid_text(facts: Mapping[str, Any]) -> str:
+    tokens = facts["tokens"]
+    cached = cached_text(tokens["cached"], tokens["cache_write"], facts["saved_usd"], facts["cache_write_usd"])
+    text = f"{tokens['prompt']:,} prompt{cached} and {tokens['completion']:,} completion tokens"
+    return f"{text} · {dollars(facts['cost_usd'])}"
+
+
+def _table_text(table: Mapping[str, Any]) -> str:
+    if table["trouble"]:
+        return f"table {table['name']}: {table['trouble']}"
+    behind = f"{table['behind']:,} labelled records are still to come" if table["behind"] else "up to date"
+    return f"table {table['name']}: {table['rows']:,} rows, {behind}"
+
+
+def _live_lines(live: Mapping[str, Any]) -> list[str]:
+    """What goes on in a running session. One of an older labelpipe may say less."""
+    lines = [_live_text(live)]
+    if live.get("gate"):
+        lines.append(_gate_text(live))
+    if live.get("stopping"):
+        lines.append(f"stopping: {live['stopping']}")
+    lines += [found_text(name, value) for name, value in live.get("learned", {}).items()]
+    return lines + [line for line in (_budget_text(live), _day_text(live), _hours_text(live)) if line]
+
+
+def _gate_text(live: Mapping[str, Any]) -> str:
+    parts = [
+        f"gate {live['gate']}",
+        f"{live['in_flight']} of {live['concurrency']} in flight",
+        f"p50 {live['latency_p50_s']:.2f} s, p95 {live['latency_p95_s']:.2f} s" if live["latency_p50_s"] else "",
+        f"{live['refusals']:,} refused by the rate limit" if live["refusals"] else "",
+        f"{live['outages']} outage{'s' * (live['outages'] != 1)}" if live["outages"] else "",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def _budget_text(live: Mapping[str, Any]) -> str:
+    budget, limits = live.get("budget"), live.get("limits", {})
+    if not budget:
+        return ""
+    parts = []
+    if (cap := limits.get("limits.budget_usd")) is not None:
+        spent, left = dollars(budget["spent"]["usd"]), dollars(budget["left"]["usd"])
+        parts.append(f"{spent} of {dollars(cap)} spent, {left} free")
+    if (cap := limits.get("limits.budget_tokens")) is not None:
+        parts.append(f"{budget['spent']['tokens']:,} of {cap:,} tokens used, {budget['left']['tokens']:,} free")
+    return f"budget: {' · '.join(parts)}" if parts else ""
+
+
+def _day_text(live: Mapping[str, Any]) -> str:
+    left, limit = live["requests_left_today"], live["requests_per_day"]
+    return "" if left is None else f"today (UTC): {left:,} of {limit:,} requests left"
+
+
+def _hours_text(live: Mapping[str, Any]) -> str:
+    between, ends_at = live.get("limits", {}).get("limits.run_between"), live.get("ends_at")
+    parts = [
+        f"calls leave from {between[0]} to {between[1]}" if between else "",
+        f"the run ends at {datetime.fromisoformat(ends_at):%Y-%m-%d %H:%M}" if ends_at else "",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def _live_text(live: Mapping[str, Any]) -> str:
+    rate = f"{live['rate_per_minute']:,.0f}/min"
+    if live["limit_per_minute"]:
+        rate += f" of {live['limit_per_minute']:,.0f}"
+    parts = [
+        count_text(live["done"], live["total"], known=live["total_known"]),
+        live["trouble"] or rate,
+        f"ETA {duration(live['eta_s'])}" if live["eta_s"] is not None else "",
+        f"{live['in_flight']} in flight" if not live.get("gate") else "",
+        f"{live['retries']:,} retries",
+        f"seen {duration(max(0.0, time.time() - live['written_at']))} ago",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def watch(
+    look: Callable[[], Mapping[str, Any]],
+    out: TextIO,
+    *,
+    every_s: float,
+    tell: Callable[[Mapping[str, Any]], str] | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Show the run every `every_s` seconds until it has ended: in a terminal in the same place, else block after block.
+
+    `tell` makes another text of the facts than `status_lines`, which is then never drawn over.
+    """
+    drawn = 0
+    while True:
+        began_at = time.monotonic()
+        facts = look()
+        took_s = time.monotonic() - began_at
+        if tell is not None:
+            out.write(tell(facts) + "\n")
+        elif out.isatty():
+            drawn = _draw(status_lines(facts), out, over=drawn)
+        else:
+            out.write("\n".join([f"{datetime.now().astimezone():%H:%M:%S}", *status_lines(facts), "", ""]))
+        out.flush()
+        if not facts["running"]:
+            return
+        # A large ledger takes its time to be looked at: the run must not be slowed down by being watched.
+        sleep(max(every_s - took_s, 4 * took_s))
+
+
+def _draw(lines: list[str], out: TextIO, *, over: int) -> int:
+    """Write the lines over the `over` lines of the last time; gives how many there are now. None is broken in two."""
+    size = shutil.get_terminal_size((100, 24))
+    shown = [line[: size.columns - 1] for line in lines[: size.lines - 1]]
+    back = _BACK_UP.format(lines=over) if over else ""
+    out.write(back + "".join(f"{line}\n" for line in shown))
+    return len(shown)

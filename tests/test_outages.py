@@ -1,0 +1,106 @@
+"""When a run that gets no answers ends: an outage, or refusals alone; its own pauses and hours do not count."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pipeline.errors import LabelpipeError, RateLimitedError
+from pipeline.limits import Admission, Gate
+from pipeline.records import Usage
+from pipeline.runner.outages import OutageLimitError, OutageWatch
+
+RunOn = Callable[[Any], Any]
+LIMIT_S = 3600.0
+
+
+class Desk:
+    """A door whose calls are refused, and the watch that looks at it each second."""
+
+    def __init__(self) -> None:
+        self.door = Admission(gate=Gate(8))
+        self.stopped: list[LabelpipeError] = []
+        self.watch = OutageWatch(self.door, self._stop)
+        self.watch.limit_s = LIMIT_S
+        self.began = self.now
+
+    @property
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _stop(self, reason: LabelpipeError) -> None:
+        self.stopped.append(reason)
+        self.door.gate.stop(reason)
+
+    async def pass_time(self, seconds: float, *, every_s: float = 60.0, refused: bool = True) -> None:
+        """Let time pass; each so often a call is refused."""
+        ends, next_at = self.now + seconds, self.now
+        while self.now < ends and not self.stopped:
+            if refused and self.now >= next_at:
+                self.door.refused(RateLimitedError(retry_after_s=every_s), self.now)
+                next_at = self.now + every_s
+            self.watch.look()
+            await asyncio.sleep(1.0)
+
+
+def test_refusals_without_an_answer_end_the_run(moved_clock: RunOn) -> None:
+    async def main() -> Desk:
+        desk = Desk()
+        await desk.pass_time(2 * LIMIT_S)
+        assert desk.now - desk.began == pytest.approx(LIMIT_S, abs=3)
+        return desk
+
+    (reason,) = moved_clock(main()).stopped
+    assert isinstance(reason, OutageLimitError)
+    assert reason.code == "outage"
+    assert "429" in str(reason)
+
+
+def test_an_answer_begins_it_anew(moved_clock: RunOn) -> None:
+    async def main() -> Desk:
+        desk = Desk()
+        for _ in range(5):
+            await desk.pass_time(LIMIT_S - 10)
+            desk.door.succeeded(Usage(1, 1), None)
+        return desk
+
+    assert not moved_clock(main()).stopped
+
+
+def test_nights_without_a_call_are_none_of_it(moved_clock: RunOn) -> None:
+    """Hours of nothing before the first refusal, and a pause between two: only what was refused counts."""
+
+    async def main() -> Desk:
+        desk = Desk()
+        desk.door.succeeded(Usage(1, 1), None)
+        await desk.pass_time(3 * LIMIT_S, refused=False)
+        await desk.pass_time(LIMIT_S / 2)
+        desk.door.gate.set_paused(True)
+        await desk.pass_time(3 * LIMIT_S, refused=False)
+        desk.watch.look()
+        await asyncio.sleep(10 * LIMIT_S)  # the machine was busy, or slept
+        desk.door.gate.set_paused(False)
+        await desk.pass_time(LIMIT_S / 2 - 10)
+        assert not desk.stopped
+        await desk.pass_time(20)
+        return desk
+
+    assert moved_clock(main()).stopped
+
+
+def test_an_outage_ends_it_by_its_own_beginning(moved_clock: RunOn) -> None:
+    async def main() -> Desk:
+        desk = Desk()
+        for number in range(5):
+            desk.door.gate.failed(
+                str(number), sent_at=desk.now, answers_before=0, failing=0, others=9, reason="503", now=desk.now
+            )
+        await desk.pass_time(2 * LIMIT_S, refused=False)
+        assert desk.now - desk.began == pytest.approx(LIMIT_S, abs=3)
+        return desk
+
+    (reason,) = moved_clock(main()).stopped
+    assert "503" in str(reason)

@@ -1,0 +1,242 @@
+"""The arithmetic of a plan: when it would be done, what binds, what each lane costs, what a sample is."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from pipeline import Settings, Status, Usage
+from pipeline.errors import SetupError
+from pipeline.limits import Hours, price_of
+from pipeline.records import Outcome, Record, ServerLimits
+from pipeline.runner import Plan, Tier, plan_lines
+from pipeline.runner.lanes import Interval
+from pipeline.runner.listening import told_by
+from pipeline.runner.reckoning import Seen, planned
+from pipeline.runner.rehearsing import folder_of, part_of, sample_of, tier_of
+from pipeline.runner.schedule import Terms, walk
+
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+HOUR_S, DAY_S = 3_600.0, 86_400.0
+
+
+def settings(**tables: Any) -> Settings:
+    base: dict[str, Any] = {
+        "input": {"path": "a.jsonl"},
+        "task": {"prompt": "{{ text }}", "labels": {"label": ["a", "b"]}},
+        "model": {"name": "gpt-6-luna"},
+        "limits": {"concurrency": 100},
+    }
+    return Settings(**{name: {**base.get(name, {}), **tables.get(name, {})} for name in {*base, *tables}})
+
+
+def seen(records: int = 1_010, **more: Any) -> Seen:
+    """Ten of the records asked: 100 prompt tokens, 10 completion tokens, 2 s each."""
+    asked = [
+        Outcome(
+            Record("a.jsonl", number, str(number), {}, number + 1, number),
+            Status.LABELLED,
+            attempts=1,
+            usage=Usage(100, 10),
+            latency_s=2.0,
+        )
+        for number in range(10)
+    ]
+    return Seen(**{"records": records, "done": 10, "asked": asked, "now": NOON, **more})
+
+
+def reckoned(limits: dict[str, Any] | None = None, model: dict[str, Any] | None = None, **more: Any) -> Plan:
+    wanted = settings(limits=limits or {}, model=model or {})
+    return planned(wanted, seen(**more), price_of("gpt-6-luna", service_tier=(model or {}).get("tier")))
+
+
+# -- when ------------------------------------------------------------------------------------------------------------
+
+
+def night(begin: str, end: str) -> Hours:
+    return Hours((begin, end), None, zone=UTC)
+
+
+@pytest.mark.parametrize(
+    ("calls", "terms", "seconds"),
+    [
+        (0, Terms(per_s=1), 0),
+        (100, Terms(per_s=2), 50),
+        (100, Terms(), 0),
+        (100, Terms(per_s=2, per_day=100), 50),
+        (100, Terms(per_s=2, per_day=100, used_today=60), 12 * HOUR_S + 30),
+        (250, Terms(per_day=100), 12 * HOUR_S + DAY_S),
+        (7_200, Terms(per_s=1, hours=night("12:00", "13:00")), DAY_S + HOUR_S),
+        (10, Terms(per_s=1, hours=night("22:00", "07:00")), 10 * HOUR_S + 10),
+        # 22:00 to 24:00 are one day's, and from midnight on the next day's requests are there
+        (150, Terms(per_s=1, per_day=100, hours=night("22:00", "07:00")), 12 * HOUR_S + 50),
+        # today's are used up, and the day begins outside the hours
+        (150, Terms(per_s=1, per_day=100, hours=night("12:00", "13:00")), DAY_S + 50),
+        (1e9, Terms(per_day=1), math.inf),
+    ],
+)
+def test_when_calls_are_done(calls: float, terms: Terms, seconds: float) -> None:
+    assert walk(calls, NOON, terms).seconds == pytest.approx(seconds)
+
+
+def test_what_is_done_by_a_deadline() -> None:
+    terms = Terms(per_s=1, per_day=1_000, used_today=400)
+    assert walk(5_000, NOON, terms, NOON + timedelta(seconds=100)).calls == pytest.approx(100)
+    assert walk(5_000, NOON, terms, NOON + timedelta(hours=6)).calls == pytest.approx(600)
+    assert walk(5_000, NOON, terms, NOON + timedelta(hours=12, seconds=30)).calls == pytest.approx(630)
+    assert walk(50, NOON, terms, NOON + timedelta(hours=6)).calls == pytest.approx(50)
+
+
+# -- what binds ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limits", "binding", "seconds"),
+    [
+        ({"requests_per_minute": 6_000, "concurrency": 10}, "concurrency", 200),
+        ({"requests_per_minute": 60}, "requests a minute", 1_000),
+        ({"requests_per_minute": 6_000, "tokens_per_minute": 1_100}, "tokens a minute", 6_000),
+        ({"requests_per_day": 400}, "requests a day", 12 * HOUR_S + DAY_S + 200 / 50),
+        ({"requests_per_minute": 6_000, "budget_tokens": 55_000}, "budget", 20),
+    ],
+)
+def test_what_binds(limits: dict[str, Any], binding: str, seconds: float) -> None:
+    found = reckoned(limits)
+    assert found.left == 1_000
+    assert found.binding == binding
+    assert found.seconds == pytest.approx(seconds, rel=0.01)
+
+
+def test_limits_that_the_server_told_count_where_the_config_has_none_or_higher_ones() -> None:
+    told = Tier(requests_per_minute=60, requests_per_day=100_000)
+    assert reckoned({"requests_per_minute": 6_000}, told=told).binding == "requests a minute"
+    assert reckoned(told=told).durations_s["requests a minute"] == pytest.approx(1_000)
+    assert reckoned({"requests_per_minute": 30}, told=told).durations_s["requests a minute"] == pytest.approx(2_000)
+    assert "the server   says 60 requests a minute" in "\n".join(plan_lines(reckoned(told=told)))
+
+
+def test_where_nothing_is_known_no_time_is_made_up() -> None:
+    found = reckoned({"concurrency": "auto"})
+    assert (found.seconds, found.binding, found.ends_at) == (None, "nothing", None)
+    assert "no limit is known" in "\n".join(plan_lines(found))
+
+
+def test_a_day_limit_that_misses_the_deadline_is_in_the_first_line() -> None:
+    now = datetime.now().astimezone()
+    stop_at = f"{now + timedelta(hours=1):%H:%M}"
+    found = reckoned({"requests_per_day": 300, "stop_at": stop_at}, now=now, used_today=100)
+    first = plan_lines(found)[0]
+    assert first.startswith(f"It cannot be done by {stop_at} (limits.stop_at)")
+    assert "300 requests a day (limits.requests_per_day)" in first
+    assert found.done_by_stop is not None
+    assert 200 <= found.done_by_stop <= 500, "today's, and tomorrow's where midnight (UTC) comes first"
+    assert found.late_by_s > 0
+
+
+def test_what_the_run_has_spent_is_gone_from_its_budget() -> None:
+    assert reckoned({"budget_tokens": 120_000}).budget_records is None
+    found = reckoned({"budget_tokens": 120_000}, spent=(0.0, 65_000))
+    assert found.budget_records == 500
+    assert plan_lines(found)[0].startswith("The budget does not do for all of it: it ends after about 500 of 1,000")
+
+
+# -- lanes -----------------------------------------------------------------------------------------------------------
+
+
+def test_flex_and_batch_cost_half_where_the_price_list_says_so() -> None:
+    live, flex, batch = reckoned({"requests_per_minute": 600}).lanes
+    assert (live.name, flex.name, batch.name) == ("live", "flex", "batch")
+    assert live.cost is not None
+    assert flex.cost is not None
+    assert batch.cost is not None
+    assert live.cost.middle == pytest.approx(1_000 * (100 * 0.10 + 10 * 0.50) / 1e6)
+    assert flex.cost.middle == pytest.approx(live.cost.middle / 2)
+    assert batch.cost.middle == pytest.approx(live.cost.middle / 2)
+    assert (live.seconds, flex.seconds, batch.seconds) == (pytest.approx(100), None, None)
+    assert "does not send batches" in batch.note
+    assert live.chosen
+    assert not flex.chosen
+
+
+def test_a_config_on_flex_is_reckoned_at_its_price() -> None:
+    wanted = settings(model={"parameters": {"service_tier": "flex"}}, limits={"requests_per_minute": 600})
+    from pipeline.runner.parts import price_for
+
+    price = price_for(wanted)
+    assert price is not None
+    assert price.input == pytest.approx(0.05)
+    live, flex, _ = planned(wanted, seen(), price).lanes
+    assert flex.chosen
+    assert live.cost is not None
+    assert flex.cost is not None
+    assert flex.cost.middle == pytest.approx(live.cost.middle / 2)
+    assert (live.seconds, flex.seconds) == (None, pytest.approx(100))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"name": "nobody-knows"},
+        {"base_url": "http://127.0.0.1:1/v1"},
+        {"price": {"input": 1.0, "output": 1.0}},
+    ],
+)
+def test_where_a_lane_is_not_known_it_has_no_price(model: dict[str, Any]) -> None:
+    _, flex, batch = planned(settings(model=model), seen(), None).lanes
+    assert (flex.cost, batch.cost) == (None, None)
+
+
+def test_a_model_without_a_flex_price_has_none() -> None:
+    _, flex, batch = planned(settings(model={"name": "gpt-4o-mini"}), seen(), None).lanes
+    assert flex.cost is None
+    assert batch.cost is not None
+
+
+# -- what the server tells -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        (None, Tier()),
+        (ServerLimits(), Tier()),
+        (ServerLimits(500, 499, 0.12, 200_000, 199_000, 0.3), Tier(500, None, 200_000)),
+        (ServerLimits(10_000, 9_999, 8.64), Tier(None, 10_000, None)),
+        (ServerLimits(500, 500, 0.0), Tier(500, None, None)),
+        (ServerLimits(500), Tier(500, None, None)),
+    ],
+)
+def test_a_limit_a_day_is_told_from_one_a_minute(limits: ServerLimits | None, told: Tier) -> None:
+    assert told_by(limits) == told
+
+
+# -- a rehearsal -----------------------------------------------------------------------------------------------------
+
+
+def test_a_sample_takes_about_a_minute_and_no_whole_day() -> None:
+    found = reckoned({"requests_per_minute": 120}, records=100_000)
+    assert sample_of(found, Tier(), None) == 120
+    assert sample_of(found, Tier(), 700) == 700
+    assert sample_of(found, Tier(requests_per_day=100), None) == 70, "80 of them, and ten had the pilot"
+    assert sample_of(reckoned({"requests_per_minute": 120}, records=40), Tier(), None) == 30
+    with pytest.raises(SetupError, match="requests leave no room"):
+        sample_of(found, Tier(requests_per_day=5), None)
+
+
+def test_what_is_planned_for_a_sample_is_its_share() -> None:
+    found = part_of(reckoned({"requests_per_minute": 120}), 100)
+    assert (found.calls, found.tokens, found.binding) == (100, pytest.approx(11_000), "requests a minute")
+    assert found.seconds == pytest.approx(50 + 2)
+
+
+def test_the_endpoint_holds_what_is_said_first() -> None:
+    config = settings(limits={"requests_per_minute": 1, "tokens_per_minute": 2}, rehearsal={"tokens_per_minute": 3})
+    assert tier_of(config, Tier(requests_per_day=4)) == Tier(1, 4, 3)
+    assert str(folder_of(settings(output={"dir": "runs/a"}))) == "runs/a-rehearsal"
+
+
+def test_the_middle_is_expected() -> None:
+    assert Interval(1, 3).middle == 2
