@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -67,6 +68,14 @@ class Job:
     config: Path
     folder: Path
     log: Path
+    tables: Mapping[str, Mapping[str, Any]]
+
+    def write(self, **limits: float | str) -> None:
+        """Write the config, with these limits in place of its own; at once, as editors do."""
+        tables = {**self.tables, "limits": {**self.tables["limits"], **limits}}
+        new = self.config.with_suffix(".new")
+        new.write_text("\n".join(_table(title, values) for title, values in tables.items()), encoding="utf-8")
+        new.replace(self.config)
 
     def start(self) -> Child:
         """`labelpipe run` in a process of its own."""
@@ -75,6 +84,11 @@ class Job:
     def run(self, *exit_codes: int) -> Cost:
         """The whole run. Raises RuntimeError where it ended otherwise than with one of these codes."""
         return self.start().wait().checked(*exit_codes)
+
+    def until(self, over: Callable[[], bool], *, look_s: float) -> dict[str, Any]:
+        """The books of a run that is killed once it is over. Raises RuntimeError where it ended by itself."""
+        self.start().wait(until=over, look_s=look_s).checked(-signal.SIGKILL)
+        return self.lane.books()
 
     def rows(self, records: int) -> Rows:
         """The CSV against the truth, for records 0 .. records-1."""
@@ -127,7 +141,7 @@ class Bench:
         rules: Rules,
         records: int,
         *,
-        limits: Mapping[str, float] | None = None,
+        limits: Mapping[str, float | str] | None = None,
         model: Mapping[str, Any] | None = None,
     ) -> Job:
         """A labelpipe run of its own name, with a lane of that name."""
@@ -142,9 +156,9 @@ class Bench:
             "limits": {"concurrency": CONCURRENCY, **(limits or {})},
             "output": {"dir": str(folder)},
         }
-        config = self.folder / f"{name}.toml"
-        config.write_text("\n".join(_table(title, values) for title, values in tables.items()), encoding="utf-8")
-        return Job(lane, config, folder, self.folder / f"{name}.log")
+        job = Job(lane, self.folder / f"{name}.toml", folder, self.folder / f"{name}.log", tables)
+        job.write()
+        return job
 
     def contender(self, name: str, *arguments: str | Path) -> Cost:
         """Another contender's whole run. Raises RuntimeError where it failed."""
@@ -153,5 +167,7 @@ class Bench:
 
 
 def _table(title: str, values: Mapping[str, Any]) -> str:
-    """A TOML table; JSON's strings, numbers, booleans and lists are TOML's too."""
-    return "\n".join([f"[{title}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items()), ""])
+    """A TOML table; JSON's strings, numbers, booleans and lists are TOML's too. Tables in it follow it."""
+    inner = {key: value for key, value in values.items() if isinstance(value, Mapping)}
+    plain = [f"{key} = {json.dumps(value)}" for key, value in values.items() if key not in inner]
+    return "\n".join([f"[{title}]", *plain, *(_table(f"{title}.{key}", value) for key, value in inner.items()), ""])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import struct
 import sys
@@ -18,21 +19,32 @@ from typing import Any
 
 from benchmarks.books import Books
 from benchmarks.replies import completion, http, page, refusal
-from benchmarks.rules import Rules, fault_of, limit_headers, meter_of, retry_header
+from benchmarks.rules import (
+    UNBILLED,
+    Meter,
+    Rules,
+    fault_of,
+    latency_of,
+    limit_headers,
+    meter_of,
+    retry_header,
+    usage_of,
+)
 from benchmarks.truth import NUMBER
 
 #: SO_LINGER on, 0 s: closing sends a reset.
 _RESET = struct.pack("ii", 1, 0)
+_MOST_TOKENS = re.compile(rb'"max_(?:completion_)?tokens": ?(\d+)')
 _REFUSE_S = 0.002  # a refusal is quick, but not instant
 
 
 class Lane:
     """One server, as its client sees it."""
 
-    def __init__(self, rules: Rules, now: float) -> None:
+    def __init__(self, rules: Rules, meter: Meter | None) -> None:
         self.rules = rules
         self.books = Books()
-        self.meter = None if rules.limit is None else meter_of(rules.limit, now)
+        self.meter = meter
 
     def refuse(self, now: float) -> tuple[str, bytes] | None:
         """Why this call is not let through, and the answer to it; None if it is."""
@@ -94,7 +106,7 @@ class Endpoint(asyncio.Protocol):
         method, path, _ = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
         name, _, rest = path[1:].partition("/")
         if method == "PUT":
-            self.lanes[name] = Lane(Rules.from_plain(json.loads(body)), self._loop.time())
+            self._open(name, Rules.from_plain(json.loads(body)))
             self._send(http(200, b"{}"))
         elif name not in self.lanes:
             self._send(refusal(404, "not_found", f"No lane {name!r}."))
@@ -104,6 +116,10 @@ class Endpoint(asyncio.Protocol):
             self._chat(self.lanes[name], body)
         else:
             self._send(http(404, b"{}"))
+
+    def _open(self, name: str, rules: Rules) -> None:
+        own = None if rules.limit is None else meter_of(rules.limit, self._loop.time())
+        self.lanes[name] = Lane(rules, own if rules.shares is None else self.lanes[rules.shares].meter)
 
     def _chat(self, lane: Lane, body: bytes) -> None:
         now = self._loop.time()
@@ -120,14 +136,26 @@ class Endpoint(asyncio.Protocol):
             return
         lane.books.passed(now)
         fault = fault_of(lane.rules, record, nth)
+        usage = (0, 0) if fault in UNBILLED else self._bill(lane, record, nth, body)
         if fault == "hang":  # nothing comes, ever: the client has to give up
-            lane.books.ended(record, fault)
+            lane.books.ended(record, fault, now)
             return
-        answer = partial(self._answer, lane, record, body, lane.headers(now), fault)
-        self._loop.call_later(lane.rules.latency_s, answer)
+        latency_s = latency_of(lane.rules, record, nth, lane.books.in_flight)
+        lane.books.work_s += latency_s
+        answer = partial(self._answer, lane, record, body, lane.headers(now), fault, usage)
+        self._loop.call_later(latency_s, answer)
 
-    def _answer(self, lane: Lane, record: int, body: bytes, headers: str, fault: str | None) -> None:
-        lane.books.ended(record, fault or "ok")
+    def _bill(self, lane: Lane, record: int, nth: int, body: bytes) -> tuple[int, int]:
+        """What the call uses; it is paid for from here on, whoever reads the answer."""
+        found = _MOST_TOKENS.search(body)
+        usage = usage_of(lane.rules, record, nth, len(body), 16 if found is None else int(found[1]))
+        lane.books.billed_tokens += sum(usage)
+        return usage
+
+    def _answer(
+        self, lane: Lane, record: int, body: bytes, headers: str, fault: str | None, usage: tuple[int, int]
+    ) -> None:
+        lane.books.ended(record, fault or "ok", self._loop.time())
         if fault == "429":
             self._send(refusal(429, "rate_limit_exceeded", "Slow down.", "retry-after-ms: 120\r\n"))
         elif fault == "503":
@@ -138,7 +166,7 @@ class Endpoint(asyncio.Protocol):
             self._reset()
         else:
             tool = json.loads(body)["tool_choice"]["function"]["name"]
-            self._send(completion(record, tool, lane.books.calls, headers, fault))
+            self._send(completion(record, tool, lane.books.calls, usage, headers, fault))
 
     def _send(self, data: bytes) -> None:
         if self._transport is not None:

@@ -50,8 +50,8 @@ class Child:
             )
         self._peak_mb = 0.0
 
-    def wait(self, *, until: Callable[[], bool] | None = None) -> Cost:
-        """The cost once it has ended; it is killed (SIGKILL) as soon as `until` says so."""
+    def wait(self, *, until: Callable[[], bool] | None = None, look_s: float = LOOK_S) -> Cost:
+        """The cost once it has ended; it is killed (SIGKILL) as soon as `until`, asked each `look_s`, says so."""
         while True:
             pid, status, usage = os.wait4(self._process.pid, os.WNOHANG)
             if pid:
@@ -60,7 +60,7 @@ class Child:
             if until is not None and until():
                 self._process.send_signal(signal.SIGKILL)
                 until = None
-            time.sleep(LOOK_S)
+            time.sleep(look_s)
         self._process.returncode = os.waitstatus_to_exitcode(status)
         return Cost(
             began_at=self.began_at,

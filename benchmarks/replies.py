@@ -19,7 +19,9 @@ def http(status: int, body: bytes, headers: str = "", content_type: str = "appli
     return head.encode() + body
 
 
-def completion(record: int, tool: str, call: int, headers: str = "", fault: str | None = None) -> bytes:
+def completion(
+    record: int, tool: str, call: int, usage: tuple[int, int], headers: str = "", fault: str | None = None
+) -> bytes:
     """A completion that calls the tool; with a fault, one that cannot be used as it is."""
     label = "mixed" if fault == "bad_label" else label_of(record)
     arguments = f'{{"label": {label}' if fault == "bad_json" else f'{{"label": "{label}"}}'
@@ -33,7 +35,7 @@ def completion(record: int, tool: str, call: int, headers: str = "", fault: str 
         "created": 1_790_000_000,
         "model": MODEL,
         "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
-        "usage": {"prompt_tokens": 120, "completion_tokens": 9, "total_tokens": 129},
+        "usage": {"prompt_tokens": usage[0], "completion_tokens": usage[1], "total_tokens": sum(usage)},
     }
     return http(200, json.dumps(body).encode(), f"x-request-id: req_{call}\r\n{headers}")
 

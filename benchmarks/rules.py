@@ -5,11 +5,20 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+#: How latency grows with the load, in flight over the knee; 1.0 up to the knee.
+KNEES: dict[str, Callable[[float], float]] = {
+    "queue": lambda load: load,  # so many are served at once, the others wait: throughput stays
+    "step": lambda load: 2.0 if load > 1 else 1.0,
+    "doubling": lambda load: 2.0 ** (load - 1),  # doubled at twice the knee, and again: throughput falls
+}
 #: The eight ways in which a call can fail.
 FAULTS = ("429", "503", "reset", "hang", "html", "bad_json", "bad_label", "no_tool")
+#: Those that cost nothing. A hang does: nobody tells the model that the client has gone.
+UNBILLED = ("429", "503", "reset", "html")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +43,18 @@ class Rules:
 
     latency_s: float = 0.05
     limit: Limit | None = None
+    #: the lane whose count of requests is this one's too: another client of the same key
+    shares: str | None = None
+    #: beyond so many in flight latency grows, in one of the ways of `knee_kind`
+    knee: int | None = None
+    knee_kind: str = "queue"
+    #: the share of calls that take `slow_factor` times as long
+    slow: float = 0.0
+    slow_factor: float = 20.0
+    #: records that are never answered: the arguments of a range
+    hangs: tuple[int, int, int] | None = None
+    #: a call uses as many tokens as its size and chance give, not always the same
+    usage_varies: bool = False
     outage_after: int | None = None
     outage_s: float = 30.0
     faults: float = 0.0
@@ -45,6 +66,24 @@ class Rules:
         """What `dataclasses.asdict` made of rules."""
         limit = plain.pop("limit", None)
         return cls(**plain, limit=None if limit is None else Limit(**limit))
+
+
+def latency_of(rules: Rules, record: int, nth: int, in_flight: int) -> float:
+    """Seconds that a record's n-th call takes, beside so many in flight."""
+    latency_s = (
+        rules.latency_s * KNEES[rules.knee_kind](max(1.0, in_flight / rules.knee)) if rules.knee else (rules.latency_s)
+    )
+    if rules.slow and random.Random(f"slow/{rules.seed}/{record}/{nth}").random() < rules.slow:
+        latency_s *= rules.slow_factor
+    return latency_s
+
+
+def usage_of(rules: Rules, record: int, nth: int, size_bytes: int, most: int) -> tuple[int, int]:
+    """Prompt and completion tokens of a call of so many bytes that allows `most` for its answer."""
+    if not rules.usage_varies:
+        return 120, 9
+    chance = random.Random(f"usage/{rules.seed}/{record}/{nth}")
+    return round(size_bytes * chance.uniform(0.15, 0.4)), chance.randint(5, most)
 
 
 class Meter(Protocol):
@@ -152,6 +191,8 @@ def retry_header(limit: Limit, wait_s: float) -> str:
 
 def fault_of(rules: Rules, record: int, nth: int) -> str | None:
     """The fault of a record's n-th call, the same in every run; None for a sound answer."""
+    if rules.hangs is not None and record in range(*rules.hangs):
+        return "hang"
     if not rules.faults:
         return None
     chance = random.Random(f"{rules.seed}/{record}/{nth}").random()

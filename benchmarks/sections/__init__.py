@@ -7,8 +7,11 @@ from collections.abc import Callable, Mapping
 from benchmarks.bench import Bench
 from benchmarks.sections.failures import faults, kills, outage, quota
 from benchmarks.sections.limits import promises, utilisation
+from benchmarks.sections.media import media
+from benchmarks.sections.night import budget, edit, hanging, stragglers
 from benchmarks.sections.size import memory, resume
 from benchmarks.sections.speed import startup, throughput
+from benchmarks.sections.tuning import auto, learned, shared
 from benchmarks.tables import Section
 
 SECTIONS: Mapping[str, Callable[[Bench, bool], Section]] = {
@@ -21,6 +24,14 @@ SECTIONS: Mapping[str, Callable[[Bench, bool], Section]] = {
     "kills": kills,
     "quota": quota,
     "resume": resume,
+    "learned": learned,
+    "auto": auto,
+    "shared": shared,
+    "stragglers": stragglers,
+    "budget": budget,
+    "edit": edit,
+    "hanging": hanging,
+    "media": media,
     "startup": startup,
 }
 __all__ = ["SECTIONS"]

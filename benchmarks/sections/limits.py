@@ -19,13 +19,15 @@ GIVEN = PER_MINUTE / 2
 MEASURED_S, MEASURED_FULL_S = 45.0, 120.0
 
 
-def _side_by_side(cases: Mapping[str, _T], run: Callable[[str, _T], Section]) -> dict[str, Section]:
+def side_by_side(cases: Mapping[str, _T], run: Callable[[str, _T], Section]) -> dict[str, Section]:
+    """Each case's section, all run at once."""
     with ThreadPoolExecutor(len(cases)) as pool:
         found = {name: pool.submit(run, name, case) for name, case in cases.items()}
         return {name: future.result() for name, future in found.items()}
 
 
-def _joined(title: str, sections: Mapping[str, Section]) -> Section:
+def joined(title: str, sections: Mapping[str, Section]) -> Section:
+    """One section of many; each row names its case."""
     rows = [Row(f"{name}: {row.name}", row.measured, row.target, row.passed) for name, section in sections.items()
             for row in section.rows]  # fmt: skip
     return Section(title, rows, {name: section.figures for name, section in sections.items()})
@@ -42,12 +44,12 @@ def utilisation(bench: Bench, full: bool) -> Section:
     }
 
     def run(name: str, limit: Limit) -> Section:
-        job = bench.job(f"use-{_slug(name)}", Rules(limit=limit), int(PER_MINUTE / 60 * seconds),
+        job = bench.job(f"use-{slug(name)}", Rules(limit=limit), int(PER_MINUTE / 60 * seconds),
                         limits={"requests_per_minute": PER_MINUTE})  # fmt: skip
         return _used(job, job.run(0), strict=_is_strict(limit))
 
     bench.input(int(PER_MINUTE / 60 * seconds))
-    return _joined(f"utilisation: 6,000 requests a minute, kept for {seconds} s", _side_by_side(cases, run))
+    return joined(f"utilisation: 6,000 requests a minute, kept for {seconds} s", side_by_side(cases, run))
 
 
 def _is_strict(limit: Limit) -> bool:
@@ -108,12 +110,12 @@ def promises(bench: Bench, full: bool) -> Section:
         bench.input(count)  # before the threads begin: it is written once
 
     def run(name: str, case: Promise) -> Section:
-        job = bench.job(f"promise-{_slug(name)}", Rules(limit=case.limit), records[name],
+        job = bench.job(f"promise-{slug(name)}", Rules(limit=case.limit), records[name],
                         limits={"requests_per_minute": PER_MINUTE})  # fmt: skip
         job.run(0)
         return _kept(job, case, records[name])
 
-    return _joined("promises: the config says 6,000 a minute, the server gives 3,000", _side_by_side(cases, run))
+    return joined("promises: the config says 6,000 a minute, the server gives 3,000", side_by_side(cases, run))
 
 
 def _kept(job: Job, case: Promise, records: int) -> Section:
@@ -139,7 +141,8 @@ def _kept(job: Job, case: Promise, records: int) -> Section:
     )
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
+    """A name that a file may have."""
     return "".join(letter if letter.isalnum() else "-" for letter in name)
 
 

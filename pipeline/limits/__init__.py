@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from pipeline.limits.admission import Admission, DayLimitReachedError, DoorState, Most, Permit
-from pipeline.limits.budget import Budget, BudgetReachedError, Spend, estimate_left, prompt_bound
+from pipeline.limits.budget import (
+    Budget,
+    BudgetReachedError,
+    Left,
+    Spend,
+    estimate_left,
+    prompt_bound,
+    what_is_left,
+)
 from pipeline.limits.day import DayMeter
 from pipeline.limits.gate import Gate, Outage
 from pipeline.limits.hours import Hours
@@ -21,6 +29,7 @@ __all__ = [
     "DoorState",
     "Gate",
     "Hours",
+    "Left",
     "Meter",
     "Most",
     "Outage",
@@ -32,4 +41,5 @@ __all__ = [
     "estimate_left",
     "price_of",
     "prompt_bound",
+    "what_is_left",
 ]

@@ -15,19 +15,17 @@ from pipeline.limits.hours import Hours
 from pipeline.limits.meters import Meter
 from pipeline.limits.pace import MINUTE_RESET_S, Pace
 from pipeline.limits.tuner import Tuner
+from pipeline.limits.waits import Waits
 from pipeline.records import ServerLimits, Usage
-
-#: A 429 that says nothing about waiting: doubled with each one in a row. Waiting longer would miss the end by more.
-BLIND_WAIT_S = 0.2
-BLIND_WAIT_MAX_S = 4.0
-#: After an answer that says "none left": its reset is when all of the limit is there again, and the next call may go
-#: long before that. Beside another client on the same key whoever waits for the reset gets nothing.
-REFILL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class DoorState:
-    """What can be seen of the door, for the progress line. `per_minute` is the request limit in force."""
+    """What can be seen of the door, for the progress line. `requests_per_minute` is the limit in force.
+
+    `asked_for_s` is how long the server asked to wait, however little of it is heard; `refused_since` since when it
+    refuses and answers nothing, by the run's clock. `resting`: nothing leaves by order, or by hours or a day's limit.
+    """
 
     in_flight: int
     concurrency: int
@@ -38,6 +36,9 @@ class DoorState:
     held_reason: str
     requests_left_today: int | None = None
     requests_per_day: int | None = None
+    asked_for_s: float = 0.0
+    refused_since: float | None = None
+    resting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +117,13 @@ class Admission:
         self._tokens = Meter(tokens_per_minute, weighted=True)
         self._day = day
         self._stop_at_day_limit = stop_at_day_limit
+        self._waits = Waits(gate)
         self._door = asyncio.Lock()
         # All state that changes, beside the parts above.
         self.calls = 0
         self.refusals = 0
-        self._refused_in_a_row = 0
-        self._refused_at = float("-inf")
-        self._answered_since = self._refused_since = 0
         self._tokens_ratio = 1.0
-        self._hours_at = float("-inf")
+        self._hours_at = self._rests_until = float("-inf")
         for meter in (self._requests, self._tokens):
             gate.at_stop(meter.release)
 
@@ -150,8 +149,7 @@ class Admission:
             if self._day is not None and not await self._take_day(self._day, loop):
                 continue
             break
-        self._requests.set_limit(self.request_pace.per_minute)
-        self._tokens.set_limit(self.token_pace.per_minute)
+        self.rates_changed()
         self._skip(loop.time() - began)
         await self._requests.acquire()
         await self._tokens.acquire(size)
@@ -172,7 +170,7 @@ class Admission:
         wait_s = hours.wait_s(moment)
         if wait_s > 0:
             # Looked at again each minute: machines sleep, and clocks are set.
-            self.gate.hold(now + min(wait_s, 60.0), hours.waiting(moment))
+            self._rest(now + min(wait_s, 60.0), hours.waiting(moment))
             return False
         self._hours_at = now + 1.0
         return True
@@ -207,19 +205,33 @@ class Admission:
         reason = f"the {day.limit:,} requests a day are used up"
         if self._stop_at_day_limit:
             self.gate.stop(DayLimitReachedError(f"{reason}; the same command goes on tomorrow (UTC)"))
-        self.gate.hold(loop.time() + wait_s, f"{reason}; waiting for the next day (UTC)")
+        self._rest(loop.time() + wait_s, f"{reason}; waiting for the next day (UTC)")
         return False
+
+    def _rest(self, until: float, reason: str) -> None:
+        """Nothing leaves by what the user wants."""
+        self._rests_until = until
+        self.gate.hold(until, reason)
+
+    def _end_rest(self) -> None:
+        self._rests_until = float("-inf")
+        self.gate.release_hold()
+
+    def rates_changed(self) -> None:
+        """Take over what the paces say now, for a call too that already waits at a meter."""
+        self._requests.set_limit(self.request_pace.per_minute)
+        self._tokens.set_limit(self.token_pace.per_minute)
 
     def set_day(self, day: DayMeter | None) -> None:
         """Take over another limit a day. A lease that was taken stays counted."""
         self._day = day
-        self.gate.release_hold()
+        self._end_rest()
 
     def set_hours(self, hours: Hours | None) -> None:
         """Take over other hours."""
         self.hours = hours
         self._hours_at = float("-inf")
-        self.gate.release_hold()
+        self._end_rest()
 
     # -- what the answers say ------------------------------------------------------------------------------------
 
@@ -229,40 +241,35 @@ class Admission:
         if self.tuner is not None:
             self.tuner.answered(latency_s, now, self.gate.in_flight + self.gate.unwritten)
             self._tune(self.tuner)
-        self._refused_in_a_row = 0
-        self._answered_since += 1
+        self._waits.answered()
         self.gate.succeeded(now)
-        self.request_pace.accept(1, now)
-        self.token_pace.accept(usage.total, now)
+        self.request_pace.accept(1, now, now - latency_s)
+        self.token_pace.accept(usage.total, now, now - latency_s)
         if limits is not None:
-            self._learn(limits, now)
+            self._learn(limits, now, latency_s)
 
-    def _learn(self, limits: ServerLimits, now: float) -> None:
-        self.request_pace.tell(limits.limit_requests, limits.reset_requests_s)
-        self.token_pace.tell(limits.limit_tokens, limits.reset_tokens_s)
+    def _learn(self, limits: ServerLimits, now: float, latency_s: float) -> None:
+        requests, tokens = self.request_pace, self.token_pace
+        requests.tell(limits.limit_requests, limits.reset_requests_s, limits.remaining_requests, latency_s=latency_s)
+        tokens.tell(limits.limit_tokens, limits.reset_tokens_s, limits.remaining_tokens, latency_s=latency_s)
+        self.rates_changed()
         if limits.remaining_requests == 0 and limits.reset_requests_s:
-            self.gate.hold(now + _refill_s(limits.reset_requests_s), "the server says that no request is left for now")
+            self._waits.used_up("request is", limits.reset_requests_s, now)
         if limits.remaining_tokens == 0 and limits.reset_tokens_s:
-            self.gate.hold(now + _refill_s(limits.reset_tokens_s), "the server says that no tokens are left for now")
+            self._waits.used_up("tokens are", limits.reset_tokens_s, now)
 
     def refused(self, error: RateLimitedError, sent_at: float) -> None:
-        """A 429 came: everyone waits exactly as long as the server says; without a word, longer each time.
-
-        Calls that were sent before the last refusal came tell nothing new: only their Retry-After is heard.
-        """
+        """A 429 came: everyone waits as long as the server says; without a word, longer each time."""
         now = asyncio.get_running_loop().time()
         self.refusals += 1
-        self._refused_since += 1
         self.gate.refused(now)
         pace = self.token_pace if error.scope == "tokens" else self.request_pace
-        pace.refuse(now, sent_at)
+        if (wait_s := self._waits.wait_s(error.retry_after_s)) <= MINUTE_RESET_S:
+            pace.refuse(now, sent_at, wait_s)  # a longer one is about no rate a minute
         if self.tuner is not None:
             self.tuner.refused(now, now - sent_at)
             self._tune(self.tuner)
-        if error.retry_after_s:
-            self.gate.hold(now + error.retry_after_s, "429: the server's rate limit")
-        if sent_at > self._refused_at:
-            self._refused_anew(now, blind=not error.retry_after_s)
+        self._waits.refused(error.retry_after_s, sent_at, now)
 
     def timed_out(self, sent_at: float) -> None:
         """No answer came in time."""
@@ -274,16 +281,6 @@ class Admission:
     def _tune(self, tuner: Tuner) -> None:
         if tuner.limit != self.gate.concurrency:
             self.gate.set_concurrency(tuner.limit)
-
-    def _refused_anew(self, now: float, *, blind: bool) -> None:
-        if self._refused_since > self._answered_since:
-            self.gate.shrink()
-        if blind:
-            wait_s = min(BLIND_WAIT_S * 2 ** min(self._refused_in_a_row, 10), BLIND_WAIT_MAX_S)
-            self.gate.hold(now + wait_s, "429: the server's rate limit (it does not say for how long)")
-        self._refused_at = now
-        self._refused_in_a_row += 1
-        self._answered_since = self._refused_since = 0
 
     def _settle(self, estimate: int, size: int, usage: Usage) -> None:
         if not usage.total:
@@ -306,6 +303,9 @@ class Admission:
             held_reason=self.gate.held_reason,
             requests_left_today=None if self._day is None else self._day.left_today,
             requests_per_day=None if self._day is None else self._day.limit,
+            asked_for_s=max(0.0, self._waits.asked_until - now),
+            refused_since=self._waits.refused_since,
+            resting=self.gate.paused or now < self._rests_until,
         )
 
     async def close(self) -> None:
@@ -314,8 +314,3 @@ class Admission:
             await self._day.close()
         if self.budget is not None and self._keep_mark is not None:
             await self._keep_mark(self.budget.spent)
-
-
-def _refill_s(reset_s: float) -> float:
-    """Seconds to wait when an answer says that nothing is left; to the end where it is a limit a day."""
-    return reset_s if reset_s > MINUTE_RESET_S else min(reset_s, REFILL_S)

@@ -3,7 +3,8 @@
 Before a call is sent, the most that it can cost is set aside; its answer turns that into what it did cost. So spent +
 set aside never passes the cap, whatever the answers are:
 
-    reserve    the worst case is set aside (no cache discount), or it does not fit: now, or at all
+    reserve    the worst case is set aside (no cache discount, all of the prompt written to the cache where that is
+               dearer), or it does not fit: now, or at all
     settle     an answer came: its usage is spent
     release    the call was certainly not billed
     lose       nobody knows: the worst case stays counted
@@ -18,7 +19,7 @@ import math
 from dataclasses import dataclass
 
 from pipeline.errors import ConfigError, LabelpipeError
-from pipeline.limits.price import Price
+from pipeline.limits.price import Price, split
 from pipeline.records import Usage
 
 #: US dollars a million tokens are picodollars a token, times this.
@@ -118,7 +119,7 @@ class Budget:
         spent_usd: float = 0.0,
         spent_tokens: int = 0,
     ) -> None:
-        self._input, self._cached, self._output = _pico_rates(price)
+        self._input, self._cached, self._written, self._output = _pico_rates(price)
         self._priced = price is not None
         self.set_caps(usd=usd, tokens=tokens)
         # All state that changes: spent and perhaps spent, the worst case of what is in flight, what is written down,
@@ -169,7 +170,7 @@ class Budget:
     def _worst(self, prompt: int, output: int) -> tuple[int, int]:
         """The most that so many tokens can come to: picodollars and tokens."""
         prompt, output = math.ceil(prompt * self._prompt_factor), math.ceil(output * self._output_factor)
-        return prompt * max(self._input, self._cached) + output * self._output, prompt + output
+        return prompt * max(self._input, self._cached, self._written) + output * self._output, prompt + output
 
     def _reached_usd(self, prompt: int, output: int) -> BudgetReachedError:
         cap, spent, maybe = self._cap_usd or 0.0, self.spent.usd or 0.0, self.maybe_usd
@@ -191,8 +192,8 @@ class Budget:
 
     def _settle(self, prompt: int, output: int, usage: Usage) -> None:
         self._release(prompt, output)
-        cached = min(usage.cached, usage.prompt)
-        self._spent_pico += (usage.prompt - cached) * self._input + cached * self._cached
+        cached, written, fresh = split(usage)
+        self._spent_pico += fresh * self._input + cached * self._cached + written * self._written
         self._spent_pico += usage.completion * self._output
         self._spent_tokens += usage.total
         self._prompt_factor = _learned(self._prompt_factor, usage.prompt, prompt)
@@ -263,11 +264,13 @@ class Budget:
         return dearer or (self._cap_tokens is not None and tokens > self._marked_tokens)
 
 
-def _pico_rates(price: Price | None) -> tuple[int, int, int]:
-    """Picodollars a token: fresh prompt, cached prompt, output."""
+def _pico_rates(price: Price | None) -> tuple[int, int, int, int]:
+    """Picodollars a token: fresh prompt, cached prompt, prompt written to the cache, output."""
     if price is None:
-        return 0, 0, 0
-    return round(price.input * _PICO), round(price.cached_input * _PICO), round(price.output * _PICO)
+        return 0, 0, 0, 0
+    rates = (price.input, price.cached_input, price.written, price.output)
+    fresh, cached, written, output = (round(rate * _PICO) for rate in rates)
+    return fresh, cached, written, output
 
 
 def _learned(factor: float, used: int, most: int) -> float:
@@ -279,6 +282,32 @@ def _learned(factor: float, used: int, most: int) -> float:
 def _ahead(count: int, cap: int | None) -> int:
     """A count to write down, with some room, but not beyond the cap for the room's sake."""
     return count if cap is None else max(count, min(cap, count + math.floor(AHEAD_SHARE * cap)))
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What is left to do. `more` is what it would cost at what the records done cost so far.
+
+    `records` is None where nobody knows; `exact` is false where the input was not read to its end. `more` is then, or
+    where no record is done, None.
+    """
+
+    records: int | None
+    exact: bool
+    more: Spend | None
+    text: str
+
+
+def what_is_left(records: int | None, spent_so_far: Spend, records_done: int, *, exact: bool = True) -> Left:
+    """What is left to do, and what it would cost; as numbers and for a person."""
+    more = None
+    if records is not None and records_done > 0:
+        share = records / records_done
+        usd = None if spent_so_far.usd is None else spent_so_far.usd * share
+        tokens = None if spent_so_far.tokens is None else round(spent_so_far.tokens * share)
+        more = Spend(usd, tokens)
+    text = estimate_left(records, spent_so_far, records_done)
+    return Left(records, exact, more, text if exact or not records else f"about {text}")
 
 
 def estimate_left(records_left: int | None, spent_so_far: Spend, records_done: int) -> str:

@@ -31,6 +31,8 @@ BLAME_ANSWERS = 10
 #: The first call of a run goes alone (a wrong key costs one call, not a windowful); if it is silent for this long,
 #: a few more follow.
 CANARY_S = 2.0
+#: After that silence it is no wrong key, and more follow faster.
+RAMP_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class Gate:
         self.last_success_at = float("-inf")
         self.held_until = float("-inf")
         self.held_reason = ""
+        self._then_one = False
         self.paused = False
         self._window = 1.0
         self._window_grows_at: float | None = None
@@ -69,6 +72,14 @@ class Gate:
         self._stop_event = asyncio.Event()
         self._at_stop: list[Callable[[], None]] = []
         self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def state(self) -> str:
+        """The state it is in, by the words of the list above."""
+        held = asyncio.get_running_loop().time() < self.held_until
+        known = {"stopped": self._stopped is not None, "paused": self.paused, "held": held}
+        known |= {"outage": self.outage is not None, "ramping": self._window < self.concurrency}
+        return next((state for state, is_so in known.items() if is_so), "open")
 
     # -- passing -------------------------------------------------------------------------------------------------
 
@@ -129,6 +140,8 @@ class Gate:
             return float("inf")
         if now < self.held_until:
             return self.held_until - now
+        if self._then_one:
+            self._then_one, self._window, self._window_grows_at = False, 1.0, None
         if self.outage is None:
             return self._place_delay_s(now)
         if self.in_flight >= self.concurrency:
@@ -149,7 +162,7 @@ class Gate:
         if now < self._window_grows_at:
             return self._window_grows_at - now
         self._window *= 4
-        self._window_grows_at = now + CANARY_S
+        self._window_grows_at = now + RAMP_S
         return self._place_delay_s(now)
 
     # -- what the answers say ------------------------------------------------------------------------------------
@@ -168,10 +181,21 @@ class Gate:
             self._end_outage(now)
         self.wake()
 
-    def hold(self, until: float, reason: str) -> None:
-        """Nothing leaves before `until`. An earlier end than one already set changes nothing."""
+    def proved_alive(self, now: float) -> None:
+        """The server answers: whoever gets no answer is to blame for it. Counts like the answers that would show it."""
+        self.answers += BLAME_ANSWERS
+        self._evidence.clear()
+        if self.outage is not None:
+            self._end_outage(now)
+
+    def hold(self, until: float, reason: str, *, then_one: bool = False) -> None:
+        """Nothing leaves before `until`. An earlier end than one already set changes nothing.
+
+        `then_one`: after it one call goes first, as at the start.
+        """
         if until > self.held_until:
             self.held_until, self.held_reason = until, reason
+            self._then_one = then_one
 
     def set_paused(self, paused: bool) -> None:
         """Let nothing leave, by somebody's order; or go on."""
@@ -217,12 +241,16 @@ class Gate:
         if self.outage is not None:
             self._probe_failed(sent_at, now)
             return others + 1 < EVIDENCE and now - self.outage.since > FEW_PATIENCE_S
-        if self.answers - answers_before >= max(1, min(failing, BLAME_ANSWERS)):
+        if self.blames(answers_before, failing):
             return True
         self._evidence.add(key)
         if len(self._evidence) >= max(2, min(EVIDENCE, others + 1)):
             self._begin_outage(reason, now)
         return False
+
+    def blames(self, answers_before: int, failing: int) -> bool:
+        """Whether enough others were answered since a record's failures began that they are its own."""
+        return self.answers - answers_before >= max(1, min(failing, BLAME_ANSWERS))
 
     def _begin_outage(self, reason: str, now: float) -> None:
         self.outage = Outage(since=now, reason=reason)

@@ -38,6 +38,7 @@ class Meter:
         self._credit = 0.0
         self._started_at: float | None = None
         self._granted = 0.0
+        self._released = False
         self.set_limit(per_minute)
 
     @property
@@ -46,12 +47,15 @@ class Meter:
         return self._per_minute
 
     def set_limit(self, per_minute: float | None) -> None:
-        """Take over another limit at once; the slots already given still count."""
-        if _same(per_minute, self._per_minute):
+        """Take over another limit at once, for whoever waits too; the slots already given still count."""
+        if self._released or _same(per_minute, self._per_minute):
             return
         self._per_minute = per_minute
         self._started_at, self._granted = None, 0.0
         if per_minute is None:
+            # Whoever waits goes at once; nothing is owed to a limit that is gone.
+            self._credit = 0.0
+            self._throttler.rate_limit = sys.maxsize
             return
         self._rate_per_s = per_minute * HEADROOM / 60
         slots = TOKEN_SLOTS if self._weighted else max(1, round(self._rate_per_s * SLICE_S))
@@ -69,7 +73,8 @@ class Meter:
             while self._credit < 0 and self._per_minute is not None:
                 self._steer(asyncio.get_running_loop().time())
                 await self._throttler.acquire()  # type: ignore[no-untyped-call]
-                self._granted += self._quantum
+                if self._started_at is not None:  # else another limit came meanwhile, and counts from now on
+                    self._granted += self._quantum
                 self._credit += self._quantum
         except asyncio.CancelledError:
             self._credit += units
@@ -77,8 +82,8 @@ class Meter:
 
     def release(self) -> None:
         """Let whoever waits go at once: the run is stopping, and nothing is sent any more."""
-        self._per_minute = None
-        self._throttler.rate_limit = sys.maxsize
+        self.set_limit(None)
+        self._released = True
 
     def skip(self, pause_s: float) -> None:
         """For so long nothing could have left anyway (the gate was shut): no time was lost, none is caught up.

@@ -11,32 +11,69 @@ _MILLION = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """US dollars a million tokens. `origin` says who says so."""
+    """US dollars a million tokens. `origin` says who says so.
+
+    `cache_write` is the price of a prompt token that is written to the server's prompt cache; None: that of `input`.
+    """
 
     input: float
     output: float
     cached_input: float
     origin: str
+    cache_write: float | None = None
+
+    @property
+    def written(self) -> float:
+        """US dollars a million prompt tokens that are written to the cache."""
+        return self.input if self.cache_write is None else self.cache_write
 
     def cost_usd(self, usage: Usage) -> float:
         """The cost of one usage, in US dollars."""
-        fresh = usage.prompt - usage.cached
-        return (fresh * self.input + usage.cached * self.cached_input + usage.completion * self.output) / _MILLION
+        cached, written, fresh = split(usage)
+        prompt = fresh * self.input + cached * self.cached_input + written * self.written
+        return (prompt + usage.completion * self.output) / _MILLION
+
+    def saved_usd(self, usage: Usage) -> float:
+        """What the cached tokens would have cost more if they had not been cached, in US dollars."""
+        return split(usage)[0] * (self.input - self.cached_input) / _MILLION
+
+    def cache_write_usd(self, usage: Usage) -> float:
+        """What writing to the cache cost beyond the price of the same tokens as input, in US dollars."""
+        return split(usage)[1] * (self.written - self.input) / _MILLION
 
 
-def price_of(model: str) -> Price | None:
-    """The base price of a model by genai-prices (no tiers), or None where it is unknown."""
+def split(usage: Usage) -> tuple[int, int, int]:
+    """The prompt's tokens: read from the cache, written to it, neither. Never more than the prompt has."""
+    cached = min(usage.cached, usage.prompt)
+    written = min(usage.cache_write, usage.prompt - cached)
+    return cached, written, usage.prompt - cached - written
+
+
+def price_of(model: str, *, service_tier: str | None = None, batch: bool = False) -> Price | None:
+    """The base price of a model by genai-prices (no tiers of length), or None where it is unknown.
+
+    Where the list has no price of its own for the service tier or for batches, it is that of an ordinary call.
+
+    Its price of a cache write is 1.25 times that of input from gpt-5.6 on, as OpenAI's guide to prompt caching says
+    (developers.openai.com/api/docs/guides/prompt-caching, read in November 2026), and that of input before.
+    """
     from genai_prices import Usage as Tokens
     from genai_prices import calc_price
 
+    context = {"service_tier": service_tier} if service_tier else {}
+    context |= {"processing": "batch"} if batch else {}
+
     def cost(usage: Tokens) -> float:
-        return float(calc_price(usage, model_ref=model, provider_id="openai").total_price)
+        return float(calc_price(usage, model_ref=model, provider_id="openai", price_context=context).total_price)
 
     small = 1000  # below every long-context tier
     try:
         fresh = cost(Tokens(input_tokens=small)) / small
         output = cost(Tokens(output_tokens=small)) / small
         cached = cost(Tokens(input_tokens=small, cache_read_tokens=small)) / small
+        written = cost(Tokens(input_tokens=small, cache_write_tokens=small)) / small
     except LookupError:
         return None
-    return Price(fresh * _MILLION, output * _MILLION, cached * _MILLION, origin="genai-prices")
+    return Price(
+        fresh * _MILLION, output * _MILLION, cached * _MILLION, origin="genai-prices", cache_write=written * _MILLION
+    )

@@ -80,7 +80,7 @@ async def run_against(
             if wait_s is None:
                 seen.accepted.append(loop.time())
                 permit.settle(Usage(80, 20))
-                door.succeeded(Usage(80, 20), None)
+                door.succeeded(Usage(80, 20), None, loop.time() - permit.sent_at)
             else:
                 seen.refused.append(loop.time())
                 door.refused(RateLimitedError(retry_after_s=wait_s if tells else None), permit.sent_at)

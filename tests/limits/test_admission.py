@@ -220,16 +220,6 @@ def test_the_servers_own_numbers_are_taken_over(moved_clock: RunOn) -> None:
     assert 0.05 < waited_s < 0.2
 
 
-def test_a_day_that_is_used_up_by_the_servers_count_is_waited_out(moved_clock: RunOn) -> None:
-    async def main() -> float:
-        door, began = await opened(), clock()
-        door.succeeded(Usage(1, 1), ServerLimits(10_000, 0, 3600.0))
-        (await door.acquire(1)).close()
-        return clock() - began
-
-    assert moved_clock(main()) == pytest.approx(3600, abs=1)
-
-
 class _Days:
     """A day's count in memory, under the loop's clock."""
 
@@ -272,6 +262,40 @@ def test_or_the_run_stops_there(moved_clock: RunOn) -> None:
     moved_clock(main())
 
 
+@pytest.mark.parametrize("new", [6000, None])
+@pytest.mark.parametrize("limit", ["requests", "tokens"])
+def test_a_limit_that_is_raised_reaches_who_waits_for_a_meter(moved_clock: RunOn, limit: str, new: int | None) -> None:
+    """At three calls a minute the waiter slept for 20 s, whatever the config said meanwhile."""
+
+    async def main() -> float:
+        door = await opened(**{f"{limit}_per_minute": 3})
+        waiting = [asyncio.ensure_future(door.acquire(1)) for _ in range(4)]
+        await asyncio.sleep(1)
+        pace = door.request_pace if limit == "requests" else door.token_pace
+        pace.configure(new)
+        began = clock()
+        door.rates_changed()
+        await asyncio.gather(*waiting)
+        return clock() - began
+
+    assert moved_clock(main()) < 0.1
+
+
+def test_what_the_server_says_reaches_who_waits_for_a_meter(moved_clock: RunOn) -> None:
+    async def main() -> float:
+        door = await opened()
+        for limit in (1, 3000):
+            door.succeeded(Usage(1, 1), ServerLimits(limit))
+            (await door.acquire(1)).close()
+            waiting = asyncio.ensure_future(door.acquire(1))
+            await asyncio.sleep(1)
+            began = clock()
+        await waiting
+        return clock() - began
+
+    assert moved_clock(main()) < 0.1
+
+
 @pytest.mark.parametrize("limit", ["requests_per_minute", "tokens_per_minute"])
 def test_a_stop_reaches_who_waits_for_a_meter(moved_clock: RunOn, limit: str) -> None:
     """At one request a minute the waiter slept for a minute, past every grace."""
@@ -282,6 +306,7 @@ def test_a_stop_reaches_who_waits_for_a_meter(moved_clock: RunOn, limit: str) ->
         await asyncio.sleep(0.1)
         began = clock()
         door.gate.stop(ValueError("interrupted"))
+        door.rates_changed()  # an answer that was under way
         assert {type(one) for one in await asyncio.gather(*waiting, return_exceptions=True)} == {StoppedError}
         return clock() - began
 

@@ -20,6 +20,7 @@ from pipeline.limits.budget import (
     estimate_left,
     money,
     prompt_bound,
+    what_is_left,
 )
 from pipeline.limits.price import Price
 from pipeline.records import Usage
@@ -199,6 +200,17 @@ def test_money_is_counted_as_the_price_says() -> None:
     assert capped.left().usd == pytest.approx(1.0 - PRICE.cost_usd(usage), rel=1e-12)
 
 
+def test_a_prompt_that_is_written_to_the_cache_is_set_aside_and_counted_at_its_price() -> None:
+    price = Price(2.0, 8.0, 0.2, origin="config", cache_write=2.5)
+    capped = budget(usd=1.0, price=price)
+    reservation = reserved(capped, 1000, 0)
+    assert capped.counted.usd == pytest.approx(1000 * 2.5 / 1e6)
+    usage = Usage(1000, 0, cached=100, cache_write=700)
+    reservation.settle(usage)
+    assert capped.spent.usd == pytest.approx(price.cost_usd(usage), rel=1e-12)
+    assert capped.spent.usd == pytest.approx((200 * 2.0 + 100 * 0.2 + 700 * 2.5) / 1e6, rel=1e-12)
+
+
 def test_no_discount_is_set_aside_and_a_dearer_cache_is() -> None:
     for cached in (0.0, 3.0):
         capped = budget(usd=1.0, price=Price(2.0, 0.0, cached, origin="config"))
@@ -334,6 +346,16 @@ def test_a_prompt_has_fewer_tokens_than_its_request_has_bytes() -> None:
 )
 def test_what_is_left_to_do(left: int | None, spent: Spend, done: int, text: str) -> None:
     assert estimate_left(left, spent, done) == text
+
+
+def test_what_is_left_as_numbers() -> None:
+    left = what_is_left(6000, Spend(2.0, 900), 3000, exact=False)
+    assert (left.records, left.exact, left.more) == (6000, False, Spend(4.0, 1800))
+    assert left.text.startswith("about 6,000 records are left; at what 3,000 cost so far")
+    assert what_is_left(6000, Spend(None, 900), 3000).more == Spend(None, 1800)
+    assert what_is_left(None, Spend(2.0, 900), 3000, exact=False).more is None
+    assert what_is_left(10, Spend(0.0, 0), 0).more is None
+    assert what_is_left(0, Spend(2.0, 900), 3000, exact=False).text == "no record is left"
 
 
 @pytest.mark.parametrize(

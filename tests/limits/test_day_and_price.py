@@ -119,6 +119,25 @@ def test_the_price_of_a_known_model() -> None:
     )
 
 
+def test_writing_to_the_cache_costs_more_from_a_model_on_and_reading_saves() -> None:
+    before, after = price_of("gpt-5.5"), price_of("gpt-6-luna")
+    assert before is not None
+    assert after is not None
+    assert before.written == pytest.approx(before.input)
+    assert after.written == pytest.approx(1.25 * after.input)
+    usage = Usage(prompt=2000, completion=0, cached=1200, cache_write=300)
+    assert after.cost_usd(usage) == pytest.approx((500 * 0.10 + 1200 * 0.01 + 300 * 0.125) / 1e6)
+    assert after.saved_usd(usage) == pytest.approx(1200 * (0.10 - 0.01) / 1e6)
+    assert after.cache_write_usd(usage) == pytest.approx(300 * 0.025 / 1e6)
+
+
+def test_a_server_that_tells_more_cached_than_prompted_saves_no_more_than_the_prompt() -> None:
+    price = Price(2.0, 8.0, 1.0, "config")
+    assert price.cost_usd(Usage(100, 0, 500, 0, 500)) == pytest.approx(100 * 1.0 / 1e6)
+    assert price.saved_usd(Usage(100, 0, 500)) == pytest.approx(100 * 1.0 / 1e6)
+    assert price.written == 2.0
+
+
 def test_an_unknown_model_has_no_price() -> None:
     assert price_of("nobody-knows-this-model") is None
 

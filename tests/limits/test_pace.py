@@ -33,6 +33,18 @@ def test_a_header_is_believed_at_once_and_the_config_stays_a_cap() -> None:
     assert Pace(None).per_minute is None
 
 
+def test_one_answer_that_says_far_less_is_a_slip() -> None:
+    pace = Pace(None)
+    for limit in (3000, 1, 1, 3000, 1, 3000):
+        pace.tell(limit, 0.02)
+        assert pace.per_minute == 3000
+    for _ in range(3):
+        pace.tell(1, 0.02)
+    assert pace.per_minute == 1
+    pace.tell(3000, 0.02)
+    assert pace.per_minute == 3000
+
+
 @pytest.mark.parametrize(("limit", "reset_s"), [(200, 86_400.0), (None, 1.0), (0, 1.0), (-1, None)])
 def test_limits_a_day_and_nonsense_are_none_of_it(limit: int | None, reset_s: float | None) -> None:
     pace = Pace(500)
@@ -52,7 +64,7 @@ def test_many_refusals_cut_to_what_was_accepted() -> None:
     pace = Pace(6000)
     _run(pace, 2.5, 0.4, per_s=100)
     assert pace.per_minute is not None
-    assert 3000 <= pace.per_minute < 4000
+    assert 0.8 * 3600 <= pace.per_minute < 1.1 * 3600
 
 
 def test_without_a_limit_in_the_config_a_cut_finds_one() -> None:
@@ -60,6 +72,37 @@ def test_without_a_limit_in_the_config_a_cut_finds_one() -> None:
     _run(pace, 2.5, 0.5, per_s=100)
     assert pace.per_minute is not None
     assert 2000 < pace.per_minute < 4000
+
+
+def test_a_guess_that_is_far_too_high_is_halved_until_more_is_answered() -> None:
+    """A full bucket passed at a thousand a second; the server gives ten."""
+    pace, now = Pace(None), 0.0
+    for number in range(100):
+        pace.accept(1, now + number / 1000, now + number / 1000 - 0.001)
+    now = 0.1
+    for _ in range(60):
+        now += 60 / (pace.per_minute or 60_000)
+        for answered in (False, False, False, True):
+            now += 0.001
+            if answered:
+                pace.accept(1, now, now - 0.001)
+            else:
+                pace.refuse(now, now - 0.001, wait_s=10.0)
+    assert pace.per_minute is not None
+    assert pace.per_minute < 6000
+
+
+def test_refusals_alone_lower_a_guess_once() -> None:
+    """Probes that are refused for hours would make it nothing."""
+    pace = Pace(None)
+    now = _run(pace, 0.3, 0.5, per_s=100)
+    guess = pace.per_minute
+    assert guess is not None
+    for _ in range(100):
+        now += 900
+        pace.refuse(now, now - 0.01, wait_s=900)
+    assert pace.per_minute is not None
+    assert pace.per_minute > 0.19 * guess
 
 
 def test_refusals_of_calls_sent_before_a_cut_do_not_cut_again() -> None:
@@ -70,6 +113,34 @@ def test_refusals_of_calls_sent_before_a_cut_do_not_cut_again() -> None:
     for late in range(100):
         pace.refuse(now + late / 100, sent_at=0.0)
     assert pace.per_minute == cut
+
+
+def test_where_the_server_asks_for_a_moment_the_rate_is_known_within_one() -> None:
+    """Of the calls that left since it refused, one in three was accepted; the bucket's content before is forgotten."""
+    pace = Pace(6000)
+    now = _run(pace, 1.0, 0.0, per_s=100)
+    begin = now
+    while pace.learned is None:
+        now += 0.01
+        if round(now * 100) % 3:
+            pace.refuse(now, now - 0.002, wait_s=0.02)
+        else:
+            pace.accept(1, now + 0.002, now)
+    assert now - begin < 1.0
+    assert 3000 * 0.97 <= pace.learned < 6000
+
+
+def test_a_wait_of_seconds_is_no_moment() -> None:
+    """In a second of waiting a bucket fills again: a measurement between two such waits says nothing."""
+    pace, now = Pace(6000), 0.0
+    for _ in range(2):
+        now += 1.0
+        for number in range(20):
+            pace.accept(1, now + number / 1000)
+        now += 0.1
+        for number in range(5):
+            pace.refuse(now + number / 1000, now - 0.01, wait_s=1.0)
+    assert pace.learned is None
 
 
 def test_a_stretch_of_refusals_alone_measures_nothing() -> None:

@@ -62,6 +62,28 @@ def test_with_no_limit_in_the_config_the_servers_is_found(moved_clock: RunOn) ->
     assert seen.refused_share < 0.10
 
 
+def test_a_window_that_was_used_up_in_a_burst_is_found_too(moved_clock: RunOn) -> None:
+    """Held until its first call is forgotten, and then refused again at once: of late next to nothing had passed."""
+
+    async def main() -> Seen:
+        return await run_against(Log(3000, 10), door_of(None, 64), 180, tells=True, latency_s=0.2)
+
+    seen = moved_clock(main())
+    assert len(seen.accepted) >= 0.90 * 9000
+    assert seen.refused_share < 0.10
+
+
+def test_long_calls_do_not_make_the_rate_look_low(moved_clock: RunOn) -> None:
+    """What was sent since the refusals began is answered much later."""
+
+    async def main() -> Seen:
+        return await run_against(Bucket(3000, 1), door_of(6000, 200), 180, tells=True, workers=200, latency_s=2.0)
+
+    seen = moved_clock(main())
+    assert len(seen.accepted) >= 0.95 * 9000
+    assert seen.refused_share < 0.05
+
+
 def test_it_grows_back_when_the_server_allows_more_again(moved_clock: RunOn) -> None:
     async def main() -> tuple[Seen, float | None]:
         server, door = Bucket(600, 1), door_of(1800)

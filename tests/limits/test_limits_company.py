@@ -1,0 +1,165 @@
+"""Other users of the key: seen in what is left, yielded to, and their room taken back; sole users lose nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from limit_servers import Bucket, Log
+
+from pipeline.errors import RateLimitedError, StoppedError
+from pipeline.limits import Admission, Gate, meters
+from pipeline.limits.company import LEAST_SHARE, Company
+from pipeline.records import ServerLimits, Usage
+
+RunOn = Callable[[Any], Any]
+LIMIT = 1200
+LATENCY_S = 0.2
+
+
+@pytest.fixture(autouse=True)
+def _coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer looks: the rates here are low enough."""
+    monkeypatch.setattr(meters, "POLL_S", 0.01)
+
+
+def left_and_reset(server: Bucket | Log, now: float) -> tuple[int, float]:
+    """What OpenAI's headers say of a bucket; of a window, when it is empty."""
+    if isinstance(server, Bucket):
+        rate, size = server.per_minute / 60, server.per_minute * server.span_s / 60
+        level = size if server._level is None else min(size, server._level + (now - server._at) * rate)
+        return int(level), (size - level) / rate
+    used = sum(stamp > now - 60 for stamp in server._stamps)
+    return max(0, LIMIT - used), (server._stamps[-1] + 60 - now if server._stamps else 0.0)
+
+
+class Scene:
+    """A server that tells what is left, our door, and another client who sends steadily and hears nothing."""
+
+    def __init__(self, server: Bucket | Log) -> None:
+        self.server = server
+        self.door = Admission(gate=Gate(64), requests_per_minute=LIMIT)
+        self.ours: list[float] = []
+        self.refused: list[float] = []
+        self.others_refused = 0
+
+    async def run(self, seconds: float, *, comes: float, goes: float, others: float) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        loop.call_later(seconds, self.door.gate.stop, StoppedError())
+        other = asyncio.create_task(self._other(began + comes, began + goes, others))
+        await asyncio.gather(*(self._work() for _ in range(32)))
+        await other
+
+    async def _other(self, comes: float, goes: float, per_minute: float) -> None:
+        loop = asyncio.get_running_loop()
+        while comes < goes:
+            await asyncio.sleep(comes - loop.time())
+            self.others_refused += self.server.take(loop.time()) is not None
+            comes += 60 / per_minute
+
+    async def _work(self) -> None:
+        try:
+            while True:
+                await self._call()
+        except StoppedError:
+            return
+
+    async def _call(self) -> None:
+        loop = asyncio.get_running_loop()
+        permit = await self.door.acquire(1)
+        wait_s = self.server.take(loop.time())
+        left, reset_s = left_and_reset(self.server, loop.time())
+        if wait_s is None:
+            await asyncio.sleep(LATENCY_S)
+            self.ours.append(permit.sent_at)
+            permit.settle(Usage(8, 2))
+            self.door.succeeded(Usage(8, 2), ServerLimits(LIMIT, left, reset_s), LATENCY_S)
+        else:
+            self.refused.append(loop.time())
+            self.door.refused(RateLimitedError(retry_after_s=wait_s), permit.sent_at)
+        permit.close()
+
+    def rate(self, since: float, until: float) -> float:
+        """Our calls a minute in a span of seconds from the first."""
+        begin = self.ours[0]
+        return sum(begin + since <= at < begin + until for at in self.ours) / (until - since) * 60
+
+
+def test_half_of_a_bucket_is_left_to_another_and_taken_back(moved_clock: RunOn) -> None:
+    scene = Scene(Bucket(LIMIT, 60))
+    scene.server.take(1000.0)
+    moved_clock(scene.run(600, comes=60, goes=400, others=LIMIT / 2))
+    assert not scene.refused
+    assert not scene.others_refused
+    assert scene.rate(250, 400) == pytest.approx(LIMIT / 2, rel=0.05)
+    assert scene.rate(420, 600) > 0.95 * LIMIT
+
+
+def test_half_of_a_window_is_left_to_another_and_taken_back(moved_clock: RunOn) -> None:
+    """What was used in a burst comes back in one: it takes some minutes until it is even."""
+    scene = Scene(Log(LIMIT, 60))
+    moved_clock(scene.run(900, comes=60, goes=600, others=LIMIT / 2))
+    assert len(scene.refused) < 0.01 * len(scene.ours)
+    assert scene.rate(360, 600) > 0.4 * LIMIT
+    assert scene.rate(700, 900) > 0.95 * LIMIT
+
+
+@pytest.mark.parametrize("server", [Bucket(LIMIT, 60), Bucket(LIMIT, 1), Log(LIMIT, 60)], ids=["60 s", "1 s", "log"])
+def test_alone_nothing_is_yielded(moved_clock: RunOn, server: Bucket | Log) -> None:
+    scene = Scene(server)
+    moved_clock(scene.run(240, comes=0, goes=0, others=1))
+    assert scene.rate(10, 240) > 0.97 * LIMIT
+    assert not scene.refused
+
+
+def test_two_that_yield_share_a_bucket_evenly() -> None:
+    """What is left is the same for both; so is the share, and it settles where both together use the rate."""
+    one, two, left, now = Company(), Company(), 3000.0, 0.0
+    while now < 600:
+        now += 0.1
+        for company in (one, two):
+            company.seen(3000, int(left), (3000 - left) / 50, 0.5)
+        left = min(3000.0, left + 5 - 4.95 * (one.share + two.share))
+    assert one.share == two.share == pytest.approx(0.5, abs=0.05)
+    assert left > 50
+
+
+@pytest.mark.parametrize("told", [(0, 60.0), (1, 0.0), (0, 0.0), (150, 57.0), (3000, 60.0)])
+def test_a_server_that_always_says_the_same_teaches_nothing(told: tuple[int, float]) -> None:
+    company = Company()
+    for second in range(300):
+        company.used(50, second)
+        company.seen(3000, *told, 0.5)
+    assert company.share == 1.0
+
+
+def test_a_bucket_too_small_for_the_latency_is_not_steered_by() -> None:
+    """What is seen is two seconds old; the whole bucket is worth one."""
+    company = Company()
+    for left in (50, 30, 10, 0):
+        company.seen(3000, left, (50 - left) / 50, 2.0)
+    assert company.share == 1.0
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([0.0, 1.0, 60.0, 3000.0]),
+            st.integers(-10, 10_000),
+            st.floats(0, 65),
+            st.floats(0, 600),
+        ),
+        max_size=60,
+    )
+)
+def test_no_header_takes_all_of_the_share(steps: list[tuple[float, int, float, float]]) -> None:
+    company = Company()
+    for now, (used, left, reset_s, latency_s) in enumerate(steps):
+        company.used(used, now)
+        company.seen(3000, left, reset_s, latency_s)
+        assert LEAST_SHARE <= company.share <= 1.0
