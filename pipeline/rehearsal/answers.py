@@ -3,62 +3,69 @@
 from __future__ import annotations
 
 import itertools
-import re
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.codec import dumps
+from pipeline.codec import dumps, loads
 from pipeline.rehearsal.calls import CHARS_A_TOKEN, Call
-from pipeline.rehearsal.dice import Dice
 from pipeline.rehearsal.faults import TWISTS, Choice
-from pipeline.rehearsal.schema import Choose, Filler, Schema, any_of
-from pipeline.rehearsal.sentiment import sentiment_sign, sentiment_values
+from pipeline.rehearsal.labels import Labels, outside
+from pipeline.rehearsal.prefixes import PromptCache
+from pipeline.rehearsal.tools import Tool
+from pipeline.rehearsal.turns import called
 
-#: a prefix is cached in blocks of this many tokens, from this many on
-_CACHE_FROM_TOKENS = 1024
-_CACHE_STEP_TOKENS = 128
-_KEEP_PREFIXES = 4096
-
+#: faults of calls and labels: where the answer is in free words there is nothing that they could spoil
+_OF_CALLS = frozenset(("bad_json", "bad_label", "no_tool", "wrong_tool", "two_calls"))
 _PLAIN = "This is a simulated answer of the rehearsal endpoint; no model was asked."
-_NO_VALUE = "none of these"
-_TRUE = frozenset(("true", "yes", "1"))
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A finished answer: the JSON to send, its text (a function's arguments), and the tokens that it is billed."""
+    """A finished answer: the JSON to send, its text, the tokens that it is billed, and the fault that is in it.
+
+    The text is what the model said: a function's arguments; of several calls a list of names and arguments; or words.
+    """
 
     body: bytes
     text: str
     tokens: int
+    fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """One call of an answer; `arguments` is its JSON text."""
+
+    tool: Tool
+    arguments: str
 
 
 class Answers:
-    """Answers calls; remembers only which prefixes it has seen."""
+    """Answers calls; remembers only which prefixes of prompts it has seen."""
 
     def __init__(self, seed: int = 0, accuracy: float = 1.0) -> None:
         self._seed = seed
-        self._accuracy = accuracy
-        self._prefixes: set[int] = set()
+        self._labels = Labels(seed, accuracy)
+        self._cache = PromptCache()
         self._numbers = itertools.count(1)
 
     def complete(self, call: Call, kind: str | None = None) -> Completion:
         """The completion; `kind` is a fault of `faults.TWISTS` that is worked into it."""
-        text = self._text(call, kind)
-        choice = self._choice(call, text)
-        if call.max_output_tokens is not None and _tokens(text) > call.max_output_tokens:
-            _cut(choice, text[: call.max_output_tokens * CHARS_A_TOKEN])
+        said = self._calls(call, kind)
+        if not said and call.schema is None and kind in _OF_CALLS:
+            kind = None
+        words = None if said else self._words(call, kind)
+        choice = _choice(call, said, words)
+        chars = len(words) if words is not None else sum(len(one.arguments) for one in said)
+        if call.max_output_tokens is not None and _tokens(chars) > call.max_output_tokens:
+            _cut(choice, call.max_output_tokens * CHARS_A_TOKEN)
         if kind:
             TWISTS[kind](choice)
-        if kind == "two_calls" and call.tool:
-            # The second call says something else: whoever takes the last one is caught.
-            choice["message"]["tool_calls"][1]["function"] = {
-                "name": call.tool.name,
-                "arguments": dumps(self._other(call, call.tool.filler, text)).decode(),
-            }
-        usage = self._usage(call, text)
+        if kind == "two_calls" and said:
+            # The added call says something else: whoever takes the last one is caught.
+            choice["message"]["tool_calls"][-1]["function"] = self._beside(call, said)
+        usage = self._usage(call, chars)
         body = {
             "id": f"chatcmpl-rehearsal{next(self._numbers)}",
             "object": "chat.completion",
@@ -69,162 +76,95 @@ class Answers:
             "service_tier": "default",
             "system_fingerprint": "rehearsal",
         }
-        return Completion(dumps(body), text, usage["total_tokens"])
+        return Completion(dumps(body), _told(said, words), usage["total_tokens"], kind)
 
-    def _text(self, call: Call, kind: str | None) -> str:
-        filler = call.tool.filler if call.tool else call.schema
-        if filler is None:
-            return _PLAIN
-        value = _outside(filler, self._label(call, filler)) if kind == "bad_label" else self._label(call, filler)
-        return dumps(value).decode()
+    def _calls(self, call: Call, kind: str | None) -> list[_Said]:
+        """The calls of the answer; those of one function differ."""
+        made: dict[str, list[Any]] = {}
+        said: list[_Said] = []
+        for tool in called(call.offer, call.results, call.text, self._seed, call.prompt_digest):
+            known = made.setdefault(tool.name, [])
+            if known:
+                value = self._labels.another(call, tool.filler, known)
+            else:
+                value = self._labels.first(call, tool.filler, len(said))
+            if value in known:
+                continue
+            known.append(value)
+            wrong = kind == "bad_label" and not said
+            said.append(_Said(tool, dumps(outside(tool.filler, value) if wrong else value).decode()))
+        return said
 
-    def _choice(self, call: Call, text: str) -> Choice:
-        message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None, "annotations": []}
-        if call.tool is None:
-            message["content"] = text
-        else:
-            name = f"call_{call.prompt_digest & (1 << 64) - 1:016x}"
-            message["tool_calls"] = [
-                {"id": name, "type": "function", "function": {"name": call.tool.name, "arguments": text}}
-            ]
-        reason = "tool_calls" if call.tool and not call.forced else "stop"
-        return {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
+    def _words(self, call: Call, kind: str | None) -> str:
+        if call.schema is not None:
+            value = self._labels.first(call, call.schema)
+            return dumps(outside(call.schema, value) if kind == "bad_label" else value).decode()
+        if call.results.calls:
+            return f"Done, after {call.results.calls} results. {_PLAIN}"
+        return _PLAIN
 
-    def _label(self, call: Call, filler: Filler) -> Any:
-        dice = Dice("answer", self._seed, call.prompt_digest)
-        value = filler.fill(dice, _chooser(call.text))
-        if call.gold is not None and isinstance(value, dict):
-            fields = filler.properties()
-            gold = call.gold if isinstance(call.gold, Mapping) else dict.fromkeys(list(fields)[:1], call.gold)
-            for name, right in gold.items():
-                if name in fields:
-                    value[name] = self._from_gold(call, name, fields[name], right, value.get(name))
-        return value
+    def _beside(self, call: Call, said: list[_Said]) -> dict[str, str]:
+        tool = said[0].tool
+        known = [one.arguments for one in said if one.tool is tool]
+        value = self._labels.another(call, tool.filler, [loads(text) for text in known])
+        return {"name": tool.name, "arguments": dumps(value).decode()}
 
-    def _from_gold(self, call: Call, name: str, schema: Schema, right: Any, guess: Any) -> Any:
-        dice = Dice("gold", self._seed, call.prompt_digest, name)
-        fits, value = _fitting(schema, right)
-        if not fits:
-            return guess
-        return value if dice.unit() < self._accuracy else _another(schema, value, dice)
-
-    def _other(self, call: Call, filler: Filler, text: str) -> Any:
-        value: Any = None
-        for turn in range(8):
-            value = filler.fill(Dice("other", self._seed, call.prompt_digest, turn))
-            if dumps(value).decode() != text:
-                break
-        return value
-
-    def _usage(self, call: Call, text: str) -> dict[str, Any]:
-        completion = _tokens(text)
+    def _usage(self, call: Call, chars: int) -> dict[str, Any]:
+        completion = _tokens(chars)
         if call.max_output_tokens is not None:
             completion = min(completion, call.max_output_tokens)
+        kept = self._cache.keep(call.prefixes)
+        written = {} if kept.written is None else {"cache_write_tokens": kept.written}
         return {
             "prompt_tokens": call.prompt_tokens,
             "completion_tokens": completion,
             "total_tokens": call.prompt_tokens + completion,
-            "prompt_tokens_details": {"cached_tokens": self._cached_tokens(call), "audio_tokens": 0},
+            "prompt_tokens_details": {"cached_tokens": kept.read, **written, "audio_tokens": 0},
             "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
         }
 
-    def _cached_tokens(self, call: Call) -> int:
-        if call.prefix_tokens < _CACHE_FROM_TOKENS:
-            return 0
-        if call.prefix_digest in self._prefixes:
-            return call.prefix_tokens // _CACHE_STEP_TOKENS * _CACHE_STEP_TOKENS
-        if len(self._prefixes) >= _KEEP_PREFIXES:
-            self._prefixes.clear()
-        self._prefixes.add(call.prefix_digest)
-        return 0
+
+def _tokens(chars: int) -> int:
+    return max(1, -(-chars // CHARS_A_TOKEN))
 
 
-def _tokens(text: str) -> int:
-    return max(1, -(-len(text) // CHARS_A_TOKEN))
-
-
-def _cut(choice: Choice, text: str) -> None:
-    message = choice["message"]
-    if "tool_calls" in message:
-        message["tool_calls"][0]["function"]["arguments"] = text
-    else:
-        message["content"] = text
-    choice["finish_reason"] = "length"
-
-
-def _chooser(text: str) -> Choose:
-    def choose(values: Sequence[Any], dice: Dice) -> Any:
-        moods = sentiment_values(values)
-        if moods is None:
-            return _mentioned(text, values, dice)
-        sign = sentiment_sign(text)
-        return moods[sign] if sign in moods else moods[1 if dice.below(2) else -1]
-
-    return choose
-
-
-def _mentioned(text: str, values: Sequence[Any], dice: Dice) -> Any:
-    """The value whose words the text says most often; where none or all are said alike (a list of them), any."""
-    counts = [_count(text.casefold(), value) if isinstance(value, str) else 0 for value in values]
-    most = max(counts, default=0)
-    best = [value for value, count in zip(values, counts, strict=True) if count == most]
-    return any_of(best, dice)
-
-
-def _count(text: str, value: str) -> int:
-    words = re.escape(value.casefold().replace("_", " ").strip())
-    if not words:
-        return 0
-    # Korean endings stick to the word, so only Latin words need an end.
-    return len(re.findall(rf"\b{words}\b" if words.isascii() else words, text))
-
-
-def _fitting(schema: Schema, right: Any) -> tuple[bool, Any]:
-    """Whether a gold value, which may come as a CSV's text, is one that the schema allows; and that value."""
-    text = str(right).strip()
-    if "enum" in schema:
-        found = [value for value in schema["enum"] if value == right] or [
-            value for value in schema["enum"] if str(value).casefold() == text.casefold()
+def _choice(call: Call, said: list[_Said], words: str | None) -> Choice:
+    message: dict[str, Any] = {"role": "assistant", "content": words, "refusal": None, "annotations": []}
+    if said:
+        name = f"call_{call.prompt_digest & (1 << 64) - 1:016x}"
+        message["tool_calls"] = [
+            {
+                "id": f"{name}_{place}" if place else name,
+                "type": "function",
+                "function": {"name": one.tool.name, "arguments": one.arguments},
+            }
+            for place, one in enumerate(said)
         ]
-        return bool(found), found[0] if found else None
-    kind = schema.get("type")
-    try:
-        match kind:
-            case "boolean":
-                return True, right if isinstance(right, bool) else text.casefold() in _TRUE
-            case "integer":
-                return True, int(right)
-            case "number":
-                return True, float(right)
-            case "string":
-                return True, text
-    except (ValueError, TypeError):
-        return False, None
-    return True, right
+    reason = "tool_calls" if said and not call.offer.named else "stop"
+    return {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
 
 
-def _another(schema: Schema, value: Any, dice: Dice) -> Any:
-    """A wrong value of the right kind."""
-    if "enum" in schema:
-        others = [one for one in schema["enum"] if one != value]
-        return any_of(others, dice) if others else value
-    if isinstance(value, bool):
-        return not value
-    for _ in range(8):
-        other = Filler(schema).fill(dice)
-        if other != value:
-            return other
-    return value
+def _cut(choice: Choice, chars: int) -> None:
+    """The answer ends after so many letters, in the midst of a call or between two."""
+    message = choice["message"]
+    choice["finish_reason"] = "length"
+    if "tool_calls" not in message:
+        message["content"] = message["content"][:chars]
+        return
+    kept: list[Any] = []
+    for one in message["tool_calls"]:
+        if chars <= 0:
+            break
+        arguments = one["function"]["arguments"]
+        one["function"]["arguments"] = arguments[:chars]
+        chars -= len(arguments)
+        kept.append(one)
+    message["tool_calls"] = kept
 
 
-def _outside(filler: Filler, value: Any) -> Any:
-    """The label with a field set to what the schema does not allow: an enum's, if there is one."""
-    fields = filler.properties()
-    for name, schema in fields.items():
-        if "enum" in schema or "const" in schema:
-            return {**value, name: _NO_VALUE}
-    for name, schema in fields.items():
-        if "type" in schema:
-            kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-            return {**value, name: _NO_VALUE if "string" not in kinds else {"of": "another type"}}
-    return {"unexpected": True}
+def _told(said: list[_Said], words: str | None) -> str:
+    if len(said) == 1:
+        return said[0].arguments
+    if not said:
+        return words or ""
+    return dumps([{"name": one.tool.name, "arguments": loads(one.arguments)} for one in said]).decode()

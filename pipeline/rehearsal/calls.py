@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 from pipeline.codec import JSONDecodeError, digest64, dumps, loads
 from pipeline.rehearsal.checks import MAX_ANSWER_WORDS, Body, check_messages, check_parameters
 from pipeline.rehearsal.options import RehearsalOptions
+from pipeline.rehearsal.prefixes import Prefixes, prefixes_of
 from pipeline.rehearsal.replies import ErrorReply, invalid
 from pipeline.rehearsal.schema import Filler
-from pipeline.rehearsal.tools import Tool, Toolbox, ToolSet
+from pipeline.rehearsal.shown import shown_tokens
+from pipeline.rehearsal.tools import Toolbox, ToolSet
+from pipeline.rehearsal.turns import Offer, Results, offer_of, results_of
 
 CHARS_A_TOKEN = 4
 #: what the door reckons for an answer when the request sets no maximum
@@ -25,8 +29,9 @@ _KEEP_SCHEMAS = 256
 class Call:
     """One request that may be answered.
 
-    `text` is what the last user message says, `user_text` what all of them say. `tool` is the function that the
-    answer calls; `schema` what a text answer must be like. `door_tokens` is what the rate limit counts.
+    `text` is what the last user message says, `user_text` what all of them say. `offer` is what the answer may call,
+    `results` what earlier calls gave back; `schema` what a text answer must be like. `door_tokens` is what the rate
+    limit counts, `prefixes` what the prompt cache may keep.
     """
 
     record: str
@@ -36,10 +41,9 @@ class Call:
     prompt_digest: int
     prompt_tokens: int
     door_tokens: int
-    prefix_tokens: int
-    prefix_digest: int
-    tool: Tool | None
-    forced: bool
+    prefixes: Prefixes
+    offer: Offer
+    results: Results
     schema: Filler | None
     gold: Mapping[str, Any] | str | None
     max_output_tokens: int | None
@@ -77,27 +81,26 @@ class Caller:
         tools = self._toolbox.read(body["tools"]) if body.get("tools") is not None else None
         if isinstance(tools, ErrorReply):
             return tools
-        chosen = choose_tool(body, tools)
-        if isinstance(chosen, ErrorReply):
-            return chosen
-        tool, forced = chosen
+        offer = offer_of(body, tools)
+        if isinstance(offer, ErrorReply):
+            return offer
         schema = self._response_schema(body.get("response_format"))
         if isinstance(schema, ErrorReply):
             return schema
-        size = _sizes(body["messages"], text, tools)
+        prompt_tokens = _prompt_tokens(body["messages"], tools)
+        raw = [dumps(message) for message in body["messages"]]
         most = next((int(body[word]) for word in MAX_ANSWER_WORDS if body.get(word)), None)
         call = Call(
             record=record,
             model=body["model"],
             text=text,
             user_text=text if len(texts) < 2 else "\n".join(texts),
-            prompt_digest=digest64(dumps(body["messages"])),
-            prompt_tokens=size.prompt,
-            door_tokens=size.prompt + (most or _DEFAULT_OUTPUT_TOKENS),
-            prefix_tokens=size.prefix,
-            prefix_digest=_prefix_digest(body, size.prefix),
-            tool=tool,
-            forced=forced,
+            prompt_digest=digest64(b"[%b]" % b",".join(raw)),
+            prompt_tokens=prompt_tokens,
+            door_tokens=prompt_tokens + (most or _DEFAULT_OUTPUT_TOKENS),
+            prefixes=prefixes_of(body, raw, tools.size_chars / CHARS_A_TOKEN if tools else 0.0, _message_tokens),
+            offer=offer,
+            results=results_of(body["messages"], _text),
             schema=schema,
             gold=_gold(body.get("metadata")),
             max_output_tokens=most,
@@ -138,30 +141,6 @@ def unknown_model(model: str) -> ErrorReply:
     return ErrorReply(404, message, "invalid_request_error", None, "model_not_found")
 
 
-def choose_tool(body: Body, tools: ToolSet | None) -> tuple[Tool | None, bool] | ErrorReply:
-    """The function that the answer calls (None for a text) and whether the request named it."""
-    choice = body.get("tool_choice")
-    if tools is None:
-        for name in ("tool_choice", "parallel_tool_calls"):
-            if body.get(name) not in (None, "none"):
-                return invalid(
-                    f"Invalid value for '{name}': '{name}' is only allowed when 'tools' are specified.", name
-                )
-        return None, False
-    if choice in (None, "auto", "required"):
-        return tools.tools[0], False
-    if choice == "none":
-        return None, False
-    function = choice.get("function") if isinstance(choice, dict) else None
-    if not isinstance(function, dict) or choice.get("type") != "function":
-        return invalid(f"Invalid value for 'tool_choice': {choice!r}.", "tool_choice")
-    tool = tools.named(str(function.get("name")))
-    if tool is None:
-        message = f"Tool choice {function.get('name')!r} not found in 'tools' parameter."
-        return invalid(message, "tool_choice")
-    return tool, True
-
-
 def _response_schema(wanted: Any) -> Filler | ErrorReply | None:
     kind = wanted.get("type") if isinstance(wanted, dict) else wanted
     if kind in (None, "text"):
@@ -176,21 +155,12 @@ def _response_schema(wanted: Any) -> Filler | ErrorReply | None:
     return invalid(f"Invalid schema for response_format: {fault}", "response_format") if fault else filler
 
 
-@dataclass(frozen=True, slots=True)
-class _Sizes:
-    prompt: int
-    prefix: int
+def _prompt_tokens(messages: Sequence[Body], tools: ToolSet | None) -> int:
+    return math.ceil(sum(map(_message_tokens, messages)) + (tools.size_chars / CHARS_A_TOKEN if tools else 0))
 
 
-def _sizes(messages: Sequence[Body], last_text: str, tools: ToolSet | None) -> _Sizes:
-    chars = sum(len(_text(message)) for message in messages) + (tools.size_chars if tools else 0)
-    frame = _MESSAGE_TOKENS * len(messages)
-    return _Sizes(-(-chars // CHARS_A_TOKEN) + frame, max(0, chars - len(last_text)) // CHARS_A_TOKEN)
-
-
-def _prefix_digest(body: Body, tokens: int) -> int:
-    """A hash of all that comes before the last message; only prompts long enough to be cached are worth it."""
-    return digest64(dumps([body.get("tools"), body["messages"][:-1]])) if tokens >= 1024 else 0
+def _message_tokens(message: Body) -> float:
+    return len(_text(message)) / CHARS_A_TOKEN + _MESSAGE_TOKENS + shown_tokens(message)
 
 
 def _text(message: Body) -> str:
@@ -198,7 +168,7 @@ def _text(message: Body) -> str:
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else []
-    return "\n".join(str(part.get("text", "")) for part in parts if isinstance(part, dict))
+    return "\n".join(str(part["text"]) for part in parts if isinstance(part, dict) and "text" in part)
 
 
 def _record_name(metadata: Any, text: str) -> str:

@@ -102,13 +102,12 @@ class Desk:
         return self._close(entry, kind, self._with_limits(STATIC[kind]))
 
     def _answer(self, entry: Entry, call: Call, kind: str | None, gone: bool) -> Reply:
-        twist = kind if kind in TWISTS else None
-        done = self._answers.complete(call, twist)
+        done = self._answers.complete(call, kind if kind in TWISTS else None)
         if kind == "cut":
             self._books.close_call(entry, Ending("cut", 0, done.tokens, lost=True))
             return Reply(200, done.body, wire="cut")
-        good = twist is None
-        ending = Ending(twist or ANSWERED, 200, done.tokens, done.text if good else None, gone)
+        good = done.fault is None
+        ending = Ending(done.fault or ANSWERED, 200, done.tokens, done.text if good else None, gone)
         self._books.close_call(entry, ending)
         return Reply(200, done.body, headers=self._limit_headers())
 

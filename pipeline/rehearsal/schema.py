@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.codec import dumps
 from pipeline.rehearsal.dice import Dice
-from pipeline.rehearsal.strings import text_for
+from pipeline.rehearsal.strings import quote_for, text_for
 
 Schema = Mapping[str, Any]
 Choose = Callable[[Sequence[Any], Dice], Any]  #: picks one of an enum's values
@@ -37,10 +37,12 @@ class Filler:
     def __init__(self, root: Schema) -> None:
         self._root = root
         self._made = 0
+        self._source = ""
 
-    def fill(self, dice: Dice, choose: Choose = any_of) -> Any:
-        """A value; the same for dice of the same seeds."""
+    def fill(self, dice: Dice, choose: Choose = any_of, source: str = "") -> Any:
+        """A value; the same for dice of the same seeds. Strings that are to be quotes are taken from `source`."""
         self._made = 0
+        self._source = source
         return self._value(self._root, dice, choose, 0)
 
     def fault(self) -> str | None:
@@ -121,7 +123,7 @@ class Filler:
                 return bool(dice.below(2))
             case "null":
                 return None
-        return text_for(schema, dice)
+        return quote_for(schema, self._source, dice) or text_for(schema, dice)
 
     def _object(self, schema: Schema, dice: Dice, choose: Choose, depth: int) -> dict[str, Any]:
         fields = schema.get("properties", {})
@@ -138,6 +140,9 @@ class Filler:
         length = _length(schema, dice, depth)
         if schema.get("uniqueItems") is True:
             return self._unique(schema.get("items", {}), length, dice, depth)
+        item = self._plain(schema.get("items", {}))
+        if not first and "const" not in item and 0 < length <= len(item.get("enum", ())):
+            return _different(item["enum"], length, dice, choose)
         items = [*first[:length], *[schema.get("items", {})] * (length - len(first))]
         return [self._value(item, dice, choose, depth + 1) for item in items]
 
@@ -149,6 +154,15 @@ class Filler:
             value = self._value(item, dice, any_of, depth + 1)
             found.setdefault(dumps(value), value)
         return list(found.values())
+
+
+def _different(values: Sequence[Any], length: int, dice: Dice, choose: Choose) -> list[Any]:
+    """So many of an enum's values: a list of labels says each once."""
+    left = list(values)
+    found: list[Any] = []
+    while len(found) < length:
+        found.append(left.pop(left.index(choose(left, dice))))
+    return found
 
 
 def _length(schema: Schema, dice: Dice, depth: int) -> int:

@@ -24,8 +24,8 @@ from pipeline.rehearsal.desk import Desk
 from pipeline.rehearsal.options import RehearsalOptions
 from pipeline.rehearsal.replies import JSON_TYPE, ErrorReply, Reply, retry_headers
 
-#: a prompt of a million tokens fits
-_MAX_BODY_BYTES = 16 * 1024 * 1024
+#: a prompt of a million tokens fits, and so do some pictures
+_MAX_BODY_BYTES = 64 * 1024 * 1024
 #: how long a stop waits for answers that are on their way, twice at most
 _STOP_S = 0.25
 #: SO_LINGER on, zero seconds: closing sends a reset instead of an end

@@ -33,6 +33,9 @@ _CATEGORIES: Mapping[str, Callable[[str], bool]] = {
     "CATEGORY_WORD": lambda char: char.isalnum() or char == "_",
     "CATEGORY_NOT_WORD": lambda char: not (char.isalnum() or char == "_"),
 }
+#: what a description says of a string that must stand in the text
+_IS_QUOTE = re.compile(r"\b(?:quot(?:e|ed|ation)|verbatim|word for word|exact words)\b", re.IGNORECASE)
+_QUOTE_WORDS = 3
 #: how often a part that may repeat without end does so at most
 _REPEAT = 3
 
@@ -52,6 +55,18 @@ def text_for(schema: Mapping[str, Any], dice: Dice) -> str:
     while len(text) < least:
         text += " " + _WORDS[dice.below(len(_WORDS))]
     return text if most is None else text[:most].rstrip().ljust(min(least, most), ".")
+
+
+def quote_for(schema: Mapping[str, Any], source: str, dice: Dice) -> str | None:
+    """A few words of the source's last line, where the description asks for a quote and such a piece fits."""
+    if not source or "pattern" in schema or not _IS_QUOTE.search(str(schema.get("description", ""))):
+        return None
+    # What stands before a colon is the prompt's own word ("Text: ..."), not the record's.
+    words = source.rstrip().rpartition("\n")[2].rpartition(": ")[2].split(" ")
+    start = dice.below(len(words))
+    quote = " ".join(words[start : start + 1 + dice.below(_QUOTE_WORDS)]).strip(" \t\"'.,;:!?()")
+    fits = int(schema.get("minLength", 1)) <= len(quote) <= int(schema.get("maxLength", len(quote)))
+    return quote if fits and quote else None
 
 
 def _matching(pattern: str, least: int, most: int | None, dice: Dice) -> str | None:

@@ -26,6 +26,7 @@ class Tool:
 
     name: str
     filler: Filler
+    description: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,8 @@ def _read_set(tools: Any, size_chars: int) -> ToolSet | ErrorReply:
         read = _read_tool(tool, f"tools[{place}]")
         if isinstance(read, ErrorReply):
             return read
+        if any(other.name == read.name for other in found):
+            return invalid(f"Invalid 'tools': the function name {read.name!r} is given twice.", f"tools[{place}]")
         found.append(read)
     return ToolSet(tuple(found), size_chars)
 
@@ -85,7 +88,7 @@ def _read_tool(tool: Any, where: str) -> Tool | ErrorReply:
     if fault:
         message = f"Invalid schema for function '{name}': {fault}"
         return invalid(message, f"{where}.function.parameters", "invalid_function_parameters")
-    return Tool(name, filler)
+    return Tool(name, filler, str(function.get("description") or ""))
 
 
 def schema_fault(schema: Any, *, strict: bool) -> str | None:

@@ -267,21 +267,6 @@ def test_usage_counts_prompt_tools_and_arguments() -> None:
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
 
 
-def test_a_long_prefix_is_cached_from_its_second_time_on() -> None:
-    answers = Answers()
-
-    def cached(system: str, text: str) -> int:
-        messages = [{"role": "system", "content": system}, {"role": "user", "content": text}]
-        usage = json.loads(answers.complete(read(ask(messages=messages))).body)["usage"]
-        return int(usage["prompt_tokens_details"]["cached_tokens"])
-
-    assert cached("s" * 8000, "one") == 0
-    assert cached("s" * 8000, "two") >= 1920
-    assert cached("s" * 8000, "two") % 128 == 0
-    assert cached("t" * 8000, "two") == 0
-    assert [cached("short", text) for text in ("one", "two")] == [0, 0]
-
-
 def test_the_request_s_own_maximum_cuts_the_answer() -> None:
     completion = answer(ask(max_completion_tokens=2))
     choice = completion["choices"][0]

@@ -65,6 +65,8 @@ def test_the_known_parameters_are_those_of_the_sdk() -> None:
         ({"tools": None}, "tool_choice", "only allowed when 'tools'"),
         ({"tools": None, "tool_choice": None, "parallel_tool_calls": True}, "parallel_tool_calls", "only allowed"),
         ({"tool_choice": forced("other")}, "tool_choice", "'other' not found"),
+        ({"tools": [tool(), tool()]}, "tools[1]", "'label' is given twice"),
+        ({"parallel_tool_calls": "yes"}, "parallel_tool_calls", "expected a boolean, got 'yes'"),
         ({"tool_choice": "sometimes"}, "tool_choice", "'sometimes'"),
         ({"response_format": {"type": "yaml"}}, "response_format", "expected text"),
     ],
@@ -101,16 +103,17 @@ def test_the_last_user_message_is_the_text_and_names_the_record() -> None:
     assert named.record == "r7"
 
 
-def test_the_forced_tool_is_the_one_that_answers() -> None:
+def test_a_named_function_is_all_that_is_offered() -> None:
     tools = [tool(), tool(name="other")]
-    call = read(ask(tools=tools, tool_choice=forced("other")))
-    assert isinstance(call, Call)
-    assert call.tool is not None
-    assert (call.tool.name, call.forced) == ("other", True)
-    call = read(ask(tools=tools, tool_choice="required"))
-    assert isinstance(call, Call)
-    assert call.tool is not None
-    assert (call.tool.name, call.forced) == ("label", False)
+    named, required, free = (
+        read(ask(tools=tools, tool_choice=choice)) for choice in (forced("other"), "required", "auto")
+    )
+    assert isinstance(named, Call)
+    assert ([one.name for one in named.offer.tools], named.offer.named) == (["other"], True)
+    assert isinstance(required, Call)
+    assert ([one.name for one in required.offer.tools], required.offer.named) == (["label", "other"], False)
+    assert isinstance(free, Call)
+    assert (free.offer.free, required.offer.free) == (True, False)
 
 
 def strict(**changes: Any) -> dict[str, Any]:

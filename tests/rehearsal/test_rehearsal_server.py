@@ -104,7 +104,7 @@ def test_bodies_that_cannot_be_read_are_refused_and_counted() -> None:
         status, _, told = await send(endpoint, "POST", path, data=b'{"model": ')
         assert (status, told["error"]["type"]) == (400, "invalid_request_error")
         assert "parse" in told["error"]["message"]
-        assert (await send(endpoint, "POST", path, data=io.BytesIO(bytes(16 * 1024 * 1024 + 1))))[0] == 413
+        assert (await send(endpoint, "POST", path, data=io.BytesIO(bytes(64 * 1024 * 1024 + 1))))[0] == 413
         status, _, told = await send(endpoint, "POST", path, json={"model": "gpt-6-luna", "messages": []})
         assert (status, told["error"]["param"]) == (400, "messages")
         assert endpoint.books.totals().failed == {"invalid": 3}
