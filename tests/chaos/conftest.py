@@ -1,4 +1,4 @@
-"""One process serves the endpoints of all scenes."""
+"""One process serves the endpoints of all scenes, one thread those with weather."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 from end_to_end.stage import Endpoints, Process
+from rounds import ROUNDS, seed_of
+from sky import Skies
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +16,19 @@ def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
     with Endpoints(tmp_path_factory.mktemp("books")) as host:
         yield host
     Process.end_all()
+
+
+@pytest.fixture
+def skies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Skies]:
+    """Opens endpoints whose weather changes."""
+    with Skies(tmp_path_factory.mktemp("skies")) as host:
+        yield host
+    Process.end_all()
+
+
+@pytest.fixture(params=ROUNDS, ids=lambda number: f"round{number}")
+def seed(request: pytest.FixtureRequest) -> int:
+    """The seed of this round; shown when the test fails."""
+    found = seed_of(request.param)
+    print(f"repeat with CHAOS_SEED={found}")  # noqa: T201 - pytest shows it where a test fails
+    return found
