@@ -37,7 +37,7 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed requirements-dev.txt
-	$(PIP) install --quiet -c constraints.txt -e '.[parquet,zstd,otel]' -r requirements-dev.txt
+	$(PIP) install --quiet -c constraints.txt -e '.[parquet,zstd,images,pdf,otel,sql,remote]' -r requirements-dev.txt
 	@touch $@
 
 # An independent server to test against; without Node that one test is skipped and says so.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SetupError, StoreError
 from pipeline.records import Status
-from pipeline.store import Ledger, RunDir, prove_files
+from pipeline.store import Ledger, RunDir, SqlPlace, prove_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,15 @@ class Report:
         }
 
 
-async def verify(run_dir: RunDir, *, input_keys: AsyncIterator[Sequence[str]] | None = None) -> Report:
+async def verify(
+    run_dir: RunDir,
+    *,
+    input_keys: AsyncIterator[Sequence[str]] | None = None,
+    find_url: Callable[[SqlPlace], str | None] = lambda place: place.url,
+) -> Report:
     """Prove a run from its files; with the keys of its input, in batches, every record is accounted for.
+
+    `find_url` gives the URL of the database that its table is in, if it has one and that can be known.
 
     Memory stays flat. What is wrong is in the report; raises SetupError only if there is no ledger to look at.
     """
@@ -63,7 +70,8 @@ async def verify(run_dir: RunDir, *, input_keys: AsyncIterator[Sequence[str]] | 
     async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
         try:
             checks.append(await _ledger(ledger))
-            checks += [Check(proof.name, proof.ok, proof.detail) for proof in await prove_files(run_dir, ledger)]
+            proofs = await prove_files(run_dir, ledger, find_url)
+            checks += [Check(proof.name, proof.ok, proof.detail) for proof in proofs]
             counts = {status.value: count for status, count in (await ledger.count_by_status()).items()}
             checks.append(_summary(run_dir, counts))
             if input_keys is not None:
