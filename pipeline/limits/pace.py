@@ -177,6 +177,7 @@ class Pace:
         enough = self._guess_answered > 0 and self._guess_refused >= max(NOISE_COUNT, self._guess_answered)
         if enough and self._learned is not None:
             self._take_guess(DEEPEST_CUT * self._learned, now)
+            self._steps.clear()  # what was in store is in them
 
     def _take_guess(self, per_minute: float, now: float) -> None:
         self._learned = max(1.0, per_minute)

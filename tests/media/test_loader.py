@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -239,18 +240,20 @@ def test_records_that_are_cancelled_while_they_load_give_all_back(tmp_path: Path
 def test_the_loop_goes_on_while_pictures_are_decoded(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(picture("PNG", (3_000, 3_000), noise=True))
 
-    async def play() -> int:
+    seen: list[set[str]] = []
+
+    async def play() -> None:
         loader = Loader(options(tmp_path))
-        turns = 0
         async with asyncio.timeout(60):
             task = asyncio.create_task(_open(loader))
             while not task.done():
-                turns += 1
+                seen.append({thread.name for thread in threading.enumerate()})
                 await asyncio.sleep(0)
         await loader.close()
-        return turns
 
-    assert asyncio.run(play()) > 100
+    asyncio.run(play())
+    # The loop turned while a thread of the loader's was at work; how often is the machine's affair.
+    assert any(name.startswith("labelpipe-media") for name in set().union(*seen))
 
 
 async def _open(loader: Loader) -> None:
