@@ -20,7 +20,7 @@ test: $(VENV)/.dev $(NODE_STAMP)  ## the whole test suite, as CI runs it
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 unit: $(VENV)/.dev  ## the tests that kill no processes
 	$(BIN)/python -m pytest -m "not chaos" $(ARGS)

@@ -6,6 +6,7 @@ import asyncio
 import selectors
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -14,6 +15,19 @@ import pytest
 # Machines are shared: how long an example takes says nothing.
 hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")
+
+
+#: Folders whose tests start processes and look at the clock: each of them goes on one after the other, in one worker.
+IN_TURN = ("chaos", "end_to_end")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Which tests stay together when they are spread over workers: those of such a folder, else those of a file."""
+    here = Path(__file__).parent
+    for item in items:
+        folder = item.path.relative_to(here).parts[0]
+        together = folder if folder in IN_TURN else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(together))
 
 
 class _JumpingSelector(selectors.DefaultSelector):

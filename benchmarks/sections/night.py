@@ -165,10 +165,25 @@ def _within(name: str, seconds: float | None) -> Row:
 
 
 def hanging(bench: Bench, full: bool) -> Section:
-    """200 records that are never answered, spread over the file."""
+    """200 records that are never answered, wherever they stand in the file."""
     records = 1_000
-    hangs = (0, records, records // HUNG)
-    job = bench.job("hanging", Rules(latency_s=0.1, hangs=hangs), records,
+    layouts = {
+        "spread": (0, records, records // HUNG),
+        "the first": (0, HUNG, 1),
+        "the last": (records - HUNG, records, 1),
+        "all there are": (0, HUNG, 1),
+    }
+
+    def run(name: str, hangs: tuple[int, int, int]) -> Section:
+        return _hung(bench, name.replace(" ", "-"), hangs, HUNG if name == "all there are" else records)
+
+    title = f"hanging: {HUNG} of {records:,} records are never answered, timeout_s = {HUNG_TIMEOUT_S:g}, "
+    bench.input(records)
+    return joined(f"{title}max_attempts = {HUNG_ATTEMPTS}", side_by_side(layouts, run))
+
+
+def _hung(bench: Bench, name: str, hangs: tuple[int, int, int], records: int) -> Section:
+    job = bench.job(f"hanging-{name}", Rules(latency_s=0.1, hangs=hangs), records,
                     limits={"concurrency": HUNG_CONCURRENCY, "max_attempts": HUNG_ATTEMPTS},
                     model={"timeout_s": HUNG_TIMEOUT_S})  # fmt: skip
     cost = job.run()
@@ -177,9 +192,8 @@ def hanging(bench: Bench, full: bool) -> Section:
     books = job.lane.books()
     last_s = books["ended_at"] - books["first_at"]
     wall_s = cost.wall_s
-    title = f"hanging: {HUNG} of {records:,} records are never answered, timeout_s = {HUNG_TIMEOUT_S:g}, "
     return Section(
-        f"{title}max_attempts = {HUNG_ATTEMPTS}",
+        "",
         [
             at_most("the whole run", wall_s, HUNG_TIMEOUT_S * HUNG_ATTEMPTS + FEW_S, "{:.1f} s"),
             exactly("named in failed.csv", len(named & set(range(*hangs))), HUNG),

@@ -10,6 +10,8 @@ from end_to_end.stage import Endpoint, Endpoints, Process, Project, project, row
 
 #: Requests a second that the run "paced" may make.
 PER_S = 10
+#: Its records: it has to last until others have looked at it, on a machine that is busy.
+PACED = 200
 #: When the endpoint of the run "outage" is out, in seconds from its first call.
 OUTAGE_S = (1.0, 4.0)
 
@@ -36,7 +38,7 @@ def begin(folder: Path, endpoints: Endpoints) -> dict[str, Race]:
     down = endpoints.open()
     endpoints.close(down)
     return {
-        "paced": _race(folder / "paced", paced, rows(100), limits={"requests_per_minute": per_minute}),
+        "paced": _race(folder / "paced", paced, rows(PACED), limits={"requests_per_minute": per_minute}),
         "refused": _race(folder / "refused", refused, rows(12), limits={"concurrency": 2}),
         "hangs": _race(folder / "hangs", hangs, hanging, limits={"max_attempts": 2}, model={"timeout_s": 1}),
         "down": _race(folder / "down", down, rows(20), limits={"outage_limit_s": 1}),

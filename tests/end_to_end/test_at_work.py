@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from end_to_end.races import PER_S, Race
+from end_to_end.races import PACED, PER_S, Race
 from end_to_end.stage import wait_until
 
 
@@ -18,9 +18,9 @@ def test_status_and_a_second_process(races: dict[str, Race]) -> None:
     status, second, fresh = (process.wait() for process in looks)
     seen = status.expect(0).json
     assert seen["running"] is True
-    assert 0 < seen["labelled"] < 100
+    assert 0 < seen["labelled"] < PACED
     assert seen["live"]["limit_per_minute"] == 60 * PER_S
-    assert seen["live"]["total"] == 100
+    assert seen["live"]["total"] == PACED
     assert f"process {race.process.popen.pid}" in second.expect(2).err, "refused by name"
     assert second.out == ""
     assert "at work in this run folder" in fresh.expect(2).err

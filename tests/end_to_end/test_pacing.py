@@ -6,7 +6,7 @@ import datetime
 import time
 from pathlib import Path
 
-from end_to_end.races import OUTAGE_S, PER_S, Race
+from end_to_end.races import OUTAGE_S, PACED, PER_S, Race
 from end_to_end.stage import Done, Endpoints, project
 
 
@@ -17,7 +17,7 @@ def ended(race: Race, code: int = 0) -> Done:
 def test_a_rate_limit_is_used_and_never_passed(races: dict[str, Race]) -> None:
     race = races["paced"]
     done = ended(race)
-    assert done.json["labelled"] == 100
+    assert done.json["labelled"] == PACED
     assert done.err.count("\r") == 0, "without a terminal nothing is redrawn"
     totals = race.endpoint.totals()
     assert totals["refused"] == 0, "not even over a single second"
