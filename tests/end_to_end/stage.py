@@ -168,8 +168,9 @@ class Project:
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment without anything that would be taken for a setting."""
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(("LABELPIPE_", "OPENAI_"))}
+    """The environment without anything that would be taken for a setting, or for the size of a terminal."""
+    ours = ("LABELPIPE_", "OPENAI_", "COLUMNS", "LINES")
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {**plain, **(more or {})}
 
 
