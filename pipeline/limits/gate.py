@@ -32,7 +32,7 @@ BLAME_ANSWERS = 10
 #: a few more follow.
 CANARY_S = 2.0
 #: After that silence it is no wrong key, and more follow faster.
-RAMP_S = 1.0
+RAMP_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
