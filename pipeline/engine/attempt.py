@@ -114,6 +114,10 @@ class Asker:
         except Over as over:
             return self._outcome(trial, over.status, problem=over.problem)
 
+    def close(self) -> None:
+        """Ask nothing more of the server; may be called twice."""
+        self._life.close()
+
     def handed_over(self) -> None:
         """A paid outcome goes to the writer."""
         self._admission.gate.handed_over()

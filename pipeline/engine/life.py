@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from pipeline.errors import CallError
+from pipeline.errors import CallError, LabelpipeError
 
 log = logging.getLogger("labelpipe")
 
@@ -46,8 +46,16 @@ class LookForLife:
         if self._alive_at <= moment and now - self._in_vain_at >= PING_AGAIN_S:
             if self._pinging is None:
                 self._pinging = asyncio.create_task(self._once(self._ping), name="ping")
-            await asyncio.wait({self._pinging})
+            pinging = self._pinging
+            await asyncio.wait({pinging})
+            if not pinging.cancelled():
+                pinging.result()
         return self._alive_at > moment
+
+    def close(self) -> None:
+        """Nobody wants to know any more; may be called twice."""
+        if self._pinging is not None:
+            self._pinging.cancel()
 
     async def _once(self, ping: Ping) -> None:
         clock = asyncio.get_running_loop().time
@@ -61,6 +69,8 @@ class LookForLife:
             alive, told = error.status is not None and error.status < 500, str(error)
         except TimeoutError:
             alive, told = False, f"no answer in {PING_S:g} s"
+        except LabelpipeError as error:  # the budget has no room for it
+            alive, told = False, str(error)
         finally:
             self._pinging = None
         log.info("ping", extra={"facts": {"alive": alive, "told": told}})

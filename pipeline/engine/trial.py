@@ -37,7 +37,7 @@ class Trial:
         "used_before",
     )
 
-    def __init__(self, request: Request, kept: Sequence[Turn] = ()) -> None:
+    def __init__(self, request: Request) -> None:
         self.request = request
         # A repaired request has another digest; that of the first is what identical records share.
         self.digest = request.digest
@@ -47,7 +47,7 @@ class Trial:
         self.refusals = 0
         self.refused_at = float("-inf")
         self.repairs = 0
-        # Seconds that its calls, waits and callbacks have taken while the gate was open.
+        # Seconds that its calls and waits have taken while the gate was open.
         self.busy_s = 0.0
         # Whether the last call failed, and how many answers the run had when the first call that failed was sent.
         self.failing = False
@@ -60,7 +60,7 @@ class Trial:
         # The conversation: turns that the ledger holds and that are still to be gone through, the calls of the turns
         # before this one; of this one its number, how many messages it began with, its repairs, what its callbacks
         # have given back, and what all turns before it took (usage, calls, repairs).
-        self.kept = list(kept)
+        self.kept: list[Turn] = []
         self.said: list[Said] = []
         self.turn = 0
         self.base = len(request.messages)

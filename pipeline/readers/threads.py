@@ -20,9 +20,10 @@ T = TypeVar("T")
 
 
 class _Worker:
-    """A thread that is told when nobody wants more, and tells the loop when there is more."""
+    """A thread that does `run`, is told when nobody wants more, and tells the loop when there is more."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, run: Callable[[], None]) -> None:
+        self._run = run
         self._loop = asyncio.get_running_loop()
         self._more = asyncio.Event()
         self._lock = threading.Condition()
@@ -31,9 +32,6 @@ class _Worker:
         self._error: BaseException | None = None
         self._unwanted = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-
-    def _run(self) -> None:
-        raise NotImplementedError
 
     def _work(self) -> None:
         try:
@@ -66,12 +64,12 @@ class _Pump(_Worker, Generic[T]):
     """Items in memory, at most `ahead` of them."""
 
     def __init__(self, make: Callable[[], Iterator[T]], ahead: int) -> None:
-        super().__init__("labelpipe-records")
+        super().__init__("labelpipe-records", self._fill)
         self._make = make
         self._ahead = ahead
         self._items: deque[T] = deque()
 
-    def _run(self) -> None:
+    def _fill(self) -> None:
         for item in self._make():
             with self._lock:
                 self._lock.wait_for(lambda: self._unwanted or len(self._items) < self._ahead)
@@ -114,13 +112,13 @@ class _Spool(_Worker):
     """Bytes in a file that has no name, written as fast as they come."""
 
     def __init__(self, make: Callable[[], Generator[bytes, None, None]], file: IO[bytes]) -> None:
-        super().__init__("labelpipe-spool")
+        super().__init__("labelpipe-spool", self._write_and_leave)
         self._make = make
         self._file = file
         self._written = 0
         self._holders = 2  # the thread and the reader: the last to leave closes the file
 
-    def _run(self) -> None:
+    def _write_and_leave(self) -> None:
         try:
             self._write()
         finally:

@@ -148,8 +148,11 @@ class Session:
         tell("session begins", outcomes=sum(before.values()), sources=[source.name for source in self._sources])
         sinks = await open_sinks(self._settings, self._task, self._run_dir, self._ledger)
         try:
-            ending = await self._run_engine(sinks, before, quiet=quiet)
-            await self._journal.close()
+            try:
+                ending = await self._run_engine(sinks, before, quiet=quiet)
+            finally:
+                self._asker.close()
+                await self._journal.close()
             await self._admission.close()
             await sinks.finish(all_done=ending is Ending.COMPLETE)
         finally:

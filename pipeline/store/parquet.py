@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.errors import MissingExtraError, StoreError
 from pipeline.records import JSON, Outcome
 from pipeline.store.formats import cell, clean
+from pipeline.store.kinds import common, kind_of
 from pipeline.store.layout import Table
 from pipeline.store.rundir import replace_durably
 
@@ -18,8 +19,8 @@ from pipeline.store.rundir import replace_durably
 Blocks = Callable[[], AsyncIterator[list[tuple[int, Outcome]]]]
 GROUP_ROWS = 10_000
 GROUP_CHARACTERS = 4_000_000
-#: Integers up to here are doubles without loss.
-_EXACT = 2**53
+#: The type of a column whose values are of this kind; texts for the rest.
+_TYPES = {"bool": "bool", "int": "int64", "long": "int64", "double": "double"}
 
 
 def require() -> Any:
@@ -56,8 +57,8 @@ async def column_kinds(table: Table, blocks: Blocks) -> list[str]:
     async for block in blocks():
         for row in table_rows(table, block):
             for kinds, value in zip(seen, row, strict=True):
-                kinds.add(_kind(value))
-    return [_common(kinds) for kinds in seen]
+                kinds.add(kind_of(value))
+    return [_TYPES.get(common(kinds), "string") for kinds in seen]
 
 
 def convert(kind: str, value: JSON) -> JSON:
@@ -120,28 +121,3 @@ async def _groups(table: Table, blocks: Blocks) -> AsyncIterator[list[list[JSON]
 def table_rows(table: Table, block: Sequence[tuple[int, Outcome]]) -> list[list[JSON]]:
     """The table's rows of a block of outcomes."""
     return [row for _, outcome in block if outcome.status in table.statuses for row in table.rows(outcome)]
-
-
-def _kind(value: JSON) -> str:
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return "bool"
-        case int() if abs(value) <= _EXACT:
-            return "int64"
-        case int() if -(2**63) <= value < 2**63:
-            return "long"
-        case float():
-            return "double"
-    return "string"
-
-
-def _common(kinds: set[str]) -> str:
-    """The type that holds them all without loss."""
-    kinds = kinds - {"nothing"}
-    if len(kinds) == 1 and "long" not in kinds:
-        return kinds.pop()
-    if kinds and kinds <= {"int64", "long"}:
-        return "int64"
-    return "double" if kinds == {"int64", "double"} else "string"

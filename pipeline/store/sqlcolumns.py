@@ -10,14 +10,13 @@ from dataclasses import astuple, dataclass, replace
 from pipeline import codec
 from pipeline.records import JSON, Outcome
 from pipeline.store.formats import cell, clean
+from pipeline.store.kinds import joined, kind_of
 from pipeline.store.layout import Table
 
 #: The running number of a row: the primary key, so that the database itself refuses a row that comes twice.
 ROW = "labelpipe_row"
 #: PostgreSQL takes names of so many bytes.
 NAME_BYTES = 63
-#: Integers up to here are doubles without loss.
-_EXACT = 2**53
 #: A name has none of these: controls have no place in it, and drivers give a meaning to %.
 _UNFIT = re.compile(r"[\x00-\x1f\x7f%]")
 
@@ -50,7 +49,7 @@ def kinds_of(table: Table, rows: Iterable[Sequence[JSON]], before: Sequence[str]
     kinds = list(before) or ["nothing"] * len(table.titles)
     for row in rows:
         for index, value in enumerate(row):
-            kinds[index] = _joined(kinds[index], _kind(value))
+            kinds[index] = joined(kinds[index], kind_of(value))
     return kinds
 
 
@@ -116,31 +115,6 @@ def to_text(columns: Sequence[Column]) -> str:
 def from_text(text: str) -> tuple[Column, ...]:
     """Back from `to_text`."""
     return tuple(Column(*values) for values in codec.loads(text))
-
-
-def _kind(value: JSON) -> str:
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return "bool"
-        case int() if abs(value) <= _EXACT:
-            return "int"
-        case int() if -(2**63) <= value < 2**63:
-            return "long"
-        case float():
-            return "double" if math.isfinite(value) else "nothing"
-    return "text"
-
-
-def _joined(one: str, other: str) -> str:
-    """The kind that holds both without loss."""
-    both = {one, other} - {"nothing"}
-    if len(both) < 2:
-        return both.pop() if both else "nothing"
-    if both == {"int", "long"}:
-        return "long"
-    return "double" if both == {"int", "double"} else "text"
 
 
 def _named(title: str, others: Sequence[Column]) -> str:

@@ -1,0 +1,43 @@
+"""Of which kind a column's values are, for files and tables whose columns have types."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from functools import reduce
+
+from pipeline.records import JSON
+
+#: Integers up to here are doubles without loss.
+_EXACT = 2**53
+
+
+def kind_of(value: JSON) -> str:
+    """nothing, bool, int (fits a double too), long (64 bits), double or text."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "bool"
+        case int() if abs(value) <= _EXACT:
+            return "int"
+        case int() if -(2**63) <= value < 2**63:
+            return "long"
+        case float():
+            return "double" if math.isfinite(value) else "nothing"
+    return "text"
+
+
+def joined(one: str, other: str) -> str:
+    """The kind that holds both without loss."""
+    both = {one, other} - {"nothing"}
+    if len(both) < 2:
+        return both.pop() if both else "nothing"
+    if both == {"int", "long"}:
+        return "long"
+    return "double" if both == {"int", "double"} else "text"
+
+
+def common(kinds: Iterable[str]) -> str:
+    """The kind that holds them all without loss."""
+    return reduce(joined, kinds, "nothing")
