@@ -261,6 +261,7 @@ NUMBERS = {
     "engine.writer.BATCH": ("at most {} outcomes", 1),
     "limits.gate.PROBE_FIRST_S": ("starts at {} s", 1),
     "limits.gate.CANARY_S": ("silent for {} s", 1),
+    "limits.gate.WARM_UP_S": ("it has {} s", 1),
     "limits.gate.EVIDENCE": ("{} different records in a row", 1),
     "limits.gate.BLAME_ANSWERS": ("at least 1 and at most {}", 1),
     "limits.meters.HEADROOM": ("{} % of the limit", 100),

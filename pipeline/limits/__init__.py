@@ -13,7 +13,7 @@ from pipeline.limits.budget import (
     what_is_left,
 )
 from pipeline.limits.day import DayMeter
-from pipeline.limits.gate import Gate, Outage
+from pipeline.limits.gate import CANARY_S, WARM_UP_S, Gate, Outage
 from pipeline.limits.hours import Hours
 from pipeline.limits.meters import Meter
 from pipeline.limits.pace import Pace
@@ -21,6 +21,8 @@ from pipeline.limits.price import Price, price_of
 from pipeline.limits.tuner import Tuner
 
 __all__ = [
+    "CANARY_S",
+    "WARM_UP_S",
     "Admission",
     "Budget",
     "BudgetReachedError",

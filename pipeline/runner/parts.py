@@ -11,12 +11,13 @@ from urllib.parse import urlsplit
 from pipeline import codec
 from pipeline.engine import AskRules
 from pipeline.errors import ConfigError
-from pipeline.limits import Admission, Budget, Gate, Hours, Price, Tuner, price_of
+from pipeline.limits import CANARY_S, WARM_UP_S, Admission, Budget, Gate, Hours, Price, Tuner, price_of
 from pipeline.records import JSON, Request
 from pipeline.runner.media import show_options
 from pipeline.settings import Settings
 from pipeline.store import SqlOptions
 from pipeline.task import (
+    LEAST_TOKENS,
     FunctionOptions,
     Task,
     TaskOptions,
@@ -153,13 +154,20 @@ def is_simulated(settings: Settings) -> bool:
     return settings.model.base_url == REHEARSAL
 
 
-def admission_of(settings: Settings, **parts: Any) -> Admission:
-    """The door with the limits of the settings; `parts` are those that need a ledger."""
+def admission_of(settings: Settings, *, constant_tokens: int = 0, **parts: Any) -> Admission:
+    """The door with the limits of the settings; `parts` are those that need a ledger.
+
+    `constant_tokens` is how long a beginning all prompts share: one that servers keep is worth waiting for.
+    """
     limits = settings.limits
     tuner = tuner_of(settings)
     concurrency = tuner.limit if tuner is not None else int(limits.concurrency)
     return Admission(
-        gate=Gate(concurrency, probe_max_s=limits.probe_max_s),
+        gate=Gate(
+            concurrency,
+            probe_max_s=limits.probe_max_s,
+            alone_s=CANARY_S if constant_tokens < LEAST_TOKENS else WARM_UP_S,
+        ),
         requests_per_minute=limits.requests_per_minute,
         tokens_per_minute=limits.tokens_per_minute,
         stop_at_day_limit=limits.on_day_limit == "stop",

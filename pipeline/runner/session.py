@@ -104,7 +104,7 @@ class Session:
         self._stats = Stats(time.monotonic)
         self._reading = ReadProgress()
         self._price: Price | None = price_for(settings)
-        self._admission = admission_of(settings, **parts.limits)
+        self._admission = admission_of(settings, constant_tokens=parts.task.constant_tokens, **parts.limits)
         self._journal = Journal(parts.ledger.keep_turns, parts.kept_turns)
         responder = Responder(
             parts.task,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.task.caching import cache_key, takes_breakpoint
+from pipeline.task.caching import LEAST_TOKENS, cache_key, takes_breakpoint
 from pipeline.task.lint import Finding, lint
 from pipeline.task.options import FunctionOptions, TaskOptions, ToolOptions, ValidatorOptions
 from pipeline.task.render import expected_fields
@@ -10,6 +10,7 @@ from pipeline.task.showing import ShowOptions
 from pipeline.task.spec import Task, build_task
 
 __all__ = [
+    "LEAST_TOKENS",
     "Finding",
     "FunctionOptions",
     "ShowOptions",

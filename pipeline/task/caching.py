@@ -17,6 +17,8 @@ OPTIONS = "prompt_cache_options"
 #: the key that is made of the task's own fingerprint
 AUTO = "auto"
 MAX_KEY_CHARS = 64
+#: OpenAI keeps no prefix that is shorter (its guide to prompt caching, read in November 2026)
+LEAST_TOKENS = 1_024
 #: from this model on a prefix is kept up to a mark, and writing it is charged
 FIRST_WITH_MARKS = (5, 6)
 _MODEL = re.compile(r"(?:^|:)gpt-(\d)(?:\.(\d+))?")

@@ -194,8 +194,7 @@ def make_frame(
     caching: Caching,
 ) -> Frame:
     """The constant part of the requests that offer these tools. How it is cached is no part of a request's digest."""
-    first: tuple[Message, ...] = ({"role": "system", "content": system},) if system else ()
-    opening = (*first, *fixed.messages)
+    opening = (*_first(system), *fixed.messages)
     definitions = tuple(tool.definition for tool in kit)
     constant = codec.dumps([model, opening, *definitions, tool_choice, parameters])
     return Frame(
@@ -206,9 +205,18 @@ def make_frame(
         tool_choice=tool_choice,
         parameters=with_caching(parameters, caching),
         mark=codec.digest128(constant),
-        size_bytes=len(codec.dumps([first, *definitions])) + fixed.size_bytes,
+        size_bytes=constant_bytes(system, definitions, fixed),
         answer_tokens=room(parameters) or max(_answer_tokens(tool.schema) for tool in kit),
     )
+
+
+def constant_bytes(system: str | None, definitions: Sequence[Schema], fixed: Shown) -> int:
+    """What a model reads before the record, about."""
+    return len(codec.dumps([_first(system), *definitions])) + fixed.size_bytes
+
+
+def _first(system: str | None) -> tuple[Message, ...]:
+    return ({"role": "system", "content": system},) if system else ()
 
 
 class Frames:

@@ -18,7 +18,17 @@ from pipeline.task.examples import Plain, check_count, make_examples, nearest_of
 from pipeline.task.offers import offers_of
 from pipeline.task.options import CALLS, ROWS_OF_CALLS, TOOL_CHOICES, TaskOptions
 from pipeline.task.parse import Wanted
-from pipeline.task.render import NOTHING, Frame, Frames, Prompt, Shown, make_frame, together
+from pipeline.task.render import (
+    BYTES_PER_TOKEN,
+    NOTHING,
+    Frame,
+    Frames,
+    Prompt,
+    Shown,
+    constant_bytes,
+    make_frame,
+    together,
+)
 from pipeline.task.repair import repair
 from pipeline.task.schema import Tool, short
 from pipeline.task.tools import Offer, PerRecord
@@ -40,7 +50,8 @@ class Task:
 
     `columns` are the label columns in the schema's order. `extra_columns` are those that a callback declares, ()
     where it declares none. `fingerprint` are the named parts that decide what the model is asked; the callback is
-    none of them, so that a mended one runs again on the answers that are kept.
+    none of them, so that a mended one runs again on the answers that are kept. `constant_tokens` is about how long a
+    beginning all requests share: what a server's prompt cache can find again.
     """
 
     __slots__ = (
@@ -55,6 +66,7 @@ class Task:
         "_validators",
         "_wanted",
         "columns",
+        "constant_tokens",
         "extra_columns",
         "fingerprint",
         "max_turns",
@@ -93,6 +105,7 @@ class Task:
         fixed = NOTHING if options.examples_k else together(shown for _text, shown in made)
         self._opening_count = bool(options.system) + len(fixed.messages)
         self._frame_for = framing(fixed)
+        self.constant_tokens = _constant_tokens(options.system, offers, fixed)
         self._shown_for = nearest_of(made, options.examples_k) if options.examples_k else _show_nothing
 
     @property
@@ -277,6 +290,15 @@ def _frames(
         return frame([tool.build(next(left)) if isinstance(tool, PerRecord) else tool for tool in tools])
 
     return Frames(lambda record: [tool.schema_for(record) for tool in varying], build)
+
+
+def _constant_tokens(system: str | None, offers: Sequence[Offer], fixed: Shown) -> int:
+    """0 where a schema depends on the record: the tools stand first of all."""
+    tools = [offer.tool for offer in offers]
+    if any(isinstance(tool, PerRecord) for tool in tools):
+        return 0
+    definitions = [tool.definition for tool in tools if isinstance(tool, Tool)]
+    return constant_bytes(system, definitions, fixed) // BYTES_PER_TOKEN
 
 
 def _choice(word: str, names: Sequence[str], wanted: Wanted) -> JSON:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import StoppedError
 from pipeline.limits import Gate
-from pipeline.limits.gate import CANARY_S, EVIDENCE
+from pipeline.limits.gate import CANARY_S, EVIDENCE, WARM_UP_S
 
 RunOn = Callable[[Any], Any]
 
@@ -90,6 +90,28 @@ def test_a_silent_first_call_does_not_stop_the_others(moved_clock: RunOn) -> Non
         return seen
 
     assert moved_clock(main()) == [1, 4, 16, 64]
+
+
+def test_a_first_call_that_warms_a_cache_is_waited_for_once(moved_clock: RunOn) -> None:
+    """After the first answers a silence is no warm-up any more."""
+
+    async def main() -> list[int]:
+        gate, seen = Gate(64, alone_s=WARM_UP_S), []
+        for rest_s in (WARM_UP_S - 0.1, 0.2):
+            await passing(gate)
+            seen.append(gate.in_flight)
+            await asyncio.sleep(rest_s)
+        await passing(gate)
+        seen.append(gate.in_flight)
+        answered(gate)
+        gate.shrink()
+        for _ in range(2):
+            await passing(gate)
+            seen.append(gate.in_flight)
+            await asyncio.sleep(CANARY_S)
+        return seen
+
+    assert moved_clock(main()) == [1, 1, 4, 3, 4]
 
 
 @given(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -157,3 +158,29 @@ def test_a_repair_keeps_key_and_mark() -> None:
 )
 def test_which_models_take_the_mark(model: str, takes: bool) -> None:
     assert takes_breakpoint(model) is takes
+
+
+# how much of it there is
+
+
+def test_the_constant_part_is_what_all_requests_begin_with() -> None:
+    """The system text, the function, the fixed examples: not the nearest ones, and not the record."""
+    short = task_of().constant_tokens
+    assert task_of(system="You help. " * 400).constant_tokens == pytest.approx(short + 1_000, abs=5)
+    assert task_of(prompt="Please read this. " * 400 + "{{ text }}").constant_tokens == short
+    shown = task_of(examples=EXAMPLES * 50).constant_tokens
+    assert shown > short + 1_000
+    assert task_of(examples=EXAMPLES * 50, examples_k=2).constant_tokens == short
+
+
+def test_nothing_is_constant_behind_a_schema_of_the_record(module: Callable[..., Any]) -> None:
+    base = module(
+        """
+        class Rate:
+            columns = ("label",)
+            def schema(self, record):
+                return {"type": "object", "properties": {"label": {"enum": ["a", record.fields["text"]]}}}
+        """
+    )
+    task = task_of(labels=None, python="mytools:Rate", base=base, system="You help. " * 400)
+    assert task.constant_tokens == 0
