@@ -137,7 +137,9 @@ class RunSummary:
     `next_step` what to do. `pending` is None when the input was not read to its end (then nobody knows how many are
     left). `saved_usd` is what the cached tokens would have cost more, `cache_write_usd` what writing to the cache cost
     beyond the input's price; both are None where no price is known. `left` is what is to do after a run that ended
-    early, and what it would cost: `records`, `exact`, `usd`, `tokens` (each None where unknown) and a `text`.
+    early, and what it would cost: `records`, `exact`, `usd`, `tokens` (each None where unknown) and a `text`. `rows`
+    are those that the labels give together where a record may give several, and `without_row` the labelled records
+    that give none; None where each gives one.
     """
 
     run_dir: str
@@ -165,6 +167,8 @@ class RunSummary:
     saved_usd: float | None = None
     cache_write_usd: float | None = None
     left: Mapping[str, Any] | None = None
+    rows: int | None = None
+    without_row: int | None = None
     learned: Mapping[str, float] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
 

@@ -115,7 +115,7 @@ async def status(folder: str | Path) -> dict[str, Any]:
     if manifest is None:
         raise SetupError(f"{folder}: there is no run here (no manifest.json)")
     async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
-        counts = await ledger.count_by_status()
+        counts, rows = await ledger.count_by_status(), await ledger.row_counts()
         problems = await ledger.problem_counts()
         live = read_live(run_dir)
         price = _price_in(live)
@@ -131,6 +131,8 @@ async def status(folder: str | Path) -> dict[str, Any]:
         "labelled": counts[Status.LABELLED],
         "rejected": counts[Status.REJECTED],
         "failed": counts[Status.FAILED],
+        "rows": None if rows is None else rows.rows,
+        "without_row": None if rows is None else rows.without,
         "problems": problems,
         "tokens": {
             "prompt": usage.prompt,

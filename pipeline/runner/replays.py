@@ -57,6 +57,7 @@ async def _summary(settings: Settings, run_dir: RunDir, ledger: Ledger, stats: S
     unlabelled = counts[Status.REJECTED] + counts[Status.FAILED]
     pending, price = await count_pending(run_dir), price_for(settings)
     told = f"{stats.records:,} kept answers read again, no call made"
+    rows = await ledger.row_counts()
     return RunSummary(
         run_dir=str(run_dir.path),
         ended="complete" if pending == 0 else "replayed",
@@ -82,6 +83,8 @@ async def _summary(settings: Settings, run_dir: RunDir, ledger: Ledger, stats: S
         next_step=f"go on with: labelpipe run {settings.config_path or ''}".rstrip() if pending else "",
         saved_usd=None if price is None else price.saved_usd(totals.usage),
         cache_write_usd=None if price is None else price.cache_write_usd(totals.usage),
+        rows=None if rows is None else rows.rows,
+        without_row=None if rows is None else rows.without,
         files=await outputs_of(settings, run_dir, ledger),
     )
 

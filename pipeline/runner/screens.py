@@ -105,14 +105,21 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def counts_text(labelled: int, rejected: int, failed: int, pending: int | None = 0) -> str:
-    """`8 labelled · 1 rejected · 0 failed`; with what is pending, where something is."""
-    parts = [f"{labelled:,} labelled", f"{rejected:,} rejected", f"{failed:,} failed"]
+def counts_text(labelled: int, rejected: int, failed: int, pending: int | None = 0, *, rows: str = "") -> str:
+    """`8 labelled · 1 rejected · 0 failed`; with the rows that labels give, and what is pending, where they are."""
+    parts = [f"{labelled:,} labelled{rows}", f"{rejected:,} rejected", f"{failed:,} failed"]
     if pending:
         parts.append(f"{pending:,} pending")
     if pending is None:
         parts.append("the rest pending")
     return " · ".join(parts)
+
+
+def rows_text(rows: int | None, without: int | None) -> str:
+    """` (31 rows, 2 without a row)`; empty where each record gives one row."""
+    if rows is None:
+        return ""
+    return f" ({rows:,} rows" + (f", {without:,} without a row)" if without else ")")
 
 
 def problem_lines(problems: Mapping[str, int]) -> list[str]:
@@ -128,8 +135,9 @@ def closing_lines(summary: RunSummary) -> list[str]:
     """The end of a session, on one screen: what came of it, what it cost, where it is, what to do next."""
     head = _HEADS[summary.ended]
     lines = [f"{head}{': ' + summary.reason if summary.reason else ''}"]
+    rows = rows_text(summary.rows, summary.without_row)
     pending = 0 if summary.ended == "replayed" and summary.pending is None else summary.pending
-    lines.append(f"  {counts_text(summary.labelled, summary.rejected, summary.failed, pending)}")
+    lines.append(f"  {counts_text(summary.labelled, summary.rejected, summary.failed, pending, rows=rows)}")
     lines += problem_lines(summary.problems)
     lines.append(f"  {_session_text(summary)}")
     lines.append(f"  {_tokens_text(summary)}")

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, TextIO
 
 from pipeline.progress import count_text, dollars, duration
-from pipeline.runner.screens import SIMULATED, cached_text, counts_text, found_text, problem_lines
+from pipeline.runner.screens import SIMULATED, cached_text, counts_text, found_text, problem_lines, rows_text
 
 #: From the cursor's line up to the first line of the block, and everything from there on off the screen.
 _BACK_UP = "\x1b[{lines}F\x1b[J"
@@ -19,9 +19,10 @@ def status_lines(facts: Mapping[str, Any]) -> list[str]:
     """A run as it stands."""
     done = facts["labelled"] + facts["rejected"] + facts["failed"]
     running = "running" if facts["running"] else "not running"
+    rows = rows_text(facts["rows"], facts["without_row"])
     lines = [
         f"{facts['run_dir']}  ({running})",
-        f"  {counts_text(facts['labelled'], facts['rejected'], facts['failed'])}",
+        f"  {counts_text(facts['labelled'], facts['rejected'], facts['failed'], rows=rows)}",
     ]
     live = facts["live"]
     if live:

@@ -32,6 +32,7 @@ async def summarise(
     """What the run came to."""
     counts = await ledger.count_by_status()
     totals = await paid_so_far(ledger, price)
+    rows = await ledger.row_counts()
     unlabelled = counts[Status.REJECTED] + counts[Status.FAILED]
     reason = admission.gate.stopped
     ended, code = _ending(complete, reason, unlabelled, stats)
@@ -63,6 +64,8 @@ async def summarise(
         simulated=simulated,
         reason="" if reason is None else str(reason),
         next_step=_next_step(ended, code, unlabelled, command),
+        rows=None if rows is None else rows.rows,
+        without_row=None if rows is None else rows.without,
         learned=learned_of(admission),
         files=outputs,
     )

@@ -6,7 +6,7 @@ from pipeline.store.changes import Selection, SinkMarks
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
 from pipeline.store.proof import FileProof, prove_files
-from pipeline.store.queries import Known, SinkMark, Totals
+from pipeline.store.queries import Known, RowCounts, SinkMark, Totals
 from pipeline.store.rundir import Change, RunDir, RunLock, diff
 from pipeline.store.sinks import Sinks
 from pipeline.store.sql import SqlOptions, check_place, release_table
@@ -19,6 +19,7 @@ __all__ = [
     "Known",
     "Layout",
     "Ledger",
+    "RowCounts",
     "RunDir",
     "RunLock",
     "Selection",

@@ -16,7 +16,7 @@ from pipeline.errors import StoreError
 from pipeline.records import Outcome, Record, Status, Turn
 from pipeline.store import changes, queries, turns
 from pipeline.store.changes import Selection, SinkMarks
-from pipeline.store.queries import Known, SinkMark, Totals
+from pipeline.store.queries import Known, RowCounts, SinkMark, Totals
 from pipeline.store.rows import to_row
 from pipeline.store.schema import ORDINAL_INDEX, connect_reader, connect_writer, use_failure
 
@@ -212,6 +212,10 @@ class Ledger:
     async def count_by_status(self) -> dict[Status, int]:
         """The number of outcomes of each status, zeros included."""
         return await self._reads.do(queries.count_by_status)
+
+    async def row_counts(self) -> RowCounts | None:
+        """The rows that the labels give; None where each gives one."""
+        return await self._reads.do(queries.row_counts)
 
     async def problem_counts(self) -> dict[str, int]:
         """The number of outcomes of each problem code, the most frequent first."""

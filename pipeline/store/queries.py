@@ -46,6 +46,14 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
+class RowCounts:
+    """The rows that the labels give together, and how many labelled records give none."""
+
+    rows: int
+    without: int
+
+
+@dataclass(frozen=True, slots=True)
 class SinkMark:
     """How far a file has come: everything before `position` is in its first `bytes` bytes, and on the disk.
 
@@ -77,6 +85,19 @@ def count_by_status(connection: sqlite3.Connection) -> dict[Status, int]:
     counts = dict.fromkeys(Status, 0) | {STATUSES[status]: count for status, count in others}
     everything = connection.execute("SELECT COUNT(*) FROM outcomes").fetchone()[0]
     return counts | {Status.LABELLED: everything - sum(counts.values())}
+
+
+def row_counts(connection: sqlite3.Connection) -> RowCounts | None:
+    """The rows that the labels give, where a record may give several or none; None where each gives one."""
+    several = "SELECT 1 FROM outcomes WHERE status = 'labelled' AND label LIKE '[%' LIMIT 1"
+    if connection.execute(several).fetchone() is None:
+        return None
+    # A label of several rows is a list: what is common to them, then each row.
+    rows, without = connection.execute(
+        "SELECT TOTAL(CASE WHEN label LIKE '[%' THEN json_array_length(label) - 1 ELSE 1 END),"
+        " TOTAL(label LIKE '[%' AND json_array_length(label) = 1) FROM outcomes WHERE status = 'labelled'"
+    ).fetchone()
+    return RowCounts(int(rows), int(without))
 
 
 def labelled_after(connection: sqlite3.Connection, seq: int) -> int:

@@ -313,6 +313,9 @@ def test_rows_through_relabel_retry_and_an_empty_list(tmp_path: Path) -> None:
         )
         summary = user.run(code=1)
         assert (summary["labelled"], summary["rejected"]) == (3, 1), "an empty list is a label"
+        assert (summary["rows"], summary["without_row"]) == (3, 1)
+        told = "3 labelled (3 rows, 1 without a row) · 1 rejected"
+        assert told in user.do("status", "run").expect(0).out
         wanted = ["r0002#0", "r0003#0", "r0003#1"]
         assert sorted(row["row_key"] for row in user.labels()) == wanted
         counts = user.verify()

@@ -12,7 +12,7 @@ from store_samples import labelled, record, unlabelled
 
 from pipeline.errors import StoreError
 from pipeline.records import Status, Usage
-from pipeline.store import Known, Ledger, Selection, SinkMark, SinkMarks
+from pipeline.store import Known, Ledger, RowCounts, Selection, SinkMark, SinkMarks
 
 
 def with_ledger(path: Path, work: Callable[[Ledger], Awaitable[None]]) -> None:
@@ -111,6 +111,17 @@ def test_counts(tmp_path: Path) -> None:
         counts = {Status.LABELLED: 1, Status.FAILED: 2, Status.REJECTED: 1}
         assert await ledger.count_by_status() == counts
         assert list((await ledger.problem_counts()).items()) == [("timeout", 2), ("refused", 1)]
+
+    with_ledger(tmp_path, work)
+
+
+def test_rows_are_counted_where_a_record_may_give_several(tmp_path: Path) -> None:
+    async def work(ledger: Ledger) -> None:
+        assert await ledger.row_counts() is None
+        await ledger.commit([labelled(0), unlabelled(1)])
+        assert await ledger.row_counts() is None, "each is one row"
+        await ledger.commit([replace(labelled(2), rows=({"a": "[1]"}, {"a": 2})), replace(labelled(3), rows=())])
+        assert await ledger.row_counts() == RowCounts(rows=3, without=1)
 
     with_ledger(tmp_path, work)
 
