@@ -30,7 +30,7 @@ FEW_PATIENCE_S = 600.0
 BLAME_ANSWERS = 10
 #: The first call of a run goes alone (a wrong key costs one call, not a windowful); if it is silent for this long,
 #: a few more follow.
-CANARY_S = 2.0
+CANARY_S = 1.0
 #: The same where the server keeps the prompts' beginning: those that leave before it is read pay for it once more.
 WARM_UP_S = 15.0
 #: After that silence it is no wrong key, and more follow faster.
