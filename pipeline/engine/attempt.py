@@ -176,8 +176,6 @@ class Asker:
             try:
                 return trial.answered(await self._response(trial, permit))
             except CallError as error:
-                if error.status is not None and error.status >= 400 and error.status not in PERHAPS_BILLED:
-                    permit.unbilled()
                 failed = error
             finally:
                 # Given back before any waiting: a record that backs off must not hold others up.
@@ -241,6 +239,11 @@ class Asker:
         except TimeoutError as error:
             told = f"no answer in {self.rules.timeout_s:g} s"
             raise CallTimeoutError(told, billed=True) from error
+        except CallError as error:
+            # Here, where it is known whose permit it is: of two calls of a record one may be refused alone.
+            if error.status is not None and error.status >= 400 and error.status not in PERHAPS_BILLED:
+                permit.unbilled()
+            raise
         permit.settle(response.usage)
         self._admission.succeeded(response.usage, response.limits, response.latency_s)
         self._stats.answered(response.usage, response.latency_s)

@@ -66,14 +66,16 @@ class Hedge:
         try:
             await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
             winner, other = (first, second) if first.done() else (second, first)
-            if winner.exception() is not None and not other.done():
-                await asyncio.wait({other})
+            if winner.exception() is not None:
+                await asyncio.wait({other})  # it may have answered at the same moment
                 winner = other
             return winner.result()
         finally:
             second.cancel()
-            await asyncio.wait({second})
-            permit.close()
+            try:
+                await asyncio.wait({second})
+            finally:
+                permit.close()
 
 
 async def _response(call: OneCall, permit: Permit) -> Response:
@@ -91,16 +93,24 @@ async def _second_permit(first: asyncio.Task[Response], acquire: Acquire) -> Per
     would open to nobody.
     """
     wanted = asyncio.create_task(_permit(acquire), name="hedge")
+    taken = False
     try:
         await asyncio.wait({first, wanted}, return_when=asyncio.FIRST_COMPLETED)
+        taken = not first.done()
     finally:
-        wanted.cancel()
-        await asyncio.wait({wanted})
+        if not wanted.done():
+            wanted.cancel()
+            await asyncio.wait({wanted})
+        permit = _permit_in(wanted)
+        # A cancel may come in the moment in which the permit does: then nobody else would give it back.
+        if permit is not None and not taken:
+            permit.unbilled()
+            permit.close()
+    return permit if taken else None
+
+
+def _permit_in(wanted: asyncio.Task[Permit]) -> Permit | None:
+    """The permit that came; None where none did, since nothing is let through any more."""
     if wanted.cancelled() or isinstance(wanted.exception(), StoppedError):
         return None
-    permit = wanted.result()
-    if not first.done():
-        return permit
-    permit.unbilled()
-    permit.close()
-    return None
+    return wanted.result()

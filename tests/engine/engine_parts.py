@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.engine import Asker, AskRules, Ping, Provider, Responder
 from pipeline.errors import AnswerError, CallbackError, InvalidAnswerError, RefusalError, TruncatedError
-from pipeline.limits import Admission, Gate
+from pipeline.limits import Admission, Budget, Gate
 from pipeline.records import JSON, Answer, Call, Labelled, Record, Request, Response, Said, ToolCall, Usage
 from pipeline.stats import Stats
 
@@ -86,11 +86,13 @@ class Rig:
         concurrency: int = 8,
         probe_max_s: float = 4.0,
         ping: Ping | None = None,
+        budget: Budget | None = None,
+        task: FakeTask | None = None,
         **rules: Any,
     ) -> None:
-        self.task = FakeTask()
+        self.task = task or FakeTask()
         self.gate = Gate(concurrency, probe_max_s=probe_max_s)
-        self.admission = Admission(gate=self.gate)
+        self.admission = Admission(gate=self.gate, budget=budget)
         self.stats = Stats(time.monotonic)
         self.asker = Asker(
             provider,
