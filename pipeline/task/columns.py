@@ -70,10 +70,12 @@ class Columns:
             return Labelled({**self._one_row(said), **ending})
         if self._rows == ROWS_OF_CALLS:
             cells = [self._cells(one, names_tool=True) for one in said]
-            return Labelled(ending, _keyed(key, cells))
+            return Labelled(ending, self._keyed(key, cells))
         common = self._one_row(said)
         items = common.pop(self._rows, None) or []
-        return Labelled({**common, **ending}, _keyed(key, [self._item(item) for item in items]))
+        # An argument that was not declared must not fill the column of an item that lacks it.
+        common = {name: value for name, value in common.items() if name not in self._row_fields}
+        return Labelled({**common, **ending}, self._keyed(key, [self._item(item) for item in items]))
 
     def _one_row(self, said: Sequence[Said]) -> dict[str, JSON]:
         row: dict[str, JSON] = {}
@@ -100,9 +102,11 @@ class Columns:
             return {name: item[name] for name in self._row_fields if name in item}
         return {self._row_fields[0]: item}
 
-
-def _keyed(key: str, cells: Sequence[Mapping[str, JSON]]) -> tuple[Mapping[str, JSON], ...]:
-    return tuple({ROW_KEY: f"{key}#{place}", **row} for place, row in enumerate(cells))
+    def _keyed(self, key: str, cells: Sequence[Mapping[str, JSON]]) -> tuple[Mapping[str, JSON], ...]:
+        """The rows under their names. A call's arguments may hold anything too: these two columns are ours."""
+        ours = (ROW_KEY, self._reply)
+        rows = [{name: value for name, value in row.items() if name not in ours} for row in cells]
+        return tuple({ROW_KEY: f"{key}#{place}", **row} for place, row in enumerate(rows))
 
 
 def row_fields(schema: Schema, name: str) -> tuple[str, ...]:

@@ -153,6 +153,30 @@ def test_an_items_field_with_the_name_of_a_common_one_is_told_at_the_start() -> 
         listing({"type": "object", "properties": {"lang": {"type": "string"}}, "required": ["lang"]})
 
 
+def test_an_item_cannot_take_the_place_of_another_column() -> None:
+    """Without strict mode it may hold anything; a row named itself, and said it was in another language."""
+    task = listing(ENTITY, strict=False)
+    item = '{"name":"a","kind":"place","row_key":"mine","lang":"zz","sure":false,"found":[],"more":1}'
+    label = rows(task, ("find", f'{{"lang":"en","found":[{item}],"sure":true}}'))
+    assert label == Labelled({"lang": "en", "sure": True}, ({"row_key": "note 7#0", "name": "a", "kind": "place"},))
+
+
+def test_nor_can_an_argument_beside_the_list_fill_what_an_item_lacks() -> None:
+    task = listing({**ENTITY, "required": ["kind"]}, strict=False)
+    found = '[{"kind":"place"}]'
+    label = rows(task, ("find", f'{{"lang":"en","found":{found},"sure":true,"name":"b","row_key":"mine"}}'))
+    assert "name" not in {**label.label, **(label.rows or ({},))[0]}
+    assert {**label.label, **(label.rows or ({},))[0]}["row_key"] == "note 7#0"
+
+
+def test_nor_can_the_arguments_of_a_call_that_is_a_row() -> None:
+    schema = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+    options = {"rows": "calls", "call": "any", "reply": "words", "strict": False}
+    task = build_task(TaskOptions(model="m", prompt="p", function=FunctionOptions("find", schema), **options))
+    label = rows(task, ("find", '{"name":"a","row_key":"mine","words":"mine"}'), text="Two.")
+    assert label == Labelled({"words": "Two."}, ({"row_key": "note 7#0", "name": "a"},))
+
+
 MODEL = """
     from typing import Literal
 

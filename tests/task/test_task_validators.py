@@ -288,3 +288,10 @@ def test_validators_are_in_the_fingerprint_and_their_messages_are_not() -> None:
     )
     assert "validators" not in plain
     assert ruled == told != plain
+
+
+def test_an_answer_is_shared_only_where_nothing_looks_at_more_than_the_request() -> None:
+    """A validator sees fields that no prompt names, and a conversation goes on about its own record."""
+    assert task_of().can_share_answers
+    assert not task_of(ValidatorOptions(expression="stars > 0")).can_share_answers
+    assert not task_of(max_turns=2).can_share_answers
