@@ -183,8 +183,15 @@ def _from_transport(error: Exception) -> CallError:
     return UnavailableError(f"the connection failed: {what}")
 
 
-def _innermost(error: BaseException) -> BaseException:
-    """The first error of a chain of explicit causes."""
-    while error.__cause__ is not None:
-        error = error.__cause__
+def _innermost(error: Exception) -> Exception:
+    """The first error of a chain of explicit causes that says something.
+
+    Under a connection's timeout there is asyncio's own, which is that of any wait, and under that the cancel it used.
+    """
+    import httpx2
+
+    while isinstance(cause := error.__cause__, Exception):
+        if type(cause) is TimeoutError and isinstance(error, TimeoutError | httpx2.TimeoutException):
+            break
+        error = cause
     return error
