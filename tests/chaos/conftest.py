@@ -26,9 +26,14 @@ def skies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Skies]:
     Process.end_all()
 
 
-@pytest.fixture(params=ROUNDS, ids=lambda number: f"round{number}")
-def seed(request: pytest.FixtureRequest) -> int:
+@pytest.fixture(scope="module", params=ROUNDS, ids=lambda number: f"round{number}")
+def round_seed(request: pytest.FixtureRequest) -> int:
+    """The seed of this round, for what several tests of a file share."""
+    return seed_of(request.param)
+
+
+@pytest.fixture
+def seed(round_seed: int) -> int:
     """The seed of this round; shown when the test fails."""
-    found = seed_of(request.param)
-    print(f"repeat with CHAOS_SEED={found}")  # noqa: T201 - pytest shows it where a test fails
-    return found
+    print(f"repeat with CHAOS_SEED={round_seed}")  # noqa: T201 - pytest shows it where a test fails
+    return round_seed

@@ -1,14 +1,13 @@
 """Real runs, killed at random moments, resumed until they are done; then the endpoint's books are read.
 
-The scenes go on side by side, since starting a process is most of their work. `CHAOS_SEED=...` repeats their dice.
+The scenes of a round go on side by side, since starting a process is most of their work. `CHAOS_SEED=...` repeats
+their dice, `CHAOS_ROUNDS=20` throws them so many times.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +18,6 @@ from killing import CONCURRENCY, FAULTS, Scene, prove, read_jsonl
 
 pytestmark = pytest.mark.chaos
 
-SEED = int(os.environ.get("CHAOS_SEED", time.time_ns() % 1_000_000))
 LATENCY = {"latency_ms": 20.0, "latency_jitter": 0.5, "faults": FAULTS}
 
 TOOL = """
@@ -42,23 +40,23 @@ class Tool:
 """
 
 
-def killed_often(folder: Path, endpoints: Endpoints) -> Scene:
+def killed_often(folder: Path, endpoints: Endpoints, seed: int) -> Scene:
     """22 times SIGKILL; then the run is let finish."""
     endpoint = endpoints.open(**LATENCY)
     given = rows(800)
-    scene = Scene(project(folder, endpoint.base_url, count=len(given)), endpoint, given, SEED)
+    scene = Scene(project(folder, endpoint.base_url, count=len(given)), endpoint, given, seed)
     for _ in range(22):
         scene.strike("run", "job.toml", most_calls=40)
     scene.user.run()
     return scene
 
 
-def in_order(folder: Path, endpoints: Endpoints) -> Scene:
+def in_order(folder: Path, endpoints: Endpoints, seed: int) -> Scene:
     """Rows in the input's order, in two formats."""
     endpoint = endpoints.open(**LATENCY)
     given = rows(350)
     output = {"order": "input", "formats": ["csv", "jsonl"]}
-    scene = Scene(project(folder, endpoint.base_url, count=len(given), output=output), endpoint, given, SEED + 1)
+    scene = Scene(project(folder, endpoint.base_url, count=len(given), output=output), endpoint, given, seed + 1)
     wanted = [row["id"] for row in given]
     for _ in range(5):
         kill = scene.strike("run", "job.toml", most_calls=50)
@@ -69,18 +67,18 @@ def in_order(folder: Path, endpoints: Endpoints) -> Scene:
     return scene
 
 
-def by_all_signals(folder: Path, endpoints: Endpoints) -> Scene:
+def by_all_signals(folder: Path, endpoints: Endpoints, seed: int) -> Scene:
     """Some ask, some do not; sometimes while the one before has left something to mend."""
     endpoint = endpoints.open(**LATENCY)
     given = rows(450)
-    scene = Scene(project(folder, endpoint.base_url, count=len(given)), endpoint, given, SEED + 2)
+    scene = Scene(project(folder, endpoint.base_url, count=len(given)), endpoint, given, seed + 2)
     for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
         scene.strike("run", "job.toml", most_calls=40, number=number)
     scene.user.run()
     return scene
 
 
-def in_retry_and_replay(folder: Path, endpoints: Endpoints) -> Scene:
+def in_retry_and_replay(folder: Path, endpoints: Endpoints, seed: int) -> Scene:
     """A finished run with records to retry, then one whose callback has been mended."""
     endpoint = endpoints.open(**LATENCY, poison={"BAD": "refusal"})
     given = [{**row, "text": f"BAD {row['text']}"} if at % 4 == 0 else row for at, row in enumerate(rows(400))]
@@ -90,7 +88,7 @@ def in_retry_and_replay(folder: Path, endpoints: Endpoints) -> Scene:
     (folder / "version").write_text("1", encoding="utf-8")
     assert user.run(code=1)["rejected"] == 100
     # While a callback works on an answer, the next call may leave: one for each worker.
-    scene = Scene(user, endpoints.again(endpoint, **LATENCY), given, SEED + 3, most_wasted=2 * CONCURRENCY + 2)
+    scene = Scene(user, endpoints.again(endpoint, **LATENCY), given, seed + 3, most_wasted=2 * CONCURRENCY + 2)
     for _ in range(4):
         scene.strike("retry", "job.toml", most_calls=12)
     user.do("retry", "job.toml").expect(0)
@@ -101,15 +99,23 @@ def in_retry_and_replay(folder: Path, endpoints: Endpoints) -> Scene:
     return scene
 
 
-SCENES: list[Callable[[Path, Endpoints], Scene]] = [killed_often, in_order, by_all_signals, in_retry_and_replay]
+SCENES: list[Callable[[Path, Endpoints, int], Scene]] = [killed_often, in_order, by_all_signals, in_retry_and_replay]
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory, endpoints: Endpoints) -> Iterator[dict[str, Future[Scene]]]:
-    """All scenes, begun."""
+def begun(
+    tmp_path_factory: pytest.TempPathFactory, endpoints: Endpoints, round_seed: int
+) -> Iterator[dict[str, Future[Scene]]]:
+    """All scenes of a round, begun."""
     folder = tmp_path_factory.mktemp("chaos")
     with ThreadPoolExecutor(len(SCENES)) as stage:
-        yield {scene.__name__: stage.submit(scene, folder / scene.__name__, endpoints) for scene in SCENES}
+        yield {scene.__name__: stage.submit(scene, folder / scene.__name__, endpoints, round_seed) for scene in SCENES}
+
+
+@pytest.fixture
+def scenes(begun: dict[str, Future[Scene]], seed: int) -> dict[str, Future[Scene]]:
+    """The scenes, and their seed where a test of them fails."""
+    return begun
 
 
 def test_twenty_kills_lose_nothing_and_pay_for_nothing_twice(scenes: dict[str, Future[Scene]]) -> None:
