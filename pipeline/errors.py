@@ -26,6 +26,7 @@
         ├── RefusalError           the model or its content filter declined
         ├── UnfinishedError        the conversation did not come to its end in max_turns
         └── CallbackError          the user's callback raised; the answer is kept
+            └── NotCalledError     it was not even called: too many calls of it hang
 
 An error carries its facts as attributes. `code` is the short word that the ledger, failed.csv and
 `retry --only` use for it.
@@ -260,3 +261,7 @@ class CallbackError(AnswerError):
     """The callback raised."""
 
     code = "callback_error"
+
+
+class NotCalledError(CallbackError):
+    """The callback was not called: there was no thread for it."""

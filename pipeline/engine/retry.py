@@ -10,6 +10,7 @@ from pipeline.errors import (
     CredentialsError,
     InvalidAnswerError,
     LabelpipeError,
+    NotCalledError,
     QuotaError,
     RateLimitedError,
     RecordRefusedError,
@@ -53,6 +54,7 @@ _TABLE: dict[type[LabelpipeError], Verdict] = {
     RefusalError: Verdict.REJECT,
     UnfinishedError: Verdict.REJECT,
     CallbackError: Verdict.REJECT,
+    NotCalledError: Verdict.REJECT,
 }
 
 

@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline import codec
-from pipeline.errors import CallbackError, TaskError
+from pipeline.errors import CallbackError, NotCalledError, TaskError
 from pipeline.records import JSON, Call, Record, Said
 from pipeline.task.schema import short
-from pipeline.task.threads import in_thread
+from pipeline.task.threads import NoThreadError, in_thread
 
 #: Seconds that a cancelled callback gets to end.
 LEAVE_S = 5.0
+_MEND = (
+    "give the callback a time limit of its own, or make it async; then `labelpipe replay`, "
+    "or `labelpipe retry` to ask again"
+)
 
 UserCall = Callable[[dict[str, JSON], Record, Call], Any]
 
@@ -62,7 +66,8 @@ def _has_signature(user_call: Callable[..., Any]) -> bool:
 
 
 async def call_back(callback: Callback, said: Said, record: Record, call: Call, timeout_s: float) -> dict[str, JSON]:
-    """The extra columns, as plain JSON. Raises CallbackError for whatever goes wrong in the user's code."""
+    """The extra columns, as plain JSON. Raises CallbackError for whatever goes wrong in the user's code, and
+    NotCalledError where there is no thread for it."""
     result = await _result(callback, _own(said.label), record, call, timeout_s)
     return _columns(result, said.label, callback.extra_columns)
 
@@ -100,6 +105,8 @@ async def _result(callback: Callback, label: dict[str, JSON], record: Record, ca
             result = await in_thread(_guarded, callback.call, label, record, call, timeout_s=timeout_s)
         except TimeoutError:  # one of the user's own comes as a CallbackError
             raise _NoResultError(timeout_s) from None
+        except NoThreadError as error:
+            raise NotCalledError(f"the callback was not called: {error}; {_MEND}") from None
         return await _awaited(result, timeout_s) if inspect.isawaitable(result) else result
     except _NoResultError as error:
         raise CallbackError(str(error)) from error

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from functools import partial
 
 from pipeline import codec
-from pipeline.errors import AnswerError, CallbackError, RenderError, TaskError
+from pipeline.errors import AnswerError, CallbackError, NotCalledError, RenderError, TaskError
 from pipeline.records import JSON, Answer, Call, Labelled, Record, Request, Said, ToolCall
 from pipeline.task import parse, validators
 from pipeline.task.caching import Caching, settled
@@ -184,7 +184,10 @@ class Task:
         return next_turn(request, answer, said)
 
     async def respond(self, said: Said, record: Record, call: Call) -> Said:
-        """The call with what its callback gave back. Raises CallbackError; in a conversation the model is told it."""
+        """The call with what its callback gave back. Raises CallbackError; in a conversation the model is told it.
+
+        NotCalledError is raised in both: of a callback that was not called there is nothing to tell.
+        """
         callback = self._callbacks.get(said.tool)
         if callback is None:
             return said
@@ -192,6 +195,8 @@ class Task:
             return replace(said, extra=await call_back(callback, said, record, call, self._timeout_s))
         try:
             extra, result = await talk_back(callback, said, record, call, self._timeout_s)
+        except NotCalledError:
+            raise
         except CallbackError as error:
             return replace(said, result={"error": str(error)})
         return replace(said, extra=extra, result=result)

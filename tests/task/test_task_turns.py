@@ -1,12 +1,8 @@
-"""Conversations, as the task makes their messages; callbacks that are told of their call; the threads they run in."""
+"""Conversations, as the task makes their messages; callbacks that are told of their call."""
 
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +13,7 @@ from task_conversation import is_conversation
 from pipeline import codec
 from pipeline.errors import CallbackError, InvalidAnswerError, TaskError, TruncatedError, UnfinishedError
 from pipeline.records import Answer, Call, Record, Said, ToolCall
-from pipeline.task import Task, TaskOptions, build_task, threads
-from pipeline.task.threads import in_thread
+from pipeline.task import Task, TaskOptions, build_task
 from pipeline.task.turns import MAX_RESULT_CHARS, told_of
 
 RECORD = Record("f", 0, "k", {"text": "fine"}, 1, 0)
@@ -270,71 +265,3 @@ def test_one_that_hangs_is_given_up_and_a_model_that_waits_is_told(module: Calla
     with pytest.raises(CallbackError, match=r"gave nothing back in 0\.05 s"):
         respond(alone, said)
     assert respond(talk(**more), said).result == {"error": "the callback gave nothing back in 0.05 s"}
-
-
-# -- threads ---------------------------------------------------------------------------------------------------------
-
-
-def test_many_slow_functions_wait_side_by_side() -> None:
-    barrier = threading.Barrier(threads.MOST)  # breaks unless so many are there at once
-
-    async def main() -> list[int]:
-        return await asyncio.gather(*[in_thread(barrier.wait, 30, timeout_s=60) for _ in range(threads.MOST)])
-
-    assert sorted(asyncio.run(main())) == list(range(threads.MOST))
-
-
-def test_more_work_than_threads_is_all_done_and_the_threads_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = threads._Threads()
-    monkeypatch.setattr(threads, "_threads", own)
-    monkeypatch.setattr(threads, "IDLE_S", 0.01)
-    monkeypatch.setattr(threads, "MOST", 3)
-
-    async def main() -> int:
-        done = await asyncio.gather(*[in_thread(time.sleep, 0.001, timeout_s=60) for _ in range(60)])
-        return len(done)
-
-    for _ in range(5):
-        assert asyncio.run(main()) == 60
-    end = time.monotonic() + 30
-    while own._threads and time.monotonic() < end:
-        time.sleep(0.01)
-    assert (own._threads, own._free) == (0, 0)
-
-
-def test_a_piece_of_work_never_waits_for_a_thread_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that hangs, handed to an idle thread, must not take the next one with it."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        for spins in range(0, 3000, 10):
-            monkeypatch.setattr(threads, "_threads", threads._Threads())
-            hold, ran = threading.Event(), threading.Event()
-            threads._threads.start(lambda: None)  # leaves a thread that is idle, or about to be
-            time.sleep(0.0005)
-            threads._threads.start(hold.wait)
-            all(range(1, spins))  # the moment is the point here
-            threads._threads.start(ran.set)
-            assert ran.wait(30)
-            hold.set()
-    finally:
-        sys.setswitchinterval(interval)
-
-
-HANGS = """
-import asyncio, time
-from pipeline.task.threads import in_thread
-
-async def main():
-    try:
-        await in_thread(time.sleep, 3600, timeout_s=0.05)
-    except TimeoutError:
-        print("left alone")
-
-asyncio.run(main())
-"""
-
-
-def test_a_thread_that_hangs_does_not_keep_the_process(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "left alone\n"
