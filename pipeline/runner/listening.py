@@ -69,6 +69,11 @@ class Listener:
         return getattr(self._provider, "simulated", None)
 
     @property
+    def ping(self) -> Any:
+        """The provider's word to a server that is silent, which is about no record and not counted; None without."""
+        return getattr(self._provider, "ping", None)
+
+    @property
     def seconds(self) -> float:
         """From the first call's begin to the last one's end."""
         return 0.0 if self.first_at is None else self.last_at - self.first_at

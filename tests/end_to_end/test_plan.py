@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from end_to_end.stage import Endpoints, Project, project
+from end_to_end.stage import Endpoints, Project, project, rows
 
 from pipeline import Settings, Tier, plan, rehearse_plan
 from pipeline.errors import SetupError
@@ -124,3 +125,18 @@ def test_settings_made_in_python_can_be_planned(make: Make) -> None:
     assert asyncio.run(rehearse_plan(settings, 10)).happened.records == 10
     with pytest.raises(SetupError, match="stdin can be read once"):
         asyncio.run(plan(settings.model_copy(update={"input": settings.input.model_copy(update={"path": "-"})})))
+
+
+def test_a_pilot_whose_first_calls_hang_asks_whether_the_server_is_there(tmp_path: Path, endpoints: Endpoints) -> None:
+    """Without that, its records would wait for an outage to end that is none."""
+    endpoint = endpoints.open(poison={"HANG": "hang"})
+    model, limits = {"timeout_s": 1}, {"max_attempts": 2, "concurrency": 4}
+    user = project(tmp_path / "silent", endpoint.base_url, model=model, limits=limits)
+    user.give({**row, "text": "HANG"} if at < 4 else row for at, row in enumerate(rows(12)))
+    found = user.do("plan", "job.toml", "--pilot", "12", "--json").expect(0).json
+    assert found["done"] == 12
+    assert {row["code"] for row in user.failed()} == {"timeout"}
+    events = [json.loads(line) for line in (user.run_dir / "run.log").read_text(encoding="utf-8").splitlines()]
+    assert [one["alive"] for one in events if one["event"] == "ping"][:1] == [True]
+    assert endpoint.totals()["calls"] > len(endpoint.lines()), "and it is counted as no record's call"
+    endpoints.close(endpoint)
