@@ -33,6 +33,7 @@ OWNERS = {
     "pydantic_core": {"settings", "task"},
     "pydantic_settings": {"settings"},
     "dotenv": {"settings"},
+    "tomli_w": {"settings"},
     "openai": {"providers"},
     "httpx2": {"providers"},
     "aiohttp": {"providers"},

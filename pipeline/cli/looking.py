@@ -134,14 +134,11 @@ def rehearse(
 
 @config_app.command("show")
 def config_show(config: Config, sets: Sets = None, json_out: AsJson = False) -> None:
-    """Print each value and where it came from."""
+    """Print each value and where it came from, as TOML; secrets only as set or not set."""
     settings = settings_of(config, sets)
-    from pipeline.settings import explain
+    from pipeline.settings import explain, to_toml
 
-    rows = explain(settings)
     if json_out:
-        print_json({row.key: {"value": row.value, "origin": row.origin} for row in rows})
-        return
-    width = max(len(row.key) for row in rows)
-    for row in rows:
-        typer.echo(f"{row.key:<{width}}  {row.text}  ({row.origin})")
+        print_json({row.key: {"value": row.value, "origin": row.origin} for row in explain(settings)})
+    else:
+        typer.echo(to_toml(settings), nl=False)

@@ -18,6 +18,7 @@ from pipeline.settings.root import Settings, variable
 from pipeline.settings.rows import Row, explain
 from pipeline.settings.schema import Key, keys
 from pipeline.settings.tasks import FunctionSettings, TaskSettings, ToolSettings, ValidatorSettings
+from pipeline.settings.toml import to_toml
 
 __all__ = [
     "FunctionSettings",
@@ -40,5 +41,6 @@ __all__ = [
     "ValidatorSettings",
     "explain",
     "keys",
+    "to_toml",
     "variable",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel
@@ -19,12 +19,14 @@ from pipeline.settings.texts import dotted, shown
 class Row:
     """One value. `origin` is `default`, `config/a.toml:12`, `environment NAME`, `.env`, `--set` or `Settings`.
 
-    A secret's value is `set` or `not set`.
+    A secret's value is `set` or `not set`, and it is `hidden`. `path` are the parts of `key`.
     """
 
     key: str
     value: JSON
     origin: str
+    path: Keys = field(default=(), compare=False)
+    hidden: bool = field(default=False, compare=False)
 
     @property
     def text(self) -> str:
@@ -45,7 +47,8 @@ def _row(settings: Settings, path: Keys, value: Any) -> Row:
     lengths = range(len(path), 0, -1)
     origin = next((str(origins[path[:length]]) for length in lengths if path[:length] in origins), "default")
     hidden = is_secret(path) and path != ("model", "api_key_env") and value != {}
-    return Row(dotted(path), "set" if hidden else value, origin)
+    shown_value = ("not set" if value is None else "set") if hidden else value
+    return Row(dotted(path), shown_value, origin, path, hidden)
 
 
 def _values(model: BaseModel, path: Keys) -> Iterator[tuple[Keys, Any]]:
@@ -56,5 +59,12 @@ def _values(model: BaseModel, path: Keys) -> Iterator[tuple[Keys, Any]]:
             yield from _values(value, here)
         elif isinstance(value, dict) and value:
             yield from (((*here, key), item) for key, item in value.items())
+        elif isinstance(value, list):
+            yield here, [_set_in(item) if isinstance(item, BaseModel) else item for item in value]
         else:
             yield here, value
+
+
+def _set_in(model: BaseModel) -> dict[str, Any]:
+    """What is set in a table of an array: all else in it has no default but to be unset."""
+    return {name: value for name in type(model).model_fields if (value := getattr(model, name)) is not None}

@@ -1,0 +1,141 @@
+"""The settings as TOML that says the same again: each value with its place, secrets only as set or not set."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import tomli_w
+
+from pipeline.settings.layers import DEFAULT
+from pipeline.settings.places import Keys
+from pipeline.settings.root import Settings
+from pipeline.settings.rows import Row, explain
+from pipeline.settings.schema import section_at
+from pipeline.settings.texts import key_text, one_line
+
+#: A list that fits into so many characters stands on one line.
+WIDE = 80
+#: What no TOML can say, such as None within a table, or records that a program gives.
+_PYTHON = "given in Python"
+
+
+def to_toml(settings: Settings) -> str:
+    """A config that gives these settings again but for their secrets, wherever the values came from."""
+    *rows, api_key = explain(settings)
+    tables: dict[Keys, list[Row]] = {}
+    for row in rows:
+        tables.setdefault(row.path[:-1], []).append(row)
+    records = bool(settings._no_input)
+    blocks = ["\n".join(_table(path, rows, records)) for path, rows in tables.items()]
+    return "\n\n".join([*blocks, f"# API key: {api_key.value}{_place(api_key)}"]) + "\n"
+
+
+def _table(path: Keys, rows: Sequence[Row], records: bool) -> Iterator[str]:
+    """A table of the config and what is in it; tables within it come after its own keys."""
+    yield f"[{_dotted(path)}]"
+    below = _below({str(row.path[-1]): row.value for row in rows}, ordered=section_at(Settings, path) is None)
+    for row in rows:
+        if row.path[-1] not in below:
+            yield _line(row, records and row.path == ("input", "path"))
+    for row in rows:
+        if row.path[-1] in below:
+            _blank, first, *others = _within(row.path, row.value)
+            yield from ("", f"{first}{_place(row)}", *others)
+
+
+def _below(table: Mapping[str, Any], *, ordered: bool = True) -> set[str]:
+    """The keys that get headers of their own, after all others.
+
+    In a free table the order is the user's, of a schema's fields for one: a key before a plain one gets none.
+    """
+    found: set[str] = set()
+    for name, value in table.items():
+        if _is_table(value):
+            found.add(name)
+        elif ordered:
+            found.clear()
+    return found
+
+
+def _line(row: Row, given: bool) -> str:
+    name = str(row.path[-1])
+    if row.hidden and row.value == "set":
+        line = _said(name, "set, and not shown")
+    elif given or (row.value is None and section_at(Settings, row.path[:-1]) is None):
+        line = _said(name, _PYTHON)
+    elif row.hidden or row.value is None:
+        line = _said(name, "not set")
+        return line if row.origin == str(DEFAULT) else f"{line}{_place(row)}"
+    else:
+        line = _pair(name, row.value)
+    return f"{line}{_place(row)}"
+
+
+def _place(row: Row) -> str:
+    return f"  # {one_line(row.origin)}"
+
+
+def _said(name: str, state: str) -> str:
+    return f"# {one_line(key_text(name))}: {state}"
+
+
+def _is_table(value: Any) -> bool:
+    """Whether it stands under a header of its own, or under several."""
+    return bool(value) and (isinstance(value, dict) or (isinstance(value, list) and all(map(_is_dict, value))))
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _within(path: Keys, value: Any) -> Iterator[str]:
+    """A free table or an array of tables, each with a header and a blank line before it."""
+    head = "[[{}]]" if isinstance(value, list) else "[{}]"
+    for table in value if isinstance(value, list) else [value]:
+        below = _below(table)
+        if len(below) < len(table) or isinstance(value, list):
+            yield from ("", head.format(_dotted(path)))
+        for name, item in table.items():
+            if name not in below:
+                yield _pair(name, item)
+        for name in table:
+            if name in below:
+                yield from _within((*path, name), table[name])
+
+
+def _pair(name: str, value: Any) -> str:
+    """`name = value`; a comment where TOML has no form for it."""
+    try:
+        text = _written(value)
+        # What is read again must be what was written: tomllib is the judge.
+        if repr(tomllib.loads(f"x = {text}")["x"]) == repr(value):
+            return f"{_key(name)} = {text}"
+    except (TypeError, ValueError):  # None, or half of a character
+        pass
+    return _said(name, _PYTHON)
+
+
+def _written(value: Any, *, inline: bool = False) -> str:
+    """The value; on one line where it is `inline`. Raises TypeError and ValueError for what TOML cannot hold."""
+    if isinstance(value, dict):
+        items = ", ".join(f"{_key(name)} = {_written(item, inline=True)}" for name, item in value.items())
+        return f"{{ {items} }}" if items else "{}"
+    if isinstance(value, list):
+        texts = [_written(item, inline=True) for item in value]
+        line = f"[{', '.join(texts)}]"
+        return line if inline or len(line) <= WIDE else "[\n" + "".join(f"    {text},\n" for text in texts) + "]"
+    # A text over several lines would lose its carriage returns.
+    lines = isinstance(value, str) and not inline and "\r" not in value
+    text = tomli_w.dumps({"x": value}, multiline_strings=lines).removeprefix("x = ").removesuffix("\n")
+    text.encode()
+    return text
+
+
+def _key(name: str) -> str:
+    return tomli_w.dumps({name: 0}).removesuffix(" = 0\n")
+
+
+def _dotted(path: Iterable[str | int]) -> str:
+    return ".".join(_key(str(part)) for part in path)
