@@ -107,12 +107,12 @@ def test_options_that_are_named_exist(page: Path) -> None:
 
 def _called(block: str) -> Iterator[list[str]]:
     for line in block.splitlines():
-        words = shlex.split(line.removeprefix("$ "), comments=True)
+        words = shlex.split(line, comments=True)
         if words[:1] == ["labelpipe"]:
             yield words[1:]
 
 
-@pytest.mark.parametrize(("page", "block"), blocks("console", PAGES))
+@pytest.mark.parametrize(("page", "block"), blocks("sh", PAGES))
 def test_examples_of_commands_exist(page: Path, block: str) -> None:
     for words in _called(block):
         named = [" ".join(words[:length]) for length in (2, 1) if " ".join(words[:length]) in commands()]
@@ -122,7 +122,7 @@ def test_examples_of_commands_exist(page: Path, block: str) -> None:
         assert set(given) <= set(options), f"{page.name}: labelpipe {' '.join(words)}: no such option"
 
 
-@pytest.mark.parametrize(("page", "block"), blocks("console", PAGES))
+@pytest.mark.parametrize(("page", "block"), blocks("sh", PAGES))
 def test_examples_name_configs_that_are_here_or_are_made(page: Path, block: str) -> None:
     for words in _called(block):
         for word in words:
