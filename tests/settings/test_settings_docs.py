@@ -20,12 +20,18 @@ BLOCKS = re.findall(r"^```toml\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
 def row(key: Key) -> str:
     """The line of a key in the tables of docs/config.md."""
     default = "required" if key.required else "unset" if key.default is None else f"`{shown(key.default)}`"
-    return f"| `{key.name}`<br>`{key.variable}` | {key.takes} | {default} | {key.description} |"
+    return f"| `{key.name}` | {key.takes} | {default} | {key.description} |"
 
 
 def test_every_key_has_its_line_and_no_line_is_left_over() -> None:
     documented = [line for line in TEXT.splitlines() if line.startswith("| `")]
     assert documented == [row(key) for key in keys(Settings)]
+
+
+def test_the_rule_of_the_variables_is_the_one_in_the_code() -> None:
+    told = re.findall(r"`([a-z.]+)` is `(LABELPIPE_[A-Z_]+)`", TEXT)
+    assert len(told) == 2
+    assert set(told) <= {(key.name, key.variable) for key in keys(Settings)}
 
 
 def test_every_key_says_what_it_means() -> None:
