@@ -14,6 +14,7 @@ from pipeline.limits import Gate
 from pipeline.records import Labelled, Outcome, Problem, Said, Status, Turn
 from pipeline.runner.look import count_pending
 from pipeline.runner.marks import is_marked, mark_simulated
+from pipeline.runner.paid import paid_so_far
 from pipeline.runner.parts import price_for, task_of
 from pipeline.runner.runlog import run_log, tell
 from pipeline.runner.session import open_sinks, outputs_of
@@ -52,10 +53,11 @@ async def replay(settings: Settings) -> RunSummary:
 
 
 async def _summary(settings: Settings, run_dir: RunDir, ledger: Ledger, stats: Stats) -> RunSummary:
-    counts, problems, totals = await ledger.count_by_status(), await ledger.problem_counts(), await ledger.totals()
+    counts, problems, price = await ledger.count_by_status(), await ledger.problem_counts(), price_for(settings)
+    totals = await paid_so_far(ledger, price)
     manifest = run_dir.read_manifest() or {}
     unlabelled = counts[Status.REJECTED] + counts[Status.FAILED]
-    pending, price = await count_pending(run_dir), price_for(settings)
+    pending = await count_pending(run_dir)
     told = f"{stats.records:,} kept answers read again, no call made"
     rows = await ledger.row_counts()
     return RunSummary(
@@ -140,9 +142,9 @@ class Reader:
         """
         assert old.answer is not None
         said: list[Said] = []
+        # Some may be of a prompt before this one.
+        turns = [turn for turn in turns if turn.request_digest == old.request_digest]
         for turn in turns:
-            if turn.request_digest != old.request_digest:
-                continue  # of a prompt before this one
             now = self._task.calls(turn.answer, old.record, said)
             if len(turn.results) < len(now):
                 return None

@@ -1,4 +1,4 @@
-"""A model that talks by a script, over real sockets, and writes down each call: for conversations and their books."""
+"""A model that talks by a script, over real sockets, and writes down each call; a task that talks, and its books."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from aiohttp import web
+from end_to_end.stage import Project, project
+
+from pipeline.store import Ledger
 
 #: What is said: calls as (function, arguments), or words; a number is an HTTP status.
 Script = Callable[[str, int, list[dict[str, Any]]], Any]
@@ -109,3 +113,82 @@ def _completion(said: str | Sequence[tuple[str, Any]], number: int) -> dict[str,
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
+
+
+# -- a task that talks -----------------------------------------------------------------------------------------------
+
+TOOLS = [
+    {"name": "look_up", "description": "Look a thing up.", "labels": {"thing": ["kettle", "lamp", "none"]}},
+    {"name": "close", "description": "Nothing has to be done.", "labels": {"why": ["spam", "done"]}},
+]
+#: Each callback writes what it was called with before it does anything, so that nothing it does goes unseen.
+TALK = """
+import asyncio
+import json
+import os
+import pathlib
+import time
+
+
+def note(label, record, call):
+    line = json.dumps({"key": call.idempotency_key, "record": record.key, "turn": call.turn, "tool": call.tool,
+                       "label": label}) + "\\n"
+    file = os.open("noted.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(file, line.encode())
+    os.close(file)
+
+
+def look_up(label, record, call):
+    note(label, record, call)
+    if label["thing"] == "none":
+        raise LookupError("there is no such thing")
+    return {"stock": 3, "thing_known": True}
+
+
+look_up.extra_columns = ("stock",)
+
+
+async def slowly(label, record, call):
+    note(label, record, call)
+    await asyncio.sleep(0.03)
+    return {"seen": record.key}
+
+
+slowly.extra_columns = ("seen",)
+
+
+async def waits(label, record, call):
+    note(label, record, call)
+    while not pathlib.Path("go").exists():
+        await asyncio.sleep(0.01)
+    return {"version": pathlib.Path("go").read_text()}
+
+
+def hangs(label, record, call):
+    note(label, record, call)
+    time.sleep(3600)
+"""
+
+
+def talking(folder: Path, base_url: str, count: int = 6, **tables: Any) -> Project:
+    """A project whose task has tools and callbacks."""
+    task = {"labels": None, "tools": TOOLS, "callback": "talk:look_up", "max_turns": 3, "reply": "words"}
+    made = project(folder, base_url, count=count, task={**task, **tables.pop("task", {})}, **tables)
+    (folder / "talk.py").write_text(TALK, encoding="utf-8")
+    return made
+
+
+def noted(user: Project) -> list[dict[str, Any]]:
+    """What the callbacks were called with."""
+    path = user.folder / "noted.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def outcomes(user: Project) -> dict[str, Any]:
+    """The ledger's outcomes by key."""
+
+    async def read() -> dict[str, Any]:
+        async with await Ledger.open(user.run_dir / "ledger.db", read_only=True) as ledger:
+            return {outcome.record.key: outcome for _, outcome in await ledger.rows_after(0, 10_000)}
+
+    return asyncio.run(read())

@@ -17,89 +17,12 @@ from typing import Any
 
 import pytest
 from end_to_end.stage import Endpoint, Project, project, rows, wait_until
-from end_to_end.talks import Talker
+from end_to_end.talks import Talker, noted, outcomes, talking
 from task.task_conversation import is_conversation
 
 from pipeline.store import Ledger
 
 SEED = int(os.environ.get("CHAOS_SEED", time.time_ns() % 1_000_000))
-
-TOOLS = [
-    {"name": "look_up", "description": "Look a thing up.", "labels": {"thing": ["kettle", "lamp", "none"]}},
-    {"name": "close", "description": "Nothing has to be done.", "labels": {"why": ["spam", "done"]}},
-]
-#: Each callback writes what it was called with before it does anything, so that nothing it does goes unseen.
-TALK = """
-import asyncio
-import json
-import os
-import pathlib
-import time
-
-
-def note(label, record, call):
-    line = json.dumps({"key": call.idempotency_key, "record": record.key, "turn": call.turn, "tool": call.tool,
-                       "label": label}) + "\\n"
-    file = os.open("noted.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(file, line.encode())
-    os.close(file)
-
-
-def look_up(label, record, call):
-    note(label, record, call)
-    if label["thing"] == "none":
-        raise LookupError("there is no such thing")
-    return {"stock": 3, "thing_known": True}
-
-
-look_up.extra_columns = ("stock",)
-
-
-async def slowly(label, record, call):
-    note(label, record, call)
-    await asyncio.sleep(0.03)
-    return {"seen": record.key}
-
-
-slowly.extra_columns = ("seen",)
-
-
-async def waits(label, record, call):
-    note(label, record, call)
-    while not pathlib.Path("go").exists():
-        await asyncio.sleep(0.01)
-    return {"version": pathlib.Path("go").read_text()}
-
-
-def hangs(label, record, call):
-    note(label, record, call)
-    time.sleep(3600)
-"""
-
-
-def talking(folder: Path, base_url: str, count: int = 6, **tables: Any) -> Project:
-    """A project whose task has tools and callbacks."""
-    task = {"labels": None, "tools": TOOLS, "callback": "talk:look_up", "max_turns": 3, "reply": "words"}
-    made = project(folder, base_url, count=count, task={**task, **tables.pop("task", {})}, **tables)
-    (folder / "talk.py").write_text(TALK, encoding="utf-8")
-    return made
-
-
-def noted(user: Project) -> list[dict[str, Any]]:
-    """What the callbacks were called with."""
-    path = user.folder / "noted.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def outcomes(user: Project) -> dict[str, Any]:
-    """The ledger's outcomes by key."""
-
-    async def read() -> dict[str, Any]:
-        async with await Ledger.open(user.run_dir / "ledger.db", read_only=True) as ledger:
-            return {outcome.record.key: outcome for _, outcome in await ledger.rows_after(0, 10_000)}
-
-    return asyncio.run(read())
-
 
 # -- over a socket ---------------------------------------------------------------------------------------------------
 

@@ -117,6 +117,26 @@ def test_what_is_asked_again_begins_anew_and_what_is_read_again_does_not(tmp_pat
     with_ledger(tmp_path, work)
 
 
+def test_what_turns_have_cost_counts_until_their_record_has_an_outcome(tmp_path: Path) -> None:
+    """From then on it is in the outcome: nothing is left out, and nothing counted twice."""
+
+    async def work(ledger: Ledger) -> None:
+        await ledger.keep_turns([turn("r0"), turn("r0", 1), turn("r1")])
+        totals = await ledger.totals()
+        assert totals.usage == totals.under_way == Usage(24, 6)
+        assert (totals.cost_usd, totals.unpriced) == (0.0, 0), "the ledger knows no prices"
+        done = replace(labelled(0), usage=Usage(16, 4))
+        await ledger.commit([done])
+        totals = await ledger.totals()
+        assert (totals.usage, totals.under_way) == (Usage(24, 6), Usage(8, 2))
+        await ledger.commit([replace(unlabelled(1), usage=Usage(8, 2))])
+        await ledger.supersede(Selection(keys=["r1"]), "retry")
+        totals = await ledger.totals()
+        assert (totals.usage, totals.under_way) == (Usage(24, 6), Usage())
+
+    with_ledger(tmp_path, work)
+
+
 def test_many_records_turns_are_found_in_one_go(tmp_path: Path) -> None:
     keys = [f"r{number}" for number in range(700)]
 
