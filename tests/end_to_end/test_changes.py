@@ -121,3 +121,17 @@ def test_identical_requests_are_asked_once_unless_told_otherwise(tmp_path: Path,
         ]
         assert len(read_csv(user.run_dir / "labels.csv")) == 30
         endpoints.close(endpoint)
+
+
+def test_records_that_a_validator_looks_at_share_no_answer(make: Callable[..., Project], endpoint: Endpoint) -> None:
+    """It may look at what no request says: the first record's answer was the last word on all that were asked alike."""
+    user = make(
+        task={"prompt": "{{ text }}", "dedupe": True, "validators": [{"expression": "record.id < 5"}]},
+        input={"key": None},
+        limits={"max_repairs": 0},
+    )
+    user.give({"id": number, "text": "same words"} for number in range(10))
+    summary = user.run(code=1)
+    assert (summary["labelled"], summary["rejected"]) == (5, 5)
+    assert endpoint.calls() == 10
+    assert sorted(row["id"] for row in user.labels()) == list("01234")
