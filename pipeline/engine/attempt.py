@@ -51,8 +51,6 @@ FREE_REFUSALS = 10
 FEW_LEFT = 4
 #: What a ping may use at most: a few words there and back.
 PING_TOKENS = 64
-#: Answers of a gateway that has waited for the model: it may have worked all the same, and be billed.
-PERHAPS_BILLED = frozenset({408, 504})
 #: The first calls of a run that all say 400 before it is taken for the request's shape.
 SHAPE_EVIDENCE = 3
 
@@ -241,7 +239,7 @@ class Asker:
             raise CallTimeoutError(told, billed=True) from error
         except CallError as error:
             # Here, where it is known whose permit it is: of two calls of a record one may be refused alone.
-            if error.status is not None and error.status >= 400 and error.status not in PERHAPS_BILLED:
+            if not error.billed:
                 permit.unbilled()
             raise
         permit.settle(response.usage)

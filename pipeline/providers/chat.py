@@ -85,7 +85,9 @@ def _completion(content: bytes, secret: str) -> dict[str, Any]:
     try:
         body = codec.loads(content)
     except codec.JSONDecodeError:
-        raise UnavailableError(f"a 200 that is not JSON: {_excerpt(content, secret)}", status=200) from None
+        raise UnavailableError(
+            f"a 200 that is not JSON: {_excerpt(content, secret)}", status=200, billed=True
+        ) from None
     choices = body.get("choices") if isinstance(body, dict) else None
     if not isinstance(choices, list) or not choices or not _has_message(choices[0]):
         raise _without_choice(body, content, secret)
@@ -102,8 +104,10 @@ def _without_choice(body: Any, content: bytes, secret: str) -> CallError:
     error = body.get("error") if isinstance(body, dict) else None
     told = error.get("message") if isinstance(error, dict) else error
     if told:
-        return UnavailableError(f"a 200 with an error in it: {scrub(str(told), secret)[:MOST_CHARS]}", status=200)
-    return UnavailableError(f"a 200 that is not a completion: {_excerpt(content, secret)}", status=200)
+        return UnavailableError(
+            f"a 200 with an error in it: {scrub(str(told), secret)[:MOST_CHARS]}", status=200, billed=True
+        )
+    return UnavailableError(f"a 200 that is not a completion: {_excerpt(content, secret)}", status=200, billed=True)
 
 
 def _excerpt(content: bytes, secret: str) -> str:

@@ -53,6 +53,8 @@ SHAPE_PARAMS = re.compile(
     r"max_tokens|max_completion_tokens|reasoning_effort|service_tier|metadata|store|user|prompt_cache_key|verbosity|"
     r"presence_penalty|frequency_penalty|logit_bias|stream)\b"
 )
+#: Answers of a gateway that has waited for the model: it may have worked all the same, and be billed.
+PERHAPS_BILLED = frozenset({408, 504})
 #: So much of what a server said is told.
 MOST_CHARS = 400
 _KEY_SHAPE = re.compile(r"\bsk-[A-Za-z0-9_\-*]{6,}")
@@ -100,6 +102,7 @@ def _from_status(error: Any) -> CallError:
     request_id = error.response.headers.get("x-request-id")
     ours = make(error)
     ours.status, ours.request_id = status, request_id
+    ours.billed = status < 400 or status in PERHAPS_BILLED
     ours.retry_after_s = retry_after_s(error.response.headers)
     return ours
 
@@ -180,7 +183,20 @@ def _from_transport(error: Exception) -> CallError:
         return UnavailableError(f"no connection in time: {what}")
     if isinstance(cause, TimeoutError | httpx2.TimeoutException):
         return CallTimeoutError(f"the server went silent: {what}", billed=True)
-    return UnavailableError(f"the connection failed: {what}")
+    return UnavailableError(f"the connection failed: {what}", billed=_was_connected(error))
+
+
+def _was_connected(error: BaseException) -> bool:
+    """Whether the request may have reached the server. What never left costs nothing, however long an outage is."""
+    import aiohttp
+    import httpx2
+
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, aiohttp.ClientConnectorError | httpx2.ConnectError):
+            return False
+        link = link.__cause__
+    return True
 
 
 def _innermost(error: Exception) -> Exception:

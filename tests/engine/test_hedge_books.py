@@ -108,7 +108,7 @@ def test_where_both_answer_at_once_the_losers_usage_is_counted(moved_clock: RunO
 
 
 BUSY = UnavailableError("503", status=503)
-LATE = UnavailableError("504", status=504)
+LATE = UnavailableError("504", status=504, billed=True)
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,7 @@ def test_a_packed_answer_is_unpacked() -> None:
 def test_a_200_that_is_no_completion_is_no_answer(body: bytes) -> None:
     with pytest.raises(UnavailableError, match="a 200 that is not") as caught:
         asyncio.run(asked(answers(body)))
-    assert caught.value.status == 200
+    assert (caught.value.status, caught.value.billed) == (200, True)
 
 
 def test_a_200_with_an_upstreams_error_tells_it() -> None:

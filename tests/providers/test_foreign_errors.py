@@ -146,6 +146,7 @@ def test_a_status_and_its_body_become_one_of_ours(status: int, error: dict[str, 
     found = error_of({"error": {"message": "told", **error}}, status, x_request_id="req-9")
     assert type(found) is kind
     assert found.request_id == "req-9"
+    assert found.billed is (status in (408, 504)), "a gateway that gave up leaves open whether the model worked"
     assert "told" in str(found) or "what?" in str(found)
 
 
@@ -245,7 +246,7 @@ def test_a_broken_connection_is_no_answer(talk: Any) -> None:
     with pytest.raises(UnavailableError, match="the connection failed") as caught:
         asyncio.run(main())
     assert "\n" not in str(caught.value)
-    assert not caught.value.billed
+    assert caught.value.billed, "the request had left"
 
 
 def _call(base_url: str) -> Any:
@@ -260,8 +261,15 @@ def test_a_refused_connection_is_no_timeout() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-    with pytest.raises(UnavailableError, match="ConnectionRefusedError"):
+    with pytest.raises(UnavailableError, match="ConnectionRefusedError") as caught:
         _call(f"http://127.0.0.1:{port}/v1")
+    assert not caught.value.billed, "nothing has left: an outage of hours must not use up a budget"
+
+
+def test_a_name_that_is_nobodys_costs_nothing() -> None:
+    with pytest.raises(UnavailableError) as caught:
+        _call("http://nobody.invalid/v1")
+    assert not caught.value.billed
 
 
 @pytest.mark.parametrize("base_url", ["ftp://127.0.0.1/v1", "nowhere", "/v1"])
@@ -306,7 +314,7 @@ def test_a_certificate_that_is_not_trusted_stops_the_run(certificate: Path) -> N
         (aiohttp.InvalidURL(URL("x")), CredentialsError, False),
         (httpx2.ReadTimeout("silent"), CallTimeoutError, True),
         (httpx2.PoolTimeout("full"), UnavailableError, False),
-        (ConnectionResetError("reset"), UnavailableError, False),
+        (httpx2.ConnectError("refused"), UnavailableError, False),
     ],
 )
 def test_transport_errors_are_judged_by_what_they_are(error: Exception, kind: type[CallError], billed: bool) -> None:
