@@ -51,8 +51,6 @@ FREE_REFUSALS = 10
 FEW_LEFT = 4
 #: What a ping may use at most: a few words there and back.
 PING_TOKENS = 64
-#: The first calls of a run that all say 400 before it is taken for the request's shape.
-SHAPE_EVIDENCE = 3
 
 
 class Asker:
@@ -88,6 +86,8 @@ class Asker:
         self._failing = 0
         self._life = LookForLife(ping and partial(self._within_budget, ping), self._proved_alive)
         self._shapes = (Shape(), Shape())
+        #: Whether earlier sessions of the run were answered.
+        self.proven = False
 
     async def ask(self, request: Request) -> Outcome:
         """The record's outcome. Raises StoppedError when the run stops first: the record stays pending."""
@@ -269,9 +269,10 @@ class Asker:
             return self._cool_down(trial, error, sent_at)
         if verdict is Verdict.RETRY:
             return self._retry(trial, error, sent_at)
-        if verdict is Verdict.ABORT or (verdict is Verdict.SUSPECT and self._is_shape(trial, error)):
+        is_everyones = verdict is Verdict.ABORT if verdict is not Verdict.SUSPECT else self._is_shape(trial, error)
+        if is_everyones:
             self._abort(error)
-        if verdict is Verdict.SUSPECT and not self._shape_of(trial).answers:
+        if is_everyones is None:
             return self._after_suspicion(trial)
         self._server_is_up()
         raise Over(Status.REJECTED, Problem(error.code, str(error)))
@@ -335,14 +336,13 @@ class Asker:
             return 0.0
         return backoff_s(trial.charged, self._rng.random())
 
-    def _is_shape(self, trial: Trial, error: CallError) -> bool:
-        """Whether a 400 is about every request of its kind: only as long as none of them was answered in this run."""
-        shape = self._shape_of(trial)
-        if shape.answers:
-            return False
+    def _is_shape(self, trial: Trial, error: CallError) -> bool | None:
+        """Whether a 400 is about every request of its kind; None: that cannot be told yet."""
         assert isinstance(error, RequestShapeError)
-        shape.refused.add(trial.request.record.key)
-        return error.certain or len(shape.refused) >= min(SHAPE_EVIDENCE, self.active)
+        shape, key = self._shape_of(trial), trial.request.record.key
+        if error.certain and not shape.answers:
+            return True
+        return shape.is_refused(key, self.active, proven=self.proven, tail=self.tail.is_set())
 
     def _shape_of(self, trial: Trial) -> Shape:
         """A request that goes on with a conversation looks otherwise than a first one, and may be refused for that."""

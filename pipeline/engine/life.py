@@ -19,12 +19,31 @@ PING_S = 10.0
 PING_AGAIN_S = 5.0
 
 
+#: Records whose requests all get a 400 before it is taken for the requests' shape,
+SHAPE_EVIDENCE = 3
+#: and in a run whose requests were answered in earlier sessions: those that are retried may all be bad.
+PROVEN_EVIDENCE = 30
+
+
 @dataclass(slots=True)
 class Shape:
     """What is known of one kind of request: how many were answered, and which records' were refused with a 400."""
 
     answers: int = 0
     refused: set[str] = field(default_factory=set)
+
+    def is_refused(self, key: str, active: int, *, proven: bool, tail: bool) -> bool | None:
+        """Whether this record's 400 is about all requests of its kind; None: that cannot be told yet.
+
+        Only as long as none of them was answered in this session. `active` records are in work; `proven`: earlier
+        sessions of the run were answered; `tail`: no more records come. Few that are left of a run that was answered
+        speak for themselves.
+        """
+        needed = PROVEN_EVIDENCE if proven else SHAPE_EVIDENCE
+        if self.answers or (proven and tail and active < needed):
+            return False
+        self.refused.add(key)
+        return len(self.refused) >= min(needed, active) or None
 
 
 class LookForLife:

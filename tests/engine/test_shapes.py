@@ -12,7 +12,7 @@ import pytest
 from engine_parts import FakeTask, Rig, answered, items, request
 
 from pipeline.engine import Ending, Job, Pool, PoolSizes
-from pipeline.engine.attempt import SHAPE_EVIDENCE
+from pipeline.engine.life import PROVEN_EVIDENCE, SHAPE_EVIDENCE
 from pipeline.errors import RequestShapeError
 from pipeline.records import Answer, Labelled, Outcome, Record, Request, Response, Said, Status
 
@@ -37,7 +37,9 @@ class ShortTalk(FakeTask):
         return replace(request, messages=(*request.messages, {"role": "tool", "content": "done"}))
 
 
-def talked(run_on: RunOn, refuses: Refuses, count: int, *, certain: bool = False) -> tuple[Any, list[Outcome], Any]:
+def talked(
+    run_on: RunOn, refuses: Refuses, count: int, *, certain: bool = False, proven: bool = False
+) -> tuple[Any, list[Outcome], Any]:
     """How `count` conversations end, the outcomes, and the calls of each turn with the rig's reason to stop."""
     outcomes: list[Outcome] = []
     calls: Counter[int] = Counter()
@@ -55,6 +57,7 @@ def talked(run_on: RunOn, refuses: Refuses, count: int, *, certain: bool = False
 
     async def main() -> tuple[Ending, Exception | None]:
         rig = Rig(provider, concurrency=CONCURRENCY, task=ShortTalk())
+        rig.asker.proven = proven
         jobs = items([Job(request(number)) for number in range(count)])
         pool = Pool(jobs, rig.asker, commit, sizes=PoolSizes.for_concurrency(CONCURRENCY, 30))
         async with asyncio.timeout(3600):
@@ -104,6 +107,20 @@ def test_where_others_of_its_kind_are_answered_a_400_costs_one_record(
     assert len(found) == len(outcomes) == 100
     assert {number for number, one in found.items() if one.status is Status.REJECTED} == bad
     assert {one.problem.code for one in outcomes if one.problem is not None} == {"bad_request"}
+
+
+@pytest.mark.parametrize("left", [1, 2, PROVEN_EVIDENCE - 1, 400])
+def test_the_last_few_of_a_run_that_was_answered_before_speak_for_themselves(moved_clock: RunOn, left: int) -> None:
+    """A retry of one record that the server never takes stopped each session, and the run never came to its end."""
+    ending, outcomes, (_, stopped) = talked(moved_clock, lambda _record, _turn: True, left, proven=True)
+    if left < PROVEN_EVIDENCE:
+        assert (ending, stopped) == (Ending.COMPLETE, None)
+        assert [one.status for one in outcomes] == [Status.REJECTED] * left
+    else:
+        assert (ending, outcomes) == (Ending.STOPPED, []), "that many may be the address or the model of another server"
+    ending, outcomes, (_, stopped) = talked(moved_clock, lambda _record, _turn: True, left)
+    assert (ending, outcomes) == (Ending.STOPPED, [])
+    assert isinstance(stopped, RequestShapeError)
 
 
 def test_answers_to_what_goes_on_say_nothing_of_first_requests(moved_clock: RunOn) -> None:
