@@ -136,6 +136,8 @@ class Admission:
             reservation = await self._reserve(most)
             now = loop.time()
             self.gate.enter(now)
+            self.request_pace.send(now)
+            self.token_pace.send(now)
         self.calls += 1
         return Permit(self, size_tokens, size, now, reservation)
 

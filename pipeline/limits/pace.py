@@ -1,9 +1,10 @@
 """The limit that really holds: the config's, cut by what the server's headers and refusals teach. Arithmetic only.
 
 The config is a cap that is never passed. A server that says less (`x-ratelimit-limit-*`) is believed at once. A server
-that only refuses (429) is learned: when more than a few of the latest calls were refused, the rate falls to what was
-accepted of late; then it grows with the answers, slowly at first. Single refusals among many answers cut nothing: they
-are noise, and their Retry-After is obeyed anyway. Of what a server says it gives, other users of the key get theirs.
+that only refuses (429) is learned: when more than a few of the latest calls were refused, the rate falls to what
+passes; then it grows with the answers, slowly at first, until a few refusals say that it is the same rate still. Single
+refusals among many answers cut nothing: they are noise, and their Retry-After is obeyed anyway. Of what a server says
+it gives, other users of the key get theirs.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterable
 from itertools import takewhile
 
 from pipeline.limits.company import Company
+from pipeline.limits.meters import HEADROOM
 
 #: How much is remembered: so many steps of a second in which something came back. At low rates that is longer.
 STEPS = 20
@@ -21,12 +23,18 @@ STEPS = 20
 NOISE_COUNT, NOISE_SHARE = 3, 0.015
 #: The accepted rate is measured over at least so many answers and seconds.
 MEASURE_ANSWERS, MEASURE_S = 6, 2.0
-#: Or, of what was sent since the refusals began, over at least this many answers, seconds, and times what the server
-#: asked to wait. They begin anew after so long without any.
-SINCE_ANSWERS, SINCE_S, SINCE_WAITS, SINCE_GAP_S, SINCE_MOST = 25, 0.5, 3.0, 3.0, 1000
+#: Or, of what was sent since the refusals began, over at least this many calls that passed, seconds, and times what the
+#: server asked to wait. They begin anew after so long without any.
+SINCE_PASSED, SINCE_S, SINCE_WAITS, SINCE_GAP_S, SINCE_MOST = 25, 0.5, 3.0, 3.0, 1000
+#: A refusal may take so many times as long as the slowest of those before.
+SLOWER = 1.2
 #: The share of the accepted rate that is aimed at after a cut; the deepest cut at once, soon after another cut, and of
 #: a rate that was only guessed.
 CUT_TO, DEEPEST_CUT, GENTLE_CUT, GUESS_CUT = 0.98, 0.5, 0.85, 0.2
+#: A rate that was measured is met again: so many refusals, once the pace has grown beyond it by this share, and at
+#: least this share of those that it would give. It is measured anew over at least so many calls, and corrected by half
+#: of the difference, which counts up to this share.
+AGAIN_REFUSED, AGAIN_ABOVE, AGAIN_EXPECTED, AGAIN_PASSED, AGAIN_WITHIN = 4, 0.01, 0.5, 75, 0.05
 #: For so long and so many answers after a cut the rate grows slowly, and a further cut is gentle.
 NEAR_S, NEAR_ANSWERS = 30.0, 300
 #: Growth a second and, at most, an answer: at a low rate each refusal weighs more, so it has to come more rarely.
@@ -50,33 +58,49 @@ class _Step:
 
 
 class _Since:
-    """What was accepted of the calls that were sent since refusals began. What was there in store is gone by then."""
+    """How many passed of the calls that were sent since refusals began. What there was in store is gone by then.
 
-    __slots__ = ("_accepted", "_latency_s", "at", "refused_at", "wait_s")
+    Those are what was sent and not refused: a refusal comes at once, an answer may take long.
+    """
+
+    __slots__ = ("_refused_sent_at", "_sent_at", "_slowest_s", "at", "refused_at", "wait_s")
 
     def __init__(self, now: float) -> None:
         self.at = self.refused_at = now
-        self.wait_s = self._latency_s = 0.0
-        self._accepted: deque[tuple[float, float]] = deque(maxlen=SINCE_MOST)
+        self.wait_s = self._slowest_s = 0.0
+        self._sent_at: deque[float] = deque(maxlen=SINCE_MOST)
+        self._refused_sent_at: deque[float] = deque(maxlen=SINCE_MOST)
 
-    def accept(self, units: float, now: float, sent_at: float) -> None:
-        """An answer came."""
-        if sent_at >= self.at:
-            self._accepted.append((sent_at, units))
-            self._latency_s = max(self._latency_s, now - sent_at)
+    @property
+    def refused(self) -> int:
+        """How many were refused of those that were sent since the first refusal."""
+        return len(self._refused_sent_at)
 
-    def refuse(self, now: float, wait_s: float) -> None:
+    def send(self, now: float) -> None:
+        """A call leaves."""
+        self._sent_at.append(now)
+
+    def refuse(self, now: float, sent_at: float, wait_s: float) -> None:
         """One more."""
         self.refused_at = now
         self.wait_s = max(self.wait_s, wait_s)
+        self._slowest_s = max(self._slowest_s, SLOWER * (now - sent_at))
+        if sent_at >= self.at:
+            self._refused_sent_at.append(sent_at)
 
-    def per_minute(self, now: float) -> float | None:
-        """The rate of what was sent so long ago that its answers are there; None while too little is known."""
-        until = now - self._latency_s
-        known = [units for sent_at, units in self._accepted if sent_at <= until]
-        if len(known) < SINCE_ANSWERS or until - self.at < max(SINCE_S, SINCE_WAITS * self.wait_s):
+    def is_young(self, now: float) -> bool:
+        """Refusals have only begun, and the server asks for moments."""
+        return SINCE_WAITS * self.wait_s < MEASURE_S and now - self.at < MEASURE_S
+
+    def calls_per_s(self, now: float, enough: int) -> float | None:
+        """Of those that were sent so long ago that a refusal would be there; None while less than enough passed."""
+        since = self.at if len(self._sent_at) < SINCE_MOST else self._sent_at[0]
+        until = now - self._slowest_s
+        sent = sum(sent_at <= until for sent_at in self._sent_at)
+        passed = sent - sum(since <= sent_at <= until for sent_at in self._refused_sent_at)
+        if passed < enough or until - since < max(SINCE_S, SINCE_WAITS * self.wait_s):
             return None
-        return sum(known) / (until - self.at) * 60
+        return passed / (until - since)
 
 
 class Pace:
@@ -94,6 +118,7 @@ class Pace:
         self._guessed_at = float("-inf")
         self._guess_refused = self._guess_answered = 0
         self._since: _Since | None = None
+        self._found: float | None = None
         self._cut_at = float("-inf")
         self._answers_since_cut = 0
         self._grown_at = 0.0
@@ -131,10 +156,13 @@ class Pace:
         if left is not None and reset_s is not None:
             self._company.seen(self._told, left, reset_s, latency_s)
 
+    def send(self, now: float) -> None:
+        """A call leaves."""
+        if self._since is not None:
+            self._since.send(now)
+
     def accept(self, units: float, now: float, sent_at: float | None = None) -> None:
         """An answer came: `units` passed the server's limit."""
-        if self._since is not None:
-            self._since.accept(units, now, now if sent_at is None else sent_at)
         step = self._step(now)
         step.units += units
         step.answers += 1
@@ -149,7 +177,9 @@ class Pace:
             return
         if self._since is None or now - self._since.refused_at > SINCE_GAP_S + self._since.wait_s:
             self._since = _Since(now)
-        self._since.refuse(now, wait_s)
+        self._since.refuse(now, sent_at, wait_s)
+        if self._is_found_again(self._since, now):
+            return
         self._step(now).refused += 1
         refused = sum(step.refused for step in self._steps)
         noise = NOISE_SHARE * (refused + sum(step.answers for step in self._steps))
@@ -191,20 +221,66 @@ class Pace:
     def _cut(self, now: float) -> None:
         steps = self._measured(now)
         answers = sum(step.answers for step in steps)
-        since = None if self._since is None or not answers else self._since.per_minute(now)
-        if since is None and (answers < MEASURE_ANSWERS or now - steps[-1].since < MEASURE_S):
-            return
         refused = sum(step.refused for step in steps)
-        accepted = since or _per_minute(steps, now - steps[-1].since)
-        if since is None and (self._is_guess or self.per_minute is None):
+        exact = self._exact(now)
+        is_little = answers < MEASURE_ANSWERS or now - steps[-1].since < MEASURE_S
+        if exact is None and (is_little or self._is_soon_known(now)):
+            return
+        accepted = exact or _per_minute(steps, now - steps[-1].since)
+        if exact is None and (self._is_guess or self.per_minute is None):
             # A window that was used up in a burst: of late little was sent, and no limit says how little is too little.
             accepted = max(accepted, _per_minute(self._steps, now - self._steps[0].since))
-        current = self.per_minute or accepted * (answers + refused) / answers
-        deepest = GENTLE_CUT if self._is_near(now) and refused < 2 * answers else DEEPEST_CUT
+        current = self.per_minute or exact or accepted * (answers + refused) / answers
+        deepest = self._deepest(now, is_most_refused=refused >= 2 * answers) / CUT_TO * current
+        if exact is not None and self._found is not None:
+            deepest = min(deepest, self._found)  # it was measured twice
+        is_still_guess = self._is_guess and not deepest <= accepted < current
+        self._cut_to(min(max(accepted, deepest), current), now)
+        self._is_guess = is_still_guess
+        if exact is not None:
+            self._found = exact
+
+    def _exact(self, now: float) -> float | None:
+        """What passes now that nothing is in store. The first time it has to be known soon, then without much noise."""
+        units = self._units_per_call(now)
+        if self._since is None or units is None:
+            return None
+        per_s = self._since.calls_per_s(now, SINCE_PASSED if self._found is None else AGAIN_PASSED)
+        return None if per_s is None else per_s * units * 60
+
+    def _units_per_call(self, now: float) -> float | None:
+        """What a call uses; None if none was answered of late, for then nothing that is measured means anything."""
+        if not sum(step.answers for step in self._measured(now)):
+            return None
+        return sum(step.units for step in self._steps) / sum(step.answers for step in self._steps)
+
+    def _is_soon_known(self, now: float) -> bool:
+        """The first such measurement is about to come. Until then steps would count what was in store."""
+        return self._found is None and self._since is not None and self._since.is_young(now)
+
+    def _deepest(self, now: float, *, is_most_refused: bool) -> float:
+        """The share of the rate that is left by a cut, whatever was accepted."""
         if self._is_guess:
-            self._cut_to(max(accepted, GUESS_CUT * current), now)
-        else:
-            self._cut_to(min(max(accepted, deepest / CUT_TO * current), current), now)
+            return GUESS_CUT
+        return GENTLE_CUT if self._is_near(now) and not is_most_refused else DEEPEST_CUT
+
+    def _is_found_again(self, since: _Since, now: float) -> bool:
+        """The rate has grown beyond the one that was found, and as much is refused as that would refuse: it is cut.
+
+        That needs no more than a few refusals, where another rate has to be told from noise first.
+        """
+        if self._found is None or self.per_minute is None or since.refused < AGAIN_REFUSED:
+            return False
+        excess = self.per_minute * HEADROOM - self._found
+        units, exact = self._units_per_call(now), self._exact(now)
+        if units is None or exact is None or excess < AGAIN_ABOVE * self._found:
+            return False
+        if since.refused < AGAIN_EXPECTED * excess / units / 60 * (now - since.at):
+            return False
+        exact = min(max(exact, (1 - AGAIN_WITHIN) * self._found), (1 + AGAIN_WITHIN) * self._found)
+        self._found = (self._found + exact) / 2
+        self._cut_to(self._found, now)
+        return True
 
     def _cut_to(self, per_minute: float, now: float) -> None:
         self._learned = max(1.0, CUT_TO * per_minute)
@@ -238,6 +314,8 @@ class Pace:
         cap = _least(self._configured, self._told)
         # Without a cap a limit that was not met for long is forgotten when it is out of reach.
         self._learned = None if grown >= (cap or 1e9) else grown
+        if self._learned is None:
+            self._found = None
 
 
 def _per_minute(steps: Iterable[_Step], seconds: float) -> float:

@@ -21,17 +21,17 @@ class Server(Protocol):
 
 
 class Bucket:
-    """Refilled steadily, holding as much as `span_s` gives."""
+    """Refilled steadily, holding as much as `span_s` gives; so much of it is there at the start."""
 
-    def __init__(self, per_minute: float, span_s: float) -> None:
-        self.per_minute, self.span_s = per_minute, span_s
+    def __init__(self, per_minute: float, span_s: float, filled: float = 1.0) -> None:
+        self.per_minute, self.span_s, self._filled = per_minute, span_s, filled
         self._level: float | None = None
         self._at = 0.0
 
     def take(self, now: float) -> float | None:
         rate = self.per_minute / 60
         size = max(1.0, rate * self.span_s)
-        self._level = size if self._level is None else min(size, self._level + (now - self._at) * rate)
+        self._level = size * self._filled if self._level is None else min(size, self._level + (now - self._at) * rate)
         self._at = now
         if self._level < 1:
             return (1 - self._level) / rate
@@ -66,17 +66,27 @@ class Seen:
 
 
 async def run_against(
-    server: Server, door: Admission, seconds: float, *, tells: bool, workers: int = 64, latency_s: float = 0.05
+    server: Server,
+    door: Admission,
+    seconds: float,
+    *,
+    tells: bool,
+    workers: int = 64,
+    latency_s: float = 0.05,
+    refusal_s: float | None = None,
 ) -> Seen:
-    """Workers that want to call all the time. `tells`: a refusal says how long to wait."""
+    """Workers that want to call all the time. `tells`: a refusal says how long to wait; it takes as long as an answer,
+    or `refusal_s`.
+    """
     seen, chance, loop = Seen(), random.Random(1), asyncio.get_running_loop()
 
     async def call() -> None:
         permit = await door.acquire(100)
         try:
-            await asyncio.sleep(latency_s * 0.4)
+            await asyncio.sleep(latency_s * 0.4 if refusal_s is None else refusal_s / 2)
             wait_s = server.take(loop.time())
-            await asyncio.sleep(latency_s * (0.2 + 0.8 * chance.random()))
+            answer_s = latency_s * (0.2 + 0.8 * chance.random())
+            await asyncio.sleep(answer_s if wait_s is None or refusal_s is None else refusal_s / 2)
             if wait_s is None:
                 seen.accepted.append(loop.time())
                 permit.settle(Usage(80, 20))

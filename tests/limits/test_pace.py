@@ -122,12 +122,74 @@ def test_where_the_server_asks_for_a_moment_the_rate_is_known_within_one() -> No
     begin = now
     while pace.learned is None:
         now += 0.01
+        pace.send(now)
         if round(now * 100) % 3:
-            pace.refuse(now, now - 0.002, wait_s=0.02)
+            pace.refuse(now + 0.002, now, wait_s=0.02)
         else:
             pace.accept(1, now + 0.002, now)
     assert now - begin < 1.0
     assert 3000 * 0.97 <= pace.learned < 6000
+
+
+def _above(pace: Pace, seconds: float, passes_per_s: float, *, start: float, units: float = 1) -> float:
+    """Calls as the pace has them, on a server that lets so many pass and has nothing in store."""
+    now, level = start, 0.0
+    while now < start + seconds:
+        passed_s = 60 * units / ((pace.per_minute or 6000 * units) * 0.99)
+        now += passed_s
+        level = min(10.0, level + passed_s * passes_per_s)
+        pace.send(now)
+        if level >= 1:
+            level -= 1
+            pace.accept(units, now + 0.002, now)
+        else:
+            pace.refuse(now + 0.002, now, wait_s=(1 - level) / passes_per_s)
+    return now
+
+
+def test_of_many_calls_a_second_not_all_are_remembered() -> None:
+    """Those of the last two seconds were divided by all the time since the refusals began."""
+    pace = Pace(60_000)
+    now, lowest = _above(pace, 10, 500, start=0.0), float("inf")
+    for _ in range(60):
+        now = _above(pace, 1, 500, start=now)
+        lowest = min(lowest, pace.per_minute or lowest)
+    assert 0.95 * 30_000 < lowest < 30_000
+
+
+@pytest.mark.parametrize("units", [1, 250])
+def test_a_rate_is_met_again_by_a_few_refusals_in_tokens_too(units: float) -> None:
+    pace = Pace(6000 * units)
+    now, refused, refuse = _above(pace, 10, 50, start=0.0, units=units), 0, pace.refuse
+
+    def counted(now: float, sent_at: float, wait_s: float = 0.0) -> None:
+        nonlocal refused
+        refused += 1
+        refuse(now, sent_at, wait_s)
+
+    pace.refuse = counted  # type: ignore[method-assign]
+    _above(pace, 120, 50, start=now, units=units)
+    assert 0 < refused < 40
+    assert pace.per_minute is not None
+    assert 0.95 * 3000 < pace.per_minute / units < 1.1 * 3000
+
+
+def test_the_measured_rate_is_not_lowered_by_noise_above_it() -> None:
+    """One call in a hundred is refused for no reason; each time the pace has grown a little beyond what was found."""
+    pace = Pace(6000)
+    _above(pace, 5, 50, start=0.0)
+    chance, now = random.Random(1), 5.0
+    lowest = float("inf")
+    for _ in range(20_000):
+        now += 60 / ((pace.per_minute or 6000) * 0.99)
+        pace.send(now)
+        if chance.random() < 0.01:
+            pace.refuse(now + 0.002, now, wait_s=0.02)
+        else:
+            pace.accept(1, now + 0.002, now)
+        lowest = min(lowest, pace.per_minute or lowest)
+    assert lowest > 0.8 * 3000
+    assert pace.per_minute == 6000, "the server gives more now, and noise does not hide that"
 
 
 def test_a_wait_of_seconds_is_no_moment() -> None:

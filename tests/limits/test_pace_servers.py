@@ -62,6 +62,34 @@ def test_with_no_limit_in_the_config_the_servers_is_found(moved_clock: RunOn) ->
     assert seen.refused_share < 0.10
 
 
+def test_what_a_big_bucket_had_in_store_is_not_taken_for_its_rate(moved_clock: RunOn) -> None:
+    """Its content passed at six times the rate. The rate was then felt for downwards, in steps of 15 % of that, each
+    paid for with a dozen refusals.
+    """
+
+    async def main() -> Seen:
+        return await run_against(Bucket(3000, 60), door_of(None, 64), 240, tells=True, latency_s=0.2, refusal_s=0.004)
+
+    seen = moved_clock(main())
+    assert len(seen.accepted) >= 0.97 * 3000 * 5
+    assert seen.refused_share < 0.015
+
+
+@pytest.mark.parametrize("latency_s", [0.2, 4.0])
+def test_a_rate_that_was_found_is_met_again_by_a_few_refusals(moved_clock: RunOn, latency_s: float) -> None:
+    """The third and fourth minute, in which the pace grows beyond it several times. Some twenty told it from noise."""
+
+    async def main() -> tuple[Seen, float]:
+        seen = await run_against(Bucket(3000, 60, 0.1), door_of(None, 256), 240, tells=True, workers=256,
+                                 latency_s=latency_s, refusal_s=0.004)  # fmt: skip
+        return seen, asyncio.get_running_loop().time() - 120
+
+    seen, since = moved_clock(main())
+    refused = [stamp for stamp in seen.refused if stamp >= since]
+    assert 0 < len(refused) < 0.006 * 6000
+    assert sum(stamp >= since for stamp in seen.accepted) > 0.97 * 6000
+
+
 def test_a_window_that_was_used_up_in_a_burst_is_found_too(moved_clock: RunOn) -> None:
     """Held until its first call is forgotten, and then refused again at once: of late next to nothing had passed."""
 
