@@ -278,7 +278,7 @@ class Asker:
         raise Over(Status.REJECTED, Problem(error.code, str(error)))
 
     def _cool_down(self, trial: Trial, error: RateLimitedError, sent_at: float) -> float:
-        self._admission.refused(error, sent_at)
+        wait_s = self._admission.refused(error, sent_at)
         # A refusal says something about this record when others were answered since the one before; or when so few are
         # left that nobody else could be. While everybody is refused it says nothing.
         others_pass = self._admission.gate.last_success_at > trial.refused_at
@@ -287,7 +287,7 @@ class Asker:
         if trial.refusals >= FREE_REFUSALS * self.rules.max_attempts:
             told = f"refused {trial.refusals} times by the rate limit; last: {error}"
             raise Over(Status.FAILED, Problem(error.code, told))
-        return 0.0
+        return wait_s
 
     def _retry(self, trial: Trial, error: CallError, sent_at: float) -> float:
         now = asyncio.get_running_loop().time()

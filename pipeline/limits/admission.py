@@ -14,6 +14,7 @@ from pipeline.limits.gate import Gate, Outage
 from pipeline.limits.hours import Hours
 from pipeline.limits.meters import Meter
 from pipeline.limits.pace import MINUTE_RESET_S, Pace
+from pipeline.limits.trust import Trust
 from pipeline.limits.tuner import Tuner
 from pipeline.limits.waits import Waits
 from pipeline.records import ServerLimits, Usage
@@ -118,6 +119,7 @@ class Admission:
         self._day = day
         self._stop_at_day_limit = stop_at_day_limit
         self._waits = Waits(gate)
+        self._trust = Trust()
         self._door = asyncio.Lock()
         # All state that changes, beside the parts above.
         self.calls = 0
@@ -138,6 +140,7 @@ class Admission:
             self.gate.enter(now)
             self.request_pace.send(now)
             self.token_pace.send(now)
+            self._trust.send(now, self.gate.in_flight)
         self.calls += 1
         return Permit(self, size_tokens, size, now, reservation)
 
@@ -244,6 +247,7 @@ class Admission:
             self.tuner.answered(latency_s, now, self.gate.in_flight + self.gate.unwritten)
             self._tune(self.tuner)
         self._waits.answered()
+        self._trust.answered(now - latency_s, now)
         self.gate.succeeded(now)
         self.request_pace.accept(1, now, now - latency_s)
         self.token_pace.accept(usage.total, now, now - latency_s)
@@ -260,18 +264,25 @@ class Admission:
         if limits.remaining_tokens == 0 and limits.reset_tokens_s:
             self._waits.used_up("tokens are", limits.reset_tokens_s, now)
 
-    def refused(self, error: RateLimitedError, sent_at: float) -> None:
-        """A 429 came: everyone waits as long as the server says; without a word, longer each time."""
+    def refused(self, error: RateLimitedError, sent_at: float) -> float:
+        """A 429 came: everyone waits as long as the server says; without a word, longer each time.
+
+        Gives the seconds that its own record waits, where it says nothing to others.
+        """
         now = asyncio.get_running_loop().time()
         self.refusals += 1
         self.gate.refused(now)
         pace = self.token_pace if error.scope == "tokens" else self.request_pace
-        if (wait_s := self._waits.wait_s(error.retry_after_s)) <= MINUTE_RESET_S:
-            pace.refuse(now, sent_at, wait_s)  # a longer one is about no rate a minute
+        wait_s = self._waits.wait_s(error.retry_after_s)
+        # A longer wait is about no rate a minute.
+        is_noise = wait_s <= MINUTE_RESET_S and pace.refuse(now, sent_at, wait_s)
+        if not self._trust.is_for_all(wait_s, sent_at, now, self.gate.in_flight) or is_noise:
+            return wait_s
         if self.tuner is not None:
             self.tuner.refused(now, now - sent_at)
             self._tune(self.tuner)
         self._waits.refused(error.retry_after_s, sent_at, now)
+        return 0.0
 
     def timed_out(self, sent_at: float) -> None:
         """No answer came in time."""

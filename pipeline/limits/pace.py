@@ -16,6 +16,7 @@ from itertools import takewhile
 
 from pipeline.limits.company import Company
 from pipeline.limits.meters import HEADROOM
+from pipeline.limits.noise import Noise
 
 #: How much is remembered: so many steps of a second in which something came back. At low rates that is longer.
 STEPS = 20
@@ -46,15 +47,16 @@ MINUTE_RESET_S = 65.0
 
 
 class _Step:
-    """What came back within one second."""
+    """What came back within one second, and how many were sent since."""
 
-    __slots__ = ("answers", "refused", "since", "units")
+    __slots__ = ("answers", "refused", "sent", "since", "units")
 
     def __init__(self, since: float) -> None:
         self.since = since
         self.units = 0.0
         self.answers = 0
         self.refused = 0
+        self.sent = 0
 
 
 class _Since:
@@ -71,10 +73,9 @@ class _Since:
         self._sent_at: deque[float] = deque(maxlen=SINCE_MOST)
         self._refused_sent_at: deque[float] = deque(maxlen=SINCE_MOST)
 
-    @property
-    def refused(self) -> int:
-        """How many were refused of those that were sent since the first refusal."""
-        return len(self._refused_sent_at)
+    def refused(self, noise: float) -> float:
+        """How many were refused of those that were sent since the first refusal, without this share of them all."""
+        return len(self._refused_sent_at) - noise * len(self._sent_at)
 
     def send(self, now: float) -> None:
         """A call leaves."""
@@ -114,11 +115,13 @@ class Pace:
         self._learned: float | None = None
         self._company = Company()
         self._steps: deque[_Step] = deque(maxlen=STEPS)
+        self._sent_first = 0
         self._is_guess = False
         self._guessed_at = float("-inf")
         self._guess_refused = self._guess_answered = 0
         self._since: _Since | None = None
         self._found: float | None = None
+        self._noise = Noise()
         self._cut_at = float("-inf")
         self._answers_since_cut = 0
         self._grown_at = 0.0
@@ -158,6 +161,11 @@ class Pace:
 
     def send(self, now: float) -> None:
         """A call leaves."""
+        self._noise.send()
+        if self._steps:
+            self._steps[-1].sent += 1
+        else:
+            self._sent_first += 1
         if self._since is not None:
             self._since.send(now)
 
@@ -166,29 +174,57 @@ class Pace:
         step = self._step(now)
         step.units += units
         step.answers += 1
+        if sent_at is not None:
+            self._came_back(sent_at, now, refused=False)
         self._guess_answered += sent_at is not None and sent_at >= self._guessed_at
         self._company.used(units, now)
         if self._learned is not None:
             self._grow(self._learned, now)
 
-    def refuse(self, now: float, sent_at: float, wait_s: float = 0.0) -> None:
-        """A 429 came. Those of calls that were sent before the last cut are its reason once more, and not counted."""
+    def refuse(self, now: float, sent_at: float, wait_s: float = 0.0) -> bool:
+        """A 429 came. True: such come whatever the rate, so it says nothing to other calls.
+
+        Those of calls that were sent before the last cut are its reason once more, and not counted.
+        """
+        if self._came_back(sent_at, now, refused=True):
+            return True
+        share = self._noise.share(now)
+        return not self._is_cut(now, sent_at, wait_s, share) and share > 0
+
+    def _came_back(self, sent_at: float, now: float, *, refused: bool) -> bool:
+        """True: the last cut has not helped, and is taken back."""
+        before = self._noise.came_back(sent_at, now, refused=refused)
+        if before is None:
+            return False
+        (self._learned,) = before
+        self._cut_at = self._grown_at = now
+        self._found = self._since = None
+        self._is_guess = self._learned is not None  # whether there is a limit at all is open again
+        self._steps.clear()
+        return True
+
+    def _is_cut(self, now: float, sent_at: float, wait_s: float, share: float) -> bool:
+        """Whether the refusal is one of those that a limit makes; the rate falls when there are enough of them."""
         if sent_at <= self._cut_at:
-            return
+            return False
         if self._since is None or now - self._since.refused_at > SINCE_GAP_S + self._since.wait_s:
             self._since = _Since(now)
         self._since.refuse(now, sent_at, wait_s)
-        if self._is_found_again(self._since, now):
-            return
+        if self._is_found_again(self._since, share, now):
+            return True
         self._step(now).refused += 1
         refused = sum(step.refused for step in self._steps)
-        noise = NOISE_SHARE * (refused + sum(step.answers for step in self._steps))
-        if refused >= NOISE_COUNT and refused > noise + math.sqrt(noise):
+        # A refusal comes sooner than an answer: where calls are long, few of those that were sent have come back.
+        calls = sum(max(step.sent, step.refused + step.answers) for step in self._steps)
+        noise = (NOISE_SHARE + share) * calls
+        is_much = refused >= NOISE_COUNT and refused > noise + (2 if share else 1) * math.sqrt(noise)
+        if is_much and not self._noise.is_testing:
             self._cut(now)
             if self.per_minute is None:
                 self._guess(now)
         if self._is_guess and sent_at >= self._guessed_at:
             self._guess_lower(now)
+        return is_much
 
     def _guess(self, now: float) -> None:
         """No limit is known, but there is one: until it is measured, half of what was accepted, evenly.
@@ -199,7 +235,13 @@ class Pace:
         if seconds > 0 and (passed := _per_minute(self._steps, seconds)):
             self._is_guess, self._grown_at = True, now
             self._since = None  # what follows is another rate
+            self._test(now)
             self._take_guess(DEEPEST_CUT * passed, now)
+
+    def _test(self, now: float) -> None:
+        """The rate falls: does that help?"""
+        refused = sum(step.refused for step in self._steps)
+        self._noise.test(self._learned, refused, sum(step.sent for step in self._steps), now)
 
     def _guess_lower(self, now: float) -> None:
         """Of what was sent since the last guess more is refused than answered: what is in store was counted too."""
@@ -216,6 +258,7 @@ class Pace:
     def _step(self, now: float) -> _Step:
         if not self._steps or now - self._steps[-1].since >= 1.0:
             self._steps.append(_Step(now))
+            self._steps[-1].sent, self._sent_first = self._sent_first, 0
         return self._steps[-1]
 
     def _cut(self, now: float) -> None:
@@ -226,7 +269,7 @@ class Pace:
         is_little = answers < MEASURE_ANSWERS or now - steps[-1].since < MEASURE_S
         if exact is None and (is_little or self._is_soon_known(now)):
             return
-        accepted = exact or _per_minute(steps, now - steps[-1].since)
+        accepted = (exact or _per_minute(steps, now - steps[-1].since)) / (1 - self._noise.share(now))
         if exact is None and (self._is_guess or self.per_minute is None):
             # A window that was used up in a burst: of late little was sent, and no limit says how little is too little.
             accepted = max(accepted, _per_minute(self._steps, now - self._steps[0].since))
@@ -235,6 +278,7 @@ class Pace:
         if exact is not None and self._found is not None:
             deepest = min(deepest, self._found)  # it was measured twice
         is_still_guess = self._is_guess and not deepest <= accepted < current
+        self._test(now)
         self._cut_to(min(max(accepted, deepest), current), now)
         self._is_guess = is_still_guess
         if exact is not None:
@@ -264,18 +308,19 @@ class Pace:
             return GUESS_CUT
         return GENTLE_CUT if self._is_near(now) and not is_most_refused else DEEPEST_CUT
 
-    def _is_found_again(self, since: _Since, now: float) -> bool:
+    def _is_found_again(self, since: _Since, share: float, now: float) -> bool:
         """The rate has grown beyond the one that was found, and as much is refused as that would refuse: it is cut.
 
         That needs no more than a few refusals, where another rate has to be told from noise first.
         """
-        if self._found is None or self.per_minute is None or since.refused < AGAIN_REFUSED:
+        refused = since.refused(share)
+        if self._found is None or self.per_minute is None or refused < AGAIN_REFUSED:
             return False
         excess = self.per_minute * HEADROOM - self._found
         units, exact = self._units_per_call(now), self._exact(now)
         if units is None or exact is None or excess < AGAIN_ABOVE * self._found:
             return False
-        if since.refused < AGAIN_EXPECTED * excess / units / 60 * (now - since.at):
+        if refused < AGAIN_EXPECTED * excess / units / 60 * (now - since.at):
             return False
         exact = min(max(exact, (1 - AGAIN_WITHIN) * self._found), (1 + AGAIN_WITHIN) * self._found)
         self._found = (self._found + exact) / 2

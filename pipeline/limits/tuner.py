@@ -102,7 +102,8 @@ class Tuner:
     def set_bounds(self, lowest: int, highest: int, now: float) -> None:
         """Take over another floor and ceiling in mid-run; what lies between is tried at once."""
         self._lowest, self._highest = lowest, max(lowest, highest)
-        if self.phase is Phase.RAMP and self._bounded(self._limit) == self._limit:
+        fits = self._bounded(self._limit) == self._limit and self._bounded(self._base) == self._base
+        if self.phase is Phase.RAMP and fits:
             return
         self._start_over(self._bounded(self._base), now)
 

@@ -55,6 +55,20 @@ class Log:
         return None
 
 
+class Moody:
+    """Another server that refuses some calls whatever their rate, and asks these to wait."""
+
+    def __init__(self, share: float, wait_s: float, server: Server | None = None) -> None:
+        self.share, self._wait_s, self._server = share, wait_s, server
+        self.per_minute = 0.0 if server is None else server.per_minute
+        self._dice = random.Random(7)
+
+    def take(self, now: float) -> float | None:
+        if self._dice.random() < self.share:
+            return self._wait_s
+        return None if self._server is None else self._server.take(now)
+
+
 @dataclass
 class Seen:
     accepted: list[float] = field(default_factory=list)
@@ -81,7 +95,7 @@ async def run_against(
     seen, chance, loop = Seen(), random.Random(1), asyncio.get_running_loop()
 
     async def call() -> None:
-        permit = await door.acquire(100)
+        permit, alone_s = await door.acquire(100), 0.0
         try:
             await asyncio.sleep(latency_s * 0.4 if refusal_s is None else refusal_s / 2)
             wait_s = server.take(loop.time())
@@ -93,9 +107,10 @@ async def run_against(
                 door.succeeded(Usage(80, 20), None, loop.time() - permit.sent_at)
             else:
                 seen.refused.append(loop.time())
-                door.refused(RateLimitedError(retry_after_s=wait_s if tells else None), permit.sent_at)
+                alone_s = door.refused(RateLimitedError(retry_after_s=wait_s if tells else None), permit.sent_at)
         finally:
             permit.close()
+        await door.gate.pause(alone_s)
 
     async def work() -> None:
         try:

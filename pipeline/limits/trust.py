@@ -1,0 +1,86 @@
+"""Whether what a refusal asks for holds for other calls too: that is tried out, for some servers refuse single ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: A shorter wait is not worth a trial, and a longer one is about no rate a minute.
+LEAST_WAIT_S, MOST_WAIT_S = 0.1, 65.0
+#: A trial begins at a refusal that comes after so many answers in a row: a limit that is used up refuses more than one.
+ANSWERS_BEFORE = 5
+#: A trial ends well with so many answers, and badly when more than this share of what it sent is refused, or of what
+#: was in flight when it began: of few calls more than so many. Then it begins anew after so many calls.
+ENOUGH_ANSWERS, MOST_SHARE, MOST_OF_FEW, LONGEST = 20, 0.2, 2, 50
+#: After a bad end the next trial is this far; after a good one what refusals ask of others is not heard for so long.
+NEXT_TRIAL_S, DEAF_S = 60.0, 120.0
+
+
+@dataclass(slots=True)
+class _Trial:
+    """What came of calls that left after a refusal, against its word; and of those that were in flight by then."""
+
+    begun_at: float
+    in_flight: int
+    refused_in_flight: int = 0
+    sent: int = 0
+    refused: int = 0
+    answered: int = 0
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether more is refused than by a server that is only busy."""
+        return _is_much(self.refused, self.sent) or _is_much(self.refused_in_flight, self.in_flight)
+
+
+class Trust:
+    """Says of each refusal whether all have to wait. `now` and `sent_at` are the run's clock in seconds.
+
+    Where a limit is used up, what is sent before the wait is over is refused as well. Where it is answered, the server
+    is only busy, or asks for too much: to wait with all calls for each refusal would cost most of the time.
+    """
+
+    def __init__(self) -> None:
+        # All state that changes: the trial under way, one after the other while nothing is heard; until when that is;
+        # and when the next may begin.
+        self._trial: _Trial | None = None
+        self._deaf_until = float("-inf")
+        self._next_at = float("-inf")
+        self._answers = 0
+
+    def send(self, now: float, in_flight: int) -> None:
+        """A call leaves."""
+        if self._trial is None:
+            return
+        if self._trial.sent >= LONGEST and now < self._deaf_until:
+            self._trial = _Trial(now, in_flight)
+        self._trial.sent += 1
+
+    def answered(self, sent_at: float, now: float) -> None:
+        """An answer came."""
+        self._answers += 1
+        if self._trial is None or sent_at <= self._trial.begun_at:
+            return
+        self._trial.answered += 1
+        if self._trial.answered == ENOUGH_ANSWERS:
+            self._deaf_until = now + DEAF_S
+
+    def is_for_all(self, wait_s: float, sent_at: float, now: float, in_flight: int) -> bool:
+        """A 429 came that asks for this wait: whether everyone has to."""
+        answers, self._answers = self._answers, 0
+        if not LEAST_WAIT_S <= wait_s <= MOST_WAIT_S:
+            return True
+        if self._trial is None:
+            if now >= self._next_at and answers >= ANSWERS_BEFORE:
+                self._trial = _Trial(now, in_flight)
+            return self._trial is None
+        if sent_at > self._trial.begun_at:
+            self._trial.refused += 1
+        else:
+            self._trial.refused_in_flight += 1
+        if self._trial.is_bad:
+            self._trial, self._deaf_until, self._next_at = None, float("-inf"), now + NEXT_TRIAL_S
+        return self._trial is None
+
+
+def _is_much(refused: int, calls: int) -> bool:
+    return refused > max(MOST_OF_FEW, MOST_SHARE * calls)
