@@ -121,6 +121,7 @@ class Pace:
         self._guess_refused = self._guess_answered = 0
         self._since: _Since | None = None
         self._found: float | None = None
+        self._met: float | None = None
         self._noise = Noise()
         self._cut_at = float("-inf")
         self._answers_since_cut = 0
@@ -139,8 +140,11 @@ class Pace:
 
     @property
     def learned(self) -> float | None:
-        """What the server taught, by its headers or its refusals; None if nothing."""
-        return _least(self._told, self._learned)
+        """The limit of the server as far as it is known: what it says, or what passed when it was met; None if neither.
+
+        Other users' share of it, and what a rate has grown to since, are no part of that.
+        """
+        return self._told or self._met
 
     def configure(self, limit: float | None) -> None:
         """Take over another cap from the config."""
@@ -198,7 +202,7 @@ class Pace:
             return False
         (self._learned,) = before
         self._cut_at = self._grown_at = now
-        self._found = self._since = None
+        self._found = self._met = self._since = None
         self._is_guess = self._learned is not None  # whether there is a limit at all is open again
         self._steps.clear()
         return True
@@ -329,6 +333,7 @@ class Pace:
 
     def _cut_to(self, per_minute: float, now: float) -> None:
         self._learned = max(1.0, CUT_TO * per_minute)
+        self._met = per_minute
         self._since, self._is_guess = None, False
         self._cut_at = self._grown_at = now
         self._answers_since_cut = 0
@@ -360,7 +365,7 @@ class Pace:
         # Without a cap a limit that was not met for long is forgotten when it is out of reach.
         self._learned = None if grown >= (cap or 1e9) else grown
         if self._learned is None:
-            self._found = None
+            self._found = self._met = None
 
 
 def _per_minute(steps: Iterable[_Step], seconds: float) -> float:

@@ -9,6 +9,8 @@ from pathlib import Path
 from end_to_end.races import OUTAGE_S, PACED, PER_S, Race
 from end_to_end.stage import Done, Endpoints, project
 
+from pipeline.limits.trust import MOST_OF_FEW
+
 
 def ended(race: Race, code: int = 0) -> Done:
     return race.process.wait().expect(code)
@@ -61,6 +63,7 @@ def test_an_outage_without_end_ends_the_run_and_the_same_command_goes_on(
 
 
 def test_retry_after_is_obeyed_by_everyone(races: dict[str, Race]) -> None:
+    """But for a few calls that try out whether it is meant for all."""
     race = races["refused"]
     assert ended(race).json["labelled"] == 12
     lines = race.endpoint.lines()
@@ -69,8 +72,8 @@ def test_retry_after_is_obeyed_by_everyone(races: dict[str, Race]) -> None:
     told_s = 2.0 - lines[first].at_s  # one call's worth comes back every two seconds
     until_s = lines[first].at_s + 0.9 * told_s
     meanwhile = [line for line in lines[first + 1 :] if line.at_s < until_s]
-    assert len(meanwhile) <= 1, f"beside what was in flight nobody calls: {meanwhile}"
-    assert race.endpoint.totals()["refused"] <= 4
+    assert len(meanwhile) <= 1 + MOST_OF_FEW + 1, f"beside what was in flight nobody calls: {meanwhile}"
+    assert race.endpoint.totals()["refused"] <= 4 + MOST_OF_FEW + 1
 
 
 def test_a_record_that_hangs_for_ever_does_not_hold_the_run(races: dict[str, Race]) -> None:
