@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -123,13 +122,15 @@ def label_input(settings: Settings, json_out: bool, **wishes: Any) -> NoReturn:
 
 
 def _words_again() -> str:
-    """What was said on the command line, without what is said once."""
+    """What was said on the command line, without what is said once and without the secrets in it."""
+    from pipeline.settings import shown_words
+
     once = {"--fresh", "--yes", "-y", "--relabel", "--keep", "--json"}
     words = [word for word in sys.argv[2:] if word not in once]
     if "--only" in words:
         at = words.index("--only")
         del words[at : at + 2]
-    return shlex.join(word for word in words if not word.startswith("--only="))
+    return shown_words([word for word in words if not word.startswith("--only=")])
 
 
 @contextmanager

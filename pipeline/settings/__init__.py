@@ -19,6 +19,7 @@ from pipeline.settings.rows import Row, explain
 from pipeline.settings.schema import Key, keys
 from pipeline.settings.tasks import FunctionSettings, TaskSettings, ToolSettings, ValidatorSettings
 from pipeline.settings.toml import to_toml
+from pipeline.settings.words import shown_words
 
 __all__ = [
     "FunctionSettings",
@@ -41,6 +42,7 @@ __all__ = [
     "ValidatorSettings",
     "explain",
     "keys",
+    "shown_words",
     "to_toml",
     "variable",
 ]

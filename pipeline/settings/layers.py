@@ -15,9 +15,10 @@ from pydantic import BaseModel
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource
 
 from pipeline.errors import Mistake
-from pipeline.settings.places import Keys, split_pair
+from pipeline.settings.places import Keys, pair_of
 from pipeline.settings.schema import field_of, is_secret, kinds_at, section_at
-from pipeline.settings.texts import covered, dotted, one_line, value_of
+from pipeline.settings.texts import COVERED, covered, dotted, one_line, value_of
+from pipeline.settings.words import holds_secret
 
 PREFIX = "labelpipe_"
 Root: TypeAlias = type[BaseSettings]
@@ -173,7 +174,7 @@ def lay_overrides(sheet: Sheet, overrides: Mapping[str, Any] | Sequence[str]) ->
             _lay_override(sheet, name, _key(name), value)
         return
     for text in overrides:
-        pair = _pair(text)
+        pair = pair_of(text)
         _lay_override(sheet, text, pair and pair[0], pair and pair[1])
 
 
@@ -183,8 +184,11 @@ def _lay_override(sheet: Sheet, given: str, path: Keys | None, value: Any) -> No
         text = "expected key=value with a dotted key, like limits.concurrency=8"
         sheet.mistakes.append(Mistake(f"--set {shown}", None, "", text))
         return
-    said = "***" if is_secret(path) else one_line(covered(str(value)))
+    said = COVERED if holds_secret(path, value) else one_line(covered(str(value)))
     origin = Origin(Kind.SET, "--set", detail=f" {dotted(path)}={said}")
+    if value == COVERED and is_secret(path):
+        sheet.mistakes.append(origin.mistake("", "*** stands for a secret that was not shown; give its value"))
+        return
     if isinstance(value, str):
         lay_text(sheet, path, value, origin)
     else:
@@ -192,15 +196,8 @@ def _lay_override(sheet: Sheet, given: str, path: Keys | None, value: Any) -> No
 
 
 def _key(text: str) -> Keys | None:
-    pair = _pair(f"{text}=")
+    pair = pair_of(f"{text}=")
     return pair and pair[0]
-
-
-def _pair(text: str) -> tuple[Keys, str] | None:
-    try:
-        return split_pair(text)
-    except ValueError:
-        return None
 
 
 def lay_text(sheet: Sheet, path: Keys, text: str, origin: Origin) -> None:

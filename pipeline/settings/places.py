@@ -76,6 +76,14 @@ def split_pair(text: str) -> tuple[tuple[str, ...], str] | None:
     return (key_parts(pair[1]), text.lstrip()[pair.end() :].strip()) if pair else None
 
 
+def pair_of(text: str) -> tuple[tuple[str, ...], str] | None:
+    """The same, and None also where what stands before the `=` is no key."""
+    try:
+        return split_pair(text)
+    except ValueError:
+        return None
+
+
 def _skip(pattern: re.Pattern[str], text: str, place: int) -> int:
     match = pattern.match(text, place)
     return match.end() if match else place

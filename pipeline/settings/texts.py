@@ -15,6 +15,8 @@ from pipeline import codec
 
 #: how much of a value an error shows, in characters
 SHOWN_CHARS = 60
+#: what stands in the place of a secret
+COVERED = "***"
 
 _KEY = re.compile(r"sk-[\w-]{4,}")
 _LOGIN = re.compile(r"//[^/\s]*@")
@@ -32,7 +34,7 @@ def _toml(value: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, SecretStr):
-        return "***"
+        return COVERED
     if isinstance(value, Mapping):
         items = ", ".join(f"{key_text(str(key))} = {_toml(item)}" for key, item in value.items())
         return f"{{ {items} }}" if items else "{}"

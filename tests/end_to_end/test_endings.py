@@ -70,6 +70,22 @@ def test_the_key_may_come_from_a_dotenv_file_and_stays_there(tmp_path: Path, end
     endpoints.close(endpoint)
 
 
+def test_secrets_given_on_the_command_line_are_repeated_nowhere(tmp_path: Path, endpoints: Endpoints) -> None:
+    """Neither where the run says how to go on, nor in what it keeps: the summary goes to a webhook too."""
+    endpoint = endpoints.open(quota_after=5, latency_ms=20)
+    user = project(tmp_path / "project", endpoint.base_url, notify={"command": "tee told.json"})
+    sets = ["--set", "model.headers.X-Key=very-hush-4711", "--set", "notify.url=http://127.0.0.1:9/very-hush-4712"]
+    table = ["--set", 'model.headers={X-Team="very-hush-4713"}', "--set", "limits.max_attempts=4"]
+    for more in (sets, table):
+        done = user.do("run", "job.toml", *more).expect(3)
+        assert "limits.max_attempts=4  # *** is" in done.err or "'notify.url=***'  # *** is" in done.err
+        kept = [*files(user.folder), done.out, done.err, user.do("status", "run").out]
+        kept += [user.do("status", "run", "--json").out]
+        assert [text for text in kept if "very-hush" in text] == []
+    assert "very-hush" not in user.do("run", "job.toml", "--set", "notify.url=very-hush").err
+    endpoints.close(endpoint)
+
+
 def test_quota_ends_the_run_and_the_same_command_finishes_it(tmp_path: Path, endpoints: Endpoints) -> None:
     endpoint = endpoints.open(quota_after=40, latency_ms=20)
     user = project(tmp_path / "project", endpoint.base_url, count=120)

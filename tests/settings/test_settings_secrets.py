@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from pipeline import codec
 from pipeline.errors import ConfigError
-from pipeline.settings import Settings, explain
+from pipeline.settings import Settings, explain, shown_words
 
 Config = Callable[..., Path]
 SECRET = "sk-proj-Zq81hG"
@@ -84,3 +85,36 @@ def test_a_key_in_a_variable_for_settings_is_refused(config: Config, monkeypatch
     with pytest.raises(ConfigError) as caught:
         Settings.load(config())
     assert str(caught.value) == f"environment LABELPIPE_MODEL__API_KEY: model.api_key: {REFUSED}"
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["a.toml", "--set", "model.headers.X-Key=Zq81hG"], "a.toml --set 'model.headers.X-Key=***'"),
+        (["--set=notify.url=http://x/Zq81hG", "a.toml"], "'--set=notify.url=***' a.toml"),
+        (["--set", "notify={url='http://x/Zq81hG', on=['end']}"], "--set 'notify=***'"),
+        (["--set", 'output={"sql": {"url": "sqlite:///Zq81hG"}}'], "--set 'output=***'"),
+        (["--set", "model={headers={X='Zq81hG'"], "--set 'model=***'"),
+        (["--set", " model . headers . X = Zq81hG"], "--set 'model.headers.X=***'"),
+        (["--set", f"model.parameters.user={SECRET}"], "--set 'model.parameters.user=sk-***'"),
+        (["--input", LOGIN], "--input 'https://***@example.com/v1'"),
+    ],
+)
+def test_the_words_of_a_command_are_shown_without_secrets(words: list[str], shown: str) -> None:
+    assert shown_words(words) == f"{shown}  # *** is a secret that is not shown: put its value there"
+
+
+def test_words_without_secrets_are_shown_as_they_are() -> None:
+    words = ["a b.toml", "--set", "limits.budget_usd=0.5", "--set", "model.api_key_env=MY_KEY", "--set", "x={a=1}"]
+    assert shlex.split(shown_words(words)) == words
+
+
+def test_a_line_that_was_pasted_without_its_secret_is_refused(config: Config) -> None:
+    with pytest.raises(ConfigError, match="stands for a secret that was not shown; give its value"):
+        Settings.load(config(), ["model.headers.X-Key=***"])
+
+
+def test_a_secret_within_a_table_is_not_repeated_either(config: Config) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Settings.load(config(), ["notify={url='http://x/Zq81hG', on='never'}"])
+    assert "Zq81hG" not in str(caught.value)
