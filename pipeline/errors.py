@@ -167,16 +167,23 @@ class CallError(LabelpipeError):
 class RateLimitedError(CallError):
     """The server's rate limit refused the call.
 
-    `scope` is "tokens" when the server says that the token limit did it, else "requests".
+    `scope` is "tokens" when the server says that the token limit did it, else "requests". `day_limit` is the limit a
+    day that is used up, in words (200 requests), where the headers say it.
     """
 
     code = "rate_limited"
 
     def __init__(
-        self, message: str | None = None, *, scope: str = "requests", retry_after_s: float | None = None
+        self,
+        message: str | None = None,
+        *,
+        scope: str = "requests",
+        retry_after_s: float | None = None,
+        day_limit: str = "",
     ) -> None:
         super().__init__(message, status=429, retry_after_s=retry_after_s)
         self.scope = scope
+        self.day_limit = day_limit
 
 
 class UnavailableError(CallError):

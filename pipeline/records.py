@@ -227,6 +227,11 @@ class ServerLimits:
     reset_tokens_s: float | None = None
 
 
+def amount(limit: int | None, what: str) -> str:
+    """A limit in words, like 200 requests; empty where it is not known."""
+    return f"{limit:,} {what}" if limit is not None and 0 < limit < 10**12 else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
     """One answered call."""

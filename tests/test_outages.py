@@ -33,6 +33,7 @@ class Desk:
 
     def _stop(self, reason: LabelpipeError) -> None:
         self.stopped.append(reason)
+        self.stopped_at = self.now
         self.door.gate.stop(reason)
 
     async def pass_time(self, seconds: float, *, every_s: float = 60.0, refused: bool = True) -> None:
@@ -104,3 +105,34 @@ def test_an_outage_ends_it_by_its_own_beginning(moved_clock: RunOn) -> None:
 
     (reason,) = moved_clock(main()).stopped
     assert "503" in str(reason)
+
+
+def test_hours_that_the_server_asks_for_are_no_outage(moved_clock: RunOn) -> None:
+    """It named the moment, and is asked each quarter of an hour; from that moment on it is an outage like any."""
+
+    async def main() -> Desk:
+        desk = Desk()
+        ends_at = desk.now + 10 * 3600.0
+        while desk.now < ends_at:
+            desk.door.refused(RateLimitedError(retry_after_s=ends_at - desk.now), desk.now)
+            await desk.pass_time(900.0, refused=False)
+        assert not desk.stopped
+        await desk.pass_time(2 * LIMIT_S)
+        assert desk.now - ends_at == pytest.approx(LIMIT_S, abs=60)
+        return desk
+
+    assert moved_clock(main()).stopped
+
+
+@pytest.mark.parametrize("told_s", [10 * 3600.0, 5 * 86_400.0, 1e11])
+def test_a_server_that_always_asks_for_hours_is_excused_for_25_hours_at_most(moved_clock: RunOn, told_s: float) -> None:
+    async def main() -> Desk:
+        desk = Desk()
+        for _ in range(200):
+            desk.door.refused(RateLimitedError(retry_after_s=told_s), desk.now)
+            await desk.pass_time(900.0, refused=False)
+        return desk
+
+    desk = moved_clock(main())
+    assert desk.stopped
+    assert desk.stopped_at - desk.began == pytest.approx(25 * 3600.0 + LIMIT_S, abs=60)

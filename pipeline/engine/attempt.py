@@ -282,7 +282,7 @@ class Asker:
         # A refusal says something about this record when others were answered since the one before; or when so few are
         # left that nobody else could be. While everybody is refused it says nothing.
         others_pass = self._admission.gate.last_success_at > trial.refused_at
-        trial.refusals += others_pass or self.active <= FEW_LEFT
+        trial.refusals += (others_pass or self.active <= FEW_LEFT) and not self._admission.is_excused
         trial.refused_at = asyncio.get_running_loop().time()
         if trial.refusals >= FREE_REFUSALS * self.rules.max_attempts:
             told = f"refused {trial.refusals} times by the rate limit; last: {error}"

@@ -11,13 +11,13 @@ from pipeline.errors import LabelpipeError, RateLimitedError
 from pipeline.limits.budget import Budget, BudgetReachedError, Reservation, Spend
 from pipeline.limits.day import DayMeter
 from pipeline.limits.gate import Gate, Outage
-from pipeline.limits.hours import Hours
+from pipeline.limits.hours import Hours, duration
 from pipeline.limits.meters import Meter
 from pipeline.limits.pace import MINUTE_RESET_S, Pace
 from pipeline.limits.trust import Trust
 from pipeline.limits.tuner import Tuner
 from pipeline.limits.waits import Waits
-from pipeline.records import ServerLimits, Usage
+from pipeline.records import ServerLimits, Usage, amount
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,9 @@ class DoorState:
     """What can be seen of the door, for the progress line. `requests_per_minute` is the limit in force.
 
     `asked_for_s` is how long the server asked to wait, however little of it is heard; `refused_since` since when it
-    refuses and answers nothing, by the run's clock. `resting`: nothing leaves by order, or by hours or a day's limit.
+    refuses and answers nothing, by the run's clock. `resting`: nothing leaves by order, or by hours or a day's limit;
+    `excused`: the server named a moment, hours away, until which it refuses. `server_day_s`: how long its own day's
+    limit holds the run still.
     """
 
     in_flight: int
@@ -40,6 +42,13 @@ class DoorState:
     asked_for_s: float = 0.0
     refused_since: float | None = None
     resting: bool = False
+    excused: bool = False
+    server_day_s: float = 0.0
+
+    @property
+    def waits_s(self) -> float:
+        """How long it is likely to wait: to the moment that was named, however often one call asks before it."""
+        return max(self.held_for_s, self.server_day_s) if self.held_for_s > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +64,7 @@ KeepMark = Callable[[Spend], Awaitable[None]]
 
 
 class DayLimitReachedError(LabelpipeError):
-    """The requests a day that the config allows are used up."""
+    """The requests a day that the config, or the server, allows are used up."""
 
     code = "day_limit"
 
@@ -246,7 +255,7 @@ class Admission:
         if self.tuner is not None:
             self.tuner.answered(latency_s, now, self.gate.in_flight + self.gate.unwritten)
             self._tune(self.tuner)
-        self._waits.answered()
+        self._waits.answered(now - latency_s)
         self._trust.answered(now - latency_s, now)
         self.gate.succeeded(now)
         self.request_pace.accept(1, now, now - latency_s)
@@ -260,9 +269,18 @@ class Admission:
         tokens.tell(limits.limit_tokens, limits.reset_tokens_s, limits.remaining_tokens, latency_s=latency_s)
         self.rates_changed()
         if limits.remaining_requests == 0 and limits.reset_requests_s:
-            self._waits.used_up("request is", limits.reset_requests_s, now)
+            self._waits.used_up("request is", limits.reset_requests_s, now, amount(limits.limit_requests, "requests"))
         if limits.remaining_tokens == 0 and limits.reset_tokens_s:
-            self._waits.used_up("tokens are", limits.reset_tokens_s, now)
+            self._waits.used_up("tokens are", limits.reset_tokens_s, now, amount(limits.limit_tokens, "tokens"))
+        self._stop_at_server_day(now)
+
+    def _stop_at_server_day(self, now: float) -> None:
+        """The server's day is used up, and the run is to end then."""
+        waits = self._waits
+        if self._stop_at_day_limit and waits.day_until > now:
+            moment = f"{waits.day_moment} ({duration(waits.day_until - now)})"
+            told = f"{waits.day_text} is used up until {moment}; the same command goes on then"
+            self.gate.stop(DayLimitReachedError(told))
 
     def refused(self, error: RateLimitedError, sent_at: float) -> float:
         """A 429 came: everyone waits as long as the server says; without a word, longer each time.
@@ -281,8 +299,14 @@ class Admission:
         if self.tuner is not None:
             self.tuner.refused(now, now - sent_at)
             self._tune(self.tuner)
-        self._waits.refused(error.retry_after_s, sent_at, now)
+        self._waits.refused(error.retry_after_s, sent_at, now, error.day_limit)
+        self._stop_at_server_day(now)
         return 0.0
+
+    @property
+    def is_excused(self) -> bool:
+        """Whether being refused now says nothing: the server has named a moment, hours away, until which it refuses."""
+        return self._waits.excused(asyncio.get_running_loop().time())
 
     def timed_out(self, sent_at: float) -> None:
         """No answer came in time."""
@@ -319,6 +343,8 @@ class Admission:
             asked_for_s=max(0.0, self._waits.asked_until - now),
             refused_since=self._waits.refused_since,
             resting=self.gate.paused or now < self._rests_until,
+            excused=self._waits.excused(now),
+            server_day_s=max(0.0, self._waits.day_until - now),
         )
 
     async def close(self) -> None:

@@ -21,7 +21,7 @@ from pipeline.errors import (
     RequestShapeError,
     UnavailableError,
 )
-from pipeline.providers.headers import retry_after_s
+from pipeline.providers.headers import day_limit, retry_after_s
 
 #: 429 and 402 bodies that no waiting mends.
 QUOTA_CODES = frozenset(
@@ -124,7 +124,8 @@ def _rate_limited(error: Any) -> CallError:
     words = {_word(error.code), _word(error.type)}
     if words & QUOTA_CODES:
         return QuotaError(_said(error))
-    return RateLimitedError(_said(error), scope="tokens" if "tokens" in words else "requests")
+    told = day_limit(error.response.headers)
+    return RateLimitedError(_said(error), scope="tokens" if "tokens" in words else "requests", day_limit=told)
 
 
 def _bad_request(error: Any) -> CallError:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from pipeline.records import ServerLimits
+from pipeline.records import ServerLimits, amount
 
 #: A reset no further away than this may as well be waited for; one further away than a minute is that of a day.
-SOON_S, MINUTE_RESET_S = 0.2, 65.0
+SOON_S, MINUTE_RESET_S, HOUR_S = 0.2, 65.0, 3600.0
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LIMIT_FIELDS = {
@@ -39,7 +39,8 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """How long the server asks to wait: `retry-after-ms`, `retry-after`, or the resets of what is used up.
 
     A reset is when all of the limit is back, and one call may go long before that. So it counts where it is very soon,
-    or that of a limit a day; None otherwise.
+    or that of a limit a day; None otherwise. These are the headers of a refusal: what is hours away and does not say
+    what is left is used up.
     """
     if (told := _milliseconds(headers.get("retry-after-ms"))) is not None:
         return told
@@ -76,15 +77,26 @@ def _seconds_or_date(value: str | None) -> float | None:
     return max(0.0, (when - datetime.now(UTC)).total_seconds())
 
 
+def day_limit(headers: Mapping[str, str]) -> str:
+    """The limit a day that a refusal is about, in words (200 requests); empty where the headers do not say it."""
+    for what, seconds in _resets_of_spent(headers):
+        if seconds >= HOUR_S:
+            return amount(_whole(headers.get(f"x-ratelimit-limit-{what}", "")), what)
+    return ""
+
+
 def _reset_of_spent(headers: Mapping[str, str]) -> float | None:
-    resets = [
-        headers.get(f"x-ratelimit-reset-{what}")
-        for what in ("requests", "tokens")
-        if headers.get(f"x-ratelimit-remaining-{what}") == "0"
-    ]
-    known = [seconds for reset in resets if reset and (seconds := duration_s(reset)) is not None]
-    told = max(known, default=0.0)
+    told = max((seconds for _, seconds in _resets_of_spent(headers)), default=0.0)
     return told if told > MINUTE_RESET_S or 0 < told <= SOON_S else None
+
+
+def _resets_of_spent(headers: Mapping[str, str]) -> Iterator[tuple[str, float]]:
+    """What is used up, and the seconds to its reset."""
+    for what in ("requests", "tokens"):
+        left = headers.get(f"x-ratelimit-remaining-{what}")
+        seconds = duration_s(headers.get(f"x-ratelimit-reset-{what}", ""))
+        if seconds is not None and (left == "0" or (left is None and seconds >= HOUR_S)):
+            yield what, seconds
 
 
 def server_limits(raw: Iterable[tuple[bytes, bytes]]) -> ServerLimits | None:

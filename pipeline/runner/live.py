@@ -113,7 +113,7 @@ class Live:
         if self._admission.gate.paused:
             return "PAUSED by order; labelpipe resume goes on"
         if door.held_for_s > 1:
-            return f"waiting {duration(door.held_for_s)}: {door.held_reason}"
+            return f"waiting {duration(door.waits_s)}: {door.held_reason}"
         return ""
 
     @staticmethod
@@ -188,15 +188,17 @@ class Live:
         if door.requests_left_today == 0 and door.held_for_s > 60:
             await self._notices.held("day_limit", door.held_reason, door.held_for_s, self.facts())
         elif door.asked_for_s > LONG_HOLD_S:
-            await self._notices.held("rate_limited", door.held_reason, door.held_for_s, self.facts())
-        elif door.held_for_s <= 0 and door.refused_since is None:
+            await self._notices.held("rate_limited", door.held_reason, door.waits_s, self.facts())
+        elif door.held_for_s <= 0 and door.asked_for_s <= 0 and door.refused_since is None:
             self._notices.let_through()
 
     def _say_hold(self, door: DoorState, progress: Progress) -> None:
         held = door.held_reason if door.held_for_s > 5 else ""
+        if not held and door.server_day_s > 0:
+            return  # one call asks again
         if held and held != self._held:
-            progress.say(f"labelpipe: waiting {duration(door.held_for_s)}: {held}")
-            tell("held", seconds=round(door.held_for_s, 3), reason=held)
+            progress.say(f"labelpipe: waiting {duration(door.waits_s)}: {held}")
+            tell("held", seconds=round(door.waits_s, 3), reason=held)
         self._held = held
 
     def facts(self) -> dict[str, Any]:
@@ -215,7 +217,7 @@ class Live:
             "price": None if self._price is None else asdict(self._price),
             "gate": gate.state,
             "stopping": None if gate.stopped is None else str(gate.stopped),
-            "held_for_s": round(door.held_for_s, 3),
+            "held_for_s": round(door.waits_s, 3),
             "held_reason": door.held_reason if door.held_for_s > 0 else "",
             "outage": self._outage_facts(door),
             "outages": len(gate.outages) + (door.outage is not None),

@@ -16,7 +16,8 @@ TO_DO: Mapping[str, str] = {
     "credentials": "Mend the key, its access or model.name",
     "bad_request": "The server refuses what every record sends: mend the task, its schema or model.parameters",
     "budget": "Raise limits.budget_usd or limits.budget_tokens if it is worth it",
-    "day_limit": "Nothing has to be mended: give the same command after 00:00 UTC, or raise limits.requests_per_day",
+    "day_limit": "Nothing has to be mended: give the same command when the day's count begins anew (that of "
+    "limits.requests_per_day after 00:00 UTC, or raise it)",
     "outage": "Look at the provider's status page and at the network",
     "store": "Make room on the disk, or mend the run folder",
     "changed": "Give --fresh, or another folder with --output",

@@ -42,10 +42,13 @@ class OutageWatch:
             self._stop(OutageLimitError(f"for {duration(self.limit_s)} all calls were refused: {door.held_reason}"))
 
     def _count_refused(self, door: DoorState, now: float) -> None:
-        """Time since the first refusal after the last answer; without that in which the run itself let nothing go."""
-        since = door.refused_since
+        """Time since the first refusal after the last answer.
+
+        Without that in which the run itself let nothing go, or the server had said that it lets nothing through.
+        """
+        since, rests = door.refused_since, door.resting or door.excused
         if since != self._since:
             self._since, self._refused_s = since, 0.0
-        if since is not None and not door.resting and not self._rested:
+        if since is not None and not rests and not self._rested:
             self._refused_s += now - max(self._looked_at, since)
-        self._looked_at, self._rested = now, door.resting
+        self._looked_at, self._rested = now, rests

@@ -158,7 +158,8 @@ def _hours(way: str, folder: Path, skies: Skies, seed: int) -> None:
 def test_refusals_for_hours_end_the_run_like_an_outage(tmp_path: Path, skies: Skies, seed: int) -> None:
     """Counted from the first refusal; an hour in which calls are answered, or none leaves by order, is none of it."""
     dice = random.Random(seed)
-    asked = dice.choice([*(HOURS[way](5) for way in ("retry-after", "retry-after-ms", "reset of a refusal")), {}])
+    # Hours would be a day's limit, and excused; these are none.
+    asked = dice.choice([{"retry-after": "3500"}, {"retry-after-ms": "3500000"}, _none_left("requests", "58m"), {}])
     sky = skies.open()
     sky.turn_at(dice.randint(20, 60), "429", refusal=lambda: asked)
     user = project(tmp_path / "refused", sky.base_url, 120, limits={"outage_limit_s": 5000})
@@ -180,6 +181,33 @@ def test_refusals_for_hours_end_the_run_like_an_outage(tmp_path: Path, skies: Sk
     skies.do(sky.change("fair"))
     assert user.run()["labelled"] == 120, f"seed {seed}, {asked}"
     assert {len(answers) for answers in sky.endpoint.given().values()} == {1}, f"seed {seed}, {asked}"
+
+
+def test_the_servers_own_day_is_waited_out_and_is_no_outage(tmp_path: Path, skies: Skies, seed: int) -> None:
+    """429 with a Retry-After of ten hours: told with its moment, waited for beyond outage_limit_s."""
+    dice = random.Random(seed)
+    sky = skies.open()
+    user = project(tmp_path / "day", sky.base_url, 120, limits={"outage_limit_s": 6 * 3600, "max_attempts": 2})
+    clock = Clock(user.folder / "clock")
+    hours = 10 * 3600.0
+
+    def asked() -> Mapping[str, str]:
+        left_s = max(1, round(hours - clock.ahead_s))
+        told = {"x-ratelimit-limit-requests": "200", "x-ratelimit-reset-requests": f"{left_s}s"}
+        return told if dice.random() < 0.5 else {**told, "retry-after": str(left_s)}
+
+    sky.turn_at(dice.randint(20, 60), "429", refusal=asked)
+    process = start_moved(user, "run", "job.toml", "--json")
+    for passed_s in (0.0, 900.0, 6.5 * 3600.0, 2.0 * 3600.0):
+        clock.move(passed_s)
+        time.sleep(1.5)
+        wait_until(lambda: "the server's day limit of 200 requests; waits until" in _live(user.run_dir)["trouble"])
+        assert process.popen.poll() is None, f"seed {seed}: over at {clock.ahead_s / 3600:.1f} h"
+    stopped = user.do("run", "job.toml", "--output", "other", "--set", "limits.on_day_limit=stop").expect(3)
+    assert "the server's day limit of 200 requests is used up until" in stopped.err
+    skies.do(sky.change("fair"))
+    clock.move(hours - clock.ahead_s + 1)
+    assert process.wait().expect(0).json["labelled"] == 120, f"seed {seed}"
 
 
 def _live(run_dir: Path) -> dict[str, Any]:

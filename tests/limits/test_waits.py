@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from pipeline.errors import RateLimitedError
-from pipeline.limits import Admission, DayMeter, Gate, Hours
-from pipeline.limits.waits import HEARD_S
+from pipeline.limits import Admission, DayLimitReachedError, DayMeter, Gate, Hours
+from pipeline.limits.waits import DAY_MOST_S, HEARD_S
 from pipeline.records import ServerLimits, Usage
 
 RunOn = Callable[[Any], Any]
@@ -62,7 +64,7 @@ def test_hours_and_nonsense_are_heard_for_a_quarter_of_an_hour_at_a_time(moved_c
         for _ in range(3):
             await asyncio.sleep(HEARD_S - 10)
             assert await leaving(door) == 0
-            assert "asks for longer" in door.state().held_reason
+            assert ("asks for longer" if told_s > DAY_MOST_S else "day limit") in door.state().held_reason
             assert door.state().asked_for_s > 0
             await asyncio.sleep(8.5)
             seen.append((clock() - began, await leaving(door)))
@@ -97,6 +99,81 @@ def test_a_day_that_is_used_up_by_the_servers_count_is_asked_for_again_by_one_ca
     waited_s, beside = moved_clock(main())
     assert waited_s == pytest.approx(HEARD_S)
     assert beside == 0
+
+
+def test_a_wait_of_hours_is_told_as_the_servers_day_with_its_moment(moved_clock: RunOn) -> None:
+    """In the same words to its end, also when less than an hour of it is left: it is one event."""
+
+    async def main() -> set[str]:
+        door, ends_at, reasons = await opened(), clock() + 10 * 3600.0, set()
+        while clock() < ends_at - 1:
+            await door.acquire(1)
+            if clock() < ends_at - 1:
+                door.gate.leave()
+                told = RateLimitedError(retry_after_s=round(ends_at - clock()), day_limit="200 requests")
+                door.refused(told, clock())
+                assert door.state().waits_s == pytest.approx(ends_at - clock(), abs=2)
+                assert door.is_excused
+                reasons.add(door.state().held_reason)
+        answer(door)
+        await asyncio.sleep(1)
+        door.gate.enter(clock())
+        answer(door)
+        assert not door.is_excused
+        assert door.state().server_day_s == 0
+        return reasons
+
+    moment = datetime.now().astimezone() + timedelta(hours=10)
+    near = {f"{moment + timedelta(minutes=more):%H:%M}" for more in (-1, 0, 1)}
+    (reason,) = moved_clock(main())
+    assert reason.startswith("the server's day limit of 200 requests; waits until ")
+    assert any(one in reason for one in near)
+
+
+def test_an_answer_after_hours_of_refusals_ends_the_wait_at_once(moved_clock: RunOn) -> None:
+    """The server was wrong, or somebody raised the limit: nothing of what it asked for is left in what is shown."""
+
+    async def main() -> None:
+        door = await opened()
+        door.gate.enter(clock())
+        refuse(door, 10 * 3600.0)
+        await door.acquire(1)
+        await asyncio.sleep(1)
+        answer(door)
+        state = door.state()
+        assert (state.asked_for_s, state.server_day_s, state.excused, state.held_for_s) == (0, 0, False, 0)
+        assert await leaving(door) > 1
+
+    moved_clock(main())
+
+
+@pytest.mark.parametrize("way", ["refusal", "answer"])
+def test_the_servers_day_ends_the_run_where_it_is_to_stop_at_one(moved_clock: RunOn, way: str) -> None:
+    async def main() -> Exception | None:
+        door = await opened(stop_at_day_limit=True)
+        door.gate.enter(clock())
+        if way == "answer":
+            answer(door, ServerLimits(200, 0, 36_000.0))
+        else:
+            door.refused(RateLimitedError(retry_after_s=36_000.0, day_limit="200 requests"), clock())
+        return door.gate.stopped
+
+    stopped = moved_clock(main())
+    assert isinstance(stopped, DayLimitReachedError)
+    told = r"the server's day limit of 200 requests is used up until \d\d:\d\d \(10 h\); the same command goes on then"
+    assert re.fullmatch(told, str(stopped))
+
+
+@pytest.mark.parametrize("told_s", [59 * 60.0, 26 * 3600.0, 1e11])
+def test_less_than_an_hour_and_more_than_a_day_is_no_days_limit(moved_clock: RunOn, told_s: float) -> None:
+    async def main() -> None:
+        door = await opened(stop_at_day_limit=True)
+        door.gate.enter(clock())
+        refuse(door, told_s)
+        assert door.gate.stopped is None
+        assert door.state().server_day_s == 0
+
+    moved_clock(main())
 
 
 def test_refused_since_is_that_of_the_first_after_the_last_answer(moved_clock: RunOn) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.providers.headers import duration_s, retry_after_s, server_limits
+from pipeline.providers.headers import day_limit, duration_s, retry_after_s, server_limits
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,24 @@ def test_durations(text: str, seconds: float | None) -> None:
 )
 def test_how_long_to_wait(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after_s(headers) == seconds
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds", "limit"),
+    [
+        ({"retry-after": "36000", "limit": "200", "reset": "10h0m0s"}, 36_000, "200 requests"),
+        ({"limit": "10000", "reset": "10h0m0s"}, 36_000, "10,000 requests"),
+        ({"remaining": "0", "limit": "x", "reset": "10h0m0s"}, 36_000, ""),
+        ({"retry-after": "36000", "limit": "3000", "reset": "1s"}, 36_000, ""),
+        # Half of a day's requests are left: it is the tokens that are refused, and the reset says nothing of them.
+        ({"remaining": "5000", "limit": "10000", "reset": "12h0m0s"}, None, ""),
+    ],
+)
+def test_a_refusal_names_the_limit_a_day_that_is_used_up(
+    headers: dict[str, str], seconds: float | None, limit: str
+) -> None:
+    told = {name if "-" in name else f"x-ratelimit-{name}-requests": value for name, value in headers.items()}
+    assert (retry_after_s(told), day_limit(told)) == (seconds, limit)
 
 
 @pytest.mark.parametrize("zone", ["GMT", ""])
