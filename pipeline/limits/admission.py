@@ -216,7 +216,7 @@ class Admission:
         wait_s = await day.take()
         if not wait_s:
             return True
-        reason = f"the {day.limit:,} requests a day are used up"
+        reason = f"the {day.limit or 0:,} requests a day are used up"
         if self._stop_at_day_limit:
             self.gate.stop(DayLimitReachedError(f"{reason}; the same command goes on tomorrow (UTC)"))
         self._rest(loop.time() + wait_s, f"{reason}; waiting for the next day (UTC)")
@@ -236,9 +236,10 @@ class Admission:
         self._requests.set_limit(self.request_pace.per_minute)
         self._tokens.set_limit(self.token_pace.per_minute)
 
-    def set_day(self, day: DayMeter | None) -> None:
-        """Take over another limit a day. A lease that was taken stays counted."""
-        self._day = day
+    def set_day_limit(self, limit: int | None) -> None:
+        """Take over another limit a day; None: none. Today's calls count for it already."""
+        if self._day is not None:
+            self._day.set_limit(limit)
         self._end_rest()
 
     def set_hours(self, hours: Hours | None) -> None:

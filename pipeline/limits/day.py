@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 Used = Callable[[str], Awaitable[int]]
@@ -10,19 +11,23 @@ Add = Callable[[str, int], Awaitable[None]]
 
 
 class DayMeter:
-    """At most `limit` requests in a UTC day.
+    """At most `limit` requests in a UTC day; None: they are counted only, for a limit that is set later.
 
     `used(day)` and `add(day, n)` keep the count (the ledger does). A lease is added before its first call leaves, so a
-    killed process can only have counted too many, never too few. `wall` is seconds since 1970-01-01 UTC.
+    killed process can only have counted too many, never too few. Without a limit nothing waits for the disk: what was
+    counted goes with a write that happens anyhow (`take_uncounted`), and a kill may lose what came since the last one.
+    `wall` is seconds since 1970-01-01 UTC.
     """
 
-    def __init__(self, limit: int, *, used: Used, add: Add, wall: Callable[[], float]) -> None:
-        self.limit = limit
+    def __init__(self, limit: int | None, *, used: Used, add: Add, wall: Callable[[], float]) -> None:
         self._used, self._add, self._wall = used, add, wall
-        self._lease_size = max(1, min(100, limit // 100))
-        # All state that changes.
+        # All state that changes: the limit; the lease of a day; what is not written yet, by day, and what of it is on
+        # its way; and what this process knows of the rest.
+        self.limit = limit
         self._day = ""
         self._lease = 0
+        self._uncounted: Counter[str] = Counter()
+        self._on_the_way: Counter[str] = Counter()
         self._unleased: int | None = None
 
     @property
@@ -30,29 +35,78 @@ class DayMeter:
         """Requests that may still leave today, as far as this process knows; None before the first."""
         return None if self._unleased is None else self._unleased + self._lease
 
+    def set_limit(self, limit: int | None) -> None:
+        """Take over another limit. All calls of the day count for it, whatever the limit was when they left."""
+        self._give_back()
+        self.limit, self._unleased = limit, None
+
     async def take(self) -> float:
         """Take one request: 0.0, or the seconds until the day's count begins anew."""
         day = self._today()
         if day != self._day:
             self._day, self._lease = day, 0
-        if self._lease == 0:
-            free = self.limit - await self._used(day)
-            self._unleased = max(0, free)
-            if free <= 0:
-                return self._until_tomorrow_s()
-            lease = min(self._lease_size, free)
-            # Only then: a lease whose writing was cancelled may count too many, but is not used.
-            await self._add(day, lease)
-            self._lease = lease
-            self._unleased = free - lease
+        if self.limit is None:
+            self._uncounted[day] += 1
+            return 0.0
+        if self._lease == 0 and not await self._take_lease(day, self.limit):
+            return self._until_tomorrow_s()
         self._lease -= 1
         return 0.0
 
+    async def _take_lease(self, day: str, limit: int) -> bool:
+        await self._write_uncounted()
+        # Looked at first: if it arrives meanwhile it is counted twice for now, else it would be missed.
+        on_the_way = self._on_the_way[day]
+        free = limit - await self._used(day) - on_the_way
+        self._unleased = max(0, free)
+        if free <= 0:
+            return False
+        lease = min(max(1, min(100, limit // 100)), free)
+        # Only then: a lease whose writing was cancelled may count too many, but is not used.
+        await self._add(day, lease)
+        self._lease = lease
+        self._unleased = free - lease
+        return True
+
+    def _give_back(self) -> None:
+        """What of the lease was not used."""
+        if self._lease:
+            self._uncounted[self._day] -= self._lease
+            self._lease = 0
+
+    # -- what is not written yet ---------------------------------------------------------------------------------
+
+    def take_uncounted(self) -> Mapping[str, int]:
+        """What is to be added to the count, by day. `written` must follow."""
+        taken = Counter({day: count for day, count in self._uncounted.items() if count})
+        self._uncounted.clear()
+        self._on_the_way.update(taken)
+        return taken
+
+    def written(self, taken: Mapping[str, int], *, ok: bool = True) -> None:
+        """It was added; or not, and it stays to be added. A write that was cut off may have been done all the same.
+
+        So what would be given back is not given back once more: too many may be counted, never too few.
+        """
+        self._on_the_way.subtract(taken)
+        if not ok:
+            self._uncounted.update({day: count for day, count in taken.items() if count > 0})
+
+    async def _write_uncounted(self) -> None:
+        for day, count in self.take_uncounted().items():
+            ok = False
+            try:
+                await self._add(day, count)
+                ok = True
+            finally:
+                self.written({day: count}, ok=ok)
+
     async def close(self) -> None:
-        """Give back what of the lease was not used; may be called twice."""
-        if self._lease and self._day:
-            lease, self._lease = self._lease, 0
-            await self._add(self._day, -lease)
+        """Give back what of the lease was not used, and write down the rest; may be called twice."""
+        self._give_back()
+        await self._write_uncounted()
+
+    # -- the clock -----------------------------------------------------------------------------------------------
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._wall(), UTC)

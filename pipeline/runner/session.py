@@ -49,28 +49,20 @@ from pipeline.runner.steering import Helm, Steering
 from pipeline.runner.summary import summarise
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary, Stats
-from pipeline.store import Layout, Ledger, RunDir, Sinks, look_at_table
+from pipeline.store import Layout, Ledger, RunDir, SinkMarks, Sinks, look_at_table
 from pipeline.task import Task
 from pipeline.telemetry import Telemetry
 
 _T = TypeVar("_T")
 
 
-def day_meter(settings: Settings, ledger: Ledger) -> DayMeter | None:
-    """The requests a day, counted in the ledger."""
-    limit = settings.limits.requests_per_day
-    if limit is None:
-        return None
-    return DayMeter(limit, used=ledger.requests_on, add=ledger.add_requests, wall=time.time)
-
-
 @dataclass(frozen=True, slots=True)
 class SessionParts:
     """What a session is made of.
 
-    `limits` are those that last over sessions (the day's requests, the budget); `kept_turns` what an earlier session
-    left of conversations; `run_id` names the run in the keys of callbacks; `prepare` loads the records' media; `ping`
-    asks whether the server answers at all.
+    `day` counts the day's requests over sessions; `limits` are others that last (the budget); `kept_turns` what an
+    earlier session left of conversations; `run_id` names the run in the keys of callbacks; `prepare` loads the records'
+    media; `ping` asks whether the server answers at all.
     """
 
     settings: Settings
@@ -79,6 +71,7 @@ class SessionParts:
     run_dir: RunDir
     ledger: Ledger
     provider: Provider
+    day: DayMeter
     limits: Mapping[str, Any]
     notifier: Notifier
     telemetry: Telemetry | None = None
@@ -104,7 +97,10 @@ class Session:
         self._stats = Stats(time.monotonic)
         self._reading = ReadProgress()
         self._price: Price | None = price_for(settings)
-        self._admission = admission_of(settings, constant_tokens=parts.task.constant_tokens, **parts.limits)
+        self._day = parts.day
+        self._admission = admission_of(
+            settings, constant_tokens=parts.task.constant_tokens, day=parts.day, **parts.limits
+        )
         self._journal = Journal(parts.ledger.keep_turns, parts.kept_turns)
         responder = Responder(
             parts.task,
@@ -219,7 +215,6 @@ class Session:
             asker=self._asker,
             admission=self._admission,
             notifier=self._notifier,
-            make_day=lambda settings: day_meter(settings, self._ledger),
             stop=lambda error: self._stop(pool, error),
             say=progress.say,
             take_over=live.take_over,
@@ -267,7 +262,7 @@ class Session:
         return PoolSizes.for_concurrency(self._admission.gate.concurrency, self._settings.limits.grace_s)
 
     def _commit(self, sinks: Sinks, feed: Feed) -> Callable[[Sequence[Outcome]], Coroutine[Any, Any, None]]:
-        ledger, stats = self._ledger, self._stats
+        stats = self._stats
 
         async def commit(outcomes: Sequence[Outcome]) -> None:
             self._refuse_mixture()
@@ -276,7 +271,7 @@ class Session:
                 outcomes = [mark_simulated(outcome) for outcome in outcomes]
             # The outcome holds the only answer; the turns of a conversation are kept for a replay.
             forget = self._task.has_callback and self._task.max_turns == 1
-            seqs = await ledger.commit(outcomes, sinks.marks(), forget_turns=forget)
+            seqs = await self._kept(outcomes, sinks.marks(), forget_turns=forget)
             try:
                 await sinks.write(outcomes, seqs)
             except StoreError as error:
@@ -289,6 +284,16 @@ class Session:
                 stats.written(outcome)
 
         return commit
+
+    async def _kept(self, outcomes: Sequence[Outcome], marks: SinkMarks | None, *, forget_turns: bool) -> list[int]:
+        """The outcomes in the ledger, and with them the calls that were sent, by day."""
+        requests, ok = self._day.take_uncounted(), False
+        try:
+            seqs = await self._ledger.commit(outcomes, marks, requests=requests, forget_turns=forget_turns)
+            ok = True
+        finally:
+            self._day.written(requests, ok=ok)
+        return seqs
 
     def _refuse_mixture(self) -> None:
         """Simulated labels and real ones in one file: nobody wants that. The first answer tells which these are."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 
 from pipeline import codec
 from pipeline.engine import Provider
-from pipeline.limits import Price, Spend
+from pipeline.limits import DayMeter, Price, Spend
 from pipeline.notify import Notifier
 from pipeline.readers import Given, Source, peek
 from pipeline.records import Status
@@ -30,7 +31,7 @@ from pipeline.runner.parts import (
     task_of,
 )
 from pipeline.runner.runlog import run_log, tell
-from pipeline.runner.session import Session, SessionParts, day_meter
+from pipeline.runner.session import Session, SessionParts
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary
 from pipeline.store import Ledger, RunDir, Selection
@@ -125,6 +126,9 @@ async def arun(settings: Settings, wishes: Wishes | None = None, *, records: Giv
                 run_dir,
                 ledger,
                 provider,
+                DayMeter(
+                    settings.limits.requests_per_day, used=ledger.requests_on, add=ledger.add_requests, wall=time.time
+                ),
                 await _limits_of(settings, ledger),
                 notifier,
                 telemetry,
@@ -157,7 +161,7 @@ async def spent_of(ledger: Ledger, price: Price | None) -> tuple[float, int]:
 
 
 async def _limits_of(settings: Settings, ledger: Ledger) -> dict[str, Any]:
-    """The limits that last over sessions: the day's requests and the budget."""
+    """The limits that last over sessions, beside the day's requests: the budget."""
     budget = None
     if settings.limits.budget_usd is not None or settings.limits.budget_tokens is not None:
         spent_usd, spent_tokens = await spent_of(ledger, price_for(settings))
@@ -166,7 +170,7 @@ async def _limits_of(settings: Settings, ledger: Ledger) -> dict[str, Any]:
     async def keep(spend: Spend) -> None:
         await ledger.meta_set(_MARK, codec.dumps({"usd": spend.usd, "tokens": spend.tokens}).decode())
 
-    return {"day": day_meter(settings, ledger), "budget": budget, "keep_mark": keep}
+    return {"budget": budget, "keep_mark": keep}
 
 
 async def _prepare(

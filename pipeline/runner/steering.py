@@ -20,7 +20,7 @@ from pipeline.control import (
 )
 from pipeline.engine import Asker
 from pipeline.errors import ConfigError, LabelpipeError
-from pipeline.limits import Admission, DayMeter
+from pipeline.limits import Admission
 from pipeline.notify import Notifier
 from pipeline.runner.parts import budget_of, hours_of, notified_of, rules_of, tuner_of
 from pipeline.settings import Settings
@@ -39,7 +39,6 @@ class Helm:
     asker: Asker
     admission: Admission
     notifier: Notifier
-    make_day: Callable[[Settings], DayMeter | None]
     stop: Callable[[LabelpipeError], None]
     say: Callable[[str], None]
     take_over: Callable[[Settings], None]
@@ -142,7 +141,7 @@ def _rates(helm: Helm, settings: Settings) -> None:
 
 
 def _day(helm: Helm, settings: Settings) -> None:
-    helm.admission.set_day(helm.make_day(settings))
+    helm.admission.set_day_limit(settings.limits.requests_per_day)
 
 
 def _budget(helm: Helm, settings: Settings) -> None:

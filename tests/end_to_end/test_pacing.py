@@ -111,3 +111,26 @@ def test_requests_a_day_are_kept_across_restarts(tmp_path: Path, endpoints: Endp
     assert (more["calls"], endpoint.calls()) == (3, used + 3)
     assert user.verify()["labelled"] == more["labelled"]
     endpoints.close(endpoint)
+
+
+def test_calls_of_today_count_for_a_limit_that_is_set_later(tmp_path: Path, endpoints: Endpoints) -> None:
+    """For the next session's, and for one that is set while it runs."""
+    now = datetime.datetime.now(datetime.UTC)
+    if (now.hour, now.minute) >= (23, 59):
+        time.sleep(61 - now.second)  # not over midnight: the count begins anew then
+    endpoint = endpoints.open(latency_ms=100)
+    user = project(tmp_path / "project", endpoint.base_url, count=60, limits={"concurrency": 2})
+    user.run("--limit", "10")
+    stop = ("--set", "limits.on_day_limit=stop")
+    assert (
+        user.do("run", "job.toml", "--json", *stop, "--set", "limits.requests_per_day=12").expect(3).json["calls"] == 2
+    )
+    at_work = user.start("run", "job.toml", "--json", *stop)
+    endpoint.wait_for_calls(20)
+    user.do("set", "run", "limits.requests_per_day=15").expect(0)
+    assert "15 requests a day are used up" in at_work.wait().expect(3).json["reason"]
+    calls = endpoint.calls()
+    assert calls < 60
+    more = ("--set", f"limits.requests_per_day={calls + 3}")
+    assert user.do("run", "job.toml", "--json", *stop, *more).expect(3).json["calls"] == 3
+    endpoints.close(endpoint)

@@ -31,7 +31,7 @@ class Days:
             raise asyncio.CancelledError
         self.counts[day] += count
 
-    def meter(self, limit: int) -> DayMeter:
+    def meter(self, limit: int | None) -> DayMeter:
         return DayMeter(limit, used=self.used, add=self.add, wall=lambda: self.now)
 
     @property
@@ -106,6 +106,84 @@ def test_over_kills_and_restarts_never_too_few_are_counted(sessions: list[tuple[
             if not killed:
                 await meter.close()
             assert sent <= days.today <= limit
+
+    asyncio.run(main())
+
+
+async def commit(days: Days, meter: DayMeter, *, ok: bool = True) -> None:
+    """What the ledger does with its next transaction."""
+    taken = meter.take_uncounted()
+    if ok:
+        days.counts.update(taken)
+    meter.written(taken, ok=ok)
+
+
+def test_calls_without_a_limit_count_for_one_that_is_set_later() -> None:
+    """A limit was set in the afternoon, live or for the next session: what left in the morning was not counted."""
+
+    async def main() -> list[int]:
+        days = Days()
+        meter = days.meter(None)
+        sent = [await taken(meter, 300)]
+        await commit(days, meter)
+        assert days.today == 300, "it goes with a write that happens anyhow"
+        meter.set_limit(400)
+        sent.append(await taken(meter, 1000))
+        meter.set_limit(None)
+        sent.append(await taken(meter, 30))
+        await meter.close()
+        meter = days.meter(450)
+        return [*sent, await taken(meter, 1000)]
+
+    assert asyncio.run(main()) == [300, 100, 30, 20]
+
+
+def test_a_commit_that_fails_forgets_no_call() -> None:
+    async def main() -> int:
+        days = Days()
+        meter = days.meter(None)
+        await taken(meter, 7)
+        await commit(days, meter, ok=False)
+        await meter.close()
+        return days.today
+
+    assert asyncio.run(main()) == 7
+
+
+def test_a_limit_that_is_set_while_calls_are_being_committed_counts_them() -> None:
+    async def main() -> int:
+        days = Days()
+        meter = days.meter(None)
+        await taken(meter, 60)
+        meter.take_uncounted()
+        meter.set_limit(100)
+        return await taken(meter, 1000)
+
+    assert asyncio.run(main()) == 40
+
+
+Change = tuple[int, int | None, bool, bool]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 90), st.none() | st.integers(1, 300), st.booleans(), st.booleans())))
+def test_whatever_limits_are_set_in_a_day_all_its_calls_count(changes: list[Change]) -> None:
+    async def main() -> None:
+        days, sent = Days(), 0
+        meter = days.meter(None)
+        for calls, limit, restarts, commits in changes:
+            if restarts:
+                await meter.close()
+                meter = days.meter(limit)
+            else:
+                meter.set_limit(limit)
+            now = await taken(meter, calls)
+            assert limit is None or not now or sent + now <= limit
+            sent += now
+            if commits:
+                await commit(days, meter)
+        await meter.close()
+        assert days.today == sent
 
     asyncio.run(main())
 

@@ -203,11 +203,11 @@ async def _add(_day: str, _count: int) -> None:
 @pytest.mark.parametrize("why", ["hours", "day", "pause", "429"])
 def test_who_waits_by_the_users_own_limits_rests(moved_clock: RunOn, why: str) -> None:
     async def main() -> bool:
-        door = await opened()
+        door = await opened(day=DayMeter(None, used=_count, add=_add, wall=clock))
         if why == "hours":
             door.set_hours(_Closed(None, None))
         if why == "day":
-            door.set_day(DayMeter(0, used=_count, add=_add, wall=clock))
+            door.set_day_limit(0)
         if why == "pause":
             door.gate.set_paused(True)
         if why == "429":
