@@ -243,7 +243,7 @@ class Asker:
                 permit.unbilled()
             raise
         permit.settle(response.usage)
-        self._admission.succeeded(response.usage, response.limits, response.latency_s)
+        self._admission.succeeded(response.usage, response.limits, response.latency_s, sent_at=permit.sent_at)
         self._stats.answered(response.usage, response.latency_s)
         self._shape_of(trial).answers += 1
         trial.usage += response.usage
@@ -274,7 +274,7 @@ class Asker:
             self._abort(error)
         if is_everyones is None:
             return self._after_suspicion(trial)
-        self._server_is_up()
+        self._server_is_up(sent_at)
         raise Over(Status.REJECTED, Problem(error.code, str(error)))
 
     def _cool_down(self, trial: Trial, error: RateLimitedError, sent_at: float) -> float:
@@ -294,7 +294,7 @@ class Asker:
         self._failing += not trial.failing
         trial.failing = True
         gate = self._admission.gate
-        was_open = gate.outage is None
+        was_open = gate.outage is None and not gate.settling(now)
         # At the end of the input there may be few left who could be answered: one is enough to say that others are.
         passed_over = self.tail.is_set() and gate.outage is None and gate.answers > trial.answers_before
         own = (passed_over and isinstance(error, CallTimeoutError)) or gate.failed(
@@ -352,9 +352,9 @@ class Asker:
         self._admission.gate.stop(error)
         raise StoppedError(str(error)) from error
 
-    def _server_is_up(self) -> None:
+    def _server_is_up(self, sent_at: float) -> None:
         """A refusal of one record's content proves that somebody is there; that the model answers it does not."""
-        self._admission.gate.refused(asyncio.get_running_loop().time())
+        self._admission.gate.refused(asyncio.get_running_loop().time(), sent_at)
 
     def _after_bad_answer(self, trial: Trial, answer: Answer, error: AnswerError) -> None:
         """Make the next request; or an ending is raised."""

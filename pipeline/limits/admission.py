@@ -250,15 +250,17 @@ class Admission:
 
     # -- what the answers say ------------------------------------------------------------------------------------
 
-    def succeeded(self, usage: Usage, limits: ServerLimits | None, latency_s: float = 0.0) -> None:
-        """An answer came."""
+    def succeeded(
+        self, usage: Usage, limits: ServerLimits | None, latency_s: float = 0.0, *, sent_at: float | None = None
+    ) -> None:
+        """An answer came. `sent_at` is when its call passed the door; None: just now."""
         now = asyncio.get_running_loop().time()
         if self.tuner is not None:
             self.tuner.answered(latency_s, now, self.gate.in_flight + self.gate.unwritten)
             self._tune(self.tuner)
         self._waits.answered(now - latency_s)
-        self._trust.answered(now - latency_s, now)
-        self.gate.succeeded(now)
+        self._trust.answered(sent_at, now)
+        self.gate.succeeded(now, sent_at)
         self.request_pace.accept(1, now, now - latency_s)
         self.token_pace.accept(usage.total, now, now - latency_s)
         if limits is not None:
@@ -290,7 +292,7 @@ class Admission:
         """
         now = asyncio.get_running_loop().time()
         self.refusals += 1
-        self.gate.refused(now)
+        self.gate.refused(now, sent_at)
         pace = self.token_pace if error.scope == "tokens" else self.request_pace
         wait_s = self._waits.wait_s(error.retry_after_s)
         # A longer wait is about no rate a minute.

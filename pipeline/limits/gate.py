@@ -16,13 +16,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.errors import StoppedError
 
 #: Distinct records that must fail in a row, with no answer between, before it is an outage.
 EVIDENCE = 5
 PROBE_FIRST_S = 0.5
+#: What begins so soon after an outage's end, while the window is ramping, goes on with it; and so soon in any case.
+SETTLE_S, SETTLE_OPEN_S = 10.0, 1.0
 #: So few records that all fail may each be at fault: after so long an outage they are charged for it, and the run ends.
 FEW_PATIENCE_S = 600.0
 #: A record is to blame for its failures when so many others were answered since they began, or as many as are failing
@@ -39,7 +41,10 @@ RAMP_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """A time in which calls failed for everyone. Times are the run's clock; `until` is None while it lasts."""
+    """A time in which calls failed for everyone. Times are the run's clock; `until` is None while it lasts.
+
+    What begins again before it has settled is the same one, so there may be answers in it.
+    """
 
     since: float
     reason: str
@@ -70,6 +75,7 @@ class Gate:
         self._window_grows_at: float | None = None
         self._next_probe_at = 0.0
         self._probe_backoff_s = PROBE_FIRST_S
+        self._shut_at = self._probed_at = 0.0
         self._evidence: set[str] = set()
         self._stopped: Exception | None = None
         self._stop_event = asyncio.Event()
@@ -115,6 +121,7 @@ class Gate:
         if self.outage is not None:
             # A probe that stays silent must not keep the gate shut: the next one may follow after the longest wait.
             self._next_probe_at = now + self._probe_max_s
+            self._probed_at = now
 
     def leave(self) -> None:
         """A call ended, however."""
@@ -170,8 +177,8 @@ class Gate:
 
     # -- what the answers say ------------------------------------------------------------------------------------
 
-    def succeeded(self, now: float) -> None:
-        """The model answered: nothing is wrong for everyone."""
+    def succeeded(self, now: float, sent_at: float | None = None) -> None:
+        """The model answered: nothing is wrong for everyone. `sent_at` is when the call left; None: just now."""
         self.answers += 1
         if self._evidence:
             self._evidence.clear()
@@ -180,8 +187,7 @@ class Gate:
             first = self.last_success_at == float("-inf")
             self._window = self.concurrency if first else self._window + 1
         self.last_success_at = now
-        if self.outage is not None:
-            self._end_outage(now)
+        self._is_up(now, sent_at)
         self.wake()
 
     def proved_alive(self, now: float) -> None:
@@ -226,10 +232,30 @@ class Gate:
         self._window = max(1.0, min(self._window, self.in_flight) // 2)
         self._window_grows_at = None
 
-    def refused(self, now: float) -> None:
+    def refused(self, now: float, sent_at: float | None = None) -> None:
         """A 429, or a 400 about one record: the server is up, and nothing more is known."""
-        if self.outage is not None:
+        self._is_up(now, sent_at)
+
+    def settling(self, now: float) -> bool:
+        """Whether an outage is over so lately that failures would be the same one going on."""
+        if self.outage is not None or not self.outages:
+            return False
+        ended_at = self.outages[-1].until or now
+        return now - ended_at < (SETTLE_S if self._window < self.concurrency else SETTLE_OPEN_S)
+
+    def _is_up(self, now: float, sent_at: float | None) -> None:
+        """Somebody is there. A call that left before the outage may have been served before it, while others fail.
+
+        So it only brings the next probe forward: a true end is seen as soon as that is answered.
+        """
+        if self.outage is None:
+            return
+        if sent_at is None or sent_at > self._shut_at:
             self._end_outage(now)
+        else:
+            soon = max(now, self._probed_at + min(PROBE_FIRST_S, self._probe_max_s))
+            self._next_probe_at = min(self._next_probe_at, soon)
+            self.wake()
 
     def failed(
         self, key: str, *, sent_at: float, answers_before: int, failing: int, others: int, reason: str, now: float
@@ -243,7 +269,9 @@ class Gate:
         """
         if self.outage is not None:
             self._probe_failed(sent_at, now)
-            return others + 1 < EVIDENCE and now - self.outage.since > FEW_PATIENCE_S
+            return others + 1 < EVIDENCE and now - self._shut_at > FEW_PATIENCE_S
+        if self.outages and sent_at < (self.outages[-1].until or now):
+            return False  # it left in the outage that is over: nobody is to blame, and nothing is wrong now
         if self.blames(answers_before, failing):
             return True
         self._evidence.add(key)
@@ -256,23 +284,24 @@ class Gate:
         return self.answers - answers_before >= max(1, min(failing, BLAME_ANSWERS))
 
     def _begin_outage(self, reason: str, now: float) -> None:
-        self.outage = Outage(since=now, reason=reason)
+        again = self.outages.pop() if self.settling(now) else None
+        self.outage = Outage(since=now, reason=reason) if again is None else replace(again, until=None)
+        self._shut_at = self._probed_at = now
         self._probe_backoff_s = min(PROBE_FIRST_S, self._probe_max_s)
         self._next_probe_at = now + self._probe_backoff_s
 
     def _probe_failed(self, sent_at: float, now: float) -> None:
         assert self.outage is not None
-        if sent_at <= self.outage.since:
+        if sent_at <= self._shut_at:
             return  # it left before the outage was known
-        self.outage = Outage(self.outage.since, self.outage.reason, self.outage.probes + 1)
+        self.outage = replace(self.outage, probes=self.outage.probes + 1)
         self._probe_backoff_s = min(self._probe_backoff_s * 2, self._probe_max_s)
         self._next_probe_at = now + self._probe_backoff_s
         self.wake()
 
     def _end_outage(self, now: float) -> None:
         assert self.outage is not None
-        ended = self.outage
-        self.outages.append(Outage(ended.since, ended.reason, ended.probes, until=now))
+        self.outages.append(replace(self.outage, until=now))
         self.outage = None
         self._evidence.clear()
         self._window, self._window_grows_at = 2.0, None

@@ -159,12 +159,14 @@ class Live:
             told = f"calls fail for everyone ({door.outage.reason[:160]}). Probing until it is over."
             progress.say(f"labelpipe: {told}")
             await self._notices.outage(door.outage.reason, self._outages.limit_s, self.facts())
-        if door.outage is None and self._in_outage:
+        # Told once it has settled: what begins again before is the same one.
+        is_over = door.outage is None and not self._admission.gate.settling(asyncio.get_running_loop().time())
+        if is_over and self._in_outage:
             ended = self._admission.gate.outages[-1]
             lasted_s = (ended.until or ended.since) - ended.since
             progress.say(f"labelpipe: the outage is over after {duration(lasted_s)}.")
             tell("outage ended", lasted_s=round(lasted_s, 3), probes=ended.probes, reason=ended.reason)
-        self._in_outage = door.outage is not None
+        self._in_outage = not is_over and (self._in_outage or door.outage is not None)
         self._outages.look()
         self._say_hold(door, progress)
         await self._tell_hold(door)

@@ -36,7 +36,9 @@ class OutageWatch:
         self._count_refused(door, now)
         if self._admission.gate.stopped is not None:
             return
-        if door.outage is not None and now - door.outage.since > self.limit_s:
+        # An outage that goes on with one before it may have answers in it.
+        silent_since = max(door.outage.since, self._admission.gate.last_success_at) if door.outage else now
+        if door.outage is not None and now - silent_since > self.limit_s:
             self._stop(OutageLimitError(f"no answer for {duration(self.limit_s)}: {door.outage.reason}"))
         elif self._refused_s > self.limit_s:
             self._stop(OutageLimitError(f"for {duration(self.limit_s)} all calls were refused: {door.held_reason}"))

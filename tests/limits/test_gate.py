@@ -45,9 +45,9 @@ def fail(gate: Gate, key: str, **facts: Any) -> bool:
     return gate.failed(key, **{**plain, **facts}, now=clock())
 
 
-def answered(gate: Gate) -> None:
+def answered(gate: Gate, sent_at: float | None = None) -> None:
     gate.leave()
-    gate.succeeded(clock())
+    gate.succeeded(clock(), sent_at)
 
 
 async def opened(concurrency: int = 8) -> Gate:
@@ -252,6 +252,81 @@ def test_late_failures_of_calls_sent_before_do_not_lengthen_the_wait(moved_clock
         return clock() - began
 
     assert moved_clock(main()) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("how", ["answer", "429"])
+def test_what_left_before_an_outage_does_not_end_it_but_is_followed_by_a_probe(moved_clock: RunOn, how: str) -> None:
+    """Answers that were under way ended it, and it began again: one outage of 8 s was told as five."""
+
+    async def main() -> list[float]:
+        gate = await shut()
+        began, waits, last = clock(), [], clock()
+        for number in range(12):
+            await gate.wait()
+            sent_at, waited_s = clock(), clock() - last
+            waits.append(round(waited_s, 3))
+            gate.enter(sent_at)
+            gate.leave()
+            fail(gate, f"probe{number}")
+            last = clock()
+            await asyncio.sleep(0.1)
+            if how == "answer":
+                gate.succeeded(clock(), began - 1.0)
+            else:
+                gate.refused(clock(), began - 1.0)
+            assert gate.outage is not None
+        assert gate.outages == []
+        await gate.wait()
+        sent_at = clock()
+        gate.enter(sent_at)
+        answered(gate, sent_at)
+        assert gate.outage is None, "the answer of a probe opens it"
+        return waits
+
+    assert moved_clock(main()) == [0.5] * 12, "no storm of probes, and none later than half a second after an answer"
+
+
+def test_outages_that_follow_each_other_before_the_window_is_open_are_one(moved_clock: RunOn) -> None:
+    async def main() -> Gate:
+        gate, began = await shut(concurrency=64), clock()
+        for bout in range(4):
+            await gate.wait()
+            gate.enter(clock())
+            await asyncio.sleep(0.2)
+            answered(gate, clock() - 0.2)
+            assert gate.outage is None
+            assert (len(gate.outages), gate.settling(clock())) == (1, True)
+            await asyncio.sleep(0.5)
+            if bout < 3:
+                for number in range(EVIDENCE):
+                    fail(gate, f"again{number}", answers_before=gate.answers)
+                assert gate.outage is not None
+                assert gate.outage.since == began
+        assert gate.outages[0].until == pytest.approx(began + 4 * 0.7 + 3 * 0.5, abs=0.01)
+        await asyncio.sleep(20)
+        assert not gate.settling(clock())
+        for number in range(EVIDENCE):
+            fail(gate, f"later{number}", answers_before=gate.answers)
+        return gate
+
+    gate = moved_clock(main())
+    assert (len(gate.outages), gate.outage is not None) == (1, True)
+
+
+def test_late_failures_of_calls_from_an_outage_that_is_over_begin_none(moved_clock: RunOn) -> None:
+    """64 calls were hanging when it began, and all time out after it has ended: nothing is wrong then."""
+
+    async def main() -> None:
+        gate, began = await shut(concurrency=64), clock()
+        await gate.wait()
+        gate.enter(clock())
+        answered(gate)
+        await asyncio.sleep(30)
+        for number in range(59):
+            assert not fail(gate, f"late{number}", sent_at=began - 1, answers_before=0)
+        assert gate.outage is None
+
+    moved_clock(main())
 
 
 def test_after_an_outage_the_window_doubles_with_each_round(moved_clock: RunOn) -> None:
