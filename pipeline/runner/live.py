@@ -232,6 +232,7 @@ class Live:
             "limits": {} if self.steering is None else facts_of(self.steering.settings),
             "elapsed_s": round(self._stats.elapsed_s, 3),
             "problems": dict(self._stats.problems),
+            "go_on": self._notices.go_on,
             "written_at": time.time(),
         }
 

@@ -20,6 +20,7 @@ from pipeline.results import Report
 from pipeline.results import verify as verify_files
 from pipeline.runner.inputs import can_be_read_again, sources_again, sources_of
 from pipeline.runner.keys import repeated_in
+from pipeline.runner.lastsession import ending_of
 from pipeline.runner.live import is_running, read_live
 from pipeline.runner.media import media_for
 from pipeline.runner.paid import paid_so_far
@@ -144,9 +145,13 @@ async def status(folder: str | Path) -> dict[str, Any]:
         "saved_usd": None if price is None else price.saved_usd(usage),
         "cache_write_usd": None if price is None else price.cache_write_usd(usage),
         "table": None if table is None else _table_facts(table),
-        "live": live if running else None,
-        "summary": None if running else run_dir.read_summary(),
+        **(_at_work(live) if running else ending_of(run_dir, live, totals, sum(counts.values()))),
     }
+
+
+def _at_work(live: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a session at work says; it has no ending yet."""
+    return {"ended": None, "left": None, "next_step": "", "last_alive_at": None, "live": live, "summary": None}
 
 
 def _table_facts(table: TableLook) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Notices:
 
     def __init__(self, notifier: Notifier, command: str) -> None:
         self._notifier = notifier
-        self._go_on = f"labelpipe run {command}".rstrip()
+        self.go_on = f"labelpipe run {command}".rstrip()
         # All state that changes: what was told of and goes on.
         self._told: set[str] = set()
 
@@ -46,7 +46,7 @@ class Notices:
             return
         self._told.add("stopped")
         told = str(reason) if code != "error" else type(reason).__name__
-        lines = [f"Stopped: {told}", left, f"{to_do}. Then: {self._go_on}"]
+        lines = [f"Stopped: {told}", left, f"{to_do}. Then: {self.go_on}"]
         # Its beginning was told as "outage": the end of the run by it is another event.
         event = "outage_limit" if code == "outage" else code
         await self._notifier.tell(event, "\n".join(filter(None, lines)), facts)
@@ -55,7 +55,7 @@ class Notices:
         """The run ends by an error, and there is no summary."""
         await self.stopped(error, facts)
         told = str(error) if isinstance(error, LabelpipeError) else type(error).__name__
-        await self._notifier.tell("end", f"Ended by an error: {told}\nTo go on: {self._go_on}", facts)
+        await self._notifier.tell("end", f"Ended by an error: {told}\nTo go on: {self.go_on}", facts)
 
     async def outage(self, reason: str, limit_s: float, facts: Mapping[str, Any]) -> None:
         """Calls fail for everyone."""

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, TextIO
 
 from pipeline.progress import count_text, dollars, duration
+from pipeline.runner.lastsession import KILLED
 from pipeline.runner.screens import SIMULATED, cached_text, counts_text, found_text, problem_lines, rows_text
 
 #: From the cursor's line up to the first line of the block, and everything from there on off the screen.
@@ -25,22 +26,33 @@ def status_lines(facts: Mapping[str, Any]) -> list[str]:
         f"  {counts_text(facts['labelled'], facts['rejected'], facts['failed'], rows=rows)}",
     ]
     live = facts["live"]
-    if live:
+    if live and facts["running"]:
         lines += [f"  {line}" for line in _live_lines(live)]
     lines += problem_lines(facts["problems"])
     if facts["table"]:
         lines.append(f"  {_table_text(facts['table'])}")
     lines.append(f"  {_paid_text(facts)}")
-    summary = facts["summary"]
-    if summary and not facts["running"]:
-        lines.append(f"  last session: {summary['ended']}{': ' + summary['reason'] if summary['reason'] else ''}")
-        if summary.get("left"):
-            lines.append(f"  left: {summary['left']['text']}")
-        if summary["next_step"]:
-            lines.append(f"  next: {summary['next_step']}")
+    if facts["ended"]:
+        lines.append(f"  last session: {_ending_text(facts)}")
+        if facts["left"]:
+            lines.append(f"  left: {facts['left']['text']}")
+        if facts["next_step"]:
+            lines.append(f"  next: {facts['next_step']}")
     if not done:
         lines.append("  nothing is labelled yet")
     return [*lines, SIMULATED] if facts["simulated"] else lines
+
+
+def _ending_text(facts: Mapping[str, Any]) -> str:
+    """How the last session ended, and why; or, where it could not say so itself, when it was last seen alive."""
+    summary, alive_at = facts["summary"], facts["last_alive_at"]
+    if summary is not None:
+        return f"{summary['ended']}{': ' + summary['reason'] if summary['reason'] else ''}"
+    told = {KILLED: "killed, or the machine went down"}.get(facts["ended"], "broke off by an error")
+    if alive_at is None:
+        return told
+    moment = datetime.fromtimestamp(alive_at).astimezone()
+    return f"{told}; last alive {moment:%Y-%m-%d %H:%M:%S} ({duration(max(0.0, time.time() - alive_at))} ago)"
 
 
 def _paid_text(facts: Mapping[str, Any]) -> str:

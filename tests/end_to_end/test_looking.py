@@ -142,7 +142,7 @@ def test_the_status_for_scripts_has_all_of_it(tmp_path: Path, endpoints: Endpoin
         assert words in shown, shown
     run.kill()
     killed = user.do("status", "run", "--json").expect(0).json
-    assert killed["live"] is None
+    assert (killed["running"], killed["ended"], killed["live"]["total"]) == (False, "killed", live["total"])
     assert killed["saved_usd"] == pytest.approx(killed["tokens"]["cached"] * (0.10 - 0.01) / 1e6)
     assert killed["saved_usd"] > 0
     endpoints.close(endpoint)

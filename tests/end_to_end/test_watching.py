@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import shutil
@@ -10,12 +11,17 @@ import sqlite3
 import struct
 import subprocess
 import termios
+import time
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
-from end_to_end.stage import LABELPIPE, Endpoints, Project, environment, project
+import pytest
+from end_to_end.stage import LABELPIPE, Endpoints, Project, environment, project, wait_until
 
+Make = Callable[..., Project]
+PRICED = {"price": {"input": 2.0, "output": 8.0}}
 SIZE = (24, 150)
 
 
@@ -109,3 +115,56 @@ def other_bytes(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[4096 : 4096 + 64] = bytes(64)
     path.write_bytes(data)
+
+
+def test_a_status_after_a_kill_says_so_and_how_to_go_on(make: Make) -> None:
+    """It said "not running" and the counts: nobody learned from it that the machine had gone down."""
+    user = make(count=400, limits={"concurrency": 2, "requests_per_minute": 600}, model=PRICED)
+    run = user.start("run", "job.toml", "--set", "model.headers.X-Key=very-hush")
+    wait_until(lambda: _counted(user) > 2)
+    began = time.time()
+    run.kill()
+    facts = user.do("status", "run", "--json").expect(0).json
+    assert (facts["running"], facts["ended"], facts["summary"]) == (False, "killed", None)
+    assert began - 5 < facts["last_alive_at"] < began + 5
+    done = facts["labelled"]
+    assert 0 < done < 400
+    left, total = facts["left"], facts["live"]["total"]
+    assert left["records"] == round(total) - done
+    assert left["usd"] == pytest.approx(facts["cost_usd"] * left["records"] / done)
+    go_on = "labelpipe run job.toml --set 'model.headers.X-Key=***'"
+    assert facts["next_step"].startswith(f"go on with: {go_on}")
+    shown = user.do("status", "run").expect(0).out
+    assert "(not running)" in shown
+    assert "last session: killed, or the machine went down; last alive 20" in shown
+    assert f"{left['records']} records are left; at what {done} cost so far they need about $" in shown
+    assert f"next: go on with: {go_on}" in shown
+    user.configure(limits={"requests_per_minute": None})
+    user.run("--limit", "400")
+    whole = user.do("status", "run", "--json").expect(0).json
+    assert (whole["ended"], whole["last_alive_at"], whole["live"]) == ("complete", None, None)
+    assert "last session: complete" in user.do("status", "run").out
+
+
+def test_a_status_after_a_kill_before_the_first_word_goes_by_the_lock(make: Make) -> None:
+    user = make(count=3)
+    user.run()
+    (user.run_dir / "summary.json").unlink()
+    owner = {"pid": 2**22 + 1, "started_at": datetime.now(UTC).isoformat(timespec="seconds")}
+    old = json.loads((user.run_dir / "live.json").read_bytes())
+    (user.run_dir / "live.json").write_text(json.dumps({**old, "written_at": time.time() - 3600}), encoding="utf-8")
+    (user.run_dir / "lock.owner").write_text(json.dumps(owner), encoding="utf-8")
+    facts = user.do("status", "run", "--json").expect(0).json
+    assert (facts["ended"], facts["live"], facts["left"]) == ("killed", None, None)
+    assert facts["last_alive_at"] == pytest.approx(time.time(), abs=60)
+    (user.run_dir / "lock.owner").unlink()
+    assert "last session: broke off by an error; last alive" in user.do("status", "run").expect(0).out
+
+
+def _counted(user: Project) -> int:
+    """Outcomes that a session shows of itself."""
+    try:
+        live = json.loads((user.run_dir / "live.json").read_bytes())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return 0
+    return int(live["done"]) if live["total"] else 0
