@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.limits.admission import Admission, DayLimitReachedError, DoorState, Most, Permit
 from pipeline.limits.budget import (
+    NOTHING,
     Budget,
     BudgetReachedError,
     Left,
@@ -22,6 +23,7 @@ from pipeline.limits.tuner import Tuner
 
 __all__ = [
     "CANARY_S",
+    "NOTHING",
     "WARM_UP_S",
     "Admission",
     "Budget",

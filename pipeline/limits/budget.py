@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from decimal import Decimal
 
 from pipeline.errors import ConfigError, LabelpipeError
 from pipeline.limits.price import Price, split
@@ -65,6 +66,9 @@ class Spend:
     tokens: int | None
 
 
+NOTHING = Spend(0.0, 0)
+
+
 class Reservation:
     """What is set aside for one call. It ends once: settled, released or lost; `close` may always follow."""
 
@@ -107,6 +111,8 @@ class Reservation:
 class Budget:
     """Caps in US dollars and in model tokens; None: no cap. `spent_*` is what earlier sessions of the run have cost.
 
+    `maybe` is the part of it that no kept answer tells of: calls without an answer, or what a kill cut off.
+
     Raises ConfigError for a cap in US dollars where no price is known.
     """
 
@@ -118,9 +124,11 @@ class Budget:
         price: Price | None,
         spent_usd: float = 0.0,
         spent_tokens: int = 0,
+        maybe: Spend = NOTHING,
     ) -> None:
         self._input, self._cached, self._written, self._output = _pico_rates(price)
         self._priced = price is not None
+        self._maybe_before = maybe
         self.set_caps(usd=usd, tokens=tokens)
         # All state that changes: spent and perhaps spent, the worst case of what is in flight, what is written down,
         self._spent_pico, self._spent_tokens = math.ceil(spent_usd * _PICO_PER_USD), spent_tokens
@@ -134,7 +142,7 @@ class Budget:
         """Take over other caps. A cap below what is spent lets no further call through."""
         if usd is not None and not self._priced:
             raise ConfigError(
-                f"limits.budget_usd = {usd:g}, but nobody knows what the model costs; set model.price (input and "
+                f"limits.budget_usd = {plain(usd)}, but nobody knows what the model costs; set model.price (input and "
                 "output, US dollars for a million tokens), or cap the tokens instead: limits.budget_tokens"
             )
         self._cap_usd, self._cap_tokens = usd, tokens
@@ -173,16 +181,18 @@ class Budget:
         return prompt * max(self._input, self._cached, self._written) + output * self._output, prompt + output
 
     def _reached_usd(self, prompt: int, output: int) -> BudgetReachedError:
-        cap, spent, maybe = self._cap_usd or 0.0, self.spent.usd or 0.0, self.maybe_usd
+        cap, spent = self._cap_usd or 0.0, self.spent.usd or 0.0
+        maybe = self.maybe_usd + (self._maybe_before.usd or 0.0)
         needed = self._worst(prompt, output)[0] / _PICO_PER_USD
         perhaps = f", {money(maybe)} of it perhaps only (no answer came)" if maybe else ""
-        told = f"limits.budget_usd = {cap:g}: {money(spent)} is spent{perhaps}"
+        told = f"limits.budget_usd = {plain(cap)}: {money(spent)} is spent{perhaps}"
         told += f", and one more call could cost up to {money(needed)}"
         return BudgetReachedError(told, key="limits.budget_usd", cap=cap, spent=spent, needed=needed)
 
     def _reached_tokens(self, prompt: int, output: int) -> BudgetReachedError:
         cap, spent = self._cap_tokens or 0, self.spent.tokens or 0
-        maybe, needed = self._worst_maybe()[1], self._worst(prompt, output)[1]
+        maybe = self._worst_maybe()[1] + (self._maybe_before.tokens or 0)
+        needed = self._worst(prompt, output)[1]
         perhaps = f", {maybe:,} of them perhaps only (no answer came)" if maybe else ""
         told = f"limits.budget_tokens = {cap}: {spent:,} tokens are used{perhaps}"
         told += f", and one more call could use up to {needed:,}"
@@ -333,6 +343,11 @@ def _amount(spend: Spend, times: float) -> str:
     if spend.tokens is not None:
         parts.append(f"{round(spend.tokens * times):,} tokens")
     return " and ".join(parts) or "an unknown amount"
+
+
+def plain(number: float) -> str:
+    """A number as a person writes it: 0.00001, not 1e-05."""
+    return f"{Decimal(repr(number)).normalize():f}"
 
 
 def money(usd: float) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pipeline import codec
 from pipeline.engine import AskRules
 from pipeline.errors import ConfigError
-from pipeline.limits import CANARY_S, WARM_UP_S, Admission, Budget, Gate, Hours, Price, Tuner, price_of
+from pipeline.limits import CANARY_S, NOTHING, WARM_UP_S, Admission, Budget, Gate, Hours, Price, Spend, Tuner, price_of
 from pipeline.records import JSON, Request
 from pipeline.runner.media import show_options
 from pipeline.settings import Settings
@@ -202,8 +202,11 @@ def hours_of(settings: Settings) -> Hours | None:
     return Hours((between[0], between[1]) if between is not None else None, stop_at)
 
 
-def budget_of(settings: Settings, *, spent_usd: float, spent_tokens: int) -> Budget | None:
-    """The cap on what the run may cost. Raises ConfigError where a call's worst case has no bound."""
+def budget_of(settings: Settings, *, spent_usd: float, spent_tokens: int, maybe: Spend = NOTHING) -> Budget | None:
+    """The cap on what the run may cost. Raises ConfigError where a call's worst case has no bound.
+
+    `maybe` is the part of what is spent that no kept answer tells of.
+    """
     limits, parameters = settings.limits, settings.model.parameters
     if limits.budget_usd is None and limits.budget_tokens is None:
         return None
@@ -218,6 +221,7 @@ def budget_of(settings: Settings, *, spent_usd: float, spent_tokens: int) -> Bud
         price=price_for(settings),
         spent_usd=spent_usd,
         spent_tokens=spent_tokens,
+        maybe=maybe,
     )
 
 

@@ -164,14 +164,21 @@ def found_text(name: str, value: float) -> str:
     return f"the server allows {value:,.0f} {name.replace('_', ' ')}: set limits.{name}"
 
 
+def retries_text(count: int) -> str:
+    """`1 retry`, `2 retries`."""
+    return f"{count:,} {'retry' if count == 1 else 'retries'}"
+
+
 def _session_text(summary: RunSummary) -> str:
     rate = summary.session_records / summary.session_s * 60 if summary.session_s > 0 else 0.0
     text = f"{summary.session_records:,} records in {duration(summary.session_s)} ({rate:,.0f} a minute)"
     text += f" · {summary.calls:,} calls"
     if summary.latency_p50_s is not None and summary.latency_p95_s is not None:
         text += f", p50 {summary.latency_p50_s:.2f} s, p95 {summary.latency_p95_s:.2f} s"
-    again = sum(summary.retries.values())
-    text += f" · {again:,} retries" if again else ""
+    hedged = summary.retries.get("hedge", 0)
+    again = sum(summary.retries.values()) - hedged
+    text += f" · {retries_text(again)}" if again else ""
+    text += f" · {hedged:,} hedged" if hedged else ""
     return text + (f" · {summary.refusals:,} refused by the rate limit" if summary.refusals else "")
 
 

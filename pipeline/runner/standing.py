@@ -10,7 +10,15 @@ from typing import Any, TextIO
 
 from pipeline.progress import count_text, dollars, duration
 from pipeline.runner.lastsession import KILLED
-from pipeline.runner.screens import SIMULATED, cached_text, counts_text, found_text, problem_lines, rows_text
+from pipeline.runner.screens import (
+    SIMULATED,
+    cached_text,
+    counts_text,
+    found_text,
+    problem_lines,
+    retries_text,
+    rows_text,
+)
 
 #: From the cursor's line up to the first line of the block, and everything from there on off the screen.
 _BACK_UP = "\x1b[{lines}F\x1b[J"
@@ -127,7 +135,8 @@ def _live_text(live: Mapping[str, Any]) -> str:
         live["trouble"] or rate,
         f"ETA {duration(live['eta_s'])}" if live["eta_s"] is not None else "",
         f"{live['in_flight']} in flight" if not live.get("gate") else "",
-        f"{live['retries']:,} retries",
+        retries_text(live["retries"]),
+        f"{live['hedged']:,} hedged" if live.get("hedged") else "",
         f"seen {duration(max(0.0, time.time() - live['written_at']))} ago",
     ]
     return " · ".join(part for part in parts if part)

@@ -164,8 +164,13 @@ async def _limits_of(settings: Settings, ledger: Ledger) -> dict[str, Any]:
     """The limits that last over sessions, beside the day's requests: the budget."""
     budget = None
     if settings.limits.budget_usd is not None or settings.limits.budget_tokens is not None:
-        spent_usd, spent_tokens = await spent_of(ledger, price_for(settings))
-        budget = budget_of(settings, spent_usd=spent_usd, spent_tokens=spent_tokens)
+        price = price_for(settings)
+        spent_usd, spent_tokens = await spent_of(ledger, price)
+        answered = await paid_so_far(ledger, price)
+        usd, tokens = spent_usd - answered.cost_usd, spent_tokens - answered.usage.total
+        # Less than any token costs is what adding up has rounded.
+        maybe = Spend(usd if usd > 1e-9 else 0.0, tokens)
+        budget = budget_of(settings, spent_usd=spent_usd, spent_tokens=spent_tokens, maybe=maybe)
 
     async def keep(spend: Spend) -> None:
         await ledger.meta_set(_MARK, codec.dumps({"usd": spend.usd, "tokens": spend.tokens}).decode())

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from pipeline.engine import InterruptedRunError, is_hopeless
-from pipeline.limits import Admission, Price, Spend, what_is_left
+from pipeline.limits import Admission, BudgetReachedError, Price, Spend, what_is_left
 from pipeline.readers import Progress as ReadProgress
 from pipeline.records import Status
 from pipeline.runner.paid import paid_so_far
@@ -63,7 +63,7 @@ async def summarise(
         outage_s=sum((outage.until or now) - outage.since for outage in outages),
         simulated=simulated,
         reason="" if reason is None else str(reason),
-        next_step=_next_step(ended, code, unlabelled, command),
+        next_step=_next_step(ended, code, unlabelled, reason, command),
         rows=None if rows is None else rows.rows,
         without_row=None if rows is None else rows.without,
         learned=learned_of(admission),
@@ -116,11 +116,13 @@ def _is_news(learned: float, configured: float | None, refusals: int) -> bool:
     return refusals > 0 if configured is None else learned < 0.99 * configured
 
 
-def _next_step(ended: str, code: int, unlabelled: int, command: str) -> str:
+def _next_step(ended: str, code: int, unlabelled: int, reason: Exception | None, command: str) -> str:
     if ended == "complete" and not unlabelled:
         return ""
     if ended == "complete":
         return f"labelpipe retry {command}".rstrip()
     if code == EXIT_CANNOT_START:
         return f"mend it, then: labelpipe run {command}".rstrip()
+    if isinstance(reason, BudgetReachedError):
+        return f"raise {reason.key} first, then: labelpipe run {command}".rstrip()
     return f"go on with: labelpipe run {command}".rstrip()

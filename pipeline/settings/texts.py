@@ -7,6 +7,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import Any
 
 from pydantic import SecretStr
@@ -45,7 +46,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return f"{value:.0f}"
     if isinstance(value, float):
-        return repr(value)
+        return f"{Decimal(repr(value)):f}" if 1e-9 < abs(value) < 1 else repr(value)
     return codec.dumps(value).decode()
 
 

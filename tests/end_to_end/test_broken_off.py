@@ -99,6 +99,11 @@ def test_with_a_budget_that_is_used_up_no_word_is_sent_to_a_silent_server(tmp_pa
     assert f"limits.budget_tokens = {most + 100}: {most:,} tokens are used" in done.json["reason"]
     assert "Traceback" not in done.err
     assert endpoint.calls() == 1
+    perhaps = f"{most:,} tokens are used, {most:,} of them perhaps only (no answer came)"
+    assert perhaps in done.json["reason"]
+    again = user.run(code=3)
+    assert perhaps in again["reason"], "the next session tells it apart too"
+    assert again["next_step"] == "raise limits.budget_tokens first, then: labelpipe run job.toml"
     user.configure(limits={"budget_tokens": 3 * most + 200})
     user.do("run", "job.toml", "--json").expect(3)
     assert endpoint.totals()["calls"] > len(endpoint.lines()), "where there is room it is sent"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -226,6 +227,21 @@ def test_a_lost_call_stays_counted_and_a_refused_one_does_not() -> None:
     assert capped.maybe_usd == capped.spent.usd == 0.002
     with pytest.raises(BudgetReachedError, match=r"\$0.002 is spent, \$0.002 of it perhaps only \(no answer came\)"):
         capped.reserve(999_000, 0)
+
+
+def test_after_a_resume_what_was_perhaps_billed_is_still_told_apart() -> None:
+    capped = Budget(usd=0.0021, tokens=4000, price=PRICE, spent_usd=0.002, spent_tokens=1000, maybe=Spend(0.0015, 400))
+    with pytest.raises(BudgetReachedError, match=r"\$0.002 is spent, \$0.0015 of it perhaps only \(no answer came\)"):
+        capped.reserve(1000, 0)
+    capped.set_caps(usd=None, tokens=1000)
+    with pytest.raises(BudgetReachedError, match=r"1,000 tokens are used, 400 of them perhaps only \(no answer came\)"):
+        capped.reserve(1, 0)
+
+
+@pytest.mark.parametrize(("cap", "shown"), [(1e-05, "0.00001"), (50.0, "50"), (0.005, "0.005"), (1234567.0, "1234567")])
+def test_a_cap_is_told_as_a_person_writes_it(cap: float, shown: str) -> None:
+    with pytest.raises(BudgetReachedError, match=f"limits.budget_usd = {re.escape(shown)}: "):
+        budget(usd=cap, price=PRICE).reserve(10**13, 0)
 
 
 def test_an_answer_that_tells_no_usage_is_counted_as_lost() -> None:

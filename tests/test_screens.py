@@ -1,0 +1,36 @@
+"""The closing screen's words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline.records import Usage
+from pipeline.runner.screens import closing_lines
+from pipeline.stats import RunSummary
+
+
+def summary(**facts: Any) -> RunSummary:
+    plain: dict[str, Any] = {
+        "run_dir": "runs/x", "ended": "complete", "exit_code": 0, "labelled": 8, "rejected": 0, "failed": 0,
+        "pending": 0, "problems": {}, "session_records": 8, "session_s": 1.5, "calls": 14, "refusals": 0,
+        "retries": {}, "usage": Usage(10, 2), "cost_usd": None, "latency_p50_s": 0.1, "latency_p95_s": 0.2,
+        "outages": 0, "outage_s": 0.0, "simulated": False,
+    }  # fmt: skip
+    return RunSummary(**{**plain, **facts})
+
+
+@pytest.mark.parametrize(
+    ("retries", "shown"),
+    [
+        ({}, "p95 0.20 s"),
+        ({"timeout": 1}, "p95 0.20 s · 1 retry"),
+        ({"timeout": 1, "unavailable": 2}, "p95 0.20 s · 3 retries"),
+        ({"hedge": 25}, "p95 0.20 s · 25 hedged"),
+        ({"hedge": 25, "timeout": 1}, "p95 0.20 s · 1 retry · 25 hedged"),
+    ],
+)
+def test_second_calls_are_told_apart_from_retries(retries: dict[str, int], shown: str) -> None:
+    (line,) = (line for line in closing_lines(summary(retries=retries)) if "calls" in line)
+    assert line.endswith(shown)
