@@ -123,7 +123,8 @@ def test_a_status_after_a_kill_says_so_and_how_to_go_on(make: Make) -> None:
     run = user.start("run", "job.toml", "--set", "model.headers.X-Key=very-hush")
     wait_until(lambda: _counted(user) > 2)
     began = time.time()
-    run.kill()
+    run.popen.kill()
+    os.waitid(os.P_PID, run.popen.pid, os.WEXITED | os.WNOWAIT)  # dead, and its exit code not fetched
     facts = user.do("status", "run", "--json").expect(0).json
     assert (facts["running"], facts["ended"], facts["summary"]) == (False, "killed", None)
     assert began - 5 < facts["last_alive_at"] < began + 5
