@@ -21,7 +21,12 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LOGIN_IN_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://([^/?#]*)@")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TABLE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)?")
+#: the same as in `limits/hours`, which must not be asked: it is on this floor too
+_TIME = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])|24:00")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+_TIME_WANTED = 'expected a time of day from 00:00 to 24:00, like "22:00" or "7:30"'
+_DAY_MIN = 24 * 60
 
 #: what each call carries anyway -> where it is set
 _SENT_ANYWAY = {
@@ -224,4 +229,23 @@ def spans(value: Sequence[Sequence[float]]) -> Sequence[Sequence[float]]:
     for span in value:
         if len(span) != 2 or not 0 <= span[0] < span[1]:
             refuse(f"got {shown(list(span))}; expected a begin and a later end in seconds, like [10, 40]")
+    return value
+
+
+def time_of_day(value: str) -> str:
+    """A time that a clock shows."""
+    if not _TIME.fullmatch(value):
+        refuse(f"got {shown(value)}; {_TIME_WANTED}")
+    return value
+
+
+def hours(value: list[str] | None) -> list[str] | None:
+    """From one time of day to another one."""
+    if value is None:
+        return None
+    if wrong := [one for one in value if not _TIME.fullmatch(one)]:
+        refuse(f"got {shown(value)}; {shown(wrong[0])} is no time: {_TIME_WANTED}")
+    begin, end = (int(one.partition(":")[0]) * 60 + int(one.partition(":")[2]) for one in value)
+    if begin % _DAY_MIN == end % _DAY_MIN and (end != _DAY_MIN or begin == end):
+        refuse(f"got {shown(value)}; it ends where it begins: leave it out to run at all hours")
     return value

@@ -14,6 +14,7 @@ from pydantic import (
     SecretStr,
     StringConstraints,
     field_validator,
+    model_validator,
 )
 
 from pipeline.settings import checks
@@ -117,12 +118,15 @@ class LimitsSettings(Section):
         None, gt=0, description="What the run may cost in US dollars, over all its sessions; never passed."
     )
     budget_tokens: int | None = Field(None, ge=1, description="The same in tokens, prompt and answer.")
-    stop_at: Annotated[str, Takes('a time like "07:00"')] | None = Field(
+    stop_at: Annotated[str, AfterValidator(checks.time_of_day), Takes('a time like "07:00"')] | None = Field(
         None, description="The time of day, local, at which the run stops, resumable."
     )
-    run_between: Annotated[list[str], Takes('two times like ["22:00", "07:00"]')] | None = Field(
-        None, min_length=2, max_length=2, description="The hours, local, in which calls may leave; outside it waits."
-    )
+    run_between: Annotated[
+        Annotated[list[str], Field(min_length=2, max_length=2)] | None,
+        BeforeValidator(checks.as_plain),
+        AfterValidator(checks.hours),
+        Takes('two times like ["22:00", "07:00"]'),
+    ] = Field(None, description="The hours, local, in which calls may leave; outside it waits.")
     max_attempts: int = Field(6, ge=1, description="Calls for one record's own failures. An outage does not count.")
     max_repairs: int = Field(2, ge=0, description="Times that an invalid answer is asked again with its fault shown.")
     probe_max_s: float = Field(4, gt=0, description="Seconds between two probes in an outage, at most.")
@@ -149,6 +153,16 @@ class LimitsSettings(Section):
     on_day_limit: Literal["wait", "stop"] = Field(
         "wait", description="When a day's calls are used up: wait for the next day, or end the run, resumable."
     )
+
+    @model_validator(mode="after")
+    def _floor_below_ceiling(self) -> LimitsSettings:
+        low, high = self.concurrency_min, self.concurrency_max
+        if low > high:
+            # At the key that was given: a default is no one's mistake.
+            key = "concurrency_min" if "concurrency_min" in self.model_fields_set else "concurrency_max"
+            told = f"concurrency_min = {low} is above concurrency_max = {high}; expected no more than that"
+            checks.refuse({key: told})
+        return self
 
 
 class NotifySettings(Section):

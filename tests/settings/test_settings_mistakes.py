@@ -39,6 +39,26 @@ ADDED = {
     "probe_max_s = 0": "14: limits.probe_max_s: got 0; expected a number above 0",
     'on_day_limit = "wat"': '14: limits.on_day_limit: got "wat"; expected one of wait, stop; did you mean wait?',
     'on_day_limit = "never"': '14: limits.on_day_limit: got "never"; expected one of wait, stop',
+    'stop_at = "25:00"': (
+        '14: limits.stop_at: got "25:00"; expected a time of day from 00:00 to 24:00, like "22:00" or "7:30"'
+    ),
+    "stop_at = 07:00:00": '14: limits.stop_at: got 07:00:00 (date or time); expected a time like "07:00"',
+    'run_between = ["22:00"]': (
+        '14: limits.run_between: got ["22:00"]; expected two times like ["22:00", "07:00"]'
+    ),
+    'run_between = ["22:00", "7 am"]': (
+        '14: limits.run_between: got ["22:00", "7 am"]; "7 am" is no time: '
+        'expected a time of day from 00:00 to 24:00, like "22:00" or "7:30"'
+    ),
+    'run_between = ["22:00", "22:00"]': (
+        '14: limits.run_between: got ["22:00", "22:00"]; it ends where it begins: leave it out to run at all hours'
+    ),
+    "concurrency_min = 9\nconcurrency_max = 8": (
+        "14: limits.concurrency_min: concurrency_min = 9 is above concurrency_max = 8; expected no more than that"
+    ),
+    "concurrency_min = 600": (
+        "14: limits.concurrency_min: concurrency_min = 600 is above concurrency_max = 512; expected no more than that"
+    ),
     "[rehersal]\nseed = 1": "14: rehersal: unknown key; did you mean rehearsal?",
     "[zzz]": "14: zzz: unknown key; known tables: input, task, model, limits, output, notify, telemetry, rehearsal",
     "[output]\nzzz = 1": "15: output.zzz: unknown key; "
