@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from tqdm import tqdm
+from tqdm.utils import disp_len
 
 REDRAW_S = 0.5
 LOG_EVERY_S = 30.0
@@ -19,6 +20,8 @@ NEVER_S = 1e9
 #: Columns and rows of a terminal that does not say how many it has (a container's may be such): tqdm would take its
 #: zeros for a size and draw nothing.
 BLIND_SIZE = (100, 24)
+#: Columns of the bar; a shorter one than the shortest says nothing.
+LONGEST_BAR, SHORTEST_BAR = 20, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +91,69 @@ def dollars(cost_usd: float | None) -> str:
     return f"${cost_usd:,.2f}" if cost_usd >= 1 or cost_usd == 0 else f"${cost_usd:.4f}"
 
 
-def tail(seen: Snapshot) -> str:
-    """Everything on the line behind the bar."""
+def _parts(seen: Snapshot) -> list[str]:
+    """What stands behind the bar: the pace or the trouble, the time, the cost, and the counts; some are empty."""
     rate = f"{seen.rate_per_minute:,.0f}/min"
     if seen.limit_per_minute is not None:
         rate += f" of {seen.limit_per_minute:,.0f}"
     left_s = eta_s(seen)
-    parts = [
+    return [
         seen.trouble or rate,
         "" if left_s is None else f"ETA {'about ' if not seen.total_known else ''}{duration(left_s)}",
         dollars(seen.cost_usd) + (" simulated" if seen.simulated else ""),
         f"{seen.in_flight} in flight",
-        f"{seen.retries:,} retries" if seen.retries else "",
+        retries_text(seen.retries) if seen.retries else "",
         f"{seen.unlabelled:,} without label" if seen.unlabelled else "",
     ]
-    return " · ".join(part for part in parts if part)
+
+
+#: Where the line is too narrow these parts go, whole and in this order. The first, pace or trouble, stays.
+_GO_FIRST = (3, 4, 2, 5, 1)
+_BETWEEN = " · "
+
+
+def tail(seen: Snapshot) -> str:
+    """Everything on the line behind the bar."""
+    return _joined(_parts(seen))
+
+
+def _joined(parts: list[str]) -> str:
+    return _BETWEEN.join(part for part in parts if part)
+
+
+def retries_text(retries: int) -> str:
+    """`1 retry`, `1,234 retries`."""
+    return f"{retries:,} {'retry' if retries == 1 else 'retries'}"
+
+
+def fitted(seen: Snapshot, columns: int | None) -> tuple[str, int, bool]:
+    """What stands behind the bar, how long that is, and whether the percentage has room. None: any width.
+
+    In a narrow line the bar shrinks and goes first, then the parts of the lowest rank, then the percentage; of the
+    words that still do not fit the last ones.
+    """
+    parts = _parts(seen)
+    if columns is None:
+        return _joined(parts), LONGEST_BAR, True
+    room = columns - disp_len(count(seen)) - len(" ")
+    for gone in (None, *_GO_FIRST):
+        if gone is not None:
+            parts[gone] = ""
+        free = room - len("100% ") - disp_len(_joined(parts))
+        if free >= 0:
+            bar = min(LONGEST_BAR, free - len(" ")) if gone is None else 0
+            return _joined(parts), bar if bar >= SHORTEST_BAR else 0, True
+    return _cut(_joined(parts), room), 0, False
+
+
+def _cut(text: str, columns: int) -> str:
+    """As many whole words as there is room for."""
+    if disp_len(text) <= columns:
+        return text
+    words = text.split(" ")
+    while words and disp_len(" ".join(words)) + len("…") > columns:
+        words.pop()
+    return " ".join(words) + "…" if words else ""
 
 
 def count_text(done: int, total: int | None, *, known: bool) -> str:
@@ -120,12 +171,17 @@ def count(seen: Snapshot) -> str:
 class _Line(tqdm):  # type: ignore[type-arg]
     """A tqdm line whose texts come from a snapshot."""
 
-    counted = ""
-    told = ""
+    seen: Snapshot | None = None
 
     @property
     def format_dict(self) -> dict[str, Any]:
-        return {**super().format_dict, "counted": self.counted, "told": self.told}
+        found = super().format_dict
+        if self.seen is None:
+            return {**found, "bar_format": " "}
+        # The last column stays free: some terminals go on to the next line when it is written to.
+        told, bar, percentage = fitted(self.seen, found["ncols"] and found["ncols"] - 1)
+        parts = ("{counted}", f"{{bar:{bar}}}" if bar else "", "{percentage:3.0f}%" if percentage else "", "{told}")
+        return {**found, "bar_format": " ".join(filter(None, parts)), "counted": count(self.seen), "told": told}
 
 
 def _knows_size(stream: TextIO) -> bool:
@@ -154,7 +210,6 @@ class Progress:
             nrows=None if knows_size else BLIND_SIZE[1],
             leave=True,
             mininterval=0,
-            bar_format="{counted} {bar:20} {percentage:3.0f}% {told}",
         )
 
     async def run(self) -> None:
@@ -172,7 +227,7 @@ class Progress:
             self._stream.write(f"labelpipe: {count(seen)} · {tail(seen)}\n")
             self._stream.flush()
             return
-        self._line.counted, self._line.told = count(seen), tail(seen)
+        self._line.seen = seen
         self._line.total, self._line.n = max(seen.total or 0, seen.done, 1), seen.done
         self._line.refresh()
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.progress import LOG_EVERY_S, Progress, Snapshot, count, dollars, duration, eta_s, tail
+from pipeline.progress import LOG_EVERY_S, Progress, Snapshot, count, dollars, duration, eta_s, fitted, tail
 
 RunOn = Callable[[Any], Any]
 SEEN = Snapshot(
@@ -94,6 +94,11 @@ def test_the_tail_says_rate_limit_time_cost_and_what_is_in_flight() -> None:
 def test_the_tail_says_what_went_wrong_only_when_something_did() -> None:
     text = tail(replace(SEEN, retries=1234, unlabelled=5, simulated=True, total_known=False, limit_per_minute=None))
     assert text == ("480/min · ETA about 102 min · $1.25 simulated · 12 in flight · 1,234 retries · 5 without label")
+
+
+def test_one_retry_is_no_plural() -> None:
+    assert tail(replace(SEEN, retries=1)).endswith(" · 1 retry")
+    assert tail(replace(SEEN, retries=2)).endswith(" · 2 retries")
 
 
 def test_trouble_takes_the_rates_place() -> None:
@@ -212,6 +217,41 @@ def test_a_narrow_or_blind_terminal_gets_one_line_too(screen: Screen) -> None:
     shown = [line for line in screen.lines() if line]
     assert len(shown) == 1
     assert shown[0].startswith("1,200/50,000")
+
+
+BUSY = replace(SEEN, retries=64, unlabelled=5)
+OUTAGE = replace(BUSY, trouble="OUTAGE since 02:14:00 (503: The server is overloaded), probe 7")
+
+
+@pytest.mark.parametrize(
+    ("screen", "seen", "shown"),
+    [
+        (60, SEEN, "1,200/50,000   2% 480/min of 500 · ETA 102 min · $1.25"),
+        (60, BUSY, "1,200/50,000   2% 480/min of 500 · ETA 102 min"),
+        (60, OUTAGE, "1,200/50,000 OUTAGE since 02:14:00 (503: The server is…"),
+        (80, SEEN, "1,200/50,000 ▏          2% 480/min of 500 · ETA 102 min · $1.25 · 12 in flight"),
+        (80, BUSY, "1,200/50,000   2% 480/min of 500 · ETA 102 min · $1.25 · 5 without label"),
+        (80, OUTAGE, "1,200/50,000 OUTAGE since 02:14:00 (503: The server is overloaded), probe 7"),
+        (108, OUTAGE, f"1,200/50,000   2% {OUTAGE.trouble} · $1.25 · 5 without label"),
+    ],
+    indirect=["screen"],
+)
+def test_a_narrow_line_says_less_and_cuts_nothing(screen: Screen, seen: Snapshot, shown: str) -> None:
+    """The bar took 28 columns of 60: of an outage its reason was never seen, and numbers were cut in the middle."""
+    progress = Progress(lambda: seen, stream=screen.stream)
+    progress.show()
+    progress.close()
+    assert [line for line in screen.lines() if line] == [shown]
+
+
+@given(st.integers(20, 200), st.sampled_from([SEEN, BUSY, OUTAGE]))
+def test_the_line_fits_and_has_whole_parts(columns: int, seen: Snapshot) -> None:
+    told, bar, percentage = fitted(seen, columns)
+    used = len(count(seen)) + (1 + bar if bar else 0) + (5 if percentage else 0) + 1 + len(told)
+    assert used <= columns
+    if percentage:
+        assert set(told.split(" · ")) <= set(tail(seen).split(" · "))
+    assert told == tail(seen) or not bar, "the bar goes first"
 
 
 def test_the_line_follows_the_run(screen: Screen, moved_clock: RunOn) -> None:

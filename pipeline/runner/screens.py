@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline import codec
-from pipeline.progress import dollars, duration
+from pipeline.progress import dollars, duration, retries_text
 from pipeline.records import JSON, Outcome, Status
 from pipeline.runner.checks import Check
 from pipeline.runner.look import Preview
@@ -162,11 +162,6 @@ def found_text(name: str, value: float) -> str:
     if name == "concurrency":
         return f"auto settled at {value:,.0f} in flight: set limits.concurrency"
     return f"the server allows {value:,.0f} {name.replace('_', ' ')}: set limits.{name}"
-
-
-def retries_text(count: int) -> str:
-    """`1 retry`, `2 retries`."""
-    return f"{count:,} {'retry' if count == 1 else 'retries'}"
 
 
 def _session_text(summary: RunSummary) -> str:

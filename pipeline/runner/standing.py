@@ -8,17 +8,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, TextIO
 
-from pipeline.progress import count_text, dollars, duration
+from pipeline.progress import count_text, dollars, duration, retries_text
 from pipeline.runner.lastsession import KILLED
-from pipeline.runner.screens import (
-    SIMULATED,
-    cached_text,
-    counts_text,
-    found_text,
-    problem_lines,
-    retries_text,
-    rows_text,
-)
+from pipeline.runner.screens import SIMULATED, cached_text, counts_text, found_text, problem_lines, rows_text
 
 #: From the cursor's line up to the first line of the block, and everything from there on off the screen.
 _BACK_UP = "\x1b[{lines}F\x1b[J"
