@@ -423,6 +423,9 @@ def test_the_lines_say_old_and_new() -> None:
         'limits.stop_at none -> "07:00" (config/a.toml)',
         "task.prompt cannot change in mid-run; it takes effect with the next run",
     ]
+    assert change.lines("set", {"limits.stop_at": "the run ends at 2026-11-23 07:00", "task.prompt": "x"})[1] == (
+        'limits.stop_at none -> "07:00" (set); the run ends at 2026-11-23 07:00'
+    )
     assert refused_line("task.prompt", lasting=False) == "task.prompt cannot change in mid-run"
 
 
@@ -489,9 +492,9 @@ def test_a_refusal_is_told_once_until_it_is_taken_back() -> None:
     assert refused == [["b"], [], ["c"], [], ["c"]]
 
 
-def test_what_could_not_be_done_is_not_in_force() -> None:
+def test_what_is_only_looked_at_is_not_in_force() -> None:
+    """A change is judged before it is taken: what cannot be done was never in force."""
     standing = Standing({"notify.url": None})
-    change = standing.take({"notify.url": "ftp://x"})
-    standing.undo(change.applied)
+    assert standing.applied_by({"notify.url": "ftp://x"}) == [("notify.url", None, "ftp://x")]
     assert standing.in_force == {"notify.url": None}
     assert standing.take({"notify.url": "https://x"}).applied == [("notify.url", None, "https://x")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,6 +13,8 @@ from pipeline.records import JSON
 LIVE_KEYS = frozenset(
     {
         "limits.concurrency",
+        "limits.concurrency_min",
+        "limits.concurrency_max",
         "limits.requests_per_minute",
         "limits.tokens_per_minute",
         "limits.requests_per_day",
@@ -27,6 +29,8 @@ LIVE_KEYS = frozenset(
         "limits.stall_s",
         "limits.hedge_after_p",
         "limits.record_deadline_s",
+        "limits.grace_s",
+        "limits.on_day_limit",
         "notify.url",
         "notify.command",
         "notify.on",
@@ -51,9 +55,13 @@ class LiveChange:
     applied: list[Shift] = field(default_factory=list)
     refused: list[Shift] = field(default_factory=list)
 
-    def lines(self, source: str) -> list[str]:
-        """A line for each, for a person. `source` is where the change was made: a file, or `set`."""
-        applied = [applied_line(one, source) for one in self.applied]
+    def lines(self, source: str, more: Mapping[str, str] | None = None) -> list[str]:
+        """A line for each, for a person. `source` is where the change was made: a file, or `set`.
+
+        `more` is what is to be said of a key beside old and new.
+        """
+        told = more or {}
+        applied = ["; ".join(filter(None, [applied_line(one, source), told.get(one.key)])) for one in self.applied]
         return applied + [refused_line(one.key) for one in self.refused]
 
 
@@ -91,6 +99,10 @@ class Standing:
         self.in_force = dict(in_force)
         self._refused: dict[str, JSON] = {}
 
+    def applied_by(self, new: Mapping[str, JSON]) -> list[Shift]:
+        """What `take` would put into force."""
+        return sort_changes(self.in_force, new).applied
+
     def take(self, new: Mapping[str, JSON]) -> LiveChange:
         """Put into force what may change; gives what is to be done and told. What was refused before is left out."""
         change = sort_changes(self.in_force, new)
@@ -99,10 +111,6 @@ class Standing:
         self._refused = {one.key: one.new for one in change.refused}
         self.in_force.update((one.key, one.new) for one in change.applied)
         return LiveChange(change.applied, news)
-
-    def undo(self, shifts: Iterable[Shift]) -> None:
-        """What `take` gave could not be done: it is not in force."""
-        self.in_force.update((one.key, one.old) for one in shifts)
 
 
 def applied_line(shift: Shift, source: str) -> str:

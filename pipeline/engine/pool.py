@@ -129,6 +129,10 @@ class Pool:
         """Have enough workers for another limit of calls in flight."""
         self._grow(PoolSizes.for_concurrency(concurrency, self._sizes.grace_s).workers)
 
+    def set_grace(self, grace_s: float) -> None:
+        """Take over another time that calls in flight get to end after a stop; one under way keeps its own."""
+        self._sizes = replace(self._sizes, grace_s=grace_s)
+
     def _grow(self, workers: int) -> None:
         if self._inner is None:
             return

@@ -11,6 +11,7 @@ from pipeline.limits.budget import (
     Spend,
     estimate_left,
     prompt_bound,
+    spent_text,
     what_is_left,
 )
 from pipeline.limits.day import DayMeter
@@ -45,5 +46,6 @@ __all__ = [
     "estimate_left",
     "price_of",
     "prompt_bound",
+    "spent_text",
     "what_is_left",
 ]

@@ -163,6 +163,7 @@ class Admission:
             if self._day is not None and not await self._take_day(self._day, loop):
                 continue
             break
+        self._rests_until = float("-inf")  # it may be over sooner than was thought: clocks are set
         self.rates_changed()
         self._skip(loop.time() - began)
         await self._requests.acquire()
@@ -184,7 +185,7 @@ class Admission:
         wait_s = hours.wait_s(moment)
         if wait_s > 0:
             # Looked at again each minute: machines sleep, and clocks are set.
-            self._rest(now + min(wait_s, 60.0), hours.waiting(moment))
+            self._rest(now + wait_s, hours.waiting(moment), look_at=now + min(wait_s, 60.0))
             return False
         self._hours_at = now + 1.0
         return True
@@ -219,13 +220,13 @@ class Admission:
         reason = f"the {day.limit or 0:,} requests a day are used up"
         if self._stop_at_day_limit:
             self.gate.stop(DayLimitReachedError(f"{reason}; the same command goes on tomorrow (UTC)"))
-        self._rest(loop.time() + wait_s, f"{reason}; waiting for the next day (UTC)")
+        self._rest(loop.time() + wait_s, f"{reason}; goes on with the next day (UTC)")
         return False
 
-    def _rest(self, until: float, reason: str) -> None:
-        """Nothing leaves by what the user wants."""
+    def _rest(self, until: float, reason: str, look_at: float | None = None) -> None:
+        """Nothing leaves by what the user wants. `look_at`: when to look again, where that is before the end."""
         self._rests_until = until
-        self.gate.hold(until, reason)
+        self.gate.hold(until if look_at is None else look_at, reason)
 
     def _end_rest(self) -> None:
         self._rests_until = float("-inf")
@@ -236,8 +237,9 @@ class Admission:
         self._requests.set_limit(self.request_pace.per_minute)
         self._tokens.set_limit(self.token_pace.per_minute)
 
-    def set_day_limit(self, limit: int | None) -> None:
-        """Take over another limit a day; None: none. Today's calls count for it already."""
+    def set_day_limit(self, limit: int | None, *, stop: bool = False) -> None:
+        """Take over another limit a day (None: none), and whether the run stops at it. Today's calls count already."""
+        self._stop_at_day_limit = stop
         if self._day is not None:
             self._day.set_limit(limit)
         self._end_rest()
@@ -339,7 +341,7 @@ class Admission:
             requests_per_minute=self.request_pace.per_minute,
             tokens_per_minute=self.token_pace.per_minute,
             outage=self.gate.outage,
-            held_for_s=max(0.0, self.gate.held_until - now),
+            held_for_s=max(0.0, self._rests_until - now, self.gate.held_until - now),
             held_reason=self.gate.held_reason,
             requests_left_today=None if self._day is None else self._day.left_today,
             requests_per_day=None if self._day is None else self._day.limit,
@@ -354,5 +356,5 @@ class Admission:
         """Give back what was reserved and not used; may be called twice."""
         if self._day is not None:
             await self._day.close()
-        if self.budget is not None and self._keep_mark is not None:
+        if self.budget is not None and self.budget.is_kept and self._keep_mark is not None:
             await self._keep_mark(self.budget.spent)

@@ -148,6 +148,16 @@ class Budget:
         self._cap_usd, self._cap_tokens = usd, tokens
         self._cap_pico = None if usd is None else math.floor(usd * _PICO_PER_USD)
 
+    @property
+    def is_capped(self) -> bool:
+        """Whether there is a cap. Without one it only counts, so that a cap can begin in mid-run."""
+        return self._cap_pico is not None or self._cap_tokens is not None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the next session is to know what was counted: there is a cap, or was."""
+        return self.is_capped or self._marked_tokens >= 0
+
     # -- setting aside -------------------------------------------------------------------------------------------
 
     def reserve(self, prompt_tokens_most: int, output_tokens_most: int) -> Reservation | None:
@@ -348,6 +358,11 @@ def _amount(spend: Spend, times: float) -> str:
 def plain(number: float) -> str:
     """A number as a person writes it: 0.00001, not 1e-05."""
     return f"{Decimal(repr(number)).normalize():f}"
+
+
+def spent_text(spend: Spend) -> str:
+    """What is spent, for a person."""
+    return f"{_amount(spend, 1.0)} are spent"
 
 
 def money(usd: float) -> str:

@@ -59,13 +59,13 @@ class Hours:
     # -- for a person --------------------------------------------------------------------------------------------
 
     def waiting(self, now: datetime) -> str:
-        """Why nothing leaves, and until when; empty inside the hours."""
+        """Why nothing leaves, and until when by the clock; empty inside the hours."""
         wait_s = self.wait_s(now)
         if self._between is None or not wait_s:
             return ""
         opens = (now.astimezone(UTC) + timedelta(seconds=wait_s)).astimezone(self._zone)
         hours = f"{_shown(self._between[0])}-{_shown(self._between[1])}"
-        return f"outside the hours {hours}; waits until {opens:%H:%M} ({duration(wait_s)})"
+        return f"outside the hours {hours}, until {opens:%H:%M}"
 
     def ending(self, now: datetime, ends_at: datetime) -> str:
         """When the run ends by `stop_at`, and how long that is."""

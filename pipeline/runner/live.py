@@ -73,15 +73,19 @@ class Live:
         self._in_outage = False
         self._held = ""
         self._unseen = False
-        self._started = datetime.now().astimezone()
+        self._stop_at: str | None = None
+        self.ends_at: datetime | None = None
         self.take_over(settings)
 
     def take_over(self, settings: Settings) -> None:
         """Watch by these limits from now on."""
         self._outages.limit_s = settings.limits.outage_limit_s
         self._watchdog.stall_s = settings.limits.stall_s
-        hours = hours_of(settings)
-        self._ends_at = None if hours is None else hours.ends_at(self._started)
+        if settings.limits.stop_at == self._stop_at:
+            return
+        # The next such time from when it was said, not from the start: that may be yesterday's.
+        self._stop_at, hours = settings.limits.stop_at, hours_of(settings)
+        self.ends_at = None if hours is None else hours.ends_at(_now())
 
     def snapshot(self) -> Snapshot:
         """What the progress line shows now."""
@@ -135,9 +139,9 @@ class Live:
             await asyncio.sleep(LOOK_S)
 
     def _look_at_clock(self) -> None:
-        if self._ends_at is not None and datetime.now().astimezone() >= self._ends_at:
-            self._stop(DeadlineError(f"limits.stop_at {self._ends_at:%H:%M} is reached"))
-            self._ends_at = None
+        if self.ends_at is not None and _now() >= self.ends_at:
+            self._stop(DeadlineError(f"limits.stop_at {self.ends_at:%H:%M} is reached"))
+            self.ends_at = None
 
     async def _look_for_stall(self, progress: Progress) -> None:
         """Nothing moved, and nothing says why: run.log gets what each worker waits for."""
@@ -181,7 +185,7 @@ class Live:
     def left_text(self) -> str:
         """What is left to do and what it would cost, where a budget counts what was spent; else nothing."""
         budget, seen = self._admission.budget, self.snapshot()
-        if budget is None:
+        if budget is None or not budget.is_capped:
             return ""
         left = None if seen.total is None else seen.total - seen.done
         return f"Left: {what_is_left(left, budget.spent, seen.done, exact=seen.total_known).text}."
@@ -229,7 +233,7 @@ class Live:
             "tokens_per_minute": door.tokens_per_minute,
             "learned": learned_of(self._admission),
             "budget": _budget_facts(self._admission.budget),
-            "ends_at": None if self._ends_at is None else self._ends_at.isoformat(),
+            "ends_at": None if self.ends_at is None else self.ends_at.isoformat(),
             "paused": gate.paused,
             "limits": {} if self.steering is None else facts_of(self.steering.settings),
             "elapsed_s": round(self._stats.elapsed_s, 3),
@@ -255,9 +259,13 @@ class Live:
             self._unseen = True
 
 
+def _now() -> datetime:
+    return datetime.fromtimestamp(time.time()).astimezone()
+
+
 def _budget_facts(budget: Budget | None) -> dict[str, Any] | None:
     """Spent (what may have been billed included), set aside for calls in flight, and left; US dollars and tokens."""
-    if budget is None:
+    if budget is None or not budget.is_capped:
         return None
 
     def plain(spend: Spend) -> dict[str, Any]:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from pipeline.providers import ChatProvider
 
 REHEARSAL = "rehearsal"
+#: The most that `limits.concurrency` may be. It can be set in mid-run, so connections are counted by the gate alone.
+MOST_IN_FLIGHT = 10_000
 #: What writing to the prompt cache costs beside input, from gpt-5.6 on (OpenAI's guide to prompt caching).
 CACHE_WRITE_TIMES = 1.25
 
@@ -188,12 +190,6 @@ def tuner_of(settings: Settings, start: int | None = None) -> Tuner | None:
     )
 
 
-def most_in_flight(settings: Settings) -> int:
-    """The most calls that may ever be in flight at once in this session, live changes included."""
-    limits = settings.limits
-    return max(limits.concurrency_max, 0 if limits.concurrency == "auto" else limits.concurrency)
-
-
 def hours_of(settings: Settings) -> Hours | None:
     """The hours in which calls may leave, and when the run stops. Raises ConfigError."""
     between, stop_at = settings.limits.run_between, settings.limits.stop_at
@@ -203,14 +199,16 @@ def hours_of(settings: Settings) -> Hours | None:
 
 
 def budget_of(settings: Settings, *, spent_usd: float, spent_tokens: int, maybe: Spend = NOTHING) -> Budget | None:
-    """The cap on what the run may cost. Raises ConfigError where a call's worst case has no bound.
+    """What counts the run's cost, with the caps that are set; one may be set in mid-run.
 
+    None where a call's worst case has no bound: there nothing can be capped. Raises ConfigError where it is to be.
     `maybe` is the part of what is spent that no kept answer tells of.
     """
-    limits, parameters = settings.limits, settings.model.parameters
-    if limits.budget_usd is None and limits.budget_tokens is None:
-        return None
-    if not parameters.get("max_completion_tokens") and not parameters.get("max_tokens"):
+    limits = settings.limits
+    is_capped = limits.budget_usd is not None or limits.budget_tokens is not None
+    if not has_bound(settings):
+        if not is_capped:
+            return None
         raise ConfigError(
             "a budget needs a bound on what one answer can cost: set model.parameters.max_completion_tokens "
             "(64 is plenty for one label)"
@@ -223,6 +221,12 @@ def budget_of(settings: Settings, *, spent_usd: float, spent_tokens: int, maybe:
         spent_tokens=spent_tokens,
         maybe=maybe,
     )
+
+
+def has_bound(settings: Settings) -> bool:
+    """Whether the tokens of one answer are bounded."""
+    parameters = settings.model.parameters
+    return bool(parameters.get("max_completion_tokens") or parameters.get("max_tokens"))
 
 
 def notified_of(settings: Settings) -> tuple[str | None, str | None, frozenset[str]]:
@@ -277,7 +281,7 @@ async def open_provider(settings: Settings, stack: AsyncExitStack) -> ChatProvid
             project=options.project,
             headers=options.plain_headers(),
             timeout_s=options.timeout_s,
-            max_connections=most_in_flight(settings),
+            max_connections=MOST_IN_FLIGHT,
         ),
         annotate=annotate,
     )

@@ -211,13 +211,19 @@ class Session:
 
     def _helm(self, pool: Pool, live: Live, progress: Progress) -> Helm:
         """What orders and edits may change."""
+
+        def take_over(settings: Settings) -> None:
+            live.take_over(settings)
+            pool.set_grace(settings.limits.grace_s)
+
         return Helm(
             asker=self._asker,
             admission=self._admission,
             notifier=self._notifier,
             stop=lambda error: self._stop(pool, error),
             say=progress.say,
-            take_over=live.take_over,
+            take_over=take_over,
+            ends_at=lambda: live.ends_at,
         )
 
     async def _to_an_ending(self, pool: Pool, me: asyncio.Task[Any]) -> Ending:

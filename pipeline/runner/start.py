@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pipeline import codec
 from pipeline.engine import Provider
-from pipeline.limits import DayMeter, Price, Spend
+from pipeline.limits import NOTHING, DayMeter, Price, Spend
 from pipeline.notify import Notifier
 from pipeline.readers import Given, Source, peek
 from pipeline.records import Status
@@ -25,6 +25,7 @@ from pipeline.runner.media import media_for
 from pipeline.runner.paid import paid_so_far
 from pipeline.runner.parts import (
     budget_of,
+    has_bound,
     notified_of,
     open_provider,
     price_for,
@@ -162,15 +163,16 @@ async def spent_of(ledger: Ledger, price: Price | None) -> tuple[float, int]:
 
 async def _limits_of(settings: Settings, ledger: Ledger) -> dict[str, Any]:
     """The limits that last over sessions, beside the day's requests: the budget."""
-    budget = None
-    if settings.limits.budget_usd is not None or settings.limits.budget_tokens is not None:
+    # Also counted where no cap is set: one may be, in mid-run.
+    spent_usd, spent_tokens, maybe = 0.0, 0, NOTHING
+    if has_bound(settings):
         price = price_for(settings)
         spent_usd, spent_tokens = await spent_of(ledger, price)
         answered = await paid_so_far(ledger, price)
         usd, tokens = spent_usd - answered.cost_usd, spent_tokens - answered.usage.total
         # Less than any token costs is what adding up has rounded.
         maybe = Spend(usd if usd > 1e-9 else 0.0, tokens)
-        budget = budget_of(settings, spent_usd=spent_usd, spent_tokens=spent_tokens, maybe=maybe)
+    budget = budget_of(settings, spent_usd=spent_usd, spent_tokens=spent_tokens, maybe=maybe)
 
     async def keep(spend: Spend) -> None:
         await ledger.meta_set(_MARK, codec.dumps({"usd": spend.usd, "tokens": spend.tokens}).decode())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 from pipeline.control import (
@@ -14,13 +16,12 @@ from pipeline.control import (
     Order,
     Shift,
     Standing,
-    applied_line,
     flat,
     refused_line,
 )
 from pipeline.engine import Asker
 from pipeline.errors import ConfigError, LabelpipeError
-from pipeline.limits import Admission
+from pipeline.limits import Admission, spent_text
 from pipeline.notify import Notifier
 from pipeline.runner.parts import budget_of, hours_of, notified_of, rules_of, tuner_of
 from pipeline.settings import Settings
@@ -34,7 +35,7 @@ class DrainedError(LabelpipeError):
 
 @dataclass(frozen=True, slots=True)
 class Helm:
-    """What can be changed while it runs, and how the run is told of it."""
+    """What can be changed while it runs, and how the run is told of it. `ends_at` is when `stop_at` ends it."""
 
     asker: Asker
     admission: Admission
@@ -42,19 +43,30 @@ class Helm:
     stop: Callable[[LabelpipeError], None]
     say: Callable[[str], None]
     take_over: Callable[[Settings], None]
+    ends_at: Callable[[], datetime | None]
+
+
+#: Puts one part of a change into force. It cannot fail: what can is done before any of them is called.
+Act = Callable[[], None]
 
 
 class Steering:
-    """Looks for orders and edits, once a second."""
+    """Looks for orders and edits, once a second.
+
+    The latest word holds: an order until the file says something else for its key, the file until the next order. Each
+    is judged whole, and only then put into force, or refused and nothing of it is in force.
+    """
 
     def __init__(self, settings: Settings, helm: Helm, inbox: Inbox) -> None:
         self._helm = helm
         self._inbox = inbox
         self._watch = None if settings.config_path is None else ConfigWatch(settings.config_path)
         self._standing = Standing(flat(settings.model_dump()))
-        # All state that changes, beside the parts: the settings in force, and what orders have set over the file.
+        # All state that changes, beside the parts: the settings in force, those of the last file that could be used,
+        # and what orders have set over it.
         self.settings = settings
-        self._live: dict[str, str] = {}
+        self._filed = settings
+        self._orders: dict[str, str] = {}
 
     def look(self) -> None:
         """Carry out what came since the last look."""
@@ -81,96 +93,134 @@ class Steering:
         return self._set(str(order.key), order.value)
 
     def _set(self, key: str, value: object) -> tuple[bool, str]:
-        if key not in LIVE_KEYS:
-            return False, refused_line(key, lasting=False)
-        text = f"{key}={value}"  # read as --set is
+        orders = {**self._orders, key: f"{key}={value}"}  # read as --set is
         try:
-            settings = self.settings.again([*(self._live | {key: text}).values()])
+            settings = self._filed.ordered(list(orders.values()))
+            if key not in LIVE_KEYS:  # asked now, since a key that is unknown is told with the one that is near
+                return False, refused_line(key, lasting=False)
             change = self._apply(settings)
         except ConfigError as error:
             return False, str(error)
-        self._live[key] = text
-        told = [applied_line(one, "set") for one in change.applied]
-        return True, "; ".join(told) or f"{key} is that already"
+        self._orders = orders
+        return True, "; ".join(change.lines("set", self._more())) or f"{key} is that already"
 
     # -- the config file -----------------------------------------------------------------------------------------
 
     def _reread(self, watch: ConfigWatch) -> None:
         source = str(self.settings.config_path)
         try:
-            change = self._apply(self.settings.again(list(self._live.values())))
+            filed = self._filed.again()
+            orders = self._standing_orders(filed)
+            change = self._apply(filed.ordered(list(orders.values())) if orders else filed)
         except ConfigError as error:
             if watch.is_news():
                 self._helm.say(f"labelpipe: {source} was edited, but is not taken over:\n{error}")
             return
         watch.is_good()
-        for line in change.lines(source):
+        self._filed, self._orders = filed, orders
+        for line in change.lines(source, self._more()):
             self._helm.say(f"labelpipe: {line}")
+
+    def _standing_orders(self, filed: Settings) -> dict[str, str]:
+        """The orders whose keys the file says nothing new of."""
+        before, now = flat(self._filed.model_dump()), flat(filed.model_dump())
+        return {key: order for key, order in self._orders.items() if before.get(key) == now.get(key)}
 
     def _apply(self, settings: Settings) -> LiveChange:
         """Put what may change into force. Raises ConfigError, and then all stays as it was."""
-        change = self._standing.take(flat(settings.model_dump()))
-        try:
-            for tables in _groups(change.applied):
-                _ACTS[tables](self._helm, settings)
-        except ConfigError:
-            self._standing.undo(change.applied)
-            raise
-        if change.applied:
-            self.settings = settings
-            self._helm.take_over(settings)
+        new = flat(settings.model_dump())
+        shifts = self._standing.applied_by(new)
+        # Prompt, model and the like are still those of the start, whatever the file says.
+        in_force = self.settings.model_copy(update={"limits": settings.limits, "notify": settings.notify})
+        acts = [_ACTS[name](self._helm, in_force) for name in _names_of(shifts)]
+        change = self._standing.take(new)
+        for act in acts:
+            act()
+        if shifts:
+            self.settings = in_force
+            self._helm.take_over(in_force)
         return change
 
+    def _more(self) -> dict[str, str]:
+        """What is told of a change beside old and new, by key: what the number alone does not say."""
+        ends_at, budget = self._helm.ends_at(), self._helm.admission.budget
+        more = {} if ends_at is None else {"limits.stop_at": f"the run ends at {ends_at:%Y-%m-%d %H:%M}"}
+        if budget is not None and budget.is_capped:
+            more |= dict.fromkeys(("limits.budget_usd", "limits.budget_tokens"), f"so far {spent_text(budget.spent)}")
+        return more
 
-def _groups(applied: Sequence[Shift]) -> list[str]:
+
+def _names_of(shifts: Sequence[Shift]) -> list[str]:
     """Which acts the changed keys ask for, each once."""
-    return list(dict.fromkeys(_ACT_OF[one.key] for one in applied if one.key in _ACT_OF))
+    return list(dict.fromkeys(_ACT_OF[one.key] for one in shifts if one.key in _ACT_OF))
 
 
-def _concurrency(helm: Helm, settings: Settings) -> None:
-    wanted = settings.limits.concurrency
-    helm.admission.tuner = tuner_of(settings, start=helm.admission.gate.concurrency)
-    if wanted != "auto":
-        helm.admission.gate.set_concurrency(wanted)
+# -- the acts: each judges the settings, and raises ConfigError or gives what puts them into force ---------------------
 
 
-def _rates(helm: Helm, settings: Settings) -> None:
-    helm.admission.request_pace.configure(settings.limits.requests_per_minute)
-    helm.admission.token_pace.configure(settings.limits.tokens_per_minute)
-    helm.admission.rates_changed()
+def _concurrency(helm: Helm, settings: Settings) -> Act:
+    wanted, admission = settings.limits.concurrency, helm.admission
+    tuner = tuner_of(settings, start=admission.gate.concurrency)
+
+    def act() -> None:
+        admission.tuner = tuner
+        admission.gate.set_concurrency(tuner.limit if tuner is not None else int(wanted))
+
+    return act
 
 
-def _day(helm: Helm, settings: Settings) -> None:
-    helm.admission.set_day_limit(settings.limits.requests_per_day)
+def _rates(helm: Helm, settings: Settings) -> Act:
+    limits, admission = settings.limits, helm.admission
+
+    def act() -> None:
+        admission.request_pace.configure(limits.requests_per_minute)
+        admission.token_pace.configure(limits.tokens_per_minute)
+        admission.rates_changed()
+
+    return act
 
 
-def _budget(helm: Helm, settings: Settings) -> None:
-    limits, budget = settings.limits, helm.admission.budget
-    if budget is None:
-        raise ConfigError("a budget can be changed in mid-run, but not begin there; it takes effect with the next run")
-    budget_of(settings, spent_usd=0.0, spent_tokens=0)  # refuses what cannot work
-    budget.set_caps(usd=limits.budget_usd, tokens=limits.budget_tokens)
-    helm.admission.gate.wake()
+def _day(helm: Helm, settings: Settings) -> Act:
+    limits = settings.limits
+    return partial(helm.admission.set_day_limit, limits.requests_per_day, stop=limits.on_day_limit == "stop")
 
 
-def _hours(helm: Helm, settings: Settings) -> None:
-    helm.admission.set_hours(hours_of(settings))
+def _budget(helm: Helm, settings: Settings) -> Act:
+    limits, admission = settings.limits, helm.admission
+    try:
+        budget_of(settings, spent_usd=0.0, spent_tokens=0)  # refuses what cannot work
+    except ConfigError as error:
+        raise ConfigError(f"{error}. [model] cannot change in mid-run: drain the run, set it, start again") from error
+
+    def act() -> None:
+        if admission.budget is not None:
+            admission.budget.set_caps(usd=limits.budget_usd, tokens=limits.budget_tokens)
+            admission.gate.wake()
+
+    return act
 
 
-def _rules(helm: Helm, settings: Settings) -> None:
-    helm.asker.rules = rules_of(settings)
-    helm.admission.gate.set_probe_max(settings.limits.probe_max_s)
+def _hours(helm: Helm, settings: Settings) -> Act:
+    return partial(helm.admission.set_hours, hours_of(settings))
 
 
-def _notify(helm: Helm, settings: Settings) -> None:
-    helm.notifier.change(*notified_of(settings))
+def _rules(helm: Helm, settings: Settings) -> Act:
+    rules = rules_of(settings)
+
+    def act() -> None:
+        helm.asker.rules = rules
+        helm.admission.gate.set_probe_max(settings.limits.probe_max_s)
+
+    return act
 
 
-def _nothing(_helm: Helm, _settings: Settings) -> None:
-    """What `take_over` reads from the new settings by itself."""
+def _notify(helm: Helm, settings: Settings) -> Act:
+    told = notified_of(settings)
+    Notifier(*told)  # refuses what cannot work
+    return partial(helm.notifier.change, *told)
 
 
-_ACTS: Mapping[str, Callable[[Helm, Settings], None]] = {
+_ACTS: Mapping[str, Callable[[Helm, Settings], Act]] = {
     "concurrency": _concurrency,
     "rates": _rates,
     "day": _day,
@@ -178,24 +228,24 @@ _ACTS: Mapping[str, Callable[[Helm, Settings], None]] = {
     "hours": _hours,
     "rules": _rules,
     "notify": _notify,
-    "nothing": _nothing,
 }
+#: Keys that are missing here are read from the new settings by `take_over`.
 _ACT_OF: Mapping[str, str] = {
     "limits.concurrency": "concurrency",
+    "limits.concurrency_min": "concurrency",
+    "limits.concurrency_max": "concurrency",
     "limits.requests_per_minute": "rates",
     "limits.tokens_per_minute": "rates",
     "limits.requests_per_day": "day",
+    "limits.on_day_limit": "day",
     "limits.budget_usd": "budget",
     "limits.budget_tokens": "budget",
-    "limits.stop_at": "nothing",
     "limits.run_between": "hours",
     "limits.max_attempts": "rules",
     "limits.max_repairs": "rules",
     "limits.hedge_after_p": "rules",
     "limits.record_deadline_s": "rules",
     "limits.probe_max_s": "rules",
-    "limits.outage_limit_s": "nothing",
-    "limits.stall_s": "nothing",
     "notify.url": "notify",
     "notify.command": "notify",
     "notify.on": "notify",

@@ -167,25 +167,25 @@ def _variables(root: Root, source: EnvSettingsSource) -> Iterator[tuple[Keys, st
     return iter(sorted(found, key=lambda one: (len(one[0]), one)))
 
 
-def lay_overrides(sheet: Sheet, overrides: Mapping[str, Any] | Sequence[str]) -> None:
-    """What --set says: `key=value` texts, or values by key."""
+def lay_overrides(sheet: Sheet, overrides: Mapping[str, Any] | Sequence[str], said_by: str = "--set") -> None:
+    """What --set says, or an order to a run: `key=value` texts, or values by key."""
     if isinstance(overrides, Mapping):
         for name, value in overrides.items():
-            _lay_override(sheet, name, _key(name), value)
+            _lay_override(sheet, name, _key(name), value, said_by)
         return
     for text in overrides:
         pair = pair_of(text)
-        _lay_override(sheet, text, pair and pair[0], pair and pair[1])
+        _lay_override(sheet, text, pair and pair[0], pair and pair[1], said_by)
 
 
-def _lay_override(sheet: Sheet, given: str, path: Keys | None, value: Any) -> None:
+def _lay_override(sheet: Sheet, given: str, path: Keys | None, value: Any, said_by: str) -> None:
     if not path:
         shown = one_line(covered(given.partition("=")[0]))
         text = "expected key=value with a dotted key, like limits.concurrency=8"
-        sheet.mistakes.append(Mistake(f"--set {shown}", None, "", text))
+        sheet.mistakes.append(Mistake(f"{said_by} {shown}", None, "", text))
         return
     said = COVERED if holds_secret(path, value) else one_line(covered(str(value)))
-    origin = Origin(Kind.SET, "--set", detail=f" {dotted(path)}={said}")
+    origin = Origin(Kind.SET, said_by, detail=f" {dotted(path)}={said}")
     if value == COVERED and is_secret(path):
         sheet.mistakes.append(origin.mistake("", "*** stands for a secret that was not shown; give its value"))
         return

@@ -6,6 +6,8 @@ import glob
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,7 @@ class Settings(BaseSettings):
     _loaded: tuple[Mapping[str, Any] | Sequence[str], Mapping[str, Any]] = PrivateAttr(((), {}))
     _config_path: Path | None = PrivateAttr(None)
     _origins: dict[Keys, Origin] = PrivateAttr(default_factory=dict)
+    _laid: Sheet = PrivateAttr()
     _no_input: tuple[Mistake, ...] = PrivateAttr(())
 
     def __init__(self, *, _sheet: Sheet | None = None, **values: Any) -> None:
@@ -87,6 +90,7 @@ class Settings(BaseSettings):
         self._no_input = no_input
         self._config_path = sheet.config_path
         self._origins = sheet.origins
+        self._laid = sheet
 
     @classmethod
     def load(
@@ -116,6 +120,14 @@ class Settings(BaseSettings):
             merged = {**overrides, **{key.strip(): value for key, _, value in orders}}
             return type(self).load(self._config_path, merged, **said)
         return type(self).load(self._config_path, [*overrides, *live], **said)
+
+    def ordered(self, orders: Sequence[str]) -> Settings:
+        """These settings with orders to a run, `limits.concurrency=8`, over all that was said. No file is read."""
+        laid = replace(self._laid, values=deepcopy(self._laid.values), origins=dict(self._laid.origins), mistakes=[])
+        lay_overrides(laid, orders, "set")
+        settings = type(self)(_sheet=laid)
+        settings._loaded = self._loaded
+        return settings
 
     @classmethod
     def settings_customise_sources(

@@ -7,12 +7,15 @@ import random
 import signal
 import time
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from clocks import start_moved
 from end_to_end.stage import Endpoint, Endpoints, Process, Project, project, rows, wait_until
 from killing import Scene, prove
+from moved import Clock
 
 pytestmark = pytest.mark.chaos
 
@@ -87,6 +90,30 @@ def test_edits_under_load(tmp_path: Path, endpoints: Endpoints, seed: int) -> No
     done = process.wait().expect(0)
     assert done.json["labelled"] == len(given), desk.told
     prove(scene)
+
+
+def test_a_time_to_stop_is_the_next_one_from_when_it_is_said(tmp_path: Path, endpoints: Endpoints) -> None:
+    """Said in mid-run, a time that lay between the run's start and now ended the run at once."""
+    user = project(tmp_path / "stop", endpoints.open(latency_ms=200.0).base_url, 3_000, limits={"concurrency": 1})
+    user.folder.joinpath("clock").unlink(missing_ok=True)
+    clock = Clock(user.folder / "clock")
+    desk = Desk(user, endpoints.open(), random.Random(0), "no seed")
+    process = start_moved(user, "run", "job.toml", "--json")
+    wait_until(lambda: bool(desk.limits()))
+    begun = datetime.fromtimestamp(time.time()).astimezone()
+    clock.move(5 * 3600)
+    passed, ahead = begun + timedelta(hours=2), begun + timedelta(hours=7)
+    reply = user.do("set", "run", f"limits.stop_at={passed:%H:%M}", "--wait", "10").expect(0)
+    assert f"the run ends at {passed + timedelta(days=1):%Y-%m-%d %H:%M}" in reply.err
+    user.configure(limits={"stop_at": f"{ahead:%H:%M}", "max_attempts": 3})
+    desk.set(max_attempts=3)
+    ends_at = json.loads((user.run_dir / "live.json").read_bytes())["ends_at"]
+    assert ends_at.startswith(f"{ahead:%Y-%m-%dT%H:%M}"), "an edit too, and another key beside it moves nothing"
+    assert process.popen.poll() is None
+    clock.move(3 * 3600)
+    done = process.wait().expect(3)
+    assert f"limits.stop_at {ahead:%H:%M} is reached" in done.json["reason"]
+    assert f"the run ends at {ahead:%Y-%m-%d %H:%M}" in done.err
 
 
 def _concurrency(desk: Desk) -> None:

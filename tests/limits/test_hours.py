@@ -206,7 +206,7 @@ def test_what_a_person_reads() -> None:
     ends_at = hours.ends_at(evening)
 
     assert ends_at is not None
-    assert hours.waiting(evening) == "outside the hours 22:00-07:00; waits until 22:00 (3 h 10 min)"
+    assert hours.waiting(evening) == "outside the hours 22:00-07:00, until 22:00"
     assert hours.waiting(berlin("2025-06-01 23:00")) == ""
     assert hours.ending(evening, ends_at) == "stops at 06:30 (in 11 h 40 min)"
     assert hours.ending(ends_at, ends_at) == "stop_at 06:30 is reached"
