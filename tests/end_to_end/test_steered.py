@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -187,9 +188,10 @@ def test_all_of_the_limits_are_live(night: Callable[..., Night]) -> None:
 def test_a_wait_for_the_hours_is_told_once(night: Callable[..., Night]) -> None:
     """It said `waiting 59 s: ...; waits until 22:00 (2 h 28 min)`, and a new line each minute."""
     run = night()
-    run.set('limits.run_between=["00:00","00:01"]')
-    told = run.hears("outside the hours")
-    assert "outside the hours 00:00-00:01, until 00:00" in told
+    now = datetime.now().astimezone()
+    begin, end = f"{now + timedelta(hours=2):%H:%M}", f"{now + timedelta(hours=3):%H:%M}"
+    run.set(f'limits.run_between=["{begin}","{end}"]')
+    assert f"outside the hours {begin}-{end}, until {begin}\n" in run.hears("waiting")
     wait_until(lambda: "outside the hours" in run.live()["trouble"])
     assert run.live()["held_for_s"] > 61, "all of the wait, not the time to the next look"
     run.end()
