@@ -69,7 +69,7 @@ def check(
     from pipeline.runner import check_lines
 
     if json_out:
-        found = [{"name": one.name, "ok": one.ok, "detail": one.detail} for one in checks]
+        found = [{"name": one.name, "ok": one.ok, "detail": one.detail, "blocks": one.blocks} for one in checks]
         print_json({"ok": all(one.ok is not False for one in checks), "checks": found})
     else:
         show("\n".join(check_lines(checks)))

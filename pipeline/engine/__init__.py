@@ -8,7 +8,7 @@ from pipeline.engine.journal import Journal
 from pipeline.engine.life import Ping
 from pipeline.engine.pool import Ending, Pool, PoolSizes
 from pipeline.engine.retry import Verdict, backoff_s, is_hopeless, verdict_of
-from pipeline.engine.rules import AskRules
+from pipeline.engine.rules import AskRules, most_of
 from pipeline.engine.stop import InterruptedRunError, StopSwitch
 from pipeline.engine.turns import Responder, TaskPart, idempotency_key, with_result
 from pipeline.engine.writer import Writer
@@ -35,6 +35,7 @@ __all__ = [
     "backoff_s",
     "idempotency_key",
     "is_hopeless",
+    "most_of",
     "renamed",
     "verdict_of",
     "with_result",

@@ -10,11 +10,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 
-from pipeline import codec
 from pipeline.engine.hedge import Hedge
 from pipeline.engine.life import LookForLife, Ping, Shape
 from pipeline.engine.retry import Verdict, backoff_s, verdict_of
-from pipeline.engine.rules import AskRules
+from pipeline.engine.rules import AskRules, most_of
 from pipeline.engine.trial import Over, Trial
 from pipeline.engine.turns import Responder, last_words
 from pipeline.errors import (
@@ -29,7 +28,7 @@ from pipeline.errors import (
     TruncatedError,
     UnavailableError,
 )
-from pipeline.limits import Admission, Most, Permit, Price, prompt_bound
+from pipeline.limits import Admission, Most, Permit, Price
 from pipeline.records import Answer, Labelled, Outcome, Problem, Record, Request, Response, Status
 from pipeline.stats import Stats
 
@@ -220,12 +219,7 @@ class Asker:
 
     def _most(self, request: Request) -> Most | None:
         """What the call can use at most; not worked out where no budget asks for it."""
-        if self._admission.budget is None:
-            return None
-        room = request.parameters.get("max_completion_tokens") or request.parameters.get("max_tokens") or 0
-        # What media cost is not in their names, which is all that their JSON holds.
-        prompt = prompt_bound(len(codec.dumps((request.messages, request.tools)))) + request.media_tokens
-        return Most(prompt, int(room))
+        return None if self._admission.budget is None else most_of(request)
 
     async def _call(self, trial: Trial, permit: Permit) -> Response:
         trial.calls += 1

@@ -1,8 +1,12 @@
-"""How often a record is asked, and for how long."""
+"""How often a record is asked, for how long, and what one call of it can use."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from pipeline import codec
+from pipeline.limits import Most, prompt_bound
+from pipeline.records import Request
 
 #: What a record may take beside its calls at their longest, where the user gave no deadline.
 DEADLINE_MORE_S = 60.0
@@ -26,3 +30,11 @@ class AskRules:
     def deadline_of(self, turns: int) -> float:
         """Seconds that one record of so many turns at the most may take while the gate is open."""
         return self.record_s or turns * self.max_attempts * self.timeout_s + DEADLINE_MORE_S
+
+
+def most_of(request: Request) -> Most:
+    """What a call can use at most."""
+    room = request.parameters.get("max_completion_tokens") or request.parameters.get("max_tokens") or 0
+    # What media cost is not in their names, which is all that their JSON holds.
+    prompt = prompt_bound(len(codec.dumps((request.messages, request.tools)))) + request.media_tokens
+    return Most(prompt, int(room))

@@ -4,37 +4,50 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.errors import CallError, LabelpipeError, RenderError
+from pipeline.engine import most_of
+from pipeline.errors import CallError, LabelpipeError, RenderError, SetupError
+from pipeline.limits import BudgetReachedError, Most
+from pipeline.progress import dollars
 from pipeline.readers import Source, peek
 from pipeline.records import Record
 from pipeline.runner.changes import find_changes
 from pipeline.runner.inputs import sources_of
+from pipeline.runner.live import is_running
 from pipeline.runner.mediacheck import look_at_media
-from pipeline.runner.parts import is_simulated, open_provider, price_for, sql_of, task_of
+from pipeline.runner.paid import spent_of
+from pipeline.runner.parts import budget_of, is_simulated, missing_key, open_provider, price_for, sql_of, task_of
+from pipeline.runner.refusals import refusals
 from pipeline.settings import Settings
 from pipeline.store import Ledger, RunDir, check_place
 from pipeline.task import Task
+from pipeline.telemetry import open_telemetry
 
 _T = TypeVar("_T")
 #: Records of each input that are looked at.
 LOOKED_AT = 200
+#: Inputs whose records are looked at; a folder may have many thousands.
+SOURCES_LOOKED_AT = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at. `ok` is None for a warning."""
+    """One thing that was looked at. `ok` is None for a warning.
+
+    `blocks`: the config has no fault there, but a run would not begin as things stand: what to do is the user's choice.
+    """
 
     name: str
     ok: bool | None
     detail: str
+    blocks: bool = False
 
 
 async def check(settings: Settings, *, online: bool = True) -> list[Check]:
@@ -44,13 +57,15 @@ async def check(settings: Settings, *, online: bool = True) -> list[Check]:
     sources = _try(found, "input", lambda: sources_of(settings), _told_sources)
     if sources is not None and task is not None:
         found += [one async for one in _records(settings, sources, task)]
-    found += [_output(settings), _price(settings), _limits(settings), *_reasoning(settings)]
+    refused = refusals(settings)
+    found += [_output(settings), _price(settings), _limits(settings, refused), *_reasoning(settings)]
+    found += [Check(name, False, told) for name, told in refused.items() if name != "limits"]
     if settings.output.sql is not None:
         found.append(await _table(settings, online=online))
     if sources is not None and task is not None:
-        found += await _changes(settings, task, sources)
-    if online:
-        found.append(await _model(settings))
+        found += await _folder(settings, task, sources, budget="budget" not in refused)
+    found += await _telemetry(settings)
+    found += await _model(settings, online=online)
     return found
 
 
@@ -78,16 +93,21 @@ def _told_sources(sources: list[Source]) -> str:
 async def _records(settings: Settings, sources: list[Source], task: Task) -> AsyncIterator[Check]:
     """The first records of each input: readable, named once, with the fields that the prompt and the columns name."""
     records: list[Record] = []
-    for source in sources[:20]:
+    for place, source in enumerate(sources):
         if source.once:
             yield Check("records", None, f"{source.name} cannot be looked at before the run")
             continue
+        # Each is opened, as a run does before it begins; the records of the first ones are looked at.
+        wanted = LOOKED_AT if place < SOURCES_LOOKED_AT else 1
         try:
-            records += await peek(source, encoding=settings.input.encoding, n=LOOKED_AT, key=settings.input.key)
+            found = await peek(source, encoding=settings.input.encoding, n=wanted, key=settings.input.key)
         except LabelpipeError as error:
             yield Check("records", False, str(error))
             return
+        records += found if place < SOURCES_LOOKED_AT else []
     if not records:
+        if not any(source.once for source in sources[:SOURCES_LOOKED_AT]):
+            yield Check("records", None, "the input has no records: there is nothing to label")
         return
     yield _readable(records)
     yield _rendered(records, task)
@@ -160,20 +180,66 @@ def _output(settings: Settings) -> Check:
     return Check("output", True, f"{folder}{' (a run is there: it will be resumed)' if folder.exists() else ''}")
 
 
-async def _changes(settings: Settings, task: Task, sources: list[Source]) -> list[Check]:
-    """Whether `run` would refuse to go on, because the folder's run was made otherwise. Nothing is written."""
+async def _folder(settings: Settings, task: Task, sources: list[Source], *, budget: bool) -> list[Check]:
+    """What the run folder says: a run at work in it, one that was made otherwise, a budget that is used up."""
     run_dir = RunDir(Path(settings.output.dir))
+    found: list[Check] = []
+    if is_running(run_dir):
+        found.append(Check("in use", None, f"a run is at work in {run_dir.path}; another one waits for its end", True))
     try:
-        manifest = run_dir.read_manifest()
-        if manifest is None or not run_dir.ledger.exists():
-            return []
-        async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
-            changes = await find_changes(settings, task, sources, manifest, ledger)
+        if budget:
+            found += await _budget(settings, task, sources, run_dir)
+        if run_dir.ledger.exists():
+            async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
+                found += await _changes(settings, task, sources, run_dir, ledger)
     except LabelpipeError as error:
-        return [Check("resume", False, str(error))]
+        found.append(Check("resume", False, str(error)))
+    return found
+
+
+async def _changes(
+    settings: Settings, task: Task, sources: list[Source], run_dir: RunDir, ledger: Ledger
+) -> list[Check]:
+    """Whether `run` would refuse to go on, because the folder's run was made otherwise. Nothing is written."""
+    manifest = run_dir.read_manifest()
+    if manifest is None:
+        return []
+    changes = await find_changes(settings, task, sources, manifest, ledger)
     if not changes:
         return [Check("resume", True, f"{changes.done:,} records there have an outcome and are not asked again")]
-    return [Check("resume", None, f"`run` would refuse and ask. {changes.told(run_dir)}")]
+    return [Check("resume", None, f"`run` would refuse and ask. {changes.told(run_dir)}", True)]
+
+
+async def _budget(settings: Settings, task: Task, sources: list[Source], run_dir: RunDir) -> list[Check]:
+    """Whether the budget lets one more call through, by the worst case of the first record."""
+    spent_usd, spent_tokens = 0.0, 0
+    if run_dir.ledger.exists():
+        async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
+            spent_usd, spent_tokens = await spent_of(ledger, price_for(settings))
+    budget = budget_of(settings, spent_usd=spent_usd, spent_tokens=spent_tokens)
+    if budget is None:
+        return []
+    most = await _first_most(settings, task, sources)
+    try:
+        budget.reserve(most.prompt, most.output)
+    except BudgetReachedError as error:
+        # What is spent was right once: then it is the user's to raise the cap, and the config has no fault.
+        spent = bool(spent_tokens)
+        return [Check("budget", None if spent else False, f"no call is let through: {error}", spent)]
+    told = dollars(spent_usd) if settings.limits.budget_usd is not None else f"{spent_tokens:,} tokens"
+    return [Check("budget", True, f"{told} spent so far; a call fits, at its worst too")]
+
+
+async def _first_most(settings: Settings, task: Task, sources: list[Source]) -> Most:
+    """What the first record's call can use at most; next to nothing where none can be looked at."""
+    wanted = settings.input
+    for source in sources[:1]:
+        records = [] if source.once else await peek(source, encoding=wanted.encoding, n=LOOKED_AT, key=wanted.key)
+        for record in records:
+            with suppress(RenderError):
+                if record.problem is None:
+                    return most_of(task.render(record))
+    return Most(1, 1)
 
 
 async def _table(settings: Settings, *, online: bool) -> Check:
@@ -197,7 +263,9 @@ def _price(settings: Settings) -> Check:
     return Check("price", True, f"${price.input:g} in, ${price.output:g} out a million tokens ({price.origin})")
 
 
-def _limits(settings: Settings) -> Check:
+def _limits(settings: Settings, refused: Mapping[str, str]) -> Check:
+    if "limits" in refused:
+        return Check("limits", False, refused["limits"])
     limits = settings.limits
     told = [
         f"{value:,} {what}"
@@ -224,7 +292,23 @@ def _reasoning(settings: Settings) -> list[Check]:
     return [Check("reasoning", False, told)]
 
 
-async def _model(settings: Settings) -> Check:
+async def _telemetry(settings: Settings) -> list[Check]:
+    """Whether what measures calls can be opened. Nothing is measured, so nothing is sent."""
+    try:
+        telemetry = open_telemetry(settings.telemetry.enabled, model=settings.model.name, server=None)
+    except SetupError as error:
+        return [Check("telemetry", False, str(error))]
+    if telemetry is None:
+        return []
+    await telemetry.close()
+    return [Check("telemetry", True, "can be opened")]
+
+
+async def _model(settings: Settings, *, online: bool) -> list[Check]:
+    """Whether the model answers for the key; without `online` only whether a key is there where one is needed."""
+    if not online:
+        told = missing_key(settings)
+        return [] if told is None else [Check("model", None, told, True)]
     try:
         async with AsyncExitStack() as stack:
             provider = await open_provider(settings, stack)
@@ -232,6 +316,6 @@ async def _model(settings: Settings) -> Check:
     except LabelpipeError as error:
         # Many compatible servers have no list of models: only a refusal of the key is sure.
         unsure = isinstance(error, CallError) and error.status == 404 and settings.model.base_url is not None
-        return Check("model", None if unsure else False, str(error))
+        return [Check("model", None if unsure else False, str(error))]
     ends = f"; it is shut down on {info.shutdown_date}" if info.shutdown_date else ""
-    return Check("model", None if ends else True, f"{info.id} answers for this key{ends}")
+    return [Check("model", None if ends else True, f"{info.id} answers for this key{ends}")]

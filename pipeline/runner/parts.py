@@ -270,8 +270,8 @@ async def open_provider(settings: Settings, stack: AsyncExitStack) -> ChatProvid
     base_url, key, annotate = options.base_url, settings.api_key(), None
     if is_simulated(settings):
         base_url, annotate = await _start_rehearsal(settings, stack)
-    elif key is None and base_url is None:
-        raise ConfigError(_no_key(settings))
+    elif (told := missing_key(settings)) is not None:
+        raise ConfigError(told)
     provider = ChatProvider(
         ClientOptions(
             base_url=base_url,
@@ -289,7 +289,10 @@ async def open_provider(settings: Settings, stack: AsyncExitStack) -> ChatProvid
     return provider
 
 
-def _no_key(settings: Settings) -> str:
+def missing_key(settings: Settings) -> str | None:
+    """What to do where no call can be made for want of a key; None where one can."""
+    if settings.model.base_url is not None or settings.api_key() is not None:
+        return None
     name = settings.model.api_key_env
     return (
         f"{name} is not set. Put {name}=... into the environment or into .env, or set model.base_url: "

@@ -17,9 +17,11 @@ from pipeline.readers import read_records
 from pipeline.records import Outcome
 from pipeline.runner.inputs import sources_of
 from pipeline.runner.listening import Listener, Tier, told_by
+from pipeline.runner.paid import spent_of
 from pipeline.runner.parts import open_provider, price_for
 from pipeline.runner.reckoning import PILOT_AT_ONCE, Plan, Seen, planned
-from pipeline.runner.start import Wishes, arun, spent_of
+from pipeline.runner.refusals import refuse
+from pipeline.runner.start import Wishes, arun
 from pipeline.settings import Settings
 from pipeline.store import Ledger, RunDir
 
@@ -31,9 +33,10 @@ _TOLD = "told_limits"
 
 async def plan(settings: Settings, pilot: int = 20, *, quiet: bool = False) -> Plan:
     """Label the first `pilot` records, which are kept in the run, and say what the rest takes. Raises SetupError."""
-    records = await count_records(settings)
+    refuse(settings)
     async with AsyncExitStack() as stack:
         provider = await open_provider(settings, stack)
+        records = await count_records(settings)
         return await plan_with(settings, provider, records, pilot, quiet=quiet)
 
 
@@ -88,13 +91,18 @@ def _text(value: Any) -> str:
 
 
 async def count_records(settings: Settings) -> int:
-    """How many records the input has. Raises InputError where it can be read only once."""
+    """How many records the input has. Raises InputError where it has none, or can be read only once."""
     if "-" in settings.inputs():
         raise InputError("a plan reads the input twice, and stdin can be read once: put it into a file")
     wanted = settings.input
-    batches = read_records(sources_of(settings), key=wanted.key, encoding=wanted.encoding, limit=wanted.limit)
+    sources = sources_of(settings)
+    batches = read_records(sources, key=wanted.key, encoding=wanted.encoding, limit=wanted.limit)
     async with aclosing(batches):
-        return sum([len(batch) async for batch in batches])
+        count = sum([len(batch) async for batch in batches])
+    if not count:
+        names = [source.name for source in sources]
+        raise InputError(f"the input has no records: {', '.join(names[:3])}{' ...' * (len(names) > 3)}")
+    return count
 
 
 async def _look(settings: Settings, records: int, listener: Listener) -> Seen:

@@ -17,6 +17,7 @@ from pipeline.runner.listening import Listener, Tier
 from pipeline.runner.parts import REHEARSAL, hours_of, open_provider, price_for
 from pipeline.runner.planning import asked_in, changed, count_records, plan_with
 from pipeline.runner.reckoning import Plan, latency_of, least
+from pipeline.runner.refusals import refuse
 from pipeline.runner.schedule import Terms, walk
 from pipeline.runner.start import Wishes, arun
 from pipeline.settings import Settings
@@ -83,6 +84,7 @@ async def rehearse_plan(
     endpoint, over those of the config. The run folder is not touched: the rehearsal has one of its own, made anew.
     Raises SetupError.
     """
+    refuse(settings)
     total = await count_records(settings)
     if total < 2:
         raise SetupError(f"a rehearsal needs two records at least, and the input has {total}")

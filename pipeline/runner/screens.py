@@ -14,6 +14,7 @@ from pipeline.runner.look import Preview
 from pipeline.stats import RunSummary
 
 SIMULATED = "SIMULATED: the built-in endpoint made these labels; they are worth nothing as training data."
+_FREE = "Nothing stands in the way of a run."
 _HEADS = {"complete": "Done", "interrupted": "Interrupted", "stopped": "Stopped early", "replayed": "Replayed"}
 _MARKS = {True: "ok  ", False: "FAIL", None: "look"}
 
@@ -27,8 +28,12 @@ def check_lines(checks: Sequence[Check]) -> list[str]:
         lines.append(f"{_MARKS[one.ok]}  {one.name:<{width}}  {first}")
         lines += [f"      {'':<{width}}  {line}" for line in more]
     wrong = sum(one.ok is False for one in checks)
-    lines += ["", f"{wrong} to mend before a run." if wrong else "Nothing stands in the way of a run."]
-    return lines
+    return [*lines, "", f"{wrong} to mend before a run." if wrong else _way_is_free(checks)]
+
+
+def _way_is_free(checks: Sequence[Check]) -> str:
+    waiting = ", ".join(one.name for one in checks if one.blocks)
+    return f"The config has no fault, but a run would not begin: see {waiting}." if waiting else _FREE
 
 
 def preview_facts(seen: Preview) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pipeline import codec
 from pipeline.engine import Provider
-from pipeline.limits import NOTHING, DayMeter, Price, Spend
+from pipeline.limits import NOTHING, DayMeter, Spend
 from pipeline.notify import Notifier
 from pipeline.readers import Given, Source, peek
 from pipeline.records import Status
@@ -22,7 +22,7 @@ from pipeline.runner.changes import accept_changes, find_changes, follow_moves, 
 from pipeline.runner.codes import refuse_unknown
 from pipeline.runner.inputs import sources_of
 from pipeline.runner.media import media_for
-from pipeline.runner.paid import paid_so_far
+from pipeline.runner.paid import BUDGET_MARK, paid_so_far, spent_of
 from pipeline.runner.parts import (
     budget_of,
     has_bound,
@@ -31,6 +31,7 @@ from pipeline.runner.parts import (
     price_for,
     task_of,
 )
+from pipeline.runner.refusals import refuse
 from pipeline.runner.runlog import run_log, tell
 from pipeline.runner.session import Session, SessionParts
 from pipeline.settings import Settings
@@ -101,6 +102,7 @@ async def arun(settings: Settings, wishes: Wishes | None = None, *, records: Giv
     wishes = wishes or Wishes()
     wishes = wishes if records is None else replace(wishes, records=records)
     task, sources = task_of(settings), sources_of(settings, wishes.records)
+    refuse(settings)
     for source in sources:
         if not source.once:
             # A bad header or encoding is told now, not in mid-run.
@@ -150,17 +152,6 @@ def _open_telemetry(settings: Settings, stack: AsyncExitStack) -> Telemetry | No
     return telemetry
 
 
-#: Where the ledger keeps what the run has cost at most, for the budget of the next session.
-_MARK = "budget"
-
-
-async def spent_of(ledger: Ledger, price: Price | None) -> tuple[float, int]:
-    """What the run has cost so far at most, in US dollars and in tokens, over all its sessions."""
-    totals = await paid_so_far(ledger, price)
-    mark = codec.loads(await ledger.meta_get(_MARK) or "{}")
-    return max(totals.cost_usd, mark.get("usd") or 0.0), max(totals.usage.total, mark.get("tokens") or 0)
-
-
 async def _limits_of(settings: Settings, ledger: Ledger) -> dict[str, Any]:
     """The limits that last over sessions, beside the day's requests: the budget."""
     # Also counted where no cap is set: one may be, in mid-run.
@@ -175,7 +166,7 @@ async def _limits_of(settings: Settings, ledger: Ledger) -> dict[str, Any]:
     budget = budget_of(settings, spent_usd=spent_usd, spent_tokens=spent_tokens, maybe=maybe)
 
     async def keep(spend: Spend) -> None:
-        await ledger.meta_set(_MARK, codec.dumps({"usd": spend.usd, "tokens": spend.tokens}).decode())
+        await ledger.meta_set(BUDGET_MARK, codec.dumps({"usd": spend.usd, "tokens": spend.tokens}).decode())
 
     return {"budget": budget, "keep_mark": keep}
 

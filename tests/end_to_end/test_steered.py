@@ -153,7 +153,7 @@ def test_a_budget_in_dollars_begins_by_an_edit(night: Callable[..., Night]) -> N
     run.edit(budget_usd=0.00001, concurrency=8)
     done = run.process.wait().expect(3)
     assert "limits.budget_usd none -> " in done.err
-    assert "limits.budget_usd = 1e-05" in done.json["reason"]
+    assert "limits.budget_usd = 0.00001" in done.json["reason"]
 
 
 def test_a_budget_that_cannot_hold_is_refused_whole(night: Callable[..., Night]) -> None:

@@ -1,0 +1,44 @@
+"""What `run` refuses by the settings alone: asked by `run` before anything is opened, by `plan` before it pays for a
+pilot, and by `check`, which tells all of it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipeline.errors import SetupError
+from pipeline.notify import Notifier
+from pipeline.runner.parts import admission_of, budget_of, notified_of
+from pipeline.settings import Settings
+
+
+def _limits(settings: Settings) -> None:
+    admission_of(settings)
+
+
+def _budget(settings: Settings) -> None:
+    budget_of(settings, spent_usd=0.0, spent_tokens=0)
+
+
+def _notify(settings: Settings) -> None:
+    Notifier(*notified_of(settings))
+
+
+#: What is judged, by the name that `check` gives it. Each raises SetupError.
+_RULES: dict[str, Callable[[Settings], None]] = {"limits": _limits, "budget": _budget, "notify": _notify}
+
+
+def refusals(settings: Settings) -> dict[str, str]:
+    """Why a run cannot start with these settings, by what is wrong; empty where it can."""
+    found: dict[str, str] = {}
+    for name, rule in _RULES.items():
+        try:
+            rule(settings)
+        except SetupError as error:
+            found[name] = str(error)
+    return found
+
+
+def refuse(settings: Settings) -> None:
+    """Raises SetupError for the first thing that a run cannot start with."""
+    for rule in _RULES.values():
+        rule(settings)
