@@ -17,7 +17,7 @@ from pipeline.runner.lanes import Interval
 from pipeline.runner.listening import told_by
 from pipeline.runner.reckoning import Seen, planned
 from pipeline.runner.rehearsing import folder_of, part_of, sample_of, tier_of
-from pipeline.runner.schedule import Terms, walk
+from pipeline.runner.schedule import Terms, until_used_up, walk
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 HOUR_S, DAY_S = 3_600.0, 86_400.0
@@ -240,3 +240,115 @@ def test_the_endpoint_holds_what_is_said_first() -> None:
 
 def test_the_middle_is_expected() -> None:
     assert Interval(1, 3).middle == 2
+
+
+# -- the first line --------------------------------------------------------------------------------------------------
+
+
+def test_all_that_ends_a_run_is_in_the_first_line_in_the_order_it_bites() -> None:
+    now = datetime.now().astimezone()
+    stop_at = f"{now + timedelta(hours=1):%H:%M}"
+    limits = {"requests_per_day": 300, "stop_at": stop_at, "budget_tokens": 20_900, "budget_usd": 0.012}
+    found = reckoned(limits, now=now, used_today=100)
+    keys = [end.key for end in found.ends]
+    assert keys[0] == "limits.budget_tokens"
+    assert set(keys[1:]) == {"limits.stop_at", "limits.budget_usd"}
+    first = plan_lines(found)[0]
+    places = [first.index(key) for key in keys]
+    assert places == sorted(places)
+    assert "after about 190 of 1,000 records" in first
+    assert "300 requests a day (limits.requests_per_day) make it" in first
+    assert (found.doable, found.binding) == (190, "budget")
+    done = next(line for line in plan_lines(found) if line.startswith("  in fact "))
+    assert "190 records" in done
+    assert "20,900 tokens" in done
+
+
+def test_a_deadline_before_the_budget_is_named_first() -> None:
+    now = datetime.now().astimezone()
+    stop_at = f"{now + timedelta(hours=1):%H:%M}"
+    found = reckoned({"requests_per_minute": 6, "stop_at": stop_at, "budget_tokens": 100_000}, now=now)
+    assert [end.key for end in found.ends] == ["limits.stop_at", "limits.budget_tokens"]
+    first = plan_lines(found)[0]
+    assert first.startswith(f"It cannot be done by {stop_at} (limits.stop_at): all of it takes 2 h 47 min by requests")
+    assert "the budget (limits.budget_tokens) ends it after about 909." in first
+    assert found.doable == found.done_by_stop
+    assert found.binding == "requests a minute"
+
+
+def test_a_day_limit_that_ends_the_run_does_so_in_the_plan() -> None:
+    found = reckoned({"requests_per_day": 300, "on_day_limit": "stop"}, used_today=100)
+    assert [(end.key, end.records) for end in found.ends] == [("limits.requests_per_day", 200)]
+    assert plan_lines(found)[0].startswith("It ends after about 200 of 1,000 records, in 4 s, as a day's 300 requests")
+    assert reckoned({"requests_per_day": 300}, used_today=100).ends == []
+    assert reckoned({"requests_per_day": 3_000, "on_day_limit": "stop"}).ends == []
+
+
+@pytest.mark.parametrize(
+    ("calls", "terms", "made"),
+    [
+        (100, Terms(per_s=1, per_day=60), 60),
+        (50, Terms(per_s=1, per_day=60), None),
+        # 43,200 calls until midnight, then a day of which 50,000 are allowed
+        (100_000, Terms(per_s=1, per_day=50_000), 93_200),
+        (100, Terms(per_day=60, used_today=60), 0),
+    ],
+)
+def test_where_a_days_requests_are_used_up(calls: float, terms: Terms, made: float | None) -> None:
+    way = until_used_up(calls, NOON, terms)
+    assert (None if way is None else way.calls) == (None if made is None else pytest.approx(made))
+
+
+def test_no_end_in_sight_is_no_number() -> None:
+    now = datetime.now().astimezone()
+    found = reckoned({"requests_per_day": 1, "stop_at": f"{now + timedelta(hours=1):%H:%M}"}, now=now, records=10**6)
+    assert "more than 20 years" in plan_lines(found)[0]
+    assert all(end.seconds is not None and math.isfinite(end.seconds) for end in found.ends)
+
+
+# -- what stands in the plan -----------------------------------------------------------------------------------------
+
+
+def lines(found: Plan) -> str:
+    return "\n".join(plan_lines(found))
+
+
+@pytest.mark.parametrize(
+    ("limits", "told", "serves"),
+    [
+        ({"concurrency": 40}, "40 is all that is known to limit: 80 may halve the time (a guess)", None),
+        ({"concurrency": "auto"}, "auto finds it", None),
+        ({"requests_per_minute": 600}, "30 is enough: 600 calls a minute x 2.00 s, and half as many again", 30),
+        ({"requests_per_minute": 600, "concurrency": 5}, "again; limits.concurrency = 5 is less", 30),
+        ({"requests_per_minute": 600, "requests_per_day": 100}, "30 is enough: 600 calls a minute", 30),
+        ({"requests_per_day": 500}, "1 is enough: 500 calls a day x 2.00 s", 1),
+    ],
+)
+def test_what_concurrency_serves_is_only_said_where_a_limit_is_known(
+    limits: dict[str, Any], told: str, serves: int | None
+) -> None:
+    found = reckoned(limits)
+    assert found.concurrency == serves
+    assert told in lines(found)
+    assert "96" not in lines(found)
+
+
+def test_where_nothing_is_left_nothing_binds() -> None:
+    found = reckoned(records=10)
+    assert found.binding == "nothing"
+    assert plan_lines(found) == ["Nothing is left to label: all 10 records have an outcome"]
+
+
+@pytest.mark.parametrize(
+    ("problems", "told"),
+    [
+        ({"invalid_label": 20}, "None of the 20 records so far got a label: invalid_label 20. "),
+        ({"timeout": 1, "refused": 2}, "3 of the 20 records so far got no label: refused 2, timeout 1. "),
+        ({"timeout": 2}, None),
+    ],
+)
+def test_a_pilot_without_labels_is_told_first(problems: dict[str, int], told: str | None) -> None:
+    found = reckoned({"budget_tokens": 50_000}, looked_at=20, problems=problems, failed_path="runs/a/failed.csv")
+    first = plan_lines(found)[0]
+    assert first.startswith(told or "The budget does not do")
+    assert ("runs/a/failed.csv says why" in first) == (told is not None)

@@ -143,6 +143,8 @@ def plan(
         print_json(found.as_dict())
     else:
         show("\n".join(rehearsal_lines(found) if rehearse else plan_lines(found)))
+    nobody = not rehearse and found.looked_at and found.without_label == found.looked_at
+    raise typer.Exit(1 if nobody else 0)
 
 
 @app.command()

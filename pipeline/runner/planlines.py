@@ -8,50 +8,133 @@ from datetime import datetime, timedelta
 from pipeline.progress import dollars, duration
 from pipeline.runner.lanes import Interval, Lane
 from pipeline.runner.listening import Tier
-from pipeline.runner.reckoning import Plan
+from pipeline.runner.reckoning import End, Plan, codes_text
 from pipeline.runner.rehearsing import RehearsedPlan, Took
 
 #: More than this is told as a need of days in the first line.
 _LONG_S = 86_400.0
+#: A larger share of records without a label is told first.
+MISSING_SHARE = 0.1
 
 
 def plan_lines(found: Plan) -> list[str]:
     """The plan for a person."""
+    if not found.left:
+        return [*_label_lines(found), f"Nothing is left to label: all {found.records:,} records have an outcome"]
     return [
         *_warnings(found),
         f"{found.left:,} of {found.records:,} records are left; this is from {found.pilot:,} that were asked",
         f"  tokens       {found.tokens.low:,.0f} to {found.tokens.high:,.0f}",
         f"  cost         {_cost_line(found)}",
         *_time_lines(found),
-        _concurrency_line(found),
+        f"  concurrency  {_concurrency_text(found)}",
+        f"  an answer    takes {found.latency_s:.2f} s; {found.calls_per_record:.2f} calls a record",
         *_told_lines(found),
         *_lane_lines(found),
     ]
 
 
 def _warnings(found: Plan) -> list[str]:
-    lines = []
-    by_day = found.binding == "requests a day" and found.requests_per_day
-    if found.late_by_s:
-        why = f"it takes {span(found.seconds)}"
-        if by_day:
-            why = f"{found.requests_per_day:,} requests a day (limits.requests_per_day) make it {span(found.seconds)}"
-        lines.append(f"It cannot be done by {found.stop_at} (limits.stop_at): {why}. "
-                     f"About {found.done_by_stop or 0:,} of {found.left:,} records are done by then; the rest stays "
-                     "pending.")  # fmt: skip
-    elif by_day and (found.seconds or 0) > _LONG_S:
-        lines.append(f"It takes days: {found.requests_per_day:,} requests a day make it {span(found.seconds)}.")
-    if found.budget_records is not None:
-        lines.append(f"The budget does not do for all of it: it ends after about {found.budget_records:,} of "
-                     f"{found.left:,} records, resumable.")  # fmt: skip
-    elif found.budget_short:
+    lines = _label_lines(found)
+    if found.ends:
+        lines.append(_ends_line(found))
+    elif _by_day(found) and (found.seconds or 0) > _LONG_S:
+        lines.append(f"It takes days: {_day_text(found)}.")
+    if found.budget_short and found.budget_records is None:
         lines.append("The budget may not do for all of it: the run would stop there, resumable.")
     return lines
 
 
-def _concurrency_line(found: Plan) -> str:
-    taken = f"an answer takes {found.latency_s:.2f} s, {found.calls_per_record:.2f} calls a record"
-    return f"  concurrency  {found.concurrency} is enough ({taken})"
+def _label_lines(found: Plan) -> list[str]:
+    """Where too few of those that were asked have a label: a plan for the rest is worth little then."""
+    missing, of = found.without_label, found.looked_at
+    if missing <= MISSING_SHARE * of:
+        return []
+    many = f"None of the {of:,} records so far got a label"
+    if missing < of:
+        many = f"{missing:,} of the {of:,} records so far got no label"
+    todo = f"Mend that first: {found.failed_path} says why of each, and labelpipe preview tries again"
+    return [f"{many}: {codes_text(found.problems)}. {todo}."]
+
+
+# -- what ends the run before all is done ------------------------------------------------------------------------------
+
+
+def _ends_line(found: Plan) -> str:
+    first, *later = found.ends
+    more = [_later_text(found, end) for end in later]
+    return _first_text(found, first) + (f" Without that: {'; '.join(more)}." if more else "")
+
+
+def _first_text(found: Plan, end: End) -> str:
+    done = f"{end.records:,} of {found.left:,} records"
+    if end.key == "limits.stop_at":
+        why = _why_late(found)
+        return (
+            f"It cannot be done by {found.stop_at} (limits.stop_at): {why}. About {done} are done by then; the rest "
+            "stays pending."
+        )
+    if end.key == "limits.requests_per_day":
+        told = f"a day's {found.requests_per_day:,} requests (limits.requests_per_day) are used up"
+        return f"It ends after about {done}{_within(end)}, as {told}, and limits.on_day_limit is stop; resumable."
+    return f"The budget does not do for all of it: it ends after about {done}{_within(end)} ({end.key}), resumable."
+
+
+def _later_text(found: Plan, end: End) -> str:
+    after = f"after about {end.records:,}"
+    if end.key == "limits.stop_at":
+        return f"{found.stop_at} (limits.stop_at) comes {after}, as {_why_late(found)}"
+    if end.key == "limits.requests_per_day":
+        return f"a day's {found.requests_per_day:,} requests (limits.requests_per_day) end it {after}"
+    return f"the budget ({end.key}) ends it {after}"
+
+
+def _within(end: End) -> str:
+    return "" if end.seconds is None or math.isinf(end.seconds) else f", in {span(end.seconds)}"
+
+
+def _why_late(found: Plan) -> str:
+    if _by_day(found):
+        return _day_text(found)
+    waits = f", {duration(found.waits_s)} of it outside limits.run_between" if found.waits_s > 1 else ""
+    return f"all of it takes {span(found.seconds)} by {_slowest(found)}{waits}"
+
+
+def _by_day(found: Plan) -> bool:
+    return bool(found.requests_per_day) and _slowest(found) == "requests a day"
+
+
+def _slowest(found: Plan) -> str:
+    return max(found.durations_s, key=lambda name: found.durations_s[name], default="nothing")
+
+
+def _day_text(found: Plan) -> str:
+    of = "the server's" if found.told.requests_per_day == found.requests_per_day else "limits.requests_per_day"
+    return f"{found.requests_per_day:,} requests a day ({of}) make it {span(found.seconds)}"
+
+
+def _doable_lines(found: Plan) -> list[str]:
+    """What a run would come to, beside what all of it takes."""
+    if not found.ends:
+        return []
+    share = found.doable / found.left
+    cost = "price unknown" if found.cost is None else money(Interval(found.cost.low * share, found.cost.high * share))
+    tokens = f"{found.tokens.middle * share:,.0f} tokens"
+    return [f"  in fact      {found.doable:,} records{_within(found.ends[0])}: {tokens}, {cost}"]
+
+
+def _concurrency_text(found: Plan) -> str:
+    now = found.in_flight
+    if found.concurrency is not None:
+        pace = found.limits_per_s * 60
+        calls = f"{pace:,.0f} calls a minute" if pace >= 1 else f"{pace * 1_440:,.0f} calls a day"
+        need = f"{calls} x {found.latency_s:.2f} s"
+        less = now is not None and now < found.concurrency
+        held = f"; limits.concurrency = {now:,} is less" if less else ""
+        return f"{found.concurrency:,} is enough: {need}, and half as many again{held}"
+    if now is None:
+        return "auto finds it: no limit is known that would say what serves"
+    return f"{now:,} is all that is known to limit: {2 * now:,} may halve the time (a guess)"
 
 
 def _cost_line(found: Plan) -> str:
@@ -82,11 +165,12 @@ def _until(seconds: float | None) -> str:
 
 
 def _time_lines(found: Plan) -> list[str]:
+    binds = f"  what binds   {found.binding}"
     if found.seconds is None:
         told = "no limit is known that would hold the calls up: it is as fast as the server lets it"
-        return [f"  time         {told}", f"  what binds   {found.binding}"]
+        return [f"  time         {told}", *_doable_lines(found), binds]
     waits = f", {duration(found.waits_s)} of it outside limits.run_between" if found.waits_s > 1 else ""
-    lines = [f"  time         {_until(found.seconds)}{waits}", f"  what binds   {found.binding}"]
+    lines = [f"  time         {_until(found.seconds)}{waits}", *_doable_lines(found), binds]
     return lines + [f"    by {name:<18} {span(seconds)}" for name, seconds in found.durations_s.items()]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import asdict
@@ -19,7 +20,7 @@ from pipeline.runner.inputs import sources_of
 from pipeline.runner.listening import Listener, Tier, told_by
 from pipeline.runner.paid import spent_of
 from pipeline.runner.parts import open_provider, price_for
-from pipeline.runner.reckoning import PILOT_AT_ONCE, Plan, Seen, planned
+from pipeline.runner.reckoning import PILOT_AT_ONCE, Plan, Seen, codes_text, planned
 from pipeline.runner.refusals import refuse
 from pipeline.runner.start import Wishes, arun
 from pipeline.settings import Settings
@@ -48,7 +49,8 @@ async def plan_with(
     summary = await arun(_for_pilot(settings, pilot), Wishes(quiet=quiet, provider=listener))
     seen = await _look(settings, records, listener)
     if not seen.asked:
-        why = summary.reason or f"see {summary.files.get('failed')}"
+        codes = f"{codes_text(seen.problems)}; see {seen.failed_path}"
+        why = summary.reason or (codes if seen.problems else "the run ended before")
         raise SetupError(f"no record of the pilot was answered, so nothing can be said: {why}")
     wanted = reckon or settings
     return planned(wanted, seen, price_for(wanted))
@@ -115,10 +117,14 @@ async def _look(settings: Settings, records: int, listener: Listener) -> Seen:
                 told = Tier(**codec.loads(await ledger.meta_get(_TOLD) or "{}"))
             else:
                 await ledger.meta_set(_TOLD, codec.dumps(asdict(told)).decode())
+            outcomes = [outcome for _, outcome in await ledger.rows_after(0, LOOKED_AT)]
             return Seen(
                 records=records,
                 done=sum((await ledger.count_by_status()).values()),
-                asked=[outcome for _, outcome in await ledger.rows_after(0, LOOKED_AT) if outcome.attempts],
+                asked=[outcome for outcome in outcomes if outcome.attempts],
+                looked_at=len(outcomes),
+                problems=Counter(outcome.problem.code for outcome in outcomes if outcome.problem is not None),
+                failed_path=str(run_dir.failed),
                 used_today=await ledger.requests_on(datetime.fromtimestamp(time.time(), UTC).date().isoformat()),
                 spent=await spent_of(ledger, price_for(settings)),
                 told=told,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from pipeline.limits import Hours
 
 #: Stretches between two changes (an hour's begin or end, a midnight) that are walked: more than twenty years.
 MOST_STEPS = 20_000
+#: Days that are looked at for one whose requests are used up: they are alike soon.
+MOST_DAYS = 30
 #: Less than this share of a call is a rounding.
 _DUST = 1e-6
 #: Three hundred years: dates end somewhere.
@@ -55,6 +57,22 @@ def walk(calls: float, start: datetime, terms: Terms, until: datetime | None = N
         today = _day_left(terms) if passed.date() != now.date() else today - made
         now, left = passed, left - made
     return Way(math.inf, calls - left)
+
+
+def until_used_up(calls: float, start: datetime, terms: Terms) -> Way | None:
+    """The way to where a day's requests are used up and calls are left; None where that is not so on any day."""
+    free, now, made = replace(terms, per_day=None), start.astimezone(UTC), 0.0
+    today = _day_left(terms, terms.used_today)
+    for _ in range(MOST_DAYS):
+        until = now + timedelta(seconds=_until_midnight_s(now))
+        by_night = walk(calls - made, now, free, until).calls
+        if by_night > today + _DUST:
+            return Way((now - start).total_seconds() + walk(today, now, free).seconds, made + today)
+        made += by_night
+        if calls - made <= _DUST:
+            return None
+        now, today = until, _day_left(terms)
+    return None
 
 
 def _day_left(terms: Terms, used: int = 0) -> float:

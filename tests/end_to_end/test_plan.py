@@ -51,6 +51,17 @@ def test_limits_that_the_pilot_was_told_are_used_and_remembered(tmp_path: Path, 
     endpoints.close(endpoint)
 
 
+def test_a_pilot_without_a_label_is_told_first_and_by_the_exit_code(tmp_path: Path, endpoints: Endpoints) -> None:
+    endpoint = endpoints.open(faults={"bad_label": 1.0})
+    user = project(tmp_path / "bad", endpoint.base_url, 40)
+    done = user.do("plan", "job.toml", "--pilot", "10").expect(1)
+    assert done.out.startswith("None of the 10 records so far got a label: ")
+    assert "run/failed.csv says why" in done.out.splitlines()[0]
+    found = user.do("plan", "job.toml", "--pilot", "10", "--json").expect(1).json
+    assert sum(found["problems"].values()) == found["looked_at"] == 10
+    endpoints.close(endpoint)
+
+
 def test_a_pilot_does_not_wait_for_its_hours(make: Make) -> None:
     user = make(count=50, limits={"run_between": ["00:00", "00:01"], "concurrency": 1})
     assert user.do("plan", "job.toml", "--pilot", "5", "--json").expect(0).json["done"] == 5
