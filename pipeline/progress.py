@@ -6,7 +6,8 @@ import asyncio
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -172,6 +173,7 @@ class _Line(tqdm):  # type: ignore[type-arg]
     """A tqdm line whose texts come from a snapshot."""
 
     seen: Snapshot | None = None
+    title = ""
 
     @property
     def format_dict(self) -> dict[str, Any]:
@@ -179,9 +181,15 @@ class _Line(tqdm):  # type: ignore[type-arg]
         if self.seen is None:
             return {**found, "bar_format": " "}
         # The last column stays free: some terminals go on to the next line when it is written to.
-        told, bar, percentage = fitted(self.seen, found["ncols"] and found["ncols"] - 1)
+        columns = found["ncols"] and found["ncols"] - 1 - len(self.title)
+        told, bar, percentage = fitted(self.seen, columns)
         parts = ("{counted}", f"{{bar:{bar}}}" if bar else "", "{percentage:3.0f}%" if percentage else "", "{told}")
-        return {**found, "bar_format": " ".join(filter(None, parts)), "counted": count(self.seen), "told": told}
+        return {
+            **found,
+            "bar_format": " ".join(filter(None, parts)),
+            "counted": f"{self.title}{count(self.seen)}",
+            "told": told,
+        }
 
 
 def _knows_size(stream: TextIO) -> bool:
@@ -192,10 +200,16 @@ def _knows_size(stream: TextIO) -> bool:
 
 
 class Progress:
-    """Shows snapshots until it is closed. In a terminal a line that redraws; elsewhere a line every 30 s."""
+    """Shows snapshots until it is closed. In a terminal a line that redraws; elsewhere a line every 30 s.
 
-    def __init__(self, look: Callable[[], Snapshot], *, stream: TextIO | None = None, quiet: bool = False) -> None:
+    `title` stands before the counts.
+    """
+
+    def __init__(
+        self, look: Callable[[], Snapshot], *, stream: TextIO | None = None, quiet: bool = False, title: str = ""
+    ) -> None:
         self._look = look
+        self._title = f"{title} " if title else ""
         self._stream = stream or sys.stderr
         self._quiet = quiet
         self._line = self._open_line() if not quiet and self._stream.isatty() else None
@@ -224,10 +238,10 @@ class Progress:
             return
         seen = self._look()
         if self._line is None:
-            self._stream.write(f"labelpipe: {count(seen)} · {tail(seen)}\n")
+            self._stream.write(f"labelpipe: {self._title}{count(seen)} · {tail(seen)}\n")
             self._stream.flush()
             return
-        self._line.seen = seen
+        self._line.title, self._line.seen = self._title, seen
         self._line.total, self._line.n = max(seen.total or 0, seen.done, 1), seen.done
         self._line.refresh()
 
@@ -249,3 +263,25 @@ class Progress:
             self._line.close()
             self._line = None
             self._quiet = True
+
+
+@contextmanager
+def counting(
+    what: str, *, stream: TextIO | None = None, quiet: bool = False, every_s: float = REDRAW_S
+) -> Iterator[Callable[[int], object]]:
+    """Gives what adds to a count; in a terminal it is seen while that takes long. Elsewhere it is not."""
+    stream = stream or sys.stderr
+    knows_size = _knows_size(stream)
+    with tqdm(
+        desc=what,
+        file=stream,
+        disable=quiet or not stream.isatty(),
+        delay=every_s,
+        mininterval=every_s,
+        miniters=1,
+        ncols=None if knows_size else BLIND_SIZE[0],
+        nrows=None if knows_size else BLIND_SIZE[1],
+        leave=False,
+        bar_format="{desc}: {n:,}",
+    ) as line:
+        yield line.update

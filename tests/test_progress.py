@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.progress import LOG_EVERY_S, Progress, Snapshot, count, dollars, duration, eta_s, fitted, tail
+from pipeline.progress import LOG_EVERY_S, Progress, Snapshot, count, counting, dollars, duration, eta_s, fitted, tail
 
 RunOn = Callable[[Any], Any]
 SEEN = Snapshot(
@@ -205,6 +205,31 @@ def test_what_is_said_stands_above_the_line(screen: Screen) -> None:
     first, second = [line for line in screen.lines() if line]
     assert first == "calls fail for everyone"
     assert second.startswith("1,200/50,000 ")
+
+
+def test_a_title_stands_before_the_counts(screen: Screen) -> None:
+    progress = Progress(lambda: SEEN, stream=screen.stream, title="pilot")
+    progress.close()
+    assert next(line for line in screen.lines() if line).startswith("pilot 1,200/50,000 ")
+
+
+@pytest.mark.parametrize("screen", [0, 80], indirect=True)
+def test_a_count_that_takes_long_is_seen_and_leaves_nothing(screen: Screen) -> None:
+    with counting("counting records", stream=screen.stream, every_s=0) as add:
+        add(1_000)
+        add(500)
+    assert "counting records: 1,500" in screen.text()
+    assert [line for line in screen.lines() if line] == []
+
+
+def test_a_short_count_or_one_without_a_terminal_is_not_seen(screen: Screen) -> None:
+    with counting("counting records", stream=screen.stream) as add:
+        add(1_000)
+    assert "counting" not in screen.text()
+    stream = io.StringIO()
+    with counting("counting records", stream=stream, every_s=0) as add:
+        add(1_000)
+    assert stream.getvalue() == ""
 
 
 @pytest.mark.parametrize("screen", [0, 40, 80], indirect=True)

@@ -132,7 +132,7 @@ def plan(
         from pipeline.runner import plan as look_at
 
         if not rehearse:
-            return await look_at(settings, pilot, quiet=True)
+            return await look_at(settings, pilot, quiet=json_out)
         tier = Tier(requests_per_minute=rpm, tokens_per_minute=tpm, requests_per_day=rpd)
         return await rehearse_plan(settings, records, tier, pilot=pilot, quiet=json_out)
 

@@ -14,6 +14,7 @@ from typing import Any
 from pipeline import codec
 from pipeline.engine import Provider
 from pipeline.errors import InputError, SetupError
+from pipeline.progress import counting
 from pipeline.readers import read_records
 from pipeline.records import Outcome
 from pipeline.runner.inputs import sources_of
@@ -37,7 +38,7 @@ async def plan(settings: Settings, pilot: int = 20, *, quiet: bool = False) -> P
     refuse(settings)
     async with AsyncExitStack() as stack:
         provider = await open_provider(settings, stack)
-        records = await count_records(settings)
+        records = await count_records(settings, quiet=quiet)
         return await plan_with(settings, provider, records, pilot, quiet=quiet)
 
 
@@ -46,7 +47,7 @@ async def plan_with(
 ) -> Plan:
     """The plan, with a pilot that asks this provider; `reckon` are the run's settings, where a pilot has others."""
     listener = Listener(provider)
-    summary = await arun(_for_pilot(settings, pilot), Wishes(quiet=quiet, provider=listener))
+    summary = await arun(_for_pilot(settings, pilot), Wishes(quiet=quiet, title="pilot", provider=listener))
     seen = await _look(settings, records, listener)
     if not seen.asked:
         codes = f"{codes_text(seen.problems)}; see {seen.failed_path}"
@@ -92,15 +93,19 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-async def count_records(settings: Settings) -> int:
+async def count_records(settings: Settings, *, quiet: bool = True) -> int:
     """How many records the input has. Raises InputError where it has none, or can be read only once."""
     if "-" in settings.inputs():
         raise InputError("a plan reads the input twice, and stdin can be read once: put it into a file")
     wanted = settings.input
     sources = sources_of(settings)
     batches = read_records(sources, key=wanted.key, encoding=wanted.encoding, limit=wanted.limit)
+    count = 0
     async with aclosing(batches):
-        count = sum([len(batch) async for batch in batches])
+        with counting("counting records", quiet=quiet) as add:
+            async for batch in batches:
+                count += len(batch)
+                add(len(batch))
     if not count:
         names = [source.name for source in sources]
         raise InputError(f"the input has no records: {', '.join(names[:3])}{' ...' * (len(names) > 3)}")

@@ -85,7 +85,7 @@ async def rehearse_plan(
     Raises SetupError.
     """
     refuse(settings)
-    total = await count_records(settings)
+    total = await count_records(settings, quiet=quiet)
     if total < 2:
         raise SetupError(f"a rehearsal needs two records at least, and the input has {total}")
     pilot = min(pilot, max(1, total // 4))
@@ -96,10 +96,10 @@ async def rehearse_plan(
     ready = changed(settings, _overrides(folder, held, latency_s))
     async with AsyncExitStack() as stack:
         provider = await open_provider(ready, stack)
-        plan = await plan_with(ready, provider, total, pilot, quiet=True, reckon=settings)
+        plan = await plan_with(ready, provider, total, pilot, quiet=quiet, reckon=settings)
         sample = sample_of(plan, held, records)
         listener = Listener(provider)
-        wishes = Wishes(quiet=quiet, provider=listener)
+        wishes = Wishes(quiet=quiet, title="rehearsal", provider=listener)
         summary = await arun(changed(ready, {"input.limit": plan.done + sample}), wishes)
     happened, used = _happened(ready, held, listener, summary)
     return RehearsedPlan(

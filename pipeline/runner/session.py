@@ -62,7 +62,7 @@ class SessionParts:
 
     `day` counts the day's requests over sessions; `limits` are others that last (the budget); `kept_turns` what an
     earlier session left of conversations; `run_id` names the run in the keys of callbacks; `prepare` loads the records'
-    media; `ping` asks whether the server answers at all.
+    media; `ping` asks whether the server answers at all; `title` stands in the progress line.
     """
 
     settings: Settings
@@ -77,6 +77,7 @@ class SessionParts:
     telemetry: Telemetry | None = None
     prepare: Prepare | None = None
     ping: Ping | None = None
+    title: str = ""
     run_id: str = ""
     kept_turns: Mapping[str, Sequence[Turn]] = field(default_factory=dict)
     was_simulated: bool = False
@@ -88,6 +89,7 @@ class Session:
     def __init__(self, parts: SessionParts) -> None:
         settings = parts.settings
         self._settings = settings
+        self._title = parts.title
         self._notifier = parts.notifier
         self._telemetry = parts.telemetry
         self._task = parts.task
@@ -178,7 +180,7 @@ class Session:
             notices=self._notices,
             fit=pool.fit,
         )
-        progress = Progress(live.snapshot, quiet=quiet)
+        progress = Progress(live.snapshot, quiet=quiet, title=self._title)
         live.steering = Steering(self._settings, self._helm(pool, live, progress), Inbox(self._run_dir.path))
         me = asyncio.current_task()
         assert me is not None

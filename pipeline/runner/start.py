@@ -50,6 +50,7 @@ class Wishes:
     `relabel`, `keep`  what to do when the folder's run was made otherwise; neither: ChangedError
     `retry`            ask again for records without a label; `retry_codes` names those meant, empty: all
     `quiet`            show nothing
+    `title`            what stands in the progress line, before the counts
     `command`          what stands behind `labelpipe run` to go on, for the summary
     `provider`         a function that is called instead of the API; for tests and for models of your own
     `records`          what is labelled instead of the config's input: mappings, a stream of them, or a frame
@@ -60,6 +61,7 @@ class Wishes:
     retry: bool = False
     retry_codes: frozenset[str] = frozenset()
     quiet: bool = False
+    title: str = ""
     provider: Provider | None = None
     command: str | None = None
     records: Given | None = None
@@ -137,6 +139,7 @@ async def arun(settings: Settings, wishes: Wishes | None = None, *, records: Giv
                 telemetry,
                 prepare=await media_for(settings, task, stack),
                 ping=ping and partial(ping, settings.model.name),
+                title=wishes.title,
                 run_id=await ledger.run_id(),
                 kept_turns=await ledger.pending_turns(),
                 was_simulated=was_simulated,

@@ -43,12 +43,12 @@ def test_in_a_terminal_one_line_is_redrawn(tmp_path: Path, endpoints: Endpoints)
     endpoints.close(endpoint)
 
 
-def in_terminal(user: Project, size: tuple[int, int]) -> tuple[subprocess.Popen[bytes], int]:
-    """A run with a terminal of these rows and columns; and the terminal's other side."""
+def in_terminal(user: Project, size: tuple[int, int], command: str = "run") -> tuple[subprocess.Popen[bytes], int]:
+    """A run, or another command, with a terminal of these rows and columns; and the terminal's other side."""
     outer, inner = pty.openpty()
     fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
-    command, env = [*LABELPIPE, "run", "job.toml"], environment({"TERM": "xterm"})
-    process = subprocess.Popen(command, cwd=user.folder, env=env, stdin=inner, stdout=inner, stderr=inner)
+    words, env = [*LABELPIPE, command, "job.toml"], environment({"TERM": "xterm"})
+    process = subprocess.Popen(words, cwd=user.folder, env=env, stdin=inner, stdout=inner, stderr=inner)
     os.close(inner)
     return process, outer
 
@@ -63,6 +63,21 @@ def read_all(terminal: int) -> str:
         except OSError:  # Linux says so when the last one at the other side is gone
             pass
     return b"".join(parts).decode("utf-8", "replace")
+
+
+def test_a_plan_shows_its_pilot_and_an_outage(tmp_path: Path, endpoints: Endpoints) -> None:
+    endpoint = endpoints.open(outages=[(0.0, 6.0)])
+    user = project(tmp_path / "outage", endpoint.base_url, 30)
+    process, terminal = in_terminal(user, (24, 100), "plan")
+    shown = read_all(terminal)
+    assert process.wait(30) == 0
+    assert "pilot 0/20" in shown
+    assert "OUTAGE since " in shown
+    assert "calls fail for everyone" in shown
+    assert "pilot 20/20" in shown
+    assert shown.index("pilot 20/20") < shown.index("10 of 30 records are left")
+    assert user.do("plan", "job.toml", "--json", "--pilot", "25").expect(0).err == ""
+    endpoints.close(endpoint)
 
 
 def test_verify_notices_what_was_tampered_with(make: Callable[..., Project]) -> None:
