@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ from pipeline.runner import Plan, Tier, plan_lines
 from pipeline.runner.lanes import Interval
 from pipeline.runner.listening import told_by
 from pipeline.runner.reckoning import Seen, planned
-from pipeline.runner.rehearsing import folder_of, part_of, sample_of, tier_of
+from pipeline.runner.rehearsing import Effort, Took, bound_by, folder_of, part_of, sample_of, tier_of
 from pipeline.runner.schedule import Terms, until_used_up, walk
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -230,6 +231,28 @@ def test_what_is_planned_for_a_sample_is_its_share() -> None:
     found = part_of(reckoned({"requests_per_minute": 120}), 100)
     assert (found.calls, found.tokens, found.binding) == (100, pytest.approx(11_000), "requests a minute")
     assert found.seconds == pytest.approx(50 + 2)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "share", "answered_s", "core_share", "refused", "bound"),
+    [
+        (3.0, 0.95, 0.05, 0.9, 0, "concurrency"),
+        (13.0, 0.33, 0.05, 0.95, 0, "this machine"),
+        (13.0, 0.33, 0.40, 0.40, 0, "this machine"),
+        (13.0, 0.99, 0.40, 0.95, 0, "this machine"),
+        (13.0, 0.33, 0.05, 0.40, 0, "no limit"),
+        (13.0, 0.33, 0.40, 0.40, 9, "no limit"),
+        (4.0, 0.33, 0.05, 0.95, 0, "concurrency"),
+    ],
+)
+def test_a_machine_that_was_the_limit_is_said_to_be(
+    seconds: float, share: float, answered_s: float, core_share: float, refused: int, bound: str
+) -> None:
+    planned = Took(500, 500, 5_000, 3.0, 10_000, 0, None, "concurrency")
+    happened = replace(planned, seconds=seconds, refused=refused)
+    effort = Effort(answered_s, core_share)
+    assert bound_by(planned, happened, {"concurrency": share}, effort, 0.05) == bound
+    assert bound_by(planned, replace(happened, binding="stopped early"), {}, effort, 0.05) == "stopped early"
 
 
 def test_the_endpoint_holds_what_is_said_first() -> None:

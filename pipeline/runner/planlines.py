@@ -9,7 +9,7 @@ from pipeline.progress import dollars, duration
 from pipeline.runner.lanes import Interval, Lane
 from pipeline.runner.listening import Tier
 from pipeline.runner.reckoning import End, Plan, codes_text
-from pipeline.runner.rehearsing import RehearsedPlan, Took
+from pipeline.runner.rehearsing import MACHINE, UNKNOWN, RehearsedPlan, Took
 
 #: More than this is told as a need of days in the first line.
 _LONG_S = 86_400.0
@@ -217,11 +217,30 @@ def rehearsal_lines(found: RehearsedPlan) -> list[str]:
         f"                {'planned':<{width}}  happened",
         *(f"  {name:<12}  {planned:<{width}}  {happened}" for name, planned, happened in rows),
         f"  in use        {used or 'nothing is limited'}",
+        *_held_up_lines(found),
         *([f"  stopped       {found.reason}"] if found.reason else []),
         _whole_line(found),
         *_warnings(found.plan),
         f"Tokens are the endpoint's (characters divided by four); its folder is {found.folder}.",
     ]
+
+
+def _held_up_lines(found: RehearsedPlan) -> list[str]:
+    """Where no limit was used up, and yet it took longer than planned."""
+    bound, took_s = found.happened.binding, found.happened.seconds or 0.0
+    if bound not in (MACHINE, UNKNOWN):
+        return []
+    what = "This machine was the limit, not the server" if bound == MACHINE else "No limit was used up"
+    other = "" if bound == MACHINE else "; it waited after refusals or faults, or other programs were at work"
+    effort = found.effort
+    took = f"it took {_short(took_s)} where {_short(found.planned.seconds or 0.0)} were planned"
+    answers = f"an answer came after {_short(effort.answered_in_s)} instead of {_short(found.latency_s)}"
+    share = f"labelpipe and its endpoint used {effort.core_share:.0%} of a core"
+    return [f"{what}: {took}; {answers}, and {share}{other}."]
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 10 else span(seconds)
 
 
 def _rate(took: Took) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
@@ -30,6 +31,11 @@ SAMPLE_S, SAMPLE_LEAST = 60.0, 20
 SAMPLE_MOST = 5_000
 #: The share of a day's requests that a sample may take: the rest is for those that are asked again.
 DAY_SHARE = 0.8
+#: No limit was used by more than this, and it took so many times as long as planned: something else held it up.
+IDLE_SHARE, LATE_TIMES = 0.6, 1.5
+#: So much of a core in use, or answers so many times late: that was this machine.
+BUSY_SHARE, SLOW_TIMES = 0.7, 1.5
+MACHINE, UNKNOWN = "this machine", "no limit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +53,21 @@ class Took:
 
 
 @dataclass(frozen=True, slots=True)
+class Effort:
+    """Seconds until an answer came, on average, and the share of one core that labelpipe and its endpoint used."""
+
+    answered_in_s: float
+    core_share: float
+
+
+@dataclass(frozen=True, slots=True)
 class RehearsedPlan:
     """What came of a rehearsal.
 
     `plan` is for all records, from the rehearsal's own pilot. `planned` and `happened` are of the sample; `whole` is
-    all records at what happened. `used` are the shares of the limits that were in use, by name. `latency_from` says
-    where the endpoint's latency is from. `ended` and `reason` are those of the sample's run.
+    all records at what happened. `used` are the shares of the limits that were in use, by name. `effort` is what the
+    sample took of this machine, on which the endpoint runs too. `latency_from` says where the endpoint's latency is
+    from. `ended` and `reason` are those of the sample's run.
     """
 
     plan: Plan
@@ -63,6 +78,7 @@ class RehearsedPlan:
     happened: Took
     whole: Took
     used: Mapping[str, float]
+    effort: Effort
     labelled: int
     rejected: int
     failed: int
@@ -100,17 +116,23 @@ async def rehearse_plan(
         sample = sample_of(plan, held, records)
         listener = Listener(provider)
         wishes = Wishes(quiet=quiet, title="rehearsal", provider=listener)
+        began, cpu_began = time.monotonic(), time.process_time()
         summary = await arun(changed(ready, {"input.limit": plan.done + sample}), wishes)
+        core_share = (time.process_time() - cpu_began) / max(time.monotonic() - began, 1e-9)
+    planned = part_of(plan, sample)
     happened, used = _happened(ready, held, listener, summary)
+    effort = Effort(listener.busy_s / max(1, listener.calls), round(core_share, 3))
+    happened = replace(happened, binding=bound_by(planned, happened, used, effort, latency_s))
     return RehearsedPlan(
         plan=plan,
         tier=held,
         latency_s=latency_s,
         latency_from=latency_from,
-        planned=part_of(plan, sample),
+        planned=planned,
         happened=happened,
         whole=whole_of(settings, plan, happened),
         used=used,
+        effort=effort,
         labelled=summary.labelled,
         rejected=summary.rejected,
         failed=summary.failed,
@@ -243,6 +265,18 @@ def _happened(settings: Settings, tier: Tier, heard: Listener, summary: RunSumma
         binding=bound if summary.ended == "complete" else "stopped early",
     )
     return took, used
+
+
+def bound_by(planned: Took, happened: Took, used: Mapping[str, float], effort: Effort, latency_s: float) -> str:
+    """What held the sample up: the limit that was used most, or, where none was used up and it was late, what else."""
+    late = planned.seconds is not None and (happened.seconds or 0.0) > LATE_TIMES * planned.seconds
+    # After a refusal it waits, and an answer is late for that: not the machine's doing.
+    slow = effort.answered_in_s > SLOW_TIMES * latency_s and not happened.refused
+    if happened.binding not in used or not late:
+        return happened.binding
+    if max(used.values()) > IDLE_SHARE and not (slow and happened.binding == "concurrency"):
+        return happened.binding
+    return MACHINE if effort.core_share > BUSY_SHARE or slow else UNKNOWN
 
 
 def whole_of(settings: Settings, plan: Plan, happened: Took) -> Took:

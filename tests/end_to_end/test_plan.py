@@ -101,6 +101,15 @@ def test_a_tier_below_the_config_is_seen_in_the_rehearsal(make: Make) -> None:
     assert found.happened.binding == "requests a minute"
 
 
+def test_a_rehearsal_that_the_machine_holds_up_says_so(make: Make) -> None:
+    """Answers after 1 ms for 500 at once: no machine does that."""
+    user = make(count=900, limits={"concurrency": 500}, rehearsal={"latency_ms": 1})
+    told = user.do("plan", "job.toml", "--rehearse", "--records", "800").expect(0).out
+    assert "This machine was the limit, not the server: it took " in told
+    assert " of a core." in told
+    assert next(line for line in told.splitlines() if "what binds" in line).endswith("this machine")
+
+
 def test_the_latency_is_that_of_the_run_so_far(make: Make) -> None:
     user = make(count=60)
     user.do("plan", "job.toml", "--pilot", "20").expect(0)
