@@ -226,7 +226,8 @@ def budget_of(settings: Settings, *, spent_usd: float, spent_tokens: int, maybe:
 def has_bound(settings: Settings) -> bool:
     """Whether the tokens of one answer are bounded."""
     parameters = settings.model.parameters
-    return bool(parameters.get("max_completion_tokens") or parameters.get("max_tokens"))
+    bound = parameters.get("max_completion_tokens") or parameters.get("max_tokens")
+    return isinstance(bound, int) and bound > 0
 
 
 def notified_of(settings: Settings) -> tuple[str | None, str | None, frozenset[str]]:

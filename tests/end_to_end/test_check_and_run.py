@@ -20,6 +20,11 @@ ROOM = {"parameters": {"max_completion_tokens": 30}}
     [
         ({"limits": {"budget_usd": 1.0}}, "budget", "set model.parameters.max_completion_tokens"),
         ({"limits": {"budget_tokens": 9_000}}, "budget", "set model.parameters.max_completion_tokens"),
+        (
+            {"limits": {"budget_tokens": 9_000}, "model": {"parameters": {"max_completion_tokens": "none"}}},
+            "budget",
+            "set model.parameters.max_completion_tokens",
+        ),
         ({"limits": {"budget_usd": 1.0}, "model": {"name": "nobody-knows", **ROOM}}, "budget", "set model.price"),
         ({"limits": {"stop_at": "25:99"}}, "limits", "stop_at"),
         ({"limits": {"run_between": ["7", "22:00"]}}, "limits", "run_between"),
