@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from pipeline import codec
@@ -47,7 +48,7 @@ class ChatProvider:
         if self.simulated is None:
             self.simulated = says_simulated(raw.headers)
         return Response(
-            answer=_answer(completion["choices"][0]),
+            answer=_answer(_exact(completion, raw.content)["choices"][0]),
             usage=_usage(completion.get("usage")),
             model=str(completion.get("model") or request.model),
             request_id=request_id(raw.headers),
@@ -93,6 +94,21 @@ def _completion(content: bytes, secret: str) -> dict[str, Any]:
         raise _without_choice(body, content, secret)
     assert isinstance(body, dict)
     return body
+
+
+def _exact(body: dict[str, Any], content: bytes) -> dict[str, Any]:
+    """The body; where it has arguments that are an object, not a text, with all the digits of their integers."""
+    calls = body["choices"][0]["message"].get("tool_calls")
+    if not isinstance(calls, list) or all(isinstance(_arguments(call), str) for call in calls):
+        return body
+    with suppress(codec.JSONDecodeError):  # nested too deeply for that
+        body = codec.loads_digits(content.decode())
+    return body
+
+
+def _arguments(call: Any) -> JSON:
+    function = call.get("function") if isinstance(call, dict) else None
+    return function.get("arguments") if isinstance(function, dict) else None
 
 
 def _has_message(choice: Any) -> bool:

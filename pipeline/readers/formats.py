@@ -19,16 +19,17 @@ Format = Callable[[Blocks, Reading], Rows]
 LINE_BYTES = 64 * 1024 * 1024  #: a longer line of JSONL or text is unreadable; it is never held whole
 _EXCERPT_CHARS = 80
 
-# Digits become 0 and all else a space: so a long run of digits is found at the speed of a memory scan.
-_DIGITS = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
-_LONG_NUMBER = b"0" * 20  #: from twenty digits on an integer may be beyond the 64 bits of the fast JSON reader
+# Digits become 0 and all but a minus a space: so a long run of digits is found at the speed of a memory scan.
+_DIGITS = bytes(48 if 48 <= byte <= 57 else 45 if byte == 45 else 32 for byte in range(256))
+#: from here on an integer may be beyond the 64 bits of the fast JSON reader
+_LONG_NUMBER, _LONG_NEGATIVE = b"0" * 20, b"-" + b"0" * 19
 
 
 async def jsonl(blocks: Blocks, reading: Reading) -> Rows:
     """One JSON object a line; blank lines are skipped."""
     async with aclosing(cut_lines(blocks, reading, LineSplitter(LINE_BYTES))) as lines:
         async for first, batch in lines:
-            long_numbers = _LONG_NUMBER in b"".join(batch).translate(_DIGITS)
+            long_numbers = _has_long_number(b"".join(batch))
             yield list(_json_rows(first, batch, reading.encoding, long_numbers))
 
 
@@ -40,7 +41,7 @@ def _json_rows(first: int, batch: list[bytes], encoding: str, long_numbers: bool
             continue
         try:
             value = codec.loads(raw)
-            if long_numbers and _LONG_NUMBER in raw.translate(_DIGITS):
+            if long_numbers and _has_long_number(raw):
                 value = codec.loads_exact(raw.decode())
         except (ValueError, RecursionError) as error:
             if raw.strip():
@@ -50,6 +51,11 @@ def _json_rows(first: int, batch: list[bytes], encoding: str, long_numbers: bool
             yield number, value, codec.digest64(raw), ""
         else:
             yield bad_row(number, raw, _not_an_object(value))
+
+
+def _has_long_number(raw: bytes) -> bool:
+    digits = raw.translate(_DIGITS)
+    return _LONG_NUMBER in digits or _LONG_NEGATIVE in digits
 
 
 def _json_trouble(raw: bytes, error: Exception, encoding: str) -> str:

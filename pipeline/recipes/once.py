@@ -48,7 +48,7 @@ def once(connection: Any, call: Call | str, write: Callable[[], JSON]) -> JSON:
         return _kept(to.run(_FIND, key))
     text = _text(write())
     to.run(_KEEP, text, key)
-    return codec.loads(text)
+    return codec.loads_exact(text)
 
 
 async def prepare_async(connection: Any) -> None:
@@ -66,7 +66,7 @@ async def once_async(connection: Any, call: Call | str, write: Callable[[], Awai
     result = write()
     text = _text(await result if inspect.isawaitable(result) else result)
     await to.run(_KEEP, text, key)
-    return codec.loads(text)
+    return codec.loads_exact(text)
 
 
 def _adding(to: Link | AsyncLink) -> str:
@@ -81,7 +81,7 @@ def _key(call: Call | str) -> str:
 
 def _kept(found: tuple[int, Any]) -> JSON:
     row = found[1]
-    return None if row is None or row[0] is None else codec.loads(row[0])
+    return None if row is None or row[0] is None else codec.loads_exact(row[0])
 
 
 def _check_open(to: Link | AsyncLink) -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from pipeline import codec
 from pipeline.errors import RunInUseError, SetupError, StoreError
@@ -76,7 +75,7 @@ class RunDir:
 
     def write_manifest(self, manifest: Mapping[str, JSON]) -> None:
         """Keep the manifest; the file is always whole."""
-        write_whole(self.manifest, _pretty(manifest))
+        write_whole(self.manifest, codec.pretty(manifest))
 
     def read_summary(self) -> dict[str, JSON] | None:
         """The summary, or None if the run has not ended. Raises SetupError if it cannot be read."""
@@ -84,7 +83,7 @@ class RunDir:
 
     def write_summary(self, summary: Mapping[str, JSON]) -> None:
         """Keep the summary; the file is always whole."""
-        write_whole(self.summary, _pretty(summary))
+        write_whole(self.summary, codec.pretty(summary))
 
     def clear_summary(self) -> None:
         """Forget how the last session ended: a new one begins."""
@@ -105,7 +104,7 @@ class RunLock:
             raise RunInUseError(_in_use(folder, self._owner)) from None
         # In a file of its own: a locked file cannot be read everywhere.
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
-        write_whole(self._owner, _pretty({"pid": os.getpid(), "started_at": started_at}))
+        write_whole(self._owner, codec.pretty({"pid": os.getpid(), "started_at": started_at}))
 
     def close(self) -> None:
         """Let others in; may be called twice."""
@@ -187,13 +186,6 @@ def _read(path: Path) -> dict[str, JSON] | None:
 _WAY_OUT = "Put back a copy of it, or start over with --fresh or another output folder."
 
 
-def _pretty(value: Any) -> bytes:
-    try:
-        return codec.pretty(value)
-    except TypeError:  # a lone surrogate in a file name
-        return codec.dumps(value) + b"\n"
-
-
 def _in_use(folder: Path, owner: Path) -> str:
     who = "another process"
     with suppress(OSError, codec.JSONDecodeError, KeyError, TypeError):
@@ -217,4 +209,4 @@ def _shown(value: JSON) -> str:
 def _shown_long(value: JSON) -> str:
     if value is None:
         return ""
-    return value if isinstance(value, str) else _pretty(value).decode()
+    return value if isinstance(value, str) else codec.pretty(value).decode()

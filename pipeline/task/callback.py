@@ -86,13 +86,13 @@ async def talk_back(
 
 def _own(label: Mapping[str, JSON]) -> dict[str, JSON]:
     # A copy: what the callback does to its label is not done to the one that is kept.
-    own: dict[str, JSON] = codec.loads(codec.dumps(label))
+    own: dict[str, JSON] = codec.plain(label)
     return own
 
 
 def _as_json(result: Any) -> JSON:
     try:
-        return codec.loads(codec.dumps(result))
+        return codec.plain(result)
     except Exception as error:
         raise CallbackError(f"the callback returned what JSON cannot hold: {_said(error)}") from error
 
@@ -192,7 +192,7 @@ def _plain(result: Mapping[Any, Any]) -> dict[str, JSON]:
     if strange := [name for name in result if not isinstance(name, str)]:
         raise CallbackError(f"the callback returned a column named {short(strange[0])}: expected a text")
     try:
-        columns: dict[str, JSON] = codec.loads(codec.dumps(dict(result)))
+        columns: dict[str, JSON] = codec.plain(dict(result))
     except Exception as error:
         raise CallbackError(f"the callback returned what JSON cannot hold: {_said(error)}") from error
     return columns

@@ -80,7 +80,7 @@ def _model_check(model: Model, schema: Schema, columns: tuple[str, ...]) -> Chec
 def _through(model: Model, text: str) -> dict[str, JSON]:
     try:
         made = model.model_validate_json(text)
-        label: dict[str, JSON] = codec.loads(codec.dumps(made.model_dump(mode="json", by_alias=True)))
+        label: dict[str, JSON] = codec.plain(made.model_dump(mode="json", by_alias=True))
     except pydantic.ValidationError as error:
         raise InvalidAnswerError(_faults(error)) from error
     except Exception as error:

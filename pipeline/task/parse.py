@@ -127,7 +127,7 @@ def _said(tool: Tool, call: ToolCall) -> Said:
 
 def _label(tool: Tool, call: ToolCall) -> dict[str, JSON]:
     try:
-        value = codec.loads(call.arguments)
+        value = codec.loads_digits(call.arguments)
     except codec.JSONDecodeError as error:
         raise InvalidAnswerError(
             f"the arguments of {tool.name} are not valid JSON: {error}; they were {short(call.arguments)}",

@@ -192,7 +192,7 @@ def _refuse_duplicates(name: str, values: Sequence[JSON]) -> None:
 def _plain(schema: Schema, name: str) -> Schema:
     """A copy of plain JSON that nobody else can change, valid as a JSON Schema."""
     try:
-        plain = codec.loads(codec.dumps(schema))
+        plain = codec.plain(schema)
         jsonschema_rs.meta.validate(plain)
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, TypeError, ValueError) as error:
         steps = "/".join(map(str, getattr(error, "instance_path", ())))

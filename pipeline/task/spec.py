@@ -251,7 +251,7 @@ def _sent(parameters: Mapping[str, JSON], *, parallel: bool) -> dict[str, JSON]:
     if taken := [name for name in parameters if name in RESERVED]:
         raise TaskError(f"model.parameters.{taken[0]} cannot be set: labelpipe sets it itself; take it out")
     try:
-        plain: dict[str, JSON] = codec.loads(codec.dumps({PARALLEL: parallel, **parameters}))
+        plain: dict[str, JSON] = codec.plain({PARALLEL: parallel, **parameters})
     except ValueError as error:
         raise TaskError(f"model.parameters is {short(parameters)}, which JSON cannot hold: {error}") from error
     if plain[PARALLEL] == OMIT:

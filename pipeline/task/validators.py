@@ -205,7 +205,7 @@ def _function(function: Any, one: ValidatorOptions, where: str) -> Validator:
 
     def check(label: Mapping[str, JSON], record: Record) -> str | None:
         # A copy: what the function does to its label is not done to the one that is kept.
-        own = codec.loads(codec.dumps(label))
+        own = codec.plain(label)
         try:
             result = function(own, record)
         except (ValueError, AssertionError) as error:

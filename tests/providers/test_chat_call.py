@@ -153,6 +153,7 @@ def test_no_limits_without_their_headers() -> None:
     ("function", "call"),
     [
         ({"name": "f", "arguments": {"a": [1]}}, ToolCall("c", "f", '{"a":[1]}')),
+        ({"name": "f", "arguments": {"a": 2**70}}, ToolCall("c", "f", f'{{"a":{2**70}}}')),
         ({"name": "f", "arguments": None}, ToolCall("c", "f", "null")),
         ({"name": "f"}, ToolCall("c", "f", "null")),
         ({"name": None, "arguments": "{}"}, ToolCall("c", "", "{}")),

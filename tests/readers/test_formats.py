@@ -181,6 +181,8 @@ def test_long_integers_are_not_rounded() -> None:
 
     assert record.key == "123456789012345678901234567890"
     assert record.fields["x"] == [18446744073709551616]
+    [record] = read_bytes(b'{"x": -9223372036854775809}', "in.jsonl")
+    assert repr(record.fields["x"]) == "-9223372036854775809"
 
 
 def test_raw_text_is_kept_up_to_ten_thousand_characters() -> None:

@@ -57,7 +57,7 @@ def test_the_second_time_nothing_is_written_and_the_first_result_is_given(path: 
     assert written(path) == ["0"]
 
 
-@pytest.mark.parametrize("result", [None, 0, "", [], {"a": None}])
+@pytest.mark.parametrize("result", [None, 0, "", [], {"a": None}, {"n": 2**70}])
 def test_any_result_is_kept(path: Path, result: Any) -> None:
     with closing(connected(path)) as connection, connection:
         assert once(connection, "a", lambda: result) == result

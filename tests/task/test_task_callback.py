@@ -47,6 +47,10 @@ def call(make_task: Callable[..., Task], module: Callable[..., Any], record: Rec
         ("label['own'] = 1; label['parts'].clear(); return None", {}),
         ("import types; return types.MappingProxyType({'a': 1})", {"a": 1}),
         ("import datetime; return {'day': datetime.date(2026, 11, 22)}", {"day": "2026-11-22"}),
+        (
+            "return {'v': 2**70, 'w': float('nan'), 'x': [-2**64, float('inf')]}",
+            {"v": 2**70, "w": None, "x": [-(2**64), None]},
+        ),
     ],
 )
 def test_the_extra_columns(call, kind: str, body: str, columns: dict[str, Any]) -> None:
