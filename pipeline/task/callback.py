@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline import codec
@@ -68,7 +68,7 @@ def _has_signature(user_call: Callable[..., Any]) -> bool:
 async def call_back(callback: Callback, said: Said, record: Record, call: Call, timeout_s: float) -> dict[str, JSON]:
     """The extra columns, as plain JSON. Raises CallbackError for whatever goes wrong in the user's code, and
     NotCalledError where there is no thread for it."""
-    result = await _result(callback, _own(said.label), record, call, timeout_s)
+    result = await _result(callback, codec.plain(said.label), own(record), call, timeout_s)
     return _columns(result, said.label, callback.extra_columns)
 
 
@@ -79,22 +79,32 @@ async def talk_back(
 
     Any result that JSON can hold is fine; what it returns beside the declared columns is for the model alone.
     """
-    result = _as_json(await _result(callback, _own(said.label), record, call, timeout_s))
+    result = _as_json(await _result(callback, codec.plain(said.label), own(record), call, timeout_s))
     names = callback.extra_columns or ()
     return ({name: result[name] for name in names if name in result} if isinstance(result, dict) else {}), result
 
 
-def _own(label: Mapping[str, JSON]) -> dict[str, JSON]:
-    # A copy: what the callback does to its label is not done to the one that is kept.
-    own: dict[str, JSON] = codec.plain(label)
-    return own
+def own(record: Record) -> Record:
+    """A record for the user's code: what it does to the fields is not done to those that are carried to the files."""
+    fields = dict(record.fields)
+    left: list[Any] = [fields]
+    while left:
+        holder = left.pop()
+        for place, value in holder.items() if isinstance(holder, dict) else enumerate(holder):
+            if isinstance(value, dict | list):
+                holder[place] = inner = value.copy()
+                left.append(inner)
+    return replace(record, fields=fields)
 
 
 def _as_json(result: Any) -> JSON:
     try:
-        return codec.plain(result)
+        plain = codec.plain(result)
     except Exception as error:
         raise CallbackError(f"the callback returned what JSON cannot hold: {_said(error)}") from error
+    if plain is None and result is not None:  # it is told as what it is, not as nothing
+        raise CallbackError(f"the callback returned what JSON cannot hold: {short(result)}")
+    return plain
 
 
 async def _result(callback: Callback, label: dict[str, JSON], record: Record, call: Call, timeout_s: float) -> Any:
@@ -115,9 +125,9 @@ async def _result(callback: Callback, label: dict[str, JSON], record: Record, ca
         if role is None or role.cancelling():
             raise
         raise CallbackError(_said(error)) from error
-    except CallbackError:
+    except (CallbackError, GeneratorExit):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise CallbackError(_said(error)) from error
 
 
@@ -145,10 +155,13 @@ async def _awaited(result: Awaitable[Any], timeout_s: float) -> Any:
 
 
 async def _caught(result: Awaitable[Any]) -> Any:
-    # In the task: a SystemExit that leaves one ends the whole program.
+    # In the task: a SystemExit or KeyboardInterrupt that leaves one ends the whole program. That one is the callback's
+    # own: a true Ctrl-C comes as a signal, which the run has a handler for.
     try:
         return await result
-    except (Exception, SystemExit) as error:
+    except (asyncio.CancelledError, GeneratorExit):
+        raise
+    except BaseException as error:
         raise CallbackError(_said(error)) from error
 
 

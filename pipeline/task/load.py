@@ -23,16 +23,19 @@ SHOWN_NAMES = 15
 _imported: dict[str, tuple[str, int]] = {}
 
 
-def load(reference: str, base: Path) -> Any:
-    """The object that "module:name" names. Raises TaskError that says what there is instead."""
+def load(reference: str, base: Path, key: str = "task.python") -> Any:
+    """The object that "module:name" names. Raises TaskError that says what there is instead.
+
+    `key` is where the config names it.
+    """
     module_name, _, name = reference.partition(":")
     if not all(part.isidentifier() for text in (module_name, name) for part in text.split(".")):
-        raise TaskError(f"task.python is {reference!r}: expected 'module:name', such as 'tools:set_label' for tools.py")
+        raise TaskError(f"{key} is {reference!r}: expected 'module:name', such as 'tools:set_label' for tools.py")
     folders = list(dict.fromkeys(str(folder.resolve()) for folder in (base, Path.cwd())))
     with _importable(folders):
-        found: Any = _import(module_name, folders)
+        found: Any = _import(module_name, folders, key)
     for part in name.split("."):
-        found = _attribute(found, part, reference)
+        found = _attribute(found, part, f"{key} is {reference!r}")
     return found
 
 
@@ -48,21 +51,21 @@ def _importable(folders: list[str]) -> Iterator[None]:
         sys.path[:] = kept + [folder for folder in folders if folder not in kept]
 
 
-def _import(module_name: str, folders: list[str]) -> ModuleType:
+def _import(module_name: str, folders: list[str], key: str) -> ModuleType:
     importlib.invalidate_caches()
     top = module_name.partition(".")[0]
     stamp = _stamp(top, folders)
     if stamp is not None and top in sys.modules:
-        _forget_stale(top, stamp)
+        _forget_stale(top, stamp, key)
     is_new = top not in sys.modules
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise TaskError(_no_module(module_name, folders)) from error
-        raise TaskError(_broken(module_name, error)) from error
+            raise TaskError(_no_module(module_name, folders, key)) from error
+        raise TaskError(_broken(module_name, error, key)) from error
     except (Exception, SystemExit) as error:
-        raise TaskError(_broken(module_name, error)) from error
+        raise TaskError(_broken(module_name, error, key)) from error
     if stamp is not None and is_new:
         _imported[top] = stamp
     return module
@@ -75,7 +78,7 @@ def _stamp(top: str, folders: list[str]) -> tuple[str, int] | None:
     return spec.origin, Path(spec.origin).stat().st_mtime_ns
 
 
-def _forget_stale(top: str, stamp: tuple[str, int]) -> None:
+def _forget_stale(top: str, stamp: tuple[str, int], key: str) -> None:
     if _imported.get(top) == stamp:
         return
     if top in _imported:
@@ -85,37 +88,35 @@ def _forget_stale(top: str, stamp: tuple[str, int]) -> None:
     in_use = getattr(sys.modules[top], "__file__", None)
     if in_use != stamp[0]:
         raise TaskError(
-            f"task.python names the module {top!r} ({stamp[0]}), but another module of that name is in use "
+            f"{key} names the module {top!r} ({stamp[0]}), but another module of that name is in use "
             f"({in_use or 'built in'}): rename yours"
         )
 
 
-def _attribute(owner: Any, name: str, reference: str) -> Any:
+def _attribute(owner: Any, name: str, named: str) -> Any:
     try:
         return getattr(owner, name)
     except AttributeError:
         names = [found for found in vars(owner) if not found.startswith("_")] if hasattr(owner, "__dict__") else []
         listed = ", ".join(names[:SHOWN_NAMES]) or "nothing"
         place = getattr(owner, "__file__", None) or getattr(owner, "__name__", owner)
-        raise TaskError(
-            f"task.python is {reference!r}, but {place} has no {name!r}; it has: {listed}{_hint(name, names)}"
-        ) from None
+        raise TaskError(f"{named}, but {place} has no {name!r}; it has: {listed}{_hint(name, names)}") from None
 
 
-def _no_module(module_name: str, folders: list[str]) -> str:
+def _no_module(module_name: str, folders: list[str], key: str) -> str:
     names = sorted({file.stem for folder in folders for file in Path(folder).glob("*.py")})
     listed = ", ".join(names[:SHOWN_NAMES]) or "no Python file"
     return (
-        f"task.python names the module {module_name!r}, which is not found; "
+        f"{key} names the module {module_name!r}, which is not found; "
         f"in {' and '.join(folders)} there is: {listed}{_hint(module_name, names)}"
     )
 
 
-def _broken(module_name: str, error: BaseException) -> str:
+def _broken(module_name: str, error: BaseException, key: str) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     last = next((frame for frame in reversed(frames) if not frame.filename.startswith("<frozen")), None)
     place = f" at {last.filename}, line {last.lineno}" if last else ""
-    return f"task.python: importing {module_name!r} raised {type(error).__name__}: {error}{place}"
+    return f"{key}: importing {module_name!r} raised {type(error).__name__}: {error}{place}"
 
 
 def _hint(name: str, names: list[str]) -> str:

@@ -83,7 +83,7 @@ def _through(model: Model, text: str) -> dict[str, JSON]:
         label: dict[str, JSON] = codec.plain(made.model_dump(mode="json", by_alias=True))
     except pydantic.ValidationError as error:
         raise InvalidAnswerError(_faults(error)) from error
-    except Exception as error:
+    except BaseException as error:  # a validator's own SystemExit too: it must not end the run
         raise CallbackError(f"the model {model.__name__} raised {type(error).__name__}: {error}") from error
     return label
 

@@ -27,7 +27,7 @@ def offers_of(options: TaskOptions) -> tuple[Offer, ...]:
         raise TaskError(f"{' and '.join(given) or 'none'} of {', '.join(forms)} is given: expected exactly one")
     if options.tools is not None:
         return _several(options, options.tools)
-    return (_with_callback(_only(options), options.callback, options),)
+    return (_with_callback(_only(options), options.callback, options, "task.callback"),)
 
 
 def _only(options: TaskOptions) -> Offer:
@@ -60,14 +60,16 @@ def _tool(options: TaskOptions, one: ToolOptions, number: int) -> Offer:
         told = " and ".join(given) or "none"
         raise TaskError(f"task.tools, number {number}: {told} of {', '.join(forms)} is given: expected exactly one")
     if one.python is not None:
-        naming = Naming(one.python, one.name, one.description, options.strict)
-        offer = offer_of(load(one.python, options.base), naming)
+        key = f"task.tools, number {number}: python"
+        naming = Naming(one.python, one.name, one.description, options.strict, key)
+        offer = offer_of(load(one.python, options.base, key), naming)
     else:
         if one.name is None:
             raise TaskError(f"task.tools, number {number}: has no name: expected one, such as name = 'set_topic'")
         tool = _named_tool(options, one, one.name)
         offer = Offer(tool, tool.columns)
-    return _with_callback(offer, one.callback or options.callback, options)
+    key = "task.callback" if one.callback is None else f"task.tools, number {number}: callback"
+    return _with_callback(offer, one.callback or options.callback, options, key)
 
 
 def _named_tool(options: TaskOptions, one: ToolOptions, name: str) -> Tool:
@@ -76,14 +78,14 @@ def _named_tool(options: TaskOptions, one: ToolOptions, name: str) -> Tool:
     return make_tool(dict(one.parameters or {}), name=name, description=one.description, strict=options.strict)
 
 
-def _with_callback(offer: Offer, reference: str | None, options: TaskOptions) -> Offer:
+def _with_callback(offer: Offer, reference: str | None, options: TaskOptions, key: str) -> Offer:
     if reference is None:
         return offer
     if offer.callback is not None:
-        raise TaskError(f"task.callback is {reference!r}, but the tool {offer.name} has one of its own: take one out")
-    function = load(reference, options.base)
+        raise TaskError(f"{key} is {reference!r}, but the tool {offer.name} has one of its own: take one out")
+    function = load(reference, options.base, key)
     if not callable(function):
-        raise TaskError(f"task.callback is {reference!r}, which cannot be called: expected a function (label, record)")
+        raise TaskError(f"{key} is {reference!r}, which cannot be called: expected a function (label, record)")
     extra = getattr(function, "extra_columns", None)
     declared = (
         tuple(extra) if isinstance(extra, list | tuple) and all(isinstance(name, str) for name in extra) else None

@@ -7,7 +7,7 @@ import sys
 import typing
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pydantic
@@ -15,7 +15,7 @@ import pydantic
 from pipeline import codec
 from pipeline.errors import RenderError, TaskError
 from pipeline.records import JSON, Call, Record
-from pipeline.task.callback import Callback, is_async, make_callback, name_of, takes
+from pipeline.task.callback import Callback, is_async, make_callback, name_of, own, takes
 from pipeline.task.models import Model, is_model, model_tool
 from pipeline.task.schema import DEFAULT_NAME, Tool, make_tool, short
 from pipeline.task.walk import Schema
@@ -54,12 +54,18 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """What the config says about the function; None leaves it to the tool."""
+    """What the config says about the function, and where; None leaves it to the tool."""
 
     reference: str
     name: str | None
     description: str | None
     strict: bool
+    key: str = "task.python"
+
+    @property
+    def thing(self) -> str:
+        """How a message begins: which key of the config has which value."""
+        return f"{self.key} is {self.reference!r}"
 
 
 def offer_of(thing: Any, naming: Naming) -> Offer:
@@ -70,7 +76,7 @@ def offer_of(thing: Any, naming: Naming) -> Offer:
         raise
     except Exception as error:
         # The user's code runs here: a property, a metaclass, anything.
-        raise TaskError(f"task.python is {naming.reference!r}, which raised {type(error).__name__}: {error}") from error
+        raise TaskError(f"{naming.thing}, which raised {type(error).__name__}: {error}") from error
 
 
 def _offer_of(thing: Any, naming: Naming) -> Offer:
@@ -83,7 +89,7 @@ def _offer_of(thing: Any, naming: Naming) -> Offer:
         return _object_offer(thing, naming)
     if inspect.isfunction(thing) or inspect.ismethod(thing):
         return _function_offer(thing, naming)
-    raise TaskError(f"task.python is {naming.reference!r}, which is {short(thing)}: {_EXPECTED}")
+    raise TaskError(f"{naming.thing}, which is {short(thing)}: {_EXPECTED}")
 
 
 def _model_tool(model: Model, naming: Naming) -> Tool:
@@ -95,30 +101,29 @@ def _instance(kind: type, naming: Naming) -> Any:
         return kind()
     except Exception as error:
         raise TaskError(
-            f"task.python is {naming.reference!r}, a class that cannot be made without arguments "
+            f"{naming.thing}, a class that cannot be made without arguments "
             f"({type(error).__name__}: {error}); {_EXPECTED}"
         ) from error
 
 
 def _object_offer(thing: Any, naming: Naming) -> Offer:
-    own = Naming(
-        naming.reference,
-        naming.name or _text(thing, "name"),
-        naming.description or _text(thing, "description") or _own_doc(thing),
-        naming.strict,
+    named = replace(
+        naming,
+        name=naming.name or _text(thing, "name"),
+        description=naming.description or _text(thing, "description") or _own_doc(thing),
     )
     callback = make_callback(thing, _names(thing, "extra_columns")) if callable(thing) else None
     declared = _names(thing, "columns")
     if is_model(thing.schema):
-        tool = _model_tool(thing.schema, own)
+        tool = _model_tool(thing.schema, named)
     elif callable(thing.schema):
-        per_record, columns = _per_record(thing.schema, own, declared)
+        per_record, columns = _per_record(thing.schema, named, declared)
         return _distinct(Offer(per_record, columns, callback))
     else:
-        tool = _schema_tool(thing.schema, own)
+        tool = _schema_tool(thing.schema, named)
     if declared is not None and set(declared) != set(tool.columns):
         raise TaskError(
-            f"task.python is {naming.reference!r}, whose columns are {list(declared)}, "
+            f"{naming.thing}, whose columns are {list(declared)}, "
             f"but its schema has {list(tool.columns)}: take the columns out"
         )
     return _distinct(Offer(tool, tool.columns, callback))
@@ -132,7 +137,7 @@ def _per_record(
     schema_for: Callable[[Any], Any], naming: Naming, declared: tuple[str, ...] | None
 ) -> tuple[PerRecord, tuple[str, ...]]:
     if not takes(schema_for, 1):
-        raise TaskError(f"task.python is {naming.reference!r}: its schema cannot be called with (record)")
+        raise TaskError(f"{naming.thing}: its schema cannot be called with (record)")
     columns = declared or _columns_without_record(schema_for, naming)
     described = {
         "python": naming.reference,
@@ -154,8 +159,8 @@ def _per_record(
 
 def _asked_schema(schema_for: Callable[[Any], Any], record: Record) -> Schema:
     try:
-        schema = schema_for(record)
-    except Exception as error:
+        schema = schema_for(own(record))
+    except BaseException as error:  # a SystemExit too: it must not end the run
         raise RenderError(f"the tool's schema(record) raised {type(error).__name__}: {error}") from error
     if not isinstance(schema, dict):
         raise RenderError(f"the tool's schema(record) returned {short(schema)}: expected a JSON Schema as a dict")
@@ -167,7 +172,7 @@ def _columns_without_record(schema_for: Callable[[Any], Any], naming: Naming) ->
         columns = make_tool(schema_for(None), name=DEFAULT_NAME, description=None, strict=False).columns
     except Exception as error:
         raise TaskError(
-            f"task.python is {naming.reference!r}: its schema depends on the record, so the label columns are not "
+            f"{naming.thing}: its schema depends on the record, so the label columns are not "
             f"known (schema(None) raised {type(error).__name__}); give the tool columns, such as columns = ('label',)"
         ) from error
     return columns
@@ -175,13 +180,12 @@ def _columns_without_record(schema_for: Callable[[Any], Any], naming: Naming) ->
 
 def _function_offer(function: Callable[..., Any], naming: Naming) -> Offer:
     model, taken = _parameters(function, naming)
-    own = Naming(
-        naming.reference,
-        naming.name or function.__name__,
-        naming.description or inspect.getdoc(function),
-        naming.strict,
+    named = replace(
+        naming,
+        name=naming.name or function.__name__,
+        description=naming.description or inspect.getdoc(function),
     )
-    tool = _model_tool(model, own)
+    tool = _model_tool(model, named)
 
     def run(label: dict[str, JSON], record: Record, call: Call) -> Any:
         made = model.model_validate_json(codec.dumps(label))
@@ -201,12 +205,12 @@ def _parameters(function: Callable[..., Any], naming: Naming) -> tuple[Model, tu
     try:
         hints = typing.get_type_hints(function, include_extras=True)
     except Exception as error:
-        raise TaskError(f"task.python is {naming.reference!r}: an annotation of it cannot be read: {error}") from error
+        raise TaskError(f"{naming.thing}: an annotation of it cannot be read: {error}") from error
     fields: dict[str, Any] = {}
     for name, parameter in parameters.items():
         if name not in hints or parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise TaskError(
-                f"task.python is {naming.reference!r}: its parameter {str(parameter)!r} needs a name and an "
+                f"{naming.thing}: its parameter {str(parameter)!r} needs a name and an "
                 "annotation, such as label: Literal['yes', 'no'] (or give it a schema)"
             )
         fields[name] = (hints[name], ... if parameter.default is parameter.empty else parameter.default)
@@ -230,7 +234,7 @@ def _made_model(name: str, fields: dict[str, Any], naming: Naming) -> Model:
             warnings.simplefilter("ignore")
             model: Model = pydantic.create_model(name, __config__=config, **fields)
     except Exception as error:
-        raise TaskError(f"task.python is {naming.reference!r}: its parameters make no schema: {error}") from error
+        raise TaskError(f"{naming.thing}: its parameters make no schema: {error}") from error
     return model
 
 

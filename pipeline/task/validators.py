@@ -13,7 +13,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pipeline import codec
 from pipeline.errors import CallbackError, InvalidAnswerError, RenderError, TaskError
 from pipeline.records import JSON, Record, Said
-from pipeline.task.callback import is_async, name_of, takes
+from pipeline.task.callback import is_async, name_of, own, takes
 from pipeline.task.load import load
 from pipeline.task.options import ValidatorOptions
 
@@ -85,7 +85,7 @@ class Validators:
         if (one.expression is None) == (one.python is None):
             raise TaskError(f"{where}: expected either expression or python")
         if one.python is not None:
-            return _function(load(one.python, base), one, where)
+            return _function(load(one.python, base, f"{where}: python"), one, where)
         expression = Expression(one.expression or "", where)
         if both := sorted(expression.ambiguous & set(tools[tool])):
             raise TaskError(
@@ -203,21 +203,23 @@ def _function(function: Any, one: ValidatorOptions, where: str) -> Validator:
     if not callable(function) or not takes(function, 2) or is_async(function):
         raise TaskError(f"{where}: {one.python} must be a plain function that takes (label, record)")
 
+    def told(reason: str) -> str:
+        return reason if reason.strip() else f"the validator {name_of(function)} refused the answer"
+
     def check(label: Mapping[str, JSON], record: Record) -> str | None:
-        # A copy: what the function does to its label is not done to the one that is kept.
-        own = codec.plain(label)
         try:
-            result = function(own, record)
+            # Copies: what the function does to them is not done to what is kept.
+            result = function(codec.plain(label), own(record))
         except (ValueError, AssertionError) as error:
-            return one.message or str(error) or f"{name_of(function)} refused the label"
-        except (Exception, SystemExit) as error:
+            return one.message or told(str(error))
+        except BaseException as error:  # a SystemExit too: it must not end the run
             raise CallbackError(f"the validator {one.python} raised {type(error).__name__}: {error}") from error
         if result is None or result is True:
             return None
         if result is False:
-            return one.message or f"{name_of(function)} refused the label"
+            return one.message or told("")
         if isinstance(result, str):
-            return result
+            return told(result)
         raise CallbackError(f"the validator {one.python} returned {result!r}: expected None, a bool, or what is wrong")
 
     return check

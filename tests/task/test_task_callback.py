@@ -11,6 +11,7 @@ import pytest
 from pipeline.errors import CallbackError
 from pipeline.records import Record
 from pipeline.task import Task
+from pipeline.task.callback import own
 
 HEAD = """
     import asyncio, threading
@@ -60,12 +61,40 @@ def test_the_extra_columns(call, kind: str, body: str, columns: dict[str, Any]) 
 
 
 @pytest.mark.parametrize("kind", ["def", "async def"])
+def test_what_it_does_to_the_record_is_done_to_a_copy(
+    make_task: Callable[..., Task], make_record: Callable[..., Record], module: Callable[..., Any], kind: str
+) -> None:
+    """What it leaves in the fields would stand in the files, where nobody could tell it from the input."""
+    body = "record.fields['text'] = 'new'; record.fields['deep'][0]['a'].append(2); record.fields['more'] = 1"
+    source = f"{textwrap.dedent(HEAD)}\nclass Tool(Base):\n    {kind} __call__(self, label, record):\n        {body}"
+    record = make_record(text="fine", deep=[{"a": [1]}])
+    task = make_task(python="mytools:Tool", base=module(source))
+    for _ in range(2):
+        assert asyncio.run(task.call_back(LABEL, record)) == {}
+    assert record.fields == {"text": "fine", "deep": [{"a": [1]}]}
+
+
+def test_a_record_of_any_depth_is_copied() -> None:
+    deep: list[Any] = []
+    for _ in range(5_000):
+        deep = [deep]
+    given = Record("f", 0, "k", {"deep": deep}, 1, 0)
+    found = own(given).fields["deep"]
+    for _ in range(5_000):
+        assert found is not deep
+        (found,), (deep,) = found, deep
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
 @pytest.mark.parametrize(
     ("body", "words"),
     [
         ("raise ValueError('no such row')", "^ValueError: no such row$"),
         ("raise KeyError", "^KeyError$"),
         ("raise SystemExit(3)", "SystemExit: 3"),
+        ("raise KeyboardInterrupt", "^KeyboardInterrupt$"),
+        ("raise BaseExceptionGroup('all', [KeyboardInterrupt()])", "^BaseExceptionGroup: all"),
+        ("return float('nan')", "returned nan .float.: expected a dict"),
         ("raise asyncio.CancelledError", "CancelledError"),
         ("next(iter(()))", "StopIteration"),
         ("return 'positive'", "returned 'positive' .str.: expected a dict of extra columns, or None"),

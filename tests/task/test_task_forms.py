@@ -453,6 +453,22 @@ def test_a_schema_that_depends_on_the_record(make_task, module, make_record, mak
         task.read(make_answer('{"label":"b"}'), one)
 
 
+def test_what_it_does_to_the_record_is_done_to_a_copy(make_task, module, make_record, make_answer) -> None:
+    source = """
+        class Chooser:
+            columns = ("label",)
+
+            def schema(self, record):
+                label = {"type": "string", "enum": record.fields.pop("options")}
+                return {"type": "object", "properties": {"label": label}, "required": ["label"]}
+    """
+    task, record = make_task(python="mytools:Chooser", base=module(source)), make_record(text="t", options=["a"])
+    for _ in range(2):
+        task.render(record)
+        assert task.read(make_answer('{"label":"a"}'), record) == {"label": "a"}
+    assert record.fields == {"text": "t", "options": ["a"]}
+
+
 def test_what_is_kept_of_such_schemas_is_bounded(make_task, module, make_record, monkeypatch) -> None:
     monkeypatch.setattr("pipeline.task.render.FRAMES_KEPT", 3)
     task = make_task(python="mytools:Chooser", base=module(TOOLS))

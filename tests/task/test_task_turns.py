@@ -41,6 +41,9 @@ TOOLS = """
         found.append(found)
         return found
 
+    def gives_nan(label, record):
+        return float("nan")
+
     def spoils(label, record):
         label["label"] = "bad"
         return label
@@ -115,6 +118,7 @@ def after(task: Task, callback: bool = True) -> tuple[Any, list[Said]]:
         ("raises", {"error": "LookupError: no such thing"}, {}),
         ("strange", None, {}),
         ("spoils", {"label": "bad"}, {}),
+        ("gives_nan", {"error": "the callback returned what JSON cannot hold: nan"}, {}),
         ("an_async", {"tool": "set_label"}, {}),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,22 @@ CHECKS = """
             return False
 
     checker = Checker()
+
+    def wordless(label, record):
+        return ""
+
+    def blank(label, record):
+        return "  "
+
+    def blankly(label, record):
+        raise ValueError("  ")
+
+    def changes(label, record):
+        record.fields["text"] = "changed"
+        record.fields["more"]["deep"][0]["x"] = "changed"
+
+    def interrupts(label, record):
+        raise KeyboardInterrupt
 """
 
 
@@ -214,9 +231,12 @@ CHECKS = """
         ("told", None, "^k has too many stars$"),
         ("raises", None, "^too many$"),
         ("raises", "fewer stars", "^fewer stars$"),
-        ("asserts", None, "^asserts refused the label$"),
-        ("checker", None, "^Checker refused the label$"),
+        ("asserts", None, "^the validator asserts refused the answer$"),
+        ("checker", None, "^the validator Checker refused the answer$"),
         ("checker", "not so", "^not so$"),
+        ("wordless", None, "^the validator wordless refused the answer$"),
+        ("blank", None, "^the validator blank refused the answer$"),
+        ("blankly", None, "^the validator blankly refused the answer$"),
     ],
 )
 def test_a_function_that_refuses(module: Callable[..., Path], name: str, message: str | None, words: str) -> None:
@@ -229,13 +249,18 @@ def test_a_function_that_is_content_and_one_that_changes_its_copy(module: Callab
     rules = [ValidatorOptions(python=f"mytools:{name}") for name in ("spoils", "fine")]
     task = task_of(*rules, base=module(CHECKS))
     assert task.calls(said(), RECORD)[0].label["result"] == ["a", "b"]
-    with pytest.raises(InvalidAnswerError, match="fine refused the label"):
+    with pytest.raises(InvalidAnswerError, match="fine refused the answer"):
         task.calls(said("toaster"), RECORD)
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("breaks", "raised KeyError"), ("leaves", "raised SystemExit: 3"), ("other", "returned 7: expected")],
+    [
+        ("breaks", "raised KeyError"),
+        ("leaves", "raised SystemExit: 3"),
+        ("interrupts", "raised KeyboardInterrupt"),
+        ("other", "returned 7: expected"),
+    ],
 )
 def test_a_function_that_breaks_is_no_fault_of_the_model(module: Callable[..., Path], name: str, words: str) -> None:
     task = task_of(ValidatorOptions(python=f"mytools:{name}"), base=module(CHECKS))
@@ -248,7 +273,14 @@ def test_a_function_that_breaks_is_no_fault_of_the_model(module: Callable[..., P
     [
         (ValidatorOptions(python="mytools:late"), "must be a plain function that takes"),
         (ValidatorOptions(python="mytools:one"), "must be a plain function that takes"),
-        (ValidatorOptions(python="mytools:nosuch"), "has no 'nosuch'"),
+        (
+            ValidatorOptions(python="mytools:nosuch"),
+            "^task.validators, number 1: python is 'mytools:nosuch', but .* no 'nosuch'",
+        ),
+        (
+            ValidatorOptions(python="nosuchmodule:f"),
+            "^task.validators, number 1: python names the module 'nosuchmodule'",
+        ),
         (ValidatorOptions(), "number 1: expected either expression or python"),
         (ValidatorOptions(expression="1", python="mytools:fine"), "expected either expression or python"),
         (ValidatorOptions(expression="1", tool="zork"), "tool is 'zork', which the task has not; it has cite"),
@@ -257,6 +289,15 @@ def test_a_function_that_breaks_is_no_fault_of_the_model(module: Callable[..., P
 def test_a_validator_that_is_none(module: Callable[..., Path], rule: ValidatorOptions, words: str) -> None:
     with pytest.raises(TaskError, match=words):
         task_of(rule, base=module(CHECKS))
+
+
+def test_what_it_does_to_the_record_is_done_to_a_copy(module: Callable[..., Path]) -> None:
+    fields = {"text": "as it was", "more": {"deep": [{"x": 1}]}}
+    record = replace(RECORD, fields=fields)
+    task = task_of(ValidatorOptions(python="mytools:changes"), base=module(CHECKS))
+    task.calls(said(), record)
+    task.calls(said(), record)
+    assert record.fields == {"text": "as it was", "more": {"deep": [{"x": 1}]}}
 
 
 # -- several tools ---------------------------------------------------------------------------------------------------

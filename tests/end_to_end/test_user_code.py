@@ -1,0 +1,60 @@
+"""Code of the user's that does what it should not: the record says so, the run goes on, and the files stay right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from end_to_end.stage import Endpoints, project, rows
+
+MODULE = """
+def shout(record):
+    record.fields["text"] = record.fields["text"].upper()
+    record.fields["tags"].append("mine")
+    record.fields.pop("id")
+
+
+def validate(label, record):
+    shout(record)
+
+
+def call(label, record):
+    shout(record)
+
+
+def interrupts(label, record):
+    if record.key == "r0002":
+        raise KeyboardInterrupt
+
+
+async def interrupts_later(label, record):
+    interrupts(label, record)
+"""
+
+
+def test_what_user_code_does_to_a_record_is_not_in_the_files(tmp_path: Path, endpoints: Endpoints) -> None:
+    """verify cannot see it: it compares the files with the ledger, which has the same object's fields."""
+    task = {"callback": "mine:call", "validators": [{"python": "mine:validate"}]}
+    user = project(tmp_path / "project", endpoints.open().base_url, count=5, task=task)
+    (user.folder / "mine.py").write_text(MODULE, encoding="utf-8")
+    given = [{**row, "tags": ["a"]} for row in rows(5)]
+    user.give(given)
+    user.run()
+    user.verify()
+    found = sorted((row["id"], row["text"], row["tags"]) for row in user.labels())
+    assert found == [(row["id"], row["text"], '["a"]') for row in given]
+
+
+@pytest.mark.parametrize("name", ["interrupts", "interrupts_later"])
+def test_a_keyboard_interrupt_of_a_callback_is_a_callback_error(
+    tmp_path: Path, endpoints: Endpoints, name: str
+) -> None:
+    """It used to end the run, and every later session of it at the same record."""
+    user = project(tmp_path / "project", endpoints.open().base_url, count=5, task={"callback": f"mine:{name}"})
+    (user.folder / "mine.py").write_text(MODULE, encoding="utf-8")
+    done = user.do("run", "job.toml", "--json").expect(1)
+    assert (done.json["labelled"], done.json["rejected"]) == (4, 1)
+    assert "never awaited" not in done.err
+    [row] = user.failed()
+    assert (row["key"], row["code"], row["message"].split()[0]) == ("r0002", "callback_error", "KeyboardInterrupt")
+    user.verify()
