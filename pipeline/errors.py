@@ -230,19 +230,27 @@ class CredentialsError(CallError):
 
 
 class AnswerError(LabelpipeError):
-    """The answer holds no valid label."""
+    """The answer holds no valid label.
+
+    `ask` is what the model is to do when it is asked again; None: to make the call (again).
+    """
 
     code = "invalid_answer"
+
+    def __init__(self, message: str | None = None, *, ask: str | None = None) -> None:
+        super().__init__(message)
+        self.ask = ask
 
 
 class InvalidAnswerError(AnswerError):
     """The answer is not a valid call of the function.
 
-    `code` is an instance attribute here: no_tool_call, invalid_json or invalid_label.
+    `code` is an instance attribute here: no_tool_call, invalid_json, invalid_label, or unfinished where the last words
+    of a conversation are missing.
     """
 
-    def __init__(self, message: str | None = None, *, code: str = "invalid_label") -> None:
-        super().__init__(message)
+    def __init__(self, message: str | None = None, *, code: str = "invalid_label", ask: str | None = None) -> None:
+        super().__init__(message, ask=ask)
         self.code = code  # type: ignore[misc]
 
 

@@ -170,6 +170,11 @@ class Answer:
     refusal: str | None = None
     finish_reason: str | None = None
 
+    @property
+    def has_words(self) -> bool:
+        """Whether it holds a text, not only blanks."""
+        return bool(self.text and self.text.strip())
+
 
 @dataclass(frozen=True, slots=True)
 class Said:

@@ -17,12 +17,14 @@ Tools = Mapping[str, Tool]
 class Wanted:
     """How many calls make an answer: `call` is one, some, any or all; `each` says that every call is a row.
 
-    With `talks` the model may end in words once it has called, and "all" may take several turns.
+    With `talks` the model may end in words once it has called, and "all" may take several turns. With `reply` these
+    words are wanted: an answer without any is no end.
     """
 
     call: str = "one"
     each: bool = False
     talks: bool = False
+    reply: bool = False
 
 
 def read(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[Said] = ()) -> tuple[Said, ...]:
@@ -43,16 +45,19 @@ def _read_cut(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[Sai
     try:
         said = _read_calls(tools, answer, wanted, before)
     except InvalidAnswerError as error:
-        raise TruncatedError(_cut(tools)) from error
+        raise _cut(tools, answer, wanted, before) from error
     if not said:  # words, cut in the middle
-        raise TruncatedError(_cut(tools))
+        raise _cut(tools, answer, wanted, before)
     return said
 
 
-def _cut(tools: Tools) -> str:
-    return (
-        f"the answer was cut at the token limit before the call of {' or '.join(tools)} was complete; "
-        "give it more room with model.parameters.max_completion_tokens"
+def _cut(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[Said]) -> TruncatedError:
+    words = not answer.calls and _may_be_words(tools, wanted, before)
+    what = "its last words were" if words else f"the call of {' or '.join(tools)} was"
+    return TruncatedError(
+        f"the answer was cut at the token limit before {what} complete; "
+        "give it more room with model.parameters.max_completion_tokens",
+        ask="Be brief: answer in a few words." if words else None,
     )
 
 
@@ -72,14 +77,29 @@ def _words(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[Said])
     if answer.calls:
         found = ", ".join(short(call.name) for call in answer.calls[:3])
         raise InvalidAnswerError(f"a call of {found}: expected a call of {names}", code="no_tool_call")
-    if wanted.talks and before and not _missing(tools, before, wanted):
-        return ()
-    if wanted.call == "any":
+    if _may_be_words(tools, wanted, before):
+        if not answer.has_words and (wanted.reply or not before):
+            raise _silent(names, before)
         return ()
     missing = _missing(tools, before, wanted) if before else []
     names = ", ".join(map(repr, missing)) or names
     said = f"; the text was {short(answer.text)}" if answer.text else ""
     raise InvalidAnswerError(f"no call of {names}{said}", code="no_tool_call")
+
+
+def _may_be_words(tools: Tools, wanted: Wanted, before: Sequence[Said]) -> bool:
+    """Whether an answer need not call: words may be all, or what had to be called was called."""
+    return wanted.call == "any" or (wanted.talks and bool(before) and not _missing(tools, before, wanted))
+
+
+def _silent(names: str, before: Sequence[Said]) -> InvalidAnswerError:
+    """Nothing at all was said: no decision against a call, and no last words."""
+    if before:
+        return InvalidAnswerError(
+            "the answer was empty, and the last words are wanted", code="unfinished", ask="Answer in words."
+        )
+    told = f"the answer was empty: neither a call of {names} nor words"
+    return InvalidAnswerError(told, code="no_tool_call", ask=f"Call {names}, or answer in words.")
 
 
 def _only_one(said: tuple[Said, ...]) -> tuple[Said, ...]:

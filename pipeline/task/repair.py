@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pipeline import codec
@@ -13,13 +13,17 @@ from pipeline.task.render import BYTES_PER_TOKEN, Message, room
 MAX_SHOWN_CALLS = 8
 MAX_ECHO_CHARS = 8_000
 MAX_RAW_CHARS = 2_000
+#: a longer id of a call is refused by OpenAI, also where a server of its own gave it
+MAX_ID_CHARS = 40
+BRIEF = "Be brief: answer with the function call alone."
 _ROOM_KEYS = ("max_completion_tokens", "max_tokens")
 
 
 def repair(request: Request, answer: Answer, error: AnswerError, *, base: int) -> Request:
     """The request that asks again. The first `base` messages are the turn's; later ones are replaced."""
     if isinstance(error, TruncatedError):
-        return _with_room(request, base)
+        return _with_room(request, error, base)
+    kept = request.messages[:base]
     names = [tool["function"]["name"] for tool in request.tools]
     name = names[0] if len(names) == 1 else ", ".join(names)
     calls = [call for call in answer.calls if call.name in names][:MAX_SHOWN_CALLS]
@@ -27,17 +31,19 @@ def repair(request: Request, answer: Answer, error: AnswerError, *, base: int) -
     once = "" if several else ", once"
     if calls and several:
         # What is wrong may be that one is missing, so it is not said which.
-        shown = _by_call(calls, f"{error}. Make every call again, with arguments that fit the schema.")
+        shown = _by_call(kept, calls, f"{error}. Make every call again, with arguments that fit the schema.")
     elif calls:
         called = " or ".join(dict.fromkeys(call.name for call in calls))
-        shown = _by_call(calls, f"{error}. Call {called} again{once}, with arguments that fit its schema.")
+        shown = _by_call(kept, calls, f"{error}. Call {called} again{once}, with arguments that fit its schema.")
     else:
         which = f"the function {name}" if len(names) == 1 else f"one of the functions {name}"
-        shown = _by_words(answer.text or f"(I did not call {name}.)", f"{error}. Call {which}{once}.")
-    return remade(request, (*request.messages[:base], *shown), request.parameters)
+        silence = "(I said nothing.)" if error.ask else f"(I did not call {name}.)"
+        said = answer.text if answer.text and answer.has_words else silence
+        shown = _by_words(said, f"{error}. {error.ask or f'Call {which}{once}.'}")
+    return remade(request, (*kept, *shown), request.parameters)
 
 
-def _with_room(request: Request, base: int) -> Request:
+def _with_room(request: Request, error: TruncatedError, base: int) -> Request:
     parameters = {
         key: value * 2 if key in _ROOM_KEYS and isinstance(value, int) else value
         for key, value in request.parameters.items()
@@ -46,17 +52,43 @@ def _with_room(request: Request, base: int) -> Request:
         return remade(request, request.messages, parameters)
     brief: Message = {
         "role": "user",
-        "content": "Your last answer was too long and was cut. Be brief: answer with the function call alone.",
+        "content": f"Your last answer was too long and was cut. {error.ask or BRIEF}",
     }
     return remade(request, (*request.messages[:base], brief), parameters)
 
 
-def _by_call(calls: list[ToolCall], fault: str) -> tuple[Message, ...]:
+def _by_call(before: Sequence[Message], calls: Sequence[ToolCall], fault: str) -> tuple[Message, ...]:
     # Every call that is echoed has to be answered by a tool message with its id.
-    named = [(call.id or f"call_{place}", call) for place, call in enumerate(calls)]
-    echo: Message = {
+    named = named_calls(before, calls)
+    echo = echoed(named, None)
+    told = [{"role": "tool", "tool_call_id": name, "content": fault + _raw(call.arguments)} for name, call in named]
+    return (echo, *told)
+
+
+def named_calls(before: Sequence[Message], calls: Sequence[ToolCall]) -> list[tuple[str, ToolCall]]:
+    """The calls under the ids with which they are sent back after these messages: each fit, and there but once.
+
+    The server's own where that is so. Some give none, long ones, or the same one again: to echo those is a 400 of a
+    stricter server for an answer that was paid for. It depends on nothing else, so a resumed conversation is the same.
+    """
+    taken = {call["id"] for message in before for call in message.get("tool_calls") or ()}
+    named = []
+    for place, call in enumerate(calls):
+        name = call.id
+        if not 0 < len(name) <= MAX_ID_CHARS or name in taken:
+            name = f"call_{len(before)}_{place}"
+        while name in taken:
+            name = f"{name}_"
+        taken.add(name)
+        named.append((name, call))
+    return named
+
+
+def echoed(named: Sequence[tuple[str, ToolCall]], text: str | None) -> Message:
+    """The model's message with these calls, as it can be sent back to any server."""
+    return {
         "role": "assistant",
-        "content": None,
+        "content": text or None,
         "tool_calls": [
             {
                 "id": name,
@@ -66,8 +98,6 @@ def _by_call(calls: list[ToolCall], fault: str) -> tuple[Message, ...]:
             for name, call in named
         ],
     }
-    told = [{"role": "tool", "tool_call_id": name, "content": fault + _raw(call.arguments)} for name, call in named]
-    return (echo, *told)
 
 
 def _by_words(said: str, fault: str) -> tuple[Message, ...]:

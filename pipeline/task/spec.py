@@ -232,7 +232,7 @@ def _one_of(key: str, word: str, words: Sequence[str]) -> None:
 def _wanted(options: TaskOptions) -> Wanted:
     each = options.rows == ROWS_OF_CALLS
     call = "some" if each and options.call == "one" else options.call
-    return Wanted(call=call, each=each, talks=options.max_turns > 1)
+    return Wanted(call=call, each=each, talks=options.max_turns > 1, reply=options.reply is not None)
 
 
 def _row_fields(options: TaskOptions, offers: Sequence[Offer]) -> tuple[str, ...]:

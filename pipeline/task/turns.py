@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pipeline import codec
 from pipeline.records import JSON, Answer, Request, Said
 from pipeline.task.render import Message
-from pipeline.task.repair import remade, safe_arguments
+from pipeline.task.repair import echoed, named_calls, remade
 
 #: what the model is told of a call whose callback gave nothing back, or that has none
 DONE = "ok"
@@ -21,19 +21,7 @@ def next_turn(request: Request, answer: Answer, said: Sequence[Said]) -> Request
     # of `said`, and has that one's result.
     results: dict[object, JSON] = {one.tool: one.result for one in reversed(said)}
     results |= {id(one.call): one.result for one in said}
-    named = [(call.id or f"call_{len(request.messages)}_{place}", call) for place, call in enumerate(answer.calls)]
-    echo: Message = {
-        "role": "assistant",
-        "content": answer.text or None,
-        "tool_calls": [
-            {
-                "id": name,
-                "type": "function",
-                "function": {"name": call.name, "arguments": safe_arguments(call.arguments)},
-            }
-            for name, call in named
-        ],
-    }
+    named = named_calls(request.messages, answer.calls)
     known = {tool["function"]["name"] for tool in request.tools}
     told: list[Message] = [
         {
@@ -43,7 +31,9 @@ def next_turn(request: Request, answer: Answer, said: Sequence[Said]) -> Request
         }
         for name, call in named
     ]
-    return remade(request, (*request.messages, echo, *told), request.parameters, tool_choice="auto")
+    return remade(
+        request, (*request.messages, echoed(named, answer.text), *told), request.parameters, tool_choice="auto"
+    )
 
 
 def told_of(result: JSON) -> str:

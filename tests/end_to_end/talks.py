@@ -13,10 +13,12 @@ from typing import Any
 
 from aiohttp import web
 from end_to_end.stage import Project, project
+from task.task_conversation import is_conversation
 
 from pipeline.store import Ledger
 
-#: What is said: calls as (function, arguments), or words; a number is an HTTP status.
+#: What is said: calls as (function, arguments) or (function, arguments, id), or words; None is an answer without
+#: anything in it, a number an HTTP status.
 Script = Callable[[str, int, list[dict[str, Any]]], Any]
 
 
@@ -89,17 +91,23 @@ class Talker:
         number = len(self.asked)
         await asyncio.sleep(self.latency_s)
         said = self.script(key, turn, messages)
+        if not is_conversation(messages):
+            said = 400
         if isinstance(said, int):
             return web.json_response({"error": {"message": "not now"}}, status=said)
         return web.json_response(_completion(said, number), headers={"x-request-id": f"request {number}"})
 
 
-def _completion(said: str | Sequence[tuple[str, Any]], number: int) -> dict[str, Any]:
+def _completion(said: str | Sequence[tuple[Any, ...]] | None, number: int) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": said if isinstance(said, str) else None}
-    if not isinstance(said, str):
+    if said is not None and not isinstance(said, str):
         message["tool_calls"] = [
-            {"id": f"call_{number}_{place}", "type": "function", "function": {"name": name, "arguments": _text(value)}}
-            for place, (name, value) in enumerate(said)
+            {
+                "id": own[0] if own else f"call_{number}_{place}",
+                "type": "function",
+                "function": {"name": name, "arguments": _text(value)},
+            }
+            for place, (name, value, *own) in enumerate(said)
         ]
     return {
         "id": f"chatcmpl-{number}",

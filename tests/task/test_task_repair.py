@@ -83,7 +83,23 @@ def test_a_hundred_calls_are_not_all_shown(task: Task, request_: Request, make_a
 
 def test_a_call_without_an_id_gets_one(task: Task, request_: Request) -> None:
     again = repaired(task, request_, Answer(calls=(ToolCall("", "set_label", "{}"), ToolCall("", "set_label", "{}"))))
-    assert [message["tool_call_id"] for message in again.messages[3:]] == ["call_0", "call_1"]
+    assert [message["tool_call_id"] for message in again.messages[3:]] == ["call_2_0", "call_2_1"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "sent"),
+    [
+        (["x", "x", "x"], ["x", "call_2_1", "call_2_2"]),
+        (["i" * 40, "i" * 41, "i" * 41], ["i" * 40, "call_2_1", "call_2_2"]),
+        (["call_2_1", "call_2_1", ""], ["call_2_1", "call_2_1_", "call_2_2"]),
+    ],
+)
+def test_ids_that_a_strict_server_refuses_are_sent_back_as_others(
+    task: Task, request_: Request, ids: list[str], sent: list[str]
+) -> None:
+    calls = tuple(ToolCall(name, "set_label", "{}") for name in ids)
+    again = repaired(task, request_, Answer(calls=calls))
+    assert [message["tool_call_id"] for message in again.messages[3:]] == sent
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_parallel_calls_can_be_left_out_and_one_tool_of_the_table_is_a_plain_tas
 GOOD = {
     "one": [[HALF], [HALF, HALF], [LID], [HALF, ("zork", "{}")]],
     "some": [[HALF], [HALF, LID], [HALF, HALF, LID], [("zork", "{}"), LID]],
-    "any": [[], [HALF], [HALF, LID, DONE]],
+    "any": [[HALF], [HALF, LID, DONE]],
     "all": [[HALF, LID, DONE], [DONE, LID, HALF, HALF]],
 }
 BAD = {
@@ -90,7 +90,10 @@ BAD = {
         ([HALF, ALL], "calls of refund that differ", "invalid_label"),
         ([HALF, ("repair", '{"part":"lid"}')], "'amount' is required", "invalid_label"),
     ],
-    "any": [([("zork", "{}")], "a call of 'zork'", "no_tool_call")],
+    "any": [
+        ([("zork", "{}")], "a call of 'zork'", "no_tool_call"),
+        ([], "the answer was empty: neither a call of 'refund' or 'repair' or 'close' nor words", "no_tool_call"),
+    ],
     "all": [
         ([HALF], "no call of 'repair', 'close'$", "no_tool_call"),
         ([HALF, LID, DONE, ALL], "calls of refund that differ", "invalid_label"),

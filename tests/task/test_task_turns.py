@@ -168,6 +168,62 @@ def test_names_that_labelpipe_gives_to_calls_are_not_given_twice() -> None:
     assert len(set(names)) == 3
 
 
+@pytest.mark.parametrize("name", ["x", "", "i" * 41])
+def test_ids_that_a_server_gives_twice_are_sent_back_once_and_are_the_same_each_time(name: str) -> None:
+    """Two calls of an answer, then another turn: a stricter server says 400 to an id that is there twice."""
+    task = talk()
+
+    def request() -> Any:
+        made = task.render(RECORD)
+        for _ in range(3):
+            said = Answer((ToolCall(name, "set_label", GOOD), ToolCall(name, "set_label", GOOD)))
+            made = task.next_turn(made, said, task.calls(said, RECORD))
+        return made
+
+    made = request()
+    assert is_conversation(made.messages)
+    assert (made.messages, made.digest) == (request().messages, request().digest)
+
+
+@pytest.mark.parametrize("silence", [None, "", " \n"])
+def test_an_empty_answer_is_no_last_word(silence: str | None) -> None:
+    """It would be an empty column in a record that counts as labelled."""
+    task = talk()
+    request, said = after(task)
+    empty = Answer(text=silence, finish_reason="stop")
+    with pytest.raises(InvalidAnswerError, match="empty, and the last words are wanted") as caught:
+        task.calls(empty, RECORD, said)
+    assert caught.value.code == "unfinished"
+    again = task.repair(request, empty, caught.value, base=len(request.messages))
+    assert is_conversation(again.messages)
+    assert again.messages[-1]["content"].endswith("wanted. Answer in words.")
+    assert talk(reply=None).calls(empty, RECORD, said) == (), "nobody asked for words"
+
+
+@pytest.mark.parametrize("max_turns", [1, 3])
+def test_a_model_that_says_nothing_at_all_has_not_answered(max_turns: int) -> None:
+    task = talk(call="any", max_turns=max_turns, reply=None)
+    request = task.render(RECORD)
+    with pytest.raises(InvalidAnswerError, match="neither a call of 'set_label' nor words") as caught:
+        task.calls(Answer(text="", finish_reason="stop"), RECORD)
+    again = task.repair(request, Answer(), caught.value, base=len(request.messages))
+    assert again.messages[-1]["content"].endswith("Call 'set_label', or answer in words.")
+    assert task.calls(Answer(text="No."), RECORD) == ()
+
+
+def test_words_that_were_cut_are_told_as_words() -> None:
+    task = talk()
+    request, said = after(task)
+    with pytest.raises(TruncatedError, match="before its last words were complete") as caught:
+        task.calls(Answer(text="All d", finish_reason="length"), RECORD, said)
+    brief = task.repair(request, Answer(), caught.value, base=len(request.messages))
+    assert brief.messages[-1]["content"].endswith("Be brief: answer in a few words.")
+    cut = Answer((ToolCall("x", "set_label", '{"la'),), finish_reason="length")
+    for before in ((), said):
+        with pytest.raises(TruncatedError, match="before the call of set_label was complete"):
+            task.calls(cut, RECORD, before)
+
+
 def test_a_repair_in_a_later_turn_keeps_what_was_said_before() -> None:
     task = talk()
     request, said = after(task)
