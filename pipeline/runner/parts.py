@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 
 from pipeline import codec
 from pipeline.engine import AskRules
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, TaskError
 from pipeline.limits import CANARY_S, NOTHING, WARM_UP_S, Admission, Budget, Gate, Hours, Price, Spend, Tuner, price_of
 from pipeline.records import JSON, Request
+from pipeline.runner.marks import COLUMN
 from pipeline.runner.media import show_options
 from pipeline.settings import Settings
 from pipeline.store import SqlOptions
@@ -40,7 +41,7 @@ CACHE_WRITE_TIMES = 1.25
 def task_of(settings: Settings) -> Task:
     """The task that the settings describe. Raises TaskError."""
     options, task = settings.model, settings.task
-    return build_task(
+    made = build_task(
         TaskOptions(
             model=options.name,
             prompt=task.prompt,
@@ -69,6 +70,9 @@ def task_of(settings: Settings) -> Task:
             base=settings.config_path.parent if settings.config_path else Path(),
         )
     )
+    if is_simulated(settings) and COLUMN in made.columns + made.extra_columns:
+        raise TaskError(f"the task has a column {COLUMN!r}, which marks the rows of a rehearsal: give it another name")
+    return made
 
 
 def _breakpoint(settings: Settings) -> bool:

@@ -58,3 +58,11 @@ def test_a_keyboard_interrupt_of_a_callback_is_a_callback_error(
     [row] = user.failed()
     assert (row["key"], row["code"], row["message"].split()[0]) == ("r0002", "callback_error", "KeyboardInterrupt")
     user.verify()
+
+
+def test_a_column_called_simulated_is_refused_where_labels_are_simulated(tmp_path: Path, endpoints: Endpoints) -> None:
+    """The mark of a rehearsal would take its place in every row."""
+    user = project(tmp_path / "project", "rehearsal", count=3, task={"labels": {"simulated": ["yes", "no"]}})
+    done = user.do("run", "job.toml").expect(2)
+    assert "the task has a column 'simulated', which marks the rows of a rehearsal" in done.err
+    assert not user.run_dir.exists()
