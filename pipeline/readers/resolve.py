@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePath
 
+from pipeline import globs
 from pipeline.errors import InputError
 from pipeline.readers.dataset import dataset_source, is_dataset
 from pipeline.readers.files import files_source, refuse_overlap
@@ -74,8 +75,7 @@ def _matches(pattern: str, base: Path, wanted: Callable[[str], bool]) -> list[st
     """The names that a pattern stands for, in their order; a file whose real name looks like a glob is that file."""
     if not glob.has_magic(pattern) or (base / pattern).exists():
         return [PurePath(pattern).as_posix()]
-    # Path.glob takes no absolute pattern and follows other rules for ** from version to version.
-    found = glob.iglob(pattern, root_dir=base, recursive=True)  # noqa: PTH207
+    found = globs.matching(pattern, base)
     names = {_posix(name) for name in found if wanted(os.path.join(base, name))}  # noqa: PTH118
     if not names:
         raise InputError(f"input.path: no file matches {pattern!r} (relative paths start at {base})")

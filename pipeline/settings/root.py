@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from pipeline import codec
+from pipeline import codec, globs
 from pipeline.errors import ConfigError, Mistake
 from pipeline.records import JSON
 from pipeline.settings import mistakes
@@ -248,7 +248,7 @@ def _no_input(sheet: Sheet) -> tuple[Mistake, ...]:
 
 
 def _matches(pattern: str) -> bool:
-    return next(glob.iglob(pattern, recursive=True), None) is not None  # noqa: PTH207 - relative, as the user wrote it
+    return next(globs.matching(pattern), None) is not None
 
 
 def _sheet_of(

@@ -135,12 +135,23 @@ def test_a_name_that_is_no_utf_8_is_told_and_passed_over(tmp_path: Path) -> None
     assert good.key == "b.jpg"
 
 
-def test_links_are_followed_as_the_glob_does(folder: Path) -> None:
+def test_links_are_followed(folder: Path) -> None:
     (folder / "photos/link.jpg").symlink_to(folder / "photos/note.txt")
     (folder / "photos/gone.jpg").symlink_to(folder / "nothing")
-    (folder / "photos/dogs").symlink_to(folder / "photos/cats")
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere/a.jpg").write_bytes(b"x")
+    (folder / "photos/dogs").symlink_to(folder / "elsewhere")
     keys = [record.key for record in files("photos/**/*.jpg", folder)]
     assert keys == ["photos/b2.jpg", "photos/b10.jpg", "photos/cats/a.jpg", "photos/dogs/a.jpg", "photos/link.jpg"]
+
+
+@pytest.mark.parametrize("path", ["cyc/**/*.png", "cyc"])
+def test_a_link_that_leads_upwards_pays_for_no_file_twice(path: str, tmp_path: Path) -> None:
+    (tmp_path / "cyc").mkdir()
+    (tmp_path / "cyc/x.png").write_bytes(b"x")
+    (tmp_path / "cyc/a").symlink_to(".")
+    (tmp_path / "cyc/b").symlink_to(".")
+    assert [record.key for record in files(path, tmp_path)] == ["cyc/x.png"]
 
 
 @pytest.mark.parametrize(
