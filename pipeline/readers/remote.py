@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import re
+import socket
+import ssl
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import aclosing
@@ -152,12 +154,50 @@ def _system(written: str, secret: bool) -> tuple[Any, str]:
 
 
 def _reason(error: Exception, secret: bool) -> str:
-    """What went wrong. Where the address is a secret only the kind of it: messages repeat addresses."""
-    if isinstance(error, FileNotFoundError):
+    """What went wrong, and what to do. Of a secret address no foreign text: messages repeat addresses."""
+    true = _true(error)
+    status = getattr(true, "status", None)
+    if isinstance(true, FileNotFoundError) or status in (404, 410):
         return "no such file"
-    status = getattr(error, "status", None)
-    told = "" if secret else " ".join(str(error).split())[:300]
-    return ": ".join(part for part in (type(error).__name__, str(status or ""), told) if part)
+    if isinstance(status, int) and status in _STATUSES:
+        return f"status {status}: {_STATUSES[status]}"
+    for kind, told in _TOLD.items():
+        if isinstance(true, kind):
+            return told
+    told = "" if secret else " ".join(str(true).split())[:300]
+    return ": ".join(part for part in (type(true).__name__, str(status or ""), told) if part)
+
+
+_STATUSES = {
+    401: "the server wants a login: name an address that has it in input.url_env",
+    403: "the server does not allow it: is a signature or a key missing, or out of date?",
+    429: "the server has had too many requests: try again later",
+}
+#: what of the standard library lies under the errors of the libraries -> what it says to the user; the first fits
+_TOLD: Mapping[type[BaseException], str] = {
+    ssl.SSLCertVerificationError: "the server's certificate is not trusted: check the host, the date and SSL_CERT_FILE",
+    ssl.SSLError: "no TLS could be agreed on: does the server speak https on this port?",
+    socket.gaierror: "the host's name is not known: check its spelling and the network",
+    ConnectionRefusedError: "nobody listens there: the connection was refused; check host and port",
+    TimeoutError: "the server did not answer in time",
+}
+
+
+def _true(error: BaseException) -> BaseException:
+    """What lies under an error: fsspec calls anything FileNotFoundError, aiohttp wraps what sockets say."""
+    while (under := getattr(error, "os_error", None) or error.__cause__) is not None and (
+        isinstance(error, FileNotFoundError) or isinstance(under, tuple(_TOLD))
+    ):
+        error = under
+    return error
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether to ask again would be in vain."""
+    true = _true(error)
+    return isinstance(true, FileNotFoundError | PermissionError | ssl.SSLError) or (
+        getattr(true, "status", None) in (401, 403, 404, 410)
+    )
 
 
 def _head(remote: _Remote) -> bytes:
@@ -218,7 +258,7 @@ async def _patiently(ask: Callable[[], Any], remote: _Remote) -> Any:
         except _NoPartsError:
             raise
         except Exception as error:  # any file system may raise anything
-            if wait_s is None or isinstance(error, FileNotFoundError | PermissionError):
+            if wait_s is None or _is_final(error):
                 raise InputError(f"{remote.name}: cannot be read: {_reason(error, True)}") from None
             await asyncio.sleep(wait_s)
     raise AssertionError("the last wait is None")
@@ -239,7 +279,7 @@ class _PatientFile(io.RawIOBase):
                 told = "Parquet is read in parts, which the server does not give; fetch it first"
                 raise InputError(f"{self._remote.name}: {told}") from None
             except Exception as error:  # any file system may raise anything
-                if wait_s is None or isinstance(error, FileNotFoundError | PermissionError):
+                if wait_s is None or _is_final(error):
                     raise InputError(f"{self._remote.name}: cannot be read: {_reason(error, True)}") from None
                 time.sleep(wait_s)
         raise AssertionError("the last wait is None")

@@ -11,13 +11,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Site:
-    """What a server serves, and how. `asked` are the ranges (or "all") that were asked for."""
+    """What a server serves, and how. `asked` are the ranges (or "all") that were asked for; `status` is all it says."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     ranges: bool = True
     sized: bool = True
     etag: str = '"1"'
     fail_next: int = 0
+    status: int = 0
     address: str = ""
     asked: list[str] = field(default_factory=list)
 
@@ -36,6 +37,9 @@ class _Handler(BaseHTTPRequestHandler):
         if body and site.fail_next:
             site.fail_next -= 1
             self.send_error(503)
+            return
+        if site.status:
+            self.send_error(site.status)
             return
         if path not in site.files:
             self.send_error(404)

@@ -166,7 +166,46 @@ def test_what_cannot_be_read_says_so(site: Site, tmp_path: Path) -> None:
     assert "nosuch" in refusal("nosuch://x/a.csv")
     site.files["/x"] = b"some text\n"
     assert "set input.format" in refusal(f"{site.address}/x")
-    assert "cannot be read" in refusal("http://127.0.0.1:9/a.csv")
+
+
+@pytest.mark.parametrize("secret", [False, True])
+def test_the_true_reason_is_told_not_that_there_is_no_file(secret: bool, site: Site) -> None:
+    """fsspec calls whatever goes wrong a file that is not there."""
+
+    def told(address: str) -> str:
+        with pytest.raises(InputError) as caught:
+            resolve_sources(address, base=Path(), secret=secret)
+        assert "s3cret" not in str(caught.value) or not secret
+        assert "no such file" not in str(caught.value)
+        return str(caught.value)
+
+    for status in (401, 403, 429, 500):
+        site.status = status
+        assert f" {status}" in told(f"{site.address}/a.jsonl?sig=s3cret")
+    site.status = 403
+    assert "is a signature or a key missing" in told(f"{site.address}/a.jsonl")
+    assert "does the server speak https" in told(f"{site.address.replace('http', 'https')}/a.jsonl?sig=s3cret")
+    with serving() as gone:
+        pass
+    assert "nobody listens there" in told(f"{gone.address}/a.csv?sig=s3cret")
+    assert "name is not known" in told("https://nothing.invalid/a.csv?sig=s3cret")
+
+
+def test_a_server_that_is_down_for_a_moment_is_asked_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the time of the first read its size is known no more, which fsspec calls a missing file too."""
+    monkeypatch.setattr(remote, "WAITS_S", (0.01,) * 3)
+    asked: list[int] = []
+
+    def ask() -> str:
+        asked.append(1)
+        if len(asked) < 3:
+            raise FileNotFoundError("a") from ConnectionRefusedError()
+        return "here"
+
+    found = remote._Remote(None, "a", "a", {})
+    assert asyncio.run(remote._patiently(ask, found)) == "here"
+    with pytest.raises(InputError, match="no such file"):
+        asyncio.run(remote._patiently(lambda: open("/nothing/at/all"), found))  # noqa: PTH123, SIM115
 
 
 def test_secrets_in_an_address_are_not_shown(site: Site) -> None:
