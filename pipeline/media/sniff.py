@@ -20,7 +20,8 @@ _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 #: JPEG markers that have no length
 _BARE = frozenset(range(0xD0, 0xD9)) | {0x01}
-_GIF_FRAME = re.compile(rb"\x21\xf9\x04.{4}\x00[\x2c\x21]", re.DOTALL)
+#: the signs that blocks of a GIF begin with
+_GIF_EXTENSION, _GIF_FRAME, _GIF_END = 0x21, 0x2C, 0x3B
 _TEXT = re.compile(r"[\t\n\r\x20-\x7e\xa0-\U0010ffff]+")
 
 
@@ -153,14 +154,53 @@ def _is_whole(data: bytes, mime: str) -> bool:
     if mime == "image/png":
         return data.rfind(_PNG_END) > 0
     if mime == "image/gif":
-        return b"\x3b" in data[-16:]
+        return _GIF_END in _gif_blocks(data)
     return int.from_bytes(data[4:8], "little") + 8 <= len(data)
 
 
 def _is_animated(data: bytes, mime: str) -> bool:
     if mime == "image/webp":
         return data[12:16] == b"VP8X" and bool(data[20] & 0x02)
-    if mime != "image/gif":
-        return False
-    frames = _GIF_FRAME.finditer(data)
-    return next(frames, None) is not None and next(frames, None) is not None
+    if mime == "image/gif":
+        frames = (block for block in _gif_blocks(data) if block == _GIF_FRAME)
+        return next(frames, None) is not None and next(frames, None) is not None
+    return mime == "image/png" and _png_frames(data) > 1
+
+
+def _gif_blocks(data: bytes) -> Iterator[int]:
+    """The signs of a GIF's blocks, up to its end. Between blocks decoders pass over what is none, and so does this."""
+    at = 13 + _colours(data[10]) if len(data) > 10 else len(data)
+    while at < len(data):
+        sign = data[at]
+        if sign == _GIF_EXTENSION:
+            at = _after_pieces(data, at + 2)
+        elif sign == _GIF_FRAME and at + 9 < len(data):
+            at = _after_pieces(data, at + 11 + _colours(data[at + 9]))
+        else:
+            at += 1
+        if at <= len(data):
+            yield sign
+        if sign == _GIF_END:
+            return
+
+
+def _colours(flags: int) -> int:
+    """How many bytes a table of colours takes."""
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def _after_pieces(data: bytes, at: int) -> int:
+    """Where a block ends whose content comes in pieces of up to 255 bytes; beyond the end where it is cut off."""
+    while at < len(data) and data[at]:
+        at += 1 + data[at]
+    return at + 1
+
+
+def _png_frames(data: bytes) -> int:
+    """How many frames an animated PNG says it has; that stands before the picture."""
+    at = len(_PNG)
+    while at + 12 <= len(data) and (name := data[at + 4 : at + 8]) != b"IDAT":
+        if name == b"acTL":
+            return int.from_bytes(data[at + 8 : at + 12], "big")
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return 1

@@ -48,6 +48,13 @@ def animated(kind: str = "GIF") -> bytes:
     return out.getvalue()
 
 
+def gif(*controls: bool) -> bytes:
+    """A frame of one black dot each, with a Graphic Control Extension before it or without one."""
+    frame = b",\0\0\0\0\1\0\1\0\0" + b"\2\2\x44\1\0"
+    frames = [b"!\xf9\4\0\1\0\0\0" * control + frame for control in controls]
+    return b"GIF89a\1\0\1\0\x80\0\0" + b"\0\0\0\xff\xff\xff" + b"".join(frames) + b";"
+
+
 def turned_jpeg(size: tuple[int, int] = (64, 32), orientation: int = 6) -> bytes:
     """A JPEG whose left half is red, taken with the camera on its side."""
     image = Image.new("RGB", size, "white")
