@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pipeline.errors import MediaError
 from pipeline.media.sniff import is_mp3_frame
 
@@ -12,45 +14,73 @@ _KBPS = (
 )
 #: samples a second by the version's bits in a frame's head
 _RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
+#: Some writers count a WAV's heads among its sound.
+_HEADS_BYTES = 44
+#: Lengths from here on are what recorders write who do not know it; nothing as long is ever read.
+_ENDLESS_BYTES = 0x7F00_0000
+#: what may stand behind the last frame of an MP3
+_TAGS = (b"TAG", b"APETAGEX", b"LYRICSBEGIN")
 
 
 def seconds_of(data: bytes, mime: str, name: str) -> float:
-    """The recording's length. Raises MediaError for one that holds no sound."""
-    found = _wav_s(data) if mime == "audio/wav" else _mp3_s(data)
+    """The recording's length. Raises MediaError for one that holds no sound, or whose end is missing."""
+    found = _wav_s(data, name) if mime == "audio/wav" else _mp3_s(data)
     if not found:
         raise MediaError(f"{name} holds no sound: a damaged {'wav' if mime == 'audio/wav' else 'mp3'}")
     return found
 
 
-def _wav_s(data: bytes) -> float:
-    order = "big" if data.startswith(b"RIFX") else "little"
+def _wav_s(data: bytes, name: str) -> float:
+    order: Literal["big", "little"] = "big" if data.startswith(b"RIFX") else "little"
     at, bytes_a_second = 12, 0
     while at + 8 <= len(data):
-        kind, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], order)  # type: ignore[arg-type]
+        kind, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], order)
         if kind == b"fmt " and at + 20 <= len(data):
-            bytes_a_second = int.from_bytes(data[at + 16 : at + 20], order)  # type: ignore[arg-type]
+            bytes_a_second = int.from_bytes(data[at + 16 : at + 20], order)
         if kind == b"data" and bytes_a_second:
-            # A recorder that writes into a pipe leaves a length that means nothing.
-            return min(length, len(data) - at - 8) / bytes_a_second
+            there = len(data) - at - 8
+            # A recorder that writes into a pipe leaves a length that means nothing: 0, or one over all that is sent.
+            if length == 0:
+                whole = int.from_bytes(data[4:8], order) + 8 == len(data)
+                return 0.0 if whole else there / bytes_a_second
+            if there + _HEADS_BYTES < length < _ENDLESS_BYTES:
+                raise MediaError(f"{name} is cut off: it says {length:,} bytes of sound and holds {there:,}")
+            return min(length, there) / bytes_a_second
         at += 8 + length + length % 2
     return 0.0
 
 
 def _mp3_s(data: bytes) -> float:
+    """The length of all frames that stand in a row: four bytes that look like a frame's head may be anything."""
     at = _after_tag(data)
-    seconds, lost = 0.0, 0
+    seconds, lost, in_row = 0.0, 0, False
     while at + 4 <= len(data) and lost < 4_096:
-        head = data[at : at + 4]
-        if not is_mp3_frame(head):
+        length, frame_s = _frame(data[at : at + 4])
+        in_row = bool(length) and (in_row or _is_followed(data, at, at + length))
+        if not in_row:
             at, lost = at + 1, lost + 1
             continue
         lost = 0
-        version, rate = head[1] >> 3 & 3, head[2] >> 2 & 3
-        hertz, kbps = _RATES[version][rate], _KBPS[version != 3][head[2] >> 4]
-        samples = 1_152 if version == 3 else 576
-        at += samples // 8 * kbps * 1_000 // hertz + (head[2] >> 1 & 1)
-        seconds += samples / hertz
+        at += length
+        seconds += frame_s
     return seconds
+
+
+def _frame(head: bytes) -> tuple[int, float]:
+    """Bytes and seconds of the frame that begins so; no bytes where none does."""
+    if not is_mp3_frame(head):
+        return 0, 0.0
+    version, rate = head[1] >> 3 & 3, head[2] >> 2 & 3
+    hertz, kbps = _RATES[version][rate], _KBPS[version != 3][head[2] >> 4]
+    samples = 1_152 if version == 3 else 576
+    return samples // 8 * kbps * 1_000 // hertz + (head[2] >> 1 & 1), samples / hertz
+
+
+def _is_followed(data: bytes, at: int, end: int) -> bool:
+    """Whether a frame of the same kind comes next, or the recording ends there, with a tag or without."""
+    head = data[end : end + 4]
+    same = is_mp3_frame(head) and head[1] & 0xFE == data[at + 1] & 0xFE and head[2] & 0x0C == data[at + 2] & 0x0C
+    return same or end == len(data) or data.startswith(_TAGS, end)
 
 
 def _after_tag(data: bytes) -> int:

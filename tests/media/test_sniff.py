@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import wave
 from typing import Any
 
 import pytest
@@ -171,3 +172,69 @@ def test_a_recorder_that_wrote_into_a_pipe_left_no_length() -> None:
 def test_no_sound_is_told(data: bytes, mime: str) -> None:
     with pytest.raises(MediaError, match="holds no sound"):
         seconds_of(data, mime, "x")
+
+
+def test_a_recording_that_is_cut_off_is_told() -> None:
+    data = wav(2.0)
+    with pytest.raises(MediaError, match=r"cut off: it says 32,000 bytes of sound and holds 23,000"):
+        seconds_of(data[:-9_000], "audio/wav", "x")
+    assert seconds_of(data[:-44], "audio/wav", "x") == pytest.approx(2.0, rel=0.01)  # the heads were counted too
+
+
+@pytest.mark.parametrize("length", [0, 0x7FFF_F000, 0x8000_0000, 0xFFFF_FFFF])
+def test_a_length_that_no_recorder_knew_is_no_fault(length: int) -> None:
+    data = bytearray(wav(1.0))
+    data[4:8] = (length + 36 & 0xFFFF_FFFF).to_bytes(4, "little")
+    data[40:44] = length.to_bytes(4, "little")
+    assert seconds_of(bytes(data), "audio/wav", "x") == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("width", [1, 2, 3])
+@pytest.mark.parametrize("frames", [1, 7, 8_001])
+def test_what_python_writes_is_taken(channels: int, width: int, frames: int) -> None:
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(width)
+        file.setframerate(8_000)
+        file.writeframes(b"\1" * frames * channels * width)
+    for data in (out.getvalue(), out.getvalue() + b"LIST\4\0\0\0abcd"):
+        assert seconds_of(data, "audio/wav", "x") == pytest.approx(frames / 8_000)
+
+
+def test_a_recording_of_nothing_is_told_whatever_stands_behind_it() -> None:
+    data = bytearray(wav(0.0) + b"LIST\4\0\0\0abcd")
+    data[4:8] = (len(data) - 8).to_bytes(4, "little")
+    with pytest.raises(MediaError, match="holds no sound"):
+        seconds_of(bytes(data), "audio/wav", "x")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"\xff\xfb" + b"hello" * 100, b"\xff\xfb\x90\x00" * 500, b"ID3\4\0\0\0\0\0\0" + b"\xff\xfb" + b"hello" * 100],
+)
+def test_four_bytes_like_a_frame_are_no_sound(data: bytes) -> None:
+    assert type_of(data) == "audio/mpeg"
+    with pytest.raises(MediaError, match="holds no sound"):
+        seconds_of(data, "audio/mpeg", "x")
+
+
+@pytest.mark.parametrize("head", [b"\xff\xfb\x90\x00", b"\xff\xfa\x92\x44", b"\xff\xf3\x40\xc0", b"\xff\xe3\x18\xc4"])
+@pytest.mark.parametrize("frames", [1, 2, 50])
+@pytest.mark.parametrize("tail", [b"", b"TAG" + b"x" * 125, b"APETAGEX" + b"\0" * 24])
+def test_frames_in_a_row_are_sound(head: bytes, frames: int, tail: bytes) -> None:
+    """MPEG 1, 2 and 2.5, with a checksum and padding too; of a real one each frame has a rate of its own."""
+    length, frame_s = {
+        b"\xff\xfb\x90\x00": (417, 1152 / 44_100),
+        b"\xff\xfa\x92\x44": (418, 1152 / 44_100),
+        b"\xff\xf3\x40\xc0": (104, 576 / 22_050),
+        b"\xff\xe3\x18\xc4": (72, 576 / 8_000),
+    }[head]
+    data = (head + b"\x55" * (length - 4)) * frames + tail
+    assert seconds_of(data, "audio/mpeg", "x") == pytest.approx(frames * frame_s)
+
+
+def test_a_row_that_is_broken_goes_on_behind_it() -> None:
+    data = mp3(50, tag=False) + b"\0" * 333 + mp3(50, tag=False)
+    assert seconds_of(data + mp3(1, tag=False)[:200], "audio/mpeg", "x") == pytest.approx(101 * 1152 / 44_100, rel=0.02)
