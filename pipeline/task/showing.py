@@ -168,6 +168,9 @@ def _options(kind: str, options: Mapping[str, Any]) -> dict[str, JSON]:
 
 def _attachments(kind: str, value: Any, options: Mapping[str, JSON], place: str) -> list[Attachment]:
     sources = value if isinstance(value, list | tuple) else [value]
+    if not sources:
+        # Like null: a label from the text alone would look like one of the picture.
+        raise MediaError(f"{place} got an empty list: expected at least one path, https address or data URL")
     for source in sources:
         if not isinstance(source, str) or not source.strip() or "\x00" in source:
             shown = "nothing" if source is None or source == "" else codec.dumps(source).decode()[:80]

@@ -99,6 +99,7 @@ def test_both_ways_go_together() -> None:
         ("{{ image(n) }}", "got 7"),
         ("{{ image(e) }}", "got nothing"),
         ("{{ image([p, '']) }}", "got nothing"),
+        ("{{ image([]) }}", r"image\(\) got an empty list"),
         ("{{ image(p, 'low') }}", "takes a path or a list"),
         ("{{ image(p, width=3) }}", "by name detail"),
         ("{{ image(p, detail='huge') }}", "expected one of auto, low, high, original"),
@@ -109,6 +110,12 @@ def test_both_ways_go_together() -> None:
 def test_what_cannot_be_shown_is_told(prompt: str, told: str) -> None:
     with pytest.raises(MediaError, match=told):
         ask(prompt, p="a.png", n=7, e="")
+
+
+def test_a_field_of_no_pictures_is_told_as_null_is() -> None:
+    for value, told in {(): "an empty list", None: "nothing", "": "nothing", (None,): "nothing"}.items():
+        with pytest.raises(MediaError, match=f"the field 'p' got {told}"):
+            ask("x", ShowOptions(images=["p"]), p=list(value) if isinstance(value, tuple) else value)
 
 
 def test_a_field_that_is_missing_is_missed_as_ever() -> None:
