@@ -20,7 +20,7 @@ from pipeline.errors import MediaError
 from pipeline.media.held import Held
 from pipeline.media.parts import Loaded, Shape, by_address, shape_of, work_of
 from pipeline.media.root import Found, Root
-from pipeline.media.sources import Web, data_of, data_size, scheme_of, shown
+from pipeline.media.sources import Web, data_of, data_size, named, scheme_of, shown
 from pipeline.media.tokens import Cost
 from pipeline.records import JSON, Attachment, Request
 
@@ -126,7 +126,7 @@ class Loader:
         scheme = scheme_of(source)
         if scheme is None:
             found = self._root.find(source, most)
-            return _Wanted(attachment, repr(source), found.size_bytes, found)
+            return _Wanted(attachment, named(source), found.size_bytes, found)
         if scheme == "data":
             return _Wanted(attachment, shown(source), data_size(source))
         passed = self._options.urls == "pass"

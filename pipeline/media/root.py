@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import MediaError
+from pipeline.media.sources import named
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
@@ -38,8 +39,10 @@ class Root:
         Wherever the name leads, through `..` and symlinks, has to be below the root. Raises MediaError.
         """
         path = self._resolved(source)
-        if not path.is_relative_to(self._real) or path == self._real:
-            raise MediaError(f"{source!r} lies outside of {self._folder}, where media must be: set task.media.root")
+        if not path.is_relative_to(self._real):
+            raise MediaError(
+                f"{named(source)} lies outside of {self._folder}, where media must be: set task.media.root"
+            )
         try:
             found = path.lstat()
         except OSError as error:
@@ -47,7 +50,7 @@ class Root:
         _refuse_odd(found, source)
         if found.st_size > most_bytes:
             told = f"{found.st_size:,} bytes; task.media.max_bytes allows {most_bytes:,}"
-            raise MediaError(f"{source!r} is too large: {told}")
+            raise MediaError(f"{named(source)} is too large: {told}")
         return Found(path, found.st_size, source)
 
     def read(self, found: Found, most_bytes: int) -> bytes:
@@ -63,7 +66,9 @@ class Root:
             except OSError as error:
                 raise _unreadable(found.name, error) from None
         if len(data) > most_bytes:
-            raise MediaError(f"{found.name!r} is larger than the {most_bytes:,} bytes that task.media.max_bytes allows")
+            raise MediaError(
+                f"{named(found.name)} is larger than the {most_bytes:,} bytes that task.media.max_bytes allows"
+            )
         return data
 
     def _resolved(self, source: str) -> Path:
@@ -73,7 +78,7 @@ class Root:
                 return Path(os.path.realpath(base / source, strict=True))
             except (ValueError, OSError) as error:
                 if not isinstance(error, OSError):  # a NUL in the name
-                    raise MediaError(f"{source!r} is no name of a file") from None
+                    raise MediaError(f"{named(source)} is no name of a file") from None
                 first = first or error
         assert first is not None
         raise _unreadable(source, first)
@@ -97,8 +102,8 @@ class Root:
 def _refuse_odd(found: os.stat_result, name: str) -> None:
     if not stat.S_ISREG(found.st_mode):
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a device or the like"
-        raise MediaError(f"{name!r} is {kind}: expected a file")
+        raise MediaError(f"{named(name)} is {kind}: expected a file")
 
 
 def _unreadable(name: str, error: OSError) -> MediaError:
-    return MediaError(f"{name!r} cannot be read: {error.strerror or error}")
+    return MediaError(f"{named(name)} cannot be read: {error.strerror or error}")

@@ -47,6 +47,14 @@ def shown(source: str) -> str:
     return plain if len(plain) <= SHOWN_CHARS else f"{plain[:SHOWN_CHARS]}..."
 
 
+def named(path: str) -> str:
+    """A local path as a message may show it: of a long one both ends, for the end is what tells it from others."""
+    half = SHOWN_CHARS // 2
+    return (
+        repr(path) if len(path) <= 2 * SHOWN_CHARS else f"{path[:half]!r}...{path[-half:]!r} ({len(path):,} characters)"
+    )
+
+
 def data_size(source: str) -> int:
     """How many bytes a data URL can hold, before it is read."""
     return len(source)

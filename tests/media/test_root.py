@@ -56,9 +56,7 @@ def test_the_root_itself_may_be_a_symlink(folder: Path, tmp_path: Path) -> None:
     assert read(tmp_path / "alias", "in/b.png") == b"bb"
 
 
-@pytest.mark.parametrize(
-    "source", ["../secret.png", "in/../../secret.png", "/etc/passwd", "/proc/self/environ", "..", "."]
-)
+@pytest.mark.parametrize("source", ["../secret.png", "in/../../secret.png", "/etc/passwd", "/proc/self/environ", ".."])
 def test_no_way_leads_out(folder: Path, source: str) -> None:
     with pytest.raises(MediaError, match="outside"):
         read(folder, source)
@@ -129,3 +127,17 @@ def test_a_file_that_is_too_large_is_refused_before_and_while_it_is_read(folder:
         place.find("a.png", MOST)
     with pytest.raises(MediaError, match="larger than the 1,000 bytes"):
         place.read(found, MOST)
+
+
+@pytest.mark.parametrize("source", [".", "", "in", "in/.."])
+def test_a_folder_is_told_as_one(source: str, folder: Path) -> None:
+    with pytest.raises(MediaError, match="is a folder: expected a file"):
+        read(folder, source or str(folder))
+
+
+@pytest.mark.parametrize("source", ["a" * 5_000 + ".png", "../" * 1_700, "a\0" + "b" * 5_000])
+def test_a_long_name_is_not_told_whole(source: str, folder: Path) -> None:
+    with pytest.raises(MediaError) as caught:
+        read(folder, source)
+    assert len(str(caught.value)) < 500
+    assert f"{source[-50:]}' ({len(source):,} characters)" in str(caught.value)
