@@ -34,6 +34,13 @@ def told(**given: Any) -> str:
         ({"url_env": "postgresql://me:pa55word@h/db"}, "expected the name of the environment variable that holds"),
         ({"path": "s3://key:pa55word@bucket/a.csv"}, "input.path: a password does not belong here"),
         ({"path": ["a.csv", "mssql://h/db?Password=pa55word"]}, "name it in input.url_env"),
+        ({"path": "https://h/a.csv?sv=2&sig=pa55word"}, 'an address with "sig" in it is a secret'),
+        ({"path": "https://h/a.csv?X-Amz-Signature=pa55word"}, "name it in input.url_env"),
+        ({"path": "https://h/a.csv?X-Goog-Signature=pa55word&x=1"}, "name it in input.url_env"),
+        ({"path": ["https://h/b.csv", "https://h/a.csv?AWSAccessKeyId=pa55word"]}, "name it in input.url_env"),
+        ({"path": "https://h/a.csv?%73ig=pa55word"}, "name it in input.url_env"),
+        ({"path": "https://h/a.csv?access_token=pa55word"}, "name it in input.url_env"),
+        ({"path": "s3://b/a.csv?versionId=1;TOKEN=pa55word"}, "name it in input.url_env"),
     ],
 )
 def test_mistakes_are_told_without_a_secret(given: dict[str, Any], message: str) -> None:
@@ -59,6 +66,8 @@ def test_addresses_stay_as_they_are_and_sqlite_files_are_found(config: Config, f
         "sqlite:///db.sqlite?timeout=5",
         "sqlite:////abs/x",
         "sqlite://",
+        "https://h/a.csv?sign=1&design=2&keyword=3&sig=",
+        "a/b?sig=c.csv",
     ]
     settings = Settings.load("config/a.toml", {"input.path": paths})
     assert settings.inputs() == [*paths[:2], "sqlite:///config/db.sqlite?timeout=5", *paths[3:]]
