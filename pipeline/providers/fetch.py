@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
+import unicodedata
 from dataclasses import dataclass
+from encodings.idna import nameprep
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 from pipeline.errors import MediaError
 
 if TYPE_CHECKING:
     import aiohttp
 
-#: One load may take so long in all.
-TIMEOUT_S = 60.0
 CONNECTIONS, CONNECTIONS_A_HOST = 32, 8
 MOST_REDIRECTS = 5
 #: Loads that failed by the network or a 5xx are tried again after these seconds.
@@ -28,15 +29,23 @@ _CHUNK_BYTES = 65_536
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _INNER_NAMES = ("localhost", ".localhost", ".local", ".internal", ".lan", ".home.arpa", ".intranet", ".corp")
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "labelpipe"}
+#: what IDNA takes for a dot
+_DOTS = re.compile("[.\u3002\uff0e\uff61]")
+#: Signs that no host has. A backslash begins the path for some who load it.
+_NO_HOST = frozenset("#%/<>?@[\\]^| ")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 @dataclass(frozen=True, slots=True)
 class FetchOptions:
-    """`http` allows addresses without TLS, `private` those of private networks and of this machine."""
+    """`http` allows addresses without TLS, `private` those of private networks and of this machine.
+
+    `timeout_s` is what one address may take, over all its tries.
+    """
 
     http: bool = False
     private: bool = False
+    timeout_s: float = 60.0
 
 
 class _PrivateAddressError(OSError):
@@ -58,13 +67,15 @@ class Fetcher:
         """Raises MediaError for an address that may not be used, as far as its text tells."""
         try:
             parts = urlsplit(url)
-            host, _port = (parts.hostname or "").rstrip("."), parts.port
+            host, _port = _plain_host(parts.hostname or "").rstrip("."), parts.port
         except ValueError as error:
             raise MediaError(f"{_told(url)} is no address: {error}") from None
         if parts.scheme != "https" and not (parts.scheme == "http" and self._options.http):
             raise MediaError(f"{_told(url)}: expected https (task.media.http = true allows http)")
         if not host or any(ord(letter) <= 32 for letter in url):
             raise MediaError(f"{_told(url)} is no address: it has no host, or a space in it")
+        if ":" not in host and _NO_HOST & set(host):
+            raise MediaError(f"{_told(url)} is no address: its host has a sign that none may have")
         if parts.username is not None or parts.password is not None:
             raise MediaError(f"{_told(url)}: an address with a login is not used")
         if not self._options.private and _is_inner_name(host):
@@ -72,12 +83,20 @@ class Fetcher:
 
     async def load(self, url: str, most_bytes: int) -> bytes:
         """The bytes at the address. Raises MediaError."""
+        try:
+            async with asyncio.timeout(self._options.timeout_s):
+                return await self._tried(url, most_bytes)
+        except TimeoutError:
+            told = f"not there after {self._options.timeout_s:g} s (task.media.fetch_timeout_s)"
+            raise MediaError(f"{_told(url)} cannot be loaded: {told}") from None
+
+    async def _tried(self, url: str, most_bytes: int) -> bytes:
+        """The same, over its tries and the waits between them, for as long as it takes."""
         import aiohttp
 
         for wait_s in (*AGAIN_AFTER_S, None):
             try:
-                async with asyncio.timeout(TIMEOUT_S):
-                    return await self._follow(url, most_bytes)
+                return await self._follow(url, most_bytes)
             except _PrivateAddressError:
                 raise MediaError(f"{_told(url)} leads into a private network") from None
             except (_AgainError, aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -149,6 +168,18 @@ def is_public(host: str) -> bool:
         if address.teredo is not None:
             return False
     return address.is_global and not address.is_multicast
+
+
+def _plain_host(host: str) -> str:
+    """A host as whoever loads the address reads it: %31 and other digits, dots and letters of Unicode made plain.
+
+    Raises ValueError.
+    """
+    if ":" in host:
+        return host
+    # First with the Unicode of today: that of `nameprep` is old, and knows fewer digits.
+    labels = _DOTS.split(unicodedata.normalize("NFKC", unquote(host)))
+    return ".".join(nameprep(label) for label in labels)
 
 
 def _is_inner_name(host: str) -> bool:

@@ -41,6 +41,19 @@ PRIVATE = [
     "https://printer.local/a",
     "https://metadata.google.internal/a",
     "https://intranet/a",
+    "https://１２７.０.０.１/a",
+    "https://①②⑦.0.0.1/a",
+    "https://127。0。0。1/a",
+    "https://127｡0.0.1/a",
+    "https://127.0.0.\u00ad1/a",
+    "https://127.0.\u200b0.1/a",
+    "https://%31%32%37.0.0.1/a",
+    "https://%EF%BC%91%EF%BC%92%EF%BC%97.0.0.1/a",
+    "https://⒑0.0.1/a",
+    "https://\U0001fbf1\U0001fbf2\U0001fbf7.0.0.1/a",
+    "https://ｌocalhost/a",
+    "https://ⓛⓞⓒⓐⓛⓗⓞⓢⓣ/a",
+    "https://printer。local/a",
 ]
 
 
@@ -50,7 +63,16 @@ def test_private_addresses_are_refused_in_every_spelling(url: str) -> None:
         Fetcher().check(url)
 
 
-@pytest.mark.parametrize("url", ["https://example.org/a.png?x=1", "https://8.8.8.8/a", "https://[2606:4700::1111]/a"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.org/a.png?x=1",
+        "https://bücher.example/a",
+        "https://אב.com/a",
+        "https://8.8.8.8/a",
+        "https://[2606:4700::1111]/a",
+    ],
+)
 def test_public_addresses_are_taken(url: str) -> None:
     Fetcher().check(url)
 
@@ -65,6 +87,10 @@ def test_public_addresses_are_taken(url: str) -> None:
         ("https://exam ple.org/a", "no address"),
         ("https://[::1/a", "no address"),
         ("https://me:word@example.org/a", "with a login"),
+        ("https://127.0.0.1\\.example.org/a", "a sign that none may have"),
+        ("https://127.0.0.1%5C.example.org/a", "a sign that none may have"),
+        ("https://127.0.0.1%2F.example.org/a", "a sign that none may have"),
+        ("https://ab\ue000c.example.org/a", "no address"),
     ],
 )
 def test_what_is_no_plain_https_address_is_refused(url: str, told: str) -> None:
@@ -84,7 +110,7 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 @asynccontextmanager
 async def serving(handler: Handler, host: str = "127.0.0.1") -> AsyncIterator[str]:
-    runner = web.ServerRunner(web.Server(handler, access_log=None))
+    runner = web.ServerRunner(web.Server(handler, access_log=None), shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, host, 0)
     await site.start()
@@ -159,6 +185,25 @@ def test_a_failure_that_passes_is_tried_again() -> None:
 
     assert load(handler) == b"picture"
     assert len(seen) == 3
+
+
+def test_an_address_that_hangs_is_waited_for_once() -> None:
+    """The time is for all tries: three of a minute each held the record for three."""
+    seen: list[str] = []
+
+    async def handler(request: web.BaseRequest) -> web.Response:
+        seen.append(request.path)
+        return await asyncio.Future()
+
+    with pytest.raises(MediaError, match=r"cannot be loaded: not there after 0\.2 s \(task\.media\.fetch_timeout_s\)"):
+        load(handler, FetchOptions(http=True, private=True, timeout_s=0.2))
+    assert len(seen) == 1
+
+
+def test_the_waits_between_tries_count_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "AGAIN_AFTER_S", (3600.0,))
+    with pytest.raises(MediaError, match=r"not there after 0\.2 s"):
+        load(answers(503), FetchOptions(http=True, private=True, timeout_s=0.2))
 
 
 def test_a_port_where_nobody_listens_is_told() -> None:
