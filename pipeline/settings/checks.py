@@ -7,23 +7,18 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 from pydantic_core import PydanticCustomError
 
-from pipeline.settings.texts import covered, nearest, shown
+from pipeline.settings.texts import covered, nearest, secret_parameter, shown
 
 #: the `type` of an error that `refuse` raised
 REFUSED = "refused"
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LOGIN_IN_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://([^/?#]*)@")
-#: names of parameters that carry a secret: those of S3, Google Storage and Azure, and what others call a key
-_SECRET = re.compile(
-    r"signature|token|secret|passw|credential|api.?key|access.?key|authorization|^(sig|sas|key|auth|pwd|pass)$",
-    re.IGNORECASE,
-)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TABLE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)?")
 #: the same as in `limits/hours`, which must not be asked: it is on this floor too
@@ -81,19 +76,12 @@ def paths(value: str | list[str]) -> str | list[str]:
         if (login and ":" in login[1]) or ("://" in one and "password=" in one.lower()):
             # Not repeated: it is a password.
             refuse("a password does not belong here: put the address into the environment and name it in input.url_env")
-        if name := _secret_parameter(one):
+        if "://" in one and (name := secret_parameter(one)):
             refuse(
                 f"an address with {shown(name)} in it is a secret: put it into the environment and name it in "
                 "input.url_env, else it would stand in the run's files"
             )
     return value
-
-
-def _secret_parameter(address: str) -> str:
-    """The name of a parameter of an address whose value is a signature or a key, by the name; or nothing."""
-    query = address.partition("?")[2] if "://" in address else ""
-    names = (unquote(part.partition("=")[0]) for part in re.split("[&;#?]", query) if part.partition("=")[2])
-    return next((name for name in names if _SECRET.search(name)), "")
 
 
 def encoding(value: str) -> str:

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
+from urllib.parse import unquote
 
 from pydantic import SecretStr
 
@@ -21,6 +22,12 @@ COVERED = "***"
 
 _KEY = re.compile(r"sk-[\w-]{4,}")
 _LOGIN = re.compile(r"//[^/\s]*@")
+_PARAMETER = re.compile(r"([?&;#]([^=&;#?\s]+)=)[^&;#\s\"']+")
+#: names of parameters that carry a secret: those of S3, Google Storage and Azure, and what others call a key
+_SECRET = re.compile(
+    r"signature|token|secret|passw|credential|api.?key|access.?key|authorization|^(sig|sas|key|auth|pwd|pass)$",
+    re.IGNORECASE,
+)
 _YES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _DATES = (datetime.date, datetime.time)
 
@@ -62,8 +69,15 @@ def dotted(path: Iterable[str | int]) -> str:
 
 
 def covered(text: str) -> str:
-    """The text with what looks like a key, or like the login in an address, covered."""
-    return _KEY.sub("sk-***", _LOGIN.sub("//***@", text))
+    """The text with what looks like a key, or like the login or a signature in an address, covered."""
+    plain = _PARAMETER.sub(lambda found: f"{found[1]}***" if _SECRET.search(unquote(found[2])) else found[0], text)
+    return _KEY.sub("sk-***", _LOGIN.sub("//***@", plain))
+
+
+def secret_parameter(address: str) -> str:
+    """The name of a parameter of an address whose value is a signature or a key, by the name; or nothing."""
+    names = (unquote(found[2]) for found in _PARAMETER.finditer(address))
+    return next((name for name in names if _SECRET.search(name)), "")
 
 
 def one_line(text: str) -> str:

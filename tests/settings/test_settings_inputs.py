@@ -48,6 +48,12 @@ def test_mistakes_are_told_without_a_secret(given: dict[str, Any], message: str)
     assert "pa55word" not in told(**given)
 
 
+def test_a_signature_in_an_order_is_not_repeated(config: Config) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Settings.load(config(), ["input.path=https://h/a.csv?x=1&X-Amz-Signature=pa55word"])
+    assert "--set input.path=https://h/a.csv?x=1&X-Amz-Signature=***: input.path: an address with" in str(caught.value)
+
+
 def test_an_input_may_be_left_out_by_a_program_that_gives_the_records() -> None:
     settings = Settings(input={"key": "id"}, **REST)
     assert settings.inputs() == []
