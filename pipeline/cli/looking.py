@@ -56,14 +56,28 @@ def status(
 def _watch(look: Callable[[], Coroutine[Any, Any, Any]], json_out: bool, every_s: float) -> None:
     """Ctrl-C ends the watching only, so it is no failure."""
     import asyncio
+    import signal
     from contextlib import suppress
 
     from pipeline import codec
     from pipeline.runner import watch
 
+    asked_to_end = False
+
+    def end(_number: int, _frame: Any) -> None:
+        nonlocal asked_to_end
+        asked_to_end = True
+        raise KeyboardInterrupt
+
+    def look_once() -> Any:
+        if asked_to_end:  # it came where an exception is lost, as in a loop that was just ending
+            raise KeyboardInterrupt
+        return asyncio.run(look())
+
     tell = (lambda facts: codec.dumps(facts).decode()) if json_out else None
     with suppress(KeyboardInterrupt):
-        watch(lambda: asyncio.run(look()), sys.stdout, every_s=every_s, tell=tell)
+        signal.signal(signal.SIGINT, end)
+        watch(look_once, sys.stdout, every_s=every_s, tell=tell)
 
 
 @app.command()

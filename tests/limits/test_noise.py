@@ -38,8 +38,9 @@ def test_what_is_refused_whatever_the_rate_bends_no_rate(
     moved_clock: RunOn, share: float, tells: bool, limit: int | None
 ) -> None:
     """The rate was cut at each turn, since it never helped, down to a call a minute: 5 % of refusals cost 95 %."""
-    whole = len(against(moved_clock, Moody(0.0, 1.0), 120, per_minute=limit)[0].accepted)
-    seen, _ = against(moved_clock, Moody(share, 1.0), 120, tells=tells, per_minute=limit)
+    seen, _ = against(moved_clock, Moody(share, 1.0), 60, tells=tells, per_minute=limit)
+    # 64 places, and answers in 0.125 s on average; or what the limit allows.
+    whole = 60 * min(64 / 0.125, (limit or 1e9) / 60)
     # Of a fifth it cannot be told for some time whether it is a limit.
     assert len(seen.accepted) > (0.75 if share < 0.2 else 0.5) * whole, f"{len(seen.accepted) / whole:.3f}"
     assert seen.refused_share == pytest.approx(share, rel=0.3)
