@@ -261,7 +261,7 @@ class Admission:
             self.tuner.answered(latency_s, now, self.gate.in_flight + self.gate.unwritten)
             self._tune(self.tuner)
         self._waits.answered(now - latency_s)
-        self._trust.answered(now - latency_s, now)
+        self._trust.answered(now - latency_s)
         self.gate.succeeded(now, sent_at)
         self.request_pace.accept(1, now, now - latency_s)
         self.token_pace.accept(usage.total, now, now - latency_s)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 LEAST_WAIT_S, MOST_WAIT_S = 0.1, 65.0
 #: A trial begins at a refusal that comes after so many answers in a row: a limit that is used up refuses more than one.
 ANSWERS_BEFORE = 5
-#: A trial ends well with so many answers, and badly when more than this share of what it sent is refused, or of what
-#: was in flight when it began: of few calls more than so many. Then it begins anew after so many calls.
-ENOUGH_ANSWERS, MOST_SHARE, MOST_OF_FEW, LONGEST = 20, 0.2, 2, 50
-#: After a bad end the next trial is this far; after a good one what refusals ask of others is not heard for so long.
-NEXT_TRIAL_S, DEAF_S = 60.0, 120.0
+#: A trial ends badly when more than this share of what it sent is refused, or of what was in flight when it began: of
+#: few calls more than so many. With so many answers and calls it ends well, and the next one begins.
+MOST_SHARE, MOST_OF_FEW, ENOUGH_ANSWERS, ENOUGH_SENT = 0.2, 2, 20, 50
+#: After a bad end the next trial is this far.
+NEXT_TRIAL_S = 60.0
 
 
 @dataclass(slots=True)
@@ -40,10 +40,9 @@ class Trust:
     """
 
     def __init__(self) -> None:
-        # All state that changes: the trial under way, one after the other while nothing is heard; until when that is;
-        # and when the next may begin.
+        # All state that changes: the trial under way, one after the other as long as they end well; when the next may
+        # begin after one that did not; and the answers since the last refusal.
         self._trial: _Trial | None = None
-        self._deaf_until = float("-inf")
         self._next_at = float("-inf")
         self._answers = 0
 
@@ -51,18 +50,15 @@ class Trust:
         """A call leaves."""
         if self._trial is None:
             return
-        if self._trial.sent >= LONGEST and now < self._deaf_until:
+        if self._trial.answered >= ENOUGH_ANSWERS and self._trial.sent >= ENOUGH_SENT:
             self._trial = _Trial(now, in_flight)
         self._trial.sent += 1
 
-    def answered(self, sent_at: float, now: float) -> None:
+    def answered(self, sent_at: float) -> None:
         """An answer came."""
         self._answers += 1
-        if self._trial is None or sent_at <= self._trial.begun_at:
-            return
-        self._trial.answered += 1
-        if self._trial.answered == ENOUGH_ANSWERS:
-            self._deaf_until = now + DEAF_S
+        if self._trial is not None and sent_at > self._trial.begun_at:
+            self._trial.answered += 1
 
     def is_for_all(self, wait_s: float, sent_at: float, now: float, in_flight: int) -> bool:
         """A 429 came that asks for this wait: whether everyone has to."""
@@ -78,7 +74,7 @@ class Trust:
         else:
             self._trial.refused_in_flight += 1
         if self._trial.is_bad:
-            self._trial, self._deaf_until, self._next_at = None, float("-inf"), now + NEXT_TRIAL_S
+            self._trial, self._next_at = None, now + NEXT_TRIAL_S
         return self._trial is None
 
 
