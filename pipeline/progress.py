@@ -14,6 +14,8 @@ from typing import Any, TextIO
 from tqdm import tqdm
 from tqdm.utils import disp_len
 
+from pipeline.terminal import shown
+
 REDRAW_S = 0.5
 LOG_EVERY_S = 30.0
 #: Thirty years: a number that is larger says nothing.
@@ -99,7 +101,7 @@ def _parts(seen: Snapshot) -> list[str]:
         rate += f" of {seen.limit_per_minute:,.0f}"
     left_s = eta_s(seen)
     return [
-        seen.trouble or rate,
+        shown(seen.trouble) or rate,
         "" if left_s is None else f"ETA {'about ' if not seen.total_known else ''}{duration(left_s)}",
         dollars(seen.cost_usd) + (" simulated" if seen.simulated else ""),
         f"{seen.in_flight} in flight",
@@ -209,7 +211,7 @@ class Progress:
         self, look: Callable[[], Snapshot], *, stream: TextIO | None = None, quiet: bool = False, title: str = ""
     ) -> None:
         self._look = look
-        self._title = f"{title} " if title else ""
+        self._title = f"{shown(title)} " if title else ""
         self._stream = stream or sys.stderr
         self._quiet = quiet
         self._line = self._open_line() if not quiet and self._stream.isatty() else None
@@ -251,7 +253,7 @@ class Progress:
             return
         if self._line is not None:
             self._line.clear()
-        self._stream.write(text + "\n")
+        self._stream.write(shown(text) + "\n")
         self._stream.flush()
         if self._line is not None:
             self._line.refresh()

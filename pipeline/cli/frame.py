@@ -207,14 +207,19 @@ def span(text: str) -> tuple[float, float]:
 
 
 def say(text: str) -> None:
-    typer.echo(text, err=True)
+    from pipeline.terminal import shown
+
+    typer.echo(shown(text), err=True)
 
 
 def show(text: str) -> None:
-    typer.echo(text)
+    from pipeline.terminal import shown
+
+    typer.echo(shown(text))
 
 
 def print_json(value: Any) -> None:
     from pipeline import codec
+    from pipeline.terminal import shown_json
 
-    typer.echo(codec.dumps(value).decode())
+    typer.echo(shown_json(codec.dumps(value).decode()))

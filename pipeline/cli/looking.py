@@ -61,6 +61,7 @@ def _watch(look: Callable[[], Coroutine[Any, Any, Any]], json_out: bool, every_s
 
     from pipeline import codec
     from pipeline.runner import watch
+    from pipeline.terminal import shown_json
 
     asked_to_end = False
 
@@ -74,7 +75,7 @@ def _watch(look: Callable[[], Coroutine[Any, Any, Any]], json_out: bool, every_s
             raise KeyboardInterrupt
         return asyncio.run(look())
 
-    tell = (lambda facts: codec.dumps(facts).decode()) if json_out else None
+    tell = (lambda facts: shown_json(codec.dumps(facts).decode())) if json_out else None
     with suppress(KeyboardInterrupt):
         signal.signal(signal.SIGINT, end)
         watch(look_once, sys.stdout, every_s=every_s, tell=tell)
@@ -155,4 +156,4 @@ def config_show(config: Config, sets: Sets = None, json_out: AsJson = False) -> 
     if json_out:
         print_json({row.key: {"value": row.value, "origin": row.origin} for row in explain(settings)})
     else:
-        typer.echo(to_toml(settings), nl=False)
+        show(to_toml(settings).removesuffix("\n"))

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from pipeline.progress import count_text, dollars, duration, retries_text
 from pipeline.runner.lastsession import KILLED
 from pipeline.runner.screens import SIMULATED, cached_text, counts_text, found_text, problem_lines, rows_text
+from pipeline.terminal import shown
 
 #: From the cursor's line up to the first line of the block, and everything from there on off the screen.
 _BACK_UP = "\x1b[{lines}F\x1b[J"
@@ -154,9 +155,9 @@ def watch(
         if tell is not None:
             out.write(tell(facts) + "\n")
         elif out.isatty():
-            drawn = _draw(status_lines(facts), out, over=drawn)
+            drawn = _draw(shown("\n".join(status_lines(facts))).split("\n"), out, over=drawn)
         else:
-            out.write("\n".join([f"{datetime.now().astimezone():%H:%M:%S}", *status_lines(facts), "", ""]))
+            out.write(shown("\n".join([f"{datetime.now().astimezone():%H:%M:%S}", *status_lines(facts), "", ""])))
         out.flush()
         if not facts["running"]:
             return
@@ -167,7 +168,7 @@ def watch(
 def _draw(lines: list[str], out: TextIO, *, over: int) -> int:
     """Write the lines over the `over` lines of the last time; gives how many there are now. None is broken in two."""
     size = shutil.get_terminal_size((100, 24))
-    shown = [line[: size.columns - 1] for line in lines[: size.lines - 1]]
+    fitting = [line[: size.columns - 1] for line in lines[: size.lines - 1]]
     back = _BACK_UP.format(lines=over) if over else ""
-    out.write(back + "".join(f"{line}\n" for line in shown))
-    return len(shown)
+    out.write(back + "".join(f"{line}\n" for line in fitting))
+    return len(fitting)
