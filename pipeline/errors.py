@@ -12,6 +12,7 @@
     │   └── MediaError             a picture, sound or document of the record cannot be shown
     ├── StoreError                 the ledger or a sink cannot be written: exit code 3
     ├── StoppedError               the door is shut for good; the record stays pending
+    ├── InternalError              an error that nobody foresaw: one record's, or the run's where many have it
     ├── CallError                  one call went wrong: one class a verdict
     │   ├── RateLimitedError       429: everyone waits as long as told
     │   ├── UnavailableError       5xx, a broken connection, an answer that is none
@@ -137,6 +138,12 @@ class StoppedError(LabelpipeError):
     """The run is stopping; no new call is let through."""
 
     code = "stopped"
+
+
+class InternalError(LabelpipeError):
+    """labelpipe itself failed."""
+
+    code = "internal_error"
 
 
 class CallError(LabelpipeError):

@@ -12,6 +12,7 @@ from functools import partial
 
 from pipeline.engine.hedge import Hedge
 from pipeline.engine.life import LookForLife, Ping, Shape
+from pipeline.engine.net import Net
 from pipeline.engine.retry import Verdict, backoff_s, verdict_of
 from pipeline.engine.rules import AskRules, most_of
 from pipeline.engine.trial import Over, Trial
@@ -77,6 +78,7 @@ class Asker:
         self._price = price
         self._prepare = prepare
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
+        self.net = Net(admission.gate.stop)
         # All state that changes: how many records are being asked, how many of them failed at their last call, and
         # which said 400 before any such request was answered: a first one, or one that goes on.
         self.active = 0
@@ -94,22 +96,25 @@ class Asker:
         self._responder.kept(trial)
         self.active += 1
         try:
-            if self._prepare is None or not request.attachments:
-                return await self._outcome_of(trial)
-            async with self._prepare(request) as trial.request:
-                return await self._outcome_of(trial)
-        except MediaError as error:
-            trial.write_off(trial.kept)
-            return self._outcome(trial, Status.REJECTED, problem=Problem(error.code, str(error)))
+            return await self._outcome_of(trial)
+        except Exception as error:
+            problem = self.net.caught(request.record, error)
+            return self._outcome(trial, Status.REJECTED if trial.answer else Status.FAILED, problem=problem)
         finally:
             self.active -= 1
             self._failing -= trial.failing
 
     async def _outcome_of(self, trial: Trial) -> Outcome:
         try:
-            return self._outcome(trial, Status.LABELLED, labelled=await self._labelled(trial))
+            if self._prepare is None or not trial.request.attachments:
+                return self._outcome(trial, Status.LABELLED, labelled=await self._labelled(trial))
+            async with self._prepare(trial.request) as trial.request:
+                return self._outcome(trial, Status.LABELLED, labelled=await self._labelled(trial))
         except Over as over:
             return self._outcome(trial, over.status, problem=over.problem)
+        except MediaError as error:
+            trial.write_off(trial.kept)
+            return self._outcome(trial, Status.REJECTED, problem=Problem(error.code, str(error)))
 
     def close(self) -> None:
         """Ask nothing more of the server; may be called twice."""
@@ -133,6 +138,8 @@ class Asker:
             labelled = self._task.labelled(said, source.answer.text, record)
         except AnswerError as error:
             problem = Problem(error.code, str(error))
+        except Exception as error:
+            problem = self.net.caught(record, error)
         return Outcome(
             record=record,
             status=Status.REJECTED if labelled is None else Status.LABELLED,
@@ -371,6 +378,8 @@ class Asker:
     def _outcome(
         self, trial: Trial, status: Status, *, labelled: Labelled | None = None, problem: Problem | None = None
     ) -> Outcome:
+        if labelled is not None:
+            self.net.passed()
         return Outcome(
             record=trial.request.record,
             status=status,

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
+from pipeline.engine.net import Net
 from pipeline.errors import RenderError
 from pipeline.records import Outcome, Problem, Record, Request, Status
 
@@ -44,10 +45,12 @@ class Feed:
         batches: AsyncGenerator[list[Record], None],
         render: Callable[[Record], Request],
         lookups: Lookups,
+        net: Net,
     ) -> None:
         self._batches = batches
         self._render = render
         self._lookups = lookups
+        self._net = net
         # All state that changes: jobs whose outcome is not in the ledger yet, by their request's digest.
         self._open: dict[bytes, Job] = {}
         self.skipped = 0
@@ -91,6 +94,8 @@ class Feed:
             return self._render(record)
         except RenderError as error:
             return _rejected(record, Problem(error.code, str(error)))
+        except Exception as error:
+            return _rejected(record, self._net.caught(record, error))
 
     def _joined(self, request: Request) -> Job | Request | None:
         """The request itself when nobody asks it; None when its record follows the one that is being asked."""

@@ -159,7 +159,7 @@ class Session:
         return await self._close(complete=ending is Ending.COMPLETE, command=command)
 
     async def _run_engine(self, sinks: Sinks, before: Mapping[Status, int], *, quiet: bool) -> Ending:
-        feed = Feed(self._records(), self._task.render, self._lookups())
+        feed = Feed(self._records(), self._task.render, self._lookups(), self._asker.net)
         pool = Pool(
             feed.items(),
             self._asker,

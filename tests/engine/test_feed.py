@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.engine import Feed, Job, Lookups
 from pipeline.engine import feed as feed_module
+from pipeline.engine.net import Net
 from pipeline.errors import RenderError
 from pipeline.records import Answer, Outcome, Problem, Record, Request, Status
 
@@ -23,6 +24,10 @@ def render(one: Record) -> Request:
     if text is None:
         raise RenderError("the prompt uses 'text', which the record lacks")
     return request(one.ordinal, digest=str(text).encode())
+
+
+def feed_of(found: AsyncGenerator[list[Record], None], made: Callable[[Record], Request], lookups: Lookups) -> Feed:
+    return Feed(found, made, lookups, Net(lambda _: None))
 
 
 async def batches(*found: Sequence[Record]) -> AsyncGenerator[list[Record], None]:
@@ -75,14 +80,14 @@ def run(feed: Feed) -> list[Any]:
 
 def test_records_that_are_done_are_skipped_and_the_order_is_kept() -> None:
     ledger = Ledger(done=["k1", "k3"])
-    feed = Feed(batches([record(n) for n in range(3)], [record(n) for n in range(3, 6)]), render, ledger.lookups())
+    feed = feed_of(batches([record(n) for n in range(3)], [record(n) for n in range(3, 6)]), render, ledger.lookups())
     assert [job.request.record.key for job in run(feed)] == ["k0", "k2", "k4", "k5"]
     assert feed.skipped == 2
 
 
 def test_a_record_that_cannot_be_read_or_rendered_is_rejected_with_its_reason() -> None:
     bad = Record("in.jsonl", 0, "in.jsonl:1", {"raw": "{"}, 1, 1, Problem("unreadable", "line 1: not JSON"))
-    feed = Feed(batches([bad, record(1, other="x")]), render, Lookups(Ledger().done))
+    feed = feed_of(batches([bad, record(1, other="x")]), render, Lookups(Ledger().done))
     first, second = run(feed)
     assert (first.status, first.problem, first.cost_usd) == (Status.REJECTED, bad.problem, 0.0)
     assert second.problem.code == "render_error"
@@ -93,7 +98,7 @@ def test_a_record_that_cannot_be_read_or_rendered_is_rejected_with_its_reason() 
 def test_a_key_that_comes_again_gets_a_name_of_its_own_and_is_not_asked() -> None:
     ledger = Ledger()
     again = Record("in.jsonl", 7, "k0", {"text": "other"}, 8, 8)
-    first, second = run(Feed(batches([record(0), again]), render, ledger.lookups()))
+    first, second = run(feed_of(batches([record(0), again]), render, ledger.lookups()))
     assert isinstance(first, Job)
     assert second.problem.code == "duplicate_key"
     assert second.record.key == "k0 (again at in.jsonl:8)"
@@ -102,13 +107,13 @@ def test_a_key_that_comes_again_gets_a_name_of_its_own_and_is_not_asked() -> Non
 
 def test_without_dedupe_every_record_is_asked() -> None:
     same = [record(n, text="same") for n in range(3)]
-    jobs = run(Feed(batches(same), render, Lookups(Ledger().done)))
+    jobs = run(feed_of(batches(same), render, Lookups(Ledger().done)))
     assert [job.followers for job in jobs] == [[], [], []]
 
 
 def test_identical_requests_follow_the_first_within_a_batch_and_across() -> None:
     same = [record(n, text="same") for n in range(4)]
-    jobs = run(Feed(batches(same[:2], same[2:]), render, Ledger().lookups()))
+    jobs = run(feed_of(batches(same[:2], same[2:]), render, Ledger().lookups()))
     assert len(jobs) == 1
     assert [one.key for one in jobs[0].followers] == ["k1", "k2", "k3"]
 
@@ -116,7 +121,7 @@ def test_identical_requests_follow_the_first_within_a_batch_and_across() -> None
 def test_an_answer_of_the_ledger_is_the_source_and_asks_nothing() -> None:
     ledger = Ledger()
     ledger.answers[b"same"] = source = outcome_of(Job(render(record(9, text="same"))))
-    jobs = run(Feed(batches([record(1, text="same"), record(2, text="same")]), render, ledger.lookups()))
+    jobs = run(feed_of(batches([record(1, text="same"), record(2, text="same")]), render, ledger.lookups()))
     assert [job.source for job in jobs] == [source, source]
 
 
@@ -124,7 +129,7 @@ def test_an_answer_of_the_ledger_is_the_source_and_asks_nothing() -> None:
 def test_an_answer_that_is_not_written_yet_is_used_too(status: Status, from_it: bool) -> None:
     async def main() -> tuple[Job, Job]:
         same = [record(n, text="same") for n in range(2)]
-        items = Feed(batches(same[:1], same[1:]), render, Ledger().lookups()).items()
+        items = feed_of(batches(same[:1], same[1:]), render, Ledger().lookups()).items()
         first = await anext(items)
         assert isinstance(first, Job)
         first.outcome = outcome_of(first, status)
@@ -139,7 +144,7 @@ def test_an_answer_that_is_not_written_yet_is_used_too(status: Status, from_it: 
 
 def test_followers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed_module, "MAX_FOLLOWERS", 3)
-    jobs = run(Feed(batches([record(n, text="same") for n in range(6)]), render, Ledger().lookups()))
+    jobs = run(feed_of(batches([record(n, text="same") for n in range(6)]), render, Ledger().lookups()))
     assert [len(job.followers) for job in jobs] == [3, 0, 0]
 
 
@@ -150,7 +155,7 @@ def test_a_record_is_not_asked_again_when_its_twin_is_settled_while_the_feed_wai
     async def main() -> list[Any]:
         ledger = Ledger()
         records = [record(0, text="same"), *[record(n) for n in range(1, 9)], record(9, text="same")]
-        feed = Feed(batches(records), render, ledger.lookups())
+        feed = feed_of(batches(records), render, ledger.lookups())
         items = feed.items()
         first = await anext(items)
         assert isinstance(first, Job)
@@ -169,7 +174,7 @@ def test_nor_when_it_is_settled_while_the_ledger_is_read() -> None:
 
     async def main() -> Job:
         ledger = Ledger()
-        feed = Feed(batches([record(0, text="same")], [record(1, text="same")]), render, ledger.lookups())
+        feed = feed_of(batches([record(0, text="same")], [record(1, text="same")]), render, ledger.lookups())
         items = feed.items()
         first = await anext(items)
         assert isinstance(first, Job)
@@ -192,7 +197,7 @@ def test_each_text_is_asked_once_and_each_record_answered_once(texts: list[int],
     async def main() -> tuple[list[Job], list[str]]:
         ledger, asked, covered = Ledger(), [], []
         found = [record(number, text=f"t{text}") for number, text in enumerate(texts)]
-        feed = Feed(batches(*[found[at : at + size] for at in range(0, len(found), size)]), render, ledger.lookups())
+        feed = feed_of(batches(*[found[at : at + size] for at in range(0, len(found), size)]), render, ledger.lookups())
         waiting: list[Job] = []
         turn = 0
         async for job in feed.items():

@@ -169,10 +169,10 @@ def test_an_error_that_nobody_thought_of_comes_out_of_a_ping(moved_clock: RunOn)
     async def main() -> tuple[list[Any], Rig]:
         rig = rig_of(Pings(fails_with=ValueError("a fault of ours")), budget)
         asking = (rig.asker.ask(request(number)) for number in range(3))
-        return await asyncio.gather(*asking, return_exceptions=True), rig
+        return await asyncio.gather(*asking), rig
 
     found, rig = moved_clock(main())
-    assert [str(one) for one in found] == 3 * ["a fault of ours"]
+    assert all("a fault of ours" in one.problem.message for one in found)
     assert (rig.gate.in_flight, rig.asker.active) == (0, 0)
     assert budget.counted == budget.spent
 

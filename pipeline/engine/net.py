@@ -1,0 +1,56 @@
+"""The net under one record: an error that nobody foresaw is that record's ending, and many in a row are the run's."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import traceback
+from collections.abc import Callable
+
+from pipeline.errors import InternalError, LabelpipeError, SetupError, StoppedError, StoreError
+from pipeline.records import Problem, Record
+
+log = logging.getLogger("labelpipe")
+
+#: So many records one after another, and none between them that went well: it is no record's fault.
+MOST_IN_A_ROW = 20
+#: What no record caused, and the next one would meet too: no room, no files, a disk that fails.
+_OF_THE_SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE})
+_MOST_FRAMES, _MOST_CHARS, _SHOWN_CHARS = 30, 8_000, 300
+
+
+class Net:
+    """Catches what a record's handling raised. `stop` ends the run."""
+
+    def __init__(self, stop: Callable[[LabelpipeError], None]) -> None:
+        self._stop = stop
+        # All state that changes.
+        self._in_a_row = 0
+
+    def passed(self) -> None:
+        """A record got its label."""
+        self._in_a_row = 0
+
+    def caught(self, record: Record, error: Exception) -> Problem:
+        """The record's problem. Raises the error itself where it is the run's, StoppedError after too many in a row."""
+        if isinstance(error, StoppedError | StoreError | SetupError) or _is_the_systems(error):
+            raise error
+        self._in_a_row += 1
+        told = f"{type(error).__name__}: {error}"[:_SHOWN_CHARS]
+        facts = {"key": record.key, "source": record.source, "line": record.line, "error": told, "trace": _trace(error)}
+        log.error("internal error", extra={"facts": facts})
+        if self._in_a_row >= MOST_IN_A_ROW:
+            many = InternalError(
+                f"{self._in_a_row} records in a row ended in an error of labelpipe's own; last: {told}"
+            )
+            self._stop(many)
+            raise StoppedError(str(many)) from error
+        return Problem(InternalError.code, f"labelpipe itself failed at this record: {told}; run.log has the trace")
+
+
+def _is_the_systems(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM
+
+
+def _trace(error: Exception) -> str:
+    return "".join(traceback.format_exception(error, limit=-_MOST_FRAMES))[-_MOST_CHARS:]
