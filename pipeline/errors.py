@@ -16,6 +16,7 @@
     ├── CallError                  one call went wrong: one class a verdict
     │   ├── RateLimitedError       429: everyone waits as long as told
     │   ├── UnavailableError       5xx, a broken connection, an answer that is none
+    │   │   └── NoCompletionError  a success that is no completion: a page, an event stream, half a JSON
     │   ├── CallTimeoutError       no answer in timeout_s
     │   ├── RecordRefusedError     a 400 about this record only
     │   ├── RequestShapeError      a 400 about the request's shape: prompt, schema, parameters
@@ -197,6 +198,13 @@ class UnavailableError(CallError):
     """The server did not give a usable answer."""
 
     code = "unavailable"
+
+
+class NoCompletionError(UnavailableError):
+    """The server answered with success, and what it sent is no completion.
+
+    A page, an event stream, a body that cannot be unpacked. From the first call on it is the address that is wrong.
+    """
 
 
 class CallTimeoutError(CallError):

@@ -10,6 +10,7 @@ from pipeline.errors import (
     CredentialsError,
     InvalidAnswerError,
     LabelpipeError,
+    NoCompletionError,
     NotCalledError,
     QuotaError,
     RateLimitedError,
@@ -44,6 +45,7 @@ class Verdict(enum.Enum):
 _TABLE: dict[type[LabelpipeError], Verdict] = {
     RateLimitedError: Verdict.COOL_DOWN,
     UnavailableError: Verdict.RETRY,
+    NoCompletionError: Verdict.RETRY,
     CallTimeoutError: Verdict.RETRY,
     RecordRefusedError: Verdict.REJECT,
     RequestShapeError: Verdict.SUSPECT,

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from pipeline import codec
-from pipeline.errors import CallError, UnavailableError
+from pipeline.errors import CallError, NoCompletionError, UnavailableError
 from pipeline.providers.client import Client, ClientOptions, ModelInfo
 from pipeline.providers.faults import MOST_CHARS, scrub
 from pipeline.providers.headers import request_id, says_simulated, server_limits
@@ -82,11 +82,11 @@ class ChatProvider:
 
 
 def _completion(content: bytes, secret: str) -> dict[str, Any]:
-    """The body as a completion with a choice. A 200 may hold HTML, `{}`, a string or half a JSON: UnavailableError."""
+    """The body as a completion with a choice. A 200 may hold HTML, `{}`, a string or half a JSON: NoCompletionError."""
     try:
         body = codec.loads(content)
     except codec.JSONDecodeError:
-        raise UnavailableError(
+        raise NoCompletionError(
             f"a 200 that is not JSON: {_excerpt(content, secret)}", status=200, billed=True
         ) from None
     choices = body.get("choices") if isinstance(body, dict) else None
@@ -123,7 +123,7 @@ def _without_choice(body: Any, content: bytes, secret: str) -> CallError:
         return UnavailableError(
             f"a 200 with an error in it: {scrub(str(told), secret)[:MOST_CHARS]}", status=200, billed=True
         )
-    return UnavailableError(f"a 200 that is not a completion: {_excerpt(content, secret)}", status=200, billed=True)
+    return NoCompletionError(f"a 200 that is not a completion: {_excerpt(content, secret)}", status=200, billed=True)
 
 
 def _excerpt(content: bytes, secret: str) -> str:
