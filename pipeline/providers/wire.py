@@ -17,12 +17,17 @@ import httpx2
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
+from pipeline.errors import UnavailableError
 from pipeline.providers.pieces import Pieces
 
 #: Connects get long: several hundred at once on a busy machine pass the SDK's 5 s.
 CONNECT_TIMEOUT_S = 20.0
 #: Idle connections are closed before servers tend to do it.
 KEEPALIVE_S = 30.0
+#: Unpacked bytes of an answer. The longest that models give (128,000 tokens, each letter written as \uXXXX) have 2 MB.
+MOST_BODY_BYTES = 8 * 1024 * 1024
+#: Of a refusal the beginning is enough: its status says what it is.
+MOST_REFUSAL_BYTES = 256 * 1024
 #: Headers that describe the body as it was on the wire; aiohttp has unpacked it.
 _OF_THE_WIRE = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
 
@@ -52,12 +57,13 @@ class Wire(httpx2.AsyncBaseTransport):
         """Status, raw headers and unpacked content of the answer. Raises aiohttp's errors and OSError."""
         data = _InPieces(body) if isinstance(body, Pieces) else body
         async with self._open().post(url, data=data, headers=headers, proxy=proxy_for(url)) as response:
-            return response.status, response.raw_headers, await response.read()
+            return response.status, response.raw_headers, await _body(response)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """The SDK's road, for its own calls."""
-        timeout = request.extensions.get("timeout", {})
-        wait = aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s, sock_read=timeout.get("read"))
+        # For the whole of it: a server that sends a byte at a time would never be through.
+        most_s = request.extensions.get("timeout", {}).get("read")
+        wait = aiohttp.ClientTimeout(total=most_s, sock_connect=self._connect_timeout_s)
         async with self._open().request(
             request.method,
             URL(str(request.url), encoded=True),
@@ -67,7 +73,7 @@ class Wire(httpx2.AsyncBaseTransport):
             proxy=proxy_for(URL(str(request.url))),
             timeout=wait,
         ) as response:
-            return as_response(request, response.status, response.raw_headers, await response.read())
+            return as_response(request, response.status, response.raw_headers, await _body(response))
 
     async def aclose(self) -> None:
         """Close all connections; may be called twice."""
@@ -76,6 +82,27 @@ class Wire(httpx2.AsyncBaseTransport):
             await session.close()
             # Transports of TLS connections end in the loop's next turns.
             await asyncio.sleep(0)
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """The unpacked body; of a refusal no more than its beginning. Raises UnavailableError for one that is too long.
+
+    Read as it comes, and so it is unpacked in steps: 3 MB on the wire may be 3 GB.
+    """
+    is_refusal = response.status >= 400
+    most = MOST_REFUSAL_BYTES if is_refusal else MOST_BODY_BYTES
+    blocks: list[bytes] = []
+    size = 0
+    while block := await response.content.readany():
+        blocks.append(block)
+        size += len(block)
+        if size > most:
+            response.close()
+            if not is_refusal:
+                told = f"an answer of more than {MOST_BODY_BYTES:,} bytes, unpacked: it was read no further"
+                raise UnavailableError(told, status=response.status, billed=True)
+            break
+    return b"".join(blocks)[:most]
 
 
 class _InPieces(aiohttp.Payload):
