@@ -22,8 +22,10 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.notify import KINDS, QUIET_S, Notifier, slack_body
+from pipeline.settings import Settings
 
 SECRET = "T0/B0/secret-token-xyz"
+SECRET_VARIABLES = ("OPENAI_API_KEY", "MY_DB", "LABELPIPE_MODEL__HEADERS__X", "LABELPIPE_NOTIFY__URL")
 FACTS = {"run_dir": "runs/a", "labelled": 12, "cost_usd": 0.5}
 
 
@@ -312,6 +314,20 @@ def test_the_command_gets_the_facts(tmp_path: Path, events: Callable[[], list[di
     assert facts == {**FACTS, "event": "end", "text": "Done: \0 12"}
     assert arguments == ["$HOME; exit 3"], "there is no shell"
     assert events() == [{"event": "notified", "about": "end", "channel": "command", "exit_code": 0}]
+
+
+def test_the_command_gets_no_secret_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key, the database URL and settings that are secrets stay with the run; other variables go on."""
+    secrets = dict.fromkeys(SECRET_VARIABLES, "s")
+    for name, value in {**secrets, "LABELPIPE_LIMITS__CONCURRENCY": "7", "SLACK_TOKEN": "mine"}.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings(input={"url_env": "MY_DB"}, task={"prompt": "x", "labels": {"a": ["b"]}}, model={"name": "m"})
+    to = tmp_path / "env.json"
+    writes = "import os,sys,json; open(sys.argv[1],'w').write(json.dumps(dict(os.environ)))"
+    told(Notifier(None, python(writes, str(to)), hidden=settings.secret_variables()))
+    seen = json.loads(to.read_text())
+    assert secrets.keys().isdisjoint(seen)
+    assert (seen["LABELPIPE_LIMITS__CONCURRENCY"], seen["SLACK_TOKEN"]) == ("7", "mine")
 
 
 def test_the_commands_exit_code_is_told(events: Callable[[], list[dict[str, Any]]]) -> None:

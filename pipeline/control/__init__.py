@@ -11,6 +11,7 @@ What an order or an edit may change is decided here (`changes`); that it is done
 from __future__ import annotations
 
 from pipeline.control.changes import (
+    FILE_ONLY_KEYS,
     LIVE_KEYS,
     LiveChange,
     Shift,
@@ -25,6 +26,7 @@ from pipeline.control.watch import ConfigWatch
 from pipeline.control.watchdog import Watchdog, describe_tasks, grouped
 
 __all__ = [
+    "FILE_ONLY_KEYS",
     "LIVE_KEYS",
     "NO_ANSWER",
     "VERBS",

@@ -36,6 +36,8 @@ LIVE_KEYS = frozenset(
         "notify.on",
     }
 )
+#: Live keys that no order sets: whoever may write into the run folder is not therefore one who may run programs.
+FILE_ONLY_KEYS = frozenset({"notify.command"})
 #: Values that may hold a secret: a change of them is told without them.
 HIDDEN_KEYS = frozenset({"notify.url", "notify.command"})
 

@@ -33,7 +33,8 @@ class Notifier:
     """Tells of events. `on` holds the kinds that are told: "end", "attention", or both.
 
     Without `url` and `command` it tells nobody. Raises ConfigError where one of them cannot work.
-    `timeout_s` is for one attempt at the webhook, `retry_waits_s` the pauses before the further ones.
+    `timeout_s` is for one attempt at the webhook, `retry_waits_s` the pauses before the further ones. `hidden` names
+    the environment variables that the command does not get.
     """
 
     def __init__(
@@ -46,7 +47,9 @@ class Notifier:
         command_timeout_s: float = 30.0,
         retry_waits_s: Sequence[float] = (1.0, 5.0),
         clock: Callable[[], float] = time.monotonic,
+        hidden: frozenset[str] = frozenset(),
     ) -> None:
+        self._hidden = hidden
         self._timeout_s = timeout_s
         self._command_timeout_s = command_timeout_s
         self._retry_waits_s = retry_waits_s
@@ -128,7 +131,8 @@ class Notifier:
             return Problem(f"no answer in {self._timeout_s:g} s", passing=True)
 
     async def _run(self, argv: Sequence[str], event: str, message: Mapping[str, JSON]) -> None:
-        env = {**os.environ, "LABELPIPE_EVENT": event, "LABELPIPE_TEXT": plain(str(message["text"]))}
+        passed = {name: value for name, value in os.environ.items() if name not in self._hidden}
+        env = {**passed, "LABELPIPE_EVENT": event, "LABELPIPE_TEXT": plain(str(message["text"]))}
         stdin = codec.dumps(message) + b"\n"
         try:
             exit_code = await _in_thread(lambda: execute(argv, env, stdin, self._command_timeout_s))

@@ -121,7 +121,7 @@ async def arun(settings: Settings, wishes: Wishes | None = None, *, records: Giv
             provider = telemetry.around(provider, timeout_s=settings.model.timeout_s)
         was_simulated = bool((run_dir.read_manifest() or {}).get("simulated")) and await ledger.last_seq() > 0
         await _prepare(settings, wishes, task, sources, run_dir, ledger)
-        notifier = Notifier(*notified_of(settings))
+        notifier = Notifier(*notified_of(settings), hidden=settings.secret_variables())
         stack.push_async_callback(notifier.close)
         session = Session(
             SessionParts(

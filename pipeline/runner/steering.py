@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from pipeline.control import (
+    FILE_ONLY_KEYS,
     LIVE_KEYS,
     ConfigWatch,
     Inbox,
@@ -98,6 +99,8 @@ class Steering:
             settings = self._filed.ordered(list(orders.values()))
             if key not in LIVE_KEYS:  # asked now, since a key that is unknown is told with the one that is near
                 return False, refused_line(key, lasting=False)
+            if key in FILE_ONLY_KEYS:
+                return False, f"{key} names a program, so only the config file sets it: edit {self._config_name()}"
             change = self._apply(settings)
         except ConfigError as error:
             return False, str(error)
@@ -120,6 +123,9 @@ class Steering:
         self._filed, self._orders = filed, orders
         for line in change.lines(source, self._more()):
             self._helm.say(f"labelpipe: {line}")
+
+    def _config_name(self) -> str:
+        return str(self.settings.config_path or "the config")
 
     def _standing_orders(self, filed: Settings) -> dict[str, str]:
         """The orders whose keys the file says nothing new of."""

@@ -178,6 +178,16 @@ def url_variable(value: str) -> str:
     return value
 
 
+def is_address(value: str) -> bool:
+    """Whether it is an address that can be taken apart: so its secret parts are known and can be left out of texts."""
+    try:
+        parts = urlsplit(value)
+        _ = parts.port  # raises where it is not a number
+    except ValueError:
+        return False
+    return bool(parts.scheme) and value.lower().startswith(f"{parts.scheme}://")
+
+
 def database_url(value: SecretStr) -> SecretStr:
     """An address without a password. What was given instead is not repeated."""
     try:

@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSe
 from pipeline import codec, globs
 from pipeline.errors import ConfigError, Mistake
 from pipeline.records import JSON
-from pipeline.settings import mistakes
+from pipeline.settings import checks, mistakes
 from pipeline.settings.fields import (
     LimitsSettings,
     ModelSettings,
@@ -39,6 +39,7 @@ from pipeline.settings.layers import (
 )
 from pipeline.settings.outputs import OutputSettings
 from pipeline.settings.places import Keys, key_lines, line_of
+from pipeline.settings.schema import is_secret, keys
 from pipeline.settings.tasks import TaskSettings
 from pipeline.settings.texts import dotted, kind_of, shown
 
@@ -174,11 +175,17 @@ class Settings(BaseSettings):
         if name is None:
             return None
         found = variable(name, self._config_path)
-        if found is None:
-            path = ("input", "url_env")
-            text = f"{name} is not set: put {name}=... into the environment or .env"
-            raise ConfigError(mistakes=(self._origins.get(path, PYTHON).mistake(dotted(path), text),))
-        return self._input(found[0].get_secret_value())
+        text = f"{name} is not set: put {name}=... into the environment or .env"
+        if found is not None:
+            if checks.is_address(address := found[0].get_secret_value()):
+                return self._input(address)
+            # Not repeated: what is not an address may be a password all the same.
+            text = (
+                f"{name} does not hold an address such as postgresql://user:password@host/name or https://host/file. "
+                "Its value is not shown. A path without a secret goes into input.path"
+            )
+        path = ("input", "url_env")
+        raise ConfigError(mistakes=(self._origins.get(path, PYTHON).mistake(dotted(path), text),))
 
     def _input(self, path: str) -> str:
         scheme, sign, place = path.partition("://")
@@ -219,6 +226,13 @@ class Settings(BaseSettings):
 
     def _api_key(self) -> tuple[SecretStr, str] | None:
         return variable(self.model.api_key_env, self._config_path)
+
+    def secret_variables(self) -> frozenset[str]:
+        """The variables of the environment that hold a secret of this run: they are for no other program."""
+        sql = self.output.sql
+        named = {self.model.api_key_env, self.input.url_env, None if sql is None else sql.url_env}
+        secret = tuple(key.variable for key in keys(type(self)) if is_secret(key.path))
+        return frozenset(name for name in os.environ if name in named or name.upper().startswith(secret))
 
     def sql_url(self) -> SecretStr | None:
         """The URL of `output.sql`: the one that is there, else its variable's; None where neither is."""

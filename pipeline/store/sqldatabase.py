@@ -57,8 +57,9 @@ def connect(url: str, name: str, *, read_only: bool = False, patience_s: float |
             "another in the URL, like postgresql+psycopg://"
         ) from None
     except (sqlalchemy.exc.ArgumentError, ValueError) as error:
+        reason = _without(error, (url,))
         raise ConfigError(
-            f"output.sql.url: not a database URL that SQLAlchemy knows ({_without(error, ())}); expected something "
+            f"output.sql.url: not a database URL that SQLAlchemy knows ({reason}); expected something "
             "like sqlite:///labels.db or postgresql+psycopg://user@host/name"
         ) from None
     if engine.dialect.is_async:

@@ -79,7 +79,7 @@ def test_an_order_that_is_refused_leaves_nothing_behind(night: Callable[..., Nig
     refused = run.set("limits.stop_at=25:00", code=2)
     assert 'set limits.stop_at=25:00: limits.stop_at: got "25:00"; expected a time of day' in refused
     assert "--set" not in refused, "nobody typed that"
-    assert "notify.command" in run.set("notify.command='not closed", code=2)
+    assert "only the config file sets it: edit job.toml" in run.set("notify.command=touch owned", code=2)
     before = run.limits()
     assert before["stop_at"] is None
     assert "2 -> 16" in run.set("limits.concurrency=16")

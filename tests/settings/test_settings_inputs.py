@@ -48,6 +48,20 @@ def test_mistakes_are_told_without_a_secret(given: dict[str, Any], message: str)
     assert "pa55word" not in told(**given)
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["postgres:/me:pa55word@h/db", "me:pa55word@h", " https://me:pa55word@h/x.csv", "https://[pa55word",
+     "/pa55word.csv", "https://me:pa55word@h:port/x", "*pa55word*", "-"],
+)  # fmt: skip
+def test_a_variable_that_holds_no_address_is_named_and_its_value_is_not(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_DB", value)
+    with pytest.raises(ConfigError, match=r"^Settings: input\.url_env: MY_DB does not hold an address") as caught:
+        Settings(input={"url_env": "MY_DB"}, **REST).hidden_address()
+    assert "pa55word" not in str(caught.value)
+
+
 def test_a_signature_in_an_order_is_not_repeated(config: Config) -> None:
     with pytest.raises(ConfigError) as caught:
         Settings.load(config(), ["input.path=https://h/a.csv?x=1&X-Amz-Signature=pa55word"])
