@@ -13,6 +13,10 @@ JSONDecodeError = orjson.JSONDecodeError
 _OPTIONS = orjson.OPT_NON_STR_KEYS
 #: what may be an integer beyond 64 bits
 _LONG_INTEGER = re.compile(r"\d{20}|-\d{19}")
+#: the escapes of a JSON text: a pair of surrogates, one that is alone, any other
+_HALVES = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\."
+)
 # A run of nineteen digits has two neighbours among every ninth character: a look at those few is enough for nearly all
 # texts. Digits become 0 and all else a space, so that the neighbours are found by a memory scan.
 _DIGITS = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
@@ -25,7 +29,24 @@ def loads(data: bytes | str) -> Any:
 
 
 def loads_digits(text: str) -> Any:
-    """The value of a JSON text, with all the digits of its integers. Raises JSONDecodeError."""
+    """The value of a foreign JSON text, with all the digits of its integers. Raises JSONDecodeError.
+
+    Half a character, which a text has that was cut in the middle of an emoji, becomes U+FFFD.
+    """
+    try:
+        return _loads_digits(text)
+    except JSONDecodeError:
+        whole = _HALVES.sub(_escaped_half, clean_text(text))
+        if whole == text:
+            raise
+        return _loads_digits(whole)
+
+
+def _escaped_half(found: re.Match[str]) -> str:
+    return found[0] if found["half"] is None else "\\ufffd"
+
+
+def _loads_digits(text: str) -> Any:
     value = orjson.loads(text)
     if _NEIGHBOURS not in text[_STEP].encode("ascii", "replace").translate(_DIGITS) or not _LONG_INTEGER.search(text):
         return value
@@ -40,7 +61,7 @@ def loads_digits(text: str) -> Any:
 def loads_exact(text: str) -> Any:
     """The value of a JSON text that `dumps` wrote, with its lone surrogates and all the digits of its integers."""
     try:
-        return loads_digits(text)
+        return _loads_digits(text)
     except JSONDecodeError:
         import json
 
@@ -80,11 +101,32 @@ def _known(value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A copy as plain JSON. Raises ValueError or TypeError for what JSON cannot hold, such as a lone surrogate."""
+    """A copy as plain JSON. Raises ValueError or TypeError for what JSON cannot hold. Half a character is U+FFFD."""
     try:
         return orjson.loads(orjson.dumps(value, option=_OPTIONS, default=str))
     except TypeError:
         return loads_digits(_slow(value).decode())
+
+
+def clean(value: Any) -> Any:
+    """The JSON value with U+FFFD for each lone surrogate, which has no UTF-8; two that make a pair are a character."""
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, list):
+        return [clean(item) for item in value]
+    if isinstance(value, dict):
+        return {clean(name): clean(item) for name, item in value.items()}
+    return value
+
+
+def clean_text(text: str) -> str:
+    """`clean` of a text."""
+    try:
+        if not text.isascii():
+            text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
 
 def pretty(value: Any) -> bytes:

@@ -9,6 +9,7 @@
     │   ├── RunInUseError          another process works on the run folder
     │   └── MissingExtraError      an optional package is needed; names the extra
     ├── RenderError                the prompt or schema cannot be made for this record
+    │   ├── EmptyTextError         there is nothing of the record in its prompt
     │   └── MediaError             a picture, sound or document of the record cannot be shown
     ├── StoreError                 the ledger or a sink cannot be written: exit code 3
     ├── StoppedError               the door is shut for good; the record stays pending
@@ -121,6 +122,12 @@ class RenderError(LabelpipeError):
     """The prompt or the tool's schema cannot be made for this record."""
 
     code = "render_error"
+
+
+class EmptyTextError(RenderError):
+    """There is nothing of this record in its prompt."""
+
+    code = "empty_text"
 
 
 class MediaError(RenderError):

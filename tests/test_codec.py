@@ -47,9 +47,17 @@ def test_lone_surrogates_are_kept_in_our_own_texts(value: Any) -> None:
     assert same(codec.loads_exact(codec.dumps(value).decode()), value)
 
 
-def test_a_plain_value_has_no_lone_surrogate() -> None:
-    with pytest.raises(ValueError, match="surrogate"):
-        codec.plain({"a": "\ud800", "n": 2**70})
+HALF, WHOLE = "nice \ud83d", "nice \N{REPLACEMENT CHARACTER}"
+
+
+def test_half_a_character_is_read_as_its_sign_at_every_border() -> None:
+    """A text that was cut in the middle of an emoji is worth as much as any other."""
+    value = {"a": HALF, HALF: [HALF, {"b": HALF}], "n": 2**70}
+    assert codec.plain(value) == {"a": WHOLE, WHOLE: [WHOLE, {"b": WHOLE}], "n": 2**70}
+    for half in ("\\ud83d", "\\uDE00", "\\ud83d\\ud83d", "\\uDC00\\ud83d", "\ud83d"):
+        read = codec.loads_digits(f'{{"a": "nice {half}", "n": 1{"0" * 30}}}')
+        assert read in ({"a": WHOLE, "n": 10**30}, {"a": WHOLE + WHOLE[-1], "n": 10**30}), half
+    assert codec.loads_digits('"\\ud83d\\ude00 \\\\ud83d \\ud83d"') == "\N{GRINNING FACE} \\ud83d " + WHOLE[-1]
 
 
 @given(st.text("ab1é ", max_size=40), INTEGERS)
@@ -60,7 +68,7 @@ def test_a_long_integer_is_found_wherever_it_stands(before: str, number: int) ->
 
 
 @pytest.mark.parametrize(
-    "text", ["NaN", "[Infinity]", "[99999999999999999999, NaN]", '["\\ud800", 99999999999999999999]']
+    "text", ["NaN", "[Infinity]", "[99999999999999999999, NaN]", '["\\ud800", NaN]', '["\\ud8"]', "\ud800"]
 )
 def test_the_reader_of_foreign_texts_takes_no_more_than_json(text: str) -> None:
     with pytest.raises(codec.JSONDecodeError):

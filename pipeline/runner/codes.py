@@ -13,6 +13,7 @@ RECORD_CODES = frozenset(
         "bad_request",
         "callback_error",
         "duplicate_key",
+        "empty_text",
         "invalid_answer",
         "invalid_json",
         "invalid_label",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from pipeline import codec
 from pipeline.records import JSON
@@ -62,31 +61,12 @@ def safe_cell(value: JSON) -> str:
     return f"'{text}" if text.startswith(_FORMULA) and not isinstance(value, (int, float)) else text
 
 
-def clean(value: Any) -> Any:
-    """The JSON value with U+FFFD for each lone surrogate: those have no UTF-8."""
-    if isinstance(value, str):
-        return value if value.isascii() else _paired(value)
-    if isinstance(value, list):
-        return [clean(item) for item in value]
-    if isinstance(value, dict):
-        return {clean(name): clean(item) for name, item in value.items()}
-    return value
-
-
 def _json_line(row: dict[str, JSON]) -> bytes:
     line = codec.dumps(row)
     if b"\\ud" in line:
-        line = codec.dumps(clean(codec.loads_exact(line.decode())))
+        line = codec.dumps(codec.clean(codec.loads_exact(line.decode())))
     return line + b"\n"
 
 
 def _utf8(text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        return _paired(text).encode()
-
-
-def _paired(text: str) -> str:
-    """Two surrogates that make a pair become their character, as in JSON; a lone one becomes U+FFFD."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return codec.clean_text(text).encode()

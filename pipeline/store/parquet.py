@@ -8,9 +8,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.codec import clean
 from pipeline.errors import MissingExtraError, StoreError
 from pipeline.records import JSON, Outcome
-from pipeline.store.formats import cell, clean
+from pipeline.store.formats import cell
 from pipeline.store.kinds import common, kind_of
 from pipeline.store.layout import Table
 from pipeline.store.rundir import replace_durably

@@ -10,10 +10,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO
 
+from pipeline.codec import clean
 from pipeline.errors import MissingExtraError
 from pipeline.records import JSON, Outcome
 from pipeline.store import parquet
-from pipeline.store.formats import clean
 from pipeline.store.layout import Layout, Table
 from pipeline.store.ledger import Ledger
 from pipeline.store.projection import Look, looks, parquet_look

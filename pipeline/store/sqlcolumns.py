@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, replace
 
 from pipeline import codec
+from pipeline.codec import clean
 from pipeline.records import JSON, Outcome
-from pipeline.store.formats import cell, clean
+from pipeline.store.formats import cell
 from pipeline.store.kinds import joined, kind_of
 from pipeline.store.layout import Table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipeline.task.caching import LEAST_TOKENS, cache_key, takes_breakpoint
 from pipeline.task.lint import Finding, lint
 from pipeline.task.options import FunctionOptions, TaskOptions, ToolOptions, ValidatorOptions
-from pipeline.task.render import expected_fields
+from pipeline.task.prompt import expected_fields
 from pipeline.task.showing import ShowOptions
 from pipeline.task.spec import Task, build_task
 

@@ -9,7 +9,8 @@ from pipeline import codec
 from pipeline.errors import AnswerError, RenderError, TaskError
 from pipeline.records import JSON, Record
 from pipeline.task.nearest import Nearest
-from pipeline.task.render import Message, Prompt, Shown, together
+from pipeline.task.prompt import Prompt
+from pipeline.task.render import Message, Shown, together
 from pipeline.task.schema import Tool, ordered, short
 
 #: the key of an example that holds the right arguments; all others are the record's fields
@@ -91,7 +92,7 @@ def _tool_of(example: Plain, kit: Mapping[str, Tool]) -> Tool:
 def _plain(example: Any, columns: Sequence[str]) -> Plain:
     if not isinstance(example, Mapping):
         raise TaskError(f"it is {short(example)}: expected a table with the record's fields and {LABEL!r}")
-    plain: Plain = codec.loads_exact(codec.dumps(dict(example)).decode())
+    plain: Plain = codec.plain(dict(example))
     if not isinstance(plain.get(LABEL), dict):
         found = f"is {short(plain[LABEL])}" if LABEL in plain else "is missing"
         raise TaskError(f"its {LABEL!r} {found}: expected the right arguments as a table with {', '.join(columns)}")

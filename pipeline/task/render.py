@@ -1,28 +1,20 @@
-"""A record becomes a request: the template, and all of a request that is the same for every record."""
+"""A record becomes a request: all of it that is the same for every record, and what is not."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta, nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from pipeline import codec
-from pipeline.errors import MediaError, RenderError, TaskError
+from pipeline.errors import RenderError, TaskError
 from pipeline.records import JSON, Record, Request
 from pipeline.task.caching import Caching, marked, with_caching
 from pipeline.task.schema import Tool
-from pipeline.task.showing import Asked, ShowOptions, as_filters, filters, rendered, with_fields
-from pipeline.task.showing import marked as with_mark
+from pipeline.task.showing import Asked
 from pipeline.task.walk import Schema
 
-#: in a prompt: all the record's fields, for names that are no identifiers: {{ record["Review text"] }}
-WHOLE = "record"
-SHOWN_FIELDS = 20
 BYTES_PER_TOKEN = 4
 #: what a call costs besides its values: name, braces, quotes
 CALL_TOKENS = 32
@@ -31,94 +23,6 @@ VALUE_TOKENS = 8
 FRAMES_KEPT = 1_024
 
 Message = Mapping[str, JSON]
-
-
-def _as_json(value: Any, indent: int | None = None) -> str:
-    # Jinja's own tojson escapes for HTML and turns all but ASCII into \\u…: wrong in a prompt, and dear in tokens.
-    return (codec.dumps(value) if indent is None else codec.pretty(value).rstrip()).decode()
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined,
-        autoescape=False,
-        keep_trailing_newline=True,
-        finalize=lambda value: "" if value is None else value,
-    )
-    # A field named "range" or "dict" that a record lacks has to be missed, not found among Jinja's functions.
-    environment.globals.clear()
-    environment.filters["tojson"] = _as_json
-    environment.filters.update(filters())
-    return environment
-
-
-_ENVIRONMENT = _environment()
-
-
-class Prompt:
-    """A compiled prompt template. Raises TaskError for one that cannot work.
-
-    The record's fields are variables, and `record` is the mapping of all of them. A field's text is data: it is
-    never rendered itself. None renders as nothing. `shows` are the kinds of media that it may show.
-    """
-
-    __slots__ = ("_media", "_render", "_wants_whole", "fields", "shows")
-
-    def __init__(self, source: str, media: ShowOptions | None = None) -> None:
-        if not source.strip():
-            raise TaskError("task.prompt is empty: expected a template such as 'Label this text: {{ text }}'")
-        try:
-            tree = _ENVIRONMENT.parse(source)
-            shown = as_filters(tree)
-            self.fields = frozenset(_fields(tree))
-            template = _ENVIRONMENT.from_string(tree if shown else source)
-        except TemplateSyntaxError as error:
-            raise TaskError(f"task.prompt is not a template, at its line {error.lineno}: {error.message}") from error
-        _refuse_reaching_out(tree)
-        names = {node.name for node in tree.find_all(nodes.Name)}
-        if "self" in names:
-            raise TaskError('task.prompt uses self, which means the template; for a field write {{ record["self"] }}')
-        self._wants_whole = WHOLE in names
-        self._media = media or ShowOptions()
-        self.shows = shown | {kind for kind, _name in self._media.by_kind()}
-        self._render = template.render
-
-    def render(self, record: Record) -> str:
-        """The prompt for one record, as a person reads it. Raises RenderError."""
-        return self.ask(record).text
-
-    def ask(self, record: Record) -> Asked:
-        """What the record is asked, with what it shows. Raises RenderError."""
-        if not self.shows:
-            return with_mark(_as_text(self._text(record)), self._media.root)
-        asked = with_fields(rendered(lambda: self._text(record)), record, self._media)
-        return with_mark(asked, self._media.root)
-
-    def _text(self, record: Record) -> str:
-        fields: Mapping[str, JSON] = record.fields
-        try:
-            return self._render({**fields, WHOLE: fields} if self._wants_whole else fields)
-        except MediaError:
-            raise
-        except Exception as error:
-            raise RenderError(self._why(error, fields)) from error
-
-    def _why(self, error: Exception, fields: Mapping[str, JSON]) -> str:
-        reason = f"{type(error).__name__}: {error}"
-        missing = sorted(self.fields - fields.keys())
-        if not missing or not isinstance(error, TemplateError):
-            return f"the prompt cannot be rendered for this record: {reason}"
-        names = ", ".join(map(repr, missing))
-        return f"the prompt uses {names}, which this record lacks; {_there_is(missing[0], fields)}"
-
-
-def expected_fields(prompt: str) -> set[str]:
-    """The record fields that the template names. Raises TaskError for a template that cannot work."""
-    return set(Prompt(prompt).fields)
-
-
-def _as_text(text: str) -> Asked:
-    return Asked(text, text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +120,7 @@ def constant_bytes(system: str | None, definitions: Sequence[Schema], fixed: Sho
 
 
 def _first(system: str | None) -> tuple[Message, ...]:
-    return ({"role": "system", "content": system},) if system else ()
+    return ({"role": "system", "content": codec.clean_text(system)},) if system else ()
 
 
 class Frames:
@@ -248,39 +152,6 @@ def room(parameters: Mapping[str, JSON]) -> int:
     """The tokens that an answer may take; 0 where the user set no limit."""
     found = parameters.get("max_completion_tokens", parameters.get("max_tokens"))
     return found if isinstance(found, int) else 0
-
-
-def _refuse_reaching_out(tree: nodes.Template) -> None:
-    for reference in tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
-        word = type(reference).__name__.lower()
-        raise TaskError(f"task.prompt has {word!r} at its line {reference.lineno}: a prompt is one template")
-    for _owner, name, line in _lookups(tree):
-        if name.startswith("__"):
-            raise TaskError(f"task.prompt uses {name!r} at its line {line}: only the record's fields can be used")
-
-
-def _fields(tree: nodes.Template) -> Iterable[str]:
-    yield from meta.find_undeclared_variables(tree) - {WHOLE}
-    for owner, name, _line in _lookups(tree):
-        if isinstance(owner, nodes.Name) and owner.name == WHOLE:
-            yield name
-
-
-def _lookups(tree: nodes.Template) -> Iterable[tuple[nodes.Expr, str, int]]:
-    """Each `owner.name` and `owner["name"]` of the template, with its line."""
-    for dotted in tree.find_all(nodes.Getattr):
-        yield dotted.node, dotted.attr, dotted.lineno
-    for item in tree.find_all(nodes.Getitem):
-        if isinstance(item.arg, nodes.Const) and isinstance(item.arg.value, str):
-            yield item.node, item.arg.value, item.lineno
-
-
-def _there_is(missing: str, fields: Mapping[str, JSON]) -> str:
-    names = [str(name) for name in fields]
-    more = f" and {len(names) - SHOWN_FIELDS} more" if len(names) > SHOWN_FIELDS else ""
-    near = get_close_matches(missing, names, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return f"its fields are: {', '.join(names[:SHOWN_FIELDS]) or 'none'}{more}{hint}"
 
 
 def _answer_tokens(schema: Schema) -> int:

@@ -18,12 +18,12 @@ from pipeline.task.examples import Plain, check_count, make_examples, nearest_of
 from pipeline.task.offers import offers_of
 from pipeline.task.options import CALLS, ROWS_OF_CALLS, TOOL_CHOICES, TaskOptions
 from pipeline.task.parse import Wanted
+from pipeline.task.prompt import Prompt
 from pipeline.task.render import (
     BYTES_PER_TOKEN,
     NOTHING,
     Frame,
     Frames,
-    Prompt,
     Shown,
     constant_bytes,
     make_frame,

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError, meta, nodes
+from jinja2 import TemplateSyntaxError, UndefinedError, meta, nodes
 from jinja2.exceptions import SecurityError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline import codec
 from pipeline.errors import CallbackError, InvalidAnswerError, RenderError, TaskError
@@ -16,6 +15,7 @@ from pipeline.records import JSON, Record, Said
 from pipeline.task.callback import is_async, name_of, own, takes
 from pipeline.task.load import load
 from pipeline.task.options import ValidatorOptions
+from pipeline.task.sandbox import DataEnvironment, called_methods
 
 #: label and record -> what is wrong with the label; None for nothing
 Validator = Callable[[Mapping[str, JSON], Record], str | None]
@@ -38,14 +38,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
-    environment.globals.clear()
-    environment.globals.update(_FUNCTIONS)
-    return environment
-
-
-_ENVIRONMENT = _environment()
+_ENVIRONMENT = DataEnvironment(_FUNCTIONS)
 
 
 class Validators:
@@ -91,6 +84,11 @@ class Validators:
             raise TaskError(
                 f"{where}: {one.expression!r} uses {both[0]!r}, which is a field of the label and also a word of "
                 f"expressions: write {LABEL}.{both[0]} for the field"
+            )
+        if functions := sorted(expression.ambiguous & _FUNCTIONS.keys()):
+            raise TaskError(
+                f"{where}: {one.expression!r} uses the function {functions[0]!r} without calling it: "
+                f"write {LABEL}.{functions[0]} or {RECORD}.{functions[0]} for a field of that name"
             )
         for name in sorted((expression.of_label | expression.wants) - set(tools[tool])):
             others = [other for other, fields in tools.items() if name in fields]
@@ -158,10 +156,10 @@ def _alone(tree: nodes.Template) -> Iterable[str]:
 
 def _looked_up(tree: nodes.Template, owner: str) -> Iterable[str]:
     """The fields that are named as `owner.field`."""
-    may_be_missing = list(_asked_about(tree))
+    no_field = [*_asked_about(tree), *called_methods(tree)]
     for found in tree.find_all(nodes.Getattr):
-        is_ours = isinstance(found.node, nodes.Name) and found.node.name == owner and not hasattr(dict, found.attr)
-        if is_ours and not any(found is other for other in may_be_missing):
+        is_ours = isinstance(found.node, nodes.Name) and found.node.name == owner
+        if is_ours and not any(found is other for other in no_field):
             yield found.attr
 
 

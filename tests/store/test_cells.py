@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from store_samples import TEXTS, VALUES
 
 from pipeline import codec
-from pipeline.store.formats import cell, clean, csv_block, json_block
+from pipeline.codec import clean
+from pipeline.store.formats import cell, csv_block, json_block
 
 
 def read(block: bytes) -> list[list[str]]:

@@ -81,7 +81,7 @@ def test_no_call_of_the_function(task: Task, answer: Answer, words: str) -> None
         GOOD * 2,
         '{"label": NaN}',
         "\ud800",
-        '{"a":"\\ud800"}',
+        '{"a":"\\ud8"}',
     ],
 )
 def test_arguments_that_are_not_json(task: Task, make_answer, arguments: str) -> None:

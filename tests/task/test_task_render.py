@@ -28,12 +28,18 @@ def record_of(fields: dict[str, Any]) -> Record:
 
 # the prompt
 
+ORDER = {"order": {"items": "shoes", "id": 7}}
+ROWS = {"rows": [{"count": "a", "copy": 1}, {"count": "b", "copy": 3}]}
+
 
 @pytest.mark.parametrize(
     ("prompt", "fields", "text"),
     [
         ("Label: {{ text }}\n", {"text": "이 제품을 사랑해요! 🙂"}, "Label: 이 제품을 사랑해요! 🙂\n"),
-        ("{{ text }}", {"text": None}, ""),
+        ("[{{ text }}]{{ n }}", {"text": None, "n": 0}, "[]0"),
+        ("{{ text or 'nothing' }}", {"text": ""}, "nothing"),
+        ("{{ text | default('nothing', true) }}", {"text": None}, "nothing"),
+        ("{% if title %}{{ title }}: {% endif %}{{ text }}", {"title": "T", "text": ""}, "T: "),
         ("{{ n }} {{ f }} {{ b }}", {"n": 1, "f": 0.5, "b": True}, "1 0.5 True"),
         ("{{ meta.lang }}", {"meta": {"lang": "ko"}}, "ko"),
         ("{{ tags | join(', ') }}", {"tags": ["a", "b"]}, "a, b"),
@@ -48,6 +54,29 @@ def record_of(fields: dict[str, Any]) -> Record:
         ("<b>{{ text }}</b>", {"text": "<i> & 'q'"}, "<b><i> & 'q'</b>"),
         ("{{ items }} {{ range }}", {"items": "i", "range": "r"}, "i r"),
         ('{{ record["self"] }}{{ record["record"] }}', {"self": "s", "record": "r"}, "sr"),
+        ("{{ order.items }}{{ order.id }}", ORDER, "shoes7"),
+        ("{{ order.items() }}", {"order": {"items": "shoes"}}, "[('items', 'shoes')]"),
+        ("{% for name, value in order.items() %}{{ name }}={{ value }} {% endfor %}", ORDER, "items=shoes id=7 "),
+        ("{{ record.order['items'] }}{{ record.order | attr('items') }}", ORDER, "shoesshoes"),
+        ("{{ record.items }}{{ record.keys }}", {"items": "i", "keys": "k"}, "ik"),
+        ("{{ order.values is defined }}{{ order.values | default('d') }}", ORDER, "Falsed"),
+        ("{% for row in rows %}{{ loop.index }}{{ row.count }}{{ row.copy }}{% endfor %}", ROWS, "1a12b3"),
+        ("{{ rows | map(attribute='count') }}", ROWS, "['a', 'b']"),
+        ("{{ rows | sort(attribute='copy', reverse=true) | map(attribute='count') | join }}", ROWS, "ba"),
+        (
+            "{% for each in rows | groupby('count') %}{{ each.grouper }}{{ each.list | length }}{% endfor %}",
+            ROWS,
+            "a1b1",
+        ),
+        ("{{ rows | reverse | map(attribute='copy') }}", ROWS, "[3, 1]"),
+        ("{{ text.title() }}{{ text.split()[0] }}", {"text": "an end"}, "An Endan"),
+        (
+            "{{ dict }}{{ loop }}{{ image }}{{ namespace }}",
+            dict.fromkeys(["dict", "loop", "image", "namespace"], "x"),
+            "xxxx",
+        ),
+        ("{{ cycler }}{{ system }}{{ joiner }}", {"cycler": "c", "system": "s", "joiner": "j"}, "csj"),
+        ("{{ record | tojson }}", {"record": 1}, '{"record":1}'),
     ],
 )
 def test_what_a_prompt_makes_of_a_record(prompt: str, fields: dict[str, Any], text: str) -> None:
@@ -77,6 +106,58 @@ def test_a_record_that_does_not_fit_the_prompt(prompt: str, fields: dict[str, An
     with pytest.raises(RenderError, match=words) as caught:
         labels_task(prompt).render(record_of(fields))
     assert caught.value.code == "render_error"
+
+
+#: what Python has under that name; and what Jinja has that is no data
+NOT_DATA = [
+    "{{ order.values }}", "{{ order.copy }}", "{{ text.title }}", "{{ text.format }}", "{{ rows.count }}",
+    "{{ order['get'] }}", "{{ n.real }}", "{{ record.values }}", "{{ order | attr('keys') }}",
+    "{{ [order.values] }}", "{{ order.values ~ '' }}", "{{ order.values | tojson }}", "{{ order.values | string }}",
+    "{{ '%s' | format(order.values) }}", "{{ '{0.values}'.format(order) }}", "{{ [order.values] | tojson }}",
+    "{{ rows | map(attribute='values') }}", "{{ rows | map(attribute='values') | list | string }}",
+    "{% set f = text.upper %}{{ f() }}", "{% for row in rows %}{{ row.keys }}{% endfor %}",
+    "{% for row in rows %}{{ loop }}{% endfor %}", "{% macro f() %}x{% endmacro %}{{ f }}", "{{ text.encode() }}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("prompt", NOT_DATA)
+def test_nothing_of_python_is_ever_sent(prompt: str) -> None:
+    fields = {"text": "t", "n": 3, **ORDER, **ROWS}
+    with pytest.raises(RenderError, match=r"is no field there|was looked for in|is no data|lacks") as caught:
+        labels_task(prompt).render(record_of(fields))
+    assert " at 0x" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "fields", "words"),
+    [
+        ("{{ order.item }}", ORDER, r"the fields are items, id \(did you mean 'items'\?\)"),
+        ("{{ text.title }}", {"text": "t"}, r"in a text, which has no fields \(for the method write title\(\)\)"),
+        ("{{ record }}", {"record": 1}, 'write record\\["record"\\] for the field of that name'),
+        ("{{ record.title }}", {"record": {"title": 1}}, "'title', which this record lacks; .* write record"),
+    ],
+)
+def test_what_a_missing_field_is_told_as(prompt: str, fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(RenderError, match=words):
+        labels_task(prompt).render(record_of(fields))
+
+
+@pytest.mark.parametrize("blank", ["", None, " \n", "\u200b\ufeff", "\u3000", [], {}])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "{{ text }}",
+        'Label this: {{ record["text"] }}',
+        "{% if text %}{{ text }}{% endif %}",
+        "Fields: {{ record | tojson }}",
+        "{% if title is defined %}{{ title }}{% endif %}Text: {{ text }}",
+    ],
+)
+def test_a_record_of_which_the_prompt_holds_nothing_is_not_asked(prompt: str, blank: Any) -> None:
+    with pytest.raises(RenderError) as caught:
+        labels_task(prompt).render(record_of({"text": blank}))
+    assert caught.value.code == "empty_text"
+    assert labels_task(prompt).render(record_of({"text": "0"}))
 
 
 @pytest.mark.parametrize(
@@ -134,7 +215,7 @@ def test_a_records_text_is_data_and_never_a_template(text: str) -> None:
 
 @given(st.text())
 def test_any_text_arrives_as_it_is(text: str) -> None:
-    assert text_of(ANY, record_of({"text": text})) == f"Label: {text}"
+    assert text_of(ANY, record_of({"text": f"{text}x"})) == f"Label: {text}x"
 
 
 ANY = labels_task("Label: {{ text }}")
@@ -142,7 +223,7 @@ ANY = labels_task("Label: {{ text }}")
 
 def test_half_a_character_is_no_reason_to_stop() -> None:
     request = ANY.render(record_of({"text": "\ud800"}))
-    assert request.messages[-1]["content"] == "Label: \ud800"
+    assert request.messages[-1]["content"] == "Label: \ufffd"
     assert len(request.digest) == 16
 
 
@@ -212,18 +293,18 @@ def test_the_digest_is_equal_for_identical_requests(make_task: Callable[..., Tas
 
 
 def test_the_size_counts_prompt_tools_and_the_expected_answer() -> None:
-    small, large = (labels_task().render(record_of({"text": "x" * size})).size_tokens for size in (0, 4000))
+    small, large = (labels_task().render(record_of({"text": "x" * size})).size_tokens for size in (4, 4004))
     assert large - small == 1000
     assert 32 < small < 150
-    limited = labels_task(parameters={"max_completion_tokens": 500}).render(record_of({"text": ""})).size_tokens
+    limited = labels_task(parameters={"max_completion_tokens": 500}).render(record_of({"text": "xxxx"})).size_tokens
     assert limited - small == 500 - (32 + len("label") // 4 + 8)
-    older = labels_task(parameters={"max_tokens": 500}).render(record_of({"text": ""})).size_tokens
+    older = labels_task(parameters={"max_tokens": 500}).render(record_of({"text": "xxxx"})).size_tokens
     assert older == pytest.approx(limited, abs=3)
 
 
 def test_free_text_is_expected_to_take_more_room(make_task: Callable[..., Task]) -> None:
     def size(note: dict[str, Any]) -> int:
         function = FunctionOptions("f", {"type": "object", "properties": {"note": note}, "required": ["note"]})
-        return make_task(function=function).render(record_of({"text": ""})).size_tokens
+        return make_task(function=function).render(record_of({"text": "xxxx"})).size_tokens
 
     assert size({"type": "string"}) == pytest.approx(size({"type": "integer"}) + 40, abs=1)

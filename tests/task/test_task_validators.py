@@ -113,6 +113,7 @@ def test_a_message_of_ones_own_and_all_faults_at_once() -> None:
         ("quote.__class__", "uses '__class__': only fields"),
         ("''.__class__.__mro__[1].__subclasses__()", "uses '__"),
         ("label.quot == 'a'", "names 'quot'; the label has quote, stars, max, result"),
+        ("sum > 3", "uses the function 'sum' without calling it: write label.sum or record.sum"),
         ("max > 3", "uses 'max', which is a field of the label and also a word of expressions: write label.max"),
     ],
 )

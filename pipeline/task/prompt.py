@@ -1,0 +1,171 @@
+"""The prompt: a template over the record's fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from jinja2 import TemplateError, TemplateSyntaxError, meta, nodes
+
+from pipeline import codec
+from pipeline.errors import EmptyTextError, MediaError, RenderError, TaskError
+from pipeline.records import JSON, Record
+from pipeline.task.sandbox import SHOWN_FIELDS, DataEnvironment, called_methods, did_you_mean, there_are
+from pipeline.task.showing import Asked, ShowOptions, as_filters, filters, rendered, with_fields
+from pipeline.task.showing import marked as with_mark
+
+#: in a prompt: all the record's fields, for names that are no identifiers: {{ record["Review text"] }}
+WHOLE = "record"
+_OF_THAT_NAME = f'in the prompt {WHOLE} stands for all the fields: write {WHOLE}["{WHOLE}"] for the field of that name'
+
+
+def _as_json(value: Any, indent: int | None = None) -> str:
+    # Jinja's own tojson escapes for HTML and turns all but ASCII into \\u…: wrong in a prompt, and dear in tokens.
+    return (codec.dumps(value) if indent is None else codec.pretty(value).rstrip()).decode()
+
+
+_ENVIRONMENT = DataEnvironment({})
+_ENVIRONMENT.filters |= {"tojson": _as_json, **filters()}
+
+
+class Prompt:
+    """A compiled prompt template. Raises TaskError for one that cannot work.
+
+    The record's fields are variables, and `record` is the mapping of all of them. A field's text is data: it is
+    never rendered itself. None renders as nothing. `shows` are the kinds of media that it may show.
+    """
+
+    __slots__ = ("_content", "_media", "_prints_whole", "_render", "_wants_whole", "fields", "shows")
+
+    def __init__(self, source: str, media: ShowOptions | None = None) -> None:
+        if not source.strip():
+            raise TaskError("task.prompt is empty: expected a template such as 'Label this text: {{ text }}'")
+        try:
+            tree = _ENVIRONMENT.parse(codec.clean_text(source))
+            shown = as_filters(tree)
+            self.fields = frozenset(_fields(tree))
+            _refuse_reaching_out(tree)
+            self._wants_whole = any(node.name == WHOLE for node in tree.find_all(nodes.Name))
+            self._prints_whole = _takes_whole(tree)
+            self._content = self.fields if self.fields - _asked_after(tree) else frozenset()
+            template = _ENVIRONMENT.from_string(tree)
+        except TemplateSyntaxError as error:
+            raise TaskError(f"task.prompt is not a template, at its line {error.lineno}: {error.message}") from error
+        self._media = media or ShowOptions()
+        self.shows = shown | {kind for kind, _name in self._media.by_kind()}
+        self._render = template.render
+
+    def render(self, record: Record) -> str:
+        """The prompt for one record, as a person reads it. Raises RenderError."""
+        return self.ask(record).text
+
+    def ask(self, record: Record) -> Asked:
+        """What the record is asked, with what it shows. Raises RenderError."""
+        if not self.shows:
+            asked = _as_text(self._text(record))
+        else:
+            asked = with_fields(rendered(lambda: self._text(record)), record, self._media)
+        if not asked.attachments:
+            self._refuse_empty(record.fields, asked.text)
+        return with_mark(asked, self._media.root)
+
+    def _refuse_empty(self, fields: Mapping[str, JSON], text: str) -> None:
+        """Raise EmptyTextError where all that the prompt takes of the record is empty, or nothing comes of it."""
+        names = self._content or (fields if self._wants_whole else ())
+        if names and all(_is_blank(fields.get(name)) for name in names):
+            told = ", ".join(map(repr, sorted(names)[:SHOWN_FIELDS]))
+            raise EmptyTextError(
+                f"there is nothing to label: {told} {'is' if len(names) == 1 else 'are'} empty in this record, "
+                "and the prompt holds nothing else of it"
+            )
+        if _is_blank(text):
+            raise EmptyTextError("the prompt renders to nothing for this record")
+
+    def _text(self, record: Record) -> str:
+        fields: Mapping[str, JSON] = record.fields
+        if self._prints_whole and WHOLE in fields:
+            raise RenderError(_OF_THAT_NAME)
+        try:
+            text = self._render({**fields, WHOLE: fields} if self._wants_whole else fields)
+            return codec.clean_text(text)  # no server takes half a character, and the record is worth its label
+        except MediaError:
+            raise
+        except Exception as error:
+            raise RenderError(self._why(error, fields)) from error
+
+    def _why(self, error: Exception, fields: Mapping[str, JSON]) -> str:
+        reason = f"{type(error).__name__}: {error}"
+        missing = sorted(self.fields - fields.keys())
+        if not missing or not isinstance(error, TemplateError):
+            return f"the prompt cannot be rendered for this record: {reason}"
+        names = ", ".join(map(repr, missing))
+        told = f"the prompt uses {names}, which this record lacks; {_there_is(missing[0], fields)}"
+        return f"{told}; {_OF_THAT_NAME}" if WHOLE in fields and self._wants_whole else told
+
+
+def expected_fields(prompt: str) -> set[str]:
+    """The record fields that the template names. Raises TaskError for a template that cannot work."""
+    return set(Prompt(prompt).fields)
+
+
+#: white space, and what takes no room: a text of these alone is empty
+_BLANK = "".join(char for char in map(chr, range(0x3001)) if char.isspace()) + "\u200b\u200c\u200d\u2060\ufeff"
+
+
+def _is_blank(value: JSON) -> bool:
+    if type(value) is str:
+        return not value.strip(_BLANK)
+    return value is None or value == [] or value == {}
+
+
+def _as_text(text: str) -> Asked:
+    return Asked(text, text)
+
+
+def _refuse_reaching_out(tree: nodes.Template) -> None:
+    for reference in tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
+        word = type(reference).__name__.lower()
+        raise TaskError(f"task.prompt has {word!r} at its line {reference.lineno}: a prompt is one template")
+    for _owner, name, line in _lookups(tree):
+        if name.startswith("__"):
+            raise TaskError(f"task.prompt uses {name!r} at its line {line}: only the record's fields can be used")
+    if any(node.name == "self" for node in tree.find_all(nodes.Name)):
+        raise TaskError('task.prompt uses self, which means the template; for a field write {{ record["self"] }}')
+
+
+def _fields(tree: nodes.Template) -> Iterable[str]:
+    yield from meta.find_undeclared_variables(tree) - {WHOLE}
+    methods = [id(method.node) for method in called_methods(tree)]
+    for owner, name, _line in _lookups(tree):
+        if isinstance(owner, nodes.Name) and owner.name == WHOLE and id(owner) not in methods:
+            yield name
+
+
+def _takes_whole(tree: nodes.Template) -> bool:
+    """Whether `record` stands for itself somewhere: not for a field of it, nor before a filter such as tojson."""
+    owners = [id(owner) for owner, _name, _line in _lookups(tree)]
+    owners += [id(changed.node) for changed in tree.find_all(nodes.Filter)]
+    return any(name.name == WHOLE and id(name) not in owners for name in tree.find_all(nodes.Name))
+
+
+def _asked_after(tree: nodes.Template) -> set[str]:
+    """The fields that the template has another word for where they are empty: if, or, is, default."""
+    asked: list[nodes.Expr | None] = [test.node for test in tree.find_all(nodes.Test)]
+    asked += [branch.test for branch in tree.find_all((nodes.If, nodes.CondExpr))]  # type: ignore[attr-defined]
+    asked += [choice.left for choice in tree.find_all(nodes.Or)]
+    asked += [changed.node for changed in tree.find_all(nodes.Filter) if changed.name in ("default", "d")]
+    within = nodes.Tuple([one for one in asked if one is not None], "load")
+    return {name.name for name in within.find_all(nodes.Name)} | {name for _owner, name, _line in _lookups(within)}
+
+
+def _lookups(tree: nodes.Node) -> Iterable[tuple[nodes.Expr, str, int]]:
+    """Each `owner.name` and `owner["name"]` of the template, with its line."""
+    for dotted in tree.find_all(nodes.Getattr):
+        yield dotted.node, dotted.attr, dotted.lineno
+    for item in tree.find_all(nodes.Getitem):
+        if isinstance(item.arg, nodes.Const) and isinstance(item.arg.value, str):
+            yield item.node, item.arg.value, item.lineno
+
+
+def _there_is(missing: str, fields: Mapping[str, JSON]) -> str:
+    return f"its fields are: {there_are(fields)}{did_you_mean(missing, fields)}"

@@ -1,0 +1,155 @@
+"""Jinja over data: a dot is a field, a call is a method, and nothing else of Python's is ever a value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
+from difflib import get_close_matches
+from functools import wraps
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateRuntimeError, Undefined, nodes, pass_environment
+from jinja2.environment import Environment
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import missing
+from jinja2.visitor import NodeTransformer
+
+#: what data are made of: what can be printed, and what has no attributes for a template
+_DATA = (str, int, float, list, tuple, Mapping)
+#: what gives data one at a time
+_LAZY = (Iterator, KeysView, ItemsView, ValuesView)
+_BARE = frozenset({str, int, float, bool, list, tuple, type(None)})
+_KINDS = {str: "a text", bool: "a boolean", int: "a number", float: "a number", type(None): "null"}
+#: stands for the method in a call of it: a name that no template can write
+_METHOD = "method of"
+SHOWN_FIELDS = 20
+
+
+class Missing(StrictUndefined):
+    """What is not there. Any use of it but asking whether it is there raises, its look within a list too."""
+
+    __slots__ = ()
+    __repr__ = Undefined._fail_with_undefined_error
+
+    @property
+    def _undefined_message(self) -> str:
+        owner, name = self._undefined_obj, self._undefined_name
+        if self._undefined_hint or owner is missing:
+            return self._undefined_hint or f"{name!r} is undefined"
+        if isinstance(owner, Mapping):
+            hint = _as_call(owner, name) or did_you_mean(name, owner)
+            return f"{name!r} is no field there; the fields are {there_are(owner)}{hint}"
+        what = _KINDS.get(type(owner), "a list")
+        return f"{name!r} was looked for in {what}, which has no fields{_as_call(owner, name)}"
+
+
+def there_are(fields: Mapping[Any, Any]) -> str:
+    """The names of the fields, for a message."""
+    names = [str(name) for name in fields]
+    more = f" and {len(names) - SHOWN_FIELDS} more" if len(names) > SHOWN_FIELDS else ""
+    return f"{', '.join(names[:SHOWN_FIELDS]) or 'none'}{more}"
+
+
+def did_you_mean(name: Any, fields: Mapping[Any, Any]) -> str:
+    """The field that was likely meant, for a message; empty where none is near."""
+    near = get_close_matches(str(name), map(str, fields), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _as_call(owner: Any, name: Any) -> str:
+    is_method = isinstance(name, str) and not name.startswith("_") and callable(getattr(owner, name, None))
+    return f" (for the method write {name}())" if is_method else ""
+
+
+class DataEnvironment(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, in which names of data and names of Python do not share a space.
+
+    `order.items` is the field and nothing else; `order.items()` is the method, even where there is such a field.
+    `functions` are the only names beside the data.
+    """
+
+    def __init__(self, functions: Mapping[str, Callable[..., Any]]) -> None:
+        super().__init__(undefined=Missing, autoescape=False, keep_trailing_newline=True, finalize=_printed)
+        # A field named "range" or "dict" that a record lacks has to be missed, not found among Jinja's functions.
+        self.globals.clear()
+        self.globals.update(functions)
+        self.filters = {name: _listing(function) for name, function in self.filters.items()}
+        self.filters |= {_METHOD: _method, "attr": pass_environment(DataEnvironment.getattr)}
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """`obj.attribute`: the field; what is no data, such as a `loop`, keeps its attributes."""
+        if isinstance(obj, Mapping) or type(obj) in _BARE:
+            return self._field(obj, attribute)
+        return super().getattr(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """`obj[argument]`, and what filters such as map(attribute=...) look up."""
+        if isinstance(argument, str) and (isinstance(obj, Mapping) or type(obj) in _BARE):
+            return self._field(obj, argument)
+        return super().getitem(obj, argument)
+
+    def _field(self, obj: Any, name: str) -> Any:
+        if isinstance(obj, Mapping) and name in obj:
+            return obj[name]
+        return self.undefined(obj=obj, name=name)
+
+    def method(self, obj: Any, name: str) -> Any:
+        """What `obj.name(...)` calls."""
+        return super().getattr(obj, name)
+
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - as Jinja's
+        return _listed(super().call(__context, __obj, *args, **kwargs))
+
+    def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
+        # Everything that is compiled comes through here, templates and expressions.
+        return super()._generate(_Methods().visit(source), *args, **kwargs)
+
+
+class _Methods(NodeTransformer):
+    """Tells what is called from what is looked up: only the first may be a method."""
+
+    def visit_Call(self, node: nodes.Call) -> nodes.Node:  # noqa: N802 - Jinja's name
+        self.generic_visit(node)
+        called = node.node
+        if isinstance(called, nodes.Getattr):
+            name = nodes.Const(called.attr, lineno=called.lineno)
+            node.node = nodes.Filter(called.node, _METHOD, [name], [], None, None, lineno=called.lineno)
+            node.node.environment = called.environment
+        return node
+
+
+@pass_environment
+def _method(environment: Environment, owner: Any, name: str) -> Any:
+    assert isinstance(environment, DataEnvironment)
+    return environment.method(owner, name)
+
+
+def called_methods(tree: nodes.Template) -> list[nodes.Getattr]:
+    """The `owner.name` of each `owner.name(...)`: no field."""
+    return [call.node for call in tree.find_all(nodes.Call) if isinstance(call.node, nodes.Getattr)]
+
+
+def _listing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The filter, which gives a list where Jinja's gives a generator: printed, that is an address in memory."""
+
+    @wraps(function)
+    def listing(*args: Any, **kwargs: Any) -> Any:
+        return _listed(function(*args, **kwargs))
+
+    return listing
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, _LAZY) else value
+
+
+def _printed(value: Any) -> Any:
+    """The value as it is printed. Raises for what is no data."""
+    if value is None:
+        return ""
+    if isinstance(value, _DATA):
+        return value
+    if isinstance(value, Undefined):
+        return str(value)  # raises what is missing
+    what = f"{type(value).__name__} {getattr(value, 'name', '')}".rstrip()
+    raise TemplateRuntimeError(f"{what} is no data, so it cannot be printed")
