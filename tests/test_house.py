@@ -19,6 +19,7 @@ FLOORS = {
     "readers": 1, "task": 1, "providers": 1, "limits": 1, "store": 1, "rehearsal": 1, "media": 1, "settings": 1,
     "stats": 1,
     "engine": 2, "results": 2, "progress": 2, "scaffold": 2, "notify": 2, "control": 2, "telemetry": 2,
+    "targets": 2,
     "runner": 3,
     "cli": 5, "recipes": 5, "__init__": 5, "__main__": 6,
 }  # fmt: skip
@@ -54,7 +55,7 @@ OWNERS = {
     "opentelemetry": {"telemetry"},
 }
 #: Who may know the settings.
-KNOWS_SETTINGS = {"settings", "runner", "cli", "__init__", "scaffold"}
+KNOWS_SETTINGS = {"settings", "runner", "cli", "__init__", "scaffold", "targets"}
 
 
 def room_of(path: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
@@ -21,20 +22,67 @@ Exit codes: 0 all records labelled · 1 finished, some records have no label · 
 3 stopped early, the same command resumes · 130 interrupted, the same command resumes.
 """
 
+DOCS_URL = "https://github.com/labelpipe/labelpipe/tree/main/docs"
+
+#: The groups of commands in --help, in their order.
+BEFORE, LABEL, STEER, MORE = "Before a run", "Label", "Watch and steer a run", "More"
+
+
+class Commands(TyperGroup):
+    """The commands in groups; a word that is none is answered with what was meant."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """A section a group, in one width."""
+        found = {name: command for name, command in self.commands.items() if not command.hidden}
+        wide = max(map(len, found))
+        for title in (BEFORE, LABEL, STEER, MORE):
+            rows = [
+                (f"{name:<{wide}}", command.get_short_help_str(formatter.width - wide - 6))
+                for name, command in found.items()
+                if getattr(command, "rich_help_panel", None) == title
+            ]
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command; a path in its place is told what is done with it."""
+        path = Path(args[0])
+        if args[0] not in self.commands and path.exists():
+            ctx.fail(f"{path} is not a command. {_what_to_do_with(path)}")
+        return super().resolve_command(ctx, args)
+
+
+def _what_to_do_with(path: Path) -> str:
+    from pipeline.targets import is_run, looks_like_config
+
+    if is_run(path):
+        return f"See that run with: labelpipe status {path}"
+    verb = "run" if looks_like_config(path) else "init"
+    return f"{'Label with that config' if verb == 'run' else 'Write a config for it'}: labelpipe {verb} {path}"
+
+
 app = typer.Typer(
     name="labelpipe",
-    help="Turn a large file of records into training data: one function call a record, under rate limits, "
-    "into a CSV that can be trusted. The same command resumes after anything.",
-    epilog=EXIT_CODES,
+    cls=Commands,
+    help="Label a large file of records with a language model: one function call a record, under rate limits, "
+    "into a CSV that you can trust. The same command resumes after anything.",
+    epilog=f"{EXIT_CODES}\n\nTo see it work, without a key: labelpipe demo. The documentation: {DOCS_URL}",
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 config_app = typer.Typer(help="Look at a config.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(config_app, name="config")
+app.add_typer(config_app, name="config", rich_help_panel=BEFORE)
 
-Config = Annotated[Path, typer.Argument(help="The config, a TOML file.", show_default=False)]
+Target = Annotated[
+    Path | None,
+    typer.Argument(
+        help="The config, a TOML file; or the folder of a run that was started with it.",
+        metavar="CONFIG|RUN",
+        show_default=False,
+    ),
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a key of the config: --set limits.concurrency=8", metavar="KEY=VALUE"),
@@ -43,7 +91,14 @@ Input = Annotated[str | None, typer.Option("--input", help="Short for --set inpu
 Output = Annotated[str | None, typer.Option("--output", help="Short for --set output.dir=...")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Take only the first N records.", metavar="N")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-RunFolder = Annotated[Path, typer.Argument(help="The run folder, like runs/sentiment.", show_default=False)]
+RunOf = Annotated[
+    Path | None,
+    typer.Argument(
+        help="The run folder, like runs/sentiment, or its config; without one, the latest run here.",
+        metavar="[RUN|CONFIG]",
+        show_default=False,
+    ),
+]
 Relabel = Annotated[bool, typer.Option("--relabel", help="Label records again that a change touches.")]
 Keep = Annotated[bool, typer.Option("--keep", help="Keep what is there although something changed.")]
 
@@ -69,13 +124,13 @@ def root(
 
 
 def settings_of(
-    config: Path,
+    named: Path | None,
     sets: list[str] | None,
     input_path: str | None = None,
     output_dir: str | None = None,
     limit: int | None = None,
 ) -> Settings:
-    from pipeline.settings import Settings
+    from pipeline.targets import load_settings
 
     direct: dict[str, dict[str, Any]] = {}
     for section, key, value in (
@@ -87,11 +142,30 @@ def settings_of(
             direct.setdefault(section, {})[key] = value
 
     def load() -> Settings:
-        settings = Settings.load(config, sets or [], **direct)
+        if named is None:
+            need_a_name()
+        settings = load_settings(named, sets or [], **direct)
         settings.need_input()
         return settings
 
     return guarded(load)
+
+
+def need_a_name() -> NoReturn:
+    """Labelling costs money: what is labelled has to be said."""
+    from pipeline.targets import whats_here
+
+    fail(f"name a config, or the folder of a run. {whats_here()}")
+
+
+def run_of(named: Path | None, *, at_work: bool = False) -> Path:
+    """The run folder that is meant; which one is told where no name was given."""
+    from pipeline.targets import find_run
+
+    found = guarded(lambda: find_run(named, at_work=at_work))
+    if named is None:
+        say(f"{found} is the latest run here.")
+    return found
 
 
 def start_over(settings: Settings, *, yes: bool) -> None:
@@ -108,7 +182,7 @@ def start_over(settings: Settings, *, yes: bool) -> None:
     say(f"Moved the old run to {guarded(lambda: move_aside(settings))}.")
 
 
-def label_input(settings: Settings, json_out: bool, **wishes: Any) -> NoReturn:
+def label_input(settings: Settings, json_out: bool, *, named: Path | None, **wishes: Any) -> NoReturn:
     """A session of the run, from its start to its exit code."""
     with importing():
         from pipeline.runner import Wishes, arun, load_sdk
@@ -116,13 +190,16 @@ def label_input(settings: Settings, json_out: bool, **wishes: Any) -> NoReturn:
         load_sdk()
 
     async def label() -> RunSummary:
-        return await arun(settings, Wishes(command=_words_again(), **wishes))
+        return await arun(settings, Wishes(command=_words_again(named), **wishes))
 
     finish(run_through(label()), json_out)
 
 
-def _words_again() -> str:
-    """What was said on the command line, without what is said once and without the secrets in it."""
+def _words_again(named: Path | None) -> str:
+    """What was said on the command line, without what is said once and without the secrets in it.
+
+    `named` is the run that was meant where the words name none.
+    """
     from pipeline.settings import shown_words
 
     once = {"--fresh", "--yes", "-y", "--relabel", "--keep", "--json"}
@@ -130,6 +207,7 @@ def _words_again() -> str:
     if "--only" in words:
         at = words.index("--only")
         del words[at : at + 2]
+    words = words if named is None else [str(named), *words]
     return shown_words([word for word in words if not word.startswith("--only=")])
 
 

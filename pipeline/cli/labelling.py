@@ -8,19 +8,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli.frame import (
+    BEFORE,
+    LABEL,
     AsJson,
-    Config,
     Input,
     Keep,
     Limit,
     Output,
     Relabel,
+    RunOf,
     Sets,
+    Target,
     app,
     fail,
     finish,
     label_input,
     print_json,
+    run_of,
     run_through,
     say,
     settings_of,
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
     from pipeline.stats import RunSummary
 
 
-@app.command()
+@app.command(rich_help_panel=BEFORE)
 def init(
     path: Annotated[str, typer.Argument(help="The file to label.", show_default=False)],
     to: Annotated[Path | None, typer.Option("--to", help="Where the config goes; default config/NAME.toml.")] = None,
@@ -48,9 +52,9 @@ def init(
     say(f"  labelpipe run     {target}")
 
 
-@app.command()
+@app.command(rich_help_panel=BEFORE)
 def check(
-    config: Config,
+    config: Target = None,
     sets: Sets = None,
     input_path: Input = None,
     output_dir: Output = None,
@@ -76,15 +80,15 @@ def check(
     raise typer.Exit(2 if any(one.ok is False for one in checks) else 0)
 
 
-@app.command()
+@app.command(rich_help_panel=BEFORE)
 def preview(
-    config: Config,
+    config: Target = None,
     number: Annotated[int, typer.Option("-n", min=1, help="How many records.")] = 5,
     sets: Sets = None,
     input_path: Input = None,
     json_out: AsJson = False,
 ) -> None:
-    """Label a few records and show them; writes nothing into the run."""
+    """Label a few records and show them; write nothing."""
     settings = settings_of(config, sets, input_path)
 
     async def look() -> Any:
@@ -102,9 +106,9 @@ def preview(
     raise typer.Exit((2 if seen.hopeless else 3) if seen.stopped else 0)
 
 
-@app.command()
+@app.command(rich_help_panel=BEFORE)
 def plan(
-    config: Config,
+    config: Target = None,
     pilot: Annotated[int, typer.Option("--pilot", min=1, help="How many records to label first; they are kept.")] = 20,
     rehearse: Annotated[
         bool, typer.Option("--rehearse", help="Try it on the built-in endpoint instead: no key, no cost.")
@@ -122,7 +126,10 @@ def plan(
     output_dir: Output = None,
     json_out: AsJson = False,
 ) -> None:
-    """Label a pilot and say what the full run takes: tokens, money, time, and which limit binds."""
+    """Label a pilot and say what the full run takes.
+
+    That is tokens, money, time, and which limit binds.
+    """
     if not rehearse and any(value is not None for value in (records, rpm, tpm, rpd)):
         fail("--records, --rpm, --tpm and --rpd are for a rehearsal: add --rehearse")
     settings = settings_of(config, sets, input_path, output_dir)
@@ -147,9 +154,9 @@ def plan(
     raise typer.Exit(1 if nobody else 0)
 
 
-@app.command()
+@app.command(rich_help_panel=LABEL)
 def run(
-    config: Config,
+    config: Target = None,
     sets: Sets = None,
     input_path: Input = None,
     output_dir: Output = None,
@@ -164,12 +171,12 @@ def run(
     settings = settings_of(config, sets, input_path, output_dir, limit)
     if fresh:
         start_over(settings, yes=yes)
-    label_input(settings, json_out, relabel=relabel, keep=keep)
+    label_input(settings, json_out, named=None, relabel=relabel, keep=keep)
 
 
-@app.command()
+@app.command(rich_help_panel=LABEL)
 def retry(
-    config: Config,
+    config: RunOf = None,
     only: Annotated[
         str | None, typer.Option("--only", help="Codes, like timeout,invalid_label; default: all without a label.")
     ] = None,
@@ -182,15 +189,19 @@ def retry(
     json_out: AsJson = False,
 ) -> None:
     """Label failed and rejected records again."""
-    settings = settings_of(config, sets, input_path, output_dir, limit)
+    latest = run_of(None) if config is None else None
+    settings = settings_of(config or latest, sets, input_path, output_dir, limit)
     codes = frozenset(code.strip() for code in only.split(",") if code.strip()) if only else frozenset[str]()
-    label_input(settings, json_out, retry=True, retry_codes=codes, relabel=relabel, keep=keep)
+    label_input(settings, json_out, named=latest, retry=True, retry_codes=codes, relabel=relabel, keep=keep)
 
 
-@app.command()
-def replay(config: Config, sets: Sets = None, output_dir: Output = None, json_out: AsJson = False) -> None:
-    """Read the kept answers again (a mended callback, other columns) and write the files anew; no call is made."""
-    settings = settings_of(config, sets, None, output_dir)
+@app.command(rich_help_panel=LABEL)
+def replay(config: RunOf = None, sets: Sets = None, output_dir: Output = None, json_out: AsJson = False) -> None:
+    """Read the kept answers again; no call is made.
+
+    For a mended callback or other columns: the files are written anew.
+    """
+    settings = settings_of(config or run_of(None), sets, None, output_dir)
 
     async def again() -> RunSummary:
         from pipeline.runner import replay as read_again

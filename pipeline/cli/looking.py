@@ -10,15 +10,18 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.cli.frame import (
+    MORE,
+    STEER,
     AsJson,
-    Config,
-    RunFolder,
+    RunOf,
     Sets,
+    Target,
     app,
     config_app,
     guarded,
     pair,
     print_json,
+    run_of,
     run_through,
     say,
     settings_of,
@@ -27,14 +30,15 @@ from pipeline.cli.frame import (
 )
 
 
-@app.command()
+@app.command(rich_help_panel=STEER)
 def status(
-    run_dir: RunFolder,
+    run: RunOf = None,
     json_out: AsJson = False,
     watch: Annotated[bool, typer.Option("--watch", help="Draw it again until the run has ended, or Ctrl-C.")] = False,
     every_s: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between two looks.", metavar="S")] = 1.0,
 ) -> None:
     """Show a run, while it runs or after."""
+    run_dir = run_of(run)
 
     async def look() -> Any:
         from pipeline.runner import status as look_at
@@ -81,13 +85,17 @@ def _watch(look: Callable[[], Coroutine[Any, Any, Any]], json_out: bool, every_s
         watch(look_once, sys.stdout, every_s=every_s, tell=tell)
 
 
-@app.command()
+@app.command(rich_help_panel=STEER)
 def verify(
-    run_dir: RunFolder,
+    run: RunOf = None,
     no_input: Annotated[bool, typer.Option("--no-input", help="Do not read the input again.")] = False,
     json_out: AsJson = False,
 ) -> None:
-    """Prove a run from its files: rows in = labelled + rejected + failed + pending, each key once."""
+    """Prove a run from its files.
+
+    Rows in = labelled + rejected + failed + pending, each key once.
+    """
+    run_dir = run_of(run)
 
     async def look() -> Any:
         from pipeline.runner import verify as look_at
@@ -102,7 +110,7 @@ def verify(
     raise typer.Exit(0 if report.ok else 1)
 
 
-@app.command()
+@app.command(rich_help_panel=MORE)
 def rehearse(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8808,
@@ -148,7 +156,7 @@ def rehearse(
 
 
 @config_app.command("show")
-def config_show(config: Config, sets: Sets = None, json_out: AsJson = False) -> None:
+def config_show(config: Target = None, sets: Sets = None, json_out: AsJson = False) -> None:
     """Print each value and where it came from, as TOML; secrets only as set or not set."""
     settings = settings_of(config, sets)
     from pipeline.settings import explain, to_toml

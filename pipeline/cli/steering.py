@@ -2,49 +2,67 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pipeline.cli.frame import RunFolder, app, fail, guarded, say
+from pipeline.cli.frame import STEER, RunOf, app, fail, guarded, run_of, say
 
 Wait = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for the run's answer.")]
 
 
-@app.command()
-def pause(run_dir: RunFolder, wait_s: Wait = 5.0) -> None:
-    """Let no further call leave; what is in flight ends. The run stays up."""
-    _order(run_dir, "pause", wait_s)
+@app.command(rich_help_panel=STEER)
+def pause(run: RunOf = None, wait_s: Wait = 5.0) -> None:
+    """Hold a run: no further call leaves.
+
+    What is in flight ends; the run stays up.
+    """
+    _order(run, "pause", wait_s)
 
 
-@app.command()
-def resume(run_dir: RunFolder, wait_s: Wait = 5.0) -> None:
+@app.command(rich_help_panel=STEER)
+def resume(run: RunOf = None, wait_s: Wait = 5.0) -> None:
     """Let a paused run go on."""
-    _order(run_dir, "resume", wait_s)
+    _order(run, "resume", wait_s)
 
 
-@app.command()
-def drain(run_dir: RunFolder, wait_s: Wait = 5.0) -> None:
-    """End the run once what is in flight has ended; the same command resumes it."""
-    _order(run_dir, "drain", wait_s)
+@app.command(rich_help_panel=STEER)
+def drain(run: RunOf = None, wait_s: Wait = 5.0) -> None:
+    """End a run once what is in flight has ended.
+
+    The same command resumes it.
+    """
+    _order(run, "drain", wait_s)
 
 
-@app.command(name="set")
+@app.command(name="set", rich_help_panel=STEER)
 def set_live(
-    run_dir: RunFolder,
-    change: Annotated[str, typer.Argument(help="Like limits.concurrency=16.", metavar="KEY=VALUE")],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            help="The run folder or its config (without one, the run at work here), and like limits.concurrency=16.",
+            metavar="[RUN|CONFIG] KEY=VALUE",
+            show_default=False,
+        ),
+    ],
     wait_s: Wait = 5.0,
 ) -> None:
-    """Change a limit while the run goes on; the config file stays as it is."""
+    """Change a limit while a run goes on.
+
+    The config file stays as it is.
+    """
+    *named, change = words
     key, sign, value = change.partition("=")
-    if not sign or not key.strip():
-        fail(f"{change}: expected KEY=VALUE, like limits.concurrency=16")
-    _order(run_dir, "set", wait_s, key.strip(), value.strip())
+    if len(named) > 1 or not sign or not key.strip():
+        fail(f"set {' '.join(words)}: expected a run folder and KEY=VALUE, like limits.concurrency=16")
+    _order(Path(named[0]) if named else None, "set", wait_s, key.strip(), value.strip())
 
 
-def _order(run_dir: RunFolder, verb: str, wait_s: float, key: str | None = None, value: str | None = None) -> None:
+def _order(run: Path | None, verb: str, wait_s: float, key: str | None = None, value: str | None = None) -> None:
     from pipeline.control import NO_ANSWER, await_answer, send
 
+    run_dir = run_of(run, at_work=True)
     reply = guarded(lambda: await_answer(send(run_dir, verb, key, value), wait_s))
     if reply is None:
         fail(f"{run_dir}: {NO_ANSWER}")

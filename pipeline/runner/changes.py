@@ -17,6 +17,7 @@ from pipeline.runner.keys import repeated_in
 from pipeline.runner.parts import is_simulated
 from pipeline.settings import Settings
 from pipeline.store import Change, Known, Ledger, RunDir, Selection, diff
+from pipeline.targets import origin_to_keep
 from pipeline.task import Task
 
 
@@ -30,15 +31,23 @@ def fingerprint_of(settings: Settings, task: Task, sources: Sequence[Source]) ->
 
 
 def manifest_of(
-    settings: Settings, task: Task, sources: Sequence[Source], before: Mapping[str, Any] | None
+    settings: Settings,
+    task: Task,
+    sources: Sequence[Source],
+    before: Mapping[str, Any] | None,
+    said: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """What is written into the run folder when a session begins. `reading` is how `verify` reads the input again."""
+    """What is written into the run folder when a session begins. `reading` is how `verify` reads the input again.
+
+    `said` is what was said beside the config, where the settings say more (a pilot's do).
+    """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return {
         "labelpipe": __version__,
         "created_at": (before or {}).get("created_at", now),
         "session_at": now,
         "reading": reading_of(settings, sources),
+        "started_by": origin_to_keep(settings, said),
         "simulated": is_simulated(settings) or bool((before or {}).get("simulated")),
         "fingerprint": fingerprint_of(settings, task, sources),
         "columns": settings.output.columns,

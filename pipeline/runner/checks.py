@@ -20,7 +20,6 @@ from pipeline.readers import Source, peek
 from pipeline.records import Record
 from pipeline.runner.changes import find_changes
 from pipeline.runner.inputs import sources_of
-from pipeline.runner.live import is_running
 from pipeline.runner.mediacheck import look_at_media
 from pipeline.runner.paid import spent_of
 from pipeline.runner.parts import budget_of, is_simulated, missing_key, open_provider, price_for, sql_of, task_of
@@ -184,7 +183,7 @@ async def _folder(settings: Settings, task: Task, sources: list[Source], *, budg
     """What the run folder says: a run at work in it, one that was made otherwise, a budget that is used up."""
     run_dir = RunDir(Path(settings.output.dir))
     found: list[Check] = []
-    if is_running(run_dir):
+    if run_dir.is_running():
         found.append(Check("in use", None, f"a run is at work in {run_dir.path}; another one waits for its end", True))
     try:
         if budget:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from pipeline import codec
@@ -288,25 +286,3 @@ def read_live(run_dir: RunDir) -> dict[str, Any] | None:
     except (FileNotFoundError, codec.JSONDecodeError):
         return None
     return facts
-
-
-def is_running(run_dir: RunDir) -> bool:
-    """Whether a process holds the folder. Its note outlives a kill, so the process is looked for too."""
-    try:
-        owner = codec.loads((run_dir.path / "lock.owner").read_bytes())
-        pid = int(owner["pid"])
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return not _is_dead(pid)
-
-
-def _is_dead(pid: int) -> bool:
-    """Whether only its name is left: in a container nobody may ever fetch the exit code of a killed process."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return False
-    return stat.rpartition(b")")[2].split()[:1] == [b"Z"]

@@ -21,13 +21,14 @@ from pipeline.results import verify as verify_files
 from pipeline.runner.inputs import can_be_read_again, sources_again, sources_of
 from pipeline.runner.keys import repeated_in
 from pipeline.runner.lastsession import ending_of
-from pipeline.runner.live import is_running, read_live
+from pipeline.runner.live import read_live
 from pipeline.runner.media import media_for
 from pipeline.runner.paid import paid_so_far
 from pipeline.runner.parts import admission_of, is_simulated, open_provider, price_for, rules_of, task_of
 from pipeline.settings import Settings, variable
 from pipeline.stats import Stats
 from pipeline.store import Ledger, RunDir, SqlPlace, TableLook, look_at_table
+from pipeline.targets import find_run
 from pipeline.task import Task
 
 
@@ -110,8 +111,8 @@ async def _first(settings: Settings, n: int, records: Given | None) -> list[Reco
 
 
 async def status(folder: str | Path) -> dict[str, Any]:
-    """A run as it stands, as plain values. Raises SetupError where there is no run."""
-    run_dir = RunDir(Path(folder))
+    """A run as it stands, as plain values; `folder` may be its config too. Raises SetupError where there is no run."""
+    run_dir = RunDir(find_run(folder))
     manifest = run_dir.read_manifest()
     if manifest is None:
         raise SetupError(f"{folder}: there is no run here (no manifest.json)")
@@ -123,10 +124,10 @@ async def status(folder: str | Path) -> dict[str, Any]:
         totals = await paid_so_far(ledger, price)
         here = run_dir.path / manifest["reading"]["base"]
         table = await look_at_table(ledger, lambda place: _url_of(place, here))
-    running = is_running(run_dir)
+    running = run_dir.is_running()
     usage = totals.usage
     return {
-        "run_dir": str(folder),
+        "run_dir": str(run_dir.path),
         "running": running,
         "simulated": bool(manifest.get("simulated")),
         "labelled": counts[Status.LABELLED],
@@ -166,7 +167,7 @@ def _price_in(live: Mapping[str, Any] | None) -> Price | None:
 
 async def verify(folder: str | Path, *, read_input: bool = True) -> Report:
     """Prove a run from its files; with `read_input` the input is read again and every record accounted for."""
-    run_dir = RunDir(Path(folder))
+    run_dir = RunDir(find_run(folder))
     manifest = run_dir.read_manifest()
     if manifest is None:
         raise SetupError(f"{folder}: there is no run here (no manifest.json)")

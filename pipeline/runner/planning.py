@@ -47,7 +47,8 @@ async def plan_with(
 ) -> Plan:
     """The plan, with a pilot that asks this provider; `reckon` are the run's settings, where a pilot has others."""
     listener = Listener(provider)
-    summary = await arun(_for_pilot(settings, pilot), Wishes(quiet=quiet, title="pilot", provider=listener))
+    wishes = Wishes(quiet=quiet, title="pilot", provider=listener, said=settings.said()[0])
+    summary = await arun(_for_pilot(settings, pilot), wishes)
     seen = await _look(settings, records, listener)
     if not seen.asked:
         codes = f"{codes_text(seen.problems)}; see {seen.failed_path}"

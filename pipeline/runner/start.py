@@ -53,6 +53,7 @@ class Wishes:
     `title`            what stands in the progress line, before the counts
     `command`          what stands behind `labelpipe run` to go on, for the summary
     `provider`         a function that is called instead of the API; for tests and for models of your own
+    `said`             overrides to note in the run folder instead of the settings' own
     `records`          what is labelled instead of the config's input: mappings, a stream of them, or a frame
     """
 
@@ -65,6 +66,7 @@ class Wishes:
     provider: Provider | None = None
     command: str | None = None
     records: Given | None = None
+    said: Sequence[str] | None = None
 
 
 def run(settings: Settings, wishes: Wishes | None = None, *, records: Given | None = None) -> RunSummary:
@@ -188,7 +190,7 @@ async def _prepare(
     if wishes.retry:
         moved = await ledger.supersede(_without_label(wishes.retry_codes), "retry")
         tell("retry", records=moved, codes=sorted(wishes.retry_codes))
-    run_dir.write_manifest(manifest_of(settings, task, sources, before=manifest))
+    run_dir.write_manifest(manifest_of(settings, task, sources, before=manifest, said=wishes.said))
     run_dir.clear_summary()
 
 

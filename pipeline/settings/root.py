@@ -42,6 +42,7 @@ from pipeline.settings.places import Keys, key_lines, line_of
 from pipeline.settings.schema import is_secret, keys
 from pipeline.settings.tasks import TaskSettings
 from pipeline.settings.texts import dotted, kind_of, shown
+from pipeline.settings.words import said_again
 
 
 class Settings(BaseSettings):
@@ -129,6 +130,10 @@ class Settings(BaseSettings):
         settings = type(self)(_sheet=laid)
         settings._loaded = self._loaded
         return settings
+
+    def said(self) -> tuple[list[str], list[str]]:
+        """What was said beside the config file, as `--set` says it, without secrets; and the keys that are left out."""
+        return said_again(*self._loaded)
 
     @classmethod
     def settings_customise_sources(

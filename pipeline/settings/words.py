@@ -6,6 +6,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import BaseModel
+
+from pipeline import codec
 from pipeline.settings.places import Keys, pair_of
 from pipeline.settings.schema import is_secret
 from pipeline.settings.texts import COVERED, covered, dotted, value_of
@@ -35,6 +38,46 @@ def _shown_pair(text: str) -> str:
     if pair is not None and pair[0] != _NAMES_ONE and holds_secret(*pair):
         return f"{dotted(pair[0])}={COVERED}"
     return covered(text)
+
+
+def said_again(overrides: Mapping[str, Any] | Sequence[str], direct: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """What was said beside the file, as `key=value` texts that say it again; and the keys that cannot be kept so.
+
+    A secret is not kept, nor what no text can say, such as a class. The run folder is left out: it names itself.
+    """
+    texts = {key: _text_of(key, value, quoted=False) for key, value in _pairs(overrides)}
+    texts |= {key: _text_of(key, value, quoted=True) for key, value in _leaves(direct)}
+    texts.pop("output.dir", None)
+    words = [f"{key}={text}" for key, text in texts.items() if text is not None]
+    return words, [key for key, text in texts.items() if text is None]
+
+
+def _pairs(overrides: Mapping[str, Any] | Sequence[str]) -> list[tuple[str, Any]]:
+    if isinstance(overrides, Mapping):
+        return list(overrides.items())
+    found = [pair for text in overrides if (pair := pair_of(text)) is not None]
+    return [(dotted(path), value) for path, value in found]
+
+
+def _leaves(tables: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The values of the two upper levels by dotted key: tables and their keys."""
+    found: list[tuple[str, Any]] = []
+    for name, table in tables.items():
+        plain = table.model_dump(exclude_unset=True) if isinstance(table, BaseModel) else table
+        found += [(f"{name}.{key}", value) for key, value in plain.items()] if isinstance(plain, Mapping) else []
+    return found
+
+
+def _text_of(key: str, value: Any, *, quoted: bool) -> str | None:
+    """The value as text; None where it is a secret or no text can say it. `quoted`: a string is not read as a value."""
+    pair = pair_of(f"{key}=")
+    if pair is None or holds_secret(pair[0], value):
+        return None
+    try:
+        text = value if isinstance(value, str) and not quoted else codec.dumps(value).decode()
+    except TypeError:
+        return None
+    return "none" if value is None else text if covered(text) == text else None
 
 
 def holds_secret(path: Keys, value: Any) -> bool:

@@ -69,6 +69,18 @@ class RunDir:
                 "Choose another with --output, or mend its permissions."
             ) from error
 
+    def is_running(self) -> bool:
+        """Whether a process holds the folder. Its note outlives a kill, so the process is looked for too."""
+        try:
+            owner = codec.loads((self.path / "lock.owner").read_bytes())
+            pid = int(owner["pid"])
+            os.kill(pid, 0)
+        except PermissionError:
+            return True
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return not _is_dead(pid)
+
     def read_manifest(self) -> dict[str, JSON] | None:
         """The manifest, or None if there is none yet. Raises SetupError if it cannot be read."""
         return _read(self.manifest)
@@ -169,6 +181,15 @@ def replace_durably(part: Path, path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _is_dead(pid: int) -> bool:
+    """Whether only its name is left: in a container nobody may ever fetch the exit code of a killed process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return False
+    return stat.rpartition(b")")[2].split()[:1] == [b"Z"]
 
 
 def _read(path: Path) -> dict[str, JSON] | None:

@@ -1,0 +1,271 @@
+"""What a command is about: a config or a run folder, either of which leads to the other; or the latest run."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import SetupError
+from pipeline.settings import Settings
+from pipeline.store import RunDir
+
+#: A config is a page or two. What is larger and not named *.toml is data.
+CONFIG_BYTES_MAX = 1_000_000
+#: Folders in which configs are looked for when a name leads nowhere.
+CONFIG_FOLDERS = ("", "config", "configs")
+SHOWN_MAX = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """How a run was started, as its manifest says.
+
+    `config` is the file, None where Python gave the settings; `said` are the overrides beside it, `hidden` the keys of
+    those that hold a secret and were not kept; `base` is the folder it was started in.
+    """
+
+    config: Path | None
+    base: Path
+    said: Sequence[str] = field(default=())
+    hidden: Sequence[str] = field(default=())
+
+
+def origin_to_keep(settings: Settings, said: Sequence[str] | None = None) -> dict[str, Any]:
+    """What the manifest keeps so that a run folder leads to its config again. `said` in place of the settings' own."""
+    folder, config = Path(settings.output.dir).absolute(), settings.config_path
+    words, hidden = settings.said()
+    return {
+        "config": None if config is None else os.path.relpath(config.absolute(), folder),
+        "said": list(words if said is None else said),
+        "said_hidden": list(hidden),
+    }
+
+
+def origin_of(folder: Path) -> Origin:
+    """How the run in this folder was started. Raises SetupError where the manifest is missing or does not say."""
+    manifest = RunDir(folder).read_manifest()
+    if manifest is None:
+        raise SetupError(f"{folder}: this run folder has no manifest.json, so its config is not known: name the config")
+    kept: Any = manifest.get("started_by")
+    if not isinstance(kept, dict):
+        raise SetupError(
+            f"{folder}: the run was started by an older labelpipe, which did not note its config: name the config"
+        )
+    config = kept.get("config")
+    reading: Any = manifest["reading"]
+    return Origin(
+        None if config is None else _tidy(folder / config),
+        _tidy(folder / reading["base"]),
+        kept.get("said", ()),
+        kept.get("said_hidden", ()),
+    )
+
+
+def _tidy(path: Path) -> Path:
+    """The path without its turns back, and relative where it lies below the current directory."""
+    plain = Path(os.path.normpath(path.absolute()))
+    return plain.relative_to(Path.cwd()) if plain.is_relative_to(Path.cwd()) else plain
+
+
+# -- a name -> a config ----------------------------------------------------------------------------------------------
+
+
+def load_settings(named: str | Path, overrides: Sequence[str] = (), **direct: Any) -> Settings:
+    """The settings of a config, or those that the run in a folder was started with. Raises SetupError.
+
+    Where a run folder is named, the current directory becomes the one in which the run was started, so that its
+    relative paths mean the same files.
+    """
+    path = Path(named)
+    if is_run(path):
+        return _settings_of_run(path, overrides, direct)
+    if looks_like_config(path):
+        return Settings.load(path, overrides, **direct)
+    raise SetupError(_no_config(path))
+
+
+def _settings_of_run(folder: Path, overrides: Sequence[str], direct: Mapping[str, Any]) -> Settings:
+    origin = origin_of(folder)
+    if origin.config is None:
+        raise SetupError(f"{folder}: the run was started from Python, without a config file: call run again there")
+    if not origin.config.is_file():
+        raise SetupError(
+            f"{folder}: the run was started with {origin.config}, which is not there any more: name its config"
+        )
+    given = {text.partition("=")[0].strip() for text in overrides}
+    if missing := [key for key in origin.hidden if key not in given]:
+        again = " ".join(f"--set {key}=..." for key in missing)
+        raise SetupError(
+            f"{folder}: the run was started with {', '.join(missing)} set to what is not kept. Give it again: {again}"
+        )
+    config, base = origin.config.absolute(), origin.base
+    dir_ = {"dir": str(folder)} if base == Path() else {"dir": os.path.relpath(folder.absolute(), base.absolute())}
+    if base != Path():
+        os.chdir(base)
+    tables = {name: dict(table) for name, table in direct.items()}
+    tables["output"] = {**dir_, **tables.get("output", {})}
+    return Settings.load(_tidy(config), [*origin.said, *overrides], **tables)
+
+
+def looks_like_config(path: Path) -> bool:
+    """Whether a file is a config, right or wrong: by its name, or because it holds a table of one."""
+    if path.suffix == ".toml":
+        return path.is_file()
+    try:
+        if not path.is_file() or path.stat().st_size > CONFIG_BYTES_MAX:
+            return False
+        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        return False
+    return any(name in Settings.model_fields for name in tables)
+
+
+def _no_config(path: Path) -> str:
+    """Why no config can be had of this name, and what to do."""
+    if not path.exists():
+        return nothing_there(path)
+    if path.is_file():
+        if (around := _run_around(path)) is not None:
+            return f"{path} is a file of the run in {around}. To go on with that run, name the folder: {around}"
+        return f"{path} is not a config. To label what is in it, write a config for it first: labelpipe init {path}"
+    if below := list(runs_below(path)):
+        return f"{path} holds no run itself. The runs in it: {_listed(below)}"
+    return (
+        f"{path} is a folder without a run in it, and not a config. "
+        f"To label the files in it, write a config first: labelpipe init {path}"
+    )
+
+
+# -- a name -> a run folder ------------------------------------------------------------------------------------------
+
+
+def is_run(path: Path) -> bool:
+    """Whether the folder holds a run, a damaged one too."""
+    return any((path / name).is_file() for name in ("manifest.json", "ledger.db"))
+
+
+def find_run(named: str | Path | None, *, at_work: bool = False) -> Path:
+    """The run folder that is meant by a folder, a file in it, or a config; the latest without a name.
+
+    `at_work`: a run that is at work now is meant before any other. Raises SetupError, also where two are at work.
+    """
+    if named is None:
+        return _latest(at_work=at_work)
+    path = Path(named)
+    if is_run(path):
+        return path
+    if looks_like_config(path):
+        return _run_of_config(path)
+    if path.is_file() and (around := _run_around(path)) is not None:
+        return around
+    if path.is_file():
+        raise SetupError(f"{path} is neither a config nor a run folder. {_runs_here()}")
+    if path.is_dir():
+        below = list(runs_below(path))
+        raise SetupError(f"{path}: there is no run here (no manifest.json). {_runs_here(below)}")
+    raise SetupError(nothing_there(path))
+
+
+def _run_of_config(config: Path) -> Path:
+    folder = Path(Settings.load(config).output.dir)
+    if is_run(folder):
+        return folder
+    others = [run for run in runs_below(Path()) if _config_of(run) == _tidy(config)]
+    if others:
+        raise SetupError(f"{config}: there is no run in {folder}. Runs that were started with it: {_listed(others)}")
+    raise SetupError(f"{config}: it has no run yet ({folder} is not there). Start one: labelpipe run {config}")
+
+
+def _config_of(run: Path) -> Path | None:
+    with suppress(SetupError):
+        return origin_of(run).config
+    return None
+
+
+def _run_around(path: Path) -> Path | None:
+    return path.parent if is_run(path.parent) else None
+
+
+def _latest(*, at_work: bool) -> Path:
+    found = sorted(runs_below(Path()), key=_started_at)
+    if not found:
+        raise SetupError(f"there is no run in or below {Path.cwd()}: name a run folder or a config")
+    working = [run for run in found if RunDir(run).is_running()] if at_work else []
+    if len(working) > 1:
+        raise SetupError(f"more than one run is at work here: {_listed(working)}. Name one of them")
+    return (working or found)[-1]
+
+
+def _started_at(run: Path) -> float:
+    """When its last session began."""
+    with suppress(OSError):
+        return (run / "manifest.json").stat().st_mtime
+    return 0.0
+
+
+def runs_below(folder: Path) -> Iterator[Path]:
+    """The run folders in this one, two levels deep, and the folder itself where it is one."""
+    for pattern in ("manifest.json", "*/manifest.json", "*/*/manifest.json"):
+        yield from sorted(found.parent for found in folder.glob(pattern) if is_run(found.parent))
+
+
+# -- words -----------------------------------------------------------------------------------------------------------
+
+
+def nothing_there(path: Path) -> str:
+    """Where a name was looked for, and what is like it."""
+    configs, runs = find_configs(), list(runs_below(Path()))
+    guess = _like(path, [*configs, *runs])
+    where = f"{path}: no such file or folder (looked for in {path.absolute().parent})."
+    if guess is not None:
+        return f"{where} Did you mean {guess}?"
+    return f"{where} {whats_here()}"
+
+
+def find_configs() -> list[Path]:
+    """The configs of the current directory and of its folders for configs."""
+    found = [file for name in CONFIG_FOLDERS for file in sorted(Path(name).glob("*.toml"))]
+    return [file for file in found if _has_table(file)]
+
+
+def _has_table(file: Path) -> bool:
+    """A config, and no other program's TOML. A broken one counts: it is what its user looks for."""
+    try:
+        tables = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        return True
+    return "task" in tables or "model" in tables
+
+
+def _like(path: Path, known: Sequence[Path]) -> Path | None:
+    """The known path that was most likely meant: the same last name, else a name like it."""
+    names = {str(one): one for one in reversed(known)} | {one.name: one for one in reversed(known)}
+    names |= {one.stem: one for one in reversed(known)}
+    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.6)
+    close = close or difflib.get_close_matches(str(path), names, n=1, cutoff=0.6)
+    return names[close[0]] if close else None
+
+
+def _runs_here(runs: Sequence[Path] = ()) -> str:
+    known = list(runs) or list(runs_below(Path()))
+    return f"Runs here: {_listed(known)}" if known else "There is no run here yet"
+
+
+def whats_here() -> str:
+    """The configs and runs that could be meant here."""
+    configs, runs = find_configs(), sorted(runs_below(Path()), key=_started_at, reverse=True)
+    if not configs and not runs:
+        return "There is no config here yet: `labelpipe init FILE` writes one for the file you want to label."
+    told = [f"Configs here: {_listed(configs)}."] * bool(configs) + [f"Runs here: {_listed(runs)}."] * bool(runs)
+    return " ".join(told)
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    shown = ", ".join(str(path) for path in paths[:SHOWN_MAX])
+    return shown + (f" and {len(paths) - SHOWN_MAX} more" if len(paths) > SHOWN_MAX else "")
