@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -148,6 +149,11 @@ def canonical(value: Any) -> bytes:
 def digest64(data: bytes) -> int:
     """A signed 64-bit hash, as SQLite keeps integers."""
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big", signed=True)
+
+
+def names_mark(names: Sequence[str]) -> bytes:
+    """What stands for the names of a table's columns in the digests of its rows."""
+    return digest128(dumps(names))
 
 
 def digest128(data: bytes) -> bytes:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from pipeline.engine.net import Net
 from pipeline.errors import RenderError
+from pipeline.readers import made_up_name
 from pipeline.records import Outcome, Problem, Record, Request, Status
 
 #: Followers of one request that is being asked; a record beyond them is asked for itself.
@@ -131,7 +132,7 @@ def _repeated(record: Record) -> Record:
     return Record(
         source=record.source,
         ordinal=record.ordinal,
-        key=f"{record.key} (again at {record.source}:{record.line})",
+        key=made_up_name(f"{record.source}:{record.line}"),
         fields=record.fields,
         line=record.line,
         digest=record.digest,

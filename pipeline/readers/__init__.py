@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pipeline.readers.dataset import is_plain_folder
 from pipeline.readers.given import Given, given_source
-from pipeline.readers.read import peek, read_records
+from pipeline.readers.names import made_up_name
+from pipeline.readers.read import BATCH, Records, peek, read_records
 from pipeline.readers.resolve import resolve_sources
 from pipeline.readers.rows import Progress
 from pipeline.readers.source import FORMAT_NAMES, Source, Stamp
@@ -12,15 +13,18 @@ from pipeline.readers.sql import Query
 from pipeline.readers.stream import known_encoding
 
 __all__ = [
+    "BATCH",
     "FORMAT_NAMES",
     "Given",
     "Progress",
     "Query",
+    "Records",
     "Source",
     "Stamp",
     "given_source",
     "is_plain_folder",
     "known_encoding",
+    "made_up_name",
     "peek",
     "read_records",
     "resolve_sources",

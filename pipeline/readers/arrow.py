@@ -44,10 +44,11 @@ def pieces(batch: Any) -> Iterator[Any]:
 def rows_of(piece: Any, first: int, *, media: bool = False) -> list[Row]:
     """The rows of a record batch, the first of which is row `first`; with `media` pictures as data URLs."""
     names = piece.schema.names
+    mark = codec.names_mark(names)
     columns = [_values(column, media) for column in piece.columns]
     cells = zip(*columns, strict=True) if columns else [()] * piece.num_rows
     return [
-        (number, dict(zip(names, values, strict=True)), codec.digest64(codec.dumps(values)), "")
+        (number, dict(zip(names, values, strict=True)), codec.digest64(mark + codec.dumps(values)), "")
         for number, values in enumerate(cells, first)
     ]
 

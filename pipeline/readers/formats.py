@@ -18,6 +18,8 @@ Format = Callable[[Blocks, Reading], Rows]
 
 LINE_BYTES = 64 * 1024 * 1024  #: a longer line of JSONL or text is unreadable; it is never held whole
 _EXCERPT_CHARS = 80
+#: goes before a line of text in its digest: the same line read as JSON is another record
+_TEXT = b"text\0"
 
 # Digits become 0 and all but a minus a space: so a long run of digits is found at the speed of a memory scan.
 _DIGITS = bytes(48 if 48 <= byte <= 57 else 45 if byte == 45 else 32 for byte in range(256))
@@ -102,7 +104,7 @@ def _text_row(number: int, raw: bytes, encoding: str) -> Row:
     if len(raw) > LINE_BYTES:
         return bad_row(number, raw, _too_long())
     try:
-        return number, {"text": raw.decode()}, codec.digest64(raw), ""
+        return number, {"text": raw.decode()}, codec.digest64(_TEXT + raw), ""
     except UnicodeDecodeError:
         return bad_row(number, raw, _undecodable(raw, encoding))
 
@@ -133,6 +135,7 @@ class _Table:
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
         self._columns: list[str] = []
+        self._names = b""  # the columns, as they go into each row's digest
         self._undecodable_until = 0  # the last line known to hold bytes that are not in the encoding
 
     def decode(self, first: int, batch: list[bytes]) -> list[str]:
@@ -150,11 +153,17 @@ class _Table:
                 trouble = _undecodable(_encoded(raw), self._reading.encoding)
             if not self._columns:
                 self._columns = self._header(line, cells, trouble)
+                self._names = codec.names_mark(self._columns)
             elif trouble or len(cells) != len(self._columns):
                 count = f"{len(cells)} cells where the header has {len(self._columns)}"
                 yield bad_row(line, _encoded(raw).rstrip(b"\r\n"), trouble or count)
             else:
-                yield line, dict(zip(self._columns, cells, strict=True)), codec.digest64(codec.dumps(cells)), ""
+                yield (
+                    line,
+                    dict(zip(self._columns, cells, strict=True)),
+                    codec.digest64(self._names + codec.dumps(cells)),
+                    "",
+                )
 
     def _header(self, line: int, cells: list[str], trouble: str) -> list[str]:
         where = f"{self._reading.name}, line {line}: the header"

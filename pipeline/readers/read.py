@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 from pipeline.errors import InputError
 from pipeline.files import CHUNK_BYTES
 from pipeline.readers.formats import FORMATS
+from pipeline.readers.names import given_name, made_up_name
 from pipeline.readers.parquet import count_rows, parquet
 from pipeline.readers.rows import BrokenStreamError, Progress, Reading, Row, Rows
 from pipeline.readers.source import Source
@@ -16,6 +18,7 @@ from pipeline.readers.stream import known_encoding, utf8_blocks
 from pipeline.records import JSON, Problem, Record
 
 Records = AsyncGenerator[list[Record], None]
+BATCH = 256  #: records that are handed on at once, at the most
 
 
 async def read_records(
@@ -25,7 +28,7 @@ async def read_records(
     encoding: str = "utf-8",
     limit: int | None = None,
     progress: Progress | None = None,
-    batch: int = 256,
+    batch: int = BATCH,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> Records:
     """The records of all sources in order, in batches of 1 to `batch`; with `limit` the first so many, good or not.
@@ -111,40 +114,42 @@ def _numbered(rows: list[Row], source: Source, ordinal: int, key: str | None) ->
     """Records of rows, the first of which is number `ordinal`."""
     name = source.name
     own = source.origin.named_by if source.origin is not None else None
-    key = key or own
+    field = key or own
     records = []
     for line, fields, digest, trouble in rows:
-        place = f"{name}:{line}"
         if trouble:
-            records.append(_unreadable(source, ordinal, (line, fields, digest, trouble), own))
-        elif key is None:
-            records.append(Record(name, ordinal, place, fields, line, digest))
+            records.append(_unreadable(source, ordinal, (line, fields, digest, trouble), key, own))
+        elif field is None:
+            records.append(Record(name, ordinal, f"{name}:{line}", fields, line, digest))
         else:
-            value = fields.get(key)
-            if type(value) is str and value:
+            value = fields.get(field)
+            # A given name that begins like one of ours is rare: the rest is told by one character.
+            if type(value) is str and value and value[0] not in "(\\":
                 records.append(Record(name, ordinal, value, fields, line, digest))
             else:
-                records.append(_keyed(Record(name, ordinal, place, fields, line, digest), key, source.unit))
+                records.append(_keyed(Record(name, ordinal, "", fields, line, digest), field, source.unit))
         ordinal += 1
     return records
 
 
-def _unreadable(source: Source, ordinal: int, row: Row, own: str | None) -> Record:
+def _unreadable(source: Source, ordinal: int, row: Row, key: str | None, own: str | None) -> Record:
     """The record of a row that cannot be read. What has a name of its own, as a file has, is told by that alone."""
     line, fields, digest, trouble = row
-    key = str(fields[own]) if own else f"{source.name}:{line}"
+    place = f"{source.name}:{line}"
+    name = made_up_name(place) if key else str(fields[own]) if own else place
     problem = Problem("unreadable", trouble if own else f"{source.name}, {source.unit} {line}: {trouble}")
-    return Record(source.name, ordinal, key, fields, line, digest, problem)
+    return Record(source.name, ordinal, name, fields, line, digest, problem)
 
 
 def _keyed(record: Record, key: str, unit: str) -> Record:
     """The record with the key that its field gives, or with the problem that it gives none."""
     value = record.fields.get(key)
-    if isinstance(value, int | float):
-        return Record(record.source, record.ordinal, str(value), record.fields, record.line, record.digest)
+    name = given_name(value)
+    if name:
+        return replace(record, key=name)
     what = _what_is(value) if key in record.fields else "is missing"
     problem = Problem("no_key", f"{record.source}, {unit} {record.line}: the key field {key!r} {what}")
-    return Record(record.source, record.ordinal, record.key, record.fields, record.line, record.digest, problem)
+    return replace(record, key=made_up_name(f"{record.source}:{record.line}"), problem=problem)
 
 
 def _what_is(value: JSON) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pipeline.codec import digest64
 from pipeline.records import JSON
 
-#: line, fields, digest, and what is wrong ("" for a good row). A bare tuple: one is made for each record.
+#: line, fields, digest, and what is wrong ("" for a good row). A bare tuple: one is made for each record. Equal digests
+#: mean equal fields, names included, in every format; fields that are equal may have other digests (as of white space).
 Row = tuple[int, dict[str, JSON], int, str]
 Rows = AsyncGenerator[list[Row], None]
 Blocks = AsyncGenerator[bytes, None]

@@ -10,9 +10,9 @@ from typing import Any
 from pipeline import __version__
 from pipeline.engine import renamed
 from pipeline.errors import ChangedError
-from pipeline.readers import Source, read_records
+from pipeline.readers import Source
 from pipeline.records import Record
-from pipeline.runner.inputs import named_of, reading_of
+from pipeline.runner.inputs import changes_of_input, named_of, read, reading_of
 from pipeline.runner.keys import repeated_in
 from pipeline.runner.parts import is_simulated
 from pipeline.settings import Settings
@@ -100,7 +100,8 @@ async def find_changes(
 ) -> Changes:
     """Compare. The input is read through only where a file's size or time differs from the manifest's."""
     now = fingerprint_of(settings, task, sources)
-    parts = diff(manifest["fingerprint"], now)
+    parts = diff(_without_input(manifest["fingerprint"]), _without_input(now))
+    parts += changes_of_input(manifest, now["input"])
     counts = await ledger.count_by_status()
     done = sum(counts.values())
     stamps = [source.stamp() for source in sources]
@@ -116,11 +117,15 @@ async def find_changes(
     return Changes(parts=parts if done else (), changed_keys=changed, moved=moved, done=done)
 
 
+def _without_input(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: part for name, part in fingerprint.items() if name != "input"}
+
+
 async def _known_batches(
     settings: Settings, sources: Sequence[Source], ledger: Ledger
 ) -> AsyncIterator[tuple[list[Record], dict[str, Known]]]:
     """The input in batches, each with what the ledger knows of its records, by the names that the run gives them."""
-    async for batch in read_records(sources, key=settings.input.key, encoding=settings.input.encoding):
+    async for batch in read(sources, settings.input):
         if settings.input.key is not None:
             # A key that came before: the first record's outcome is not the second's.
             batch = renamed(batch, await repeated_in(ledger, batch))  # noqa: PLW2901

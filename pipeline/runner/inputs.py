@@ -8,9 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
-from pipeline.readers import Given, Query, Source, given_source, resolve_sources
-from pipeline.settings import Settings, variable
-from pipeline.store import RunDir
+from pipeline.readers import (
+    BATCH,
+    Given,
+    Progress,
+    Query,
+    Records,
+    Source,
+    given_source,
+    read_records,
+    resolve_sources,
+)
+from pipeline.settings import InputSettings, Settings, variable
+from pipeline.store import Change, RunDir, diff
 
 #: what the manifest says instead of paths where a program gave the records
 GIVEN = "records from Python"
@@ -21,30 +31,51 @@ def sources_of(settings: Settings, records: Given | None = None) -> list[Source]
     if records is not None:
         return [given_source(records)]
     settings.need_input()
-    wanted, hidden = settings.input, settings.hidden_address()
-    return resolve_sources(
-        settings.inputs() if hidden is None else hidden,
-        format=wanted.format,
-        base=Path(),
-        query=_query(wanted.query, wanted.table),
-        secret=hidden is not None,
-    )
+    hidden = settings.hidden_address()
+    paths = settings.inputs() if hidden is None else hidden
+    return _resolved(paths, settings.input, Path(), secret=hidden is not None)
 
 
-def _query(select: str | None, table: str | None) -> Query | None:
-    return None if select is None and table is None else Query(select, table)
+def _resolved(paths: str | Sequence[str], wanted: InputSettings, base: Path, *, secret: bool) -> list[Source]:
+    asked = wanted.query is not None or wanted.table is not None
+    query = Query(wanted.query, wanted.table) if asked else None
+    return resolve_sources(paths, format=wanted.format, base=base, query=query, secret=secret)
+
+
+def read(
+    sources: Sequence[Source],
+    wanted: InputSettings,
+    *,
+    limit: int | None = None,
+    progress: Progress | None = None,
+    batch: int = BATCH,
+) -> Records:
+    """The records of the inputs, read as the settings say. Their `limit` is the caller's to give."""
+    return read_records(sources, key=wanted.key, encoding=wanted.encoding, limit=limit, progress=progress, batch=batch)
 
 
 def named_of(settings: Settings, sources: Sequence[Source]) -> dict[str, Any]:
-    """What names the input, for the comparison with an earlier run: nothing that may be a secret."""
-    wanted = settings.input
-    more = {"query": wanted.query, "table": wanted.table, "url_env": wanted.url_env}
-    return {
-        "path": GIVEN if _is_given(sources) else wanted.path,
-        "key": wanted.key,
-        "encoding": wanted.encoding,
-        **{name: value for name, value in more.items() if value is not None},
-    }
+    """Which input it is and how it is read, for the comparison with an earlier run: nothing that may be a secret.
+
+    Every option of [input] decides how a record reads, one that is yet to come as well; only the number of records
+    that are taken does not.
+    """
+    wanted = settings.input.model_dump(mode="json", exclude={"limit"})
+    found = {name: value for name, value in wanted.items() if value != _default_of(name)}
+    return {"path": None, "key": None} | found | ({"path": GIVEN} if _is_given(sources) else {})
+
+
+def _default_of(name: str) -> Any:
+    return InputSettings.model_fields[name].default if name in InputSettings.model_fields else None
+
+
+def changes_of_input(manifest: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
+    """What differs between the input that a manifest names and this one."""
+    before = dict(manifest["fingerprint"].get("input") or {})
+    # Earlier versions noted the format with the paths, and what is usual too.
+    before.setdefault("format", manifest.get("reading", {}).get("format"))
+    before = {name: value for name, value in before.items() if value != _default_of(name)}
+    return diff({"input": {"path": None, "key": None} | before}, {"input": now})
 
 
 def _is_given(sources: Sequence[Source]) -> bool:
@@ -58,12 +89,7 @@ def reading_of(settings: Settings, sources: Sequence[Source]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "paths": [] if given else settings.inputs(),
         "base": os.path.relpath(Path.cwd(), folder),
-        "format": wanted.format,
-        "key": wanted.key,
-        "encoding": wanted.encoding,
-        "limit": wanted.limit,
-        "query": wanted.query,
-        "table": wanted.table,
+        **wanted.model_dump(mode="json", exclude={"path", "url_env"}),
     }
     if hidden and not given:
         config = settings.config_path
@@ -78,16 +104,14 @@ def can_be_read_again(manifest: Mapping[str, Any]) -> bool:
     return bool(reading.get("url_env")) or (bool(paths) and "-" not in paths)
 
 
-def sources_again(run_dir: RunDir, reading: Mapping[str, Any]) -> list[Source]:
-    """The inputs of a run, as its manifest says. Raises SetupError."""
+def read_again(run_dir: RunDir, reading: Mapping[str, Any]) -> Records:
+    """The records of a run's input, as its manifest says. Raises SetupError."""
+    options = InputSettings.model_fields.keys() - {"path", "url_env"}
+    wanted = InputSettings(**{name: reading[name] for name in options & reading.keys()})
     name = reading.get("url_env")
-    return resolve_sources(
-        [_address(name, run_dir, reading)] if name else reading["paths"],
-        format=reading["format"],
-        base=run_dir.path / reading["base"],
-        query=_query(reading.get("query"), reading.get("table")),
-        secret=bool(name),
-    )
+    paths = [_address(name, run_dir, reading)] if name else reading["paths"]
+    sources = _resolved(paths, wanted, run_dir.path / reading["base"], secret=bool(name))
+    return read(sources, wanted, limit=wanted.limit)
 
 
 def _address(name: str, run_dir: RunDir, reading: Mapping[str, Any]) -> str:

@@ -13,12 +13,12 @@ from typing import Any
 from pipeline.engine import Asker, Responder, is_hopeless, renamed
 from pipeline.errors import InputError, LabelpipeError, RenderError, SetupError
 from pipeline.limits import Price
-from pipeline.readers import Given, read_records
+from pipeline.readers import Given
 from pipeline.records import Call, Labelled, Outcome, Record, Said, Status
 from pipeline.results import Check as Checked
 from pipeline.results import Report
 from pipeline.results import verify as verify_files
-from pipeline.runner.inputs import can_be_read_again, sources_again, sources_of
+from pipeline.runner.inputs import can_be_read_again, read, read_again, sources_of
 from pipeline.runner.keys import repeated_in
 from pipeline.runner.lastsession import ending_of
 from pipeline.runner.live import read_live
@@ -101,7 +101,7 @@ async def _first(settings: Settings, n: int, records: Given | None) -> list[Reco
     """The first `n` records that can be read."""
     found: list[Record] = []
     sources = sources_of(settings, records)
-    batches = read_records(sources, key=settings.input.key, encoding=settings.input.encoding, batch=n)
+    batches = read(sources, settings.input, batch=n)
     async with aclosing(batches):
         async for batch in batches:
             found += [record for record in batch if record.problem is None]
@@ -207,8 +207,7 @@ async def count_pending(run_dir: RunDir) -> int | None:
 async def _keys_again(run_dir: RunDir, manifest: Mapping[str, Any]) -> AsyncGenerator[list[str], None]:
     """The key of every record of the input, as the run names them."""
     reading = manifest["reading"]
-    sources = sources_again(run_dir, reading)
-    batches = read_records(sources, key=reading["key"], encoding=reading["encoding"], limit=reading["limit"])
+    batches = read_again(run_dir, reading)
     async with await Ledger.open(run_dir.ledger, read_only=True) as ledger, aclosing(batches):
         async for batch in batches:
             if reading["key"] is not None:

@@ -15,9 +15,8 @@ from pipeline import codec
 from pipeline.engine import Provider
 from pipeline.errors import InputError, SetupError
 from pipeline.progress import counting
-from pipeline.readers import read_records
 from pipeline.records import Outcome
-from pipeline.runner.inputs import sources_of
+from pipeline.runner.inputs import read, sources_of
 from pipeline.runner.listening import Listener, Tier, told_by
 from pipeline.runner.paid import spent_of
 from pipeline.runner.parts import open_provider, price_for
@@ -100,7 +99,7 @@ async def count_records(settings: Settings, *, quiet: bool = True) -> int:
         raise InputError("a plan reads the input twice, and stdin can be read once: put it into a file")
     wanted = settings.input
     sources = sources_of(settings)
-    batches = read_records(sources, key=wanted.key, encoding=wanted.encoding, limit=wanted.limit)
+    batches = read(sources, wanted, limit=wanted.limit)
     count = 0
     async with aclosing(batches):
         with counting("counting records", quiet=quiet) as add:

@@ -30,8 +30,9 @@ from pipeline.limits import DayMeter, Price
 from pipeline.notify import Notifier
 from pipeline.progress import Progress
 from pipeline.readers import Progress as ReadProgress
-from pipeline.readers import Source, read_records
+from pipeline.readers import Source
 from pipeline.records import Outcome, Record, Status, Turn
+from pipeline.runner.inputs import read
 from pipeline.runner.keys import repeated_in
 from pipeline.runner.live import Live
 from pipeline.runner.marks import mark_simulated
@@ -247,9 +248,7 @@ class Session:
 
     def _records(self) -> AsyncGenerator[list[Record], None]:
         wanted = self._settings.input
-        return read_records(
-            self._sources, key=wanted.key, encoding=wanted.encoding, limit=wanted.limit, progress=self._reading
-        )
+        return read(self._sources, wanted, limit=wanted.limit, progress=self._reading)
 
     def _lookups(self) -> Lookups:
         ledger = self._ledger

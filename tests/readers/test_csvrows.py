@@ -86,12 +86,12 @@ def test_well_formed_text_is_read_as_the_standard_library_reads_it(text: str) ->
 def test_a_quote_that_is_never_closed_costs_its_own_line() -> None:
     records = read_bytes(b'id,text\n1,good\n2,"open\n3,fine\n4,"also ""fine"""\n5,last', "t.csv", key="id")
 
-    assert [record.key for record in records] == ["1", "t.csv:3", "3", "4", "5"]
+    assert [record.key for record in records] == ["1", "(t.csv:3)", "3", "4", "5"]
     assert troubles(records) == [(3, "t.csv, line 3: not valid CSV: ',' expected after '\"'")]
 
     records = read_bytes(b'id,text\n1,good\n2,"open\n3,fine\n4,last\n', "t.csv", key="id")
 
-    assert [record.key for record in records] == ["1", "t.csv:3", "3", "4"]
+    assert [record.key for record in records] == ["1", "(t.csv:3)", "3", "4"]
     assert troubles(records) == [(3, f"t.csv, line 3: {NEVER_CLOSED}")]
     assert records[1].fields == {"raw": '2,"open'}
 

@@ -209,15 +209,17 @@ def test_a_csv_line_over_the_cap_is_one_bad_record(monkeypatch: pytest.MonkeyPat
     assert fields(records) == [{"a": long, "b": "1"}, {"a": "3", "b": "4"}]
 
 
-def test_digests_are_of_the_content_alone() -> None:
+def test_digests_are_of_the_content_and_of_all_that_names_it() -> None:
     def digests(data: bytes, name: str) -> list[int]:
         return [record.digest for record in read_bytes(data, name)]
 
     plain = digests(b'{"a": 1}\n{"b": 2}', "in.jsonl")
     assert plain == [codec.digest64(b'{"a": 1}'), codec.digest64(b'{"b": 2}')]
     assert digests(b'\xef\xbb\xbf{"a": 1}\r\n\n{"b": 2}\r\n', "in.jsonl") == plain
-    assert digests(b'a,b\n1,"2"\n', "in.csv") == [codec.digest64(b'["1","2"]')] == digests(b"a\tb\n1\t2", "in.tsv")
-    assert digests(b"x\r\ny", "in.txt") == [codec.digest64(b"x"), codec.digest64(b"y")]
+    assert digests(b'a,b\n1,"2"\n', "in.csv") == digests(b"a\tb\n1\t2", "in.tsv")
+    assert digests(b"a,b\n1,2\n", "in.csv") != digests(b"b,a\n1,2\n", "in.csv"), "the columns changed places"
+    assert digests(b"x\r\ny", "in.txt") == digests(b"x\n\ny\n", "in.txt")
+    assert digests(b'{"a": 1}', "in.txt") != plain[:1], "the same line is another record as text"
 
 
 @pytest.mark.parametrize("name", ["in.jsonl", "in.csv", "in.tsv", "in.txt", "in.txt.gz"])

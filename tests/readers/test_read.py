@@ -42,7 +42,7 @@ def test_records_are_numbered_over_all_sources(tmp_path: Path) -> None:
 
     assert [(record.source, record.ordinal, record.key, record.line) for record in records] == [
         ("b.jsonl", 0, "7", 1),
-        ("b.jsonl", 1, "b.jsonl:2", 2),
+        ("b.jsonl", 1, "(b.jsonl:2)", 2),
         ("a.csv", 2, "x", 2),
         ("a.csv", 3, "y", 3),
     ]
@@ -58,11 +58,20 @@ def test_without_a_key_the_place_names_a_record() -> None:
         ('{"id": "a b"}', "a b", None),
         ('{"id": 0}', "0", None),
         ('{"id": 1.5}', "1.5", None),
-        ('{"id": true}', "True", None),
-        ('{"id": ""}', "in.jsonl:1", "the key field 'id' is empty"),
-        ('{"id": null}', "in.jsonl:1", "the key field 'id' is null"),
-        ('{"ID": 1}', "in.jsonl:1", "the key field 'id' is missing"),
-        ('{"id": {}}', "in.jsonl:1", "the key field 'id' is a dict, not a name"),
+        ('{"id": 1.0}', "1", None),
+        ('{"id": "1"}', "1", None),
+        ('{"id": -0.0}', "0", None),
+        ('{"id": 1e20}', "100000000000000000000", None),
+        ('{"id": 100000000000000000000}', "100000000000000000000", None),
+        ('{"id": 1.5e-7}', "1.5e-07", None),
+        ('{"id": true}', "true", None),
+        ('{"id": "(a phone)"}', "(a phone)", None),
+        ('{"id": "(in.jsonl:1)"}', "\\(in.jsonl:1)", None),
+        ('{"id": "\\\\(in.jsonl:1)"}', "\\\\(in.jsonl:1)", None),
+        ('{"id": ""}', "(in.jsonl:1)", "the key field 'id' is empty"),
+        ('{"id": null}', "(in.jsonl:1)", "the key field 'id' is null"),
+        ('{"ID": 1}', "(in.jsonl:1)", "the key field 'id' is missing"),
+        ('{"id": {}}', "(in.jsonl:1)", "the key field 'id' is a dict, not a name"),
     ],
 )
 def test_the_key_field_names_a_record(line: str, key: str, message: str | None) -> None:
