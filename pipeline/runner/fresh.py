@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
 
+from pipeline.errors import SetupError
 from pipeline.runner.parts import sql_of
 from pipeline.settings import Settings
 from pipeline.store import Ledger, RunDir, check_place, release_table
@@ -18,11 +18,15 @@ async def what_is_there(settings: Settings) -> str:
     Raises SetupError where a new run would be refused its table in a database: now nothing has been moved.
     """
     run_dir = RunDir(Path(settings.output.dir))
-    if not run_dir.ledger.exists():
+    files = [file.name for file in run_dir.files() if not file.name.startswith("lock")]
+    if not files:
         return ""
-    async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
-        counts = await ledger.count_by_status()
-        totals = await ledger.totals()
+    try:
+        async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
+            counts = await ledger.count_by_status()
+            totals = await ledger.totals()
+    except SetupError:
+        return f"{run_dir.path} holds {', '.join(files)}, and no ledger that can be read."
     there = f"{run_dir.path} holds {sum(counts.values()):,} records with an outcome (${totals.cost_usd:,.4f})."
     options = sql_of(settings)
     if options is None or not await check_place(options, run_dir.ledger):
@@ -31,18 +35,25 @@ async def what_is_there(settings: Settings) -> str:
 
 
 def move_aside(settings: Settings) -> Path:
-    """Rename the run folder; gives its new name. Raises RunInUseError while a run is at work in it.
+    """Move the run to a folder of its own, whose name it gives. Raises RunInUseError while a run is at work in it.
 
-    Its table in a database is left to the run that comes.
+    Other files stay where they are. The run's table in a database is left to the run that comes.
     """
-    folder = Path(settings.output.dir)
-    run_dir, options = RunDir(folder), sql_of(settings)
-    with closing(run_dir.open_for_writing()):
+    folder, options = Path(settings.output.dir), sql_of(settings)
+    run_dir = RunDir(folder if folder.name not in ("", "..") else folder.resolve())
+    with run_dir.open_for_writing() as lock:
         # If it ends here, the old run takes the table back at its next session, and makes it anew.
-        if options is not None:
+        if options is not None and run_dir.ledger.exists():
             release_table(options, run_dir.ledger)
-    stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-    # Two in one second: the later one gets a number.
-    endings = chain([""], (f"-{number}" for number in count(2)))
-    names = (folder.with_name(f"{folder.name}.{stamp}{ending}") for ending in endings)
-    return folder.rename(next(name for name in names if not name.exists()))
+        stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+        # Two in one second: the later one gets a number.
+        endings = chain([""], (f"-{number}" for number in count(2)))
+        names = (run_dir.path.with_name(f"{run_dir.path.name}.{stamp}{ending}") for ending in endings)
+        aside = next(name for name in names if not name.exists())
+        try:
+            lock.move(run_dir.files(), aside)
+        except OSError as error:
+            raise SetupError(
+                f"{run_dir.path}: cannot be moved to {aside}: {error.strerror}. Choose another folder with --output."
+            ) from error
+    return aside

@@ -34,6 +34,7 @@ async def replay(settings: Settings) -> RunSummary:
     stats = Stats(time.monotonic)
     async with AsyncExitStack() as stack:
         stack.enter_context(run_dir.open_for_writing())
+        run_dir.refuse_leftovers()
         stack.enter_context(run_log(run_dir.log))
         ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger))
         tell("replay begins")

@@ -114,8 +114,12 @@ async def arun(settings: Settings, wishes: Wishes | None = None, *, records: Giv
     run_dir = RunDir(Path(settings.output.dir))
     async with AsyncExitStack() as stack:
         stack.enter_context(run_dir.open_for_writing())
-        stack.enter_context(run_log(run_dir.log))
+        run_dir.refuse_leftovers()
         ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger))
+        if not await ledger.last_seq():
+            run_dir.refuse_rows()
+        # After the ledger: so a log without a ledger is never a run that was killed in its first moment.
+        stack.enter_context(run_log(run_dir.log))
         provider = wishes.provider or await open_provider(settings, stack)
         ping = getattr(provider, "ping", None)
         telemetry = _open_telemetry(settings, stack)

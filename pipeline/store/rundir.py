@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +15,10 @@ from types import TracebackType
 from pipeline import codec
 from pipeline.errors import RunInUseError, SetupError, StoreError
 from pipeline.records import JSON
+from pipeline.store.schema import connect_writer
 
+#: How the names of a run's own files begin. What else lies in the folder is the user's.
+_OURS = ("ledger.db", "labels.", "failed.", "manifest.json", "summary.json", "live.json", "run.log", "lock", "control.")
 #: A text longer than this, or of several lines, is shown as a difference of lines.
 SHORT_TEXT = 80
 
@@ -57,11 +61,17 @@ class RunDir:
     def open_for_writing(self) -> RunLock:
         """Make the folder if need be, and keep other processes from writing to it until the lock is closed.
 
-        The lock ends with the process, however that ends. Raises RunInUseError, or SetupError if the folder cannot
-        be written.
+        A new folder is for its owner only, since records may be private. The lock ends with the process, however that
+        ends. Raises RunInUseError, or SetupError if the folder cannot be written or one of its files is a link.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for file in self.files():
+                if file.is_symlink():
+                    raise SetupError(
+                        f"{file}: is a link, and a run writes to no file outside its folder. "
+                        "Remove the link, or choose another folder with --output."
+                    )
             return RunLock(self.path)
         except OSError as error:
             raise SetupError(
@@ -80,6 +90,43 @@ class RunDir:
         except (OSError, ValueError, KeyError, TypeError):
             return False
         return not _is_dead(pid)
+
+    def files(self) -> list[Path]:
+        """The run's own files that are there, by name."""
+        try:
+            return sorted(file for file in self.path.iterdir() if file.name.startswith(_OURS))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def refuse_leftovers(self) -> None:
+        """Raises SetupError where files of a run are there without the ledger that knows what was paid for.
+
+        To be called under the lock, before anything is written.
+        """
+        if self.ledger.exists() and self.ledger.stat().st_size:
+            return
+        lost = "empty" if self.ledger.exists() else "gone"
+        left = [file.name for file in self.files() if not file.name.startswith(("lock", "ledger.db"))]
+        if "manifest.json" in left:
+            raise SetupError(
+                f"{self.path}: this run's ledger (ledger.db) is {lost}, so nobody knows which records were labelled "
+                "and paid for. Put back a copy of ledger.db, or start over with --fresh: it moves what is left "
+                f"({', '.join(left)}) aside."
+            )
+        if left:
+            raise SetupError(
+                f"{self.path}: {', '.join(left)} would be overwritten, and no run made it that is still here. Choose "
+                "another folder with --output, or move it; --fresh moves it aside."
+            )
+
+    def refuse_rows(self) -> None:
+        """Raises SetupError where a file of rows holds a row. To be called where the ledger holds no outcome."""
+        for file in self.files():
+            if file.name.startswith(("labels.", "failed.csv")) and _has_rows(file):
+                raise SetupError(
+                    f"{file}: holds rows, but the ledger beside it knows of none. Put back the ledger that belongs to "
+                    "it, or start over with --fresh, which moves both aside."
+                )
 
     def read_manifest(self) -> dict[str, JSON] | None:
         """The manifest, or None if there is none yet. Raises SetupError if it cannot be read."""
@@ -117,6 +164,29 @@ class RunLock:
         # In a file of its own: a locked file cannot be read everywhere.
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
         write_whole(self._owner, codec.pretty({"pid": os.getpid(), "started_at": started_at}))
+
+    def move(self, files: Sequence[Path], to: Path) -> None:
+        """Move the run elsewhere while nobody else can begin in it: all of the folder, or of a shared one these files.
+
+        Raises OSError.
+        """
+        folder = self._owner.parent
+        is_all = len(files) == len(list(folder.iterdir()))
+        if is_all and not folder.samefile(Path.cwd()):
+            if os.name == "nt":  # pragma: no cover - there no folder can be renamed in which a file is open
+                self.close()
+            folder.rename(to)
+            self._owner = to / self._owner.name
+            return
+        to.mkdir(mode=0o700)
+        # What the journal holds goes into the ledger first: the two files do not move at the same moment.
+        ledger = RunDir(folder).ledger
+        if ledger.exists():
+            with suppress(SetupError):
+                connect_writer(ledger).close()
+        for file in files:
+            if not file.name.startswith("lock"):
+                file.rename(to / file.name)
 
     def close(self) -> None:
         """Let others in; may be called twice."""
@@ -190,6 +260,14 @@ def _is_dead(pid: int) -> bool:
     except OSError:
         return False
     return stat.rpartition(b")")[2].split()[:1] == [b"Z"]
+
+
+def _has_rows(path: Path) -> bool:
+    if path.suffix != ".csv":
+        return path.stat().st_size > 0
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        rows = csv.reader(file)
+        return next(rows, None) is not None and next(rows, None) is not None
 
 
 def _read(path: Path) -> dict[str, JSON] | None:
