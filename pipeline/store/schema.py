@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from pipeline.errors import SetupError
@@ -14,6 +15,15 @@ VERSION = 2
 APPLICATION_ID = 0x6C61626C
 #: How long a statement waits for another process's lock, in seconds.
 BUSY_S = 60.0
+
+_NO_SHARED_MEMORY = frozenset(
+    {
+        sqlite3.SQLITE_IOERR_SHMOPEN,
+        sqlite3.SQLITE_IOERR_SHMSIZE,
+        sqlite3.SQLITE_IOERR_SHMLOCK,
+        sqlite3.SQLITE_IOERR_SHMMAP,
+    }
+)
 
 _OUTCOME = """
     seq INTEGER PRIMARY KEY,
@@ -97,7 +107,14 @@ SELECT_OUTCOME = f"SELECT {', '.join(COLUMNS)} FROM outcomes"  # noqa: S608  (co
 
 def connect_writer(path: Path) -> sqlite3.Connection:
     """The connection that writes; makes the tables in a new file. Raises SetupError if the file is not a ledger."""
-    return _connected(path, _database_uri(path, "rwc"), _prepare_writer)
+    uri = _database_uri(path, "rwc")
+    try:
+        return _connected(path, uri, _prepare_writer)
+    except SetupError as error:
+        if not _lacks_shared_memory(error.__cause__):
+            raise
+    _connected(path, uri, _leave_wal).close()
+    return _connected(path, uri, partial(_prepare_writer, wal=False))
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:
@@ -138,9 +155,10 @@ def _connected(path: Path, uri: str, prepare: Callable[[Path, sqlite3.Connection
     return connection
 
 
-def _prepare_writer(path: Path, connection: sqlite3.Connection) -> None:
+def _prepare_writer(path: Path, connection: sqlite3.Connection, *, wal: bool = True) -> None:
     is_new = _check_identity(path, connection)
-    choose_journal(connection)
+    if wal:
+        choose_journal(connection)
     # FULL: a commit that returned is on the disk, whatever happens next.
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA cache_size = -8000")
@@ -163,16 +181,30 @@ def _prepare_reader(path: Path, connection: sqlite3.Connection) -> None:
 
 
 def choose_journal(connection: sqlite3.Connection) -> str:
-    """The journal mode that works here: "wal", or "delete" where the file system has no shared memory (networks)."""
-    try:
-        mode = str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("COMMIT")
-    except sqlite3.OperationalError:
-        mode = ""
+    """The journal mode that works here: "wal", or "delete" where SQLite knows that there is no shared memory.
+
+    Some file systems (FUSE without mmap) only show it at the first statement after: that error is raised.
+    """
+    mode = str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
     if mode != "wal":
-        mode = str(connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0])
+        return str(connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0])
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("COMMIT")
     return mode
+
+
+def _leave_wal(_path: Path, connection: sqlite3.Connection) -> None:
+    """Take the file out of WAL mode where there is no shared memory; what is in the WAL goes into the file.
+
+    Only a connection that was exclusive from its first statement can: https://sqlite.org/wal.html#noshm
+    """
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+    connection.execute("PRAGMA journal_mode = DELETE")
+
+
+def _lacks_shared_memory(error: BaseException | None) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code in _NO_SHARED_MEMORY or code & 0xFF == sqlite3.SQLITE_PROTOCOL
 
 
 def _check_identity(path: Path, connection: sqlite3.Connection) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
-from collections.abc import Awaitable, Callable
+import subprocess
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -162,3 +164,46 @@ def test_where_there_is_no_shared_memory_the_journal_is_another(tmp_path: Path) 
     connection = sqlite3.connect(tmp_path / "other.db", isolation_level=None)
     assert choose_journal(connection) == "wal"
     connection.close()
+
+
+@pytest.fixture
+def without_mmap(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a real file system that has no shared memory and does not say so."""
+    back, here = tmp_path / "back", tmp_path / "mounted"
+    back.mkdir()
+    here.mkdir()
+    try:
+        mounted = subprocess.run(["bindfs", "-o", "direct_io", back, here], check=False, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("bindfs is not installed: apt-get install bindfs")
+    if mounted.returncode:
+        pytest.skip(f"nothing can be mounted here: {mounted.stderr.strip()}")
+    yield here
+    subprocess.run(["fusermount", "-u", "-z", here], check=True)
+
+
+def test_a_file_system_whose_wal_fails_at_the_first_statement(without_mmap: Path) -> None:
+    """`PRAGMA journal_mode = WAL` succeeds there and the next statement fails: no run could begin."""
+
+    async def work(ledger: Ledger) -> None:
+        await ledger.commit([labelled(await ledger.last_seq())])
+        async with await Ledger.open(ledger.path, read_only=True) as reader:
+            assert (await reader.count_by_status())[Status.LABELLED] == await ledger.last_seq()
+
+    for _ in range(2):
+        with_ledger(without_mmap, work)
+
+
+def test_a_ledger_that_was_moved_there_with_its_wal(without_mmap: Path, tmp_path: Path) -> None:
+    async def work(ledger: Ledger) -> None:
+        await ledger.commit([labelled(0)])
+        for part in tmp_path.glob("ledger.db*"):
+            shutil.copy(part, without_mmap / part.name)
+
+    async def there(ledger: Ledger) -> None:
+        assert (await ledger.count_by_status())[Status.LABELLED] == 1
+        await ledger.commit([labelled(1)])
+
+    with_ledger(tmp_path, work)
+    assert (without_mmap / "ledger.db-wal").stat().st_size > 0
+    with_ledger(without_mmap, there)
