@@ -11,10 +11,7 @@ help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## / - /'
 
 demo: $(VENV)/.installed  ## a whole run on the sample data against the built-in endpoint; no key, no cost
-	@rm -rf runs/demo
-	$(BIN)/labelpipe run config/demo.toml
-	@echo; head -n 6 runs/demo/labels.csv
-	@echo; $(BIN)/labelpipe verify runs/demo
+	$(BIN)/labelpipe demo
 
 test: $(VENV)/.dev $(NODE_STAMP)  ## the whole test suite, as CI runs it
 	$(BIN)/ruff check .

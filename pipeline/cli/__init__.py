@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pipeline.cli import labelling, looking, steering
+from pipeline.cli import demo, labelling, looking, steering
 from pipeline.cli.frame import EXIT_CODES, app
 
-__all__ = ["EXIT_CODES", "app", "labelling", "looking", "main", "steering"]
+__all__ = ["EXIT_CODES", "app", "demo", "labelling", "looking", "main", "steering"]
 
 
 def main() -> None:

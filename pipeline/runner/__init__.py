@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.providers import load_sdk
 from pipeline.runner.checks import Check, check
+from pipeline.runner.demo import first_rows, lay_demo
 from pipeline.runner.first import write_config
 from pipeline.runner.fresh import move_aside, what_is_there
 from pipeline.runner.listening import Tier
@@ -28,6 +29,8 @@ __all__ = [
     "check",
     "check_lines",
     "closing_lines",
+    "first_rows",
+    "lay_demo",
     "load_sdk",
     "move_aside",
     "plan",

@@ -145,7 +145,7 @@ def test_a_mix_up_is_told_and_nothing_else_is_proposed(done: Project) -> None:
 
 
 def test_a_secret_is_not_kept_and_asked_for(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = make(count=2, notify={"on": ["outage"]})
+    made = make(count=2, notify={"on": ["attention"]})
     monkeypatch.chdir(made.folder)
     secret = "http://127.0.0.1:9/hook-s3cr3t"
     assert do("run", "job.toml", "--set", f"notify.url={secret}").exit_code == 0

@@ -1,0 +1,7 @@
+"""`python -m labelpipe` is `labelpipe`."""
+
+from __future__ import annotations
+
+from labelpipe import main
+
+main()

@@ -1,0 +1,50 @@
+"""The demo: a whole run on sample texts, with neither key nor cost, and what to do after it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.cli.frame import BEFORE, DOCS_URL, app, guarded, run_through, say, settings_of
+
+if TYPE_CHECKING:
+    from pipeline.stats import RunSummary
+
+_HEAD = """Labels 300 short reviews with the built-in endpoint, which limits, fails and answers like a real one.
+No key, no cost. The texts and the config are in {folder}/.
+"""
+_AFTER = """
+With a file of your own (CSV, JSON lines, Parquet, ...), and your key in OPENAI_API_KEY:
+  labelpipe init    FILE           looks at it and writes config/NAME.toml: put in your labels
+  labelpipe check   CONFIG         finds what is wrong before a cent is spent
+  labelpipe preview CONFIG -n 5    labels five records and shows them
+  labelpipe run     CONFIG         labels all of it; the same command resumes
+Another server than OpenAI's, and all else: {docs}"""
+
+
+@app.command(rich_help_panel=BEFORE)
+def demo(
+    to: Annotated[Path, typer.Option("--to", help="The folder that it is put into.")] = Path("labelpipe-demo"),
+) -> None:
+    """See a whole run on sample texts; no key, no cost."""
+    from pipeline.runner import closing_lines, first_rows, lay_demo
+
+    config = guarded(lambda: lay_demo(to))
+    say(_HEAD.format(folder=to))
+    summary, report = run_through(_run_and_verify(config))
+    say("\n".join(closing_lines(summary)))
+    say("\n".join(["", f"The first rows of {summary.run_dir}/labels.csv:", *first_rows(summary.run_dir), ""]))
+    say(report.lines()[-1])
+    say(_AFTER.format(docs=DOCS_URL))
+    raise typer.Exit(summary.exit_code if report.ok else 1)
+
+
+async def _run_and_verify(config: Path) -> tuple[RunSummary, Any]:
+    from pipeline.runner import Wishes, arun, verify
+
+    # Whatever the environment says of other runs: this one asks nobody who wants money.
+    settings = settings_of(config, ["model.base_url=rehearsal"])
+    summary = await arun(settings, Wishes(command=str(config)))
+    return summary, await verify(summary.run_dir)
