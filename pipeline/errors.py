@@ -17,10 +17,13 @@
     ├── CallError                  one call went wrong: one class a verdict
     │   ├── RateLimitedError       429: everyone waits as long as told
     │   ├── UnavailableError       5xx, a broken connection, an answer that is none
-    │   │   └── NoCompletionError  a success that is no completion: a page, an event stream, half a JSON
+    │   │   ├── NoCompletionError  a success that is no completion: a page, an event stream, half a JSON
+    │   │   └── UnknownRefusalError  a 4xx that does not say what is wrong: asked again like a 5xx
     │   ├── CallTimeoutError       no answer in timeout_s
-    │   ├── RecordRefusedError     a 400 about this record only
+    │   ├── RecordRefusedError     refused for what is in this record only: its length, its content
+    │   │   └── TooLargeError      a 429 that never passes: the request alone is above the limit
     │   ├── RequestShapeError      a 400 about the request's shape: prompt, schema, parameters
+    │   ├── UnusableCallError      the server found no call in what the model wrote: becomes an answer
     │   ├── QuotaError             no quota or credit left
     │   └── CredentialsError       wrong key, no access, unknown model
     └── AnswerError                an answer came, but no valid label is in it
@@ -214,6 +217,14 @@ class NoCompletionError(UnavailableError):
     """
 
 
+class UnknownRefusalError(UnavailableError):
+    """Something on the way refused the call, and did not say what is wrong with it.
+
+    A 4xx whose status is none of the API's (407, 412, 424, 460, 498, 499), or whose body is a page or nothing: proxies
+    and load balancers answer so, and the next try often passes.
+    """
+
+
 class CallTimeoutError(CallError):
     """No answer in time."""
 
@@ -224,6 +235,15 @@ class RecordRefusedError(CallError):
     """The server refuses this record."""
 
     code = "bad_request"
+
+
+class TooLargeError(RecordRefusedError):
+    """The request alone is larger than the server's limit: it never passes, however long it waits.
+
+    It says nothing about how fast calls may come.
+    """
+
+    code = "too_large"
 
 
 class RequestShapeError(CallError):
@@ -237,6 +257,19 @@ class RequestShapeError(CallError):
     def __init__(self, message: str | None = None, *, certain: bool = False, status: int | None = None) -> None:
         super().__init__(message, status=status)
         self.certain = certain
+
+
+class UnusableCallError(CallError):
+    """The server found no valid call in what the model wrote.
+
+    `generated` is that text. It is the model's mistake, not the request's: the provider makes an answer of it.
+    """
+
+    code = "no_tool_call"
+
+    def __init__(self, message: str | None = None, *, generated: str = "") -> None:
+        super().__init__(message, billed=True)
+        self.generated = generated
 
 
 class QuotaError(CallError):

@@ -148,6 +148,11 @@ class ToolCall:
     arguments: str
 
 
+#: The finish_reason of an answer in which the server itself found no call that it could hand on; `text` is what the
+#: model wrote. Groq says so by a 400 of this name.
+UNUSABLE_CALL = "tool_use_failed"
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """What a callback is told about the call that it answers.
@@ -180,7 +185,8 @@ class Answer:
 class Said:
     """One valid call of an answer: the tool, the label in it, and what its callback gave back.
 
-    `extra` are further columns; `result` is what the model is told of it in a conversation.
+    `extra` are further columns; `result` is what the model is told of it in a conversation. `readings` names what was
+    not as it should be and was read all the same.
     """
 
     tool: str
@@ -188,6 +194,7 @@ class Said:
     call: ToolCall
     extra: Mapping[str, JSON] = field(default_factory=dict)
     result: JSON = None
+    readings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,6 +83,7 @@ class Stats:
         self.outcomes: Counter[Status] = Counter()
         self.problems: Counter[str] = Counter()
         self.retries: Counter[str] = Counter()
+        self.readings: Counter[str] = Counter()
         self.call_errors: Counter[str] = Counter()
         self.maybe_billed = 0
         self.copied = 0
@@ -110,6 +111,10 @@ class Stats:
     def retried(self, code: str) -> None:
         """A record is asked again."""
         self.retries[code] += 1
+
+    def read(self, readings: Iterable[str]) -> None:
+        """A label was read in an answer that was not as it should be, in these ways."""
+        self.readings.update(readings)
 
     def written(self, outcome: Outcome) -> None:
         """An outcome is in the ledger."""
@@ -139,7 +144,8 @@ class RunSummary:
     beyond the input's price; both are None where no price is known. `left` is what is to do after a run that ended
     early, and what it would cost: `records`, `exact`, `usd`, `tokens` (each None where unknown) and a `text`. `rows`
     are those that the labels give together where a record may give several, and `without_row` the labelled records
-    that give none; None where each gives one.
+    that give none; None where each gives one. `readings` counts this session's answers that were not as they should
+    be and could be read in one way only, by what was wrong.
     """
 
     run_dir: str
@@ -169,6 +175,7 @@ class RunSummary:
     left: Mapping[str, Any] | None = None
     rows: int | None = None
     without_row: int | None = None
+    readings: Mapping[str, int] = field(default_factory=dict)
     learned: Mapping[str, float] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
 

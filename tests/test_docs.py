@@ -8,6 +8,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -200,10 +201,11 @@ def _verdicts() -> set[tuple[str, str]]:
     """(code, verdict) of every error of a call or of an answer that has a verdict."""
     found = set()
     for one in _error_classes().values():
-        if not issubclass(one, errors.CallError | errors.AnswerError) or one.__subclasses__():
+        if not issubclass(one, errors.CallError | errors.AnswerError):
             continue
         codes = _invalid_codes() if one is errors.InvalidAnswerError else {one.code}
-        found |= {(code, verdict_of(one()).value) for code in codes}
+        with suppress(KeyError):  # the families themselves have none
+            found |= {(code, verdict_of(one()).value) for code in codes}
     return found
 
 
@@ -242,7 +244,9 @@ def test_each_http_status_has_the_code_that_is_told() -> None:
     assert told
     for statuses, code in told:
         for number in re.findall(r"\d{3}", statuses):
-            response = httpx2.Response(int(number), request=httpx2.Request("POST", "http://127.0.0.1"))
+            content = b"" if code == "`unavailable`" else b'{"error": {}}'
+            request = httpx2.Request("POST", "http://127.0.0.1")
+            response = httpx2.Response(int(number), content=content, request=request)
             ours = translate(openai.APIStatusError("refused", response=response, body=None))
             assert ours.code == code.strip("`"), f"{number} is {ours.code}"
 

@@ -17,9 +17,12 @@ from pipeline.errors import (
     RecordRefusedError,
     RefusalError,
     RequestShapeError,
+    TooLargeError,
     TruncatedError,
     UnavailableError,
     UnfinishedError,
+    UnknownRefusalError,
+    UnusableCallError,
 )
 
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.5, 20.0
@@ -46,9 +49,12 @@ _TABLE: dict[type[LabelpipeError], Verdict] = {
     RateLimitedError: Verdict.COOL_DOWN,
     UnavailableError: Verdict.RETRY,
     NoCompletionError: Verdict.RETRY,
+    UnknownRefusalError: Verdict.RETRY,
     CallTimeoutError: Verdict.RETRY,
     RecordRefusedError: Verdict.REJECT,
+    TooLargeError: Verdict.REJECT,
     RequestShapeError: Verdict.SUSPECT,
+    UnusableCallError: Verdict.REPAIR,
     QuotaError: Verdict.ABORT,
     CredentialsError: Verdict.ABORT,
     InvalidAnswerError: Verdict.REPAIR,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +16,9 @@ from pipeline.engine.writer import LAST_TRY_S, TRY_EVERY_S
 from pipeline.errors import AnswerError, StoppedError, StoreError
 from pipeline.limits import Gate
 from pipeline.records import JSON, Answer, Call, Labelled, Record, Request, Said, Turn
+from pipeline.stats import Stats
+
+log = logging.getLogger("labelpipe")
 
 
 class TaskPart(Protocol):
@@ -44,8 +48,17 @@ def idempotency_key(
 class Responder:
     """Hands the calls of an answer to the task's callbacks; what was paid for is in the ledger before that."""
 
-    def __init__(self, task: TaskPart, gate: Gate, *, journal: Journal | None = None, run_id: str = "") -> None:
+    def __init__(
+        self,
+        task: TaskPart,
+        gate: Gate,
+        *,
+        journal: Journal | None = None,
+        run_id: str = "",
+        stats: Stats | None = None,
+    ) -> None:
         self.task = task
+        self._stats = stats
         self._gate = gate
         self._journal = journal
         self._run_id = run_id
@@ -61,6 +74,7 @@ class Responder:
 
     async def respond(self, trial: Trial, answer: Answer, said: tuple[Said, ...]) -> tuple[Said, ...]:
         """The calls with what came of each. Raises CallbackError."""
+        self._tell_readings(trial.request.record, said)
         goes_on = self.task.max_turns > 1
         if not said or not (goes_on or self.task.has_callback):
             return said
@@ -76,6 +90,13 @@ class Responder:
             if goes_on or place + 1 < len(said):
                 await self._keep(trial, answer)
         return tuple(done)
+
+    def _tell_readings(self, record: Record, said: tuple[Said, ...]) -> None:
+        """What was read although it was not as it should be is counted, and told."""
+        readings = sorted({reading for one in said for reading in one.readings})
+        if readings and self._stats is not None:
+            self._stats.read(readings)
+            log.info("read all the same", extra={"facts": {"key": record.key, "with": readings}})
 
     async def again(
         self, said: tuple[Said, ...], record: Record, *, digest: bytes | None, request_id: str | None

@@ -3,22 +3,34 @@
 `create()` costs 13 to 16 times the CPU of the HTTP call itself (measured in benchmarks/), most of it in copying options
 and building typed objects that a labelling run throws away. So the SDK decides once *what* is sent (address, key,
 organisation, headers); each call then hands ready bytes to the transport under it. What the server refuses is read by
-the SDK again: errors are its own classes until `faults` turns them into ours.
+`told` and judged by `faults`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
-from pipeline.errors import ConfigError, UnavailableError
-from pipeline.providers.faults import foreign_errors, scrub, translate
+from pipeline.errors import ConfigError, NoCompletionError
+from pipeline.providers.faults import foreign_errors, refusal, scrub, translate
+from pipeline.providers.headers import named
 from pipeline.providers.pieces import Pieces
+from pipeline.providers.told import read_error
 
 if TYPE_CHECKING:
-    from openai import APIStatusError, AsyncOpenAI
+    from openai import AsyncOpenAI
     from yarl import URL
+
+
+#: Headers that hold a secret, by their names.
+SECRET_NAME = re.compile(r"auth|key|token|secret|cookie|password|credential|session|signature", re.IGNORECASE)
+#: Redirects that keep method and body, and how many of them are followed.
+KEEP_METHOD, MOST_REDIRECTS = frozenset({307, 308}), 5
+#: A shorter value is part of too many words to be cut out of a text; in "Bearer abc" the scheme is no secret.
+LEAST_SECRET_CHARS, LEAST_WORD_CHARS = 4, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +44,20 @@ class ClientOptions:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeout_s: float = 60.0
     max_connections: int = 64
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What is cut out of all that is told: the key, the headers' values and their long words, the longest first."""
+        values = {self.api_key, *self.headers.values()}
+        words = {word for value in self.headers.values() for word in value.split() if len(word) >= LEAST_WORD_CHARS}
+        return tuple(sorted((one for one in values | words if len(one) >= LEAST_SECRET_CHARS), key=len, reverse=True))
+
+    @property
+    def answer_secrets(self) -> tuple[str, ...]:
+        """What is cut out of answers too. Not each header: an address or a name in one may well be in a label."""
+        known = {self.api_key, *(value for name, value in self.headers.items() if SECRET_NAME.search(name))}
+        words = {word for value in known for word in value.split() if len(word) >= LEAST_WORD_CHARS}
+        return tuple(one for one in self.secrets if one in words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,24 +100,29 @@ class Client:
         from openai import AsyncOpenAI, DefaultAioHttpClient, OpenAIError
         from yarl import URL
 
-        from pipeline.providers.wire import Wire
+        from pipeline.providers.wire import Wire, refuse_proxy
 
-        self._options = options
+        self.secrets = options.secrets
+        self._answer_secrets = [one.encode() for one in options.answer_secrets]
         # One connection a call in flight, and a few for probes.
         self._wire = Wire(options.max_connections + 8, connect_timeout_s=CONNECT_SHARE * options.timeout_s)
+        # A query (`?api-version=...`) stands behind the path of each call, not within it.
+        base_url, _, query = (options.base_url or "").partition("#")[0].partition("?")
         try:
             self.sdk: AsyncOpenAI = AsyncOpenAI(
                 api_key=options.api_key,
-                base_url=options.base_url,
+                base_url=base_url or None,
+                default_query=dict(parse_qsl(query, keep_blank_values=True)),
                 organization=options.organization,
                 project=options.project,
                 default_headers=dict(options.headers),
                 timeout=options.timeout_s,
                 max_retries=0,  # ours know the limits, the outage and the quota; the SDK's do not
-                http_client=DefaultAioHttpClient(transport=self._wire),
+                http_client=DefaultAioHttpClient(transport=self._wire, follow_redirects=False),
             )
             self._base_url = str(self.sdk.base_url).rstrip("/")
-            URL(self._base_url)
+            self._query = f"?{query}" if query else ""
+            refuse_proxy(URL(self._base_url))
         except (OpenAIError, httpx2.InvalidURL, ValueError) as error:
             raise ConfigError(f"model.base_url or the key cannot be used: {error}") from error
         minted = {**self.sdk.auth_headers, **self.sdk.default_headers}
@@ -106,35 +137,44 @@ class Client:
         """The server's 2xx answer to `body`. Raises a CallError for anything else."""
         url = self._urls.get(path)
         if url is None:
-            url = self._urls[path] = self._make_url(self._base_url + path)
+            url = self._urls[path] = self._make_url(f"{self._base_url}{path}{self._query}")
+        at = f"POST {self._base_url}{path}"
         try:
-            status, headers, content = await self._wire.post(url, self._headers, body)
-            if 200 <= status < 300:
-                return Reply(headers, content)
-            raise self._refusal(str(url), status, headers, content)
+            status, headers, content = await self._sent(url, body)
         except foreign_errors() as error:
             # From None: the SDK's error holds the whole body, which may hold the key, and a traceback would show it.
-            raise translate(error, secret=self._options.api_key) from None
+            raise translate(error, secrets=self.secrets, at=at) from None
+        if 200 <= status < 300:
+            return Reply(headers, self._covered(content))
+        raise refusal(status, named(headers), read_error(content), secrets=self.secrets, at=at)
 
-    def _refusal(self, url: str, status: int, headers: Sequence[tuple[bytes, bytes]], content: bytes) -> APIStatusError:
-        """The SDK's own reading of a refusal: its class by the status; code, type and param from the body."""
-        import httpx2
+    async def _sent(self, url: URL, body: bytes | Pieces) -> tuple[int, Sequence[tuple[bytes, bytes]], bytes]:
+        """The answer; a redirect that keeps the call as it is, on the same host, is followed."""
+        for _ in range(MOST_REDIRECTS):
+            status, headers, content = await self._wire.post(url, self._headers, body)
+            target = same_host(url, named(headers).get("location")) if status in KEEP_METHOD else None
+            if target is None:
+                break
+            url = target
+        return status, headers, content
 
-        from pipeline.providers.wire import as_response
-
-        response = as_response(httpx2.Request("POST", url), status, headers, content)
-        return self.sdk._make_status_error_from_response(response)
+    def _covered(self, content: bytes) -> bytes:
+        """An answer without the secrets: a model, or a server that shows what it got, may repeat them."""
+        for secret in self._answer_secrets:
+            if secret in content:
+                content = content.replace(secret, b"***")
+        return content
 
     async def model(self, name: str) -> ModelInfo:
         """The model, if the server has it for this key. Free of charge. Raises a CallError."""
         try:
             model: Any = await self.sdk.models.retrieve(name)
         except foreign_errors() as error:
-            raise translate(error, secret=self._options.api_key) from None
+            raise translate(error, secrets=self.secrets, at=f"GET {self._base_url}/models/{name}") from None
         if not hasattr(model, "model_extra"):
             # The SDK passes a page through as its text: an address that is no API, often one without its /v1.
-            told = scrub(str(model), self._options.api_key)[:80]
-            raise UnavailableError(f"{self._base_url}/models/{name} is no model but {told!r}", status=200)
+            told = scrub(str(model), self.secrets)[:80]
+            raise NoCompletionError(f"{self._base_url}/models/{name} is no model but {told!r}", status=200)
         extra = getattr(model, "model_extra", None) or {}
         shutdown = getattr(model, "shutdown_date", None) or extra.get("shutdown_date")
         return ModelInfo(id=str(getattr(model, "id", name)), shutdown_date=None if shutdown is None else str(shutdown))
@@ -143,3 +183,15 @@ class Client:
         """Close all connections; may be called twice."""
         await self.sdk.close()
         await self._wire.aclose()
+
+
+def same_host(url: URL, location: str | None) -> URL | None:
+    """Where a redirect leads, if that is the same host and no step down from TLS; else None."""
+    try:
+        target = url.join(type(url)(location or ""))
+        ports = {url.port, target.port}
+    except ValueError:
+        return None
+    upgraded = (url.scheme, target.scheme) == ("http", "https")
+    same = url.host == target.host and (upgraded or (url.scheme == target.scheme and len(ports) == 1))
+    return target if location and same else None

@@ -1,15 +1,16 @@
 """Foreign errors -> ours, by table. Nothing of the SDK, its HTTP library or its transport gets past this file.
 
-The SDK wraps what its transport raises, so transport errors are judged by the innermost cause.
+An answer that is an error is judged by its body first and by its status where the body says nothing known: errors come
+inside a 200, and under the status of a gateway that could not read them. The SDK wraps what its transport raises, so
+transport errors are judged by the innermost cause.
 """
 
 from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any
 
 from pipeline.errors import (
     CallError,
@@ -19,40 +20,15 @@ from pipeline.errors import (
     RateLimitedError,
     RecordRefusedError,
     RequestShapeError,
+    TooLargeError,
     UnavailableError,
+    UnknownRefusalError,
+    UnusableCallError,
 )
-from pipeline.providers.headers import day_limit, retry_after_s
+from pipeline.providers import signs
+from pipeline.providers.headers import day_limit, duration_s, retry_after_s
+from pipeline.providers.told import Told, read_error
 
-#: 429 and 402 bodies that no waiting mends.
-QUOTA_CODES = frozenset(
-    {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "access_terminated", "payment_required"}
-)
-#: 400 bodies that are about this record's content, not about the request's shape.
-RECORD_CODES = frozenset(
-    {
-        "context_length_exceeded",
-        "string_above_max_length",
-        "content_policy_violation",
-        "content_filter",
-        "moderation_blocked",
-        "invalid_prompt",
-        "invalid_image",
-        "invalid_image_format",
-        "invalid_image_url",
-        "image_too_large",
-        "image_parse_error",
-        "unsupported_image",
-        "invalid_base64",
-        "invalid_audio",
-        "unsupported_content",
-    }
-)
-#: The Chat Completions parameters that are the same for every record.
-SHAPE_PARAMS = re.compile(
-    r"^(model|tools|tool_choice|parallel_tool_calls|response_format|temperature|top_p|seed|stop|n|logprobs|top_logprobs|"
-    r"max_tokens|max_completion_tokens|reasoning_effort|service_tier|metadata|store|user|prompt_cache_key|verbosity|"
-    r"presence_penalty|frequency_penalty|logit_bias|stream)\b"
-)
 #: Answers of a gateway that has waited for the model: it may have worked all the same, and be billed.
 PERHAPS_BILLED = frozenset({408, 504})
 #: So much of what a server said is told.
@@ -79,81 +55,155 @@ def foreign_errors() -> tuple[type[Exception], ...]:
     )
 
 
-def translate(error: Exception, *, secret: str = "") -> CallError:
-    """Our error for a foreign one. `secret` is cut out of every text."""
+def translate(error: Exception, *, secrets: Sequence[str] = (), at: str = "") -> CallError:
+    """Our error for a foreign one. `secrets` are cut out of every text; `at` is the address that was called."""
     import openai
 
-    ours = _from_status(error) if isinstance(error, openai.APIStatusError) else _from_transport(error)
+    if isinstance(error, openai.APIStatusError):
+        answer = error.response
+        return refusal(answer.status_code, dict(answer.headers), read_error(answer.content), secrets=secrets, at=at)
+    return _clean(_from_transport(error), secrets, at)
+
+
+def refusal(
+    status: int, headers: Mapping[str, str], told: Told, *, secrets: Sequence[str] = (), at: str = ""
+) -> CallError:
+    """Our error for an answer that is one: a status from 300 on, or a success with an error in it.
+
+    `headers` by their names in lower case.
+    """
+    if 300 <= status < 400:
+        return _clean(_moved(status, headers.get("location", "")), secrets, at)
+    fields = {**told.fields, **headers}
+    counts = _status_of(status, told)
+    ours = _judged(counts, fields, told)
+    code = "" if told.code == str(status) else told.code
+    what = f"a {status} with an error in it: {code}" if status < 300 else f"{status} {code}"
+    ours.args = (f"{what.strip(' :')}: {told.shown}",)
+    request_id = headers.get("x-request-id")
+    ours.status, ours.request_id = counts, None if request_id is None else scrub(request_id, secrets)
+    ours.billed |= status < 300 or status in PERHAPS_BILLED
+    ours.retry_after_s = _wait_s(fields, told)
+    return _clean(ours, secrets, at)
+
+
+def _moved(status: int, location: str) -> CallError:
+    """A redirect to another host, or one that would make a GET of the call."""
+    return CredentialsError(f"{status}: the server sends calls on to {location or 'nowhere'}", status=status)
+
+
+def _clean(ours: CallError, secrets: Sequence[str], at: str) -> CallError:
     # Cut only after scrubbing: the first half of a key is no longer known as one.
-    ours.args = (scrub(str(ours), secret)[:MOST_CHARS],)
+    said = scrub(" ".join(str(ours).split()), secrets)[:MOST_CHARS]
+    # Where it is the address, the model or the key that is wrong, what was called is half of the answer.
+    ours.args = (f"{said} ({scrub(at, secrets)[:MOST_CHARS]})" if at and isinstance(ours, CredentialsError) else said,)
     return ours
 
 
-def scrub(text: str, secret: str) -> str:
-    """The text without the key or anything that looks like one."""
-    if len(secret) >= 4:
+def scrub(text: str, secrets: Sequence[str]) -> str:
+    """The text without the secrets, and without anything that looks like a key."""
+    for secret in secrets:
         text = text.replace(secret, "***")
     return _KEY_SHAPE.sub("sk-***", text)
 
 
-def _from_status(error: Any) -> CallError:
-    status: int = error.status_code
-    make = _BY_STATUS.get(status) or (_unavailable if status >= 500 or status < 400 else _bad_request)
-    request_id = error.response.headers.get("x-request-id")
-    ours = make(error)
-    ours.status, ours.request_id = status, request_id
-    ours.billed = status < 400 or status in PERHAPS_BILLED
-    ours.retry_after_s = retry_after_s(error.response.headers)
-    return ours
+def _status_of(status: int, told: Told) -> int:
+    """The status that counts. Inside a 200 it is the body's; a gateway's own may hide a limit or a bill."""
+    if status < 300:
+        return next(iter(told.statuses), status)
+    hidden = [one for one in told.statuses if one in (402, 429)]
+    return hidden[0] if hidden and status in _HIDING else status
 
 
-def _said(error: Any) -> str:
-    """What the server said, in one line: `429 insufficient_quota: You exceeded ...`."""
-    body = error.body if isinstance(error.body, Mapping) else {}
-    message = body.get("message") if isinstance(body.get("message"), str) else str(error.body or error.message)
-    text = " ".join(str(message)[:20_000].split())
-    return f"{error.status_code} {_word(error.code) or _word(error.type)}: {text}".replace("  ", " ").replace(" :", ":")
+#: Statuses under which gateways were seen to hand on another server's 402 or 429.
+_HIDING = frozenset({400, 422, 500, 502, 503})
 
 
-def _word(value: Any) -> str:
-    """A code, type or param of an error body. Servers put numbers, lists and objects there as well."""
-    return str(value) if isinstance(value, str | int) else ""
+def _judged(status: int, headers: Mapping[str, str], told: Told) -> CallError:
+    """The error by what the body says; by its status where that says nothing known."""
+    if status in (400, 413, 429) and signs.is_above_limit(told.text):
+        return TooLargeError()
+    if signs.UNUSABLE_CALL.fits(status, told):
+        return UnusableCallError(generated=told.generated or "")
+    for sign, make in _BY_SIGN:
+        if sign.fits(status, told):
+            return make(status, headers, told)
+    if not told.is_api and status in (400, 415, 422):
+        return UnknownRefusalError()
+    make_by_status = _BY_STATUS.get(status) or (_unavailable if status >= 500 or status < 300 else _unknown)
+    return make_by_status(status, headers, told)
 
 
-def _rate_limited(error: Any) -> CallError:
-    words = {_word(error.code), _word(error.type)}
-    if words & QUOTA_CODES:
-        return QuotaError(_said(error))
-    told = day_limit(error.response.headers)
-    return RateLimitedError(_said(error), scope="tokens" if "tokens" in words else "requests", day_limit=told)
+def _wait_s(headers: Mapping[str, str], told: Told) -> float | None:
+    found = retry_after_s(headers)
+    return found if found is not None else duration_s(signs.again_after(told.text))
 
 
-def _bad_request(error: Any) -> CallError:
-    code = _word(error.code)
-    if code in RECORD_CODES:
-        return RecordRefusedError(_said(error))
-    if code in QUOTA_CODES:
-        return QuotaError(_said(error))
-    return RequestShapeError(_said(error), certain=bool(SHAPE_PARAMS.match(_word(error.param))))
+def _rate_limited(_status: int, headers: Mapping[str, str], told: Told) -> CallError:
+    scope = "tokens" if "tokens" in told.words or "TPM" in told.text else "requests"
+    day = day_limit(headers)
+    if signs.DAY.fits(429, told) and (_wait_s(headers, told) or 0.0) < LEAST_DAY_WAIT_S:
+        # Nobody says when it is over, and no wait of minutes mends it.
+        return QuotaError()
+    return RateLimitedError(scope=scope, day_limit=day)
 
 
-def _unavailable(error: Any) -> CallError:
-    return UnavailableError(_said(error))
+#: A day's limit may be a sliding one, which names minutes. What names seconds has not meant the day.
+LEAST_DAY_WAIT_S = 120.0
 
 
-def _credentials(error: Any) -> CallError:
-    return CredentialsError(_said(error))
+def _quota(_status: int, _headers: Mapping[str, str], told: Told) -> CallError:
+    # At Alibaba this code is the limit of tokens a minute (its page on rate limits).
+    if "insufficient_quota" in told.words and _ALIBABA.search(told.text):
+        return RateLimitedError(scope="tokens")
+    return QuotaError()
 
 
-def _quota(error: Any) -> CallError:
-    return QuotaError(_said(error))
+_ALIBABA = re.compile(r"aliyun|alibabacloud|dashscope", re.IGNORECASE)
 
 
-def _too_large(error: Any) -> CallError:
-    return RecordRefusedError(_said(error))
+def _content(status: int, headers: Mapping[str, str], told: Told) -> CallError:
+    is_account = not signs.CONTENT.codes & told.words and signs.ACCOUNT.search(told.text)
+    return CredentialsError() if is_account else RecordRefusedError()
 
 
-_BY_STATUS: Mapping[int, Callable[[Any], CallError]] = {
+def _length(_status: int, _headers: Mapping[str, str], told: Told) -> CallError:
+    if signs.asks_for_more_than_fits(told.text):
+        return RequestShapeError(certain=True)
+    return RecordRefusedError()
+
+
+def _bad_request(_status: int, _headers: Mapping[str, str], told: Told) -> CallError:
+    return RequestShapeError(certain=any(signs.SHAPE_PARAMS.match(param) for param in told.params))
+
+
+def _record(_status: int, _headers: Mapping[str, str], _told: Told) -> CallError:
+    return RecordRefusedError()
+
+
+def _unavailable(_status: int, _headers: Mapping[str, str], _told: Told) -> CallError:
+    return UnavailableError()
+
+
+def _unknown(_status: int, _headers: Mapping[str, str], _told: Told) -> CallError:
+    return UnknownRefusalError()
+
+
+def _credentials(_status: int, _headers: Mapping[str, str], _told: Told) -> CallError:
+    return CredentialsError()
+
+
+_Make = Callable[[int, Mapping[str, str], Told], CallError]
+#: The first that fits counts.
+_BY_SIGN: Sequence[tuple[signs.Sign, _Make]] = (
+    (signs.QUOTA, _quota),
+    (signs.LENGTH, _length),
+    (signs.CONTENT, _content),
+    (signs.MEDIA, _record),
+    (signs.RATE, _rate_limited),
+    (signs.CREDENTIALS, _credentials),
+)
+_BY_STATUS: Mapping[int, _Make] = {
     400: _bad_request,
     401: _credentials,
     402: _quota,
@@ -162,10 +212,15 @@ _BY_STATUS: Mapping[int, Callable[[Any], CallError]] = {
     405: _credentials,
     408: _unavailable,
     409: _unavailable,
-    413: _too_large,
+    410: _credentials,
+    413: _record,
+    414: _record,
+    415: _bad_request,
     422: _bad_request,
     425: _unavailable,
     429: _rate_limited,
+    431: _record,
+    451: _record,
 }
 
 
@@ -178,13 +233,36 @@ def _from_transport(error: Exception) -> CallError:
     what = f"{type(cause).__name__}: {said}" if said else type(cause).__name__
     if isinstance(cause, ssl.SSLCertVerificationError | ssl.CertificateError | aiohttp.ServerFingerprintMismatch):
         return CredentialsError(f"the server's certificate is not trusted: {what}")
+    if isinstance(cause, ssl.SSLError) and getattr(cause, "reason", None) in _NO_TLS:
+        return CredentialsError(f"the server there speaks no TLS: {what}")
+    if isinstance(cause, aiohttp.ClientResponseError) and _TLS_ALERT in said:
+        return CredentialsError(f"the server there speaks TLS, and was called without: {what}")
     if isinstance(cause, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError | httpx2.InvalidURL):
         return CredentialsError(f"model.base_url is not an address that can be called: {what}")
     if isinstance(cause, aiohttp.ConnectionTimeoutError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
         return UnavailableError(f"no connection in time: {what}")
     if isinstance(cause, TimeoutError | httpx2.TimeoutException):
         return CallTimeoutError(f"the server went silent: {what}", billed=True)
-    return UnavailableError(f"the connection failed: {what}", billed=_was_connected(error))
+    return UnavailableError(f"{_what_failed(error)}: {what}", billed=_was_connected(error))
+
+
+#: What OpenSSL says of an answer that is no TLS.
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL"})
+#: How a TLS server begins its answer to what is no TLS, as aiohttp shows the bytes.
+_TLS_ALERT = "\\x15\\x03"
+
+
+def _what_failed(error: Exception) -> str:
+    import aiohttp
+
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
+            return "the proxy that the environment names (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) failed"
+        if isinstance(link, aiohttp.ClientConnectorDNSError):
+            return f"there is no host {link.host}"
+        link = link.__cause__
+    return "the connection failed"
 
 
 def _was_connected(error: BaseException) -> bool:

@@ -5,11 +5,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from pipeline.records import ServerLimits, amount
 
+#: A number above this is a moment in seconds since 1970, above the second one in milliseconds: servers send the one
+#: where the other belongs, and a wait of 50 years is none.
+MOMENT, MOMENT_MS = 1e9, 1e12
+#: A wait beyond this cannot be true, and is left alone.
+LONGEST_S = 366 * 86_400.0
 #: A reset no further away than this may as well be waited for; one further away than a minute is that of a day.
 SOON_S, MINUTE_RESET_S, HOUR_S = 0.2, 65.0, 3600.0
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -25,14 +31,25 @@ _LIMIT_FIELDS = {
 
 
 def duration_s(text: str) -> float | None:
-    """Seconds of `6m0s`, `120ms` or a bare number of seconds; None for anything else."""
+    """Seconds of `6m0s`, `120ms`, a bare number of seconds, or until a moment in numbers; None for anything else."""
     text = text.strip().lower()
-    if (seconds := _number(text)) is not None:
-        return seconds
+    if (number := _number(text)) is not None:
+        return _waited(number)
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         return None
-    return sum(float(number) * _UNIT_S[unit] for number, unit in parts)
+    return _believed(sum(float(number) * _UNIT_S[unit] for number, unit in parts))
+
+
+def _waited(number: float) -> float | None:
+    """The seconds that a bare number means."""
+    if number > MOMENT:
+        return _believed(max(0.0, (number / 1000 if number > MOMENT_MS else number) - datetime.now(UTC).timestamp()))
+    return _believed(number)
+
+
+def _believed(seconds: float) -> float | None:
+    return seconds if seconds <= LONGEST_S else None
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
@@ -51,7 +68,9 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 def _milliseconds(value: str | None) -> float | None:
     milliseconds = None if value is None else _number(value)
-    return None if milliseconds is None else milliseconds / 1000
+    if milliseconds is None or milliseconds > MOMENT:
+        return None if milliseconds is None else _waited(milliseconds)
+    return milliseconds / 1000
 
 
 def _number(text: str) -> float | None:
@@ -68,20 +87,25 @@ def _seconds_or_date(value: str | None) -> float | None:
         return None
     if (seconds := duration_s(value)) is not None:
         return seconds
-    try:
-        when = parsedate_to_datetime(value)
-    except (ValueError, OverflowError):
-        return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())
+    when = _date(value)
+    return None if when is None else _believed(max(0.0, (when - datetime.now(UTC)).total_seconds()))
+
+
+def _date(value: str) -> datetime | None:
+    """A date as HTTP or ISO 8601 writes it; one without a zone is in UTC."""
+    for read in (parsedate_to_datetime, datetime.fromisoformat):
+        with suppress(ValueError, OverflowError):
+            when = read(value.strip())
+            return when.replace(tzinfo=UTC) if when.tzinfo is None else when
+    return None
 
 
 def day_limit(headers: Mapping[str, str]) -> str:
     """The limit a day that a refusal is about, in words (200 requests); empty where the headers do not say it."""
     for what, seconds in _resets_of_spent(headers):
         if seconds >= HOUR_S:
-            return amount(_whole(headers.get(f"x-ratelimit-limit-{what}", "")), what)
+            limit = _whole(headers.get(f"x-ratelimit-limit-{what}".rstrip("-"), ""))
+            return amount(limit, what or "requests")
     return ""
 
 
@@ -92,9 +116,9 @@ def _reset_of_spent(headers: Mapping[str, str]) -> float | None:
 
 def _resets_of_spent(headers: Mapping[str, str]) -> Iterator[tuple[str, float]]:
     """What is used up, and the seconds to its reset."""
-    for what in ("requests", "tokens"):
-        left = headers.get(f"x-ratelimit-remaining-{what}")
-        seconds = duration_s(headers.get(f"x-ratelimit-reset-{what}", ""))
+    for what in ("requests", "tokens", ""):
+        left = headers.get(f"x-ratelimit-remaining-{what}".rstrip("-"))
+        seconds = _seconds_or_date(headers.get(f"x-ratelimit-reset-{what}".rstrip("-")))
         if seconds is not None and (left == "0" or (left is None and seconds >= HOUR_S)):
             yield what, seconds
 
@@ -106,8 +130,13 @@ def server_limits(raw: Iterable[tuple[bytes, bytes]]) -> ServerLimits | None:
         field = _LIMIT_FIELDS.get(name.lower())
         if field is not None:
             text = value.decode("ascii", "replace")
-            found[field] = duration_s(text) if field.endswith("_s") else _whole(text)
+            found[field] = _seconds_or_date(text) if field.endswith("_s") else _whole(text)
     return ServerLimits(**found) if found else None  # type: ignore[arg-type]
+
+
+def named(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Headers by their names in lower case."""
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
 
 
 def request_id(raw: Iterable[tuple[bytes, bytes]]) -> str | None:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
+from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -17,7 +18,7 @@ import httpx2
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
-from pipeline.errors import UnavailableError
+from pipeline.errors import ConfigError, UnavailableError
 from pipeline.providers.pieces import Pieces
 
 #: Connects get long: several hundred at once on a busy machine pass the SDK's 5 s.
@@ -54,9 +55,14 @@ class Wire(httpx2.AsyncBaseTransport):
         return self._session
 
     async def post(self, url: URL, headers: Mapping[str, str], body: bytes | Pieces) -> tuple[int, Any, bytes]:
-        """Status, raw headers and unpacked content of the answer. Raises aiohttp's errors and OSError."""
+        """Status, raw headers and unpacked content of the answer. Raises aiohttp's errors and OSError.
+
+        Redirects are not followed: the headers and the record are for this host.
+        """
         data = _InPieces(body) if isinstance(body, Pieces) else body
-        async with self._open().post(url, data=data, headers=headers, proxy=proxy_for(url)) as response:
+        async with self._open().post(
+            url, data=data, headers=headers, proxy=proxy_for(url), allow_redirects=False
+        ) as response:
             return response.status, response.raw_headers, await _body(response)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -106,7 +112,7 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
 
 
 class _InPieces(aiohttp.Payload):
-    """A body that is made while it is sent; a server that sends us elsewhere gets it again."""
+    """A body that is made while it is sent."""
 
     _autoclose = True  # it holds nothing open
 
@@ -133,6 +139,17 @@ def proxy_for(url: URL) -> str | None:
         return None
     proxies = getproxies()
     return proxies.get(url.scheme) or proxies.get("all")
+
+
+def refuse_proxy(url: URL) -> None:
+    """Raise ConfigError for a proxy of the environment that calls cannot go through."""
+    proxy = urlsplit(proxy_for(url) or "http://")
+    if proxy.scheme not in ("http", "https"):
+        place = f"{proxy.scheme}://{proxy.hostname}:{proxy.port}"
+        raise ConfigError(
+            f"the environment names a proxy that cannot be used: {place} (HTTP_PROXY, HTTPS_PROXY or ALL_PROXY). Only "
+            f"http proxies can. Unset the variable, or let this host go without: NO_PROXY={url.host}"
+        )
 
 
 def as_response(request: httpx2.Request, status: int, raw_headers: Any, content: bytes) -> httpx2.Response:

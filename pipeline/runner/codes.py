@@ -25,6 +25,7 @@ RECORD_CODES = frozenset(
         "refused",
         "render_error",
         "timeout",
+        "too_large",
         "truncated",
         "unavailable",
         "unfinished",

@@ -61,6 +61,7 @@ def task_of(settings: Settings) -> Task:
             description=task.description,
             tool_choice=options.tool_choice,
             strict=options.strict,
+            strict_answers=task.strict_answers,
             parameters=options.parameters,
             examples=_examples(settings),
             examples_k=task.examples_k,

@@ -153,6 +153,8 @@ def closing_lines(summary: RunSummary) -> list[str]:
         )
     lines += [f"  {found_text(name, value)}"
               for name, value in summary.learned.items()]  # fmt: skip
+    if summary.readings:
+        lines.append(f"  read      {readings_text(summary.readings)}")
     for name, path in summary.files.items():
         lines.append(f"  {name:<8}  {path}")
     if summary.left and summary.records:
@@ -160,6 +162,12 @@ def closing_lines(summary: RunSummary) -> list[str]:
     if summary.next_step:
         lines.append(f"  next      {summary.next_step}")
     return [*lines, SIMULATED] if summary.simulated else lines
+
+
+def readings_text(readings: Mapping[str, int]) -> str:
+    """What was read in answers although it was not as it should be."""
+    told = ", ".join(f"{count:,} with {what}" for what, count in readings.items())
+    return f"{told}; task.strict_answers = true refuses these"
 
 
 def found_text(name: str, value: float) -> str:

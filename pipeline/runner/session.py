@@ -110,6 +110,7 @@ class Session:
             self._admission.gate,
             journal=self._journal,
             run_id=parts.run_id,
+            stats=self._stats,
         )
         self._asker = Asker(
             parts.provider,

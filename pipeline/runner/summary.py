@@ -66,6 +66,7 @@ async def summarise(
         next_step=_next_step(ended, code, unlabelled, reason, command),
         rows=None if rows is None else rows.rows,
         without_row=None if rows is None else rows.without,
+        readings=dict(stats.readings),
         learned=learned_of(admission),
         files=outputs,
     )

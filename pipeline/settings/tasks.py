@@ -126,6 +126,12 @@ class TaskSettings(Section):
         None, ge=1, description="Show only the so many examples that are nearest to the record; unset: all, always."
     )
     dedupe: bool = Field(True, description="Ask only once for records whose requests are identical.")
+    strict_answers: bool = Field(
+        False,
+        description="Take no call that is not exactly as it should be. Off, what can be read in one way only is read, "
+        "and counted: `functions.` before the name, a fence around the arguments, JSON within a JSON text, another "
+        "case or white space in a value.",
+    )
     function: FunctionSettings | None = Field(None, description="The long way: a function with a JSON Schema.")
     media: MediaSettings = Field(
         default_factory=lambda: MediaSettings.model_validate({}),

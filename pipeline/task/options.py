@@ -64,6 +64,8 @@ class TaskOptions:
     `examples` are records with the right arguments under the key "label". All of them are shown with each record, in
     their order; with `examples_k` only that many, the nearest to the record.
 
+    `strict_answers` refuses what can be read in one way only and is not exactly as it should be.
+
     How the prompt is cached changes no answer, so it is in no fingerprint: `prompt_cache_key` is sent as it is ("auto":
     one made of the fingerprint), `cache_breakpoint` marks the end of what is the same for all records.
     """
@@ -93,3 +95,4 @@ class TaskOptions:
     media: ShowOptions | None = None
     prompt_cache_key: str | None = None
     cache_breakpoint: bool = False
+    strict_answers: bool = False

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from pipeline import codec
 from pipeline.errors import InvalidAnswerError, RefusalError, TruncatedError, UnfinishedError
-from pipeline.records import JSON, Answer, Said, ToolCall
+from pipeline.records import JSON, UNUSABLE_CALL, Answer, Said, ToolCall
+from pipeline.task.readings import PREFIX, SPELLING, plain_name, respelled, twice, unwrapped
 from pipeline.task.schema import Tool, short
 
 Tools = Mapping[str, Tool]
@@ -18,24 +19,33 @@ class Wanted:
     """How many calls make an answer: `call` is one, some, any or all; `each` says that every call is a row.
 
     With `talks` the model may end in words once it has called, and "all" may take several turns. With `reply` these
-    words are wanted: an answer without any is no end.
+    words are wanted: an answer without any is no end. `strict` takes nothing that is not exactly as it should be.
     """
 
     call: str = "one"
     each: bool = False
     talks: bool = False
     reply: bool = False
+    strict: bool = False
+
+
+#: How servers say that the answer was cut for want of room, and that their filter took it.
+CUT = frozenset({"length", "max_tokens", "model_context_window_exceeded"})
+FILTERED = frozenset({"content_filter", "sensitive", "safety", "prohibited_content"})
 
 
 def read(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[Said] = ()) -> tuple[Said, ...]:
     """The calls in the answer; none where it may be words alone. Raises an AnswerError.
 
-    Nothing is guessed: broken JSON is not mended, a label in the text is not taken, "Positive" is not "positive".
-    `before` are the calls of earlier turns.
+    Nothing is guessed: broken JSON is not mended, and a call or label in the text is not taken. What can be read in one
+    way only is read (see `readings`), unless `wanted` is strict. `before` are the calls of earlier turns.
     """
-    if answer.refusal or answer.finish_reason == "content_filter":
+    if answer.refusal or answer.finish_reason in FILTERED:
         raise RefusalError(_refusal(answer))
-    if answer.finish_reason == "length":
+    if answer.finish_reason == UNUSABLE_CALL:
+        said = f"; the model wrote {short(answer.text)}" if answer.text else ""
+        raise InvalidAnswerError(f"the server found no valid call in the answer{said}", code="no_tool_call")
+    if answer.finish_reason in CUT:
         return _read_cut(tools, answer, wanted, before)
     return _read_calls(tools, answer, wanted, before)
 
@@ -45,10 +55,18 @@ def _read_cut(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[Sai
     try:
         said = _read_calls(tools, answer, wanted, before)
     except InvalidAnswerError as error:
+        if not answer.calls and _has_spoken(answer) and not _may_be_words(tools, wanted, before):
+            raise  # words where a call was wanted: more room for them makes no call
         raise _cut(tools, answer, wanted, before) from error
     if not said:  # words, cut in the middle
         raise _cut(tools, answer, wanted, before)
     return said
+
+
+def _has_spoken(answer: Answer) -> bool:
+    """Whether it says something; not where it was still thinking when the room was used up."""
+    text = (answer.text or "").strip()
+    return bool(text) and not (text.startswith("<think>") and "</think>" not in text)
 
 
 def _cut(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[Said]) -> TruncatedError:
@@ -62,10 +80,11 @@ def _cut(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[Said]) -
 
 
 def _read_calls(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[Said]) -> tuple[Said, ...]:
-    calls = [call for call in answer.calls if call.name in tools]
+    named = [(call.name if wanted.strict else plain_name(call.name, tools), call) for call in answer.calls]
+    calls = [(tools[name], call) for name, call in named if name in tools]
     if not calls:
         return _words(tools, answer, wanted, before)
-    said = tuple(_said(tools[call.name], call) for call in calls)
+    said = tuple(_said(tool, call, wanted) for tool, call in calls)
     if wanted.each:
         return said
     return _only_one(said) if wanted.call == "one" else _each_once(tools, said, wanted)
@@ -141,8 +160,29 @@ def _missing(tools: Iterable[str], said: Sequence[Said], wanted: Wanted) -> list
     return [name for name in tools if name not in called] if wanted.call == "all" else []
 
 
-def _said(tool: Tool, call: ToolCall) -> Said:
-    return Said(tool.name, _label(tool, call), call)
+def _said(tool: Tool, call: ToolCall, wanted: Wanted) -> Said:
+    readings = () if call.name == tool.name else (PREFIX,)
+    try:
+        return Said(tool.name, _label(tool, call), call, readings=readings)
+    except InvalidAnswerError:
+        if wanted.strict or (found := _read_anyway(tool, call)) is None:
+            raise
+    label, more = found
+    return Said(tool.name, label, call, readings=readings + more)
+
+
+def _read_anyway(tool: Tool, call: ToolCall) -> tuple[dict[str, JSON], tuple[str, ...]] | None:
+    """The label in arguments that can be read in one way only, and what was wrong with them; None: there is none."""
+    try:
+        text, value, readings = unwrapped(call.arguments)
+        if twice(text, value) is not None:
+            return None
+        spelled = respelled(value, tool.schema)
+        if spelled != value:
+            value, text, readings = spelled, codec.dumps(spelled).decode(), (*readings, SPELLING)
+        return (tool.check(value, text), readings) if readings else None
+    except (codec.JSONDecodeError, InvalidAnswerError):
+        return None
 
 
 def _label(tool: Tool, call: ToolCall) -> dict[str, JSON]:
@@ -153,7 +193,15 @@ def _label(tool: Tool, call: ToolCall) -> dict[str, JSON]:
             f"the arguments of {tool.name} are not valid JSON: {error}; they were {short(call.arguments)}",
             code="invalid_json",
         ) from error
-    return tool.check(value, call.arguments)
+    return _checked(tool, value, call.arguments)
+
+
+def _checked(tool: Tool, value: JSON, text: str) -> dict[str, JSON]:
+    """The label in a value that fits, whose text does not say one thing twice and differently."""
+    label = tool.check(value, text)
+    if (name := twice(text, value)) is not None:
+        raise InvalidAnswerError(f"the arguments of {tool.name} give {name!r} twice, with different values")
+    return label
 
 
 def _refusal(answer: Answer) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from pipeline import codec
 from pipeline.errors import AnswerError, TruncatedError
 from pipeline.records import JSON, Answer, Request, ToolCall
+from pipeline.task.readings import plain_name, unwrapped
 from pipeline.task.render import BYTES_PER_TOKEN, Message, room
 
 MAX_SHOWN_CALLS = 8
@@ -26,7 +28,8 @@ def repair(request: Request, answer: Answer, error: AnswerError, *, base: int) -
     kept = request.messages[:base]
     names = [tool["function"]["name"] for tool in request.tools]
     name = names[0] if len(names) == 1 else ", ".join(names)
-    calls = [call for call in answer.calls if call.name in names][:MAX_SHOWN_CALLS]
+    meant = [replace(call, name=plain_name(call.name, names)) for call in answer.calls]
+    calls = [call for call in meant if call.name in names][:MAX_SHOWN_CALLS]
     several = request.parameters.get("parallel_tool_calls") is True
     once = "" if several else ", once"
     if calls and several:
@@ -109,7 +112,12 @@ def _by_words(said: str, fault: str) -> tuple[Message, ...]:
 
 def safe_arguments(arguments: str) -> str:
     """The arguments as they can be echoed to any server."""
-    return arguments if _is_object(arguments) else "{}"
+    if _is_object(arguments):
+        return arguments
+    with suppress(codec.JSONDecodeError):
+        plain = codec.dumps(unwrapped(arguments)[1]).decode()
+        return plain if _is_object(plain) else "{}"
+    return "{}"
 
 
 def _raw(arguments: str) -> str:

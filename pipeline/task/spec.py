@@ -40,7 +40,7 @@ from pipeline.task.walk import Schema
 RESERVED = frozenset(
     {"model", "messages", "tools", "tool_choice", "functions", "function_call", "n", "stream", "stream_options"}
 )
-#: the value of a parameter that is left out although it would be sent by default
+#: the value of a parameter that is left out, also where it would be sent by default
 OMIT = "omit"
 PARALLEL = "parallel_tool_calls"
 
@@ -232,7 +232,13 @@ def _one_of(key: str, word: str, words: Sequence[str]) -> None:
 def _wanted(options: TaskOptions) -> Wanted:
     each = options.rows == ROWS_OF_CALLS
     call = "some" if each and options.call == "one" else options.call
-    return Wanted(call=call, each=each, talks=options.max_turns > 1, reply=options.reply is not None)
+    return Wanted(
+        call=call,
+        each=each,
+        talks=options.max_turns > 1,
+        reply=options.reply is not None,
+        strict=options.strict_answers,
+    )
 
 
 def _row_fields(options: TaskOptions, offers: Sequence[Offer]) -> tuple[str, ...]:
@@ -254,9 +260,7 @@ def _sent(parameters: Mapping[str, JSON], *, parallel: bool) -> dict[str, JSON]:
         plain: dict[str, JSON] = codec.plain({PARALLEL: parallel, **parameters})
     except ValueError as error:
         raise TaskError(f"model.parameters is {short(parameters)}, which JSON cannot hold: {error}") from error
-    if plain[PARALLEL] == OMIT:
-        del plain[PARALLEL]
-    return {name: value for name, value in plain.items() if value is not None}
+    return {name: value for name, value in plain.items() if value is not None and value != OMIT}
 
 
 def _show_nothing(_text: str) -> Shown:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pipeline import codec
 from pipeline.records import JSON, Answer, Request, Said
+from pipeline.task.readings import plain_name
 from pipeline.task.render import Message
 from pipeline.task.repair import echoed, named_calls, remade
 
@@ -23,17 +25,15 @@ def next_turn(request: Request, answer: Answer, said: Sequence[Said]) -> Request
     results |= {id(one.call): one.result for one in said}
     named = named_calls(request.messages, answer.calls)
     known = {tool["function"]["name"] for tool in request.tools}
-    told: list[Message] = [
-        {
-            "role": "tool",
-            "tool_call_id": name,
-            "content": told_of(results.get(id(call), results.get(call.name))) if call.name in known else UNKNOWN,
-        }
-        for name, call in named
-    ]
-    return remade(
-        request, (*request.messages, echoed(named, answer.text), *told), request.parameters, tool_choice="auto"
-    )
+    told: list[Message] = []
+    shown = []
+    for name, call in named:
+        meant = plain_name(call.name, known)
+        content = told_of(results.get(id(call), results.get(meant))) if meant in known else UNKNOWN
+        told.append({"role": "tool", "tool_call_id": name, "content": content})
+        shown.append((name, replace(call, name=meant)))
+    messages = (*request.messages, echoed(shown, answer.text), *told)
+    return remade(request, messages, request.parameters, tool_choice="auto")
 
 
 def told_of(result: JSON) -> str:

@@ -34,6 +34,7 @@ from pipeline.errors import (
     RecordRefusedError,
     RequestShapeError,
     UnavailableError,
+    UnknownRefusalError,
 )
 from pipeline.providers.faults import MOST_CHARS, foreign_errors, translate
 
@@ -128,7 +129,7 @@ VERDICTS: list[tuple[int, dict[str, Any], type[CallError]]] = [
     (408, {}, UnavailableError),
     (409, {}, UnavailableError),
     (413, {}, RecordRefusedError),
-    (418, {}, RequestShapeError),
+    (418, {}, UnknownRefusalError),
     (422, {}, RequestShapeError),
     (429, {"code": "rate_limit_exceeded"}, RateLimitedError),
     (429, {"code": "insufficient_quota"}, QuotaError),
@@ -353,4 +354,4 @@ def test_the_key_is_in_no_error_even_if_the_server_says_it(status: int, key: str
 def test_what_looks_like_a_key_is_cut_out_too() -> None:
     """Some gateways echo another key than ours, with stars in it."""
     error = error_of({"error": {"message": "Incorrect API key provided: sk-proj-ab***********yz."}}, 401)
-    assert str(error) == "401: Incorrect API key provided: sk-***."
+    assert str(error).startswith("401: Incorrect API key provided: sk-***. (POST http://127.0.0.1:")

@@ -291,7 +291,7 @@ def test_a_models_label_is_what_the_model_gives_back(make_task, module, make_ans
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ('"warm"', '"Warm"', "tone: .*'warm', 'cold'"),
+        ('"warm"', '"warmer"', "tone: .*'warm', 'cold'"),
         ('"title":null', '"title":"LOUD"', "title: .*titles are not shouted, got 'LOUD'"),
         ('"2026-11-22"', '"2026-13-01"', "day: "),
         ('"stars":4', '"stars":9', "stars: 9 is greater"),

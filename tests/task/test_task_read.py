@@ -13,6 +13,7 @@ from pipeline import codec
 from pipeline.errors import AnswerError, InvalidAnswerError, RefusalError, TruncatedError
 from pipeline.records import Answer, Record, ToolCall
 from pipeline.task import FunctionOptions, Task, TaskOptions, build_task
+from pipeline.task.readings import FENCE, PREFIX, SPELLING, TEXT_IN_TEXT
 
 RECORD = Record("f", 0, "k", {"text": "t"}, 1, 0)
 GOOD = '{"label":"positive"}'
@@ -77,7 +78,6 @@ def test_no_call_of_the_function(task: Task, answer: Answer, words: str) -> None
         "{",
         "{'label': 'positive'}",
         GOOD[:-1],
-        f"```{GOOD}```",
         GOOD * 2,
         '{"label": NaN}',
         "\ud800",
@@ -94,10 +94,9 @@ def test_arguments_that_are_not_json(task: Task, make_answer, arguments: str) ->
     ("arguments", "words"),
     [
         (
-            '{"label":"Positive"}',
-            r"^label: 'Positive' is not one of \['positive', 'negative', 'neutral'\]$",
+            '{"label":"positiv"}',
+            r"^label: 'positiv' is not one of \['positive', 'negative', 'neutral'\]$",
         ),
-        ('{"label":" positive"}', "' positive' is not one of"),
         ("{}", "the arguments: 'label' is required, but missing"),
         ('{"label":null}', "label: "),
         ('{"label":["positive"]}', "label: "),
@@ -111,6 +110,109 @@ def test_a_label_outside_the_schema(task: Task, make_answer, arguments: str, wor
     with pytest.raises(InvalidAnswerError, match=words) as caught:
         task.read(make_answer(arguments), RECORD)
     assert caught.value.code == "invalid_label"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "readings"),
+    [
+        ("functions.set_label", GOOD, (PREFIX,)),
+        ("set_label", f"```json\n{GOOD}\n```", (FENCE,)),
+        ("set_label", f"```{GOOD}```", (FENCE,)),
+        ("set_label", codec.dumps(GOOD).decode(), (TEXT_IN_TEXT,)),
+        ("set_label", codec.dumps(codec.dumps(GOOD).decode()).decode(), (TEXT_IN_TEXT,)),
+        ("set_label", '{"label":"Positive"}', (SPELLING,)),
+        ("set_label", '{"label":" POSITIVE\\n"}', (SPELLING,)),
+        ("functions.set_label", f"```json\n{codec.dumps(GOOD.title()).decode()}```", None),
+        ("functions.set_label", codec.dumps('{"label":"Positive"}').decode(), (PREFIX, TEXT_IN_TEXT, SPELLING)),
+    ],
+)
+def test_what_can_be_read_in_one_way_only_is_read_and_told(
+    make_task, name: str, arguments: str, readings: tuple[str, ...] | None
+) -> None:
+    answer = Answer(calls=(ToolCall("i", name, arguments),))
+    if readings is not None:
+        (said,) = make_task().calls(answer, RECORD)
+        assert (said.label, said.readings) == ({"label": "positive"}, readings)
+    with pytest.raises(InvalidAnswerError):
+        make_task(strict_answers=True).calls(answer, RECORD)
+
+
+@pytest.mark.parametrize(
+    ("labels", "value"),
+    [
+        (["Yes", "yes"], "YES"),  # two that it may be
+        (["yes", "no"], "yess"),
+        (["yes", "no"], True),
+        ([True, False], "true"),
+        ([1, 2], "1"),
+    ],
+)
+def test_what_could_be_read_in_two_ways_is_not(make_task, make_answer, labels: list[Any], value: Any) -> None:
+    with pytest.raises(InvalidAnswerError, match="is not one of"):
+        make_task(labels={"label": labels}).read(make_answer(codec.dumps({"label": value}).decode()), RECORD)
+
+
+def test_choices_within_lists_and_alternatives_are_known(make_task, make_answer) -> None:
+    tone = {"$ref": "#/$defs/tone"}
+    schema = {
+        "type": "object",
+        "properties": {
+            "tones": {"type": "array", "items": tone},
+            "maybe": {"anyOf": [tone, {"type": "null"}]},
+            "free": {"type": "string"},
+        },
+        "required": ["tones", "maybe", "free"],
+        "$defs": {"tone": {"type": "string", "enum": ["warm", "cold"]}},
+    }
+    task = make_task(labels=None, function=FunctionOptions("f", schema))
+    label = {"tones": ["Warm", "cold "], "maybe": "WARM", "free": " Cold"}
+    answer = Answer(calls=(ToolCall("i", "f", codec.dumps(label).decode()),))
+    assert task.read(answer, RECORD) == {"tones": ["warm", "cold"], "maybe": "warm", "free": " Cold"}
+
+
+TWICE = '{"label":"negative","label":"positive"}'
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [TWICE, '{"label":"negative","label":"Positive"}', codec.dumps(TWICE).decode(), f"```{TWICE}```",
+     '{"label":"neutral","l\\u0061bel":"positive"}'],
+)  # fmt: skip
+def test_a_key_that_stands_twice_and_differs_is_no_label(task: Task, make_answer, arguments: str) -> None:
+    with pytest.raises(InvalidAnswerError):
+        task.read(make_answer(arguments), RECORD)
+
+
+@pytest.mark.parametrize("arguments", ['{"label":"positive","label":"positive"}', '{"label":"positive" }'])
+def test_a_key_that_says_the_same_twice_is_one(task: Task, make_answer, arguments: str) -> None:
+    assert task.read(make_answer(arguments), RECORD) == {"label": "positive"}
+
+
+def test_colons_in_a_value_are_no_keys(make_task, make_answer) -> None:
+    task = make_task(labels={"label": ["a: b: c", "d"]})
+    assert task.read(make_answer('{"label":"a: b: c"}'), RECORD) == {"label": "a: b: c"}
+
+
+@pytest.mark.parametrize("text", ["I love it. I love", "positive"])
+def test_words_that_were_cut_are_no_call_and_need_no_more_room(task: Task, text: str) -> None:
+    with pytest.raises(InvalidAnswerError, match="no call of 'set_label'") as caught:
+        task.read(Answer(text=text, finish_reason="length"), RECORD)
+    assert caught.value.code == "no_tool_call"
+
+
+@pytest.mark.parametrize("text", [None, " ", "<think>Let me see: the"])
+def test_room_that_went_into_thinking_is_asked_for_again(task: Task, text: str | None) -> None:
+    with pytest.raises(TruncatedError, match="max_completion_tokens"):
+        task.read(Answer(text=text, finish_reason="length"), RECORD)
+
+
+def test_an_answer_that_the_server_found_no_call_in(make_task) -> None:
+    """Also where words alone would do: the server says that a call was meant."""
+    answer = Answer(text="<function=set_label{", finish_reason="tool_use_failed")
+    for call in ("one", "any"):
+        with pytest.raises(InvalidAnswerError, match=r"found no valid call .*<function=set_label") as caught:
+            make_task(call=call).calls(answer, RECORD)
+        assert caught.value.code == "no_tool_call"
 
 
 def test_equal_calls_are_one_and_differing_calls_are_none(task: Task, make_answer) -> None:

@@ -32,7 +32,7 @@ def request_(task: Task, record: Record) -> Request:
 
 
 def test_an_invalid_label_is_shown_with_its_fault(task: Task, request_: Request, make_answer) -> None:
-    again = repaired(task, request_, make_answer('{"label":"Positive"}'))
+    again = repaired(task, request_, make_answer('{"label":"positiv"}'))
     assert again.messages[:2] == request_.messages
     assert again.messages[2:] == (
         {
@@ -42,14 +42,14 @@ def test_an_invalid_label_is_shown_with_its_fault(task: Task, request_: Request,
                 {
                     "id": "id0",
                     "type": "function",
-                    "function": {"name": "set_label", "arguments": '{"label":"Positive"}'},
+                    "function": {"name": "set_label", "arguments": '{"label":"positiv"}'},
                 }
             ],
         },
         {
             "role": "tool",
             "tool_call_id": "id0",
-            "content": "label: 'Positive' is not one of ['positive', 'negative', 'neutral']. "
+            "content": "label: 'positiv' is not one of ['positive', 'negative', 'neutral']. "
             "Call set_label again, once, with arguments that fit its schema.",
         },
     )

@@ -1,0 +1,189 @@
+"""What a server says is wrong, read from the body before the status is looked at.
+
+Servers and gateways wrap errors in each other, in JSON, in texts that hold JSON, and in Python's spelling of it. So the
+codes are collected wherever they stand, and the tables in `signs` say what they mean. What repeats the request is left
+out: a record's own text must never be taken for the server's word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline import codec
+
+#: Fields that hold a code, a type or a reason.
+_CODES = frozenset(
+    {"code", "type", "status", "reason", "error_type", "error_code", "errorcode", "errcode", "quotaid", "name",
+     "status_code", "http_code", "error_class", "upstreamstatus", "blockreason"}
+)  # fmt: skip
+#: Fields that say it in words.
+_TEXTS = frozenset(
+    {"message", "msg", "detail", "details", "error", "error_message", "errormessage", "status_msg", "errmsg", "raw",
+     "title", "description", "cause", "upstreambody", "body", "error_description"}
+)  # fmt: skip
+#: Fields that say when to come back, by the header of the same meaning.
+_WAITS = {
+    "retrydelay": "retry-after", "retry_after": "retry-after", "retryafter": "retry-after",
+    "retry_after_seconds": "retry-after", "retry_after_ms": "retry-after-ms",
+}  # fmt: skip
+_PARAMS = frozenset({"param", "loc", "field"})
+#: Fields that repeat what was sent or made, or say nothing of the error.
+_ECHOES = frozenset(
+    {"input", "ctx", "prompt", "messages", "failed_generation", "content_filter_result", "content_filter_results",
+     "choices", "usage", "request", "links", "traceback", "stack", "url", "user_id", "request_id", "received"}
+)  # fmt: skip
+#: The same codes where they stand within a text, in JSON or as Python shows it, however often it was escaped.
+_IN_TEXT = re.compile(
+    r"""\\*["'](?:code|type|status|reason|error_code|error_type|quotaId|status_code)\\*["']\s*:\s*\\*["']?([\w.\-]{1,80})""",
+    re.IGNORECASE,
+)
+_MESSAGE_IN_TEXT = re.compile(r"""\\*["']message\\*["']\s*:\s*\\*(["'])(.{1,2000}?)\\*\1\s*[,}]""", re.DOTALL)
+#: "Error code: 429 - {...}", as the OpenAI SDK within a gateway words it.
+_STATUS_IN_TEXT = re.compile(r"\b(?:error code|status code|status_code|http)\W{0,3}([45]\d\d)\b", re.IGNORECASE)
+#: How deep and how far a body is looked through, and how much of a text.
+_DEPTH, _MOST_NODES, _MOST_CHARS = 8, 400, 20_000
+
+
+@dataclass(slots=True)
+class Told:
+    """What the body of an error says.
+
+    `words` are its codes, types and reasons in lower case, `code` the one that says most; `texts` its messages,
+    outermost first; `params` the names that it complains of; `statuses` the HTTP statuses that stand in it; `generated`
+    what the model wrote where the server could not use it; `fields` headers of another server that a gateway hands on,
+    and waits; `excerpt` the body's beginning. `is_api` is false for a page, and for nothing at all: something on the
+    way said it, not the API.
+    """
+
+    is_api: bool = False
+    words: set[str] = field(default_factory=set)
+    texts: list[str] = field(default_factory=list)
+    params: list[str] = field(default_factory=list)
+    statuses: list[int] = field(default_factory=list)
+    generated: str | None = None
+    fields: dict[str, str] = field(default_factory=dict)
+    excerpt: str = ""
+    code: str = ""
+
+    @property
+    def text(self) -> str:
+        """Its messages in one line."""
+        return ": ".join(dict.fromkeys(self.texts))
+
+    @property
+    def shown(self) -> str:
+        """What it says, for a person: its words, or the body's beginning."""
+        return self.text or self.excerpt or "nothing is said of it"
+
+
+def read_error(content: bytes) -> Told:
+    """What this body says is wrong."""
+    try:
+        body = codec.loads(content)
+    except codec.JSONDecodeError:
+        return _page(content)
+    told = read_body(body)
+    told.excerpt = _decoded(content[:200])
+    return told
+
+
+def _decoded(content: bytes) -> str:
+    return " ".join(content.decode("utf-8", "replace").split())
+
+
+def read_body(body: Any) -> Told:
+    """The same for a body that is parsed."""
+    told = Told(is_api=isinstance(body, Mapping | list))
+    if isinstance(body, str):
+        _add_text(told, body)
+    left = _MOST_NODES
+    for name, value in _walk(body, 0):
+        left -= 1
+        if left < 0:
+            break
+        _take(told, name, value)
+    return told
+
+
+def _page(content: bytes) -> Told:
+    text = content[:_MOST_CHARS].decode("utf-8", "replace")
+    # What begins as JSON does was cut off.
+    told = Told(is_api=text.lstrip()[:1] in ("{", "["))
+    # A short plain text may be an API's own word; of a page its title says most.
+    title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
+    _add_text(told, title[1] if title else re.sub(r"<[^>]*>", " ", text))
+    return told
+
+
+def _walk(node: Any, depth: int) -> Iterator[tuple[str, Any]]:
+    """The named values in a body, outermost first; not those that repeat the request."""
+    if depth > _DEPTH:
+        return
+    if isinstance(node, list):
+        for value in node[:20]:
+            yield from _walk(value, depth + 1)
+        return
+    if not isinstance(node, Mapping):
+        return
+    named = [(str(name).lower(), value) for name, value in node.items()]
+    yield from ((name, value) for name, value in named if not isinstance(value, Mapping) or name == "headers")
+    if isinstance(node.get("failed_generation"), str):
+        yield "failed_generation", node["failed_generation"]
+    for name, value in named:
+        if name not in _ECHOES and name not in _PARAMS and name != "headers":
+            yield from _walk(value, depth + 1)
+
+
+def _take(told: Told, name: str, value: Any) -> None:
+    if name == "failed_generation" and isinstance(value, str):
+        told.generated = value
+    elif name in _ECHOES:
+        return
+    elif name in _CODES:
+        _add_code(told, name, value)
+    elif name in _PARAMS:
+        _add_param(told, value)
+    elif name in _WAITS and isinstance(value, str | int | float):
+        told.fields.setdefault(_WAITS[name], str(value))
+    elif name == "headers" and isinstance(value, Mapping):
+        told.fields |= {str(key).lower(): str(one) for key, one in value.items()}
+    elif name in _TEXTS and isinstance(value, str):
+        _add_text(told, value)
+
+
+def _add_code(told: Told, name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+        return
+    word = str(value).strip()[:100]
+    told.words.add(word.lower())
+    if word.isdigit() and 400 <= int(word) <= 599:
+        told.statuses.append(int(word))
+    # A code says more than a type, and a word more than a number.
+    if not told.code or (name == "code" and not word.isdigit()) or told.code.isdigit():
+        told.code = word
+
+
+def _add_param(told: Told, value: Any) -> None:
+    if isinstance(value, list):
+        value = ".".join(str(step) for step in value if step != "body")
+    if isinstance(value, str) and value:
+        told.params.append(value[:200])
+
+
+def _add_text(told: Told, text: str) -> None:
+    text = text[:_MOST_CHARS]
+    inner = _MESSAGE_IN_TEXT.search(text)
+    before = text.partition("{")[0] if inner else text
+    for one in (before, inner[2] if inner else ""):
+        if line := " ".join(one.replace("\\n", " ").split()).strip(" -:"):
+            told.texts.append(line)
+    told.words |= {word.lower() for word in _IN_TEXT.findall(text)}
+    told.statuses += _found_statuses(text)
+
+
+def _found_statuses(text: str) -> Iterable[int]:
+    found = [*_STATUS_IN_TEXT.findall(text), *(word for word in _IN_TEXT.findall(text) if word.isdigit())]
+    return [int(word) for word in found if len(word) == 3 and 400 <= int(word) <= 599]

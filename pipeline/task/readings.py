@@ -1,0 +1,145 @@
+"""What is read in an answer although it is not as it should be: only where there is one way to read it, and no harm.
+
+A call that fits as it stands is never looked at here. Each reading has a name, is counted, and `task.strict_answers`
+refuses it. Calls are never read out of the text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Container, Iterator, Mapping
+from typing import Any
+
+from pipeline import codec
+from pipeline.records import JSON
+from pipeline.task.walk import Schema
+
+#: The readings, by what is told of each.
+PREFIX = "functions. before the name"
+FENCE = "a fence around the arguments"
+TEXT_IN_TEXT = "arguments that are JSON within a JSON text"
+SPELLING = "another case or white space in a value"
+
+_PREFIX = "functions."
+_FENCED = re.compile(r"\s*```[A-Za-z]*\s*\n?(.*?)\s*```\s*", re.DOTALL)
+#: How often a text may stand within a text.
+_MOST_WRAPS = 3
+
+
+def plain_name(name: str, known: Container[str]) -> str:
+    """The name of the tool that is meant; the name itself where it is one, or none is meant."""
+    if name in known:
+        return name
+    plain = name.strip().removeprefix(_PREFIX)
+    return plain if plain in known else name
+
+
+def unwrapped(text: str) -> tuple[str, JSON, tuple[str, ...]]:
+    """The JSON text within wrapped arguments, its value, and how it was wrapped. Raises JSONDecodeError."""
+    readings = []
+    if fenced := _FENCED.fullmatch(text):
+        text = fenced[1]
+        readings.append(FENCE)
+    value = codec.loads_digits(text)
+    for _ in range(_MOST_WRAPS):
+        if not isinstance(value, str):
+            break
+        text, value = value, codec.loads_digits(value)
+        readings.append(TEXT_IN_TEXT)
+    return text, value, tuple(dict.fromkeys(readings))
+
+
+def respelled(value: JSON, schema: Schema) -> JSON:
+    """The value with each text that is no choice of its enum, but one but for case and white space, as that choice."""
+    return _respelled(value, schema, schema)
+
+
+def _respelled(value: JSON, schema: Any, root: Schema) -> JSON:
+    branches = list(_branches(schema, root))
+    if isinstance(value, str):
+        return _choice(value, branches)
+    if isinstance(value, Mapping):
+        return {name: _inner(inner, [_field(one, name) for one in branches], root) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_inner(inner, [one.get("items") for one in branches], root) for inner in value]
+    return value
+
+
+def _inner(value: JSON, schemas: list[Any], root: Schema) -> JSON:
+    found = [schema for schema in schemas if isinstance(schema, Mapping)]
+    # Several forms that the value may have: which is meant is a guess.
+    return _respelled(value, found[0], root) if len(found) == 1 else value
+
+
+def _field(schema: Schema, name: str) -> Any:
+    properties = schema.get("properties")
+    return properties.get(name) if isinstance(properties, Mapping) else None
+
+
+def _choice(value: str, branches: list[Schema]) -> str:
+    choices = {one for schema in branches for one in [*schema.get("enum", ()), *_const(schema)] if isinstance(one, str)}
+    if not choices or value in choices or any("enum" not in one and one.get("type") == "string" for one in branches):
+        return value
+    folded = value.strip().casefold()
+    same = [one for one in choices if one.strip().casefold() == folded]
+    return same[0] if len(same) == 1 else value
+
+
+def _const(schema: Schema) -> list[Any]:
+    return [schema["const"]] if "const" in schema else []
+
+
+def _branches(schema: Any, root: Schema, depth: int = 8) -> Iterator[Schema]:
+    """The forms that a value may have: the schema itself, with references followed and alternatives apart."""
+    if not isinstance(schema, Mapping) or depth == 0:
+        return
+    reference = schema.get("$ref")
+    if isinstance(reference, str) and reference.startswith("#/"):
+        target: Any = root
+        for step in reference.removeprefix("#/").split("/"):
+            target = target.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(target, Mapping) else None
+        yield from _branches(target, root, depth - 1)
+        return
+    alternatives = [one for keyword in ("anyOf", "oneOf") for one in schema.get(keyword, ())]
+    for one in alternatives:
+        yield from _branches(one, root, depth - 1)
+    if not alternatives:
+        yield dict(schema)
+
+
+def twice(text: str, value: JSON) -> str | None:
+    """A key that stands twice in one object of the text, with different values; None where there is none.
+
+    `value` is what the text was read as, by a reader that takes the last one. Each key has its colon, so a text with no
+    more colons than keys has none twice; few texts need the slow look.
+    """
+    if text.count(":") <= _keys(value):
+        return None
+    found: list[str] = []
+
+    def pairs(items: list[tuple[str, JSON]]) -> dict[str, JSON]:
+        taken: dict[str, JSON] = {}
+        for name, inner in items:
+            if name in taken and codec.canonical(taken[name]) != codec.canonical(inner):
+                found.append(name)
+            taken[name] = inner
+        return taken
+
+    try:
+        json.loads(text, object_pairs_hook=pairs)
+    except (ValueError, RecursionError):
+        return None
+    return found[0] if found else None
+
+
+def _keys(value: JSON) -> int:
+    count, left = 0, [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            count += len(one)
+            left.extend(one.values())
+        elif isinstance(one, list):
+            left.extend(one)
+    return count
