@@ -12,6 +12,9 @@ import orjson
 #: raised by `loads` for text that is not JSON; a ValueError
 JSONDecodeError = orjson.JSONDecodeError
 _OPTIONS = orjson.OPT_NON_STR_KEYS
+#: Levels in a foreign text. What is done with values goes into itself (writing, cleaning, showing them), and Python
+#: ends that with an error after a few hundred.
+MOST_DEPTH = 200
 #: what may be an integer beyond 64 bits
 _LONG_INTEGER = re.compile(r"\d{20}|-\d{19}")
 #: the escapes of a JSON text: a pair of surrogates, one that is alone, any other
@@ -26,7 +29,11 @@ _STEP, _NEIGHBOURS = slice(8, None, 9), b"00"
 
 def loads(data: bytes | str) -> Any:
     """The value of a JSON text, in which integers beyond 64 bits become floats. Raises JSONDecodeError."""
-    return orjson.loads(data)
+    value = orjson.loads(data)
+    # Few texts are so long, and fewer have so many brackets: only those are walked through.
+    if len(data) > 2 * MOST_DEPTH and _brackets(data) > MOST_DEPTH and _is_deep(value):
+        raise JSONDecodeError(f"nested more than {MOST_DEPTH} levels deep", str(data[:80]), 0)
+    return value
 
 
 def loads_digits(text: str) -> Any:
@@ -48,25 +55,45 @@ def _escaped_half(found: re.Match[str]) -> str:
 
 
 def _loads_digits(text: str) -> Any:
-    value = orjson.loads(text)
+    value = loads(text)
     if _NEIGHBOURS not in text[_STEP].encode("ascii", "replace").translate(_DIGITS) or not _LONG_INTEGER.search(text):
         return value
     import json
 
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise JSONDecodeError("nested too deeply", text, 0) from error
+    return json.loads(text)
 
 
 def loads_exact(text: str) -> Any:
-    """The value of a JSON text that `dumps` wrote, with its lone surrogates and all the digits of its integers."""
+    """The value of a JSON text that `dumps` wrote, with its lone surrogates and all the digits of its integers.
+
+    Raises JSONDecodeError.
+    """
     try:
         return _loads_digits(text)
     except JSONDecodeError:
         import json
 
-        return json.loads(text)
+        try:
+            return json.loads(text)
+        except (RecursionError, ValueError) as error:  # a ValueError: more digits than Python reads
+            raise JSONDecodeError(str(error), text[:80], 0) from error
+
+
+def _brackets(data: bytes | str) -> int:
+    if isinstance(data, str):
+        return data.count("[") + data.count("{")
+    return data.count(b"[") + data.count(b"{")
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether lists and objects lie in each other more than MOST_DEPTH levels deep."""
+    level = [value]
+    for _ in range(MOST_DEPTH):
+        inner = [one for outer in level for one in (outer.values() if isinstance(outer, dict) else outer)]
+        level = [one for one in inner if isinstance(one, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def dumps(value: Any) -> bytes:

@@ -78,8 +78,26 @@ def test_the_reader_of_foreign_texts_takes_no_more_than_json(text: str) -> None:
 def test_what_is_too_long_or_too_deep_is_refused_as_json() -> None:
     with pytest.raises(codec.JSONDecodeError, match="infinity"):
         codec.loads_digits("9" * 400)
-    with pytest.raises(codec.JSONDecodeError, match="too deeply"):
-        codec.loads_digits("[" * 1000 + "9" * 20 + "]" * 1000)
+    for opening, closing in (("[", "]"), ('{"a":', "}"), ('[0,{"a":', "}]")):
+        at_most = codec.MOST_DEPTH // (opening.count("[") + opening.count("{"))
+        text = opening * at_most + "0" + closing * at_most
+        assert codec.loads(text) == codec.loads(text.encode()) == codec.loads_digits(text)
+        deeper = opening * (at_most + 1) + "0" + closing * (at_most + 1)
+        for read in (codec.loads, codec.loads_digits, lambda data: codec.loads(data.encode())):
+            with pytest.raises(codec.JSONDecodeError, match="more than 200 levels deep"):
+                read(deeper)
+
+
+def test_a_long_text_that_is_not_deep_is_read() -> None:
+    assert len(codec.loads(codec.dumps([{"a": [n]} for n in range(1_000)]))) == 1_000
+
+
+def test_what_an_earlier_version_wrote_deeper_is_still_read_from_the_ledger() -> None:
+    text = "[" * 400 + "]" * 400
+    assert codec.dumps(codec.loads_exact(text)).decode() == text
+    for endless in ("[" * 200_000, "9" * 5_000):
+        with pytest.raises(codec.JSONDecodeError):
+            codec.loads_exact(endless)
 
 
 @dataclasses.dataclass

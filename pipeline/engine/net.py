@@ -35,16 +35,21 @@ class Net:
         """The record's problem. Raises the error itself where it is the run's, StoppedError after too many in a row."""
         if isinstance(error, StoppedError | StoreError | SetupError) or _is_the_systems(error):
             raise error
+        problem = self.told(record, error)
+        if self._in_a_row >= MOST_IN_A_ROW:
+            raise StoppedError(problem.message) from error
+        return problem
+
+    def told(self, record: Record, error: Exception) -> Problem:
+        """The record's problem, logged and counted."""
         self._in_a_row += 1
         told = f"{type(error).__name__}: {error}"[:_SHOWN_CHARS]
         facts = {"key": record.key, "source": record.source, "line": record.line, "error": told, "trace": _trace(error)}
         log.error("internal error", extra={"facts": facts})
         if self._in_a_row >= MOST_IN_A_ROW:
-            many = InternalError(
-                f"{self._in_a_row} records in a row ended in an error of labelpipe's own; last: {told}"
+            self._stop(
+                InternalError(f"{self._in_a_row} records in a row ended in an error of labelpipe itself: {told}")
             )
-            self._stop(many)
-            raise StoppedError(str(many)) from error
         return Problem(InternalError.code, f"labelpipe itself failed at this record: {told}; run.log has the trace")
 
 

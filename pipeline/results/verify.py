@@ -9,7 +9,13 @@ from typing import Any
 
 from pipeline.errors import SetupError, StoreError
 from pipeline.records import Status
-from pipeline.store import Ledger, RunDir, SqlPlace, prove_files
+from pipeline.store import MEND, Ledger, RunDir, SqlPlace, prove_files
+
+_MEND_LEDGER = (
+    "Put back a copy of the run folder. Records whose rows cannot be read are asked again by: "
+    "labelpipe retry --only internal_error"
+)
+_KEEP = "Keep it until the ledger is mended."
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +77,9 @@ async def verify(
         try:
             checks.append(await _ledger(ledger))
             proofs = await prove_files(run_dir, ledger, find_url)
-            checks += [Check(proof.name, proof.ok, proof.detail) for proof in proofs]
+            # A file that differs from a damaged ledger may be the better of the two.
+            advice = MEND if checks[-1].ok else _KEEP
+            checks += [Check(proof.name, proof.ok, proof.detail.replace(MEND, advice)) for proof in proofs]
             counts = {status.value: count for status, count in (await ledger.count_by_status()).items()}
             checks.append(_summary(run_dir, counts))
             if input_keys is not None:
@@ -97,7 +105,7 @@ def _manifest(run_dir: RunDir) -> Check:
 async def _ledger(ledger: Ledger) -> Check:
     faults = await ledger.faults()
     if faults:
-        return Check("ledger.db", False, f"is damaged: {'; '.join(faults)}. Put back a copy of the run folder.")
+        return Check("ledger.db", False, f"is damaged: {'; '.join(faults)}. {_MEND_LEDGER}")
     return Check("ledger.db", True, f"sound; {sum((await ledger.count_by_status()).values()):,} keys, each once.")
 
 

@@ -14,6 +14,7 @@ RECORD_CODES = frozenset(
         "callback_error",
         "duplicate_key",
         "empty_text",
+        "internal_error",
         "invalid_answer",
         "invalid_json",
         "invalid_label",

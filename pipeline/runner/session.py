@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from pipeline.control import Inbox
@@ -46,6 +47,7 @@ from pipeline.runner.parts import (
 )
 from pipeline.runner.runlog import tell
 from pipeline.runner.screens import closing_lines
+from pipeline.runner.soundness import in_files, kept, mended
 from pipeline.runner.steering import Helm, Steering
 from pipeline.runner.summary import summarise
 from pipeline.settings import Settings
@@ -147,7 +149,7 @@ class Session:
         before = await self._ledger.count_by_status()
         tell("session begins", outcomes=sum(before.values()), sources=[source.name for source in self._sources])
         self._asker.proven = before[Status.LABELLED] > 0
-        sinks = await open_sinks(self._settings, self._task, self._run_dir, self._ledger)
+        sinks = await self._sinks()
         try:
             try:
                 ending = await self._run_engine(sinks, before, quiet=quiet)
@@ -212,6 +214,17 @@ class Session:
                     tell("watching broke off", level=logging.ERROR, error=repr(ended))
                     progress.say(f"labelpipe: the progress display broke off: {ended!r}. The run itself went on.")
             progress.close()
+
+    async def _sinks(self) -> Sinks:
+        """The files of rows; where a row of the ledger keeps them from being made it is replaced first."""
+        try:
+            return await open_sinks(self._settings, self._task, self._run_dir, self._ledger)
+        except LabelpipeError:
+            raise
+        except Exception:
+            if not await mended(self._ledger, layout_of(self._settings, self._task), self._asker.net.told):
+                raise
+            return await open_sinks(self._settings, self._task, self._run_dir, self._ledger)
 
     def _helm(self, pool: Pool, live: Live, progress: Progress) -> Helm:
         """What orders and edits may change."""
@@ -279,9 +292,11 @@ class Session:
                 outcomes = [mark_simulated(outcome) for outcome in outcomes]
             # The outcome holds the only answer; the turns of a conversation are kept for a replay.
             forget = self._task.has_callback and self._task.max_turns == 1
-            seqs = await self._kept(outcomes, sinks.marks(), forget_turns=forget)
+            told = self._asker.net.told
+            keep = partial(self._kept, marks=sinks.marks(), forget_turns=forget)
+            outcomes, seqs = await kept(keep, outcomes, sinks.layout, told)
             try:
-                await sinks.write(outcomes, seqs)
+                await in_files(sinks, self._ledger, outcomes, seqs, told)
             except StoreError as error:
                 # The ledger has them: the files are made up for at the end, or by the next session.
                 self._admission.gate.stop(error)
@@ -293,7 +308,7 @@ class Session:
 
         return commit
 
-    async def _kept(self, outcomes: Sequence[Outcome], marks: SinkMarks | None, *, forget_turns: bool) -> list[int]:
+    async def _kept(self, outcomes: Sequence[Outcome], *, marks: SinkMarks | None, forget_turns: bool) -> list[int]:
         """The outcomes in the ledger, and with them the calls that were sent, by day."""
         requests, ok = self._day.take_uncounted(), False
         try:

@@ -192,6 +192,7 @@ async def _prepare(
         if changes.moved:
             await follow_moves(settings, sources, ledger)
     if wishes.retry:
+        await ledger.own_up()
         moved = await ledger.supersede(_without_label(wishes.retry_codes), "retry")
         tell("retry", records=moved, codes=sorted(wishes.retry_codes))
     run_dir.write_manifest(manifest_of(settings, task, sources, before=manifest, said=wishes.said))

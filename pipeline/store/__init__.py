@@ -5,7 +5,8 @@ from __future__ import annotations
 from pipeline.store.changes import Selection, SinkMarks
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
-from pipeline.store.proof import FileProof, prove_files
+from pipeline.store.projection import flaw_of
+from pipeline.store.proof import MEND, FileProof, prove_files
 from pipeline.store.queries import Known, RowCounts, SinkMark, Totals
 from pipeline.store.rundir import Change, RunDir, RunLock, diff
 from pipeline.store.sinks import Sinks
@@ -14,6 +15,7 @@ from pipeline.store.sqllook import TableLook, look_at_table
 from pipeline.store.sqlproof import SqlPlace
 
 __all__ = [
+    "MEND",
     "Change",
     "FileProof",
     "Known",
@@ -32,6 +34,7 @@ __all__ = [
     "Totals",
     "check_place",
     "diff",
+    "flaw_of",
     "look_at_table",
     "prove_files",
     "release_table",

@@ -9,9 +9,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.errors import InternalError
 from pipeline.records import Record, Status, Turn
 from pipeline.store import turns
-from pipeline.store.queries import SinkMark, chunks, marks
+from pipeline.store.queries import SinkMark, chunks, damaged, marks
 from pipeline.store.rows import COLUMNS, bound
 
 # Columns are named: in a file that was brought up to date the newer ones come last.
@@ -21,6 +22,7 @@ _SET_ASIDE = (
     f"INSERT INTO superseded ({_NAMES}, superseded_at, reason, paid)"  # noqa: S608
     f" SELECT {_NAMES}, ?, ?, ? FROM outcomes WHERE "
 )
+_OWN_UP = "UPDATE outcomes SET status = 'rejected', problem_code = ?, problem_message = ?, label = NULL WHERE seq = ?"
 #: The name in `meta` of how often outcomes have been set aside or moved, over all sessions.
 GENERATION = "generation"
 #: a file with this mark is built anew from the ledger
@@ -114,6 +116,16 @@ def supersede(connection: sqlite3.Connection, selection: Selection, reason: str)
         if moved:
             _forget_files(connection)
     return moved
+
+
+def own_up(connection: sqlite3.Connection) -> int:
+    """Rows that cannot be read become rejected ones that say so, whatever they held; gives how many."""
+    rows = [(InternalError.code, why, seq) for seq, _, why in damaged(connection)]
+    with transaction(connection):
+        connection.executemany(_OWN_UP, rows)
+        if rows:
+            _forget_files(connection)
+    return len(rows)
 
 
 def update_places(connection: sqlite3.Connection, records: Sequence[Record]) -> int:

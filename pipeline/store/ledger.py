@@ -18,7 +18,7 @@ from pipeline.store import changes, queries, turns
 from pipeline.store.changes import Selection, SinkMarks
 from pipeline.store.queries import Known, RowCounts, SinkMark, Totals
 from pipeline.store.rows import to_row
-from pipeline.store.schema import ORDINAL_INDEX, connect_reader, connect_writer, use_failure
+from pipeline.store.schema import ORDINAL_INDEX, connect_reader, connect_writer, damaged, use_failure
 
 _T = TypeVar("_T")
 #: Outcomes in one block of a replay: some of them may be long.
@@ -28,8 +28,9 @@ BLOCK = 256
 class _Hand:
     """A connection and the one thread that uses it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, reads: bool = False) -> None:
         self._path = path
+        self._reads = reads
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._connection: sqlite3.Connection | None = None
 
@@ -47,8 +48,14 @@ class _Hand:
         loop = asyncio.get_running_loop()
         try:
             return await asyncio.shield(loop.run_in_executor(self._thread, partial(work, self._connection, *args)))
+        except (sqlite3.InterfaceError, sqlite3.ProgrammingError):
+            raise  # a value that no row can hold: one outcome's fault, not the file's
         except (sqlite3.Error, OSError) as error:
             raise StoreError(use_failure(self._path, error)) from error
+        except Exception as error:
+            if not self._reads:
+                raise
+            raise StoreError(damaged(self._path, error)) from error
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -66,7 +73,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._reads = _Hand(path)
+        self._reads = _Hand(path, reads=True)
         self._writes: _Hand | None = None
         # All state that changes, seen by the writing thread only: the highest seq, the marks that are stored, and
         # how often outcomes have been set aside or moved since the files' marks were last worth anything.
@@ -147,6 +154,10 @@ class Ledger:
         What they have cost stays in the totals.
         """
         return await self._write(self._moved, changes.supersede, selection, reason)
+
+    async def own_up(self) -> int:
+        """Give rows that cannot be read (a damaged file) an outcome that says so, which `supersede` can select."""
+        return await self._write(self._moved, changes.own_up)
 
     async def update_places(self, records: Sequence[Record]) -> int:
         """Give the outcomes of these records their new ordinal, line and source, when the input grew in the middle."""

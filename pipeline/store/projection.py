@@ -15,6 +15,7 @@ from pipeline.store.changes import REBUILD
 from pipeline.store.formats import csv_block, json_block
 from pipeline.store.layout import Layout, Table
 from pipeline.store.queries import SinkMark
+from pipeline.store.rows import damage_of, to_row
 from pipeline.store.rundir import RunDir, replace_durably
 
 
@@ -48,6 +49,19 @@ def looks(layout: Layout) -> list[Look]:
     table = layout.label_table()
     labels = [Look(f"labels.{kind}", table, layout) for kind in layout.formats if kind in ("csv", "jsonl")]
     return [*labels, Look("failed.csv", layout.failed_table(), layout)]
+
+
+def flaw_of(outcome: Outcome, layout: Layout) -> Exception | None:
+    """Why the outcome can be no row of the ledger or of a file; None where it can."""
+    try:
+        row = to_row(1, outcome)
+        if (why := damage_of(row)) is not None:
+            return ValueError(why)
+        for look in looks(layout.grown([outcome])):
+            look.block([outcome])
+    except Exception as error:  # whatever it is, it is this outcome's
+        return error
+    return None
 
 
 def parquet_look(layout: Layout) -> Look:

@@ -22,7 +22,8 @@ from pipeline.store.rundir import RunDir
 from pipeline.store.sinks import first_position, rows_of, without_late
 from pipeline.store.sqlproof import SqlPlace, compare
 
-_MEND = "Delete it and give the run's command again: it is made anew from the ledger."
+#: What to do about a file that differs.
+MEND = "Delete it and give the run's command again: it is made anew from the ledger."
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +94,16 @@ async def _prove_growing(
     if mark is None or mark.bytes < 0 or mark.shape != look.shape:
         return FileProof(look.name, True, 0, "is to be built anew, and the run's next session does it.")
     if not path.exists():
-        return FileProof(look.name, False, 0, f"is missing, the ledger has {mark.bytes:,} bytes of it. {_MEND}")
+        return FileProof(look.name, False, 0, f"is missing, the ledger has {mark.bytes:,} bytes of it. {MEND}")
     with path.open("rb") as file:
         # Only what is there now: a run at work may add rows while the ledger is read.
         size_bytes = file.seek(0, 2)
         file.seek(0)
         tally = await _compare(file, size_bytes, look, _blocks(ledger, layout))
     if tally.fault:
-        return FileProof(look.name, False, tally.rows, f"{tally.fault} {_MEND}")
+        return FileProof(look.name, False, tally.rows, f"{tally.fault} {MEND}")
     if size_bytes < mark.bytes:
-        told = f"has {size_bytes:,} bytes, but {mark.bytes:,} were written. {_MEND}"
+        told = f"has {size_bytes:,} bytes, but {mark.bytes:,} were written. {MEND}"
         return FileProof(look.name, False, tally.rows, told)
     return FileProof(look.name, True, tally.rows, _told_rows(tally))
 
@@ -161,15 +162,15 @@ async def _prove_parquet(run_dir: RunDir, ledger: Ledger, layout: Layout, mark: 
     if mark is None or mark.bytes < 0 or mark.shape != look.shape:
         return FileProof(look.name, True, 0, "is to be made when the run's session ends.")
     if not path.exists():
-        return FileProof(look.name, False, 0, f"is missing. {_MEND}")
+        return FileProof(look.name, False, 0, f"is missing. {MEND}")
     try:
         tally = await _compare_values(path, look.table, lambda: _blocks(ledger, layout))
     except MissingExtraError as error:
         return FileProof(look.name, True, 0, f"not compared: {error}")
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        return FileProof(look.name, False, 0, f"cannot be read: {error}. {_MEND}")
+        return FileProof(look.name, False, 0, f"cannot be read: {error}. {MEND}")
     if tally.fault:
-        return FileProof(look.name, False, tally.rows, f"{tally.fault} {_MEND}")
+        return FileProof(look.name, False, tally.rows, f"{tally.fault} {MEND}")
     rest = ", and the rest comes when the session ends" if tally.ended else ""
     return FileProof(look.name, True, tally.rows, f"{tally.rows:,} rows, value for value those of the ledger{rest}.")
 

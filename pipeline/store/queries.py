@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
 
 from pipeline.records import Outcome, Status, Usage
-from pipeline.store.rows import STATUSES, bound, json_value, to_outcome, unbound
+from pipeline.store.rows import STATUSES, any_text, bound, damage_of, json_value, to_outcome, unbound
 from pipeline.store.schema import SELECT_OUTCOME, is_damage
 
 _T = TypeVar("_T")
+#: Damaged rows that are named.
+SHOWN_DAMAGE = 10
 #: Values in one IN (...): older SQLite allows 999.
 CHUNK = 256
 
@@ -82,9 +85,16 @@ FROM (SELECT {_PAID}, 0 AS aside FROM outcomes UNION ALL SELECT {_PAID}, 1 AS as
 def count_by_status(connection: sqlite3.Connection) -> dict[Status, int]:
     """The number of outcomes of each status, zeros included."""
     others = connection.execute("SELECT status, COUNT(*) FROM outcomes WHERE status <> 'labelled' GROUP BY status")
-    counts = dict.fromkeys(Status, 0) | {STATUSES[status]: count for status, count in others}
+    counts = dict.fromkeys(Status, 0)
+    for status, count in others:
+        counts[_status(status)] += count
     everything = connection.execute("SELECT COUNT(*) FROM outcomes").fetchone()[0]
     return counts | {Status.LABELLED: everything - sum(counts.values())}
+
+
+def _status(text: str) -> Status:
+    """The status; of a damaged one that its record has no label."""
+    return STATUSES.get(text, Status.REJECTED)
 
 
 def row_counts(connection: sqlite3.Connection) -> RowCounts | None:
@@ -95,7 +105,8 @@ def row_counts(connection: sqlite3.Connection) -> RowCounts | None:
     # A label of several rows is a list: what is common to them, then each row.
     rows, without = connection.execute(
         "SELECT TOTAL(CASE WHEN label LIKE '[%' THEN json_array_length(label) - 1 ELSE 1 END),"
-        " TOTAL(label LIKE '[%' AND json_array_length(label) = 1) FROM outcomes WHERE status = 'labelled'"
+        " TOTAL(label LIKE '[%' AND json_array_length(label) = 1) FROM outcomes"
+        " WHERE status = 'labelled' AND json_valid(label)"
     ).fetchone()
     return RowCounts(int(rows), int(without))
 
@@ -135,7 +146,8 @@ def _under_way(connection: sqlite3.Connection) -> Usage:
     """What the turns of records that have no outcome have used: a conversation that was broken off."""
     used = Usage()
     for (text,) in connection.execute("SELECT usage FROM turns WHERE key NOT IN (SELECT key FROM outcomes)"):
-        used += Usage(*json_value(text))
+        with suppress(ValueError, TypeError):  # a damaged turn: its record is asked again
+            used += Usage(*json_value(text))
     return used
 
 
@@ -153,7 +165,7 @@ def known(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Know
     for chunk in chunks(keys):
         rows = connection.execute(f"{_SELECT_KNOWN} WHERE key IN ({marks(chunk)})", [bound(key) for key in chunk])
         for key, digest, status, ordinal, line, source in rows:
-            found[unbound(key)] = Known(digest, STATUSES[status], ordinal, line, unbound(source))
+            found[unbound(key)] = Known(digest, _status(status), ordinal, line, any_text(source))
     return found
 
 
@@ -194,7 +206,7 @@ def find_request(connection: sqlite3.Connection, digests: Sequence[bytes]) -> di
             [digest[:6] for digest in chunk],
         )
         for outcome in map(to_outcome, rows):
-            if outcome.request_digest in wanted:
+            if outcome.request_digest in wanted and outcome.status is Status.LABELLED:
                 found.setdefault(outcome.request_digest, outcome)
     return found
 
@@ -232,14 +244,23 @@ def requests_on(connection: sqlite3.Connection, day: str) -> int:
 
 
 def faults(connection: sqlite3.Connection) -> list[str]:
-    """What SQLite's own check finds wrong with the file; empty if it is sound."""
+    """What SQLite's own check finds wrong with the file, then which rows cannot be read; empty if it is sound."""
     try:
         found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(10)")]
     except sqlite3.DatabaseError as error:
         if is_damage(error):
             return [str(error)]
         raise
-    return [] if found == ["ok"] else found
+    if found != ["ok"]:
+        return found
+    return [f"the row of {key!r} (seq {seq}): {why}" for seq, key, why in islice(damaged(connection), SHOWN_DAMAGE)]
+
+
+def damaged(connection: sqlite3.Connection) -> Iterator[tuple[int, str, str]]:
+    """The seq and key of each row that cannot be read, and why. Reads all of the outcomes."""
+    for row in connection.execute(SELECT_OUTCOME):
+        if (why := damage_of(row)) is not None:
+            yield row[0], any_text(row[1]), why
 
 
 def chunks(items: Sequence[_T]) -> Iterator[list[_T]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import NoneType
 from typing import Any
 
 from pipeline import codec
+from pipeline.errors import InternalError
 from pipeline.records import JSON, Answer, Outcome, Problem, Record, Status, ToolCall, Usage
 
 #: The columns of an outcome. The wide texts come last, so that counting and looking up never read them.
@@ -40,6 +42,16 @@ COLUMNS = (
     "record_problem",
 )
 STATUSES = {str(status): status for status in Status}
+_TEXT, _MAYBE_TEXT, _MAYBE_NUMBER = (str, bytes), (str, bytes, NoneType), (int, float, NoneType)
+#: What each column may hold, in the order of COLUMNS. Texts with lone surrogates are bytes (see `bound`).
+_TYPES: tuple[tuple[type, ...], ...] = (
+    (int,), _TEXT, (int,), (int,), (str,), (str, NoneType),
+    *(7 * ((int,),)),
+    _MAYBE_NUMBER, _MAYBE_NUMBER, _MAYBE_NUMBER,
+    (int,), (int,), _TEXT, _MAYBE_TEXT, _MAYBE_TEXT, (bytes, NoneType), _MAYBE_TEXT, _MAYBE_TEXT,
+    *((str, NoneType), (str,), (str, NoneType), (str, NoneType)),
+)  # fmt: skip
+_MOST_INTEGER = 2**63 - 1
 
 
 def bound(text: str | None) -> str | bytes | None:
@@ -56,6 +68,11 @@ def bound(text: str | None) -> str | bytes | None:
 def unbound(value: Any) -> Any:
     """The text that `bound` was given."""
     return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
+
+
+def any_text(value: Any) -> str:
+    """A text to show, also of what no text should be."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def json_text(value: JSON) -> str | None:
@@ -81,11 +98,7 @@ def to_row(seq: int, outcome: Outcome) -> tuple[Any, ...]:
         code,
         outcome.attempts,
         outcome.repairs,
-        usage.prompt,
-        usage.completion,
-        usage.cached,
-        usage.reasoning,
-        usage.cache_write,
+        *map(_whole, (usage.prompt, usage.completion, usage.cached, usage.reasoning, usage.cache_write)),
         outcome.cost_usd,
         outcome.latency_s,
         outcome.finished_at,
@@ -104,15 +117,51 @@ def to_row(seq: int, outcome: Outcome) -> tuple[Any, ...]:
     )
 
 
+def _whole(value: int) -> int:
+    """The number as SQLite can hold it: sums of what servers claim may be longer than 64 bits."""
+    return max(-_MOST_INTEGER, min(value, _MOST_INTEGER))
+
+
 def to_outcome(row: Sequence[Any]) -> Outcome:
-    """The outcome of a row whose columns are COLUMNS."""
+    """The outcome of a row whose columns are COLUMNS; of a damaged row one without a label that says so."""
+    try:
+        return _read(row)
+    except Exception as error:  # whatever a damaged row makes of itself is not the end of the others
+        return _damaged(row, error)
+
+
+def damage_of(row: Sequence[Any]) -> str | None:
+    """What is wrong with a row; None where it can be read."""
+    try:
+        _read(row)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _damaged(row: Sequence[Any], error: Exception) -> Outcome:
+    seq, key, ordinal = row[0], any_text(row[1]), row[2] if isinstance(row[2], int) else 0
+    told = f"its row in the ledger (seq {seq}) is damaged: {type(error).__name__}: {error}"
+    return Outcome(
+        record=Record(any_text(row[18]), ordinal, key, {}, row[17] if isinstance(row[17], int) else 0, 0),
+        status=Status.REJECTED,
+        problem=Problem(InternalError.code, told),
+    )
+
+
+def _read(row: Sequence[Any]) -> Outcome:
+    if not all(map(isinstance, row, _TYPES)):
+        raise TypeError(next(_misfits(row)))
     label, rows = _labelled(json_value(row[24]))
+    fields = json_value(row[25])
+    if not all(isinstance(one, dict) for one in (fields, {} if label is None else label, *(rows or ()))):
+        raise TypeError("fields or label are no object")
     return Outcome(
         record=Record(
             source=unbound(row[18]),
             ordinal=row[2],
             key=unbound(row[1]),
-            fields=json_value(row[25]),
+            fields=fields,
             line=row[17],
             digest=row[3],
             problem=_problem(json_value(row[27])),
@@ -134,6 +183,12 @@ def to_outcome(row: Sequence[Any]) -> Outcome:
         copied_from=unbound(row[22]),
         vote=row[16],
     )
+
+
+def _misfits(row: Sequence[Any]) -> Iterator[str]:
+    for name, value, types in zip(COLUMNS, row, _TYPES, strict=True):
+        if not isinstance(value, types):
+            yield f"{name} is {repr(value)[:80]}"
 
 
 def _label_text(outcome: Outcome) -> str | None:

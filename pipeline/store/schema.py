@@ -144,6 +144,7 @@ def _connected(path: Path, uri: str, prepare: Callable[[Path, sqlite3.Connection
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_S)
     except sqlite3.Error as error:
         raise SetupError(_open_failure(path, error)) from error
+    connection.text_factory = _text
     try:
         prepare(path, connection)
     except sqlite3.Error as error:
@@ -153,6 +154,14 @@ def _connected(path: Path, uri: str, prepare: Callable[[Path, sqlite3.Connection
         connection.close()
         raise
     return connection
+
+
+def _text(raw: bytes) -> str | bytes:
+    """A text; its bytes where they are damaged, which is then seen in the row that has them."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
 
 
 def _prepare_writer(path: Path, connection: sqlite3.Connection, *, wal: bool = True) -> None:
@@ -250,7 +259,7 @@ def _upgrade(connection: sqlite3.Connection) -> None:
 def use_failure(path: Path, error: Exception) -> str:
     """What went wrong with an open ledger, and what to do."""
     if is_damage(error):
-        return _damage(path, error)
+        return damaged(path, error)
     return (
         f"{path}: the ledger cannot be used: {error}. What it holds is safe: put the cause right (is the disk full?), "
         "then give the same command again."
@@ -262,7 +271,8 @@ def is_damage(error: Exception) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-def _damage(path: Path, error: Exception) -> str:
+def damaged(path: Path, error: Exception) -> str:
+    """What to do about a file whose content is broken."""
     return (
         f"{path}: the ledger is damaged ({error}). Put back a copy of the run folder, or save what can be saved "
         f"with: sqlite3 {path.name} .recover"
@@ -273,5 +283,5 @@ def _open_failure(path: Path, error: sqlite3.Error) -> str:
     if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
         return f"{path}: not a ledger ({error}). Move the file away to start over, or choose another output folder."
     if is_damage(error):
-        return _damage(path, error)
+        return damaged(path, error)
     return f"{path}: the ledger cannot be opened ({error}). Check that the folder exists and may be written."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,8 @@ from pipeline import codec
 from pipeline.records import Turn, Usage
 from pipeline.store.queries import chunks, marks
 from pipeline.store.rows import answer_text, bound, json_text, json_value, read_answer, unbound
+
+log = logging.getLogger("labelpipe")
 
 _COLUMNS = (
     "key",
@@ -62,9 +65,17 @@ def of(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, list[Tu
 
 def _by_key(rows: sqlite3.Cursor) -> dict[str, list[Turn]]:
     found: dict[str, list[Turn]] = {}
+    broken: set[str] = set()
     for row in rows:
-        turn = _to_turn(row)
-        found.setdefault(turn.key, []).append(turn)
+        key = unbound(row[0])
+        try:
+            turn = _to_turn(row)
+        except Exception as error:  # a damaged row: the conversation goes on from what came before it
+            log.warning("damaged turn", extra={"facts": {"key": key, "turn": row[1], "error": repr(error)}})
+            broken.add(key)
+            continue
+        if key not in broken:
+            found.setdefault(key, []).append(turn)
     return found
 
 
