@@ -14,6 +14,8 @@
     ├── StoreError                 the ledger or a sink cannot be written: exit code 3
     ├── StoppedError               the door is shut for good; the record stays pending
     ├── InternalError              an error that nobody foresaw: one record's, or the run's where many have it
+    ├── InterruptedRunError        a signal: exit code 130
+    │   └── HungUpError            the terminal or the connection is gone: exit code 129
     ├── CallError                  one call went wrong: one class a verdict
     │   ├── RateLimitedError       429: everyone waits as long as told
     │   ├── UnavailableError       5xx, a broken connection, an answer that is none
@@ -335,3 +337,13 @@ class CallbackError(AnswerError):
 
 class NotCalledError(CallbackError):
     """The callback was not called: there was no thread for it."""
+
+
+class InterruptedRunError(LabelpipeError):
+    """Interrupted by a signal."""
+
+    code = "interrupted"
+
+
+class HungUpError(InterruptedRunError):
+    """The terminal or the connection of the run is gone."""

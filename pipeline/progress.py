@@ -9,12 +9,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TextIO
+from functools import partial
+from typing import Any, ClassVar, TextIO
+from weakref import WeakSet
 
 from tqdm import tqdm
 from tqdm.utils import disp_len
 
-from pipeline.terminal import shown
+from pipeline.terminal import Scribe, is_terminal, shown
 
 REDRAW_S = 0.5
 LOG_EVERY_S = 30.0
@@ -171,8 +173,31 @@ def count(seen: Snapshot) -> str:
     return count_text(seen.done, seen.total, known=seen.total_known)
 
 
+class _Free:
+    """A lock that locks nobody out."""
+
+    def acquire(self, *_: object) -> bool:
+        return True
+
+    def release(self) -> None: ...
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
 class _Line(tqdm):  # type: ignore[type-arg]
-    """A tqdm line whose texts come from a snapshot."""
+    """A tqdm line whose texts come from a snapshot.
+
+    One thread draws it, which a terminal may hold up for hours: so it shares no lock and no list with other lines of
+    the program, and nobody else closes it.
+    """
+
+    _lock = _Free()
+    _instances: ClassVar[WeakSet[_Line]] = WeakSet()
+    monitor_interval = 0
+
+    def __del__(self) -> None: ...
 
     seen: Snapshot | None = None
     title = ""
@@ -204,7 +229,7 @@ def _knows_size(stream: TextIO) -> bool:
 class Progress:
     """Shows snapshots until it is closed. In a terminal a line that redraws; elsewhere a line every 30 s.
 
-    `title` stands before the counts.
+    `title` stands before the counts. Nothing here raises, and nothing waits for the terminal: see `Scribe`.
     """
 
     def __init__(
@@ -212,59 +237,79 @@ class Progress:
     ) -> None:
         self._look = look
         self._title = f"{shown(title)} " if title else ""
-        self._stream = stream or sys.stderr
-        self._quiet = quiet
-        self._line = self._open_line() if not quiet and self._stream.isatty() else None
-
-    def _open_line(self) -> _Line:
-        knows_size = _knows_size(self._stream)
-        return _Line(
-            total=1,
-            file=self._stream,
-            dynamic_ncols=knows_size,
-            ncols=None if knows_size else BLIND_SIZE[0],
-            nrows=None if knows_size else BLIND_SIZE[1],
-            leave=True,
-            mininterval=0,
-        )
+        stream = stream or sys.stderr
+        self._scribe = None if quiet or stream is None else Scribe(stream)
+        self._stream = stream if self._scribe is None else self._scribe.stream
+        self._redraws = is_terminal(stream)
+        # All state that changes, beside the scribe: the line of a terminal, which only the scribe's thread touches.
+        self._line: _Line | None = None
 
     async def run(self) -> None:
         """Redraw until cancelled."""
         while True:
-            await asyncio.sleep(REDRAW_S if self._line is not None else LOG_EVERY_S)
+            await asyncio.sleep(REDRAW_S if self._redraws else LOG_EVERY_S)
             self.show()
 
     def show(self) -> None:
-        """Draw what there is to see now."""
-        if self._quiet:
+        """Draw what there is to see now, unless the terminal is behind."""
+        if self._scribe is None or self._scribe.is_behind:
             return
-        seen = self._look()
+        try:
+            self._scribe.do(partial(self._draw, self._look()))
+        except Exception as error:
+            self._scribe.failed(error)
+
+    def say(self, text: str) -> None:
+        """A line of its own, above the progress line."""
+        if self._scribe is not None:
+            self._scribe.do(partial(self._write, shown(text) + "\n"))
+
+    def close(self) -> None:
+        """The last state stays on the screen; may be called twice."""
+        if self._scribe is None:
+            return
+        if self._redraws:
+            self.show()
+            self._scribe.do(self._close_line)
+        self._scribe.close()
+        self._scribe = None
+
+    # -- in the scribe's thread ------------------------------------------------------------------------------------
+
+    def _draw(self, seen: Snapshot) -> None:
+        if not self._redraws:
+            self._write(f"labelpipe: {self._title}{count(seen)} · {tail(seen)}\n")
+            return
         if self._line is None:
-            self._stream.write(f"labelpipe: {self._title}{count(seen)} · {tail(seen)}\n")
-            self._stream.flush()
-            return
+            self._line = _open_line(self._stream)
         self._line.title, self._line.seen = self._title, seen
         self._line.total, self._line.n = max(seen.total or 0, seen.done, 1), seen.done
         self._line.refresh()
 
-    def say(self, text: str) -> None:
-        """A line of its own, above the progress line."""
-        if self._quiet:
-            return
+    def _write(self, text: str) -> None:
         if self._line is not None:
             self._line.clear()
-        self._stream.write(shown(text) + "\n")
+        self._stream.write(text)
         self._stream.flush()
         if self._line is not None:
             self._line.refresh()
 
-    def close(self) -> None:
-        """The last state stays on the screen; may be called twice."""
+    def _close_line(self) -> None:
         if self._line is not None:
-            self.show()
             self._line.close()
-            self._line = None
-            self._quiet = True
+
+
+def _open_line(stream: TextIO) -> _Line:
+    knows_size = _knows_size(stream)
+    return _Line(
+        total=1,
+        file=stream,
+        dynamic_ncols=knows_size,
+        ncols=None if knows_size else BLIND_SIZE[0],
+        nrows=None if knows_size else BLIND_SIZE[1],
+        leave=True,
+        mininterval=0,
+    )
 
 
 @contextmanager
@@ -277,7 +322,7 @@ def counting(
     with tqdm(
         desc=what,
         file=stream,
-        disable=quiet or not stream.isatty(),
+        disable=quiet or not is_terminal(stream),
         delay=every_s,
         mininterval=every_s,
         miniters=1,

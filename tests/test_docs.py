@@ -103,7 +103,11 @@ def test_every_command_and_option_is_documented(command: str) -> None:
 @pytest.mark.parametrize("page", [page for page in MANUAL if page.name != "README.md"], ids=lambda page: page.name)
 def test_options_that_are_named_exist(page: Path) -> None:
     known = {option for options in commands().values() for option in options}
-    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", page.read_text(encoding="utf-8"))) <= known
+    # A line of another program has options of its own.
+    ours = "\n".join(
+        line for line in page.read_text(encoding="utf-8").splitlines() if not line.startswith("systemd-run ")
+    )
+    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", ours)) <= known
 
 
 def _called(block: str) -> Iterator[list[str]]:

@@ -301,7 +301,9 @@ def test_the_line_follows_the_run(screen: Screen, moved_clock: RunOn) -> None:
 ))  # fmt: skip
 def test_whatever_the_numbers_are_there_is_a_line(seen: Snapshot) -> None:
     stream = io.StringIO()
-    Progress(lambda: seen, stream=stream).show()
+    progress = Progress(lambda: seen, stream=stream)
+    progress.show()
+    progress.close()
     assert stream.getvalue().count("\n") == 1
     left = eta_s(seen)
     assert left is None or left >= 0

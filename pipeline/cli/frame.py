@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 
 EXIT_CODES = """
 Exit codes: 0 all records labelled · 1 finished, some records have no label · 2 cannot start ·
-3 stopped early, the same command resumes · 130 interrupted, the same command resumes.
+3 stopped early · 129 hung up · 130 interrupted; after these three the same command resumes.
 """
 
 DOCS_URL = "https://github.com/labelpipe/labelpipe/tree/main/docs"
@@ -244,12 +244,14 @@ def guarded(work: Callable[[], _T]) -> _T:
     """What `work` gives. Our errors become one message and their exit code; others are bugs and keep their trace."""
     from asyncio import CancelledError
 
-    from pipeline.errors import LabelpipeError, SetupError
+    from pipeline.errors import HungUpError, InterruptedRunError, LabelpipeError, SetupError
 
     try:
         return work()
     except typer.Exit:
         raise
+    except InterruptedRunError as error:
+        fail("interrupted; the same command goes on", code=129 if isinstance(error, HungUpError) else 130)
     except SetupError as error:
         fail(str(error))
     except LabelpipeError as error:
@@ -285,19 +287,30 @@ def span(text: str) -> tuple[float, float]:
 
 
 def say(text: str) -> None:
-    from pipeline.terminal import shown
+    """A text for people. Where nobody reads it any more, nothing else changes."""
+    from pipeline.terminal import put, shown
 
-    typer.echo(shown(text), err=True)
+    put(sys.stderr, shown(text) + "\n")
 
 
 def show(text: str) -> None:
+    """A text that was asked for."""
     from pipeline.terminal import shown
 
-    typer.echo(shown(text))
+    _print(shown(text))
 
 
 def print_json(value: Any) -> None:
     from pipeline import codec
     from pipeline.terminal import shown_json
 
-    typer.echo(shown_json(codec.dumps(value).decode()))
+    _print(shown_json(codec.dumps(value).decode()))
+
+
+def _print(text: str) -> None:
+    """To stdout. A reader that wants no more (`| head`) is right; a disk that is full is told."""
+    from pipeline.terminal import put
+
+    error = put(sys.stdout, f"{text}\n")
+    if error is not None and not isinstance(error, BrokenPipeError):
+        say(f"labelpipe: the output could not be written: {error.strerror or error}")

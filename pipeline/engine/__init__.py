@@ -9,7 +9,7 @@ from pipeline.engine.life import Ping
 from pipeline.engine.pool import Ending, Pool, PoolSizes
 from pipeline.engine.retry import Verdict, backoff_s, is_hopeless, verdict_of
 from pipeline.engine.rules import AskRules, most_of
-from pipeline.engine.stop import InterruptedRunError, StopSwitch
+from pipeline.engine.stop import StopSwitch, interruption, under
 from pipeline.engine.turns import Responder, TaskPart, idempotency_key, with_result
 from pipeline.engine.writer import Writer
 
@@ -18,7 +18,6 @@ __all__ = [
     "Asker",
     "Ending",
     "Feed",
-    "InterruptedRunError",
     "Job",
     "Journal",
     "Lookups",
@@ -34,9 +33,11 @@ __all__ = [
     "Writer",
     "backoff_s",
     "idempotency_key",
+    "interruption",
     "is_hopeless",
     "most_of",
     "renamed",
+    "under",
     "verdict_of",
     "with_result",
 ]

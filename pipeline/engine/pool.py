@@ -1,17 +1,19 @@
 """Producer, workers and writer in two nested task groups.
 
-The outer group holds the writer, the inner one the workers, and the body of the inner one is the producer. Two queues,
-no sentinel: `task_done()` on the second queue follows the commit, so `outcomes.join()` means *durable*. The writer ends
-last. Five endings, each a test: to the end, soft stop, a worker's crash, the writer's crash, hard cancel.
+The outer group holds the writer, the inner one the workers and the guard, and the body of the inner one is the
+producer. Two queues, no sentinel: `task_done()` on the second queue follows the commit, so `outcomes.join()` means
+*durable*. The writer ends last. Five endings, each a test: to the end, soft stop, a crash of a worker or of the guard,
+the writer's crash, hard cancel.
 """
 
 from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pipeline.engine.attempt import Asker
 from pipeline.engine.feed import Job
@@ -49,7 +51,11 @@ class PoolSizes:
 
 
 class Pool:
-    """Runs a feed through workers into one writer."""
+    """Runs a feed through workers into one writer.
+
+    `guard` enforces what the run was told, for as long as it asks; if it dies, the run ends by that error, as by a
+    worker's: nobody would stop it any more.
+    """
 
     def __init__(
         self,
@@ -59,11 +65,13 @@ class Pool:
         *,
         sizes: PoolSizes,
         on_trouble: Callable[[LabelpipeError], None] | None = None,
+        guard: Callable[[], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self._feed = feed
         self._asker = asker
         self._sizes = sizes
         self._on_trouble = on_trouble
+        self._guard = guard
         self._jobs: asyncio.Queue[Job] = asyncio.Queue(maxsize=sizes.workers)
         self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(maxsize=2 * sizes.workers)
         gather_s = GATHER_S if sizes.workers > MANY else 0.0
@@ -118,12 +126,13 @@ class Pool:
         async with asyncio.TaskGroup() as inner:
             self._inner = inner
             self._grow(self._sizes.workers)
+            guards = [inner.create_task(self._guard(), name="guard")] if self._guard is not None else []
             await self._produce()
             self._asker.tail.set()
             await self._drain()
             self._inner = None
-            for worker in self._workers:
-                worker.cancel()
+            for task in (*self._workers, *guards):
+                task.cancel()
 
     def fit(self, concurrency: int) -> None:
         """Have enough workers for another limit of calls in flight."""

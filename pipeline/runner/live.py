@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -11,33 +12,26 @@ from datetime import datetime
 from typing import Any
 
 from pipeline import codec
-from pipeline.control import Watchdog, describe_tasks, grouped
-from pipeline.errors import LabelpipeError
 from pipeline.limits import Admission, Budget, DoorState, Price, Spend, what_is_left
 from pipeline.progress import Progress, Snapshot, duration, eta_s
 from pipeline.readers import Progress as ReadProgress
 from pipeline.records import Status
+from pipeline.runner.guard import Guard
 from pipeline.runner.notices import LONG_HOLD_S, Notices
-from pipeline.runner.outages import OutageWatch
-from pipeline.runner.parts import hours_of
 from pipeline.runner.runlog import tell
-from pipeline.runner.steering import Steering, facts_of
+from pipeline.runner.steering import facts_of
 from pipeline.runner.summary import learned_of
-from pipeline.settings import Settings
 from pipeline.stats import Stats
 from pipeline.store import RunDir
 
 LOOK_S = 1.0
 
 
-class DeadlineError(LabelpipeError):
-    """The time at which the run was to stop has come."""
-
-    code = "deadline"
-
-
 class Live:
-    """Watches a session: snapshots for the screen, live.json, lines when something begins or ends."""
+    """Shows a session: snapshots for the screen, live.json, lines and notices when something begins or ends.
+
+    Nothing hangs on it. What it cannot show is logged, once, and the run goes on.
+    """
 
     def __init__(
         self,
@@ -49,10 +43,7 @@ class Live:
         before: Mapping[Status, int],
         price: Price | None,
         simulated: Callable[[], bool],
-        settings: Settings,
-        stop: Callable[[LabelpipeError], None],
         notices: Notices,
-        fit: Callable[[int], None],
     ) -> None:
         self._run_dir = run_dir
         self._stats = stats
@@ -60,30 +51,14 @@ class Live:
         self._reading = reading
         self._before = before
         self._price = price
-        self._stop = stop
-        self._outages = OutageWatch(admission, stop)
         self._notices = notices
-        self._fit = fit
-        self.steering: Steering | None = None
-        self._watchdog = Watchdog(settings.limits.stall_s, time.monotonic)
         self._simulated = simulated
+        #: what enforces the limits: it tells what is in force
+        self.guard: Guard | None = None
         # All state that changes: what was said last, so that it is said once.
         self._in_outage = False
         self._held = ""
-        self._unseen = False
-        self._stop_at: str | None = None
-        self.ends_at: datetime | None = None
-        self.take_over(settings)
-
-    def take_over(self, settings: Settings) -> None:
-        """Watch by these limits from now on."""
-        self._outages.limit_s = settings.limits.outage_limit_s
-        self._watchdog.stall_s = settings.limits.stall_s
-        if settings.limits.stop_at == self._stop_at:
-            return
-        # The next such time from when it was said, not from the start: that may be yesterday's.
-        self._stop_at, hours = settings.limits.stop_at, hours_of(settings)
-        self.ends_at = None if hours is None else hours.ends_at(_now())
+        self._unseen: set[str] = set()
 
     def snapshot(self) -> Snapshot:
         """What the progress line shows now."""
@@ -126,42 +101,30 @@ class Live:
     async def watch(self, progress: Progress) -> None:
         """Look every second until cancelled."""
         while True:
-            if self.steering is not None:
-                self.steering.look()
-            self._fit(self._admission.gate.concurrency)
-            self._write()
-            await self._say_changes(progress)
-            await self._look_for_stall(progress)
-            await self._say_stop()
-            self._look_at_clock()
+            for what, show in (("live.json", self._write), ("changes", self._say_changes), ("a stop", self._say_stop)):
+                try:
+                    await show(progress)
+                except Exception as error:
+                    # Only what others may see of the run is lost. A full disk stops it at the ledger, and says so.
+                    if what not in self._unseen:
+                        tell("the run cannot be shown", level=logging.WARNING, what=what, error=repr(error))
+                    self._unseen.add(what)
             await asyncio.sleep(LOOK_S)
 
-    def _look_at_clock(self) -> None:
-        if self.ends_at is not None and _now() >= self.ends_at:
-            self._stop(DeadlineError(f"limits.stop_at {self.ends_at:%H:%M} is reached"))
-            self.ends_at = None
-
-    async def _look_for_stall(self, progress: Progress) -> None:
-        """Nothing moved, and nothing says why: run.log gets what each worker waits for."""
-        door, stats = self._admission.state(), self._stats
-        self._watchdog.note((self._admission.calls, stats.answers, stats.records, self._reading.records))
-        if self._admission.gate.paused or door.outage is not None or door.held_for_s > 0:
-            self._watchdog.moved()
-        if not self._watchdog.look():
-            return
-        still_s = self._watchdog.still_for_s()
-        tasks = grouped(describe_tasks())
-        tell("stalled", level=logging.WARNING, still_for_s=round(still_s, 1), tasks=tasks)
-        told = f"nothing has moved for {duration(still_s)}; run.log says what each worker waits for"
-        progress.say(f"labelpipe: {told}")
+    async def stalled(self, told: str, still_s: float) -> None:
+        """Tell who is to be told that nothing moves."""
         await self._notices.stalled(told, {**self.facts(), "still_for_s": still_s})
+
+    async def _write(self, _progress: Progress) -> None:
+        write_live(self._run_dir, self.facts())
 
     async def _say_changes(self, progress: Progress) -> None:
         door = self._admission.state()
         if door.outage is not None and not self._in_outage:
             told = f"calls fail for everyone ({door.outage.reason[:160]}). Probing until it is over."
             progress.say(f"labelpipe: {told}")
-            await self._notices.outage(door.outage.reason, self._outages.limit_s, self.facts())
+            limit_s = math.inf if self.guard is None else self.guard.settings.limits.outage_limit_s
+            await self._notices.outage(door.outage.reason, limit_s, self.facts())
         # Told once it has settled: what begins again before is the same one.
         is_over = door.outage is None and not self._admission.gate.settling(asyncio.get_running_loop().time())
         if is_over and self._in_outage:
@@ -170,11 +133,10 @@ class Live:
             progress.say(f"labelpipe: the outage is over after {duration(lasted_s)}.")
             tell("outage ended", lasted_s=round(lasted_s, 3), probes=ended.probes, reason=ended.reason)
         self._in_outage = not is_over and (self._in_outage or door.outage is not None)
-        self._outages.look()
         self._say_hold(door, progress)
         await self._tell_hold(door)
 
-    async def _say_stop(self) -> None:
+    async def _say_stop(self, _progress: Progress) -> None:
         """Told at once: what is in flight may take its time to end."""
         reason = self._admission.gate.stopped
         if reason is not None:
@@ -209,7 +171,7 @@ class Live:
     def facts(self) -> dict[str, Any]:
         """The snapshot as plain values, and what stands behind it."""
         seen = self.snapshot()
-        door, gate, stats = self._admission.state(), self._admission.gate, self._stats
+        door, gate, stats, guard = self._admission.state(), self._admission.gate, self._stats, self.guard
         return {
             **asdict(seen),
             "eta_s": eta_s(seen),
@@ -231,9 +193,9 @@ class Live:
             "tokens_per_minute": door.tokens_per_minute,
             "learned": learned_of(self._admission),
             "budget": _budget_facts(self._admission.budget),
-            "ends_at": None if self.ends_at is None else self.ends_at.isoformat(),
+            "ends_at": None if guard is None or guard.ends_at is None else guard.ends_at.isoformat(),
             "paused": gate.paused,
-            "limits": {} if self.steering is None else facts_of(self.steering.settings),
+            "limits": {} if guard is None else facts_of(guard.settings),
             "elapsed_s": round(self._stats.elapsed_s, 3),
             "problems": dict(self._stats.problems),
             "go_on": self._notices.go_on,
@@ -246,19 +208,6 @@ class Live:
         if outage is None:
             return None
         return {"since": time.time() - self._ago_s(outage.since), "reason": outage.reason, "probes": outage.probes}
-
-    def _write(self) -> None:
-        try:
-            write_live(self._run_dir, self.facts())
-        except OSError as error:
-            # Only what others may see of the run is lost. A full disk stops it at the ledger, and says so.
-            if not self._unseen:
-                tell("live.json cannot be written", level=logging.WARNING, error=str(error))
-            self._unseen = True
-
-
-def _now() -> datetime:
-    return datetime.fromtimestamp(time.time()).astimezone()
 
 
 def _budget_facts(budget: Budget | None) -> dict[str, Any] | None:

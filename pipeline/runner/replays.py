@@ -14,10 +14,10 @@ from pipeline.limits import Gate
 from pipeline.records import Labelled, Outcome, Problem, Said, Status, Turn
 from pipeline.runner.look import count_pending
 from pipeline.runner.marks import is_marked, mark_simulated
+from pipeline.runner.outputs import open_sinks, outputs_of
 from pipeline.runner.paid import paid_so_far
 from pipeline.runner.parts import price_for, task_of
 from pipeline.runner.runlog import run_log, tell
-from pipeline.runner.session import open_sinks, outputs_of
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary, Stats
 from pipeline.store import Ledger, RunDir

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline import codec
+from pipeline.errors import SetupError
+from pipeline.terminal import put
 
 LOGGER = logging.getLogger("labelpipe")
 
@@ -24,10 +27,25 @@ class _JsonLines(logging.Formatter):
         return codec.dumps(line).decode()
 
 
+class _RunLog(logging.FileHandler):
+    """The file of a run's events. Where it cannot be written (a full disk), that is told once, in one line."""
+
+    told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """What logging does with a line that it could not write: a traceback on stderr, each time."""
+        if not self.told:
+            put(sys.stderr, f"labelpipe: {self.baseFilename} cannot be written: {sys.exception()}. The run goes on.\n")
+        self.told = True
+
+
 @contextmanager
 def run_log(path: Path) -> Iterator[None]:
-    """Events of the `labelpipe` logger go to `path` while the block lasts."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    """Events of the `labelpipe` logger go to `path` while the block lasts. Raises SetupError if it cannot be opened."""
+    try:
+        handler = _RunLog(path, encoding="utf-8")
+    except OSError as error:
+        raise SetupError(f"{path}: the log cannot be written: {error.strerror or error}") from error
     handler.setFormatter(_JsonLines())
     before = LOGGER.level
     LOGGER.addHandler(handler)
@@ -37,7 +55,8 @@ def run_log(path: Path) -> Iterator[None]:
     finally:
         LOGGER.removeHandler(handler)
         LOGGER.setLevel(before)
-        handler.close()
+        with suppress(OSError):  # what is left in its buffer
+            handler.close()
 
 
 def tell(event: str, *, level: int = logging.INFO, **facts: object) -> None:

@@ -15,7 +15,6 @@ from pipeline.engine import (
     Asker,
     Ending,
     Feed,
-    InterruptedRunError,
     Journal,
     Lookups,
     Ping,
@@ -25,6 +24,7 @@ from pipeline.engine import (
     Provider,
     Responder,
     StopSwitch,
+    interruption,
 )
 from pipeline.errors import ChangedError, LabelpipeError, StoreError
 from pipeline.limits import DayMeter, Price
@@ -33,17 +33,18 @@ from pipeline.progress import Progress
 from pipeline.readers import Progress as ReadProgress
 from pipeline.readers import Source
 from pipeline.records import Outcome, Record, Status, Turn
+from pipeline.runner.guard import Guard
 from pipeline.runner.inputs import read
 from pipeline.runner.keys import repeated_in
 from pipeline.runner.live import Live
 from pipeline.runner.marks import mark_simulated
 from pipeline.runner.notices import Notices
+from pipeline.runner.outputs import layout_of, open_sinks, outputs_of
 from pipeline.runner.parts import (
     admission_of,
     is_simulated,
     price_for,
     rules_of,
-    sql_of,
 )
 from pipeline.runner.runlog import tell
 from pipeline.runner.screens import closing_lines
@@ -52,7 +53,7 @@ from pipeline.runner.steering import Helm, Steering
 from pipeline.runner.summary import summarise
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary, Stats
-from pipeline.store import Layout, Ledger, RunDir, SinkMarks, Sinks, look_at_table
+from pipeline.store import Ledger, RunDir, SinkMarks, Sinks
 from pipeline.task import Task
 from pipeline.telemetry import Telemetry
 
@@ -65,7 +66,8 @@ class SessionParts:
 
     `day` counts the day's requests over sessions; `limits` are others that last (the budget); `kept_turns` what an
     earlier session left of conversations; `run_id` names the run in the keys of callbacks; `prepare` loads the records'
-    media; `ping` asks whether the server answers at all; `title` stands in the progress line.
+    media; `ping` asks whether the server answers at all; `title` stands in the progress line; `switch` is what signals
+    press.
     """
 
     settings: Settings
@@ -77,6 +79,7 @@ class SessionParts:
     day: DayMeter
     limits: Mapping[str, Any]
     notifier: Notifier
+    switch: StopSwitch
     telemetry: Telemetry | None = None
     prepare: Prepare | None = None
     ping: Ping | None = None
@@ -94,6 +97,7 @@ class Session:
         self._settings = settings
         self._title = parts.title
         self._notifier = parts.notifier
+        self._switch = parts.switch
         self._telemetry = parts.telemetry
         self._task = parts.task
         self._sources = parts.sources
@@ -164,13 +168,6 @@ class Session:
 
     async def _run_engine(self, sinks: Sinks, before: Mapping[Status, int], *, quiet: bool) -> Ending:
         feed = Feed(self._records(), self._task.render, self._lookups(), self._asker.net)
-        pool = Pool(
-            feed.items(),
-            self._asker,
-            self._commit(sinks, feed),
-            sizes=self._sizes(),
-            on_trouble=lambda error: self._stop(pool, error),
-        )
         live = Live(
             self._run_dir,
             self._stats,
@@ -179,41 +176,56 @@ class Session:
             before=before,
             price=self._price,
             simulated=lambda: self._simulated or self._was_simulated,
-            settings=self._settings,
-            stop=lambda error: self._stop(pool, error),
             notices=self._notices,
-            fit=pool.fit,
         )
         progress = Progress(live.snapshot, quiet=quiet, title=self._title)
-        live.steering = Steering(self._settings, self._helm(pool, live, progress), Inbox(self._run_dir.path))
+        live.guard = guard = Guard(
+            self._stats,
+            self._admission,
+            self._reading,
+            self._settings,
+            stop=lambda error: self._stop(pool, error),
+            fit=lambda calls: pool.fit(calls),  # noqa: PLW0108 - the pool is made below
+            say=progress.say,
+            stalled=live.stalled,
+        )
+        pool = Pool(
+            feed.items(),
+            self._asker,
+            self._commit(sinks, feed),
+            sizes=self._sizes(),
+            on_trouble=lambda error: self._stop(pool, error),
+            guard=guard.watch,
+        )
+        guard.steering = Steering(self._settings, self._helm(pool, guard, progress), Inbox(self._run_dir.path))
         me = asyncio.current_task()
         assert me is not None
-
-        def soft(signal_name: str) -> None:
-            progress.say(f"labelpipe: {signal_name}: letting {self._admission.gate.in_flight} calls in flight end; "
-                         "once more to cut them off.")  # fmt: skip
-            self._stop(pool, InterruptedRunError(f"by {signal_name}"))
-
-        watchers = [
+        self._turn_switch(pool, progress, me)
+        display = [
             asyncio.create_task(progress.run(), name="progress"),
             asyncio.create_task(live.watch(progress), name="live"),
         ]
+        try:
+            return await self._to_an_ending(pool, me)
+        finally:
+            # What is over is over: the next signals find nothing in flight.
+            self._switch.turn(lambda _: None)
+            await _end_display(display)
+            progress.close()
+
+    def _turn_switch(self, pool: Pool, progress: Progress, me: asyncio.Task[Any]) -> None:
+        """What the first and the second signal do while the engine runs."""
+
+        def soft(name: str) -> None:
+            progress.say(f"labelpipe: {name}: letting {self._admission.gate.in_flight} calls in flight end; "
+                         "once more to cut them off.")  # fmt: skip
+            self._stop(pool, interruption(name))
 
         def hard() -> None:
             self._cut_off = True
             me.cancel()
 
-        try:
-            with StopSwitch(soft, hard):
-                return await self._to_an_ending(pool, me)
-        finally:
-            for watcher in watchers:
-                watcher.cancel()
-            for ended in await asyncio.gather(*watchers, return_exceptions=True):
-                if not isinstance(ended, asyncio.CancelledError):
-                    tell("watching broke off", level=logging.ERROR, error=repr(ended))
-                    progress.say(f"labelpipe: the progress display broke off: {ended!r}. The run itself went on.")
-            progress.close()
+        self._switch.turn(soft, hard)
 
     async def _sinks(self) -> Sinks:
         """The files of rows; where a row of the ledger keeps them from being made it is replaced first."""
@@ -226,11 +238,11 @@ class Session:
                 raise
             return await open_sinks(self._settings, self._task, self._run_dir, self._ledger)
 
-    def _helm(self, pool: Pool, live: Live, progress: Progress) -> Helm:
+    def _helm(self, pool: Pool, guard: Guard, progress: Progress) -> Helm:
         """What orders and edits may change."""
 
         def take_over(settings: Settings) -> None:
-            live.take_over(settings)
+            guard.take_over(settings)
             pool.set_grace(settings.limits.grace_s)
 
         return Helm(
@@ -240,7 +252,7 @@ class Session:
             stop=lambda error: self._stop(pool, error),
             say=progress.say,
             take_over=take_over,
-            ends_at=lambda: live.ends_at,
+            ends_at=lambda: guard.ends_at,
         )
 
     async def _to_an_ending(self, pool: Pool, me: asyncio.Task[Any]) -> Ending:
@@ -355,42 +367,10 @@ class Session:
         return summary
 
 
-async def open_sinks(settings: Settings, task: Task, run_dir: RunDir, ledger: Ledger) -> Sinks:
-    """The files of rows, and the table where there is one. Raises StoreError, SetupError."""
-
-    def lags(event: str, text: str) -> None:
-        tell(event, level=logging.WARNING, reason=text)
-
-    return await Sinks.start(run_dir, ledger, layout_of(settings, task), sql=sql_of(settings), tell=lags)
-
-
-def layout_of(settings: Settings, task: Task) -> Layout:
-    """How the files of rows look."""
-    columns = settings.output.columns
-    extra = (*task.extra_columns, *(("simulated",) if is_simulated(settings) else ()))
-    return Layout(
-        labels=(*task.columns, *extra),
-        columns=tuple(columns or ()),
-        fixed=columns is not None,
-        formats=tuple(settings.output.formats),
-        order=settings.output.order,
-        escape_formulas=settings.output.escape_formulas,
-    )
-
-
-async def outputs_of(settings: Settings, run_dir: RunDir, ledger: Ledger) -> dict[str, str]:
-    """The files a person will look for, and the table with its rows."""
-    files = [kind for kind in settings.output.formats if kind != "sql"]
-    table = await _table_text(settings, ledger)
-    labels = {"labels": str(run_dir.labels(files[0]))} if files else {}
-    tables = {"table" if files else "labels": table if files else f"table {table}"} if table else {}
-    return {**labels, **tables, "failed": str(run_dir.failed), "log": str(run_dir.log)}
-
-
-async def _table_text(settings: Settings, ledger: Ledger) -> str:
-    """The name of the table in a database, and how many rows are in it; empty where there is none."""
-    if settings.output.sql is None or (options := sql_of(settings)) is None:
-        return ""
-    found = await look_at_table(ledger, lambda place: options.url)
-    rows = "" if found is None or found.rows is None else f", {found.rows:,} rows"
-    return f"{options.table}{rows}"
+async def _end_display(display: Sequence[asyncio.Task[None]]) -> None:
+    """Nothing hangs on it: what became of it is logged."""
+    for task in display:
+        task.cancel()
+    for ended in await asyncio.gather(*display, return_exceptions=True):
+        if not isinstance(ended, asyncio.CancelledError):
+            tell("the display broke off", level=logging.ERROR, error=repr(ended))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline import codec
-from pipeline.engine import Provider
+from pipeline.engine import Provider, StopSwitch, under
 from pipeline.limits import NOTHING, DayMeter, Spend
 from pipeline.notify import Notifier
 from pipeline.readers import Given, Source, peek
@@ -41,6 +41,9 @@ from pipeline.task import Task
 from pipeline.telemetry import Telemetry, open_telemetry
 
 _T = TypeVar("_T")
+
+#: How often a notebook's thread looks whether the run has ended, in seconds.
+JOIN_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +78,25 @@ def run(settings: Settings, wishes: Wishes | None = None, *, records: Given | No
     `records` are mappings in any iterable or asynchronous one, or a frame of pandas or polars. In a program that has
     an event loop of its own, `await arun(settings)`.
     """
-    return in_loop(arun(settings, wishes, records=records))
+    switch = StopSwitch()
+    return in_loop(_label(settings, _wishes(wishes, records), switch), switch)
 
 
-def in_loop(work: Coroutine[Any, Any, _T]) -> _T:
-    """What `work` gives, also where a loop runs in this thread already (a notebook)."""
+def in_loop(work: Coroutine[Any, Any, _T], switch: StopSwitch | None = None) -> _T:
+    """What `work` gives, also where a loop runs in this thread already (a notebook). `switch` is what stops it."""
+    stopped_by = switch or StopSwitch()
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(work)
+        return asyncio.run(work if switch is None else under(stopped_by, work))
+    return _in_thread(under(stopped_by, work), stopped_by)
+
+
+def _in_thread(work: Coroutine[Any, Any, _T], switch: StopSwitch) -> _T:
+    """What `work` gives, from a loop in a thread of its own. KeyboardInterrupt, a notebook's stop button, is a Ctrl-C.
+
+    It is over when the work is: a first one lets what is in flight end, a second one cuts it off.
+    """
     done: list[_T] = []
     failed: list[BaseException] = []
 
@@ -94,17 +107,32 @@ def in_loop(work: Coroutine[Any, Any, _T]) -> _T:
             failed.append(error)
 
     thread = threading.Thread(target=target, name="labelpipe")
-    thread.start()
-    thread.join()
+    # A loop that runs in this thread may have a way of its own with signals, or none; so they come to the switch here.
+    with switch.listening():
+        thread.start()
+        while thread.is_alive():
+            try:
+                thread.join(JOIN_S)  # not for ever: on some systems that cannot be interrupted
+            except KeyboardInterrupt:
+                switch.press("SIGINT")
     if failed:
         raise failed[0]
     return done[0]
 
 
+def _wishes(wishes: Wishes | None, records: Given | None) -> Wishes:
+    wishes = wishes or Wishes()
+    return wishes if records is None else replace(wishes, records=records)
+
+
 async def arun(settings: Settings, wishes: Wishes | None = None, *, records: Given | None = None) -> RunSummary:
     """`run`, for a program that has an event loop."""
-    wishes = wishes or Wishes()
-    wishes = wishes if records is None else replace(wishes, records=records)
+    switch = StopSwitch()
+    return await under(switch, _label(settings, _wishes(wishes, records), switch))
+
+
+async def _label(settings: Settings, wishes: Wishes, switch: StopSwitch) -> RunSummary:
+    """A session from its start. Until it begins, a signal cancels it."""
     task, sources = task_of(settings), sources_of(settings, wishes.records)
     refuse(settings)
     for source in sources:
@@ -142,6 +170,7 @@ async def arun(settings: Settings, wishes: Wishes | None = None, *, records: Giv
                 ),
                 await _limits_of(settings, ledger),
                 notifier,
+                switch,
                 telemetry,
                 prepare=await media_for(settings, task, stack),
                 ping=ping and partial(ping, settings.model.name),

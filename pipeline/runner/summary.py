@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from pipeline.engine import InterruptedRunError, is_hopeless
+from pipeline.engine import is_hopeless
+from pipeline.errors import HungUpError, InterruptedRunError
 from pipeline.limits import Admission, BudgetReachedError, Price, Spend, what_is_left
 from pipeline.readers import Progress as ReadProgress
 from pipeline.records import Status
@@ -13,7 +14,8 @@ from pipeline.runner.paid import paid_so_far
 from pipeline.stats import RunSummary, Stats
 from pipeline.store import Ledger, RunDir, Totals
 
-EXIT_COMPLETE, EXIT_UNLABELLED, EXIT_CANNOT_START, EXIT_STOPPED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_COMPLETE, EXIT_UNLABELLED, EXIT_CANNOT_START, EXIT_STOPPED = 0, 1, 2, 3
+EXIT_HUNG_UP, EXIT_INTERRUPTED = 129, 130
 
 
 async def summarise(
@@ -76,7 +78,7 @@ def _ending(complete: bool, reason: Exception | None, unlabelled: int, stats: St
     if complete:
         return "complete", EXIT_UNLABELLED if unlabelled else EXIT_COMPLETE
     if isinstance(reason, InterruptedRunError):
-        return "interrupted", EXIT_INTERRUPTED
+        return "interrupted", EXIT_HUNG_UP if isinstance(reason, HungUpError) else EXIT_INTERRUPTED
     if is_hopeless(reason) and not stats.answers:
         return "stopped", EXIT_CANNOT_START
     return "stopped", EXIT_STOPPED

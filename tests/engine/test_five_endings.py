@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from engine_parts import Rig, answered, items, record, request
 
-from pipeline.engine import Ending, InterruptedRunError, Job, Pool, PoolSizes
-from pipeline.errors import StoreError
+from pipeline.engine import Ending, Job, Pool, PoolSizes
+from pipeline.errors import InterruptedRunError, StoreError
 from pipeline.records import Outcome, Problem, Request, Response, Status
 
 RunOn = Callable[[Any], Any]
@@ -124,6 +124,35 @@ def test_a_workers_crash_comes_out_after_what_was_answered_is_written(moved_cloc
         moved_clock(main())
     assert set(books.keys) >= {f"k{number}" for number in range(9)}
     assert len(books.keys) == len(set(books.keys)) < 50
+
+
+def test_a_guards_crash_is_the_runs_error(moved_clock: RunOn) -> None:
+    """It enforces stop_at and the outage limit: without it a run would go on for ever. What was answered is written."""
+    books = Books(slow_s=0.2)
+
+    async def guard() -> None:
+        await asyncio.sleep(1.0)
+        raise ZeroDivisionError("a bug")
+
+    async def main() -> None:
+        jobs = items([Job(request(number)) for number in range(500)])
+        await Pool(jobs, Rig(in_50_ms).asker, books.commit, sizes=PoolSizes(workers=4), guard=guard).run()
+
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        moved_clock(main())
+    assert 0 < len(books.keys) == len(set(books.keys)) < 500
+
+
+def test_a_guard_ends_with_what_it_guards(moved_clock: RunOn) -> None:
+    async def guard() -> None:
+        await asyncio.sleep(1e9)
+
+    async def main() -> Ending:
+        return await Pool(
+            items([Job(request(1))]), Rig(in_50_ms).asker, Books().commit, sizes=PoolSizes(workers=4), guard=guard
+        ).run()
+
+    assert moved_clock(main()) is Ending.COMPLETE
 
 
 def test_a_writers_crash_ends_the_run_and_nothing_hangs(moved_clock: RunOn) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.engine import StopSwitch
+from pipeline.engine import StopSwitch, under
+from pipeline.errors import InterruptedRunError
 
 ROOT = Path(__file__).parent.parent.parent
 PROGRAM = """
@@ -28,7 +29,8 @@ async def main():
     def hard():
         print("hard", flush=True)
         done.set()
-    with StopSwitch(soft, hard) as switch:
+    switch = StopSwitch(soft, hard)
+    with switch.stopping():
         print("ready", flush=True)
         await done.wait()
         assert switch.asked
@@ -58,12 +60,49 @@ def test_the_first_asks_and_the_second_forces(first: signal.Signals, second: sig
         assert process.wait(10) == 0
 
 
+def test_a_hang_up_never_forces_and_stays_ignored_where_it_was() -> None:
+    """The shell that ends sends one and the kernel another; nohup ignores both."""
+    before = signal.getsignal(signal.SIGHUP)
+    called: list[str] = []
+
+    async def main() -> None:
+        with StopSwitch(called.append, lambda: called.append("hard")).stopping():
+            for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
+                signal.raise_signal(number)
+                await asyncio.sleep(0)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with StopSwitch(called.append).stopping():
+            signal.raise_signal(signal.SIGHUP)
+            await asyncio.sleep(0)
+
+    try:
+        asyncio.run(main())
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert called == ["SIGHUP", "hard"]
+
+
+def test_before_there_is_anything_to_stop_the_work_is_cancelled() -> None:
+    """A first Ctrl-C while an input is being opened."""
+
+    async def work() -> None:
+        signal.raise_signal(signal.SIGINT)
+        await asyncio.sleep(3600)
+
+    async def main() -> None:
+        with pytest.raises(InterruptedRunError, match="SIGINT"):
+            await under(StopSwitch(), work())
+        await asyncio.sleep(0)  # the cancel is over
+
+    asyncio.run(main())
+
+
 def test_in_another_thread_it_does_nothing() -> None:
     """A notebook's worker thread has no signals."""
     found = signal.getsignal(signal.SIGINT)
 
     async def main() -> None:
-        with StopSwitch(lambda _: None, lambda: None):
+        with StopSwitch(lambda _: None, lambda: None).stopping():
             assert signal.getsignal(signal.SIGINT) is found
 
     thread = threading.Thread(target=lambda: asyncio.run(main()))

@@ -1,0 +1,192 @@
+"""Nothing hangs on the terminal: what shows may fail in any way, what enforces ends the run when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from end_to_end.stage import (
+    LABELPIPE,
+    PATIENCE_S,
+    Endpoints,
+    Process,
+    Project,
+    environment,
+    project,
+    read_csv,
+)
+
+from pipeline import Settings, Wishes, arun
+from pipeline.runner.guard import Guard
+from pipeline.runner.live import Live
+
+Make = Callable[..., Project]
+#: Says a line about each order: the terminal's death is noticed while the run is at work.
+ORDERS = [{"id": str(number), "at": 0, "verb": "resume"} for number in range(5)]
+
+
+def start(user: Project, redirects: str, stderr: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    """A run in a shell that redirects it so."""
+    words = ["bash", "-c", f"exec {' '.join(LABELPIPE)} run job.toml {redirects}"]
+    none = subprocess.DEVNULL
+    return subprocess.Popen(words, cwd=user.folder, env=environment(), stdin=none, stdout=none, stderr=stderr)
+
+
+def test_a_dead_terminal_changes_nothing(make: Make) -> None:
+    """On a full disk, closed from the start, and with a reader that never reads."""
+    redirects = ["2>/dev/full", "--json >/dev/full", "<&- >&- 2>&-", "2> >(sleep 60)"]
+    users = [make(str(at), count=30) for at in range(len(redirects))]
+    started = [start(user, words) for user, words in zip(users, redirects, strict=True)]
+    for user, process, words in zip(users, started, redirects, strict=True):
+        assert process.wait(PATIENCE_S) == 0, words
+        assert len(user.labels()) == 30, words
+        assert json.loads((user.run_dir / "summary.json").read_bytes())["exit_code"] == 0, words
+
+
+def test_a_reader_that_is_killed_in_mid_run(tmp_path: Path, endpoints: Endpoints) -> None:
+    """It ended the watcher at its next word, and at the end the run, with exit code 1 and without a summary."""
+    endpoint = endpoints.open(latency_ms=100)
+    user = project(tmp_path / "project", endpoint.base_url, 100, limits={"concurrency": 4})
+    process = start(user, "", subprocess.PIPE)
+    endpoint.wait_for_calls(8)
+    assert process.stderr is not None
+    process.stderr.close()
+    for order in ORDERS:
+        with (user.run_dir / "control.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(order) + "\n")
+    assert process.wait(PATIENCE_S) == 0
+    assert user.verify()["labelled"] == 100
+    assert json.loads((user.run_dir / "summary.json").read_bytes())["labelled"] == 100
+    endpoints.close(endpoint)
+
+
+def test_a_hang_up_is_an_orderly_stop_and_nohup_ignores_it(tmp_path: Path, endpoints: Endpoints) -> None:
+    endpoint = endpoints.open(latency_ms=250)
+    users = [project(tmp_path / name, endpoint.base_url, 24, limits={"concurrency": 4}) for name in ("plain", "nohup")]
+    plain = users[0].start("run", "job.toml", "--json")
+    args = ("-c", f"trap '' HUP; exec {' '.join(LABELPIPE)} run job.toml --json")
+    out = subprocess.PIPE
+    popen = subprocess.Popen(["bash", *args], cwd=users[1].folder, env=environment(), stdout=out, stderr=out, text=True)
+    nohup = Process(args, popen)
+    endpoint.wait_for_calls(10)
+    for process in (plain, nohup):
+        process.signal(signal.SIGHUP)
+        process.signal(signal.SIGHUP)  # the shell sends one and the kernel another: no sign of impatience
+    stopped = plain.wait().expect(129)
+    assert "SIGHUP: letting" in stopped.err
+    assert (stopped.json["ended"], stopped.json["exit_code"]) == ("interrupted", 129)
+    assert nohup.wait().expect(0).json["labelled"] == 24
+    assert 0 < stopped.json["labelled"] < 24
+    totals = endpoint.totals()
+    assert totals["lost"] == 0, "what was in flight ended"
+    assert users[0].run()["labelled"] == 24
+    endpoints.close(endpoint)
+
+
+# -- a notebook's stop button ------------------------------------------------------------------------------------------
+
+NOTEBOOK = """
+import asyncio, json, sys
+from pipeline import Settings, run
+
+async def cell():
+    # In a notebook a loop runs already, and its stop button is a SIGINT to the process.
+    print("begins", flush=True)
+    summary = run(Settings.load("job.toml"))
+    print(json.dumps([summary.ended, summary.exit_code, summary.labelled, summary.calls]), flush=True)
+
+asyncio.run(cell())
+"""
+
+
+def notebook(user: Project) -> Process:
+    args = [sys.executable, "-c", NOTEBOOK]
+    popen = subprocess.Popen(
+        args, cwd=user.folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    return Process(args, popen)
+
+
+def test_a_notebooks_stop_button_is_a_ctrl_c(tmp_path: Path, endpoints: Endpoints) -> None:
+    """KeyboardInterrupt came out of `run`, and the run went on in its thread and paid for hundreds more."""
+    endpoint = endpoints.open(latency_ms=200, poison={"HANG": "hang"})
+    soft = project(tmp_path / "soft", endpoint.base_url, 200, limits={"concurrency": 4})
+    hard = project(tmp_path / "hard", endpoint.base_url, 30, limits={"concurrency": 4}, model={"timeout_s": 60})
+    hard.give([{"id": f"r{number:04}", "text": "HANG"} for number in range(30)])
+    started = [notebook(soft), notebook(hard)]
+    endpoint.wait_for_calls(16)
+    for process in started:
+        process.signal(signal.SIGINT)
+    assert started[1].popen.stderr is not None
+    assert "SIGINT: letting" in started[1].popen.stderr.readline()
+    started[1].signal(signal.SIGINT)
+    for user, process in zip((soft, hard), started, strict=True):
+        done = process.wait().expect(0)
+        ended, exit_code, labelled, calls = json.loads(done.out.splitlines()[-1])
+        assert (ended, exit_code) == ("interrupted", 130)
+        assert labelled < 200
+        assert len(user.labels()) == labelled
+        assert calls == labelled or user is hard
+    assert endpoint.in_flight() == 0, "nothing is asked any more when the cell has ended"
+    endpoints.close(endpoint)
+
+
+# -- the death of a task in the background -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def found(tmp_path: Path, endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """A run of forty records in the current folder, which is looked at more often than each second."""
+    monkeypatch.setattr("pipeline.runner.guard.LOOK_S", 0.05)
+    monkeypatch.setattr("pipeline.runner.live.LOOK_S", 0.05)
+    endpoint = endpoints.open(latency_ms=50)
+    project(tmp_path, endpoint.base_url, 40, limits={"concurrency": 4})
+    monkeypatch.chdir(tmp_path)
+    yield Settings.load(Path("job.toml"))
+    endpoints.close(endpoint)
+
+
+def test_where_what_enforces_dies_the_run_ends_by_that(found: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would keep stop_at and the outage limit any more. What was answered is written."""
+
+    def look(guard: Guard) -> None:
+        if guard._stats.records:
+            raise ZeroDivisionError("a bug")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Guard, "_look_at_clock", look)
+        with pytest.raises(ZeroDivisionError, match="a bug"):
+            asyncio.run(arun(found))
+    written = len(read_csv(Path("run/labels.csv")))
+    assert 0 < written < 40
+    again = asyncio.run(arun(found, Wishes(quiet=True)))
+    assert (again.labelled, again.session_records) == (40, 40 - written)
+
+
+@pytest.mark.parametrize("dies", ["facts", "snapshot", "_say_changes"])
+def test_where_what_shows_dies_the_run_goes_on(found: Settings, monkeypatch: pytest.MonkeyPatch, dies: str) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("a bug of the display")
+
+    monkeypatch.setattr(Live, dies, broken)
+    summary = asyncio.run(arun(found))
+    assert (summary.exit_code, summary.labelled) == (0, 40)
+    assert "a bug of the display" in Path("run/run.log").read_text(encoding="utf-8")
+
+
+def test_a_log_that_cannot_be_written_is_told_in_one_line(make: Make) -> None:
+    """logging's own way is a traceback a line."""
+    user = make(count=20)
+    user.run_dir.mkdir()
+    (user.run_dir / "run.log").symlink_to("/dev/full")
+    done = user.do("run", "job.toml").expect(0)
+    assert "Traceback" not in done.err
+    (line,) = [line for line in done.err.splitlines() if "No space left" in line]
+    assert "run.log" in line
