@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from mimetypes import guess_type
 from pathlib import PurePath
 from typing import Any
@@ -37,7 +37,7 @@ _JINJA_WORDS = frozenset(
 class Proposal:
     """What a first config says. `gold` is the column with right labels, `labels` the values that were seen in it.
 
-    `sample` is the path of the first file where each file is a record.
+    `sample` is the path of the first file where each file is a record. `reading` are recognised keys of [input].
     """
 
     input_path: str
@@ -49,6 +49,7 @@ class Proposal:
     labels: tuple[JSON, ...]
     looked_at: int
     sample: str = ""
+    reading: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -62,6 +63,7 @@ def propose(
     *,
     input_path: str,
     format: str = "auto",  # noqa: A002 - the config's word for it
+    reading: Mapping[str, str] | None = None,
 ) -> Proposal:
     """A config's values, from the first records of the input. Raises InputError where none of them can be read."""
     rows = [record.fields for record in records if record.problem is None and record.fields]
@@ -76,7 +78,7 @@ def propose(
     key = next((name for name in rest if _noun(name) in _KEY_NAMES and _is_key(values[name], len(rows))), None)
     gold = next((name for name in rest if name != key and _is_gold(name, values[name])), None)
     labels = tuple(_distinct(values[gold])) if gold else ()
-    return Proposal(input_path, format, columns, text, key, gold, labels, len(rows))
+    return Proposal(input_path, format, columns, text, key, gold, labels, len(rows), reading=reading or {})
 
 
 def _sayable(name: Any) -> bool:
@@ -132,10 +134,13 @@ def to_toml(proposal: Proposal) -> str:
 def _input(proposal: Proposal) -> str:
     key = f"key = {_quoted(proposal.key)}" if proposal.key else '# key = "id"'
     key += "   # the field that names a record; without it: its " + ("path" if proposal.sample else "place")
+    recognised = "".join(
+        f"{name} = {_quoted(value)}   # as it was recognised\n" for name, value in proposal.reading.items()
+    )
     return f"""[input]
 path = {_quoted(proposal.input_path)}
 format = {_quoted(proposal.format)}
-{key}
+{recognised}{key}
 # fields: {", ".join(map(_quoted, proposal.columns))}"""
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pipeline.readers.dataset import is_plain_folder
+from pipeline.readers.dialect import Dialect
+from pipeline.readers.encodings import known_encoding
 from pipeline.readers.given import Given, given_source
 from pipeline.readers.names import made_up_name
 from pipeline.readers.read import BATCH, Records, peek, read_records
@@ -10,11 +12,11 @@ from pipeline.readers.resolve import resolve_sources
 from pipeline.readers.rows import Progress
 from pipeline.readers.source import FORMAT_NAMES, Source, Stamp
 from pipeline.readers.sql import Query
-from pipeline.readers.stream import known_encoding
 
 __all__ = [
     "BATCH",
     "FORMAT_NAMES",
+    "Dialect",
     "Given",
     "Progress",
     "Query",

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from functools import partial
 
 from pipeline import codec
 from pipeline.errors import InputError
-from pipeline.readers.csvrows import RECORD_CHARS, Cut, RecordCutter
 from pipeline.readers.lines import LineSplitter, cut_lines
-from pipeline.readers.rows import Blocks, BrokenStreamError, Reading, Row, Rows, bad_row
+from pipeline.readers.rows import Blocks, Reading, Row, Rows, bad_row, undecodable
+from pipeline.readers.stream import joined
+from pipeline.readers.table import delimited
 
 Format = Callable[[Blocks, Reading], Rows]
 
@@ -61,7 +61,7 @@ def _has_long_number(raw: bytes) -> bool:
 
 
 def _json_trouble(raw: bytes, error: Exception, encoding: str) -> str:
-    if trouble := _undecodable(raw, encoding):
+    if trouble := undecodable(raw, encoding):
         return trouble
     if not isinstance(error, codec.JSONDecodeError):
         return f"not valid JSON: {error}"
@@ -77,16 +77,6 @@ def _not_an_object(value: object) -> str:
 
 def _too_long() -> str:
     return f"a line longer than {LINE_BYTES:,} bytes"
-
-
-def _undecodable(raw: bytes, encoding: str) -> str:
-    """What is wrong with the bytes; nothing if they are good."""
-    try:
-        raw.decode()
-    except UnicodeDecodeError as error:
-        column = len(raw[: error.start].decode()) + 1
-        return f"not valid {encoding} at column {column}; see input.encoding"
-    return ""
 
 
 async def text(blocks: Blocks, reading: Reading) -> Rows:
@@ -106,80 +96,7 @@ def _text_row(number: int, raw: bytes, encoding: str) -> Row:
     try:
         return number, {"text": raw.decode()}, codec.digest64(_TEXT + raw), ""
     except UnicodeDecodeError:
-        return bad_row(number, raw, _undecodable(raw, encoding))
-
-
-async def delimited(blocks: Blocks, reading: Reading, delimiter: str) -> Rows:
-    """CSV or TSV: the first row names the fields; blank lines are skipped; every value stays a string."""
-    table = _Table(reading)
-    cutter = RecordCutter(delimiter)
-    # A line that the splitter had to cut is longer than a record may be, at four bytes a character at most.
-    splitter = LineSplitter(4 * RECORD_CHARS, returns=True)
-    try:
-        async with aclosing(cut_lines(blocks, reading, splitter)) as lines:
-            async for first, batch in lines:
-                yield list(table.rows(cutter.feed(table.decode(first, batch))))
-    except BrokenStreamError as error:
-        yield list(table.rows(cutter.flush()))
-        # The torn record begins where its quote was opened, not where the data broke.
-        line, pending = cutter.pending
-        if pending:
-            error.line, error.raw = line, pending.encode("utf-8", "surrogateescape") + error.raw
-        raise
-    yield list(table.rows(cutter.feed([], end=True)))
-
-
-class _Table:
-    """Cells to rows, by the header that comes first."""
-
-    def __init__(self, reading: Reading) -> None:
-        self._reading = reading
-        self._columns: list[str] = []
-        self._names = b""  # the columns, as they go into each row's digest
-        self._undecodable_until = 0  # the last line known to hold bytes that are not in the encoding
-
-    def decode(self, first: int, batch: list[bytes]) -> list[str]:
-        """The lines as text. Bytes that cannot be decoded become lone surrogates, which no good text holds."""
-        try:
-            return [line.decode() for line in batch]
-        except UnicodeDecodeError:
-            self._undecodable_until = first + len(batch) - 1
-            return [line.decode("utf-8", "surrogateescape") for line in batch]
-
-    def rows(self, cuts: Iterable[Cut]) -> Iterator[Row]:
-        for line, raw, cells, found in cuts:
-            trouble = found
-            if not found and line <= self._undecodable_until:
-                trouble = _undecodable(_encoded(raw), self._reading.encoding)
-            if not self._columns:
-                self._columns = self._header(line, cells, trouble)
-                self._names = codec.names_mark(self._columns)
-            elif trouble or len(cells) != len(self._columns):
-                count = f"{len(cells)} cells where the header has {len(self._columns)}"
-                yield bad_row(line, _encoded(raw).rstrip(b"\r\n"), trouble or count)
-            else:
-                yield (
-                    line,
-                    dict(zip(self._columns, cells, strict=True)),
-                    codec.digest64(self._names + codec.dumps(cells)),
-                    "",
-                )
-
-    def _header(self, line: int, cells: list[str], trouble: str) -> list[str]:
-        where = f"{self._reading.name}, line {line}: the header"
-        if trouble:
-            raise InputError(f"{where} cannot be read: {trouble}")
-        empty = [str(number) for number, name in enumerate(cells, 1) if not name.strip()]
-        if empty:
-            raise InputError(f"{where} has no name for column {', '.join(empty)}; the first row must name every column")
-        twice = [repr(name) for name, count in Counter(cells).items() if count > 1]
-        if twice:
-            raise InputError(f"{where} has columns of the same name: {', '.join(twice)}; rename them")
-        return cells
-
-
-def _encoded(raw: list[str]) -> bytes:
-    return "".join(raw).encode("utf-8", "surrogateescape")
+        return bad_row(number, raw, undecodable(raw, encoding))
 
 
 async def guessed(blocks: Blocks, reading: Reading) -> Rows:
@@ -194,22 +111,15 @@ async def guessed(blocks: Blocks, reading: Reading) -> Rows:
             raise InputError(
                 f"{reading.name}: no telling what format this is; set input.format (jsonl, csv, tsv, text)"
             )
-        async with aclosing(jsonl(_joined(head, blocks), reading)) as rows:
+        async with aclosing(jsonl(joined(head, blocks), reading)) as rows:
             async for part in rows:
                 yield part
 
 
-async def _joined(head: bytes, blocks: Blocks) -> AsyncGenerator[bytes, None]:
-    yield head
-    async with aclosing(blocks):
-        async for block in blocks:
-            yield block
-
-
 FORMATS: dict[str, Format] = {
     "jsonl": jsonl,
-    "csv": partial(delimited, delimiter=","),
-    "tsv": partial(delimited, delimiter="\t"),
+    "csv": partial(delimited, usual=","),
+    "tsv": partial(delimited, usual="\t"),
     "text": text,
     "auto": guessed,
 }

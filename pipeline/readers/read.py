@@ -14,7 +14,7 @@ from pipeline.readers.names import given_name, made_up_name
 from pipeline.readers.parquet import count_rows, parquet
 from pipeline.readers.rows import BrokenStreamError, Progress, Reading, Row, Rows
 from pipeline.readers.source import Source
-from pipeline.readers.stream import known_encoding, utf8_blocks
+from pipeline.readers.stream import utf8_blocks
 from pipeline.records import JSON, Problem, Record
 
 Records = AsyncGenerator[list[Record], None]
@@ -25,7 +25,6 @@ async def read_records(
     sources: Sequence[Source],
     *,
     key: str | None = None,
-    encoding: str = "utf-8",
     limit: int | None = None,
     progress: Progress | None = None,
     batch: int = BATCH,
@@ -37,13 +36,12 @@ async def read_records(
     a whole cannot be read. Close the generator (`contextlib.aclosing`) when leaving it early.
     """
     progress = Progress() if progress is None else progress
-    name = known_encoding(encoding)
     await _expect(sources, limit, progress)
     count = 0
     for source in sources:
         if count == limit:
             break
-        reading = Reading(source.name, name, batch, progress)
+        reading = Reading(source.name, source.dialect, batch, progress, source.once)
         before = progress.lines_read
         async with aclosing(_whole(source, reading, chunk_bytes)) as parts:
             async for rows in parts:
@@ -59,12 +57,17 @@ async def read_records(
     progress.exact_total = count
 
 
-async def peek(source: Source, *, encoding: str = "utf-8", n: int = 50, key: str | None = None) -> list[Record]:
-    """The first `n` records, without reading all. stdin and streams can be read only once, so not here: InputError."""
+async def peek(
+    source: Source, *, n: int = 50, key: str | None = None, progress: Progress | None = None
+) -> list[Record]:
+    """The first `n` records, without reading all; `progress` hears what there is to be told of it.
+
+    stdin, pipes and streams can be read only once, so not here: InputError.
+    """
     if source.once:
         raise InputError(f"{source.name}: cannot be looked at before the run; it can be read only once")
     found: list[Record] = []
-    async with aclosing(read_records([source], key=key, encoding=encoding, limit=n)) as batches:
+    async with aclosing(read_records([source], key=key, limit=n, progress=progress)) as batches:
         async for records in batches:
             found += records
     return found
@@ -106,7 +109,7 @@ def _rows(source: Source, reading: Reading, chunk_bytes: int) -> Rows:
         return source.origin.rows(reading)
     if source.format == "parquet" and source.path:
         return parquet(source.path, source.size_bytes or 0, reading)
-    blocks = utf8_blocks(source, encoding=reading.encoding, chunk_bytes=chunk_bytes, progress=reading.progress)
+    blocks = utf8_blocks(source, reading, chunk_bytes=chunk_bytes)
     return FORMATS[source.format](blocks, reading)
 
 

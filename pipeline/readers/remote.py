@@ -17,9 +17,10 @@ from urllib.parse import urlsplit
 
 from pipeline import codec
 from pipeline.errors import InputError, MissingExtraError
+from pipeline.readers.dialect import LOOK_BYTES
 from pipeline.readers.parquet import count_rows, parquet
 from pipeline.readers.rows import Blocks
-from pipeline.readers.source import LOOK_BYTES, Origin, Source, Stamp, format_of, natural, packing
+from pipeline.readers.source import Origin, Source, Stamp, format_of, natural, packing
 from pipeline.readers.threads import spooled
 
 #: what is asked of the server at once

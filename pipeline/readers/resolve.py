@@ -6,14 +6,16 @@ import glob
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath
 
 from pipeline import globs
 from pipeline.errors import InputError
 from pipeline.readers.dataset import dataset_source, is_dataset
+from pipeline.readers.dialect import LOOK_BYTES, Dialect
 from pipeline.readers.files import files_source, refuse_overlap
 from pipeline.readers.remote import is_address, remote_sources
-from pipeline.readers.source import FORMAT_NAMES, LOOK_BYTES, Source, format_of, natural, packing
+from pipeline.readers.source import FORMAT_NAMES, Source, format_of, natural, packing
 from pipeline.readers.sql import DIALECTS, Query, sql_source
 
 STDIN = "-"
@@ -26,12 +28,14 @@ def resolve_sources(
     base: Path,
     query: Query | None = None,
     secret: bool = False,
+    dialect: Dialect | None = None,
 ) -> list[Source]:
     """The sources that `path` names, relative to `base`, in the order in which they are read.
 
     That is the order of the list; within a glob (`**` goes through all folders) by name, folder by folder, with
     numbers in a name compared as numbers: part-2 before part-10. With a `query` each path is a database's address.
-    Of an address that is a `secret` only what is none gets into a name. Raises InputError, which says what to do.
+    Of an address that is a `secret` only what is none gets into a name. `dialect` is how texts are written. Raises
+    InputError, which says what to do.
     """
     if format not in FORMAT_NAMES:
         raise InputError(f"input.format: {format!r} is not known; it is one of {', '.join(FORMAT_NAMES)}")
@@ -45,7 +49,7 @@ def resolve_sources(
     else:
         sources = [source for each in written for source in _named(each, format, base, secret)]
     _refuse_twice(sources)
-    return sources
+    return sources if dialect is None else [replace(source, dialect=dialect) for source in sources]
 
 
 def _named(written: str, format_name: str, base: Path, secret: bool) -> Iterator[Source]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
 
 from pipeline.codec import digest64
+from pipeline.readers.dialect import Dialect
 from pipeline.records import JSON
 
 #: line, fields, digest, and what is wrong ("" for a good row). A bare tuple: one is made for each record. Equal digests
@@ -37,6 +38,8 @@ class Progress:
 
     Bytes are those of the files as they lie on the disk, so for a compressed file the compressed ones.
     Lines count those cut from the input (`lines_read`) and those whose records were handed on (`lines_done`).
+    `notes` are what was chosen in reading, each with the sources of which it holds; `chosen` the same as keys of
+    [input] and their values. `say` hears of each note when it is made.
     """
 
     bytes_read: int = 0
@@ -46,6 +49,23 @@ class Progress:
     limit: int | None = None
     lines_read: int = 0
     lines_done: int = 0
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    chosen: dict[str, str] = field(default_factory=dict)
+    repeated_headers: int = 0
+    say: Callable[[str], None] = lambda _: None
+
+    def note(self, text: str, name: str, **chosen: str) -> None:
+        """Something is to be told of how this source reads: it is said once, and kept with all sources it holds for."""
+        self.chosen |= chosen
+        if text not in self.notes:
+            self.say(f"{name}: {text}")
+        names = self.notes.setdefault(text, [])
+        if name not in names[-1:]:
+            names.append(name)
+
+    def told(self) -> list[str]:
+        """What is to be told of how the input reads, a line each."""
+        return [f"{_some(names)}: {text}" for text, names in self.notes.items()]
 
     def estimate(self) -> int | None:
         """How many records there will be in all; None while nothing can be said, as for stdin."""
@@ -59,17 +79,38 @@ class Progress:
         return total if self.limit is None else min(total, self.limit)
 
 
-@dataclass(frozen=True, slots=True)
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+@dataclass(slots=True)
 class Reading:
-    """What a format needs to know of the source it reads. At most `batch` lines are handed on at once."""
+    """What a format needs to know of the source it reads. At most `batch` lines are handed on at once.
+
+    What can be read only `once` may come slowly: it is not waited for. `encoding` is what the beginning of the text
+    has told; it is all that changes.
+    """
 
     name: str
-    encoding: str
+    dialect: Dialect
     batch: int
     progress: Progress
+    once: bool = False
+    encoding: str = "utf-8"
 
 
 def bad_row(line: int, raw: bytes, trouble: str) -> Row:
     """A row that could not be read: what could be saved of it is in the field `raw`."""
     text = raw[: 4 * RAW_CHARS].decode("utf-8", errors="replace")[:RAW_CHARS]
     return line, {"raw": text}, digest64(raw), trouble
+
+
+def undecodable(raw: bytes, encoding: str) -> str:
+    """What is wrong with the bytes; nothing if they are good."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        column = len(raw[: error.start].decode()) + 1
+        return f"not valid {encoding} at column {column}; see input.encoding"
+    return ""

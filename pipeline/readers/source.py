@@ -11,6 +11,7 @@ from typing import Any
 from pipeline import codec
 from pipeline.errors import InputError
 from pipeline.readers.compression import ENDINGS, HEAD_BYTES, Inflater, detect
+from pipeline.readers.dialect import UNSAID, Dialect
 from pipeline.readers.rows import Blocks, BrokenStreamError, Reading, Rows
 
 FORMATS_BY_ENDING = {
@@ -23,7 +24,6 @@ FORMATS_BY_ENDING = {
     ".text": "text",
 }
 FORMAT_NAMES = ("auto", "jsonl", "csv", "tsv", "parquet", "text", "files", "dataset")
-LOOK_BYTES = 64 * 1024  #: as much of a file is looked into to tell its format
 
 Stamp = Mapping[str, Any]
 
@@ -53,7 +53,8 @@ class Source:
 
     `name` is the path or address as it was written (for a glob: as the pattern is), with forward slashes and without
     any secret; it is unique in a run. `format` is jsonl, csv, tsv, parquet, text, files, dataset, sql or records; for
-    stdin it may be "auto": told by the first byte. `size_bytes` is None for what has no size, like a pipe.
+    stdin it may be "auto": told by the first byte. `size_bytes` is None for what has no size, like a pipe. `dialect` is
+    what the user says of how a text is written.
     """
 
     name: str
@@ -61,11 +62,12 @@ class Source:
     format: str
     size_bytes: int | None
     origin: Origin | None = None
+    dialect: Dialect = UNSAID
 
     @property
     def once(self) -> bool:
-        """Whether it can be read only once, as stdin: not before the run and not after it."""
-        return self.path is None if self.origin is None else self.origin.once
+        """Whether it can be read only once, as stdin or a pipe: not before the run and not after it."""
+        return self.size_bytes is None if self.origin is None else self.origin.once
 
     @property
     def unit(self) -> str:

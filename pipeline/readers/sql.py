@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Generator
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -95,7 +95,7 @@ def _found(url: Any, base: Path, name: str) -> Any:
 
 async def _rows(database: _Database, reading: Reading) -> Rows:
     blocks = spooled(partial(_lines, database), chunk_bytes=CHUNK_BYTES)
-    async with aclosing(jsonl(blocks, replace(reading, encoding="utf-8"))) as parts:
+    async with aclosing(jsonl(blocks, reading)) as parts:
         async for rows in parts:
             yield rows
 

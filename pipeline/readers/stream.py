@@ -10,42 +10,30 @@ import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from pipeline.errors import InputError
 from pipeline.files import read_chunks
 from pipeline.readers.compression import HEAD_BYTES, SLICE_BYTES, Inflater, detect
-from pipeline.readers.rows import Blocks, Progress
+from pipeline.readers.dialect import LOOK_BYTES
+from pipeline.readers.encodings import encoding_of, to_utf8
+from pipeline.readers.rows import Blocks, BrokenStreamError, Progress, Reading
 from pipeline.readers.source import Source
 
 T = TypeVar("T")
 
-_WIDE_MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_MARK_BYTES = 4  #: as much tells a byte-order mark
 
 
-def known_encoding(name: str) -> str:
-    """The canonical name of an encoding. Raises InputError if there is none of that name."""
-    try:
-        found = codecs.lookup(name)
-        codecs.getincrementaldecoder(name)
-        " ".encode(name)  # refuses codecs that are no text encodings, like base64
-    except (LookupError, ValueError):
-        raise InputError(
-            f"input.encoding: {name!r} is not a known encoding; try utf-8, utf-16, cp949, latin-1"
-        ) from None
-    return "utf-8" if found.name == "utf-8-sig" else found.name
+def utf8_blocks(source: Source, reading: Reading, *, chunk_bytes: int) -> Blocks:
+    """The text of a source as UTF-8 without byte-order mark, in blocks; `reading` is told its encoding.
 
-
-def utf8_blocks(source: Source, *, encoding: str, chunk_bytes: int, progress: Progress) -> Blocks:
-    """The text of a source as UTF-8 without byte-order mark, in blocks.
-
-    Bytes that are not in `encoding` come as bytes that are not valid UTF-8, so that one bad line stays one bad line.
+    Bytes that are not in the encoding come as bytes that are not valid UTF-8, so that one bad line stays one bad line.
     Raises InputError where nothing can be read, BrokenStreamError where compressed data are damaged or cut off.
     """
-    plain = _unpacked(_with_head(_chunks(source, chunk_bytes), HEAD_BYTES), source.name, progress)
-    if encoding != "utf-8":
-        plain = _transcoded(plain, encoding, source.name)
-    return _unmarked(_with_head(plain, 4), source.name)
+    plain = _unpacked(with_head(_chunks(source, chunk_bytes), HEAD_BYTES), source.name, reading.progress)
+    # What can be read only once may come slowly: nobody waits for more than tells the mark.
+    return _decoded(with_head(plain, _MARK_BYTES if source.once else LOOK_BYTES), reading)
 
 
 def _chunks(source: Source, chunk_bytes: int) -> Blocks:
@@ -101,20 +89,33 @@ async def _in_daemon(call: Callable[[], T]) -> T:
     return await future
 
 
-async def _with_head(blocks: Blocks, size: int) -> Blocks:
-    """The same bytes; the first block has at least `size` of them if there are as many."""
+async def with_head(blocks: Blocks, size: int, *, or_with: bytes = b"") -> Blocks:
+    """The same bytes; the first block has at least `size` of them, or holds `or_with`, if there are as many."""
     head: bytes | None = b""
     async with aclosing(blocks):
-        async for block in blocks:
-            if head is None:
-                yield block
-                continue
-            head += block
-            if len(head) >= size:
+        try:
+            async for block in blocks:
+                if head is None:
+                    yield block
+                    continue
+                head += block
+                if len(head) >= size or (or_with and or_with in block):
+                    yield head
+                    head = None
+        except BrokenStreamError:
+            if head:
                 yield head
-                head = None
+            raise
     if head:
         yield head
+
+
+async def joined(head: bytes, blocks: Blocks) -> Blocks:
+    """The blocks, with `head` before them."""
+    yield head
+    async with aclosing(blocks):
+        async for block in blocks:
+            yield block
 
 
 async def _unpacked(chunks: Blocks, name: str, progress: Progress) -> Blocks:
@@ -148,51 +149,20 @@ async def _inflated(inflater: Inflater, chunk: bytes) -> AsyncGenerator[tuple[by
         yield step_or_none
 
 
-class _Decoder(Protocol):
-    def decode(self, data: bytes, final: bool = False) -> str: ...
-
-
-async def _transcoded(blocks: Blocks, encoding: str, name: str) -> Blocks:
-    decoder: _Decoder = codecs.getincrementaldecoder(encoding)(errors=_ESCAPE)
-    async with aclosing(blocks):
-        async for block in blocks:
-            yield _to_utf8(decoder, block, False, encoding, name)
-    yield _to_utf8(decoder, b"", True, encoding, name)
-
-
-def _to_utf8(decoder: _Decoder, block: bytes, final: bool, encoding: str, name: str) -> bytes:
-    try:
-        # The surrogates of escaped bytes pass as what is no valid UTF-8: the line that holds them is unreadable.
-        return decoder.decode(block, final).encode("utf-8", "surrogatepass")
-    except UnicodeError as error:
-        hint = f"; write {encoding}-le or {encoding}-be" if encoding in ("utf-16", "utf-32") else ""
-        raise InputError(f"{name}: not {encoding} text: {error}{hint}") from error
-
-
-def _escape(error: UnicodeError) -> tuple[str, int]:
-    """Each byte that cannot be decoded as a lone surrogate (Python's own handler leaves out the bytes below 128)."""
-    if not isinstance(error, UnicodeDecodeError):
-        raise error
-    return "".join(chr(0xDC00 + byte) for byte in error.object[error.start : error.end]), error.end
-
-
-_ESCAPE = "labelpipe.escape"
-codecs.register_error(_ESCAPE, _escape)
-
-
-async def _unmarked(blocks: Blocks, name: str) -> Blocks:
+async def _decoded(blocks: Blocks, reading: Reading) -> Blocks:
+    """The text in UTF-8; its first block tells the encoding."""
+    decode = None
     first = True
     async with aclosing(blocks):
         async for block in blocks:
             if first:
-                _refuse_wide(block, name)
-                yield block.removeprefix(codecs.BOM_UTF8)
-                first = False
-            else:
-                yield block
-
-
-def _refuse_wide(head: bytes, name: str) -> None:
-    for mark, encoding in _WIDE_MARKS.items():
-        if head.startswith(mark):
-            raise InputError(f'{name}: begins with the mark of {encoding}; set input.encoding = "{encoding}"')
+                reading.encoding = encoding_of(block, reading.dialect.encoding, reading.name)
+                if reading.encoding != "utf-8" and reading.dialect.encoding is None:
+                    told = f"written in {reading.encoding}, by its byte order mark"
+                    reading.progress.note(told, reading.name, encoding=reading.encoding)
+                decode = None if reading.encoding == "utf-8" else to_utf8(reading.encoding, reading.name)
+            plain = block if decode is None else decode(block, False)
+            yield plain.removeprefix(codecs.BOM_UTF8) if first else plain
+            first = False
+    if decode is not None:
+        yield decode(b"", True)

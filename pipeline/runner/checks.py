@@ -16,7 +16,7 @@ from pipeline.engine import most_of
 from pipeline.errors import CallError, LabelpipeError, RenderError, SetupError
 from pipeline.limits import BudgetReachedError, Most
 from pipeline.progress import dollars
-from pipeline.readers import Source, peek
+from pipeline.readers import Progress, Source, peek
 from pipeline.records import Record
 from pipeline.runner.changes import find_changes
 from pipeline.runner.inputs import sources_of
@@ -92,6 +92,7 @@ def _told_sources(sources: list[Source]) -> str:
 async def _records(settings: Settings, sources: list[Source], task: Task) -> AsyncIterator[Check]:
     """The first records of each input: readable, named once, with the fields that the prompt and the columns name."""
     records: list[Record] = []
+    reading = Progress()
     for place, source in enumerate(sources):
         if source.once:
             yield Check("records", None, f"{source.name} cannot be looked at before the run")
@@ -99,11 +100,13 @@ async def _records(settings: Settings, sources: list[Source], task: Task) -> Asy
         # Each is opened, as a run does before it begins; the records of the first ones are looked at.
         wanted = LOOKED_AT if place < SOURCES_LOOKED_AT else 1
         try:
-            found = await peek(source, encoding=settings.input.encoding, n=wanted, key=settings.input.key)
+            found = await peek(source, n=wanted, key=settings.input.key, progress=reading)
         except LabelpipeError as error:
             yield Check("records", False, str(error))
             return
         records += found if place < SOURCES_LOOKED_AT else []
+    for told in reading.told():
+        yield Check("reading", True, told)
     if not records:
         if not any(source.once for source in sources[:SOURCES_LOOKED_AT]):
             yield Check("records", None, "the input has no records: there is nothing to label")
@@ -233,7 +236,7 @@ async def _first_most(settings: Settings, task: Task, sources: list[Source]) -> 
     """What the first record's call can use at most; next to nothing where none can be looked at."""
     wanted = settings.input
     for source in sources[:1]:
-        records = [] if source.once else await peek(source, encoding=wanted.encoding, n=LOOKED_AT, key=wanted.key)
+        records = [] if source.once else await peek(source, n=LOOKED_AT, key=wanted.key)
         for record in records:
             with suppress(RenderError):
                 if record.problem is None:

@@ -6,7 +6,7 @@ from mimetypes import guess_type
 from pathlib import Path
 
 from pipeline.errors import SetupError
-from pipeline.readers import is_plain_folder, peek, resolve_sources
+from pipeline.readers import Progress, is_plain_folder, peek, resolve_sources
 from pipeline.scaffold import propose, to_toml
 
 LOOKED_AT = 500
@@ -18,7 +18,9 @@ async def write_config(path: str, to: Path | None = None, *, force: bool = False
     target = to or Path("config") / f"{_stem(source.name)}.toml"
     if target.exists() and not force:
         raise SetupError(f"{target} is there already: give --force to replace it, or --to another path")
-    text = to_toml(propose(await peek(source, n=LOOKED_AT), input_path=path, format=source.format))
+    reading = Progress()
+    records = await peek(source, n=LOOKED_AT, progress=reading)
+    text = to_toml(propose(records, input_path=path, format=source.format, reading=reading.chosen))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.errors import InputError
 from pipeline.readers import (
     BATCH,
+    Dialect,
     Given,
     Progress,
     Query,
@@ -39,7 +40,9 @@ def sources_of(settings: Settings, records: Given | None = None) -> list[Source]
 def _resolved(paths: str | Sequence[str], wanted: InputSettings, base: Path, *, secret: bool) -> list[Source]:
     asked = wanted.query is not None or wanted.table is not None
     query = Query(wanted.query, wanted.table) if asked else None
-    return resolve_sources(paths, format=wanted.format, base=base, query=query, secret=secret)
+    header = tuple(wanted.header) if isinstance(wanted.header, list) else wanted.header
+    dialect = Dialect(wanted.encoding, wanted.delimiter, wanted.quote, header)
+    return resolve_sources(paths, format=wanted.format, base=base, query=query, secret=secret, dialect=dialect)
 
 
 def read(
@@ -51,7 +54,7 @@ def read(
     batch: int = BATCH,
 ) -> Records:
     """The records of the inputs, read as the settings say. Their `limit` is the caller's to give."""
-    return read_records(sources, key=wanted.key, encoding=wanted.encoding, limit=limit, progress=progress, batch=batch)
+    return read_records(sources, key=wanted.key, limit=limit, progress=progress, batch=batch)
 
 
 def named_of(settings: Settings, sources: Sequence[Source]) -> dict[str, Any]:
@@ -61,12 +64,14 @@ def named_of(settings: Settings, sources: Sequence[Source]) -> dict[str, Any]:
     that are taken does not.
     """
     wanted = settings.input.model_dump(mode="json", exclude={"limit"})
-    found = {name: value for name, value in wanted.items() if value != _default_of(name)}
+    found = {name: value for name, value in wanted.items() if not _is_usual(name, value)}
     return {"path": None, "key": None} | found | ({"path": GIVEN} if _is_given(sources) else {})
 
 
-def _default_of(name: str) -> Any:
-    return InputSettings.model_fields[name].default if name in InputSettings.model_fields else None
+def _is_usual(name: str, value: Any) -> bool:
+    # UTF-8 was the encoding's default once, and is what most texts are in that leave it unset.
+    usual = InputSettings.model_fields[name].default if name in InputSettings.model_fields else None
+    return value == usual or (name, value) == ("encoding", "utf-8")
 
 
 def changes_of_input(manifest: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
@@ -74,7 +79,7 @@ def changes_of_input(manifest: Mapping[str, Any], now: Mapping[str, Any]) -> lis
     before = dict(manifest["fingerprint"].get("input") or {})
     # Earlier versions noted the format with the paths, and what is usual too.
     before.setdefault("format", manifest.get("reading", {}).get("format"))
-    before = {name: value for name, value in before.items() if value != _default_of(name)}
+    before = {name: value for name, value in before.items() if not _is_usual(name, value)}
     return diff({"input": {"path": None, "key": None} | before}, {"input": now})
 
 

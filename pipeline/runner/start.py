@@ -138,7 +138,7 @@ async def _label(settings: Settings, wishes: Wishes, switch: StopSwitch) -> RunS
     for source in sources:
         if not source.once:
             # A bad header or encoding is told now, not in mid-run.
-            await peek(source, encoding=settings.input.encoding, n=1)
+            await peek(source, n=1)
     run_dir = RunDir(Path(settings.output.dir))
     async with AsyncExitStack() as stack:
         stack.enter_context(run_dir.open_for_writing())

@@ -95,6 +95,34 @@ def encoding(value: str) -> str:
     return value
 
 
+def delimiter(value: Any) -> Any:
+    """One character; a tab may be named."""
+    if value in ("tab", "\\t"):
+        return "\t"
+    if isinstance(value, str) and (len(value) != 1 or value in '\r\n"'):
+        refuse(f'got {shown(value)}; expected one character, like ";", or "tab"')
+    return value
+
+
+def quote(value: Any) -> Any:
+    """One character, or nothing, which is `none`."""
+    if value in ("none", ""):
+        return ""
+    if isinstance(value, str) and (len(value) != 1 or value in "\r\n\t "):
+        refuse(f'got {shown(value)}; expected one character, like \'"\', or "none"')
+    return value
+
+
+def header(value: Any) -> Any:
+    """True, false or names, each once."""
+    value = as_plain(value)
+    if isinstance(value, list):
+        if not value or not all(isinstance(name, str) and name.strip() for name in value):
+            refuse("expected the columns' names, none of them empty")
+        distinct(value)
+    return value
+
+
 def function_name(value: str) -> str:
     """What the API takes for the name of a function."""
     if not _NAME.fullmatch(value):

@@ -35,8 +35,29 @@ class InputSettings(Section):
     key: Text | None = Field(
         None, description="The field that names a record. Without it, its place in the input is its name."
     )
-    encoding: Annotated[str, AfterValidator(checks.encoding), Takes("the name of an encoding")] = Field(
-        "utf-8", description="The encoding of text files. `utf-8` takes a byte order mark too."
+    encoding: Annotated[str, AfterValidator(checks.encoding), Takes("the name of an encoding")] | None = Field(
+        None,
+        description="The encoding of text files. Unset: UTF-8, or what a byte order mark says; what looks like another "
+        "one is asked about.",
+    )
+    delimiter: (
+        Annotated[str, BeforeValidator(checks.delimiter), Takes('one character that separates cells, or "tab"')] | None
+    ) = Field(
+        None,
+        description="What separates the cells of a CSV. Unset: commas, semicolons, tabs or pipes, whichever is plain "
+        "to see; what is not is asked about.",
+    )
+    quote: Annotated[str, BeforeValidator(checks.quote), Takes('one character, or "none"')] | None = Field(
+        None,
+        description="What cells with a delimiter or a line break in them stand in; `none` where quotes are part of the "
+        "text, as in most TSV. Unset: double quotes, or none in a TSV that plainly has none.",
+    )
+    header: (
+        Annotated[bool | list[str], BeforeValidator(checks.header), Takes("true, false or a list of names")] | None
+    ) = Field(
+        None,
+        description="Whether the first row of a CSV names its columns. `false`: they are `column_1`, `column_2` ...; a "
+        "list names them. Unset: it does, unless it looks like a record, which is asked about.",
     )
     limit: int | None = Field(None, ge=1, description="Take only the first so many records; short: `--limit`.")
     query: Text | None = Field(
@@ -59,4 +80,11 @@ class InputSettings(Section):
             checks.refuse("got input.query and input.table; expected one of them")
         if (self.query is not None or self.table is not None) and self.format != "auto":
             checks.refuse(f'got input.format = "{self.format}" with a query or table, which has none: leave it out')
+        said = [name for name in ("delimiter", "quote", "header") if getattr(self, name) is not None]
+        if said and self.format not in ("auto", "csv", "tsv"):
+            checks.refuse(
+                f'got input.{said[0]} with input.format = "{self.format}"; it is for csv and tsv: leave it out'
+            )
+        if self.delimiter is not None and self.delimiter == self.quote:
+            checks.refuse(f"got {self.delimiter!r} for input.delimiter and for input.quote; they have to differ")
         return self

@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import settings
 
-from pipeline.readers import read_records, resolve_sources
+from pipeline.readers import Dialect, read_records, resolve_sources
 from pipeline.records import Record
 
 #: for property tests: the machine may be busy with other things
@@ -19,7 +19,8 @@ unhurried = settings(deadline=None)
 
 
 def read_files(path: str | Sequence[str], base: Path, **choices: Any) -> list[Record]:
-    sources = resolve_sources(path, format=choices.pop("format", "auto"), base=base)
+    said = {name: choices.pop(name) for name in ("encoding", "delimiter", "quote", "header") if name in choices}
+    sources = resolve_sources(path, format=choices.pop("format", "auto"), base=base, dialect=Dialect(**said))
 
     async def main() -> list[Record]:
         found: list[Record] = []

@@ -16,6 +16,7 @@ from reader_files import read_bytes, read_files
 
 from pipeline.errors import InputError
 from pipeline.readers import Progress, Source, peek, read_records, resolve_sources
+from pipeline.readers.dialect import LOOK_BYTES
 from pipeline.records import Problem, Record
 
 READ_STDIN = """
@@ -99,7 +100,7 @@ def test_limit_reads_no_more_of_the_file_than_it_needs(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"some words\n" * 100_000)
     progress = Progress()
     assert len(read_files("a.txt", tmp_path, limit=300, progress=progress, chunk_bytes=4096)) == 300
-    assert progress.bytes_read <= 4096
+    assert progress.bytes_read <= LOOK_BYTES
     assert progress.estimate() == 300
 
 
@@ -234,7 +235,7 @@ def test_memory_is_flat_in_the_length_of_the_file(tmp_path: Path, name: str) -> 
         path = tmp_path / name
         with gzip.open(path, "wt", compresslevel=1) if name.endswith(".gz") else path.open("w") as file:
             if "csv" in name:
-                csv.writer(file).writerows([n, f"some text\nof record {n}"] for n in range(count))
+                csv.writer(file).writerows([f"n{n}", f"some text\nof record {n}"] for n in range(count))
             else:
                 file.writelines(f'{{"n": {n}, "text": "some text of record {n}"}}\n' for n in range(count))
         return peak_bytes(path)

@@ -1,0 +1,173 @@
+"""How a table of text is written: what separates its cells, whether quotes are part of them, what its columns are."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from pipeline.errors import InputError
+
+LOOK_BYTES = 64 * 1024  #: as much of a text is looked into to tell how it is written
+LOOK_ROWS = 200
+
+#: what may separate cells -> what a person calls it
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
+#: Excel's first line that names the separator; it is no record
+_NAMED = re.compile(r'"?sep=(.)"?\r?\n?')
+#: a share of the rows has to have as many cells as the header, for it is no accident then
+_MOST = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What the user says of how a text is written; None is to be recognised where the text begins.
+
+    `quote` is one character, or empty where quotes are part of the text. `header` is True where the first row names the
+    columns, False where there is none, or the names themselves.
+    """
+
+    encoding: str | None = None
+    delimiter: str | None = None
+    quote: str | None = None
+    header: bool | tuple[str, ...] | None = None
+
+
+UNSAID = Dialect()
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a table is cut."""
+
+    delimiter: str
+    quote: str
+
+
+def named_separator(line: str) -> str | None:
+    """The separator that Excel's first line names, if it is one."""
+    found = _NAMED.fullmatch(line)
+    return found[1] if found else None
+
+
+def recognised(head: str, wanted: Dialect, *, usual: str, whole: bool, name: str) -> Layout:
+    """The layout of a table that begins with `head`; `whole` says that this is all of it.
+
+    `usual` separates where nothing tells otherwise. Raises InputError, which names the key to set, where several
+    would do, or the first row is hardly a header.
+    """
+    lines = list(io.StringIO(head, newline=""))  # str.splitlines would cut at U+2028 and others too
+    if not whole and len(lines) > 1:
+        del lines[-1]
+    said = named_separator(lines[0]) if lines else None
+    lines = lines[1:] if said else lines
+    delimiter = wanted.delimiter or said or _delimiter(lines, usual, name)
+    quote = _quote(lines, delimiter) if wanted.quote is None else wanted.quote
+    if wanted.header is None:
+        _refuse_no_header(list(islice(_cells(lines, delimiter, quote), LOOK_ROWS)), name)
+    return Layout(delimiter, quote)
+
+
+def quoting(quote: str) -> dict[str, Any]:
+    """What tells the standard library's parser how cells are quoted."""
+    return {"quotechar": quote or None, "quoting": csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE}
+
+
+def _cells(lines: Sequence[str], delimiter: str, quote: str) -> Iterator[list[str]]:
+    """The rows of cells, as far as they can be cut at all."""
+    try:
+        yield from filter(None, csv.reader(lines, delimiter=delimiter, **quoting(quote)))
+    except csv.Error:
+        return
+
+
+def _delimiter(lines: Sequence[str], usual: str, name: str) -> str:
+    """What separates: what gives more than one column, and the same number in nearly all rows."""
+    shares = {sign: _evenness(lines, sign) for sign in SEPARATORS}
+    fit = [sign for sign, share in shares.items() if share == 1]
+    if not fit and shares[usual] < _MOST:
+        fit = [sign for sign, share in shares.items() if share >= _MOST]
+    if len(fit) > 1:
+        told = " or ".join(SEPARATORS[sign] for sign in fit)
+        raise InputError(
+            f"{name}: its cells may be separated by {told}: both give even rows; set input.delimiter to the one "
+            f"that is meant, like {fit[0]!r}"
+        )
+    return fit[0] if fit else usual
+
+
+def _evenness(lines: Sequence[str], delimiter: str) -> float:
+    """The share of rows that are as wide as the first, which has two columns or more; else nothing."""
+    return max(_share(list(islice(_cells(lines, delimiter, quote), LOOK_ROWS))) for quote in ('"', ""))
+
+
+def _share(rows: Sequence[Sequence[str]]) -> float:
+    width = len(rows[0]) if rows else 0
+    return sum(len(row) == width for row in rows) / len(rows) if width > 1 else 0
+
+
+def _quote(lines: Sequence[str], delimiter: str) -> str:
+    """A quotation mark, or nothing where quotes are plainly part of the text.
+
+    That is where every line has its cells without regard to quotes, but with regard to them lines would be broken or
+    merged. Only tables with tabs are commonly written so; of others the quotes are as usual.
+    """
+    if delimiter != "\t" or not any('"' in line for line in lines):
+        return '"'
+    plain = list(_cells(lines, delimiter, ""))
+    if _share(plain) < 1:
+        return '"'
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
+        count = sum(1 for cells in reader if cells)
+    except csv.Error:
+        return ""
+    return '"' if count == len(plain) else ""
+
+
+def _refuse_no_header(rows: Sequence[Sequence[str]], name: str) -> None:
+    """Ask where the first row looks like the others: it begins with a number, as they all do."""
+    if len(rows) < 2 or len(rows[0]) < 2 or not all(_is_number(row[0]) for row in rows):
+        return
+    first = rows[0]
+    if list(first) == [str(number) for number in range(len(first))]:  # as pandas names what has no names
+        return
+    shown = ", ".join(repr(cell[:40]) for cell in first[:4]) + (", ..." if len(first) > 4 else "")
+    raise InputError(
+        f"{name}: its first row ({shown}) looks like a record, not like the columns' names; set input.header = false "
+        "(they are then column_1, column_2, ...), a list of names, or true if these are the names"
+    )
+
+
+def _is_number(cell: str) -> bool:
+    return re.fullmatch(r"\s*[+-]?\d+([.,]\d+)?\s*", cell) is not None
+
+
+def columns_of(cells: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The columns that a header names, each once, and what is to be told of those that had to be given a name."""
+    names, notes = [], []
+    taken = set(cells)
+    for number, cell in enumerate(cells, 1):
+        if not cell.strip():
+            given = _free(f"column_{number}", taken)
+            notes.append(f"column {number} has no name and is called {given!r}")
+        elif cell in names:
+            given = _free(f"{cell}_2", taken)
+            notes.append(f"the header names {cell!r} twice: column {number} is called {given!r}")
+        else:
+            given = cell
+        taken.add(given)
+        names.append(given)
+    return names, notes
+
+
+def _free(name: str, taken: set[str]) -> str:
+    stem, _, number = name.rpartition("_")
+    at = int(number)
+    while f"{stem}_{at}" in taken:
+        at += 1
+    return f"{stem}_{at}"

@@ -1,0 +1,142 @@
+"""In which encoding a text is: what its first bytes say plainly, and what has to be asked."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Callable
+
+from pipeline.errors import InputError
+from pipeline.readers.dialect import LOOK_BYTES
+
+#: the mark at the start of a text -> the encoding; the longer ones first
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+#: encodings without a mark, in the order in which they are tried -> what nearly all of their letters are then
+_REGIONAL = {
+    "shift_jis": re.compile(r"[\u3040-\u30ff\u4e00-\u9fff\u3000-\u303f]"),
+    "cp949": re.compile(r"[\uac00-\ud7a3]"),
+    "gb18030": re.compile(r"[\u4e00-\u9fff\u3000-\u303f\uff00-\uffef]"),
+    "cp1251": re.compile(r"(?<=[\u0400-\u04ff])[\u0400-\u04ff]|[\u0400-\u04ff](?=[\u0400-\u04ff])"),
+    "cp1252": re.compile(r"[^\W\d_]|[€‚„…‘’“”•–—™©«»°£§¿¡®]"),
+}
+
+
+def known_encoding(name: str) -> str:
+    """The canonical name of an encoding. Raises InputError if there is none of that name."""
+    try:
+        found = codecs.lookup(name)
+        codecs.getincrementaldecoder(name)
+        " ".encode(name)  # refuses codecs that are no text encodings, like base64
+    except (LookupError, ValueError):
+        raise InputError(
+            f"input.encoding: {name!r} is not a known encoding; try utf-8, utf-16, cp949, latin-1"
+        ) from None
+    return "utf-8" if found.name == "utf-8-sig" else found.name
+
+
+def encoding_of(head: bytes, wanted: str | None, name: str) -> str:
+    """The encoding of a text that begins with `head`: what was said or, where nothing was, what is plain to see.
+
+    Raises InputError, which names the key to set, where it is not plain, or what was said is wrong.
+    """
+    marked = next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), None)
+    if wanted is not None:
+        said = known_encoding(wanted)
+        if said == "utf-8" and marked not in (None, "utf-8"):
+            raise InputError(f'{name}: begins with the mark of {marked}; set input.encoding = "{marked}"')
+        return said
+    if marked is not None:
+        return marked
+    look = head[:LOOK_BYTES]
+    if b"\0" in look and (wide := _wide(look)):
+        raise InputError(f'{name}: looks like UTF-16 without a byte order mark; set input.encoding = "{wide}"')
+    _refuse_regional(look, whole=len(head) < LOOK_BYTES, name=name)
+    return "utf-8"
+
+
+def _wide(look: bytes) -> str | None:
+    """UTF-16 of one byte order or the other, if it makes text of bytes among which there are zeros."""
+    for encoding in ("utf-16-le", "utf-16-be"):
+        text = look[: len(look) // 2 * 2].decode(encoding, "replace")
+        plain = len(re.findall(r"[\t\n\r -~]", text))
+        # Half of it ASCII, or else lines of what would be no UTF-8: a stray zero makes neither.
+        if not re.search(r"[\0-\x08\x0e-\x1f\ufffd]", text[:-1]) and (
+            plain > len(text) / 2 or ("\n" in text and not _is_utf8(look))
+        ):
+            return encoding
+    return None
+
+
+def _refuse_regional(look: bytes, *, whole: bool, name: str) -> None:
+    """Ask where several lines are no UTF-8 and none with such letters is: that is no damage but another encoding."""
+    lines = look.split(b"\n")
+    if not whole and len(lines) > 1:
+        del lines[-1]
+    odd = [(number, line) for number, line in enumerate(lines, 1) if not line.isascii()]
+    if len(odd) < 2 or any(map(_is_utf8, (line for _, line in odd))):
+        return
+    guess = _guess(b"\n".join(line for _, line in odd))
+    number, line = odd[0]
+    if guess is None:
+        told = "set input.encoding to the one it is written in, like cp1252, cp949, shift_jis or gb18030"
+    else:
+        text = line.decode(guess)
+        at = next(index for index, char in enumerate(text) if not char.isascii())
+        shown = text[max(0, at - 15) : at + 15].strip()
+        told = f'as {guess} line {number} reads {shown!r}; set input.encoding = "{guess}" if that is right'
+    raise InputError(
+        f"{name}: is not UTF-8 (none of the first {len(odd)} lines with letters beyond ASCII is): {told}. "
+        'With input.encoding = "utf-8" such lines are rejected'
+    )
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _guess(data: bytes) -> str | None:
+    for encoding, letters in _REGIONAL.items():
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        odd = [char for char in text if not char.isascii()]
+        if odd and len(letters.findall(text if encoding == "cp1251" else "".join(odd))) >= 0.9 * len(odd):
+            return encoding
+    return None
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    """Each byte that cannot be decoded as a lone surrogate (Python's own handler leaves out the bytes below 128)."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "".join(chr(0xDC00 + byte) for byte in error.object[error.start : error.end]), error.end
+
+
+ESCAPE = "labelpipe.escape"
+codecs.register_error(ESCAPE, _escape)
+
+
+def to_utf8(encoding: str, name: str) -> Callable[[bytes, bool], bytes]:
+    """What brings blocks of a text to UTF-8; bytes that are not in the encoding come as what is no valid UTF-8."""
+    decoder = codecs.getincrementaldecoder(encoding)(errors=ESCAPE)
+
+    def decoded(block: bytes, final: bool) -> bytes:
+        try:
+            # The surrogates of escaped bytes pass as what is no valid UTF-8: the line that holds them is unreadable.
+            return decoder.decode(block, final).encode("utf-8", "surrogatepass")
+        except UnicodeError as error:
+            hint = f"; write {encoding}-le or {encoding}-be" if encoding in ("utf-16", "utf-32") else ""
+            raise InputError(f"{name}: not {encoding} text: {error}{hint}") from error
+
+    return decoded

@@ -1,0 +1,174 @@
+"""Tables of text, CSV and TSV: cells to rows, by the header that comes first."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import aclosing
+
+from pipeline import codec
+from pipeline.errors import InputError
+from pipeline.readers.csvrows import RECORD_CHARS, Cut, RecordCutter
+from pipeline.readers.dialect import LOOK_BYTES, LOOK_ROWS, SEPARATORS, Layout, columns_of, named_separator, recognised
+from pipeline.readers.lines import LineSplitter, cut_lines
+from pipeline.readers.rows import Blocks, BrokenStreamError, Reading, Row, Rows, bad_row, undecodable
+from pipeline.readers.stream import joined, with_head
+
+
+async def delimited(blocks: Blocks, reading: Reading, usual: str) -> Rows:
+    """CSV or TSV; blank lines are skipped; every value stays a string. `usual` separates cells where nothing else does.
+
+    How the table is written is told by its first bytes, as far as the user has not said so.
+    """
+    first_line = b"\n" if reading.once else b""
+    async with aclosing(with_head(blocks, LOOK_BYTES, or_with=first_line)) as found:
+        head = await anext(found, b"")
+        look = head[:LOOK_BYTES].decode("utf-8", "replace")
+        whole = len(head) < LOOK_BYTES and not reading.once
+        layout = recognised(look, reading.dialect, usual=usual, whole=whole, name=reading.name)
+        _tell(layout, reading, usual)
+        async with aclosing(_rows(joined(head, found), reading, layout)) as parts:
+            async for rows in parts:
+                yield rows
+
+
+def _tell(layout: Layout, reading: Reading, usual: str) -> None:
+    """Say what was recognised, where it is not what anybody would expect."""
+    mark = layout.delimiter
+    if mark != usual and reading.dialect.delimiter is None:
+        named = SEPARATORS.get(mark, repr(mark))
+        reading.progress.note(
+            f"cells are separated by {named}", reading.name, delimiter="tab" if mark == "\t" else mark
+        )
+    if not layout.quote and reading.dialect.quote is None:
+        reading.progress.note("quotes are part of the text, for they do not pair up", reading.name, quote="none")
+
+
+async def _rows(blocks: Blocks, reading: Reading, layout: Layout) -> Rows:
+    table = _Table(reading, layout)
+    cutter = RecordCutter(layout.delimiter, layout.quote)
+    # A line that the splitter had to cut is longer than a record may be, at four bytes a character at most.
+    splitter = LineSplitter(4 * RECORD_CHARS, returns=True)
+    try:
+        async with aclosing(cut_lines(blocks, reading, splitter)) as lines:
+            async for first, batch in lines:
+                yield list(table.rows(cutter.feed(table.decode(first, batch))))
+    except BrokenStreamError as error:
+        yield list(table.rows(cutter.flush()))
+        # The torn record begins where its quote was opened, not where the data broke.
+        line, pending = cutter.pending
+        if pending:
+            error.line, error.raw = line, pending.encode("utf-8", "surrogateescape") + error.raw
+        raise
+    yield list(table.rows(cutter.feed([], end=True)))
+
+
+class _Table:
+    """Cells to rows. All that changes: the columns, the header as it stands, and what is known of bad bytes."""
+
+    def __init__(self, reading: Reading, layout: Layout) -> None:
+        self._reading = reading
+        self._lone = _LoneQuotes(layout.delimiter) if reading.dialect.quote is None else None
+        header = reading.dialect.header
+        self._columns: list[str] = list(header) if isinstance(header, tuple) else []
+        self._header: list[str] = self._columns
+        self._names = codec.names_mark(self._columns)  # the columns, as they go into each row's digest
+        self._undecodable_until = 0  # the last line known to hold bytes that are not in the encoding
+
+    def decode(self, first: int, batch: list[bytes]) -> list[str]:
+        """The lines as text. Bytes that cannot be decoded become lone surrogates, which no good text holds."""
+        try:
+            return [line.decode() for line in batch]
+        except UnicodeDecodeError:
+            self._undecodable_until = first + len(batch) - 1
+            return [line.decode("utf-8", "surrogateescape") for line in batch]
+
+    def rows(self, cuts: Iterable[Cut]) -> Iterator[Row]:
+        for line, raw, cells, found in cuts:
+            trouble = found
+            if not found and line <= self._undecodable_until:
+                trouble = undecodable(_encoded(raw), self._reading.encoding)
+            if not self._columns:
+                if line == 1 and named_separator(raw[0]):
+                    continue
+                self._columns = self._named(line, cells, trouble)
+                self._names = codec.names_mark(self._columns)
+                if self._header:
+                    continue
+            if trouble or len(cells) != len(self._columns):
+                count = f"{len(cells)} cells where the header has {len(self._columns)}"
+                yield bad_row(line, _encoded(raw).rstrip(b"\r\n"), trouble or count)
+            elif cells == self._header and len(cells) > 1:
+                self._reading.progress.repeated_headers += 1
+                self._reading.progress.note("rows that repeat the header are left out", self._reading.name)
+            elif self._lone is not None and self._lone.merged(raw, cells):
+                yield from (
+                    bad_row(line + at, _encoded([each]).rstrip(b"\r\n"), _MERGED) for at, each in enumerate(raw)
+                )
+            else:
+                digest = codec.digest64(self._names + codec.dumps(cells))
+                yield line, dict(zip(self._columns, cells, strict=True)), digest, ""
+
+    def _named(self, line: int, cells: list[str], trouble: str) -> list[str]:
+        """The names of the columns, by the first row or, where there is no header, by their numbers."""
+        if self._reading.dialect.header is False:
+            return [f"column_{number}" for number in range(1, len(cells) + 1)]
+        where = f"{self._reading.name}, line {line}: the header"
+        if trouble:
+            raise InputError(f"{where} cannot be read: {trouble}")
+        if not any(cell.strip() for cell in cells):
+            raise InputError(f"{where} names no column; set input.header to false or to a list of names")
+        names, notes = columns_of(cells)
+        for note in notes:
+            self._reading.progress.note(note, self._reading.name)
+        self._header = cells
+        return names
+
+
+_MERGED = (
+    "a quote is opened and closed again lines later, but each line has its cells without it; "
+    'set input.quote = "none" if quotes are part of the text, or \'"\' if this is one record'
+)
+
+
+class _LoneQuotes:
+    """Tells records that are several, merged by two quotes that have nothing to do with each other.
+
+    All that changes: the values of the first rows, by column.
+    """
+
+    def __init__(self, delimiter: str) -> None:
+        self._delimiter = delimiter
+        self._seen: list[set[str]] = []
+        self._rows = 0
+
+    def merged(self, raw: Sequence[str], cells: Sequence[str]) -> bool:
+        """Whether each line of the record is a row of its own without regard to quotes."""
+        if len(raw) == 1:
+            if self._rows < LOOK_ROWS:
+                self._learn(cells)
+            return False
+        lines = [line.rstrip("\r\n").split(self._delimiter) for line in raw]
+        if len(cells) < 2 or any(len(line) != len(cells) for line in lines):
+            return False
+        # A tab is rare in a text, but a comma is not: then a column must look as it does elsewhere, too.
+        return self._delimiter == "\t" or any(
+            self._alike(at, column) for at, column in enumerate(zip(*lines, strict=True))
+        )
+
+    def _learn(self, cells: Sequence[str]) -> None:
+        self._rows += 1
+        if not self._seen:
+            self._seen = [set() for _ in cells]
+        for seen, cell in zip(self._seen, cells, strict=True):
+            seen.add(cell)
+
+    def _alike(self, at: int, column: Sequence[str]) -> bool:
+        if self._seen and self._seen[at].issuperset(column):
+            return True
+        shapes = {re.sub(r"\d+", "0", cell) for cell in column}
+        return len(shapes) == 1 and "0" in shapes.pop()
+
+
+def _encoded(raw: list[str]) -> bytes:
+    return "".join(raw).encode("utf-8", "surrogateescape")

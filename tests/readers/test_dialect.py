@@ -1,0 +1,197 @@
+"""Tables as the world writes them: what is plain to see is recognised and told, what is not is asked."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from reader_files import fields, read_bytes, troubles
+
+from pipeline.errors import InputError
+from pipeline.readers import Dialect, Progress, peek, resolve_sources
+
+ROWS = [{"id": "a1", "price": "3,50", "text": "großartig"}, {"id": "a2", "price": "4,20", "text": "übel; nie wieder"}]
+
+
+def told(data: bytes, name: str = "in.csv", **choices: Any) -> tuple[list[Any], list[str]]:
+    progress = Progress()
+    return fields(read_bytes(data, name, progress=progress, **choices)), progress.told()
+
+
+def table(delimiter: str) -> str:
+    return f"id{delimiter}price{delimiter}text\n" + "".join(
+        delimiter.join(f'"{cell}"' if delimiter in cell else cell for cell in row.values()) + "\n" for row in ROWS
+    )
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "pipes"), (",", ""), ("~", "'~'")]
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_delimiters_and_marks_are_recognised_and_told(delimiter: str, name: str, encoding: str) -> None:
+    said = {"delimiter": delimiter} if delimiter == "~" else {}
+    found, notes = told(table(delimiter).encode(encoding), **said)
+
+    assert found == ROWS
+    wanted = [f"in.csv: written in {encoding}, by its byte order mark"] if encoding in ("utf-16", "utf-32") else []
+    assert notes == wanted + ([f"in.csv: cells are separated by {name}"] if name and not said else [])
+
+
+def test_the_line_that_names_the_separator_is_no_record() -> None:
+    found, notes = told(b"sep=;\r\nid;text\r\na;x, y\r\n")
+    assert (found, notes) == ([{"id": "a", "text": "x, y"}], ["in.csv: cells are separated by semicolons"])
+    assert told(b'"sep=~"\nid~text\na~b\n')[0] == [{"id": "a", "text": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("data", "delimiter"),
+    [
+        (b"id,text\na,x; y\nb,z; w\n", ","),  # every row has a semicolon, but the header has none
+        (b"id;text\na;one, two\nb;three\nc;x;y\nd;x\ne;x\nf;x\n", ";"),  # one row is broken: the rest tells
+        (b"text\nhello; you, there\nbye\n", ","),
+        (b"id;text\n", ";"),
+        (b'id,text\na,"1;2\n3;4"\nb,x\n', ","),
+    ],
+)
+def test_the_header_decides_with_the_rows(data: bytes, delimiter: str) -> None:
+    progress = Progress()
+    read_bytes(data, "in.csv", progress=progress)
+    assert progress.chosen.get("delimiter", ",") == delimiter
+
+
+def test_what_two_delimiters_would_do_is_asked() -> None:
+    data = b"name;first,last\na;b,c\nd;e,f\n"
+    with pytest.raises(
+        InputError, match=r"in\.csv: its cells may be separated by commas or semicolons: .*input.delimiter"
+    ):
+        read_bytes(data, "in.csv")
+    assert told(data, delimiter=";")[0][0] == {"name": "a", "first,last": "b,c"}
+
+
+@pytest.mark.parametrize("end", [b"", b"4\tneg\tbye\n", b'5\tpos\t"quoted"\n', b'6\tpos\t"quo"ted\n'])
+def test_a_tsv_whose_quotes_do_not_pair_up_has_none(end: bytes) -> None:
+    data = b'id\tgold\ttext\n1\tpos\t"I loved it\n2\tneg\tfine\n3\tneg\tawful"\n' + end
+    found, notes = told(data, "in.tsv")
+
+    assert [row["text"] for row in found][:3] == ['"I loved it', "fine", 'awful"']
+    assert len(found) == data.count(b"\n") - 1
+    assert notes == ["in.tsv: quotes are part of the text, for they do not pair up"]
+
+
+def test_a_tsv_with_quotes_is_read_as_such() -> None:
+    data = b'id\ttext\na\t"two\nlines"\nb\t"a ""word"""\nc\t"x\ty"\n'
+    assert [row["text"] for row in told(data, "in.tsv")[0]] == ["two\nlines", 'a "word"', "x\ty"]
+    assert told(b'id\ttext\na\t"b"\n', "in.tsv", quote="")[0] == [{"id": "a", "text": '"b"'}]
+    assert told(b"id,text\na,'b, c'\n", quote="'")[0] == [{"id": "a", "text": "b, c"}]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"%d\tpos\tfine", b"%d,pos,fine", b"%d,fine", b"fine %d x,pos", b"pos,fine"],
+)
+def test_lone_quotes_beyond_the_look_merge_no_rows(line: bytes) -> None:
+    """Far down in the file a quote is opened, and another one closed two lines later: each line stands for itself."""
+    tab = b"\t" in line
+    sign = b"\t" if tab else b","
+    width = line.count(sign) + 1
+    header = sign.join(b"c%d" % number for number in range(width))
+    good = [line % number if b"%d" in line else line for number in range(8000)]
+    cells = good[7000].split(sign)
+    at = cells.index(next(cell for cell in cells if cell.startswith(b"fine")))
+    for number, quoted in ((7000, b'"' + cells[at]), (7002, None)):
+        row = good[number].split(sign)
+        row[at] = quoted if quoted is not None else row[at] + b'"'
+        good[number] = sign.join(row)
+    records = read_bytes(b"\n".join([header, *good]), "in.tsv" if tab else "in.csv")
+
+    assert len(records) == 8000
+    assert [number for number, _ in troubles(records)] == [7002, 7003, 7004]
+    assert all("a quote is opened and closed again lines later" in message for _, message in troubles(records))
+
+
+def test_long_texts_over_lines_are_no_lone_quotes() -> None:
+    data = b'id,text\nx,"Hello, you\nbye, then"\n1,"First, this\nthen, that 2"\n'
+    assert [row["text"] for row in told(data)[0]] == ["Hello, you\nbye, then", "First, this\nthen, that 2"]
+    said = b'id,text\n1,"a\n2,b"\n'
+    assert troubles(read_bytes(said, "in.csv"))
+    assert fields(read_bytes(said, "in.csv", quote='"')) == [{"id": "1", "text": "a\n2,b"}]
+
+
+def test_columns_without_a_name_and_with_one_twice_get_one() -> None:
+    found, notes = told(b",text,text,\n0,a,b,c\n")
+    assert found == [{"column_1": "0", "text": "a", "text_2": "b", "column_4": "c"}]
+    assert notes == [
+        "in.csv: column 1 has no name and is called 'column_1'",
+        "in.csv: the header names 'text' twice: column 3 is called 'text_2'",
+        "in.csv: column 4 has no name and is called 'column_4'",
+    ]
+    assert list(told(b"a,a_2,a,\nx,y,z,w\n")[0][0]) == ["a", "a_2", "a_3", "column_4"]
+
+
+def test_repeated_headers_of_joined_files_are_left_out_and_told() -> None:
+    progress = Progress()
+    records = read_bytes(b"id,text\na,b\nid,text\nc,d\nid,text\n", "in.csv", progress=progress)
+    assert [record.line for record in records] == [2, 4]
+    assert progress.told() == ["in.csv: rows that repeat the header are left out"]
+    assert progress.repeated_headers == 2
+    # A table of one column may well hold its name.
+    assert len(read_bytes(b"text\nhello\ntext\n", "in.csv")) == 2
+
+
+def test_a_first_row_that_looks_like_a_record_is_asked_about() -> None:
+    data = b"1,great shoes,pos\n2,awful lamp,neg\n"
+    with pytest.raises(InputError, match=r"first row \('1', 'great shoes', 'pos'\) looks like a record.*input.header"):
+        read_bytes(data, "in.csv")
+    assert told(data, header=False)[0][0] == {"column_1": "1", "column_2": "great shoes", "column_3": "pos"}
+    assert told(data, header=("id", "text", "gold"))[0][1] == {"id": "2", "text": "awful lamp", "gold": "neg"}
+    assert told(data, header=True)[0] == [{"1": "2", "great shoes": "awful lamp", "pos": "neg"}]
+    assert told(b"0,1\n5,x\n")[0] == [{"0": "5", "1": "x"}]  # as pandas names columns
+    assert told(b"id,text\n1,x\n", header=("id", "text"))[0] == [{"id": "1", "text": "x"}]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text", "shown"),
+    [
+        ("cp1252", "Das ist großartig, für Öl – “gut”", "großartig"),
+        ("cp949", "돈이 아깝다. 최고", "돈이"),
+        ("shift_jis", "これはいいです。最高", "これは"),
+        ("gb18030", "这个很好，非常满意", "这个"),
+        ("cp1251", "Очень хорошо, спасибо", "Очень"),
+    ],
+)
+@pytest.mark.parametrize("name", ["in.csv", "in.jsonl", "in.txt"])
+def test_another_encoding_is_asked_about_by_its_name(encoding: str, text: str, shown: str, name: str) -> None:
+    line = f'{{"text": "{text}"}}\n' if "json" in name else f"{text.replace(',', '')}\n"
+    data = ("" if "json" in name else "text\n") + 3 * line
+    with pytest.raises(InputError) as caught:
+        read_bytes(data.encode(encoding), name)
+    assert f'set input.encoding = "{encoding}" if that is right' in str(caught.value)
+    assert shown in str(caught.value)
+    assert len(fields(read_bytes(data.encode(encoding), name, encoding=encoding))) in (3, 4)
+
+
+def test_one_bad_line_or_a_good_one_beside_is_no_other_encoding() -> None:
+    assert len(troubles(read_bytes(b"text\ncaf\xe9\nok\n", "in.csv"))) == 1
+    assert len(troubles(read_bytes("text\né\n".encode() + b"caf\xe9\nol\xe9\n", "in.csv"))) == 2
+    assert len(troubles(read_bytes(b"text\ncaf\xe9\nol\xe9\n", "in.csv", encoding="utf-8"))) == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("text", ["id,text\n1,grün\n", "id,text\n1,制品很好很好\n2,不好\n"])
+def test_utf16_without_a_mark_is_asked_about(encoding: str, text: str) -> None:
+    with pytest.raises(
+        InputError, match=f'looks like UTF-16 without a byte order mark; set input.encoding = "{encoding}"'
+    ):
+        read_bytes(text.encode(encoding), "in.csv")
+    assert fields(read_bytes(b"id,text\na,x\0y\n", "in.csv")) == [{"id": "a", "text": "x\0y"}]
+
+
+def test_a_look_says_the_same_as_a_reading(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(table(";") * 50)
+    [source] = resolve_sources("a.csv", base=tmp_path, dialect=Dialect())
+    progress = Progress()
+    found = asyncio.run(peek(source, n=1, progress=progress))
+    assert found[0].fields == ROWS[0]
+    assert progress.chosen == {"delimiter": ";"}
