@@ -157,7 +157,7 @@ _ROOM = re.compile(
     r"max_(?:completion_)?tokens\W.{0,60}?too large: (\d+).{0,80}maximum context length is (\d+)", re.DOTALL
 )
 _AGAIN = re.compile(
-    r"(?:try again|retry|wait|available again|reset\w{0,9})(?: \w{1,20})? (?:in|after|for)?\s*"
+    r"(?:try again|retry|wait|available again|reset\w*)(?: \w+)? (?:in|after|for)?\s*"
     r"((?:\d+(?:\.\d+)?\s*(?:ms|milliseconds?|seconds?|secs?|s|minutes?|mins?|m|hours?|h|d)\b\s*)+)",
     re.IGNORECASE,
 )
