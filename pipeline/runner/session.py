@@ -179,6 +179,7 @@ class Session:
             notices=self._notices,
         )
         progress = Progress(live.snapshot, quiet=quiet, title=self._title)
+        self._reading.say = lambda text: self._tell_reading(text, progress)
         live.guard = guard = Guard(
             self._stats,
             self._admission,
@@ -237,6 +238,12 @@ class Session:
             if not await mended(self._ledger, layout_of(self._settings, self._task), self._asker.net.told):
                 raise
             return await open_sinks(self._settings, self._task, self._run_dir, self._ledger)
+
+    @staticmethod
+    def _tell_reading(text: str, progress: Progress) -> None:
+        """What was recognised in the input, or left out of it."""
+        tell("input", told=text)
+        progress.say(f"labelpipe: {text}")
 
     def _helm(self, pool: Pool, guard: Guard, progress: Progress) -> Helm:
         """What orders and edits may change."""
