@@ -152,7 +152,7 @@ class Session:
     async def _run(self, *, quiet: bool, command: str) -> RunSummary:
         before = await self._ledger.count_by_status()
         tell("session begins", outcomes=sum(before.values()), sources=[source.name for source in self._sources])
-        self._asker.proven = before[Status.LABELLED] > 0
+        self._asker.judge.proven = before[Status.LABELLED] > 0
         sinks = await self._sinks()
         try:
             try:

@@ -175,7 +175,7 @@ async def _label(settings: Settings, wishes: Wishes, switch: StopSwitch) -> RunS
                 switch,
                 telemetry,
                 prepare=await media_for(settings, task, stack),
-                ping=ping and partial(ping, settings.model.name),
+                ping=ping,
                 title=wishes.title,
                 run_id=await ledger.run_id(),
                 kept_turns=await ledger.pending_turns(),
