@@ -3,9 +3,14 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
+LOWEST := .venv-lowest
+#: Quick tests of the rooms that a dependency could fail in.
+LOWEST_TESTS := tests/settings tests/limits/test_day_and_price.py tests/task/test_task_forms.py tests/store/test_ledger.py \
+  tests/rehearsal/test_rehearsal_calls.py tests/providers/test_chat_call.py tests/end_to_end/test_demo.py \
+  tests/end_to_end/test_either.py tests/test_package.py
 NODE_STAMP := tests/aimock/node_modules/.stamp
 
-.PHONY: demo test check lint types unit bench clean help
+.PHONY: demo test lowest unit bench clean help
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## / - /'
@@ -18,6 +23,11 @@ test: $(VENV)/.dev $(NODE_STAMP)  ## the whole test suite, as CI runs it
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(MAKE) --no-print-directory lowest
+
+lowest: $(LOWEST)/.installed  ## a few tests with the lowest versions that pyproject.toml allows
+	@if [ -x $(LOWEST)/bin/labelpipe ]; then \
+	  $(LOWEST)/bin/python -m pytest -q -n 2 --dist loadgroup -p no:cacheprovider -W default $(LOWEST_TESTS); fi
 
 unit: $(VENV)/.dev  ## the tests that kill no processes
 	$(BIN)/python -m pytest -m "not chaos" $(ARGS)
@@ -37,6 +47,14 @@ $(VENV)/.dev: $(VENV)/.installed requirements-dev.txt
 	$(PIP) install --quiet -c constraints.txt -e '.[parquet,zstd,images,pdf,otel,sql,remote]' -r requirements-dev.txt
 	@touch $@
 
+# Others than the lowest come first, so that a bound that fails is told from an index that cannot be reached.
+$(LOWEST)/.installed: pyproject.toml $(VENV)/.dev
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
+	@if $(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python pytest pytest-xdist hypothesis; then \
+	  $(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e .; \
+	else echo "uv reaches no index: the tests with the lowest versions are skipped"; fi
+	@touch $@
+
 # An independent server to test against; without Node that one test is skipped and says so.
 $(NODE_STAMP): tests/aimock/package.json
 	@if command -v npm >/dev/null 2>&1; then \
@@ -45,4 +63,4 @@ $(NODE_STAMP): tests/aimock/package.json
 	@mkdir -p $(dir $@) && touch $@
 
 clean:  ## remove what was built, but no run
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/aimock/node_modules
+	rm -rf $(VENV) $(LOWEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/aimock/node_modules
