@@ -4,6 +4,7 @@
     ├── SetupError                 the run cannot start: exit code 2
     │   ├── ConfigError            a value in the config, with file, line and key
     │   ├── InputError             the input as a whole cannot be read
+    │   │   └── NothingToAskError  no record of it can be asked
     │   ├── TaskError              a prompt, schema or tool that cannot work
     │   ├── ChangedError           the run folder belongs to another task or input
     │   ├── RunInUseError          another process works on the run folder
@@ -42,8 +43,12 @@ An error carries its facts as attributes. `code` is the short word that the ledg
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from difflib import get_close_matches
+from typing import Any, ClassVar
+
+SHOWN_FIELDS = 20
 
 
 class LabelpipeError(Exception):
@@ -53,10 +58,6 @@ class LabelpipeError(Exception):
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (self.__doc__ or "").strip())
-
-    def _render_traceback_(self) -> list[str]:
-        """What a notebook shows instead of a traceback: the message says what to do, the trace nothing."""
-        return f"{type(self).__name__}: {self}".splitlines()
 
 
 class SetupError(LabelpipeError):
@@ -97,6 +98,12 @@ class InputError(SetupError):
     """The input cannot be read."""
 
     code = "input"
+
+
+class NothingToAskError(InputError):
+    """No record of the input can be asked."""
+
+    code = "nothing_to_ask"
 
 
 class TaskError(SetupError):
@@ -351,3 +358,17 @@ class InterruptedRunError(LabelpipeError):
 
 class HungUpError(InterruptedRunError):
     """The terminal or the connection of the run is gone."""
+
+
+def there_are(fields: Iterable[Any]) -> str:
+    """The names of the fields, for a message."""
+    names = [str(name) for name in fields]
+    more = f" and {len(names) - SHOWN_FIELDS} more" if len(names) > SHOWN_FIELDS else ""
+    return f"{', '.join(names[:SHOWN_FIELDS]) or 'none'}{more}"
+
+
+def did_you_mean(name: Any, fields: Iterable[Any]) -> str:
+    """The field that was likely meant, for a message; empty where none is near."""
+    names = {str(field).casefold(): str(field) for field in fields}
+    near = get_close_matches(str(name).casefold(), names, n=1)
+    return f" (did you mean {names[near[0]]!r}?)" if near else ""

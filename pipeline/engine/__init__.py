@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pipeline.engine.attempt import Asker, Prepare, Provider
-from pipeline.engine.doubt import is_hopeless
+from pipeline.engine.beginning import Beginning
 from pipeline.engine.feed import Feed, Job, Lookups, renamed
 from pipeline.engine.journal import Journal
 from pipeline.engine.life import Ping
 from pipeline.engine.pool import Ending, Pool, PoolSizes
-from pipeline.engine.retry import Verdict, backoff_s, verdict_of
+from pipeline.engine.retry import Verdict, backoff_s, is_hopeless, verdict_of
 from pipeline.engine.rules import AskRules, most_of
 from pipeline.engine.stop import StopSwitch, interruption, under
 from pipeline.engine.turns import Responder, TaskPart, idempotency_key, with_result
@@ -17,6 +17,7 @@ from pipeline.engine.writer import Writer
 __all__ = [
     "AskRules",
     "Asker",
+    "Beginning",
     "Ending",
     "Feed",
     "Job",

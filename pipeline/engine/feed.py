@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
+from pipeline.engine.beginning import Beginning
 from pipeline.engine.net import Net
 from pipeline.errors import RenderError
 from pipeline.readers import made_up_name
@@ -39,7 +40,7 @@ class Lookups:
 
 
 class Feed:
-    """Turns batches of records into jobs and outcomes, in input order."""
+    """Turns batches of records into jobs and outcomes, in input order. What `beginning` holds back comes later."""
 
     def __init__(
         self,
@@ -47,11 +48,13 @@ class Feed:
         render: Callable[[Record], Request],
         lookups: Lookups,
         net: Net,
+        beginning: Beginning | None = None,
     ) -> None:
         self._batches = batches
         self._render = render
         self._lookups = lookups
         self._net = net
+        self._beginning = beginning or Beginning(over=True)
         # All state that changes: jobs whose outcome is not in the ledger yet, by their request's digest.
         self._open: dict[bytes, Job] = {}
         self.skipped = 0
@@ -60,8 +63,10 @@ class Feed:
         """What is to be done, in input order."""
         async with aclosing(self._batches) as batches:
             async for batch in batches:
-                for item in await self._considered(await self._pending(batch)):
+                for item in self._beginning.passed(await self._considered(await self._pending(batch))):
                     yield item
+        for outcome in self._beginning.ended(self.skipped):
+            yield outcome
 
     def settled(self, outcomes: Sequence[Outcome]) -> None:
         """These are in the ledger now; it answers for them from here on."""

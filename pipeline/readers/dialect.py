@@ -19,6 +19,7 @@ LOOK_ROWS = 200
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
 #: Excel's first line that names the separator; it is no record
 _NAMED = re.compile(r'"?sep=(.)"?\r?\n?')
+_PAGE = re.compile(r"\s*<(!doctype\s+html|html)\b", re.IGNORECASE)
 #: a share of the rows has to have as many cells as the header, for it is no accident then
 _MOST = 0.8
 
@@ -60,6 +61,11 @@ def recognised(head: str, wanted: Dialect, *, usual: str, whole: bool, name: str
     `usual` separates where nothing tells otherwise. Raises InputError, which names the key to set, where several
     would do, or the first row is hardly a header.
     """
+    if _PAGE.match(head):
+        raise InputError(
+            f"{name}: this is an HTML page and no table: most likely a login or an error page that was saved in the "
+            "file's place; download the file again"
+        )
     lines = list(io.StringIO(head, newline=""))  # str.splitlines would cut at U+2028 and others too
     if not whole and len(lines) > 1:
         del lines[-1]

@@ -34,6 +34,9 @@ RECORD_CODES = frozenset(
     }
 )
 
+#: No call was made for these: asking again changes nothing, as long as input and config are the same.
+UNASKED_CODES = frozenset({"duplicate_key", "empty_text", "media_error", "no_key", "render_error", "unreadable"})
+
 
 def refuse_unknown(codes: Iterable[str]) -> None:
     """ConfigError for a code that no record can have."""

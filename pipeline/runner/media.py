@@ -33,6 +33,7 @@ def show_options(settings: Settings) -> ShowOptions:
         audio=media.audio,
         documents=media.documents,
         root=_folder(settings),
+        must_be_there=True,
         shape=shape,
     )
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pipeline.control import Inbox
 from pipeline.engine import (
     Asker,
+    Beginning,
     Ending,
     Feed,
     Journal,
@@ -152,7 +153,7 @@ class Session:
     async def _run(self, *, quiet: bool, command: str) -> RunSummary:
         before = await self._ledger.count_by_status()
         tell("session begins", outcomes=sum(before.values()), sources=[source.name for source in self._sources])
-        self._asker.judge.proven = before[Status.LABELLED] > 0
+        self._asker.proven = before[Status.LABELLED] > 0
         sinks = await self._sinks()
         try:
             try:
@@ -167,7 +168,8 @@ class Session:
         return await self._close(complete=ending is Ending.COMPLETE, command=command)
 
     async def _run_engine(self, sinks: Sinks, before: Mapping[Status, int], *, quiet: bool) -> Ending:
-        feed = Feed(self._records(), self._task.render, self._lookups(), self._asker.net)
+        beginning = Beginning([source.name for source in self._sources], over=before[Status.LABELLED] > 0)
+        feed = Feed(self._records(), self._task.render, self._lookups(), self._asker.net, beginning)
         live = Live(
             self._run_dir,
             self._stats,
@@ -179,7 +181,6 @@ class Session:
             notices=self._notices,
         )
         progress = Progress(live.snapshot, quiet=quiet, title=self._title)
-        self._reading.say = lambda text: self._tell_reading(text, progress)
         live.guard = guard = Guard(
             self._stats,
             self._admission,
@@ -238,12 +239,6 @@ class Session:
             if not await mended(self._ledger, layout_of(self._settings, self._task), self._asker.net.told):
                 raise
             return await open_sinks(self._settings, self._task, self._run_dir, self._ledger)
-
-    @staticmethod
-    def _tell_reading(text: str, progress: Progress) -> None:
-        """What was recognised in the input, or left out of it."""
-        tell("input", told=text)
-        progress.say(f"labelpipe: {text}")
 
     def _helm(self, pool: Pool, guard: Guard, progress: Progress) -> Helm:
         """What orders and edits may change."""

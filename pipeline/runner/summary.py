@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.engine import is_hopeless
-from pipeline.errors import HungUpError, InterruptedRunError
+from pipeline.errors import CallbackError, HungUpError, InterruptedRunError
 from pipeline.limits import Admission, BudgetReachedError, Price, Spend, what_is_left
 from pipeline.readers import Progress as ReadProgress
 from pipeline.records import Status
+from pipeline.runner.codes import UNASKED_CODES
 from pipeline.runner.paid import paid_so_far
 from pipeline.stats import RunSummary, Stats
 from pipeline.store import Ledger, RunDir, Totals
@@ -36,6 +38,7 @@ async def summarise(
     totals = await paid_so_far(ledger, price)
     rows = await ledger.row_counts()
     unlabelled = counts[Status.REJECTED] + counts[Status.FAILED]
+    problems = await ledger.problem_counts()
     reason = admission.gate.stopped
     ended, code = _ending(complete, reason, unlabelled, stats)
     outages = admission.gate.outages + ([admission.gate.outage] if admission.gate.outage else [])
@@ -48,7 +51,7 @@ async def summarise(
         rejected=counts[Status.REJECTED],
         failed=counts[Status.FAILED],
         pending=_pending(complete, reading, sum(counts.values())),
-        problems=await ledger.problem_counts(),
+        problems=problems,
         session_records=stats.records,
         session_s=stats.elapsed_s,
         calls=admission.calls,
@@ -65,7 +68,7 @@ async def summarise(
         outage_s=sum((outage.until or now) - outage.since for outage in outages),
         simulated=simulated,
         reason="" if reason is None else str(reason),
-        next_step=_next_step(ended, code, unlabelled, reason, command),
+        next_step=_next_step(ended, code, problems, reason, command),
         rows=None if rows is None else rows.rows,
         without_row=None if rows is None else rows.without,
         readings=dict(stats.readings),
@@ -119,13 +122,22 @@ def _is_news(learned: float, configured: float | None, refusals: int) -> bool:
     return refusals > 0 if configured is None else learned < 0.99 * configured
 
 
-def _next_step(ended: str, code: int, unlabelled: int, reason: Exception | None, command: str) -> str:
-    if ended == "complete" and not unlabelled:
-        return ""
+def _next_step(ended: str, code: int, problems: Mapping[str, int], reason: Exception | None, command: str) -> str:
     if ended == "complete":
-        return f"labelpipe retry {command}".rstrip()
+        return _after_the_end(frozenset(problems), command)
     if code == EXIT_CANNOT_START:
         return f"mend it, then: labelpipe run {command}".rstrip()
     if isinstance(reason, BudgetReachedError):
         return f"raise {reason.key} first, then: labelpipe run {command}".rstrip()
     return f"go on with: labelpipe run {command}".rstrip()
+
+
+def _after_the_end(codes: frozenset[str], command: str) -> str:
+    """What helps the records without a label: asking again does not where nothing was asked."""
+    if not codes:
+        return ""
+    if codes <= UNASKED_CODES:
+        return f"mend these records (failed.csv says what is wrong), then: labelpipe retry {command}".rstrip()
+    if codes == {CallbackError.code}:
+        return f"mend the callback, then: labelpipe replay {command}".rstrip()
+    return f"labelpipe retry {command}".rstrip()

@@ -8,9 +8,9 @@ from typing import Any
 from jinja2 import TemplateError, TemplateSyntaxError, meta, nodes
 
 from pipeline import codec
-from pipeline.errors import EmptyTextError, MediaError, RenderError, TaskError
+from pipeline.errors import SHOWN_FIELDS, EmptyTextError, MediaError, RenderError, TaskError, did_you_mean, there_are
 from pipeline.records import JSON, Record
-from pipeline.task.sandbox import SHOWN_FIELDS, DataEnvironment, called_methods, did_you_mean, there_are
+from pipeline.task.sandbox import DataEnvironment, called_methods
 from pipeline.task.showing import Asked, ShowOptions, as_filters, filters, rendered, with_fields
 from pipeline.task.showing import marked as with_mark
 
@@ -67,7 +67,7 @@ class Prompt:
             asked = with_fields(rendered(lambda: self._text(record)), record, self._media)
         if not asked.attachments:
             self._refuse_empty(record.fields, asked.text)
-        return with_mark(asked, self._media.root)
+        return with_mark(asked, self._media)
 
     def _refuse_empty(self, fields: Mapping[str, JSON], text: str) -> None:
         """Raise EmptyTextError where all that the prompt takes of the record is empty, or nothing comes of it."""

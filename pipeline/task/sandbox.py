@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
-from difflib import get_close_matches
 from functools import wraps
 from typing import Any
 
@@ -14,6 +13,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing
 from jinja2.visitor import NodeTransformer
 
+from pipeline.errors import did_you_mean, there_are
+
 #: what data are made of: what can be printed, and what has no attributes for a template
 _DATA = (str, int, float, list, tuple, Mapping)
 #: what gives data one at a time
@@ -22,7 +23,6 @@ _BARE = frozenset({str, int, float, bool, list, tuple, type(None)})
 _KINDS = {str: "a text", bool: "a boolean", int: "a number", float: "a number", type(None): "null"}
 #: stands for the method in a call of it: a name that no template can write
 _METHOD = "method of"
-SHOWN_FIELDS = 20
 
 
 class Missing(StrictUndefined):
@@ -41,19 +41,6 @@ class Missing(StrictUndefined):
             return f"{name!r} is no field there; the fields are {there_are(owner)}{hint}"
         what = _KINDS.get(type(owner), "a list")
         return f"{name!r} was looked for in {what}, which has no fields{_as_call(owner, name)}"
-
-
-def there_are(fields: Mapping[Any, Any]) -> str:
-    """The names of the fields, for a message."""
-    names = [str(name) for name in fields]
-    more = f" and {len(names) - SHOWN_FIELDS} more" if len(names) > SHOWN_FIELDS else ""
-    return f"{', '.join(names[:SHOWN_FIELDS]) or 'none'}{more}"
-
-
-def did_you_mean(name: Any, fields: Mapping[Any, Any]) -> str:
-    """The field that was likely meant, for a message; empty where none is near."""
-    near = get_close_matches(str(name), map(str, fields), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _as_call(owner: Any, name: Any) -> str:

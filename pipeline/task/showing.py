@@ -31,6 +31,7 @@ _OPTIONS: Mapping[str, frozenset[str]] = {
     "audio": frozenset(),
     "document": frozenset({"detail", "pages"}),
 }
+SHOWN_CHARS = 240
 _MARK = f"\x02{secrets.token_hex(16)}:"
 _CUT = re.compile(rf"{_MARK}(\d+)\x03")
 #: what the template that is being rendered has shown so far
@@ -55,7 +56,8 @@ class Asked:
 class ShowOptions:
     """The fields whose values are shown after the prompt's text: none need be named.
 
-    `root` is where paths begin, for the digest of a file; `shape` are the settings that decide how media look, for the
+    `root` is where paths begin, for the digest of a file; `must_be_there`: one that is not is told when the request is
+    made, not when it is loaded; `shape` are the settings that decide how media look, for the
     task's fingerprint.
     """
 
@@ -63,6 +65,7 @@ class ShowOptions:
     audio: Sequence[str] = ()
     documents: Sequence[str] = ()
     root: Path = Path()
+    must_be_there: bool = False
     shape: Mapping[str, JSON] | None = None
 
     def by_kind(self) -> Iterable[tuple[str, str]]:
@@ -135,11 +138,11 @@ def with_fields(asked: Asked, record: Record, fields: ShowOptions) -> Asked:
     )
 
 
-def marked(asked: Asked, root: Path) -> Asked:
+def marked(asked: Asked, fields: ShowOptions) -> Asked:
     """With its mark: the text, or parts and media. A file is another one once its size or time of change is another."""
     if not asked.attachments:
         return replace(asked, mark=asked.text.encode("utf-8", "surrogatepass"))
-    told = [[one.kind, one.source, one.options, *_stamp(one.source, root)] for one in asked.attachments]
+    told = [[one.kind, one.source, one.options, *_stamp(one.source, fields)] for one in asked.attachments]
     # No text is ever encoded with this byte: no text's mark is the mark of media.
     return replace(asked, mark=b"\xff" + codec.dumps([asked.content, told]))
 
@@ -201,14 +204,24 @@ def _words(attachment: Attachment) -> str:
     return f"[{attachment.kind} {short}]"
 
 
-def _stamp(source: str, root: Path) -> tuple[int, ...]:
-    """Where a local file is and how it was when it was last changed; () for what is no file. Reads nothing."""
+def _stamp(source: str, fields: ShowOptions) -> tuple[int, ...]:
+    """Where a local file is and how it was when it was last changed; () for what is no file. Reads nothing.
+
+    Raises MediaError for a file that is not there, where that is wanted.
+    """
     if source[:5].lower() == "data:" or "://" in source[:12]:
         return ()
-    for base in (root, Path()):
+    missing = 0
+    for base in (fields.root, Path()):
         try:
             found = os.stat(base / source)  # noqa: PTH116 - once a record: no need of another Path
+        except FileNotFoundError:
+            missing += 1
         except (OSError, ValueError):
             continue
-        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+        else:
+            return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    if missing == 2 and fields.must_be_there and ":" not in source and len(source) <= SHOWN_CHARS:
+        # Of others the loader knows what to say.
+        raise MediaError(f"{source!r} cannot be read: No such file in {fields.root} (task.media.root)")
     return ()

@@ -10,7 +10,7 @@ from jinja2 import TemplateSyntaxError, UndefinedError, meta, nodes
 from jinja2.exceptions import SecurityError
 
 from pipeline import codec
-from pipeline.errors import CallbackError, InvalidAnswerError, RenderError, TaskError
+from pipeline.errors import CallbackError, InvalidAnswerError, RenderError, TaskError, did_you_mean, there_are
 from pipeline.records import JSON, Record, Said
 from pipeline.task.callback import is_async, name_of, own, takes
 from pipeline.task.load import load
@@ -69,7 +69,7 @@ class Validators:
         """
         for name, told in self._wants.items():
             if name not in record.fields:
-                there = ", ".join(map(str, record.fields)) or "none"
+                there = there_are(record.fields) + did_you_mean(name, record.fields)
                 raise RenderError(f"{told}, and the record's fields are {there}")
 
     def _made(

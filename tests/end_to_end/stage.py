@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 import os
@@ -153,7 +154,7 @@ class Project:
 
     def verify(self, name: str = "run") -> Mapping[str, int]:
         """The proof of a run from its files, which must hold; its counts. In this process, to save time."""
-        report = verify(self.folder / name)
+        report = asyncio.run(verify(self.folder / name))
         assert report.ok, "\n".join(report.lines())
         return report.counts
 

@@ -140,6 +140,12 @@ def test_repeated_headers_of_joined_files_are_left_out_and_told() -> None:
     assert len(read_bytes(b"text\nhello\ntext\n", "in.csv")) == 2
 
 
+def test_a_page_under_the_name_of_a_table_is_told_as_one() -> None:
+    for page in (b"<!DOCTYPE html>\n<p>Please, sign in</p>\n", b" \n<HTML lang=en>\n<p>404, not found</p>\n"):
+        with pytest.raises(InputError, match=r"in\.csv: this is an HTML page and no table"):
+            read_bytes(page, "in.csv")
+
+
 def test_a_first_row_that_looks_like_a_record_is_asked_about() -> None:
     data = b"1,great shoes,pos\n2,awful lamp,neg\n"
     with pytest.raises(InputError, match=r"first row \('1', 'great shoes', 'pos'\) looks like a record.*input.header"):

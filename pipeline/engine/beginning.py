@@ -1,0 +1,76 @@
+"""The beginning of a run: nothing is written before a record can be asked, and a run that can ask none is stopped."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TypeVar
+
+from pipeline.errors import NothingToAskError
+from pipeline.records import Outcome
+
+#: So many records that were rejected before a call, for one reason and with none between them that could be asked, are
+#: the config's fault. A file may well begin with a few bad lines, or with a few hundred.
+ENOUGH = 1_000
+_T = TypeVar("_T")
+
+
+class Beginning:
+    """Holds back the outcomes before the first record that can be asked.
+
+    A wrong key or a misspelled column rejects everything: were that written, each record would have to be asked for
+    again by hand once the config is right. `names` are the inputs, for the message; `over`: records of the run were
+    answered before, so the config has worked.
+    """
+
+    def __init__(self, names: Sequence[str] = (), *, over: bool = False) -> None:
+        self._names = names
+        # All state that changes.
+        self._over = over
+        self._held: list[Outcome] = []
+
+    def passed(self, items: list[_T | Outcome]) -> list[_T | Outcome]:
+        """What of these may be handed on. Raises NothingToAskError where no record will ever be asked."""
+        if self._over:
+            return items
+        rejected = [item for item in items if isinstance(item, Outcome)]
+        if len(rejected) < len(items):
+            self._over = True
+            return [*self._released(), *items]
+        self._held += rejected
+        if len(self._held) < ENOUGH:
+            return []
+        if len(_codes(self._held)) == 1:
+            raise NothingToAskError(self._told(f"none of the first {len(self._held):,} records"))
+        self._over = True  # several reasons: the records differ, and the next one may do so too
+        return [*self._released()]
+
+    def ended(self, skipped: int) -> list[Outcome]:
+        """What is left at the input's end, `skipped` records of which had an outcome. Raises NothingToAskError."""
+        if self._over or skipped:
+            return self._released()
+        if not self._held:
+            raise NothingToAskError(f"the input has no records, so there is nothing to label: {_listed(self._names)}")
+        raise NothingToAskError(self._told(f"none of its {len(self._held):,} records"))
+
+    def _released(self) -> list[Outcome]:
+        held, self._held = self._held, []
+        return held
+
+    def _told(self, whom: str) -> str:
+        codes = _codes(self._held)
+        most = codes.most_common(1)[0][0]
+        first = next(one.problem.message for one in self._held if one.problem and one.problem.code == most)
+        counts = ", ".join(f"{code} {count:,}" for code, count in codes.most_common())
+        return (
+            f"{_listed(self._names)}: {whom} can be asked ({counts}). The first: {first}. "
+            "Nothing was sent or written: mend the config or the input"
+        )
+
+
+def _codes(outcomes: Sequence[Outcome]) -> Counter[str]:
+    return Counter(one.problem.code for one in outcomes if one.problem is not None)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "") or "the input"
