@@ -1,11 +1,11 @@
 """labelpipe: a large file of records in, one function call a record, a CSV that can be trusted out.
 
-    from pipeline import Settings, run
+    from labelpipe import run
 
-    summary = run(Settings.load("config/sentiment.toml"))
+    summary = run("config/sentiment.toml")
 
-`await arun(settings)` is the same for a program with an event loop of its own. Names are loaded at first use, so that
-`labelpipe --help` does not wait for them.
+`await arun(...)` is the same for a program with an event loop of its own, and so it is with `check`, `preview`, `plan`,
+`replay`, `status` and `verify`. Names are loaded at first use, so that `labelpipe --help` does not wait for them.
 """
 
 from __future__ import annotations
@@ -15,18 +15,62 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from pipeline.api import (
+        Checks,
+        Plan,
+        Preview,
+        RehearsedPlan,
+        Report,
+        RunStatus,
+        RunSummary,
+        acheck,
+        aplan,
+        apreview,
+        arehearse_plan,
+        areplay,
+        arun,
+        astatus,
+        averify,
+        check,
+        plan,
+        preview,
+        rehearse_plan,
+        replay,
+        run,
+        status,
+        verify,
+    )
+    from pipeline.errors import LabelpipeError
     from pipeline.records import Answer, Call, Outcome, Record, Request, Response, Status, ToolCall, Usage
-    from pipeline.runner import Tier, Wishes, arun, check, plan, preview, rehearse_plan, replay, run, status, verify
+    from pipeline.runner import Check, Tier, Wishes
     from pipeline.settings import Settings
-    from pipeline.stats import RunSummary
+
+#: The rooms that the public names are in.
+_ROOMS = {
+    "api": "Checks Plan Preview RehearsedPlan Report RunStatus RunSummary acheck aplan apreview arehearse_plan areplay "
+    "arun astatus averify check plan preview rehearse_plan replay run status verify",
+    "errors": "LabelpipeError",
+    "records": "Answer Call Outcome Record Request Response Status ToolCall Usage",
+    "runner": "Check Tier Wishes",
+    "settings": "Settings",
+}
+_HOME = {name: room for room, names in _ROOMS.items() for name in names.split()}
 
 __all__ = [
     "Answer",
     "Call",
+    "Check",
+    "Checks",
+    "LabelpipeError",
     "Outcome",
+    "Plan",
+    "Preview",
     "Record",
+    "RehearsedPlan",
+    "Report",
     "Request",
     "Response",
+    "RunStatus",
     "RunSummary",
     "Settings",
     "Status",
@@ -34,7 +78,14 @@ __all__ = [
     "ToolCall",
     "Usage",
     "Wishes",
+    "acheck",
+    "aplan",
+    "apreview",
+    "arehearse_plan",
+    "areplay",
     "arun",
+    "astatus",
+    "averify",
     "check",
     "plan",
     "preview",
@@ -44,18 +95,6 @@ __all__ = [
     "status",
     "verify",
 ]
-
-_HOME = {
-    **dict.fromkeys(
-        ["Answer", "Call", "Outcome", "Record", "Request", "Response", "Status", "ToolCall", "Usage"], "records"
-    ),
-    **dict.fromkeys(
-        ["Tier", "Wishes", "arun", "check", "plan", "preview", "rehearse_plan", "replay", "run", "status", "verify"],
-        "runner",
-    ),
-    "Settings": "settings",
-    "RunSummary": "stats",
-}
 
 
 def __getattr__(name: str) -> Any:

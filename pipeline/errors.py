@@ -59,6 +59,10 @@ class LabelpipeError(Exception):
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (self.__doc__ or "").strip())
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows instead of a traceback: the message says what to do, the trace nothing."""
+        return f"{type(self).__name__}: {self}".splitlines()
+
 
 class SetupError(LabelpipeError):
     """The run cannot start."""

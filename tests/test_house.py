@@ -21,7 +21,7 @@ FLOORS = {
     "engine": 2, "results": 2, "progress": 2, "scaffold": 2, "notify": 2, "control": 2, "telemetry": 2,
     "targets": 2,
     "runner": 3,
-    "cli": 5, "recipes": 5, "__init__": 5, "__main__": 6,
+    "api": 4, "cli": 5, "recipes": 5, "__init__": 5, "__main__": 6,
 }  # fmt: skip
 
 #: Which room a third-party package belongs to. More than one only with a reason.
@@ -44,6 +44,7 @@ OWNERS = {
     "asyncio_throttle": {"limits"},
     "genai_prices": {"limits"},
     "tqdm": {"progress"},
+    "pandas": {"api"},  # results as a frame
     "PIL": {"media"},
     "pypdfium2": {"media"},
     "typer": {"cli"},
@@ -55,7 +56,7 @@ OWNERS = {
     "opentelemetry": {"telemetry"},
 }
 #: Who may know the settings.
-KNOWS_SETTINGS = {"settings", "runner", "cli", "__init__", "scaffold", "targets"}
+KNOWS_SETTINGS = {"settings", "runner", "cli", "__init__", "scaffold", "targets", "api"}
 
 
 def room_of(path: Path) -> str:

@@ -1,100 +1,121 @@
-"""What no single record can tell of the server: whether it is there, and whether it takes such requests at all."""
+"""A word to the server that is about no record: is the model there, and does it take requests of this kind at all?"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
-from pipeline.errors import CallError, LabelpipeError
+from pipeline.engine.rules import most_of
+from pipeline.errors import CallError, LabelpipeError, NoCompletionError, UnavailableError
+from pipeline.limits import Admission
+from pipeline.records import JSON, Request, Usage
 
 log = logging.getLogger("labelpipe")
 
-#: A short call that is about no record. Raises CallError.
-Ping = Callable[[], Awaitable[None]]
+#: A short call with the tools and parameters of a request, which is about no record. Raises CallError.
+Ping = Callable[[Request], Awaitable[Usage]]
+#: What it says.
+WORD: tuple[dict[str, JSON], ...] = ({"role": "user", "content": "Answer with OK."},)
+#: A word is this many tokens, beside the tools.
+WORD_TOKENS = 64
 #: A server that is there says so in this time.
 PING_S = 10.0
 #: So long after a ping that was not answered none is sent again.
 PING_AGAIN_S = 5.0
 
 
-#: Records whose requests all get a 400 before it is taken for the requests' shape,
-SHAPE_EVIDENCE = 3
-#: and in a run whose requests were answered in earlier sessions: those that are retried may all be bad.
-PROVEN_EVIDENCE = 30
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a word came to: `error` is None where it was answered. `sent_at` is in the loop's time."""
 
+    sent_at: float
+    error: LabelpipeError | None
 
-@dataclass(slots=True)
-class Shape:
-    """What is known of one kind of request: how many were answered, and which records' were refused with a 400."""
+    @property
+    def is_answered(self) -> bool:
+        """The model answered: the key, its name and requests of this kind pass."""
+        return self.error is None
 
-    answers: int = 0
-    refused: set[str] = field(default_factory=set)
-
-    def is_refused(self, key: str, active: int, *, proven: bool, tail: bool) -> bool | None:
-        """Whether this record's 400 is about all requests of its kind; None: that cannot be told yet.
-
-        Only as long as none of them was answered in this session. `active` records are in work; `proven`: earlier
-        sessions of the run were answered; `tail`: no more records come. Few that are left of a run that was answered
-        speak for themselves.
-        """
-        needed = PROVEN_EVIDENCE if proven else SHAPE_EVIDENCE
-        if self.answers or (proven and tail and active < needed):
+    @property
+    def is_refused(self) -> bool:
+        """Somebody is there and said no. Neither a 5xx, a broken connection nor a page is a no."""
+        error = self.error
+        if not isinstance(error, CallError) or isinstance(error, NoCompletionError):
             return False
-        self.refused.add(key)
-        return len(self.refused) >= min(needed, active) or None
+        return error.status is not None and 400 <= error.status < 500
 
 
 class LookForLife:
     """Asks the server a word when records get no answer; all who want to know share one call."""
 
-    def __init__(self, ping: Ping | None, on_alive: Callable[[], None]) -> None:
+    def __init__(self, ping: Ping | None, admission: Admission) -> None:
         self._ping = ping
-        self._on_alive = on_alive
-        # All state that changes: the last sign of life, when the last ping ended in vain, and the one under way.
-        self._alive_at = float("-inf")
+        self._admission = admission
+        # All state that changes: what the last word came to, how many were answered in a row, when one was last sent in
+        # vain, and the one under way.
+        self.last: Heard | None = None
+        self.answered_in_a_row = 0
         self._in_vain_at = float("-inf")
         self._pinging: asyncio.Task[None] | None = None
 
-    async def found_since(self, moment: float) -> bool:
-        """Whether the server has answered a ping that was sent after `moment`, in the loop's time."""
+    @property
+    def can_ask(self) -> bool:
+        """Whether there is such a word: a function in place of the API has none."""
+        return self._ping is not None
+
+    async def heard_since(self, moment: float, request: Request) -> Heard | None:
+        """What a word came to that was sent since `moment` (the loop's time), with the tools of this request."""
         if self._ping is None:
-            return False
-        now = asyncio.get_running_loop().time()
-        if self._alive_at <= moment and now - self._in_vain_at >= PING_AGAIN_S:
+            return None
+        if self._last_since(moment) is None and asyncio.get_running_loop().time() - self._in_vain_at >= PING_AGAIN_S:
             if self._pinging is None:
-                self._pinging = asyncio.create_task(self._once(self._ping), name="ping")
+                self._pinging = asyncio.create_task(self._once(self._ping, request), name="ping")
             pinging = self._pinging
             await asyncio.wait({pinging})
             if not pinging.cancelled():
                 pinging.result()
-        return self._alive_at > moment
+        return self._last_since(moment)
+
+    def _last_since(self, moment: float) -> Heard | None:
+        return self.last if self.last is not None and self.last.sent_at >= moment else None
 
     def close(self) -> None:
         """Nobody wants to know any more; may be called twice."""
         if self._pinging is not None:
             self._pinging.cancel()
 
-    async def _once(self, ping: Ping) -> None:
+    async def _once(self, ping: Ping, request: Request) -> None:
         clock = asyncio.get_running_loop().time
         sent_at = clock()
+        error: LabelpipeError | None = None
         try:
             async with asyncio.timeout(PING_S):
-                await ping()
-            alive, told = True, "answered"
-        except CallError as error:
-            # A refusal is an answer too; a 5xx and a broken connection are not.
-            alive, told = error.status is not None and error.status < 500, str(error)
+                await self._under_limits(ping, request)
         except TimeoutError:
-            alive, told = False, f"no answer in {PING_S:g} s"
-        except LabelpipeError as error:  # the budget has no room for it
-            alive, told = False, str(error)
+            error = UnavailableError(f"no answer in {PING_S:g} s")
+        except LabelpipeError as caught:
+            error = caught
         finally:
             self._pinging = None
-        log.info("ping", extra={"facts": {"alive": alive, "told": told}})
-        if alive:
-            self._alive_at = sent_at
-            self._on_alive()
-        else:
+        log.info("ping", extra={"facts": {"answered": error is None, "told": str(error or "answered")}})
+        self.last = Heard(sent_at, error)
+        self.answered_in_a_row = 0 if error else self.answered_in_a_row + 1
+        if error is not None:
             self._in_vain_at = clock()
+
+    async def _under_limits(self, ping: Ping, request: Request) -> None:
+        """The word, in the place of the call that has just failed, and under every other limit."""
+        word = replace(request, messages=WORD, attachments=(), media_tokens=0, size_tokens=WORD_TOKENS)
+        permit = await self._admission.word(WORD_TOKENS, most_of(word))
+        if permit is None:
+            raise UnavailableError("no call may leave for it now")
+        try:
+            permit.settle(await ping(word))
+        except CallError as error:
+            if not error.billed:
+                permit.unbilled()
+            raise
+        finally:
+            permit.close()

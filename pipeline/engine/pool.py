@@ -23,6 +23,8 @@ from pipeline.records import Outcome, Record, Status, Usage
 
 #: Workers beyond the calls in flight: while some records back off, others are asked.
 SPARE_WORKERS = 64
+#: Workers beyond those, one for each record that waits to be asked again: records that fail must not take them all.
+MOST_WAITING = 256
 #: With more workers than these the writer waits a moment, so that a batch gathers: a commit costs the same for all of
 #: it. What is in it when the process is killed would be asked again, so the moment is short.
 MANY, GATHER_S = 32, 0.005
@@ -86,6 +88,8 @@ class Pool:
         self._left_pending = False
         self._inner: asyncio.TaskGroup | None = None
         self._workers: list[asyncio.Task[None]] = []
+        self._wanted = sizes.workers
+        asker.at_wait = self._make_room
 
     def stop(self) -> None:
         """Soft stop: read no more, let what is in flight finish. The gate must be stopped as well."""
@@ -128,7 +132,7 @@ class Pool:
             self._grow(self._sizes.workers)
             guards = [inner.create_task(self._guard(), name="guard")] if self._guard is not None else []
             await self._produce()
-            self._asker.tail.set()
+            self._asker.judge.tail.set()
             await self._drain()
             self._inner = None
             for task in (*self._workers, *guards):
@@ -136,7 +140,12 @@ class Pool:
 
     def fit(self, concurrency: int) -> None:
         """Have enough workers for another limit of calls in flight."""
-        self._grow(PoolSizes.for_concurrency(concurrency, self._sizes.grace_s).workers)
+        self._wanted = max(self._wanted, PoolSizes.for_concurrency(concurrency, self._sizes.grace_s).workers)
+        self._grow(self._wanted)
+
+    def _make_room(self, waiting: int) -> None:
+        """So many records wait to be asked again: others are asked meanwhile."""
+        self._grow(self._wanted + min(waiting, MOST_WAITING))
 
     def set_grace(self, grace_s: float) -> None:
         """Take over another time that calls in flight get to end after a stop; one under way keeps its own."""

@@ -12,7 +12,6 @@ from pipeline.errors import (
     LabelpipeError,
     NoCompletionError,
     NotCalledError,
-    NothingToAskError,
     QuotaError,
     RateLimitedError,
     RecordRefusedError,
@@ -40,8 +39,8 @@ class Verdict(enum.Enum):
     REPAIR = "repair"
     #: this record has no label; the run goes on
     REJECT = "reject"
-    #: REJECT if others were answered before, ABORT if the first calls all say so
-    SUSPECT = "suspect"
+    #: the record's or everybody's: REJECT if others pass meanwhile, ABORT if all are refused one after another
+    DOUBT = "doubt"
     #: the run cannot go on
     ABORT = "abort"
 
@@ -50,14 +49,14 @@ _TABLE: dict[type[LabelpipeError], Verdict] = {
     RateLimitedError: Verdict.COOL_DOWN,
     UnavailableError: Verdict.RETRY,
     NoCompletionError: Verdict.RETRY,
-    UnknownRefusalError: Verdict.RETRY,
+    UnknownRefusalError: Verdict.DOUBT,
     CallTimeoutError: Verdict.RETRY,
     RecordRefusedError: Verdict.REJECT,
     TooLargeError: Verdict.REJECT,
-    RequestShapeError: Verdict.SUSPECT,
+    RequestShapeError: Verdict.DOUBT,
     UnusableCallError: Verdict.REPAIR,
     QuotaError: Verdict.ABORT,
-    CredentialsError: Verdict.ABORT,
+    CredentialsError: Verdict.DOUBT,
     InvalidAnswerError: Verdict.REPAIR,
     TruncatedError: Verdict.REPAIR,
     RefusalError: Verdict.REJECT,
@@ -79,8 +78,3 @@ def backoff_s(failures: int, jitter: float) -> float:
     """
     full: float = min(BACKOFF_FIRST_S * 2 ** max(0, failures - 1), BACKOFF_MAX_S)
     return full * (0.5 + 0.5 * jitter)
-
-
-def is_hopeless(error: BaseException | None) -> bool:
-    """Whether a stopped run had a cause that the user must mend before it can go on."""
-    return isinstance(error, CredentialsError | RequestShapeError | NothingToAskError)

@@ -19,6 +19,8 @@ class Trial:
         "calls",
         "charged",
         "digest",
+        "doubted_at",
+        "doubts",
         "failing",
         "free",
         "kept",
@@ -44,6 +46,9 @@ class Trial:
         self.calls = 0
         self.charged = 0
         self.free = 0
+        # Refusals that may be about it: since when, by the call that left first, and those while others passed.
+        self.doubted_at: float | None = None
+        self.doubts = 0
         self.refusals = 0
         self.refused_at = float("-inf")
         self.repairs = 0

@@ -72,19 +72,28 @@ class DayLimitReachedError(LabelpipeError):
 class Permit:
     """The right to one call. `settle` or `unbilled` says what it came to; `close` must always follow."""
 
-    __slots__ = ("_admission", "_estimate", "_reservation", "_size", "sent_at")
+    __slots__ = ("_admission", "_estimate", "_has_place", "_reservation", "_size", "sent_at")
 
     def __init__(
-        self, admission: Admission, estimate: int, size: int, sent_at: float, reservation: Reservation | None
+        self,
+        admission: Admission,
+        estimate: int,
+        size: int,
+        sent_at: float,
+        reservation: Reservation | None,
+        *,
+        has_place: bool = True,
     ) -> None:
         self._admission = admission
         self._estimate, self._size = estimate, size
         self._reservation = reservation
+        self._has_place = has_place
         self.sent_at = sent_at
 
     def settle(self, usage: Usage) -> None:
         """The call used this many tokens."""
-        self._admission._settle(self._estimate, self._size, usage)
+        if self._has_place:  # how long a word is says nothing of records
+            self._admission._settle(self._estimate, self._size, usage)
         if self._reservation is not None:
             self._reservation.settle(usage)
 
@@ -97,7 +106,8 @@ class Permit:
         """The call ended, however. What neither was settled nor refused may have been billed."""
         if self._reservation is not None:
             self._reservation.close()
-        self._admission.gate.leave()
+        if self._has_place:
+            self._admission.gate.leave()
 
 
 class Admission:
@@ -153,6 +163,31 @@ class Admission:
         self.calls += 1
         return Permit(self, size_tokens, size, now, reservation)
 
+    async def word(self, size_tokens: int, most: Most) -> Permit | None:
+        """A permit for a word that is about no record, in the place of a call that has just failed; None: not now.
+
+        It does not stand in line and passes in an outage, whose end it may tell; every other limit holds for it.
+        """
+        loop, gate = asyncio.get_running_loop(), self.gate
+        now = loop.time()
+        if gate.stopped is not None or gate.paused or now < gate.held_until:
+            return None
+        if self.hours is not None and not self._within(self.hours, now):
+            return None
+        if self._day is not None and not await self._take_day(self._day, loop):
+            return None
+        await self._meter(size_tokens)
+        reservation = None if self.budget is None else self._reserved(self.budget, most)
+        if self.budget is not None and reservation is not None:
+            await self._marked(self.budget, reservation)
+        elif self.budget is not None:
+            return None
+        return Permit(self, size_tokens, size_tokens, loop.time(), reservation, has_place=False)
+
+    async def _meter(self, size: int) -> None:
+        await self._requests.acquire()
+        await self._tokens.acquire(size)
+
     async def _pass(self, size: int, loop: asyncio.AbstractEventLoop) -> None:
         """Wait for gate, hours, day and meters; once more for the gate, if it shut meanwhile."""
         began = loop.time()
@@ -166,8 +201,7 @@ class Admission:
         self._rests_until = float("-inf")  # it may be over sooner than was thought: clocks are set
         self.rates_changed()
         self._skip(loop.time() - began)
-        await self._requests.acquire()
-        await self._tokens.acquire(size)
+        await self._meter(size)
         began = loop.time()
         await self.gate.wait()
         self._skip(loop.time() - began)
@@ -197,8 +231,12 @@ class Admission:
         while (reservation := self._reserved(self.budget, most)) is None:
             await self.gate.changed()
             await self.gate.wait()
+        return await self._marked(self.budget, reservation)
+
+    async def _marked(self, budget: Budget, reservation: Reservation) -> Reservation:
+        """The reservation, once it is written down that it may be spent."""
         try:
-            mark = self.budget.mark()
+            mark = budget.mark()
             if mark is not None and self._keep_mark is not None:
                 await self._keep_mark(mark)
         except BaseException:

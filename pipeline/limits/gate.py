@@ -57,7 +57,7 @@ class Gate:
 
     def __init__(self, concurrency: int, *, probe_max_s: float = 4.0, alone_s: float = CANARY_S) -> None:
         self.concurrency = concurrency
-        self._probe_max_s = probe_max_s
+        self.probe_max_s = probe_max_s
         self._alone_s = alone_s
         # All state that changes.
         self.in_flight = 0
@@ -67,6 +67,7 @@ class Gate:
         self.outages: list[Outage] = []
         self.answers = 0
         self.last_success_at = float("-inf")
+        self.passed_at = float("-inf")
         self.held_until = float("-inf")
         self.held_reason = ""
         self._then_one = False
@@ -120,7 +121,7 @@ class Gate:
         self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
         if self.outage is not None:
             # A probe that stays silent must not keep the gate shut: the next one may follow after the longest wait.
-            self._next_probe_at = now + self._probe_max_s
+            self._next_probe_at = now + self.probe_max_s
             self._probed_at = now
 
     def leave(self) -> None:
@@ -187,12 +188,13 @@ class Gate:
             first = self.last_success_at == float("-inf")
             self._window = self.concurrency if first else self._window + 1
         self.last_success_at = now
+        self.passed_at = max(self.passed_at, now if sent_at is None else sent_at)
         self._is_up(now, sent_at)
         self.wake()
 
-    def proved_alive(self, now: float) -> None:
-        """The server answers: whoever gets no answer is to blame for it. Counts like the answers that would show it."""
-        self.answers += BLAME_ANSWERS
+    def proved_alive(self, now: float, sent_at: float) -> None:
+        """A word that is about no record was answered, which left at `sent_at`: nothing is wrong for everyone."""
+        self.passed_at = max(self.passed_at, sent_at)
         self._evidence.clear()
         if self.outage is not None:
             self._end_outage(now)
@@ -220,7 +222,7 @@ class Gate:
 
     def set_probe_max(self, seconds: float) -> None:
         """Take over another longest wait between two probes."""
-        self._probe_max_s = seconds
+        self.probe_max_s = seconds
 
     def release_hold(self) -> None:
         """Forget the time until which nothing leaves: the limit behind it has changed."""
@@ -253,7 +255,7 @@ class Gate:
         if sent_at is None or sent_at > self._shut_at:
             self._end_outage(now)
         else:
-            soon = max(now, self._probed_at + min(PROBE_FIRST_S, self._probe_max_s))
+            soon = max(now, self._probed_at + min(PROBE_FIRST_S, self.probe_max_s))
             self._next_probe_at = min(self._next_probe_at, soon)
             self.wake()
 
@@ -275,9 +277,17 @@ class Gate:
         if self.blames(answers_before, failing):
             return True
         self._evidence.add(key)
-        if len(self._evidence) >= max(2, min(EVIDENCE, others + 1)):
+        if self._is_enough(self._evidence, others):
             self._begin_outage(reason, now)
         return False
+
+    def is_doubtful(self, key: str, others: int) -> bool:
+        """Whether calls fail for everyone, or do with one more failure, of this record; `others` as for `failed`."""
+        return self.outage is not None or self._is_enough(self._evidence | {key}, others)
+
+    @staticmethod
+    def _is_enough(evidence: set[str], others: int) -> bool:
+        return len(evidence) >= max(2, min(EVIDENCE, others + 1))
 
     def blames(self, answers_before: int, failing: int) -> bool:
         """Whether enough others were answered since a record's failures began that they are its own."""
@@ -287,7 +297,7 @@ class Gate:
         again = self.outages.pop() if self.settling(now) else None
         self.outage = Outage(since=now, reason=reason) if again is None else replace(again, until=None)
         self._shut_at = self._probed_at = now
-        self._probe_backoff_s = min(PROBE_FIRST_S, self._probe_max_s)
+        self._probe_backoff_s = min(PROBE_FIRST_S, self.probe_max_s)
         self._next_probe_at = now + self._probe_backoff_s
 
     def _probe_failed(self, sent_at: float, now: float) -> None:
@@ -295,7 +305,7 @@ class Gate:
         if sent_at <= self._shut_at:
             return  # it left before the outage was known
         self.outage = replace(self.outage, probes=self.outage.probes + 1)
-        self._probe_backoff_s = min(self._probe_backoff_s * 2, self._probe_max_s)
+        self._probe_backoff_s = min(self._probe_backoff_s * 2, self.probe_max_s)
         self._next_probe_at = now + self._probe_backoff_s
         self.wake()
 

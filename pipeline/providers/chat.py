@@ -17,8 +17,6 @@ from pipeline.providers.pieces import pieces_of
 from pipeline.providers.told import read_body
 from pipeline.records import JSON, UNUSABLE_CALL, Answer, Request, Response, ToolCall, Usage
 
-PING = [{"role": "user", "content": "Answer with OK."}]
-PING_MOST_TOKENS = 16
 #: Fields that `annotate` adds to the body's `metadata`, for the rehearsal endpoint.
 Annotate = Callable[[Request], Mapping[str, str]]
 
@@ -61,21 +59,28 @@ class ChatProvider:
             limits=server_limits(raw.headers),
         )
 
-    def _body(self, request: Request) -> dict[str, JSON]:
+    @staticmethod
+    def _plain(request: Request) -> dict[str, JSON]:
         body: dict[str, JSON] = {"model": request.model, "messages": request.messages}
         if request.tools:
             body["tools"] = request.tools
             body["tool_choice"] = request.tool_choice
         body.update(request.parameters)
+        return body
+
+    def _body(self, request: Request) -> dict[str, JSON]:
+        body = self._plain(request)
         if self._annotate is not None:
             body["metadata"] = {**body.get("metadata", {}), **self._annotate(request)}
         return body
 
-    async def ping(self, name: str) -> None:
-        """A word to the model that is about no record: does it answer anybody? Raises a CallError."""
-        body = {"model": name, "messages": PING, "max_completion_tokens": PING_MOST_TOKENS}
-        raw = await self.client.post("/chat/completions", codec.dumps(body))
-        _completion(raw.content, self.client.secrets)
+    async def ping(self, request: Request) -> Usage:
+        """A request that is about no record: does the model answer it? What it used. Raises a CallError."""
+        try:
+            raw = await self.client.post("/chat/completions", codec.dumps(self._plain(request)))
+        except UnusableCallError:
+            return Usage()  # the model has written something
+        return _usage(_completion(raw.content, self.client.secrets).get("usage"))
 
     async def model(self, name: str) -> ModelInfo:
         """What the server says about the model; costs nothing. Raises a CallError."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 
+from pipeline import codec
 from pipeline.errors import InputError, did_you_mean, there_are
 from pipeline.files import CHUNK_BYTES
 from pipeline.readers.formats import FORMATS
@@ -15,6 +16,7 @@ from pipeline.readers.parquet import count_rows, parquet
 from pipeline.readers.rows import BrokenStreamError, Progress, Reading, Row, Rows
 from pipeline.readers.source import Source
 from pipeline.readers.stream import utf8_blocks
+from pipeline.readers.threads import in_daemon
 from pipeline.records import JSON, Problem, Record
 
 Records = AsyncGenerator[list[Record], None]
@@ -43,8 +45,10 @@ async def read_records(
             break
         reading = Reading(source.name, source.dialect, batch, progress, source.once)
         before = progress.lines_read
+        _tell(source, progress)
         async with aclosing(_whole(source, reading, chunk_bytes)) as parts:
-            async for rows in parts:
+            async for found in parts:
+                rows = _partitioned(found, source, progress) if source.partition else found
                 for start in range(0, len(rows), batch):
                     left = batch if limit is None else min(batch, limit - count)
                     if records := _numbered(rows[start : start + left], source, count, key):
@@ -80,11 +84,30 @@ async def _expect(sources: Sequence[Source], limit: int | None, progress: Progre
     progress.limit = limit
     total = 0
     for source in sources:
-        count = await asyncio.to_thread(_count, source)
+        count = await in_daemon(partial(_count, source))
         if count is None:
             return
         total += count
     progress.exact_total = total if limit is None else min(limit, total)
+
+
+def _tell(source: Source, progress: Progress) -> None:
+    for note in source.notes:
+        progress.note(note, source.name)
+    if source.partition:
+        progress.note(f"its folders' names give the columns {', '.join(source.partition)}", source.name)
+
+
+def _partitioned(rows: Sequence[Row], source: Source, progress: Progress) -> list[Row]:
+    """The rows with the columns that the folders' names give; a column of the file itself stays as it is."""
+    mark = codec.digest64(codec.canonical(dict(source.partition)))
+    found = []
+    for line, fields, digest, trouble in rows:
+        for column in fields.keys() & source.partition.keys():
+            progress.note(f"the column {column!r} is the file's own, not what its folder's name says", source.name)
+        more = {} if trouble else {name: value for name, value in source.partition.items() if name not in fields}
+        found.append((line, fields | more, digest ^ mark, trouble))
+    return found
 
 
 def _count(source: Source) -> int | None:

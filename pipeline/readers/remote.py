@@ -21,7 +21,7 @@ from pipeline.readers.dialect import LOOK_BYTES
 from pipeline.readers.parquet import count_rows, parquet
 from pipeline.readers.rows import Blocks
 from pipeline.readers.source import Origin, Source, Stamp, format_of, natural, packing
-from pipeline.readers.threads import spooled
+from pipeline.readers.threads import in_daemon, spooled
 
 #: what is asked of the server at once
 REQUEST_BYTES = 4 * 1024 * 1024
@@ -255,7 +255,7 @@ async def _patiently(ask: Callable[[], Any], remote: _Remote) -> Any:
     """What `ask` gives, in a thread, asked again a few times: a night is long, and a network is not."""
     for wait_s in (*WAITS_S, None):
         try:
-            return await asyncio.to_thread(ask)
+            return await in_daemon(ask)
         except _NoPartsError:
             raise
         except Exception as error:  # any file system may raise anything

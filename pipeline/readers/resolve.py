@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -12,13 +13,17 @@ from pathlib import Path, PurePath
 from pipeline import globs
 from pipeline.errors import InputError
 from pipeline.readers.dataset import dataset_source, is_dataset
-from pipeline.readers.dialect import LOOK_BYTES, Dialect
+from pipeline.readers.dialect import LOOK_BYTES, UNSAID, Dialect
 from pipeline.readers.files import files_source, refuse_overlap
+from pipeline.readers.folders import inputs_only, partition_of
 from pipeline.readers.remote import is_address, remote_sources
 from pipeline.readers.source import FORMAT_NAMES, Source, format_of, natural, packing
 from pipeline.readers.sql import DIALECTS, Query, sql_source
 
 STDIN = "-"
+#: what a shell makes of `<(...)`, and what we call it
+_WITHOUT_NAME = re.compile(r"/dev/fd/\d+|/proc/(self|\d+)/fd/\d+|/dev/stdin")
+PIPE = "pipe"
 
 
 def resolve_sources(
@@ -28,14 +33,15 @@ def resolve_sources(
     base: Path,
     query: Query | None = None,
     secret: bool = False,
-    dialect: Dialect | None = None,
+    dialect: Dialect = UNSAID,
+    own: Path | None = None,
 ) -> list[Source]:
     """The sources that `path` names, relative to `base`, in the order in which they are read.
 
     That is the order of the list; within a glob (`**` goes through all folders) by name, folder by folder, with
     numbers in a name compared as numbers: part-2 before part-10. With a `query` each path is a database's address.
-    Of an address that is a `secret` only what is none gets into a name. `dialect` is how texts are written. Raises
-    InputError, which says what to do.
+    Of an address that is a `secret` only what is none gets into a name. `dialect` is how texts are written;
+    `own` the run's folder, whose files are never input. Raises InputError, which says what to do.
     """
     if format not in FORMAT_NAMES:
         raise InputError(f"input.format: {format!r} is not known; it is one of {', '.join(FORMAT_NAMES)}")
@@ -45,14 +51,22 @@ def resolve_sources(
     if query is not None:
         sources = [sql_source(each, query, base) for each in written]
     elif format == "files":
-        sources = _folders(written, base, secret)
+        sources = _folders(written, base, secret, own)
     else:
-        sources = [source for each in written for source in _named(each, format, base, secret)]
+        sources = [source for each in written for source in _named(each, format, base, secret, own)]
+    sources = _pipes_numbered(sources)
     _refuse_twice(sources)
-    return sources if dialect is None else [replace(source, dialect=dialect) for source in sources]
+    return [replace(source, dialect=dialect) for source in sources]
 
 
-def _named(written: str, format_name: str, base: Path, secret: bool) -> Iterator[Source]:
+def _pipes_numbered(sources: list[Source]) -> list[Source]:
+    """Each pipe without a name of its own under another one: what a shell calls them differs from time to time."""
+    pipes = [source for source in sources if source.name == PIPE]
+    names = {id(source): f"{PIPE}-{number}" for number, source in enumerate(pipes[1:], 2)}
+    return [replace(source, name=names[id(source)]) if id(source) in names else source for source in sources]
+
+
+def _named(written: str, format_name: str, base: Path, secret: bool, own: Path | None) -> Iterator[Source]:
     if written == STDIN:
         if format_name in ("parquet", "dataset"):
             raise InputError(f"input.path: {_TITLES[format_name]} cannot be read from stdin; name the file")
@@ -61,11 +75,22 @@ def _named(written: str, format_name: str, base: Path, secret: bool) -> Iterator
     if is_address(written):
         if written.partition("://")[0].partition("+")[0].lower() in DIALECTS:
             raise InputError("input.path is the address of a database: set input.query or input.table")
-        yield from remote_sources(written, format_name, secret=secret)
+        for source in remote_sources(written, format_name, secret=secret):
+            yield replace(source, partition=partition_of(source.name.partition("?")[0]))
         return
     plain = _at_home(written)
-    for name in _matches(plain, base, os.path.exists if format_name == "dataset" else os.path.isfile):
-        yield _source(name, base / name, format_name)
+    names, left = _matches(plain, base, os.path.exists if format_name == "dataset" else os.path.isfile, own)
+    notes = _left_out(left)
+    for name in names:
+        yield replace(_source(name, base / name, format_name), partition=partition_of(name), notes=notes)
+        notes = ()
+
+
+def _left_out(names: Sequence[str]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    files = "file that another run has" if len(names) == 1 else "files that other runs have"
+    return (f"{len(names):,} {files} written are left out of the glob ({names[0]}{' ...' * (len(names) > 1)})",)
 
 
 _TITLES = {"parquet": "Parquet", "dataset": "a dataset"}
@@ -75,15 +100,18 @@ def _at_home(written: str) -> str:
     return str(Path(written).expanduser()) if written.startswith("~") else written
 
 
-def _matches(pattern: str, base: Path, wanted: Callable[[str], bool]) -> list[str]:
-    """The names that a pattern stands for, in their order; a file whose real name looks like a glob is that file."""
+def _matches(pattern: str, base: Path, wanted: Callable[[str], bool], own: Path | None) -> tuple[list[str], list[str]]:
+    """The names that a pattern stands for, in their order, and those left out of it as another run's.
+
+    A file whose real name looks like a glob is that file.
+    """
     if not glob.has_magic(pattern) or (base / pattern).exists():
-        return [PurePath(pattern).as_posix()]
+        return inputs_only([PurePath(pattern).as_posix()], glob.escape(pattern), base, own)
     found = globs.matching(pattern, base)
     names = {_posix(name) for name in found if wanted(os.path.join(base, name))}  # noqa: PTH118
     if not names:
         raise InputError(f"input.path: no file matches {pattern!r} (relative paths start at {base})")
-    return sorted(names, key=natural)
+    return inputs_only(sorted(names, key=natural), pattern, base, own)
 
 
 def _posix(name: str) -> str:
@@ -95,7 +123,7 @@ def _posix(name: str) -> str:
     )
 
 
-def _folders(written: Sequence[str], base: Path, secret: bool) -> list[Source]:
+def _folders(written: Sequence[str], base: Path, secret: bool, own: Path | None) -> list[Source]:
     """Each path as one source whose files are the records; a folder stands for all that is in it."""
     found: list[tuple[str, Sequence[str]]] = []
     for each in written:
@@ -106,9 +134,9 @@ def _folders(written: Sequence[str], base: Path, secret: bool) -> list[Source]:
         plain = _at_home(each)
         if (base / plain).is_dir():
             inside = f"{glob.escape(plain.rstrip('/'))}/**/*"
-            found.append((plain, _matches(inside, base, os.path.isfile)))
+            found.append((plain, _matches(inside, base, os.path.isfile, own)[0]))
         else:
-            found.append((plain, _matches(plain, base, os.path.isfile)))
+            found.append((plain, _matches(plain, base, os.path.isfile, own)[0]))
     for plain, names in found:
         if list(names) == [PurePath(plain).as_posix()] and not (base / plain).is_file():
             raise InputError(f"input.path: {plain!r} cannot be read: no such file or folder ({base / plain})")
@@ -131,9 +159,12 @@ def _source(name: str, path: Path, format_name: str) -> Source:
     if not os.access(path, os.R_OK):
         raise InputError(f"input.path: {name!r} cannot be read: no permission ({path})")
     regular = stat.S_ISREG(status.st_mode)
-    found = format_of(name, format_name, (lambda: _head(name, path)) if regular else None)
+    # What can be read only once is looked into when it is read.
+    known = format_name != "auto" or regular or PurePath(name).suffix
+    found = format_of(name, format_name, (lambda: _head(name, path)) if regular else None) if known else "auto"
     if found == "parquet" and (not regular or packing(name)):
         raise InputError(f"input.path: {name!r}: Parquet is read from a plain file; unpack it first")
+    name = PIPE if not regular and _WITHOUT_NAME.fullmatch(str(path)) else name
     return Source(name, path, found, status.st_size if regular else None)
 
 

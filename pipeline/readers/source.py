@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -13,6 +13,7 @@ from pipeline.errors import InputError
 from pipeline.readers.compression import ENDINGS, HEAD_BYTES, Inflater, detect
 from pipeline.readers.dialect import UNSAID, Dialect
 from pipeline.readers.rows import Blocks, BrokenStreamError, Reading, Rows
+from pipeline.records import JSON
 
 FORMATS_BY_ENDING = {
     ".jsonl": "jsonl",
@@ -54,7 +55,8 @@ class Source:
     `name` is the path or address as it was written (for a glob: as the pattern is), with forward slashes and without
     any secret; it is unique in a run. `format` is jsonl, csv, tsv, parquet, text, files, dataset, sql or records; for
     stdin it may be "auto": told by the first byte. `size_bytes` is None for what has no size, like a pipe. `dialect` is
-    what the user says of how a text is written.
+    what the user says of how a text is written, `partition` are columns that the folders' names give,
+    `notes` what is to be told of it.
     """
 
     name: str
@@ -63,6 +65,8 @@ class Source:
     size_bytes: int | None
     origin: Origin | None = None
     dialect: Dialect = UNSAID
+    partition: Mapping[str, JSON] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def once(self) -> bool:

@@ -6,11 +6,9 @@ import asyncio
 import codecs
 import os
 import sys
-import threading
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
-from typing import TypeVar
 
 from pipeline.errors import InputError
 from pipeline.files import read_chunks
@@ -19,9 +17,10 @@ from pipeline.readers.dialect import LOOK_BYTES
 from pipeline.readers.encodings import encoding_of, to_utf8
 from pipeline.readers.rows import Blocks, BrokenStreamError, Progress, Reading
 from pipeline.readers.source import Source
+from pipeline.readers.threads import in_daemon
 
-T = TypeVar("T")
-
+#: so long may a pipe have nobody who writes into it
+WRITER_WAIT_S = 60.0
 _MARK_BYTES = 4  #: as much tells a byte-order mark
 
 
@@ -39,7 +38,10 @@ def utf8_blocks(source: Source, reading: Reading, *, chunk_bytes: int) -> Blocks
 def _chunks(source: Source, chunk_bytes: int) -> Blocks:
     if source.origin is not None and source.origin.blocks is not None:
         return source.origin.blocks(chunk_bytes)
-    return _stdin_chunks(chunk_bytes) if source.path is None else _file_chunks(source.path, source.name, chunk_bytes)
+    if source.path is None:
+        return _stdin_chunks(chunk_bytes)
+    chunks = _pipe_chunks if source.once else _file_chunks
+    return chunks(source.path, source.name, chunk_bytes)
 
 
 async def _file_chunks(path: Path, name: str, chunk_bytes: int) -> Blocks:
@@ -51,42 +53,36 @@ async def _file_chunks(path: Path, name: str, chunk_bytes: int) -> Blocks:
         raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
 
 
+async def _pipe_chunks(path: Path, name: str, chunk_bytes: int) -> Blocks:
+    """The bytes of a pipe, whose opening waits for somebody who writes into it."""
+    try:
+        number = await asyncio.wait_for(in_daemon(lambda: os.open(path, os.O_RDONLY)), WRITER_WAIT_S)
+    except TimeoutError:
+        raise InputError(f"{name}: nobody has begun to write into this pipe for {WRITER_WAIT_S:g} s") from None
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
+    # Never closed: a read that was given up may still be under way in its thread.
+    async with aclosing(_read_chunks(number, name, chunk_bytes)) as chunks:
+        async for chunk in chunks:
+            yield chunk
+
+
 async def _stdin_chunks(chunk_bytes: int) -> Blocks:
     try:
         number = sys.stdin.fileno()
     except (AttributeError, OSError, ValueError):
         raise InputError("stdin: there is no standard input here; set input.path to a file") from None
-    while chunk := await _in_daemon(lambda: os.read(number, chunk_bytes)):
-        yield chunk
+    async with aclosing(_read_chunks(number, "stdin", chunk_bytes)) as chunks:
+        async for chunk in chunks:
+            yield chunk
 
 
-async def _in_daemon(call: Callable[[], T]) -> T:
-    """The call's value, from a thread that nobody waits for at exit.
-
-    A pipe may stay silent for ever; a thread of the loop's own pool that reads it would keep the process from ending.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(value: T | None, error: OSError | None) -> None:
-        if future.cancelled():
-            return
-        if error:
-            future.set_exception(InputError(f"stdin: cannot be read: {error.strerror}"))
-        else:
-            future.set_result(value)  # type: ignore[arg-type]
-
-    def work() -> None:
-        value, error = None, None
-        try:
-            value = call()
-        except OSError as caught:
-            error = caught
-        with suppress(RuntimeError):  # the loop may be gone by now
-            loop.call_soon_threadsafe(settle, value, error)
-
-    threading.Thread(target=work, name="labelpipe-stdin", daemon=True).start()
-    return await future
+async def _read_chunks(number: int, name: str, chunk_bytes: int) -> Blocks:
+    try:
+        while chunk := await in_daemon(lambda: os.read(number, chunk_bytes)):
+            yield chunk
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read: {error.strerror}") from error
 
 
 async def with_head(blocks: Blocks, size: int, *, or_with: bytes = b"") -> Blocks:

@@ -14,11 +14,12 @@ from pipeline.runner.planning import plan
 from pipeline.runner.reckoning import Plan
 from pipeline.runner.rehearsing import RehearsedPlan, rehearse_plan
 from pipeline.runner.replays import replay
-from pipeline.runner.screens import check_lines, closing_lines, preview_facts, preview_lines
+from pipeline.runner.screens import SIMULATED, check_lines, closing_lines, preview_facts, preview_lines
 from pipeline.runner.standing import status_lines, watch
-from pipeline.runner.start import Wishes, arun, run
+from pipeline.runner.start import Wishes, arun, in_loop, run
 
 __all__ = [
+    "SIMULATED",
     "Check",
     "Plan",
     "Preview",
@@ -30,6 +31,7 @@ __all__ = [
     "check_lines",
     "closing_lines",
     "first_rows",
+    "in_loop",
     "lay_demo",
     "load_sdk",
     "move_aside",

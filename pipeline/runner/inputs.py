@@ -34,15 +34,17 @@ def sources_of(settings: Settings, records: Given | None = None) -> list[Source]
     settings.need_input()
     hidden = settings.hidden_address()
     paths = settings.inputs() if hidden is None else hidden
-    return _resolved(paths, settings.input, Path(), secret=hidden is not None)
+    return _resolved(paths, settings.input, Path(), Path(settings.output.dir), secret=hidden is not None)
 
 
-def _resolved(paths: str | Sequence[str], wanted: InputSettings, base: Path, *, secret: bool) -> list[Source]:
+def _resolved(
+    paths: str | Sequence[str], wanted: InputSettings, base: Path, own: Path, *, secret: bool
+) -> list[Source]:
     asked = wanted.query is not None or wanted.table is not None
     query = Query(wanted.query, wanted.table) if asked else None
     header = tuple(wanted.header) if isinstance(wanted.header, list) else wanted.header
     dialect = Dialect(wanted.encoding, wanted.delimiter, wanted.quote, header)
-    return resolve_sources(paths, format=wanted.format, base=base, query=query, secret=secret, dialect=dialect)
+    return resolve_sources(paths, format=wanted.format, base=base, query=query, secret=secret, dialect=dialect, own=own)
 
 
 def read(
@@ -65,6 +67,8 @@ def named_of(settings: Settings, sources: Sequence[Source]) -> dict[str, Any]:
     """
     wanted = settings.input.model_dump(mode="json", exclude={"limit"})
     found = {name: value for name, value in wanted.items() if not _is_usual(name, value)}
+    if any(source.once and source.path for source in sources):
+        found["path"] = [source.name for source in sources]  # a pipe's path is another one each time
     return {"path": None, "key": None} | found | ({"path": GIVEN} if _is_given(sources) else {})
 
 
@@ -93,6 +97,7 @@ def reading_of(settings: Settings, sources: Sequence[Source]) -> dict[str, Any]:
     given, hidden = _is_given(sources), wanted.url_env is not None
     found: dict[str, Any] = {
         "paths": [] if given else settings.inputs(),
+        "once": any(source.once for source in sources),
         "base": os.path.relpath(Path.cwd(), folder),
         **wanted.model_dump(mode="json", exclude={"path", "url_env"}),
     }
@@ -103,10 +108,10 @@ def reading_of(settings: Settings, sources: Sequence[Source]) -> dict[str, Any]:
 
 
 def can_be_read_again(manifest: Mapping[str, Any]) -> bool:
-    """Whether the input is there for a second reading: stdin and what a program gave is not."""
+    """Whether the input is there for a second reading: stdin, a pipe and what a program gave are not."""
     reading = manifest.get("reading", {})
     paths = reading.get("paths")
-    return bool(reading.get("url_env")) or (bool(paths) and "-" not in paths)
+    return bool(reading.get("url_env")) or (bool(paths) and "-" not in paths and not reading.get("once"))
 
 
 def read_again(run_dir: RunDir, reading: Mapping[str, Any]) -> Records:
@@ -115,7 +120,7 @@ def read_again(run_dir: RunDir, reading: Mapping[str, Any]) -> Records:
     wanted = InputSettings(**{name: reading[name] for name in options & reading.keys()})
     name = reading.get("url_env")
     paths = [_address(name, run_dir, reading)] if name else reading["paths"]
-    sources = _resolved(paths, wanted, run_dir.path / reading["base"], secret=bool(name))
+    sources = _resolved(paths, wanted, run_dir.path / reading["base"], run_dir.path, secret=bool(name))
     return read(sources, wanted, limit=wanted.limit)
 
 

@@ -95,10 +95,10 @@ def _text(value: Any) -> str:
 
 async def count_records(settings: Settings, *, quiet: bool = True) -> int:
     """How many records the input has. Raises InputError where it has none, or can be read only once."""
-    if "-" in settings.inputs():
-        raise InputError("a plan reads the input twice, and stdin can be read once: put it into a file")
     wanted = settings.input
     sources = sources_of(settings)
+    if once := [source.name for source in sources if source.once]:
+        raise InputError(f"a plan reads the input twice, and {once[0]} can be read once: put it into a file")
     batches = read(sources, wanted, limit=wanted.limit)
     count = 0
     async with aclosing(batches):

@@ -153,7 +153,7 @@ class Session:
     async def _run(self, *, quiet: bool, command: str) -> RunSummary:
         before = await self._ledger.count_by_status()
         tell("session begins", outcomes=sum(before.values()), sources=[source.name for source in self._sources])
-        self._asker.proven = before[Status.LABELLED] > 0
+        self._asker.judge.proven = before[Status.LABELLED] > 0
         sinks = await self._sinks()
         try:
             try:
@@ -181,6 +181,7 @@ class Session:
             notices=self._notices,
         )
         progress = Progress(live.snapshot, quiet=quiet, title=self._title)
+        self._reading.say = lambda text: self._tell_reading(text, progress)
         live.guard = guard = Guard(
             self._stats,
             self._admission,
@@ -239,6 +240,12 @@ class Session:
             if not await mended(self._ledger, layout_of(self._settings, self._task), self._asker.net.told):
                 raise
             return await open_sinks(self._settings, self._task, self._run_dir, self._ledger)
+
+    @staticmethod
+    def _tell_reading(text: str, progress: Progress) -> None:
+        """What was recognised in the input, or left out of it."""
+        tell("input", told=text)
+        progress.say(f"labelpipe: {text}")
 
     def _helm(self, pool: Pool, guard: Guard, progress: Progress) -> Helm:
         """What orders and edits may change."""

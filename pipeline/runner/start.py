@@ -16,7 +16,7 @@ from pipeline import codec
 from pipeline.engine import Provider, StopSwitch, under
 from pipeline.limits import NOTHING, DayMeter, Spend
 from pipeline.notify import Notifier
-from pipeline.readers import Given, Source, peek
+from pipeline.readers import Given, Source, in_daemon, peek
 from pipeline.records import Status
 from pipeline.runner.changes import accept_changes, find_changes, follow_moves, manifest_of
 from pipeline.runner.codes import refuse_unknown
@@ -133,7 +133,9 @@ async def arun(settings: Settings, wishes: Wishes | None = None, *, records: Giv
 
 async def _label(settings: Settings, wishes: Wishes, switch: StopSwitch) -> RunSummary:
     """A session from its start. Until it begins, a signal cancels it."""
-    task, sources = task_of(settings), sources_of(settings, wishes.records)
+    task = task_of(settings)
+    # In a thread: an address that does not answer must not hold off a Ctrl-C.
+    sources = await in_daemon(partial(sources_of, settings, wishes.records))
     refuse(settings)
     for source in sources:
         if not source.once:
@@ -173,7 +175,7 @@ async def _label(settings: Settings, wishes: Wishes, switch: StopSwitch) -> RunS
                 switch,
                 telemetry,
                 prepare=await media_for(settings, task, stack),
-                ping=ping and partial(ping, settings.model.name),
+                ping=ping,
                 title=wishes.title,
                 run_id=await ledger.run_id(),
                 kept_turns=await ledger.pending_turns(),

@@ -214,7 +214,7 @@ def _rules(helm: Helm, settings: Settings) -> Act:
     rules = rules_of(settings)
 
     def act() -> None:
-        helm.asker.rules = rules
+        helm.asker.judge.rules = rules
         helm.admission.gate.set_probe_max(settings.limits.probe_max_s)
 
     return act

@@ -13,6 +13,7 @@ from pipeline.store.sinks import Sinks
 from pipeline.store.sql import SqlOptions, check_place, release_table
 from pipeline.store.sqllook import TableLook, look_at_table
 from pipeline.store.sqlproof import SqlPlace
+from pipeline.store.table import read_table
 
 __all__ = [
     "MEND",
@@ -37,5 +38,6 @@ __all__ = [
     "flaw_of",
     "look_at_table",
     "prove_files",
+    "read_table",
     "release_table",
 ]

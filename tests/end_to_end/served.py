@@ -15,13 +15,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pipeline.providers.chat import PING
+from pipeline.engine.life import WORD
 
 HERE = Path(__file__).parent
 #: Longer than anything takes on a busy machine; what takes longer hangs.
 PATIENCE_S = 60.0
 #: What a run sends to see whether a silent server is there.
-_A_WORD = PING[0]["content"]
+_A_WORD = WORD[0]["content"]
 
 
 def wait_until(holds: Callable[[], bool]) -> None:

@@ -13,7 +13,7 @@ from end_to_end.stage import CODES, PATIENCE_S, Endpoint, environment, read_csv,
 
 PROGRAM = """
 import asyncio, json, sys
-from pipeline import Settings, Wishes, arun, run, status, verify
+from labelpipe import Settings, Wishes, arun, astatus, averify, run
 
 def settings(out):
     return Settings(
@@ -30,7 +30,7 @@ async def in_a_notebook():
     return run(settings("notebook"), Wishes(quiet=True))
 
 async def afterwards():
-    return (await status("script"))["labelled"], (await verify("script")).ok
+    return (await astatus("script"))["labelled"], (await averify("script")).ok
 
 summaries = [run(settings("script")), asyncio.run(in_a_loop()), asyncio.run(in_a_notebook())]
 summaries.append(run(settings("script")))

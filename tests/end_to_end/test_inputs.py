@@ -183,7 +183,7 @@ async def stream():
 
 def both(out, records, **more):
     summaries = [run(settings(out), Wishes(quiet=True), records=each, **more) for each in records]
-    report = asyncio.run(verify(out))
+    report = verify(out)
     return [(each.labelled, each.calls) for each in summaries], report.ok, report.lines()
 
 def frames():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -94,7 +93,7 @@ def test_a_tier_below_the_config_is_seen_in_the_rehearsal(make: Make) -> None:
     user = make(count=300, limits={"requests_per_minute": 60_000, "concurrency": 20})
     settings = Settings.load(user.folder / "job.toml", {"input.path": str(user.folder / "in.jsonl")},
                              output={"dir": str(user.run_dir)})  # fmt: skip
-    found = asyncio.run(rehearse_plan(settings, 60, Tier(requests_per_minute=1_200), pilot=10))
+    found = rehearse_plan(settings, 60, Tier(requests_per_minute=1_200), pilot=10)
     assert found.plan.told.requests_per_minute == 1_200, "the endpoint told it in its headers"
     assert found.happened.requests_per_minute is not None
     assert found.happened.requests_per_minute < 1_500
@@ -141,10 +140,10 @@ def test_settings_made_in_python_can_be_planned(make: Make) -> None:
         limits={"requests_per_minute": 6_000},
         output={"dir": str(user.run_dir)},
     )
-    assert asyncio.run(plan(settings, 5, quiet=True)).done == 5
-    assert asyncio.run(rehearse_plan(settings, 10)).happened.records == 10
+    assert plan(settings, 5, quiet=True).done == 5
+    assert rehearse_plan(settings, 10).happened.records == 10
     with pytest.raises(SetupError, match="stdin can be read once"):
-        asyncio.run(plan(settings.model_copy(update={"input": settings.input.model_copy(update={"path": "-"})})))
+        plan(settings.model_copy(update={"input": settings.input.model_copy(update={"path": "-"})}))
 
 
 def test_a_pilot_whose_first_calls_hang_asks_whether_the_server_is_there(tmp_path: Path, endpoints: Endpoints) -> None:

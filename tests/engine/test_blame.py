@@ -208,7 +208,8 @@ def test_in_mid_run_the_end_of_the_quota_costs_what_is_in_flight(moved_clock: Ru
         return await asyncio.gather(*asked, return_exceptions=True), calls
 
     outcomes, calls = moved_clock(main())
-    assert calls <= 100 + 8
+    # A key may be refused for a moment: it is asked again for some seconds, by one probe at a time.
+    assert calls <= 100 + 8 + (0 if isinstance(error, QuotaError) else 12)
     assert sum(isinstance(one, Outcome) for one in outcomes) == 100
     assert all(isinstance(one, Outcome | StoppedError) for one in outcomes)
 

@@ -21,7 +21,7 @@ async def at_the_tail(provider: Callable[[Request], Any], *, concurrency: int = 
     rig = Rig(provider, concurrency=concurrency, hedge_after_p=95)
     for number in range(KNOWN):
         await rig.asker.ask(request(number))
-    rig.asker.tail.set()
+    rig.asker.judge.tail.set()
     return rig
 
 

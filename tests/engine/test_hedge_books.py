@@ -59,7 +59,7 @@ async def at_the_tail(*plans: Plan) -> tuple[Rig, Budget]:
     rig = Rig(planned(*plans), hedge_after_p=95, budget=budget, timeout_s=10)
     for number in range(HEDGE_KNOWN):
         await rig.asker.ask(request(number))
-    rig.asker.tail.set()
+    rig.asker.judge.tail.set()
     return rig, budget
 
 
@@ -170,7 +170,7 @@ def test_nor_does_a_cancel_that_comes_with_the_second_permit(moved_clock: RunOn,
             return answered()
 
         trial: Any = _Asked(request(HEDGE_KNOWN))
-        hedge, first = Hedge(rig.stats, rig.asker.tail), await permit()
+        hedge, first = Hedge(rig.stats, rig.asker.judge.tail), await permit()
         asking = asyncio.create_task(hedge.answer(95, first, call, wanted))
         with pytest.raises(asyncio.CancelledError):
             await asking

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,14 +11,15 @@ from typing import Any
 import pytest
 from engine_parts import Rig, answered, request
 
-from pipeline.engine.attempt import PING_TOKENS
+from pipeline.engine import most_of
+from pipeline.engine.life import WORD
 from pipeline.errors import CallError, CallTimeoutError, RateLimitedError, StoppedError, UnavailableError
 from pipeline.limits import Budget, BudgetReachedError
-from pipeline.records import Outcome, Request, Response, Status
+from pipeline.records import Outcome, Request, Response, Status, Usage
 
 RunOn = Callable[[Any], Any]
 USED = answered().usage.total
-PING_MOST = 2 * PING_TOKENS
+PING_MOST = sum(dataclasses.astuple(most_of(dataclasses.replace(request(0), messages=WORD))))
 
 
 def budget_of(tokens: int = 10_000_000) -> Budget:
@@ -89,7 +91,8 @@ class Pings:
     sent: int = 0
     ended: list[BaseException | None] = field(default_factory=list)
 
-    async def __call__(self) -> None:
+    async def __call__(self, asked: Request) -> Usage:
+        assert asked.messages == WORD
         self.sent += 1
         if self.budget is not None:
             assert (self.budget.counted.tokens or 0) >= (self.budget.spent.tokens or 0) + PING_MOST, "set aside first"
@@ -99,6 +102,7 @@ class Pings:
             self.ended.append(error)
             raise
         self.ended.append(None)
+        return Usage()  # not every server tells it
 
     async def _answer(self) -> None:
         if self.hangs:
@@ -126,7 +130,7 @@ def test_a_ping_is_set_aside_and_counted(moved_clock: RunOn) -> None:
 
 def test_with_a_budget_that_is_used_up_no_ping_leaves_and_the_run_stops(moved_clock: RunOn) -> None:
     """It was sent in spite of the cap, and when it was refused the run ended with a traceback."""
-    budget, ping = budget_of(most_of_a_call() + PING_MOST - 1), Pings()
+    budget, ping = budget_of(2 * most_of_a_call() - 1), Pings()
 
     async def main() -> Rig:
         rig = rig_of(ping, budget, max_attempts=8)
@@ -173,7 +177,7 @@ def test_an_error_that_nobody_thought_of_comes_out_of_a_ping(moved_clock: RunOn)
 
     found, rig = moved_clock(main())
     assert all("a fault of ours" in one.problem.message for one in found)
-    assert (rig.gate.in_flight, rig.asker.active) == (0, 0)
+    assert (rig.gate.in_flight, rig.asker.judge.active) == (0, 0)
     assert budget.counted == budget.spent
 
 

@@ -12,7 +12,7 @@ import pytest
 from engine_parts import FakeTask, Rig, answered, items, request
 
 from pipeline.engine import Ending, Job, Pool, PoolSizes
-from pipeline.engine.life import PROVEN_EVIDENCE, SHAPE_EVIDENCE
+from pipeline.engine.doubt import PROVEN_EVIDENCE, SHAPE_EVIDENCE
 from pipeline.errors import RequestShapeError
 from pipeline.records import Answer, Labelled, Outcome, Record, Request, Response, Said, Status
 
@@ -57,12 +57,12 @@ def talked(
 
     async def main() -> tuple[Ending, Exception | None]:
         rig = Rig(provider, concurrency=CONCURRENCY, task=ShortTalk())
-        rig.asker.proven = proven
+        rig.asker.judge.proven = proven
         jobs = items([Job(request(number)) for number in range(count)])
         pool = Pool(jobs, rig.asker, commit, sizes=PoolSizes.for_concurrency(CONCURRENCY, 30))
         async with asyncio.timeout(3600):
             ending = await pool.run()
-        assert (rig.gate.in_flight, rig.gate.unwritten, rig.asker.active) == (0, 0, 0)
+        assert (rig.gate.in_flight, rig.gate.unwritten, rig.asker.judge.active) == (0, 0, 0)
         return ending, rig.gate.stopped
 
     ending, stopped = run_on(main())
@@ -93,7 +93,7 @@ def test_a_certain_400_of_a_kind_stops_it_at_once(moved_clock: RunOn, turn: int)
     "bad",
     [
         pytest.param({0, 1}, id="the first"),
-        pytest.param(set(range(10, 100)), id="most of them, after others were answered"),
+        pytest.param({*range(10, 14), *range(20, 100, 2)}, id="half of them, after others were answered"),
         pytest.param(set(range(0, 100, 5)), id="every fifth"),
         pytest.param({98, 99}, id="the last"),
     ],
@@ -134,7 +134,7 @@ def test_answers_to_what_goes_on_say_nothing_of_first_requests(moved_clock: RunO
             return answered()
 
         rig = Rig(provider, concurrency=CONCURRENCY, task=ShortTalk())
-        rig.asker._shapes[1].answers = 100
+        rig.asker.judge._shapes[1].answers = 100
         asking = (rig.asker.ask(request(number)) for number in range(20))
         return rig, await asyncio.gather(*asking, return_exceptions=True)
 

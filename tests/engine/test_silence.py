@@ -11,7 +11,7 @@ import pytest
 from engine_parts import Rig, answered, items, request
 
 from pipeline.engine import Job, Pool, PoolSizes
-from pipeline.records import Outcome, Request, Response, Status
+from pipeline.records import Outcome, Request, Response, Status, Usage
 
 RunOn = Callable[[Any], Any]
 #: Whether a call hangs: by the seconds since the start, and the record's ordinal.
@@ -39,10 +39,11 @@ def run_pool(
             await asyncio.sleep(0.05)
             return answered()
 
-        async def ping() -> None:
+        async def ping(_: Request) -> Usage:
             pings.append(loop.time())
             if hangs(loop.time() - began, -1):
                 await asyncio.Event().wait()
+            return Usage(8, 2)
 
         rig = Rig(provider, concurrency=concurrency, ping=ping, timeout_s=TIMEOUT_S, max_attempts=ATTEMPTS)
         jobs = items([Job(request(number)) for number in range(count)])
@@ -56,7 +57,7 @@ def run_pool(
 
     rig, took_s = run_on(main())
     assert len(outcomes) == len({outcome.record.key for outcome in outcomes})
-    assert rig.gate.in_flight == rig.gate.unwritten == rig.asker.active == 0
+    assert rig.gate.in_flight == rig.gate.unwritten == rig.asker.judge.active == 0
     assert len(pings) <= 2 + took_s / 5  # one word a round, not one a record
     return Counter(outcome.status for outcome in outcomes), rig, took_s
 

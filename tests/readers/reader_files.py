@@ -20,7 +20,8 @@ unhurried = settings(deadline=None)
 
 def read_files(path: str | Sequence[str], base: Path, **choices: Any) -> list[Record]:
     said = {name: choices.pop(name) for name in ("encoding", "delimiter", "quote", "header") if name in choices}
-    sources = resolve_sources(path, format=choices.pop("format", "auto"), base=base, dialect=Dialect(**said))
+    own = choices.pop("own", None)
+    sources = resolve_sources(path, format=choices.pop("format", "auto"), base=base, dialect=Dialect(**said), own=own)
 
     async def main() -> list[Record]:
         found: list[Record] = []

@@ -196,9 +196,9 @@ def test_a_cancelled_read_of_a_silent_pipe_ends(monkeypatch: pytest.MonkeyPatch)
 
         async def main() -> None:
             read = asyncio.create_task(anext(read_records([Source("stdin", None, "text", None)])))
-            for _ in range(20):  # so far that its thread reads
+            for _ in range(40):  # so far that its thread reads
                 await asyncio.sleep(0)
-            assert any(thread.name == "labelpipe-stdin" for thread in threading.enumerate())
+            assert any(thread.name == "labelpipe-wait" for thread in threading.enumerate())
             read.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await read

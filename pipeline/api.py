@@ -1,0 +1,279 @@
+"""What Python calls: plain functions that give their result as `run` does, and results that show themselves.
+
+The asynchronous forms, for a program with an event loop of its own, have an `a` in front: `arun`, `acheck`, ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, TypeVar
+
+from pipeline import results, runner, stats
+from pipeline.errors import MissingExtraError
+from pipeline.progress import dollars, duration
+from pipeline.readers import Given
+from pipeline.runner import Check, Tier, Wishes, in_loop
+from pipeline.settings import Settings
+from pipeline.store import read_table
+from pipeline.targets import find_run, load_settings
+
+if TYPE_CHECKING:
+    import pandas
+
+
+#: The settings, or the path of a config.
+Config: TypeAlias = Settings | str | Path
+_T = TypeVar("_T")
+
+
+def _settings(config: Config) -> Settings:
+    return config if isinstance(config, Settings) else load_settings(config)
+
+
+def _as(kind: type[_T], found: Any) -> _T:
+    """A result as the class that shows it."""
+    return kind(**{one.name: getattr(found, one.name) for one in fields(found)})
+
+
+class _Shown:
+    """Shows itself as the command line would.
+
+    It may be awaited too, and then gives itself: up to 0.2 what gave it was a coroutine, and programs await it.
+    """
+
+    __slots__ = ()
+
+    def _lines(self) -> Sequence[str]:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return "\n".join(self._lines())
+
+    def __await__(self) -> Generator[None, None, Self]:
+        yield from ()
+        return self
+
+    def send(self, _value: None) -> NoReturn:
+        """A coroutine's, at its end at once: `asyncio.run(verify(...))`."""
+        raise StopIteration(self)
+
+    def throw(self, *error: Any) -> NoReturn:
+        """A coroutine's."""
+        raise error[-1]
+
+    def close(self) -> None:
+        """A coroutine's."""
+
+
+class RunSummary(_Shown, stats.RunSummary):
+    """What a run came to."""
+
+    def _lines(self) -> Sequence[str]:
+        return runner.closing_lines(self)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The run's rows as a frame, in the input's order. The index is the record's place in the input, from 0.
+
+        Its columns are those of labels.csv, and `problem`: why a record has no label, else None.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise MissingExtraError("to_pandas()", "pandas") from error
+        titles, index, rows = in_loop(read_table(self.run_dir))
+        return pandas.DataFrame(rows, index=index, columns=titles)
+
+    def _repr_html_(self) -> str:
+        """A small table, for a notebook."""
+        cost = dollars(self.cost_usd)
+        facts = {
+            "labelled": f"{self.labelled:,}",
+            "rejected": f"{self.rejected:,}",
+            "failed": f"{self.failed:,}",
+            "pending": "unknown" if self.pending is None else f"{self.pending:,}",
+            "without label": ", ".join(f"{code} {count:,}" for code, count in self.problems.items()),
+            "time": f"{duration(self.session_s)} for {self.session_records:,} records",
+            "cost": f"nothing paid; the model would cost {cost}" if self.simulated else cost,
+            **dict(self.files),
+            "next": self.next_step,
+        }
+        head = f"{self.ended}: {self.reason}" if self.reason else self.ended
+        return _table_html(head, {name: text for name, text in facts.items() if text}, simulated=self.simulated)
+
+
+def _table_html(head: str, facts: Mapping[str, str], *, simulated: bool) -> str:
+    rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in facts.items())
+    foot = f"<tr><td colspan=2><b>{escape(runner.SIMULATED)}</b></td></tr>" if simulated else ""
+    return f"<table><tr><th colspan=2>{escape(head)}</th></tr>{rows}{foot}</table>"
+
+
+class Checks(_Shown, tuple[Check, ...]):
+    """What `check` looked at. `ok` is false where anything has to be mended before a run."""
+
+    __slots__ = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether no check failed; a warning is no failure."""
+        return all(one.ok is not False for one in self)
+
+    def _lines(self) -> Sequence[str]:
+        return runner.check_lines(self)
+
+
+class Preview(_Shown, runner.Preview):
+    """What a preview came to."""
+
+    def _lines(self) -> Sequence[str]:
+        return runner.preview_lines(self)
+
+
+class Plan(_Shown, runner.Plan):
+    """What the full run takes."""
+
+    def _lines(self) -> Sequence[str]:
+        return runner.plan_lines(self)
+
+
+class Report(_Shown, results.Report):
+    """What `verify` found."""
+
+    def _lines(self) -> Sequence[str]:
+        return self.lines()
+
+
+class RehearsedPlan(_Shown, runner.RehearsedPlan):
+    """What came of a rehearsal."""
+
+    def _lines(self) -> Sequence[str]:
+        return runner.rehearsal_lines(self)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RunStatus(_Shown):
+    """A run as it stands. `facts` is all of it, as `labelpipe status --json` prints it; `status["live"]` is one fact.
+
+    `ended` says how the last session ended, None while one is `running`. `cost_usd` is None where no price is known.
+    """
+
+    facts: Mapping[str, Any]
+    run_dir: str
+    running: bool
+    simulated: bool
+    labelled: int
+    rejected: int
+    failed: int
+    problems: Mapping[str, int]
+    cost_usd: float | None
+    ended: str | None
+    next_step: str
+
+    def __getitem__(self, name: str) -> Any:
+        return self.facts[name]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return dict(self.facts)
+
+    def _lines(self) -> Sequence[str]:
+        return runner.status_lines(self.facts)
+
+
+# -- the asynchronous forms --------------------------------------------------------------------------------------------
+
+
+async def arun(config: Config, wishes: Wishes | None = None, *, records: Given | None = None) -> RunSummary:
+    """`run`, for a program that has an event loop."""
+    return _as(RunSummary, await runner.arun(_settings(config), wishes, records=records))
+
+
+async def acheck(config: Config, *, online: bool = True) -> Checks:
+    """`check`, for a program that has an event loop."""
+    return Checks(await runner.check(_settings(config), online=online))
+
+
+async def apreview(config: Config, n: int = 5, *, records: Given | None = None) -> Preview:
+    """`preview`, for a program that has an event loop."""
+    return _as(Preview, await runner.preview(_settings(config), n, records=records))
+
+
+async def aplan(config: Config, pilot: int = 20, *, quiet: bool = False) -> Plan:
+    """`plan`, for a program that has an event loop."""
+    return _as(Plan, await runner.plan(_settings(config), pilot, quiet=quiet))
+
+
+async def arehearse_plan(
+    config: Config, records: int | None = None, tier: Tier | None = None, *, pilot: int = 20, quiet: bool = False
+) -> RehearsedPlan:
+    """`rehearse_plan`, for a program that has an event loop."""
+    found = await runner.rehearse_plan(_settings(config), records, tier or Tier(), pilot=pilot, quiet=quiet)
+    return _as(RehearsedPlan, found)
+
+
+async def areplay(config: Config) -> RunSummary:
+    """`replay`, for a program that has an event loop."""
+    return _as(RunSummary, await runner.replay(_settings(config)))
+
+
+async def astatus(run: str | Path | None = None) -> RunStatus:
+    """`status`, for a program that has an event loop."""
+    facts = await runner.status(find_run(run))
+    named = {one.name: facts[one.name] for one in fields(RunStatus) if one.name != "facts"}
+    return RunStatus(facts, **named)
+
+
+async def averify(run: str | Path | None = None, *, read_input: bool = True) -> Report:
+    """`verify`, for a program that has an event loop."""
+    return _as(Report, await runner.verify(find_run(run), read_input=read_input))
+
+
+# -- the plain forms ---------------------------------------------------------------------------------------------------
+
+
+def run(config: Config, wishes: Wishes | None = None, *, records: Given | None = None) -> RunSummary:
+    """Label the input of a config, or `records`; the same call resumes. Works in a notebook too. Raises SetupError.
+
+    `config` is `Settings` or the path of a config. `records` are mappings in any iterable or asynchronous one, or a
+    frame of pandas or polars. In a program that has an event loop of its own: `await arun(config)`.
+    """
+    return _as(RunSummary, runner.run(_settings(config), wishes, records=records))
+
+
+def check(config: Config, *, online: bool = True) -> Checks:
+    """Everything that can be wrong, found before a cent is spent; `online=False` asks no server."""
+    return in_loop(acheck(config, online=online))
+
+
+def preview(config: Config, n: int = 5, *, records: Given | None = None) -> Preview:
+    """Label the first `n` records and write nothing. Raises SetupError."""
+    return in_loop(apreview(config, n, records=records))
+
+
+def plan(config: Config, pilot: int = 20, *, quiet: bool = False) -> Plan:
+    """Label the first `pilot` records, which are kept in the run, and say what the rest takes. Raises SetupError."""
+    return in_loop(aplan(config, pilot, quiet=quiet))
+
+
+def rehearse_plan(
+    config: Config, records: int | None = None, tier: Tier | None = None, *, pilot: int = 20, quiet: bool = False
+) -> RehearsedPlan:
+    """A plan against the built-in endpoint: planned beside happened, without key or cost. Raises SetupError."""
+    return in_loop(arehearse_plan(config, records, tier, pilot=pilot, quiet=quiet))
+
+
+def replay(config: Config) -> RunSummary:
+    """Read the kept answers again and write the files anew; no call is made. Raises SetupError."""
+    return in_loop(areplay(config))
+
+
+def status(run: str | Path | None = None) -> RunStatus:
+    """A run as it stands, by its folder or its config; the latest one here without either. Raises SetupError."""
+    return in_loop(astatus(run))
+
+
+def verify(run: str | Path | None = None, *, read_input: bool = True) -> Report:
+    """Prove a run from its files; with `read_input` every record of the input is accounted for. Raises SetupError."""
+    return in_loop(averify(run, read_input=read_input))

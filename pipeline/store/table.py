@@ -1,0 +1,40 @@
+"""A run's rows as one table in memory, in the input's order: what a program or a notebook goes on with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.errors import SetupError
+from pipeline.records import JSON, Outcome
+from pipeline.store.layout import Layout
+from pipeline.store.ledger import Ledger
+from pipeline.store.rundir import RunDir
+from pipeline.store.sinks import rows_of
+
+#: The last column: why a record has no label.
+PROBLEM = "problem"
+
+
+async def read_table(folder: str | Path) -> tuple[list[str], list[int], list[list[JSON]]]:
+    """Titles, the place of each row's record in the input, and the rows: those of labels.*, and `problem`.
+
+    A record without a label has a row too, with the code of its problem. Raises SetupError where there is no run.
+    """
+    run_dir = RunDir(Path(folder))
+    places: list[tuple[int, Outcome]] = []
+    async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
+        kept = await ledger.meta_get("layout")
+        async for block in rows_of(ledger, "input", 0, gaps=True):
+            places += block
+    if kept is None:
+        raise SetupError(f"{folder}: no row was written yet")
+    table = Layout.from_text(kept).grown([outcome for _, outcome in places]).label_table()
+    index: list[int] = []
+    rows: list[list[JSON]] = []
+    for place, outcome in places:
+        code = outcome.problem.code if outcome.problem else None
+        found = [[*values, code] for values in table.rows(outcome)]
+        rows += found
+        index += [place] * len(found)
+    last = PROBLEM if PROBLEM not in table.titles else f"labelpipe_{PROBLEM}"
+    return [*table.titles, last], index, rows

@@ -1,0 +1,133 @@
+"""Servers that refuse: one record, everybody for a moment, or everybody for good. Over real sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from oddserver import NO_RECORD, Answer, Call, error, good, night, page
+
+from pipeline.engine import Ending, is_hopeless
+
+RunOn = Callable[[Any], Any]
+
+REFUSALS = {
+    "401": lambda: error(401, "No auth credentials found", code=401),
+    "403": lambda: error(403, "Access denied", "permission_error"),
+    "403 page": lambda: page(403, "Just a moment..."),
+    "404": lambda: error(404, "The model `m` does not exist", "invalid_request_error", "model_not_found"),
+    "404 page": lambda: page(404, "404 Not Found"),
+    "405": lambda: page(405, "Method Not Allowed"),
+    "400 of a balancer": lambda: page(400, "upstream connect error or disconnect/reset before headers"),
+    "400": lambda: error(400, "Bad request", "invalid_request_error"),
+    "422": lambda: error(422, "Not now", "error", "422"),
+    "407": lambda: page(407, "Proxy Authentication Required"),
+    "412": lambda: error(412, "Account x is suspended", "error", "PRECONDITION_FAILED"),
+    "424": lambda: error(424, "A dependency failed"),
+    "460": lambda: page(460, "client closed"),
+    "498": lambda: error(498, "Flex tier capacity exceeded, please try again later", "capacity_exceeded"),
+    "499": lambda: error(499, "client closed request"),
+}
+each_refusal = pytest.mark.parametrize("kind", REFUSALS)
+#: For everybody these are an outage: no capacity, somebody in between who hung up.
+OF_THE_MOMENT = {"424", "460", "498", "499"}
+
+
+def refusing(kind: str, when: Callable[[Call], bool]) -> Answer:
+    """A server that refuses so, when it does, and else labels."""
+    return lambda call: REFUSALS[kind]() if when(call) else good()
+
+
+@each_refusal
+def test_one_refusal_of_many_costs_nothing(moved_clock: RunOn, kind: str) -> None:
+    """The run stopped for good at it, or the record was rejected at its first try."""
+    found = night(moved_clock, refusing(kind, lambda call: call.count == 30))
+    assert (found.ending, found.stopped, len(found.labelled)) == (Ending.COMPLETE, None, 60)
+    assert found.total <= 62
+
+
+@each_refusal
+def test_a_few_seconds_of_refusals_for_everybody_cost_nothing(moved_clock: RunOn, kind: str) -> None:
+    found = night(moved_clock, refusing(kind, lambda call: 0.5 < call.at_s < 5), 400)
+    assert (found.ending, found.stopped, len(found.labelled)) == (Ending.COMPLETE, None, 400)
+
+
+@each_refusal
+def test_refusals_here_and_there_lose_at_most_a_record_in_a_hundred(moved_clock: RunOn, kind: str) -> None:
+    found = night(moved_clock, refusing(kind, lambda call: call.count % 7 == 5), 200)
+    assert (found.ending, found.stopped) == (Ending.COMPLETE, None)
+    assert len(found.labelled) >= 198
+
+
+@pytest.mark.parametrize("kind", sorted(REFUSALS.keys() - OF_THE_MOMENT))
+def test_refusals_for_everybody_end_the_run_and_reject_nobody(moved_clock: RunOn, kind: str) -> None:
+    """A key that was taken away, a budget that is used up: all that was left was rejected at full speed, "Done"."""
+    found = night(moved_clock, refusing(kind, lambda call: call.count >= 30), 400)
+    assert found.ending is Ending.STOPPED
+    assert found.stopped is not None
+    assert found.without == set()
+    assert len(found.labelled) == 30
+    assert found.total <= 30 + 3 * 8 + 6
+    assert found.took_s < 25
+
+
+@pytest.mark.parametrize("kind", sorted(OF_THE_MOMENT))
+def test_no_capacity_for_an_hour_is_an_outage(moved_clock: RunOn, kind: str) -> None:
+    found = night(moved_clock, refusing(kind, lambda call: 0.2 < call.at_s < 3600), 200)
+    assert (found.ending, found.stopped, len(found.labelled)) == (Ending.COMPLETE, None, 200)
+    assert len(found.rig.gate.outages) == 1
+
+
+@pytest.mark.parametrize("proven", [False, True])
+@pytest.mark.parametrize("at", [0, 20, 59])
+@pytest.mark.parametrize("kind", ["403", "403 page", "400", "422", "400 of a balancer"])
+def test_a_refusal_of_one_record_costs_that_record(moved_clock: RunOn, kind: str, at: int, proven: bool) -> None:
+    """A text that a firewall or a provider does not like stopped the run, and each that followed, at its first call."""
+    found = night(moved_clock, refusing(kind, lambda call: call.number == at), proven=proven)
+    assert (found.ending, found.stopped) == (Ending.COMPLETE, None)
+    assert found.without == {at}
+    assert found.calls[at] <= 6
+
+
+@pytest.mark.parametrize("kind", ["403 page", "400", "422"])
+@pytest.mark.parametrize("bad", [range(3), range(30), range(20, 60), range(40, 60), range(0, 60, 2)])
+def test_many_refused_records_in_a_row_are_rejected_where_a_word_passes(
+    moved_clock: RunOn, kind: str, bad: range
+) -> None:
+    """The first three decided for all; a file sorted by length could not be run."""
+    found = night(moved_clock, refusing(kind, lambda call: call.number in bad))
+    assert (found.ending, found.stopped) == (Ending.COMPLETE, None)
+    assert found.without == set(bad)
+    assert found.codes == {"bad_request": len(bad)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"),
+    [("401", 1), ("404", 1), ("404 page", 1), ("405", 1), ("403", 2), ("403 page", 2), ("400", 8), ("422", 8)],
+)
+def test_what_never_passes_is_hopeless_at_once(moved_clock: RunOn, kind: str, most: int) -> None:
+    found = night(moved_clock, refusing(kind, lambda call: True))
+    assert (found.ending, found.outcomes) == (Ending.STOPPED, [])
+    assert is_hopeless(found.stopped)
+    assert found.total <= most
+    again = night(moved_clock, refusing(kind, lambda call: True), proven=True)
+    assert (again.ending, again.outcomes) == (Ending.STOPPED, [])
+    assert is_hopeless(again.stopped)
+    assert again.total <= max(2, most)
+
+
+@pytest.mark.parametrize("kind", ["407", "412", "400 of a balancer"])
+def test_a_refusal_of_nobody_knows_what_from_the_start_is_hopeless_after_a_minute(
+    moved_clock: RunOn, kind: str
+) -> None:
+    found = night(moved_clock, refusing(kind, lambda call: True))
+    assert (found.ending, found.outcomes) == (Ending.STOPPED, [])
+    assert is_hopeless(found.stopped)
+    assert 60 <= found.took_s < 75
+    assert found.total < 60
+
+
+def test_the_word_is_not_asked_of_a_run_that_goes_well(moved_clock: RunOn) -> None:
+    found = night(moved_clock, refusing("400", lambda call: call.number in {10, 30}), 100)
+    assert found.calls[NO_RECORD] <= 2
