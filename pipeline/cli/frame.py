@@ -107,7 +107,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from pipeline import __version__
 
-        typer.echo(f"labelpipe {__version__}")
+        show(f"labelpipe {__version__}")
         raise typer.Exit
 
 

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from pipeline.progress import count_text, dollars, duration, retries_text
 from pipeline.runner.lastsession import KILLED
 from pipeline.runner.screens import SIMULATED, cached_text, counts_text, found_text, problem_lines, rows_text
-from pipeline.terminal import shown
+from pipeline.terminal import is_terminal, put, shown
 
 #: From the cursor's line up to the first line of the block, and everything from there on off the screen.
 _BACK_UP = "\x1b[{lines}F\x1b[J"
@@ -143,7 +143,8 @@ def watch(
     tell: Callable[[Mapping[str, Any]], str] | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Show the run every `every_s` seconds until it has ended: in a terminal in the same place, else block after block.
+    """Show the run every `every_s` seconds until it has ended, or nobody reads it: in a terminal in the same
+    place, else block after block.
 
     `tell` makes another text of the facts than `status_lines`, which is then never drawn over.
     """
@@ -153,22 +154,20 @@ def watch(
         facts = look()
         took_s = time.monotonic() - began_at
         if tell is not None:
-            out.write(tell(facts) + "\n")
-        elif out.isatty():
-            drawn = _draw(shown("\n".join(status_lines(facts))).split("\n"), out, over=drawn)
+            text = tell(facts) + "\n"
+        elif is_terminal(out):
+            text, drawn = _drawn(shown("\n".join(status_lines(facts))).split("\n"), over=drawn)
         else:
-            out.write(shown("\n".join([f"{datetime.now().astimezone():%H:%M:%S}", *status_lines(facts), "", ""])))
-        out.flush()
-        if not facts["running"]:
+            text = shown("\n".join([f"{datetime.now().astimezone():%H:%M:%S}", *status_lines(facts), "", ""]))
+        if put(out, text) is not None or not facts["running"]:
             return
         # A large ledger takes its time to be looked at: the run must not be slowed down by being watched.
         sleep(max(every_s - took_s, 4 * took_s))
 
 
-def _draw(lines: list[str], out: TextIO, *, over: int) -> int:
-    """Write the lines over the `over` lines of the last time; gives how many there are now. None is broken in two."""
+def _drawn(lines: list[str], *, over: int) -> tuple[str, int]:
+    """What draws the lines over the `over` lines of the last time, none broken in two; and how many there are now."""
     size = shutil.get_terminal_size((100, 24))
     fitting = [line[: size.columns - 1] for line in lines[: size.lines - 1]]
     back = _BACK_UP.format(lines=over) if over else ""
-    out.write(back + "".join(f"{line}\n" for line in fitting))
-    return len(fitting)
+    return back + "".join(f"{line}\n" for line in fitting), len(fitting)
