@@ -14,9 +14,8 @@ from typing import Any, ClassVar, TextIO
 from weakref import WeakSet
 
 from tqdm import tqdm
-from tqdm.utils import disp_len
 
-from pipeline.terminal import Scribe, is_terminal, shown
+from pipeline.terminal import Scribe, cut, is_terminal, laid_out, painted, shown, takes_colors, width
 
 REDRAW_S = 0.5
 LOG_EVERY_S = 30.0
@@ -140,25 +139,15 @@ def fitted(seen: Snapshot, columns: int | None) -> tuple[str, int, bool]:
     parts = _parts(seen)
     if columns is None:
         return _joined(parts), LONGEST_BAR, True
-    room = columns - disp_len(count(seen)) - len(" ")
+    room = columns - width(count(seen)) - len(" ")
     for gone in (None, *_GO_FIRST):
         if gone is not None:
             parts[gone] = ""
-        free = room - len("100% ") - disp_len(_joined(parts))
+        free = room - len("100% ") - width(_joined(parts))
         if free >= 0:
             bar = min(LONGEST_BAR, free - len(" ")) if gone is None else 0
             return _joined(parts), bar if bar >= SHORTEST_BAR else 0, True
-    return _cut(_joined(parts), room), 0, False
-
-
-def _cut(text: str, columns: int) -> str:
-    """As many whole words as there is room for."""
-    if disp_len(text) <= columns:
-        return text
-    words = text.split(" ")
-    while words and disp_len(" ".join(words)) + len("…") > columns:
-        words.pop()
-    return " ".join(words) + "…" if words else ""
+    return cut(_joined(parts), room), 0, False
 
 
 def count_text(done: int, total: int | None, *, known: bool) -> str:
@@ -215,7 +204,7 @@ class _Line(tqdm):  # type: ignore[type-arg]
             **found,
             "bar_format": " ".join(filter(None, parts)),
             "counted": f"{self.title}{count(self.seen)}",
-            "told": told,
+            "told": painted(told) if takes_colors(self.fp) else told,
         }
 
 
@@ -262,7 +251,7 @@ class Progress:
     def say(self, text: str) -> None:
         """A line of its own, above the progress line."""
         if self._scribe is not None:
-            self._scribe.do(partial(self._write, shown(text) + "\n"))
+            self._scribe.do(lambda: self._write(laid_out(shown(text), self._stream) + "\n"))
 
     def close(self) -> None:
         """The last state stays on the screen; may be called twice."""

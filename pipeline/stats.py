@@ -41,12 +41,17 @@ class Latencies:
 
 
 class Rate:
-    """Events a minute over the last minute (or since the start, if that is shorter)."""
+    """Events a minute over the last minute (or since the start or the last `begin`, if that is shorter)."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._started_at = clock()
         self._steps: deque[list[float]] = deque()
+
+    def begin(self) -> None:
+        """Count from now on: what was before says nothing about what comes."""
+        self._started_at = self._clock()
+        self._steps.clear()
 
     def add(self, count: float = 1) -> None:
         """Count events now."""
@@ -178,6 +183,8 @@ class RunSummary:
     readings: Mapping[str, int] = field(default_factory=dict)
     learned: Mapping[str, float] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    copied: int = 0
 
     @property
     def records(self) -> int:

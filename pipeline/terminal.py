@@ -9,6 +9,7 @@ import queue
 import re
 import sys
 import threading
+import unicodedata
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TextIO, cast
@@ -43,6 +44,95 @@ def shown_json(text: str) -> str:
 def _spelled(found: re.Match[str]) -> str:
     code = ord(found[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+# -- how it looks ------------------------------------------------------------------------------------------------------
+
+_RED, _GREEN, _YELLOW, _OFF = "\x1b[1;31m", "\x1b[1;32m", "\x1b[1;33m", "\x1b[0m"
+#: What is to be seen at a glance. Words at the beginning of a line are those of our own screens.
+_PAINT = (
+    (re.compile(r"^FAIL(?= )|\bOUTAGE( since [0-9:]+)?", re.MULTILINE), _RED),
+    (re.compile(r"^(ok|Done)(?= |$)", re.MULTILINE), _GREEN),
+    (re.compile(r"^(look|Interrupted|Stopped early|Replayed)(?= |:|$)", re.MULTILINE), _YELLOW),
+    (re.compile(r"\bSIMULATED( LABELS)?\b|\bPAUSED\b|(?<=[0-9]) simulated\b", re.MULTILINE), _YELLOW),
+)
+#: A word that stays whole, as does a number with its unit; with the sign before it that parts it from the last one.
+_WORD = re.compile(r"(?:· )?(?:[0-9.,]+ (?:s|ms|min|h|d)\b\S*|\S+)")
+#: What stands before the text of a line: a name and at least two spaces, which the next lines leave free.
+_HANGING = re.compile(r"\s*(\S+ )*\S+ {2,}|\s*")
+
+
+def columns_of(stream: TextIO | None) -> int | None:
+    """How wide the terminal is; None where it is none, or does not say."""
+    try:
+        return None if stream is None else os.get_terminal_size(stream.fileno()).columns or None
+    except (OSError, ValueError):
+        return None
+
+
+def laid_out(text: str, stream: TextIO | None) -> str:
+    """The text as it is to stand in the stream: in a terminal no word is broken in the middle, and colors tell."""
+    columns = columns_of(stream) if is_terminal(stream) else None
+    if columns is not None:
+        text = "\n".join(wrapped(line, columns - 1) for line in text.split("\n"))
+    return painted(text) if takes_colors(stream) else text
+
+
+def takes_colors(stream: TextIO | None) -> bool:
+    """Whether colors are wanted there (NO_COLOR, no-color.org) and understood."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return is_terminal(stream) and not plain and (os.name == "posix" or "WT_SESSION" in os.environ)
+
+
+def painted(text: str) -> str:
+    """The text with what is to be seen at a glance in color."""
+    for pattern, color in _PAINT:
+        text = pattern.sub(lambda found, color=color: f"{color}{found[0]}{_OFF}", text)  # type: ignore[misc]
+    return text
+
+
+def wrapped(line: str, columns: int) -> str:
+    """The line as lines of at most so many columns, cut between words; the further ones stand below its text.
+
+    A word that is longer than a line stays whole: it is a path or an address to be copied.
+    """
+    if width(line) <= columns:
+        return line
+    start = found.end() if (found := _HANGING.match(line)) is not None else 0
+    lines = [line[:start]]
+    is_named = lines[0].strip() and start <= columns // 2
+    indent = " " * (start if is_named else len(line) - len(line.lstrip()) + 2)
+    for word in _WORD.findall(line, start):
+        gap = "" if lines[-1].endswith(" ") or not lines[-1] else " "
+        if lines[-1].strip() and width(lines[-1] + gap + word) > columns:
+            lines.append(indent + word)
+        else:
+            lines[-1] += gap + word
+    return "\n".join(lines)
+
+
+def cut(text: str, columns: int) -> str:
+    """As many whole words as there is room for, and a sign that there are more."""
+    if width(text) <= columns:
+        return text
+    words = text.split(" ")
+    while words and width(" ".join(words)) + 1 > columns:
+        words.pop()
+    # One long word has no place between words.
+    return f"{' '.join(words) or text[: max(0, columns - 1)]}…"
+
+
+def width(text: str) -> int:
+    """The columns that a text takes: two for a sign that is wide, none for one that is set upon another."""
+    if text.isascii():
+        return len(text)
+    return sum(_columns(sign) for sign in text)
+
+
+def _columns(sign: str) -> int:
+    if unicodedata.combining(sign):
+        return 0
+    return 2 if unicodedata.east_asian_width(sign) in "WF" else 1
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import pty
 import subprocess
 import sys
 from contextlib import suppress
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.progress import Progress, Snapshot
-from pipeline.terminal import WAITING_MOST, put
+from pipeline.terminal import WAITING_MOST, cut, laid_out, painted, put, width, wrapped
 
 SEEN = Snapshot(
     done=1200, total=50_000, total_known=True, rate_per_minute=480.0, limit_per_minute=500.0, calls_per_record=1.0,
@@ -68,3 +69,49 @@ def test_a_process_without_streams_gets_empty_ones() -> None:
     program += "sys.exit([os.fstat(number).st_rdev for number in range(3)].count(os.stat('/dev/null').st_rdev))"
     words = f'exec {sys.executable} -c "{program}" <&- >&- 2>&-'
     assert subprocess.run(["bash", "-c", words], check=False).returncode == 3
+
+
+# -- how it looks ------------------------------------------------------------------------------------------------------
+
+
+LINES = [
+    "  300 records in 7 s (2,534 a minute) · 315 calls, p50 0.12 s, p95 0.16 s · 3 refused by the rate limit",
+    "FAIL  output folder  runs/x holds the run of another task: choose another folder with --output, or give --fresh",
+    "  labels    /a/path/that/is/longer/than/any/terminal/and/which/somebody/will/want/to/copy/whole/labels.csv",
+    "labelpipe: calls fail for everyone (503: The server is overloaded). Probing until it is over, once a second.",
+    "  label     " + "ほんとうに良い " * 12,
+]
+
+
+@pytest.mark.parametrize("columns", [60, 99, 200])
+@pytest.mark.parametrize("line", LINES)
+def test_no_word_is_broken(line: str, columns: int) -> None:
+    lines = wrapped(line, columns).split("\n")
+    assert [word for one in lines for word in one.split()] == line.split()
+    for one in lines:
+        assert width(one) <= columns or len(one.split()) <= 2, "only a word of its own is longer"
+        assert not one.rstrip().endswith("·"), "what parts two words stands before the second"
+    indents = {len(one) - len(one.lstrip()) for one in lines[1:]}
+    assert len(indents) <= 1, "and they stand below each other"
+
+
+def test_what_is_cut_is_cut_between_words() -> None:
+    assert cut("one two three", 13) == "one two three"
+    assert cut("one two three", 12) == "one two…"
+    assert cut("unbreakable", 6) == "unbre…"
+
+
+def test_colors_are_for_terminals_and_for_who_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    text = "FAIL  key  is wrong\nok    key  is right\nDone\nSIMULATED: worth nothing\n1/2 OUTAGE since 02:14:00 (503)"
+    shown = painted(text)
+    for word in ("FAIL", "ok", "Done", "SIMULATED", "OUTAGE since 02:14:00"):
+        assert f"m{word}\x1b[0m" in shown
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, "w", encoding="utf-8") as stream, os.fdopen(ours, "rb"):
+        assert laid_out(text, stream) == shown
+        monkeypatch.setenv("NO_COLOR", "1")
+        assert laid_out(text, stream) == text
+    monkeypatch.delenv("NO_COLOR")
+    assert laid_out(text, io.StringIO()) == text, "no terminal"

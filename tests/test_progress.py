@@ -7,6 +7,7 @@ import fcntl
 import io
 import os
 import pty
+import re
 import struct
 import termios
 from collections.abc import Callable, Iterator
@@ -136,6 +137,8 @@ def test_quiet_is_quiet(moved_clock: RunOn) -> None:
     assert stream.getvalue() == ""
 
 
+COLOR = re.compile("\x1b\\[[0-9;]*m")
+
 # -- in a terminal ---------------------------------------------------------------------------------------------------
 
 
@@ -159,7 +162,7 @@ class Screen:
 
     def lines(self) -> list[str]:
         """What a person sees: after a carriage return a line is written over."""
-        return [_written_over(line) for line in self.text().replace("\r\n", "\n").split("\n")]
+        return [_written_over(line) for line in COLOR.sub("", self.text()).replace("\r\n", "\n").split("\n")]
 
     def close(self) -> None:
         self.stream.close()

@@ -34,3 +34,16 @@ def summary(**facts: Any) -> RunSummary:
 def test_second_calls_are_told_apart_from_retries(retries: dict[str, int], shown: str) -> None:
     (line,) = (line for line in closing_lines(summary(retries=retries)) if "calls" in line)
     assert line.endswith(shown)
+
+
+def test_labels_stand_with_their_shares() -> None:
+    counts = {"positive": 148, "neutral": 102, "negative": 50}
+    values = {f"v{number}": 1 for number in range(12)}
+    lines = closing_lines(summary(labels={"label": counts, "topic": values}, copied=12))
+    assert "  12 took the answer of an identical record, which was asked once" in lines
+    at = lines.index("  label     positive  148   49%  █████████▉")
+    assert lines[at + 1 : at + 3] == [
+        "            neutral   102   34%  ██████▊",
+        "            negative   50   17%  ███▍",
+    ]
+    assert "            4 more values, 4 in all" in lines

@@ -60,6 +60,20 @@ def test_a_rate_is_that_of_the_last_minute() -> None:
     assert rate.per_minute() == 0
 
 
+def test_after_a_change_the_rate_is_that_of_what_came_since() -> None:
+    """After `set` it was for a minute that of the limits before."""
+    clock = Clock()
+    rate = Rate(clock)
+    for _ in range(60):
+        rate.add(10)
+        clock.now += 1
+    rate.begin()
+    for _ in range(5):
+        rate.add(1)
+        clock.now += 1
+    assert rate.per_minute() == pytest.approx(60)
+
+
 def test_a_young_rate_is_over_its_own_time_and_no_wild_guess() -> None:
     clock = Clock()
     rate = Rate(clock)

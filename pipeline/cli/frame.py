@@ -288,16 +288,16 @@ def span(text: str) -> tuple[float, float]:
 
 def say(text: str) -> None:
     """A text for people. Where nobody reads it any more, nothing else changes."""
-    from pipeline.terminal import put, shown
+    from pipeline.terminal import laid_out, put, shown
 
-    put(sys.stderr, shown(text) + "\n")
+    put(sys.stderr, laid_out(shown(text), sys.stderr) + "\n")
 
 
 def show(text: str) -> None:
     """A text that was asked for."""
-    from pipeline.terminal import shown
+    from pipeline.terminal import laid_out, shown
 
-    _print(shown(text))
+    _print(laid_out(shown(text), sys.stdout))
 
 
 def print_json(value: Any) -> None:

@@ -23,6 +23,7 @@ from pipeline.runner.steering import facts_of
 from pipeline.runner.summary import learned_of
 from pipeline.stats import Stats
 from pipeline.store import RunDir
+from pipeline.terminal import cut
 
 LOOK_S = 1.0
 
@@ -87,7 +88,9 @@ class Live:
     def _trouble(self, door: DoorState) -> str:
         if door.outage is not None:
             since = datetime.fromtimestamp(time.time() - self._ago_s(door.outage.since)).astimezone()
-            return f"OUTAGE since {since:%H:%M:%S} ({door.outage.reason[:80]}), probe {door.outage.probes + 1}"
+            return f"OUTAGE since {since:%H:%M:%S} ({cut(door.outage.reason, 80)}), probe {door.outage.probes + 1}"
+        if self._admission.gate.stopped is not None:
+            return f"stopping: {cut(str(self._admission.gate.stopped), 80)}"
         if self._admission.gate.paused:
             return "PAUSED by order; labelpipe resume goes on"
         if door.held_for_s > 1:
@@ -121,7 +124,7 @@ class Live:
     async def _say_changes(self, progress: Progress) -> None:
         door = self._admission.state()
         if door.outage is not None and not self._in_outage:
-            told = f"calls fail for everyone ({door.outage.reason[:160]}). Probing until it is over."
+            told = f"calls fail for everyone ({cut(door.outage.reason, 160)}). Probing until it is over."
             progress.say(f"labelpipe: {told}")
             limit_s = math.inf if self.guard is None else self.guard.settings.limits.outage_limit_s
             await self._notices.outage(door.outage.reason, limit_s, self.facts())

@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.errors import LabelpipeError
 from pipeline.notify import Notifier
 from pipeline.progress import duration
+from pipeline.terminal import cut
 
 #: Why a run stopped, by the error's code: what to do before the same command is given again. A stop that the user asked
 #: for (a signal, `drain`, limits.stop_at) needs nobody.
@@ -59,7 +60,7 @@ class Notices:
 
     async def outage(self, reason: str, limit_s: float, facts: Mapping[str, Any]) -> None:
         """Calls fail for everyone."""
-        told = f"Calls fail for everyone ({reason[:160]}). The run probes until it is over, and ends after "
+        told = f"Calls fail for everyone ({cut(reason, 160)}). The run probes until it is over, and ends after "
         told += f"{duration(limit_s)} (limits.outage_limit_s), resumable. {TO_DO['outage']}."
         await self._notifier.tell("outage", told, facts)
 

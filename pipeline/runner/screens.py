@@ -12,10 +12,13 @@ from pipeline.records import JSON, Outcome, Status
 from pipeline.runner.checks import Check
 from pipeline.runner.look import Preview
 from pipeline.stats import RunSummary
+from pipeline.terminal import cut
 
 SIMULATED = "SIMULATED: the built-in endpoint made these labels; they are worth nothing as training data."
 _FREE = "Nothing stands in the way of a run."
 _HEADS = {"complete": "Done", "interrupted": "Interrupted", "stopped": "Stopped early", "replayed": "Replayed"}
+#: Values of a label column that are shown, and how long the bar of all of them would be.
+CLASSES_SHOWN, BAR_COLUMNS = 8, 20
 _MARKS = {True: "ok  ", False: "FAIL", None: "look"}
 
 
@@ -100,14 +103,10 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     last = max(20, room - sum(widths) - 2 * len(widths))
     return [
         "  ".join(
-            [*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), _cut(row[-1], last)]
+            [*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), cut(row[-1], last)]
         ).rstrip()
         for row in all_rows
     ]
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def counts_text(labelled: int, rejected: int, failed: int, pending: int | None = 0, *, rows: str = "") -> str:
@@ -136,6 +135,29 @@ def problem_lines(problems: Mapping[str, int]) -> list[str]:
     return ["  without label: " + ", ".join(f"{code} {number:,}" for code, number in shown) + more]
 
 
+def label_lines(labels: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """How often each label was given, with its share as a bar; the most frequent ones of each column."""
+    lines = []
+    for column, counts in labels.items():
+        total, shown = sum(counts.values()), list(counts.items())[:CLASSES_SHOWN]
+        width = max(len(value) for value, _ in shown)
+        digits = max(len(f"{number:,}") for _, number in shown)
+        for value, number in shown:
+            share = number / total
+            lines.append(f"  {column:<8}  {value:<{width}}  {number:>{digits},}  {share:>4.0%}  {_bar(share)}".rstrip())
+            column = ""  # noqa: PLW2901 - it stands in the first line only
+        if len(counts) > len(shown):
+            rest = total - sum(number for _, number in shown)
+            lines.append(f"  {'':<8}  {len(counts) - len(shown)} more values, {rest:,} in all")
+    return lines
+
+
+def _bar(share: float) -> str:
+    """A share as a bar of eighths of a column."""
+    eighths = round(share * BAR_COLUMNS * 8)
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+
+
 def closing_lines(summary: RunSummary) -> list[str]:
     """The end of a session, on one screen: what came of it, what it cost, where it is, what to do next."""
     head = _HEADS[summary.ended]
@@ -144,6 +166,9 @@ def closing_lines(summary: RunSummary) -> list[str]:
     pending = 0 if summary.ended == "replayed" and summary.pending is None else summary.pending
     lines.append(f"  {counts_text(summary.labelled, summary.rejected, summary.failed, pending, rows=rows)}")
     lines += problem_lines(summary.problems)
+    if summary.copied:
+        lines.append(f"  {summary.copied:,} took the answer of an identical record, which was asked once")
+    lines += label_lines(summary.labels)
     lines.append(f"  {_session_text(summary)}")
     lines.append(f"  {_tokens_text(summary)}")
     if summary.outages:

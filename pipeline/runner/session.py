@@ -40,6 +40,7 @@ from pipeline.runner.keys import repeated_in
 from pipeline.runner.live import Live
 from pipeline.runner.marks import mark_simulated
 from pipeline.runner.notices import Notices
+from pipeline.runner.opening import open_screen
 from pipeline.runner.outputs import layout_of, open_sinks, outputs_of
 from pipeline.runner.parts import (
     admission_of,
@@ -207,6 +208,7 @@ class Session:
         display = [
             asyncio.create_task(progress.run(), name="progress"),
             asyncio.create_task(live.watch(progress), name="live"),
+            asyncio.create_task(self._open(progress, sum(before.values())), name="opening"),
         ]
         try:
             return await self._to_an_ending(pool, me)
@@ -215,6 +217,11 @@ class Session:
             self._switch.turn(lambda _: None)
             await _end_display(display)
             progress.close()
+
+    async def _open(self, progress: Progress, done: int) -> None:
+        """The opening lines; a pilot and a rehearsal have none of their own."""
+        say = progress.say if not self._title else lambda _: None
+        await open_screen(say, self._settings, self._task, self._sources, self._reading, done)
 
     def _turn_switch(self, pool: Pool, progress: Progress, me: asyncio.Task[Any]) -> None:
         """What the first and the second signal do while the engine runs."""
@@ -252,6 +259,7 @@ class Session:
 
         def take_over(settings: Settings) -> None:
             guard.take_over(settings)
+            self._stats.outcome_rate.begin()
             pool.set_grace(settings.limits.grace_s)
 
         return Helm(
@@ -365,6 +373,7 @@ class Session:
             price=self._price,
             simulated=self._simulated or self._was_simulated,
             outputs=await outputs_of(self._settings, self._run_dir, self._ledger),
+            columns=self._task.columns,
             command=command,
         )
         self._run_dir.write_summary(summary.as_dict())
@@ -381,5 +390,5 @@ async def _end_display(display: Sequence[asyncio.Task[None]]) -> None:
     for task in display:
         task.cancel()
     for ended in await asyncio.gather(*display, return_exceptions=True):
-        if not isinstance(ended, asyncio.CancelledError):
+        if isinstance(ended, Exception):
             tell("the display broke off", level=logging.ERROR, error=repr(ended))

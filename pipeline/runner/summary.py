@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.engine import is_hopeless
@@ -31,6 +31,7 @@ async def summarise(
     price: Price | None,
     simulated: bool,
     outputs: dict[str, str],
+    columns: Sequence[str],
     command: str,
 ) -> RunSummary:
     """What the run came to."""
@@ -68,12 +69,14 @@ async def summarise(
         outage_s=sum((outage.until or now) - outage.since for outage in outages),
         simulated=simulated,
         reason="" if reason is None else str(reason),
-        next_step=_next_step(ended, code, problems, reason, command),
+        next_step=_next_step(ended, code, problems, reason, command) or f"labelpipe verify {run_dir.path}",
         rows=None if rows is None else rows.rows,
         without_row=None if rows is None else rows.without,
         readings=dict(stats.readings),
         learned=learned_of(admission),
         files=outputs,
+        labels=await ledger.label_counts(columns) if rows is None else {},
+        copied=await ledger.copied(),
     )
 
 

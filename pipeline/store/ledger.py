@@ -224,6 +224,14 @@ class Ledger:
         """The number of outcomes of each status, zeros included."""
         return await self._reads.do(queries.count_by_status)
 
+    async def label_counts(self, columns: Sequence[str]) -> dict[str, dict[str, int]]:
+        """How often each value of these label columns was given, where they are classes."""
+        return await self._reads.do(queries.label_counts, columns)
+
+    async def copied(self) -> int:
+        """How many records took the answer that an identical request had got."""
+        return await self._reads.do(queries.copied)
+
     async def row_counts(self) -> RowCounts | None:
         """The rows that the labels give; None where each gives one."""
         return await self._reads.do(queries.row_counts)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
 
-from pipeline.records import Outcome, Status, Usage
+from pipeline import codec
+from pipeline.records import JSON, Outcome, Status, Usage
 from pipeline.store.rows import STATUSES, any_text, bound, damage_of, json_value, to_outcome, unbound
 from pipeline.store.schema import SELECT_OUTCOME, is_damage
 
 _T = TypeVar("_T")
 #: Damaged rows that are named.
 SHOWN_DAMAGE = 10
+#: A label column is one of classes where its values are so short, and there are so few of them; few in any case.
+CLASS_CHARS, CLASSES, FEW_CLASSES = 40, 200, 5
 #: Values in one IN (...): older SQLite allows 999.
 CHUNK = 256
 
@@ -109,6 +113,45 @@ def row_counts(connection: sqlite3.Connection) -> RowCounts | None:
         " WHERE status = 'labelled' AND json_valid(label)"
     ).fetchone()
     return RowCounts(int(rows), int(without))
+
+
+def label_counts(connection: sqlite3.Connection, columns: Sequence[str]) -> dict[str, dict[str, int]]:
+    """How often each value of these label columns was given, the most frequent first; of classes, not of free texts.
+
+    A column is one of classes where its values are short and few. All of its labels are looked at, until it is none.
+    """
+    counts: dict[str, Counter[str]] = {column: Counter() for column in columns}
+    for (text,) in connection.execute("SELECT label FROM outcomes WHERE status = 'labelled'"):
+        if not counts:
+            break
+        label = _label_of(text)
+        for column in list(counts):
+            value = label.get(column)
+            if value is None:
+                continue
+            told = value if isinstance(value, str) else codec.dumps(value).decode()
+            counts[column][told] += 1
+            if isinstance(value, list | dict) or len(told) > CLASS_CHARS or len(counts[column]) > CLASSES:
+                del counts[column]
+    return {
+        column: dict(found.most_common())
+        for column, found in counts.items()
+        if 0 < len(found) <= max(FEW_CLASSES, found.total() // 2)
+    }
+
+
+def _label_of(text: str | None) -> dict[str, JSON]:
+    """A kept label; empty where it is none, as in a damaged row, which has been told of elsewhere."""
+    try:
+        label = json_value(text)
+    except (ValueError, TypeError):
+        return {}
+    return label if isinstance(label, dict) else {}
+
+
+def copied(connection: sqlite3.Connection) -> int:
+    """How many records took the answer that an identical request had got."""
+    return int(connection.execute("SELECT COUNT(*) FROM outcomes WHERE copied_from IS NOT NULL").fetchone()[0])
 
 
 def labelled_after(connection: sqlite3.Connection, seq: int) -> int:

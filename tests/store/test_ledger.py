@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from store_samples import labelled, record, unlabelled
 from pipeline.errors import StoreError
 from pipeline.records import Status, Usage
 from pipeline.store import Known, Ledger, RowCounts, Selection, SinkMark, SinkMarks
+from pipeline.store.queries import label_counts
 
 
 def with_ledger(path: Path, work: Callable[[Ledger], Awaitable[None]]) -> None:
@@ -113,6 +116,29 @@ def test_counts(tmp_path: Path) -> None:
         assert list((await ledger.problem_counts()).items()) == [("timeout", 2), ("refused", 1)]
 
     with_ledger(tmp_path, work)
+
+
+def test_labels_are_counted_where_they_are_classes(tmp_path: Path) -> None:
+    """A free text, a list and a damaged row count for nothing."""
+
+    async def work(ledger: Ledger) -> None:
+        columns = ("label", "sure", "why", "tags", "none")
+        outcomes = []
+        for number in range(30):
+            label = {"label": "ab"[number % 3 == 0], "sure": number % 5 == 0, "why": f"text {number}", "tags": ["x"]}
+            copied_from = "r0" if number in (7, 8) else None
+            outcomes.append(replace(labelled(number, copied_from=copied_from), label=label))
+        await ledger.commit([*outcomes, unlabelled(30)])
+        assert await ledger.label_counts(columns) == {
+            "label": {"a": 20, "b": 10},
+            "sure": {"false": 24, "true": 6},
+        }
+        assert await ledger.copied() == 2
+
+    with_ledger(tmp_path, work)
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
+        connection.execute("UPDATE outcomes SET label = '{' WHERE key = 'r1'")
+        assert label_counts(connection, ["label"]) == {"label": {"a": 19, "b": 10}}
 
 
 def test_rows_are_counted_where_a_record_may_give_several(tmp_path: Path) -> None:

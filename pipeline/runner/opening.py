@@ -1,0 +1,162 @@
+"""What stands at the beginning of a run: how many records there are, what is asked where, and about what it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from urllib.parse import urlsplit
+
+from pipeline import codec
+from pipeline.errors import LabelpipeError
+from pipeline.progress import dollars, duration
+from pipeline.readers import Progress as ReadProgress
+from pipeline.readers import Source
+from pipeline.records import Record, Usage
+from pipeline.runner.inputs import read
+from pipeline.runner.parts import is_simulated, price_for
+from pipeline.runner.runlog import tell
+from pipeline.settings import Settings
+from pipeline.task import Task
+
+#: Records from whose requests the rest is reckoned.
+SAMPLE = 50
+#: Counting goes at full speed for so long, and then takes this share of the time: a run has other things to do.
+AT_ONCE_S, SHARE = 0.5, 0.2
+#: The opening lines wait so long for the count.
+PATIENCE_S = 1.0
+#: The variable by which OpenAI's SDK finds another server.
+BASE_URL = "OPENAI_BASE_URL"
+_BYTES_PER_TOKEN = 4
+#: Kinds of places that a config does not show.
+_OUTSIDE = frozenset({"environment", ".env"})
+#: Files whose records can be read twice at no cost.
+LOCAL = frozenset({"jsonl", "csv", "tsv", "text", "parquet", "files"})
+
+
+async def count(sources: Sequence[Source], settings: Settings, reading: ReadProgress, first: list[Record]) -> None:
+    """Tell `reading` how many records there are, and give the `first` of them, where they lie on this machine.
+
+    They are read as the run reads them: only that gives the number of records, and not that of lines.
+    """
+    if not all(_is_here(source) for source in sources):
+        return
+    began, records = time.monotonic(), 0
+    async with aclosing(read(sources, settings.input, limit=settings.input.limit)) as batches:
+        at = began
+        async for batch in batches:
+            records += len(batch)
+            first += batch[: SAMPLE - len(first)]
+            if reading.exact_total is not None and len(first) == SAMPLE:
+                break
+            took_s = time.monotonic() - at
+            await asyncio.sleep(took_s * (1 / SHARE - 1) if time.monotonic() - began > AT_ONCE_S else 0)
+            at = time.monotonic()
+    if reading.exact_total is None:
+        reading.exact_total = records
+
+
+async def open_screen(
+    say: Callable[[str], None],
+    settings: Settings,
+    task: Task,
+    sources: Sequence[Source],
+    reading: ReadProgress,
+    done: int,
+) -> None:
+    """Say what begins; what counting is too slow for follows."""
+    first: list[Record] = []
+    counting = asyncio.create_task(count(sources, settings, reading, first), name="counting")
+    try:
+        await asyncio.wait({counting}, timeout=PATIENCE_S)
+        told = reading.exact_total
+        say("\n".join(opening_lines(settings, task, sources, told, done, first)))
+        await counting
+        if told is None and reading.exact_total is not None:
+            takes = _takes_text(settings, task, first, max(0, reading.exact_total - done))
+            say(f"labelpipe: {reading.exact_total:,} records were counted" + (f"; they take {takes}" if takes else ""))
+    except (LabelpipeError, OSError) as error:
+        tell("the records were not counted", reason=str(error))  # the run reads them too, and says what is wrong
+    finally:
+        counting.cancel()
+
+
+def _is_here(source: Source) -> bool:
+    return not source.once and source.format in LOCAL and (source.path is not None or source.format == "files")
+
+
+def opening_lines(
+    settings: Settings, task: Task, sources: Sequence[Source], total: int | None, done: int, first: Sequence[Record]
+) -> list[str]:
+    """What is labelled, by whom, at about what cost; how to stop it and to watch it; what the environment overrides."""
+    name = sources[0].name if len(sources) == 1 else f"{sources[0].name} and {len(sources) - 1:,} more"
+    records = "the records" if total is None else f"{total:,} record{'s' * (total != 1)}"
+    if total is not None and done:
+        records = f"{max(0, total - done):,} of {records}"
+    lines = [f"labelpipe: {records} of {name} · {settings.model.name} at {address(settings)}"]
+    left = None if total is None else max(0, total - done)
+    if left and (takes := _takes_text(settings, task, first, left)):
+        lines.append(f"  takes     {takes}")
+    lines.append("  stop      Ctrl-C lets the calls in flight end; the same command goes on")
+    lines.append(f"  watch     labelpipe status {settings.output.dir} --watch")
+    if overridden := _overridden(settings):
+        lines.append(f"  set by    {overridden}")
+    return lines
+
+
+def address(settings: Settings) -> str:
+    """Who is called, for a person: without what may be a secret."""
+    if is_simulated(settings):
+        return "the built-in endpoint (SIMULATED)"
+    url = urlsplit(settings.model.base_url or os.environ.get(BASE_URL) or "https://api.openai.com")
+    return url.netloc.rpartition("@")[2]
+
+
+def expected(task: Task, records: Sequence[Record]) -> Usage | None:
+    """About what one of these records uses, by the length of its request; None where that says too little (media)."""
+    if task.shows or task.max_turns > 1:
+        return None
+    prompt = size = asked = 0
+    for record in records:
+        if record.problem is not None:
+            continue
+        try:
+            request = task.render(record)
+        except LabelpipeError:
+            continue
+        asked += 1
+        size += request.size_tokens
+        prompt += len(codec.dumps((request.messages, request.tools))) // _BYTES_PER_TOKEN
+    return Usage(prompt // asked, max(0, size - prompt) // asked) if asked else None
+
+
+def _takes_text(settings: Settings, task: Task, first: Sequence[Record], left: int) -> str:
+    """`about $12.30; 100 min at least, by the limits`: what is known of it."""
+    usage, price = expected(task, first), price_for(settings)
+    cost = "" if usage is None or price is None else f"about {dollars(left * price.cost_usd(usage))}"
+    if cost and is_simulated(settings):
+        cost = f"nothing; the model would cost {cost}"
+    seconds = _least_s(settings, left, usage)
+    return "; ".join(filter(None, [cost, f"{duration(seconds)} at least, by the limits" if seconds else ""]))
+
+
+def _least_s(settings: Settings, left: int, usage: Usage | None) -> float:
+    """How long the limits make it take; 0 where there are none."""
+    limits = settings.limits
+    by_limit = [
+        left / limits.requests_per_minute * 60 if limits.requests_per_minute else 0.0,
+        left * usage.total / limits.tokens_per_minute * 60 if limits.tokens_per_minute and usage is not None else 0.0,
+        (math.ceil(left / limits.requests_per_day) - 1) * 86_400.0 if limits.requests_per_day else 0.0,
+    ]
+    return max(by_limit)
+
+
+def _overridden(settings: Settings) -> str:
+    """`limits.concurrency (environment LABELPIPE_LIMITS__CONCURRENCY)`: what the file does not say."""
+    said = [f"{origin}: {key}" for key, origin in settings.origins().items() if origin.kind in _OUTSIDE]
+    if settings.model.base_url is None and os.environ.get(BASE_URL):
+        said.append(f"environment {BASE_URL}: the address")
+    return ", ".join(said)
