@@ -45,8 +45,10 @@ def init(
     """Look at a file and write a config to edit."""
     from pipeline.runner import write_config
 
-    target = run_through(write_config(path, to, force=force))
-    say(f"Wrote {target}. Look at it, fill in the labels, then:")
+    made = run_through(write_config(path, to, force=force, quiet=False))
+    target = made.path
+    say("\n".join(["Found:", *(f"  {line}" for line in made.told)]))
+    say(f"Wrote {target}. {'Look at it' if made.has_labels else 'Put your labels into it'}, then:")
     say(f"  labelpipe check   {target}")
     say(f"  labelpipe preview {target} -n 5")
     say(f"  labelpipe run     {target}")

@@ -2,31 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import aclosing
+from dataclasses import dataclass
 from mimetypes import guess_type
 from pathlib import Path
 
-from pipeline.errors import SetupError
-from pipeline.readers import Progress, is_plain_folder, peek, resolve_sources
-from pipeline.scaffold import propose, to_toml
+from pipeline.errors import InputError, SetupError
+from pipeline.progress import counting
+from pipeline.readers import Progress, Source, is_plain_folder, read_records, resolve_sources
+from pipeline.scaffold import Proposal, Survey, propose, to_toml
 
+#: records of what is no local file: all of it may be far away, or without an end
 LOOKED_AT = 500
 
 
-async def write_config(path: str, to: Path | None = None, *, force: bool = False) -> Path:
-    """Look at an input and write a config to edit; gives its path. Raises InputError, or SetupError if one is there."""
+@dataclass(frozen=True, slots=True)
+class FirstConfig:
+    """A config that was written: its path, what was seen and chosen, and whether its labels are still to be given."""
+
+    path: Path
+    told: tuple[str, ...]
+    has_labels: bool
+
+
+async def write_config(path: str, to: Path | None = None, *, force: bool = False, quiet: bool = True) -> FirstConfig:
+    """Look through an input and write a config to edit. Raises InputError, or SetupError if one is there."""
     source = resolve_sources(path, format="files" if _holds_media(path) else "auto", base=Path())[0]
     target = to or Path("config") / f"{_stem(source.name)}.toml"
     if target.exists() and not force:
         raise SetupError(f"{target} is there already: give --force to replace it, or --to another path")
     reading = Progress()
-    records = await peek(source, n=LOOKED_AT, progress=reading)
-    text = to_toml(propose(records, input_path=path, format=source.format, reading=reading.chosen))
+    survey = await _surveyed(source, reading, quiet=quiet)
+    proposal = propose(survey, input_path=path, format=source.format, reading=reading.chosen)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
+        target.write_text(to_toml(proposal), encoding="utf-8")
     except OSError as error:
         raise SetupError(f"{target}: cannot be written: {error.strerror}") from error
-    return target
+    return FirstConfig(target, (*reading.told(), *_told(survey, proposal)), bool(proposal.labels))
+
+
+async def _surveyed(source: Source, reading: Progress, *, quiet: bool) -> Survey:
+    """What its records have in common: all of a local file's, the first ones of anything else."""
+    if source.once:
+        raise InputError(f"{source.name}: cannot be looked at; it can be read only once: write it to a file")
+    survey = Survey()
+    limit = None if source.path is not None else LOOKED_AT
+    async with aclosing(read_records([source], limit=limit, progress=reading)) as batches:
+        with counting("looking through it", quiet=quiet) as add:
+            async for batch in batches:
+                survey.add(batch)
+                add(len(batch))
+    return survey
+
+
+def _told(survey: Survey, proposal: Proposal) -> Iterator[str]:
+    bad = f", {survey.unreadable:,} that cannot be read" if survey.unreadable else ""
+    yield f"{survey.records:,} records{bad}; the text to label is in {proposal.text!r}"
+    yield f"a record is named by {proposal.key!r}" if proposal.key else "no column names each record: their place does"
+    if proposal.gold:
+        yield f"{proposal.gold!r} holds {len(proposal.labels)} labels, taken for the right ones"
+    if proposal.personal:
+        yield f"left out of the output as personal: {', '.join(map(repr, proposal.personal))}"
 
 
 def _holds_media(path: str) -> bool:

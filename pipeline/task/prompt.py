@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -35,7 +36,7 @@ class Prompt:
     never rendered itself. None renders as nothing. `shows` are the kinds of media that it may show.
     """
 
-    __slots__ = ("_content", "_media", "_prints_whole", "_render", "_wants_whole", "fields", "shows")
+    __slots__ = ("_content", "_media", "_prints_whole", "_render", "_source", "_wants_whole", "fields", "shows")
 
     def __init__(self, source: str, media: ShowOptions | None = None) -> None:
         if not source.strip():
@@ -50,10 +51,12 @@ class Prompt:
             self._content = self.fields if self.fields - _asked_after(tree) else frozenset()
             template = _ENVIRONMENT.from_string(tree)
         except TemplateSyntaxError as error:
-            raise TaskError(f"task.prompt is not a template, at its line {error.lineno}: {error.message}") from error
+            told = f"task.prompt is not a template, at its line {error.lineno}: {error.message}"
+            raise TaskError(told + _as_odd_name(source, error.lineno)) from error
         self._media = media or ShowOptions()
         self.shows = shown | {kind for kind, _name in self._media.by_kind()}
         self._render = template.render
+        self._source = source
 
     def render(self, record: Record) -> str:
         """The prompt for one record, as a person reads it. Raises RenderError."""
@@ -99,6 +102,8 @@ class Prompt:
         if not missing or not isinstance(error, TemplateError):
             return f"the prompt cannot be rendered for this record: {reason}"
         names = ", ".join(map(repr, missing))
+        if odd := next((name for name in fields if _is_odd(name) and _stands(name, self._source)), None):
+            return f"the prompt uses {names}, which this record lacks; for the field {odd!r} write {_whole_of(odd)}"
         told = f"the prompt uses {names}, which this record lacks; {_there_is(missing[0], fields)}"
         return f"{told}; {_OF_THAT_NAME}" if WHOLE in fields and self._wants_whole else told
 
@@ -120,6 +125,30 @@ def _is_blank(value: JSON) -> bool:
 
 def _as_text(text: str) -> Asked:
     return Asked(text, text)
+
+
+#: what is printed, up to a filter
+_PRINTED = re.compile(r"\{\{-?\s*([^{}|\"'()\[\]]+?)\s*-?(?:\||\}\})")
+
+
+def _as_odd_name(source: str, line: int) -> str:
+    """What to write for a name such as `Ticket ID`, which Jinja takes for no name; empty where the line has none."""
+    text = "".join(source.splitlines(keepends=True)[line - 1 : line])
+    odd = next((name for name in _PRINTED.findall(text) if _is_odd(name)), None)
+    return f"; for a field called {odd!r} write {_whole_of(odd)}" if odd else ""
+
+
+def _is_odd(name: str) -> bool:
+    return not name.replace(".", "_").isidentifier()
+
+
+def _stands(name: str, source: str) -> bool:
+    """Whether the template prints it as if it were an identifier."""
+    return name in _PRINTED.findall(source)
+
+
+def _whole_of(name: str) -> str:
+    return f"{{{{ {WHOLE}[{codec.dumps(name).decode()}] }}}}"
 
 
 def _refuse_reaching_out(tree: nodes.Template) -> None:

@@ -17,6 +17,8 @@ from pipeline.records import JSON
 from pipeline.task.lint import MAX_ENUM_VALUES, lint
 from pipeline.task.walk import Schema, is_object, rebuild
 
+#: what `labelpipe init` writes where it knows no labels: nobody wants training data of these
+PLACEHOLDERS = ("first label", "second label")
 #: arguments, and the text they were read from -> the label; raises InvalidAnswerError
 Check = Callable[[JSON, str], dict[str, JSON]]
 
@@ -161,6 +163,8 @@ def _enum(name: str, values: Sequence[JSON]) -> Schema:
         raise TaskError(f"task.labels.{name} is {short(values)}: expected a list of values")
     if not values:
         raise TaskError(f"task.labels.{name} is an empty list: expected at least one value")
+    if left := [value for value in values if value in PLACEHOLDERS]:
+        raise TaskError(f"task.labels.{name} still has the placeholder {left[0]!r}: put your own labels there")
     if len(values) > MAX_ENUM_VALUES:
         raise TaskError(f"task.labels.{name} has {len(values)} values: an enum takes at most {MAX_ENUM_VALUES}")
     types = list(dict.fromkeys(_type(name, value) for value in values))

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as run_with
 from hypothesis import strategies as st
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, TaskError
 from pipeline.records import JSON, Problem, Record
-from pipeline.scaffold import Proposal, propose, to_toml
+from pipeline.scaffold import Proposal, Survey, propose, to_toml
 from pipeline.settings import Settings
 from pipeline.task import TaskOptions, build_task
 
@@ -25,7 +25,7 @@ def records(rows: Sequence[Mapping[str, JSON]]) -> list[Record]:
 
 
 def proposed(*rows: Mapping[str, JSON]) -> Proposal:
-    return propose(records(rows), input_path="data/reviews.csv", format="csv")
+    return propose(Survey(records(rows)), input_path="data/reviews.csv", format="csv")
 
 
 def settings_of(proposal: Proposal) -> Settings:
@@ -37,7 +37,8 @@ def settings_of(proposal: Proposal) -> Settings:
 def prompt_for(settings: Settings, fields: Mapping[str, JSON]) -> str:
     """What the model is asked about a record with these fields."""
     task = settings.task
-    options = TaskOptions(model=settings.model.name, prompt=task.prompt, system=task.system, labels=task.labels)
+    labels = {"label": ["a", "b"]}
+    options = TaskOptions(model=settings.model.name, prompt=task.prompt, system=task.system, labels=labels)
     return build_task(options).render(records([fields])[0]).messages[-1]["content"]  # type: ignore[no-any-return]
 
 
@@ -75,7 +76,7 @@ system = "You help to make training data."
 prompt = "Label this text: {{ text }}"
 
 [task.labels]
-label = ["first label", "second label"]   # put your labels here
+label = ["first label", "second label"]   # put your labels here: a run refuses these
 
 [model]
 name = "gpt-6-luna"
@@ -84,10 +85,12 @@ tool_choice = "forced"
 timeout_s = 60
 
 [model.parameters]   # sent only when set: temperature, reasoning_effort, max_completion_tokens, seed ...
+# max_completion_tokens = 300   # the most that an answer may take; limits.budget_usd needs it
 reasoning_effort = "none"   # this model takes functions in chat completions only so; take it out for others
 
 [limits]
 concurrency = 64
+# budget_usd = 5.0   # the run stops before it costs more; set model.parameters.max_completion_tokens too
 # requests_per_minute = 500   # your tier's limits
 # requests_per_day = 10000
 # tokens_per_minute = 200000
@@ -106,6 +109,7 @@ def test_what_is_commented_out_is_valid_too() -> None:
     settings = Settings.load("all.toml")
     assert (settings.model.base_url, settings.limits.requests_per_day) == ("rehearsal", 10000)
     assert settings.output.columns == ["id", "text"]
+    assert (settings.limits.budget_usd, settings.model.parameters["max_completion_tokens"]) == (5.0, 300)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +156,37 @@ def test_a_key_column_is_unique_and_always_there(ids: list[JSON], key: str | Non
     assert settings_of(proposal).input.key == key
 
 
+def test_all_records_decide_and_not_the_first_ones() -> None:
+    rows = [{"id": n, "text": REVIEW, "label": "ab"[n % 2]} for n in range(3_000)]
+    rows += [{"id": n, "text": REVIEW, "label": "rare"} for n in (7, 9)]
+    proposal = proposed(*rows)
+    assert (proposal.key, proposal.repeated_key, proposal.labels) == (None, "id", ("a", "b", "rare"))
+    assert '# key = "id"   # the field that names a record; without it: its place ("id" names several' in to_toml(
+        proposal
+    )
+    assert "of 3,002 records" in to_toml(proposal)
+
+
+@pytest.mark.parametrize("name", ["email", "E-Mail", "customerPhone", "first_name", "who"])
+def test_what_looks_like_a_person_is_not_carried_along(name: str) -> None:
+    values = {"who": ["a.b@example.org", "c@example.com"], "customerPhone": ["+49 30 1234567", "(030) 123-45 67"]}
+    told = values.get(name, ["Ann", "Bob"])
+    proposal = proposed(*({"id": n, name: told[n % 2], "text": REVIEW, "day": "2026-11-30"} for n in range(6)))
+    assert proposal.personal == (name,)
+    assert settings_of(proposal).output.columns == ["id", "text", "day"]
+
+
+def test_the_longest_column_is_not_the_text_where_it_has_no_words() -> None:
+    row = {"page": "https://example.org/" + "x" * 90, "hash": "0f" * 32, "remark": REVIEW, "mail": "a@example.org" * 9}
+    assert proposed(row, row).text == "remark"
+
+
+def test_placeholders_are_refused_wherever_one_is_left() -> None:
+    for labels in (["first label", "second label"], ["good", "second label"]):
+        with pytest.raises(TaskError, match=r"still has the placeholder '.* label': put your own labels there"):
+            build_task(TaskOptions(model="m", prompt="{{ text }}", labels={"label": labels}))
+
+
 def test_the_label_column_gets_a_name_that_the_input_does_not_have() -> None:
     rows = [{"text": REVIEW, "label": "a"}, {"text": REVIEW, "label": "b", "model_label": 1, "label_0": 1}]
     proposal = proposed(*rows)
@@ -161,9 +196,11 @@ def test_the_label_column_gets_a_name_that_the_input_does_not_have() -> None:
 
 def test_records_that_cannot_be_read_are_passed_over() -> None:
     broken = Record("a.csv", 0, "0", {"raw": "x" * 500}, 2, 0, Problem("bad_line", "no"))
-    assert propose([broken, *records([{"text": "ok", "x\ud800": "y" * 99}])], input_path="a.csv").columns == ("text",)
+    assert propose(Survey([broken, *records([{"text": "ok", "x\ud800": "y" * 99}])]), input_path="a.csv").columns == (
+        "text",
+    )
     with pytest.raises(InputError, match=r"^a\.csv: no record in it could be read"):
-        propose([broken], input_path="a.csv")
+        propose(Survey([broken]), input_path="a.csv")
 
 
 ODD = [
@@ -175,7 +212,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8
 
 def check(name: str, others: list[str], path: str) -> None:
     row: dict[str, Any] = {**dict.fromkeys(others, "x"), name: REVIEW}
-    proposal = propose(records([row, row]), input_path=path)
+    proposal = propose(Survey(records([row, row])), input_path=path)
     settings = settings_of(proposal)
     assert settings.input.path == path
     assert proposal.columns == tuple(row)

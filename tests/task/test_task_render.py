@@ -131,6 +131,7 @@ def test_nothing_of_python_is_ever_sent(prompt: str) -> None:
 @pytest.mark.parametrize(
     ("prompt", "fields", "words"),
     [
+        ("{{ Ticket-ID }}", {"Ticket-ID": 1}, r'which this record lacks; .* write {{ record\["Ticket-ID"\] }}'),
         ("{{ order.item }}", ORDER, r"the fields are items, id \(did you mean 'items'\?\)"),
         ("{{ text.title }}", {"text": "t"}, r"in a text, which has no fields \(for the method write title\(\)\)"),
         ("{{ record }}", {"record": 1}, 'write record\\["record"\\] for the field of that name'),
@@ -165,6 +166,11 @@ def test_a_record_of_which_the_prompt_holds_nothing_is_not_asked(prompt: str, bl
     [
         ("", "task.prompt is empty"),
         ("{{ text", "at its line 1"),
+        (
+            "a\n{{ Ticket ID }}",
+            r'at its line 2: .*; for a field called \'Ticket ID\' write {{ record\["Ticket ID"\] }}',
+        ),
+        ("{{ text }} {{ 2nd text | upper }}", r'for a field called \'2nd text\' write {{ record\["2nd text"\] }}'),
         ("a\n{% if %}", "at its line 2"),
         ("{{ text | nosuch }}", "nosuch"),
         ("{% include 'x' %}", "'include' at its line 1"),

@@ -1,0 +1,115 @@
+"""What a first config says, by what the columns hold and what they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pipeline.errors import InputError
+from pipeline.records import JSON
+from pipeline.scaffold.survey import KEY_NAMES, LABELS_MAX, Column, Survey, noun, words_of
+
+_TEXT_NAMES = frozenset(
+    {"text", "review", "content", "body", "comment", "sentence", "message", "description", "document", "question"}
+    | {"문장", "본문", "내용", "리뷰", "텍스트", "댓글"}
+)
+_GOLD_NAMES = frozenset(
+    {"label", "labels", "gold", "sentiment", "category", "class", "target", "intent", "topic"}
+    | {"라벨", "레이블", "감정", "분류", "카테고리", "정답"}
+)
+_PERSONAL_NAMES = frozenset(
+    {"email", "mail", "phone", "telephone", "tel", "mobile", "fax", "ssn", "iban", "passport", "birthdate", "birthday"}
+    | {"dob", "firstname", "lastname", "surname", "fullname", "이메일", "전화", "전화번호", "휴대폰", "주민등록번호"}
+)
+#: words that make one name: first_name, e-mail, date_of_birth
+_PERSONAL_PAIRS = ("first name", "last name", "full name", "e mail", "phone number", "of birth", "ip address")
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What a first config says. `gold` is the column with right labels, `labels` the values that were seen in it.
+
+    `personal` are columns that look like a person's address or number: they are not carried along. `repeated_key` is
+    one that is called a key, and names several records.
+
+    `sample` is the path of the first file where each file is a record. `reading` are recognised keys of [input].
+    """
+
+    input_path: str
+    format: str
+    columns: tuple[str, ...]
+    text: str
+    key: str | None
+    gold: str | None
+    labels: tuple[JSON, ...]
+    looked_at: int
+    sample: str = ""
+    personal: tuple[str, ...] = ()
+    repeated_key: str | None = None
+    reading: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The label's column: one that the input does not have."""
+        names = ["label", "model_label", *(f"label_{number}" for number in range(len(self.columns)))]
+        return next(name for name in names if name not in self.columns)
+
+
+def propose(
+    survey: Survey,
+    *,
+    input_path: str,
+    format: str = "auto",  # noqa: A002 - the config's word for it
+    reading: Mapping[str, str] | None = None,
+) -> Proposal:
+    """A config's values, from the records of the input. Raises InputError where none of them can be read."""
+    if format == "files" and survey.first:
+        sample = str(survey.first["path"])
+        return Proposal(input_path, format, tuple(survey.first), "path", None, None, (), survey.records, sample)
+    columns = survey.columns
+    if not columns:
+        raise InputError(f"{input_path}: no record in it could be read, so there is nothing to propose a config from")
+    personal = [name for name in columns if _is_personal(name, columns[name])]
+    text = max(columns, key=lambda name: _textness(name, columns[name]) * (name not in personal))
+    rest = {name: column for name, column in columns.items() if name != text}
+    keys = [name for name in rest if noun(name) in KEY_NAMES and rest[name].names == survey.records]
+    key = next((name for name in keys if not rest[name].repeated), None)
+    gold = next((name for name in rest if name != key and _is_gold(name, rest[name])), None)
+    return Proposal(
+        input_path,
+        format,
+        tuple(columns),
+        text,
+        key,
+        gold,
+        columns[gold].distinct() if gold else (),
+        survey.records,
+        personal=tuple(name for name in personal if name not in (text, key, gold)),
+        repeated_key=keys[0] if keys and key is None else None,
+        reading=reading or {},
+    )
+
+
+def _textness(name: str, column: Column) -> float:
+    """How much like the text to label: the average length, a name that says so counting for more than any.
+
+    Addresses, hashes and codes may be long, but they have no words.
+    """
+    words = column.prose / column.texts if column.texts else 0.0
+    # A column with one of these names holds the text unless it holds next to nothing (`comment` is often empty).
+    by_name = 1_000_000 if noun(name) in _TEXT_NAMES and column.mean_chars >= 3 else 0
+    return 1 + column.mean_chars * (0.1 + words) + by_name
+
+
+def _is_gold(name: str, column: Column) -> bool:
+    """A name that says label, and few short values, most of them seen more than once."""
+    if noun(name) not in _GOLD_NAMES or column.unfit:
+        return False
+    number = len(column.labels)
+    return 2 <= number <= LABELS_MAX and (column.filled < 10 or number * 2 <= column.filled)
+
+
+def _is_personal(name: str, column: Column) -> bool:
+    words = " ".join(words_of(name))
+    called = noun(name) in _PERSONAL_NAMES or any(words.endswith(pair) for pair in _PERSONAL_PAIRS)
+    return called or column.personal * 2 > column.filled

@@ -1,0 +1,127 @@
+"""A proposal as TOML text with comments."""
+
+from __future__ import annotations
+
+import json
+import re
+from mimetypes import guess_type
+from pathlib import PurePath
+
+from pipeline.records import JSON
+from pipeline.scaffold.proposal import Proposal
+from pipeline.task import PLACEHOLDERS
+
+#: names that Jinja reads as something else
+_JINJA_WORDS = frozenset(
+    {"true", "false", "none", "True", "False", "None", "and", "or", "not", "in", "is", "if", "else", "record"}
+    | {"self", "super", "loop", "caller", "varargs", "kwargs", "import", "recursive"}
+)
+
+
+def to_toml(proposal: Proposal) -> str:
+    """The config as TOML text with comments; Settings takes it as it is."""
+    blocks = (_input(proposal), _task(proposal), _MODEL, _LIMITS, _output(proposal), _rehearsal(proposal))
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _input(proposal: Proposal) -> str:
+    key = f"key = {_quoted(proposal.key)}" if proposal.key else '# key = "id"'
+    key += "   # the field that names a record; without it: its " + ("path" if proposal.sample else "place")
+    if proposal.repeated_key:
+        key += f" ({_quoted(proposal.repeated_key)} names several records)"
+    recognised = "".join(
+        f"{name} = {_quoted(value)}   # as it was recognised\n" for name, value in proposal.reading.items()
+    )
+    return f"""[input]
+path = {_quoted(proposal.input_path)}
+format = {_quoted(proposal.format)}
+{recognised}{key}
+# fields: {", ".join(map(_quoted, proposal.columns))}"""
+
+
+def _question(proposal: Proposal) -> str:
+    """What is asked of a record: its text or, where a file is one, what it shows."""
+    if not proposal.sample:
+        return "Label this text: " + _place(proposal.text)
+    kind = (guess_type(proposal.sample)[0] or "").removeprefix("application/").partition("/")[0]
+    shown = {
+        "pdf": "Label this document: {{ document(path) }}",
+        "image": "Label this picture: {{ image(path) }}",
+        "audio": "Label this sound: {{ audio(path) }}",
+    }
+    return shown.get(kind, "Label this file: {{ path }}")
+
+
+def _task(proposal: Proposal) -> str:
+    if proposal.labels:
+        seen = f"seen in {_quoted(proposal.gold)} of {proposal.looked_at:,} records; complete it"
+        values, note = proposal.labels, seen
+    else:
+        values, note = PLACEHOLDERS, "put your labels here: a run refuses these"
+    return f"""[task]
+system = "You help to make training data."
+prompt = {_quoted(_question(proposal))}
+
+[task.labels]
+{proposal.label} = [{", ".join(map(_quoted, values))}]   # {note}"""
+
+
+_MODEL = """[model]
+name = "gpt-6-luna"
+# base_url = "rehearsal"   # the built-in endpoint: a whole run that costs nothing, with simulated labels
+tool_choice = "forced"
+timeout_s = 60
+
+[model.parameters]   # sent only when set: temperature, reasoning_effort, max_completion_tokens, seed ...
+# max_completion_tokens = 300   # the most that an answer may take; limits.budget_usd needs it
+reasoning_effort = "none"   # this model takes functions in chat completions only so; take it out for others"""
+
+_LIMITS = """[limits]
+concurrency = 64
+# budget_usd = 5.0   # the run stops before it costs more; set model.parameters.max_completion_tokens too
+# requests_per_minute = 500   # your tier's limits
+# requests_per_day = 10000
+# tokens_per_minute = 200000"""
+
+
+def _output(proposal: Proposal) -> str:
+    stem = re.sub(r"[^\w-]+", "-", PurePath(proposal.input_path).name.partition(".")[0]).strip("-") or "labels"
+    kept = ", ".join(_quoted(name) for name in proposal.columns if name not in proposal.personal)
+    columns = f"# columns = [{kept}]   # carried along; default: all of them"
+    if proposal.personal:
+        left_out = ", ".join(map(_quoted, proposal.personal))
+        columns = f"columns = [{kept}]   # carried along; left out as personal: {left_out}"
+    return f"""[output]
+dir = {_quoted(f"runs/{stem}")}
+{columns}
+formats = ["csv"]"""
+
+
+def _rehearsal(proposal: Proposal) -> str:
+    if not proposal.gold:
+        return ""
+    return f"""[rehearsal]
+gold = {_quoted(proposal.gold)}   # the right label, for a rehearsal's simulated answers"""
+
+
+def _place(name: str) -> str:
+    """Where the field stands in a prompt: by its name where Jinja takes it, else out of `record`."""
+    if name.isidentifier() and name not in _JINJA_WORDS:
+        return f"{{{{ {name} }}}}"
+    return f"{{{{ record[{_jinja_quoted(name)}] }}}}"
+
+
+def _jinja_quoted(name: str) -> str:
+    # Jinja reads Python's escapes in its strings.
+    escaped = "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in name.replace("\\", "\\\\"))
+    return '"' + escaped.replace('"', '\\"') + '"'
+
+
+def _quoted(value: JSON) -> str:
+    """A value as TOML; text in the quotes that need the fewest escapes."""
+    if not isinstance(value, str):
+        return json.dumps(value)
+    if '"' in value and "'" not in value and value.isprintable():
+        return f"'{value}'"
+    text = value.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in text) + '"'
