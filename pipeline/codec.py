@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -27,9 +27,39 @@ _DIGITS = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
 _STEP, _NEIGHBOURS = slice(8, None, 9), b"00"
 
 
+# The same with all that a number may hold: what may lose digits is found at the speed of a memory scan.
+_NUMBERS = bytes(48 if 48 <= b <= 57 else {46: 46, 69: 101, 101: 101, 43: 45, 45: 45}.get(b, 32) for b in range(256))
+#: integers beyond 64 bits; decimals of sixteen digits, eight of which are on one side of the point; long exponents
+_SIGNS = (b"0" * 20, b"-" + b"0" * 19, b"." + b"0" * 8, b"0" * 8 + b".", b"0e-000", b"0e000")
+_INEXACT = re.compile(rb"\d[\d.]{16}|\d{19}|\d[eE][+-]?\d{3}")
+
+
+class Digits(float):
+    """A decimal number that no float holds: a float in calculations, and in writing the text that was read."""
+
+    __slots__ = ("text",)
+    text: str
+
+    def __new__(cls, text: str) -> Digits:
+        made = super().__new__(cls, text)
+        made.text = text.lower()
+        return made
+
+    def __getnewargs__(self) -> tuple[str]:  # type: ignore[override]
+        return (self.text,)
+
+    def __repr__(self) -> str:
+        return self.text
+
+    __str__ = __repr__
+
+
 def loads(data: bytes | str) -> Any:
     """The value of a JSON text, in which integers beyond 64 bits become floats. Raises JSONDecodeError."""
-    value = orjson.loads(data)
+    return _refused_deep(orjson.loads(data), data)
+
+
+def _refused_deep(value: Any, data: bytes | str) -> Any:
     # Few texts are so long, and fewer have so many brackets: only those are walked through.
     if len(data) > 2 * MOST_DEPTH and _brackets(data) > MOST_DEPTH and _is_deep(value):
         raise JSONDecodeError(f"nested more than {MOST_DEPTH} levels deep", str(data[:80]), 0)
@@ -64,19 +94,66 @@ def _loads_digits(text: str) -> Any:
 
 
 def loads_exact(text: str) -> Any:
-    """The value of a JSON text that `dumps` wrote, with its lone surrogates and all the digits of its integers.
+    """The value of a JSON text that `dumps` wrote, with its lone surrogates and all the digits of its numbers.
 
     Raises JSONDecodeError.
     """
     try:
-        return _loads_digits(text)
+        return loads_numbers(text.encode())
     except JSONDecodeError:
-        import json
+        return _by_hand(text)
 
-        try:
-            return json.loads(text)
-        except (RecursionError, ValueError) as error:  # a ValueError: more digits than Python reads
-            raise JSONDecodeError(str(error), text[:80], 0) from error
+
+def loads_numbers(data: bytes) -> Any:
+    """The value of a JSON text, with all the digits of its numbers. Raises JSONDecodeError."""
+    if may_lose_digits(data) and _INEXACT.search(data):
+        return _refused_deep(_by_hand(data.decode()), data)
+    return loads(data)
+
+
+def loads_loosely(data: bytes) -> Any:
+    """The same where it is no JSON for its NaN (null), Infinity (its name), 1e400, or halves of characters (U+FFFD).
+
+    Raises JSONDecodeError.
+    """
+    value = _by_hand(data.decode(), {"NaN": None, "Infinity": "inf", "-Infinity": "-inf"})
+    return clean(_refused_deep(value, data))
+
+
+def may_lose_digits(data: bytes) -> bool:
+    """Whether there may be a number in these JSON texts that no 64 bits hold; a quick look."""
+    numbers = data.translate(_NUMBERS)
+    return any(sign in numbers for sign in _SIGNS)
+
+
+def _by_hand(text: str, constants: Mapping[str, Any] | None = None) -> Any:
+    """By the standard library, which is slow and takes all; NaN and the like only where `constants` says as what."""
+    import json
+
+    def constant(name: str) -> Any:
+        if constants is None:
+            raise JSONDecodeError(f"{name} is no JSON", text, max(0, text.find(name)))
+        return constants[name]
+
+    try:
+        value = json.loads(text, parse_float=_exact, parse_constant=constant)
+    except (RecursionError, ValueError) as error:
+        other = "nested too deeply" if isinstance(error, RecursionError) else "a number has thousands of digits"
+        raise JSONDecodeError(getattr(error, "msg", other), text, getattr(error, "pos", 0)) from error
+    return value
+
+
+def _exact(text: str) -> float:
+    """The number as a float, or as Digits where that is another number."""
+    value = float(text)
+    if repr(value) == text:
+        return value
+    from decimal import Decimal, InvalidOperation
+
+    try:
+        return value if Decimal(text) == Decimal(repr(value)) else Digits(text)
+    except InvalidOperation:  # an exponent of many digits
+        return Digits(text)
 
 
 def _brackets(data: bytes | str) -> int:
@@ -102,28 +179,48 @@ def dumps(value: Any) -> bytes:
     NaN and infinity become null.
     """
     try:
-        return orjson.dumps(value, option=_OPTIONS, default=str)
+        return orjson.dumps(value, option=_OPTIONS, default=_default)
     except TypeError:
         # orjson refuses integers beyond 64 bits and lone surrogates; the standard library takes both.
         return _slow(value, separators=(",", ":"))
 
 
+def _default(value: Any) -> Any:
+    return orjson.Fragment(value.text) if type(value) is Digits else str(value)
+
+
 def _slow(value: Any, **form: Any) -> bytes:
     import json
 
+    digits: dict[str, str] = {}
     try:
-        text = json.dumps(value, ensure_ascii=True, default=_known, **form)
+        text = json.dumps(_covered(value, digits), ensure_ascii=True, default=_known, **form)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if "NaN" in text or "Infinity" in text:
         text = json.dumps(json.loads(text, parse_constant=lambda _: None), ensure_ascii=True, **form)
+    for cover, number in digits.items():
+        text = text.replace(json.dumps(cover), number)
     return text.encode()
+
+
+def _covered(value: Any, digits: dict[str, str]) -> Any:
+    """The value with a text in place of each of its Digits, which the standard library would write as floats."""
+    if isinstance(value, dict):
+        return {name: _covered(item, digits) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_covered(item, digits) for item in value]
+    if type(value) is not Digits:
+        return value
+    cover = f"\0digits {len(digits)}\0"
+    digits[cover] = value.text
+    return cover
 
 
 def _known(value: Any) -> Any:
     """What orjson would have made of a value that the standard library does not know: the same text either way."""
     try:
-        return orjson.loads(orjson.dumps(value, option=_OPTIONS, default=str))
+        return orjson.loads(orjson.dumps(value, option=_OPTIONS, default=_default))
     except TypeError:
         return str(value)
 
@@ -131,7 +228,7 @@ def _known(value: Any) -> Any:
 def plain(value: Any) -> Any:
     """A copy as plain JSON. Raises ValueError or TypeError for what JSON cannot hold. Half a character is U+FFFD."""
     try:
-        return orjson.loads(orjson.dumps(value, option=_OPTIONS, default=str))
+        return loads_numbers(orjson.dumps(value, option=_OPTIONS, default=_default))
     except TypeError:
         return loads_digits(_slow(value).decode())
 
@@ -160,7 +257,7 @@ def clean_text(text: str) -> str:
 def pretty(value: Any) -> bytes:
     """JSON for people: indented, with a newline at the end."""
     try:
-        return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | _OPTIONS, default=str)
+        return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | _OPTIONS, default=_default)
     except TypeError:
         return _slow(value, indent=2) + b"\n"
 
@@ -168,7 +265,7 @@ def pretty(value: Any) -> bytes:
 def canonical(value: Any) -> bytes:
     """JSON with sorted keys: equal values give equal bytes."""
     try:
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | _OPTIONS, default=str)
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | _OPTIONS, default=_default)
     except TypeError:
         return _slow(value, separators=(",", ":"), sort_keys=True)
 

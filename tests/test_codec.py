@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import datetime
 import math
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -126,3 +128,46 @@ def test_what_json_does_not_know_has_one_text(beside: int) -> None:
 def test_equal_values_have_equal_bytes(value: dict[str, int]) -> None:
     assert codec.canonical(value) == codec.canonical(dict(reversed(value.items())))
     assert same(codec.loads_exact(codec.canonical(value).decode()), dict(sorted(value.items())))
+
+
+#: as much of a decimal number as a foreign program may write
+DECIMALS = st.from_regex(r"-?(0|[1-9][0-9]{0,24})\.[0-9]{1,30}([eE][+-]?[0-9]{1,4})?", fullmatch=True)
+
+
+@given(st.lists(DECIMALS, min_size=1, max_size=4), st.booleans())
+def test_decimal_numbers_keep_their_digits(numbers: list[str], spaced: bool) -> None:
+    sign = ": " if spaced else ":"
+    text = "{" + ",".join(f'"n{place}"{sign}{number}' for place, number in enumerate(numbers)) + "}"
+    value = codec.loads_numbers(text.encode())
+    assert all(isinstance(each, float) for each in value.values())
+    for form in (value, {**value, "long": 2**80, "half": "\ud83d"}):  # both ways of writing
+        again = codec.loads_exact(codec.dumps(form).decode())
+        assert [Decimal(str(again[f"n{place}"])) for place in range(len(numbers))] == list(map(Decimal, numbers))
+    assert codec.loads_exact(codec.dumps(value).decode()) == codec.plain(value) == value
+
+
+@pytest.mark.parametrize("number", ["1e-400", "1E+400", "-1e400", "9007199254740993.0", "0.1234567890123456789"])
+def test_numbers_beyond_a_float_are_floats_with_a_text(number: str) -> None:
+    data = f'[{number}, "1e-400", 1.5]'.encode()
+    value = codec.loads_loosely(data) if "400" in number and "-4" not in number else codec.loads_numbers(data)
+    assert str(value[0]) == f"{value[0]}" == number.lower()
+    assert value[0] + 0 == float(number)
+    assert copy.deepcopy(value)[0].text == number.lower()
+    assert codec.dumps(value) == f'[{number.lower()},"1e-400",1.5]'.encode()
+
+
+def test_floats_as_programs_write_them_stay_floats() -> None:
+    numbers = [0.1 + 0.2, 1 / 3, 1e22, 5e-324, 1.7976931348623157e308, -0.0]
+    value = codec.loads_numbers(repr(numbers).encode())
+    assert [type(each) for each in value] == [float] * 6
+    assert repr(value) == repr(numbers)
+
+
+def test_what_other_programs_write_is_read_loosely() -> None:
+    value = codec.loads_loosely(b'{"a": NaN, "b": [Infinity, -Infinity], "c": "x \\ud83d", "d": "NaN"}')
+    assert value == {"a": None, "b": ["inf", "-inf"], "c": "x \ufffd", "d": "NaN"}
+    for bad in (b'{"a": nan}', b"{'a': 1}", b'{"a": 1', b'{"a": "\xff"}'):
+        with pytest.raises(ValueError):  # noqa: PT011 - of either kind
+            codec.loads_loosely(bad)
+    with pytest.raises(codec.JSONDecodeError):
+        codec.loads_exact('{"a": NaN}')

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline import codec
 from pipeline.readers.rows import Row
-from pipeline.readers.values import plain, plain_all
+from pipeline.readers.values import Unreadable, plain, plain_all
 from pipeline.records import JSON
 
 #: so many bytes of Arrow data become Python values at once
@@ -45,19 +45,29 @@ def rows_of(piece: Any, first: int, *, media: bool = False) -> list[Row]:
     """The rows of a record batch, the first of which is row `first`; with `media` pictures as data URLs."""
     names = piece.schema.names
     mark = codec.names_mark(names)
-    columns = [_values(column, media) for column in piece.columns]
+    faults: dict[int, str] = {}
+    columns = [_values(column, media, name, faults) for name, column in zip(names, piece.columns, strict=True)]
     cells = zip(*columns, strict=True) if columns else [()] * piece.num_rows
     return [
-        (number, dict(zip(names, values, strict=True)), codec.digest64(mark + codec.dumps(values)), "")
-        for number, values in enumerate(cells, first)
+        (
+            first + place,
+            dict(zip(names, values, strict=True)),
+            codec.digest64(mark + codec.dumps(values)),
+            faults.get(place, ""),
+        )
+        for place, values in enumerate(cells)
     ]
 
 
-def _values(column: Any, media: bool) -> list[JSON]:
+def _values(column: Any, media: bool, name: str, faults: dict[int, str]) -> list[JSON]:
+    """The values of a column; of those that cannot be had the places, and what is wrong, go to `faults`."""
     try:
         values = column.to_pylist()
-    except (ValueError, OverflowError):
-        values = [_careful(scalar) for scalar in column]
+    except Exception:  # what there is in types, time zones and bytes is foreign
+        values = [_had(scalar) for scalar in column]
+        faults |= {
+            place: f"{name!r}: {value.trouble}" for place, value in enumerate(values) if type(value) is Unreadable
+        }
     if media and _has_media(column.type):
         values = [_shown(value) for value in values]
     return plain_all(values)
@@ -97,6 +107,20 @@ def _kind(held: bytes, path: str) -> str:
     return found or mimetypes.guess_type(path)[0] or "application/octet-stream"
 
 
+def _had(scalar: Any) -> Any:
+    try:
+        return _careful(scalar)
+    except UnicodeDecodeError:
+        return Unreadable.text(_bytes(scalar))
+    except Exception as error:  # as above
+        return Unreadable(f"cannot be read: {error}")
+
+
+def _bytes(scalar: Any) -> bytes:
+    held = getattr(scalar, "as_buffer", lambda: None)()
+    return b"" if held is None else held.to_pybytes()
+
+
 def _careful(scalar: Any) -> Any:
     """A value where some cannot be had: nanoseconds and far years, which Python's own types do not hold, as text."""
     import pyarrow
@@ -107,7 +131,9 @@ def _careful(scalar: Any) -> Any:
         return [_careful(each) for each in scalar.values]
     try:
         return scalar.as_py()
-    except (ValueError, OverflowError):
+    except UnicodeDecodeError:
+        raise
+    except (ValueError, OverflowError, LookupError, pyarrow.ArrowException):  # a LookupError: no such time zone
         pass
     try:
         text = str(scalar.cast(pyarrow.string()).as_py())

@@ -10,9 +10,10 @@ from functools import partial
 from pipeline import codec
 from pipeline.errors import InputError
 from pipeline.readers.lines import LineSplitter, cut_lines
-from pipeline.readers.rows import Blocks, Reading, Row, Rows, bad_row, undecodable
+from pipeline.readers.rows import CUT_IN_TWO, Blocks, Reading, Row, Rows, bad_row, undecodable
 from pipeline.readers.stream import joined
 from pipeline.readers.table import delimited
+from pipeline.records import JSON
 
 Format = Callable[[Blocks, Reading], Rows]
 
@@ -21,43 +22,46 @@ _EXCERPT_CHARS = 80
 #: goes before a line of text in its digest: the same line read as JSON is another record
 _TEXT = b"text\0"
 
-# Digits become 0 and all but a minus a space: so a long run of digits is found at the speed of a memory scan.
-_DIGITS = bytes(48 if 48 <= byte <= 57 else 45 if byte == 45 else 32 for byte in range(256))
-#: from here on an integer may be beyond the 64 bits of the fast JSON reader
-_LONG_NUMBER, _LONG_NEGATIVE = b"0" * 20, b"-" + b"0" * 19
-
 
 async def jsonl(blocks: Blocks, reading: Reading) -> Rows:
     """One JSON object a line; blank lines are skipped."""
     async with aclosing(cut_lines(blocks, reading, LineSplitter(LINE_BYTES))) as lines:
         async for first, batch in lines:
-            long_numbers = _has_long_number(b"".join(batch))
-            yield list(_json_rows(first, batch, reading.encoding, long_numbers))
+            yield list(_json_rows(first, batch, reading))
 
 
-def _json_rows(first: int, batch: list[bytes], encoding: str, long_numbers: bool) -> Iterator[Row]:
+def _json_rows(first: int, batch: list[bytes], reading: Reading) -> Iterator[Row]:
+    # Numbers that lose digits are rare: a look at all lines at once is cheaper than one at each.
+    loads = codec.loads_numbers if codec.may_lose_digits(b"\n".join(batch)) else codec.loads
     for number, line in enumerate(batch, first):
         raw = line.rstrip(b"\r")
         if len(raw) > LINE_BYTES:
             yield bad_row(number, raw, _too_long())
             continue
         try:
-            value = codec.loads(raw)
-            if long_numbers and _has_long_number(raw):
-                value = codec.loads_exact(raw.decode())
+            value = loads(raw)
         except (ValueError, RecursionError) as error:
-            if raw.strip():
-                yield bad_row(number, raw, _json_trouble(raw, error, encoding))
-            continue
+            if not raw.strip():
+                continue
+            value = _loosely(raw, reading)
+            if value is None:
+                yield bad_row(number, raw, _json_trouble(raw, error, reading.encoding))
+                continue
         if type(value) is dict:
             yield number, value, codec.digest64(raw), ""
         else:
             yield bad_row(number, raw, _not_an_object(value))
 
 
-def _has_long_number(raw: bytes) -> bool:
-    digits = raw.translate(_DIGITS)
-    return _LONG_NUMBER in digits or _LONG_NEGATIVE in digits
+def _loosely(raw: bytes, reading: Reading) -> JSON:
+    """The value of a line that is no JSON only for what other programs write; None where that is not all."""
+    try:
+        value = codec.loads_loosely(raw)
+    except ValueError:
+        return None
+    if b"\\u" in raw and "\ufffd" in str(value):
+        reading.progress.note(CUT_IN_TWO, reading.name)
+    return value
 
 
 def _json_trouble(raw: bytes, error: Exception, encoding: str) -> str:

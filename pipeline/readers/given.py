@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from pipeline import codec
 from pipeline.errors import InputError
-from pipeline.readers.rows import Reading, Row, Rows, bad_row
+from pipeline.readers.rows import CUT_IN_TWO, Reading, Row, Rows, bad_row
 from pipeline.readers.source import Origin, Source
 from pipeline.readers.threads import pumped
 from pipeline.readers.values import plain
@@ -66,35 +66,52 @@ def _mappings(records: Given) -> Iterator[Any]:
             yield dict(zip(columns, values, strict=True))
 
 
-def _numbered(records: Given) -> Iterator[Row]:
+def _numbered(records: Given, reading: Reading) -> Iterator[Row]:
     number = 0
     try:
         for number, record in enumerate(_mappings(records), 1):
-            yield _row(number, record)
+            yield _row(number, record, reading)
     except InputError:
         raise
     except Exception as error:
         raise _broken(number, error) from error
 
 
-def _row(number: int, record: Any) -> Row:
+def _row(number: int, record: Any, reading: Reading) -> Row:
     """The row of a record. Raises InputError where the first of all is no mapping: then none will be."""
     if not isinstance(record, Mapping):
         trouble = f"a mapping of names to values is needed, but this is a {type(record).__name__}"
         if number == 1:
             raise InputError(f"records: record 1: {trouble}")
-        return bad_row(number, repr(record).encode("utf-8", "replace"), trouble)
-    fields = {str(name): plain(value) for name, value in record.items()}
-    return number, fields, codec.digest64(codec.dumps(fields)), ""
+        return bad_row(number, _shown(record), trouble)
+    try:
+        fields = {str(name): plain(value) for name, value in record.items()}
+        data = codec.dumps(fields)
+    except Exception as error:  # a value's own class may raise anything
+        return bad_row(number, _shown(record), f"cannot be read: {_told(error)}")
+    if b"\\ud" in data and (whole := codec.clean(fields)) != fields:
+        reading.progress.note(CUT_IN_TWO, reading.name)
+        fields, data = whole, codec.dumps(whole)
+    return number, fields, codec.digest64(data), ""
+
+
+def _shown(record: Any) -> bytes:
+    try:
+        return repr(record).encode("utf-8", "replace")
+    except Exception as error:  # as above
+        return f"({type(record).__name__}: {_told(error)})".encode("utf-8", "replace")
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _broken(number: int, error: Exception) -> InputError:
-    told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return InputError(f"records: what gives them raised after record {number:,}: {told}")
+    return InputError(f"records: what gives them raised after record {number:,}: {_told(error)}")
 
 
 async def _pumped(records: Given, reading: Reading) -> Rows:
-    async with aclosing(pumped(lambda: _numbered(records), ahead=AHEAD)) as parts:
+    async with aclosing(pumped(lambda: _numbered(records, reading), ahead=AHEAD)) as parts:
         async for rows in parts:
             reading.progress.lines_read += len(rows)
             for start in range(0, len(rows), reading.batch):
@@ -104,7 +121,7 @@ async def _pumped(records: Given, reading: Reading) -> Rows:
 async def _awaited(records: AsyncIterable[Any], reading: Reading) -> Rows:
     """The rows of a stream, as many as are there; the stream is read by one task from its first record to its last."""
     queue: asyncio.Queue[Row | Exception | None] = asyncio.Queue(AHEAD)
-    task = asyncio.create_task(_fill(records, queue), name="labelpipe-records")
+    task = asyncio.create_task(_fill(records, queue, reading), name="labelpipe-records")
     try:
         last: Row | Exception | None = (0, {}, 0, "")
         while isinstance(last, tuple):
@@ -124,12 +141,12 @@ async def _awaited(records: AsyncIterable[Any], reading: Reading) -> Rows:
             await task
 
 
-async def _fill(records: AsyncIterable[Any], queue: asyncio.Queue[Row | Exception | None]) -> None:
+async def _fill(records: AsyncIterable[Any], queue: asyncio.Queue[Row | Exception | None], reading: Reading) -> None:
     number = 0
     try:
         async for record in records:
             number += 1
-            await queue.put(_row(number, record))
+            await queue.put(_row(number, record, reading))
     except InputError as error:
         await queue.put(error)
     except Exception as error:

@@ -15,6 +15,9 @@ Row = tuple[int, dict[str, JSON], int, str]
 Rows = AsyncGenerator[list[Row], None]
 Blocks = AsyncGenerator[bytes, None]
 
+#: said of texts that a program has cut in the middle of a character (a lone surrogate), which no UTF-8 can hold
+CUT_IN_TWO = "characters that were cut in two are read as \ufffd"
+
 RAW_CHARS = 10_000  #: as much of an unreadable line is kept
 
 

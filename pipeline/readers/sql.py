@@ -7,7 +7,7 @@ is read at the speed of labelling would hold its connection, and locks, all nigh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -19,10 +19,10 @@ from pipeline import codec
 from pipeline.errors import InputError, MissingExtraError
 from pipeline.files import CHUNK_BYTES
 from pipeline.readers.formats import jsonl
-from pipeline.readers.rows import Reading, Rows
+from pipeline.readers.rows import RAW_CHARS, Reading, Row, Rows
 from pipeline.readers.source import Origin, Source
 from pipeline.readers.threads import spooled
-from pipeline.readers.values import plain_all
+from pipeline.readers.values import Unreadable, plain_all
 
 #: rows that are fetched at once; one of them may hold a photo
 FETCH_ROWS = 100
@@ -97,12 +97,21 @@ async def _rows(database: _Database, reading: Reading) -> Rows:
     blocks = spooled(partial(_lines, database), chunk_bytes=CHUNK_BYTES)
     async with aclosing(jsonl(blocks, reading)) as parts:
         async for rows in parts:
-            yield rows
+            yield [_untold(row) if row[3] else row for row in rows]
+
+
+def _untold(row: Row) -> Row:
+    """The row of one that could not be had: its line is a list of what is wrong and what could be saved."""
+    line, fields, digest, _ = row
+    try:
+        trouble, saved = codec.loads_exact(str(fields["raw"]))
+    except (ValueError, TypeError):  # a row that is too long: it was cut
+        return row
+    return line, saved, digest, trouble
 
 
 def _lines(database: _Database) -> Generator[bytes, None, None]:
     """The rows as lines of JSON, some at a time."""
-    sqlalchemy = _sqlalchemy()
     engine = None
     try:
         engine = _engine(database)
@@ -111,21 +120,48 @@ def _lines(database: _Database) -> Generator[bytes, None, None]:
             result = _asked(engine, connection.execution_options(**options), database)
             names = _names(result, database)
             for part in result.partitions(FETCH_ROWS):
-                yield b"".join(codec.dumps(dict(zip(names, plain_all(row), strict=True))) + b"\n" for row in part)
-    except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+                yield b"".join(_line(names, row) + b"\n" for row in part)
+    except InputError:
+        raise
+    except Exception as error:  # a driver may raise anything
         raise InputError(f"{database.name}: {_reason(error, database)}") from None
     finally:
         if engine is not None:
             engine.dispose()
 
 
+def _line(names: Sequence[str], row: Sequence[Any]) -> bytes:
+    """A row as an object, in which halves of characters are their escapes; or what is wrong with it, as a list."""
+    values = plain_all(row)
+    if bad := [(name, value) for name, value in zip(names, row, strict=True) if type(value) is Unreadable]:
+        return codec.dumps(
+            [f"{bad[0][0]!r}: {bad[0][1].trouble}", {"raw": codec.dumps(values).decode()[: RAW_CHARS // 8]}]
+        )
+    return codec.dumps(dict(zip(names, values, strict=True)))
+
+
 def _engine(database: _Database) -> Any:
     sqlalchemy = _sqlalchemy()
     try:
-        return sqlalchemy.create_engine(database.url, poolclass=sqlalchemy.pool.NullPool)
+        engine = sqlalchemy.create_engine(database.url, poolclass=sqlalchemy.pool.NullPool)
     except ImportError as error:
         driver = error.name or database.url.get_driver_name()
         raise InputError(f"{database.name}: its driver is not installed: pip install {driver}") from None
+    if database.url.get_backend_name() == "sqlite":
+        sqlalchemy.event.listen(engine, "connect", _take_any_text)
+    return engine
+
+
+def _take_any_text(connection: Any, _: Any) -> None:
+    """SQLite takes any bytes for a text. Its module would end the query at the first that are no UTF-8."""
+
+    def text(data: bytes) -> str | Unreadable:
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            return Unreadable.text(data)
+
+    connection.text_factory = text
 
 
 def _asked(engine: Any, connection: Any, database: _Database) -> Any:

@@ -6,11 +6,25 @@ import base64
 import datetime
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.records import JSON
 
 PLAIN = (str, int, bool, type(None))  #: types that are JSON as they stand
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A value that cannot be had, why, and what could be saved of it. It spoils its row, and no other."""
+
+    trouble: str
+    saved: str = ""
+
+    @classmethod
+    def text(cls, data: bytes) -> Unreadable:
+        """What should be a text and is none."""
+        return cls("not valid UTF-8", data.decode("utf-8", "replace"))
 
 
 def plain(value: Any) -> JSON:
@@ -34,6 +48,8 @@ def plain(value: Any) -> JSON:
         return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(each) for each in value]
+    if isinstance(value, Unreadable):
+        return value.saved
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):

@@ -50,6 +50,8 @@ def cell(value: JSON) -> str:
         return "true" if value else "false"
     if kind is float:
         return repr(value) if math.isfinite(value) else ""
+    if kind is codec.Digits:
+        return str(value)
     # As it would come back from the ledger, so that both give the same bytes.
     plain = codec.loads_exact(codec.dumps(value).decode())
     return codec.dumps(plain).decode() if isinstance(plain, (dict, list)) else cell(plain)

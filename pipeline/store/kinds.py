@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from functools import reduce
 
+from pipeline import codec
 from pipeline.records import JSON
 
 #: Integers up to here are doubles without loss.
@@ -23,6 +24,8 @@ def kind_of(value: JSON) -> str:
             return "int"
         case int() if -(2**63) <= value < 2**63:
             return "long"
+        case codec.Digits():
+            return "text"
         case float():
             return "double" if math.isfinite(value) else "nothing"
     return "text"

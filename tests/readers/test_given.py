@@ -257,3 +257,35 @@ def test_the_total_is_known_where_the_length_is() -> None:
         return progress.estimate()
 
     assert asyncio.run(main()) == 700
+
+
+class _Odd:
+    """What a program may hand over: it raises whatever is done with it."""
+
+    def __str__(self) -> str:
+        raise ZeroDivisionError("no text")
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_value_that_cannot_be_had_spoils_its_record_alone(kind: str) -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    rows = [{"text": "a"}, {"text": _Odd()}, {_Odd(): 1}, {"text": deep}, {"text": "b"}]
+    progress = Progress()
+    records = read(KINDS[kind](rows), progress=progress)
+
+    assert [record.problem and record.problem.code for record in records] == [None, *["unreadable"] * 3, None]
+    assert "cannot be read: ZeroDivisionError: no text" in (records[1].problem.message if records[1].problem else "")
+    assert progress.told() == []
+
+
+def test_characters_that_were_cut_in_two_are_read_as_their_sign_and_told() -> None:
+    progress = Progress()
+    [record, other] = read([{"te\ud83dxt": "nice \ud83d", "x": ["\udc00"]}, {"a": "\\ud83d"}], progress=progress)
+
+    assert record.fields == {"te\ufffdxt": "nice \ufffd", "x": ["\ufffd"]}
+    assert other.fields == {"a": "\\ud83d"}
+    assert progress.told() == ["records: characters that were cut in two are read as \ufffd"]

@@ -148,3 +148,27 @@ def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"labelpipe\[parquet\]"):
         read_files("a.parquet", tmp_path)
+
+
+def test_a_value_that_cannot_be_had_spoils_its_row_alone(tmp_path: Path) -> None:
+    """Arrow takes any bytes for a text; Python takes no time zone that is not known."""
+    offsets = pa.py_buffer(b"".join(n.to_bytes(4, "little") for n in (0, 1, 3, 4)))
+    texts = pa.StringArray.from_buffers(3, offsets, pa.py_buffer(b"a\xe9\xe9c"))
+    lists = pa.ListArray.from_arrays(
+        pa.array([0, 0, 1, 3]), pa.StringArray.from_buffers(3, offsets, texts.buffers()[2])
+    )
+    columns = {"id": ["x", "y", "z"], "text": texts}
+    zones = pa.array([0, 1, 2], pa.timestamp("s", tz="Moon/Crater"))
+    write(tmp_path / "a.parquet", columns)
+    write(tmp_path / "b.parquet", {"nested": lists})
+    write(tmp_path / "c.parquet", {"at": zones})
+
+    records = read_files("a.parquet", tmp_path, key="id")
+    assert [record.fields for record in records if record.problem is None] == [
+        {"id": "x", "text": "a"},
+        {"id": "z", "text": "c"},
+    ]
+    assert troubles(records) == [(2, "a.parquet, row 2: 'text': not valid UTF-8")]
+    assert records[1].fields == {"id": "y", "text": "\ufffd\ufffd"}
+    assert [line for line, _ in troubles(read_files("b.parquet", tmp_path))] == [3]
+    assert len(read_files("c.parquet", tmp_path)) == 3

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError, MissingExtraError
-from pipeline.readers import Progress, Query, peek, read_records, resolve_sources
+from pipeline.readers import Progress, Query, peek, read_records, resolve_sources, sql
 from pipeline.records import Record
 
 
@@ -173,3 +173,30 @@ def test_without_sqlalchemy_the_extra_is_named(folder: Path, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)
     with pytest.raises(MissingExtraError, match=r"labelpipe\[sql\]"):
         read(folder, query="SELECT 1")
+
+
+def test_a_text_that_is_none_spoils_its_row_alone(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "db.sqlite")) as db:
+        db.execute("CREATE TABLE r (id INTEGER PRIMARY KEY, text TEXT)")
+        db.executemany("INSERT INTO r VALUES (?, ?)", [(1, "one"), (3, "three"), (5, "a" * 30_000)])
+        db.execute("INSERT INTO r VALUES (2, CAST(x'63616ce9' AS TEXT))")
+        db.execute("INSERT INTO r VALUES (4, CAST(? AS TEXT))", (b'"\xff' * 30_000,))
+        db.execute("INSERT INTO r VALUES (6, CAST(x'EDA0BD' AS TEXT))")  # half of an emoji, as no UTF-8 has it
+        db.commit()
+    records = read(tmp_path, table="r", key="id")
+
+    assert [record.line for record in records] == [1, 2, 3, 4, 5, 6]
+    assert [record.key for record in records if record.problem is None] == ["1", "3", "5"]
+    for record in records[1::2]:
+        assert record.problem
+        assert record.problem.code == "unreadable"
+        assert record.problem.message.endswith(f", row {record.line}: 'text': not valid UTF-8")
+    assert records[1].fields == {"raw": '[2,"cal\ufffd"]'}
+
+
+def test_what_a_driver_raises_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("a driver's own")
+
+    monkeypatch.setattr(sql, "_asked", broken)
+    assert "db.sqlite#reviews: a driver's own" in refusal(folder, table="reviews")
