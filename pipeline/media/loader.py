@@ -1,31 +1,28 @@
 """From the request that is asked to the one that is sent: each attachment's place is taken by what it shows.
 
-Files are read, decoded and scaled in a few threads. Their bytes are held from just before the record's first call until
-its outcome, and no more of them at once than was allowed.
+Files are read in a few threads, decoded and scaled in a few processes. Their bytes are held from just before the
+record's first call until its outcome, and no more of them at once than was allowed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
 from pipeline.errors import MediaError
 from pipeline.media.held import Held
-from pipeline.media.parts import Loaded, Shape, by_address, shape_of, work_of
+from pipeline.media.parts import Loaded, Shape, by_address, loaded_of, order_of
 from pipeline.media.root import Found, Root
 from pipeline.media.sources import Web, data_of, data_size, named, scheme_of, shown
 from pipeline.media.tokens import Cost
+from pipeline.media.workshop import Workshop
 from pipeline.records import JSON, Attachment, Request
 
-_T = TypeVar("_T")
-#: Threads beyond eight would only take turns.
+#: Processes beyond eight would only take turns.
 THREADS = min(8, os.cpu_count() or 1)
 #: What decoding may take at once, beside what is held: a large picture goes alone.
 WORK_BYTES = 256 * 1024 * 1024
@@ -71,7 +68,7 @@ class _Wanted:
 
 
 class Loader:
-    """Loads what requests show. Threads begin with the first one; `close` ends them."""
+    """Loads what requests show. Threads and processes begin with the first one; `close` ends them."""
 
     def __init__(self, options: MediaOptions, web: Web | None = None) -> None:
         self._options = options
@@ -85,11 +82,11 @@ class Loader:
             pdf_pages=options.pdf_pages,
             pdf_dpi=options.pdf_dpi,
         )
-        # All state that changes: what is held, what is being decoded, whose turn it is, and the threads.
+        # All state that changes: what is held, what is being decoded, whose turn it is, and who decodes.
         self._held = Held(options.hold_bytes)
         self._work = Held(WORK_BYTES)
         self._turns = asyncio.Semaphore(2 * THREADS)
-        self._threads: ThreadPoolExecutor | None = None
+        self._workshop = Workshop(THREADS)
 
     @property
     def held_bytes(self) -> int:
@@ -102,7 +99,7 @@ class Loader:
         if not request.attachments:
             yield request
             return
-        wanted = await self._in_thread(self._look, request.attachments)
+        wanted = await self._workshop.in_thread(self._look, request.attachments)
         # All of a record's bytes are taken at once, so that no two records wait for each other's rest.
         async with self._held.take(sum(one.bytes for one in wanted)) as holding:
             loaded = [await self._load(one) for one in wanted]
@@ -110,10 +107,8 @@ class Loader:
             yield _filled(request, loaded)
 
     async def close(self) -> None:
-        """Let the threads end, and the connections; may be called twice."""
-        threads, self._threads = self._threads, None
-        if threads is not None:
-            threads.shutdown(wait=False, cancel_futures=True)
+        """End what decodes, and the connections; may be called twice."""
+        self._workshop.close()
         if self._web is not None:
             await self._web.close()
 
@@ -151,23 +146,17 @@ class Loader:
         # No more files are read than can be decoded soon: what waits for a thread waits on the disk, not in memory.
         async with self._turns:
             if wanted.found is not None:
-                data = await self._in_thread(self._root.read, wanted.found, most)
+                data = await self._workshop.in_thread(self._root.read, wanted.found, most)
             else:
-                data = await self._in_thread(data_of, attachment.source, most)
+                data = await self._workshop.in_thread(data_of, attachment.source, most)
             return await self._shaped(data, wanted)
 
     async def _shaped(self, data: bytes, wanted: _Wanted) -> Loaded:
-        work = await self._in_thread(work_of, data, wanted.attachment, wanted.name, self._shape)
-        if work is None:
-            return await self._in_thread(shape_of, data, wanted.attachment, wanted.name, self._shape)
+        order = order_of(data, wanted.attachment, wanted.name, self._shape)
         # Nobody who is at work waits for bytes, so those who hold bytes may wait for work.
-        async with self._work.take(work):
-            return await self._in_thread(shape_of, data, wanted.attachment, wanted.name, self._shape)
-
-    async def _in_thread(self, call: Callable[..., _T], *given: Any) -> _T:
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(THREADS, "labelpipe-media")
-        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(call, *given))
+        async with self._work.take(order.work_bytes):
+            decoded = await self._workshop.decode(data, order)
+        return loaded_of(decoded, data, wanted.attachment, order, self._shape)
 
 
 def _filled(request: Request, loaded: Sequence[Loaded]) -> Request:

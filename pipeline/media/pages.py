@@ -54,7 +54,7 @@ def _opened(data: bytes, name: str) -> Iterator[Any]:
                 yield document
             finally:
                 document.close()
-        except MediaError:
+        except (MediaError, MemoryError):
             raise
         except Exception as error:  # hostile bytes
             raise MediaError(f"{name} cannot be read as a PDF: {error}") from None

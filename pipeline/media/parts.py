@@ -1,18 +1,17 @@
-"""Bytes -> the content parts that a model is sent, in the Chat Completions form. Works in threads; holds no state."""
+"""Bytes -> the content parts that a model is sent, in the Chat Completions form. Holds no state, decodes nothing."""
 
 from __future__ import annotations
 
-import math
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
 from pipeline.errors import MediaError
-from pipeline.media.pages import count_of, has_pdfium, pages_of
-from pipeline.media.pictures import Picture, has_pillow, prepared, target_of, work_bytes
-from pipeline.media.sniff import Size, expect, size_of
-from pipeline.media.sound import seconds_of
+from pipeline.media.decode import Decoded, Order
+from pipeline.media.pages import has_pdfium
+from pipeline.media.pictures import Picture, has_pillow, target_of, work_bytes
+from pipeline.media.sniff import Size, expect, head_of
 from pipeline.media.tokens import Cost, audio_cost, document_cost, image_cost
 from pipeline.records import JSON, Attachment, Blob
 
@@ -20,8 +19,6 @@ from pipeline.records import JSON, Attachment, Blob
 PAGE_WORK_BYTES = 64 * 1024 * 1024
 PAGE_BOUND = Size(2_048, 2_048)
 _FORMATS = {"audio/wav": "wav", "audio/mpeg": "mp3"}
-_PAGE = re.compile(rb"/Type\s*/Page(?![a-zA-Z])")
-_BYTES_A_PAGE = 50_000  #: of a document whose pages cannot be counted here
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,61 +48,40 @@ def by_address(attachment: Attachment, shape: Shape) -> Loaded:
     return Loaded([_image_part(attachment.source, detail)], 0, image_cost(None, detail, shape.model))
 
 
-def work_of(data: bytes, attachment: Attachment, name: str, shape: Shape) -> int | None:
-    """What decoding it will take, in bytes; None where nothing is decoded. Raises MediaError."""
+def order_of(data: bytes, attachment: Attachment, name: str, shape: Shape) -> Order:
+    """What is to be made of the bytes. A short look; raises MediaError for what is not of the kind it should be."""
     mime = expect(data, attachment.kind, name)
-    if attachment.kind == "document":
-        return PAGE_WORK_BYTES if shape.pdf_as == "images" else None
-    if attachment.kind != "image":
-        return None
-    size = size_of(data, mime, name)
-    return work_bytes(size, mime, target_of(size, _detail(attachment, shape), shape.max_pixels))
-
-
-def shape_of(data: bytes, attachment: Attachment, name: str, shape: Shape) -> Loaded:
-    """The attachment as it is sent. Raises MediaError."""
-    return _SHAPES[attachment.kind](data, attachment, name, shape)
-
-
-def _image(data: bytes, attachment: Attachment, name: str, shape: Shape) -> Loaded:
-    mime = expect(data, "image", name)
-    size, detail = size_of(data, mime, name), _detail(attachment, shape)
-    picture = Picture(data, mime, size)
-    if has_pillow():
-        picture = prepared(data, mime, size, target_of(size, detail, shape.max_pixels), name)
-    return _shown([picture], name, detail, shape)
-
-
-def _audio(data: bytes, attachment: Attachment, name: str, shape: Shape) -> Loaded:
-    mime = expect(data, "audio", name)
-    cost = audio_cost(seconds_of(data, mime, name))
-    sound = {"data": Blob(data, name=f"audio {name}"), "format": _FORMATS[mime]}
-    return Loaded([{"type": "input_audio", "input_audio": sound}], len(data), cost)
-
-
-def _document(data: bytes, attachment: Attachment, name: str, shape: Shape) -> Loaded:
-    mime = expect(data, "document", name)
+    if attachment.kind == "image":
+        size = head_of(data, mime, name)
+        bound = target_of(size, _detail(attachment, shape), shape.max_pixels)
+        work = work_bytes(size, mime, bound)
+        return Order("image", mime, name, has_pillow(), work, (bound.width, bound.height))
+    if attachment.kind != "document":
+        return Order(attachment.kind, mime, name)
     if shape.pdf_as == "file":
-        blob = Blob(data, name=f"document {name}", prefix=f"data:{mime};base64,")
-        file = {"filename": _filename(attachment.source), "file_data": blob}
-        return Loaded([{"type": "file", "file": file}], len(data), document_cost(_pages(data, name)))
+        return Order("file", mime, name, has_pdfium())
     if not has_pdfium():
         raise MediaError(
             f"{name}: the pages of a PDF as pictures need an optional package: pip install 'labelpipe[pdf]'"
         )
-    detail = _detail(attachment, shape)
-    bound = target_of(PAGE_BOUND, detail, shape.max_pixels)
-    wanted = attachment.options.get("pages")
-    pictures = pages_of(data, name, dpi=shape.pdf_dpi, bound=bound, most=shape.pdf_pages, wanted=wanted)
-    if not pictures:
-        raise MediaError(f"{name} has no page to show")
-    return _shown(pictures, name, detail, shape)
+    bound = target_of(PAGE_BOUND, _detail(attachment, shape), shape.max_pixels)
+    pages, drawn = attachment.options.get("pages"), (bound.width, bound.height)
+    return Order("document", mime, name, True, PAGE_WORK_BYTES, drawn, shape.pdf_dpi, shape.pdf_pages, pages)
 
 
-_SHAPES = {"image": _image, "audio": _audio, "document": _document}
+def loaded_of(decoded: Decoded, data: bytes, attachment: Attachment, order: Order, shape: Shape) -> Loaded:
+    """The attachment as it is sent."""
+    if order.kind == "audio":
+        sound = {"data": Blob(data, name=f"audio {order.name}"), "format": _FORMATS[order.mime]}
+        return Loaded([{"type": "input_audio", "input_audio": sound}], len(data), audio_cost(decoded.seconds))
+    if order.kind == "file":
+        blob = Blob(data, name=f"document {order.name}", prefix=f"data:{order.mime};base64,")
+        file = {"filename": _filename(attachment.source), "file_data": blob}
+        return Loaded([{"type": "file", "file": file}], len(data), document_cost(decoded.pages))
+    return _shown(decoded.pictures, order.name, _detail(attachment, shape), shape)
 
 
-def _shown(pictures: list[Picture], name: str, detail: str, shape: Shape) -> Loaded:
+def _shown(pictures: Sequence[Picture], name: str, detail: str, shape: Shape) -> Loaded:
     cost = sum((image_cost(picture.size, detail, shape.model) for picture in pictures), Cost())
     blobs = [Blob(picture.data, name=f"image {name}", prefix=f"data:{picture.mime};base64,") for picture in pictures]
     return Loaded([_image_part(blob, detail) for blob in blobs], sum(len(blob.data) for blob in blobs), cost)
@@ -125,9 +101,3 @@ def _filename(source: str) -> str:
     """A name for the document that tells nothing of where it lies."""
     name = PurePath(source).name if ":" not in source[:6] else ""
     return name if name.lower().endswith(".pdf") else "document.pdf"
-
-
-def _pages(data: bytes, name: str) -> int:
-    if has_pdfium():
-        return count_of(data, name)
-    return max(1, len(_PAGE.findall(data)), math.ceil(len(data) / _BYTES_A_PAGE))

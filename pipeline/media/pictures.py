@@ -66,10 +66,15 @@ def prepared(data: bytes, mime: str, size: Size, target: Size, name: str) -> Pic
 
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            found = Size(*image.size)
+            if found.pixels > size.pixels:
+                raise ValueError(f"it has {found.width} x {found.height} pixels; its head says less")  # noqa: TRY301
             turn = image.getexif().get(_ORIENTATION, _UPRIGHT)
             if target == size and turn == _UPRIGHT and image.mode in _PLAIN:
                 return Picture(data, mime, size)
             return _remade(image, mime, target, turn)
+    except MemoryError:
+        raise
     except Exception as error:  # hostile bytes make Pillow raise nearly anything
         raise MediaError(f"{name} cannot be decoded: {error}") from None
 

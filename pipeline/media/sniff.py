@@ -16,6 +16,12 @@ TYPES = {
 }
 #: Pixels beyond which a picture is refused before anything decodes it; Pillow's own line is here too.
 MOST_PIXELS = 89_000_000
+#: Scans of a progressive JPEG; writers make about ten. Each costs a pass over the whole picture.
+MOST_SCANS = 100
+#: Blocks of a GIF that are looked at, and bytes that are none.
+MOST_BLOCKS = 1_000_000
+#: Segments of a JPEG before its picture; they hold up to 64 kB each.
+MOST_SEGMENTS = 10_000
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 #: JPEG markers that have no length
@@ -82,14 +88,24 @@ def _unknown(data: bytes) -> str:
     return "text" if is_text else "of no type that is known here"
 
 
-def size_of(data: bytes, mime: str, name: str) -> Size:
-    """A picture's size as its head says it. Raises MediaError: no head, over MOST_PIXELS, animated, or cut off."""
+def head_of(data: bytes, mime: str, name: str) -> Size:
+    """A picture's size as its head says it, after a short look. Raises MediaError: no head, or over MOST_PIXELS."""
     size = _READ[mime](data)
     if size is None or not size.pixels:
         raise MediaError(f"{name} has no size in its head: a damaged {mime.partition('/')[2]}")
     if size.pixels > MOST_PIXELS:
         told = f"{size.width} x {size.height} pixels, {size.pixels / 1e6:.0f} megapixels"
         raise MediaError(f"{name} is too large: {told}; at most {MOST_PIXELS / 1e6:.0f} are decoded")
+    return size
+
+
+def size_of(data: bytes, mime: str, name: str) -> Size:
+    """The same, of a picture that is whole. Raises MediaError for one that is animated, cut off or overfull too."""
+    size = head_of(data, mime, name)
+    if mime == "image/jpeg" and (scans := _scans(data)) > MOST_SCANS:
+        raise MediaError(f"{name} has {scans:,} scans, each of which is a picture to decode; at most {MOST_SCANS} are")
+    if mime == "image/png" and sum(chunk == b"IHDR" for chunk, _ in _png_chunks(data)) != 1:
+        raise MediaError(f"{name} has more than one head: a damaged png")
     if _is_animated(data, mime):
         raise MediaError(f"{name} is animated, which models do not take: give one frame of it")
     if not _is_whole(data, mime):
@@ -124,7 +140,9 @@ def _webp(data: bytes) -> Size | None:
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
     """Marker and place of each segment of a JPEG, up to the first scan."""
     at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
+    for _ in range(MOST_SEGMENTS):
+        if at + 4 > len(data) or data[at] != 0xFF:
+            return
         marker = data[at + 1]
         if marker == 0xFF:  # a fill byte
             at += 1
@@ -140,6 +158,17 @@ def _jpeg(data: bytes) -> Size | None:
         if marker in _JPEG_SIZES and at + 9 <= len(data):
             return Size(int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big"))
     return None
+
+
+def _scans(data: bytes) -> int:
+    """The scans of a JPEG. Most have one, with all of its colours, and need no search through all of the bytes."""
+    kind = colours = 0
+    for marker, at in _segments(data):
+        if marker in _JPEG_SIZES and at + 9 < len(data):
+            kind, colours = marker, data[at + 9]
+        if marker == 0xDA and at + 4 < len(data) and kind in (0xC0, 0xC1) and data[at + 4] == colours:
+            return 1
+    return data.count(b"\xff\xda")
 
 
 _READ = {"image/png": _png, "image/jpeg": _jpeg, "image/gif": _gif, "image/webp": _webp}
@@ -170,7 +199,9 @@ def _is_animated(data: bytes, mime: str) -> bool:
 def _gif_blocks(data: bytes) -> Iterator[int]:
     """The signs of a GIF's blocks, up to its end. Between blocks decoders pass over what is none, and so does this."""
     at = 13 + _colours(data[10]) if len(data) > 10 else len(data)
-    while at < len(data):
+    for _ in range(MOST_BLOCKS):
+        if at >= len(data):
+            return
         sign = data[at]
         if sign == _GIF_EXTENSION:
             at = _after_pieces(data, at + 2)
@@ -198,9 +229,14 @@ def _after_pieces(data: bytes, at: int) -> int:
 
 def _png_frames(data: bytes) -> int:
     """How many frames an animated PNG says it has; that stands before the picture."""
+    controls = (at for name, at in _png_chunks(data) if name == b"acTL")
+    at = next(controls, None)
+    return 1 if at is None else int.from_bytes(data[at + 8 : at + 12], "big")
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """Name and place of each chunk of a PNG, up to the picture itself."""
     at = len(_PNG)
     while at + 12 <= len(data) and (name := data[at + 4 : at + 8]) != b"IDAT":
-        if name == b"acTL":
-            return int.from_bytes(data[at + 8 : at + 12], "big")
+        yield name, at
         at += 12 + int.from_bytes(data[at : at + 4], "big")
-    return 1

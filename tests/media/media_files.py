@@ -40,6 +40,43 @@ def huge_png(width: int = 20_000, height: int = 10_000) -> bytes:
     )
 
 
+def two_headed_png() -> bytes:
+    """A PNG that says first 10 x 10 pixels, then 20,000 x 20,000."""
+    small, large = huge_png(10, 10), huge_png(20_000, 20_000)
+    return small[:33] + large[8:]
+
+
+def many_scans(scans: int, size: tuple[int, int] = (64, 48)) -> bytes:
+    """A progressive JPEG whose last scan comes over and over."""
+    data = picture("JPEG", size, "L", noise=True, progressive=True)
+    start, end = data.rfind(b"\xff\xda"), data.rfind(b"\xff\xd9")
+    return data[:end] + data[start:end] * scans + b"\xff\xd9"
+
+
+def nested_pdf(levels: int = 12, fan: int = 10) -> bytes:
+    """3 kB whose page draws a form `fan` times, which draws another as often, and so on: `fan` ** `levels` of them."""
+
+    def stream(head: str, content: bytes) -> bytes:
+        return b"<< %s /Length %d >>\nstream\n%s\nendstream" % (head.encode(), len(content), content)
+
+    page = (
+        "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 60 80] /Contents 4 0 R /Resources << /XObject << /F 5 0 R >> >> >>"
+    )
+    objects = [b"<< /Type /Catalog /Pages 2 0 R >>", b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>", page.encode()]
+    objects.append(stream("", b"/F Do " * fan))
+    for number in range(5, 5 + levels):
+        more = f"/Resources << /XObject << /F {number + 1} 0 R >> >>" if number < 4 + levels else ""
+        content = b"/F Do " * fan if more else b"0 0 9 9 re f "
+        objects.append(stream(f"/Type /XObject /Subtype /Form /BBox [0 0 60 80] {more}", content))
+    out, places = b"%PDF-1.7\n", []
+    for number, body in enumerate(objects, 1):
+        places.append(len(out))
+        out += b"%d 0 obj\n%s\nendobj\n" % (number, body)
+    table = b"0000000000 65535 f \n" + b"".join(b"%010d 00000 n \n" % place for place in places)
+    head = b"xref\n0 %d\n" % (len(objects) + 1) + table + b"trailer << /Size %d /Root 1 0 R >>\n" % (len(objects) + 1)
+    return out + head + b"startxref\n%d\n%%%%EOF" % len(out)
+
+
 def animated(kind: str = "GIF") -> bytes:
     """Two frames."""
     frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from media_files import animated, huge_png, jpeg, mp3, pdf, picture, wav
+from media_files import animated, gif, huge_png, jpeg, mp3, pdf, picture, two_headed_png, wav
 
 from pipeline import codec
 from pipeline.errors import MediaError
@@ -128,10 +128,16 @@ def test_an_address_is_loaded_where_that_is_asked_for(tmp_path: Path) -> None:
     assert parts(sent)[1]["image_url"]["url"].data == picture("PNG")
 
 
+#: one pixel by its head, 65,535 x 65,535 by its frame
+GROWN_GIF = gif(False).replace(b"\1\0\1\0\0\2", b"\xff\xff\xff\xff\0\2")
 HOSTILE = {
     "cut.jpg": (jpeg((500, 500))[:9_000], "cut off"),
     "huge.png": (huge_png(), "200 megapixels"),
     "moving.gif": (animated(), "animated"),
+    "heads.png": (two_headed_png(), "more than one head"),
+    "frame.gif": (GROWN_GIF, "cannot be decoded"),
+    "junk.gif": (gif(True)[:-1] + b"\0" * 150_000, "cut off"),
+    "fill.jpg": (b"\xff\xd8" + b"\xff" * 150_000, "no size"),
     "text.jpg": (b"I am no picture at all", "is text"),
     "empty.jpg": (b"", "is empty"),
     "large.jpg": (b"\xff\xd8\xff" * 100_000, "too large"),
@@ -238,7 +244,7 @@ def test_records_that_are_cancelled_while_they_load_give_all_back(tmp_path: Path
 
 
 def test_the_loop_goes_on_while_pictures_are_decoded(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(picture("PNG", (3_000, 3_000), noise=True))
+    (tmp_path / "a.png").write_bytes(picture("PNG", (1_500, 1_500), noise=True))
 
     seen: list[set[str]] = []
 
