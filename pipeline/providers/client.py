@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from pipeline.errors import ConfigError, NoCompletionError
+from pipeline.errors import CallError, ConfigError, NoCompletionError
 from pipeline.providers.faults import foreign_errors, refusal, scrub, translate
 from pipeline.providers.headers import named
 from pipeline.providers.pieces import Pieces
-from pipeline.providers.told import read_error
+from pipeline.providers.told import read_body, read_error
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -171,13 +171,19 @@ class Client:
             model: Any = await self.sdk.models.retrieve(name)
         except foreign_errors() as error:
             raise translate(error, secrets=self.secrets, at=f"GET {self._base_url}/models/{name}") from None
-        if not hasattr(model, "model_extra"):
-            # The SDK passes a page through as its text: an address that is no API, often one without its /v1.
-            told = scrub(str(model), self.secrets)[:80]
-            raise NoCompletionError(f"{self._base_url}/models/{name} is no model but {told!r}", status=200)
-        extra = getattr(model, "model_extra", None) or {}
-        shutdown = getattr(model, "shutdown_date", None) or extra.get("shutdown_date")
-        return ModelInfo(id=str(getattr(model, "id", name)), shutdown_date=None if shutdown is None else str(shutdown))
+        facts = model.to_dict() if hasattr(model, "to_dict") else model
+        if isinstance(facts, dict) and isinstance(facts.get("id"), str):
+            shutdown = facts.get("shutdown_date")
+            return ModelInfo(id=facts["id"], shutdown_date=None if shutdown is None else str(shutdown))
+        raise self._no_model(name, facts)
+
+    def _no_model(self, name: str, facts: Any) -> CallError:
+        """What stands where a model should. A page is passed through as its text: an address that is no API."""
+        at = f"{self._base_url}/models/{name}"
+        if isinstance(facts, dict) and facts.get("error"):
+            return refusal(200, {}, read_body({"error": facts["error"]}), secrets=self.secrets, at=f"GET {at}")
+        told = scrub(str(facts), self.secrets)[:80]
+        return NoCompletionError(f"{at} is no model but {told!r}", status=200)
 
     async def close(self) -> None:
         """Close all connections; may be called twice."""

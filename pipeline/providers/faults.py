@@ -16,6 +16,7 @@ from pipeline.errors import (
     CallError,
     CallTimeoutError,
     CredentialsError,
+    NoCompletionError,
     QuotaError,
     RateLimitedError,
     RecordRefusedError,
@@ -78,8 +79,10 @@ def refusal(
     counts = _status_of(status, told)
     ours = _judged(counts, fields, told)
     code = "" if told.code == str(status) else told.code
+    params = [name for name in dict.fromkeys(told.params) if name not in told.shown]
+    about = f" ({', '.join(params[:3])})" if params else ""
     what = f"a {status} with an error in it: {code}" if status < 300 else f"{status} {code}"
-    ours.args = (f"{what.strip(' :')}: {told.shown}",)
+    ours.args = (f"{what.strip(' :')}: {told.shown}{about}",)
     request_id = headers.get("x-request-id")
     ours.status, ours.request_id = counts, None if request_id is None else scrub(request_id, secrets)
     ours.billed |= status < 300 or status in PERHAPS_BILLED
@@ -142,7 +145,8 @@ def _wait_s(headers: Mapping[str, str], told: Told) -> float | None:
 def _rate_limited(_status: int, headers: Mapping[str, str], told: Told) -> CallError:
     scope = "tokens" if "tokens" in told.words or "TPM" in told.text else "requests"
     day = day_limit(headers)
-    if signs.DAY.fits(429, told) and (_wait_s(headers, told) or 0.0) < LEAST_DAY_WAIT_S:
+    is_daily = signs.DAY.fits(429, told) or any("perday" in word for word in told.words)
+    if is_daily and (_wait_s(headers, told) or 0.0) < LEAST_DAY_WAIT_S:
         # Nobody says when it is over, and no wait of minutes mends it.
         return QuotaError()
     return RateLimitedError(scope=scope, day_limit=day)
@@ -235,8 +239,10 @@ def _from_transport(error: Exception) -> CallError:
         return CredentialsError(f"the server's certificate is not trusted: {what}")
     if isinstance(cause, ssl.SSLError) and getattr(cause, "reason", None) in _NO_TLS:
         return CredentialsError(f"the server there speaks no TLS: {what}")
-    if isinstance(cause, aiohttp.ClientResponseError) and _TLS_ALERT in said:
+    if _TLS_ALERT in said:
         return CredentialsError(f"the server there speaks TLS, and was called without: {what}")
+    if isinstance(cause, aiohttp.http_exceptions.ContentEncodingError) or "decode content-encoding" in said:
+        return NoCompletionError(f"an answer that cannot be unpacked: {what}", status=200, billed=True)
     if isinstance(cause, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError | httpx2.InvalidURL):
         return CredentialsError(f"model.base_url is not an address that can be called: {what}")
     if isinstance(cause, aiohttp.ConnectionTimeoutError | httpx2.ConnectTimeout | httpx2.PoolTimeout):

@@ -49,7 +49,8 @@ CONTENT = Sign(
         r"content[_ ]filter",
         r"content exists risk", r"\b(input|prompt|request|content|text|message)s? (was|were|has been|is) flagged",
         r"requires moderation", r"violat\w* .{0,60}\b(usage|content|safety|use) (polic|guideline)",
-        r"content violates", r"safety system", r"safety_check", r"inappropriate content", r"不安全|敏感内容",
+        r"content violates", r"prompt injection", r"safety system", r"safety_check", r"inappropriate content",
+        r"不安全|敏感内容",
     ),
     _OF_REQUESTS,
 )  # fmt: skip
@@ -100,7 +101,7 @@ QUOTA = Sign(
     ),
     _words(
         r"credit balance is too low", r"insufficient (account |paid )?(balance|credit|fund|quota)",
-        r"\b(balance|credits?) (is|are|has been) (insufficient|exhausted|depleted)", r"out of credits",
+        r"\b(balance|credits?) (is|are|has been) (insufficient|exhausted|depleted)", r"(out|run out) of credits",
         r"(used|exhausted) all (of )?(your |the )?(available )?credits", r"requires more credits",
         r"credit limit exceeded",
         r"budget has been exceeded", r"ExceededBudget", r"BudgetExceeded", r"exceeded (the )?budget", r"crossed budget",
@@ -157,8 +158,8 @@ _ROOM = re.compile(
     r"max_(?:completion_)?tokens\W.{0,60}?too large: (\d+).{0,80}maximum context length is (\d+)", re.DOTALL
 )
 _AGAIN = re.compile(
-    r"(?:try again|retry|wait|available again|reset\w*)(?: \w+)? (?:in|after|for)?\s*"
-    r"((?:\d+(?:\.\d+)?\s*(?:ms|milliseconds?|seconds?|secs?|s|minutes?|mins?|m|hours?|h|d)\b\s*)+)",
+    r"(?:try again|retry|wait|available again|reset\w{0,9})(?: \w{1,20})? (?:in|after|for)?\s*"
+    r"((?:\d+(?:\.\d+)?\s*(?:ms|milliseconds?|seconds?|secs?|s|minutes?|mins?|m|hours?|h|d)(?![a-z])\s*)+)",
     re.IGNORECASE,
 )
 

@@ -67,6 +67,7 @@ class Told:
     fields: dict[str, str] = field(default_factory=dict)
     excerpt: str = ""
     code: str = ""
+    has_code: bool = False
 
     @property
     def text(self) -> str:
@@ -161,9 +162,10 @@ def _add_code(told: Told, name: str, value: Any) -> None:
     told.words.add(word.lower())
     if word.isdigit() and 400 <= int(word) <= 599:
         told.statuses.append(int(word))
-    # A code says more than a type, and a word more than a number.
-    if not told.code or (name == "code" and not word.isdigit()) or told.code.isdigit():
+    # The outermost code says most; a type where there is none, a number where there are no words.
+    if not told.code or told.code.isdigit() or (name == "code" and not told.has_code and not word.isdigit()):
         told.code = word
+    told.has_code |= name == "code" and not word.isdigit()
 
 
 def _add_param(told: Told, value: Any) -> None:

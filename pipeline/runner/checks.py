@@ -18,6 +18,7 @@ from pipeline.limits import BudgetReachedError, Most
 from pipeline.progress import dollars
 from pipeline.readers import Progress, Source, peek
 from pipeline.records import Record
+from pipeline.runner.advice import advise
 from pipeline.runner.changes import find_changes
 from pipeline.runner.inputs import sources_of
 from pipeline.runner.mediacheck import look_at_media
@@ -306,6 +307,10 @@ async def _telemetry(settings: Settings) -> list[Check]:
     return [Check("telemetry", True, "can be opened")]
 
 
+#: How servers say that they tell nobody about their models.
+_NO_MODELS_PAGE = frozenset({400, 403, 404, 405, 406, 410, 501})
+
+
 async def _model(settings: Settings, *, online: bool) -> list[Check]:
     """Whether the model answers for the key; without `online` only whether a key is there where one is needed."""
     if not online:
@@ -316,8 +321,15 @@ async def _model(settings: Settings, *, online: bool) -> list[Check]:
             provider = await open_provider(settings, stack)
             info = await provider.model(settings.model.name)
     except LabelpipeError as error:
-        # Many compatible servers have no list of models: only a refusal of the key is sure.
-        unsure = isinstance(error, CallError) and error.status == 404 and settings.model.base_url is not None
-        return [Check("model", None if unsure else False, str(error))]
+        # Many compatible servers have no list of models, or keep it to themselves: only a refusal of the key is sure.
+        status = error.status if isinstance(error, CallError) else None
+        unsure = status in _NO_MODELS_PAGE and settings.model.base_url is not None
+        advice = advise(settings, [str(error)])
+        told = (
+            f"{error}\n{'the models page alone may be missing; else ' if unsure else ''}{advice}"
+            if advice
+            else str(error)
+        )
+        return [Check("model", None if unsure else False, told)]
     ends = f"; it is shut down on {info.shutdown_date}" if info.shutdown_date else ""
     return [Check("model", None if ends else True, f"{info.id} answers for this key{ends}")]

@@ -18,6 +18,7 @@ from pipeline.records import Call, Labelled, Outcome, Record, Said, Status
 from pipeline.results import Check as Checked
 from pipeline.results import Report
 from pipeline.results import verify as verify_files
+from pipeline.runner.advice import advise
 from pipeline.runner.inputs import can_be_read_again, read, read_again, sources_of
 from pipeline.runner.keys import repeated_in
 from pipeline.runner.lastsession import ending_of
@@ -88,7 +89,8 @@ async def preview(settings: Settings, n: int = 5, *, records: Given | None = Non
             except RenderError as error:
                 raise InputError(f"{record.source}:{record.line}: {error}") from error
             except LabelpipeError as error:
-                stopped = str(error)
+                advice = advise(settings, [str(error)])
+                stopped = f"{error}\n{advice}" if advice else str(error)
                 break
     costs = [outcome.cost_usd for outcome in outcomes]
     cost = None if None in costs else sum(cost for cost in costs if cost is not None)

@@ -59,7 +59,8 @@ def task_of(settings: Settings) -> Task:
             validators=[ValidatorOptions(**one.model_dump()) for one in task.validators],
             name=task.name,
             description=task.description,
-            tool_choice=options.tool_choice,
+            tool_choice=options.tool_choice or "forced",
+            names_function=names_function(settings),
             strict=options.strict,
             strict_answers=task.strict_answers,
             parameters=options.parameters,
@@ -136,6 +137,17 @@ def is_openai(settings: Settings) -> bool:
     """Whether OpenAI's own API is called: it takes parameters that other servers may refuse."""
     url = settings.model.base_url
     return url is None or urlsplit(url).hostname == "api.openai.com"
+
+
+def names_function(settings: Settings) -> bool:
+    """Whether a call is forced by the function's name, not by "required".
+
+    With one tool both say the same. Some servers take a name for "auto" in silence or refuse it (llama.cpp, LM Studio),
+    so that without a word of the user's it is sent where it is known to be held: at OpenAI and Azure.
+    """
+    host = urlsplit(settings.model.base_url or "").hostname or ""
+    known = is_openai(settings) or is_simulated(settings) or host.endswith(".azure.com")
+    return settings.model.tool_choice == "forced" or (settings.model.tool_choice is None and known)
 
 
 def price_for(settings: Settings) -> Price | None:

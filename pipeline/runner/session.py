@@ -34,6 +34,7 @@ from pipeline.progress import Progress
 from pipeline.readers import Progress as ReadProgress
 from pipeline.readers import Source
 from pipeline.records import Outcome, Record, Status, Turn
+from pipeline.runner.advice import advise
 from pipeline.runner.guard import Guard
 from pipeline.runner.inputs import read
 from pipeline.runner.keys import repeated_in
@@ -375,6 +376,7 @@ class Session:
             outputs=await outputs_of(self._settings, self._run_dir, self._ledger),
             columns=self._task.columns,
             command=command,
+            advise=partial(advise, self._settings),
         )
         self._run_dir.write_summary(summary.as_dict())
         if not complete:

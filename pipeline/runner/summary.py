@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.engine import is_hopeless
@@ -11,6 +11,7 @@ from pipeline.errors import CallbackError, HungUpError, InterruptedRunError
 from pipeline.limits import Admission, BudgetReachedError, Price, Spend, what_is_left
 from pipeline.readers import Progress as ReadProgress
 from pipeline.records import Status
+from pipeline.runner.advice import SYSTEMATIC
 from pipeline.runner.codes import UNASKED_CODES
 from pipeline.runner.paid import paid_so_far
 from pipeline.stats import RunSummary, Stats
@@ -33,15 +34,17 @@ async def summarise(
     outputs: dict[str, str],
     columns: Sequence[str],
     command: str,
+    advise: Callable[[Iterable[str]], str | None],
 ) -> RunSummary:
-    """What the run came to."""
+    """What the run came to. `advise` says what to change in the config, by what was said."""
     counts = await ledger.count_by_status()
     totals = await paid_so_far(ledger, price)
     rows = await ledger.row_counts()
     unlabelled = counts[Status.REJECTED] + counts[Status.FAILED]
-    problems = await ledger.problem_counts()
     reason = admission.gate.stopped
     ended, code = _ending(complete, reason, unlabelled, stats)
+    problems = await ledger.problem_counts()
+    said = [str(reason)] if reason is not None else _systematic(problems, sum(counts.values()))
     outages = admission.gate.outages + ([admission.gate.outage] if admission.gate.outage else [])
     now = asyncio.get_running_loop().time()  # an outage that goes on has no end yet
     return RunSummary(
@@ -69,7 +72,8 @@ async def summarise(
         outage_s=sum((outage.until or now) - outage.since for outage in outages),
         simulated=simulated,
         reason="" if reason is None else str(reason),
-        next_step=_next_step(ended, code, problems, reason, command) or f"labelpipe verify {run_dir.path}",
+        next_step=_next_step(ended, code, problems, reason, command, advise(said))
+        or f"labelpipe verify {run_dir.path}",
         rows=None if rows is None else rows.rows,
         without_row=None if rows is None else rows.without,
         readings=dict(stats.readings),
@@ -125,13 +129,21 @@ def _is_news(learned: float, configured: float | None, refusals: int) -> bool:
     return refusals > 0 if configured is None else learned < 0.99 * configured
 
 
-def _next_step(ended: str, code: int, problems: Mapping[str, int], reason: Exception | None, command: str) -> str:
+def _systematic(problems: Mapping[str, int], records: int) -> list[str]:
+    """The one problem that most of the records have, if it is one that the config may be to blame for."""
+    return [code for code, count in problems.items() if code in SYSTEMATIC and count > records / 2]
+
+
+def _next_step(
+    ended: str, code: int, problems: Mapping[str, int], reason: Exception | None, command: str, advice: str | None
+) -> str:
     if ended == "complete":
-        return _after_the_end(frozenset(problems), command)
-    if code == EXIT_CANNOT_START:
-        return f"mend it, then: labelpipe run {command}".rstrip()
+        first = f"{advice}, then: " if advice else ""
+        return first + _after_the_end(frozenset(problems), command)
     if isinstance(reason, BudgetReachedError):
         return f"raise {reason.key} first, then: labelpipe run {command}".rstrip()
+    if advice or code == EXIT_CANNOT_START:
+        return f"{advice or 'mend it'}, then: labelpipe run {command}".rstrip()
     return f"go on with: labelpipe run {command}".rstrip()
 
 

@@ -69,7 +69,6 @@ prompt = {_quoted(_question(proposal))}
 _MODEL = """[model]
 name = "gpt-6-luna"
 # base_url = "rehearsal"   # the built-in endpoint: a whole run that costs nothing, with simulated labels
-tool_choice = "forced"
 timeout_s = 60
 
 [model.parameters]   # sent only when set: temperature, reasoning_effort, max_completion_tokens, seed ...

@@ -189,7 +189,16 @@ def base_url(value: str) -> str:
         refuse(f'got {covered(shown(value))}; expected an address that starts with http, or "rehearsal"{hint}')
     if "@" in parts.netloc:
         refuse(f"got {covered(shown(value))}; a login does not belong here: put the key into the environment")
+    path = parts.path.rstrip("/")
+    for end in _PASTED:
+        if path.endswith(end):
+            base = f"{parts.scheme}://{parts.netloc}{path.removesuffix(end)}"
+            refuse(f"got {covered(shown(value))}; {end} is added to it: set model.base_url = {shown(base)}")
     return value
+
+
+#: Ends of an address that were pasted with it from an example of a call.
+_PASTED = ("/chat/completions", "/completions", "/responses")
 
 
 def variable(value: str) -> str:

@@ -62,10 +62,10 @@ class ModelSettings(Section):
     )
     organization: Text | None = Field(None, description="The organization that is billed, where the key has several.")
     project: Text | None = Field(None, description="The project that is billed, where the key has several.")
-    tool_choice: Literal["forced", "required", "auto"] = Field(
-        "forced",
-        description="`forced` names the function, `required` asks for any call, `auto` leaves it to the model; "
-        "for servers that refuse the stricter ones.",
+    tool_choice: Literal["forced", "required", "auto"] | None = Field(
+        None,
+        description="`forced` names the function, `required` asks for any call, `auto` leaves it to the model. Unset: "
+        "`forced` at OpenAI and Azure, `required` at other servers, some of which take a name for `auto`.",
     )
     strict: bool = Field(True, description="Ask the server to hold the arguments to the schema (strict mode).")
     timeout_s: float = Field(60, gt=0, description="Seconds that one call may take.")

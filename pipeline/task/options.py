@@ -64,6 +64,7 @@ class TaskOptions:
     `examples` are records with the right arguments under the key "label". All of them are shown with each record, in
     their order; with `examples_k` only that many, the nearest to the record.
 
+    Without `names_function` a forced call is asked for by "required", which says the same where there is one tool.
     `strict_answers` refuses what can be read in one way only and is not exactly as it should be.
 
     How the prompt is cached changes no answer, so it is in no fingerprint: `prompt_cache_key` is sent as it is ("auto":
@@ -87,6 +88,7 @@ class TaskOptions:
     reply: str | None = None
     validators: Sequence[ValidatorOptions] = ()
     tool_choice: str = "forced"
+    names_function: bool = True
     strict: bool = True
     parameters: Mapping[str, JSON] = field(default_factory=dict)
     base: Path = Path()

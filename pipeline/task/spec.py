@@ -283,7 +283,7 @@ def _frames(
             model=options.model,
             system=options.system,
             fixed=fixed,
-            tool_choice=_choice(options.tool_choice, [tool.name for tool in kit], wanted),
+            tool_choice=_choice(options, [tool.name for tool in kit], wanted),
             parameters=parameters,
             caching=caching,
         )
@@ -310,11 +310,12 @@ def _constant_tokens(system: str | None, offers: Sequence[Offer], fixed: Shown) 
     return constant_bytes(system, definitions, fixed) // BYTES_PER_TOKEN
 
 
-def _choice(word: str, names: Sequence[str], wanted: Wanted) -> JSON:
+def _choice(options: TaskOptions, names: Sequence[str], wanted: Wanted) -> JSON:
     """`forced` names the function; where there are several, or more than one call is wanted, any must be called."""
+    word = options.tool_choice
     if wanted.call == "any":
         return "auto"
-    if word == "forced" and len(names) == 1 and wanted.call == "one":
+    if word == "forced" and options.names_function and len(names) == 1 and wanted.call == "one":
         return {"type": "function", "function": {"name": names[0]}}
     return "required" if word == "forced" else word
 

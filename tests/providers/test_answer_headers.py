@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -71,6 +72,48 @@ def test_a_refusal_names_the_limit_a_day_that_is_used_up(
 ) -> None:
     told = {name if "-" in name else f"x-ratelimit-{name}-requests": value for name, value in headers.items()}
     assert (retry_after_s(told), day_limit(told)) == (seconds, limit)
+
+
+def _said(template: str) -> str:
+    """The text with the moment that is so many seconds away: {s:90} in seconds, {ms:90} in milliseconds, {iso:90}."""
+    found = re.fullmatch(r"\{(s|ms|iso):(-?\d+)\}(.*)", template)
+    if found is None:
+        return template
+    moment = datetime.now(UTC) + timedelta(seconds=int(found[2]))
+    forms = {"s": f"{moment.timestamp():.0f}", "ms": f"{moment.timestamp() * 1000:.0f}", "iso": moment.isoformat()}
+    return forms[found[1]] + found[3]
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "{s:90}"}, 90),
+        ({"retry-after": "{ms:90}"}, 90),
+        ({"retry-after": "{s:90}.5"}, 90),
+        ({"retry-after": "{iso:90}"}, 90),
+        ({"retry-after-ms": "{ms:90}"}, 90),
+        ({"retry-after-ms": "{s:90}"}, 90),
+        ({"retry-after": "{s:-900}"}, 0),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "{s:90}"}, 90),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "{ms:90}"}, 90),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "{ms:7200}"}, 7200),
+        # A wait that cannot be true is left alone.
+        ({"retry-after": "999999999"}, None),
+        ({"retry-after": "99999999999999999999"}, None),
+        ({"retry-after": "Fri, 31 Dec 2999 23:59:59 GMT"}, None),
+        ({"retry-after": "-120"}, 0),
+        ({"retry-after": "1m30s"}, 90),
+    ],
+)
+def test_a_moment_is_no_duration(headers: dict[str, str], seconds: float | None) -> None:
+    found = retry_after_s({name: _said(value) for name, value in headers.items()})
+    assert found == (None if seconds is None else pytest.approx(seconds, abs=5))
+
+
+def test_a_moment_in_the_limits_of_an_answer_is_none_either() -> None:
+    limits = server_limits([(b"x-ratelimit-reset-requests", _said("{s:90}").encode())])
+    assert limits is not None
+    assert limits.reset_requests_s == pytest.approx(90, abs=5)
 
 
 @pytest.mark.parametrize("zone", ["GMT", ""])

@@ -13,7 +13,7 @@ from provider_servers import KEY, answers, asked, completion, provider_at, reque
 from pipeline import codec
 from pipeline.errors import CallError, ConfigError, CredentialsError, UnavailableError
 from pipeline.providers import ChatProvider, ClientOptions
-from pipeline.records import Answer, Response, ServerLimits, ToolCall, Usage
+from pipeline.records import UNUSABLE_CALL, Answer, Response, ServerLimits, ToolCall, Usage
 
 TOOL = {"type": "function", "function": {"name": "set_label", "parameters": {"type": "object"}}}
 
@@ -186,10 +186,44 @@ def test_a_refusal_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    "usage", [None, [], {}, {"prompt_tokens": "7"}, {"prompt_tokens": -1, "prompt_tokens_details": 3}]
-)
+    "usage",
+    [None, [], {}, {"prompt_tokens": "7"}, {"prompt_tokens": -1, "prompt_tokens_details": 3}, {"prompt_tokens": 2**63},
+     {"prompt_tokens": 7, "completion_tokens": 2**70}, {"prompt_tokens": 7, "completion_tokens": -3},
+     {"prompt_tokens": 1.5, "completion_tokens": 1}, {"prompt_tokens": True, "completion_tokens": 1},
+     {"prompt_tokens": 1e300, "completion_tokens": 1}],
+)  # fmt: skip
 def test_a_usage_that_is_none_counts_nothing(usage: Any) -> None:
     assert answer_to(completion(usage=usage)).usage == Usage()
+
+
+def test_parts_of_a_usage_are_no_more_than_the_whole() -> None:
+    details = {"cached_tokens": 2**63, "cache_write_tokens": 9}
+    usage = {"prompt_tokens": 7.0, "completion_tokens": 3, "prompt_tokens_details": details}
+    assert answer_to(completion(usage=usage)).usage == Usage(7, 3, 0, 0, 7)
+
+
+@pytest.mark.parametrize("body", [b"\xef\xbb\xbf%s", b'{"x":"\xff\xfe",' + b"%s"])
+def test_bytes_that_are_no_text_beside_the_answer_do_no_harm(body: bytes) -> None:
+    whole = codec.dumps(completion())
+    assert answer_to(body % (whole if body.endswith(b"\xbf%s") else whole[1:])).answer.text == "positive"
+
+
+def test_bytes_that_are_no_text_within_the_answer_are_no_answer() -> None:
+    body = codec.dumps(completion()).replace(b"positive", b"posi\xfftive")
+    with pytest.raises(UnavailableError, match="no text"):
+        answer_to(body)
+
+
+def test_a_call_that_the_server_could_not_use_is_an_answer_without_one() -> None:
+    error = {"message": "Failed to call a function.", "code": "tool_use_failed", "failed_generation": "<function=f"}
+    response = asyncio.run(asked(answers({"error": error}, 400, x_request_id="r")))
+    assert response.answer == Answer(text="<function=f", finish_reason=UNUSABLE_CALL)
+    assert (response.usage, response.request_id) == (Usage(), "r")
+
+
+def test_a_call_in_the_form_before_tools_is_read() -> None:
+    message = {"content": None, "function_call": {"name": "f", "arguments": "{}"}}
+    assert answer_to(completion(message=message)).answer.calls == (ToolCall("", "f", "{}"),)
 
 
 def test_a_packed_answer_is_unpacked() -> None:
@@ -211,6 +245,78 @@ def test_a_200_that_is_no_completion_is_no_answer(body: bytes) -> None:
 def test_a_200_with_an_upstreams_error_tells_it() -> None:
     with pytest.raises(UnavailableError, match="upstream is away"):
         asyncio.run(asked(answers({"error": {"message": "upstream is away", "code": 502}})))
+
+
+# -- where it goes -------------------------------------------------------------------------------------------------
+
+
+def test_a_query_in_the_address_stands_behind_the_path() -> None:
+    seen: list[str] = []
+
+    async def handler(got: web.Request) -> web.Response:
+        seen.append(got.path_qs)
+        return web.json_response(completion() if got.method == "POST" else {"id": "m", "object": "model"})
+
+    async def main() -> None:
+        async with served(handler) as base_url, provider_at(f"{base_url}?api-version=2024-10-21") as provider:
+            await provider(request())
+            await provider.model("m")
+
+    asyncio.run(main())
+    assert seen == ["/v1/chat/completions?api-version=2024-10-21", "/v1/models/m?api-version=2024-10-21"]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("road", ["call", "model"])
+def test_nothing_is_sent_on_to_another_host(status: int, road: str) -> None:
+    """The record, the key, api-key and organization are for the host that the config names."""
+    reached: list[str] = []
+
+    async def other(got: web.Request) -> web.Response:
+        reached.append(got.path)
+        return web.json_response(completion())
+
+    async def main() -> None:
+        async with served(other) as elsewhere:
+            handler = answers(b"", status, Location=f"{elsewhere.replace('127.0.0.1', 'localhost')}/chat/completions")
+            told = {"headers": {"api-key": "secret-value"}, "organization": "org-1"}
+            async with served(handler) as base_url, provider_at(base_url, **told) as provider:
+                await (provider(request()) if road == "call" else provider.model("m"))
+
+    with pytest.raises(CredentialsError, match=r"sends calls on to http://localhost:\d+/v1/chat/completions") as caught:
+        asyncio.run(main())
+    assert caught.value.status == status
+    assert reached == []
+
+
+def test_a_redirect_that_keeps_host_and_call_is_followed() -> None:
+    async def handler(got: web.Request) -> web.Response:
+        if got.path == "/v1/chat/completions":
+            return web.Response(status=307, headers={"Location": "/v2/chat/completions"})
+        assert got.method == "POST"
+        assert got.headers["Authorization"]
+        return web.json_response(completion(message={"content": (await got.json())["model"]}))
+
+    response = asyncio.run(asked(handler))
+    assert response.answer.text == "m"
+
+
+@pytest.mark.parametrize("location", ["http://[", "", "/v1/chat/completions"])
+def test_a_redirect_that_leads_nowhere_ends(location: str) -> None:
+    with pytest.raises(CredentialsError, match="307"):
+        asyncio.run(asked(answers(b"", 307, Location=location)))
+
+
+def test_a_proxy_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://user:password@proxy.example:1080")
+
+    async def main() -> None:
+        async with provider_at("http://llm.example/v1") as provider:
+            await provider(request())
+
+    with pytest.raises(ConfigError, match=r"socks5://proxy\.example:1080 .*NO_PROXY=llm\.example") as caught:
+        asyncio.run(main())
+    assert "password" not in str(caught.value)
 
 
 # -- what cannot be called -------------------------------------------------------------------------------------------
@@ -264,7 +370,12 @@ def test_an_unknown_model_is_told() -> None:
         _model(answers({"error": {"message": "no such model", "code": "model_not_found"}}, status=404))
 
 
-@pytest.mark.parametrize("body", [b"<html>Welcome</html>", b'{"id":', b"[1]"])
+def test_an_error_in_the_place_of_a_model_is_told() -> None:
+    with pytest.raises(CredentialsError, match="bad key"):
+        _model(answers({"error": {"message": "bad key", "code": 401}}))
+
+
+@pytest.mark.parametrize("body", [b"<html>Welcome</html>", b'{"id":', b"[1]", b"{}", b'{"object":"list","data":[]}'])
 def test_a_page_is_no_model(body: bytes) -> None:
     """An address without its /v1 often gives a page, and status 200: that is no "answers for this key"."""
     with pytest.raises(UnavailableError, match="is no model but"):

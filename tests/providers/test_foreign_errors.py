@@ -18,6 +18,7 @@ import aiohttp
 import httpx2
 import openai
 import pytest
+from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -244,7 +245,7 @@ def test_a_broken_connection_is_no_answer(talk: Any) -> None:
         async with talked_to(talk) as base_url, provider_at(base_url) as provider:
             await provider(request())
 
-    with pytest.raises(UnavailableError, match="the connection failed") as caught:
+    with pytest.raises(UnavailableError, match=r"the connection failed|cannot be unpacked") as caught:
         asyncio.run(main())
     assert "\n" not in str(caught.value)
     assert caught.value.billed, "the request had left"
@@ -268,7 +269,7 @@ def test_a_refused_connection_is_no_timeout() -> None:
 
 
 def test_a_name_that_is_nobodys_costs_nothing() -> None:
-    with pytest.raises(UnavailableError) as caught:
+    with pytest.raises(UnavailableError, match=r"there is no host nobody\.invalid") as caught:
         _call("http://nobody.invalid/v1")
     assert not caught.value.billed
 
@@ -304,6 +305,28 @@ def test_a_certificate_that_is_not_trusted_stops_the_run(certificate: Path) -> N
 
     with pytest.raises(CredentialsError, match="certificate is not trusted"):
         asyncio.run(main())
+
+
+def test_tls_to_a_port_without_it_and_the_other_way_round_are_told() -> None:
+    async def tls() -> None:
+        async with (
+            served(answers(completion())) as base_url,
+            provider_at(base_url.replace("http:", "https:")) as provider,
+        ):
+            with pytest.raises(CredentialsError, match="speaks no TLS"):
+                await provider(request())
+
+    asyncio.run(tls())
+
+    async def alert(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"\x15\x03\x03\x00\x02\x02\x46")
+
+    async def plain() -> None:
+        async with talked_to(alert) as base_url, provider_at(base_url) as provider:
+            with pytest.raises(CredentialsError, match="speaks TLS"):
+                await provider(request())
+
+    asyncio.run(plain())
 
 
 @pytest.mark.parametrize(
@@ -349,6 +372,37 @@ def test_the_key_is_in_no_error_even_if_the_server_says_it(status: int, key: str
             asyncio.run(main(body))
         told = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
         assert not re.search(re.escape(key[:12]), told)
+
+
+SECRET = "a7f3c9e1-team-secret"
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 500])
+def test_the_headers_values_are_in_no_text_and_no_field_that_a_server_gives_back(status: int) -> None:
+    """A gateway may show what it got, in an error as well as in an answer."""
+    headers = {"api-key": SECRET, "x-team": "Bearer team-of-labels-7", "referer": "https://labels.example"}
+    echo = f"got {SECRET} and team-of-labels-7 from https://labels.example"
+
+    async def handler(_: web.Request) -> web.Response:
+        body = completion(message={"content": echo}) if status == 200 else {"error": {"message": echo, "code": SECRET}}
+        return web.json_response(body, status=status, headers={"x-request-id": f"r-{SECRET}"})
+
+    async def main() -> Any:
+        async with served(handler) as base_url, provider_at(base_url, headers=headers) as provider:
+            try:
+                return await provider(request())
+            except CallError as error:
+                return error
+
+    told = asyncio.run(main())
+    everything = f"{told!r} {told} {told.request_id}"
+    assert SECRET not in everything
+    if status == 200:
+        # What is no secret by its name may as well be what a label says.
+        assert told.answer.text == "got *** and team-of-labels-7 from https://labels.example"
+    else:
+        assert "team-of-labels-7" not in everything
+        assert "labels.example" not in everything
 
 
 def test_what_looks_like_a_key_is_cut_out_too() -> None:

@@ -1,0 +1,171 @@
+"""What to change in the config when a server will not have it: a table from what was said to the key.
+
+The first line that fits counts. A line says what to do as a clause ("set model.strict = false"), so that it can stand
+before the command to give next.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from pipeline.runner.parts import is_openai, is_simulated, names_function
+from pipeline.settings import Settings
+
+#: Problem codes of records that a change of the config may mend, where most of a run's records have them.
+SYSTEMATIC = frozenset({"no_tool_call", "invalid_json", "truncated", "bad_request", "too_large"})
+#: Refused for one thing, in the many ways in which servers say so.
+_UNWANTED = (
+    r"(not (permitted|supported|allowed|recogni[sz]ed|compatible|implemented)|does ?n[o']t support|unsupported"
+    r"|unrecogni[sz]ed|unknown|unexpected|invalid|extra|only|requires?|no endpoints|additional propert|wrong type)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What was said, and what to do. `applies` may say that the config is so already: then another line is asked."""
+
+    sign: re.Pattern[str]
+    advice: str | Callable[[Settings, re.Match[str]], str | None]
+
+
+def _line(pattern: str, advice: str | Callable[[Settings, re.Match[str]], str | None]) -> Line:
+    return Line(re.compile(pattern, re.IGNORECASE | re.DOTALL), advice)
+
+
+def _about(what: str) -> str:
+    """A sign that this is unwanted, in either order."""
+    return rf"({what}\b.{{0,160}}{_UNWANTED}|{_UNWANTED}.{{0,160}}{what}\b)"
+
+
+def _tool_choice(settings: Settings, found: re.Match[str]) -> str:
+    """The next milder way to ask for a call, or the one that this server may know."""
+    chosen = settings.model.tool_choice
+    if chosen == "auto" or re.search(r"object|dict|type|must be a string|is named", found.string, re.IGNORECASE):
+        return 'set model.tool_choice = "required"'
+    if names_function(settings):
+        return 'set model.tool_choice = "required", or "auto" where that is refused too'
+    return 'set model.tool_choice = "auto": "required" is sent now, and some servers take "forced" only'
+
+
+def _no_call(settings: Settings, _found: re.Match[str]) -> str:
+    """The model answers in words: ask it more firmly, or ask another one."""
+    if settings.model.tool_choice == "auto" or names_function(settings):
+        return 'set model.tool_choice = "required": this server does not seem to hold the model to a call'
+    return (
+        'take another model or server: model.tool_choice = "required" is sent, and this one answers in words all the '
+        "same (llama-server needs --jinja, vLLM --enable-auto-tool-choice and --tool-call-parser)"
+    )
+
+
+def _parameter(settings: Settings, found: re.Match[str]) -> str | None:
+    """A parameter of the user's own that is refused."""
+    for name in settings.model.parameters:
+        if re.search(rf"\b{re.escape(name)}\b", found.string):
+            return f'take model.parameters.{name} out, or set it to "omit"'
+    return None
+
+
+def _path(settings: Settings, _found: re.Match[str]) -> str | None:
+    """What is likely wrong with the address of a server that knows no such path."""
+    url = settings.model.base_url
+    if url is None or is_simulated(settings):
+        return None
+    parts = urlsplit(url)
+    if parts.hostname and parts.hostname.endswith("azure.com") and "/openai/v1" not in parts.path:
+        return f'set model.base_url = "{parts.scheme}://{parts.netloc}/openai/v1/", Azure\'s address for this API'
+    if not re.search(r"/v\d", parts.path):
+        return f'set model.base_url = "{url.rstrip("/")}/v1": most servers have their API below /v1'
+    return "look at model.base_url and model.name: one of them is not known there"
+
+
+def _scheme(scheme: str) -> Callable[[Settings, re.Match[str]], str | None]:
+    def advice(settings: Settings, _found: re.Match[str]) -> str | None:
+        url = settings.model.base_url
+        return None if url is None else f'set model.base_url = "{scheme}://{url.partition("://")[2]}"'
+
+    return advice
+
+
+def _moved(settings: Settings, found: re.Match[str]) -> str:
+    """The address that a redirect names, where it is that of the same call."""
+    target = found["to"].rstrip(".,;)")
+    base = target.partition("?")[0].removesuffix("/chat/completions")
+    if base != target and base.startswith("http"):
+        return f'set model.base_url = "{base}" if that is your server: calls are not sent on to another host'
+    return "look at model.base_url: that is no API, but an address that sends calls on"
+
+
+def _key(settings: Settings, _found: re.Match[str]) -> str | None:
+    name = settings.model.api_key_env
+    where = "OpenAI" if is_openai(settings) else "that server"
+    return f"look at the key in {name} (model.api_key_env): {where} does not take it"
+
+
+def _answer_is_none(settings: Settings, _found: re.Match[str]) -> str | None:
+    url = settings.model.base_url
+    if url is None or is_simulated(settings):
+        return None
+    if not re.search(r"/v\d", urlsplit(url).path):
+        return f'set model.base_url = "{url.rstrip("/")}/v1": what answers at {url} is no API'
+    return f"look at model.base_url: what answers at {url} is no API"
+
+
+#: From the special to the general.
+TABLE: tuple[Line, ...] = (
+    _line(r"thinking mode", 'set model.parameters.thinking = { type = "disabled" }, or model.tool_choice = "auto"'),
+    _line(
+        r"--enable-auto-tool-choice|tool-call-parser",
+        'set model.tool_choice = "required", or start vLLM with --enable-auto-tool-choice and --tool-call-parser',
+    ),
+    _line(r"--jinja", "start llama-server with --jinja: without it, it takes no tools"),
+    _line(_about("parallel_tool_calls"), 'set model.parameters.parallel_tool_calls = "omit"'),
+    _line(_about("tool_choice"), _tool_choice),
+    _line(_about(r"(\bfunction\.strict|\bstrict|structured outputs?)"), "set model.strict = false"),
+    _line(r"invalid schema for function", "mend the schema, or set model.strict = false"),
+    _line(
+        r"'max_tokens'.{0,80}max_completion_tokens|use.{0,10}max_completion_tokens",
+        "name it model.parameters.max_completion_tokens in place of max_tokens",
+    ),
+    _line(_about("max_completion_tokens"), "name it model.parameters.max_tokens in place of max_completion_tokens"),
+    _line(r"reasoning_effort", 'set model.parameters.reasoning_effort = "none"'),
+    _line(
+        r"does not support (tools|function)|support tool use|tools? (is|are) not supported",
+        "set model.name to a model that calls functions: this one does not, here",
+    ),
+    _line(_UNWANTED, _parameter),
+    _line(r"sends calls on to (?P<to>\S+)", _moved),
+    _line(r"speaks no TLS", _scheme("http")),
+    _line(r"speaks TLS|HTTPS (port|server)", _scheme("https")),
+    _line(
+        r"certificate is not trusted",
+        "name the file with your own authority's certificate in the environment: SSL_CERT_FILE=...",
+    ),
+    _line(
+        r"proxy that the environment names|\b407\b",
+        "look at HTTP_PROXY, HTTPS_PROXY and ALL_PROXY in the environment, or let the host go without: NO_PROXY=...",
+    ),
+    _line(r"there is no host (?P<host>\S+)", "look at the host in model.base_url, and at the network"),
+    _line(r"ConnectionRefused|Connect call failed", "start the server, or look at host and port in model.base_url"),
+    _line(r"model_not_found|model .{1,100}(not found|does not exist)|valid model|try pulling", "look at model.name"),
+    _line(r"^40[45]\b", _path),
+    _line(r"^401\b|invalid_api_key|api.?key", _key),
+    _line(r"a 200 that is|is no model but", _answer_is_none),
+    _line(r"no call of|no_tool_call|no valid call|neither a call", _no_call),
+    _line(r"cut at the token limit|truncated", "raise model.parameters.max_completion_tokens"),
+)
+
+
+def advise(settings: Settings, texts: Iterable[str]) -> str | None:
+    """What to change, by what was said; None where nobody knows."""
+    for text in texts:
+        for line in TABLE:
+            found = line.sign.search(text)
+            if found is None:
+                continue
+            told = line.advice if isinstance(line.advice, str) else line.advice(settings, found)
+            if told is not None:
+                return told
+    return None
