@@ -33,7 +33,32 @@ _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "label
 _DOTS = re.compile("[.\u3002\uff0e\uff61]")
 #: Signs that no host has. A backslash begins the path for some who load it.
 _NO_HOST = frozenset("#%/<>?@[\\]^| ")
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Tables of our own, after IANA's special-purpose registries (2024): `is_global` differs between releases of Python.
+_INNER_4 = tuple(
+    map(
+        ipaddress.IPv4Network,
+        (
+            "0.0.0.0/8",
+            "10.0.0.0/8",
+            "100.64.0.0/10",
+            "127.0.0.0/8",
+            "169.254.0.0/16",
+            "172.16.0.0/12",
+            "192.0.0.0/24",
+            "192.0.2.0/24",
+            "192.88.99.0/24",
+            "192.168.0.0/16",
+            "198.18.0.0/15",
+            "198.51.100.0/24",
+            "203.0.113.0/24",
+            "224.0.0.0/3",
+        ),
+    )
+)
+#: All that is given out of IPv6, and what of it is not the public internet.
+_WORLD_6 = ipaddress.IPv6Network("2000::/3")
+_INNER_6 = tuple(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "3fff::/20")))
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +97,8 @@ class Fetcher:
             raise MediaError(f"{_told(url)} is no address: {error}") from None
         if parts.scheme != "https" and not (parts.scheme == "http" and self._options.http):
             raise MediaError(f"{_told(url)}: expected https (task.media.http = true allows http)")
-        if not host or any(ord(letter) <= 32 for letter in url):
-            raise MediaError(f"{_told(url)} is no address: it has no host, or a space in it")
+        if not host or any(ord(letter) <= 32 for letter in url + host):
+            raise MediaError(f"{_told(url)} is no address: it has no host, or a space or control character in it")
         if ":" not in host and _NO_HOST & set(host):
             raise MediaError(f"{_told(url)} is no address: its host has a sign that none may have")
         if parts.username is not None or parts.password is not None:
@@ -99,10 +124,12 @@ class Fetcher:
                 return await self._follow(url, most_bytes)
             except _PrivateAddressError:
                 raise MediaError(f"{_told(url)} leads into a private network") from None
+            except ValueError as error:  # of whoever takes an address apart: no look at it foresees them all
+                raise MediaError(f"{_told(url)} is no address, or leads to none: {error}") from None
             except (_AgainError, aiohttp.ClientError, TimeoutError, OSError) as error:
                 if _is_private(error):
                     raise MediaError(f"{_told(url)} leads into a private network") from None
-                if wait_s is None or isinstance(error, aiohttp.InvalidURL):
+                if wait_s is None:
                     reason = str(error) or type(error).__name__
                     raise MediaError(f"{_told(url)} cannot be loaded: {reason}") from None
                 await asyncio.sleep(wait_s)
@@ -159,15 +186,14 @@ def is_public(host: str) -> bool:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return False
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour
-        if inner is None and address in _NAT64:
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(str(inner))
-        if address.teredo is not None:
-            return False
-    return address.is_global and not address.is_multicast
+    if isinstance(address, ipaddress.IPv4Address):
+        return not any(address in inner for inner in _INNER_4)
+    within = address.ipv4_mapped or address.sixtofour
+    if within is None and address in _NAT64:
+        within = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    if within is not None:
+        return is_public(str(within))
+    return address in _WORLD_6 and not any(address in inner for inner in _INNER_6)
 
 
 def _plain_host(host: str) -> str:

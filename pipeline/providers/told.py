@@ -35,12 +35,17 @@ _ECHOES = frozenset(
     {"input", "ctx", "prompt", "messages", "failed_generation", "content_filter_result", "content_filter_results",
      "choices", "usage", "request", "links", "traceback", "stack", "url", "user_id", "request_id", "received"}
 )  # fmt: skip
-#: The same codes where they stand within a text, in JSON or as Python shows it, however often it was escaped.
+#: The same codes where they stand within a text, in JSON or as Python shows it, escaped more than once perhaps: each
+#: repeat has a bound, or 20 kB of backslashes would take half a minute.
+_QUOTE = r"""\\{0,9}["']"""
 _IN_TEXT = re.compile(
-    r"""\\*["'](?:code|type|status|reason|error_code|error_type|quotaId|status_code)\\*["']\s*:\s*\\*["']?([\w.\-]{1,80})""",
+    rf"{_QUOTE}(?:code|type|status|reason|error_code|error_type|quotaId|status_code){_QUOTE}"
+    rf"\s*:\s*(?:{_QUOTE}|\\{{0,9}})([\w.\-]{{1,80}})",
     re.IGNORECASE,
 )
-_MESSAGE_IN_TEXT = re.compile(r"""\\*["']message\\*["']\s*:\s*\\*(["'])(.{1,2000}?)\\*\1\s*[,}]""", re.DOTALL)
+_MESSAGE_IN_TEXT = re.compile(
+    rf"""{_QUOTE}message{_QUOTE}\s*:\s*\\{{0,9}}(["'])(.{{1,2000}}?)\\{{0,9}}\1\s*[,}}]""", re.DOTALL
+)
 #: "Error code: 429 - {...}", as the OpenAI SDK within a gateway words it.
 _STATUS_IN_TEXT = re.compile(r"\b(?:error code|status code|status_code|http)\W{0,3}([45]\d\d)\b", re.IGNORECASE)
 #: How deep and how far a body is looked through, and how much of a text.

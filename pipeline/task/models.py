@@ -18,6 +18,9 @@ from pipeline.task.walk import Schema, is_object, rebuild
 _LEFT_TO_THE_MODEL = frozenset({"default", "discriminator", "uniqueItems", "minProperties", "maxProperties"})
 _TYPE_NAMES: dict[type, str] = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 
+#: Faults of one answer beyond which none is told.
+MOST_IN_DETAIL = 1_000
+
 Model = type[pydantic.BaseModel]
 
 
@@ -71,7 +74,7 @@ def _model_check(model: Model, schema: Schema, columns: tuple[str, ...]) -> Chec
     fits = validator(schema)
 
     def check(value: JSON, text: str) -> dict[str, JSON]:
-        fits(value)
+        fits(value, text)
         return ordered(_through(model, text), columns)
 
     return check
@@ -89,6 +92,8 @@ def _through(model: Model, text: str) -> dict[str, JSON]:
 
 
 def _faults(error: pydantic.ValidationError) -> str:
+    if (count := error.error_count()) > MOST_IN_DETAIL:  # to list one of them, all have to be made
+        return f"{count:,} values do not fit the model {error.title}"
     details = error.errors(include_url=False)[:SHOWN_FAULTS]
     return "; ".join(f"{where(fault['loc'])}: {fault['msg']}, got {short(fault['input'])}" for fault in details)
 

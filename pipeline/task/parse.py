@@ -9,7 +9,7 @@ from pipeline import codec
 from pipeline.errors import InvalidAnswerError, RefusalError, TruncatedError, UnfinishedError
 from pipeline.records import JSON, UNUSABLE_CALL, Answer, Said, ToolCall
 from pipeline.task.readings import PREFIX, SPELLING, plain_name, respelled, twice, unwrapped
-from pipeline.task.schema import Tool, short
+from pipeline.task.schema import MOST_CHARS_IN_DETAIL, Tool, short
 
 Tools = Mapping[str, Tool]
 
@@ -173,6 +173,8 @@ def _said(tool: Tool, call: ToolCall, wanted: Wanted) -> Said:
 
 def _read_anyway(tool: Tool, call: ToolCall) -> tuple[dict[str, JSON], tuple[str, ...]] | None:
     """The label in arguments that can be read in one way only, and what was wrong with them; None: there is none."""
+    if len(call.arguments) > MOST_CHARS_IN_DETAIL:
+        return None
     try:
         text, value, readings = unwrapped(call.arguments)
         if twice(text, value) is not None:

@@ -7,7 +7,7 @@ refuses it. Calls are never read out of the text.
 from __future__ import annotations
 
 import json
-import re
+import string
 from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
@@ -22,7 +22,7 @@ TEXT_IN_TEXT = "arguments that are JSON within a JSON text"
 SPELLING = "another case or white space in a value"
 
 _PREFIX = "functions."
-_FENCED = re.compile(r"\s*```[A-Za-z]*\s*\n?(.*?)\s*```\s*", re.DOTALL)
+_FENCE = "```"
 #: How often a text may stand within a text.
 _MOST_WRAPS = 3
 
@@ -38,8 +38,8 @@ def plain_name(name: str, known: Container[str]) -> str:
 def unwrapped(text: str) -> tuple[str, JSON, tuple[str, ...]]:
     """The JSON text within wrapped arguments, its value, and how it was wrapped. Raises JSONDecodeError."""
     readings = []
-    if fenced := _FENCED.fullmatch(text):
-        text = fenced[1]
+    if (within := _within_fence(text)) is not None:
+        text = within
         readings.append(FENCE)
     value = codec.loads_digits(text)
     for _ in range(_MOST_WRAPS):
@@ -48,6 +48,14 @@ def unwrapped(text: str) -> tuple[str, JSON, tuple[str, ...]]:
         text, value = value, codec.loads_digits(value)
         readings.append(TEXT_IN_TEXT)
     return text, value, tuple(dict.fromkeys(readings))
+
+
+def _within_fence(text: str) -> str | None:
+    """What stands between fences, without the name of its language; None where there are none."""
+    bare = text.strip()
+    if len(bare) < 2 * len(_FENCE) or not (bare.startswith(_FENCE) and bare.endswith(_FENCE)):
+        return None
+    return bare[len(_FENCE) : -len(_FENCE)].lstrip(string.ascii_letters).strip()
 
 
 def respelled(value: JSON, schema: Schema) -> JSON:

@@ -25,6 +25,8 @@ Check = Callable[[JSON, str], dict[str, JSON]]
 DEFAULT_NAME = "set_label"
 SHOWN_VALUES = 20  #: of an enum, in a message
 SHOWN_FAULTS = 3
+#: of arguments whose faults are looked for one by one
+MOST_CHARS_IN_DETAIL = 30_000
 SHOWN_CHARS = 200
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -106,22 +108,28 @@ def plain_check(schema: Schema) -> Check:
     """The check of arguments against the schema alone."""
     validate, columns = validator(schema), tuple(schema["properties"])
 
-    def check(value: JSON, _text: str) -> dict[str, JSON]:
-        validate(value)
+    def check(value: JSON, text: str) -> dict[str, JSON]:
+        validate(value, text)
         return ordered(value, columns)
 
     return check
 
 
-def validator(schema: Schema) -> Callable[[JSON], None]:
-    """A function that raises InvalidAnswerError, with path and expectation, for a value that does not fit."""
+def validator(schema: Schema) -> Callable[[JSON, str], None]:
+    """A function that raises InvalidAnswerError, with path and expectation, for a value that does not fit.
+
+    It is given the text that the value was read from as well. Of a long one it is only said that it does not fit: the
+    validator makes all faults before it gives the first, and 200,000 bad items take it half a minute.
+    """
     compiled = compile_schema(schema)
     is_valid = compiled.is_valid
 
-    def validate(value: JSON) -> None:
+    def validate(value: JSON, text: str) -> None:
         try:
             if is_valid(value):
                 return
+            if len(text) > MOST_CHARS_IN_DETAIL:
+                raise InvalidAnswerError(f"the arguments ({len(text):,} characters) do not fit the schema")
             faults = [_fault(error) for error in islice(compiled.iter_errors(value), SHOWN_FAULTS)]
         except ValueError as error:
             # Nested so deep that the validator gives up.

@@ -97,3 +97,14 @@ def test_a_models_page_that_comes_a_byte_at_a_time_ends_in_the_calls_time() -> N
 
     with pytest.raises(CallTimeoutError):
         asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\\" * 20_000, '"message": ' + "\\" * 19_000, '"message":"' * 2_000, "reset" * 4_000, "wait " + "1 " * 9_000],
+)
+def test_no_text_of_an_error_is_a_trap_for_what_looks_through_it(text: str) -> None:
+    """20 kB of backslashes took half a minute, in the loop."""
+    body = codec.dumps({"error": {"message": text}})
+    assert isinstance(failed(answers(body, 400)), CallError)
+    assert isinstance(failed(answers(text.encode(), 429)), CallError)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ipaddress
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.errors import MediaError
 from pipeline.providers import Fetcher, FetchOptions
@@ -63,6 +67,40 @@ def test_private_addresses_are_refused_in_every_spelling(url: str) -> None:
         Fetcher().check(url)
 
 
+#: first and last address of each network that is not the public internet
+INNER = (
+    "0.0.0.0 0.255.255.255 10.0.0.0 10.255.255.255 100.64.0.0 100.127.255.255 127.0.0.0 127.255.255.255 169.254.0.0 "
+    "169.254.255.255 172.16.0.0 172.31.255.255 192.0.0.0 192.0.0.9 192.0.0.255 192.0.2.0 192.0.2.255 192.88.99.1 "
+    "192.168.0.0 192.168.255.255 198.18.0.0 198.19.255.255 198.51.100.7 203.0.113.255 224.0.0.0 239.255.255.255 "
+    "240.0.0.0 255.255.255.255 :: ::1 ::ffff:10.0.0.1 ::127.0.0.1 64:ff9b::10.0.0.1 64:ff9b:1::1 100::1 100:0:0:1::1 "
+    "2001::1 2001:0:4136:e378:8000:63bf:3fff:fdd2 2001:10::1 2001:1ff:ffff::1 2001:db8::1 2002:a00:1::1 3fff::1 "
+    "3fff:fff::1 4000::1 5f00::1 fc00::1 fdff::1 fe80::1 fe80::1%eth0 febf::1 fec0::1 ff02::1 1.2.3 1.2.3.4.5 name"
+)
+WORLD = (
+    "1.0.0.0 9.255.255.255 11.0.0.0 100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.0 169.253.255.255 169.255.0.0 "
+    "172.15.255.255 172.32.0.0 191.255.255.255 192.0.1.0 192.0.3.0 192.88.98.255 192.167.255.255 192.169.0.0 "
+    "198.17.255.255 198.20.0.0 203.0.112.255 203.0.114.0 223.255.255.255 ::ffff:8.8.8.8 64:ff9b::8.8.8.8 "
+    "2001:200::1 2001:4860:4860::8888 2002:808:808::1 2606:4700::1111 2a00::1 3ffe::1"
+)
+
+
+def test_the_tables_of_addresses_are_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's own differ between its patch releases, in both directions."""
+    for kind in (ipaddress.IPv4Address, ipaddress.IPv6Address):
+        for name in ("is_private", "is_global", "is_multicast", "is_reserved"):
+            monkeypatch.setattr(kind, name, property(lambda _: pytest.fail("a table of the interpreter was asked")))
+    assert [host for host in INNER.split() if module.is_public(host)] == []
+    assert [host for host in WORLD.split() if not module.is_public(host)] == []
+
+
+@given(st.text(max_size=40) | st.text("0123456789abcdef:.[]%@/\\ \0xX-", max_size=40))
+@settings(deadline=None)
+def test_any_address_is_taken_or_refused_and_nothing_else(host: str) -> None:
+    for url in (host, f"https://{host}", f"https://{host}/a", f"https://example.org/{host}"):
+        with contextlib.suppress(MediaError):
+            Fetcher().check(url)
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -91,6 +129,9 @@ def test_public_addresses_are_taken(url: str) -> None:
         ("https://127.0.0.1%5C.example.org/a", "a sign that none may have"),
         ("https://127.0.0.1%2F.example.org/a", "a sign that none may have"),
         ("https://ab\ue000c.example.org/a", "no address"),
+        ("https://a%00b.example.org/a", "control character"),
+        ("https://a%0ab.example.org/a", "control character"),
+        ("https://exam%20ple.org/a", "control character"),
     ],
 )
 def test_what_is_no_plain_https_address_is_refused(url: str, told: str) -> None:
@@ -230,7 +271,9 @@ def test_redirects_are_followed_a_few_times() -> None:
         load(handler, path="/9")
 
 
-@pytest.mark.parametrize("place", ["file:///etc/passwd", "https://user:pw@example.org/", "//10.0.0.1/a", ""])
+@pytest.mark.parametrize(
+    "place", ["file:///etc/passwd", "https://user:pw@example.org/", "//10.0.0.1/a", "", "http://[", "http://a%00b/"]
+)
 def test_a_redirect_is_checked_as_the_address_was(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "is_public", lambda host: host == "127.0.0.1")
     with pytest.raises(MediaError):

@@ -170,6 +170,13 @@ def test_choices_within_lists_and_alternatives_are_known(make_task, make_answer)
     assert task.read(answer, RECORD) == {"tones": ["warm", "cold"], "maybe": "warm", "free": " Cold"}
 
 
+@pytest.mark.parametrize("arguments", ["```" + " " * 29_000, "```" * 9_000, "```\n" * 7_000, " " * 29_000 + "```"])
+def test_a_fence_without_an_end_is_no_trap(task: Task, make_answer, arguments: str) -> None:
+    """Looked for with a pattern, it took the cube of the number of blanks: hours."""
+    with pytest.raises(InvalidAnswerError, match="not valid JSON"):
+        task.read(make_answer(arguments), RECORD)
+
+
 TWICE = '{"label":"negative","label":"positive"}'
 
 
@@ -226,6 +233,16 @@ def test_equal_calls_are_one_and_differing_calls_are_none(task: Task, make_answe
 def test_a_call_of_something_else_beside_the_right_one_is_passed_over(task: Task) -> None:
     calls = (ToolCall("a", "think", "{"), ToolCall("b", "set_label", GOOD))
     assert task.read(Answer(calls=calls), RECORD) == {"label": "positive"}
+
+
+def test_the_faults_of_a_long_answer_are_not_looked_for_one_by_one(make_task, make_answer) -> None:
+    """The validator makes all of them before it gives the first: 200,000 took half a minute, in the loop."""
+    tags = {"type": "array", "items": {"type": "string", "enum": ["a", "b"]}}
+    schema = {"type": "object", "properties": {"tags": tags}, "required": ["tags"], "additionalProperties": False}
+    task = make_task(function=FunctionOptions("set_label", schema))
+    with pytest.raises(InvalidAnswerError, match=r"^the arguments \(\d+,\d+ characters\) do not fit the schema$"):
+        task.read(make_answer(codec.dumps({"tags": ["x"] * 10_000}).decode()), RECORD)
+    assert len(task.read(make_answer(codec.dumps({"tags": ["a"] * 10_000}).decode()), RECORD)["tags"]) == 10_000
 
 
 def test_a_long_enum_is_shown_in_part(make_task, make_answer) -> None:
