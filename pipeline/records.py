@@ -34,7 +34,7 @@ class Record:
     """One thing to label.
 
     `ordinal` is 0-based over all the run's inputs; `line` is the 1-based line (for Parquet: row) in `source`;
-    `digest` is a signed 64-bit hash of the content, by which a changed record is noticed.
+    `digest` is a signed 64-bit hash of the content, by which a changed record is noticed: equal ones mean equal fields.
     A record that could not be read has a `problem`; its fields are then what could be saved of it, as `{"raw": ...}`.
     """
 
@@ -263,7 +263,8 @@ class Outcome:
     `label` holds the label columns (and a callback's extra columns) of a LABELLED record, else None.
     `rows` is None where a record is one row; else each is a row of its own, to which `label` is common.
     `answer` is the last answer that came, kept so that it can be read again without a call.
-    `copied_from` names the record whose identical request was asked instead of this one's.
+    `copied_from` names the record whose identical request was asked instead of this one's. `asked_as` is the name that
+    the record had when it was asked, where it has another one since: callbacks know it by that.
     `finished_at` is seconds since 1970-01-01 UTC. `cost_usd` is None where the price is unknown.
     """
 
@@ -283,4 +284,5 @@ class Outcome:
     request_id: str | None = None
     finished_at: float = 0.0
     copied_from: str | None = None
+    asked_as: str | None = None
     vote: int = 0

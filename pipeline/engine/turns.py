@@ -84,7 +84,7 @@ class Responder:
             await self._keep(trial, answer)
         for place, one in enumerate(said[len(done) :], start=len(done)):
             record = trial.request.record
-            call = self._call(record, trial.digest, trial.request_id, trial.turn, place, one)
+            call = self._call(record.key, trial.digest, trial.request_id, trial.turn, place, one)
             done.append(await self.task.respond(one, record, call))
             trial.results.append({"extra": done[-1].extra, "result": done[-1].result})
             if goes_on or place + 1 < len(said):
@@ -99,23 +99,34 @@ class Responder:
             log.info("read all the same", extra={"facts": {"key": record.key, "with": readings}})
 
     async def again(
-        self, said: tuple[Said, ...], record: Record, *, digest: bytes | None, request_id: str | None
+        self,
+        said: tuple[Said, ...],
+        record: Record,
+        *,
+        digest: bytes | None,
+        request_id: str | None,
+        key: str | None = None,
     ) -> tuple[Said, ...]:
-        """The calls of an answer that is kept, handed to the callbacks (again). Raises CallbackError."""
+        """The calls of an answer that is kept, handed to the callbacks (again). Raises CallbackError.
+
+        `key` is the name that the record had when it was asked, where it has another one now.
+        """
         if not self.task.has_callback:
             return said
         return tuple(
             [
-                await self.task.respond(one, record, self._call(record, digest or b"", request_id, 0, place, one))
+                await self.task.respond(
+                    one, record, self._call(key or record.key, digest or b"", request_id, 0, place, one)
+                )
                 for place, one in enumerate(said)
             ]
         )
 
-    def _call(self, record: Record, digest: bytes, request_id: str | None, turn: int, place: int, one: Said) -> Call:
-        key = idempotency_key(
-            self._run_id, record.key, request_digest=digest, request_id=request_id, turn=turn, place=place, said=one
+    def _call(self, key: str, digest: bytes, request_id: str | None, turn: int, place: int, one: Said) -> Call:
+        name = idempotency_key(
+            self._run_id, key, request_digest=digest, request_id=request_id, turn=turn, place=place, said=one
         )
-        return Call(key, turn, one.tool)
+        return Call(name, turn, one.tool)
 
     async def _keep(self, trial: Trial, answer: Answer) -> None:
         """Until the ledger has the answer it keeps its place at the gate: a kill costs no more than is in flight."""

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline import __version__
+from pipeline import __version__, codec
 from pipeline.engine import renamed
-from pipeline.errors import ChangedError
-from pipeline.readers import Source
-from pipeline.records import Record
+from pipeline.errors import ChangedError, RenderError
+from pipeline.readers import Source, Stamp
+from pipeline.records import JSON, Record
 from pipeline.runner.inputs import changes_of_input, named_of, read, reading_of
 from pipeline.runner.keys import repeated_in
 from pipeline.runner.parts import is_simulated
 from pipeline.settings import Settings
-from pipeline.store import Change, Known, Ledger, RunDir, Selection, diff
+from pipeline.store import Change, Found, Ledger, Pair, RunDir, Selection, diff
 from pipeline.targets import origin_to_keep
 from pipeline.task import Task
+
+#: How records are named and their contents are compared; the ledgers of earlier versions know no such number.
+NAMES = 2
+
+
+def stamps_of(sources: Sequence[Source]) -> list[Stamp | None]:
+    """What differs when the inputs do, without reading them."""
+    return [source.stamp() for source in sources]
 
 
 def fingerprint_of(settings: Settings, task: Task, sources: Sequence[Source]) -> dict[str, Any]:
@@ -36,9 +45,11 @@ def manifest_of(
     sources: Sequence[Source],
     before: Mapping[str, Any] | None,
     said: Sequence[str] | None = None,
+    stamps: Sequence[Stamp | None] | None = None,
 ) -> dict[str, Any]:
     """What is written into the run folder when a session begins. `reading` is how `verify` reads the input again.
 
+    `stamps` are those of the inputs before anything of them was read: what has changed since is noticed.
     `said` is what was said beside the config, where the settings say more (a pilot's do).
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -52,104 +63,182 @@ def manifest_of(
         "fingerprint": fingerprint_of(settings, task, sources),
         "columns": settings.output.columns,
         "label_columns": list(task.columns),
-        "sources": [source.stamp() for source in sources],
+        "names": NAMES,
+        "sources": stamps_of(sources) if stamps is None else stamps,
     }
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What differs between the folder's manifest and the settings.
+    """What differs between the folder's run and the settings.
 
-    `changed_keys` are records with another content; `moved` says whether any has another place in the input.
+    `parts` are those of the task; `reading` says which input it is and how it is read. `found` is what came of
+    comparing the records; None where nothing says that they differ, or where they can be read only once.
     """
 
     parts: Sequence[Change]
-    changed_keys: Sequence[str]
-    moved: bool
+    reading: Sequence[Change]
+    found: Found | None
     done: int
 
     def __bool__(self) -> bool:
-        return bool(self.parts or self.changed_keys)
+        """Whether somebody has to choose: a label would be thrown away, or paid for again."""
+        found = self.found or Found()
+        # With a few records gone it is the same input still; with most of them gone it is another.
+        is_other = bool(self.reading) or found.gone > found.stays + found.changed
+        return bool(self.parts or found.changed or (found.gone and is_other) or self.cannot_match)
+
+    @property
+    def cannot_match(self) -> bool:
+        """Whether records may have other names now, and none can be looked at before the run."""
+        return bool(self.reading) and self.found is None
+
+    def refuse(self, run_dir: RunDir, *, relabel: bool, keep: bool) -> None:
+        """Raises ChangedError where somebody has to choose and has not, or not what is possible."""
+        if not self or relabel or (keep and not self.cannot_match):
+            return
+        told = self.told(run_dir)
+        if keep:
+            told += (
+                "\n\n--keep cannot find out which record is which: this input can be read only once. Write it to a "
+                "file, and name that."
+            )
+        raise ChangedError(told)
 
     def told(self, run_dir: RunDir) -> str:
         """The difference and the ways on, for a person."""
+        found = self.found or Found()
         lines = [f"{run_dir.path} holds a run that was made otherwise:"]
-        for part in self.parts:
-            lines.append("")
-            lines += part.lines()
-        if self.changed_keys:
-            shown = ", ".join(self.changed_keys[:5]) + (" ..." if len(self.changed_keys) > 5 else "")
-            lines += ["", f"input: {_records(len(self.changed_keys))} with an outcome read otherwise now: {shown}"]
-        touched = self.done if self.parts else len(self.changed_keys)
-        lines += [
-            "",
-            f"It touches {touched:,} of {self.done:,} records that have an outcome. Nothing was sent. Choose:",
-            f"  --relabel   label them again (the answers to {_records(touched)} are paid for again)",
-            "  --keep      keep what is there and go on with the rest",
-            "  --output    another folder, for a run of its own",
+        for part in (*self.parts, *self.reading):
+            lines += ["", *part.lines()]
+        if found.changed:
+            shown = _shown(found.changed_keys, found.changed)
+            lines += ["", f"input: {_records(found.changed)} with an outcome read otherwise now: {shown}"]
+        if found.gone:
+            shown = _shown(found.gone_keys, found.gone)
+            lines += ["", f"input: {_records(found.gone)} with a label cannot be found in it: {shown}"]
+        return "\n".join([*lines, "", *self._ways(found)])
+
+    def _ways(self, found: Found) -> Iterator[str]:
+        everything = bool(self.parts) or self.found is None
+        again = self.done if everything else found.changed
+        touched = self.done if everything else found.changed + found.gone
+        yield f"It touches {touched:,} of {self.done:,} records that have an outcome. Nothing was sent. Choose:"
+        if again:
+            yield f"  --relabel   label them again (the answers to {_records(again)} are paid for again)"
+        if not self.cannot_match:
+            yield "  --keep      keep the labels of the records that are there and go on with the rest"
+        if found.gone:
+            yield "              (the rows of the others leave the files; the ledger keeps their answers)"
+        yield "  --output    another folder, for a run of its own"
+
+    def notes(self) -> list[str]:
+        """What was made of an input that has changed, where that is more than new records."""
+        found = self.found or Found()
+        told = [
+            (found.renamed, "{} moved and kept the label, found by the content"),
+            (found.refreshed, "{} changed in fields that no prompt uses, and the files show that"),
+            (found.mended, "{} without a label changed and will be asked again"),
+            (found.back, "{} came back, with the label of before"),
+            (found.gone + found.dropped, "{} left, and so did the rows of the files (the ledger keeps them)"),
         ]
-        return "\n".join(lines)
+        lines = [text.format(_records(count)) for count, text in told if count]
+        if lines and found.fresh:
+            lines.append(f"{_records(found.fresh)} {'is' if found.fresh == 1 else 'are'} new")
+        return [f"The input has changed since the last session: {'; '.join(lines)}."] if lines else []
 
 
 def _records(count: int) -> str:
     return "1 record" if count == 1 else f"{count:,} records"
 
 
+def _shown(keys: Sequence[str], count: int) -> str:
+    return ", ".join(keys) + (" ..." if count > len(keys) else "")
+
+
 async def find_changes(
-    settings: Settings, task: Task, sources: Sequence[Source], manifest: Mapping[str, Any], ledger: Ledger
+    settings: Settings,
+    task: Task,
+    sources: Sequence[Source],
+    manifest: Mapping[str, Any],
+    ledger: Ledger,
+    stamps: Sequence[Stamp | None] | None = None,
 ) -> Changes:
-    """Compare. The input is read through only where a file's size or time differs from the manifest's."""
+    """Compare. The input is read through only where its stamps, or how it is read, differ from the manifest's."""
     now = fingerprint_of(settings, task, sources)
-    parts = diff(_without_input(manifest["fingerprint"]), _without_input(now))
-    parts += changes_of_input(manifest, now["input"])
-    counts = await ledger.count_by_status()
-    done = sum(counts.values())
-    stamps = [source.stamp() for source in sources]
-    changed: list[str] = []
-    moved = False
+    done = sum((await ledger.count_by_status()).values())
+    parts = diff(_without_input(manifest["fingerprint"]), _without_input(now)) if done else []
+    reading = changes_of_input(manifest, now["input"]) if done else []
+    stamps = stamps_of(sources) if stamps is None else stamps
+    trust = manifest.get("names") == NAMES
     # What has no stamp, like a query's rows, can only be read through.
-    same = None not in stamps and stamps == manifest.get("sources")
-    if done and not same and not any(source.once for source in sources):
-        async for batch, known in _known_batches(settings, sources, ledger):
-            pairs = [(record, known[record.key]) for record in batch if record.key in known]
-            changed += [record.key for record, before in pairs if before.digest != record.digest]
-            moved |= any(_has_moved(record, before) for record, before in pairs)
-    return Changes(parts=parts if done else (), changed_keys=changed, moved=moved, done=done)
+    same = trust and not reading and None not in stamps and stamps == manifest.get("sources")
+    found = None
+    if not same and await ledger.last_seq() and not any(source.once for source in sources):
+        found = await _match(settings, task, sources, ledger, trust=trust, ask_alike=not parts)
+    return Changes(parts, reading, found, done)
 
 
 def _without_input(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     return {name: part for name, part in fingerprint.items() if name != "input"}
 
 
-async def _known_batches(
-    settings: Settings, sources: Sequence[Source], ledger: Ledger
-) -> AsyncIterator[tuple[list[Record], dict[str, Known]]]:
-    """The input in batches, each with what the ledger knows of its records, by the names that the run gives them."""
-    async for batch in read(sources, settings.input):
-        if settings.input.key is not None:
-            # A key that came before: the first record's outcome is not the second's.
-            batch = renamed(batch, await repeated_in(ledger, batch))  # noqa: PLW2901
-        yield batch, await ledger.known([record.key for record in batch])
+async def _match(
+    settings: Settings, task: Task, sources: Sequence[Source], ledger: Ledger, *, trust: bool, ask_alike: bool
+) -> Found:
+    """Find each record's outcome: by its name and content, by its content, by what it would be asked now."""
+    await ledger.match_begin()
+    async with aclosing(read(sources, settings.input)) as batches:
+        async for batch in batches:
+            if settings.input.key is not None:
+                # A key that came before: the first record's outcome is not the second's.
+                batch = renamed(batch, await repeated_in(ledger, batch))  # noqa: PLW2901
+            await ledger.match_add(batch, trust=trust)
     await ledger.forget_seen()
+    # The content of a file that is a record is in no field: what its digest does not find is not the same.
+    is_whole = all(source.format != "files" for source in sources)
+    if await ledger.match_by_content(trust=trust or not is_whole) and is_whole:
+        after = -1
+        while block := await ledger.match_unpaired(after):
+            after = block[-1].record.ordinal
+            await ledger.match_pair(*_judged(block, task if ask_alike else None))
+        await ledger.match_by_request()
+    return await ledger.match_found()
 
 
-def _has_moved(record: Record, before: Known) -> bool:
-    return (record.ordinal, record.line, record.source) != (before.ordinal, before.line, before.source)
+def _judged(block: Sequence[Pair], task: Task | None) -> tuple[list[tuple[int, int]], list[tuple[int, bytes]]]:
+    """Which of these are as the outcome of their name: by their fields, or what they are asked. The others' requests.
+
+    Without a task, since that has changed, those are that have at most more fields.
+    """
+    pairs, requests = [], []
+    for one in block:
+        at, record = one.record.ordinal, one.record
+        digest = _request_of(record, task)
+        same = digest == one.request_digest if digest is not None else _has_all(record.fields, one.fields)
+        if one.seq is not None and (same or codec.canonical(record.fields) == codec.canonical(one.fields)):
+            pairs.append((at, one.seq))
+        elif digest is not None:
+            requests.append((at, digest))
+    return pairs, requests
 
 
-async def follow_moves(settings: Settings, sources: Sequence[Source], ledger: Ledger) -> None:
-    """Give the outcomes the places that their records have now: rows in the input's order go by them."""
-    async for batch, known in _known_batches(settings, sources, ledger):
-        moved = [record for record in batch if record.key in known and _has_moved(record, known[record.key])]
-        if moved:
-            await ledger.update_places(moved)
+def _request_of(record: Record, task: Task | None) -> bytes | None:
+    try:
+        return None if task is None else task.render(record).digest
+    except RenderError:
+        return None
 
 
-async def accept_changes(changes: Changes, run_dir: RunDir, ledger: Ledger, *, relabel: bool, keep: bool) -> None:
-    """Carry out what the user chose. Raises ChangedError where nothing was chosen."""
-    if not changes or keep:
-        return
-    if not relabel:
-        raise ChangedError(changes.told(run_dir))
-    keys = None if changes.parts else changes.changed_keys
-    await ledger.supersede(Selection(keys=keys), "relabel")
+def _has_all(fields: Mapping[str, JSON], before: Mapping[str, JSON]) -> bool:
+    return all(
+        name in fields and codec.canonical(fields[name]) == codec.canonical(value) for name, value in before.items()
+    )
+
+
+async def accept_changes(changes: Changes, ledger: Ledger, *, relabel: bool, keep: bool) -> None:
+    """Carry out what the user chose, and what nobody has to choose."""
+    if relabel and (changes.parts or changes.cannot_match):
+        await ledger.supersede(Selection(), "relabel")
+    elif changes.found is not None:
+        await ledger.match_apply(keep=keep)

@@ -74,8 +74,11 @@ def named_of(settings: Settings, sources: Sequence[Source]) -> dict[str, Any]:
 
 def _is_usual(name: str, value: Any) -> bool:
     # UTF-8 was the encoding's default once, and is what most texts are in that leave it unset.
-    usual = InputSettings.model_fields[name].default if name in InputSettings.model_fields else None
-    return value == usual or (name, value) == ("encoding", "utf-8")
+    return value == _usual(name) or (name, value) == ("encoding", "utf-8")
+
+
+def _usual(name: str) -> Any:
+    return InputSettings.model_fields[name].default if name in InputSettings.model_fields else None
 
 
 def changes_of_input(manifest: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
@@ -84,7 +87,9 @@ def changes_of_input(manifest: Mapping[str, Any], now: Mapping[str, Any]) -> lis
     # Earlier versions noted the format with the paths, and what is usual too.
     before.setdefault("format", manifest.get("reading", {}).get("format"))
     before = {name: value for name, value in before.items() if not _is_usual(name, value)}
-    return diff({"input": {"path": None, "key": None} | before}, {"input": now})
+    names = dict.fromkeys(["path", "key", *before, *now])
+    old, new = ({name: each.get(name, _usual(name)) for name in names} for each in (before, now))
+    return diff({"input": old}, {"input": new})
 
 
 def _is_given(sources: Sequence[Source]) -> bool:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from pipeline.runner.parts import is_simulated, sql_of
 from pipeline.runner.runlog import tell
 from pipeline.settings import Settings
-from pipeline.store import Layout, Ledger, RunDir, Sinks, look_at_table
+from pipeline.store import Layout, Ledger, MovedAside, RunDir, Sinks, look_at_table
 from pipeline.task import Task
 
 
-async def open_sinks(settings: Settings, task: Task, run_dir: RunDir, ledger: Ledger) -> Sinks:
-    """The files of rows, and the table where there is one. Raises StoreError, SetupError."""
+async def open_sinks(
+    settings: Settings, task: Task, run_dir: RunDir, ledger: Ledger, moved: Sequence[MovedAside] | None = None
+) -> Sinks:
+    """The files of rows, and the table where there is one. Raises StoreError, SetupError.
+
+    `moved` are files that were moved aside since they were not the run's; None where nobody has looked yet.
+    """
 
     def lags(event: str, text: str) -> None:
         tell(event, level=logging.WARNING, reason=text)
 
-    return await Sinks.start(run_dir, ledger, layout_of(settings, task), sql=sql_of(settings), tell=lags)
+    layout = layout_of(settings, task)
+    return await Sinks.start(run_dir, ledger, layout, sql=sql_of(settings), tell=lags, moved=moved)
 
 
 def layout_of(settings: Settings, task: Task) -> Layout:

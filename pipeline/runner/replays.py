@@ -20,7 +20,7 @@ from pipeline.runner.parts import price_for, task_of
 from pipeline.runner.runlog import run_log, tell
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary, Stats
-from pipeline.store import Ledger, RunDir
+from pipeline.store import Ledger, RunDir, claim
 from pipeline.task import Task
 
 BLOCK = 256
@@ -38,22 +38,25 @@ async def replay(settings: Settings) -> RunSummary:
         stack.enter_context(run_log(run_dir.log))
         ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger))
         tell("replay begins")
+        moved = await claim(run_dir, ledger)
         # The last session's counts are not those of the ledger from here on, also if this is killed.
         run_dir.clear_summary()
         responder = Responder(task, Gate(1), run_id=await ledger.run_id())
         await _read_again(Reader(task, responder), ledger, stats)
-        sinks = await open_sinks(settings, task, run_dir, ledger)
+        sinks = await open_sinks(settings, task, run_dir, ledger, moved)
         try:
             await sinks.finish(all_done=True)
         finally:
             await sinks.close()
-        summary = await _summary(settings, run_dir, ledger, stats)
+        summary = await _summary(settings, run_dir, ledger, stats, [str(one) for one in sinks.moved])
         run_dir.write_summary(summary.as_dict())
         tell("replay ends", records=stats.records)
     return summary
 
 
-async def _summary(settings: Settings, run_dir: RunDir, ledger: Ledger, stats: Stats) -> RunSummary:
+async def _summary(
+    settings: Settings, run_dir: RunDir, ledger: Ledger, stats: Stats, notes: Sequence[str]
+) -> RunSummary:
     counts, problems, price = await ledger.count_by_status(), await ledger.problem_counts(), price_for(settings)
     totals = await paid_so_far(ledger, price)
     manifest = run_dir.read_manifest() or {}
@@ -89,6 +92,7 @@ async def _summary(settings: Settings, run_dir: RunDir, ledger: Ledger, stats: S
         rows=None if rows is None else rows.rows,
         without_row=None if rows is None else rows.without,
         files=await outputs_of(settings, run_dir, ledger),
+        notes=notes,
     )
 
 
@@ -133,7 +137,7 @@ class Reader:
         assert old.answer is not None
         said = self._task.calls(old.answer, old.record)
         digest, request_id = old.request_digest, old.request_id
-        said = await self._responder.again(said, old.record, digest=digest, request_id=request_id)
+        said = await self._responder.again(said, old.record, digest=digest, request_id=request_id, key=old.asked_as)
         return self._task.labelled(said, old.answer.text, old.record)
 
     def _of_turns(self, old: Outcome, turns: Sequence[Turn]) -> Labelled | None:

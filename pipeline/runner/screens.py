@@ -182,6 +182,7 @@ def closing_lines(summary: RunSummary) -> list[str]:
         lines.append(f"  read      {readings_text(summary.readings)}")
     for name, path in summary.files.items():
         lines.append(f"  {name:<8}  {path}")
+    lines += [f"  {'note':<8}  {note}" for note in summary.notes]
     if summary.left and summary.records:
         lines.append(f"  left      {summary.left['text']}")
     if summary.next_step:

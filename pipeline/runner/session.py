@@ -17,7 +17,6 @@ from pipeline.engine import (
     Ending,
     Feed,
     Journal,
-    Lookups,
     Ping,
     Pool,
     PoolSizes,
@@ -32,12 +31,11 @@ from pipeline.limits import DayMeter, Price
 from pipeline.notify import Notifier
 from pipeline.progress import Progress
 from pipeline.readers import Progress as ReadProgress
-from pipeline.readers import Source
+from pipeline.readers import Source, Stamp
 from pipeline.records import Outcome, Record, Status, Turn
 from pipeline.runner.advice import advise
 from pipeline.runner.guard import Guard
 from pipeline.runner.inputs import read
-from pipeline.runner.keys import repeated_in
 from pipeline.runner.live import Live
 from pipeline.runner.marks import mark_simulated
 from pipeline.runner.notices import Notices
@@ -49,6 +47,7 @@ from pipeline.runner.parts import (
     price_for,
     rules_of,
 )
+from pipeline.runner.passing import lookups_of, noted, read_changes
 from pipeline.runner.runlog import tell
 from pipeline.runner.screens import closing_lines
 from pipeline.runner.soundness import in_files, kept, mended
@@ -56,7 +55,7 @@ from pipeline.runner.steering import Helm, Steering
 from pipeline.runner.summary import summarise
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary, Stats
-from pipeline.store import Ledger, RunDir, SinkMarks, Sinks
+from pipeline.store import Ledger, MovedAside, RunDir, SinkMarks, Sinks
 from pipeline.task import Task
 from pipeline.telemetry import Telemetry
 
@@ -70,7 +69,9 @@ class SessionParts:
     `day` counts the day's requests over sessions; `limits` are others that last (the budget); `kept_turns` what an
     earlier session left of conversations; `run_id` names the run in the keys of callbacks; `prepare` loads the records'
     media; `ping` asks whether the server answers at all; `title` stands in the progress line; `switch` is what signals
-    press.
+    press. `moved` are files that were not as the run had left them, `notes` is what else is to be told at the start and
+    the end; `stamps` are those of the inputs before anything was read; `choice` is "relabel" or "keep" where the user
+    gave that.
     """
 
     settings: Settings
@@ -90,6 +91,10 @@ class SessionParts:
     run_id: str = ""
     kept_turns: Mapping[str, Sequence[Turn]] = field(default_factory=dict)
     was_simulated: bool = False
+    moved: Sequence[MovedAside] = ()
+    notes: Sequence[str] = ()
+    stamps: Sequence[Stamp | None] = ()
+    choice: str = ""
 
 
 class Session:
@@ -133,9 +138,13 @@ class Session:
         )
         self._provider = parts.provider
         # All state that changes, beside the parts: whether the folder holds simulated labels (then its
-        # manifest says so), and whether a second signal cut the calls in flight off.
+        # manifest says so), whether a second signal cut the calls in flight off, and what is to be told at the end.
         self._was_simulated = parts.was_simulated
         self._cut_off = False
+        self._stamps = parts.stamps
+        self._choice = parts.choice
+        self._moved = parts.moved
+        self._notes = [*map(str, parts.moved), *parts.notes]
 
     @property
     def _simulated(self) -> bool:
@@ -165,13 +174,17 @@ class Session:
                 await self._journal.close()
             await self._admission.close()
             await sinks.finish(all_done=ending is Ending.COMPLETE)
+            self._notes += map(str, sinks.moved[len(self._moved) :])
         finally:
             await sinks.close()
         return await self._close(complete=ending is Ending.COMPLETE, command=command)
 
     async def _run_engine(self, sinks: Sinks, before: Mapping[Status, int], *, quiet: bool) -> Ending:
         beginning = Beginning([source.name for source in self._sources], over=before[Status.LABELLED] > 0)
-        feed = Feed(self._records(), self._task.render, self._lookups(), self._asker.net, beginning)
+        lookups = lookups_of(
+            self._settings, self._task, self._sources, self._ledger, self._choice, lambda error: self._stop(pool, error)
+        )
+        feed = Feed(self._records(), self._task.render, lookups, self._asker.net, beginning)
         live = Live(
             self._run_dir,
             self._stats,
@@ -194,7 +207,7 @@ class Session:
             say=progress.say,
             stalled=live.stalled,
         )
-        pool = Pool(
+        pool: Pool = Pool(
             feed.items(),
             self._asker,
             self._commit(sinks, feed),
@@ -203,6 +216,8 @@ class Session:
             guard=guard.watch,
         )
         guard.steering = Steering(self._settings, self._helm(pool, guard, progress), Inbox(self._run_dir.path))
+        for note in self._notes:
+            progress.say(f"labelpipe: {note}")
         me = asyncio.current_task()
         assert me is not None
         self._turn_switch(pool, progress, me)
@@ -241,13 +256,13 @@ class Session:
     async def _sinks(self) -> Sinks:
         """The files of rows; where a row of the ledger keeps them from being made it is replaced first."""
         try:
-            return await open_sinks(self._settings, self._task, self._run_dir, self._ledger)
+            return await open_sinks(self._settings, self._task, self._run_dir, self._ledger, self._moved)
         except LabelpipeError:
             raise
         except Exception:
             if not await mended(self._ledger, layout_of(self._settings, self._task), self._asker.net.told):
                 raise
-            return await open_sinks(self._settings, self._task, self._run_dir, self._ledger)
+            return await open_sinks(self._settings, self._task, self._run_dir, self._ledger, self._moved)
 
     @staticmethod
     def _tell_reading(text: str, progress: Progress) -> None:
@@ -293,21 +308,6 @@ class Session:
     def _records(self) -> AsyncGenerator[list[Record], None]:
         wanted = self._settings.input
         return read(self._sources, wanted, limit=wanted.limit, progress=self._reading)
-
-    def _lookups(self) -> Lookups:
-        ledger = self._ledger
-
-        async def done(records: Sequence[Record]) -> set[str]:
-            return set(await ledger.known([record.key for record in records]))
-
-        async def repeated(records: Sequence[Record]) -> set[int]:
-            return await repeated_in(ledger, records)
-
-        return Lookups(
-            done=done,
-            repeated=repeated if self._settings.input.key is not None else None,
-            answered=ledger.find_request if self._settings.task.dedupe and self._task.can_share_answers else None,
-        )
 
     def _sizes(self) -> PoolSizes:
         return PoolSizes.for_concurrency(self._admission.gate.concurrency, self._settings.limits.grace_s)
@@ -364,6 +364,7 @@ class Session:
             self._run_dir.write_manifest({**manifest, "simulated": True})
 
     async def _close(self, *, complete: bool, command: str) -> RunSummary:
+        changed = await asyncio.to_thread(read_changes, self._sources, self._stamps)
         summary = await summarise(
             self._run_dir,
             self._ledger,
@@ -378,6 +379,7 @@ class Session:
             command=command,
             advise=partial(advise, self._settings),
         )
+        summary = noted(summary, self._notes, changed, command)
         self._run_dir.write_summary(summary.as_dict())
         if not complete:
             left = f"Left: {summary.left['text']}." if summary.left is not None else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Coroutine, Sequence
@@ -16,9 +17,9 @@ from pipeline import codec
 from pipeline.engine import Provider, StopSwitch, under
 from pipeline.limits import NOTHING, DayMeter, Spend
 from pipeline.notify import Notifier
-from pipeline.readers import Given, Source, in_daemon, peek
+from pipeline.readers import Given, Source, Stamp, in_daemon, peek
 from pipeline.records import Status
-from pipeline.runner.changes import accept_changes, find_changes, follow_moves, manifest_of
+from pipeline.runner.changes import accept_changes, find_changes, manifest_of, stamps_of
 from pipeline.runner.codes import refuse_unknown
 from pipeline.runner.inputs import sources_of
 from pipeline.runner.media import media_for
@@ -36,7 +37,7 @@ from pipeline.runner.runlog import run_log, tell
 from pipeline.runner.session import Session, SessionParts
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary
-from pipeline.store import Ledger, RunDir, Selection
+from pipeline.store import Ledger, MovedAside, RunDir, Selection, claim
 from pipeline.task import Task
 from pipeline.telemetry import Telemetry, open_telemetry
 
@@ -156,7 +157,8 @@ async def _label(settings: Settings, wishes: Wishes, switch: StopSwitch) -> RunS
         if telemetry is not None:
             provider = telemetry.around(provider, timeout_s=settings.model.timeout_s)
         was_simulated = bool((run_dir.read_manifest() or {}).get("simulated")) and await ledger.last_seq() > 0
-        await _prepare(settings, wishes, task, sources, run_dir, ledger)
+        stamps = await in_daemon(partial(stamps_of, sources))
+        moved, notes = await _prepare(settings, wishes, task, sources, run_dir, ledger, stamps)
         notifier = Notifier(*notified_of(settings), hidden=settings.secret_variables())
         stack.push_async_callback(notifier.close)
         session = Session(
@@ -180,6 +182,10 @@ async def _label(settings: Settings, wishes: Wishes, switch: StopSwitch) -> RunS
                 run_id=await ledger.run_id(),
                 kept_turns=await ledger.pending_turns(),
                 was_simulated=was_simulated,
+                moved=moved,
+                notes=notes,
+                stamps=stamps,
+                choice="relabel" if wishes.relabel else "keep" if wishes.keep else "",
             )
         )
         return await session.run(quiet=wishes.quiet, command=wishes.command)
@@ -212,22 +218,37 @@ async def _limits_of(settings: Settings, ledger: Ledger) -> dict[str, Any]:
 
 
 async def _prepare(
-    settings: Settings, wishes: Wishes, task: Task, sources: Sequence[Source], run_dir: RunDir, ledger: Ledger
-) -> None:
-    """Compare with what is there, set aside what is to be asked again, write the manifest."""
+    settings: Settings,
+    wishes: Wishes,
+    task: Task,
+    sources: Sequence[Source],
+    run_dir: RunDir,
+    ledger: Ledger,
+    stamps: Sequence[Stamp | None],
+) -> tuple[list[MovedAside], list[str]]:
+    """Compare with what is there, set aside what is to be asked again, write the manifest.
+
+    Gives the files that were moved aside, since they are not the run's, and what else is to be told.
+    """
     manifest = run_dir.read_manifest()
     refuse_unknown(wishes.retry_codes)
+    changes = None
     if manifest is not None:
-        changes = await find_changes(settings, task, sources, manifest, ledger)
-        await accept_changes(changes, run_dir, ledger, relabel=wishes.relabel, keep=wishes.keep)
-        if changes.moved:
-            await follow_moves(settings, sources, ledger)
+        changes = await find_changes(settings, task, sources, manifest, ledger, stamps)
+        changes.refuse(run_dir, relabel=wishes.relabel, keep=wishes.keep)
+    # While the ledger is as the last session left it, it tells what a file may hold.
+    moved = await claim(run_dir, ledger)
+    for one in moved:
+        tell("moved aside", level=logging.WARNING, file=one.name, to=str(one.to), why=one.why)
+    if changes is not None:
+        await accept_changes(changes, ledger, relabel=wishes.relabel, keep=wishes.keep)
     if wishes.retry:
         await ledger.own_up()
-        moved = await ledger.supersede(_without_label(wishes.retry_codes), "retry")
-        tell("retry", records=moved, codes=sorted(wishes.retry_codes))
-    run_dir.write_manifest(manifest_of(settings, task, sources, before=manifest, said=wishes.said))
+        again = await ledger.supersede(_without_label(wishes.retry_codes), "retry")
+        tell("retry", records=again, codes=sorted(wishes.retry_codes))
+    run_dir.write_manifest(manifest_of(settings, task, sources, before=manifest, said=wishes.said, stamps=stamps))
     run_dir.clear_summary()
+    return moved, changes.notes() if changes is not None else []
 
 
 def _without_label(codes: frozenset[str]) -> Selection:

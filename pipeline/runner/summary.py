@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.engine import is_hopeless
-from pipeline.errors import CallbackError, HungUpError, InterruptedRunError
+from pipeline.errors import CallbackError, ChangedError, HungUpError, InterruptedRunError
 from pipeline.limits import Admission, BudgetReachedError, Price, Spend, what_is_left
 from pipeline.readers import Progress as ReadProgress
 from pipeline.records import Status
@@ -89,7 +89,7 @@ def _ending(complete: bool, reason: Exception | None, unlabelled: int, stats: St
         return "complete", EXIT_UNLABELLED if unlabelled else EXIT_COMPLETE
     if isinstance(reason, InterruptedRunError):
         return "interrupted", EXIT_HUNG_UP if isinstance(reason, HungUpError) else EXIT_INTERRUPTED
-    if is_hopeless(reason) and not stats.answers:
+    if (is_hopeless(reason) or isinstance(reason, ChangedError)) and not stats.answers:
         return "stopped", EXIT_CANNOT_START
     return "stopped", EXIT_STOPPED
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pipeline.store.changes import Selection, SinkMarks
+from pipeline.store.claims import MovedAside, claim
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
+from pipeline.store.matching import Found, Pair
 from pipeline.store.projection import flaw_of
 from pipeline.store.proof import MEND, FileProof, prove_files
 from pipeline.store.queries import Known, RowCounts, SinkMark, Totals
@@ -19,9 +21,12 @@ __all__ = [
     "MEND",
     "Change",
     "FileProof",
+    "Found",
     "Known",
     "Layout",
     "Ledger",
+    "MovedAside",
+    "Pair",
     "RowCounts",
     "RunDir",
     "RunLock",
@@ -34,6 +39,7 @@ __all__ = [
     "TableLook",
     "Totals",
     "check_place",
+    "claim",
     "diff",
     "flaw_of",
     "look_at_table",

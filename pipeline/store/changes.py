@@ -13,7 +13,7 @@ from pipeline.errors import InternalError
 from pipeline.records import Record, Status, Turn
 from pipeline.store import turns
 from pipeline.store.queries import SinkMark, chunks, damaged, marks
-from pipeline.store.rows import COLUMNS, bound
+from pipeline.store.rows import COLUMNS, bound, json_text
 
 # Columns are named: in a file that was brought up to date the newer ones come last.
 _NAMES = ", ".join(COLUMNS)
@@ -25,8 +25,8 @@ _SET_ASIDE = (
 _OWN_UP = "UPDATE outcomes SET status = 'rejected', problem_code = ?, problem_message = ?, label = NULL WHERE seq = ?"
 #: The name in `meta` of how often outcomes have been set aside or moved, over all sessions.
 GENERATION = "generation"
-#: a file with this mark is built anew from the ledger
-REBUILD = SinkMark(-1, 0, "")
+#: the mark of a file that is not there yet
+NO_FILE = SinkMark(-1, 0, "", None, is_stale=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +100,9 @@ def replace(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]], rea
     """Each row in the place of the one with its key, which is set aside as no longer counted."""
     with transaction(connection):
         for chunk in chunks([row[1] for row in rows]):
-            _set_aside(connection, f"key IN ({marks(chunk)})", chunk, reason, paid=False)
+            set_aside(connection, f"key IN ({marks(chunk)})", chunk, reason, paid=False)
         connection.executemany(_INSERT, rows)
-        _forget_files(connection)
+        forget_files(connection)
 
 
 def supersede(connection: sqlite3.Connection, selection: Selection, reason: str) -> int:
@@ -110,11 +110,11 @@ def supersede(connection: sqlite3.Connection, selection: Selection, reason: str)
     with transaction(connection):
         if selection.keys is None:
             condition, values = _condition(selection)
-            moved = _set_aside(connection, condition, values, reason, paid=True)
+            moved = set_aside(connection, condition, values, reason, paid=True)
         else:
             moved = _set_keys_aside(connection, selection, selection.keys, reason)
         if moved:
-            _forget_files(connection)
+            forget_files(connection)
     return moved
 
 
@@ -124,18 +124,25 @@ def own_up(connection: sqlite3.Connection) -> int:
     with transaction(connection):
         connection.executemany(_OWN_UP, rows)
         if rows:
-            _forget_files(connection)
+            forget_files(connection)
     return len(rows)
 
 
-def update_places(connection: sqlite3.Connection, records: Sequence[Record]) -> int:
-    """Give the outcomes of these records their new ordinal, line and source."""
-    rows = [(record.ordinal, record.line, bound(record.source), bound(record.key)) for record in records]
+def refresh(connection: sqlite3.Connection, records: Sequence[Record]) -> int:
+    """The fields that these records have now, in their outcomes."""
+    rows = [(json_text(record.fields), record.digest, bound(record.key)) for record in records]
+    if not rows:
+        return 0
     with transaction(connection):
-        changed = connection.executemany("UPDATE outcomes SET ordinal = ?, line = ?, source = ? WHERE key = ?", rows)
-        if changed.rowcount:
-            _reset_sinks(connection)
-    return changed.rowcount
+        connection.executemany("UPDATE outcomes SET fields = ?, digest = ? WHERE key = ?", rows)
+        forget_files(connection)
+    return len(rows)
+
+
+def note_files(connection: sqlite3.Connection, marks: Mapping[str, SinkMark]) -> None:
+    """What is known of these files now."""
+    with transaction(connection):
+        _store_files(connection, marks)
 
 
 def add_requests(connection: sqlite3.Connection, day: str, count: int) -> None:
@@ -155,13 +162,14 @@ def _set_keys_aside(connection: sqlite3.Connection, selection: Selection, keys: 
     for chunk in chunks(keys):
         condition, values = _condition(selection)
         condition += f" AND key IN ({marks(chunk)})"
-        moved += _set_aside(connection, condition, [*values, *map(bound, chunk)], reason, paid=True)
+        moved += set_aside(connection, condition, [*values, *map(bound, chunk)], reason, paid=True)
     return moved
 
 
-def _set_aside(
+def set_aside(
     connection: sqlite3.Connection, condition: str, values: Sequence[object], reason: str, *, paid: bool
 ) -> int:
+    """Move the outcomes that fit to those that were set aside; gives how many. Called in a transaction."""
     connection.execute(_SET_ASIDE + condition, [time.time(), reason, int(paid), *values])
     if paid:
         _begin_anew(connection, condition, values)
@@ -191,14 +199,14 @@ def _condition(selection: Selection) -> tuple[str, list[object]]:
     return " AND ".join(parts), values
 
 
-def _forget_files(connection: sqlite3.Connection) -> None:
+def forget_files(connection: sqlite3.Connection) -> None:
     """Build all files anew, with the columns that the rows have then."""
     connection.execute("DELETE FROM meta WHERE key IN ('layout', 'layout_seq')")
     _reset_sinks(connection)
 
 
 def _reset_sinks(connection: sqlite3.Connection) -> None:
-    connection.execute("UPDATE sinks SET bytes = ?, position = ?", (REBUILD.bytes, REBUILD.position))
+    connection.execute("UPDATE sinks SET is_stale = 1")
     connection.execute(
         "INSERT INTO meta VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET value = CAST(value AS INTEGER) + 1",
         (GENERATION,),
@@ -206,13 +214,16 @@ def _reset_sinks(connection: sqlite3.Connection) -> None:
 
 
 def _store_marks(connection: sqlite3.Connection, sinks: SinkMarks) -> None:
-    connection.executemany(
-        "INSERT INTO sinks VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE"
-        " SET bytes = excluded.bytes, position = excluded.position, shape = excluded.shape",
-        [(name, mark.bytes, mark.position, mark.shape) for name, mark in sinks.marks.items()],
-    )
+    _store_files(connection, sinks.marks)
     _meta_set(connection, "layout", sinks.layout)
     _meta_set(connection, "layout_seq", str(sinks.seq))
+
+
+def _store_files(connection: sqlite3.Connection, marks: Mapping[str, SinkMark]) -> None:
+    connection.executemany(
+        "INSERT OR REPLACE INTO sinks (name, bytes, position, shape, digest, is_stale) VALUES (?, ?, ?, ?, ?, ?)",
+        [(name, mark.bytes, mark.position, mark.shape, mark.digest, mark.is_stale) for name, mark in marks.items()],
+    )
 
 
 def _meta_set(connection: sqlite3.Connection, key: str, value: str) -> None:

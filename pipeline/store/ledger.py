@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pipeline.errors import StoreError
 from pipeline.records import Outcome, Record, Status, Turn
-from pipeline.store import changes, queries, turns
+from pipeline.store import changes, matching, queries, turns
 from pipeline.store.changes import Selection, SinkMarks
 from pipeline.store.queries import Known, RowCounts, SinkMark, Totals
 from pipeline.store.rows import to_row
@@ -159,9 +159,10 @@ class Ledger:
         """Give rows that cannot be read (a damaged file) an outcome that says so, which `supersede` can select."""
         return await self._write(self._moved, changes.own_up)
 
-    async def update_places(self, records: Sequence[Record]) -> int:
-        """Give the outcomes of these records their new ordinal, line and source, when the input grew in the middle."""
-        return await self._write(self._moved, changes.update_places, records)
+    async def note_files(self, marks: Mapping[str, SinkMark]) -> None:
+        """What is known of these files now, beside what the others are."""
+        self._stored = None
+        await self._write(changes.note_files, marks)
 
     async def add_requests(self, day: str, count: int) -> None:
         """Count requests that were sent on this day (an ISO date)."""
@@ -183,11 +184,57 @@ class Ledger:
         """Make `rows_in_order` fast; every later commit is then a little slower."""
         await self._write(lambda connection: connection.execute(ORDINAL_INDEX).close())
 
+    # ── the records of an input that has changed, and their outcomes (see `matching`) ────────────────────────────────
+
+    async def match_begin(self) -> None:
+        """Begin to match the records of the input with the outcomes. Nothing changes before `match_apply`."""
+        await self._match(matching.begin)
+
+    async def match_add(self, records: Sequence[Record], *, trust: bool) -> None:
+        """The next records of the input; `trust` says whether digests of this version are in the ledger."""
+        await self._match(partial(matching.add, trust=trust), records)
+
+    async def match_by_content(self, *, trust: bool) -> int:
+        """All records have been added: follow those whose content is under another name now; how many are left."""
+        return await self._match(partial(matching.by_content, trust=trust))
+
+    async def match_unpaired(self, after: int) -> list[matching.Pair]:
+        """The next records that have no outcome yet, behind this ordinal."""
+        return await self._match(matching.unpaired, after)
+
+    async def match_pair(self, pairs: Sequence[tuple[int, int]], requests: Sequence[tuple[int, bytes]]) -> None:
+        """Records (by ordinal) with their outcomes (by seq); and what others would be asked now."""
+        await self._match(matching.pair, pairs, requests)
+
+    async def match_by_request(self) -> None:
+        """Follow those that would be asked the same under another name."""
+        await self._match(matching.by_request)
+
+    async def match_found(self) -> matching.Found:
+        """What came of it."""
+        return await self._match(matching.found)
+
+    async def match_apply(self, *, keep: bool) -> int:
+        """Make the ledger one of this input, in one transaction; gives how many outcomes it has touched."""
+        return await self._write(self._moved, partial(matching.apply, keep=keep))
+
+    async def _match(self, work: Callable[..., _T], *args: Any) -> _T:
+        # Where nothing may be written, it is only told what would come of it.
+        return await (self._writes or self._reads).do(work, *args)
+
+    async def refresh(self, records: Sequence[Record]) -> int:
+        """Give the outcomes of these records the fields that the records have now; their labels stay."""
+        return await self._write(self._moved, changes.refresh, records)
+
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def known(self, keys: Sequence[str]) -> dict[str, Known]:
         """Those of the keys that have an outcome."""
         return await self._reads.do(queries.known, keys)
+
+    async def outcomes_of(self, keys: Sequence[str]) -> dict[str, Outcome]:
+        """The outcomes of those of the keys that have one."""
+        return await self._reads.do(queries.outcomes_of, keys)
 
     async def mark_seen(self, places: Sequence[tuple[str, str]]) -> dict[int, str]:
         """Which of these (key, place) pairs, by index, have a key that came before in this pass; with its first place.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,39 @@ async def read(path: Path) -> AsyncGenerator[list[list[JSON]], None]:
             yield [list(row) for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)]
     finally:
         file.close()
+
+
+@dataclass(slots=True)
+class Compared:
+    """How far a comparison has come: so many rows agree; the file has ended before the rows, or differs."""
+
+    rows: int = 0
+    ended: bool = False
+    fault: str = ""
+
+
+async def compare(path: Path, table: Table, blocks: Blocks) -> Compared:
+    """The file's values beside those of the table. Raises MissingExtraError, OSError, ValueError."""
+    kinds = await column_kinds(table, blocks)
+    found = Compared()
+    async with aclosing(read(path)) as there, aclosing(_values(table, kinds, blocks)) as expected:
+        if await anext(there) != [[clean(title) for title in table.titles]]:
+            found.fault = "has other columns than the ledger's rows."
+            return found
+        async for block in there:
+            for row in block:
+                if row != await anext(expected, None):
+                    found.fault = f"differs from the ledger in row {found.rows + 1:,}."
+                    return found
+                found.rows += 1
+        found.ended = await anext(expected, None) is not None
+    return found
+
+
+async def _values(table: Table, kinds: Sequence[str], blocks: Blocks) -> AsyncGenerator[list[JSON], None]:
+    async for block in blocks():
+        for row in table_rows(table, block):
+            yield list(map(convert, kinds, row))
 
 
 def _writer(part: Path, table: Table, kinds: Sequence[str]) -> Any:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 from pipeline import codec
 from pipeline.errors import StoreError
 from pipeline.files import AppendFile
-from pipeline.records import Outcome
-from pipeline.store.changes import REBUILD
+from pipeline.records import Outcome, Status
 from pipeline.store.formats import csv_block, json_block
 from pipeline.store.layout import Layout, Table
 from pipeline.store.queries import SinkMark
 from pipeline.store.rows import damage_of, to_row
 from pipeline.store.rundir import RunDir, replace_durably
+
+#: as much of a file is read at once for its digest
+BLOCK_BYTES = 1024 * 1024
 
 
 class Look:
@@ -25,6 +30,7 @@ class Look:
     def __init__(self, name: str, table: Table, layout: Layout) -> None:
         self.name = name
         self.table = table
+        self.order = layout.order
         self._escapes = layout.escape_formulas
         #: equal for files whose rows and their order are made alike
         self.shape = codec.dumps([layout.order, layout.escape_formulas, table.titles, table.carried]).decode()
@@ -64,6 +70,35 @@ def flaw_of(outcome: Outcome, layout: Layout) -> Exception | None:
     return None
 
 
+def look_of(name: str, shape: str) -> Look:
+    """The look of a file that has this shape."""
+    order, escapes, titles, carried = codec.loads_exact(shape)
+    about = name == "failed.csv"
+    labels = () if about else tuple(titles[len(carried) :])
+    labelled = frozenset({Status.LABELLED})
+    table = Table(frozenset(Status) - labelled if about else labelled, tuple(titles), tuple(carried), labels, about)
+    return Look(name, table, Layout(labels, order=order, escape_formulas=escapes))
+
+
+def digest_of(path: Path, size_bytes: int | None = None) -> bytes:
+    """The digest of the file's first bytes, or of all of it. Raises OSError."""
+    return bytes(_read_into(new_digest(), path, size_bytes).digest())
+
+
+def new_digest() -> Any:
+    """What a file's bytes are put into as it grows."""
+    return hashlib.blake2b(digest_size=16)
+
+
+def _read_into(digest: Any, path: Path, size_bytes: int | None) -> Any:
+    left = path.stat().st_size if size_bytes is None else size_bytes
+    with path.open("rb") as file:
+        while left > 0 and (block := file.read(min(left, BLOCK_BYTES))):
+            digest.update(block)
+            left -= len(block)
+    return digest
+
+
 def parquet_look(layout: Layout) -> Look:
     """What labels.parquet holds; its bytes are made elsewhere."""
     return Look("labels.parquet", layout.label_table(), layout)
@@ -72,31 +107,37 @@ def parquet_look(layout: Layout) -> Look:
 class Projection:
     """A growing file. `position` is the seq (or the ordinal) of the next row that it may need."""
 
-    def __init__(self, run_dir: RunDir, look: Look, first: int) -> None:
+    def __init__(self, run_dir: RunDir, look: Look, first: int, mark: SinkMark) -> None:
         self.path = run_dir.path / look.name
         self.look = look
         #: the columns have grown, or the rows have moved, since the file was begun
         self.is_old = False
-        # All other state that changes: where the file ends, and what of it is on the disk for sure. A torn file may
-        # have a part of a row behind `size_bytes`: it is opened again, and cut, before anything is added.
+        # All other state that changes: what the file in its place is, for sure; where the one that grows ends, what of
+        # it is on the disk, and its digest. A torn file may have a part of a row behind `size_bytes`: it is opened
+        # again, and cut, before anything is added.
+        self.mark = mark
         self.position = first
         self.size_bytes = 0
-        self.mark = REBUILD
+        self._synced_bytes = 0
+        self._digest = new_digest()
         self._first = first
         self._file: AppendFile | None = None
         self._growing = self.path
         self._is_torn = True
+        self._identity: tuple[int, int] | None = None
 
     @property
     def unsynced_bytes(self) -> int:
         """How much a power cut could still take."""
-        return self.size_bytes - self.mark.bytes
+        return self.size_bytes - self._synced_bytes
 
-    async def resume(self, mark: SinkMark | None) -> bool:
+    async def resume(self) -> bool:
         """Go on from the file's mark. False if the file has to be built anew."""
-        if mark is None or mark.bytes < 0 or mark.shape != self.look.shape or not self._fits(mark):
+        mark = self.mark
+        if mark.is_stale or mark.bytes < 0 or mark.shape != self.look.shape or not self._fits(mark):
             return False
-        self.position, self.size_bytes, self.mark = mark.position, mark.bytes, mark
+        self._digest = await asyncio.to_thread(_read_into, new_digest(), self.path, mark.bytes)
+        self.position, self.size_bytes, self._synced_bytes = mark.position, mark.bytes, mark.bytes
         await self._cut()
         return True
 
@@ -105,11 +146,25 @@ class Projection:
         """Whether the file is being built anew beside the old one."""
         return self._growing != self.path
 
+    def strange(self) -> str:
+        """What tells that somebody has changed or replaced the file since it was opened; empty where nothing does."""
+        if self.is_building or self._identity is None or self._is_torn:
+            return ""
+        try:
+            status = self.path.lstat()
+        except FileNotFoundError:
+            self.is_old = True  # it is made anew, as at the next start
+            return ""
+        if (status.st_dev, status.st_ino) != self._identity:
+            return "was replaced while the run was at work"
+        return "" if status.st_size == self.size_bytes else "was changed while the run was at work"
+
     async def begin(self, look: Look) -> None:
         """Begin the file anew, beside the old one, which stays in its place until `settle`."""
         await self.close()
-        self.look, self.position, self.mark, self.is_old = look, self._first, REBUILD, False
-        self._growing, self.size_bytes = self.path.with_name(f"{self.path.name}.part"), 0
+        self.look, self.position, self.is_old = look, self._first, False
+        self._growing, self.size_bytes, self._synced_bytes = self.path.with_name(f"{self.path.name}.part"), 0, 0
+        self._digest = new_digest()
 
     async def add(self, outcomes: Sequence[Outcome], position: int) -> None:
         """Write the rows of these outcomes; they are all there is before `position`."""
@@ -126,13 +181,14 @@ class Projection:
             return
         if not self.size_bytes:
             await self._append(self.look.head())
-        await self.sync()
         await self.close()
         try:
             await asyncio.to_thread(replace_durably, self._growing, self.path)
         except OSError as error:
             raise self._failure(error) from error
         self._growing = self.path
+        await self._cut()
+        await self.sync()
 
     async def sync(self) -> None:
         """Wait until the disk has the file, and move the mark to its end."""
@@ -142,7 +198,8 @@ class Projection:
                 await file.sync()
         except OSError as error:
             raise self._failure(error) from error
-        self.mark = SinkMark(self.size_bytes, self.position, self.look.shape)
+        self._synced_bytes = self.size_bytes
+        self.mark = SinkMark(self.size_bytes, self.position, self.look.shape, self._digest.digest())
 
     async def close(self) -> None:
         """Close; may be called twice."""
@@ -175,6 +232,8 @@ class Projection:
         except OSError as error:
             raise self._failure(error) from error
         self._file, self._is_torn = file, False
+        status = self._growing.stat()
+        self._identity = (status.st_dev, status.st_ino)
         return file
 
     async def _append(self, block: bytes) -> None:
@@ -186,6 +245,7 @@ class Projection:
             raise self._failure(error) from error
         self._is_torn = False
         self.size_bytes += len(block)
+        self._digest.update(block)
 
     def _failure(self, error: OSError) -> StoreError:
         return StoreError(

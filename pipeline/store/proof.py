@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.codec import clean
 from pipeline.errors import MissingExtraError
-from pipeline.records import JSON, Outcome
+from pipeline.records import Outcome
 from pipeline.store import parquet
-from pipeline.store.layout import Layout, Table
+from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
+from pipeline.store.order import first_position, rows_of
 from pipeline.store.projection import Look, looks, parquet_look
 from pipeline.store.queries import SinkMark
 from pipeline.store.rundir import RunDir
-from pipeline.store.sinks import first_position, rows_of, without_late
+from pipeline.store.sinks import without_late
 from pipeline.store.sqlproof import SqlPlace, compare
 
 #: What to do about a file that differs.
@@ -91,7 +89,7 @@ async def _prove_growing(
     run_dir: RunDir, ledger: Ledger, layout: Layout, look: Look, mark: SinkMark | None
 ) -> FileProof:
     path = run_dir.path / look.name
-    if mark is None or mark.bytes < 0 or mark.shape != look.shape:
+    if mark is None or mark.is_stale or mark.bytes < 0 or mark.shape != look.shape:
         return FileProof(look.name, True, 0, "is to be built anew, and the run's next session does it.")
     if not path.exists():
         return FileProof(look.name, False, 0, f"is missing, the ledger has {mark.bytes:,} bytes of it. {MEND}")
@@ -159,40 +157,17 @@ def _blocks(ledger: Ledger, layout: Layout) -> AsyncIterator[list[tuple[int, Out
 async def _prove_parquet(run_dir: RunDir, ledger: Ledger, layout: Layout, mark: SinkMark | None) -> FileProof:
     path = run_dir.labels("parquet")
     look = parquet_look(layout)
-    if mark is None or mark.bytes < 0 or mark.shape != look.shape:
+    if mark is None or mark.is_stale or mark.bytes < 0 or mark.shape != look.shape:
         return FileProof(look.name, True, 0, "is to be made when the run's session ends.")
     if not path.exists():
         return FileProof(look.name, False, 0, f"is missing. {MEND}")
     try:
-        tally = await _compare_values(path, look.table, lambda: _blocks(ledger, layout))
+        found = await parquet.compare(path, look.table, lambda: _blocks(ledger, layout))
     except MissingExtraError as error:
         return FileProof(look.name, True, 0, f"not compared: {error}")
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
         return FileProof(look.name, False, 0, f"cannot be read: {error}. {MEND}")
-    if tally.fault:
-        return FileProof(look.name, False, tally.rows, f"{tally.fault} {MEND}")
-    rest = ", and the rest comes when the session ends" if tally.ended else ""
-    return FileProof(look.name, True, tally.rows, f"{tally.rows:,} rows, value for value those of the ledger{rest}.")
-
-
-async def _compare_values(path: Path, table: Table, blocks: parquet.Blocks) -> _Tally:
-    kinds = await parquet.column_kinds(table, blocks)
-    tally = _Tally()
-    async with aclosing(parquet.read(path)) as found, aclosing(_values(table, kinds, blocks)) as expected:
-        if await anext(found) != [[clean(title) for title in table.titles]]:
-            tally.fault = "has other columns than the ledger's rows."
-            return tally
-        async for block in found:
-            for row in block:
-                if row != await anext(expected, None):
-                    tally.fault = f"differs from the ledger in row {tally.rows + 1:,}."
-                    return tally
-                tally.rows += 1
-        tally.ended = await anext(expected, None) is not None
-    return tally
-
-
-async def _values(table: Table, kinds: Sequence[str], blocks: parquet.Blocks) -> AsyncGenerator[list[JSON], None]:
-    async for block in blocks():
-        for row in parquet.table_rows(table, block):
-            yield list(map(parquet.convert, kinds, row))
+    if found.fault:
+        return FileProof(look.name, False, found.rows, f"{found.fault} {MEND}")
+    rest = ", and the rest comes when the session ends" if found.ended else ""
+    return FileProof(look.name, True, found.rows, f"{found.rows:,} rows, value for value those of the ledger{rest}.")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from pipeline import codec
 from pipeline.records import JSON, Outcome, Status, Usage
@@ -20,6 +20,7 @@ _T = TypeVar("_T")
 SHOWN_DAMAGE = 10
 #: A label column is one of classes where its values are so short, and there are so few of them; few in any case.
 CLASS_CHARS, CLASSES, FEW_CLASSES = 40, 200, 5
+Digest: TypeAlias = bytes  #: under a name of its own, because a mark has `bytes` too
 #: Values in one IN (...): older SQLite allows 999.
 CHUNK = 256
 
@@ -62,15 +63,18 @@ class RowCounts:
 
 @dataclass(frozen=True, slots=True)
 class SinkMark:
-    """How far a file has come: everything before `position` is in its first `bytes` bytes, and on the disk.
+    """What is known of a file: its first `bytes` bytes are on the disk, have this `digest`, and are ours.
 
-    `position` is a seq, or an ordinal where rows come in the input's order. `shape` says what the rows look like:
-    a file of another shape is built anew. Negative `bytes`: to be built anew in any case.
+    They hold everything before `position`, a seq, or an ordinal where rows come in the input's order. `shape` says
+    what the rows look like. A file that is stale, or of another shape, is to be built anew; negative `bytes`: there is
+    none yet. An older version has noted no digest.
     """
 
     bytes: int
     position: int
     shape: str
+    digest: Digest | None = None
+    is_stale: bool = False
 
 
 _SELECT_KNOWN = "SELECT key, digest, status, ordinal, line, source FROM outcomes"
@@ -212,6 +216,15 @@ def known(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Know
     return found
 
 
+def outcomes_of(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Outcome]:
+    """The outcomes of those of the keys that have one."""
+    found: dict[str, Outcome] = {}
+    for chunk in chunks(keys):
+        rows = connection.execute(f"{SELECT_OUTCOME} WHERE key IN ({marks(chunk)})", [bound(key) for key in chunk])
+        found.update((outcome.record.key, outcome) for outcome in map(to_outcome, rows))
+    return found
+
+
 def mark_seen(connection: sqlite3.Connection, places: Sequence[tuple[str, str]]) -> dict[int, str]:
     """Which of these (key, place) pairs, by index, have a key that came before in this pass; with its first place."""
     connection.execute("CREATE TEMP TABLE IF NOT EXISTS seen (key TEXT PRIMARY KEY, place TEXT) WITHOUT ROWID")
@@ -270,8 +283,8 @@ def rows_in_order(connection: sqlite3.Connection, after: tuple[int, int], limit:
 
 def sink_marks(connection: sqlite3.Connection) -> dict[str, SinkMark]:
     """How far each file has come, by its name."""
-    rows = connection.execute("SELECT name, bytes, position, shape FROM sinks")
-    return {name: SinkMark(size, position, shape) for name, size, position, shape in rows}
+    rows = connection.execute("SELECT name, bytes, position, shape, digest, is_stale FROM sinks")
+    return {name: SinkMark(size, at, shape, digest, bool(stale)) for name, size, at, shape, digest, stale in rows}
 
 
 def meta_get(connection: sqlite3.Connection, key: str) -> str | None:

@@ -35,6 +35,7 @@ COLUMNS = (
     "request_id",
     "request_digest",
     "copied_from",
+    "asked_as",
     "problem_message",
     "label",
     "fields",
@@ -48,7 +49,7 @@ _TYPES: tuple[tuple[type, ...], ...] = (
     (int,), _TEXT, (int,), (int,), (str,), (str, NoneType),
     *(7 * ((int,),)),
     _MAYBE_NUMBER, _MAYBE_NUMBER, _MAYBE_NUMBER,
-    (int,), (int,), _TEXT, _MAYBE_TEXT, _MAYBE_TEXT, (bytes, NoneType), _MAYBE_TEXT, _MAYBE_TEXT,
+    (int,), (int,), _TEXT, _MAYBE_TEXT, _MAYBE_TEXT, (bytes, NoneType), *(3 * (_MAYBE_TEXT,)),
     *((str, NoneType), (str,), (str, NoneType), (str, NoneType)),
 )  # fmt: skip
 _MOST_INTEGER = 2**63 - 1
@@ -109,6 +110,7 @@ def to_row(seq: int, outcome: Outcome) -> tuple[Any, ...]:
         bound(outcome.request_id),
         outcome.request_digest,
         bound(outcome.copied_from),
+        bound(outcome.asked_as),
         bound(message),
         _label_text(outcome),
         json_text(record.fields),
@@ -152,8 +154,8 @@ def _damaged(row: Sequence[Any], error: Exception) -> Outcome:
 def _read(row: Sequence[Any]) -> Outcome:
     if not all(map(isinstance, row, _TYPES)):
         raise TypeError(next(_misfits(row)))
-    label, rows = _labelled(json_value(row[24]))
-    fields = json_value(row[25])
+    label, rows = _labelled(json_value(row[25]))
+    fields = json_value(row[26])
     if not all(isinstance(one, dict) for one in (fields, {} if label is None else label, *(rows or ()))):
         raise TypeError("fields or label are no object")
     return Outcome(
@@ -164,13 +166,13 @@ def _read(row: Sequence[Any]) -> Outcome:
             fields=fields,
             line=row[17],
             digest=row[3],
-            problem=_problem(json_value(row[27])),
+            problem=_problem(json_value(row[28])),
         ),
         status=STATUSES[row[4]],
         label=label,
         rows=rows,
-        problem=None if row[5] is None else Problem(row[5], unbound(row[23])),
-        answer=read_answer(row[26]),
+        problem=None if row[5] is None else Problem(row[5], unbound(row[24])),
+        answer=read_answer(row[27]),
         request_digest=row[21],
         attempts=row[6],
         repairs=row[7],
@@ -181,6 +183,7 @@ def _read(row: Sequence[Any]) -> Outcome:
         request_id=unbound(row[20]),
         finished_at=row[15],
         copied_from=unbound(row[22]),
+        asked_as=unbound(row[23]),
         vote=row[16],
     )
 

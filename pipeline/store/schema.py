@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.errors import SetupError
 from pipeline.store.rows import COLUMNS
 
-VERSION = 2
+VERSION = 3
 #: "labl": tells our files from other SQLite databases.
 APPLICATION_ID = 0x6C61626C
 #: How long a statement waits for another process's lock, in seconds.
@@ -49,6 +49,7 @@ _OUTCOME = """
     request_id TEXT,
     request_digest BLOB,
     copied_from TEXT,
+    asked_as TEXT,
     problem_message TEXT,
     label TEXT,
     fields TEXT NOT NULL,
@@ -74,32 +75,50 @@ _TURNS = """(
     at REAL NOT NULL,
     PRIMARY KEY (key, turn)
 ) WITHOUT ROWID"""
+_SINK = "name TEXT PRIMARY KEY, bytes INTEGER NOT NULL, position INTEGER NOT NULL, shape TEXT"
 _TABLES = (
     f"CREATE TABLE outcomes ({_OUTCOME.format(unique='UNIQUE')})",
     f"CREATE TABLE superseded ({_OUTCOME.format(unique='')}, {_SET_ASIDE})",
     "CREATE INDEX outcomes_problem ON outcomes (status, problem_code) WHERE status <> 'labelled'",
     f"CREATE INDEX outcomes_request ON outcomes (substr(request_digest, 1, 6)) WHERE {_LABELLED_REQUEST}",
-    "CREATE TABLE sinks (name TEXT PRIMARY KEY, bytes INTEGER NOT NULL, position INTEGER NOT NULL, shape TEXT)",
+    f"CREATE TABLE sinks ({_SINK}, digest BLOB, is_stale INTEGER NOT NULL DEFAULT 0)",
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE days (day TEXT PRIMARY KEY, requests INTEGER NOT NULL) WITHOUT ROWID",
     f"CREATE TABLE turns {_TURNS}",
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {VERSION}",
 )
-#: A ledger of version 1 becomes one of version 2 when a run opens it for writing ...
-_TO_2 = (
-    "ALTER TABLE outcomes ADD COLUMN cache_write_tokens INTEGER NOT NULL DEFAULT 0",
-    "ALTER TABLE superseded ADD COLUMN cache_write_tokens INTEGER NOT NULL DEFAULT 0",
-    f"CREATE TABLE turns {_TURNS}",
-)
-#: ... and looks like one to who only reads it: a name is looked for among the connection's own tables first.
-_AS_2 = (
-    "CREATE TEMP VIEW outcomes AS SELECT *, 0 AS cache_write_tokens FROM main.outcomes",
-    "CREATE TEMP VIEW superseded AS SELECT *, 0 AS cache_write_tokens FROM main.superseded",
-    f"CREATE TEMP TABLE turns {_TURNS}",
-)
-#: What brings a ledger of this version to the next one, in order.
-_UPGRADES = {1: _TO_2}
+#: A ledger of an older version becomes one of the next when a run opens it for writing ...
+_UPGRADES = {
+    1: (
+        "ALTER TABLE outcomes ADD COLUMN cache_write_tokens INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE superseded ADD COLUMN cache_write_tokens INTEGER NOT NULL DEFAULT 0",
+        f"CREATE TABLE turns {_TURNS}",
+    ),
+    2: (
+        "ALTER TABLE outcomes ADD COLUMN asked_as TEXT",
+        "ALTER TABLE superseded ADD COLUMN asked_as TEXT",
+        "ALTER TABLE sinks ADD COLUMN digest BLOB",
+        "ALTER TABLE sinks ADD COLUMN is_stale INTEGER NOT NULL DEFAULT 0",
+        "UPDATE sinks SET is_stale = bytes < 0",
+    ),
+}
+_OLD_SINKS = "CREATE TEMP VIEW sinks AS SELECT *, NULL AS digest, bytes < 0 AS is_stale FROM main.sinks"
+#: ... and looks like one of this version to who only reads it: a name is looked for among the connection's own tables
+#: first.
+_SEEN_AS_NEW = {
+    1: (
+        "CREATE TEMP VIEW outcomes AS SELECT *, 0 AS cache_write_tokens, NULL AS asked_as FROM main.outcomes",
+        "CREATE TEMP VIEW superseded AS SELECT *, 0 AS cache_write_tokens, NULL AS asked_as FROM main.superseded",
+        f"CREATE TEMP TABLE turns {_TURNS}",
+        _OLD_SINKS,
+    ),
+    2: (
+        "CREATE TEMP VIEW outcomes AS SELECT *, NULL AS asked_as FROM main.outcomes",
+        "CREATE TEMP VIEW superseded AS SELECT *, NULL AS asked_as FROM main.superseded",
+        _OLD_SINKS,
+    ),
+}
 #: Rows in the input's order; made when a run asks for that order, since every other run would pay for nothing.
 ORDINAL_INDEX = "CREATE INDEX IF NOT EXISTS outcomes_ordinal ON outcomes (ordinal, seq)"
 SELECT_OUTCOME = f"SELECT {', '.join(COLUMNS)} FROM outcomes"  # noqa: S608  (constant names)
@@ -184,9 +203,8 @@ def _prepare_reader(path: Path, connection: sqlite3.Connection) -> None:
         raise SetupError(f"{path}: the ledger is empty: no run has begun here.")
     # What is looked up in passing (keys seen in this pass) goes to a file, so that memory stays flat.
     connection.execute("PRAGMA temp_store = FILE")
-    if _version(connection) < VERSION:
-        for statement in _AS_2:
-            connection.execute(statement)
+    for statement in _SEEN_AS_NEW.get(_version(connection), ()):
+        connection.execute(statement)
 
 
 def choose_journal(connection: sqlite3.Connection) -> str:

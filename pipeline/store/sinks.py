@@ -1,20 +1,24 @@
 """The files of rows: labels.csv, labels.jsonl, labels.parquet and failed.csv. Each is a projection of the ledger.
 
 Rows are written after the ledger's commit, and the next commit stores how far the files have come. After a crash
-each file is cut there, and what is missing comes from the ledger: no torn row, none twice, none lost.
+each file is cut at its last whole row, and what is missing comes from the ledger: no torn row, none twice, none lost.
+A file that somebody has changed is no file of ours: it is moved aside and made anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pipeline.records import Outcome
 from pipeline.store import parquet
-from pipeline.store.changes import REBUILD, SinkMarks
+from pipeline.store.changes import NO_FILE, SinkMarks
+from pipeline.store.claims import MovedAside, claim, move_aside
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
-from pipeline.store.projection import Projection, looks, parquet_look
+from pipeline.store.order import first_position, rows_of
+from pipeline.store.projection import Projection, digest_of, looks, parquet_look
 from pipeline.store.queries import SinkMark
 from pipeline.store.rundir import RunDir
 from pipeline.store.sql import SqlOptions, SqlSink, Tell
@@ -39,6 +43,8 @@ class Sinks:
         self._files: list[Projection] = []
         self._marks: SinkMarks | None = None
         self._generation = ledger.generation
+        #: files that somebody changed while the run was at work
+        self.moved: list[MovedAside] = []
         #: the table in a database follows by itself: it is only told how far the ledger has come
         self._sql: SqlSink | None = None
 
@@ -51,8 +57,11 @@ class Sinks:
         *,
         sql: SqlOptions | None = None,
         tell: Tell | None = None,
+        moved: Sequence[MovedAside] | None = None,
     ) -> Sinks:
-        """Open the files: cut each at its mark and write what the ledger has beyond, or build it anew.
+        """Open the files: go on from their marks and write what the ledger has beyond, or build them anew.
+
+        `moved` is what `claim` has given where it was called before; files that are not ours are moved aside here else.
 
         With `sql` there is a table in a database too; `tell` hears of it when it lags. Raises StoreError if a file
         cannot be written, SetupError if the table cannot, MissingExtraError if Parquet is asked for without pyarrow.
@@ -60,6 +69,7 @@ class Sinks:
         if "parquet" in layout.formats:
             parquet.require()
         sinks = cls(run_dir, ledger, layout)
+        sinks.moved += await claim(run_dir, ledger) if moved is None else moved
         try:
             if sql is not None:
                 sinks._sql = await SqlSink.start(sql, run_dir, ledger, tell)
@@ -112,6 +122,7 @@ class Sinks:
         if self._generation != self._ledger.generation:
             await self._collect()
         self._note_late(await self._learn())
+        self._let_go(self._files)
         old = self._outgrown()
         await self._rebuild([file for file in self._files if file.is_old or file in old])
         await self._follow(self._files, gaps=all_done)
@@ -143,8 +154,10 @@ class Sinks:
             await self._ledger.index_ordinals()
             marks = without_late(marks, lowest)
         first = first_position(self._layout.order)
-        self._files = [Projection(self._run_dir, look, first) for look in looks(self._layout)]
-        await self._rebuild([file for file in self._files if not await file.resume(marks.get(file.look.name))])
+        self._files = [
+            Projection(self._run_dir, look, first, marks.get(look.name, NO_FILE)) for look in looks(self._layout)
+        ]
+        await self._rebuild([file for file in self._files if not await file.resume()])
         await self._follow(self._files)
         await self._sync()
         await self._store_marks()
@@ -169,6 +182,13 @@ class Sinks:
         for file in self._files:
             file.is_old = True
 
+    def _let_go(self, files: Sequence[Projection]) -> None:
+        """Move files aside that somebody has edited or replaced since they were opened: they are made anew."""
+        for file in files:
+            if why := file.strange():
+                self.moved.append(move_aside(file.path, why))
+                file.is_old = True
+
     def _outgrown(self) -> list[Projection]:
         """The files whose columns have grown since they were begun."""
         shapes = {look.name: look.shape for look in looks(self._layout)}
@@ -187,9 +207,10 @@ class Sinks:
         """Build files anew from the ledger. Their marks go first: they are worth nothing for the new files."""
         if not files:
             return
+        self._let_go(files)
         current = {look.name: look for look in looks(self._layout)}
         for file in files:
-            file.mark = REBUILD
+            file.mark = replace(file.mark, is_stale=True)
         await self._store_marks()
         for file in files:
             await file.begin(current[file.look.name])
@@ -231,56 +252,26 @@ class Sinks:
         await self._ledger.commit((), self._marks)
 
     def _marks_now(self) -> SinkMarks:
-        marks = {file.look.name: REBUILD if file.is_old else file.mark for file in self._files}
+        marks = {
+            file.look.name: replace(file.mark, is_stale=True) if file.is_old else file.mark for file in self._files
+        }
         return SinkMarks(marks, self._layout.to_text(), self._seq, self._generation)
 
     async def _write_parquet(self, *, gaps: bool) -> None:
         order, path = self._layout.order, self._run_dir.labels("parquet")
-        look = parquet_look(self._layout)
+        look, before = parquet_look(self._layout), (await self._ledger.sink_marks()).get("labels.parquet", NO_FILE)
+        if await asyncio.to_thread(lambda: path.exists() and digest_of(path) != before.digest):
+            self.moved.append(move_aside(path, "was changed while the run was at work"))
         await parquet.write(path, look.table, lambda: rows_of(self._ledger, order, first_position(order), gaps=gaps))
-        now = self._marks_now()
-        mark = SinkMark(path.stat().st_size, self._files[0].position, look.shape)
+        now, digest = self._marks_now(), await asyncio.to_thread(digest_of, path)
+        size = await asyncio.to_thread(lambda: path.stat().st_size)
+        mark = SinkMark(size, self._files[0].position, look.shape, digest)
         await self._ledger.commit((), replace(now, marks={**now.marks, look.name: mark}))
 
 
-def without_late(marks: dict[str, SinkMark], lowest: int | None) -> dict[str, SinkMark]:
-    """The marks of files that a row can still be appended to: rows in the input's order, `lowest` the next of them."""
-    return {name: mark for name, mark in marks.items() if lowest is None or mark.position <= lowest}
-
-
-def first_position(order: str) -> int:
-    """Where the first row is: seqs begin with 1, ordinals with 0."""
-    return 0 if order == "input" else 1
-
-
-async def rows_of(
-    ledger: Ledger, order: str, first: int, *, gaps: bool = False
-) -> AsyncIterator[list[tuple[int, Outcome]]]:
-    """The outcomes from position `first` on, with their positions, in blocks.
-
-    A position is a seq, or the ordinal in the input's order; then the rows end before the first ordinal that has no
-    outcome yet, unless `gaps` are allowed.
-    """
-    if order != "input":
-        while block := await ledger.rows_after(first - 1):
-            yield block
-            first = block[-1][0] + 1
-        return
-    after = (first, 0)
-    while found := await ledger.rows_in_order(after):
-        places = [(outcome.record.ordinal, outcome) for _, outcome in found]
-        whole = len(places) if gaps else _without_gap(places, first)
-        if whole:
-            yield places[:whole]
-        if whole < len(found):
-            return
-        first, after = places[-1][0] + 1, (places[-1][0], found[-1][0])
-
-
-def _without_gap(places: Sequence[tuple[int, Outcome]], expected: int) -> int:
-    """How many of the rows come before the first missing ordinal."""
-    for index, (ordinal, _) in enumerate(places):
-        if ordinal > expected:
-            return index
-        expected = ordinal + 1
-    return len(places)
+def without_late(marks: Mapping[str, SinkMark], lowest: int | None) -> dict[str, SinkMark]:
+    """The marks, stale where no row can be appended: rows in the input's order, `lowest` the next of them."""
+    return {
+        name: mark if lowest is None or mark.position <= lowest else replace(mark, is_stale=True)
+        for name, mark in marks.items()
+    }

@@ -8,8 +8,8 @@ from pipeline.errors import SetupError
 from pipeline.records import JSON, Outcome
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
+from pipeline.store.order import rows_of
 from pipeline.store.rundir import RunDir
-from pipeline.store.sinks import rows_of
 
 #: The last column: why a record has no label.
 PROBLEM = "problem"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
 
 from pipeline.records import Answer, Outcome, Problem, Record, Status, ToolCall, Usage
+from pipeline.store import Found, Ledger
 
 
 def joined(*characters: str) -> str:
@@ -57,6 +59,16 @@ def labelled(
 def unlabelled(number: int, code: str = "timeout", status: Status = Status.FAILED, **more: Any) -> Outcome:
     """A failed (or rejected) outcome."""
     return Outcome(record(number), status, problem=Problem(code, f"no label: {code}"), **({"attempts": 6} | more))
+
+
+async def match(ledger: Ledger, records: Sequence[Record], *, keep: bool = False, trust: bool = True) -> Found:
+    """Match the outcomes with an input of these records, by name and content alone; gives what was found."""
+    await ledger.match_begin()
+    await ledger.match_add(records, trust=trust)
+    await ledger.match_by_content(trust=trust)
+    found = await ledger.match_found()
+    await ledger.match_apply(keep=keep)
+    return found
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from store_samples import labelled, record, unlabelled
+from store_samples import labelled, match, record, unlabelled
 
 from pipeline.errors import StoreError
 from pipeline.records import Status, Usage
@@ -218,7 +218,7 @@ def test_marks_are_stored_with_the_commit(tmp_path: Path) -> None:
     [
         lambda ledger: ledger.supersede(Selection(), "retry"),
         lambda ledger: ledger.replace([labelled(0)], "replay"),
-        lambda ledger: ledger.update_places([replace(record(0), ordinal=9)]),
+        lambda ledger: match(ledger, [replace(record(0), ordinal=9)]),
     ],
 )
 def test_marks_that_count_rows_which_have_moved_are_worth_nothing(
@@ -229,17 +229,17 @@ def test_marks_that_count_rows_which_have_moved_are_worth_nothing(
         await ledger.commit([labelled(0)], marks)
         await change(ledger)
         await ledger.commit([labelled(1)], marks)
-        assert (await ledger.sink_marks())["labels.csv"].bytes == -1
+        assert (await ledger.sink_marks())["labels.csv"].is_stale
 
     with_ledger(tmp_path, work)
 
 
-def test_places_can_be_updated_and_rows_read_in_their_order(tmp_path: Path) -> None:
+def test_outcomes_follow_their_records_and_rows_are_read_in_their_order(tmp_path: Path) -> None:
     async def work(ledger: Ledger) -> None:
         await ledger.index_ordinals()
         await ledger.commit([labelled(2), labelled(0), labelled(1)])
         moved = replace(record(0), ordinal=7, line=70, source="b.csv")
-        assert await ledger.update_places([moved, record(55)]) == 1
+        assert (await match(ledger, [record(1), record(2), moved, record(55)])).fresh == 1
         rows = await ledger.rows_in_order()
         assert [(seq, outcome.record.key) for seq, outcome in rows] == [(3, "r1"), (1, "r2"), (2, "r0")]
         assert (rows[2][1].record.line, rows[2][1].record.source) == (70, "b.csv")

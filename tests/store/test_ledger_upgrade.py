@@ -1,4 +1,4 @@
-"""Ledgers of version 1: brought up to date when a run writes to them, read as they are by who only looks."""
+"""Ledgers of older versions: brought up to date when a run writes to them, read as they are by who only looks."""
 
 from __future__ import annotations
 
@@ -39,26 +39,43 @@ VERSION_1 = (
     "PRAGMA application_id = 1818321516",
     "PRAGMA user_version = 1",
 )
-#: What version 1 did not have.
-NEW = {"cache_write_tokens", "rows"}
+#: The file as labelpipe made it before outcomes followed their records to other names.
+VERSION_2 = (
+    *(text.replace("reasoning_tokens INTEGER NOT NULL,", "reasoning_tokens INTEGER NOT NULL,\n"
+      "    cache_write_tokens INTEGER NOT NULL DEFAULT 0,") for text in VERSION_1[:-1]),
+    f"CREATE TABLE turns {schema_now._TURNS}",
+    "INSERT INTO sinks VALUES ('labels.csv', 100, 4, '[]'), ('failed.csv', -1, 0, '')",
+    "PRAGMA user_version = 2",
+)  # fmt: skip
+VERSIONS = {1: VERSION_1, 2: VERSION_2}
+#: What they did not have.
+NEW = {1: {"cache_write_tokens", "asked_as"}, 2: {"asked_as"}}
 OLD = [labelled(0, usage=Usage(10, 2, 4, 1)), labelled(1, usage=Usage(10, 2, 4, 1)), unlabelled(2)]
 
 
+@pytest.fixture(params=VERSIONS)
+def version(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A ledger of version 1 with three outcomes, and one more that was set aside."""
+def path(tmp_path: Path, version: int) -> Path:
+    """A ledger of an older version with three outcomes, and one more that was set aside."""
     path = tmp_path / "ledger.db"
-    names = [name for name in COLUMNS if name not in NEW]
+    names = [name for name in COLUMNS if name not in NEW[version]]
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
-        for statement in VERSION_1:
+        for statement in VERSIONS[version]:
             connection.execute(statement)
         marks = ",".join("?" * len(names))
         for seq, outcome in enumerate(OLD, 1):
             row = dict(zip(COLUMNS, to_row(seq, outcome), strict=True))
-            connection.execute(f"INSERT INTO outcomes VALUES ({marks})", [row[name] for name in names])
+            values = [row[name] for name in names]
+            connection.execute(f"INSERT INTO outcomes ({', '.join(names)}) VALUES ({marks})", values)
         aside = dict(zip(COLUMNS, to_row(9, OLD[0]), strict=True))
-        connection.execute(f"INSERT INTO superseded VALUES ({marks},1.0,'retry',1)", [aside[name] for name in names])
+        columns = ", ".join([*names, "superseded_at", "reason", "paid"])
+        values = [aside[name] for name in names]
+        connection.execute(f"INSERT INTO superseded ({columns}) VALUES ({marks},1.0,'retry',1)", values)
         connection.commit()
     return path
 
@@ -72,7 +89,7 @@ async def outcomes_in(ledger: Ledger) -> list[Outcome]:
     return [outcome for _, outcome in await ledger.rows_after(0)]
 
 
-def test_who_only_reads_sees_all_of_it_and_changes_nothing(path: Path) -> None:
+def test_who_only_reads_sees_all_of_it_and_changes_nothing(path: Path, version: int) -> None:
     async def main() -> None:
         async with await Ledger.open(path, read_only=True) as ledger:
             assert await outcomes_in(ledger) == OLD
@@ -84,11 +101,14 @@ def test_who_only_reads_sees_all_of_it_and_changes_nothing(path: Path) -> None:
             assert digest is not None
             assert (await ledger.find_request([digest]))[digest] == OLD[1]
             assert await ledger.mark_seen([("a", ""), ("a", "")]) == {1: ""}
+            assert [mark.is_stale for mark in (await ledger.sink_marks()).values()] == [False, True][
+                : 2 * (version == 2)
+            ]
 
     before = path.read_bytes()
     asyncio.run(main())
     assert path.read_bytes() == before
-    assert version_of(path) == 1
+    assert version_of(path) == version
 
 
 def test_an_index_of_the_old_file_is_still_used(path: Path) -> None:
@@ -117,14 +137,14 @@ def test_a_run_brings_it_up_to_date_and_goes_on(path: Path) -> None:
     assert told == [("relabel", 1, 0)] * 3 + [("retry", 1, 0), ("relabel", 1, 60)]
 
 
-def test_an_upgrade_is_whole_or_not_at_all(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It breaks off in the middle, as in a kill: the next one begins with a ledger of version 1."""
-    statements = schema_now._UPGRADES[1]
-    monkeypatch.setitem(schema_now._UPGRADES, 1, (*statements, "SELECT * FROM nowhere"))
+def test_an_upgrade_is_whole_or_not_at_all(path: Path, version: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It breaks off in the middle, as in a kill: the next one begins with the ledger as it was."""
+    statements = schema_now._UPGRADES[2]
+    monkeypatch.setitem(schema_now._UPGRADES, 2, (*statements, "SELECT * FROM nowhere"))
     with pytest.raises(SetupError, match="nowhere"):
         asyncio.run(Ledger.open(path))
-    assert version_of(path) == 1
-    monkeypatch.setitem(schema_now._UPGRADES, 1, statements)
+    assert version_of(path) == version
+    monkeypatch.setitem(schema_now._UPGRADES, 2, statements)
     test_a_run_brings_it_up_to_date_and_goes_on(path)
 
 

@@ -164,9 +164,10 @@ class limited:  # noqa: N801
         self._resource.setrlimit(self._resource.RLIMIT_FSIZE, self._before)
 
 
-def test_a_folder_where_a_file_should_be_is_told(tmp_path: Path) -> None:
+def test_a_folder_where_a_file_should_be_is_moved_aside_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").mkdir()
     (tmp_path / "labels.csv" / "x").touch()
-    with pytest.raises(StoreError, match=r"labels\.csv: cannot write"):
-        run(tmp_path, [labelled(0)])
-    assert (tmp_path / "labels.csv" / "x").exists()
+    run(tmp_path, [labelled(0)])
+    (aside,) = tmp_path.glob("labels.changed-*.csv")
+    assert (aside / "x").exists()
+    assert len(read_csv(tmp_path / "labels.csv")) == 1

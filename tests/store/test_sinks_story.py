@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from store_samples import VALUES, labelled, read_csv, unlabelled
 
+from pipeline.codec import clean
 from pipeline.records import Outcome, Status
 from pipeline.store import Layout, Ledger, RunDir, Selection, Sinks, prove_files, sinks
-from pipeline.store.formats import cell, clean
+from pipeline.store.formats import cell
 
 FIELDS = st.dictionaries(st.sampled_from(["id", "text", "a,b", "label"]), VALUES, min_size=1)
 LABELS = st.fixed_dictionaries({"label": VALUES}, optional={"score": VALUES})

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from store_samples import VALUES, labelled, read_csv, unlabelled
+from store_samples import VALUES, labelled, match, read_csv, unlabelled
 from store_sessions import BATCHES, LAYOUT, OUTCOMES
 
 from pipeline.errors import ConfigError, SetupError, StoreError
@@ -205,7 +206,8 @@ def test_rows_are_made_anew_when_outcomes_were_set_aside(tmp_path: Path, change:
         elif change == "replace":
             await ledger.replace([labelled(0, "other")], "replay")
         else:
-            await ledger.update_places([labelled(5).record.__class__("elsewhere", 5, "r5", {}, 9, 1)])
+            here = [outcome.record for _, outcome in await ledger.rows_after(0)]
+            await match(ledger, [replace(here[0], source="elsewhere", line=9), *here[1:]])
 
     again = [labelled(0, "new"), labelled(2, "new")] if change == "retry" else []
     run(tmp_path, again, before=before)

@@ -1,0 +1,129 @@
+"""Inputs that change while they are read, and those that can be read only once: compared as they pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from pipeline import codec
+from pipeline.engine import Lookups
+from pipeline.errors import ChangedError, LabelpipeError, RenderError
+from pipeline.readers import Source, Stamp
+from pipeline.records import Outcome, Record, Status
+from pipeline.runner.keys import repeated_in
+from pipeline.settings import Settings
+from pipeline.stats import RunSummary
+from pipeline.store import Ledger, Selection
+from pipeline.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Passing:
+    """What is done about records that have an outcome and read otherwise now.
+
+    `choice` is what the user wants of those with a label: "relabel", "keep", or nothing; `has_key` says whether a
+    field names the records; `stop` stops the run.
+    """
+
+    ledger: Ledger
+    task: Task
+    choice: str
+    has_key: bool
+    stop: Callable[[LabelpipeError], None]
+
+    async def done(self, records: Sequence[Record]) -> set[str]:
+        """The keys of those that need no answer; all of them where the run stops."""
+        known = await self.ledger.known([record.key for record in records])
+        other = [record for record in records if record.key in known and known[record.key].digest != record.digest]
+        return set(known) - await self._judged(other) if other else set(known)
+
+    async def _judged(self, records: Sequence[Record]) -> set[str]:
+        """The keys of those that are to be asked (again)."""
+        before = await self.ledger.outcomes_of([record.key for record in records])
+        changed = [record for record in records if not self._is_same(record, before[record.key])]
+        labelled = [record.key for record in changed if before[record.key].status is Status.LABELLED]
+        again = {record.key for record in changed} - set(labelled)
+        if labelled and self.choice == "relabel":
+            again |= set(labelled)
+        elif labelled and not (self.choice == "keep" and self.has_key):
+            self.stop(ChangedError(self._told(changed[0], len(labelled))))
+            return set()
+        await self.ledger.supersede(Selection(keys=sorted(again)), "relabel")
+        await self.ledger.refresh([record for record in records if record not in changed])
+        return again
+
+    def _is_same(self, record: Record, before: Outcome) -> bool:
+        if record.problem is not None or before.record.problem is not None:
+            return False
+        if codec.canonical(record.fields) == codec.canonical(before.record.fields):
+            return True
+        try:
+            return self.task.render(record).digest == before.request_digest
+        except RenderError:
+            return False
+
+    def _told(self, record: Record, count: int) -> str:
+        keep = ", --keep to keep their labels" if self.has_key else ""
+        why = "" if self.has_key else " (without input.key a record is named by its place)"
+        return (
+            f"{record.source} is another input than this run has labelled: {count:,} of the records so far read "
+            f"otherwise now, the first at {record.key}{why}. Give --output for a run of its own{keep}, or --relabel"
+        )
+
+
+def lookups_of(
+    settings: Settings,
+    task: Task,
+    sources: Sequence[Source],
+    ledger: Ledger,
+    choice: str,
+    stop: Callable[[LabelpipeError], None],
+) -> Lookups:
+    """What the feed asks of the ledger."""
+    has_key = settings.input.key is not None
+
+    async def known(records: Sequence[Record]) -> set[str]:
+        return set(await ledger.known([record.key for record in records]))
+
+    async def repeated(records: Sequence[Record]) -> set[int]:
+        return await repeated_in(ledger, records)
+
+    # What can be read again has been compared before the session.
+    once = any(source.once for source in sources)
+    return Lookups(
+        done=Passing(ledger, task, choice, has_key, stop).done if once else known,
+        repeated=repeated if has_key else None,
+        answered=ledger.find_request if settings.task.dedupe and task.can_share_answers else None,
+    )
+
+
+def read_changes(sources: Sequence[Source], stamps: Sequence[Stamp | None]) -> list[str]:
+    """What is to be told of inputs that have changed since these stamps were taken, before they were read."""
+    changed = [
+        source.name
+        for source, stamp in zip(sources, stamps, strict=False)
+        if stamp is not None and _stamp_of(source) != stamp
+    ]
+    if not changed:
+        return []
+    shown = ", ".join(changed[:3]) + " ..." * (len(changed) > 3)
+    told = (
+        f"The input has changed while it was read: {shown}. Some records may have been missed or read from two "
+        "versions. Give the same command again: it compares all of them with what was labelled, and goes on from there."
+    )
+    return [told]
+
+
+def noted(summary: RunSummary, notes: Sequence[str], changed: Sequence[str], command: str) -> RunSummary:
+    """The summary with these notes. Where the input has changed nobody knows whether all of it is done."""
+    summary = replace(summary, notes=(*notes, *changed))
+    if not changed or summary.ended != "complete":
+        return summary
+    return replace(summary, exit_code=summary.exit_code or 1, next_step=f"labelpipe run {command}".rstrip())
+
+
+def _stamp_of(source: Source) -> Stamp | None:
+    try:
+        return source.stamp()
+    except OSError:
+        return None  # it is not there any more

@@ -1,0 +1,205 @@
+"""Whose a file of rows is: what a person has changed or put there is moved aside before anything is written.
+
+A file is ours when its first bytes have the digest that the ledger has noted, and the rest of it is the beginning of
+the rows that the ledger has beyond: a kill may come between the two. What cannot be told so is compared byte for byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+from typing import BinaryIO
+
+from pipeline.errors import MissingExtraError, StoreError
+from pipeline.records import Outcome
+from pipeline.store import parquet
+from pipeline.store.changes import NO_FILE
+from pipeline.store.layout import Layout
+from pipeline.store.ledger import Ledger
+from pipeline.store.order import first_position, rows_of
+from pipeline.store.projection import BLOCK_BYTES, Look, digest_of, look_of, looks, parquet_look
+from pipeline.store.queries import SinkMark
+from pipeline.store.rundir import RunDir
+
+NAMES = ("labels.csv", "labels.jsonl", "labels.parquet", "failed.csv")
+
+
+@dataclass(frozen=True, slots=True)
+class MovedAside:
+    """A file that was not as the run had left it: its name, the one that it has now, and what was seen."""
+
+    name: str
+    to: Path
+    why: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name} {self.why}. It was moved to {self.to}, as it is, and {self.name} is made anew from the "
+            "ledger. What was changed in it is in no other file."
+        )
+
+
+async def claim(run_dir: RunDir, ledger: Ledger) -> list[MovedAside]:
+    """Move aside what is not ours, and note how far the files are that are. Raises StoreError.
+
+    Comes before anything else of a session: while the ledger is as the last one left it, it tells what a file may hold.
+    """
+    moved, noted = [], {}
+    text = await ledger.meta_get("layout")
+    layout = Layout.from_text(text) if text else None
+    marks = await ledger.sink_marks()
+    for name in NAMES:
+        path = run_dir.path / name
+        try:
+            status = await asyncio.to_thread(_status, path)
+            if status is None:
+                continue
+            mark = marks.get(name)
+            why, now = await _look_at(path, status, mark, layout, ledger)
+            if why:
+                moved.append(move_aside(path, why))
+                # Nothing is there now: a file that is put there before ours is not taken for it.
+                now = NO_FILE
+            if now is not None and now != mark:
+                noted[name] = now
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be looked at: {error.strerror or error}.") from error
+    if noted:
+        await ledger.note_files(noted)
+    return moved
+
+
+def move_aside(path: Path, why: str) -> MovedAside:
+    """Give the file a name that says what it is. No other file is overwritten. Raises StoreError."""
+    stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    for number in count(1):
+        ending = f"-{number}" if number > 1 else ""
+        to = path.with_name(f"{path.stem}.changed-{stamp}{ending}{path.suffix}")
+        if not os.path.lexists(to):
+            break
+    try:
+        path.rename(to)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be moved to {to}: {error.strerror or error}.") from error
+    return MovedAside(path.name, to, why)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.lstat()
+    except FileNotFoundError:
+        return None
+
+
+async def _look_at(
+    path: Path, status: os.stat_result, mark: SinkMark | None, layout: Layout | None, ledger: Ledger
+) -> tuple[str, SinkMark | None]:
+    """What is strange about the file, or nothing; and its mark, which is moved to its last whole row."""
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a link" if stat.S_ISLNK(status.st_mode) else "no plain file"
+        return f"is {kind}, which this run did not make", mark
+    if not status.st_size:
+        return "", NO_FILE  # nothing of anybody's is in it
+    if mark is None:
+        return "was not written by this run", None
+    if status.st_size >= mark.bytes >= 0 and mark.digest == await asyncio.to_thread(digest_of, path, mark.bytes):
+        if status.st_size == mark.bytes:
+            return "", mark
+        if mark.digest is not None and path.suffix != ".parquet":
+            look = look_of(path.name, mark.shape)
+            blocks = rows_of(ledger, look.order, mark.position, gaps=True)
+            return _told(await _followed(path, mark, look, blocks), "has rows that this run did not write")
+    elif 0 <= status.st_size < mark.bytes and not mark.is_stale:
+        return "is shorter than this run had left it", mark
+    if path.suffix == ".parquet":
+        return await _look_at_parquet(path, status, mark, layout, ledger)
+    for look in _may_look(path.name, mark, layout):
+        blocks = rows_of(ledger, look.order, first_position(look.order), gaps=True)
+        empty = replace(mark, bytes=0, position=first_position(look.order), shape=look.shape)
+        if (followed := await _followed(path, empty, look, blocks)) is not None:
+            return "", followed
+    return "was changed after this run had written it", mark
+
+
+def _told(found: SinkMark | None, strange: str) -> tuple[str, SinkMark | None]:
+    return (strange, None) if found is None else ("", found)
+
+
+def _may_look(name: str, mark: SinkMark, layout: Layout | None) -> list[Look]:
+    """How the rows of the file may look: as they are to be, or as they were."""
+    now = [look for look in looks(layout) if look.name == name] if layout is not None else []
+    return now + ([look_of(name, mark.shape)] if mark.shape and mark.shape not in [look.shape for look in now] else [])
+
+
+async def _look_at_parquet(
+    path: Path, status: os.stat_result, mark: SinkMark, layout: Layout | None, ledger: Ledger
+) -> tuple[str, SinkMark | None]:
+    """A Parquet file is ours where its values are those of the ledger: it may have been made just before a kill."""
+    strange = "was changed after this run had written it"
+    if layout is None:
+        return strange, mark
+    first = first_position(layout.order)
+    try:
+        found = await parquet.compare(
+            path, parquet_look(layout).table, lambda: rows_of(ledger, layout.order, first, gaps=True)
+        )
+    except (MissingExtraError, OSError, ValueError):  # pyarrow's errors are ValueErrors
+        return strange, mark
+    if found.fault:
+        return strange, mark
+    return "", replace(mark, bytes=status.st_size, digest=await asyncio.to_thread(digest_of, path))
+
+
+async def _followed(
+    path: Path, mark: SinkMark, look: Look, blocks: AsyncIterator[list[tuple[int, Outcome]]]
+) -> SinkMark | None:
+    """The mark of the last whole row, where all behind this mark is the beginning of these rows; the rest is cut off.
+
+    None where the file has anything else in it.
+    """
+    with path.open("r+b") as file:
+        file.seek(mark.bytes)
+        if not mark.bytes:
+            head = look.head()
+            if (found := file.read(len(head))) != head:
+                is_ours = head.startswith(found.rstrip(b"\0")) and _ends(file)
+                return _cut(path, file, mark, 0) if is_ours else None
+        done, position = file.tell(), mark.position
+        async for block in blocks:
+            expected = look.block([outcome for _, outcome in block])
+            found = file.read(len(expected))
+            if found != expected:
+                size, position, is_ours = _partly(look, block, found, position)
+                now = replace(mark, position=position)
+                return _cut(path, file, now, done + size) if is_ours and _ends(file) else None
+            done, position = file.tell(), block[-1][0] + 1
+        return _cut(path, file, replace(mark, position=position), done) if _ends(file) else None
+
+
+def _ends(file: BinaryIO) -> bool:
+    """Whether nothing more is in the file. What a power cut has left unwritten is zeros on some disks."""
+    return all(not block.strip(b"\0") for block in iter(lambda: file.read(BLOCK_BYTES), b""))
+
+
+def _partly(look: Look, block: Sequence[tuple[int, Outcome]], rest: bytes, position: int) -> tuple[int, int, bool]:
+    """How many bytes are whole rows of these outcomes, up to which position, and whether the rest is one torn row."""
+    size = 0
+    for place, outcome in block:
+        row = look.block([outcome])
+        if not rest.startswith(row, size):
+            return size, position, row.startswith(rest[size:].rstrip(b"\0"))
+        size, position = size + len(row), place + 1
+    return size, position, not rest[size:].strip(b"\0")
+
+
+def _cut(path: Path, file: BinaryIO, mark: SinkMark, size: int) -> SinkMark:
+    """The file cut where its last whole row ends, all of it on the disk."""
+    file.truncate(size)
+    os.fsync(file.fileno())
+    return replace(mark, bytes=size, digest=digest_of(path, size))

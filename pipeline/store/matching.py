@@ -1,0 +1,284 @@
+"""Which outcome belongs to which record of an input that has changed: by name, by content, by request.
+
+All of it is in temporary tables of one connection, so memory stays flat. Nothing of the ledger changes before `apply`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.records import JSON, Record
+from pipeline.store import changes
+from pipeline.store.queries import chunks, marks
+from pipeline.store.rows import COLUMNS, bound, json_text, json_value, unbound
+
+#: reasons for which outcomes are set aside; what is gone may come back
+GONE, RELABEL, MENDED = "gone", "relabel", "mended"
+#: Records that are looked at in one step.
+BLOCK = 256
+_NAMES = ", ".join(COLUMNS)
+
+_BEGIN = """
+DROP TABLE IF EXISTS temp.present; DROP TABLE IF EXISTS temp.taken; DROP TABLE IF EXISTS temp.spare;
+CREATE TEMP TABLE present (ordinal INTEGER PRIMARY KEY, key TEXT, line INTEGER, source TEXT, digest INTEGER,
+    is_bad INTEGER, fields TEXT, request BLOB, seq INTEGER);
+CREATE TEMP TABLE taken (seq INTEGER PRIMARY KEY);
+"""
+_SPARE_COLUMNS = "seq, key, ordinal, digest, fields, request_digest, status"
+# What has no record yet: outcomes, and those whose record was not in the input for a while. What could not be read, or
+# has no name, costs nothing: it is never followed to another place.
+_SPARE = f"""
+CREATE TEMP TABLE spare AS
+    SELECT {_SPARE_COLUMNS}, 0 AS is_gone FROM outcomes
+    WHERE record_problem IS NULL AND seq NOT IN (SELECT seq FROM taken)
+    UNION ALL SELECT {_SPARE_COLUMNS}, 1 FROM superseded WHERE reason = '{GONE}' AND record_problem IS NULL;
+CREATE INDEX temp.spare_key ON spare (key);
+"""  # noqa: S608 (constant names)
+_FREE = "seq NOT IN (SELECT seq FROM taken)"
+_PAIRS = """
+SELECT p.ordinal, o.seq FROM
+    (SELECT ordinal, {these}, ROW_NUMBER() OVER (PARTITION BY {these} ORDER BY ordinal) AS nth FROM
+        (SELECT ordinal, digest, fields, request AS request_digest FROM present WHERE seq IS NULL AND NOT is_bad)) p
+    JOIN (SELECT seq, {these}, ROW_NUMBER() OVER (PARTITION BY {these} ORDER BY is_gone, ordinal, seq) AS nth FROM spare
+        WHERE {free}) o
+    USING ({these}, nth)
+"""
+_PROBLEM = "CASE WHEN json_valid(record_problem) THEN json_extract(record_problem, '$.code') END"
+_KNOWN = f"SELECT key, seq, digest, {_PROBLEM}, ordinal, line, source FROM outcomes"  # noqa: S608
+_UNPAIRED = f"""
+SELECT p.ordinal, p.key, p.line, p.source, p.digest, p.fields, o.seq, o.fields, o.request_digest
+FROM present p LEFT JOIN spare o ON o.key = p.key AND NOT o.is_gone AND o.{_FREE}
+WHERE p.seq IS NULL AND NOT p.is_bad AND p.ordinal > ? ORDER BY p.ordinal LIMIT ?
+"""  # noqa: S608
+# A record and the outcome of its name, neither of which has found another.
+_CHANGED = f"FROM present p JOIN spare o ON o.key = p.key WHERE p.seq IS NULL AND NOT o.is_gone AND o.{_FREE}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A record that has no outcome yet; and the outcome of its name, where there is one that has no record yet."""
+
+    record: Record
+    seq: int | None
+    fields: Mapping[str, JSON]
+    request_digest: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What came of it, as counts of records.
+
+    `changed` have a label and are asked otherwise now, and `changed_keys` are some of them; `mended` had none, and are
+    asked again; `gone` had a label and are not in the input, `gone_keys` are some of them; `dropped` had none; `moved`
+    have their outcome under another name or at another place; `fresh` have none; `back` were gone for a while.
+    """
+
+    changed: int = 0
+    changed_keys: tuple[str, ...] = ()
+    mended: int = 0
+    gone: int = 0
+    gone_keys: tuple[str, ...] = ()
+    dropped: int = 0
+    renamed: int = 0
+    refreshed: int = 0
+    back: int = 0
+    fresh: int = 0
+    stays: int = 0
+
+
+def begin(connection: sqlite3.Connection) -> None:
+    """Begin with no record."""
+    connection.executescript(_BEGIN)
+
+
+def add(connection: sqlite3.Connection, records: Sequence[Record], *, trust: bool) -> None:
+    """The next records of the input. Equal digests under one name are the same record, where they can be trusted."""
+    known = _known(connection, [record.key for record in records])
+    rows, taken = [], []
+    for record in records:
+        seq, digest, problem, place = known.get(record.key, (0, 0, None, ()))
+        code = record.problem.code if record.problem is not None else None
+        same = bool(seq) and digest == record.digest and problem == code and (trust or code is not None)
+        if same:
+            taken.append((seq,))
+        if not same or place != (record.ordinal, record.line, record.source):
+            rows.append(_row(record, seq if same else None))
+    connection.execute("BEGIN")
+    connection.executemany("INSERT INTO taken VALUES (?)", taken)
+    connection.executemany(f"INSERT INTO present VALUES ({marks(range(9))})", rows)  # noqa: S608
+    connection.execute("COMMIT")
+
+
+def _known(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, tuple[int, int, str | None, object]]:
+    found: dict[str, tuple[int, int, str | None, object]] = {}
+    for chunk in chunks(keys):
+        rows = connection.execute(f"{_KNOWN} WHERE key IN ({marks(chunk)})", [bound(key) for key in chunk])
+        for key, seq, digest, problem, ordinal, line, source in rows:
+            found[unbound(key)] = (seq, digest, problem, (ordinal, line, unbound(source)))
+    return found
+
+
+def _row(record: Record, seq: int | None) -> tuple[object, ...]:
+    fields = json_text(record.fields) if seq is None else None
+    place = (record.ordinal, bound(record.key), record.line, bound(record.source), record.digest)
+    return (*place, record.problem is not None, fields, None, seq)
+
+
+def by_content(connection: sqlite3.Connection, *, trust: bool) -> int:
+    """All records are there: pair those of the same content, under any name; several of one content in their order.
+
+    Gives how many outcomes have no record yet.
+    """
+    connection.executescript(_SPARE)
+    _pair_all(connection, "digest, fields" if trust else "fields")
+    return int(connection.execute(f"SELECT COUNT(*) FROM spare WHERE {_FREE}").fetchone()[0])  # noqa: S608
+
+
+def by_request(connection: sqlite3.Connection) -> None:
+    """Pair those whose requests are the same: they would get the same label."""
+    _pair_all(connection, "request_digest")
+
+
+def _pair_all(connection: sqlite3.Connection, these: str) -> None:
+    _pair(connection, _PAIRS.format(these=these, free=_FREE))
+
+
+def _pair(connection: sqlite3.Connection, select: str) -> None:
+    """These records (by ordinal) have these outcomes (by seq)."""
+    connection.execute("DROP TABLE IF EXISTS temp.pairs")
+    connection.execute(f"CREATE TEMP TABLE pairs AS {select}")
+    connection.execute("CREATE INDEX temp.pairs_ordinal ON pairs (ordinal)")
+    connection.execute("INSERT INTO taken SELECT seq FROM pairs")
+    connection.execute(
+        "UPDATE present SET seq = (SELECT q.seq FROM pairs q WHERE q.ordinal = present.ordinal)"
+        " WHERE ordinal IN (SELECT ordinal FROM pairs)"
+    )
+
+
+def unpaired(connection: sqlite3.Connection, after: int) -> list[Pair]:
+    """The next records without an outcome, behind this ordinal."""
+    return [_to_pair(row) for row in connection.execute(_UNPAIRED, (after, BLOCK))]
+
+
+def _to_pair(row: Sequence[object]) -> Pair:
+    ordinal, key, line, source, digest, fields, seq, before, request = row
+    record = Record(unbound(source), ordinal, unbound(key), json_value(fields), line, digest)  # type: ignore[arg-type]
+    return Pair(record, seq, json_value(before) or {}, request)  # type: ignore[arg-type]
+
+
+def pair(
+    connection: sqlite3.Connection, pairs: Sequence[tuple[int, int]], requests: Sequence[tuple[int, bytes]]
+) -> None:
+    """Records (by ordinal) with their outcomes (by seq); and what others would be asked now."""
+    connection.execute("BEGIN")
+    connection.executemany("INSERT INTO taken VALUES (?)", [(seq,) for _, seq in pairs])
+    connection.executemany("UPDATE present SET seq = ? WHERE ordinal = ?", [(seq, ordinal) for ordinal, seq in pairs])
+    rows = [(digest, ordinal) for ordinal, digest in requests]
+    connection.executemany("UPDATE present SET request = ? WHERE ordinal = ?", rows)
+    connection.execute("COMMIT")
+
+
+def found(connection: sqlite3.Connection) -> Found:
+    """What came of it, so far."""
+
+    def count(text: str) -> int:
+        return int(connection.execute(f"SELECT COUNT(*) {text}").fetchone()[0])
+
+    def keys(text: str) -> tuple[str, ...]:
+        return tuple(unbound(key) for (key,) in connection.execute(f"{text} LIMIT 5"))
+
+    labelled = "o.status = 'labelled'"
+    changed, mended = count(f"{_CHANGED} AND {labelled}"), count(f"{_CHANGED} AND NOT {labelled}")
+    missing = f"FROM outcomes o WHERE o.{_FREE} AND o.key NOT IN (SELECT p.key {_CHANGED})"
+    paired = "FROM present p JOIN outcomes o USING (seq)"
+    return Found(
+        changed=changed,
+        changed_keys=keys(f"SELECT p.key {_CHANGED} AND {labelled} ORDER BY p.ordinal"),
+        mended=mended,
+        gone=count(f"{missing} AND {labelled}"),
+        gone_keys=keys(f"SELECT o.key {missing} AND {labelled} ORDER BY o.ordinal"),
+        dropped=count(f"{missing} AND NOT {labelled}"),
+        renamed=count(f"{paired} WHERE p.key <> o.key"),
+        refreshed=count(f"{paired} WHERE p.fields <> o.fields"),
+        back=count("FROM present p JOIN spare o USING (seq) WHERE o.is_gone"),
+        fresh=count("FROM present WHERE seq IS NULL") - changed - mended,
+        stays=count("FROM taken JOIN outcomes o USING (seq) WHERE o.status = 'labelled'"),
+    )
+
+
+def apply(connection: sqlite3.Connection, *, keep: bool) -> int:
+    """Make the ledger one of this input, all of it or nothing; gives how many outcomes it has touched.
+
+    With `keep` what is asked otherwise now keeps its label. What is not in the input is set aside, and is there again
+    when the record is. Nothing that was paid for is deleted.
+    """
+    if keep:
+        _pair(connection, f"SELECT p.ordinal AS ordinal, o.seq AS seq {_CHANGED} AND o.status = 'labelled'")
+        # The label is that of the old text: the row goes on to show it.
+        connection.execute("UPDATE present SET fields = NULL WHERE ordinal IN (SELECT ordinal FROM pairs)")
+    connection.execute("CREATE INDEX IF NOT EXISTS temp.present_seq ON present (seq)")
+    with changes.transaction(connection):
+        touched = sum(_set_aside(connection)) + _follow(connection)
+        if touched:
+            changes.forget_files(connection)
+    return touched
+
+
+def _set_aside(connection: sqlite3.Connection) -> Iterator[int]:
+    changed = f"key IN (SELECT p.key {_CHANGED})"
+    for reason, condition in (
+        (MENDED, "request_digest IS NULL"),
+        (MENDED, f"status <> 'labelled' AND {changed}"),
+        (RELABEL, changed),
+        (GONE, "1"),
+    ):
+        yield changes.set_aside(connection, f"{_FREE} AND {condition}", (), reason, paid=True)
+
+
+def _follow(connection: sqlite3.Connection) -> int:
+    """Give the outcomes the names, the places and the fields that their records have now."""
+    connection.execute("DROP TABLE IF EXISTS temp.renamed")
+    connection.execute(
+        "CREATE TEMP TABLE renamed AS SELECT o.key AS old, p.key AS new, o.seq, CAST(x'FF' || o.seq AS BLOB) AS aside"
+        " FROM present p JOIN outcomes o USING (seq) WHERE p.key <> o.key"
+    )
+    for column in ("old", "seq", "aside"):
+        connection.execute(f"CREATE UNIQUE INDEX temp.renamed_{column} ON renamed ({column})")
+    # Names change places, and none may be there twice for a moment: first each of them gets one that no text is.
+    connection.execute(
+        "UPDATE outcomes SET asked_as = COALESCE(asked_as, key), key = CAST(x'FF' || seq AS BLOB)"
+        " WHERE seq IN (SELECT seq FROM renamed)"
+    )
+    _bring_back(connection)
+    _rename_turns(connection)
+    connection.execute(
+        "UPDATE outcomes SET copied_from = (SELECT new FROM renamed WHERE old = copied_from)"
+        " WHERE copied_from IN (SELECT old FROM renamed)"
+    )
+    return connection.execute(
+        "UPDATE outcomes SET (key, ordinal, line, source, digest, fields) ="
+        " (SELECT p.key, p.ordinal, p.line, p.source, p.digest, COALESCE(p.fields, outcomes.fields)"
+        " FROM present p WHERE p.seq = outcomes.seq) WHERE seq IN (SELECT seq FROM present WHERE seq IS NOT NULL)"
+    ).rowcount
+
+
+def _bring_back(connection: sqlite3.Connection) -> None:
+    """Outcomes that were set aside while their record was gone; it is there again."""
+    back = "FROM superseded WHERE seq IN (SELECT seq FROM present WHERE seq IS NOT NULL)"
+    made = {"key": "CAST(x'FF' || seq AS BLOB)", "asked_as": "COALESCE(asked_as, key)"}
+    values = ", ".join(made.get(column, column) for column in COLUMNS)
+    connection.execute(f"INSERT INTO outcomes ({_NAMES}) SELECT {values} {back}")
+    connection.execute(f"DELETE {back}")
+
+
+def _rename_turns(connection: sqlite3.Connection) -> None:
+    old = "WHERE key IN (SELECT old FROM renamed)"
+    connection.execute(f"UPDATE turns SET key = (SELECT aside FROM renamed WHERE old = turns.key) {old}")  # noqa: S608
+    # Answers of a conversation that was under way, under a name that is another record's now, are of no use to that.
+    connection.execute("DELETE FROM turns WHERE key IN (SELECT new FROM renamed)")
+    connection.execute(
+        "UPDATE turns SET key = (SELECT new FROM renamed WHERE aside = turns.key)"
+        " WHERE key IN (SELECT aside FROM renamed)"
+    )
