@@ -58,8 +58,8 @@ _PAINT = (
 )
 #: A word that stays whole, as does a number with its unit; with the sign before it that parts it from the last one.
 _WORD = re.compile(r"(?:· )?(?:[0-9.,]+ (?:s|ms|min|h|d)\b\S*|\S+)")
-#: What stands before the text of a line: a name and at least two spaces, which the next lines leave free.
-_HANGING = re.compile(r"\s*(\S+ )*\S+ {2,}|\s*")
+#: What stands before the text of a line: names, each with at least two spaces, which the next lines leave free.
+_HANGING = re.compile(r" *(?:\S+(?: \S+)* {2,})*")
 
 
 def columns_of(stream: TextIO | None) -> int | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.progress import Progress, Snapshot
+from pipeline.runner.runlog import run_log, tell
 from pipeline.terminal import WAITING_MOST, cut, laid_out, painted, put, width, wrapped
 
 SEEN = Snapshot(
@@ -69,6 +70,16 @@ def test_a_process_without_streams_gets_empty_ones() -> None:
     program += "sys.exit([os.fstat(number).st_rdev for number in range(3)].count(os.stat('/dev/null').st_rdev))"
     words = f'exec {sys.executable} -c "{program}" <&- >&- 2>&-'
     assert subprocess.run(["bash", "-c", words], check=False).returncode == 3
+
+
+def test_a_log_that_cannot_be_written_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """logging's own way is a traceback a line, and an error where the file is closed."""
+    with run_log(Path("/dev/full")):
+        for number in range(3):
+            tell("an event", number=number)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "/dev/full cannot be written" in line
+    assert "No space left" in line
 
 
 # -- how it looks ------------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,7 +27,9 @@ from pipeline.errors import ConfigError, LabelpipeError
 from pipeline.limits import Admission, spent_text
 from pipeline.notify import Notifier
 from pipeline.runner.parts import budget_of, hours_of, notified_of, rules_of, tuner_of
+from pipeline.runner.runlog import tell
 from pipeline.settings import Settings
+from pipeline.terminal import cut
 
 
 class DrainedError(LabelpipeError):
@@ -72,11 +76,19 @@ class Steering:
     def look(self) -> None:
         """Carry out what came since the last look."""
         for order in self._inbox.read_new():
-            ok, text = self._obey(order)
+            ok, text = self._judged(order)
             self._inbox.answer(order, ok, text)
-            self._helm.say(f"labelpipe: {order.verb}: {text}")
+            self._helm.say(f"labelpipe: {order.verb}: {cut(text, 300)}")
         if self._watch is not None and self._watch.changed():
             self._reread(self._watch)
+
+    def _judged(self, order: Order) -> tuple[bool, str]:
+        """What comes of an order. It is foreign text: what it breaks is its own refusal, and never the run's end."""
+        try:
+            return self._obey(order)
+        except Exception as error:
+            tell("order broke", level=logging.ERROR, verb=order.verb, trace=traceback.format_exc(limit=-5))
+            return False, f"it cannot be carried out: {cut(str(error) or repr(error), 160)}"
 
     # -- orders --------------------------------------------------------------------------------------------------
 
@@ -115,9 +127,11 @@ class Steering:
             filed = self._filed.again()
             orders = self._standing_orders(filed)
             change = self._apply(filed.ordered(list(orders.values())) if orders else filed)
-        except ConfigError as error:
+        except Exception as error:  # of a mistake in it, and of whatever else a file can break
             if watch.is_news():
-                self._helm.say(f"labelpipe: {source} was edited, but is not taken over:\n{error}")
+                self._helm.say(f"labelpipe: {source} was edited, but is not taken over:\n{error or repr(error)}")
+            if not isinstance(error, ConfigError):
+                tell("edit broke", level=logging.ERROR, file=source, trace=traceback.format_exc(limit=-5))
             return
         watch.is_good()
         self._filed, self._orders = filed, orders

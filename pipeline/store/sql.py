@@ -136,8 +136,9 @@ class SqlSink:
         self._sql.is_over = True
         follower.cancel()
         (ended,) = await asyncio.gather(follower, return_exceptions=True)
-        if ended is not None and not isinstance(ended, asyncio.CancelledError):
-            raise ended
+        if isinstance(ended, Exception):
+            # It only wrote ahead: the end makes up for it, and says what is wrong if that lasts.
+            self._tell("sql table is no longer followed", repr(ended))
 
     async def _catch_up(self, on_block: Callable[[], None] = lambda: None) -> None:
         if self._goal is not None:

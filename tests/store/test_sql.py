@@ -360,6 +360,34 @@ def test_a_database_that_goes_away_stops_nothing_and_is_made_up_for(tmp_path: Pa
     assert [row["id"] for row in table(tmp_path)] == KEYS
 
 
+def test_where_what_follows_the_ledger_dies_the_end_makes_up_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came out at the end as the run's error: all labelled, exit code 3, no summary."""
+    catch_up, told = sql.SqlSink._catch_up, list[str]()
+
+    async def broken(self: sql.SqlSink, *_: Any) -> None:
+        monkeypatch.setattr(sql.SqlSink, "_catch_up", catch_up)
+        raise ZeroDivisionError("a bug")
+
+    async def main() -> None:
+        monkeypatch.setattr(sql, "GATHER_S", 0)
+        monkeypatch.setattr(sql.SqlSink, "_catch_up", broken)
+        async with await Ledger.open(tmp_path / "ledger.db") as ledger:
+            sinks = await Sinks.start(
+                RunDir(tmp_path), ledger, SQL, sql=place(tmp_path), tell=lambda event, text: told.append(text)
+            )
+            await sinks.write(OUTCOMES, await ledger.commit(OUTCOMES, sinks.marks()))
+            while sql.SqlSink._catch_up is broken:
+                await asyncio.sleep(0)
+            await sinks.finish(all_done=True)
+            await sinks.close()
+
+    asyncio.run(main())
+    assert told == ["ZeroDivisionError('a bug')"]
+    assert proof(tmp_path)[0]
+
+
 @pytest.mark.parametrize(
     ("url", "told"),
     [
