@@ -4,6 +4,7 @@
     ├── SetupError                 the run cannot start: exit code 2
     │   ├── ConfigError            a value in the config, with file, line and key
     │   ├── InputError             the input as a whole cannot be read
+    │   │   └── MissingInputError  there is no such file
     │   │   └── NothingToAskError  no record of it can be asked
     │   ├── TaskError              a prompt, schema or tool that cannot work
     │   ├── ChangedError           the run folder belongs to another task or input
@@ -108,6 +109,10 @@ class NothingToAskError(InputError):
     """No record of the input can be asked."""
 
     code = "nothing_to_ask"
+
+
+class MissingInputError(InputError):
+    """The input is not there."""
 
 
 class TaskError(SetupError):

@@ -11,11 +11,12 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 from pipeline import globs
-from pipeline.errors import InputError
+from pipeline.errors import InputError, MissingInputError
 from pipeline.readers.dataset import dataset_source, is_dataset
 from pipeline.readers.dialect import LOOK_BYTES, UNSAID, Dialect
 from pipeline.readers.files import files_source, refuse_overlap
 from pipeline.readers.folders import inputs_only, partition_of
+from pipeline.readers.missing import missing
 from pipeline.readers.remote import is_address, remote_sources
 from pipeline.readers.source import FORMAT_NAMES, Source, format_of, natural, packing
 from pipeline.readers.sql import DIALECTS, Query, sql_source
@@ -110,7 +111,7 @@ def _matches(pattern: str, base: Path, wanted: Callable[[str], bool], own: Path 
     found = globs.matching(pattern, base)
     names = {_posix(name) for name in found if wanted(os.path.join(base, name))}  # noqa: PTH118
     if not names:
-        raise InputError(f"input.path: no file matches {pattern!r} (relative paths start at {base})")
+        raise MissingInputError(f"input.path: no file matches {pattern!r} (looked for in {base.absolute()}).")
     return inputs_only(sorted(names, key=natural), pattern, base, own)
 
 
@@ -139,7 +140,7 @@ def _folders(written: Sequence[str], base: Path, secret: bool, own: Path | None)
             found.append((plain, _matches(plain, base, os.path.isfile, own)[0]))
     for plain, names in found:
         if list(names) == [PurePath(plain).as_posix()] and not (base / plain).is_file():
-            raise InputError(f"input.path: {plain!r} cannot be read: no such file or folder ({base / plain})")
+            raise missing(plain, base / plain, "no such file or folder")
     refuse_overlap(found)
     return [files_source(PurePath(plain).as_posix(), names, base) for plain, names in found]
 
@@ -147,6 +148,8 @@ def _folders(written: Sequence[str], base: Path, secret: bool, own: Path | None)
 def _source(name: str, path: Path, format_name: str) -> Source:
     try:
         status = path.stat()
+    except FileNotFoundError as error:
+        raise missing(name, path) from error
     except OSError as error:
         raise InputError(f"input.path: {name!r} cannot be read: {error.strerror} ({path})") from error
     if format_name == "dataset" or (format_name == "auto" and stat.S_ISDIR(status.st_mode) and is_dataset(path)):

@@ -19,6 +19,7 @@ from pipeline import codec
 from pipeline.errors import InputError, MissingExtraError
 from pipeline.files import CHUNK_BYTES
 from pipeline.readers.formats import jsonl
+from pipeline.readers.missing import missing
 from pipeline.readers.rows import RAW_CHARS, Reading, Row, Rows
 from pipeline.readers.source import Origin, Source
 from pipeline.readers.threads import spooled
@@ -89,7 +90,7 @@ def _found(url: Any, base: Path, name: str) -> Any:
         return url
     path = base / Path(url.database).expanduser()
     if not path.is_file():
-        raise InputError(f"input.path: {name!r} cannot be read: no such file ({path})")
+        raise missing(name, path, "no such file")
     return url.set(database=str(path))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, MissingInputError
 from pipeline.readers import (
     BATCH,
     Dialect,
@@ -34,7 +34,13 @@ def sources_of(settings: Settings, records: Given | None = None) -> list[Source]
     settings.need_input()
     hidden = settings.hidden_address()
     paths = settings.inputs() if hidden is None else hidden
-    return _resolved(paths, settings.input, Path(), Path(settings.output.dir), secret=hidden is not None)
+    try:
+        return _resolved(paths, settings.input, Path(), Path(settings.output.dir), secret=hidden is not None)
+    except MissingInputError as error:
+        folder = settings.config_path and settings.config_path.absolute().parent
+        if folder in (None, Path.cwd()):
+            raise
+        raise MissingInputError(f"{error} It is not beside the config either ({folder}).") from error
 
 
 def _resolved(

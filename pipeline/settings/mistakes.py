@@ -13,15 +13,11 @@ from pydantic import ValidationError
 from pipeline.errors import Mistake
 from pipeline.settings.checks import REFUSED
 from pipeline.settings.layers import PYTHON, Kind, Origin, Root, Sheet
+from pipeline.settings.meant import meant
 from pipeline.settings.places import Keys, line_of
 from pipeline.settings.schema import choices, field_of, is_secret, keys, kinds_at, section_at, takes_at
 from pipeline.settings.texts import covered, dotted, kind_of, nearest, one_line, shown
 
-#: what people put into [model] that is sent along
-_PARAMETERS = frozenset(
-    {"temperature", "top_p", "seed", "max_tokens", "max_completion_tokens", "reasoning_effort", "service_tier"}
-    | {"verbosity", "stop", "frequency_penalty", "presence_penalty", "logit_bias", "metadata", "store", "user"}
-)
 _FIRST_WORD = re.compile(r"[^\s=]+")
 _PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
@@ -103,13 +99,7 @@ def _unknown(root: Root, path: Keys) -> str:
         return "an API key does not belong in the config; put it into the environment or .env (see model.api_key_env)"
     section = section_at(root, table)
     known = list(section.model_fields) if section else []
-    if table == ("model",) and name in _PARAMETERS:
-        guess: str | None = f"model.parameters.{name}"
-    elif near := nearest(name, known):
-        guess = dotted((*table, near))
-    else:
-        elsewhere = [*root.model_fields, *(key.name for key in keys(root))]
-        guess = next((key for key in elsewhere if key.rpartition(".")[2] == name), None)
+    guess = meant(path, known, [*root.model_fields, *(key.name for key in keys(root))])
     where = f"in [{dotted(table)}]" if table else "tables"
     return f"unknown key; did you mean {guess}?" if guess else f"unknown key; known {where}: {', '.join(known)}"
 
