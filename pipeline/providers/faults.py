@@ -77,7 +77,7 @@ def refusal(
         return _clean(_moved(status, headers.get("location", "")), secrets, at)
     fields = {**told.fields, **headers}
     counts = _status_of(status, told)
-    ours = _judged(counts, fields, told)
+    ours = _judged(counts, fields, told, sure=status < 300 and counts in _BY_NUMBER)
     code = "" if told.code == str(status) else told.code
     params = [name for name in dict.fromkeys(told.params) if name not in told.shown]
     about = f" ({', '.join(params[:3])})" if params else ""
@@ -122,15 +122,20 @@ def _status_of(status: int, told: Told) -> int:
 _HIDING = frozenset({400, 422, 500, 502, 503})
 
 
-def _judged(status: int, headers: Mapping[str, str], told: Told) -> CallError:
-    """The error by what the body says; by its status where that says nothing known."""
+def _judged(status: int, headers: Mapping[str, str], told: Told, *, sure: bool) -> CallError:
+    """The error by what the body says; by its status where that says nothing known.
+
+    `sure`: the body itself gives this number, so that its codes may say more, but not its words.
+    """
     if status in (400, 413, 429) and signs.is_above_limit(told.text):
         return TooLargeError()
     if signs.UNUSABLE_CALL.fits(status, told):
         return UnusableCallError(generated=told.generated or "")
     for sign, make in _BY_SIGN:
-        if sign.fits(status, told):
+        if sign.codes & told.words or (not sure and sign.fits(status, told)):
             return make(status, headers, told)
+    if sure:
+        return _BY_NUMBER[status](status, headers, told)
     if not told.is_api and status in (400, 415, 422):
         return UnknownRefusalError()
     make_by_status = _BY_STATUS.get(status) or (_unavailable if status >= 500 or status < 300 else _unknown)
@@ -207,6 +212,8 @@ _BY_SIGN: Sequence[tuple[signs.Sign, _Make]] = (
     (signs.RATE, _rate_limited),
     (signs.CREDENTIALS, _credentials),
 )
+#: What the number in `error.code` of a success says: gateways that answer so mean moderation by 403.
+_BY_NUMBER: Mapping[int, _Make] = {401: _credentials, 402: _quota, 403: _record, 429: _rate_limited}
 _BY_STATUS: Mapping[int, _Make] = {
     400: _bad_request,
     401: _credentials,

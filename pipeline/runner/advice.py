@@ -55,8 +55,8 @@ def _no_call(settings: Settings, _found: re.Match[str]) -> str:
     if settings.model.tool_choice == "auto" or names_function(settings):
         return 'set model.tool_choice = "required": this server does not seem to hold the model to a call'
     return (
-        'take another model or server: model.tool_choice = "required" is sent, and this one answers in words all the '
-        "same (llama-server needs --jinja, vLLM --enable-auto-tool-choice and --tool-call-parser)"
+        'take another model or server: model.tool_choice = "required" is sent, and it answers in words all the same '
+        "(llama-server needs --jinja, vLLM --enable-auto-tool-choice)"
     )
 
 
