@@ -18,6 +18,7 @@
     ├── InternalError              an error that nobody foresaw: one record's, or the run's where many have it
     ├── InterruptedRunError        a signal: exit code 130
     │   └── HungUpError            the terminal or the connection is gone: exit code 129
+    ├── NoLabelError               the first records were all asked in vain, for one reason: exit code 2
     ├── CallError                  one call went wrong: one class a verdict
     │   ├── RateLimitedError       429: everyone waits as long as told
     │   ├── UnavailableError       5xx, a broken connection, an answer that is none
@@ -177,6 +178,12 @@ class InternalError(LabelpipeError):
     """labelpipe itself failed."""
 
     code = "internal_error"
+
+
+class NoLabelError(LabelpipeError):
+    """The first records were asked, and have no label, all for one reason."""
+
+    code = "no_label"
 
 
 class CallError(LabelpipeError):

@@ -129,22 +129,21 @@ async def _night(
     app.router.add_post("/v1/chat/completions", handle)
     runner = web.AppRunner(app)
     await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    base_url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    provider = ChatProvider(ClientOptions(base_url=base_url, api_key="sk-test"))
     try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        base_url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-        provider = ChatProvider(ClientOptions(base_url=base_url, api_key="sk-test"))
         rig = Rig(provider, concurrency=concurrency, ping=provider.ping, task=task, **rules)
         rig.asker.judge.proven = proven
         jobs = items([Job(request(number)) for number in range(count)])
         pool = Pool(jobs, rig.asker, commit, sizes=PoolSizes.for_concurrency(concurrency, 30))
         async with asyncio.timeout(7 * 3600):
             ending = await pool.run()
-        await provider.close()
         assert rig.gate.in_flight == rig.gate.unwritten == rig.asker.judge.active == 0
         assert len({one.record.key for one in outcomes}) == len(outcomes)
         return Night(ending, rig.gate.stopped, outcomes, loop.time() - began, calls, rig)
     finally:
+        await provider.close()
         await runner.cleanup()
 
 

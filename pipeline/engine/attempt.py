@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 
+from pipeline.engine.brake import Brake
 from pipeline.engine.hedge import Hedge
 from pipeline.engine.judge import Judge
 from pipeline.engine.life import Ping
@@ -62,6 +63,7 @@ class Asker:
         self._price = price
         self._prepare = prepare
         self.net = Net(admission.gate.stop)
+        self.brake = Brake(lambda: self.judge.rules.stop_rejected, admission.gate.stop)
         self.judge = Judge(admission, stats, rules, ping=ping, max_turns=self._task.max_turns, rng=rng)
         self._hedge = Hedge(stats, self.judge.tail)
         #: Told how many records wait, when one more does.
@@ -241,7 +243,7 @@ class Asker:
     ) -> Outcome:
         if labelled is not None:
             self.net.passed()
-        return Outcome(
+        outcome = Outcome(
             record=trial.request.record,
             status=status,
             label=None if labelled is None else labelled.label,
@@ -259,3 +261,5 @@ class Asker:
             finished_at=time.time(),
             vote=trial.request.vote,
         )
+        self.brake.ended(outcome)
+        return outcome

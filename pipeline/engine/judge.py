@@ -45,7 +45,8 @@ FREE_FAILURES = 2
 FREE_REFUSALS = 10
 #: With no more records than these in work a refused one is the only one that could be answered.
 FEW_LEFT = 4
-#: So many words answered in a row, and the server is up: whoever gets a 5xx then is to blame for it. One may be lucky.
+#: So many words answered in a row, and the server is up: whoever gets a 5xx then is to blame for it. In an outage that
+#: lets one call in ten through, one word would be luck.
 SURE_WORDS = 3
 #: A record that has failed while nobody else is answered lets others ask first, for so long at the most.
 AFTER_OTHERS_S = 4.0
@@ -103,9 +104,13 @@ class Judge:
         """
         if not self._is_open_question(trial, error, sent_at):
             return None
-        heard = await self._life.heard_since(sent_at, trial.request)
+        clock, life = asyncio.get_running_loop().time, self._life
+        heard = await life.heard_since(sent_at, trial.request)
+        needed = 1 if isinstance(error, CallTimeoutError) or self._is_refusal(error) else SURE_WORDS
+        while heard is not None and heard.is_answered and life.answered_in_a_row < needed:
+            heard = await life.heard_since(clock(), trial.request)
         if heard is not None and heard.is_answered:
-            self._gate.proved_alive(asyncio.get_running_loop().time(), heard.sent_at)
+            self._gate.proved_alive(clock(), heard.sent_at)
             self._shapes[0].answers += 1
         return heard
 
@@ -217,7 +222,7 @@ class Judge:
         if isinstance(error, CallTimeoutError):
             # Who is there at all would have answered, if only with a no.
             return heard.is_answered or heard.is_refused
-        return heard.is_answered and self._life.answered_in_a_row >= SURE_WORDS
+        return heard.is_answered
 
     def _failed(self, trial: Trial, error: CallError, sent_at: float, now: float, *, proved: bool) -> bool:
         """Tell the gate of it. True: the failure is the record's own."""

@@ -82,7 +82,9 @@ async def preview(settings: Settings, n: int = 5, *, records: Given | None = Non
         admission = admission_of(settings)
         responder = Responder(_NoCallback(task), admission.gate)
         prepare = await media_for(settings, task, stack)
-        asker = Asker(provider, responder, admission, Stats(time.monotonic), rules=rules, price=price, prepare=prepare)
+        stats, ping = Stats(time.monotonic), provider.ping
+        asker = Asker(provider, responder, admission, stats, rules=rules, price=price, prepare=prepare, ping=ping)
+        stack.callback(asker.close)
         for record in first:
             try:
                 outcomes.append(await asker.ask(task.render(record)))

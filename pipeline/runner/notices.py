@@ -16,6 +16,8 @@ TO_DO: Mapping[str, str] = {
     "quota": "Add credit or raise the organisation's limit",
     "credentials": "Mend the key, its access or model.name",
     "bad_request": "The server refuses what every record sends: mend the task, its schema or model.parameters",
+    "no_label": "Change what it names",
+    "unavailable": "Look at model.base_url: no model answers there",
     "budget": "Raise limits.budget_usd or limits.budget_tokens if it is worth it",
     "day_limit": "Nothing has to be mended: give the same command when the day's count begins anew (that of "
     "limits.requests_per_day after 00:00 UTC, or raise it)",

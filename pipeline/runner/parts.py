@@ -277,6 +277,7 @@ def rules_of(settings: Settings) -> AskRules:
         timeout_s=settings.model.timeout_s,
         hedge_after_p=settings.limits.hedge_after_p,
         record_s=settings.limits.record_deadline_s,
+        stop_rejected=settings.limits.stop_rejected,
     )
 
 

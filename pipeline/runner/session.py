@@ -164,7 +164,7 @@ class Session:
     async def _run(self, *, quiet: bool, command: str) -> RunSummary:
         before = await self._ledger.count_by_status()
         tell("session begins", outcomes=sum(before.values()), sources=[source.name for source in self._sources])
-        self._asker.judge.proven = before[Status.LABELLED] > 0
+        self._asker.judge.proven = self._asker.brake.is_off = before[Status.LABELLED] > 0
         sinks = await self._sinks()
         try:
             try:

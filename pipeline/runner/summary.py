@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.engine import is_hopeless
-from pipeline.errors import CallbackError, ChangedError, HungUpError, InterruptedRunError
+from pipeline.errors import CallbackError, ChangedError, HungUpError, InterruptedRunError, NoLabelError
 from pipeline.limits import Admission, BudgetReachedError, Price, Spend, what_is_left
 from pipeline.readers import Progress as ReadProgress
 from pipeline.records import Status
@@ -89,6 +89,8 @@ def _ending(complete: bool, reason: Exception | None, unlabelled: int, stats: St
         return "complete", EXIT_UNLABELLED if unlabelled else EXIT_COMPLETE
     if isinstance(reason, InterruptedRunError):
         return "interrupted", EXIT_HUNG_UP if isinstance(reason, HungUpError) else EXIT_INTERRUPTED
+    if isinstance(reason, NoLabelError):
+        return "stopped", EXIT_CANNOT_START
     if (is_hopeless(reason) or isinstance(reason, ChangedError)) and not stats.answers:
         return "stopped", EXIT_CANNOT_START
     return "stopped", EXIT_STOPPED
@@ -140,6 +142,8 @@ def _next_step(
     if ended == "complete":
         first = f"{advice}, then: " if advice else ""
         return first + _after_the_end(frozenset(problems), command)
+    if isinstance(reason, NoLabelError):
+        return f"change it, then: labelpipe retry {command} --relabel"
     if isinstance(reason, BudgetReachedError):
         return f"raise {reason.key} first, then: labelpipe run {command}".rstrip()
     if advice or code == EXIT_CANNOT_START:

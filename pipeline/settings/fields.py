@@ -129,6 +129,13 @@ class LimitsSettings(Section):
     ] = Field(None, description="The hours, local, in which calls may leave; outside it waits.")
     max_attempts: int = Field(6, ge=1, description="Calls for one record's own failures. An outage does not count.")
     max_repairs: int = Field(2, ge=0, description="Times that an invalid answer is asked again with its fault shown.")
+    stop_rejected: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="The share of the first 40 records without a label, for one reason, at which the run stops; 0: "
+        "never.",
+    )
     probe_max_s: float = Field(4, gt=0, description="Seconds between two probes in an outage, at most.")
     outage_limit_s: float = Field(
         21_600, gt=0, description="Seconds of outage, or of refusals alone, after which the run ends, resumable."

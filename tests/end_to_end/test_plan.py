@@ -156,6 +156,6 @@ def test_a_pilot_whose_first_calls_hang_asks_whether_the_server_is_there(tmp_pat
     assert found["done"] == 12
     assert {row["code"] for row in user.failed()} == {"timeout"}
     events = [json.loads(line) for line in (user.run_dir / "run.log").read_text(encoding="utf-8").splitlines()]
-    assert [one["alive"] for one in events if one["event"] == "ping"][:1] == [True]
+    assert [one["answered"] for one in events if one["event"] == "ping"][:1] == [True]
     assert endpoint.totals()["calls"] > len(endpoint.lines()), "and it is counted as no record's call"
     endpoints.close(endpoint)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from aiohttp import web
 from oddserver import NO_RECORD, Answer, Call, error, good, night, page
 
 from pipeline.engine import Ending, is_hopeless
@@ -131,3 +133,93 @@ def test_a_refusal_of_nobody_knows_what_from_the_start_is_hopeless_after_a_minut
 def test_the_word_is_not_asked_of_a_run_that_goes_well(moved_clock: RunOn) -> None:
     found = night(moved_clock, refusing("400", lambda call: call.number in {10, 30}), 100)
     assert found.calls[NO_RECORD] <= 2
+
+
+# -- nothing that is an answer -----------------------------------------------------------------------------------
+
+
+NO_COMPLETIONS = {
+    "page": lambda: page(200, "Sign in"),
+    "event stream": lambda: web.Response(text="data: {}\n\ndata: [DONE]\n\n", content_type="text/event-stream"),
+    "packed": lambda: web.Response(body=b"x", headers={"Content-Encoding": "br"}),
+    "empty": lambda: web.Response(text=""),
+    "object": lambda: web.json_response({"status": "ok"}),
+}
+
+
+@pytest.mark.parametrize("kind", NO_COMPLETIONS)
+def test_a_server_that_never_answers_as_a_model_is_hopeless_after_a_minute(moved_clock: RunOn, kind: str) -> None:
+    """It was probed for six hours."""
+    found = night(moved_clock, lambda _: NO_COMPLETIONS[kind](), 400)
+    assert (found.ending, found.outcomes) == (Ending.STOPPED, [])
+    assert is_hopeless(found.stopped)
+    assert "model.base_url" in str(found.stopped)
+    assert 60 <= found.took_s < 75
+    assert found.total < 60
+
+
+@pytest.mark.parametrize(("proven", "count"), [(False, 400), (True, 400), (True, 1)])
+def test_a_page_for_an_hour_is_an_outage_in_a_run_that_was_answered(
+    moved_clock: RunOn, proven: bool, count: int
+) -> None:
+    """A portal, or maintenance."""
+    since_s = 0.0 if proven else 0.3
+    found = night(
+        moved_clock,
+        lambda call: page(200, "Back soon") if since_s <= call.at_s < 3600 * (count > 1) else good(),
+        count,
+        proven=proven,
+    )
+    assert (found.ending, found.stopped, len(found.labelled)) == (Ending.COMPLETE, None, count)
+
+
+def test_a_server_that_is_starting_is_waited_for(moved_clock: RunOn) -> None:
+    found = night(moved_clock, lambda call: error(503, "Loading model") if call.at_s < 900 else good(), 100)
+    assert (found.ending, len(found.labelled)) == (Ending.COMPLETE, 100)
+
+
+# -- poison that looks like an outage ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [500, 502, 503])
+@pytest.mark.parametrize(
+    ("bad", "count"), [(range(20, 32), 100), (range(12), 100), (range(88, 100), 100), (range(100, 300), 400)]
+)
+def test_records_that_make_the_server_fail_are_charged_for_it(
+    moved_clock: RunOn, status: int, bad: range, count: int
+) -> None:
+    """They took all workers, each was asked 49 times, and "OUTAGE" held the run for six hours, at each resume too."""
+    found = night(
+        moved_clock,
+        lambda call: error(status, "cannot be parsed", "server_error") if call.number in bad else good(),
+        count,
+        concurrency=4,
+    )
+    assert (found.ending, found.without) == (Ending.COMPLETE, set(bad))
+    assert found.codes == {"unavailable": len(bad)}
+    assert max(found.calls[number] for number in bad) <= 9
+    assert found.took_s < 60 + 0.5 * len(bad)
+
+
+@pytest.mark.parametrize("word", [503, 404, 400])
+def test_an_outage_whose_words_fail_too_stays_one(moved_clock: RunOn, word: int) -> None:
+    """A gateway before a dead backend may refuse a word for reasons of its own: that is no sign of life."""
+    found = night(
+        moved_clock,
+        lambda call: error(word if call.number == NO_RECORD else 503, "no") if 0.3 < call.at_s < 1800 else good(),
+        400,
+    )
+    assert (found.ending, len(found.labelled)) == (Ending.COMPLETE, 400)
+    assert len(found.rig.gate.outages) == 1
+    assert found.calls[NO_RECORD] < 2 * 1800 / 5
+
+
+def test_lucky_words_in_an_outage_lose_nothing(moved_clock: RunOn) -> None:
+    """One call in ten gets through for a minute, a word as well as a record: it proves nothing."""
+    chance = random.Random(1)
+    found = night(
+        moved_clock,
+        lambda call: error(503, "no") if 0.3 < call.at_s < 60 and chance.random() > 0.1 else good(),
+        1000,
+    )
+    assert (found.ending, len(found.labelled)) == (Ending.COMPLETE, 1000)

@@ -1,0 +1,76 @@
+"""The brake: answers come and are paid for, and the first records have not one label, for one reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from pipeline.errors import LabelpipeError, NoLabelError
+from pipeline.records import Answer, Outcome, Status
+
+#: Records that were asked before it is judged: so many in a row are no chance where a label in ten is valid.
+FIRST_RECORDS = 40
+#: The share of those without a label that one reason must have.
+ONE_REASON = 0.75
+#: So much of an answer is shown.
+SHOWN_CHARS = 300
+
+#: What is likely to mend it, by the reason's code.
+TO_CHANGE: Mapping[str, str] = {
+    "no_tool_call": 'Set model.tool_choice = "required" (or "auto", where it is that), or another model',
+    "invalid_json": "Take another model, or set model.strict = true where the server knows it",
+    "invalid_label": "Look at task.labels, the function's schema and the validators: they refuse what the model says",
+    "truncated": "Raise model.parameters.max_completion_tokens, or lower model.parameters.reasoning_effort",
+    "refused": "Look at task.prompt and task.system, or take another model in model.name: it declines to answer",
+    "unfinished": "Raise task.max_turns, or tell the model in task.system when it is done",
+    "callback_error": "Mend the function in task.callback; the answers are kept, and labelpipe replay uses them",
+    "bad_request": "Look at task.prompt and at the model in model.name: the server refuses each of these records",
+    "too_large": "Shorten task.prompt, or lower model.parameters.max_completion_tokens: no request fits the limit",
+    "timeout": "Raise model.timeout_s, or lower limits.concurrency",
+    "record_deadline": "Raise limits.record_deadline_s or model.timeout_s, or lower limits.concurrency",
+    "unavailable": "Look at the server's own log, and at model.parameters: it answers none of these records",
+}
+
+
+class Brake:
+    """Stops a run that pays and gets no label. `share` is `limits.stop_rejected`, asked anew each time."""
+
+    def __init__(self, share: Callable[[], float], stop: Callable[[LabelpipeError], None]) -> None:
+        self._share = share
+        self._stop = stop
+        # All state that changes: whether the run has shown that it works, how many were asked, and why they got none.
+        self.is_off = False
+        self._asked = 0
+        self._codes: Counter[str] = Counter()
+
+    def ended(self, outcome: Outcome) -> None:
+        """A record has its outcome."""
+        if self.is_off or not outcome.attempts:
+            return
+        self._asked += 1
+        if outcome.status is not Status.LABELLED and outcome.problem is not None:
+            self._codes[outcome.problem.code] += 1
+        share, without = self._share(), self._codes.total()
+        if self._asked < FIRST_RECORDS:
+            self.is_off = share >= 1 and without < self._asked
+        elif without < share * self._asked or not share:
+            self.is_off = True
+        elif outcome.problem is not None and self._codes[outcome.problem.code] >= ONE_REASON * without:
+            self._stop(self._error(outcome, outcome.problem.code, without))
+
+    def _error(self, outcome: Outcome, code: str, without: int) -> NoLabelError:
+        assert outcome.problem is not None
+        first = "none" if without == self._asked else f"only {self._asked - without}"
+        told = [f"{first} of the first {self._asked} records got a label, for one reason: {code}"]
+        told += [TO_CHANGE[code]] if code in TO_CHANGE else []
+        told.append(f"The last one: {outcome.problem.message.rstrip('.')}")
+        told += [] if outcome.answer is None else [f"Its answer as it came: {_shown(outcome.answer)}"]
+        told.append("limits.stop_rejected = 0 lets such a run go on")
+        return NoLabelError(". ".join(told))
+
+
+def _shown(answer: Answer) -> str:
+    """What the model said, its calls first."""
+    parts = [f"{call.name}({call.arguments})" for call in answer.calls]
+    said = " ".join(filter(None, [*parts, answer.text, answer.refusal]))
+    return repr(said if len(said) <= SHOWN_CHARS else said[:SHOWN_CHARS] + "...") if said else "nothing at all"
