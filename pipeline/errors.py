@@ -181,9 +181,16 @@ class InternalError(LabelpipeError):
 
 
 class NoLabelError(LabelpipeError):
-    """The first records were asked, and have no label, all for one reason."""
+    """The first records were asked, and have no label, all for one reason.
+
+    `reason` is the code of their problems.
+    """
 
     code = "no_label"
+
+    def __init__(self, message: str | None = None, *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class CallError(LabelpipeError):

@@ -66,7 +66,7 @@ class Brake:
         told.append(f"The last one: {outcome.problem.message.rstrip('.')}")
         told += [] if outcome.answer is None else [f"Its answer as it came: {_shown(outcome.answer)}"]
         told.append("limits.stop_rejected = 0 lets such a run go on")
-        return NoLabelError(". ".join(told))
+        return NoLabelError(". ".join(told), reason=code)
 
 
 def _shown(answer: Answer) -> str:

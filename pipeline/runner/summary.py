@@ -44,7 +44,7 @@ async def summarise(
     reason = admission.gate.stopped
     ended, code = _ending(complete, reason, unlabelled, stats)
     problems = await ledger.problem_counts()
-    said = [str(reason)] if reason is not None else _systematic(problems, sum(counts.values()))
+    said = _said(reason) if reason is not None else _systematic(problems, sum(counts.values()))
     outages = admission.gate.outages + ([admission.gate.outage] if admission.gate.outage else [])
     now = asyncio.get_running_loop().time()  # an outage that goes on has no end yet
     return RunSummary(
@@ -131,6 +131,11 @@ def _is_news(learned: float, configured: float | None, refusals: int) -> bool:
     return refusals > 0 if configured is None else learned < 0.99 * configured
 
 
+def _said(reason: Exception) -> list[str]:
+    """What to take advice on: the words, or the code where they quote a model."""
+    return [reason.reason if isinstance(reason, NoLabelError) else str(reason)]
+
+
 def _systematic(problems: Mapping[str, int], records: int) -> list[str]:
     """The one problem that most of the records have, if it is one that the config may be to blame for."""
     return [code for code, count in problems.items() if code in SYSTEMATIC and count > records / 2]
@@ -143,7 +148,7 @@ def _next_step(
         first = f"{advice}, then: " if advice else ""
         return first + _after_the_end(frozenset(problems), command)
     if isinstance(reason, NoLabelError):
-        return f"change it, then: labelpipe retry {command} --relabel"
+        return f"{advice or 'change it'}, then: labelpipe retry {command} --relabel"
     if isinstance(reason, BudgetReachedError):
         return f"raise {reason.key} first, then: labelpipe run {command}".rstrip()
     if advice or code == EXIT_CANNOT_START:
