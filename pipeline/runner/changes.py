@@ -11,6 +11,7 @@ from typing import Any
 from pipeline import __version__, codec
 from pipeline.engine import renamed
 from pipeline.errors import ChangedError, RenderError
+from pipeline.progress import dollars
 from pipeline.readers import Source, Stamp
 from pipeline.records import JSON, Record
 from pipeline.runner.inputs import changes_of_input, named_of, read, reading_of
@@ -73,13 +74,15 @@ class Changes:
     """What differs between the folder's run and the settings.
 
     `parts` are those of the task; `reading` says which input it is and how it is read. `found` is what came of
-    comparing the records; None where nothing says that they differ, or where they can be read only once.
+    comparing the records; None where nothing says that they differ, or where they can be read only once. `each_usd` is
+    what a record of the run has cost so far, None where that is not known.
     """
 
     parts: Sequence[Change]
     reading: Sequence[Change]
     found: Found | None
     done: int
+    each_usd: float | None = None
 
     def __bool__(self) -> bool:
         """Whether somebody has to choose: a label would be thrown away, or paid for again."""
@@ -125,12 +128,16 @@ class Changes:
         touched = self.done if everything else found.changed + found.gone
         yield f"It touches {touched:,} of {self.done:,} records that have an outcome. Nothing was sent. Choose:"
         if again:
-            yield f"  --relabel   label them again (the answers to {_records(again)} are paid for again)"
+            cost = "" if self.each_usd is None else f", about {dollars(again * self.each_usd)}"
+            yield f"  --relabel   label them again (the answers to {_records(again)} are paid for again{cost})"
         if not self.cannot_match:
             yield "  --keep      keep the labels of the records that are there and go on with the rest"
         if found.gone:
             yield "              (the rows of the others leave the files; the ledger keeps their answers)"
         yield "  --output    another folder, for a run of its own"
+        if self.parts:
+            yield "If the kept answers are right and only how they are read has changed (schema, validators, columns):"
+            yield "  labelpipe replay   reads them again, makes no call and costs nothing; then run with --keep"
 
     def notes(self) -> list[str]:
         """What was made of an input that has changed, where that is more than new records."""
@@ -176,7 +183,13 @@ async def find_changes(
     found = None
     if not same and await ledger.last_seq() and not any(source.once for source in sources):
         found = await _match(settings, task, sources, ledger, trust=trust, ask_alike=not parts)
-    return Changes(parts, reading, found, done)
+    return Changes(parts, reading, found, done, await _each_usd(settings, ledger))
+
+
+async def _each_usd(settings: Settings, ledger: Ledger) -> float | None:
+    totals, done = await ledger.totals(), sum((await ledger.count_by_status()).values())
+    known = totals.cost_usd and not totals.unpriced and not is_simulated(settings)
+    return totals.cost_usd / (done + totals.superseded) if known else None
 
 
 def _without_input(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
