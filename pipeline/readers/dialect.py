@@ -36,6 +36,7 @@ class Dialect:
     delimiter: str | None = None
     quote: str | None = None
     header: bool | tuple[str, ...] | None = None
+    format_is_said: bool = False
 
 
 UNSAID = Dialect()

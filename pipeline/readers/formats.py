@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import aclosing
 from functools import partial
 
 from pipeline import codec
 from pipeline.errors import InputError
+from pipeline.readers.dialect import LOOK_BYTES
+from pipeline.readers.jsonrows import LINE_BYTES, json_rows, too_long
+from pipeline.readers.jsontexts import has_lines, is_one_text, json_texts
 from pipeline.readers.lines import LineSplitter, cut_lines
-from pipeline.readers.rows import CUT_IN_TWO, Blocks, Reading, Row, Rows, bad_row, undecodable
-from pipeline.readers.stream import joined
+from pipeline.readers.rows import Blocks, Reading, Row, Rows, bad_row, undecodable
+from pipeline.readers.stream import joined, with_head
 from pipeline.readers.table import delimited
-from pipeline.records import JSON
 
 Format = Callable[[Blocks, Reading], Rows]
 
-LINE_BYTES = 64 * 1024 * 1024  #: a longer line of JSONL or text is unreadable; it is never held whole
-_EXCERPT_CHARS = 80
 #: goes before a line of text in its digest: the same line read as JSON is another record
 _TEXT = b"text\0"
 
@@ -27,60 +27,33 @@ async def jsonl(blocks: Blocks, reading: Reading) -> Rows:
     """One JSON object a line; blank lines are skipped."""
     async with aclosing(cut_lines(blocks, reading, LineSplitter(LINE_BYTES))) as lines:
         async for first, batch in lines:
-            yield list(_json_rows(first, batch, reading))
+            yield list(json_rows(first, batch, reading))
 
 
-def _json_rows(first: int, batch: list[bytes], reading: Reading) -> Iterator[Row]:
-    # Numbers that lose digits are rare: a look at all lines at once is cheaper than one at each.
-    loads = codec.loads_numbers if codec.may_lose_digits(b"\n".join(batch)) else codec.loads
-    for number, line in enumerate(batch, first):
-        raw = line.rstrip(b"\r")
-        if len(raw) > LINE_BYTES:
-            yield bad_row(number, raw, _too_long())
-            continue
-        try:
-            value = loads(raw)
-        except (ValueError, RecursionError) as error:
-            if not raw.strip():
-                continue
-            value = _loosely(raw, reading)
-            if value is None:
-                yield bad_row(number, raw, _json_trouble(raw, error, reading.encoding))
-                continue
-        if type(value) is dict:
-            yield number, value, codec.digest64(raw), ""
-        else:
-            yield bad_row(number, raw, _not_an_object(value))
+async def json(blocks: Blocks, reading: Reading, *, lines: bool) -> Rows:
+    """Objects, one a line or otherwise, as the beginning of the text tells; `lines` where its name says a line each."""
+    async with aclosing(with_head(blocks, LOOK_BYTES, or_with=b"\n" if reading.once else b"")) as found:
+        head = await anext(found, b"")
+        one_text = is_one_text(head) if lines else not has_lines(head)
+        if one_text and lines:
+            _tell_misnamed(reading)
+        elif one_text and head.lstrip().startswith(b"["):
+            reading.progress.note("looks like a JSON array: each of its objects is a record", reading.name)
+        read = json_texts if one_text else jsonl
+        async with aclosing(read(joined(head, found), reading)) as parts:
+            async for rows in parts:
+                yield rows
 
 
-def _loosely(raw: bytes, reading: Reading) -> JSON:
-    """The value of a line that is no JSON only for what other programs write; None where that is not all."""
-    try:
-        value = codec.loads_loosely(raw)
-    except ValueError:
-        return None
-    if b"\\u" in raw and "\ufffd" in str(value):
-        reading.progress.note(CUT_IN_TWO, reading.name)
-    return value
-
-
-def _json_trouble(raw: bytes, error: Exception, encoding: str) -> str:
-    if trouble := undecodable(raw, encoding):
-        return trouble
-    if not isinstance(error, codec.JSONDecodeError):
-        return f"not valid JSON: {error}"
-    start = max(0, error.pos - _EXCERPT_CHARS // 2)
-    excerpt = error.doc[start : start + _EXCERPT_CHARS]
-    return f"not valid JSON: {error.msg} at column {error.colno}: {excerpt!r}"
-
-
-def _not_an_object(value: object) -> str:
-    names = {list: "a list", str: "a string", bool: "true or false", type(None): "null"}
-    return f"a JSON object is needed, but the line holds {names.get(type(value), 'a number')}"
-
-
-def _too_long() -> str:
-    return f"a line longer than {LINE_BYTES:,} bytes"
+def _tell_misnamed(reading: Reading) -> None:
+    told = "is a JSON array or indented JSON, not an object a line"
+    if reading.dialect.format_is_said:
+        raise InputError(f'{reading.name}: {told}; set input.format = "json"')
+    reading.progress.note(
+        f'{told} as its name says; it is read as such. Set input.format = "json" if that is right',
+        reading.name,
+        doubtful=True,
+    )
 
 
 async def text(blocks: Blocks, reading: Reading) -> Rows:
@@ -96,7 +69,7 @@ async def text(blocks: Blocks, reading: Reading) -> Rows:
 
 def _text_row(number: int, raw: bytes, encoding: str) -> Row:
     if len(raw) > LINE_BYTES:
-        return bad_row(number, raw, _too_long())
+        return bad_row(number, raw, too_long())
     try:
         return number, {"text": raw.decode()}, codec.digest64(_TEXT + raw), ""
     except UnicodeDecodeError:
@@ -104,24 +77,25 @@ def _text_row(number: int, raw: bytes, encoding: str) -> Row:
 
 
 async def guessed(blocks: Blocks, reading: Reading) -> Rows:
-    """JSONL, if the input begins like it; for stdin, which has no name to go by."""
+    """JSON, if the input begins like it; for stdin, which has no name to go by."""
     head = b""
     async with aclosing(blocks):
         async for block in blocks:
             head += block
             if head.strip():
                 break
-        if head.strip() and not re.match(rb"\s*\{", head):
+        if head.strip() and not re.match(rb"\s*[{\[]", head):
             raise InputError(
-                f"{reading.name}: no telling what format this is; set input.format (jsonl, csv, tsv, text)"
+                f"{reading.name}: no telling what format this is; set input.format (json, jsonl, csv, tsv, text)"
             )
-        async with aclosing(jsonl(joined(head, blocks), reading)) as rows:
+        async with aclosing(json(joined(head, blocks), reading, lines=False)) as rows:
             async for part in rows:
                 yield part
 
 
 FORMATS: dict[str, Format] = {
-    "jsonl": jsonl,
+    "jsonl": partial(json, lines=True),
+    "json": partial(json, lines=False),
     "csv": partial(delimited, usual=","),
     "tsv": partial(delimited, usual="\t"),
     "text": text,

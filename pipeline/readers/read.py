@@ -43,7 +43,7 @@ async def read_records(
     for source in sources:
         if count == limit:
             break
-        reading = Reading(source.name, source.dialect, batch, progress, source.once)
+        reading = Reading(source.name, source.dialect, batch, progress, source.once, unit=source.unit)
         before = progress.lines_read
         _tell(source, progress)
         async with aclosing(_whole(source, reading, chunk_bytes)) as parts:
@@ -51,7 +51,7 @@ async def read_records(
                 rows = _partitioned(found, source, progress) if source.partition else found
                 for start in range(0, len(rows), batch):
                     left = batch if limit is None else min(batch, limit - count)
-                    if records := _numbered(rows[start : start + left], source, count, key):
+                    if records := _numbered(rows[start : start + left], source, reading.unit, count, key):
                         count += len(records)
                         progress.records = count
                         progress.lines_done = before + records[-1].line
@@ -136,7 +136,7 @@ def _rows(source: Source, reading: Reading, chunk_bytes: int) -> Rows:
     return FORMATS[source.format](blocks, reading)
 
 
-def _numbered(rows: list[Row], source: Source, ordinal: int, key: str | None) -> list[Record]:
+def _numbered(rows: list[Row], source: Source, unit: str, ordinal: int, key: str | None) -> list[Record]:
     """Records of rows, the first of which is number `ordinal`."""
     name = source.name
     own = source.origin.named_by if source.origin is not None else None
@@ -144,7 +144,7 @@ def _numbered(rows: list[Row], source: Source, ordinal: int, key: str | None) ->
     records = []
     for line, fields, digest, trouble in rows:
         if trouble:
-            records.append(_unreadable(source, ordinal, (line, fields, digest, trouble), key, own))
+            records.append(_unreadable(source, unit, ordinal, (line, fields, digest, trouble), key, own))
         elif field is None:
             records.append(Record(name, ordinal, f"{name}:{line}", fields, line, digest))
         else:
@@ -153,17 +153,17 @@ def _numbered(rows: list[Row], source: Source, ordinal: int, key: str | None) ->
             if type(value) is str and value and value[0] not in "(\\":
                 records.append(Record(name, ordinal, value, fields, line, digest))
             else:
-                records.append(_keyed(Record(name, ordinal, "", fields, line, digest), field, source.unit))
+                records.append(_keyed(Record(name, ordinal, "", fields, line, digest), field, unit))
         ordinal += 1
     return records
 
 
-def _unreadable(source: Source, ordinal: int, row: Row, key: str | None, own: str | None) -> Record:
+def _unreadable(source: Source, unit: str, ordinal: int, row: Row, key: str | None, own: str | None) -> Record:
     """The record of a row that cannot be read. What has a name of its own, as a file has, is told by that alone."""
     line, fields, digest, trouble = row
     place = f"{source.name}:{line}"
     name = made_up_name(place) if key else str(fields[own]) if own else place
-    problem = Problem("unreadable", trouble if own else f"{source.name}, {source.unit} {line}: {trouble}")
+    problem = Problem("unreadable", trouble if own else f"{source.name}, {unit} {line}: {trouble}")
     return Record(source.name, ordinal, name, fields, line, digest, problem)
 
 

@@ -57,6 +57,7 @@ def resolve_sources(
         sources = [source for each in written for source in _named(each, format, base, secret, own)]
     sources = _pipes_numbered(sources)
     _refuse_twice(sources)
+    dialect = replace(dialect, format_is_said=format != "auto")
     return [replace(source, dialect=dialect) for source in sources]
 
 

@@ -54,12 +54,18 @@ class Progress:
     lines_done: int = 0
     notes: dict[str, list[str]] = field(default_factory=dict)
     chosen: dict[str, str] = field(default_factory=dict)
+    doubts: set[str] = field(default_factory=set)
     repeated_headers: int = 0
     say: Callable[[str], None] = lambda _: None
 
-    def note(self, text: str, name: str, **chosen: str) -> None:
-        """Something is to be told of how this source reads: it is said once, and kept with all sources it holds for."""
+    def note(self, text: str, name: str, *, doubtful: bool = False, **chosen: str) -> None:
+        """Something is to be told of how this source reads: it is said once, and kept with all sources it holds for.
+
+        `doubtful`: it is read so, but somebody should say that this is right.
+        """
         self.chosen |= chosen
+        if doubtful:
+            self.doubts.add(text)
         if text not in self.notes:
             self.say(f"{name}: {text}")
         names = self.notes.setdefault(text, [])
@@ -68,7 +74,11 @@ class Progress:
 
     def told(self) -> list[str]:
         """What is to be told of how the input reads, a line each."""
-        return [f"{_some(names)}: {text}" for text, names in self.notes.items()]
+        return [line for line, _ in self.told_with_doubts()]
+
+    def told_with_doubts(self) -> list[tuple[str, bool]]:
+        """The same, each with whether it is doubtful."""
+        return [(f"{_some(names)}: {text}", text in self.doubts) for text, names in self.notes.items()]
 
     def estimate(self) -> int | None:
         """How many records there will be in all; None while nothing can be said, as for stdin."""
@@ -91,8 +101,8 @@ def _some(names: list[str]) -> str:
 class Reading:
     """What a format needs to know of the source it reads. At most `batch` lines are handed on at once.
 
-    What can be read only `once` may come slowly: it is not waited for. `encoding` is what the beginning of the text
-    has told; it is all that changes.
+    What can be read only `once` may come slowly: it is not waited for. `encoding` and `unit`, what a record is called,
+    are what the beginning of the text has told; they are all that changes.
     """
 
     name: str
@@ -101,6 +111,7 @@ class Reading:
     progress: Progress
     once: bool = False
     encoding: str = "utf-8"
+    unit: str = "line"
 
 
 def bad_row(line: int, raw: bytes, trouble: str) -> Row:

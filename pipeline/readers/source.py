@@ -12,19 +12,22 @@ from pipeline import codec
 from pipeline.errors import InputError
 from pipeline.readers.compression import ENDINGS, HEAD_BYTES, Inflater, detect
 from pipeline.readers.dialect import UNSAID, Dialect
+from pipeline.readers.foreign import refuse_foreign
+from pipeline.readers.jsontexts import is_one_text
 from pipeline.readers.rows import Blocks, BrokenStreamError, Reading, Rows
 from pipeline.records import JSON
 
 FORMATS_BY_ENDING = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".json": "json",
     ".csv": "csv",
     ".tsv": "tsv",
     ".parquet": "parquet",
     ".txt": "text",
     ".text": "text",
 }
-FORMAT_NAMES = ("auto", "jsonl", "csv", "tsv", "parquet", "text", "files", "dataset")
+FORMAT_NAMES = ("auto", "jsonl", "json", "csv", "tsv", "parquet", "text", "files", "dataset")
 
 Stamp = Mapping[str, Any]
 
@@ -53,8 +56,8 @@ class Source:
     """One file or folder, stdin (neither `path` nor `origin`), or what `origin` reads; and its format.
 
     `name` is the path or address as it was written (for a glob: as the pattern is), with forward slashes and without
-    any secret; it is unique in a run. `format` is jsonl, csv, tsv, parquet, text, files, dataset, sql or records; for
-    stdin it may be "auto": told by the first byte. `size_bytes` is None for what has no size, like a pipe. `dialect` is
+    any secret; it is unique in a run. `format` is one of FORMAT_NAMES, sql or records; for stdin and pipes it may be
+    "auto": told by the first byte. `size_bytes` is None for what has no size, like a pipe. `dialect` is
     what the user says of how a text is written, `partition` are columns that the folders' names give,
     `notes` what is to be told of it.
     """
@@ -122,8 +125,12 @@ def format_of(name: str, given: str, head: Callable[[], bytes] | None) -> str:
     if given != "auto":
         return given
     ending = PurePath(name.lower().removesuffix(packing(name))).suffix
-    found = FORMATS_BY_ENDING.get(ending) or (_by_look(_plain_head(head(), name)) if head else None)
+    if found := FORMATS_BY_ENDING.get(ending):
+        return found
+    look = _plain_head(head(), name) if head else b""
+    found = _by_look(look)
     if not found:
+        refuse_foreign(look, name, markup=True)
         known = " ".join(FORMATS_BY_ENDING)
         raise InputError(
             f"input.path: no telling the format of {name!r} (known endings: {known}); set input.format "
@@ -146,11 +153,12 @@ def _by_look(head: bytes) -> str | None:
     """Parquet and JSONL can be told by their first bytes; of the rest any text could be any format."""
     if head.startswith(b"PAR1"):
         return "parquet"
+    if is_one_text(head):
+        return "json"
     line, ended, _ = head.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")
     if not line.startswith(b"{"):
         return None
     try:
         return "jsonl" if isinstance(codec.loads(line), dict) else None
     except codec.JSONDecodeError:
-        # The first line may be longer than the look; a JSON text over several lines is not JSONL.
-        return None if ended else "jsonl"
+        return None if ended else "jsonl"  # the first line may be longer than the look

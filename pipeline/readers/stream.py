@@ -15,6 +15,7 @@ from pipeline.files import read_chunks
 from pipeline.readers.compression import HEAD_BYTES, SLICE_BYTES, Inflater, detect
 from pipeline.readers.dialect import LOOK_BYTES
 from pipeline.readers.encodings import encoding_of, to_utf8
+from pipeline.readers.foreign import refuse_foreign
 from pipeline.readers.rows import Blocks, BrokenStreamError, Progress, Reading
 from pipeline.readers.source import Source
 from pipeline.readers.threads import in_daemon
@@ -32,7 +33,8 @@ def utf8_blocks(source: Source, reading: Reading, *, chunk_bytes: int) -> Blocks
     """
     plain = _unpacked(with_head(_chunks(source, chunk_bytes), HEAD_BYTES), source.name, reading.progress)
     # What can be read only once may come slowly: nobody waits for more than tells the mark.
-    return _decoded(with_head(plain, _MARK_BYTES if source.once else LOOK_BYTES), reading)
+    blocks = with_head(plain, _MARK_BYTES if source.once else LOOK_BYTES)
+    return _decoded(blocks, reading, markup=source.format == "text")
 
 
 def _chunks(source: Source, chunk_bytes: int) -> Blocks:
@@ -145,13 +147,14 @@ async def _inflated(inflater: Inflater, chunk: bytes) -> AsyncGenerator[tuple[by
         yield step_or_none
 
 
-async def _decoded(blocks: Blocks, reading: Reading) -> Blocks:
+async def _decoded(blocks: Blocks, reading: Reading, *, markup: bool) -> Blocks:
     """The text in UTF-8; its first block tells the encoding."""
     decode = None
     first = True
     async with aclosing(blocks):
         async for block in blocks:
             if first:
+                refuse_foreign(block, reading.name, markup=markup)
                 reading.encoding = encoding_of(block, reading.dialect.encoding, reading.name)
                 if reading.encoding != "utf-8" and reading.dialect.encoding is None:
                     told = f"written in {reading.encoding}, by its byte order mark"

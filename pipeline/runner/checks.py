@@ -106,8 +106,8 @@ async def _records(settings: Settings, sources: list[Source], task: Task) -> Asy
             yield Check("records", False, str(error))
             return
         records += found if place < SOURCES_LOOKED_AT else []
-    for told in reading.told():
-        yield Check("reading", True, told)
+    for told, doubtful in reading.told_with_doubts():
+        yield Check("reading", not doubtful, told)
     if not records:
         if not any(source.once for source in sources[:SOURCES_LOOKED_AT]):
             yield Check("records", None, "the input has no records: there is nothing to label")

@@ -27,10 +27,10 @@ class InputSettings(Section):
         description="The records: files of one format, plain or compressed, or addresses (https, s3, a database). "
         "Globs are read in a stable order. Needed unless `url_env` is set or Python gives the records.",
     )
-    format: Literal["auto", "jsonl", "csv", "tsv", "parquet", "text", "files", "dataset"] = Field(
+    format: Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "text", "files", "dataset"] = Field(
         "auto",
-        description="How they are written; `text` is one record a line, `files` one a file, `dataset` a Hugging Face "
-        "dataset on the disk. `auto` goes by the file's name.",
+        description="How they are written; `json` is an array or objects over several lines, `text` one record a line, "
+        "`files` one a file, `dataset` a Hugging Face dataset on the disk. `auto` goes by the file's name.",
     )
     key: Text | None = Field(
         None, description="The field that names a record. Without it, its place in the input is its name."

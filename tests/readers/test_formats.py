@@ -16,7 +16,7 @@ from reader_files import fields, read_bytes, troubles, unhurried
 
 from pipeline import codec
 from pipeline.errors import InputError
-from pipeline.readers import Progress, csvrows, formats, table
+from pipeline.readers import Progress, csvrows, formats, jsonrows, table
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
@@ -151,9 +151,9 @@ def test_json_objects_come_back(objects: list[dict[str, object]], escape: bool, 
         (b'{"a": 1', "not valid JSON: unexpected end of data at column 8: '{\"a\": 1'"),
         (b'{"a": nan}', "not valid JSON: invalid literal, expected 'null' at column 7: '{\"a\": nan}'"),
         (b'{"a": "' + b"x" * 500 + b'" "b"}', "column 510: '" + "x" * 37),
-        (b"[1, 2]", "a JSON object is needed, but the line holds a list"),
-        (b"17", "a JSON object is needed, but the line holds a number"),
-        (b"null", "a JSON object is needed, but the line holds null"),
+        (b"[1, 2]", "a JSON object is needed, but this is a list"),
+        (b"17", "a JSON object is needed, but this is a number"),
+        (b"null", "a JSON object is needed, but this is null"),
         (b"\0\0\0", "not valid JSON"),
         (b'{"a": ' + b"9" * 5000 + b"}", "not valid JSON"),
         ('{"é": "'.encode() + b'\xe9"}', "not valid utf-8 at column 8; see input.encoding"),
@@ -200,7 +200,8 @@ def test_raw_text_is_kept_up_to_ten_thousand_characters() -> None:
 
 @pytest.mark.parametrize("name", ["in.jsonl", "in.txt"])
 def test_a_line_over_the_cap_is_one_bad_record(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formats, "LINE_BYTES", 50)
+    for module in (formats, jsonrows):
+        monkeypatch.setattr(module, "LINE_BYTES", 50)
     records = read_bytes(b'{"a": "1"}\n{"a": 1}' + b" " * 100 + b'\n{"a": "2"}\n', name, chunk_bytes=7)
 
     assert troubles(records) == [(2, f"{name}, line 2: a line longer than 50 bytes")]

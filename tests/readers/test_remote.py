@@ -20,7 +20,7 @@ from reader_files import fields, read_files
 from reader_servers import Site, serving
 
 from pipeline.errors import InputError, MissingExtraError
-from pipeline.readers import Progress, peek, read_records, remote, resolve_sources, stream
+from pipeline.readers import Progress, formats, peek, read_records, remote, resolve_sources, stream
 
 ROWS = [{"n": number, "text": f"text {number}"} for number in range(2000)]
 LINES = b"".join(b'{"n": %d, "text": "text %d"}\n' % (number, number) for number in range(2000))
@@ -72,7 +72,8 @@ def test_a_server_that_says_no_size_is_read_in_one_go(site: Site) -> None:
 def test_a_part_that_does_not_come_is_asked_for_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "REQUEST_BYTES", 4096)
     monkeypatch.setattr(remote, "WAITS_S", (0.01,) * 3)
-    monkeypatch.setattr(stream, "LOOK_BYTES", 4096)
+    for module in (stream, formats):
+        monkeypatch.setattr(module, "LOOK_BYTES", 4096)
     sources = resolve_sources(f"{site.address}/a.jsonl", base=Path())
 
     async def main(failures: int) -> list[Any]:

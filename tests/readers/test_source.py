@@ -83,12 +83,12 @@ def test_the_format_is_told_by_the_ending(folder: Path) -> None:
     ("name", "content", "found"),
     [
         ("a.log", b'{"a": 1}\n{"a": 2}', "jsonl"),
-        ("a.json", b'\xef\xbb\xbf\n {"a": 1}\n', "jsonl"),
+        ("a.data", b'\xef\xbb\xbf\n {"a": 1}\n', "jsonl"),
         ("a.gz", gzip.compress(b'{"a": 1}\n', mtime=0), "jsonl"),
         ("noname", b'{"a": "' + b"x" * 100_000 + b'"}\n', "jsonl"),
         ("noname", b"PAR1....", "parquet"),
-        ("a.json", b'{\n  "a": 1\n}\n', None),
-        ("a.json", b'[{"a": 1}]', None),
+        ("a.data", b'{\n  "a": 1\n}\n', "json"),
+        ("a.data", b'[{"a": 1}]', "json"),
         ("a.log", b"some,text\n", None),
         ("a.gz", gzip.compress(b'{"a": 1}\n', mtime=0)[:9] + b"x" * 100, None),
         ("empty", b"", None),
@@ -111,7 +111,7 @@ def test_what_cannot_be_read_is_refused_by_name(folder: Path) -> None:
     assert "'data/sub' is a folder; name its files, as in 'data/sub/*.jsonl'" in refusal("data/sub/", folder)
     assert "names no file" in refusal([], folder)
     assert "names no file" in refusal(["data/part-1.jsonl", ""], folder)
-    assert "'xml' is not known; it is one of auto, jsonl, csv" in refusal("data/part-1.jsonl", folder, "xml")
+    assert "'xml' is not known; it is one of auto, jsonl, json, csv" in refusal("data/part-1.jsonl", folder, "xml")
 
 
 def test_a_file_given_twice_is_refused(folder: Path) -> None:

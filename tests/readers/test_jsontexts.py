@@ -1,0 +1,162 @@
+"""JSON that is no line a record, and files that are no text."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+import zipfile
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from reader_files import fields, read_bytes, troubles, unhurried
+
+from pipeline.errors import InputError
+from pipeline.readers import Progress, jsonrows, jsontexts
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('"\\{}[],:\n'), max_size=8)
+OBJECTS = st.dictionaries(
+    TEXT, st.recursive(st.integers() | TEXT, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner))
+)
+FORMS: dict[str, Any] = {
+    "array": lambda rows, indent: json.dumps(rows, indent=indent),
+    "array with an object a line": lambda rows, _: "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n",
+    "one after the other": lambda rows, indent: "\n".join(json.dumps(row, indent=indent or 1) for row in rows),
+    "two arrays": lambda rows, indent: json.dumps(rows[:1], indent=indent) + "\n" + json.dumps(rows[1:]),
+}
+
+
+@unhurried
+@given(
+    st.lists(OBJECTS, min_size=2, max_size=5),
+    st.sampled_from(list(FORMS)),
+    st.sampled_from([None, 2]),
+    st.integers(1, 40),
+    st.booleans(),
+)
+def test_objects_come_back_however_they_are_written(
+    rows: list[dict[str, Any]], form: str, indent: int | None, chunk_bytes: int, packed: bool
+) -> None:
+    data = FORMS[form](rows, indent).encode()
+    name = "in.json.gz" if packed else "in.json"
+    records = read_bytes(gzip.compress(data) if packed else data, name, chunk_bytes=chunk_bytes)
+
+    assert [record.fields for record in records] == rows
+    assert [record.key for record in records] == [f"{name}:{number}" for number in range(1, len(rows) + 1)]
+
+
+def test_an_array_in_a_file_of_lines_is_read_told_and_doubted() -> None:
+    data = b'[\n{"id": "1"},\n{"id": "2"}\n]\n'
+    progress = Progress()
+    records = read_bytes(data, "in.jsonl", progress=progress, key="id")
+
+    assert [record.key for record in records] == ["1", "2"]
+    [(told, doubtful)] = progress.told_with_doubts()
+    assert doubtful
+    assert told.startswith("in.jsonl: is a JSON array or indented JSON, not an object a line as its name says")
+    with pytest.raises(InputError, match=r'not an object a line; set input\.format = "json"'):
+        read_bytes(data, "in.jsonl", format="jsonl")
+    assert len(read_bytes(data, "in.jsonl", format="json", progress=(said := Progress()))) == 2
+    assert not any(doubt for _, doubt in said.told_with_doubts())
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "count"),
+    [
+        ("in.json", b'{"a": 1}\n{"a": 2\n{"a": 3}\n', 3),  # lines: one that is broken costs no other
+        ("in.jsonl", b'[{"a": 1}]\n[{"a": 2}]\n', 2),  # a list a line: both are told
+        ("in.jsonl", b'{"a": 1\n{"a": 2}\n', 2),
+        ("in.json", b'{"a": 1}', 1),
+        ("in.json", b"[]", 0),
+        ("in.json", b"", 0),
+    ],
+)
+def test_lines_stay_lines(name: str, data: bytes, count: int) -> None:
+    assert len(read_bytes(data, name)) == count
+
+
+def test_what_is_no_object_is_told_and_the_rest_goes_on() -> None:
+    records = read_bytes(b'[{"a": 1}, "text", 17, [1], {"b": tru}, {"c": NaN}]', "in.json")
+    assert fields(records) == [{"a": 1}, {"c": None}]
+    assert [(number, message.partition(": ")[2][:31]) for number, message in troubles(records)] == [
+        (2, "not valid JSON: unexpected cont"),
+        (3, "a JSON object is needed, but th"),
+        (4, "not valid JSON: invalid literal"),
+    ]
+    assert "in.json, record 3: a JSON object is needed, but this is a list" in troubles(records)[1][1]
+
+
+@pytest.mark.parametrize("end", ["", ",", ', {"c": "x', ', {"c": "x\\', ', {"c": ["y"'])
+@pytest.mark.parametrize("chunk_bytes", [1, 7, 1000])
+def test_an_array_that_is_cut_off_says_so_after_what_came_before(end: str, chunk_bytes: int) -> None:
+    records = read_bytes(f'[{{"a": 1}}, {{"b": 2}}{end}'.encode(), "in.json", chunk_bytes=chunk_bytes)
+    assert fields(records) == [{"a": 1}, {"b": 2}]
+    assert troubles(records) == [(3, f"in.json, record 3: {jsontexts.CUT_OFF}")]
+
+
+@pytest.mark.parametrize("chunk_bytes", [3, 10_000])
+def test_a_record_that_is_too_long_is_one_bad_record(chunk_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (jsonrows, jsontexts):
+        monkeypatch.setattr(module, "LINE_BYTES", 50)
+    long = {"x": ["{[" + "y" * 300, {"z": "}" * 30}] * 2}
+    records = read_bytes(json.dumps([{"a": 1}, long, {"b": 2}]).encode(), "in.json", chunk_bytes=chunk_bytes)
+    assert fields(records) == [{"a": 1}, {"b": 2}]
+    assert troubles(records) == [(2, "in.json, record 2: a line longer than 50 bytes")]
+
+
+def test_records_in_a_list_of_the_only_object_are_asked_about() -> None:
+    with pytest.raises(InputError, match="holds one object, whose 'data' is a list of 2 objects; if these are the rec"):
+        read_bytes(b'{"meta": {}, "data": [{"a": 1}, {"a": 2}]}', "in.json")
+    assert len(read_bytes(b'{"a": [1, 2]}', "in.json")) == 1
+
+
+def packed(names: list[str]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in names:
+            archive.writestr(name, "id,text\n1,a\n")
+    return buffer.getvalue()
+
+
+def tarred() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("a.csv"), io.BytesIO(b""))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("r.csv", packed(["r.csv"]), "r.csv: is a zip archive: unpack it first (unzip r.csv)"),
+        (
+            "r.xlsx",
+            packed(["[Content_Types].xml", "xl/workbook.xml"]),
+            "r.xlsx: is an Excel workbook: save its sheet as",
+        ),
+        ("r.csv", packed(["xl/workbook.xml"]), "read_excel('r.csv').to_csv('r.csv', index=False)"),
+        ("r.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 600, "is an Excel workbook"),
+        ("r", packed(["a", "b"]), "r: is a zip archive"),
+        ("r.docx", packed(["word/document.xml"]), "is a Word document"),
+        ("r.tsv", tarred(), "is a tar archive"),
+        ("r.csv.gz", gzip.compress(tarred()), "is a tar archive"),
+        ("r.csv", b"\n <!DOCTYPE html>\n<html><body>Not found", "is an HTML page, perhaps what a server says"),
+        ("r.jsonl", b"<html>", "is an HTML page"),
+        ("r.json", b'<?xml version="1.0"?><Error/>', "is XML: convert it"),
+        ("r.csv", b"PAR1" + b"\0" * 50, 'is a Parquet file: set input.format = "parquet"'),
+        ("r.db", b"SQLite format 3\0" + b"\0" * 50, "set input.path to sqlite:///r.db and input.table"),
+        ("r.txt", b"%PDF-1.7\n", "is a PDF"),
+    ],
+)
+def test_what_is_no_text_is_named_with_what_to_do(name: str, data: bytes, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_bytes(data, name)
+    assert message in str(caught.value)
+
+
+def test_markup_may_be_text() -> None:
+    assert len(read_bytes(b"<html>\n<body>\n", "in.txt")) == 2
+    assert fields(read_bytes(b"text\n<html> is a tag\n", "in.csv")) == [{"text": "<html> is a tag"}]
