@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline import codec
 from pipeline.errors import SetupError, StoreError
-from pipeline.records import Status
+from pipeline.records import Record, Status
 from pipeline.store import MEND, Ledger, RunDir, SqlPlace, prove_files
 
 _MEND_LEDGER = (
@@ -63,10 +64,13 @@ class Report:
 async def verify(
     run_dir: RunDir,
     *,
-    input_keys: AsyncIterator[Sequence[str]] | None = None,
+    records: AsyncIterator[Sequence[Record]] | None = None,
+    by_fields: bool = True,
     find_url: Callable[[SqlPlace], str | None] = lambda place: place.url,
 ) -> Report:
-    """Prove a run from its files; with the keys of its input, in batches, every record is accounted for.
+    """Prove a run from its files; with the records of its input, in batches, each of them is accounted for.
+
+    `by_fields` says whether records with the same fields are the same: not where a field names a file that is read.
 
     `find_url` gives the URL of the database that its table is in, if it has one and that can be known.
 
@@ -82,8 +86,8 @@ async def verify(
             checks += [Check(proof.name, proof.ok, proof.detail.replace(MEND, advice)) for proof in proofs]
             counts = {status.value: count for status, count in (await ledger.count_by_status()).items()}
             checks.append(_summary(run_dir, counts))
-            if input_keys is not None:
-                check, more = await _account(ledger, input_keys, sum(counts.values()))
+            if records is not None:
+                check, more = await _account(ledger, records, sum(counts.values()), by_fields=by_fields)
                 checks.append(check)
                 counts |= more
         except StoreError as error:
@@ -125,23 +129,50 @@ def _summary(run_dir: RunDir, counts: Mapping[str, int]) -> Check:
 
 
 async def _account(
-    ledger: Ledger, batches: AsyncIterator[Sequence[str]], outcomes: int
+    ledger: Ledger, batches: AsyncIterator[Sequence[Record]], outcomes: int, *, by_fields: bool
 ) -> tuple[Check, dict[str, int]]:
-    """Each key of the input looked up in the ledger, so that what is pending is counted and not concluded."""
+    """Each record of the input looked up in the ledger: so what is pending is counted and not concluded.
+
+    An outcome is the record's own where its content is: a name may be another record's by now.
+    """
     found = dict.fromkeys(Status, 0)
     rows_in = repeated = pending = 0
+    others: list[str] = []
     await ledger.forget_seen()
-    async for keys in batches:
-        again = await ledger.mark_seen([(key, "") for key in keys])
-        asked = [key for index, key in enumerate(keys) if index not in again]
-        known = await ledger.known(asked)
-        rows_in, repeated, pending = rows_in + len(keys), repeated + len(again), pending + len(asked) - len(known)
-        for record in known.values():
-            found[record.status] += 1
+    async for records in batches:
+        again = await ledger.mark_seen([(record.key, "") for record in records])
+        asked = [record for index, record in enumerate(records) if index not in again]
+        known = await ledger.known([record.key for record in asked])
+        rows_in, repeated, pending = rows_in + len(records), repeated + len(again), pending + len(asked) - len(known)
+        for one in known.values():
+            found[one.status] += 1
+        differ = [record for record in asked if record.key in known and known[record.key].digest != record.digest]
+        others += await _others(ledger, differ) if by_fields else [record.key for record in differ]
     orphans = outcomes - sum(found.values())
     told = " + ".join(f"{count:,} {status.value}" for status, count in found.items())
     told = f"{rows_in:,} = {told} + {pending:,} pending"
     told += f"; {repeated:,} KEYS CAME TWICE" * (repeated > 0)
     told += f"; {orphans:,} more outcomes belong to records that are not in the input" * (orphans > 0)
-    check = Check("rows in", rows_in == sum(found.values()) + pending, f"{told}.")
+    told += _told_others(others)
+    check = Check("rows in", rows_in == sum(found.values()) + pending and not others, f"{told}.")
     return check, {"rows_in": rows_in, "pending": pending, "orphans": orphans}
+
+
+async def _others(ledger: Ledger, records: Sequence[Record]) -> list[str]:
+    """Those of the records whose outcome is of other fields."""
+    before = await ledger.outcomes_of([record.key for record in records])
+    return [
+        record.key
+        for record in records
+        if codec.canonical(record.fields) != codec.canonical(before[record.key].record.fields)
+    ]
+
+
+def _told_others(keys: Sequence[str]) -> str:
+    if not keys:
+        return ""
+    shown = ", ".join(keys[:5]) + " ..." * (len(keys) > 5)
+    return (
+        f"; {len(keys):,} READ OTHERWISE NOW than when they were labelled ({shown}): the input has changed since. Give "
+        "the run's command again, which compares them"
+    )

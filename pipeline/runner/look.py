@@ -176,9 +176,14 @@ async def verify(folder: str | Path, *, read_input: bool = True) -> Report:
     if manifest is None:
         raise SetupError(f"{folder}: there is no run here (no manifest.json)")
     again = can_be_read_again(manifest)
-    keys = _keys_again(run_dir, manifest) if read_input and again else None
+    records = _records_again(run_dir, manifest) if read_input and again else None
     here = run_dir.path / manifest["reading"]["base"]
-    report = await verify_files(run_dir, input_keys=keys, find_url=lambda place: _url_of(place, here))
+    report = await verify_files(
+        run_dir,
+        records=records,
+        by_fields=manifest["reading"]["format"] != "files",
+        find_url=lambda place: _url_of(place, here),
+    )
     if not read_input or again:
         return report
     told = "not counted: the input came from stdin or from a program, and cannot be read again."
@@ -201,19 +206,19 @@ async def count_pending(run_dir: RunDir) -> int | None:
     pending = 0
     try:
         async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
-            async for keys in _keys_again(run_dir, manifest):
-                pending += len(keys) - len(await ledger.known(keys))
+            async for records in _records_again(run_dir, manifest):
+                pending += len(records) - len(await ledger.known([record.key for record in records]))
     except SetupError:
         return None
     return pending
 
 
-async def _keys_again(run_dir: RunDir, manifest: Mapping[str, Any]) -> AsyncGenerator[list[str], None]:
-    """The key of every record of the input, as the run names them."""
+async def _records_again(run_dir: RunDir, manifest: Mapping[str, Any]) -> AsyncGenerator[list[Record], None]:
+    """The records of the input, as the run names them."""
     reading = manifest["reading"]
     batches = read_again(run_dir, reading)
     async with await Ledger.open(run_dir.ledger, read_only=True) as ledger, aclosing(batches):
         async for batch in batches:
             if reading["key"] is not None:
                 batch = renamed(batch, await repeated_in(ledger, batch))  # noqa: PLW2901
-            yield [record.key for record in batch]
+            yield batch

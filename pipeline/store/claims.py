@@ -114,7 +114,8 @@ async def _look_at(
         if mark.digest is not None and path.suffix != ".parquet":
             look = look_of(path.name, mark.shape)
             blocks = rows_of(ledger, look.order, mark.position, gaps=True)
-            return _told(await _followed(path, mark, look, blocks), "has rows that this run did not write")
+            if (followed := await _followed(path, mark, look, blocks)) is not None:
+                return "", followed
     elif 0 <= status.st_size < mark.bytes and not mark.is_stale:
         return "is shorter than this run had left it", mark
     if path.suffix == ".parquet":
@@ -125,10 +126,6 @@ async def _look_at(
         if (followed := await _followed(path, empty, look, blocks)) is not None:
             return "", followed
     return "was changed after this run had written it", mark
-
-
-def _told(found: SinkMark | None, strange: str) -> tuple[str, SinkMark | None]:
-    return (strange, None) if found is None else ("", found)
 
 
 def _may_look(name: str, mark: SinkMark, layout: Layout | None) -> list[Look]:

@@ -105,18 +105,25 @@ async def compare(path: Path, table: Table, blocks: Blocks) -> Compared:
             return found
         async for block in there:
             for row in block:
-                if row != await anext(expected, None):
-                    found.fault = f"differs from the ledger in row {found.rows + 1:,}."
+                key, wanted = await anext(expected, ("", None))
+                if row != wanted:
+                    whose = f" ({key})" if wanted is not None else ", which it does not have"
+                    found.fault = f"differs from the ledger in row {found.rows + 1:,}{whose}."
                     return found
                 found.rows += 1
         found.ended = await anext(expected, None) is not None
     return found
 
 
-async def _values(table: Table, kinds: Sequence[str], blocks: Blocks) -> AsyncGenerator[list[JSON], None]:
+async def _values(
+    table: Table, kinds: Sequence[str], blocks: Blocks
+) -> AsyncGenerator[tuple[str, list[JSON] | None], None]:
+    """The rows as they are stored, each with the key of its record."""
     async for block in blocks():
-        for row in table_rows(table, block):
-            yield list(map(convert, kinds, row))
+        for _, outcome in block:
+            if outcome.status in table.statuses:
+                for row in table.rows(outcome):
+                    yield outcome.record.key, list(map(convert, kinds, row))
 
 
 def _writer(part: Path, table: Table, kinds: Sequence[str]) -> Any:

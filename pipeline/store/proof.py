@@ -11,6 +11,7 @@ from typing import BinaryIO
 from pipeline.errors import MissingExtraError
 from pipeline.records import Outcome
 from pipeline.store import parquet
+from pipeline.store.difference import difference
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
 from pipeline.store.order import first_position, rows_of
@@ -20,7 +21,12 @@ from pipeline.store.rundir import RunDir
 from pipeline.store.sinks import without_late
 from pipeline.store.sqlproof import SqlPlace, compare
 
-#: What to do about a file that differs.
+#: What to do about a file that somebody has changed ...
+CHANGED = (
+    "Give the run's command again: it moves this file aside, as it is, and makes another from the ledger, whose labels "
+    "stay as they are."
+)
+#: ... and about one that is damaged or not there.
 MEND = "Delete it and give the run's command again: it is made anew from the ledger."
 
 
@@ -98,12 +104,12 @@ async def _prove_growing(
         size_bytes = file.seek(0, 2)
         file.seek(0)
         tally = await _compare(file, size_bytes, look, _blocks(ledger, layout))
-    if tally.fault:
-        return FileProof(look.name, False, tally.rows, f"{tally.fault} {MEND}")
-    if size_bytes < mark.bytes:
-        told = f"has {size_bytes:,} bytes, but {mark.bytes:,} were written. {MEND}"
-        return FileProof(look.name, False, tally.rows, told)
-    return FileProof(look.name, True, tally.rows, _told_rows(tally))
+    if not tally.fault and size_bytes >= mark.bytes:
+        return FileProof(look.name, True, tally.rows, _told_rows(tally))
+    fault = tally.fault or f"has {size_bytes:,} bytes, but {mark.bytes:,} were written."
+    found = await difference(path, look, _blocks(ledger, layout))
+    told = "Its columns are others." if found is None else str(found)
+    return FileProof(look.name, False, tally.rows, f"{fault} {told} {CHANGED}")
 
 
 def _told_rows(tally: _Tally) -> str:
@@ -168,6 +174,6 @@ async def _prove_parquet(run_dir: RunDir, ledger: Ledger, layout: Layout, mark: 
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
         return FileProof(look.name, False, 0, f"cannot be read: {error}. {MEND}")
     if found.fault:
-        return FileProof(look.name, False, found.rows, f"{found.fault} {MEND}")
+        return FileProof(look.name, False, found.rows, f"{found.fault} {CHANGED}")
     rest = ", and the rest comes when the session ends" if found.ended else ""
     return FileProof(look.name, True, found.rows, f"{found.rows:,} rows, value for value those of the ledger{rest}.")

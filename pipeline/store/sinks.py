@@ -262,6 +262,8 @@ class Sinks:
         look, before = parquet_look(self._layout), (await self._ledger.sink_marks()).get("labels.parquet", NO_FILE)
         if await asyncio.to_thread(lambda: path.exists() and digest_of(path) != before.digest):
             self.moved.append(move_aside(path, "was changed while the run was at work"))
+        # First: after a kill it is known for ours by its values, and not taken for a file that was put here.
+        await self._ledger.note_files({"labels.parquet": replace(before, is_stale=True)})
         await parquet.write(path, look.table, lambda: rows_of(self._ledger, order, first_position(order), gaps=gaps))
         now, digest = self._marks_now(), await asyncio.to_thread(digest_of, path)
         size = await asyncio.to_thread(lambda: path.stat().st_size)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,16 +20,19 @@ from pipeline.store import Layout, Ledger, RunDir, Selection, Sinks
 LAYOUT = Layout(labels=("label",), formats=("csv", "jsonl", "parquet"))
 
 
-def outcome(number: int) -> Outcome:
-    """Every fifth record failed, every seventh was rejected, the rest have a label."""
-    record = Record(
+def record(number: int) -> Record:
+    return Record(
         "in.csv", number, f"r{number}", {"id": f"r{number}", "text": 'a "b",\n' * (number % 3)}, number + 2, 1
     )
+
+
+def outcome(number: int) -> Outcome:
+    """Every fifth record failed, every seventh was rejected, the rest have a label."""
     if number % 5 == 0:
-        return Outcome(record, Status.FAILED, problem=Problem("timeout", "no answer in 60 s"))
+        return Outcome(record(number), Status.FAILED, problem=Problem("timeout", "no answer in 60 s"))
     if number % 7 == 0:
-        return Outcome(record, Status.REJECTED, problem=Problem("refused", "declined"))
-    return Outcome(record, Status.LABELLED, label={"label": "positive"})
+        return Outcome(record(number), Status.REJECTED, problem=Problem("refused", "declined"))
+    return Outcome(record(number), Status.LABELLED, label={"label": "positive"})
 
 
 OUTCOMES = [outcome(number) for number in range(40)]
@@ -47,11 +53,16 @@ async def make(path: Path, *, finish: bool = True, layout: Layout = LAYOUT) -> N
 
 
 def looked_at(path: Path, keys: Sequence[Sequence[str]] | None = None) -> Report:
-    async def batches() -> AsyncIterator[Sequence[str]]:
+    async def batches() -> AsyncIterator[Sequence[Record]]:
         for batch in keys or ():
-            yield batch
+            yield [_named(key) for key in batch]
 
-    return asyncio.run(verify(RunDir(path), input_keys=None if keys is None else batches()))
+    return asyncio.run(verify(RunDir(path), records=None if keys is None else batches()))
+
+
+def _named(key: str) -> Record:
+    """The record of this name, as it was when it was labelled."""
+    return record(int(key[1:])) if key[1:].isdigit() else replace(record(0), key=key)
 
 
 def bad(report: Report) -> list[str]:
@@ -127,7 +138,45 @@ def test_a_parquet_file_with_another_value_is_found(run: Path) -> None:
     table[20]["label"] = "negative"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(table), run / "labels.parquet")
     (check,) = [check for check in looked_at(run).checks if not check.ok]
-    assert check.detail.startswith("differs from the ledger in row 21.")
+    assert check.detail.startswith("differs from the ledger in row 21 (r31).")
+
+
+def test_a_file_that_a_person_saved_again_is_told_by_its_rows(run: Path) -> None:
+    """Correct a label, delete a row, add one, save with a spreadsheet's quotes, mark, ends of lines and delimiter."""
+    rows = list(csv.reader(io.StringIO((run / "labels.csv").read_text(encoding="utf-8"), newline="")))
+    resaved: dict[str, dict[str, Any]] = {
+        "\n": {"quoting": csv.QUOTE_ALL},
+        "\r\n": {"delimiter": ";"},
+        "\r": {"delimiter": "\t"},
+    }
+    edited = [*rows[:5], [*rows[5][:2], "corrected"], *rows[7:], ["mine", "", "positive"]]
+    for end, form in resaved.items():
+        for these, told in (
+            (rows, "Its rows have the ledger's values: it was written anew by another program."),
+            (edited, f"1 row has other values ({rows[5][0]}); 1 row is missing ({rows[6][0]}); 1 row is in no ledger."),
+            ([["x"], *rows[1:]], "Its columns are others."),
+        ):
+            text = io.StringIO()
+            csv.writer(text, lineterminator=end, **form).writerows(these)
+            (run / "labels.csv").write_bytes(text.getvalue().encode("utf-16" if end == "\r" else "utf-8-sig"))
+            (check,) = [check for check in looked_at(run).checks if not check.ok]
+            assert told in check.detail
+    lines = (run / "labels.jsonl").read_bytes().splitlines(keepends=True)
+    (run / "labels.jsonl").write_bytes(b"".join([b"{}\n", *lines[2:]]).replace(b":", b": "))
+    details = [check.detail for check in looked_at(run).checks if check.name == "labels.jsonl"]
+    assert "1 row has other values (r1); 1 row is missing (r2)." in details[0]
+
+
+def test_an_outcome_is_its_own_records_by_the_content_and_not_by_the_name(run: Path) -> None:
+    """A row was put in at the top since: the names are other records' now."""
+
+    async def batches() -> AsyncIterator[Sequence[Record]]:
+        same = replace(record(1), digest=7)  # other white space, say
+        yield [same, replace(record(2), fields={"id": "r1", "text": ""}, digest=8), record(3)]
+
+    report = asyncio.run(verify(RunDir(run), records=batches()))
+    assert bad(report) == ["rows in"]
+    assert "1 READ OTHERWISE NOW than when they were labelled (r2)" in report.lines()[-2]
 
 
 def test_a_summary_that_disagrees_is_found(run: Path) -> None:

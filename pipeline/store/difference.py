@@ -1,0 +1,153 @@
+"""Which rows of a file that somebody has changed are not those of the ledger, for a person who wants them back."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import csv
+import io
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TextIO
+
+from pipeline import codec
+from pipeline.records import Outcome
+from pipeline.store.projection import Look
+
+Row = tuple[object, ...]
+Blocks = AsyncIterator[list[tuple[int, Outcome]]]
+
+#: Rows that are looked through for the one that comes next where two files part; more differences are not counted.
+WINDOW, MOST = 200, 1_000
+_SHOWN = 5
+_DELIMITERS = (",", ";", "\t", "|")
+_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_CELL_CHARS = 2**31 - 1
+
+
+@dataclass(slots=True)
+class Difference:
+    """The keys whose rows have other values, or are missing; how many rows are nobody's; whether all was looked at."""
+
+    changed: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    added: int = 0
+    whole: bool = True
+
+    @property
+    def count(self) -> int:
+        return len(self.changed) + len(self.missing) + self.added
+
+    def __str__(self) -> str:
+        if not self.count:
+            return "Its rows have the ledger's values: it was written anew by another program."
+        told = [
+            _told(self.changed, "has other values", "have other values"),
+            _told(self.missing, "is missing", "are missing"),
+            f"{_rows(self.added)} {'is' if self.added == 1 else 'are'} in no ledger" if self.added else "",
+        ]
+        more = "" if self.whole else " There are more that were not counted."
+        return f"Of its rows, {'; '.join(filter(None, told))}.{more}"
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
+
+
+def _told(keys: Sequence[str], one: str, several: str) -> str:
+    if not keys:
+        return ""
+    shown = ", ".join(keys[:_SHOWN]) + (" ..." if len(keys) > _SHOWN else "")
+    return f"{_rows(len(keys))} {one if len(keys) == 1 else several} ({shown})"
+
+
+async def difference(path: Path, look: Look, blocks: Blocks) -> Difference | None:
+    """What differs between the file and the rows that it should have; None where it has other columns. Raises OSError.
+
+    How the file is written is no difference: quotes, line ends, a byte order mark, another delimiter.
+    """
+    found = Difference()
+    file = await asyncio.to_thread(_opened, path)
+    try:
+        rows = await asyncio.to_thread(_rows_in, file, look)
+        if rows is None:
+            return None
+        there: deque[Row] = deque()
+        wanted: deque[tuple[str, Row]] = deque()
+        expected = _expected(look, blocks)
+        while found.count < MOST:
+            there.extend(await asyncio.to_thread(lambda: list(islice(rows, WINDOW - len(there)))))
+            while len(wanted) < WINDOW and (each := await anext(expected, None)) is not None:
+                wanted.append(each)
+            if not (there or wanted):
+                return found
+            _step(found, there, wanted)
+        found.whole = False
+        return found
+    finally:
+        file.close()
+
+
+def _step(found: Difference, there: deque[Row], wanted: deque[tuple[str, Row]]) -> None:
+    """Take the rows that agree; where two do not, what lies before the next that do."""
+    while there and wanted and there[0] == wanted[0][1]:
+        there.popleft()
+        wanted.popleft()
+    if not (there or wanted):
+        return
+    at = {row: place for place, (_, row) in reversed(list(enumerate(wanted)))}
+    meets = [(here + at[row], here, at[row]) for here, row in enumerate(there) if row in at]
+    # Nothing agrees for as far as is looked: one row stands for the other, or one file has come to its end.
+    _, here, ahead = min(meets, default=(0, min(1, len(there)), min(1, len(wanted))))
+    both = min(here, ahead)
+    keys = [wanted.popleft()[0] for _ in range(ahead)]
+    found.changed += keys[:both]
+    found.missing += keys[both:]
+    found.added += here - both
+    for _ in range(here):
+        there.popleft()
+
+
+def _opened(path: Path) -> TextIO:
+    with path.open("rb") as file:
+        head = file.read(4)
+    encoding = next((name for mark, name in _MARKS if head.startswith(mark)), "utf-8")
+    return path.open(encoding=encoding, errors="replace", newline="")
+
+
+def _rows_in(file: TextIO, look: Look) -> Iterator[Row] | None:
+    """The rows of the file; None where its columns are others."""
+    if look.name.endswith(".jsonl"):
+        return (_values(line, look) for line in file if line.strip())
+    csv.field_size_limit(max(csv.field_size_limit(), _CELL_CHARS))
+    titles = list(map(str, look.table.titles))
+    head = file.readline()
+    for delimiter in _DELIMITERS:
+        file.seek(0)
+        reader = csv.reader(file, delimiter=delimiter)
+        if next(reader, None) == titles and head:
+            return (tuple(row) for row in reader if row)
+    return None
+
+
+def _values(line: str, look: Look) -> Row:
+    try:
+        row = codec.loads_exact(line)
+        return tuple(codec.dumps(row.get(title)) for title in look.table.titles)
+    except (ValueError, AttributeError):
+        return (line,)
+
+
+async def _expected(look: Look, blocks: Blocks) -> AsyncIterator[tuple[str, Row]]:
+    async for block in blocks:
+        for _, outcome in block:
+            text = look.block([outcome]).decode()
+            if look.name.endswith(".jsonl"):
+                rows: Iterator[Row] = (_values(line, look) for line in text.splitlines())
+            else:
+                rows = (tuple(row) for row in csv.reader(io.StringIO(text, newline="")) if row)
+            for row in rows:
+                yield outcome.record.key, row
