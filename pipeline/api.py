@@ -89,23 +89,30 @@ class RunSummary(_Shown, stats.RunSummary):
     def _repr_html_(self) -> str:
         """A small table, for a notebook."""
         cost = dollars(self.cost_usd)
-        facts = {
-            "labelled": f"{self.labelled:,}",
-            "rejected": f"{self.rejected:,}",
-            "failed": f"{self.failed:,}",
-            "pending": "unknown" if self.pending is None else f"{self.pending:,}",
-            "without label": ", ".join(f"{code} {count:,}" for code, count in self.problems.items()),
-            "time": f"{duration(self.session_s)} for {self.session_records:,} records",
-            "cost": f"nothing paid; the model would cost {cost}" if self.simulated else cost,
-            **dict(self.files),
-            "next": self.next_step,
-        }
+        facts = [
+            ("labelled", f"{self.labelled:,}"),
+            ("rejected", f"{self.rejected:,}"),
+            ("failed", f"{self.failed:,}"),
+            ("pending", "unknown" if self.pending is None else f"{self.pending:,}"),
+            ("without label", ", ".join(f"{code} {count:,}" for code, count in self.problems.items())),
+            ("time", f"{duration(self.session_s)} for {self.session_records:,} records"),
+            ("cost", f"nothing paid; the model would cost {cost}" if self.simulated else cost),
+            *((column, _shares(counts)) for column, counts in self.labels.items()),
+            *((f"{name} file", path) for name, path in self.files.items()),
+            ("next", self.next_step),
+        ]
         head = f"{self.ended}: {self.reason}" if self.reason else self.ended
-        return _table_html(head, {name: text for name, text in facts.items() if text}, simulated=self.simulated)
+        return _table_html(head, facts, simulated=self.simulated)
 
 
-def _table_html(head: str, facts: Mapping[str, str], *, simulated: bool) -> str:
-    rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in facts.items())
+def _shares(counts: Mapping[str, int]) -> str:
+    """`positive 110 (37%), negative 110 (37%)`."""
+    total = sum(counts.values())
+    return ", ".join(f"{value} {count:,} ({count / total:.0%})" for value, count in counts.items())
+
+
+def _table_html(head: str, facts: Sequence[tuple[str, str]], *, simulated: bool) -> str:
+    rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in facts if text)
     foot = f"<tr><td colspan=2><b>{escape(runner.SIMULATED)}</b></td></tr>" if simulated else ""
     return f"<table><tr><th colspan=2>{escape(head)}</th></tr>{rows}{foot}</table>"
 

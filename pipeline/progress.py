@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 from tqdm import tqdm
 
-from pipeline.terminal import Scribe, cut, is_terminal, laid_out, painted, shown, takes_colors, width
+from pipeline.terminal import Scribe, cut, is_notebook, is_terminal, laid_out, painted, shown, takes_colors, width
 
 REDRAW_S = 0.5
 LOG_EVERY_S = 30.0
@@ -216,7 +216,7 @@ def _knows_size(stream: TextIO) -> bool:
 
 
 class Progress:
-    """Shows snapshots until it is closed. In a terminal a line that redraws; elsewhere a line every 30 s.
+    """Shows snapshots until it is closed. In a terminal or a notebook a line that redraws; elsewhere a line every 30 s.
 
     `title` stands before the counts. Nothing here raises, and nothing waits for the terminal: see `Scribe`.
     """
@@ -229,7 +229,7 @@ class Progress:
         stream = stream or sys.stderr
         self._scribe = None if quiet or stream is None else Scribe(stream)
         self._stream = stream if self._scribe is None else self._scribe.stream
-        self._redraws = is_terminal(stream)
+        self._redraws = is_terminal(stream) or is_notebook(stream)
         # All state that changes, beside the scribe: the line of a terminal, which only the scribe's thread touches.
         self._line: _Line | None = None
 

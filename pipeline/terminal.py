@@ -146,6 +146,11 @@ def is_terminal(stream: TextIO | None) -> bool:
         return False
 
 
+def is_notebook(stream: TextIO | None) -> bool:
+    """Whether it ends in a cell of a notebook, where a carriage return goes back to the line's beginning too."""
+    return type(stream).__module__.partition(".")[0] == "ipykernel"
+
+
 def put(stream: TextIO | None, text: str) -> OSError | None:
     """Write `text`, and never raise: gives the error where nobody reads any more, or the disk is full.
 

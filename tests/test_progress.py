@@ -310,3 +310,17 @@ def test_whatever_the_numbers_are_there_is_a_line(seen: Snapshot) -> None:
     assert stream.getvalue().count("\n") == 1
     left = eta_s(seen)
     assert left is None or left >= 0
+
+
+def test_a_notebook_has_a_line_that_redraws() -> None:
+    """A notebook's stream is no terminal, but goes back to the line's beginning as one does."""
+
+    class OutStream(io.StringIO):
+        """Stands for ipykernel's, which needs a kernel."""
+
+    OutStream.__module__ = "ipykernel.iostream"
+    for stream, redraws in ((OutStream(), True), (io.StringIO(), False)):
+        progress = Progress(lambda: SEEN, stream=stream)
+        progress.show()
+        progress.close()
+        assert ("\r" in stream.getvalue()) is redraws

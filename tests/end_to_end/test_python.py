@@ -83,10 +83,17 @@ def test_a_frame_in_and_a_frame_out_in_its_order(project: Project, endpoint: End
 
 
 def test_a_summary_is_a_small_table_in_a_notebook(project: Project) -> None:
-    project.configure(input={"path": "<b>.jsonl"}, model={"base_url": "rehearsal"}, output={"dir": "<i>"})
+    project.configure(
+        input={"path": "<b>.jsonl"},
+        task={"labels": {"label": ["one", "two"]}},
+        model={"base_url": "rehearsal"},
+        output={"dir": "<i>"},
+    )
     Path("in.jsonl").rename("<b>.jsonl")
     html = run("job.toml")._repr_html_()
-    for wanted in ("<th>labelled</th><td>11</td>", "render_error 1", "nothing paid", "SIMULATED", "&lt;i&gt;/labels"):
+    for wanted in ("<th>labelled</th><td>11</td>", "<th>failed</th><td>0</td>", "render_error 1", "<th>label</th>"):
+        assert wanted in html, html
+    for wanted in ("nothing paid", "SIMULATED", "<td>&lt;i&gt;/labels.csv</td>"):
         assert wanted in html, html
     assert "<i>" not in html
 
