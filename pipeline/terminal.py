@@ -159,7 +159,8 @@ def put(stream: TextIO | None, text: str) -> OSError | None:
     if stream is None:
         return None
     try:
-        stream.write(_encodable(text, stream))
+        if text:  # a write of nothing waits for a terminal too, and a flush of nothing does not
+            stream.write(_encodable(text, stream))
         stream.flush()
     except ValueError:  # it was closed
         return None
@@ -192,6 +193,14 @@ def open_missing_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - by the lowest number
 
 
+def put_soon(stream: TextIO | None, text: str) -> None:
+    """`put`, but who stopped the terminal is waited for no longer than a moment."""
+    if stream is not None:
+        scribe = Scribe(stream)
+        scribe.do(lambda: put(scribe.stream, text))
+        scribe.close()
+
+
 class Scribe:
     """Does what writes to a stream, in order, in a thread of its own.
 
@@ -218,8 +227,8 @@ class Scribe:
             self._work.put_nowait(work)
 
     def failed(self, error: Exception) -> None:
-        """Log why nothing can be shown, once."""
-        if not self._told:
+        """Log why nothing can be shown, once; not to the terminal, where logging goes without a handler."""
+        if not self._told and log.hasHandlers():
             log.warning("nothing can be shown", extra={"facts": {"error": repr(error)}})
         self._told = True
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 from pipeline.cli import demo, labelling, looking, steering
 from pipeline.cli.frame import EXIT_CODES, app
-from pipeline.terminal import open_missing_streams
+from pipeline.terminal import open_missing_streams, put
 
 __all__ = ["EXIT_CODES", "app", "demo", "labelling", "looking", "main", "steering"]
 
@@ -12,4 +14,9 @@ __all__ = ["EXIT_CODES", "app", "demo", "labelling", "looking", "main", "steerin
 def main() -> None:
     """The `labelpipe` command."""
     open_missing_streams()
-    app()
+    try:
+        app()
+    finally:
+        # What is left in a stream that nobody reads would change the exit code at the very end.
+        put(sys.stdout, "")
+        put(sys.stderr, "")

@@ -288,9 +288,9 @@ def span(text: str) -> tuple[float, float]:
 
 def say(text: str) -> None:
     """A text for people. Where nobody reads it any more, nothing else changes."""
-    from pipeline.terminal import laid_out, put, shown
+    from pipeline.terminal import laid_out, put_soon, shown
 
-    put(sys.stderr, laid_out(shown(text), sys.stderr) + "\n")
+    put_soon(sys.stderr, laid_out(shown(text), sys.stderr) + "\n")
 
 
 def show(text: str) -> None:
