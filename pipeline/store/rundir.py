@@ -81,6 +81,8 @@ class RunDir:
 
     def is_running(self) -> bool:
         """Whether a process holds the folder. Its note outlives a kill, so the process is looked for too."""
+        if os.name == "nt":  # there `os.kill(pid, 0)` is Ctrl-C
+            return (self.path / "lock.owner").exists() and _is_locked(self.path)
         try:
             owner = codec.loads((self.path / "lock.owner").read_bytes())
             pid = int(owner["pid"])
@@ -251,6 +253,16 @@ def replace_durably(part: Path, path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _is_locked(folder: Path) -> bool:
+    import filelock
+
+    try:
+        with filelock.FileLock(folder / "lock", blocking=False):
+            return False
+    except filelock.Timeout:
+        return True
 
 
 def _is_dead(pid: int) -> bool:

@@ -63,6 +63,17 @@ def test_the_same_process_is_refused_too(tmp_path: Path) -> None:
     RunDir(tmp_path).open_for_writing().close()
 
 
+def test_whether_it_runs_is_asked_of_its_process_and_on_windows_of_its_lock(tmp_path: Path) -> None:
+    """There a signal 0 to the process is a Ctrl-C: looking at a run would end it."""
+    run_dir = RunDir(tmp_path)
+    assert not run_dir.is_running()
+    assert not rundir._is_locked(tmp_path)
+    with run_dir.open_for_writing():
+        assert run_dir.is_running()
+        assert rundir._is_locked(tmp_path)
+    assert not rundir._is_locked(tmp_path)
+
+
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SetupError, match=r"file/run: the run folder cannot be written"):
