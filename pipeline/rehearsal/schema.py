@@ -19,6 +19,10 @@ _DEEP = 4
 _BOTTOM = 40
 _MOST_VALUES = 5000
 _UNIQUE_TRIES = 30
+#: References and parts that are followed for one value: those of a schema that holds itself twice double at each level.
+_MOST_STEPS = 100_000
+#: The longest list that is made, and the longest where the schema leaves it open.
+MOST_ITEMS, _USUAL_ITEMS = 1_000, 50
 _PROBES = 4
 
 
@@ -36,12 +40,14 @@ class Filler:
 
     def __init__(self, root: Schema) -> None:
         self._root = root
+        # All state that changes: what was made and followed for this value, and the text that it is about.
         self._made = 0
+        self._steps = 0
         self._source = ""
 
     def fill(self, dice: Dice, choose: Choose = any_of, source: str = "") -> Any:
         """A value; the same for dice of the same seeds. Strings that are to be quotes are taken from `source`."""
-        self._made = 0
+        self._made = self._steps = 0
         self._source = source
         return self._value(self._root, dice, choose, 0)
 
@@ -56,6 +62,7 @@ class Filler:
 
     def properties(self) -> dict[str, Schema]:
         """The schemas of an object's fields, references followed."""
+        self._steps = 0
         found = self._plain(self._root).get("properties", {})
         return {name: self._plain(schema) for name, schema in found.items()}
 
@@ -63,6 +70,9 @@ class Filler:
         """The schema without `$ref` and allOf at its top; an empty one for `true`."""
         if not isinstance(schema, Mapping):
             return {}
+        self._steps += 1
+        if self._steps > _MOST_STEPS:
+            raise ValueError("its references do not come to an end")
         seen = 0
         while "$ref" in schema and seen < _BOTTOM:
             siblings = {word: value for word, value in schema.items() if word != "$ref"}
@@ -167,7 +177,9 @@ def _different(values: Sequence[Any], length: int, dice: Dice, choose: Choose) -
 
 def _length(schema: Schema, dice: Dice, depth: int) -> int:
     least = int(schema.get("minItems", 0))
-    most = int(schema.get("maxItems", max(least, 3)))
+    if least > MOST_ITEMS:
+        raise ValueError(f"minItems is {least:,}; the rehearsal makes lists of up to {MOST_ITEMS:,}")
+    most = min(int(schema.get("maxItems", max(least, 3))), max(least, _USUAL_ITEMS))
     if depth >= _DEEP or most <= least:
         return min(least, most)
     least = max(least, 1)  # an empty list says little

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import ipaddress
 import itertools
 import secrets
 import socket
@@ -13,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -30,6 +32,9 @@ _MAX_BODY_BYTES = 64 * 1024 * 1024
 _STOP_S = 0.25
 #: SO_LINGER on, zero seconds: closing sends a reset instead of an end
 _LINGER_RESET = struct.pack("ii", 1, 0)
+
+#: How long a connection may take for its first head, and a request for its body.
+HEAD_S, _BODY_S = 30.0, 120.0
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -72,9 +77,7 @@ class Rehearsal:
 
     async def start(self) -> None:
         """Listen; from then on `port` is the one that was found."""
-        self._runner = web.ServerRunner(
-            web.Server(self._handle, request_factory=_request, access_log=None), shutdown_timeout=_STOP_S
-        )
+        self._runner = web.ServerRunner(_Server(self._handle), shutdown_timeout=_STOP_S)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.options.host, self.options.port, backlog=2048)
         try:
@@ -107,8 +110,10 @@ class Rehearsal:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path
+        if self._is_foreign(request):
+            return self._keep_out(request, 403, "This endpoint answers programs of this machine only.", "forbidden")
         if self.options.api_key is not None and path.startswith(self._prefix + "/") and not self._has_key(request):
-            return self._keep_out(request)
+            return self._keep_out(request, 401, "Incorrect API key provided.", "invalid_api_key")
         handler = self._routes.get((request.method, path))
         if handler is not None:
             return await handler(request)
@@ -118,12 +123,24 @@ class Rehearsal:
             return self._error(405, f"Not allowed to {request.method} {path}.")
         return self._error(404, f"Unknown request URL: {request.method} {path}.", "unknown_url")
 
-    def _keep_out(self, request: web.BaseRequest) -> web.StreamResponse:
+    def _keep_out(self, request: web.BaseRequest, status: int, message: str, code: str) -> web.StreamResponse:
         if request.method == "POST":
             self.books.arrive()
-            self.books.close_call(None, Ending("invalid", 401))
+            self.books.close_call(None, Ending("invalid", status))
             self.books.leave()
-        return self._error(401, "Incorrect API key provided.", "invalid_api_key")
+        return self._error(status, message, code)
+
+    def _is_foreign(self, request: web.BaseRequest) -> bool:
+        """Whether a page of some other site has sent it: a browser says whose, or it calls this machine by its name.
+
+        Only where the endpoint is on loopback: on another address it is meant for others.
+        """
+        if not _is_here(self.options.host):
+            return False
+        origin = request.headers.get("Origin")
+        return not _is_here(_host_of(f"//{request.headers.get('Host', '')}")) or not (
+            origin is None or _is_here(_host_of(origin))
+        )
 
     def _has_key(self, request: web.BaseRequest) -> bool:
         given = request.headers.get("Authorization", "")
@@ -132,12 +149,16 @@ class Rehearsal:
     async def _chat(self, request: web.BaseRequest) -> web.StreamResponse:
         self.books.arrive()
         try:
-            raw = await request.read()
+            async with asyncio.timeout(_BODY_S):
+                raw = await request.read()
             reply = await self._desk.serve(raw, lambda: request.transport is None or request.transport.is_closing())
             return await self._fail(request, reply) if reply.wire else self._send(reply)
         except web.HTTPRequestEntityTooLarge:
             self.books.close_call(None, Ending("invalid", 413))
             return self._error(413, f"The body is larger than {_MAX_BODY_BYTES} bytes.")
+        except TimeoutError:
+            self.books.close_call(None, Ending("invalid", 408))
+            return self._error(408, f"The body was not there after {_BODY_S:g} s.")
         finally:
             self.books.leave()
 
@@ -203,9 +224,49 @@ class Rehearsal:
         return self._send(Reply(200, dumps(value)))
 
 
-def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: asyncio.Task[None]) -> web.BaseRequest:
-    loop = asyncio.get_running_loop()
-    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=_MAX_BODY_BYTES)
+class _Server(web.Server):
+    """Lets go of connections that send no whole head: a few thousand of them are all that a process may have."""
+
+    def __init__(self, handler: Handler) -> None:
+        super().__init__(handler, request_factory=self._request, access_log=None)
+        # All state that changes: open connections that have sent a whole head.
+        self._heard: set[web.RequestHandler] = set()
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """A connection begins."""
+        super().connection_made(handler, transport)
+        asyncio.get_running_loop().call_later(HEAD_S, self._let_go, handler, transport)
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        """A connection has ended."""
+        super().connection_lost(handler, exc)
+        self._heard.discard(handler)
+
+    def _let_go(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        if handler not in self._heard:
+            transport.abort()
+
+    def _request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+        self._heard.add(protocol)
+        loop = asyncio.get_running_loop()
+        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=_MAX_BODY_BYTES)
+
+
+def _host_of(url: str) -> str:
+    """The host of an address; of none, or of one that is no address, what no host is called."""
+    try:
+        return urlsplit(url).hostname or "?"
+    except ValueError:
+        return "?"
+
+
+def _is_here(host: str) -> bool:
+    """Whether it is this machine's own name, or an address in digits: no site's name leads here by itself."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    return True
 
 
 def _model_json(name: str) -> dict[str, Any]:

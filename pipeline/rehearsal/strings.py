@@ -38,12 +38,18 @@ _IS_QUOTE = re.compile(r"\b(?:quot(?:e|ed|ation)|verbatim|word for word|exact wo
 _QUOTE_WORDS = 3
 #: how often a part that may repeat without end does so at most
 _REPEAT = 3
+#: The longest text that is made, the longest pattern that is read, and the steps that a text for one may take.
+MOST_CHARS, _MOST_PATTERN, _MOST_STEPS = 100_000, 2_000, 20_000
+#: What looking for a pattern may take at the worst, in steps.
+_MOST_SEARCH = 1_000_000
 
 
 def text_for(schema: Mapping[str, Any], dice: Dice) -> str:
     """A text of the right format, pattern and length (in code points)."""
     least = int(schema.get("minLength", 0))
     most = int(schema["maxLength"]) if "maxLength" in schema else None
+    if least > MOST_CHARS:
+        raise ValueError(f"minLength is {least:,}; the rehearsal makes texts of up to {MOST_CHARS:,} characters")
     if "pattern" in schema:
         found = _matching(str(schema["pattern"]), least, most, dice)
         if found is not None:
@@ -71,46 +77,95 @@ def quote_for(schema: Mapping[str, Any], source: str, dice: Dice) -> str | None:
 
 def _matching(pattern: str, least: int, most: int | None, dice: Dice) -> str | None:
     """A text that the pattern is found in, or None where this cannot make one."""
+    if len(pattern) > _MOST_PATTERN:
+        return None
     try:
         # The parser is not a public module, but the only one that reads every pattern; what it gives is checked below.
         parsed = importlib.import_module("re._parser").parse(pattern)
-    except (re.error, ImportError, OverflowError):
+    except (re.error, ImportError, OverflowError, RecursionError):
         return None
     for stretch in (0, 1, _REPEAT, max(0, least)):
         try:
-            text = "".join(_part(op, argument, dice, stretch) for op, argument in parsed)
+            text = _Maker(dice, stretch).all_of(parsed)
         except (LookupError, ValueError, TypeError):
             return None
-        if re.search(pattern, text) and len(text) >= least and (most is None or len(text) <= most):
+        if len(text) < least or (most is not None and len(text) > most) or not _is_quick(parsed, len(text)):
+            continue
+        if re.search(pattern, text):
             return text
     return None
 
 
-def _part(op: Any, argument: Any, dice: Dice, stretch: int) -> str:
-    """A text for one step of a parsed pattern; LookupError for a step that is not known here."""
+def _is_quick(parsed: Any, length: int) -> bool:
+    """Whether the pattern can be looked for in a text so long: a repeat in a repeat may try all ways to divide it."""
+    repeats, nested = _repeats(parsed, False)
+    return (1 << min(length, 64) if nested else length ** min(repeats + 1, 9)) <= _MOST_SEARCH
 
-    def all_of(parts: Any) -> str:
-        return "".join(_part(one, its, dice, stretch) for one, its in parts)
 
-    match str(op):
-        case "LITERAL":
-            return chr(argument)
-        case "NOT_LITERAL":
-            return next(char for char in _ALPHABET if char != chr(argument))
-        case "ANY":
-            return _ALPHABET[dice.below(26)]
-        case "IN":
-            return _from_class(argument, dice)
-        case "AT":
-            return ""
-        case "SUBPATTERN":
-            return all_of(argument[-1])
-        case "BRANCH":
-            return all_of(argument[1][dice.below(len(argument[1]))])
-        case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT":
-            low, high, parts = argument
-            return "".join(all_of(parts) for _ in range(min(int(high), int(low) + stretch)))
-    raise LookupError(str(op))
+def _repeats(parts: Any, within: bool) -> tuple[int, bool]:
+    """How many parts of it have no fixed number, and whether such a part or a choice stands within another."""
+    count, nested = 0, False
+    for op, argument in parts:
+        match str(op):
+            case "SUBPATTERN":
+                found = [_repeats(argument[-1], within)]
+            case "BRANCH":
+                found = [(0, within), *(_repeats(one, within) for one in argument[1])]
+            case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT":
+                low, high, inner = argument
+                found = [(int(low != high), within and low != high), _repeats(inner, within or int(high) > 1)]
+            case _:
+                continue
+        count += sum(one for one, _ in found)
+        nested |= any(one for _, one in found)
+    return count, nested
+
+
+class _Maker:
+    """Makes a text for a parsed pattern. LookupError for a step that is not known here, or after too many."""
+
+    def __init__(self, dice: Dice, stretch: int) -> None:
+        self._dice, self._stretch = dice, stretch
+        # All state that changes.
+        self._left = _MOST_STEPS
+
+    def all_of(self, parts: Any) -> str:
+        """A text for these steps, one after another."""
+        return "".join(self._part(op, argument) for op, argument in parts)
+
+    def _repeat(self, low: int, high: int, parts: Any) -> str:
+        found: list[str] = []
+        for _ in range(min(high, low + self._stretch)):
+            self._step()
+            found.append(self.all_of(parts))
+        return "".join(found)
+
+    def _step(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise LookupError("too many steps")
+
+    def _part(self, op: Any, argument: Any) -> str:
+        self._step()
+        match str(op):
+            case "LITERAL":
+                return chr(argument)
+            case "NOT_LITERAL":
+                return next(char for char in _ALPHABET if char != chr(argument))
+            case "ANY":
+                return _ALPHABET[self._dice.below(26)]
+            case "IN":
+                return _from_class(argument, self._dice)
+            case "AT":
+                return ""
+            case "SUBPATTERN":
+                return self.all_of(argument[-1])
+            case "BRANCH":
+                return self.all_of(argument[1][self._dice.below(len(argument[1]))])
+            case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT":
+                low, high, parts = argument
+                return self._repeat(int(low), int(high), parts)
+        raise LookupError(str(op))
 
 
 def _from_class(parts: Any, dice: Dice) -> str:

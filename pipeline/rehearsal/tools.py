@@ -61,15 +61,15 @@ class Toolbox:
 def _read_set(tools: Any, size_chars: int) -> ToolSet | ErrorReply:
     if not isinstance(tools, list) or not tools:
         return invalid("Invalid 'tools': expected an array with at least one function.", "tools")
-    found: list[Tool] = []
+    found: dict[str, Tool] = {}
     for place, tool in enumerate(tools):
         read = _read_tool(tool, f"tools[{place}]")
         if isinstance(read, ErrorReply):
             return read
-        if any(other.name == read.name for other in found):
+        if read.name in found:
             return invalid(f"Invalid 'tools': the function name {read.name!r} is given twice.", f"tools[{place}]")
-        found.append(read)
-    return ToolSet(tuple(found), size_chars)
+        found[read.name] = read
+    return ToolSet(tuple(found.values()), size_chars)
 
 
 def _read_tool(tool: Any, where: str) -> Tool | ErrorReply:
@@ -115,7 +115,7 @@ def _strict_faults(schema: Any, path: Path) -> Iterator[str]:
 def _object_faults(schema: Mapping[str, Any]) -> Iterator[str]:
     if schema.get("additionalProperties") is not False:
         yield "'additionalProperties' is required to be supplied and to be false."
-    required = schema.get("required", [])
+    required = {name for name in schema.get("required", []) if isinstance(name, str)}
     for name in schema.get("properties", {}):
         if name not in required:
             yield f"'required' is required to be supplied and to hold every key in properties. Missing {name!r}."

@@ -18,7 +18,8 @@ _MOST_ROUNDS = 3
 #: one function is called up to so often at once, where that is allowed
 _MOST_PARALLEL = 3
 #: a result that says so is about the call itself, and the call is made again
-_COMPLAINT = re.compile(r"^\W*(?:error|invalid)\b|\bcall\b.*\bagain\b", re.IGNORECASE | re.DOTALL)
+_COMPLAINT = re.compile(r"\W{0,20}(?:error|invalid)\b", re.IGNORECASE)
+_CALL, _AGAIN = (re.compile(rf"\b{word}\b", re.IGNORECASE) for word in ("call", "again"))
 _WORD = re.compile(r"[^\W\d_]{4,}")
 #: letters by which a word is known: "refunded" is said by who speaks of a refund
 _STEM_CHARS = 6
@@ -96,7 +97,15 @@ def results_of(messages: Sequence[Body], text_of: Callable[[Body], str]) -> Resu
             case "tool":
                 calls += 1
                 last.append(text_of(message))
-    return Results(rounds, calls, any(_COMPLAINT.search(text) for text in last))
+    return Results(rounds, calls, any(map(_complains, last)))
+
+
+def _complains(text: str) -> bool:
+    if _COMPLAINT.match(text):
+        return True
+    # One look for each word: a pattern of both would begin anew at each "call".
+    first = _CALL.search(text)
+    return first is not None and _AGAIN.search(text, first.end()) is not None
 
 
 def called(offer: Offer, results: Results, text: str, *seeds: object) -> tuple[Tool, ...]:
