@@ -8,6 +8,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pipeline.errors import InputError, MissingExtraError
@@ -22,6 +23,12 @@ BLOCK_BYTES = 256 * 1024
 #: What a damaged place can cost of the records before it is what came of one slice. A call for each slice gives up
 #: the interpreter lock, so slices must not be tiny either.
 SLICE_BYTES = 16 * 1024
+#: no more plain bytes come at once; without a bound a bz2 file of 5 kB would be 5 GB in memory
+STEP_BYTES = 1024 * 1024
+#: of zstd, whose blocks of 4 bytes may hold 128 KiB each
+ZSTD_BYTES = 256
+#: an xz file may ask for gigabytes before its first byte; `xz -9` takes 65 MiB
+XZ_MEMORY_BYTES = 256 * 1024 * 1024
 
 
 def _zstd() -> Any:
@@ -49,7 +56,9 @@ _KINDS = {
     "gzip": _Kind(re.compile(rb"\x1f\x8b"), lambda: zlib.decompressobj(wbits=31), lambda: zlib.error),
     # A bz2 file goes on with the first digits of pi, or of its root where the file is empty: text could begin "BZh".
     "bz2": _Kind(re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), bz2.BZ2Decompressor, lambda: OSError),
-    "xz": _Kind(re.compile(rb"\xfd7zXZ\x00"), lzma.LZMADecompressor, lambda: lzma.LZMAError),
+    "xz": _Kind(
+        re.compile(rb"\xfd7zXZ\x00"), partial(lzma.LZMADecompressor, memlimit=XZ_MEMORY_BYTES), lambda: lzma.LZMAError
+    ),
     "zstd": _Kind(
         re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),
         lambda: _zstd().ZstdDecompressor().decompressobj(),
@@ -81,9 +90,10 @@ class Inflater:
         self._error = _KINDS[kind].error()
         self._member: Any = None
         self._members = 0
+        self._full = False  # whether the last step gave all that it might
 
     def feed(self, data: bytes) -> Iterator[tuple[bytes, int]]:
-        """Plain blocks, each with how many bytes of `data` it took.
+        """Plain blocks, each with how many bytes of `data` it took: a few kilobytes may become gigabytes.
 
         Raises BrokenStreamError at a damaged place, after what came before it.
         """
@@ -91,14 +101,14 @@ class Inflater:
         for start in range(0, len(data), SLICE_BYTES):
             piece = data[start : start + SLICE_BYTES]
             taken += len(piece)
-            plain, error = self._undo(piece)
-            out.append(plain)
-            size += len(plain)
-            if size >= BLOCK_BYTES or error:
-                yield b"".join(out), taken
-                out, size, taken = [], 0, 0
-            if error:
-                raise BrokenStreamError(f"the {self._kind} data are damaged here and the rest is lost: {error}")
+            for plain, error in self._undo(piece):
+                out.append(plain)
+                size += len(plain)
+                if size >= BLOCK_BYTES or error:
+                    yield b"".join(out), taken
+                    out, size, taken = [], 0, 0
+                if error:
+                    raise BrokenStreamError(f"the {self._kind} data are damaged here and the rest is lost: {error}")
         if taken:
             yield b"".join(out), taken
 
@@ -107,10 +117,9 @@ class Inflater:
         if self._member is not None:
             raise BrokenStreamError(f"the {self._kind} data are cut off here: the file is not complete")
 
-    def _undo(self, data: bytes) -> tuple[bytes, Exception | None]:
-        """What comes of `data`, and the error that ended it."""
-        out = []
-        while data:
+    def _undo(self, data: bytes) -> Iterator[tuple[bytes, Exception | None]]:
+        """What comes of `data`, in steps of bounded size, and the error that ended it."""
+        while data or self._holds_more():
             if self._member is None:
                 # Members may be padded with zeros, as on tape.
                 data = data.lstrip(b"\0") if self._members else data
@@ -118,15 +127,31 @@ class Inflater:
                 continue
             spare = self._member.copy() if self._kind == "gzip" else None
             try:
-                out.append(self._member.decompress(data))
+                plain, data = self._step(data)
             except self._error as error:
-                out.append(_salvage(spare, data))
-                return b"".join(out), error
-            data = self._member.unused_data if self._member.eof else b""
+                yield _salvage(spare, data), error
+                return
+            yield plain, None
             if self._member.eof:
                 self._member = None
                 self._members += 1
-        return b"".join(out), None
+
+    def _holds_more(self) -> bool:
+        """Whether there is more to be had of what the decompressor has taken."""
+        if self._member is None or self._kind == "zstd":
+            return False
+        return self._full if self._kind == "gzip" else not self._member.needs_input
+
+    def _step(self, data: bytes) -> tuple[bytes, bytes]:
+        """Some plain bytes, and what is left of `data`. Raises the decompressor's own error."""
+        if self._kind == "zstd":  # it knows no bound: a few bytes at a time are one
+            plain = self._member.decompress(data[:ZSTD_BYTES])
+            return plain, (self._member.unused_data if self._member.eof else b"") + data[ZSTD_BYTES:]
+        plain = self._member.decompress(data, STEP_BYTES)
+        self._full = len(plain) >= STEP_BYTES
+        if self._member.eof:
+            return plain, self._member.unused_data
+        return plain, self._member.unconsumed_tail if self._kind == "gzip" else b""
 
 
 def _salvage(member: Any, data: bytes) -> bytes:

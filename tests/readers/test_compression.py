@@ -12,6 +12,7 @@ from reader_files import fields, read_bytes, troubles
 from test_formats import PACKERS
 
 from pipeline.errors import InputError, MissingExtraError
+from pipeline.readers import compression
 
 LINES = [f"{number} {random.Random(number).random()}" for number in range(20_000)]
 PLAIN = "".join(f"{line}\n" for line in LINES).encode()
@@ -137,3 +138,28 @@ def test_zstd_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "zstandard", None)
     with pytest.raises(MissingExtraError, match=r"labelpipe\[zstd\]"):
         read_bytes(data, "in.txt.zst")
+
+
+@pytest.mark.parametrize("kind", ["gzip", "bz2", "xz", "zstd"])
+def test_a_little_that_becomes_much_comes_in_bounded_steps(kind: str) -> None:
+    size = 48 * 1024 * 1024
+    data = {
+        "gzip": lambda plain: gzip.compress(plain, 6),
+        "bz2": bz2.compress,
+        "xz": lambda plain: lzma.compress(plain, preset=1),
+        "zstd": lambda plain: zstandard.ZstdCompressor().compress(plain),
+    }[kind](bytes(size))
+    assert len(data) < 100_000
+    blocks = list(compression.Inflater(kind).feed(data))
+
+    assert sum(len(block) for block, _ in blocks) == size
+    assert sum(taken for _, taken in blocks) == len(data)
+    most = compression.BLOCK_BYTES + max(compression.STEP_BYTES, compression.ZSTD_BYTES // 4 * 128 * 1024)
+    assert max(len(block) for block, _ in blocks) <= most
+
+
+def test_an_xz_file_that_wants_too_much_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanting = lzma.compress(b"text", filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 512 * 1024 * 1024}])
+    [record] = read_bytes(wanting, "in.txt.xz")
+    assert record.problem
+    assert "Memory usage limit" in record.problem.message
