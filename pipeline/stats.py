@@ -149,7 +149,8 @@ class RunSummary:
     beyond the input's price; both are None where no price is known. `left` is what is to do after a run that ended
     early, and what it would cost: `records`, `exact`, `usd`, `tokens` (each None where unknown) and a `text`. `rows`
     are those that the labels give together where a record may give several, and `without_row` the labelled records
-    that give none; None where each gives one. `readings` counts this session's answers that were not as they should
+    that give none; None where each gives one. `untold` counts records whose answers did not say what
+    they used: they are in no `cost_usd`. `readings` counts this session's answers that were not as they should
     be and could be read in one way only, by what was wrong.
     """
 
@@ -180,6 +181,7 @@ class RunSummary:
     left: Mapping[str, Any] | None = None
     rows: int | None = None
     without_row: int | None = None
+    untold: int = 0
     readings: Mapping[str, int] = field(default_factory=dict)
     learned: Mapping[str, float] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)

@@ -76,6 +76,7 @@ SAID: list[tuple[str, dict[str, Any], str]] = [
     ("a 200 that is an event stream: 'data:'", {}, "model.base_url"),
     ("no call of 'set_label'; the text was 'It is positive.'", {"tool_choice": "forced"},
      'model.tool_choice = "required"'),
+    ("an answer that cannot be unpacked: ContentEncodingError: brotli (br)", {}, "model.base_url"),
     ("no_tool_call", {}, 'model.tool_choice = "required" is sent'),
     ("truncated", {}, "model.parameters.max_completion_tokens"),
 ]  # fmt: skip

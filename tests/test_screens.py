@@ -47,3 +47,12 @@ def test_labels_stand_with_their_shares() -> None:
         "            negative   50   17%  ███▍",
     ]
     assert "            4 more values, 4 in all" in lines
+
+
+def test_a_usage_that_no_answer_told_is_no_cost_of_nothing() -> None:
+    (line,) = (line for line in closing_lines(summary(untold=3)) if "tokens" in line)
+    assert line.endswith("cost unknown: the answers for 3 records do not say what they used")
+    (line,) = (line for line in closing_lines(summary(untold=3, cost_usd=1.5)) if "tokens" in line)
+    assert line.endswith("what they used, $1.50 without them")
+    (line,) = (line for line in closing_lines(summary(readings={"x": 2})) if line.startswith("  read"))
+    assert line.endswith("2 with x; task.strict_answers = true refuses these")

@@ -26,7 +26,7 @@ from pipeline.errors import (
     MediaError,
     TruncatedError,
 )
-from pipeline.limits import Admission, Most, Permit, Price
+from pipeline.limits import Admission, Most, Permit, Price, cost_of
 from pipeline.records import Answer, Labelled, Outcome, Problem, Record, Request, Response, Status
 from pipeline.stats import Stats
 
@@ -254,7 +254,7 @@ class Asker:
             attempts=trial.calls,
             repairs=trial.repairs,
             usage=trial.usage,
-            cost_usd=None if self._price is None else self._price.cost_usd(trial.usage),
+            cost_usd=cost_of(self._price, trial.usage, answered=trial.answer is not None),
             latency_s=trial.latency_s,
             model=trial.model,
             request_id=trial.request_id,

@@ -42,6 +42,11 @@ class Price:
         return split(usage)[1] * (self.written - self.input) / _MILLION
 
 
+def cost_of(price: Price | None, usage: Usage, *, answered: bool) -> float | None:
+    """US dollars that a record has cost; None where nobody knows: no price, or answers that do not tell their usage."""
+    return None if price is None or (answered and not usage.total) else price.cost_usd(usage)
+
+
 def split(usage: Usage) -> tuple[int, int, int]:
     """The prompt's tokens: read from the cache, written to it, neither. Never more than the prompt has."""
     cached = min(usage.cached, usage.prompt)

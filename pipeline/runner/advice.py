@@ -153,6 +153,10 @@ TABLE: tuple[Line, ...] = (
     _line(r"^40[45]\b", _path),
     _line(r"^401\b|invalid_api_key|api.?key", _key),
     _line(r"a 200 that is|is no model but", _answer_is_none),
+    _line(
+        r"cannot be unpacked",
+        "look at model.base_url, and at what stands before it: answers are packed in a way that was not asked for",
+    ),
     _line(r"no call of|no_tool_call|no valid call|neither a call", _no_call),
     _line(r"cut at the token limit|truncated", "raise model.parameters.max_completion_tokens"),
 )

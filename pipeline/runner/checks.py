@@ -324,12 +324,8 @@ async def _model(settings: Settings, *, online: bool) -> list[Check]:
         # Many compatible servers have no list of models, or keep it to themselves: only a refusal of the key is sure.
         status = error.status if isinstance(error, CallError) else None
         unsure = status in _NO_MODELS_PAGE and settings.model.base_url is not None
-        advice = advise(settings, [str(error)])
-        told = (
-            f"{error}\n{'the models page alone may be missing; else ' if unsure else ''}{advice}"
-            if advice
-            else str(error)
-        )
-        return [Check("model", None if unsure else False, told)]
+        lines = [str(error), "calls may work all the same: not each server tells about its models" if unsure else ""]
+        lines.append(advise(settings, [str(error)]) or "")
+        return [Check("model", None if unsure else False, "\n".join(filter(None, lines)))]
     ends = f"; it is shut down on {info.shutdown_date}" if info.shutdown_date else ""
     return [Check("model", None if ends else True, f"{info.id} answers for this key{ends}")]

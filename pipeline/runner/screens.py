@@ -220,6 +220,9 @@ def _tokens_text(summary: RunSummary) -> str:
     usage = summary.usage
     cached = cached_text(usage.cached, usage.cache_write, summary.saved_usd, summary.cache_write_usd)
     cost = dollars(summary.cost_usd)
+    if summary.untold:
+        known = f", {cost} without them" if summary.cost_usd else ""
+        cost = f"cost unknown: the answers for {summary.untold:,} records do not say what they used{known}"
     if summary.simulated and summary.cost_usd is not None:
         cost = f"nothing paid; the model would cost {cost}"
     return f"{usage.prompt:,} prompt{cached} and {usage.completion:,} completion tokens · {cost}"

@@ -44,7 +44,7 @@ async def summarise(
     reason = admission.gate.stopped
     ended, code = _ending(complete, reason, unlabelled, stats)
     problems = await ledger.problem_counts()
-    said = _said(reason) if reason is not None else _systematic(problems, sum(counts.values()))
+    advice = advise(_said(reason, problems, sum(counts.values())))
     outages = admission.gate.outages + ([admission.gate.outage] if admission.gate.outage else [])
     now = asyncio.get_running_loop().time()  # an outage that goes on has no end yet
     return RunSummary(
@@ -62,7 +62,8 @@ async def summarise(
         refusals=admission.refusals,
         retries=dict(stats.retries),
         usage=totals.usage,
-        cost_usd=totals.cost_usd if price is not None or not totals.unpriced else None,
+        cost_usd=None if totals.unpriced and (price is None or not totals.cost_usd) else totals.cost_usd,
+        untold=0 if price is None else totals.unpriced,
         saved_usd=None if price is None else price.saved_usd(totals.usage),
         cache_write_usd=None if price is None else price.cache_write_usd(totals.usage),
         left=None if complete else _left(reading, sum(counts.values()), totals),
@@ -72,8 +73,7 @@ async def summarise(
         outage_s=sum((outage.until or now) - outage.since for outage in outages),
         simulated=simulated,
         reason="" if reason is None else str(reason),
-        next_step=_next_step(ended, code, problems, reason, command, advise(said))
-        or f"labelpipe verify {run_dir.path}",
+        next_step=_next_step(ended, code, problems, reason, command, advice) or f"labelpipe verify {run_dir.path}",
         rows=None if rows is None else rows.rows,
         without_row=None if rows is None else rows.without,
         readings=dict(stats.readings),
@@ -131,13 +131,13 @@ def _is_news(learned: float, configured: float | None, refusals: int) -> bool:
     return refusals > 0 if configured is None else learned < 0.99 * configured
 
 
-def _said(reason: Exception) -> list[str]:
-    """What to take advice on: the words, or the code where they quote a model."""
-    return [reason.reason if isinstance(reason, NoLabelError) else str(reason)]
+def _said(reason: Exception | None, problems: Mapping[str, int], records: int) -> list[str]:
+    """What to take advice on: why it stopped, else the problem that most records have, if the config may be to blame.
 
-
-def _systematic(problems: Mapping[str, int], records: int) -> list[str]:
-    """The one problem that most of the records have, if it is one that the config may be to blame for."""
+    A code stands in place of words that quote a model.
+    """
+    if reason is not None:
+        return [reason.reason if isinstance(reason, NoLabelError) else str(reason)]
     return [code for code, count in problems.items() if code in SYSTEMATIC and count > records / 2]
 
 

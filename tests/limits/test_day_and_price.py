@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.limits import DayMeter, Price, price_of
+from pipeline.limits import DayMeter, Price, cost_of, price_of
 from pipeline.records import Usage
 
 MIDNIGHT = 1_800_000_000 // 86_400 * 86_400.0
@@ -242,3 +242,11 @@ def test_what_is_left_of_the_day_is_known() -> None:
         return [*seen, meter.left_today]
 
     assert asyncio.run(main()) == [None, 735]
+
+
+def test_what_nobody_told_is_unknown_and_not_nothing() -> None:
+    price = Price(1.0, 2.0, 1.0, origin="x")
+    assert cost_of(price, Usage(1_000_000, 0), answered=True) == 1.0
+    assert cost_of(price, Usage(), answered=False) == 0.0, "no answer came: nothing is known to be billed"
+    assert cost_of(price, Usage(), answered=True) is None
+    assert cost_of(None, Usage(1, 1), answered=True) is None
