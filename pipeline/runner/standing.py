@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from pipeline.progress import count_text, dollars, duration, retries_text
 from pipeline.runner.lastsession import KILLED
 from pipeline.runner.screens import SIMULATED, cached_text, counts_text, found_text, problem_lines, rows_text
-from pipeline.terminal import is_terminal, put, shown
+from pipeline.terminal import is_terminal, painted, put, shown, takes_colors, wrapped
 
 #: From the cursor's line up to the first line of the block, and everything from there on off the screen.
 _BACK_UP = "\x1b[{lines}F\x1b[J"
@@ -156,7 +156,7 @@ def watch(
         if tell is not None:
             text = tell(facts) + "\n"
         elif is_terminal(out):
-            text, drawn = _drawn(shown("\n".join(status_lines(facts))).split("\n"), over=drawn)
+            text, drawn = _drawn(shown("\n".join(status_lines(facts))), out, over=drawn)
         else:
             text = shown("\n".join([f"{datetime.now().astimezone():%H:%M:%S}", *status_lines(facts), "", ""]))
         if put(out, text) is not None or not facts["running"]:
@@ -165,9 +165,16 @@ def watch(
         sleep(max(every_s - took_s, 4 * took_s))
 
 
-def _drawn(lines: list[str], *, over: int) -> tuple[str, int]:
-    """What draws the lines over the `over` lines of the last time, none broken in two; and how many there are now."""
+def _drawn(text: str, out: TextIO, *, over: int) -> tuple[str, int]:
+    """What draws the text over the `over` lines of the last time, as many as there is room for; and how many those are.
+
+    None is longer than a line of the terminal: it would be two when it is drawn over.
+    """
     size = shutil.get_terminal_size((100, 24))
-    fitting = [line[: size.columns - 1] for line in lines[: size.lines - 1]]
+    lines = [
+        part[: size.columns - 1] for line in text.split("\n") for part in wrapped(line, size.columns - 1).split("\n")
+    ]
+    shown_lines = lines[: size.lines - 1]
+    drawn = "".join(f"{line}\n" for line in shown_lines)
     back = _BACK_UP.format(lines=over) if over else ""
-    return back + "".join(f"{line}\n" for line in fitting), len(fitting)
+    return back + (painted(drawn) if takes_colors(out) else drawn), len(shown_lines)
