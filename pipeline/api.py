@@ -5,7 +5,7 @@ The asynchronous forms, for a program with an event loop of its own, have an `a`
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from html import escape
 from pathlib import Path
@@ -202,9 +202,18 @@ async def acheck(config: Config, *, online: bool = True) -> Checks:
     return Checks(await runner.check(_settings(config), online=online))
 
 
-async def apreview(config: Config, n: int = 5, *, records: Given | None = None) -> Preview:
+async def apreview(
+    config: Config,
+    n: int = 5,
+    *,
+    records: Given | None = None,
+    keys: Collection[str] = (),
+    sample: int = 0,
+    prompt: bool = False,
+) -> Preview:
     """`preview`, for a program that has an event loop."""
-    return _as(Preview, await runner.preview(_settings(config), n, records=records))
+    found = await runner.preview(_settings(config), n, records=records, keys=keys, sample=sample, prompt=prompt)
+    return _as(Preview, found)
 
 
 async def aplan(config: Config, pilot: int = 20, *, quiet: bool = False) -> Plan:
@@ -254,9 +263,20 @@ def check(config: Config, *, online: bool = True) -> Checks:
     return in_loop(acheck(config, online=online))
 
 
-def preview(config: Config, n: int = 5, *, records: Given | None = None) -> Preview:
-    """Label the first `n` records and write nothing. Raises SetupError."""
-    return in_loop(apreview(config, n, records=records))
+def preview(
+    config: Config,
+    n: int = 5,
+    *,
+    records: Given | None = None,
+    keys: Collection[str] = (),
+    sample: int = 0,
+    prompt: bool = False,
+) -> Preview:
+    """Label the first `n` records, those of `keys` and a `sample` of all, and write nothing. Raises SetupError.
+
+    With `prompt` nothing is sent: `requests` are what would be.
+    """
+    return in_loop(apreview(config, n, records=records, keys=keys, sample=sample, prompt=prompt))
 
 
 def plan(config: Config, pilot: int = 20, *, quiet: bool = False) -> Plan:

@@ -69,7 +69,7 @@ def check(
     async def look() -> Any:
         from pipeline.runner import check as look_at
 
-        return await look_at(settings, online=not offline)
+        return await look_at(settings, online=not offline, quiet=json_out)
 
     checks = run_through(look())
     from pipeline.runner import check_lines
@@ -85,18 +85,26 @@ def check(
 @app.command(rich_help_panel=BEFORE)
 def preview(
     config: Target = None,
-    number: Annotated[int, typer.Option("-n", min=1, help="How many records.")] = 5,
+    number: Annotated[
+        int | None, typer.Option("-n", min=1, help="How many of the first records; default 5, or none beside others.")
+    ] = None,
+    key: Annotated[list[str] | None, typer.Option("--key", help="The record with this key.", metavar="K")] = None,
+    sample: Annotated[
+        int | None, typer.Option("--sample", min=1, help="So many, drawn from all of the input.", metavar="N")
+    ] = None,
+    prompt: Annotated[bool, typer.Option("--prompt", help="Show what would be sent; send nothing.")] = False,
     sets: Sets = None,
     input_path: Input = None,
     json_out: AsJson = False,
 ) -> None:
     """Label a few records and show them; write nothing."""
     settings = settings_of(config, sets, input_path)
+    first = number if number is not None else 0 if key or sample else 5
 
     async def look() -> Any:
         from pipeline.runner import preview as look_at
 
-        return await look_at(settings, number)
+        return await look_at(settings, first, keys=key or (), sample=sample or 0, prompt=prompt)
 
     seen = run_through(look())
     from pipeline.runner import preview_facts, preview_lines

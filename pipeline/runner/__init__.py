@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pipeline.providers import load_sdk
-from pipeline.runner.checks import Check, check
+from pipeline.runner.census import Check
+from pipeline.runner.checks import check
 from pipeline.runner.demo import first_rows, lay_demo
 from pipeline.runner.first import write_config
 from pipeline.runner.fresh import move_aside, what_is_there
 from pipeline.runner.listening import Tier
-from pipeline.runner.look import Preview, preview, status, verify
+from pipeline.runner.look import status, verify
 from pipeline.runner.planlines import plan_lines, rehearsal_lines
 from pipeline.runner.planning import plan
+from pipeline.runner.previewing import Preview, preview
 from pipeline.runner.reckoning import Plan
 from pipeline.runner.rehearsing import RehearsedPlan, rehearse_plan
 from pipeline.runner.replays import replay

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
-from difflib import get_close_matches
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
@@ -15,13 +13,15 @@ from typing import TypeVar
 from pipeline.engine import most_of
 from pipeline.errors import CallError, LabelpipeError, RenderError, SetupError
 from pipeline.limits import BudgetReachedError, Most
-from pipeline.progress import dollars
+from pipeline.progress import counting, dollars
 from pipeline.readers import Progress, Source, peek
-from pipeline.records import Record
+from pipeline.records import JSON, Record
 from pipeline.runner.advice import advise
+from pipeline.runner.census import Census, Check
 from pipeline.runner.changes import find_changes
-from pipeline.runner.inputs import sources_of
+from pipeline.runner.inputs import read, sources_of
 from pipeline.runner.mediacheck import look_at_media
+from pipeline.runner.opening import is_here, overridden_by
 from pipeline.runner.paid import spent_of
 from pipeline.runner.parts import budget_of, is_simulated, missing_key, open_provider, price_for, sql_of, task_of
 from pipeline.runner.refusals import refusals
@@ -33,30 +33,21 @@ from pipeline.telemetry import open_telemetry
 _T = TypeVar("_T")
 #: Records of each input that are looked at.
 LOOKED_AT = 200
+SHOWN_LABELS = 12
 #: Inputs whose records are looked at; a folder may have many thousands.
 SOURCES_LOOKED_AT = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was looked at. `ok` is None for a warning.
+async def check(settings: Settings, *, online: bool = True, quiet: bool = True) -> list[Check]:
+    """Look at input, task, output, key, model and limits. Sends nothing that costs; `online=False` sends nothing.
 
-    `blocks`: the config has no fault there, but a run would not begin as things stand: what to do is the user's choice.
+    Local files are read through; where that takes long it is seen in a terminal, unless `quiet`.
     """
-
-    name: str
-    ok: bool | None
-    detail: str
-    blocks: bool = False
-
-
-async def check(settings: Settings, *, online: bool = True) -> list[Check]:
-    """Look at input, task, output, key, model and limits. Sends nothing that costs; `online=False` sends nothing."""
     found: list[Check] = []
-    task = _try(found, "task", lambda: task_of(settings), lambda task: f"labels go to {', '.join(task.columns)}")
+    task = _try(found, "task", lambda: task_of(settings), lambda task: _told_task(settings, task))
     sources = _try(found, "input", lambda: sources_of(settings), _told_sources)
     if sources is not None and task is not None:
-        found += [one async for one in _records(settings, sources, task)]
+        found += await _records(settings, sources, task, quiet=quiet)
     refused = refusals(settings)
     found += [_output(settings), _price(settings), _limits(settings, refused), *_reasoning(settings)]
     found += [Check(name, False, told) for name, told in refused.items() if name != "limits"]
@@ -64,6 +55,8 @@ async def check(settings: Settings, *, online: bool = True) -> list[Check]:
         found.append(await _table(settings, online=online))
     if sources is not None and task is not None:
         found += await _folder(settings, task, sources, budget="budget" not in refused)
+    if overridden := overridden_by(settings):
+        found.append(Check("set by", None, overridden))
     found += await _telemetry(settings)
     found += await _model(settings, online=online)
     return found
@@ -79,6 +72,17 @@ def _try(found: list[Check], name: str, make: Callable[[], _T], tell: Callable[[
     return made
 
 
+def _told_task(settings: Settings, task: Task) -> str:
+    values = settings.task.labels or {}
+    columns = [f"{name} ({_listed(values[name])})" if name in values else name for name in task.columns]
+    return f"labels go to {', '.join(columns)}"
+
+
+def _listed(values: Sequence[JSON]) -> str:
+    more = f" and {len(values) - SHOWN_LABELS} more" if len(values) > SHOWN_LABELS else ""
+    return ", ".join(map(str, values[:SHOWN_LABELS])) + more
+
+
 def _told_sources(sources: list[Source]) -> str:
     names = ", ".join(source.name for source in sources[:3]) + (" ..." if len(sources) > 3 else "")
     counts = [source.count() for source in sources if source.format == "files"]
@@ -90,83 +94,42 @@ def _told_sources(sources: list[Source]) -> str:
     return f"{len(sources)} file{'s' * (len(sources) != 1)} ({names}), {size:,} bytes"
 
 
-async def _records(settings: Settings, sources: list[Source], task: Task) -> AsyncIterator[Check]:
-    """The first records of each input: readable, named once, with the fields that the prompt and the columns name."""
-    records: list[Record] = []
-    reading = Progress()
+async def _records(settings: Settings, sources: list[Source], task: Task, *, quiet: bool) -> list[Check]:
+    """All records of local files, the first ones of other inputs: what they are, and what becomes of them."""
+    found = [Check("records", None, f"{source.name} cannot be looked at before the run")
+             for source in sources if source.once]  # fmt: skip
+    census, reading = Census(settings, task), Progress()
+    try:
+        with counting("looking at the records", quiet=quiet) as add:
+            async for records in _read(settings, [source for source in sources if not source.once], census, reading):
+                census.add(records)
+                add(len(records))
+    except LabelpipeError as error:
+        return [*found, Check("records", False, str(error))]
+    found += [Check("reading", not doubtful, told) for told, doubtful in reading.told_with_doubts()]
+    if not census.records:
+        none = "the input has no records: there is nothing to label"
+        return found if any(source.once for source in sources) else [*found, Check("records", False, none)]
+    found += census.checks(frozenset(source.format for source in sources))
+    if task.shows:
+        found.append(Check("media", *await look_at_media(settings, task, census.first)))
+    return found
+
+
+async def _read(
+    settings: Settings, sources: list[Source], census: Census, reading: Progress
+) -> AsyncIterator[list[Record]]:
+    if all(is_here(source) for source in sources):
+        async with aclosing(read(sources, settings.input, limit=settings.input.limit, progress=reading)) as batches:
+            async for batch in batches:
+                yield batch
+        census.whole = True
+        return
     for place, source in enumerate(sources):
-        if source.once:
-            yield Check("records", None, f"{source.name} cannot be looked at before the run")
-            continue
         # Each is opened, as a run does before it begins; the records of the first ones are looked at.
         wanted = LOOKED_AT if place < SOURCES_LOOKED_AT else 1
-        try:
-            found = await peek(source, n=wanted, key=settings.input.key, progress=reading)
-        except LabelpipeError as error:
-            yield Check("records", False, str(error))
-            return
-        records += found if place < SOURCES_LOOKED_AT else []
-    for told, doubtful in reading.told_with_doubts():
-        yield Check("reading", not doubtful, told)
-    if not records:
-        if not any(source.once for source in sources[:SOURCES_LOOKED_AT]):
-            yield Check("records", None, "the input has no records: there is nothing to label")
-        return
-    yield _readable(records)
-    yield _rendered(records, task)
-    if task.shows:
-        yield Check("media", *await look_at_media(settings, task, records))
-    yield _keys(settings, records, sources)
-    yield _columns(settings, records)
-
-
-def _readable(records: list[Record]) -> Check:
-    bad = [record.problem.message for record in records if record.problem is not None]
-    if not bad:
-        return Check("records", True, f"the first {len(records):,} can be read")
-    ok = None if len(bad) < len(records) else False
-    return Check("records", ok, f"{len(bad):,} of the first {len(records):,} cannot be read; one: {bad[0]}")
-
-
-def _rendered(records: list[Record], task: Task) -> Check:
-    faults: list[str] = []
-    size = 0
-    good = [record for record in records if record.problem is None]
-    for record in good:
-        try:
-            size += task.render(record).size_tokens
-        except RenderError as error:
-            faults.append(str(error))
-    if not faults:
-        return Check("prompt", True, f"about {size // max(1, len(good)):,} tokens a record")
-    ok = None if len(faults) < len(good) else False
-    return Check("prompt", ok, f"fails for {len(faults):,} of the first {len(good):,} records; one: {faults[0]}")
-
-
-def _keys(settings: Settings, records: list[Record], sources: list[Source]) -> Check:
-    if settings.input.key is None and any(source.format == "sql" for source in sources):
-        told = "a row is named by its place, which the database may change: set input.key"
-        return Check("key", None, told + ("" if settings.input.query is None else ", and ORDER BY in the query"))
-    if settings.input.key is None and all(source.format == "files" for source in sources):
-        return Check("key", True, "a file is named by its path")
-    if settings.input.key is None:
-        return Check("key", True, "a record is named by its place; set input.key if the file has names of its own")
-    good = [record.key for record in records if record.problem is None]
-    twice = len(good) - len(set(good))
-    if twice:
-        return Check("key", None, f"{twice:,} of the first {len(good):,} repeat a key: these will be rejected")
-    return Check("key", True, f"{settings.input.key!r} names each of the first {len(good):,} records")
-
-
-def _columns(settings: Settings, records: list[Record]) -> Check:
-    wanted = settings.output.columns
-    have = {name for record in records for name in record.fields}
-    missing = [name for name in wanted or [] if name not in have]
-    if not missing:
-        return Check("columns", True, ", ".join(wanted) if wanted else "all fields of the input are carried along")
-    near = get_close_matches(missing[0], have, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else f"; the input has {', '.join(sorted(have)[:12])}"
-    return Check("columns", False, f"output.columns: no record has {missing[0]!r}{hint}")
+        records = await peek(source, n=wanted, key=settings.input.key, progress=reading)
+        yield records if place < SOURCES_LOOKED_AT else []
 
 
 def _output(settings: Settings) -> Check:

@@ -1,117 +1,29 @@
-"""Looking without touching: a preview of a few records, the status of a run, the proof of its files."""
+"""Looking without touching: the status of a run, the proof of its files."""
 
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.engine import Asker, Responder, is_hopeless, renamed
-from pipeline.errors import InputError, LabelpipeError, RenderError, SetupError
+from pipeline.engine import renamed
+from pipeline.errors import SetupError
 from pipeline.limits import Price
-from pipeline.readers import Given
-from pipeline.records import Call, Labelled, Outcome, Record, Said, Status
+from pipeline.records import Record, Status
 from pipeline.results import Check as Checked
 from pipeline.results import Report
 from pipeline.results import verify as verify_files
-from pipeline.runner.advice import advise
-from pipeline.runner.inputs import can_be_read_again, read, read_again, sources_of
+from pipeline.runner.inputs import can_be_read_again, read_again
 from pipeline.runner.keys import repeated_in
 from pipeline.runner.lastsession import ending_of
 from pipeline.runner.live import read_live
-from pipeline.runner.media import media_for
 from pipeline.runner.paid import paid_so_far
-from pipeline.runner.parts import admission_of, is_simulated, open_provider, price_for, rules_of, task_of
-from pipeline.settings import Settings, variable
-from pipeline.stats import Stats
+from pipeline.settings import variable
 from pipeline.store import Ledger, RunDir, SqlPlace, TableLook, look_at_table
 from pipeline.targets import find_run
-from pipeline.task import Task
-
-
-class _NoCallback:
-    """The task without its callbacks, and without the turns that follow from them: a preview must write nowhere."""
-
-    max_turns = 1
-    has_callback = False
-
-    def __init__(self, task: Task) -> None:
-        self.calls, self.repair, self.next_turn = task.calls, task.repair, task.next_turn
-        self._task = task
-
-    def labelled(self, said: Sequence[Said], reply: str | None, record: Record) -> Labelled:
-        """The row or rows, whatever the model would have said at the end."""
-        return self._task.labelled(said, reply or "", record)
-
-    async def respond(self, said: Said, record: Record, call: Call) -> Said:
-        """No columns."""
-        return said
-
-
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """What a preview came to. `columns` are the label columns; `stopped` says why it ended early, else None.
-
-    `hopeless`: it was stopped by what has to be mended first, and no record was answered.
-    """
-
-    columns: tuple[str, ...]
-    outcomes: list[Outcome]
-    cost_usd: float | None
-    simulated: bool
-    stopped: str | None = None
-    hopeless: bool = False
-
-
-async def preview(settings: Settings, n: int = 5, *, records: Given | None = None) -> Preview:
-    """Label the first `n` records and write nothing. The callback, if there is one, is not called.
-
-    `records` are taken in place of the config's input, as `run` takes them.
-    """
-    task, price = task_of(settings), price_for(settings)
-    first = await _first(settings, n, records)
-    outcomes: list[Outcome] = []
-    stopped = None
-    async with AsyncExitStack() as stack:
-        provider = await open_provider(settings, stack)
-        rules = rules_of(settings)
-        admission = admission_of(settings)
-        responder = Responder(_NoCallback(task), admission.gate)
-        prepare = await media_for(settings, task, stack)
-        stats, ping = Stats(time.monotonic), provider.ping
-        asker = Asker(provider, responder, admission, stats, rules=rules, price=price, prepare=prepare, ping=ping)
-        stack.callback(asker.close)
-        for record in first:
-            try:
-                outcomes.append(await asker.ask(task.render(record)))
-            except RenderError as error:
-                raise InputError(f"{record.source}:{record.line}: {error}") from error
-            except LabelpipeError as error:
-                advice = advise(settings, [str(error)])
-                stopped = f"{error}\n{advice}" if advice else str(error)
-                break
-    costs = [outcome.cost_usd for outcome in outcomes]
-    cost = None if None in costs else sum(cost for cost in costs if cost is not None)
-    simulated = is_simulated(settings) or provider.simulated is True
-    hopeless = is_hopeless(admission.gate.stopped) and not outcomes
-    return Preview(task.columns, outcomes, cost, simulated, stopped, hopeless)
-
-
-async def _first(settings: Settings, n: int, records: Given | None) -> list[Record]:
-    """The first `n` records that can be read."""
-    found: list[Record] = []
-    sources = sources_of(settings, records)
-    batches = read(sources, settings.input, batch=n)
-    async with aclosing(batches):
-        async for batch in batches:
-            found += [record for record in batch if record.problem is None]
-            if len(found) >= n:
-                break
-    return found[:n]
 
 
 async def status(folder: str | Path) -> dict[str, Any]:

@@ -42,7 +42,7 @@ async def count(sources: Sequence[Source], settings: Settings, reading: ReadProg
 
     They are read as the run reads them: only that gives the number of records, and not that of lines.
     """
-    if not all(_is_here(source) for source in sources):
+    if not all(is_here(source) for source in sources):
         return
     began, records = time.monotonic(), 0
     async with aclosing(read(sources, settings.input, limit=settings.input.limit)) as batches:
@@ -84,7 +84,8 @@ async def open_screen(
         counting.cancel()
 
 
-def _is_here(source: Source) -> bool:
+def is_here(source: Source) -> bool:
+    """Whether its records can be read twice at no cost: it lies on this machine."""
     return not source.once and source.format in LOCAL and (source.path is not None or source.format == "files")
 
 
@@ -102,7 +103,7 @@ def opening_lines(
         lines.append(f"  takes     {takes}")
     lines.append("  stop      Ctrl-C lets the calls in flight end; the same command goes on")
     lines.append(f"  watch     labelpipe status {settings.output.dir} --watch")
-    if overridden := _overridden(settings):
+    if overridden := overridden_by(settings):
         lines.append(f"  set by    {overridden}")
     return lines
 
@@ -154,7 +155,7 @@ def _least_s(settings: Settings, left: int, usage: Usage | None) -> float:
     return max(by_limit)
 
 
-def _overridden(settings: Settings) -> str:
+def overridden_by(settings: Settings) -> str:
     """`limits.concurrency (environment LABELPIPE_LIMITS__CONCURRENCY)`: what the file does not say."""
     said = [f"{origin}: {key}" for key, origin in settings.origins().items() if origin.kind in _OUTSIDE]
     if settings.model.base_url is None and os.environ.get(BASE_URL):

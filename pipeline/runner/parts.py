@@ -354,7 +354,7 @@ async def _start_rehearsal(
 
 def _annotator(settings: Settings) -> Callable[[Request], Mapping[str, str]]:
     """What the built-in endpoint is told beside the request: the record's name, and its gold label."""
-    gold = _gold_fields(settings)
+    gold = gold_fields(settings)
 
     def annotate(request: Request) -> dict[str, str]:
         told, fields = {"record": request.record.key}, request.record.fields
@@ -366,7 +366,7 @@ def _annotator(settings: Settings) -> Callable[[Request], Mapping[str, str]]:
     return annotate
 
 
-def _gold_fields(settings: Settings) -> Mapping[str, str]:
+def gold_fields(settings: Settings) -> Mapping[str, str]:
     """The record's fields with the right labels, by label field."""
     gold = settings.rehearsal.gold
     if isinstance(gold, str):

@@ -8,9 +8,9 @@ from typing import Any
 
 from pipeline import codec
 from pipeline.progress import dollars, duration, retries_text
-from pipeline.records import JSON, Outcome, Status
-from pipeline.runner.checks import Check
-from pipeline.runner.look import Preview
+from pipeline.records import JSON, Outcome, Request, Status
+from pipeline.runner.census import Check
+from pipeline.runner.previewing import Preview, sent_lines
 from pipeline.stats import RunSummary
 from pipeline.terminal import cut
 
@@ -45,6 +45,7 @@ def preview_facts(seen: Preview) -> dict[str, Any]:
         "simulated": seen.simulated,
         "cost_usd": seen.cost_usd,
         "stopped": seen.stopped,
+        **({} if seen.requests is None else {"requests": [_request_facts(one) for one in seen.requests]}),
         "records": [
             {
                 "key": one.record.key,
@@ -52,6 +53,7 @@ def preview_facts(seen: Preview) -> dict[str, Any]:
                 "label": one.label,
                 "rows": one.rows,
                 "problem": None if one.problem is None else {"code": one.problem.code, "message": one.problem.message},
+                **({"gold": _gold(one, seen.gold)} if seen.gold else {}),
                 "fields": dict(one.record.fields),
                 "attempts": one.attempts,
                 "latency_s": round(one.latency_s, 4),
@@ -61,16 +63,47 @@ def preview_facts(seen: Preview) -> dict[str, Any]:
     }
 
 
+def _request_facts(one: Request) -> dict[str, Any]:
+    said = {"model": one.model, "messages": one.messages, "tools": one.tools, "tool_choice": one.tool_choice}
+    return {"key": one.record.key, "size_tokens": one.size_tokens, "body": {**said, **one.parameters}}
+
+
 def preview_lines(seen: Preview) -> list[str]:
-    """A table: key, label, text."""
-    rows = [(one.record.key, told, _fields_text(one)) for one in seen.outcomes for told in _label_texts(one)]
-    lines = _table(("key", "label", "record"), rows)
+    """A table: key, label, what is right where that is known, text. Or what would be sent."""
+    head = ("key", "label", *(["gold"] if seen.gold else []), "record")
+    rows = [
+        (one.record.key, told, *([_gold_text(one, seen.gold)] if seen.gold else []), _fields_text(one))
+        for one in seen.outcomes
+        for told in _label_texts(one)
+    ]
+    lines = _table(head, rows) if rows else []
+    if seen.requests is not None:
+        return [*lines, *sent_lines(seen.requests), "", "Nothing was sent."]
     if seen.stopped:
         lines += ["", f"Stopped: {seen.stopped}"]
-    labelled = sum(one.status is Status.LABELLED for one in seen.outcomes)
+    labelled = [one for one in seen.outcomes if one.status is Status.LABELLED]
     cost = "" if seen.simulated else f" · {dollars(seen.cost_usd)}"
-    lines += ["", f"{labelled} of {len(seen.outcomes)} labelled{cost} · nothing was written"]
+    known = [one for one in labelled if _gold(one, seen.gold)]
+    right = sum(_is_right(one, seen.gold) for one in known)
+    equal = f" · {right} of {len(known)} as the gold has it" if known else ""
+    lines += ["", f"{len(labelled)} of {len(seen.outcomes)} labelled{equal}{cost} · nothing was written"]
     return [*lines, SIMULATED] if seen.simulated else lines
+
+
+def _gold(one: Outcome, gold: Mapping[str, str]) -> dict[str, str]:
+    """The right values of the record's labels, where it has them."""
+    fields = one.record.fields
+    return {label: _plain(fields[name]) for label, name in gold.items() if fields.get(name) not in (None, "")}
+
+
+def _is_right(one: Outcome, gold: Mapping[str, str]) -> bool:
+    label = one.label or {}
+    return all(_plain(label.get(name)) == value for name, value in _gold(one, gold).items())
+
+
+def _gold_text(one: Outcome, gold: Mapping[str, str]) -> str:
+    told = ", ".join(_gold(one, gold).values())
+    return f"≠ {told}" if told and one.status is Status.LABELLED and not _is_right(one, gold) else told
 
 
 def _label_texts(one: Outcome) -> list[str]:

@@ -58,6 +58,11 @@ class Prompt:
         self._render = template.render
         self._source = source
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether it holds nothing of the record."""
+        return not (self.fields or self._wants_whole or self.shows)
+
     def render(self, record: Record) -> str:
         """The prompt for one record, as a person reads it. Raises RenderError."""
         return self.ask(record).text

@@ -131,6 +131,18 @@ class Task:
         """The record's fields that the prompt names."""
         return self._prompt.fields
 
+    @property
+    def asks_all_the_same(self) -> bool:
+        """Whether nothing of the record is in its prompt."""
+        return self._prompt.is_constant
+
+    def text(self, record: Record) -> str:
+        """The record's prompt, as a person reads it. Raises RenderError for what `render` does."""
+        if self._validators:
+            self._validators.expect(record)
+        self._frame_for(record)
+        return self._prompt.ask(record).text
+
     def render(self, record: Record) -> Request:
         """The request for one record. Raises RenderError."""
         if self._validators:

@@ -1,0 +1,194 @@
+"""What all records of an input come to: read through before a run, in bounded memory, and nothing is sent."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from pipeline.errors import RenderError
+from pipeline.progress import dollars
+from pipeline.records import JSON, Record, Usage
+from pipeline.runner.opening import expected
+from pipeline.runner.parts import gold_fields, price_for
+from pipeline.settings import Settings
+from pipeline.task import Task
+
+#: Records that are kept, for what needs a look at a few: their media, what a call takes.
+KEPT = 200
+#: Keys and texts that are told apart; beyond them none is said to come twice.
+TOLD_APART = 3_000_000
+#: Fields, and values of a gold column.
+NAMES_MAX, VALUES_MAX = 1_000, 200
+#: So many lines that cannot be read, or one in a hundred, are a few.
+FEW, FEW_IN = 3, 100
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at. `ok` is None for a warning.
+
+    `blocks`: the config has no fault there, but a run would not begin as things stand: what to do is the user's choice.
+    """
+
+    name: str
+    ok: bool | None
+    detail: str
+    blocks: bool = False
+
+
+class Census:
+    """Counts records. Add them batch by batch; `whole` once there are no more."""
+
+    def __init__(self, settings: Settings, task: Task) -> None:
+        self._settings, self._task = settings, task
+        self._gold = gold_fields(settings)
+        # All state that changes: how many records there are, and how many could be asked, with the bytes of their
+        # prompts; why others could not, with one of each kind; what was seen before, and how often; and the fields.
+        self.records = self.asked = self.bytes = 0
+        self.problems: Counter[str] = Counter()
+        self._one_of: dict[str, str] = {}
+        self._keys: set[int] = set()
+        self._texts: set[int] = set()
+        self.repeated_keys = self.repeated_texts = 0
+        self.fields: dict[str, None] = {}
+        self.right: dict[str, Counter[str]] = {column: Counter() for column in self._gold.values()}
+        self.first: list[Record] = []
+        self.whole = False
+
+    def add(self, records: Iterable[Record]) -> None:
+        """So many more records."""
+        for record in records:
+            self.records += 1
+            if len(self.first) < KEPT:
+                self.first.append(record)
+            if record.problem is not None:
+                self._reject(record.problem.code, record.problem.message)
+            else:
+                self._add(record)
+
+    def _add(self, record: Record) -> None:
+        self.repeated_keys += _is_repeated(record.key, self._keys)
+        if len(self.fields) < NAMES_MAX:
+            self.fields |= dict.fromkeys(record.fields)
+        for column, values in self.right.items():
+            if len(values) < VALUES_MAX:
+                values[_as_text(record.fields.get(column))] += 1
+        try:
+            text = self._task.text(record)
+        except RenderError as error:
+            self._reject(error.code, str(error))
+        else:
+            self.asked += 1
+            self.bytes += len(text.encode())
+            self.repeated_texts += _is_repeated(text, self._texts)
+
+    def _reject(self, code: str, message: str) -> None:
+        self.problems[code] += 1
+        self._one_of.setdefault(code, message)
+
+    @property
+    def _whose(self) -> str:
+        return f"{self.records:,} records" if self.whole else f"the first {self.records:,} records"
+
+    def checks(self, formats: frozenset[str]) -> list[Check]:
+        """What there is to say of the records of inputs in these formats."""
+        records = [self._readable(), *self._prompt(), *self._tokens()]
+        return [*records, self._key(formats), *self._labels(), self._columns()]
+
+    def _readable(self) -> Check:
+        bad = self.problems["unreadable"]
+        if not bad:
+            return Check("records", True, f"{self._whose}, all of them can be read")
+        few = bad <= max(FEW, self.records // FEW_IN) and bad < self.records
+        return Check("records", None if few else False, f"{bad:,} of {self._whose} cannot be read; one: "
+                     f"{self._one_of['unreadable']}")  # fmt: skip
+
+    def _prompt(self) -> list[Check]:
+        if self._task.asks_all_the_same:
+            told = "task.prompt names no field, so it asks the same of each record: write one into it, like {{ text }}"
+            return [Check("prompt", False, told)]
+        codes = [code for code in self.problems if code not in ("unreadable", "no_key")]
+        if not codes:
+            return [Check("prompt", True, f"made for {self.asked:,} records")] if self.asked else []
+        told = "; ".join(f"{code} {self.problems[code]:,}: {self._one_of[code]}" for code in codes)
+        total = sum(self.problems[code] for code in codes)
+        return [Check("prompt", None if self.asked else False, f"{total:,} of {self._whose} will be rejected; {told}")]
+
+    def _tokens(self) -> list[Check]:
+        usage = expected(self._task, self.first)
+        if usage is None or not self.asked:
+            return []  # what media take, and turns, is known once some records were asked
+        all_of_it = self._usage(usage)
+        told = f"about {all_of_it.prompt:,} in and {all_of_it.completion:,} out"
+        price = price_for(self._settings)
+        if price is not None:
+            told += f": about {dollars(price.cost_usd(all_of_it))}"
+        each = f"{all_of_it.total // self.asked:,} a record"
+        same = f"; {self.repeated_texts:,} ask the same as another" if self.repeated_texts else ""
+        return [Check("tokens", True, f"{told} ({each}){'' if self.whole else f', for {self._whose}'}{same}")]
+
+    def _usage(self, each: Usage) -> Usage:
+        """What all take: the first ones' mean, and what the prompts are longer or shorter by."""
+        first = Census(self._settings, self._task)
+        first.add(self.first[:KEPT] if self.records > KEPT else [])
+        more = self.bytes - first.bytes * self.asked // first.asked if first.asked else 0
+        return Usage(max(0, each.prompt * self.asked + more // 4), each.completion * self.asked)
+
+    def _key(self, formats: frozenset[str]) -> Check:
+        key = self._settings.input.key
+        if key is None and "sql" in formats:
+            told = "a row is named by its place, which the database may change: set input.key"
+            ordered = "" if self._settings.input.query is None else ", and ORDER BY in the query"
+            return Check("key", None, told + ordered)
+        if key is None and formats == {"files"}:
+            return Check("key", True, "a file is named by its path")
+        if no_key := self.problems["no_key"]:
+            ok = None if no_key < self.records else False
+            return Check("key", ok, f"{no_key:,} of {self._whose} have none and will be rejected; one: "
+                         f"{self._one_of['no_key']}")  # fmt: skip
+        if key is None:
+            return Check("key", True, "a record is named by its place; set input.key if the file has names of its own")
+        if self.repeated_keys:
+            told = f"{self.repeated_keys:,} of {self._whose} repeat a key: these will be rejected"
+            return Check("key", None, told)
+        return Check("key", True, f"{key!r} names each of {self._whose}")
+
+    def _labels(self) -> list[Check]:
+        """Whether the right labels that the input holds are labels of the task."""
+        found = []
+        for label, column in self._gold.items():
+            values = (self._settings.task.labels or {}).get(label)
+            seen = self.right[column]
+            told = f"{column!r} holds " + ", ".join(
+                f"{value or '(empty)'} {count:,}" for value, count in seen.most_common(12)
+            )
+            known = None if values is None else {_as_text(value) for value in values} | {""}
+            if unknown := [value for value in seen if known is not None and value not in known]:
+                found.append(Check("gold", None, f"{told}; no label of the task: {', '.join(unknown[:5])}"))
+            else:
+                found.append(Check("gold", True, told))
+        return found
+
+    def _columns(self) -> Check:
+        wanted = self._settings.output.columns
+        missing = [name for name in wanted or [] if name not in self.fields]
+        if not missing:
+            return Check("columns", True, ", ".join(wanted) if wanted else "all fields of the input are carried along")
+        near = get_close_matches(missing[0], self.fields, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; the input has {', '.join(sorted(self.fields)[:12])}"
+        return Check("columns", False, f"output.columns: no record has {missing[0]!r}{hint}")
+
+
+def _is_repeated(text: str, seen: set[int]) -> bool:
+    mark = hash(text)
+    if mark in seen:
+        return True
+    if len(seen) < TOLD_APART:
+        seen.add(mark)
+    return False
+
+
+def _as_text(value: JSON) -> str:
+    return "" if value is None else str(value)

@@ -1,0 +1,268 @@
+"""A preview: a few records are labelled, or what would be sent for them is shown, and nothing is written."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline import codec
+from pipeline.engine import Asker, Beginning, Provider, Responder, is_hopeless
+from pipeline.errors import (
+    CallTimeoutError,
+    InputError,
+    LabelpipeError,
+    RateLimitedError,
+    RenderError,
+    UnavailableError,
+    did_you_mean,
+)
+from pipeline.limits import Gate
+from pipeline.readers import Given
+from pipeline.records import JSON, Call, Labelled, Outcome, Problem, Record, Request, Response, Said, Status
+from pipeline.runner.advice import advise
+from pipeline.runner.inputs import read, sources_of
+from pipeline.runner.media import media_for
+from pipeline.runner.parts import admission_of, gold_fields, is_simulated, open_provider, price_for, rules_of, task_of
+from pipeline.settings import Settings
+from pipeline.stats import Stats
+from pipeline.task import Task
+
+#: Calls that nobody answers, or refusals by rate limit, one after another, before somebody who waits is told.
+PATIENCE = 3
+#: Records before the first ones that are asked which are shown as well: they are rejected.
+REJECTED_SHOWN = 10
+#: Keys among which the one that was likely meant is looked for.
+KEYS_KNOWN = 10_000
+
+
+class _NoCallback:
+    """The task without its callbacks, and without the turns that follow from them: a preview must write nowhere."""
+
+    max_turns = 1
+    has_callback = False
+
+    def __init__(self, task: Task) -> None:
+        self.calls, self.repair, self.next_turn = task.calls, task.repair, task.next_turn
+        self._task = task
+
+    def labelled(self, said: Sequence[Said], reply: str | None, record: Record) -> Labelled:
+        """The row or rows, whatever the model would have said at the end."""
+        return self._task.labelled(said, reply or "", record)
+
+    async def respond(self, said: Said, record: Record, call: Call) -> Said:
+        """No columns."""
+        return said
+
+
+@dataclass(frozen=True, slots=True)
+class Which:
+    """Which records are looked at: the first `n`, those of `keys`, and a `sample` of all of them."""
+
+    n: int = 5
+    keys: tuple[str, ...] = ()
+    sample: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a preview came to. `columns` are the label columns; `stopped` says why it ended early, else None.
+
+    `hopeless`: it was stopped by what has to be mended first, and no record was answered. `gold` names the field of a
+    record that holds the right value of a label column; `requests` are what would be sent, where that was asked for.
+    """
+
+    columns: tuple[str, ...]
+    outcomes: list[Outcome]
+    cost_usd: float | None
+    simulated: bool
+    stopped: str | None = None
+    hopeless: bool = False
+    gold: Mapping[str, str] = field(default_factory=dict)
+    requests: list[Request] | None = None
+
+
+async def preview(
+    settings: Settings,
+    n: int = 5,
+    *,
+    records: Given | None = None,
+    keys: Collection[str] = (),
+    sample: int = 0,
+    prompt: bool = False,
+) -> Preview:
+    """Label the first `n` records and write nothing. The callback, if there is one, is not called.
+
+    `records` are taken in place of the config's input, as `run` takes them. `keys` are those of records that are
+    labelled as well, and `sample` so many that are drawn from all of them: the same ones each time. With `prompt`
+    nothing is sent, and what would be is given. Raises SetupError, also for a key that no record has.
+    """
+    task = task_of(settings)
+    items = await _picked(settings, task, records, Which(n, tuple(keys), sample))
+    if prompt:
+        rejected = [item for item in items if isinstance(item, Outcome)]
+        requests = [item for item in items if isinstance(item, Request)]
+        return Preview(task.columns, rejected, 0.0, is_simulated(settings), requests=requests)
+    return await _asked(settings, task, items)
+
+
+async def _asked(settings: Settings, task: Task, items: Sequence[Request | Outcome]) -> Preview:
+    price, stopped = price_for(settings), None
+    outcomes: list[Outcome] = []
+    async with AsyncExitStack() as stack:
+        provider = await open_provider(settings, stack)
+        admission = admission_of(settings)
+        responder = Responder(_NoCallback(task), admission.gate)
+        prepare = await media_for(settings, task, stack)
+        impatient = _Impatient(provider, admission.gate)
+        rules, stats = rules_of(settings), Stats(time.monotonic)
+        ping = provider.ping
+        asker = Asker(impatient, responder, admission, stats, rules=rules, price=price, prepare=prepare, ping=ping)
+        stack.callback(asker.close)
+        for item in items:
+            try:
+                outcomes.append(item if isinstance(item, Outcome) else await asker.ask(item))
+            except LabelpipeError as error:
+                advice = advise(settings, [str(error)])
+                stopped = f"{error}\n{advice}" if advice else str(error)
+                break
+    costs = [outcome.cost_usd for outcome in outcomes]
+    cost = None if None in costs else sum(cost for cost in costs if cost is not None)
+    simulated = is_simulated(settings) or provider.simulated is True
+    hopeless = is_hopeless(admission.gate.stopped) and not stats.answers
+    return Preview(task.columns, outcomes, cost, simulated, stopped, hopeless, gold_fields(settings))
+
+
+class _Impatient:
+    """The provider for somebody who waits: calls that fail one after another shut the gate, and say why."""
+
+    def __init__(self, provider: Provider, gate: Gate) -> None:
+        self._provider, self._gate = provider, gate
+        self._failed = 0
+
+    async def __call__(self, request: Request) -> Response:
+        try:
+            response = await self._provider(request)
+        except (UnavailableError, CallTimeoutError, RateLimitedError) as error:
+            self._failed += 1
+            if self._failed >= PATIENCE or isinstance(error, CallTimeoutError):
+                self._gate.stop(error)
+            raise
+        self._failed = 0
+        return response
+
+
+async def _picked(settings: Settings, task: Task, given: Given | None, which: Which) -> list[Request | Outcome]:
+    """The records that are meant, each with its request or rejected: the first ones, those of keys, a sample."""
+    sources = sources_of(settings, given)
+    beginning = Beginning([source.name for source in sources], over=not which.n)
+    first: list[Request | Outcome] = []
+    picked = _Picked(which)
+    async with aclosing(read(sources, settings.input, limit=settings.input.limit)) as batches:
+        async for batch in batches:
+            if _asked_in(first) < which.n:
+                first += beginning.passed([_item(task, record) for record in batch])
+            picked.look(batch)
+            if _asked_in(first) >= which.n and picked.is_complete:
+                break
+        else:
+            first += beginning.ended(0)
+    first = _cut(first, which.n)
+    shown = {item.record.ordinal for item in first}
+    return first + [_item(task, record) for record in picked.records() if record.ordinal not in shown]
+
+
+class _Picked:
+    """Takes the records of keys, and a sample, out of the batches of an input. Raises InputError for a missing key."""
+
+    def __init__(self, which: Which) -> None:
+        self._which = which
+        # All state that changes: the records of keys, some keys that there are, and the sample so far.
+        self._found: dict[str, Record] = {}
+        self._there: list[str] = []
+        self._sample: list[Record] = []
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there is nothing more to look for: a sample is drawn from all."""
+        return not self._which.sample and len(self._found) == len(set(self._which.keys))
+
+    def look(self, batch: Sequence[Record]) -> None:
+        """So many more records."""
+        if self._which.keys:
+            self._there += [record.key for record in batch[: KEYS_KNOWN - len(self._there)]]
+            for record in batch:
+                if record.key in self._which.keys:
+                    self._found.setdefault(record.key, record)
+        if self._which.sample:
+            # By the hash of their content: as good as drawn, and the same ones when the prompt has changed.
+            good = [record for record in batch if record.problem is None]
+            drawn = heapq.nsmallest(self._which.sample, [*self._sample, *good], key=lambda one: (one.digest, one.key))
+            self._sample = drawn
+
+    def records(self) -> list[Record]:
+        """What was found."""
+        for key in self._which.keys:
+            if key not in self._found:
+                raise InputError(f"no record has the key {key!r}{did_you_mean(key, self._there)}")
+        by_place = {record.ordinal: record for record in (*self._found.values(), *self._sample)}
+        return list(by_place.values())
+
+
+def _item(task: Task, record: Record) -> Request | Outcome:
+    problem = record.problem
+    try:
+        if problem is None:
+            return task.render(record)
+    except RenderError as error:
+        problem = Problem(error.code, str(error))
+    return Outcome(record=record, status=Status.REJECTED, problem=problem, cost_usd=0.0, finished_at=time.time())
+
+
+def _asked_in(items: Sequence[Request | Outcome]) -> int:
+    return sum(isinstance(item, Request) for item in items)
+
+
+def _cut(items: Sequence[Request | Outcome], n: int) -> list[Request | Outcome]:
+    """Up to the n-th that is asked, with a few of those that are rejected before."""
+    kept: list[Request | Outcome] = []
+    for item in items:
+        if _asked_in(kept) == n:
+            break
+        if isinstance(item, Request) or len(kept) - _asked_in(kept) < REJECTED_SHOWN:
+            kept.append(item)
+    return kept
+
+
+def sent_lines(requests: Sequence[Request]) -> list[str]:
+    """What would be sent for these records, as a person reads it: the messages of each, and what all share."""
+    lines: list[str] = []
+    for request in requests:
+        record = request.record
+        lines.append(f"== {record.key}  ({record.source}:{record.line}, about {request.size_tokens:,} tokens)")
+        lines += [f"{one['role']}: {_content(one, request)}" for one in request.messages]
+        lines.append("")
+    for request in requests[-1:]:
+        said = {"model": request.model, "tool_choice": request.tool_choice, **request.parameters}
+        tools = [codec.dumps(tool).decode() for tool in request.tools]
+        lines += ["== with each of them", codec.dumps(said).decode(), *tools]
+    return lines
+
+
+def _content(message: Mapping[str, JSON], request: Request) -> str:
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    if content is None:
+        return codec.dumps(message.get("tool_calls")).decode()
+    return "\n".join(_part(part, request) for part in content)
+
+
+def _part(part: Mapping[str, Any], request: Request) -> str:
+    if part.get("type") == "attachment":
+        shown = request.attachments[part["index"]]
+        return f"[{shown.kind} {shown.source[:120]}]"
+    return str(part.get("text", ""))
