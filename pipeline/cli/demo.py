@@ -12,8 +12,8 @@ from pipeline.cli.frame import BEFORE, DOCS_URL, app, guarded, run_through, say,
 if TYPE_CHECKING:
     from pipeline.stats import RunSummary
 
-_HEAD = """Labels 300 short reviews with the built-in endpoint, which limits, fails and answers like a real one.
-No key, no cost. The texts and the config are in {folder}/.
+_HEAD = """This labels 300 short reviews. The built-in endpoint limits, fails and answers like a real one.
+It needs no key and costs nothing. The texts and the config are in {folder}/.
 """
 _AFTER = """
 With a file of your own (CSV, JSON lines, Parquet, ...), and your key in OPENAI_API_KEY:

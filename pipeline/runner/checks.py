@@ -234,7 +234,7 @@ def _limits(settings: Settings, refused: Mapping[str, str]) -> Check:
         return Check("limits", False, refused["limits"])
     limits = settings.limits
     told = [
-        f"{value:,} {what}"
+        f"{value if isinstance(value, str) else f'{value:,}'} {what}"
         for value, what in (
             (limits.concurrency, "in flight"),
             (limits.requests_per_minute, "requests a minute"),

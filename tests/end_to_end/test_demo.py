@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from html import unescape
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from pipeline.cli import app
+from pipeline.cli.demo import _HEAD
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -34,6 +39,16 @@ def test_the_demo_labels_verifies_and_says_how_to_go_on(here: Path) -> None:
             assert wanted in told.output, f"{again}: {told.output}"
     assert [path.name for path in here.iterdir()] == ["labelpipe-demo"]
     assert do("run", "labelpipe-demo/demo.toml", "--set", "model.base_url=rehearsal").exit_code == 0
+
+
+def test_the_picture_shows_what_the_demo_says() -> None:
+    """Else it is to be made anew: python docs/picture.py"""
+    picture = (ROOT / "docs" / "demo.svg").read_text(encoding="utf-8")
+    lines = [unescape(re.sub(r"<[^>]+>", "", line)).replace("\xa0", " ") for line in picture.split("</text>")]
+    shown = " ".join("".join(lines).split())
+    for wanted in (*_HEAD.format(folder="labelpipe-demo").strip().splitlines(), "300 labelled", "run: verified."):
+        assert wanted in shown
+    assert "http" not in picture.replace("http://www.w3.org/", "").replace("https://www.textualize.io", "")
 
 
 def test_the_demo_replaces_nothing_but_a_demo(here: Path) -> None:

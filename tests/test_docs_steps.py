@@ -1,0 +1,68 @@
+"""The pages that are to be followed step by step are followed: the tutorial, and the configs of other servers."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_docs import DOCS, ROOT, blocks
+from typer.testing import CliRunner
+
+from pipeline import Settings, run
+from pipeline.cli import app
+
+
+def test_the_tutorial_can_be_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its commands in their order, as they stand, and the classifier at the end."""
+    pytest.importorskip("sklearn", reason="scikit-learn is not here: make test installs it")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    shutil.copy(ROOT / "data" / "reviews.csv", tmp_path)
+    page = DOCS / "tutorial.md"
+    commands = [line for block in blocks("sh", [page]) for line in block.values[1].splitlines()]
+    for command in commands:
+        name, *words = shlex.split(command)
+        told = CliRunner().invoke(app, words)
+        assert name == "labelpipe"
+        # Without a key `check` has something to say: the page goes on without one.
+        assert told.exit_code == 0, f"{command}: {told.output}"
+    (program,) = blocks("python", [page])
+    shown: list[str] = []
+    exec(compile(program.values[1], str(page), "exec"), {"print": shown.append})
+    assert [re.sub(r"\d+%", "N%", line) for line in shown] == [
+        "N% of unseen texts: as the model",
+        "N% of unseen texts: as a person",
+    ]
+
+
+def test_what_the_tutorial_shows_of_the_config_is_what_init_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "data" / "reviews.csv", tmp_path)
+    assert CliRunner().invoke(app, ["init", "reviews.csv"]).exit_code == 0
+    written = tomllib.loads(Path("config/reviews.toml").read_text(encoding="utf-8"))
+    (shown,) = (tomllib.loads(block.values[1]) for block in blocks("toml", [DOCS / "tutorial.md"]))
+    for table, keys in shown.items():
+        assert {name: written[table][name] for name in keys} == keys
+
+
+@pytest.mark.parametrize("page", ["vllm.md", "ollama.md", "azure.md", "openrouter.md"])
+def test_the_config_of_a_server_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but the address: the built-in endpoint answers in its place, and takes what is sent along."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "data", tmp_path / "data")
+    (config,) = blocks("toml", [DOCS / page])
+    Path("a.toml").write_text(config.values[1], encoding="utf-8")
+    given: dict[str, Any] = tomllib.loads(config.values[1])
+    assert re.match(r"https?://[\w.:-]+/([a-z]+/)?v1/?$", given["model"]["base_url"])
+    # What only that server knows is left out: the built-in endpoint refuses it, as OpenAI does.
+    own = [name for name, value in given["model"]["parameters"].items() if isinstance(value, dict)]
+    omitted = [f"model.parameters.{name}=omit" for name in own]
+    summary = run(Settings.load("a.toml", ["model.base_url=rehearsal", "input.limit=3", *omitted]))
+    assert (summary.labelled, summary.exit_code) == (3, 0)
