@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -75,7 +75,8 @@ class Changes:
 
     `parts` are those of the task; `reading` says which input it is and how it is read. `found` is what came of
     comparing the records; None where nothing says that they differ, or where they can be read only once. `each_usd` is
-    what a record of the run has cost so far, None where that is not known.
+    what a record of the run has cost so far, None where that is not known; `paid` is how many outcomes a call was made
+    for: others cost nothing.
     """
 
     parts: Sequence[Change]
@@ -83,6 +84,7 @@ class Changes:
     found: Found | None
     done: int
     each_usd: float | None = None
+    paid: int | None = None
 
     def __bool__(self) -> bool:
         """Whether somebody has to choose: a label would be thrown away, or paid for again."""
@@ -128,8 +130,10 @@ class Changes:
         touched = self.done if everything else found.changed + found.gone
         yield f"It touches {touched:,} of {self.done:,} records that have an outcome. Nothing was sent. Choose:"
         if again:
+            paid = again if self.paid is None else min(again, self.paid)
             cost = "" if self.each_usd is None else f", about {dollars(again * self.each_usd)}"
-            yield f"  --relabel   label them again (the answers to {_records(again)} are paid for again{cost})"
+            told = f"the answers to {_records(paid)} are paid for again{cost}" if paid else "none of them was paid for"
+            yield f"  --relabel   label them again ({told})"
         if not self.cannot_match:
             yield "  --keep      keep the labels of the records that are there and go on with the rest"
         if found.gone:
@@ -183,7 +187,8 @@ async def find_changes(
     found = None
     if not same and await ledger.last_seq() and not any(source.once for source in sources):
         found = await _match(settings, task, sources, ledger, trust=trust, ask_alike=not parts)
-    return Changes(parts, reading, found, done, await _each_usd(settings, ledger))
+    changes = Changes(parts, reading, found, done, await _each_usd(settings, ledger))
+    return replace(changes, paid=await ledger.count_paid()) if changes else changes
 
 
 async def _each_usd(settings: Settings, ledger: Ledger) -> float | None:

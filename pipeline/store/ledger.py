@@ -279,6 +279,10 @@ class Ledger:
         """How many records took the answer that an identical request had got."""
         return await self._reads.do(queries.copied)
 
+    async def count_paid(self) -> int:
+        """The number of outcomes for which a call was made."""
+        return await self._reads.do(queries.count_paid)
+
     async def row_counts(self) -> RowCounts | None:
         """The rows that the labels give; None where each gives one."""
         return await self._reads.do(queries.row_counts)

@@ -100,6 +100,11 @@ def count_by_status(connection: sqlite3.Connection) -> dict[Status, int]:
     return counts | {Status.LABELLED: everything - sum(counts.values())}
 
 
+def count_paid(connection: sqlite3.Connection) -> int:
+    """The number of outcomes for which a call was made."""
+    return int(connection.execute("SELECT COUNT(*) FROM outcomes WHERE attempts > 0").fetchone()[0])
+
+
 def _status(text: str) -> Status:
     """The status; of a damaged one that its record has no label."""
     return STATUSES.get(text, Status.REJECTED)

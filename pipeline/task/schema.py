@@ -17,6 +17,8 @@ from pipeline.records import JSON
 from pipeline.task.lint import MAX_ENUM_VALUES, lint
 from pipeline.task.walk import Schema, is_object, rebuild
 
+#: of what strict mode does not take, where there is more: the first ones say what to do about the rest
+SHOWN_FINDINGS = 3
 #: what `labelpipe init` writes where it knows no labels: nobody wants training data of these
 PLACEHOLDERS = ("first label", "second label")
 #: arguments, and the text they were read from -> the label; raises InvalidAnswerError
@@ -97,7 +99,9 @@ def sound_schema(schema: Schema, *, name: str, strict: bool) -> Schema:
         return schema
     closed: Schema = rebuild(schema, _close)
     if findings := lint(closed):
-        listed = "".join(f"\n  {finding}" for finding in findings)
+        listed = "".join(f"\n  {finding}" for finding in findings[:SHOWN_FINDINGS])
+        if len(findings) > SHOWN_FINDINGS:
+            listed += f"\n  and {len(findings) - SHOWN_FINDINGS} more"
         raise TaskError(
             f"the schema of {name} does not fit strict mode (mend it, or set model.strict = false):{listed}"
         )

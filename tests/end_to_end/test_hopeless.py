@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline import Settings, Wishes, run
+from pipeline.errors import ChangedError
 from pipeline.stats import RunSummary
 
 Go = Callable[..., RunSummary]
@@ -69,6 +70,9 @@ def test_an_input_without_records_is_not_done(go: Go) -> None:
 
 def test_a_few_bad_records_are_rejected_and_retry_is_not_said_to_help(go: Go) -> None:
     blank = {"id": "b", "text": "  "}
-    done = go([blank, *ROWS[:5], {"id": "", "text": "x"}])
+    rows = [blank, *ROWS[:5], {"id": "", "text": "x"}]
+    done = go(rows)
     assert (done.exit_code, done.labelled, done.problems) == (1, 5, {"empty_text": 1, "no_key": 1})
     assert done.next_step.startswith("mend these records")
+    with pytest.raises(ChangedError, match=r"(?s)touches 7 of 7 records.*the answers to 5 records are paid for again"):
+        go(rows, prompt="What is it? {{ text }}")
