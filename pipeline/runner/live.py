@@ -6,9 +6,10 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from pipeline import codec
@@ -104,21 +105,29 @@ class Live:
     async def watch(self, progress: Progress) -> None:
         """Look every second until cancelled."""
         while True:
-            for what, show in (("live.json", self._write), ("changes", self._say_changes), ("a stop", self._say_stop)):
-                try:
-                    await show(progress)
-                except Exception as error:
-                    # Only what others may see of the run is lost. A full disk stops it at the ledger, and says so.
-                    if what not in self._unseen:
-                        tell("the run cannot be shown", level=logging.WARNING, what=what, error=repr(error))
-                    self._unseen.add(what)
+            await self._shown("live.json", self._write)
+            await self._shown("changes", partial(self._say_changes, progress))
+            await self._shown("a stop", self._say_stop)
             await asyncio.sleep(LOOK_S)
 
     async def stalled(self, told: str, still_s: float) -> None:
         """Tell who is to be told that nothing moves."""
-        await self._notices.stalled(told, {**self.facts(), "still_for_s": still_s})
 
-    async def _write(self, _progress: Progress) -> None:
+        async def tell_them() -> None:
+            await self._notices.stalled(told, {**self.facts(), "still_for_s": still_s})
+
+        await self._shown("a stall", tell_them)
+
+    async def _shown(self, what: str, show: Callable[[], Awaitable[None]]) -> None:
+        """Only what others may see of the run is lost by an error. A full disk stops it at the ledger, and says so."""
+        try:
+            await show()
+        except Exception as error:
+            if what not in self._unseen:
+                tell("the run cannot be shown", level=logging.WARNING, what=what, error=repr(error))
+            self._unseen.add(what)
+
+    async def _write(self) -> None:
         write_live(self._run_dir, self.facts())
 
     async def _say_changes(self, progress: Progress) -> None:
@@ -139,7 +148,7 @@ class Live:
         self._say_hold(door, progress)
         await self._tell_hold(door)
 
-    async def _say_stop(self, _progress: Progress) -> None:
+    async def _say_stop(self) -> None:
         """Told at once: what is in flight may take its time to end."""
         reason = self._admission.gate.stopped
         if reason is not None:
