@@ -73,6 +73,9 @@ def test_what_is_said() -> None:
     assert "labelpipe status runs/x --watch" in watch
     assert lines(settings(), done=400)[0].startswith("labelpipe: 600 of 1,000 records of in.csv")
     assert lines(settings(), None)[0].startswith("labelpipe: the records of in.csv")
+    found = settings()
+    given = opening_lines(found, task_of(found), sources_of(found, [{"text": "a"}]), 1, 0, [])
+    assert given[0].startswith("labelpipe: 1 record from Python · ")
 
 
 def test_what_nobody_wrote_down_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

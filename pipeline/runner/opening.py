@@ -97,7 +97,8 @@ def opening_lines(
     records = "the records" if total is None else f"{total:,} record{'s' * (total != 1)}"
     if total is not None and done:
         records = f"{max(0, total - done):,} of {records}"
-    lines = [f"labelpipe: {records} of {name} · {settings.model.name} at {address(settings)}"]
+    whose = "from Python" if sources[0].format == "records" else f"of {name}"
+    lines = [f"labelpipe: {records} {whose} · {settings.model.name} at {address(settings)}"]
     left = None if total is None else max(0, total - done)
     if left and (takes := _takes_text(settings, task, first, left)):
         lines.append(f"  takes     {takes}")
