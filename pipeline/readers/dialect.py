@@ -6,20 +6,20 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from pipeline.errors import InputError
+from pipeline.readers.quotes import LOOK_ROWS, LoneQuotes
 
 LOOK_BYTES = 64 * 1024  #: as much of a text is looked into to tell how it is written
-LOOK_ROWS = 200
 
 #: what may separate cells -> what a person calls it
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
 #: Excel's first line that names the separator; it is no record
 _NAMED = re.compile(r'"?sep=(.)"?\r?\n?')
-_PAGE = re.compile(r"\s*<(!doctype\s+html|html)\b", re.IGNORECASE)
 #: a share of the rows has to have as many cells as the header, for it is no accident then
 _MOST = 0.8
 
@@ -62,11 +62,6 @@ def recognised(head: str, wanted: Dialect, *, usual: str, whole: bool, name: str
     `usual` separates where nothing tells otherwise. Raises InputError, which names the key to set, where several
     would do, or the first row is hardly a header.
     """
-    if _PAGE.match(head):
-        raise InputError(
-            f"{name}: this is an HTML page and no table: most likely a login or an error page that was saved in the "
-            "file's place; download the file again"
-        )
     lines = list(io.StringIO(head, newline=""))  # str.splitlines would cut at U+2028 and others too
     if not whole and len(lines) > 1:
         del lines[-1]
@@ -74,6 +69,8 @@ def recognised(head: str, wanted: Dialect, *, usual: str, whole: bool, name: str
     lines = lines[1:] if said else lines
     delimiter = wanted.delimiter or said or _delimiter(lines, usual, name)
     quote = _quote(lines, delimiter) if wanted.quote is None else wanted.quote
+    if wanted.quote is None and quote:
+        _refuse_merged(lines, delimiter, quote, name)
     if wanted.header is None:
         _refuse_no_header(list(islice(_cells(lines, delimiter, quote), LOOK_ROWS)), name)
     return Layout(delimiter, quote)
@@ -134,6 +131,24 @@ def _quote(lines: Sequence[str], delimiter: str) -> str:
     except csv.Error:
         return ""
     return '"' if count == len(plain) else ""
+
+
+def _refuse_merged(lines: Sequence[str], delimiter: str, quote: str, name: str) -> None:
+    """Ask where quotes merge lines that are rows without them."""
+    lone = LoneQuotes(delimiter)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True, **quoting(quote))
+    width = before = 0
+    with suppress(csv.Error):  # what is broken is told when it is read
+        for cells in reader:
+            raw = lines[before : reader.line_num]
+            before = reader.line_num
+            width = width or len(cells)
+            if len(cells) == width and lone.merged(raw, cells):
+                raise InputError(
+                    f"{name}: a quote would make one record of lines {before - len(raw) + 1} to {before}, which look "
+                    'like rows of their own; set input.quote = "none" if quotes are part of the text, or '
+                    "'\"' if it is one record"
+                )
 
 
 def _refuse_no_header(rows: Sequence[Sequence[str]], name: str) -> None:

@@ -60,5 +60,5 @@ def _what_in_zip(head: bytes, name: str) -> str:
 
 def _what_markup(head: bytes) -> str:
     if _PAGE.match(head):
-        return "an HTML page, perhaps what a server says in place of the file: fetch the file again, and look into it"
+        return "an HTML page, most likely a login or an error page saved in the file's place: download the file again"
     return "XML: convert it to CSV or JSON Lines" if _MARKUP.match(head) else ""

@@ -28,7 +28,7 @@ def json_rows(first: int, batch: Sequence[bytes], reading: Reading) -> Iterator[
                 continue
             value = _loosely(raw, reading)
             if value is None:
-                yield bad_row(number, raw, _json_trouble(raw, error, reading.encoding))
+                yield bad_row(number, raw, _json_trouble(raw, error, reading))
                 continue
         if type(value) is dict:
             yield number, value, codec.digest64(raw), ""
@@ -39,7 +39,8 @@ def json_rows(first: int, batch: Sequence[bytes], reading: Reading) -> Iterator[
 def _loosely(raw: bytes, reading: Reading) -> JSON:
     """The value of a line that is no JSON only for what other programs write; None where that is not all."""
     try:
-        value = codec.loads_loosely(raw)
+        # A line of an array without its brackets ends with a comma.
+        value = codec.loads_loosely(raw.rstrip().removesuffix(b","))
     except ValueError:
         return None
     if b"\\u" in raw and "\ufffd" in str(value):
@@ -47,9 +48,11 @@ def _loosely(raw: bytes, reading: Reading) -> JSON:
     return value
 
 
-def _json_trouble(raw: bytes, error: Exception, encoding: str) -> str:
-    if trouble := undecodable(raw, encoding):
+def _json_trouble(raw: bytes, error: Exception, reading: Reading) -> str:
+    if trouble := undecodable(raw, reading.encoding):
         return trouble
+    if reading.unit == "record" and raw[:1] not in (b"{", b"["):
+        return f"a JSON object is needed, but here stands {raw[:_EXCERPT_CHARS].decode(errors='replace')!r}"
     if not isinstance(error, codec.JSONDecodeError):
         return f"not valid JSON: {error}"
     start = max(0, error.pos - _EXCERPT_CHARS // 2)

@@ -36,9 +36,11 @@ def has_lines(head: bytes) -> bool:
     """Whether what begins so has an object a line, and more than one."""
     line, _, rest = head.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")
     try:
-        return bool(rest.strip()) and isinstance(codec.loads(line), dict)
+        value = codec.loads(line)
     except codec.JSONDecodeError:
         return False
+    # An empty object tells nothing: it is on one line however the others are indented.
+    return bool(value) and isinstance(value, dict) and bool(rest.strip())
 
 
 class _Splitter:
@@ -75,7 +77,7 @@ class _Splitter:
                 if sign == b"}" or (sign == b"]" and not self.in_array):
                     continue  # it is told as what stands between
                 if gap := bytes(self._held[start : token.start()]).strip(_BETWEEN):
-                    yield gap
+                    yield gap  # no object, as its first character tells
                 start = token.start()
                 if sign == b"]" or (sign == b"[" and not self.in_array):
                     self.in_array = opens

@@ -168,6 +168,8 @@ def _source(name: str, path: Path, format_name: str) -> Source:
     found = format_of(name, format_name, (lambda: _head(name, path)) if regular else None) if known else "auto"
     if found == "parquet" and (not regular or packing(name)):
         raise InputError(f"input.path: {name!r}: Parquet is read from a plain file; unpack it first")
+    # What no UTF-8 can hold is in no key, file or message.
+    name = os.fsencode(name).decode("utf-8", "backslashreplace")
     name = PIPE if not regular and _WITHOUT_NAME.fullmatch(str(path)) else name
     return Source(name, path, found, status.st_size if regular else None)
 

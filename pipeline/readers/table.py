@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import aclosing
 
 from pipeline import codec
 from pipeline.errors import InputError
 from pipeline.readers.csvrows import RECORD_CHARS, Cut, RecordCutter
-from pipeline.readers.dialect import LOOK_BYTES, LOOK_ROWS, SEPARATORS, Layout, columns_of, named_separator, recognised
+from pipeline.readers.dialect import LOOK_BYTES, SEPARATORS, Layout, columns_of, named_separator, recognised
 from pipeline.readers.lines import LineSplitter, cut_lines
+from pipeline.readers.quotes import MERGED, LoneQuotes
 from pipeline.readers.rows import Blocks, BrokenStreamError, Reading, Row, Rows, bad_row, undecodable
 from pipeline.readers.stream import joined, with_head
 
@@ -68,7 +68,7 @@ class _Table:
 
     def __init__(self, reading: Reading, layout: Layout) -> None:
         self._reading = reading
-        self._lone = _LoneQuotes(layout.delimiter) if reading.dialect.quote is None else None
+        self._lone = LoneQuotes(layout.delimiter) if reading.dialect.quote is None else None
         header = reading.dialect.header
         self._columns: list[str] = list(header) if isinstance(header, tuple) else []
         self._header: list[str] = self._columns
@@ -102,9 +102,7 @@ class _Table:
                 self._reading.progress.repeated_headers += 1
                 self._reading.progress.note("rows that repeat the header are left out", self._reading.name)
             elif self._lone is not None and self._lone.merged(raw, cells):
-                yield from (
-                    bad_row(line + at, _encoded([each]).rstrip(b"\r\n"), _MERGED) for at, each in enumerate(raw)
-                )
+                yield from (bad_row(line + at, _encoded([each]).rstrip(b"\r\n"), MERGED) for at, each in enumerate(raw))
             else:
                 digest = codec.digest64(self._names + codec.dumps(cells))
                 yield line, dict(zip(self._columns, cells, strict=True)), digest, ""
@@ -123,51 +121,6 @@ class _Table:
             self._reading.progress.note(note, self._reading.name)
         self._header = cells
         return names
-
-
-_MERGED = (
-    "a quote is opened and closed again lines later, but each line has its cells without it; "
-    'set input.quote = "none" if quotes are part of the text, or \'"\' if this is one record'
-)
-
-
-class _LoneQuotes:
-    """Tells records that are several, merged by two quotes that have nothing to do with each other.
-
-    All that changes: the values of the first rows, by column.
-    """
-
-    def __init__(self, delimiter: str) -> None:
-        self._delimiter = delimiter
-        self._seen: list[set[str]] = []
-        self._rows = 0
-
-    def merged(self, raw: Sequence[str], cells: Sequence[str]) -> bool:
-        """Whether each line of the record is a row of its own without regard to quotes."""
-        if len(raw) == 1:
-            if self._rows < LOOK_ROWS:
-                self._learn(cells)
-            return False
-        lines = [line.rstrip("\r\n").split(self._delimiter) for line in raw]
-        if len(cells) < 2 or any(len(line) != len(cells) for line in lines):
-            return False
-        # A tab is rare in a text, but a comma is not: then a column must look as it does elsewhere, too.
-        return self._delimiter == "\t" or any(
-            self._alike(at, column) for at, column in enumerate(zip(*lines, strict=True))
-        )
-
-    def _learn(self, cells: Sequence[str]) -> None:
-        self._rows += 1
-        if not self._seen:
-            self._seen = [set() for _ in cells]
-        for seen, cell in zip(self._seen, cells, strict=True):
-            seen.add(cell)
-
-    def _alike(self, at: int, column: Sequence[str]) -> bool:
-        if self._seen and self._seen[at].issuperset(column):
-            return True
-        shapes = {re.sub(r"\d+", "0", cell) for cell in column}
-        return len(shapes) == 1 and "0" in shapes.pop()
 
 
 def _encoded(raw: list[str]) -> bytes:

@@ -69,6 +69,7 @@ def test_an_array_in_a_file_of_lines_is_read_told_and_doubted() -> None:
         ("in.json", b'{"a": 1}\n{"a": 2\n{"a": 3}\n', 3),  # lines: one that is broken costs no other
         ("in.jsonl", b'[{"a": 1}]\n[{"a": 2}]\n', 2),  # a list a line: both are told
         ("in.jsonl", b'{"a": 1\n{"a": 2}\n', 2),
+        ("in.jsonl", b'{"a": 1},\n{"a": 2},\r\n{"a": 3}', 3),
         ("in.json", b'{"a": 1}', 1),
         ("in.json", b"[]", 0),
         ("in.json", b"", 0),
@@ -82,7 +83,7 @@ def test_what_is_no_object_is_told_and_the_rest_goes_on() -> None:
     records = read_bytes(b'[{"a": 1}, "text", 17, [1], {"b": tru}, {"c": NaN}]', "in.json")
     assert fields(records) == [{"a": 1}, {"c": None}]
     assert [(number, message.partition(": ")[2][:31]) for number, message in troubles(records)] == [
-        (2, "not valid JSON: unexpected cont"),
+        (2, "a JSON object is needed, but he"),
         (3, "a JSON object is needed, but th"),
         (4, "not valid JSON: invalid literal"),
     ]
@@ -143,7 +144,11 @@ def tarred() -> bytes:
         ("r.docx", packed(["word/document.xml"]), "is a Word document"),
         ("r.tsv", tarred(), "is a tar archive"),
         ("r.csv.gz", gzip.compress(tarred()), "is a tar archive"),
-        ("r.csv", b"\n <!DOCTYPE html>\n<html><body>Not found", "is an HTML page, perhaps what a server says"),
+        (
+            "r.csv",
+            b"\n <!DOCTYPE html>\n<html><body>Not found",
+            "is an HTML page, most likely a login or an error page saved",
+        ),
         ("r.jsonl", b"<html>", "is an HTML page"),
         ("r.json", b'<?xml version="1.0"?><Error/>', "is XML: convert it"),
         ("r.csv", b"PAR1" + b"\0" * 50, 'is a Parquet file: set input.format = "parquet"'),

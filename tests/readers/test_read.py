@@ -243,3 +243,10 @@ def test_memory_is_flat_in_the_length_of_the_file(tmp_path: Path, name: str) -> 
     short, long = size_of_reading(10_000), size_of_reading(60_000)
     assert long < short + 2_000_000
     assert long < 12_000_000
+
+
+def test_a_name_that_is_no_utf8_is_told_by_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "bad\udcff.csv").write_bytes(b"id\nx\n")
+    for path in ("bad*.csv", "bad\udcff.csv"):
+        [record] = read_files(path, tmp_path)
+        assert (record.source, record.key) == ("bad\\xff.csv", "bad\\xff.csv:2")

@@ -1,0 +1,52 @@
+"""Quotes that are part of a text, and have nothing to do with each other: two of them merge the rows between them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+LOOK_ROWS = 200  #: as many rows tell what a column's values look like
+
+MERGED = (
+    "a quote is opened and closed again lines later, but each line has its cells without it; "
+    'set input.quote = "none" if quotes are part of the text, or \'"\' if this is one record'
+)
+
+
+class LoneQuotes:
+    """Tells records that are several, merged by two quotes that have nothing to do with each other.
+
+    All that changes: the values of the first rows, by column.
+    """
+
+    def __init__(self, delimiter: str) -> None:
+        self._delimiter = delimiter
+        self._seen: list[set[str]] = []
+        self._rows = 0
+
+    def merged(self, raw: Sequence[str], cells: Sequence[str]) -> bool:
+        """Whether each line of the record is a row of its own without regard to quotes."""
+        if len(raw) == 1:
+            if self._rows < LOOK_ROWS:
+                self._learn(cells)
+            return False
+        lines = [line.rstrip("\r\n").split(self._delimiter) for line in raw]
+        if len(cells) < 2 or any(len(line) != len(cells) for line in lines):
+            return False
+        # A tab is rare in a text, but a comma is not: then a column must look as it does elsewhere, too.
+        return self._delimiter == "\t" or any(
+            self._alike(at, column) for at, column in enumerate(zip(*lines, strict=True))
+        )
+
+    def _learn(self, cells: Sequence[str]) -> None:
+        self._rows += 1
+        if not self._seen:
+            self._seen = [set() for _ in cells]
+        for seen, cell in zip(self._seen, cells, strict=True):
+            seen.add(cell)
+
+    def _alike(self, at: int, column: Sequence[str]) -> bool:
+        if self._seen and self._seen[at].issuperset(column):
+            return True
+        shapes = {re.sub(r"\d+", "0", cell) for cell in column}
+        return len(shapes) == 1 and "0" in shapes.pop()
