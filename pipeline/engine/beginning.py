@@ -20,11 +20,12 @@ class Beginning:
 
     A wrong key or a misspelled column rejects everything: were that written, each record would have to be asked for
     again by hand once the config is right. `names` are the inputs, for the message; `over`: records of the run were
-    answered before, so the config has worked.
+    answered before, so the config has worked; `lenient`: the user wants them rejected, however many they are.
     """
 
-    def __init__(self, names: Sequence[str] = (), *, over: bool = False) -> None:
+    def __init__(self, names: Sequence[str] = (), *, over: bool = False, lenient: bool = False) -> None:
         self._names = names
+        self._lenient = lenient
         # All state that changes.
         self._over = over
         self._held: list[Outcome] = []
@@ -34,7 +35,7 @@ class Beginning:
         if self._over:
             return items
         rejected = [item for item in items if isinstance(item, Outcome)]
-        if len(rejected) < len(items):
+        if len(rejected) < len(items) or (items and self._lenient):
             self._over = True
             return [*self._released(), *items]
         self._held += rejected
@@ -64,7 +65,8 @@ class Beginning:
         counts = ", ".join(f"{code} {count:,}" for code, count in codes.most_common())
         return (
             f"{_listed(self._names)}: {whom} can be asked ({counts}). The first: {first}. "
-            "Nothing was sent or written: mend the config or the input"
+            "Nothing was sent or written: mend the config or the input (limits.stop_rejected = 0 rejects them and goes "
+            "on)"
         )
 
 

@@ -180,7 +180,8 @@ class Session:
         return await self._close(complete=ending is Ending.COMPLETE, command=command)
 
     async def _run_engine(self, sinks: Sinks, before: Mapping[Status, int], *, quiet: bool) -> Ending:
-        beginning = Beginning([source.name for source in self._sources], over=before[Status.LABELLED] > 0)
+        names, lenient = [source.name for source in self._sources], self._settings.limits.stop_rejected == 0
+        beginning = Beginning(names, over=before[Status.LABELLED] > 0, lenient=lenient)
         lookups = lookups_of(
             self._settings, self._task, self._sources, self._ledger, self._choice, lambda error: self._stop(pool, error)
         )

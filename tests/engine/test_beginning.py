@@ -43,14 +43,14 @@ def render(one: Record) -> Request:
     return request(one.ordinal)
 
 
-def fed(kinds: Sequence[str], *, done: int = 0, over: bool = False) -> tuple[list[str], Input]:
+def fed(kinds: Sequence[str], *, done: int = 0, **more: bool) -> tuple[list[str], Input]:
     """What is handed on of such an input, `done` records of which have an outcome."""
     found = Input(kinds)
 
     async def known(records: Sequence[Record]) -> set[str]:
         return {one.key for one in records if one.ordinal < done}
 
-    feed = Feed(found.batches(), render, Lookups(known), Net(lambda _: None), Beginning(["in.csv"], over=over))
+    feed = Feed(found.batches(), render, Lookups(known), Net(lambda _: None), Beginning(["in.csv"], **more))
     return asyncio.run(_gathered(feed)), found
 
 
@@ -77,7 +77,7 @@ def test_many_that_are_bad_for_one_reason_stop_the_run_before_anything_is_writte
     assert found.read == ENOUGH, "the rest is not even read"
     assert str(caught.value) == (
         "in.csv: none of the first 1,000 records can be asked (render_error 1,000). The first: record 0 lacks a field. "
-        "Nothing was sent or written: mend the config or the input"
+        "Nothing was sent or written: mend the config or the input (limits.stop_rejected = 0 rejects them and goes on)"
     )
 
 
@@ -99,6 +99,13 @@ def test_an_input_without_one_record_that_can_be_asked(kinds: list[str], words: 
     with pytest.raises(NothingToAskError, match=words):
         fed(kinds)
     assert fed(kinds, over=True)[0] == kinds, "in a run that was answered they are records like others"
+
+
+def test_somebody_may_want_them_rejected_however_many_they_are() -> None:
+    kinds = [BAD] * 2 * ENOUGH
+    assert fed(kinds, lenient=True)[0] == kinds
+    with pytest.raises(NothingToAskError, match="no records"):
+        fed([], lenient=True)
 
 
 def test_the_few_that_are_left_of_an_earlier_session_do_not_stop_it() -> None:
