@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import SetupError
+from pipeline.errors import ConfigError, SetupError
 from pipeline.settings import Settings
 from pipeline.store import RunDir
 
@@ -173,12 +173,18 @@ def find_run(named: str | Path | None, *, at_work: bool = False) -> Path:
 
 
 def _run_of_config(config: Path) -> Path:
-    folder = Path(Settings.load(config).output.dir)
+    others = (run for run in runs_below(Path()) if _config_of(run) == _tidy(config))
+    try:
+        folder = Path(Settings.load(config).output.dir)
+    except ConfigError:
+        # It may be in the middle of an edit; its run goes on.
+        if known := sorted(others, key=_started_at):
+            return known[-1]
+        raise
     if is_run(folder):
         return folder
-    others = [run for run in runs_below(Path()) if _config_of(run) == _tidy(config)]
-    if others:
-        raise SetupError(f"{config}: there is no run in {folder}. Runs that were started with it: {_listed(others)}")
+    if known := list(others):
+        raise SetupError(f"{config}: there is no run in {folder}. Runs that were started with it: {_listed(known)}")
     raise SetupError(f"{config}: it has no run yet ({folder} is not there). Start one: labelpipe run {config}")
 
 

@@ -37,7 +37,7 @@ class Commands(TyperGroup):
         wide = max(map(len, found))
         for title in (BEFORE, LABEL, STEER, MORE):
             rows = [
-                (f"{name:<{wide}}", command.get_short_help_str(formatter.width - wide - 6))
+                (f"{name:<{wide}}", command.get_short_help_str(limit=200))
                 for name, command in found.items()
                 if getattr(command, "rich_help_panel", None) == title
             ]

@@ -144,6 +144,15 @@ def test_a_mix_up_is_told_and_nothing_else_is_proposed(done: Project) -> None:
         assert "--fresh" not in told.output
 
 
+def test_a_config_in_the_middle_of_an_edit_leads_to_its_run(done: Project) -> None:
+    Path("job.toml").write_text("[input\n")
+    told = do("status", "job.toml", "--json")
+    assert told.exit_code == 0, told.output
+    assert '"run_dir":"run"' in told.output
+    Path("other.toml").write_text("[input\n")
+    assert "not TOML" in do("status", "other.toml").output
+
+
 def test_a_secret_is_not_kept_and_asked_for(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     made = make(count=2, notify={"on": ["attention"]})
     monkeypatch.chdir(made.folder)

@@ -33,6 +33,7 @@ def test_each_form_gives_its_result_and_shows_it(project: Project) -> None:
     seen = preview("job.toml", 2)
     assert [one.status for one in seen.outcomes] == [Status.LABELLED] * 2
     assert "2 of 2 labelled" in repr(seen)
+    assert "r0009" in repr(preview("job.toml", 0, keys=["r0009"], prompt=True))
     planned = plan("job.toml", 3, quiet=True)
     assert (planned.done, planned.left) == (3, 9)
     assert repr(planned)
