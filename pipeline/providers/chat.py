@@ -53,7 +53,7 @@ class ChatProvider:
         return Response(
             answer=_answer(_exact(completion, raw.content)["choices"][0]),
             usage=_usage(completion.get("usage")),
-            model=str(completion.get("model") or request.model),
+            model=scrub(str(completion.get("model") or request.model), self.client.secrets)[:MOST_ID_CHARS],
             request_id=_id(raw.headers, self.client.secrets),
             latency_s=latency_s,
             limits=server_limits(raw.headers),
@@ -97,7 +97,7 @@ def _id(headers: Iterable[tuple[bytes, bytes]], secrets: Sequence[str]) -> str |
     return None if found is None else scrub(found, secrets)[:MOST_ID_CHARS]
 
 
-#: More of a server's name for a call is kept nowhere.
+#: More of a server's name for a call or a model is kept nowhere.
 MOST_ID_CHARS = 200
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
+from pipeline import codec
 from pipeline.errors import CallError, ConfigError, NoCompletionError
 from pipeline.providers.faults import foreign_errors, refusal, scrub, translate
 from pipeline.providers.headers import named
@@ -103,7 +104,7 @@ class Client:
         from pipeline.providers.wire import Wire, refuse_proxy
 
         self.secrets = options.secrets
-        self._answer_secrets = [one.encode() for one in options.answer_secrets]
+        self._answer_secrets = _as_sent(options.answer_secrets)
         # One connection a call in flight, and a few for probes.
         self._wire = Wire(options.max_connections + 8, connect_timeout_s=CONNECT_SHARE * options.timeout_s)
         # A query (`?api-version=...`) stands behind the path of each call, not within it.
@@ -189,6 +190,12 @@ class Client:
         """Close all connections; may be called twice."""
         await self.sdk.close()
         await self._wire.aclose()
+
+
+def _as_sent(secrets: Sequence[str]) -> list[bytes]:
+    """The secrets as JSON may spell them."""
+    spelled = {form for one in secrets for form in (one, codec.dumps(one).decode()[1:-1], one.replace("/", "\\/"))}
+    return sorted((one.encode() for one in spelled), key=len, reverse=True)
 
 
 def same_host(url: URL, location: str | None) -> URL | None:

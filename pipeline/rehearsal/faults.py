@@ -34,6 +34,16 @@ STATIC: Mapping[str, Reply] = {
     ).reply(),
     "400": _refused(400, "invalid_prompt", "Invalid prompt: it was flagged as violating the usage policy."),
     "too_long": _refused(400, "context_length_exceeded", "The prompt exceeds the model's maximum context length."),
+    "too_large": ErrorReply(
+        429,
+        "Request too large in the rehearsal on tokens per min (TPM): Limit 100, Requested 1000.",
+        "tokens",
+        code="rate_limit_exceeded",
+    ).reply(),
+    "tool_use_failed": _refused(400, "tool_use_failed", "Failed to call a function. Please adjust your prompt."),
+    "402_in_200": Reply(200, b'{"error": {"code": 402, "message": "Insufficient credits."}}'),
+    "403": _refused(403, "content_policy_violation", "Your input was flagged by the moderation."),
+    "498": ErrorReply(498, "Flex tier capacity exceeded.", "capacity_exceeded", code="capacity_exceeded").reply(),
     "401": _refused(401, "invalid_api_key", "Incorrect API key provided."),
     "500": _server_error(500, "The server had an error while processing your request."),
     "502": _server_error(502, "Bad gateway."),
@@ -74,6 +84,11 @@ def _no_tool(choice: Choice) -> None:
 def _wrong_tool(choice: Choice) -> None:
     if "tool_calls" in choice["message"]:
         _call(choice)["name"] += "_other"
+
+
+def _prefixed(choice: Choice) -> None:
+    if "tool_calls" in choice["message"]:
+        _call(choice)["name"] = "functions." + _call(choice)["name"]
 
 
 def _refusal(choice: Choice) -> None:
@@ -117,6 +132,7 @@ TWISTS: Mapping[str, Callable[[Choice], None]] = {
     "bad_label": lambda choice: None,  # the arguments themselves are made wrong, where the schema is known
     "no_tool": _no_tool,
     "wrong_tool": _wrong_tool,
+    "prefixed": _prefixed,
     "refusal": _refusal,
     "content_filter": _content_filter,
     "length": _length,

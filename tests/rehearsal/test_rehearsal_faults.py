@@ -88,6 +88,10 @@ MET = {
     "429": (openai.RateLimitError, "rate_limit_exceeded"),
     "400": (openai.BadRequestError, "invalid_prompt"),
     "too_long": (openai.BadRequestError, "context_length_exceeded"),
+    "too_large": (openai.RateLimitError, "rate_limit_exceeded"),
+    "tool_use_failed": (openai.BadRequestError, "tool_use_failed"),
+    "403": (openai.PermissionDeniedError, "content_policy_violation"),
+    "498": (openai.APIStatusError, "capacity_exceeded"),
     "401": (openai.AuthenticationError, "invalid_api_key"),
     "500": (openai.InternalServerError, None),
     "502": (openai.InternalServerError, None),
@@ -119,6 +123,7 @@ def test_the_injected_429_says_how_long() -> None:
 def test_what_is_no_completion_gets_through_the_sdk_as_it_is() -> None:
     assert "<html>" in meet("html")[0]
     assert meet("empty")[0].choices is None
+    assert meet("402_in_200")[0].choices is None
     assert meet("string")[0] == "the model is thinking"
     assert isinstance(meet("broken")[0], json.JSONDecodeError)
     assert meet("empty")[1]["failed"] == {"empty": 1}
@@ -180,6 +185,7 @@ def test_answers_that_hold_no_valid_call() -> None:
     assert text.message.tool_calls is None
     assert text.message.content
     assert twisted("wrong_tool").message.tool_calls[0].function.name == "label_other"
+    assert twisted("prefixed").message.tool_calls[0].function.name == "functions.label"
 
 
 def test_answers_that_were_declined_or_cut() -> None:
@@ -202,13 +208,23 @@ def test_text_answers_can_be_twisted_too() -> None:
     no_tools: dict[str, Any] = {"tools": None, "tool_choice": None, "response_format": wanted}
     assert json.loads(twisted("bad_label", **no_tools).message.content) == {"label": "none of these"}
     assert twisted("length", **no_tools).finish_reason == "length"
-    for kind in ("wrong_tool", "two_calls"):
+    for kind in ("wrong_tool", "prefixed", "two_calls"):
         assert json.loads(twisted(kind, **no_tools).message.content) == {"label": "positive"}
 
 
 def test_every_kind_is_met_in_this_file() -> None:
-    others = {"html", "empty", "string", "broken", "reset", "cut", "hang", "slow"}
-    twists = {"bad_json", "bad_label", "no_tool", "wrong_tool", "refusal", "content_filter", "length", "two_calls"}
+    others = {"html", "402_in_200", "empty", "string", "broken", "reset", "cut", "hang", "slow"}
+    twists = {
+        "bad_json",
+        "bad_label",
+        "no_tool",
+        "wrong_tool",
+        "prefixed",
+        "refusal",
+        "content_filter",
+        "length",
+        "two_calls",
+    }
     assert {*MET, *others, *twists} == set(FAULT_KINDS)
 
 
