@@ -121,8 +121,8 @@ def _completion(content: bytes, secrets: Sequence[str]) -> dict[str, Any]:
     assert isinstance(body, dict)
     if error := _error_in(body) or _error_in(choice):
         raise refusal(200, {}, read_body({"error": error}), secrets=secrets)
-    if choice.get("finish_reason") in BROKEN_OFF:
-        raise _no_answer(UnavailableError, f"the server broke off: finish_reason is {choice['finish_reason']!r}")
+    if (ended := _text(choice.get("finish_reason"))) in BROKEN_OFF:
+        raise _no_answer(UnavailableError, f"the server broke off: finish_reason is {ended!r}")
     if not intact and BROKEN_SIGN in codec.dumps(choice["message"]).decode():
         raise _no_answer(UnavailableError, "an answer with bytes in it that are no text")
     return body
@@ -210,7 +210,8 @@ def _call(call: dict[str, Any]) -> ToolCall:
 def _text(value: Any) -> str | None:
     """The text; a list of content parts is joined."""
     if isinstance(value, list):
-        value = "".join(part.get("text") or "" for part in value if isinstance(part, dict))
+        texts = [part.get("text") for part in value if isinstance(part, dict)]
+        value = "".join(text for text in texts if isinstance(text, str))
     return value if isinstance(value, str) else None
 
 

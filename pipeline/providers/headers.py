@@ -18,6 +18,10 @@ MOMENT, MOMENT_MS = 1e9, 1e12
 LONGEST_S = 366 * 86_400.0
 #: A reset no further away than this may as well be waited for; one further away than a minute is that of a day.
 SOON_S, MINUTE_RESET_S, HOUR_S = 0.2, 65.0, 3600.0
+#: of the name of a call
+MOST_ID_CHARS = 200
+#: of a limit; there are servers that say 10**18 for none
+MOST_DIGITS = 30
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LIMIT_FIELDS = {
@@ -88,7 +92,7 @@ def _seconds_or_date(value: str | None) -> float | None:
     if (seconds := duration_s(value)) is not None:
         return seconds
     when = _date(value)
-    return None if when is None else _believed(max(0.0, (when - datetime.now(UTC)).total_seconds()))
+    return None if when is None else _believed(max(0.0, when.timestamp() - datetime.now(UTC).timestamp()))
 
 
 def _date(value: str) -> datetime | None:
@@ -96,7 +100,9 @@ def _date(value: str) -> datetime | None:
     for read in (parsedate_to_datetime, datetime.fromisoformat):
         with suppress(ValueError, OverflowError):
             when = read(value.strip())
-            return when.replace(tzinfo=UTC) if when.tzinfo is None else when
+            when = when.replace(tzinfo=UTC) if when.tzinfo is None else when
+            when.timestamp()  # the first and the last day have none in some zones
+            return when
     return None
 
 
@@ -143,7 +149,7 @@ def request_id(raw: Iterable[tuple[bytes, bytes]]) -> str | None:
     """The server's name for the call."""
     for name, value in raw:
         if name.lower() == b"x-request-id":
-            return value.decode("latin-1")
+            return value.decode("latin-1")[:MOST_ID_CHARS]
     return None
 
 
@@ -153,7 +159,8 @@ def says_simulated(raw: Iterable[tuple[bytes, bytes]]) -> bool:
 
 
 def _whole(text: str) -> int | None:
+    """A count that may be true; a longer number is a slip, and no float can hold it."""
     try:
-        return int(text)
+        return int(text) if len(text) <= MOST_DIGITS else None
     except ValueError:
         return None

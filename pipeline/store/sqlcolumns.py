@@ -115,7 +115,7 @@ def to_text(columns: Sequence[Column]) -> str:
 
 def from_text(text: str) -> tuple[Column, ...]:
     """Back from `to_text`."""
-    return tuple(Column(*values) for values in codec.loads(text))
+    return tuple(Column(*values) for values in codec.loads_exact(text))
 
 
 def _named(title: str, others: Sequence[Column]) -> str:

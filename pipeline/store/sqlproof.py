@@ -32,7 +32,7 @@ class SqlPlace:
     @classmethod
     def from_text(cls, text: str) -> SqlPlace:
         """Back from what the ledger keeps."""
-        return cls(**codec.loads(text))
+        return cls(**codec.loads_exact(text))
 
 
 @dataclass(frozen=True, slots=True)
