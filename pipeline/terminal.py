@@ -51,7 +51,7 @@ def _spelled(found: re.Match[str]) -> str:
 _RED, _GREEN, _YELLOW, _OFF = "\x1b[1;31m", "\x1b[1;32m", "\x1b[1;33m", "\x1b[0m"
 #: What is to be seen at a glance. Words at the beginning of a line are those of our own screens.
 _PAINT = (
-    (re.compile(r"^FAIL(?= )|\bOUTAGE( since [0-9:]+)?", re.MULTILINE), _RED),
+    (re.compile(r"^(FAIL|BAD)(?= )|\bNOT verified\b|\bOUTAGE( since [0-9:]+)?", re.MULTILINE), _RED),
     (re.compile(r"^(ok|Done)(?= |$)", re.MULTILINE), _GREEN),
     (re.compile(r"^(look|Interrupted|Stopped early|Replayed)(?= |:|$)", re.MULTILINE), _YELLOW),
     (re.compile(r"\bSIMULATED( LABELS)?\b|\bPAUSED\b|(?<=[0-9]) simulated\b", re.MULTILINE), _YELLOW),

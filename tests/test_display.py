@@ -115,9 +115,10 @@ def test_what_is_cut_is_cut_between_words() -> None:
 def test_colors_are_for_terminals_and_for_who_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
-    text = "FAIL  key  is wrong\nok    key  is right\nDone\nSIMULATED: worth nothing\n1/2 OUTAGE since 02:14:00 (503)"
+    lines = ["FAIL  key  is wrong", "BAD  file  is wrong", "ok    key  is right", "Done", "SIMULATED: worth nothing"]
+    text = "\n".join([*lines, "1/2 OUTAGE since 02:14:00 (503)"])
     shown = painted(text)
-    for word in ("FAIL", "ok", "Done", "SIMULATED", "OUTAGE since 02:14:00"):
+    for word in ("FAIL", "BAD", "ok", "Done", "SIMULATED", "OUTAGE since 02:14:00"):
         assert f"m{word}\x1b[0m" in shown
     ours, theirs = pty.openpty()
     with os.fdopen(theirs, "w", encoding="utf-8") as stream, os.fdopen(ours, "rb"):
