@@ -38,6 +38,9 @@ Provider = Callable[[Request], Awaitable[Response]]
 #: Raises MediaError.
 Prepare = Callable[[Request], AbstractAsyncContextManager[Request]]
 
+#: In an outage a record that has failed looks this often whether others still stand at the door.
+LET_OTHERS_S = 0.5
+
 
 class Asker:
     """Asks the model about one record until there is an outcome."""
@@ -66,10 +69,11 @@ class Asker:
         self.brake = Brake(lambda: self.judge.rules.stop_rejected, admission.gate.stop)
         self.judge = Judge(admission, stats, rules, ping=ping, max_turns=self._task.max_turns, rng=rng)
         self._hedge = Hedge(stats, self.judge.tail)
-        #: Told how many records wait, when one more does.
+        #: Told how many records wait or fail, when one more does.
         self.at_wait: Callable[[int], None] = lambda _: None
-        # All state that changes, beside the judge's.
-        self._waiting = 0
+        # All state that changes, beside the judge's: how many records wait to be asked again, and how many stand at the
+        # door that have not failed.
+        self._waiting = self._fresh = 0
 
     async def ask(self, request: Request) -> Outcome:
         """The record's outcome. Raises StoppedError when the run stops first: the record stays pending."""
@@ -169,20 +173,29 @@ class Asker:
                 if self._admission.gate.outage is None:
                     trial.busy_s += clock() - began_at
             wait_s = self.judge.after(trial, failed, permit.sent_at, heard)
-            if wait_s:
-                await self._wait(wait_s)
+            await self._wait(wait_s)
 
     async def _wait(self, seconds: float) -> None:
         """A record waits before it is asked again; its worker with it, so another one takes its place."""
         self._waiting += 1
-        self.at_wait(self._waiting)
+        self.at_wait(max(self._waiting, self.judge.failing))
         try:
-            await self._admission.gate.pause(seconds)
+            if seconds:
+                await self._admission.gate.pause(seconds)
         finally:
             self._waiting -= 1
 
     async def _permit(self, trial: Trial) -> Permit:
-        return await self._admission.acquire(trial.request.size_tokens, self._most(trial.request))
+        gate = self._admission.gate
+        # A probe is never the poison itself, as long as there are records that have not failed.
+        while trial.failing and gate.outage is not None and self._fresh and gate.stopped is None:
+            await gate.pause(LET_OTHERS_S)
+        is_fresh = not trial.failing
+        self._fresh += is_fresh
+        try:
+            return await self._admission.acquire(trial.request.size_tokens, self._most(trial.request))
+        finally:
+            self._fresh -= is_fresh
 
     async def _response(self, trial: Trial, permit: Permit) -> Response:
         percent = self.judge.rules.hedge_after_p

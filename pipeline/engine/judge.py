@@ -48,8 +48,9 @@ FEW_LEFT = 4
 #: So many words answered in a row, and the server is up: whoever gets a 5xx then is to blame for it. In an outage that
 #: lets one call in ten through, one word would be luck.
 SURE_WORDS = 3
-#: A record that has failed while nobody else is answered lets others ask first, for so long at the most.
-AFTER_OTHERS_S = 4.0
+#: So many records given up one after another, and no other answered between: words prove nothing any more. It is an
+#: outage of whatever makes records' answers, and what is left of the input must not be given up for it.
+MOST_GIVEN_UP = 500
 NEVER_ANSWERED = "a server is there, and no call was ever answered by a model"
 
 
@@ -76,10 +77,12 @@ class Judge:
         #: Whether earlier sessions of the run were answered.
         self.proven = False
         # All state that changes: whether no more records come, how many are being asked, how many of them failed at
-        # their last call, the refusals one after another, and what is known of first requests and those that go on.
+        # their last call, how many were given up since one was answered, the refusals one after another, and what is
+        # known of first requests and those that go on.
         self.tail = asyncio.Event()
         self.active = 0
         self.failing = 0
+        self._given_up = 0
         self._refusals = Refusals()
         self._shapes = (Shape(), Shape())
 
@@ -90,6 +93,7 @@ class Judge:
     def answered(self, trial: Trial) -> None:
         """The model has answered it."""
         self._shape_of(trial).answers += 1
+        self._given_up = 0
         self.failing -= trial.failing
         trial.failing = False
         trial.doubted_at, trial.doubts = None, 0
@@ -115,6 +119,8 @@ class Judge:
         return heard
 
     def _is_open_question(self, trial: Trial, error: CallError, sent_at: float) -> bool:
+        if self._given_up >= MOST_GIVEN_UP and not self._is_refusal(error):
+            return False
         if isinstance(error, CallTimeoutError):
             return not self._is_its_own(trial)
         doubtful = self._gate.is_doubtful(trial.request.record.key, self.active - 1)
@@ -203,11 +209,12 @@ class Judge:
             self._abort(error)
         own = self._failed(trial, error, sent_at, now, proved=self._proves_own(error, heard))
         if self._gate.outage is not None and not own:
-            return self._after_others()
+            return 0.0  # the gate does the waiting
         trial.free += not own
         if own or trial.free > FREE_FAILURES:
             trial.charged += 1
         if trial.charged >= self.rules.max_attempts:
+            self._given_up += 1
             told = f"given up after {trial.calls} calls; last: {error}"
             raise Over(Status.FAILED, Problem(error.code, told))
         if own and trial.busy_s >= (deadline_s := self.rules.deadline_of(self._max_turns)):
@@ -248,10 +255,6 @@ class Judge:
             log.warning("outage begins", extra={"facts": {"reason": str(error)}})
         return own
 
-    def _after_others(self) -> float:
-        """The gate does the waiting; but whoever has failed lets those go first who have not been asked."""
-        return min(self._gate.probe_max_s, AFTER_OTHERS_S) * self._rng.random()
-
     def _wait_s(self, trial: Trial, error: CallError) -> float:
         self._stats.retried(error.code)
         # A 503 that says when to come back is heard for this record; what holds for everyone is the outage's part.
@@ -281,7 +284,7 @@ class Judge:
             self._abort(error)
         self._failed(trial, error, sent_at, now, proved=False)
         if self._gate.outage is not None:
-            return self._after_others()
+            return 0.0
         trial.free += 1
         if trial.free >= self.rules.max_attempts + FREE_FAILURES and not self._can_ask(trial):
             self._reject(trial, error)  # nobody else is there who could tell

@@ -184,6 +184,7 @@ def test_nor_does_a_cancel_that_comes_with_the_second_permit(moved_clock: RunOn,
 @dataclass(frozen=True, slots=True)
 class _Asked:
     request: Request
+    failing: bool = False
 
 
 def _in_turns(loop: asyncio.AbstractEventLoop, turns: int, act: Callable[[], Any]) -> None:
