@@ -30,20 +30,27 @@ _SPARE_COLUMNS = "seq, key, ordinal, digest, fields, request_digest, status"
 # What has no record yet: outcomes, and those whose record was not in the input for a while. What could not be read, or
 # has no name, costs nothing: it is never followed to another place.
 _SPARE = f"""
-CREATE TEMP TABLE spare AS
-    SELECT {_SPARE_COLUMNS}, 0 AS is_gone FROM outcomes
-    WHERE record_problem IS NULL AND seq NOT IN (SELECT seq FROM taken)
+CREATE TEMP TABLE spare (seq INTEGER PRIMARY KEY, key, ordinal, digest, fields, request_digest, status, is_gone);
+INSERT INTO spare
+    SELECT {_SPARE_COLUMNS}, 0 FROM outcomes WHERE record_problem IS NULL AND seq NOT IN (SELECT seq FROM taken)
     UNION ALL SELECT {_SPARE_COLUMNS}, 1 FROM superseded WHERE reason = '{GONE}' AND record_problem IS NULL;
 CREATE INDEX temp.spare_key ON spare (key);
 """  # noqa: S608 (constant names)
 _FREE = "seq NOT IN (SELECT seq FROM taken)"
+# The first of several of a kind is the first's, and so on. The joins are cross joins to have them done in this order.
+_LOOKING = """
+CREATE TEMP TABLE looking AS
+    SELECT ordinal, these, ROW_NUMBER() OVER (PARTITION BY these ORDER BY ordinal) AS nth
+    FROM (SELECT ordinal, {present} AS these FROM present WHERE seq IS NULL AND NOT is_bad)
+"""
 _PAIRS = """
 SELECT p.ordinal, o.seq FROM
-    (SELECT ordinal, {these}, ROW_NUMBER() OVER (PARTITION BY {these} ORDER BY ordinal) AS nth FROM
-        (SELECT ordinal, digest, fields, request AS request_digest FROM present WHERE seq IS NULL AND NOT is_bad)) p
-    JOIN (SELECT seq, {these}, ROW_NUMBER() OVER (PARTITION BY {these} ORDER BY is_gone, ordinal, seq) AS nth FROM spare
-        WHERE {free}) o
-    USING ({these}, nth)
+    (SELECT seq, {spare} AS these,
+        ROW_NUMBER() OVER (PARTITION BY {spare} ORDER BY is_gone, ordinal, seq) AS nth FROM spare WHERE {free}) o
+    CROSS JOIN looking p ON p.these = o.these AND p.nth = o.nth
+"""
+_SAME_FIELDS = """
+    CROSS JOIN present a ON a.ordinal = p.ordinal CROSS JOIN spare b ON b.seq = o.seq AND b.fields = a.fields
 """
 _PROBLEM = "CASE WHEN json_valid(record_problem) THEN json_extract(record_problem, '$.code') END"
 _KNOWN = f"SELECT key, seq, digest, {_PROBLEM}, ordinal, line, source FROM outcomes"  # noqa: S608
@@ -132,17 +139,24 @@ def by_content(connection: sqlite3.Connection, *, trust: bool) -> int:
     Gives how many outcomes have no record yet.
     """
     connection.executescript(_SPARE)
-    _pair_all(connection, "digest, fields" if trust else "fields")
+    if trust:
+        # A digest is short to sort by; where it is that of a file, its name may be another: that is not the same.
+        _pair_all(connection, "digest", "digest", _SAME_FIELDS)
+    else:
+        _pair_all(connection, "fields", "fields")
     return int(connection.execute(f"SELECT COUNT(*) FROM spare WHERE {_FREE}").fetchone()[0])  # noqa: S608
 
 
 def by_request(connection: sqlite3.Connection) -> None:
     """Pair those whose requests are the same: they would get the same label."""
-    _pair_all(connection, "request_digest")
+    _pair_all(connection, "request", "request_digest")
 
 
-def _pair_all(connection: sqlite3.Connection, these: str) -> None:
-    _pair(connection, _PAIRS.format(these=these, free=_FREE))
+def _pair_all(connection: sqlite3.Connection, present: str, spare: str, also: str = "") -> None:
+    connection.execute("DROP TABLE IF EXISTS temp.looking")
+    connection.execute(_LOOKING.format(present=present))
+    connection.execute("CREATE INDEX temp.looking_these ON looking (these, nth)")
+    _pair(connection, _PAIRS.format(spare=spare, free=_FREE) + also)
 
 
 def _pair(connection: sqlite3.Connection, select: str) -> None:
@@ -214,6 +228,9 @@ def apply(connection: sqlite3.Connection, *, keep: bool) -> int:
     With `keep` what is asked otherwise now keeps its label. What is not in the input is set aside, and is there again
     when the record is. Nothing that was paid for is deleted.
     """
+    changed = "SELECT 1 FROM present WHERE seq IS NOT NULL UNION ALL SELECT 1 FROM outcomes WHERE "
+    if connection.execute(f"{changed}{_FREE} LIMIT 1").fetchone() is None:
+        return 0
     if keep:
         _pair(connection, f"SELECT p.ordinal AS ordinal, o.seq AS seq {_CHANGED} AND o.status = 'labelled'")
         # The label is that of the old text: the row goes on to show it.
