@@ -140,6 +140,8 @@ def _parsed(content: bytes, secrets: Sequence[str]) -> tuple[Any, bool]:
     try:
         return codec.loads(content), True
     except codec.JSONDecodeError:
+        with suppress(ValueError):
+            return codec.loads_digits(content.decode()), True  # half an emoji in it: an answer like others
         with suppress(codec.JSONDecodeError):
             return codec.loads(content.decode("utf-8", "replace")), False
     what = "an event stream" if content.lstrip().startswith((b"data:", b"event:")) else "not JSON"

@@ -208,6 +208,13 @@ def test_bytes_that_are_no_text_beside_the_answer_do_no_harm(body: bytes) -> Non
     assert answer_to(body % (whole if body.endswith(b"\xbf%s") else whole[1:])).answer.text == "positive"
 
 
+def test_half_a_character_in_an_answer_is_read_as_its_sign() -> None:
+    """A model that quotes a text which was cut in the middle of an emoji: that was an outage for everyone."""
+    body = codec.dumps(completion(message={"role": "assistant", "content": "cut HALF"}))
+    response = asyncio.run(asked(answers(body.replace(b"HALF", b"\\ud83d"))))
+    assert response.answer.text == "cut \ufffd"
+
+
 def test_bytes_that_are_no_text_within_the_answer_are_no_answer() -> None:
     body = codec.dumps(completion()).replace(b"positive", b"posi\xfftive")
     with pytest.raises(UnavailableError, match="no text"):
