@@ -6,7 +6,8 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import datetime
 from functools import partial
@@ -220,6 +221,20 @@ class Live:
         if outage is None:
             return None
         return {"since": time.time() - self._ago_s(outage.since), "reason": outage.reason, "probes": outage.probes}
+
+
+@asynccontextmanager
+async def showing(*shows: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """What shows a run goes on while the block lasts. Nothing hangs on it: what it breaks by is only logged."""
+    tasks = [asyncio.create_task(show) for show in shows]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        for ended in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(ended, Exception):
+                tell("the display broke off", level=logging.ERROR, error=repr(ended))
 
 
 def _budget_facts(budget: Budget | None) -> dict[str, Any] | None:

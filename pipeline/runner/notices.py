@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import LabelpipeError
 from pipeline.notify import Notifier
 from pipeline.progress import duration
+from pipeline.runner.runlog import tell
+from pipeline.runner.screens import closing_lines
+from pipeline.stats import RunSummary
 from pipeline.terminal import cut
 
 #: Why a run stopped, by the error's code: what to do before the same command is given again. A stop that the user asked
@@ -53,6 +57,16 @@ class Notices:
         # Its beginning was told as "outage": the end of the run by it is another event.
         event = "outage_limit" if code == "outage" else code
         await self._notifier.tell(event, "\n".join(filter(None, lines)), facts)
+
+    async def ended(self, reason: BaseException | None, summary: RunSummary) -> None:
+        """The run is over, and its summary is written: nothing that goes wrong here changes that."""
+        try:
+            if summary.ended != "complete":
+                left = f"Left: {summary.left['text']}." if summary.left is not None else ""
+                await self.stopped(reason, summary.as_dict(), left)
+            await self._notifier.tell("end", "\n".join(closing_lines(summary)), summary.as_dict())
+        except Exception as error:
+            tell("the end cannot be told", level=logging.ERROR, error=repr(error))
 
     async def broke(self, error: Exception, facts: Mapping[str, Any]) -> None:
         """The run ends by an error, and there is no summary."""

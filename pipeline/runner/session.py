@@ -36,7 +36,7 @@ from pipeline.records import Outcome, Record, Status, Turn
 from pipeline.runner.advice import advise
 from pipeline.runner.guard import Guard
 from pipeline.runner.inputs import read
-from pipeline.runner.live import Live
+from pipeline.runner.live import Live, showing
 from pipeline.runner.marks import mark_simulated
 from pipeline.runner.notices import Notices
 from pipeline.runner.opening import open_screen
@@ -49,7 +49,6 @@ from pipeline.runner.parts import (
 )
 from pipeline.runner.passing import lookups_of, noted, read_changes
 from pipeline.runner.runlog import tell
-from pipeline.runner.screens import closing_lines
 from pipeline.runner.soundness import in_files, kept, mended
 from pipeline.runner.steering import Helm, Steering
 from pipeline.runner.summary import summarise
@@ -222,17 +221,13 @@ class Session:
         me = asyncio.current_task()
         assert me is not None
         self._turn_switch(pool, progress, me)
-        display = [
-            asyncio.create_task(progress.run(), name="progress"),
-            asyncio.create_task(live.watch(progress), name="live"),
-            asyncio.create_task(self._open(progress, sum(before.values())), name="opening"),
-        ]
+        shows = (progress.run(), live.watch(progress), self._open(progress, sum(before.values())))
         try:
-            return await self._to_an_ending(pool, me)
+            async with showing(*shows):
+                return await self._to_an_ending(pool, me)
         finally:
             # What is over is over: the next signals find nothing in flight.
             self._switch.turn(lambda _: None)
-            await _end_display(display)
             progress.close()
 
     async def _open(self, progress: Progress, done: int) -> None:
@@ -382,18 +377,6 @@ class Session:
         )
         summary = noted(summary, self._notes, changed, command)
         self._run_dir.write_summary(summary.as_dict())
-        if not complete:
-            left = f"Left: {summary.left['text']}." if summary.left is not None else ""
-            await self._notices.stopped(self._admission.gate.stopped, summary.as_dict(), left)
-        await self._notifier.tell("end", "\n".join(closing_lines(summary)), summary.as_dict())
+        await self._notices.ended(self._admission.gate.stopped, summary)
         tell("session ends", ended=summary.ended, reason=summary.reason, exit_code=summary.exit_code)
         return summary
-
-
-async def _end_display(display: Sequence[asyncio.Task[None]]) -> None:
-    """Nothing hangs on it: what became of it is logged."""
-    for task in display:
-        task.cancel()
-    for ended in await asyncio.gather(*display, return_exceptions=True):
-        if isinstance(ended, Exception):
-            tell("the display broke off", level=logging.ERROR, error=repr(ended))

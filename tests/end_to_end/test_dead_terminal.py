@@ -25,7 +25,6 @@ from end_to_end.stage import (
 
 from pipeline import Settings, Wishes, arun
 from pipeline.runner.guard import Guard
-from pipeline.runner.live import Live
 
 Make = Callable[..., Project]
 #: A line is said about each order: the terminal's death is noticed while the run is at work. The last one breaks the
@@ -175,12 +174,15 @@ def test_where_what_enforces_dies_the_run_ends_by_that(found: Settings, monkeypa
     assert (again.labelled, again.session_records) == (40, 40 - written)
 
 
-@pytest.mark.parametrize("dies", ["facts", "snapshot", "_say_changes"])
+@pytest.mark.parametrize(
+    "dies",
+    ["live.Live.facts", "live.Live.snapshot", "live.Live._say_changes", "session.open_screen", "notices.closing_lines"],
+)
 def test_where_what_shows_dies_the_run_goes_on(found: Settings, monkeypatch: pytest.MonkeyPatch, dies: str) -> None:
     def broken(*_: Any) -> None:
         raise ZeroDivisionError("a bug of the display")
 
-    monkeypatch.setattr(Live, dies, broken)
+    monkeypatch.setattr(f"pipeline.runner.{dies}", broken)
     summary = asyncio.run(arun(found))
     assert (summary.exit_code, summary.labelled) == (0, 40)
     assert "a bug of the display" in Path("run/run.log").read_text(encoding="utf-8")
