@@ -31,7 +31,7 @@ _STEP, _NEIGHBOURS = slice(8, None, 9), b"00"
 _NUMBERS = bytes(48 if 48 <= b <= 57 else {46: 46, 69: 101, 101: 101, 43: 45, 45: 45}.get(b, 32) for b in range(256))
 #: integers beyond 64 bits; decimals of sixteen digits, eight of which are on one side of the point; long exponents
 _SIGNS = (b"0" * 20, b"-" + b"0" * 19, b"." + b"0" * 8, b"0" * 8 + b".", b"0e-000", b"0e000")
-_INEXACT = re.compile(rb"\d[\d.]{16}|\d{19}|\d[eE][+-]?\d{3}")
+_LONG = re.compile(rb"\d[\d.]{16,}(?:[eE][+-]?\d+)?|\d[\d.]*[eE][+-]?\d{3,}")
 
 
 class Digits(float):
@@ -106,7 +106,7 @@ def loads_exact(text: str) -> Any:
 
 def loads_numbers(data: bytes) -> Any:
     """The value of a JSON text, with all the digits of its numbers. Raises JSONDecodeError."""
-    if may_lose_digits(data) and _INEXACT.search(data):
+    if may_lose_digits(data) and any(map(_is_inexact, _LONG.findall(data))):
         return _refused_deep(_by_hand(data.decode()), data)
     return loads(data)
 
@@ -141,6 +141,17 @@ def _by_hand(text: str, constants: Mapping[str, Any] | None = None) -> Any:
         other = "nested too deeply" if isinstance(error, RecursionError) else "a number has thousands of digits"
         raise JSONDecodeError(getattr(error, "msg", other), text, getattr(error, "pos", 0)) from error
     return value
+
+
+def _is_inexact(number: bytes) -> bool:
+    """Whether the fast reader would make another number of it. Where it stands in a text, that costs a moment only."""
+    text = number.decode()
+    if text.isdigit():
+        return len(text) > 18
+    try:
+        return repr(float(text)) != text and type(_exact(text)) is Digits
+    except ValueError:  # digits and points that are no number
+        return False
 
 
 def _exact(text: str) -> float:

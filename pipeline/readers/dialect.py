@@ -18,6 +18,8 @@ LOOK_BYTES = 64 * 1024  #: as much of a text is looked into to tell how it is wr
 
 #: what may separate cells -> what a person calls it
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
+#: what separates cells rarely enough to be asked about
+_RARE = ("~", "^", ":", "\x01", "\x1f", "\u00a6", "\u00a7")
 #: Excel's first line that names the separator; it is no record
 _NAMED = re.compile(r'"?sep=(.)"?\r?\n?')
 #: a share of the rows has to have as many cells as the header, for it is no accident then
@@ -100,6 +102,11 @@ def _delimiter(lines: Sequence[str], usual: str, name: str) -> str:
         raise InputError(
             f"{name}: its cells may be separated by {told}: both give even rows; set input.delimiter to the one "
             f"that is meant, like {fit[0]!r}"
+        )
+    if not fit and max(shares.values()) == 0 and (other := next((s for s in _RARE if _evenness(lines, s) == 1), None)):
+        raise InputError(
+            f"{name}: its cells look as if {other!r} separated them; set input.delimiter = {other!r} if so, or = "
+            f"{usual!r} if it has one column"
         )
     return fit[0] if fit else usual
 

@@ -105,7 +105,12 @@ def _is_utf8(line: bytes) -> bool:
 
 
 def _guess(data: bytes) -> str | None:
+    runs = re.findall(rb"[\x80-\xff]+", data)
+    # Letters of western Europe stand alone among those of ASCII; all others have neighbours, or two bytes.
+    alone = sum(len(run) == 1 for run in runs) > len(runs) / 4
     for encoding, letters in _REGIONAL.items():
+        if alone and encoding != "cp1252":
+            continue
         try:
             text = data.decode(encoding)
         except UnicodeDecodeError:

@@ -61,6 +61,15 @@ def test_the_header_decides_with_the_rows(data: bytes, delimiter: str) -> None:
     assert progress.chosen.get("delimiter", ",") == delimiter
 
 
+def test_a_rare_delimiter_is_asked_about_and_never_a_whole_row_for_a_text() -> None:
+    data = b"id~text~gold\n1~good shoes~pos\n2~bad lamp~neg\n"
+    with pytest.raises(InputError, match=r"look as if '~' separated them; set input\.delimiter = '~' if so, or = ','"):
+        read_bytes(data, "in.csv")
+    assert told(data, delimiter="~")[0][0] == {"id": "1", "text": "good shoes", "gold": "pos"}
+    assert told(data, delimiter=",")[0][0] == {"id~text~gold": "1~good shoes~pos"}
+    assert told(b"note: text\nhello\n")[0] == [{"note: text": "hello"}]
+
+
 def test_what_two_delimiters_would_do_is_asked() -> None:
     data = b"name;first,last\na;b,c\nd;e,f\n"
     with pytest.raises(
@@ -170,6 +179,8 @@ def test_a_first_row_that_looks_like_a_record_is_asked_about() -> None:
     ("encoding", "text", "shown"),
     [
         ("cp1252", "Das ist großartig, für Öl – “gut”", "großartig"),
+        ("cp1252", "schön", "schön"),
+        ("cp1252", "déjà vu, ça alors", "déjà"),
         ("cp949", "돈이 아깝다. 최고", "돈이"),
         ("shift_jis", "これはいいです。最高", "これは"),
         ("gb18030", "这个很好，非常满意", "这个"),
