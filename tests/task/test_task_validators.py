@@ -76,6 +76,31 @@ def test_what_an_expression_can_say(expression: str) -> None:
     assert verdict(expression) == "fine"
 
 
+NAMED_LIKE_METHODS = {
+    "type": "object",
+    "properties": {"items": {"type": "array", "items": {"type": "string"}}, "count": {"type": "integer"}},
+    "required": ["items", "count"],
+}
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "count == label.count and label.items == items",
+        "items|length == 2 and items.count('a') == 1",
+        "label.keys()|length == 2",
+        "record.len == 7 and record.get('len') == 7 and order.items == 'x'",
+        "record.order.items == 'x' and record.order.values is not defined",
+    ],
+)
+def test_a_dot_is_a_field_and_a_call_is_a_method(expression: str) -> None:
+    function = FunctionOptions("f", NAMED_LIKE_METHODS)
+    task = task_of(ValidatorOptions(expression=expression), function=function, strict=False)
+    record = replace(RECORD, fields={"text": "t", "len": 7, "order": {"items": "x"}})
+    assert task.render(record)
+    assert task.calls(Answer((ToolCall("i", "f", '{"items": ["a", "b"], "count": 5}'),)), record)
+
+
 @pytest.mark.parametrize(
     ("expression", "answer", "words"),
     [
