@@ -10,13 +10,12 @@ from typing import Any
 from pipeline import codec
 from pipeline.errors import SetupError, StoreError
 from pipeline.records import Record, Status
-from pipeline.store import MEND, Ledger, RunDir, SqlPlace, prove_files
+from pipeline.store import Ledger, RunDir, SqlPlace, prove_files
 
 _MEND_LEDGER = (
     "Put back a copy of the run folder. Records whose rows cannot be read are asked again by: "
     "labelpipe retry --only internal_error"
 )
-_KEEP = "Keep it until the ledger is mended."
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +80,7 @@ async def verify(
         try:
             checks.append(await _ledger(ledger))
             proofs = await prove_files(run_dir, ledger, find_url)
-            # A file that differs from a damaged ledger may be the better of the two.
-            advice = MEND if checks[-1].ok else _KEEP
-            checks += [Check(proof.name, proof.ok, proof.detail.replace(MEND, advice)) for proof in proofs]
+            checks += [Check(proof.name, proof.ok, proof.detail) for proof in proofs]
             counts = {status.value: count for status, count in (await ledger.count_by_status()).items()}
             checks.append(_summary(run_dir, counts))
             if records is not None:

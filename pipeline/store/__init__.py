@@ -8,7 +8,7 @@ from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
 from pipeline.store.matching import Found, Pair
 from pipeline.store.projection import flaw_of
-from pipeline.store.proof import MEND, FileProof, prove_files
+from pipeline.store.proof import FileProof, prove_files
 from pipeline.store.queries import Known, RowCounts, SinkMark, Totals
 from pipeline.store.rundir import Change, RunDir, RunLock, diff
 from pipeline.store.sinks import Sinks
@@ -18,7 +18,6 @@ from pipeline.store.sqlproof import SqlPlace
 from pipeline.store.table import read_table
 
 __all__ = [
-    "MEND",
     "Change",
     "FileProof",
     "Found",

@@ -27,7 +27,7 @@ CHANGED = (
     "stay as they are."
 )
 #: ... and about one that is damaged or not there.
-MEND = "Delete it and give the run's command again: it is made anew from the ledger."
+_MEND = "Delete it and give the run's command again: it is made anew from the ledger."
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ async def _prove_growing(
     if mark is None or mark.is_stale or mark.bytes < 0 or mark.shape != look.shape:
         return FileProof(look.name, True, 0, "is to be built anew, and the run's next session does it.")
     if not path.exists():
-        return FileProof(look.name, False, 0, f"is missing, the ledger has {mark.bytes:,} bytes of it. {MEND}")
+        return FileProof(look.name, False, 0, f"is missing, the ledger has {mark.bytes:,} bytes of it. {_MEND}")
     with path.open("rb") as file:
         # Only what is there now: a run at work may add rows while the ledger is read.
         size_bytes = file.seek(0, 2)
@@ -166,13 +166,13 @@ async def _prove_parquet(run_dir: RunDir, ledger: Ledger, layout: Layout, mark: 
     if mark is None or mark.is_stale or mark.bytes < 0 or mark.shape != look.shape:
         return FileProof(look.name, True, 0, "is to be made when the run's session ends.")
     if not path.exists():
-        return FileProof(look.name, False, 0, f"is missing. {MEND}")
+        return FileProof(look.name, False, 0, f"is missing. {_MEND}")
     try:
         found = await parquet.compare(path, look.table, lambda: _blocks(ledger, layout))
     except MissingExtraError as error:
         return FileProof(look.name, True, 0, f"not compared: {error}")
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        return FileProof(look.name, False, 0, f"cannot be read: {error}. {MEND}")
+        return FileProof(look.name, False, 0, f"cannot be read: {error}. {_MEND}")
     if found.fault:
         return FileProof(look.name, False, found.rows, f"{found.fault} {CHANGED}")
     rest = ", and the rest comes when the session ends" if found.ended else ""

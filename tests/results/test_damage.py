@@ -91,12 +91,6 @@ def test_a_damaged_row_is_named_and_asked_again(change: str, damage: Callable[[s
     assert report_of(folder).ok
 
 
-def test_the_file_that_has_the_label_still_is_not_to_be_deleted(damage: Callable[[str], Path]) -> None:
-    details = {check.name: check.detail for check in report_of(damage("label = '[[1]]'")).checks}
-    assert "Keep it until the ledger is mended." in details["labels.csv"]
-    assert "Delete it" not in details["labels.csv"]
-
-
 @pytest.mark.parametrize("change", ["label = '{'", "status = 'weird'", "fields = '[1]'"])
 def test_a_run_goes_on_beside_it_and_its_files_say_so(change: str, damage: Callable[[str], Path]) -> None:
     folder = damage(change)
