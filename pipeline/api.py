@@ -241,9 +241,9 @@ async def astatus(run: str | Path | None = None) -> RunStatus:
     return RunStatus(facts, **named)
 
 
-async def averify(run: str | Path | None = None, *, read_input: bool = True) -> Report:
+async def averify(run: str | Path | None = None, *, read_input: bool = True, remote: bool = False) -> Report:
     """`verify`, for a program that has an event loop."""
-    return _as(Report, await runner.verify(find_run(run), read_input=read_input))
+    return _as(Report, await runner.verify(find_run(run), read_input=read_input, remote=remote))
 
 
 # -- the plain forms ---------------------------------------------------------------------------------------------------
@@ -301,6 +301,9 @@ def status(run: str | Path | None = None) -> RunStatus:
     return in_loop(astatus(run))
 
 
-def verify(run: str | Path | None = None, *, read_input: bool = True) -> Report:
-    """Prove a run from its files; with `read_input` every record of the input is accounted for. Raises SetupError."""
-    return in_loop(averify(run, read_input=read_input))
+def verify(run: str | Path | None = None, *, read_input: bool = True, remote: bool = False) -> Report:
+    """Prove a run from its files; with `read_input` every record of the input is accounted for. Raises SetupError.
+
+    Addresses and databases that the run folder names are read with `remote` only.
+    """
+    return in_loop(averify(run, read_input=read_input, remote=remote))

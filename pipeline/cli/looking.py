@@ -89,6 +89,7 @@ def _watch(look: Callable[[], Coroutine[Any, Any, Any]], json_out: bool, every_s
 def verify(
     run: RunOf = None,
     no_input: Annotated[bool, typer.Option("--no-input", help="Do not read the input again.")] = False,
+    remote: Annotated[bool, typer.Option("--remote", help="Read addresses and databases that it names too.")] = False,
     json_out: AsJson = False,
 ) -> None:
     """Prove a run from its files.
@@ -100,7 +101,7 @@ def verify(
     async def look() -> Any:
         from pipeline.runner import verify as look_at
 
-        return await look_at(run_dir, read_input=not no_input)
+        return await look_at(run_dir, read_input=not no_input, remote=remote)
 
     report = run_through(look())
     if json_out:

@@ -125,6 +125,12 @@ def can_be_read_again(manifest: Mapping[str, Any]) -> bool:
     return bool(reading.get("url_env")) or (bool(paths) and "-" not in paths and not reading.get("once"))
 
 
+def is_elsewhere(manifest: Mapping[str, Any]) -> bool:
+    """Whether a second reading leads to addresses or databases: who only looks at a run folder may not have made it."""
+    reading = manifest.get("reading", {})
+    return bool(reading.get("url_env")) or any("://" in str(path) for path in reading.get("paths") or ())
+
+
 def read_again(run_dir: RunDir, reading: Mapping[str, Any]) -> Records:
     """The records of a run's input, as its manifest says. Raises SetupError."""
     options = InputSettings.model_fields.keys() - {"path", "url_env"}

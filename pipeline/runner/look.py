@@ -16,7 +16,7 @@ from pipeline.records import Record, Status
 from pipeline.results import Check as Checked
 from pipeline.results import Report
 from pipeline.results import verify as verify_files
-from pipeline.runner.inputs import can_be_read_again, read_again
+from pipeline.runner.inputs import can_be_read_again, is_elsewhere, read_again
 from pipeline.runner.keys import repeated_in
 from pipeline.runner.lastsession import ending_of
 from pipeline.runner.live import read_live
@@ -81,25 +81,41 @@ def _price_in(live: Mapping[str, Any] | None) -> Price | None:
     return None if price is None else Price(**price)
 
 
-async def verify(folder: str | Path, *, read_input: bool = True) -> Report:
-    """Prove a run from its files; with `read_input` the input is read again and every record accounted for."""
+async def verify(folder: str | Path, *, read_input: bool = True, remote: bool = False) -> Report:
+    """Prove a run from its files; with `read_input` the input is read again and every record accounted for.
+
+    Addresses and databases that the run folder names are read with `remote` only: it may be somebody else's.
+    """
     run_dir = RunDir(find_run(folder))
     manifest = run_dir.read_manifest()
     if manifest is None:
         raise SetupError(f"{folder}: there is no run here (no manifest.json)")
-    again = can_be_read_again(manifest)
-    records = _records_again(run_dir, manifest) if read_input and again else None
+    untold = _not_counted(manifest, remote=remote)
+    records = _records_again(run_dir, manifest) if read_input and not untold else None
     here = run_dir.path / manifest["reading"]["base"]
     report = await verify_files(
         run_dir,
         records=records,
         by_fields=manifest["reading"]["format"] != "files",
-        find_url=lambda place: _url_of(place, here),
+        find_url=lambda place: _url_of(place, here) if remote or _is_here(place) else None,
     )
-    if not read_input or again:
+    if not read_input or not untold:
         return report
-    told = "not counted: the input came from stdin or from a program, and cannot be read again."
-    return replace(report, checks=(*report.checks, Checked("rows in", True, told)))
+    return replace(report, checks=(*report.checks, Checked("rows in", True, untold)))
+
+
+def _not_counted(manifest: Mapping[str, Any], *, remote: bool) -> str:
+    """Why the input is not read again; empty where it is."""
+    if not can_be_read_again(manifest):
+        return "not counted: the input came from stdin or from a program, and cannot be read again."
+    if is_elsewhere(manifest) and not remote:
+        return "not counted: the input is an address or a database; verify --remote reads it again."
+    return ""
+
+
+def _is_here(place: SqlPlace) -> bool:
+    """Whether a run's table is in a file, or where a variable of the user's says."""
+    return place.url is None or place.url.startswith("sqlite")
 
 
 def _url_of(place: SqlPlace, here: Path) -> str | None:

@@ -75,7 +75,8 @@ async def prove_files(run_dir: RunDir, ledger: Ledger, find_url: FindUrl = lambd
 async def _prove_table(ledger: Ledger, layout: Layout, place: SqlPlace, find_url: FindUrl) -> FileProof:
     name = f"table {place.table}"
     if (url := find_url(place)) is None:
-        return FileProof(name, True, 0, f"not compared: {place.url_env} is not set.")
+        told = f"{place.url_env} is not set." if place.url is None else "verify --remote looks into its database."
+        return FileProof(name, True, 0, f"not compared: {told}")
     found = await asyncio.to_thread(compare, url, place, ledger.path, layout)
     return FileProof(name, found.ok, found.rows, found.detail)
 

@@ -153,7 +153,7 @@ class Project:
 
     def verify(self, name: str = "run") -> Mapping[str, int]:
         """The proof of a run from its files, which must hold; its counts. In this process, to save time."""
-        report = verify(self.folder / name)
+        report = verify(self.folder / name, remote=True)
         assert report.ok, "\n".join(report.lines())
         return report.counts
 

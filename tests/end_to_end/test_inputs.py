@@ -120,16 +120,16 @@ def test_an_address_out_of_the_environment_is_written_nowhere(make: Make) -> Non
         project.configure(input={"path": None, "url_env": "REVIEWS_URL", "key": None})
         env = {"REVIEWS_URL": address}
         outputs = [project.do("run", "job.toml", env=env).expect(0), project.do("check", "job.toml", env=env)]
-        outputs.append(project.do("verify", "run", env=env).expect(0))
+        outputs.append(project.do("verify", "run", "--remote", env=env).expect(0))
         assert "30 = 30 labelled" in outputs[-1].out
         outputs.append(project.do("config", "show", "job.toml", env=env).expect(0))
-        outputs.append(project.do("verify", "run"))
+        outputs.append(project.do("verify", "run", "--remote"))
         assert "REVIEWS_URL is not set" in outputs[-1].err
         outputs.append(project.do("run", "job.toml").expect(2))
         assert "input.url_env: REVIEWS_URL is not set" in outputs[-1].err
         (project.folder / ".env").write_text(f"REVIEWS_URL={address}\n")
         outputs.append(project.do("run", "job.toml").expect(0))
-        outputs.append(project.do("verify", "run").expect(0))
+        outputs.append(project.do("verify", "run", "--remote").expect(0))
         site.files.clear()
         outputs.append(project.do("run", "job.toml").expect(2))
     written = [path.read_bytes() for path in project.run_dir.iterdir() if path.is_file()]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pipeline import Settings, Wishes, run, verify
-from pipeline.errors import StoreError
+from pipeline.errors import SetupError, StoreError
 from pipeline.records import Answer, Request, Response, Status, ToolCall, Turn, Usage
 from pipeline.results import Report
 from pipeline.store import Ledger
@@ -74,7 +74,7 @@ def damage(whole: Path, tmp_path: Path) -> Callable[[str], Path]:
 
 
 def report_of(folder: Path) -> Report:
-    return asyncio.run(verify(folder / "run"))
+    return verify(folder / "run")
 
 
 @pytest.mark.parametrize("change", DAMAGES)
@@ -137,3 +137,24 @@ def test_what_else_cannot_be_read_is_a_store_error(tmp_path: Path) -> None:
                 await ledger.requests_on("2026-11-30")
 
     asyncio.run(main())
+
+
+def test_what_a_foreign_folder_names_is_fetched_only_when_asked(damage: Callable[[str], Path]) -> None:
+    """127.0.0.1:9 refuses: whoever went there would say so."""
+    folder = damage("vote = 0")
+    manifest = json.loads((folder / "run" / "manifest.json").read_bytes())
+    with closing(sqlite3.connect(folder / "run" / "ledger.db")) as connection:
+        place = json.dumps({"table": "t", "url": "postgresql://127.0.0.1:9/db", "url_env": None})
+        connection.execute("INSERT INTO meta VALUES ('sql', ?)", (place,))
+        connection.execute("UPDATE meta SET value = json_set(value, '$.formats', json('[\"csv\",\"sql\"]'))"
+                           " WHERE key = 'layout'")  # fmt: skip
+        connection.commit()
+    for paths in ({"paths": ["http://127.0.0.1:9/in.jsonl"]}, {"paths": ["sqlite:///x.db"], "query": "DELETE FROM t"},
+                  {"paths": [], "url_env": "HOME"}):  # fmt: skip
+        foreign = {**manifest, "reading": {**manifest["reading"], **paths}}
+        (folder / "run" / "manifest.json").write_text(json.dumps(foreign), encoding="utf-8")
+        details = {check.name: check.detail for check in verify(folder / "run").checks}
+        assert details["rows in"].startswith("not counted: the input is an address or a database")
+        assert details["table t"] == "not compared: verify --remote looks into its database."
+    with pytest.raises(SetupError):
+        verify(folder / "run", remote=True)
