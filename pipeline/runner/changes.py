@@ -147,11 +147,14 @@ class Changes:
         """What was made of an input that has changed, where that is more than new records."""
         found = self.found or Found()
         told = [
-            (found.renamed, "{} moved and kept the label, found by the content"),
+            (found.renamed, "{} moved and kept the label (found by content)"),
             (found.refreshed, "{} changed in fields that no prompt uses, and the files show that"),
             (found.mended, "{} without a label changed and will be asked again"),
-            (found.back, "{} came back, with the label of before"),
-            (found.gone + found.dropped, "{} left, and so did the rows of the files (the ledger keeps them)"),
+            (found.back, "{} came back with the label it had"),
+            (
+                found.gone + found.dropped,
+                "{} left the input, and the rows left the files (the ledger keeps them)",
+            ),
         ]
         lines = [text.format(_records(count)) for count, text in told if count]
         if lines and found.fresh:

@@ -9,8 +9,5 @@ from pipeline.store import Ledger
 
 
 async def repeated_in(ledger: Ledger, batch: Sequence[Record]) -> set[int]:
-    """Positions of records whose key came before in this pass. Records that cannot be read are named by their place."""
-    named = [at for at, record in enumerate(batch) if record.problem is None]
-    places = [(batch[at].key, f"{batch[at].source}:{batch[at].line}") for at in named]
-    again = await ledger.mark_seen(places)
-    return {named[at] for at in again}
+    """Positions of records whose key came before in this pass. Names that were made up never do, but are noted too."""
+    return set(await ledger.mark_seen([(record.key, f"{record.source}:{record.line}") for record in batch]))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pipeline import codec
 from pipeline.engine import Lookups
 from pipeline.errors import ChangedError, LabelpipeError, RenderError
-from pipeline.readers import Source, Stamp
+from pipeline.readers import Progress, Source, Stamp
 from pipeline.records import Outcome, Record, Status
 from pipeline.runner.keys import repeated_in
 from pipeline.settings import Settings
@@ -95,6 +95,15 @@ def lookups_of(
         repeated=repeated if has_key else None,
         answered=ledger.find_request if settings.task.dedupe and task.can_share_answers else None,
     )
+
+
+async def end_pass(ledger: Ledger, sources: Sequence[Source], reading: Progress, *, complete: bool) -> None:
+    """Set aside what was never asked of records that were not in this pass: rows that were mended or taken out.
+
+    An input that can be read again is compared before a session; this is for the others, where all was read.
+    """
+    if complete and reading.limit is None and any(source.once for source in sources):
+        await ledger.supersede(Selection(keys=await ledger.unseen(reading.exact_total)), "mended")
 
 
 def read_changes(sources: Sequence[Source], stamps: Sequence[Stamp | None]) -> list[str]:

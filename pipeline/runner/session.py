@@ -47,7 +47,7 @@ from pipeline.runner.parts import (
     price_for,
     rules_of,
 )
-from pipeline.runner.passing import lookups_of, noted, read_changes
+from pipeline.runner.passing import end_pass, lookups_of, noted, read_changes
 from pipeline.runner.runlog import tell
 from pipeline.runner.soundness import in_files, kept, mended
 from pipeline.runner.steering import Helm, Steering
@@ -172,6 +172,7 @@ class Session:
                 self._asker.close()
                 await self._journal.close()
             await self._admission.close()
+            await end_pass(self._ledger, self._sources, self._reading, complete=ending is Ending.COMPLETE)
             await sinks.finish(all_done=ending is Ending.COMPLETE)
             self._notes += map(str, sinks.moved[len(self._moved) :])
         finally:

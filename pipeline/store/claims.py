@@ -40,8 +40,8 @@ class MovedAside:
 
     def __str__(self) -> str:
         return (
-            f"{self.name} {self.why}. It was moved to {self.to}, as it is, and {self.name} is made anew from the "
-            "ledger. What was changed in it is in no other file."
+            f"{self.name} {self.why}. It was moved, untouched, to {self.to}, and {self.name} was made anew from the "
+            "ledger. The changes are in the moved file only."
         )
 
 
@@ -117,7 +117,7 @@ async def _look_at(
             if (followed := await _followed(path, mark, look, blocks)) is not None:
                 return "", followed
     elif 0 <= status.st_size < mark.bytes and not mark.is_stale:
-        return "is shorter than this run had left it", mark
+        return "is shorter than this run left it", mark
     if path.suffix == ".parquet":
         return await _look_at_parquet(path, status, mark, layout, ledger)
     for look in _may_look(path.name, mark, layout):
@@ -125,7 +125,7 @@ async def _look_at(
         empty = replace(mark, bytes=0, position=first_position(look.order), shape=look.shape)
         if (followed := await _followed(path, empty, look, blocks)) is not None:
             return "", followed
-    return "was changed after this run had written it", mark
+    return "was changed after this run wrote it", mark
 
 
 def _may_look(name: str, mark: SinkMark, layout: Layout | None) -> list[Look]:
@@ -138,7 +138,7 @@ async def _look_at_parquet(
     path: Path, status: os.stat_result, mark: SinkMark, layout: Layout | None, ledger: Ledger
 ) -> tuple[str, SinkMark | None]:
     """A Parquet file is ours where its values are those of the ledger: it may have been made just before a kill."""
-    strange = "was changed after this run had written it"
+    strange = "was changed after this run wrote it"
     if layout is None:
         return strange, mark
     first = first_position(layout.order)

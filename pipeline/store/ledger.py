@@ -243,6 +243,10 @@ class Ledger:
         """
         return await self._reads.do(queries.mark_seen, places)
 
+    async def unseen(self, records: int | None) -> list[str]:
+        """The keys of outcomes that cost nothing and were not in this pass of so many records."""
+        return await self._reads.do(queries.unseen, records)
+
     async def forget_seen(self) -> None:
         """Begin a new pass for `mark_seen`."""
         await self._reads.do(queries.forget_seen)

@@ -251,6 +251,19 @@ def mark_seen(connection: sqlite3.Connection, places: Sequence[tuple[str, str]])
     return duplicates
 
 
+def unseen(connection: sqlite3.Connection, records: int | None) -> list[str]:
+    """The keys of outcomes that cost nothing and were not in this pass: by name, or where none was noted by place."""
+    is_noted = connection.execute("SELECT 1 FROM sqlite_temp_master WHERE name = 'seen'").fetchone()
+    if not is_noted and records is None:
+        return []
+    absent = "key NOT IN (SELECT key FROM temp.seen)" if is_noted else "ordinal >= ?"
+    rows = connection.execute(
+        f"SELECT key FROM outcomes WHERE request_digest IS NULL AND status <> 'labelled' AND {absent}",  # noqa: S608
+        [] if is_noted else [records],
+    )
+    return [unbound(key) for (key,) in rows]
+
+
 def forget_seen(connection: sqlite3.Connection) -> None:
     """Begin a new pass for `mark_seen`."""
     connection.execute("DROP TABLE IF EXISTS temp.seen")

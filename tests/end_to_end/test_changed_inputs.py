@@ -233,6 +233,7 @@ def test_a_stream_with_names_asks_only_about_what_the_prompt_shows(
     job.run(records=iter([*THREE, {"text": "no name"}]), key="id")
     summary = job.run(records=iter([{**row, "id": float(row["id"]), "shop": "x"} for row in THREE]), key="id")
     assert (summary.labelled, job.asked.total()) == (3, 3)
+    assert (summary.rejected, summary.exit_code) == (0, 0), "the one without a name is not in it any more"
     edited = [{**row, "text": f"new {row['text']}"} for row in THREE]
     assert job.run(records=iter(edited), key="id").exit_code == 2
     assert job.run(records=iter(edited), key="id", choice="keep").labelled == 3
@@ -264,7 +265,7 @@ def test_a_corrected_file_is_kept_and_told(job: Job) -> None:
     summary = job.run()
     (aside,) = (job.folder / "run").glob("labels.changed-*.csv")
     assert aside.read_bytes() == corrected
-    assert [note for note in summary.notes if str(aside.name) in note and "as it is" in note]
+    assert [note for note in summary.notes if str(aside.name) in note and "untouched" in note]
     job.expect(["good", "bad", "so so", "new"], calls=4, summary=summary)
 
 
