@@ -92,7 +92,7 @@ def painted(text: str) -> str:
 
 
 def wrapped(line: str, columns: int) -> str:
-    """The line as lines of at most so many columns, cut between words; the further ones stand below its text.
+    """The line as lines of at most so many columns, cut between words, or parts; the further ones stand below its text.
 
     A word that is longer than a line stays whole: it is a path or an address to be copied.
     """
@@ -102,7 +102,9 @@ def wrapped(line: str, columns: int) -> str:
     lines = [line[:start]]
     is_named = lines[0].strip() and start <= columns // 2
     indent = " " * (start if is_named else len(line) - len(line.lstrip()) + 2)
-    for word in _WORD.findall(line, start):
+    parts = re.split(" (?=· )", line[start:])
+    fitting = [[part] if width(part) <= columns - len(indent) else _WORD.findall(part) for part in parts]
+    for word in (word for part in fitting for word in part):
         gap = "" if lines[-1].endswith(" ") or not lines[-1] else " "
         if lines[-1].strip() and width(lines[-1] + gap + word) > columns:
             lines.append(indent + word)
