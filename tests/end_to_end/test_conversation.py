@@ -288,7 +288,7 @@ def test_a_validator_is_asked_again_with_its_reason_and_then_given_up(tmp_path: 
         assert "names 'quot'; the label has quote" in checked.out + checked.err
         user.configure(output={"dir": "other"})
         calls = len(talker.asked)
-        user.do("run", "job.toml", "--json").expect(1)
+        user.do("run", "job.toml", "--json").expect(2)
         assert len(talker.asked) == calls, "what cannot work is found before a call is paid for"
 
 
