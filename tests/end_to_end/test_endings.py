@@ -108,6 +108,21 @@ def test_quota_ends_the_run_and_the_same_command_finishes_it(tmp_path: Path, end
     endpoints.close(endpoint)
 
 
+def test_not_one_label_ends_the_run_and_names_the_key(tmp_path: Path, endpoints: Endpoints) -> None:
+    """All records were asked three times each and rejected, and it said Done."""
+    endpoint = endpoints.open(faults={"no_tool": 1.0})
+    user = project(tmp_path / "project", endpoint.base_url, count=200)
+    stopped = user.do("run", "job.toml").expect(2)
+    assert "none of the first 40 records got a label, for one reason: no_tool_call" in " ".join(stopped.err.split())
+    assert "model.tool_choice" in stopped.err
+    assert "labelpipe retry job.toml --relabel" in " ".join(stopped.err.split())
+    assert endpoint.calls() < 3 * 100
+    endpoint = endpoints.again(endpoint)
+    assert user.do("retry", "job.toml", "--relabel", "--json").expect(0).json["labelled"] == 200
+    user.verify()
+    endpoints.close(endpoint)
+
+
 def test_a_signal_lets_what_is_in_flight_end(tmp_path: Path, endpoints: Endpoints) -> None:
     started = []
     for number in (signal.SIGINT, signal.SIGTERM):
