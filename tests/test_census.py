@@ -57,7 +57,7 @@ def test_all_records_are_counted_and_priced(looked_at: Any) -> None:
         ([*FIRST, {"id": "e", "text": " "}], {}, "prompt", None, "1 of 501 records will be rejected; empty_text 1: "),
         (FIRST, {"prompt": "{{ txt }}"}, "prompt", False, "500 of 500 records will be rejected; render_error 500: "),
         (FIRST, {"prompt": "Label this."}, "prompt", False, "names no field"),
-        (FIRST, {"input": {"key": "ID"}}, "key", False, "500 of 500 records have none .*did you mean 'id'"),
+        (FIRST, {"input": {"key": "ID"}}, "key", False, "500 of 500 records have no key .*did you mean 'id'"),
         (FIRST, {"task": {"labels": {"label": ["first label", "b"]}}}, "task", False, "placeholder 'first label'"),
         (FIRST, {"task": {"labels": {"label": ["a"]}}, "rehearsal": {"gold": "gold"}}, "gold", None, "no label .*: b"),
         ([*FIRST, {"id": "z", "text": "t", "late": 1}], {"output": {"columns": ["late"]}}, "columns", True, "late"),

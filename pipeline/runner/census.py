@@ -146,7 +146,7 @@ class Census:
             return Check("key", True, "a file is named by its path")
         if no_key := self.problems["no_key"]:
             ok = None if no_key < self.records else False
-            return Check("key", ok, f"{no_key:,} of {self._whose} have none and will be rejected; one: "
+            return Check("key", ok, f"{no_key:,} of {self._whose} have no key and will be rejected; one: "
                          f"{self._one_of['no_key']}")  # fmt: skip
         if key is None:
             return Check("key", True, "a record is named by its place; set input.key if the file has names of its own")
