@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -128,6 +129,9 @@ def looks_like_config(path: Path) -> bool:
 
 def _no_config(path: Path) -> str:
     """Why no config can be had of this name, and what to do."""
+    if found := re.match(r"([a-z][a-z0-9+]+):/+(?=\w)", str(path)):
+        address = f"{found[1]}://{str(path)[found.end() :]}"
+        return f"{address} is not a config. Write a config for what is there first: labelpipe init {address}"
     if not path.exists():
         return nothing_there(path)
     if path.is_file():
@@ -136,10 +140,21 @@ def _no_config(path: Path) -> str:
         return f"{path} is not a config. To label what is in it, write a config for it first: labelpipe init {path}"
     if below := list(runs_below(path)):
         return f"{path} holds no run itself. The runs in it: {_listed(below)}"
+    if inside := [file for file in sorted(path.glob("*.toml")) if _has_table(file)]:
+        return f"{path} is a folder. The configs in it: {_listed(inside)}"
     return (
         f"{path} is a folder without a run in it, and not a config. "
         f"To label the files in it, write a config first: labelpipe init {path}"
     )
+
+
+def refuse_as_input(path: str) -> None:
+    """Raises SetupError where what is named to be labelled is a config or a run: neither is meant to be."""
+    named = Path(path)
+    if named.suffix == ".toml" and looks_like_config(named):
+        raise SetupError(f"{named} is a config already. Label with it: labelpipe run {named}")
+    if is_run(named):
+        raise SetupError(f"{named} is the folder of a run. Go on with it: labelpipe run {named}")
 
 
 # -- a name -> a run folder ------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from pipeline.cli.frame import (
     app,
     fail,
     finish,
+    guarded,
     label_input,
     print_json,
     run_of,
@@ -43,6 +44,9 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace a config that is there.")] = False,
 ) -> None:
     """Look at a file and write a config to edit."""
+    from pipeline.targets import refuse_as_input
+
+    guarded(lambda: refuse_as_input(path))
     from pipeline.runner import write_config
 
     made = run_through(write_config(path, to, force=force, quiet=False))

@@ -126,6 +126,10 @@ MIX_UPS = {
     "status in.jsonl": "neither a config nor a run folder",
     "run": "name a config, or the folder of a run. Configs here: job.toml. Runs here: run.",
     "check": "name a config, or the folder of a run",
+    "run folder": "folder is a folder. The configs in it: folder/a.toml",
+    "run https://host.invalid/r.csv": "labelpipe init https://host.invalid/r.csv",
+    "init job.toml": "job.toml is a config already. Label with it: labelpipe run job.toml",
+    "init run": "run is the folder of a run. Go on with it: labelpipe run run",
     "run empty": "a folder without a run in it",
     "pause empty": "there is no run here (no manifest.json). Runs here: run",
     "set a b c=1": "expected a run folder and KEY=VALUE",
@@ -137,6 +141,8 @@ MIX_UPS = {
 
 def test_a_mix_up_is_told_and_nothing_else_is_proposed(done: Project) -> None:
     Path("empty").mkdir()
+    Path("folder").mkdir()
+    Path("folder/a.toml").write_text("[task]\n")
     for words, wanted in MIX_UPS.items():
         told = do(*words.split())
         assert told.exit_code == 2, f"{words}: {told.output}"
