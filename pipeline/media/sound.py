@@ -7,6 +7,8 @@ from typing import Literal
 from pipeline.errors import MediaError
 from pipeline.media.sniff import is_mp3_frame
 
+#: Longer than any recording of 20 MB is: its tokens would be reserved, and hold all others up.
+MOST_S = 24 * 3600
 #: kilobits a second by the index in a frame's head, of layer III: MPEG 1, and MPEG 2 and 2.5
 _KBPS = (
     (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
@@ -27,6 +29,8 @@ def seconds_of(data: bytes, mime: str, name: str) -> float:
     found = _wav_s(data, name) if mime == "audio/wav" else _mp3_s(data)
     if not found:
         raise MediaError(f"{name} holds no sound: a damaged {'wav' if mime == 'audio/wav' else 'mp3'}")
+    if found > MOST_S:
+        raise MediaError(f"{name} says that it is {found / 3600:,.0f} hours long; at most {MOST_S // 3600} are sent")
     return found
 
 

@@ -157,6 +157,13 @@ def test_damaged_bytes_give_a_media_error_or_an_answer(mime: str, at: int, junk:
         pass
 
 
+def test_a_recording_that_says_it_is_days_long_is_refused() -> None:
+    slow = bytearray(wav(30.0))
+    slow[28:32] = (1).to_bytes(4, "little")  # bytes a second
+    with pytest.raises(MediaError, match="133 hours long"):
+        seconds_of(bytes(slow), "audio/wav", "x")
+
+
 def test_recordings_have_their_length() -> None:
     assert seconds_of(wav(2.5), "audio/wav", "x") == pytest.approx(2.5)
     assert seconds_of(mp3(100), "audio/mpeg", "x") == pytest.approx(100 * 1152 / 44_100)
