@@ -82,6 +82,7 @@ async def open_screen(
         tell("the records were not counted", reason=str(error))  # the run reads them too, and says what is wrong
     finally:
         counting.cancel()
+        await asyncio.wait({counting})  # it closes the file that it reads
 
 
 def is_here(source: Source) -> bool:
