@@ -72,26 +72,26 @@ def test_a_reader_that_is_killed_in_mid_run(tmp_path: Path, endpoints: Endpoints
 
 
 def test_a_hang_up_is_an_orderly_stop_and_nohup_ignores_it(tmp_path: Path, endpoints: Endpoints) -> None:
-    endpoint = endpoints.open(latency_ms=250)
-    users = [project(tmp_path / name, endpoint.base_url, 24, limits={"concurrency": 4}) for name in ("plain", "nohup")]
+    opened = [endpoints.open(latency_ms=100) for _ in range(2)]
+    users = [project(tmp_path / str(at), one.base_url, 40, limits={"concurrency": 4}) for at, one in enumerate(opened)]
     plain = users[0].start("run", "job.toml", "--json")
     args = ("-c", f"trap '' HUP; exec {' '.join(LABELPIPE)} run job.toml --json")
     out = subprocess.PIPE
     popen = subprocess.Popen(["bash", *args], cwd=users[1].folder, env=environment(), stdout=out, stderr=out, text=True)
     nohup = Process(args, popen)
-    endpoint.wait_for_calls(10)
-    for process in (plain, nohup):
+    for endpoint, process in zip(opened, (plain, nohup), strict=True):
+        endpoint.wait_for_calls(5)
         process.signal(signal.SIGHUP)
         process.signal(signal.SIGHUP)  # the shell sends one and the kernel another: no sign of impatience
     stopped = plain.wait().expect(129)
     assert "SIGHUP: letting" in stopped.err
     assert (stopped.json["ended"], stopped.json["exit_code"]) == ("interrupted", 129)
-    assert nohup.wait().expect(0).json["labelled"] == 24
-    assert 0 < stopped.json["labelled"] < 24
-    totals = endpoint.totals()
-    assert totals["lost"] == 0, "what was in flight ended"
-    assert users[0].run()["labelled"] == 24
-    endpoints.close(endpoint)
+    assert nohup.wait().expect(0).json["labelled"] == 40
+    assert 0 < stopped.json["labelled"] < 40
+    assert opened[0].totals()["lost"] == 0, "what was in flight ended"
+    assert users[0].run()["labelled"] == 40
+    for endpoint in opened:
+        endpoints.close(endpoint)
 
 
 # -- a notebook's stop button ------------------------------------------------------------------------------------------
@@ -120,13 +120,13 @@ def notebook(user: Project) -> Process:
 
 def test_a_notebooks_stop_button_is_a_ctrl_c(tmp_path: Path, endpoints: Endpoints) -> None:
     """KeyboardInterrupt came out of `run`, and the run went on in its thread and paid for hundreds more."""
-    endpoint = endpoints.open(latency_ms=200, poison={"HANG": "hang"})
-    soft = project(tmp_path / "soft", endpoint.base_url, 200, limits={"concurrency": 4})
-    hard = project(tmp_path / "hard", endpoint.base_url, 30, limits={"concurrency": 4}, model={"timeout_s": 60})
+    opened = [endpoints.open(latency_ms=200), endpoints.open(poison={"HANG": "hang"})]
+    soft = project(tmp_path / "soft", opened[0].base_url, 200, limits={"concurrency": 4})
+    hard = project(tmp_path / "hard", opened[1].base_url, 30, limits={"concurrency": 4}, model={"timeout_s": 60})
     hard.give([{"id": f"r{number:04}", "text": "HANG"} for number in range(30)])
     started = [notebook(soft), notebook(hard)]
-    endpoint.wait_for_calls(16)
-    for process in started:
+    for endpoint, process in zip(opened, started, strict=True):
+        endpoint.wait_for_calls(4)
         process.signal(signal.SIGINT)
     assert started[1].popen.stderr is not None
     assert any("SIGINT: letting" in line for line in started[1].popen.stderr)
@@ -138,8 +138,9 @@ def test_a_notebooks_stop_button_is_a_ctrl_c(tmp_path: Path, endpoints: Endpoint
         assert labelled < 200
         assert len(user.labels()) == labelled
         assert calls == labelled or user is hard
-    assert endpoint.in_flight() == 0, "nothing is asked any more when the cell has ended"
-    endpoints.close(endpoint)
+    for endpoint in opened:
+        assert endpoint.in_flight() == 0, "nothing is asked any more when the cell has ended"
+        endpoints.close(endpoint)
 
 
 # -- the death of a task in the background -----------------------------------------------------------------------------
