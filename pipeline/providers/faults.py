@@ -138,6 +138,8 @@ def _judged(status: int, headers: Mapping[str, str], told: Told, *, sure: bool) 
         return _BY_NUMBER[status](status, headers, told)
     if not told.is_api and status in (400, 415, 422):
         return UnknownRefusalError()
+    if status < 300 and told.words & signs.BAD_REQUEST:
+        return _bad_request(status, headers, told)
     make_by_status = _BY_STATUS.get(status) or (_unavailable if status >= 500 or status < 300 else _unknown)
     return make_by_status(status, headers, told)
 

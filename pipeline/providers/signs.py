@@ -145,6 +145,9 @@ CREDENTIALS = Sign(
     frozenset({200, 400, 422}),
 )  # fmt: skip
 
+#: The types of a 400, where an error stands in a success without a number.
+BAD_REQUEST = frozenset({"invalid_request_error", "bad_request", "badrequesterror", "invalid_argument"})
+
 #: The parameters of Chat Completions that are the same for every record.
 SHAPE_PARAMS = re.compile(
     r"^(model|tools|tool_choice|parallel_tool_calls|response_format|temperature|top_p|seed|stop|n|logprobs|top_logprobs|"
