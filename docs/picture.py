@@ -67,7 +67,7 @@ def main() -> None:
     for line in screen(recorded(COLUMNS)):
         console.print(Text.from_ansi(line))
     # The fonts would come from another host; a page should ask nobody but its own.
-    picture = re.sub(r"@font-face \{.*?\}\s*", "", console.export_svg(title=COMMAND), flags=re.DOTALL)
+    picture = re.sub(r"@font-face \{.*?\}\s*", "", console.export_svg(title=COMMAND, unique_id="demo"), flags=re.DOTALL)
     (Path(__file__).parent / "demo.svg").write_text(picture, encoding="utf-8")
 
 
