@@ -266,6 +266,7 @@ _ACT_OF: Mapping[str, str] = {
     "limits.hedge_after_p": "rules",
     "limits.record_deadline_s": "rules",
     "limits.probe_max_s": "rules",
+    "limits.stop_rejected": "rules",
     "notify.url": "notify",
     "notify.command": "notify",
     "notify.on": "notify",
