@@ -31,6 +31,7 @@ LIVE_KEYS = frozenset(
         "limits.record_deadline_s",
         "limits.grace_s",
         "limits.on_day_limit",
+        "limits.stop_rejected",
         "notify.url",
         "notify.command",
         "notify.on",
