@@ -22,6 +22,7 @@ from pipeline.store.rundir import RunDir, replace_durably
 
 #: as much of a file is read at once for its digest
 BLOCK_BYTES = 1024 * 1024
+CHANGED = "was changed while the run was at work"
 
 
 class Look:
@@ -157,7 +158,19 @@ class Projection:
             return ""
         if (status.st_dev, status.st_ino) != self._identity:
             return "was replaced while the run was at work"
-        return "" if status.st_size == self.size_bytes else "was changed while the run was at work"
+        return "" if status.st_size == self.size_bytes else CHANGED
+
+    async def strange_within(self) -> str:
+        """The same, of every byte: it takes one reading of the file."""
+        told = self.strange()
+        if told or self.is_building or self._file is None or self._is_torn:
+            return told
+        try:
+            return "" if await asyncio.to_thread(digest_of, self.path) == self._digest.digest() else CHANGED
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise self._failure(error) from error
 
     async def begin(self, look: Look) -> None:
         """Begin the file anew, beside the old one, which stays in its place until `settle`."""

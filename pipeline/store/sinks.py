@@ -18,7 +18,7 @@ from pipeline.store.claims import MovedAside, claim, move_aside
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
 from pipeline.store.order import first_position, rows_of
-from pipeline.store.projection import Projection, digest_of, looks, parquet_look
+from pipeline.store.projection import CHANGED, Projection, digest_of, looks, parquet_look
 from pipeline.store.queries import SinkMark
 from pipeline.store.rundir import RunDir
 from pipeline.store.sql import SqlOptions, SqlSink, Tell
@@ -107,6 +107,8 @@ class Sinks:
         self._note_late(lowest)
         if self._layout is not before:
             await self._rebuild([file for file in self._outgrown() if file.size_bytes < SMALL_BYTES])
+        # Before a row is added: what is cut into somebody's edit would be lost to both.
+        await self._rebuild([file for file in self._files if file.strange()])
         if self._layout.order == "input":
             await self._follow(self._files)
         else:
@@ -122,7 +124,7 @@ class Sinks:
         if self._generation != self._ledger.generation:
             await self._collect()
         self._note_late(await self._learn())
-        self._let_go(self._files)
+        await self._let_go(self._files)
         old = self._outgrown()
         await self._rebuild([file for file in self._files if file.is_old or file in old])
         await self._follow(self._files, gaps=all_done)
@@ -182,10 +184,10 @@ class Sinks:
         for file in self._files:
             file.is_old = True
 
-    def _let_go(self, files: Sequence[Projection]) -> None:
+    async def _let_go(self, files: Sequence[Projection]) -> None:
         """Move files aside that somebody has edited or replaced since they were opened: they are made anew."""
         for file in files:
-            if why := file.strange():
+            if why := await file.strange_within():
                 self.moved.append(move_aside(file.path, why))
                 file.is_old = True
 
@@ -207,7 +209,7 @@ class Sinks:
         """Build files anew from the ledger. Their marks go first: they are worth nothing for the new files."""
         if not files:
             return
-        self._let_go(files)
+        await self._let_go(files)
         current = {look.name: look for look in looks(self._layout)}
         for file in files:
             file.mark = replace(file.mark, is_stale=True)
@@ -261,7 +263,7 @@ class Sinks:
         order, path = self._layout.order, self._run_dir.labels("parquet")
         look, before = parquet_look(self._layout), (await self._ledger.sink_marks()).get("labels.parquet", NO_FILE)
         if await asyncio.to_thread(lambda: path.exists() and digest_of(path) != before.digest):
-            self.moved.append(move_aside(path, "was changed while the run was at work"))
+            self.moved.append(move_aside(path, CHANGED))
         # First: after a kill it is known for ours by its values, and not taken for a file that was put here.
         await self._ledger.note_files({"labels.parquet": replace(before, is_stale=True)})
         await parquet.write(path, look.table, lambda: rows_of(self._ledger, order, first_position(order), gaps=gaps))

@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,31 +190,39 @@ def test_a_run_of_an_older_version_knows_its_files_by_their_bytes(tmp_path: Path
         assert len(aside(path)) == edited
 
 
-@pytest.mark.parametrize("how", ["replace", "append"])
-def test_an_edit_while_the_run_is_at_work_is_found_at_its_end(tmp_path: Path, how: str) -> None:
-    """An editor saves a file beside and renames it, or writes into it: the rows that came after would be lost."""
+@pytest.mark.parametrize("order", ["completion", "input"])
+@pytest.mark.parametrize("when", [1, len(BATCHES)])
+@pytest.mark.parametrize("how", ["beside", *EDITS])
+def test_an_edit_while_the_run_is_at_work_is_kept_as_it_is(tmp_path: Path, how: str, when: int, order: str) -> None:
+    """An editor saves a file beside and renames it, or writes into it: no row of ours is written into that."""
+    path, layout = tmp_path / "labels.csv", replace(LAYOUT, order=order)
 
-    async def main() -> list[str]:
+    def edit() -> bytes:
+        edited = EDITS.get(how, lambda _: b"mine")(path.read_bytes())
+        if how == "beside":
+            path.unlink()
+        path.write_bytes(edited)
+        return edited
+
+    async def main() -> tuple[list[str], bytes]:
+        edited = b""
         async with await Ledger.open(tmp_path / "ledger.db") as ledger:
-            sinks = await Sinks.start(RunDir(tmp_path), ledger, LAYOUT)
-            for number, batch in enumerate(BATCHES):
+            sinks = await Sinks.start(RunDir(tmp_path), ledger, layout)
+            for number, batch in enumerate(BATCHES, 1):
                 await sinks.write(batch, await ledger.commit(batch, sinks.marks()))
-                if number == 1 and how == "replace":
-                    (tmp_path / "edited").write_text("mine")
-                    (tmp_path / "edited").rename(tmp_path / "labels.csv")
-            if how == "append":
-                with (tmp_path / "labels.csv").open("a") as file:
-                    file.write("mine")
+                edited = edit() if number == when else edited
             await sinks.finish(all_done=True)
-            return [one.name for one in sinks.moved]
+            return [one.name for one in sinks.moved], edited
 
     other = tmp_path / "other"
     other.mkdir()
-    run(other, *BATCHES)
-    assert asyncio.run(main()) == ["labels.csv"]
+    run(other, *BATCHES, layout=layout)
+    moved, edited = asyncio.run(main())
+    assert moved == ["labels.csv"]
     assert contents(tmp_path) == contents(other)
-    (moved,) = aside(tmp_path)
-    assert moved.read_text().endswith("mine")
+    (kept,) = aside(tmp_path)
+    # What has the same length is found at the end: the rows that came after stand behind it.
+    assert kept.read_bytes().startswith(edited)
 
 
 def test_it_costs_one_look_at_a_file_that_nobody_touched(tmp_path: Path) -> None:
