@@ -16,6 +16,10 @@ def main() -> None:
     open_missing_streams()
     try:
         app()
+    except OSError as error:
+        # The parser writes its help itself.
+        put(sys.stderr, f"labelpipe: the output could not be written: {error.strerror or error}\n")
+        sys.exit(1)
     finally:
         # What is left in a stream that nobody reads would change the exit code at the very end.
         put(sys.stdout, "")

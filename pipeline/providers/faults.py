@@ -211,6 +211,7 @@ _BY_SIGN: Sequence[tuple[signs.Sign, _Make]] = (
     (signs.LENGTH, _length),
     (signs.CONTENT, _content),
     (signs.MEDIA, _record),
+    (signs.USED_UP, _quota),
     (signs.RATE, _rate_limited),
     (signs.CREDENTIALS, _credentials),
 )
@@ -232,8 +233,8 @@ _BY_STATUS: Mapping[int, _Make] = {
     422: _bad_request,
     425: _unavailable,
     429: _rate_limited,
-    431: _record,
-    451: _record,
+    431: _bad_request,  # all calls have the same headers
+    451: _bad_request,  # a country, or a text
 }
 
 

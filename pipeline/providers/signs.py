@@ -112,6 +112,17 @@ QUOTA = Sign(
     ),
 )  # fmt: skip
 
+#: The same in words that records use too: they count only where a server quotes no record, and would be waited for.
+USED_UP = Sign(
+    frozenset({"subscription_expired", "wallet_empty", "usage_limit_reached"}),
+    _words(
+        r"\b(monthly|weekly)( \w+)? (limit|cap|quota|allowance)", r"\bwallet\b",
+        r"\b(trial|subscription|plan) (has |is )?(ended|expired|over)\b",
+        r"\b(allowance|quota|credit|budget|balance)s? ((is|are|was|ha(s|ve) been) )?(finished|used up|spent|gone)\b",
+    ),
+    frozenset({429, 503}),
+)  # fmt: skip
+
 RATE = Sign(
     frozenset(
         {"rate_limit_exceeded", "rate_limit_error", "rate_limit_reached_error", "too_many_requests",

@@ -51,6 +51,13 @@ def test_a_dead_terminal_changes_nothing(make: Make) -> None:
         assert json.loads((user.run_dir / "summary.json").read_bytes())["exit_code"] == 0, words
 
 
+def test_help_that_cannot_be_written_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*LABELPIPE, "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "could not be written: No space left on device" in done.stderr
+
+
 def test_a_reader_that_is_killed_in_mid_run(tmp_path: Path, endpoints: Endpoints) -> None:
     """It ended the watcher at its next word, and at the end the run, with exit code 1 and without a summary."""
     endpoint = endpoints.open(latency_ms=100)
