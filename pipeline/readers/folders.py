@@ -14,6 +14,7 @@ from pipeline.records import JSON
 
 #: what a run's folder holds, whatever else is in it
 _OF_A_RUN = ("manifest.json", "ledger.db")
+_APART = "set output.dir to another folder"
 #: how Hive writes a partition that has no value
 _NOTHING = "__HIVE_DEFAULT_PARTITION__"
 
@@ -29,15 +30,17 @@ def inputs_only(names: Sequence[str], pattern: str, base: Path, own: Path | None
     kinds = [kind_of(_folder(name, base)) for name in names]
     if names and not glob.has_magic(pattern):
         if "own" in kinds:
-            raise InputError(f"input.path: {pattern!r} is a file of this run itself; set output.dir to another folder")
+            raise InputError(f"input.path: {pattern!r} is in output.dir, this run's own folder; {_APART}")
         return list(names), []
     named = not glob.has_magic(PurePath(pattern).name)
     kept = [name for name, kind in zip(names, kinds, strict=True) if not kind or (kind == "run" and named)]
     left = [name for name, kind in zip(names, kinds, strict=True) if kind == "run" and not named]
+    if names and not kept and not left:
+        raise InputError(f"input.path: {pattern!r} matches only files in output.dir, this run's own folder; {_APART}")
     if names and not kept:
         raise InputError(
-            f"input.path: {pattern!r} matches nothing but what runs have written ({names[0]}); name the file to read "
-            "another run's, as in 'runs/*/labels.csv'"
+            f"input.path: {pattern!r} matches nothing but what other runs have written ({left[0]}); name the file to "
+            "read another run's, as in 'runs/*/labels.csv'"
         )
     return kept, left
 

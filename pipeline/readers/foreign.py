@@ -27,6 +27,7 @@ _STARTS = (
     (b"\x89PNG\r\n\x1a\n", _PICTURE),
     (b"\xff\xd8\xff", _PICTURE),
     (b"\x80\x04\x95", "a Python pickle: save it as JSON Lines or Parquet"),
+    (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer, not the file: fetch the file (git lfs pull)"),
     (b"\x80\x05\x95", "a Python pickle: save it as JSON Lines or Parquet"),
 )
 _PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)

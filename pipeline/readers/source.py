@@ -87,7 +87,8 @@ class Source:
         """What differs when the content does, without reading it; None where nothing tells. Raises OSError."""
         if self.origin is not None:
             return self.origin.stamp()
-        stat = self.path.stat() if self.path is not None else None
+        # What is read once has nothing that lasts: a pipe's times change as it is written to and read.
+        stat = self.path.stat() if self.path is not None and not self.once else None
         return {
             "name": self.name,
             "size_bytes": None if stat is None else stat.st_size,

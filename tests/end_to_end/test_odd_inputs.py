@@ -47,7 +47,7 @@ def test_a_glob_over_the_run_folder_stays_as_it_was(tmp_path: Path) -> None:
         summary, rows = labelled(asked)
         assert (summary.ended, [row["text"] for row in rows]) == ("complete", ["one", "two"])
     assert asyncio.run(verify(tmp_path / "data" / "out")).ok
-    with pytest.raises(InputError, match="is a file of this run itself"):
+    with pytest.raises(InputError, match="this run's own folder"):
         run(settings(tmp_path, "data/out/labels.csv", "data/out"), Wishes(quiet=True, provider=provider))
 
 

@@ -36,10 +36,10 @@ def test_the_runs_own_files_are_in_no_glob(tmp_path: Path) -> None:
     for own in ("data/out", "elsewhere", "data/../data/out"):
         assert names("data/**/*.csv", tmp_path, own) == ["data/outer/s.csv", "data/r.csv"]
         assert names("data/through/*.csv", tmp_path) == ["data/through/labels.csv"]
-        with pytest.raises(InputError, match="matches nothing but what runs have written"):
+        with pytest.raises(InputError, match="matches only files in output"):
             names("data/through/*.csv", tmp_path, own)
         for literal in ("data/out/labels.csv", "data/link.csv", "data/through/labels.csv"):
-            with pytest.raises(InputError, match=r"is a file of this run itself; set output\.dir"):
+            with pytest.raises(InputError, match=r"is in output\.dir, this run's own folder; set output\.dir"):
                 names(literal, tmp_path, own)
 
 

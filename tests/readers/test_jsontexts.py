@@ -154,6 +154,7 @@ def tarred() -> bytes:
         ("r.csv", b"PAR1" + b"\0" * 50, 'is a Parquet file: set input.format = "parquet"'),
         ("r.db", b"SQLite format 3\0" + b"\0" * 50, "set input.path to sqlite:///r.db and input.table"),
         ("r.txt", b"%PDF-1.7\n", "is a PDF"),
+        ("r.csv", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n", "is a Git LFS pointer"),
     ],
 )
 def test_what_is_no_text_is_named_with_what_to_do(name: str, data: bytes, message: str) -> None:

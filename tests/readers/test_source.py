@@ -138,7 +138,11 @@ def test_parquet_must_be_a_plain_file(tmp_path: Path) -> None:
 
 def test_a_pipe_has_no_size_and_is_not_looked_into(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    assert resolve_sources("pipe", format="csv", base=tmp_path)[0].size_bytes is None
+    [source] = resolve_sources("pipe", format="csv", base=tmp_path)
+    assert source.size_bytes is None
+    before = source.stamp()
+    os.utime(tmp_path / "pipe", (1, 1))
+    assert source.stamp() == before, "its times change as it is read"
     assert resolve_sources("pipe", base=tmp_path)[0].format == "auto"  # told by what comes, as for stdin
     os.mkfifo(tmp_path / "pipe.xyz")
     assert "set input.format" in refusal("pipe.xyz", tmp_path)
