@@ -28,10 +28,12 @@ class Beginning:
         self._lenient = lenient
         # All state that changes.
         self._over = over
+        self._is_empty = True
         self._held: list[Outcome] = []
 
     def passed(self, items: list[_T | Outcome]) -> list[_T | Outcome]:
         """What of these may be handed on. Raises NothingToAskError where no record will ever be asked."""
+        self._is_empty = False
         if self._over:
             return items
         rejected = [item for item in items if isinstance(item, Outcome)]
@@ -48,10 +50,11 @@ class Beginning:
 
     def ended(self, skipped: int) -> list[Outcome]:
         """What is left at the input's end, `skipped` records of which had an outcome. Raises NothingToAskError."""
+        if (self._is_empty and self._names) or not (self._held or self._over or skipped):
+            # Also where the run has labels: the program that writes the input has most likely failed.
+            raise NothingToAskError(f"the input has no records, so there is nothing to label: {_listed(self._names)}")
         if self._over or skipped:
             return self._released()
-        if not self._held:
-            raise NothingToAskError(f"the input has no records, so there is nothing to label: {_listed(self._names)}")
         raise NothingToAskError(self._told(f"none of its {len(self._held):,} records"))
 
     def _released(self) -> list[Outcome]:

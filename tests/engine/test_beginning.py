@@ -98,7 +98,6 @@ def test_records_that_are_bad_in_several_ways_do_not_stop_it() -> None:
 def test_an_input_without_one_record_that_can_be_asked(kinds: list[str], words: str) -> None:
     with pytest.raises(NothingToAskError, match=words):
         fed(kinds)
-    assert fed(kinds, over=True)[0] == kinds, "in a run that was answered they are records like others"
 
 
 def test_somebody_may_want_them_rejected_however_many_they_are() -> None:
@@ -110,3 +109,13 @@ def test_somebody_may_want_them_rejected_however_many_they_are() -> None:
 
 def test_the_few_that_are_left_of_an_earlier_session_do_not_stop_it() -> None:
     assert fed([GOOD, BAD, BAD], done=2)[0] == [BAD]
+
+
+def test_in_a_run_that_was_answered_bad_records_are_records_like_others() -> None:
+    assert fed([BAD, WORSE, BAD], over=True)[0] == [BAD, WORSE, BAD]
+
+
+def test_an_empty_input_is_no_end_of_a_run_that_has_labels() -> None:
+    with pytest.raises(NothingToAskError, match="the input has no records"):
+        fed([], over=True)
+    assert fed([GOOD], over=True, done=1)[0] == []
