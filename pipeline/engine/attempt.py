@@ -38,9 +38,6 @@ Provider = Callable[[Request], Awaitable[Response]]
 #: Raises MediaError.
 Prepare = Callable[[Request], AbstractAsyncContextManager[Request]]
 
-#: In an outage a record that has failed looks this often whether others still stand at the door.
-LET_OTHERS_S = 0.5
-
 
 class Asker:
     """Asks the model about one record until there is an outcome."""
@@ -71,9 +68,11 @@ class Asker:
         self._hedge = Hedge(stats, self.judge.tail)
         #: Told how many records wait or fail, when one more does.
         self.at_wait: Callable[[int], None] = lambda _: None
-        # All state that changes, beside the judge's: how many records wait to be asked again, and how many stand at the
-        # door that have not failed.
+        # All state that changes, beside the judge's: how many records wait to be asked again, how many stand at the
+        # door that have not failed, and a call for those that let them pass.
         self._waiting = self._fresh = 0
+        self._turn = asyncio.Event()
+        admission.gate.at_calm(self._turn.set)
 
     async def ask(self, request: Request) -> Outcome:
         """The record's outcome. Raises StoppedError when the run stops first: the record stays pending."""
@@ -189,13 +188,16 @@ class Asker:
         gate = self._admission.gate
         # A probe is never the poison itself, as long as there are records that have not failed.
         while trial.failing and gate.outage is not None and self._fresh and gate.stopped is None:
-            await gate.pause(LET_OTHERS_S)
+            self._turn.clear()
+            await self._turn.wait()
         is_fresh = not trial.failing
         self._fresh += is_fresh
         try:
             return await self._admission.acquire(trial.request.size_tokens, self._most(trial.request))
         finally:
             self._fresh -= is_fresh
+            if is_fresh and not self._fresh:
+                self._turn.set()
 
     async def _response(self, trial: Trial, permit: Permit) -> Response:
         percent = self.judge.rules.hedge_after_p

@@ -81,6 +81,7 @@ class Gate:
         self._stopped: Exception | None = None
         self._stop_event = asyncio.Event()
         self._at_stop: list[Callable[[], None]] = []
+        self._at_calm: list[Callable[[], None]] = []
         self._waiter: asyncio.Future[None] | None = None
 
     @property
@@ -315,6 +316,8 @@ class Gate:
         self.outage = None
         self._evidence.clear()
         self._window, self._window_grows_at = 2.0, None
+        for act in self._at_calm:
+            act()
         self.wake()
 
     # -- the end -------------------------------------------------------------------------------------------------
@@ -327,6 +330,11 @@ class Gate:
         for act in self._at_stop:
             act()
         self.wake()
+
+    def at_calm(self, act: Callable[[], None]) -> None:
+        """Call `act` when an outage has ended, and when the gate is shut for good."""
+        self._at_calm.append(act)
+        self._at_stop.append(act)
 
     def at_stop(self, act: Callable[[], None]) -> None:
         """Call `act` when the gate is shut for good."""
