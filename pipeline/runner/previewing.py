@@ -158,7 +158,7 @@ class _Impatient:
 async def _picked(settings: Settings, task: Task, given: Given | None, which: Which) -> list[Request | Outcome]:
     """The records that are meant, each with its request or rejected: the first ones, those of keys, a sample."""
     sources = sources_of(settings, given)
-    beginning = Beginning([source.name for source in sources], over=not which.n)
+    beginning = Beginning([source.name for source in sources])
     first: list[Request | Outcome] = []
     picked = _Picked(which)
     async with aclosing(read(sources, settings.input, limit=settings.input.limit)) as batches:
@@ -169,7 +169,7 @@ async def _picked(settings: Settings, task: Task, given: Given | None, which: Wh
             if _asked_in(first) >= which.n and picked.is_complete:
                 break
         else:
-            first += beginning.ended(0)
+            first += beginning.ended(0) if which.n else []
     first = _cut(first, which.n)
     shown = {item.record.ordinal for item in first}
     return first + [_item(task, record) for record in picked.records() if record.ordinal not in shown]
