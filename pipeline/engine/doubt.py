@@ -9,6 +9,7 @@ from pipeline.errors import (
     CredentialsError,
     NoCompletionError,
     NothingToAskError,
+    RecordRefusedError,
     RequestShapeError,
     UnknownRefusalError,
 )
@@ -83,6 +84,8 @@ def is_certain(error: CallError) -> bool:
 
 def tries_of(error: CallError, max_attempts: int) -> int:
     """How many such refusals end a record while others pass."""
+    if isinstance(error, RecordRefusedError):
+        return 1
     is_about_it = isinstance(error, RequestShapeError) or (isinstance(error, CredentialsError) and error.status == 403)
     return min(MOST_TRIES, max_attempts) if is_about_it else max_attempts
 

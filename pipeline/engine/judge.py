@@ -27,6 +27,7 @@ from pipeline.errors import (
     CredentialsError,
     NoCompletionError,
     RateLimitedError,
+    RecordRefusedError,
     RequestShapeError,
     StoppedError,
     UnknownRefusalError,
@@ -51,6 +52,8 @@ SURE_WORDS = 3
 #: So many records given up one after another, and no other answered between: words prove nothing any more. It is an
 #: outage of whatever makes records' answers, and what is left of the input must not be given up for it.
 MOST_GIVEN_UP = 500
+#: So many records refused for what is in them one after another, and no other answered between: that is doubted too.
+MOST_REJECTED = 10
 NEVER_ANSWERED = "a server is there, and no call was ever answered by a model"
 
 
@@ -77,12 +80,13 @@ class Judge:
         #: Whether earlier sessions of the run were answered.
         self.proven = False
         # All state that changes: whether no more records come, how many are being asked, how many of them failed at
-        # their last call, how many were given up since one was answered, the refusals one after another, and what is
-        # known of first requests and those that go on.
+        # their last call, how many were given up and how many rejected since one was answered, the refusals one after
+        # another, and what is known of first requests and those that go on.
         self.tail = asyncio.Event()
         self.active = 0
         self.failing = 0
         self._given_up = 0
+        self._rejected = 0
         self._refusals = Refusals()
         self._shapes = (Shape(), Shape())
 
@@ -93,7 +97,7 @@ class Judge:
     def answered(self, trial: Trial) -> None:
         """The model has answered it."""
         self._shape_of(trial).answers += 1
-        self._given_up = 0
+        self._given_up = self._rejected = 0
         self.failing -= trial.failing
         trial.failing = False
         trial.doubted_at, trial.doubts = None, 0
@@ -110,21 +114,22 @@ class Judge:
             return None
         clock, life = asyncio.get_running_loop().time, self._life
         heard = await life.heard_since(sent_at, trial.request)
-        needed = 1 if isinstance(error, CallTimeoutError) or self._is_refusal(error) else SURE_WORDS
+        needed = 1 if isinstance(error, CallTimeoutError) or self._is_refusal(trial, error) else SURE_WORDS
         while heard is not None and heard.is_answered and life.answered_in_a_row < needed:
             heard = await life.heard_since(clock(), trial.request)
         if heard is not None and heard.is_answered:
             self._gate.proved_alive(clock(), heard.sent_at)
             self._shapes[0].answers += 1
+            self._rejected = 0
         return heard
 
     def _is_open_question(self, trial: Trial, error: CallError, sent_at: float) -> bool:
-        if self._given_up >= MOST_GIVEN_UP and not self._is_refusal(error):
+        if self._given_up >= MOST_GIVEN_UP and not self._is_refusal(trial, error):
             return False
         if isinstance(error, CallTimeoutError):
             return not self._is_its_own(trial)
         doubtful = self._gate.is_doubtful(trial.request.record.key, self.active - 1)
-        if not self._is_refusal(error):
+        if not self._is_refusal(trial, error):
             is_open = verdict_of(error) in (Verdict.RETRY, Verdict.DOUBT) and not self._is_its_own(trial)
             # In an outage whoever fails for the first time is no poison.
             return is_open and doubtful and (self._gate.outage is None or trial.failing)
@@ -138,8 +143,11 @@ class Judge:
         """Whether others were answered since the record's calls began to fail."""
         return self._gate.blames(trial.answers_before, max(0, self.failing - trial.failing))
 
-    @staticmethod
-    def _is_refusal(error: CallError) -> bool:
+    def _is_refusal(self, trial: Trial, error: CallError) -> bool:
+        if isinstance(error, RecordRefusedError):
+            # A gateway may say of a key that is blocked what it says of a text.
+            is_odd = self._rejected >= MOST_REJECTED and self._can_ask(trial)
+            return is_odd and (self._was_answered or self.proven)
         return verdict_of(error) is Verdict.DOUBT and error.status not in PASSING
 
     @property
@@ -177,12 +185,13 @@ class Judge:
             return self._cool_down(trial, error, sent_at)
         if verdict is Verdict.ABORT:
             self._abort(error)
+        if self._is_refusal(trial, error):
+            return self._doubt(trial, error, sent_at, heard)
         if verdict is Verdict.REJECT:
             # A refusal of one record's content proves that somebody is there; that the model answers it does not.
+            self._rejected += 1
             self._gate.refused(asyncio.get_running_loop().time(), sent_at)
             raise Over(Status.REJECTED, Problem(error.code, str(error)))
-        if self._is_refusal(error):
-            return self._doubt(trial, error, sent_at, heard)
         return self._retry(trial, error, sent_at, heard)
 
     def _abort(self, error: CallError) -> NoReturn:
@@ -245,7 +254,7 @@ class Judge:
             trial.request.record.key,
             sent_at=sent_at,
             # What was answered says nothing of a refusal: it may have left before all were refused.
-            answers_before=gate.answers if self._is_refusal(error) else trial.answers_before,
+            answers_before=gate.answers if self._is_refusal(trial, error) else trial.answers_before,
             failing=self.failing - 1,
             others=self.active - 1,
             reason=str(error),
@@ -297,7 +306,8 @@ class Judge:
     def _reject(self, trial: Trial, error: CallError) -> NoReturn:
         if isinstance(error, UnknownRefusalError):
             raise Over(Status.FAILED, Problem(error.code, f"given up after {trial.calls} calls; last: {error}"))
-        raise Over(Status.REJECTED, Problem("bad_request", str(error)))
+        code = error.code if isinstance(error, RecordRefusedError) else RecordRefusedError.code
+        raise Over(Status.REJECTED, Problem(code, str(error)))
 
     def _is_from_the_start(self, trial: Trial, error: CallError, heard: Heard | None) -> bool:
         """Whether no such request passes: none was answered yet, and it is nothing that a record could bring about."""

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from pipeline.engine.rules import most_of
-from pipeline.errors import CallError, LabelpipeError, NoCompletionError, UnavailableError
+from pipeline.errors import CallError, LabelpipeError, NoCompletionError, RecordRefusedError, UnavailableError
 from pipeline.limits import Admission
 from pipeline.records import JSON, Request, Usage
 
@@ -44,6 +44,8 @@ class Heard:
         error = self.error
         if not isinstance(error, CallError) or isinstance(error, NoCompletionError):
             return False
+        if isinstance(error, RecordRefusedError):
+            return True  # under whatever status
         return error.status is not None and 400 <= error.status < 500
 
 

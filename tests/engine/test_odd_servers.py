@@ -112,6 +112,39 @@ def test_many_refused_records_in_a_row_are_rejected_where_a_word_passes(
     assert found.codes == {"bad_request": len(bad)}
 
 
+#: What is said of one text, plainly: such a record is rejected at its first call.
+CONTENT = {
+    "200 with a 403": lambda: error(200, "This key is disabled", code=403),
+    "400 filter": lambda: error(400, "The prompt triggered the content filter", code="content_filter"),
+    "200 filter": lambda: error(200, "filtered", code="content_filter"),
+    "400 length": lambda: error(400, "This model's maximum context length is 4 tokens", code="context_length_exceeded"),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(CONTENT))
+@pytest.mark.parametrize("proven", [False, True])
+def test_everybodys_text_refused_in_mid_run_is_nobodys(moved_clock: RunOn, kind: str, proven: bool) -> None:
+    """All that was left was rejected at full speed, "Done": a gateway said of a key what it says of a text."""
+    begin = 0 if proven else 30
+    found = night(moved_clock, lambda call: CONTENT[kind]() if call.count >= begin else good(), 200, proven=proven)
+    assert (found.ending, found.stopped is None) == (Ending.STOPPED, False)
+    assert len(found.labelled) == begin
+    assert len(found.without) <= 10 + 8
+    assert found.took_s < 25
+
+
+@pytest.mark.parametrize("kind", sorted(CONTENT))
+@pytest.mark.parametrize("bad", [range(30, 200), range(1, 150), range(0, 200, 2)])
+def test_many_refused_texts_in_a_row_are_rejected_where_a_word_passes(
+    moved_clock: RunOn, kind: str, bad: range
+) -> None:
+    found = night(moved_clock, lambda call: CONTENT[kind]() if call.number in bad else good(), 200, proven=True)
+    assert (found.ending, found.stopped) == (Ending.COMPLETE, None)
+    assert found.without == set(bad)
+    assert found.codes == {"bad_request": len(bad)}
+    assert found.total <= 200 * 1.5
+
+
 @pytest.mark.parametrize(
     ("kind", "most"),
     [("401", 1), ("404", 1), ("404 page", 1), ("405", 1), ("403", 2), ("403 page", 2), ("400", 8), ("422", 8)],
