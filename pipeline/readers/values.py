@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from pipeline.records import JSON
 
 PLAIN = (str, int, bool, type(None))  #: types that are JSON as they stand
+#: Where an object lies in memory, as in <Order object at 0x7f...>: another in each process, so no run would resume.
+_PLACE = re.compile(r" at 0x[0-9a-fA-F]+(?=>)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,4 +101,4 @@ def _foreign(value: Any) -> JSON:
             return None if str(value) == "NaT" else str(value)
         made = value.tolist()
         return plain(made) if type(made) is not type(value) else str(value)
-    return str(value)
+    return _PLACE.sub("", str(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -114,7 +115,7 @@ def _examples(settings: Settings) -> list[Mapping[str, JSON]]:
         return found
     path = settings.find(settings.task.examples_file)
     try:
-        lines = path.read_bytes().splitlines()
+        lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
     except OSError as error:
         raise ConfigError(f"task.examples_file: {path} cannot be read: {error.strerror}") from error
     for number, line in enumerate(lines, 1):
@@ -125,8 +126,8 @@ def _examples(settings: Settings) -> list[Mapping[str, JSON]]:
 
 def _example(path: Path, number: int, line: bytes) -> Mapping[str, JSON]:
     try:
-        example = codec.loads(line)
-    except codec.JSONDecodeError as error:
+        example = codec.loads_loosely(line)
+    except ValueError as error:  # no JSON, or no UTF-8
         raise ConfigError(f"{path}:{number}: task.examples_file: not JSON: {error}") from error
     if not isinstance(example, dict):
         raise ConfigError(f"{path}:{number}: task.examples_file: expected an object, got {type(example).__name__}")

@@ -97,3 +97,24 @@ def test_the_first_ctrl_c_ends_the_waiting_for_a_pipe(make: Callable[..., Projec
     done = process.wait()
     assert done.code == 130
     assert "Interrupted" in done.err
+
+
+def test_examples_are_read_as_records_are(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("id,text\na,one\n")
+    (tmp_path / "ex.jsonl").write_bytes(
+        b'\xef\xbb\xbf{"text": "cut \\ud83d", "label": {"label":"good"}, "n":NaN}\r\n\n'
+    )
+    sent: list[str] = []
+
+    async def seeing(request: Request) -> Response:
+        sent.append(str(request))
+        return Response(GOOD, Usage(1, 1), "m", "req")
+
+    asked = settings(tmp_path, "r.csv")
+    task = asked.task.model_copy(update={"examples_file": str(tmp_path / "ex.jsonl")})
+    asked = asked.model_copy(update={"task": task})
+    assert run(asked, Wishes(quiet=True, provider=seeing)).labelled == 1
+    assert "cut \ufffd" in sent[0]
+    (tmp_path / "ex.jsonl").write_bytes(b'\n{"text": "\xff"}\n')
+    with pytest.raises(ConfigError, match=r":2: task\.examples_file: not JSON"):
+        run(asked, Wishes(quiet=True, provider=seeing))

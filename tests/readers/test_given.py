@@ -282,6 +282,16 @@ def test_a_value_that_cannot_be_had_spoils_its_record_alone(kind: str) -> None:
     assert progress.told() == []
 
 
+def test_objects_without_a_text_of_their_own_are_the_same_in_each_process() -> None:
+    class Order:
+        pass
+
+    first, second = (read([{"order": Order(), "items": {}.items, "at": "<a at 0xff>"}])[0] for _ in range(2))
+    assert first.fields["order"] == f"<{__name__}.{Order.__qualname__} object>"
+    assert (first.fields["items"], first.fields["at"]) == ("<built-in method items of dict object>", "<a at 0xff>")
+    assert first.digest == second.digest
+
+
 def test_characters_that_were_cut_in_two_are_read_as_their_sign_and_told() -> None:
     progress = Progress()
     [record, other] = read([{"te\ud83dxt": "nice \ud83d", "x": ["\udc00"]}, {"a": "\\ud83d"}], progress=progress)
