@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, TypeVar
 
 from pipeline import results, runner, stats
-from pipeline.errors import MissingExtraError
+from pipeline.errors import MissingExtraError, SetupError
 from pipeline.progress import dollars, duration
 from pipeline.readers import Given
 from pipeline.runner import Check, Tier, Wishes, in_loop
@@ -30,7 +30,11 @@ _T = TypeVar("_T")
 
 
 def _settings(config: Config) -> Settings:
-    return config if isinstance(config, Settings) else load_settings(config)
+    if isinstance(config, Settings):
+        return config
+    if isinstance(config, Mapping):
+        raise SetupError("the config is a dict; expected the path of one, or Settings: Settings.model_validate(config)")
+    return load_settings(config)
 
 
 def _as(kind: type[_T], found: Any) -> _T:

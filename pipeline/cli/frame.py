@@ -28,6 +28,14 @@ DOCS_URL = "https://github.com/labelpipe/labelpipe/tree/main/docs"
 BEFORE, LABEL, STEER, MORE = "Before a run", "Label", "Watch and steer a run", "More"
 
 
+#: Words that other tools have for our commands.
+MEANT = {
+    "stop": "drain", "cancel": "drain", "start": "run", "label": "run", "continue": "run", "new": "init",
+    "create": "init", "validate": "check", "lint": "check", "estimate": "plan", "cost": "plan", "watch": "status",
+    "show": "preview", "test": "preview", "example": "demo", "help": "-h", "version": "--version",
+}  # fmt: skip
+
+
 class Commands(TyperGroup):
     """The commands in groups; a word that is none is answered with what was meant."""
 
@@ -49,6 +57,8 @@ class Commands(TyperGroup):
         path = Path(args[0])
         if args[0] not in self.commands and path.exists():
             ctx.fail(f"{path} is not a command. {_what_to_do_with(path)}")
+        if args[0] in MEANT:
+            ctx.fail(f"No such command '{args[0]}'. Did you mean '{MEANT[args[0]]}'?")
         return super().resolve_command(ctx, args)
 
 

@@ -59,7 +59,8 @@ async def _surveyed(source: Source, reading: Progress, *, quiet: bool) -> Survey
 
 def _told(survey: Survey, proposal: Proposal) -> Iterator[str]:
     bad = f", {survey.unreadable:,} that cannot be read" if survey.unreadable else ""
-    yield f"{survey.records:,} records{bad}; the text to label is in {proposal.text!r}"
+    count = "1 record" if survey.records == 1 else f"{survey.records:,} records"
+    yield f"{count}{bad}; the text to label is in {proposal.text!r}"
     yield f"a record is named by {proposal.key!r}" if proposal.key else "no column names each record: their place does"
     if proposal.gold:
         yield f"{proposal.gold!r} holds {len(proposal.labels)} labels, taken for the right ones"

@@ -139,7 +139,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
 def connect_reader(path: Path) -> sqlite3.Connection:
     """A connection that only reads, beside a writer in this or another process. Raises SetupError."""
     if not path.exists():
-        raise SetupError(f"{path}: there is no ledger here. Is this a run folder?")
+        raise SetupError(f"{path}: there is no ledger here. If this is a run folder, put back a copy of it.")
     try:
         return _connected(path, _database_uri(path, "ro"), _prepare_reader)
     except SetupError as error:
@@ -200,7 +200,7 @@ def _prepare_writer(path: Path, connection: sqlite3.Connection, *, wal: bool = T
 
 def _prepare_reader(path: Path, connection: sqlite3.Connection) -> None:
     if _check_identity(path, connection):
-        raise SetupError(f"{path}: the ledger is empty: no run has begun here.")
+        raise SetupError(f"{path}: the ledger is empty. If a run was here, put back a copy of it.")
     # What is looked up in passing (keys seen in this pass) goes to a file, so that memory stays flat.
     connection.execute("PRAGMA temp_store = FILE")
     for statement in _SEEN_AS_NEW.get(_version(connection), ()):

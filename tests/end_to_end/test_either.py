@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from end_to_end.stage import Endpoint, Project
 from typer.testing import CliRunner, Result
 
 from pipeline import Settings, run
 from pipeline.cli import app
+from pipeline.cli.frame import MEANT
 from pipeline.store import RunDir
 
 Make = Callable[..., Project]
@@ -186,3 +188,12 @@ def test_a_config_that_is_gone_is_named(done: Project) -> None:
     assert told.exit_code == 2
     assert "was started with job.toml, which is not there any more" in told.output
     assert do("verify", "run").exit_code == 0
+
+
+def test_words_of_other_tools_lead_to_ours() -> None:
+    for word, ours in MEANT.items():
+        done = do(word, "run")
+        assert done.exit_code == 2
+        assert f"Did you mean '{ours}'?" in done.output
+        assert ours.startswith("-") or ours in typer.main.get_group(app).commands
+        assert word not in typer.main.get_group(app).commands

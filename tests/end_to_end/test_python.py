@@ -11,7 +11,7 @@ import pytest
 from end_to_end.stage import Endpoint, Project
 
 from labelpipe import Settings, Status, check, plan, preview, replay, run, status, verify
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, SetupError
 from pipeline.runner import closing_lines
 
 Make = Callable[..., Project]
@@ -107,3 +107,8 @@ def test_an_error_is_its_message_in_a_notebook(project: Project) -> None:
     assert shown[0].startswith("ConfigError: job.toml:")
     assert "limits.rpm" in shown[0]
     assert not any("Traceback" in line for line in shown)
+
+
+def test_a_dict_in_the_place_of_a_config_is_told() -> None:
+    with pytest.raises(SetupError, match="the config is a dict; expected the path of one"):
+        run({"input": {"path": "x.csv"}})  # type: ignore[arg-type]
