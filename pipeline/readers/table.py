@@ -14,6 +14,8 @@ from pipeline.readers.quotes import MERGED, LoneQuotes
 from pipeline.readers.rows import Blocks, BrokenStreamError, Reading, Row, Rows, bad_row, undecodable
 from pipeline.readers.stream import joined, with_head
 
+_MARK = "\ufeff"  #: a byte order mark, as it is read
+
 
 async def delimited(blocks: Blocks, reading: Reading, usual: str) -> Rows:
     """CSV or TSV; blank lines are skipped; every value stays a string. `usual` separates cells where nothing else does.
@@ -98,7 +100,7 @@ class _Table:
             if trouble or len(cells) != len(self._columns):
                 count = f"{len(cells)} cells where the header has {len(self._columns)}"
                 yield bad_row(line, _encoded(raw).rstrip(b"\r\n"), trouble or count)
-            elif cells == self._header and len(cells) > 1:
+            elif len(cells) > 1 and (cells == self._header or self._is_marked_header(cells)):
                 self._reading.progress.repeated_headers += 1
                 self._reading.progress.note("rows that repeat the header are left out", self._reading.name)
             elif self._lone is not None and self._lone.merged(raw, cells):
@@ -106,6 +108,10 @@ class _Table:
             else:
                 digest = codec.digest64(self._names + codec.dumps(cells))
                 yield line, dict(zip(self._columns, cells, strict=True)), digest, ""
+
+    def _is_marked_header(self, cells: list[str]) -> bool:
+        """Whether it is the header with a byte order mark: Excel's files were joined, each of which begins with one."""
+        return cells[0][:1] == _MARK and [cells[0].lstrip(_MARK).strip('"'), *cells[1:]] == self._header
 
     def _named(self, line: int, cells: list[str], trouble: str) -> list[str]:
         """The names of the columns, by the first row or, where there is no header, by their numbers."""
@@ -116,6 +122,7 @@ class _Table:
             raise InputError(f"{where} cannot be read: {trouble}")
         if not any(cell.strip() for cell in cells):
             raise InputError(f"{where} names no column; set input.header to false or to a list of names")
+        cells = [cells[0].lstrip(_MARK), *cells[1:]]  # some programs write the mark twice
         names, notes = columns_of(cells)
         for note in notes:
             self._reading.progress.note(note, self._reading.name)

@@ -159,6 +159,9 @@ def test_repeated_headers_of_joined_files_are_left_out_and_told() -> None:
     records = read_bytes(b"id,text\na,b\nid,text\nc,d\nid,text\n", "in.csv", progress=progress)
     assert [record.line for record in records] == [2, 4]
     assert progress.told() == ["in.csv: rows that repeat the header are left out"]
+    for header in ("\ufeffid,text\n", '\ufeff"id","text"\n', "\ufeff\ufeffid,text\n"):
+        found = read_bytes(f"{header}a,b\n{header}c,d\n".encode(), "in.csv")
+        assert fields(found) == [{"id": "a", "text": "b"}, {"id": "c", "text": "d"}], "Excel's begin with a mark"
     assert progress.repeated_headers == 2
     # A table of one column may well hold its name.
     assert len(read_bytes(b"text\nhello\ntext\n", "in.csv")) == 2
