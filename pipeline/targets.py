@@ -275,7 +275,7 @@ def _like(path: Path, known: Sequence[Path]) -> Path | None:
 
 def _runs_here(runs: Sequence[Path] = ()) -> str:
     known = list(runs) or list(runs_below(Path()))
-    return f"Runs here: {_listed(known)}" if known else "There is no run here yet"
+    return f"Runs here: {_listed(known)}" if known else "No folder below the current one holds a run"
 
 
 def whats_here() -> str:
