@@ -165,7 +165,7 @@ class Endpoint(asyncio.Protocol):
         elif fault == "reset":
             self._reset()
         else:
-            tool = json.loads(body)["tool_choice"]["function"]["name"]
+            tool = json.loads(body)["tools"][0]["function"]["name"]
             self._send(completion(record, tool, lane.books.calls, usage, headers, fault))
 
     def _send(self, data: bytes) -> None:

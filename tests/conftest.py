@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import signal
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -11,6 +12,10 @@ from typing import Any
 
 import hypothesis
 import pytest
+
+# Started under nohup the tests would inherit that a hang-up is ignored, and so would the processes they start.
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Machines are shared: how long an example takes says nothing.
 hypothesis.settings.register_profile("shared", deadline=None)

@@ -77,9 +77,13 @@ def test_a_file_of_the_users_own_is_not_overwritten(name: str, settings: Callabl
 
 @pytest.mark.parametrize("where", [".", "shared"])
 def test_starting_over_in_a_shared_folder_leaves_the_users_files_where_they_are(
-    where: str, settings: Callable[..., Settings]
+    where: str, settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The whole folder was renamed, and with it the input."""
+    """The whole folder was renamed, and with it what else lay there."""
+    Path("here").mkdir()
+    Path("in.jsonl").rename("outside.jsonl")
+    monkeypatch.chdir("here")
+    Path("in.jsonl").symlink_to("../outside.jsonl")
     assert run(settings(where)).labelled == 4
     Path(where, "mine.txt").write_text("mine")
     aside = move_aside(settings(where))
