@@ -187,8 +187,10 @@ class RunLock:
             with suppress(SetupError):
                 connect_writer(ledger).close()
         for file in files:
+            # The journal's own files may have gone into the ledger with what they held.
             if not file.name.startswith("lock"):
-                file.rename(to / file.name)
+                with suppress(FileNotFoundError):
+                    file.rename(to / file.name)
 
     def close(self) -> None:
         """Let others in; may be called twice."""

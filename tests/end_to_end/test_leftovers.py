@@ -14,7 +14,7 @@ import pytest
 
 from pipeline import Settings, run
 from pipeline.errors import RunInUseError, SetupError
-from pipeline.runner import move_aside
+from pipeline.runner import move_aside, what_is_there
 from pipeline.store import Ledger, RunDir
 
 ROWS = "".join(f'{{"id": "r{number}", "text": "t{number}"}}\n' for number in range(4))
@@ -86,6 +86,8 @@ def test_starting_over_in_a_shared_folder_leaves_the_users_files_where_they_are(
     Path("in.jsonl").symlink_to("../outside.jsonl")
     assert run(settings(where)).labelled == 4
     Path(where, "mine.txt").write_text("mine")
+    # The command's look at the ledger leaves a journal there, which is gone once it is folded into the ledger.
+    assert "holds 4 records" in asyncio.run(what_is_there(settings(where)))
     aside = move_aside(settings(where))
     assert (aside / "ledger.db").stat().st_size > 0
     assert (aside / "labels.csv").read_text().count("\n") == 5
