@@ -166,7 +166,7 @@ SHAPE_PARAMS = re.compile(
     r"presence_penalty|frequency_penalty|logit_bias|stream|thinking|strict)\b"
 )
 
-_LIMIT = re.compile(r"\blimit:?\s*([\d,._]+\d|\d)", re.IGNORECASE)
+_LIMIT = re.compile(r"\blimit(?: is| of)?:?\s*([\d,._]+\d|\d)", re.IGNORECASE)
 _REQUESTED = re.compile(r"\brequested:?\s*([\d,._]+\d|\d)", re.IGNORECASE)
 _ROOM = re.compile(
     r"max_(?:completion_)?tokens\W.{0,60}?too large: (\d+).{0,80}maximum context length is (\d+)", re.DOTALL
