@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Headers that hold a secret, by their names.
 SECRET_NAME = re.compile(r"auth|key|token|secret|cookie|password|credential|session|signature", re.IGNORECASE)
+#: A value that looks like one, whatever its header is called: one long word of letters and digits.
+SECRET_VALUE = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[\w.+=~-]{12,}")
 #: Redirects that keep method and body, and how many of them are followed.
 KEEP_METHOD, MOST_REDIRECTS = frozenset({307, 308}), 5
 #: A shorter value is part of too many words to be cut out of a text; in "Bearer abc" the scheme is no secret.
@@ -58,7 +60,7 @@ class ClientOptions:
         """What is cut out of answers too. Not each header: an address or a name in one may well be in a label."""
         known = {self.api_key, *(value for name, value in self.headers.items() if SECRET_NAME.search(name))}
         words = {word for value in known for word in value.split() if len(word) >= LEAST_WORD_CHARS}
-        return tuple(one for one in self.secrets if one in words)
+        return tuple(one for one in self.secrets if one in words or SECRET_VALUE.fullmatch(one))
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,9 +134,12 @@ class Changes:
             cost = "" if self.each_usd is None else f", about {dollars(again * self.each_usd)}"
             told = f"the answers to {_records(paid)} are paid for again{cost}" if paid else "none of them was paid for"
             yield f"  --relabel   label them again ({told})"
-        if not self.cannot_match:
+        nothing_stays = bool(found.gone) and not found.stays + found.changed
+        if nothing_stays:
+            yield "  (none of the labelled records is in the input as it is read now: look at input.key and input.path)"
+        elif not self.cannot_match:
             yield "  --keep      keep the labels of the records that are there and go on with the rest"
-        if found.gone:
+        if found.gone and not nothing_stays:
             yield "              (the rows of the others leave the files; the ledger keeps their answers)"
         yield "  --output    another folder, for a run of its own"
         if self.parts:

@@ -387,3 +387,10 @@ def test_a_page_is_no_model(body: bytes) -> None:
     """An address without its /v1 often gives a page, and status 200: that is no "answers for this key"."""
     with pytest.raises(UnavailableError, match="is no model but"):
         _model(answers(body))
+
+
+def test_a_headers_value_that_looks_like_a_secret_is_cut_from_answers_whatever_its_name_is() -> None:
+    """A word that may well be a label stays: to cut it would change the label."""
+    headers = {"X-Gateway": "gw-4711-hush-hush", "X-Provider": "sentiment", "X-Title": "https://me.example/app1"}
+    options = ClientOptions(api_key="sk-1234567890", headers=headers)
+    assert set(options.answer_secrets) == {"sk-1234567890", "gw-4711-hush-hush"}
