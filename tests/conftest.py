@@ -26,6 +26,11 @@ hypothesis.settings.load_profile("shared")
 IN_TURN = ("chaos", "end_to_end")
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes are no name of a case: packed ones hold the time, and every worker must collect the same names."""
+    return argname if isinstance(val, bytes) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Which tests stay together when they are spread over workers: those of such a folder, else those of a file."""
     here = Path(__file__).parent

@@ -143,7 +143,7 @@ def tarred() -> bytes:
         ("r", packed(["a", "b"]), "r: is a zip archive"),
         ("r.docx", packed(["word/document.xml"]), "is a Word document"),
         ("r.tsv", tarred(), "is a tar archive"),
-        ("r.csv.gz", gzip.compress(tarred()), "is a tar archive"),
+        ("r.csv.gz", gzip.compress(tarred(), mtime=0), "is a tar archive"),
         (
             "r.csv",
             b"\n <!DOCTYPE html>\n<html><body>Not found",
