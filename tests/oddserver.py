@@ -15,7 +15,7 @@ from engine.engine_parts import FakeTask, Rig, items, request
 
 from pipeline.engine import Ending, Job, Pool, PoolSizes
 from pipeline.engine.life import WORD
-from pipeline.providers import ChatProvider, ClientOptions
+from pipeline.providers import ClientOptions, HttpProvider
 from pipeline.records import Outcome, Status
 
 RunOn = Callable[[Any], Any]
@@ -131,7 +131,7 @@ async def _night(
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     base_url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    provider = ChatProvider(ClientOptions(base_url=base_url, api_key="sk-test"))
+    provider = HttpProvider(ClientOptions(base_url=base_url, api_key="sk-test"))
     try:
         rig = Rig(provider, concurrency=concurrency, ping=provider.ping, task=task, **rules)
         rig.asker.judge.proven = proven

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.providers.chat import ChatProvider
 from pipeline.providers.client import ClientOptions, ModelInfo, load_sdk
 from pipeline.providers.fetch import Fetcher, FetchOptions
+from pipeline.providers.http import HttpProvider
 
-__all__ = ["ChatProvider", "ClientOptions", "FetchOptions", "Fetcher", "ModelInfo", "load_sdk"]
+__all__ = ["ClientOptions", "FetchOptions", "Fetcher", "HttpProvider", "ModelInfo", "load_sdk"]

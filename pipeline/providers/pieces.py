@@ -53,11 +53,7 @@ def pieces_of(body: Mapping[str, JSON]) -> Pieces:
             return {name: without(inner) for name, inner in value.items()}
         return [without(inner) for inner in value] if isinstance(value, list | tuple) else value
 
-    messages = [
-        {**message, "content": without(message["content"])} if isinstance(message.get("content"), list) else message
-        for message in body["messages"]
-    ]
-    texts = codec.dumps({**body, "messages": messages}).split(token.encode())
+    texts = codec.dumps(without(body)).split(token.encode())
     parts: list[bytes | Blob] = [texts[0]]
     for blob, text in zip(blobs, texts[1:], strict=True):
         parts += [blob, text]

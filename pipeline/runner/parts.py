@@ -30,7 +30,7 @@ from pipeline.task import (
 )
 
 if TYPE_CHECKING:
-    from pipeline.providers import ChatProvider
+    from pipeline.providers import HttpProvider
 
 REHEARSAL = "rehearsal"
 #: The most that `limits.concurrency` may be. It can be set in mid-run, so connections are counted by the gate alone.
@@ -282,9 +282,9 @@ def rules_of(settings: Settings) -> AskRules:
     )
 
 
-async def open_provider(settings: Settings, stack: AsyncExitStack) -> ChatProvider:
+async def open_provider(settings: Settings, stack: AsyncExitStack) -> HttpProvider:
     """The provider of the settings, closed with the stack; starts the built-in endpoint where that is asked for."""
-    from pipeline.providers import ChatProvider, ClientOptions
+    from pipeline.providers import ClientOptions, HttpProvider
 
     options = settings.model
     base_url, key, annotate = options.base_url, settings.api_key(), None
@@ -292,7 +292,7 @@ async def open_provider(settings: Settings, stack: AsyncExitStack) -> ChatProvid
         base_url, annotate = await _start_rehearsal(settings, stack)
     elif (told := missing_key(settings)) is not None:
         raise ConfigError(told)
-    provider = ChatProvider(
+    provider = HttpProvider(
         ClientOptions(
             base_url=base_url,
             # Servers of one's own often want none; one that does will say so at the first call.

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline import Settings, Wishes, run, verify
-from pipeline.providers import ChatProvider, ClientOptions
+from pipeline.providers import ClientOptions, HttpProvider
 from pipeline.records import Answer, Request, Response, ToolCall, Usage
 from pipeline.store import projection
 
@@ -132,7 +132,7 @@ def test_each_odd_value_in_each_field_of_a_completion_is_seen_at_its_border(tmp_
     headers = itertools.cycle(itertools.product(names, HEADERS))
     lines = [json.dumps({"id": f"r{number}", "text": f"text {number}"}) for number in range(2 * len(bodies))]
     (tmp_path / "in.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    chat = ChatProvider(ClientOptions(base_url="http://127.0.0.1:9/v1", api_key="sk-test-0123456789"))
+    chat = HttpProvider(ClientOptions(base_url="http://127.0.0.1:9/v1", api_key="sk-test-0123456789"))
     asking = 0
 
     async def post(*_: Any) -> tuple[int, Any, bytes]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from pipeline.providers import ChatProvider, ClientOptions
+from pipeline.providers import ClientOptions, HttpProvider
 from pipeline.records import Record, Request
 
 KEY = "sk-test-0123456789abcdef"
@@ -83,8 +83,8 @@ async def talked_to(talk: Talk) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def provider_at(base_url: str, **facts: Any) -> AsyncIterator[ChatProvider]:
-    provider = ChatProvider(options(base_url, **facts))
+async def provider_at(base_url: str, **facts: Any) -> AsyncIterator[HttpProvider]:
+    provider = HttpProvider(options(base_url, **facts))
     try:
         yield provider
     finally:

@@ -12,7 +12,7 @@ from provider_servers import KEY, answers, asked, completion, provider_at, reque
 
 from pipeline import codec
 from pipeline.errors import CallError, ConfigError, CredentialsError, UnavailableError
-from pipeline.providers import ChatProvider, ClientOptions
+from pipeline.providers import ClientOptions, HttpProvider
 from pipeline.records import UNUSABLE_CALL, Answer, Response, ServerLimits, ToolCall, Usage
 
 TOOL = {"type": "function", "function": {"name": "set_label", "parameters": {"type": "object"}}}
@@ -68,7 +68,7 @@ def test_without_tools_none_are_named_and_notes_go_into_the_metadata() -> None:
     async def main() -> None:
         async with served(handler) as base_url:
             options = ClientOptions(base_url=base_url, api_key=KEY)
-            provider = ChatProvider(options, annotate=lambda asked: {"record": asked.record.key})
+            provider = HttpProvider(options, annotate=lambda asked: {"record": asked.record.key})
             await provider(request(parameters={"metadata": {"team": "a"}}))
             await provider.close()
             await provider.close()
@@ -343,7 +343,7 @@ def test_what_can_never_be_called_is_a_mistake_in_the_config(options: dict[str, 
     """A key with the end of its line still on it came out of a worker as a ValueError."""
 
     async def main() -> None:
-        provider = ChatProvider(ClientOptions(**{"base_url": "http://127.0.0.1/v1", "api_key": KEY, **options}))
+        provider = HttpProvider(ClientOptions(**{"base_url": "http://127.0.0.1/v1", "api_key": KEY, **options}))
         await provider(request())
 
     with pytest.raises(ConfigError, match=said) as caught:

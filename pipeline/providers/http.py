@@ -1,0 +1,96 @@
+"""One HTTP call a request, in the dialect of one API."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from pipeline import codec
+from pipeline.errors import UnusableCallError
+from pipeline.providers.api import Api
+from pipeline.providers.chat import CHAT
+from pipeline.providers.client import Client, ClientOptions, ModelInfo
+from pipeline.providers.faults import scrub
+from pipeline.providers.headers import request_id, says_simulated, server_limits
+from pipeline.providers.pieces import pieces_of
+from pipeline.records import JSON, UNUSABLE_CALL, Answer, Request, Response, Usage
+
+#: Fields that `annotate` adds to the body's `metadata`, for the rehearsal endpoint.
+Annotate = Callable[[Request], Mapping[str, str]]
+#: More of a server's name for a call or a model is kept nowhere.
+MOST_ID_CHARS = 200
+
+
+class HttpProvider:
+    """Answers requests by calls of one API."""
+
+    def __init__(self, options: ClientOptions, api: Api = CHAT, *, annotate: Annotate | None = None) -> None:
+        self._options = options
+        self._api = api
+        self._annotate = annotate
+        self._client: Client | None = None
+        #: whether the answers say that they are simulated; None until the first one came
+        self.simulated: bool | None = None
+
+    @property
+    def client(self) -> Client:
+        """The SDK's client, made at first use (importing it takes half a second)."""
+        if self._client is None:
+            self._client = Client(self._options)
+        return self._client
+
+    async def __call__(self, request: Request) -> Response:
+        """The model's answer. Raises a CallError; never retries."""
+        body = self._body(request)
+        sent = pieces_of(body) if request.media_tokens else codec.dumps(body)
+        started = time.perf_counter()
+        try:
+            raw = await self.client.post(self._api.path, sent)
+        except UnusableCallError as error:
+            return _unusable(request, error, time.perf_counter() - started)
+        latency_s = time.perf_counter() - started
+        if self.simulated is None:
+            self.simulated = says_simulated(raw.headers)
+        reading = self._api.read(raw.content, self.client.secrets)
+        return Response(
+            answer=reading.answer,
+            usage=reading.usage,
+            model=scrub(reading.model or request.model, self.client.secrets)[:MOST_ID_CHARS],
+            request_id=_id(raw.headers, self.client.secrets),
+            latency_s=latency_s,
+            limits=server_limits(raw.headers),
+        )
+
+    def _body(self, request: Request) -> dict[str, JSON]:
+        body = self._api.body(request)
+        if self._annotate is not None:
+            body["metadata"] = {**body.get("metadata", {}), **self._annotate(request)}
+        return body
+
+    async def ping(self, request: Request) -> Usage:
+        """A request that is about no record: does the model answer it? What it used. Raises a CallError."""
+        try:
+            raw = await self.client.post(self._api.path, codec.dumps(self._api.body(request)))
+        except UnusableCallError:
+            return Usage()  # the model has written something
+        return self._api.read(raw.content, self.client.secrets).usage
+
+    async def model(self, name: str) -> ModelInfo:
+        """What the server says about the model; costs nothing. Raises a CallError."""
+        return await self.client.model(name)
+
+    async def close(self) -> None:
+        """Close all connections; may be called twice."""
+        if self._client is not None:
+            await self._client.close()
+
+
+def _id(headers: Iterable[tuple[bytes, bytes]], secrets: Sequence[str]) -> str | None:
+    found = request_id(headers)
+    return None if found is None else scrub(found, secrets)[:MOST_ID_CHARS]
+
+
+def _unusable(request: Request, error: UnusableCallError, latency_s: float) -> Response:
+    """What the model wrote, where the server found no call in it: an answer, and none with a label."""
+    answer = Answer(text=error.generated or None, finish_reason=UNUSABLE_CALL)
+    return Response(answer, Usage(), request.model, error.request_id, latency_s)

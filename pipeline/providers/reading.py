@@ -1,0 +1,129 @@
+"""What the answers of all APIs share: JSON that may be none, errors in a success, texts in parts, token counts."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from pipeline import codec
+from pipeline.errors import CallError, NoCompletionError, UnavailableError
+from pipeline.providers.faults import refusal, scrub
+from pipeline.providers.told import read_body
+from pipeline.records import JSON, Usage
+
+#: What stands where bytes are no UTF-8.
+BROKEN_SIGN = "\ufffd"
+#: More tokens than this no call uses: a number beyond it is a mistake, and sums of such numbers would not fit anywhere.
+MOST_TOKENS = 10**9
+
+
+def parsed(content: bytes, secrets: Sequence[str]) -> tuple[Any, bool]:
+    """The body, and whether all of its bytes are text; a mark of the byte order is none of it.
+
+    Raises NoCompletionError for what is not JSON.
+    """
+    content = content.removeprefix(codecs.BOM_UTF8)
+    try:
+        return codec.loads(content), True
+    except codec.JSONDecodeError:
+        with suppress(ValueError):
+            return codec.loads_digits(content.decode()), True  # half an emoji in it: an answer like others
+        with suppress(codec.JSONDecodeError):
+            return codec.loads(content.decode("utf-8", "replace")), False
+    what = "an event stream" if content.lstrip().startswith((b"data:", b"event:")) else "not JSON"
+    raise no_answer(NoCompletionError, f"a 200 that is {what}: {_excerpt(content, secrets)}")
+
+
+def without_answer(body: Any, content: bytes, secrets: Sequence[str]) -> CallError:
+    """The error for a success without an answer. Gateways send an upstream's error so; it is judged as such."""
+    told = read_body(body)
+    if isinstance(body, dict | list) and (told.texts or told.statuses):
+        return refusal(200, {}, told, secrets=secrets)
+    return no_answer(NoCompletionError, f"a 200 that is not a completion: {_excerpt(content, secrets)}")
+
+
+def no_answer(kind: type[UnavailableError], told: str) -> UnavailableError:
+    """The error for a success that holds no answer; the model may have worked all the same."""
+    return kind(told, status=200, billed=True)
+
+
+def _excerpt(content: bytes, secrets: Sequence[str]) -> str:
+    return repr(scrub(content[:4_000].decode("utf-8", "replace"), secrets)[:80])
+
+
+def refuse_error_in(holder: dict[str, Any], secrets: Sequence[str]) -> None:
+    """Raise what this part of a success holds in `error`, judged as if its status had said so.
+
+    Some servers send an error that says nothing with each answer.
+    """
+    error = holder.get("error")
+    if isinstance(error, dict):
+        says = any(error.get(name) for name in ("message", "code", "type", "metadata"))
+    else:
+        says = isinstance(error, str) and bool(error.strip())
+    if says:
+        raise refusal(200, {}, read_body({"error": error}), secrets=secrets)
+
+
+def refuse_broken(part: JSON) -> None:
+    """Raise UnavailableError where bytes of this part of an answer are no text."""
+    if BROKEN_SIGN in codec.dumps(part).decode():
+        raise no_answer(UnavailableError, "an answer with bytes in it that are no text")
+
+
+def exact(body: dict[str, Any], content: bytes, arguments: Iterable[JSON]) -> dict[str, Any]:
+    """The body; where arguments of a call are an object, not a text, with all the digits of its integers."""
+    if all(isinstance(one, str) for one in arguments):
+        return body
+    with suppress(codec.JSONDecodeError, UnicodeDecodeError):  # nested too deeply for that
+        body = codec.loads_digits(content.removeprefix(codecs.BOM_UTF8).decode())
+    return body
+
+
+def arguments_text(arguments: JSON) -> str:
+    """A call's arguments as text; some servers send them as an object."""
+    return arguments if isinstance(arguments, str) else codec.dumps(arguments).decode()
+
+
+def text_of(value: Any) -> str | None:
+    """The text; a list of content parts is joined."""
+    if isinstance(value, list):
+        texts = [part.get("text") for part in value if isinstance(part, dict)]
+        value = "".join(text for text in texts if isinstance(text, str))
+    return value if isinstance(value, str) else None
+
+
+def usage_of(usage: Any, prompt_name: str, completion_name: str) -> Usage:
+    """What the call used; all 0 where that is not known: absent, or a number that cannot be.
+
+    The names are those of the two sums; their parts stand beside them in `..._details`.
+    """
+    if not isinstance(usage, dict):
+        return Usage()
+    prompt, completion = _count(usage, prompt_name), _count(usage, completion_name)
+    if prompt is None or completion is None:
+        return Usage()
+    of_prompt, of_completion = usage.get(prompt_name + "_details"), usage.get(completion_name + "_details")
+    return Usage(
+        prompt=prompt,
+        completion=completion,
+        cached=_part(of_prompt, "cached_tokens", prompt),
+        reasoning=_part(of_completion, "reasoning_tokens", completion),
+        cache_write=_part(of_prompt, "cache_write_tokens", prompt),
+    )
+
+
+def _part(details: Any, name: str, whole: int) -> int:
+    """A part of what was used: no more than all of it, 0 where it is not known."""
+    return min(whole, _count(details, name) or 0)
+
+
+def _count(holder: Any, name: str) -> int | None:
+    """A count of tokens, 0 where there is none; None for what is no count."""
+    value = holder.get(name) if isinstance(holder, dict) else None
+    if value is None:
+        return 0
+    is_whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
+    return int(value) if is_whole and 0 <= value <= MOST_TOKENS else None
