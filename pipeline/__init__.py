@@ -41,8 +41,9 @@ if TYPE_CHECKING:
         verify,
     )
     from pipeline.errors import LabelpipeError
+    from pipeline.facts import Check, Tier
     from pipeline.records import Answer, Call, Outcome, Record, Request, Response, Status, ToolCall, Usage
-    from pipeline.runner import Check, Tier, Wishes
+    from pipeline.runner import Wishes
     from pipeline.settings import Settings
 
 #: The rooms that the public names are in.

@@ -11,11 +11,12 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, TypeVar
 
-from pipeline import results, runner, stats
+from pipeline import facts, planner, results, runner, show, stats
 from pipeline.errors import MissingExtraError, SetupError
+from pipeline.facts import Check, Tier
 from pipeline.progress import dollars, duration
 from pipeline.readers import Given
-from pipeline.runner import Check, Tier, Wishes, in_loop
+from pipeline.runner import Wishes, in_loop
 from pipeline.settings import Settings
 from pipeline.store import read_table
 from pipeline.targets import find_run, load_settings
@@ -76,7 +77,7 @@ class RunSummary(_Shown, stats.RunSummary):
     """What a run came to."""
 
     def _lines(self) -> Sequence[str]:
-        return runner.closing_lines(self)
+        return show.closing_lines(self)
 
     def to_pandas(self) -> pandas.DataFrame:
         """The run's rows as a frame, in the input's order. The index is the record's place in the input, from 0.
@@ -117,7 +118,7 @@ def _shares(counts: Mapping[str, int]) -> str:
 
 def _table_html(head: str, facts: Sequence[tuple[str, str]], *, simulated: bool) -> str:
     rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in facts if text)
-    foot = f"<tr><td colspan=2><b>{escape(runner.SIMULATED)}</b></td></tr>" if simulated else ""
+    foot = f"<tr><td colspan=2><b>{escape(show.SIMULATED)}</b></td></tr>" if simulated else ""
     return f"<table><tr><th colspan=2>{escape(head)}</th></tr>{rows}{foot}</table>"
 
 
@@ -132,21 +133,21 @@ class Checks(_Shown, tuple[Check, ...]):
         return all(one.ok is not False for one in self)
 
     def _lines(self) -> Sequence[str]:
-        return runner.check_lines(self)
+        return show.check_lines(self)
 
 
-class Preview(_Shown, runner.Preview):
+class Preview(_Shown, facts.Preview):
     """What a preview came to."""
 
     def _lines(self) -> Sequence[str]:
-        return runner.preview_lines(self)
+        return show.preview_lines(self)
 
 
-class Plan(_Shown, runner.Plan):
+class Plan(_Shown, facts.Plan):
     """What the full run takes."""
 
     def _lines(self) -> Sequence[str]:
-        return runner.plan_lines(self)
+        return show.plan_lines(self)
 
 
 class Report(_Shown, results.Report):
@@ -156,11 +157,11 @@ class Report(_Shown, results.Report):
         return self.lines()
 
 
-class RehearsedPlan(_Shown, runner.RehearsedPlan):
+class RehearsedPlan(_Shown, facts.RehearsedPlan):
     """What came of a rehearsal."""
 
     def _lines(self) -> Sequence[str]:
-        return runner.rehearsal_lines(self)
+        return show.rehearsal_lines(self)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -190,7 +191,7 @@ class RunStatus(_Shown):
         return dict(self.facts)
 
     def _lines(self) -> Sequence[str]:
-        return runner.status_lines(self.facts)
+        return show.status_lines(self.facts)
 
 
 # -- the asynchronous forms --------------------------------------------------------------------------------------------
@@ -203,7 +204,7 @@ async def arun(config: Config, wishes: Wishes | None = None, *, records: Given |
 
 async def acheck(config: Config, *, online: bool = True) -> Checks:
     """`check`, for a program that has an event loop."""
-    return Checks(await runner.check(_settings(config), online=online))
+    return Checks(await planner.check(_settings(config), online=online))
 
 
 async def apreview(
@@ -216,20 +217,20 @@ async def apreview(
     prompt: bool = False,
 ) -> Preview:
     """`preview`, for a program that has an event loop."""
-    found = await runner.preview(_settings(config), n, records=records, keys=keys, sample=sample, prompt=prompt)
+    found = await planner.preview(_settings(config), n, records=records, keys=keys, sample=sample, prompt=prompt)
     return _as(Preview, found)
 
 
 async def aplan(config: Config, pilot: int = 20, *, quiet: bool = False) -> Plan:
     """`plan`, for a program that has an event loop."""
-    return _as(Plan, await runner.plan(_settings(config), pilot, quiet=quiet))
+    return _as(Plan, await planner.plan(_settings(config), pilot, quiet=quiet))
 
 
 async def arehearse_plan(
     config: Config, records: int | None = None, tier: Tier | None = None, *, pilot: int = 20, quiet: bool = False
 ) -> RehearsedPlan:
     """`rehearse_plan`, for a program that has an event loop."""
-    found = await runner.rehearse_plan(_settings(config), records, tier or Tier(), pilot=pilot, quiet=quiet)
+    found = await planner.rehearse_plan(_settings(config), records, tier or Tier(), pilot=pilot, quiet=quiet)
     return _as(RehearsedPlan, found)
 
 

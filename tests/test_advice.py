@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from pipeline.errors import ConfigError
+from pipeline.parts.build import task_of
 from pipeline.records import Record
 from pipeline.runner.advice import TABLE, advise
-from pipeline.runner.parts import task_of
 from pipeline.settings import Settings
 
 LOCAL = "http://127.0.0.1:8000/v1"

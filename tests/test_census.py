@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from pipeline import Settings
-from pipeline.runner import Check, check
+from pipeline.facts import Check
+from pipeline.planner import check
 
 FIRST = [{"id": str(number), "text": f"text {number}", "gold": "ab"[number % 2]} for number in range(500)]
 

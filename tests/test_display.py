@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.progress import Progress, Snapshot
-from pipeline.runner.runlog import run_log, tell
+from pipeline.runlog import run_log, tell
 from pipeline.terminal import WAITING_MOST, cut, laid_out, painted, put, width, wrapped
 
 SEEN = Snapshot(

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from pipeline.parts.build import task_of
+from pipeline.parts.inputs import sources_of
 from pipeline.readers import Progress
 from pipeline.records import Record
 from pipeline.runner import opening
-from pipeline.runner.inputs import sources_of
 from pipeline.runner.opening import SAMPLE, count, open_screen, opening_lines
-from pipeline.runner.parts import task_of
 from pipeline.settings import Settings
 
 RECORDS = 700

@@ -11,14 +11,14 @@ import pytest
 
 from pipeline import Settings, Status, Usage
 from pipeline.errors import SetupError
+from pipeline.facts import Effort, Interval, Plan, Tier, Took
 from pipeline.limits import Hours, price_of
+from pipeline.planner.listening import told_by
+from pipeline.planner.reckoning import Seen, planned
+from pipeline.planner.rehearsing import bound_by, folder_of, part_of, sample_of, tier_of
+from pipeline.planner.schedule import Terms, until_used_up, walk
 from pipeline.records import Outcome, Record, ServerLimits
-from pipeline.runner import Plan, Tier, plan_lines
-from pipeline.runner.lanes import Interval
-from pipeline.runner.listening import told_by
-from pipeline.runner.reckoning import Seen, planned
-from pipeline.runner.rehearsing import Effort, Took, bound_by, folder_of, part_of, sample_of, tier_of
-from pipeline.runner.schedule import Terms, until_used_up, walk
+from pipeline.show import plan_lines
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 HOUR_S, DAY_S = 3_600.0, 86_400.0
@@ -164,7 +164,7 @@ def test_flex_and_batch_cost_half_where_the_price_list_says_so() -> None:
 
 def test_a_config_on_flex_is_reckoned_at_its_price() -> None:
     wanted = settings(model={"parameters": {"service_tier": "flex"}}, limits={"requests_per_minute": 600})
-    from pipeline.runner.parts import price_for
+    from pipeline.parts.build import price_for
 
     price = price_for(wanted)
     assert price is not None

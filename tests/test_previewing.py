@@ -12,7 +12,9 @@ import pytest
 
 from pipeline import Settings
 from pipeline.errors import InputError, NothingToAskError
-from pipeline.runner import Preview, preview, preview_facts, preview_lines
+from pipeline.facts import Preview
+from pipeline.planner import preview
+from pipeline.show import preview_facts, preview_lines
 
 ROWS = [{"id": f"r{number}", "text": f"text {number}", "right": "ab"[number % 2]} for number in range(300)]
 

@@ -29,7 +29,8 @@ def demo(
     to: Annotated[Path, typer.Option("--to", help="The folder that it is put into.")] = Path("labelpipe-demo"),
 ) -> None:
     """See a whole run on sample texts; no key, no cost."""
-    from pipeline.runner import closing_lines, first_rows, lay_demo
+    from pipeline.scaffold import first_rows, lay_demo
+    from pipeline.show import closing_lines
 
     config = guarded(lambda: lay_demo(to))
     say(_HEAD.format(folder=to))

@@ -195,7 +195,8 @@ def start_over(settings: Settings, *, yes: bool) -> None:
 def label_input(settings: Settings, json_out: bool, *, named: Path | None, **wishes: Any) -> NoReturn:
     """A session of the run, from its start to its exit code."""
     with importing():
-        from pipeline.runner import Wishes, arun, load_sdk
+        from pipeline.providers import load_sdk
+        from pipeline.runner import Wishes, arun
 
         load_sdk()
 
@@ -235,7 +236,7 @@ def importing() -> Iterator[None]:
 
 
 def finish(summary: RunSummary, json_out: bool) -> NoReturn:
-    from pipeline.runner import closing_lines
+    from pipeline.show import closing_lines
 
     if json_out:
         print_json(summary.as_dict())

@@ -47,7 +47,7 @@ def init(
     from pipeline.targets import refuse_as_input
 
     guarded(lambda: refuse_as_input(path))
-    from pipeline.runner import write_config
+    from pipeline.scaffold import write_config
 
     made = run_through(write_config(path, to, force=force, quiet=False))
     target = made.path
@@ -71,12 +71,12 @@ def check(
     settings = settings_of(config, sets, input_path, output_dir)
 
     async def look() -> Any:
-        from pipeline.runner import check as look_at
+        from pipeline.planner import check as look_at
 
         return await look_at(settings, online=not offline, quiet=json_out)
 
     checks = run_through(look())
-    from pipeline.runner import check_lines
+    from pipeline.show import check_lines
 
     if json_out:
         found = [{"name": one.name, "ok": one.ok, "detail": one.detail, "blocks": one.blocks} for one in checks]
@@ -106,12 +106,12 @@ def preview(
     first = number if number is not None else 0 if key or sample else 5
 
     async def look() -> Any:
-        from pipeline.runner import preview as look_at
+        from pipeline.planner import preview as look_at
 
         return await look_at(settings, first, keys=key or (), sample=sample or 0, prompt=prompt)
 
     seen = run_through(look())
-    from pipeline.runner import preview_facts, preview_lines
+    from pipeline.show import preview_facts, preview_lines
 
     if json_out:
         print_json(preview_facts(seen))
@@ -149,8 +149,9 @@ def plan(
     settings = settings_of(config, sets, input_path, output_dir)
 
     async def look() -> Any:
-        from pipeline.runner import Tier, rehearse_plan
-        from pipeline.runner import plan as look_at
+        from pipeline.facts import Tier
+        from pipeline.planner import plan as look_at
+        from pipeline.planner import rehearse_plan
 
         if not rehearse:
             return await look_at(settings, pilot, quiet=json_out)
@@ -158,7 +159,7 @@ def plan(
         return await rehearse_plan(settings, records, tier, pilot=pilot, quiet=json_out)
 
     found = run_through(look())
-    from pipeline.runner import plan_lines, rehearsal_lines
+    from pipeline.show import plan_lines, rehearsal_lines
 
     if json_out:
         print_json(found.as_dict())

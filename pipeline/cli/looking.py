@@ -49,7 +49,7 @@ def status(
         guarded(lambda: _watch(look, json_out, every_s))
         return
     facts = run_through(look())
-    from pipeline.runner import status_lines
+    from pipeline.show import status_lines
 
     if json_out:
         print_json(facts)
@@ -64,7 +64,7 @@ def _watch(look: Callable[[], Coroutine[Any, Any, Any]], json_out: bool, every_s
     from contextlib import suppress
 
     from pipeline import codec
-    from pipeline.runner import watch
+    from pipeline.show import watch
     from pipeline.terminal import shown_json
 
     asked_to_end = False

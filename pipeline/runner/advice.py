@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from pipeline.runner.parts import is_openai, is_simulated, names_function
+from pipeline.parts import is_openai, is_simulated, names_function
 from pipeline.settings import Settings
 
 #: Problem codes of records that a change of the config may mend, where most of a run's records have them.

@@ -11,12 +11,11 @@ from typing import Any
 from pipeline import __version__, codec
 from pipeline.engine import renamed
 from pipeline.errors import ChangedError, RenderError
+from pipeline.parts import changes_of_input, is_simulated, named_of, read, reading_of
 from pipeline.progress import dollars
 from pipeline.readers import Source, Stamp
 from pipeline.records import JSON, Record
-from pipeline.runner.inputs import changes_of_input, named_of, read, reading_of
 from pipeline.runner.keys import repeated_in
-from pipeline.runner.parts import is_simulated
 from pipeline.settings import Settings
 from pipeline.store import Change, Found, Ledger, Pair, RunDir, Selection, diff
 from pipeline.targets import origin_to_keep

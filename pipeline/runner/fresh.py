@@ -7,7 +7,7 @@ from itertools import chain, count
 from pathlib import Path
 
 from pipeline.errors import SetupError
-from pipeline.runner.parts import sql_of
+from pipeline.parts import sql_of
 from pipeline.settings import Settings
 from pipeline.store import Ledger, RunDir, check_place, release_table
 

@@ -7,10 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from pipeline import codec
+from pipeline.facts import BROKE_OFF, KILLED
 from pipeline.limits import Spend, what_is_left
 from pipeline.store import RunDir, Totals
-
-KILLED, BROKE_OFF = "killed", "broke off"
 
 
 def ending_of(run_dir: RunDir, live: Mapping[str, Any] | None, totals: Totals, done: int) -> dict[str, Any]:

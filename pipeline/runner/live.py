@@ -18,9 +18,9 @@ from pipeline.limits import Admission, Budget, DoorState, Price, Spend, what_is_
 from pipeline.progress import Progress, Snapshot, duration, eta_s
 from pipeline.readers import Progress as ReadProgress
 from pipeline.records import Status
+from pipeline.runlog import tell
 from pipeline.runner.guard import Guard
 from pipeline.runner.notices import LONG_HOLD_S, Notices
-from pipeline.runner.runlog import tell
 from pipeline.runner.steering import facts_of
 from pipeline.runner.summary import learned_of
 from pipeline.stats import Stats

@@ -12,11 +12,11 @@ from typing import Any
 from pipeline.engine import renamed
 from pipeline.errors import SetupError
 from pipeline.limits import Price
+from pipeline.parts import can_be_read_again, is_elsewhere, read_again
 from pipeline.records import Record, Status
 from pipeline.results import Check as Checked
 from pipeline.results import Report
 from pipeline.results import verify as verify_files
-from pipeline.runner.inputs import can_be_read_again, is_elsewhere, read_again
 from pipeline.runner.keys import repeated_in
 from pipeline.runner.lastsession import ending_of
 from pipeline.runner.live import read_live

@@ -9,8 +9,8 @@ from typing import Any
 from pipeline.errors import LabelpipeError
 from pipeline.notify import Notifier
 from pipeline.progress import duration
-from pipeline.runner.runlog import tell
-from pipeline.runner.screens import closing_lines
+from pipeline.runlog import tell
+from pipeline.show import closing_lines
 from pipeline.stats import RunSummary
 from pipeline.terminal import cut
 

@@ -12,13 +12,12 @@ from urllib.parse import urlsplit
 
 from pipeline import codec
 from pipeline.errors import LabelpipeError
+from pipeline.parts import is_simulated, price_for, read
 from pipeline.progress import dollars, duration
 from pipeline.readers import Progress as ReadProgress
 from pipeline.readers import Source
 from pipeline.records import Record, Usage
-from pipeline.runner.inputs import read
-from pipeline.runner.parts import is_simulated, price_for
-from pipeline.runner.runlog import tell
+from pipeline.runlog import tell
 from pipeline.settings import Settings
 from pipeline.task import Task
 

@@ -11,13 +11,11 @@ from pathlib import Path
 from pipeline.engine import Responder, with_result
 from pipeline.errors import AnswerError, SetupError
 from pipeline.limits import Gate
+from pipeline.parts import is_marked, mark_simulated, open_sinks, outputs_of, price_for, task_of
 from pipeline.records import Labelled, Outcome, Problem, Said, Status, Turn
+from pipeline.runlog import run_log, tell
 from pipeline.runner.look import count_pending
-from pipeline.runner.marks import is_marked, mark_simulated
-from pipeline.runner.outputs import open_sinks, outputs_of
 from pipeline.runner.paid import paid_so_far
-from pipeline.runner.parts import price_for, task_of
-from pipeline.runner.runlog import run_log, tell
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary, Stats
 from pipeline.store import Ledger, RunDir, claim

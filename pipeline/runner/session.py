@@ -29,26 +29,28 @@ from pipeline.engine import (
 from pipeline.errors import ChangedError, LabelpipeError, StoreError
 from pipeline.limits import DayMeter, Price
 from pipeline.notify import Notifier
+from pipeline.parts import (
+    admission_of,
+    is_simulated,
+    layout_of,
+    mark_simulated,
+    open_sinks,
+    outputs_of,
+    price_for,
+    read,
+    rules_of,
+)
 from pipeline.progress import Progress
 from pipeline.readers import Progress as ReadProgress
 from pipeline.readers import Source, Stamp
 from pipeline.records import Outcome, Record, Status, Turn
+from pipeline.runlog import tell
 from pipeline.runner.advice import advise
 from pipeline.runner.guard import Guard
-from pipeline.runner.inputs import read
 from pipeline.runner.live import Live, showing
-from pipeline.runner.marks import mark_simulated
 from pipeline.runner.notices import Notices
 from pipeline.runner.opening import open_screen
-from pipeline.runner.outputs import layout_of, open_sinks, outputs_of
-from pipeline.runner.parts import (
-    admission_of,
-    is_simulated,
-    price_for,
-    rules_of,
-)
 from pipeline.runner.passing import end_pass, lookups_of, noted, read_changes
-from pipeline.runner.runlog import tell
 from pipeline.runner.soundness import in_files, kept, mended
 from pipeline.runner.steering import Helm, Steering
 from pipeline.runner.summary import summarise

@@ -17,23 +17,23 @@ from pipeline import codec
 from pipeline.engine import Provider, StopSwitch, under
 from pipeline.limits import NOTHING, DayMeter, Spend
 from pipeline.notify import Notifier
-from pipeline.readers import Given, Source, Stamp, in_daemon, peek
-from pipeline.records import Status
-from pipeline.runner.changes import accept_changes, find_changes, manifest_of, stamps_of
-from pipeline.runner.codes import refuse_unknown
-from pipeline.runner.inputs import sources_of
-from pipeline.runner.media import media_for
-from pipeline.runner.paid import BUDGET_MARK, paid_so_far, spent_of
-from pipeline.runner.parts import (
+from pipeline.parts import (
     budget_of,
     has_bound,
+    media_for,
     notified_of,
     open_provider,
     price_for,
+    refuse,
+    sources_of,
     task_of,
 )
-from pipeline.runner.refusals import refuse
-from pipeline.runner.runlog import run_log, tell
+from pipeline.readers import Given, Source, Stamp, in_daemon, peek
+from pipeline.records import Status
+from pipeline.runlog import run_log, tell
+from pipeline.runner.changes import accept_changes, find_changes, manifest_of, stamps_of
+from pipeline.runner.codes import refuse_unknown
+from pipeline.runner.paid import BUDGET_MARK, paid_so_far, spent_of
 from pipeline.runner.session import Session, SessionParts
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary

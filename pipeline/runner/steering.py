@@ -26,8 +26,8 @@ from pipeline.engine import Asker
 from pipeline.errors import ConfigError, LabelpipeError
 from pipeline.limits import Admission, spent_text
 from pipeline.notify import Notifier
-from pipeline.runner.parts import budget_of, hours_of, notified_of, rules_of, tuner_of
-from pipeline.runner.runlog import tell
+from pipeline.parts import budget_of, hours_of, notified_of, rules_of, tuner_of
+from pipeline.runlog import tell
 from pipeline.settings import Settings
 from pipeline.terminal import cut
 

@@ -1,9 +1,19 @@
-"""A first config for a file: what its records look like becomes TOML text to edit."""
+"""A first config for a file, and the demo: what is written before there is a run."""
 
 from __future__ import annotations
 
+from pipeline.scaffold.demo import first_rows, lay_demo
+from pipeline.scaffold.first import write_config
 from pipeline.scaffold.proposal import Proposal, propose
 from pipeline.scaffold.survey import Survey
 from pipeline.scaffold.text import to_toml
 
-__all__ = ["Proposal", "Survey", "propose", "to_toml"]
+__all__ = [
+    "Proposal",
+    "Survey",
+    "first_rows",
+    "lay_demo",
+    "propose",
+    "to_toml",
+    "write_config",
+]

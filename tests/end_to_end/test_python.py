@@ -12,7 +12,7 @@ from end_to_end.stage import Endpoint, Project
 
 from labelpipe import Settings, Status, check, plan, preview, replay, run, status, verify
 from pipeline.errors import ConfigError, SetupError
-from pipeline.runner import closing_lines
+from pipeline.show import closing_lines
 
 Make = Callable[..., Project]
 

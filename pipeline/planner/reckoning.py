@@ -5,134 +5,21 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timedelta
-from typing import Any
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
+from pipeline.facts import End, Interval, Plan, Tier
 from pipeline.limits import Price
+from pipeline.parts import hours_of, is_simulated
+from pipeline.planner.lanes import lanes_of
+from pipeline.planner.schedule import Terms, until_used_up, walk
 from pipeline.records import Outcome
-from pipeline.runner.lanes import Interval, Lane, lanes_of
-from pipeline.runner.listening import Tier
-from pipeline.runner.parts import hours_of, is_simulated
-from pipeline.runner.schedule import Terms, until_used_up, walk
 from pipeline.settings import Settings
 
 #: A pilot's calls in flight. The first ones pay for their connections: they are left out of the latency.
 PILOT_AT_ONCE = 5
 #: A normal distribution's two-sided 95 %.
 Z95 = 1.96
-DAY_S = 86_400
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """What ends the run before all is done: the setting, after about how many records, after how many seconds.
-
-    `seconds` is None where nothing is known that holds the calls up.
-    """
-
-    key: str
-    records: int
-    seconds: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is left to do. `durations_s` are seconds by what would limit it if nothing else did.
-
-    `looked_at` records have an outcome in the run folder and were looked at, and `problems` says why some of them have
-    no label; `pilot` of them were asked. `cost` is None where the price is unknown, `seconds` where nothing is known
-    that holds the calls up. `waits_s` is the part of it in which the hours are waited for. `ends` are what ends the run
-    before all is done, the first one first. `late_by_s` is above 0 where `limits.stop_at` is too early for all;
-    `done_by_stop` records could be done by then. `budget_records` is how many the budget does for, None where it does
-    for all that is expected; `budget_short` is true where it may not do. `concurrency` is what serves the limits, None
-    where none is known; `in_flight` is the config's. `told` are limits that the server told.
-    """
-
-    records: int
-    done: int
-    pilot: int
-    calls_per_record: float
-    latency_s: float
-    tokens: Interval
-    cost: Interval | None
-    durations_s: dict[str, float] = field(default_factory=dict)
-    seconds: float | None = None
-    waits_s: float = 0.0
-    concurrency: int | None = None
-    in_flight: int | None = None
-    budget_short: bool = False
-    budget_records: int | None = None
-    stop_at: str | None = None
-    late_by_s: float = 0.0
-    done_by_stop: int | None = None
-    requests_per_day: int | None = None
-    told: Tier = field(default_factory=Tier)
-    lanes: list[Lane] = field(default_factory=list)
-    simulated: bool = False
-    looked_at: int = 0
-    problems: dict[str, int] = field(default_factory=dict)
-    ends: list[End] = field(default_factory=list)
-    failed_path: str = ""
-
-    @property
-    def without_label(self) -> int:
-        """Records among those looked at that have an outcome and no label."""
-        return sum(self.problems.values())
-
-    @property
-    def doable(self) -> int:
-        """Records that a run would come to before something ends it."""
-        return self.ends[0].records if self.ends else self.left
-
-    @property
-    def left(self) -> int:
-        """Records without an outcome."""
-        return max(0, self.records - self.done)
-
-    @property
-    def calls(self) -> float:
-        """Calls that they take."""
-        return self.left * self.calls_per_record
-
-    @property
-    def binding(self) -> str:
-        """What the end depends on: the budget where that ends the run first, else what takes the longest."""
-        if self.ends and self.ends[0].key.startswith("limits.budget"):
-            return "budget"
-        if not self.left:
-            return "nothing"
-        return max(self.durations_s, key=lambda name: self.durations_s[name], default="nothing")
-
-    @property
-    def per_s(self) -> float:
-        """Calls a second that leave while they may; infinite where nothing is known to hold them up."""
-        return pace_of(self.durations_s, self.calls)
-
-    @property
-    def limits_per_s(self) -> float:
-        """Calls a second that the limits let through, concurrency aside; a day's only where there is no other."""
-        own = {name: seconds for name, seconds in self.durations_s.items() if name != "concurrency"}
-        pace = pace_of(own, self.calls)
-        return self.requests_per_day / DAY_S if math.isinf(pace) and self.requests_per_day else pace
-
-    @property
-    def ends_at(self) -> datetime | None:
-        """When it would be done, if it began now; None where that cannot be said."""
-        if self.seconds is None or math.isinf(self.seconds):
-            return None
-        return datetime.now().astimezone() + timedelta(seconds=self.seconds)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        ends_at = self.ends_at
-        more = {
-            "left": self.left,
-            "doable": self.doable,
-            "binding": self.binding,
-            "ends_at": ends_at and ends_at.isoformat("T", "seconds"),
-        }
-        return {**asdict(self), **more}
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,11 +78,6 @@ def planned(settings: Settings, seen: Seen, price: Price | None) -> Plan:
     return replace(found, lanes=lanes_of(settings, left, found.seconds, cost_at))
 
 
-def codes_text(problems: Mapping[str, int]) -> str:
-    """`invalid_label 17, timeout 2`, the most frequent first."""
-    return ", ".join(f"{code} {count:,}" for code, count in sorted(problems.items(), key=lambda one: -one[1]))
-
-
 def interval(values: Sequence[float], count: int) -> Interval:
     """The sum over `count` more that are like these."""
     mean = statistics.fmean(values)
@@ -207,12 +89,6 @@ def latency_of(asked: Sequence[Outcome]) -> float:
     """Seconds that an answer takes, without those that paid for a connection where there are enough others."""
     warm = asked[PILOT_AT_ONCE:] if len(asked) >= 3 * PILOT_AT_ONCE else asked
     return statistics.fmean(outcome.latency_s for outcome in warm)
-
-
-def pace_of(durations_s: Mapping[str, float], calls: float) -> float:
-    """Calls a second that all limits but the day's let through; infinite where there is none."""
-    longest = max((seconds for name, seconds in durations_s.items() if name != "requests a day"), default=0.0)
-    return calls / longest if longest > 0 else math.inf
 
 
 def least(*limits: int | None) -> int | None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from difflib import get_close_matches
 
 from pipeline.errors import RenderError
+from pipeline.facts import Check
+from pipeline.parts import gold_fields, price_for
 from pipeline.progress import dollars
 from pipeline.records import JSON, Record, Usage
-from pipeline.runner.opening import expected
-from pipeline.runner.parts import gold_fields, price_for
+from pipeline.runner import expected
 from pipeline.settings import Settings
 from pipeline.task import Task
 
@@ -23,19 +23,6 @@ TOLD_APART = 3_000_000
 NAMES_MAX, VALUES_MAX = 1_000, 200
 #: So many lines that cannot be read, or one in a hundred, are a few.
 FEW, FEW_IN = 3, 100
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was looked at. `ok` is None for a warning.
-
-    `blocks`: the config has no fault there, but a run would not begin as things stand: what to do is the user's choice.
-    """
-
-    name: str
-    ok: bool | None
-    detail: str
-    blocks: bool = False
 
 
 class Census:

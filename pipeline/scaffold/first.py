@@ -11,7 +11,9 @@ from pathlib import Path
 from pipeline.errors import InputError, SetupError
 from pipeline.progress import counting
 from pipeline.readers import Progress, Source, is_plain_folder, read_records, resolve_sources
-from pipeline.scaffold import Proposal, Survey, propose, to_toml
+from pipeline.scaffold.proposal import Proposal, propose
+from pipeline.scaffold.survey import Survey
+from pipeline.scaffold.text import to_toml
 
 #: records of what is no local file: all of it may be far away, or without an end
 LOOKED_AT = 500

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from pipeline.engine import Provider
 from pipeline.errors import RateLimitedError
+from pipeline.facts import Tier
 from pipeline.records import Request, Response, ServerLimits, Usage
 
 #: A limit whose count begins anew after more than this is one a day, else one a minute: seconds.
 _DAY_FROM_S = 3_600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Tier:
-    """The limits that a server holds, and tells in its headers. None: no such limit, or not known."""
-
-    requests_per_minute: int | None = None
-    requests_per_day: int | None = None
-    tokens_per_minute: int | None = None
 
 
 def told_by(limits: ServerLimits | None) -> Tier:

@@ -14,16 +14,15 @@ from typing import Any
 from pipeline import codec
 from pipeline.engine import Provider
 from pipeline.errors import InputError, SetupError
+from pipeline.facts import Plan, Tier
+from pipeline.parts import open_provider, price_for, read, refuse, sources_of
+from pipeline.planner.listening import Listener, told_by
+from pipeline.planner.reckoning import PILOT_AT_ONCE, Seen, planned
 from pipeline.progress import counting
 from pipeline.records import Outcome
-from pipeline.runner.inputs import read, sources_of
-from pipeline.runner.listening import Listener, Tier, told_by
-from pipeline.runner.paid import spent_of
-from pipeline.runner.parts import open_provider, price_for
-from pipeline.runner.reckoning import PILOT_AT_ONCE, Plan, Seen, codes_text, planned
-from pipeline.runner.refusals import refuse
-from pipeline.runner.start import Wishes, arun
+from pipeline.runner import Wishes, arun, spent_of
 from pipeline.settings import Settings
+from pipeline.show import codes_text
 from pipeline.store import Ledger, RunDir
 
 #: Outcomes of the run folder that are looked at, at the most.

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from pipeline.errors import MediaError, RenderError, SetupError
 from pipeline.media import Loader, has_pillow
+from pipeline.parts import media_of
 from pipeline.records import Record
-from pipeline.runner.media import media_of
 from pipeline.settings import Settings
 from pipeline.task import Task
 

@@ -13,9 +13,9 @@ from pipeline import codec
 from pipeline.engine import AskRules
 from pipeline.errors import ConfigError, TaskError
 from pipeline.limits import CANARY_S, NOTHING, WARM_UP_S, Admission, Budget, Gate, Hours, Price, Spend, Tuner, price_of
+from pipeline.parts.marks import COLUMN
+from pipeline.parts.media import show_options
 from pipeline.records import JSON, Request
-from pipeline.runner.marks import COLUMN
-from pipeline.runner.media import show_options
 from pipeline.settings import Settings
 from pipeline.store import SqlOptions
 from pipeline.task import (

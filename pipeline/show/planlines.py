@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+from pipeline.facts import MACHINE, UNKNOWN, End, Interval, Lane, Plan, RehearsedPlan, Tier, Took
 from pipeline.progress import dollars, duration
-from pipeline.runner.lanes import Interval, Lane
-from pipeline.runner.listening import Tier
-from pipeline.runner.reckoning import End, Plan, codes_text
-from pipeline.runner.rehearsing import MACHINE, UNKNOWN, RehearsedPlan, Took
 
 #: More than this is told as a need of days in the first line.
 _LONG_S = 86_400.0
@@ -265,3 +263,8 @@ def _tier(tier: Tier) -> str:
         (tier.requests_per_day, "requests a day"),
     ]
     return ", ".join(f"{limit:,} {word}" for limit, word in limits if limit is not None) or "no limits"
+
+
+def codes_text(problems: Mapping[str, int]) -> str:
+    """`invalid_label 17, timeout 2`, the most frequent first."""
+    return ", ".join(f"{code} {count:,}" for code, count in sorted(problems.items(), key=lambda one: -one[1]))

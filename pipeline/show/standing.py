@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, TextIO
 
+from pipeline.facts import KILLED
 from pipeline.progress import count_text, dollars, duration, retries_text
-from pipeline.runner.lastsession import KILLED
-from pipeline.runner.screens import SIMULATED, cached_text, counts_text, found_text, problem_lines, rows_text
+from pipeline.show.screens import SIMULATED, cached_text, counts_text, found_text, problem_lines, rows_text
 from pipeline.terminal import is_terminal, painted, put, shown, takes_colors, wrapped
 
 #: From the cursor's line up to the first line of the block, and everything from there on off the screen.

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from pipeline import codec
 from pipeline.engine import Asker, Beginning, Provider, Responder, is_hopeless
 from pipeline.errors import (
     CallTimeoutError,
@@ -20,13 +18,23 @@ from pipeline.errors import (
     UnavailableError,
     did_you_mean,
 )
+from pipeline.facts import Preview
 from pipeline.limits import Gate
+from pipeline.parts import (
+    admission_of,
+    gold_fields,
+    is_simulated,
+    media_for,
+    open_provider,
+    price_for,
+    read,
+    rules_of,
+    sources_of,
+    task_of,
+)
 from pipeline.readers import Given
-from pipeline.records import JSON, Call, Labelled, Outcome, Problem, Record, Request, Response, Said, Status
-from pipeline.runner.advice import advise
-from pipeline.runner.inputs import read, sources_of
-from pipeline.runner.media import media_for
-from pipeline.runner.parts import admission_of, gold_fields, is_simulated, open_provider, price_for, rules_of, task_of
+from pipeline.records import Call, Labelled, Outcome, Problem, Record, Request, Response, Said, Status
+from pipeline.runner import advise
 from pipeline.settings import Settings
 from pipeline.stats import Stats
 from pipeline.task import Task
@@ -65,24 +73,6 @@ class Which:
     n: int = 5
     keys: tuple[str, ...] = ()
     sample: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """What a preview came to. `columns` are the label columns; `stopped` says why it ended early, else None.
-
-    `hopeless`: it was stopped by what has to be mended first, and no record was answered. `gold` names the field of a
-    record that holds the right value of a label column; `requests` are what would be sent, where that was asked for.
-    """
-
-    columns: tuple[str, ...]
-    outcomes: list[Outcome]
-    cost_usd: float | None
-    simulated: bool
-    stopped: str | None = None
-    hopeless: bool = False
-    gold: Mapping[str, str] = field(default_factory=dict)
-    requests: list[Request] | None = None
 
 
 async def preview(
@@ -235,34 +225,3 @@ def _cut(items: Sequence[Request | Outcome], n: int) -> list[Request | Outcome]:
         if isinstance(item, Request) or len(kept) - _asked_in(kept) < REJECTED_SHOWN:
             kept.append(item)
     return kept
-
-
-def sent_lines(requests: Sequence[Request]) -> list[str]:
-    """What would be sent for these records, as a person reads it: the messages of each, and what all share."""
-    lines: list[str] = []
-    for request in requests:
-        record = request.record
-        lines.append(f"== {record.key}  ({record.source}:{record.line}, about {request.size_tokens:,} tokens)")
-        lines += [f"{one['role']}: {_content(one, request)}" for one in request.messages]
-        lines.append("")
-    for request in requests[-1:]:
-        said = {"model": request.model, "tool_choice": request.tool_choice, **request.parameters}
-        tools = [codec.dumps(tool).decode() for tool in request.tools]
-        lines += ["== with each of them", codec.dumps(said).decode(), *tools]
-    return lines
-
-
-def _content(message: Mapping[str, JSON], request: Request) -> str:
-    content = message.get("content")
-    if isinstance(content, str):
-        return content
-    if content is None:
-        return codec.dumps(message.get("tool_calls")).decode()
-    return "\n".join(_part(part, request) for part in content)
-
-
-def _part(part: Mapping[str, Any], request: Request) -> str:
-    if part.get("type") == "attachment":
-        shown = request.attachments[part["index"]]
-        return f"[{shown.kind} {shown.source[:120]}]"
-    return str(part.get("text", ""))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from pipeline.errors import SetupError
 from pipeline.notify import Notifier
-from pipeline.runner.parts import admission_of, budget_of, notified_of
+from pipeline.parts.build import admission_of, budget_of, notified_of
 from pipeline.settings import Settings
 
 

@@ -7,20 +7,19 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SetupError
-from pipeline.runner.lanes import Interval
-from pipeline.runner.listening import Listener, Tier
-from pipeline.runner.parts import REHEARSAL, hours_of, open_provider, price_for
-from pipeline.runner.planning import asked_in, changed, count_records, plan_with
-from pipeline.runner.reckoning import Plan, latency_of, least
-from pipeline.runner.refusals import refuse
-from pipeline.runner.schedule import Terms, walk
-from pipeline.runner.start import Wishes, arun
+from pipeline.facts import MACHINE, UNKNOWN, Effort, Interval, Plan, RehearsedPlan, Tier, Took
+from pipeline.parts import REHEARSAL, hours_of, open_provider, price_for, refuse
+from pipeline.planner.listening import Listener
+from pipeline.planner.planning import asked_in, changed, count_records, plan_with
+from pipeline.planner.reckoning import latency_of, least
+from pipeline.planner.schedule import Terms, walk
+from pipeline.runner import Wishes, arun
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary
 from pipeline.store import RunDir
@@ -35,60 +34,6 @@ DAY_SHARE = 0.8
 IDLE_SHARE, LATE_TIMES = 0.6, 1.5
 #: So much of a core in use, or answers so many times late: that was this machine.
 BUSY_SHARE, SLOW_TIMES = 0.7, 1.5
-MACHINE, UNKNOWN = "this machine", "no limit"
-
-
-@dataclass(frozen=True, slots=True)
-class Took:
-    """What a number of records takes or took. `cost_usd` is None where the price is unknown."""
-
-    records: int
-    calls: float
-    tokens: float
-    seconds: float | None
-    requests_per_minute: float | None
-    refused: int
-    cost_usd: float | None
-    binding: str
-
-
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """Seconds until an answer came, on average, and the share of one core that labelpipe and its endpoint used."""
-
-    answered_in_s: float
-    core_share: float
-
-
-@dataclass(frozen=True, slots=True)
-class RehearsedPlan:
-    """What came of a rehearsal.
-
-    `plan` is for all records, from the rehearsal's own pilot. `planned` and `happened` are of the sample; `whole` is
-    all records at what happened. `used` are the shares of the limits that were in use, by name. `effort` is what the
-    sample took of this machine, on which the endpoint runs too. `latency_from` says where the endpoint's latency is
-    from. `ended` and `reason` are those of the sample's run.
-    """
-
-    plan: Plan
-    tier: Tier
-    latency_s: float
-    latency_from: str
-    planned: Took
-    happened: Took
-    whole: Took
-    used: Mapping[str, float]
-    effort: Effort
-    labelled: int
-    rejected: int
-    failed: int
-    ended: str
-    reason: str
-    folder: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return {**asdict(self), "plan": self.plan.as_dict()}
 
 
 async def rehearse_plan(

@@ -4,42 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from pipeline.facts import Interval, Lane
 from pipeline.limits import Price, price_of
-from pipeline.runner.parts import is_openai, is_simulated, price_for, service_tier_of
+from pipeline.parts import is_openai, is_simulated, price_for, service_tier_of
 from pipeline.settings import Settings
 
 #: What a file of the batch API takes, and within how many hours it is answered (OpenAI's documents, November 2026).
 BATCH_REQUESTS, BATCH_HOURS = 50_000, 24
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A sum over all records left: between `low` and `high`, about 95 % sure if the pilot is like the rest."""
-
-    low: float
-    high: float
-
-    @property
-    def middle(self) -> float:
-        """What is expected."""
-        return (self.low + self.high) / 2
-
-
-@dataclass(frozen=True, slots=True)
-class Lane:
-    """One way to send the calls that are left.
-
-    `cost` is None where no price is known. `seconds` is None where the time is not; then `note` says what is.
-    `chosen` is the one of the config.
-    """
-
-    name: str
-    cost: Interval | None
-    seconds: float | None
-    note: str
-    chosen: bool = False
 
 
 def lanes_of(

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline import codec
+from pipeline.facts import Check, Preview
 from pipeline.progress import dollars, duration, retries_text
 from pipeline.records import JSON, Outcome, Request, Status
-from pipeline.runner.census import Check
-from pipeline.runner.previewing import Preview, sent_lines
 from pipeline.stats import RunSummary
 from pipeline.terminal import cut
 
@@ -273,3 +272,34 @@ def cached_text(cached: int, written: int, saved_usd: float | None, more_usd: fl
     if written:
         parts.append(f"{written:,} written to the cache" + (f", {dollars(more_usd)} more" if more_usd else ""))
     return f" ({'; '.join(parts)})" if parts else ""
+
+
+def sent_lines(requests: Sequence[Request]) -> list[str]:
+    """What would be sent for these records, as a person reads it: the messages of each, and what all share."""
+    lines: list[str] = []
+    for request in requests:
+        record = request.record
+        lines.append(f"== {record.key}  ({record.source}:{record.line}, about {request.size_tokens:,} tokens)")
+        lines += [f"{one['role']}: {_content(one, request)}" for one in request.messages]
+        lines.append("")
+    for request in requests[-1:]:
+        said = {"model": request.model, "tool_choice": request.tool_choice, **request.parameters}
+        tools = [codec.dumps(tool).decode() for tool in request.tools]
+        lines += ["== with each of them", codec.dumps(said).decode(), *tools]
+    return lines
+
+
+def _content(message: Mapping[str, JSON], request: Request) -> str:
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    if content is None:
+        return codec.dumps(message.get("tool_calls")).decode()
+    return "\n".join(_part(part, request) for part in content)
+
+
+def _part(part: Mapping[str, Any], request: Request) -> str:
+    if part.get("type") == "attachment":
+        shown = request.attachments[part["index"]]
+        return f"[{shown.kind} {shown.source[:120]}]"
+    return str(part.get("text", ""))

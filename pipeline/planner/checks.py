@@ -12,19 +12,26 @@ from typing import TypeVar
 
 from pipeline.engine import most_of
 from pipeline.errors import CallError, LabelpipeError, RenderError, SetupError
+from pipeline.facts import Check
 from pipeline.limits import BudgetReachedError, Most
+from pipeline.parts import (
+    budget_of,
+    is_simulated,
+    missing_key,
+    open_provider,
+    price_for,
+    read,
+    refusals,
+    sources_of,
+    sql_of,
+    task_of,
+)
+from pipeline.planner.census import Census
+from pipeline.planner.mediacheck import look_at_media
 from pipeline.progress import counting, dollars
 from pipeline.readers import Progress, Source, peek
 from pipeline.records import JSON, Record
-from pipeline.runner.advice import advise
-from pipeline.runner.census import Census, Check
-from pipeline.runner.changes import find_changes
-from pipeline.runner.inputs import read, sources_of
-from pipeline.runner.mediacheck import look_at_media
-from pipeline.runner.opening import is_here, overridden_by
-from pipeline.runner.paid import spent_of
-from pipeline.runner.parts import budget_of, is_simulated, missing_key, open_provider, price_for, sql_of, task_of
-from pipeline.runner.refusals import refusals
+from pipeline.runner import advise, find_changes, is_here, overridden_by, spent_of
 from pipeline.settings import Settings
 from pipeline.store import Ledger, RunDir, check_place
 from pipeline.task import Task

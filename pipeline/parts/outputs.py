@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from pipeline.runner.parts import is_simulated, sql_of
-from pipeline.runner.runlog import tell
+from pipeline.parts.build import is_simulated, sql_of
+from pipeline.runlog import tell
 from pipeline.settings import Settings
 from pipeline.store import Layout, Ledger, MovedAside, RunDir, Sinks, look_at_table
 from pipeline.task import Task

@@ -1,0 +1,76 @@
+"""Settings to the parts of a run: the only room that knows both."""
+
+from __future__ import annotations
+
+from pipeline.parts.build import (
+    REHEARSAL,
+    admission_of,
+    budget_of,
+    gold_fields,
+    has_bound,
+    hours_of,
+    is_openai,
+    is_simulated,
+    missing_key,
+    names_function,
+    notified_of,
+    open_provider,
+    price_for,
+    rules_of,
+    service_tier_of,
+    sql_of,
+    task_of,
+    tuner_of,
+)
+from pipeline.parts.inputs import (
+    can_be_read_again,
+    changes_of_input,
+    is_elsewhere,
+    named_of,
+    read,
+    read_again,
+    reading_of,
+    sources_of,
+)
+from pipeline.parts.marks import is_marked, mark_simulated
+from pipeline.parts.media import media_for, media_of
+from pipeline.parts.outputs import layout_of, open_sinks, outputs_of
+from pipeline.parts.refusals import refusals, refuse
+
+__all__ = [
+    "REHEARSAL",
+    "admission_of",
+    "budget_of",
+    "can_be_read_again",
+    "changes_of_input",
+    "gold_fields",
+    "has_bound",
+    "hours_of",
+    "is_elsewhere",
+    "is_marked",
+    "is_openai",
+    "is_simulated",
+    "layout_of",
+    "mark_simulated",
+    "media_for",
+    "media_of",
+    "missing_key",
+    "named_of",
+    "names_function",
+    "notified_of",
+    "open_provider",
+    "open_sinks",
+    "outputs_of",
+    "price_for",
+    "read",
+    "read_again",
+    "reading_of",
+    "refusals",
+    "refuse",
+    "rules_of",
+    "service_tier_of",
+    "sources_of",
+    "sql_of",
+    "task_of",
+    "tuner_of",
+]

@@ -1,0 +1,20 @@
+"""Facts to text: what a person reads. Nothing here knows the settings."""
+
+from __future__ import annotations
+
+from pipeline.show.planlines import codes_text, plan_lines, rehearsal_lines
+from pipeline.show.screens import SIMULATED, check_lines, closing_lines, preview_facts, preview_lines
+from pipeline.show.standing import status_lines, watch
+
+__all__ = [
+    "SIMULATED",
+    "check_lines",
+    "closing_lines",
+    "codes_text",
+    "plan_lines",
+    "preview_facts",
+    "preview_lines",
+    "rehearsal_lines",
+    "status_lines",
+    "watch",
+]
