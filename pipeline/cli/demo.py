@@ -12,23 +12,23 @@ from pipeline.cli.frame import BEFORE, DOCS_URL, app, guarded, run_through, say,
 if TYPE_CHECKING:
     from pipeline.stats import RunSummary
 
-_HEAD = """This labels 300 short reviews. The built-in endpoint limits, fails and answers like a real one.
-It needs no key and costs nothing. The texts and the config are in {folder}/.
+_HEAD = """This demo labels 300 short reviews. The built-in endpoint has limits, fails now and then, and answers
+like a real one. It needs no key and costs nothing. The texts and the config are in {folder}/.
 """
 _AFTER = """
-With a file of your own (CSV, JSON lines, Parquet, ...), and your key in OPENAI_API_KEY:
-  labelpipe init    FILE           looks at it and writes config/NAME.toml: put in your labels
-  labelpipe check   CONFIG         finds what is wrong before a cent is spent
+With your own file (CSV, JSON Lines, Parquet, ...) and your key in OPENAI_API_KEY:
+  labelpipe init    FILE           reads it and writes config/NAME.toml; put in your labels
+  labelpipe check   CONFIG         finds mistakes before you spend anything
   labelpipe preview CONFIG -n 5    labels five records and shows them
-  labelpipe run     CONFIG         labels all of it; the same command resumes
-Another server than OpenAI's, and all else: {docs}"""
+  labelpipe run     CONFIG         labels the whole file; the same command resumes
+For other servers and everything else, see {docs}"""
 
 
 @app.command(rich_help_panel=BEFORE)
 def demo(
-    to: Annotated[Path, typer.Option("--to", help="The folder that it is put into.")] = Path("labelpipe-demo"),
+    to: Annotated[Path, typer.Option("--to", help="The folder to write to.")] = Path("labelpipe-demo"),
 ) -> None:
-    """See a whole run on sample texts; no key, no cost."""
+    """Run everything on sample texts; needs no key, costs nothing."""
     from pipeline.scaffold import first_rows, lay_demo
     from pipeline.show import closing_lines
 

@@ -19,13 +19,13 @@ _T = TypeVar("_T")
 
 EXIT_CODES = """
 Exit codes: 0 all records labelled · 1 finished, some records have no label · 2 cannot start ·
-3 stopped early · 129 hung up · 130 interrupted; after these three the same command resumes.
+3 stopped early · 129 hung up · 130 interrupted. After 3, 129, and 130 the same command resumes.
 """
 
 DOCS_URL = "https://github.com/labelpipe/labelpipe/tree/main/docs"
 
 #: The groups of commands in --help, in their order.
-BEFORE, LABEL, STEER, MORE = "Before a run", "Label", "Watch and steer a run", "More"
+BEFORE, LABEL, STEER, MORE = "Before a run", "Label", "Watch and control a run", "More"
 
 
 #: Words that other tools have for our commands.
@@ -74,21 +74,21 @@ def _what_to_do_with(path: Path) -> str:
 app = typer.Typer(
     name="labelpipe",
     cls=Commands,
-    help="Label a large file of records with a language model: one function call a record, under rate limits, "
-    "into a CSV that you can trust. The same command resumes after anything.",
-    epilog=f"{EXIT_CODES}\n\nTo see it work, without a key: labelpipe demo. The documentation: {DOCS_URL}",
+    help="Label a large file of records with a language model. labelpipe makes one function call per record, stays "
+    "within your rate limits, and writes a CSV. After any interruption, the same command resumes.",
+    epilog=f"{EXIT_CODES}\n\nTo see it at work without a key: labelpipe demo. Documentation: {DOCS_URL}",
     context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-config_app = typer.Typer(help="Look at a config.", no_args_is_help=True, rich_markup_mode=None)
+config_app = typer.Typer(help="Show a config.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(config_app, name="config", rich_help_panel=BEFORE)
 
 Target = Annotated[
     Path | None,
     typer.Argument(
-        help="The config, a TOML file; or the folder of a run that was started with it.",
+        help="A config (a TOML file), or the folder of a run that was started with it.",
         metavar="CONFIG|RUN",
         show_default=False,
     ),
@@ -104,13 +104,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 RunOf = Annotated[
     Path | None,
     typer.Argument(
-        help="The run folder, like runs/sentiment, or its config; without one, the latest run here.",
+        help="The run folder, such as runs/sentiment, or its config. Default: the latest run here.",
         metavar="[RUN|CONFIG]",
         show_default=False,
     ),
 ]
-Relabel = Annotated[bool, typer.Option("--relabel", help="Label records again that a change touches.")]
-Keep = Annotated[bool, typer.Option("--keep", help="Keep what is there although something changed.")]
+Relabel = Annotated[bool, typer.Option("--relabel", help="Label the records that a change affects again.")]
+Keep = Annotated[bool, typer.Option("--keep", help="Keep existing labels although something has changed.")]
 
 
 def _version(wanted: bool) -> None:

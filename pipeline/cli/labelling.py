@@ -40,10 +40,12 @@ if TYPE_CHECKING:
 @app.command(rich_help_panel=BEFORE)
 def init(
     path: Annotated[str, typer.Argument(help="The file to label.", show_default=False)],
-    to: Annotated[Path | None, typer.Option("--to", help="Where the config goes; default config/NAME.toml.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a config that is there.")] = False,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Where to write the config. Default: config/NAME.toml.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing config.")] = False,
 ) -> None:
-    """Look at a file and write a config to edit."""
+    """Read a file and write a config for you to edit."""
     from pipeline.targets import refuse_as_input
 
     guarded(lambda: refuse_as_input(path))
@@ -64,10 +66,12 @@ def check(
     sets: Sets = None,
     input_path: Input = None,
     output_dir: Output = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the server about key and model.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Do not ask the server about the key and the model.")
+    ] = False,
     json_out: AsJson = False,
 ) -> None:
-    """Find everything that can be wrong before a cent is spent."""
+    """Find mistakes before you spend anything."""
     settings = settings_of(config, sets, input_path, output_dir)
 
     async def look() -> Any:
@@ -90,11 +94,12 @@ def check(
 def preview(
     config: Target = None,
     number: Annotated[
-        int | None, typer.Option("-n", min=1, help="How many of the first records; default 5, or none beside others.")
+        int | None,
+        typer.Option("-n", min=1, help="How many of the first records. Default: 5, or 0 with --key or --sample."),
     ] = None,
     key: Annotated[list[str] | None, typer.Option("--key", help="The record with this key.", metavar="K")] = None,
     sample: Annotated[
-        int | None, typer.Option("--sample", min=1, help="So many, drawn from all of the input.", metavar="N")
+        int | None, typer.Option("--sample", min=1, help="A sample of N records from the whole input.", metavar="N")
     ] = None,
     prompt: Annotated[bool, typer.Option("--prompt", help="Show what would be sent; send nothing.")] = False,
     sets: Sets = None,
@@ -123,26 +128,33 @@ def preview(
 @app.command(rich_help_panel=BEFORE)
 def plan(
     config: Target = None,
-    pilot: Annotated[int, typer.Option("--pilot", min=1, help="How many records to label first; they are kept.")] = 20,
+    pilot: Annotated[
+        int, typer.Option("--pilot", min=1, help="How many records to label first. The run keeps them.")
+    ] = 20,
     rehearse: Annotated[
-        bool, typer.Option("--rehearse", help="Try it on the built-in endpoint instead: no key, no cost.")
+        bool, typer.Option("--rehearse", help="Use the built-in endpoint instead; needs no key, costs nothing.")
     ] = False,
     records: Annotated[
-        int | None, typer.Option("--records", min=1, help="How many are rehearsed; default: about a minute's worth.")
+        int | None,
+        typer.Option("--records", min=1, help="How many records to rehearse. Default: about a minute's worth."),
     ] = None,
     rpm: Annotated[
-        int | None, typer.Option("--rpm", min=1, help="The tier's requests a minute, for --rehearse.")
+        int | None, typer.Option("--rpm", min=1, help="Requests per minute of your tier, for --rehearse.")
     ] = None,
-    tpm: Annotated[int | None, typer.Option("--tpm", min=1, help="The tier's tokens a minute, for --rehearse.")] = None,
-    rpd: Annotated[int | None, typer.Option("--rpd", min=1, help="The tier's requests a day, for --rehearse.")] = None,
+    tpm: Annotated[
+        int | None, typer.Option("--tpm", min=1, help="Tokens per minute of your tier, for --rehearse.")
+    ] = None,
+    rpd: Annotated[
+        int | None, typer.Option("--rpd", min=1, help="Requests per day of your tier, for --rehearse.")
+    ] = None,
     sets: Sets = None,
     input_path: Input = None,
     output_dir: Output = None,
     json_out: AsJson = False,
 ) -> None:
-    """Label a pilot and say what the full run takes.
+    """Label a pilot and estimate the full run.
 
-    That is tokens, money, time, and which limit binds.
+    The estimate covers tokens, cost, time, and the limit that binds.
     """
     if not rehearse and any(value is not None for value in (records, rpm, tpm, rpd)):
         fail("--records, --rpm, --tpm and --rpd are for a rehearsal: add --rehearse")
@@ -176,7 +188,7 @@ def run(
     input_path: Input = None,
     output_dir: Output = None,
     limit: Limit = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over; the old folder is moved aside.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over. The old folder is moved aside.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     relabel: Relabel = False,
     keep: Keep = False,
@@ -193,7 +205,8 @@ def run(
 def retry(
     config: RunOf = None,
     only: Annotated[
-        str | None, typer.Option("--only", help="Codes, like timeout,invalid_label; default: all without a label.")
+        str | None,
+        typer.Option("--only", help="Codes, such as timeout,invalid_label. Default: every record without a label."),
     ] = None,
     sets: Sets = None,
     input_path: Input = None,
@@ -203,7 +216,7 @@ def retry(
     keep: Keep = False,
     json_out: AsJson = False,
 ) -> None:
-    """Label failed and rejected records again."""
+    """Ask again for failed and rejected records."""
     latest = run_of(None) if config is None else None
     settings = settings_of(config or latest, sets, input_path, output_dir, limit)
     codes = frozenset(code.strip() for code in only.split(",") if code.strip()) if only else frozenset[str]()
@@ -212,9 +225,9 @@ def retry(
 
 @app.command(rich_help_panel=LABEL)
 def replay(config: RunOf = None, sets: Sets = None, output_dir: Output = None, json_out: AsJson = False) -> None:
-    """Read the kept answers again; no call is made.
+    """Read the stored answers again; make no calls.
 
-    For a mended callback or other columns: the files are written anew.
+    Use it after you fix a callback or change the columns. The files are written anew.
     """
     settings = settings_of(config or run_of(None), sets, None, output_dir)
 

@@ -34,10 +34,10 @@ from pipeline.cli.frame import (
 def status(
     run: RunOf = None,
     json_out: AsJson = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Draw it again until the run has ended, or Ctrl-C.")] = False,
-    every_s: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between two looks.", metavar="S")] = 1.0,
+    watch: Annotated[bool, typer.Option("--watch", help="Redraw until the run has ended or you press Ctrl-C.")] = False,
+    every_s: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between updates.", metavar="S")] = 1.0,
 ) -> None:
-    """Show a run, while it runs or after."""
+    """Show a run, while it runs or afterward."""
     run_dir = run_of(run)
 
     async def look() -> Any:
@@ -89,12 +89,14 @@ def _watch(look: Callable[[], Coroutine[Any, Any, Any]], json_out: bool, every_s
 def verify(
     run: RunOf = None,
     no_input: Annotated[bool, typer.Option("--no-input", help="Do not read the input again.")] = False,
-    remote: Annotated[bool, typer.Option("--remote", help="Read addresses and databases that it names too.")] = False,
+    remote: Annotated[
+        bool, typer.Option("--remote", help="Also read the addresses and databases that the run names.")
+    ] = False,
     json_out: AsJson = False,
 ) -> None:
     """Prove a run from its files.
 
-    Rows in = labelled + rejected + failed + pending, each key once.
+    It checks that rows in = labelled + rejected + failed + pending, with each key once.
     """
     run_dir = run_of(run)
 
@@ -114,22 +116,23 @@ def verify(
 @app.command(rich_help_panel=MORE)
 def rehearse(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8808,
-    rpm: Annotated[float | None, typer.Option("--rpm", help="Requests a minute that it allows.")] = None,
-    tpm: Annotated[float | None, typer.Option("--tpm", help="Tokens a minute that it allows.")] = None,
-    rpd: Annotated[float | None, typer.Option("--rpd", help="Requests a day that it allows.")] = None,
-    latency_ms: Annotated[float, typer.Option(help="Milliseconds that an answer takes.")] = 50.0,
+    port: Annotated[int, typer.Option(help="Port. 0 takes a free one.")] = 8808,
+    rpm: Annotated[float | None, typer.Option("--rpm", help="Requests per minute that the endpoint allows.")] = None,
+    tpm: Annotated[float | None, typer.Option("--tpm", help="Tokens per minute that the endpoint allows.")] = None,
+    rpd: Annotated[float | None, typer.Option("--rpd", help="Requests per day that the endpoint allows.")] = None,
+    latency_ms: Annotated[float, typer.Option(help="How long an answer takes, in milliseconds.")] = 50.0,
     fault: Annotated[
-        list[str] | None, typer.Option("--fault", help="Share of calls that fail so: 503=0.02", metavar="KIND=SHARE")
+        list[str] | None,
+        typer.Option("--fault", help="Share of calls that fail this way: 503=0.02", metavar="KIND=SHARE"),
     ] = None,
     outage: Annotated[
-        list[str] | None, typer.Option("--outage", help="503 for all in these seconds: 10-40", metavar="FROM-TO")
+        list[str] | None, typer.Option("--outage", help="Answer 503 during these seconds: 10-40", metavar="FROM-TO")
     ] = None,
-    quota_after: Annotated[int | None, typer.Option(help="Answers until the quota ends.")] = None,
-    seed: Annotated[int, typer.Option(help="The same seed, the same faults and labels.")] = 0,
-    books: Annotated[Path | None, typer.Option(help="Write each call as a JSON line to this file.")] = None,
+    quota_after: Annotated[int | None, typer.Option(help="Number of answers until the quota is used up.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same faults and labels.")] = 0,
+    books: Annotated[Path | None, typer.Option(help="Append each call to this file as a JSON line.")] = None,
 ) -> None:
-    """Serve the local endpoint alone, for any OpenAI client. Its labels are simulated."""
+    """Serve the built-in endpoint for any OpenAI client. Its labels are simulated."""
     from pipeline.rehearsal import Rehearsal, RehearsalOptions, serve
 
     def ready(endpoint: Rehearsal) -> None:
@@ -158,7 +161,7 @@ def rehearse(
 
 @config_app.command("show")
 def config_show(config: Target = None, sets: Sets = None, json_out: AsJson = False) -> None:
-    """Print each value and where it came from, as TOML; secrets only as set or not set."""
+    """Print every value and its source as TOML. Secrets are shown only as set or not set."""
     settings = settings_of(config, sets)
     from pipeline.settings import explain, to_toml
 

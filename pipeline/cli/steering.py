@@ -14,22 +14,22 @@ Wait = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for 
 
 @app.command(rich_help_panel=STEER)
 def pause(run: RunOf = None, wait_s: Wait = 5.0) -> None:
-    """Hold a run: no further call leaves.
+    """Pause a run: send no more calls.
 
-    What is in flight ends; the run stays up.
+    Calls in flight finish, and the run stays up.
     """
     _order(run, "pause", wait_s)
 
 
 @app.command(rich_help_panel=STEER)
 def resume(run: RunOf = None, wait_s: Wait = 5.0) -> None:
-    """Let a paused run go on."""
+    """Continue a paused run."""
     _order(run, "resume", wait_s)
 
 
 @app.command(rich_help_panel=STEER)
 def drain(run: RunOf = None, wait_s: Wait = 5.0) -> None:
-    """End a run once what is in flight has ended.
+    """End a run after the calls in flight have finished.
 
     The same command resumes it.
     """
@@ -41,16 +41,17 @@ def set_live(
     words: Annotated[
         list[str],
         typer.Argument(
-            help="The run folder or its config (without one, the run at work here), and like limits.concurrency=16.",
+            help="The run folder or its config (default: the run at work here), and a key with its value, such as "
+            "limits.concurrency=16.",
             metavar="[RUN|CONFIG] KEY=VALUE",
             show_default=False,
         ),
     ],
     wait_s: Wait = 5.0,
 ) -> None:
-    """Change a limit while a run goes on.
+    """Change a limit while the run is at work.
 
-    The config file stays as it is.
+    The config file does not change.
     """
     *named, change = words
     key, sign, value = change.partition("=")
