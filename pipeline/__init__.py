@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.3.0"
-
 if TYPE_CHECKING:
     from pipeline.api import (
         Checks,
@@ -45,15 +43,18 @@ if TYPE_CHECKING:
     from pipeline.records import Answer, Call, Outcome, Record, Request, Response, Status, ToolCall, Usage
     from pipeline.runner import Wishes
     from pipeline.settings import Settings
+    from pipeline.version import __version__
 
 #: The rooms that the public names are in.
 _ROOMS = {
     "api": "Checks Plan Preview RehearsedPlan Report RunStatus RunSummary acheck aplan apreview arehearse_plan areplay "
     "arun astatus averify check plan preview rehearse_plan replay run status verify",
     "errors": "LabelpipeError",
+    "facts": "Check Tier",
     "records": "Answer Call Outcome Record Request Response Status ToolCall Usage",
-    "runner": "Check Tier Wishes",
+    "runner": "Wishes",
     "settings": "Settings",
+    "version": "__version__",
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names.split()}
 
@@ -79,6 +80,7 @@ __all__ = [
     "ToolCall",
     "Usage",
     "Wishes",
+    "__version__",
     "acheck",
     "aplan",
     "apreview",
@@ -107,4 +109,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return list(__all__)

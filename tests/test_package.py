@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_labelpipe_has_the_names_of_pipeline() -> None:
-    for name in [*pipeline.__all__, "__version__"]:
+    for name in pipeline.__all__:
         assert getattr(labelpipe, name) is getattr(pipeline, name)
     assert dir(labelpipe) == dir(pipeline)
     with pytest.raises(ImportError, match="cannot import name 'nothing'"):

@@ -115,7 +115,7 @@ Keep = Annotated[bool, typer.Option("--keep", help="Keep existing labels althoug
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from pipeline import __version__
+        from pipeline.version import __version__
 
         show(f"labelpipe {__version__}")
         raise typer.Exit

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import Future
 from functools import partial
 from typing import TypeVar
 
@@ -17,6 +15,7 @@ from pipeline.errors import ConfigError
 from pipeline.notify.command import argv_of, execute
 from pipeline.notify.webhook import Problem, Webhook, plain, post, slack_body, webhook_of
 from pipeline.records import JSON
+from pipeline.threads import in_daemon
 
 _T = TypeVar("_T")
 log = logging.getLogger("labelpipe")
@@ -126,7 +125,7 @@ class Notifier:
         """One post. The time is taken here too: a name that is looked up, or an answer in drips, has no timeout."""
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await _in_thread(lambda: post(webhook, body, self._timeout_s))
+                return await in_daemon(lambda: post(webhook, body, self._timeout_s))
         except TimeoutError:
             return Problem(f"no answer in {self._timeout_s:g} s", passing=True)
 
@@ -135,7 +134,7 @@ class Notifier:
         env = {**passed, "LABELPIPE_EVENT": event, "LABELPIPE_TEXT": plain(str(message["text"]))}
         stdin = codec.dumps(message) + b"\n"
         try:
-            exit_code = await _in_thread(lambda: execute(argv, env, stdin, self._command_timeout_s))
+            exit_code = await in_daemon(lambda: execute(argv, env, stdin, self._command_timeout_s))
         except OSError as error:
             _failed(event, "command", f"cannot be started: {error.strerror or type(error).__name__}")
             return
@@ -167,20 +166,3 @@ def _failed(event: str, channel: str, problem: str, **facts: object) -> None:
 def _log(level: int, what: str, *, event: str, **facts: object) -> None:
     # Not "event": in run.log that is the line's own name.
     log.log(level, what, extra={"facts": {"about": event, **facts}})
-
-
-async def _in_thread(work: Callable[[], _T]) -> _T:
-    """What `work` gives, from a daemon thread: asyncio's own threads would keep the process from ending."""
-    done: Future[_T] = Future()
-    done.set_running_or_notify_cancel()
-
-    def target() -> None:
-        try:
-            result = work()
-        except BaseException as error:
-            done.set_exception(error)
-        else:
-            done.set_result(result)
-
-    threading.Thread(target=target, name="labelpipe-notify", daemon=True).start()
-    return await asyncio.wrap_future(done)

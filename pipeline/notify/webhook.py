@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
-from pipeline import __version__, codec
+from pipeline import codec
 from pipeline.errors import ConfigError
 from pipeline.records import JSON
+from pipeline.version import __version__
 
 #: A server that asks for a longer pause than this is not worth waiting for.
 LONGEST_WAIT_S = 30.0

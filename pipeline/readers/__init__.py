@@ -12,7 +12,6 @@ from pipeline.readers.resolve import resolve_sources
 from pipeline.readers.rows import Progress
 from pipeline.readers.source import FORMAT_NAMES, Source, Stamp
 from pipeline.readers.sql import Query
-from pipeline.readers.threads import in_daemon
 
 __all__ = [
     "BATCH",
@@ -25,7 +24,6 @@ __all__ = [
     "Source",
     "Stamp",
     "given_source",
-    "in_daemon",
     "is_plain_folder",
     "known_encoding",
     "made_up_name",

@@ -16,8 +16,8 @@ from pipeline.readers.parquet import count_rows, parquet
 from pipeline.readers.rows import BrokenStreamError, Progress, Reading, Row, Rows
 from pipeline.readers.source import Source
 from pipeline.readers.stream import utf8_blocks
-from pipeline.readers.threads import in_daemon
 from pipeline.records import JSON, Problem, Record
+from pipeline.threads import in_daemon
 
 Records = AsyncGenerator[list[Record], None]
 BATCH = 256  #: records that are handed on at once, at the most

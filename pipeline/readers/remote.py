@@ -21,7 +21,8 @@ from pipeline.readers.dialect import LOOK_BYTES
 from pipeline.readers.parquet import count_rows, parquet
 from pipeline.readers.rows import Blocks
 from pipeline.readers.source import Origin, Source, Stamp, format_of, natural, packing
-from pipeline.readers.threads import in_daemon, spooled
+from pipeline.readers.threads import spooled
+from pipeline.threads import in_daemon
 
 #: what is asked of the server at once
 REQUEST_BYTES = 4 * 1024 * 1024

@@ -18,7 +18,7 @@ from pipeline.readers.encodings import encoding_of, to_utf8
 from pipeline.readers.foreign import refuse_foreign
 from pipeline.readers.rows import Blocks, BrokenStreamError, Progress, Reading
 from pipeline.readers.source import Source
-from pipeline.readers.threads import in_daemon
+from pipeline.threads import in_daemon
 
 #: so long may a pipe have nobody who writes into it
 WRITER_WAIT_S = 60.0

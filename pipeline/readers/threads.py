@@ -19,35 +19,6 @@ from pipeline.readers.rows import Blocks
 T = TypeVar("T")
 
 
-async def in_daemon(call: Callable[[], T]) -> T:
-    """The call's value, from a thread that nobody waits for at exit.
-
-    A pipe or a network may stay silent for ever; a thread of the loop's own pool that waits for it would keep the
-    process from ending.
-    """
-    future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-
-    def settle(value: T | None, error: BaseException | None) -> None:
-        if future.cancelled():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(value)  # type: ignore[arg-type]
-
-    def work() -> None:
-        value, error = None, None
-        try:
-            value = call()
-        except BaseException as caught:  # it is the caller's to raise
-            error = caught
-        with suppress(RuntimeError):  # the loop may be gone by now
-            future.get_loop().call_soon_threadsafe(settle, value, error)
-
-    threading.Thread(target=work, name="labelpipe-wait", daemon=True).start()
-    return await future
-
-
 class _Worker:
     """A thread that does `run`, is told when nobody wants more, and tells the loop when there is more."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline import __version__, codec
+from pipeline import codec
 from pipeline.engine import renamed
 from pipeline.errors import ChangedError, RenderError
 from pipeline.parts import changes_of_input, is_simulated, named_of, read, reading_of
@@ -20,6 +20,7 @@ from pipeline.settings import Settings
 from pipeline.store import Change, Found, Ledger, Pair, RunDir, Selection, diff
 from pipeline.targets import origin_to_keep
 from pipeline.task import Task
+from pipeline.version import __version__
 
 #: How records are named and their contents are compared; the ledgers of earlier versions know no such number.
 NAMES = 2

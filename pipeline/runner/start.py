@@ -28,7 +28,7 @@ from pipeline.parts import (
     sources_of,
     task_of,
 )
-from pipeline.readers import Given, Source, Stamp, in_daemon, peek
+from pipeline.readers import Given, Source, Stamp, peek
 from pipeline.records import Status
 from pipeline.runlog import run_log, tell
 from pipeline.runner.changes import accept_changes, find_changes, manifest_of, stamps_of
@@ -40,6 +40,7 @@ from pipeline.stats import RunSummary
 from pipeline.store import Ledger, MovedAside, RunDir, Selection, claim
 from pipeline.task import Task
 from pipeline.telemetry import Telemetry, open_telemetry
+from pipeline.threads import in_daemon
 
 _T = TypeVar("_T")
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from pipeline import __version__
 from pipeline.errors import ConfigError, MissingExtraError
 from pipeline.telemetry.measure import Telemetry
+from pipeline.version import __version__
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider

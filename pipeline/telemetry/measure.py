@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pipeline import __version__
 from pipeline.errors import CallError
 from pipeline.records import Outcome, Request, Response
 from pipeline.telemetry.names import (
@@ -23,6 +21,8 @@ from pipeline.telemetry.names import (
     response_attributes,
     server_attributes,
 )
+from pipeline.threads import in_daemon
+from pipeline.version import __version__
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -131,7 +131,7 @@ class Telemetry:
         if self._closed:
             return
         self._closed = True
-        parts = [asyncio.wrap_future(_aside(self._shut, part)) for part in (self._tracers, self._meters)]
+        parts = [asyncio.create_task(in_daemon(partial(self._shut, part))) for part in (self._tracers, self._meters)]
         _, late = await asyncio.wait(parts, timeout=timeout_s)
         for part in late:
             part.cancel()
@@ -171,19 +171,6 @@ class Telemetry:
         if (problem := type(error).__name__) not in self._told:
             self._told.add(problem)
             _complain(problem)
-
-
-def _aside(work: Callable[[Any], None], part: Any) -> Future[None]:
-    """Done in a thread of its own: the loop's would be joined at the end, however long a collector hangs."""
-    done: Future[None] = Future()
-    done.set_running_or_notify_cancel()
-
-    def target() -> None:
-        work(part)
-        done.set_result(None)
-
-    threading.Thread(target=target, name="labelpipe-telemetry", daemon=True).start()
-    return done
 
 
 def _complain(problem: str) -> None:

@@ -1,0 +1,32 @@
+"""Work that blocks, in a thread that keeps no process from ending."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+
+async def in_daemon(work: Callable[[], _T]) -> _T:
+    """What `work` gives or raises, from a thread that nobody waits for at exit.
+
+    A pipe, a network, a database or a collector may stay silent for ever. A thread of the loop's own pool that waits
+    for it would be joined when the process ends. A cancel leaves the thread to itself.
+    """
+    done: Future[_T] = Future()
+    done.set_running_or_notify_cancel()
+
+    def target() -> None:
+        try:
+            result = work()
+        except BaseException as error:  # it is the caller's to raise
+            done.set_exception(error)
+        else:
+            done.set_result(result)
+
+    threading.Thread(target=target, name="labelpipe-wait", daemon=True).start()
+    return await asyncio.wrap_future(done)

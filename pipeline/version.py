@@ -1,0 +1,3 @@
+"""The version of this package: what `pyproject.toml`, `--version`, manifests and headers say."""
+
+__version__ = "0.3.0"
