@@ -24,7 +24,7 @@ from rich.text import Text
 COLUMNS, ROWS = 108, 50
 COMMAND = "labelpipe demo"
 #: What the picture leaves out at the end: it is in the README as text.
-UNTIL = "With a file of your own"
+UNTIL = "With your own file"
 
 
 def recorded(columns: int) -> str:
