@@ -239,9 +239,9 @@ async def areplay(config: Config) -> RunSummary:
     return _as(RunSummary, await runner.replay(_settings(config)))
 
 
-async def astatus(run: str | Path | None = None) -> RunStatus:
+async def astatus(run: str | Path | None = None, *, remote: bool = False) -> RunStatus:
     """`status`, for a program that has an event loop."""
-    facts = await runner.status(find_run(run))
+    facts = await runner.status(find_run(run), remote=remote)
     named = {one.name: facts[one.name] for one in fields(RunStatus) if one.name != "facts"}
     return RunStatus(facts, **named)
 
@@ -301,9 +301,12 @@ def replay(config: Config) -> RunSummary:
     return in_loop(areplay(config))
 
 
-def status(run: str | Path | None = None) -> RunStatus:
-    """A run as it stands, by its folder or its config; the latest one here without either. Raises SetupError."""
-    return in_loop(astatus(run))
+def status(run: str | Path | None = None, *, remote: bool = False) -> RunStatus:
+    """A run as it stands, by its folder or its config; the latest one here without either. Raises SetupError.
+
+    A database that the run folder names is looked into with `remote` only.
+    """
+    return in_loop(astatus(run, remote=remote))
 
 
 def verify(run: str | Path | None = None, *, read_input: bool = True, remote: bool = False) -> Report:

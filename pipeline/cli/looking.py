@@ -36,6 +36,7 @@ def status(
     json_out: AsJson = False,
     watch: Annotated[bool, typer.Option("--watch", help="Redraw until the run has ended or you press Ctrl-C.")] = False,
     every_s: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between updates.", metavar="S")] = 1.0,
+    remote: Annotated[bool, typer.Option("--remote", help="Also look into a database that the run names.")] = False,
 ) -> None:
     """Show a run, while it runs or afterward."""
     run_dir = run_of(run)
@@ -43,7 +44,7 @@ def status(
     async def look() -> Any:
         from pipeline.runner import status as look_at
 
-        return await look_at(run_dir)
+        return await look_at(run_dir, remote=remote)
 
     if watch:
         guarded(lambda: _watch(look, json_out, every_s))

@@ -35,9 +35,10 @@ from pipeline.parts.inputs import (
 from pipeline.parts.marks import is_marked, mark_simulated
 from pipeline.parts.media import media_for, media_of
 from pipeline.parts.outputs import layout_of, open_sinks, outputs_of
-from pipeline.parts.refusals import refusals, refuse
+from pipeline.parts.refusals import ASKS_THE_SAME, refusals, refuse, refuse_sameness
 
 __all__ = [
+    "ASKS_THE_SAME",
     "REHEARSAL",
     "admission_of",
     "budget_of",
@@ -67,6 +68,7 @@ __all__ = [
     "reading_of",
     "refusals",
     "refuse",
+    "refuse_sameness",
     "rules_of",
     "service_tier_of",
     "sources_of",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pipeline.readers import (
 )
 from pipeline.settings import InputSettings, Settings, variable
 from pipeline.store import Change, RunDir, diff
+from pipeline.threads import in_daemon
 
 #: what the manifest says instead of paths where a program gave the records
 GIVEN = "records from Python"
@@ -131,14 +133,17 @@ def is_elsewhere(manifest: Mapping[str, Any]) -> bool:
     return bool(reading.get("url_env")) or any("://" in str(path) for path in reading.get("paths") or ())
 
 
-def read_again(run_dir: RunDir, reading: Mapping[str, Any]) -> Records:
+async def read_again(run_dir: RunDir, reading: Mapping[str, Any]) -> Records:
     """The records of a run's input, as its manifest says. Raises SetupError."""
     options = InputSettings.model_fields.keys() - {"path", "url_env"}
     wanted = InputSettings(**{name: reading[name] for name in options & reading.keys()})
     name = reading.get("url_env")
     paths = [_address(name, run_dir, reading)] if name else reading["paths"]
-    sources = _resolved(paths, wanted, run_dir.path / reading["base"], run_dir.path, secret=bool(name))
-    return read(sources, wanted, limit=wanted.limit)
+    base = run_dir.path / reading["base"]
+    sources = await in_daemon(lambda: _resolved(paths, wanted, base, run_dir.path, secret=bool(name)))
+    async with aclosing(read(sources, wanted, limit=wanted.limit)) as batches:
+        async for batch in batches:
+            yield batch
 
 
 def _address(name: str, run_dir: RunDir, reading: Mapping[str, Any]) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipeline.errors import SetupError
+from pipeline.errors import SetupError, TaskError
 from pipeline.notify import Notifier
 from pipeline.parts.build import admission_of, budget_of, notified_of
 from pipeline.settings import Settings
+from pipeline.task import Task
+
+ASKS_THE_SAME = "task.prompt names no field, so it asks the same of each record: write one into it, like {{ text }}"
 
 
 def _limits(settings: Settings) -> None:
@@ -42,3 +45,9 @@ def refuse(settings: Settings) -> None:
     """Raises SetupError for the first thing that a run cannot start with."""
     for rule in _RULES.values():
         rule(settings)
+
+
+def refuse_sameness(task: Task) -> None:
+    """Raises TaskError where all records would be asked, and paid for, the same."""
+    if task.asks_all_the_same:
+        raise TaskError(ASKS_THE_SAME)

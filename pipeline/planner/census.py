@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 from pipeline.errors import RenderError
 from pipeline.facts import Check
-from pipeline.parts import gold_fields, price_for
+from pipeline.parts import ASKS_THE_SAME, gold_fields, price_for
 from pipeline.progress import dollars
 from pipeline.records import JSON, Record, Usage
 from pipeline.runner import expected
@@ -19,8 +18,8 @@ from pipeline.task import Task
 KEPT = 200
 #: Keys and texts that are told apart; beyond them none is said to come twice.
 TOLD_APART = 3_000_000
-#: Fields, and values of a gold column.
-NAMES_MAX, VALUES_MAX = 1_000, 200
+#: Values of a gold column.
+VALUES_MAX = 200
 #: So many lines that cannot be read, or one in a hundred, are a few.
 FEW, FEW_IN = 3, 100
 
@@ -32,14 +31,13 @@ class Census:
         self._settings, self._task = settings, task
         self._gold = gold_fields(settings)
         # All state that changes: how many records there are, and how many could be asked, with the bytes of their
-        # prompts; why others could not, with one of each kind; what was seen before, and how often; and the fields.
+        # prompts; why others could not, with one of each kind; what was seen before, and how often.
         self.records = self.asked = self.bytes = 0
         self.problems: Counter[str] = Counter()
         self._one_of: dict[str, str] = {}
         self._keys: set[int] = set()
         self._texts: set[int] = set()
         self.repeated_keys = self.repeated_texts = 0
-        self.fields: dict[str, None] = {}
         self.right: dict[str, Counter[str]] = {column: Counter() for column in self._gold.values()}
         self.first: list[Record] = []
         self.whole = False
@@ -57,8 +55,6 @@ class Census:
 
     def _add(self, record: Record) -> None:
         self.repeated_keys += _is_repeated(record.key, self._keys)
-        if len(self.fields) < NAMES_MAX:
-            self.fields |= dict.fromkeys(record.fields)
         for column, values in self.right.items():
             if len(values) < VALUES_MAX:
                 values[_as_text(record.fields.get(column))] += 1
@@ -82,7 +78,7 @@ class Census:
     def checks(self, formats: frozenset[str]) -> list[Check]:
         """What there is to say of the records of inputs in these formats."""
         records = [self._readable(), *self._prompt(), *self._tokens()]
-        return [*records, self._key(formats), *self._labels(), self._columns()]
+        return [*records, self._key(formats), *self._labels()]
 
     def _readable(self) -> Check:
         bad = self.problems["unreadable"]
@@ -94,8 +90,7 @@ class Census:
 
     def _prompt(self) -> list[Check]:
         if self._task.asks_all_the_same:
-            told = "task.prompt names no field, so it asks the same of each record: write one into it, like {{ text }}"
-            return [Check("prompt", False, told)]
+            return [Check("prompt", False, ASKS_THE_SAME)]
         codes = [code for code in self.problems if code not in ("unreadable", "no_key")]
         if not codes:
             return [Check("prompt", True, f"made for {self.asked:,} records")] if self.asked else []
@@ -157,15 +152,6 @@ class Census:
             else:
                 found.append(Check("gold", True, told))
         return found
-
-    def _columns(self) -> Check:
-        wanted = self._settings.output.columns
-        missing = [name for name in wanted or [] if name not in self.fields]
-        if not missing:
-            return Check("columns", True, ", ".join(wanted) if wanted else "all fields of the input are carried along")
-        near = get_close_matches(missing[0], self.fields, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; the input has {', '.join(sorted(self.fields)[:12])}"
-        return Check("columns", False, f"output.columns: no record has {missing[0]!r}{hint}")
 
 
 def _is_repeated(text: str, seen: set[int]) -> bool:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
@@ -31,11 +32,12 @@ from pipeline.planner.mediacheck import look_at_media
 from pipeline.progress import counting, dollars
 from pipeline.readers import Progress, Source, peek
 from pipeline.records import JSON, Record
-from pipeline.runner import advise, find_changes, is_here, overridden_by, spent_of
+from pipeline.runner import Fields, advise, fields_of, find_changes, is_here, overridden_by, spent_of
 from pipeline.settings import Settings
 from pipeline.store import Ledger, RunDir, check_place
 from pipeline.task import Task
 from pipeline.telemetry import open_telemetry
+from pipeline.threads import in_daemon
 
 _T = TypeVar("_T")
 #: Records of each input that are looked at.
@@ -52,7 +54,7 @@ async def check(settings: Settings, *, online: bool = True, quiet: bool = True) 
     """
     found: list[Check] = []
     task = _try(found, "task", lambda: task_of(settings), lambda task: _told_task(settings, task))
-    sources = _try(found, "input", lambda: sources_of(settings), _told_sources)
+    sources = await _sources(settings, found)
     if sources is not None and task is not None:
         found += await _records(settings, sources, task, quiet=quiet)
     refused = refusals(settings)
@@ -77,6 +79,17 @@ def _try(found: list[Check], name: str, make: Callable[[], _T], tell: Callable[[
         return None
     found.append(Check(name, True, tell(made)))
     return made
+
+
+async def _sources(settings: Settings, found: list[Check]) -> list[Source] | None:
+    """The inputs, found in a thread: an address that does not answer must not hold off a Ctrl-C."""
+    try:
+        sources = await in_daemon(partial(sources_of, settings))
+    except LabelpipeError as error:
+        found.append(Check("input", False, str(error)))
+        return None
+    found.append(Check("input", True, _told_sources(sources)))
+    return sources
 
 
 def _told_task(settings: Settings, task: Task) -> str:
@@ -111,6 +124,7 @@ async def _records(settings: Settings, sources: list[Source], task: Task, *, qui
             async for records in _read(settings, [source for source in sources if not source.once], census, reading):
                 census.add(records)
                 add(len(records))
+        fields = await fields_of(settings, sources)
     except LabelpipeError as error:
         return [*found, Check("records", False, str(error))]
     found += [Check("reading", not doubtful, told) for told, doubtful in reading.told_with_doubts()]
@@ -118,9 +132,17 @@ async def _records(settings: Settings, sources: list[Source], task: Task, *, qui
         none = "the input has no records: there is nothing to label"
         return found if any(source.once for source in sources) else [*found, Check("records", False, none)]
     found += census.checks(frozenset(source.format for source in sources))
+    found.append(_columns(settings, fields))
     if task.shows:
         found.append(Check("media", *await look_at_media(settings, task, census.first)))
     return found
+
+
+def _columns(settings: Settings, fields: Fields) -> Check:
+    if fields.told:
+        return Check("columns", False, fields.told)
+    wanted = settings.output.columns
+    return Check("columns", True, ", ".join(wanted) if wanted else "all fields of the input are carried along")
 
 
 async def _read(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from pipeline import codec
 from pipeline.engine import Provider
 from pipeline.errors import InputError, SetupError
 from pipeline.facts import Plan, Tier
-from pipeline.parts import open_provider, price_for, read, refuse, sources_of
+from pipeline.parts import open_provider, price_for, read, refuse, refuse_sameness, sources_of, task_of
 from pipeline.planner.listening import Listener, told_by
 from pipeline.planner.reckoning import PILOT_AT_ONCE, Seen, planned
 from pipeline.progress import counting
@@ -24,6 +25,7 @@ from pipeline.runner import Wishes, arun, spent_of
 from pipeline.settings import Settings
 from pipeline.show import codes_text
 from pipeline.store import Ledger, RunDir
+from pipeline.threads import in_daemon
 
 #: Outcomes of the run folder that are looked at, at the most.
 LOOKED_AT = 2_000
@@ -34,6 +36,7 @@ _TOLD = "told_limits"
 async def plan(settings: Settings, pilot: int = 20, *, quiet: bool = False) -> Plan:
     """Label the first `pilot` records, which are kept in the run, and say what the rest takes. Raises SetupError."""
     refuse(settings)
+    refuse_sameness(task_of(settings))
     async with AsyncExitStack() as stack:
         provider = await open_provider(settings, stack)
         records = await count_records(settings, quiet=quiet)
@@ -95,7 +98,7 @@ def _text(value: Any) -> str:
 async def count_records(settings: Settings, *, quiet: bool = True) -> int:
     """How many records the input has. Raises InputError where it has none, or can be read only once."""
     wanted = settings.input
-    sources = sources_of(settings)
+    sources = await in_daemon(partial(sources_of, settings))
     if once := [source.name for source in sources if source.once]:
         raise InputError(f"a plan reads the input twice, and {once[0]} can be read once: put it into a file")
     batches = read(sources, wanted, limit=wanted.limit)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
+from functools import partial
 
 from pipeline.engine import Asker, Beginning, Provider, Responder, is_hopeless
 from pipeline.errors import (
@@ -28,6 +29,7 @@ from pipeline.parts import (
     open_provider,
     price_for,
     read,
+    refuse_sameness,
     rules_of,
     sources_of,
     task_of,
@@ -38,6 +40,7 @@ from pipeline.runner import advise
 from pipeline.settings import Settings
 from pipeline.stats import Stats
 from pipeline.task import Task
+from pipeline.threads import in_daemon
 
 #: Calls that nobody answers, or refusals by rate limit, one after another, before somebody who waits is told.
 PATIENCE = 3
@@ -91,6 +94,8 @@ async def preview(
     nothing is sent, and what would be is given. Raises SetupError, also for a key that no record has.
     """
     task = task_of(settings)
+    if not prompt:
+        refuse_sameness(task)
     items = await _picked(settings, task, records, Which(n, tuple(keys), sample))
     if prompt:
         rejected = [item for item in items if isinstance(item, Outcome)]
@@ -147,7 +152,7 @@ class _Impatient:
 
 async def _picked(settings: Settings, task: Task, given: Given | None, which: Which) -> list[Request | Outcome]:
     """The records that are meant, each with its request or rejected: the first ones, those of keys, a sample."""
-    sources = sources_of(settings, given)
+    sources = await in_daemon(partial(sources_of, settings, given))
     beginning = Beginning([source.name for source in sources])
     first: list[Request | Outcome] = []
     picked = _Picked(which)

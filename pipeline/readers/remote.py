@@ -95,6 +95,7 @@ def remote_sources(written: str, given_format: str, *, secret: bool = False) -> 
         raise InputError(
             f'input.path: format = "{given_format}" is for local folders; {_said(written, secret)!r} is none'
         )
+    again = partial(_stamps, written, secret)
     for remote in _found(written, secret):
         kind = format_of(remote.name.partition("?")[0], given_format, partial(_head, remote))
         if kind == "parquet" and (not remote.in_parts or packing(remote.name)):
@@ -104,10 +105,15 @@ def remote_sources(written: str, given_format: str, *, secret: bool = False) -> 
         if kind == "parquet":
             opened = partial(_PatientFile, remote)
             rows, count = partial(parquet, opened, remote.size_bytes or 0), partial(count_rows, opened, remote.name)
-            origin = Origin(rows=rows, stamp=remote.stamp, count=count, mark=remote.mark)
+            origin = Origin(rows=rows, stamp=remote.stamp, count=count, mark=remote.mark, again=again)
         else:
-            origin = Origin(blocks=partial(_blocks, remote), stamp=remote.stamp, mark=remote.mark)
+            origin = Origin(blocks=partial(_blocks, remote), stamp=remote.stamp, mark=remote.mark, again=again)
         yield Source(remote.name, None, kind, remote.size_bytes, origin)
+
+
+def _stamps(written: str, secret: bool) -> dict[str, Stamp | None]:
+    """The stamps of the files as they are now, by their names."""
+    return {remote.name: remote.stamp() for remote in _found(written, secret)}
 
 
 def _said(written: str, secret: bool) -> str:

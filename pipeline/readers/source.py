@@ -39,7 +39,8 @@ class Origin:
     `stamp` gives what differs when the content does, without reading it; None where nothing tells. `count` gives the
     number of records, None where it is not known; both may wait for a disk or a server. `named_by` is the field that
     names a record where the config names none. What can be read only `once` is a stream. `mark` is the same for the
-    same place under another name.
+    same place under another name. Where `stamp` is what a server said at first, `again` asks it anew, for all the files
+    of an address, by their names; it raises InputError.
     """
 
     rows: Callable[[Reading], Rows] | None = None
@@ -49,6 +50,7 @@ class Origin:
     named_by: str | None = None
     once: bool = False
     mark: str = ""
+    again: Callable[[], Mapping[str, Stamp | None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.runner.advice import advise
 from pipeline.runner.changes import find_changes
+from pipeline.runner.columns import Fields, fields_of
 from pipeline.runner.fresh import move_aside, what_is_there
 from pipeline.runner.look import status, verify
 from pipeline.runner.opening import expected, is_here, overridden_by
@@ -12,10 +13,12 @@ from pipeline.runner.replays import replay
 from pipeline.runner.start import Wishes, arun, in_loop, run
 
 __all__ = [
+    "Fields",
     "Wishes",
     "advise",
     "arun",
     "expected",
+    "fields_of",
     "find_changes",
     "in_loop",
     "is_here",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -26,8 +26,11 @@ from pipeline.store import Ledger, RunDir, SqlPlace, TableLook, look_at_table
 from pipeline.targets import find_run
 
 
-async def status(folder: str | Path) -> dict[str, Any]:
-    """A run as it stands, as plain values; `folder` may be its config too. Raises SetupError where there is no run."""
+async def status(folder: str | Path, *, remote: bool = False) -> dict[str, Any]:
+    """A run as it stands, as plain values; `folder` may be its config too. Raises SetupError where there is no run.
+
+    A database that the run folder names is looked into with `remote` only: the folder may be somebody else's.
+    """
     run_dir = RunDir(find_run(folder))
     manifest = run_dir.read_manifest()
     if manifest is None:
@@ -38,8 +41,7 @@ async def status(folder: str | Path) -> dict[str, Any]:
         live = read_live(run_dir)
         price = _price_in(live)
         totals = await paid_so_far(ledger, price)
-        here = run_dir.path / manifest["reading"]["base"]
-        table = await look_at_table(ledger, lambda place: _url_of(place, here))
+        table = await look_at_table(ledger, _finder(run_dir, manifest, remote=remote))
     running = run_dir.is_running()
     usage = totals.usage
     return {
@@ -92,12 +94,11 @@ async def verify(folder: str | Path, *, read_input: bool = True, remote: bool = 
         raise SetupError(f"{folder}: there is no run here (no manifest.json)")
     untold = _not_counted(manifest, remote=remote)
     records = _records_again(run_dir, manifest) if read_input and not untold else None
-    here = run_dir.path / manifest["reading"]["base"]
     report = await verify_files(
         run_dir,
         records=records,
         by_fields=manifest["reading"]["format"] != "files",
-        find_url=lambda place: _url_of(place, here) if remote or _is_here(place) else None,
+        find_url=_finder(run_dir, manifest, remote=remote),
     )
     if not read_input or not untold:
         return report
@@ -111,6 +112,12 @@ def _not_counted(manifest: Mapping[str, Any], *, remote: bool) -> str:
     if is_elsewhere(manifest) and not remote:
         return "not counted: the input is an address or a database; verify --remote reads it again."
     return ""
+
+
+def _finder(run_dir: RunDir, manifest: Mapping[str, Any], *, remote: bool) -> Callable[[SqlPlace], str | None]:
+    """What gives the URL of a run's table; None for one that only `remote` leads to."""
+    here = run_dir.path / manifest["reading"]["base"]
+    return lambda place: _url_of(place, here) if remote or _is_here(place) else None
 
 
 def _is_here(place: SqlPlace) -> bool:

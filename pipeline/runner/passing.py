@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline import codec
@@ -10,11 +11,16 @@ from pipeline.engine import Lookups
 from pipeline.errors import ChangedError, LabelpipeError, RenderError
 from pipeline.readers import Progress, Source, Stamp
 from pipeline.records import Outcome, Record, Status
+from pipeline.runlog import tell
 from pipeline.runner.keys import repeated_in
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary
 from pipeline.store import Ledger, Selection
 from pipeline.task import Task
+from pipeline.threads import in_daemon
+
+#: What is elsewhere has so long to say at the end whether it has changed.
+LAST_LOOK_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +112,20 @@ async def end_pass(ledger: Ledger, sources: Sequence[Source], reading: Progress,
         await ledger.supersede(Selection(keys=await ledger.unseen(reading.exact_total)), "mended")
 
 
-def read_changes(sources: Sequence[Source], stamps: Sequence[Stamp | None]) -> list[str]:
-    """What is to be told of inputs that have changed since these stamps were taken, before they were read."""
+async def read_changes(sources: Sequence[Source], stamps: Sequence[Stamp | None]) -> list[str]:
+    """What is to be told of inputs that have changed since these stamps were taken, before they were read.
+
+    A server that does not answer is not waited for long: nobody knows then, and nothing is told.
+    """
+    try:
+        now = await asyncio.wait_for(in_daemon(lambda: list(_stamps_now(sources))), LAST_LOOK_S)
+    except TimeoutError:
+        tell("the inputs were not compared at the end", reason=f"no answer within {LAST_LOOK_S:g} s")
+        return []
     changed = [
         source.name
-        for source, stamp in zip(sources, stamps, strict=False)
-        if stamp is not None and _stamp_of(source) != stamp
+        for source, before, after in zip(sources, stamps, now, strict=False)
+        if before is not None and before != after
     ]
     if not changed:
         return []
@@ -121,6 +135,23 @@ def read_changes(sources: Sequence[Source], stamps: Sequence[Stamp | None]) -> l
         "versions. Give the same command again: it compares all of them with what was labelled, and goes on from there."
     )
     return [told]
+
+
+def _stamps_now(sources: Sequence[Source]) -> Iterator[Stamp | None]:
+    """The stamps as they are now; of what lies elsewhere each address is asked once, for all of its files."""
+    asked: dict[Callable[[], Mapping[str, Stamp | None]], Mapping[str, Stamp | None]] = {}
+    for source in sources:
+        again = source.origin.again if source.origin is not None else None
+        if again is None:
+            yield _stamp_of(source)
+            continue
+        if again not in asked:
+            try:
+                asked[again] = again()
+            except LabelpipeError as error:
+                tell("an input was not compared at the end", reason=str(error))
+                asked[again] = {one.name: one.stamp() for one in sources}
+        yield asked[again].get(source.name)
 
 
 def noted(summary: RunSummary, notes: Sequence[str], changed: Sequence[str], command: str) -> RunSummary:

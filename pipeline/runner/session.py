@@ -46,6 +46,7 @@ from pipeline.readers import Source, Stamp
 from pipeline.records import Outcome, Record, Status, Turn
 from pipeline.runlog import tell
 from pipeline.runner.advice import advise
+from pipeline.runner.columns import expecting
 from pipeline.runner.guard import Guard
 from pipeline.runner.live import Live, showing
 from pipeline.runner.notices import Notices
@@ -306,7 +307,9 @@ class Session:
 
     def _records(self) -> AsyncGenerator[list[Record], None]:
         wanted = self._settings.input
-        return read(self._sources, wanted, limit=wanted.limit, progress=self._reading)
+        records = read(self._sources, wanted, limit=wanted.limit, progress=self._reading)
+        once = self._settings.output.columns and any(source.once for source in self._sources)
+        return expecting(records, self._settings, self._sources, self._reading) if once else records
 
     def _sizes(self) -> PoolSizes:
         return PoolSizes.for_concurrency(self._admission.gate.concurrency, self._settings.limits.grace_s)
@@ -363,7 +366,7 @@ class Session:
             self._run_dir.write_manifest({**manifest, "simulated": True})
 
     async def _close(self, *, complete: bool, command: str) -> RunSummary:
-        changed = await asyncio.to_thread(read_changes, self._sources, self._stamps)
+        changed = await read_changes(self._sources, self._stamps)
         summary = await summarise(
             self._run_dir,
             self._ledger,

@@ -25,14 +25,16 @@ from pipeline.parts import (
     open_provider,
     price_for,
     refuse,
+    refuse_sameness,
     sources_of,
     task_of,
 )
-from pipeline.readers import Given, Source, Stamp, peek
+from pipeline.readers import Given, Source, Stamp
 from pipeline.records import Status
 from pipeline.runlog import run_log, tell
 from pipeline.runner.changes import accept_changes, find_changes, manifest_of, stamps_of
 from pipeline.runner.codes import refuse_unknown
+from pipeline.runner.columns import refuse_unreadable
 from pipeline.runner.paid import BUDGET_MARK, paid_so_far, spent_of
 from pipeline.runner.session import Session, SessionParts
 from pipeline.settings import Settings
@@ -136,13 +138,11 @@ async def arun(settings: Settings, wishes: Wishes | None = None, *, records: Giv
 async def _label(settings: Settings, wishes: Wishes, switch: StopSwitch) -> RunSummary:
     """A session from its start. Until it begins, a signal cancels it."""
     task = task_of(settings)
+    refuse_sameness(task)
     # In a thread: an address that does not answer must not hold off a Ctrl-C.
     sources = await in_daemon(partial(sources_of, settings, wishes.records))
     refuse(settings)
-    for source in sources:
-        if not source.once:
-            # A bad header or encoding is told now, not in mid-run.
-            await peek(source, n=1)
+    await refuse_unreadable(settings, sources)
     run_dir = RunDir(Path(settings.output.dir))
     async with AsyncExitStack() as stack:
         stack.enter_context(run_dir.open_for_writing())

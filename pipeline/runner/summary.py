@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.engine import is_hopeless
-from pipeline.errors import CallbackError, ChangedError, HungUpError, InterruptedRunError, NoLabelError
+from pipeline.errors import CallbackError, ChangedError, HungUpError, InputError, InterruptedRunError, NoLabelError
 from pipeline.limits import Admission, BudgetReachedError, Price, Spend, what_is_left
 from pipeline.readers import Progress as ReadProgress
 from pipeline.records import Status
@@ -91,7 +91,7 @@ def _ending(complete: bool, reason: Exception | None, unlabelled: int, stats: St
         return "interrupted", EXIT_HUNG_UP if isinstance(reason, HungUpError) else EXIT_INTERRUPTED
     if isinstance(reason, NoLabelError):
         return "stopped", EXIT_CANNOT_START
-    if (is_hopeless(reason) or isinstance(reason, ChangedError)) and not stats.answers:
+    if (is_hopeless(reason) or isinstance(reason, ChangedError | InputError)) and not stats.answers:
         return "stopped", EXIT_CANNOT_START
     return "stopped", EXIT_STOPPED
 

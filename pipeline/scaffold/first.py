@@ -14,6 +14,7 @@ from pipeline.readers import Progress, Source, is_plain_folder, read_records, re
 from pipeline.scaffold.proposal import Proposal, propose
 from pipeline.scaffold.survey import Survey
 from pipeline.scaffold.text import to_toml
+from pipeline.threads import in_daemon
 
 #: records of what is no local file: all of it may be far away, or without an end
 LOOKED_AT = 500
@@ -30,7 +31,8 @@ class FirstConfig:
 
 async def write_config(path: str, to: Path | None = None, *, force: bool = False, quiet: bool = True) -> FirstConfig:
     """Look through an input and write a config to edit. Raises InputError, or SetupError if one is there."""
-    source = resolve_sources(path, format="files" if _holds_media(path) else "auto", base=Path())[0]
+    kind = "files" if _holds_media(path) else "auto"
+    source = (await in_daemon(lambda: resolve_sources(path, format=kind, base=Path())))[0]
     target = to or Path("config") / f"{_stem(source.name)}.toml"
     if target.exists() and not force:
         raise SetupError(f"{target} is there already: give --force to replace it, or --to another path")

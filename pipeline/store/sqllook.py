@@ -45,7 +45,8 @@ async def look_at_table(
         return None
     place = SqlPlace.from_text(text)
     if (url := find_url(place)) is None:
-        return TableLook(place.table, trouble=f"{place.url_env} is not set")
+        far = "is in a database that the run folder names, and was not looked at; --remote looks there"
+        return TableLook(place.table, trouble=far if place.url is not None else f"{place.url_env} is not set")
     try:
         require()  # the import's time is not the database's
         async with asyncio.timeout(patience_s):

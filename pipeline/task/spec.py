@@ -64,6 +64,7 @@ class Task:
         "_shown_for",
         "_timeout_s",
         "_validators",
+        "_varies",
         "_wanted",
         "columns",
         "constant_tokens",
@@ -94,6 +95,7 @@ class Task:
         check_count(options.examples_k, examples)
         self.fingerprint = _fingerprint(options, offers, parameters, examples)
         self._prompt = Prompt(options.prompt, options.media)
+        self._varies = any(isinstance(offer.tool, PerRecord) for offer in offers)
         if examples and self._prompt.shows:
             raise TaskError("task.examples cannot show media: take the examples out, or the media")
         if self._prompt.shows and options.media is not None:
@@ -133,8 +135,8 @@ class Task:
 
     @property
     def asks_all_the_same(self) -> bool:
-        """Whether nothing of the record is in its prompt."""
-        return self._prompt.is_constant
+        """Whether nothing of the record is in what is asked of it."""
+        return self._prompt.is_constant and not self._varies
 
     def text(self, record: Record) -> str:
         """The record's prompt, as a person reads it. Raises RenderError for what `render` does."""

@@ -6,6 +6,7 @@ import asyncio
 import csv
 import json
 import sqlite3
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
@@ -17,6 +18,9 @@ import pytest
 from labelpipe import RunSummary, Settings, Wishes, run, verify
 from pipeline.errors import ChangedError
 from pipeline.records import Answer, Request, Response, ToolCall, Usage
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "readers"))
+from reader_servers import serving
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -254,6 +258,20 @@ def test_an_input_that_changes_while_it_is_read_is_told_at_the_end(job: Job) -> 
     assert json.loads((job.folder / "run" / "summary.json").read_text(encoding="utf-8"))["notes"] == list(summary.notes)
     texts = [row["text"] for row in [NEW, *THREE, *more]]
     job.expect(texts, calls=len(texts), summary=job.run())
+
+
+@pytest.mark.parametrize("at_the_end", ["changed", "gone", "as it was"])
+def test_a_file_on_a_server_that_changes_while_it_is_read_is_told_at_the_end(job: Job, at_the_end: str) -> None:
+    with serving(in__jsonl=b"".join(json.dumps(row).encode() + b"\n" for row in [*THREE, NEW])) as site:
+
+        def change() -> None:
+            site.etag, site.status = ('"2"', 0) if at_the_end == "changed" else ('"1"', 503 * (at_the_end == "gone"))
+
+        job.at_call = change
+        summary = job.run(path=f"{site.address}/in.jsonl")
+    assert (summary.ended, summary.labelled) == ("complete", 4)
+    assert summary.exit_code == (at_the_end == "changed")
+    assert any("has changed while it was read" in note for note in summary.notes) == (at_the_end == "changed")
 
 
 def test_a_corrected_file_is_kept_and_told(job: Job) -> None:

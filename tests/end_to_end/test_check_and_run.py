@@ -28,6 +28,8 @@ ROOM = {"parameters": {"max_completion_tokens": 30}}
         ({"limits": {"budget_usd": 1.0}, "model": {"name": "nobody-knows", **ROOM}}, "budget", "set model.price"),
         ({"limits": {"stop_at": "25:99"}}, "limits", "stop_at"),
         ({"limits": {"run_between": ["7", "22:00"]}}, "limits", "run_between"),
+        ({"task": {"prompt": "Label this."}}, "prompt", "task.prompt names no field"),
+        ({"output": {"columns": ["id", "txt"]}}, "columns", "no record has 'txt' (did you mean 'text'?)"),
     ],
 )
 def test_what_a_run_refuses_a_check_says_and_a_plan_pays_nothing_for(
@@ -108,3 +110,28 @@ def test_telemetry_that_cannot_be_opened_is_said(make: Make) -> None:
     checks = user.do("check", "job.toml", "--json", env=env).expect(2).json["checks"]
     assert [one["name"] for one in checks if one["ok"] is False] == ["telemetry"]
     assert json.dumps(checks).count("can be opened") == 0
+
+
+def test_a_column_that_only_the_last_record_has_is_one(make: Make) -> None:
+    user = make(output={"columns": ["id", "late"]})
+    rows = [json.loads(line) for line in (user.folder / "in.jsonl").read_text(encoding="utf-8").splitlines()]
+    user.give([*rows, {**rows[0], "id": "last", "late": "yes"}])
+    assert "ok    columns  id, late" in user.do("check", "job.toml", "--offline").expect(0).out
+    assert user.run("--limit", "3")["labelled"] == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "config", "told"),
+    [
+        ("1;a,b\n2;c,d\n", {"format": "csv"}, "set input.delimiter to the one that is meant"),
+        ("id,text\n1,a\n", {"format": "csv", "columns": ["txt"]}, "no record has 'txt' (did you mean 'text'?)"),
+    ],
+)
+def test_what_a_pipe_must_be_asked_about_is_asked_before_a_call(
+    make: Make, endpoint: Endpoint, given: str, config: Mapping[str, Any], told: str
+) -> None:
+    user = make(input={"path": "-", "key": None, "format": config["format"]}, output={"columns": config.get("columns")})
+    before = endpoint.calls()
+    done = user.do("run", "job.toml", given=given).expect(2)
+    assert told in done.err
+    assert endpoint.calls() == before
