@@ -321,7 +321,7 @@ def test_every_promise_names_its_proof() -> None:
 
 def test_the_changelog_has_this_version() -> None:
     versions = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert versions[0] == pipeline.__version__
+    assert next(name for name in versions if name != "Unreleased") == pipeline.__version__
 
 
 # -- links ----------------------------------------------------------------------------------------------------------
