@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 JSON = Any  #: what `codec.loads` gives: dict, list, str, int, float, bool or None
 
@@ -254,6 +254,27 @@ class Response:
     request_id: str | None = None
     latency_s: float = 0.0
     limits: ServerLimits | None = None
+
+
+#: Sends a request that is about no record, and gives what it used. Raises a CallError.
+Ping = Callable[[Request], Awaitable[Usage]]
+
+
+@runtime_checkable
+class Provider(Protocol):
+    """Who answers requests: an API, what stands in its place, or one of these with something around it."""
+
+    @property
+    def simulated(self) -> bool | None:
+        """Whether the answers say that they are simulated; None where they have not said it either way."""
+
+    @property
+    def ping(self) -> Ping | None:
+        """Asks whether the server answers at all; None where nobody can be asked."""
+
+    async def __call__(self, request: Request) -> Response:
+        """The answer. Raises a CallError; never retries."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ from pipeline.errors import (
     RecordRefusedError,
     UnavailableError,
 )
+from pipeline.providers import FunctionProvider
 from pipeline.records import Answer, Outcome, Problem, Record, Request, Response, Status, ToolCall, Usage
 from pipeline.telemetry import Telemetry, open_telemetry
 from pipeline.telemetry.names import error_type, server_attributes
@@ -279,19 +280,16 @@ async def _asked(
             raise answer
         return answer
 
-    return await telemetry.around(provider, timeout_s=timeout_s)(request)
+    return await telemetry.around(FunctionProvider(provider), timeout_s=timeout_s)(request)
 
 
 def test_a_provider_is_the_same_when_it_is_measured() -> None:
     bench, error = Bench(), UnavailableError("down", status=502)
 
-    class Provider:
-        simulated: bool | None = None
+    async def answer(_: Request) -> Response:
+        return RESPONSE
 
-        async def __call__(self, request: Request) -> Response:
-            return RESPONSE
-
-    provider = Provider()
+    provider = FunctionProvider(answer)
     measured = bench.telemetry.around(provider)
     assert asyncio.run(_asked(bench.telemetry, RESPONSE)) is RESPONSE
     with pytest.raises(UnavailableError) as caught:
@@ -315,7 +313,7 @@ def test_a_call_that_is_cut_off(cut_after_s: float, timeout_s: float, kind: str)
     async def main() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(cut_after_s):
-                await bench.telemetry.around(provider, timeout_s=timeout_s)(REQUEST)
+                await bench.telemetry.around(FunctionProvider(provider), timeout_s=timeout_s)(REQUEST)
 
     asyncio.run(main())
     (span,) = bench.spans()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pipeline.engine.attempt import Asker, Prepare, Provider
+from pipeline.engine.attempt import Asker, Prepare
 from pipeline.engine.beginning import Beginning
 from pipeline.engine.doubt import is_hopeless
 from pipeline.engine.feed import Feed, Job, Lookups, renamed
 from pipeline.engine.journal import Journal
-from pipeline.engine.life import Ping
 from pipeline.engine.pool import Ending, Pool, PoolSizes
 from pipeline.engine.retry import Verdict, backoff_s, verdict_of
 from pipeline.engine.rules import AskRules, most_of
@@ -24,11 +23,9 @@ __all__ = [
     "Job",
     "Journal",
     "Lookups",
-    "Ping",
     "Pool",
     "PoolSizes",
     "Prepare",
-    "Provider",
     "Responder",
     "StopSwitch",
     "TaskPart",

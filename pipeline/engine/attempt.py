@@ -12,7 +12,6 @@ from contextlib import AbstractAsyncContextManager
 from pipeline.engine.brake import Brake
 from pipeline.engine.hedge import Hedge
 from pipeline.engine.judge import Judge
-from pipeline.engine.life import Ping
 from pipeline.engine.net import Net
 from pipeline.engine.retry import Verdict, verdict_of
 from pipeline.engine.rules import AskRules, most_of
@@ -27,7 +26,7 @@ from pipeline.errors import (
     TruncatedError,
 )
 from pipeline.limits import Admission, Most, Permit, Price, cost_of
-from pipeline.records import Answer, Labelled, Outcome, Problem, Record, Request, Response, Status
+from pipeline.records import Answer, Labelled, Outcome, Ping, Problem, Record, Request, Response, Status
 from pipeline.stats import Stats
 
 log = logging.getLogger("labelpipe")

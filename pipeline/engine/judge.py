@@ -17,7 +17,7 @@ from pipeline.engine.doubt import (
     is_certain,
     tries_of,
 )
-from pipeline.engine.life import Heard, LookForLife, Ping
+from pipeline.engine.life import Heard, LookForLife
 from pipeline.engine.retry import Verdict, backoff_s, verdict_of
 from pipeline.engine.rules import AskRules
 from pipeline.engine.trial import Over, Trial
@@ -33,7 +33,7 @@ from pipeline.errors import (
     UnknownRefusalError,
 )
 from pipeline.limits import Admission
-from pipeline.records import Problem, Status
+from pipeline.records import Ping, Problem, Status
 from pipeline.stats import Stats
 
 log = logging.getLogger("labelpipe")

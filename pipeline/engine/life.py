@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from pipeline.engine.rules import most_of
 from pipeline.errors import CallError, LabelpipeError, NoCompletionError, RecordRefusedError, UnavailableError
 from pipeline.limits import Admission
-from pipeline.records import JSON, Request, Usage
+from pipeline.records import JSON, Ping, Request
 
 log = logging.getLogger("labelpipe")
 
-#: A short call with the tools and parameters of a request, which is about no record. Raises CallError.
-Ping = Callable[[Request], Awaitable[Usage]]
 #: What it says.
 WORD: tuple[dict[str, JSON], ...] = ({"role": "user", "content": "Answer with OK."},)
 #: A word is this many tokens, beside the tools.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.limits.admission import Admission, DayLimitReachedError, DoorState, Most, Permit
+from pipeline.limits.admission import Admission, DayLimitReachedError, DoorState, KeepMark, Most, Permit
 from pipeline.limits.budget import (
     NOTHING,
     Budget,
@@ -34,6 +34,7 @@ __all__ = [
     "DoorState",
     "Gate",
     "Hours",
+    "KeepMark",
     "Left",
     "Meter",
     "Most",

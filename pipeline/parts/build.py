@@ -6,13 +6,27 @@ import codecs
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pipeline import codec
 from pipeline.engine import AskRules
 from pipeline.errors import ConfigError, TaskError
-from pipeline.limits import CANARY_S, NOTHING, WARM_UP_S, Admission, Budget, Gate, Hours, Price, Spend, Tuner, price_of
+from pipeline.limits import (
+    CANARY_S,
+    NOTHING,
+    WARM_UP_S,
+    Admission,
+    Budget,
+    DayMeter,
+    Gate,
+    Hours,
+    KeepMark,
+    Price,
+    Spend,
+    Tuner,
+    price_of,
+)
 from pipeline.parts.marks import COLUMN
 from pipeline.parts.media import show_options
 from pipeline.records import JSON, Request
@@ -174,8 +188,15 @@ def is_simulated(settings: Settings) -> bool:
     return settings.model.base_url == REHEARSAL
 
 
-def admission_of(settings: Settings, *, constant_tokens: int = 0, **parts: Any) -> Admission:
-    """The door with the limits of the settings; `parts` are those that need a ledger.
+def admission_of(
+    settings: Settings,
+    *,
+    constant_tokens: int = 0,
+    day: DayMeter | None = None,
+    budget: Budget | None = None,
+    keep_mark: KeepMark | None = None,
+) -> Admission:
+    """The door with the limits of the settings, and those that need a ledger.
 
     `constant_tokens` is how long a beginning all prompts share: one that servers keep is worth waiting for.
     """
@@ -193,7 +214,9 @@ def admission_of(settings: Settings, *, constant_tokens: int = 0, **parts: Any) 
         stop_at_day_limit=limits.on_day_limit == "stop",
         tuner=tuner,
         hours=hours_of(settings),
-        **parts,
+        day=day,
+        budget=budget,
+        keep_mark=keep_mark,
     )
 
 

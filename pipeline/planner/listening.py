@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
-from pipeline.engine import Provider
 from pipeline.errors import RateLimitedError
 from pipeline.facts import Tier
-from pipeline.records import Request, Response, ServerLimits, Usage
+from pipeline.records import Ping, Provider, Request, Response, ServerLimits, Usage
 
 #: A limit whose count begins anew after more than this is one a day, else one a minute: seconds.
 _DAY_FROM_S = 3_600.0
@@ -55,14 +53,14 @@ class Listener:
         self.usage = Usage()
 
     @property
-    def simulated(self) -> Any:
-        """What the provider says of itself; None where it says nothing."""
-        return getattr(self._provider, "simulated", None)
+    def simulated(self) -> bool | None:
+        """What the provider says of itself."""
+        return self._provider.simulated
 
     @property
-    def ping(self) -> Any:
-        """The provider's word to a server that is silent, which is about no record and not counted; None without."""
-        return getattr(self._provider, "ping", None)
+    def ping(self) -> Ping | None:
+        """The provider's; not counted, for it is about no record."""
+        return self._provider.ping
 
     @property
     def seconds(self) -> float:

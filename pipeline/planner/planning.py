@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import codec
-from pipeline.engine import Provider
 from pipeline.errors import InputError, SetupError
 from pipeline.facts import Plan, Tier
 from pipeline.parts import open_provider, price_for, read, refuse, refuse_sameness, sources_of, task_of
 from pipeline.planner.listening import Listener, told_by
 from pipeline.planner.reckoning import PILOT_AT_ONCE, Seen, planned
 from pipeline.progress import counting
-from pipeline.records import Outcome
+from pipeline.records import Outcome, Provider
 from pipeline.runner import Wishes, arun, spent_of
 from pipeline.settings import Settings
 from pipeline.show import codes_text

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from functools import partial
 
-from pipeline.engine import Asker, Beginning, Provider, Responder, is_hopeless
+from pipeline.engine import Asker, Beginning, Responder, is_hopeless
 from pipeline.errors import (
     CallTimeoutError,
     InputError,
@@ -35,7 +35,7 @@ from pipeline.parts import (
     task_of,
 )
 from pipeline.readers import Given
-from pipeline.records import Call, Labelled, Outcome, Problem, Record, Request, Response, Said, Status
+from pipeline.records import Call, Labelled, Outcome, Problem, Provider, Record, Request, Response, Said, Status
 from pipeline.runner import advise
 from pipeline.settings import Settings
 from pipeline.stats import Stats

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.providers.client import ClientOptions, ModelInfo, load_sdk
 from pipeline.providers.fetch import Fetcher, FetchOptions
+from pipeline.providers.function import FunctionProvider
 from pipeline.providers.http import HttpProvider
 
-__all__ = ["ClientOptions", "FetchOptions", "Fetcher", "HttpProvider", "ModelInfo", "load_sdk"]
+__all__ = ["ClientOptions", "FetchOptions", "Fetcher", "FunctionProvider", "HttpProvider", "ModelInfo", "load_sdk"]

@@ -17,20 +17,17 @@ from pipeline.engine import (
     Ending,
     Feed,
     Journal,
-    Ping,
     Pool,
     PoolSizes,
     Prepare,
-    Provider,
     Responder,
     StopSwitch,
     interruption,
 )
 from pipeline.errors import ChangedError, LabelpipeError, StoreError
-from pipeline.limits import DayMeter, Price
+from pipeline.limits import Admission, DayMeter, Price
 from pipeline.notify import Notifier
 from pipeline.parts import (
-    admission_of,
     is_simulated,
     layout_of,
     mark_simulated,
@@ -43,7 +40,7 @@ from pipeline.parts import (
 from pipeline.progress import Progress
 from pipeline.readers import Progress as ReadProgress
 from pipeline.readers import Source, Stamp
-from pipeline.records import Outcome, Record, Status, Turn
+from pipeline.records import Outcome, Provider, Record, Status, Turn
 from pipeline.runlog import tell
 from pipeline.runner.advice import advise
 from pipeline.runner.columns import expecting
@@ -68,9 +65,9 @@ _T = TypeVar("_T")
 class SessionParts:
     """What a session is made of.
 
-    `day` counts the day's requests over sessions; `limits` are others that last (the budget); `kept_turns` what an
+    `admission` is the door, and `day` its count of the day's requests over sessions; `kept_turns` is what an
     earlier session left of conversations; `run_id` names the run in the keys of callbacks; `prepare` loads the records'
-    media; `ping` asks whether the server answers at all; `title` stands in the progress line; `switch` is what signals
+    media; `title` stands in the progress line; `switch` is what signals
     press. `moved` are files that were not as the run had left them, `notes` is what else is to be told at the start and
     the end; `stamps` are those of the inputs before anything was read; `choice` is "relabel" or "keep" where the user
     gave that.
@@ -83,12 +80,11 @@ class SessionParts:
     ledger: Ledger
     provider: Provider
     day: DayMeter
-    limits: Mapping[str, Any]
+    admission: Admission
     notifier: Notifier
     switch: StopSwitch
     telemetry: Telemetry | None = None
     prepare: Prepare | None = None
-    ping: Ping | None = None
     title: str = ""
     run_id: str = ""
     kept_turns: Mapping[str, Sequence[Turn]] = field(default_factory=dict)
@@ -117,9 +113,7 @@ class Session:
         self._reading = ReadProgress()
         self._price: Price | None = price_for(settings)
         self._day = parts.day
-        self._admission = admission_of(
-            settings, constant_tokens=parts.task.constant_tokens, day=parts.day, **parts.limits
-        )
+        self._admission = parts.admission
         self._journal = Journal(parts.ledger.keep_turns, parts.kept_turns)
         responder = Responder(
             parts.task,
@@ -136,7 +130,7 @@ class Session:
             rules=rules_of(settings),
             price=self._price,
             prepare=parts.prepare,
-            ping=parts.ping,
+            ping=parts.provider.ping,
         )
         self._provider = parts.provider
         # All state that changes, beside the parts: whether the folder holds simulated labels (then its
@@ -151,7 +145,7 @@ class Session:
     @property
     def _simulated(self) -> bool:
         """Whether a rehearsal endpoint answers: the built-in one, or another one whose answers say so."""
-        return is_simulated(self._settings) or getattr(self._provider, "simulated", None) is True
+        return is_simulated(self._settings) or self._provider.simulated is True
 
     async def run(self, *, quiet: bool, command: str | None) -> RunSummary:
         """Run to an ending; the summary is written and given. Who is to be told hears of an error too."""
@@ -352,7 +346,7 @@ class Session:
 
     def _refuse_mixture(self) -> None:
         """Simulated labels and real ones in one file: nobody wants that. The first answer tells which these are."""
-        if self._was_simulated and getattr(self._provider, "simulated", None) is False:
+        if self._was_simulated and self._provider.simulated is False:
             told = f"{self._run_dir.path} holds simulated labels, and these answers are real: give --fresh or --output"
             self._admission.gate.stop(ChangedError(told))
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline import codec
-from pipeline.engine import Provider, StopSwitch, under
-from pipeline.limits import NOTHING, DayMeter, Spend
+from pipeline.engine import StopSwitch, under
+from pipeline.limits import NOTHING, Budget, DayMeter, KeepMark, Spend
 from pipeline.notify import Notifier
 from pipeline.parts import (
+    admission_of,
     budget_of,
     has_bound,
     media_for,
@@ -29,8 +30,9 @@ from pipeline.parts import (
     sources_of,
     task_of,
 )
+from pipeline.providers import FunctionProvider
 from pipeline.readers import Given, Source, Stamp
-from pipeline.records import Status
+from pipeline.records import Provider, Request, Response, Status
 from pipeline.runlog import run_log, tell
 from pipeline.runner.changes import accept_changes, find_changes, manifest_of, stamps_of
 from pipeline.runner.codes import refuse_unknown
@@ -70,7 +72,7 @@ class Wishes:
     retry_codes: frozenset[str] = frozenset()
     quiet: bool = False
     title: str = ""
-    provider: Provider | None = None
+    provider: Provider | Callable[[Request], Awaitable[Response]] | None = None
     command: str | None = None
     records: Given | None = None
     said: Sequence[str] | None = None
@@ -152,8 +154,7 @@ async def _label(settings: Settings, wishes: Wishes, switch: StopSwitch) -> RunS
             run_dir.refuse_rows()
         # After the ledger: so a log without a ledger is never a run that was killed in its first moment.
         stack.enter_context(run_log(run_dir.log))
-        provider = wishes.provider or await open_provider(settings, stack)
-        ping = getattr(provider, "ping", None)
+        provider = await _provider_of(settings, wishes, stack)
         telemetry = _open_telemetry(settings, stack)
         if telemetry is not None:
             provider = telemetry.around(provider, timeout_s=settings.model.timeout_s)
@@ -162,6 +163,12 @@ async def _label(settings: Settings, wishes: Wishes, switch: StopSwitch) -> RunS
         moved, notes = await _prepare(settings, wishes, task, sources, run_dir, ledger, stamps)
         notifier = Notifier(*notified_of(settings), hidden=settings.secret_variables())
         stack.push_async_callback(notifier.close)
+        limits = settings.limits
+        day = DayMeter(limits.requests_per_day, used=ledger.requests_on, add=ledger.add_requests, wall=time.time)
+        budget, keep_mark = await _budget_of(settings, ledger)
+        admission = admission_of(
+            settings, constant_tokens=task.constant_tokens, day=day, budget=budget, keep_mark=keep_mark
+        )
         session = Session(
             SessionParts(
                 settings,
@@ -170,15 +177,12 @@ async def _label(settings: Settings, wishes: Wishes, switch: StopSwitch) -> RunS
                 run_dir,
                 ledger,
                 provider,
-                DayMeter(
-                    settings.limits.requests_per_day, used=ledger.requests_on, add=ledger.add_requests, wall=time.time
-                ),
-                await _limits_of(settings, ledger),
+                day,
+                admission,
                 notifier,
                 switch,
                 telemetry,
                 prepare=await media_for(settings, task, stack),
-                ping=ping,
                 title=wishes.title,
                 run_id=await ledger.run_id(),
                 kept_turns=await ledger.pending_turns(),
@@ -192,6 +196,13 @@ async def _label(settings: Settings, wishes: Wishes, switch: StopSwitch) -> RunS
         return await session.run(quiet=wishes.quiet, command=wishes.command)
 
 
+async def _provider_of(settings: Settings, wishes: Wishes, stack: AsyncExitStack) -> Provider:
+    given = wishes.provider
+    if given is None:
+        return await open_provider(settings, stack)
+    return given if isinstance(given, Provider) else FunctionProvider(given)
+
+
 def _open_telemetry(settings: Settings, stack: AsyncExitStack) -> Telemetry | None:
     telemetry = open_telemetry(settings.telemetry.enabled, model=settings.model.name, server=settings.model.base_url)
     if telemetry is not None:
@@ -199,8 +210,8 @@ def _open_telemetry(settings: Settings, stack: AsyncExitStack) -> Telemetry | No
     return telemetry
 
 
-async def _limits_of(settings: Settings, ledger: Ledger) -> dict[str, Any]:
-    """The limits that last over sessions, beside the day's requests: the budget."""
+async def _budget_of(settings: Settings, ledger: Ledger) -> tuple[Budget | None, KeepMark]:
+    """The budget, from which all that the run has cost so far is taken, and what keeps a note of it."""
     # Also counted where no cap is set: one may be, in mid-run.
     spent_usd, spent_tokens, maybe = 0.0, 0, NOTHING
     if has_bound(settings):
@@ -215,7 +226,7 @@ async def _limits_of(settings: Settings, ledger: Ledger) -> dict[str, Any]:
     async def keep(spend: Spend) -> None:
         await ledger.meta_set(BUDGET_MARK, codec.dumps({"usd": spend.usd, "tokens": spend.tokens}).decode())
 
-    return {"budget": budget, "keep_mark": keep}
+    return budget, keep
 
 
 async def _prepare(

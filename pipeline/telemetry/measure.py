@@ -6,12 +6,12 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import CallError
-from pipeline.records import Outcome, Request, Response
+from pipeline.records import Outcome, Ping, Provider, Request, Response
 from pipeline.telemetry.names import (
     DURATION_BOUNDS_S,
     TOKEN_BOUNDS,
@@ -120,9 +120,7 @@ class Telemetry:
         except Exception as error:
             self._broken(error)
 
-    def around(
-        self, provider: Callable[[Request], Awaitable[Response]], *, timeout_s: float | None = None
-    ) -> MeasuredProvider:
+    def around(self, provider: Provider, *, timeout_s: float | None = None) -> MeasuredProvider:
         """The provider, with every call measured. A call that is cut off after `timeout_s` counts as a timeout."""
         return MeasuredProvider(self, provider, timeout_s)
 
@@ -180,15 +178,18 @@ def _complain(problem: str) -> None:
 class MeasuredProvider:
     """A provider whose every call is measured; otherwise the same."""
 
-    def __init__(
-        self, telemetry: Telemetry, provider: Callable[[Request], Awaitable[Response]], timeout_s: float | None
-    ) -> None:
+    def __init__(self, telemetry: Telemetry, provider: Provider, timeout_s: float | None) -> None:
         self._telemetry, self._provider, self._timeout_s = telemetry, provider, timeout_s
 
     @property
-    def simulated(self) -> Any:
-        """What the provider says of itself; None where it says nothing."""
-        return getattr(self._provider, "simulated", None)
+    def simulated(self) -> bool | None:
+        """What the provider says of itself."""
+        return self._provider.simulated
+
+    @property
+    def ping(self) -> Ping | None:
+        """The provider's; not measured, for it is about no record."""
+        return self._provider.ping
 
     async def __call__(self, request: Request) -> Response:
         """The provider's answer, or its error."""

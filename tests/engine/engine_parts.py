@@ -7,10 +7,11 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from pipeline.engine import Asker, AskRules, Ping, Provider, Responder
+from pipeline.engine import Asker, AskRules, Responder
+from pipeline.engine.attempt import Provider
 from pipeline.errors import AnswerError, CallbackError, InvalidAnswerError, RefusalError, TruncatedError
 from pipeline.limits import Admission, Budget, Gate
-from pipeline.records import JSON, Answer, Call, Labelled, Record, Request, Response, Said, ToolCall, Usage
+from pipeline.records import JSON, Answer, Call, Labelled, Ping, Record, Request, Response, Said, ToolCall, Usage
 from pipeline.stats import Stats
 
 
