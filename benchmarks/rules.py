@@ -25,8 +25,9 @@ UNBILLED = ("429", "503", "reset", "html")
 class Limit:
     """Requests a minute that the server allows.
 
-    `kind` is bucket (holds what `span_s` seconds give, `filled` of it at the start) or window (a log of the last
-    `span_s` seconds). `headers` sends `x-ratelimit-*`; `retry_after` is none, s (whole seconds, rounded up) or ms.
+    `kind` is bucket (holds what `span_s` seconds give, `filled` of it at the start), window (a log of the last
+    `span_s` seconds) or fixed (counts from zero every `span_s` seconds). `headers` sends `x-ratelimit-*`; `retry_after`
+    is none, s (whole seconds, rounded up), ms, or a number of seconds that is sent whatever the wait is.
     """
 
     kind: str
@@ -162,10 +163,41 @@ class Window:
             self.log.popleft()
 
 
+@dataclass(slots=True)
+class Fixed:
+    """At most `capacity` units from each multiple of `span_s` to the next."""
+
+    capacity: int
+    span_s: float
+    spent_at: float | None = None
+    window: int = -1
+    used: int = 0
+
+    def take(self, now: float) -> float:
+        """0.0 and a unit is taken, or the seconds until there is one."""
+        if self.remaining(now):
+            self.used += 1
+            return 0.0
+        self.spent_at = self.spent_at or now
+        return self.reset_s(now)
+
+    def remaining(self, now: float) -> int:
+        """Units left until the window ends."""
+        if int(now / self.span_s) != self.window:
+            self.window, self.used = int(now / self.span_s), 0
+        return self.capacity - self.used
+
+    def reset_s(self, now: float) -> float:
+        """Seconds until the window ends."""
+        return (int(now / self.span_s) + 1) * self.span_s - now
+
+
 def meter_of(limit: Limit, now: float) -> Meter:
     """The server's count for a limit."""
     per_s = limit.per_minute / 60
     capacity = max(1.0, per_s * limit.span_s)
+    if limit.kind == "fixed":
+        return Fixed(round(capacity), limit.span_s)
     if limit.kind == "window":
         return Window(round(capacity), limit.span_s)
     return Bucket(per_s, capacity, capacity * limit.filled, now)
@@ -180,13 +212,21 @@ def limit_headers(limit: Limit, meter: Meter, now: float) -> str:
     )
 
 
-def retry_header(limit: Limit, wait_s: float) -> str:
-    """How long to wait, in the words of the limit."""
+def retry_after_s(limit: Limit, wait_s: float) -> float | None:
+    """The wait that a refusal asks for, in the words of the limit; None where it says nothing."""
+    if limit.retry_after == "none":
+        return None
     if limit.retry_after == "s":
-        return f"retry-after: {max(1, math.ceil(wait_s))}\r\n"
-    if limit.retry_after == "ms":
-        return f"retry-after-ms: {math.ceil(wait_s * 1000)}\r\n"
-    return ""
+        return float(max(1, math.ceil(wait_s)))
+    return math.ceil(wait_s * 1000) / 1000 if limit.retry_after == "ms" else float(limit.retry_after)
+
+
+def retry_header(limit: Limit, wait_s: float) -> str:
+    """The line that says how long to wait; empty where there is none."""
+    told_s = retry_after_s(limit, wait_s)
+    if told_s is None:
+        return ""
+    return f"retry-after-ms: {told_s * 1000:.0f}\r\n" if limit.retry_after == "ms" else f"retry-after: {told_s:g}\r\n"
 
 
 def fault_of(rules: Rules, record: int, nth: int) -> str | None:

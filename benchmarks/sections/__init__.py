@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from benchmarks.bench import Bench
+from benchmarks.sections.ablation import ablation
 from benchmarks.sections.failures import faults, kills, outage, quota
 from benchmarks.sections.limits import promises, utilisation
 from benchmarks.sections.media import media
@@ -33,5 +34,6 @@ SECTIONS: Mapping[str, Callable[[Bench, bool], Section]] = {
     "hanging": hanging,
     "media": media,
     "startup": startup,
+    "ablation": ablation,
 }
 __all__ = ["SECTIONS"]

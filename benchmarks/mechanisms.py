@@ -1,0 +1,148 @@
+"""The mechanisms of `pipeline.limits`, each with what switches it off. Only here: a run has no such switches."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import statistics
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from unittest import mock
+
+from pipeline.limits import company, gate, levels, meters, noise, pace, trust, tuner, waits
+
+#: What is put in place of what: (owner, name, replacement). The first one, if it is a function, tells who uses it.
+Patch = tuple[Any, str, Any]
+
+
+def _always(value: Any) -> Callable[..., Any]:
+    return lambda *_args, **_named: value
+
+
+def _hold_only_hours(self: waits.Waits, wait_s: float, *rest: Any) -> None:
+    if wait_s > pace.MINUTE_RESET_S:
+        _HOLD(self, wait_s, *rest)
+
+
+def _end_outage_wide_open(self: gate.Gate, now: float) -> None:
+    _END_OUTAGE(self, now)
+    self._window = float(self.concurrency)
+
+
+def _no_canary(self: gate.Gate, now: float) -> float:
+    if self.last_success_at == -math.inf:
+        self._window = float(self.concurrency)
+    return _PLACE_DELAY(self, now)
+
+
+def _never_after(self: tuner.Tuner, limit: int, phase: tuner.Phase, now: float) -> None:
+    if phase is tuner.Phase.AFTER:
+        self._decide(now)
+    else:
+        _GO(self, limit, phase, now)
+
+
+def _plain_mean(latencies: list[float], in_flight: float) -> levels.Level:
+    mean = max(statistics.fmean(latencies), 1e-9)
+    return levels.Level(in_flight, mean, statistics.pstdev(latencies) / mean, len(latencies))
+
+
+_HOLD, _END_OUTAGE, _PLACE_DELAY, _GO = (
+    waits.Waits._hold, gate.Gate._end_outage, gate.Gate._place_delay_s, tuner.Tuner._go,
+)  # fmt: skip
+
+MECHANISMS: Mapping[str, tuple[Patch, ...]] = {
+    "gate: failures of several records are an outage": ((gate.Gate, "failed", _always(False)),),
+    "gate: after an outage the window ramps": ((gate.Gate, "_end_outage", _end_outage_wide_open),),
+    "gate: the first call goes alone": ((gate.Gate, "_place_delay_s", _no_canary),),
+    "gate: an outage that begins again is the same one": ((gate.Gate, "settling", _always(False)),),
+    "waits: everyone waits as a refusal asks": ((waits.Waits, "_hold", _hold_only_hours),),
+    "waits: blind waits double": ((waits.Waits, "refused", None), (waits, "BLIND_WAIT_MAX_S", waits.BLIND_WAIT_S)),
+    "waits: the window shrinks when more is refused than answered": ((gate.Gate, "shrink", _always(None)),),
+    "waits: none left in a header holds": ((waits.Waits, "used_up", _always(None)),),
+    "trust: whether a wait is for all is tried out": ((trust.Trust, "is_for_all", _always(True)),),
+    "trust: a bad trial is not tried again for a minute": (
+        (trust.Trust, "is_for_all", None), (trust, "NEXT_TRIAL_S", 0.0),
+    ),
+    "noise: a cut that did not help is taken back": ((noise.Noise, "test", _always(None)),),
+    "noise: no further cut while one is tested": ((noise.Noise, "is_testing", property(_always(False))),),
+    "noise: far more refused, and no test is trusted": ((noise.Noise, "test", None), (noise, "DISTRUST_S", 0.0)),
+    "noise: what was found is forgotten": ((noise.Noise, "test", None), (noise, "HALF_LIFE_S", math.inf)),
+    "noise: a larger share than before is a limit": ((noise._Test, "is_more", property(_always(False))),),
+    "company: others' use is seen in what is left": ((company.Company, "seen", _always(None)),),
+    "company: of a bucket": ((company.Company, "_of_bucket", _always(1.0)),),
+    "company: of a window": ((company.Company, "_of_window", _always(1.0)),),
+    "company: long latency makes the reserve larger": (
+        (company.Company, "seen", None), (company, "RESERVE_LATENCIES", 0.0),
+    ),
+    "company: the share goes by steps": ((company.Company, "seen", None), (company, "STEPS", 100_000)),
+    "pace: refusals teach a rate": ((pace.Pace, "_is_cut", _always(False)),),
+    "pace: headers teach a rate": ((pace.Pace, "tell", _always(None)),),
+    "pace: one answer that says far less is a slip": ((pace.Pace, "tell", None), (pace, "SLIP_ANSWERS", 1)),
+    "pace: few refusals are noise": (
+        (pace.Pace, "_is_cut", None), (pace, "NOISE_COUNT", 1), (pace, "NOISE_SHARE", 0.0),
+    ),
+    "pace: what passed since refusals began is measured": ((pace.Pace, "_exact", _always(None)),),
+    "pace: that measurement is waited for": ((pace.Pace, "_is_soon_known", _always(False)),),
+    "pace: a rate is met again by a few refusals": ((pace.Pace, "_is_found_again", _always(False)),),
+    "pace: half of what passed is guessed": ((pace.Pace, "_guess", _always(None)),),
+    "pace: a guess that is too high is halved": ((pace.Pace, "_guess_lower", _always(None)),),
+    "pace: slow growth near the last cut": ((pace.Pace, "_is_near", _always(False)),),
+    "pace: fast growth far from it": ((pace.Pace, "_grow", None), (pace, "GROW_FAR", pace.GROW_NEAR)),
+    "pace: a guess grows fastest": ((pace.Pace, "_grow", None), (pace, "GROW_GUESS", pace.GROW_FAR)),
+    "pace: growth at all": ((pace.Pace, "_grow", _always(None)),),
+    "pace: a cut has a floor": ((pace.Pace, "_deepest", _always(0.0)),),
+    "pace: a cut soon after another is gentle": ((pace.Pace, "_deepest", None), (pace, "GENTLE_CUT", pace.DEEPEST_CUT)),
+    "pace: 98 % of what passed": ((pace.Pace, "_cut_to", None), (pace, "CUT_TO", 1.0)),
+    "meters: 99 % of a limit": ((meters.Meter, "set_limit", None), (meters, "HEADROOM", 1.0)),
+    "meters: lost time is caught up": ((meters.Meter, "_steer", _always(None)),),
+    "meters: known pauses are not caught up": ((meters.Meter, "skip", _always(None)),),
+    "tuner: refusals are heard": ((tuner.Tuner, "refused", _always(None)),),
+    "tuner: timeouts are heard": ((tuner.Tuner, "timed_out", _always(None)),),
+    "tuner: looks behind a doubling that brought nothing": ((tuner.Tuner, "_may_look_behind", _always(False)),),
+    "tuner: trials after the ramp": ((tuner.Tuner, "_is_ready", _always(False)),),
+    "tuner: a trial is judged against the base after it too": ((tuner.Tuner, "_go", _never_after),),
+    "tuner: trials of fewer calls": ((tuner.Tuner, "_try", None), (tuner, "FOLLOWS_DOWN", -math.inf)),
+    "tuner: a latency that jumps is looked at": ((tuner.Tuner, "_is_jump", _always(False)),),
+    "tuner: room is left where something else binds": (
+        (tuner.Tuner, "_leave_room", lambda self, now: self._fail(now)),
+    ),
+    "tuner: windows that are not in use say nothing": ((tuner.Tuner, "_look", None), (tuner, "IN_USE", 0.0)),
+    "tuner: the smallest step is what can be told from chance": (
+        (tuner.Tuner, "_least_step", _always(tuner.STEP_LEAST)),
+    ),
+    "tuner: trials get rarer": ((tuner.Tuner, "_next", None), (tuner, "PAUSE_MOST", tuner.PAUSE_FIRST)),
+    "tuner: answers to both limits are left out": ((tuner.Tuner, "_go", None), (tuner, "SETTLE_LATENCIES", 0.0)),
+    "levels: the middle half of the latencies": ((levels, "measure", _plain_mean),),
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def without(mechanism: str | None) -> Iterator[None]:
+    """With this mechanism switched off; None: with all of them."""
+    with contextlib.ExitStack() as stack:
+        for owner, name, replacement in MECHANISMS[mechanism] if mechanism is not None else ():
+            if replacement is not None:
+                stack.enter_context(mock.patch.object(owner, name, replacement))
+        yield
+
+
+@contextlib.contextmanager
+def noted() -> Iterator[set[str]]:
+    """Gathers the mechanisms that are used meanwhile."""
+    used: set[str] = set()
+    with contextlib.ExitStack() as stack:
+        for owner, name in {patches[0][:2] for patches in MECHANISMS.values()}:
+            at = [one for one, patches in MECHANISMS.items() if patches[0][:2] == (owner, name)]
+            stack.enter_context(mock.patch.object(owner, name, _noting(vars(owner)[name], at, used)))
+        yield used
+
+
+def _noting(real: Any, mechanisms: list[str], used: set[str]) -> Any:
+    """The real thing, which notes that it was used."""
+
+    def call(*args: Any, **named: Any) -> Any:
+        used.update(mechanisms)
+        return (real.fget if isinstance(real, property) else real)(*args, **named)
+
+    return property(call) if isinstance(real, property) else call
