@@ -10,6 +10,9 @@ LOWEST_TESTS := tests/settings tests/limits/test_day_and_price.py tests/task/tes
   tests/end_to_end/test_either.py tests/test_package.py
 NODE_STAMP := tests/aimock/node_modules/.stamp
 
+# Tests start hundreds of processes. Without compiled files each of them would compile the package first.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lowest unit bench clean help
 
 help:  ## what can be made
@@ -22,12 +25,12 @@ test: $(VENV)/.dev $(NODE_STAMP)  ## the whole test suite, as CI runs it
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 	@$(MAKE) --no-print-directory lowest
 
 lowest: $(LOWEST)/.installed  ## a few tests with the lowest versions that pyproject.toml allows
 	@if [ -x $(LOWEST)/bin/labelpipe ]; then \
-	  $(LOWEST)/bin/python -m pytest -q -n 2 --dist loadgroup -p no:cacheprovider -W default $(LOWEST_TESTS); fi
+	  $(LOWEST)/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -p no:cacheprovider -W default $(LOWEST_TESTS); fi
 
 unit: $(VENV)/.dev  ## the tests that kill no processes
 	$(BIN)/python -m pytest -m "not chaos" $(ARGS)

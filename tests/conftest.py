@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import selectors
 import signal
 import time
@@ -22,8 +23,11 @@ hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")
 
 
-#: Folders whose tests start processes and look at the clock: each of them goes on one after the other, in one worker.
-IN_TURN = ("chaos", "end_to_end")
+# Each process that a test starts would compile the whole package: that takes three times as long as its work.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+#: Folders of long tests. Their files are given out first, so that the workers end at the same time.
+LONG = ("chaos", "end_to_end")
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
@@ -32,12 +36,9 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Which tests stay together when they are spread over workers: those of such a folder, else those of a file."""
+    """The files of LONG come first; the order is the same in every worker."""
     here = Path(__file__).parent
-    for item in items:
-        folder = item.path.relative_to(here).parts[0]
-        together = folder if folder in IN_TURN else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(together))
+    items.sort(key=lambda item: item.path.relative_to(here).parts[0] not in LONG)
 
 
 class _JumpingSelector(selectors.DefaultSelector):

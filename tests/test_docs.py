@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import typer
-from test_house import FLOORS, imports
+from test_house import FLOORS, imports, tree_of
 
 import pipeline
 from pipeline import Settings, Status, errors
@@ -48,10 +48,23 @@ def prose(page: Path) -> str:
     return _FENCE.sub("", page.read_text(encoding="utf-8"))
 
 
-def blocks(language: str, pages: list[Path]) -> list[Any]:
-    """The code blocks in a language, each a pytest parameter of page and text."""
+def by_name(page: Path) -> str:
+    """README.md is the name of three."""
+    return page.relative_to(ROOT).as_posix()
+
+
+class Block(NamedTuple):
+    """A block of code on a page; `place` is the page's name and the number of the block."""
+
+    page: Path
+    text: str
+    place: str
+
+
+def blocks(language: str, pages: list[Path]) -> list[Block]:
+    """The code blocks in a language."""
     return [
-        pytest.param(page, found[2], id=f"{page.name}-{number}")
+        Block(page, found[2], f"{page.name}-{number}")
         for page in pages
         for number, found in enumerate(_FENCE.finditer(page.read_text(encoding="utf-8")))
         if found[1] == language
@@ -92,22 +105,24 @@ def commands() -> dict[str, dict[str, bool]]:
     return found
 
 
-@pytest.mark.parametrize("command", sorted(commands()))
-def test_every_command_and_option_is_documented(command: str) -> None:
+def test_every_command_and_option_is_documented(subtests: pytest.Subtests) -> None:
     manual = "\n".join(page.read_text(encoding="utf-8") for page in MANUAL)
-    assert re.search(rf"labelpipe {command}\b" if command else "labelpipe", manual), f"labelpipe {command}: no page"
-    for option in set(commands()[command]) - {"--help", "--version"}:
-        assert re.search(rf"(?<![\w-]){option}(?![\w-])", manual), f"labelpipe {command} {option} is on no page"
+    named = {*re.findall(r"(?<![\w-])--?[a-z][\w-]*", manual)}
+    for command in sorted(commands()):
+        with subtests.test(command):
+            assert re.search(rf"labelpipe {command}\b" if command else "labelpipe", manual)
+            assert commands()[command].keys() - {"--help", "--version"} <= named
 
 
-@pytest.mark.parametrize("page", [page for page in MANUAL if page.name != "README.md"], ids=lambda page: page.name)
-def test_options_that_are_named_exist(page: Path) -> None:
-    known = {option for options in commands().values() for option in options}
-    # A line of another program has options of its own.
-    others = ("systemd-run ", "vllm serve ")
-    lines = [line for line in page.read_text(encoding="utf-8").splitlines() if not line.startswith(others)]
-    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", "\n".join(lines)))
-    assert named <= known | {"--api-key", "--max-model-len"}, "those two are vLLM's"
+def test_options_that_are_named_exist(subtests: pytest.Subtests) -> None:
+    for page in [page for page in MANUAL if page.name != "README.md"]:
+        with subtests.test(by_name(page)):
+            known = {option for options in commands().values() for option in options}
+            # A line of another program has options of its own.
+            others = ("systemd-run ", "vllm serve ")
+            lines = [line for line in page.read_text(encoding="utf-8").splitlines() if not line.startswith(others)]
+            named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", "\n".join(lines)))
+            assert named <= known | {"--api-key", "--max-model-len"}, "those two are vLLM's"
 
 
 def _called(block: str) -> Iterator[list[str]]:
@@ -117,22 +132,24 @@ def _called(block: str) -> Iterator[list[str]]:
             yield words[1:]
 
 
-@pytest.mark.parametrize(("page", "block"), blocks("sh", PAGES))
-def test_examples_of_commands_exist(page: Path, block: str) -> None:
-    for words in _called(block):
-        named = [" ".join(words[:length]) for length in (2, 1) if " ".join(words[:length]) in commands()]
-        assert named, f"{page.name}: labelpipe {' '.join(words)}: no such command"
-        options = commands()[named[0]]
-        given = [word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)]
-        assert set(given) <= set(options), f"{page.name}: labelpipe {' '.join(words)}: no such option"
+def test_examples_of_commands_exist(subtests: pytest.Subtests) -> None:
+    for page, block, place in blocks("sh", PAGES):
+        with subtests.test(place):
+            for words in _called(block):
+                named = [" ".join(words[:length]) for length in (2, 1) if " ".join(words[:length]) in commands()]
+                assert named, f"{page.name}: labelpipe {' '.join(words)}: no such command"
+                options = commands()[named[0]]
+                given = [word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)]
+                assert set(given) <= set(options), f"{page.name}: labelpipe {' '.join(words)}: no such option"
 
 
-@pytest.mark.parametrize(("page", "block"), blocks("sh", PAGES))
-def test_examples_name_configs_that_are_here_or_are_made(page: Path, block: str) -> None:
-    for words in _called(block):
-        for word in words:
-            if word.startswith("config/") and word != "config/reviews.toml":
-                assert (ROOT / word).exists(), f"{page.name}: {word} is not here"
+def test_examples_name_configs_that_are_here_or_are_made(subtests: pytest.Subtests) -> None:
+    for page, block, place in blocks("sh", PAGES):
+        with subtests.test(place):
+            for words in _called(block):
+                for word in words:
+                    if word.startswith("config/") and word != "config/reviews.toml":
+                        assert (ROOT / word).exists(), f"{page.name}: {word} is not here"
 
 
 # -- codes ----------------------------------------------------------------------------------------------------------
@@ -149,7 +166,7 @@ def _modules_in_use() -> dict[str, ast.Module]:
         path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
         if name in found or not path.exists():
             continue
-        found[name] = ast.parse(path.read_text(encoding="utf-8"))
+        found[name] = tree_of(path)
         for module, below, _line in imports(path):
             left += [module, f"{module}.{below}"] if below and module.split(".")[0] == "pipeline" else []
     return found
@@ -287,12 +304,13 @@ NUMBERS = {
 }
 
 
-@pytest.mark.parametrize("constant", NUMBERS)
-def test_the_numbers_of_the_architecture_are_those_of_the_code(constant: str) -> None:
-    module, _, name = constant.rpartition(".")
-    value = getattr(importlib.import_module(f"pipeline.{module}"), name)
-    words, times = NUMBERS[constant]
-    assert words.format(f"{value * times:g}") in " ".join(text_of("architecture.md").split()), f"{constant} is {value}"
+def test_the_numbers_of_the_architecture_are_those_of_the_code(subtests: pytest.Subtests) -> None:
+    page = " ".join(text_of("architecture.md").split())
+    for constant, (words, times) in NUMBERS.items():
+        with subtests.test(constant):
+            module, _, name = constant.rpartition(".")
+            value = getattr(importlib.import_module(f"pipeline.{module}"), name)
+            assert words.format(f"{value * times:g}") in page
 
 
 def test_every_fault_kind_is_documented_and_no_other() -> None:
@@ -327,30 +345,12 @@ def test_the_changelog_has_this_version() -> None:
 # -- links ----------------------------------------------------------------------------------------------------------
 
 
-def _anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub makes them."""
-    titles = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
-    for link in _LINK.findall(prose(page)):
-        if re.match(r"[a-z]+:", link):
-            continue
-        path, _, anchor = link.partition("#")
-        target = (page.parent / path).resolve() if path else page
-        assert target.exists(), f"{page.name}: {link}: no such file"
-        assert ROOT in target.parents, f"{page.name}: {link} leads out of the repository"
-        if anchor:
-            assert anchor in _anchors(target), f"{page.name}: {link}: no such heading"
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_files_that_are_named_are_here(page: Path) -> None:
-    for word in _CODED.findall(prose(page)):
-        if re.fullmatch(r"(tests|pipeline|benchmarks)/[\w./]*", word):
-            assert (ROOT / word).exists(), f"{page.name}: {word} is not here"
+def test_files_that_are_named_are_here(subtests: pytest.Subtests) -> None:
+    for page in PAGES:
+        with subtests.test(by_name(page)):
+            for word in _CODED.findall(prose(page)):
+                if re.fullmatch(r"(tests|pipeline|benchmarks)/[\w./]*", word):
+                    assert (ROOT / word).exists(), f"{page.name}: {word} is not here"
 
 
 def test_every_page_is_linked_from_another() -> None:
@@ -386,13 +386,15 @@ def nothing_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("nothing_set")
-@pytest.mark.parametrize(("page", "block"), blocks("toml", [page for page in PAGES if page.name != "config.md"]))
-def test_configs_are_valid(page: Path, block: str) -> None:
+def test_configs_are_valid(subtests: pytest.Subtests) -> None:
     """Whole ones as they stand, fragments with what is missing."""
-    given = tomllib.loads(block)
-    settings = Settings(**(_completed(given) if block.startswith("# fragment\n") else given))
-    if not (settings.task.python or settings.task.callback or any(rule.python for rule in settings.task.validators)):
-        build_task(_options(settings, Path()))
+    for _, block, place in blocks("toml", [page for page in PAGES if page.name != "config.md"]):
+        with subtests.test(place):
+            given = tomllib.loads(block)
+            settings = Settings(**(_completed(given) if block.startswith("# fragment\n") else given))
+            task = settings.task
+            if not (task.python or task.callback or any(rule.python for rule in task.validators)):
+                build_task(_options(settings, Path()))
 
 
 def _options(settings: Settings, base: Path) -> TaskOptions:
@@ -419,23 +421,25 @@ def _options(settings: Settings, base: Path) -> TaskOptions:
     )
 
 
-@pytest.mark.parametrize(("page", "block"), blocks("python", PAGES))
-def test_python_compiles_and_imports_what_is_there(page: Path, block: str) -> None:
-    tree = ast.parse(block)
-    compile(tree, page.name, "exec")
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipeline"):
-            module = importlib.import_module(node.module or "")
-            for alias in node.names:
-                assert hasattr(module, alias.name), f"{page.name}: {node.module} has no {alias.name}"
+def test_python_compiles_and_imports_what_is_there(subtests: pytest.Subtests) -> None:
+    for page, block, place in blocks("python", PAGES):
+        with subtests.test(place):
+            tree = ast.parse(block)
+            compile(tree, page.name, "exec")
+            for node in ast.walk(tree):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipeline"):
+                    module = importlib.import_module(node.module or "")
+                    for alias in node.names:
+                        assert hasattr(module, alias.name), f"{page.name}: {node.module} has no {alias.name}"
 
 
 @pytest.mark.usefixtures("nothing_set")
-@pytest.mark.parametrize("reference", re.findall(r'^python = "(.+)"$', text_of("tasks.md"), re.MULTILINE))
-def test_the_tools_of_the_page_work(reference: str, tmp_path: Path) -> None:
+def test_the_tools_of_the_page_work(subtests: pytest.Subtests, tmp_path: Path) -> None:
     """Each tool that docs/tasks.md names is made from the block that has its file's name."""
-    for found in _FENCE.finditer(text_of("tasks.md")):
-        if found[1] == "python" and (name := re.match(r"# (\w+\.py)\n", found[2])):
-            (tmp_path / name[1]).write_text(found[2], encoding="utf-8")
-    settings = Settings(**_completed({"task": {"python": reference}}))
-    assert build_task(_options(settings, tmp_path)).columns
+    for reference in re.findall(r'^python = "(.+)"$', text_of("tasks.md"), re.MULTILINE):
+        with subtests.test(reference):
+            for found in _FENCE.finditer(text_of("tasks.md")):
+                if found[1] == "python" and (name := re.match(r"# (\w+\.py)\n", found[2])):
+                    (tmp_path / name[1]).write_text(found[2], encoding="utf-8")
+            settings = Settings(**_completed({"task": {"python": reference}}))
+            assert build_task(_options(settings, tmp_path)).columns

@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_docs import MANUAL, MINIMAL, PAGES, ROOT, blocks, commands, prose
+from test_docs import MANUAL, MINIMAL, PAGES, ROOT, blocks, by_name, commands, prose
 from test_docs import nothing_set as nothing_set
+from typer.testing import CliRunner
 
 from benchmarks.sections import SECTIONS
 from pipeline import Settings
+from pipeline.cli import app
 from pipeline.errors import ConfigError
 from pipeline.settings import keys
 
 #: GitHub shows so many letters of code without a scroll bar
 WIDTH = 96
-#: letters of a paragraph; more is a wall
-WALL = 650
 #: two pages stand beside what they tell of
 HERE = [*PAGES, ROOT / "benchmarks" / "README.md", ROOT / "data" / "README.md"]
 
@@ -39,11 +39,6 @@ FOREIGN = {"parallel_tool_calls", "require_parameters", "data_collection"}
 
 _SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 _LINK = re.compile(r"\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^)\s]+)\)")
-
-
-def by_name(page: Path) -> str:
-    """README.md is the name of three."""
-    return page.relative_to(ROOT).as_posix()
 
 
 def spans(page: Path) -> list[str]:
@@ -64,17 +59,19 @@ def is_key(name: str) -> bool:
     return name in KEYS or name.startswith(FREE) or any(key.startswith(f"{name}.") for key in KEYS)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=by_name)
-def test_dotted_names_of_keys_are_keys(page: Path) -> None:
-    tables = "|".join(Settings.model_fields)
-    named = [found[1] for span in spans(page) if (found := re.match(rf"((?:{tables})(?:\.\w+)+)(?:$| =)", span))]
-    assert [name for name in named if not is_key(name)] == []
+def test_dotted_names_of_keys_are_keys(subtests: pytest.Subtests) -> None:
+    dotted = re.compile(rf"((?:{'|'.join(Settings.model_fields)})(?:\.\w+)+)(?:$| =)")
+    for page in PAGES:
+        with subtests.test(by_name(page)):
+            named = [found[1] for span in spans(page) if (found := dotted.match(span))]
+            assert [name for name in named if not is_key(name)] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=by_name)
-def test_tables_of_the_config_are_tables(page: Path) -> None:
-    named = [found[1] for span in spans(page) if (found := re.fullmatch(r"\[{1,2}([a-z][\w.]*)\]{1,2}", span))]
-    assert [name for name in named if name not in LISTED and not is_key(f"{name}")] == []
+def test_tables_of_the_config_are_tables(subtests: pytest.Subtests) -> None:
+    for page in PAGES:
+        with subtests.test(by_name(page)):
+            named = [found[1] for span in spans(page) if (found := re.fullmatch(r"\[{1,2}([a-z][\w.]*)\]{1,2}", span))]
+            assert [name for name in named if name not in LISTED and not is_key(f"{name}")] == []
 
 
 def _candidates(name: str) -> list[str]:
@@ -97,29 +94,31 @@ def _complaints(name: str, value: Any) -> list[str]:
 
 
 @pytest.mark.usefixtures("nothing_set")
-@pytest.mark.parametrize("page", PAGES, ids=by_name)
-def test_values_in_the_text_are_taken(page: Path) -> None:
-    for span in spans(page):
-        if not re.match(r"[a-z_][\w.]* = [^=]+$", span):
-            continue
-        name, _, text = span.partition(" = ")
-        if found := _candidates(name):
-            value = tomllib.loads(f"a = {text}")["a"]
-            complaints = [_complaints(key, value) for key in found]
-            assert [] in complaints, f"{page.name}: {span}: {complaints[0]}"
-        else:
-            assert name in {"tool", "synchronous", "rows in", *FOREIGN}, f"{page.name}: {span}: no such key"
+def test_values_in_the_text_are_taken(subtests: pytest.Subtests) -> None:
+    for page in PAGES:
+        with subtests.test(by_name(page)):
+            for span in spans(page):
+                if not re.match(r"[a-z_][\w.]* = [^=]+$", span):
+                    continue
+                name, _, text = span.partition(" = ")
+                if found := _candidates(name):
+                    value = tomllib.loads(f"a = {text}")["a"]
+                    complaints = [_complaints(key, value) for key in found]
+                    assert [] in complaints, f"{page.name}: {span}: {complaints[0]}"
+                else:
+                    assert name in {"tool", "synchronous", "rows in", *FOREIGN}, f"{page.name}: {span}: no such key"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=by_name)
-def test_set_and_variables_name_keys(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    for name in re.findall(r"--set ([\w.]+)=", text):
-        assert is_key(name), f"{page.name}: --set {name}: no such key"
-    variables = {key.variable for key in KEYS.values()}
-    for name in re.findall(r"LABELPIPE_[A-Z]\w+", text):
-        free = any(name.startswith(KEYS[table[:-1]].variable + "__") for table in FREE)
-        assert free or name in variables, f"{page.name}: {name}: no such key"
+def test_set_and_variables_name_keys(subtests: pytest.Subtests) -> None:
+    for page in PAGES:
+        with subtests.test(by_name(page)):
+            text = page.read_text(encoding="utf-8")
+            for name in re.findall(r"--set ([\w.]+)=", text):
+                assert is_key(name), f"{page.name}: --set {name}: no such key"
+            variables = {key.variable for key in KEYS.values()}
+            for name in re.findall(r"LABELPIPE_[A-Z]\w+", text):
+                free = any(name.startswith(KEYS[table[:-1]].variable + "__") for table in FREE)
+                assert free or name in variables, f"{page.name}: {name}: no such key"
 
 
 def cells(page: Path) -> list[list[str]]:
@@ -148,25 +147,27 @@ def _command(words: list[str]) -> tuple[str, list[str]] | None:
     return None
 
 
-@pytest.mark.parametrize("page", [*MANUAL, ROOT / "CHANGELOG.md"], ids=by_name)
-def test_commands_in_the_text_exist(page: Path) -> None:
-    for span in spans(page):
-        if span.startswith("labelpipe ") and "[" not in span:
-            words = shlex.split(span)[1:]
-            is_asked = set(words) <= {"-h", "--help", "--version"}
-            assert _command(words) or is_asked, f"{page.name}: {span}: no such command"
-        words = span.removeprefix("labelpipe ").split()
-        if found := _command(words):
-            given = {word.partition("=")[0] for word in found[1] if re.match(r"--?[a-z]", word)}
-            assert given <= set(commands()[found[0]]), f"{page.name}: {span}: no such option"
+def test_commands_in_the_text_exist(subtests: pytest.Subtests) -> None:
+    for page in [*MANUAL, ROOT / "CHANGELOG.md"]:
+        with subtests.test(by_name(page)):
+            for span in spans(page):
+                if span.startswith("labelpipe ") and "[" not in span:
+                    words = shlex.split(span)[1:]
+                    is_asked = set(words) <= {"-h", "--help", "--version"}
+                    assert _command(words) or is_asked, f"{page.name}: {span}: no such command"
+                words = span.removeprefix("labelpipe ").split()
+                if found := _command(words):
+                    given = {word.partition("=")[0] for word in found[1] if re.match(r"--?[a-z]", word)}
+                    assert given <= set(commands()[found[0]]), f"{page.name}: {span}: no such option"
 
 
-@pytest.mark.parametrize("page", HERE, ids=by_name)
-def test_targets_of_make_and_benchmarks_exist(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    assert set(re.findall(r"(?:`|^|\$ )make ([a-z]+)", text, re.MULTILINE)) <= set(targets)
-    assert set(re.findall(r"-m benchmarks ([a-z]+)", text)) <= set(SECTIONS)
+def test_targets_of_make_and_benchmarks_exist(subtests: pytest.Subtests) -> None:
+    for page in HERE:
+        with subtests.test(by_name(page)):
+            text = page.read_text(encoding="utf-8")
+            targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+            assert set(re.findall(r"(?:`|^|\$ )make ([a-z]+)", text, re.MULTILINE)) <= set(targets)
+            assert set(re.findall(r"-m benchmarks ([a-z]+)", text)) <= set(SECTIONS)
 
 
 def test_the_figures_name_their_section() -> None:
@@ -189,7 +190,7 @@ def test_extras_exist() -> None:
 
 def test_python_has_no_name_that_is_nowhere(tmp_path: Path) -> None:
     for number, block in enumerate(blocks("python", PAGES)):
-        (tmp_path / f"{block.values[0].stem.replace('-', '_')}_{number}.py").write_text(block.values[1], "utf-8")
+        (tmp_path / f"{block.page.stem.replace('-', '_')}_{number}.py").write_text(block.text, "utf-8")
     command = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--select", "F", "--quiet", "."]
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout + found.stderr
@@ -231,39 +232,41 @@ def _value(node: ast.expr, ours: dict[str, Any]) -> Any:
     return None
 
 
-@pytest.mark.parametrize(("page", "block"), blocks("python", PAGES))
-def test_python_asks_for_what_the_package_has(page: Path, block: str) -> None:
+def test_python_asks_for_what_the_package_has(subtests: pytest.Subtests) -> None:
     """Attributes and arguments of what was imported, or was given by a call of it."""
-    tree = ast.parse(block)
-    known = _ours(tree)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            known[node.targets[0].id] = _made(node.value, known)
-        if isinstance(node, ast.withitem) and isinstance(node.optional_vars, ast.Name):
-            known[node.optional_vars.id] = _made(node.context_expr, known)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute):
-            _value(node, known)
-        if isinstance(node, ast.Call):
-            _made(node, known)
+    for _, block, place in blocks("python", PAGES):
+        with subtests.test(place):
+            tree = ast.parse(block)
+            known = _ours(tree)
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                    known[node.targets[0].id] = _made(node.value, known)
+                if isinstance(node, ast.withitem) and isinstance(node.optional_vars, ast.Name):
+                    known[node.optional_vars.id] = _made(node.context_expr, known)
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Attribute):
+                    _value(node, known)
+                if isinstance(node, ast.Call):
+                    _made(node, known)
 
 
 # -- whole configs ----------------------------------------------------------------------------------------------------
 
-WHOLE = [one for one in blocks("toml", PAGES) if {"input", "task", "model"} <= tomllib.loads(one.values[1]).keys()]
+WHOLE = [one for one in blocks("toml", PAGES) if {"input", "task", "model"} <= tomllib.loads(one.text).keys()]
 
 
-@pytest.mark.parametrize(("page", "block"), WHOLE)
-def test_check_takes_the_configs_that_are_whole(page: Path, block: str, tmp_path: Path) -> None:
-    (tmp_path / "a.toml").write_text(block, encoding="utf-8")
-    shutil.copytree(ROOT / "data", tmp_path / "data")
-    command = [sys.executable, "-m", "pipeline", "check", "a.toml", "--offline"]
-    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, f"{page.name}: {found.stdout}{found.stderr}"
+@pytest.mark.usefixtures("nothing_set")
+def test_check_takes_the_configs_that_are_whole(subtests: pytest.Subtests) -> None:
+    shutil.copytree(ROOT / "data", "data")
+    for _, block, place in WHOLE:
+        with subtests.test(place):
+            Path("a.toml").write_text(block, encoding="utf-8")
+            found = CliRunner().invoke(app, ["check", "a.toml", "--offline"])
+            assert found.exit_code == 0, found.output
 
 
 def test_there_are_whole_configs() -> None:
-    assert {"README.md", "config.md"} <= {one.values[0].name for one in WHOLE}
+    assert {"README.md", "config.md"} <= {one.page.name for one in WHOLE}
 
 
 # -- links ----------------------------------------------------------------------------------------------------------
@@ -292,54 +295,52 @@ def _kept() -> set[Path]:
     return files | {folder for path in files for folder in path.parents}
 
 
-@pytest.mark.parametrize("page", HERE, ids=by_name)
-def test_links_lead_to_headings_and_files_that_are_kept(page: Path) -> None:
+def test_links_lead_to_headings_and_files_that_are_kept(subtests: pytest.Subtests) -> None:
     """Links that are broken over two lines too, and those whose words have brackets."""
-    text, kept = prose(page), _kept()
-    found = _LINK.findall(text)
-    assert len(found) == text.count("]("), f"{page.name}: a link that cannot be read"
-    for _words, link in found:
-        path, _, anchor = link.partition("#")
-        if not re.match(r"[a-z]+:", link):
-            target = (page.parent / path).resolve() if path else page
-            assert target in kept, f"{page.name}: {link}: no such file in the repository"
-            assert not anchor or anchor in anchors(target), f"{page.name}: {link}: no such heading"
+    kept = _kept()
+    for page in HERE:
+        with subtests.test(by_name(page)):
+            text = prose(page)
+            found = _LINK.findall(text)
+            assert len(found) == text.count("]("), f"{page.name}: a link that cannot be read"
+            for _words, link in found:
+                path, _, anchor = link.partition("#")
+                if not re.match(r"[a-z]+:", link):
+                    target = (page.parent / path).resolve() if path else page
+                    assert target in kept, f"{page.name}: {link}: no such file in the repository"
+                    assert not anchor or anchor in anchors(target), f"{page.name}: {link}: no such heading"
 
 
 # -- layout -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("page", HERE, ids=by_name)
-def test_headings_are_in_order(page: Path) -> None:
-    levels = [len(marks) for marks in re.findall(r"^(#+) ", prose(page), re.MULTILINE)]
-    assert levels.count(1) == 1
-    assert levels[0] == 1
-    assert [pair for pair in pairwise(levels) if pair[1] > pair[0] + 1] == []
+def test_headings_are_in_order(subtests: pytest.Subtests) -> None:
+    for page in HERE:
+        with subtests.test(by_name(page)):
+            levels = [len(marks) for marks in re.findall(r"^(#+) ", prose(page), re.MULTILINE)]
+            assert levels.count(1) == 1
+            assert levels[0] == 1
+            assert [pair for pair in pairwise(levels) if pair[1] > pair[0] + 1] == []
 
 
-@pytest.mark.parametrize("page", HERE, ids=by_name)
-def test_code_fits_the_page(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    code = "\n".join(re.findall(r"^```\w*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
-    assert text.count("```") % 2 == 0
-    assert [line for line in code.splitlines() if len(line) > WIDTH] == []
+def test_code_fits_the_page(subtests: pytest.Subtests) -> None:
+    for page in HERE:
+        with subtests.test(by_name(page)):
+            text = page.read_text(encoding="utf-8")
+            code = "\n".join(re.findall(r"^```\w*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
+            assert text.count("```") % 2 == 0
+            assert [line for line in code.splitlines() if len(line) > WIDTH] == []
 
 
-@pytest.mark.parametrize("page", HERE, ids=by_name)
-def test_rows_have_the_cells_of_their_head(page: Path) -> None:
-    for table in _tables(prose(page)):
-        counts = {len(re.findall(r"(?<!\\)\|", line)) for line in table}
-        assert len(counts) == 1, f"{page.name}: {table[0]}"
+def test_rows_have_the_cells_of_their_head(subtests: pytest.Subtests) -> None:
+    for page in HERE:
+        with subtests.test(by_name(page)):
+            for table in _tables(prose(page)):
+                counts = {len(re.findall(r"(?<!\\)\|", line)) for line in table}
+                assert len(counts) == 1, f"{page.name}: {table[0]}"
 
 
 def _tables(text: str) -> Iterator[list[str]]:
     for part in re.split(r"\n\s*\n", text):
         if (lines := part.strip().splitlines()) and lines[0].startswith("|"):
             yield lines
-
-
-@pytest.mark.parametrize("page", HERE, ids=by_name)
-def test_no_paragraph_is_a_wall(page: Path) -> None:
-    parts = re.split(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.) )", prose(page))
-    words = [" ".join(part.split()) for part in parts if not part.lstrip().startswith("|")]
-    assert [f"{len(part)}: {part[:60]}" for part in words if len(part) > WALL] == []

@@ -24,7 +24,7 @@ def test_the_tutorial_can_be_followed(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     shutil.copy(ROOT / "data" / "reviews.csv", tmp_path)
     page = DOCS / "tutorial.md"
-    commands = [line for block in blocks("sh", [page]) for line in block.values[1].splitlines()]
+    commands = [line for block in blocks("sh", [page]) for line in block.text.splitlines()]
     for command in commands:
         name, *words = shlex.split(command)
         told = CliRunner().invoke(app, words)
@@ -33,7 +33,7 @@ def test_the_tutorial_can_be_followed(tmp_path: Path, monkeypatch: pytest.Monkey
         assert told.exit_code == 0, f"{command}: {told.output}"
     (program,) = blocks("python", [page])
     shown: list[str] = []
-    exec(compile(program.values[1], str(page), "exec"), {"print": shown.append})
+    exec(compile(program.text, str(page), "exec"), {"print": shown.append})
     assert [re.sub(r"\d+%", "N%", line) for line in shown] == [
         "N% of unseen texts: as the model",
         "N% of unseen texts: as a person",
@@ -47,7 +47,7 @@ def test_what_the_tutorial_shows_of_the_config_is_what_init_writes(
     shutil.copy(ROOT / "data" / "reviews.csv", tmp_path)
     assert CliRunner().invoke(app, ["init", "reviews.csv"]).exit_code == 0
     written = tomllib.loads(Path("config/reviews.toml").read_text(encoding="utf-8"))
-    (shown,) = (tomllib.loads(block.values[1]) for block in blocks("toml", [DOCS / "tutorial.md"]))
+    (shown,) = (tomllib.loads(block.text) for block in blocks("toml", [DOCS / "tutorial.md"]))
     for table, keys in shown.items():
         assert {name: written[table][name] for name in keys} == keys
 
@@ -58,8 +58,8 @@ def test_the_config_of_a_server_runs(page: str, tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "data", tmp_path / "data")
     (config,) = blocks("toml", [DOCS / page])
-    Path("a.toml").write_text(config.values[1], encoding="utf-8")
-    given: dict[str, Any] = tomllib.loads(config.values[1])
+    Path("a.toml").write_text(config.text, encoding="utf-8")
+    given: dict[str, Any] = tomllib.loads(config.text)
     assert re.match(r"https?://[\w.:-]+/([a-z]+/)?v1/?$", given["model"]["base_url"])
     # What only that server knows is left out: the built-in endpoint refuses it, as OpenAI does.
     own = [name for name, value in given["model"]["parameters"].items() if isinstance(value, dict)]

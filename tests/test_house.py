@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 import pipeline
 
 ROOT = Path(__file__).parent.parent
@@ -68,20 +66,34 @@ def room_of(path: Path) -> str:
     return first.removesuffix(".py")
 
 
+@cache
 def files() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
-def imports(path: Path) -> Iterator[tuple[str, str, int]]:
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(path: Path) -> list[tuple[str, str, int]]:
     """(module, name, line) of every import, lazy and typing ones too."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    found = []
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield alias.name, "", node.lineno
+            found += [(alias.name, "", node.lineno) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: relative import"
-            for alias in node.names:
-                yield node.module or "", alias.name, node.lineno
+            found += [(node.module or "", alias.name, node.lineno) for alias in node.names]
+    return found
+
+
+def all_imports() -> Iterator[tuple[str, str, str, str]]:
+    """(place, room, module, name) of every import in the package."""
+    for path in files():
+        for module, name, line in imports(path):
+            yield f"{path.relative_to(ROOT)}:{line}", room_of(path), module, name
 
 
 def ours(module: str, name: str) -> list[str] | None:
@@ -92,35 +104,38 @@ def ours(module: str, name: str) -> list[str] | None:
     return parts[1:] or ([name] if name in FLOORS else ["__init__"])
 
 
-@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_down(path: Path) -> None:
-    room = room_of(path)
-    for module, name, line in imports(path):
+def test_imports_point_down() -> None:
+    wrong = []
+    for place, room, module, name in all_imports():
         below = ours(module, name)
         if below is None or below[0] == room:
             continue
-        assert FLOORS[below[0]] < FLOORS[room], f"{path}:{line}: {room} (floor {FLOORS[room]}) imports {below[0]}"
+        if FLOORS[below[0]] >= FLOORS[room]:
+            wrong.append(f"{place}: {room} (floor {FLOORS[room]}) imports {below[0]}")
+    assert wrong == []
 
 
-@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_nobody_goes_past_a_door(path: Path) -> None:
-    room = room_of(path)
-    for module, name, line in imports(path):
+def test_nobody_goes_past_a_door() -> None:
+    wrong = []
+    for place, room, module, name in all_imports():
         below = ours(module, name)
-        if below is not None and below[0] != room:
-            assert len(below) == 1, f"{path}:{line}: goes past the door of {below[0]}: {module}"
+        if below is not None and below[0] != room and len(below) > 1:
+            wrong.append(f"{place}: goes past the door of {below[0]}: {module}")
+    assert wrong == []
 
 
-@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_each_dependency_has_one_room(path: Path) -> None:
-    room = room_of(path)
-    for module, name, line in imports(path):
+def test_each_dependency_has_one_room() -> None:
+    wrong = []
+    for place, room, module, name in all_imports():
         top = module.split(".")[0]
         if top in sys.stdlib_module_names or top in {"pipeline", "__future__"}:
             continue
         known = next((key for key in (f"{module}.{name}", module, top) if key in OWNERS), None)
-        assert known is not None, f"{path}:{line}: {top} belongs to no room: name it in tests/test_house.py"
-        assert room in OWNERS[known], f"{path}:{line}: {known} belongs to {OWNERS[known]}, not to {room}"
+        if known is None:
+            wrong.append(f"{place}: {top} belongs to no room: name it in tests/test_house.py")
+        elif room not in OWNERS[known]:
+            wrong.append(f"{place}: {known} belongs to {OWNERS[known]}, not to {room}")
+    assert wrong == []
 
 
 def test_only_the_upper_floors_know_the_settings() -> None:
@@ -149,7 +164,7 @@ def test_doors_name_what_they_show() -> None:
     for door in PACKAGE.glob("*/__init__.py"):
         names = {
             target.id
-            for node in ast.parse(door.read_text(encoding="utf-8")).body
+            for node in tree_of(door).body
             if isinstance(node, ast.Assign)
             for target in node.targets
             if isinstance(target, ast.Name)
@@ -187,15 +202,18 @@ def _walk(module: str, edges: dict[str, set[str]], trail: list[str], done: set[s
 
 
 def test_no_file_and_no_function_grows_too_large() -> None:
+    large = []
     for path in files():
-        text = path.read_text(encoding="utf-8")
-        assert text.count("\n") <= 400, f"{path} is over 400 lines: cut it"
-        for node in ast.walk(ast.parse(text)):
+        if path.read_text(encoding="utf-8").count("\n") > 400:
+            large.append(f"{path} is over 400 lines: cut it")
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or node.lineno) - node.lineno
-                assert lines <= 60, f"{path}:{node.lineno}: {node.name} has {lines} lines: cut it"
+                if lines > 60:
+                    large.append(f"{path}:{node.lineno}: {node.name} has {lines} lines: cut it")
+    assert large == []
 
 
 def test_no_catch_all_rooms() -> None:
-    for path in files():
-        assert path.stem not in {"utils", "helpers", "common", "misc", "base", "manager"}
+    catch_all = {"utils", "helpers", "common", "misc", "base", "manager"}
+    assert [path for path in files() if path.stem in catch_all] == []

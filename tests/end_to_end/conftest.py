@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from end_to_end.races import Race, begin
 from end_to_end.stage import Endpoint, Endpoints, Process, Project, project
 
 
@@ -35,9 +34,3 @@ def make(tmp_path: Path, endpoint: Endpoint) -> Callable[..., Project]:
         return project(tmp_path / name, base_url, **more)
 
     return make_one
-
-
-@pytest.fixture(scope="session")
-def races(tmp_path_factory: pytest.TempPathFactory, endpoints: Endpoints) -> dict[str, Race]:
-    """Runs that mostly wait: they are begun once, and go on while other tests are at work."""
-    return begin(tmp_path_factory.mktemp("races"), endpoints)

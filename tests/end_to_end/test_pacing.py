@@ -6,10 +6,17 @@ import datetime
 import time
 from pathlib import Path
 
-from end_to_end.races import OUTAGE_S, PACED, PER_S, Race
+import pytest
+from end_to_end.races import OUTAGE_S, PACED, PER_S, Race, begin
 from end_to_end.stage import Done, Endpoints, project
 
 from pipeline.limits.trust import MOST_OF_FEW
+
+
+@pytest.fixture(scope="module")
+def races(tmp_path_factory: pytest.TempPathFactory, endpoints: Endpoints) -> dict[str, Race]:
+    """Runs that mostly wait: all are begun at once."""
+    return begin(tmp_path_factory.mktemp("races"), endpoints)
 
 
 def ended(race: Race, code: int = 0) -> Done:

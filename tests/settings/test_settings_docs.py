@@ -45,16 +45,17 @@ def test_the_order_of_precedence_is_the_one_in_the_code() -> None:
     assert [kind.value for kind in reversed(Kind)] == [*listed[:4], "file", "default"]
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_examples_are_valid(block: str) -> None:
-    given = tomllib.loads(block)
-    task = {"prompt": "Label this: {{ text }}"} | given.pop("task", {})
-    if not {"labels", "function", "python", "tools"} & task.keys():
-        task["labels"] = {"label": ["a", "b"]}
-    path = {} if "url_env" in given.get("input", {}) else {"path": "a.jsonl"}
-    base = {"input": path, "model": {"name": "gpt-6-luna"}}
-    merged = {name: base.get(name, {}) | given.get(name, {}) for name in base | given}
-    assert Settings(task=task, **merged).task.prompt
+def test_examples_are_valid(subtests: pytest.Subtests) -> None:
+    for number, block in enumerate(BLOCKS):
+        with subtests.test(f"block {number}"):
+            given = tomllib.loads(block)
+            task = {"prompt": "Label this: {{ text }}"} | given.pop("task", {})
+            if not {"labels", "function", "python", "tools"} & task.keys():
+                task["labels"] = {"label": ["a", "b"]}
+            path = {} if "url_env" in given.get("input", {}) else {"path": "a.jsonl"}
+            base = {"input": path, "model": {"name": "gpt-6-luna"}}
+            merged = {name: base.get(name, {}) | given.get(name, {}) for name in base | given}
+            assert Settings(task=task, **merged).task.prompt
 
 
 def test_every_table_has_an_example() -> None:
