@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, TypeVar
 from pipeline import facts, planner, results, runner, show, stats
 from pipeline.errors import MissingExtraError, SetupError
 from pipeline.facts import Check, Tier
-from pipeline.progress import dollars, duration
 from pipeline.readers import Given
 from pipeline.runner import Wishes, in_loop
 from pipeline.settings import Settings
 from pipeline.store import read_table
 from pipeline.targets import find_run, load_settings
+from pipeline.units import dollars, duration
 
 if TYPE_CHECKING:
     import pandas

@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pipeline.records import Outcome, Request
+from pipeline.units import DAY_S
 
 #: What held a rehearsal up where no limit was used up.
 MACHINE, UNKNOWN = "this machine", "no limit"
 #: How a session ended that could not say so itself.
 KILLED, BROKE_OFF = "killed", "broke off"
-DAY_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)

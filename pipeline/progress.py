@@ -16,6 +16,7 @@ from weakref import WeakSet
 from tqdm import tqdm
 
 from pipeline.terminal import Scribe, cut, is_notebook, is_terminal, laid_out, painted, shown, takes_colors, width
+from pipeline.units import DAY_S, dollars, duration
 
 REDRAW_S = 0.5
 LOG_EVERY_S = 30.0
@@ -72,27 +73,7 @@ def _nights_s(seen: Snapshot, calls: float) -> float:
     if seen.requests_left_today is None or calls <= seen.requests_left_today:
         return 0.0
     beyond = calls - seen.requests_left_today
-    return 86_400.0 * math.ceil(beyond / (seen.requests_per_day or beyond))
-
-
-def duration(seconds: float) -> str:
-    """`42 s`, `7 min`, `3 h 20 min`, `2 d 4 h`."""
-    if seconds < 90:
-        return f"{max(0, round(seconds))} s"
-    minutes = round(seconds / 60)
-    if minutes < 120:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes:02d} min"
-    return f"{hours // 24} d {hours % 24} h"
-
-
-def dollars(cost_usd: float | None) -> str:
-    """`$12.34`, with more digits for less money; `price unknown` where it is."""
-    if cost_usd is None:
-        return "price unknown"
-    return f"${cost_usd:,.2f}" if cost_usd >= 1 or cost_usd == 0 else f"${cost_usd:.4f}"
+    return DAY_S * math.ceil(beyond / (seen.requests_per_day or beyond))
 
 
 def _parts(seen: Snapshot) -> list[str]:

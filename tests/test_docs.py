@@ -294,7 +294,7 @@ NUMBERS = {
     "limits.gate.EVIDENCE": ("{} different records in a row", 1),
     "limits.gate.BLAME_ANSWERS": ("at least 1 and at most {}", 1),
     "limits.meters.HEADROOM": ("{} % of the limit", 100),
-    "limits.pace.MINUTE_RESET_S": ("{} s away", 1),
+    "units.MINUTE_RESET_S": ("{} s away", 1),
     "limits.pace.NOISE_COUNT": ("at least {} of the latest calls", 1),
     "limits.pace.NOISE_SHARE": ("clearly more than {} % of them", 100),
     "limits.pace.CUT_TO": ("{} % of what passes", 100),

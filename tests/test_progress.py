@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.progress import LOG_EVERY_S, Progress, Snapshot, count, counting, dollars, duration, eta_s, fitted, tail
+from pipeline.progress import LOG_EVERY_S, Progress, Snapshot, count, counting, eta_s, fitted, tail
 
 RunOn = Callable[[Any], Any]
 SEEN = Snapshot(
@@ -62,22 +62,6 @@ def test_a_limit_a_day_costs_whole_nights(left_today: int | None, per_day: int |
 
 
 # -- the texts -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(-1, "0 s"), (42.4, "42 s"), (89, "89 s"), (90, "2 min"), (420, "7 min"), (7170, "2 h 00 min"),
-     (12_000, "3 h 20 min"), (172_800, "2 d 0 h"), (187_200, "2 d 4 h")],
-)  # fmt: skip
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("cost", "text"), [(None, "price unknown"), (0.0, "$0.00"), (0.0123, "$0.0123"), (1234.5, "$1,234.50")]
-)
-def test_money(cost: float | None, text: str) -> None:
-    assert dollars(cost) == text
 
 
 @pytest.mark.parametrize(

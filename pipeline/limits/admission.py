@@ -11,13 +11,14 @@ from pipeline.errors import LabelpipeError, RateLimitedError
 from pipeline.limits.budget import Budget, BudgetReachedError, Reservation, Spend
 from pipeline.limits.day import DayMeter
 from pipeline.limits.gate import Gate, Outage
-from pipeline.limits.hours import Hours, duration
+from pipeline.limits.hours import Hours
 from pipeline.limits.meters import Meter
-from pipeline.limits.pace import MINUTE_RESET_S, Pace
+from pipeline.limits.pace import Pace
 from pipeline.limits.trust import Trust
 from pipeline.limits.tuner import Tuner
 from pipeline.limits.waits import Waits
 from pipeline.records import ServerLimits, Usage, amount
+from pipeline.units import MINUTE_RESET_S, duration
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from decimal import Decimal
 from pipeline.errors import ConfigError, LabelpipeError
 from pipeline.limits.price import Price, split
 from pipeline.records import Usage
+from pipeline.units import exact_dollars
 
 #: US dollars a million tokens are picodollars a token, times this.
 _PICO = 1_000_000
@@ -194,9 +195,9 @@ class Budget:
         cap, spent = self._cap_usd or 0.0, self.spent.usd or 0.0
         maybe = self.maybe_usd + (self._maybe_before.usd or 0.0)
         needed = self._worst(prompt, output)[0] / _PICO_PER_USD
-        perhaps = f", {money(maybe)} of it perhaps only (no answer came)" if maybe else ""
-        told = f"limits.budget_usd = {plain(cap)}: {money(spent)} is spent{perhaps}"
-        told += f", and one more call could cost up to {money(needed)}"
+        perhaps = f", {exact_dollars(maybe)} of it perhaps only (no answer came)" if maybe else ""
+        told = f"limits.budget_usd = {plain(cap)}: {exact_dollars(spent)} is spent{perhaps}"
+        told += f", and one more call could cost up to {exact_dollars(needed)}"
         return BudgetReachedError(told, key="limits.budget_usd", cap=cap, spent=spent, needed=needed)
 
     def _reached_tokens(self, prompt: int, output: int) -> BudgetReachedError:
@@ -349,7 +350,7 @@ def _records(count: int) -> str:
 
 
 def _amount(spend: Spend, times: float) -> str:
-    parts = [] if spend.usd is None else [money(spend.usd * times)]
+    parts = [] if spend.usd is None else [exact_dollars(spend.usd * times)]
     if spend.tokens is not None:
         parts.append(f"{round(spend.tokens * times):,} tokens")
     return " and ".join(parts) or "an unknown amount"
@@ -363,10 +364,3 @@ def plain(number: float) -> str:
 def spent_text(spend: Spend) -> str:
     """What is spent, for a person."""
     return f"{_amount(spend, 1.0)} are spent"
-
-
-def money(usd: float) -> str:
-    """US dollars for a person: cents, and as many digits more as a small amount needs."""
-    digits = 2 if usd <= 0 or usd >= 100 else max(2, 3 - math.floor(math.log10(usd)))
-    whole, _, part = f"{usd:,.{digits}f}".partition(".")
-    return f"${whole}.{part[:2]}{part[2:].rstrip('0')}"

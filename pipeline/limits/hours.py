@@ -13,8 +13,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, tzinfo
 
 from pipeline.errors import ConfigError
+from pipeline.units import DAY_S, duration
 
-DAY_S = 86_400
 _TIME = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)|24:00")
 
 
@@ -118,15 +118,6 @@ class Hours:
             else:
                 high = middle
         return datetime.fromtimestamp(high, UTC)
-
-
-def duration(seconds: float) -> str:
-    """A time for a person: 3 h 10 min, 12 min, 45 s."""
-    whole = math.ceil(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    hours, minutes = divmod(math.ceil(whole / 60), 60)
-    return " ".join(part for part in (f"{hours} h" * bool(hours), f"{minutes} min" * bool(minutes)) if part)
 
 
 def _window(begin: str, end: str) -> tuple[int, int]:

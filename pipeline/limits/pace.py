@@ -17,6 +17,7 @@ from itertools import takewhile
 from pipeline.limits.company import Company
 from pipeline.limits.meters import HEADROOM
 from pipeline.limits.noise import Noise
+from pipeline.units import MINUTE_RESET_S
 
 #: How much is remembered: so many steps of a second in which something came back. At low rates that is longer.
 STEPS = 20
@@ -42,8 +43,6 @@ NEAR_S, NEAR_ANSWERS = 30.0, 300
 GROW_NEAR, GROW_FAR, GROW_GUESS = (0.003, 0.0005), (0.02, 0.01), (0.2, 0.02)
 #: A told limit that falls below this share of the one before may be a slip: so many answers in a row have to say it.
 SLIP_SHARE, SLIP_ANSWERS = 0.25, 3
-#: A reset further away than this belongs to a limit a day.
-MINUTE_RESET_S = 65.0
 
 
 class _Step:

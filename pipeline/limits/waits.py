@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from pipeline.limits.gate import Gate
-from pipeline.limits.pace import MINUTE_RESET_S
+from pipeline.units import MINUTE_RESET_S
 
 #: A 429 that says nothing about waiting: doubled with each one in a row. Waiting longer would miss the end by more.
 BLIND_WAIT_S = 0.2

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from pipeline.errors import RenderError
 from pipeline.facts import Check
 from pipeline.parts import ASKS_THE_SAME, gold_fields, price_for
-from pipeline.progress import dollars
 from pipeline.records import JSON, Record, Usage
 from pipeline.runner import expected
 from pipeline.settings import Settings
 from pipeline.task import Task
+from pipeline.units import dollars
 
 #: Records that are kept, for what needs a look at a few: their media, what a call takes.
 KEPT = 200

@@ -29,7 +29,7 @@ from pipeline.parts import (
 )
 from pipeline.planner.census import Census
 from pipeline.planner.mediacheck import look_at_media
-from pipeline.progress import counting, dollars
+from pipeline.progress import counting
 from pipeline.readers import Progress, Source, peek
 from pipeline.records import JSON, Record
 from pipeline.runner import Fields, advise, fields_of, find_changes, is_here, overridden_by, spent_of
@@ -38,6 +38,7 @@ from pipeline.store import Ledger, RunDir, check_place
 from pipeline.task import Task
 from pipeline.telemetry import open_telemetry
 from pipeline.threads import in_daemon
+from pipeline.units import dollars
 
 _T = TypeVar("_T")
 #: Records of each input that are looked at.

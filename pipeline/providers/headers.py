@@ -10,20 +10,21 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from pipeline.records import ServerLimits, amount
+from pipeline.units import DAY_S, HOUR_S, MINUTE_RESET_S
 
 #: A number above this is a moment in seconds since 1970, above the second one in milliseconds: servers send the one
 #: where the other belongs, and a wait of 50 years is none.
 MOMENT, MOMENT_MS = 1e9, 1e12
 #: A wait beyond this cannot be true, and is left alone.
-LONGEST_S = 366 * 86_400.0
-#: A reset no further away than this may as well be waited for; one further away than a minute is that of a day.
-SOON_S, MINUTE_RESET_S, HOUR_S = 0.2, 65.0, 3600.0
+LONGEST_S = 366 * DAY_S
+#: A reset no further away than this may as well be waited for.
+SOON_S = 0.2
 #: of the name of a call
 MOST_ID_CHARS = 200
 #: of a limit; there are servers that say 10**18 for none
 MOST_DIGITS = 30
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": HOUR_S, "d": DAY_S}
 _LIMIT_FIELDS = {
     b"x-ratelimit-limit-requests": "limit_requests",
     b"x-ratelimit-remaining-requests": "remaining_requests",

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pipeline.units import DAY_S
+
 #: rounding of binary fractions may leave a bucket this much short of what it was promised to hold
 _SLACK = 1e-6
-_DAY_S = 86_400.0
 
 
 class Bucket:
@@ -113,7 +114,7 @@ class Limits:
 
         self._requests = meter("requests per min (RPM)", requests_per_minute, 60.0, burst_s)
         self._tokens = meter("tokens per min (TPM)", tokens_per_minute, 60.0, burst_s)
-        self._day = meter("requests per day (RPD)", requests_per_day, _DAY_S, _DAY_S)
+        self._day = meter("requests per day (RPD)", requests_per_day, DAY_S, DAY_S)
         self._meters = [one for one in (self._requests, self._tokens, self._day) if one]
 
     def admit(self, tokens: int) -> Shortfall | None:

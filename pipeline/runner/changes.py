@@ -12,7 +12,6 @@ from pipeline import codec
 from pipeline.engine import renamed
 from pipeline.errors import ChangedError, RenderError
 from pipeline.parts import changes_of_input, is_simulated, named_of, read, reading_of
-from pipeline.progress import dollars
 from pipeline.readers import Source, Stamp
 from pipeline.records import JSON, Record
 from pipeline.runner.keys import repeated_in
@@ -20,6 +19,7 @@ from pipeline.settings import Settings
 from pipeline.store import Change, Found, Ledger, Pair, RunDir, Selection, diff
 from pipeline.targets import origin_to_keep
 from pipeline.task import Task
+from pipeline.units import dollars
 from pipeline.version import __version__
 
 #: How records are named and their contents are compared; the ledgers of earlier versions know no such number.

@@ -10,6 +10,7 @@ from pipeline.errors import SetupError
 from pipeline.parts import sql_of
 from pipeline.settings import Settings
 from pipeline.store import Ledger, RunDir, check_place, release_table
+from pipeline.units import dollars
 
 
 async def what_is_there(settings: Settings) -> str:
@@ -27,7 +28,7 @@ async def what_is_there(settings: Settings) -> str:
             totals = await ledger.totals()
     except SetupError:
         return f"{run_dir.path} holds {', '.join(files)}, and no ledger that can be read."
-    there = f"{run_dir.path} holds {sum(counts.values()):,} records with an outcome (${totals.cost_usd:,.4f})."
+    there = f"{run_dir.path} holds {sum(counts.values()):,} records with an outcome ({dollars(totals.cost_usd)})."
     options = sql_of(settings)
     if options is None or not await check_place(options, run_dir.ledger):
         return there

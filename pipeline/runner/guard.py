@@ -12,13 +12,13 @@ from pipeline.control import Watchdog, describe_tasks, grouped
 from pipeline.errors import LabelpipeError
 from pipeline.limits import Admission
 from pipeline.parts import hours_of
-from pipeline.progress import duration
 from pipeline.readers import Progress as ReadProgress
 from pipeline.runlog import tell
 from pipeline.runner.outages import OutageWatch
 from pipeline.runner.steering import Steering
 from pipeline.settings import Settings
 from pipeline.stats import Stats
+from pipeline.units import duration
 
 LOOK_S = 1.0
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline import codec
 from pipeline.limits import Admission, Budget, DoorState, Price, Spend, what_is_left
-from pipeline.progress import Progress, Snapshot, duration, eta_s
+from pipeline.progress import Progress, Snapshot, eta_s
 from pipeline.readers import Progress as ReadProgress
 from pipeline.records import Status
 from pipeline.runlog import tell
@@ -26,6 +26,7 @@ from pipeline.runner.summary import learned_of
 from pipeline.stats import Stats
 from pipeline.store import RunDir
 from pipeline.terminal import cut
+from pipeline.units import duration
 
 LOOK_S = 1.0
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from pipeline.errors import LabelpipeError
 from pipeline.notify import Notifier
-from pipeline.progress import duration
 from pipeline.runlog import tell
 from pipeline.show import closing_lines
 from pipeline.stats import RunSummary
 from pipeline.terminal import cut
+from pipeline.units import duration
 
 #: Why a run stopped, by the error's code: what to do before the same command is given again. A stop that the user asked
 #: for (a signal, `drain`, limits.stop_at) needs nobody.

@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 from pipeline import codec
 from pipeline.errors import LabelpipeError
 from pipeline.parts import is_simulated, price_for, read
-from pipeline.progress import dollars, duration
 from pipeline.readers import Progress as ReadProgress
 from pipeline.readers import Source
 from pipeline.records import Record, Usage
 from pipeline.runlog import tell
 from pipeline.settings import Settings
 from pipeline.task import Task
+from pipeline.units import DAY_S, dollars, duration
 
 #: Records from whose requests the rest is reckoned.
 SAMPLE = 50
@@ -151,7 +151,7 @@ def _least_s(settings: Settings, left: int, usage: Usage | None) -> float:
     by_limit = [
         left / limits.requests_per_minute * 60 if limits.requests_per_minute else 0.0,
         left * usage.total / limits.tokens_per_minute * 60 if limits.tokens_per_minute and usage is not None else 0.0,
-        (math.ceil(left / limits.requests_per_day) - 1) * 86_400.0 if limits.requests_per_day else 0.0,
+        (math.ceil(left / limits.requests_per_day) - 1) * DAY_S if limits.requests_per_day else 0.0,
     ]
     return max(by_limit)
 

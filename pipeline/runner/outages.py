@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from pipeline.errors import LabelpipeError
 from pipeline.limits import Admission, DoorState
-from pipeline.progress import duration
+from pipeline.units import duration
 
 
 class OutageLimitError(LabelpipeError):

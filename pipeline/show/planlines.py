@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from pipeline.facts import MACHINE, UNKNOWN, End, Interval, Lane, Plan, RehearsedPlan, Tier, Took
-from pipeline.progress import dollars, duration
+from pipeline.units import DAY_S, dollars, duration
 
 #: More than this is told as a need of days in the first line.
-_LONG_S = 86_400.0
+_LONG_S = DAY_S
 #: A larger share of records without a label is told first.
 MISSING_SHARE = 0.1
 

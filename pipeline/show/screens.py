@@ -8,10 +8,11 @@ from typing import Any
 
 from pipeline import codec
 from pipeline.facts import Check, Preview
-from pipeline.progress import dollars, duration, retries_text
+from pipeline.progress import retries_text
 from pipeline.records import JSON, Outcome, Request, Status
 from pipeline.stats import RunSummary
 from pipeline.terminal import cut
+from pipeline.units import dollars, duration
 
 SIMULATED = "SIMULATED: the built-in endpoint made these labels; they are worth nothing as training data."
 _FREE = "Nothing stands in the way of a run."

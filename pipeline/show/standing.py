@@ -9,9 +9,10 @@ from datetime import datetime
 from typing import Any, TextIO
 
 from pipeline.facts import KILLED
-from pipeline.progress import count_text, dollars, duration, retries_text
+from pipeline.progress import count_text, retries_text
 from pipeline.show.screens import SIMULATED, cached_text, counts_text, found_text, problem_lines, rows_text
 from pipeline.terminal import is_terminal, painted, put, shown, takes_colors, wrapped
+from pipeline.units import dollars, duration
 
 #: From the cursor's line up to the first line of the block, and everything from there on off the screen.
 _BACK_UP = "\x1b[{lines}F\x1b[J"

@@ -19,7 +19,6 @@ from pipeline.limits.budget import (
     Reservation,
     Spend,
     estimate_left,
-    money,
     prompt_bound,
     what_is_left,
 )
@@ -372,18 +371,3 @@ def test_what_is_left_as_numbers() -> None:
     assert what_is_left(None, Spend(2.0, 900), 3000, exact=False).more is None
     assert what_is_left(10, Spend(0.0, 0), 0).more is None
     assert what_is_left(0, Spend(2.0, 900), 3000, exact=False).text == "no record is left"
-
-
-@pytest.mark.parametrize(
-    ("usd", "text"),
-    [
-        (0, "$0.00"),
-        (0.00042, "$0.00042"),
-        (0.5, "$0.50"),
-        (9.99873, "$9.999"),
-        (12.3, "$12.30"),
-        (1234.567, "$1,234.57"),
-    ],
-)
-def test_money_for_a_person(usd: float, text: str) -> None:
-    assert money(usd) == text

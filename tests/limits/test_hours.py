@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.limits.hours import Hours, duration
+from pipeline.limits.hours import Hours
 
 BERLIN, SEOUL = ZoneInfo("Europe/Berlin"), ZoneInfo("Asia/Seoul")
 #: clocks that change at midnight, and by half an hour
@@ -210,11 +210,3 @@ def test_what_a_person_reads() -> None:
     assert hours.waiting(berlin("2025-06-01 23:00")) == ""
     assert hours.ending(evening, ends_at) == "stops at 06:30 (in 11 h 40 min)"
     assert hours.ending(ends_at, ends_at) == "stop_at 06:30 is reached"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.2, "1 s"), (45, "45 s"), (59.5, "1 min"), (61, "2 min"), (3600, "1 h"), (11_400, "3 h 10 min")],
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

@@ -1,0 +1,36 @@
+"""Time and money: the constants that several rooms share, and the words for a person."""
+
+from __future__ import annotations
+
+import math
+
+HOUR_S, DAY_S = 3_600, 86_400
+#: A limit that is whole again within this is one a minute, not one a day: a minute, and what a server's clock slips.
+MINUTE_RESET_S = 65.0
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `7 min`, `3 h 20 min`, `2 d 4 h`."""
+    if seconds < 90:
+        return f"{max(0, round(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 120:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes:02d} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def dollars(cost_usd: float | None) -> str:
+    """`$12.34`, with more digits for less money; `price unknown` where it is."""
+    if cost_usd is None:
+        return "price unknown"
+    return f"${cost_usd:,.2f}" if cost_usd >= 1 or cost_usd == 0 else f"${cost_usd:.4f}"
+
+
+def exact_dollars(usd: float) -> str:
+    """US dollars beside a cap: cents, and as many digits more as tell a small amount from the next one."""
+    digits = 2 if usd <= 0 or usd >= 100 else max(2, 3 - math.floor(math.log10(usd)))
+    whole, _, part = f"{usd:,.{digits}f}".partition(".")
+    return f"${whole}.{part[:2]}{part[2:].rstrip('0')}"
