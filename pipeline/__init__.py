@@ -5,7 +5,7 @@
     summary = run("config/sentiment.toml")
 
 `await arun(...)` is the same for a program with an event loop of its own, and so it is with `check`, `preview`, `plan`,
-`replay`, `status` and `verify`. Names are loaded at first use, so that `labelpipe --help` does not wait for them.
+`replay`, `status`, `verify` and `export`. Names are loaded at first use, so that `labelpipe --help` does not wait.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.api import (
         Checks,
+        Export,
         Plan,
         Preview,
         RehearsedPlan,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         RunStatus,
         RunSummary,
         acheck,
+        aexport,
         aplan,
         apreview,
         arehearse_plan,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
         astatus,
         averify,
         check,
+        export,
         plan,
         preview,
         rehearse_plan,
@@ -47,8 +50,8 @@ if TYPE_CHECKING:
 
 #: The rooms that the public names are in.
 _ROOMS = {
-    "api": "Checks Plan Preview RehearsedPlan Report RunStatus RunSummary acheck aplan apreview arehearse_plan areplay "
-    "arun astatus averify check plan preview rehearse_plan replay run status verify",
+    "api": "Checks Export Plan Preview RehearsedPlan Report RunStatus RunSummary acheck aexport aplan apreview "
+    "arehearse_plan areplay arun astatus averify check export plan preview rehearse_plan replay run status verify",
     "errors": "LabelpipeError",
     "facts": "Check Tier",
     "records": "Answer Call Outcome Record Request Response Status ToolCall Usage",
@@ -63,6 +66,7 @@ __all__ = [
     "Call",
     "Check",
     "Checks",
+    "Export",
     "LabelpipeError",
     "Outcome",
     "Plan",
@@ -82,6 +86,7 @@ __all__ = [
     "Wishes",
     "__version__",
     "acheck",
+    "aexport",
     "aplan",
     "apreview",
     "arehearse_plan",
@@ -90,6 +95,7 @@ __all__ = [
     "astatus",
     "averify",
     "check",
+    "export",
     "plan",
     "preview",
     "rehearse_plan",

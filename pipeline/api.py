@@ -157,6 +157,13 @@ class Report(_Shown, results.Report):
         return self.lines()
 
 
+class Export(_Shown, facts.Export):
+    """What an export came to."""
+
+    def _lines(self) -> Sequence[str]:
+        return show.export_lines(self)
+
+
 class RehearsedPlan(_Shown, facts.RehearsedPlan):
     """What came of a rehearsal."""
 
@@ -239,9 +246,9 @@ async def areplay(config: Config) -> RunSummary:
     return _as(RunSummary, await runner.replay(_settings(config)))
 
 
-async def astatus(run: str | Path | None = None, *, remote: bool = False) -> RunStatus:
+async def astatus(run: str | Path | None = None) -> RunStatus:
     """`status`, for a program that has an event loop."""
-    facts = await runner.status(find_run(run), remote=remote)
+    facts = await runner.status(find_run(run))
     named = {one.name: facts[one.name] for one in fields(RunStatus) if one.name != "facts"}
     return RunStatus(facts, **named)
 
@@ -249,6 +256,11 @@ async def astatus(run: str | Path | None = None, *, remote: bool = False) -> Run
 async def averify(run: str | Path | None = None, *, read_input: bool = True, remote: bool = False) -> Report:
     """`verify`, for a program that has an event loop."""
     return _as(Report, await runner.verify(find_run(run), read_input=read_input, remote=remote))
+
+
+async def aexport(run: str | Path | None = None, to: str | None = None, *, table: str | None = None) -> Export:
+    """`export`, for a program that has an event loop."""
+    return _as(Export, await runner.export(run, to, table=table))
 
 
 # -- the plain forms ---------------------------------------------------------------------------------------------------
@@ -301,12 +313,9 @@ def replay(config: Config) -> RunSummary:
     return in_loop(areplay(config))
 
 
-def status(run: str | Path | None = None, *, remote: bool = False) -> RunStatus:
-    """A run as it stands, by its folder or its config; the latest one here without either. Raises SetupError.
-
-    A database that the run folder names is looked into with `remote` only.
-    """
-    return in_loop(astatus(run, remote=remote))
+def status(run: str | Path | None = None) -> RunStatus:
+    """A run as it stands, by its folder or its config; the latest one here without either. Raises SetupError."""
+    return in_loop(astatus(run))
 
 
 def verify(run: str | Path | None = None, *, read_input: bool = True, remote: bool = False) -> Report:
@@ -315,3 +324,13 @@ def verify(run: str | Path | None = None, *, read_input: bool = True, remote: bo
     Addresses and databases that the run folder names are read with `remote` only.
     """
     return in_loop(averify(run, read_input=read_input, remote=remote))
+
+
+def export(run: str | Path | None = None, to: str | None = None, *, table: str | None = None) -> Export:
+    """Make a table in a database hold the labels of a run; call it again to bring the table up to date.
+
+    `to` is an SQLAlchemy URL, and `table` is `labels` unless you name another; without `to`, the run's [output.sql] is
+    meant. Rows are found by the record's key. The run may be at work. Raises SetupError, and StoreError where the
+    database cannot be used.
+    """
+    return in_loop(aexport(run, to, table=table))

@@ -253,3 +253,26 @@ class RehearsedPlan:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {**asdict(self), "plan": self.plan.as_dict()}
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """What an export came to. `rows` are those that the table has now; `removed` had no labelled record any more.
+
+    `place` names the table and its database without secrets. `made_anew` says that the table was dropped and created,
+    because a column has another type or another name now.
+    """
+
+    run_dir: str
+    place: str
+    table: str
+    rows: int
+    added: int
+    updated: int
+    removed: int
+    made_anew: bool
+    simulated: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)

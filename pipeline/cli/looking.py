@@ -36,7 +36,6 @@ def status(
     json_out: AsJson = False,
     watch: Annotated[bool, typer.Option("--watch", help="Redraw until the run has ended or you press Ctrl-C.")] = False,
     every_s: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between updates.", metavar="S")] = 1.0,
-    remote: Annotated[bool, typer.Option("--remote", help="Also look into a database that the run names.")] = False,
 ) -> None:
     """Show a run, while it runs or afterward."""
     run_dir = run_of(run)
@@ -44,7 +43,7 @@ def status(
     async def look() -> Any:
         from pipeline.runner import status as look_at
 
-        return await look_at(run_dir, remote=remote)
+        return await look_at(run_dir)
 
     if watch:
         guarded(lambda: _watch(look, json_out, every_s))
@@ -112,6 +111,39 @@ def verify(
     else:
         show("\n".join(report.lines()))
     raise typer.Exit(0 if report.ok else 1)
+
+
+@app.command(rich_help_panel=MORE)
+def export(
+    run: RunOf = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", help="The database; default: the run's [output.sql].", metavar="URL", show_default=False),
+    ] = None,
+    table: Annotated[
+        str | None,
+        typer.Option("--table", help="The table in it; default: labels.", metavar="NAME", show_default=False),
+    ] = None,
+    json_out: AsJson = False,
+) -> None:
+    """Write the labels into a table of a database; again brings it up to date.
+
+    Rows are found by the record's key. The run may be at work.
+    """
+    run_dir = run_of(run)
+
+    async def write() -> Any:
+        from pipeline.runner import export as write_labels
+
+        return await write_labels(run_dir, to, table=table)
+
+    done = run_through(write())
+    from pipeline.show import export_lines
+
+    if json_out:
+        print_json(done.as_dict())
+    else:
+        show("\n".join(export_lines(done)))
 
 
 @app.command(rich_help_panel=MORE)

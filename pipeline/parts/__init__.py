@@ -18,7 +18,6 @@ from pipeline.parts.build import (
     price_for,
     rules_of,
     service_tier_of,
-    sql_of,
     task_of,
     tuner_of,
 )
@@ -34,7 +33,7 @@ from pipeline.parts.inputs import (
 )
 from pipeline.parts.marks import is_marked, mark_simulated
 from pipeline.parts.media import media_for, media_of
-from pipeline.parts.outputs import layout_of, open_sinks, outputs_of
+from pipeline.parts.outputs import layout_of, open_sinks, outputs_of, sql_of
 from pipeline.parts.refusals import ASKS_THE_SAME, refusals, refuse, refuse_sameness
 
 __all__ = [

@@ -31,7 +31,6 @@ from pipeline.parts.marks import COLUMN
 from pipeline.parts.media import show_options
 from pipeline.records import JSON, Request
 from pipeline.settings import Settings
-from pipeline.store import SqlOptions
 from pipeline.task import (
     LEAST_TOKENS,
     FunctionOptions,
@@ -277,20 +276,6 @@ def notified_of(settings: Settings) -> tuple[str | None, str | None, frozenset[s
     url = None if notify.url is None else notify.url.get_secret_value()
     command = None if notify.command is None else notify.command.get_secret_value()
     return url, command, frozenset(notify.on)
-
-
-def sql_of(settings: Settings) -> SqlOptions | None:
-    """Where the table of labels is, if there is to be one. Raises ConfigError where nobody says so."""
-    wanted, url = settings.output.sql, settings.sql_url()
-    if wanted is None:
-        return None
-    if url is None:
-        raise ConfigError(
-            f"output.sql: {wanted.url_env} is not set. Put {wanted.url_env}=... into the environment or into .env, "
-            "or set output.sql.url"
-        )
-    told = None if wanted.url is None else wanted.url.get_secret_value()
-    return SqlOptions(url.get_secret_value(), wanted.table, url_env=wanted.url_env, told_url=told)
 
 
 def rules_of(settings: Settings) -> AskRules:

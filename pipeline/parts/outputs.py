@@ -1,30 +1,27 @@
-"""Where the rows of a run go: its files, and a table in a database."""
+"""Where the rows of a run go: its files, and at its end a table in a database."""
 
 from __future__ import annotations
 
-import logging
+import asyncio
 from collections.abc import Sequence
 
-from pipeline.parts.build import is_simulated, sql_of
-from pipeline.runlog import tell
+from pipeline.errors import ConfigError
+from pipeline.parts.build import is_simulated
 from pipeline.settings import Settings
-from pipeline.store import Layout, Ledger, MovedAside, RunDir, Sinks, look_at_table
+from pipeline.store import Layout, Ledger, MovedAside, RunDir, Sinks, SqlPlace, SqlTarget, claim_table
 from pipeline.task import Task
 
 
 async def open_sinks(
     settings: Settings, task: Task, run_dir: RunDir, ledger: Ledger, moved: Sequence[MovedAside] | None = None
 ) -> Sinks:
-    """The files of rows, and the table where there is one. Raises StoreError, SetupError.
+    """The files of rows; where there is a table too, it is this run's from now on. Raises StoreError, SetupError.
 
     `moved` are files that were moved aside since they were not the run's; None where nobody has looked yet.
     """
 
-    def lags(event: str, text: str) -> None:
-        tell(event, level=logging.WARNING, reason=text)
-
-    layout = layout_of(settings, task)
-    return await Sinks.start(run_dir, ledger, layout, sql=sql_of(settings), tell=lags, moved=moved)
+    await _claim_table(settings, run_dir, ledger)
+    return await Sinks.start(run_dir, ledger, layout_of(settings, task), moved=moved)
 
 
 def layout_of(settings: Settings, task: Task) -> Layout:
@@ -41,19 +38,41 @@ def layout_of(settings: Settings, task: Task) -> Layout:
     )
 
 
-async def outputs_of(settings: Settings, run_dir: RunDir, ledger: Ledger) -> dict[str, str]:
-    """The files a person will look for, and the table with its rows."""
+def outputs_of(settings: Settings, run_dir: RunDir) -> dict[str, str]:
+    """The files that a person will look for."""
     files = [kind for kind in settings.output.formats if kind != "sql"]
-    table = await _table_text(settings, ledger)
     labels = {"labels": str(run_dir.labels(files[0]))} if files else {}
-    tables = {"table" if files else "labels": table if files else f"table {table}"} if table else {}
-    return {**labels, **tables, "failed": str(run_dir.failed), "log": str(run_dir.log)}
+    return {**labels, "failed": str(run_dir.failed), "log": str(run_dir.log)}
 
 
-async def _table_text(settings: Settings, ledger: Ledger) -> str:
-    """The name of the table in a database, and how many rows are in it; empty where there is none."""
-    if settings.output.sql is None or (options := sql_of(settings)) is None:
-        return ""
-    found = await look_at_table(ledger, lambda place: options.url)
-    rows = "" if found is None or found.rows is None else f", {found.rows:,} rows"
-    return f"{options.table}{rows}"
+def sql_of(settings: Settings) -> SqlTarget | None:
+    """Where the table of labels is, if there is to be one. Raises ConfigError where nobody says so."""
+    wanted, url = settings.output.sql, settings.sql_url()
+    if wanted is None:
+        return None
+    if url is None:
+        raise ConfigError(
+            f"output.sql: {wanted.url_env} is not set. Put {wanted.url_env}=... into the environment or into .env, "
+            "or set output.sql.url"
+        )
+    return SqlTarget(url.get_secret_value(), wanted.table)
+
+
+def _place_of(settings: Settings) -> SqlPlace | None:
+    """The same without what may be secret, for the ledger to keep."""
+    wanted = settings.output.sql
+    if wanted is None:
+        return None
+    return SqlPlace(wanted.table, None if wanted.url is None else wanted.url.get_secret_value(), wanted.url_env)
+
+
+async def _claim_table(settings: Settings, run_dir: RunDir, ledger: Ledger) -> None:
+    """Make the table of [output.sql], or find that it is this run's, before anything is paid for. Raises SetupError."""
+    target, place = sql_of(settings), _place_of(settings)
+    if target is None or place is None:
+        return
+    await ledger.run_id()
+    await asyncio.to_thread(claim_table, target, run_dir.ledger)
+    # So that `verify` and `export` find the table from the run folder alone.
+    if await ledger.meta_get("sql") != place.to_text():
+        await ledger.meta_set("sql", place.to_text())

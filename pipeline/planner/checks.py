@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -34,7 +35,7 @@ from pipeline.readers import Progress, Source, peek
 from pipeline.records import JSON, Record
 from pipeline.runner import Fields, advise, fields_of, find_changes, is_here, overridden_by, spent_of
 from pipeline.settings import Settings
-from pipeline.store import Ledger, RunDir, check_place
+from pipeline.store import Ledger, RunDir, check_table
 from pipeline.task import Task
 from pipeline.telemetry import open_telemetry
 from pipeline.threads import in_daemon
@@ -243,7 +244,7 @@ async def _table(settings: Settings, *, online: bool) -> Check:
     try:
         options = sql_of(settings)
         if options is not None and online:
-            await check_place(options, RunDir(Path(settings.output.dir)).ledger)
+            await asyncio.to_thread(check_table, options, RunDir(Path(settings.output.dir)).ledger)
     except LabelpipeError as error:
         return Check("table", False, str(error))
     said = "can be made, or is this run's" if online else "not looked for"

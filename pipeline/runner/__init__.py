@@ -5,6 +5,7 @@ from __future__ import annotations
 from pipeline.runner.advice import advise
 from pipeline.runner.changes import find_changes
 from pipeline.runner.columns import Fields, fields_of
+from pipeline.runner.exporting import export
 from pipeline.runner.fresh import move_aside, what_is_there
 from pipeline.runner.look import status, verify
 from pipeline.runner.opening import expected, is_here, overridden_by
@@ -18,6 +19,7 @@ __all__ = [
     "advise",
     "arun",
     "expected",
+    "export",
     "fields_of",
     "find_changes",
     "in_loop",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from pipeline.errors import SetupError
 from pipeline.parts import sql_of
 from pipeline.settings import Settings
-from pipeline.store import Ledger, RunDir, check_place, release_table
+from pipeline.store import Ledger, RunDir, check_table, release_table
 from pipeline.units import dollars
 
 
@@ -30,7 +31,7 @@ async def what_is_there(settings: Settings) -> str:
         return f"{run_dir.path} holds {', '.join(files)}, and no ledger that can be read."
     there = f"{run_dir.path} holds {sum(counts.values()):,} records with an outcome ({dollars(totals.cost_usd)})."
     options = sql_of(settings)
-    if options is None or not await check_place(options, run_dir.ledger):
+    if options is None or not await asyncio.to_thread(check_table, options, run_dir.ledger):
         return there
     return f"{there} The rows of its table {options.table} will be replaced."
 

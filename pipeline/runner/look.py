@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
@@ -17,20 +16,17 @@ from pipeline.records import Record, Status
 from pipeline.results import Check as Checked
 from pipeline.results import Report
 from pipeline.results import verify as verify_files
+from pipeline.runner.exporting import url_of
 from pipeline.runner.keys import repeated_in
 from pipeline.runner.lastsession import ending_of
 from pipeline.runner.live import read_live
 from pipeline.runner.paid import paid_so_far
-from pipeline.settings import variable
-from pipeline.store import Ledger, RunDir, SqlPlace, TableLook, look_at_table
+from pipeline.store import Ledger, RunDir, SqlPlace
 from pipeline.targets import find_run
 
 
-async def status(folder: str | Path, *, remote: bool = False) -> dict[str, Any]:
-    """A run as it stands, as plain values; `folder` may be its config too. Raises SetupError where there is no run.
-
-    A database that the run folder names is looked into with `remote` only: the folder may be somebody else's.
-    """
+async def status(folder: str | Path) -> dict[str, Any]:
+    """A run as it stands, as plain values; `folder` may be its config too. Raises SetupError where there is no run."""
     run_dir = RunDir(find_run(folder))
     manifest = run_dir.read_manifest()
     if manifest is None:
@@ -41,7 +37,6 @@ async def status(folder: str | Path, *, remote: bool = False) -> dict[str, Any]:
         live = read_live(run_dir)
         price = _price_in(live)
         totals = await paid_so_far(ledger, price)
-        table = await look_at_table(ledger, _finder(run_dir, manifest, remote=remote))
     running = run_dir.is_running()
     usage = totals.usage
     return {
@@ -63,7 +58,6 @@ async def status(folder: str | Path, *, remote: bool = False) -> dict[str, Any]:
         "cost_usd": totals.cost_usd if not totals.unpriced else None,
         "saved_usd": None if price is None else price.saved_usd(usage),
         "cache_write_usd": None if price is None else price.cache_write_usd(usage),
-        "table": None if table is None else _table_facts(table),
         **(_at_work(live) if running else ending_of(run_dir, live, totals, sum(counts.values()))),
     }
 
@@ -71,10 +65,6 @@ async def status(folder: str | Path, *, remote: bool = False) -> dict[str, Any]:
 def _at_work(live: Mapping[str, Any] | None) -> dict[str, Any]:
     """What a session at work says; it has no ending yet."""
     return {"ended": None, "left": None, "next_step": "", "last_alive_at": None, "live": live, "summary": None}
-
-
-def _table_facts(table: TableLook) -> dict[str, Any]:
-    return {"name": table.name, "rows": table.rows, "behind": table.behind, "trouble": table.trouble or None}
 
 
 def _price_in(live: Mapping[str, Any] | None) -> Price | None:
@@ -117,20 +107,12 @@ def _not_counted(manifest: Mapping[str, Any], *, remote: bool) -> str:
 def _finder(run_dir: RunDir, manifest: Mapping[str, Any], *, remote: bool) -> Callable[[SqlPlace], str | None]:
     """What gives the URL of a run's table; None for one that only `remote` leads to."""
     here = run_dir.path / manifest["reading"]["base"]
-    return lambda place: _url_of(place, here) if remote or _is_here(place) else None
+    return lambda place: url_of(place, here) if remote or _is_here(place) else None
 
 
 def _is_here(place: SqlPlace) -> bool:
     """Whether a run's table is in a file, or where a variable of the user's says."""
     return place.url is None or place.url.startswith("sqlite")
-
-
-def _url_of(place: SqlPlace, here: Path) -> str | None:
-    """The URL of the run's database; an SQLite file is looked for from where the run was started."""
-    if (url := place.url) is None and place.url_env is not None and (found := variable(place.url_env)) is not None:
-        url = found[0].get_secret_value()
-    relative = re.fullmatch(r"(sqlite(?:\+\w+)?:///)(?!/|\w:|file:)(.+)", url or "")
-    return f"{relative[1]}{(here / relative[2]).resolve()}" if relative else url
 
 
 async def count_pending(run_dir: RunDir) -> int | None:

@@ -14,6 +14,7 @@ from pipeline.limits import Gate
 from pipeline.parts import is_marked, mark_simulated, open_sinks, outputs_of, price_for, task_of
 from pipeline.records import Labelled, Outcome, Problem, Said, Status, Turn
 from pipeline.runlog import run_log, tell
+from pipeline.runner.exporting import with_table
 from pipeline.runner.look import count_pending
 from pipeline.runner.paid import paid_so_far
 from pipeline.settings import Settings
@@ -47,6 +48,7 @@ async def replay(settings: Settings) -> RunSummary:
         finally:
             await sinks.close()
         summary = await _summary(settings, run_dir, ledger, stats, [str(one) for one in sinks.moved])
+        summary = await with_table(summary, settings, run_dir)
         run_dir.write_summary(summary.as_dict())
         tell("replay ends", records=stats.records)
     return summary
@@ -89,7 +91,7 @@ async def _summary(
         cache_write_usd=None if price is None else price.cache_write_usd(totals.usage),
         rows=None if rows is None else rows.rows,
         without_row=None if rows is None else rows.without,
-        files=await outputs_of(settings, run_dir, ledger),
+        files=outputs_of(settings, run_dir),
         notes=notes,
     )
 

@@ -44,6 +44,7 @@ from pipeline.records import Outcome, Provider, Record, Status, Turn
 from pipeline.runlog import tell
 from pipeline.runner.advice import advise
 from pipeline.runner.columns import expecting
+from pipeline.runner.exporting import with_table
 from pipeline.runner.guard import Guard
 from pipeline.runner.live import Live, showing
 from pipeline.runner.notices import Notices
@@ -370,12 +371,13 @@ class Session:
             complete=complete,
             price=self._price,
             simulated=self._simulated or self._was_simulated,
-            outputs=await outputs_of(self._settings, self._run_dir, self._ledger),
+            outputs=outputs_of(self._settings, self._run_dir),
             columns=self._task.columns,
             command=command,
             advise=partial(advise, self._settings),
         )
         summary = noted(summary, self._notes, changed, command)
+        summary = await with_table(summary, self._settings, self._run_dir)
         self._run_dir.write_summary(summary.as_dict())
         await self._notices.ended(self._admission.gate.stopped, summary)
         tell("session ends", ended=summary.ended, reason=summary.reason, exit_code=summary.exit_code)

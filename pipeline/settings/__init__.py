@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.settings.checks import TABLE_WANTED, is_table_name
 from pipeline.settings.fields import (
     LimitsSettings,
     ModelSettings,
@@ -22,6 +23,7 @@ from pipeline.settings.toml import to_toml
 from pipeline.settings.words import shown_words
 
 __all__ = [
+    "TABLE_WANTED",
     "FunctionSettings",
     "InputSettings",
     "Key",
@@ -41,6 +43,7 @@ __all__ = [
     "ToolSettings",
     "ValidatorSettings",
     "explain",
+    "is_table_name",
     "keys",
     "shown_words",
     "to_toml",

@@ -20,6 +20,7 @@ REFUSED = "refused"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LOGIN_IN_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://([^/?#]*)@")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+TABLE_WANTED = "expected letters, digits and _, and a dot between the schema and the name"
 _TABLE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)?")
 #: the same as in `limits/hours`, which must not be asked: it is on this floor too
 _TIME = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])|24:00")
@@ -241,9 +242,14 @@ def database_url(value: SecretStr) -> SecretStr:
 
 def table_name(value: str) -> str:
     """The name of a table, with its schema or without."""
-    if not _TABLE.fullmatch(value) or len(value.encode()) > 120:
-        refuse(f"got {shown(value)}; expected letters, digits and _, and a dot between the schema and the name")
+    if not is_table_name(value):
+        refuse(f"got {shown(value)}; {TABLE_WANTED}")
     return value
+
+
+def is_table_name(value: str) -> bool:
+    """Whether a table may have this name, with its schema or without."""
+    return bool(_TABLE.fullmatch(value)) and len(value.encode()) <= 120
 
 
 def headers(value: Mapping[str, SecretStr]) -> Mapping[str, SecretStr]:

@@ -46,7 +46,8 @@ class OutputSettings(Section):
     formats: Annotated[list[Format], BeforeValidator(checks.as_plain), AfterValidator(checks.distinct)] = Field(
         default_factory=_csv,
         min_length=1,
-        description="The files that are written, labels.csv and the like; `sql` is a table in a database.",
+        description="The files that are written, labels.csv and the like; `sql` is a table in a database, "
+        "written at the end of each session.",
     )
     order: Literal["completion", "input"] = Field(
         "completion", description="The order of the rows: as they were answered, or as they were read."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.show.exports import export_lines
 from pipeline.show.planlines import codes_text, plan_lines, rehearsal_lines
 from pipeline.show.screens import SIMULATED, check_lines, closing_lines, preview_facts, preview_lines
 from pipeline.show.standing import status_lines, watch
@@ -11,6 +12,7 @@ __all__ = [
     "check_lines",
     "closing_lines",
     "codes_text",
+    "export_lines",
     "plan_lines",
     "preview_facts",
     "preview_lines",

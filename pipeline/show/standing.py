@@ -31,8 +31,6 @@ def status_lines(facts: Mapping[str, Any]) -> list[str]:
     if live and facts["running"]:
         lines += [f"  {line}" for line in _live_lines(live)]
     lines += problem_lines(facts["problems"])
-    if facts["table"]:
-        lines.append(f"  {_table_text(facts['table'])}")
     lines.append(f"  {_paid_text(facts)}")
     if facts["ended"]:
         lines.append(f"  last session: {_ending_text(facts)}")
@@ -62,13 +60,6 @@ def _paid_text(facts: Mapping[str, Any]) -> str:
     cached = cached_text(tokens["cached"], tokens["cache_write"], facts["saved_usd"], facts["cache_write_usd"])
     text = f"{tokens['prompt']:,} prompt{cached} and {tokens['completion']:,} completion tokens"
     return f"{text} · {dollars(facts['cost_usd'])}"
-
-
-def _table_text(table: Mapping[str, Any]) -> str:
-    if table["trouble"]:
-        return f"table {table['name']}: {table['trouble']}"
-    behind = f"{table['behind']:,} labelled records are still to come" if table["behind"] else "up to date"
-    return f"table {table['name']}: {table['rows']:,} rows, {behind}"
 
 
 def _live_lines(live: Mapping[str, Any]) -> list[str]:

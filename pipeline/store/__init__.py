@@ -12,9 +12,15 @@ from pipeline.store.proof import FileProof, prove_files
 from pipeline.store.queries import Known, RowCounts, SinkMark, Totals
 from pipeline.store.rundir import Change, RunDir, RunLock, diff
 from pipeline.store.sinks import Sinks
-from pipeline.store.sql import SqlOptions, check_place, release_table
-from pipeline.store.sqllook import TableLook, look_at_table
-from pipeline.store.sqlproof import SqlPlace
+from pipeline.store.sqlexport import (
+    SqlPlace,
+    SqlTarget,
+    TableExport,
+    check_table,
+    claim_table,
+    export_table,
+    release_table,
+)
 from pipeline.store.table import read_table
 
 __all__ = [
@@ -33,15 +39,16 @@ __all__ = [
     "SinkMark",
     "SinkMarks",
     "Sinks",
-    "SqlOptions",
     "SqlPlace",
-    "TableLook",
+    "SqlTarget",
+    "TableExport",
     "Totals",
-    "check_place",
+    "check_table",
     "claim",
+    "claim_table",
     "diff",
+    "export_table",
     "flaw_of",
-    "look_at_table",
     "prove_files",
     "read_table",
     "release_table",

@@ -19,7 +19,7 @@ from pipeline.store.projection import Look, looks, parquet_look
 from pipeline.store.queries import SinkMark
 from pipeline.store.rundir import RunDir
 from pipeline.store.sinks import without_late
-from pipeline.store.sqlproof import SqlPlace, compare
+from pipeline.store.sqlexport import SqlPlace, SqlTarget, compare_table
 
 #: What to do about a file that somebody has changed ...
 CHANGED = (
@@ -68,16 +68,16 @@ async def prove_files(run_dir: RunDir, ledger: Ledger, find_url: FindUrl = lambd
     if "parquet" in layout.formats:
         proofs.append(await _prove_parquet(run_dir, ledger, layout, marks.get("labels.parquet")))
     if "sql" in layout.formats and (place := await ledger.meta_get("sql")):
-        proofs.append(await _prove_table(ledger, layout, SqlPlace.from_text(place), find_url))
+        proofs.append(await _prove_table(ledger, SqlPlace.from_text(place), find_url))
     return proofs
 
 
-async def _prove_table(ledger: Ledger, layout: Layout, place: SqlPlace, find_url: FindUrl) -> FileProof:
+async def _prove_table(ledger: Ledger, place: SqlPlace, find_url: FindUrl) -> FileProof:
     name = f"table {place.table}"
     if (url := find_url(place)) is None:
         told = f"{place.url_env} is not set." if place.url is None else "verify --remote looks into its database."
         return FileProof(name, True, 0, f"not compared: {told}")
-    found = await asyncio.to_thread(compare, url, place, ledger.path, layout)
+    found = await asyncio.to_thread(compare_table, SqlTarget(url, place.table), ledger.path)
     return FileProof(name, found.ok, found.rows, found.detail)
 
 

@@ -163,12 +163,6 @@ def copied(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT COUNT(*) FROM outcomes WHERE copied_from IS NOT NULL").fetchone()[0])
 
 
-def labelled_after(connection: sqlite3.Connection, seq: int) -> int:
-    """The number of labelled records whose outcome came after this seq."""
-    row = connection.execute("SELECT COUNT(*) FROM outcomes WHERE seq > ? AND status = 'labelled'", (seq,)).fetchone()
-    return int(row[0])
-
-
 def problem_counts(connection: sqlite3.Connection) -> dict[str, int]:
     """The number of outcomes of each problem code, the most frequent first."""
     rows = connection.execute(

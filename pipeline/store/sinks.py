@@ -21,7 +21,6 @@ from pipeline.store.order import first_position, rows_of
 from pipeline.store.projection import CHANGED, Projection, digest_of, looks, parquet_look
 from pipeline.store.queries import SinkMark
 from pipeline.store.rundir import RunDir
-from pipeline.store.sql import SqlOptions, SqlSink, Tell
 
 #: A mark moves when this much has been written since the last: what a crash makes us write again, at the most.
 SYNC_BYTES = 1024 * 1024
@@ -45,8 +44,6 @@ class Sinks:
         self._generation = ledger.generation
         #: files that somebody changed while the run was at work
         self.moved: list[MovedAside] = []
-        #: the table in a database follows by itself: it is only told how far the ledger has come
-        self._sql: SqlSink | None = None
 
     @classmethod
     async def start(
@@ -55,27 +52,20 @@ class Sinks:
         ledger: Ledger,
         layout: Layout,
         *,
-        sql: SqlOptions | None = None,
-        tell: Tell | None = None,
         moved: Sequence[MovedAside] | None = None,
     ) -> Sinks:
         """Open the files: go on from their marks and write what the ledger has beyond, or build them anew.
 
         `moved` is what `claim` has given where it was called before; files that are not ours are moved aside here else.
 
-        With `sql` there is a table in a database too; `tell` hears of it when it lags. Raises StoreError if a file
-        cannot be written, SetupError if the table cannot, MissingExtraError if Parquet is asked for without pyarrow.
+        Raises StoreError if a file cannot be written, MissingExtraError if Parquet is asked for without pyarrow.
         """
         if "parquet" in layout.formats:
             parquet.require()
         sinks = cls(run_dir, ledger, layout)
         sinks.moved += await claim(run_dir, ledger) if moved is None else moved
         try:
-            if sql is not None:
-                sinks._sql = await SqlSink.start(sql, run_dir, ledger, tell)
             await sinks._recover()
-            if sinks._sql is not None:
-                sinks._sql.wake(sinks._layout.label_table(), sinks._seq)
         except BaseException:
             await sinks.close()
             raise
@@ -102,8 +92,6 @@ class Sinks:
         lowest = self._note(outcomes, seqs[-1]) if seqs[0] == self._seq + 1 else await self._learn()
         if self._generation != self._ledger.generation:
             return  # rows have been set aside or moved: all is built anew at the end
-        if self._sql is not None:
-            self._sql.wake(self._layout.label_table(), self._seq)
         self._note_late(lowest)
         if self._layout is not before:
             await self._rebuild([file for file in self._outgrown() if file.size_bytes < SMALL_BYTES])
@@ -132,19 +120,18 @@ class Sinks:
         await self._store_marks()
         if "parquet" in self._layout.formats:
             await self._write_parquet(gaps=all_done)
-        if self._sql is not None:
-            # Last: a database that is not there keeps no file from its end.
-            await self._sql.finish(self._layout.label_table(), self._seq)
         await self.close()
 
     async def close(self) -> None:
         """Close the files as they are; may be called twice."""
         for file in self._files:
             await file.close()
-        if self._sql is not None:
-            await self._sql.close()
 
     async def _recover(self) -> None:
+        asked = self._asked.to_text()
+        if await self._ledger.meta_get("layout_asked") != asked:
+            # An export that comes while the files' columns are not known goes by this.
+            await self._ledger.meta_set("layout_asked", asked)
         text = await self._ledger.meta_get("layout")
         before = Layout.from_text(text) if text else None
         self._layout = self._asked.following(before)

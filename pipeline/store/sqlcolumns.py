@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -9,15 +10,17 @@ from dataclasses import astuple, dataclass, replace
 
 from pipeline import codec
 from pipeline.codec import clean
-from pipeline.records import JSON, Outcome
+from pipeline.records import JSON
 from pipeline.store.formats import cell
 from pipeline.store.kinds import joined, kind_of
 from pipeline.store.layout import Table
 
-#: The running number of a row: the primary key, so that the database itself refuses a row that comes twice.
-ROW = "labelpipe_row"
+#: The primary key: the record's key, and the number of the row among the record's rows, from 1.
+KEY, PART = "labelpipe_key", "labelpipe_part"
 #: PostgreSQL takes names of so many bytes.
 NAME_BYTES = 63
+#: MySQL indexes texts of so many characters.
+KEY_BYTES = 255
 #: A name has none of these: controls have no place in it, and drivers give a meaning to %.
 _UNFIT = re.compile(r"[\x00-\x1f\x7f%]")
 
@@ -38,11 +41,6 @@ class Column:
     def sql_type(self) -> str:
         """The type that it has in the table."""
         return {"bool": "bool", "int": "bigint", "long": "bigint", "double": "double"}.get(self.kind, "text")
-
-
-def rows_of_outcome(table: Table, outcome: Outcome) -> list[list[JSON]]:
-    """The table's rows of one outcome."""
-    return table.rows(outcome) if outcome.status in table.statuses else []
 
 
 def kinds_of(table: Table, rows: Iterable[Sequence[JSON]], before: Sequence[str] = ()) -> list[str]:
@@ -108,6 +106,15 @@ def stored(sql_type: str, value: JSON) -> JSON:
     return float(value) if sql_type == "double" else value
 
 
+def key_of(key: str) -> str:
+    """The record's key as the table has it: as it is, or where a database could not index it, cut and with a digest."""
+    plain: str = stored("text", key)
+    if plain == key and len(key.encode()) <= KEY_BYTES:
+        return plain
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return f"{_cut(plain, KEY_BYTES - len(digest) - 1)}#{digest}"
+
+
 def to_text(columns: Sequence[Column]) -> str:
     """As the progress table keeps them."""
     return codec.dumps([list(astuple(column)) for column in columns]).decode()
@@ -120,7 +127,7 @@ def from_text(text: str) -> tuple[Column, ...]:
 
 def _named(title: str, others: Sequence[Column]) -> str:
     """A name that databases take, and that no other column has, whatever the case of its letters."""
-    taken = {ROW, *(column.name.casefold() for column in others)}
+    taken = {KEY, PART, *(column.name.casefold() for column in others)}
     plain = _UNFIT.sub("_", clean(title)) or "column"
     name, number = _cut(plain, NAME_BYTES), 2
     while name.casefold() in taken:

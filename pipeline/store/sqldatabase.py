@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,16 @@ from urllib.parse import quote, quote_plus
 
 from pipeline.errors import ConfigError, MissingExtraError, SetupError, StoreError
 from pipeline.records import JSON
-from pipeline.store.sqlcolumns import ROW, Column
+from pipeline.store.sqlcolumns import KEY, KEY_BYTES, PART, Column
 
-#: Where the tables' progress is kept, beside them.
+#: Whose the tables are and how far they have come, beside them.
 PROGRESS = "labelpipe_progress"
 #: In place of a run's id: the run has started over, and the next one in its folder goes on with the table.
 FREE = "free"
+#: As many rows of the table are read at once.
+FETCHED = 500
+#: A row of the table: the record's key and the number of the row among the record's, and its values.
+Row = tuple[tuple[str, int], list[JSON]]
 #: What libpq is told unless the URL says otherwise: a network that swallows everything must not hold a run for hours.
 _PATIENCE = {
     "connect_timeout": 10,
@@ -35,55 +39,47 @@ def require() -> Any:
     return sqlalchemy
 
 
-def connect(url: str, name: str, *, read_only: bool = False, patience_s: float | None = None) -> Database:
+def connect(url: str, name: str, *, read_only: bool = False) -> Database:
     """The table `name` (`schema.name` if need be) of the database at a SQLAlchemy URL.
 
-    Nothing is sent yet. With `read_only` a transaction sees the database as it was at the transaction's begin;
-    `patience_s` bounds the wait for a connection, or for SQLite's lock, where the driver can be told. Raises
-    ConfigError for a URL that cannot work, MissingExtraError without SQLAlchemy.
+    Nothing is sent yet. With `read_only` a transaction sees the database as it was at the transaction's begin.
+    Raises ConfigError for a URL that cannot work, MissingExtraError without SQLAlchemy.
     """
     sqlalchemy = require()
     try:
         address = sqlalchemy.engine.make_url(url)
         # Values of records and the password stay out of every message.
         engine = sqlalchemy.create_engine(
-            address, hide_parameters=True, pool_pre_ping=True, connect_args=_connect_args(address, patience_s)
+            address, hide_parameters=True, pool_pre_ping=True, connect_args=_connect_args(address)
         )
         if read_only and engine.dialect.name == "postgresql":
             engine = engine.execution_options(isolation_level="REPEATABLE READ")
     except ModuleNotFoundError as error:
         raise SetupError(
-            f"output.sql: the driver for {url.partition(':')[0]} is not installed: {error}. Install it, or name "
+            f"the driver for {url.partition(':')[0]} is not installed: {error}. Install it, or name "
             "another in the URL, like postgresql+psycopg://"
         ) from None
     except (sqlalchemy.exc.ArgumentError, ValueError) as error:
         reason = _without(error, (url,))
         raise ConfigError(
-            f"output.sql.url: not a database URL that SQLAlchemy knows ({reason}); expected something "
+            f"this is not a database URL that SQLAlchemy knows ({reason}); expected something "
             "like sqlite:///labels.db or postgresql+psycopg://user@host/name"
         ) from None
     if engine.dialect.is_async:
         raise ConfigError(
-            f"output.sql.url: {address.drivername} is an asynchronous driver; the table is written in a thread: "
+            f"{address.drivername} is an asynchronous driver, and the table is written in a thread; "
             "name a plain one, like postgresql+psycopg:// or sqlite://"
         )
     if engine.dialect.name == "sqlite":
         if address.database in (None, "", ":memory:"):
-            raise ConfigError(
-                "output.sql.url: this SQLite database is in memory only; name a file: sqlite:///labels.db"
-            )
+            raise ConfigError("this SQLite database is in memory only; name a file: sqlite:///labels.db")
         _begin_ourselves(engine, "BEGIN" if read_only else "BEGIN IMMEDIATE")
     return Database(engine, name)
 
 
-def _connect_args(address: Any, patience_s: float | None) -> dict[str, Any]:
-    backend, driver = address.get_backend_name(), address.get_driver_name()
-    if backend == "sqlite" and driver == "pysqlite" and patience_s is not None and "timeout" not in address.query:
-        return {"timeout": patience_s}
-    if backend != "postgresql" or driver not in ("psycopg", "psycopg2"):
+def _connect_args(address: Any) -> dict[str, Any]:
+    if address.get_backend_name() != "postgresql" or address.get_driver_name() not in ("psycopg", "psycopg2"):
         return {}
-    if patience_s is not None:
-        return {**_PATIENCE, "connect_timeout": max(2, round(patience_s))}  # libpq takes no less
     return {key: value for key, value in _PATIENCE.items() if key not in address.query}
 
 
@@ -126,8 +122,8 @@ class Database:
         except (self._sql.exc.SQLAlchemyError, OSError) as error:
             reason = _without(getattr(error, "orig", None) or error, self._secrets())
             raise StoreError(
-                f"{self}: cannot be used: {reason}. No label is lost, the ledger has them all: put the cause right, "
-                "then give the same command again."
+                f"{self}: cannot be used: {reason}. No label is lost, because the ledger has them all. Fix the cause, "
+                "then run the same command again."
             ) from None
 
     def is_missing_file(self) -> bool:
@@ -156,31 +152,27 @@ class Database:
         """The row about the table, or None."""
         return connection.execute(self._sql.select(self.progress).where(self._mine())).first()
 
-    def note(self, connection: Any, run_id: str, run_dir: str) -> None:
-        """The table is this run's from now on, and nothing is in it."""
-        values = {"table_name": self._name, "run_id": run_id, "run_dir": run_dir}
-        empty = {"generation": -1, "seq": 0, "rows_written": 0, "columns_json": "[]"}
-        connection.execute(self.progress.insert(), values | empty)
-
-    def release(self, connection: Any, run_id: str, run_dir: str) -> bool:
-        """The table of this run is free for the next run in this folder, rows and all; False: it is not this run's."""
-        return self.move(connection, {"run_id": run_id}, {"run_id": FREE, "run_dir": run_dir})
-
-    def take(self, connection: Any, run_id: str) -> None:
-        """A table that is free is this run's from now on, and nothing in it is worth anything."""
-        nothing = {"generation": -1, "seq": 0, "rows_written": 0}
-        self.move(connection, {"run_id": FREE}, {"run_id": run_id, **nothing})
-
-    def forget(self, connection: Any) -> None:
-        """The table is nobody's."""
+    def claim(self, connection: Any, run_id: str, run_dir: str) -> None:
+        """The table is this run's from now on: made, or ours, or left to the next run in this folder."""
+        mine = {"run_id": run_id, "run_dir": run_dir}
+        if self.has_table(connection):
+            self.note(connection, {"generation": -1}, only=self.progress.c.run_id == FREE)
+            self.note(connection, mine)
+            return
+        self.progress.create(connection, checkfirst=True)
+        self.make(connection, ())
         connection.execute(self.progress.delete().where(self._mine()))
+        empty = {"generation": -1, "seq": 0, "rows_written": 0, "columns_json": "[]"}
+        connection.execute(self.progress.insert(), {"table_name": self._name, **mine, **empty})
 
-    def move(self, connection: Any, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-        """Write how far the table has come; False if the row is not as it was."""
-        columns = self.progress.c
-        as_before = [columns[name] == value for name, value in old.items()]
-        change = self.progress.update().where(self._mine(), *as_before).values(dict(new))
-        return bool(connection.execute(change).rowcount == 1)
+    def release(self, connection: Any, run_id: str, run_dir: str) -> None:
+        """The table of this run is free for the next run in this folder, rows and all; another's stays as it is."""
+        self.note(connection, {"run_id": FREE, "run_dir": run_dir}, only=self.progress.c.run_id == run_id)
+
+    def note(self, connection: Any, values: Mapping[str, Any], *, only: Any = True) -> None:
+        """Write into the row about the table. Who else writes it waits until the end of this transaction."""
+        where = [self._mine()] if only is True else [self._mine(), only]
+        connection.execute(self.progress.update().where(*where).values(dict(values)))
 
     # ── the table ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -192,48 +184,90 @@ class Database:
         """Drop the table."""
         self._table(()).drop(connection)
 
-    def empty(self, connection: Any) -> None:
-        """Delete all rows."""
-        connection.execute(self._table(()).delete())
-
     def add_columns(self, connection: Any, columns: Sequence[Column], new: Sequence[Column]) -> None:
         """Add the new ones of the columns to the table."""
         table = self._table(columns)
         named = connection.dialect.identifier_preparer.format_table(table)
-        for column in list(table.columns)[len(columns) - len(new) + 1 :]:
+        for column in list(table.columns)[len(columns) - len(new) + 2 :]:
             told = self._sql.schema.CreateColumn(column).compile(dialect=connection.dialect)
             connection.exec_driver_sql(f"ALTER TABLE {named} ADD COLUMN {told}")
 
-    def insert(self, connection: Any, columns: Sequence[Column], rows: Sequence[Sequence[JSON]], first: int) -> None:
-        """Add rows; the first of them gets this number."""
-        if not rows:
-            return
-        keys = [ROW, *(f"c{index}" for index in range(len(columns)))]
-        numbered = [dict(zip(keys, [number, *row], strict=True)) for number, row in enumerate(rows, first)]
-        connection.execute(self._table(columns).insert(), numbered)
+    def has_key(self, connection: Any) -> bool:
+        """Whether the table's rows are named by their record's key. Up to 0.3 they were numbered."""
+        there = self._sql.inspect(connection).get_columns(self._name, schema=self._schema)
+        return {KEY, PART} <= {column["name"] for column in there}
 
-    def rows(self, connection: Any, columns: Sequence[Column]) -> Iterator[tuple[int, ...]]:
-        """All rows by their number, that number first."""
+    def fetch(
+        self, connection: Any, columns: Sequence[Column], keys: Iterable[str]
+    ) -> dict[tuple[str, int], list[JSON]]:
+        """The rows of the records of these keys."""
         table = self._table(columns)
-        found = connection.execution_options(stream_results=True, yield_per=500).execute(
-            self._sql.select(table).order_by(table.c[ROW])
-        )
-        yield from map(tuple, found)
+        found = connection.execute(self._sql.select(table).where(table.c[KEY].in_(list(keys))))
+        return {(key, part): values for key, part, *values in found}
+
+    def ids(self, connection: Any) -> Iterator[Sequence[tuple[str, int]]]:
+        """The key and number of every row, in blocks."""
+        table = self._table(())
+        wanted = self._sql.select(table).execution_options(stream_results=True, yield_per=FETCHED)
+        yield from ([(key, part) for key, part in block] for block in connection.execute(wanted).partitions())
+
+    def count(self, connection: Any) -> int:
+        """How many rows there are."""
+        counted = self._sql.select(self._sql.func.count()).select_from(self._table(()))
+        return int(connection.execute(counted).scalar_one())
+
+    def insert(self, connection: Any, columns: Sequence[Column], rows: Sequence[Row]) -> None:
+        """Add rows."""
+        if rows:
+            keys = [KEY, PART, *(f"c{index}" for index in range(len(columns)))]
+            added = [dict(zip(keys, [*row_id, *values], strict=True)) for row_id, values in rows]
+            connection.execute(self._table(columns).insert(), added)
+
+    def update(self, connection: Any, columns: Sequence[Column], rows: Sequence[Row]) -> None:
+        """Give rows that are there these values."""
+        if rows and columns:
+            names = [f"c{index}" for index in range(len(columns))]
+            bound = {name: self._sql.bindparam(f"new_{name}") for name in names}
+            named = [f"new_{name}" for name in names]
+            changed = [
+                {"the_key": key, "the_part": part, **dict(zip(named, values, strict=True))}
+                for (key, part), values in rows
+            ]
+            table = self._table(columns)
+            connection.execute(table.update().where(*self._these(table)).values(bound), changed)
+
+    def delete(self, connection: Any, row_ids: Sequence[tuple[str, int]]) -> None:
+        """Delete rows."""
+        if row_ids:
+            gone = [{"the_key": key, "the_part": part} for key, part in row_ids]
+            table = self._table(())
+            connection.execute(table.delete().where(*self._these(table)), gone)
+
+    def _these(self, table: Any) -> Sequence[Any]:
+        bind = self._sql.bindparam
+        return table.c[KEY] == bind("the_key"), table.c[PART] == bind("the_part")
 
     def _table(self, columns: Sequence[Column]) -> Any:
         sql = self._sql
-        row = sql.Column(ROW, sql.BigInteger, key=ROW, primary_key=True, autoincrement=False)
+        key = sql.Column(KEY, self._key_type(), primary_key=True)
+        part = sql.Column(PART, sql.Integer, primary_key=True, autoincrement=False)
         made = [
             # Keys of our own, so that no name of a column is ever taken for a parameter's.
             sql.Column(column.name, self._type(column.sql_type), key=f"c{index}", quote=True)
             for index, column in enumerate(columns)
         ]
-        return sql.Table(self._name, sql.MetaData(), row, *made, schema=self._schema)
+        return sql.Table(self._name, sql.MetaData(), key, part, *made, schema=self._schema)
 
     def _type(self, sql_type: str) -> Any:
         sql = self._sql
         kinds = {"bool": sql.Boolean, "bigint": sql.BigInteger, "double": sql.Double}
         return kinds[sql_type]() if sql_type in kinds else self._long_text()
+
+    def _key_type(self) -> Any:
+        from sqlalchemy.dialects import mysql
+
+        exact = mysql.VARCHAR(KEY_BYTES, collation="utf8mb4_bin")
+        return self._sql.String(KEY_BYTES).with_variant(exact, "mysql", "mariadb")
 
     def _long_text(self) -> Any:
         from sqlalchemy.dialects import mysql

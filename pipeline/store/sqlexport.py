@@ -1,0 +1,387 @@
+"""The run's labels as a table in a database: an upsert by key, which can be given again and again.
+
+An export is one transaction, made from the ledger as it is at its beginning. So a reader of the table sees the rows
+before it or the rows after it, a kill leaves those before it, and the run may be at work meanwhile. Only the rows that
+differ are written. Everything here waits for the database: call it in a thread.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline import codec
+from pipeline.errors import ConfigError, LabelpipeError, SetupError, StoreError
+from pipeline.records import Outcome
+from pipeline.store import queries
+from pipeline.store.changes import GENERATION
+from pipeline.store.kinds import joined
+from pipeline.store.layout import Layout, Table
+from pipeline.store.parquet import table_rows
+from pipeline.store.schema import connect_reader, use_failure
+from pipeline.store.sqlcolumns import Column, from_text, key_of, kinds_before, kinds_of, planned, to_text, values_of
+from pipeline.store.sqldatabase import FREE, Database, Row, connect
+
+#: Outcomes that are looked at together.
+BLOCK = 500
+#: So often it is begun again, where labelled records are set aside or changed while it is at work.
+TRIES = 5
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class SqlTarget:
+    """A table, `schema.name` if need be, of the database at an SQLAlchemy URL, which may hold a password."""
+
+    url: str = field(repr=False)
+    table: str
+
+
+@dataclass(frozen=True, slots=True)
+class SqlPlace:
+    """Where a run's table is, as its ledger says. `url` is None where it holds a password: it is in `url_env` then."""
+
+    table: str
+    url: str | None
+    url_env: str | None
+
+    def to_text(self) -> str:
+        """As the ledger keeps it."""
+        return codec.dumps(asdict(self)).decode()
+
+    @classmethod
+    def from_text(cls, text: str) -> SqlPlace:
+        """Back from what the ledger keeps."""
+        return cls(**codec.loads_exact(text))
+
+
+@dataclass(frozen=True, slots=True)
+class TableExport:
+    """What an export came to: `place` is the table and its database without secrets, `rows` are all of its rows now.
+
+    `made_anew` says that the table was dropped and created, because a column has another type or name now.
+    """
+
+    place: str
+    table: str
+    rows: int
+    added: int
+    updated: int
+    removed: int
+    made_anew: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What came of comparing a table with the ledger. `rows` are those that the table has."""
+
+    ok: bool
+    rows: int
+    detail: str
+
+
+def export_table(target: SqlTarget, ledger: Path, *, whole: bool) -> TableExport:
+    """Make the table hold the rows of all labelled records. With `whole` also columns that have no value in any row.
+
+    Raises ConfigError if the table is not this run's, SetupError if there are no rows to write, StoreError if the
+    database or the ledger cannot be used.
+    """
+    with closing(connect(target.url, target.table)) as database:
+        return _steady(ledger, lambda moment: _export(database, moment, target.table, whole=whole))
+
+
+def _export(database: Database, moment: _Moment, name: str, *, whole: bool) -> TableExport:
+    table, kinds = moment.table_with_kinds()
+    with database.transaction() as connection, closing(_Wanted()) as wanted:
+        known = _claimed(database, connection, moment)
+        columns, made_anew = _fitted(database, connection, known, table, kinds, whole=whole)
+        rows = added = updated = 0
+        for block in moment.rows(table, columns):
+            new, changed = _differing(database, connection, columns, block)
+            database.insert(connection, columns, new)
+            database.update(connection, columns, changed)
+            wanted.add(row_id for row_id, _ in block)
+            rows, added, updated = rows + len(block), added + len(new), updated + len(changed)
+        removed = _remove_others(database, connection, wanted)
+        database.note(connection, moment.progress(rows, columns))
+        moment.check()
+    return TableExport(str(database), name, rows, added, updated, removed, made_anew)
+
+
+def claim_table(target: SqlTarget, ledger: Path) -> None:
+    """Make the table, or find that it is this run's: before anything is paid for. Raises SetupError."""
+    try:
+        with (
+            _moment(ledger) as moment,
+            closing(connect(target.url, target.table)) as database,
+            database.transaction() as connection,
+        ):
+            _claimed(database, connection, moment)
+    except StoreError as error:
+        raise SetupError(str(error)) from None
+
+
+def check_table(target: SqlTarget, ledger: Path) -> bool:
+    """Whether the table is there. Changes nothing; the ledger may not be there yet.
+
+    Raises SetupError as `claim_table` does, if the table cannot be used by the run of this ledger.
+    """
+    run_id = None
+    if ledger.exists():
+        with _moment(ledger) as moment:
+            run_id = moment.run_id
+    with closing(connect(target.url, target.table, read_only=True)) as database:
+        try:
+            if database.is_missing_file():
+                return False
+            with database.transaction() as connection:
+                return _is_ours(database, connection, run_id, _folder_of(ledger))
+        except StoreError as error:
+            raise SetupError(str(error)) from None
+
+
+def release_table(target: SqlTarget, ledger: Path) -> None:
+    """Leave the table of this ledger's run to the next run in its folder; another table stays as it is.
+
+    What is in it stays until the next run writes. Raises SetupError.
+    """
+    with _moment(ledger) as moment, closing(connect(target.url, target.table)) as database:
+        if moment.run_id is None or database.is_missing_file():
+            return
+        try:
+            with database.transaction() as connection:
+                if database.has_progress(connection):
+                    database.release(connection, moment.run_id, _folder_of(ledger))
+        except StoreError as error:
+            raise SetupError(str(error)) from None
+
+
+def compare_table(target: SqlTarget, ledger: Path) -> Compared:
+    """Compare the table, value for value, with the ledger's rows up to the last export. Memory stays flat."""
+    try:
+        database = connect(target.url, target.table, read_only=True)
+    except LabelpipeError as error:
+        return Compared(True, 0, f"not compared: {error}")
+    try:
+        with closing(database):
+            return _MISSING if database.is_missing_file() else _steady(ledger, lambda at: _compared(database, at))
+    except LabelpipeError as error:
+        return Compared(False, 0, f"cannot be read: {error}")
+
+
+_MEND = "`labelpipe export` writes it again from the ledger."
+_MISSING = Compared(False, 0, f"is missing. {_MEND}")
+
+
+def _compared(database: Database, moment: _Moment) -> Compared:
+    with database.transaction() as connection:
+        if not database.has_table(connection) or not database.has_progress(connection):
+            return _MISSING
+        row = database.read_progress(connection)
+        if row is None or row.run_id != moment.run_id:
+            return Compared(False, 0, "belongs to another run. Name another in output.sql.table.")
+        columns, table = from_text(row.columns_json), moment.layout().label_table()
+        is_old = row.generation != moment.generation or not database.has_key(connection)
+        if is_old or planned(columns, table, kinds_before(columns, table)) is None:
+            return Compared(True, 0, "is older than the ledger's rows. The end of a session, or labelpipe export, "
+                            "brings it up to date.")  # fmt: skip
+        fault = _fault(database, connection, columns, moment.rows(table, columns, upto=row.seq), row.rows_written)
+        moment.check()
+    if fault:
+        return Compared(False, row.rows_written, f"{fault} {_MEND}")
+    rest = ", and the rest is still to come" if moment.last_seq > row.seq else ""
+    return Compared(True, row.rows_written, f"{row.rows_written:,} rows, value for value those of the ledger{rest}.")
+
+
+def _fault(
+    database: Database, connection: Any, columns: Sequence[Column], blocks: Iterator[list[Row]], rows: int
+) -> str:
+    """What is wrong with the table's rows; empty where nothing is."""
+    for block in blocks:
+        new, changed = _differing(database, connection, columns, block)
+        for (key, _), _ in new:
+            return f"lacks the row of {key}."
+        for (key, _), _ in changed:
+            return f"differs from the ledger in the row of {key}."
+    count = database.count(connection)
+    return f"has {count:,} rows, and {rows:,} were written." if count != rows else ""
+
+
+def _differing(
+    database: Database, connection: Any, columns: Sequence[Column], block: Sequence[Row]
+) -> tuple[list[Row], list[Row]]:
+    """Those of the rows that the table does not have, and those that it has with other values."""
+    there = database.fetch(connection, columns, {key for (key, _), _ in block})
+    new = [row for row in block if row[0] not in there]
+    return new, [row for row in block if row[0] in there and there[row[0]] != row[1]]
+
+
+def _fitted(
+    database: Database, connection: Any, known: Sequence[Column], table: Table, kinds: Sequence[str], *, whole: bool
+) -> tuple[tuple[Column, ...], bool]:
+    """The table's columns, such that the rows fit into them; and whether the table was made anew for that."""
+    wider = list(map(joined, kinds_before(known, table), kinds))
+    columns = planned(known, table, wider, whole=whole)
+    if columns is not None:
+        database.add_columns(connection, columns, columns[len(known) :])
+    else:
+        columns = planned((), table, kinds, whole=whole) or ()
+        database.drop(connection)
+        database.make(connection, columns)
+        return columns, True
+    return columns, False
+
+
+def _remove_others(database: Database, connection: Any, wanted: _Wanted) -> int:
+    """Delete the rows that no labelled record has any more; gives how many."""
+    for ids in database.ids(connection):
+        wanted.there(ids)
+    removed = 0
+    for ids in wanted.others():
+        database.delete(connection, ids)
+        removed += len(ids)
+    return removed
+
+
+def _claimed(database: Database, connection: Any, moment: _Moment) -> tuple[Column, ...]:
+    """The columns of the table, which is this run's, or is made. Raises ConfigError if it is somebody else's."""
+    assert moment.run_id is not None
+    _is_ours(database, connection, moment.run_id, _folder_of(moment.path))
+    database.claim(connection, moment.run_id, _folder_of(moment.path))
+    if database.has_key(connection):
+        return from_text(database.read_progress(connection).columns_json)
+    database.drop(connection)
+    database.make(connection, ())
+    return ()
+
+
+def _is_ours(database: Database, connection: Any, run_id: str | None, run_dir: str) -> bool:
+    """Also a table that the last run in this folder has left to the next. False: there is no such table yet."""
+    if not database.has_table(connection):
+        return False
+    row = database.read_progress(connection) if database.has_progress(connection) else None
+    if row is not None and (row.run_id == run_id or (row.run_id, row.run_dir) == (FREE, run_dir)):
+        return True
+    whose = "was not made by labelpipe" if row is None else f"holds the labels of another run, the one in {row.run_dir}"
+    raise ConfigError(f"{database} is there and {whose}. Nothing in it was touched. Choose another name, or drop it.")
+
+
+def _folder_of(ledger: Path) -> str:
+    return str(ledger.parent.absolute())
+
+
+class _ChangedMeanwhileError(Exception):
+    """Labelled records were set aside or changed: what was begun is worth nothing."""
+
+
+def _steady(ledger: Path, work: Callable[[_Moment], _T]) -> _T:
+    """What `work` makes of the ledger at one moment. Raises StoreError if the ledger changes again and again."""
+    for _ in range(TRIES):
+        with _moment(ledger) as moment, suppress(_ChangedMeanwhileError):
+            return work(moment)
+    raise StoreError(f"{ledger.parent}: the labelled records change too fast. Run the command again in a minute.")
+
+
+@contextmanager
+def _moment(ledger: Path) -> Iterator[_Moment]:
+    """The ledger as it is now. Raises SetupError if there is none, StoreError if it cannot be read."""
+    try:
+        with closing(connect_reader(ledger)) as reader:
+            yield _Moment(ledger, reader)
+    except sqlite3.Error as error:  # the database's own come as StoreError
+        raise StoreError(use_failure(ledger, error)) from error
+
+
+class _Moment:
+    """A ledger at one moment: its outcomes up to the last seq, which change with the generation only.
+
+    No transaction is held: it would keep a run that is at work from shortening its write-ahead log.
+    """
+
+    def __init__(self, path: Path, reader: sqlite3.Connection) -> None:
+        self.path = path
+        self._reader = reader
+        self.run_id = queries.meta_get(reader, "run_id")
+        self.generation = self._generation()
+        self.last_seq = queries.last_seq(reader)
+
+    def check(self) -> None:
+        """Raises _ChangedMeanwhileError if the ledger's outcomes are not those any more."""
+        if self._generation() != self.generation:
+            raise _ChangedMeanwhileError
+
+    def _generation(self) -> int:
+        return int(queries.meta_get(self._reader, GENERATION) or 0)
+
+    def layout(self) -> Layout:
+        """How the rows look, with the columns of all of them. Raises SetupError where no session has begun yet."""
+        text, asked = queries.meta_get(self._reader, "layout"), queries.meta_get(self._reader, "layout_asked")
+        if self.run_id is None or (text is None and asked is None):
+            raise SetupError(f"{self.path.parent}: no row was written yet: start the run first")
+        layout = Layout.from_text(text) if text else Layout.from_text(asked or "").following(None)
+        for block in self._blocks(int(queries.meta_get(self._reader, "layout_seq") or 0)):
+            layout = layout.grown([outcome for _, outcome in block])
+        return layout
+
+    def table_with_kinds(self) -> tuple[Table, list[str]]:
+        """The table of the labelled rows, and of which kind the values of each of its columns are."""
+        table, kinds = self.layout().label_table(), list[str]()
+        for block in self._blocks():
+            kinds = kinds_of(table, table_rows(table, block), kinds)
+        return table, kinds or kinds_of(table, ())
+
+    def rows(self, table: Table, columns: Sequence[Column], *, upto: int | None = None) -> Iterator[list[Row]]:
+        """The rows of the outcomes, or of those up to this seq, in blocks."""
+        for block in self._blocks(upto=upto):
+            yield [
+                ((key_of(found[1].record.key), part), values_of(columns, table, values))
+                for found in block
+                for part, values in enumerate(table_rows(table, [found]), 1)
+            ]
+
+    def progress(self, rows: int, columns: Sequence[Column]) -> dict[str, Any]:
+        """What the database keeps about a table that holds all of it."""
+        return {
+            "generation": self.generation,
+            "seq": self.last_seq,
+            "rows_written": rows,
+            "columns_json": to_text(columns),
+        }
+
+    def _blocks(self, seq: int = 0, upto: int | None = None) -> Iterator[list[tuple[int, Outcome]]]:
+        last = self.last_seq if upto is None else min(upto, self.last_seq)
+        while block := [found for found in queries.rows_after(self._reader, seq, BLOCK) if found[0] <= last]:
+            yield block
+            seq = block[-1][0]
+
+
+class _Wanted:
+    """Which rows the table is to have, in a file of its own, so that memory stays flat."""
+
+    def __init__(self) -> None:
+        self._file = sqlite3.connect("", isolation_level=None)
+        self._file.execute("CREATE TABLE wanted (key, part, PRIMARY KEY (key, part)) WITHOUT ROWID")
+        self._file.execute("CREATE TABLE there (key, part)")
+        self._file.execute("BEGIN")
+
+    def add(self, row_ids: Iterable[tuple[str, int]]) -> None:
+        """The table is to have these rows."""
+        self._file.executemany("INSERT INTO wanted VALUES (?, ?)", row_ids)
+
+    def there(self, row_ids: Iterable[tuple[str, int]]) -> None:
+        """The table has these rows."""
+        self._file.executemany("INSERT INTO there VALUES (?, ?)", row_ids)
+
+    def others(self) -> Iterator[list[tuple[str, int]]]:
+        """The rows that are there and are not wanted, in blocks."""
+        found = self._file.execute("SELECT key, part FROM there EXCEPT SELECT key, part FROM wanted")
+        while block := found.fetchmany(BLOCK):
+            yield block
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
