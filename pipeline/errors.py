@@ -18,11 +18,12 @@
     ├── InternalError              an error that nobody foresaw: one record's, or the run's where many have it
     ├── InterruptedRunError        a signal: exit code 130
     │   └── HungUpError            the terminal or the connection is gone: exit code 129
-    ├── NoLabelError               the first records were all asked in vain, for one reason: exit code 2
+    ├── NoLabelError               records one after another were asked in vain, for one reason: exit code 2, or 3
     ├── CallError                  one call went wrong: one class a verdict
     │   ├── RateLimitedError       429: everyone waits as long as told
     │   ├── UnavailableError       5xx, a broken connection, an answer that is none
     │   │   ├── NoCompletionError  a success that is no completion: a page, an event stream, half a JSON
+    │   │   ├── NoHostError        the name of the host does not resolve
     │   │   └── UnknownRefusalError  a 4xx that does not say what is wrong: asked again like a 5xx
     │   ├── CallTimeoutError       no answer in timeout_s
     │   ├── RecordRefusedError     refused for what is in this record only: its length, its content
@@ -181,23 +182,25 @@ class InternalError(LabelpipeError):
 
 
 class NoLabelError(LabelpipeError):
-    """The first records were asked, and have no label, all for one reason.
+    """The first records, or many in mid-run, were asked and have no label, all for one reason.
 
-    `reason` is the code of their problems.
+    `reason` is the code of their problems; `is_late`: the run had labels before.
     """
 
     code = "no_label"
 
-    def __init__(self, message: str | None = None, *, reason: str = "") -> None:
+    def __init__(self, message: str | None = None, *, reason: str = "", is_late: bool = False) -> None:
         super().__init__(message)
         self.reason = reason
+        self.is_late = is_late
 
 
 class CallError(LabelpipeError):
     """A call went wrong.
 
     Attributes: `status` the HTTP status or None; `retry_after_s` what the server asked for, or None;
-    `request_id` the server's name for the call; `billed` whether tokens may have been charged.
+    `request_id` the server's name for the call; `billed` whether tokens may have been charged; `said` the server's own
+    words, empty where an API said nothing.
     """
 
     code = "call"
@@ -216,13 +219,15 @@ class CallError(LabelpipeError):
         self.retry_after_s = retry_after_s
         self.request_id = request_id
         self.billed = billed
+        self.said = ""
 
 
 class RateLimitedError(CallError):
     """The server's rate limit refused the call.
 
     `scope` is "tokens" when the server says that the token limit did it, else "requests". `day_limit` is the limit a
-    day that is used up, in words (200 requests), where the headers say it.
+    day that is used up, in words (200 requests), where the headers say it. `is_of_size`: the words may mean that this
+    request is too large for the limit.
     """
 
     code = "rate_limited"
@@ -234,10 +239,12 @@ class RateLimitedError(CallError):
         scope: str = "requests",
         retry_after_s: float | None = None,
         day_limit: str = "",
+        is_of_size: bool = False,
     ) -> None:
         super().__init__(message, status=429, retry_after_s=retry_after_s)
         self.scope = scope
         self.day_limit = day_limit
+        self.is_of_size = is_of_size
 
 
 class UnavailableError(CallError):
@@ -247,10 +254,11 @@ class UnavailableError(CallError):
 
 
 class NoCompletionError(UnavailableError):
-    """The server answered with success, and what it sent is no completion.
+    """The server answered with success and no completion, from the first call on because the address is wrong."""
 
-    A page, an event stream, a body that cannot be unpacked. From the first call on it is the address that is wrong.
-    """
+
+class NoHostError(UnavailableError):
+    """The name of the host does not resolve: it is misspelled, or the network is down."""
 
 
 class UnknownRefusalError(UnavailableError):
@@ -274,19 +282,13 @@ class RecordRefusedError(CallError):
 
 
 class TooLargeError(RecordRefusedError):
-    """The request alone is larger than the server's limit: it never passes, however long it waits.
-
-    It says nothing about how fast calls may come.
-    """
+    """The request alone is above the server's limit: it never passes, and says nothing of how fast calls may come."""
 
     code = "too_large"
 
 
 class RequestShapeError(CallError):
-    """The server refuses the request's shape.
-
-    `certain` is true when the server named a parameter that is the same for every record.
-    """
+    """The server refuses the request's shape; `certain` is true when it named a parameter that all records share."""
 
     code = "bad_request"
 

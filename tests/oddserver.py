@@ -134,7 +134,7 @@ async def _night(
     provider = HttpProvider(ClientOptions(base_url=base_url, api_key="sk-test"))
     try:
         rig = Rig(provider, concurrency=concurrency, ping=provider.ping, task=task, **rules)
-        rig.asker.judge.proven = proven
+        rig.asker.judge.proven = rig.asker.brake.is_off = proven
         jobs = items([Job(request(number)) for number in range(count)])
         pool = Pool(jobs, rig.asker, commit, sizes=PoolSizes.for_concurrency(concurrency, 30))
         async with asyncio.timeout(7 * 3600):

@@ -64,6 +64,7 @@ SAID: list[tuple[str, dict[str, Any], str]] = [
     ("the server's certificate is not trusted: SSLCertVerificationError", {}, "SSL_CERT_FILE"),
     ("the proxy that the environment names (HTTP_PROXY, ...) failed: ClientProxyConnectionError", {}, "NO_PROXY"),
     ("there is no host llm.invalid: ClientConnectorDNSError", {}, "model.base_url"),
+    ("there is no host api.opnai.com: ClientConnectorDNSError", {}, "did you mean 'api.openai.com'?"),
     ("the connection failed: ConnectionRefusedError: [Errno 111] Connect call failed", {}, "start the server"),
     ("404 model_not_found: The model `m` does not exist", {}, "model.name"),
     ("404: Not Found (POST http://127.0.0.1:8000/chat/completions)", {"base_url": "http://127.0.0.1:8000"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from pipeline.cli import demo, labelling, looking, steering
-from pipeline.cli.frame import EXIT_CODES, app
+from pipeline.cli.frame import EXIT_CODES, EXIT_NOT_WRITTEN, app
 from pipeline.terminal import open_missing_streams, put
 
 __all__ = ["EXIT_CODES", "app", "demo", "labelling", "looking", "main", "steering"]
@@ -17,9 +17,9 @@ def main() -> None:
     try:
         app()
     except OSError as error:
-        # The parser writes its help itself.
+        # The parser writes its help and its complaints itself; a complaint keeps its exit code.
         put(sys.stderr, f"labelpipe: the output could not be written: {error.strerror or error}\n")
-        sys.exit(1)
+        sys.exit(getattr(error.__context__, "exit_code", EXIT_NOT_WRITTEN))
     finally:
         # What is left in a stream that nobody reads would change the exit code at the very end.
         put(sys.stdout, "")

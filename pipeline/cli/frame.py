@@ -22,6 +22,9 @@ Exit codes: 0 all records labelled · 1 finished, some records have no label · 
 3 stopped early · 129 hung up · 130 interrupted. After 3, 129, and 130 the same command resumes.
 """
 
+#: What was asked for could not be written, most likely for a full disk.
+EXIT_NOT_WRITTEN = 3
+
 DOCS_URL = "https://github.com/labelpipe/labelpipe/tree/main/docs"
 
 #: The groups of commands in --help, in their order.
@@ -239,7 +242,8 @@ def finish(summary: RunSummary, json_out: bool) -> NoReturn:
     from pipeline.show import closing_lines
 
     if json_out:
-        print_json(summary.as_dict())
+        # The run's own code: its labels are there, and so is summary.json.
+        print_json(summary.as_dict(), code=summary.exit_code)
     else:
         say("\n".join(closing_lines(summary)))
     raise typer.Exit(summary.exit_code)
@@ -305,23 +309,24 @@ def say(text: str) -> None:
 
 
 def show(text: str) -> None:
-    """A text that was asked for."""
+    """A text that was asked for. Ends the command where it cannot be written."""
     from pipeline.terminal import laid_out, shown
 
     _print(laid_out(shown(text), sys.stdout))
 
 
-def print_json(value: Any) -> None:
+def print_json(value: Any, *, code: int = EXIT_NOT_WRITTEN) -> None:
+    """Show a value; `code` is the exit code where it cannot be written."""
     from pipeline import codec
     from pipeline.terminal import shown_json
 
-    _print(shown_json(codec.dumps(value).decode()))
+    _print(shown_json(codec.dumps(value).decode()), code)
 
 
-def _print(text: str) -> None:
+def _print(text: str, code: int = EXIT_NOT_WRITTEN) -> None:
     """To stdout. A reader that wants no more (`| head`) is right; a disk that is full is told."""
     from pipeline.terminal import put
 
     error = put(sys.stdout, f"{text}\n")
     if error is not None and not isinstance(error, BrokenPipeError):
-        say(f"labelpipe: the output could not be written: {error.strerror or error}")
+        fail(f"the output could not be written: {error.strerror or error}", code=code)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pipeline.engine.attempt import Asker, Prepare
+from pipeline.engine.attempt import Asker
 from pipeline.engine.beginning import Beginning
 from pipeline.engine.doubt import is_hopeless
 from pipeline.engine.feed import Feed, Job, Lookups, renamed
 from pipeline.engine.journal import Journal
+from pipeline.engine.life import Prepare
 from pipeline.engine.pool import Ending, Pool, PoolSizes
 from pipeline.engine.retry import Verdict, backoff_s, verdict_of
 from pipeline.engine.rules import AskRules, most_of

@@ -6,15 +6,16 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable
 
 from pipeline.engine.brake import Brake
 from pipeline.engine.hedge import Hedge
 from pipeline.engine.judge import Judge
+from pipeline.engine.life import Call, Prepare
 from pipeline.engine.net import Net
 from pipeline.engine.retry import Verdict, verdict_of
 from pipeline.engine.rules import AskRules, most_of
+from pipeline.engine.stretch import Stretch
 from pipeline.engine.trial import Over, Trial
 from pipeline.engine.turns import Responder, last_words
 from pipeline.errors import (
@@ -31,19 +32,13 @@ from pipeline.stats import Stats
 
 log = logging.getLogger("labelpipe")
 
-#: One call: a Request in, a Response out, or a CallError.
-Provider = Callable[[Request], Awaitable[Response]]
-#: Makes the request that is sent (pictures are read in) and holds what that takes until the record has its outcome.
-#: Raises MediaError.
-Prepare = Callable[[Request], AbstractAsyncContextManager[Request]]
-
 
 class Asker:
     """Asks the model about one record until there is an outcome."""
 
     def __init__(
         self,
-        provider: Provider,
+        provider: Call,
         responder: Responder,
         admission: Admission,
         stats: Stats,
@@ -60,10 +55,11 @@ class Asker:
         self._admission = admission
         self._stats = stats
         self._price = price
-        self._prepare = prepare
+        self.prepare = prepare
         self.net = Net(admission.gate.stop)
         self.brake = Brake(lambda: self.judge.rules.stop_rejected, admission.gate.stop)
         self.judge = Judge(admission, stats, rules, ping=ping, max_turns=self._task.max_turns, rng=rng)
+        self._stretch = Stretch(provider, self._task, admission, lambda: self.judge.rules, prepare)
         self._hedge = Hedge(stats, self.judge.tail)
         #: Told how many records wait or fail, when one more does.
         self.at_wait: Callable[[int], None] = lambda _: None
@@ -79,19 +75,22 @@ class Asker:
         self._responder.kept(trial)
         self.judge.active += 1
         try:
-            return await self._outcome_of(trial)
+            outcome = await self._outcome_of(trial)
+            await self._stretch.ended(request, outcome)
         except Exception as error:
             problem = self.net.caught(request.record, error)
             return self._outcome(trial, Status.REJECTED if trial.answer else Status.FAILED, problem=problem)
+        else:
+            return outcome
         finally:
             self.judge.active -= 1
             self.judge.failing -= trial.failing
 
     async def _outcome_of(self, trial: Trial) -> Outcome:
         try:
-            if self._prepare is None or not trial.request.attachments:
+            if self.prepare is None or not trial.request.attachments:
                 return self._outcome(trial, Status.LABELLED, labelled=await self._labelled(trial))
-            async with self._prepare(trial.request) as trial.request:
+            async with self.prepare(trial.request) as trial.request:
                 return self._outcome(trial, Status.LABELLED, labelled=await self._labelled(trial))
         except Over as over:
             return self._outcome(trial, over.status, problem=over.problem)

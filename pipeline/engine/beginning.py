@@ -31,6 +31,11 @@ class Beginning:
         self._is_empty = True
         self._held: list[Outcome] = []
 
+    @property
+    def is_over(self) -> bool:
+        """Whether a record was found that can be asked, or nobody wants to know."""
+        return self._over or self._lenient
+
     def passed(self, items: list[_T | Outcome]) -> list[_T | Outcome]:
         """What of these may be handed on. Raises NothingToAskError where no record will ever be asked."""
         self._is_empty = False

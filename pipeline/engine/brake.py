@@ -59,14 +59,19 @@ class Brake:
             self._stop(self._error(outcome, outcome.problem.code, without))
 
     def _error(self, outcome: Outcome, code: str, without: int) -> NoLabelError:
-        assert outcome.problem is not None
         first = "none" if without == self._asked else f"only {self._asked - without}"
         told = [f"{first} of the first {self._asked} records got a label, for one reason: {code}"]
         told += [TO_CHANGE[code]] if code in TO_CHANGE else []
-        told.append(f"The last one: {outcome.problem.message.rstrip('.')}")
-        told += [] if outcome.answer is None else [f"Its answer as it came: {_shown(outcome.answer)}"]
-        told.append("limits.stop_rejected = 0 lets such a run go on")
+        told += last_of(outcome)
         return NoLabelError(". ".join(told), reason=code)
+
+
+def last_of(outcome: Outcome) -> list[str]:
+    """The last record without a label, for the message, and how the user has such a run go on."""
+    assert outcome.problem is not None
+    told = [f"The last one: {outcome.problem.message.rstrip('.')}"]
+    told += [] if outcome.answer is None else [f"Its answer as it came: {_shown(outcome.answer)}"]
+    return [*told, "limits.stop_rejected = 0 lets such a run go on"]
 
 
 def _shown(answer: Answer) -> str:

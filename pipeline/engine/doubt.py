@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from pipeline.errors import (
     CallError,
     CredentialsError,
     NoCompletionError,
+    NoHostError,
     NothingToAskError,
+    RateLimitedError,
     RecordRefusedError,
     RequestShapeError,
+    UnavailableError,
     UnknownRefusalError,
 )
 
@@ -26,6 +30,20 @@ DOUBT_S = 10.0
 NEVER_S = 60.0
 #: Statuses of the moment (no capacity, somebody in between hung up): for everybody they are an outage, like a 503.
 PASSING = frozenset({408, 424, 425, 460, 498, 499})
+#: So long the same words and not one answer, no wait told: a limit a minute would have passed several times. Also a key
+#: that is refused between failures: a login service that is away does so too, and comes back.
+USED_UP_S = 10 * 60.0
+#: The same where the words are those of a limit a minute: others on the key may have left nothing of it.
+RATE_USED_UP_S = 30 * 60.0
+#: Nothing was sent for so long: the run rested, and what was said before says nothing of now.
+RESTED_S = 60.0
+_OF_A_RATE = re.compile(r"rate.?limit|too many requests|per.?(min|sec)|\b[RT]P[MS]\b|slow down", re.IGNORECASE)
+#: No room at the moment is an outage, however long it lasts.
+_OF_THE_MOMENT = re.compile(
+    r"overload|capacity|\bbusy\b|temporar|high (demand|load|traffic)|unavailable|maintenance|concurren|queue|starting"
+    r"|loading|again (later|shortly|soon)|in a (few|moment)|upstream|internal",
+    re.IGNORECASE,
+)
 #: How often a record is asked that is refused while others pass, where the API itself said no to it.
 MOST_TRIES = 3
 
@@ -48,21 +66,29 @@ class Refusals:
     """One refusal after another with nothing answered between: since when, and of which records."""
 
     is_page: bool = False
+    refusals: int = 0
+    others: int = 0
     sent_at: float = 0.0
     since: float = 0.0
     keys: set[str] = field(default_factory=set)
+    is_of_key: bool = False
 
     def note(self, error: CallError, key: str, *, sent_at: float, now: float, passed_at: float) -> None:
         """One more. `passed_at` is when the last call left that was answered."""
-        is_page = isinstance(error, NoCompletionError)
+        is_page = isinstance(error, NoCompletionError | NoHostError)
         if not self.keys or is_page is not self.is_page or passed_at > self.sent_at:
             self.is_page, self.sent_at, self.since = is_page, sent_at, now
+            self.is_of_key, self.refusals, self.others = True, 0, 0
             self.keys.clear()
+        self.is_of_key &= isinstance(error, CredentialsError)
+        self.refusals += 1
         self.keys.add(key)
 
     def broken(self) -> None:
-        """Something else happened: an answer, a 5xx, silence."""
-        self.keys.clear()
+        """Something else happened: a 5xx, silence. A refusal of the key is not washed away by it."""
+        self.others += 1
+        if not self.is_of_key or self.others > 2 * self.refusals + IN_A_ROW:
+            self.keys.clear()
 
     def are_everyones(self, now: float, active: int, *, answered: bool) -> bool:
         """Whether they have gone on for so long that it is everybody's. `answered`: the run has been answered before.
@@ -70,8 +96,40 @@ class Refusals:
         A page in place of an answer is an outage then: a portal, or maintenance.
         """
         if answered:
-            return not self.is_page and len(self.keys) >= min(IN_A_ROW, active) and now - self.since >= DOUBT_S
+            patience_s = USED_UP_S if self.others else DOUBT_S
+            return not self.is_page and len(self.keys) >= min(IN_A_ROW, active) and now - self.since >= patience_s
         return now - self.since >= NEVER_S
+
+
+@dataclass(slots=True)
+class UsedUp:
+    """The same words to every call with nothing answered between, and no moment named: a quota of a name unknown here.
+
+    A 429, or an API's word inside a success. The other errors have rules of their own.
+    """
+
+    words: str = ""
+    since: float = 0.0
+    last_at: float = 0.0
+
+    def note(self, error: CallError, *, now: float, passed_at: float) -> bool:
+        """One more failure. True: it has gone on for so long that waiting does not help."""
+        if error.status is None:
+            return False  # silence and a broken connection say nothing of it
+        words = "" if error.retry_after_s else _used_up_words(error)
+        if words != self.words or passed_at >= self.since or now - self.last_at > RESTED_S:
+            self.words, self.since = words, now
+        self.last_at = now
+        patience_s = RATE_USED_UP_S if _OF_A_RATE.search(words) else USED_UP_S
+        return bool(words) and now - self.since >= patience_s
+
+
+def _used_up_words(error: CallError) -> str:
+    """The words without what may differ from call to call; empty where they may be about anything else."""
+    is_word = type(error) is UnavailableError and error.status == 200
+    if not (is_word or isinstance(error, RateLimitedError)) or _OF_THE_MOMENT.search(error.said):
+        return ""
+    return re.sub(r"\S*\d\S*", "#", error.said)
 
 
 def is_certain(error: CallError) -> bool:
@@ -92,5 +150,7 @@ def tries_of(error: CallError, max_attempts: int) -> int:
 
 def is_hopeless(error: BaseException | None) -> bool:
     """Whether a stopped run had a cause that the user must mend before it can go on."""
-    known = CredentialsError | RequestShapeError | UnknownRefusalError | NoCompletionError | NothingToAskError
+    known = (
+        CredentialsError | RequestShapeError | UnknownRefusalError | NoCompletionError | NoHostError | NothingToAskError
+    )
     return isinstance(error, known)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence, Set
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pipeline.engine.beginning import Beginning
+from pipeline.engine.life import Prepare
 from pipeline.engine.net import Net
-from pipeline.errors import RenderError
+from pipeline.errors import MediaError, RenderError
 from pipeline.readers import made_up_name
 from pipeline.records import Outcome, Problem, Record, Request, Status
 
@@ -49,12 +50,14 @@ class Feed:
         lookups: Lookups,
         net: Net,
         beginning: Beginning | None = None,
+        prepare: Prepare | None = None,
     ) -> None:
         self._batches = batches
         self._render = render
         self._lookups = lookups
         self._net = net
         self._beginning = beginning or Beginning(over=True)
+        self._prepare = prepare
         # All state that changes: jobs whose outcome is not in the ledger yet, by their request's digest.
         self._open: dict[bytes, Job] = {}
         self.skipped = 0
@@ -83,7 +86,7 @@ class Feed:
         return [record for record in batch if record.key not in done]
 
     async def _considered(self, records: list[Record]) -> list[Job | Outcome]:
-        items = [self._rendered(record) for record in records]
+        items = await self._shown([self._rendered(record) for record in records])
         if self._lookups.answered is None:
             return [Job(item) if isinstance(item, Request) else item for item in items]
         # Who is being asked is looked at before the ledger is, and the whole batch is joined before any of it is handed
@@ -102,6 +105,30 @@ class Feed:
             return _rejected(record, Problem(error.code, str(error)))
         except Exception as error:
             return _rejected(record, self._net.caught(record, error))
+
+    async def _shown(self, items: list[Outcome | Request]) -> list[Outcome | Request]:
+        """The same; before the first record that can be asked, those whose own files cannot be shown are rejected."""
+        for at, item in enumerate(items if self._prepare is not None and not self._beginning.is_over else ()):
+            if isinstance(item, Outcome):
+                continue
+            problem = await self._problem_of(item)
+            if problem is None:
+                break
+            items[at] = _rejected(item.record, problem)
+        return items
+
+    async def _problem_of(self, request: Request) -> Problem | None:
+        """Why the local media of a request cannot be shown. What lies at an address is loaded when it is asked."""
+        local = tuple(one for one in request.attachments if one.source[:4].lower() != "http")
+        if not local or self._prepare is None:
+            return None
+        try:
+            async with self._prepare(replace(request, attachments=local, messages=())):
+                return None
+        except MediaError as error:
+            return Problem(error.code, str(error))
+        except Exception as error:
+            return self._net.caught(request.record, error)
 
     def _joined(self, request: Request) -> Job | Request | None:
         """The request itself when nobody asks it; None when its record follows the one that is being asked."""

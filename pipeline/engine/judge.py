@@ -14,6 +14,7 @@ from pipeline.engine.doubt import (
     SHAPE_EVIDENCE,
     Refusals,
     Shape,
+    UsedUp,
     is_certain,
     tries_of,
 )
@@ -26,10 +27,13 @@ from pipeline.errors import (
     CallTimeoutError,
     CredentialsError,
     NoCompletionError,
+    NoHostError,
+    QuotaError,
     RateLimitedError,
     RecordRefusedError,
     RequestShapeError,
     StoppedError,
+    TooLargeError,
     UnknownRefusalError,
 )
 from pipeline.limits import Admission
@@ -44,6 +48,8 @@ RETRY_AFTER_MAX_S = 60.0
 FREE_FAILURES = 2
 #: Refusals by rate limit are free this many times `max_attempts`; a request larger than the limit itself never passes.
 FREE_REFUSALS = 10
+#: The same where its words speak of a size: the second tells that it is no chance.
+SIZE_REFUSALS = 2
 #: With no more records than these in work a refused one is the only one that could be answered.
 FEW_LEFT = 4
 #: So many words answered in a row, and the server is up: whoever gets a 5xx then is to blame for it. In an outage that
@@ -54,6 +60,7 @@ SURE_WORDS = 3
 MOST_GIVEN_UP = 500
 #: So many records refused for what is in them one after another, and no other answered between: that is doubted too.
 MOST_REJECTED = 10
+USED_UP = "every call is refused in the same words, for longer than a limit a minute lasts, and no moment is named"
 NEVER_ANSWERED = "a server is there, and no call was ever answered by a model"
 
 
@@ -81,13 +88,14 @@ class Judge:
         self.proven = False
         # All state that changes: whether no more records come, how many are being asked, how many of them failed at
         # their last call, how many were given up and how many rejected since one was answered, the refusals one after
-        # another, and what is known of first requests and those that go on.
+        # another, the same words to all, and what is known of first requests and those that go on.
         self.tail = asyncio.Event()
         self.active = 0
         self.failing = 0
         self._given_up = 0
         self._rejected = 0
         self._refusals = Refusals()
+        self._used_up = UsedUp()
         self._shapes = (Shape(), Shape())
 
     def close(self) -> None:
@@ -126,6 +134,8 @@ class Judge:
     def _is_open_question(self, trial: Trial, error: CallError, sent_at: float) -> bool:
         if self._given_up >= MOST_GIVEN_UP and not self._is_refusal(trial, error):
             return False
+        if isinstance(error, RateLimitedError):
+            return error.is_of_size and trial.refusals_of_size > 0 and not self._others_passed(trial, error, sent_at)
         if isinstance(error, CallTimeoutError):
             return not self._is_its_own(trial)
         doubtful = self._gate.is_doubtful(trial.request.record.key, self.active - 1)
@@ -181,8 +191,10 @@ class Judge:
             extra={"facts": {"key": trial.request.record.key, "call": trial.calls, "code": error.code,
                              "verdict": verdict.value, "error": str(error), "request_id": error.request_id}},
         )  # fmt: skip
+        if self._used_up.note(error, now=asyncio.get_running_loop().time(), passed_at=self._gate.passed_at):
+            self._abort(QuotaError(f"{USED_UP}; each time: {error}"))
         if isinstance(error, RateLimitedError):
-            return self._cool_down(trial, error, sent_at)
+            return self._cool_down(trial, error, sent_at, heard)
         if verdict is Verdict.ABORT:
             self._abort(error)
         if self._is_refusal(trial, error):
@@ -198,7 +210,13 @@ class Judge:
         self._gate.stop(error)
         raise StoppedError(str(error)) from error
 
-    def _cool_down(self, trial: Trial, error: RateLimitedError, sent_at: float) -> float:
+    def _cool_down(self, trial: Trial, error: RateLimitedError, sent_at: float, heard: Heard | None) -> float:
+        if error.is_of_size:
+            passed = heard is not None and heard.is_answered
+            passed |= bool(trial.refusals_of_size) and self._gate.last_success_at > trial.refused_at
+            trial.refusals_of_size += 1
+            if passed and trial.refusals_of_size >= SIZE_REFUSALS:
+                raise Over(Status.REJECTED, Problem(TooLargeError.code, str(error)))
         wait_s = self._admission.refused(error, sent_at)
         # A refusal says something about this record when others were answered since the one before; or when so few are
         # left that nobody else could be. While everybody is refused it says nothing.
@@ -212,7 +230,7 @@ class Judge:
 
     def _retry(self, trial: Trial, error: CallError, sent_at: float, heard: Heard | None) -> float:
         now = asyncio.get_running_loop().time()
-        if not isinstance(error, NoCompletionError):
+        if not isinstance(error, NoCompletionError | NoHostError):
             self._refusals.broken()
         elif self._is_everyones(trial, error, sent_at):
             self._abort(error)
@@ -343,10 +361,11 @@ class Judge:
         refusals.note(error, trial.request.record.key, sent_at=sent_at, now=now, passed_at=self._gate.passed_at)
         if not refusals.are_everyones(now, self.active, answered=self.proven or self._was_answered):
             return False
-        if refusals.is_page:
+        if isinstance(error, NoCompletionError):
             error.args = (f"{NEVER_ANSWERED}; look at model.base_url. Each time: {error}",)
+        if refusals.is_page:
             return True
         if not self._can_ask(trial):
             return len(refusals.keys) > 1
-        last = self._life.last
-        return last is not None and last.is_refused and last.sent_at >= refusals.sent_at
+        # Between failures a word may meet one each time.
+        return refusals.others > 0 or self._life.refused_at >= refusals.sent_at

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 
 from pipeline.engine.rules import most_of
 from pipeline.errors import CallError, LabelpipeError, NoCompletionError, RecordRefusedError, UnavailableError
 from pipeline.limits import Admission
-from pipeline.records import JSON, Ping, Request
+from pipeline.records import JSON, Ping, Request, Response
 
 log = logging.getLogger("labelpipe")
 
+#: One call: a Request in, a Response out, or a CallError.
+Call = Callable[[Request], Awaitable[Response]]
+#: Makes the request that is sent (pictures are read in) and holds what that takes until the record has its outcome.
+#: Raises MediaError.
+Prepare = Callable[[Request], AbstractAsyncContextManager[Request]]
 #: What it says.
 WORD: tuple[dict[str, JSON], ...] = ({"role": "user", "content": "Answer with OK."},)
 #: A word is this many tokens, beside the tools.
@@ -52,9 +59,10 @@ class LookForLife:
     def __init__(self, ping: Ping | None, admission: Admission) -> None:
         self._ping = ping
         self._admission = admission
-        # All state that changes: what the last word came to, how many were answered in a row, when one was last sent in
-        # vain, and the one under way.
+        # All state that changes: what the last word came to, when the last one left that was refused, how many were
+        # answered in a row, when one was last sent in vain, and the one under way.
         self.last: Heard | None = None
+        self.refused_at = float("-inf")
         self.answered_in_a_row = 0
         self._in_vain_at = float("-inf")
         self._pinging: asyncio.Task[None] | None = None
@@ -100,6 +108,8 @@ class LookForLife:
             self._pinging = None
         log.info("ping", extra={"facts": {"answered": error is None, "told": str(error or "answered")}})
         self.last = Heard(sent_at, error)
+        if self.last.is_refused:
+            self.refused_at = sent_at
         self.answered_in_a_row = 0 if error else self.answered_in_a_row + 1
         if error is not None:
             self._in_vain_at = clock()

@@ -27,6 +27,7 @@ class Trial:
         "latency_s",
         "model",
         "refusals",
+        "refusals_of_size",
         "refused_at",
         "repairs",
         "repairs_here",
@@ -49,7 +50,7 @@ class Trial:
         # Refusals that may be about it: since when, by the call that left first, and those while others passed.
         self.doubted_at: float | None = None
         self.doubts = 0
-        self.refusals = 0
+        self.refusals = self.refusals_of_size = 0
         self.refused_at = float("-inf")
         self.repairs = 0
         # Seconds that its calls and waits have taken while the gate was open.

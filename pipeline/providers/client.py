@@ -34,6 +34,7 @@ SECRET_VALUE = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[\w.+=~-]{12,}")
 KEEP_METHOD, MOST_REDIRECTS = frozenset({307, 308}), 5
 #: A shorter value is part of too many words to be cut out of a text; in "Bearer abc" the scheme is no secret.
 LEAST_SECRET_CHARS, LEAST_WORD_CHARS = 4, 8
+PLAIN_WORD = re.compile(r"[^\W\d_]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +58,19 @@ class ClientOptions:
 
     @property
     def answer_secrets(self) -> tuple[str, ...]:
-        """What is cut out of answers too. Not each header: an address or a name in one may well be in a label."""
+        """What is cut out of each answer, whatever was asked."""
         known = {self.api_key, *(value for name, value in self.headers.items() if SECRET_NAME.search(name))}
         words = {word for value in known for word in value.split() if len(word) >= LEAST_WORD_CHARS}
         return tuple(one for one in self.secrets if one in words or SECRET_VALUE.fullmatch(one))
+
+    @property
+    def answer_names(self) -> tuple[str, ...]:
+        """What is cut out of an answer where the request does not hold it: a name or an address may well be a label.
+
+        A short value, or one that is a plain word, is part of too many labels.
+        """
+        names = (one for one in self.secrets if len(one) >= LEAST_WORD_CHARS and not PLAIN_WORD.fullmatch(one))
+        return tuple(one for one in names if one not in self.answer_secrets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +117,9 @@ class Client:
 
         self.secrets = options.secrets
         self._answer_secrets = _as_sent(options.answer_secrets)
+        self._answer_names = [
+            (form, codec.dumps(one)[1:-1]) for one in options.answer_names for form in _as_sent([one])
+        ]
         # One connection a call in flight, and a few for probes.
         self._wire = Wire(options.max_connections + 8, connect_timeout_s=CONNECT_SHARE * options.timeout_s)
         # A query (`?api-version=...`) stands behind the path of each call, not within it.
@@ -148,7 +161,7 @@ class Client:
             # From None: the SDK's error holds the whole body, which may hold the key, and a traceback would show it.
             raise translate(error, secrets=self.secrets, at=at) from None
         if 200 <= status < 300:
-            return Reply(headers, self._covered(content))
+            return Reply(headers, self._covered(content, body))
         raise refusal(status, named(headers), read_error(content), secrets=self.secrets, at=at)
 
     async def _sent(self, url: URL, body: bytes | Pieces) -> tuple[int, Sequence[tuple[bytes, bytes]], bytes]:
@@ -161,11 +174,14 @@ class Client:
             url = target
         return status, headers, content
 
-    def _covered(self, content: bytes) -> bytes:
+    def _covered(self, content: bytes, sent: bytes | Pieces) -> bytes:
         """An answer without the secrets: a model, or a server that shows what it got, may repeat them."""
-        for secret in self._answer_secrets:
-            if secret in content:
-                content = content.replace(secret, b"***")
+        found = [secret for secret in self._answer_secrets if secret in content]
+        for form, plain in self._answer_names:
+            if form in content and not any(plain in text for text in _texts(sent)):
+                found.append(form)
+        for secret in found:
+            content = content.replace(secret, b"***")
         return content
 
     async def model(self, name: str) -> ModelInfo:
@@ -194,9 +210,15 @@ class Client:
         await self._wire.aclose()
 
 
+def _texts(sent: bytes | Pieces) -> Sequence[bytes]:
+    return (sent,) if isinstance(sent, bytes) else sent.texts
+
+
 def _as_sent(secrets: Sequence[str]) -> list[bytes]:
-    """The secrets as JSON may spell them."""
-    spelled = {form for one in secrets for form in (one, codec.dumps(one).decode()[1:-1], one.replace("/", "\\/"))}
+    """The secrets as JSON may spell them, and JSON in a text of it: arguments are that."""
+    spelled = set(secrets)
+    for _ in range(2):
+        spelled |= {form for one in spelled for form in (codec.dumps(one).decode()[1:-1], one.replace("/", "\\/"))}
     return sorted((one.encode() for one in spelled), key=len, reverse=True)
 
 

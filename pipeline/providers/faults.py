@@ -17,6 +17,7 @@ from pipeline.errors import (
     CallTimeoutError,
     CredentialsError,
     NoCompletionError,
+    NoHostError,
     QuotaError,
     RateLimitedError,
     RecordRefusedError,
@@ -29,6 +30,7 @@ from pipeline.errors import (
 from pipeline.providers import signs
 from pipeline.providers.headers import day_limit, duration_s, retry_after_s
 from pipeline.providers.told import Told, read_error
+from pipeline.terminal import shown
 
 #: Answers of a gateway that has waited for the model: it may have worked all the same, and be billed.
 PERHAPS_BILLED = frozenset({408, 504})
@@ -87,6 +89,7 @@ def refusal(
     ours.status, ours.request_id = counts, None if request_id is None else scrub(request_id, secrets)
     ours.billed |= status < 300 or status in PERHAPS_BILLED
     ours.retry_after_s = _wait_s(fields, told)
+    ours.said = told.text if told.is_api else ""
     return _clean(ours, secrets, at)
 
 
@@ -104,10 +107,10 @@ def _clean(ours: CallError, secrets: Sequence[str], at: str) -> CallError:
 
 
 def scrub(text: str, secrets: Sequence[str]) -> str:
-    """The text without the secrets, and without anything that looks like a key."""
+    """The text without the secrets and anything that looks like a key; signs that steer a terminal are spelled out."""
     for secret in secrets:
         text = text.replace(secret, "***")
-    return _KEY_SHAPE.sub("sk-***", text)
+    return shown(_KEY_SHAPE.sub("sk-***", text))
 
 
 def _status_of(status: int, told: Told) -> int:
@@ -127,7 +130,8 @@ def _judged(status: int, headers: Mapping[str, str], told: Told, *, sure: bool) 
 
     `sure`: the body itself gives this number, so that its codes may say more, but not its words.
     """
-    if status in (400, 413, 429) and signs.is_above_limit(told.text):
+    is_larger = status == 429 and signs.says_it_is_larger(told.text)
+    if is_larger or (status in (400, 413, 429) and signs.is_above_limit(told.text)):
         return TooLargeError()
     if signs.UNUSABLE_CALL.fits(status, told):
         return UnusableCallError(generated=told.generated or "")
@@ -156,7 +160,7 @@ def _rate_limited(_status: int, headers: Mapping[str, str], told: Told) -> CallE
     if is_daily and (_wait_s(headers, told) or 0.0) < LEAST_DAY_WAIT_S:
         # Nobody says when it is over, and no wait of minutes mends it.
         return QuotaError()
-    return RateLimitedError(scope=scope, day_limit=day)
+    return RateLimitedError(scope=scope, day_limit=day, is_of_size=signs.is_of_size(told.text))
 
 
 #: A day's limit may be a sliding one, which names minutes. What names seconds has not meant the day.
@@ -261,7 +265,8 @@ def _from_transport(error: Exception) -> CallError:
         return UnavailableError(f"no connection in time: {what}")
     if isinstance(cause, TimeoutError | httpx2.TimeoutException):
         return CallTimeoutError(f"the server went silent: {what}", billed=True)
-    return UnavailableError(f"{_what_failed(error)}: {what}", billed=_was_connected(error))
+    kind = NoHostError if _missing_host(error) else UnavailableError
+    return kind(f"{_what_failed(error)}: {what}", billed=_was_connected(error))
 
 
 #: What OpenSSL says of an answer that is no TLS.
@@ -277,10 +282,21 @@ def _what_failed(error: Exception) -> str:
     while link is not None:
         if isinstance(link, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
             return "the proxy that the environment names (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) failed"
-        if isinstance(link, aiohttp.ClientConnectorDNSError):
-            return f"there is no host {link.host}"
         link = link.__cause__
-    return "the connection failed"
+    host = _missing_host(error)
+    return f"there is no host {host}" if host else "the connection failed"
+
+
+def _missing_host(error: Exception) -> str | None:
+    """The host whose name does not resolve."""
+    import aiohttp
+
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, aiohttp.ClientConnectorDNSError):
+            return link.host
+        link = link.__cause__
+    return None
 
 
 def _was_connected(error: BaseException) -> bool:

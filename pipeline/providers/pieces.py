@@ -27,6 +27,11 @@ class Pieces:
         self._parts = parts
         self.size = sum(len(part) if isinstance(part, bytes) else _size(part) for part in parts)
 
+    @property
+    def texts(self) -> list[bytes]:
+        """The body without the media in it."""
+        return [part for part in self._parts if isinstance(part, bytes)]
+
     def chunks(self) -> Iterator[bytes]:
         """The body, a few hundred kilobytes at a time."""
         for part in self._parts:

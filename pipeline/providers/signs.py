@@ -178,10 +178,47 @@ _AGAIN = re.compile(
 )
 
 
+#: "request of 70000 tokens is greater than your quota of 60000": two numbers, and which of them is said to be larger.
+_COMPARED = re.compile(
+    r"(?P<whose>[^\d.]{0,80})\b(?P<one>\d[\d,._]*)\b[^\d.]{0,60}"
+    r"(?:>|\b(?:greater|larger|longer|bigger|more|higher) than\b|\babove\b|\bover\b|\bexceed(?:s|ed|ing)?\b)"
+    r"[^\d]{0,80}?(?P<other>\d[\d,._]*)",
+    re.IGNORECASE,
+)
+_A_REQUEST = re.compile(r"\b(request|prompt|message|input|body|payload)\b", re.IGNORECASE)
+_SIZE = _words(
+    r"\btoo (large|long|big)\b",
+    r"\bmax(imum)? (\w+ )?(size|length)\b",
+    r"\b(larger|longer|bigger) than\b",
+    r"\b(body|request|prompt|input|payload|message)s? (size|length)\b",
+)
+#: What many calls have used together, or a wait: no word on the size of this one.
+_OF_TIME = _words(r"\b(try again|retry|wait|current(ly)?|used|usage|so far|already|remaining|concurren\w*)\b")
+
+
 def is_above_limit(text: str) -> bool:
     """Whether the request alone is above the limit: "Limit 30000, Requested 40112"."""
     limit, requested = _number(_LIMIT, text), _number(_REQUESTED, text)
     return bool(limit and requested and requested > limit)
+
+
+def says_it_is_larger(text: str) -> bool:
+    """Whether a 429 says in words that the request is above the limit: "a request of 70000 is above 60000"."""
+    found = _COMPARED.search(text)
+    return bool(found and _A_REQUEST.search(found["whose"]) and _is_larger(found) and not _OF_TIME.search(text))
+
+
+def is_of_size(text: str) -> bool:
+    """Whether the words may mean that this request is too large: a size, or a number above another one."""
+    if _OF_TIME.search(text):
+        return False
+    found = _COMPARED.search(text)
+    return bool(_SIZE.search(text)) or bool(found and _is_larger(found))
+
+
+def _is_larger(found: re.Match[str]) -> bool:
+    one, other = (re.sub(r"\D", "", found[name])[:18] for name in ("one", "other"))
+    return int(one) > int(other) > 0
 
 
 def asks_for_more_than_fits(text: str) -> bool:

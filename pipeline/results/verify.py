@@ -73,8 +73,10 @@ async def verify(
 
     `find_url` gives the URL of the database that its table is in, if it has one and that can be known.
 
-    Memory stays flat. What is wrong is in the report; raises SetupError only if there is no ledger to look at.
+    Memory stays flat. What is wrong is in the report; raises SetupError only if there is no ledger to look at, or a
+    file of the run is a link.
     """
+    run_dir.refuse_links()
     checks = [_manifest(run_dir)]
     async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
         try:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from pipeline.errors import did_you_mean
 from pipeline.parts import is_openai, is_simulated, names_function
 from pipeline.settings import Settings
 
@@ -104,6 +105,20 @@ def _key(settings: Settings, _found: re.Match[str]) -> str | None:
     return f"look at the key in {name} (model.api_key_env): {where} does not take it"
 
 
+#: Hosts that configs name most.
+HOSTS = (
+    "api.openai.com", "openrouter.ai", "api.groq.com", "api.mistral.ai", "api.deepseek.com", "api.together.xyz",
+    "api.fireworks.ai", "generativelanguage.googleapis.com", "api.anthropic.com", "api.x.ai", "api.cerebras.ai",
+    "dashscope.aliyuncs.com", "api.perplexity.ai", "router.huggingface.co", "models.github.ai", "localhost",
+)  # fmt: skip
+
+
+def _host(_settings: Settings, found: re.Match[str]) -> str:
+    """The host's name, and what is like it: a letter is soon left out."""
+    meant = did_you_mean(found["host"], HOSTS)
+    return f"look at the host in model.base_url{meant}, and at the network: {found['host']} is not known here"
+
+
 def _answer_is_none(settings: Settings, _found: re.Match[str]) -> str | None:
     url = settings.model.base_url
     if url is None or is_simulated(settings):
@@ -147,7 +162,7 @@ TABLE: tuple[Line, ...] = (
         r"proxy that the environment names|\b407\b",
         "look at HTTP_PROXY, HTTPS_PROXY and ALL_PROXY in the environment, or let the host go without: NO_PROXY=...",
     ),
-    _line(r"there is no host (?P<host>\S+)", "look at the host in model.base_url, and at the network"),
+    _line(r"there is no host (?P<host>[^\s:]+)", _host),
     _line(r"ConnectionRefused|Connect call failed", "start the server, or look at host and port in model.base_url"),
     _line(r"model_not_found|model .{1,100}(not found|does not exist)|valid model|try pulling", "look at model.name"),
     _line(r"^40[45]\b", _path),

@@ -183,7 +183,7 @@ class Session:
         lookups = lookups_of(
             self._settings, self._task, self._sources, self._ledger, self._choice, lambda error: self._stop(pool, error)
         )
-        feed = Feed(self._records(), self._task.render, lookups, self._asker.net, beginning)
+        feed = Feed(self._records(), self._task.render, lookups, self._asker.net, beginning, self._asker.prepare)
         live = Live(
             self._run_dir,
             self._stats,

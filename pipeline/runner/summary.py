@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.engine import is_hopeless
-from pipeline.errors import CallbackError, ChangedError, HungUpError, InputError, InterruptedRunError, NoLabelError
+from pipeline.errors import (
+    CallbackError,
+    ChangedError,
+    HungUpError,
+    InputError,
+    InterruptedRunError,
+    NoLabelError,
+    QuotaError,
+)
 from pipeline.limits import Admission, BudgetReachedError, Price, Spend, what_is_left
 from pipeline.readers import Progress as ReadProgress
 from pipeline.records import Status
@@ -90,7 +98,7 @@ def _ending(complete: bool, reason: Exception | None, unlabelled: int, stats: St
     if isinstance(reason, InterruptedRunError):
         return "interrupted", EXIT_HUNG_UP if isinstance(reason, HungUpError) else EXIT_INTERRUPTED
     if isinstance(reason, NoLabelError):
-        return "stopped", EXIT_CANNOT_START
+        return "stopped", EXIT_STOPPED if reason.is_late else EXIT_CANNOT_START
     if (is_hopeless(reason) or isinstance(reason, ChangedError | InputError)) and not stats.answers:
         return "stopped", EXIT_CANNOT_START
     return "stopped", EXIT_STOPPED
@@ -148,7 +156,11 @@ def _next_step(
         first = f"{advice}, then: " if advice else ""
         return first + _after_the_end(frozenset(problems), command)
     if isinstance(reason, NoLabelError):
+        if reason.is_late:
+            return f"{advice or 'look at the server'}, then: labelpipe retry {command}".rstrip()
         return f"{advice or 'change it'}, then: labelpipe retry {command} --relabel"
+    if isinstance(reason, QuotaError):
+        return f"top up or raise the quota, then: labelpipe run {command}".rstrip()
     if isinstance(reason, BudgetReachedError):
         return f"raise {reason.key} first, then: labelpipe run {command}".rstrip()
     if advice or code == EXIT_CANNOT_START:

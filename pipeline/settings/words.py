@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +18,8 @@ from pipeline.settings.texts import COVERED, covered, dotted, value_of
 NOTE = f"  # {COVERED} is a secret that is not shown: put its value there"
 #: It holds a variable's name, and what is none was refused before.
 _NAMES_ONE = ("model", "api_key_env")
+#: How a prompt may begin, and no table.
+_JINJA = re.compile(r"\s*\{[{%#]")
 
 
 def shown_words(words: Sequence[str]) -> str:
@@ -84,7 +87,7 @@ def holds_secret(path: Keys, value: Any) -> bool:
     """Whether what is given to this key may be a secret, or a table with one in it."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         value = value_of(value, frozenset())
-        if isinstance(value, str) and value.lstrip()[:1] == "{":
+        if isinstance(value, str) and value.lstrip()[:1] == "{" and not (path[1:] and _JINJA.match(value)):
             return True  # it cannot be read, so nobody knows what is in it
     if isinstance(value, Mapping):
         return any(holds_secret((*path, name), item) for name, item in value.items()) or is_secret(path)

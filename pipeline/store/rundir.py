@@ -66,18 +66,22 @@ class RunDir:
         """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for file in self.files():
-                if file.is_symlink():
-                    raise SetupError(
-                        f"{file}: is a link, and a run writes to no file outside its folder. "
-                        "Remove the link, or choose another folder with --output."
-                    )
+            self.refuse_links()
             return RunLock(self.path)
         except OSError as error:
             raise SetupError(
                 f"{self.path}: the run folder cannot be written: {error.strerror or error}. "
                 "Choose another with --output, or mend its permissions."
             ) from error
+
+    def refuse_links(self) -> None:
+        """Raises SetupError if one of the run's files is a link: what it leads to is not the run's."""
+        for file in self.files():
+            if file.is_symlink():
+                raise SetupError(
+                    f"{file}: is a link, and a run has no file outside its folder. "
+                    "Put the file itself in its place, or choose another folder with --output."
+                )
 
     def is_running(self) -> bool:
         """Whether a process holds the folder. Its note outlives a kill, so the process is looked for too."""

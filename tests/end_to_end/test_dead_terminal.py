@@ -54,8 +54,17 @@ def test_a_dead_terminal_changes_nothing(make: Make) -> None:
 def test_help_that_cannot_be_written_is_one_line() -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([*LABELPIPE, "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
     assert "could not be written: No space left on device" in done.stderr
+
+
+def test_what_was_asked_for_and_cannot_be_written_is_an_error() -> None:
+    """The report was lost, and the exit code said that all is well."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*LABELPIPE, "--version"], stdout=full, stderr=subprocess.PIPE, check=False)
+        bad = subprocess.run([*LABELPIPE, "bad"], stdout=full, stderr=full, check=False)
+    assert (done.returncode, bad.returncode) == (3, 2)
+    assert b"could not be written: No space left on device" in done.stderr
 
 
 def test_a_reader_that_is_killed_in_mid_run(tmp_path: Path, endpoints: Endpoints) -> None:

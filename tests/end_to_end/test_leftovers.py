@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import Settings, run
+from pipeline import Settings, run, verify
 from pipeline.errors import RunInUseError, SetupError
 from pipeline.runner import move_aside, what_is_there
 from pipeline.store import Ledger, RunDir
@@ -130,6 +130,15 @@ def test_no_file_of_the_folder_is_followed_as_a_link(name: str, settings: Callab
     with pytest.raises(SetupError, match=f"{name}: is a link"):
         run(settings())
     assert Path("target").read_text() == "precious"
+
+
+def test_a_ledger_that_is_a_link_is_not_verified(settings: Callable[..., Settings]) -> None:
+    """It said that all is well of what lies anywhere."""
+    run(settings())
+    Path("run", "ledger.db").rename("elsewhere.db")
+    Path("run", "ledger.db").symlink_to(Path("elsewhere.db").absolute())
+    with pytest.raises(SetupError, match=r"ledger\.db: is a link"):
+        verify("run")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no modes")

@@ -107,6 +107,21 @@ def project(
     return Project(folder)
 
 
+@pytest.mark.parametrize(("photo", "said"), [("cut.jpg", "cut.jpg"), ("../secret.png", "outside")])
+def test_media_of_which_none_can_be_shown_stop_the_run(tmp_path: Path, camera: Camera, photo: str, said: str) -> None:
+    """A wrong root, or a disk that was copied badly: each record was rejected, and it said Done."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    (folder / "cut.jpg").write_bytes(jpeg((500, 500))[:9_000])
+    (tmp_path / "secret.png").write_bytes(picture("PNG"))
+    user = project(folder, camera, {f"p{number}": photo for number in range(30)})
+    done = user.do("run", "run.toml").expect(2)
+    assert camera.bodies == []
+    assert "none of its 30 records can be asked (media_error 30)" in done.err
+    assert said in done.err
+    assert read_csv(folder / "out" / "failed.csv") == []
+
+
 def test_pictures_arrive_byte_for_byte_and_hostile_ones_are_named(tmp_path: Path, camera: Camera) -> None:
     folder = tmp_path / "here"
     folder.mkdir()

@@ -59,3 +59,45 @@ def test_a_share_stops_a_run_with_some_labels(moved_clock: RunOn) -> None:
 def test_a_small_run_is_asked_to_its_end(moved_clock: RunOn) -> None:
     found = labelling(moved_clock, lambda _: "bad", FIRST_RECORDS - 1)
     assert (found.ending, len(found.outcomes)) == (Ending.COMPLETE, FIRST_RECORDS - 1)
+
+
+# -- in mid-run --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["bad", "cut", "no"])
+def test_answers_that_stop_being_labels_stop_the_run(moved_clock: RunOn, text: str) -> None:
+    """All that was left was paid for and rejected, "Done"."""
+    found = labelling(moved_clock, lambda call: text if call.count >= 60 else "good", concurrency=16)
+    assert isinstance(found.stopped, NoLabelError)
+    assert found.stopped.is_late
+    told = str(found.stopped)
+    assert f"none of the last {FIRST_RECORDS} records got a label, for one reason: {found.stopped.reason}" in told
+    assert f"set_label({text})" in told
+    assert "limits.stop_rejected = 0" in told
+    assert len(found.labelled) == 60
+    assert len(found.without) <= FIRST_RECORDS + 3 * 16 + 2
+
+
+@pytest.mark.parametrize("text", ["bad", "cut", "no"])
+@pytest.mark.parametrize("bad", [range(60, 360), range(45, 400)])
+def test_a_hard_part_of_the_file_is_gone_through(moved_clock: RunOn, text: str, bad: range) -> None:
+    found = labelling(moved_clock, lambda call: text if call.number in bad else "good", max_repairs=0)
+    assert (found.ending, found.stopped, found.without) == (Ending.COMPLETE, None, set(bad))
+    assert found.calls.total() <= 400 + 5 * 3, "records with a label are asked again after 40, 80, 160 ... without one"
+
+
+def test_some_that_pass_are_no_reason_to_ask(moved_clock: RunOn) -> None:
+    found = labelling(moved_clock, lambda call: "good" if call.number < 60 or call.number % 20 == 0 else "no")
+    assert (found.ending, found.calls.total()) == (Ending.COMPLETE, 400)
+
+
+def test_stop_rejected_0_goes_on_in_mid_run(moved_clock: RunOn) -> None:
+    found = labelling(moved_clock, lambda call: "no" if call.count >= 60 else "good", share=0)
+    assert (found.ending, len(found.without)) == (Ending.COMPLETE, 340)
+
+
+@pytest.mark.parametrize(("word", "ending"), [("no", Ending.STOPPED), ("good", Ending.COMPLETE)])
+def test_a_resumed_run_that_is_declined_throughout_asks_a_word(moved_clock: RunOn, word: str, ending: Ending) -> None:
+    """There is no record of this session that got a label."""
+    found = labelling(moved_clock, lambda call: word if call.number < 0 else "no", proven=True)
+    assert (found.ending, isinstance(found.stopped, NoLabelError)) == (ending, ending is Ending.STOPPED)

@@ -394,3 +394,36 @@ def test_a_headers_value_that_looks_like_a_secret_is_cut_from_answers_whatever_i
     headers = {"X-Gateway": "gw-4711-hush-hush", "X-Provider": "sentiment", "X-Title": "https://me.example/app1"}
     options = ClientOptions(api_key="sk-1234567890", headers=headers)
     assert set(options.answer_secrets) == {"sk-1234567890", "gw-4711-hush-hush"}
+
+
+def test_headers_that_a_server_says_back_are_cut_unless_they_were_asked_about() -> None:
+    """The name of a tenant came back in labels. What stands in the record, or is a plain word, may be a label."""
+    headers = {
+        "X-Tenant": "acme-inner-team",
+        "X-Title": "https://me.example/app",
+        "X-Env": "production",
+        "X-Lang": "en",
+    }
+    said = '{"label":"acme-inner-team: production, en, https:\\/\\/me.example\\/app"}'
+    call = {"id": "c1", "type": "function", "function": {"name": "set_label", "arguments": said}}
+
+    async def label(text: str) -> str:
+        async with (
+            served(answers(completion(message={"content": "acme-inner-team", "tool_calls": [call]}))) as base_url,
+            provider_at(base_url, headers=headers) as provider,
+        ):
+            answer = (await provider(request(text))).answer
+        assert answer.text == ("acme-inner-team" if "acme-inner-team" in text else "***")
+        label: str = codec.loads(answer.calls[0].arguments)["label"]
+        return label
+
+    assert asyncio.run(label("hello")) == "***: production, en, ***"
+    assert asyncio.run(label("is acme-inner-team there?")) == "acme-inner-team: production, en, ***"
+    assert asyncio.run(label("see https://me.example/app")) == "***: production, en, https://me.example/app"
+
+
+def test_signs_that_steer_a_terminal_are_spelled_out_in_what_a_server_says() -> None:
+    """They went into failed.csv, run.log and notices as they came."""
+    with pytest.raises(CallError) as caught:
+        asyncio.run(asked(answers({"error": {"message": "no \x1b[2J\x9b1m\u202etxet"}}, 400)))
+    assert "no \\x1b[2J\\x9b1m\\u202etxet" in str(caught.value)

@@ -106,6 +106,11 @@ def test_the_words_of_a_command_are_shown_without_secrets(words: list[str], show
 
 def test_words_without_secrets_are_shown_as_they_are() -> None:
     words = ["a b.toml", "--set", "limits.budget_usd=0.5", "--set", "model.api_key_env=MY_KEY", "--set", "x={a=1}"]
+    words += [
+        "--set",
+        "task.prompt={{ text }} is?",
+        "--set={% if a %}{{ b }}{% endif %}".replace("=", "=task.prompt=", 1),
+    ]
     assert shlex.split(shown_words(words)) == words
 
 

@@ -1,0 +1,113 @@
+"""A stretch without a label in mid-run: records that got one are asked again, and tell whether the server has changed.
+
+A hard part of a file and a model that has begun to decline everything look the same from the records alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+from pipeline.engine.brake import FIRST_RECORDS, ONE_REASON, TO_CHANGE, last_of
+from pipeline.engine.life import WORD, WORD_TOKENS, Call, Prepare
+from pipeline.engine.rules import AskRules, most_of
+from pipeline.engine.turns import TaskPart
+from pipeline.errors import AnswerError, CallError, MediaError, NoLabelError, RefusalError
+from pipeline.limits import Admission
+from pipeline.records import Outcome, Request, Status
+
+#: Records that got a label and are asked once more; all of them have to fail for the same reason.
+WITNESSES = 3
+#: Reasons that an answer can have: the others have evidence of their own.
+OF_ANSWERS = frozenset({"no_tool_call", "invalid_json", "invalid_label", "truncated", "refused", "unfinished"})
+
+
+class Stretch:
+    """Stops a run whose answers have stopped being labels."""
+
+    def __init__(
+        self,
+        provider: Call,
+        task: TaskPart,
+        admission: Admission,
+        rules: Callable[[], AskRules],
+        prepare: Prepare | None,
+    ) -> None:
+        self._provider = provider
+        self._task = task
+        self._admission = admission
+        self._rules = rules
+        self._prepare = prepare
+        # All state that changes: the last records with a label, how many had none since and why, how many it takes to
+        # ask, and whether somebody asks.
+        self._witnesses: deque[Request] = deque(maxlen=WITNESSES)
+        self._length = 0
+        self._codes: Counter[str] = Counter()
+        self._enough = FIRST_RECORDS
+        self._is_asking = False
+
+    async def ended(self, request: Request, outcome: Outcome) -> None:
+        """A record has its outcome."""
+        if outcome.status is Status.LABELLED:
+            self._witnesses.append(request)
+            self._length, self._enough = 0, FIRST_RECORDS
+            self._codes.clear()
+            return
+        if outcome.problem is None or not outcome.attempts:
+            return
+        self._length += 1
+        self._codes[outcome.problem.code] += 1
+        code, count = self._codes.most_common(1)[0]
+        is_due = self._length >= self._enough and count >= ONE_REASON * self._length and code in OF_ANSWERS
+        if is_due and outcome.problem.code == code and not self._is_asking and self._rules().stop_rejected:
+            self._is_asking = True
+            try:
+                await self._judge(request, outcome, code)
+            finally:
+                self._is_asking = False
+
+    async def _judge(self, request: Request, outcome: Outcome, code: str) -> None:
+        length, witnesses = self._length, list(self._witnesses)
+        if not witnesses and code == RefusalError.code:
+            # A model that declines a word declines everything. What else is wrong with an answer to it says nothing.
+            witnesses = [replace(request, messages=WORD, attachments=(), media_tokens=0, size_tokens=WORD_TOKENS)]
+        found = await asyncio.gather(*map(self._problem_of, witnesses))
+        if found and set(found) == {code} and self._length >= length:
+            self._admission.gate.stop(self._error(outcome, code, length, by_word=not self._witnesses))
+        self._enough = 2 * length
+
+    async def _problem_of(self, request: Request) -> str | None:
+        """What is wrong with a new answer to this request; None: nothing, or no answer came."""
+        permit = await self._admission.word(request.size_tokens, most_of(request))
+        if permit is None:
+            return None
+        try:
+            async with AsyncExitStack() as stack, asyncio.timeout(self._rules().timeout_s):
+                sent = request
+                if self._prepare is not None and request.attachments:
+                    sent = await stack.enter_async_context(self._prepare(request))
+                response = await self._provider(sent)
+            permit.settle(response.usage)
+            self._task.calls(response.answer, request.record)
+        except AnswerError as error:
+            return error.code
+        except CallError as error:
+            if not error.billed:
+                permit.unbilled()
+        except (TimeoutError, MediaError):
+            return None
+        finally:
+            permit.close()
+        return None
+
+    @staticmethod
+    def _error(outcome: Outcome, code: str, length: int, *, by_word: bool) -> NoLabelError:
+        told = [f"none of the last {length} records got a label, for one reason: {code}"]
+        asked = "A word that is about no record was" if by_word else "Records that had got one were"
+        told.append(f"{asked} asked too, with the same result: the server has changed")
+        told += [TO_CHANGE[code]] if code in TO_CHANGE else []
+        told += last_of(outcome)
+        return NoLabelError(". ".join(told), reason=code, is_late=True)
