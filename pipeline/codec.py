@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -116,7 +116,7 @@ def loads_loosely(data: bytes) -> Any:
 
     Raises JSONDecodeError.
     """
-    value = _by_hand(data.decode(), {"NaN": None, "Infinity": "inf", "-Infinity": "-inf"})
+    value = _by_hand(data.decode(), _LOOSE)
     return clean(_refused_deep(value, data))
 
 
@@ -126,7 +126,35 @@ def may_lose_digits(data: bytes) -> bool:
     return any(sign in numbers for sign in _SIGNS)
 
 
-def _by_hand(text: str, constants: Mapping[str, Any] | None = None) -> Any:
+def loads_pairs(data: bytes, object_of: Callable[[list[tuple[str, Any]]], Any]) -> Any:
+    """The value of a JSON text, loosely, with what `object_of` makes of each object's keys and values.
+
+    Raises JSONDecodeError.
+    """
+    return clean(_refused_deep(_by_hand(data.decode(), _LOOSE, object_of), data))
+
+
+def keys_in(value: Any) -> int:
+    """How many keys all the objects in a JSON value have."""
+    count, left = 0, [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            count += len(one)
+            left.extend(one.values())
+        elif isinstance(one, list):
+            left.extend(one)
+    return count
+
+
+_LOOSE = {"NaN": None, "Infinity": "inf", "-Infinity": "-inf"}
+
+
+def _by_hand(
+    text: str,
+    constants: Mapping[str, Any] | None = None,
+    object_of: Callable[[list[tuple[str, Any]]], Any] | None = None,
+) -> Any:
     """By the standard library, which is slow and takes all; NaN and the like only where `constants` says as what."""
     import json
 
@@ -136,7 +164,7 @@ def _by_hand(text: str, constants: Mapping[str, Any] | None = None) -> Any:
         return constants[name]
 
     try:
-        value = json.loads(text, parse_float=_exact, parse_constant=constant)
+        value = json.loads(text, parse_float=_exact, parse_constant=constant, object_pairs_hook=object_of)
     except (RecursionError, ValueError) as error:
         other = "nested too deeply" if isinstance(error, RecursionError) else "a number has thousands of digits"
         raise JSONDecodeError(getattr(error, "msg", other), text, getattr(error, "pos", 0)) from error

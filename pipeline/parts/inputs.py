@@ -27,6 +27,8 @@ from pipeline.threads import in_daemon
 
 #: what the manifest says instead of paths where a program gave the records
 GIVEN = "records from Python"
+#: how a config says that there is no such character, or no such list
+_NONE = "none"
 
 
 def sources_of(settings: Settings, records: Given | None = None) -> list[Source]:
@@ -51,7 +53,8 @@ def _resolved(
     asked = wanted.query is not None or wanted.table is not None
     query = Query(wanted.query, wanted.table) if asked else None
     header = tuple(wanted.header) if isinstance(wanted.header, list) else wanted.header
-    dialect = Dialect(wanted.encoding, wanted.delimiter, wanted.quote, header)
+    quote, escape, records = ("" if said == _NONE else said for said in (wanted.quote, wanted.escape, wanted.records))
+    dialect = Dialect(wanted.encoding, wanted.delimiter, quote, header, escape, records)
     return resolve_sources(paths, format=wanted.format, base=base, query=query, secret=secret, dialect=dialect, own=own)
 
 
@@ -94,6 +97,8 @@ def changes_of_input(manifest: Mapping[str, Any], now: Mapping[str, Any]) -> lis
     before = dict(manifest["fingerprint"].get("input") or {})
     # Earlier versions noted the format with the paths, and what is usual too.
     before.setdefault("format", manifest.get("reading", {}).get("format"))
+    if before.get("quote") == "":
+        before["quote"] = _NONE
     before = {name: value for name, value in before.items() if not _is_usual(name, value)}
     names = dict.fromkeys(["path", "key", *before, *now])
     old, new = ({name: each.get(name, _usual(name)) for name in names} for each in (before, now))

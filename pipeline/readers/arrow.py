@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import mimetypes
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline import codec
@@ -41,9 +41,11 @@ def pieces(batch: Any) -> Iterator[Any]:
         yield batch.slice(start, size)
 
 
-def rows_of(piece: Any, first: int, *, media: bool = False) -> list[Row]:
-    """The rows of a record batch, the first of which is row `first`; with `media` pictures as data URLs."""
-    names = piece.schema.names
+def rows_of(piece: Any, first: int, names: Sequence[str], *, media: bool = False) -> list[Row]:
+    """The rows of a record batch, the first of which is row `first`; with `media` pictures as data URLs.
+
+    `names` are those of its columns, each once.
+    """
     mark = codec.names_mark(names)
     faults: dict[int, str] = {}
     columns = [_values(column, media, name, faults) for name, column in zip(names, piece.columns, strict=True)]

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator
 from itertools import chain
 
-from pipeline.readers.dialect import quoting
+from pipeline.readers.dialect import Layout
 
 #: A record of more characters than this has a quote that was never closed: no model reads 4 MiB at once.
 RECORD_CHARS = 4 * 1024 * 1024
@@ -41,8 +41,8 @@ class RecordCutter:
     the look shrinks with each such quote and grows again with good records.
     """
 
-    def __init__(self, delimiter: str, quote: str = '"', *, max_chars: int = RECORD_CHARS) -> None:
-        self._form = {"delimiter": delimiter, **quoting(quote)}
+    def __init__(self, layout: Layout, *, max_chars: int = RECORD_CHARS) -> None:
+        self._layout = layout
         self._max_chars = max_chars
         # All that changes: lines not yet cut (from `_at` on, `_chars` long, the first is line `_number` of the file),
         # the size at which another try is worth it, and the reach of the search for a closing quote.
@@ -79,7 +79,7 @@ class RecordCutter:
     def _pass(self, end: bool) -> Iterator[Cut]:
         """Cut until the lines in reach run out or one is broken."""
         window, whole = self._window()
-        reader = csv.reader(chain(window, _run_dry()), strict=True, **self._form)
+        reader = self._layout.cells(chain(window, _run_dry()), strict=True)
         taken, trouble = 0, ""
         try:
             for cells in reader:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import mmap
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -87,7 +86,7 @@ def _count(name: str, files: Sequence[Path]) -> int | None:
 
 
 async def _rows(files: Sequence[Path], reading: Reading) -> Rows:
-    steps = _steps(reading.name, files)
+    steps = _steps(reading, files)
     progress = reading.progress
     while step := await asyncio.to_thread(next, steps, None):
         rows, taken = step
@@ -97,13 +96,13 @@ async def _rows(files: Sequence[Path], reading: Reading) -> Rows:
         progress.bytes_read += taken
 
 
-def _steps(name: str, files: Sequence[Path]) -> Iterator[tuple[list[Row], int]]:
+def _steps(reading: Reading, files: Sequence[Path]) -> Iterator[tuple[list[Row], int]]:
     """Rows, a few MiB of them at a time, with the bytes of the file that ends with them."""
     number = 1
     for file in files:
         try:
-            for piece in _pieces(name, file):
-                rows = rows_of(piece, number, media=True)
+            for piece in _pieces(reading.name, file):
+                rows = rows_of(piece, number, reading.columns(piece.schema.names), media=True)
                 number += len(rows)
                 yield rows, 0
         except BrokenStreamError as error:
@@ -126,9 +125,6 @@ def _pieces(name: str, file: Path) -> Iterator[Any]:
     try:
         mapped = _mapped(file)
         with pyarrow.ipc.open_stream(pyarrow.py_buffer(mapped)) as stream:
-            twice = [repr(each) for each, count in Counter(stream.schema.names).items() if count > 1]
-            if twice:
-                raise InputError(f"{name}: has columns of the same name: {', '.join(twice)}; rename them")
             for piece in (piece for batch in stream for piece in pieces(batch)):
                 yield piece
                 if hasattr(mapped, "madvise"):

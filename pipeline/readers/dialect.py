@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -30,18 +30,22 @@ _MOST = 0.8
 class Dialect:
     """What the user says of how a text is written; None is to be recognised where the text begins.
 
-    `quote` is one character, or empty where quotes are part of the text. `header` is True where the first row names the
-    columns, False where there is none, or the names themselves.
+    `quote` and `escape` are one character, or empty where there is none. `header` is True where the first row names the
+    columns, False where there is none, or the names themselves. `records` is the member of a JSON object, or its path
+    with dots, that holds the records in a list; empty where the object is one record.
     """
 
     encoding: str | None = None
     delimiter: str | None = None
     quote: str | None = None
     header: bool | tuple[str, ...] | None = None
+    escape: str | None = None
+    records: str | None = None
     format_is_said: bool = False
 
 
 UNSAID = Dialect()
+NULL = "\ud800"  #: stands for MySQL's and Hive's sign of an empty cell; no text can hold it
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,37 @@ class Layout:
 
     delimiter: str
     quote: str
+    escape: str = ""
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """What tells the standard library's parser how rows are cut."""
+        return {
+            "delimiter": self.delimiter,
+            "quotechar": self.quote or None,
+            "quoting": csv.QUOTE_MINIMAL if self.quote else csv.QUOTE_NONE,
+            "escapechar": self.escape or None,
+        }
+
+    def lines(self, lines: Iterable[str]) -> Iterable[str]:
+        """The lines for that parser: it would drop an escape before anything, and what is no escape is text."""
+        if not self.escape:
+            return lines
+        meant = "".join(map(re.escape, (self.escape, self.quote, self.delimiter, "\r", "\n", "N")))
+        alone = re.compile(f"{re.escape(self.escape)}([{meant}]?)")
+
+        def plain(found: re.Match[str]) -> str:
+            return {"": self.escape * 2, "N": NULL}.get(found[1], found[0])
+
+        return (alone.sub(plain, line) if self.escape in line else line for line in lines)
+
+    def filled(self, cells: list[str]) -> list[str]:
+        """The cells that came of such lines: one that holds nothing is empty."""
+        return ["" if cell == NULL else cell.replace(NULL, f"{self.escape}N") for cell in cells]
+
+    def cells(self, lines: Iterable[str], *, strict: bool = False) -> Any:
+        """A reader of the standard library's, which counts the lines that it has read."""
+        return csv.reader(self.lines(lines), strict=strict, **self.form)
 
 
 def named_separator(line: str) -> str | None:
@@ -69,31 +104,66 @@ def recognised(head: str, wanted: Dialect, *, usual: str, whole: bool, name: str
         del lines[-1]
     said = named_separator(lines[0]) if lines else None
     lines = lines[1:] if said else lines
-    delimiter = wanted.delimiter or said or _delimiter(lines, usual, name)
+    delimiter = wanted.delimiter or said or _delimiter(lines, usual, name, wanted.escape)
     quote = _quote(lines, delimiter) if wanted.quote is None else wanted.quote
-    if wanted.quote is None and quote:
-        _refuse_merged(lines, delimiter, quote, name)
+    layout = Layout(delimiter, quote, wanted.escape or "")
+    if wanted.escape is None:
+        layout = _escaped(lines, layout, wanted, whole=whole, name=name)
+    if wanted.quote is None and layout.quote:
+        _refuse_merged(lines, layout, name)
     if wanted.header is None:
-        _refuse_no_header(list(islice(_cells(lines, delimiter, quote), LOOK_ROWS)), name)
-    return Layout(delimiter, quote)
+        _refuse_no_header(list(islice(_cells(lines, layout), LOOK_ROWS)), name)
+    return layout
 
 
-def quoting(quote: str) -> dict[str, Any]:
-    """What tells the standard library's parser how cells are quoted."""
-    return {"quotechar": quote or None, "quoting": csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE}
-
-
-def _cells(lines: Sequence[str], delimiter: str, quote: str) -> Iterator[list[str]]:
+def _cells(lines: Sequence[str], layout: Layout) -> Iterator[list[str]]:
     """The rows of cells, as far as they can be cut at all."""
     try:
-        yield from filter(None, csv.reader(lines, delimiter=delimiter, **quoting(quote)))
+        yield from filter(None, layout.cells(lines))
     except csv.Error:
         return
 
 
-def _delimiter(lines: Sequence[str], usual: str, name: str) -> str:
+def _escaped(lines: Sequence[str], layout: Layout, wanted: Dialect, *, whole: bool, name: str) -> Layout:
+    """The layout with a backslash before quotes, delimiters or line breaks, where the rows are even only so."""
+    if not any("\\" in line for line in lines) or layout.delimiter == "\\":
+        return layout
+    plain = _good(lines, layout, whole)
+    # Where quotes are part of the text they are so because they do not pair up; with a backslash they may.
+    if plain == 1 and (layout.quote or not any(re.search(r'(^|\W)"[^"]*\\"', line) for line in lines)):
+        return layout
+    quotes = ['"', ""] if wanted.quote is None and plain < 1 else [wanted.quote or '"']
+    found = [replace(layout, quote=quote, escape="\\") for quote in quotes]
+    best = max(found, key=lambda one: _good(lines, one, whole))
+    if _good(lines, best, whole) == 1 > plain:
+        return best
+    if _good(lines, best, whole) <= min(plain, 0.99):
+        return layout
+    raise InputError(
+        f"{name}: a backslash before a quote or a delimiter may take its meaning from it, or be part of the text: set "
+        "input.escape to '\\' if it does (as MySQL, Hive and Spark write), or to \"none\""
+    )
+
+
+def _good(lines: Sequence[str], layout: Layout, whole: bool) -> float:
+    """The share of the lines that are in even rows; what is cut off at the end counts for no fault."""
+    reader = layout.cells(lines, strict=True)
+    width = good = 0
+    try:
+        for cells in reader:
+            width = width or len(cells)
+            if cells and len(cells) != width:
+                return good / len(lines)
+            good = reader.line_num
+    except csv.Error as error:
+        if whole or "unexpected end" not in str(error):
+            return good / len(lines)
+    return 1.0
+
+
+def _delimiter(lines: Sequence[str], usual: str, name: str, escape: str | None) -> str:
     """What separates: what gives more than one column, and the same number in nearly all rows."""
-    shares = {sign: _evenness(lines, sign) for sign in SEPARATORS}
+    shares = {sign: _evenness(lines, sign, escape) for sign in SEPARATORS}
     fit = [sign for sign, share in shares.items() if share == 1]
     if not fit and shares[usual] < _MOST:
         fit = [sign for sign, share in shares.items() if share >= _MOST]
@@ -103,7 +173,7 @@ def _delimiter(lines: Sequence[str], usual: str, name: str) -> str:
             f"{name}: its cells may be separated by {told}: both give even rows; set input.delimiter to the one "
             f"that is meant, like {fit[0]!r}"
         )
-    if not fit and max(shares.values()) == 0 and (other := next((s for s in _RARE if _evenness(lines, s) == 1), None)):
+    if not fit and max(shares.values()) == 0 and (other := _rare(lines, escape)):
         raise InputError(
             f"{name}: its cells look as if {other!r} separated them; set input.delimiter = {other!r} if so, or = "
             f"{usual!r} if it has one column"
@@ -111,9 +181,16 @@ def _delimiter(lines: Sequence[str], usual: str, name: str) -> str:
     return fit[0] if fit else usual
 
 
-def _evenness(lines: Sequence[str], delimiter: str) -> float:
+def _rare(lines: Sequence[str], escape: str | None) -> str | None:
+    """A separator that is rare, if rows are even by it."""
+    return next((sign for sign in _RARE if _evenness(lines, sign, escape) == 1), None)
+
+
+def _evenness(lines: Sequence[str], delimiter: str, escape: str | None) -> float:
     """The share of rows that are as wide as the first, which has two columns or more; else nothing."""
-    return max(_share(list(islice(_cells(lines, delimiter, quote), LOOK_ROWS))) for quote in ('"', ""))
+    escapes = [escape] if escape is not None else ["", "\\"] if any("\\" in line for line in lines) else [""]
+    layouts = (Layout(delimiter, quote, each) for quote in ('"', "") for each in escapes)
+    return max(_share(list(islice(_cells(lines, layout), LOOK_ROWS))) for layout in layouts)
 
 
 def _share(rows: Sequence[Sequence[str]]) -> float:
@@ -129,10 +206,10 @@ def _quote(lines: Sequence[str], delimiter: str) -> str:
     """
     if delimiter != "\t" or not any('"' in line for line in lines):
         return '"'
-    plain = list(_cells(lines, delimiter, ""))
+    plain = list(_cells(lines, Layout(delimiter, "")))
     if _share(plain) < 1:
         return '"'
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    reader = Layout(delimiter, '"').cells(lines, strict=True)
     try:
         count = sum(1 for cells in reader if cells)
     except csv.Error:
@@ -140,10 +217,10 @@ def _quote(lines: Sequence[str], delimiter: str) -> str:
     return '"' if count == len(plain) else ""
 
 
-def _refuse_merged(lines: Sequence[str], delimiter: str, quote: str, name: str) -> None:
+def _refuse_merged(lines: Sequence[str], layout: Layout, name: str) -> None:
     """Ask where quotes merge lines that are rows without them."""
-    lone = LoneQuotes(delimiter)
-    reader = csv.reader(lines, delimiter=delimiter, strict=True, **quoting(quote))
+    lone = LoneQuotes(layout.delimiter)
+    reader = layout.cells(lines, strict=True)
     width = before = 0
     with suppress(csv.Error):  # what is broken is told when it is read
         for cells in reader:
@@ -182,11 +259,11 @@ def columns_of(cells: Sequence[str]) -> tuple[list[str], list[str]]:
     taken = set(cells)
     for number, cell in enumerate(cells, 1):
         if not cell.strip():
-            given = _free(f"column_{number}", taken)
+            given = free_name(f"column_{number}", taken)
             notes.append(f"column {number} has no name and is called {given!r}")
         elif cell in names:
-            given = _free(f"{cell}_2", taken)
-            notes.append(f"the header names {cell!r} twice: column {number} is called {given!r}")
+            given = free_name(f"{cell}_2", taken)
+            notes.append(f"two columns are named {cell!r}: column {number} is called {given!r}")
         else:
             given = cell
         taken.add(given)
@@ -194,7 +271,8 @@ def columns_of(cells: Sequence[str]) -> tuple[list[str], list[str]]:
     return names, notes
 
 
-def _free(name: str, taken: set[str]) -> str:
+def free_name(name: str, taken: Collection[str]) -> str:
+    """A name like this, which ends with a number, that is not taken: the number grows until it is free."""
     stem, _, number = name.rpartition("_")
     at = int(number)
     while f"{stem}_{at}" in taken:

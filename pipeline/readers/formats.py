@@ -35,7 +35,9 @@ async def json(blocks: Blocks, reading: Reading, *, lines: bool) -> Rows:
     async with aclosing(with_head(blocks, LOOK_BYTES, or_with=b"\n" if reading.once else b"")) as found:
         head = await anext(found, b"")
         one_text = is_one_text(head) if lines else not has_lines(head)
-        if one_text and lines:
+        if reading.dialect.records:
+            one_text = True  # it is one object, or refused
+        elif one_text and lines:
             _tell_misnamed(reading)
         elif one_text and head.lstrip().startswith(b"["):
             reading.progress.note("looks like a JSON array: each of its objects is a record", reading.name)

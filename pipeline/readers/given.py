@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import aclosing, suppress
 from functools import partial
@@ -51,17 +50,14 @@ def _is_frame(records: Given) -> bool:
     return hasattr(records, "iter_rows") or hasattr(records, "itertuples")
 
 
-def _mappings(records: Given) -> Iterator[Any]:
+def _mappings(records: Given, reading: Reading) -> Iterator[Any]:
     """One mapping after the other. polars' frames know `iter_rows`, those of pandas `itertuples`."""
     if not _is_frame(records):
         yield from records
     elif hasattr(records, "iter_rows"):
         yield from records.iter_rows(named=True)
     else:
-        columns = [str(name) for name in records.columns]
-        twice = [repr(name) for name, count in Counter(columns).items() if count > 1]
-        if twice:
-            raise InputError(f"records: the frame has columns of the same name: {', '.join(twice)}; rename them")
+        columns = reading.columns([str(name) for name in records.columns])
         for values in records.itertuples(index=False, name=None):
             yield dict(zip(columns, values, strict=True))
 
@@ -69,7 +65,7 @@ def _mappings(records: Given) -> Iterator[Any]:
 def _numbered(records: Given, reading: Reading) -> Iterator[Row]:
     number = 0
     try:
-        for number, record in enumerate(_mappings(records), 1):
+        for number, record in enumerate(_mappings(records, reading), 1):
             yield _row(number, record, reading)
     except InputError:
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pipeline import codec
+from pipeline.readers.dialect import free_name
 from pipeline.readers.rows import CUT_IN_TWO, Reading, Row, bad_row, undecodable
 from pipeline.records import JSON
 
@@ -31,9 +32,11 @@ def json_rows(first: int, batch: Sequence[bytes], reading: Reading) -> Iterator[
                 yield bad_row(number, raw, _json_trouble(raw, error, reading))
                 continue
         if type(value) is dict:
+            if _may_repeat(raw, value):
+                value = _each_once(raw, value, reading)
             yield number, value, codec.digest64(raw), ""
         else:
-            yield bad_row(number, raw, _not_an_object(value))
+            yield bad_row(number, raw, not_an_object(value))
 
 
 def _loosely(raw: bytes, reading: Reading) -> JSON:
@@ -48,6 +51,38 @@ def _loosely(raw: bytes, reading: Reading) -> JSON:
     return value
 
 
+def _may_repeat(raw: bytes, value: dict[str, JSON]) -> bool:
+    """Whether a key may stand twice in an object: there are more of what looks like one. Few texts in texts do so."""
+    looks = raw.count(b'":') + raw.count(b'" :')
+    return looks > len(value) and looks > codec.keys_in(value)
+
+
+def _each_once(raw: bytes, value: dict[str, JSON], reading: Reading) -> dict[str, JSON]:
+    """The object of a line, in which a key that comes again with another value gets another name, as a column does."""
+    again: list[str] = []
+
+    def named(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
+        found: dict[str, JSON] = {}
+        for name, inner in pairs:
+            given = name
+            if name in found:
+                if codec.canonical(found[name]) == codec.canonical(inner):
+                    continue
+                given = free_name(f"{name}_2", {*found, *(other for other, _ in pairs)})
+                again.append(name)
+            found[given] = inner
+        return found
+
+    once: dict[str, JSON] = codec.loads_pairs(raw.rstrip().removesuffix(b","), named)
+    if not again:
+        return value
+    reading.progress.note(_AGAIN, reading.name)
+    return once
+
+
+_AGAIN = "a key that comes again in one object, with another value, gets _2 at its end"
+
+
 def _json_trouble(raw: bytes, error: Exception, reading: Reading) -> str:
     if trouble := undecodable(raw, reading.encoding):
         return trouble
@@ -60,7 +95,8 @@ def _json_trouble(raw: bytes, error: Exception, reading: Reading) -> str:
     return f"not valid JSON: {error.msg} at column {error.colno}: {excerpt!r}"
 
 
-def _not_an_object(value: object) -> str:
+def not_an_object(value: object) -> str:
+    """What is wrong with a value that should be a record."""
     names = {list: "a list", str: "a string", bool: "true or false", type(None): "null"}
     return f"a JSON object is needed, but this is {names.get(type(value), 'a number')}"
 

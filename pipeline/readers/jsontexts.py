@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
 
 from pipeline import codec
 from pipeline.errors import InputError
-from pipeline.readers.jsonrows import LINE_BYTES, json_rows
+from pipeline.readers.jsonrows import LINE_BYTES, json_rows, not_an_object
 from pipeline.readers.rows import Blocks, BrokenStreamError, Reading, Row, Rows, bad_row
+from pipeline.records import JSON
 
 #: a whole text in quotes, what opens and closes, or a quote whose text has not come to its end
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]]|"', re.DOTALL)
-_BETWEEN = b" \t\r\n,\x1e"  #: what may stand between records; the last is that of RFC 7464
+#: what may stand between records; \x1e is that of RFC 7464, the last three bytes are the mark of a file that was joined
+_BETWEEN = b" \t\r\n,\x1e\xef\xbb\xbf"
 
 CUT_OFF = "the JSON is cut off here: the file is not complete"
 
@@ -114,6 +116,10 @@ async def json_texts(blocks: Blocks, reading: Reading) -> Rows:
                     texts, alone = [alone, *texts], None
                 if number == 1 and len(texts) == 1 and not splitter.in_array:
                     alone = texts.pop()
+                if texts and reading.dialect.records:
+                    raise InputError(
+                        f"{reading.name}: input.records is for a file that is one object, and this is none"
+                    )
                 for rows in _rows(number, texts, reading):
                     number += len(rows)
                     yield rows
@@ -121,8 +127,8 @@ async def json_texts(blocks: Blocks, reading: Reading) -> Rows:
         error.line, error.raw = number, splitter.rest
         raise
     if alone is not None:
-        _refuse_wrapped(alone, reading.name)
-        yield list(json_rows(1, [alone], reading))
+        for rows in _alone(alone, reading):
+            yield rows
         number += 1
     if splitter.rest or splitter.in_array:
         yield [bad_row(number, splitter.rest, CUT_OFF)]
@@ -134,20 +140,80 @@ def _rows(number: int, texts: Sequence[bytes], reading: Reading) -> Iterator[lis
         yield list(json_rows(number + start, texts[start : start + reading.batch], reading))
 
 
-def _refuse_wrapped(text: bytes, name: str) -> None:
-    """Ask where the only object holds the records in a list: nobody has a file of one record."""
-    try:
-        value = codec.loads(text)
-    except codec.JSONDecodeError:
-        return
-    lists = (
-        [key for key, each in value.items() if isinstance(each, list) and len(each) > 1]
-        if isinstance(value, dict)
-        else []
-    )
-    found = [key for key in lists if all(isinstance(one, dict) for one in value[key])]
-    if len(found) == 1:
+def _alone(text: bytes, reading: Reading) -> Iterator[list[Row]]:
+    """The rows of a text that is one object: those of the list in it that holds the records, or the object itself."""
+    if len(text) > LINE_BYTES:
         raise InputError(
-            f"{name}: holds one object, whose {found[0]!r} is a list of {len(value[found[0]]):,} objects; if these are "
-            f"the records, take them out: jq -c '.[\"{found[0]}\"][]' {name} > records.jsonl"
+            f"{reading.name}: is one object of more than {LINE_BYTES:,} bytes; if it holds the records in a list, take "
+            f"them out: jq -c '.data[]' {reading.name} > records.jsonl"
         )
+    rows = list(json_rows(1, [text], reading))
+    held = _held(rows[0][1], reading) if rows and not rows[0][3] else None
+    if held is None:
+        yield rows
+        return
+    reading.progress.lines_read += len(held)
+    for start in range(0, len(held), reading.batch):
+        yield [_row_of(start + at, one) for at, one in enumerate(held[start : start + reading.batch], 1)]
+
+
+def _row_of(number: int, value: JSON) -> Row:
+    data = codec.dumps(value)
+    return (
+        (number, value, codec.digest64(data), "")
+        if isinstance(value, dict)
+        else bad_row(number, data, not_an_object(value))
+    )
+
+
+def _held(value: dict[str, JSON], reading: Reading) -> list[JSON] | None:
+    """The records that an object holds in a list; None where it is a record itself. Raises InputError where to ask."""
+    said, lists = reading.dialect.records, _lists(value)
+    if said == "":
+        return None
+    there = ", ".join(f"{path!r} with {len(held):,} objects" for path, held in lists.items())
+    if said is not None:
+        found = _at(value, said)
+        if not isinstance(found, list):
+            raise InputError(f"{reading.name}: input.records: there is no list at {said!r}; there is {there or 'none'}")
+        return found
+    if not lists or (len(value) > 1 and max(map(len, lists.values())) < 2):
+        return None
+    if len(lists) > 1 or _has_prose(value):
+        raise InputError(
+            f"{reading.name}: holds one object, and in it {there}: set input.records to the list that holds the "
+            f'records, like "{next(iter(lists))}", or to "none" if the object is one record'
+        )
+    [(path, held)] = lists.items()
+    reading.progress.note(f"its records are the {len(held):,} objects in {path!r}", reading.name, records=path)
+    return held
+
+
+def _lists(value: Mapping[str, JSON]) -> dict[str, list[JSON]]:
+    """The lists of objects in an object, by their paths; of those deeper in it only where it has none itself."""
+    found = {
+        name: held
+        for name, held in value.items()
+        if isinstance(held, list) and held and all(isinstance(one, dict) for one in held)
+    }
+    return found or {
+        f"{name}.{path}": held
+        for name, inner in value.items()
+        if isinstance(inner, dict)
+        for path, held in _lists(inner).items()
+    }
+
+
+def _has_prose(value: Mapping[str, JSON]) -> bool:
+    """Whether the object has a text of its own, as a record has, and what goes with a list of records has not."""
+    return any(isinstance(one, str) and " " in one.strip() for one in value.values())
+
+
+def _at(value: JSON, path: str) -> JSON:
+    """What stands at a path with dots; a name may hold dots itself."""
+    if not isinstance(value, dict):
+        return None
+    if path in value:
+        return value[path]
+    name, dot, rest = path.partition(".")
+    return _at(value.get(name), rest) if dot else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -15,7 +16,8 @@ class LineSplitter:
 
     Lines end at \n and come without it; with `returns` they end at \n, \r\n or \r, as CSV has them, and keep their
     ending. No other character ends a line. A line longer than `max_bytes` comes as its first `max_bytes` + 1 bytes,
-    by which it is known.
+    by which it is known. Without `returns` a line comes without a byte order mark at its start: files that have one are
+    joined by `cat`. (A line of CSV may lie within a cell.)
     """
 
     def __init__(self, max_bytes: int, *, returns: bool = False) -> None:
@@ -45,7 +47,7 @@ class LineSplitter:
         """The last line, where the input does not end with a line ending."""
         tail = self.tail
         self._tail.clear()
-        return [tail[: self._max_bytes + 1]] if tail else []
+        return self._unmarked([tail[: self._max_bytes + 1]], tail) if tail else []
 
     def _last_ending(self, block: bytes) -> int:
         cut = block.rfind(b"\n") + 1
@@ -64,8 +66,13 @@ class LineSplitter:
         # bytes.splitlines knows only \n, \r and \r\n; str.splitlines would cut at U+2028 and others too.
         lines = whole.splitlines(keepends=True) if self._returns else whole.split(b"\n")[:-1]
         if len(whole) > self._max_bytes:
-            return [line[: self._max_bytes + 1] for line in lines]
-        return lines
+            lines = [line[: self._max_bytes + 1] for line in lines]
+        return self._unmarked(lines, whole)
+
+    def _unmarked(self, lines: list[bytes], whole: bytes) -> list[bytes]:
+        if self._returns or codecs.BOM_UTF8 not in whole:
+            return lines
+        return [line.removeprefix(codecs.BOM_UTF8) for line in lines]
 
 
 async def cut_lines(blocks: Blocks, reading: Reading, splitter: LineSplitter) -> Lines:

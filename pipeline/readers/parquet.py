@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +30,11 @@ async def parquet(place: Place, size_bytes: int, reading: Reading) -> Rows:
     total = max(1, file.metadata.num_rows)
     # Files of the Hugging Face Hub say so, and hold pictures as bytes beside a path.
     media = b"huggingface" in (file.schema_arrow.metadata or {})
-    batches = file.iter_batches(batch_size=PIECE_ROWS)
+    batches, names = file.iter_batches(batch_size=PIECE_ROWS), reading.columns(file.schema_arrow.names)
     number = 1
     progress, before = reading.progress, reading.progress.bytes_read
     # Closed at the end only: while a cancelled read still runs in its thread, the file must stay open.
-    while rows := await asyncio.to_thread(_next_rows, batches, number, media):
+    while rows := await asyncio.to_thread(_next_rows, batches, number, names, media):
         number += len(rows)
         progress.lines_read += len(rows)
         progress.bytes_read = before + size_bytes * (number - 1) // total
@@ -52,16 +51,12 @@ def _open(place: Place, name: str) -> Any:
         raise MissingExtraError("Reading a Parquet file", "parquet") from None
     try:
         # Without these two a whole row group's columns would be fetched at once.
-        file = ParquetFile(place() if callable(place) else place, pre_buffer=False, buffer_size=1024 * 1024)
+        return ParquetFile(place() if callable(place) else place, pre_buffer=False, buffer_size=1024 * 1024)
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"{name}: not a Parquet file that can be read: {error}") from error
-    twice = [repr(column) for column, count in Counter(file.schema_arrow.names).items() if count > 1]
-    if twice:
-        raise InputError(f"{name}: has columns of the same name: {', '.join(twice)}; rename them")
-    return file
 
 
-def _next_rows(batches: Iterator[Any], number: int, media: bool) -> list[Row]:
+def _next_rows(batches: Iterator[Any], number: int, names: Sequence[str], media: bool) -> list[Row]:
     """The rows of the next batch, the first of which is row `number`; none at the end."""
     import pyarrow
 
@@ -73,4 +68,4 @@ def _next_rows(batches: Iterator[Any], number: int, media: bool) -> list[Row]:
         broken = BrokenStreamError(f"the Parquet data are damaged here and the rest is lost: {error}")
         broken.line = number
         raise broken from error
-    return [] if batch is None else rows_of(batch, number, media=media)
+    return [] if batch is None else rows_of(batch, number, names, media=media)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.codec import digest64
-from pipeline.readers.dialect import Dialect
+from pipeline.readers.dialect import Dialect, columns_of
 from pipeline.records import JSON
 
 #: line, fields, digest, and what is wrong ("" for a good row). A bare tuple: one is made for each record. Equal digests
@@ -112,6 +112,13 @@ class Reading:
     once: bool = False
     encoding: str = "utf-8"
     unit: str = "line"
+
+    def columns(self, names: Sequence[str]) -> list[str]:
+        """The columns of a table with these names, each once; it is told which of them had to be given another."""
+        columns, notes = columns_of(names)
+        for note in notes:
+            self.progress.note(note, self.name)
+        return columns
 
 
 def bad_row(line: int, raw: bytes, trouble: str) -> Row:

@@ -6,7 +6,6 @@ is read at the speed of labelling would hold its connection, and locks, all nigh
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -95,7 +94,7 @@ def _found(url: Any, base: Path, name: str) -> Any:
 
 
 async def _rows(database: _Database, reading: Reading) -> Rows:
-    blocks = spooled(partial(_lines, database), chunk_bytes=CHUNK_BYTES)
+    blocks = spooled(partial(_lines, database, reading), chunk_bytes=CHUNK_BYTES)
     async with aclosing(jsonl(blocks, reading)) as parts:
         async for rows in parts:
             yield [_untold(row) if row[3] else row for row in rows]
@@ -111,7 +110,7 @@ def _untold(row: Row) -> Row:
     return line, saved, digest, trouble
 
 
-def _lines(database: _Database) -> Generator[bytes, None, None]:
+def _lines(database: _Database, reading: Reading) -> Generator[bytes, None, None]:
     """The rows as lines of JSON, some at a time."""
     engine = None
     try:
@@ -119,7 +118,7 @@ def _lines(database: _Database) -> Generator[bytes, None, None]:
         with engine.connect() as connection:
             options = {"stream_results": True, "max_row_buffer": FETCH_ROWS, "no_parameters": True}
             result = _asked(engine, connection.execution_options(**options), database)
-            names = _names(result, database)
+            names = reading.columns(_names(result, database))
             for part in result.partitions(FETCH_ROWS):
                 yield b"".join(_line(names, row) + b"\n" for row in part)
     except InputError:
@@ -194,11 +193,7 @@ def _table(engine: Any, database: _Database) -> tuple[Any, list[str]]:
 def _names(result: Any, database: _Database) -> list[str]:
     if not result.returns_rows:
         raise InputError(f"{database.name}: input.query gives no rows; a SELECT is needed")
-    names = [str(name) for name in result.keys()]  # noqa: SIM118 - no dict: it would give rows
-    twice = [repr(name) for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise InputError(f"{database.name}: has columns of the same name: {', '.join(twice)}; name them by AS")
-    return names
+    return [str(name) for name in result.keys()]  # noqa: SIM118 - no dict: it would give rows
 
 
 def _count(database: _Database) -> int | None:

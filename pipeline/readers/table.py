@@ -8,7 +8,7 @@ from contextlib import aclosing
 from pipeline import codec
 from pipeline.errors import InputError
 from pipeline.readers.csvrows import RECORD_CHARS, Cut, RecordCutter
-from pipeline.readers.dialect import LOOK_BYTES, SEPARATORS, Layout, columns_of, named_separator, recognised
+from pipeline.readers.dialect import LOOK_BYTES, SEPARATORS, Layout, named_separator, recognised
 from pipeline.readers.lines import LineSplitter, cut_lines
 from pipeline.readers.quotes import MERGED, LoneQuotes
 from pipeline.readers.rows import Blocks, BrokenStreamError, Reading, Row, Rows, bad_row, undecodable
@@ -43,12 +43,19 @@ def _tell(layout: Layout, reading: Reading, usual: str) -> None:
             f"cells are separated by {named}", reading.name, delimiter="tab" if mark == "\t" else mark
         )
     if not layout.quote and reading.dialect.quote is None:
-        reading.progress.note("quotes are part of the text, for they do not pair up", reading.name, quote="none")
+        told = (
+            "there are no quotes around cells"
+            if layout.escape
+            else "quotes are part of the text, for they do not pair up"
+        )
+        reading.progress.note(told, reading.name, quote="none")
+    if layout.escape and reading.dialect.escape is None:
+        reading.progress.note("a backslash takes the meaning from what follows", reading.name, escape=layout.escape)
 
 
 async def _rows(blocks: Blocks, reading: Reading, layout: Layout) -> Rows:
     table = _Table(reading, layout)
-    cutter = RecordCutter(layout.delimiter, layout.quote)
+    cutter = RecordCutter(layout)
     # A line that the splitter had to cut is longer than a record may be, at four bytes a character at most.
     splitter = LineSplitter(4 * RECORD_CHARS, returns=True)
     try:
@@ -70,10 +77,12 @@ class _Table:
 
     def __init__(self, reading: Reading, layout: Layout) -> None:
         self._reading = reading
+        self._layout = layout
         self._lone = LoneQuotes(layout.delimiter) if reading.dialect.quote is None else None
         header = reading.dialect.header
         self._columns: list[str] = list(header) if isinstance(header, tuple) else []
         self._header: list[str] = self._columns
+        self._has_header = header is None or header is True
         self._names = codec.names_mark(self._columns)  # the columns, as they go into each row's digest
         self._undecodable_until = 0  # the last line known to hold bytes that are not in the encoding
 
@@ -106,6 +115,10 @@ class _Table:
             elif self._lone is not None and self._lone.merged(raw, cells):
                 yield from (bad_row(line + at, _encoded([each]).rstrip(b"\r\n"), MERGED) for at, each in enumerate(raw))
             else:
+                if not self._has_header and cells[0][:1] == _MARK:
+                    cells = [cells[0][1:], *cells[1:]]  # noqa: PLW2901 - a file that was joined begins here
+                if self._layout.escape:
+                    cells = self._layout.filled(cells)  # noqa: PLW2901
                 digest = codec.digest64(self._names + codec.dumps(cells))
                 yield line, dict(zip(self._columns, cells, strict=True)), digest, ""
 
@@ -123,11 +136,8 @@ class _Table:
         if not any(cell.strip() for cell in cells):
             raise InputError(f"{where} names no column; set input.header to false or to a list of names")
         cells = [cells[0].lstrip(_MARK), *cells[1:]]  # some programs write the mark twice
-        names, notes = columns_of(cells)
-        for note in notes:
-            self._reading.progress.note(note, self._reading.name)
         self._header = cells
-        return names
+        return self._reading.columns(cells)
 
 
 def _encoded(raw: list[str]) -> bytes:

@@ -106,9 +106,9 @@ def delimiter(value: Any) -> Any:
 
 
 def quote(value: Any) -> Any:
-    """One character, or nothing, which is `none`."""
+    """One character, or `none`."""
     if value in ("none", ""):
-        return ""
+        return "none"
     if isinstance(value, str) and (len(value) != 1 or value in "\r\n\t "):
         refuse(f'got {shown(value)}; expected one character, like \'"\', or "none"')
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -52,12 +53,24 @@ class InputSettings(Section):
         description="What cells with a delimiter or a line break in them stand in; `none` where quotes are part of the "
         "text, as in most TSV. Unset: double quotes, or none in a TSV that plainly has none.",
     )
+    escape: Annotated[str, BeforeValidator(checks.quote), Takes('one character, or "none"')] | None = Field(
+        None,
+        description="The character before a quote, a delimiter or a line break that is part of a cell, like the "
+        "backslash that MySQL, Hive and Spark write; a cell `\\N` is then empty. `none` where there is no such "
+        "character. Unset: a backslash where the rows come out even only so; what is not plain is asked about.",
+    )
     header: (
         Annotated[bool | list[str], BeforeValidator(checks.header), Takes("true, false or a list of names")] | None
     ) = Field(
         None,
         description="Whether the first row of a CSV names its columns. `false`: they are `column_1`, `column_2` ...; a "
         "list names them. Unset: it does, unless it looks like a record, which is asked about.",
+    )
+    records: Text | None = Field(
+        None,
+        description="The list in a JSON object that holds the records, by its name, like `data`, or by its path, like "
+        "`data.items`; `none` where the object is one record. Unset: the only list of objects in the only object of a "
+        "file; what is not plain is asked about.",
     )
     limit: int | None = Field(None, ge=1, description="Take only the first so many records; short: `--limit`.")
     query: Text | None = Field(
@@ -80,11 +93,15 @@ class InputSettings(Section):
             checks.refuse("got input.query and input.table; expected one of them")
         if (self.query is not None or self.table is not None) and self.format != "auto":
             checks.refuse(f'got input.format = "{self.format}" with a query or table, which has none: leave it out')
-        said = [name for name in ("delimiter", "quote", "header") if getattr(self, name) is not None]
+        said = [name for name in ("delimiter", "quote", "escape", "header") if getattr(self, name) is not None]
         if said and self.format not in ("auto", "csv", "tsv"):
             checks.refuse(
                 f'got input.{said[0]} with input.format = "{self.format}"; it is for csv and tsv: leave it out'
             )
-        if self.delimiter is not None and self.delimiter == self.quote:
-            checks.refuse(f"got {self.delimiter!r} for input.delimiter and for input.quote; they have to differ")
+        if self.records is not None and self.format not in ("auto", "json", "jsonl"):
+            checks.refuse(f'got input.records with input.format = "{self.format}"; it is for json: leave it out')
+        signs = {name: getattr(self, name) for name in ("delimiter", "quote", "escape")}
+        for one, other in combinations(signs, 2):
+            if signs[one] is not None and signs[one] == signs[other] != "none":
+                checks.refuse(f"got {signs[one]!r} for input.{one} and for input.{other}; they have to differ")
         return self

@@ -122,7 +122,7 @@ def twice(text: str, value: JSON) -> str | None:
     `value` is what the text was read as, by a reader that takes the last one. Each key has its colon, so a text with no
     more colons than keys has none twice; few texts need the slow look.
     """
-    if text.count(":") <= _keys(value):
+    if text.count(":") <= codec.keys_in(value):
         return None
     found: list[str] = []
 
@@ -139,15 +139,3 @@ def twice(text: str, value: JSON) -> str | None:
     except (ValueError, RecursionError):
         return None
     return found[0] if found else None
-
-
-def _keys(value: JSON) -> int:
-    count, left = 0, [value]
-    while left:
-        one = left.pop()
-        if isinstance(one, dict):
-            count += len(one)
-            left.extend(one.values())
-        elif isinstance(one, list):
-            left.extend(one)
-    return count

@@ -12,6 +12,7 @@ from reader_files import fields, read_bytes, troubles, unhurried
 
 from pipeline.readers import csvrows
 from pipeline.readers.csvrows import NEVER_CLOSED, Cut, RecordCutter
+from pipeline.readers.dialect import Layout
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('",\n\r\t\0 \ufeff\u2028'), max_size=12)
 TABLES = st.integers(1, 4).flatmap(lambda width: st.lists(st.lists(TEXT, min_size=width, max_size=width), max_size=8))
@@ -27,7 +28,7 @@ def lines_of(text: str) -> list[str]:
 
 def cuts(text: str, sizes: list[int], max_chars: int = 1000) -> list[Cut]:
     """The records of a text whose lines come in groups of these sizes, over and over."""
-    cutter, lines = RecordCutter(",", max_chars=max_chars), lines_of(text)
+    cutter, lines = RecordCutter(Layout(",", '"'), max_chars=max_chars), lines_of(text)
     found: list[Cut] = []
     turn = 0
     while lines:
@@ -149,7 +150,7 @@ def test_long_records_pass_again_after_good_ones() -> None:
     def found(text: str, *, end: bool = False) -> list[str]:
         return [trouble for *_, trouble in cutter.feed(lines_of(text), end=end)]
 
-    cutter = RecordCutter(",", max_chars=100_000)
+    cutter = RecordCutter(Layout(",", '"'), max_chars=100_000)
     long = '3,"' + "y,z\n" * 15_000 + '"\n'
     assert found(long) == [""]
     # One quote that never closes; the reach of the search is cut to 16 KiB and three good records give back 12 KiB.

@@ -143,12 +143,53 @@ def test_long_texts_over_lines_are_no_lone_quotes() -> None:
     assert fields(read_bytes(said, "in.csv", quote='"')) == [{"id": "1", "text": "a\n2,b"}]
 
 
+MYSQL = b'id,text,n\n1,"say \\"hi\\", now",5\n2,"a \\\\ b\nand c",\\N\n3,C:\\new,\\\\N\n'
+UNQUOTED = b"id\ttext\n1\ta\\\tb\n2\tone\\\ntwo \\n\n3\t\\N\n"
+
+
+def test_escapes_are_recognised_where_rows_are_even_only_so() -> None:
+    found, notes = told(MYSQL)
+    assert found == [
+        {"id": "1", "text": 'say "hi", now', "n": "5"},
+        {"id": "2", "text": "a \\ b\nand c", "n": ""},
+        {"id": "3", "text": "C:\\new", "n": "\\N"},
+    ]
+    assert notes == ["in.csv: a backslash takes the meaning from what follows"]
+    assert [row["text"] for row in told(UNQUOTED, "in.tsv")[0]] == ["a\tb", "one\ntwo \\n", ""]
+    assert told(MYSQL, escape="\\")[0] == found == told(MYSQL.replace(b"id,", b"id,"))[0]
+    assert told(MYSQL[: MYSQL.index(b"2,")].replace(b"\\", b"^"), escape="^")[0] == found[:1]
+    assert [record.line for record in read_bytes(MYSQL + b'4,"x\\""\n', "in.csv")] == [2, 3, 5, 6]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'id,text\n1,"C:\\dir\\"\n2,"a, b"\n',
+        b'id,text\n1,"in \\""LaTeX\\"" and \\, so"\n2,x\n',
+        b'id,text\n1,say \\"hi\\"\n2,x\\y\n',
+        b'id\ttext\n1\t{"a": "x \\"y\\" z"}\n',
+    ],
+)
+def test_a_backslash_that_is_text_stays(data: bytes) -> None:
+    found, notes = told(data, "in.tsv" if b"\t" in data else "in.csv")
+    assert "\\" in found[0]["text"]
+    assert not [note for note in notes if "backslash" in note]
+
+
+def test_a_backslash_that_may_be_text_is_asked_about() -> None:
+    data = b'id\ttext\n1\t"say \\"hi\\" now"\n2\tx\n'
+    with pytest.raises(InputError, match=r"set input\.escape to '.' if it does"):
+        told(data, "in.tsv")
+    assert told(data, "in.tsv", escape="\\", quote='"')[0][0]["text"] == 'say "hi" now'
+    assert told(data, "in.tsv", escape="")[0][0]["text"] == '"say \\"hi\\" now"'
+
+
 def test_columns_without_a_name_and_with_one_twice_get_one() -> None:
     found, notes = told(b",text,text,\n0,a,b,c\n")
     assert found == [{"column_1": "0", "text": "a", "text_2": "b", "column_4": "c"}]
     assert notes == [
         "in.csv: column 1 has no name and is called 'column_1'",
-        "in.csv: the header names 'text' twice: column 3 is called 'text_2'",
+        "in.csv: two columns are named 'text': column 3 is called 'text_2'",
         "in.csv: column 4 has no name and is called 'column_4'",
     ]
     assert list(told(b"a,a_2,a,\nx,y,z,w\n")[0][0]) == ["a", "a_2", "a_3", "column_4"]

@@ -140,12 +140,18 @@ def test_frames_of_pandas_and_polars_give_the_same_records() -> None:
     assert type(second.fields["7"]) is bool
 
 
-def test_a_frames_mistakes_are_told() -> None:
+def test_a_frames_columns_of_one_name_are_told_apart() -> None:
     import pandas as pd
+
+    progress = Progress()
+    [record] = read(pd.DataFrame([[1, 2, 3]], columns=["1", 1, " "]), progress=progress)
+    assert record.fields == {"1": 1, "1_2": 2, "column_3": 3}
+    assert "records: two columns are named '1': column 2 is called '1_2'" in progress.told()
+
+
+def test_a_frames_mistakes_are_told() -> None:
     import polars as pl
 
-    with pytest.raises(InputError, match="columns of the same name: 'a'; rename them"):
-        read(pd.DataFrame([[1, 2]], columns=["a", "a"]))
     with pytest.raises(InputError, match=r"a LazyFrame gives no records; .* call collect\(\) first"):
         read(pl.LazyFrame({"a": [1]}))
 

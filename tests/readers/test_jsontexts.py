@@ -108,10 +108,81 @@ def test_a_record_that_is_too_long_is_one_bad_record(chunk_bytes: int, monkeypat
     assert troubles(records) == [(2, "in.json, record 2: a line longer than 50 bytes")]
 
 
-def test_records_in_a_list_of_the_only_object_are_asked_about() -> None:
-    with pytest.raises(InputError, match="holds one object, whose 'data' is a list of 2 objects; if these are the rec"):
-        read_bytes(b'{"meta": {}, "data": [{"a": 1}, {"a": 2}]}', "in.json")
-    assert len(read_bytes(b'{"a": [1, 2]}', "in.json")) == 1
+TWO = [{"a": 1}, {"a": 2}]
+
+
+@pytest.mark.parametrize(
+    ("value", "said", "found"),
+    [
+        ({"meta": {}, "data": TWO}, None, TWO),
+        ({"data": TWO[:1]}, None, TWO[:1]),
+        ({"took": 5, "hits": {"total": 2, "hits": TWO}}, None, TWO),
+        ({"count": 2, "next": None, "a.b": TWO, "results": []}, None, TWO),
+        ({"id": "7", "text": "two words", "spans": TWO}, "none", [{"id": "7", "text": "two words", "spans": TWO}]),
+        ({"train": TWO, "test": TWO[:1]}, "test", TWO[:1]),
+        ({"x": {"y.z": TWO}}, "x.y.z", TWO),
+        ({"a": [1, 2]}, None, [{"a": [1, 2]}]),
+        ({"id": 1, "spans": TWO[:1]}, None, [{"id": 1, "spans": TWO[:1]}]),
+    ],
+)
+@pytest.mark.parametrize("indent", [None, 1])
+def test_records_in_a_list_of_the_only_object_are_read(value: Any, said: str | None, found: Any, indent: Any) -> None:
+    progress = Progress()
+    data = json.dumps(value, indent=indent).encode()
+    said = "" if said == "none" else said
+    assert fields(read_bytes(data, "in.json", records=said, progress=progress)) == found
+    assert [note.partition(" objects in ")[0] for note in progress.told()] == (
+        [f"in.json: its records are the {len(found):,}"] if said is None and found != [value] else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "said", "message"),
+    [
+        ({"train": TWO, "test": TWO}, None, "'train' with 2 objects, 'test' with 2 objects: set input.records to the"),
+        (
+            {"id": "7", "text": "two words", "spans": TWO},
+            None,
+            'set input.records .* or to "none" if',
+        ),
+        ({"data": TWO}, "rows", "there is no list at 'rows'; there is 'data' with 2 objects"),
+    ],
+)
+def test_a_list_that_may_hold_the_records_is_asked_about(value: Any, said: str | None, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_bytes(json.dumps(value).encode(), "in.json", records=said)
+
+
+def test_what_is_no_object_in_the_list_is_an_unreadable_record() -> None:
+    records = read_bytes(b'{"data": [{"a": 1.10}, 5]}', "in.json", records="data")
+    assert [str(record.fields["a"]) for record in records[:1]] == ["1.1"]
+    assert troubles(records) == [(2, "in.json, record 2: a JSON object is needed, but this is a number")]
+    with pytest.raises(InputError, match=r"input\.records is for a file that is one object"):
+        read_bytes(b'{"a": 1}\n{"a": 2}', "in.jsonl", records="data")
+
+
+@pytest.mark.parametrize("name", ["in.jsonl", "in.json", "in.txt"])
+def test_the_marks_of_files_that_were_joined_are_no_text(name: str) -> None:
+    part = b"\xef\xbb\xbf" + (b"some text\n" if name == "in.txt" else b'{"text": "some text"}\n')
+    assert fields(read_bytes(part * 3, name)) == [{"text": "some text"}] * 3
+    if name == "in.json":
+        assert len(fields(read_bytes(part.replace(b":", b":\n") * 3, name))) == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ('{"a": 1, "b": "x", "a": 2}', {"a": 1, "b": "x", "a_2": 2}),
+        ('{"a" : 1, "a_2": 5, "a" : 2, "a": 3}', {"a": 1, "a_2": 5, "a_3": 2, "a_4": 3}),
+        ('{"b": [{"a": NaN, "a": 1.10}]}', {"b": [{"a": None, "a_2": 1.1}]}),
+        ('{"a": {"x": 1}, "a": {"x": 1}}', {"a": {"x": 1}}),
+        ('{"a": "\\"a\\": 1, \\"a\\": 2"}', {"a": '"a": 1, "a": 2'}),
+    ],
+)
+def test_a_key_that_comes_again_with_another_value_loses_none(line: str, found: Any) -> None:
+    progress = Progress()
+    assert fields(read_bytes(f'{{"a": 0}}\n{line}\n'.encode(), "in.jsonl", progress=progress)) == [{"a": 0}, found]
+    assert bool(progress.told()) == ("_2" in str(found))
 
 
 def packed(names: list[str]) -> bytes:

@@ -119,12 +119,22 @@ def test_an_empty_table_has_no_records(tmp_path: Path) -> None:
     assert read_files("a.parquet", tmp_path) == []
 
 
-def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_parquet_is_refused() -> None:
     with pytest.raises(InputError, match=r"in\.parquet: not a Parquet file that can be read"):
         read_bytes(b"id,text\n1,2\n", "in.parquet")
-    pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]), tmp_path / "twice.parquet")
-    with pytest.raises(InputError, match=r"twice\.parquet: has columns of the same name: 'a'"):
-        read_files("twice.parquet", tmp_path)
+
+
+def test_columns_of_one_name_are_told_apart_as_in_a_csv(tmp_path: Path) -> None:
+    columns = pa.Table.from_arrays([pa.array([at]) for at in range(3)], names=["a", "a", ""])
+    pq.write_table(columns, tmp_path / "twice.parquet")
+    (tmp_path / "set").mkdir()
+    with pa.OSFile(str(tmp_path / "set/data.arrow"), "wb") as file, pa.ipc.new_stream(file, columns.schema) as stream:
+        stream.write_table(columns)
+    (tmp_path / "set/state.json").write_text('{"_data_files": [{"filename": "data.arrow"}]}')
+    for name in ("twice.parquet", "set"):
+        progress = Progress()
+        assert fields(read_files(name, tmp_path, progress=progress)) == [{"a": 0, "a_2": 1, "column_3": 2}]
+        assert f"{name}: two columns are named 'a': column 2 is called 'a_2'" in progress.told()
 
 
 def test_damage_in_the_middle_costs_what_is_behind_it(tmp_path: Path) -> None:
