@@ -307,3 +307,35 @@ class Outcome:
     copied_from: str | None = None
     asked_as: str | None = None
     vote: int = 0
+
+
+#: The codes that a record without a label can have, in failed.csv, in the ledger and for `retry --only`.
+#: docs/failures.md says what each means.
+RECORD_CODES = frozenset(
+    {
+        "bad_request",
+        "callback_error",
+        "duplicate_key",
+        "empty_text",
+        "internal_error",
+        "invalid_answer",
+        "invalid_json",
+        "invalid_label",
+        "media_error",
+        "no_key",
+        "no_tool_call",
+        "rate_limited",
+        "record_deadline",
+        "refused",
+        "render_error",
+        "timeout",
+        "too_large",
+        "truncated",
+        "unavailable",
+        "unfinished",
+        "unreadable",
+    }
+)
+
+#: No call was made for these: asking again changes nothing, as long as input and config are the same.
+UNASKED_CODES = frozenset({"duplicate_key", "empty_text", "media_error", "no_key", "render_error", "unreadable"})

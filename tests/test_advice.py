@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.parts.build import task_of
+from pipeline.parts.task import task_of
 from pipeline.records import Record
 from pipeline.runner.advice import TABLE, advise
 from pipeline.settings import Settings

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.parts.build import task_of
 from pipeline.parts.inputs import sources_of
+from pipeline.parts.task import task_of
 from pipeline.readers import Progress
 from pipeline.records import Record
 from pipeline.runner import opening

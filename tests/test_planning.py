@@ -164,7 +164,7 @@ def test_flex_and_batch_cost_half_where_the_price_list_says_so() -> None:
 
 def test_a_config_on_flex_is_reckoned_at_its_price() -> None:
     wanted = settings(model={"parameters": {"service_tier": "flex"}}, limits={"requests_per_minute": 600})
-    from pipeline.parts.build import price_for
+    from pipeline.parts.limits import price_for
 
     price = price_for(wanted)
     assert price is not None

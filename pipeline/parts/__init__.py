@@ -2,25 +2,6 @@
 
 from __future__ import annotations
 
-from pipeline.parts.build import (
-    REHEARSAL,
-    admission_of,
-    budget_of,
-    gold_fields,
-    has_bound,
-    hours_of,
-    is_openai,
-    is_simulated,
-    missing_key,
-    names_function,
-    notified_of,
-    open_provider,
-    price_for,
-    rules_of,
-    service_tier_of,
-    task_of,
-    tuner_of,
-)
 from pipeline.parts.inputs import (
     can_be_read_again,
     changes_of_input,
@@ -31,10 +12,13 @@ from pipeline.parts.inputs import (
     reading_of,
     sources_of,
 )
-from pipeline.parts.marks import is_marked, mark_simulated
+from pipeline.parts.limits import admission_of, budget_of, has_bound, hours_of, price_for, rules_of, tuner_of
 from pipeline.parts.media import media_for, media_of
-from pipeline.parts.outputs import layout_of, open_sinks, outputs_of, sql_of
+from pipeline.parts.outputs import is_marked, layout_of, mark_simulated, notified_of, open_sinks, outputs_of, sql_of
+from pipeline.parts.provider import gold_fields, open_provider
 from pipeline.parts.refusals import ASKS_THE_SAME, refusals, refuse, refuse_sameness
+from pipeline.parts.server import REHEARSAL, is_openai, is_simulated, missing_key, names_function, service_tier_of
+from pipeline.parts.task import task_of
 
 __all__ = [
     "ASKS_THE_SAME",

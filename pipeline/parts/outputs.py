@@ -1,15 +1,21 @@
-"""Where the rows of a run go: its files, and at its end a table in a database."""
+"""[output] and [notify] -> where the rows of a run go (files, at its end a table), how they look, and who is told."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pipeline.errors import ConfigError
-from pipeline.parts.build import is_simulated
+from pipeline.parts.server import is_simulated
+from pipeline.records import Outcome, Problem
 from pipeline.settings import Settings
 from pipeline.store import Layout, Ledger, MovedAside, RunDir, Sinks, SqlPlace, SqlTarget, claim_table
 from pipeline.task import Task
+
+#: Simulated labels say so in every row: nobody must train on them by mistake.
+COLUMN = "simulated"
+_WORD = " (simulated)"
 
 
 async def open_sinks(
@@ -27,7 +33,7 @@ async def open_sinks(
 def layout_of(settings: Settings, task: Task) -> Layout:
     """How the files of rows look."""
     columns = settings.output.columns
-    extra = (*task.extra_columns, *(("simulated",) if is_simulated(settings) else ()))
+    extra = (*task.extra_columns, *((COLUMN,) if is_simulated(settings) else ()))
     return Layout(
         labels=(*task.columns, *extra),
         columns=tuple(columns or ()),
@@ -76,3 +82,26 @@ async def _claim_table(settings: Settings, run_dir: RunDir, ledger: Ledger) -> N
     # So that `verify` and `export` find the table from the run folder alone.
     if await ledger.meta_get("sql") != place.to_text():
         await ledger.meta_set("sql", place.to_text())
+
+
+def mark_simulated(outcome: Outcome) -> Outcome:
+    """The outcome with a column, or a word in its message, that says that no model was asked."""
+    if outcome.problem is not None:
+        told = Problem(outcome.problem.code, f"{outcome.problem.message}{_WORD}")
+        return replace(outcome, problem=told)
+    return replace(outcome, label={**(outcome.label or {}), COLUMN: True})
+
+
+def is_marked(outcome: Outcome) -> bool:
+    """Whether the outcome says that no model was asked."""
+    if outcome.problem is not None:
+        return outcome.problem.message.endswith(_WORD)
+    return COLUMN in (outcome.label or {})
+
+
+def notified_of(settings: Settings) -> tuple[str | None, str | None, frozenset[str]]:
+    """Whom to tell: address, command, and of what kinds of events."""
+    notify = settings.notify
+    url = None if notify.url is None else notify.url.get_secret_value()
+    command = None if notify.command is None else notify.command.get_secret_value()
+    return url, command, frozenset(notify.on)

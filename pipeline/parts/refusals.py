@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from pipeline.errors import SetupError, TaskError
 from pipeline.notify import Notifier
-from pipeline.parts.build import admission_of, budget_of, notified_of
+from pipeline.parts.limits import admission_of, budget_of
+from pipeline.parts.outputs import notified_of
 from pipeline.settings import Settings
 from pipeline.task import Task
 

@@ -14,7 +14,7 @@ from pipeline.errors import ChangedError, RenderError
 from pipeline.parts import changes_of_input, is_simulated, named_of, read, reading_of
 from pipeline.readers import Source, Stamp
 from pipeline.records import JSON, Record
-from pipeline.runner.keys import repeated_in
+from pipeline.runner.passing import repeated_in
 from pipeline.settings import Settings
 from pipeline.store import Change, Found, Ledger, Pair, RunDir, Selection, diff
 from pipeline.targets import origin_to_keep

@@ -17,10 +17,10 @@ from pipeline.results import Check as Checked
 from pipeline.results import Report
 from pipeline.results import verify as verify_files
 from pipeline.runner.exporting import url_of
-from pipeline.runner.keys import repeated_in
 from pipeline.runner.lastsession import ending_of
 from pipeline.runner.live import read_live
 from pipeline.runner.paid import paid_so_far
+from pipeline.runner.passing import repeated_in
 from pipeline.store import Ledger, RunDir, SqlPlace
 from pipeline.targets import find_run
 

@@ -12,7 +12,6 @@ from pipeline.errors import ChangedError, LabelpipeError, RenderError
 from pipeline.readers import Progress, Source, Stamp
 from pipeline.records import Outcome, Record, Status
 from pipeline.runlog import tell
-from pipeline.runner.keys import repeated_in
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary
 from pipeline.store import Ledger, Selection
@@ -167,3 +166,8 @@ def _stamp_of(source: Source) -> Stamp | None:
         return source.stamp()
     except OSError:
         return None  # it is not there any more
+
+
+async def repeated_in(ledger: Ledger, batch: Sequence[Record]) -> set[int]:
+    """Positions of records whose key came before in this pass. Names that were made up never do, but are noted too."""
+    return set(await ledger.mark_seen([(record.key, f"{record.source}:{record.line}") for record in batch]))

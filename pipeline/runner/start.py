@@ -6,15 +6,17 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline import codec
 from pipeline.engine import StopSwitch, under
+from pipeline.errors import ConfigError
 from pipeline.limits import NOTHING, Budget, DayMeter, KeepMark, Spend
 from pipeline.notify import Notifier
 from pipeline.parts import (
@@ -32,10 +34,9 @@ from pipeline.parts import (
 )
 from pipeline.providers import FunctionProvider
 from pipeline.readers import Given, Source, Stamp
-from pipeline.records import Provider, Request, Response, Status
+from pipeline.records import RECORD_CODES, Provider, Request, Response, Status
 from pipeline.runlog import run_log, tell
 from pipeline.runner.changes import accept_changes, find_changes, manifest_of, stamps_of
-from pipeline.runner.codes import refuse_unknown
 from pipeline.runner.columns import refuse_unreadable
 from pipeline.runner.paid import BUDGET_MARK, paid_so_far, spent_of
 from pipeline.runner.session import Session, SessionParts
@@ -243,7 +244,7 @@ async def _prepare(
     Gives the files that were moved aside, since they are not the run's, and what else is to be told.
     """
     manifest = run_dir.read_manifest()
-    refuse_unknown(wishes.retry_codes)
+    _refuse_unknown(wishes.retry_codes)
     changes = None
     if manifest is not None:
         changes = await find_changes(settings, task, sources, manifest, ledger, stamps)
@@ -265,3 +266,12 @@ async def _prepare(
 
 def _without_label(codes: frozenset[str]) -> Selection:
     return Selection(statuses=frozenset({Status.REJECTED, Status.FAILED}), codes=codes or None)
+
+
+def _refuse_unknown(codes: Iterable[str]) -> None:
+    """ConfigError for a code that no record can have."""
+    for code in sorted(codes):
+        if code not in RECORD_CODES:
+            near = get_close_matches(code, RECORD_CODES, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(RECORD_CODES))}"
+            raise ConfigError(f"--only {code}: no record fails so; {hint}")

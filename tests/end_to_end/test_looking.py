@@ -171,7 +171,7 @@ def test_the_constant_part_is_marked_where_that_is_set(make: Make) -> None:
 
 
 def test_a_config_with_another_models_price(make: Make, tmp_path: Path) -> None:
-    from pipeline.parts.build import price_for
+    from pipeline.parts.limits import price_for
 
     user = make(model={"price": {"input": 2.0, "output": 8.0, "cached_input": 0.2}})
 

@@ -1,0 +1,134 @@
+"""[limits] and the price -> what each call has to pass, and how often it is made."""
+
+from __future__ import annotations
+
+from pipeline.engine import AskRules
+from pipeline.errors import ConfigError
+from pipeline.limits import (
+    CANARY_S,
+    NOTHING,
+    WARM_UP_S,
+    Admission,
+    Budget,
+    DayMeter,
+    Gate,
+    Hours,
+    KeepMark,
+    Price,
+    Spend,
+    Tuner,
+    price_of,
+)
+from pipeline.parts.server import service_tier_of
+from pipeline.settings import Settings
+from pipeline.task import LEAST_TOKENS, takes_breakpoint
+
+#: What writing to the prompt cache costs beside input, from gpt-5.6 on (OpenAI's guide to prompt caching).
+CACHE_WRITE_TIMES = 1.25
+
+
+def price_for(settings: Settings) -> Price | None:
+    """The config's price, or that of the price list for the service tier asked for; None where neither knows it."""
+    given = settings.model.price
+    if given is None:
+        return price_of(settings.model.name, service_tier=service_tier_of(settings))
+    cached = given.input if given.cached_input is None else given.cached_input
+    written = given.cache_write
+    if written is None and takes_breakpoint(settings.model.name):
+        written = CACHE_WRITE_TIMES * given.input
+    return Price(given.input, given.output, cached, origin="config", cache_write=written)
+
+
+def admission_of(
+    settings: Settings,
+    *,
+    constant_tokens: int = 0,
+    day: DayMeter | None = None,
+    budget: Budget | None = None,
+    keep_mark: KeepMark | None = None,
+) -> Admission:
+    """The door with the limits of the settings, and those that need a ledger.
+
+    `constant_tokens` is how long a beginning all prompts share: one that servers keep is worth waiting for.
+    """
+    limits = settings.limits
+    tuner = tuner_of(settings)
+    concurrency = tuner.limit if tuner is not None else int(limits.concurrency)
+    return Admission(
+        gate=Gate(
+            concurrency,
+            probe_max_s=limits.probe_max_s,
+            alone_s=CANARY_S if constant_tokens < LEAST_TOKENS else WARM_UP_S,
+        ),
+        requests_per_minute=limits.requests_per_minute,
+        tokens_per_minute=limits.tokens_per_minute,
+        stop_at_day_limit=limits.on_day_limit == "stop",
+        tuner=tuner,
+        hours=hours_of(settings),
+        day=day,
+        budget=budget,
+        keep_mark=keep_mark,
+    )
+
+
+def tuner_of(settings: Settings, start: int | None = None) -> Tuner | None:
+    """What finds the concurrency, where that is "auto"."""
+    limits = settings.limits
+    if limits.concurrency != "auto":
+        return None
+    begin = {} if start is None else {"start": start}
+    return Tuner(
+        lowest=limits.concurrency_min, highest=limits.concurrency_max, timeout_s=settings.model.timeout_s, **begin
+    )
+
+
+def hours_of(settings: Settings) -> Hours | None:
+    """The hours in which calls may leave, and when the run stops. Raises ConfigError."""
+    between, stop_at = settings.limits.run_between, settings.limits.stop_at
+    if between is None and stop_at is None:
+        return None
+    return Hours((between[0], between[1]) if between is not None else None, stop_at)
+
+
+def budget_of(settings: Settings, *, spent_usd: float, spent_tokens: int, maybe: Spend = NOTHING) -> Budget | None:
+    """What counts the run's cost, with the caps that are set; one may be set in mid-run.
+
+    None where a call's worst case has no bound: there nothing can be capped. Raises ConfigError where it is to be.
+    `maybe` is the part of what is spent that no kept answer tells of.
+    """
+    limits = settings.limits
+    is_capped = limits.budget_usd is not None or limits.budget_tokens is not None
+    if not has_bound(settings):
+        if not is_capped:
+            return None
+        raise ConfigError(
+            "a budget needs a bound on what one answer can cost: set model.parameters.max_completion_tokens "
+            "(64 is plenty for one label)"
+        )
+    return Budget(
+        usd=limits.budget_usd,
+        tokens=limits.budget_tokens,
+        price=price_for(settings),
+        spent_usd=spent_usd,
+        spent_tokens=spent_tokens,
+        maybe=maybe,
+    )
+
+
+def has_bound(settings: Settings) -> bool:
+    """Whether the tokens of one answer are bounded."""
+    parameters = settings.model.parameters
+    bound = parameters.get("max_completion_tokens") or parameters.get("max_tokens")
+    return isinstance(bound, int) and bound > 0
+
+
+def rules_of(settings: Settings) -> AskRules:
+    """How often and how long, from the settings."""
+    return AskRules(
+        max_attempts=settings.limits.max_attempts,
+        max_repairs=settings.limits.max_repairs,
+        timeout_s=settings.model.timeout_s,
+        hedge_after_p=settings.limits.hedge_after_p,
+        record_s=settings.limits.record_deadline_s,
+        stop_rejected=settings.limits.stop_rejected,
+    )

@@ -1,0 +1,101 @@
+"""[model] and [rehearsal] -> what makes the calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from pipeline import codec
+from pipeline.errors import ConfigError
+from pipeline.parts.server import is_simulated, missing_key
+from pipeline.records import Request
+from pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from pipeline.providers import HttpProvider
+
+#: The most that `limits.concurrency` may be. It can be set in mid-run, so connections are counted by the gate alone.
+MOST_IN_FLIGHT = 10_000
+
+
+async def open_provider(settings: Settings, stack: AsyncExitStack) -> HttpProvider:
+    """The provider of the settings, closed with the stack; starts the built-in endpoint where that is asked for."""
+    from pipeline.providers import ClientOptions, HttpProvider
+
+    options = settings.model
+    base_url, key, annotate = options.base_url, settings.api_key(), None
+    if is_simulated(settings):
+        base_url, annotate = await _start_rehearsal(settings, stack)
+    elif (told := missing_key(settings)) is not None:
+        raise ConfigError(told)
+    provider = HttpProvider(
+        ClientOptions(
+            base_url=base_url,
+            # Servers of one's own often want none; one that does will say so at the first call.
+            api_key="none" if key is None or is_simulated(settings) else key.get_secret_value(),
+            organization=options.organization,
+            project=options.project,
+            headers=options.plain_headers(),
+            timeout_s=options.timeout_s,
+            max_connections=MOST_IN_FLIGHT,
+        ),
+        annotate=annotate,
+    )
+    stack.push_async_callback(provider.close)
+    return provider
+
+
+async def _start_rehearsal(
+    settings: Settings, stack: AsyncExitStack
+) -> tuple[str, Callable[[Request], Mapping[str, str]]]:
+    from pipeline.rehearsal import Rehearsal, RehearsalOptions
+
+    wanted = settings.rehearsal
+    endpoint = Rehearsal(
+        RehearsalOptions(
+            seed=wanted.seed,
+            latency_ms=wanted.latency_ms,
+            latency_jitter=wanted.latency_jitter,
+            slow_share=wanted.slow_share,
+            slow_factor=wanted.slow_factor,
+            requests_per_minute=wanted.requests_per_minute,
+            tokens_per_minute=wanted.tokens_per_minute,
+            requests_per_day=wanted.requests_per_day,
+            burst_s=wanted.burst_s,
+            max_in_flight=wanted.max_in_flight,
+            headers=wanted.limit_headers,
+            retry_after=wanted.retry_after,
+            accuracy=wanted.accuracy,
+            faults=wanted.faults,
+            poison=wanted.poison,
+            outages=[(begin, end) for begin, end in wanted.outages],
+            quota_after=wanted.quota_after,
+            context_tokens=wanted.context_tokens,
+            models=(),
+        )
+    )
+    await stack.enter_async_context(endpoint)
+    return endpoint.base_url, _annotator(settings)
+
+
+def _annotator(settings: Settings) -> Callable[[Request], Mapping[str, str]]:
+    """What the built-in endpoint is told beside the request: the record's name, and its gold label."""
+    gold = gold_fields(settings)
+
+    def annotate(request: Request) -> dict[str, str]:
+        told, fields = {"record": request.record.key}, request.record.fields
+        right = {label: fields[name] for label, name in gold.items() if name in fields}
+        if right:
+            told["gold"] = codec.dumps(right).decode()
+        return told
+
+    return annotate
+
+
+def gold_fields(settings: Settings) -> Mapping[str, str]:
+    """The record's fields with the right labels, by label field."""
+    gold = settings.rehearsal.gold
+    if isinstance(gold, str):
+        return {next(iter(settings.task.labels or ["label"])): gold}
+    return gold or {}

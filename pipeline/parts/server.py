@@ -1,0 +1,48 @@
+"""What the settings say of the server that is called."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from pipeline.settings import Settings
+
+REHEARSAL = "rehearsal"
+
+
+def is_openai(settings: Settings) -> bool:
+    """Whether OpenAI's own API is called: it takes parameters that other servers may refuse."""
+    url = settings.model.base_url
+    return url is None or urlsplit(url).hostname == "api.openai.com"
+
+
+def is_simulated(settings: Settings) -> bool:
+    """Whether the built-in endpoint answers instead of a model."""
+    return settings.model.base_url == REHEARSAL
+
+
+def names_function(settings: Settings) -> bool:
+    """Whether a call is forced by the function's name, not by "required".
+
+    With one tool both say the same. Some servers take a name for "auto" in silence or refuse it (llama.cpp, LM Studio),
+    so that without a word of the user's it is sent where it is known to be held: at OpenAI and Azure.
+    """
+    host = urlsplit(settings.model.base_url or "").hostname or ""
+    known = is_openai(settings) or is_simulated(settings) or host.endswith(".azure.com")
+    return settings.model.tool_choice == "forced" or (settings.model.tool_choice is None and known)
+
+
+def service_tier_of(settings: Settings) -> str | None:
+    """The service tier that each call asks for, like "flex"; None where it asks for none."""
+    tier = settings.model.parameters.get("service_tier")
+    return tier if isinstance(tier, str) else None
+
+
+def missing_key(settings: Settings) -> str | None:
+    """What to do where no call can be made for want of a key; None where one can."""
+    if settings.model.base_url is not None or settings.api_key() is not None:
+        return None
+    name = settings.model.api_key_env
+    return (
+        f"{name} is not set. Put {name}=... into the environment or into .env, or set model.base_url: "
+        'the address of a server of your own, or "rehearsal" to try without any'
+    )
