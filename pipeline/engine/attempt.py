@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pipeline.engine.brake import Brake
 from pipeline.engine.hedge import Hedge
 from pipeline.engine.judge import Judge
-from pipeline.engine.life import Call, Prepare
+from pipeline.engine.life import Answerer, Prepare
 from pipeline.engine.net import Net
 from pipeline.engine.retry import Verdict, verdict_of
 from pipeline.engine.rules import AskRules, most_of
@@ -38,7 +38,7 @@ class Asker:
 
     def __init__(
         self,
-        provider: Call,
+        provider: Answerer,
         responder: Responder,
         admission: Admission,
         stats: Stats,

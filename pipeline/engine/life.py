@@ -16,7 +16,7 @@ from pipeline.records import JSON, Ping, Request, Response
 log = logging.getLogger("labelpipe")
 
 #: One call: a Request in, a Response out, or a CallError.
-Call = Callable[[Request], Awaitable[Response]]
+Answerer = Callable[[Request], Awaitable[Response]]
 #: Makes the request that is sent (pictures are read in) and holds what that takes until the record has its outcome.
 #: Raises MediaError.
 Prepare = Callable[[Request], AbstractAsyncContextManager[Request]]

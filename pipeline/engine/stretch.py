@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from pipeline.engine.brake import FIRST_RECORDS, ONE_REASON, TO_CHANGE, last_of
-from pipeline.engine.life import WORD, WORD_TOKENS, Call, Prepare
+from pipeline.engine.life import WORD, WORD_TOKENS, Answerer, Prepare
 from pipeline.engine.rules import AskRules, most_of
 from pipeline.engine.turns import TaskPart
 from pipeline.errors import AnswerError, CallError, MediaError, NoLabelError, RefusalError
@@ -30,7 +30,7 @@ class Stretch:
 
     def __init__(
         self,
-        provider: Call,
+        provider: Answerer,
         task: TaskPart,
         admission: Admission,
         rules: Callable[[], AskRules],

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from pipeline.engine import Asker, AskRules, Responder
-from pipeline.engine.attempt import Provider
+from pipeline.engine.life import Answerer
 from pipeline.errors import AnswerError, CallbackError, InvalidAnswerError, RefusalError, TruncatedError
 from pipeline.limits import Admission, Budget, Gate
 from pipeline.records import JSON, Answer, Call, Labelled, Ping, Record, Request, Response, Said, ToolCall, Usage
@@ -82,7 +82,7 @@ class Rig:
 
     def __init__(
         self,
-        provider: Provider,
+        provider: Answerer,
         *,
         concurrency: int = 8,
         probe_max_s: float = 4.0,
