@@ -36,15 +36,17 @@ class Desk:
         self.stopped_at = self.now
         self.door.gate.stop(reason)
 
-    async def pass_time(self, seconds: float, *, every_s: float = 60.0, refused: bool = True) -> None:
-        """Let time pass; each so often a call is refused."""
+    async def pass_time(
+        self, seconds: float, *, every_s: float = 60.0, refused: bool = True, look_s: float = 1.0
+    ) -> None:
+        """Let time pass; each so often a call is refused, and each so often the watch looks."""
         ends, next_at = self.now + seconds, self.now
         while self.now < ends and not self.stopped:
             if refused and self.now >= next_at:
                 self.door.refused(RateLimitedError(retry_after_s=every_s), self.now)
                 next_at = self.now + every_s
             self.watch.look()
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(look_s)
 
 
 def test_refusals_without_an_answer_end_the_run(moved_clock: RunOn) -> None:
@@ -115,7 +117,7 @@ def test_hours_that_the_server_asks_for_are_no_outage(moved_clock: RunOn) -> Non
         ends_at = desk.now + 10 * 3600.0
         while desk.now < ends_at:
             desk.door.refused(RateLimitedError(retry_after_s=ends_at - desk.now), desk.now)
-            await desk.pass_time(900.0, refused=False)
+            await desk.pass_time(900.0, refused=False, look_s=10.0)
         assert not desk.stopped
         await desk.pass_time(2 * LIMIT_S)
         assert desk.now - ends_at == pytest.approx(LIMIT_S, abs=60)
@@ -130,7 +132,7 @@ def test_a_server_that_always_asks_for_hours_is_excused_for_25_hours_at_most(mov
         desk = Desk()
         for _ in range(200):
             desk.door.refused(RateLimitedError(retry_after_s=told_s), desk.now)
-            await desk.pass_time(900.0, refused=False)
+            await desk.pass_time(900.0, refused=False, look_s=10.0)
         return desk
 
     desk = moved_clock(main())

@@ -18,9 +18,12 @@ from pipeline.errors import InputError
 from pipeline.readers import Progress, jsonrows, jsontexts
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('"\\{}[],:\n'), max_size=8)
-OBJECTS = st.dictionaries(
-    TEXT, st.recursive(st.integers() | TEXT, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner))
+VALUES = st.recursive(
+    st.integers() | TEXT,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=8,
 )
+OBJECTS = st.dictionaries(TEXT, VALUES, max_size=3)
 FORMS: dict[str, Any] = {
     "array": lambda rows, indent: json.dumps(rows, indent=indent),
     "array with an object a line": lambda rows, _: "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n",

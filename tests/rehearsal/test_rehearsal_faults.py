@@ -145,16 +145,15 @@ def test_a_hanging_call_ends_with_the_client_s_patience() -> None:
 
 
 def test_stopping_lets_go_of_hanging_calls_at_once() -> None:
-    async def test(endpoint: Rehearsal, client: AsyncOpenAI) -> float:
+    async def test(endpoint: Rehearsal, client: AsyncOpenAI) -> None:
         call = asyncio.create_task(client.chat.completions.create(**ask()))
         await until(lambda: endpoint.books.totals().failed == {"hang": 1})
-        start = time.monotonic()
         await endpoint.stop()
-        with pytest.raises(openai.APIConnectionError):
+        with pytest.raises(openai.APIConnectionError) as found:
             await call
-        return time.monotonic() - start
+        assert not isinstance(found.value, openai.APITimeoutError)
 
-    assert with_endpoint(test, faults={"hang": 1.0}, timeout_s=30.0) < 2.0
+    with_endpoint(test, faults={"hang": 1.0}, timeout_s=60.0)
 
 
 def test_slow_is_late_but_right() -> None:

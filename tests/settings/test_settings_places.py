@@ -16,7 +16,7 @@ from pipeline.settings import Settings
 from pipeline.settings.places import key_lines, line_of
 
 #: the folder of the test is the same for all examples; they do not touch it
-shared_folder = run_with(suppress_health_check=[HealthCheck.function_scoped_fixture])
+shared_folder = run_with(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 #: what may stand between the keys of a table without being one
 NOISE = st.sampled_from(["", "# zzz = 1", "   ", "# [zzz]", "#'''", '#"""'])
