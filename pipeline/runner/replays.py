@@ -44,7 +44,7 @@ async def replay(settings: Settings) -> RunSummary:
         await _read_again(Reader(task, responder), ledger, stats)
         sinks = await open_sinks(settings, task, run_dir, ledger, moved)
         try:
-            await sinks.finish(all_done=True)
+            await sinks.finish()
         finally:
             await sinks.close()
         summary = await _summary(settings, run_dir, ledger, stats, [str(one) for one in sinks.moved])

@@ -171,7 +171,7 @@ class Session:
                 await self._journal.close()
             await self._admission.close()
             await end_pass(self._ledger, self._sources, self._reading, complete=ending is Ending.COMPLETE)
-            await sinks.finish(all_done=ending is Ending.COMPLETE)
+            await self._finish(sinks)
             self._notes += map(str, sinks.moved[len(self._moved) :])
         finally:
             await sinks.close()
@@ -258,6 +258,17 @@ class Session:
             if not await mended(self._ledger, layout_of(self._settings, self._task), self._asker.net.told):
                 raise
             return await open_sinks(self._settings, self._task, self._run_dir, self._ledger, self._moved)
+
+    async def _finish(self, sinks: Sinks) -> None:
+        """The files brought to their end; a row that keeps them from it is replaced in the ledger first."""
+        try:
+            await sinks.finish()
+        except LabelpipeError:
+            raise
+        except Exception:
+            if not await mended(self._ledger, layout_of(self._settings, self._task), self._asker.net.told):
+                raise
+            await sinks.finish()
 
     @staticmethod
     def _tell_reading(text: str, progress: Progress) -> None:

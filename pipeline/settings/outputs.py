@@ -50,7 +50,9 @@ class OutputSettings(Section):
         "written at the end of each session.",
     )
     order: Literal["completion", "input"] = Field(
-        "completion", description="The order of the rows: as they were answered, or as they were read."
+        "completion",
+        description="The rows as they were answered, or as they were read. Files in the order of the input are "
+        "written when the session ends.",
     )
     escape_formulas: bool = Field(
         False,

@@ -22,7 +22,7 @@ from pipeline.store import parquet
 from pipeline.store.changes import NO_FILE
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
-from pipeline.store.order import first_position, rows_of
+from pipeline.store.order import rows_of
 from pipeline.store.projection import BLOCK_BYTES, Look, digest_of, look_of, looks, parquet_look
 from pipeline.store.queries import SinkMark
 from pipeline.store.rundir import RunDir
@@ -111,9 +111,9 @@ async def _look_at(
     if status.st_size >= mark.bytes >= 0 and mark.digest == await asyncio.to_thread(digest_of, path, mark.bytes):
         if status.st_size == mark.bytes:
             return "", mark
-        if mark.digest is not None and path.suffix != ".parquet":
-            look = look_of(path.name, mark.shape)
-            blocks = rows_of(ledger, look.order, mark.position, gaps=True)
+        look = look_of(path.name, mark.shape) if mark.digest is not None and path.suffix != ".parquet" else None
+        if look is not None and look.order != "input":
+            blocks = rows_of(ledger, look.order, mark.position)
             if (followed := await _followed(path, mark, look, blocks)) is not None:
                 return "", followed
     elif 0 <= status.st_size < mark.bytes and not mark.is_stale:
@@ -121,10 +121,10 @@ async def _look_at(
     if path.suffix == ".parquet":
         return await _look_at_parquet(path, status, mark, layout, ledger)
     for look in _may_look(path.name, mark, layout):
-        blocks = rows_of(ledger, look.order, first_position(look.order), gaps=True)
-        empty = replace(mark, bytes=0, position=first_position(look.order), shape=look.shape)
-        if (followed := await _followed(path, empty, look, blocks)) is not None:
-            return "", followed
+        empty = replace(mark, bytes=0, position=1, shape=look.shape)
+        if (followed := await _followed(path, empty, look, rows_of(ledger, look.order))) is not None:
+            # A file in the input's order is made in one go: this one was made just before a kill.
+            return "", replace(followed, is_stale=True) if look.order == "input" else followed
     return "was changed after this run wrote it", mark
 
 
@@ -141,11 +141,8 @@ async def _look_at_parquet(
     strange = "was changed after this run wrote it"
     if layout is None:
         return strange, mark
-    first = first_position(layout.order)
     try:
-        found = await parquet.compare(
-            path, parquet_look(layout).table, lambda: rows_of(ledger, layout.order, first, gaps=True)
-        )
+        found = await parquet.compare(path, parquet_look(layout).table, lambda: rows_of(ledger, layout.order))
     except (MissingExtraError, OSError, ValueError):  # pyarrow's errors are ValueErrors
         return strange, mark
     if found.fault:

@@ -2,45 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 
 from pipeline.records import Outcome
 from pipeline.store.ledger import Ledger
 
 
-def first_position(order: str) -> int:
-    """Where the first row is: seqs begin with 1, ordinals with 0."""
-    return 0 if order == "input" else 1
-
-
 async def rows_of(
-    ledger: Ledger, order: str, first: int, *, gaps: bool = False
+    ledger: Ledger, order: str, first: int = 1, *, upto: int | None = None
 ) -> AsyncIterator[list[tuple[int, Outcome]]]:
-    """The outcomes from position `first` on, with their positions, in blocks.
+    """The outcomes with their seqs, in blocks: from seq `first` on if they are in the order of completion, else all.
 
-    A position is a seq, or the ordinal in the input's order; then the rows end before the first ordinal that has no
-    outcome yet, unless `gaps` are allowed.
+    With `upto` those that came later are left out.
     """
     if order != "input":
-        while block := await ledger.rows_after(first - 1):
+        while block := _within(await ledger.rows_after(first - 1), upto):
             yield block
             first = block[-1][0] + 1
         return
-    after = (first, 0)
+    after = (-1, 0)
     while found := await ledger.rows_in_order(after):
-        places = [(outcome.record.ordinal, outcome) for _, outcome in found]
-        whole = len(places) if gaps else _without_gap(places, first)
-        if whole:
-            yield places[:whole]
-        if whole < len(found):
-            return
-        first, after = places[-1][0] + 1, (places[-1][0], found[-1][0])
+        after = (found[-1][1].record.ordinal, found[-1][0])
+        if block := _within(found, upto):
+            yield block
 
 
-def _without_gap(places: Sequence[tuple[int, Outcome]], expected: int) -> int:
-    """How many of the rows come before the first missing ordinal."""
-    for index, (ordinal, _) in enumerate(places):
-        if ordinal > expected:
-            return index
-        expected = ordinal + 1
-    return len(places)
+def _within(block: list[tuple[int, Outcome]], upto: int | None) -> list[tuple[int, Outcome]]:
+    return block if upto is None else [found for found in block if found[0] <= upto]

@@ -23,6 +23,8 @@ from pipeline.store.rundir import RunDir, replace_durably
 #: as much of a file is read at once for its digest
 BLOCK_BYTES = 1024 * 1024
 CHANGED = "was changed while the run was at work"
+#: In the shape of a file in the input's order. One of labelpipe 0.3, which grew, has another: it is made anew.
+_SORTED = "sorted"
 
 
 class Look:
@@ -34,7 +36,8 @@ class Look:
         self.order = layout.order
         self._escapes = layout.escape_formulas
         #: equal for files whose rows and their order are made alike
-        self.shape = codec.dumps([layout.order, layout.escape_formulas, table.titles, table.carried]).decode()
+        order = _SORTED if layout.order == "input" else layout.order
+        self.shape = codec.dumps([order, layout.escape_formulas, table.titles, table.carried]).decode()
 
     def head(self) -> bytes:
         """What comes before the first row."""
@@ -52,10 +55,21 @@ class Look:
 
 
 def looks(layout: Layout) -> list[Look]:
-    """The growing files of a layout. Parquet cannot grow: it is made at the end."""
+    """The files of a layout that hold text."""
     table = layout.label_table()
     labels = [Look(f"labels.{kind}", table, layout) for kind in layout.formats if kind in ("csv", "jsonl")]
     return [*labels, Look("failed.csv", layout.failed_table(), layout)]
+
+
+def growing(layout: Layout) -> list[Look]:
+    """The files that grow while the run is at work: those whose rows come as they are answered."""
+    return looks(layout) if layout.order != "input" else []
+
+
+def made_at_the_end(layout: Layout) -> list[Look]:
+    """The files that are made in one go when a session ends: rows in the input's order, and Parquet."""
+    texts = looks(layout) if layout.order == "input" else []
+    return [*texts, *([parquet_look(layout)] if "parquet" in layout.formats else [])]
 
 
 def flaw_of(outcome: Outcome, layout: Layout) -> Exception | None:
@@ -73,7 +87,8 @@ def flaw_of(outcome: Outcome, layout: Layout) -> Exception | None:
 
 def look_of(name: str, shape: str) -> Look:
     """The look of a file that has this shape."""
-    order, escapes, titles, carried = codec.loads_exact(shape)
+    tag, escapes, titles, carried = codec.loads_exact(shape)
+    order = "input" if tag == _SORTED else tag
     about = name == "failed.csv"
     labels = () if about else tuple(titles[len(carried) :])
     labelled = frozenset({Status.LABELLED})
@@ -106,22 +121,21 @@ def parquet_look(layout: Layout) -> Look:
 
 
 class Projection:
-    """A growing file. `position` is the seq (or the ordinal) of the next row that it may need."""
+    """A growing file. `position` is the seq of the next row that it may need."""
 
-    def __init__(self, run_dir: RunDir, look: Look, first: int, mark: SinkMark) -> None:
+    def __init__(self, run_dir: RunDir, look: Look, mark: SinkMark) -> None:
         self.path = run_dir.path / look.name
         self.look = look
-        #: the columns have grown, or the rows have moved, since the file was begun
+        #: the columns have grown since the file was begun, or somebody has changed it
         self.is_old = False
         # All other state that changes: what the file in its place is, for sure; where the one that grows ends, what of
         # it is on the disk, and its digest. A torn file may have a part of a row behind `size_bytes`: it is opened
         # again, and cut, before anything is added.
         self.mark = mark
-        self.position = first
+        self.position = 1
         self.size_bytes = 0
         self._synced_bytes = 0
         self._digest = new_digest()
-        self._first = first
         self._file: AppendFile | None = None
         self._growing = self.path
         self._is_torn = True
@@ -175,7 +189,7 @@ class Projection:
     async def begin(self, look: Look) -> None:
         """Begin the file anew, beside the old one, which stays in its place until `settle`."""
         await self.close()
-        self.look, self.position, self.is_old = look, self._first, False
+        self.look, self.position, self.is_old = look, 1, False
         self._growing, self.size_bytes, self._synced_bytes = self.path.with_name(f"{self.path.name}.part"), 0, 0
         self._digest = new_digest()
 

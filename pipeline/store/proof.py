@@ -14,11 +14,10 @@ from pipeline.store import parquet
 from pipeline.store.difference import difference
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
-from pipeline.store.order import first_position, rows_of
+from pipeline.store.order import rows_of
 from pipeline.store.projection import Look, looks, parquet_look
 from pipeline.store.queries import SinkMark
 from pipeline.store.rundir import RunDir
-from pipeline.store.sinks import without_late
 from pipeline.store.sqlexport import SqlPlace, SqlTarget, compare_table
 
 #: What to do about a file that somebody has changed ...
@@ -63,8 +62,8 @@ async def prove_files(run_dir: RunDir, ledger: Ledger, find_url: FindUrl = lambd
     if text is None:
         return [FileProof("files of rows", True, 0, "are to be built (anew), and the run's next session does it.")]
     layout = Layout.from_text(text)
-    marks = await _good_marks(ledger, layout)
-    proofs = [await _prove_growing(run_dir, ledger, layout, look, marks.get(look.name)) for look in looks(layout)]
+    marks = await ledger.sink_marks()
+    proofs = [await _prove_text(run_dir, ledger, look, marks.get(look.name)) for look in looks(layout)]
     if "parquet" in layout.formats:
         proofs.append(await _prove_parquet(run_dir, ledger, layout, marks.get("labels.parquet")))
     if "sql" in layout.formats and (place := await ledger.meta_get("sql")):
@@ -81,41 +80,30 @@ async def _prove_table(ledger: Ledger, place: SqlPlace, find_url: FindUrl) -> Fi
     return FileProof(name, found.ok, found.rows, found.detail)
 
 
-async def _good_marks(ledger: Ledger, layout: Layout) -> dict[str, SinkMark]:
-    """The marks of files that will go on from them."""
-    marks = await ledger.sink_marks()
-    if layout.order == "input":
-        seq = int(await ledger.meta_get("layout_seq") or 0)
-        async for block in rows_of(ledger, "completion", seq + 1):
-            lowest = min(outcome.record.ordinal for _, outcome in block)
-            marks = without_late(marks, lowest)
-    return marks
-
-
-async def _prove_growing(
-    run_dir: RunDir, ledger: Ledger, layout: Layout, look: Look, mark: SinkMark | None
-) -> FileProof:
+async def _prove_text(run_dir: RunDir, ledger: Ledger, look: Look, mark: SinkMark | None) -> FileProof:
     path = run_dir.path / look.name
     if mark is None or mark.is_stale or mark.bytes < 0 or mark.shape != look.shape:
-        return FileProof(look.name, True, 0, "is to be built anew, and the run's next session does it.")
+        when = "when the session ends" if look.order == "input" else "and the run's next session does it"
+        return FileProof(look.name, True, 0, f"is to be built anew, {when}.")
     if not path.exists():
         return FileProof(look.name, False, 0, f"is missing, the ledger has {mark.bytes:,} bytes of it. {_MEND}")
     with path.open("rb") as file:
         # Only what is there now: a run at work may add rows while the ledger is read.
         size_bytes = file.seek(0, 2)
         file.seek(0)
-        tally = await _compare(file, size_bytes, look, _blocks(ledger, layout))
+        tally = await _compare(file, size_bytes, look, _blocks(ledger, look, mark))
     if not tally.fault and size_bytes >= mark.bytes:
-        return FileProof(look.name, True, tally.rows, _told_rows(tally))
+        more = tally.ended or (look.order == "input" and await ledger.last_seq() > mark.position)
+        return FileProof(look.name, True, tally.rows, _told_rows(tally.rows, more=more))
     fault = tally.fault or f"has {size_bytes:,} bytes, but {mark.bytes:,} were written."
-    found = await difference(path, look, _blocks(ledger, layout))
+    found = await difference(path, look, _blocks(ledger, look, mark))
     told = "Its columns are others." if found is None else str(found)
     return FileProof(look.name, False, tally.rows, f"{fault} {told} {CHANGED}")
 
 
-def _told_rows(tally: _Tally) -> str:
-    rest = ", and the rest is still to come" if tally.ended else ""
-    return f"{tally.rows:,} rows, byte for byte those of the ledger{rest}."
+def _told_rows(rows: int, *, more: bool) -> str:
+    rest = ", and the rest is still to come" if more else ""
+    return f"{rows:,} rows, byte for byte those of the ledger{rest}."
 
 
 async def _compare(
@@ -156,9 +144,9 @@ def _take(tally: _Tally, file: BinaryIO, size_bytes: int, expected: bytes) -> in
     return agreed
 
 
-def _blocks(ledger: Ledger, layout: Layout) -> AsyncIterator[list[tuple[int, Outcome]]]:
-    # In the input's order a file may end before a gap; what it has is the beginning of all rows either way.
-    return rows_of(ledger, layout.order, first_position(layout.order), gaps=True)
+def _blocks(ledger: Ledger, look: Look, mark: SinkMark) -> AsyncIterator[list[tuple[int, Outcome]]]:
+    """The rows that the file may hold: in the input's order those up to its last making, else all that come."""
+    return rows_of(ledger, look.order, upto=mark.position if look.order == "input" else None)
 
 
 async def _prove_parquet(run_dir: RunDir, ledger: Ledger, layout: Layout, mark: SinkMark | None) -> FileProof:
@@ -169,7 +157,7 @@ async def _prove_parquet(run_dir: RunDir, ledger: Ledger, layout: Layout, mark: 
     if not path.exists():
         return FileProof(look.name, False, 0, f"is missing. {_MEND}")
     try:
-        found = await parquet.compare(path, look.table, lambda: _blocks(ledger, layout))
+        found = await parquet.compare(path, look.table, lambda: _blocks(ledger, look, mark))
     except MissingExtraError as error:
         return FileProof(look.name, True, 0, f"not compared: {error}")
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors

@@ -7,19 +7,17 @@ A file that somebody has changed is no file of ours: it is moved aside and made 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline.records import Outcome
-from pipeline.store import parquet
+from pipeline.store import parquet, whole
 from pipeline.store.changes import NO_FILE, SinkMarks
 from pipeline.store.claims import MovedAside, claim, move_aside
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
-from pipeline.store.order import first_position, rows_of
-from pipeline.store.projection import CHANGED, Projection, digest_of, looks, parquet_look
-from pipeline.store.queries import SinkMark
+from pipeline.store.order import rows_of
+from pipeline.store.projection import Projection, growing, made_at_the_end
 from pipeline.store.rundir import RunDir
 
 #: A mark moves when this much has been written since the last: what a crash makes us write again, at the most.
@@ -89,37 +87,37 @@ class Sinks:
             return
         before = self._layout
         # Outcomes may be there that were never written here: an error or a cancel came between.
-        lowest = self._note(outcomes, seqs[-1]) if seqs[0] == self._seq + 1 else await self._learn()
+        if seqs[0] == self._seq + 1:
+            self._note(outcomes, seqs[-1])
+        else:
+            await self._learn()
         if self._generation != self._ledger.generation:
             return  # rows have been set aside or moved: all is built anew at the end
-        self._note_late(lowest)
         if self._layout is not before:
             await self._rebuild([file for file in self._outgrown() if file.size_bytes < SMALL_BYTES])
         # Before a row is added: what is cut into somebody's edit would be lost to both.
         await self._rebuild([file for file in self._files if file.strange()])
-        if self._layout.order == "input":
-            await self._follow(self._files)
-        else:
-            await self._extend(outcomes, seqs)
+        await self._extend(outcomes, seqs)
         if sum(file.unsynced_bytes for file in self._files) >= SYNC_BYTES:
             await self._sync()
 
-    async def finish(self, *, all_done: bool) -> None:
-        """Bring the files to their end and close them. Raises StoreError.
-
-        In the input's order rows wait for those before them; `all_done` says that none is coming any more.
-        """
+    async def finish(self) -> None:
+        """Bring the files to their end and close them. Raises StoreError."""
         if self._generation != self._ledger.generation:
             await self._collect()
-        self._note_late(await self._learn())
+        await self._learn()
         await self._let_go(self._files)
         old = self._outgrown()
         await self._rebuild([file for file in self._files if file.is_old or file in old])
-        await self._follow(self._files, gaps=all_done)
+        await self._follow(self._files)
         await self._sync()
         await self._store_marks()
-        if "parquet" in self._layout.formats:
-            await self._write_parquet(gaps=all_done)
+        if self._layout.order == "input":
+            await self._ledger.index_ordinals()
+        for look in made_at_the_end(self._layout):
+            mark, moved = await whole.make(self._run_dir.path / look.name, look, self._ledger, self._seq)
+            self.moved += moved
+            await self._ledger.note_files({look.name: mark})
         await self.close()
 
     async def close(self) -> None:
@@ -137,32 +135,22 @@ class Sinks:
         self._layout = self._asked.following(before)
         if before is not None and self._layout.knows_rows_of(before):
             self._seq = int(await self._ledger.meta_get("layout_seq") or 0)
-        lowest = await self._learn()
+        await self._learn()
         marks = await self._ledger.sink_marks()
-        if self._layout.order == "input":
-            await self._ledger.index_ordinals()
-            marks = without_late(marks, lowest)
-        first = first_position(self._layout.order)
-        self._files = [
-            Projection(self._run_dir, look, first, marks.get(look.name, NO_FILE)) for look in looks(self._layout)
-        ]
+        self._files = [Projection(self._run_dir, look, marks.get(look.name, NO_FILE)) for look in growing(self._layout)]
         await self._rebuild([file for file in self._files if not await file.resume()])
         await self._follow(self._files)
         await self._sync()
         await self._store_marks()
 
-    async def _learn(self) -> int | None:
-        """Note all rows that are not noted yet; gives the lowest ordinal among them."""
-        lowest: int | None = None
+    async def _learn(self) -> None:
+        """Note all rows that are not noted yet."""
         async for block in rows_of(self._ledger, "completion", self._seq + 1):
-            noted = self._note([outcome for _, outcome in block], block[-1][0])
-            lowest = noted if lowest is None else min(lowest, noted)
-        return lowest
+            self._note([outcome for _, outcome in block], block[-1][0])
 
-    def _note(self, outcomes: Sequence[Outcome], seq: int) -> int:
-        """Take in the columns of outcomes up to `seq`; gives the lowest ordinal among them."""
+    def _note(self, outcomes: Sequence[Outcome], seq: int) -> None:
+        """Take in the columns of outcomes up to `seq`."""
         self._layout, self._seq = self._layout.grown(outcomes), seq
-        return min(outcome.record.ordinal for outcome in outcomes)
 
     async def _collect(self) -> None:
         """Begin all over, with the columns of the rows that there are now."""
@@ -180,24 +168,15 @@ class Sinks:
 
     def _outgrown(self) -> list[Projection]:
         """The files whose columns have grown since they were begun."""
-        shapes = {look.name: look.shape for look in looks(self._layout)}
+        shapes = {look.name: look.shape for look in growing(self._layout)}
         return [file for file in self._files if file.look.shape != shapes[file.look.name]]
-
-    def _note_late(self, lowest: int | None) -> None:
-        """In the input's order a row whose place the file has passed already waits for the end."""
-        if lowest is None or self._layout.order != "input":
-            return
-        for file in self._files:
-            file.is_old |= lowest < file.position
-        if any(file.is_old for file in self._files):
-            self._marks = self._marks_now()
 
     async def _rebuild(self, files: Sequence[Projection]) -> None:
         """Build files anew from the ledger. Their marks go first: they are worth nothing for the new files."""
         if not files:
             return
         await self._let_go(files)
-        current = {look.name: look for look in looks(self._layout)}
+        current = {look.name: look for look in growing(self._layout)}
         for file in files:
             file.mark = replace(file.mark, is_stale=True)
         await self._store_marks()
@@ -213,21 +192,15 @@ class Sinks:
                 await file.add(outcomes, seqs[-1] + 1)
         await self._follow(behind)
 
-    async def _follow(self, files: Sequence[Projection], *, gaps: bool = False) -> None:
+    async def _follow(self, files: Sequence[Projection]) -> None:
         """Bring files to where the ledger is."""
         if not files:
             return
         starts = [file.position for file in files]
-        try:
-            async for block in rows_of(self._ledger, self._layout.order, min(starts), gaps=gaps):
-                for file, start in zip(files, starts, strict=True):
-                    rows = [outcome for position, outcome in block if position >= start]
-                    await file.add(rows, max(file.position, block[-1][0] + 1))
-        except BaseException:
-            for file in files:
-                # Two rows may share an ordinal (one of a record that is no longer in the input): one may be written.
-                file.is_old |= self._layout.order == "input"
-            raise
+        async for block in rows_of(self._ledger, "completion", min(starts)):
+            for file, start in zip(files, starts, strict=True):
+                rows = [outcome for position, outcome in block if position >= start]
+                await file.add(rows, max(file.position, block[-1][0] + 1))
         for file in files:
             await file.settle()
 
@@ -245,24 +218,3 @@ class Sinks:
             file.look.name: replace(file.mark, is_stale=True) if file.is_old else file.mark for file in self._files
         }
         return SinkMarks(marks, self._layout.to_text(), self._seq, self._generation)
-
-    async def _write_parquet(self, *, gaps: bool) -> None:
-        order, path = self._layout.order, self._run_dir.labels("parquet")
-        look, before = parquet_look(self._layout), (await self._ledger.sink_marks()).get("labels.parquet", NO_FILE)
-        if await asyncio.to_thread(lambda: path.exists() and digest_of(path) != before.digest):
-            self.moved.append(move_aside(path, CHANGED))
-        # First: after a kill it is known for ours by its values, and not taken for a file that was put here.
-        await self._ledger.note_files({"labels.parquet": replace(before, is_stale=True)})
-        await parquet.write(path, look.table, lambda: rows_of(self._ledger, order, first_position(order), gaps=gaps))
-        now, digest = self._marks_now(), await asyncio.to_thread(digest_of, path)
-        size = await asyncio.to_thread(lambda: path.stat().st_size)
-        mark = SinkMark(size, self._files[0].position, look.shape, digest)
-        await self._ledger.commit((), replace(now, marks={**now.marks, look.name: mark}))
-
-
-def without_late(marks: Mapping[str, SinkMark], lowest: int | None) -> dict[str, SinkMark]:
-    """The marks, stale where no row can be appended: rows in the input's order, `lowest` the next of them."""
-    return {
-        name: mark if lowest is None or mark.position <= lowest else replace(mark, is_stale=True)
-        for name, mark in marks.items()
-    }

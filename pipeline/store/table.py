@@ -24,8 +24,8 @@ async def read_table(folder: str | Path) -> tuple[list[str], list[int], list[lis
     places: list[tuple[int, Outcome]] = []
     async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
         kept = await ledger.meta_get("layout")
-        async for block in rows_of(ledger, "input", 0, gaps=True):
-            places += block
+        async for block in rows_of(ledger, "input"):
+            places += [(outcome.record.ordinal, outcome) for _, outcome in block]
     if kept is None:
         raise SetupError(f"{folder}: no row was written yet")
     table = Layout.from_text(kept).grown([outcome for _, outcome in places]).label_table()

@@ -52,18 +52,20 @@ def killed_often(folder: Path, endpoints: Endpoints, seed: int) -> Scene:
 
 
 def in_order(folder: Path, endpoints: Endpoints, seed: int) -> Scene:
-    """Rows in the input's order, in two formats."""
+    """Rows in the input's order, in two formats: a kill leaves the files of the last session that came to its end."""
     endpoint = endpoints.open(**LATENCY)
     given = rows(350)
     output = {"order": "input", "formats": ["csv", "jsonl"]}
     scene = Scene(project(folder, endpoint.base_url, count=len(given), output=output), endpoint, given, seed + 1)
     wanted = [row["id"] for row in given]
-    for _ in range(5):
-        kill = scene.strike("run", "job.toml", most_calls=50)
-        assert kill.csv_keys == wanted[: len(kill.csv_keys)], f"{kill.how}: a gap"
+    place = {key: at for at, key in enumerate(wanted)}
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
+        kill = scene.strike("run", "job.toml", most_calls=50, number=number)
+        assert list(kill.csv_keys) == sorted(kill.csv_keys, key=place.__getitem__), f"{kill.how}: out of order"
         lines = read_jsonl(scene.user.run_dir / "labels.jsonl")
-        assert [line["id"] for line in lines] == wanted[: len(lines)], f"{kill.how}: a gap in the JSONL"
+        assert [line["id"] for line in lines] == list(kill.csv_keys), f"{kill.how}: the JSONL has other rows"
     scene.user.run()
+    assert [row["id"] for row in scene.user.labels()] == wanted
     return scene
 
 

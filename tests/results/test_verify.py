@@ -47,7 +47,7 @@ async def make(path: Path, *, finish: bool = True, layout: Layout = LAYOUT) -> N
         for batch in (OUTCOMES[:15], OUTCOMES[15:]):
             await sinks.write(batch, await ledger.commit(batch, sinks.marks()))
         if finish:
-            await sinks.finish(all_done=True)
+            await sinks.finish()
             run_dir.write_summary(COUNTS | {"ended": "complete"})
         await sinks.close()
 
@@ -227,21 +227,27 @@ def test_a_run_with_rows_set_aside_waits_for_its_next_session(run: Path) -> None
     assert any("next session" in line for line in report.lines())
 
 
-def test_rows_in_the_inputs_order_may_wait_behind_a_gap(tmp_path: Path) -> None:
-    async def main() -> None:
+def test_rows_in_the_inputs_order_are_proved_up_to_the_end_of_the_last_session(tmp_path: Path) -> None:
+    async def main(numbers: Sequence[int], *, ends: bool) -> None:
         run_dir = RunDir(tmp_path)
         run_dir.write_manifest({})
         async with await Ledger.open(run_dir.ledger) as ledger:
             sinks = await Sinks.start(run_dir, ledger, replace(LAYOUT, order="input"))
-            batch = [outcome(number) for number in (3, 1, 0, 4)]
+            batch = [outcome(number) for number in numbers]
             await sinks.write(batch, await ledger.commit(batch, sinks.marks()))
-            await sinks.finish(all_done=False)
+            await (sinks.finish() if ends else sinks.close())
 
-    asyncio.run(main())
-    report = looked_at(tmp_path)
-    assert report.ok
-    told = {check.name: check.detail for check in report.checks}["labels.csv"]
-    assert told == "1 rows, byte for byte those of the ledger, and the rest is still to come."
+    def told() -> str:
+        report = looked_at(tmp_path)
+        assert report.ok
+        return {check.name: check.detail for check in report.checks}["labels.csv"]
+
+    asyncio.run(main((3, 1), ends=False))
+    assert told() == "is to be built anew, when the session ends."
+    asyncio.run(main((0, 4), ends=True))
+    assert told() == "3 rows, byte for byte those of the ledger."
+    asyncio.run(main((2,), ends=False))
+    assert told() == "3 rows, byte for byte those of the ledger, and the rest is still to come."
 
 
 def test_without_a_ledger_there_is_nothing_to_prove(tmp_path: Path) -> None:

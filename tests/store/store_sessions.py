@@ -20,7 +20,6 @@ async def session(
     *batches: Sequence[Outcome],
     layout: Layout = LAYOUT,
     finish: bool = True,
-    all_done: bool = True,
     before: Any = None,
 ) -> None:
     """A session of a run: each batch into the ledger and the files, as the engine's writer does it."""
@@ -31,7 +30,7 @@ async def session(
         for batch in batches:
             await files.write(batch, await ledger.commit(batch, files.marks()))
         if finish:
-            await files.finish(all_done=all_done)
+            await files.finish()
         await files.close()
 
 

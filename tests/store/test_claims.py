@@ -190,12 +190,36 @@ def test_a_run_of_an_older_version_knows_its_files_by_their_bytes(tmp_path: Path
         assert len(aside(path)) == edited
 
 
-@pytest.mark.parametrize("order", ["completion", "input"])
+@pytest.mark.parametrize("how", ["beside", *EDITS])
+def test_an_edit_of_a_file_that_is_made_at_the_end_is_kept_as_it_is(tmp_path: Path, how: str) -> None:
+    path, layout = tmp_path / "labels.csv", replace(LAYOUT, order="input")
+    run(tmp_path, *BATCHES[:2], layout=layout)
+
+    async def main() -> bytes:
+        async with await Ledger.open(tmp_path / "ledger.db") as ledger:
+            sinks = await Sinks.start(RunDir(tmp_path), ledger, layout)
+            edited = EDITS.get(how, lambda _: b"mine")(path.read_bytes())
+            path.write_bytes(edited)
+            for batch in BATCHES[2:]:
+                await sinks.write(batch, await ledger.commit(batch, sinks.marks()))
+            await sinks.finish()
+            assert [one.name for one in sinks.moved] == ["labels.csv"]
+            return edited
+
+    other = tmp_path / "other"
+    other.mkdir()
+    run(other, *BATCHES, layout=layout)
+    edited = asyncio.run(main())
+    assert contents(tmp_path) == contents(other)
+    (kept,) = aside(tmp_path)
+    assert kept.read_bytes() == edited
+
+
 @pytest.mark.parametrize("when", [1, len(BATCHES)])
 @pytest.mark.parametrize("how", ["beside", *EDITS])
-def test_an_edit_while_the_run_is_at_work_is_kept_as_it_is(tmp_path: Path, how: str, when: int, order: str) -> None:
+def test_an_edit_while_the_run_is_at_work_is_kept_as_it_is(tmp_path: Path, how: str, when: int) -> None:
     """An editor saves a file beside and renames it, or writes into it: no row of ours is written into that."""
-    path, layout = tmp_path / "labels.csv", replace(LAYOUT, order=order)
+    path, layout = tmp_path / "labels.csv", LAYOUT
 
     def edit() -> bytes:
         edited = EDITS.get(how, lambda _: b"mine")(path.read_bytes())
@@ -211,7 +235,7 @@ def test_an_edit_while_the_run_is_at_work_is_kept_as_it_is(tmp_path: Path, how: 
             for number, batch in enumerate(BATCHES, 1):
                 await sinks.write(batch, await ledger.commit(batch, sinks.marks()))
                 edited = edit() if number == when else edited
-            await sinks.finish(all_done=True)
+            await sinks.finish()
             return [one.name for one in sinks.moved], edited
 
     other = tmp_path / "other"

@@ -172,7 +172,7 @@ async def write(folder: Path, ledger: Ledger, *batches: list[Outcome], layout: L
     sinks = await Sinks.start(RunDir(folder), ledger, layout)
     for batch in batches:
         await sinks.write(batch, await ledger.commit(batch, sinks.marks()))
-    await sinks.finish(all_done=True)
+    await sinks.finish()
     await sinks.close()
 
 

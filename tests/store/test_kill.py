@@ -82,7 +82,7 @@ def test_no_row_is_lost_or_doubled_by_kills(tmp_path: Path) -> None:
         async with await Ledger.open(tmp_path / "ledger.db") as ledger:
             assert [proof for proof in await prove_files(RunDir(tmp_path), ledger) if not proof.ok] == []
             files = await Sinks.start(RunDir(tmp_path), ledger, Layout(labels=("label",)))
-            await files.finish(all_done=True)
+            await files.finish()
             assert [proof for proof in await prove_files(RunDir(tmp_path), ledger) if not proof.ok] == []
             return [f"r{number}" for number in range((await ledger.count_by_status())[Status.LABELLED])]
 

@@ -133,8 +133,8 @@ def test_parquet_has_types(tmp_path: Path) -> None:
 
 def test_parquet_is_made_anew_by_each_session(tmp_path: Path) -> None:
     layout = Layout(labels=("label",), formats=("csv", "parquet"), order="input")
-    run(tmp_path, [labelled(2), labelled(0)], layout=layout, all_done=False)
-    assert parquet_of(tmp_path).column("id").to_pylist() == ["r0"]
+    run(tmp_path, [labelled(2), labelled(0)], layout=layout)
+    assert parquet_of(tmp_path).column("id").to_pylist() == ["r0", "r2"]
     run(tmp_path, [labelled(1)], layout=layout)
     assert parquet_of(tmp_path).column("id").to_pylist() == ["r0", "r1", "r2"]
     assert not list(tmp_path.glob("*.part"))

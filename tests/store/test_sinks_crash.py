@@ -17,10 +17,9 @@ from pipeline.store import Layout, Ledger, RunDir, Sinks
 
 
 @pytest.mark.usefixtures("small_steps")
-@pytest.mark.parametrize("order", ["completion", "input"])
-def test_a_file_cut_at_any_byte_is_mended(tmp_path: Path, order: str) -> None:
+def test_a_file_cut_at_any_byte_is_mended(tmp_path: Path) -> None:
     """A crash leaves a part of what was written after the last mark; a careless hand leaves anything."""
-    layout = Layout(labels=("label",), formats=("csv", "jsonl"), order=order)
+    layout = Layout(labels=("label",), formats=("csv", "jsonl"))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()
     killed.mkdir()
@@ -49,6 +48,62 @@ def test_marks_move_with_the_commits(tmp_path: Path) -> None:
         assert (tmp_path / "labels.csv").read_bytes()[: mark.bytes].endswith(b"\n")
 
     asyncio.run(main())
+
+
+ORDERED = Layout(labels=("label",), formats=("csv", "jsonl", "parquet"), order="input")
+NAMES = ("labels.csv", "labels.jsonl", "labels.parquet", "failed.csv")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_keeps_a_file_from_being_made_at_the_end_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    run(tmp_path, *BATCHES[:2], layout=ORDERED)
+    before = {file: (tmp_path / file).read_bytes() for file in NAMES}
+    replace = Path.replace
+
+    def full(self: Path, target: Path) -> Path:
+        if target.name == name:
+            raise OSError(28, "No space left on device")
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(StoreError, match=rf"{name}: cannot write: No space left on device"):
+            run(tmp_path, *BATCHES[2:], layout=ORDERED)
+    assert (tmp_path / name).read_bytes() == before[name]
+    run(tmp_path, layout=ORDERED)
+    _whole_and_ours(tmp_path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_kill_between_a_file_made_at_the_end_and_its_mark_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    run(tmp_path, *BATCHES[:2], layout=ORDERED)
+    note = Ledger.note_files
+
+    async def killed(self: Ledger, marks: Any) -> None:
+        if name in marks and not marks[name].is_stale:
+            raise RuntimeError("killed")
+        await note(self, marks)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "note_files", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            run(tmp_path, *BATCHES[2:], layout=ORDERED)
+    run(tmp_path, layout=ORDERED)
+    _whole_and_ours(tmp_path)
+
+
+def _whole_and_ours(path: Path) -> None:
+    """As an undisturbed run would have left them; and none was taken for somebody's."""
+    other = path / "other"
+    other.mkdir()
+    run(other, *BATCHES, layout=ORDERED)
+    assert {name: (path / name).read_bytes() for name in NAMES} == {name: (other / name).read_bytes() for name in NAMES}
+    assert not list(path.glob("*.changed-*"))
+    assert not list(path.glob("*.part"))
 
 
 @pytest.mark.parametrize("name", ["labels.csv", "failed.csv"])
@@ -130,21 +185,20 @@ def test_a_kill_between_a_rebuilt_file_and_its_mark_is_mended(tmp_path: Path, mo
     assert (tmp_path / "labels.jsonl").read_bytes() == wanted
 
 
-@pytest.mark.parametrize("order", ["completion", "input"])
-def test_what_a_full_disk_tore_is_written_when_there_is_room(tmp_path: Path, order: str) -> None:
+def test_what_a_full_disk_tore_is_written_when_there_is_room(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     batches = [[labelled(number, fields={"text": "x" * 3000}) for number in (at, at + 1)] for at in (0, 2, 4)]
 
     async def main() -> None:
         async with await Ledger.open(tmp_path / "ledger.db") as ledger:
-            files = await Sinks.start(RunDir(tmp_path), ledger, Layout(labels=("label",), order=order))
+            files = await Sinks.start(RunDir(tmp_path), ledger, Layout(labels=("label",)))
             await files.write(batches[0], await ledger.commit(batches[0], files.marks()))
             seqs = await ledger.commit(batches[1], files.marks())
             with limited(resource, 8000), pytest.raises(StoreError, match=r"labels\.csv: cannot write: File too large"):
                 await files.write(batches[1], seqs)
             assert (tmp_path / "labels.csv").stat().st_size == 8000
             await files.write(batches[2], await ledger.commit(batches[2], files.marks()))
-            await files.finish(all_done=True)
+            await files.finish()
 
     asyncio.run(main())
     assert labels(tmp_path, "text") == ["x" * 3000] * 6

@@ -35,7 +35,7 @@ def test_rows_set_aside_in_the_middle_of_a_session_are_gone_at_its_end(tmp_path:
             new = [labelled(0, "b"), labelled(2)]
             await files.write(new, await ledger.commit(new, files.marks()))
             if not killed:
-                await files.finish(all_done=True)
+                await files.finish()
             await files.close()
         if killed:
             await session(tmp_path)
@@ -51,18 +51,16 @@ def test_rows_set_aside_in_the_middle_of_a_session_are_gone_at_its_end(tmp_path:
 ORDERED = Layout(labels=("label",), order="input")
 
 
-def test_rows_wait_for_those_before_them(tmp_path: Path) -> None:
+def test_rows_in_the_inputs_order_come_when_the_session_ends(tmp_path: Path) -> None:
     async def main() -> None:
         async with await Ledger.open(tmp_path / "ledger.db") as ledger:
             files = await Sinks.start(RunDir(tmp_path), ledger, ORDERED)
-            seen = []
             for number in (2, 0, 3, 1, 5):
                 batch = [labelled(number)]
                 await files.write(batch, await ledger.commit(batch, files.marks()))
-                seen.append(labels(tmp_path))
-            assert seen == [[], ["r0"], ["r0"], ["r0", "r1", "r2", "r3"], ["r0", "r1", "r2", "r3"]]
-            await files.finish(all_done=False)
-        assert labels(tmp_path) == ["r0", "r1", "r2", "r3"]
+            assert not list(tmp_path.glob("*.csv"))
+            await files.finish()
+        assert labels(tmp_path) == ["r0", "r1", "r2", "r3", "r5"]
         await session(tmp_path, [labelled(4)], layout=ORDERED)
         assert labels(tmp_path) == ["r0", "r1", "r2", "r3", "r4", "r5"]
 
@@ -76,18 +74,10 @@ def test_an_end_with_gaps_and_what_comes_into_them_later(tmp_path: Path) -> None
     assert labels(tmp_path) == ["r2", "r3", "r5"]
 
 
-def test_a_late_row_is_not_lost_when_the_process_is_killed(tmp_path: Path) -> None:
-    """The row's place is passed already, and the kill comes before a commit could store that the file is old."""
-    run(tmp_path, [labelled(0), labelled(2)], layout=ORDERED)
-    run(tmp_path, [labelled(1)], layout=ORDERED, finish=False)
-    run(tmp_path, layout=ORDERED)
-    assert labels(tmp_path) == ["r0", "r1", "r2"]
-
-
-def test_a_file_that_is_old_is_known_to_be_after_a_kill(tmp_path: Path) -> None:
-    """Here the marks are stored after the late row was seen, so that only the mark can tell."""
+def test_a_session_that_is_killed_leaves_the_file_of_the_one_before(tmp_path: Path) -> None:
     run(tmp_path, [labelled(0), labelled(2)], layout=ORDERED)
     run(tmp_path, [labelled(1)], [labelled(3)], layout=ORDERED, finish=False)
+    assert labels(tmp_path) == ["r0", "r2"]
     run(tmp_path, layout=ORDERED)
     assert labels(tmp_path) == ["r0", "r1", "r2", "r3"]
 

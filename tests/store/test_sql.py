@@ -60,7 +60,7 @@ async def session(
             for batch in batches:
                 await sinks.write(batch, await ledger.commit(batch, sinks.marks()))
             if finish:
-                await sinks.finish(all_done=True)
+                await sinks.finish()
         finally:
             await sinks.close()
 

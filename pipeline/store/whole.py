@@ -1,0 +1,58 @@
+"""A file of rows that is made in one go, from the ledger; the old one stays until the new one is whole."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.errors import StoreError
+from pipeline.records import Outcome
+from pipeline.store import parquet
+from pipeline.store.changes import NO_FILE
+from pipeline.store.claims import MovedAside, move_aside
+from pipeline.store.ledger import Ledger
+from pipeline.store.order import rows_of
+from pipeline.store.parquet import Blocks
+from pipeline.store.projection import CHANGED, Look, digest_of
+from pipeline.store.queries import SinkMark
+from pipeline.store.rundir import replace_durably
+
+
+async def make(path: Path, look: Look, ledger: Ledger, seq: int) -> tuple[SinkMark, list[MovedAside]]:
+    """Write the rows of all outcomes up to `seq`; gives the file's mark, and the file before where somebody changed it.
+
+    Raises StoreError if the file cannot be written.
+    """
+    before, moved = (await ledger.sink_marks()).get(look.name, NO_FILE), list[MovedAside]()
+    if await asyncio.to_thread(lambda: path.exists() and digest_of(path) != before.digest):
+        moved.append(move_aside(path, CHANGED))
+    # First: after a kill the new file is known for ours by its rows, and not taken for one that was put here.
+    await ledger.note_files({look.name: replace(before, is_stale=True)})
+
+    def blocks() -> AsyncIterator[list[tuple[int, Outcome]]]:
+        return rows_of(ledger, look.order, upto=seq)
+
+    await (parquet.write(path, look.table, blocks) if path.suffix == ".parquet" else _write(path, look, blocks))
+    size, digest = await asyncio.to_thread(lambda: (path.stat().st_size, digest_of(path)))
+    return SinkMark(size, seq, look.shape, digest), moved
+
+
+async def _write(path: Path, look: Look, blocks: Blocks) -> None:
+    part = path.with_name(f"{path.name}.part")
+    try:
+        file = await asyncio.to_thread(part.open, "wb")
+        try:
+            await asyncio.to_thread(file.write, look.head())
+            async for block in blocks():
+                rows = look.block([outcome for _, outcome in block])
+                await asyncio.to_thread(file.write, rows)
+        finally:
+            await asyncio.to_thread(file.close)
+        await asyncio.to_thread(replace_durably, part, path)
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot write: {error.strerror or error}. "
+            "No row is lost: fix the cause, then run the same command again."
+        ) from error
