@@ -64,7 +64,7 @@ def _watch(look: Callable[[], Coroutine[Any, Any, Any]], json_out: bool, every_s
     from contextlib import suppress
 
     from pipeline import codec
-    from pipeline.show import watch
+    from pipeline.cli.watching import watch
     from pipeline.terminal import shown_json
 
     asked_to_end = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipeline.show.exports import export_lines
 from pipeline.show.planlines import codes_text, plan_lines, rehearsal_lines
 from pipeline.show.screens import SIMULATED, check_lines, closing_lines, preview_facts, preview_lines
-from pipeline.show.standing import status_lines, watch
+from pipeline.show.standing import status_lines
 
 __all__ = [
     "SIMULATED",
@@ -18,5 +18,4 @@ __all__ = [
     "preview_lines",
     "rehearsal_lines",
     "status_lines",
-    "watch",
 ]

@@ -1,0 +1,60 @@
+"""A run as it stands, drawn again and again until it has ended."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, TextIO
+
+from pipeline.show import status_lines
+from pipeline.terminal import is_terminal, painted, put, shown, takes_colors, wrapped
+
+#: From the cursor's line up to the first line of the block, and everything from there on off the screen.
+_BACK_UP = "\x1b[{lines}F\x1b[J"
+
+
+def watch(
+    look: Callable[[], Mapping[str, Any]],
+    out: TextIO,
+    *,
+    every_s: float,
+    tell: Callable[[Mapping[str, Any]], str] | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Show the run every `every_s` seconds until it has ended, or nobody reads it: in a terminal in the same
+    place, else block after block.
+
+    `tell` makes another text of the facts than `status_lines`, which is then never drawn over.
+    """
+    drawn = 0
+    while True:
+        began_at = time.monotonic()
+        facts = look()
+        took_s = time.monotonic() - began_at
+        if tell is not None:
+            text = tell(facts) + "\n"
+        elif is_terminal(out):
+            text, drawn = _drawn(shown("\n".join(status_lines(facts))), out, over=drawn)
+        else:
+            text = shown("\n".join([f"{datetime.now().astimezone():%H:%M:%S}", *status_lines(facts), "", ""]))
+        if put(out, text) is not None or not facts["running"]:
+            return
+        # A large ledger takes its time to be looked at: the run must not be slowed down by being watched.
+        sleep(max(every_s - took_s, 4 * took_s))
+
+
+def _drawn(text: str, out: TextIO, *, over: int) -> tuple[str, int]:
+    """What draws the text over the `over` lines of the last time, as many as there is room for; and how many those are.
+
+    None is longer than a line of the terminal: it would be two when it is drawn over.
+    """
+    size = shutil.get_terminal_size((100, 24))
+    lines = [
+        part[: size.columns - 1] for line in text.split("\n") for part in wrapped(line, size.columns - 1).split("\n")
+    ]
+    shown_lines = lines[: size.lines - 1]
+    drawn = "".join(f"{line}\n" for line in shown_lines)
+    back = _BACK_UP.format(lines=over) if over else ""
+    return back + (painted(drawn) if takes_colors(out) else drawn), len(shown_lines)
