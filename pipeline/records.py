@@ -141,11 +141,15 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """One function call of an answer. `arguments` is the model's text: never trusted to be JSON."""
+    """One function call of an answer. `arguments` is the model's text: never trusted to be JSON.
+
+    `readings` names what was read in it although the server did not send it as it should.
+    """
 
     id: str
     name: str
     arguments: str
+    readings: tuple[str, ...] = ()
 
 
 #: The finish_reason of an answer in which the server itself found no call that it could hand on; `text` is what the

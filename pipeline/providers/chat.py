@@ -71,6 +71,11 @@ def _completion(content: bytes, secrets: Sequence[str]) -> dict[str, Any]:
     return body
 
 
+#: What is read although the API sends it otherwise; `task.strict_answers` refuses it.
+_OLD = "function_call, as before there were tools"
+_OBJECT = "arguments that are an object, not a JSON text"
+
+
 def _arguments(call: Any) -> JSON:
     function = call.get("function") if isinstance(call, dict) else None
     return function.get("arguments") if isinstance(function, dict) else None
@@ -79,21 +84,26 @@ def _arguments(call: Any) -> JSON:
 def _answer(choice: dict[str, Any]) -> Answer:
     message = choice["message"]
     calls = message.get("tool_calls")
+    readings: tuple[str, ...] = ()
     if not calls and isinstance(message.get("function_call"), dict):
-        calls = [{"function": message["function_call"]}]  # as the API had it before there were tools
+        calls, readings = [{"function": message["function_call"]}], (_OLD,)
     return Answer(
-        calls=tuple(_call(call) for call in calls if isinstance(call, dict)) if isinstance(calls, list) else (),
+        calls=tuple(_call(call, readings) for call in calls if isinstance(call, dict))
+        if isinstance(calls, list)
+        else (),
         text=text_of(message.get("content")),
         refusal=text_of(message.get("refusal")),
         finish_reason=text_of(choice.get("finish_reason")),
     )
 
 
-def _call(call: dict[str, Any]) -> ToolCall:
+def _call(call: dict[str, Any], readings: tuple[str, ...]) -> ToolCall:
     function = call.get("function")
     function = function if isinstance(function, dict) else {}
+    is_object = isinstance(function.get("arguments"), dict)
     return ToolCall(
         id=str(call.get("id") or ""),
         name=str(function.get("name") or ""),
         arguments=arguments_text(function.get("arguments")),
+        readings=(*readings, _OBJECT) if is_object else readings,
     )

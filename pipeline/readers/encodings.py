@@ -17,6 +17,9 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+#: what no text has many of: \x01 and \x1e to \x1f separate cells and records, \x1b begins a color
+_CONTROLS = bytes({*range(9), *range(14, 32)} - {1, 0x1B, 0x1E, 0x1F})
+_FEW_CONTROLS = 8
 #: encodings without a mark, in the order in which they are tried -> what nearly all of their letters are then
 _REGIONAL = {
     "shift_jis": re.compile(r"[\u3040-\u30ff\u4e00-\u9fff\u3000-\u303f]"),
@@ -56,8 +59,19 @@ def encoding_of(head: bytes, wanted: str | None, name: str) -> str:
     look = head[:LOOK_BYTES]
     if b"\0" in look and (wide := _wide(look)):
         raise InputError(f'{name}: looks like UTF-16 without a byte order mark; set input.encoding = "{wide}"')
+    _refuse_binary(look, name)
     _refuse_regional(look, whole=len(head) < LOOK_BYTES, name=name)
     return "utf-8"
+
+
+def _refuse_binary(look: bytes, name: str) -> None:
+    """Refuse what is no text in any encoding: more than a few of its bytes are control characters."""
+    odd = len(look) - len(look.translate(None, _CONTROLS))
+    if odd > max(_FEW_CONTROLS, len(look) // 20):
+        raise InputError(
+            f"{name}: is no text: {odd:,} of its first {len(look):,} bytes are control characters. Name a file "
+            "of text, or set input.encoding if it is written in one like utf-16-le"
+        )
 
 
 def _wide(look: bytes) -> str | None:

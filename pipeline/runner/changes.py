@@ -24,6 +24,8 @@ from pipeline.version import __version__
 
 #: How records are named and their contents are compared; the ledgers of earlier versions know no such number.
 NAMES = 2
+#: Parts of the fingerprint that say how an answer is read too, and not only what is asked.
+_READ_AGAIN = frozenset({"tools", "call", "rows", "max_turns", "reply", "validators"})
 
 
 def stamps_of(sources: Sequence[Source]) -> list[Stamp | None]:
@@ -142,7 +144,7 @@ class Changes:
         if found.gone and not nothing_stays:
             yield "              (the rows of the others leave the files; the ledger keeps their answers)"
         yield "  --output    another folder, for a run of its own"
-        if self.parts:
+        if any(part.part in _READ_AGAIN for part in self.parts):
             yield "If the kept answers are right and only how they are read has changed (schema, validators, columns):"
             yield "  labelpipe replay   reads them again, makes no call and costs nothing; then run with --keep"
 

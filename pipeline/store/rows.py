@@ -211,7 +211,11 @@ def answer_text(answer: Answer | None) -> str | None:
         return None
     return json_text(
         {
-            "calls": [{"id": call.id, "name": call.name, "arguments": call.arguments} for call in answer.calls],
+            "calls": [
+                {"id": call.id, "name": call.name, "arguments": call.arguments}
+                | ({"readings": call.readings} if call.readings else {})
+                for call in answer.calls
+            ],
             "text": answer.text,
             "refusal": answer.refusal,
             "finish_reason": answer.finish_reason,
@@ -232,5 +236,8 @@ def read_answer(text: str | None) -> Answer | None:
     value = json_value(text)
     if value is None:
         return None
-    calls = tuple(ToolCall(call["id"], call["name"], call["arguments"]) for call in value["calls"])
+    calls = tuple(
+        ToolCall(call["id"], call["name"], call["arguments"], tuple(call.get("readings", ())))
+        for call in value["calls"]
+    )
     return Answer(calls, value["text"], value["refusal"], value["finish_reason"])

@@ -161,7 +161,10 @@ def _missing(tools: Iterable[str], said: Sequence[Said], wanted: Wanted) -> list
 
 
 def _said(tool: Tool, call: ToolCall, wanted: Wanted) -> Said:
-    readings = () if call.name == tool.name else (PREFIX,)
+    if wanted.strict and call.readings:
+        told = f"the call came as {' and '.join(call.readings)}, which task.strict_answers refuses"
+        raise InvalidAnswerError(told, code="invalid_json")
+    readings = call.readings if call.name == tool.name else (*call.readings, PREFIX)
     try:
         return Said(tool.name, _label(tool, call), call, readings=readings)
     except InvalidAnswerError:

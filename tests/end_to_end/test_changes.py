@@ -33,7 +33,7 @@ def test_a_changed_task_is_refused_kept_or_labelled_again(make: Callable[..., Pr
     assert "{{ id }} What is it? {{ text }}" in refused.err
     assert "touches 12 of 12 records" in refused.err
     assert "(the answers to 12 records are paid for again, about $0.00" in refused.err
-    assert "labelpipe replay" in refused.err
+    assert "labelpipe replay" not in refused.err, "other questions have other answers"
     assert "concurrency" not in refused.err, "what decides no label is no difference"
     assert endpoint.calls() == 12, "nothing was spent"
 

@@ -149,11 +149,14 @@ def test_no_limits_without_their_headers() -> None:
     assert answer_to(completion()).limits is None
 
 
+AN_OBJECT = ("arguments that are an object, not a JSON text",)
+
+
 @pytest.mark.parametrize(
     ("function", "call"),
     [
-        ({"name": "f", "arguments": {"a": [1]}}, ToolCall("c", "f", '{"a":[1]}')),
-        ({"name": "f", "arguments": {"a": 2**70}}, ToolCall("c", "f", f'{{"a":{2**70}}}')),
+        ({"name": "f", "arguments": {"a": [1]}}, ToolCall("c", "f", '{"a":[1]}', AN_OBJECT)),
+        ({"name": "f", "arguments": {"a": 2**70}}, ToolCall("c", "f", f'{{"a":{2**70}}}', AN_OBJECT)),
         ({"name": "f", "arguments": None}, ToolCall("c", "f", "null")),
         ({"name": "f"}, ToolCall("c", "f", "null")),
         ({"name": None, "arguments": "{}"}, ToolCall("c", "", "{}")),
@@ -230,7 +233,9 @@ def test_a_call_that_the_server_could_not_use_is_an_answer_without_one() -> None
 
 def test_a_call_in_the_form_before_tools_is_read() -> None:
     message = {"content": None, "function_call": {"name": "f", "arguments": "{}"}}
-    assert answer_to(completion(message=message)).answer.calls == (ToolCall("", "f", "{}"),)
+    assert answer_to(completion(message=message)).answer.calls == (
+        ToolCall("", "f", "{}", ("function_call, as before there were tools",)),
+    )
 
 
 def test_a_packed_answer_is_unpacked() -> None:

@@ -161,6 +161,15 @@ def test_escapes_are_recognised_where_rows_are_even_only_so() -> None:
     assert [record.line for record in read_bytes(MYSQL + b'4,"x\\""\n', "in.csv", escape="\\")] == [2, 3, 5, 6]
 
 
+def test_what_is_no_text_is_refused_whatever_its_name() -> None:
+    with pytest.raises(
+        InputError, match=r"in\.csv: is no text: [\d,]+ of its first 4,000 bytes are control characters"
+    ):
+        read_bytes(bytes(range(200)) * 20, "in.csv")
+    assert fields(read_bytes(b"id,text\n1,a\0b\n2,\0\n", "in.csv"))[0]["text"] == "a\0b", "some are in many a text"
+    assert len(fields(read_bytes(b"id\x01text\n1\x01a\n" * 30, "in.csv", delimiter="\x01"))) == 30
+
+
 @pytest.mark.parametrize(
     "data",
     [

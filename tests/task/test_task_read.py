@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pipeline import codec
 from pipeline.errors import AnswerError, InvalidAnswerError, RefusalError, TruncatedError
 from pipeline.records import Answer, Record, ToolCall
+from pipeline.store.rows import answer_text, read_answer
 from pipeline.task import FunctionOptions, Task, TaskOptions, build_task
 from pipeline.task.readings import FENCE, PREFIX, SPELLING, TEXT_IN_TEXT
 
@@ -135,6 +136,15 @@ def test_what_can_be_read_in_one_way_only_is_read_and_told(
         assert (said.label, said.readings) == ({"label": "positive"}, readings)
     with pytest.raises(InvalidAnswerError):
         make_task(strict_answers=True).calls(answer, RECORD)
+
+
+def test_how_a_server_sent_a_call_is_a_reading_too(make_task) -> None:
+    answer = Answer(calls=(ToolCall("i", "set_label", GOOD, ("an object",)),))
+    (said,) = make_task().calls(answer, RECORD)
+    assert said.readings == ("an object",)
+    with pytest.raises(InvalidAnswerError, match="an object, which task.strict_answers refuses"):
+        make_task(strict_answers=True).calls(answer, RECORD)
+    assert read_answer(answer_text(answer)) == answer
 
 
 @pytest.mark.parametrize(
