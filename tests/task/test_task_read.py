@@ -142,7 +142,7 @@ def test_how_a_server_sent_a_call_is_a_reading_too(make_task) -> None:
     answer = Answer(calls=(ToolCall("i", "set_label", GOOD, ("an object",)),))
     (said,) = make_task().calls(answer, RECORD)
     assert said.readings == ("an object",)
-    with pytest.raises(InvalidAnswerError, match="an object, which task.strict_answers refuses"):
+    with pytest.raises(InvalidAnswerError, match=r"an object, which task\.strict_answers refuses"):
         make_task(strict_answers=True).calls(answer, RECORD)
     assert read_answer(answer_text(answer)) == answer
 
