@@ -89,7 +89,7 @@ def refusal(
     ours.status, ours.request_id = counts, None if request_id is None else scrub(request_id, secrets)
     ours.billed |= status < 300 or status in PERHAPS_BILLED
     ours.retry_after_s = _wait_s(fields, told)
-    ours.said = told.text if told.is_api else ""
+    ours.said = told.text if told.is_api or counts == 429 else ""
     return _clean(ours, secrets, at)
 
 

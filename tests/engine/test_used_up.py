@@ -18,6 +18,7 @@ Says = Callable[[], web.StreamResponse]
 GOOGLE = "Resource has been exhausted (e.g. check quota)."
 UNKNOWN: dict[str, Says] = {
     "Google": lambda: error(429, GOOGLE, "RESOURCE_EXHAUSTED", 429),
+    "plain text": lambda: web.Response(status=429, text=GOOGLE),
     "200": lambda: web.json_response({"message": "Sorry, out of tokens for this month", "code": 40029}),
 }
 
