@@ -17,13 +17,22 @@ from pipeline.parts.media import media_for, media_of
 from pipeline.parts.outputs import is_marked, layout_of, mark_simulated, notified_of, open_sinks, outputs_of, sql_of
 from pipeline.parts.provider import gold_fields, open_provider
 from pipeline.parts.refusals import ASKS_THE_SAME, refusals, refuse, refuse_sameness
-from pipeline.parts.server import REHEARSAL, is_openai, is_simulated, missing_key, names_function, service_tier_of
+from pipeline.parts.server import (
+    REHEARSAL,
+    asked_of,
+    is_openai,
+    is_simulated,
+    missing_key,
+    names_function,
+    service_tier_of,
+)
 from pipeline.parts.task import task_of
 
 __all__ = [
     "ASKS_THE_SAME",
     "REHEARSAL",
     "admission_of",
+    "asked_of",
     "budget_of",
     "can_be_read_again",
     "changes_of_input",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from pipeline.settings import Settings
+from pipeline.show import Asked
 
 REHEARSAL = "rehearsal"
 
@@ -45,4 +46,18 @@ def missing_key(settings: Settings) -> str | None:
     return (
         f"{name} is not set. Put {name}=... into the environment or into .env, or set model.base_url: "
         'the address of a server of your own, or "rehearsal" to try without any'
+    )
+
+
+def asked_of(settings: Settings) -> Asked:
+    """What advice depends on."""
+    model = settings.model
+    return Asked(
+        base_url=model.base_url,
+        api_key_env=model.api_key_env,
+        tool_choice=model.tool_choice,
+        parameters=tuple(model.parameters),
+        is_openai=is_openai(settings),
+        is_simulated=is_simulated(settings),
+        names_function=names_function(settings),
     )

@@ -17,6 +17,7 @@ from pipeline.errors import CallError, LabelpipeError, RenderError, SetupError
 from pipeline.facts import Check
 from pipeline.limits import BudgetReachedError, Most
 from pipeline.parts import (
+    asked_of,
     budget_of,
     is_simulated,
     missing_key,
@@ -33,8 +34,9 @@ from pipeline.planner.mediacheck import look_at_media
 from pipeline.progress import counting
 from pipeline.readers import Progress, Source, peek
 from pipeline.records import JSON, Record
-from pipeline.runner import Fields, advise, fields_of, find_changes, is_here, overridden_by, spent_of
+from pipeline.runner import Fields, fields_of, find_changes, is_here, overridden_by, spent_of
 from pipeline.settings import Settings
+from pipeline.show import advise
 from pipeline.store import Ledger, RunDir, check_table
 from pipeline.task import Task
 from pipeline.telemetry import open_telemetry
@@ -319,7 +321,7 @@ async def _model(settings: Settings, *, online: bool) -> list[Check]:
         status = error.status if isinstance(error, CallError) else None
         unsure = status in _NO_MODELS_PAGE and settings.model.base_url is not None
         lines = [str(error), "calls may work all the same: not each server tells about its models" if unsure else ""]
-        lines.append(advise(settings, [str(error)]) or "")
+        lines.append(advise(asked_of(settings), [str(error)]) or "")
         return [Check("model", None if unsure else False, "\n".join(filter(None, lines)))]
     ends = f"; it is shut down on {info.shutdown_date}" if info.shutdown_date else ""
     return [Check("model", None if ends else True, f"{info.id} answers for this key{ends}")]

@@ -23,6 +23,7 @@ from pipeline.facts import Preview
 from pipeline.limits import Gate
 from pipeline.parts import (
     admission_of,
+    asked_of,
     gold_fields,
     is_simulated,
     media_for,
@@ -36,8 +37,8 @@ from pipeline.parts import (
 )
 from pipeline.readers import Given
 from pipeline.records import Call, Labelled, Outcome, Problem, Provider, Record, Request, Response, Said, Status
-from pipeline.runner import advise
 from pipeline.settings import Settings
+from pipeline.show import advise
 from pipeline.stats import Stats
 from pipeline.task import Task
 from pipeline.threads import in_daemon
@@ -121,7 +122,7 @@ async def _asked(settings: Settings, task: Task, items: Sequence[Request | Outco
             try:
                 outcomes.append(item if isinstance(item, Outcome) else await asker.ask(item))
             except LabelpipeError as error:
-                advice = advise(settings, [str(error)])
+                advice = advise(asked_of(settings), [str(error)])
                 stopped = f"{error}\n{advice}" if advice else str(error)
                 break
     costs = [outcome.cost_usd for outcome in outcomes]

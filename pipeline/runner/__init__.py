@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pipeline.runner.advice import advise
 from pipeline.runner.changes import find_changes
 from pipeline.runner.columns import Fields, fields_of
 from pipeline.runner.exporting import export
@@ -16,7 +15,6 @@ from pipeline.runner.start import Wishes, arun, in_loop, run
 __all__ = [
     "Fields",
     "Wishes",
-    "advise",
     "arun",
     "expected",
     "export",

@@ -28,6 +28,7 @@ from pipeline.errors import ChangedError, LabelpipeError, StoreError
 from pipeline.limits import Admission, DayMeter, Price
 from pipeline.notify import Notifier
 from pipeline.parts import (
+    asked_of,
     is_simulated,
     layout_of,
     mark_simulated,
@@ -42,7 +43,6 @@ from pipeline.readers import Progress as ReadProgress
 from pipeline.readers import Source, Stamp
 from pipeline.records import Outcome, Provider, Record, Status, Turn
 from pipeline.runlog import tell
-from pipeline.runner.advice import advise
 from pipeline.runner.columns import expecting
 from pipeline.runner.exporting import with_table
 from pipeline.runner.guard import Guard
@@ -54,6 +54,7 @@ from pipeline.runner.soundness import in_files, kept, mended
 from pipeline.runner.steering import Helm, Steering
 from pipeline.runner.summary import summarise
 from pipeline.settings import Settings
+from pipeline.show import advise
 from pipeline.stats import RunSummary, Stats
 from pipeline.store import Ledger, MovedAside, RunDir, SinkMarks, Sinks
 from pipeline.task import Task
@@ -385,7 +386,7 @@ class Session:
             outputs=outputs_of(self._settings, self._run_dir),
             columns=self._task.columns,
             command=command,
-            advise=partial(advise, self._settings),
+            advise=partial(advise, asked_of(self._settings)),
         )
         summary = noted(summary, self._notes, changed, command)
         summary = await with_table(summary, self._settings, self._run_dir)

@@ -19,8 +19,8 @@ from pipeline.errors import (
 from pipeline.limits import Admission, BudgetReachedError, Price, Spend, what_is_left
 from pipeline.readers import Progress as ReadProgress
 from pipeline.records import UNASKED_CODES, Status
-from pipeline.runner.advice import SYSTEMATIC
 from pipeline.runner.paid import paid_so_far
+from pipeline.show import SYSTEMATIC
 from pipeline.stats import RunSummary, Stats
 from pipeline.store import Ledger, RunDir, Totals
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.show.advice import SYSTEMATIC, Asked, advise
 from pipeline.show.exports import export_lines
 from pipeline.show.planlines import codes_text, plan_lines, rehearsal_lines
 from pipeline.show.screens import SIMULATED, check_lines, closing_lines, preview_facts, preview_lines
@@ -9,6 +10,9 @@ from pipeline.show.standing import status_lines
 
 __all__ = [
     "SIMULATED",
+    "SYSTEMATIC",
+    "Asked",
+    "advise",
     "check_lines",
     "closing_lines",
     "codes_text",

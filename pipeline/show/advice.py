@@ -7,13 +7,11 @@ before the command to give next.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from pipeline.errors import did_you_mean
-from pipeline.parts import is_openai, is_simulated, names_function
-from pipeline.settings import Settings
 
 #: Problem codes of records that a change of the config may mend, where most of a run's records have them.
 SYSTEMATIC = frozenset({"no_tool_call", "invalid_json", "truncated", "bad_request", "too_large"})
@@ -25,14 +23,27 @@ _UNWANTED = (
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """Of whom is asked, and how, as far as advice depends on it. `parameters` are the names of the user's own."""
+
+    base_url: str | None
+    api_key_env: str
+    tool_choice: str | None
+    parameters: Collection[str]
+    is_openai: bool
+    is_simulated: bool
+    names_function: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """What was said, and what to do. `applies` may say that the config is so already: then another line is asked."""
 
     sign: re.Pattern[str]
-    advice: str | Callable[[Settings, re.Match[str]], str | None]
+    advice: str | Callable[[Asked, re.Match[str]], str | None]
 
 
-def _line(pattern: str, advice: str | Callable[[Settings, re.Match[str]], str | None]) -> Line:
+def _line(pattern: str, advice: str | Callable[[Asked, re.Match[str]], str | None]) -> Line:
     return Line(re.compile(pattern, re.IGNORECASE | re.DOTALL), advice)
 
 
@@ -41,19 +52,19 @@ def _about(what: str) -> str:
     return rf"({what}\b.{{0,160}}{_UNWANTED}|{_UNWANTED}.{{0,160}}{what}\b)"
 
 
-def _tool_choice(settings: Settings, found: re.Match[str]) -> str:
+def _tool_choice(asked: Asked, found: re.Match[str]) -> str:
     """The next milder way to ask for a call, or the one that this server may know."""
-    chosen = settings.model.tool_choice
+    chosen = asked.tool_choice
     if chosen == "auto" or re.search(r"object|dict|type|must be a string|is named", found.string, re.IGNORECASE):
         return 'set model.tool_choice = "required"'
-    if names_function(settings):
+    if asked.names_function:
         return 'set model.tool_choice = "required", or "auto" where that is refused too'
     return 'set model.tool_choice = "auto": "required" is sent now, and some servers take "forced" only'
 
 
-def _no_call(settings: Settings, _found: re.Match[str]) -> str:
+def _no_call(asked: Asked, _found: re.Match[str]) -> str:
     """The model answers in words: ask it more firmly, or ask another one."""
-    if settings.model.tool_choice == "auto" or names_function(settings):
+    if asked.tool_choice == "auto" or asked.names_function:
         return 'set model.tool_choice = "required": this server does not seem to hold the model to a call'
     return (
         'take another model or server: model.tool_choice = "required" is sent, and it answers in words all the same '
@@ -61,18 +72,18 @@ def _no_call(settings: Settings, _found: re.Match[str]) -> str:
     )
 
 
-def _parameter(settings: Settings, found: re.Match[str]) -> str | None:
+def _parameter(asked: Asked, found: re.Match[str]) -> str | None:
     """A parameter of the user's own that is refused."""
-    for name in settings.model.parameters:
+    for name in asked.parameters:
         if re.search(rf"\b{re.escape(name)}\b", found.string):
             return f'take model.parameters.{name} out, or set it to "omit"'
     return None
 
 
-def _path(settings: Settings, _found: re.Match[str]) -> str | None:
+def _path(asked: Asked, _found: re.Match[str]) -> str | None:
     """What is likely wrong with the address of a server that knows no such path."""
-    url = settings.model.base_url
-    if url is None or is_simulated(settings):
+    url = asked.base_url
+    if url is None or asked.is_simulated:
         return None
     parts = urlsplit(url)
     if parts.hostname and parts.hostname.endswith("azure.com") and "/openai/v1" not in parts.path:
@@ -82,15 +93,15 @@ def _path(settings: Settings, _found: re.Match[str]) -> str | None:
     return "look at model.base_url and model.name: one of them is not known there"
 
 
-def _scheme(scheme: str) -> Callable[[Settings, re.Match[str]], str | None]:
-    def advice(settings: Settings, _found: re.Match[str]) -> str | None:
-        url = settings.model.base_url
+def _scheme(scheme: str) -> Callable[[Asked, re.Match[str]], str | None]:
+    def advice(asked: Asked, _found: re.Match[str]) -> str | None:
+        url = asked.base_url
         return None if url is None else f'set model.base_url = "{scheme}://{url.partition("://")[2]}"'
 
     return advice
 
 
-def _moved(settings: Settings, found: re.Match[str]) -> str:
+def _moved(asked: Asked, found: re.Match[str]) -> str:
     """The address that a redirect names, where it is that of the same call."""
     target = found["to"].rstrip(".,;)")
     base = target.partition("?")[0].removesuffix("/chat/completions")
@@ -99,9 +110,9 @@ def _moved(settings: Settings, found: re.Match[str]) -> str:
     return "look at model.base_url: that is no API, but an address that sends calls on"
 
 
-def _key(settings: Settings, _found: re.Match[str]) -> str | None:
-    name = settings.model.api_key_env
-    where = "OpenAI" if is_openai(settings) else "that server"
+def _key(asked: Asked, _found: re.Match[str]) -> str | None:
+    name = asked.api_key_env
+    where = "OpenAI" if asked.is_openai else "that server"
     return f"look at the key in {name} (model.api_key_env): {where} does not take it"
 
 
@@ -113,15 +124,15 @@ HOSTS = (
 )  # fmt: skip
 
 
-def _host(_settings: Settings, found: re.Match[str]) -> str:
+def _host(_asked: Asked, found: re.Match[str]) -> str:
     """The host's name, and what is like it: a letter is soon left out."""
     meant = did_you_mean(found["host"], HOSTS)
     return f"look at the host in model.base_url{meant}, and at the network: {found['host']} is not known here"
 
 
-def _answer_is_none(settings: Settings, _found: re.Match[str]) -> str | None:
-    url = settings.model.base_url
-    if url is None or is_simulated(settings):
+def _answer_is_none(asked: Asked, _found: re.Match[str]) -> str | None:
+    url = asked.base_url
+    if url is None or asked.is_simulated:
         return None
     if not re.search(r"/v\d", urlsplit(url).path):
         return f'set model.base_url = "{url.rstrip("/")}/v1": what answers at {url} is no API'
@@ -177,14 +188,14 @@ TABLE: tuple[Line, ...] = (
 )
 
 
-def advise(settings: Settings, texts: Iterable[str]) -> str | None:
+def advise(asked: Asked, texts: Iterable[str]) -> str | None:
     """What to change, by what was said; None where nobody knows."""
     for text in texts:
         for line in TABLE:
             found = line.sign.search(text)
             if found is None:
                 continue
-            told = line.advice if isinstance(line.advice, str) else line.advice(settings, found)
+            told = line.advice if isinstance(line.advice, str) else line.advice(asked, found)
             if told is not None:
                 return told
     return None
