@@ -80,6 +80,8 @@ class Layout:
 
     def filled(self, cells: list[str]) -> list[str]:
         """The cells that came of such lines: one that holds nothing is empty."""
+        if not self.escape:
+            return cells
         return ["" if cell == NULL else cell.replace(NULL, f"{self.escape}N") for cell in cells]
 
     def cells(self, lines: Iterable[str], *, strict: bool = False) -> Any:
@@ -119,7 +121,7 @@ def recognised(head: str, wanted: Dialect, *, usual: str, whole: bool, name: str
 def _cells(lines: Sequence[str], layout: Layout) -> Iterator[list[str]]:
     """The rows of cells, as far as they can be cut at all."""
     try:
-        yield from filter(None, layout.cells(lines))
+        yield from map(layout.filled, filter(None, layout.cells(lines)))
     except csv.Error:
         return
 

@@ -177,6 +177,11 @@ def _held(value: dict[str, JSON], reading: Reading) -> list[JSON] | None:
         if not isinstance(found, list):
             raise InputError(f"{reading.name}: input.records: there is no list at {said!r}; there is {there or 'none'}")
         return found
+    if not lists and _is_table(value):
+        raise InputError(
+            f"{reading.name}: holds one object of columns or of named rows, as pandas' to_json writes it: write it "
+            "with orient='records', lines=True, or set input.records to \"none\" if the object is one record"
+        )
     if not lists or (len(value) > 1 and max(map(len, lists.values())) < 2):
         return None
     if len(lists) > 1 or _has_prose(value):
@@ -202,6 +207,14 @@ def _lists(value: Mapping[str, JSON]) -> dict[str, list[JSON]]:
         if isinstance(inner, dict)
         for path, held in _lists(inner).items()
     }
+
+
+def _is_table(value: Mapping[str, JSON]) -> bool:
+    """Whether all that is in the object are lists of one length, or objects with the same keys: columns, or rows."""
+    shapes = {
+        len(one) if isinstance(one, list) else tuple(one) if isinstance(one, dict) else None for one in value.values()
+    }
+    return len(value) > 1 and len(shapes) == 1 and not shapes & {None, 0, 1, ()}
 
 
 def _has_prose(value: Mapping[str, JSON]) -> bool:

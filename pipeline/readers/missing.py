@@ -32,5 +32,5 @@ def _like(name: str, path: Path) -> str:
 
 def _names(folder: Path) -> list[str]:
     with suppress(OSError), os.scandir(folder) as entries:
-        return [entry.name for entry in islice(entries, NAMES_MAX)]
+        return [entry.name for entry in islice(entries, NAMES_MAX) if entry.is_dir() or entry.is_file()]
     return []

@@ -117,8 +117,7 @@ class _Table:
             else:
                 if not self._has_header and cells[0][:1] == _MARK:
                     cells = [cells[0][1:], *cells[1:]]  # noqa: PLW2901 - a file that was joined begins here
-                if self._layout.escape:
-                    cells = self._layout.filled(cells)  # noqa: PLW2901
+                cells = self._layout.filled(cells)  # noqa: PLW2901
                 digest = codec.digest64(self._names + codec.dumps(cells))
                 yield line, dict(zip(self._columns, cells, strict=True)), digest, ""
 
@@ -135,7 +134,7 @@ class _Table:
             raise InputError(f"{where} cannot be read: {trouble}")
         if not any(cell.strip() for cell in cells):
             raise InputError(f"{where} names no column; set input.header to false or to a list of names")
-        cells = [cells[0].lstrip(_MARK), *cells[1:]]  # some programs write the mark twice
+        cells = self._layout.filled([cells[0].lstrip(_MARK), *cells[1:]])  # some programs write the mark twice
         self._header = cells
         return self._reading.columns(cells)
 

@@ -157,6 +157,8 @@ def test_escapes_are_recognised_where_rows_are_even_only_so() -> None:
     assert notes == ["in.csv: a backslash takes the meaning from what follows"]
     assert [row["text"] for row in told(UNQUOTED, "in.tsv")[0]] == ["a\tb", "one\ntwo \\n", ""]
     assert told(MYSQL, escape="\\")[0] == found == told(MYSQL.replace(b"id,", b"id,"))[0]
+    with pytest.raises(InputError, match=r"first row \('1', 'a \"b\", c', ''\) looks like a record"):
+        told(b'"1","a \\"b\\", c",\\N\n"2","b",\\N\n')
     assert told(MYSQL[: MYSQL.index(b"2,")].replace(b"\\", b"^"), escape="^")[0] == found[:1]
     assert [record.line for record in read_bytes(MYSQL + b'4,"x\\""\n', "in.csv", escape="\\")] == [2, 3, 5, 6]
 

@@ -148,6 +148,8 @@ def test_records_in_a_list_of_the_only_object_are_read(value: Any, said: str | N
             None,
             'set input.records .* or to "none" if',
         ),
+        ({"text": {"0": "a", "1": "b"}, "y": {"0": 1, "1": 0}}, None, "orient='records', lines=True"),
+        ({"text": ["a", "b"], "y": [1, 0]}, None, 'set input.records to "none" if the object is one record'),
         ({"data": TWO}, "rows", "there is no list at 'rows'; there is 'data' with 2 objects"),
     ],
 )

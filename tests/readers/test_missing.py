@@ -38,3 +38,10 @@ def test_beside_the_config_is_looked_for_too(tmp_path: Path) -> None:
     )
     (found,) = [one for one in check(Settings.load(config), online=False) if one.name == "input"]
     assert found.detail.endswith(f"It is not beside the config either ({tmp_path}).")
+
+
+def test_a_link_that_leads_nowhere_is_not_meant(tmp_path: Path) -> None:
+    (tmp_path / "dead.csv").symlink_to("gone.csv")
+    with pytest.raises(MissingInputError) as caught:
+        resolve_sources("dead.csv", base=tmp_path)
+    assert "Did you mean" not in str(caught.value)
