@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from end_to_end.forked import Fork
 from end_to_end.served import PATIENCE_S, Endpoint, Endpoints, Line, wait_until
 
 from pipeline import verify
@@ -70,7 +71,7 @@ class Process:
 
     _at_work: ClassVar[list[Process]] = []
 
-    def __init__(self, args: Sequence[str], popen: subprocess.Popen[str]) -> None:
+    def __init__(self, args: Sequence[str], popen: subprocess.Popen[str] | Fork) -> None:
         self.args = args
         self.popen = popen
         self._at_work.append(self)
@@ -130,7 +131,9 @@ class Project:
         (self.folder / "job.toml").write_text(text, encoding="utf-8")
 
     def start(self, *args: str, env: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL) -> Process:
-        """Give a command; `job.toml` stands for the config."""
+        """Give a command; `job.toml` stands for the config. With `env` it is started as a user would start it."""
+        if env is None:
+            return Process(args, Fork(args, self.folder, environment(), stdin))
         popen = subprocess.Popen(
             [*LABELPIPE, *args],
             cwd=self.folder,

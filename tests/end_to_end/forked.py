@@ -1,0 +1,184 @@
+"""`labelpipe` commands as processes of their own that do not import the package first: each is a fork of one that has.
+
+Importing takes longer than most of these commands. What is forked is as real as any process: it has its own
+environment, folder, and streams, and it can be killed. `python forked.py FD` forks whenever a message comes on that
+socket, and ends with it.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
+
+#: A message holds a command's words and its environment.
+MOST_BYTES = 2**18
+
+
+class Fork:
+    """A command at work, with what the tests use of `subprocess.Popen`."""
+
+    def __init__(self, args: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: int) -> None:
+        self.args = args
+        self.returncode: int | None = None
+        reading, self.stdin = self._input(stdin)
+        out, out_of_child = os.pipe()
+        err, err_of_child = os.pipe()
+        self._report, report_of_child = os.pipe()
+        given = (reading, out_of_child, err_of_child, report_of_child)
+        message = json.dumps({"args": list(args), "cwd": str(cwd), "env": dict(env)}).encode()
+        socket.send_fds(_forks()[0], [message], given)
+        for descriptor in given:
+            os.close(descriptor)
+        self.stdout: IO[str] = os.fdopen(out, encoding="utf-8")
+        self.stderr: IO[str] = os.fdopen(err, encoding="utf-8")
+        self.pid = int(self._read_report())
+
+    @staticmethod
+    def _input(stdin: int) -> tuple[int, IO[str] | None]:
+        if stdin == subprocess.DEVNULL:
+            return os.open(os.devnull, os.O_RDONLY), None
+        reading, writing = os.pipe()
+        return reading, os.fdopen(writing, "w", encoding="utf-8")
+
+    def _read_report(self) -> bytes:
+        line = b""
+        while not line.endswith(b"\n"):
+            part = os.read(self._report, 1)
+            assert part, "the process that forks has ended"
+            line += part
+        return line
+
+    def poll(self) -> int | None:
+        """The exit code; None while it is at work."""
+        return self._ended(0.0)
+
+    def _ended(self, within_s: float) -> int | None:
+        if self.returncode is None and select.select([self._report], [], [], within_s)[0]:
+            self.returncode = os.waitstatus_to_exitcode(int(self._read_report()))
+            os.close(self._report)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Nothing where it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, given: str | None = None, timeout: float | None = None) -> tuple[str, str]:
+        """What it writes, to its end."""
+        until = time.monotonic() + (timeout or 3600.0)
+        if self.stdin is not None:
+            self.stdin.write(given or "")
+            self.stdin.close()
+        texts = ["", ""]
+
+        def read(number: int, stream: IO[str]) -> None:
+            with stream:
+                texts[number] = stream.read()
+
+        threads = [
+            threading.Thread(target=read, args=one, daemon=True)
+            for one in enumerate((self.stdout, self.stderr))
+            if not one[1].closed
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(until - time.monotonic())
+        if self._ended(max(0.0, until - time.monotonic())) is None:
+            raise subprocess.TimeoutExpired(list(self.args), timeout or 3600.0)
+        return texts[0], texts[1]
+
+
+@cache
+def _forks() -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """The process that forks, and the socket on which it is told to. It ends with this one."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        command = [sys.executable, __file__, str(theirs.fileno())]
+        return ours, subprocess.Popen(command, pass_fds=[theirs.fileno()])
+
+
+def serve(orders: socket.socket) -> dict[str, Any] | None:
+    """Fork for each message. Gives the message in the child, and None at the end."""
+    woken, waking = os.pipe()
+    os.set_blocking(waking, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(waking)
+    reports: dict[int, int] = {}
+    while True:
+        ready, _, _ = select.select([orders, woken], [], [])
+        if woken in ready:
+            os.read(woken, 1024)
+            _report_the_dead(reports)
+        if orders not in ready:
+            continue
+        message, given, _, _ = socket.recv_fds(orders, MOST_BYTES, 4)
+        if not message:
+            return None
+        *streams, report = given
+        pid = os.fork()
+        if pid == 0:
+            for number, descriptor in enumerate(streams):
+                os.dup2(descriptor, number)
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            os.closerange(3, 1024)
+            orders.detach()
+            found: dict[str, Any] = json.loads(message)
+            return found
+        reports[pid] = report
+        os.write(report, b"%d\n" % pid)
+        for descriptor in streams:
+            os.close(descriptor)
+
+
+def _report_the_dead(reports: dict[int, int]) -> None:
+    while reports:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            return
+        report = reports.pop(pid)
+        os.write(report, b"%d\n" % status)
+        os.close(report)
+
+
+def main() -> None:
+    """Import the package, then fork."""
+    import pipeline
+
+    for found in pkgutil.iter_modules(pipeline.__path__):
+        if found.name != "__main__":
+            importlib.import_module(f"pipeline.{found.name}")
+    importlib.import_module("openai")
+    assert threading.active_count() == 1, "a process with threads does not fork safely"
+    gc.freeze()
+    if command := serve(socket.socket(fileno=int(sys.argv[1]))):
+        os.chdir(command["cwd"])
+        os.environ.clear()
+        os.environ.update(command["env"])
+        sys.path[0] = command["cwd"]
+        sys.argv[1:] = command["args"]
+        runpy.run_module("pipeline", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
