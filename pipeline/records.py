@@ -170,14 +170,23 @@ class Call:
     tool: str
 
 
+#: The key of an assistant's message that holds `Answer.items`. Only the dialect that made them sends them.
+ITEMS = "items"
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model said, as far as a label can be read from it; kept in the ledger as it came."""
+    """What the model said, as far as a label can be read from it; kept in the ledger as it came.
+
+    `items` is the whole of it in the API's own form, where the next turn of a conversation must hold more than the text
+    and the calls: reasoning that only the server can read. No outcome keeps them.
+    """
 
     calls: tuple[ToolCall, ...] = ()
     text: str | None = None
     refusal: str | None = None
     finish_reason: str | None = None
+    items: tuple[Mapping[str, JSON], ...] = ()
 
     @property
     def has_words(self) -> bool:

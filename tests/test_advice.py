@@ -36,6 +36,12 @@ SAID: list[tuple[str, dict[str, Any], str]] = [
      'model.tool_choice = "required"'),
     ('400: `tool_choice = "required"` is not supported!', {}, 'model.tool_choice = "auto"'),
     ("400: tool_choice: auto is not supported", {"tool_choice": "auto"}, 'model.tool_choice = "required"'),
+    # as OpenAI words it for models and tools that Chat Completions does not serve
+    ("404: This model is only supported in v1/responses and not in v1/chat/completions.", {},
+     'model.api = "responses"'),
+    ("400: Function tools with reasoning_effort are not supported. Please use /v1/responses instead.", {},
+     'model.api = "responses"'),
+    ("404: Not Found (POST http://127.0.0.1:8000/v1/responses)", {"api": "responses"}, 'model.api = "chat"'),
     # DeepSeek-V3#1376
     ("400: Thinking mode does not support this tool_choice", {}, "model.parameters.thinking"),
     ('400: "auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set', {},

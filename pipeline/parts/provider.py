@@ -21,7 +21,7 @@ MOST_IN_FLIGHT = 10_000
 
 async def open_provider(settings: Settings, stack: AsyncExitStack) -> HttpProvider:
     """The provider of the settings, closed with the stack; starts the built-in endpoint where that is asked for."""
-    from pipeline.providers import ClientOptions, HttpProvider
+    from pipeline.providers import APIS, ClientOptions, HttpProvider
 
     options = settings.model
     base_url, key, annotate = options.base_url, settings.api_key(), None
@@ -40,6 +40,7 @@ async def open_provider(settings: Settings, stack: AsyncExitStack) -> HttpProvid
             timeout_s=options.timeout_s,
             max_connections=MOST_IN_FLIGHT,
         ),
+        APIS[options.api],
         annotate=annotate,
     )
     stack.push_async_callback(provider.close)

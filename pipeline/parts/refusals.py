@@ -9,6 +9,7 @@ from pipeline.errors import SetupError, TaskError
 from pipeline.notify import Notifier
 from pipeline.parts.limits import admission_of, budget_of
 from pipeline.parts.outputs import notified_of
+from pipeline.parts.server import refuse_parameters
 from pipeline.settings import Settings
 from pipeline.task import Task
 
@@ -28,7 +29,12 @@ def _notify(settings: Settings) -> None:
 
 
 #: What is judged, by the name that `check` gives it. Each raises SetupError.
-_RULES: dict[str, Callable[[Settings], None]] = {"limits": _limits, "budget": _budget, "notify": _notify}
+_RULES: dict[str, Callable[[Settings], None]] = {
+    "limits": _limits,
+    "budget": _budget,
+    "notify": _notify,
+    "parameters": refuse_parameters,
+}
 
 
 def refusals(settings: Settings) -> dict[str, str]:

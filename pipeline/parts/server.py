@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from pipeline.errors import ConfigError
 from pipeline.settings import Settings
 from pipeline.show import Asked
+from pipeline.task import OMIT
 
 REHEARSAL = "rehearsal"
 
@@ -61,3 +63,14 @@ def asked_of(settings: Settings) -> Asked:
         is_simulated=is_simulated(settings),
         names_function=names_function(settings),
     )
+
+
+def refuse_parameters(settings: Settings) -> None:
+    """Raise ConfigError for a parameter that the API of the settings does not take."""
+    from pipeline.providers import APIS
+
+    refused = APIS[settings.model.api].refused
+    for name, value in settings.model.parameters.items():
+        if value not in (None, OMIT) and name in refused:
+            api = f'model.api = "{settings.model.api}"'
+            raise ConfigError(f"model.parameters.{name} cannot be sent with {api}: {refused[name]}")

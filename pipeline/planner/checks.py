@@ -285,9 +285,12 @@ def _reasoning(settings: Settings) -> list[Check]:
     ours = settings.model.base_url is None or "api.openai.com" in settings.model.base_url
     if not version or not ours or (int(version[1]), int(version[2] or 0)) < (5, 6):
         return []
-    if settings.model.parameters.get("reasoning_effort") == "none":
+    if settings.model.api != "chat" or settings.model.parameters.get("reasoning_effort") == "none":
         return []
-    told = f'{settings.model.name} takes functions here only with [model.parameters] reasoning_effort = "none": set it'
+    told = (
+        f"{settings.model.name} takes functions here only with [model.parameters] "
+        'reasoning_effort = "none": set that, or model.api = "responses"'
+    )
     return [Check("reasoning", False, told)]
 
 

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from pipeline.providers.chat import CHAT
 from pipeline.providers.client import ClientOptions, ModelInfo, load_sdk
 from pipeline.providers.fetch import Fetcher, FetchOptions
 from pipeline.providers.function import FunctionProvider
 from pipeline.providers.http import HttpProvider
+from pipeline.providers.responses import RESPONSES
 
-__all__ = ["ClientOptions", "FetchOptions", "Fetcher", "FunctionProvider", "HttpProvider", "ModelInfo", "load_sdk"]
+#: The APIs by their names in the config.
+APIS = {"chat": CHAT, "responses": RESPONSES}
+
+__all__ = [
+    "APIS",
+    "ClientOptions",
+    "FetchOptions",
+    "Fetcher",
+    "FunctionProvider",
+    "HttpProvider",
+    "ModelInfo",
+    "load_sdk",
+]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.errors import UnavailableError
 from pipeline.providers.api import Api, Reading
 from pipeline.providers.reading import (
+    AS_OBJECT,
     arguments_text,
     exact,
     no_answer,
@@ -18,19 +19,29 @@ from pipeline.providers.reading import (
     usage_of,
     without_answer,
 )
-from pipeline.records import JSON, Answer, Request, ToolCall
+from pipeline.records import ITEMS, JSON, Answer, Request, ToolCall
 
 #: How gateways end an answer that their upstream did not finish.
 BROKEN_OFF = frozenset({"error", "network_error", "insufficient_system_resource"})
 
 
 def _body(request: Request) -> dict[str, JSON]:
-    body: dict[str, JSON] = {"model": request.model, "messages": request.messages}
+    body: dict[str, JSON] = {"model": request.model, "messages": _plain(request.messages)}
     if request.tools:
         body["tools"] = request.tools
         body["tool_choice"] = request.tool_choice
     body.update(request.parameters)
     return body
+
+
+def _plain(messages: Sequence[Mapping[str, JSON]]) -> Sequence[Mapping[str, JSON]]:
+    """The messages without what another API has said in its own form: a conversation may go on in this one."""
+    for message in messages:
+        if ITEMS in message:
+            break
+    else:
+        return messages
+    return [{name: value for name, value in message.items() if name != ITEMS} for message in messages]
 
 
 def _read(content: bytes, secrets: Sequence[str]) -> Reading:
@@ -43,6 +54,7 @@ def _read(content: bytes, secrets: Sequence[str]) -> Reading:
         answer=_answer(body["choices"][0]),
         usage=usage_of(body.get("usage"), "prompt_tokens", "completion_tokens"),
         model=str(model) if model else None,
+        service_tier=text_of(body.get("service_tier")),
     )
 
 
@@ -73,7 +85,6 @@ def _completion(content: bytes, secrets: Sequence[str]) -> dict[str, Any]:
 
 #: What is read although the API sends it otherwise; `task.strict_answers` refuses it.
 _OLD = "function_call, as before there were tools"
-_OBJECT = "arguments that are an object, not a JSON text"
 
 
 def _arguments(call: Any) -> JSON:
@@ -105,5 +116,5 @@ def _call(call: dict[str, Any], readings: tuple[str, ...]) -> ToolCall:
         id=str(call.get("id") or ""),
         name=str(function.get("name") or ""),
         arguments=arguments_text(function.get("arguments")),
-        readings=(*readings, _OBJECT) if is_object else readings,
+        readings=(*readings, AS_OBJECT) if is_object else readings,
     )

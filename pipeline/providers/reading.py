@@ -13,6 +13,8 @@ from pipeline.providers.faults import refusal, scrub
 from pipeline.providers.told import read_body
 from pipeline.records import JSON, Usage
 
+#: What is read although the APIs send a text; `task.strict_answers` refuses it.
+AS_OBJECT = "arguments that are an object, not a JSON text"
 #: What stands where bytes are no UTF-8.
 BROKEN_SIGN = "\ufffd"
 #: More tokens than this no call uses: a number beyond it is a mistake, and sums of such numbers would not fit anywhere.

@@ -42,7 +42,8 @@ CONTENT = Sign(
     frozenset(
         {"content_filter", "content_policy_violation", "responsibleaipolicyviolation", "moderation_blocked",
          "invalid_prompt", "data_inspection_failed", "datainspectionfailed", "content_filtered", "prohibited_content",
-         "image_content_policy_violation", "content_moderation", "sensitivecontentdetected", "1301", "1026"}
+         "image_content_policy_violation", "content_moderation", "sensitivecontentdetected", "bio_policy",
+         "misalignment_policy_violation", "1301", "1026"}
     ),
     _words(
         r"content (management|usage) polic", r"content[_ ]?polic(y|ies)(?!_fallback)", r"ContentPolicyViolation",
@@ -81,7 +82,9 @@ LENGTH = Sign(
 MEDIA = Sign(
     frozenset(
         {"invalid_image", "invalid_image_format", "invalid_image_url", "image_too_large", "image_parse_error",
-         "unsupported_image", "invalid_base64", "invalid_audio", "unsupported_content"}
+         "unsupported_image", "invalid_base64", "invalid_audio", "unsupported_content", "invalid_base64_image",
+         "image_too_small", "invalid_image_mode", "image_file_too_large", "unsupported_image_media_type",
+         "empty_image_file", "failed_to_download_image", "image_file_not_found"}
     ),
     _words(
         r"(could not|unable to|cannot|can't|failed to) (process|identify|load|decode|download|open|fetch|read)\b"
@@ -146,7 +149,7 @@ CREDENTIALS = Sign(
     frozenset(
         {"invalid_api_key", "api_key_invalid", "authentication_error", "invalid_authentication_error", "unauthorized",
          "model_not_found", "model_decommissioned", "invalid_model", "modelnotfound",
-         "unsupported_country_region_territory"}
+         "unsupported_country_region_territory", "data_residency_mismatch"}
     ),
     _words(
         r"(incorrect|invalid|expired) api.?key", r"api.?key (is )?(not valid|invalid|expired)", r"not a valid model",

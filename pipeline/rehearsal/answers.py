@@ -22,12 +22,12 @@ _PLAIN = "This is a simulated answer of the rehearsal endpoint; no model was ask
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A finished answer: the JSON to send, its text, the tokens that it is billed, and the fault that is in it.
+    """A finished answer: the completion, its text, the tokens that it is billed, and the fault that is in it.
 
     The text is what the model said: a function's arguments; of several calls a list of names and arguments; or words.
     """
 
-    body: bytes
+    body: dict[str, Any]
     text: str
     tokens: int
     fault: str | None = None
@@ -76,7 +76,7 @@ class Answers:
             "service_tier": "default",
             "system_fingerprint": "rehearsal",
         }
-        return Completion(dumps(body), _told(said, words), usage["total_tokens"], kind)
+        return Completion(body, _told(said, words), usage["total_tokens"], kind)
 
     def _calls(self, call: Call, kind: str | None) -> list[_Said]:
         """The calls of the answer; those of one function differ."""

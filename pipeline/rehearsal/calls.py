@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.codec import JSONDecodeError, digest64, dumps, loads
 from pipeline.rehearsal.checks import MAX_ANSWER_WORDS, Body, check_messages, check_parameters
+from pipeline.rehearsal.dialects import CHAT, Dialect
 from pipeline.rehearsal.options import RehearsalOptions
 from pipeline.rehearsal.prefixes import Prefixes, prefixes_of
 from pipeline.rehearsal.replies import ErrorReply, invalid
@@ -29,11 +30,12 @@ _KEEP_SCHEMAS = 256
 class Call:
     """One request that may be answered.
 
-    `text` is what the last user message says, `user_text` what all of them say. `offer` is what the answer may call,
-    `results` what earlier calls gave back; `schema` what a text answer must be like. `door_tokens` is what the rate
-    limit counts, `prefixes` what the prompt cache may keep.
+    `asked` is the body as it came. `text` is what the last user message says, `user_text` what all of them say. `offer`
+    is what the answer may call, `results` what earlier calls gave back; `schema` what a text answer must be like.
+    `door_tokens` is what the rate limit counts, `prefixes` what the prompt cache may keep.
     """
 
+    asked: Body
     record: str
     model: str
     text: str
@@ -58,23 +60,27 @@ class Caller:
         self._toolbox = Toolbox()
         self._schemas: dict[bytes, Filler | ErrorReply | None] = {}
 
-    def read(self, raw: bytes) -> tuple[str | None, Call | ErrorReply]:
+    def read(self, raw: bytes, dialect: Dialect = CHAT) -> tuple[str | None, Call | ErrorReply]:
         """The record's name, if one can be told, and the call or what is wrong with it."""
         try:
-            body = loads(raw)
+            asked = loads(raw)
         except JSONDecodeError as error:
             return None, invalid(f"We could not parse the JSON body of your request: {error}.")
-        if not isinstance(body, dict):
+        if not isinstance(asked, dict):
             return None, invalid("Invalid body: expected a JSON object.")
+        body = dialect.read(asked)
+        if isinstance(body, ErrorReply):
+            return None, body
         fault = check_messages(body.get("messages"))
         if fault:
-            return None, fault
+            return None, dialect.named(fault)
         texts = [_text(message) for message in body["messages"] if message["role"] == "user"]
         text = texts[-1] if texts else ""
         record = _record_name(body.get("metadata"), text)
-        return record, self._read_checked(body, record, text, texts)
+        call = self._read_checked(body, asked, record, text, texts)
+        return record, dialect.named(call) if isinstance(call, ErrorReply) else call
 
-    def _read_checked(self, body: Body, record: str, text: str, texts: Sequence[str]) -> Call | ErrorReply:
+    def _read_checked(self, body: Body, asked: Body, record: str, text: str, texts: Sequence[str]) -> Call | ErrorReply:
         fault = self._model_fault(body.get("model")) or check_parameters(body)
         if fault:
             return fault
@@ -91,6 +97,7 @@ class Caller:
         raw = [dumps(message) for message in body["messages"]]
         most = next((int(body[word]) for word in MAX_ANSWER_WORDS if body.get(word)), None)
         call = Call(
+            asked=asked,
             record=record,
             model=body["model"],
             text=text,

@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from pipeline.codec import dumps
 from pipeline.rehearsal.answers import Answers
 from pipeline.rehearsal.books import ANSWERED, REFUSED, Books, Ending, Entry
 from pipeline.rehearsal.calls import Call, Caller
+from pipeline.rehearsal.dialects import Dialect
 from pipeline.rehearsal.faults import STATIC, TWISTS, WIRE, Faults
 from pipeline.rehearsal.limits import Limits
 from pipeline.rehearsal.options import RehearsalOptions
@@ -45,11 +47,12 @@ class Desk:
         )
         self._granted = 0  # answers given or on their way, against quota_after
 
-    async def serve(self, raw: bytes, is_gone: Callable[[], bool]) -> Reply:
+    async def serve(self, raw: bytes, is_gone: Callable[[], bool], dialect: Dialect) -> Reply:
         """The reply to a body; `is_gone` tells whether the client has left meanwhile."""
-        name, call = self._caller.read(raw)
+        name, call = self._caller.read(raw, dialect)
         if isinstance(call, ErrorReply):
-            return self._close(None if name is None else self._books.entry(name), "invalid", call.reply())
+            known = None if name is None else self._books.entry(name)
+            return self._close(known, "invalid", call.reply())
         entry = self._books.entry(call.record)
         refusal = self._door(call)
         if refusal:
@@ -63,7 +66,7 @@ class Desk:
             await asyncio.sleep(self._latency_s(draw.pace))
         if draw.kind in _UNBILLED:
             return self._fail(entry, draw.kind)
-        return self._answer(entry, call, draw.kind, is_gone())
+        return self._answer(entry, call, draw.kind, is_gone(), dialect)
 
     def _door(self, call: Call) -> tuple[str, ErrorReply] | None:
         """What keeps the call out, in the books' word and the client's; None lets it in."""
@@ -101,15 +104,16 @@ class Desk:
             return self._close(entry, kind, Reply(0, b"", wire=kind))
         return self._close(entry, kind, self._with_limits(STATIC[kind]))
 
-    def _answer(self, entry: Entry, call: Call, kind: str | None, gone: bool) -> Reply:
+    def _answer(self, entry: Entry, call: Call, kind: str | None, gone: bool, dialect: Dialect) -> Reply:
         done = self._answers.complete(call, kind if kind in TWISTS else None)
+        body = dumps(dialect.write(done.body, call.asked))
         if kind == "cut":
             self._books.close_call(entry, Ending("cut", 0, done.tokens, lost=True))
-            return Reply(200, done.body, wire="cut")
+            return Reply(200, body, wire="cut")
         good = done.fault is None
         ending = Ending(done.fault or ANSWERED, 200, done.tokens, done.text if good else None, gone)
         self._books.close_call(entry, ending)
-        return Reply(200, done.body, headers=self._limit_headers())
+        return Reply(200, body, headers=self._limit_headers())
 
     def _close(self, entry: Entry | None, what: str, reply: Reply) -> Reply:
         self._books.close_call(entry, Ending(what, reply.status))

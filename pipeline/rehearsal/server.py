@@ -12,6 +12,7 @@ import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,8 +24,10 @@ from pipeline.errors import SetupError
 from pipeline.rehearsal.books import Books, Ending
 from pipeline.rehearsal.calls import unknown_model
 from pipeline.rehearsal.desk import Desk
+from pipeline.rehearsal.dialects import CHAT, Dialect
 from pipeline.rehearsal.options import RehearsalOptions
 from pipeline.rehearsal.replies import JSON_TYPE, ErrorReply, Reply, retry_headers
+from pipeline.rehearsal.responses import RESPONSES
 
 #: a prompt of a million tokens fits, and so do some pictures
 _MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -57,7 +60,8 @@ class Rehearsal:
         self._stopping = asyncio.Event()
         self._runner: web.ServerRunner | None = None
         self._routes: Mapping[tuple[str, str], Handler] = {
-            ("POST", f"{self._prefix}/chat/completions"): self._chat,
+            ("POST", f"{self._prefix}/chat/completions"): partial(self._answer, dialect=CHAT),
+            ("POST", f"{self._prefix}/responses"): partial(self._answer, dialect=RESPONSES),
             ("GET", f"{self._prefix}/models"): self._models,
             ("GET", "/books"): self._show_books,
             ("POST", "/books/reset"): self._reset_books,
@@ -146,12 +150,16 @@ class Rehearsal:
         given = request.headers.get("Authorization", "")
         return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), f"Bearer {self.options.api_key}".encode())
 
-    async def _chat(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _answer(self, request: web.BaseRequest, dialect: Dialect) -> web.StreamResponse:
         self.books.arrive()
         try:
             async with asyncio.timeout(_BODY_S):
                 raw = await request.read()
-            reply = await self._desk.serve(raw, lambda: request.transport is None or request.transport.is_closing())
+
+            def is_gone() -> bool:
+                return request.transport is None or request.transport.is_closing()
+
+            reply = await self._desk.serve(raw, is_gone, dialect)
             return await self._fail(request, reply) if reply.wire else self._send(reply)
         except web.HTTPRequestEntityTooLarge:
             self.books.close_call(None, Ending("invalid", 413))

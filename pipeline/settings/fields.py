@@ -57,6 +57,11 @@ class ModelSettings(Section):
         description="Any OpenAI-compatible server; unset: OpenAI's own. `rehearsal` starts the built-in endpoint, "
         "which costs nothing and whose labels are simulated.",
     )
+    api: Literal["chat", "responses"] = Field(
+        "chat",
+        description="The API that is called: `chat` (Chat Completions) is what nearly every server has, `responses` is "
+        "OpenAI's and Azure's newer one. Parameters keep their Chat Completions names in both.",
+    )
     api_key_env: Annotated[str, AfterValidator(checks.variable), Takes("the name of an environment variable")] = Field(
         "OPENAI_API_KEY", description="The variable, of the environment or of .env, that holds the API key."
     )

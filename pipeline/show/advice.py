@@ -80,11 +80,13 @@ def _parameter(asked: Asked, found: re.Match[str]) -> str | None:
     return None
 
 
-def _path(asked: Asked, _found: re.Match[str]) -> str | None:
+def _path(asked: Asked, found: re.Match[str]) -> str | None:
     """What is likely wrong with the address of a server that knows no such path."""
     url = asked.base_url
     if url is None or asked.is_simulated:
         return None
+    if "/responses)" in found.string:
+        return f'set model.api = "chat": {url} has no Responses API, or look at model.base_url and model.name'
     parts = urlsplit(url)
     if parts.hostname and parts.hostname.endswith("azure.com") and "/openai/v1" not in parts.path:
         return f'set model.base_url = "{parts.scheme}://{parts.netloc}/openai/v1/", Azure\'s address for this API'
@@ -104,7 +106,7 @@ def _scheme(scheme: str) -> Callable[[Asked, re.Match[str]], str | None]:
 def _moved(asked: Asked, found: re.Match[str]) -> str:
     """The address that a redirect names, where it is that of the same call."""
     target = found["to"].rstrip(".,;)")
-    base = target.partition("?")[0].removesuffix("/chat/completions")
+    base = target.partition("?")[0].removesuffix("/chat/completions").removesuffix("/responses")
     if base != target and base.startswith("http"):
         return f'set model.base_url = "{base}" if that is your server: calls are not sent on to another host'
     return "look at model.base_url: that is no API, but an address that sends calls on"
@@ -141,6 +143,7 @@ def _answer_is_none(asked: Asked, _found: re.Match[str]) -> str | None:
 
 #: From the special to the general.
 TABLE: tuple[Line, ...] = (
+    _line(r"\b(use|in|with|via|through) \W?/?v1/responses\b", 'set model.api = "responses"'),
     _line(r"thinking mode", 'set model.parameters.thinking = { type = "disabled" }, or model.tool_choice = "auto"'),
     _line(
         r"--enable-auto-tool-choice|tool-call-parser",

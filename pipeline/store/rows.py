@@ -205,12 +205,14 @@ def _labelled(value: JSON) -> tuple[Mapping[str, JSON] | None, tuple[Mapping[str
     return (value[0], tuple(value[1:])) if isinstance(value, list) else (value, None)
 
 
-def answer_text(answer: Answer | None) -> str | None:
-    """The answer as JSON text; None stays None."""
+def answer_text(answer: Answer | None, *, whole: bool = False) -> str | None:
+    """The answer as JSON text; None stays None. Only the `whole` of it holds what the next turn needs."""
     if answer is None:
         return None
+    items = {"items": answer.items} if whole and answer.items else {}
     return json_text(
         {
+            **items,
             "calls": [
                 {"id": call.id, "name": call.name, "arguments": call.arguments}
                 | ({"readings": call.readings} if call.readings else {})
@@ -240,4 +242,5 @@ def read_answer(text: str | None) -> Answer | None:
         ToolCall(call["id"], call["name"], call["arguments"], tuple(call.get("readings", ())))
         for call in value["calls"]
     )
-    return Answer(calls, value["text"], value["refusal"], value["finish_reason"])
+    items = tuple(value.get("items", ()))
+    return Answer(calls, value["text"], value["refusal"], value["finish_reason"], items)

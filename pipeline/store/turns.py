@@ -85,7 +85,7 @@ def _to_row(turn: Turn) -> tuple[Any, ...]:
         bound(turn.key),
         turn.number,
         turn.request_digest,
-        answer_text(turn.answer),
+        answer_text(turn.answer, whole=True),
         json_text([usage.prompt, usage.completion, usage.cached, usage.reasoning, usage.cache_write]),
         turn.calls,
         turn.repairs,

@@ -8,10 +8,11 @@ from pipeline.task.options import FunctionOptions, TaskOptions, ToolOptions, Val
 from pipeline.task.prompt import expected_fields
 from pipeline.task.schema import PLACEHOLDERS
 from pipeline.task.showing import ShowOptions
-from pipeline.task.spec import Task, build_task
+from pipeline.task.spec import OMIT, Task, build_task
 
 __all__ = [
     "LEAST_TOKENS",
+    "OMIT",
     "PLACEHOLDERS",
     "Finding",
     "FunctionOptions",

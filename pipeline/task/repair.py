@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from pipeline import codec
 from pipeline.errors import AnswerError, TruncatedError
-from pipeline.records import JSON, Answer, Request, ToolCall
+from pipeline.records import ITEMS, JSON, Answer, Request, ToolCall
 from pipeline.task.readings import plain_name, unwrapped
 from pipeline.task.render import BYTES_PER_TOKEN, Message, room
 
@@ -34,10 +34,12 @@ def repair(request: Request, answer: Answer, error: AnswerError, *, base: int) -
     once = "" if several else ", once"
     if calls and several:
         # What is wrong may be that one is missing, so it is not said which.
-        shown = _by_call(kept, calls, f"{error}. Make every call again, with arguments that fit the schema.")
+        fault = f"{error}. Make every call again, with arguments that fit the schema."
+        shown = _by_call(kept, calls, answer.items, fault)
     elif calls:
         called = " or ".join(dict.fromkeys(call.name for call in calls))
-        shown = _by_call(kept, calls, f"{error}. Call {called} again{once}, with arguments that fit its schema.")
+        fault = f"{error}. Call {called} again{once}, with arguments that fit its schema."
+        shown = _by_call(kept, calls, answer.items, fault)
     else:
         which = f"the function {name}" if len(names) == 1 else f"one of the functions {name}"
         silence = "(I said nothing.)" if error.ask else f"(I did not call {name}.)"
@@ -60,10 +62,12 @@ def _with_room(request: Request, error: TruncatedError, base: int) -> Request:
     return remade(request, (*request.messages[:base], brief), parameters)
 
 
-def _by_call(before: Sequence[Message], calls: Sequence[ToolCall], fault: str) -> tuple[Message, ...]:
+def _by_call(
+    before: Sequence[Message], calls: Sequence[ToolCall], items: Sequence[JSON], fault: str
+) -> tuple[Message, ...]:
     # Every call that is echoed has to be answered by a tool message with its id.
     named = named_calls(before, calls)
-    echo = echoed(named, None)
+    echo = echoed(named, None, items)
     told = [{"role": "tool", "tool_call_id": name, "content": fault + _raw(call.arguments)} for name, call in named]
     return (echo, *told)
 
@@ -87,9 +91,9 @@ def named_calls(before: Sequence[Message], calls: Sequence[ToolCall]) -> list[tu
     return named
 
 
-def echoed(named: Sequence[tuple[str, ToolCall]], text: str | None) -> Message:
+def echoed(named: Sequence[tuple[str, ToolCall]], text: str | None, items: Sequence[JSON]) -> Message:
     """The model's message with these calls, as it can be sent back to any server."""
-    return {
+    message: Message = {
         "role": "assistant",
         "content": text or None,
         "tool_calls": [
@@ -101,6 +105,7 @@ def echoed(named: Sequence[tuple[str, ToolCall]], text: str | None) -> Message:
             for name, call in named
         ],
     }
+    return {**message, ITEMS: items} if items else message
 
 
 def _by_words(said: str, fault: str) -> tuple[Message, ...]:

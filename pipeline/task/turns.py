@@ -32,7 +32,7 @@ def next_turn(request: Request, answer: Answer, said: Sequence[Said]) -> Request
         content = told_of(results.get(id(call), results.get(meant))) if meant in known else UNKNOWN
         told.append({"role": "tool", "tool_call_id": name, "content": content})
         shown.append((name, replace(call, name=meant)))
-    messages = (*request.messages, echoed(shown, answer.text), *told)
+    messages = (*request.messages, echoed(shown, answer.text, answer.items), *told)
     return remade(request, messages, request.parameters, tool_choice="auto")
 
 

@@ -33,8 +33,8 @@ def aimock() -> Iterator[str]:
         process.communicate(timeout=PATIENCE_S)
 
 
-def journal(url: str) -> list[dict[str, Any]]:
-    with urllib.request.urlopen(f"{url}/__aimock/journal?path=/v1/chat/completions&limit=1000", timeout=10) as answer:
+def journal(url: str, path: str = "/v1/chat/completions") -> list[dict[str, Any]]:
+    with urllib.request.urlopen(f"{url}/__aimock/journal?path={path}&limit=1000", timeout=10) as answer:
         entries: list[dict[str, Any]] = json.loads(answer.read())
     return entries
 
@@ -68,3 +68,18 @@ def test_fifty_records_through_a_foreign_server(tmp_path: Path, aimock: str) -> 
         )
         assert (refused["response"]["status"], answered["response"]["status"]) == (429, 200)
         assert answered["timestamp"] - refused["timestamp"] >= 990, "one second was asked for"
+
+
+def test_the_same_through_its_responses_api(tmp_path: Path, aimock: str) -> None:
+    """It reads our requests and writes its answers by code that is not ours."""
+    user = project(tmp_path / "project", f"{aimock}/v1", count=50)
+    user.configure(model={"api": "responses", "parameters": {"max_completion_tokens": 200}})
+    summary = user.do("run", "job.toml", "--json", env={"OPENAI_API_KEY": KEY}).expect(0).json
+    assert (summary["labelled"], summary["refusals"], summary["simulated"]) == (50, 3, False)
+    assert summary["retries"] == {"unavailable": 1, "invalid_label": 1, "invalid_json": 1, "no_tool_call": 1}
+    assert {row["id"]: row["label"] for row in user.labels()} == {
+        f"r{number:04}": CODES[number % len(CODES)] for number in range(1, 51)
+    }
+    assert user.verify()["pending"] == 0
+    assert len(journal(aimock, "/v1/responses")) == summary["calls"] == 57
+    assert not journal(aimock)

@@ -36,7 +36,7 @@ def read(body: dict[str, Any]) -> Call:
 
 
 def answer(body: dict[str, Any], *, seed: int = 0, accuracy: float = 1.0, kind: str | None = None) -> dict[str, Any]:
-    completion: dict[str, Any] = json.loads(Answers(seed, accuracy).complete(read(body), kind).body)
+    completion: dict[str, Any] = Answers(seed, accuracy).complete(read(body), kind).body
     return completion
 
 

@@ -32,7 +32,7 @@ class Server:
         given = [{"role": role, "content": content} for role, content in messages]
         _, call = self._caller.read(json.dumps(ask(model=self._model, messages=given, **more)).encode())
         assert isinstance(call, Call), call
-        usage: dict[str, Any] = json.loads(self._answers.complete(call).body)["usage"]
+        usage: dict[str, Any] = self._answers.complete(call).body["usage"]
         return usage
 
     def ask(self, *messages: tuple[str, Any], **more: Any) -> tuple[int, int | None]:

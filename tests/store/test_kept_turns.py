@@ -27,7 +27,10 @@ TURNS = st.builds(
     number=st.integers(0, 9),
     request_digest=st.binary(min_size=16, max_size=16),
     answer=st.builds(
-        Answer, st.lists(st.builds(ToolCall, TEXTS, TEXTS, TEXTS), max_size=2).map(tuple), st.none() | TEXTS
+        Answer,
+        st.lists(st.builds(ToolCall, TEXTS, TEXTS, TEXTS), max_size=2).map(tuple),
+        st.none() | TEXTS,
+        items=st.lists(st.dictionaries(TEXTS, VALUES, max_size=2), max_size=2).map(tuple),
     ),
     usage=st.builds(Usage, *[st.integers(0, 2**40)] * 5),
     calls=st.integers(0, 99),

@@ -1,0 +1,221 @@
+"""The Responses API: requests and answers of the Chat Completions form, translated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pipeline.errors import UnavailableError
+from pipeline.providers.api import Api, Reading
+from pipeline.providers.reading import (
+    AS_OBJECT,
+    arguments_text,
+    exact,
+    no_answer,
+    parsed,
+    refuse_broken,
+    refuse_error_in,
+    text_of,
+    usage_of,
+    without_answer,
+)
+from pipeline.records import ITEMS, JSON, Answer, Request, ToolCall
+
+Item = Mapping[str, JSON]
+
+#: Where a parameter of Chat Completions stands in this API; those that are not here keep their name.
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "max_completion_tokens": ("max_output_tokens",),
+    "max_tokens": ("max_output_tokens",),
+    "reasoning_effort": ("reasoning", "effort"),
+    "verbosity": ("text", "verbosity"),
+    "response_format": ("text", "format"),
+}
+_ABSENT = "the Responses API has no such parameter"
+#: Parameters that cannot be sent, and why.
+REFUSED: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("audio", "frequency_penalty", "logit_bias", "logprobs", "modalities", "n", "prediction", "presence_penalty",
+         "seed", "stop", "web_search_options"),
+        _ABSENT,
+    ),
+    "max_output_tokens": "write max_completion_tokens, which is sent under that name",
+    "input": "set task.system and task.prompt instead",
+    "instructions": "set task.system instead",
+    "prompt": "set task.prompt instead",
+    "background": "each answer is waited for",
+    "background_options": "each answer is waited for",
+    "conversation": "a conversation is sent whole with each call",
+    "previous_response_id": "a conversation is sent whole with each call",
+}  # fmt: skip
+#: How an answer ends that was not finished, in the words of Chat Completions.
+_ENDS = {"max_output_tokens": "length", "content_filter": "content_filter"}
+#: What the API says of an answer that is none, or not yet.
+_NO_ENDS = frozenset({"failed", "cancelled", "queued", "in_progress"})
+
+
+def _body(request: Request) -> dict[str, JSON]:
+    # Stored is what is not told otherwise, for 30 days: a record is nobody's to keep.
+    body: dict[str, JSON] = {"model": request.model, "input": list(_input(request.messages)), "store": False}
+    if request.tools:
+        body["tools"] = [_tool(tool["function"]) for tool in request.tools]
+        body["tool_choice"] = _choice(request.tool_choice)
+    for name, value in request.parameters.items():
+        _put(body, NAMES.get(name, (name,)), _format(value) if name == "response_format" else value)
+    return body
+
+
+def _put(body: dict[str, JSON], path: tuple[str, ...], value: JSON) -> None:
+    """Set the value, beside what already stands in the same table."""
+    name, *within = path
+    for one in within:
+        value = {one: value}
+    known = body.get(name)
+    body[name] = {**known, **value} if isinstance(known, Mapping) and isinstance(value, Mapping) else value
+
+
+def _tool(function: Mapping[str, JSON]) -> dict[str, JSON]:
+    # Where `strict` is left out this API takes it for true, the other one for false.
+    return {"type": "function", "parameters": None, "strict": False, **function}
+
+
+def _choice(choice: JSON) -> JSON:
+    function = choice.get("function") if isinstance(choice, Mapping) else None
+    return {"type": "function", "name": function["name"]} if function else choice
+
+
+def _format(wanted: JSON) -> JSON:
+    schema = wanted.get("json_schema") if isinstance(wanted, Mapping) else None
+    return {"type": "json_schema", **schema} if isinstance(schema, Mapping) else wanted
+
+
+def _input(messages: Sequence[Mapping[str, JSON]]) -> Iterator[Item]:
+    for message in messages:
+        match message["role"]:
+            case "assistant":
+                yield from _said(message)
+            case "tool":
+                name, result = message["tool_call_id"], message["content"]
+                yield {"type": "function_call_output", "call_id": name, "output": result}
+            case role:
+                content = message["content"]
+                parts = content if isinstance(content, str) else [_part(part) for part in content]
+                yield {"role": role, "content": parts}
+
+
+def _part(part: Mapping[str, JSON]) -> Item:
+    match part["type"]:
+        case "text":
+            return {**part, "type": "input_text"}
+        case "image_url":
+            image = part["image_url"]
+            return {"type": "input_image", "image_url": image["url"], "detail": image.get("detail", "auto")}
+        case "file":
+            return {"type": "input_file", **part["file"]}
+    return part
+
+
+def _said(message: Mapping[str, JSON]) -> Iterator[Item]:
+    """What the model said: its own items where they have these calls, and no others; else the text and the calls."""
+    calls = {call["id"]: call["function"] for call in message.get("tool_calls") or ()}
+    items = message.get(ITEMS) or ()
+    if items and [item.get("call_id") for item in items if item["type"] == "function_call"] == list(calls):
+        # A name or arguments may have been put right since.
+        yield from ({**item, **calls[item["call_id"]]} if item["type"] == "function_call" else item for item in items)
+        return
+    if message["content"]:
+        yield {"role": "assistant", "content": message["content"]}
+    for name, function in calls.items():
+        yield {"type": "function_call", "call_id": name, **function}
+
+
+def _read(content: bytes, secrets: Sequence[str]) -> Reading:
+    body = _response(content, secrets)
+    body = exact(body, content, (item.get("arguments") for item in _items(body) if _is_call(item)))
+    model = body.get("model")
+    return Reading(
+        answer=_answer(body),
+        usage=usage_of(body.get("usage"), "input_tokens", "output_tokens"),
+        model=str(model) if model else None,
+        service_tier=text_of(body.get("service_tier")),
+    )
+
+
+#: `POST /responses`: OpenAI and Azure have it, and some servers that do as they do.
+RESPONSES = Api("/responses", _body, _read, names=NAMES, refused=REFUSED)
+
+
+def _response(content: bytes, secrets: Sequence[str]) -> dict[str, Any]:
+    """The body as a response with an output.
+
+    A success may hold anything: NoCompletionError. Where the response itself has failed, its error is judged as if its
+    status had said so.
+    """
+    body, intact = parsed(content, secrets)
+    if isinstance(body, dict):
+        refuse_error_in(body, secrets)
+    if not isinstance(body, dict) or not isinstance(body.get("output"), list):
+        raise without_answer(body, content, secrets)
+    if (status := text_of(body.get("status"))) in _NO_ENDS:
+        raise no_answer(UnavailableError, f"the server broke off: status is {status!r}")
+    if not intact:
+        refuse_broken(body["output"])
+    return body
+
+
+def _items(body: dict[str, Any]) -> list[dict[str, Any]]:
+    return [item for item in body["output"] if isinstance(item, dict) and isinstance(item.get("type"), str)]
+
+
+def _is_call(item: Item) -> bool:
+    return bool(item["type"] == "function_call")
+
+
+def _answer(body: dict[str, Any]) -> Answer:
+    items = _items(body)
+    calls = tuple(_call(item) for item in items if _is_call(item))
+    parts = [part for item in items if item["type"] == "message" for part in _parts(item)]
+    refusals = [part["refusal"] for part in parts if isinstance(part.get("refusal"), str)]
+    texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
+    return Answer(
+        calls=calls,
+        text="".join(texts) if texts else None,
+        refusal="".join(refusals) if refusals else None,
+        finish_reason=_finish_reason(body, calls),
+        items=_to_send_back(items),
+    )
+
+
+def _parts(item: dict[str, Any]) -> list[dict[str, Any]]:
+    content = item.get("content")
+    return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+
+
+def _call(item: dict[str, Any]) -> ToolCall:
+    name = str(item.get("name") or "")
+    arguments = item.get("arguments")
+    readings = (AS_OBJECT,) if isinstance(arguments, dict) else ()
+    return ToolCall(str(item.get("call_id") or ""), name, arguments_text(arguments), readings)
+
+
+def _finish_reason(body: dict[str, Any], calls: Sequence[ToolCall]) -> str:
+    if body.get("status") == "incomplete":
+        details = body.get("incomplete_details")
+        reason = text_of(details.get("reason")) if isinstance(details, dict) else None
+        return _ENDS.get(reason or "", reason or "incomplete")
+    return "tool_calls" if calls else "stop"
+
+
+def _to_send_back(items: Sequence[dict[str, Any]]) -> tuple[Item, ...]:
+    """The items as the next turn needs them; none where text and calls say it all.
+
+    Reasoning without its content is only a name, by which a server finds nothing that it was told not to store: it
+    would refuse the turn.
+    """
+    kept = [item for item in items if item["type"] != "reasoning" or _has_content(item)]
+    is_more = any(item["type"] not in ("function_call", "message") or item.get("phase") for item in kept)
+    return tuple(kept) if is_more else ()
+
+
+def _has_content(reasoning: Item) -> bool:
+    return bool(reasoning.get("encrypted_content") or reasoning.get("content"))
