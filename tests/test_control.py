@@ -445,7 +445,7 @@ def test_a_line_shows_values_but_no_secrets(shift: Shift, line: str) -> None:
 
 def test_true_is_not_one() -> None:
     assert sort_changes({"limits.concurrency": 1}, {"limits.concurrency": True}).applied
-    assert not sort_changes({"limits.stall_s": 60}, {"limits.stall_s": 60.0}).applied
+    assert not sort_changes({"limits.grace_s": 60}, {"limits.grace_s": 60.0}).applied
 
 
 def test_all_limits_and_notices_may_change_and_nothing_else() -> None:

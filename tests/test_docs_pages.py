@@ -28,6 +28,7 @@ from pipeline import Settings
 from pipeline.cli import app
 from pipeline.errors import ConfigError
 from pipeline.settings import keys
+from pipeline.settings.meant import gone
 
 #: GitHub shows so many letters of code without a scroll bar
 WIDTH = 96
@@ -64,7 +65,9 @@ def test_dotted_names_of_keys_are_keys(subtests: pytest.Subtests) -> None:
     for page in PAGES:
         with subtests.test(by_name(page)):
             named = [found[1] for span in spans(page) if (found := dotted.match(span))]
-            assert [name for name in named if not is_key(name)] == []
+            # What has changed may name the keys of earlier versions.
+            told = {name for name in named if page.name == "CHANGELOG.md" and gone(tuple(name.split(".")))}
+            assert [name for name in named if not is_key(name) and name not in told] == []
 
 
 def test_tables_of_the_config_are_tables(subtests: pytest.Subtests) -> None:

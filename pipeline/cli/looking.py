@@ -18,6 +18,7 @@ from pipeline.cli.frame import (
     Target,
     app,
     config_app,
+    fail,
     guarded,
     pair,
     print_json,
@@ -146,6 +147,27 @@ def export(
         show("\n".join(export_lines(done)))
 
 
+#: Options of `rehearse` that imitate a particular kind of server.
+LatencyJitter = Annotated[
+    float, typer.Option("--latency-jitter", help="How far single answers are from that: 0.3 is 70 to 130 %.")
+]
+SlowShare = Annotated[float, typer.Option("--slow-share", help="Share of calls that take much longer.")]
+SlowFactor = Annotated[float, typer.Option("--slow-factor", help="How many times as long these take.")]
+MaxInFlight = Annotated[
+    int | None, typer.Option("--max-in-flight", help="Above so many calls, slower; above twice as many, refused.")
+]
+BurstS = Annotated[
+    float, typer.Option("--burst-s", help="Seconds' worth of a limit that may be used at once after a pause.")
+]
+NoLimitHeaders = Annotated[bool, typer.Option("--no-limit-headers", help="Do not tell the limits in the answers.")]
+NoRetryAfter = Annotated[bool, typer.Option("--no-retry-after", help="Do not say how long to wait in refusals.")]
+Poison = Annotated[
+    list[str] | None,
+    typer.Option("--poison", help="Calls with this text fail so: 'some text=hang'", metavar="TEXT=KIND"),
+]
+ContextTokens = Annotated[int, typer.Option("--context-tokens", min=1, help="A longer prompt is refused.")]
+
+
 @app.command(rich_help_panel=MORE)
 def rehearse(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -161,6 +183,15 @@ def rehearse(
     outage: Annotated[
         list[str] | None, typer.Option("--outage", help="Answer 503 during these seconds: 10-40", metavar="FROM-TO")
     ] = None,
+    latency_jitter: LatencyJitter = 0.0,
+    slow_share: SlowShare = 0.0,
+    slow_factor: SlowFactor = 10.0,
+    max_in_flight: MaxInFlight = None,
+    burst_s: BurstS = 60.0,
+    no_limit_headers: NoLimitHeaders = False,
+    no_retry_after: NoRetryAfter = False,
+    poison: Poison = None,
+    context_tokens: ContextTokens = 128_000,
     quota_after: Annotated[int | None, typer.Option(help="Number of answers until the quota is used up.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same faults and labels.")] = 0,
     books: Annotated[Path | None, typer.Option(help="Append each call to this file as a JSON line.")] = None,
@@ -178,6 +209,15 @@ def rehearse(
             port=port,
             seed=seed,
             latency_ms=latency_ms,
+            latency_jitter=latency_jitter,
+            slow_share=slow_share,
+            slow_factor=slow_factor,
+            max_in_flight=max_in_flight,
+            burst_s=burst_s,
+            headers=not no_limit_headers,
+            retry_after=not no_retry_after,
+            poison=dict(_poison(text) for text in poison or []),
+            context_tokens=context_tokens,
             requests_per_minute=rpm,
             tokens_per_minute=tpm,
             requests_per_day=rpd,
@@ -190,6 +230,13 @@ def rehearse(
 
     totals = guarded(lambda: serve(options(), ready))
     say(f"Served {totals.calls:,} calls: {totals.answered:,} answers, {totals.refused:,} refused.")
+
+
+def _poison(text: str) -> tuple[str, str]:
+    words, sign, kind = text.rpartition("=")
+    if not sign or not words:
+        fail(f"--poison {text}: expected something like --poison 'some text=hang'")
+    return words, kind
 
 
 @config_app.command("show")

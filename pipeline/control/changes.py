@@ -13,7 +13,6 @@ from pipeline.records import JSON
 LIVE_KEYS = frozenset(
     {
         "limits.concurrency",
-        "limits.concurrency_min",
         "limits.concurrency_max",
         "limits.requests_per_minute",
         "limits.tokens_per_minute",
@@ -26,7 +25,6 @@ LIVE_KEYS = frozenset(
         "limits.max_repairs",
         "limits.outage_limit_s",
         "limits.probe_max_s",
-        "limits.stall_s",
         "limits.hedge_after_p",
         "limits.record_deadline_s",
         "limits.grace_s",

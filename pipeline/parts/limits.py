@@ -77,9 +77,7 @@ def tuner_of(settings: Settings, start: int | None = None) -> Tuner | None:
     if limits.concurrency != "auto":
         return None
     begin = {} if start is None else {"start": start}
-    return Tuner(
-        lowest=limits.concurrency_min, highest=limits.concurrency_max, timeout_s=settings.model.timeout_s, **begin
-    )
+    return Tuner(lowest=1, highest=limits.concurrency_max, timeout_s=settings.model.timeout_s, **begin)
 
 
 def hours_of(settings: Settings) -> Hours | None:

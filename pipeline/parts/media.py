@@ -62,7 +62,7 @@ def media_of(settings: Settings, task: Task) -> Loader:
             pdf_pages=media.pdf_pages,
             pdf_dpi=media.pdf_dpi,
         ),
-        Fetcher(FetchOptions(http=media.http, private=media.fetch_private, timeout_s=media.fetch_timeout_s)),
+        Fetcher(FetchOptions(http=media.http, private=media.fetch_private)),
     )
 
 

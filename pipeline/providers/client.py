@@ -43,8 +43,6 @@ class ClientOptions:
 
     base_url: str | None = None
     api_key: str = field(default="", repr=False)
-    organization: str | None = None
-    project: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeout_s: float = 60.0
     max_connections: int = 64
@@ -129,8 +127,6 @@ class Client:
                 api_key=options.api_key,
                 base_url=base_url or None,
                 default_query=dict(parse_qsl(query, keep_blank_values=True)),
-                organization=options.organization,
-                project=options.project,
                 default_headers=dict(options.headers),
                 timeout=options.timeout_s,
                 max_retries=0,  # ours know the limits, the outage and the quota; the SDK's do not

@@ -112,7 +112,7 @@ class Fetcher:
             async with asyncio.timeout(self._options.timeout_s):
                 return await self._tried(url, most_bytes)
         except TimeoutError:
-            told = f"not there after {self._options.timeout_s:g} s (task.media.fetch_timeout_s)"
+            told = f"not there after {self._options.timeout_s:g} s"
             raise MediaError(f"{_told(url)} cannot be loaded: {told}") from None
 
     async def _tried(self, url: str, most_bytes: int) -> bytes:

@@ -28,6 +28,10 @@ class DeadlineError(LabelpipeError):
     code = "deadline"
 
 
+#: Nothing has moved for so long: run.log says what each worker waits for.
+STALL_S = 120.0
+
+
 class Guard:
     """Looks once a second, in the pool's task group: if it died, nobody would stop the run, so then the run ends."""
 
@@ -51,7 +55,7 @@ class Guard:
         self._say = say
         self._stalled = stalled
         self._outages = OutageWatch(admission, stop)
-        self._watchdog = Watchdog(settings.limits.stall_s, time.monotonic)
+        self._watchdog = Watchdog(STALL_S, time.monotonic)
         self.steering: Steering | None = None
         # All state that changes, beside the parts: the settings in force, and when they end the run.
         self.settings = settings
@@ -63,7 +67,6 @@ class Guard:
         """Enforce these limits from now on."""
         self.settings = settings
         self._outages.limit_s = settings.limits.outage_limit_s
-        self._watchdog.stall_s = settings.limits.stall_s
         if settings.limits.stop_at == self._stop_at:
             return
         # The next such time from when it was said, not from the start: that may be yesterday's.

@@ -252,7 +252,6 @@ _ACTS: Mapping[str, Callable[[Helm, Settings], Act]] = {
 #: Keys that are missing here are read from the new settings by `take_over`.
 _ACT_OF: Mapping[str, str] = {
     "limits.concurrency": "concurrency",
-    "limits.concurrency_min": "concurrency",
     "limits.concurrency_max": "concurrency",
     "limits.requests_per_minute": "rates",
     "limits.tokens_per_minute": "rates",

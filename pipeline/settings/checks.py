@@ -282,14 +282,6 @@ def faults(value: Mapping[str, float]) -> Mapping[str, float]:
     return value
 
 
-def spans(value: Sequence[Sequence[float]]) -> Sequence[Sequence[float]]:
-    """Pairs of a begin and a later end, in seconds."""
-    for span in value:
-        if len(span) != 2 or not 0 <= span[0] < span[1]:
-            refuse(f"got {shown(list(span))}; expected a begin and a later end in seconds, like [10, 40]")
-    return value
-
-
 def time_of_day(value: str) -> str:
     """A time that a clock shows."""
     if not _TIME.fullmatch(value):

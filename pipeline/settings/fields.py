@@ -14,7 +14,6 @@ from pydantic import (
     SecretStr,
     StringConstraints,
     field_validator,
-    model_validator,
 )
 
 from pipeline.settings import checks
@@ -65,8 +64,6 @@ class ModelSettings(Section):
     api_key_env: Annotated[str, AfterValidator(checks.variable), Takes("the name of an environment variable")] = Field(
         "OPENAI_API_KEY", description="The variable, of the environment or of .env, that holds the API key."
     )
-    organization: Text | None = Field(None, description="The organization that is billed, where the key has several.")
-    project: Text | None = Field(None, description="The project that is billed, where the key has several.")
     tool_choice: Literal["forced", "required", "auto"] | None = Field(
         None,
         description="`forced` names the function, `required` asks for any call, `auto` leaves it to the model. Unset: "
@@ -114,7 +111,6 @@ class LimitsSettings(Section):
         Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"],
         Takes('a whole number from 1 to 10000, or "auto"'),
     ] = Field(64, description="Calls in flight at once, at most; `auto` finds what the server takes.")
-    concurrency_min: int = Field(1, ge=1, le=10_000, description="The least that `auto` goes down to.")
     concurrency_max: int = Field(512, ge=1, le=10_000, description="The most that `auto` goes up to.")
     requests_per_minute: int | None = Field(None, ge=1, description="Calls a minute, at most; unset: no such limit.")
     requests_per_day: int | None = Field(None, ge=1, description="Calls a day, at most, over all runs of the folder.")
@@ -145,9 +141,6 @@ class LimitsSettings(Section):
     outage_limit_s: float = Field(
         21_600, gt=0, description="Seconds of outage, or of refusals alone, after which the run ends, resumable."
     )
-    stall_s: float = Field(
-        120, gt=0, description="Seconds without any movement after which run.log says what each worker waits for."
-    )
     hedge_after_p: float | None = Field(
         None,
         ge=50,
@@ -165,16 +158,6 @@ class LimitsSettings(Section):
     on_day_limit: Literal["wait", "stop"] = Field(
         "wait", description="When a day's calls are used up: wait for the next day, or end the run, resumable."
     )
-
-    @model_validator(mode="after")
-    def _floor_below_ceiling(self) -> LimitsSettings:
-        low, high = self.concurrency_min, self.concurrency_max
-        if low > high:
-            # At the key that was given: a default is no one's mistake.
-            key = "concurrency_min" if "concurrency_min" in self.model_fields_set else "concurrency_max"
-            told = f"concurrency_min = {low} is above concurrency_max = {high}; expected no more than that"
-            checks.refuse({key: told})
-        return self
 
 
 class NotifySettings(Section):
@@ -215,41 +198,11 @@ class RehearsalSettings(Section):
     accuracy: float = Field(0.9, ge=0, le=1, description="The share of labels that are right, where gold is known.")
     seed: int = Field(0, ge=0, description="The same seed gives the same labels and faults.")
     latency_ms: float = Field(50, ge=0, description="Milliseconds that an answer takes, about.")
-    latency_jitter: float = Field(
-        0.3, ge=0, le=1, description="How far single answers are from that: 0.3 is from 70 to 130 % of it."
-    )
-    slow_share: float = Field(0, ge=0, le=1, description="The share of calls that take `slow_factor` times as long.")
-    slow_factor: float = Field(10, ge=1, description="How much longer slow calls take.")
-    max_in_flight: int | None = Field(
-        None,
-        ge=1,
-        description="Above so many calls at once answers get slower in proportion; above twice as many calls are "
-        "refused. Unset: never.",
-    )
     requests_per_minute: int | None = Field(None, ge=1, description="The limit that the endpoint holds; unset: none.")
     tokens_per_minute: int | None = Field(None, ge=1, description="The limit that the endpoint holds; unset: none.")
     requests_per_day: int | None = Field(None, ge=1, description="The limit that the endpoint holds; unset: none.")
-    burst_s: float = Field(
-        60,
-        gt=0,
-        description="How much of a limit may be used at once after a pause, in seconds of it: 60 is a minute's worth, "
-        "1 holds the limits over each second.",
-    )
-    limit_headers: bool = Field(True, description="Whether answers tell the limits (`x-ratelimit-*`).")
-    retry_after: bool = Field(True, description="Whether refused calls are told how long to wait.")
     faults: Annotated[
         dict[str, Share],
         AfterValidator(checks.faults),
         Takes("shares from 0 to 1 by kind of fault, 1 or less together"),
     ] = Field(default_factory=dict, description="The share of calls that go wrong, by kind of fault.")
-    poison: Annotated[dict[str, Text], Takes("kinds of fault by text")] = Field(
-        default_factory=dict, description="Every call with this text in its user message fails so."
-    )
-    outages: Annotated[
-        list[list[float]],
-        BeforeValidator(checks.as_plain),
-        AfterValidator(checks.spans),
-        Takes("a list of spans in seconds, like [[10, 40]]"),
-    ] = Field(default_factory=list, description="503 for everyone in these seconds after the first call.")
-    context_tokens: int = Field(128_000, ge=1, description="A prompt of more tokens is refused.")
-    quota_after: int | None = Field(None, ge=0, description="Answers after which the quota is used up; unset: never.")

@@ -47,6 +47,37 @@ _IN_TABLE = {
     "model": {"model.base_url": "provider"},
 }
 
+_REHEARSE = "no longer a key; run `labelpipe rehearse {option}` and set model.base_url to the address that it prints"
+#: Keys of earlier versions, and what does it now.
+_GONE = {
+    "model.organization": 'no longer a key; write [model.headers] "OpenAI-Organization" = "..."',
+    "model.project": 'no longer a key; write [model.headers] "OpenAI-Project" = "..."',
+    "limits.concurrency_min": "no longer a key, because `auto` starts low and finds its own least; take it out",
+    "limits.stall_s": "no longer a key; run.log tells after 120 seconds without any movement; take it out",
+    "task.media.fetch_timeout_s": "no longer a key; an address is given up after 60 seconds; take it out",
+    **{
+        f"rehearsal.{name}": _REHEARSE.format(option=option)
+        for name, option in {
+            "latency_jitter": "--latency-jitter 0.3",
+            "slow_share": "--slow-share 0.05",
+            "slow_factor": "--slow-factor 10",
+            "max_in_flight": "--max-in-flight 32",
+            "burst_s": "--burst-s 1",
+            "limit_headers": "--no-limit-headers",
+            "retry_after": "--no-retry-after",
+            "poison": "--poison TEXT=KIND",
+            "outages": "--outage 10-40",
+            "context_tokens": "--context-tokens 8000",
+            "quota_after": "--quota-after 1000",
+        }.items()
+    },
+}
+
+
+def gone(path: Keys) -> str | None:
+    """What to do about a key that an earlier version had; None for any other."""
+    return _GONE.get(dotted(path))
+
 
 def meant(path: Keys, known: Iterable[str], everywhere: Iterable[str]) -> str | None:
     """The key that `path` was meant to be. `known` are the names of its table, `everywhere` all keys there are."""

@@ -37,9 +37,6 @@ class MediaSettings(Section):
     )
     http: bool = Field(False, description="Take addresses without TLS too.")
     fetch_private: bool = Field(False, description="Take addresses of private networks and of this machine too.")
-    fetch_timeout_s: float = Field(
-        60, gt=0, description="Seconds that the loading of one address may take here, over all its tries."
-    )
     memory_mb: int = Field(512, ge=1, description="The most that loaded media may take in memory at once.")
     pdf_as: Literal["images", "file"] = Field(
         "images", description="Documents as a picture a page (extra `pdf`), or as the files they are."

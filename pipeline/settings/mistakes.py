@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pipeline.errors import Mistake
 from pipeline.settings.checks import REFUSED
 from pipeline.settings.layers import PYTHON, Kind, Origin, Root, Sheet
-from pipeline.settings.meant import meant
+from pipeline.settings.meant import gone, meant
 from pipeline.settings.places import Keys, line_of
 from pipeline.settings.schema import choices, field_of, is_secret, keys, kinds_at, section_at, takes_at
 from pipeline.settings.texts import covered, dotted, kind_of, nearest, one_line, shown
@@ -93,6 +93,8 @@ def unknown(sheet: Sheet, path: Keys) -> Mistake:
 
 
 def _unknown(root: Root, path: Keys) -> str:
+    if (told := gone(path)) is not None:
+        return told
     name, table = str(path[-1]), path[:-1]
     plain = name.lower().replace("_", "").replace("-", "")
     if plain in ("apikey", "openaiapikey") or path == ("model", "key"):

@@ -36,7 +36,7 @@ def test_what_arrives_is_what_the_sdk_would_send() -> None:
         return web.json_response(completion())
 
     async def main() -> None:
-        told = {"organization": "org-1", "project": "proj-1", "headers": {"x-team": "labels"}}
+        told = {"headers": {"x-team": "labels", "OpenAI-Organization": "org-1", "OpenAI-Project": "proj-1"}}
         async with served(handler) as base_url, provider_at(base_url, **told) as provider:
             await provider(request("안녕 😀", tools=(TOOL,), parameters={"temperature": 0}))
 
@@ -291,7 +291,7 @@ def test_nothing_is_sent_on_to_another_host(status: int, road: str) -> None:
     async def main() -> None:
         async with served(other) as elsewhere:
             handler = answers(b"", status, Location=f"{elsewhere.replace('127.0.0.1', 'localhost')}/chat/completions")
-            told = {"headers": {"api-key": "secret-value"}, "organization": "org-1"}
+            told = {"headers": {"api-key": "secret-value", "OpenAI-Organization": "org-1"}}
             async with served(handler) as base_url, provider_at(base_url, **told) as provider:
                 await (provider(request()) if road == "call" else provider.model("m"))
 

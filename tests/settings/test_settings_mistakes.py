@@ -53,11 +53,12 @@ ADDED = {
     'run_between = ["22:00", "22:00"]': (
         '14: limits.run_between: got ["22:00", "22:00"]; it ends where it begins: leave it out to run at all hours'
     ),
-    "concurrency_min = 9\nconcurrency_max = 8": (
-        "14: limits.concurrency_min: concurrency_min = 9 is above concurrency_max = 8; expected no more than that"
+    "concurrency_min = 9": (
+        "14: limits.concurrency_min: no longer a key, because `auto` starts low and finds its own least; take it out"
     ),
-    "concurrency_min = 600": (
-        "14: limits.concurrency_min: concurrency_min = 600 is above concurrency_max = 512; expected no more than that"
+    "[rehearsal]\noutages = [[10, 40]]": (
+        "15: rehearsal.outages: no longer a key; run `labelpipe rehearse --outage 10-40` and set model.base_url to the "
+        "address that it prints"
     ),
     "[rehersal]\nseed = 1": "14: rehersal: unknown key; did you mean rehearsal?",
     "[zzz]": "14: zzz: unknown key; known tables: input, task, model, limits, output, notify, telemetry, rehearsal",

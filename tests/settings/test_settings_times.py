@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -47,8 +46,3 @@ def test_hours_are_taken_if_they_are_some(begin: str, end: str) -> None:
 
 def test_a_pair_may_be_a_tuple_in_python() -> None:
     assert takes(run_between=("22:00", "07:00"))
-
-
-@pytest.mark.parametrize(("low", "high", "fit"), [(8, 8, True), (9, 8, False), (1, 8, True)])
-def test_the_least_is_no_more_than_the_most(low: int, high: int, fit: bool) -> None:
-    assert takes(concurrency_min=low, concurrency_max=high) is fit

@@ -106,9 +106,8 @@ formats = ["csv", "sql"]
 sql = { table = "mine.labels" }
 
 [rehearsal]
-outages = [[10, 20.5], [30, 40]]
 faults = { 503 = 0.1, bad_label = 0.2 }
-poison = { "한" = "hang" }
+gold = { "한" = "gold" }
 """ % ("a long value " * 12)
 
 
