@@ -78,6 +78,19 @@ class Blob:
     __repr__ = __str__
 
 
+#: The parameters that bound the length of an answer; where a request has both, the first one counts.
+ROOM_PARAMETERS = ("max_completion_tokens", "max_tokens")
+
+
+def room_in(parameters: Mapping[str, JSON]) -> int | None:
+    """The most tokens that an answer to a request with these parameters may have; None where nothing bounds it."""
+    for name in ROOM_PARAMETERS:
+        value = parameters.get(name)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What the model is asked for one record.
@@ -97,9 +110,13 @@ class Request:
     parameters: Mapping[str, JSON]
     size_tokens: int
     digest: bytes
-    vote: int = 0
     attachments: tuple[Attachment, ...] = ()
     media_tokens: int = 0
+
+    @property
+    def room(self) -> int | None:
+        """The most tokens that its answer may have; None where nothing bounds it."""
+        return room_in(self.parameters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,28 +228,6 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """One answer of a record that is not at its end: kept before its callbacks run, and again after each.
-
-    `results` holds, for each call that was answered so far, `{"extra": ..., "result": ...}`. `usage`, `calls` and
-    `repairs` are what this turn took. `request_digest` is that of the record's first request.
-    """
-
-    key: str
-    number: int
-    request_digest: bytes
-    answer: Answer
-    usage: Usage
-    calls: int
-    repairs: int
-    model: str | None
-    request_id: str | None
-    latency_s: float
-    at: float
-    results: tuple[Mapping[str, JSON], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Labelled:
     """What a record came to. `rows` is None where it is one row; else each is a row to which `label` is common."""
 
@@ -259,7 +254,11 @@ def amount(limit: int | None, what: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One answered call."""
+    """One answered call.
+
+    `service_tier` is the tier that the server says it used. `cost_usd` is worked out by whoever made the call; None
+    where nobody knows it: no price, or an answer that does not tell its usage.
+    """
 
     answer: Answer
     usage: Usage
@@ -267,6 +266,34 @@ class Response:
     request_id: str | None = None
     latency_s: float = 0.0
     limits: ServerLimits | None = None
+    service_tier: str | None = None
+    cost_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAnswer:
+    """An answer of a record that is not at its end: in the ledger before anything is done with it.
+
+    `number` counts its record's answers from 0; `request_digest` is that of the record's first request. `fault` is the
+    code of what was wrong with it, None where it was valid. `results` holds, for each of its calls that a callback has
+    answered so far, `{"extra": ..., "result": ...}`. `calls` is how many calls it took to get it. What `response` has
+    used and cost, `calls` and `repairs` include answers that were paid for in vain before it. `at` is a Unix time.
+    """
+
+    key: str
+    number: int
+    request_digest: bytes
+    response: Response
+    calls: int
+    at: float
+    fault: str | None = None
+    results: tuple[Mapping[str, JSON], ...] = ()
+    repairs: int = 0
+
+
+def added_usd(one: float | None, other: float | None) -> float | None:
+    """Both amounts together; None where one of them is not known."""
+    return None if one is None or other is None else one + other
 
 
 #: Sends a request that is about no record, and gives what it used. Raises a CallError.
@@ -299,7 +326,8 @@ class Outcome:
     `answer` is the last answer that came, kept so that it can be read again without a call.
     `copied_from` names the record whose identical request was asked instead of this one's. `asked_as` is the name that
     the record had when it was asked, where it has another one since: callbacks know it by that.
-    `finished_at` is seconds since 1970-01-01 UTC. `cost_usd` is None where the price is unknown.
+    `finished_at` is seconds since 1970-01-01 UTC. `usage` and `cost_usd` are the sums over all its answers, those that
+    were asked again included; `cost_usd` is None where that of one of them is unknown.
     """
 
     record: Record
@@ -319,7 +347,6 @@ class Outcome:
     finished_at: float = 0.0
     copied_from: str | None = None
     asked_as: str | None = None
-    vote: int = 0
 
 
 #: The codes that a record without a label can have, in failed.csv, in the ledger and for `retry --only`.

@@ -6,13 +6,15 @@ from pipeline.engine.attempt import Asker
 from pipeline.engine.beginning import Beginning
 from pipeline.engine.doubt import is_hopeless
 from pipeline.engine.feed import Feed, Job, Lookups, renamed
+from pipeline.engine.interview import Interview, Wants
 from pipeline.engine.journal import Journal
+from pipeline.engine.kept import read_again
 from pipeline.engine.life import Prepare
 from pipeline.engine.pool import Ending, Pool, PoolSizes
 from pipeline.engine.retry import Verdict, backoff_s, verdict_of
 from pipeline.engine.rules import AskRules, most_of
 from pipeline.engine.stop import StopSwitch, interruption, under
-from pipeline.engine.turns import Responder, TaskPart, idempotency_key, with_result
+from pipeline.engine.terms import TaskPart, Terms, idempotency_key
 from pipeline.engine.writer import Writer
 
 __all__ = [
@@ -21,24 +23,26 @@ __all__ = [
     "Beginning",
     "Ending",
     "Feed",
+    "Interview",
     "Job",
     "Journal",
     "Lookups",
     "Pool",
     "PoolSizes",
     "Prepare",
-    "Responder",
     "StopSwitch",
     "TaskPart",
+    "Terms",
     "Verdict",
+    "Wants",
     "Writer",
     "backoff_s",
     "idempotency_key",
     "interruption",
     "is_hopeless",
     "most_of",
+    "read_again",
     "renamed",
     "under",
     "verdict_of",
-    "with_result",
 ]

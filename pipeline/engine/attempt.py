@@ -1,4 +1,4 @@
-"""One record's life between its first call and its outcome."""
+"""The live driver: calls the model for one record, by the rules and through the door, until there is an outcome."""
 
 from __future__ import annotations
 
@@ -6,60 +6,61 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from pipeline.engine.brake import Brake
 from pipeline.engine.hedge import Hedge
+from pipeline.engine.interview import Interview, Wants
+from pipeline.engine.journal import Journal
 from pipeline.engine.judge import Judge
+from pipeline.engine.kept import call_back, copy
 from pipeline.engine.life import Answerer, Prepare
 from pipeline.engine.net import Net
-from pipeline.engine.retry import Verdict, verdict_of
 from pipeline.engine.rules import AskRules, most_of
 from pipeline.engine.stretch import Stretch
+from pipeline.engine.terms import Terms
 from pipeline.engine.trial import Over, Trial
-from pipeline.engine.turns import Responder, last_words
-from pipeline.errors import (
-    AnswerError,
-    CallbackError,
-    CallError,
-    CallTimeoutError,
-    MediaError,
-    TruncatedError,
-)
-from pipeline.limits import Admission, Most, Permit, Price, cost_of
-from pipeline.records import Answer, Labelled, Outcome, Ping, Problem, Record, Request, Response, Status
+from pipeline.errors import CallError, CallTimeoutError, MediaError
+from pipeline.limits import Admission, Most, Permit, Tariff
+from pipeline.records import KeptAnswer, Outcome, Ping, Problem, Record, Request, Response, Status
 from pipeline.stats import Stats
 
 log = logging.getLogger("labelpipe")
 
 
 class Asker:
-    """Asks the model about one record until there is an outcome."""
+    """Asks the model about one record until there is an outcome.
+
+    `journal` keeps what is paid for before the record is at its end; `tariff` says what an answer costs.
+    """
 
     def __init__(
         self,
         provider: Answerer,
-        responder: Responder,
+        terms: Terms,
         admission: Admission,
         stats: Stats,
         *,
         rules: AskRules,
-        price: Price | None = None,
+        journal: Journal | None = None,
+        tariff: Tariff | None = None,
         prepare: Prepare | None = None,
         ping: Ping | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self._provider = provider
-        self._task = responder.task
-        self._responder = responder
+        self._terms = terms
+        self._journal = journal
         self._admission = admission
         self._stats = stats
-        self._price = price
+        self._tariff = tariff or Tariff(None)
         self.prepare = prepare
         self.net = Net(admission.gate.stop)
         self.brake = Brake(lambda: self.judge.rules.stop_rejected, admission.gate.stop)
-        self.judge = Judge(admission, stats, rules, ping=ping, max_turns=self._task.max_turns, rng=rng)
-        self._stretch = Stretch(provider, self._task, admission, lambda: self.judge.rules, prepare)
+        self.judge = Judge(admission, stats, rules, ping=ping, max_turns=terms.max_turns, rng=rng)
+        self._stretch = Stretch(provider, terms.task, admission, lambda: self.judge.rules, prepare)
         self._hedge = Hedge(stats, self.judge.tail)
         #: Told how many records wait or fail, when one more does.
         self.at_wait: Callable[[int], None] = lambda _: None
@@ -69,34 +70,73 @@ class Asker:
         self._turn = asyncio.Event()
         admission.gate.at_calm(self._turn.set)
 
-    async def ask(self, request: Request) -> Outcome:
-        """The record's outcome. Raises StoppedError when the run stops first: the record stays pending."""
-        trial = Trial(request)
-        self._responder.kept(trial)
+    async def ask(self, request: Request, kept: Sequence[KeptAnswer] = ()) -> Outcome:
+        """The record's outcome. `kept` are its answers of an earlier session.
+
+        Raises StoppedError when the run stops first: the record stays pending.
+        """
+        interview = Interview(self._terms, request.record, request=request, max_repairs=self.judge.rules.max_repairs)
+        trial = Trial(interview)
+        # A ledger of an older version has not noted what they cost.
+        kept = [replace(one, response=self._noted(one.response)) for one in kept]
         self.judge.active += 1
         try:
-            outcome = await self._outcome_of(trial)
+            await self._go_through(trial, kept)
+            outcome = self._ended(interview)
             await self._stretch.ended(request, outcome)
         except Exception as error:
             problem = self.net.caught(request.record, error)
-            return self._outcome(trial, Status.REJECTED if trial.answer else Status.FAILED, problem=problem)
+            interview.end(Status.REJECTED if interview.response else Status.FAILED, problem)
+            return self._ended(interview)
         else:
             return outcome
         finally:
             self.judge.active -= 1
             self.judge.failing -= trial.failing
 
-    async def _outcome_of(self, trial: Trial) -> Outcome:
+    async def _go_through(self, trial: Trial, kept: Sequence[KeptAnswer]) -> None:
+        interview = trial.interview
         try:
             if self.prepare is None or not trial.request.attachments:
-                return self._outcome(trial, Status.LABELLED, labelled=await self._labelled(trial))
-            async with self.prepare(trial.request) as trial.request:
-                return self._outcome(trial, Status.LABELLED, labelled=await self._labelled(trial))
+                interview.resume(kept)
+                return await self._until_over(trial)
+            async with self.prepare(trial.request) as interview.request:
+                interview.resume(kept)
+                return await self._until_over(trial)
         except Over as over:
-            return self._outcome(trial, over.status, problem=over.problem)
+            interview.end(over.status, over.problem)
         except MediaError as error:
-            trial.write_off(trial.kept)
-            return self._outcome(trial, Status.REJECTED, problem=Problem(error.code, str(error)))
+            if interview.response is None:
+                interview.write_off(kept)
+            interview.end(Status.REJECTED, Problem(error.code, str(error)))
+
+    async def _until_over(self, trial: Trial) -> None:
+        """Answer after answer and callback after callback, until the interview wants nothing more."""
+        interview, terms = trial.interview, self._terms
+        while not interview.is_over:
+            if interview.wants is Wants.ANSWER:
+                response = await self._answer(trial)
+                for other in trial.came:
+                    if other is not response:
+                        interview.lost(other)
+                trial.came.clear()
+                interview.answered(response)
+                self._tell(interview)
+                is_kept = not interview.is_over
+            else:
+                # The turns of a conversation are kept to its end, for a replay.
+                is_kept = await call_back(terms, interview) and (terms.talks or not interview.is_over)
+            if is_kept and self._journal is not None:
+                await self._journal.keep(interview.kept(time.time()))
+
+    def _tell(self, interview: Interview) -> None:
+        """What was odd about the last answer: it is asked again, or was read although it was not as it should be."""
+        if interview.fault is not None:
+            if interview.wants is Wants.ANSWER:
+                self._stats.retried(interview.fault.code)
+        elif readings := interview.readings:
+            self._stats.read(readings)
+            log.info("read all the same", extra={"facts": {"key": interview.record.key, "with": readings}})
 
     def close(self) -> None:
         """Ask nothing more of the server; may be called twice."""
@@ -112,55 +152,28 @@ class Asker:
 
     async def finish(self, record: Record, source: Outcome) -> Outcome:
         """The outcome of a record whose identical request was answered for `source`: no call, but its own callback."""
-        assert source.answer is not None
-        problem, labelled = None, None
+        interview = Interview(self._terms, record)
         try:
-            said = self._task.calls(source.answer, record)
-            said = await self._responder.again(said, record, digest=source.request_digest, request_id=source.request_id)
-            labelled = self._task.labelled(said, source.answer.text, record)
-        except AnswerError as error:
-            problem = Problem(error.code, str(error))
+            interview = await copy(self._terms, record, source)
         except Exception as error:
-            problem = self.net.caught(record, error)
-        return Outcome(
-            record=record,
-            status=Status.REJECTED if labelled is None else Status.LABELLED,
-            label=None if labelled is None else labelled.label,
-            rows=None if labelled is None else labelled.rows,
-            problem=problem,
+            interview.end(Status.REJECTED, self.net.caught(record, error))
+        return replace(
+            interview.outcome(time.time()),
             answer=source.answer,
             request_digest=source.request_digest,
             model=source.model,
             request_id=source.request_id,
-            cost_usd=0.0,
-            finished_at=time.time(),
             copied_from=source.record.key,
         )
 
-    async def _labelled(self, trial: Trial) -> Labelled:
-        """Turn after turn, until the model has said all that is wanted."""
-        record = trial.request.record
-        while True:
-            answer = trial.take_kept() if trial.kept else await self._answered(trial)
-            try:
-                said = self._task.calls(answer, record, trial.said)
-                said = await self._responder.respond(trial, answer, said)
-                trial.said += said
-                if not said or trial.turn + 1 >= self._task.max_turns:
-                    return self._task.labelled(trial.said, last_words(answer, said, self._task), record)
-            except AnswerError as error:
-                self._after_bad_answer(trial, answer, error)
-            else:
-                trial.go_on(self._task.next_turn(trial.request, answer, said))
-
-    async def _answered(self, trial: Trial) -> Answer:
+    async def _answer(self, trial: Trial) -> Response:
         """One answer, over as many calls as it takes."""
         clock = asyncio.get_running_loop().time
         while True:
             permit = await self._permit(trial)
             began_at = clock()
             try:
-                return trial.answered(await self._response(trial, permit))
+                return await self._response(trial, permit)
             except CallError as error:
                 failed = error
                 heard = await self.judge.hear(trial, failed, permit.sent_at)
@@ -210,7 +223,7 @@ class Asker:
         return None if self._admission.budget is None else most_of(request)
 
     async def _call(self, trial: Trial, permit: Permit) -> Response:
-        trial.calls += 1
+        trial.interview.calls += 1
         if not trial.failing:
             trial.answers_before = self._admission.gate.answers
         try:
@@ -224,55 +237,28 @@ class Asker:
             if not error.billed:
                 permit.unbilled()
             raise
-        permit.settle(response.usage)
+        response = self._noted(response)
+        permit.settle(response.usage, response.cost_usd)
         self._admission.succeeded(response.usage, response.limits, response.latency_s, sent_at=permit.sent_at)
         self._stats.answered(response.usage, response.latency_s)
         self.judge.answered(trial)
-        trial.usage += response.usage
+        trial.free = 0
+        trial.came.append(response)
         return response
 
-    def _after_bad_answer(self, trial: Trial, answer: Answer, error: AnswerError) -> None:
-        """Make the next request; or an ending is raised."""
-        verdict = verdict_of(error)
-        most = (
-            min(1, self.judge.rules.max_repairs) if isinstance(error, TruncatedError) else self.judge.rules.max_repairs
-        )
-        if verdict is not Verdict.REPAIR or trial.repairs_here >= most:
-            if isinstance(error, CallbackError):
-                log.warning("callback raised", extra={"facts": {"key": trial.request.record.key, "error": str(error)}})
-            raise Over(Status.REJECTED, Problem(error.code, str(error))) from error
-        trial.repairs += 1
-        trial.repairs_here += 1
-        self._stats.retried(error.code)
-        trial.results = []
-        trial.write_off(trial.kept)  # what followed an answer that fits no more follows no more
-        trial.kept = []
-        trial.request = self._task.repair(trial.request, answer, error, base=trial.base)
+    def _noted(self, response: Response) -> Response:
+        """The answer with what it cost, by the tier that the server says it used, and with a name where it has none.
 
-    # -- the ending ----------------------------------------------------------------------------------------------
+        The name is part of callbacks' keys.
+        """
+        cost_usd, name = response.cost_usd, response.request_id
+        if cost_usd is None:
+            cost_usd = self._tariff.cost_usd(response.usage, response.service_tier)
+        return replace(response, cost_usd=cost_usd, request_id=name or f"unnamed-{uuid.uuid4().hex}")
 
-    def _outcome(
-        self, trial: Trial, status: Status, *, labelled: Labelled | None = None, problem: Problem | None = None
-    ) -> Outcome:
-        if labelled is not None:
+    def _ended(self, interview: Interview) -> Outcome:
+        outcome = interview.outcome(time.time())
+        if outcome.status is Status.LABELLED:
             self.net.passed()
-        outcome = Outcome(
-            record=trial.request.record,
-            status=status,
-            label=None if labelled is None else labelled.label,
-            rows=None if labelled is None else labelled.rows,
-            problem=problem,
-            answer=trial.answer,
-            request_digest=trial.digest,
-            attempts=trial.calls,
-            repairs=trial.repairs,
-            usage=trial.usage,
-            cost_usd=cost_of(self._price, trial.usage, answered=trial.answer is not None),
-            latency_s=trial.latency_s,
-            model=trial.model,
-            request_id=trial.request_id,
-            finished_at=time.time(),
-            vote=trial.request.vote,
-        )
         self.brake.ended(outcome)
         return outcome

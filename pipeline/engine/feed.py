@@ -6,13 +6,14 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence, Set
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from pipeline.engine.beginning import Beginning
 from pipeline.engine.life import Prepare
 from pipeline.engine.net import Net
 from pipeline.errors import MediaError, RenderError
 from pipeline.readers import made_up_name
-from pipeline.records import Outcome, Problem, Record, Request, Status
+from pipeline.records import KeptAnswer, Outcome, Problem, Record, Request, Status
 
 #: Followers of one request that is being asked; a record beyond them is asked for itself.
 MAX_FOLLOWERS = 10_000
@@ -20,11 +21,15 @@ MAX_FOLLOWERS = 10_000
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A request to ask. `followers` are records with the identical request; `source` is an answer that is there."""
+    """A request to ask. `followers` are records with the identical request; `source` is an answer that is there.
+
+    `kept` are answers of the record that an earlier session has paid for, when it was not at its end.
+    """
 
     request: Request
     followers: list[Record] = field(default_factory=list)
     source: Outcome | None = None
+    kept: Sequence[KeptAnswer] = ()
     outcome: Outcome | None = None
 
 
@@ -38,6 +43,8 @@ class Lookups:
     repeated: Callable[[Sequence[Record]], Awaitable[set[int]]] | None = None
     #: labelled outcomes of identical requests; None where every record is asked
     answered: Callable[[Sequence[bytes]], Awaitable[Mapping[bytes, Outcome]]] | None = None
+    #: answers of records without an outcome, by key; None where there are none
+    kept: Callable[[Sequence[Record]], Awaitable[Mapping[str, Sequence[KeptAnswer]]]] | None = None
 
 
 class Feed:
@@ -87,11 +94,14 @@ class Feed:
 
     async def _considered(self, records: list[Record]) -> list[Job | Outcome]:
         items = await self._shown([self._rendered(record) for record in records])
+        kept = {} if self._lookups.kept is None else await self._lookups.kept(records)
         if self._lookups.answered is None:
-            return [Job(item) if isinstance(item, Request) else item for item in items]
+            return [
+                Job(item, kept=kept.get(item.record.key, ())) if isinstance(item, Request) else item for item in items
+            ]
         # Who is being asked is looked at before the ledger is, and the whole batch is joined before any of it is handed
         # on: a request that is settled in between is in one or the other, and never asked a second time.
-        joined = [self._joined(item) if isinstance(item, Request) else item for item in items]
+        joined = [self._joined(item, kept) if isinstance(item, Request) else item for item in items]
         answered = await self._lookups.answered([item.digest for item in joined if isinstance(item, Request)])
         opened = [self._opened(item, answered) if isinstance(item, Request) else item for item in joined]
         return [item for item in opened if item is not None]
@@ -130,9 +140,15 @@ class Feed:
         except Exception as error:
             return self._net.caught(request.record, error)
 
-    def _joined(self, request: Request) -> Job | Request | None:
+    def _joined(
+        self, request: Request, kept: Mapping[str, Sequence[KeptAnswer]] = MappingProxyType({})
+    ) -> Job | Request | None:
         """The request itself when nobody asks it; None when its record follows the one that is being asked."""
         job = self._open.get(request.digest)
+        if answers := kept.get(request.record.key):  # it has begun: it goes on by itself
+            own = Job(request, kept=answers)
+            self._open.setdefault(request.digest, own)
+            return own
         if job is None:
             return request
         if job.outcome is not None:

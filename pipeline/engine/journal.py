@@ -3,57 +3,80 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
-from pipeline.records import Turn
+from pipeline.engine.writer import LAST_TRY_S, TRY_EVERY_S
+from pipeline.errors import StoppedError, StoreError
+from pipeline.limits import Gate
+from pipeline.records import KeptAnswer
 
-#: Writes turns; when it returns, they are safe.
-KeepTurns = Callable[[Sequence[Turn]], Awaitable[None]]
+#: Writes answers; when it returns, they are safe.
+Keep = Callable[[Sequence[KeptAnswer]], Awaitable[None]]
 
 
 class Journal:
-    """Keeps turns, many in one write. `kept` are those of an earlier session, by the record's key."""
+    """Keeps answers, many in one write."""
 
-    def __init__(self, keep: KeepTurns, kept: Mapping[str, Sequence[Turn]] | None = None) -> None:
+    def __init__(self, keep: Keep, gate: Gate) -> None:
         self._keep = keep
-        # All state that changes: what an earlier session left, what waits to be written, and who writes.
-        self._kept = dict(kept or {})
-        self._waiting: list[tuple[Turn, asyncio.Future[None]]] = []
+        self._gate = gate
+        # All state that changes: what waits to be written, and who writes.
+        self._waiting: list[tuple[KeptAnswer, asyncio.Future[None]]] = []
         self._writing: asyncio.Task[None] | None = None
 
-    def take(self, key: str) -> Sequence[Turn]:
-        """What an earlier session left of this record."""
-        return self._kept.pop(key, ())
+    async def keep(self, answer: KeptAnswer) -> None:
+        """Write the answer; when this returns, it is safe.
 
-    async def keep(self, turn: Turn) -> None:
-        """Write the turn; when this returns, it is safe. Raises StoreError."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((turn, done))
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(self._write(), name="journal")
-        await done
+        Until then it keeps its place at the gate, so that a kill costs no more than is in flight. A ledger that cannot
+        be written stops the run; as long as the writer does, the answer waits for it. Raises StoppedError where it
+        comes to nothing: nothing is done with an answer that may be lost.
+        """
+        self._gate.handed_over()
+        try:
+            await self._kept_at_last(answer)
+        finally:
+            self._gate.written(1)
 
     async def close(self) -> None:
         """Wait for what is being written."""
         if self._writing is not None:
             await asyncio.wait({self._writing})
 
+    async def _kept_at_last(self, answer: KeptAnswer) -> None:
+        clock = asyncio.get_running_loop().time
+        give_up_at = clock() + LAST_TRY_S
+        while True:
+            try:
+                return await self._written(answer)
+            except StoreError as error:
+                self._gate.stop(error)
+                if clock() >= give_up_at:
+                    raise StoppedError(str(error)) from error
+            await asyncio.sleep(TRY_EVERY_S)
+
+    async def _written(self, answer: KeptAnswer) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((answer, done))
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write(), name="journal")
+        await done
+
     async def _write(self) -> None:
         """Write all that waits, and what comes meanwhile: one write for all who wait at once."""
         while self._waiting:
             batch, self._waiting = self._waiting, []
             try:
-                await self._keep([turn for turn, _ in batch])
+                await self._keep([answer for answer, _ in batch])
             except Exception as error:
                 _settle(batch, error)
             else:
                 _settle(batch, None)
 
 
-def _settle(batch: Sequence[tuple[Turn, asyncio.Future[None]]], error: Exception | None) -> None:
+def _settle(batch: Sequence[tuple[KeptAnswer, asyncio.Future[None]]], error: Exception | None) -> None:
     for _, done in batch:
         if done.done():
-            continue  # its record was cancelled; the turn is written all the same
+            continue  # its record was cancelled; the answer is written all the same
         if error is None:
             done.set_result(None)
         else:

@@ -216,7 +216,7 @@ class Pool:
         if job.source is not None:
             await self._hand_over(await self._asker.finish(job.request.record, job.source))
             return
-        job.outcome = outcome = await self._asker.ask(job.request)
+        job.outcome = outcome = await self._asker.ask(job.request, job.kept)
         if outcome.attempts:  # media that cannot be shown end a record without a call, and so without a place
             self._asker.handed_over()
         # What was paid for goes first: a cancel during a follower's callback must not lose it.

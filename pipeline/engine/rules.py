@@ -36,7 +36,6 @@ class AskRules:
 
 def most_of(request: Request) -> Most:
     """What a call can use at most."""
-    room = request.parameters.get("max_completion_tokens") or request.parameters.get("max_tokens") or 0
     # What media cost is not in their names, which is all that their JSON holds.
     prompt = prompt_bound(len(codec.dumps((request.messages, request.tools)))) + request.media_tokens
-    return Most(prompt, int(room))
+    return Most(prompt, request.room or 0)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pipeline.engine.brake import FIRST_RECORDS, ONE_REASON, TO_CHANGE, last_of
 from pipeline.engine.life import WORD, WORD_TOKENS, Answerer, Prepare
 from pipeline.engine.rules import AskRules, most_of
-from pipeline.engine.turns import TaskPart
+from pipeline.engine.terms import TaskPart
 from pipeline.errors import AnswerError, CallError, MediaError, NoLabelError, RefusalError
 from pipeline.limits import Admission
 from pipeline.records import Outcome, Request, Status

@@ -19,7 +19,7 @@ from pipeline.limits.gate import CANARY_S, WARM_UP_S, Gate, Outage
 from pipeline.limits.hours import Hours
 from pipeline.limits.meters import Meter
 from pipeline.limits.pace import Pace
-from pipeline.limits.price import Price, cost_of, price_of
+from pipeline.limits.price import Price, Tariff, price_of
 from pipeline.limits.tuner import Tuner
 
 __all__ = [
@@ -43,8 +43,8 @@ __all__ = [
     "Permit",
     "Price",
     "Spend",
+    "Tariff",
     "Tuner",
-    "cost_of",
     "estimate_left",
     "price_of",
     "prompt_bound",

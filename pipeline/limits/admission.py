@@ -91,12 +91,12 @@ class Permit:
         self._has_place = has_place
         self.sent_at = sent_at
 
-    def settle(self, usage: Usage) -> None:
-        """The call used this many tokens."""
+    def settle(self, usage: Usage, cost_usd: float | None = None) -> None:
+        """The call used this many tokens, and cost so much where that is known."""
         if self._has_place:  # how long a word is says nothing of records
             self._admission._settle(self._estimate, self._size, usage)
         if self._reservation is not None:
-            self._reservation.settle(usage)
+            self._reservation.settle(usage, cost_usd)
 
     def unbilled(self) -> None:
         """The server refused the call: nothing was used."""

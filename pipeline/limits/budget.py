@@ -80,11 +80,14 @@ class Reservation:
         self._ended = False
         self.prompt, self.output = prompt, output
 
-    def settle(self, usage: Usage) -> None:
-        """An answer came and used this. An answer that tells no usage is counted as lost."""
+    def settle(self, usage: Usage, cost_usd: float | None = None) -> None:
+        """An answer came and used this. An answer that tells no usage is counted as lost.
+
+        `cost_usd` is what it cost, where that is known; None: by the budget's own price.
+        """
         self._end()
         if usage.total:
-            self._budget._settle(self.prompt, self.output, usage)
+            self._budget._settle(self.prompt, self.output, usage, cost_usd)
         else:
             self._budget._lose(self.prompt, self.output)
 
@@ -211,14 +214,17 @@ class Budget:
 
     # -- how calls end -------------------------------------------------------------------------------------------
 
-    def _settle(self, prompt: int, output: int, usage: Usage) -> None:
+    def _settle(self, prompt: int, output: int, usage: Usage, cost_usd: float | None) -> None:
         self._release(prompt, output)
-        cached, written, fresh = split(usage)
-        self._spent_pico += fresh * self._input + cached * self._cached + written * self._written
-        self._spent_pico += usage.completion * self._output
+        self._spent_pico += self._pico_of(usage) if cost_usd is None else round(cost_usd * _PICO_PER_USD)
         self._spent_tokens += usage.total
         self._prompt_factor = _learned(self._prompt_factor, usage.prompt, prompt)
         self._output_factor = _learned(self._output_factor, usage.completion, output)
+
+    def _pico_of(self, usage: Usage) -> int:
+        cached, written, fresh = split(usage)
+        prompt = fresh * self._input + cached * self._cached + written * self._written
+        return prompt + usage.completion * self._output
 
     def _release(self, prompt: int, output: int) -> None:
         self._prompt_held -= prompt

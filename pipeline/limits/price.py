@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.records import Usage
 
 _MILLION = 1_000_000
+#: Service tiers whose prices are remembered.
+MOST_TIERS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +45,34 @@ class Price:
         return split(usage)[1] * (self.written - self.input) / _MILLION
 
 
-def cost_of(price: Price | None, usage: Usage, *, answered: bool) -> float | None:
-    """US dollars that a record has cost; None where nobody knows: no price, or answers that do not tell their usage."""
-    return None if price is None or (answered and not usage.total) else price.cost_usd(usage)
+class Tariff:
+    """What answers cost, each by the service tier that the server says it used.
+
+    `price` is that of what was asked for, None: unknown. `of_tier` gives that of another tier; without it all have the
+    same.
+    """
+
+    def __init__(self, price: Price | None, of_tier: Callable[[str], Price | None] | None = None) -> None:
+        self.price = price
+        self._of_tier = of_tier
+        # All state that changes: the prices of the tiers that were seen.
+        self._prices: dict[str, Price | None] = {}
+
+    def at(self, tier: str | None) -> Price | None:
+        """The price at a tier; None names none, and is what was asked for."""
+        if tier is None or self._of_tier is None:
+            return self.price
+        if tier not in self._prices:
+            # A server's word: no more of them than there can be are remembered.
+            if len(self._prices) >= MOST_TIERS:
+                return self.price
+            self._prices[tier] = self._of_tier(tier)
+        return self._prices[tier]
+
+    def cost_usd(self, usage: Usage, tier: str | None = None) -> float | None:
+        """US dollars of one answer; None where nobody knows: no price, or an answer that does not tell its usage."""
+        price = self.at(tier)
+        return None if price is None or not usage.total else price.cost_usd(usage)
 
 
 def split(usage: Usage) -> tuple[int, int, int]:

@@ -12,7 +12,16 @@ from pipeline.parts.inputs import (
     reading_of,
     sources_of,
 )
-from pipeline.parts.limits import admission_of, budget_of, has_bound, hours_of, price_for, rules_of, tuner_of
+from pipeline.parts.limits import (
+    admission_of,
+    budget_of,
+    has_bound,
+    hours_of,
+    price_for,
+    rules_of,
+    tariff_of,
+    tuner_of,
+)
 from pipeline.parts.media import media_for, media_of
 from pipeline.parts.outputs import is_marked, layout_of, mark_simulated, notified_of, open_sinks, outputs_of, sql_of
 from pipeline.parts.provider import gold_fields, open_provider
@@ -65,6 +74,7 @@ __all__ = [
     "service_tier_of",
     "sources_of",
     "sql_of",
+    "tariff_of",
     "task_of",
     "tuner_of",
 ]

@@ -16,10 +16,12 @@ from pipeline.limits import (
     KeepMark,
     Price,
     Spend,
+    Tariff,
     Tuner,
     price_of,
 )
 from pipeline.parts.server import service_tier_of
+from pipeline.records import room_in
 from pipeline.settings import Settings
 from pipeline.task import LEAST_TOKENS, takes_breakpoint
 
@@ -37,6 +39,14 @@ def price_for(settings: Settings) -> Price | None:
     if written is None and takes_breakpoint(settings.model.name):
         written = CACHE_WRITE_TIMES * given.input
     return Price(given.input, given.output, cached, origin="config", cache_write=written)
+
+
+def tariff_of(settings: Settings) -> Tariff:
+    """What answers cost. A price of the user's own is that of all; the price list has one for each service tier."""
+    price = price_for(settings)
+    if settings.model.price is not None or price is None:
+        return Tariff(price)
+    return Tariff(price, lambda tier: price_of(settings.model.name, service_tier=tier))
 
 
 def admission_of(
@@ -115,9 +125,7 @@ def budget_of(settings: Settings, *, spent_usd: float, spent_tokens: int, maybe:
 
 def has_bound(settings: Settings) -> bool:
     """Whether the tokens of one answer are bounded."""
-    parameters = settings.model.parameters
-    bound = parameters.get("max_completion_tokens") or parameters.get("max_tokens")
-    return isinstance(bound, int) and bound > 0
+    return room_in(settings.model.parameters) is not None
 
 
 def rules_of(settings: Settings) -> AskRules:

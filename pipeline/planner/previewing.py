@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from functools import partial
 
-from pipeline.engine import Asker, Beginning, Responder, is_hopeless
+from pipeline.engine import Asker, Beginning, Terms, is_hopeless
 from pipeline.errors import (
     CallTimeoutError,
     InputError,
@@ -28,15 +28,15 @@ from pipeline.parts import (
     is_simulated,
     media_for,
     open_provider,
-    price_for,
     read,
     refuse_sameness,
     rules_of,
     sources_of,
+    tariff_of,
     task_of,
 )
 from pipeline.readers import Given
-from pipeline.records import Call, Labelled, Outcome, Problem, Provider, Record, Request, Response, Said, Status
+from pipeline.records import Outcome, Problem, Provider, Record, Request, Response, Status
 from pipeline.settings import Settings
 from pipeline.show import advise
 from pipeline.stats import Stats
@@ -49,25 +49,6 @@ PATIENCE = 3
 REJECTED_SHOWN = 10
 #: Keys among which the one that was likely meant is looked for.
 KEYS_KNOWN = 10_000
-
-
-class _NoCallback:
-    """The task without its callbacks, and without the turns that follow from them: a preview must write nowhere."""
-
-    max_turns = 1
-    has_callback = False
-
-    def __init__(self, task: Task) -> None:
-        self.calls, self.repair, self.next_turn = task.calls, task.repair, task.next_turn
-        self._task = task
-
-    def labelled(self, said: Sequence[Said], reply: str | None, record: Record) -> Labelled:
-        """The row or rows, whatever the model would have said at the end."""
-        return self._task.labelled(said, reply or "", record)
-
-    async def respond(self, said: Said, record: Record, call: Call) -> Said:
-        """No columns."""
-        return said
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,17 +87,19 @@ async def preview(
 
 
 async def _asked(settings: Settings, task: Task, items: Sequence[Request | Outcome]) -> Preview:
-    price, stopped = price_for(settings), None
+    stopped = None
     outcomes: list[Outcome] = []
     async with AsyncExitStack() as stack:
         provider = await open_provider(settings, stack)
         admission = admission_of(settings)
-        responder = Responder(_NoCallback(task), admission.gate)
+        # A preview writes nowhere, and what callbacks do nobody knows.
+        terms = Terms(task, callbacks=False)
         prepare = await media_for(settings, task, stack)
         impatient = _Impatient(provider, admission.gate)
         rules, stats = rules_of(settings), Stats(time.monotonic)
         ping = provider.ping
-        asker = Asker(impatient, responder, admission, stats, rules=rules, price=price, prepare=prepare, ping=ping)
+        tariff = tariff_of(settings)
+        asker = Asker(impatient, terms, admission, stats, rules=rules, tariff=tariff, prepare=prepare, ping=ping)
         stack.callback(asker.close)
         for item in items:
             try:

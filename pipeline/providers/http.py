@@ -59,6 +59,7 @@ class HttpProvider:
             request_id=_id(raw.headers, self.client.secrets),
             latency_s=latency_s,
             limits=server_limits(raw.headers),
+            service_tier=reading.service_tier,
         )
 
     def _body(self, request: Request) -> dict[str, JSON]:

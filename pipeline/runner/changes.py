@@ -201,8 +201,9 @@ async def find_changes(
 
 async def _each_usd(settings: Settings, ledger: Ledger) -> float | None:
     totals, done = await ledger.totals(), sum((await ledger.count_by_status()).values())
-    known = totals.cost_usd and not totals.unpriced and not is_simulated(settings)
-    return totals.cost_usd / (done + totals.superseded) if known else None
+    asked = done + totals.superseded
+    known = asked and totals.cost_usd and not totals.unpriced and not is_simulated(settings)
+    return totals.cost_usd / asked if known else None
 
 
 def _without_input(fingerprint: Mapping[str, Any]) -> dict[str, Any]:

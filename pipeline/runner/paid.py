@@ -13,13 +13,13 @@ BUDGET_MARK = "budget"
 
 
 async def paid_so_far(ledger: Ledger, price: Price | None) -> Totals:
-    """The ledger's totals, with the price of what records without an outcome have used."""
+    """The ledger's totals; kept answers whose cost was not known when they came are priced now."""
     totals = await ledger.totals()
-    if not totals.under_way.total:
+    if not totals.unpriced_usage.total:
         return totals
     if price is None:
         return replace(totals, unpriced=totals.unpriced + 1)
-    return replace(totals, cost_usd=totals.cost_usd + price.cost_usd(totals.under_way))
+    return replace(totals, cost_usd=totals.cost_usd + price.cost_usd(totals.unpriced_usage))
 
 
 async def spent_of(ledger: Ledger, price: Price | None) -> tuple[float, int]:

@@ -10,7 +10,7 @@ from pipeline import codec
 from pipeline.engine import Lookups
 from pipeline.errors import ChangedError, LabelpipeError, RenderError
 from pipeline.readers import Progress, Source, Stamp
-from pipeline.records import Outcome, Record, Status
+from pipeline.records import KeptAnswer, Outcome, Record, Status
 from pipeline.runlog import tell
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary
@@ -76,7 +76,7 @@ class Passing:
         )
 
 
-def lookups_of(
+async def lookups_of(
     settings: Settings,
     task: Task,
     sources: Sequence[Source],
@@ -93,12 +93,17 @@ def lookups_of(
     async def repeated(records: Sequence[Record]) -> set[int]:
         return await repeated_in(ledger, records)
 
+    async def kept(records: Sequence[Record]) -> Mapping[str, Sequence[KeptAnswer]]:
+        return await ledger.answers_of([record.key for record in records])
+
     # What can be read again has been compared before the session.
     once = any(source.once for source in sources)
     return Lookups(
         done=Passing(ledger, task, choice, has_key, stop).done if once else known,
         repeated=repeated if has_key else None,
         answered=ledger.find_request if settings.task.dedupe and task.can_share_answers else None,
+        # Answers that this session keeps are of records that the feed has passed already.
+        kept=kept if await ledger.has_answers() else None,
     )
 
 

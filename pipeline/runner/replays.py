@@ -5,14 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from pathlib import Path
 
-from pipeline.engine import Responder, with_result
-from pipeline.errors import AnswerError, SetupError
-from pipeline.limits import Gate
+from pipeline.engine import Terms, read_again
+from pipeline.errors import SetupError
 from pipeline.parts import is_marked, mark_simulated, open_sinks, outputs_of, price_for, task_of
-from pipeline.records import Labelled, Outcome, Problem, Said, Status, Turn
+from pipeline.records import Outcome, Status
 from pipeline.runlog import run_log, tell
 from pipeline.runner.exporting import with_table
 from pipeline.runner.look import count_pending
@@ -20,7 +18,6 @@ from pipeline.runner.paid import paid_so_far
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary, Stats
 from pipeline.store import Ledger, RunDir, claim
-from pipeline.task import Task
 
 BLOCK = 256
 
@@ -40,8 +37,7 @@ async def replay(settings: Settings) -> RunSummary:
         moved = await claim(run_dir, ledger)
         # The last session's counts are not those of the ledger from here on, also if this is killed.
         run_dir.clear_summary()
-        responder = Responder(task, Gate(1), run_id=await ledger.run_id())
-        await _read_again(Reader(task, responder), ledger, stats)
+        await _read_again(Terms(task, run_id=await ledger.run_id()), ledger, stats)
         sinks = await open_sinks(settings, task, run_dir, ledger, moved)
         try:
             await sinks.finish()
@@ -96,68 +92,21 @@ async def _summary(
     )
 
 
-async def _read_again(reader: Reader, ledger: Ledger, stats: Stats) -> None:
+async def _read_again(terms: Terms, ledger: Ledger, stats: Stats) -> None:
     """Outcomes that have an answer and come out otherwise than before are replaced, block by block."""
     last, seq = await ledger.last_seq(), 0
     while seq < last and (block := await ledger.rows_after(seq, BLOCK)):
         seq = block[-1][0]
-        turns = await ledger.turns_of([old.record.key for _, old in block])
+        # Of others the outcome has the only answer that counts.
+        kept = await ledger.answers_of([old.record.key for _, old in block]) if terms.talks else {}
         changed: list[Outcome] = []
         for at, old in block:
             if at > last or old.answer is None:
                 continue
-            new = await reader.read(old, turns.get(old.record.key, ()))
+            new = await read_again(terms, old, kept.get(old.record.key, ()))
             new = mark_simulated(new) if is_marked(old) and new is not old else new
             stats.written(new)
             if (new.status, new.label, new.rows, new.problem) != (old.status, old.label, old.rows, old.problem):
                 changed.append(new)
         if changed:
             await ledger.replace(changed, "replay")
-
-
-class Reader:
-    """Reads kept answers as the engine does, and calls the callbacks again with the keys that they had."""
-
-    def __init__(self, task: Task, responder: Responder) -> None:
-        self._task = task
-        self._responder = responder
-
-    async def read(self, old: Outcome, turns: Sequence[Turn]) -> Outcome:
-        """The outcome as it comes out now. A conversation that has not come to its end is left as it was."""
-        assert old.answer is not None
-        try:
-            labelled = self._of_turns(old, turns) if self._task.max_turns > 1 else await self._of_answer(old)
-        except AnswerError as error:
-            return replace(old, status=Status.REJECTED, label=None, rows=None, problem=Problem(error.code, str(error)))
-        if labelled is None:
-            return old
-        return replace(old, status=Status.LABELLED, label=labelled.label, rows=labelled.rows, problem=None)
-
-    async def _of_answer(self, old: Outcome) -> Labelled:
-        assert old.answer is not None
-        said = self._task.calls(old.answer, old.record)
-        digest, request_id = old.request_digest, old.request_id
-        said = await self._responder.again(said, old.record, digest=digest, request_id=request_id, key=old.asked_as)
-        return self._task.labelled(said, old.answer.text, old.record)
-
-    def _of_turns(self, old: Outcome, turns: Sequence[Turn]) -> Labelled | None:
-        """A conversation is read again with the results that the model was told: others would make it another one.
-
-        None where it broke off: a callback gave nothing back, or the next answer never came.
-        """
-        assert old.answer is not None
-        said: list[Said] = []
-        # Some may be of a prompt before this one.
-        turns = [turn for turn in turns if turn.request_digest == old.request_digest]
-        for turn in turns:
-            now = self._task.calls(turn.answer, old.record, said)
-            if len(turn.results) < len(now):
-                return None
-            said += [with_result(one, kept) for one, kept in zip(now, turn.results, strict=False)]
-            if turn.number + 1 >= self._task.max_turns:
-                return self._task.labelled(said, None, old.record)
-        if turns and turns[-1].answer == old.answer:
-            return None
-        if self._task.calls(old.answer, old.record, said):
-            return None  # calls that were never answered
-        return self._task.labelled(said, old.answer.text or "", old.record)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,12 +20,12 @@ from pipeline.engine import (
     Pool,
     PoolSizes,
     Prepare,
-    Responder,
     StopSwitch,
+    Terms,
     interruption,
 )
 from pipeline.errors import ChangedError, LabelpipeError, StoreError
-from pipeline.limits import Admission, DayMeter, Price
+from pipeline.limits import Admission, DayMeter
 from pipeline.notify import Notifier
 from pipeline.parts import (
     asked_of,
@@ -34,14 +34,14 @@ from pipeline.parts import (
     mark_simulated,
     open_sinks,
     outputs_of,
-    price_for,
     read,
     rules_of,
+    tariff_of,
 )
 from pipeline.progress import Progress
 from pipeline.readers import Progress as ReadProgress
 from pipeline.readers import Source, Stamp
-from pipeline.records import Outcome, Provider, Record, Status, Turn
+from pipeline.records import Outcome, Provider, Record, Status
 from pipeline.runlog import tell
 from pipeline.runner.columns import expecting
 from pipeline.runner.exporting import with_table
@@ -67,12 +67,11 @@ _T = TypeVar("_T")
 class SessionParts:
     """What a session is made of.
 
-    `admission` is the door, and `day` its count of the day's requests over sessions; `kept_turns` is what an
-    earlier session left of conversations; `run_id` names the run in the keys of callbacks; `prepare` loads the records'
-    media; `title` stands in the progress line; `switch` is what signals
-    press. `moved` are files that were not as the run had left them, `notes` is what else is to be told at the start and
-    the end; `stamps` are those of the inputs before anything was read; `choice` is "relabel" or "keep" where the user
-    gave that.
+    `admission` is the door, and `day` its count of the day's requests over sessions; `run_id` names the run in the
+    keys of callbacks; `prepare` loads the records' media; `title` stands in the progress line; `switch` is what
+    signals press. `moved` are files that were not as the run had left them, `notes` is what else is to be told at the
+    start and the end; `stamps` are those of the inputs before anything was read; `choice` is "relabel" or "keep" where
+    the user gave that.
     """
 
     settings: Settings
@@ -89,7 +88,6 @@ class SessionParts:
     prepare: Prepare | None = None
     title: str = ""
     run_id: str = ""
-    kept_turns: Mapping[str, Sequence[Turn]] = field(default_factory=dict)
     was_simulated: bool = False
     moved: Sequence[MovedAside] = ()
     notes: Sequence[str] = ()
@@ -113,24 +111,19 @@ class Session:
         self._ledger = parts.ledger
         self._stats = Stats(time.monotonic)
         self._reading = ReadProgress()
-        self._price: Price | None = price_for(settings)
+        tariff = tariff_of(settings)
+        self._price = tariff.price
         self._day = parts.day
         self._admission = parts.admission
-        self._journal = Journal(parts.ledger.keep_turns, parts.kept_turns)
-        responder = Responder(
-            parts.task,
-            self._admission.gate,
-            journal=self._journal,
-            run_id=parts.run_id,
-            stats=self._stats,
-        )
+        self._journal = Journal(parts.ledger.keep_answers, self._admission.gate)
         self._asker = Asker(
             parts.provider,
-            responder,
+            Terms(parts.task, run_id=parts.run_id),
             self._admission,
             self._stats,
             rules=rules_of(settings),
-            price=self._price,
+            journal=self._journal,
+            tariff=tariff,
             prepare=parts.prepare,
             ping=parts.provider.ping,
         )
@@ -181,7 +174,7 @@ class Session:
     async def _run_engine(self, sinks: Sinks, before: Mapping[Status, int], *, quiet: bool) -> Ending:
         names, lenient = [source.name for source in self._sources], self._settings.limits.stop_rejected == 0
         beginning = Beginning(names, over=before[Status.LABELLED] > 0, lenient=lenient)
-        lookups = lookups_of(
+        lookups = await lookups_of(
             self._settings, self._task, self._sources, self._ledger, self._choice, lambda error: self._stop(pool, error)
         )
         feed = Feed(self._records(), self._task.render, lookups, self._asker.net, beginning, self._asker.prepare)
@@ -329,10 +322,8 @@ class Session:
             if self._simulated:
                 self._tell_simulated()
                 outcomes = [mark_simulated(outcome) for outcome in outcomes]
-            # The outcome holds the only answer; the turns of a conversation are kept for a replay.
-            forget = self._task.has_callback and self._task.max_turns == 1
             told = self._asker.net.told
-            keep = partial(self._kept, marks=sinks.marks(), forget_turns=forget)
+            keep = partial(self._kept, marks=sinks.marks())
             outcomes, seqs = await kept(keep, outcomes, sinks.layout, told)
             try:
                 await in_files(sinks, self._ledger, outcomes, seqs, told)
@@ -347,15 +338,25 @@ class Session:
 
         return commit
 
-    async def _kept(self, outcomes: Sequence[Outcome], *, marks: SinkMarks | None, forget_turns: bool) -> list[int]:
+    async def _kept(self, outcomes: Sequence[Outcome], *, marks: SinkMarks | None) -> list[int]:
         """The outcomes in the ledger, and with them the calls that were sent, by day."""
         requests, ok = self._day.take_uncounted(), False
         try:
-            seqs = await self._ledger.commit(outcomes, marks, requests=requests, forget_turns=forget_turns)
+            seqs = await self._ledger.commit(outcomes, marks, requests=requests, done_with=self._done_with(outcomes))
             ok = True
         finally:
             self._day.written(requests, ok=ok)
         return seqs
+
+    def _done_with(self, outcomes: Sequence[Outcome]) -> list[str]:
+        """The records of which the ledger may keep answers that nobody needs any more.
+
+        The outcome holds the last answer; those of a conversation are kept for a replay.
+        """
+        if self._task.max_turns > 1:
+            return []
+        always = self._task.has_callback
+        return [outcome.record.key for outcome in outcomes if always or outcome.attempts > 1]
 
     def _refuse_mixture(self) -> None:
         """Simulated labels and real ones in one file: nobody wants that. The first answer tells which these are."""

@@ -186,7 +186,6 @@ async def _label(settings: Settings, wishes: Wishes, switch: StopSwitch) -> RunS
                 prepare=await media_for(settings, task, stack),
                 title=wishes.title,
                 run_id=await ledger.run_id(),
-                kept_turns=await ledger.pending_turns(),
                 was_simulated=was_simulated,
                 moved=moved,
                 notes=notes,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import InternalError
-from pipeline.records import Record, Status, Turn
+from pipeline.records import KeptAnswer, Record, Status
 from pipeline.store import turns
 from pipeline.store.queries import SinkMark, chunks, damaged, marks
 from pipeline.store.rows import COLUMNS, bound, json_text
@@ -72,26 +72,26 @@ def commit(
     sinks: SinkMarks | None,
     requests: Mapping[str, int],
     *,
-    without_turns: Sequence[str] = (),
+    done_with: Sequence[str] = (),
 ) -> None:
-    """Outcomes, the files' marks and the day's requests, together; the turns of some records are not needed then."""
+    """Outcomes, the files' marks and the day's requests, together. Kept answers of some records are not needed then."""
     with transaction(connection):
         connection.executemany(_INSERT, rows)
-        turns.forget(connection, without_turns)
+        turns.forget(connection, done_with)
         if sinks is not None:
             _store_marks(connection, sinks)
         for day, count in requests.items():
             _add_requests(connection, day, count)
 
 
-def keep_turns(connection: sqlite3.Connection, kept: Sequence[Turn]) -> None:
+def keep_answers(connection: sqlite3.Connection, answers: Sequence[KeptAnswer]) -> None:
     """Answers of records that are not at their end."""
     with transaction(connection):
-        turns.keep(connection, kept)
+        turns.keep(connection, answers)
 
 
-def forget_turns(connection: sqlite3.Connection, keys: Sequence[str]) -> None:
-    """Drop the turns of these records."""
+def forget_answers(connection: sqlite3.Connection, keys: Sequence[str]) -> None:
+    """Drop the kept answers of these records."""
     with transaction(connection):
         turns.forget(connection, keys)
 
@@ -184,7 +184,7 @@ def _begin_anew(connection: sqlite3.Connection, condition: str, values: Sequence
     chosen = f"SELECT key FROM outcomes WHERE {condition}"  # noqa: S608 (our own words)
     failed = f"{chosen} AND status = 'failed'"
     connection.execute(f"DELETE FROM turns WHERE key IN ({chosen}) AND key NOT IN ({failed})", [*values, *values])  # noqa: S608
-    counted = "usage = '[0,0,0,0,0]', calls = 0, repairs = 0"
+    counted = "usage = '[0,0,0,0,0]', cost_usd = 0, calls = 0, repairs = 0"
     connection.execute(f"UPDATE turns SET {counted} WHERE key IN ({failed})", values)  # noqa: S608
 
 

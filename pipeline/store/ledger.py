@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from pipeline.errors import StoreError
-from pipeline.records import Outcome, Record, Status, Turn
+from pipeline.records import KeptAnswer, Outcome, Record, Status
 from pipeline.store import changes, matching, queries, turns
 from pipeline.store.changes import Selection, SinkMarks
 from pipeline.store.queries import Known, RowCounts, SinkMark, Totals
@@ -124,22 +124,22 @@ class Ledger:
         sinks: SinkMarks | None = None,
         *,
         requests: Mapping[str, int] | None = None,
-        forget_turns: bool = False,
+        done_with: Sequence[str] = (),
     ) -> list[int]:
         """Write outcomes in one transaction and give their seqs, which are consecutive; when it returns, they are safe.
 
-        `requests` is the number of requests sent, by day (ISO dates). With `forget_turns` the turns of these records
-        are dropped. A key that has an outcome already is a StoreError, and then nothing is written.
+        `requests` is the number of requests sent, by day (ISO dates). `done_with` are the keys of records whose kept
+        answers are dropped. A key that has an outcome already is a StoreError, and then nothing is written.
         """
-        return await self._write(self._commit, outcomes, sinks, requests or {}, forget_turns)
+        return await self._write(self._commit, outcomes, sinks, requests or {}, done_with)
 
-    async def keep_turns(self, kept: Sequence[Turn]) -> None:
+    async def keep_answers(self, answers: Sequence[KeptAnswer]) -> None:
         """Write answers of records that are not at their end; when it returns, they are safe."""
-        await self._write(changes.keep_turns, kept)
+        await self._write(changes.keep_answers, answers)
 
-    async def forget_turns(self, keys: Sequence[str]) -> None:
-        """Drop the turns of these records."""
-        await self._write(changes.forget_turns, keys)
+    async def forget_answers(self, keys: Sequence[str]) -> None:
+        """Drop the kept answers of these records."""
+        await self._write(changes.forget_answers, keys)
 
     async def replace(self, outcomes: Sequence[Outcome], reason: str) -> list[int]:
         """Put each outcome in the place of the one with its key; the old one is set aside.
@@ -255,12 +255,12 @@ class Ledger:
         """The oldest labelled outcome of each of these requests, where there is one."""
         return await self._reads.do(queries.find_request, digests)
 
-    async def pending_turns(self) -> dict[str, list[Turn]]:
-        """The turns of records that have no outcome yet, by key."""
-        return await self._reads.do(turns.pending)
+    async def has_answers(self) -> bool:
+        """Whether any answer is kept, of whatever record."""
+        return await self._reads.do(turns.any_kept)
 
-    async def turns_of(self, keys: Sequence[str]) -> dict[str, list[Turn]]:
-        """The turns of these records, by key."""
+    async def answers_of(self, keys: Sequence[str]) -> dict[str, list[KeptAnswer]]:
+        """The answers that are kept of these records, by key."""
         return await self._reads.do(turns.of, keys)
 
     async def rows_after(self, seq: int, limit: int = BLOCK) -> list[tuple[int, Outcome]]:
@@ -332,15 +332,14 @@ class Ledger:
         outcomes: Sequence[Outcome],
         sinks: SinkMarks | None,
         requests: Mapping[str, int],
-        forget_turns: bool,
+        done_with: Sequence[str],
     ) -> list[int]:
         if sinks is not None and (sinks.generation != self._generation or sinks == self._stored):
             sinks = None
         seqs = list(range(self._last_seq + 1, self._last_seq + 1 + len(outcomes)))
         rows = list(map(to_row, seqs, outcomes))
         try:
-            without = [outcome.record.key for outcome in outcomes] if forget_turns else ()
-            changes.commit(connection, rows, sinks, requests, without_turns=without)
+            changes.commit(connection, rows, sinks, requests, done_with=done_with)
         except sqlite3.IntegrityError as error:
             raise StoreError(self._told_twice(connection, outcomes)) from error
         self._last_seq += len(outcomes)

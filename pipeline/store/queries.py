@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeAlias, TypeVar
@@ -40,8 +39,8 @@ class Known:
 class Totals:
     """What a run has used since its beginning, outcomes that were set aside included.
 
-    `cost_usd` counts what has a known price; `unpriced` is the number of outcomes that have not. `under_way` is the
-    part of `usage` that records without an outcome have used: it is in no `cost_usd`.
+    `cost_usd` counts what has a known price; `unpriced` is the number of outcomes that have not. `unpriced_usage` is
+    the part of `usage` that kept answers of records without an outcome have used at no known price.
     """
 
     usage: Usage
@@ -50,7 +49,7 @@ class Totals:
     attempts: int
     repairs: int
     superseded: int
-    under_way: Usage = field(default_factory=Usage)
+    unpriced_usage: Usage = field(default_factory=Usage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +87,8 @@ SELECT TOTAL(prompt_tokens), TOTAL(completion_tokens), TOTAL(cached_tokens), TOT
     TOTAL(attempts), TOTAL(repairs), TOTAL(aside)
 FROM (SELECT {_PAID}, 0 AS aside FROM outcomes UNION ALL SELECT {_PAID}, 1 AS aside FROM superseded WHERE paid)
 """  # noqa: S608
+
+_UNDER_WAY = "SELECT usage, cost_usd FROM turns WHERE key NOT IN (SELECT key FROM outcomes)"
 
 
 def count_by_status(connection: sqlite3.Connection) -> dict[Status, int]:
@@ -176,25 +177,32 @@ def totals(connection: sqlite3.Connection) -> Totals:
     """Usage, cost and attempts over everything that was paid for."""
     row = connection.execute(_TOTALS).fetchone()
     *tokens, cost_usd, unpriced, attempts, repairs, superseded = row
-    under_way = _under_way(connection)
+    under_way, under_way_usd, unpriced_usage = _under_way(connection)
     return Totals(
         usage=Usage(*map(int, tokens)) + under_way,
-        cost_usd=float(cost_usd),
+        cost_usd=float(cost_usd) + under_way_usd,
         unpriced=int(unpriced),
         attempts=int(attempts),
         repairs=int(repairs),
         superseded=int(superseded),
-        under_way=under_way,
+        unpriced_usage=unpriced_usage,
     )
 
 
-def _under_way(connection: sqlite3.Connection) -> Usage:
-    """What the turns of records that have no outcome have used: a conversation that was broken off."""
-    used = Usage()
-    for (text,) in connection.execute("SELECT usage FROM turns WHERE key NOT IN (SELECT key FROM outcomes)"):
-        with suppress(ValueError, TypeError):  # a damaged turn: its record is asked again
-            used += Usage(*json_value(text))
-    return used
+def _under_way(connection: sqlite3.Connection) -> tuple[Usage, float, Usage]:
+    """What kept answers of records without an outcome have used and cost, and used at no known price."""
+    used, cost_usd, unpriced = Usage(), 0.0, Usage()
+    for text, cost in connection.execute(_UNDER_WAY):
+        try:
+            usage = Usage(*json_value(text))
+        except (ValueError, TypeError):  # damaged: its record is asked again
+            continue
+        used += usage
+        if isinstance(cost, float | int):
+            cost_usd += cost
+        else:
+            unpriced += usage
+    return used, cost_usd, unpriced
 
 
 def last_seq(connection: sqlite3.Connection) -> int:

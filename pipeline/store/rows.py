@@ -28,7 +28,6 @@ COLUMNS = (
     "cost_usd",
     "latency_s",
     "finished_at",
-    "vote",
     "line",
     "source",
     "model",
@@ -49,7 +48,7 @@ _TYPES: tuple[tuple[type, ...], ...] = (
     (int,), _TEXT, (int,), (int,), (str,), (str, NoneType),
     *(7 * ((int,),)),
     _MAYBE_NUMBER, _MAYBE_NUMBER, _MAYBE_NUMBER,
-    (int,), (int,), _TEXT, _MAYBE_TEXT, _MAYBE_TEXT, (bytes, NoneType), *(3 * (_MAYBE_TEXT,)),
+    (int,), _TEXT, _MAYBE_TEXT, _MAYBE_TEXT, (bytes, NoneType), *(3 * (_MAYBE_TEXT,)),
     *((str, NoneType), (str,), (str, NoneType), (str, NoneType)),
 )  # fmt: skip
 _MOST_INTEGER = 2**63 - 1
@@ -103,7 +102,6 @@ def to_row(seq: int, outcome: Outcome) -> tuple[Any, ...]:
         outcome.cost_usd,
         outcome.latency_s,
         outcome.finished_at,
-        outcome.vote,
         record.line,
         bound(record.source),
         bound(outcome.model),
@@ -145,7 +143,7 @@ def _damaged(row: Sequence[Any], error: Exception) -> Outcome:
     seq, key, ordinal = row[0], any_text(row[1]), row[2] if isinstance(row[2], int) else 0
     told = f"its row in the ledger (seq {seq}) is damaged: {type(error).__name__}: {error}"
     return Outcome(
-        record=Record(any_text(row[18]), ordinal, key, {}, row[17] if isinstance(row[17], int) else 0, 0),
+        record=Record(any_text(row[17]), ordinal, key, {}, row[16] if isinstance(row[16], int) else 0, 0),
         status=Status.REJECTED,
         problem=Problem(InternalError.code, told),
     )
@@ -154,37 +152,36 @@ def _damaged(row: Sequence[Any], error: Exception) -> Outcome:
 def _read(row: Sequence[Any]) -> Outcome:
     if not all(map(isinstance, row, _TYPES)):
         raise TypeError(next(_misfits(row)))
-    label, rows = _labelled(json_value(row[25]))
-    fields = json_value(row[26])
+    label, rows = _labelled(json_value(row[24]))
+    fields = json_value(row[25])
     if not all(isinstance(one, dict) for one in (fields, {} if label is None else label, *(rows or ()))):
         raise TypeError("fields or label are no object")
     return Outcome(
         record=Record(
-            source=unbound(row[18]),
+            source=unbound(row[17]),
             ordinal=row[2],
             key=unbound(row[1]),
             fields=fields,
-            line=row[17],
+            line=row[16],
             digest=row[3],
-            problem=_problem(json_value(row[28])),
+            problem=_problem(json_value(row[27])),
         ),
         status=STATUSES[row[4]],
         label=label,
         rows=rows,
-        problem=None if row[5] is None else Problem(row[5], unbound(row[24])),
-        answer=read_answer(row[27]),
-        request_digest=row[21],
+        problem=None if row[5] is None else Problem(row[5], unbound(row[23])),
+        answer=read_answer(row[26]),
+        request_digest=row[20],
         attempts=row[6],
         repairs=row[7],
         usage=Usage(row[8], row[9], row[10], row[11], row[12]),
         cost_usd=row[13],
         latency_s=row[14],
-        model=unbound(row[19]),
-        request_id=unbound(row[20]),
+        model=unbound(row[18]),
+        request_id=unbound(row[19]),
         finished_at=row[15],
-        copied_from=unbound(row[22]),
-        asked_as=unbound(row[23]),
-        vote=row[16],
+        copied_from=unbound(row[21]),
+        asked_as=unbound(row[22]),
     )
 
 

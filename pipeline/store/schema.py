@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.errors import SetupError
 from pipeline.store.rows import COLUMNS
 
-VERSION = 3
+VERSION = 4
 #: "labl": tells our files from other SQLite databases.
 APPLICATION_ID = 0x6C61626C
 #: How long a statement waits for another process's lock, in seconds.
@@ -42,7 +42,6 @@ _OUTCOME = """
     cost_usd REAL,
     latency_s REAL,
     finished_at REAL,
-    vote INTEGER NOT NULL,
     line INTEGER NOT NULL,
     source TEXT NOT NULL,
     model TEXT,
@@ -73,8 +72,12 @@ _TURNS = """(
     request_id TEXT,
     latency_s REAL NOT NULL,
     at REAL NOT NULL,
+    fault TEXT,
+    cost_usd REAL,
     PRIMARY KEY (key, turn)
 ) WITHOUT ROWID"""
+#: as versions 2 and 3 had it
+_OLD_TURNS = _TURNS.replace("    fault TEXT,\n    cost_usd REAL,\n", "")
 _SINK = "name TEXT PRIMARY KEY, bytes INTEGER NOT NULL, position INTEGER NOT NULL, shape TEXT"
 _TABLES = (
     f"CREATE TABLE outcomes ({_OUTCOME.format(unique='UNIQUE')})",
@@ -93,7 +96,7 @@ _UPGRADES = {
     1: (
         "ALTER TABLE outcomes ADD COLUMN cache_write_tokens INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE superseded ADD COLUMN cache_write_tokens INTEGER NOT NULL DEFAULT 0",
-        f"CREATE TABLE turns {_TURNS}",
+        f"CREATE TABLE turns {_OLD_TURNS}",
     ),
     2: (
         "ALTER TABLE outcomes ADD COLUMN asked_as TEXT",
@@ -102,7 +105,14 @@ _UPGRADES = {
         "ALTER TABLE sinks ADD COLUMN is_stale INTEGER NOT NULL DEFAULT 0",
         "UPDATE sinks SET is_stale = bytes < 0",
     ),
+    3: (
+        "ALTER TABLE outcomes DROP COLUMN vote",
+        "ALTER TABLE superseded DROP COLUMN vote",
+        "ALTER TABLE turns ADD COLUMN fault TEXT",
+        "ALTER TABLE turns ADD COLUMN cost_usd REAL",
+    ),
 }
+_OLD_TURNS_SEEN = "CREATE TEMP VIEW turns AS SELECT *, NULL AS fault, NULL AS cost_usd FROM main.turns"
 _OLD_SINKS = "CREATE TEMP VIEW sinks AS SELECT *, NULL AS digest, bytes < 0 AS is_stale FROM main.sinks"
 #: ... and looks like one of this version to who only reads it: a name is looked for among the connection's own tables
 #: first.
@@ -116,8 +126,10 @@ _SEEN_AS_NEW = {
     2: (
         "CREATE TEMP VIEW outcomes AS SELECT *, NULL AS asked_as FROM main.outcomes",
         "CREATE TEMP VIEW superseded AS SELECT *, NULL AS asked_as FROM main.superseded",
+        _OLD_TURNS_SEEN,
         _OLD_SINKS,
     ),
+    3: (_OLD_TURNS_SEEN,),
 }
 #: Rows in the input's order; made when a run asks for that order, since every other run would pay for nothing.
 ORDINAL_INDEX = "CREATE INDEX IF NOT EXISTS outcomes_ordinal ON outcomes (ordinal, seq)"

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline import codec
 from pipeline.errors import RenderError, TaskError
-from pipeline.records import JSON, Record, Request
+from pipeline.records import JSON, Record, Request, room_in
 from pipeline.task.caching import Caching, marked, with_caching
 from pipeline.task.schema import Tool
 from pipeline.task.showing import Asked
@@ -110,7 +110,7 @@ def make_frame(
         parameters=with_caching(parameters, caching),
         mark=codec.digest128(constant),
         size_bytes=constant_bytes(system, definitions, fixed),
-        answer_tokens=room(parameters) or max(_answer_tokens(tool.schema) for tool in kit),
+        answer_tokens=room_in(parameters) or max(_answer_tokens(tool.schema) for tool in kit),
     )
 
 
@@ -146,12 +146,6 @@ class Frames:
         if len(self._kept) > FRAMES_KEPT:
             self._kept.popitem(last=False)
         return frame
-
-
-def room(parameters: Mapping[str, JSON]) -> int:
-    """The tokens that an answer may take; 0 where the user set no limit."""
-    found = parameters.get("max_completion_tokens", parameters.get("max_tokens"))
-    return found if isinstance(found, int) else 0
 
 
 def _answer_tokens(schema: Schema) -> int:

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from pipeline import codec
 from pipeline.errors import AnswerError, TruncatedError
-from pipeline.records import ITEMS, JSON, Answer, Request, ToolCall
+from pipeline.records import ITEMS, JSON, ROOM_PARAMETERS, Answer, Request, ToolCall, room_in
 from pipeline.task.readings import plain_name, unwrapped
-from pipeline.task.render import BYTES_PER_TOKEN, Message, room
+from pipeline.task.render import BYTES_PER_TOKEN, Message
 
 MAX_SHOWN_CALLS = 8
 MAX_ECHO_CHARS = 8_000
@@ -18,7 +18,6 @@ MAX_RAW_CHARS = 2_000
 #: a longer id of a call is refused by OpenAI, also where a server of its own gave it
 MAX_ID_CHARS = 40
 BRIEF = "Be brief: answer with the function call alone."
-_ROOM_KEYS = ("max_completion_tokens", "max_tokens")
 
 
 def repair(request: Request, answer: Answer, error: AnswerError, *, base: int) -> Request:
@@ -50,7 +49,7 @@ def repair(request: Request, answer: Answer, error: AnswerError, *, base: int) -
 
 def _with_room(request: Request, error: TruncatedError, base: int) -> Request:
     parameters = {
-        key: value * 2 if key in _ROOM_KEYS and isinstance(value, int) else value
+        key: value * 2 if key in ROOM_PARAMETERS and isinstance(value, int) else value
         for key, value in request.parameters.items()
     }
     if parameters != request.parameters:
@@ -143,11 +142,12 @@ def remade(
     """The request with other messages; its size and digest follow."""
     choice = request.tool_choice if tool_choice is None else tool_choice
     grown_bytes = len(codec.dumps(messages)) - len(codec.dumps(request.messages))
+    more_room = (room_in(parameters) or 0) - (request.room or 0)
     return replace(
         request,
         messages=messages,
         tool_choice=choice,
         parameters=parameters,
-        size_tokens=request.size_tokens + grown_bytes // BYTES_PER_TOKEN + room(parameters) - room(request.parameters),
+        size_tokens=request.size_tokens + grown_bytes // BYTES_PER_TOKEN + more_room,
         digest=codec.digest128(codec.dumps([request.model, messages, request.tools, choice, parameters])),
     )

@@ -384,7 +384,8 @@ def held(user: Project, talker: Talker) -> Held:
             return Held(frozenset(), frozenset(), frozenset(), len(talker.asked), len(noted(user)))
         async with await Ledger.open(path, read_only=True) as ledger:
             every = frozenset(outcome.record.key for _, outcome in await ledger.rows_after(0, 10_000))
-            turns = [turn for found in (await ledger.pending_turns()).values() for turn in found]
+            keys = {asked.key for asked in talker.asked} - every
+            turns = [turn for found in (await ledger.answers_of(sorted(keys))).values() for turn in found]
         return Held(
             frozenset((turn.key, turn.number) for turn in turns),
             frozenset((turn.key, turn.number) for turn in turns if turn.results),

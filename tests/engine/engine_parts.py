@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from pipeline.engine import Asker, AskRules, Responder
+from pipeline.engine import Asker, AskRules, Terms
 from pipeline.engine.life import Answerer
 from pipeline.errors import AnswerError, CallbackError, InvalidAnswerError, RefusalError, TruncatedError
 from pipeline.limits import Admission, Budget, Gate
@@ -97,7 +97,7 @@ class Rig:
         self.stats = Stats(time.monotonic)
         self.asker = Asker(
             provider,
-            Responder(self.task, self.gate),
+            Terms(self.task),
             self.admission,
             self.stats,
             rules=AskRules(**rules),

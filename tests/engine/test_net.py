@@ -70,7 +70,7 @@ def test_loading_has_the_net_too(moved_clock: RunOn) -> None:
         raise ValueError("chr() arg not in range")
 
     rig = Rig(good)
-    rig.asker._prepare = opened
+    rig.asker.prepare = opened
     outcome: Outcome = moved_clock(rig.asker.ask(replace(request(1), attachments=(Attachment("image", "x"),))))
     assert outcome.problem is not None
     assert outcome.problem.code == "internal_error"

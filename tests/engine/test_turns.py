@@ -5,148 +5,37 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from engine_parts import FakeTask, answered, items, record, request
 from hypothesis import given
 from hypothesis import strategies as st
+from talk_parts import Ledger, Stage, said
 
-from pipeline.engine import Asker, AskRules, Ending, Job, Journal, Pool, PoolSizes, Responder, idempotency_key
+from pipeline.engine import Asker, AskRules, Ending, Job, Journal, Pool, PoolSizes, Terms, idempotency_key, read_again
 from pipeline.errors import (
-    AnswerError,
-    CallbackError,
-    InvalidAnswerError,
     StoppedError,
     StoreError,
     UnavailableError,
-    UnfinishedError,
 )
 from pipeline.limits import Admission, Gate
 from pipeline.records import (
     Answer,
-    Call,
-    Labelled,
+    KeptAnswer,
     Outcome,
-    Record,
     Request,
     Response,
     Said,
     Status,
     ToolCall,
-    Turn,
     Usage,
 )
 from pipeline.stats import Stats
 
 RunOn = Callable[[Any], Any]
-
-
-class TalkTask(FakeTask):
-    """Calls are named by their arguments: `bad` fits nothing, `boom` breaks the callback.
-
-    `log` says in which order things were done.
-    """
-
-    def __init__(self, log: list[str], max_turns: int = 3) -> None:
-        super().__init__()
-        self.max_turns = max_turns
-        self.log = log
-        self.keys: list[str] = []
-
-    def calls(self, answer: Answer, record: Record, before: Sequence[Said] = ()) -> tuple[Said, ...]:
-        if any(call.arguments == "bad" for call in answer.calls):
-            raise InvalidAnswerError("bad")
-        return tuple(Said(call.name, {"label": call.arguments}, call) for call in answer.calls)
-
-    def labelled(self, said: Sequence[Said], reply: str | None, record: Record) -> Labelled:
-        if reply is None and self.max_turns > 1:
-            raise UnfinishedError
-        return Labelled({"said": [f"{one.label['label']}={one.result}" for one in said], "reply": reply})
-
-    def next_turn(self, request: Request, answer: Answer, said: Sequence[Said]) -> Request:
-        told = {"role": "tool", "content": ",".join(str(one.result) for one in said)}
-        return replace(request, messages=(*request.messages, told), digest=f"{len(request.messages):016}".encode())
-
-    def repair(self, request: Request, answer: Answer, error: AnswerError, *, base: int | None = None) -> Request:
-        assert base is not None
-        return replace(request, messages=(*request.messages[:base], {"role": "user", "content": "again"}))
-
-    async def respond(self, said: Said, record: Record, call: Call) -> Said:
-        self.keys.append(call.idempotency_key)
-        self.log.append(f"callback {said.label['label']}")
-        if said.label["label"] == "boom":
-            raise CallbackError("boom")
-        return replace(said, result=f"result {call.turn}")
-
-
-@dataclass
-class Ledger:
-    """What the journal writes to: the latest of each turn. It fails as often as it is told to."""
-
-    log: list[str] = field(default_factory=list)
-    turns: dict[tuple[str, int], Turn] = field(default_factory=dict)
-    writes: list[int] = field(default_factory=list)
-    failures: int = 0
-
-    async def keep(self, turns: Sequence[Turn]) -> None:
-        await asyncio.sleep(0.002)
-        if self.failures:
-            self.failures -= 1
-            raise StoreError("the disk is full")
-        self.writes.append(len(turns))
-        for turn in turns:
-            self.log.append(f"kept {turn.number} with {len(turn.results)}")
-            self.turns[turn.key, turn.number] = turn
-
-    def of(self, key: str = "k0") -> list[Turn]:
-        return [turn for (name, _), turn in sorted(self.turns.items()) if name == key]
-
-
-def said(*arguments: str, text: str | None = None, usage: Usage | None = None, name: str = "req") -> Response:
-    calls = tuple(ToolCall(f"c{place}", "set_label", one) for place, one in enumerate(arguments))
-    return Response(Answer(calls, text, finish_reason="stop"), usage or Usage(8, 2), "m", name, 0.01)
-
-
-@dataclass
-class Stage:
-    """An asker with a journal, and a provider that goes through `steps`."""
-
-    steps: Iterator[Response | Exception]
-    ledger: Ledger = field(default_factory=Ledger)
-    kept: Mapping[str, Sequence[Turn]] = field(default_factory=dict)
-    max_turns: int = 3
-    rules: Mapping[str, Any] = field(default_factory=dict)
-    asked: list[Request] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.task = TalkTask(self.ledger.log, self.max_turns)
-        self.gate = Gate(4)
-        responder = Responder(
-            self.task,
-            self.gate,
-            journal=Journal(self.ledger.keep, self.kept),
-            run_id="run",
-        )
-        rules = AskRules(**{"max_repairs": 1, **self.rules})
-        admission = Admission(gate=self.gate)
-        self.asker = Asker(
-            self._provide, responder, admission, Stats(time.monotonic), rules=rules, rng=random.Random(1)
-        )
-
-    async def _provide(self, asked: Request) -> Response:
-        self.asked.append(asked)
-        self.ledger.log.append("call")
-        await asyncio.sleep(0.01)
-        step = next(self.steps)
-        if isinstance(step, Exception):
-            raise step
-        return step
-
-    async def ask(self) -> Outcome:
-        return await self.asker.ask(request(0))
 
 
 def play(run_on: RunOn, *steps: Response | Exception, **more: Any) -> tuple[Outcome, Stage]:
@@ -190,8 +79,7 @@ def test_a_single_answer_is_kept_before_its_callback_too(moved_clock: RunOn) -> 
 
 def test_without_a_callback_nothing_is_kept(moved_clock: RunOn) -> None:
     async def main() -> Stage:
-        stage = Stage(iter([said("a")]), max_turns=1)
-        stage.task.has_callback = False
+        stage = Stage(iter([said("a")]), max_turns=1, has_callback=False)
         assert (await stage.ask()).status is Status.LABELLED
         return stage
 
@@ -204,10 +92,12 @@ def test_usage_attempts_and_repairs_are_those_of_all_turns(moved_clock: RunOn) -
     )
     assert (outcome.status, outcome.attempts, outcome.repairs) == (Status.LABELLED, 6, 2), "each turn may be repaired"
     assert outcome.usage == Usage(40, 10)
-    assert [(turn.calls, turn.repairs, turn.usage) for turn in stage.ledger.of()] == [
-        (2, 1, Usage(16, 4)),
-        (3, 1, Usage(16, 4)),
-    ]
+    assert [(one.calls, one.fault, one.response.usage) for one in stage.ledger.of()] == [
+        (1, "invalid_label", Usage(8, 2)),
+        (1, None, Usage(8, 2)),
+        (2, "invalid_label", Usage(8, 2)),
+        (1, None, Usage(8, 2)),
+    ], "each answer is kept with what it alone took"
     assert outcome.request_digest == request(0).digest
 
 
@@ -248,7 +138,7 @@ def whole(moved_clock: RunOn) -> tuple[Outcome, Stage]:
     return play(moved_clock, *TALK)
 
 
-def cut(turns: Sequence[Turn], *results: int) -> dict[str, list[Turn]]:
+def cut(turns: Sequence[KeptAnswer], *results: int) -> dict[str, list[KeptAnswer]]:
     """What a ledger has when the run ends in mid-way: so many results of each of the first turns."""
     return {"k0": [replace(turn, results=turn.results[:many]) for turn, many in zip(turns, results, strict=False)]}
 
@@ -276,7 +166,7 @@ def test_what_followed_a_kept_answer_that_fits_no_more_is_not_gone_on_with(
     moved_clock: RunOn, whole: tuple[Outcome, Stage]
 ) -> None:
     turns = whole[1].ledger.of()
-    turns[0] = replace(turns[0], answer=said("bad").answer)
+    turns[0] = replace(turns[0], response=said("bad"))
     outcome, stage = play(moved_clock, said("z"), said(text="Done."), kept={"k0": turns})
     assert outcome.label == {"said": ["z=result 0"], "reply": "Done."}
     assert len(stage.asked) == 2
@@ -318,11 +208,7 @@ def test_a_record_with_the_same_request_as_another_has_its_own_key_and_a_replay_
         live = list(stage.task.keys)
         stage.task.keys.clear()
         for outcome in (first, copy):
-            assert outcome.answer is not None
-            calls = stage.task.calls(outcome.answer, outcome.record)
-            await stage.asker._responder.again(
-                calls, outcome.record, digest=outcome.request_digest, request_id=outcome.request_id
-            )
+            assert await read_again(stage.terms, outcome, ()) == outcome
         return live, stage.task.keys
 
     live, again = moved_clock(main())
@@ -343,19 +229,19 @@ def test_of_several_calls_what_came_before_the_one_that_broke_is_kept(moved_cloc
 # -- the journal -----------------------------------------------------------------------------------------------------
 
 
-def turn(number: int) -> Turn:
-    return Turn(f"k{number}", 0, b"", Answer(), Usage(), 1, 0, None, None, 0.0, 0.0)
+def kept(number: int) -> KeptAnswer:
+    return KeptAnswer(f"k{number}", 0, b"", Response(Answer(), Usage(), "m"), 1, 0.0)
 
 
 def test_who_waits_at_once_is_written_at_once(moved_clock: RunOn) -> None:
     ledger = Ledger()
 
     async def main() -> None:
-        journal = Journal(ledger.keep)
-        await asyncio.gather(*[journal.keep(turn(number)) for number in range(50)])
-        first = asyncio.ensure_future(journal.keep(turn(50)))
+        journal = Journal(ledger.keep, Gate(4))
+        await asyncio.gather(*[journal.keep(kept(number)) for number in range(50)])
+        first = asyncio.ensure_future(journal.keep(kept(50)))
         await asyncio.sleep(0.001)
-        await asyncio.gather(first, *[journal.keep(turn(number)) for number in range(51, 60)])
+        await asyncio.gather(first, *[journal.keep(kept(number)) for number in range(51, 60)])
         await journal.close()
 
     moved_clock(main())
@@ -367,29 +253,30 @@ def test_a_record_that_is_cancelled_is_written_all_the_same(moved_clock: RunOn) 
     ledger = Ledger()
 
     async def main() -> None:
-        journal = Journal(ledger.keep)
-        waiting = asyncio.ensure_future(journal.keep(turn(0)))
+        journal = Journal(ledger.keep, Gate(4))
+        waiting = asyncio.ensure_future(journal.keep(kept(0)))
         await asyncio.sleep(0.001)
         waiting.cancel()
-        await journal.keep(turn(1))
+        await journal.keep(kept(1))
         await journal.close()
 
     moved_clock(main())
     assert sorted(key for key, _ in ledger.turns) == ["k0", "k1"]
 
 
-def test_an_error_reaches_all_who_wait_and_the_next_is_written(moved_clock: RunOn) -> None:
+def test_an_error_reaches_all_who_wait_and_each_is_written_again(moved_clock: RunOn) -> None:
     ledger = Ledger(failures=1)
+    gate = Gate(4)
 
-    async def main() -> list[Any]:
-        journal = Journal(ledger.keep)
-        found = await asyncio.gather(*[journal.keep(turn(number)) for number in range(3)], return_exceptions=True)
-        await journal.keep(turn(3))
-        return found
+    async def main() -> None:
+        journal = Journal(ledger.keep, gate)
+        await asyncio.gather(*[journal.keep(kept(number)) for number in range(3)])
+        await journal.keep(kept(3))
 
-    found = moved_clock(main())
-    assert [type(one) for one in found] == [StoreError] * 3
-    assert [key for key, _ in ledger.turns] == ["k3"]
+    moved_clock(main())
+    assert isinstance(gate.stopped, StoreError)
+    assert [key for key, _ in ledger.turns] == ["k0", "k1", "k2", "k3"]
+    assert gate.unwritten == 0
 
 
 def test_a_ledger_that_cannot_be_written_for_a_moment_stops_the_run_and_loses_nothing(moved_clock: RunOn) -> None:
@@ -432,11 +319,11 @@ def test_an_answer_keeps_its_place_until_it_is_safe(moved_clock: RunOn) -> None:
         stage = Stage(iter([said("a")] * 9))
         release = asyncio.Event()
 
-        async def slow(turns: Sequence[Turn]) -> None:
+        async def slow(turns: Sequence[KeptAnswer]) -> None:
             await release.wait()
             await Ledger.keep(stage.ledger, turns)
 
-        stage.asker._responder._journal = Journal(slow)
+        stage.asker._journal = Journal(slow, stage.gate)
         asking = [asyncio.ensure_future(stage.asker.ask(request(number))) for number in range(9)]
         await asyncio.sleep(5)
         calls = len(stage.asked)
@@ -444,7 +331,7 @@ def test_an_answer_keeps_its_place_until_it_is_safe(moved_clock: RunOn) -> None:
         for one in asking:
             one.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
-        await stage.asker._responder._journal.close()
+        await stage.asker._journal.close()
         return calls
 
     assert moved_clock(main()) == 4
@@ -466,7 +353,7 @@ def test_a_record_that_keeps_failing_slowly_while_others_pass_is_given_up_at_its
         rules = AskRules(max_attempts=1000, timeout_s=60, record_s=100)
         asker = Asker(
             provider,
-            Responder(FakeTask(), gate),
+            Terms(FakeTask()),
             Admission(gate=gate),
             Stats(time.monotonic),
             rules=rules,

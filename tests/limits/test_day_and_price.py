@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.limits import DayMeter, Price, cost_of, price_of
+from pipeline.limits import DayMeter, Price, Tariff, price_of
+from pipeline.limits.price import MOST_TIERS
 from pipeline.records import Usage
 
 MIDNIGHT = 1_800_000_000 // 86_400 * 86_400.0
@@ -245,8 +246,34 @@ def test_what_is_left_of_the_day_is_known() -> None:
 
 
 def test_what_nobody_told_is_unknown_and_not_nothing() -> None:
-    price = Price(1.0, 2.0, 1.0, origin="x")
-    assert cost_of(price, Usage(1_000_000, 0), answered=True) == 1.0
-    assert cost_of(price, Usage(), answered=False) == 0.0, "no answer came: nothing is known to be billed"
-    assert cost_of(price, Usage(), answered=True) is None
-    assert cost_of(None, Usage(1, 1), answered=True) is None
+    tariff = Tariff(Price(1.0, 2.0, 1.0, origin="x"))
+    assert tariff.cost_usd(Usage(1_000_000, 0)) == 1.0
+    assert tariff.cost_usd(Usage()) is None
+    assert Tariff(None).cost_usd(Usage(1, 1)) is None
+
+
+def test_an_answer_is_priced_by_the_tier_that_the_server_names() -> None:
+    def of_tier(tier: str) -> Price | None:
+        asked.append(tier)
+        return {"flex": Price(0.5, 1.0, 0.5, origin="x"), "secret": None}.get(tier, usual)
+
+    asked: list[str] = []
+    usual = Price(1.0, 2.0, 1.0, origin="x")
+    used = Usage(1_000_000, 0)
+    tariff = Tariff(usual, of_tier)
+    assert [tariff.cost_usd(used, tier) for tier in (None, "flex", "default", "flex")] == [1.0, 0.5, 1.0, 0.5]
+    assert tariff.cost_usd(used, "secret") is None, "a tier without a price has none"
+    assert asked == ["flex", "default", "secret"], "each is looked up once"
+    for number in range(100):
+        tariff.cost_usd(used, f"made up {number}")
+    assert len(asked) == MOST_TIERS, "a server that makes names up does not fill the memory"
+    own = Tariff(usual)
+    assert own.cost_usd(used, "flex") == 1.0, "a price of the user's own is that of all tiers"
+
+
+def test_the_price_list_knows_the_tiers_of_a_model() -> None:
+    usual, flex = price_of("gpt-5.2"), price_of("gpt-5.2", service_tier="flex")
+    assert usual is not None
+    assert flex is not None
+    assert flex.input == pytest.approx(usual.input / 2)
+    assert price_of("gpt-5.2", service_tier="default") == usual

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline import Settings, Wishes, run, verify
 from pipeline.errors import SetupError, StoreError
-from pipeline.records import Answer, Request, Response, Status, ToolCall, Turn, Usage
+from pipeline.records import Answer, KeptAnswer, Request, Response, Status, ToolCall, Usage
 from pipeline.results import Report
 from pipeline.store import Ledger
 
@@ -108,19 +108,19 @@ def test_a_run_goes_on_beside_it_and_its_files_say_so(change: str, damage: Calla
 
 
 def test_a_damaged_turn_ends_what_is_kept_of_its_conversation(tmp_path: Path) -> None:
-    async def main() -> dict[str, list[Turn]]:
+    async def main() -> dict[str, list[KeptAnswer]]:
         async with await Ledger.open(tmp_path / "ledger.db") as ledger:
             kept = [
-                Turn(key, number, b"d", Answer(), Usage(1, 1), 1, 0, "m", "r", 0.1, 1.0)
+                KeptAnswer(key, number, b"d", Response(Answer(), Usage(1, 1), "m", "r", 0.1), 1, 1.0)
                 for key in ("a", "b")
                 for number in range(3)
             ]
-            await ledger.keep_turns(kept)
+            await ledger.keep_answers(kept)
             with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
                 connection.execute("UPDATE turns SET usage = '[1,' WHERE key = 'a' AND turn = 1")
                 connection.commit()
             assert (await ledger.totals()).usage == Usage(5, 5)
-            return await ledger.pending_turns()
+            return await ledger.answers_of(["a", "b"])
 
     assert {key: len(turns) for key, turns in asyncio.run(main()).items()} == {"a": 1, "b": 3}
 
@@ -141,7 +141,7 @@ def test_what_else_cannot_be_read_is_a_store_error(tmp_path: Path) -> None:
 
 def test_what_a_foreign_folder_names_is_fetched_only_when_asked(damage: Callable[[str], Path]) -> None:
     """127.0.0.1:9 refuses: whoever went there would say so."""
-    folder = damage("vote = 0")
+    folder = damage("repairs = 0")
     manifest = json.loads((folder / "run" / "manifest.json").read_bytes())
     with closing(sqlite3.connect(folder / "run" / "ledger.db")) as connection:
         place = json.dumps({"table": "t", "url": "postgresql://127.0.0.1:9/db", "url_env": None})

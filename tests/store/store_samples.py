@@ -110,5 +110,4 @@ OUTCOMES = st.builds(
     request_id=st.none() | TEXTS,
     finished_at=st.floats(0, 1e10),
     copied_from=st.none() | TEXTS,
-    vote=st.integers(0, 9),
 )

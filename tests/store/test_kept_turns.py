@@ -1,4 +1,4 @@
-"""Turns in the ledger, and outcomes of several rows."""
+"""Answers that are kept before their record is at its end, and outcomes of several rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from store_samples import OUTCOMES, TEXTS, VALUES, labelled, read_csv, unlabelled
 
-from pipeline.records import Answer, Outcome, Status, ToolCall, Turn, Usage
+from pipeline.records import Answer, KeptAnswer, Outcome, Response, Status, ToolCall, Usage
 from pipeline.store import Layout, Ledger, RunDir, Selection, Sinks, prove_files
 from pipeline.store.rows import to_outcome, to_row
 
@@ -21,25 +21,30 @@ _T = TypeVar("_T")
 RESULTS = st.lists(
     st.fixed_dictionaries({"extra": st.dictionaries(TEXTS, VALUES, max_size=2), "result": VALUES}), max_size=2
 )
-TURNS = st.builds(
-    Turn,
+KEPT = st.builds(
+    KeptAnswer,
     key=TEXTS,
     number=st.integers(0, 9),
     request_digest=st.binary(min_size=16, max_size=16),
-    answer=st.builds(
-        Answer,
-        st.lists(st.builds(ToolCall, TEXTS, TEXTS, TEXTS), max_size=2).map(tuple),
+    response=st.builds(
+        Response,
+        st.builds(
+            Answer,
+            st.lists(st.builds(ToolCall, TEXTS, TEXTS, TEXTS), max_size=2).map(tuple),
+            st.none() | TEXTS,
+            items=st.lists(st.dictionaries(TEXTS, VALUES, max_size=2), max_size=2).map(tuple),
+        ),
+        st.builds(Usage, *[st.integers(0, 2**40)] * 5),
+        TEXTS,
         st.none() | TEXTS,
-        items=st.lists(st.dictionaries(TEXTS, VALUES, max_size=2), max_size=2).map(tuple),
+        st.floats(0, 1e6),
+        cost_usd=st.none() | st.floats(0, 1e6),
     ),
-    usage=st.builds(Usage, *[st.integers(0, 2**40)] * 5),
     calls=st.integers(0, 99),
-    repairs=st.integers(0, 9),
-    model=st.none() | TEXTS,
-    request_id=st.none() | TEXTS,
-    latency_s=st.floats(0, 1e6),
     at=st.floats(0, 1e10),
+    fault=st.none() | st.sampled_from(["invalid_label", "truncated"]),
     results=RESULTS.map(tuple),
+    repairs=st.integers(0, 9),
 )
 ROWS = st.lists(st.dictionaries(TEXTS, VALUES, max_size=3), max_size=3).map(tuple)
 
@@ -52,102 +57,103 @@ def with_ledger(folder: Path, work: Callable[[Ledger], Awaitable[_T]]) -> _T:
     return asyncio.run(main())
 
 
-def turn(key: str = "r0", number: int = 0, results: int = 0, digest: bytes = b"d" * 16) -> Turn:
+def kept(key: str = "r0", number: int = 0, results: int = 0, digest: bytes = b"d" * 16) -> KeptAnswer:
     answer = Answer((ToolCall("c", "look", f'{{"turn":{number}}}'),))
     done = tuple({"extra": {}, "result": place} for place in range(results))
-    return Turn(key, number, digest, answer, Usage(8, 2), 1, 0, "m", "req", 0.1, 1.0, done)
+    response = Response(answer, Usage(8, 2), "m", "req", 0.1, cost_usd=0.25)
+    return KeptAnswer(key, number, digest, response, 1, 1.0, results=done)
 
 
-# -- turns -----------------------------------------------------------------------------------------------------------
+# -- kept answers ----------------------------------------------------------------------------------------------------
 
 
-@given(st.lists(TURNS, max_size=4, unique_by=lambda one: (one.key, one.number)))
-def test_turns_come_back_as_they_were(tmp_path_factory: Any, turns: list[Turn]) -> None:
+@given(st.lists(KEPT, max_size=4, unique_by=lambda one: (one.key, one.number)))
+def test_answers_come_back_as_they_were(tmp_path_factory: Any, answers: list[KeptAnswer]) -> None:
     async def work(ledger: Ledger) -> None:
-        for one in sorted(turns, key=lambda one: one.number):
-            await ledger.keep_turns([one])
-        wanted: dict[str, list[Turn]] = {}
-        for one in sorted(turns, key=lambda one: one.number):
+        assert not await ledger.has_answers()
+        for one in sorted(answers, key=lambda one: one.number):
+            await ledger.keep_answers([one])
+        wanted: dict[str, list[KeptAnswer]] = {}
+        for one in sorted(answers, key=lambda one: one.number):
             wanted.setdefault(one.key, []).append(one)
-        assert await ledger.pending_turns() == wanted
-        assert await ledger.turns_of([one.key for one in turns]) == wanted
+        assert await ledger.answers_of([one.key for one in answers]) == wanted
+        assert await ledger.has_answers() == bool(answers)
 
     with_ledger(tmp_path_factory.mktemp("turns"), work)
 
 
-def test_a_turn_takes_the_place_of_itself_and_of_what_came_later_in_another_talk(tmp_path: Path) -> None:
+def test_an_answer_takes_the_place_of_itself_and_of_what_followed_another_one(tmp_path: Path) -> None:
     async def work(ledger: Ledger) -> None:
-        await ledger.keep_turns([turn(number=0, results=1), turn("r1")])
-        await ledger.keep_turns([turn(number=1)])
-        await ledger.keep_turns([turn(number=1, results=1)])
-        assert (await ledger.pending_turns())["r0"] == [turn(number=0, results=1), turn(number=1, results=1)]
-        begun_anew = turn(number=0, digest=b"n" * 16)
-        await ledger.keep_turns([begun_anew])
-        assert await ledger.pending_turns() == {"r0": [begun_anew], "r1": [turn("r1")]}
+        await ledger.keep_answers([kept(number=0, results=1), kept("r1")])
+        await ledger.keep_answers([kept(number=1)])
+        await ledger.keep_answers([kept(number=1, results=1)])
+        assert (await ledger.answers_of(["r0"]))["r0"] == [kept(number=0, results=1), kept(number=1, results=1)]
+        begun_anew = kept(number=0, digest=b"n" * 16)
+        await ledger.keep_answers([begun_anew])
+        assert await ledger.answers_of(["r0", "r1"]) == {"r0": [begun_anew], "r1": [kept("r1")]}
 
     with_ledger(tmp_path, work)
 
 
-def test_only_turns_of_records_without_an_outcome_are_gone_on_with(tmp_path: Path) -> None:
+def test_answers_are_dropped_with_an_outcome_that_is_done_with_them(tmp_path: Path) -> None:
     async def work(ledger: Ledger) -> None:
-        await ledger.keep_turns([turn("r0"), turn("r1"), turn("r2")])
+        await ledger.keep_answers([kept("r0"), kept("r1")])
         await ledger.commit([labelled(0)])
-        assert (await ledger.pending_turns()).keys() == {"r1", "r2"}
-        assert (await ledger.turns_of(["r0"])).keys() == {"r0"}, "a replay reads it"
-        await ledger.commit([labelled(1)], forget_turns=True)
-        assert await ledger.turns_of(["r1"]) == {}
+        assert (await ledger.answers_of(["r0"])).keys() == {"r0"}, "a replay reads it"
+        await ledger.commit([labelled(1)], done_with=["r1"])
+        assert await ledger.answers_of(["r1"]) == {}
 
     with_ledger(tmp_path, work)
 
 
 def test_what_is_asked_again_begins_anew_and_what_is_read_again_does_not(tmp_path: Path) -> None:
     async def work(ledger: Ledger) -> None:
-        await ledger.keep_turns([turn(f"r{number}") for number in range(4)])
+        await ledger.keep_answers([kept(f"r{number}") for number in range(4)])
         await ledger.commit([labelled(0), unlabelled(1, "unfinished", Status.REJECTED), unlabelled(2), labelled(3)])
         await ledger.replace([labelled(3, "negative")], "replay")
-        assert (await ledger.turns_of(["r3"])).keys() == {"r3"}
+        assert (await ledger.answers_of(["r3"])).keys() == {"r3"}
         await ledger.supersede(Selection(codes=frozenset({"unfinished"})), "retry")
-        assert (await ledger.turns_of(["r0", "r1", "r2", "r3"])).keys() == {"r0", "r2", "r3"}
+        assert (await ledger.answers_of(["r0", "r1", "r2", "r3"])).keys() == {"r0", "r2", "r3"}
         # Its next answer never came: it goes on where it was, and what it has cost is counted with the outcome.
         before = await ledger.totals()
         await ledger.supersede(Selection(keys=["r2"]), "retry")
-        kept = (await ledger.turns_of(["r2"]))["r2"]
-        assert [(one.usage, one.calls, one.repairs) for one in kept] == [(Usage(), 0, 0)]
+        left = (await ledger.answers_of(["r2"]))["r2"]
+        assert [(one.response.usage, one.response.cost_usd, one.calls) for one in left] == [(Usage(), 0.0, 0)]
         assert (await ledger.totals()).usage == before.usage
         await ledger.supersede(Selection(), "relabel")
-        assert (await ledger.turns_of(["r0", "r1", "r2", "r3"])).keys() == {"r2"}  # pending: the engine looks at it
+        assert (await ledger.answers_of(["r0", "r1", "r2", "r3"])).keys() == {"r2"}  # the engine looks at it
 
     with_ledger(tmp_path, work)
 
 
-def test_what_turns_have_cost_counts_until_their_record_has_an_outcome(tmp_path: Path) -> None:
+def test_what_kept_answers_have_cost_counts_until_their_record_has_an_outcome(tmp_path: Path) -> None:
     """From then on it is in the outcome: nothing is left out, and nothing counted twice."""
 
     async def work(ledger: Ledger) -> None:
-        await ledger.keep_turns([turn("r0"), turn("r0", 1), turn("r1")])
+        unpriced = replace(kept("r1"), response=replace(kept().response, cost_usd=None))
+        await ledger.keep_answers([kept("r0"), kept("r0", 1), unpriced])
         totals = await ledger.totals()
-        assert totals.usage == totals.under_way == Usage(24, 6)
-        assert (totals.cost_usd, totals.unpriced) == (0.0, 0), "the ledger knows no prices"
-        done = replace(labelled(0), usage=Usage(16, 4))
-        await ledger.commit([done])
+        assert (totals.usage, totals.unpriced_usage) == (Usage(24, 6), Usage(8, 2))
+        assert (totals.cost_usd, totals.unpriced) == (0.5, 0)
+        await ledger.commit([replace(labelled(0), usage=Usage(16, 4), cost_usd=0.5)])
         totals = await ledger.totals()
-        assert (totals.usage, totals.under_way) == (Usage(24, 6), Usage(8, 2))
-        await ledger.commit([replace(unlabelled(1), usage=Usage(8, 2))])
+        assert (totals.usage, totals.unpriced_usage, totals.cost_usd) == (Usage(24, 6), Usage(8, 2), 0.5)
+        await ledger.commit([replace(unlabelled(1), usage=Usage(8, 2), cost_usd=0.125)])
         await ledger.supersede(Selection(keys=["r1"]), "retry")
         totals = await ledger.totals()
-        assert (totals.usage, totals.under_way) == (Usage(24, 6), Usage())
+        assert (totals.usage, totals.unpriced_usage, totals.cost_usd) == (Usage(24, 6), Usage(), 0.625)
 
     with_ledger(tmp_path, work)
 
 
-def test_many_records_turns_are_found_in_one_go(tmp_path: Path) -> None:
+def test_answers_of_many_records_are_found_in_one_go(tmp_path: Path) -> None:
     keys = [f"r{number}" for number in range(700)]
 
     async def work(ledger: Ledger) -> None:
-        await ledger.keep_turns([turn(key) for key in keys])
-        assert (await ledger.turns_of(keys)).keys() == set(keys)
-        await ledger.forget_turns(keys[1:])
-        assert (await ledger.pending_turns()).keys() == {"r0"}
+        await ledger.keep_answers([kept(key) for key in keys])
+        assert (await ledger.answers_of(keys)).keys() == set(keys)
+        await ledger.forget_answers(keys[1:])
+        assert (await ledger.answers_of(keys)).keys() == {"r0"}
 
     with_ledger(tmp_path, work)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from store_samples import labelled, match, record, unlabelled
 
 from pipeline.codec import digest64
-from pipeline.records import Answer, Outcome, Record, Status, Turn, Usage
+from pipeline.records import Answer, KeptAnswer, Outcome, Record, Response, Status, Usage
 from pipeline.store import Found, Ledger
 
 
@@ -67,8 +67,7 @@ def test_a_row_that_is_put_in_is_the_only_one_that_is_new(tmp_path: Path) -> Non
     async def main() -> None:
         async with await Ledger.open(tmp_path / "ledger.db") as ledger:
             await ledger.commit([outcome(one) for one in placed(["a", "b", "b"])])
-            turn = Turn("in.txt:1", 0, b"", Answer(), Usage(), 1, 0, None, None, 0.0, 0.0)
-            await ledger.keep_turns([turn])
+            await ledger.keep_answers([KeptAnswer("in.txt:1", 0, b"", Response(Answer(), Usage(), "m"), 1, 0.0)])
             found = await match(ledger, placed(["new", "a", "b", "b"]))
             assert found == Found(renamed=2, fresh=1, stays=3), "in.txt:3 holds what it held"
             assert await rows(ledger) == [
@@ -78,7 +77,7 @@ def test_a_row_that_is_put_in_is_the_only_one_that_is_new(tmp_path: Path) -> Non
             ]
             moved = (await ledger.outcomes_of(["in.txt:2"]))["in.txt:2"]
             assert moved.asked_as == "in.txt:1", "callbacks know it by the name that it was asked under"
-            assert list(await ledger.turns_of(["in.txt:1", "in.txt:2"])) == ["in.txt:2"]
+            assert list(await ledger.answers_of(["in.txt:1", "in.txt:2"])) == ["in.txt:2"]
             await match(ledger, placed(["newer", "new", "a", "b", "b"]))
             assert (await ledger.outcomes_of(["in.txt:3"]))["in.txt:3"].asked_as == "in.txt:1"
 

@@ -1,0 +1,356 @@
+"""What answers mean for one record: the one road from an answer over its calls and callbacks to a label.
+
+An interview awaits nothing and knows no clock, no limits and no server. Whoever obtains answers drives it: it says what
+it wants, and is told what came.
+
+    interview = Interview(terms, record, request=request)
+    while not interview.is_over:
+        if interview.wants is Wants.ANSWER:
+            interview.answered(...)      # a Response to interview.request
+        else:
+            interview.called_back(...)   # what the callback made of interview.callback; or interview.failed(error)
+    outcome = interview.outcome(now)
+
+The drivers are the live caller (`attempt`), the reader of kept answers (`kept`), and the preview, which is the live
+caller without callbacks.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from pipeline.engine.retry import Verdict, verdict_of
+from pipeline.engine.terms import Terms, idempotency_key
+from pipeline.errors import AnswerError, TruncatedError
+from pipeline.records import (
+    JSON,
+    Call,
+    KeptAnswer,
+    Labelled,
+    Outcome,
+    Problem,
+    Record,
+    Request,
+    Response,
+    Said,
+    Status,
+    Usage,
+    added_usd,
+)
+
+
+class Wants(enum.Enum):
+    """What an interview waits for."""
+
+    #: an answer to its request
+    ANSWER = "answer"
+    #: what the callback makes of its next call
+    CALLBACK = "callback"
+    #: it is over
+    NOTHING = "nothing"
+
+
+class Interview:
+    """One record from its first answer to its outcome.
+
+    `request` is None where the driver has all the answers: then no request is made either. `digest` is that of the
+    record's first request, which identical records share; `key` is the name that the record had when it was asked,
+    where it has another one now. `calls` is how many calls were made for it, which the driver counts.
+    """
+
+    __slots__ = (
+        "_base",
+        "_before",
+        "_calls_before",
+        "_calls_here",
+        "_digest",
+        "_done",
+        "_key",
+        "_labelled",
+        "_max_repairs",
+        "_problem",
+        "_repairs_here",
+        "_said",
+        "_status",
+        "_task",
+        "_terms",
+        "_written_off",
+        "answers",
+        "calls",
+        "cost_usd",
+        "fault",
+        "record",
+        "repairs",
+        "request",
+        "response",
+        "turn",
+        "usage",
+        "wants",
+    )
+
+    def __init__(
+        self,
+        terms: Terms,
+        record: Record,
+        *,
+        request: Request | None = None,
+        digest: bytes = b"",
+        key: str | None = None,
+        max_repairs: int = 0,
+    ) -> None:
+        self._terms = terms
+        self._task = terms.task
+        self.record = record
+        self._key = record.key if key is None else key
+        self._digest = digest if request is None else request.digest
+        self._max_repairs = max_repairs
+        # All state that changes. What it waits for, and the request to be answered:
+        self.wants = Wants.ANSWER
+        self.request = request
+        # what came: the last answer and what was wrong with it, how many there were, and what they took;
+        self.response: Response | None = None
+        self.fault: AnswerError | None = None
+        self.answers = self.calls = self.repairs = 0
+        self.usage = _NO_USAGE
+        self.cost_usd: float | None = 0.0
+        # the calls of the last answer and those before it; what was paid for in vain, and the answer it is kept with;
+        self._calls_here = self._calls_before = 0
+        self._written_off: tuple[int, _Paid] | None = None
+        # the conversation: its turn, how many messages that began with, its repairs, the calls of the turns before,
+        # those of the last answer, and how many of them a callback has answered;
+        self.turn = 0
+        self._base = 0 if request is None else len(request.messages)
+        self._repairs_here = 0
+        self._before: list[Said] = []
+        self._said: tuple[Said, ...] = ()
+        self._done: list[Said] = []
+        # the ending.
+        self._status = Status.FAILED
+        self._labelled: Labelled | None = None
+        self._problem: Problem | None = None
+
+    # -- what it is told -----------------------------------------------------------------------------------------
+
+    def answered(self, response: Response, results: Sequence[Mapping[str, JSON]] = ()) -> None:
+        """An answer came. `results` is what callbacks have given back for its first calls before."""
+        self._calls_here, self._calls_before = self.calls - self._calls_before, self.calls
+        self._take(response, results)
+
+    def called_back(self, said: Said) -> None:
+        """The callback has made this of the call in `callback`."""
+        self._done.append(said)
+        self._go_on()
+
+    def failed(self, error: AnswerError) -> None:
+        """The callback has raised."""
+        self._bad(error)
+
+    def end(self, status: Status, problem: Problem) -> None:
+        """No label will come of it: the driver gives up, or the record's media cannot be read."""
+        self.wants = Wants.NOTHING
+        self._status, self._problem = status, problem
+
+    def resume(self, kept: Sequence[KeptAnswer]) -> None:
+        """Go through the answers that an earlier session has paid for, as far as they mean what they meant then.
+
+        Others were given to a prompt that has changed since, or followed an answer that is read otherwise now.
+        """
+        for place, one in enumerate(kept):
+            if self.wants is not Wants.ANSWER or one.request_digest != self._digest:
+                return self.write_off(kept[place:])
+            self.calls += one.calls
+            self.repairs += one.repairs
+            self.answered(one.response, one.results)
+            if (self.fault is None) != (one.fault is None):
+                return self.write_off(kept[place + 1 :])
+        return None
+
+    def write_off(self, kept: Sequence[KeptAnswer]) -> None:
+        """Count answers that were paid for and that nothing can be made of any more."""
+        for one in kept:
+            self._lose(_Paid(one.response, one.calls, one.repairs + (one.fault is not None)))
+
+    def lost(self, response: Response) -> None:
+        """Count an answer to a call that another one was faster than; `answered` is told of the other one."""
+        self._lose(_Paid(response))
+
+    # -- what it wants -------------------------------------------------------------------------------------------
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it wants nothing more."""
+        return self.wants is Wants.NOTHING
+
+    @property
+    def callback(self) -> tuple[Said, Call]:
+        """The call that a callback is to answer, and what the callback is told of it."""
+        place = len(self._done)
+        said, response = self._said[place], self.response
+        name = idempotency_key(
+            self._terms.run_id,
+            self._key,
+            request_digest=self._digest,
+            request_id=None if response is None else response.request_id,
+            turn=self.turn,
+            place=place,
+            said=said,
+        )
+        return said, Call(name, self.turn, said.tool)
+
+    # -- what came of it -----------------------------------------------------------------------------------------
+
+    @property
+    def readings(self) -> list[str]:
+        """What was read in the last answer although it was not as it should be."""
+        return sorted({reading for one in self._said for reading in one.readings})
+
+    def kept(self, at: float) -> KeptAnswer:
+        """The last answer, as the ledger keeps it while the record is not at its end. `at` is a Unix time."""
+        assert self.response is not None
+        kept = KeptAnswer(
+            key=self.record.key,
+            number=self.answers - 1,
+            request_digest=self._digest,
+            response=self.response,
+            calls=self._calls_here,
+            at=at,
+            fault=None if self.fault is None else self.fault.code,
+            results=tuple([{"extra": one.extra, "result": one.result} for one in self._done]),
+        )
+        if self._written_off is not None and self._written_off[0] == kept.number:
+            return self._written_off[1].with_(kept)
+        return kept
+
+    def outcome(self, at: float) -> Outcome:
+        """How the record ended. `at` is a Unix time."""
+        response, labelled = self.response, self._labelled
+        return Outcome(
+            record=self.record,
+            status=self._status,
+            label=None if labelled is None else labelled.label,
+            rows=None if labelled is None else labelled.rows,
+            problem=self._problem,
+            answer=None if response is None else response.answer,
+            request_digest=self._digest,
+            attempts=self.calls,
+            repairs=self.repairs,
+            usage=self.usage,
+            cost_usd=self.cost_usd,
+            latency_s=0.0 if response is None else response.latency_s,
+            model=None if response is None else response.model or None,
+            request_id=None if response is None else response.request_id,
+            finished_at=at,
+        )
+
+    # -- the road ------------------------------------------------------------------------------------------------
+
+    def _lose(self, paid: _Paid) -> None:
+        self.usage += paid.usage
+        self.cost_usd = added_usd(self.cost_usd, paid.cost_usd)
+        self.calls += paid.calls
+        self._calls_before += paid.calls
+        self.repairs += paid.repairs
+        # The ledger keeps it with the next row that is written, which takes the place of theirs.
+        number = self.answers - (self.wants is Wants.CALLBACK)
+        if self._written_off is None or self._written_off[0] != number:
+            self._written_off = (number, paid)
+        else:
+            self._written_off[1].and_(paid)
+
+    def _take(self, response: Response, results: Sequence[Mapping[str, JSON]]) -> None:
+        self.response = response
+        self.usage = response.usage if self.usage is _NO_USAGE else self.usage + response.usage
+        self.cost_usd = added_usd(self.cost_usd, response.cost_usd)
+        self.answers += 1
+        self.fault, self._said, self._done = None, (), []
+        try:
+            self._said = self._task.calls(response.answer, self.record, self._before)
+        except AnswerError as error:
+            self._bad(error)
+            return
+        if results:
+            self._done = [_with_result(one, kept) for one, kept in zip(self._said, results, strict=False)]
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """The answer is valid: its calls to the callbacks, then the next turn or the label."""
+        said: Sequence[Said] = self._said
+        if self._terms.calls_back:
+            if len(self._done) < len(said):
+                self.wants = Wants.CALLBACK
+                return
+            said = self._done
+        self._before += said
+        if said and self.turn + 1 < self._terms.max_turns:
+            self._next_turn(said)
+            return
+        try:
+            self._labelled = self._task.labelled(self._before, self._last_words(said), self.record)
+        except AnswerError as error:
+            self._bad(error)
+        else:
+            self.wants, self._status = Wants.NOTHING, Status.LABELLED
+
+    def _next_turn(self, said: Sequence[Said]) -> None:
+        if self.request is not None and self.response is not None:
+            self.request = self._task.next_turn(self.request, self.response.answer, said)
+            self._base = len(self.request.messages)
+        self.turn += 1
+        self._repairs_here = 0
+        self.wants = Wants.ANSWER
+
+    def _last_words(self, said: Sequence[Said]) -> str | None:
+        """What the model said at the end; None where a conversation was cut off while it still called."""
+        if (said and self._terms.talks) or self.response is None:
+            return None
+        return self.response.answer.text or ""
+
+    def _bad(self, error: AnswerError) -> None:
+        """Nothing can be made of the answer: it is asked again with its fault shown, or that is the end."""
+        self.fault = error
+        most = min(1, self._max_repairs) if isinstance(error, TruncatedError) else self._max_repairs
+        if verdict_of(error) is not Verdict.REPAIR or self._repairs_here >= most:
+            self.end(Status.REJECTED, Problem(error.code, str(error)))
+            return
+        self.repairs += 1
+        self._repairs_here += 1
+        self.wants = Wants.ANSWER
+        if self.request is not None and self.response is not None:
+            self.request = self._task.repair(self.request, self.response.answer, error, base=self._base)
+
+
+_NO_USAGE = Usage()
+
+
+class _Paid:
+    """What answers took that nothing is made of."""
+
+    def __init__(self, response: Response, calls: int = 0, repairs: int = 0) -> None:
+        self.usage, self.cost_usd = response.usage, response.cost_usd
+        self.calls, self.repairs = calls, repairs
+
+    def and_(self, more: _Paid) -> _Paid:
+        """Both together."""
+        self.usage += more.usage
+        self.cost_usd = added_usd(self.cost_usd, more.cost_usd)
+        self.calls += more.calls
+        self.repairs += more.repairs
+        return self
+
+    def with_(self, kept: KeptAnswer) -> KeptAnswer:
+        """A row that carries this too."""
+        response = kept.response
+        usage, cost_usd = response.usage + self.usage, added_usd(response.cost_usd, self.cost_usd)
+        return replace(
+            kept,
+            response=replace(response, usage=usage, cost_usd=cost_usd),
+            calls=kept.calls + self.calls,
+            repairs=kept.repairs + self.repairs,
+        )
+
+
+def _with_result(said: Said, kept: Mapping[str, JSON]) -> Said:
+    """The call with what its callback gave back, as the ledger has it."""
+    return replace(said, extra=kept["extra"], result=kept["result"])

@@ -1,0 +1,51 @@
+"""What all interviews of a session share: the task, and the names of callbacks' calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from pipeline import codec
+from pipeline.errors import AnswerError
+from pipeline.records import Answer, Call, Labelled, Record, Request, Said
+
+
+class TaskPart(Protocol):
+    """What the engine needs of a task."""
+
+    @property
+    def max_turns(self) -> int: ...
+    @property
+    def has_callback(self) -> bool: ...
+    def calls(self, answer: Answer, record: Record, before: Sequence[Said] = ()) -> tuple[Said, ...]: ...
+    def labelled(self, said: Sequence[Said], reply: str | None, record: Record) -> Labelled: ...
+    def repair(self, request: Request, answer: Answer, error: AnswerError, *, base: int | None = None) -> Request: ...
+    def next_turn(self, request: Request, answer: Answer, said: Sequence[Said]) -> Request: ...
+    async def respond(self, said: Said, record: Record, call: Call) -> Said: ...
+
+
+class Terms:
+    """What all interviews of a session share.
+
+    `run_id` names the run in the keys of callbacks. Without `callbacks` none is called, and the first valid answer is
+    the last: the turns of a conversation follow from what callbacks give back.
+    """
+
+    __slots__ = ("calls_back", "max_turns", "run_id", "talks", "task")
+
+    def __init__(self, task: TaskPart, *, run_id: str = "", callbacks: bool = True) -> None:
+        self.task = task
+        self.run_id = run_id
+        self.max_turns = task.max_turns if callbacks else 1
+        self.talks = self.max_turns > 1
+        self.calls_back = callbacks and (self.talks or task.has_callback)
+
+
+def idempotency_key(
+    run_id: str, key: str, *, request_digest: bytes, request_id: str | None, turn: int, place: int, said: Said
+) -> str:
+    """The name of one call of one record's answer: the same after a resume and in a replay, else never the same."""
+    # The call's own id too: not every server names its answers, and a retry may be answered in the same words.
+    call = [said.call.id, said.tool, said.call.arguments]
+    parts = [run_id, key, request_digest.hex(), request_id, turn, place, *call]
+    return codec.digest128(codec.dumps(parts)).hex()
