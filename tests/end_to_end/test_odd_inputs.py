@@ -85,7 +85,7 @@ def test_dialects_that_cannot_be_are_refused(tmp_path: Path, more: dict[str, Any
         settings(tmp_path, "in.csv", **more)
     assert message in str(caught.value)
     told = settings(tmp_path, "in.csv", delimiter="tab", quote="none", header=["a", "b"]).input
-    assert (told.delimiter, told.quote, told.header) == ("\t", "", ["a", "b"])
+    assert (told.delimiter, told.quote, told.header) == ("\t", "none", ["a", "b"])
 
 
 def test_the_first_ctrl_c_ends_the_waiting_for_a_pipe(make: Callable[..., Project]) -> None:
