@@ -4,10 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 LOWEST := .venv-lowest
-#: Quick tests of the rooms that a dependency could fail in.
-LOWEST_TESTS := tests/settings tests/limits/test_day_and_price.py tests/task/test_task_forms.py tests/store/test_ledger.py \
-  tests/rehearsal/test_rehearsal_calls.py tests/providers/test_chat_call.py tests/end_to_end/test_demo.py \
-  tests/end_to_end/test_either.py tests/test_package.py
+#: Whole runs, their settings and prices: each dependency is used in one of them.
+LOWEST_TESTS := tests/end_to_end/test_demo.py tests/end_to_end/test_either.py tests/end_to_end/test_faults.py \
+  tests/settings/test_settings_toml.py tests/limits/test_day_and_price.py tests/test_package.py
 NODE_STAMP := tests/aimock/node_modules/.stamp
 
 # Tests start hundreds of processes. Without compiled files each of them would compile the package first.

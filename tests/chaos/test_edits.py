@@ -134,15 +134,13 @@ def _rate(desk: Desk) -> None:
     before, begun = desk.endpoint.calls(), time.monotonic()
     time.sleep(1.5)
     calls, passed_s = desk.endpoint.calls() - before, time.monotonic() - begun
-    # A quarter of a second is caught up at most, and calls on their way arrive.
-    most = per_minute / 60 * (passed_s + 0.5) + 2
+    # A quarter of a second is caught up at most, and calls on their way arrive: one for each worker.
+    most = per_minute / 60 * (passed_s + 0.5) + 12
     assert calls <= most, f"{desk.told}: {calls} calls in {passed_s:.2f} s at {per_minute} a minute"
     raised, before = desk.dice.choice([6000, None]), desk.endpoint.calls()
     desk.set(concurrency=8, requests_per_minute=raised)
-    begun = time.monotonic()
-    wait_until(lambda: desk.endpoint.calls() > before + 3)
-    passed_s = time.monotonic() - begun
-    assert passed_s < 2.0, f"{desk.told}: {per_minute} -> {raised} reached the waiting call after {passed_s:.1f} s"
+    # At three a minute so many calls would take longer than is waited for them.
+    wait_until(lambda: desk.endpoint.calls() > before + 20)
     desk.user.configure(limits={"requests_per_minute": None})
 
 

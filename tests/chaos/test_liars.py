@@ -167,14 +167,16 @@ def test_refusals_for_hours_end_the_run_like_an_outage(tmp_path: Path, skies: Sk
     process = start_moved(user, "run", "job.toml", "--json")
     wait_until(lambda: sky.met["429"] > 0 and bool(_live(user.run_dir)))
     user.do("pause", "run").expect(0)
-    time.sleep(1.2)
+    wait_until(lambda: str(_live(user.run_dir).get("trouble", "")).startswith("PAUSED"))
+    _looked_twice(user.run_dir)
     clock.move(20_000)
-    time.sleep(1.2)
+    _looked_twice(user.run_dir)
     user.do("resume", "run").expect(0)
     for passed_s in range(0, 5000, 500):
         assert process.popen.poll() is None, f"seed {seed}, {asked}: over after {passed_s} s"
         clock.move(501)
-        time.sleep(1.2)
+        if passed_s < 4500:
+            _looked_twice(user.run_dir)
     done = process.wait().expect(3).json
     assert "refused" in done["reason"], f"seed {seed}, {asked}: {done}"
     assert sky.met["429"] <= CONCURRENCY + 60, f"seed {seed}, {asked}: {sky.met['429']} calls were refused"
@@ -219,6 +221,13 @@ def _live(run_dir: Path) -> dict[str, Any]:
     except (FileNotFoundError, json.JSONDecodeError):
         return {}
     return found
+
+
+def _looked_twice(run_dir: Path) -> None:
+    """Return once the session has looked at its clock twice more; it writes what it shows each time."""
+    for _ in range(2):
+        before = (run_dir / "live.json").stat().st_mtime_ns
+        wait_until(lambda before=before: (run_dir / "live.json").stat().st_mtime_ns != before)
 
 
 def _waits(run_dir: Path) -> bool:

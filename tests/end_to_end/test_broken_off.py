@@ -88,7 +88,7 @@ def test_with_a_budget_that_is_used_up_no_word_is_sent_to_a_silent_server(tmp_pa
     user = project(
         tmp_path / "project",
         endpoint.base_url,
-        model={"timeout_s": 1, "parameters": {"max_completion_tokens": 30}},
+        model={"timeout_s": 3, "parameters": {"max_completion_tokens": 30}},
         limits={"concurrency": 1, "budget_tokens": 1},
     )
     user.give([{"id": f"r{number}", "text": "HANG"} for number in range(3)])

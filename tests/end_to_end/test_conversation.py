@@ -303,7 +303,7 @@ def test_a_callback_that_hangs_is_given_up_and_the_process_ends(tmp_path: Path, 
             count=3,
             task={
                 "callback": "talk:hangs",
-                "callback_timeout_s": 0.2,
+                "callback_timeout_s": 1,
                 "max_turns": max_turns,
                 "reply": None,
             },

@@ -148,19 +148,18 @@ def test_a_signal_lets_what_is_in_flight_end(tmp_path: Path, endpoints: Endpoint
 def test_a_second_signal_or_the_end_of_the_grace_cuts_off(tmp_path: Path, endpoints: Endpoints) -> None:
     endpoint = endpoints.open(poison={"HANG": "hang"})
     made = []
-    for name, grace_s in (("twice", 30), ("grace", 0.5)):
-        user = project(tmp_path / name, endpoint.base_url, limits={"grace_s": grace_s}, model={"timeout_s": 60})
+    for name, grace_s in (("twice", 600), ("grace", 0.5)):
+        user = project(tmp_path / name, endpoint.base_url, limits={"grace_s": grace_s}, model={"timeout_s": 600})
         user.give(hanging(30, answered=10))
         made.append((user, user.start("run", "job.toml", "--json")))
     endpoint.wait_for_calls(2 * (10 + 8))
-    asked_at = time.monotonic()
     for _, process in made:
         process.signal(signal.SIGINT)
     time.sleep(0.2)  # two signals at once are one
     made[0][1].signal(signal.SIGINT)
     for user, process in made:
+        # It would not end in the time that is waited for it, if it waited for a hanging call.
         assert process.wait().expect(130).json["labelled"] == 10
         assert {row["id"] for row in user.labels()} == {row["id"] for row in rows(10)}, "the ten answers are kept"
-    assert time.monotonic() - asked_at < 10, "neither waited for a hanging call"
     assert made[0][0].verify()["pending"] == 20
     endpoints.close(endpoint)

@@ -31,13 +31,13 @@ def save(label, record):
 """
 
 
-NOTHING = "the callback gave nothing back in 0.5 s (simulated)"
+NOTHING = "the callback gave nothing back in 2 s (simulated)"
 
 
 def hanging(user: Project, *keys: str, most: int = 64, most_lost: int = 1_000) -> Project:
     (user.folder / "saving.py").write_text(CALLBACK.format(most=most, most_lost=most_lost), encoding="utf-8")
     (user.folder / "hangs").write_text(" ".join(keys), encoding="utf-8")
-    user.configure(task={"callback": "saving:save", "callback_timeout_s": 0.5})
+    user.configure(task={"callback": "saving:save", "callback_timeout_s": 2})
     return user
 
 

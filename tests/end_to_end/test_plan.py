@@ -149,7 +149,7 @@ def test_settings_made_in_python_can_be_planned(make: Make) -> None:
 def test_a_pilot_whose_first_calls_hang_asks_whether_the_server_is_there(tmp_path: Path, endpoints: Endpoints) -> None:
     """Without that, its records would wait for an outage to end that is none."""
     endpoint = endpoints.open(poison={"HANG": "hang"})
-    model, limits = {"timeout_s": 1}, {"max_attempts": 2, "concurrency": 4}
+    model, limits = {"timeout_s": 3}, {"max_attempts": 2, "concurrency": 4}
     user = project(tmp_path / "silent", endpoint.base_url, model=model, limits=limits)
     user.give({**row, "text": "HANG"} if at < 4 else row for at, row in enumerate(rows(12)))
     found = user.do("plan", "job.toml", "--pilot", "12", "--json").expect(0).json
