@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from functools import reduce
+from collections.abc import Iterable, Sequence
 
 from pipeline import codec
 from pipeline.records import JSON
@@ -41,6 +40,10 @@ def joined(one: str, other: str) -> str:
     return "double" if both == {"int", "double"} else "text"
 
 
-def common(kinds: Iterable[str]) -> str:
-    """The kind that holds them all without loss."""
-    return reduce(joined, kinds, "nothing")
+def kinds_of(before: Sequence[str], rows: Iterable[Sequence[JSON]]) -> list[str]:
+    """The kind of each column that holds, without loss, what was before and these rows."""
+    kinds = list(before)
+    for row in rows:
+        for index, value in enumerate(row):
+            kinds[index] = joined(kinds[index], kind_of(value))
+    return kinds

@@ -14,7 +14,7 @@ from pipeline.codec import clean
 from pipeline.errors import MissingExtraError, StoreError
 from pipeline.records import JSON, Outcome
 from pipeline.store.formats import cell
-from pipeline.store.kinds import common, kind_of
+from pipeline.store.kinds import kinds_of
 from pipeline.store.layout import Table
 from pipeline.store.rundir import replace_durably
 
@@ -56,12 +56,10 @@ async def write(path: Path, table: Table, blocks: Blocks) -> None:
 
 async def column_kinds(table: Table, blocks: Blocks) -> list[str]:
     """The type of each column: bool, int64, double or string."""
-    seen: list[set[str]] = [set() for _ in table.titles]
+    kinds = ["nothing"] * len(table.titles)
     async for block in blocks():
-        for row in table_rows(table, block):
-            for kinds, value in zip(seen, row, strict=True):
-                kinds.add(kind_of(value))
-    return [_TYPES.get(common(kinds), "string") for kinds in seen]
+        kinds = kinds_of(kinds, table_rows(table, block))
+    return [_TYPES.get(kind, "string") for kind in kinds]
 
 
 def convert(kind: str, value: JSON) -> JSON:

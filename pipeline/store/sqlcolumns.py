@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 
 from pipeline import codec
 from pipeline.codec import clean
 from pipeline.records import JSON
 from pipeline.store.formats import cell
-from pipeline.store.kinds import joined, kind_of
 from pipeline.store.layout import Table
 
 #: The primary key: the record's key, and the number of the row among the record's rows, from 1.
@@ -41,15 +40,6 @@ class Column:
     def sql_type(self) -> str:
         """The type that it has in the table."""
         return {"bool": "bool", "int": "bigint", "long": "bigint", "double": "double"}.get(self.kind, "text")
-
-
-def kinds_of(table: Table, rows: Iterable[Sequence[JSON]], before: Sequence[str] = ()) -> list[str]:
-    """The kind of each of the table's columns that holds these rows, and what was `before`."""
-    kinds = list(before) or ["nothing"] * len(table.titles)
-    for row in rows:
-        for index, value in enumerate(row):
-            kinds[index] = joined(kinds[index], kind_of(value))
-    return kinds
 
 
 def planned(

@@ -19,11 +19,11 @@ from pipeline.errors import ConfigError, LabelpipeError, SetupError, StoreError
 from pipeline.records import Outcome
 from pipeline.store import queries
 from pipeline.store.changes import GENERATION
-from pipeline.store.kinds import joined
+from pipeline.store.kinds import joined, kinds_of
 from pipeline.store.layout import Layout, Table
 from pipeline.store.parquet import table_rows
 from pipeline.store.schema import connect_reader, use_failure
-from pipeline.store.sqlcolumns import Column, from_text, key_of, kinds_before, kinds_of, planned, to_text, values_of
+from pipeline.store.sqlcolumns import Column, from_text, key_of, kinds_before, planned, to_text, values_of
 from pipeline.store.sqldatabase import FREE, Database, Row, connect
 
 #: Outcomes that are looked at together.
@@ -329,10 +329,11 @@ class _Moment:
 
     def table_with_kinds(self) -> tuple[Table, list[str]]:
         """The table of the labelled rows, and of which kind the values of each of its columns are."""
-        table, kinds = self.layout().label_table(), list[str]()
+        table = self.layout().label_table()
+        kinds = ["nothing"] * len(table.titles)
         for block in self._blocks():
-            kinds = kinds_of(table, table_rows(table, block), kinds)
-        return table, kinds or kinds_of(table, ())
+            kinds = kinds_of(kinds, table_rows(table, block))
+        return table, kinds
 
     def rows(self, table: Table, columns: Sequence[Column], *, upto: int | None = None) -> Iterator[list[Row]]:
         """The rows of the outcomes, or of those up to this seq, in blocks."""
