@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from pipeline.errors import LabelpipeError
     from pipeline.facts import Check, Tier
     from pipeline.records import Answer, Call, Outcome, Record, Request, Response, Status, ToolCall, Usage
-    from pipeline.runner import Wishes
+    from pipeline.runner import RunOptions
     from pipeline.settings import Settings
     from pipeline.version import __version__
 
@@ -55,10 +56,12 @@ _ROOMS = {
     "errors": "LabelpipeError",
     "facts": "Check Tier",
     "records": "Answer Call Outcome Record Request Response Status ToolCall Usage",
-    "runner": "Wishes",
+    "runner": "RunOptions",
     "settings": "Settings",
     "version": "__version__",
 }
+#: Former public names. They still work, with a DeprecationWarning.
+RENAMED = {"Wishes": "RunOptions"}
 _HOME = {name: room for room, names in _ROOMS.items() for name in names.split()}
 
 __all__ = [
@@ -76,6 +79,7 @@ __all__ = [
     "Report",
     "Request",
     "Response",
+    "RunOptions",
     "RunStatus",
     "RunSummary",
     "Settings",
@@ -83,7 +87,6 @@ __all__ = [
     "Tier",
     "ToolCall",
     "Usage",
-    "Wishes",
     "__version__",
     "acheck",
     "aexport",
@@ -106,7 +109,15 @@ __all__ = [
 ]
 
 
+def renamed(name: str) -> Any:
+    """What a former name stands for now, with a warning for the code that asks a package for it."""
+    warnings.warn(f"{name} is now {RENAMED[name]}: use the new name", DeprecationWarning, stacklevel=3)
+    return __getattr__(RENAMED[name])
+
+
 def __getattr__(name: str) -> Any:
+    if name in RENAMED:
+        return renamed(name)
     if name not in _HOME:
         raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
     from importlib import import_module

@@ -5,6 +5,7 @@ The asynchronous forms, for a program with an event loop of its own, have an `a`
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from html import escape
@@ -15,7 +16,7 @@ from pipeline import facts, planner, results, runner, show, stats
 from pipeline.errors import MissingExtraError, SetupError
 from pipeline.facts import Check, Tier
 from pipeline.readers import Given
-from pipeline.runner import Wishes, in_loop
+from pipeline.runner import RunOptions, in_loop
 from pipeline.settings import Settings
 from pipeline.store import read_table
 from pipeline.targets import find_run, load_settings
@@ -41,6 +42,13 @@ def _settings(config: Config) -> Settings:
 def _as(kind: type[_T], found: Any) -> _T:
     """A result as the class that shows it."""
     return kind(**{one.name: getattr(found, one.name) for one in fields(found)})
+
+
+def _former(wishes: RunOptions | None) -> RunOptions | None:
+    """The options under their former name."""
+    if wishes is not None:
+        warnings.warn("wishes is now options: use the new name", DeprecationWarning, stacklevel=3)
+    return wishes
 
 
 class _Shown:
@@ -204,9 +212,12 @@ class RunStatus(_Shown):
 # -- the asynchronous forms --------------------------------------------------------------------------------------------
 
 
-async def arun(config: Config, wishes: Wishes | None = None, *, records: Given | None = None) -> RunSummary:
+async def arun(
+    config: Config, options: RunOptions | None = None, *, records: Given | None = None, wishes: RunOptions | None = None
+) -> RunSummary:
     """`run`, for a program that has an event loop."""
-    return _as(RunSummary, await runner.arun(_settings(config), wishes, records=records))
+    options = options or _former(wishes)
+    return _as(RunSummary, await runner.arun(_settings(config), options, records=records))
 
 
 async def acheck(config: Config, *, online: bool = True) -> Checks:
@@ -266,13 +277,17 @@ async def aexport(run: str | Path | None = None, to: str | None = None, *, table
 # -- the plain forms ---------------------------------------------------------------------------------------------------
 
 
-def run(config: Config, wishes: Wishes | None = None, *, records: Given | None = None) -> RunSummary:
+def run(
+    config: Config, options: RunOptions | None = None, *, records: Given | None = None, wishes: RunOptions | None = None
+) -> RunSummary:
     """Label the input of a config, or `records`; the same call resumes. Works in a notebook too. Raises SetupError.
 
     `config` is `Settings` or the path of a config. `records` are mappings in any iterable or asynchronous one, or a
-    frame of pandas or polars. In a program that has an event loop of its own: `await arun(config)`.
+    frame of pandas or polars. `wishes` is the former name of `options`. In a program that has an event loop of its
+    own: `await arun(config)`.
     """
-    return _as(RunSummary, runner.run(_settings(config), wishes, records=records))
+    options = options or _former(wishes)
+    return _as(RunSummary, runner.run(_settings(config), options, records=records))
 
 
 def check(config: Config, *, online: bool = True) -> Checks:

@@ -24,31 +24,31 @@ SHOWN_MAX = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class RunOrigin:
     """How a run was started, as its manifest says.
 
-    `config` is the file, None where Python gave the settings; `said` are the overrides beside it, `hidden` the keys of
-    those that hold a secret and were not kept; `base` is the folder it was started in.
+    `config` is the file, None where Python gave the settings; `overrides` came in addition to it, `hidden` are the
+    keys of those that hold a secret and were not stored; `base` is the folder it was started in.
     """
 
     config: Path | None
     base: Path
-    said: Sequence[str] = field(default=())
+    overrides: Sequence[str] = field(default=())
     hidden: Sequence[str] = field(default=())
 
 
-def origin_to_keep(settings: Settings, said: Sequence[str] | None = None) -> dict[str, Any]:
-    """What the manifest keeps so that a run folder leads to its config again. `said` in place of the settings' own."""
+def run_origin_facts(settings: Settings, overrides: Sequence[str] | None = None) -> dict[str, Any]:
+    """What the manifest stores so that a run folder leads to its config. `overrides` replace the settings' own."""
     folder, config = Path(settings.output.dir).absolute(), settings.config_path
-    words, hidden = settings.said()
+    words, hidden = settings.overrides()
     return {
         "config": None if config is None else os.path.relpath(config.absolute(), folder),
-        "said": list(words if said is None else said),
+        "said": list(words if overrides is None else overrides),
         "said_hidden": list(hidden),
     }
 
 
-def origin_of(folder: Path) -> Origin:
+def run_origin_of(folder: Path) -> RunOrigin:
     """How the run in this folder was started. Raises SetupError where the manifest is missing or does not say."""
     manifest = RunDir(folder).read_manifest()
     if manifest is None:
@@ -60,7 +60,7 @@ def origin_of(folder: Path) -> Origin:
         )
     config = kept.get("config")
     reading: Any = manifest["reading"]
-    return Origin(
+    return RunOrigin(
         None if config is None else _tidy(folder / config),
         _tidy(folder / reading["base"]),
         kept.get("said", ()),
@@ -92,26 +92,26 @@ def load_settings(named: str | Path, overrides: Sequence[str] = (), **direct: An
 
 
 def _settings_of_run(folder: Path, overrides: Sequence[str], direct: Mapping[str, Any]) -> Settings:
-    origin = origin_of(folder)
-    if origin.config is None:
+    run_origin = run_origin_of(folder)
+    if run_origin.config is None:
         raise SetupError(f"{folder}: the run was started from Python, without a config file: call run again there")
-    if not origin.config.is_file():
+    if not run_origin.config.is_file():
         raise SetupError(
-            f"{folder}: the run was started with {origin.config}, which is not there any more: name its config"
+            f"{folder}: the run was started with {run_origin.config}, which is not there any more: name its config"
         )
     given = {text.partition("=")[0].strip() for text in overrides}
-    if missing := [key for key in origin.hidden if key not in given]:
+    if missing := [key for key in run_origin.hidden if key not in given]:
         again = " ".join(f"--set {key}=..." for key in missing)
         raise SetupError(
             f"{folder}: the run was started with {', '.join(missing)} set to what is not kept. Give it again: {again}"
         )
-    config, base = origin.config.absolute(), origin.base
+    config, base = run_origin.config.absolute(), run_origin.base
     dir_ = {"dir": str(folder)} if base == Path() else {"dir": os.path.relpath(folder.absolute(), base.absolute())}
     if base != Path():
         os.chdir(base)
     tables = {name: dict(table) for name, table in direct.items()}
     tables["output"] = {**dir_, **tables.get("output", {})}
-    return Settings.load(_tidy(config), [*origin.said, *overrides], **tables)
+    return Settings.load(_tidy(config), [*run_origin.overrides, *overrides], **tables)
 
 
 def looks_like_config(path: Path) -> bool:
@@ -205,7 +205,7 @@ def _run_of_config(config: Path) -> Path:
 
 def _config_of(run: Path) -> Path | None:
     with suppress(SetupError):
-        return origin_of(run).config
+        return run_origin_of(run).config
     return None
 
 

@@ -13,10 +13,10 @@ from pipeline import Settings, Status, Usage
 from pipeline.errors import SetupError
 from pipeline.facts import Effort, Interval, Plan, Tier, Took
 from pipeline.limits import Hours, price_of
-from pipeline.planner.listening import told_by
-from pipeline.planner.reckoning import Seen, planned
+from pipeline.planner.estimate import Seen, planned
+from pipeline.planner.recorder import tier_from
 from pipeline.planner.rehearsing import bound_by, folder_of, part_of, sample_of, tier_of
-from pipeline.planner.schedule import Terms, until_used_up, walk
+from pipeline.planner.schedule import Terms, simulate, until_used_up
 from pipeline.records import Outcome, Record, ServerLimits
 from pipeline.show import plan_lines
 
@@ -49,7 +49,7 @@ def seen(records: int = 1_010, **more: Any) -> Seen:
     return Seen(**{"records": records, "done": 10, "asked": asked, "now": NOON, **more})
 
 
-def reckoned(limits: dict[str, Any] | None = None, model: dict[str, Any] | None = None, **more: Any) -> Plan:
+def estimated(limits: dict[str, Any] | None = None, model: dict[str, Any] | None = None, **more: Any) -> Plan:
     wanted = settings(limits=limits or {}, model=model or {})
     return planned(wanted, seen(**more), price_of("gpt-6-luna", service_tier=(model or {}).get("tier")))
 
@@ -80,15 +80,15 @@ def night(begin: str, end: str) -> Hours:
     ],
 )
 def test_when_calls_are_done(calls: float, terms: Terms, seconds: float) -> None:
-    assert walk(calls, NOON, terms).seconds == pytest.approx(seconds)
+    assert simulate(calls, NOON, terms).seconds == pytest.approx(seconds)
 
 
 def test_what_is_done_by_a_deadline() -> None:
     terms = Terms(per_s=1, per_day=1_000, used_today=400)
-    assert walk(5_000, NOON, terms, NOON + timedelta(seconds=100)).calls == pytest.approx(100)
-    assert walk(5_000, NOON, terms, NOON + timedelta(hours=6)).calls == pytest.approx(600)
-    assert walk(5_000, NOON, terms, NOON + timedelta(hours=12, seconds=30)).calls == pytest.approx(630)
-    assert walk(50, NOON, terms, NOON + timedelta(hours=6)).calls == pytest.approx(50)
+    assert simulate(5_000, NOON, terms, NOON + timedelta(seconds=100)).calls == pytest.approx(100)
+    assert simulate(5_000, NOON, terms, NOON + timedelta(hours=6)).calls == pytest.approx(600)
+    assert simulate(5_000, NOON, terms, NOON + timedelta(hours=12, seconds=30)).calls == pytest.approx(630)
+    assert simulate(50, NOON, terms, NOON + timedelta(hours=6)).calls == pytest.approx(50)
 
 
 # -- what binds ------------------------------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ def test_what_is_done_by_a_deadline() -> None:
     ],
 )
 def test_what_binds(limits: dict[str, Any], binding: str, seconds: float) -> None:
-    found = reckoned(limits)
+    found = estimated(limits)
     assert found.left == 1_000
     assert found.binding == binding
     assert found.seconds == pytest.approx(seconds, rel=0.01)
@@ -113,14 +113,14 @@ def test_what_binds(limits: dict[str, Any], binding: str, seconds: float) -> Non
 
 def test_limits_that_the_server_told_count_where_the_config_has_none_or_higher_ones() -> None:
     told = Tier(requests_per_minute=60, requests_per_day=100_000)
-    assert reckoned({"requests_per_minute": 6_000}, told=told).binding == "requests a minute"
-    assert reckoned(told=told).durations_s["requests a minute"] == pytest.approx(1_000)
-    assert reckoned({"requests_per_minute": 30}, told=told).durations_s["requests a minute"] == pytest.approx(2_000)
-    assert "the server   says 60 requests a minute" in "\n".join(plan_lines(reckoned(told=told)))
+    assert estimated({"requests_per_minute": 6_000}, told=told).binding == "requests a minute"
+    assert estimated(told=told).durations_s["requests a minute"] == pytest.approx(1_000)
+    assert estimated({"requests_per_minute": 30}, told=told).durations_s["requests a minute"] == pytest.approx(2_000)
+    assert "the server   says 60 requests a minute" in "\n".join(plan_lines(estimated(told=told)))
 
 
 def test_where_nothing_is_known_no_time_is_made_up() -> None:
-    found = reckoned({"concurrency": "auto"})
+    found = estimated({"concurrency": "auto"})
     assert (found.seconds, found.binding, found.ends_at) == (None, "nothing", None)
     assert "no limit is known" in "\n".join(plan_lines(found))
 
@@ -128,7 +128,7 @@ def test_where_nothing_is_known_no_time_is_made_up() -> None:
 def test_a_day_limit_that_misses_the_deadline_is_in_the_first_line() -> None:
     now = datetime.now().astimezone()
     stop_at = f"{now + timedelta(hours=1):%H:%M}"
-    found = reckoned({"requests_per_day": 300, "stop_at": stop_at}, now=now, used_today=100)
+    found = estimated({"requests_per_day": 300, "stop_at": stop_at}, now=now, used_today=100)
     first = plan_lines(found)[0]
     assert first.startswith(f"It cannot be done by {stop_at} (limits.stop_at)")
     assert "300 requests a day (limits.requests_per_day)" in first
@@ -138,8 +138,8 @@ def test_a_day_limit_that_misses_the_deadline_is_in_the_first_line() -> None:
 
 
 def test_what_the_run_has_spent_is_gone_from_its_budget() -> None:
-    assert reckoned({"budget_tokens": 120_000}).budget_records is None
-    found = reckoned({"budget_tokens": 120_000}, spent=(0.0, 65_000))
+    assert estimated({"budget_tokens": 120_000}).budget_records is None
+    found = estimated({"budget_tokens": 120_000}, spent=(0.0, 65_000))
     assert found.budget_records == 500
     assert plan_lines(found)[0].startswith("The budget does not do for all of it: it ends after about 500 of 1,000")
 
@@ -148,7 +148,7 @@ def test_what_the_run_has_spent_is_gone_from_its_budget() -> None:
 
 
 def test_flex_and_batch_cost_half_where_the_price_list_says_so() -> None:
-    live, flex, batch = reckoned({"requests_per_minute": 600}).lanes
+    live, flex, batch = estimated({"requests_per_minute": 600}).lanes
     assert (live.name, flex.name, batch.name) == ("live", "flex", "batch")
     assert live.cost is not None
     assert flex.cost is not None
@@ -162,7 +162,7 @@ def test_flex_and_batch_cost_half_where_the_price_list_says_so() -> None:
     assert not flex.chosen
 
 
-def test_a_config_on_flex_is_reckoned_at_its_price() -> None:
+def test_a_config_on_flex_is_estimated_at_its_price() -> None:
     wanted = settings(model={"parameters": {"service_tier": "flex"}}, limits={"requests_per_minute": 600})
     from pipeline.parts.limits import price_for
 
@@ -211,24 +211,24 @@ def test_a_model_without_a_flex_price_has_none() -> None:
     ],
 )
 def test_a_limit_a_day_is_told_from_one_a_minute(limits: ServerLimits | None, told: Tier) -> None:
-    assert told_by(limits) == told
+    assert tier_from(limits) == told
 
 
 # -- a rehearsal -----------------------------------------------------------------------------------------------------
 
 
 def test_a_sample_takes_about_a_minute_and_no_whole_day() -> None:
-    found = reckoned({"requests_per_minute": 120}, records=100_000)
+    found = estimated({"requests_per_minute": 120}, records=100_000)
     assert sample_of(found, Tier(), None) == 120
     assert sample_of(found, Tier(), 700) == 700
     assert sample_of(found, Tier(requests_per_day=100), None) == 70, "80 of them, and ten had the pilot"
-    assert sample_of(reckoned({"requests_per_minute": 120}, records=40), Tier(), None) == 30
+    assert sample_of(estimated({"requests_per_minute": 120}, records=40), Tier(), None) == 30
     with pytest.raises(SetupError, match="requests leave no room"):
         sample_of(found, Tier(requests_per_day=5), None)
 
 
 def test_what_is_planned_for_a_sample_is_its_share() -> None:
-    found = part_of(reckoned({"requests_per_minute": 120}), 100)
+    found = part_of(estimated({"requests_per_minute": 120}), 100)
     assert (found.calls, found.tokens, found.binding) == (100, pytest.approx(11_000), "requests a minute")
     assert found.seconds == pytest.approx(50 + 2)
 
@@ -272,7 +272,7 @@ def test_all_that_ends_a_run_is_in_the_first_line_in_the_order_it_bites() -> Non
     now = datetime.now().astimezone()
     stop_at = f"{now + timedelta(hours=1):%H:%M}"
     limits = {"requests_per_day": 300, "stop_at": stop_at, "budget_tokens": 20_900, "budget_usd": 0.012}
-    found = reckoned(limits, now=now, used_today=100)
+    found = estimated(limits, now=now, used_today=100)
     keys = [end.key for end in found.ends]
     assert keys[0] == "limits.budget_tokens"
     assert set(keys[1:]) == {"limits.stop_at", "limits.budget_usd"}
@@ -290,7 +290,7 @@ def test_all_that_ends_a_run_is_in_the_first_line_in_the_order_it_bites() -> Non
 def test_a_deadline_before_the_budget_is_named_first() -> None:
     now = datetime.now().astimezone()
     stop_at = f"{now + timedelta(hours=1):%H:%M}"
-    found = reckoned({"requests_per_minute": 6, "stop_at": stop_at, "budget_tokens": 100_000}, now=now)
+    found = estimated({"requests_per_minute": 6, "stop_at": stop_at, "budget_tokens": 100_000}, now=now)
     assert [end.key for end in found.ends] == ["limits.stop_at", "limits.budget_tokens"]
     first = plan_lines(found)[0]
     assert first.startswith(f"It cannot be done by {stop_at} (limits.stop_at): all of it takes 2 h 47 min by requests")
@@ -300,11 +300,11 @@ def test_a_deadline_before_the_budget_is_named_first() -> None:
 
 
 def test_a_day_limit_that_ends_the_run_does_so_in_the_plan() -> None:
-    found = reckoned({"requests_per_day": 300, "on_day_limit": "stop"}, used_today=100)
+    found = estimated({"requests_per_day": 300, "on_day_limit": "stop"}, used_today=100)
     assert [(end.key, end.records) for end in found.ends] == [("limits.requests_per_day", 200)]
     assert plan_lines(found)[0].startswith("It ends after about 200 of 1,000 records, in 4 s, as a day's 300 requests")
-    assert reckoned({"requests_per_day": 300}, used_today=100).ends == []
-    assert reckoned({"requests_per_day": 3_000, "on_day_limit": "stop"}).ends == []
+    assert estimated({"requests_per_day": 300}, used_today=100).ends == []
+    assert estimated({"requests_per_day": 3_000, "on_day_limit": "stop"}).ends == []
 
 
 @pytest.mark.parametrize(
@@ -318,13 +318,13 @@ def test_a_day_limit_that_ends_the_run_does_so_in_the_plan() -> None:
     ],
 )
 def test_where_a_days_requests_are_used_up(calls: float, terms: Terms, made: float | None) -> None:
-    way = until_used_up(calls, NOON, terms)
-    assert (None if way is None else way.calls) == (None if made is None else pytest.approx(made))
+    simulation = until_used_up(calls, NOON, terms)
+    assert (None if simulation is None else simulation.calls) == (None if made is None else pytest.approx(made))
 
 
 def test_no_end_in_sight_is_no_number() -> None:
     now = datetime.now().astimezone()
-    found = reckoned({"requests_per_day": 1, "stop_at": f"{now + timedelta(hours=1):%H:%M}"}, now=now, records=10**6)
+    found = estimated({"requests_per_day": 1, "stop_at": f"{now + timedelta(hours=1):%H:%M}"}, now=now, records=10**6)
     assert "more than 20 years" in plan_lines(found)[0]
     assert all(end.seconds is not None and math.isfinite(end.seconds) for end in found.ends)
 
@@ -350,14 +350,14 @@ def lines(found: Plan) -> str:
 def test_what_concurrency_serves_is_only_said_where_a_limit_is_known(
     limits: dict[str, Any], told: str, serves: int | None
 ) -> None:
-    found = reckoned(limits)
+    found = estimated(limits)
     assert found.concurrency == serves
     assert told in lines(found)
     assert "96" not in lines(found)
 
 
 def test_where_nothing_is_left_nothing_binds() -> None:
-    found = reckoned(records=10)
+    found = estimated(records=10)
     assert found.binding == "nothing"
     assert plan_lines(found) == ["Nothing is left to label: all 10 records have an outcome"]
 
@@ -371,7 +371,7 @@ def test_where_nothing_is_left_nothing_binds() -> None:
     ],
 )
 def test_a_pilot_without_labels_is_told_first(problems: dict[str, int], told: str | None) -> None:
-    found = reckoned({"budget_tokens": 50_000}, looked_at=20, problems=problems, failed_path="runs/a/failed.csv")
+    found = estimated({"budget_tokens": 50_000}, looked_at=20, problems=problems, failed_path="runs/a/failed.csv")
     first = plan_lines(found)[0]
     assert first.startswith(told or "The budget does not do")
     assert ("runs/a/failed.csv says why" in first) == (told is not None)

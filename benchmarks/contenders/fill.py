@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from benchmarks.truth import NUMBER, label_of
-from pipeline import Answer, Request, Response, Settings, ToolCall, Usage, Wishes, run
+from pipeline import Answer, Request, Response, RunOptions, Settings, ToolCall, Usage, run
 
 
 async def answer(request: Request) -> Response:
@@ -22,7 +22,7 @@ async def answer(request: Request) -> Response:
 
 def main(config: str, records: str) -> None:
     """Label so many records."""
-    summary = run(Settings.load(config, {"input.limit": int(records)}), Wishes(quiet=True, provider=answer))
+    summary = run(Settings.load(config, {"input.limit": int(records)}), RunOptions(quiet=True, provider=answer))
     assert summary.labelled == int(records), summary
 
 

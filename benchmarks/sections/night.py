@@ -79,7 +79,7 @@ def budget(bench: Bench, full: bool) -> Section:
 
 async def _spent(bench: Bench, seeds: range) -> list[float]:
     """The share of each run's cap that the endpoint billed."""
-    from pipeline import Settings, Wishes, arun
+    from pipeline import RunOptions, Settings, arun
 
     found = []
     for seed in seeds:
@@ -88,7 +88,7 @@ async def _spent(bench: Bench, seeds: range) -> list[float]:
         job = bench.job("budget", rules, 5_000, model={"timeout_s": 0.5 if seed % 2 else 10,
                                "parameters": {"max_completion_tokens": 60}},
                         limits={"budget_tokens": cap, "concurrency": 1 + seed * 7 % 64})  # fmt: skip
-        summary = await arun(Settings.load(str(job.config)), Wishes(quiet=True))
+        summary = await arun(Settings.load(str(job.config)), RunOptions(quiet=True))
         if summary.exit_code != 3:
             raise RuntimeError(f"budget run {seed} ended with {summary.exit_code}")
         found.append(job.lane.books()["billed_tokens"] / cap)

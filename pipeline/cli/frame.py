@@ -195,16 +195,16 @@ def start_over(settings: Settings, *, yes: bool) -> None:
     say(f"Moved the old run to {guarded(lambda: move_aside(settings))}.")
 
 
-def label_input(settings: Settings, json_out: bool, *, named: Path | None, **wishes: Any) -> NoReturn:
+def label_input(settings: Settings, json_out: bool, *, named: Path | None, **options: Any) -> NoReturn:
     """A session of the run, from its start to its exit code."""
     with importing():
         from pipeline.providers import load_sdk
-        from pipeline.runner import Wishes, arun
+        from pipeline.runner import RunOptions, arun
 
         load_sdk()
 
     async def label() -> RunSummary:
-        return await arun(settings, Wishes(command=_words_again(named), **wishes))
+        return await arun(settings, RunOptions(command=_words_again(named), **options))
 
     finish(run_through(label()), json_out)
 

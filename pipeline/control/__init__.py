@@ -10,7 +10,7 @@ What an order or an edit may change is decided here (`changes`); that it is done
 
 from __future__ import annotations
 
-from pipeline.control.changes import (
+from pipeline.control.edits import (
     FILE_ONLY_KEYS,
     LIVE_KEYS,
     LiveChange,

@@ -1,4 +1,4 @@
-"""What a full run will take: a pilot is labelled and kept, and the rest reckoned from it."""
+"""What a full run will take: a pilot is labelled and stored, and the rest is estimated from it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pipeline import codec
 from pipeline.errors import InputError, SetupError
 from pipeline.facts import Plan, Tier
 from pipeline.parts import open_provider, price_for, read, refuse, refuse_sameness, sources_of, task_of
-from pipeline.planner.listening import Listener, told_by
-from pipeline.planner.reckoning import PILOT_AT_ONCE, Seen, planned
+from pipeline.planner.estimate import PILOT_AT_ONCE, Seen, planned
+from pipeline.planner.recorder import CallRecorder, tier_from
 from pipeline.progress import counting
 from pipeline.records import Outcome, Provider
-from pipeline.runner import Wishes, arun, spent_of
+from pipeline.runner import RunOptions, arun, spent_of
 from pipeline.settings import Settings
 from pipeline.show import codes_text
 from pipeline.store import Ledger, RunDir
@@ -43,18 +43,24 @@ async def plan(settings: Settings, pilot: int = 20, *, quiet: bool = False) -> P
 
 
 async def plan_with(
-    settings: Settings, provider: Provider, records: int, pilot: int, *, quiet: bool, reckon: Settings | None = None
+    settings: Settings,
+    provider: Provider,
+    records: int,
+    pilot: int,
+    *,
+    quiet: bool,
+    estimate_for: Settings | None = None,
 ) -> Plan:
-    """The plan, with a pilot that asks this provider; `reckon` are the run's settings, where a pilot has others."""
-    listener = Listener(provider)
-    wishes = Wishes(quiet=quiet, title="pilot", provider=listener, said=settings.said()[0])
-    summary = await arun(_for_pilot(settings, pilot), wishes)
-    seen = await _look(settings, records, listener)
+    """The plan, from a pilot that asks this provider; `estimate_for` are the settings of the run, if a pilot has others."""
+    recorder = CallRecorder(provider)
+    options = RunOptions(quiet=quiet, title="pilot", provider=recorder, overrides=settings.overrides()[0])
+    summary = await arun(_for_pilot(settings, pilot), options)
+    seen = await _look(settings, records, recorder)
     if not seen.asked:
         codes = f"{codes_text(seen.problems)}; see {seen.failed_path}"
         why = summary.reason or (codes if seen.problems else "the run ended before")
         raise SetupError(f"no record of the pilot was answered, so nothing can be said: {why}")
-    wanted = reckon or settings
+    wanted = estimate_for or settings
     return planned(wanted, seen, price_for(wanted))
 
 
@@ -113,10 +119,10 @@ async def count_records(settings: Settings, *, quiet: bool = True) -> int:
     return count
 
 
-async def _look(settings: Settings, records: int, listener: Listener) -> Seen:
+async def _look(settings: Settings, records: int, recorder: CallRecorder) -> Seen:
     """What the run folder holds after the pilot. What the server told is kept there, for a plan without a call."""
     run_dir = RunDir(Path(settings.output.dir))
-    told = told_by(listener.limits)
+    told = tier_from(recorder.limits)
     with run_dir.open_for_writing():
         async with await Ledger.open(run_dir.ledger) as ledger:
             if told == Tier():

@@ -15,11 +15,11 @@ from typing import Any
 from pipeline.errors import SetupError
 from pipeline.facts import MACHINE, UNKNOWN, Effort, Interval, Plan, RehearsedPlan, Tier, Took
 from pipeline.parts import REHEARSAL, hours_of, open_provider, price_for, refuse
-from pipeline.planner.listening import Listener
+from pipeline.planner.estimate import latency_of, least
 from pipeline.planner.planning import asked_in, changed, count_records, plan_with
-from pipeline.planner.reckoning import latency_of, least
-from pipeline.planner.schedule import Terms, walk
-from pipeline.runner import Wishes, arun
+from pipeline.planner.recorder import CallRecorder
+from pipeline.planner.schedule import Terms, simulate
+from pipeline.runner import RunOptions, arun
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary
 from pipeline.store import RunDir
@@ -57,16 +57,16 @@ async def rehearse_plan(
     ready = changed(settings, _overrides(folder, held, latency_s))
     async with AsyncExitStack() as stack:
         provider = await open_provider(ready, stack)
-        plan = await plan_with(ready, provider, total, pilot, quiet=quiet, reckon=settings)
+        plan = await plan_with(ready, provider, total, pilot, quiet=quiet, estimate_for=settings)
         sample = sample_of(plan, held, records)
-        listener = Listener(provider)
-        wishes = Wishes(quiet=quiet, title="rehearsal", provider=listener)
+        recorder = CallRecorder(provider)
+        options = RunOptions(quiet=quiet, title="rehearsal", provider=recorder)
         began, cpu_began = time.monotonic(), time.process_time()
-        summary = await arun(changed(ready, {"input.limit": plan.done + sample}), wishes)
+        summary = await arun(changed(ready, {"input.limit": plan.done + sample}), options)
         core_share = (time.process_time() - cpu_began) / max(time.monotonic() - began, 1e-9)
     planned = part_of(plan, sample)
-    happened, used = _happened(ready, held, listener, summary)
-    effort = Effort(listener.busy_s / max(1, listener.calls), round(core_share, 3))
+    happened, used = _happened(ready, held, recorder, summary)
+    effort = Effort(recorder.busy_s / max(1, recorder.calls), round(core_share, 3))
     happened = replace(happened, binding=bound_by(planned, happened, used, effort, latency_s))
     return RehearsedPlan(
         plan=plan,
@@ -193,20 +193,22 @@ def _middle(cost: Interval | None, share: float) -> float | None:
     return None if cost is None else cost.middle * share
 
 
-def _happened(settings: Settings, tier: Tier, heard: Listener, summary: RunSummary) -> tuple[Took, dict[str, float]]:
+def _happened(
+    settings: Settings, tier: Tier, recorder: CallRecorder, summary: RunSummary
+) -> tuple[Took, dict[str, float]]:
     """What the sample took, and the shares of the limits that were in use."""
-    seconds, price = heard.seconds, price_for(settings)
+    seconds, price = recorder.seconds, price_for(settings)
     a_minute = 60 / seconds if seconds else 0.0
-    used = _used(settings, tier, heard, summary)
+    used = _used(settings, tier, recorder, summary)
     bound = max(used, key=lambda name: used[name], default="nothing")
     took = Took(
         records=summary.session_records,
-        calls=heard.calls,
-        tokens=heard.usage.total,
+        calls=recorder.calls,
+        tokens=recorder.usage.total,
         seconds=seconds,
-        requests_per_minute=heard.calls * a_minute,
-        refused=heard.refused,
-        cost_usd=None if price is None else price.cost_usd(heard.usage),
+        requests_per_minute=recorder.calls * a_minute,
+        refused=recorder.refused,
+        cost_usd=None if price is None else price.cost_usd(recorder.usage),
         binding=bound if summary.ended == "complete" else "stopped early",
     )
     return took, used
@@ -231,7 +233,7 @@ def whole_of(settings: Settings, plan: Plan, happened: Took) -> Took:
     seconds = None
     if happened.seconds and happened.calls:
         terms = Terms(happened.calls / happened.seconds, plan.requests_per_day, hours=hours_of(settings))
-        seconds = walk(calls, datetime.now().astimezone(), terms).seconds
+        seconds = simulate(calls, datetime.now().astimezone(), terms).seconds
     return replace(
         happened,
         records=plan.left,
@@ -243,18 +245,18 @@ def whole_of(settings: Settings, plan: Plan, happened: Took) -> Took:
     )
 
 
-def _used(settings: Settings, tier: Tier, heard: Listener, summary: RunSummary) -> dict[str, float]:
-    if not heard.seconds:
+def _used(settings: Settings, tier: Tier, recorder: CallRecorder, summary: RunSummary) -> dict[str, float]:
+    if not recorder.seconds:
         return {}
-    limits, minutes = settings.limits, heard.seconds / 60
+    limits, minutes = settings.limits, recorder.seconds / 60
     found: dict[str, float] = {}
     at_once = summary.learned.get("concurrency") if limits.concurrency == "auto" else limits.concurrency
     if at_once:
-        found["concurrency"] = heard.busy_s / heard.seconds / at_once
+        found["concurrency"] = recorder.busy_s / recorder.seconds / at_once
     requests = least(limits.requests_per_minute, tier.requests_per_minute)
     if requests:
-        found["requests a minute"] = heard.calls / minutes / requests
+        found["requests a minute"] = recorder.calls / minutes / requests
     tokens = least(limits.tokens_per_minute, tier.tokens_per_minute)
     if tokens:
-        found["tokens a minute"] = heard.usage.total / minutes / tokens
+        found["tokens a minute"] = recorder.usage.total / minutes / tokens
     return {name: round(share, 3) for name, share in found.items()}

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from pipeline.limits import Hours
 
-#: Stretches between two changes (an hour's begin or end, a midnight) that are walked: more than twenty years.
+#: Stretches between two changes (an hour's begin or end, a midnight) that are simulated: more than twenty years.
 MOST_STEPS = 20_000
 #: Days that are looked at for one whose requests are used up: they are alike soon.
 MOST_DAYS = 30
@@ -32,42 +32,42 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class Simulation:
     """How long it takes, in seconds (infinite: longer than twenty years), and how many calls are made by then."""
 
     seconds: float
     calls: float
 
 
-def walk(calls: float, start: datetime, terms: Terms, until: datetime | None = None) -> Way:
-    """The way from `start` until `calls` are made, or until the time is up."""
+def simulate(calls: float, start: datetime, terms: Terms, until: datetime | None = None) -> Simulation:
+    """Simulate from `start` until `calls` are made, or until the time is up."""
     begin = now = start.astimezone(UTC)
     left, today = calls, _day_left(terms, terms.used_today)
     for _ in range(MOST_STEPS):
         if left <= _DUST:
-            return Way((now - begin).total_seconds(), calls)
+            return Simulation((now - begin).total_seconds(), calls)
         step_s, made = _step(now, left, today, terms)
         if step_s > _TOO_LONG_S:
             break
         if until is not None and now + timedelta(seconds=step_s) >= until:
             within_s = max(0.0, (until - now).total_seconds())
             some = min(made, within_s * terms.per_s if within_s else 0.0)
-            return Way((until - begin).total_seconds(), calls - left + some)
+            return Simulation((until - begin).total_seconds(), calls - left + some)
         passed = now + timedelta(seconds=step_s)
         today = _day_left(terms) if passed.date() != now.date() else today - made
         now, left = passed, left - made
-    return Way(math.inf, calls - left)
+    return Simulation(math.inf, calls - left)
 
 
-def until_used_up(calls: float, start: datetime, terms: Terms) -> Way | None:
-    """The way to where a day's requests are used up and calls are left; None where that is not so on any day."""
+def until_used_up(calls: float, start: datetime, terms: Terms) -> Simulation | None:
+    """Simulate to where a day's requests are used up and calls are left; None where that is not so on any day."""
     free, now, made = replace(terms, per_day=None), start.astimezone(UTC), 0.0
     today = _day_left(terms, terms.used_today)
     for _ in range(MOST_DAYS):
         until = now + timedelta(seconds=_until_midnight_s(now))
-        by_night = walk(calls - made, now, free, until).calls
+        by_night = simulate(calls - made, now, free, until).calls
         if by_night > today + _DUST:
-            return Way((now - start).total_seconds() + walk(today, now, free).seconds, made + today)
+            return Simulation((now - start).total_seconds() + simulate(today, now, free).seconds, made + today)
         made += by_night
         if calls - made <= _DUST:
             return None

@@ -13,7 +13,7 @@ from pipeline import codec
 from pipeline.errors import InputError, MissingExtraError
 from pipeline.readers.arrow import pieces, rows_of
 from pipeline.readers.rows import BrokenStreamError, Reading, Row, Rows
-from pipeline.readers.source import Origin, Source, Stamp
+from pipeline.readers.source import Source, SourceAccess, Stamp
 
 _STATE = "state.json"
 _SPLITS = "dataset_dict.json"
@@ -49,12 +49,12 @@ def dataset_source(name: str, path: Path) -> Source:
             f"input.path: {name!r}: {_STATE} names {missing[0] if missing else 'no file'}; nothing to read"
         )
     size_bytes = sum(file.stat().st_size for file in files)
-    origin = Origin(
+    access = SourceAccess(
         rows=partial(_rows, files),
         stamp=partial(_stamp, name, files),
         count=partial(_count, name, files),
     )
-    return Source(name, path, "dataset", size_bytes, origin)
+    return Source(name, path, "dataset", size_bytes, access)
 
 
 def _json(name: str, path: Path) -> dict[str, Any]:

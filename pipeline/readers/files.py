@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from pipeline import codec
 from pipeline.errors import InputError
 from pipeline.readers.rows import Reading, Row, Rows
-from pipeline.readers.source import Origin, Source, Stamp
+from pipeline.readers.source import Source, SourceAccess, Stamp
 
 #: so many bytes at the start and at the end of a file stand for its content, beside its size
 EDGE_BYTES = 64 * 1024
@@ -23,13 +23,13 @@ AT_ONCE = 64
 
 def files_source(written: str, names: Sequence[str], base: Path) -> Source:
     """The files of these names, in this order, as one source. Its records are named by their paths."""
-    origin = Origin(
+    access = SourceAccess(
         rows=partial(_rows, names, base),
         stamp=partial(_stamp, written, names, base),
         count=lambda: len(names),
         named_by="path",
     )
-    return Source(written, None, "files", None, origin)
+    return Source(written, None, "files", None, access)
 
 
 def refuse_overlap(found: Sequence[tuple[str, Sequence[str]]]) -> None:

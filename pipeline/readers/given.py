@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from pipeline import codec
 from pipeline.errors import InputError
 from pipeline.readers.rows import CUT_IN_TWO, Reading, Row, Rows, bad_row
-from pipeline.readers.source import Origin, Source
+from pipeline.readers.source import Source, SourceAccess
 from pipeline.readers.threads import pumped
 from pipeline.readers.values import plain
 
@@ -35,7 +35,11 @@ def given_source(records: Given) -> Source:
     once = isinstance(records, Iterator | AsyncIterator)
     rows = _awaited if isinstance(records, AsyncIterable) else _pumped
     return Source(
-        NAME, None, "records", None, Origin(rows=partial(rows, records), count=partial(_count, records), once=once)
+        NAME,
+        None,
+        "records",
+        None,
+        SourceAccess(rows=partial(rows, records), count=partial(_count, records), once=once),
     )
 
 

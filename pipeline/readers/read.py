@@ -128,8 +128,8 @@ async def _whole(source: Source, reading: Reading, chunk_bytes: int) -> Rows:
 
 
 def _rows(source: Source, reading: Reading, chunk_bytes: int) -> Rows:
-    if source.origin is not None and source.origin.rows is not None:
-        return source.origin.rows(reading)
+    if source.access is not None and source.access.rows is not None:
+        return source.access.rows(reading)
     if source.format == "parquet" and source.path:
         return parquet(source.path, source.size_bytes or 0, reading)
     blocks = utf8_blocks(source, reading, chunk_bytes=chunk_bytes)
@@ -139,7 +139,7 @@ def _rows(source: Source, reading: Reading, chunk_bytes: int) -> Rows:
 def _numbered(rows: list[Row], source: Source, unit: str, ordinal: int, key: str | None) -> list[Record]:
     """Records of rows, the first of which is number `ordinal`."""
     name = source.name
-    own = source.origin.named_by if source.origin is not None else None
+    own = source.access.named_by if source.access is not None else None
     field = key or own
     records = []
     for line, fields, digest, trouble in rows:

@@ -20,7 +20,7 @@ from pipeline.errors import InputError, MissingExtraError
 from pipeline.readers.dialect import LOOK_BYTES
 from pipeline.readers.parquet import count_rows, parquet
 from pipeline.readers.rows import Blocks
-from pipeline.readers.source import Origin, Source, Stamp, format_of, natural, packing
+from pipeline.readers.source import Source, SourceAccess, Stamp, format_of, natural, packing
 from pipeline.readers.threads import spooled
 from pipeline.threads import in_daemon
 
@@ -105,10 +105,10 @@ def remote_sources(written: str, given_format: str, *, secret: bool = False) -> 
         if kind == "parquet":
             opened = partial(_PatientFile, remote)
             rows, count = partial(parquet, opened, remote.size_bytes or 0), partial(count_rows, opened, remote.name)
-            origin = Origin(rows=rows, stamp=remote.stamp, count=count, mark=remote.mark, again=again)
+            access = SourceAccess(rows=rows, stamp=remote.stamp, count=count, mark=remote.mark, again=again)
         else:
-            origin = Origin(blocks=partial(_blocks, remote), stamp=remote.stamp, mark=remote.mark, again=again)
-        yield Source(remote.name, None, kind, remote.size_bytes, origin)
+            access = SourceAccess(blocks=partial(_blocks, remote), stamp=remote.stamp, mark=remote.mark, again=again)
+        yield Source(remote.name, None, kind, remote.size_bytes, access)
 
 
 def _stamps(written: str, secret: bool) -> dict[str, Stamp | None]:

@@ -185,7 +185,7 @@ def _head(name: str, path: Path) -> bytes:
 def _refuse_twice(sources: list[Source]) -> None:
     seen: dict[str, str] = {}
     for source in sources:
-        real = str(source.path.resolve()) if source.path else source.origin.mark if source.origin else STDIN
+        real = str(source.path.resolve()) if source.path else source.access.mark if source.access else STDIN
         for mark in {real or source.name, f"name {source.name}"}:
             if mark in seen:
                 raise InputError(f"input.path: {source.name!r} is given twice (also as {seen[mark]!r}); name it once")

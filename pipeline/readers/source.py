@@ -33,8 +33,8 @@ Stamp = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """How records are had that come neither of a local file's text nor of stdin: by `rows`, or by `blocks` of text.
+class SourceAccess:
+    """How to read what is neither the text of a local file nor stdin: by `rows`, or by `blocks` of text.
 
     `stamp` gives what differs when the content does, without reading it; None where nothing tells. `count` gives the
     number of records, None where it is not known; both may wait for a disk or a server. `named_by` is the field that
@@ -55,7 +55,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file or folder, stdin (neither `path` nor `origin`), or what `origin` reads; and its format.
+    """One file or folder, stdin (neither `path` nor `access`), or what `access` reads; and its format.
 
     `name` is the path or address as it was written (for a glob: as the pattern is), with forward slashes and without
     any secret; it is unique in a run. `format` is one of FORMAT_NAMES, sql or records; for stdin and pipes it may be
@@ -68,7 +68,7 @@ class Source:
     path: Path | None
     format: str
     size_bytes: int | None
-    origin: Origin | None = None
+    access: SourceAccess | None = None
     dialect: Dialect = UNSAID
     partition: Mapping[str, JSON] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -76,7 +76,7 @@ class Source:
     @property
     def once(self) -> bool:
         """Whether it can be read only once, as stdin or a pipe: not before the run and not after it."""
-        return self.size_bytes is None if self.origin is None else self.origin.once
+        return self.size_bytes is None if self.access is None else self.access.once
 
     @property
     def unit(self) -> str:
@@ -87,8 +87,8 @@ class Source:
 
     def stamp(self) -> Stamp | None:
         """What differs when the content does, without reading it; None where nothing tells. Raises OSError."""
-        if self.origin is not None:
-            return self.origin.stamp()
+        if self.access is not None:
+            return self.access.stamp()
         # What is read once has nothing that lasts: a pipe's times change as it is written to and read.
         stat = self.path.stat() if self.path is not None and not self.once else None
         return {
@@ -99,7 +99,7 @@ class Source:
 
     def count(self) -> int | None:
         """How many records there are, where that is known without reading them."""
-        return None if self.origin is None else self.origin.count()
+        return None if self.access is None else self.access.count()
 
 
 def natural(name: str) -> str:

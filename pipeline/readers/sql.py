@@ -20,7 +20,7 @@ from pipeline.files import CHUNK_BYTES
 from pipeline.readers.formats import jsonl
 from pipeline.readers.missing import missing
 from pipeline.readers.rows import RAW_CHARS, Reading, Row, Rows
-from pipeline.readers.source import Origin, Source
+from pipeline.readers.source import Source, SourceAccess
 from pipeline.readers.threads import spooled
 from pipeline.readers.values import Unreadable, plain_all
 
@@ -68,7 +68,7 @@ def sql_source(address: str, query: Query, base: Path) -> Source:
     name = url.set(query={}).render_as_string(hide_password=True)
     database = _Database(_found(url, base, name), f"{name}#{query.table}" if query.table else name, query)
     rows = partial(_rows, database)
-    return Source(database.name, None, "sql", None, Origin(rows=rows, count=partial(_count, database)))
+    return Source(database.name, None, "sql", None, SourceAccess(rows=rows, count=partial(_count, database)))
 
 
 def _sqlalchemy() -> Any:

@@ -38,8 +38,8 @@ def utf8_blocks(source: Source, reading: Reading, *, chunk_bytes: int) -> Blocks
 
 
 def _chunks(source: Source, chunk_bytes: int) -> Blocks:
-    if source.origin is not None and source.origin.blocks is not None:
-        return source.origin.blocks(chunk_bytes)
+    if source.access is not None and source.access.blocks is not None:
+        return source.access.blocks(chunk_bytes)
     if source.path is None:
         return _stdin_chunks(chunk_bytes)
     chunks = _pipe_chunks if source.once else _file_chunks

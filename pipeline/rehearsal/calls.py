@@ -19,7 +19,7 @@ from pipeline.rehearsal.tools import Toolbox, ToolSet
 from pipeline.rehearsal.turns import Offer, Results, offer_of, results_of
 
 CHARS_A_TOKEN = 4
-#: what the door reckons for an answer when the request sets no maximum
+#: what the door counts for an answer when the request sets no maximum
 _DEFAULT_OUTPUT_TOKENS = 16
 _MESSAGE_TOKENS = 3  #: what the frame of a message costs
 _EXCERPT_CHARS = 40

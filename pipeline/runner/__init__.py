@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from pipeline.runner.changes import find_changes
 from pipeline.runner.columns import Fields, fields_of
+from pipeline.runner.compare import find_changes
 from pipeline.runner.exporting import export
 from pipeline.runner.fresh import move_aside, what_is_there
 from pipeline.runner.look import status, verify
 from pipeline.runner.opening import expected, is_here, overridden_by
 from pipeline.runner.paid import spent_of
 from pipeline.runner.replays import replay
-from pipeline.runner.start import Wishes, arun, in_loop, run
+from pipeline.runner.start import RunOptions, arun, in_loop, run
 
 __all__ = [
     "Fields",
-    "Wishes",
+    "RunOptions",
     "arun",
     "expected",
     "export",

@@ -16,7 +16,7 @@ from pipeline.runlog import tell
 from pipeline.settings import TABLE_WANTED, Settings, is_table_name, variable
 from pipeline.stats import RunSummary
 from pipeline.store import Ledger, RunDir, SqlPlace, SqlTarget, TableExport, export_table
-from pipeline.targets import find_run, origin_of
+from pipeline.targets import find_run, run_origin_of
 
 #: The waits before a session tries again to write the table: a database that restarts is back by then.
 WAITS_S = (1.0, 5.0, 25.0)
@@ -72,7 +72,7 @@ def url_of(place: SqlPlace, here: Path, config: Path | None = None) -> str | Non
 def _config_of(folder: Path) -> Path | None:
     """The config that the run was started with: a .env may be beside it."""
     with suppress(SetupError):
-        return origin_of(folder).config
+        return run_origin_of(folder).config
     return None
 
 

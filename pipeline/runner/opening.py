@@ -21,7 +21,7 @@ from pipeline.settings import Settings
 from pipeline.task import Task
 from pipeline.units import DAY_S, dollars, duration
 
-#: Records from whose requests the rest is reckoned.
+#: Records from whose requests the rest is estimated.
 SAMPLE = 50
 #: Counting goes at full speed for so long, and then takes this share of the time: a run has other things to do.
 AT_ONCE_S, SHARE = 0.5, 0.2

@@ -145,7 +145,7 @@ def _stamps_now(sources: Sequence[Source]) -> Iterator[Stamp | None]:
     """The stamps as they are now; of what lies elsewhere each address is asked once, for all of its files."""
     asked: dict[Callable[[], Mapping[str, Stamp | None]], Mapping[str, Stamp | None]] = {}
     for source in sources:
-        again = source.origin.again if source.origin is not None else None
+        again = source.access.again if source.access is not None else None
         if again is None:
             yield _stamp_of(source)
             continue

@@ -51,7 +51,7 @@ from pipeline.runner.notices import Notices
 from pipeline.runner.opening import open_screen
 from pipeline.runner.passing import end_pass, lookups_of, noted, read_changes
 from pipeline.runner.soundness import in_files, kept, mended
-from pipeline.runner.steering import Helm, Steering
+from pipeline.runner.steering import Controls, Steering
 from pipeline.runner.summary import summarise
 from pipeline.settings import Settings
 from pipeline.show import advise
@@ -208,7 +208,7 @@ class Session:
             on_trouble=lambda error: self._stop(pool, error),
             guard=guard.watch,
         )
-        guard.steering = Steering(self._settings, self._helm(pool, guard, progress), Inbox(self._run_dir.path))
+        guard.steering = Steering(self._settings, self._controls(pool, guard, progress), Inbox(self._run_dir.path))
         for note in self._notes:
             progress.say(f"labelpipe: {note}")
         me = asyncio.current_task()
@@ -270,7 +270,7 @@ class Session:
         tell("input", told=text)
         progress.say(f"labelpipe: {text}")
 
-    def _helm(self, pool: Pool, guard: Guard, progress: Progress) -> Helm:
+    def _controls(self, pool: Pool, guard: Guard, progress: Progress) -> Controls:
         """What orders and edits may change."""
 
         def take_over(settings: Settings) -> None:
@@ -278,7 +278,7 @@ class Session:
             self._stats.outcome_rate.begin()
             pool.set_grace(settings.limits.grace_s)
 
-        return Helm(
+        return Controls(
             asker=self._asker,
             admission=self._admission,
             notifier=self._notifier,

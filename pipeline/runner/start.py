@@ -36,8 +36,8 @@ from pipeline.providers import FunctionProvider
 from pipeline.readers import Given, Source, Stamp
 from pipeline.records import RECORD_CODES, Provider, Request, Response, Status
 from pipeline.runlog import run_log, tell
-from pipeline.runner.changes import accept_changes, find_changes, manifest_of, stamps_of
 from pipeline.runner.columns import refuse_unreadable
+from pipeline.runner.compare import accept_changes, find_changes, manifest_of, stamps_of
 from pipeline.runner.paid import BUDGET_MARK, paid_so_far, spent_of
 from pipeline.runner.session import Session, SessionParts
 from pipeline.settings import Settings
@@ -54,16 +54,16 @@ JOIN_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """What a caller may ask for beside the settings.
+class RunOptions:
+    """The options of one run, in addition to the settings.
 
-    `relabel`, `keep`  what to do when the folder's run was made otherwise; neither: ChangedError
+    `relabel`, `keep`  what to do when the folder's run was made with other settings; neither: ChangedError
     `retry`            ask again for records without a label; `retry_codes` names those meant, empty: all
     `quiet`            show nothing
     `title`            what stands in the progress line, before the counts
-    `command`          what stands behind `labelpipe run` to go on, for the summary
+    `command`          what follows `labelpipe run` in the command that resumes the run, for the summary
     `provider`         a function that is called instead of the API; for tests and for models of your own
-    `said`             overrides to note in the run folder instead of the settings' own
+    `overrides`        what the run folder notes as overrides of the config, instead of the settings' own
     `records`          what is labelled instead of the config's input: mappings, a stream of them, or a frame
     """
 
@@ -76,17 +76,17 @@ class Wishes:
     provider: Provider | Callable[[Request], Awaitable[Response]] | None = None
     command: str | None = None
     records: Given | None = None
-    said: Sequence[str] | None = None
+    overrides: Sequence[str] | None = None
 
 
-def run(settings: Settings, wishes: Wishes | None = None, *, records: Given | None = None) -> RunSummary:
+def run(settings: Settings, options: RunOptions | None = None, *, records: Given | None = None) -> RunSummary:
     """Label the input of `settings`, or `records`; the same call resumes. Works in a notebook too. Raises SetupError.
 
     `records` are mappings in any iterable or asynchronous one, or a frame of pandas or polars. In a program that has
     an event loop of its own, `await arun(settings)`.
     """
     switch = StopSwitch()
-    return in_loop(_label(settings, _wishes(wishes, records), switch), switch)
+    return in_loop(_label(settings, _options(options, records), switch), switch)
 
 
 def in_loop(work: Coroutine[Any, Any, _T], switch: StopSwitch | None = None) -> _T:
@@ -127,23 +127,23 @@ def _in_thread(work: Coroutine[Any, Any, _T], switch: StopSwitch) -> _T:
     return done[0]
 
 
-def _wishes(wishes: Wishes | None, records: Given | None) -> Wishes:
-    wishes = wishes or Wishes()
-    return wishes if records is None else replace(wishes, records=records)
+def _options(options: RunOptions | None, records: Given | None) -> RunOptions:
+    options = options or RunOptions()
+    return options if records is None else replace(options, records=records)
 
 
-async def arun(settings: Settings, wishes: Wishes | None = None, *, records: Given | None = None) -> RunSummary:
+async def arun(settings: Settings, options: RunOptions | None = None, *, records: Given | None = None) -> RunSummary:
     """`run`, for a program that has an event loop."""
     switch = StopSwitch()
-    return await under(switch, _label(settings, _wishes(wishes, records), switch))
+    return await under(switch, _label(settings, _options(options, records), switch))
 
 
-async def _label(settings: Settings, wishes: Wishes, switch: StopSwitch) -> RunSummary:
+async def _label(settings: Settings, options: RunOptions, switch: StopSwitch) -> RunSummary:
     """A session from its start. Until it begins, a signal cancels it."""
     task = task_of(settings)
     refuse_sameness(task)
     # In a thread: an address that does not answer must not hold off a Ctrl-C.
-    sources = await in_daemon(partial(sources_of, settings, wishes.records))
+    sources = await in_daemon(partial(sources_of, settings, options.records))
     refuse(settings)
     await refuse_unreadable(settings, sources)
     run_dir = RunDir(Path(settings.output.dir))
@@ -155,13 +155,13 @@ async def _label(settings: Settings, wishes: Wishes, switch: StopSwitch) -> RunS
             run_dir.refuse_rows()
         # After the ledger: so a log without a ledger is never a run that was killed in its first moment.
         stack.enter_context(run_log(run_dir.log))
-        provider = await _provider_of(settings, wishes, stack)
+        provider = await _provider_of(settings, options, stack)
         telemetry = _open_telemetry(settings, stack)
         if telemetry is not None:
             provider = telemetry.around(provider, timeout_s=settings.model.timeout_s)
         was_simulated = bool((run_dir.read_manifest() or {}).get("simulated")) and await ledger.last_seq() > 0
         stamps = await in_daemon(partial(stamps_of, sources))
-        moved, notes = await _prepare(settings, wishes, task, sources, run_dir, ledger, stamps)
+        moved, notes = await _prepare(settings, options, task, sources, run_dir, ledger, stamps)
         notifier = Notifier(*notified_of(settings), hidden=settings.secret_variables())
         stack.push_async_callback(notifier.close)
         limits = settings.limits
@@ -184,20 +184,20 @@ async def _label(settings: Settings, wishes: Wishes, switch: StopSwitch) -> RunS
                 switch,
                 telemetry,
                 prepare=await media_for(settings, task, stack),
-                title=wishes.title,
+                title=options.title,
                 run_id=await ledger.run_id(),
                 was_simulated=was_simulated,
                 moved=moved,
                 notes=notes,
                 stamps=stamps,
-                choice="relabel" if wishes.relabel else "keep" if wishes.keep else "",
+                choice="relabel" if options.relabel else "keep" if options.keep else "",
             )
         )
-        return await session.run(quiet=wishes.quiet, command=wishes.command)
+        return await session.run(quiet=options.quiet, command=options.command)
 
 
-async def _provider_of(settings: Settings, wishes: Wishes, stack: AsyncExitStack) -> Provider:
-    given = wishes.provider
+async def _provider_of(settings: Settings, options: RunOptions, stack: AsyncExitStack) -> Provider:
+    given = options.provider
     if given is None:
         return await open_provider(settings, stack)
     return given if isinstance(given, Provider) else FunctionProvider(given)
@@ -231,7 +231,7 @@ async def _budget_of(settings: Settings, ledger: Ledger) -> tuple[Budget | None,
 
 async def _prepare(
     settings: Settings,
-    wishes: Wishes,
+    options: RunOptions,
     task: Task,
     sources: Sequence[Source],
     run_dir: RunDir,
@@ -243,22 +243,24 @@ async def _prepare(
     Gives the files that were moved aside, since they are not the run's, and what else is to be told.
     """
     manifest = run_dir.read_manifest()
-    _refuse_unknown(wishes.retry_codes)
+    _refuse_unknown(options.retry_codes)
     changes = None
     if manifest is not None:
         changes = await find_changes(settings, task, sources, manifest, ledger, stamps)
-        changes.refuse(run_dir, relabel=wishes.relabel, keep=wishes.keep)
+        changes.refuse(run_dir, relabel=options.relabel, keep=options.keep)
     # While the ledger is as the last session left it, it tells what a file may hold.
     moved = await claim(run_dir, ledger)
     for one in moved:
         tell("moved aside", level=logging.WARNING, file=one.name, to=str(one.to), why=one.why)
     if changes is not None:
-        await accept_changes(changes, ledger, relabel=wishes.relabel, keep=wishes.keep)
-    if wishes.retry:
+        await accept_changes(changes, ledger, relabel=options.relabel, keep=options.keep)
+    if options.retry:
         await ledger.own_up()
-        again = await ledger.supersede(_without_label(wishes.retry_codes), "retry")
-        tell("retry", records=again, codes=sorted(wishes.retry_codes))
-    run_dir.write_manifest(manifest_of(settings, task, sources, before=manifest, said=wishes.said, stamps=stamps))
+        again = await ledger.supersede(_without_label(options.retry_codes), "retry")
+        tell("retry", records=again, codes=sorted(options.retry_codes))
+    run_dir.write_manifest(
+        manifest_of(settings, task, sources, before=manifest, overrides=options.overrides, stamps=stamps)
+    )
     run_dir.clear_summary()
     return moved, changes.notes() if changes is not None else []
 

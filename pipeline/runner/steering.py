@@ -39,7 +39,7 @@ class DrainedError(LabelpipeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Helm:
+class Controls:
     """What can be changed while it runs, and how the run is told of it. `ends_at` is when `stop_at` ends it."""
 
     asker: Asker
@@ -62,8 +62,8 @@ class Steering:
     is judged whole, and only then put into force, or refused and nothing of it is in force.
     """
 
-    def __init__(self, settings: Settings, helm: Helm, inbox: Inbox) -> None:
-        self._helm = helm
+    def __init__(self, settings: Settings, controls: Controls, inbox: Inbox) -> None:
+        self._controls = controls
         self._inbox = inbox
         self._watch = None if settings.config_path is None else ConfigWatch(settings.config_path)
         self._standing = Standing(flat(settings.model_dump()))
@@ -78,7 +78,7 @@ class Steering:
         for order in self._inbox.read_new():
             ok, text = self._judged(order)
             self._inbox.answer(order, ok, text)
-            self._helm.say(f"labelpipe: {order.verb}: {cut(text, 300)}")
+            self._controls.say(f"labelpipe: {order.verb}: {cut(text, 300)}")
         if self._watch is not None and self._watch.changed():
             self._reread(self._watch)
 
@@ -93,7 +93,7 @@ class Steering:
     # -- orders --------------------------------------------------------------------------------------------------
 
     def _obey(self, order: Order) -> tuple[bool, str]:
-        gate = self._helm.admission.gate
+        gate = self._controls.admission.gate
         if order.verb == "pause":
             gate.set_paused(True)
             return True, f"paused; {gate.in_flight} calls in flight end, nothing new leaves"
@@ -101,7 +101,7 @@ class Steering:
             gate.set_paused(False)
             return True, "goes on"
         if order.verb == "drain":
-            self._helm.stop(DrainedError())
+            self._controls.stop(DrainedError())
             return True, f"draining; {gate.in_flight} calls in flight end, then the run does"
         return self._set(str(order.key), order.value)
 
@@ -129,14 +129,14 @@ class Steering:
             change = self._apply(filed.ordered(list(orders.values())) if orders else filed)
         except Exception as error:  # of a mistake in it, and of whatever else a file can break
             if watch.is_news():
-                self._helm.say(f"labelpipe: {source} was edited, but is not taken over:\n{error or repr(error)}")
+                self._controls.say(f"labelpipe: {source} was edited, but is not taken over:\n{error or repr(error)}")
             if not isinstance(error, ConfigError):
                 tell("edit broke", level=logging.ERROR, file=source, trace=traceback.format_exc(limit=-5))
             return
         watch.is_good()
         self._filed, self._orders = filed, orders
         for line in change.lines(source, self._more()):
-            self._helm.say(f"labelpipe: {line}")
+            self._controls.say(f"labelpipe: {line}")
 
     def _config_name(self) -> str:
         return str(self.settings.config_path or "the config")
@@ -152,18 +152,18 @@ class Steering:
         shifts = self._standing.applied_by(new)
         # Prompt, model and the like are still those of the start, whatever the file says.
         in_force = self.settings.model_copy(update={"limits": settings.limits, "notify": settings.notify})
-        acts = [_ACTS[name](self._helm, in_force) for name in _names_of(shifts)]
+        acts = [_ACTS[name](self._controls, in_force) for name in _names_of(shifts)]
         change = self._standing.take(new)
         for act in acts:
             act()
         if shifts:
             self.settings = in_force
-            self._helm.take_over(in_force)
+            self._controls.take_over(in_force)
         return change
 
     def _more(self) -> dict[str, str]:
         """What is told of a change beside old and new, by key: what the number alone does not say."""
-        ends_at, budget = self._helm.ends_at(), self._helm.admission.budget
+        ends_at, budget = self._controls.ends_at(), self._controls.admission.budget
         more = {} if ends_at is None else {"limits.stop_at": f"the run ends at {ends_at:%Y-%m-%d %H:%M}"}
         if budget is not None and budget.is_capped:
             more |= dict.fromkeys(("limits.budget_usd", "limits.budget_tokens"), f"so far {spent_text(budget.spent)}")
@@ -178,8 +178,8 @@ def _names_of(shifts: Sequence[Shift]) -> list[str]:
 # -- the acts: each judges the settings, and raises ConfigError or gives what puts them into force ---------------------
 
 
-def _concurrency(helm: Helm, settings: Settings) -> Act:
-    wanted, admission = settings.limits.concurrency, helm.admission
+def _concurrency(controls: Controls, settings: Settings) -> Act:
+    wanted, admission = settings.limits.concurrency, controls.admission
     tuner = tuner_of(settings, start=admission.gate.concurrency)
 
     def act() -> None:
@@ -189,8 +189,8 @@ def _concurrency(helm: Helm, settings: Settings) -> Act:
     return act
 
 
-def _rates(helm: Helm, settings: Settings) -> Act:
-    limits, admission = settings.limits, helm.admission
+def _rates(controls: Controls, settings: Settings) -> Act:
+    limits, admission = settings.limits, controls.admission
 
     def act() -> None:
         admission.request_pace.configure(limits.requests_per_minute)
@@ -200,13 +200,13 @@ def _rates(helm: Helm, settings: Settings) -> Act:
     return act
 
 
-def _day(helm: Helm, settings: Settings) -> Act:
+def _day(controls: Controls, settings: Settings) -> Act:
     limits = settings.limits
-    return partial(helm.admission.set_day_limit, limits.requests_per_day, stop=limits.on_day_limit == "stop")
+    return partial(controls.admission.set_day_limit, limits.requests_per_day, stop=limits.on_day_limit == "stop")
 
 
-def _budget(helm: Helm, settings: Settings) -> Act:
-    limits, admission = settings.limits, helm.admission
+def _budget(controls: Controls, settings: Settings) -> Act:
+    limits, admission = settings.limits, controls.admission
     try:
         budget_of(settings, spent_usd=0.0, spent_tokens=0)  # refuses what cannot work
     except ConfigError as error:
@@ -220,27 +220,27 @@ def _budget(helm: Helm, settings: Settings) -> Act:
     return act
 
 
-def _hours(helm: Helm, settings: Settings) -> Act:
-    return partial(helm.admission.set_hours, hours_of(settings))
+def _hours(controls: Controls, settings: Settings) -> Act:
+    return partial(controls.admission.set_hours, hours_of(settings))
 
 
-def _rules(helm: Helm, settings: Settings) -> Act:
+def _rules(controls: Controls, settings: Settings) -> Act:
     rules = rules_of(settings)
 
     def act() -> None:
-        helm.asker.judge.rules = rules
-        helm.admission.gate.set_probe_max(settings.limits.probe_max_s)
+        controls.asker.judge.rules = rules
+        controls.admission.gate.set_probe_max(settings.limits.probe_max_s)
 
     return act
 
 
-def _notify(helm: Helm, settings: Settings) -> Act:
+def _notify(controls: Controls, settings: Settings) -> Act:
     told = notified_of(settings)
     Notifier(*told)  # refuses what cannot work
-    return partial(helm.notifier.change, *told)
+    return partial(controls.notifier.change, *told)
 
 
-_ACTS: Mapping[str, Callable[[Helm, Settings], Act]] = {
+_ACTS: Mapping[str, Callable[[Controls, Settings], Act]] = {
     "concurrency": _concurrency,
     "rates": _rates,
     "day": _day,

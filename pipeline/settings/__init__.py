@@ -12,7 +12,7 @@ from pipeline.settings.fields import (
     TelemetrySettings,
 )
 from pipeline.settings.inputs import InputSettings
-from pipeline.settings.layers import Origin
+from pipeline.settings.layers import ValueOrigin
 from pipeline.settings.media import MediaSettings
 from pipeline.settings.outputs import OutputSettings, SqlOutputSettings
 from pipeline.settings.root import Settings, variable
@@ -31,7 +31,6 @@ __all__ = [
     "MediaSettings",
     "ModelSettings",
     "NotifySettings",
-    "Origin",
     "OutputSettings",
     "PriceSettings",
     "RehearsalSettings",
@@ -42,6 +41,7 @@ __all__ = [
     "TelemetrySettings",
     "ToolSettings",
     "ValidatorSettings",
+    "ValueOrigin",
     "explain",
     "is_table_name",
     "keys",

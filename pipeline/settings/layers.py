@@ -42,7 +42,7 @@ class Kind(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class ValueOrigin:
     """Where a value came from. `source` is the file, or what set it; `detail` is added where a mistake is told."""
 
     kind: Kind
@@ -58,8 +58,8 @@ class Origin:
         return Mistake(f"{self.source}{self.detail}", self.line, key, text)
 
 
-DEFAULT = Origin(Kind.DEFAULT, "default")
-PYTHON = Origin(Kind.PYTHON, "Settings")
+DEFAULT = ValueOrigin(Kind.DEFAULT, "default")
+PYTHON = ValueOrigin(Kind.PYTHON, "Settings")
 
 
 @dataclass(slots=True)
@@ -70,10 +70,10 @@ class Sheet:
     config_path: Path | None = None
     lines: Mapping[Keys, int] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
-    origins: dict[Keys, Origin] = field(default_factory=dict)
+    origins: dict[Keys, ValueOrigin] = field(default_factory=dict)
     mistakes: list[Mistake] = field(default_factory=list)
 
-    def lay(self, path: Keys, value: Any, origin_of: Callable[[Keys], Origin]) -> None:
+    def lay(self, path: Keys, value: Any, origin_of: Callable[[Keys], ValueOrigin]) -> None:
         """Put a value over what is there. A table of the config is merged key by key, a free one is replaced."""
         value = _plain(value)
         if isinstance(value, dict) and section_at(self.root, path):
@@ -88,7 +88,7 @@ class Sheet:
             for name in value if isinstance(value, dict) else ():
                 self.origins[(*path, name)] = origin_of((*path, name))
 
-    def origin(self, path: Keys) -> Origin | None:
+    def origin(self, path: Keys) -> ValueOrigin | None:
         """Where the value, or the table that holds it, came from; None for a default."""
         lengths = range(len(path), 0, -1)
         return next((self.origins[path[:length]] for length in lengths if path[:length] in self.origins), None)
@@ -129,7 +129,7 @@ def _plain(value: Any) -> Any:
 def lay_environment(sheet: Sheet) -> None:
     """The variables of the process."""
     for path, name, text in _variables(sheet.root, EnvSettingsSource(sheet.root, case_sensitive=False)):
-        origin = Origin(Kind.ENVIRONMENT, f"environment {name}")
+        origin = ValueOrigin(Kind.ENVIRONMENT, f"environment {name}")
         lay_text(sheet, path, text, origin)
 
 
@@ -142,7 +142,7 @@ def lay_dotenv(sheet: Sheet) -> None:
             sheet.mistakes.append(Mistake(str(file), None, "", f"cannot be read: {_reason(error)}"))
             continue
         for path, name, text in _variables(sheet.root, source):
-            lay_text(sheet, path, text, Origin(Kind.DOTENV, str(file), detail=f" {name}"))
+            lay_text(sheet, path, text, ValueOrigin(Kind.DOTENV, str(file), detail=f" {name}"))
 
 
 def dotenv_files(config_path: Path | None) -> list[Path]:
@@ -185,7 +185,7 @@ def _lay_override(sheet: Sheet, given: str, path: Keys | None, value: Any, said_
         sheet.mistakes.append(Mistake(f"{said_by} {shown}", None, "", text))
         return
     said = COVERED if holds_secret(path, value) else one_line(covered(str(value)))
-    origin = Origin(Kind.SET, said_by, detail=f" {dotted(path)}={said}")
+    origin = ValueOrigin(Kind.SET, said_by, detail=f" {dotted(path)}={said}")
     if value == COVERED and is_secret(path):
         sheet.mistakes.append(origin.mistake("", "*** stands for a secret that was not shown; give its value"))
         return
@@ -200,6 +200,6 @@ def _key(text: str) -> Keys | None:
     return pair and pair[0]
 
 
-def lay_text(sheet: Sheet, path: Keys, text: str, origin: Origin) -> None:
+def lay_text(sheet: Sheet, path: Keys, text: str, origin: ValueOrigin) -> None:
     """A value that was given as text."""
     sheet.lay(path, value_of(text, kinds_at(sheet.root, path)), lambda _: origin)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from pipeline.errors import Mistake
 from pipeline.settings.checks import REFUSED
-from pipeline.settings.layers import PYTHON, Kind, Origin, Root, Sheet
+from pipeline.settings.layers import PYTHON, Kind, Root, Sheet, ValueOrigin
 from pipeline.settings.meant import gone, meant
 from pipeline.settings.places import Keys, line_of
 from pipeline.settings.schema import choices, field_of, is_secret, keys, kinds_at, section_at, takes_at
@@ -106,7 +106,7 @@ def _unknown(root: Root, path: Keys) -> str:
     return f"unknown key; did you mean {guess}?" if guess else f"unknown key; known {where}: {', '.join(known)}"
 
 
-def _origin(sheet: Sheet, path: Keys) -> Origin:
+def _origin(sheet: Sheet, path: Keys) -> ValueOrigin:
     beneath = (origin for known, origin in sheet.origins.items() if known[: len(path)] == path)
     if found := sheet.origin(path):
         # In an array of tables each key has its line, though the whole of it is one value.
@@ -116,10 +116,10 @@ def _origin(sheet: Sheet, path: Keys) -> Origin:
     return _around(sheet, path) if path in sheet.lines else next(beneath, _around(sheet, path))
 
 
-def _around(sheet: Sheet, path: Keys) -> Origin:
+def _around(sheet: Sheet, path: Keys) -> ValueOrigin:
     """Where a key would stand that is not there."""
     if sheet.config_path:
-        return Origin(Kind.FILE, str(sheet.config_path), line_of(sheet.lines, path))
+        return ValueOrigin(Kind.FILE, str(sheet.config_path), line_of(sheet.lines, path))
     return PYTHON
 
 

@@ -30,8 +30,8 @@ from pipeline.settings.layers import (
     DEFAULT,
     PYTHON,
     Kind,
-    Origin,
     Sheet,
+    ValueOrigin,
     dotenv_files,
     lay_dotenv,
     lay_environment,
@@ -42,7 +42,7 @@ from pipeline.settings.places import Keys, key_lines, line_of
 from pipeline.settings.schema import is_secret, keys
 from pipeline.settings.tasks import TaskSettings
 from pipeline.settings.texts import dotted, kind_of, shown
-from pipeline.settings.words import said_again
+from pipeline.settings.words import overrides_again
 
 
 class Settings(BaseSettings):
@@ -71,7 +71,7 @@ class Settings(BaseSettings):
 
     _loaded: tuple[Mapping[str, Any] | Sequence[str], Mapping[str, Any]] = PrivateAttr(((), {}))
     _config_path: Path | None = PrivateAttr(None)
-    _origins: dict[Keys, Origin] = PrivateAttr(default_factory=dict)
+    _origins: dict[Keys, ValueOrigin] = PrivateAttr(default_factory=dict)
     _laid: Sheet = PrivateAttr()
     _no_input: tuple[Mistake, ...] = PrivateAttr(())
 
@@ -131,9 +131,9 @@ class Settings(BaseSettings):
         settings._loaded = self._loaded
         return settings
 
-    def said(self) -> tuple[list[str], list[str]]:
-        """What was said beside the config file, as `--set` says it, without secrets; and the keys that are left out."""
-        return said_again(*self._loaded)
+    def overrides(self) -> tuple[list[str], list[str]]:
+        """The overrides of the config file, written as for `--set`, without secrets; and the keys that are left out."""
+        return overrides_again(*self._loaded)
 
     @classmethod
     def settings_customise_sources(
@@ -152,7 +152,7 @@ class Settings(BaseSettings):
         """The config file, as it was named."""
         return self._config_path
 
-    def origins(self) -> dict[str, Origin]:
+    def origins(self) -> dict[str, ValueOrigin]:
         """Where each value came from that is not a default, by dotted key."""
         return {dotted(path): origin for path, origin in self._origins.items() if origin != DEFAULT}
 
@@ -291,7 +291,7 @@ def _lay_file(sheet: Sheet, path: Path) -> None:
     except ValueError as error:
         raise ConfigError(mistakes=(mistakes.not_toml(path, text, error),)) from None
     sheet.lines = key_lines(text)
-    sheet.lay((), table, lambda keys: Origin(Kind.FILE, str(path), line_of(sheet.lines, keys)))
+    sheet.lay((), table, lambda keys: ValueOrigin(Kind.FILE, str(path), line_of(sheet.lines, keys)))
 
 
 def _read(path: Path) -> str:

@@ -43,7 +43,9 @@ def _shown_pair(text: str) -> str:
     return covered(text)
 
 
-def said_again(overrides: Mapping[str, Any] | Sequence[str], direct: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def overrides_again(
+    overrides: Mapping[str, Any] | Sequence[str], direct: Mapping[str, Any]
+) -> tuple[list[str], list[str]]:
     """What was said beside the file, as `key=value` texts that say it again; and the keys that cannot be kept so.
 
     A secret is not kept, nor what no text can say, such as a class. The run folder is left out: it names itself.

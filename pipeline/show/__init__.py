@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pipeline.show.advice import SYSTEMATIC, Asked, advise
 from pipeline.show.exports import export_lines
-from pipeline.show.planlines import codes_text, plan_lines, rehearsal_lines
-from pipeline.show.screens import SIMULATED, check_lines, closing_lines, preview_facts, preview_lines
-from pipeline.show.standing import status_lines
+from pipeline.show.planview import codes_text, plan_lines, rehearsal_lines
+from pipeline.show.statusview import status_lines
+from pipeline.show.views import SIMULATED, check_lines, closing_lines, preview_facts, preview_lines
 
 __all__ = [
     "SIMULATED",

@@ -13,7 +13,7 @@ from end_to_end.stage import CODES, PATIENCE_S, Endpoint, environment, read_csv,
 
 PROGRAM = """
 import asyncio, json, sys
-from labelpipe import Settings, Wishes, arun, astatus, averify, run
+from labelpipe import RunOptions, Settings, arun, astatus, averify, run
 
 def settings(out):
     return Settings(
@@ -24,10 +24,10 @@ def settings(out):
     )
 
 async def in_a_loop():
-    return await arun(settings("loop"), Wishes(quiet=True))
+    return await arun(settings("loop"), RunOptions(quiet=True))
 
 async def in_a_notebook():
-    return run(settings("notebook"), Wishes(quiet=True))
+    return run(settings("notebook"), RunOptions(quiet=True))
 
 async def afterwards():
     return (await astatus("script"))["labelled"], (await averify("script")).ok

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from labelpipe import RunSummary, Settings, Wishes, run, verify
+from labelpipe import RunOptions, RunSummary, Settings, run, verify
 from pipeline.errors import ChangedError
 from pipeline.records import Answer, Request, Response, ToolCall, Usage
 
@@ -59,8 +59,8 @@ class Job:
             model={"name": "m", "base_url": "http://127.0.0.1:9/v1"},
             output={"dir": "run", "order": "input"},
         )
-        wishes = Wishes(quiet=True, provider=self.answer, **({choice: True} if choice else {}))
-        return run(settings, wishes, records=records)
+        options = RunOptions(quiet=True, provider=self.answer, **({choice: True} if choice else {}))
+        return run(settings, options, records=records)
 
     def labels(self) -> list[tuple[str, str]]:
         with (self.folder / "run" / "labels.csv").open(encoding="utf-8", newline="") as file:

@@ -23,7 +23,7 @@ from end_to_end.stage import (
     read_csv,
 )
 
-from pipeline import Settings, Wishes, arun
+from pipeline import RunOptions, Settings, arun
 from pipeline.runner.guard import Guard
 
 Make = Callable[..., Project]
@@ -187,7 +187,7 @@ def test_where_what_enforces_dies_the_run_ends_by_that(found: Settings, monkeypa
             asyncio.run(arun(found))
     written = len(read_csv(Path("run/labels.csv")))
     assert 0 < written < 40
-    again = asyncio.run(arun(found, Wishes(quiet=True)))
+    again = asyncio.run(arun(found, RunOptions(quiet=True)))
     assert (again.labelled, again.session_records) == (40, 40 - written)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import Settings, Wishes, run
+from pipeline import RunOptions, Settings, run
 from pipeline.errors import ChangedError
 from pipeline.stats import RunSummary
 
@@ -34,7 +34,7 @@ def go(tmp_path: Path) -> Go:
             output={"dir": str(tmp_path / "run"), "formats": ["csv"]},
             rehearsal={"latency_ms": 0},
         )
-        return run(settings, Wishes(quiet=True))
+        return run(settings, RunOptions(quiet=True))
 
     return label
 

@@ -164,7 +164,7 @@ def test_a_config_without_an_input_says_so_as_ever(make: Make) -> None:
 
 PROGRAM = """
 import asyncio, json, sys
-from pipeline import Settings, Wishes, arun, run, verify
+from pipeline import RunOptions, Settings, arun, run, verify
 from pipeline.errors import ChangedError, ConfigError
 
 rows = json.loads(sys.argv[3])
@@ -182,7 +182,7 @@ async def stream():
         yield row
 
 def both(out, records, **more):
-    summaries = [run(settings(out), Wishes(quiet=True), records=each, **more) for each in records]
+    summaries = [run(settings(out), RunOptions(quiet=True), records=each, **more) for each in records]
     report = verify(out)
     return [(each.labelled, each.calls) for each in summaries], report.ok, report.lines()
 
@@ -196,7 +196,7 @@ def mistakes():
     except ConfigError as error:
         yield str(error)
     try:
-        run(settings("lists"), Wishes(quiet=True), records=[{**rows[0], "text": "other"}, *rows[1:]])
+        run(settings("lists"), RunOptions(quiet=True), records=[{**rows[0], "text": "other"}, *rows[1:]])
     except ChangedError as error:
         yield str(error)
 
@@ -205,7 +205,7 @@ print(json.dumps({
     "generators": both("generators", [(row for row in rows[:10]), (row for row in rows)]),
     "streams": both("streams", [stream(), stream()]),
     "frames": both("frames", frames()),
-    "loop": asyncio.run(arun(settings("loop"), Wishes(quiet=True, records=rows))).labelled,
+    "loop": asyncio.run(arun(settings("loop"), RunOptions(quiet=True, records=rows))).labelled,
     "mistakes": list(mistakes()),
 }))
 """

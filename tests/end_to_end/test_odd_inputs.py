@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from end_to_end.stage import Project, wait_until
 
-from pipeline import RunSummary, Settings, Wishes, run, verify
+from pipeline import RunOptions, RunSummary, Settings, run, verify
 from pipeline.errors import ConfigError, InputError
 from pipeline.records import Answer, Request, Response, ToolCall, Usage
 
@@ -34,7 +34,7 @@ def settings(folder: Path, path: str, run_dir: str = "run", **more: Any) -> Sett
 
 
 def labelled(asked: Settings) -> tuple[RunSummary, list[dict[str, str]]]:
-    summary = run(asked, Wishes(quiet=True, provider=provider))
+    summary = run(asked, RunOptions(quiet=True, provider=provider))
     with (Path(asked.output.dir) / "labels.csv").open(encoding="utf-8", newline="") as file:
         return summary, list(csv.DictReader(file))
 
@@ -48,7 +48,7 @@ def test_a_glob_over_the_run_folder_stays_as_it_was(tmp_path: Path) -> None:
         assert (summary.ended, [row["text"] for row in rows]) == ("complete", ["one", "two"])
     assert asyncio.run(verify(tmp_path / "data" / "out")).ok
     with pytest.raises(InputError, match="this run's own folder"):
-        run(settings(tmp_path, "data/out/labels.csv", "data/out"), Wishes(quiet=True, provider=provider))
+        run(settings(tmp_path, "data/out/labels.csv", "data/out"), RunOptions(quiet=True, provider=provider))
 
 
 @pytest.mark.parametrize("name", ["labels.csv", "labels.jsonl"])
@@ -113,8 +113,8 @@ def test_examples_are_read_as_records_are(tmp_path: Path) -> None:
     asked = settings(tmp_path, "r.csv")
     task = asked.task.model_copy(update={"examples_file": str(tmp_path / "ex.jsonl")})
     asked = asked.model_copy(update={"task": task})
-    assert run(asked, Wishes(quiet=True, provider=seeing)).labelled == 1
+    assert run(asked, RunOptions(quiet=True, provider=seeing)).labelled == 1
     assert "cut \ufffd" in sent[0]
     (tmp_path / "ex.jsonl").write_bytes(b'\n{"text": "\xff"}\n')
     with pytest.raises(ConfigError, match=r":2: task\.examples_file: not JSON"):
-        run(asked, Wishes(quiet=True, provider=seeing))
+        run(asked, RunOptions(quiet=True, provider=seeing))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import Settings, Wishes, run, verify
+from pipeline import RunOptions, Settings, run, verify
 from pipeline.providers import ClientOptions, HttpProvider
 from pipeline.records import Answer, Request, Response, ToolCall, Usage
 from pipeline.store import projection
@@ -58,7 +58,7 @@ def test_odd_answers_of_a_provider_are_their_records_alone(tmp_path: Path) -> No
     async def provider(asked: Request) -> Response:
         return ODD.get(asked.record.key, Response(GOOD, Usage(1, 1), "m", "req"))  # type: ignore[no-any-return]
 
-    summary = run(settings(tmp_path), Wishes(quiet=True, provider=provider))
+    summary = run(settings(tmp_path), RunOptions(quiet=True, provider=provider))
     assert summary.ended == "complete"
     assert summary.labelled >= 20
     assert set(summary.problems) == {"internal_error"}
@@ -148,7 +148,7 @@ def test_each_odd_value_in_each_field_of_a_completion_is_seen_at_its_border(tmp_
         return await chat(asked)
 
     limits = {"max_attempts": 1, "max_repairs": 0, "stop_rejected": 1.0, "concurrency": 4}
-    summary = run(settings(tmp_path, limits=limits), Wishes(quiet=True, provider=provider))
+    summary = run(settings(tmp_path, limits=limits), RunOptions(quiet=True, provider=provider))
     assert summary.ended == "complete", summary.reason
     assert "internal_error" not in summary.problems
     assert summary.labelled > len(bodies)
@@ -171,7 +171,7 @@ def test_each_odd_value_in_each_field_of_a_record_is_carried_or_refused(tmp_path
     )
     output = {"formats": ["csv", "jsonl", "parquet", "sql"], "sql": {"url": f"sqlite:///{tmp_path}/o.db", "table": "t"}}
     chosen = settings(tmp_path, prompt=prompt, limits={"stop_rejected": 1.0}, output=output)
-    summary = run(chosen, Wishes(quiet=True, provider=provider))
+    summary = run(chosen, RunOptions(quiet=True, provider=provider))
     assert summary.ended == "complete", summary.reason
     assert "internal_error" not in summary.problems
     assert summary.labelled + summary.rejected == len(lines)
@@ -197,7 +197,7 @@ def test_a_row_that_no_file_can_hold_is_replaced_in_the_ledger_too(
         return Response(GOOD, Usage(1, 1), "m", "req")
 
     def labelled() -> Any:
-        return run(settings(tmp_path), Wishes(quiet=True, provider=provider))
+        return run(settings(tmp_path), RunOptions(quiet=True, provider=provider))
 
     assert labelled().exit_code == 0
     for name in ("labels.csv", "labels.jsonl"):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import Settings, Wishes, run, verify
+from pipeline import RunOptions, Settings, run, verify
 from pipeline.errors import SetupError, StoreError
 from pipeline.records import Answer, KeptAnswer, Request, Response, Status, ToolCall, Usage
 from pipeline.results import Report
@@ -44,7 +44,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def labelled(folder: Path, **wishes: Any) -> Any:
+def labelled(folder: Path, **options: Any) -> Any:
     async def provider(_: Request) -> Response:
         return Response(Answer((ToolCall("c", "set_label", '{"label": "good"}'),)), Usage(8, 2), "m", "req")
 
@@ -54,7 +54,7 @@ def labelled(folder: Path, **wishes: Any) -> Any:
         model={"name": "m", "base_url": "http://127.0.0.1:9/v1"},
         output={"dir": str(folder / "run"), "formats": ["csv", "jsonl"]},
     )
-    return run(settings, Wishes(quiet=True, provider=provider, **wishes))
+    return run(settings, RunOptions(quiet=True, provider=provider, **options))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pipeline.facts import End, Interval, Plan, Tier
 from pipeline.limits import Price
 from pipeline.parts import hours_of, is_simulated
 from pipeline.planner.lanes import lanes_of
-from pipeline.planner.schedule import Terms, until_used_up, walk
+from pipeline.planner.schedule import Terms, simulate, until_used_up
 from pipeline.records import Outcome
 from pipeline.settings import Settings
 
@@ -109,7 +109,7 @@ def _durations(settings: Settings, found: Plan, seen: Seen) -> dict[str, float]:
         durations["tokens a minute"] = found.tokens.middle / tokens * 60
     if found.requests_per_day:
         day = Terms(per_day=found.requests_per_day, used_today=seen.used_today)
-        if (seconds := walk(calls, seen.now, day).seconds) > 0:
+        if (seconds := simulate(calls, seen.now, day).seconds) > 0:
             durations["requests a day"] = seconds
     return durations
 
@@ -147,15 +147,15 @@ def _ends(found: Plan, settings: Settings, seen: Seen, shares: Mapping[str, tupl
     for key, (_, likely) in shares.items():
         if likely < 1:
             records = math.floor(found.left * likely)
-            seconds = walk(records * found.calls_per_record, seen.now, terms).seconds
+            seconds = simulate(records * found.calls_per_record, seen.now, terms).seconds
             ends.append(End(key, records, seconds if known or seconds > 0 else None))
     until = None if terms.hours is None else terms.hours.ends_at(seen.now)
     if until is not None and found.late_by_s > 0:
         ends.append(End("limits.stop_at", found.done_by_stop or 0, (until - seen.now).total_seconds()))
     if settings.limits.on_day_limit == "stop" and settings.limits.requests_per_day is not None:
-        way = until_used_up(found.calls, seen.now, terms)
-        if way is not None:
-            ends.append(End("limits.requests_per_day", _records(way.calls, found), way.seconds))
+        simulation = until_used_up(found.calls, seen.now, terms)
+        if simulation is not None:
+            ends.append(End("limits.requests_per_day", _records(simulation.calls, found), simulation.seconds))
     return sorted(ends, key=lambda end: (end.records, end.seconds or 0.0))
 
 
@@ -177,15 +177,15 @@ def terms_of(settings: Settings, found: Plan, seen_today: int, per_s: float) -> 
 def _with_times(found: Plan, settings: Settings, seen: Seen) -> Plan:
     hours = hours_of(settings)
     terms = terms_of(settings, found, seen.used_today, found.per_s)
-    seconds = walk(found.calls, seen.now, terms).seconds
-    always = walk(found.calls, seen.now, replace(terms, hours=None)).seconds
+    seconds = simulate(found.calls, seen.now, terms).seconds
+    always = simulate(found.calls, seen.now, replace(terms, hours=None)).seconds
     waits_s = seconds - always if math.isfinite(seconds) else 0.0
     known = bool(found.durations_s) or not found.left
     found = replace(found, seconds=seconds if known or seconds > 0 else None, waits_s=max(0.0, waits_s))
     until = None if hours is None else hours.ends_at(seen.now)
     if until is None:
         return found
-    by_then = walk(found.calls, seen.now, terms, until)
+    by_then = simulate(found.calls, seen.now, terms, until)
     late_by_s = max(0.0, seconds - (until - seen.now).total_seconds())
     by_stop = _records(by_then.calls, found)
     return replace(found, stop_at=settings.limits.stop_at, late_by_s=late_by_s, done_by_stop=by_stop)

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.facts import KILLED
 from pipeline.progress import count_text, retries_text
-from pipeline.show.screens import SIMULATED, cached_text, counts_text, found_text, problem_lines, rows_text
+from pipeline.show.views import SIMULATED, cached_text, counts_text, found_text, problem_lines, rows_text
 from pipeline.units import dollars, duration
 
 

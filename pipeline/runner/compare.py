@@ -17,7 +17,7 @@ from pipeline.records import JSON, Record
 from pipeline.runner.passing import repeated_in
 from pipeline.settings import Settings
 from pipeline.store import Change, Found, Ledger, Pair, RunDir, Selection, diff
-from pipeline.targets import origin_to_keep
+from pipeline.targets import run_origin_facts
 from pipeline.task import Task
 from pipeline.units import dollars
 from pipeline.version import __version__
@@ -47,13 +47,13 @@ def manifest_of(
     task: Task,
     sources: Sequence[Source],
     before: Mapping[str, Any] | None,
-    said: Sequence[str] | None = None,
+    overrides: Sequence[str] | None = None,
     stamps: Sequence[Stamp | None] | None = None,
 ) -> dict[str, Any]:
     """What is written into the run folder when a session begins. `reading` is how `verify` reads the input again.
 
     `stamps` are those of the inputs before anything of them was read: what has changed since is noticed.
-    `said` is what was said beside the config, where the settings say more (a pilot's do).
+    `overrides` are those of the config, where the settings have more of them (a pilot's do).
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return {
@@ -61,7 +61,7 @@ def manifest_of(
         "created_at": (before or {}).get("created_at", now),
         "session_at": now,
         "reading": reading_of(settings, sources),
-        "started_by": origin_to_keep(settings, said),
+        "started_by": run_origin_facts(settings, overrides),
         "simulated": is_simulated(settings) or bool((before or {}).get("simulated")),
         "fingerprint": fingerprint_of(settings, task, sources),
         "columns": settings.output.columns,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.records import Usage
-from pipeline.show.screens import closing_lines
+from pipeline.show.views import closing_lines
 from pipeline.stats import RunSummary
 
 

@@ -1,4 +1,4 @@
-"""What calls say beside their labels: how long they take, how many are refused, which limits the server tells."""
+"""A recorder of calls: how long they take, how many are refused, and which limits the server reports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.records import Ping, Provider, Request, Response, ServerLimits, Us
 _DAY_FROM_S = 3_600.0
 
 
-def told_by(limits: ServerLimits | None) -> Tier:
+def tier_from(limits: ServerLimits | None) -> Tier:
     """The limits in an answer's headers. Servers give a minute's and a day's under one name: the reset tells which."""
     if limits is None:
         return Tier()
@@ -34,7 +34,7 @@ def _span_s(limit: int | None, remaining: int | None, reset_s: float | None) -> 
     return reset_s * limit / (limit - remaining)
 
 
-class Listener:
+class CallRecorder:
     """A provider whose calls are counted; otherwise the same. Times are in seconds of `clock`."""
 
     def __init__(self, provider: Provider, clock: Callable[[], float] = time.monotonic) -> None:
@@ -45,7 +45,7 @@ class Listener:
         self.forget()
 
     def forget(self) -> None:
-        """Count anew; what the server told stays known."""
+        """Count from zero again; the limits that the server reported stay known."""
         self.calls = self.answers = self.refused = 0
         self.busy_s = 0.0
         self.first_at: float | None = None
