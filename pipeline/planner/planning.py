@@ -51,7 +51,7 @@ async def plan_with(
     quiet: bool,
     estimate_for: Settings | None = None,
 ) -> Plan:
-    """The plan, from a pilot that asks this provider; `estimate_for` are the settings of the run, if a pilot has others."""
+    """The plan from a pilot of this provider; `estimate_for` are the settings of the run, if a pilot has others."""
     recorder = CallRecorder(provider)
     options = RunOptions(quiet=quiet, title="pilot", provider=recorder, overrides=settings.overrides()[0])
     summary = await arun(_for_pilot(settings, pilot), options)
