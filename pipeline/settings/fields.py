@@ -31,65 +31,78 @@ def _both() -> list[Literal["end", "attention"]]:
 class PriceSettings(Section):
     """What a million tokens cost, in US dollars."""
 
-    input: float = Field(ge=0, description="US dollars for a million prompt tokens.")
-    output: float = Field(ge=0, description="US dollars for a million completion tokens.")
+    input: float = Field(
+        ge=0,
+        description="US dollars per million prompt tokens. Set the price of a model that the price list does not have.",
+    )
+    output: float = Field(ge=0, description="US dollars per million completion tokens.")
     cached_input: float | None = Field(
-        None, ge=0, description="US dollars for a million cached prompt tokens; unset: as `input`."
+        None, ge=0, description="US dollars per million cached prompt tokens. Unset: the same as `input`."
     )
     cache_write: float | None = Field(
         None,
         ge=0,
-        description="US dollars for a million prompt tokens that are written to the cache; unset: 1.25 times `input` "
-        "from gpt-5.6 on, else as `input`.",
+        description="US dollars per million prompt tokens that are written to the cache. Unset: 1.25 times "
+        "`input` from gpt-5.6 on, otherwise the same as `input`.",
     )
 
 
 class ModelSettings(Section):
     """Who is asked, and how."""
 
-    name: Text = Field(description="The model's name, as the server knows it.")
+    name: Text = Field(description="The name of the model, as the server knows it.")
     base_url: (
         Annotated[str, AfterValidator(checks.base_url), Takes('an address that starts with http, or "rehearsal"')]
         | None
     ) = Field(
         None,
-        description="Any OpenAI-compatible server; unset: OpenAI's own. `rehearsal` starts the built-in endpoint, "
-        "which costs nothing and whose labels are simulated.",
+        description="The address of any OpenAI-compatible server. Unset: OpenAI's own. `rehearsal` starts the "
+        "built-in endpoint, which costs nothing and whose labels are simulated.",
     )
     api: Literal["chat", "responses"] = Field(
         "chat",
-        description="The API that is called: `chat` (Chat Completions) is what nearly every server has, `responses` is "
-        "OpenAI's and Azure's newer one. Parameters keep their Chat Completions names in both.",
+        description="The API to call. `chat` (Chat Completions) is what nearly every server has; `responses` is "
+        "the newer one of OpenAI and Azure. Parameters keep their Chat Completions names in both. Set "
+        "it if `check` says that a model needs it.",
     )
     api_key_env: Annotated[str, AfterValidator(checks.variable), Takes("the name of an environment variable")] = Field(
-        "OPENAI_API_KEY", description="The variable, of the environment or of .env, that holds the API key."
+        "OPENAI_API_KEY",
+        description="The variable, in the environment or in .env, that holds the API key. Set it for other providers.",
     )
     tool_choice: Literal["forced", "required", "auto"] | None = Field(
         None,
-        description="`forced` names the function, `required` asks for any call, `auto` leaves it to the model. Unset: "
-        "`forced` at OpenAI and Azure, `required` at other servers, some of which take a name for `auto`.",
+        description="`forced` names the function, `required` requires any call, `auto` leaves it to the model. "
+        "Unset: `forced` for OpenAI and Azure, `required` for other servers, some of which treat a "
+        "name as `auto`. Set it if a server answers without calls.",
     )
-    strict: bool = Field(True, description="Ask the server to hold the arguments to the schema (strict mode).")
-    timeout_s: float = Field(60, gt=0, description="Seconds that one call may take.")
+    strict: bool = Field(
+        True,
+        description="Ask the server to enforce the schema (strict mode). Turn it off for schemas or servers that "
+        "do not support it.",
+    )
+    timeout_s: float = Field(60, gt=0, description="Seconds that one call may take. Raise it for slow models.")
     parameters: Annotated[dict[str, Json], BeforeValidator(checks.as_plain), Takes("a table of what is sent along")] = (
         Field(
             default_factory=dict,
-            description="Sent with each call as they stand: temperature, reasoning_effort, max_completion_tokens, "
-            "seed, service_tier and the like. What is not set is not sent.",
+            description="Sent with each call as they are: temperature, reasoning_effort, max_completion_tokens, seed, "
+            "service_tier, and so on. Parameters that you do not set are not sent.",
         )
     )
     headers: Annotated[dict[str, Secret], AfterValidator(checks.headers), Takes("a table of texts")] = Field(
-        default_factory=dict, description="HTTP headers of each call. Their values are never shown."
+        default_factory=dict,
+        description="HTTP headers of each call, for gateways that need them. Their values are never shown.",
     )
     prompt_cache_key: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = Field(
         None,
-        description="Names the prompt's constant part to the server's cache; `\"auto\"` makes one from the task. "
-        "Unset: auto for OpenAI's own API, nothing for others.",
+        description='Names the constant part of the prompt to the server\'s cache; `"auto"` makes a name from the '
+        "task. Unset: `auto` for OpenAI's own API, nothing for others. Set it if several runs share a "
+        "prompt.",
     )
     cache_breakpoint: bool = Field(
         False,
-        description="Mark the end of the prompt's constant part, so that only that part is written to the cache: for "
-        "gpt-5.6 and later on OpenAI's own API. Off, since it was not tried against the real service.",
+        description="Mark the end of the constant part of the prompt, so that only this part is written to the "
+        "cache. For gpt-5.6 and later on OpenAI's own API. It is off because it was not tested "
+        "against the real service.",
     )
     price: PriceSettings | None = Field(None, description="What the model costs, where the price list does not know.")
 
@@ -110,75 +123,134 @@ class LimitsSettings(Section):
     concurrency: Annotated[
         Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"],
         Takes('a whole number from 1 to 10000, or "auto"'),
-    ] = Field(64, description="Calls in flight at once, at most; `auto` finds what the server takes.")
-    concurrency_max: int = Field(512, ge=1, le=10_000, description="The most that `auto` goes up to.")
-    requests_per_minute: int | None = Field(None, ge=1, description="Calls a minute, at most; unset: no such limit.")
-    requests_per_day: int | None = Field(None, ge=1, description="Calls a day, at most, over all runs of the folder.")
-    tokens_per_minute: int | None = Field(None, ge=1, description="Tokens a minute, at most, prompt and answer.")
-    budget_usd: float | None = Field(
-        None, gt=0, description="What the run may cost in US dollars, over all its sessions; never passed."
+    ] = Field(
+        64,
+        description="The most calls in flight at once. `auto` finds what the server can take; use it for servers "
+        "of your own.",
     )
-    budget_tokens: int | None = Field(None, ge=1, description="The same in tokens, prompt and answer.")
+    concurrency_max: int = Field(
+        512,
+        ge=1,
+        le=10_000,
+        description="The most calls in flight that `auto` tries. Raise it for a large fleet of servers.",
+    )
+    requests_per_minute: int | None = Field(
+        None, ge=1, description="The most calls per minute. Set it to the limit of your tier. Unset: no such limit."
+    )
+    requests_per_day: int | None = Field(
+        None,
+        ge=1,
+        description="The most calls per day, over all sessions of the folder. Set it if your tier has such a limit.",
+    )
+    tokens_per_minute: int | None = Field(
+        None, ge=1, description="The most tokens per minute, prompt and answer. Set it to the limit of your tier."
+    )
+    budget_usd: float | None = Field(
+        None,
+        gt=0,
+        description="What the run may cost in US dollars, over all of its sessions. It is never exceeded. Set it "
+        "before every large run.",
+    )
+    budget_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="The most tokens that the run may use, prompt and answer. Set it if the price is unknown.",
+    )
     stop_at: Annotated[str, AfterValidator(checks.time_of_day), Takes('a time like "07:00"')] | None = Field(
-        None, description="The time of day, local, at which the run stops, resumable."
+        None,
+        description="The local time at which the run stops and can be resumed. Set it if others need the key in "
+        "the morning.",
     )
     run_between: Annotated[
         Annotated[list[str], Field(min_length=2, max_length=2)] | None,
         BeforeValidator(checks.as_plain),
         AfterValidator(checks.hours),
         Takes('two times like ["22:00", "07:00"]'),
-    ] = Field(None, description="The hours, local, in which calls may leave; outside it waits.")
-    max_attempts: int = Field(6, ge=1, description="Calls for one record's own failures. An outage does not count.")
-    max_repairs: int = Field(2, ge=0, description="Times that an invalid answer is asked again with its fault shown.")
+    ] = Field(
+        None,
+        description="The local hours in which calls may leave. Outside them the run waits. Set it to use quiet or "
+        "cheap hours.",
+    )
+    max_attempts: int = Field(
+        6,
+        ge=1,
+        description="The most calls for failures of one record. An outage does not count. Raise it for unreliable "
+        "servers.",
+    )
+    max_repairs: int = Field(
+        2,
+        ge=0,
+        description="How often an invalid answer is requested again with its fault shown. Lower it to save money, "
+        "raise it for weak models.",
+    )
     stop_rejected: float = Field(
         1.0,
         ge=0,
         le=1,
-        description="The share of the first 40 records without a label, for one reason, at which the run stops; 0: "
-        "never.",
+        description="The share of the first 40 records without a label, for one reason, at which the run stops. "
+        "Set 0 (never) if your validators refuse nearly everything by design.",
     )
-    probe_max_s: float = Field(4, gt=0, description="Seconds between two probes in an outage, at most.")
+    probe_max_s: float = Field(
+        4, gt=0, description="The most seconds between two probes in an outage. Raise it to disturb a server less."
+    )
     outage_limit_s: float = Field(
-        21_600, gt=0, description="Seconds of outage, or of refusals alone, after which the run ends, resumable."
+        21_600,
+        gt=0,
+        description="Seconds of outage, or of refusals alone, after which the run ends and can be resumed. Lower "
+        "it if you want to be told earlier.",
     )
     hedge_after_p: float | None = Field(
         None,
         ge=50,
         lt=100,
-        description="At the end of a run, ask a second time where an answer takes longer than this percentile of all; "
-        "the first answer wins. Unset: never.",
+        description="At the end of a run, ask a second time if an answer takes longer than this percentile of all "
+        "answers; the first answer counts. Unset: never. Set it if a few slow calls hold up the end.",
     )
     record_deadline_s: float | None = Field(
         None,
         gt=0,
-        description="Seconds that one record may take over all its calls and waits while calls can leave; a failure "
-        "after that is its last. Unset: `max_attempts` times `model.timeout_s` (times `task.max_turns`), and a minute.",
+        description="Seconds that one record may take over all its calls and waits while calls can leave. A "
+        "failure after that is its last. Unset: `max_attempts` times `model.timeout_s` (times "
+        "`task.max_turns`), plus a minute.",
     )
-    grace_s: float = Field(30, ge=0, description="Seconds that calls in flight get to end when the run is stopped.")
+    grace_s: float = Field(
+        30,
+        ge=0,
+        description="Seconds that the calls in flight have to finish when the run is stopped. Lower it if a "
+        "supervisor kills the process earlier.",
+    )
     on_day_limit: Literal["wait", "stop"] = Field(
-        "wait", description="When a day's calls are used up: wait for the next day, or end the run, resumable."
+        "wait",
+        description="What to do when a day's calls are used up: wait for the next day, or end the run so that it "
+        "can be resumed.",
     )
 
 
 class NotifySettings(Section):
     """Who is told at the end, and when somebody is needed. Failures to tell never touch the run."""
 
-    url: Secret | None = Field(None, description="A webhook that gets JSON by POST; Slack's take it as it is.")
+    url: Secret | None = Field(None, description="A webhook that receives JSON by POST, such as one of Slack.")
     command: Secret | None = Field(
-        None, description="A command that is run, without a shell, with the facts as JSON on its stdin."
+        None,
+        description="A command to run, without a shell, with the facts as JSON on its stdin. Use it for mail or "
+        "for a messenger.",
     )
     on: Annotated[
         list[Literal["end", "attention"]], BeforeValidator(checks.as_plain), AfterValidator(checks.distinct)
     ] = Field(
         default_factory=_both,
-        description="What is told: the run's end, and what needs somebody meanwhile.",
+        description="When to notify: at the end of the run, and when the run needs somebody.",
     )
 
 
 class TelemetrySettings(Section):
     """OpenTelemetry, by the extra `otel`. `OTEL_*` variables say where it goes."""
 
-    enabled: bool = Field(False, description="Send metrics and traces of the calls; never what is in a record.")
+    enabled: bool = Field(
+        False,
+        description="Send metrics and traces of the calls, but never the contents of a record. Turn it on if you "
+        "collect OpenTelemetry data.",
+    )
 
 
 class RehearsalSettings(Section):
@@ -193,16 +265,31 @@ class RehearsalSettings(Section):
         | None
     ) = Field(
         None,
-        description="The field with the right label (a text: of the first label field); unset: labels are made up.",
+        description="The field with the correct label (a text: of the first label field). Unset: labels are made up.",
     )
-    accuracy: float = Field(0.9, ge=0, le=1, description="The share of labels that are right, where gold is known.")
-    seed: int = Field(0, ge=0, description="The same seed gives the same labels and faults.")
-    latency_ms: float = Field(50, ge=0, description="Milliseconds that an answer takes, about.")
-    requests_per_minute: int | None = Field(None, ge=1, description="The limit that the endpoint holds; unset: none.")
-    tokens_per_minute: int | None = Field(None, ge=1, description="The limit that the endpoint holds; unset: none.")
-    requests_per_day: int | None = Field(None, ge=1, description="The limit that the endpoint holds; unset: none.")
+    accuracy: float = Field(0.9, ge=0, le=1, description="The share of labels that are correct, if gold is known.")
+    seed: int = Field(
+        0, ge=0, description="The same seed gives the same labels and faults. Change it to see another run."
+    )
+    latency_ms: float = Field(
+        50, ge=0, description="About how many milliseconds an answer takes. Set it to what your model takes."
+    )
+    requests_per_minute: int | None = Field(
+        None,
+        ge=1,
+        description="The requests per minute that the endpoint allows. Unset: no limit. Set the limit of your tier.",
+    )
+    tokens_per_minute: int | None = Field(
+        None, ge=1, description="The tokens per minute that the endpoint allows. Unset: no limit."
+    )
+    requests_per_day: int | None = Field(
+        None, ge=1, description="The requests per day that the endpoint allows. Unset: no limit."
+    )
     faults: Annotated[
         dict[str, Share],
         AfterValidator(checks.faults),
         Takes("shares from 0 to 1 by kind of fault, 1 or less together"),
-    ] = Field(default_factory=dict, description="The share of calls that go wrong, by kind of fault.")
+    ] = Field(
+        default_factory=dict,
+        description="The share of calls that go wrong, by kind of fault. Set it to see how a run deals with them.",
+    )

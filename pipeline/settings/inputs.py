@@ -25,64 +25,79 @@ class InputSettings(Section):
         | None
     ) = Field(
         None,
-        description="The records: files of one format, plain or compressed, or addresses (https, s3, a database). "
-        "Globs are read in a stable order. Needed unless `url_env` is set or Python gives the records.",
+        description="The records: files of one format, compressed or not, or addresses (https, s3, a database). "
+        "Globs are read in a stable order. Required unless `url_env` is set or Python supplies the "
+        "records.",
     )
     format: Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "text", "files", "dataset"] = Field(
         "auto",
-        description="How they are written; `json` is an array or objects over several lines, `text` one record a line, "
-        "`files` one a file, `dataset` a Hugging Face dataset on the disk. `auto` goes by the file's name.",
+        description="The format of the records. `json` is an array, or objects over several lines; `text` is one "
+        "record per line; `files` is one record per file; `dataset` is a Hugging Face dataset on "
+        "disk. `auto` goes by the name of the file. Set it if the name does not tell.",
     )
     key: Text | None = Field(
-        None, description="The field that names a record. Without it, its place in the input is its name."
+        None,
+        description="The field that names a record. By default, its place in the input is its name. Set it if you "
+        "may edit, insert, or reorder records.",
     )
     encoding: Annotated[str, AfterValidator(checks.encoding), Takes("the name of an encoding")] | None = Field(
         None,
-        description="The encoding of text files. Unset: UTF-8, or what a byte order mark says; what looks like another "
-        "one is asked about.",
+        description="The encoding of text files. Unset: UTF-8, or what a byte order mark says. A file that seems "
+        "to have another encoding is asked about. Set it for files from older systems.",
     )
     delimiter: (
         Annotated[str, BeforeValidator(checks.delimiter), Takes('one character that separates cells, or "tab"')] | None
     ) = Field(
         None,
-        description="What separates the cells of a CSV. Unset: commas, semicolons, tabs or pipes, whichever is plain "
-        "to see; what is not is asked about.",
+        description="The character between the cells of a CSV. Unset: a comma, semicolon, tab, or pipe, if it is "
+        "clear which. Set it if `check` asks.",
     )
     quote: Annotated[str, BeforeValidator(checks.quote), Takes('one character, or "none"')] | None = Field(
         None,
-        description="What cells with a delimiter or a line break in them stand in; `none` where quotes are part of the "
-        "text, as in most TSV. Unset: double quotes, or none in a TSV that plainly has none.",
+        description="The character around cells that contain a delimiter or a line break. `none` if quotes are "
+        "part of the text, as in most TSV files. Unset: double quotes, or none in a TSV that clearly "
+        "has none. Set it if `check` asks.",
     )
     escape: Annotated[str, BeforeValidator(checks.quote), Takes('one character, or "none"')] | None = Field(
         None,
-        description="The character before a quote, a delimiter or a line break that is part of a cell, like the "
-        "backslash that MySQL, Hive and Spark write; a cell `\\N` is then empty. `none` where there is no such "
-        "character. Unset: a backslash where the rows come out even only so; what is not plain is asked about.",
+        description="The character before a quote, a delimiter, or a line break that is part of a cell, such as "
+        "the backslash that MySQL, Hive, and Spark write. A cell `\\N` is then empty. `none` if there "
+        "is no such character. Unset: a backslash if the rows have equal lengths only with it. Set it "
+        "if `check` asks.",
     )
     header: (
         Annotated[bool | list[str], BeforeValidator(checks.header), Takes("true, false or a list of names")] | None
     ) = Field(
         None,
-        description="Whether the first row of a CSV names its columns. `false`: they are `column_1`, `column_2` ...; a "
-        "list names them. Unset: it does, unless it looks like a record, which is asked about.",
+        description="Whether the first row of a CSV names its columns. `false` names them `column_1`, `column_2`, "
+        "and so on; a list sets the names. Unset: it does, unless it looks like a record. Set it for "
+        "files without a header.",
     )
     records: Text | None = Field(
         None,
-        description="The list in a JSON object that holds the records, by its name, like `data`, or by its path, like "
-        "`data.items`; `none` where the object is one record. Unset: the only list of objects in the only object of a "
-        "file; what is not plain is asked about.",
+        description="The list in a JSON object that holds the records, by its name (`data`) or its path "
+        "(`data.items`). `none` if the object is one record. Unset: the only list of objects in the "
+        "only object of a file. Set it if `check` asks.",
     )
-    limit: int | None = Field(None, ge=1, description="Take only the first so many records; short: `--limit`.")
+    limit: int | None = Field(
+        None,
+        ge=1,
+        description="Use only the first N records. Set it to try a config on a part of the input; short: `--limit`.",
+    )
     query: Text | None = Field(
-        None, description="A SELECT whose rows are the records; `path` is then a database's SQLAlchemy URL."
+        None, description="A SELECT whose rows are the records. `path` is then the SQLAlchemy URL of a database."
     )
-    table: Text | None = Field(None, description="The same for all of a table, in the order of its primary key.")
+    table: Text | None = Field(
+        None,
+        description="A table whose rows are the records, in the order of its primary key. Use it instead of "
+        "`query` to read all of it.",
+    )
     url_env: (
         Annotated[str, AfterValidator(checks.url_variable), Takes("the name of an environment variable")] | None
     ) = Field(
         None,
-        description="In place of `path`: the variable, of the environment or of .env, that holds an address with a "
-        "password or a signature in it.",
+        description="The variable, in the environment or in .env, that holds the address. Set it instead of "
+        "`path` if the address contains a password or a signature.",
     )
 
     @model_validator(mode="after")

@@ -16,30 +16,51 @@ class MediaSettings(Section):
     """Pictures, sounds and documents of the records."""
 
     images: Fields = Field(
-        default_factory=list, description="The record's fields with pictures, which are shown after the prompt's text."
+        default_factory=list,
+        description="Fields of the record that hold images, which are shown after the text of the prompt.",
     )
-    audio: Fields = Field(default_factory=list, description="The same for recordings.")
-    documents: Fields = Field(default_factory=list, description="The same for PDF documents.")
+    audio: Fields = Field(default_factory=list, description="Fields of the record that hold audio.")
+    documents: Fields = Field(default_factory=list, description="Fields of the record that hold PDF documents.")
     root: Path | None = Field(
         None,
-        description="The folder below which local files must be; unset: the one that the input lies in, or the current "
-        "directory where the input is no file.",
+        description="The folder that must contain all local files. Unset: the folder of the input, or the current "
+        "directory if the input is not a file. Set it if the media are elsewhere.",
     )
     detail: Literal["auto", "low", "high", "original"] = Field(
-        "high", description="How closely the model looks at pictures, where the prompt does not say it."
+        "high", description="How closely the model looks at images, unless the prompt says it. Lower it to save tokens."
     )
     max_pixels: int | None = Field(
-        None, ge=1_024, description="Scale pictures down to so many pixels; unset: to what `detail` uses of them."
+        None,
+        ge=1_024,
+        description="Scale images down to this many pixels. Unset: to what `detail` uses. Set it to save upload "
+        "to other providers' models.",
     )
-    max_bytes: int = Field(20_000_000, ge=1, description="The most that one file, address or data URL may hold.")
+    max_bytes: int = Field(
+        20_000_000,
+        ge=1,
+        description="The most bytes of one file, address, or data URL. Raise it for large photos or recordings.",
+    )
     urls: Literal["pass", "fetch", "refuse"] = Field(
-        "pass", description="Addresses in a record: passed on for the server to load, loaded here, or refused."
+        "pass",
+        description="What to do with addresses in a record: pass them on for the server to load, load them here, "
+        "or refuse them. Use `fetch` if the server cannot reach them.",
     )
-    http: bool = Field(False, description="Take addresses without TLS too.")
-    fetch_private: bool = Field(False, description="Take addresses of private networks and of this machine too.")
-    memory_mb: int = Field(512, ge=1, description="The most that loaded media may take in memory at once.")
+    http: bool = Field(False, description="Also accept addresses without TLS. Turn it on for a server of your own.")
+    fetch_private: bool = Field(
+        False,
+        description="Also accept addresses of private networks and of this machine. Turn it on only for records "
+        "that you trust.",
+    )
+    memory_mb: int = Field(
+        512, ge=1, description="The most memory for loaded media at once. Raise it for many large files in flight."
+    )
     pdf_as: Literal["images", "file"] = Field(
-        "images", description="Documents as a picture a page (extra `pdf`), or as the files they are."
+        "images",
+        description="Send documents as one image per page (extra `pdf`), or as files, for models that accept files.",
     )
-    pdf_pages: int = Field(20, ge=1, description="The most pages that a document may have to be shown as pictures.")
-    pdf_dpi: int = Field(110, ge=20, le=600, description="How fine pages are drawn, in dots an inch.")
+    pdf_pages: int = Field(
+        20, ge=1, description="The most pages of a document that is shown as images. Raise it for long documents."
+    )
+    pdf_dpi: int = Field(
+        110, ge=20, le=600, description="The resolution of pages, in dots per inch. Raise it for small print."
+    )

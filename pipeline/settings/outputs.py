@@ -25,12 +25,16 @@ class SqlOutputSettings(Section):
             SecretStr, AfterValidator(checks.database_url), Takes('an SQLAlchemy URL, like "sqlite:///labels.db"')
         ]
         | None
-    ) = Field(None, description="The database, where its URL has no password; unset: `url_env` says it. Never shown.")
+    ) = Field(
+        None,
+        description="The URL of the database, if it has no password. Unset: `url_env` names it. It is never shown.",
+    )
     url_env: Annotated[str, AfterValidator(checks.url_variable), Takes("the name of an environment variable")] = Field(
-        "DATABASE_URL", description="The variable, of the environment or of .env, that holds the database's URL."
+        "DATABASE_URL", description="The variable, in the environment or in .env, that holds the URL of the database."
     )
     table: Annotated[str, AfterValidator(checks.table_name), Takes('a name like "labels" or "schema.labels"')] = Field(
-        "labels", description="The table that is made, and is this run's alone."
+        "labels",
+        description="The table to create. It belongs to this run alone. Set it if several runs write to one database.",
     )
 
 
@@ -38,26 +42,29 @@ class OutputSettings(Section):
     """Where the labels go."""
 
     dir: Path = Field(
-        "runs/labels", description="The run folder. With a config file, the default is `runs/` and that file's name."
+        "runs/labels",
+        description="The run folder. With a config file, the default is `runs/` and the name of that file.",
     )
     columns: Annotated[Texts, Takes('a list of fields, like ["id", "text"]')] | None = Field(
-        None, description="The input's fields that are carried along, in this order; unset: all of them."
+        None,
+        description="The fields of the input that are carried along, in this order. Unset: all of them. Set it to "
+        "leave out what you do not need.",
     )
     formats: Annotated[list[Format], BeforeValidator(checks.as_plain), AfterValidator(checks.distinct)] = Field(
         default_factory=_csv,
         min_length=1,
-        description="The files that are written, labels.csv and the like; `sql` is a table in a database, "
-        "written at the end of each session.",
+        description="The files to write, such as labels.csv. `sql` is a table in a database, written at the end "
+        "of each session.",
     )
     order: Literal["completion", "input"] = Field(
         "completion",
-        description="The rows as they were answered, or as they were read. Files in the order of the input are "
-        "written when the session ends.",
+        description="The order of the rows: as they were answered, or as in the input. Files in the order of the "
+        "input are written when the session ends.",
     )
     escape_formulas: bool = Field(
         False,
-        description="Put an apostrophe before cells that a spreadsheet would run as a formula. Training data wants "
-        "them as they are.",
+        description="Put an apostrophe before cells that a spreadsheet would run as a formula. Training data "
+        "should stay unchanged, so turn it on only for people with spreadsheets.",
     )
     sql: SqlOutputSettings | None = Field(None, description="Where the table is.")
 

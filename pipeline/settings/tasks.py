@@ -37,16 +37,16 @@ Labels = Annotated[
 class FunctionSettings(Section):
     """A function whose arguments are the label."""
 
-    name: FunctionName = Field(description="The function's name, as the model sees it.")
-    description: str | None = Field(None, description="What it is for, as the model sees it.")
-    parameters: JsonSchema = Field(description="The label's fields: a JSON Schema of an object.")
+    name: FunctionName = Field(description="The name of the function, as the model sees it.")
+    description: str | None = Field(None, description="What the function does, as the model sees it.")
+    parameters: JsonSchema = Field(description="The fields of the label: a JSON Schema of an object.")
 
 
 class ToolSettings(Section):
     """One of several tools. One of `labels`, `parameters` and `python` says what it takes."""
 
-    name: FunctionName | None = Field(None, description="The function's name, as the model sees it.")
-    description: str | None = Field(None, description="What it is for, as the model sees it.")
+    name: FunctionName | None = Field(None, description="The name of the function, as the model sees it.")
+    description: str | None = Field(None, description="What the function does, as the model sees it.")
     labels: Labels | None = Field(None, description="One field a key, each with these values only.")
     parameters: JsonSchema | None = Field(None, description="A JSON Schema of an object.")
     python: PlaceInPython | None = Field(None, description="A Pydantic model, a function, or a tool in Python.")
@@ -66,52 +66,74 @@ class TaskSettings(Section):
     """What is asked about a record. One of `labels`, `function`, `python` and `tools` says what a label is."""
 
     name: FunctionName | None = Field(
-        None, description="The function's name, as the model sees it; unset: its own, or `set_label`."
+        None,
+        description="The name of the function, as the model sees it. Unset: its own, or `set_label`. Set it if "
+        "another name explains the task better.",
     )
     description: str | None = Field(
-        None, description="What the function is for, as the model sees it; unset: its own, or made from its fields."
+        None,
+        description="What the function does, as the model sees it. Unset: its own, or one made from its fields. "
+        "Set it to tell the model more about the labels.",
     )
-    system: str | None = Field(None, description="The system message: the same for all records.")
+    system: str | None = Field(
+        None,
+        description="The system message, the same for all records. Set it to define the labels and to say what to "
+        "do in doubt.",
+    )
     prompt: Text = Field(
-        description="The user message: a Jinja2 template. The record's fields are its variables, and "
-        '`record["any name"]` is one whose name is no identifier.'
+        description="The user message: a Jinja2 template. Its variables are the fields of the record; "
+        '`record["any name"]` is a field whose name is not an identifier.'
     )
     labels: Labels | None = Field(
-        None, description="The short way: a function with one field a key, each with these values only."
+        None, description="The short way: a function with one field per key, each with only these values."
     )
     python: PlaceInPython | None = Field(
-        None, description="A Pydantic model, or a tool with a schema and a callback, in Python."
+        None,
+        description="A Pydantic model, a function, or a tool with a schema and a callback, in Python. Use it if "
+        "the label needs checks or code of your own.",
     )
     tools: Annotated[
         list[ToolSettings] | None,
         Takes("tables with a name, a description, and one of labels, parameters and python"),
-    ] = Field(None, min_length=1, description="Several tools, one `[[task.tools]]` each: the model chooses.")
-    callback: PlaceInPython | None = Field(
-        None, description="A function that is called with each label: `(label, record)`, or `(label, record, call)`."
+    ] = Field(
+        None,
+        min_length=1,
+        description="Several tools, one `[[task.tools]]` each, of which the model chooses. Use it if records need "
+        "different labels.",
     )
-    callback_timeout_s: float = Field(300, gt=0, description="Seconds that a callback may take for one label.")
+    callback: PlaceInPython | None = Field(
+        None,
+        description="A function that is called with each label: `(label, record)` or `(label, record, call)`. Set "
+        "it to add columns or to write elsewhere.",
+    )
+    callback_timeout_s: float = Field(
+        300, gt=0, description="Seconds that a callback may take for one label. Lower it if your callback may hang."
+    )
     call: Literal["one", "some", "any", "all"] = Field(
         "one",
-        description="The calls that make an answer: exactly `one`, `some` (one or more), `any` (none is fine too), "
-        "or `all` tools once each.",
+        description="The calls that make an answer: exactly `one`, `some` (one or more), `any` (possibly none), "
+        "or `all` tools once each. Set it with several tools.",
     )
     rows: Text | None = Field(
         None,
-        description='A record as several rows: `"calls"` makes each call a row, the name of a label field that is a '
-        "list each item.",
+        description='Makes a record several rows: `"calls"` makes a row of each call, and the name of a list in '
+        "the label makes a row of each item. Set it to extract things from a text.",
     )
     max_turns: int = Field(
         1,
         ge=1,
-        description="Answers in a conversation, at most: the model is told what came of its calls until it ends in "
-        "words.",
+        description="The most answers in a conversation. With 2 or more, the model sees the results of its calls "
+        "until it ends in words. Set it if your callback looks something up for the model.",
     )
-    reply: Text | None = Field(None, description="The column for the model's last words.")
+    reply: Text | None = Field(
+        None, description="The column for the model's last words in a conversation. Set it to keep them."
+    )
     validators: Annotated[
         list[ValidatorSettings], Takes("tables with an expression or the place of a function in python")
     ] = Field(
         default_factory=list,
-        description="Rules for labels beside the schema, one `[[task.validators]]` each; what fails is asked again.",
+        description="Rules for labels beyond the schema, one `[[task.validators]]` each. A label that breaks one "
+        "is requested again.",
     )
     examples: Annotated[
         list[dict[str, Json]],
@@ -119,18 +141,29 @@ class TaskSettings(Section):
         Takes("tables with a record's fields and its `label`"),
     ] = Field(
         default_factory=list,
-        description="Worked examples, shown to the model before each record: `[[task.examples]]`.",
+        description="Worked examples that the model sees before each record: `[[task.examples]]`. Use them if a "
+        "description of the labels is not enough.",
     )
-    examples_file: Text | None = Field(None, description="A JSONL file with more of them, one object a line.")
+    examples_file: Text | None = Field(
+        None, description="A JSONL file with examples, one object per line. Use it if there are many."
+    )
     examples_k: int | None = Field(
-        None, ge=1, description="Show only the so many examples that are nearest to the record; unset: all, always."
+        None,
+        ge=1,
+        description="Show only the K examples nearest to the record. Unset: all of them. Set it if there are more "
+        "than a few dozen.",
     )
-    dedupe: bool = Field(True, description="Ask only once for records whose requests are identical.")
+    dedupe: bool = Field(
+        True,
+        description="Ask only once for records whose requests are identical. Turn it off to get separate answers "
+        "for repeated texts.",
+    )
     strict_answers: bool = Field(
         False,
-        description="Take no call that is not exactly as it should be. Off, what can be read in one way only is read, "
-        "and counted: `functions.` before the name, a fence around the arguments, JSON within a JSON text, another "
-        "case or white space in a value.",
+        description="Accept only calls in exactly the right form. Off, labelpipe also reads what can be read in "
+        "only one way, and counts it: `functions.` before the name, a fence around the arguments, "
+        "JSON inside a JSON text, other case or white space in a value. Turn it on to measure a "
+        "server.",
     )
     function: FunctionSettings | None = Field(None, description="The long way: a function with a JSON Schema.")
     media: MediaSettings = Field(
