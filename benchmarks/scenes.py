@@ -52,6 +52,8 @@ SCENES: Mapping[str, Scene] = {
     "twice, long calls": Scene(_gives("bucket", 60, "ms", latency_s=4.0), _TWICE, concurrency=64),
     "twice, 60 a minute": Scene(_gives("bucket", 1, "s", per_minute=60), 120.0, seconds=480.0, since_s=60.0),
     "twice, 3,000 a minute": Scene(_gives("bucket", 60, "ms", per_minute=3_000), 6_000.0, seconds=60.0),
+    "a fifth too much, bucket 60 s, s": Scene(_gives("bucket", 60, "s"), 1.2 * RATE),
+    "a fifth too much, bucket 1 s, no word": Scene(_gives("bucket", 1, "none"), 1.2 * RATE),
     # The config says what the server gives, or half of it.
     "right, window 1 s, s": Scene(_gives("window", 1, "s"), RATE),
     "right, window 60 s, s": Scene(_gives("window", 60, "s"), RATE),
@@ -107,6 +109,10 @@ SCENES: Mapping[str, Scene] = {
     "auto, a step at 16, then as before": Scene(
         Rules(latency_s=1.0, knee=16, knee_kind="step"), best_per_s=32.0, seconds=160.0, since_s=80.0, concurrency=None
     ),
+    "auto, capacity falls to 8": _auto(
+        Rules(latency_s=1.0, knee=16, knee_kind="doubling"), 8.0, knee_changes=(80.0, 8)
+    ),
+    "auto, capacity rises to 32": _auto(Rules(latency_s=1.0, knee=16), 32.0, knee_changes=(40.0, 32)),
     "auto, times out beyond 16": _auto(Rules(latency_s=1.0, knee=16, knee_kind="doubling"), 16.0, timeout_s=4.0),
     "auto, bucket 60 s, ms": Scene(_gives("bucket", 60, "ms", latency_s=1.0), concurrency=None),
     "auto, bucket 60 s, headers": Scene(_gives("bucket", 60, "ms", headers=True, latency_s=1.0), concurrency=None),

@@ -60,6 +60,8 @@ class Scene:
     doors: int = 1
     #: from this moment on the server gives this many a minute
     changes: tuple[float, float] | None = None
+    #: from this moment on so many are served at once
+    knee_changes: tuple[float, int] | None = None
     #: 503 from, to
     outage: tuple[float, float] | None = None
     #: what could be had at most, calls a second; None: what the limit gives
@@ -127,8 +129,10 @@ class _Server:
 
     def latency_s(self) -> float:
         """How long a call takes that is let in now."""
-        rules = self.scene.rules
-        load = max(1.0, self.in_flight / rules.knee) if rules.knee else 1.0
+        rules, change = self.scene.rules, self.scene.knee_changes
+        is_changed = change is not None and asyncio.get_running_loop().time() - self.began_at >= change[0]
+        knee = change[1] if change is not None and is_changed else rules.knee
+        load = max(1.0, self.in_flight / knee) if knee else 1.0
         if rules.slow and self.dice.random() < rules.slow:
             load *= rules.slow_factor
         return rules.latency_s * KNEES[rules.knee_kind](load) * math.exp(self.dice.gauss(0, self.scene.scatter))

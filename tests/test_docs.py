@@ -295,12 +295,12 @@ NUMBERS = {
     "limits.gate.BLAME_ANSWERS": ("at least 1 and at most {}", 1),
     "limits.meters.HEADROOM": ("{} % of the limit", 100),
     "units.MINUTE_RESET_S": ("{} s away", 1),
-    "limits.pace.NOISE_COUNT": ("at least {} of the latest calls", 1),
-    "limits.pace.NOISE_SHARE": ("clearly more than {} % of them", 100),
+    "limits.pace.CHANCE_COUNT": ("at least {} calls that were sent since", 1),
+    "limits.pace.CHANCE_SHARE": ("clearly more than {} % of them", 100),
     "limits.pace.CUT_TO": ("{} % of what passes", 100),
-    "limits.waits.BLIND_WAIT_S": ("ithout a word it is {} s", 1),
-    "limits.waits.BLIND_WAIT_MAX_S": ("{} s at most", 1),
-    "limits.waits.HEARD_S": ("for {} minutes at a time", 1 / 60),
+    "limits.backoff.BLIND_WAIT_S": ("ithout a word it is {} s", 1),
+    "limits.backoff.BLIND_WAIT_MAX_S": ("{} s at most", 1),
+    "limits.backoff.HEARD_S": ("for {} minutes at a time", 1 / 60),
 }
 
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pipeline.errors import LabelpipeError, RateLimitedError
+from pipeline.limits.backoff import Backoff
 from pipeline.limits.budget import Budget, BudgetReachedError, Reservation, Spend
 from pipeline.limits.day import DayMeter
 from pipeline.limits.gate import Gate, Outage
 from pipeline.limits.hours import Hours
 from pipeline.limits.meters import Meter
 from pipeline.limits.pace import Pace
-from pipeline.limits.trust import Trust
+from pipeline.limits.retry_scope import RetryScope
 from pipeline.limits.tuner import Tuner
-from pipeline.limits.waits import Waits
 from pipeline.records import ServerLimits, Usage, amount
 from pipeline.units import MINUTE_RESET_S, duration
 
@@ -138,8 +138,8 @@ class Admission:
         self._tokens = Meter(tokens_per_minute, weighted=True)
         self._day = day
         self._stop_at_day_limit = stop_at_day_limit
-        self._waits = Waits(gate)
-        self._trust = Trust()
+        self._backoff = Backoff(gate)
+        self._scope = RetryScope()
         self._door = asyncio.Lock()
         # All state that changes, beside the parts above.
         self.calls = 0
@@ -160,7 +160,7 @@ class Admission:
             self.gate.enter(now)
             self.request_pace.send(now)
             self.token_pace.send(now)
-            self._trust.send(now, self.gate.in_flight)
+            self._scope.send(now, self.gate.in_flight)
         self.calls += 1
         return Permit(self, size_tokens, size, now, reservation)
 
@@ -299,8 +299,8 @@ class Admission:
         if self.tuner is not None:
             self.tuner.answered(latency_s, now, self.gate.in_flight + self.gate.unwritten)
             self._tune(self.tuner)
-        self._waits.answered(now - latency_s)
-        self._trust.answered(now - latency_s)
+        self._backoff.answered(now - latency_s)
+        self._scope.answered(now - latency_s)
         self.gate.succeeded(now, sent_at)
         self.request_pace.accept(1, now, now - latency_s)
         self.token_pace.accept(usage.total, now, now - latency_s)
@@ -313,17 +313,17 @@ class Admission:
         tokens.tell(limits.limit_tokens, limits.reset_tokens_s, limits.remaining_tokens, latency_s=latency_s)
         self.rates_changed()
         if limits.remaining_requests == 0 and limits.reset_requests_s:
-            self._waits.used_up("request is", limits.reset_requests_s, now, amount(limits.limit_requests, "requests"))
+            self._backoff.used_up("request is", limits.reset_requests_s, now, amount(limits.limit_requests, "requests"))
         if limits.remaining_tokens == 0 and limits.reset_tokens_s:
-            self._waits.used_up("tokens are", limits.reset_tokens_s, now, amount(limits.limit_tokens, "tokens"))
+            self._backoff.used_up("tokens are", limits.reset_tokens_s, now, amount(limits.limit_tokens, "tokens"))
         self._stop_at_server_day(now)
 
     def _stop_at_server_day(self, now: float) -> None:
         """The server's day is used up, and the run is to end then."""
-        waits = self._waits
-        if self._stop_at_day_limit and waits.day_until > now:
-            moment = f"{waits.day_moment} ({duration(waits.day_until - now)})"
-            told = f"{waits.day_text} is used up until {moment}; the same command goes on then"
+        backoff = self._backoff
+        if self._stop_at_day_limit and backoff.day_until > now:
+            moment = f"{backoff.day_moment} ({duration(backoff.day_until - now)})"
+            told = f"{backoff.day_text} is used up until {moment}; the same command goes on then"
             self.gate.stop(DayLimitReachedError(told))
 
     def refused(self, error: RateLimitedError, sent_at: float) -> float:
@@ -335,22 +335,23 @@ class Admission:
         self.refusals += 1
         self.gate.refused(now, sent_at)
         pace = self.token_pace if error.scope == "tokens" else self.request_pace
-        wait_s = self._waits.wait_s(error.retry_after_s)
+        wait_s = self._backoff.wait_s(error.retry_after_s)
+        is_for_all = self._scope.is_for_all(wait_s, sent_at, now, self.gate.in_flight)
         # A longer wait is about no rate a minute.
-        is_noise = wait_s <= MINUTE_RESET_S and pace.refuse(now, sent_at, wait_s)
-        if not self._trust.is_for_all(wait_s, sent_at, now, self.gate.in_flight) or is_noise:
+        is_baseline = wait_s <= MINUTE_RESET_S and pace.refuse(now, sent_at, wait_s if is_for_all else 0.0)
+        if is_baseline or not is_for_all:
             return wait_s
         if self.tuner is not None:
             self.tuner.refused(now, now - sent_at)
             self._tune(self.tuner)
-        self._waits.refused(error.retry_after_s, sent_at, now, error.day_limit)
+        self._backoff.refused(error.retry_after_s, sent_at, now, error.day_limit)
         self._stop_at_server_day(now)
         return 0.0
 
     @property
     def is_excused(self) -> bool:
         """Whether being refused now says nothing: the server has named a moment, hours away, until which it refuses."""
-        return self._waits.excused(asyncio.get_running_loop().time())
+        return self._backoff.excused(asyncio.get_running_loop().time())
 
     def timed_out(self, sent_at: float) -> None:
         """No answer came in time."""
@@ -384,11 +385,11 @@ class Admission:
             held_reason=self.gate.held_reason,
             requests_left_today=None if self._day is None else self._day.left_today,
             requests_per_day=None if self._day is None else self._day.limit,
-            asked_for_s=max(0.0, self._waits.asked_until - now),
-            refused_since=self._waits.refused_since,
+            asked_for_s=max(0.0, self._backoff.asked_until - now),
+            refused_since=self._backoff.refused_since,
             resting=self.gate.paused or now < self._rests_until,
-            excused=self._waits.excused(now),
-            server_day_s=max(0.0, self._waits.day_until - now),
+            excused=self._backoff.excused(now),
+            server_day_s=max(0.0, self._backoff.day_until - now),
         )
 
     async def close(self) -> None:

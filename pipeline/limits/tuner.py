@@ -17,7 +17,7 @@ import enum
 import math
 from collections import deque
 
-from pipeline.limits.levels import Level, Window, changed, doubt, follows, pooled
+from pipeline.limits.latency import Level, Window, changed, doubt, follows, pooled
 
 #: A window has at least this many answers (and half of the limit), and lasts this many typical latencies.
 ANSWERS_LEAST, WINDOW_LATENCIES = 16, 2.0
@@ -98,14 +98,6 @@ class Tuner:
     def settled(self) -> bool:
         """Whether the ramp is over, and neither more nor less was better at first sight."""
         return self.phase is not Phase.RAMP and self._step < STEP_FIRST
-
-    def set_bounds(self, lowest: int, highest: int, now: float) -> None:
-        """Take over another floor and ceiling in mid-run; what lies between is tried at once."""
-        self._lowest, self._highest = lowest, max(lowest, highest)
-        fits = self._bounded(self._limit) == self._limit and self._bounded(self._base) == self._base
-        if self.phase is Phase.RAMP and fits:
-            return
-        self._start_over(self._bounded(self._base), now)
 
     def found(self) -> str:
         """What was found, as lines for the config."""

@@ -10,7 +10,7 @@ import pytest
 from end_to_end.races import PACED, PER_S, Race, begin
 from end_to_end.stage import Done, Endpoints, project
 
-from pipeline.limits.trust import MOST_OF_FEW
+from pipeline.limits.retry_scope import MOST_OF_FEW
 
 
 @pytest.fixture(scope="module")

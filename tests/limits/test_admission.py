@@ -195,9 +195,11 @@ def test_a_refusal_for_tokens_slows_tokens_only(moved_clock: RunOn, scope: str) 
         door = await opened(requests_per_minute=6000, tokens_per_minute=600_000)
         for number in range(300):
             await asyncio.sleep(0.01)
-            door.succeeded(Usage(90, 10), None)
+            (await door.acquire(100)).close()
             if number % 2:
                 refuse(door, 0.001, scope=scope)
+            else:
+                door.succeeded(Usage(90, 10), None)
         return door
 
     state = moved_clock(main())

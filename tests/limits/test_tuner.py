@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.limits.levels import Level, changed, doubt, follows, measure, pooled
+from pipeline.limits.latency import Level, changed, doubt, follows, measure, pooled
 from pipeline.limits.tuner import Phase, Tuner
 
 Speed = Callable[[int, float], float]
@@ -363,16 +363,6 @@ def test_a_floor_and_a_ceiling_are_kept() -> None:
     assert max(limit for _, limit in high.limits) == 30
 
 
-def test_bounds_may_change_live() -> None:
-    auto = Tuner(lowest=1, highest=32)
-    simulation = Simulation(auto, Server(free, even), 1)
-    simulation.run(60)
-    auto.set_bounds(1, 10, 60.0)
-    assert auto.limit == 10
-    auto.set_bounds(1, 200, 60.0)
-    assert Simulation.run(simulation, 160).limits[-1][1] > 150
-
-
 def test_found_says_what_it_stands_on() -> None:
     auto = tuner()
     assert auto.found() == (
@@ -384,7 +374,7 @@ def test_found_says_what_it_stands_on() -> None:
 
 
 events = st.tuples(
-    st.sampled_from(["answered", "answered", "answered", "refused", "timed_out", "bounds"]),
+    st.sampled_from(["answered", "answered", "answered", "refused", "timed_out"]),
     st.floats(0, 100),
     st.floats(0, 5),
     st.integers(0, 100),
@@ -401,13 +391,10 @@ def test_whatever_happens_the_limit_stays_within_its_bounds(
     auto, now = Tuner(lowest=lowest, highest=highest, start=start), 0.0
     for what, latency_s, passed_s, number in events:
         now += passed_s
-        if what == "bounds":
-            lowest, highest = number + 1, 2 * number + 1
-            auto.set_bounds(lowest, highest, now)
         for _ in range(times):
             if what == "answered":
                 auto.answered(latency_s, now, min(number, auto.limit))
-            elif what != "bounds":
+            else:
                 getattr(auto, what)(now, latency_s)
         assert lowest <= auto.limit <= max(lowest, highest)
         assert isinstance(auto.limit, int)

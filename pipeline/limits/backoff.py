@@ -23,7 +23,7 @@ DAY_ASKED_S, DAY_MOST_S = 3600.0, 25 * 3600.0
 SAME_MOMENT_S = 120.0
 
 
-class Waits:
+class Backoff:
     """Shuts the gate for a while. `now` is the run's clock in seconds."""
 
     def __init__(self, gate: Gate) -> None:

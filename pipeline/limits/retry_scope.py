@@ -32,7 +32,7 @@ class _Trial:
         return _is_much(self.refused, self.sent) or _is_much(self.refused_in_flight, self.in_flight)
 
 
-class Trust:
+class RetryScope:
     """Says of each refusal whether all have to wait. `now` and `sent_at` are the run's clock in seconds.
 
     Where a limit is used up, what is sent before the wait is over is refused as well. Where it is answered, the server

@@ -13,7 +13,7 @@ from limit_servers import Bucket, Log
 
 from pipeline.errors import RateLimitedError, StoppedError
 from pipeline.limits import Admission, Gate, meters
-from pipeline.limits.company import LEAST_SHARE, Company
+from pipeline.limits.other_clients import LEAST_SHARE, OtherClients
 from pipeline.records import ServerLimits, Usage
 
 RunOn = Callable[[Any], Any]
@@ -119,11 +119,11 @@ def test_alone_nothing_is_yielded(moved_clock: RunOn, server: Bucket | Log) -> N
 
 def test_two_that_yield_share_a_bucket_evenly() -> None:
     """What is left is the same for both; so is the share, and it settles where both together use the rate."""
-    one, two, left, now = Company(), Company(), 3000.0, 0.0
+    one, two, left, now = OtherClients(), OtherClients(), 3000.0, 0.0
     while now < 600:
         now += 0.1
-        for company in (one, two):
-            company.seen(3000, int(left), (3000 - left) / 50, 0.5)
+        for client in (one, two):
+            client.seen(3000, int(left), (3000 - left) / 50, 0.5)
         left = min(3000.0, left + 5 - 4.95 * (one.share + two.share))
     assert one.share == two.share == pytest.approx(0.5, abs=0.05)
     assert left > 50
@@ -131,19 +131,19 @@ def test_two_that_yield_share_a_bucket_evenly() -> None:
 
 @pytest.mark.parametrize("told", [(0, 60.0), (1, 0.0), (0, 0.0), (150, 57.0), (3000, 60.0)])
 def test_a_server_that_always_says_the_same_teaches_nothing(told: tuple[int, float]) -> None:
-    company = Company()
+    others = OtherClients()
     for second in range(300):
-        company.used(50, second)
-        company.seen(3000, *told, 0.5)
-    assert company.share == 1.0
+        others.used(50, second)
+        others.seen(3000, *told, 0.5)
+    assert others.share == 1.0
 
 
 def test_a_bucket_too_small_for_the_latency_is_not_steered_by() -> None:
     """What is seen is two seconds old; the whole bucket is worth one."""
-    company = Company()
+    others = OtherClients()
     for left in (50, 30, 10, 0):
-        company.seen(3000, left, (50 - left) / 50, 2.0)
-    assert company.share == 1.0
+        others.seen(3000, left, (50 - left) / 50, 2.0)
+    assert others.share == 1.0
 
 
 @given(
@@ -158,8 +158,8 @@ def test_a_bucket_too_small_for_the_latency_is_not_steered_by() -> None:
     )
 )
 def test_no_header_takes_all_of_the_share(steps: list[tuple[float, int, float, float]]) -> None:
-    company = Company()
+    others = OtherClients()
     for now, (used, left, reset_s, latency_s) in enumerate(steps):
-        company.used(used, now)
-        company.seen(3000, left, reset_s, latency_s)
-        assert LEAST_SHARE <= company.share <= 1.0
+        others.used(used, now)
+        others.seen(3000, left, reset_s, latency_s)
+        assert LEAST_SHARE <= others.share <= 1.0

@@ -25,13 +25,11 @@ WINDOW_NOISE = 0.05
 SPAN_S = 60
 #: What is always taken. Who pushes all others out is met by refusals, as a lower limit is.
 LEAST_SHARE = 0.1
-#: The share changes by steps: a rate that is another with each answer would begin anew each time.
-STEPS = 32
 #: How fast the typical latency follows.
 LATENCY_WEIGHT = 0.05
 
 
-class Company:
+class OtherClients:
     """What share of one limit may be used, beside others. `now` is the run's clock in seconds."""
 
     def __init__(self) -> None:
@@ -68,7 +66,7 @@ class Company:
         self._left_most = max(self._left_most, left)
         self._latency_s += LATENCY_WEIGHT * (latency_s - self._latency_s)
         share = self._of_bucket(left) if self._is_bucket() else self._of_window(left)
-        self.share = min(1.0, max(LEAST_SHARE, math.ceil(share * STEPS) / STEPS))
+        self.share = min(1.0, max(LEAST_SHARE, share))
 
     def _is_bucket(self) -> bool:
         return self._size_most <= BUCKET_VARIES * self._size_least + BUCKET_UNITS
