@@ -27,6 +27,8 @@ from typing import IO, Any
 
 #: A message holds a command's words and its environment.
 MOST_BYTES = 2**18
+#: Scenes that go on side by side start their commands from threads; one process that forks is enough for all.
+_TURN = threading.Lock()
 
 
 class Fork:
@@ -41,7 +43,8 @@ class Fork:
         self._report, report_of_child = os.pipe()
         given = (reading, out_of_child, err_of_child, report_of_child)
         message = json.dumps({"args": list(args), "cwd": str(cwd), "env": dict(env)}).encode()
-        socket.send_fds(_forks()[0], [message], given)
+        with _TURN:
+            socket.send_fds(_forks()[0], [message], given)
         for descriptor in given:
             os.close(descriptor)
         self.stdout: IO[str] = os.fdopen(out, encoding="utf-8")
