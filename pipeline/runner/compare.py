@@ -154,7 +154,7 @@ class Changes:
         told = [
             (found.renamed, "{} moved and kept the label (found by content)"),
             (found.refreshed, "{} changed in fields that no prompt uses, and the files show that"),
-            (found.mended, "{} without a label changed and will be asked again"),
+            (found.fixed, "{} without a label changed and will be asked again"),
             (found.back, "{} came back with the label it had"),
             (
                 found.gone + found.dropped,
@@ -201,7 +201,7 @@ async def find_changes(
 
 async def _each_usd(settings: Settings, ledger: Ledger) -> float | None:
     totals, done = await ledger.totals(), sum((await ledger.count_by_status()).values())
-    asked = done + totals.superseded
+    asked = done + totals.archived
     known = asked and totals.cost_usd and not totals.unpriced and not is_simulated(settings)
     return totals.cost_usd / asked if known else None
 
@@ -266,6 +266,6 @@ def _has_all(fields: Mapping[str, JSON], before: Mapping[str, JSON]) -> bool:
 async def accept_changes(changes: Changes, ledger: Ledger, *, relabel: bool, keep: bool) -> None:
     """Carry out what the user chose, and what nobody has to choose."""
     if relabel and (changes.parts or changes.cannot_match):
-        await ledger.supersede(Selection(), "relabel")
+        await ledger.archive(Selection(), "relabel")
     elif changes.found is not None:
         await ledger.match_apply(keep=keep)

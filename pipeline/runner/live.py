@@ -239,7 +239,7 @@ async def showing(*shows: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 def _budget_facts(budget: Budget | None) -> dict[str, Any] | None:
-    """Spent (what may have been billed included), set aside for calls in flight, and left; US dollars and tokens."""
+    """Spent (what may have been billed included), reserved for calls in flight, and left; US dollars and tokens."""
     if budget is None or not budget.is_capped:
         return None
 

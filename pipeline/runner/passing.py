@@ -53,7 +53,7 @@ class Passing:
         elif labelled and not (self.choice == "keep" and self.has_key):
             self.stop(ChangedError(self._told(changed[0], len(labelled))))
             return set()
-        await self.ledger.supersede(Selection(keys=sorted(again)), "relabel")
+        await self.ledger.archive(Selection(keys=sorted(again)), "relabel")
         await self.ledger.refresh([record for record in records if record not in changed])
         return again
 
@@ -108,12 +108,12 @@ async def lookups_of(
 
 
 async def end_pass(ledger: Ledger, sources: Sequence[Source], reading: Progress, *, complete: bool) -> None:
-    """Set aside what was never asked of records that were not in this pass: rows that were mended or taken out.
+    """Archive what was never asked of records that were not in this pass: rows that were fixed or taken out.
 
     An input that can be read again is compared before a session; this is for the others, where all was read.
     """
     if complete and reading.limit is None and any(source.once for source in sources):
-        await ledger.supersede(Selection(keys=await ledger.unseen(reading.exact_total)), "mended")
+        await ledger.archive(Selection(keys=await ledger.unseen(reading.exact_total)), "fixed")
 
 
 async def read_changes(sources: Sequence[Source], stamps: Sequence[Stamp | None]) -> list[str]:

@@ -56,7 +56,7 @@ from pipeline.runner.summary import summarise
 from pipeline.settings import Settings
 from pipeline.show import advise
 from pipeline.stats import RunSummary, Stats
-from pipeline.store import Ledger, MovedAside, RunDir, SinkMarks, Sinks
+from pipeline.store import Checkpoints, Ledger, MovedAside, RunDir, Sinks
 from pipeline.task import Task
 from pipeline.telemetry import Telemetry
 
@@ -323,7 +323,7 @@ class Session:
                 self._tell_simulated()
                 outcomes = [mark_simulated(outcome) for outcome in outcomes]
             told = self._asker.net.told
-            keep = partial(self._kept, marks=sinks.marks())
+            keep = partial(self._kept, checkpoints=sinks.checkpoints())
             outcomes, seqs = await kept(keep, outcomes, sinks.layout, told)
             try:
                 await in_files(sinks, self._ledger, outcomes, seqs, told)
@@ -338,11 +338,13 @@ class Session:
 
         return commit
 
-    async def _kept(self, outcomes: Sequence[Outcome], *, marks: SinkMarks | None) -> list[int]:
+    async def _kept(self, outcomes: Sequence[Outcome], *, checkpoints: Checkpoints | None) -> list[int]:
         """The outcomes in the ledger, and with them the calls that were sent, by day."""
         requests, ok = self._day.take_uncounted(), False
         try:
-            seqs = await self._ledger.commit(outcomes, marks, requests=requests, done_with=self._done_with(outcomes))
+            seqs = await self._ledger.commit(
+                outcomes, checkpoints, requests=requests, done_with=self._done_with(outcomes)
+            )
             ok = True
         finally:
             self._day.written(requests, ok=ok)

@@ -9,7 +9,7 @@ from pipeline.errors import LabelpipeError
 from pipeline.records import Outcome, Problem, Record, Status, Usage
 from pipeline.store import Layout, Ledger, Sinks, flaw_of
 
-#: Why an outcome was set aside.
+#: Why an outcome was archived.
 REASON = "internal_error"
 #: Counts and logs an error of one record; gives its problem.
 Told = Callable[[Record, Exception], Problem]

@@ -238,7 +238,7 @@ async def _prepare(
     ledger: Ledger,
     stamps: Sequence[Stamp | None],
 ) -> tuple[list[MovedAside], list[str]]:
-    """Compare with what is there, set aside what is to be asked again, write the manifest.
+    """Compare with what is there, archive what is to be asked again, write the manifest.
 
     Gives the files that were moved aside, since they are not the run's, and what else is to be told.
     """
@@ -256,7 +256,7 @@ async def _prepare(
         await accept_changes(changes, ledger, relabel=options.relabel, keep=options.keep)
     if options.retry:
         await ledger.own_up()
-        again = await ledger.supersede(_without_label(options.retry_codes), "retry")
+        again = await ledger.archive(_without_label(options.retry_codes), "retry")
         tell("retry", records=again, codes=sorted(options.retry_codes))
     run_dir.write_manifest(
         manifest_of(settings, task, sources, before=manifest, overrides=options.overrides, stamps=stamps)

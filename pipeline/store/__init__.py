@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pipeline.store.changes import Selection, SinkMarks
 from pipeline.store.claims import MovedAside, claim
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
 from pipeline.store.matching import Found, Pair
 from pipeline.store.projection import flaw_of
 from pipeline.store.proof import FileProof, prove_files
-from pipeline.store.queries import Known, RowCounts, SinkMark, Totals
+from pipeline.store.queries import Checkpoint, Known, RowCounts, Totals
 from pipeline.store.rundir import Change, RunDir, RunLock, diff
 from pipeline.store.sinks import Sinks
 from pipeline.store.sqlexport import (
@@ -22,9 +21,12 @@ from pipeline.store.sqlexport import (
     release_table,
 )
 from pipeline.store.table import read_table
+from pipeline.store.writes import Checkpoints, Selection
 
 __all__ = [
     "Change",
+    "Checkpoint",
+    "Checkpoints",
     "FileProof",
     "Found",
     "Known",
@@ -36,8 +38,6 @@ __all__ = [
     "RunDir",
     "RunLock",
     "Selection",
-    "SinkMark",
-    "SinkMarks",
     "Sinks",
     "SqlPlace",
     "SqlTarget",

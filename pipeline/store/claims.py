@@ -19,13 +19,13 @@ from typing import BinaryIO
 from pipeline.errors import MissingExtraError, StoreError
 from pipeline.records import Outcome
 from pipeline.store import parquet
-from pipeline.store.changes import NO_FILE
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
 from pipeline.store.order import rows_of
-from pipeline.store.projection import BLOCK_BYTES, Look, digest_of, look_of, looks, parquet_look
-from pipeline.store.queries import SinkMark
+from pipeline.store.projection import BLOCK_BYTES, RowFormat, digest_of, parquet_format, row_format_of, row_formats
+from pipeline.store.queries import Checkpoint
 from pipeline.store.rundir import RunDir
+from pipeline.store.writes import NO_FILE
 
 NAMES = ("labels.csv", "labels.jsonl", "labels.parquet", "failed.csv")
 
@@ -53,20 +53,20 @@ async def claim(run_dir: RunDir, ledger: Ledger) -> list[MovedAside]:
     moved, noted = [], {}
     text = await ledger.meta_get("layout")
     layout = Layout.from_text(text) if text else None
-    marks = await ledger.sink_marks()
+    checkpoints = await ledger.checkpoints()
     for name in NAMES:
         path = run_dir.path / name
         try:
             status = await asyncio.to_thread(_status, path)
             if status is None:
                 continue
-            mark = marks.get(name)
-            why, now = await _look_at(path, status, mark, layout, ledger)
+            checkpoint = checkpoints.get(name)
+            why, now = await _look_at(path, status, checkpoint, layout, ledger)
             if why:
                 moved.append(move_aside(path, why))
                 # Nothing is there now: a file that is put there before ours is not taken for it.
                 now = NO_FILE
-            if now is not None and now != mark:
+            if now is not None and now != checkpoint:
                 noted[name] = now
         except OSError as error:
             raise StoreError(f"{path}: cannot be looked at: {error.strerror or error}.") from error
@@ -98,82 +98,92 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 async def _look_at(
-    path: Path, status: os.stat_result, mark: SinkMark | None, layout: Layout | None, ledger: Ledger
-) -> tuple[str, SinkMark | None]:
-    """What is strange about the file, or nothing; and its mark, which is moved to its last whole row."""
+    path: Path, status: os.stat_result, checkpoint: Checkpoint | None, layout: Layout | None, ledger: Ledger
+) -> tuple[str, Checkpoint | None]:
+    """What is strange about the file, or nothing; and its checkpoint, which is moved to its last whole row."""
     if not stat.S_ISREG(status.st_mode):
         kind = "a link" if stat.S_ISLNK(status.st_mode) else "no plain file"
-        return f"is {kind}, which this run did not make", mark
+        return f"is {kind}, which this run did not make", checkpoint
     if not status.st_size:
         return "", NO_FILE  # nothing of anybody's is in it
-    if mark is None:
+    if checkpoint is None:
         return "was not written by this run", None
-    if status.st_size >= mark.bytes >= 0 and mark.digest == await asyncio.to_thread(digest_of, path, mark.bytes):
-        if status.st_size == mark.bytes:
-            return "", mark
-        look = look_of(path.name, mark.shape) if mark.digest is not None and path.suffix != ".parquet" else None
-        if look is not None and look.order != "input":
-            blocks = rows_of(ledger, look.order, mark.position)
-            if (followed := await _followed(path, mark, look, blocks)) is not None:
+    if status.st_size >= checkpoint.bytes >= 0 and checkpoint.digest == await asyncio.to_thread(
+        digest_of, path, checkpoint.bytes
+    ):
+        if status.st_size == checkpoint.bytes:
+            return "", checkpoint
+        row_format = (
+            row_format_of(path.name, checkpoint.shape)
+            if checkpoint.digest is not None and path.suffix != ".parquet"
+            else None
+        )
+        if row_format is not None and row_format.order != "input":
+            blocks = rows_of(ledger, row_format.order, checkpoint.position)
+            if (followed := await _followed(path, checkpoint, row_format, blocks)) is not None:
                 return "", followed
-    elif 0 <= status.st_size < mark.bytes and not mark.is_stale:
-        return "is shorter than this run left it", mark
+    elif 0 <= status.st_size < checkpoint.bytes and not checkpoint.is_stale:
+        return "is shorter than this run left it", checkpoint
     if path.suffix == ".parquet":
-        return await _look_at_parquet(path, status, mark, layout, ledger)
-    for look in _may_look(path.name, mark, layout):
-        empty = replace(mark, bytes=0, position=1, shape=look.shape)
-        if (followed := await _followed(path, empty, look, rows_of(ledger, look.order))) is not None:
+        return await _look_at_parquet(path, status, checkpoint, layout, ledger)
+    for row_format in _possible_formats(path.name, checkpoint, layout):
+        empty = replace(checkpoint, bytes=0, position=1, shape=row_format.shape)
+        if (followed := await _followed(path, empty, row_format, rows_of(ledger, row_format.order))) is not None:
             # A file in the input's order is made in one go: this one was made just before a kill.
-            return "", replace(followed, is_stale=True) if look.order == "input" else followed
-    return "was changed after this run wrote it", mark
+            return "", replace(followed, is_stale=True) if row_format.order == "input" else followed
+    return "was changed after this run wrote it", checkpoint
 
 
-def _may_look(name: str, mark: SinkMark, layout: Layout | None) -> list[Look]:
+def _possible_formats(name: str, checkpoint: Checkpoint, layout: Layout | None) -> list[RowFormat]:
     """How the rows of the file may look: as they are to be, or as they were."""
-    now = [look for look in looks(layout) if look.name == name] if layout is not None else []
-    return now + ([look_of(name, mark.shape)] if mark.shape and mark.shape not in [look.shape for look in now] else [])
+    now = [row_format for row_format in row_formats(layout) if row_format.name == name] if layout is not None else []
+    return now + (
+        [row_format_of(name, checkpoint.shape)]
+        if checkpoint.shape and checkpoint.shape not in [row_format.shape for row_format in now]
+        else []
+    )
 
 
 async def _look_at_parquet(
-    path: Path, status: os.stat_result, mark: SinkMark, layout: Layout | None, ledger: Ledger
-) -> tuple[str, SinkMark | None]:
+    path: Path, status: os.stat_result, checkpoint: Checkpoint, layout: Layout | None, ledger: Ledger
+) -> tuple[str, Checkpoint | None]:
     """A Parquet file is ours where its values are those of the ledger: it may have been made just before a kill."""
     strange = "was changed after this run wrote it"
     if layout is None:
-        return strange, mark
+        return strange, checkpoint
     try:
-        found = await parquet.compare(path, parquet_look(layout).table, lambda: rows_of(ledger, layout.order))
+        found = await parquet.compare(path, parquet_format(layout).table, lambda: rows_of(ledger, layout.order))
     except (MissingExtraError, OSError, ValueError):  # pyarrow's errors are ValueErrors
-        return strange, mark
+        return strange, checkpoint
     if found.fault:
-        return strange, mark
-    return "", replace(mark, bytes=status.st_size, digest=await asyncio.to_thread(digest_of, path))
+        return strange, checkpoint
+    return "", replace(checkpoint, bytes=status.st_size, digest=await asyncio.to_thread(digest_of, path))
 
 
 async def _followed(
-    path: Path, mark: SinkMark, look: Look, blocks: AsyncIterator[list[tuple[int, Outcome]]]
-) -> SinkMark | None:
-    """The mark of the last whole row, where all behind this mark is the beginning of these rows; the rest is cut off.
+    path: Path, checkpoint: Checkpoint, row_format: RowFormat, blocks: AsyncIterator[list[tuple[int, Outcome]]]
+) -> Checkpoint | None:
+    """The checkpoint at the last whole row, if all after this one is the beginning of these rows; the rest is cut off.
 
     None where the file has anything else in it.
     """
     with path.open("r+b") as file:
-        file.seek(mark.bytes)
-        if not mark.bytes:
-            head = look.head()
+        file.seek(checkpoint.bytes)
+        if not checkpoint.bytes:
+            head = row_format.head()
             if (found := file.read(len(head))) != head:
                 is_ours = head.startswith(found.rstrip(b"\0")) and _ends(file)
-                return _cut(path, file, mark, 0) if is_ours else None
-        done, position = file.tell(), mark.position
+                return _cut(path, file, checkpoint, 0) if is_ours else None
+        done, position = file.tell(), checkpoint.position
         async for block in blocks:
-            expected = look.block([outcome for _, outcome in block])
+            expected = row_format.block([outcome for _, outcome in block])
             found = file.read(len(expected))
             if found != expected:
-                size, position, is_ours = _partly(look, block, found, position)
-                now = replace(mark, position=position)
+                size, position, is_ours = _partly(row_format, block, found, position)
+                now = replace(checkpoint, position=position)
                 return _cut(path, file, now, done + size) if is_ours and _ends(file) else None
             done, position = file.tell(), block[-1][0] + 1
-        return _cut(path, file, replace(mark, position=position), done) if _ends(file) else None
+        return _cut(path, file, replace(checkpoint, position=position), done) if _ends(file) else None
 
 
 def _ends(file: BinaryIO) -> bool:
@@ -181,19 +191,21 @@ def _ends(file: BinaryIO) -> bool:
     return all(not block.strip(b"\0") for block in iter(lambda: file.read(BLOCK_BYTES), b""))
 
 
-def _partly(look: Look, block: Sequence[tuple[int, Outcome]], rest: bytes, position: int) -> tuple[int, int, bool]:
+def _partly(
+    row_format: RowFormat, block: Sequence[tuple[int, Outcome]], rest: bytes, position: int
+) -> tuple[int, int, bool]:
     """How many bytes are whole rows of these outcomes, up to which position, and whether the rest is one torn row."""
     size = 0
     for place, outcome in block:
-        row = look.block([outcome])
+        row = row_format.block([outcome])
         if not rest.startswith(row, size):
             return size, position, row.startswith(rest[size:].rstrip(b"\0"))
         size, position = size + len(row), place + 1
     return size, position, not rest[size:].strip(b"\0")
 
 
-def _cut(path: Path, file: BinaryIO, mark: SinkMark, size: int) -> SinkMark:
+def _cut(path: Path, file: BinaryIO, checkpoint: Checkpoint, size: int) -> Checkpoint:
     """The file cut where its last whole row ends, all of it on the disk."""
     file.truncate(size)
     os.fsync(file.fileno())
-    return replace(mark, bytes=size, digest=digest_of(path, size))
+    return replace(checkpoint, bytes=size, digest=digest_of(path, size))

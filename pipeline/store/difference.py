@@ -15,7 +15,7 @@ from typing import TextIO
 
 from pipeline import codec
 from pipeline.records import Outcome
-from pipeline.store.projection import Look
+from pipeline.store.projection import RowFormat
 
 Row = tuple[object, ...]
 Blocks = AsyncIterator[list[tuple[int, Outcome]]]
@@ -24,7 +24,7 @@ Blocks = AsyncIterator[list[tuple[int, Outcome]]]
 WINDOW, MOST = 200, 1_000
 _SHOWN = 5
 _DELIMITERS = (",", ";", "\t", "|")
-_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _CELL_CHARS = 2**31 - 1
 
 
@@ -64,7 +64,7 @@ def _told(keys: Sequence[str], one: str, several: str) -> str:
     return f"{_rows(len(keys))} {one if len(keys) == 1 else several} ({shown})"
 
 
-async def difference(path: Path, look: Look, blocks: Blocks) -> Difference | None:
+async def difference(path: Path, row_format: RowFormat, blocks: Blocks) -> Difference | None:
     """What differs between the file and the rows that it should have; None where it has other columns. Raises OSError.
 
     How the file is written is no difference: quotes, line ends, a byte order mark, another delimiter.
@@ -72,12 +72,12 @@ async def difference(path: Path, look: Look, blocks: Blocks) -> Difference | Non
     found = Difference()
     file = await asyncio.to_thread(_opened, path)
     try:
-        rows = await asyncio.to_thread(_rows_in, file, look)
+        rows = await asyncio.to_thread(_rows_in, file, row_format)
         if rows is None:
             return None
         there: deque[Row] = deque()
         wanted: deque[tuple[str, Row]] = deque()
-        expected = _expected(look, blocks)
+        expected = _expected(row_format, blocks)
         while found.count < MOST:
             there.extend(await asyncio.to_thread(lambda: list(islice(rows, WINDOW - len(there)))))
             while len(wanted) < WINDOW and (each := await anext(expected, None)) is not None:
@@ -114,16 +114,16 @@ def _step(found: Difference, there: deque[Row], wanted: deque[tuple[str, Row]]) 
 def _opened(path: Path) -> TextIO:
     with path.open("rb") as file:
         head = file.read(4)
-    encoding = next((name for mark, name in _MARKS if head.startswith(mark)), "utf-8")
+    encoding = next((name for bom, name in _BOMS if head.startswith(bom)), "utf-8")
     return path.open(encoding=encoding, errors="replace", newline="")
 
 
-def _rows_in(file: TextIO, look: Look) -> Iterator[Row] | None:
+def _rows_in(file: TextIO, row_format: RowFormat) -> Iterator[Row] | None:
     """The rows of the file; None where its columns are others."""
-    if look.name.endswith(".jsonl"):
-        return (_values(line, look) for line in file if line.strip())
+    if row_format.name.endswith(".jsonl"):
+        return (_values(line, row_format) for line in file if line.strip())
     csv.field_size_limit(max(csv.field_size_limit(), _CELL_CHARS))
-    titles = list(map(str, look.table.titles))
+    titles = list(map(str, row_format.table.titles))
     head = file.readline()
     for delimiter in _DELIMITERS:
         file.seek(0)
@@ -133,20 +133,20 @@ def _rows_in(file: TextIO, look: Look) -> Iterator[Row] | None:
     return None
 
 
-def _values(line: str, look: Look) -> Row:
+def _values(line: str, row_format: RowFormat) -> Row:
     try:
         row = codec.loads_exact(line)
-        return tuple(codec.dumps(row.get(title)) for title in look.table.titles)
+        return tuple(codec.dumps(row.get(title)) for title in row_format.table.titles)
     except (ValueError, AttributeError):
         return (line,)
 
 
-async def _expected(look: Look, blocks: Blocks) -> AsyncIterator[tuple[str, Row]]:
+async def _expected(row_format: RowFormat, blocks: Blocks) -> AsyncIterator[tuple[str, Row]]:
     async for block in blocks:
         for _, outcome in block:
-            text = look.block([outcome]).decode()
-            if look.name.endswith(".jsonl"):
-                rows: Iterator[Row] = (_values(line, look) for line in text.splitlines())
+            text = row_format.block([outcome]).decode()
+            if row_format.name.endswith(".jsonl"):
+                rows: Iterator[Row] = (_values(line, row_format) for line in text.splitlines())
             else:
                 rows = (tuple(row) for row in csv.reader(io.StringIO(text, newline="")) if row)
             for row in rows:

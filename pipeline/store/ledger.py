@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 
 from pipeline.errors import StoreError
 from pipeline.records import KeptAnswer, Outcome, Record, Status
-from pipeline.store import changes, matching, queries, turns
-from pipeline.store.changes import Selection, SinkMarks
-from pipeline.store.queries import Known, RowCounts, SinkMark, Totals
+from pipeline.store import matching, queries, storedturns, writes
+from pipeline.store.queries import Checkpoint, Known, RowCounts, Totals
 from pipeline.store.rows import to_row
 from pipeline.store.schema import ORDINAL_INDEX, connect_reader, connect_writer, damaged, use_failure
+from pipeline.store.writes import Checkpoints, Selection
 
 _T = TypeVar("_T")
 #: Outcomes in one block of a replay: some of them may be long.
@@ -75,10 +75,10 @@ class Ledger:
         self.path = path
         self._reads = _Hand(path, reads=True)
         self._writes: _Hand | None = None
-        # All state that changes, seen by the writing thread only: the highest seq, the marks that are stored, and
-        # how often outcomes have been set aside or moved since the files' marks were last worth anything.
+        # All state that changes, seen by the writing thread only: the highest seq, the checkpoints that are stored, and
+        # how often outcomes have been archived or moved since the files' checkpoints were last worth anything.
         self._last_seq = 0
-        self._stored: SinkMarks | None = None
+        self._stored: Checkpoints | None = None
         self._generation = 0
 
     @classmethod
@@ -113,7 +113,7 @@ class Ledger:
 
     @property
     def generation(self) -> int:
-        """Grows whenever outcomes are set aside, replaced or moved: files made before then are to be made anew."""
+        """Grows whenever outcomes are archived, replaced or moved: files made before then are to be made anew."""
         return self._generation
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -121,7 +121,7 @@ class Ledger:
     async def commit(
         self,
         outcomes: Sequence[Outcome],
-        sinks: SinkMarks | None = None,
+        sinks: Checkpoints | None = None,
         *,
         requests: Mapping[str, int] | None = None,
         done_with: Sequence[str] = (),
@@ -135,42 +135,42 @@ class Ledger:
 
     async def keep_answers(self, answers: Sequence[KeptAnswer]) -> None:
         """Write answers of records that are not at their end; when it returns, they are safe."""
-        await self._write(changes.keep_answers, answers)
+        await self._write(writes.keep_answers, answers)
 
     async def forget_answers(self, keys: Sequence[str]) -> None:
         """Drop the kept answers of these records."""
-        await self._write(changes.forget_answers, keys)
+        await self._write(writes.forget_answers, keys)
 
     async def replace(self, outcomes: Sequence[Outcome], reason: str) -> list[int]:
-        """Put each outcome in the place of the one with its key; the old one is set aside.
+        """Put each outcome in the place of the one with its key; the old one is archived.
 
         The new outcome carries the old one's usage and cost, if they are still to be counted.
         """
         return await self._write(self._replace, outcomes, reason)
 
-    async def supersede(self, selection: Selection, reason: str) -> int:
+    async def archive(self, selection: Selection, reason: str) -> int:
         """Set the selected outcomes aside, so that their records are pending again; gives how many.
 
         What they have cost stays in the totals.
         """
-        return await self._write(self._moved, changes.supersede, selection, reason)
+        return await self._write(self._moved, writes.archive, selection, reason)
 
     async def own_up(self) -> int:
-        """Give rows that cannot be read (a damaged file) an outcome that says so, which `supersede` can select."""
-        return await self._write(self._moved, changes.own_up)
+        """Give rows that cannot be read (a damaged file) an outcome that says so, which `archive` can select."""
+        return await self._write(self._moved, writes.own_up)
 
-    async def note_files(self, marks: Mapping[str, SinkMark]) -> None:
+    async def note_files(self, checkpoints: Mapping[str, Checkpoint]) -> None:
         """What is known of these files now, beside what the others are."""
         self._stored = None
-        await self._write(changes.note_files, marks)
+        await self._write(writes.note_files, checkpoints)
 
     async def add_requests(self, day: str, count: int) -> None:
         """Count requests that were sent on this day (an ISO date)."""
-        await self._write(changes.add_requests, day, count)
+        await self._write(writes.add_requests, day, count)
 
     async def meta_set(self, key: str, value: str) -> None:
         """Keep a text under a name."""
-        await self._write(changes.meta_set, key, value)
+        await self._write(writes.meta_set, key, value)
 
     async def run_id(self) -> str:
         """The run's name among all runs, which it keeps: made at the first call."""
@@ -224,7 +224,7 @@ class Ledger:
 
     async def refresh(self, records: Sequence[Record]) -> int:
         """Give the outcomes of these records the fields that the records have now; their labels stay."""
-        return await self._write(self._moved, changes.refresh, records)
+        return await self._write(self._moved, writes.refresh, records)
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -257,11 +257,11 @@ class Ledger:
 
     async def has_answers(self) -> bool:
         """Whether any answer is kept, of whatever record."""
-        return await self._reads.do(turns.any_kept)
+        return await self._reads.do(storedturns.any_kept)
 
     async def answers_of(self, keys: Sequence[str]) -> dict[str, list[KeptAnswer]]:
         """The answers that are kept of these records, by key."""
-        return await self._reads.do(turns.of, keys)
+        return await self._reads.do(storedturns.of, keys)
 
     async def rows_after(self, seq: int, limit: int = BLOCK) -> list[tuple[int, Outcome]]:
         """The next outcomes with their seq, in the order they were committed."""
@@ -296,16 +296,16 @@ class Ledger:
         return await self._reads.do(queries.problem_counts)
 
     async def totals(self) -> Totals:
-        """Usage and cost of everything that was paid for, outcomes that were set aside included."""
+        """Usage and cost of everything that was paid for, outcomes that were archived included."""
         return await self._reads.do(queries.totals)
 
     async def last_seq(self) -> int:
         """The highest seq ever given; 0 at the start."""
         return await self._reads.do(queries.last_seq)
 
-    async def sink_marks(self) -> dict[str, SinkMark]:
+    async def checkpoints(self) -> dict[str, Checkpoint]:
         """How far each file has come, by its name."""
-        return await self._reads.do(queries.sink_marks)
+        return await self._reads.do(queries.checkpoints)
 
     async def meta_get(self, key: str) -> str | None:
         """The text under this name, or None."""
@@ -330,7 +330,7 @@ class Ledger:
         self,
         connection: sqlite3.Connection,
         outcomes: Sequence[Outcome],
-        sinks: SinkMarks | None,
+        sinks: Checkpoints | None,
         requests: Mapping[str, int],
         done_with: Sequence[str],
     ) -> list[int]:
@@ -339,7 +339,7 @@ class Ledger:
         seqs = list(range(self._last_seq + 1, self._last_seq + 1 + len(outcomes)))
         rows = list(map(to_row, seqs, outcomes))
         try:
-            changes.commit(connection, rows, sinks, requests, done_with=done_with)
+            writes.commit(connection, rows, sinks, requests, done_with=done_with)
         except sqlite3.IntegrityError as error:
             raise StoreError(self._told_twice(connection, outcomes)) from error
         self._last_seq += len(outcomes)
@@ -356,7 +356,7 @@ class Ledger:
 
     def _replace(self, connection: sqlite3.Connection, outcomes: Sequence[Outcome], reason: str) -> list[int]:
         seqs = list(range(self._last_seq + 1, self._last_seq + 1 + len(outcomes)))
-        changes.replace(connection, list(map(to_row, seqs, outcomes)), reason)
+        writes.replace(connection, list(map(to_row, seqs, outcomes)), reason)
         self._last_seq += len(outcomes)
         self._generation += 1
         return seqs

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.records import JSON, Record
-from pipeline.store import changes
-from pipeline.store.queries import chunks, marks
+from pipeline.store import writes
+from pipeline.store.queries import chunks, placeholders
 from pipeline.store.rows import COLUMNS, bound, json_text, json_value, unbound
 
-#: reasons for which outcomes are set aside; what is gone may come back
-GONE, RELABEL, MENDED = "gone", "relabel", "mended"
+#: reasons for which outcomes are archived; what is gone may come back
+GONE, RELABEL, FIXED = "gone", "relabel", "fixed"
 #: Records that are looked at in one step.
 BLOCK = 256
 _NAMES = ", ".join(COLUMNS)
@@ -33,7 +33,7 @@ _SPARE = f"""
 CREATE TEMP TABLE spare (seq INTEGER PRIMARY KEY, key, ordinal, digest, fields, request_digest, status, is_gone);
 INSERT INTO spare
     SELECT {_SPARE_COLUMNS}, 0 FROM outcomes WHERE record_problem IS NULL AND seq NOT IN (SELECT seq FROM taken)
-    UNION ALL SELECT {_SPARE_COLUMNS}, 1 FROM superseded WHERE reason = '{GONE}' AND record_problem IS NULL;
+    UNION ALL SELECT {_SPARE_COLUMNS}, 1 FROM archived WHERE reason = '{GONE}' AND record_problem IS NULL;
 CREATE INDEX temp.spare_key ON spare (key);
 """  # noqa: S608 (constant names)
 _FREE = "seq NOT IN (SELECT seq FROM taken)"
@@ -77,14 +77,14 @@ class Pair:
 class Found:
     """What came of it, as counts of records.
 
-    `changed` have a label and are asked otherwise now, and `changed_keys` are some of them; `mended` had none, and are
+    `changed` have a label and are asked otherwise now, and `changed_keys` are some of them; `fixed` had none, and are
     asked again; `gone` had a label and are not in the input, `gone_keys` are some of them; `dropped` had none; `moved`
     have their outcome under another name or at another place; `fresh` have none; `back` were gone for a while.
     """
 
     changed: int = 0
     changed_keys: tuple[str, ...] = ()
-    mended: int = 0
+    fixed: int = 0
     gone: int = 0
     gone_keys: tuple[str, ...] = ()
     dropped: int = 0
@@ -114,14 +114,14 @@ def add(connection: sqlite3.Connection, records: Sequence[Record], *, trust: boo
             rows.append(_row(record, seq if same else None))
     connection.execute("BEGIN")
     connection.executemany("INSERT INTO taken VALUES (?)", taken)
-    connection.executemany(f"INSERT INTO present VALUES ({marks(range(9))})", rows)  # noqa: S608
+    connection.executemany(f"INSERT INTO present VALUES ({placeholders(range(9))})", rows)  # noqa: S608
     connection.execute("COMMIT")
 
 
 def _known(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, tuple[int, int, str | None, object]]:
     found: dict[str, tuple[int, int, str | None, object]] = {}
     for chunk in chunks(keys):
-        rows = connection.execute(f"{_KNOWN} WHERE key IN ({marks(chunk)})", [bound(key) for key in chunk])
+        rows = connection.execute(f"{_KNOWN} WHERE key IN ({placeholders(chunk)})", [bound(key) for key in chunk])
         for key, seq, digest, problem, ordinal, line, source in rows:
             found[unbound(key)] = (seq, digest, problem, (ordinal, line, unbound(source)))
     return found
@@ -204,20 +204,20 @@ def found(connection: sqlite3.Connection) -> Found:
         return tuple(unbound(key) for (key,) in connection.execute(f"{text} LIMIT 5"))
 
     labelled = "o.status = 'labelled'"
-    changed, mended = count(f"{_CHANGED} AND {labelled}"), count(f"{_CHANGED} AND NOT {labelled}")
+    changed, fixed = count(f"{_CHANGED} AND {labelled}"), count(f"{_CHANGED} AND NOT {labelled}")
     missing = f"FROM outcomes o WHERE o.{_FREE} AND o.key NOT IN (SELECT p.key {_CHANGED})"
     paired = "FROM present p JOIN outcomes o USING (seq)"
     return Found(
         changed=changed,
         changed_keys=keys(f"SELECT p.key {_CHANGED} AND {labelled} ORDER BY p.ordinal"),
-        mended=mended,
+        fixed=fixed,
         gone=count(f"{missing} AND {labelled}"),
         gone_keys=keys(f"SELECT o.key {missing} AND {labelled} ORDER BY o.ordinal"),
         dropped=count(f"{missing} AND NOT {labelled}"),
         renamed=count(f"{paired} WHERE p.key <> o.key"),
         refreshed=count(f"{paired} WHERE p.fields <> o.fields"),
         back=count("FROM present p JOIN spare o USING (seq) WHERE o.is_gone"),
-        fresh=count("FROM present WHERE seq IS NULL") - changed - mended,
+        fresh=count("FROM present WHERE seq IS NULL") - changed - fixed,
         stays=count("FROM taken JOIN outcomes o USING (seq) WHERE o.status = 'labelled'"),
     )
 
@@ -225,7 +225,7 @@ def found(connection: sqlite3.Connection) -> Found:
 def apply(connection: sqlite3.Connection, *, keep: bool) -> int:
     """Make the ledger one of this input, all of it or nothing; gives how many outcomes it has touched.
 
-    With `keep` what is asked otherwise now keeps its label. What is not in the input is set aside, and is there again
+    With `keep` what is asked otherwise now keeps its label. What is not in the input is archived, and is there again
     when the record is. Nothing that was paid for is deleted.
     """
     changed = "SELECT 1 FROM present WHERE seq IS NOT NULL UNION ALL SELECT 1 FROM outcomes WHERE "
@@ -236,22 +236,22 @@ def apply(connection: sqlite3.Connection, *, keep: bool) -> int:
         # The label is that of the old text: the row goes on to show it.
         connection.execute("UPDATE present SET fields = NULL WHERE ordinal IN (SELECT ordinal FROM pairs)")
     connection.execute("CREATE INDEX IF NOT EXISTS temp.present_seq ON present (seq)")
-    with changes.transaction(connection):
-        touched = sum(_set_aside(connection)) + _follow(connection)
+    with writes.transaction(connection):
+        touched = sum(_archive(connection)) + _follow(connection)
         if touched:
-            changes.forget_files(connection)
+            writes.forget_files(connection)
     return touched
 
 
-def _set_aside(connection: sqlite3.Connection) -> Iterator[int]:
+def _archive(connection: sqlite3.Connection) -> Iterator[int]:
     changed = f"key IN (SELECT p.key {_CHANGED})"
     for reason, condition in (
-        (MENDED, "request_digest IS NULL"),
-        (MENDED, f"status <> 'labelled' AND {changed}"),
+        (FIXED, "request_digest IS NULL"),
+        (FIXED, f"status <> 'labelled' AND {changed}"),
         (RELABEL, changed),
         (GONE, "1"),
     ):
-        yield changes.set_aside(connection, f"{_FREE} AND {condition}", (), reason, paid=True)
+        yield writes.archive_where(connection, f"{_FREE} AND {condition}", (), reason, paid=True)
 
 
 def _follow(connection: sqlite3.Connection) -> int:
@@ -282,8 +282,8 @@ def _follow(connection: sqlite3.Connection) -> int:
 
 
 def _bring_back(connection: sqlite3.Connection) -> None:
-    """Outcomes that were set aside while their record was gone; it is there again."""
-    back = "FROM superseded WHERE seq IN (SELECT seq FROM present WHERE seq IS NOT NULL)"
+    """Outcomes that were archived while their record was gone; it is there again."""
+    back = "FROM archived WHERE seq IN (SELECT seq FROM present WHERE seq IS NOT NULL)"
     made = {"key": "CAST(x'FF' || seq AS BLOB)", "asked_as": "COALESCE(asked_as, key)"}
     values = ", ".join(made.get(column, column) for column in COLUMNS)
     connection.execute(f"INSERT INTO outcomes ({_NAMES}) SELECT {values} {back}")

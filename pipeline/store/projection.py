@@ -16,7 +16,7 @@ from pipeline.files import AppendFile
 from pipeline.records import Outcome, Status
 from pipeline.store.formats import csv_block, json_block
 from pipeline.store.layout import Layout, Table
-from pipeline.store.queries import SinkMark
+from pipeline.store.queries import Checkpoint
 from pipeline.store.rows import damage_of, to_row
 from pipeline.store.rundir import RunDir, replace_durably
 
@@ -27,7 +27,7 @@ CHANGED = "was changed while the run was at work"
 _SORTED = "sorted"
 
 
-class Look:
+class RowFormat:
     """How the rows of one file look: its table, and how a row becomes bytes."""
 
     def __init__(self, name: str, table: Table, layout: Layout) -> None:
@@ -54,22 +54,22 @@ class Look:
         return csv_block(rows, escape_formulas=self._escapes)
 
 
-def looks(layout: Layout) -> list[Look]:
+def row_formats(layout: Layout) -> list[RowFormat]:
     """The files of a layout that hold text."""
     table = layout.label_table()
-    labels = [Look(f"labels.{kind}", table, layout) for kind in layout.formats if kind in ("csv", "jsonl")]
-    return [*labels, Look("failed.csv", layout.failed_table(), layout)]
+    labels = [RowFormat(f"labels.{kind}", table, layout) for kind in layout.formats if kind in ("csv", "jsonl")]
+    return [*labels, RowFormat("failed.csv", layout.failed_table(), layout)]
 
 
-def growing(layout: Layout) -> list[Look]:
+def growing(layout: Layout) -> list[RowFormat]:
     """The files that grow while the run is at work: those whose rows come as they are answered."""
-    return looks(layout) if layout.order != "input" else []
+    return row_formats(layout) if layout.order != "input" else []
 
 
-def made_at_the_end(layout: Layout) -> list[Look]:
+def made_at_the_end(layout: Layout) -> list[RowFormat]:
     """The files that are made in one go when a session ends: rows in the input's order, and Parquet."""
-    texts = looks(layout) if layout.order == "input" else []
-    return [*texts, *([parquet_look(layout)] if "parquet" in layout.formats else [])]
+    texts = row_formats(layout) if layout.order == "input" else []
+    return [*texts, *([parquet_format(layout)] if "parquet" in layout.formats else [])]
 
 
 def flaw_of(outcome: Outcome, layout: Layout) -> Exception | None:
@@ -78,14 +78,14 @@ def flaw_of(outcome: Outcome, layout: Layout) -> Exception | None:
         row = to_row(1, outcome)
         if (why := damage_of(row)) is not None:
             return ValueError(why)
-        for look in looks(layout.grown([outcome])):
-            look.block([outcome])
+        for row_format in row_formats(layout.grown([outcome])):
+            row_format.block([outcome])
     except Exception as error:  # whatever it is, it is this outcome's
         return error
     return None
 
 
-def look_of(name: str, shape: str) -> Look:
+def row_format_of(name: str, shape: str) -> RowFormat:
     """The look of a file that has this shape."""
     tag, escapes, titles, carried = codec.loads_exact(shape)
     order = "input" if tag == _SORTED else tag
@@ -93,7 +93,7 @@ def look_of(name: str, shape: str) -> Look:
     labels = () if about else tuple(titles[len(carried) :])
     labelled = frozenset({Status.LABELLED})
     table = Table(frozenset(Status) - labelled if about else labelled, tuple(titles), tuple(carried), labels, about)
-    return Look(name, table, Layout(labels, order=order, escape_formulas=escapes))
+    return RowFormat(name, table, Layout(labels, order=order, escape_formulas=escapes))
 
 
 def digest_of(path: Path, size_bytes: int | None = None) -> bytes:
@@ -115,23 +115,23 @@ def _read_into(digest: Any, path: Path, size_bytes: int | None) -> Any:
     return digest
 
 
-def parquet_look(layout: Layout) -> Look:
+def parquet_format(layout: Layout) -> RowFormat:
     """What labels.parquet holds; its bytes are made elsewhere."""
-    return Look("labels.parquet", layout.label_table(), layout)
+    return RowFormat("labels.parquet", layout.label_table(), layout)
 
 
 class Projection:
     """A growing file. `position` is the seq of the next row that it may need."""
 
-    def __init__(self, run_dir: RunDir, look: Look, mark: SinkMark) -> None:
-        self.path = run_dir.path / look.name
-        self.look = look
+    def __init__(self, run_dir: RunDir, row_format: RowFormat, checkpoint: Checkpoint) -> None:
+        self.path = run_dir.path / row_format.name
+        self.row_format = row_format
         #: the columns have grown since the file was begun, or somebody has changed it
         self.is_old = False
         # All other state that changes: what the file in its place is, for sure; where the one that grows ends, what of
         # it is on the disk, and its digest. A torn file may have a part of a row behind `size_bytes`: it is opened
         # again, and cut, before anything is added.
-        self.mark = mark
+        self.checkpoint = checkpoint
         self.position = 1
         self.size_bytes = 0
         self._synced_bytes = 0
@@ -147,12 +147,17 @@ class Projection:
         return self.size_bytes - self._synced_bytes
 
     async def resume(self) -> bool:
-        """Go on from the file's mark. False if the file has to be built anew."""
-        mark = self.mark
-        if mark.is_stale or mark.bytes < 0 or mark.shape != self.look.shape or not self._fits(mark):
+        """Go on from the file's checkpoint. False if the file has to be built anew."""
+        checkpoint = self.checkpoint
+        if (
+            checkpoint.is_stale
+            or checkpoint.bytes < 0
+            or checkpoint.shape != self.row_format.shape
+            or not self._fits(checkpoint)
+        ):
             return False
-        self._digest = await asyncio.to_thread(_read_into, new_digest(), self.path, mark.bytes)
-        self.position, self.size_bytes, self._synced_bytes = mark.position, mark.bytes, mark.bytes
+        self._digest = await asyncio.to_thread(_read_into, new_digest(), self.path, checkpoint.bytes)
+        self.position, self.size_bytes, self._synced_bytes = checkpoint.position, checkpoint.bytes, checkpoint.bytes
         await self._cut()
         return True
 
@@ -186,18 +191,18 @@ class Projection:
         except OSError as error:
             raise self._failure(error) from error
 
-    async def begin(self, look: Look) -> None:
+    async def begin(self, row_format: RowFormat) -> None:
         """Begin the file anew, beside the old one, which stays in its place until `settle`."""
         await self.close()
-        self.look, self.position, self.is_old = look, 1, False
+        self.row_format, self.position, self.is_old = row_format, 1, False
         self._growing, self.size_bytes, self._synced_bytes = self.path.with_name(f"{self.path.name}.part"), 0, 0
         self._digest = new_digest()
 
     async def add(self, outcomes: Sequence[Outcome], position: int) -> None:
         """Write the rows of these outcomes; they are all there is before `position`."""
-        block = self.look.block(outcomes)
+        block = self.row_format.block(outcomes)
         if not self.size_bytes:
-            block = self.look.head() + block
+            block = self.row_format.head() + block
         if block:
             await self._append(block)
         self.position = position
@@ -207,7 +212,7 @@ class Projection:
         if not self.is_building:
             return
         if not self.size_bytes:
-            await self._append(self.look.head())
+            await self._append(self.row_format.head())
         await self.close()
         try:
             await asyncio.to_thread(replace_durably, self._growing, self.path)
@@ -218,7 +223,7 @@ class Projection:
         await self.sync()
 
     async def sync(self) -> None:
-        """Wait until the disk has the file, and move the mark to its end."""
+        """Wait until the disk has the file, and move the checkpoint to its end."""
         file = await self._whole()
         try:
             if self.unsynced_bytes:
@@ -226,7 +231,7 @@ class Projection:
         except OSError as error:
             raise self._failure(error) from error
         self._synced_bytes = self.size_bytes
-        self.mark = SinkMark(self.size_bytes, self.position, self.look.shape, self._digest.digest())
+        self.checkpoint = Checkpoint(self.size_bytes, self.position, self.row_format.shape, self._digest.digest())
 
     async def close(self) -> None:
         """Close; may be called twice."""
@@ -236,11 +241,11 @@ class Projection:
             with suppress(OSError):
                 await file.close()
 
-    def _fits(self, mark: SinkMark) -> bool:
-        head = self.look.head()
+    def _fits(self, checkpoint: Checkpoint) -> bool:
+        head = self.row_format.head()
         try:
             with self.path.open("rb") as file:
-                return file.read(len(head)) == head and file.seek(0, os.SEEK_END) >= mark.bytes >= len(head)
+                return file.read(len(head)) == head and file.seek(0, os.SEEK_END) >= checkpoint.bytes >= len(head)
         except FileNotFoundError:
             return False
         except OSError as error:

@@ -15,8 +15,8 @@ from pipeline.store.difference import difference
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
 from pipeline.store.order import rows_of
-from pipeline.store.projection import Look, looks, parquet_look
-from pipeline.store.queries import SinkMark
+from pipeline.store.projection import RowFormat, parquet_format, row_formats
+from pipeline.store.queries import Checkpoint
 from pipeline.store.rundir import RunDir
 from pipeline.store.sqlexport import SqlPlace, SqlTarget, compare_table
 
@@ -62,10 +62,13 @@ async def prove_files(run_dir: RunDir, ledger: Ledger, find_url: FindUrl = lambd
     if text is None:
         return [FileProof("files of rows", True, 0, "are to be built (anew), and the run's next session does it.")]
     layout = Layout.from_text(text)
-    marks = await ledger.sink_marks()
-    proofs = [await _prove_text(run_dir, ledger, look, marks.get(look.name)) for look in looks(layout)]
+    checkpoints = await ledger.checkpoints()
+    proofs = [
+        await _prove_text(run_dir, ledger, row_format, checkpoints.get(row_format.name))
+        for row_format in row_formats(layout)
+    ]
     if "parquet" in layout.formats:
-        proofs.append(await _prove_parquet(run_dir, ledger, layout, marks.get("labels.parquet")))
+        proofs.append(await _prove_parquet(run_dir, ledger, layout, checkpoints.get("labels.parquet")))
     if "sql" in layout.formats and (place := await ledger.meta_get("sql")):
         proofs.append(await _prove_table(ledger, SqlPlace.from_text(place), find_url))
     return proofs
@@ -80,25 +83,29 @@ async def _prove_table(ledger: Ledger, place: SqlPlace, find_url: FindUrl) -> Fi
     return FileProof(name, found.ok, found.rows, found.detail)
 
 
-async def _prove_text(run_dir: RunDir, ledger: Ledger, look: Look, mark: SinkMark | None) -> FileProof:
-    path = run_dir.path / look.name
-    if mark is None or mark.is_stale or mark.bytes < 0 or mark.shape != look.shape:
-        when = "when the session ends" if look.order == "input" else "and the run's next session does it"
-        return FileProof(look.name, True, 0, f"is to be built anew, {when}.")
+async def _prove_text(
+    run_dir: RunDir, ledger: Ledger, row_format: RowFormat, checkpoint: Checkpoint | None
+) -> FileProof:
+    path = run_dir.path / row_format.name
+    if checkpoint is None or checkpoint.is_stale or checkpoint.bytes < 0 or checkpoint.shape != row_format.shape:
+        when = "when the session ends" if row_format.order == "input" else "and the run's next session does it"
+        return FileProof(row_format.name, True, 0, f"is to be built anew, {when}.")
     if not path.exists():
-        return FileProof(look.name, False, 0, f"is missing, the ledger has {mark.bytes:,} bytes of it. {_MEND}")
+        return FileProof(
+            row_format.name, False, 0, f"is missing, the ledger has {checkpoint.bytes:,} bytes of it. {_MEND}"
+        )
     with path.open("rb") as file:
         # Only what is there now: a run at work may add rows while the ledger is read.
         size_bytes = file.seek(0, 2)
         file.seek(0)
-        tally = await _compare(file, size_bytes, look, _blocks(ledger, look, mark))
-    if not tally.fault and size_bytes >= mark.bytes:
-        more = tally.ended or (look.order == "input" and await ledger.last_seq() > mark.position)
-        return FileProof(look.name, True, tally.rows, _told_rows(tally.rows, more=more))
-    fault = tally.fault or f"has {size_bytes:,} bytes, but {mark.bytes:,} were written."
-    found = await difference(path, look, _blocks(ledger, look, mark))
+        tally = await _compare(file, size_bytes, row_format, _blocks(ledger, row_format, checkpoint))
+    if not tally.fault and size_bytes >= checkpoint.bytes:
+        more = tally.ended or (row_format.order == "input" and await ledger.last_seq() > checkpoint.position)
+        return FileProof(row_format.name, True, tally.rows, _told_rows(tally.rows, more=more))
+    fault = tally.fault or f"has {size_bytes:,} bytes, but {checkpoint.bytes:,} were written."
+    found = await difference(path, row_format, _blocks(ledger, row_format, checkpoint))
     told = "Its columns are others." if found is None else str(found)
-    return FileProof(look.name, False, tally.rows, f"{fault} {told} {CHANGED}")
+    return FileProof(row_format.name, False, tally.rows, f"{fault} {told} {CHANGED}")
 
 
 def _told_rows(rows: int, *, more: bool) -> str:
@@ -107,28 +114,28 @@ def _told_rows(rows: int, *, more: bool) -> str:
 
 
 async def _compare(
-    file: BinaryIO, size_bytes: int, look: Look, blocks: AsyncIterator[list[tuple[int, Outcome]]]
+    file: BinaryIO, size_bytes: int, row_format: RowFormat, blocks: AsyncIterator[list[tuple[int, Outcome]]]
 ) -> _Tally:
     tally = _Tally()
-    _take(tally, file, size_bytes, look.head())
+    _take(tally, file, size_bytes, row_format.head())
     async for block in blocks:
         if tally.ended or tally.fault:
             return tally
         outcomes = [outcome for _, outcome in block]
-        agreed = _take(tally, file, size_bytes, look.block(outcomes))
-        tally.rows += _whole_rows(look, outcomes, agreed if tally.ended or tally.fault else None)
+        agreed = _take(tally, file, size_bytes, row_format.block(outcomes))
+        tally.rows += _whole_rows(row_format, outcomes, agreed if tally.ended or tally.fault else None)
     if not (tally.ended or tally.fault) and tally.bytes < size_bytes:
         tally.fault = f"has {size_bytes - tally.bytes:,} bytes more than the ledger's rows."
     return tally
 
 
-def _whole_rows(look: Look, outcomes: Sequence[Outcome], size_bytes: int | None) -> int:
+def _whole_rows(row_format: RowFormat, outcomes: Sequence[Outcome], size_bytes: int | None) -> int:
     """How many of the outcomes' rows are in so many bytes; None: in all that they have."""
-    here = [outcome for outcome in outcomes if outcome.status in look.table.statuses]
-    counts = [len(look.table.rows(outcome)) for outcome in here]
+    here = [outcome for outcome in outcomes if outcome.status in row_format.table.statuses]
+    counts = [len(row_format.table.rows(outcome)) for outcome in here]
     if size_bytes is None:
         return sum(counts)
-    ends = accumulate(len(look.block([outcome])) for outcome in here)
+    ends = accumulate(len(row_format.block([outcome])) for outcome in here)
     return sum(count for count, end in zip(counts, ends, strict=True) if end <= size_bytes)
 
 
@@ -144,25 +151,27 @@ def _take(tally: _Tally, file: BinaryIO, size_bytes: int, expected: bytes) -> in
     return agreed
 
 
-def _blocks(ledger: Ledger, look: Look, mark: SinkMark) -> AsyncIterator[list[tuple[int, Outcome]]]:
+def _blocks(ledger: Ledger, row_format: RowFormat, checkpoint: Checkpoint) -> AsyncIterator[list[tuple[int, Outcome]]]:
     """The rows that the file may hold: in the input's order those up to its last making, else all that come."""
-    return rows_of(ledger, look.order, upto=mark.position if look.order == "input" else None)
+    return rows_of(ledger, row_format.order, upto=checkpoint.position if row_format.order == "input" else None)
 
 
-async def _prove_parquet(run_dir: RunDir, ledger: Ledger, layout: Layout, mark: SinkMark | None) -> FileProof:
+async def _prove_parquet(run_dir: RunDir, ledger: Ledger, layout: Layout, checkpoint: Checkpoint | None) -> FileProof:
     path = run_dir.labels("parquet")
-    look = parquet_look(layout)
-    if mark is None or mark.is_stale or mark.bytes < 0 or mark.shape != look.shape:
-        return FileProof(look.name, True, 0, "is to be made when the run's session ends.")
+    row_format = parquet_format(layout)
+    if checkpoint is None or checkpoint.is_stale or checkpoint.bytes < 0 or checkpoint.shape != row_format.shape:
+        return FileProof(row_format.name, True, 0, "is to be made when the run's session ends.")
     if not path.exists():
-        return FileProof(look.name, False, 0, f"is missing. {_MEND}")
+        return FileProof(row_format.name, False, 0, f"is missing. {_MEND}")
     try:
-        found = await parquet.compare(path, look.table, lambda: _blocks(ledger, look, mark))
+        found = await parquet.compare(path, row_format.table, lambda: _blocks(ledger, row_format, checkpoint))
     except MissingExtraError as error:
-        return FileProof(look.name, True, 0, f"not compared: {error}")
+        return FileProof(row_format.name, True, 0, f"not compared: {error}")
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        return FileProof(look.name, False, 0, f"cannot be read: {error}. {_MEND}")
+        return FileProof(row_format.name, False, 0, f"cannot be read: {error}. {_MEND}")
     if found.fault:
-        return FileProof(look.name, False, found.rows, f"{found.fault} {CHANGED}")
+        return FileProof(row_format.name, False, found.rows, f"{found.fault} {CHANGED}")
     rest = ", and the rest comes when the session ends" if found.ended else ""
-    return FileProof(look.name, True, found.rows, f"{found.rows:,} rows, value for value those of the ledger{rest}.")
+    return FileProof(
+        row_format.name, True, found.rows, f"{found.rows:,} rows, value for value those of the ledger{rest}."
+    )

@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 SHOWN_DAMAGE = 10
 #: A label column is one of classes where its values are so short, and there are so few of them; few in any case.
 CLASS_CHARS, CLASSES, FEW_CLASSES = 40, 200, 5
-Digest: TypeAlias = bytes  #: under a name of its own, because a mark has `bytes` too
+Digest: TypeAlias = bytes  #: under a name of its own, because a checkpoint has `bytes` too
 #: Values in one IN (...): older SQLite allows 999.
 CHUNK = 256
 
@@ -37,7 +37,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What a run has used since its beginning, outcomes that were set aside included.
+    """What a run has used since its beginning, outcomes that were archived included.
 
     `cost_usd` counts what has a known price; `unpriced` is the number of outcomes that have not. `unpriced_usage` is
     the part of `usage` that kept answers of records without an outcome have used at no known price.
@@ -48,7 +48,7 @@ class Totals:
     unpriced: int
     attempts: int
     repairs: int
-    superseded: int
+    archived: int
     unpriced_usage: Usage = field(default_factory=Usage)
 
 
@@ -61,7 +61,7 @@ class RowCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class SinkMark:
+class Checkpoint:
     """What is known of a file: its first `bytes` bytes are on the disk, have this `digest`, and are ours.
 
     They hold everything before `position`, a seq, or an ordinal where rows come in the input's order. `shape` says
@@ -85,7 +85,7 @@ _TOTALS = f"""
 SELECT TOTAL(prompt_tokens), TOTAL(completion_tokens), TOTAL(cached_tokens), TOTAL(reasoning_tokens),
     TOTAL(cache_write_tokens), TOTAL(cost_usd), TOTAL(cost_usd IS NULL AND prompt_tokens + completion_tokens > 0),
     TOTAL(attempts), TOTAL(repairs), TOTAL(aside)
-FROM (SELECT {_PAID}, 0 AS aside FROM outcomes UNION ALL SELECT {_PAID}, 1 AS aside FROM superseded WHERE paid)
+FROM (SELECT {_PAID}, 0 AS aside FROM outcomes UNION ALL SELECT {_PAID}, 1 AS aside FROM archived WHERE paid)
 """  # noqa: S608
 
 _UNDER_WAY = "SELECT usage, cost_usd FROM turns WHERE key NOT IN (SELECT key FROM outcomes)"
@@ -176,7 +176,7 @@ def problem_counts(connection: sqlite3.Connection) -> dict[str, int]:
 def totals(connection: sqlite3.Connection) -> Totals:
     """Usage, cost and attempts over everything that was paid for."""
     row = connection.execute(_TOTALS).fetchone()
-    *tokens, cost_usd, unpriced, attempts, repairs, superseded = row
+    *tokens, cost_usd, unpriced, attempts, repairs, archived = row
     under_way, under_way_usd, unpriced_usage = _under_way(connection)
     return Totals(
         usage=Usage(*map(int, tokens)) + under_way,
@@ -184,7 +184,7 @@ def totals(connection: sqlite3.Connection) -> Totals:
         unpriced=int(unpriced),
         attempts=int(attempts),
         repairs=int(repairs),
-        superseded=int(superseded),
+        archived=int(archived),
         unpriced_usage=unpriced_usage,
     )
 
@@ -208,7 +208,7 @@ def _under_way(connection: sqlite3.Connection) -> tuple[Usage, float, Usage]:
 def last_seq(connection: sqlite3.Connection) -> int:
     """The highest seq ever given, 0 at the start."""
     row = connection.execute(
-        "SELECT MAX(COALESCE((SELECT MAX(seq) FROM outcomes), 0), COALESCE((SELECT MAX(seq) FROM superseded), 0))"
+        "SELECT MAX(COALESCE((SELECT MAX(seq) FROM outcomes), 0), COALESCE((SELECT MAX(seq) FROM archived), 0))"
     ).fetchone()
     return int(row[0])
 
@@ -217,7 +217,9 @@ def known(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Know
     """Those of the keys that have an outcome."""
     found: dict[str, Known] = {}
     for chunk in chunks(keys):
-        rows = connection.execute(f"{_SELECT_KNOWN} WHERE key IN ({marks(chunk)})", [bound(key) for key in chunk])
+        rows = connection.execute(
+            f"{_SELECT_KNOWN} WHERE key IN ({placeholders(chunk)})", [bound(key) for key in chunk]
+        )
         for key, digest, status, ordinal, line, source in rows:
             found[unbound(key)] = Known(digest, _status(status), ordinal, line, any_text(source))
     return found
@@ -227,7 +229,9 @@ def outcomes_of(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str
     """The outcomes of those of the keys that have one."""
     found: dict[str, Outcome] = {}
     for chunk in chunks(keys):
-        rows = connection.execute(f"{SELECT_OUTCOME} WHERE key IN ({marks(chunk)})", [bound(key) for key in chunk])
+        rows = connection.execute(
+            f"{SELECT_OUTCOME} WHERE key IN ({placeholders(chunk)})", [bound(key) for key in chunk]
+        )
         found.update((outcome.record.key, outcome) for outcome in map(to_outcome, rows))
     return found
 
@@ -237,7 +241,7 @@ def mark_seen(connection: sqlite3.Connection, places: Sequence[tuple[str, str]])
     connection.execute("CREATE TEMP TABLE IF NOT EXISTS seen (key TEXT PRIMARY KEY, place TEXT) WITHOUT ROWID")
     first: dict[str, str] = {}
     for chunk in chunks([key for key, _ in places]):
-        rows = connection.execute(f"{_SELECT_SEEN} WHERE key IN ({marks(chunk)})", [bound(key) for key in chunk])
+        rows = connection.execute(f"{_SELECT_SEEN} WHERE key IN ({placeholders(chunk)})", [bound(key) for key in chunk])
         first.update((unbound(key), unbound(place)) for key, place in rows)
     duplicates: dict[int, str] = {}
     fresh: list[tuple[str | bytes | None, str | bytes | None]] = []
@@ -278,7 +282,7 @@ def find_request(connection: sqlite3.Connection, digests: Sequence[bytes]) -> di
         wanted = set(chunk)
         rows = connection.execute(
             f"{SELECT_OUTCOME} WHERE status = 'labelled' AND request_digest IS NOT NULL"
-            f" AND substr(request_digest, 1, 6) IN ({marks(chunk)}) ORDER BY seq",
+            f" AND substr(request_digest, 1, 6) IN ({placeholders(chunk)}) ORDER BY seq",
             [digest[:6] for digest in chunk],
         )
         for outcome in map(to_outcome, rows):
@@ -301,10 +305,10 @@ def rows_in_order(connection: sqlite3.Connection, after: tuple[int, int], limit:
     return [(row[0], to_outcome(row)) for row in rows]
 
 
-def sink_marks(connection: sqlite3.Connection) -> dict[str, SinkMark]:
+def checkpoints(connection: sqlite3.Connection) -> dict[str, Checkpoint]:
     """How far each file has come, by its name."""
     rows = connection.execute("SELECT name, bytes, position, shape, digest, is_stale FROM sinks")
-    return {name: SinkMark(size, at, shape, digest, bool(stale)) for name, size, at, shape, digest, stale in rows}
+    return {name: Checkpoint(size, at, shape, digest, bool(stale)) for name, size, at, shape, digest, stale in rows}
 
 
 def meta_get(connection: sqlite3.Connection, key: str) -> str | None:
@@ -346,6 +350,6 @@ def chunks(items: Sequence[_T]) -> Iterator[list[_T]]:
         yield chunk
 
 
-def marks(values: Sequence[object]) -> str:
+def placeholders(values: Sequence[object]) -> str:
     """As many question marks as there are values."""
     return ",".join("?" * len(values))

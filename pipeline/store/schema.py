@@ -57,7 +57,7 @@ _OUTCOME = """
 """
 # seq needs no AUTOINCREMENT: the ledger counts on from the highest seq of both tables, so none comes twice.
 # The digest's index holds six bytes of it: the index is written at random places, and a short one touches fewer pages.
-_SET_ASIDE = "superseded_at REAL NOT NULL, reason TEXT NOT NULL, paid INTEGER NOT NULL"
+_ARCHIVE = "archived_at REAL NOT NULL, reason TEXT NOT NULL, paid INTEGER NOT NULL"
 _LABELLED_REQUEST = "status = 'labelled' AND request_digest IS NOT NULL"
 _TURNS = """(
     key TEXT NOT NULL,
@@ -81,7 +81,7 @@ _OLD_TURNS = _TURNS.replace("    fault TEXT,\n    cost_usd REAL,\n", "")
 _SINK = "name TEXT PRIMARY KEY, bytes INTEGER NOT NULL, position INTEGER NOT NULL, shape TEXT"
 _TABLES = (
     f"CREATE TABLE outcomes ({_OUTCOME.format(unique='UNIQUE')})",
-    f"CREATE TABLE superseded ({_OUTCOME.format(unique='')}, {_SET_ASIDE})",
+    f"CREATE TABLE archived ({_OUTCOME.format(unique='')}, {_ARCHIVE})",
     "CREATE INDEX outcomes_problem ON outcomes (status, problem_code) WHERE status <> 'labelled'",
     f"CREATE INDEX outcomes_request ON outcomes (substr(request_digest, 1, 6)) WHERE {_LABELLED_REQUEST}",
     f"CREATE TABLE sinks ({_SINK}, digest BLOB, is_stale INTEGER NOT NULL DEFAULT 0)",
@@ -108,28 +108,31 @@ _UPGRADES = {
     3: (
         "ALTER TABLE outcomes DROP COLUMN vote",
         "ALTER TABLE superseded DROP COLUMN vote",
+        "ALTER TABLE superseded RENAME TO archived",
+        "ALTER TABLE archived RENAME COLUMN superseded_at TO archived_at",
         "ALTER TABLE turns ADD COLUMN fault TEXT",
         "ALTER TABLE turns ADD COLUMN cost_usd REAL",
     ),
 }
 _OLD_TURNS_SEEN = "CREATE TEMP VIEW turns AS SELECT *, NULL AS fault, NULL AS cost_usd FROM main.turns"
+_OLD_ARCHIVE = "CREATE TEMP VIEW archived AS SELECT *, superseded_at AS archived_at"
 _OLD_SINKS = "CREATE TEMP VIEW sinks AS SELECT *, NULL AS digest, bytes < 0 AS is_stale FROM main.sinks"
 #: ... and looks like one of this version to who only reads it: a name is looked for among the connection's own tables
 #: first.
 _SEEN_AS_NEW = {
     1: (
         "CREATE TEMP VIEW outcomes AS SELECT *, 0 AS cache_write_tokens, NULL AS asked_as FROM main.outcomes",
-        "CREATE TEMP VIEW superseded AS SELECT *, 0 AS cache_write_tokens, NULL AS asked_as FROM main.superseded",
+        f"{_OLD_ARCHIVE}, 0 AS cache_write_tokens, NULL AS asked_as FROM main.superseded",
         f"CREATE TEMP TABLE turns {_TURNS}",
         _OLD_SINKS,
     ),
     2: (
         "CREATE TEMP VIEW outcomes AS SELECT *, NULL AS asked_as FROM main.outcomes",
-        "CREATE TEMP VIEW superseded AS SELECT *, NULL AS asked_as FROM main.superseded",
+        f"{_OLD_ARCHIVE}, NULL AS asked_as FROM main.superseded",
         _OLD_TURNS_SEEN,
         _OLD_SINKS,
     ),
-    3: (_OLD_TURNS_SEEN,),
+    3: (f"{_OLD_ARCHIVE} FROM main.superseded", _OLD_TURNS_SEEN),
 }
 #: Rows in the input's order; made when a run asks for that order, since every other run would pay for nothing.
 ORDINAL_INDEX = "CREATE INDEX IF NOT EXISTS outcomes_ordinal ON outcomes (ordinal, seq)"

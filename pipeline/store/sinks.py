@@ -12,15 +12,15 @@ from dataclasses import replace
 
 from pipeline.records import Outcome
 from pipeline.store import parquet, whole
-from pipeline.store.changes import NO_FILE, SinkMarks
 from pipeline.store.claims import MovedAside, claim, move_aside
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
 from pipeline.store.order import rows_of
 from pipeline.store.projection import Projection, growing, made_at_the_end
 from pipeline.store.rundir import RunDir
+from pipeline.store.writes import NO_FILE, Checkpoints
 
-#: A mark moves when this much has been written since the last: what a crash makes us write again, at the most.
+#: A checkpoint moves when this much has been written since the last: what a crash makes us write again, at the most.
 SYNC_BYTES = 1024 * 1024
 #: A file shorter than this is built anew at once when its columns grow; a longer one at the end.
 SMALL_BYTES = 1024 * 1024
@@ -38,7 +38,7 @@ class Sinks:
         self._layout = layout
         self._seq = 0
         self._files: list[Projection] = []
-        self._marks: SinkMarks | None = None
+        self._checkpoints: Checkpoints | None = None
         self._generation = ledger.generation
         #: files that somebody changed while the run was at work
         self.moved: list[MovedAside] = []
@@ -52,7 +52,7 @@ class Sinks:
         *,
         moved: Sequence[MovedAside] | None = None,
     ) -> Sinks:
-        """Open the files: go on from their marks and write what the ledger has beyond, or build them anew.
+        """Open the files: go on from their checkpoints and write what the ledger has beyond, or build them anew.
 
         `moved` is what `claim` has given where it was called before; files that are not ours are moved aside here else.
 
@@ -74,9 +74,9 @@ class Sinks:
         """The columns as they are known by now."""
         return self._layout
 
-    def marks(self) -> SinkMarks | None:
+    def checkpoints(self) -> Checkpoints | None:
         """How far the files have come, for the next commit to store."""
-        return self._marks
+        return self._checkpoints
 
     async def write(self, outcomes: Sequence[Outcome], seqs: Sequence[int]) -> None:
         """Write the rows of outcomes that the ledger has just committed. Raises StoreError.
@@ -92,7 +92,7 @@ class Sinks:
         else:
             await self._learn()
         if self._generation != self._ledger.generation:
-            return  # rows have been set aside or moved: all is built anew at the end
+            return  # rows have been archived or moved: all is built anew at the end
         if self._layout is not before:
             await self._rebuild([file for file in self._outgrown() if file.size_bytes < SMALL_BYTES])
         # Before a row is added: what is cut into somebody's edit would be lost to both.
@@ -111,13 +111,15 @@ class Sinks:
         await self._rebuild([file for file in self._files if file.is_old or file in old])
         await self._follow(self._files)
         await self._sync()
-        await self._store_marks()
+        await self._store_checkpoints()
         if self._layout.order == "input":
             await self._ledger.index_ordinals()
-        for look in made_at_the_end(self._layout):
-            mark, moved = await whole.make(self._run_dir.path / look.name, look, self._ledger, self._seq)
+        for row_format in made_at_the_end(self._layout):
+            checkpoint, moved = await whole.make(
+                self._run_dir.path / row_format.name, row_format, self._ledger, self._seq
+            )
             self.moved += moved
-            await self._ledger.note_files({look.name: mark})
+            await self._ledger.note_files({row_format.name: checkpoint})
         await self.close()
 
     async def close(self) -> None:
@@ -136,12 +138,15 @@ class Sinks:
         if before is not None and self._layout.knows_rows_of(before):
             self._seq = int(await self._ledger.meta_get("layout_seq") or 0)
         await self._learn()
-        marks = await self._ledger.sink_marks()
-        self._files = [Projection(self._run_dir, look, marks.get(look.name, NO_FILE)) for look in growing(self._layout)]
+        checkpoints = await self._ledger.checkpoints()
+        self._files = [
+            Projection(self._run_dir, row_format, checkpoints.get(row_format.name, NO_FILE))
+            for row_format in growing(self._layout)
+        ]
         await self._rebuild([file for file in self._files if not await file.resume()])
         await self._follow(self._files)
         await self._sync()
-        await self._store_marks()
+        await self._store_checkpoints()
 
     async def _learn(self) -> None:
         """Note all rows that are not noted yet."""
@@ -168,22 +173,22 @@ class Sinks:
 
     def _outgrown(self) -> list[Projection]:
         """The files whose columns have grown since they were begun."""
-        shapes = {look.name: look.shape for look in growing(self._layout)}
-        return [file for file in self._files if file.look.shape != shapes[file.look.name]]
+        shapes = {row_format.name: row_format.shape for row_format in growing(self._layout)}
+        return [file for file in self._files if file.row_format.shape != shapes[file.row_format.name]]
 
     async def _rebuild(self, files: Sequence[Projection]) -> None:
-        """Build files anew from the ledger. Their marks go first: they are worth nothing for the new files."""
+        """Build files anew from the ledger. Their checkpoints go first: they are worth nothing for the new files."""
         if not files:
             return
         await self._let_go(files)
-        current = {look.name: look for look in growing(self._layout)}
+        current = {row_format.name: row_format for row_format in growing(self._layout)}
         for file in files:
-            file.mark = replace(file.mark, is_stale=True)
-        await self._store_marks()
+            file.checkpoint = replace(file.checkpoint, is_stale=True)
+        await self._store_checkpoints()
         for file in files:
-            await file.begin(current[file.look.name])
+            await file.begin(current[file.row_format.name])
         await self._follow(files)
-        self._marks = self._marks_now()
+        self._checkpoints = self._checkpoints_now()
 
     async def _extend(self, outcomes: Sequence[Outcome], seqs: Sequence[int]) -> None:
         behind = [file for file in self._files if file.is_building or file.position < seqs[0]]
@@ -207,14 +212,15 @@ class Sinks:
     async def _sync(self) -> None:
         for file in self._files:
             await file.sync()
-        self._marks = self._marks_now()
+        self._checkpoints = self._checkpoints_now()
 
-    async def _store_marks(self) -> None:
-        self._marks = self._marks_now()
-        await self._ledger.commit((), self._marks)
+    async def _store_checkpoints(self) -> None:
+        self._checkpoints = self._checkpoints_now()
+        await self._ledger.commit((), self._checkpoints)
 
-    def _marks_now(self) -> SinkMarks:
-        marks = {
-            file.look.name: replace(file.mark, is_stale=True) if file.is_old else file.mark for file in self._files
+    def _checkpoints_now(self) -> Checkpoints:
+        checkpoints = {
+            file.row_format.name: replace(file.checkpoint, is_stale=True) if file.is_old else file.checkpoint
+            for file in self._files
         }
-        return SinkMarks(marks, self._layout.to_text(), self._seq, self._generation)
+        return Checkpoints(checkpoints, self._layout.to_text(), self._seq, self._generation)

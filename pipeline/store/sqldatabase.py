@@ -140,9 +140,9 @@ class Database:
 
     def has_table(self, connection: Any, name: str | None = None) -> bool:
         """Whether there is a table, or a view, of that name."""
-        look = self._sql.inspect(connection)
+        inspector = self._sql.inspect(connection)
         name = name or self._name
-        return look.has_table(name, schema=self._schema) or name in look.get_view_names(schema=self._schema)
+        return inspector.has_table(name, schema=self._schema) or name in inspector.get_view_names(schema=self._schema)
 
     def has_progress(self, connection: Any) -> bool:
         """Whether any run keeps a table beside it."""

@@ -18,17 +18,17 @@ from pipeline import codec
 from pipeline.errors import ConfigError, LabelpipeError, SetupError, StoreError
 from pipeline.records import Outcome
 from pipeline.store import queries
-from pipeline.store.changes import GENERATION
 from pipeline.store.kinds import joined, kinds_of
 from pipeline.store.layout import Layout, Table
 from pipeline.store.parquet import table_rows
 from pipeline.store.schema import connect_reader, use_failure
 from pipeline.store.sqlcolumns import Column, from_text, key_of, kinds_before, planned, to_text, values_of
 from pipeline.store.sqldatabase import FREE, Database, Row, connect
+from pipeline.store.writes import GENERATION
 
 #: Outcomes that are looked at together.
 BLOCK = 500
-#: So often it is begun again, where labelled records are set aside or changed while it is at work.
+#: So often it is begun again, where labelled records are archived or changed while it is at work.
 TRIES = 5
 _T = TypeVar("_T")
 
@@ -275,7 +275,7 @@ def _folder_of(ledger: Path) -> str:
 
 
 class _ChangedMeanwhileError(Exception):
-    """Labelled records were set aside or changed: what was begun is worth nothing."""
+    """Labelled records were archived or changed: what was begun is worth nothing."""
 
 
 def _steady(ledger: Path, work: Callable[[_Moment], _T]) -> _T:

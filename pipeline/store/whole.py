@@ -10,43 +10,45 @@ from pathlib import Path
 from pipeline.errors import StoreError
 from pipeline.records import Outcome
 from pipeline.store import parquet
-from pipeline.store.changes import NO_FILE
 from pipeline.store.claims import MovedAside, move_aside
 from pipeline.store.ledger import Ledger
 from pipeline.store.order import rows_of
 from pipeline.store.parquet import Blocks
-from pipeline.store.projection import CHANGED, Look, digest_of
-from pipeline.store.queries import SinkMark
+from pipeline.store.projection import CHANGED, RowFormat, digest_of
+from pipeline.store.queries import Checkpoint
 from pipeline.store.rundir import replace_durably
+from pipeline.store.writes import NO_FILE
 
 
-async def make(path: Path, look: Look, ledger: Ledger, seq: int) -> tuple[SinkMark, list[MovedAside]]:
-    """Write the rows of all outcomes up to `seq`; gives the file's mark, and the file before where somebody changed it.
+async def make(path: Path, row_format: RowFormat, ledger: Ledger, seq: int) -> tuple[Checkpoint, list[MovedAside]]:
+    """Write the rows of all outcomes up to `seq`; gives its checkpoint, and the file before if somebody changed it.
 
     Raises StoreError if the file cannot be written.
     """
-    before, moved = (await ledger.sink_marks()).get(look.name, NO_FILE), list[MovedAside]()
+    before, moved = (await ledger.checkpoints()).get(row_format.name, NO_FILE), list[MovedAside]()
     if await asyncio.to_thread(lambda: path.exists() and digest_of(path) != before.digest):
         moved.append(move_aside(path, CHANGED))
     # First: after a kill the new file is known for ours by its rows, and not taken for one that was put here.
-    await ledger.note_files({look.name: replace(before, is_stale=True)})
+    await ledger.note_files({row_format.name: replace(before, is_stale=True)})
 
     def blocks() -> AsyncIterator[list[tuple[int, Outcome]]]:
-        return rows_of(ledger, look.order, upto=seq)
+        return rows_of(ledger, row_format.order, upto=seq)
 
-    await (parquet.write(path, look.table, blocks) if path.suffix == ".parquet" else _write(path, look, blocks))
+    await (
+        parquet.write(path, row_format.table, blocks) if path.suffix == ".parquet" else _write(path, row_format, blocks)
+    )
     size, digest = await asyncio.to_thread(lambda: (path.stat().st_size, digest_of(path)))
-    return SinkMark(size, seq, look.shape, digest), moved
+    return Checkpoint(size, seq, row_format.shape, digest), moved
 
 
-async def _write(path: Path, look: Look, blocks: Blocks) -> None:
+async def _write(path: Path, row_format: RowFormat, blocks: Blocks) -> None:
     part = path.with_name(f"{path.name}.part")
     try:
         file = await asyncio.to_thread(part.open, "wb")
         try:
-            await asyncio.to_thread(file.write, look.head())
+            await asyncio.to_thread(file.write, row_format.head())
             async for block in blocks():
-                rows = look.block([outcome for _, outcome in block])
+                rows = row_format.block([outcome for _, outcome in block])
                 await asyncio.to_thread(file.write, rows)
         finally:
             await asyncio.to_thread(file.close)

@@ -159,7 +159,7 @@ def test_a_conversation_that_failed_in_the_middle_goes_on_when_it_is_asked_again
     )
     row = next(row for row in user.labels() if row["id"] == "r0001")
     assert (row["look_up_thing"], row["words"]) == ("lamp", "Done at last.")
-    assert done["usage"]["prompt"] == 10 * 3 * 8, "each answer is counted once, over all that was set aside"
+    assert done["usage"]["prompt"] == 10 * 3 * 8, "each answer is counted once, over all that was reserved"
     user.verify()
 
 

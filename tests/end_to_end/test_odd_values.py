@@ -186,12 +186,12 @@ def test_a_row_that_no_file_can_hold_is_replaced_in_the_ledger_too(
     """A fault of ours in the making of one row: at its first writing, and where a killed session has left it."""
     lines = [json.dumps({"id": f"r{number}", "text": "x"}) for number in range(10)]
     (tmp_path / "in.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    make = projection.Look.block
+    make = projection.RowFormat.block
 
-    def broken(look: projection.Look, outcomes: Any) -> bytes:
+    def broken(row_format: projection.RowFormat, outcomes: Any) -> bytes:
         if any(outcome.record.key == "r3" and outcome.label for outcome in outcomes):
             raise RecursionError("maximum recursion depth exceeded")
-        return make(look, outcomes)
+        return make(row_format, outcomes)
 
     async def provider(asked: Request) -> Response:
         return Response(GOOD, Usage(1, 1), "m", "req")
@@ -202,7 +202,7 @@ def test_a_row_that_no_file_can_hold_is_replaced_in_the_ledger_too(
     assert labelled().exit_code == 0
     for name in ("labels.csv", "labels.jsonl"):
         (tmp_path / "run" / name).unlink()
-    monkeypatch.setattr(projection.Look, "block", broken)
+    monkeypatch.setattr(projection.RowFormat, "block", broken)
     again = labelled()
     assert (again.labelled, again.problems, again.calls) == (9, {"internal_error": 1}, 0)
     assert rows_of(tmp_path) == [f"r{number}" for number in range(10)]

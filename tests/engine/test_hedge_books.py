@@ -70,7 +70,7 @@ def last_asked(run_on: RunOn, *plans: Plan) -> tuple[Outcome, Rig, int, int]:
         rig, budget = await at_the_tail(*plans)
         outcome = await rig.asker.ask(request(HEDGE_KNOWN))
         assert rig.gate.in_flight == 0
-        assert budget.counted == budget.spent, "nothing is set aside any more"
+        assert budget.counted == budget.spent, "nothing is reserved any more"
         most = rig.asker._most(request(HEDGE_KNOWN))
         assert most is not None
         spent = (budget.spent.tokens or 0) - KNOWN_USAGE
@@ -123,7 +123,7 @@ LATE = UnavailableError("504", status=504, billed=True)
 def test_of_two_calls_a_refusal_releases_its_own_money(
     moved_clock: RunOn, first: Plan, second: Plan, label: str, lost: int
 ) -> None:
-    """What was set aside for the refused one was taken for perhaps billed, since only the other's end was seen."""
+    """What was reserved for the refused one was taken for perhaps billed, since only the other's end was seen."""
     outcome, _, _, perhaps = last_asked(moved_clock, first, second)
     assert (outcome.status, outcome.label, outcome.attempts) == (Status.LABELLED, {"label": label}, 2)
     assert perhaps == lost
@@ -137,7 +137,7 @@ def test_two_refusals_release_both_and_the_record_is_asked_again(moved_clock: Ru
 
 
 @pytest.mark.parametrize("after_s", [0.001, USUAL_S, 0.0105, 0.02, 0.5])
-def test_a_cancel_at_any_moment_leaves_no_place_and_nothing_set_aside(moved_clock: RunOn, after_s: float) -> None:
+def test_a_cancel_at_any_moment_leaves_no_place_and_nothing_reserved(moved_clock: RunOn, after_s: float) -> None:
     async def main() -> None:
         rig, budget = await at_the_tail(Plan(5.0, answered()), Plan(5.0, answered()))
         asking = asyncio.create_task(rig.asker.ask(request(HEDGE_KNOWN)))

@@ -32,7 +32,7 @@ async def _silent(_: Request) -> Response:
 
 
 def most_of_a_call() -> int:
-    """The tokens that are set aside for one call."""
+    """The tokens that are reserved for one call."""
     most = Rig(_silent, budget=budget_of()).asker._most(request(0))
     assert most is not None
     return most.prompt + most.output
@@ -95,7 +95,7 @@ class Pings:
         assert asked.messages == WORD
         self.sent += 1
         if self.budget is not None:
-            assert (self.budget.counted.tokens or 0) >= (self.budget.spent.tokens or 0) + PING_MOST, "set aside first"
+            assert (self.budget.counted.tokens or 0) >= (self.budget.spent.tokens or 0) + PING_MOST, "reserved first"
         try:
             await self._answer()
         except BaseException as error:
@@ -115,7 +115,7 @@ def rig_of(ping: Pings, budget: Budget | None = None, **rules: Any) -> Rig:
     return Rig(_silent, ping=ping, budget=budget, **{"timeout_s": 20, "max_attempts": 1, **rules})
 
 
-def test_a_ping_is_set_aside_and_counted(moved_clock: RunOn) -> None:
+def test_a_ping_is_reserved_and_counted(moved_clock: RunOn) -> None:
     budget = budget_of()
     ping = Pings(budget)
 
@@ -145,7 +145,7 @@ def test_with_a_budget_that_is_used_up_no_ping_leaves_and_the_run_stops(moved_cl
 
 
 def test_a_ping_that_fits_once_a_call_has_ended_does_not_leave_before(moved_clock: RunOn) -> None:
-    """All that is left is set aside for a call that is still awaited: nothing is known of the server meanwhile."""
+    """All that is left is reserved for a call that is still awaited: nothing is known of the server meanwhile."""
     budget, ping = budget_of(2 * most_of_a_call() + PING_MOST - 1), Pings()
 
     async def provider(asked: Request) -> Response:

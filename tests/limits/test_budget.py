@@ -140,7 +140,7 @@ def test_any_run_uses_at_least_95_percent_and_never_more(seed: int) -> None:
 @settings(max_examples=10)
 @given(st.integers(0, 2**32))
 def test_a_server_that_bills_more_than_expected_does_not_pass_the_cap(seed: int) -> None:
-    """Each call uses up to twice what was set aside: learned from the first, for those in flight as well."""
+    """Each call uses up to twice what was reserved: learned from the first, for those in flight as well."""
     budget = Budget(usd=None, tokens=1_000_000, price=None)
     night = Night(budget, 32, (1000, 100), lambda rng: Usage(rng.randint(1500, 2000), rng.randint(50, 150)))
 
@@ -160,7 +160,7 @@ def test_what_a_call_used_beyond_its_reservation_is_counted_as_it_is() -> None:
     assert capped.counted.tokens in (500 + 440 + 100, 500 + 441 + 100)
 
 
-def test_what_is_in_flight_already_is_set_aside_anew() -> None:
+def test_what_is_in_flight_already_is_reserved_anew() -> None:
     capped = budget(tokens=2_000)
     first, _second = reserved(capped, 500, 0), reserved(capped, 500, 0)
     first.settle(Usage(1000, 0))
@@ -202,7 +202,7 @@ def test_money_is_counted_as_the_price_says() -> None:
     assert capped.left().usd == pytest.approx(1.0 - PRICE.cost_usd(usage), rel=1e-12)
 
 
-def test_a_prompt_that_is_written_to_the_cache_is_set_aside_and_counted_at_its_price() -> None:
+def test_a_prompt_that_is_written_to_the_cache_is_reserved_and_counted_at_its_price() -> None:
     price = Price(2.0, 8.0, 0.2, origin="config", cache_write=2.5)
     capped = budget(usd=1.0, price=price)
     reservation = reserved(capped, 1000, 0)
@@ -213,7 +213,7 @@ def test_a_prompt_that_is_written_to_the_cache_is_set_aside_and_counted_at_its_p
     assert capped.spent.usd == pytest.approx((200 * 2.0 + 100 * 0.2 + 700 * 2.5) / 1e6, rel=1e-12)
 
 
-def test_no_discount_is_set_aside_and_a_dearer_cache_is() -> None:
+def test_no_discount_is_reserved_and_a_dearer_cache_is() -> None:
     for cached in (0.0, 3.0):
         capped = budget(usd=1.0, price=Price(2.0, 0.0, cached, origin="config"))
         reserved(capped, 1000, 0)

@@ -45,7 +45,7 @@ async def make(path: Path, *, finish: bool = True, layout: Layout = LAYOUT) -> N
     async with await Ledger.open(run_dir.ledger) as ledger:
         sinks = await Sinks.start(run_dir, ledger, layout)
         for batch in (OUTCOMES[:15], OUTCOMES[15:]):
-            await sinks.write(batch, await ledger.commit(batch, sinks.marks()))
+            await sinks.write(batch, await ledger.commit(batch, sinks.checkpoints()))
         if finish:
             await sinks.finish()
             run_dir.write_summary(COUNTS | {"ended": "complete"})
@@ -214,10 +214,10 @@ def test_a_killed_run_is_verified_as_far_as_it_came(tmp_path: Path) -> None:
     assert report.counts["pending"] == 10
 
 
-def test_a_run_with_rows_set_aside_waits_for_its_next_session(run: Path) -> None:
+def test_a_run_with_rows_archived_waits_for_its_next_session(run: Path) -> None:
     async def retry() -> None:
         async with await Ledger.open(run / "ledger.db") as ledger:
-            await ledger.supersede(Selection(statuses=frozenset({Status.FAILED})), "retry")
+            await ledger.archive(Selection(statuses=frozenset({Status.FAILED})), "retry")
         RunDir(run).clear_summary()
 
     asyncio.run(retry())
@@ -234,7 +234,7 @@ def test_rows_in_the_inputs_order_are_proved_up_to_the_end_of_the_last_session(t
         async with await Ledger.open(run_dir.ledger) as ledger:
             sinks = await Sinks.start(run_dir, ledger, replace(LAYOUT, order="input"))
             batch = [outcome(number) for number in numbers]
-            await sinks.write(batch, await ledger.commit(batch, sinks.marks()))
+            await sinks.write(batch, await ledger.commit(batch, sinks.checkpoints()))
             await (sinks.finish() if ends else sinks.close())
 
     def told() -> str:

@@ -28,7 +28,7 @@ async def session(
             await before(ledger)
         files = await Sinks.start(RunDir(path), ledger, layout)
         for batch in batches:
-            await files.write(batch, await ledger.commit(batch, files.marks()))
+            await files.write(batch, await ledger.commit(batch, files.checkpoints()))
         if finish:
             await files.finish()
         await files.close()

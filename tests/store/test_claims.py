@@ -19,7 +19,7 @@ from store_samples import labelled, match
 from store_sessions import BATCHES, LAYOUT, OUTCOMES, run, session
 
 from pipeline.records import Outcome
-from pipeline.store import Layout, Ledger, RunDir, Selection, Sinks, changes, claim
+from pipeline.store import Layout, Ledger, RunDir, Selection, Sinks, claim, writes
 
 ALL = Layout(labels=("label",), formats=("csv", "jsonl", "parquet"))
 NAMES = ("labels.csv", "labels.jsonl", "labels.parquet", "failed.csv")
@@ -133,7 +133,7 @@ def test_a_kill_at_any_moment_is_no_change_of_a_persons(tmp_path: Path, monkeypa
     (tmp_path / "run").mkdir()
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", kept(os.fsync))
-        patch.setattr("pipeline.store.ledger.changes.commit", kept(changes.commit))
+        patch.setattr("pipeline.store.ledger.writes.commit", kept(writes.commit))
         run(tmp_path / "run", *BATCHES, layout=ALL)
     assert len(moments) > 20
     wanted = {
@@ -156,17 +156,17 @@ def _missing(path: Path) -> list[list[Outcome]]:
     return [batch for batch in asyncio.run(main()) if batch]
 
 
-def test_rows_that_were_set_aside_since_are_no_change_of_a_persons(tmp_path: Path) -> None:
+def test_rows_that_were_archived_since_are_no_change_of_a_persons(tmp_path: Path) -> None:
     """Killed after `retry` had set outcomes aside, and before the files were made anew."""
     run(tmp_path, *BATCHES)
 
-    async def set_aside(ledger: Ledger) -> None:
-        await ledger.supersede(Selection(keys=["r0"]), "retry")
+    async def archive_first(ledger: Ledger) -> None:
+        await ledger.archive(Selection(keys=["r0"]), "retry")
         await match(ledger, [one.record for one in OUTCOMES[3:]])
 
     async def main() -> None:
         async with await Ledger.open(tmp_path / "ledger.db") as ledger:
-            await set_aside(ledger)
+            await archive_first(ledger)
 
     asyncio.run(main())
     assert claimed(tmp_path) == []
@@ -201,7 +201,7 @@ def test_an_edit_of_a_file_that_is_made_at_the_end_is_kept_as_it_is(tmp_path: Pa
             edited = EDITS.get(how, lambda _: b"mine")(path.read_bytes())
             path.write_bytes(edited)
             for batch in BATCHES[2:]:
-                await sinks.write(batch, await ledger.commit(batch, sinks.marks()))
+                await sinks.write(batch, await ledger.commit(batch, sinks.checkpoints()))
             await sinks.finish()
             assert [one.name for one in sinks.moved] == ["labels.csv"]
             return edited
@@ -233,7 +233,7 @@ def test_an_edit_while_the_run_is_at_work_is_kept_as_it_is(tmp_path: Path, how: 
         async with await Ledger.open(tmp_path / "ledger.db") as ledger:
             sinks = await Sinks.start(RunDir(tmp_path), ledger, layout)
             for number, batch in enumerate(BATCHES, 1):
-                await sinks.write(batch, await ledger.commit(batch, sinks.marks()))
+                await sinks.write(batch, await ledger.commit(batch, sinks.checkpoints()))
                 edited = edit() if number == when else edited
             await sinks.finish()
             return [one.name for one in sinks.moved], edited

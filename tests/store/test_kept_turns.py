@@ -112,15 +112,15 @@ def test_what_is_asked_again_begins_anew_and_what_is_read_again_does_not(tmp_pat
         await ledger.commit([labelled(0), unlabelled(1, "unfinished", Status.REJECTED), unlabelled(2), labelled(3)])
         await ledger.replace([labelled(3, "negative")], "replay")
         assert (await ledger.answers_of(["r3"])).keys() == {"r3"}
-        await ledger.supersede(Selection(codes=frozenset({"unfinished"})), "retry")
+        await ledger.archive(Selection(codes=frozenset({"unfinished"})), "retry")
         assert (await ledger.answers_of(["r0", "r1", "r2", "r3"])).keys() == {"r0", "r2", "r3"}
         # Its next answer never came: it goes on where it was, and what it has cost is counted with the outcome.
         before = await ledger.totals()
-        await ledger.supersede(Selection(keys=["r2"]), "retry")
+        await ledger.archive(Selection(keys=["r2"]), "retry")
         left = (await ledger.answers_of(["r2"]))["r2"]
         assert [(one.response.usage, one.response.cost_usd, one.calls) for one in left] == [(Usage(), 0.0, 0)]
         assert (await ledger.totals()).usage == before.usage
-        await ledger.supersede(Selection(), "relabel")
+        await ledger.archive(Selection(), "relabel")
         assert (await ledger.answers_of(["r0", "r1", "r2", "r3"])).keys() == {"r2"}  # the engine looks at it
 
     with_ledger(tmp_path, work)
@@ -139,7 +139,7 @@ def test_what_kept_answers_have_cost_counts_until_their_record_has_an_outcome(tm
         totals = await ledger.totals()
         assert (totals.usage, totals.unpriced_usage, totals.cost_usd) == (Usage(24, 6), Usage(8, 2), 0.5)
         await ledger.commit([replace(unlabelled(1), usage=Usage(8, 2), cost_usd=0.125)])
-        await ledger.supersede(Selection(keys=["r1"]), "retry")
+        await ledger.archive(Selection(keys=["r1"]), "retry")
         totals = await ledger.totals()
         assert (totals.usage, totals.unpriced_usage, totals.cost_usd) == (Usage(24, 6), Usage(), 0.625)
 
@@ -180,7 +180,7 @@ STORY = [several(0, "Osei", "Kumasi"), several(1), several(2, "a, b", 'c "d"', "
 async def write(folder: Path, ledger: Ledger, *batches: list[Outcome], layout: Layout = LAYOUT) -> None:
     sinks = await Sinks.start(RunDir(folder), ledger, layout)
     for batch in batches:
-        await sinks.write(batch, await ledger.commit(batch, sinks.marks()))
+        await sinks.write(batch, await ledger.commit(batch, sinks.checkpoints()))
     await sinks.finish()
     await sinks.close()
 

@@ -48,7 +48,7 @@ WRITER = """
             while True:
                 batch = [labelled(number + at, "a,\\n" * (at % 5)) for at in range(7)]
                 number += 7
-                await files.write(batch, await ledger.commit(batch, files.marks()))
+                await files.write(batch, await ledger.commit(batch, files.checkpoints()))
                 print(number, flush=True)
 
     asyncio.run(main())

@@ -14,7 +14,7 @@ from store_samples import labelled, match, record, unlabelled
 
 from pipeline.errors import StoreError
 from pipeline.records import Status, Usage
-from pipeline.store import Known, Ledger, RowCounts, Selection, SinkMark, SinkMarks
+from pipeline.store import Checkpoint, Checkpoints, Known, Ledger, RowCounts, Selection
 from pipeline.store.queries import label_counts
 
 
@@ -29,11 +29,11 @@ def with_ledger(path: Path, work: Callable[[Ledger], Awaitable[None]]) -> None:
 def test_seqs_are_consecutive_and_never_given_twice(tmp_path: Path) -> None:
     async def work(ledger: Ledger) -> None:
         assert await ledger.commit([labelled(0), labelled(1)]) == [1, 2]
-        assert await ledger.supersede(Selection(), "retry") == 2
+        assert await ledger.archive(Selection(), "retry") == 2
         assert await ledger.commit([labelled(0)]) == [3]
 
     async def next_session(ledger: Ledger) -> None:
-        await ledger.supersede(Selection(), "retry")
+        await ledger.archive(Selection(), "retry")
         assert await ledger.last_seq() == 3
         assert await ledger.commit([labelled(5)]) == [4]
 
@@ -152,15 +152,15 @@ def test_rows_are_counted_where_a_record_may_give_several(tmp_path: Path) -> Non
     with_ledger(tmp_path, work)
 
 
-def test_what_was_set_aside_stays_paid(tmp_path: Path) -> None:
+def test_what_was_archived_stays_paid(tmp_path: Path) -> None:
     async def work(ledger: Ledger) -> None:
         unpriced = labelled(1, cost_usd=None)
         await ledger.commit([labelled(0), unpriced, unlabelled(2, cost_usd=None)])
         before = await ledger.totals()
         assert (before.usage, before.cost_usd, before.unpriced) == (Usage(20, 4, 8, 2, 6), 0.5, 1)
-        assert (before.attempts, before.superseded) == (8, 0)
-        assert await ledger.supersede(Selection(), "relabel") == 3
-        assert await ledger.totals() == replace(before, superseded=3)
+        assert (before.attempts, before.archived) == (8, 0)
+        assert await ledger.archive(Selection(), "relabel") == 3
+        assert await ledger.totals() == replace(before, archived=3)
         await ledger.commit([labelled(0)])
         assert (await ledger.totals()).usage == Usage(30, 6, 12, 3, 9)
 
@@ -183,7 +183,7 @@ def test_a_selection_is_what_fits_everything_given(tmp_path: Path, selection: Se
     async def work(ledger: Ledger) -> None:
         refused = unlabelled(3, "refused", Status.REJECTED)
         await ledger.commit([labelled(0), unlabelled(1), unlabelled(2, "unavailable"), refused])
-        assert await ledger.supersede(selection, "test") == 4 - len(left)
+        assert await ledger.archive(selection, "test") == 4 - len(left)
         assert [outcome.record.key for _, outcome in await ledger.rows_after(0)] == left
 
     with_ledger(tmp_path, work)
@@ -200,14 +200,14 @@ def test_a_replaced_outcome_is_counted_once(tmp_path: Path) -> None:
     with_ledger(tmp_path, work)
 
 
-def marks_of(ledger: Ledger) -> SinkMarks:
-    return SinkMarks({"labels.csv": SinkMark(10, 2, "s")}, "{}", 1, ledger.generation)
+def checkpoints_of(ledger: Ledger) -> Checkpoints:
+    return Checkpoints({"labels.csv": Checkpoint(10, 2, "s")}, "{}", 1, ledger.generation)
 
 
 def test_marks_are_stored_with_the_commit(tmp_path: Path) -> None:
     async def work(ledger: Ledger) -> None:
-        await ledger.commit([labelled(0)], marks_of(ledger))
-        assert await ledger.sink_marks() == {"labels.csv": SinkMark(10, 2, "s")}
+        await ledger.commit([labelled(0)], checkpoints_of(ledger))
+        assert await ledger.checkpoints() == {"labels.csv": Checkpoint(10, 2, "s")}
         assert (await ledger.meta_get("layout"), await ledger.meta_get("layout_seq")) == ("{}", "1")
 
     with_ledger(tmp_path, work)
@@ -216,7 +216,7 @@ def test_marks_are_stored_with_the_commit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda ledger: ledger.supersede(Selection(), "retry"),
+        lambda ledger: ledger.archive(Selection(), "retry"),
         lambda ledger: ledger.replace([labelled(0)], "replay"),
         lambda ledger: match(ledger, [replace(record(0), ordinal=9)]),
     ],
@@ -225,11 +225,11 @@ def test_marks_that_count_rows_which_have_moved_are_worth_nothing(
     tmp_path: Path, change: Callable[[Ledger], Awaitable[object]]
 ) -> None:
     async def work(ledger: Ledger) -> None:
-        marks = marks_of(ledger)
-        await ledger.commit([labelled(0)], marks)
+        checkpoints = checkpoints_of(ledger)
+        await ledger.commit([labelled(0)], checkpoints)
         await change(ledger)
-        await ledger.commit([labelled(1)], marks)
-        assert (await ledger.sink_marks())["labels.csv"].is_stale
+        await ledger.commit([labelled(1)], checkpoints)
+        assert (await ledger.checkpoints())["labels.csv"].is_stale
 
     with_ledger(tmp_path, work)
 

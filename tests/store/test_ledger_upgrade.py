@@ -76,22 +76,22 @@ def version(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture
 def path(tmp_path: Path, version: int) -> Path:
-    """A ledger of an older version with three outcomes, and one more that was set aside."""
+    """A ledger of an older version with three outcomes, and one more that was archived."""
     path = tmp_path / "ledger.db"
     names = [name for name in COLUMNS if name not in NEW[version]]
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         for statement in VERSIONS[version]:
             connection.execute(statement)
-        marks = ",".join("?" * len(names))
+        placeholders = ",".join("?" * len(names))
         for seq, outcome in enumerate(OLD, 1):
             row = dict(zip(COLUMNS, to_row(seq, outcome), strict=True))
             values = [row[name] for name in names]
-            connection.execute(f"INSERT INTO outcomes ({', '.join(names)}, vote) VALUES ({marks}, 0)", values)
+            connection.execute(f"INSERT INTO outcomes ({', '.join(names)}, vote) VALUES ({placeholders}, 0)", values)
         aside = dict(zip(COLUMNS, to_row(9, OLD[0]), strict=True))
         columns = ", ".join([*names, "vote", "superseded_at", "reason", "paid"])
         values = [aside[name] for name in names]
-        connection.execute(f"INSERT INTO superseded ({columns}) VALUES ({marks},0,1.0,'retry',1)", values)
+        connection.execute(f"INSERT INTO superseded ({columns}) VALUES ({placeholders},0,1.0,'retry',1)", values)
         connection.commit()
     return path
 
@@ -123,7 +123,7 @@ def test_who_only_reads_sees_all_of_it_and_changes_nothing(path: Path, version: 
             assert digest is not None
             assert (await ledger.find_request([digest]))[digest] == OLD[1]
             assert await ledger.mark_seen([("a", ""), ("a", "")]) == {1: ""}
-            assert [mark.is_stale for mark in (await ledger.sink_marks()).values()] == [False, True][
+            assert [checkpoint.is_stale for checkpoint in (await ledger.checkpoints()).values()] == [False, True][
                 : 2 * (version > 1)
             ]
 
@@ -148,9 +148,9 @@ def test_a_run_brings_it_up_to_date_and_goes_on(path: Path, version: int) -> Non
             assert await ledger.commit([new]) == [10]
             assert (await outcomes_in(ledger))[-1] == new
             assert (await ledger.totals()).usage == Usage(130, 8, 12, 3, 60) + used(version)
-            assert await ledger.supersede(Selection(), "relabel") == 4
+            assert await ledger.archive(Selection(), "relabel") == 4
             assert (await ledger.totals()).usage == Usage(130, 8, 12, 3, 60) + used(version), (
-                "what was set aside stays paid"
+                "what was archived stays paid"
             )
             await ledger.commit([labelled(0)])
             assert await ledger.answers_of(["r7"]) == ({} if version == 1 else {"r7": [KEPT]})
@@ -158,9 +158,9 @@ def test_a_run_brings_it_up_to_date_and_goes_on(path: Path, version: int) -> Non
     asyncio.run(main())
     assert version_of(path) == VERSION
     with closing(sqlite3.connect(path)) as connection:
-        told = connection.execute("SELECT reason, paid, cache_write_tokens FROM superseded ORDER BY seq").fetchall()
+        told = connection.execute("SELECT reason, paid, cache_write_tokens FROM archived ORDER BY seq").fetchall()
         every = {
-            row[1] for table in ("outcomes", "superseded") for row in connection.execute(f"PRAGMA table_info({table})")
+            row[1] for table in ("outcomes", "archived") for row in connection.execute(f"PRAGMA table_info({table})")
         }
     assert "vote" not in every
     assert told == [("relabel", 1, 0)] * 3 + [("retry", 1, 0), ("relabel", 1, 60)]

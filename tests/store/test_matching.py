@@ -93,7 +93,7 @@ def test_what_is_gone_costs_nothing_when_it_comes_back(tmp_path: Path) -> None:
             found = await match(ledger, placed(["a", "c", "b"]))
             assert (found.back, found.fresh, found.gone) == (1, 0, 0)
             assert [text for _, text, _ in await rows(ledger)] == ["a", "c", "b"]
-            assert (await ledger.totals()).superseded == 0
+            assert (await ledger.totals()).archived == 0
 
     asyncio.run(main())
 
@@ -104,7 +104,7 @@ def test_a_changed_record_is_asked_about_where_it_has_a_label_and_asked_again_wh
             await ledger.commit([labelled(0), unlabelled(1), unlabelled(2), labelled(3)])
             edited = [replace(record(at), fields={"id": f"r{at}", "text": "new"}, digest=at) for at in range(3)]
             found = await match(ledger, [*edited, record(3)], keep=keep)
-            assert (found.changed, found.changed_keys, found.mended) == (1, ("r0",), 2)
+            assert (found.changed, found.changed_keys, found.fixed) == (1, ("r0",), 2)
             assert set(await ledger.known([f"r{at}" for at in range(4)])) == ({"r0", "r3"} if keep else {"r3"})
             if keep:
                 kept = (await ledger.outcomes_of(["r0"]))["r0"]

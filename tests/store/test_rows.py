@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from store_samples import OUTCOMES
 
 from pipeline.records import Outcome
-from pipeline.store.changes import commit
 from pipeline.store.queries import known, rows_after
 from pipeline.store.rows import COLUMNS, bound, to_row, unbound
 from pipeline.store.schema import _TABLES
+from pipeline.store.writes import commit
 
 
 def fresh() -> sqlite3.Connection:
@@ -33,7 +33,7 @@ def test_any_outcome_comes_back_equal(outcome: Outcome) -> None:
 
 def test_the_tables_columns_are_those_of_a_row() -> None:
     with closing(fresh()) as connection:
-        for table, more in (("outcomes", ()), ("superseded", ("superseded_at", "reason", "paid"))):
+        for table, more in (("outcomes", ()), ("archived", ("archived_at", "reason", "paid"))):
             names = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
             assert names == [*COLUMNS, *more]
 

@@ -43,9 +43,9 @@ def test_marks_move_with_the_commits(tmp_path: Path) -> None:
     async def main() -> None:
         await session(tmp_path, *BATCHES, finish=False)
         async with await Ledger.open(tmp_path / "ledger.db", read_only=True) as ledger:
-            mark = (await ledger.sink_marks())["labels.csv"]
-        assert 0 < mark.bytes < (tmp_path / "labels.csv").stat().st_size
-        assert (tmp_path / "labels.csv").read_bytes()[: mark.bytes].endswith(b"\n")
+            checkpoint = (await ledger.checkpoints())["labels.csv"]
+        assert 0 < checkpoint.bytes < (tmp_path / "labels.csv").stat().st_size
+        assert (tmp_path / "labels.csv").read_bytes()[: checkpoint.bytes].endswith(b"\n")
 
     asyncio.run(main())
 
@@ -83,10 +83,10 @@ def test_a_kill_between_a_file_made_at_the_end_and_its_mark_is_mended(
     run(tmp_path, *BATCHES[:2], layout=ORDERED)
     note = Ledger.note_files
 
-    async def killed(self: Ledger, marks: Any) -> None:
-        if name in marks and not marks[name].is_stale:
+    async def killed(self: Ledger, checkpoints: Any) -> None:
+        if name in checkpoints and not checkpoints[name].is_stale:
             raise RuntimeError("killed")
-        await note(self, marks)
+        await note(self, checkpoints)
 
     with monkeypatch.context() as patch:
         patch.setattr(Ledger, "note_files", killed)
@@ -127,7 +127,7 @@ def test_the_next_batch_brings_what_was_not_written(tmp_path: Path, more: dict[s
         async with await Ledger.open(tmp_path / "ledger.db") as ledger:
             files = await Sinks.start(RunDir(tmp_path), ledger, LAYOUT)
             for number, batch in enumerate(batches):
-                seqs = await ledger.commit(batch, files.marks())
+                seqs = await ledger.commit(batch, files.checkpoints())
                 if number != 1:
                     await files.write(batch, seqs)
             await files.close()
@@ -142,8 +142,8 @@ def test_a_crash_between_commit_and_row_loses_no_row(tmp_path: Path) -> None:
     async def main() -> None:
         async with await Ledger.open(tmp_path / "ledger.db") as ledger:
             files = await Sinks.start(RunDir(tmp_path), ledger, LAYOUT)
-            await files.write(OUTCOMES[:3], await ledger.commit(OUTCOMES[:3], files.marks()))
-            await ledger.commit(OUTCOMES[3:], files.marks())
+            await files.write(OUTCOMES[:3], await ledger.commit(OUTCOMES[:3], files.checkpoints()))
+            await ledger.commit(OUTCOMES[3:], files.checkpoints())
             await files.close()
         await session(tmp_path)
 
@@ -192,12 +192,12 @@ def test_what_a_full_disk_tore_is_written_when_there_is_room(tmp_path: Path) -> 
     async def main() -> None:
         async with await Ledger.open(tmp_path / "ledger.db") as ledger:
             files = await Sinks.start(RunDir(tmp_path), ledger, Layout(labels=("label",)))
-            await files.write(batches[0], await ledger.commit(batches[0], files.marks()))
-            seqs = await ledger.commit(batches[1], files.marks())
+            await files.write(batches[0], await ledger.commit(batches[0], files.checkpoints()))
+            seqs = await ledger.commit(batches[1], files.checkpoints())
             with limited(resource, 8000), pytest.raises(StoreError, match=r"labels\.csv: cannot write: File too large"):
                 await files.write(batches[1], seqs)
             assert (tmp_path / "labels.csv").stat().st_size == 8000
-            await files.write(batches[2], await ledger.commit(batches[2], files.marks()))
+            await files.write(batches[2], await ledger.commit(batches[2], files.checkpoints()))
             await files.finish()
 
     asyncio.run(main())

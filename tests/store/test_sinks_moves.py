@@ -1,4 +1,4 @@
-"""Rows that are set aside, and rows in the order of the input."""
+"""Rows that are archived, and rows in the order of the input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_a_retried_record_leaves_failed_and_enters_labels(tmp_path: Path) -> Non
     run(tmp_path, [labelled(0), unlabelled(1), labelled(2)])
 
     async def retry(ledger: Ledger) -> None:
-        assert await ledger.supersede(Selection(statuses=frozenset({Status.FAILED})), "retry") == 1
+        assert await ledger.archive(Selection(statuses=frozenset({Status.FAILED})), "retry") == 1
 
     run(tmp_path, [labelled(1)], before=retry)
     assert labels(tmp_path) == ["r0", "r2", "r1"]
@@ -25,15 +25,15 @@ def test_a_retried_record_leaves_failed_and_enters_labels(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("killed", [False, True])
-def test_rows_set_aside_in_the_middle_of_a_session_are_gone_at_its_end(tmp_path: Path, killed: bool) -> None:
+def test_rows_archived_in_the_middle_of_a_session_are_gone_at_its_end(tmp_path: Path, killed: bool) -> None:
     async def main() -> None:
         async with await Ledger.open(tmp_path / "ledger.db") as ledger:
             files = await Sinks.start(RunDir(tmp_path), ledger, LAYOUT)
             old = [labelled(0, {"label": "a", "old": 1}), labelled(1)]
-            await files.write(old, await ledger.commit(old, files.marks()))
-            await ledger.supersede(Selection(keys=["r0"]), "relabel")
+            await files.write(old, await ledger.commit(old, files.checkpoints()))
+            await ledger.archive(Selection(keys=["r0"]), "relabel")
             new = [labelled(0, "b"), labelled(2)]
-            await files.write(new, await ledger.commit(new, files.marks()))
+            await files.write(new, await ledger.commit(new, files.checkpoints()))
             if not killed:
                 await files.finish()
             await files.close()
@@ -57,7 +57,7 @@ def test_rows_in_the_inputs_order_come_when_the_session_ends(tmp_path: Path) -> 
             files = await Sinks.start(RunDir(tmp_path), ledger, ORDERED)
             for number in (2, 0, 3, 1, 5):
                 batch = [labelled(number)]
-                await files.write(batch, await ledger.commit(batch, files.marks()))
+                await files.write(batch, await ledger.commit(batch, files.checkpoints()))
             assert not list(tmp_path.glob("*.csv"))
             await files.finish()
         assert labels(tmp_path) == ["r0", "r1", "r2", "r3", "r5"]

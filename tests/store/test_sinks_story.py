@@ -75,7 +75,7 @@ class Story(RuleBasedStateMachine):
         for skip, fields, label in made:
             batch.append(self.outcome(self.fresh, fields, label))
             self.fresh += 1 + skip
-        seqs = self._runner.run(self.ledger.commit(batch, self.sinks.marks()))
+        seqs = self._runner.run(self.ledger.commit(batch, self.sinks.checkpoints()))
         self.rows.update(zip(seqs, batch, strict=True))
         if shown:
             self._runner.run(self.sinks.write(batch, seqs))
@@ -86,14 +86,14 @@ class Story(RuleBasedStateMachine):
         if f"r{number}" in {outcome.record.key for outcome in self.rows.values()}:
             return
         batch = [labelled(number, label)]
-        seqs = self._runner.run(self.ledger.commit(batch, self.sinks.marks()))
+        seqs = self._runner.run(self.ledger.commit(batch, self.sinks.checkpoints()))
         self.rows.update(zip(seqs, batch, strict=True))
         self._runner.run(self.sinks.write(batch, seqs))
         self.fresh = max(self.fresh, number + 1)
 
     @rule()
     def retry(self) -> None:
-        self._runner.run(self.ledger.supersede(Selection(statuses=frozenset({Status.FAILED})), "retry"))
+        self._runner.run(self.ledger.archive(Selection(statuses=frozenset({Status.FAILED})), "retry"))
         self.rows = {seq: row for seq, row in self.rows.items() if row.status is not Status.FAILED}
 
     @rule(cuts=st.lists(st.integers(0, 2000), min_size=3, max_size=3), again=st.none() | LAYOUTS)

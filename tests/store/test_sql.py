@@ -58,7 +58,7 @@ async def session(
         sinks = await Sinks.start(RunDir(path), ledger, layout)
         try:
             for batch in batches:
-                await sinks.write(batch, await ledger.commit(batch, sinks.marks()))
+                await sinks.write(batch, await ledger.commit(batch, sinks.checkpoints()))
             if finish:
                 await sinks.finish()
         finally:
@@ -149,10 +149,10 @@ def test_an_export_mends_what_was_changed_by_hand(tmp_path: Path) -> None:
 
 
 def test_a_run_at_work_is_exported_while_its_columns_are_not_known(tmp_path: Path) -> None:
-    """After records were set aside the columns are learned anew, at the end of the session."""
+    """After records were archived the columns are learned anew, at the end of the session."""
 
     async def before(ledger: Ledger) -> None:
-        await ledger.supersede(Selection(keys=["r0"]), "relabel")
+        await ledger.archive(Selection(keys=["r0"]), "relabel")
 
     run(tmp_path, *BATCHES)
     asyncio.run(session(tmp_path, before=before, finish=False))
@@ -288,14 +288,14 @@ def test_names_that_databases_refuse_are_made_fit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["retry", "replace", "moved"])
-def test_rows_follow_when_outcomes_were_set_aside(tmp_path: Path, change: str) -> None:
+def test_rows_follow_when_outcomes_were_archived(tmp_path: Path, change: str) -> None:
     run(tmp_path, *BATCHES)
     query(tmp_path, "CREATE TABLE theirs (a)")
     query(tmp_path, "INSERT INTO theirs VALUES (1)")
 
     async def before(ledger: Ledger) -> None:
         if change == "retry":
-            await ledger.supersede(Selection(keys=["r0", "r2"]), "relabel")
+            await ledger.archive(Selection(keys=["r0", "r2"]), "relabel")
         elif change == "replace":
             await ledger.replace([labelled(0, "other")], "replay")
         else:
@@ -361,12 +361,12 @@ def test_a_table_that_was_dropped_or_is_in_a_new_database_is_made_anew(tmp_path:
     assert [row["id"] for row in table(tmp_path)] == KEYS
 
 
-def test_a_database_that_was_left_while_outcomes_were_set_aside_is_made_anew(tmp_path: Path) -> None:
+def test_a_database_that_was_left_while_outcomes_were_archived_is_made_anew(tmp_path: Path) -> None:
     """From one database to another, a retry there, and back: the first one's rows are older than they look."""
     run(tmp_path, *BATCHES)
 
     async def before(ledger: Ledger) -> None:
-        await ledger.supersede(Selection(keys=["r0"]), "relabel")
+        await ledger.archive(Selection(keys=["r0"]), "relabel")
 
     run(tmp_path, [labelled(0, "new")], before=before, target=place(tmp_path, name="second.db"))
     export(tmp_path)
@@ -418,7 +418,7 @@ def test_a_ledger_that_changes_meanwhile_is_read_again(tmp_path: Path, monkeypat
     fetch, changes = Database.fetch, ["r0", "r2"]
 
     async def set_aside(ledger: Ledger) -> None:
-        await ledger.supersede(Selection(keys=[changes.pop()]), "relabel")
+        await ledger.archive(Selection(keys=[changes.pop()]), "relabel")
 
     def fetch_late(self: Database, *given: Any) -> Any:
         if changes:

@@ -11,33 +11,33 @@ from typing import Any
 
 from pipeline.errors import InternalError
 from pipeline.records import KeptAnswer, Record, Status
-from pipeline.store import turns
-from pipeline.store.queries import SinkMark, chunks, damaged, marks
+from pipeline.store import storedturns
+from pipeline.store.queries import Checkpoint, chunks, damaged, placeholders
 from pipeline.store.rows import COLUMNS, bound, json_text
 
 # Columns are named: in a file that was brought up to date the newer ones come last.
 _NAMES = ", ".join(COLUMNS)
-_INSERT = f"INSERT INTO outcomes ({_NAMES}) VALUES ({marks(COLUMNS)})"  # noqa: S608 (constant names)
-_SET_ASIDE = (
-    f"INSERT INTO superseded ({_NAMES}, superseded_at, reason, paid)"  # noqa: S608
+_INSERT = f"INSERT INTO outcomes ({_NAMES}) VALUES ({placeholders(COLUMNS)})"  # noqa: S608 (constant names)
+_ARCHIVE = (
+    f"INSERT INTO archived ({_NAMES}, archived_at, reason, paid)"  # noqa: S608
     f" SELECT {_NAMES}, ?, ?, ? FROM outcomes WHERE "
 )
 _OWN_UP = "UPDATE outcomes SET status = 'rejected', problem_code = ?, problem_message = ?, label = NULL WHERE seq = ?"
-#: The name in `meta` of how often outcomes have been set aside or moved, over all sessions.
+#: The name in `meta` of how often outcomes have been archived or moved, over all sessions.
 GENERATION = "generation"
-#: the mark of a file that is not there yet
-NO_FILE = SinkMark(-1, 0, "", None, is_stale=True)
+#: the checkpoint of a file that is not there yet
+NO_FILE = Checkpoint(-1, 0, "", None, is_stale=True)
 
 
 @dataclass(frozen=True, slots=True)
-class SinkMarks:
+class Checkpoints:
     """How far all files have come, as the next commit stores it.
 
-    `layout` is the columns' JSON text, complete for all rows up to `seq`. Marks of an older `generation` than the
-    ledger's are dropped: rows that they counted have been set aside since.
+    `layout` is the columns' JSON text, complete for all rows up to `seq`. Checkpoints of an older `generation` than the
+    ledger's are dropped: rows that they counted have been archived since.
     """
 
-    marks: Mapping[str, SinkMark]
+    files: Mapping[str, Checkpoint]
     layout: str
     seq: int
     generation: int
@@ -69,17 +69,17 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 def commit(
     connection: sqlite3.Connection,
     rows: Sequence[tuple[Any, ...]],
-    sinks: SinkMarks | None,
+    sinks: Checkpoints | None,
     requests: Mapping[str, int],
     *,
     done_with: Sequence[str] = (),
 ) -> None:
-    """Outcomes, the files' marks and the day's requests, together. Kept answers of some records are not needed then."""
+    """Write outcomes, checkpoints and the day's requests together, and drop the answers of `done_with`."""
     with transaction(connection):
         connection.executemany(_INSERT, rows)
-        turns.forget(connection, done_with)
+        storedturns.forget(connection, done_with)
         if sinks is not None:
-            _store_marks(connection, sinks)
+            _store_checkpoints(connection, sinks)
         for day, count in requests.items():
             _add_requests(connection, day, count)
 
@@ -87,30 +87,30 @@ def commit(
 def keep_answers(connection: sqlite3.Connection, answers: Sequence[KeptAnswer]) -> None:
     """Answers of records that are not at their end."""
     with transaction(connection):
-        turns.keep(connection, answers)
+        storedturns.keep(connection, answers)
 
 
 def forget_answers(connection: sqlite3.Connection, keys: Sequence[str]) -> None:
     """Drop the kept answers of these records."""
     with transaction(connection):
-        turns.forget(connection, keys)
+        storedturns.forget(connection, keys)
 
 
 def replace(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]], reason: str) -> None:
-    """Each row in the place of the one with its key, which is set aside as no longer counted."""
+    """Each row in the place of the one with its key, which is archived as no longer counted."""
     with transaction(connection):
         for chunk in chunks([row[1] for row in rows]):
-            set_aside(connection, f"key IN ({marks(chunk)})", chunk, reason, paid=False)
+            archive_where(connection, f"key IN ({placeholders(chunk)})", chunk, reason, paid=False)
         connection.executemany(_INSERT, rows)
         forget_files(connection)
 
 
-def supersede(connection: sqlite3.Connection, selection: Selection, reason: str) -> int:
+def archive(connection: sqlite3.Connection, selection: Selection, reason: str) -> int:
     """Set the selected outcomes aside: their records are pending again, what they cost stays counted."""
     with transaction(connection):
         if selection.keys is None:
             condition, values = _condition(selection)
-            moved = set_aside(connection, condition, values, reason, paid=True)
+            moved = archive_where(connection, condition, values, reason, paid=True)
         else:
             moved = _set_keys_aside(connection, selection, selection.keys, reason)
         if moved:
@@ -139,10 +139,10 @@ def refresh(connection: sqlite3.Connection, records: Sequence[Record]) -> int:
     return len(rows)
 
 
-def note_files(connection: sqlite3.Connection, marks: Mapping[str, SinkMark]) -> None:
+def note_files(connection: sqlite3.Connection, checkpoints: Mapping[str, Checkpoint]) -> None:
     """What is known of these files now."""
     with transaction(connection):
-        _store_files(connection, marks)
+        _store_files(connection, checkpoints)
 
 
 def add_requests(connection: sqlite3.Connection, day: str, count: int) -> None:
@@ -161,16 +161,16 @@ def _set_keys_aside(connection: sqlite3.Connection, selection: Selection, keys: 
     moved = 0
     for chunk in chunks(keys):
         condition, values = _condition(selection)
-        condition += f" AND key IN ({marks(chunk)})"
-        moved += set_aside(connection, condition, [*values, *map(bound, chunk)], reason, paid=True)
+        condition += f" AND key IN ({placeholders(chunk)})"
+        moved += archive_where(connection, condition, [*values, *map(bound, chunk)], reason, paid=True)
     return moved
 
 
-def set_aside(
+def archive_where(
     connection: sqlite3.Connection, condition: str, values: Sequence[object], reason: str, *, paid: bool
 ) -> int:
-    """Move the outcomes that fit to those that were set aside; gives how many. Called in a transaction."""
-    connection.execute(_SET_ASIDE + condition, [time.time(), reason, int(paid), *values])
+    """Move the outcomes that fit to those that were archived; gives how many. Called in a transaction."""
+    connection.execute(_ARCHIVE + condition, [time.time(), reason, int(paid), *values])
     if paid:
         _begin_anew(connection, condition, values)
     return connection.execute(f"DELETE FROM outcomes WHERE {condition}", values).rowcount  # noqa: S608 (our own words)
@@ -179,7 +179,7 @@ def set_aside(
 def _begin_anew(connection: sqlite3.Connection, condition: str, values: Sequence[object]) -> None:
     """Conversations that are asked again begin anew; one whose next answer never came goes on where it was.
 
-    What its turns have cost is counted with the outcome that is set aside.
+    What its turns have cost is counted with the outcome that is archived.
     """
     chosen = f"SELECT key FROM outcomes WHERE {condition}"  # noqa: S608 (our own words)
     failed = f"{chosen} AND status = 'failed'"
@@ -191,10 +191,10 @@ def _begin_anew(connection: sqlite3.Connection, condition: str, values: Sequence
 def _condition(selection: Selection) -> tuple[str, list[object]]:
     parts, values = ["1"], list[object]()
     if selection.statuses is not None:
-        parts.append(f"status IN ({marks(list(selection.statuses))})")
+        parts.append(f"status IN ({placeholders(list(selection.statuses))})")
         values += [status.value for status in selection.statuses]
     if selection.codes is not None:
-        parts.append(f"problem_code IN ({marks(list(selection.codes))})")
+        parts.append(f"problem_code IN ({placeholders(list(selection.codes))})")
         values += selection.codes
     return " AND ".join(parts), values
 
@@ -213,16 +213,19 @@ def _reset_sinks(connection: sqlite3.Connection) -> None:
     )
 
 
-def _store_marks(connection: sqlite3.Connection, sinks: SinkMarks) -> None:
-    _store_files(connection, sinks.marks)
+def _store_checkpoints(connection: sqlite3.Connection, sinks: Checkpoints) -> None:
+    _store_files(connection, sinks.files)
     _meta_set(connection, "layout", sinks.layout)
     _meta_set(connection, "layout_seq", str(sinks.seq))
 
 
-def _store_files(connection: sqlite3.Connection, marks: Mapping[str, SinkMark]) -> None:
+def _store_files(connection: sqlite3.Connection, checkpoints: Mapping[str, Checkpoint]) -> None:
     connection.executemany(
         "INSERT OR REPLACE INTO sinks (name, bytes, position, shape, digest, is_stale) VALUES (?, ?, ?, ?, ?, ?)",
-        [(name, mark.bytes, mark.position, mark.shape, mark.digest, mark.is_stale) for name, mark in marks.items()],
+        [
+            (name, checkpoint.bytes, checkpoint.position, checkpoint.shape, checkpoint.digest, checkpoint.is_stale)
+            for name, checkpoint in checkpoints.items()
+        ],
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline import codec
 from pipeline.records import KeptAnswer, Response, Usage
-from pipeline.store.queries import chunks, marks
+from pipeline.store.queries import chunks, placeholders
 from pipeline.store.rows import answer_text, bound, json_text, json_value, read_answer, unbound
 
 log = logging.getLogger("labelpipe")
@@ -31,7 +31,7 @@ _COLUMNS = (
     "cost_usd",
 )
 _NAMES = ", ".join(_COLUMNS)
-_KEEP = f"INSERT OR REPLACE INTO turns ({_NAMES}) VALUES ({marks(_COLUMNS)})"  # noqa: S608 (constant names)
+_KEEP = f"INSERT OR REPLACE INTO turns ({_NAMES}) VALUES ({placeholders(_COLUMNS)})"  # noqa: S608 (constant names)
 
 
 def keep(connection: sqlite3.Connection, answers: Sequence[KeptAnswer]) -> None:
@@ -47,7 +47,7 @@ def keep(connection: sqlite3.Connection, answers: Sequence[KeptAnswer]) -> None:
 def forget(connection: sqlite3.Connection, keys: Sequence[str]) -> None:
     """Drop the answers of these records. Called in a transaction."""
     for chunk in chunks(keys):
-        connection.execute(f"DELETE FROM turns WHERE key IN ({marks(chunk)})", list(map(bound, chunk)))  # noqa: S608
+        connection.execute(f"DELETE FROM turns WHERE key IN ({placeholders(chunk)})", list(map(bound, chunk)))  # noqa: S608
 
 
 def any_kept(connection: sqlite3.Connection) -> bool:
@@ -59,7 +59,7 @@ def of(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, list[Ke
     """The answers of these records, in their order."""
     found: dict[str, list[KeptAnswer]] = {}
     for chunk in chunks(keys):
-        select = f"SELECT {_NAMES} FROM turns WHERE key IN ({marks(chunk)}) ORDER BY key, turn"  # noqa: S608
+        select = f"SELECT {_NAMES} FROM turns WHERE key IN ({placeholders(chunk)}) ORDER BY key, turn"  # noqa: S608
         found |= _by_key(connection.execute(select, list(map(bound, chunk))))
     return found
 
