@@ -32,7 +32,7 @@ CUT_TO, GENTLE_CUT, HALF = 0.98, 0.9, 0.5
 BACK_S, ANSWER_S, GROW_GUESS = 15.0, 0.15, 0.2
 #: A cut is judged by so many refusals, or by as many calls as should have brought so many. It has helped when the share
 #: is below this part of the one before. A larger share than the last one is a limit, whatever the cuts show.
-JUDGE_REFUSED, JUDGE_EXPECTED, HELPED, MOST_SHARE = 5, 10, 0.6, 0.25
+JUDGE_REFUSED, JUDGE_EXPECTED, HELPED, MOST_SHARE = 5, 10, 0.6, 0.35
 #: What was found is half forgotten after so long: the next cut tests it again.
 HALF_LIFE_S = 300.0
 #: A told limit that falls below this share of the one before may be a slip: so many answers in a row have to say it.
@@ -207,7 +207,7 @@ class Pace:
         """Whether more is refused than by chance; without a limit also of the calls that were in flight."""
         baseline = self.baseline(now)
         refused, sent = episode.refused, episode.sent
-        if self.per_minute is None:
+        if self.per_minute is None and not baseline:
             refused, sent = refused + episode.early, sent + episode.early
         chance = (CHANCE_SHARE + baseline) * sent
         return refused >= CHANCE_COUNT and refused > chance + (2 if baseline else 1) * math.sqrt(chance)
