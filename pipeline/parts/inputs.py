@@ -54,7 +54,16 @@ def _resolved(
     query = Query(wanted.query, wanted.table) if asked else None
     header = tuple(wanted.header) if isinstance(wanted.header, list) else wanted.header
     quote, escape, records = ("" if said == _NONE else said for said in (wanted.quote, wanted.escape, wanted.records))
-    dialect = Dialect(wanted.encoding, wanted.delimiter, quote, header, escape, records)
+    dialect = Dialect(
+        wanted.encoding,
+        wanted.delimiter,
+        quote,
+        header,
+        escape,
+        records,
+        skip_lines=wanted.skip_lines,
+        skip_initial_space=wanted.skip_initial_space,
+    )
     return resolve_sources(paths, format=wanted.format, base=base, query=query, secret=secret, dialect=dialect, own=own)
 
 

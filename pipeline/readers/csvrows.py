@@ -41,7 +41,7 @@ class RecordCutter:
     the look shrinks with each such quote and grows again with good records.
     """
 
-    def __init__(self, layout: Layout, *, max_chars: int = RECORD_CHARS) -> None:
+    def __init__(self, layout: Layout, *, max_chars: int = RECORD_CHARS, skipped: int = 0) -> None:
         self._layout = layout
         self._max_chars = max_chars
         # All that changes: lines not yet cut (from `_at` on, `_chars` long, the first is line `_number` of the file),
@@ -49,7 +49,7 @@ class RecordCutter:
         self._lines: list[str] = []
         self._at = 0
         self._chars = 0
-        self._number = 1
+        self._number = skipped + 1
         self._try_at = 0
         self._reach = max_chars
         # The parser's limit is the process's. It must lie above any record that is let through here.

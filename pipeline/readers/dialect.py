@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, product
 from typing import Any
 
 from pipeline.errors import InputError
-from pipeline.readers.quotes import LOOK_ROWS, LoneQuotes
+from pipeline.readers.headers import MOST, header_at, looks_like_a_record, shown_row
+from pipeline.readers.quotes import LOOK_ROWS, LoneQuotes, is_quoted_behind_space
 
 LOOK_BYTES = 64 * 1024  #: as much of a text is looked into to tell how it is written
 
@@ -22,8 +23,6 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
 _RARE = ("~", "^", ":", "\x01", "\x1f", "\u00a6", "\u00a7")
 #: Excel's first line that names the separator; it is no record
 _NAMED = re.compile(r'"?sep=(.)"?\r?\n?')
-#: a share of the rows has to have as many cells as the header, for it is no accident then
-_MOST = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,8 @@ class Dialect:
 
     `quote` and `escape` are one character, or empty where there is none. `header` is True where the first row names the
     columns, False where there is none, or the names themselves. `records` is the member of a JSON object, or its path
-    with dots, that holds the records in a list; empty where the object is one record.
+    with dots, that holds the records in a list; empty where the object is one record. `skip_lines` stand before the
+    table and are not part of it. `skip_initial_space`: spaces after a delimiter are not part of the cell.
     """
 
     encoding: str | None = None
@@ -41,6 +41,8 @@ class Dialect:
     header: bool | tuple[str, ...] | None = None
     escape: str | None = None
     records: str | None = None
+    skip_lines: int | None = None
+    skip_initial_space: bool | None = None
     format_is_said: bool = False
 
 
@@ -55,6 +57,7 @@ class Layout:
     delimiter: str
     quote: str
     escape: str = ""
+    skip_initial_space: bool = False
 
     @property
     def form(self) -> dict[str, Any]:
@@ -64,6 +67,7 @@ class Layout:
             "quotechar": self.quote or None,
             "quoting": csv.QUOTE_MINIMAL if self.quote else csv.QUOTE_NONE,
             "escapechar": self.escape or None,
+            "skipinitialspace": self.skip_initial_space,
         }
 
     def lines(self, lines: Iterable[str]) -> Iterable[str]:
@@ -105,16 +109,26 @@ def recognised(head: str, wanted: Dialect, *, usual: str, whole: bool, name: str
     if not whole and len(lines) > 1:
         del lines[-1]
     said = named_separator(lines[0]) if lines else None
-    lines = lines[1:] if said else lines
+    skipped = max(wanted.skip_lines or 0, 1 if said else 0)
+    lines = lines[skipped:]
     delimiter = wanted.delimiter or said or _delimiter(lines, usual, name, wanted.escape)
     quote = _quote(lines, delimiter) if wanted.quote is None else wanted.quote
-    layout = Layout(delimiter, quote, wanted.escape or "")
+    layout = Layout(delimiter, quote, wanted.escape or "", wanted.skip_initial_space or False)
+    if wanted.header is None and wanted.skip_lines != 0:
+        _refuse_title(lines, layout, skipped, name, sure=wanted.delimiter is not None or said is not None)
     if wanted.escape is None:
         layout = _escaped(lines, layout, wanted, whole=whole, name=name)
+    if wanted.skip_initial_space is None and layout.quote:
+        layout = _spaced(lines, layout, whole=whole, name=name)
     if wanted.quote is None and layout.quote:
         _refuse_merged(lines, layout, name)
-    if wanted.header is None:
-        _refuse_no_header(list(islice(_cells(lines, layout), LOOK_ROWS)), name)
+    rows = list(islice(_cells(lines, layout), LOOK_ROWS))
+    if wanted.header is None and looks_like_a_record(rows):
+        raise InputError(
+            f"{name}: its first row ({shown_row(rows[0])}) looks like a record, not like the columns' names; "
+            "set input.header = false (they are then column_1, column_2, ...), a list of names, or true if these are "
+            "the names"
+        )
     return layout
 
 
@@ -147,6 +161,74 @@ def _escaped(lines: Sequence[str], layout: Layout, wanted: Dialect, *, whole: bo
     )
 
 
+def _spaced(lines: Sequence[str], layout: Layout, *, whole: bool, name: str) -> Layout:
+    """The layout that drops spaces at the beginning of cells, where that shows quotes around cells."""
+    if not any(f" {layout.quote}" in line for line in lines):
+        return layout
+    plain, found = list(_cells(lines, layout)), replace(layout, skip_initial_space=True)
+    if _trimmed(plain) == _trimmed(_cells(lines, found)):
+        return layout  # spaces and quotes within cells that have quotes of their own
+    if _good(lines, found, whole) == 1:
+        return found
+    if not any(is_quoted_behind_space(cell, layout.quote) for row in plain for cell in row):
+        return layout
+    raise InputError(
+        f"{name}: spaces stand before quotes, which may be around cells or part of the text; set "
+        "input.skip_initial_space = true if they are around cells, or false if they are text"
+    )
+
+
+def _trimmed(rows: Iterable[Sequence[str]]) -> list[list[str]]:
+    return [[cell.lstrip(" ") for cell in row] for row in rows]
+
+
+def _refuse_title(lines: Sequence[str], layout: Layout, skipped: int, name: str, *, sure: bool) -> None:
+    """Ask where the first line does not name the columns; `sure` says that the delimiter is no guess."""
+    rows, starts = _placed(lines, layout)
+    if not rows:
+        return
+    delimiters = [layout.delimiter]
+    if not sure and _share(rows) < MOST:
+        delimiters += [sign for sign in SEPARATORS if sign != layout.delimiter]
+    one_cell = len(rows[0]) == 1
+    only = f"; if it has one column, set input.delimiter = {_absent(lines)!r}" if one_cell else ""
+    for delimiter in delimiters:
+        found, places = _placed(lines, replace(layout, delimiter=delimiter))
+        at = header_at(found)
+        # By a delimiter that is only tried, two rows may be even by accident.
+        if at and (delimiter == layout.delimiter or len(found) - at > 2):
+            raise InputError(
+                f"{name}: line {places[0] + skipped + 1} ({shown_row(found[0])}) does not look like the columns' "
+                f"names; if these are in line {places[at] + skipped + 1} ({shown_row(found[at])}), set "
+                f"input.skip_lines = {places[at] + skipped}{only or '; if they are the names, set input.header = true'}"
+            )
+    if one_cell and (wide := next((at for at, row in enumerate(rows) if len(row) > 1), 0)):
+        raise InputError(
+            f"{name}: its header has one cell ({shown_row(rows[0])}), but line {starts[wide] + skipped + 1} has "
+            f"{len(rows[wide])} ({shown_row(rows[wide])}){only}"
+        )
+
+
+def _placed(lines: Sequence[str], layout: Layout) -> tuple[list[list[str]], list[int]]:
+    """The first rows that are not blank, and how many lines stand before each."""
+    reader = replace(layout, skip_initial_space=True).cells(lines)
+    rows, starts, before = [], [], 0
+    with suppress(csv.Error):
+        for cells in islice(reader, LOOK_ROWS):
+            if any(cell.strip() for cell in cells):
+                rows.append(layout.filled(cells))
+                starts.append(before)
+            before = reader.line_num
+    return rows, starts
+
+
+def _absent(lines: Sequence[str]) -> str:
+    """A delimiter that no line holds, as the config names it."""
+    signs = ("\t", "|", "~", "^", "\x1f")
+    sign = next((sign for sign in signs if not any(sign in line for line in lines)), signs[-1])
+    return "tab" if sign == "\t" else sign
+
+
 def _good(lines: Sequence[str], layout: Layout, whole: bool) -> float:
     """The share of the lines that are in even rows; what is cut off at the end counts for no fault."""
     reader = layout.cells(lines, strict=True)
@@ -167,8 +249,8 @@ def _delimiter(lines: Sequence[str], usual: str, name: str, escape: str | None) 
     """What separates: what gives more than one column, and the same number in nearly all rows."""
     shares = {sign: _evenness(lines, sign, escape) for sign in SEPARATORS}
     fit = [sign for sign, share in shares.items() if share == 1]
-    if not fit and shares[usual] < _MOST:
-        fit = [sign for sign, share in shares.items() if share >= _MOST]
+    if not fit and shares[usual] < MOST:
+        fit = [sign for sign, share in shares.items() if share >= MOST]
     if len(fit) > 1:
         told = " or ".join(SEPARATORS[sign] for sign in fit)
         raise InputError(
@@ -191,7 +273,8 @@ def _rare(lines: Sequence[str], escape: str | None) -> str | None:
 def _evenness(lines: Sequence[str], delimiter: str, escape: str | None) -> float:
     """The share of rows that are as wide as the first, which has two columns or more; else nothing."""
     escapes = [escape] if escape is not None else ["", "\\"] if any("\\" in line for line in lines) else [""]
-    layouts = (Layout(delimiter, quote, each) for quote in ('"', "") for each in escapes)
+    spaces = [False, True] if any(' "' in line for line in lines) else [False]
+    layouts = (Layout(delimiter, *rest) for rest in product(('"', ""), escapes, spaces))
     return max(_share(list(islice(_cells(lines, layout), LOOK_ROWS))) for layout in layouts)
 
 
@@ -235,48 +318,3 @@ def _refuse_merged(lines: Sequence[str], layout: Layout, name: str) -> None:
                     'like rows of their own; set input.quote = "none" if quotes are part of the text, or '
                     "'\"' if it is one record"
                 )
-
-
-def _refuse_no_header(rows: Sequence[Sequence[str]], name: str) -> None:
-    """Ask where the first row looks like the others: it begins with a number, as they all do."""
-    if len(rows) < 2 or len(rows[0]) < 2 or not all(_is_number(row[0]) for row in rows):
-        return
-    first = rows[0]
-    if list(first) == [str(number) for number in range(len(first))]:  # as pandas names what has no names
-        return
-    shown = ", ".join(repr(cell[:40]) for cell in first[:4]) + (", ..." if len(first) > 4 else "")
-    raise InputError(
-        f"{name}: its first row ({shown}) looks like a record, not like the columns' names; set input.header = false "
-        "(they are then column_1, column_2, ...), a list of names, or true if these are the names"
-    )
-
-
-def _is_number(cell: str) -> bool:
-    return re.fullmatch(r"\s*[+-]?\d+([.,]\d+)?\s*", cell) is not None
-
-
-def columns_of(cells: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The columns that a header names, each once, and what is to be told of those that had to be given a name."""
-    names, notes = [], []
-    taken = set(cells)
-    for number, cell in enumerate(cells, 1):
-        if not cell.strip():
-            given = free_name(f"column_{number}", taken)
-            notes.append(f"column {number} has no name and is called {given!r}")
-        elif cell in names:
-            given = free_name(f"{cell}_2", taken)
-            notes.append(f"two columns are named {cell!r}: column {number} is called {given!r}")
-        else:
-            given = cell
-        taken.add(given)
-        names.append(given)
-    return names, notes
-
-
-def free_name(name: str, taken: Collection[str]) -> str:
-    """A name like this, which ends with a number, that is not taken: the number grows until it is free."""
-    stem, _, number = name.rpartition("_")
-    at = int(number)
-    while f"{stem}_{at}" in taken:
-        at += 1
-    return f"{stem}_{at}"

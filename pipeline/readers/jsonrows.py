@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pipeline import codec
-from pipeline.readers.dialect import free_name
+from pipeline.readers.headers import free_name
 from pipeline.readers.rows import CUT_IN_TWO, Reading, Row, bad_row, undecodable
 from pipeline.records import JSON
 

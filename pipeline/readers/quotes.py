@@ -12,6 +12,17 @@ MERGED = (
     'set input.quote = "none" if quotes are part of the text, or \'"\' if this is one record'
 )
 
+SPACED = (
+    "a space stands before a quote; set input.skip_initial_space = true if such quotes are around cells, or false if "
+    "they are part of the text"
+)
+
+
+def is_quoted_behind_space(cell: str, quote: str) -> bool:
+    """Whether the cell is in quotes, which nobody takes for such because a space stands before them."""
+    text = cell.strip()
+    return cell[:1] == " " and len(text) > 2 and text[0] == text[-1] == quote and quote not in text[1:-1]
+
 
 class LoneQuotes:
     """Tells records that are several, merged by two quotes that have nothing to do with each other.

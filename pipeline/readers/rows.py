@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.codec import digest64
-from pipeline.readers.dialect import Dialect, columns_of
+from pipeline.readers.dialect import Dialect
+from pipeline.readers.headers import columns_of
 from pipeline.records import JSON
 
 #: line, fields, digest, and what is wrong ("" for a good row). A bare tuple: one is made for each record. Equal digests
@@ -53,12 +54,12 @@ class Progress:
     lines_read: int = 0
     lines_done: int = 0
     notes: dict[str, list[str]] = field(default_factory=dict)
-    chosen: dict[str, str] = field(default_factory=dict)
+    chosen: dict[str, str | bool] = field(default_factory=dict)
     doubts: set[str] = field(default_factory=set)
     repeated_headers: int = 0
     say: Callable[[str], None] = lambda _: None
 
-    def note(self, text: str, name: str, *, doubtful: bool = False, **chosen: str) -> None:
+    def note(self, text: str, name: str, *, doubtful: bool = False, **chosen: str | bool) -> None:
         """Something is to be told of how this source reads: it is said once, and kept with all sources it holds for.
 
         `doubtful`: it is read so, but somebody should say that this is right.

@@ -50,7 +50,7 @@ class SourceAccess:
     named_by: str | None = None
     once: bool = False
     mark: str = ""
-    again: Callable[[], Mapping[str, Stamp | None]] | None = None
+    again: Callable[[], Mapping[str, Stamp | None]] | None = field(default=None, repr=False)  # may hold a secret
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import aclosing
+from dataclasses import replace
 
 from pipeline import codec
 from pipeline.errors import InputError
 from pipeline.readers.csvrows import RECORD_CHARS, Cut, RecordCutter
 from pipeline.readers.dialect import LOOK_BYTES, SEPARATORS, Layout, named_separator, recognised
 from pipeline.readers.lines import LineSplitter, cut_lines
-from pipeline.readers.quotes import MERGED, LoneQuotes
+from pipeline.readers.quotes import MERGED, SPACED, LoneQuotes, is_quoted_behind_space
 from pipeline.readers.rows import Blocks, BrokenStreamError, Reading, Row, Rows, bad_row, undecodable
 from pipeline.readers.stream import joined, with_head
 
@@ -51,17 +52,22 @@ def _tell(layout: Layout, reading: Reading, usual: str) -> None:
         reading.progress.note(told, reading.name, quote="none")
     if layout.escape and reading.dialect.escape is None:
         reading.progress.note("a backslash takes the meaning from what follows", reading.name, escape=layout.escape)
+    if layout.skip_initial_space and reading.dialect.skip_initial_space is None:
+        told = "spaces before quotes are not part of the cells, nor are spaces after other delimiters"
+        reading.progress.note(told, reading.name, skip_initial_space=True)
 
 
 async def _rows(blocks: Blocks, reading: Reading, layout: Layout) -> Rows:
     table = _Table(reading, layout)
-    cutter = RecordCutter(layout)
+    skipped = reading.dialect.skip_lines or 0
+    cutter = RecordCutter(layout, skipped=skipped)
     # A line that the splitter had to cut is longer than a record may be, at four bytes a character at most.
     splitter = LineSplitter(4 * RECORD_CHARS, returns=True)
     try:
         async with aclosing(cut_lines(blocks, reading, splitter)) as lines:
             async for first, batch in lines:
-                yield list(table.rows(cutter.feed(table.decode(first, batch))))
+                cut = max(0, skipped + 1 - first)
+                yield list(table.rows(cutter.feed(table.decode(first + cut, batch[cut:]))))
     except BrokenStreamError as error:
         yield list(table.rows(cutter.flush()))
         # The torn record begins where its quote was opened, not where the data broke.
@@ -82,6 +88,7 @@ class _Table:
         header = reading.dialect.header
         self._columns: list[str] = list(header) if isinstance(header, tuple) else []
         self._header: list[str] = self._columns
+        self._spaces_are_said = layout.skip_initial_space or reading.dialect.skip_initial_space is not None
         self._has_header = header is None or header is True
         self._names = codec.names_mark(self._columns)  # the columns, as they go into each row's digest
         self._undecodable_until = 0  # the last line known to hold bytes that are not in the encoding
@@ -108,12 +115,16 @@ class _Table:
                     continue
             if trouble or len(cells) != len(self._columns):
                 count = f"{len(cells)} cells where the header has {len(self._columns)}"
+                if len(self._columns) == 1:
+                    count += '; if it has one column, set input.delimiter to a sign that no text holds, like "tab"'
                 yield bad_row(line, _encoded(raw).rstrip(b"\r\n"), trouble or count)
             elif len(cells) > 1 and (cells == self._header or self._is_marked_header(cells)):
                 self._reading.progress.repeated_headers += 1
                 self._reading.progress.note("rows that repeat the header are left out", self._reading.name)
             elif self._lone is not None and self._lone.merged(raw, cells):
                 yield from (bad_row(line + at, _encoded([each]).rstrip(b"\r\n"), MERGED) for at, each in enumerate(raw))
+            elif not self._spaces_are_said and self._is_spaced(raw, cells):
+                yield bad_row(line, _encoded(raw).rstrip(b"\r\n"), SPACED)
             else:
                 if not self._has_header and cells[0][:1] == _MARK:
                     cells = [cells[0][1:], *cells[1:]]  # noqa: PLW2901 - a file that was joined begins here
@@ -124,6 +135,16 @@ class _Table:
     def _is_marked_header(self, cells: list[str]) -> bool:
         """Whether it is the header with a byte order mark: Excel's files were joined, each of which begins with one."""
         return cells[0][:1] == _MARK and [cells[0].lstrip(_MARK).strip('"'), *cells[1:]] == self._header
+
+    def _is_spaced(self, raw: list[str], cells: list[str]) -> bool:
+        """Whether spaces before a quote have made it part of a cell that it is meant to be around."""
+        quote = self._layout.quote
+        if not quote or not any(f" {quote}" in line for line in raw):
+            return False
+        if not any(is_quoted_behind_space(cell, quote) for cell in cells):
+            return False
+        spaced = next(replace(self._layout, skip_initial_space=True).cells(raw))
+        return [cell.lstrip(" ") for cell in spaced] != [cell.lstrip(" ") for cell in cells]
 
     def _named(self, line: int, cells: list[str], trouble: str) -> list[str]:
         """The names of the columns, by the first row or, where there is no header, by their numbers."""

@@ -46,7 +46,7 @@ class Proposal:
     sample: str = ""
     personal: tuple[str, ...] = ()
     repeated_key: str | None = None
-    reading: Mapping[str, str] = field(default_factory=dict)
+    reading: Mapping[str, str | bool] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -60,7 +60,7 @@ def propose(
     *,
     input_path: str,
     format: str = "auto",  # noqa: A002 - the config's word for it
-    reading: Mapping[str, str] | None = None,
+    reading: Mapping[str, str | bool] | None = None,
 ) -> Proposal:
     """A config's values, from the records of the input. Raises InputError where none of them can be read."""
     if format == "files" and survey.first:

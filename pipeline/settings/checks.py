@@ -51,6 +51,7 @@ class Takes:
     """Stands in a field's metadata: what the field takes, in words, where its type does not say enough."""
 
     words: str
+    none_is_text: bool = False  #: the text "none" means something of its own, in a variable and after --set too
 
 
 def refuse(reasons: Mapping[str, str] | str) -> NoReturn:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from itertools import combinations
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
 from pipeline.settings import checks
 from pipeline.settings.checks import Takes
 from pipeline.settings.section import Section, Text
+
+#: keys that say how a table of text is written
+_OF_TABLES = ("delimiter", "quote", "escape", "header", "skip_lines", "skip_initial_space")
 
 
 class InputSettings(Section):
@@ -52,13 +55,17 @@ class InputSettings(Section):
         description="The character between the cells of a CSV. Unset: a comma, semicolon, tab, or pipe, if it is "
         "clear which. Set it if `check` asks.",
     )
-    quote: Annotated[str, BeforeValidator(checks.quote), Takes('one character, or "none"')] | None = Field(
+    quote: (
+        Annotated[str, BeforeValidator(checks.quote), Takes('one character, or "none"', none_is_text=True)] | None
+    ) = Field(
         None,
         description="The character around cells that contain a delimiter or a line break. `none` if quotes are "
         "part of the text, as in most TSV files. Unset: double quotes, or none in a TSV that clearly "
         "has none. Set it if `check` asks.",
     )
-    escape: Annotated[str, BeforeValidator(checks.quote), Takes('one character, or "none"')] | None = Field(
+    escape: (
+        Annotated[str, BeforeValidator(checks.quote), Takes('one character, or "none"', none_is_text=True)] | None
+    ) = Field(
         None,
         description="The character before a quote, a delimiter, or a line break that is part of a cell, such as "
         "the backslash that MySQL, Hive, and Spark write. A cell `\\N` is then empty. `none` if there "
@@ -73,7 +80,21 @@ class InputSettings(Section):
         "and so on; a list sets the names. Unset: it does, unless it looks like a record. Set it for "
         "files without a header.",
     )
-    records: Text | None = Field(
+    skip_lines: int | None = Field(
+        None,
+        ge=0,
+        description="The number of lines above the header of a CSV, such as a title or comments. Unset: none; a line "
+        "that looks like a title is asked about. Set it if `check` asks.",
+    )
+    skip_initial_space: bool | None = Field(
+        None,
+        description='Whether spaces at the beginning of a cell of a CSV are left out, as in `1, "a, b"`. Unset: if '
+        "only then the quotes are around cells. Set it if `check` asks.",
+    )
+    records: (
+        Annotated[str, StringConstraints(min_length=1), Takes('the name of a list, or "none"', none_is_text=True)]
+        | None
+    ) = Field(
         None,
         description="The list in a JSON object that holds the records, by its name (`data`) or its path "
         "(`data.items`). `none` if the object is one record. Unset: the only list of objects in the "
@@ -108,7 +129,7 @@ class InputSettings(Section):
             checks.refuse("got input.query and input.table; expected one of them")
         if (self.query is not None or self.table is not None) and self.format != "auto":
             checks.refuse(f'got input.format = "{self.format}" with a query or table, which has none: leave it out')
-        said = [name for name in ("delimiter", "quote", "escape", "header") if getattr(self, name) is not None]
+        said = [name for name in _OF_TABLES if getattr(self, name) is not None]
         if said and self.format not in ("auto", "csv", "tsv"):
             checks.refuse(
                 f'got input.{said[0]} with input.format = "{self.format}"; it is for csv and tsv: leave it out'

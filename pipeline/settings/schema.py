@@ -96,7 +96,10 @@ def kinds_at(root: Model, path: Sequence[str | int]) -> frozenset[str]:
     annotation: Any = found[1].annotation
     for _ in path[len(found[0]) :]:
         annotation = _item(annotation)
-    return frozenset[str]().union(*(_kinds(option) for option in _options(annotation)))
+    kinds = frozenset[str]().union(*(_kinds(option) for option in _options(annotation)))
+    marks = _marks(found[1].annotation, found[1].metadata)
+    takes_none = any(isinstance(mark, Takes) and mark.none_is_text for mark in marks)
+    return kinds - {"nothing"} if takes_none else kinds
 
 
 def _kinds(option: Any) -> frozenset[str]:

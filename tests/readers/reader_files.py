@@ -19,7 +19,7 @@ unhurried = settings(deadline=None)
 
 
 def read_files(path: str | Sequence[str], base: Path, **choices: Any) -> list[Record]:
-    names = ("encoding", "delimiter", "quote", "header", "escape", "records")
+    names = ("encoding", "delimiter", "quote", "header", "escape", "records", "skip_lines", "skip_initial_space")
     said = {name: choices.pop(name) for name in names if name in choices}
     own = choices.pop("own", None)
     sources = resolve_sources(path, format=choices.pop("format", "auto"), base=base, dialect=Dialect(**said), own=own)

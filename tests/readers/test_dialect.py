@@ -50,7 +50,7 @@ def test_the_line_that_names_the_separator_is_no_record() -> None:
     [
         (b"id,text\na,x; y\nb,z; w\n", ","),  # every row has a semicolon, but the header has none
         (b"id;text\na;one, two\nb;three\nc;x;y\nd;x\ne;x\nf;x\n", ";"),  # one row is broken: the rest tells
-        (b"text\nhello; you, there\nbye\n", ","),
+        (b"text\nhello; you there\nbye\n", ","),
         (b"id;text\n", ";"),
         (b'id,text\na,"1;2\n3;4"\nb,x\n', ","),
     ],
@@ -193,6 +193,100 @@ def test_a_backslash_that_may_be_text_is_asked_about() -> None:
         told(data, "in.tsv")
     assert told(data, "in.tsv", escape="\\", quote='"')[0][0]["text"] == 'say "hi" now'
     assert told(data, "in.tsv", escape="")[0][0]["text"] == '"say \\"hi\\" now"'
+
+
+SPACED = b'id, text, n\n1, "a, b", 5\n2,  "say ""hi"", now", 6\n3, plain, 7\n'
+
+
+def test_spaces_before_quotes_are_recognised_where_rows_are_even_only_so() -> None:
+    found, notes = told(SPACED)
+    assert [row["text"] for row in found] == ["a, b", 'say "hi", now', "plain"]
+    assert notes == ["in.csv: spaces before quotes are not part of the cells, nor are spaces after other delimiters"]
+    assert told(SPACED, skip_initial_space=True) == (found, [])
+    assert told(SPACED.replace(b"a, b", b"ab").replace(b", now", b""))[0][0]["text"] == "ab"
+    assert told(SPACED.replace(b", ", b"; "))[0][0]["text"] == "a; b"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'id,text\n1," ""Hello"", she said"\n2," ""Yes"" "\n',
+        b'id,text\n1, "Hello" she said\n2, x\n',
+        b'id,text\n1, a\n2,"He said: ""no"", and left"\n',
+    ],
+)
+def test_spaces_that_are_text_stay(data: bytes) -> None:
+    found, notes = told(data)
+    assert found[0]["text"][0] == " "
+    assert notes == []
+
+
+def test_spaces_that_may_be_text_are_asked_about() -> None:
+    data = b'id,text\n1, "Hello"\n2, "Hello" she said\n'
+    with pytest.raises(InputError, match=r"set input\.skip_initial_space = true if they are around cells, or false"):
+        told(data)
+    assert told(data, skip_initial_space=False)[0][0]["text"] == ' "Hello"'
+    late = b"id,text\n" + b"1,x\n" * 20_000 + b'2, "Hello"\n3," ""Hello"""\n'
+    [(line, problem)] = troubles(read_bytes(late, "in.csv"))
+    assert (line, "line 20002: a space stands before a quote; set input.skip_initial_space" in problem) == (
+        20_002,
+        True,
+    )
+
+
+TITLES = [
+    (b"Report 2024\n\nid,text,n\n1,a,5\n2,b,6\n", 2),
+    (b"# by me, of the shop, on Monday, late\nid,text,n\n1,a,5\n2,b,6\n", 1),
+    (b"Report 2024,,\n,,\nid,text,n\n1,a,5\n2,b,6\n", 2),
+    (b"Umsatz, Mai\n\nid;text;n\n1;a, b;5\n2;b;6\n", 2),
+    (b"sep=;\nUmsatz\nid;text;n\n1;a;5\n2;b;6\n", 2),
+    (b'"A title\nover lines"\nid,text,n\n1,a,5\n2,b,6\n', 2),
+]
+
+
+@pytest.mark.parametrize(("data", "lines"), TITLES)
+def test_lines_before_the_header_are_asked_about_and_can_be_skipped(data: bytes, lines: int) -> None:
+    with pytest.raises(
+        InputError, match=rf"if these are in line {lines + 1} \('id', 'text', 'n'\), set input\.skip_lines = {lines}"
+    ):
+        read_bytes(data, "in.csv")
+    records = read_bytes(data, "in.csv", skip_lines=lines)
+    assert [row["n"] for row in fields(records)] == ["5", "6"]
+    assert [record.line for record in records] == [lines + 2, lines + 3]
+
+
+def test_lines_before_the_header_may_be_in_many_blocks_and_in_another_encoding() -> None:
+    data = b"\xff title\n" * 300 + b"id,text\n1,a\n2,\xff\n"
+    records = read_bytes(data, "in.csv", skip_lines=300, encoding="utf-8")
+    assert [record.line for record in records] == [302, 303]
+    assert "line 303: not valid utf-8" in troubles(records)[0][1]
+
+
+@pytest.mark.parametrize(
+    "data", [b",text\n0,a\n1,b\n", b"#id,text\n1,a\n2,b\n", b"text\na; b\nc; d\n", b"id,,\n1,a,b\n"]
+)
+def test_an_odd_header_is_no_title(data: bytes) -> None:
+    if data.startswith(b"id,,"):
+        with pytest.raises(InputError):
+            read_bytes(data + b"x,y,z\n2,c,d\n", "in.csv")
+        assert len(read_bytes(data, "in.csv", header=True)) == len(read_bytes(data, "in.csv", skip_lines=0)) == 1
+    else:
+        assert fields(read_bytes(data, "in.csv"))
+
+
+def test_one_column_with_commas_is_told_how_it_is_read() -> None:
+    data = b"text\nHello, you\nfine\nyes, no, maybe\n"
+    with pytest.raises(
+        InputError, match=r"line 2 has 2 \('Hello', 'you'\); if it has one column, set input\.delimiter = 'tab'"
+    ):
+        read_bytes(data, "in.csv")
+    assert fields(read_bytes(data, "in.csv", delimiter="\t"))[2] == {"text": "yes, no, maybe"}
+    with pytest.raises(
+        InputError, match=r"set input\.skip_lines = 1; if it has one column, set input\.delimiter = '\|'"
+    ):
+        read_bytes(b"text\nHello, you\tall\nHi, there\n", "in.csv")
+    late = b"text\n" + b"x\n" * 40_000 + b"a, b\n"
+    assert "input.delimiter" in troubles(read_bytes(late, "in.csv"))[0][1]
 
 
 def test_columns_without_a_name_and_with_one_twice_get_one() -> None:

@@ -1,0 +1,75 @@
+"""The row that names a table's columns: which row it is, and what the columns are called by it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+#: as many rows are looked at for the columns' names where something stands before them
+_TITLE_ROWS = 20
+#: a share of the rows has to have as many cells as the header, for it is no accident then
+MOST = 0.8
+
+
+def header_at(rows: Sequence[Sequence[str]]) -> int:
+    """Which row names the columns where the first is plainly a title or a comment; else 0."""
+    widths = Counter(map(len, rows))
+    width = max(widths, key=lambda each: (widths[each], each), default=0)
+    if width < 2 or not _is_title(rows[0], width):
+        return 0
+    for at, row in enumerate(rows[:_TITLE_ROWS]):
+        if len(row) == width and not _is_title(row, width):
+            below = rows[at + 1 :]
+            return at if below and sum(len(row) == width for row in below) >= MOST * len(below) else 0
+    return 0
+
+
+def _is_title(row: Sequence[str], width: int) -> bool:
+    """Whether no table of this width has such a row at its top: one cell, hardly any that is filled, or a comment."""
+    filled = sum(1 for cell in row if cell.strip())
+    return len(row) == 1 or 2 * filled < width or (len(row) != width and row[0].lstrip().startswith("#"))
+
+
+def shown_row(row: Sequence[str]) -> str:
+    """The first cells, for a message."""
+    return ", ".join(repr(cell[:40]) for cell in row[:4]) + (", ..." if len(row) > 4 else "")
+
+
+def looks_like_a_record(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the first row begins with a number, as they all do."""
+    if len(rows) < 2 or len(rows[0]) < 2 or not all(_is_number(row[0]) for row in rows):
+        return False
+    # pandas names by their numbers columns that have no names
+    return list(rows[0]) != [str(number) for number in range(len(rows[0]))]
+
+
+def _is_number(cell: str) -> bool:
+    return re.fullmatch(r"\s*[+-]?\d+([.,]\d+)?\s*", cell) is not None
+
+
+def columns_of(cells: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The columns that a header names, each once, and what is to be told of those that had to be given a name."""
+    names, notes = [], []
+    taken = set(cells)
+    for number, cell in enumerate(cells, 1):
+        if not cell.strip():
+            given = free_name(f"column_{number}", taken)
+            notes.append(f"column {number} has no name and is called {given!r}")
+        elif cell in names:
+            given = free_name(f"{cell}_2", taken)
+            notes.append(f"two columns are named {cell!r}: column {number} is called {given!r}")
+        else:
+            given = cell
+        taken.add(given)
+        names.append(given)
+    return names, notes
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """A name like this, which ends with a number, that is not taken: the number grows until it is free."""
+    stem, _, number = name.rpartition("_")
+    at = int(number)
+    while f"{stem}_{at}" in taken:
+        at += 1
+    return f"{stem}_{at}"
