@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     )
     from pipeline.errors import LabelpipeError
     from pipeline.facts import Check, Tier
-    from pipeline.records import Answer, Call, Outcome, Record, Request, Response, Status, ToolCall, Usage
+    from pipeline.records import Answer, CallbackContext, Outcome, Record, Request, Response, Status, ToolCall, Usage
     from pipeline.runner import RunOptions
     from pipeline.settings import Settings
     from pipeline.version import __version__
@@ -55,18 +55,18 @@ _ROOMS = {
     "arehearse_plan areplay arun astatus averify check export plan preview rehearse_plan replay run status verify",
     "errors": "LabelpipeError",
     "facts": "Check Tier",
-    "records": "Answer Call Outcome Record Request Response Status ToolCall Usage",
+    "records": "Answer CallbackContext Outcome Record Request Response Status ToolCall Usage",
     "runner": "RunOptions",
     "settings": "Settings",
     "version": "__version__",
 }
 #: Former public names. They still work, with a DeprecationWarning.
-RENAMED = {"Wishes": "RunOptions"}
+RENAMED = {"Call": "CallbackContext", "Wishes": "RunOptions"}
 _HOME = {name: room for room, names in _ROOMS.items() for name in names.split()}
 
 __all__ = [
     "Answer",
-    "Call",
+    "CallbackContext",
     "Check",
     "Checks",
     "Export",

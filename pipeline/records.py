@@ -175,7 +175,7 @@ UNUSABLE_CALL = "tool_use_failed"
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class CallbackContext:
     """What a callback is told about the call that it answers.
 
     `idempotency_key` is the same whenever the same call of the same record's answer is handed to the callback again,
@@ -212,7 +212,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ValidCall:
     """One valid call of an answer: the tool, the label in it, and what its callback gave back.
 
     `extra` are further columns; `result` is what the model is told of it in a conversation. `readings` names what was

@@ -14,7 +14,7 @@ from aiohttp import web
 from engine.engine_parts import FakeTask, Rig, items, request
 
 from pipeline.engine import Ending, Job, Pool, PoolSizes
-from pipeline.engine.life import WORD
+from pipeline.engine.health import WORD
 from pipeline.providers import ClientOptions, HttpProvider
 from pipeline.records import Outcome, Status
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pipeline.engine.attempt import Asker
 from pipeline.engine.beginning import Beginning
 from pipeline.engine.doubt import is_hopeless
-from pipeline.engine.feed import Feed, Job, Lookups, renamed
+from pipeline.engine.health import Prepare
 from pipeline.engine.interview import Interview, Wants
 from pipeline.engine.journal import Journal
 from pipeline.engine.kept import read_again
-from pipeline.engine.life import Prepare
 from pipeline.engine.pool import Ending, Pool, PoolSizes
+from pipeline.engine.producer import Job, Lookups, Producer, renamed
 from pipeline.engine.retry import Verdict, backoff_s, verdict_of
 from pipeline.engine.rules import AskRules, most_of
 from pipeline.engine.stop import StopSwitch, interruption, under
@@ -22,7 +22,6 @@ __all__ = [
     "Asker",
     "Beginning",
     "Ending",
-    "Feed",
     "Interview",
     "Job",
     "Journal",
@@ -30,6 +29,7 @@ __all__ = [
     "Pool",
     "PoolSizes",
     "Prepare",
+    "Producer",
     "StopSwitch",
     "TaskPart",
     "Terms",

@@ -11,17 +11,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pipeline.engine.brake import Brake
+from pipeline.engine.health import Answerer, Prepare
 from pipeline.engine.hedge import Hedge
+from pipeline.engine.history import CallHistory, Over
 from pipeline.engine.interview import Interview, Wants
 from pipeline.engine.journal import Journal
 from pipeline.engine.judge import Judge
 from pipeline.engine.kept import call_back, copy
-from pipeline.engine.life import Answerer, Prepare
 from pipeline.engine.net import Net
 from pipeline.engine.rules import AskRules, most_of
 from pipeline.engine.stretch import Stretch
 from pipeline.engine.terms import Terms
-from pipeline.engine.trial import Over, Trial
 from pipeline.errors import CallError, CallTimeoutError, MediaError
 from pipeline.limits import Admission, Most, Permit, Tariff
 from pipeline.records import KeptAnswer, Outcome, Ping, Problem, Record, Request, Response, Status
@@ -76,12 +76,12 @@ class Asker:
         Raises StoppedError when the run stops first: the record stays pending.
         """
         interview = Interview(self._terms, request.record, request=request, max_repairs=self.judge.rules.max_repairs)
-        trial = Trial(interview)
+        history = CallHistory(interview)
         # A ledger of an older version has not noted what they cost.
         kept = [replace(one, response=self._noted(one.response)) for one in kept]
         self.judge.active += 1
         try:
-            await self._go_through(trial, kept)
+            await self._go_through(history, kept)
             outcome = self._ended(interview)
             await self._stretch.ended(request, outcome)
         except Exception as error:
@@ -92,17 +92,17 @@ class Asker:
             return outcome
         finally:
             self.judge.active -= 1
-            self.judge.failing -= trial.failing
+            self.judge.failing -= history.failing
 
-    async def _go_through(self, trial: Trial, kept: Sequence[KeptAnswer]) -> None:
-        interview = trial.interview
+    async def _go_through(self, history: CallHistory, kept: Sequence[KeptAnswer]) -> None:
+        interview = history.interview
         try:
-            if self.prepare is None or not trial.request.attachments:
+            if self.prepare is None or not history.request.attachments:
                 interview.resume(kept)
-                return await self._until_over(trial)
-            async with self.prepare(trial.request) as interview.request:
+                return await self._until_over(history)
+            async with self.prepare(history.request) as interview.request:
                 interview.resume(kept)
-                return await self._until_over(trial)
+                return await self._until_over(history)
         except Over as over:
             interview.end(over.status, over.problem)
         except MediaError as error:
@@ -110,16 +110,16 @@ class Asker:
                 interview.write_off(kept)
             interview.end(Status.REJECTED, Problem(error.code, str(error)))
 
-    async def _until_over(self, trial: Trial) -> None:
+    async def _until_over(self, history: CallHistory) -> None:
         """Answer after answer and callback after callback, until the interview wants nothing more."""
-        interview, terms = trial.interview, self._terms
+        interview, terms = history.interview, self._terms
         while not interview.is_over:
             if interview.wants is Wants.ANSWER:
-                response = await self._answer(trial)
-                for other in trial.came:
+                response = await self._answer(history)
+                for other in history.came:
                     if other is not response:
                         interview.lost(other)
-                trial.came.clear()
+                history.came.clear()
                 interview.answered(response)
                 self._tell(interview)
                 is_kept = not interview.is_over
@@ -166,23 +166,23 @@ class Asker:
             copied_from=source.record.key,
         )
 
-    async def _answer(self, trial: Trial) -> Response:
+    async def _answer(self, history: CallHistory) -> Response:
         """One answer, over as many calls as it takes."""
         clock = asyncio.get_running_loop().time
         while True:
-            permit = await self._permit(trial)
+            permit = await self._permit(history)
             began_at = clock()
             try:
-                return await self._response(trial, permit)
+                return await self._response(history, permit)
             except CallError as error:
                 failed = error
-                heard = await self.judge.hear(trial, failed, permit.sent_at)
+                checked = await self.judge.check_health(history, failed, permit.sent_at)
             finally:
                 # Given back before any waiting: a record that backs off must not hold others up.
                 permit.close()
                 if self._admission.gate.outage is None:
-                    trial.busy_s += clock() - began_at
-            wait_s = self.judge.after(trial, failed, permit.sent_at, heard)
+                    history.busy_s += clock() - began_at
+            wait_s = self.judge.after(history, failed, permit.sent_at, checked)
             await self._wait(wait_s)
 
     async def _wait(self, seconds: float) -> None:
@@ -195,40 +195,40 @@ class Asker:
         finally:
             self._waiting -= 1
 
-    async def _permit(self, trial: Trial) -> Permit:
+    async def _permit(self, history: CallHistory) -> Permit:
         gate = self._admission.gate
         # A probe is never the poison itself, as long as there are records that have not failed.
-        while trial.failing and gate.outage is not None and self._fresh and gate.stopped is None:
+        while history.failing and gate.outage is not None and self._fresh and gate.stopped is None:
             self._turn.clear()
             await self._turn.wait()
-        is_fresh = not trial.failing
+        is_fresh = not history.failing
         self._fresh += is_fresh
         try:
-            return await self._admission.acquire(trial.request.size_tokens, self._most(trial.request))
+            return await self._admission.acquire(history.request.size_tokens, self._most(history.request))
         finally:
             self._fresh -= is_fresh
             if is_fresh and not self._fresh:
                 self._turn.set()
 
-    async def _response(self, trial: Trial, permit: Permit) -> Response:
+    async def _response(self, history: CallHistory, permit: Permit) -> Response:
         percent = self.judge.rules.hedge_after_p
         if percent is None:
-            return await self._call(trial, permit)
+            return await self._call(history, permit)
         return await self._hedge.answer(
-            percent, permit, lambda other: self._call(trial, other), lambda: self._permit(trial)
+            percent, permit, lambda other: self._call(history, other), lambda: self._permit(history)
         )
 
     def _most(self, request: Request) -> Most | None:
         """What the call can use at most; not worked out where no budget asks for it."""
         return None if self._admission.budget is None else most_of(request)
 
-    async def _call(self, trial: Trial, permit: Permit) -> Response:
-        trial.interview.calls += 1
-        if not trial.failing:
-            trial.answers_before = self._admission.gate.answers
+    async def _call(self, history: CallHistory, permit: Permit) -> Response:
+        history.interview.calls += 1
+        if not history.failing:
+            history.answers_before = self._admission.gate.answers
         try:
             async with asyncio.timeout(self.judge.rules.timeout_s):
-                response = await self._provider(trial.request)
+                response = await self._provider(history.request)
         except TimeoutError as error:
             told = f"no answer in {self.judge.rules.timeout_s:g} s"
             raise CallTimeoutError(told, billed=True) from error
@@ -241,9 +241,9 @@ class Asker:
         permit.settle(response.usage, response.cost_usd)
         self._admission.succeeded(response.usage, response.limits, response.latency_s, sent_at=permit.sent_at)
         self._stats.answered(response.usage, response.latency_s)
-        self.judge.answered(trial)
-        trial.free = 0
-        trial.came.append(response)
+        self.judge.answered(history)
+        history.free = 0
+        history.came.append(response)
         return response
 
     def _noted(self, response: Response) -> Response:

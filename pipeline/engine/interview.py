@@ -26,7 +26,7 @@ from pipeline.engine.terms import Terms, idempotency_key
 from pipeline.errors import AnswerError, TruncatedError
 from pipeline.records import (
     JSON,
-    Call,
+    CallbackContext,
     KeptAnswer,
     Labelled,
     Outcome,
@@ -34,9 +34,9 @@ from pipeline.records import (
     Record,
     Request,
     Response,
-    Said,
     Status,
     Usage,
+    ValidCall,
     added_usd,
 )
 
@@ -72,10 +72,10 @@ class Interview:
         "_max_repairs",
         "_problem",
         "_repairs_here",
-        "_said",
         "_status",
         "_task",
         "_terms",
+        "_valid_calls",
         "_written_off",
         "answers",
         "calls",
@@ -123,9 +123,9 @@ class Interview:
         self.turn = 0
         self._base = 0 if request is None else len(request.messages)
         self._repairs_here = 0
-        self._before: list[Said] = []
-        self._said: tuple[Said, ...] = ()
-        self._done: list[Said] = []
+        self._before: list[ValidCall] = []
+        self._valid_calls: tuple[ValidCall, ...] = ()
+        self._done: list[ValidCall] = []
         # the ending.
         self._status = Status.FAILED
         self._labelled: Labelled | None = None
@@ -138,9 +138,9 @@ class Interview:
         self._calls_here, self._calls_before = self.calls - self._calls_before, self.calls
         self._take(response, results)
 
-    def called_back(self, said: Said) -> None:
+    def called_back(self, valid_call: ValidCall) -> None:
         """The callback has made this of the call in `callback`."""
-        self._done.append(said)
+        self._done.append(valid_call)
         self._go_on()
 
     def failed(self, error: AnswerError) -> None:
@@ -184,10 +184,10 @@ class Interview:
         return self.wants is Wants.NOTHING
 
     @property
-    def callback(self) -> tuple[Said, Call]:
+    def callback(self) -> tuple[ValidCall, CallbackContext]:
         """The call that a callback is to answer, and what the callback is told of it."""
         place = len(self._done)
-        said, response = self._said[place], self.response
+        valid_call, response = self._valid_calls[place], self.response
         name = idempotency_key(
             self._terms.run_id,
             self._key,
@@ -195,16 +195,16 @@ class Interview:
             request_id=None if response is None else response.request_id,
             turn=self.turn,
             place=place,
-            said=said,
+            valid_call=valid_call,
         )
-        return said, Call(name, self.turn, said.tool)
+        return valid_call, CallbackContext(name, self.turn, valid_call.tool)
 
     # -- what came of it -----------------------------------------------------------------------------------------
 
     @property
     def readings(self) -> list[str]:
         """What was read in the last answer although it was not as it should be."""
-        return sorted({reading for one in self._said for reading in one.readings})
+        return sorted({reading for one in self._valid_calls for reading in one.readings})
 
     def kept(self, at: float) -> KeptAnswer:
         """The last answer, as the ledger keeps it while the record is not at its end. `at` is a Unix time."""
@@ -264,46 +264,46 @@ class Interview:
         self.usage = response.usage if self.usage is _NO_USAGE else self.usage + response.usage
         self.cost_usd = added_usd(self.cost_usd, response.cost_usd)
         self.answers += 1
-        self.fault, self._said, self._done = None, (), []
+        self.fault, self._valid_calls, self._done = None, (), []
         try:
-            self._said = self._task.calls(response.answer, self.record, self._before)
+            self._valid_calls = self._task.calls(response.answer, self.record, self._before)
         except AnswerError as error:
             self._bad(error)
             return
         if results:
-            self._done = [_with_result(one, kept) for one, kept in zip(self._said, results, strict=False)]
+            self._done = [_with_result(one, kept) for one, kept in zip(self._valid_calls, results, strict=False)]
         self._go_on()
 
     def _go_on(self) -> None:
         """The answer is valid: its calls to the callbacks, then the next turn or the label."""
-        said: Sequence[Said] = self._said
+        valid_calls: Sequence[ValidCall] = self._valid_calls
         if self._terms.calls_back:
-            if len(self._done) < len(said):
+            if len(self._done) < len(valid_calls):
                 self.wants = Wants.CALLBACK
                 return
-            said = self._done
-        self._before += said
-        if said and self.turn + 1 < self._terms.max_turns:
-            self._next_turn(said)
+            valid_calls = self._done
+        self._before += valid_calls
+        if valid_calls and self.turn + 1 < self._terms.max_turns:
+            self._next_turn(valid_calls)
             return
         try:
-            self._labelled = self._task.labelled(self._before, self._last_words(said), self.record)
+            self._labelled = self._task.labelled(self._before, self._last_words(valid_calls), self.record)
         except AnswerError as error:
             self._bad(error)
         else:
             self.wants, self._status = Wants.NOTHING, Status.LABELLED
 
-    def _next_turn(self, said: Sequence[Said]) -> None:
+    def _next_turn(self, valid_calls: Sequence[ValidCall]) -> None:
         if self.request is not None and self.response is not None:
-            self.request = self._task.next_turn(self.request, self.response.answer, said)
+            self.request = self._task.next_turn(self.request, self.response.answer, valid_calls)
             self._base = len(self.request.messages)
         self.turn += 1
         self._repairs_here = 0
         self.wants = Wants.ANSWER
 
-    def _last_words(self, said: Sequence[Said]) -> str | None:
+    def _last_words(self, valid_calls: Sequence[ValidCall]) -> str | None:
         """What the model said at the end; None where a conversation was cut off while it still called."""
-        if (said and self._terms.talks) or self.response is None:
+        if (valid_calls and self._terms.talks) or self.response is None:
             return None
         return self.response.answer.text or ""
 
@@ -351,6 +351,6 @@ class _Paid:
         )
 
 
-def _with_result(said: Said, kept: Mapping[str, JSON]) -> Said:
+def _with_result(valid_call: ValidCall, kept: Mapping[str, JSON]) -> ValidCall:
     """The call with what its callback gave back, as the ledger has it."""
-    return replace(said, extra=kept["extra"], result=kept["result"])
+    return replace(valid_call, extra=kept["extra"], result=kept["result"])

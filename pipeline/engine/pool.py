@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.engine.attempt import Asker
-from pipeline.engine.feed import Job
+from pipeline.engine.producer import Job
 from pipeline.engine.writer import Commit, Writer
 from pipeline.errors import LabelpipeError, StoppedError
 from pipeline.records import Outcome, Record, Status, Usage
@@ -61,7 +61,7 @@ class Pool:
 
     def __init__(
         self,
-        feed: AsyncGenerator[Job | Outcome, None],
+        producer: AsyncGenerator[Job | Outcome, None],
         asker: Asker,
         commit: Commit,
         *,
@@ -69,7 +69,7 @@ class Pool:
         on_trouble: Callable[[LabelpipeError], None] | None = None,
         guard: Callable[[], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
-        self._feed = feed
+        self._producer = producer
         self._asker = asker
         self._sizes = sizes
         self._on_trouble = on_trouble
@@ -182,8 +182,8 @@ class Pool:
         self._on_trouble(error)
 
     async def _pump(self) -> None:
-        async with aclosing(self._feed) as feed:
-            async for item in feed:
+        async with aclosing(self._producer) as producer:
+            async for item in producer:
                 if isinstance(item, Outcome):
                     await self._hand_over(item)
                 else:

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from pipeline.engine.brake import FIRST_RECORDS, ONE_REASON, TO_CHANGE, last_of
-from pipeline.engine.life import WORD, WORD_TOKENS, Answerer, Prepare
+from pipeline.engine.health import CHECK_MESSAGES, CHECK_TOKENS, Answerer, Prepare
 from pipeline.engine.rules import AskRules, most_of
 from pipeline.engine.terms import TaskPart
 from pipeline.errors import AnswerError, CallError, MediaError, NoLabelError, RefusalError
@@ -73,7 +73,9 @@ class Stretch:
         length, witnesses = self._length, list(self._witnesses)
         if not witnesses and code == RefusalError.code:
             # A model that declines a word declines everything. What else is wrong with an answer to it says nothing.
-            witnesses = [replace(request, messages=WORD, attachments=(), media_tokens=0, size_tokens=WORD_TOKENS)]
+            witnesses = [
+                replace(request, messages=CHECK_MESSAGES, attachments=(), media_tokens=0, size_tokens=CHECK_TOKENS)
+            ]
         found = await asyncio.gather(*map(self._problem_of, witnesses))
         if found and set(found) == {code} and self._length >= length:
             self._admission.gate.stop(self._error(outcome, code, length, by_word=not self._witnesses))

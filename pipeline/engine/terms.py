@@ -7,7 +7,7 @@ from typing import Protocol
 
 from pipeline import codec
 from pipeline.errors import AnswerError
-from pipeline.records import Answer, Call, Labelled, Record, Request, Said
+from pipeline.records import Answer, CallbackContext, Labelled, Record, Request, ValidCall
 
 
 class TaskPart(Protocol):
@@ -17,11 +17,11 @@ class TaskPart(Protocol):
     def max_turns(self) -> int: ...
     @property
     def has_callback(self) -> bool: ...
-    def calls(self, answer: Answer, record: Record, before: Sequence[Said] = ()) -> tuple[Said, ...]: ...
-    def labelled(self, said: Sequence[Said], reply: str | None, record: Record) -> Labelled: ...
+    def calls(self, answer: Answer, record: Record, before: Sequence[ValidCall] = ()) -> tuple[ValidCall, ...]: ...
+    def labelled(self, valid_calls: Sequence[ValidCall], reply: str | None, record: Record) -> Labelled: ...
     def repair(self, request: Request, answer: Answer, error: AnswerError, *, base: int | None = None) -> Request: ...
-    def next_turn(self, request: Request, answer: Answer, said: Sequence[Said]) -> Request: ...
-    async def respond(self, said: Said, record: Record, call: Call) -> Said: ...
+    def next_turn(self, request: Request, answer: Answer, valid_calls: Sequence[ValidCall]) -> Request: ...
+    async def respond(self, valid_call: ValidCall, record: Record, call: CallbackContext) -> ValidCall: ...
 
 
 class Terms:
@@ -42,10 +42,17 @@ class Terms:
 
 
 def idempotency_key(
-    run_id: str, key: str, *, request_digest: bytes, request_id: str | None, turn: int, place: int, said: Said
+    run_id: str,
+    key: str,
+    *,
+    request_digest: bytes,
+    request_id: str | None,
+    turn: int,
+    place: int,
+    valid_call: ValidCall,
 ) -> str:
     """The name of one call of one record's answer: the same after a resume and in a replay, else never the same."""
     # The call's own id too: not every server names its answers, and a retry may be answered in the same words.
-    call = [said.call.id, said.tool, said.call.arguments]
+    call = [valid_call.call.id, valid_call.tool, valid_call.call.arguments]
     parts = [run_id, key, request_digest.hex(), request_id, turn, place, *call]
     return codec.digest128(codec.dumps(parts)).hex()

@@ -16,10 +16,10 @@ from urllib.parse import parse_qsl
 
 from pipeline import codec
 from pipeline.errors import CallError, ConfigError, NoCompletionError
+from pipeline.providers.errorbody import read_body, read_error
 from pipeline.providers.faults import foreign_errors, refusal, scrub, translate
 from pipeline.providers.headers import named
 from pipeline.providers.pieces import Pieces
-from pipeline.providers.told import read_body, read_error
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

@@ -28,8 +28,8 @@ from pipeline.errors import (
     UnusableCallError,
 )
 from pipeline.providers import signs
+from pipeline.providers.errorbody import ErrorFacts, read_error
 from pipeline.providers.headers import day_limit, duration_s, retry_after_s
-from pipeline.providers.told import Told, read_error
 from pipeline.terminal import shown
 
 #: Answers of a gateway that has waited for the model: it may have worked all the same, and be billed.
@@ -69,7 +69,7 @@ def translate(error: Exception, *, secrets: Sequence[str] = (), at: str = "") ->
 
 
 def refusal(
-    status: int, headers: Mapping[str, str], told: Told, *, secrets: Sequence[str] = (), at: str = ""
+    status: int, headers: Mapping[str, str], facts: ErrorFacts, *, secrets: Sequence[str] = (), at: str = ""
 ) -> CallError:
     """Our error for an answer that is one: a status from 300 on, or a success with an error in it.
 
@@ -77,19 +77,19 @@ def refusal(
     """
     if 300 <= status < 400:
         return _clean(_moved(status, headers.get("location", "")), secrets, at)
-    fields = {**told.fields, **headers}
-    counts = _status_of(status, told)
-    ours = _judged(counts, fields, told, sure=status < 300 and counts in _BY_NUMBER)
-    code = "" if told.code == str(status) else told.code
-    params = [name for name in dict.fromkeys(told.params) if name not in told.shown]
+    fields = {**facts.fields, **headers}
+    counts = _status_of(status, facts)
+    ours = _judged(counts, fields, facts, sure=status < 300 and counts in _BY_NUMBER)
+    code = "" if facts.code == str(status) else facts.code
+    params = [name for name in dict.fromkeys(facts.params) if name not in facts.shown]
     about = f" ({', '.join(params[:3])})" if params else ""
     what = f"a {status} with an error in it: {code}" if status < 300 else f"{status} {code}"
-    ours.args = (f"{what.strip(' :')}: {told.shown}{about}",)
+    ours.args = (f"{what.strip(' :')}: {facts.shown}{about}",)
     request_id = headers.get("x-request-id")
     ours.status, ours.request_id = counts, None if request_id is None else scrub(request_id, secrets)
     ours.billed |= status < 300 or status in PERHAPS_BILLED
-    ours.retry_after_s = _wait_s(fields, told)
-    ours.said = told.text if told.is_api or counts == 429 else ""
+    ours.retry_after_s = _wait_s(fields, facts)
+    ours.said = facts.text if facts.is_api or counts == 429 else ""
     return _clean(ours, secrets, at)
 
 
@@ -113,11 +113,11 @@ def scrub(text: str, secrets: Sequence[str]) -> str:
     return shown(_KEY_SHAPE.sub("sk-***", text))
 
 
-def _status_of(status: int, told: Told) -> int:
+def _status_of(status: int, facts: ErrorFacts) -> int:
     """The status that counts. Inside a 200 it is the body's; a gateway's own may hide a limit or a bill."""
     if status < 300:
-        return next(iter(told.statuses), status)
-    hidden = [one for one in told.statuses if one in (402, 429)]
+        return next(iter(facts.statuses), status)
+    hidden = [one for one in facts.statuses if one in (402, 429)]
     return hidden[0] if hidden and status in _HIDING else status
 
 
@@ -125,51 +125,51 @@ def _status_of(status: int, told: Told) -> int:
 _HIDING = frozenset({400, 422, 500, 502, 503})
 
 
-def _judged(status: int, headers: Mapping[str, str], told: Told, *, sure: bool) -> CallError:
+def _judged(status: int, headers: Mapping[str, str], facts: ErrorFacts, *, sure: bool) -> CallError:
     """The error by what the body says; by its status where that says nothing known.
 
     `sure`: the body itself gives this number, so that its codes may say more, but not its words.
     """
-    is_larger = status == 429 and signs.says_it_is_larger(told.text)
-    if is_larger or (status in (400, 413, 429) and signs.is_above_limit(told.text)):
+    is_larger = status == 429 and signs.says_it_is_larger(facts.text)
+    if is_larger or (status in (400, 413, 429) and signs.is_above_limit(facts.text)):
         return TooLargeError()
-    if signs.UNUSABLE_CALL.fits(status, told):
-        return UnusableCallError(generated=told.generated or "")
+    if signs.UNUSABLE_CALL.fits(status, facts):
+        return UnusableCallError(generated=facts.generated or "")
     for sign, make in _BY_SIGN:
-        if sign.codes & told.words or (not sure and sign.fits(status, told)):
-            return make(status, headers, told)
+        if sign.codes & facts.words or (not sure and sign.fits(status, facts)):
+            return make(status, headers, facts)
     if sure:
-        return _BY_NUMBER[status](status, headers, told)
-    if not told.is_api and status in (400, 415, 422):
+        return _BY_NUMBER[status](status, headers, facts)
+    if not facts.is_api and status in (400, 415, 422):
         return UnknownRefusalError()
-    if status < 300 and told.words & signs.BAD_REQUEST:
-        return _bad_request(status, headers, told)
+    if status < 300 and facts.words & signs.BAD_REQUEST:
+        return _bad_request(status, headers, facts)
     make_by_status = _BY_STATUS.get(status) or (_unavailable if status >= 500 or status < 300 else _unknown)
-    return make_by_status(status, headers, told)
+    return make_by_status(status, headers, facts)
 
 
-def _wait_s(headers: Mapping[str, str], told: Told) -> float | None:
+def _wait_s(headers: Mapping[str, str], facts: ErrorFacts) -> float | None:
     found = retry_after_s(headers)
-    return found if found is not None else duration_s(signs.again_after(told.text))
+    return found if found is not None else duration_s(signs.again_after(facts.text))
 
 
-def _rate_limited(_status: int, headers: Mapping[str, str], told: Told) -> CallError:
-    scope = "tokens" if "tokens" in told.words or "TPM" in told.text else "requests"
+def _rate_limited(_status: int, headers: Mapping[str, str], facts: ErrorFacts) -> CallError:
+    scope = "tokens" if "tokens" in facts.words or "TPM" in facts.text else "requests"
     day = day_limit(headers)
-    is_daily = signs.DAY.fits(429, told) or any("perday" in word for word in told.words)
-    if is_daily and (_wait_s(headers, told) or 0.0) < LEAST_DAY_WAIT_S:
+    is_daily = signs.DAY.fits(429, facts) or any("perday" in word for word in facts.words)
+    if is_daily and (_wait_s(headers, facts) or 0.0) < LEAST_DAY_WAIT_S:
         # Nobody says when it is over, and no wait of minutes mends it.
         return QuotaError()
-    return RateLimitedError(scope=scope, day_limit=day, is_of_size=signs.is_of_size(told.text))
+    return RateLimitedError(scope=scope, day_limit=day, is_of_size=signs.is_of_size(facts.text))
 
 
 #: A day's limit may be a sliding one, which names minutes. What names seconds has not meant the day.
 LEAST_DAY_WAIT_S = 120.0
 
 
-def _quota(_status: int, _headers: Mapping[str, str], told: Told) -> CallError:
+def _quota(_status: int, _headers: Mapping[str, str], facts: ErrorFacts) -> CallError:
     # At Alibaba this code is the limit of tokens a minute (its page on rate limits).
-    if "insufficient_quota" in told.words and _ALIBABA.search(told.text):
+    if "insufficient_quota" in facts.words and _ALIBABA.search(facts.text):
         return RateLimitedError(scope="tokens")
     return QuotaError()
 
@@ -177,38 +177,38 @@ def _quota(_status: int, _headers: Mapping[str, str], told: Told) -> CallError:
 _ALIBABA = re.compile(r"aliyun|alibabacloud|dashscope", re.IGNORECASE)
 
 
-def _content(status: int, headers: Mapping[str, str], told: Told) -> CallError:
-    is_account = not signs.CONTENT.codes & told.words and signs.ACCOUNT.search(told.text)
+def _content(status: int, headers: Mapping[str, str], facts: ErrorFacts) -> CallError:
+    is_account = not signs.CONTENT.codes & facts.words and signs.ACCOUNT.search(facts.text)
     return CredentialsError() if is_account else RecordRefusedError()
 
 
-def _length(_status: int, _headers: Mapping[str, str], told: Told) -> CallError:
-    if signs.asks_for_more_than_fits(told.text):
+def _length(_status: int, _headers: Mapping[str, str], facts: ErrorFacts) -> CallError:
+    if signs.asks_for_more_than_fits(facts.text):
         return RequestShapeError(certain=True)
     return RecordRefusedError()
 
 
-def _bad_request(_status: int, _headers: Mapping[str, str], told: Told) -> CallError:
-    return RequestShapeError(certain=any(signs.SHAPE_PARAMS.match(param) for param in told.params))
+def _bad_request(_status: int, _headers: Mapping[str, str], facts: ErrorFacts) -> CallError:
+    return RequestShapeError(certain=any(signs.SHAPE_PARAMS.match(param) for param in facts.params))
 
 
-def _record(_status: int, _headers: Mapping[str, str], _told: Told) -> CallError:
+def _record(_status: int, _headers: Mapping[str, str], _facts: ErrorFacts) -> CallError:
     return RecordRefusedError()
 
 
-def _unavailable(_status: int, _headers: Mapping[str, str], _told: Told) -> CallError:
+def _unavailable(_status: int, _headers: Mapping[str, str], _facts: ErrorFacts) -> CallError:
     return UnavailableError()
 
 
-def _unknown(_status: int, _headers: Mapping[str, str], _told: Told) -> CallError:
+def _unknown(_status: int, _headers: Mapping[str, str], _facts: ErrorFacts) -> CallError:
     return UnknownRefusalError()
 
 
-def _credentials(_status: int, _headers: Mapping[str, str], _told: Told) -> CallError:
+def _credentials(_status: int, _headers: Mapping[str, str], _facts: ErrorFacts) -> CallError:
     return CredentialsError()
 
 
-_Make = Callable[[int, Mapping[str, str], Told], CallError]
+_Make = Callable[[int, Mapping[str, str], ErrorFacts], CallError]
 #: The first that fits counts.
 _BY_SIGN: Sequence[tuple[signs.Sign, _Make]] = (
     (signs.QUOTA, _quota),

@@ -9,8 +9,8 @@ from typing import Any
 
 from pipeline import codec
 from pipeline.errors import CallError, NoCompletionError, UnavailableError
+from pipeline.providers.errorbody import read_body
 from pipeline.providers.faults import refusal, scrub
-from pipeline.providers.told import read_body
 from pipeline.records import JSON, Usage
 
 #: What is read although the APIs send a text; `task.strict_answers` refuses it.
@@ -40,15 +40,15 @@ def parsed(content: bytes, secrets: Sequence[str]) -> tuple[Any, bool]:
 
 def without_answer(body: Any, content: bytes, secrets: Sequence[str]) -> CallError:
     """The error for a success without an answer. Gateways send an upstream's error so; it is judged as such."""
-    told = read_body(body)
-    if isinstance(body, dict | list) and (told.texts or told.statuses):
-        return refusal(200, {}, told, secrets=secrets)
+    facts = read_body(body)
+    if isinstance(body, dict | list) and (facts.texts or facts.statuses):
+        return refusal(200, {}, facts, secrets=secrets)
     return no_answer(NoCompletionError, f"a 200 that is not a completion: {_excerpt(content, secrets)}")
 
 
-def no_answer(kind: type[UnavailableError], told: str) -> UnavailableError:
+def no_answer(kind: type[UnavailableError], facts: str) -> UnavailableError:
     """The error for a success that holds no answer; the model may have worked all the same."""
-    return kind(told, status=200, billed=True)
+    return kind(facts, status=200, billed=True)
 
 
 def _excerpt(content: bytes, secrets: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Set
 from dataclasses import dataclass
 
-from pipeline.providers.told import Told
+from pipeline.providers.errorbody import ErrorFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +21,11 @@ class Sign:
     words: re.Pattern[str]
     statuses: Set[int] = frozenset()
 
-    def fits(self, status: int, told: Told) -> bool:
+    def fits(self, status: int, facts: ErrorFacts) -> bool:
         """Whether the server says this."""
-        if self.codes & told.words:
+        if self.codes & facts.words:
             return True
-        return (not self.statuses or status in self.statuses) and bool(self.words.search(told.text))
+        return (not self.statuses or status in self.statuses) and bool(self.words.search(facts.text))
 
 
 def _words(*patterns: str) -> re.Pattern[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline import codec
 from pipeline.recipes.connections import AsyncLink, Link, async_link, link
-from pipeline.records import JSON, Call
+from pipeline.records import JSON, CallbackContext
 
 #: The table of keys, in the user's database.
 TABLE = "labelpipe_calls"
@@ -34,7 +34,7 @@ def prepare(connection: Any) -> None:
     link(connection).run(_MAKE)
 
 
-def once(connection: Any, call: Call | str, write: Callable[[], JSON]) -> JSON:
+def once(connection: Any, call: CallbackContext | str, write: Callable[[], JSON]) -> JSON:
     """What `write` gives, which is called the first time only; later what it gave then.
 
     `connection` is in a transaction of yours: `write` writes by it, and you commit. If `write` raises, roll back: the
@@ -56,7 +56,7 @@ async def prepare_async(connection: Any) -> None:
     await (await async_link(connection)).run(_MAKE)
 
 
-async def once_async(connection: Any, call: Call | str, write: Callable[[], Awaitable[JSON] | JSON]) -> JSON:
+async def once_async(connection: Any, call: CallbackContext | str, write: Callable[[], Awaitable[JSON] | JSON]) -> JSON:
     """`once` for a connection that is awaited; `write` may be async or plain."""
     to = await async_link(connection)
     _check_open(to)
@@ -75,7 +75,7 @@ def _adding(to: Link | AsyncLink) -> str:
     return _ADD[to.database]
 
 
-def _key(call: Call | str) -> str:
+def _key(call: CallbackContext | str) -> str:
     return call if isinstance(call, str) else call.idempotency_key
 
 

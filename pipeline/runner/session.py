@@ -15,11 +15,11 @@ from pipeline.engine import (
     Asker,
     Beginning,
     Ending,
-    Feed,
     Journal,
     Pool,
     PoolSizes,
     Prepare,
+    Producer,
     StopSwitch,
     Terms,
     interruption,
@@ -177,7 +177,9 @@ class Session:
         lookups = await lookups_of(
             self._settings, self._task, self._sources, self._ledger, self._choice, lambda error: self._stop(pool, error)
         )
-        feed = Feed(self._records(), self._task.render, lookups, self._asker.net, beginning, self._asker.prepare)
+        producer = Producer(
+            self._records(), self._task.render, lookups, self._asker.net, beginning, self._asker.prepare
+        )
         live = Live(
             self._run_dir,
             self._stats,
@@ -201,9 +203,9 @@ class Session:
             stalled=live.stalled,
         )
         pool: Pool = Pool(
-            feed.items(),
+            producer.items(),
             self._asker,
-            self._commit(sinks, feed),
+            self._commit(sinks, producer),
             sizes=self._sizes(),
             on_trouble=lambda error: self._stop(pool, error),
             guard=guard.watch,
@@ -314,7 +316,7 @@ class Session:
     def _sizes(self) -> PoolSizes:
         return PoolSizes.for_concurrency(self._admission.gate.concurrency, self._settings.limits.grace_s)
 
-    def _commit(self, sinks: Sinks, feed: Feed) -> Callable[[Sequence[Outcome]], Coroutine[Any, Any, None]]:
+    def _commit(self, sinks: Sinks, producer: Producer) -> Callable[[Sequence[Outcome]], Coroutine[Any, Any, None]]:
         stats = self._stats
 
         async def commit(outcomes: Sequence[Outcome]) -> None:
@@ -330,7 +332,7 @@ class Session:
             except StoreError as error:
                 # The ledger has them: the files are made up for at the end, or by the next session.
                 self._admission.gate.stop(error)
-            feed.settled(outcomes)
+            producer.settled(outcomes)
             if self._telemetry is not None:
                 self._telemetry.written(outcomes)
             for outcome in outcomes:

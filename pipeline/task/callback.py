@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline import codec
 from pipeline.errors import CallbackError, NotCalledError, TaskError
-from pipeline.records import JSON, Call, Record, Said
+from pipeline.records import JSON, CallbackContext, Record, ValidCall
 from pipeline.task.schema import short
 from pipeline.task.threads import NoThreadError, in_thread
 
@@ -21,7 +21,7 @@ _MEND = (
     "or `labelpipe retry` to ask again"
 )
 
-UserCall = Callable[[dict[str, JSON], Record, Call], Any]
+UserCall = Callable[[dict[str, JSON], Record, CallbackContext], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +65,23 @@ def _has_signature(user_call: Callable[..., Any]) -> bool:
     return True
 
 
-async def call_back(callback: Callback, said: Said, record: Record, call: Call, timeout_s: float) -> dict[str, JSON]:
+async def call_back(
+    callback: Callback, valid_call: ValidCall, record: Record, call: CallbackContext, timeout_s: float
+) -> dict[str, JSON]:
     """The extra columns, as plain JSON. Raises CallbackError for whatever goes wrong in the user's code, and
     NotCalledError where there is no thread for it."""
-    result = await _result(callback, codec.plain(said.label), own(record), call, timeout_s)
-    return _columns(result, said.label, callback.extra_columns)
+    result = await _result(callback, codec.plain(valid_call.label), own(record), call, timeout_s)
+    return _columns(result, valid_call.label, callback.extra_columns)
 
 
 async def talk_back(
-    callback: Callback, said: Said, record: Record, call: Call, timeout_s: float
+    callback: Callback, valid_call: ValidCall, record: Record, call: CallbackContext, timeout_s: float
 ) -> tuple[dict[str, JSON], JSON]:
     """In a conversation: the declared extra columns, and the result that the model is told. Raises CallbackError.
 
     Any result that JSON can hold is fine; what it returns beside the declared columns is for the model alone.
     """
-    result = _as_json(await _result(callback, codec.plain(said.label), own(record), call, timeout_s))
+    result = _as_json(await _result(callback, codec.plain(valid_call.label), own(record), call, timeout_s))
     names = callback.extra_columns or ()
     return ({name: result[name] for name in names if name in result} if isinstance(result, dict) else {}), result
 
@@ -107,7 +109,9 @@ def _as_json(result: Any) -> JSON:
     return plain
 
 
-async def _result(callback: Callback, label: dict[str, JSON], record: Record, call: Call, timeout_s: float) -> Any:
+async def _result(
+    callback: Callback, label: dict[str, JSON], record: Record, call: CallbackContext, timeout_s: float
+) -> Any:
     try:
         if callback.is_async:
             return await _awaited(callback.call(label, record, call), timeout_s)
@@ -170,7 +174,7 @@ def _looked_at(role: asyncio.Future[Any]) -> None:
         role.exception()
 
 
-def _guarded(user_call: UserCall, label: dict[str, JSON], record: Record, call: Call) -> Any:
+def _guarded(user_call: UserCall, label: dict[str, JSON], record: Record, call: CallbackContext) -> Any:
     # In the thread: a StopIteration cannot travel in a future, the wait for it would never end.
     try:
         return user_call(label, record, call)

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pipeline.errors import CallbackError, TaskError, UnfinishedError
-from pipeline.records import JSON, Labelled, Said
+from pipeline.records import JSON, Labelled, ValidCall
 from pipeline.task.options import ROWS_OF_CALLS
 from pipeline.task.walk import Schema, types_of
 
@@ -61,32 +61,32 @@ class Columns:
         """The column of a tool's field."""
         return f"{tool}_{field}" if self._several else field
 
-    def labelled(self, said: Sequence[Said], reply: str | None, key: str) -> Labelled:
+    def labelled(self, valid_calls: Sequence[ValidCall], reply: str | None, key: str) -> Labelled:
         """The row, or the rows, of a record. Raises UnfinishedError where the last words are missing."""
         ending: dict[str, JSON] = {} if self._reply is None else {self._reply: reply}
         if self._reply is not None and reply is None:
             raise UnfinishedError("the model still called a function in the last turn: give it more with max_turns")
         if self._rows is None:
-            return Labelled({**self._one_row(said), **ending})
+            return Labelled({**self._one_row(valid_calls), **ending})
         if self._rows == ROWS_OF_CALLS:
-            cells = [self._cells(one, names_tool=True) for one in said]
+            cells = [self._cells(one, names_tool=True) for one in valid_calls]
             return Labelled(ending, self._keyed(key, cells))
-        common = self._one_row(said)
+        common = self._one_row(valid_calls)
         items = common.pop(self._rows, None) or []
         # An argument that was not declared must not fill the column of an item that lacks it.
         common = {name: value for name, value in common.items() if name not in self._row_fields}
         return Labelled({**common, **ending}, self._keyed(key, [self._item(item) for item in items]))
 
-    def _one_row(self, said: Sequence[Said]) -> dict[str, JSON]:
+    def _one_row(self, valid_calls: Sequence[ValidCall]) -> dict[str, JSON]:
         row: dict[str, JSON] = {}
-        if self._names_tool and said:
-            called = list(dict.fromkeys(one.tool for one in said))
+        if self._names_tool and valid_calls:
+            called = list(dict.fromkeys(one.tool for one in valid_calls))
             row[TOOL] = called[-1] if self._one_tool else called
-        for one in said:
+        for one in valid_calls:
             row |= self._cells(one, names_tool=False)
         return row
 
-    def _cells(self, one: Said, *, names_tool: bool) -> dict[str, JSON]:
+    def _cells(self, one: ValidCall, *, names_tool: bool) -> dict[str, JSON]:
         if not (one.extra or self._several):
             return dict(one.label)  # nearly every call of a plain task
         if taken := [name for name in one.extra if self.of(one.tool, name) in self.names]:

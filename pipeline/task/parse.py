@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipeline import codec
 from pipeline.errors import InvalidAnswerError, RefusalError, TruncatedError, UnfinishedError
-from pipeline.records import JSON, UNUSABLE_CALL, Answer, Said, ToolCall
+from pipeline.records import JSON, UNUSABLE_CALL, Answer, ToolCall, ValidCall
 from pipeline.task.readings import PREFIX, SPELLING, plain_name, respelled, twice, unwrapped
 from pipeline.task.schema import MOST_CHARS_IN_DETAIL, Tool, short
 
@@ -34,7 +34,7 @@ CUT = frozenset({"length", "max_tokens", "model_context_window_exceeded"})
 FILTERED = frozenset({"content_filter", "sensitive", "safety", "prohibited_content"})
 
 
-def read(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[Said] = ()) -> tuple[Said, ...]:
+def read(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[ValidCall] = ()) -> tuple[ValidCall, ...]:
     """The calls in the answer; none where it may be words alone. Raises an AnswerError.
 
     Nothing is guessed: broken JSON is not mended, and a call or label in the text is not taken. What can be read in one
@@ -43,24 +43,24 @@ def read(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[Said] = 
     if answer.refusal or answer.finish_reason in FILTERED:
         raise RefusalError(_refusal(answer))
     if answer.finish_reason == UNUSABLE_CALL:
-        said = f"; the model wrote {short(answer.text)}" if answer.text else ""
-        raise InvalidAnswerError(f"the server found no valid call in the answer{said}", code="no_tool_call")
+        words = f"; the model wrote {short(answer.text)}" if answer.text else ""
+        raise InvalidAnswerError(f"the server found no valid call in the answer{words}", code="no_tool_call")
     if answer.finish_reason in CUT:
         return _read_cut(tools, answer, wanted, before)
     return _read_calls(tools, answer, wanted, before)
 
 
-def _read_cut(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[Said]) -> tuple[Said, ...]:
+def _read_cut(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[ValidCall]) -> tuple[ValidCall, ...]:
     # The flag alone is no fault: the cut may have come after the call was complete.
     try:
-        said = _read_calls(tools, answer, wanted, before)
+        valid_calls = _read_calls(tools, answer, wanted, before)
     except InvalidAnswerError as error:
         if not answer.calls and _has_spoken(answer) and not _may_be_words(tools, wanted, before):
             raise  # words where a call was wanted: more room for them makes no call
         raise _cut(tools, answer, wanted, before) from error
-    if not said:  # words, cut in the middle
+    if not valid_calls:  # words, cut in the middle
         raise _cut(tools, answer, wanted, before)
-    return said
+    return valid_calls
 
 
 def _has_spoken(answer: Answer) -> bool:
@@ -69,7 +69,7 @@ def _has_spoken(answer: Answer) -> bool:
     return bool(text) and not (text.startswith("<think>") and "</think>" not in text)
 
 
-def _cut(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[Said]) -> TruncatedError:
+def _cut(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[ValidCall]) -> TruncatedError:
     words = not answer.calls and _may_be_words(tools, wanted, before)
     what = "its last words were" if words else f"the call of {' or '.join(tools)} was"
     return TruncatedError(
@@ -79,18 +79,18 @@ def _cut(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[Said]) -
     )
 
 
-def _read_calls(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[Said]) -> tuple[Said, ...]:
+def _read_calls(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[ValidCall]) -> tuple[ValidCall, ...]:
     named = [(call.name if wanted.strict else plain_name(call.name, tools), call) for call in answer.calls]
     calls = [(tools[name], call) for name, call in named if name in tools]
     if not calls:
         return _words(tools, answer, wanted, before)
-    said = tuple(_said(tool, call, wanted) for tool, call in calls)
+    valid_calls = tuple(_said(tool, call, wanted) for tool, call in calls)
     if wanted.each:
-        return said
-    return _only_one(said) if wanted.call == "one" else _each_once(tools, said, wanted)
+        return valid_calls
+    return _only_one(valid_calls) if wanted.call == "one" else _each_once(tools, valid_calls, wanted)
 
 
-def _words(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[Said]) -> tuple[Said, ...]:
+def _words(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[ValidCall]) -> tuple[ValidCall, ...]:
     """No call of ours: fine where words may be all, or where they are the end of a conversation."""
     names = " or ".join(map(repr, tools))
     if answer.calls:
@@ -102,16 +102,16 @@ def _words(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[Said])
         return ()
     missing = _missing(tools, before, wanted) if before else []
     names = ", ".join(map(repr, missing)) or names
-    said = f"; the text was {short(answer.text)}" if answer.text else ""
-    raise InvalidAnswerError(f"no call of {names}{said}", code="no_tool_call")
+    shown = f"; the text was {short(answer.text)}" if answer.text else ""
+    raise InvalidAnswerError(f"no call of {names}{shown}", code="no_tool_call")
 
 
-def _may_be_words(tools: Tools, wanted: Wanted, before: Sequence[Said]) -> bool:
+def _may_be_words(tools: Tools, wanted: Wanted, before: Sequence[ValidCall]) -> bool:
     """Whether an answer need not call: words may be all, or what had to be called was called."""
     return wanted.call == "any" or (wanted.talks and bool(before) and not _missing(tools, before, wanted))
 
 
-def _silent(names: str, before: Sequence[Said]) -> InvalidAnswerError:
+def _silent(names: str, before: Sequence[ValidCall]) -> InvalidAnswerError:
     """Nothing at all was said: no decision against a call, and no last words."""
     if before:
         return InvalidAnswerError(
@@ -121,57 +121,57 @@ def _silent(names: str, before: Sequence[Said]) -> InvalidAnswerError:
     return InvalidAnswerError(told, code="no_tool_call", ask=f"Call {names}, or answer in words.")
 
 
-def _only_one(said: tuple[Said, ...]) -> tuple[Said, ...]:
-    first = said[0]
-    for other in said[1:]:
+def _only_one(valid_calls: tuple[ValidCall, ...]) -> tuple[ValidCall, ...]:
+    first = valid_calls[0]
+    for other in valid_calls[1:]:
         if other.tool != first.tool:
-            names = ", ".join(dict.fromkeys(one.tool for one in said))
-            raise InvalidAnswerError(f"{len(said)} calls, of {names}; expected one call")
+            names = ", ".join(dict.fromkeys(one.tool for one in valid_calls))
+            raise InvalidAnswerError(f"{len(valid_calls)} calls, of {names}; expected one call")
         if other.label != first.label:
             raise InvalidAnswerError(
-                f"{len(said)} calls of {first.tool} that differ: {short(first.label)} and {short(other.label)}; "
+                f"{len(valid_calls)} calls of {first.tool} that differ: {short(first.label)} and {short(other.label)}; "
                 "expected one call"
             )
-    return said[:1]
+    return valid_calls[:1]
 
 
-def _each_once(tools: Tools, said: tuple[Said, ...], wanted: Wanted) -> tuple[Said, ...]:
-    first: dict[str, Said] = {}
-    for one in said:
+def _each_once(tools: Tools, valid_calls: tuple[ValidCall, ...], wanted: Wanted) -> tuple[ValidCall, ...]:
+    first: dict[str, ValidCall] = {}
+    for one in valid_calls:
         if first.setdefault(one.tool, one).label != one.label:
             raise InvalidAnswerError(
                 f"calls of {one.tool} that differ: {short(first[one.tool].label)} and {short(one.label)}; "
                 "expected one call of it"
             )
-    if not wanted.talks and (missing := _missing(tools, said, wanted)):
+    if not wanted.talks and (missing := _missing(tools, valid_calls, wanted)):
         raise InvalidAnswerError(f"no call of {', '.join(map(repr, missing))}", code="no_tool_call")
     return tuple(first.values())
 
 
-def refuse_missing(names: Sequence[str], said: Sequence[Said], wanted: Wanted) -> None:
+def refuse_missing(names: Sequence[str], valid_calls: Sequence[ValidCall], wanted: Wanted) -> None:
     """Raise UnfinishedError where a conversation was cut off before every tool that must be called was."""
-    if missing := _missing(names, said, wanted):
+    if missing := _missing(names, valid_calls, wanted):
         told = ", ".join(map(repr, missing))
         raise UnfinishedError(f"no call of {told} when the last turn was over: give it more with task.max_turns")
 
 
-def _missing(tools: Iterable[str], said: Sequence[Said], wanted: Wanted) -> list[str]:
-    called = {one.tool for one in said}
+def _missing(tools: Iterable[str], valid_calls: Sequence[ValidCall], wanted: Wanted) -> list[str]:
+    called = {one.tool for one in valid_calls}
     return [name for name in tools if name not in called] if wanted.call == "all" else []
 
 
-def _said(tool: Tool, call: ToolCall, wanted: Wanted) -> Said:
+def _said(tool: Tool, call: ToolCall, wanted: Wanted) -> ValidCall:
     if wanted.strict and call.readings:
         told = f"the call came as {' and '.join(call.readings)}, which task.strict_answers refuses"
         raise InvalidAnswerError(told, code="invalid_json")
     readings = call.readings if call.name == tool.name else (*call.readings, PREFIX)
     try:
-        return Said(tool.name, _label(tool, call), call, readings=readings)
+        return ValidCall(tool.name, _label(tool, call), call, readings=readings)
     except InvalidAnswerError:
         if wanted.strict or (found := _read_anyway(tool, call)) is None:
             raise
     label, more = found
-    return Said(tool.name, label, call, readings=readings + more)
+    return ValidCall(tool.name, label, call, readings=readings + more)
 
 
 def _read_anyway(tool: Tool, call: ToolCall) -> tuple[dict[str, JSON], tuple[str, ...]] | None:
@@ -212,5 +212,5 @@ def _checked(tool: Tool, value: JSON, text: str) -> dict[str, JSON]:
 def _refusal(answer: Answer) -> str:
     if answer.refusal:
         return f"the model declined: {short(answer.refusal)}"
-    said = f"; its text was {short(answer.text)}" if answer.text else ""
-    return f"the content filter cut the answer{said}"
+    shown = f"; its text was {short(answer.text)}" if answer.text else ""
+    return f"the content filter cut the answer{shown}"

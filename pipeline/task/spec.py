@@ -9,7 +9,7 @@ from functools import partial
 
 from pipeline import codec
 from pipeline.errors import AnswerError, CallbackError, NotCalledError, RenderError, TaskError
-from pipeline.records import JSON, Answer, Call, Labelled, Record, Request, Said, ToolCall
+from pipeline.records import JSON, Answer, CallbackContext, Labelled, Record, Request, ToolCall, ValidCall
 from pipeline.task import parse, validators
 from pipeline.task.caching import Caching, settled
 from pipeline.task.callback import call_back, talk_back
@@ -152,7 +152,7 @@ class Task:
         frame, asked = self._frame_for(record), self._prompt.ask(record)
         return frame.request(record, asked, self._shown_for(asked.text))
 
-    def calls(self, answer: Answer, record: Record, before: Sequence[Said] = ()) -> tuple[Said, ...]:
+    def calls(self, answer: Answer, record: Record, before: Sequence[ValidCall] = ()) -> tuple[ValidCall, ...]:
         """The valid calls in an answer; none where it may be words alone. `before` are those of earlier turns.
 
         Raises InvalidAnswerError, TruncatedError, RefusalError or CallbackError. The last one comes of code of the
@@ -162,12 +162,12 @@ class Task:
             kit = self._frame_for(record).kit
         except RenderError as error:
             raise CallbackError(str(error)) from error
-        said = parse.read(kit, answer, self._wanted, before)
+        valid_calls = parse.read(kit, answer, self._wanted, before)
         if self._validators:
-            self._validators.check(said, record)
-        return said
+            self._validators.check(valid_calls, record)
+        return valid_calls
 
-    def labelled(self, said: Sequence[Said], reply: str | None, record: Record) -> Labelled:
+    def labelled(self, valid_calls: Sequence[ValidCall], reply: str | None, record: Record) -> Labelled:
         """The record's row or rows, from all its calls and the model's last words.
 
         Raises UnfinishedError where a conversation was cut off (`reply` is None) before all that is wanted was said,
@@ -176,8 +176,8 @@ class Task:
         if self.max_turns == 1:
             reply = reply or ""
         elif reply is None:
-            parse.refuse_missing(self._callable, said, self._wanted)
-        return self._columns.labelled(said, reply, record.key)
+            parse.refuse_missing(self._callable, valid_calls, self._wanted)
+        return self._columns.labelled(valid_calls, reply, record.key)
 
     def read(self, answer: Answer, record: Record) -> dict[str, JSON]:
         """The label in an answer that is the only one. Raises as `calls` does."""
@@ -193,33 +193,33 @@ class Task:
             base = self._opening_count + len(shown.messages) + 1
         return repair(request, answer, error, base=base)
 
-    def next_turn(self, request: Request, answer: Answer, said: Sequence[Said]) -> Request:
+    def next_turn(self, request: Request, answer: Answer, valid_calls: Sequence[ValidCall]) -> Request:
         """The request that tells the model what came of its calls."""
-        return next_turn(request, answer, said)
+        return next_turn(request, answer, valid_calls)
 
-    async def respond(self, said: Said, record: Record, call: Call) -> Said:
+    async def respond(self, valid_call: ValidCall, record: Record, call: CallbackContext) -> ValidCall:
         """The call with what its callback gave back. Raises CallbackError; in a conversation the model is told it.
 
         NotCalledError is raised in both: of a callback that was not called there is nothing to tell.
         """
-        callback = self._callbacks.get(said.tool)
+        callback = self._callbacks.get(valid_call.tool)
         if callback is None:
-            return said
+            return valid_call
         if self.max_turns == 1:
-            return replace(said, extra=await call_back(callback, said, record, call, self._timeout_s))
+            return replace(valid_call, extra=await call_back(callback, valid_call, record, call, self._timeout_s))
         try:
-            extra, result = await talk_back(callback, said, record, call, self._timeout_s)
+            extra, result = await talk_back(callback, valid_call, record, call, self._timeout_s)
         except NotCalledError:
             raise
         except CallbackError as error:
-            return replace(said, result={"error": str(error)})
-        return replace(said, extra=extra, result=result)
+            return replace(valid_call, result={"error": str(error)})
+        return replace(valid_call, extra=extra, result=result)
 
     async def call_back(self, label: Mapping[str, JSON], record: Record) -> dict[str, JSON]:
         """The extra columns that the only tool's callback returns for a label; {} without one. Raises CallbackError."""
         tool = next(iter(self._callbacks), "")
-        said = Said(tool, label, ToolCall("", tool, ""))
-        return dict((await self.respond(said, record, Call("", 0, tool))).extra)
+        valid_call = ValidCall(tool, label, ToolCall("", tool, ""))
+        return dict((await self.respond(valid_call, record, CallbackContext("", 0, tool))).extra)
 
 
 def build_task(options: TaskOptions) -> Task:

@@ -14,7 +14,7 @@ import pydantic
 
 from pipeline import codec
 from pipeline.errors import RenderError, TaskError
-from pipeline.records import JSON, Call, Record
+from pipeline.records import JSON, CallbackContext, Record
 from pipeline.task.callback import Callback, is_async, make_callback, name_of, own, takes
 from pipeline.task.models import Model, is_model, model_tool
 from pipeline.task.schema import DEFAULT_NAME, Tool, make_tool, short
@@ -22,6 +22,8 @@ from pipeline.task.walk import Schema
 
 #: parameters of a function that are not the model's to fill
 RECORD, CALL = "record", "call"
+#: how the annotation of such a parameter ends where it is a text; the second one is the class's former name
+_CONTEXTS = (".CallbackContext", ".Call")
 _EXPECTED = (
     "expected a Pydantic model, a function with annotated parameters, "
     "or an object with a schema and __call__(label, record)"
@@ -187,7 +189,7 @@ def _function_offer(function: Callable[..., Any], naming: Naming) -> Offer:
     )
     tool = _model_tool(model, named)
 
-    def run(label: dict[str, JSON], record: Record, call: Call) -> Any:
+    def run(label: dict[str, JSON], record: Record, call: CallbackContext) -> Any:
         made = model.model_validate_json(codec.dumps(label))
         arguments = {name: getattr(made, name) for name in model.model_fields}
         known = {RECORD: record, CALL: call}
@@ -222,8 +224,8 @@ def _is_ours(parameter: inspect.Parameter | None) -> bool:
     if parameter is None:
         return False
     kind = parameter.annotation
-    ours = {RECORD: (Record, "Record"), CALL: (Call, "Call")}[parameter.name]
-    return parameter.name == RECORD or kind is inspect.Parameter.empty or kind in ours or str(kind).endswith(".Call")
+    ours = {RECORD: (Record, "Record"), CALL: (CallbackContext, "CallbackContext", "Call")}[parameter.name]
+    return parameter.name == RECORD or kind is inspect.Parameter.empty or kind in ours or str(kind).endswith(_CONTEXTS)
 
 
 def _made_model(name: str, fields: dict[str, Any], naming: Naming) -> Model:

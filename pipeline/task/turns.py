@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline import codec
-from pipeline.records import JSON, Answer, Request, Said
+from pipeline.records import JSON, Answer, Request, ValidCall
 from pipeline.task.readings import plain_name
 from pipeline.task.render import Message
 from pipeline.task.repair import echoed, named_calls, remade
@@ -17,12 +17,12 @@ UNKNOWN = "there is no such function"
 MAX_RESULT_CHARS = 50_000
 
 
-def next_turn(request: Request, answer: Answer, said: Sequence[Said]) -> Request:
+def next_turn(request: Request, answer: Answer, valid_calls: Sequence[ValidCall]) -> Request:
     """The request that shows the answer's calls and what came of each, and leaves the model free to go on or to end."""
     # By the call itself: not every server gives each a name of its own. One that says the same as another is left out
-    # of `said`, and has that one's result.
-    results: dict[object, JSON] = {one.tool: one.result for one in reversed(said)}
-    results |= {id(one.call): one.result for one in said}
+    # of `valid_calls`, and has that one's result.
+    results: dict[object, JSON] = {one.tool: one.result for one in reversed(valid_calls)}
+    results |= {id(one.call): one.result for one in valid_calls}
     named = named_calls(request.messages, answer.calls)
     known = {tool["function"]["name"] for tool in request.tools}
     told: list[Message] = []

@@ -11,7 +11,7 @@ from jinja2.exceptions import SecurityError
 
 from pipeline import codec
 from pipeline.errors import CallbackError, InvalidAnswerError, RenderError, TaskError, did_you_mean, there_are
-from pipeline.records import JSON, Record, Said
+from pipeline.records import JSON, Record, ValidCall
 from pipeline.task.callback import is_async, name_of, own, takes
 from pipeline.task.load import load
 from pipeline.task.options import ValidatorOptions
@@ -101,11 +101,11 @@ class Validators:
             self._wants.setdefault(name, told)
         return _checked(expression, one, tools[tool])
 
-    def check(self, said: Sequence[Said], record: Record) -> None:
+    def check(self, valid_calls: Sequence[ValidCall], record: Record) -> None:
         """Raise InvalidAnswerError with all that is wrong; CallbackError where a validator itself broke."""
         faults = [
             fault
-            for one in said
+            for one in valid_calls
             for check in self._by_tool[one.tool]
             if (fault := check(one.label, record)) is not None
         ]

@@ -15,13 +15,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pipeline.engine.life import WORD
+from pipeline.engine.health import CHECK_MESSAGES
 
 HERE = Path(__file__).parent
 #: Longer than anything takes on a machine that is ten times too busy; what takes longer hangs.
 PATIENCE_S = 300.0
 #: What a run sends to see whether a silent server is there.
-_A_WORD = WORD[0]["content"]
+_A_WORD = CHECK_MESSAGES[0]["content"]
 
 
 def wait_until(holds: Callable[[], bool]) -> None:

@@ -44,12 +44,12 @@ class Night:
     def hears(self, words: str) -> str:
         """The lines that the run says, up to one with these words."""
         assert self.process.popen.stderr is not None
-        heard = ""
-        while words not in heard:
+        checked = ""
+        while words not in checked:
             line = self.process.popen.stderr.readline()
-            assert line, f"it ended without saying {words!r}: {heard}"
-            heard += line
-        return heard
+            assert line, f"it ended without saying {words!r}: {checked}"
+            checked += line
+        return checked
 
     def end(self) -> None:
         assert self.process.popen.poll() is None, "it goes on"

@@ -8,10 +8,22 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from pipeline.engine import Asker, AskRules, Terms
-from pipeline.engine.life import Answerer
+from pipeline.engine.health import Answerer
 from pipeline.errors import AnswerError, CallbackError, InvalidAnswerError, RefusalError, TruncatedError
 from pipeline.limits import Admission, Budget, Gate
-from pipeline.records import JSON, Answer, Call, Labelled, Ping, Record, Request, Response, Said, ToolCall, Usage
+from pipeline.records import (
+    JSON,
+    Answer,
+    CallbackContext,
+    Labelled,
+    Ping,
+    Record,
+    Request,
+    Response,
+    ToolCall,
+    Usage,
+    ValidCall,
+)
 from pipeline.stats import Stats
 
 
@@ -47,7 +59,7 @@ class FakeTask:
     max_turns = 1
     has_callback = True
 
-    def calls(self, answer: Answer, record: Record, before: Sequence[Said] = ()) -> tuple[Said, ...]:
+    def calls(self, answer: Answer, record: Record, before: Sequence[ValidCall] = ()) -> tuple[ValidCall, ...]:
         text = answer.calls[0].arguments
         if text == "bad":
             raise InvalidAnswerError("label: 'bad' is not one of ['good']", code="invalid_label")
@@ -55,12 +67,12 @@ class FakeTask:
             raise TruncatedError
         if text == "no":
             raise RefusalError
-        return (Said("set_label", {"label": text}, answer.calls[0]),)
+        return (ValidCall("set_label", {"label": text}, answer.calls[0]),)
 
-    def labelled(self, said: Sequence[Said], reply: str | None, record: Record) -> Labelled:
+    def labelled(self, said: Sequence[ValidCall], reply: str | None, record: Record) -> Labelled:
         return Labelled({**said[-1].label, **said[-1].extra})
 
-    def next_turn(self, request: Request, answer: Answer, said: Sequence[Said]) -> Request:
+    def next_turn(self, request: Request, answer: Answer, said: Sequence[ValidCall]) -> Request:
         raise NotImplementedError
 
     def repair(self, request: Request, answer: Answer, error: AnswerError, *, base: int | None = None) -> Request:
@@ -70,7 +82,7 @@ class FakeTask:
             request.record, request.model, (*request.messages, more), (), "auto", {}, 12, b"repaired........"
         )
 
-    async def respond(self, said: Said, record: Record, call: Call) -> Said:
+    async def respond(self, said: ValidCall, record: Record, call: CallbackContext) -> ValidCall:
         if said.label["label"] == "boom":
             raise CallbackError("ValueError: boom")
         self.called_back.append(record.key)

@@ -16,16 +16,16 @@ from pipeline.errors import AnswerError, CallbackError, InvalidAnswerError, Stor
 from pipeline.limits import Admission, Gate
 from pipeline.records import (
     Answer,
-    Call,
+    CallbackContext,
     KeptAnswer,
     Labelled,
     Outcome,
     Record,
     Request,
     Response,
-    Said,
     ToolCall,
     Usage,
+    ValidCall,
 )
 from pipeline.stats import Stats
 
@@ -42,17 +42,17 @@ class TalkTask(FakeTask):
         self.log = log
         self.keys: list[str] = []
 
-    def calls(self, answer: Answer, record: Record, before: Sequence[Said] = ()) -> tuple[Said, ...]:
+    def calls(self, answer: Answer, record: Record, before: Sequence[ValidCall] = ()) -> tuple[ValidCall, ...]:
         if any(call.arguments == "bad" for call in answer.calls):
             raise InvalidAnswerError("bad")
-        return tuple(Said(call.name, {"label": call.arguments}, call) for call in answer.calls)
+        return tuple(ValidCall(call.name, {"label": call.arguments}, call) for call in answer.calls)
 
-    def labelled(self, said: Sequence[Said], reply: str | None, record: Record) -> Labelled:
+    def labelled(self, said: Sequence[ValidCall], reply: str | None, record: Record) -> Labelled:
         if reply is None and self.max_turns > 1:
             raise UnfinishedError
         return Labelled({"said": [f"{one.label['label']}={one.result}" for one in said], "reply": reply})
 
-    def next_turn(self, request: Request, answer: Answer, said: Sequence[Said]) -> Request:
+    def next_turn(self, request: Request, answer: Answer, said: Sequence[ValidCall]) -> Request:
         told = {"role": "tool", "content": ",".join(str(one.result) for one in said)}
         return replace(request, messages=(*request.messages, told), digest=f"{len(request.messages):016}".encode())
 
@@ -60,7 +60,7 @@ class TalkTask(FakeTask):
         assert base is not None
         return replace(request, messages=(*request.messages[:base], {"role": "user", "content": "again"}))
 
-    async def respond(self, said: Said, record: Record, call: Call) -> Said:
+    async def respond(self, said: ValidCall, record: Record, call: CallbackContext) -> ValidCall:
         self.keys.append(call.idempotency_key)
         self.log.append(f"callback {said.label['label']}")
         if said.label["label"] == "boom":

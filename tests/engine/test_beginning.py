@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from engine_parts import record, request
 
-from pipeline.engine import Beginning, Feed, Job, Lookups
+from pipeline.engine import Beginning, Job, Lookups, Producer
 from pipeline.engine.beginning import ENOUGH
 from pipeline.engine.net import Net
 from pipeline.errors import NothingToAskError, RenderError
@@ -50,12 +50,12 @@ def fed(kinds: Sequence[str], *, done: int = 0, **more: bool) -> tuple[list[str]
     async def known(records: Sequence[Record]) -> set[str]:
         return {one.key for one in records if one.ordinal < done}
 
-    feed = Feed(found.batches(), render, Lookups(known), Net(lambda _: None), Beginning(["in.csv"], **more))
-    return asyncio.run(_gathered(feed)), found
+    producer = Producer(found.batches(), render, Lookups(known), Net(lambda _: None), Beginning(["in.csv"], **more))
+    return asyncio.run(_gathered(producer)), found
 
 
-async def _gathered(feed: Feed) -> list[str]:
-    return [_told(item) async for item in feed.items()]
+async def _gathered(producer: Producer) -> list[str]:
+    return [_told(item) async for item in producer.items()]
 
 
 def _told(item: Job | Outcome) -> str:
@@ -71,9 +71,9 @@ def test_bad_records_at_the_top_are_rejected_once_one_can_be_asked() -> None:
 def test_many_that_are_bad_for_one_reason_stop_the_run_before_anything_is_written() -> None:
     found = Input([BAD] * 10 * ENOUGH)
     beginning = Beginning(["in.csv"])
-    feed = Feed(found.batches(), render, Lookups(_nobody), Net(lambda _: None), beginning)
+    producer = Producer(found.batches(), render, Lookups(_nobody), Net(lambda _: None), beginning)
     with pytest.raises(NothingToAskError) as caught:
-        asyncio.run(_gathered(feed))
+        asyncio.run(_gathered(producer))
     assert found.read == ENOUGH, "the rest is not even read"
     assert str(caught.value) == (
         "in.csv: none of the first 1,000 records can be asked (render_error 1,000). The first: record 0 lacks a field. "

@@ -194,7 +194,7 @@ def test_queues_are_bounded(moved_clock: RunOn) -> None:
     """With a slow disk the producer does not run ahead by more than the queues hold."""
     taken = 0
 
-    async def feed() -> Any:
+    async def producer() -> Any:
         nonlocal taken
         for number in range(10_000):
             taken += 1
@@ -205,7 +205,7 @@ def test_queues_are_bounded(moved_clock: RunOn) -> None:
 
     async def main() -> int:
         books = Books(slow_s=1.0)
-        pool = Pool(feed(), Rig(at_once).asker, books.commit, sizes=PoolSizes(workers=4))
+        pool = Pool(producer(), Rig(at_once).asker, books.commit, sizes=PoolSizes(workers=4))
         running = asyncio.create_task(pool.run())
         await asyncio.sleep(0.5)
         ahead = taken

@@ -11,7 +11,7 @@ from engine_parts import FakeTask, Rig, answered, items, record, request
 
 from pipeline.engine import Job, Pool, PoolSizes
 from pipeline.errors import CallbackError, InvalidAnswerError
-from pipeline.records import Answer, Call, Outcome, Record, Request, Response, Said, Status, Usage
+from pipeline.records import Answer, CallbackContext, Outcome, Record, Request, Response, Status, Usage, ValidCall
 
 RunOn = Callable[[Any], Any]
 
@@ -23,12 +23,12 @@ class Picky(FakeTask):
         super().__init__()
         self.breaks, self.refuses = breaks, refuses
 
-    def calls(self, answer: Answer, record: Record, before: Any = ()) -> tuple[Said, ...]:
+    def calls(self, answer: Answer, record: Record, before: Any = ()) -> tuple[ValidCall, ...]:
         if record.key in self.refuses:
             raise InvalidAnswerError(f"not for {record.key}")
         return super().calls(answer, record)
 
-    async def respond(self, said: Said, record: Record, call: Call) -> Said:
+    async def respond(self, said: ValidCall, record: Record, call: CallbackContext) -> ValidCall:
         if record.key in self.breaks:
             raise CallbackError(f"no {record.key}")
         return replace(await super().respond(said, record, call), extra={"mine": record.key})

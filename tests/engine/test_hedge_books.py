@@ -159,7 +159,7 @@ def test_nor_does_a_cancel_that_comes_with_the_second_permit(moved_clock: RunOn,
         loop = asyncio.get_running_loop()
 
         async def permit() -> Permit:
-            return await rig.asker._permit(trial)
+            return await rig.asker._permit(history)
 
         async def wanted() -> Permit:
             _in_turns(loop, turns, asking.cancel)
@@ -169,7 +169,7 @@ def test_nor_does_a_cancel_that_comes_with_the_second_permit(moved_clock: RunOn,
             await asyncio.sleep(5.0)
             return answered()
 
-        trial: Any = _Asked(request(HEDGE_KNOWN))
+        history: Any = _Asked(request(HEDGE_KNOWN))
         hedge, first = Hedge(rig.stats, rig.asker.judge.tail), await permit()
         asking = asyncio.create_task(hedge.answer(95, first, call, wanted))
         with pytest.raises(asyncio.CancelledError):

@@ -12,14 +12,14 @@ import pytest
 from engine_parts import Rig, answered, request
 
 from pipeline.engine import most_of
-from pipeline.engine.life import WORD
+from pipeline.engine.health import CHECK_MESSAGES
 from pipeline.errors import CallError, CallTimeoutError, RateLimitedError, StoppedError, UnavailableError
 from pipeline.limits import Budget, BudgetReachedError
 from pipeline.records import Outcome, Request, Response, Status, Usage
 
 RunOn = Callable[[Any], Any]
 USED = answered().usage.total
-PING_MOST = sum(dataclasses.astuple(most_of(dataclasses.replace(request(0), messages=WORD))))
+PING_MOST = sum(dataclasses.astuple(most_of(dataclasses.replace(request(0), messages=CHECK_MESSAGES))))
 
 
 def budget_of(tokens: int = 10_000_000) -> Budget:
@@ -92,7 +92,7 @@ class Pings:
     ended: list[BaseException | None] = field(default_factory=list)
 
     async def __call__(self, asked: Request) -> Usage:
-        assert asked.messages == WORD
+        assert asked.messages == CHECK_MESSAGES
         self.sent += 1
         if self.budget is not None:
             assert (self.budget.counted.tokens or 0) >= (self.budget.spent.tokens or 0) + PING_MOST, "reserved first"

@@ -10,7 +10,7 @@ import pytest
 from engine_parts import FakeTask, Rig, answered, items, record, request
 
 from pipeline.engine import Ending, Job, Pool, PoolSizes
-from pipeline.records import Call, Outcome, Record, Request, Response, Said
+from pipeline.records import CallbackContext, Outcome, Record, Request, Response, ValidCall
 
 RunOn = Callable[[Any], Any]
 
@@ -52,7 +52,7 @@ def test_a_cancel_during_a_followers_callback_keeps_what_was_answered(moved_cloc
     written: list[str] = []
 
     class HangingTask(FakeTask):
-        async def respond(self, said: Said, record: Record, call: Call) -> Said:
+        async def respond(self, said: ValidCall, record: Record, call: CallbackContext) -> ValidCall:
             if record.ordinal > 1:
                 await asyncio.sleep(3600)
             return said

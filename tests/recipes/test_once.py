@@ -18,10 +18,10 @@ import sqlalchemy
 from sqlalchemy.orm import Session
 
 from pipeline.recipes import TABLE, once, once_async, prepare
-from pipeline.records import Call, Record
+from pipeline.records import CallbackContext, Record
 
 DOCS = Path(__file__).parents[2] / "docs"
-CALL = Call("k1", 0, "set_label")
+CALL = CallbackContext("k1", 0, "set_label")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import InvalidAnswerError, TaskError
-from pipeline.records import Answer, Labelled, Record, Said, ToolCall
+from pipeline.records import Answer, Labelled, Record, ToolCall, ValidCall
 from pipeline.task import FunctionOptions, Task, TaskOptions, ToolOptions, build_task
 
 RECORD = Record("f", 0, "note 7", {"text": "Ms Osei in Kumasi"}, 1, 0)
@@ -33,7 +33,7 @@ def listing(items: dict[str, Any], **more: Any) -> Task:
 
 def rows(task: Task, *calls: tuple[str, str], text: str | None = None, extra: dict[str, Any] | None = None) -> Labelled:
     answer = Answer(tuple(ToolCall(f"i{place}", *call) for place, call in enumerate(calls)), text)
-    said = [Said(one.tool, one.label, one.call, extra or {}) for one in task.calls(answer, RECORD)]
+    said = [ValidCall(one.tool, one.label, one.call, extra or {}) for one in task.calls(answer, RECORD)]
     return task.labelled(said, text, RECORD)
 
 

@@ -11,7 +11,7 @@ from task_conversation import is_conversation
 
 from pipeline import codec
 from pipeline.errors import CallbackError, InvalidAnswerError, TaskError, UnfinishedError
-from pipeline.records import Answer, Call, Record, Said, ToolCall
+from pipeline.records import Answer, CallbackContext, Record, ToolCall, ValidCall
 from pipeline.task import Task, TaskOptions, ToolOptions, build_task
 
 RECORD = Record("f", 0, "k", {"text": "My kettle leaks"}, 1, 0)
@@ -34,10 +34,10 @@ def row(task: Task, said: Answer) -> dict[str, Any]:
     return dict(task.labelled(task.calls(said, RECORD), said.text, RECORD).label)
 
 
-def responded(task: Task, *calls: tuple[str, str]) -> list[Said]:
+def responded(task: Task, *calls: tuple[str, str]) -> list[ValidCall]:
     """The calls of an answer with what their callbacks gave back."""
     said = task.calls(answer(*calls), RECORD)
-    return [asyncio.run(task.respond(one, RECORD, Call("key", 0, one.tool))) for one in said]
+    return [asyncio.run(task.respond(one, RECORD, CallbackContext("key", 0, one.tool))) for one in said]
 
 
 # -- what is sent ----------------------------------------------------------------------------------------------------
@@ -349,7 +349,9 @@ def test_words_alone_do_not_begin_a_conversation_unless_any_is_fine() -> None:
 def test_said_and_result_stay_together_where_calls_have_no_names() -> None:
     task = desk(REFUND, CLOSE, rows="calls", max_turns=2)
     said = Answer((ToolCall("", *HALF), ToolCall("", *ALL), ToolCall("", "zork", "{}"), ToolCall("", *DONE)))
-    told = [Said(one.tool, one.label, one.call, result=number) for number, one in enumerate(task.calls(said, RECORD))]
+    told = [
+        ValidCall(one.tool, one.label, one.call, result=number) for number, one in enumerate(task.calls(said, RECORD))
+    ]
     messages = task.next_turn(task.render(RECORD), said, told).messages
     assert is_conversation(messages)
     assert [one["content"] for one in messages[-4:]] == ["0", "1", "there is no such function", "2"]
@@ -360,5 +362,7 @@ def test_a_call_that_says_the_same_as_another_has_its_result() -> None:
     task = desk(REFUND, CLOSE, max_turns=2)
     said = answer(HALF, HALF)
     (one,) = task.calls(said, RECORD)
-    messages = task.next_turn(task.render(RECORD), said, [Said(one.tool, one.label, one.call, result="paid")]).messages
+    messages = task.next_turn(
+        task.render(RECORD), said, [ValidCall(one.tool, one.label, one.call, result="paid")]
+    ).messages
     assert [message["content"] for message in messages[-2:]] == ["paid", "paid"]

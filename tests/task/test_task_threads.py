@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import NotCalledError
-from pipeline.records import Answer, Call, Record, ToolCall
+from pipeline.records import Answer, CallbackContext, Record, ToolCall
 from pipeline.task import Task, threads
 from pipeline.task.threads import NoThreadError, in_thread
 
@@ -284,7 +284,7 @@ def test_a_callback_that_was_not_called_is_told_to_the_user_and_not_to_the_model
         task = make_task(base=base, callback="mytools:save", max_turns=turns)
         (said,) = task.calls(Answer((ToolCall("1", "set_label", '{"label":"neutral"}'),)), record)
         with pytest.raises(NotCalledError, match=r"0 calls of plain functions hang.*`labelpipe replay`"):
-            asyncio.run(task.respond(said, record, Call("the key", 0, said.tool)))
+            asyncio.run(task.respond(said, record, CallbackContext("the key", 0, said.tool)))
 
 
 # -- the end of the process ------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from task_conversation import is_conversation
 
 from pipeline import codec
 from pipeline.errors import CallbackError, InvalidAnswerError, TaskError, TruncatedError, UnfinishedError
-from pipeline.records import Answer, Call, Record, Said, ToolCall
-from pipeline.task import Task, TaskOptions, build_task
+from pipeline.records import Answer, CallbackContext, Record, ToolCall, ValidCall
+from pipeline.task import Task, TaskOptions, build_task, tools
 from pipeline.task.turns import MAX_RESULT_CHARS, told_of
 
 RECORD = Record("f", 0, "k", {"text": "fine"}, 1, 0)
@@ -95,11 +96,11 @@ def answer(*arguments: str, text: str | None = None, name: str = "set_label", fi
     return Answer(calls, text)
 
 
-def respond(task: Task, said: Said, turn: int = 0) -> Said:
-    return asyncio.run(task.respond(said, RECORD, Call("the key", turn, said.tool)))
+def respond(task: Task, said: ValidCall, turn: int = 0) -> ValidCall:
+    return asyncio.run(task.respond(said, RECORD, CallbackContext("the key", turn, said.tool)))
 
 
-def after(task: Task, callback: bool = True) -> tuple[Any, list[Said]]:
+def after(task: Task, callback: bool = True) -> tuple[Any, list[ValidCall]]:
     """The second turn's request, and what was said."""
     first = answer(GOOD)
     said = [respond(task, one) for one in task.calls(first, RECORD)]
@@ -325,3 +326,20 @@ def test_one_that_hangs_is_given_up_and_a_model_that_waits_is_told(module: Calla
     with pytest.raises(CallbackError, match=r"gave nothing back in 0\.05 s"):
         respond(alone, said)
     assert respond(talk(**more), said).result == {"error": "the callback gave nothing back in 0.05 s"}
+
+
+@pytest.mark.parametrize(
+    ("annotation", "ours"),
+    [
+        (CallbackContext, True),
+        ("CallbackContext", True),
+        ("pipeline.CallbackContext", True),
+        ("Call", True),
+        ("pipeline.Call", True),
+        (str, False),
+        ("str", False),
+    ],
+)
+def test_the_context_is_known_by_its_class_and_its_former_name(annotation: Any, ours: bool) -> None:
+    parameter = inspect.Parameter("call", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation)
+    assert tools._is_ours(parameter) is ours

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from pipeline.engine.beginning import Beginning
-from pipeline.engine.life import Prepare
+from pipeline.engine.health import Prepare
 from pipeline.engine.net import Net
 from pipeline.errors import MediaError, RenderError
 from pipeline.readers import made_up_name
@@ -47,7 +47,7 @@ class Lookups:
     kept: Callable[[Sequence[Record]], Awaitable[Mapping[str, Sequence[KeptAnswer]]]] | None = None
 
 
-class Feed:
+class Producer:
     """Turns batches of records into jobs and outcomes, in input order. What `beginning` holds back comes later."""
 
     def __init__(

@@ -6,7 +6,7 @@ from pipeline.engine.interview import Interview
 from pipeline.records import Problem, Request, Response, Status
 
 
-class Trial:
+class CallHistory:
     """The calls for one record so far."""
 
     __slots__ = (

@@ -11,8 +11,8 @@ from engine_parts import record, request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.engine import Feed, Job, Lookups
-from pipeline.engine import feed as feed_module
+from pipeline.engine import Job, Lookups, Producer
+from pipeline.engine import producer as feed_module
 from pipeline.engine.net import Net
 from pipeline.errors import RenderError
 from pipeline.records import Answer, Outcome, Problem, Record, Request, Status
@@ -26,8 +26,8 @@ def render(one: Record) -> Request:
     return request(one.ordinal, digest=str(text).encode())
 
 
-def feed_of(found: AsyncGenerator[list[Record], None], made: Callable[[Record], Request], lookups: Lookups) -> Feed:
-    return Feed(found, made, lookups, Net(lambda _: None))
+def feed_of(found: AsyncGenerator[list[Record], None], made: Callable[[Record], Request], lookups: Lookups) -> Producer:
+    return Producer(found, made, lookups, Net(lambda _: None))
 
 
 async def batches(*found: Sequence[Record]) -> AsyncGenerator[list[Record], None]:
@@ -70,25 +70,27 @@ class Ledger:
         return Lookups(self.done, self.repeated, self.answered)
 
 
-async def _all(feed: Feed) -> list[Job | Outcome]:
-    return [item async for item in feed.items()]
+async def _all(producer: Producer) -> list[Job | Outcome]:
+    return [item async for item in producer.items()]
 
 
-def run(feed: Feed) -> list[Any]:
-    return asyncio.run(_all(feed))
+def run(producer: Producer) -> list[Any]:
+    return asyncio.run(_all(producer))
 
 
 def test_records_that_are_done_are_skipped_and_the_order_is_kept() -> None:
     ledger = Ledger(done=["k1", "k3"])
-    feed = feed_of(batches([record(n) for n in range(3)], [record(n) for n in range(3, 6)]), render, ledger.lookups())
-    assert [job.request.record.key for job in run(feed)] == ["k0", "k2", "k4", "k5"]
-    assert feed.skipped == 2
+    producer = feed_of(
+        batches([record(n) for n in range(3)], [record(n) for n in range(3, 6)]), render, ledger.lookups()
+    )
+    assert [job.request.record.key for job in run(producer)] == ["k0", "k2", "k4", "k5"]
+    assert producer.skipped == 2
 
 
 def test_a_record_that_cannot_be_read_or_rendered_is_rejected_with_its_reason() -> None:
     bad = Record("in.jsonl", 0, "in.jsonl:1", {"raw": "{"}, 1, 1, Problem("unreadable", "line 1: not JSON"))
-    feed = feed_of(batches([bad, record(1, other="x")]), render, Lookups(Ledger().done))
-    first, second = run(feed)
+    producer = feed_of(batches([bad, record(1, other="x")]), render, Lookups(Ledger().done))
+    first, second = run(producer)
     assert (first.status, first.problem, first.cost_usd) == (Status.REJECTED, bad.problem, 0.0)
     assert second.problem.code == "render_error"
     assert "'text'" in second.problem.message
@@ -155,13 +157,13 @@ def test_a_record_is_not_asked_again_when_its_twin_is_settled_while_the_feed_wai
     async def main() -> list[Any]:
         ledger = Ledger()
         records = [record(0, text="same"), *[record(n) for n in range(1, 9)], record(9, text="same")]
-        feed = feed_of(batches(records), render, ledger.lookups())
-        items = feed.items()
+        producer = feed_of(batches(records), render, ledger.lookups())
+        items = producer.items()
         first = await anext(items)
         assert isinstance(first, Job)
         first.outcome = outcome_of(first)
         ledger.answers[b"same"] = first.outcome
-        feed.settled([first.outcome])
+        producer.settled([first.outcome])
         return [first, *[item async for item in items]]
 
     jobs = asyncio.run(main())
@@ -174,15 +176,15 @@ def test_nor_when_it_is_settled_while_the_ledger_is_read() -> None:
 
     async def main() -> Job:
         ledger = Ledger()
-        feed = feed_of(batches([record(0, text="same")], [record(1, text="same")]), render, ledger.lookups())
-        items = feed.items()
+        producer = feed_of(batches([record(0, text="same")], [record(1, text="same")]), render, ledger.lookups())
+        items = producer.items()
         first = await anext(items)
         assert isinstance(first, Job)
         second = asyncio.ensure_future(anext(items, None))
         await asyncio.sleep(0)
         first.outcome = outcome_of(first)
         ledger.answers[b"same"] = first.outcome
-        feed.settled([first.outcome])
+        producer.settled([first.outcome])
         assert await second is None
         return first
 
@@ -197,10 +199,12 @@ def test_each_text_is_asked_once_and_each_record_answered_once(texts: list[int],
     async def main() -> tuple[list[Job], list[str]]:
         ledger, asked, covered = Ledger(), [], []
         found = [record(number, text=f"t{text}") for number, text in enumerate(texts)]
-        feed = feed_of(batches(*[found[at : at + size] for at in range(0, len(found), size)]), render, ledger.lookups())
+        producer = feed_of(
+            batches(*[found[at : at + size] for at in range(0, len(found), size)]), render, ledger.lookups()
+        )
         waiting: list[Job] = []
         turn = 0
-        async for job in feed.items():
+        async for job in producer.items():
             assert isinstance(job, Job)
             covered.append(job.request.record.key)
             if job.source is None:
@@ -211,7 +215,7 @@ def test_each_text_is_asked_once_and_each_record_answered_once(texts: list[int],
                 done = waiting.pop(0)
                 done.outcome = outcome_of(done)
                 ledger.answers[done.request.digest] = done.outcome
-                feed.settled([done.outcome])
+                producer.settled([done.outcome])
         return asked, covered + [one.key for job in asked for one in job.followers]
 
     asked, covered = asyncio.run(main())

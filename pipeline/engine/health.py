@@ -21,9 +21,9 @@ Answerer = Callable[[Request], Awaitable[Response]]
 #: Raises MediaError.
 Prepare = Callable[[Request], AbstractAsyncContextManager[Request]]
 #: What it says.
-WORD: tuple[dict[str, JSON], ...] = ({"role": "user", "content": "Answer with OK."},)
+CHECK_MESSAGES: tuple[dict[str, JSON], ...] = ({"role": "user", "content": "Answer with OK."},)
 #: A word is this many tokens, beside the tools.
-WORD_TOKENS = 64
+CHECK_TOKENS = 64
 #: A server that is there says so in this time.
 PING_S = 10.0
 #: So long after a ping that was not answered none is sent again.
@@ -31,7 +31,7 @@ PING_AGAIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class CheckResult:
     """What a word came to: `error` is None where it was answered. `sent_at` is in the loop's time."""
 
     sent_at: float
@@ -53,7 +53,7 @@ class Heard:
         return error.status is not None and 400 <= error.status < 500
 
 
-class LookForLife:
+class HealthCheck:
     """Asks the server a word when records get no answer; all who want to know share one call."""
 
     def __init__(self, ping: Ping | None, admission: Admission) -> None:
@@ -61,7 +61,7 @@ class LookForLife:
         self._admission = admission
         # All state that changes: what the last word came to, when the last one left that was refused, how many were
         # answered in a row, when one was last sent in vain, and the one under way.
-        self.last: Heard | None = None
+        self.last: CheckResult | None = None
         self.refused_at = float("-inf")
         self.answered_in_a_row = 0
         self._in_vain_at = float("-inf")
@@ -72,7 +72,7 @@ class LookForLife:
         """Whether there is such a word: a function in place of the API has none."""
         return self._ping is not None
 
-    async def heard_since(self, moment: float, request: Request) -> Heard | None:
+    async def result_since(self, moment: float, request: Request) -> CheckResult | None:
         """What a word came to that was sent since `moment` (the loop's time), with the tools of this request."""
         if self._ping is None:
             return None
@@ -85,7 +85,7 @@ class LookForLife:
                 pinging.result()
         return self._last_since(moment)
 
-    def _last_since(self, moment: float) -> Heard | None:
+    def _last_since(self, moment: float) -> CheckResult | None:
         return self.last if self.last is not None and self.last.sent_at >= moment else None
 
     def close(self) -> None:
@@ -107,7 +107,7 @@ class LookForLife:
         finally:
             self._pinging = None
         log.info("ping", extra={"facts": {"answered": error is None, "told": str(error or "answered")}})
-        self.last = Heard(sent_at, error)
+        self.last = CheckResult(sent_at, error)
         if self.last.is_refused:
             self.refused_at = sent_at
         self.answered_in_a_row = 0 if error else self.answered_in_a_row + 1
@@ -116,8 +116,8 @@ class LookForLife:
 
     async def _under_limits(self, ping: Ping, request: Request) -> None:
         """The word, in the place of the call that has just failed, and under every other limit."""
-        word = replace(request, messages=WORD, attachments=(), media_tokens=0, size_tokens=WORD_TOKENS)
-        permit = await self._admission.word(WORD_TOKENS, most_of(word))
+        word = replace(request, messages=CHECK_MESSAGES, attachments=(), media_tokens=0, size_tokens=CHECK_TOKENS)
+        permit = await self._admission.word(CHECK_TOKENS, most_of(word))
         if permit is None:
             raise UnavailableError("no call may leave for it now")
         try:

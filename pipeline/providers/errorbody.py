@@ -53,7 +53,7 @@ _DEPTH, _MOST_NODES, _MOST_CHARS = 8, 400, 20_000
 
 
 @dataclass(slots=True)
-class Told:
+class ErrorFacts:
     """What the body of an error says.
 
     `words` are its codes, types and reasons in lower case, `code` the one that says most; `texts` its messages,
@@ -85,43 +85,43 @@ class Told:
         return self.text or self.excerpt or "nothing is said of it"
 
 
-def read_error(content: bytes) -> Told:
+def read_error(content: bytes) -> ErrorFacts:
     """What this body says is wrong."""
     try:
         body = codec.loads(content)
     except codec.JSONDecodeError:
         return _page(content)
-    told = read_body(body)
-    told.excerpt = _decoded(content[:200])
-    return told
+    facts = read_body(body)
+    facts.excerpt = _decoded(content[:200])
+    return facts
 
 
 def _decoded(content: bytes) -> str:
     return " ".join(content.decode("utf-8", "replace").split())
 
 
-def read_body(body: Any) -> Told:
+def read_body(body: Any) -> ErrorFacts:
     """The same for a body that is parsed."""
-    told = Told(is_api=isinstance(body, Mapping | list))
+    facts = ErrorFacts(is_api=isinstance(body, Mapping | list))
     if isinstance(body, str):
-        _add_text(told, body)
+        _add_text(facts, body)
     left = _MOST_NODES
     for name, value in _walk(body, 0):
         left -= 1
         if left < 0:
             break
-        _take(told, name, value)
-    return told
+        _take(facts, name, value)
+    return facts
 
 
-def _page(content: bytes) -> Told:
+def _page(content: bytes) -> ErrorFacts:
     text = content[:_MOST_CHARS].decode("utf-8", "replace")
     # What begins as JSON does was cut off.
-    told = Told(is_api=text.lstrip()[:1] in ("{", "["))
+    facts = ErrorFacts(is_api=text.lstrip()[:1] in ("{", "["))
     # A short plain text may be an API's own word; of a page its title says most.
     title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
-    _add_text(told, title[1] if title else re.sub(r"<[^>]*>", " ", text))
-    return told
+    _add_text(facts, title[1] if title else re.sub(r"<[^>]*>", " ", text))
+    return facts
 
 
 def _walk(node: Any, depth: int) -> Iterator[tuple[str, Any]]:
@@ -143,52 +143,52 @@ def _walk(node: Any, depth: int) -> Iterator[tuple[str, Any]]:
             yield from _walk(value, depth + 1)
 
 
-def _take(told: Told, name: str, value: Any) -> None:
+def _take(facts: ErrorFacts, name: str, value: Any) -> None:
     if name == "failed_generation" and isinstance(value, str):
-        told.generated = value
+        facts.generated = value
     elif name in _ECHOES:
         return
     elif name in _CODES:
-        _add_code(told, name, value)
+        _add_code(facts, name, value)
     elif name in _PARAMS:
-        _add_param(told, value)
+        _add_param(facts, value)
     elif name in _WAITS and isinstance(value, str | int | float):
-        told.fields.setdefault(_WAITS[name], str(value))
+        facts.fields.setdefault(_WAITS[name], str(value))
     elif name == "headers" and isinstance(value, Mapping):
-        told.fields |= {str(key).lower(): str(one) for key, one in value.items()}
+        facts.fields |= {str(key).lower(): str(one) for key, one in value.items()}
     elif name in _TEXTS and isinstance(value, str):
-        _add_text(told, value)
+        _add_text(facts, value)
 
 
-def _add_code(told: Told, name: str, value: Any) -> None:
+def _add_code(facts: ErrorFacts, name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
         return
     word = str(value).strip()[:100]
-    told.words.add(word.lower())
+    facts.words.add(word.lower())
     if word.isdigit() and 400 <= int(word) <= 599:
-        told.statuses.append(int(word))
+        facts.statuses.append(int(word))
     # The outermost code says most; a type where there is none, a number where there are no words.
-    if not told.code or told.code.isdigit() or (name == "code" and not told.has_code and not word.isdigit()):
-        told.code = word
-    told.has_code |= name == "code" and not word.isdigit()
+    if not facts.code or facts.code.isdigit() or (name == "code" and not facts.has_code and not word.isdigit()):
+        facts.code = word
+    facts.has_code |= name == "code" and not word.isdigit()
 
 
-def _add_param(told: Told, value: Any) -> None:
+def _add_param(facts: ErrorFacts, value: Any) -> None:
     if isinstance(value, list):
         value = ".".join(str(step) for step in value if step != "body")
     if isinstance(value, str) and value:
-        told.params.append(value[:200])
+        facts.params.append(value[:200])
 
 
-def _add_text(told: Told, text: str) -> None:
+def _add_text(facts: ErrorFacts, text: str) -> None:
     text = text[:_MOST_CHARS]
     inner = _MESSAGE_IN_TEXT.search(text)
     before = text.partition("{")[0] if inner else text
     for one in (before, inner[2] if inner else ""):
         if line := " ".join(one.replace("\\n", " ").split()).strip(" -:"):
-            told.texts.append(line)
-    told.words |= {word.lower() for word in _IN_TEXT.findall(text)}
-    told.statuses += _found_statuses(text)
+            facts.texts.append(line)
+    facts.words |= {word.lower() for word in _IN_TEXT.findall(text)}
+    facts.statuses += _found_statuses(text)
 
 
 def _found_statuses(text: str) -> Iterable[int]:
