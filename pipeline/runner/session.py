@@ -177,9 +177,8 @@ class Session:
         lookups = await lookups_of(
             self._settings, self._task, self._sources, self._ledger, self._choice, lambda error: self._stop(pool, error)
         )
-        producer = Producer(
-            self._records(), self._task.render, lookups, self._asker.net, beginning, self._asker.prepare
-        )
+        asker = self._asker
+        producer = Producer(self._records(), self._task.render, lookups, asker.net, beginning, asker.prepare)
         live = Live(
             self._run_dir,
             self._stats,
@@ -344,9 +343,8 @@ class Session:
         """The outcomes in the ledger, and with them the calls that were sent, by day."""
         requests, ok = self._day.take_uncounted(), False
         try:
-            seqs = await self._ledger.commit(
-                outcomes, checkpoints, requests=requests, done_with=self._done_with(outcomes)
-            )
+            done_with = self._done_with(outcomes)
+            seqs = await self._ledger.commit(outcomes, checkpoints, requests=requests, done_with=done_with)
             ok = True
         finally:
             self._day.written(requests, ok=ok)
