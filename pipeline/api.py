@@ -131,7 +131,7 @@ def _table_html(head: str, facts: Sequence[tuple[str, str]], *, simulated: bool)
 
 
 class Checks(_Shown, tuple[Check, ...]):
-    """What `check` looked at. `ok` is false where anything has to be mended before a run."""
+    """What `check` looked at. `ok` is false where anything has to be fixed before a run."""
 
     __slots__ = ()
 
@@ -324,7 +324,7 @@ def rehearse_plan(
 
 
 def replay(config: Config) -> RunSummary:
-    """Read the kept answers again and write the files anew; no call is made. Raises SetupError."""
+    """Read the stored answers again and write the files again; no call is made. Raises SetupError."""
     return in_loop(areplay(config))
 
 

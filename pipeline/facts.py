@@ -34,7 +34,7 @@ class Check:
 class Preview:
     """What a preview came to. `columns` are the label columns; `stopped` says why it ended early, else None.
 
-    `hopeless`: it was stopped by what has to be mended first, and no record was answered. `gold` names the field of a
+    `hopeless`: it was stopped by what has to be fixed first, and no record was answered. `gold` names the field of a
     record that holds the right value of a label column; `requests` are what would be sent, where that was asked for.
     """
 

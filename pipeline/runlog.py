@@ -35,7 +35,9 @@ class _RunLog(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """What logging does with a line that it could not write: a traceback on stderr, each time."""
         if not self.told:
-            put(sys.stderr, f"labelpipe: {self.baseFilename} cannot be written: {sys.exception()}. The run goes on.\n")
+            put(
+                sys.stderr, f"labelpipe: {self.baseFilename} cannot be written: {sys.exception()}. The run continues.\n"
+            )
         self.told = True
 
 

@@ -136,7 +136,7 @@ def _no_config(path: Path) -> str:
         return nothing_there(path)
     if path.is_file():
         if (around := _run_around(path)) is not None:
-            return f"{path} is a file of the run in {around}. To go on with that run, name the folder: {around}"
+            return f"{path} is a file of the run in {around}. To continue that run, name the folder: {around}"
         return f"{path} is not a config. To label what is in it, write a config for it first: labelpipe init {path}"
     if below := list(runs_below(path)):
         return f"{path} holds no run itself. The runs in it: {_listed(below)}"

@@ -266,18 +266,18 @@ def guarded(work: Callable[[], _T]) -> _T:
     except typer.Exit:
         raise
     except InterruptedRunError as error:
-        fail("interrupted; the same command goes on", code=129 if isinstance(error, HungUpError) else 130)
+        fail("interrupted; the same command resumes it", code=129 if isinstance(error, HungUpError) else 130)
     except SetupError as error:
         fail(str(error))
     except LabelpipeError as error:
         fail(str(error), code=3)
     except (KeyboardInterrupt, CancelledError):
-        fail("interrupted; the same command goes on", code=130)
+        fail("interrupted; the same command resumes it", code=130)
     except (OSError, RuntimeError, ValueError, TypeError, LookupError, AssertionError, AttributeError):
         import traceback
 
         say(traceback.format_exc())
-        fail("this is a bug, above is where. What the ledger holds is safe; the same command goes on", code=3)
+        fail("this is a bug, above is where. What the ledger holds is safe; the same command resumes it", code=3)
 
 
 def fail(message: str, *, code: int = 2) -> NoReturn:

@@ -227,7 +227,7 @@ def retry(
 def replay(config: RunOf = None, sets: Sets = None, output_dir: Output = None, json_out: AsJson = False) -> None:
     """Read the stored answers again; make no calls.
 
-    Use it after you fix a callback or change the columns. The files are written anew.
+    Use it after you fix a callback or change the columns. The files are written again.
     """
     settings = settings_of(config or run_of(None), sets, None, output_dir)
 

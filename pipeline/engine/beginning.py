@@ -73,8 +73,8 @@ class Beginning:
         counts = ", ".join(f"{code} {count:,}" for code, count in codes.most_common())
         return (
             f"{_listed(self._names)}: {whom} can be asked ({counts}). The first: {first}. "
-            "Nothing was sent or written: mend the config or the input (limits.stop_rejected = 0 rejects them and goes "
-            "on)"
+            "Nothing was sent or written: fix the config or the input (limits.stop_rejected = 0 rejects them and "
+            "continues)"
         )
 
 

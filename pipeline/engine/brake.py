@@ -15,7 +15,7 @@ ONE_REASON = 0.75
 #: So much of an answer is shown.
 SHOWN_CHARS = 300
 
-#: What is likely to mend it, by the reason's code.
+#: What is likely to fix it, by the reason's code.
 TO_CHANGE: Mapping[str, str] = {
     "no_tool_call": 'Set model.tool_choice = "required" (or "auto", where it is that), or take another model',
     "invalid_json": "Take another model, or set model.strict = true where the server knows it",
@@ -71,7 +71,7 @@ def last_of(outcome: Outcome) -> list[str]:
     assert outcome.problem is not None
     told = [f"The last one: {outcome.problem.message.rstrip('.')}"]
     told += [] if outcome.answer is None else [f"Its answer as it came: {_shown(outcome.answer)}"]
-    return [*told, "limits.stop_rejected = 0 lets such a run go on"]
+    return [*told, "limits.stop_rejected = 0 lets such a run continue"]
 
 
 def _shown(answer: Answer) -> str:

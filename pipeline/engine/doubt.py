@@ -150,7 +150,7 @@ def tries_of(error: CallError, max_attempts: int) -> int:
 
 
 def is_hopeless(error: BaseException | None) -> bool:
-    """Whether a stopped run had a cause that the user must mend before it can go on."""
+    """Whether a stopped run had a cause that the user must fix before it can continue."""
     known = (
         CredentialsError | RequestShapeError | UnknownRefusalError | NoCompletionError | NoHostError | NothingToAskError
     )

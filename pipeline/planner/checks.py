@@ -180,7 +180,7 @@ def _output(settings: Settings) -> Check:
 
 
 async def _folder(settings: Settings, task: Task, sources: list[Source], *, budget: bool) -> list[Check]:
-    """What the run folder says: a run at work in it, one that was made otherwise, a budget that is used up."""
+    """What the run folder says: a run at work in it, one with other settings, a budget that is used up."""
     run_dir = RunDir(Path(settings.output.dir))
     found: list[Check] = []
     if run_dir.is_running():
@@ -199,7 +199,7 @@ async def _folder(settings: Settings, task: Task, sources: list[Source], *, budg
 async def _changes(
     settings: Settings, task: Task, sources: list[Source], run_dir: RunDir, ledger: Ledger
 ) -> list[Check]:
-    """Whether `run` would refuse to go on, because the folder's run was made otherwise. Nothing is written."""
+    """Whether `run` would refuse, because the folder's run was made with other settings. Nothing is written."""
     manifest = run_dir.read_manifest()
     if manifest is None:
         return []

@@ -158,7 +158,7 @@ def _rate_limited(_status: int, headers: Mapping[str, str], facts: ErrorFacts) -
     day = day_limit(headers)
     is_daily = signs.DAY.fits(429, facts) or any("perday" in word for word in facts.words)
     if is_daily and (_wait_s(headers, facts) or 0.0) < LEAST_DAY_WAIT_S:
-        # Nobody says when it is over, and no wait of minutes mends it.
+        # Nobody says when it is over, and no wait of minutes fixes it.
         return QuotaError()
     return RateLimitedError(scope=scope, day_limit=day, is_of_size=signs.is_of_size(facts.text))
 

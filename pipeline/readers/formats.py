@@ -88,7 +88,7 @@ async def guessed(blocks: Blocks, reading: Reading) -> Rows:
                 break
         if head.strip() and not re.match(rb"\s*[{\[]", head):
             raise InputError(
-                f"{reading.name}: no telling what format this is; set input.format (json, jsonl, csv, tsv, text)"
+                f"{reading.name}: its format cannot be determined; set input.format (json, jsonl, csv, tsv, text)"
             )
         async with aclosing(json(joined(head, blocks), reading, lines=False)) as rows:
             async for part in rows:

@@ -118,7 +118,7 @@ async def json_texts(blocks: Blocks, reading: Reading) -> Rows:
                     alone = texts.pop()
                 if texts and reading.dialect.records:
                     raise InputError(
-                        f"{reading.name}: input.records is for a file that is one object, and this is none"
+                        f"{reading.name}: input.records is for a file that is one object, and this is not one"
                     )
                 for rows in _rows(number, texts, reading):
                     number += len(rows)

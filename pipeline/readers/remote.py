@@ -93,7 +93,7 @@ def remote_sources(written: str, given_format: str, *, secret: bool = False) -> 
     """The file, or the files of a glob, at an address. Raises InputError and MissingExtraError."""
     if given_format in ("files", "dataset"):
         raise InputError(
-            f'input.path: format = "{given_format}" is for local folders; {_said(written, secret)!r} is none'
+            f'input.path: format = "{given_format}" is for local folders; {_said(written, secret)!r} is not one'
         )
     again = partial(_stamps, written, secret)
     for remote in _found(written, secret):

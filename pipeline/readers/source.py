@@ -136,7 +136,7 @@ def format_of(name: str, given: str, head: Callable[[], bytes] | None) -> str:
         refuse_foreign(look, name, markup=True)
         known = " ".join(FORMATS_BY_ENDING)
         raise InputError(
-            f"input.path: no telling the format of {name!r} (known endings: {known}); set input.format "
+            f"input.path: the format of {name!r} cannot be determined (known endings: {known}); set input.format "
             '("files" makes each file a record)'
         )
     return found

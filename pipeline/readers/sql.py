@@ -60,7 +60,7 @@ def sql_source(address: str, query: Query, base: Path) -> Source:
         # The text is not repeated: a password may stand in it.
         raise InputError(
             "input.path: a query needs the address of a database, like sqlite:///reviews.db or "
-            "postgresql://user@host/name; this is none"
+            "postgresql://user@host/name; this is not an address of that form"
         ) from None
     if is_async:
         raise InputError(f"input.path: {_scheme(address)}: is an asynchronous driver; name one that is not")

@@ -115,7 +115,7 @@ class Changes:
     def told(self, run_dir: RunDir) -> str:
         """The difference and the ways on, for a person."""
         found = self.found or Found()
-        lines = [f"{run_dir.path} holds a run that was made otherwise:"]
+        lines = [f"{run_dir.path} holds a run that was made with other settings:"]
         for part in (*self.parts, *self.reading):
             lines += ["", *part.lines()]
         if found.changed:
@@ -140,12 +140,12 @@ class Changes:
         if nothing_stays:
             yield "  (none of the labelled records is in the input as it is read now: look at input.key and input.path)"
         elif not self.cannot_match:
-            yield "  --keep      keep the labels of the records that are there and go on with the rest"
+            yield "  --keep      keep the labels of the records that are there and continue with the rest"
         if found.gone and not nothing_stays:
             yield "              (the rows of the others leave the files; the ledger keeps their answers)"
         yield "  --output    another folder, for a run of its own"
         if any(part.part in _READ_AGAIN for part in self.parts):
-            yield "If the kept answers are right and only how they are read has changed (schema, validators, columns):"
+            yield "If the stored answers are right and only their reading has changed (schema, validators, columns):"
             yield "  labelpipe replay   reads them again, makes no call and costs nothing; then run with --keep"
 
     def notes(self) -> list[str]:

@@ -31,7 +31,7 @@ def ending_of(run_dir: RunDir, live: Mapping[str, Any] | None, totals: Totals, d
     return {
         "ended": BROKE_OFF if owner is None else KILLED,
         "left": _left(live, totals, done),
-        "next_step": f"go on with: {go_on}",
+        "next_step": f"to continue: {go_on}",
         "last_alive_at": alive_at,
         "live": live,
         "summary": None,

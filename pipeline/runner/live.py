@@ -95,7 +95,7 @@ class Live:
         if self._admission.gate.stopped is not None:
             return f"stopping: {cut(str(self._admission.gate.stopped), 80)}"
         if self._admission.gate.paused:
-            return "PAUSED by order; labelpipe resume goes on"
+            return "PAUSED by order; labelpipe resume continues it"
         if door.held_for_s > 1:
             return f"waiting {duration(door.waits_s)}: {door.held_reason}"
         return ""

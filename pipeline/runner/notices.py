@@ -19,14 +19,14 @@ from pipeline.units import duration
 TO_DO: Mapping[str, str] = {
     "quota": "Add credit or raise the organisation's limit",
     "credentials": "Mend the key, its access or model.name",
-    "bad_request": "The server refuses what every record sends: mend the task, its schema or model.parameters",
+    "bad_request": "The server refuses what every record sends: fix the task, its schema or model.parameters",
     "no_label": "Change what it names",
     "unavailable": "Look at model.base_url: no model answers there",
     "budget": "Raise limits.budget_usd or limits.budget_tokens if it is worth it",
-    "day_limit": "Nothing has to be mended: give the same command when the day's count begins anew (that of "
+    "day_limit": "Nothing has to be fixed: give the same command when the day's count begins again (that of "
     "limits.requests_per_day after 00:00 UTC, or raise it)",
     "outage": "Look at the provider's status page and at the network",
-    "store": "Make room on the disk, or mend the run folder",
+    "store": "Make room on the disk, or fix the run folder",
     "changed": "Give --fresh, or another folder with --output",
     "input": "Mend the input",
 }
@@ -72,7 +72,7 @@ class Notices:
         """The run ends by an error, and there is no summary."""
         await self.stopped(error, facts)
         told = str(error) if isinstance(error, LabelpipeError) else type(error).__name__
-        await self._notifier.tell("end", f"Ended by an error: {told}\nTo go on: {self.go_on}", facts)
+        await self._notifier.tell("end", f"Ended by an error: {told}\nTo continue: {self.go_on}", facts)
 
     async def outage(self, reason: str, limit_s: float, facts: Mapping[str, Any]) -> None:
         """Calls fail for everyone."""
@@ -82,7 +82,7 @@ class Notices:
 
     async def stalled(self, told: str, facts: Mapping[str, Any]) -> None:
         """Nothing moves, and nothing says why."""
-        to_do = "The run goes on. If it does not move: labelpipe drain, then the same command."
+        to_do = "The run continues. If it does not move: labelpipe drain, then the same command."
         await self._notifier.tell("stalled", f"{told[:1].upper()}{told[1:]}. {to_do}", facts)
 
     async def held(self, event: str, reason: str, for_s: float, facts: Mapping[str, Any]) -> None:
@@ -90,7 +90,7 @@ class Notices:
         if event in self._told:
             return
         self._told.add(event)
-        to_do = "It goes on by itself then; nothing has to be done"
+        to_do = "It continues by itself then; nothing has to be done"
         if event == "day_limit":
             to_do += ", or raise limits.requests_per_day (taken over from the config at once)"
         await self._notifier.tell(event, f"Waiting {duration(for_s)}: {reason}. {to_do}.", facts)

@@ -102,7 +102,7 @@ def opening_lines(
     left = None if total is None else max(0, total - done)
     if left and (takes := _takes_text(settings, task, first, left)):
         lines.append(f"  takes     {takes}")
-    lines.append("  stop      Ctrl-C lets the calls in flight end; the same command goes on")
+    lines.append("  stop      Ctrl-C lets the calls in flight end; the same command resumes it")
     lines.append(f"  watch     labelpipe status {settings.output.dir} --watch")
     if overridden := overridden_by(settings):
         lines.append(f"  set by    {overridden}")

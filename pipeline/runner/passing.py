@@ -136,7 +136,7 @@ async def read_changes(sources: Sequence[Source], stamps: Sequence[Stamp | None]
     shown = ", ".join(changed[:3]) + " ..." * (len(changed) > 3)
     told = (
         f"The input has changed while it was read: {shown}. Some records may have been missed or read from two "
-        "versions. Give the same command again: it compares all of them with what was labelled, and goes on from there."
+        "versions. Give the same command again: it compares all of them with what was labelled, and continues there."
     )
     return [told]
 

@@ -1,4 +1,4 @@
-"""Reading the kept answers again: a mended callback or other columns, and not one call."""
+"""Reading the stored answers again: a fixed callback or other columns, and not one call."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BLOCK = 256
 
 
 async def replay(settings: Settings) -> RunSummary:
-    """Read every kept answer again, call the callback, write the files anew. Makes no call. Raises SetupError."""
+    """Read every stored answer again, call the callback, write the files again. Makes no call. Raises SetupError."""
     task, run_dir = task_of(settings), RunDir(Path(settings.output.dir))
     if not run_dir.ledger.exists():
         raise SetupError(f"{run_dir.path}: there is no run here to replay")
@@ -58,7 +58,7 @@ async def _summary(
     manifest = run_dir.read_manifest() or {}
     unlabelled = counts[Status.REJECTED] + counts[Status.FAILED]
     pending = await count_pending(run_dir)
-    told = f"{stats.records:,} kept answers read again, no call made"
+    told = f"{stats.records:,} stored answers read again, no call made"
     rows = await ledger.row_counts()
     return RunSummary(
         run_dir=str(run_dir.path),
@@ -82,7 +82,7 @@ async def _summary(
         outage_s=0.0,
         simulated=bool(manifest.get("simulated")),
         reason=told if pending is not None else f"{told}; what is pending was not counted: the input cannot be read",
-        next_step=f"go on with: labelpipe run {settings.config_path or ''}".rstrip() if pending else "",
+        next_step=f"to continue: labelpipe run {settings.config_path or ''}".rstrip() if pending else "",
         saved_usd=None if price is None else price.saved_usd(totals.usage),
         cache_write_usd=None if price is None else price.cache_write_usd(totals.usage),
         rows=None if rows is None else rows.rows,

@@ -50,7 +50,7 @@ from pipeline.runner.live import Live, showing
 from pipeline.runner.notices import Notices
 from pipeline.runner.opening import open_screen
 from pipeline.runner.passing import end_pass, lookups_of, noted, read_changes
-from pipeline.runner.soundness import in_files, kept, mended
+from pipeline.runner.soundness import in_files, kept, replace_unwritable
 from pipeline.runner.steering import Controls, Steering
 from pipeline.runner.summary import summarise
 from pipeline.settings import Settings
@@ -250,7 +250,7 @@ class Session:
         except LabelpipeError:
             raise
         except Exception:
-            if not await mended(self._ledger, layout_of(self._settings, self._task), self._asker.net.told):
+            if not await replace_unwritable(self._ledger, layout_of(self._settings, self._task), self._asker.net.told):
                 raise
             return await open_sinks(self._settings, self._task, self._run_dir, self._ledger, self._moved)
 
@@ -261,7 +261,7 @@ class Session:
         except LabelpipeError:
             raise
         except Exception:
-            if not await mended(self._ledger, layout_of(self._settings, self._task), self._asker.net.told):
+            if not await replace_unwritable(self._ledger, layout_of(self._settings, self._task), self._asker.net.told):
                 raise
             await sinks.finish()
 

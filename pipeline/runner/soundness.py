@@ -50,7 +50,7 @@ def replacements(outcomes: Sequence[Outcome], layout: Layout, told: Told) -> lis
     return [_fit(outcome, told(outcome.record, flaw), layout) for outcome, flaw in flaws if flaw is not None]
 
 
-async def mended(ledger: Ledger, layout: Layout, told: Told) -> int:
+async def replace_unwritable(ledger: Ledger, layout: Layout, told: Told) -> int:
     """Replace what the ledger holds and no file can; gives how many."""
     seq, last, count = 0, await ledger.last_seq(), 0
     while seq < last and (block := await ledger.rows_after(seq)):

@@ -33,7 +33,7 @@ from pipeline.terminal import cut
 
 
 class DrainedError(LabelpipeError):
-    """Drained by order; the same command goes on."""
+    """Drained by order; the same command resumes it."""
 
     code = "drained"
 
@@ -99,7 +99,7 @@ class Steering:
             return True, f"paused; {gate.in_flight} calls in flight end, nothing new leaves"
         if order.verb == "resume":
             gate.set_paused(False)
-            return True, "goes on"
+            return True, "continues"
         if order.verb == "drain":
             self._controls.stop(DrainedError())
             return True, f"draining; {gate.in_flight} calls in flight end, then the run does"

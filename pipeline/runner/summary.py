@@ -163,8 +163,8 @@ def _next_step(
     if isinstance(reason, BudgetReachedError):
         return f"raise {reason.key} first, then: labelpipe run {command}".rstrip()
     if advice or code == EXIT_CANNOT_START:
-        return f"{advice or 'mend it'}, then: labelpipe run {command}".rstrip()
-    return f"go on with: labelpipe run {command}".rstrip()
+        return f"{advice or 'fix it'}, then: labelpipe run {command}".rstrip()
+    return f"to continue: labelpipe run {command}".rstrip()
 
 
 def _after_the_end(codes: frozenset[str], command: str) -> str:
@@ -172,7 +172,7 @@ def _after_the_end(codes: frozenset[str], command: str) -> str:
     if not codes:
         return ""
     if codes <= UNASKED_CODES:
-        return f"mend these records (failed.csv says what is wrong), then: labelpipe retry {command}".rstrip()
+        return f"fix these records (failed.csv says what is wrong), then: labelpipe retry {command}".rstrip()
     if codes == {CallbackError.code}:
-        return f"mend the callback, then: labelpipe replay {command}".rstrip()
+        return f"fix the callback, then: labelpipe replay {command}".rstrip()
     return f"labelpipe retry {command}".rstrip()

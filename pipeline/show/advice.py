@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import did_you_mean
 
-#: Problem codes of records that a change of the config may mend, where most of a run's records have them.
+#: Problem codes of records that a change of the config may fix, where most of a run's records have them.
 SYSTEMATIC = frozenset({"no_tool_call", "invalid_json", "truncated", "bad_request", "too_large"})
 #: Refused for one thing, in the many ways in which servers say so.
 _UNWANTED = (
@@ -153,7 +153,7 @@ TABLE: tuple[Line, ...] = (
     _line(_about("parallel_tool_calls"), 'set model.parameters.parallel_tool_calls = "omit"'),
     _line(_about("tool_choice"), _tool_choice),
     _line(_about(r"(\bfunction\.strict|\bstrict|structured outputs?)"), "set model.strict = false"),
-    _line(r"invalid schema for function", "mend the schema, or set model.strict = false"),
+    _line(r"invalid schema for function", "fix the schema, or set model.strict = false"),
     _line(
         r"'max_tokens'.{0,80}max_completion_tokens|use.{0,10}max_completion_tokens",
         "name it model.parameters.max_completion_tokens in place of max_tokens",

@@ -16,5 +16,5 @@ def export_lines(done: Export) -> Sequence[str]:
     if done.removed:
         lines.append("  removed  rows of records that have no label in this run now, or fewer rows")
     if done.made_anew:
-        lines.append("  anew     the table was dropped and created, because a column has another type or name now")
+        lines.append("  again    the table was dropped and created, because a column has another type or name now")
     return [*lines, "  SIMULATED LABELS"] if done.simulated else lines

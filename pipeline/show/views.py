@@ -31,7 +31,7 @@ def check_lines(checks: Sequence[Check]) -> list[str]:
         lines.append(f"{_MARKS[one.ok]}  {one.name:<{width}}  {first}")
         lines += [f"      {'':<{width}}  {line}" for line in more]
     wrong = sum(one.ok is False for one in checks)
-    return [*lines, "", f"{wrong} to mend before a run." if wrong else _way_is_free(checks)]
+    return [*lines, "", f"{wrong} to fix before a run." if wrong else _way_is_free(checks)]
 
 
 def _way_is_free(checks: Sequence[Check]) -> str:

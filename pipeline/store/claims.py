@@ -40,7 +40,7 @@ class MovedAside:
 
     def __str__(self) -> str:
         return (
-            f"{self.name} {self.why}. It was moved, untouched, to {self.to}, and {self.name} was made anew from the "
+            f"{self.name} {self.why}. It was moved, untouched, to {self.to}, and {self.name} was made again from the "
             "ledger. The changes are in the moved file only."
         )
 

@@ -43,7 +43,7 @@ class Difference:
 
     def __str__(self) -> str:
         if not self.count:
-            return "Its rows have the ledger's values: it was written anew by another program."
+            return "Its rows have the ledger's values: it was written again by another program."
         told = [
             _told(self.changed, "has other values", "have other values"),
             _told(self.missing, "is missing", "are missing"),

@@ -138,7 +138,7 @@ class Ledger:
         await self._write(writes.keep_answers, answers)
 
     async def forget_answers(self, keys: Sequence[str]) -> None:
-        """Drop the kept answers of these records."""
+        """Drop the stored answers of these records."""
         await self._write(writes.forget_answers, keys)
 
     async def replace(self, outcomes: Sequence[Outcome], reason: str) -> list[int]:

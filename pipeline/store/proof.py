@@ -26,7 +26,7 @@ CHANGED = (
     "stay as they are."
 )
 #: ... and about one that is damaged or not there.
-_MEND = "Delete it and give the run's command again: it is made anew from the ledger."
+_HOW_TO_FIX = "Delete it and give the run's command again: it is made again from the ledger."
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ async def prove_files(run_dir: RunDir, ledger: Ledger, find_url: FindUrl = lambd
     """
     text = await ledger.meta_get("layout")
     if text is None:
-        return [FileProof("files of rows", True, 0, "are to be built (anew), and the run's next session does it.")]
+        return [FileProof("files of rows", True, 0, "are to be built (again), and the run's next session does it.")]
     layout = Layout.from_text(text)
     checkpoints = await ledger.checkpoints()
     proofs = [
@@ -89,10 +89,10 @@ async def _prove_text(
     path = run_dir.path / row_format.name
     if checkpoint is None or checkpoint.is_stale or checkpoint.bytes < 0 or checkpoint.shape != row_format.shape:
         when = "when the session ends" if row_format.order == "input" else "and the run's next session does it"
-        return FileProof(row_format.name, True, 0, f"is to be built anew, {when}.")
+        return FileProof(row_format.name, True, 0, f"is to be built again, {when}.")
     if not path.exists():
         return FileProof(
-            row_format.name, False, 0, f"is missing, the ledger has {checkpoint.bytes:,} bytes of it. {_MEND}"
+            row_format.name, False, 0, f"is missing, the ledger has {checkpoint.bytes:,} bytes of it. {_HOW_TO_FIX}"
         )
     with path.open("rb") as file:
         # Only what is there now: a run at work may add rows while the ledger is read.
@@ -162,13 +162,13 @@ async def _prove_parquet(run_dir: RunDir, ledger: Ledger, layout: Layout, checkp
     if checkpoint is None or checkpoint.is_stale or checkpoint.bytes < 0 or checkpoint.shape != row_format.shape:
         return FileProof(row_format.name, True, 0, "is to be made when the run's session ends.")
     if not path.exists():
-        return FileProof(row_format.name, False, 0, f"is missing. {_MEND}")
+        return FileProof(row_format.name, False, 0, f"is missing. {_HOW_TO_FIX}")
     try:
         found = await parquet.compare(path, row_format.table, lambda: _blocks(ledger, row_format, checkpoint))
     except MissingExtraError as error:
         return FileProof(row_format.name, True, 0, f"not compared: {error}")
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        return FileProof(row_format.name, False, 0, f"cannot be read: {error}. {_MEND}")
+        return FileProof(row_format.name, False, 0, f"cannot be read: {error}. {_HOW_TO_FIX}")
     if found.fault:
         return FileProof(row_format.name, False, found.rows, f"{found.fault} {CHANGED}")
     rest = ", and the rest comes when the session ends" if found.ended else ""

@@ -65,7 +65,7 @@ class Checkpoint:
     """What is known of a file: its first `bytes` bytes are on the disk, have this `digest`, and are ours.
 
     They hold everything before `position`, a seq, or an ordinal where rows come in the input's order. `shape` says
-    what the rows look like. A file that is stale, or of another shape, is to be built anew; negative `bytes`: there is
+    what the rows look like. A file that is stale, or of another shape, is to be built again; negative `bytes`: there is
     none yet. An older version has noted no digest.
     """
 

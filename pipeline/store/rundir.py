@@ -71,7 +71,7 @@ class RunDir:
         except OSError as error:
             raise SetupError(
                 f"{self.path}: the run folder cannot be written: {error.strerror or error}. "
-                "Choose another with --output, or mend its permissions."
+                "Choose another with --output, or fix its permissions."
             ) from error
 
     def refuse_links(self) -> None:

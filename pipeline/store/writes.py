@@ -91,7 +91,7 @@ def keep_answers(connection: sqlite3.Connection, answers: Sequence[KeptAnswer]) 
 
 
 def forget_answers(connection: sqlite3.Connection, keys: Sequence[str]) -> None:
-    """Drop the kept answers of these records."""
+    """Drop the stored answers of these records."""
     with transaction(connection):
         storedturns.forget(connection, keys)
 

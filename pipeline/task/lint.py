@@ -45,12 +45,12 @@ _REFUSED = {
     "uniqueItems": _PLAIN,
 }
 
-Fault = tuple[str, str]  #: what is wrong, and how to mend it
+Fault = tuple[str, str]  #: what is wrong, and how to fix it
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that strict mode refuses: where (a JSON pointer), what, and how to mend it."""
+    """One thing that strict mode refuses: where (a JSON pointer), what, and how to fix it."""
 
     path: str
     message: str

@@ -37,7 +37,7 @@ FILTERED = frozenset({"content_filter", "sensitive", "safety", "prohibited_conte
 def read(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[ValidCall] = ()) -> tuple[ValidCall, ...]:
     """The calls in the answer; none where it may be words alone. Raises an AnswerError.
 
-    Nothing is guessed: broken JSON is not mended, and a call or label in the text is not taken. What can be read in one
+    Nothing is guessed: broken JSON is not fixed, and a call or label in the text is not taken. What can be read in one
     way only is read (see `readings`), unless `wanted` is strict. `before` are the calls of earlier turns.
     """
     if answer.refusal or answer.finish_reason in FILTERED:

@@ -102,9 +102,7 @@ def sound_schema(schema: Schema, *, name: str, strict: bool) -> Schema:
         listed = "".join(f"\n  {finding}" for finding in findings[:SHOWN_FINDINGS])
         if len(findings) > SHOWN_FINDINGS:
             listed += f"\n  and {len(findings) - SHOWN_FINDINGS} more"
-        raise TaskError(
-            f"the schema of {name} does not fit strict mode (mend it, or set model.strict = false):{listed}"
-        )
+        raise TaskError(f"the schema of {name} does not fit strict mode (fix it, or set model.strict = false):{listed}")
     return closed
 
 

@@ -50,7 +50,7 @@ class Task:
 
     `columns` are the label columns in the schema's order. `extra_columns` are those that a callback declares, ()
     where it declares none. `fingerprint` are the named parts that decide what the model is asked; the callback is
-    none of them, so that a mended one runs again on the answers that are kept. `constant_tokens` is about how long a
+    none of them, so that a fixed one runs again on the answers that are kept. `constant_tokens` is about how long a
     beginning all requests share: what a server's prompt cache can find again.
     """
 

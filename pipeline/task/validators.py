@@ -65,7 +65,7 @@ class Validators:
     def expect(self, record: Record) -> None:
         """Raise RenderError where an expression names what neither the label nor the record has.
 
-        Found before anything is sent: the model could not mend it.
+        Found before anything is sent: the model could not fix it.
         """
         for name, told in self._wants.items():
             if name not in record.fields:

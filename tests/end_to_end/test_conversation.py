@@ -336,7 +336,7 @@ def test_an_answer_is_not_paid_for_again_when_its_callback_was_killed(tmp_path: 
     assert len(keys) == 5
     (user.folder / "go").write_text("2")
     user.do("replay", "job.toml", "--json").expect(0)
-    assert {row["version"] for row in by_version(user)} == {"2"}, "a mended callback's columns"
+    assert {row["version"] for row in by_version(user)} == {"2"}, "a fixed callback's columns"
     assert set(Counter(line["key"] for line in noted(user)).values()) == {3}
     user.verify()
 

@@ -205,7 +205,7 @@ def test_the_replay_of_an_unfinished_run_says_that_it_is_one(make: Make) -> None
     assert 0 < labelled < 30
     again = user.do("replay", "job.toml", "--json").expect(0).json
     assert (again["ended"], again["pending"], again["labelled"]) == ("replayed", 30 - labelled, labelled)
-    assert again["next_step"] == "go on with: labelpipe run job.toml"
+    assert again["next_step"] == "to continue: labelpipe run job.toml"
     shown = user.do("replay", "job.toml").expect(0).err
     assert shown.startswith("Replayed: ")
     assert f"{30 - labelled} pending" in shown

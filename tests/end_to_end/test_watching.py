@@ -149,12 +149,12 @@ def test_a_status_after_a_kill_says_so_and_how_to_go_on(make: Make) -> None:
     assert left["records"] == round(total) - done
     assert left["usd"] == pytest.approx(facts["cost_usd"] * left["records"] / done)
     go_on = "labelpipe run job.toml --set 'model.headers.X-Key=***'"
-    assert facts["next_step"].startswith(f"go on with: {go_on}")
+    assert facts["next_step"].startswith(f"to continue: {go_on}")
     shown = user.do("status", "run").expect(0).out
     assert "(not running)" in shown
     assert "last session: killed, or the machine went down; last alive 20" in shown
     assert f"{left['records']} records are left; at what {done} cost so far they need about $" in shown
-    assert f"next: go on with: {go_on}" in shown
+    assert f"next: to continue: {go_on}" in shown
     user.configure(limits={"requests_per_minute": None})
     user.run("--limit", "400")
     whole = user.do("status", "run", "--json").expect(0).json

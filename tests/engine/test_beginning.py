@@ -77,7 +77,7 @@ def test_many_that_are_bad_for_one_reason_stop_the_run_before_anything_is_writte
     assert found.read == ENOUGH, "the rest is not even read"
     assert str(caught.value) == (
         "in.csv: none of the first 1,000 records can be asked (render_error 1,000). The first: record 0 lacks a field. "
-        "Nothing was sent or written: mend the config or the input (limits.stop_rejected = 0 rejects them and goes on)"
+        "Nothing was sent or written: fix the config or the input (limits.stop_rejected = 0 rejects them and continues)"
     )
 
 

@@ -175,7 +175,7 @@ def test_answers_that_mean_nothing_any_more_stay_paid_for_through_every_kill(ste
 
 
 def test_an_answer_that_is_read_otherwise_now_is_gone_on_from_and_what_followed_it_is_written_off() -> None:
-    """It was asked again, and a mended rule takes it now; or the other way round."""
+    """It was asked again, and a fixed rule takes it now; or the other way round."""
     _, kept = driven([said("bad"), said("a"), said("b")])
     mended = [replace(kept[0], response=replace(said("a"), cost_usd=0.5)), *kept[1:]]
     interview = begun(TalkTask([]))

@@ -97,7 +97,7 @@ def test_some_answers_end_a_record_at_once(moved_clock: RunOn, step: str, code: 
 
     assert outcome.problem is not None
     assert (outcome.status, outcome.attempts, outcome.problem.code) == (Status.REJECTED, 1, code)
-    assert outcome.answer is not None, "a mended callback can run again without a call"
+    assert outcome.answer is not None, "a fixed callback can run again without a call"
 
 
 def test_silence_is_a_timeout_and_counts_as_maybe_billed(moved_clock: RunOn) -> None:

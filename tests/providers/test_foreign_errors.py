@@ -295,7 +295,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_certificate_that_is_not_trusted_stops_the_run(certificate: Path) -> None:
-    """No waiting mends it: taken for an outage it was probed for hours."""
+    """No waiting fixes it: taken for an outage it was probed for hours."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
 

@@ -169,7 +169,7 @@ def test_stdin(choice: str, limit: str, data: bytes, printed: str) -> None:
 
 def test_stdin_of_no_known_format_is_refused() -> None:
     done = run_reader("auto", "9", b"a,b\n1,2\n")
-    assert b"InputError: stdin: no telling what format this is; set input.format" in done.stderr
+    assert b"InputError: stdin: its format cannot be determined; set input.format" in done.stderr
 
 
 def test_a_silent_pipe_does_not_keep_the_process_from_ending() -> None:

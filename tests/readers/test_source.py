@@ -100,7 +100,7 @@ def test_an_unknown_ending_asks_the_content(tmp_path: Path, name: str, content: 
         assert resolve_sources(name, base=tmp_path) == [Source(name, tmp_path / name, found, len(content))]
     else:
         message = refusal(name, tmp_path)
-        assert f"no telling the format of '{name}'" in message
+        assert f"the format of '{name}' cannot be determined" in message
         assert "set input.format" in message
 
 

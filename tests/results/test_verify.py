@@ -152,7 +152,7 @@ def test_a_file_that_a_person_saved_again_is_told_by_its_rows(run: Path) -> None
     edited = [*rows[:5], [*rows[5][:2], "corrected"], *rows[7:], ["mine", "", "positive"]]
     for end, form in resaved.items():
         for these, told in (
-            (rows, "Its rows have the ledger's values: it was written anew by another program."),
+            (rows, "Its rows have the ledger's values: it was written again by another program."),
             (edited, f"1 row has other values ({rows[5][0]}); 1 row is missing ({rows[6][0]}); 1 row is in no ledger."),
             ([["x"], *rows[1:]], "Its columns are others."),
         ):
@@ -243,7 +243,7 @@ def test_rows_in_the_inputs_order_are_proved_up_to_the_end_of_the_last_session(t
         return {check.name: check.detail for check in report.checks}["labels.csv"]
 
     asyncio.run(main((3, 1), ends=False))
-    assert told() == "is to be built anew, when the session ends."
+    assert told() == "is to be built again, when the session ends."
     asyncio.run(main((0, 4), ends=True))
     assert told() == "3 rows, byte for byte those of the ledger."
     asyncio.run(main((2,), ends=False))

@@ -100,7 +100,7 @@ def test_every_finding_is_told_not_only_the_first() -> None:
 
 
 def test_a_finding_prints_place_fault_and_mend() -> None:
-    assert str(Finding("#/properties/a", "bad", "mend it")) == "#/properties/a: bad; mend it"
+    assert str(Finding("#/properties/a", "bad", "fix it")) == "#/properties/a: bad; fix it"
 
 
 def test_of_many_findings_the_first_ones_are_told_and_the_others_counted() -> None:

@@ -58,7 +58,7 @@ def test_another_folders_module_of_the_same_name_is_the_one_that_is_used(module,
 
 
 def test_a_module_that_was_edited_is_read_again(module) -> None:
-    """In a notebook a mended callback has to be the one that runs."""
+    """In a notebook a fixed callback has to be the one that runs."""
     base = module("thing = 'old'\nother = object()")
     other = load("mytools:other", base)
     assert load("mytools:other", base) is other, "unchanged: not imported twice"
