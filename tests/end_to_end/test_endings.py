@@ -91,7 +91,7 @@ def test_quota_ends_the_run_and_the_same_command_finishes_it(tmp_path: Path, end
     user = project(tmp_path / "project", endpoint.base_url, count=120)
     stopped = user.do("run", "job.toml").expect(3)
     assert "insufficient_quota" in stopped.err
-    assert "to continue: labelpipe run job.toml" in stopped.err
+    assert "top up or raise the quota, then: labelpipe run job.toml" in stopped.err
     totals = endpoint.totals()
     assert totals["answered"] == 40
     assert totals["failed"].keys() == {"quota"}
