@@ -32,7 +32,8 @@ class FirstConfig:
 async def write_config(path: str, to: Path | None = None, *, force: bool = False, quiet: bool = True) -> FirstConfig:
     """Look through an input and write a config to edit. Raises InputError, or SetupError if one is there."""
     kind = "files" if _holds_media(path) else "auto"
-    source = (await in_daemon(lambda: resolve_sources(path, format=kind, base=Path())))[0]
+    sources = await in_daemon(lambda: resolve_sources(path, format=kind, base=Path()))
+    source = sources[0]
     target = to or Path("config") / f"{_stem(source.name)}.toml"
     if target.exists() and not force:
         raise SetupError(f"{target} is there already: give --force to replace it, or --to another path")
@@ -44,7 +45,8 @@ async def write_config(path: str, to: Path | None = None, *, force: bool = False
         target.write_text(to_toml(proposal), encoding="utf-8")
     except OSError as error:
         raise SetupError(f"{target}: cannot be written: {error.strerror}") from error
-    return FirstConfig(target, (*reading.told(), *_told(survey, proposal)), bool(proposal.labels))
+    only = (f"only {source.name} was looked at, the first of {len(sources):,} files",) if len(sources) > 1 else ()
+    return FirstConfig(target, (*reading.told(), *only, *_told(survey, proposal)), bool(proposal.labels))
 
 
 async def _surveyed(source: Source, reading: Progress, *, quiet: bool) -> Survey:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.errors import InputError
@@ -70,7 +70,7 @@ def propose(
     if not columns:
         raise InputError(f"{input_path}: no record in it could be read, so there is nothing to propose a config from")
     personal = [name for name in columns if _is_personal(name, columns[name])]
-    text = max(columns, key=lambda name: _textness(name, columns[name]) * (name not in personal))
+    text = _text_of(columns, personal)
     rest = {name: column for name, column in columns.items() if name != text}
     keys = [name for name in rest if noun(name) in KEY_NAMES and rest[name].names == survey.records]
     key = next((name for name in keys if not rest[name].repeated), None)
@@ -88,6 +88,15 @@ def propose(
         repeated_key=keys[0] if keys and key is None else None,
         reading=reading or {},
     )
+
+
+def _text_of(columns: Mapping[str, Column], personal: Collection[str]) -> str:
+    """The column that holds the text to label: an object or a list if only they have words in them."""
+    text = max(columns, key=lambda name: _textness(name, columns[name]) * (name not in personal))
+    if columns[text].prose or (noun(text) in _TEXT_NAMES and columns[text].texts):
+        return text
+    nested = max(columns, key=lambda name: columns[name].nested)
+    return nested if columns[nested].nested else text
 
 
 def _textness(name: str, column: Column) -> float:

@@ -27,13 +27,26 @@ _DATE = re.compile(r"\d{4}[-/.]\d\d?[-/.]\d\d?|\d\d?[-/.]\d\d?[-/.]\d{4}")
 class Column:
     """What was seen in one column."""
 
-    __slots__ = ("_keys", "chars", "filled", "labels", "names", "personal", "prose", "repeated", "texts", "unfit")
+    __slots__ = (
+        "_keys",
+        "chars",
+        "filled",
+        "labels",
+        "names",
+        "nested",
+        "personal",
+        "prose",
+        "repeated",
+        "texts",
+        "unfit",
+    )
 
     def __init__(self, *, is_key: bool) -> None:
         # All state that changes: how many values there are that are not empty; of them the texts, their characters,
-        # those of words, and those that look like a person's address or number; distinct values while they may be
-        # labels, and whether any cannot be one; those that can name a record, and how many of them came before.
-        self.filled = self.texts = self.chars = self.prose = self.personal = 0
+        # those of words, and those that look like a person's address or number; objects and lists with words in
+        # them; distinct values while they may be labels, and whether any cannot be one; those that can name a record,
+        # and how many of them came before.
+        self.filled = self.texts = self.chars = self.prose = self.personal = self.nested = 0
         self.labels: dict[tuple[bool, JSON], int] = {}
         self.unfit = False
         self.names = self.repeated = 0
@@ -50,6 +63,8 @@ class Column:
             head = value[:LOOK_CHARS]
             self.prose += " " in head or not head.isascii()
             self.personal += _is_personal(head)
+        elif isinstance(value, dict | list):
+            self.nested += _has_words(value)
         if not self.unfit:
             self._add_label(value)
         if self._keys is not None:
@@ -77,6 +92,17 @@ class Column:
     def distinct(self) -> tuple[JSON, ...]:
         """Its values, where there are few enough of them."""
         return tuple(sorted((value for _, value in self.labels), key=lambda value: (isinstance(value, str), value)))
+
+
+def _has_words(value: JSON) -> bool:
+    """Whether a text of several words is in it, however deep."""
+    left = [value]
+    while left:
+        each = left.pop()
+        if isinstance(each, str) and " " in each:
+            return True
+        left += each.values() if isinstance(each, dict) else each if isinstance(each, list) else ()
+    return False
 
 
 class Survey:

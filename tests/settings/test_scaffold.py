@@ -180,6 +180,15 @@ def test_the_longest_column_is_not_the_text_where_it_has_no_words() -> None:
     assert proposed(row, row).text == "remark"
 
 
+def test_words_that_only_an_object_or_a_list_holds_are_the_text() -> None:
+    talk = [{"role": "user", "content": REVIEW}]
+    proposal = proposed(*({"id": f"r{n}", "tags": ["a", "b"], "messages": talk} for n in range(3)))
+    assert (proposal.text, proposal.key) == ("messages", "id")
+    assert REVIEW in prompt_for(settings_of(proposal), {"id": "r", "messages": talk})
+    assert proposed({"body": REVIEW, "messages": talk * 9}).text == "body"
+    assert proposed({"text": "fine", "messages": talk}).text == "text"
+
+
 def test_placeholders_are_refused_wherever_one_is_left() -> None:
     for labels in (["first label", "second label"], ["good", "second label"]):
         with pytest.raises(TaskError, match=r"still has the placeholder '.* label': put your own labels there"):
