@@ -10,7 +10,7 @@ MINUTE_RESET_S = 65.0
 
 
 def duration(seconds: float) -> str:
-    """`42 s`, `7 min`, `3 h 20 min`, `2 d 4 h`."""
+    """`42 s`, `7 min`, `3 h`, `3 h 20 min`, `2 d 4 h`."""
     if seconds < 90:
         return f"{max(0, round(seconds))} s"
     minutes = round(seconds / 60)
@@ -18,8 +18,9 @@ def duration(seconds: float) -> str:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     if hours < 48:
-        return f"{hours} h {minutes:02d} min"
-    return f"{hours // 24} d {hours % 24} h"
+        return f"{hours} h {minutes:02d} min" if minutes else f"{hours} h"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h" if hours else f"{days} d"
 
 
 def dollars(cost_usd: float | None) -> str:

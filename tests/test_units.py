@@ -9,8 +9,8 @@ from pipeline.units import dollars, duration, exact_dollars
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(-1, "0 s"), (42.4, "42 s"), (89, "89 s"), (90, "2 min"), (420, "7 min"), (7170, "2 h 00 min"),
-     (12_000, "3 h 20 min"), (172_800, "2 d 0 h"), (187_200, "2 d 4 h")],
+    [(-1, "0 s"), (42.4, "42 s"), (89, "89 s"), (90, "2 min"), (420, "7 min"), (7170, "2 h"),
+     (12_000, "3 h 20 min"), (172_800, "2 d"), (187_200, "2 d 4 h")],
 )  # fmt: skip
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -225,7 +225,7 @@ class Asker:
     async def _call(self, history: CallHistory, permit: Permit) -> Response:
         history.interview.calls += 1
         if not history.failing:
-            history.answers_before = self._admission.gate.answers
+            history.answers_before, history.failing_since = self._admission.gate.answers, permit.sent_at
         try:
             async with asyncio.timeout(self.judge.rules.timeout_s):
                 response = await self._provider(history.request)

@@ -129,8 +129,7 @@ def _used_up_words(error: CallError) -> str:
     is_word = type(error) is UnavailableError and error.status == 200
     if not (is_word or isinstance(error, RateLimitedError)) or _OF_THE_MOMENT.search(error.said):
         return ""
-    said = error.said or ("too many requests" if error.status == 429 else "")  # what the number means by itself
-    return re.sub(r"\S*\d\S*", "#", said)
+    return re.sub(r"\S*\d\S*", "#", error.said)
 
 
 def is_certain(error: CallError) -> bool:

@@ -9,7 +9,14 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 
 from pipeline.engine.rules import most_of
-from pipeline.errors import CallError, LabelpipeError, NoCompletionError, RecordRefusedError, UnavailableError
+from pipeline.errors import (
+    CallError,
+    LabelpipeError,
+    NoCompletionError,
+    RateLimitedError,
+    RecordRefusedError,
+    UnavailableError,
+)
 from pipeline.limits import Admission
 from pipeline.records import JSON, Ping, Request, Response
 
@@ -44,9 +51,9 @@ class CheckResult:
 
     @property
     def is_refused(self) -> bool:
-        """Somebody is there and said no. Neither a 5xx, a broken connection nor a page is a no."""
+        """Somebody is there and said no. Neither a 5xx, a broken connection, a page nor a rate limit is a no."""
         error = self.error
-        if not isinstance(error, CallError) or isinstance(error, NoCompletionError):
+        if not isinstance(error, CallError) or isinstance(error, NoCompletionError | RateLimitedError):
             return False
         if isinstance(error, RecordRefusedError):
             return True  # under whatever status

@@ -17,6 +17,7 @@ class CallHistory:
         "doubted_at",
         "doubts",
         "failing",
+        "failing_since",
         "free",
         "interview",
         "refusals",
@@ -37,8 +38,9 @@ class CallHistory:
         self.refused_at = float("-inf")
         # Seconds that its calls and waits have taken while the gate was open.
         self.busy_s = 0.0
-        # Whether the last call failed, and how many answers the run had when the first call that failed was sent.
+        # Whether the last call failed, when the first that failed was sent, and how many answers the run had then.
         self.failing = False
+        self.failing_since = float("-inf")
         self.answers_before = 0
 
     @property

@@ -242,8 +242,11 @@ class Judge:
         if self._gate.outage is not None and not own:
             return 0.0  # the gate does the waiting
         history.free += not own
-        if own or history.free > FREE_FAILURES:
+        if own:
             history.charged += 1
+        elif history.free > FREE_FAILURES and not self._nobody_passes(history):
+            history.charged += 1
+            history.failing_since = sent_at
         if history.charged >= self.rules.max_attempts:
             self._given_up += 1
             told = f"given up after {history.calls} calls; last: {error}"
@@ -252,6 +255,19 @@ class Judge:
             told = f"not done in {deadline_s:g} s, {history.calls} calls; last: {error}"
             raise Over(Status.FAILED, Problem("record_deadline", told))
         return self._wait_s(history, error)
+
+    def _nobody_passes(self, history: CallHistory) -> bool:
+        """Whether nothing was answered that left since the record's calls began to fail, or since it was charged.
+
+        Where refusals by rate limit stand between failures there is no outage, and yet no record is at fault. Of a
+        record that is alone nobody else could tell.
+        """
+        return self._gate.passed_at <= history.failing_since and (self.active > 1 or self._is_refusing)
+
+    @property
+    def _is_refusing(self) -> bool:
+        """Whether everybody was refused by rate limit, and nothing was answered since."""
+        return self._admission.state().refused_since is not None
 
     def _proves_own(self, error: CallError, checked: CheckResult | None) -> bool:
         """Whether a word says that the failure is the record's: the server is up."""
@@ -272,11 +288,12 @@ class Judge:
         passed_over = self.tail.is_set() and gate.outage is None and gate.answers > history.answers_before
         if proved or (passed_over and isinstance(error, CallTimeoutError)):
             return True
+        nobody_tells = self._is_refusal(history, error) or (self._is_refusing and self._nobody_passes(history))
         own = gate.failed(
             history.request.record.key,
             sent_at=sent_at,
-            # What was answered says nothing of a refusal: it may have left before all were refused.
-            answers_before=gate.answers if self._is_refusal(history, error) else history.answers_before,
+            # An answer to what left before all were refused, or began to fail, says nothing.
+            answers_before=gate.answers if nobody_tells else history.answers_before,
             failing=self.failing - 1,
             others=self.active - 1,
             reason=str(error),

@@ -240,9 +240,11 @@ class Gate:
         self._is_up(now, sent_at)
 
     def settling(self, now: float) -> bool:
-        """Whether an outage is over so lately that failures would be the same one going on."""
+        """Whether failures would be the last outage going on: it is over so lately, or nothing was answered since."""
         if self.outage is not None or not self.outages:
             return False
+        if self.passed_at < self.outages[-1].since:
+            return True  # a 429 ended it
         ended_at = self.outages[-1].until or now
         return now - ended_at < (SETTLE_S if self._window < self.concurrency else SETTLE_OPEN_S)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from aiohttp import web
-from oddserver import NO_RECORD, Call, error, good, night
+from oddserver import NO_RECORD, Call, error, good, night, page
 
 from pipeline.engine import Ending
 from pipeline.errors import CredentialsError, QuotaError
@@ -20,6 +22,27 @@ UNKNOWN: dict[str, Says] = {
     "Google": lambda: error(429, GOOGLE, "RESOURCE_EXHAUSTED", 429),
     "plain text": lambda: web.Response(status=429, text=GOOGLE),
     "200": lambda: web.json_response({"message": "Sorry, out of tokens for this month", "code": 40029}),
+}
+
+
+async def silence() -> web.StreamResponse:
+    """No answer before the call's own time is over."""
+    await asyncio.sleep(61)
+    return good()
+
+
+async def reset() -> web.StreamResponse:
+    """The connection breaks."""
+    raise ConnectionResetError
+
+
+AMONG: dict[str, Callable[[], Any]] = {
+    "429": lambda: error(429, "Rate limit reached for requests", "requests"),
+    "wait": lambda: web.Response(status=429, headers={"Retry-After": "2"}),
+    "503": lambda: error(503, "no"),
+    "502": lambda: page(502, "Bad Gateway"),
+    "silence": silence,
+    "reset": reset,
 }
 
 
@@ -58,6 +81,30 @@ def test_words_of_a_limit_a_minute_are_given_more_time(moved_clock: RunOn) -> No
 def test_what_passes_after_an_hour_is_waited_for(moved_clock: RunOn, says: Callable[[Call], Any]) -> None:
     found = night(moved_clock, lambda call: says(call) if call.count >= 30 and call.at_s < 3600 else good(), 200)
     assert (found.ending, found.stopped, len(found.labelled)) == (Ending.COMPLETE, None, 200)
+
+
+@pytest.mark.parametrize("kinds", ["429 503", "429 502", "429 silence", "429 reset", "wait 503"])
+@pytest.mark.parametrize("how", ["in turns", "by chance", "by phases"])
+def test_failures_among_refusals_blame_nobody_while_nobody_passes(moved_clock: RunOn, kinds: str, how: str) -> None:
+    """A 429 ended the outage, and what failed after it was charged to records."""
+    chance, pair = random.Random(3), kinds.split()
+
+    def answer(call: Call) -> Any:
+        if call.count < 30 or call.at_s > 1500:
+            return good()
+        odd = {"in turns": call.count, "by chance": chance.randrange(2), "by phases": int(call.at_s // 20)}[how] % 2
+        return AMONG[pair[odd]]()
+
+    found = night(moved_clock, answer, 60, concurrency=16)
+    assert (found.ending, found.stopped, len(found.labelled)) == (Ending.COMPLETE, None, 60)
+    assert len(found.rig.gate.outages) <= 1
+
+
+def test_a_plain_429_for_hours_is_waited_for(moved_clock: RunOn) -> None:
+    """It names no quota."""
+    says: Says = lambda: web.Response(status=429)  # noqa: E731
+    found = night(moved_clock, lambda call: says() if call.count >= 30 and call.at_s < 7200 else good(), 60)
+    assert (found.ending, found.stopped, len(found.labelled)) == (Ending.COMPLETE, None, 60)
 
 
 @pytest.mark.parametrize(
