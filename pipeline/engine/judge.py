@@ -285,7 +285,8 @@ class Judge:
         gate = self._gate
         was_open = gate.outage is None and not gate.settling(now)
         # At the end of the input there may be few left who could be answered: one is enough to say that others are.
-        passed_over = self.tail.is_set() and gate.outage is None and gate.answers > history.answers_before
+        others_pass = gate.answers > history.answers_before and not self._is_refusing
+        passed_over = self.tail.is_set() and gate.outage is None and others_pass
         if proved or (passed_over and isinstance(error, CallTimeoutError)):
             return True
         nobody_tells = self._is_refusal(history, error) or (self._is_refusing and self._nobody_passes(history))

@@ -15,12 +15,15 @@ from pipeline.engine.brake import FIRST_RECORDS, ONE_REASON, TO_CHANGE, last_of
 from pipeline.engine.health import CHECK_MESSAGES, CHECK_TOKENS, Answerer, Prepare
 from pipeline.engine.rules import AskRules, most_of
 from pipeline.engine.terms import TaskPart
-from pipeline.errors import AnswerError, CallError, MediaError, NoLabelError, RefusalError
+from pipeline.errors import AnswerError, CallbackError, CallError, MediaError, NoLabelError, RefusalError
 from pipeline.limits import Admission
 from pipeline.records import Outcome, Request, Status
 
 #: Records that got a label and are asked once more; all of them have to fail for the same reason.
 WITNESSES = 3
+#: So many records in a row whose callback failed: what it works with, such as a database, is gone. Their answers are
+#: kept, so stopping late costs little, and no callback is tried again on a record that went well.
+CALLBACKS = 100
 #: Reasons that an answer can have: the others have evidence of their own.
 OF_ANSWERS = frozenset({"no_tool_call", "invalid_json", "invalid_label", "truncated", "refused", "unfinished"})
 
@@ -60,6 +63,9 @@ class Stretch:
             return
         self._length += 1
         self._codes[outcome.problem.code] += 1
+        if self._codes[CallbackError.code] == self._length >= CALLBACKS and self._rules().stop_rejected:
+            self._admission.gate.stop(_error(outcome, CallbackError.code, self._length))
+            return
         code, count = self._codes.most_common(1)[0]
         is_due = self._length >= self._enough and count >= ONE_REASON * self._length and code in OF_ANSWERS
         if is_due and outcome.problem.code == code and not self._is_asking and self._rules().stop_rejected:
@@ -78,7 +84,8 @@ class Stretch:
             ]
         found = await asyncio.gather(*map(self._problem_of, witnesses))
         if found and set(found) == {code} and self._length >= length:
-            self._admission.gate.stop(self._error(outcome, code, length, by_word=not self._witnesses))
+            asked = "Records that had got one were" if self._witnesses else "A word that is about no record was"
+            self._admission.gate.stop(_error(outcome, code, length, asked))
         self._enough = 2 * length
 
     async def _problem_of(self, request: Request) -> str | None:
@@ -105,11 +112,10 @@ class Stretch:
             permit.close()
         return None
 
-    @staticmethod
-    def _error(outcome: Outcome, code: str, length: int, *, by_word: bool) -> NoLabelError:
-        told = [f"none of the last {length} records got a label, for one reason: {code}"]
-        asked = "A word that is about no record was" if by_word else "Records that had got one were"
-        told.append(f"{asked} asked too, with the same result: the server has changed")
-        told += [TO_CHANGE[code]] if code in TO_CHANGE else []
-        told += last_of(outcome)
-        return NoLabelError(". ".join(told), reason=code, is_late=True)
+
+def _error(outcome: Outcome, code: str, length: int, asked: str = "") -> NoLabelError:
+    """What the run stops with. `asked`: who was asked once more, with the same result."""
+    told = [f"none of the last {length} records got a label, for one reason: {code}"]
+    told += [f"{asked} asked too, with the same result: the server has changed"] if asked else []
+    told += [TO_CHANGE[code]] if code in TO_CHANGE else []
+    return NoLabelError(". ".join([*told, *last_of(outcome)]), reason=code, is_late=True)

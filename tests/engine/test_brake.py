@@ -10,6 +10,7 @@ from oddserver import Call, good, night
 
 from pipeline.engine import Ending
 from pipeline.engine.brake import FIRST_RECORDS
+from pipeline.engine.stretch import CALLBACKS
 from pipeline.errors import NoLabelError
 
 RunOn = Callable[[Any], Any]
@@ -94,6 +95,24 @@ def test_some_that_pass_are_no_reason_to_ask(moved_clock: RunOn) -> None:
 def test_stop_rejected_0_goes_on_in_mid_run(moved_clock: RunOn) -> None:
     found = labelling(moved_clock, lambda call: "no" if call.count >= 60 else "good", share=0)
     assert (found.ending, len(found.without)) == (Ending.COMPLETE, 340)
+
+
+def test_callbacks_that_all_fail_from_some_moment_stop_the_run(moved_clock: RunOn) -> None:
+    """A database went away: all that was left was paid for and rejected at full speed."""
+    found = labelling(moved_clock, lambda call: "boom" if call.count >= 60 else "good", concurrency=16)
+    assert isinstance(found.stopped, NoLabelError)
+    assert (found.stopped.reason, found.stopped.is_late) == ("callback_error", True)
+    assert "labelpipe replay" in str(found.stopped)
+    assert len(found.labelled) == 60
+    assert CALLBACKS <= len(found.without) <= CALLBACKS + 3 * 16
+
+
+@pytest.mark.parametrize(
+    ("bad", "share"), [(range(60, 60 + CALLBACKS - 1), 1.0), (range(60, 400, 2), 1.0), (range(60, 400), 0.0)]
+)
+def test_some_callbacks_that_fail_do_not_stop_it(moved_clock: RunOn, bad: range, share: float) -> None:
+    found = labelling(moved_clock, lambda call: "boom" if call.number in bad else "good", share=share)
+    assert (found.ending, found.stopped, found.without) == (Ending.COMPLETE, None, set(bad))
 
 
 @pytest.mark.parametrize(("word", "ending"), [("no", Ending.STOPPED), ("good", Ending.COMPLETE)])
