@@ -14,7 +14,7 @@ from aiohttp import web
 from engine.engine_parts import FakeTask, Rig, items, request
 
 from pipeline.engine import Ending, Job, Pool, PoolSizes
-from pipeline.engine.health import WORD
+from pipeline.engine.health import CHECK_MESSAGES
 from pipeline.providers import ClientOptions, HttpProvider
 from pipeline.records import Outcome, Status
 
@@ -149,7 +149,7 @@ async def _night(
 
 def _number(body: Any) -> int:
     text = next(one["content"] for one in body["messages"] if one["role"] == "user")
-    if text == WORD[0]["content"]:
+    if text == CHECK_MESSAGES[0]["content"]:
         return NO_RECORD
     found = re.search(r"text (\d+)", text)
     assert found is not None
