@@ -87,8 +87,8 @@ async def _claim_table(settings: Settings, run_dir: RunDir, ledger: Ledger) -> N
 def mark_simulated(outcome: Outcome) -> Outcome:
     """The outcome with a column, or a word in its message, that says that no model was asked."""
     if outcome.problem is not None:
-        told = Problem(outcome.problem.code, f"{outcome.problem.message}{_WORD}")
-        return replace(outcome, problem=told)
+        problem = Problem(outcome.problem.code, f"{outcome.problem.message}{_WORD}")
+        return replace(outcome, problem=problem)
     return replace(outcome, label={**(outcome.label or {}), COLUMN: True})
 
 

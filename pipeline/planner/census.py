@@ -94,22 +94,22 @@ class Census:
         codes = [code for code in self.problems if code not in ("unreadable", "no_key")]
         if not codes:
             return [Check("prompt", True, f"made for {self.asked:,} records")] if self.asked else []
-        told = "; ".join(f"{code} {self.problems[code]:,}: {self._one_of[code]}" for code in codes)
+        text = "; ".join(f"{code} {self.problems[code]:,}: {self._one_of[code]}" for code in codes)
         total = sum(self.problems[code] for code in codes)
-        return [Check("prompt", None if self.asked else False, f"{total:,} of {self._whose} will be rejected; {told}")]
+        return [Check("prompt", None if self.asked else False, f"{total:,} of {self._whose} will be rejected; {text}")]
 
     def _tokens(self) -> list[Check]:
         usage = expected(self._task, self.first)
         if usage is None or not self.asked:
             return []  # what media take, and turns, is known once some records were asked
         all_of_it = self._usage(usage)
-        told = f"about {all_of_it.prompt:,} in and {all_of_it.completion:,} out"
+        text = f"about {all_of_it.prompt:,} in and {all_of_it.completion:,} out"
         price = price_for(self._settings)
         if price is not None:
-            told += f": about {dollars(price.cost_usd(all_of_it))}"
+            text += f": about {dollars(price.cost_usd(all_of_it))}"
         each = f"{all_of_it.total // self.asked:,} a record"
         same = f"; {self.repeated_texts:,} ask the same as another" if self.repeated_texts else ""
-        return [Check("tokens", True, f"{told} ({each}){'' if self.whole else f', for {self._whose}'}{same}")]
+        return [Check("tokens", True, f"{text} ({each}){'' if self.whole else f', for {self._whose}'}{same}")]
 
     def _usage(self, each: Usage) -> Usage:
         """What all take: the first ones' mean, and what the prompts are longer or shorter by."""
@@ -121,9 +121,9 @@ class Census:
     def _key(self, formats: frozenset[str]) -> Check:
         key = self._settings.input.key
         if key is None and "sql" in formats:
-            told = "a row is named by its place, which the database may change: set input.key"
+            message = "a row is named by its place, which the database may change: set input.key"
             ordered = "" if self._settings.input.query is None else ", and ORDER BY in the query"
-            return Check("key", None, told + ordered)
+            return Check("key", None, message + ordered)
         if key is None and formats == {"files"}:
             return Check("key", True, "a file is named by its path")
         if no_key := self.problems["no_key"]:
@@ -133,8 +133,8 @@ class Census:
         if key is None:
             return Check("key", True, "a record is named by its place; set input.key if the file has names of its own")
         if self.repeated_keys:
-            told = f"{self.repeated_keys:,} of {self._whose} repeat a key: these will be rejected"
-            return Check("key", None, told)
+            message = f"{self.repeated_keys:,} of {self._whose} repeat a key: these will be rejected"
+            return Check("key", None, message)
         return Check("key", True, f"{key!r} names each of {self._whose}")
 
     def _labels(self) -> list[Check]:
@@ -143,14 +143,14 @@ class Census:
         for label, column in self._gold.items():
             values = (self._settings.task.labels or {}).get(label)
             seen = self.right[column]
-            told = f"{column!r} holds " + ", ".join(
+            text = f"{column!r} holds " + ", ".join(
                 f"{value or '(empty)'} {count:,}" for value, count in seen.most_common(12)
             )
             known = None if values is None else {_as_text(value) for value in values} | {""}
             if unknown := [value for value in seen if known is not None and value not in known]:
-                found.append(Check("gold", None, f"{told}; no label of the task: {', '.join(unknown[:5])}"))
+                found.append(Check("gold", None, f"{text}; no label of the task: {', '.join(unknown[:5])}"))
             else:
-                found.append(Check("gold", True, told))
+                found.append(Check("gold", True, text))
         return found
 
 

@@ -225,8 +225,8 @@ async def _budget(settings: Settings, task: Task, sources: list[Source], run_dir
         # What is spent was right once: then it is the user's to raise the cap, and the config has no fault.
         spent = bool(spent_tokens)
         return [Check("budget", None if spent else False, f"no call is let through: {error}", spent)]
-    told = dollars(spent_usd) if settings.limits.budget_usd is not None else f"{spent_tokens:,} tokens"
-    return [Check("budget", True, f"{told} spent so far; a call fits, at its worst too")]
+    amount = dollars(spent_usd) if settings.limits.budget_usd is not None else f"{spent_tokens:,} tokens"
+    return [Check("budget", True, f"{amount} spent so far; a call fits, at its worst too")]
 
 
 async def _first_most(settings: Settings, task: Task, sources: list[Source]) -> Most:
@@ -249,8 +249,8 @@ async def _table(settings: Settings, *, online: bool) -> Check:
             await asyncio.to_thread(check_table, options, RunDir(Path(settings.output.dir)).ledger)
     except LabelpipeError as error:
         return Check("table", False, str(error))
-    said = "can be made, or is this run's" if online else "not looked for"
-    return Check("table", True, f"{options.table if options else ''}: {said}")
+    detail = "can be made, or is this run's" if online else "not looked for"
+    return Check("table", True, f"{options.table if options else ''}: {detail}")
 
 
 def _price(settings: Settings) -> Check:
@@ -266,7 +266,7 @@ def _limits(settings: Settings, refused: Mapping[str, str]) -> Check:
     if "limits" in refused:
         return Check("limits", False, refused["limits"])
     limits = settings.limits
-    told = [
+    texts = [
         f"{value if isinstance(value, str) else f'{value:,}'} {what}"
         for value, what in (
             (limits.concurrency, "in flight"),
@@ -276,7 +276,7 @@ def _limits(settings: Settings, refused: Mapping[str, str]) -> Check:
         )
         if value is not None
     ]
-    return Check("limits", True, ", ".join(told))
+    return Check("limits", True, ", ".join(texts))
 
 
 def _reasoning(settings: Settings) -> list[Check]:
@@ -287,11 +287,11 @@ def _reasoning(settings: Settings) -> list[Check]:
         return []
     if settings.model.api != "chat" or settings.model.parameters.get("reasoning_effort") == "none":
         return []
-    told = (
+    message = (
         f"{settings.model.name} takes functions here only with [model.parameters] "
         'reasoning_effort = "none": set that, or model.api = "responses"'
     )
-    return [Check("reasoning", False, told)]
+    return [Check("reasoning", False, message)]
 
 
 async def _telemetry(settings: Settings) -> list[Check]:
@@ -313,8 +313,8 @@ _NO_MODELS_PAGE = frozenset({400, 403, 404, 405, 406, 410, 501})
 async def _model(settings: Settings, *, online: bool) -> list[Check]:
     """Whether the model answers for the key; without `online` only whether a key is there where one is needed."""
     if not online:
-        told = missing_key(settings)
-        return [] if told is None else [Check("model", None, told, True)]
+        problem = missing_key(settings)
+        return [] if problem is None else [Check("model", None, problem, True)]
     try:
         async with AsyncExitStack() as stack:
             provider = await open_provider(settings, stack)

@@ -46,9 +46,12 @@ class Report:
     def lines(self) -> list[str]:
         """The report for a person."""
         width = max((len(check.name) for check in self.checks), default=0)
-        told = [f"{'ok  ' if check.ok else 'BAD '} {check.name:<{width}}  {check.detail}" for check in self.checks]
+        lines = [f"{'ok  ' if check.ok else 'BAD '} {check.name:<{width}}  {check.detail}" for check in self.checks]
         bad = sum(not check.ok for check in self.checks)
-        return [*told, f"{self.run_dir}: {'verified.' if self.ok else f'NOT verified: {bad} of {len(told)} are bad.'}"]
+        return [
+            *lines,
+            f"{self.run_dir}: {'verified.' if self.ok else f'NOT verified: {bad} of {len(lines)} are bad.'}",
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -148,12 +151,12 @@ async def _account(
         differ = [record for record in asked if record.key in known and known[record.key].digest != record.digest]
         others += await _others(ledger, differ) if by_fields else [record.key for record in differ]
     orphans = outcomes - sum(found.values())
-    told = " + ".join(f"{count:,} {status.value}" for status, count in found.items())
-    told = f"{rows_in:,} = {told} + {pending:,} pending"
-    told += f"; {repeated:,} KEYS CAME TWICE" * (repeated > 0)
-    told += f"; {orphans:,} more outcomes belong to records that are not in the input" * (orphans > 0)
-    told += _told_others(others)
-    check = Check("rows in", rows_in == sum(found.values()) + pending and not others, f"{told}.")
+    text = " + ".join(f"{count:,} {status.value}" for status, count in found.items())
+    text = f"{rows_in:,} = {text} + {pending:,} pending"
+    text += f"; {repeated:,} KEYS CAME TWICE" * (repeated > 0)
+    text += f"; {orphans:,} more outcomes belong to records that are not in the input" * (orphans > 0)
+    text += _told_others(others)
+    check = Check("rows in", rows_in == sum(found.values()) + pending and not others, f"{text}.")
     return check, {"rows_in": rows_in, "pending": pending, "orphans": orphans}
 
 

@@ -104,13 +104,13 @@ class Changes:
         """Raises ChangedError where somebody has to choose and has not, or not what is possible."""
         if not self or relabel or (keep and not self.cannot_match):
             return
-        told = self.told(run_dir)
+        message = self.told(run_dir)
         if keep:
-            told += (
+            message += (
                 "\n\n--keep cannot find out which record is which: this input can be read only once. Write it to a "
                 "file, and name that."
             )
-        raise ChangedError(told)
+        raise ChangedError(message)
 
     def told(self, run_dir: RunDir) -> str:
         """The difference and the ways on, for a person."""
@@ -134,8 +134,8 @@ class Changes:
         if again:
             paid = again if self.paid is None else min(again, self.paid)
             cost = "" if self.each_usd is None else f", about {dollars(again * self.each_usd)}"
-            told = f"the answers to {_records(paid)} are paid for again{cost}" if paid else "none of them was paid for"
-            yield f"  --relabel   label them again ({told})"
+            price = f"the answers to {_records(paid)} are paid for again{cost}" if paid else "none of them was paid for"
+            yield f"  --relabel   label them again ({price})"
         nothing_stays = bool(found.gone) and not found.stays + found.changed
         if nothing_stays:
             yield "  (none of the labelled records is in the input as it is read now: look at input.key and input.path)"
@@ -151,7 +151,7 @@ class Changes:
     def notes(self) -> list[str]:
         """What was made of an input that has changed, where that is more than new records."""
         found = self.found or Found()
-        told = [
+        counts = [
             (found.renamed, "{} moved and kept the label (found by content)"),
             (found.refreshed, "{} changed in fields that no prompt uses, and the files show that"),
             (found.fixed, "{} without a label changed and will be asked again"),
@@ -161,7 +161,7 @@ class Changes:
                 "{} left the input, and the rows left the files (the ledger keeps them)",
             ),
         ]
-        lines = [text.format(_records(count)) for count, text in told if count]
+        lines = [text.format(_records(count)) for count, text in counts if count]
         if lines and found.fresh:
             lines.append(f"{_records(found.fresh)} {'is' if found.fresh == 1 else 'are'} new")
         return [f"The input has changed since the last session: {'; '.join(lines)}."] if lines else []

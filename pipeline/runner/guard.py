@@ -99,9 +99,9 @@ class Guard:
             return
         still_s = self._watchdog.still_for_s()
         tell("stalled", level=logging.WARNING, still_for_s=round(still_s, 1), tasks=grouped(describe_tasks()))
-        told = f"nothing has moved for {duration(still_s)}; run.log says what each worker waits for"
-        self._say(f"labelpipe: {told}")
-        await self._stalled(told, still_s)
+        message = f"nothing has moved for {duration(still_s)}; run.log says what each worker waits for"
+        self._say(f"labelpipe: {message}")
+        await self._stalled(message, still_s)
 
 
 def _now() -> datetime:

@@ -135,8 +135,8 @@ class Live:
     async def _say_changes(self, progress: Progress) -> None:
         door = self._admission.state()
         if door.outage is not None and not self._in_outage:
-            told = f"calls fail for everyone ({cut(door.outage.reason, 160)}). Probing until it is over."
-            progress.say(f"labelpipe: {told}")
+            message = f"calls fail for everyone ({cut(door.outage.reason, 160)}). Probing until it is over."
+            progress.say(f"labelpipe: {message}")
             limit_s = math.inf if self.guard is None else self.guard.settings.limits.outage_limit_s
             await self._notices.outage(door.outage.reason, limit_s, self.facts())
         # Told once it has settled: what begins again before is the same one.

@@ -52,8 +52,8 @@ class Notices:
         if to_do is None:
             return
         self._told.add("stopped")
-        told = str(reason) if code != "error" else type(reason).__name__
-        lines = [f"Stopped: {told}", left, f"{to_do}. Then: {self.go_on}"]
+        message = str(reason) if code != "error" else type(reason).__name__
+        lines = [f"Stopped: {message}", left, f"{to_do}. Then: {self.go_on}"]
         # Its beginning was told as "outage": the end of the run by it is another event.
         event = "outage_limit" if code == "outage" else code
         await self._notifier.tell(event, "\n".join(filter(None, lines)), facts)
@@ -71,14 +71,14 @@ class Notices:
     async def broke(self, error: Exception, facts: Mapping[str, Any]) -> None:
         """The run ends by an error, and there is no summary."""
         await self.stopped(error, facts)
-        told = str(error) if isinstance(error, LabelpipeError) else type(error).__name__
-        await self._notifier.tell("end", f"Ended by an error: {told}\nTo continue: {self.go_on}", facts)
+        message = str(error) if isinstance(error, LabelpipeError) else type(error).__name__
+        await self._notifier.tell("end", f"Ended by an error: {message}\nTo continue: {self.go_on}", facts)
 
     async def outage(self, reason: str, limit_s: float, facts: Mapping[str, Any]) -> None:
         """Calls fail for everyone."""
-        told = f"Calls fail for everyone ({cut(reason, 160)}). The run probes until it is over, and ends after "
-        told += f"{duration(limit_s)} (limits.outage_limit_s), resumable. {TO_DO['outage']}."
-        await self._notifier.tell("outage", told, facts)
+        message = f"Calls fail for everyone ({cut(reason, 160)}). The run probes until it is over, and ends after "
+        message += f"{duration(limit_s)} (limits.outage_limit_s), resumable. {TO_DO['outage']}."
+        await self._notifier.tell("outage", message, facts)
 
     async def stalled(self, told: str, facts: Mapping[str, Any]) -> None:
         """Nothing moves, and nothing says why."""

@@ -158,7 +158,7 @@ def _least_s(settings: Settings, left: int, usage: Usage | None) -> float:
 
 def overridden_by(settings: Settings) -> str:
     """`limits.concurrency (environment LABELPIPE_LIMITS__CONCURRENCY)`: what the file does not say."""
-    said = [f"{origin}: {key}" for key, origin in settings.origins().items() if origin.kind in _OUTSIDE]
+    lines = [f"{origin}: {key}" for key, origin in settings.origins().items() if origin.kind in _OUTSIDE]
     if settings.model.base_url is None and os.environ.get(BASE_URL):
-        said.append(f"environment {BASE_URL}: the address")
-    return ", ".join(said)
+        lines.append(f"environment {BASE_URL}: the address")
+    return ", ".join(lines)

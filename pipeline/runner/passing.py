@@ -134,11 +134,11 @@ async def read_changes(sources: Sequence[Source], stamps: Sequence[Stamp | None]
     if not changed:
         return []
     shown = ", ".join(changed[:3]) + " ..." * (len(changed) > 3)
-    told = (
+    message = (
         f"The input has changed while it was read: {shown}. Some records may have been missed or read from two "
         "versions. Give the same command again: it compares all of them with what was labelled, and continues there."
     )
-    return [told]
+    return [message]
 
 
 def _stamps_now(sources: Sequence[Source]) -> Iterator[Stamp | None]:

@@ -58,7 +58,7 @@ async def _summary(
     manifest = run_dir.read_manifest() or {}
     unlabelled = counts[Status.REJECTED] + counts[Status.FAILED]
     pending = await count_pending(run_dir)
-    told = f"{stats.records:,} stored answers read again, no call made"
+    line = f"{stats.records:,} stored answers read again, no call made"
     rows = await ledger.row_counts()
     return RunSummary(
         run_dir=str(run_dir.path),
@@ -81,7 +81,7 @@ async def _summary(
         outages=0,
         outage_s=0.0,
         simulated=bool(manifest.get("simulated")),
-        reason=told if pending is not None else f"{told}; what is pending was not counted: the input cannot be read",
+        reason=line if pending is not None else f"{line}; what is pending was not counted: the input cannot be read",
         next_step=f"to continue: labelpipe run {settings.config_path or ''}".rstrip() if pending else "",
         saved_usd=None if price is None else price.saved_usd(totals.usage),
         cache_write_usd=None if price is None else price.cache_write_usd(totals.usage),

@@ -73,8 +73,8 @@ def _first_text(found: Plan, end: End) -> str:
             "stays pending."
         )
     if end.key == "limits.requests_per_day":
-        told = f"a day's {found.requests_per_day:,} requests (limits.requests_per_day) are used up"
-        return f"It ends after about {done}{_within(end)}, as {told}, and limits.on_day_limit is stop; resumable."
+        text = f"a day's {found.requests_per_day:,} requests (limits.requests_per_day) are used up"
+        return f"It ends after about {done}{_within(end)}, as {text}, and limits.on_day_limit is stop; resumable."
     return f"The budget does not do for all of it: it ends after about {done}{_within(end)} ({end.key}), resumable."
 
 
@@ -165,8 +165,8 @@ def _until(seconds: float | None) -> str:
 def _time_lines(found: Plan) -> list[str]:
     binds = f"  what binds   {found.binding}"
     if found.seconds is None:
-        told = "no limit is known that would hold the calls up: it is as fast as the server lets it"
-        return [f"  time         {told}", *_doable_lines(found), binds]
+        text = "no limit is known that would hold the calls up: it is as fast as the server lets it"
+        return [f"  time         {text}", *_doable_lines(found), binds]
     waits = f", {duration(found.waits_s)} of it outside limits.run_between" if found.waits_s > 1 else ""
     lines = [f"  time         {_until(found.seconds)}{waits}", *_doable_lines(found), binds]
     return lines + [f"    by {name:<18} {span(seconds)}" for name, seconds in found.durations_s.items()]

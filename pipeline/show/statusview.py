@@ -43,11 +43,11 @@ def _ending_text(facts: Mapping[str, Any]) -> str:
     summary, alive_at = facts["summary"], facts["last_alive_at"]
     if summary is not None:
         return f"{summary['ended']}{': ' + summary['reason'] if summary['reason'] else ''}"
-    told = {KILLED: "killed, or the machine went down"}.get(facts["ended"], "broke off by an error")
+    text = {KILLED: "killed, or the machine went down"}.get(facts["ended"], "broke off by an error")
     if alive_at is None:
-        return told
+        return text
     moment = datetime.fromtimestamp(alive_at).astimezone()
-    return f"{told}; last alive {moment:%Y-%m-%d %H:%M:%S} ({duration(max(0.0, time.time() - alive_at))} ago)"
+    return f"{text}; last alive {moment:%Y-%m-%d %H:%M:%S} ({duration(max(0.0, time.time() - alive_at))} ago)"
 
 
 def _paid_text(facts: Mapping[str, Any]) -> str:

@@ -64,8 +64,8 @@ def preview_facts(seen: Preview) -> dict[str, Any]:
 
 
 def _request_facts(one: Request) -> dict[str, Any]:
-    said = {"model": one.model, "messages": one.messages, "tools": one.tools, "tool_choice": one.tool_choice}
-    return {"key": one.record.key, "size_tokens": one.size_tokens, "body": {**said, **one.parameters}}
+    facts = {"model": one.model, "messages": one.messages, "tools": one.tools, "tool_choice": one.tool_choice}
+    return {"key": one.record.key, "size_tokens": one.size_tokens, "body": {**facts, **one.parameters}}
 
 
 def preview_lines(seen: Preview) -> list[str]:
@@ -102,8 +102,8 @@ def _is_right(one: Outcome, gold: Mapping[str, str]) -> bool:
 
 
 def _gold_text(one: Outcome, gold: Mapping[str, str]) -> str:
-    told = ", ".join(_gold(one, gold).values())
-    return f"≠ {told}" if told and one.status is Status.LABELLED and not _is_right(one, gold) else told
+    text = ", ".join(_gold(one, gold).values())
+    return f"≠ {text}" if text and one.status is Status.LABELLED and not _is_right(one, gold) else text
 
 
 def _label_texts(one: Outcome) -> list[str]:
@@ -225,8 +225,8 @@ def closing_lines(summary: RunSummary) -> list[str]:
 
 def readings_text(readings: Mapping[str, int]) -> str:
     """What was read in answers although it was not as it should be."""
-    told = ", ".join(f"{count:,} with {what}" for what, count in readings.items())
-    return f"{told}; task.strict_answers = true refuses these"
+    text = ", ".join(f"{count:,} with {what}" for what, count in readings.items())
+    return f"{text}; task.strict_answers = true refuses these"
 
 
 def found_text(name: str, value: float) -> str:
@@ -284,9 +284,9 @@ def sent_lines(requests: Sequence[Request]) -> list[str]:
         lines += [f"{one['role']}: {_content(one, request)}" for one in request.messages]
         lines.append("")
     for request in requests[-1:]:
-        said = {"model": request.model, "tool_choice": request.tool_choice, **request.parameters}
+        facts = {"model": request.model, "tool_choice": request.tool_choice, **request.parameters}
         tools = [codec.dumps(tool).decode() for tool in request.tools]
-        lines += ["== with each of them", codec.dumps(said).decode(), *tools]
+        lines += ["== with each of them", codec.dumps(facts).decode(), *tools]
     return lines
 
 

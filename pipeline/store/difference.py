@@ -44,13 +44,13 @@ class Difference:
     def __str__(self) -> str:
         if not self.count:
             return "Its rows have the ledger's values: it was written again by another program."
-        told = [
+        lines = [
             _told(self.changed, "has other values", "have other values"),
             _told(self.missing, "is missing", "are missing"),
             f"{_rows(self.added)} {'is' if self.added == 1 else 'are'} in no ledger" if self.added else "",
         ]
         more = "" if self.whole else " There are more that were not counted."
-        return f"Of its rows, {'; '.join(filter(None, told))}.{more}"
+        return f"Of its rows, {'; '.join(filter(None, lines))}.{more}"
 
 
 def _rows(count: int) -> str:

@@ -181,9 +181,9 @@ class Projection:
 
     async def strange_within(self) -> str:
         """The same, of every byte: it takes one reading of the file."""
-        told = self.strange()
-        if told or self.is_building or self._file is None or self._is_torn:
-            return told
+        fault = self.strange()
+        if fault or self.is_building or self._file is None or self._is_torn:
+            return fault
         try:
             return "" if await asyncio.to_thread(digest_of, self.path) == self._digest.digest() else CHANGED
         except FileNotFoundError:

@@ -77,8 +77,8 @@ async def prove_files(run_dir: RunDir, ledger: Ledger, find_url: FindUrl = lambd
 async def _prove_table(ledger: Ledger, place: SqlPlace, find_url: FindUrl) -> FileProof:
     name = f"table {place.table}"
     if (url := find_url(place)) is None:
-        told = f"{place.url_env} is not set." if place.url is None else "verify --remote looks into its database."
-        return FileProof(name, True, 0, f"not compared: {told}")
+        message = f"{place.url_env} is not set." if place.url is None else "verify --remote looks into its database."
+        return FileProof(name, True, 0, f"not compared: {message}")
     found = await asyncio.to_thread(compare_table, SqlTarget(url, place.table), ledger.path)
     return FileProof(name, found.ok, found.rows, found.detail)
 
@@ -104,8 +104,8 @@ async def _prove_text(
         return FileProof(row_format.name, True, tally.rows, _told_rows(tally.rows, more=more))
     fault = tally.fault or f"has {size_bytes:,} bytes, but {checkpoint.bytes:,} were written."
     found = await difference(path, row_format, _blocks(ledger, row_format, checkpoint))
-    told = "Its columns are others." if found is None else str(found)
-    return FileProof(row_format.name, False, tally.rows, f"{fault} {told} {CHANGED}")
+    message = "Its columns are others." if found is None else str(found)
+    return FileProof(row_format.name, False, tally.rows, f"{fault} {message} {CHANGED}")
 
 
 def _told_rows(rows: int, *, more: bool) -> str:

@@ -141,11 +141,11 @@ def damage_of(row: Sequence[Any]) -> str | None:
 
 def _damaged(row: Sequence[Any], error: Exception) -> Outcome:
     seq, key, ordinal = row[0], any_text(row[1]), row[2] if isinstance(row[2], int) else 0
-    told = f"its row in the ledger (seq {seq}) is damaged: {type(error).__name__}: {error}"
+    message = f"its row in the ledger (seq {seq}) is damaged: {type(error).__name__}: {error}"
     return Outcome(
         record=Record(any_text(row[17]), ordinal, key, {}, row[16] if isinstance(row[16], int) else 0, 0),
         status=Status.REJECTED,
-        problem=Problem(InternalError.code, told),
+        problem=Problem(InternalError.code, message),
     )
 
 

@@ -306,8 +306,8 @@ _WAY_OUT = "Put back a copy of it, or start over with --fresh or another output 
 def _in_use(folder: Path, owner: Path) -> str:
     who = "another process"
     with suppress(OSError, codec.JSONDecodeError, KeyError, TypeError):
-        told = codec.loads(owner.read_bytes())
-        who = f"process {told['pid']}, started at {told['started_at']},"
+        owner_facts = codec.loads(owner.read_bytes())
+        who = f"process {owner_facts['pid']}, started at {owner_facts['started_at']},"
     return f"{folder}: {who} is at work in this run folder. Wait for it, stop it, or choose another folder."
 
 

@@ -23,12 +23,12 @@ async def read_table(folder: str | Path) -> tuple[list[str], list[int], list[lis
     run_dir = RunDir(Path(folder))
     places: list[tuple[int, Outcome]] = []
     async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
-        kept = await ledger.meta_get("layout")
+        saved = await ledger.meta_get("layout")
         async for block in rows_of(ledger, "input"):
             places += [(outcome.record.ordinal, outcome) for _, outcome in block]
-    if kept is None:
+    if saved is None:
         raise SetupError(f"{folder}: no row was written yet")
-    table = Layout.from_text(kept).grown([outcome for _, outcome in places]).label_table()
+    table = Layout.from_text(saved).grown([outcome for _, outcome in places]).label_table()
     index: list[int] = []
     rows: list[list[JSON]] = []
     for place, outcome in places:
