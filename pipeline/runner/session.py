@@ -363,10 +363,8 @@ class Session:
     def _refuse_mixture(self) -> None:
         """Simulated labels and real ones in one file: nobody wants that. The first answer tells which these are."""
         if self._was_simulated and self._provider.simulated is False:
-            message = (
-                f"{self._run_dir.path} holds simulated labels, and these answers are real: give --fresh or --output"
-            )
-            self._admission.gate.stop(ChangedError(message))
+            told = f"{self._run_dir.path} holds simulated labels, and these answers are real: give --fresh or --output"
+            self._admission.gate.stop(ChangedError(told))
 
     def _tell_simulated(self) -> None:
         """The manifest says so before the first simulated row is there: a kill may come at any moment."""
