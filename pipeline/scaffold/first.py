@@ -38,7 +38,14 @@ async def write_config(path: str, to: Path | None = None, *, force: bool = False
     if target.exists() and not force:
         raise SetupError(f"{target} is there already: give --force to replace it, or --to another path")
     reading = Progress()
-    survey = await _surveyed(source, reading, quiet=quiet)
+    try:
+        survey = await _surveyed(source, reading, quiet=quiet)
+    except InputError as error:
+        if "set input." not in str(error):
+            raise
+        # Nobody has a config yet to set the key in.
+        told = "init has no config to read this key from: write one by hand, with the key in it"
+        raise InputError(f"{error}. ({told})") from error
     proposal = propose(survey, input_path=path, format=source.format, reading=reading.chosen)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

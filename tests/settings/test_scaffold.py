@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InputError, TaskError
 from pipeline.records import JSON, Problem, Record
-from pipeline.scaffold import Proposal, Survey, propose, to_toml
+from pipeline.scaffold import Proposal, Survey, propose, to_toml, write_config
 from pipeline.settings import Settings
 from pipeline.task import TaskOptions, build_task
 
@@ -178,6 +179,13 @@ def test_what_looks_like_a_person_is_not_carried_along(name: str) -> None:
 def test_the_longest_column_is_not_the_text_where_it_has_no_words() -> None:
     row = {"page": "https://example.org/" + "x" * 90, "hash": "0f" * 32, "remark": REVIEW, "mail": "a@example.org" * 9}
     assert proposed(row, row).text == "remark"
+
+
+def test_init_says_where_to_set_a_key_that_it_asks_for(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("Report\n\nid,text\n1,fine\n2,bad\n")
+    with pytest.raises(InputError, match=r"input\.skip_lines = 2.*write one by hand, with the key in it"):
+        asyncio.run(write_config(str(tmp_path / "a.csv"), tmp_path / "a.toml"))
+    assert not (tmp_path / "a.toml").exists()
 
 
 def test_words_that_only_an_object_or_a_list_holds_are_the_text() -> None:
