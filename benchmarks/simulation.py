@@ -19,7 +19,7 @@ from asyncio_throttle import throttler
 
 from benchmarks.rules import KNEES, Limit, Meter, Rules, meter_of, retry_after_s
 from pipeline.errors import RateLimitedError, StoppedError
-from pipeline.limits import Admission, Gate, Tuner
+from pipeline.limits import Admission, Gate, LocalResource, Tuner
 from pipeline.records import ServerLimits, Usage
 
 #: A call reaches the server after 0 to this many seconds; a refusal takes as long as this.
@@ -157,7 +157,7 @@ class _Client:
         if scene.concurrency is None:
             tuner = Tuner(lowest=1, highest=HIGHEST, timeout_s=scene.timeout_s)
         concurrency = tuner.limit if tuner is not None else scene.concurrency or 1
-        self.door = Admission(gate=Gate(concurrency), requests_per_minute=scene.config, tuner=tuner)
+        self.door = Admission(gate=Gate(concurrency), resource=LocalResource(scene.config), tuner=tuner)
         self.workers = 2 * HIGHEST + 2 if tuner is not None else 2 * concurrency + 2
 
     async def work(self, number: int) -> None:

@@ -1,4 +1,4 @@
-"""Limits: one door that every call passes, and what stands behind it (gate, meters, day, hours, budget, tuner)."""
+"""Limits: one door that every call passes, and what stands behind it (gate, resource, day, hours, budget, tuner)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from pipeline.limits.budget import (
 from pipeline.limits.day import DayMeter
 from pipeline.limits.gate import CANARY_S, WARM_UP_S, Gate, Outage
 from pipeline.limits.hours import Hours
+from pipeline.limits.local import LocalResource
 from pipeline.limits.meters import Meter
 from pipeline.limits.pace import Pace
 from pipeline.limits.price import Price, Tariff, price_of
+from pipeline.limits.resource import Hold, Rate, Resource, ResourceState, Verdict
 from pipeline.limits.tuner import Tuner
 
 __all__ = [
@@ -33,18 +35,24 @@ __all__ = [
     "DayMeter",
     "DoorState",
     "Gate",
+    "Hold",
     "Hours",
     "KeepMark",
     "Left",
+    "LocalResource",
     "Meter",
     "Most",
     "Outage",
     "Pace",
     "Permit",
     "Price",
+    "Rate",
+    "Resource",
+    "ResourceState",
     "Spend",
     "Tariff",
     "Tuner",
+    "Verdict",
     "estimate_left",
     "price_of",
     "prompt_bound",

@@ -1,4 +1,4 @@
-"""The one door that every call passes: the gate, the day, the meters; one waiter at a time, first come first served."""
+"""The one door that every call passes: gate, day, resource, budget; one waiter at a time, first come first served."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pipeline.errors import LabelpipeError, RateLimitedError
-from pipeline.limits.backoff import Backoff
 from pipeline.limits.budget import Budget, BudgetReachedError, Reservation, Spend
 from pipeline.limits.day import DayMeter
 from pipeline.limits.gate import Gate, Outage
 from pipeline.limits.hours import Hours
-from pipeline.limits.meters import Meter
-from pipeline.limits.pace import Pace
-from pipeline.limits.retry_scope import RetryScope
+from pipeline.limits.local import LocalResource
+from pipeline.limits.resource import Hold, Resource
 from pipeline.limits.tuner import Tuner
-from pipeline.records import ServerLimits, Usage, amount
-from pipeline.units import MINUTE_RESET_S, duration
+from pipeline.records import ServerLimits, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +109,17 @@ class Permit:
 
 
 class Admission:
-    """Permits for calls, under every limit at once."""
+    """Permits for calls, under every limit at once.
+
+    `resource` says what the server's limits let through and what refusals mean; None: one without a limit of the
+    config, which learns the server's.
+    """
 
     def __init__(
         self,
         *,
         gate: Gate,
-        requests_per_minute: float | None = None,
-        tokens_per_minute: float | None = None,
+        resource: Resource | None = None,
         day: DayMeter | None = None,
         stop_at_day_limit: bool = False,
         budget: Budget | None = None,
@@ -132,22 +132,16 @@ class Admission:
         self._keep_mark = keep_mark
         self.tuner = tuner
         self.hours = hours
-        self.request_pace = Pace(requests_per_minute)
-        self.token_pace = Pace(tokens_per_minute)
-        self._requests = Meter(requests_per_minute)
-        self._tokens = Meter(tokens_per_minute, weighted=True)
+        self.resource: Resource = LocalResource() if resource is None else resource
         self._day = day
         self._stop_at_day_limit = stop_at_day_limit
-        self._backoff = Backoff(gate)
-        self._scope = RetryScope()
         self._door = asyncio.Lock()
         # All state that changes, beside the parts above.
         self.calls = 0
         self.refusals = 0
         self._tokens_ratio = 1.0
         self._hours_at = self._rests_until = float("-inf")
-        for meter in (self._requests, self._tokens):
-            gate.at_stop(meter.release)
+        gate.at_stop(self.resource.release)
 
     async def acquire(self, size_tokens: int, most: Most | None = None) -> Permit:
         """A permit for one call of about `size_tokens`, at `most` so many. Raises StoppedError when the run stops."""
@@ -158,9 +152,7 @@ class Admission:
             reservation = await self._reserve(most)
             now = loop.time()
             self.gate.enter(now)
-            self.request_pace.send(now)
-            self.token_pace.send(now)
-            self._scope.send(now, self.gate.in_flight)
+            self.resource.sent(now, self.gate.in_flight)
         self.calls += 1
         return Permit(self, size_tokens, size, now, reservation)
 
@@ -177,7 +169,7 @@ class Admission:
             return None
         if self._day is not None and not await self._take_day(self._day, loop):
             return None
-        await self._meter(size_tokens)
+        await self.resource.acquire(size_tokens)
         reservation = None if self.budget is None else self._reserved(self.budget, most)
         if self.budget is not None and reservation is not None:
             await self._marked(self.budget, reservation)
@@ -185,12 +177,8 @@ class Admission:
             return None
         return Permit(self, size_tokens, size_tokens, loop.time(), reservation, has_place=False)
 
-    async def _meter(self, size: int) -> None:
-        await self._requests.acquire()
-        await self._tokens.acquire(size)
-
     async def _pass(self, size: int, loop: asyncio.AbstractEventLoop) -> None:
-        """Wait for gate, hours, day and meters; once more for the gate, if it shut meanwhile."""
+        """Wait for gate, hours, day and resource; once more for the gate, if it shut meanwhile."""
         began = loop.time()
         while True:
             await self.gate.wait()
@@ -200,17 +188,13 @@ class Admission:
                 continue
             break
         self._rests_until = float("-inf")  # it may be over sooner than was thought: clocks are set
-        self.rates_changed()
-        self._skip(loop.time() - began)
-        await self._meter(size)
-        began = loop.time()
-        await self.gate.wait()
-        self._skip(loop.time() - began)
-
-    def _skip(self, pause_s: float) -> None:
-        """The gate was shut for so long: the meters do not catch it up."""
-        self._requests.skip(pause_s)
-        self._tokens.skip(pause_s)
+        self.resource.shut(loop.time() - began)
+        may_leave = False
+        while not may_leave:
+            await self.resource.acquire(size)
+            began = loop.time()
+            await self.gate.wait()
+            may_leave = self.resource.shut(loop.time() - began)
 
     def _within(self, hours: Hours, now: float) -> bool:
         """Whether calls may leave by the clock on the wall; looked at once a second."""
@@ -271,11 +255,6 @@ class Admission:
         self._rests_until = float("-inf")
         self.gate.release_hold()
 
-    def rates_changed(self) -> None:
-        """Take over what the paces say now, for a call too that already waits at a meter."""
-        self._requests.set_limit(self.request_pace.per_minute)
-        self._tokens.set_limit(self.token_pace.per_minute)
-
     def set_day_limit(self, limit: int | None, *, stop: bool = False) -> None:
         """Take over another limit a day (None: none), and whether the run stops at it. Today's calls count already."""
         self._stop_at_day_limit = stop
@@ -299,59 +278,44 @@ class Admission:
         if self.tuner is not None:
             self.tuner.answered(latency_s, now, self.gate.in_flight + self.gate.unwritten)
             self._tune(self.tuner)
-        self._backoff.answered(now - latency_s)
-        self._scope.answered(now - latency_s)
         self.gate.succeeded(now, sent_at)
-        self.request_pace.accept(1, now, now - latency_s)
-        self.token_pace.accept(usage.total, now, now - latency_s)
+        self._hold(self.resource.answered(usage.total, limits, now, now - latency_s))
         if limits is not None:
-            self._learn(limits, now, latency_s)
-
-    def _learn(self, limits: ServerLimits, now: float, latency_s: float) -> None:
-        requests, tokens = self.request_pace, self.token_pace
-        requests.tell(limits.limit_requests, limits.reset_requests_s, limits.remaining_requests, latency_s=latency_s)
-        tokens.tell(limits.limit_tokens, limits.reset_tokens_s, limits.remaining_tokens, latency_s=latency_s)
-        self.rates_changed()
-        if limits.remaining_requests == 0 and limits.reset_requests_s:
-            self._backoff.used_up("request is", limits.reset_requests_s, now, amount(limits.limit_requests, "requests"))
-        if limits.remaining_tokens == 0 and limits.reset_tokens_s:
-            self._backoff.used_up("tokens are", limits.reset_tokens_s, now, amount(limits.limit_tokens, "tokens"))
-        self._stop_at_server_day(now)
+            self._stop_at_server_day(now)
 
     def _stop_at_server_day(self, now: float) -> None:
         """The server's day is used up, and the run is to end then."""
-        backoff = self._backoff
-        if self._stop_at_day_limit and backoff.day_until > now:
-            moment = f"{backoff.day_moment} ({duration(backoff.day_until - now)})"
-            told = f"{backoff.day_text} is used up until {moment}; the same command goes on then"
-            self.gate.stop(DayLimitReachedError(told))
+        if self._stop_at_day_limit and (reason := self.resource.state(now).day_reason):
+            self.gate.stop(DayLimitReachedError(f"{reason}; the same command goes on then"))
 
     def refused(self, error: RateLimitedError, sent_at: float) -> float:
-        """A 429 came: everyone waits as long as the server says; without a word, longer each time.
+        """A 429 came: it means what the resource says.
 
         Gives the seconds that its own record waits, where it says nothing to others.
         """
         now = asyncio.get_running_loop().time()
         self.refusals += 1
         self.gate.refused(now, sent_at)
-        pace = self.token_pace if error.scope == "tokens" else self.request_pace
-        wait_s = self._backoff.wait_s(error.retry_after_s)
-        is_for_all = self._scope.is_for_all(wait_s, sent_at, now, self.gate.in_flight)
-        # A longer wait is about no rate a minute.
-        is_baseline = wait_s <= MINUTE_RESET_S and pace.refuse(now, sent_at, wait_s if is_for_all else 0.0)
-        if is_baseline or not is_for_all:
-            return wait_s
+        verdict = self.resource.refused(error, now, sent_at, self.gate.in_flight)
+        if verdict.alone_s:
+            return verdict.alone_s
         if self.tuner is not None:
             self.tuner.refused(now, now - sent_at)
             self._tune(self.tuner)
-        self._backoff.refused(error.retry_after_s, sent_at, now, error.day_limit)
+        self._hold(verdict.hold)
+        if verdict.shrink:
+            self.gate.shrink()
         self._stop_at_server_day(now)
         return 0.0
+
+    def _hold(self, hold: Hold | None) -> None:
+        if hold is not None:
+            self.gate.hold(hold.until, hold.reason, then_one=hold.then_one)
 
     @property
     def is_excused(self) -> bool:
         """Whether being refused now says nothing: the server has named a moment, hours away, until which it refuses."""
-        return self._backoff.excused(asyncio.get_running_loop().time())
+        return self.resource.state(asyncio.get_running_loop().time()).excused
 
     def timed_out(self, sent_at: float) -> None:
         """No answer came in time."""
@@ -367,7 +331,7 @@ class Admission:
     def _settle(self, estimate: int, size: int, usage: Usage) -> None:
         if not usage.total:
             return
-        self._tokens.refund(size - usage.total)
+        self.resource.give_back(size - usage.total)
         # A slow average: one odd record must not bend the estimate for all.
         ratio = usage.total / max(1, estimate)
         self._tokens_ratio += 0.05 * (min(max(ratio, 0.1), 10.0) - self._tokens_ratio)
@@ -375,21 +339,22 @@ class Admission:
     def state(self) -> DoorState:
         """What the door looks like now."""
         now = asyncio.get_running_loop().time()
+        known = self.resource.state(now)
         return DoorState(
             in_flight=self.gate.in_flight,
             concurrency=self.gate.concurrency,
-            requests_per_minute=self.request_pace.per_minute,
-            tokens_per_minute=self.token_pace.per_minute,
+            requests_per_minute=known.requests.per_minute,
+            tokens_per_minute=known.tokens.per_minute,
             outage=self.gate.outage,
             held_for_s=max(0.0, self._rests_until - now, self.gate.held_until - now),
             held_reason=self.gate.held_reason,
             requests_left_today=None if self._day is None else self._day.left_today,
             requests_per_day=None if self._day is None else self._day.limit,
-            asked_for_s=max(0.0, self._backoff.asked_until - now),
-            refused_since=self._backoff.refused_since,
+            asked_for_s=known.asked_for_s,
+            refused_since=known.refused_since,
             resting=self.gate.paused or now < self._rests_until,
-            excused=self._backoff.excused(now),
-            server_day_s=max(0.0, self._backoff.day_until - now),
+            excused=known.excused,
+            server_day_s=known.day_s,
         )
 
     async def close(self) -> None:

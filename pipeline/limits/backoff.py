@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from pipeline.limits.gate import Gate
+from pipeline.limits.resource import Hold, Verdict
 from pipeline.units import MINUTE_RESET_S
 
 #: A 429 that says nothing about waiting: doubled with each one in a row. Waiting longer would miss the end by more.
@@ -24,10 +24,9 @@ SAME_MOMENT_S = 120.0
 
 
 class Backoff:
-    """Shuts the gate for a while. `now` is the run's clock in seconds."""
+    """Says until when everyone waits. `now` is the run's clock in seconds."""
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
+    def __init__(self) -> None:
         # All state that changes: until when the server asked to wait, heard or not; since when it refuses, answering
         # nothing (None: it answers); since and until when it asks for hours, and the day's limit behind that with its
         # moment; and what the blind waits are made of.
@@ -50,10 +49,10 @@ class Backoff:
             self.asked_until = self.day_until = float("-inf")
             self._hours_since, self._hours_until = None, float("-inf")
 
-    def used_up(self, what: str, reset_s: float, now: float, limit: str = "") -> None:
+    def used_up(self, what: str, reset_s: float, now: float, limit: str = "") -> Hold:
         """An answer says that no `what` is left; to the end where it is a limit a day (`limit`: 200 requests)."""
         wait_s = reset_s if reset_s > MINUTE_RESET_S else min(reset_s, REFILL_S)
-        self._hold(wait_s, f"the server says that no {what} left for now", now, limit)
+        return self._hold(wait_s, f"the server says that no {what} left for now", now, limit)
 
     def excused(self, now: float) -> bool:
         """Whether being refused now is only what the server announced: its moment, hours away, has not come yet."""
@@ -71,7 +70,7 @@ class Backoff:
         blind_s = min(BLIND_WAIT_S * 2.0 ** min(self._in_a_row, 10), BLIND_WAIT_MAX_S)
         return min(told_s or blind_s, HEARD_S)
 
-    def refused(self, told_s: float | None, sent_at: float, now: float, limit: str = "") -> None:
+    def refused(self, told_s: float | None, sent_at: float, now: float, limit: str = "") -> Verdict:
         """A 429 came. Of calls that were sent before the last one came only what they ask for is heard.
 
         `limit` is the limit that is used up, as far as its headers say: 200 requests.
@@ -79,19 +78,18 @@ class Backoff:
         if self.refused_since is None:
             self.refused_since = now
         self._refusals += 1
-        if told_s:
-            self._hold(told_s, "429: the server's rate limit", now, limit)
+        hold = self._hold(told_s, "429: the server's rate limit", now, limit) if told_s else None
         if sent_at <= self._refused_at:
-            return
-        if not told_s:
-            self._hold(self.wait_s(None), "429: the server's rate limit (it does not say for how long)", now)
-        if self._refusals > self._answers:
-            self._gate.shrink()
+            return Verdict(hold=hold)
+        if hold is None:
+            hold = self._hold(self.wait_s(None), "429: the server's rate limit (it does not say for how long)", now)
+        shrink = self._refusals > self._answers
         self._refused_at = now
         self._in_a_row += 1
         self._answers = self._refusals = 0
+        return Verdict(hold=hold, shrink=shrink)
 
-    def _hold(self, wait_s: float, reason: str, now: float, limit: str = "") -> None:
+    def _hold(self, wait_s: float, reason: str, now: float, limit: str = "") -> Hold:
         until = now + wait_s
         self.asked_until, self._asked_at = max(self.asked_until, until), now
         if wait_s >= DAY_ASKED_S:
@@ -102,7 +100,7 @@ class Backoff:
             reason = f"{self.day_text}; waits until {self.day_moment}, one call asks again each 15 min"
         elif wait_s > HEARD_S:
             reason = f"{reason} (it asks for longer; one call asks again then)"
-        self._gate.hold(now + min(wait_s, HEARD_S), reason, then_one=wait_s > HEARD_S)
+        return Hold(now + min(wait_s, HEARD_S), reason, then_one=wait_s > HEARD_S)
 
     def _name_day(self, until: float, wait_s: float, limit: str) -> None:
         """The moment as the clock on the wall shows it; the same one is named in the same words."""

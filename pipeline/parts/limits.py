@@ -14,7 +14,9 @@ from pipeline.limits import (
     Gate,
     Hours,
     KeepMark,
+    LocalResource,
     Price,
+    Resource,
     Spend,
     Tariff,
     Tuner,
@@ -56,9 +58,11 @@ def admission_of(
     day: DayMeter | None = None,
     budget: Budget | None = None,
     keep_mark: KeepMark | None = None,
+    resource: Resource | None = None,
 ) -> Admission:
     """The door with the limits of the settings, and those that need a ledger.
 
+    `resource` says how much may be sent; None: what this process finds out, within the limits of the settings.
     `constant_tokens` is how long a beginning all prompts share: one that servers keep is worth waiting for.
     """
     limits = settings.limits
@@ -70,8 +74,7 @@ def admission_of(
             probe_max_s=limits.probe_max_s,
             alone_s=CANARY_S if constant_tokens < LEAST_TOKENS else WARM_UP_S,
         ),
-        requests_per_minute=limits.requests_per_minute,
-        tokens_per_minute=limits.tokens_per_minute,
+        resource=LocalResource(limits.requests_per_minute, limits.tokens_per_minute) if resource is None else resource,
         stop_at_day_limit=limits.on_day_limit == "stop",
         tuner=tuner,
         hours=hours_of(settings),

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from pipeline import codec
 from pipeline.engine import StopSwitch, under
 from pipeline.errors import ConfigError
-from pipeline.limits import NOTHING, Budget, DayMeter, KeepMark, Spend
+from pipeline.limits import NOTHING, Admission, Budget, DayMeter, KeepMark, Resource, Spend
 from pipeline.notify import Notifier
 from pipeline.parts import (
     admission_of,
@@ -61,6 +61,7 @@ class RunOptions:
     `retry`            ask again for records without a label; `retry_codes` names those meant, empty: all
     `quiet`            show nothing
     `title`            what stands in the progress line, before the counts
+    `resource`         what says how much may be sent, instead of this process's own limits; for runs that share one
     `command`          what follows `labelpipe run` in the command that resumes the run, for the summary
     `provider`         a function that is called instead of the API; for tests and for models of your own
     `overrides`        what the run folder notes as overrides of the config, instead of the settings' own
@@ -74,6 +75,7 @@ class RunOptions:
     quiet: bool = False
     title: str = ""
     provider: Provider | Callable[[Request], Awaitable[Response]] | None = None
+    resource: Resource | None = None
     command: str | None = None
     records: Given | None = None
     overrides: Sequence[str] | None = None
@@ -164,11 +166,8 @@ async def _label(settings: Settings, options: RunOptions, switch: StopSwitch) ->
         moved, notes = await _prepare(settings, options, task, sources, run_dir, ledger, stamps)
         notifier = Notifier(*notified_of(settings), hidden=settings.secret_variables())
         stack.push_async_callback(notifier.close)
-        limits = settings.limits
-        day = DayMeter(limits.requests_per_day, used=ledger.requests_on, add=ledger.add_requests, wall=time.time)
-        budget, keep_mark = await _budget_of(settings, ledger)
-        admission = admission_of(
-            settings, constant_tokens=task.constant_tokens, day=day, budget=budget, keep_mark=keep_mark
+        day = DayMeter(
+            settings.limits.requests_per_day, used=ledger.requests_on, add=ledger.add_requests, wall=time.time
         )
         session = Session(
             SessionParts(
@@ -179,7 +178,7 @@ async def _label(settings: Settings, options: RunOptions, switch: StopSwitch) ->
                 ledger,
                 provider,
                 day,
-                admission,
+                await _admission_of(settings, task, ledger, day, options.resource),
                 notifier,
                 switch,
                 telemetry,
@@ -208,6 +207,20 @@ def _open_telemetry(settings: Settings, stack: AsyncExitStack) -> Telemetry | No
     if telemetry is not None:
         stack.push_async_callback(telemetry.close)
     return telemetry
+
+
+async def _admission_of(
+    settings: Settings, task: Task, ledger: Ledger, day: DayMeter, resource: Resource | None
+) -> Admission:
+    budget, keep_mark = await _budget_of(settings, ledger)
+    return admission_of(
+        settings,
+        constant_tokens=task.constant_tokens,
+        day=day,
+        budget=budget,
+        keep_mark=keep_mark,
+        resource=resource,
+    )
 
 
 async def _budget_of(settings: Settings, ledger: Ledger) -> tuple[Budget | None, KeepMark]:

@@ -193,9 +193,7 @@ def _rates(controls: Controls, settings: Settings) -> Act:
     limits, admission = settings.limits, controls.admission
 
     def act() -> None:
-        admission.request_pace.configure(limits.requests_per_minute)
-        admission.token_pace.configure(limits.tokens_per_minute)
-        admission.rates_changed()
+        admission.resource.configure(limits.requests_per_minute, limits.tokens_per_minute)
 
     return act
 

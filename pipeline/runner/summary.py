@@ -122,11 +122,12 @@ def _left(reading: ReadProgress, done: int, totals: Totals) -> dict[str, Any]:
 
 def learned_of(admission: Admission) -> dict[str, float]:
     """Limits of the server that were below ours, or that it had to refuse calls for."""
-    found = {"requests_per_minute": admission.request_pace, "tokens_per_minute": admission.token_pace}
+    known = admission.resource.state(asyncio.get_running_loop().time())
+    found = {"requests_per_minute": known.requests, "tokens_per_minute": known.tokens}
     learned: dict[str, float] = {
-        name: round(pace.learned)
-        for name, pace in found.items()
-        if pace.learned is not None and _is_news(pace.learned, pace.configured, admission.refusals)
+        name: round(rate.learned)
+        for name, rate in found.items()
+        if rate.learned is not None and _is_news(rate.learned, rate.configured, admission.refusals)
     }
     if admission.tuner is not None:
         learned["concurrency"] = admission.tuner.limit

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import RateLimitedError, StoppedError
-from pipeline.limits import Admission, DayMeter, Gate
+from pipeline.limits import Admission, DayMeter, Gate, LocalResource, ResourceState
 from pipeline.records import ServerLimits, Usage
 
 RunOn = Callable[[Any], Any]
@@ -20,9 +20,16 @@ def clock() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def opened(concurrency: int = 8, **limits: Any) -> Admission:
+async def opened(
+    concurrency: int = 8,
+    *,
+    requests_per_minute: float | None = None,
+    tokens_per_minute: float | None = None,
+    **parts: Any,
+) -> Admission:
     """A door whose first call was answered."""
-    door = Admission(gate=Gate(concurrency), **limits)
+    resource = LocalResource(requests_per_minute, tokens_per_minute)
+    door = Admission(gate=Gate(concurrency), resource=resource, **parts)
     permit = await door.acquire(1)
     door.succeeded(Usage(1, 1), None)
     permit.close()
@@ -191,7 +198,7 @@ def test_an_answer_makes_the_next_wait_short_again(moved_clock: RunOn) -> None:
 
 @pytest.mark.parametrize("scope", ["requests", "tokens"])
 def test_a_refusal_for_tokens_slows_tokens_only(moved_clock: RunOn, scope: str) -> None:
-    async def main() -> Admission:
+    async def main() -> ResourceState:
         door = await opened(requests_per_minute=6000, tokens_per_minute=600_000)
         for number in range(300):
             await asyncio.sleep(0.01)
@@ -200,11 +207,11 @@ def test_a_refusal_for_tokens_slows_tokens_only(moved_clock: RunOn, scope: str) 
                 refuse(door, 0.001, scope=scope)
             else:
                 door.succeeded(Usage(90, 10), None)
-        return door
+        return door.resource.state(clock())
 
-    state = moved_clock(main())
-    assert (state.request_pace.learned is not None) is (scope == "requests")
-    assert (state.token_pace.learned is not None) is (scope == "tokens")
+    known = moved_clock(main())
+    assert (known.requests.learned is not None) is (scope == "requests")
+    assert (known.tokens.learned is not None) is (scope == "tokens")
 
 
 def test_the_servers_own_numbers_are_taken_over(moved_clock: RunOn) -> None:
@@ -273,10 +280,8 @@ def test_a_limit_that_is_raised_reaches_who_waits_for_a_meter(moved_clock: RunOn
         door = await opened(**{f"{limit}_per_minute": 3})
         waiting = [asyncio.ensure_future(door.acquire(1)) for _ in range(4)]
         await asyncio.sleep(1)
-        pace = door.request_pace if limit == "requests" else door.token_pace
-        pace.configure(new)
         began = clock()
-        door.rates_changed()
+        door.resource.configure(*((new, None) if limit == "requests" else (None, new)))
         await asyncio.gather(*waiting)
         return clock() - began
 
@@ -308,7 +313,7 @@ def test_a_stop_reaches_who_waits_for_a_meter(moved_clock: RunOn, limit: str) ->
         await asyncio.sleep(0.1)
         began = clock()
         door.gate.stop(ValueError("interrupted"))
-        door.rates_changed()  # an answer that was under way
+        door.succeeded(Usage(1, 1), ServerLimits(3000))  # an answer that was under way
         assert {type(one) for one in await asyncio.gather(*waiting, return_exceptions=True)} == {StoppedError}
         return clock() - began
 

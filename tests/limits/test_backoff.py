@@ -69,7 +69,7 @@ def test_hours_and_nonsense_are_heard_for_a_quarter_of_an_hour_at_a_time(moved_c
             await asyncio.sleep(8.5)
             seen.append((clock() - began, await leaving(door)))
             refuse(door, told_s)
-        assert door.request_pace.learned is None, "a wait of hours is about no rate a minute"
+        assert door.resource.state(clock()).requests.learned is None, "a wait of hours is about no rate a minute"
         return seen
 
     for number, (at, left) in enumerate(moved_clock(main()), start=1):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from limit_servers import Moody, Seen, Server, run_against
 
-from pipeline.limits import Admission, Gate, meters
+from pipeline.limits import Admission, Gate, LocalResource, meters
 
 RunOn = Callable[[Any], Any]
 
@@ -22,7 +22,7 @@ def _coarse(monkeypatch: pytest.MonkeyPatch) -> None:
 def against(run_on: RunOn, server: Server, seconds: float, **options: Any) -> tuple[Seen, Admission]:
     async def main() -> tuple[Seen, Admission]:
         limit = options.pop("per_minute", None)
-        door = Admission(gate=Gate(64), requests_per_minute=limit)
+        door = Admission(gate=Gate(64), resource=LocalResource(limit))
         # More workers than places, as in a run: who waits alone keeps no place.
         facts: dict[str, Any] = {"workers": 300, "tells": True, "latency_s": 0.2, "refusal_s": 0.01, **options}
         return await run_against(server, door, seconds, **facts), door

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from limit_servers import Bucket, Log
 
 from pipeline.errors import RateLimitedError, StoppedError
-from pipeline.limits import Admission, Gate, meters
+from pipeline.limits import Admission, Gate, LocalResource, meters
 from pipeline.limits.other_clients import LEAST_SHARE, OtherClients
 from pipeline.records import ServerLimits, Usage
 
@@ -42,7 +42,7 @@ class Scene:
 
     def __init__(self, server: Bucket | Log) -> None:
         self.server = server
-        self.door = Admission(gate=Gate(64), requests_per_minute=LIMIT)
+        self.door = Admission(gate=Gate(64), resource=LocalResource(LIMIT))
         self.ours: list[float] = []
         self.refused: list[float] = []
         self.others_refused = 0

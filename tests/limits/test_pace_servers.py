@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from limit_servers import Bucket, Log, Seen, Server, run_against
 
-from pipeline.limits import Admission, Gate, meters
+from pipeline.limits import Admission, Gate, LocalResource, meters
 
 RunOn = Callable[[Any], Any]
 SERVERS: dict[str, Callable[[float], Server]] = {
@@ -26,7 +26,7 @@ def _coarse(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def door_of(per_minute: float | None, concurrency: int = 32) -> Admission:
-    return Admission(gate=Gate(concurrency), requests_per_minute=per_minute)
+    return Admission(gate=Gate(concurrency), resource=LocalResource(per_minute))
 
 
 @pytest.mark.parametrize("tells", [True, False], ids=["with Retry-After", "without a word"])
@@ -118,7 +118,7 @@ def test_it_grows_back_when_the_server_allows_more_again(moved_clock: RunOn) -> 
         await run_against(server, door_of(1800), 1, tells=True)
         asyncio.get_running_loop().call_later(120, setattr, server, "per_minute", 1500.0)
         seen = await run_against(server, door, 480, tells=True)
-        return seen, door.request_pace.per_minute
+        return seen, door.state().requests_per_minute
 
     seen, pace = moved_clock(main())
     end = seen.accepted[-1]

@@ -1,0 +1,113 @@
+"""A resource that only this process uses: it keeps the config's caps, and learns the rest from the server's answers."""
+
+from __future__ import annotations
+
+from pipeline.errors import RateLimitedError
+from pipeline.limits.backoff import Backoff
+from pipeline.limits.meters import Meter
+from pipeline.limits.pace import Pace
+from pipeline.limits.resource import Hold, Rate, ResourceState, Verdict
+from pipeline.limits.retry_scope import RetryScope
+from pipeline.records import ServerLimits, amount
+from pipeline.units import MINUTE_RESET_S, duration
+
+
+class LocalResource:
+    """Two meters at the rates that are learned, and what refusals ask for. None: the config has no limit."""
+
+    def __init__(self, requests_per_minute: float | None = None, tokens_per_minute: float | None = None) -> None:
+        # All state that changes is in these parts.
+        self._request_pace = Pace(requests_per_minute)
+        self._token_pace = Pace(tokens_per_minute)
+        self._requests = Meter(requests_per_minute)
+        self._tokens = Meter(tokens_per_minute, weighted=True)
+        self._backoff = Backoff()
+        self._scope = RetryScope()
+
+    async def acquire(self, tokens: int) -> None:
+        """Return when both meters have room."""
+        self._take_over()
+        await self._requests.acquire()
+        await self._tokens.acquire(tokens)
+
+    def give_back(self, tokens: int) -> None:
+        """Put an estimate right."""
+        self._tokens.refund(tokens)
+
+    def shut(self, seconds: float) -> bool:
+        """The meters do not catch it up. What was acquired does not expire."""
+        self._requests.skip(seconds)
+        self._tokens.skip(seconds)
+        return True
+
+    def sent(self, now: float, in_flight: int) -> None:
+        """A call leaves."""
+        self._request_pace.send(now)
+        self._token_pace.send(now)
+        self._scope.send(now, in_flight)
+
+    def answered(self, tokens: int, limits: ServerLimits | None, now: float, sent_at: float) -> Hold | None:
+        """Learn from an answer, and from its headers."""
+        self._backoff.answered(sent_at)
+        self._scope.answered(sent_at)
+        self._request_pace.accept(1, now, sent_at)
+        self._token_pace.accept(tokens, now, sent_at)
+        return None if limits is None else self._learn(limits, now, now - sent_at)
+
+    def _learn(self, limits: ServerLimits, now: float, latency_s: float) -> Hold | None:
+        requests, tokens = self._request_pace, self._token_pace
+        requests.tell(limits.limit_requests, limits.reset_requests_s, limits.remaining_requests, latency_s=latency_s)
+        tokens.tell(limits.limit_tokens, limits.reset_tokens_s, limits.remaining_tokens, latency_s=latency_s)
+        self._take_over()
+        hold, used_up = None, self._backoff.used_up
+        if limits.remaining_requests == 0 and limits.reset_requests_s:
+            hold = used_up("request is", limits.reset_requests_s, now, amount(limits.limit_requests, "requests"))
+        if limits.remaining_tokens == 0 and limits.reset_tokens_s:
+            other = used_up("tokens are", limits.reset_tokens_s, now, amount(limits.limit_tokens, "tokens"))
+            hold = other if hold is None or other.until > hold.until else hold
+        return hold
+
+    def refused(self, error: RateLimitedError, now: float, sent_at: float, in_flight: int) -> Verdict:
+        """Everyone waits as long as the server says, and without a word longer each time, unless that is of no use."""
+        pace = self._token_pace if error.scope == "tokens" else self._request_pace
+        wait_s = self._backoff.wait_s(error.retry_after_s)
+        is_for_all = self._scope.is_for_all(wait_s, sent_at, now, in_flight)
+        # A longer wait is about no rate a minute.
+        is_baseline = wait_s <= MINUTE_RESET_S and pace.refuse(now, sent_at, wait_s if is_for_all else 0.0)
+        if is_baseline or not is_for_all:
+            return Verdict(alone_s=wait_s)
+        return self._backoff.refused(error.retry_after_s, sent_at, now, error.day_limit)
+
+    def configure(self, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
+        """Take over other caps from the config."""
+        self._request_pace.configure(requests_per_minute)
+        self._token_pace.configure(tokens_per_minute)
+        self._take_over()
+
+    def _take_over(self) -> None:
+        """The meters follow the paces, for a call too that already waits at one."""
+        self._requests.set_limit(self._request_pace.per_minute)
+        self._tokens.set_limit(self._token_pace.per_minute)
+
+    def release(self) -> None:
+        """Let whoever waits go."""
+        self._requests.release()
+        self._tokens.release()
+
+    def state(self, now: float) -> ResourceState:
+        """What is known now."""
+        backoff = self._backoff
+        day_s = max(0.0, backoff.day_until - now)
+        return ResourceState(
+            requests=_rate(self._request_pace),
+            tokens=_rate(self._token_pace),
+            asked_for_s=max(0.0, backoff.asked_until - now),
+            refused_since=backoff.refused_since,
+            excused=backoff.excused(now),
+            day_s=day_s,
+            day_reason=f"{backoff.day_text} is used up until {backoff.day_moment} ({duration(day_s)})" if day_s else "",
+        )
+
+
+def _rate(pace: Pace) -> Rate:
+    return Rate(pace.per_minute, pace.configured, pace.learned)
