@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from unittest import mock
 
-from pipeline.limits import backoff, gate, latency, meters, other_clients, pace, retry_scope, tuner
+from pipeline.limits import backoff, baseline, gate, latency, meters, other_clients, pace, retry_scope, tuner
+from pipeline.units import MINUTE_RESET_S
 
 #: What is put in place of what: (owner, name, replacement). The first one, if it is a function, tells who uses it.
 Patch = tuple[Any, str, Any]
@@ -20,7 +21,7 @@ def _always(value: Any) -> Callable[..., Any]:
 
 
 def _hold_only_hours(self: backoff.Backoff, wait_s: float, *rest: Any) -> None:
-    if wait_s > pace.MINUTE_RESET_S:
+    if wait_s > MINUTE_RESET_S:
         _HOLD(self, wait_s, *rest)
 
 
@@ -42,11 +43,6 @@ def _never_after(self: tuner.Tuner, limit: int, phase: tuner.Phase, now: float) 
         _GO(self, limit, phase, now)
 
 
-def _to_the_last(self: pace._Span, now: float, sent_at: float, wait_s: float) -> None:
-    _REFUSE(self, now, sent_at, wait_s)
-    self.passed, self.seconds = self.sent - self.refused, now - self.at
-
-
 def _plain_mean(latencies: list[float], in_flight: float) -> latency.Level:
     mean = max(statistics.fmean(latencies), 1e-9)
     return latency.Level(in_flight, mean, statistics.pstdev(latencies) / mean, len(latencies))
@@ -55,8 +51,6 @@ def _plain_mean(latencies: list[float], in_flight: float) -> latency.Level:
 _HOLD, _END_OUTAGE, _PLACE_DELAY, _GO = (
     backoff.Backoff._hold, gate.Gate._end_outage, gate.Gate._place_delay_s, tuner.Tuner._go,
 )  # fmt: skip
-
-_REFUSE = pace._Span.refuse
 
 MECHANISMS: Mapping[str, tuple[Patch, ...]] = {
     "gate: failures of several records are an outage": ((gate.Gate, "failed", _always(False)),),
@@ -73,31 +67,37 @@ MECHANISMS: Mapping[str, tuple[Patch, ...]] = {
     "retry scope: a bad trial is not tried again for a minute": (
         (retry_scope.RetryScope, "is_for_all", None), (retry_scope, "NEXT_TRIAL_S", 0.0),
     ),
+    "baseline: a cut that did not help is taken back": ((baseline.Baseline, "test", _always(None)),),
+    "baseline: no further cut while one is tested": ((baseline.Baseline, "is_testing", property(_always(False))),),
+    "baseline: far more refused, and no test is trusted": (
+        (baseline.Baseline, "test", None), (baseline, "DISTRUST_S", 0.0),
+    ),
+    "baseline: what was found is forgotten": ((baseline.Baseline, "test", None), (baseline, "HALF_LIFE_S", math.inf)),
+    "baseline: a larger share than before is a limit": ((baseline._Test, "is_more", property(_always(False))),),
     "other clients: others' use is seen in what is left": ((other_clients.OtherClients, "seen", _always(None)),),
     "other clients: of a bucket": ((other_clients.OtherClients, "_of_bucket", _always(1.0)),),
     "other clients: of a window": ((other_clients.OtherClients, "_of_window", _always(1.0)),),
     "other clients: long latency makes the reserve larger": (
         (other_clients.OtherClients, "seen", None), (other_clients, "RESERVE_LATENCIES", 0.0),
     ),
-    "pace: refusals teach a rate": ((pace.Pace, "_is_much", _always(False)),),
+    "pace: refusals teach a rate": ((pace.Pace, "_is_cut", _always(False)),),
     "pace: headers teach a rate": ((pace.Pace, "tell", _always(None)),),
     "pace: one answer that says far less is a slip": ((pace.Pace, "tell", None), (pace, "SLIP_ANSWERS", 1)),
-    "pace: few refusals are chance": (
-        (pace.Pace, "_is_much", None), (pace, "CHANCE_COUNT", 1), (pace, "CHANCE_SHARE", 0.0),
+    "pace: few refusals are noise": (
+        (pace.Pace, "_is_cut", None), (pace, "NOISE_COUNT", 1), (pace, "NOISE_SHARE", 0.0),
     ),
-    "pace: what passed since refusals began is measured": ((pace._Span, "passed_per_s", _always(None)),),
-    "pace: it is measured to the beginning of a turn": ((pace._Span, "refuse", _to_the_last),),
-    "pace: the second time over more calls": ((pace.Pace, "_cut", None), (pace, "AGAIN", 1)),
-    "pace: a guess until there is a measurement": ((pace.Pace, "_guess", _always(None)),),
-    "pace: a rate that was found before is cut gently": ((pace.Pace, "_cut", None), (pace, "GENTLE_CUT", 0.0)),
-    "pace: 98 % of what passed": ((pace.Pace, "_cut", None), (pace, "CUT_TO", 0.999)),
+    "pace: what passed since refusals began is measured": ((pace.Pace, "_exact", _always(None)),),
+    "pace: that measurement is waited for": ((pace.Pace, "_is_soon_known", _always(False)),),
+    "pace: a rate is met again by a few refusals": ((pace.Pace, "_is_found_again", _always(False)),),
+    "pace: half of what passed is guessed": ((pace.Pace, "_guess", _always(None)),),
+    "pace: a guess that is too high is halved": ((pace.Pace, "_guess_lower", _always(None)),),
+    "pace: slow growth near the last cut": ((pace.Pace, "_is_near", _always(False)),),
+    "pace: fast growth far from it": ((pace.Pace, "_grow", None), (pace, "GROW_FAR", pace.GROW_NEAR)),
+    "pace: a guess grows fastest": ((pace.Pace, "_grow", None), (pace, "GROW_GUESS", pace.GROW_FAR)),
     "pace: growth at all": ((pace.Pace, "_grow", _always(None)),),
-    "pace: an answer counts for so long at most": ((pace.Pace, "_grow", None), (pace, "ANSWER_S", math.inf)),
-    "pace: a cut that did not help is taken back": ((pace.Pace, "_is_unhelped", _always(False)),),
-    "pace: no further cut while one is judged": ((pace.Pace, "_is_judging", property(_always(False))),),
-    "pace: what was found is forgotten": ((pace.Pace, "_is_unhelped", None), (pace, "HALF_LIFE_S", math.inf)),
-    "pace: refusals of calls sent before a cut are its reason": ((pace.Pace, "_is_old", _always(False)),),
-    "pace: an episode ends when it is quiet": ((pace.Pace, "_is_over", _always(False)),),
+    "pace: a cut has a floor": ((pace.Pace, "_deepest", _always(0.0)),),
+    "pace: a cut soon after another is gentle": ((pace.Pace, "_deepest", None), (pace, "GENTLE_CUT", pace.DEEPEST_CUT)),
+    "pace: 98 % of what passed": ((pace.Pace, "_cut_to", None), (pace, "CUT_TO", 1.0)),
     "meters: 99 % of a limit": ((meters.Meter, "set_limit", None), (meters, "HEADROOM", 1.0)),
     "meters: lost time is caught up": ((meters.Meter, "_steer", _always(None)),),
     "meters: known pauses are not caught up": ((meters.Meter, "skip", _always(None)),),
@@ -144,11 +144,10 @@ def noted() -> Iterator[set[str]]:
 
 def _noting(real: Any, mechanisms: list[str], used: set[str]) -> Any:
     """The real thing, which notes that it was used."""
-    kind: Callable[[Any], Any] = type(real) if isinstance(real, property | staticmethod) else lambda call: call
-    function: Any = getattr(real, "fget", None) or getattr(real, "__func__", real)
+    function: Any = getattr(real, "fget", real)
 
     def call(*args: Any, **named: Any) -> Any:
         used.update(mechanisms)
         return function(*args, **named)
 
-    return kind(call)
+    return property(call) if isinstance(real, property) else call

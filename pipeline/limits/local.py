@@ -73,7 +73,7 @@ class LocalResource:
         wait_s = self._backoff.wait_s(error.retry_after_s)
         is_for_all = self._scope.is_for_all(wait_s, sent_at, now, in_flight)
         # A longer wait is about no rate a minute.
-        is_baseline = wait_s <= MINUTE_RESET_S and pace.refuse(now, sent_at, wait_s if is_for_all else 0.0)
+        is_baseline = wait_s <= MINUTE_RESET_S and pace.refuse(now, sent_at, wait_s)
         if is_baseline or not is_for_all:
             return Verdict(alone_s=wait_s)
         return self._backoff.refused(error.retry_after_s, sent_at, now, error.day_limit)

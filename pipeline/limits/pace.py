@@ -1,123 +1,136 @@
 """The limit that really holds: the config's, cut by what the server's headers and refusals teach. Arithmetic only.
 
 The config is a cap that is never passed. A server that says less (`x-ratelimit-limit-*`) is believed at once. A server
-that only refuses is learned by one law:
-
-    measure   once more is refused than by chance, of the calls that were sent since, those that passed: what was in
-              store is used up by then, so that is the rate that the server gives (delivery rate, as BBR has it)
-    cut       to a little less than that
-    grow      by time since the cut: soon back at the rate, slowly past it, then ever faster (as CUBIC)
-    judge     below a limit nothing is refused any more. Where as much is refused as before, the cut did not help: it is
-              taken back, and that share of refusals is known to come whatever the rate (baseline refusals)
+that only refuses (429) is learned: when more than a few of the latest calls were refused, the rate falls to what
+passes; then it grows with the answers, slowly at first, until a few refusals say that it is the same rate still. Single
+refusals among many answers cut nothing: they are noise, and their Retry-After is obeyed anyway. Of what a server says
+it gives, other users of the key get theirs.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Iterable
+from itertools import takewhile
 
+from pipeline.limits.baseline import Baseline
+from pipeline.limits.meters import HEADROOM
 from pipeline.limits.other_clients import OtherClients
 from pipeline.units import MINUTE_RESET_S
 
-#: Fewer refusals than these, or a smaller share, are chance.
-CHANCE_COUNT, CHANCE_SHARE, CHANCE_DEVIATIONS = 4, 0.015, 1.5
-#: A rate is measured over at least so many calls that passed, so many times as many once it is known, and over so many
-#: seconds and times that a refusal takes to come back.
-PASSED, AGAIN, MEASURE_S, MEASURE_LAGS = 10, 3, 0.5, 3.0
-#: An episode of refusals ends after so many seconds and calls without one.
-QUIET_S, QUIET_CALLS = 3.0, 50
-#: The share of the measured rate that is aimed at, the deepest cut of a rate that was found before, and the cut where
-#: nothing can be measured yet.
-CUT_TO, GENTLE_CUT, HALF = 0.98, 0.9, 0.5
-#: Growth: back at the measured rate after so long, where each answer counts for so long at most; a second, of a guess.
-BACK_S, ANSWER_S, GROW_GUESS = 15.0, 0.15, 0.2
-#: A cut is judged by so many refusals, or by as many calls as should have brought so many. It has helped when the share
-#: is below this part of the one before. A larger share than the last one is a limit, whatever the cuts show.
-JUDGE_REFUSED, JUDGE_EXPECTED, HELPED, MOST_SHARE = 5, 10, 0.6, 0.35
-#: What was found is half forgotten after so long: the next cut tests it again.
-HALF_LIFE_S = 300.0
+#: How much is remembered: so many steps of a second in which something came back. At low rates that is longer.
+STEPS = 20
+#: Fewer refusals than these are noise.
+NOISE_COUNT, NOISE_SHARE = 3, 0.015
+#: The accepted rate is measured over at least so many answers and seconds.
+MEASURE_ANSWERS, MEASURE_S = 6, 2.0
+#: Or, of what was sent since the refusals began, over at least this many calls that passed, seconds, and times what the
+#: server asked to wait. They begin anew after so long without any.
+SINCE_PASSED, SINCE_S, SINCE_WAITS, SINCE_GAP_S, SINCE_MOST = 25, 0.5, 3.0, 3.0, 1000
+#: A refusal may take so many times as long as the slowest of those before.
+SLOWER = 1.2
+#: The share of the accepted rate that is aimed at after a cut; the deepest cut at once, soon after another cut, and of
+#: a rate that was only guessed.
+CUT_TO, DEEPEST_CUT, GENTLE_CUT, GUESS_CUT = 0.98, 0.5, 0.85, 0.2
+#: A rate that was measured is met again: so many refusals, once the pace has grown beyond it by this share, and at
+#: least this share of those that it would give. It is measured anew over at least so many calls, and corrected by half
+#: of the difference, which counts up to this share.
+AGAIN_REFUSED, AGAIN_ABOVE, AGAIN_EXPECTED, AGAIN_PASSED, AGAIN_WITHIN = 4, 0.01, 0.5, 75, 0.05
+#: For so long and so many answers after a cut the rate grows slowly, and a further cut is gentle.
+NEAR_S, NEAR_ANSWERS = 30.0, 300
+#: Growth a second and, at most, an answer: at a low rate each refusal weighs more, so it has to come more rarely.
+GROW_NEAR, GROW_FAR, GROW_GUESS = (0.003, 0.0005), (0.02, 0.01), (0.2, 0.02)
 #: A told limit that falls below this share of the one before may be a slip: so many answers in a row have to say it.
 SLIP_SHARE, SLIP_ANSWERS = 0.25, 3
-#: What a call uses follows by this weight.
-UNITS_WEIGHT = 0.05
 
 
-class _Span:
-    """The calls that were sent since a moment, and how many of these were refused."""
+class _Step:
+    """What came back within one second, and how many were sent since."""
 
-    __slots__ = ("at", "early", "held_until", "lag_s", "passed", "quiet", "rate", "refused", "seconds", "sent")
+    __slots__ = ("answers", "refused", "sent", "since", "units")
 
-    def __init__(self, at: float, rate: float | None = None) -> None:
-        self.at = self.held_until = at
-        self.rate = rate
-        # All state that changes.
-        self.sent = self.refused = self.early = self.quiet = 0
-        self.lag_s = self.seconds = 0.0
-        self.passed = 0
+    def __init__(self, since: float) -> None:
+        self.since = since
+        self.units = 0.0
+        self.answers = 0
+        self.refused = 0
+        self.sent = 0
+
+
+class _Since:
+    """How many passed of the calls that were sent since refusals began. What there was in store is gone by then.
+
+    Those are what was sent and not refused: a refusal comes at once, an answer may take long.
+    """
+
+    __slots__ = ("_refused_sent_at", "_sent_at", "_slowest_s", "at", "refused_at", "wait_s")
+
+    def __init__(self, now: float) -> None:
+        self.at = self.refused_at = now
+        self.wait_s = self._slowest_s = 0.0
+        self._sent_at: deque[float] = deque(maxlen=SINCE_MOST)
+        self._refused_sent_at: deque[float] = deque(maxlen=SINCE_MOST)
+
+    def refused(self, noise: float) -> float:
+        """How many were refused of those that were sent since the first refusal, without this share of them all."""
+        return len(self._refused_sent_at) - noise * len(self._sent_at)
+
+    def send(self, now: float) -> None:
+        """A call leaves."""
+        self._sent_at.append(now)
 
     def refuse(self, now: float, sent_at: float, wait_s: float) -> None:
-        """One more; it counts where its call was sent since."""
-        passed = self.sent - self.refused - 1
-        if now > self.held_until and sent_at >= self.at and passed > self.passed:
-            self.passed, self.seconds = passed, now - self.at
-        self.held_until = max(self.held_until, now + wait_s)
-        self.quiet = 0
-        self.lag_s = max(self.lag_s, now - sent_at)
+        """One more."""
+        self.refused_at = now
+        self.wait_s = max(self.wait_s, wait_s)
+        self._slowest_s = max(self._slowest_s, SLOWER * (now - sent_at))
         if sent_at >= self.at:
-            self.refused += 1
-        else:
-            self.early += 1
+            self._refused_sent_at.append(sent_at)
 
-    @property
-    def share(self) -> float:
-        """The share that was refused."""
-        return self.refused / max(1, self.sent)
+    def is_young(self, now: float) -> bool:
+        """Refusals have only begun, and the server asks for moments."""
+        return SINCE_WAITS * self.wait_s < MEASURE_S and now - self.at < MEASURE_S
 
-    @property
-    def least_share(self) -> float:
-        """The same, less what may be chance: an episode begins where by chance more is refused."""
-        return (self.refused - CHANCE_DEVIATIONS * math.sqrt(self.refused)) / max(1, self.sent)
-
-    def passed_per_s(self, enough: int) -> float | None:
-        """Calls a second that were sent and not refused: a refusal comes soon, an answer may take long.
-
-        It is taken when refusals begin again after a wait, as they had when the span began: so whole turns of a server
-        that counts windows are seen. None while that is too few, or too short.
-        """
-        if self.passed < enough or self.seconds < max(MEASURE_S, MEASURE_LAGS * self.lag_s):
+    def calls_per_s(self, now: float, enough: int) -> float | None:
+        """Of those that were sent so long ago that a refusal would be there; None while less than enough passed."""
+        since = self.at if len(self._sent_at) < SINCE_MOST else self._sent_at[0]
+        until = now - self._slowest_s
+        sent = sum(sent_at <= until for sent_at in self._sent_at)
+        passed = sent - sum(since <= sent_at <= until for sent_at in self._refused_sent_at)
+        if passed < enough or until - since < max(SINCE_S, SINCE_WAITS * self.wait_s):
             return None
-        return self.passed / self.seconds
+        return passed / (until - since)
 
 
 class Pace:
     """Units a minute that may be sent now; None while nothing limits. `now` is the run's clock in seconds."""
 
     def __init__(self, configured: float | None) -> None:
-        # All state that changes: what is said,
         self._configured = configured
+        # All state that changes.
         self._told: float | None = None
         self._slips = 0
+        self._learned: float | None = None
         self._others = OtherClients()
-        # what is learned: the rate in force, the one that was measured, and how far it has grown since,
-        self._rate: float | None = None
+        self._steps: deque[_Step] = deque(maxlen=STEPS)
+        self._sent_first = 0
+        self._is_guess = False
+        self._guessed_at = float("-inf")
+        self._guess_refused = self._guess_answered = 0
+        self._since: _Since | None = None
+        self._found: float | None = None
         self._met: float | None = None
-        self._changed_at = self._grown_at = float("-inf")
-        self._grown_s = 0.0
-        # what is under way: since refusals began, since the rate changed, and before that,
-        self._episode: _Span | None = None
-        self._since = _Span(0.0)
-        self._before: _Span | None = None
-        self._origin: float | None = None
-        # and what is known of calls: refused whatever the rate, units of each, how many a second.
-        self._baseline = 0.0
-        self._baseline_at = 0.0
-        self._units = 0.0
-        self._answers = 0
+        self._baseline = Baseline()
+        self._cut_at = float("-inf")
+        self._answers_since_cut = 0
+        self._grown_at = 0.0
 
     @property
     def per_minute(self) -> float | None:
         """The limit in force."""
         ours = None if self._told is None else self._told * self._others.share
-        return _least(self._configured, ours, self._rate)
+        return _least(self._configured, ours, self._learned)
 
     @property
     def configured(self) -> float | None:
@@ -128,7 +141,7 @@ class Pace:
     def learned(self) -> float | None:
         """The limit of the server as far as it is known: what it says, or what passed when it was met; None if neither.
 
-        Other clients' share of it, and what a rate has grown to since, are no part of that.
+        Other users' share of it, and what a rate has grown to since, are no part of that.
         """
         return self._told or self._met
 
@@ -151,146 +164,211 @@ class Pace:
 
     def send(self, now: float) -> None:
         """A call leaves."""
-        self._since.sent += 1
-        if self._episode is not None:
-            self._episode.sent += 1
-            self._episode.quiet += 1
+        self._baseline.send()
+        if self._steps:
+            self._steps[-1].sent += 1
+        else:
+            self._sent_first += 1
+        if self._since is not None:
+            self._since.send(now)
 
     def accept(self, units: float, now: float, sent_at: float | None = None) -> None:
         """An answer came: `units` passed the server's limit."""
-        if not self._units:
-            self._units, self._since = units, _Span(now)
-        self._units += UNITS_WEIGHT * (units - self._units)
-        self._answers += 1
+        step = self._step(now)
+        step.units += units
+        step.answers += 1
+        if sent_at is not None:
+            self._came_back(sent_at, now, refused=False)
+        self._guess_answered += sent_at is not None and sent_at >= self._guessed_at
         self._others.used(units, now)
-        self._judge_less(now)
-        if self._rate is not None:
-            self._grow(self._rate, now)
+        if self._learned is not None:
+            self._grow(self._learned, now)
 
     def refuse(self, now: float, sent_at: float, wait_s: float = 0.0) -> bool:
-        """A 429 came. True: such come whatever the rate, so it says nothing to other calls."""
-        if self._is_old(sent_at):
-            return False
-        self._since.refuse(now, sent_at, wait_s)
-        if self._is_unhelped(now):
+        """A 429 came. True: such come whatever the rate, so it says nothing to other calls.
+
+        Those of calls that were sent before the last cut are its reason once more, and not counted.
+        """
+        if self._came_back(sent_at, now, refused=True):
             return True
-        if self._episode is None or self._is_over(self._episode, now):
-            self._episode = _Span(now, self.per_minute)
-        self._episode.refuse(now, sent_at, wait_s)
-        if not self._is_much(self._episode, now):
-            return self.baseline(now) > 0
-        if not self._is_judging:
-            self._cut(self._episode, now)
-        return False
+        share = self._baseline.share(now)
+        return not self._is_cut(now, sent_at, wait_s, share) and share > 0
 
-    def _is_old(self, sent_at: float) -> bool:
-        """Whether the call was sent before the last cut: it is the cut's reason once more."""
-        return self._met is not None and sent_at <= self._changed_at
+    def _came_back(self, sent_at: float, now: float, *, refused: bool) -> bool:
+        """True: the last cut has not helped, and is taken back."""
+        before = self._baseline.came_back(sent_at, now, refused=refused)
+        if before is None:
+            return False
+        (self._learned,) = before
+        self._cut_at = self._grown_at = now
+        self._found = self._met = self._since = None
+        self._is_guess = self._learned is not None  # whether there is a limit at all is open again
+        self._steps.clear()
+        return True
 
-    @staticmethod
-    def _is_over(episode: _Span, now: float) -> bool:
-        return now - episode.held_until > QUIET_S and episode.quiet > QUIET_CALLS
-
-    @property
-    def _is_judging(self) -> bool:
-        """Whether it is still open if the last cut has helped: another one would tell less."""
-        return self._before is not None and self.per_minute is not None
-
-    def baseline(self, now: float) -> float:
-        """The share of calls that is refused whatever the rate; 0 where none is known."""
-        share: float = self._baseline * 0.5 ** ((now - self._baseline_at) / HALF_LIFE_S)
-        return share if share >= CHANCE_SHARE / 3 else 0.0
-
-    # -- the law -------------------------------------------------------------------------------------------------
-
-    def _is_much(self, episode: _Span, now: float) -> bool:
-        """Whether more is refused than by chance; without a limit also of the calls that were in flight."""
-        baseline = self.baseline(now)
-        refused, sent = episode.refused, episode.sent
-        if self.per_minute is None and not baseline:
-            refused, sent = refused + episode.early, sent + episode.early
-        chance = (CHANCE_SHARE + baseline) * sent
-        return refused >= CHANCE_COUNT and refused > chance + (2 if baseline else 1) * math.sqrt(chance)
-
-    def _cut(self, episode: _Span, now: float) -> None:
-        """To a little less than what passes. The second time that has to be known better, unless much is refused."""
-        is_known = self._met is not None and episode.share < MOST_SHARE
-        per_s = episode.passed_per_s(AGAIN * PASSED if is_known else PASSED)
-        if per_s is None:
-            self._guess(now)
-            return
-        self._episode = None
-        measured = per_s * self._units * 60 / (1 - self.baseline(now))
-        floor = 0.0
-        if self._met is not None and episode.rate is not None and episode.rate > self._met:
-            # It has grown past the rate that was found, and passed until now. A small bucket refuses every second call
-            # of a rate that is only a little too high, so that less passes than could.
-            floor = GENTLE_CUT * episode.rate
-        if self.per_minute is None or max(measured, floor) < self.per_minute:
-            self._judge_by(episode if measured >= floor else None)
-            self._met, self._grown_s = max(measured, floor), 0.0
-            self._change(CUT_TO * self._met, now)
+    def _is_cut(self, now: float, sent_at: float, wait_s: float, share: float) -> bool:
+        """Whether the refusal is one of those that a limit makes; the rate falls when there are enough of them."""
+        if sent_at <= self._cut_at:
+            return False
+        if self._since is None or now - self._since.refused_at > SINCE_GAP_S + self._since.wait_s:
+            self._since = _Since(now)
+        self._since.refuse(now, sent_at, wait_s)
+        if self._is_found_again(self._since, share, now):
+            return True
+        self._step(now).refused += 1
+        refused = sum(step.refused for step in self._steps)
+        # A refusal comes sooner than an answer: where calls are long, few of those that were sent have come back.
+        calls = sum(max(step.sent, step.refused + step.answers) for step in self._steps)
+        noise = (NOISE_SHARE + share) * calls
+        is_much = refused >= NOISE_COUNT and refused > noise + (2 if share else 1) * math.sqrt(noise)
+        if is_much and not self._baseline.is_testing:
+            self._cut(now)
+            if self.per_minute is None:
+                self._guess(now)
+        if self._is_guess and sent_at >= self._guessed_at:
+            self._guess_lower(now)
+        return is_much
 
     def _guess(self, now: float) -> None:
-        """Nothing is measured yet: half of what was answered so far, and half of that while half is refused.
+        """No limit is known, but there is one: until it is measured, half of what was accepted, evenly.
 
         Else all that wait would leave at once after each moment of waiting.
         """
-        since = self._since
-        if not self._answers:
-            return  # refused for hours, and nothing was learned
-        if self.per_minute is None and now > since.at:
-            self._change(HALF * self._answers * self._units / (now - since.at) * 60, now)
-        elif self._met is None and self._rate is not None and since.refused >= max(CHANCE_COUNT - 1, HALF * since.sent):
-            self._change(HALF * self._rate, now)
+        seconds = now - self._steps[0].since
+        if seconds > 0 and (passed := _per_minute(self._steps, seconds)):
+            self._is_guess, self._grown_at = True, now
+            self._since = None  # what follows is another rate
+            self._test(now)
+            self._take_guess(DEEPEST_CUT * passed, now)
 
-    def _judge_by(self, episode: _Span | None) -> None:
-        """The rate falls: does that help? Not asked where so much is refused that it is a limit in any case."""
-        if self._before is None:
-            self._origin = self._rate
-        self._before = episode if episode is not None and episode.least_share <= MOST_SHARE else None
+    def _test(self, now: float) -> None:
+        """The rate falls: does that help?"""
+        refused = sum(step.refused for step in self._steps)
+        self._baseline.test(self._learned, refused, sum(step.sent for step in self._steps), now)
 
-    def _change(self, rate: float, now: float) -> None:
-        self._rate = max(1.0, rate)
-        self._changed_at = self._grown_at = now
-        self._since, self._answers = _Span(now), 0
+    def _guess_lower(self, now: float) -> None:
+        """Of what was sent since the last guess more is refused than answered: what is in store was counted too."""
+        self._guess_refused += 1
+        enough = self._guess_answered > 0 and self._guess_refused >= max(NOISE_COUNT, self._guess_answered)
+        if enough and self._learned is not None:
+            self._take_guess(DEEPEST_CUT * self._learned, now)
+            self._steps.clear()  # what was in store is in them
 
-    def _judge_less(self, now: float) -> None:
-        """The cut has helped where far less is refused since."""
-        before, since = self._before, self._since
-        if before is None or since.share >= HELPED * before.least_share:
+    def _take_guess(self, per_minute: float, now: float) -> None:
+        self._learned = max(1.0, per_minute)
+        self._guessed_at, self._guess_refused, self._guess_answered = now, 0, 0
+
+    def _step(self, now: float) -> _Step:
+        if not self._steps or now - self._steps[-1].since >= 1.0:
+            self._steps.append(_Step(now))
+            self._steps[-1].sent, self._sent_first = self._sent_first, 0
+        return self._steps[-1]
+
+    def _cut(self, now: float) -> None:
+        steps = self._measured(now)
+        answers = sum(step.answers for step in steps)
+        refused = sum(step.refused for step in steps)
+        exact = self._exact(now)
+        is_little = answers < MEASURE_ANSWERS or now - steps[-1].since < MEASURE_S
+        if exact is None and (is_little or self._is_soon_known(now)):
             return
-        if since.sent * before.least_share >= JUDGE_EXPECTED:
-            self._baseline, self._baseline_at = min(self.baseline(now), since.share), now
-            self._before = None
+        accepted = (exact or _per_minute(steps, now - steps[-1].since)) / (1 - self._baseline.share(now))
+        if exact is None and (self._is_guess or self.per_minute is None):
+            # A window that was used up in a burst: of late little was sent, and no limit says how little is too little.
+            accepted = max(accepted, _per_minute(self._steps, now - self._steps[0].since))
+        current = self.per_minute or exact or accepted * (answers + refused) / answers
+        deepest = self._deepest(now, is_most_refused=refused >= 2 * answers) / CUT_TO * current
+        if exact is not None and self._found is not None:
+            deepest = min(deepest, self._found)  # it was measured twice
+        is_still_guess = self._is_guess and not deepest <= accepted < current
+        self._test(now)
+        self._cut_to(min(max(accepted, deepest), current), now)
+        self._is_guess = is_still_guess
+        if exact is not None:
+            self._found = exact
 
-    def _is_unhelped(self, now: float) -> bool:
-        """The cut did not help: it is taken back."""
-        before, since = self._before, self._since
-        if before is None or since.refused < JUDGE_REFUSED or since.share < HELPED * before.least_share:
+    def _exact(self, now: float) -> float | None:
+        """What passes now that nothing is in store. The first time it has to be known soon, then without much noise."""
+        units = self._units_per_call(now)
+        if self._since is None or units is None:
+            return None
+        per_s = self._since.calls_per_s(now, SINCE_PASSED if self._found is None else AGAIN_PASSED)
+        return None if per_s is None else per_s * units * 60
+
+    def _units_per_call(self, now: float) -> float | None:
+        """What a call uses; None if none was answered of late, for then nothing that is measured means anything."""
+        if not sum(step.answers for step in self._measured(now)):
+            return None
+        return sum(step.units for step in self._steps) / sum(step.answers for step in self._steps)
+
+    def _is_soon_known(self, now: float) -> bool:
+        """The first such measurement is about to come. Until then steps would count what was in store."""
+        return self._found is None and self._since is not None and self._since.is_young(now)
+
+    def _deepest(self, now: float, *, is_most_refused: bool) -> float:
+        """The share of the rate that is left by a cut, whatever was accepted."""
+        if self._is_guess:
+            return GUESS_CUT
+        return GENTLE_CUT if self._is_near(now) and not is_most_refused else DEEPEST_CUT
+
+    def _is_found_again(self, since: _Since, share: float, now: float) -> bool:
+        """The rate has grown beyond the one that was found, and as much is refused as that would refuse: it is cut.
+
+        That needs no more than a few refusals, where another rate has to be told from noise first.
+        """
+        refused = since.refused(share)
+        if self._found is None or self.per_minute is None or refused < AGAIN_REFUSED:
             return False
-        self._before = None
-        share = (before.refused + since.refused) / max(1, before.sent + since.sent)
-        if share > MOST_SHARE:
+        excess = self.per_minute * HEADROOM - self._found
+        units, exact = self._units_per_call(now), self._exact(now)
+        if units is None or exact is None or excess < AGAIN_ABOVE * self._found:
             return False
-        self._baseline, self._baseline_at = share, now
-        self._rate, self._met, self._episode = self._origin, None, None
-        self._changed_at = self._grown_at = now
+        if refused < AGAIN_EXPECTED * excess / units / 60 * (now - since.at):
+            return False
+        exact = min(max(exact, (1 - AGAIN_WITHIN) * self._found), (1 + AGAIN_WITHIN) * self._found)
+        self._found = (self._found + exact) / 2
+        self._cut_to(self._found, now)
         return True
 
-    def _grow(self, rate: float, now: float) -> None:
+    def _cut_to(self, per_minute: float, now: float) -> None:
+        self._learned = max(1.0, CUT_TO * per_minute)
+        self._met = per_minute
+        self._since, self._is_guess = None, False
+        self._cut_at = self._grown_at = now
+        self._answers_since_cut = 0
+        self._steps.clear()
+
+    def _measured(self, now: float) -> list[_Step]:
+        """The latest steps, newest first: as many as a measurement needs, no more."""
+        answers = 0
+
+        def wanted(step: _Step) -> bool:
+            nonlocal answers
+            before, answers = answers, answers + step.answers
+            return before < MEASURE_ANSWERS or now - step.since < MEASURE_S + 1.0
+
+        return list(takewhile(wanted, reversed(self._steps)))
+
+    def _is_near(self, now: float) -> bool:
+        """Whether the last cut is fresh: then the server's limit is not far."""
+        return self._learned is not None and (now - self._cut_at < NEAR_S or self._answers_since_cut < NEAR_ANSWERS)
+
+    def _grow(self, learned: float, now: float) -> None:
         """With each answer; so neither while the gate is shut nor in an outage."""
-        passed_s, self._grown_at = min(now - self._grown_at, ANSWER_S), now
-        if self._met is None:
-            rate *= 1 + GROW_GUESS * passed_s
-        else:
-            self._grown_s += passed_s
-            rate = self._met * (1 + (1 - CUT_TO) * (self._grown_s / BACK_S - 1) ** 5)
+        passed_s, self._grown_at = now - self._grown_at, now
+        self._answers_since_cut += 1
+        near = GROW_NEAR if self._is_near(now) else GROW_FAR
+        a_second, an_answer = GROW_GUESS if self._is_guess else near
+        grown = learned * (1 + min(a_second * passed_s, an_answer))
         cap = _least(self._configured, self._told)
         # Without a cap a limit that was not met for long is forgotten when it is out of reach.
-        self._rate = None if rate >= (cap or 1e9) else rate
-        if self._rate is None:
-            self._met = None
+        self._learned = None if grown >= (cap or 1e9) else grown
+        if self._learned is None:
+            self._found = self._met = None
+
+
+def _per_minute(steps: Iterable[_Step], seconds: float) -> float:
+    return sum(step.units for step in steps) / seconds * 60
 
 
 def _least(*limits: float | None) -> float | None:

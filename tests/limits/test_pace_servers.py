@@ -48,7 +48,7 @@ def test_a_low_rate_is_found_too(moved_clock: RunOn) -> None:
 
     seen = moved_clock(main())
     assert len(seen.accepted) >= 0.85 * 600
-    assert seen.refused_share < 0.07
+    assert seen.refused_share < 0.05
 
 
 def test_with_no_limit_in_the_config_the_servers_is_found(moved_clock: RunOn) -> None:
@@ -109,7 +109,7 @@ def test_long_calls_do_not_make_the_rate_look_low(moved_clock: RunOn) -> None:
 
     seen = moved_clock(main())
     assert len(seen.accepted) >= 0.95 * 9000
-    assert seen.refused_share < 0.12  # a refusal takes as long as an answer here: the measurement has to wait for it
+    assert seen.refused_share < 0.06  # one cut more: late refusals may look as if a cut had not helped
 
 
 def test_it_grows_back_when_the_server_allows_more_again(moved_clock: RunOn) -> None:

@@ -1,0 +1,112 @@
+"""Refusals that come whatever the rate: some servers refuse a few calls in a hundred because they are busy.
+
+At one rate they look like those of a limit. They differ once the rate falls: below a limit nothing is refused any more,
+and of these as many as before. So each cut of the rate is a test as well, and one that shows no effect is taken back.
+Arithmetic only.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+#: A larger share than this is a limit, or a server that is to be left alone.
+MOST_SHARE = 0.25
+#: A test takes so many refusals; or so many calls that, by the share before, there should have been this many. A share
+#: is smaller when it is below this part of the one before, and larger when so many standard deviations lie between.
+ENOUGH_REFUSED, ENOUGH_EXPECTED, SMALLER, APART = 5, 10, 0.6, 1.5
+#: What was found is half forgotten after so long. Then the next cut tests it again, which costs a few calls' time.
+HALF_LIFE_S = 300.0
+#: Less than this is not worth knowing.
+LEAST_SHARE = 0.005
+#: Where soon so many times as much is refused it was a limit after all: for so long no test is trusted.
+FAR_MORE, DISTRUST_S = 2.5, 300.0
+
+
+@dataclass(slots=True)
+class _Test:
+    """A cut: how many were sent and refused before it and since.
+
+    A refusal comes sooner than an answer: the share is that of what was sent, not of what has come back.
+    """
+
+    refused_before: int
+    sent_before: int
+    at: float
+    refused: int = 0
+    sent: int = 0
+    back: int = 0
+
+    @property
+    def is_less(self) -> bool:
+        """Whether a clearly smaller share is refused since."""
+        return self.refused * self.sent_before < SMALLER * self.refused_before * self.sent
+
+    @property
+    def is_more(self) -> bool:
+        """Whether a clearly larger share is, or one that is no noise."""
+        least, most = _bound(self.refused, -APART, self.sent), _bound(self.refused_before, APART, self.sent_before)
+        return least > min(most, MOST_SHARE)
+
+
+class Baseline:
+    """How large a share of the calls is refused whatever the rate. `now` and `sent_at` are the run's clock."""
+
+    def __init__(self) -> None:
+        # All state that changes.
+        self._share = 0.0
+        self._found_at = 0.0
+        self._test: _Test | None = None
+        self._distrusted_until = float("-inf")
+        #: The rate before the first of the cuts that have not been found to help.
+        self._origin: tuple[float | None] | None = None
+
+    def share(self, now: float) -> float:
+        """The share that is known of; 0 where there is none."""
+        share: float = self._share * 0.5 ** ((now - self._found_at) / HALF_LIFE_S)
+        return share if share >= LEAST_SHARE else 0.0
+
+    def test(self, rate: float | None, refused: int, sent: int, now: float) -> None:
+        """The rate falls, from this one, at which so many were sent and refused."""
+        if 0 < FAR_MORE * self.share(now) < refused / max(1, sent):
+            self._share, self._distrusted_until = 0.0, now + DISTRUST_S
+        may_be = now >= self._distrusted_until and refused > 0 and _bound(refused, -APART, sent) <= MOST_SHARE
+        self._test = _Test(refused, sent, now) if may_be else None
+        if self._test is None:
+            self._origin = None
+        elif self._origin is None:
+            self._origin = (rate,)
+
+    @property
+    def is_testing(self) -> bool:
+        """Whether it is still open what the last cut has shown: another one would tell less."""
+        return self._test is not None
+
+    def send(self) -> None:
+        """A call leaves."""
+        if self._test is not None:
+            self._test.sent += 1
+
+    def came_back(self, sent_at: float, now: float, *, refused: bool) -> tuple[float | None] | None:
+        """A call was answered or refused. If that shows that cuts had no effect: the rate before them, in a tuple."""
+        test = self._test
+        if test is None or sent_at <= test.at:
+            return None
+        test.back += 1
+        test.refused += refused
+        if test.is_less:
+            if test.back * test.refused_before >= ENOUGH_EXPECTED * test.sent_before:
+                self._share, self._found_at = min(self.share(now), test.refused / test.sent), now
+                self._test = self._origin = None
+        elif test.refused >= ENOUGH_REFUSED:
+            self._test = None
+            share = (test.refused + test.refused_before) / (test.sent + test.sent_before)
+            if share <= MOST_SHARE and not test.is_more:  # else it is a limit that the cut has not reached
+                self._share, self._found_at, origin, self._origin = share, now, self._origin, None
+                return origin
+        return None
+
+
+def _bound(count: int, deviations: float, of: int) -> float:
+    """The share that so many are, more or less so many standard deviations."""
+    return (count + deviations * math.sqrt(count)) / max(1, of)
