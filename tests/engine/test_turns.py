@@ -190,7 +190,7 @@ CALLS = st.builds(
 def key_of(run: str, call: Mapping[str, Any]) -> str:
     facts = dict(call)
     one = ToolCall(facts.pop("name"), facts.pop("tool"), facts.pop("arguments"))
-    return idempotency_key(run, said=ValidCall(one.name, {}, one), **facts)
+    return idempotency_key(run, valid_call=ValidCall(one.name, {}, one), **facts)
 
 
 @given(CALLS, CALLS)
