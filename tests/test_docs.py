@@ -298,9 +298,9 @@ NUMBERS = {
     "limits.pace.NOISE_COUNT": ("at least {} of the latest calls", 1),
     "limits.pace.NOISE_SHARE": ("clearly more than {} % of them", 100),
     "limits.pace.CUT_TO": ("{} % of what passes", 100),
-    "limits.backoff.BLIND_WAIT_S": ("ithout a word it is {} s", 1),
-    "limits.backoff.BLIND_WAIT_MAX_S": ("{} s at most", 1),
-    "limits.backoff.HEARD_S": ("for {} minutes at a time", 1 / 60),
+    "limits.backoff.BLIND_WAIT_S": ("the wait is {} s and doubles", 1),
+    "limits.backoff.BLIND_WAIT_MAX_S": ("in a row, up to {} s", 1),
+    "limits.backoff.HEARD_S": ("at most {} minutes at a time", 1 / 60),
 }
 
 
