@@ -34,6 +34,7 @@ from pipeline.cli.frame import (
 )
 
 if TYPE_CHECKING:
+    from pipeline.settings import Settings
     from pipeline.stats import RunSummary
 
 
@@ -44,20 +45,61 @@ def init(
         Path | None, typer.Option("--to", help="Where to write the config. Default: config/NAME.toml.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing config.")] = False,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Set a key of [input]: --set input.encoding=cp1252", metavar="KEY=VALUE"),
+    ] = None,
 ) -> None:
     """Read a file and write a config for you to edit."""
     from pipeline.targets import refuse_as_input
 
     guarded(lambda: refuse_as_input(path))
-    from pipeline.scaffold import write_config
+    settings, said = guarded(lambda: _first_settings(path, sets or []))
 
-    made = run_through(write_config(path, to, force=force, quiet=False))
+    async def write() -> Any:
+        from pipeline.errors import InputError
+        from pipeline.parts import sources_of
+        from pipeline.scaffold import answered, write_config
+        from pipeline.threads import in_daemon
+
+        try:
+            sources = await in_daemon(lambda: sources_of(settings))
+            return await write_config(path, sources, to, said=said, force=force, quiet=False)
+        except InputError as error:
+            command = ["labelpipe", "init", path, *(["--to", str(to)] if to else []), *(["--force"] * force)]
+            again = answered(str(error), command, sets or [])
+            if again is None:
+                raise
+            raise InputError(f"{error}\nTo set it: {again}") from error
+
+    made = run_through(write())
     target = made.path
     say("\n".join(["Found:", *(f"  {line}" for line in made.told)]))
     say(f"Wrote {target}. {'Look at it' if made.has_labels else 'Put your labels into it'}, then:")
     say(f"  labelpipe check   {target}")
     say(f"  labelpipe preview {target} -n 5")
     say(f"  labelpipe run     {target}")
+
+
+def _first_settings(path: str, sets: list[str]) -> tuple[Settings, dict[str, Any]]:
+    """How the input is read before there is a config, and the keys of [input] that --set names."""
+    from pipeline.errors import SetupError
+    from pipeline.scaffold import holds_media
+    from pipeline.settings import Settings
+
+    for key in (each.partition("=")[0].strip() for each in sets if "=" in each):
+        if key == "input.path":
+            raise SetupError("--set input.path: init takes the path as its argument")
+        if not key.startswith("input."):
+            raise SetupError(f"--set {key}: init takes only keys of [input]; put this one into the config")
+    # Nothing is asked yet: the prompt and the model stand for those of the config.
+    others: dict[str, Any] = {"task": {"prompt": "-", "labels": {"label": ["a", "b"]}}, "model": {"name": "-"}}
+    settings = Settings.load(None, sets, input={"path": path}, **others)
+    if "input.format" not in settings.origins() and holds_media(path):
+        settings = Settings.load(None, ["input.format=files", *sets], input={"path": path}, **others)
+    named = [key for key, origin in settings.origins().items() if origin.kind == "--set"]
+    given = settings.input.model_dump(mode="json")
+    return settings, {name: given[name] for name in (key.removeprefix("input.") for key in named)}
 
 
 @app.command(rich_help_panel=BEFORE)

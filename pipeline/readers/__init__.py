@@ -8,7 +8,7 @@ from pipeline.readers.encodings import known_encoding
 from pipeline.readers.given import Given, given_source
 from pipeline.readers.names import made_up_name
 from pipeline.readers.read import BATCH, Records, peek, read_records
-from pipeline.readers.resolve import resolve_sources
+from pipeline.readers.resolve import is_litter, resolve_sources
 from pipeline.readers.rows import Progress
 from pipeline.readers.source import FORMAT_NAMES, Source, Stamp
 from pipeline.readers.sql import Query
@@ -24,6 +24,7 @@ __all__ = [
     "Source",
     "Stamp",
     "given_source",
+    "is_litter",
     "is_plain_folder",
     "known_encoding",
     "made_up_name",

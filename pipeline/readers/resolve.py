@@ -22,6 +22,8 @@ from pipeline.readers.source import FORMAT_NAMES, Source, format_of, natural, pa
 from pipeline.readers.sql import DIALECTS, Query, sql_source
 
 STDIN = "-"
+#: what Windows leaves in a folder; no glob stands for it (names with a dot in front are passed over anyway)
+_LITTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})
 #: what a shell makes of `<(...)`, and what we call it
 _WITHOUT_NAME = re.compile(r"/dev/fd/\d+|/proc/(self|\d+)/fd/\d+|/dev/stdin")
 PIPE = "pipe"
@@ -110,10 +112,16 @@ def _matches(pattern: str, base: Path, wanted: Callable[[str], bool], own: Path 
     if not glob.has_magic(pattern) or (base / pattern).exists():
         return inputs_only([PurePath(pattern).as_posix()], glob.escape(pattern), base, own)
     found = globs.matching(pattern, base)
-    names = {_posix(name) for name in found if wanted(os.path.join(base, name))}  # noqa: PTH118
+    kept = (name for name in found if not is_litter(name))
+    names = {_posix(name) for name in kept if wanted(os.path.join(base, name))}  # noqa: PTH118
     if not names:
         raise MissingInputError(f"input.path: no file matches {pattern!r} (looked for in {base.absolute()}).")
     return inputs_only(sorted(names, key=natural), pattern, base, own)
+
+
+def is_litter(name: str) -> bool:
+    """Whether the file is one that the system has put there."""
+    return os.path.basename(name).lower() in _LITTER  # noqa: PTH119 - there may be 100,000: no Path for each
 
 
 def _posix(name: str) -> str:

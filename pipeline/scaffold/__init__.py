@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.scaffold.demo import first_rows, lay_demo
-from pipeline.scaffold.first import write_config
+from pipeline.scaffold.first import answered, holds_media, write_config
 from pipeline.scaffold.proposal import Proposal, propose
 from pipeline.scaffold.survey import Survey
 from pipeline.scaffold.text import to_toml
@@ -11,7 +11,9 @@ from pipeline.scaffold.text import to_toml
 __all__ = [
     "Proposal",
     "Survey",
+    "answered",
     "first_rows",
+    "holds_media",
     "lay_demo",
     "propose",
     "to_toml",

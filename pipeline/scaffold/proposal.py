@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, did_you_mean, there_are
 from pipeline.records import JSON
 from pipeline.scaffold.survey import KEY_NAMES, LABELS_MAX, Column, Survey, noun, words_of
 
@@ -32,7 +32,9 @@ class Proposal:
     `personal` are columns that look like a person's address or number: they are not carried along. `repeated_key` is
     one that is called a key, and names several records.
 
-    `sample` is the path of the first file where each file is a record. `reading` are recognised keys of [input].
+    `media` is what most of the files are where each file is a record, and `apart` the number of the others.
+    `nested` says that the text is a list or an object. `reading` are recognised keys of [input], `said` those that
+    the user has set.
     """
 
     input_path: str
@@ -43,10 +45,13 @@ class Proposal:
     gold: str | None
     labels: tuple[JSON, ...]
     looked_at: int
-    sample: str = ""
+    media: str = ""
+    apart: int = 0
+    nested: bool = False
     personal: tuple[str, ...] = ()
     repeated_key: str | None = None
     reading: Mapping[str, str | bool] = field(default_factory=dict)
+    said: Mapping[str, JSON] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -61,19 +66,24 @@ def propose(
     input_path: str,
     format: str = "auto",  # noqa: A002 - the config's word for it
     reading: Mapping[str, str | bool] | None = None,
+    said: Mapping[str, JSON] | None = None,
 ) -> Proposal:
     """A config's values, from the records of the input. Raises InputError where none of them can be read."""
-    if format == "files" and survey.first:
-        sample = str(survey.first["path"])
-        return Proposal(input_path, format, tuple(survey.first), "path", None, None, (), survey.records, sample)
-    columns = survey.columns
+    columns, said = survey.columns, said or {}
     if not columns:
         raise InputError(f"{input_path}: no record in it could be read, so there is nothing to propose a config from")
+    named = said.get("key")
+    if isinstance(named, str) and named not in columns:
+        told = f"the fields are {there_are(columns)}{did_you_mean(named, columns)}"
+        raise InputError(f"{input_path}: the key field {named!r} is missing; {told}")
+    if format == "files":
+        return _of_files(survey, input_path, said)
     personal = [name for name in columns if _is_personal(name, columns[name])]
-    text = _text_of(columns, personal)
+    text = _text_of({name: column for name, column in columns.items() if name != named} or columns, personal)
     rest = {name: column for name, column in columns.items() if name != text}
     keys = [name for name in rest if noun(name) in KEY_NAMES and rest[name].names == survey.records]
-    key = next((name for name in keys if not rest[name].repeated), None)
+    found = next((name for name in keys if not rest[name].repeated), None)
+    key = named if isinstance(named, str) else found
     gold = next((name for name in rest if name != key and _is_gold(name, rest[name])), None)
     return Proposal(
         input_path,
@@ -86,7 +96,29 @@ def propose(
         survey.records,
         personal=tuple(name for name in personal if name not in (text, key, gold)),
         repeated_key=keys[0] if keys and key is None else None,
+        nested=columns[text].objects > 0,
         reading=reading or {},
+        said=said,
+    )
+
+
+def _of_files(survey: Survey, input_path: str, said: Mapping[str, JSON]) -> Proposal:
+    """Each file is a record: what most of them are is what the prompt shows."""
+    kinds = survey.media()
+    media = max(("image", "audio", "document"), key=lambda kind: kinds[kind])
+    number, key = kinds[media], said.get("key")
+    return Proposal(
+        input_path,
+        "files",
+        tuple(survey.columns),
+        "path",
+        str(key) if key else None,
+        None,
+        (),
+        survey.records,
+        media=media if number else "",
+        apart=survey.records - number if number else 0,
+        said=said,
     )
 
 

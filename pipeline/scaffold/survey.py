@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from mimetypes import guess_type
 from typing import Any
 
 from pipeline.records import JSON, Record
@@ -34,6 +36,7 @@ class Column:
         "labels",
         "names",
         "nested",
+        "objects",
         "personal",
         "prose",
         "repeated",
@@ -43,10 +46,11 @@ class Column:
 
     def __init__(self, *, is_key: bool) -> None:
         # All state that changes: how many values there are that are not empty; of them the texts, their characters,
-        # those of words, and those that look like a person's address or number; objects and lists with words in
-        # them; distinct values while they may be labels, and whether any cannot be one; those that can name a record,
-        # and how many of them came before.
-        self.filled = self.texts = self.chars = self.prose = self.personal = self.nested = 0
+        # those of words, and those that look like a person's address or number; objects and lists, and those with
+        # words in them; distinct values while they may be labels, and whether any cannot be one; those that can name
+        # a record, and how many of them came before.
+        self.filled = self.texts = self.chars = self.prose = self.personal = 0
+        self.objects = self.nested = 0
         self.labels: dict[tuple[bool, JSON], int] = {}
         self.unfit = False
         self.names = self.repeated = 0
@@ -64,6 +68,7 @@ class Column:
             self.prose += " " in head or not head.isascii()
             self.personal += _is_personal(head)
         elif isinstance(value, dict | list):
+            self.objects += 1
             self.nested += _has_words(value)
         if not self.unfit:
             self._add_label(value)
@@ -128,10 +133,26 @@ class Survey:
                 if column is not None:
                     column.add(value)
 
+    def media(self) -> Counter[str]:
+        """How many of its files are of each kind, where its records are files."""
+        kinds: Counter[str] = Counter()
+        suffixes = self.columns["suffix"].labels if "suffix" in self.columns else {}
+        for (_, suffix), count in suffixes.items():
+            kinds[media_kind(f"a{suffix}")] += count
+        return kinds
+
     def _made(self, name: Any) -> Column | None:
         if len(self.columns) >= COLUMNS_MAX or not sayable(name):
             return None
         return self.columns.setdefault(name, Column(is_key=noun(name) in KEY_NAMES))
+
+
+def media_kind(name: str) -> str:
+    """What a file of this name is: image, audio, document, video; "" for anything else."""
+    kind = (guess_type(name)[0] or "").removeprefix("application/").partition("/")[0]
+    if name.lower().endswith(".webp"):
+        return "image"  # not every system knows it
+    return "document" if kind == "pdf" else kind if kind in ("image", "audio", "video") else ""
 
 
 def sayable(name: Any) -> bool:

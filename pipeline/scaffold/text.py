@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from mimetypes import guess_type
 from pathlib import PurePath
 
 from pipeline.records import JSON
@@ -26,30 +25,34 @@ def to_toml(proposal: Proposal) -> str:
 
 def _input(proposal: Proposal) -> str:
     key = f"key = {_quoted(proposal.key)}" if proposal.key else '# key = "id"'
-    key += "   # the field that names a record; without it: its " + ("path" if proposal.sample else "place")
+    key += "   # the field that names a record; without it: its " + ("path" if proposal.format == "files" else "place")
     if proposal.repeated_key:
         key += f" ({_quoted(proposal.repeated_key)} names several records)"
+    # A query or a table has no format.
+    known = {} if proposal.format == "sql" else {"format": proposal.format}
+    known |= {name: value for name, value in proposal.said.items() if name not in ("format", "key")}
+    said = "".join(f"{name} = {_quoted(value)}\n" for name, value in known.items())
     recognised = "".join(
-        f"{name} = {_quoted(value)}   # as it was recognised\n" for name, value in proposal.reading.items()
+        f"{name} = {_quoted(value)}   # as it was recognised\n"
+        for name, value in proposal.reading.items()
+        if name not in known
     )
     return f"""[input]
 path = {_quoted(proposal.input_path)}
-format = {_quoted(proposal.format)}
-{recognised}{key}
+{said}{recognised}{key}
 # fields: {", ".join(map(_quoted, proposal.columns))}"""
 
 
 def _question(proposal: Proposal) -> str:
     """What is asked of a record: its text or, where a file is one, what it shows."""
-    if not proposal.sample:
-        return "Label this text: " + _place(proposal.text)
-    kind = (guess_type(proposal.sample)[0] or "").removeprefix("application/").partition("/")[0]
+    if proposal.format != "files":
+        return "Label this text: " + _place(proposal.text, " | tojson" if proposal.nested else "")
     shown = {
-        "pdf": "Label this document: {{ document(path) }}",
+        "document": "Label this document: {{ document(path) }}",
         "image": "Label this picture: {{ image(path) }}",
         "audio": "Label this sound: {{ audio(path) }}",
     }
-    return shown.get(kind, "Label this file: {{ path }}")
+    return shown.get(proposal.media, "Label this file: {{ path }}")
 
 
 def _task(proposal: Proposal) -> str:
@@ -103,11 +106,11 @@ def _rehearsal(proposal: Proposal) -> str:
 gold = {_quoted(proposal.gold)}   # the right label, for a rehearsal's simulated answers"""
 
 
-def _place(name: str) -> str:
+def _place(name: str, filters: str) -> str:
     """Where the field stands in a prompt: by its name where Jinja takes it, else out of `record`."""
     if name.isidentifier() and name not in _JINJA_WORDS:
-        return f"{{{{ {name} }}}}"
-    return f"{{{{ record[{_jinja_quoted(name)}] }}}}"
+        return f"{{{{ {name}{filters} }}}}"
+    return f"{{{{ record[{_jinja_quoted(name)}]{filters} }}}}"
 
 
 def _jinja_quoted(name: str) -> str:
@@ -118,9 +121,11 @@ def _jinja_quoted(name: str) -> str:
 
 def _quoted(value: JSON) -> str:
     """A value as TOML; text in the quotes that need the fewest escapes."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_quoted, value))}]"
     if not isinstance(value, str):
         return json.dumps(value)
     if '"' in value and "'" not in value and value.isprintable():
         return f"'{value}'"
-    text = value.replace("\\", "\\\\").replace('"', '\\"')
+    text = value.replace("\\", "\\\\").replace('"', '\\"').replace("\t", "\\t")
     return '"' + "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in text) + '"'

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 from hypothesis import HealthCheck, example, given
 from hypothesis import settings as run_with
 from hypothesis import strategies as st
+from typer.testing import CliRunner, Result
 
+from pipeline.cli import app
 from pipeline.errors import InputError, TaskError
 from pipeline.records import JSON, Problem, Record
-from pipeline.scaffold import Proposal, Survey, propose, to_toml, write_config
+from pipeline.scaffold import Proposal, Survey, answered, propose, to_toml
 from pipeline.settings import Settings
 from pipeline.task import TaskOptions, build_task
 
@@ -181,18 +184,108 @@ def test_the_longest_column_is_not_the_text_where_it_has_no_words() -> None:
     assert proposed(row, row).text == "remark"
 
 
-def test_init_says_where_to_set_a_key_that_it_asks_for(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("Report\n\nid,text\n1,fine\n2,bad\n")
-    with pytest.raises(InputError, match=r"input\.skip_lines = 2.*write one by hand, with the key in it"):
-        asyncio.run(write_config(str(tmp_path / "a.csv"), tmp_path / "a.toml"))
-    assert not (tmp_path / "a.toml").exists()
+def init(*words: str) -> Result:
+    return CliRunner().invoke(app, ["init", *words, "--to", "made.toml", "--force"])
+
+
+def test_init_takes_the_keys_that_it_asks_for() -> None:
+    Path("old.csv").write_bytes(b"Report\nof 2026\n\nid,text\n1,caf\xe9 is fine\n2,na\xefve and bad\n")
+    sets: list[str] = []
+    for key in ("input.encoding=cp1252", "input.skip_lines=3"):
+        asked = init("old.csv", *sets)
+        sets += ["--set", key]
+        assert asked.exit_code == 2
+        assert f"To set it: labelpipe init old.csv --to made.toml --force {' '.join(sets)}\n" in asked.output
+        assert not Path("made.toml").exists()
+    made = init("old.csv", *sets)
+    assert made.exit_code == 0, made.output
+    read = Settings.load("made.toml").input
+    assert (read.encoding, read.skip_lines, read.format, read.key) == ("cp1252", 3, "csv", "id")
+    assert 'fields: "id", "text"' in Path("made.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("question", "command"),
+    [
+        ("a.csv: set input.delimiter = ';' if so", "init --set 'input.delimiter=;'"),
+        ("a.csv: set input.delimiter = '\\t' if so", "init --set input.delimiter=tab"),
+        ('a.csv: set input.quote = "none" if so', "init --set input.quote=none"),
+        ('a.json: set input.records to "none" if so', "init --set input.records=none"),
+        ("a.csv: set input.header = false (they are", "init --set input.header=false"),
+        ("a.csv: set input.encoding to the one", "init --set input.encoding=VALUE"),
+        ("a.db: set input.path to sqlite:///a.db", None),
+        ("a.csv: no such file", None),
+    ],
+)
+def test_a_question_becomes_the_command_that_answers_it(question: str, command: str | None) -> None:
+    assert answered(question, ["init"], []) == command
+
+
+def test_a_new_answer_replaces_the_former_one() -> None:
+    sets = ["input.encoding=cp1252", "input.skip_lines=1"]
+    expected = "init --set input.encoding=cp1252 --set input.skip_lines=3"
+    assert answered("set input.skip_lines = 3", ["init"], sets) == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("model.name=x", "--set model.name: init takes only keys of [input]"),
+        ("input.path=x", "--set input.path: init takes the path as its argument"),
+        ("input.delimitr=x", "did you mean input.delimiter?"),
+        ("input.key=idd", "the key field 'idd' is missing; the fields are id, text (did you mean 'id'?)"),
+    ],
+)
+def test_init_refuses_a_key_that_it_cannot_use(key: str, told: str) -> None:
+    Path("a.csv").write_text("id,text\n1,fine\n2,bad\n")
+    refused = init("a.csv", "--set", key)
+    assert refused.exit_code == 2
+    assert told in refused.output
+    assert not Path("made.toml").exists()
+
+
+def test_init_takes_a_list_of_names_and_a_table() -> None:
+    Path("a.csv").write_text("1,it is fine\n2,it is bad\n")
+    made = init("a.csv", "--set", 'input.header=["no", "text"]', "--set", "input.key=no")
+    assert made.exit_code == 0, made.output
+    read = Settings.load("made.toml").input
+    assert (read.header, read.key) == (["no", "text"], "no")
+    with closing(sqlite3.connect("a.db")) as there:
+        there.executescript("create table t (id integer primary key, text); insert into t values (1, 'it is fine')")
+    made = init("sqlite:///a.db", "--set", "input.table=t")
+    assert made.exit_code == 0, made.output
+    read = Settings.load("made.toml").input
+    assert (read.path, read.table, read.format) == ("sqlite:///a.db", "t", "auto")
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["a.jpg", "b.PNG", "c.webp"], "{{ image(path) }}"),
+        (["a.mp3", "b.wav"], "{{ audio(path) }}"),
+        (["a.pdf", "b.pdf", "c.jpg"], "{{ document(path) }}"),
+    ],
+)
+@pytest.mark.parametrize("path", ["in", "in/*", "in/**/*"])
+def test_a_folder_of_files_is_shown_by_what_most_of_them_are(names: list[str], shown: str, path: str) -> None:
+    Path("in").mkdir()
+    for name in (*names, "Thumbs.db", "desktop.ini", ".DS_Store"):
+        (Path("in") / name).write_bytes(b"x")
+    made = init(path)
+    assert made.exit_code == 0, made.output
+    assert f"{len(names)} records; each file is a record" in made.output
+    assert ("1 of the files may not be what the prompt shows" in made.output) == ("c.jpg" in names)
+    settings = Settings.load("made.toml")
+    assert (settings.input.path, settings.input.format) == (path, "files")
+    assert shown in settings.task.prompt
 
 
 def test_words_that_only_an_object_or_a_list_holds_are_the_text() -> None:
     talk = [{"role": "user", "content": REVIEW}]
     proposal = proposed(*({"id": f"r{n}", "tags": ["a", "b"], "messages": talk} for n in range(3)))
     assert (proposal.text, proposal.key) == ("messages", "id")
-    assert REVIEW in prompt_for(settings_of(proposal), {"id": "r", "messages": talk})
+    sent = prompt_for(settings_of(proposal), {"id": "r", "messages": talk})
+    assert sent == f'Label this text: [{{"role":"user","content":"{REVIEW}"}}]'
     assert proposed({"body": REVIEW, "messages": talk * 9}).text == "body"
     assert proposed({"text": "fine", "messages": talk}).text == "text"
 
