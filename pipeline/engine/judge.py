@@ -244,7 +244,9 @@ class Judge:
         history.free += not own
         if own:
             history.charged += 1
-        elif history.free > FREE_FAILURES and not self._nobody_passes(history):
+        elif self._nobody_passes(history):
+            history.busy_s = 0.0  # what it waited while nobody was answered is not its own time
+        elif history.free > FREE_FAILURES:
             history.charged += 1
             history.failing_since = sent_at
         if history.charged >= self.rules.max_attempts:
