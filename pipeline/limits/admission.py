@@ -242,8 +242,8 @@ class Admission:
             return True
         reason = f"the {day.limit or 0:,} requests a day are used up"
         if self._stop_at_day_limit:
-            self.gate.stop(DayLimitReachedError(f"{reason}; the same command goes on tomorrow (UTC)"))
-        self._rest(loop.time() + wait_s, f"{reason}; goes on with the next day (UTC)")
+            self.gate.stop(DayLimitReachedError(f"{reason}; the same command resumes tomorrow (UTC)"))
+        self._rest(loop.time() + wait_s, f"{reason}; continues on the next day (UTC)")
         return False
 
     def _rest(self, until: float, reason: str, look_at: float | None = None) -> None:
@@ -286,7 +286,7 @@ class Admission:
     def _stop_at_server_day(self, now: float) -> None:
         """The server's day is used up, and the run is to end then."""
         if self._stop_at_day_limit and (reason := self.resource.state(now).day_reason):
-            self.gate.stop(DayLimitReachedError(f"{reason}; the same command goes on then"))
+            self.gate.stop(DayLimitReachedError(f"{reason}; the same command resumes then"))
 
     def refused(self, error: RateLimitedError, sent_at: float) -> float:
         """A 429 came: it means what the resource says.

@@ -161,7 +161,7 @@ def test_the_servers_day_ends_the_run_where_it_is_to_stop_at_one(moved_clock: Ru
     stopped = moved_clock(main())
     assert isinstance(stopped, DayLimitReachedError)
     used_up = r"the server's day limit of 200 requests is used up until \d\d:\d\d"
-    told = used_up + r" \(10 h(?: 00 min)?\); the same command goes on then"
+    told = used_up + r" \(10 h(?: 00 min)?\); the same command resumes then"
     assert re.fullmatch(told, str(stopped))
 
 
