@@ -9,6 +9,19 @@ from pipeline.store.matching import Found, Pair
 from pipeline.store.projection import flaw_of
 from pipeline.store.proof import FileProof, prove_files
 from pipeline.store.queries import Checkpoint, Known, RowCounts, Totals
+from pipeline.store.reviews import (
+    Answer,
+    Correction,
+    Draw,
+    DrawItem,
+    Place,
+    Reviews,
+    is_same_content,
+    label_digest,
+    open_reviews,
+    read_reviews,
+    taking_back,
+)
 from pipeline.store.rundir import Change, RunDir, RunLock, diff
 from pipeline.store.sinks import Sinks
 from pipeline.store.sqlexport import (
@@ -24,9 +37,13 @@ from pipeline.store.table import read_table
 from pipeline.store.writes import Checkpoints, Selection
 
 __all__ = [
+    "Answer",
     "Change",
     "Checkpoint",
     "Checkpoints",
+    "Correction",
+    "Draw",
+    "DrawItem",
     "FileProof",
     "Found",
     "Known",
@@ -34,6 +51,8 @@ __all__ = [
     "Ledger",
     "MovedAside",
     "Pair",
+    "Place",
+    "Reviews",
     "RowCounts",
     "RunDir",
     "RunLock",
@@ -49,7 +68,12 @@ __all__ = [
     "diff",
     "export_table",
     "flaw_of",
+    "is_same_content",
+    "label_digest",
+    "open_reviews",
     "prove_files",
+    "read_reviews",
     "read_table",
     "release_table",
+    "taking_back",
 ]

@@ -18,7 +18,18 @@ from pipeline.records import JSON
 from pipeline.store.schema import connect_writer
 
 #: How the names of a run's own files begin. What else lies in the folder is the user's.
-_OURS = ("ledger.db", "labels.", "failed.", "manifest.json", "summary.json", "live.json", "run.log", "lock", "control.")
+_OURS = (
+    "ledger.db",
+    "reviews.db",
+    "labels.",
+    "failed.",
+    "manifest.json",
+    "summary.json",
+    "live.json",
+    "run.log",
+    "lock",
+    "control.",
+)
 #: A text longer than this, or of several lines, is shown as a difference of lines.
 SHORT_TEXT = 80
 

@@ -145,9 +145,9 @@ def connect_writer(path: Path) -> sqlite3.Connection:
     try:
         return _connected(path, uri, _prepare_writer)
     except SetupError as error:
-        if not _lacks_shared_memory(error.__cause__):
+        if not lacks_shared_memory(error.__cause__):
             raise
-    _connected(path, uri, _leave_wal).close()
+    _connected(path, uri, leave_wal).close()
     return _connected(path, uri, partial(_prepare_writer, wal=False))
 
 
@@ -235,7 +235,7 @@ def choose_journal(connection: sqlite3.Connection) -> str:
     return mode
 
 
-def _leave_wal(_path: Path, connection: sqlite3.Connection) -> None:
+def leave_wal(_path: Path, connection: sqlite3.Connection) -> None:
     """Take the file out of WAL mode where there is no shared memory; what is in the WAL goes into the file.
 
     Only a connection that was exclusive from its first statement can: https://sqlite.org/wal.html#noshm
@@ -244,7 +244,8 @@ def _leave_wal(_path: Path, connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = DELETE")
 
 
-def _lacks_shared_memory(error: BaseException | None) -> bool:
+def lacks_shared_memory(error: BaseException | None) -> bool:
+    """Whether SQLite failed because this file system shares no memory between processes."""
     code = getattr(error, "sqlite_errorcode", 0)
     return code in _NO_SHARED_MEMORY or code & 0xFF == sqlite3.SQLITE_PROTOCOL
 

@@ -1,0 +1,426 @@
+"""What people say about a run's labels: `reviews.db`, beside the ledger and never in it.
+
+It holds draws (which records were chosen, each with its probability) and answers (what a person said about a record).
+Rows are only ever added: an answer is taken back by another one. Several processes may write at once, and a run may be
+at work meanwhile. All of it waits for the disk: call it in a thread. One object may be used by several threads.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline import codec
+from pipeline.errors import StoreError
+from pipeline.records import JSON
+from pipeline.store.reviewsfile import connect, connect_reader
+from pipeline.store.rows import bound, json_text, json_value, unbound
+
+#: The name of the file in a run folder.
+NAME = "reviews.db"
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Records that were chosen together.
+
+    `spec` says how, as plain values; `seed` is what the choice was made with. `purpose` is why: review, certify, or
+    another word. `blind` says that the model's label is not shown. `population` is the number of records that it was
+    drawn from, and `digest` identifies them (their keys). `at` is a Unix time. `id` is given by `add_draw`.
+    """
+
+    seed: int
+    spec: Mapping[str, JSON]
+    purpose: str
+    population: int
+    digest: str
+    blind: bool = False
+    at: float = 0.0
+    id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DrawItem:
+    """One record of a draw.
+
+    `probability` is that of being in this draw, above 0 and at most 1. `stratum` is the group that it was drawn from,
+    empty where there is only one. `answer` is the last answer in this draw that stands; None: not answered yet.
+    """
+
+    key: str
+    probability: float
+    stratum: str = ""
+    position: int = 0
+    answer: Answer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a person said about one record.
+
+    `about` is the digest of the model's label (`label_digest`) that the record had in the ledger. `record` and
+    `request` are the record's `digest` and `request_digest` then: they tell whether its content is still the same.
+
+    `old` are the label fields as the rows had them, with corrections; None for a record without a label. `new` are the
+    fields that the person filled in, with their values; fields that are not in it were not answered. None means that
+    the label is right as it is; an empty mapping says nothing about any field (the person only left a note).
+
+    `unclear` says that the guideline is unclear. `draw` is the id of the draw that it answers, None without one.
+    `takes_back` is the id of an earlier answer which no longer counts; such an answer says nothing else.
+    `id` grows with each answer and `at` is a Unix time; both are given by `add_answers`, unless `at` is set.
+    """
+
+    key: str
+    by: str
+    about: str
+    old: Mapping[str, JSON] | None = None
+    new: Mapping[str, JSON] | None = None
+    record: int | None = None
+    request: bytes | None = None
+    blind: bool = False
+    unclear: bool = False
+    note: str = ""
+    draw: int | None = None
+    takes_back: int | None = None
+    at: float = 0.0
+    id: int = 0
+
+    @property
+    def fields(self) -> Mapping[str, JSON]:
+        """The label fields whose values this person stands for; empty where nothing was said about any."""
+        return (self.old or {}) if self.new is None else self.new
+
+    @property
+    def corrects(self) -> bool:
+        """Whether it decides a value in the rows, or takes an answer back."""
+        return self.takes_back is not None or bool(self.fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the record of an answer is since its input changed: its key, and the digests of its content and request."""
+
+    answer: int
+    key: str
+    record: int | None
+    request: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What people say that a record's label is: the last value of each field, and who said the last of it, and when.
+
+    `record` and `request` are the digests of the content and of the request that it is about. `answer` is the id of the
+    last answer, and `answers` are the ids of all that stand.
+    """
+
+    key: str
+    fields: Mapping[str, JSON]
+    by: str
+    at: float
+    record: int | None
+    request: bytes | None
+    answer: int
+    answers: tuple[int, ...]
+
+
+def label_digest(label: Mapping[str, JSON] | None, rows: Sequence[Mapping[str, JSON]] | None = None) -> str:
+    """The digest of a model's label (`Outcome.label`, `Outcome.rows`): equal for equal values, 32 hex digits."""
+    return codec.digest128(codec.canonical([label, list(rows) if rows is not None else None])).hex()
+
+
+class Reviews:
+    """An open `reviews.db`. Every method raises StoreError if the file cannot be used."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, path: Path) -> Reviews:
+        """Open `reviews.db` for writing; a new file is for its owner only. Raises SetupError if it is another file."""
+        return cls(path, connect(path))
+
+    @classmethod
+    def read(cls, path: Path) -> Reviews | None:
+        """Open it for reading; None where there is none yet. Raises SetupError if it is another file."""
+        connection = connect_reader(path)
+        return None if connection is None else cls(path, connection)
+
+    def close(self) -> None:
+        """Close the file; may be called twice."""
+        with self._lock:
+            self._connection.close()
+
+    def __enter__(self) -> Reviews:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- draws -------------------------------------------------------------------------------------------------------
+
+    def add_draw(self, draw: Draw, items: Sequence[DrawItem]) -> Draw:
+        """Keep a draw with its records, in their order; the draw with its id and time. Raises ValueError.
+
+        A ValueError means that a key comes twice, or that a probability is not above 0 and at most 1.
+        """
+        if len({item.key for item in items}) != len(items):
+            raise ValueError("a record is twice in a draw")
+        if wrong := [item for item in items if not 0 < item.probability <= 1]:
+            raise ValueError(f"a record is drawn with probability {wrong[0].probability}")
+        return self._do(_add_draw, replace(draw, at=draw.at or time.time()), items)
+
+    def draws(self, purpose: str | None = None) -> list[Draw]:
+        """All draws, or those for one purpose, the oldest first."""
+        found = self._do(_draws)
+        return [draw for draw in found if purpose in (None, draw.purpose)]
+
+    def items_of(self, draw: int) -> list[DrawItem]:
+        """The records of a draw, in their order, each with the last answer in this draw that stands.
+
+        Empty where there is no such draw. If a record has another key since, the item keeps the key of the draw.
+        """
+        answers = {answer.key: answer for answer in self.standing() if answer.draw == draw}
+        return [replace(item, answer=answers.get(item.key)) for item in self._do(_items, draw)]
+
+    # -- answers -----------------------------------------------------------------------------------------------------
+
+    def add_answer(self, answer: Answer) -> Answer:
+        """Keep one answer; gives it with its id and time."""
+        return self.add_answers([answer])[0]
+
+    def add_answers(self, answers: Sequence[Answer]) -> list[Answer]:
+        """Keep answers, all of them or, after an error or a kill, none; gives them with their ids and times."""
+        now = time.time()
+        return self._do(_add_answers, [replace(answer, at=answer.at or now) for answer in answers])
+
+    def take_back(self, answer: Answer, by: str) -> Answer:
+        """Take one answer back: what stood before it counts again."""
+        return self.add_answer(taking_back(answer, by))
+
+    def answers(self, since: int = 0) -> list[Answer]:
+        """All answers with a higher id than `since`, the oldest first; those that take one back are among them."""
+        return self._do(_answers, since)
+
+    def standing(self, upto: int | None = None) -> list[Answer]:
+        """The answers that count, the oldest first: without those that were taken back, and without what took them."""
+        answers = [answer for answer in self.answers() if upto is None or answer.id <= upto]
+        gone = {answer.takes_back for answer in answers}
+        return [answer for answer in answers if answer.takes_back is None and answer.id not in gone]
+
+    # -- corrections -------------------------------------------------------------------------------------------------
+
+    def corrections(self, upto: int | None = None) -> dict[str, Correction]:
+        """What people say the labels are, by the key that the record had when its answer was last placed.
+
+        The last answer to each field counts. `upto` leaves out what came after that version.
+        """
+        places = {place.answer: place for place in self._do(_places, upto)}
+        found: dict[str, Correction] = {}
+        for answer in self.standing(upto):
+            if answer.fields:
+                place = places.get(answer.id) or Place(answer.id, answer.key, answer.record, answer.request)
+                found[place.key] = _corrected(found.get(place.key), answer, place)
+        return found
+
+    def version(self) -> int:
+        """A number that grows whenever `corrections` changes; 0 before the first."""
+        return self._do(_version)
+
+    def note_places(self, places: Sequence[Place]) -> None:
+        """Keep where the records of these answers are now."""
+        if places:
+            self._do(_add_places, places)
+
+    def _do(self, work: Callable[..., _T], *args: Any) -> _T:
+        try:
+            with self._lock:
+                return work(self._connection, *args)
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"{self.path}: cannot be used: {error}. What it holds is safe: fix the cause (is the disk full?), "
+                "then run the same command again."
+            ) from error
+
+
+def open_reviews(folder: Path) -> Reviews:
+    """The reviews of the run in this folder, for writing. Raises SetupError."""
+    return Reviews.open(folder / NAME)
+
+
+def read_reviews(folder: Path) -> Reviews | None:
+    """The reviews of the run in this folder, for reading; None where nobody has reviewed it. Raises SetupError."""
+    return Reviews.read(folder / NAME)
+
+
+def taking_back(answer: Answer, by: str) -> Answer:
+    """The answer that takes this one back."""
+    return replace(answer, by=by, old=None, new={}, unclear=False, note="", takes_back=answer.id, at=0.0, id=0)
+
+
+def is_same_content(one: Correction | Place, record: int | None, request: bytes | None) -> bool:
+    """Whether a record with these digests has the content that was answered, or is asked in the same words."""
+    return one.record == record or (request is not None and one.request == request)
+
+
+def _corrected(before: Correction | None, answer: Answer, place: Place) -> Correction:
+    """A record's correction with one more answer. What was said about another content does not count any more."""
+    is_same = before is not None and is_same_content(before, place.record, place.request)
+    fields, answers = (before.fields, before.answers) if before is not None and is_same else ({}, ())
+    return Correction(
+        place.key,
+        {**fields, **answer.fields},
+        answer.by,
+        answer.at,
+        place.record,
+        place.request,
+        answer.id,
+        (*answers, answer.id),
+    )
+
+
+# -- what is done with the connection, under the lock ----------------------------------------------------------------
+
+_ANSWER = (
+    "id, at, draw, key, about, record, request, answered_by, blind, old_label, new_label, unclear, note, takes_back"
+)
+_NEXT = "SELECT MAX((SELECT COALESCE(MAX(id), 0) FROM answers), (SELECT COALESCE(MAX(id), 0) FROM places)) + 1"
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _add_draw(connection: sqlite3.Connection, draw: Draw, items: Iterable[DrawItem]) -> Draw:
+    values = (draw.at, draw.seed, json_text(draw.spec), draw.purpose, draw.blind, draw.population, draw.digest)
+    with _transaction(connection):
+        cursor = connection.execute(
+            "INSERT INTO draws (at, seed, spec, purpose, blind, population, digest) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            values,
+        )
+        number = int(cursor.lastrowid or 0)
+        connection.executemany(
+            "INSERT INTO draw_items (draw, position, key, probability, stratum) VALUES (?, ?, ?, ?, ?)",
+            (
+                (number, position, bound(item.key), item.probability, bound(item.stratum))
+                for position, item in enumerate(items)
+            ),
+        )
+    return replace(draw, id=number)
+
+
+def _draws(connection: sqlite3.Connection) -> list[Draw]:
+    rows = connection.execute(
+        "SELECT id, at, seed, spec, purpose, blind, population, digest FROM draws ORDER BY id"
+    ).fetchall()
+    return [
+        Draw(seed, json_value(spec), purpose, population, digest, bool(blind), at, number)
+        for number, at, seed, spec, purpose, blind, population, digest in rows
+    ]
+
+
+def _items(connection: sqlite3.Connection, draw: int) -> list[DrawItem]:
+    rows = connection.execute(
+        "SELECT key, probability, stratum, position FROM draw_items WHERE draw = ? ORDER BY position", (draw,)
+    ).fetchall()
+    return [
+        DrawItem(unbound(key), probability, unbound(stratum), position) for key, probability, stratum, position in rows
+    ]
+
+
+def _add_answers(connection: sqlite3.Connection, answers: Sequence[Answer]) -> list[Answer]:
+    with _transaction(connection):
+        first = connection.execute(_NEXT).fetchone()[0]
+        kept = [replace(answer, id=number) for number, answer in enumerate(answers, first)]
+        connection.executemany(
+            f"INSERT INTO answers ({_ANSWER}) VALUES ({', '.join('?' * 14)})",  # noqa: S608 (constant names)
+            map(_answer_row, kept),
+        )
+    return kept
+
+
+def _answer_row(answer: Answer) -> tuple[Any, ...]:
+    return (
+        answer.id,
+        answer.at,
+        answer.draw,
+        bound(answer.key),
+        answer.about,
+        answer.record,
+        answer.request,
+        bound(answer.by),
+        answer.blind,
+        json_text(answer.old),
+        json_text(answer.new),
+        answer.unclear,
+        bound(answer.note),
+        answer.takes_back,
+    )
+
+
+def _answers(connection: sqlite3.Connection, since: int) -> list[Answer]:
+    rows = connection.execute(
+        f"SELECT {_ANSWER} FROM answers WHERE id > ? ORDER BY id",  # noqa: S608 (constant names)
+        (since,),
+    ).fetchall()
+    return list(map(_read_answer, rows))
+
+
+def _read_answer(row: Sequence[Any]) -> Answer:
+    return Answer(
+        key=unbound(row[3]),
+        by=unbound(row[7]),
+        about=row[4],
+        old=json_value(row[9]),
+        new=json_value(row[10]),
+        record=row[5],
+        request=row[6],
+        blind=bool(row[8]),
+        unclear=bool(row[11]),
+        note=unbound(row[12]),
+        draw=row[2],
+        takes_back=row[13],
+        at=row[1],
+        id=row[0],
+    )
+
+
+def _places(connection: sqlite3.Connection, upto: int | None) -> list[Place]:
+    rows = connection.execute("SELECT answer, key, record, request, id FROM places ORDER BY id").fetchall()
+    return [Place(answer, unbound(key), record, request) for answer, key, record, request, number in rows
+            if upto is None or number <= upto]  # fmt: skip
+
+
+def _add_places(connection: sqlite3.Connection, places: Sequence[Place]) -> None:
+    with _transaction(connection):
+        first = connection.execute(_NEXT).fetchone()[0]
+        connection.executemany(
+            "INSERT INTO places (id, at, answer, key, record, request) VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                (number, time.time(), place.answer, bound(place.key), place.record, place.request)
+                for number, place in enumerate(places, first)
+            ),
+        )
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    corrects = "takes_back IS NOT NULL OR COALESCE(new_label, old_label, '{}') <> '{}'"
+    answers = connection.execute(f"SELECT MAX(id) FROM answers WHERE {corrects}").fetchone()[0]  # noqa: S608
+    places = connection.execute("SELECT MAX(id) FROM places").fetchone()[0]
+    return max(answers or 0, places or 0)
