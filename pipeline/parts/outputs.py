@@ -41,6 +41,7 @@ def layout_of(settings: Settings, task: Task) -> Layout:
         formats=tuple(settings.output.formats),
         order=settings.output.order,
         escape_formulas=settings.output.escape_formulas,
+        reviewed=settings.output.reviewed,
     )
 
 

@@ -66,6 +66,11 @@ class OutputSettings(Section):
         description="Put an apostrophe before cells that a spreadsheet would run as a formula. Training data "
         "should stay unchanged, so turn it on only for people with spreadsheets.",
     )
+    reviewed: bool = Field(
+        False,
+        description="Add a column `reviewed` with the name of the person who last corrected or confirmed the row. It "
+        "is empty where nobody has.",
+    )
     sql: SqlOutputSettings | None = Field(None, description="Where the table is.")
 
     @model_validator(mode="after")

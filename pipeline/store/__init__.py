@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+from pipeline.store.answers import (
+    Answer,
+    Correction,
+    Draw,
+    DrawItem,
+    Place,
+    is_same_content,
+    label_digest,
+    taking_back,
+)
 from pipeline.store.claims import MovedAside, claim
+from pipeline.store.corrected import Corrected, corrected_at, misfit
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
 from pipeline.store.matching import Found, Pair
 from pipeline.store.projection import flaw_of
 from pipeline.store.proof import FileProof, prove_files
 from pipeline.store.queries import Checkpoint, Known, RowCounts, Totals
-from pipeline.store.reviews import (
-    Answer,
-    Correction,
-    Draw,
-    DrawItem,
-    Place,
-    Reviews,
-    is_same_content,
-    label_digest,
-    open_reviews,
-    read_reviews,
-    taking_back,
-)
+from pipeline.store.reviews import Reviews, open_reviews, read_reviews
 from pipeline.store.rundir import Change, RunDir, RunLock, diff
 from pipeline.store.sinks import Sinks
 from pipeline.store.sqlexport import (
@@ -41,6 +40,7 @@ __all__ = [
     "Change",
     "Checkpoint",
     "Checkpoints",
+    "Corrected",
     "Correction",
     "Draw",
     "DrawItem",
@@ -65,11 +65,13 @@ __all__ = [
     "check_table",
     "claim",
     "claim_table",
+    "corrected_at",
     "diff",
     "export_table",
     "flaw_of",
     "is_same_content",
     "label_digest",
+    "misfit",
     "open_reviews",
     "prove_files",
     "read_reviews",

@@ -19,6 +19,7 @@ from typing import BinaryIO
 from pipeline.errors import MissingExtraError, StoreError
 from pipeline.records import Outcome
 from pipeline.store import parquet
+from pipeline.store.corrected import corrected_for
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
 from pipeline.store.order import rows_of
@@ -119,7 +120,8 @@ async def _look_at(
             else None
         )
         if row_format is not None and row_format.order != "input":
-            blocks = rows_of(ledger, row_format.order, checkpoint.position)
+            corrected = await corrected_for(path.parent, row_format)
+            blocks = rows_of(ledger, row_format.order, checkpoint.position, corrected=corrected)
             if (followed := await _followed(path, checkpoint, row_format, blocks)) is not None:
                 return "", followed
     elif 0 <= status.st_size < checkpoint.bytes and not checkpoint.is_stale:
@@ -128,7 +130,9 @@ async def _look_at(
         return await _look_at_parquet(path, status, checkpoint, layout, ledger)
     for row_format in _possible_formats(path.name, checkpoint, layout):
         empty = replace(checkpoint, bytes=0, position=1, shape=row_format.shape)
-        if (followed := await _followed(path, empty, row_format, rows_of(ledger, row_format.order))) is not None:
+        corrected = await corrected_for(path.parent, row_format)
+        blocks = rows_of(ledger, row_format.order, corrected=corrected)
+        if (followed := await _followed(path, empty, row_format, blocks)) is not None:
             # A file in the input's order is made in one go: this one was made just before a kill.
             return "", replace(followed, is_stale=True) if row_format.order == "input" else followed
     return "was changed after this run wrote it", checkpoint
@@ -151,8 +155,13 @@ async def _look_at_parquet(
     strange = "was changed after this run wrote it"
     if layout is None:
         return strange, checkpoint
+    corrected = await corrected_for(path.parent, layout)
+
+    def blocks() -> AsyncIterator[list[tuple[int, Outcome]]]:
+        return rows_of(ledger, layout.order, corrected=corrected)
+
     try:
-        found = await parquet.compare(path, parquet_format(layout).table, lambda: rows_of(ledger, layout.order))
+        found = await parquet.compare(path, parquet_format(layout).table, blocks)
     except (MissingExtraError, OSError, ValueError):  # pyarrow's errors are ValueErrors
         return strange, checkpoint
     if found.fault:

@@ -13,6 +13,8 @@ from pipeline.records import JSON, Outcome, Status
 
 #: What failed.csv says of each record, before the columns carried from it.
 ABOUT = ("key", "source", "line", "status", "code", "message", "attempts")
+#: The column that says who corrected or confirmed a row.
+REVIEWED = "reviewed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,8 @@ class Layout:
     `labels` are the task's columns, `columns` those carried from the records. Unless `fixed`, fields that appear
     later are added at the end of them. `found` are columns that a callback added, `failed` those carried to
     failed.csv. `order` is "completion" or "input". `formats` are csv, jsonl and parquet. With `escape_formulas` a
-    text cell that a spreadsheet would take for a formula gets an apostrophe in front.
+    text cell that a spreadsheet would take for a formula gets an apostrophe in front. With `reviewed` the last column
+    says who corrected or confirmed the row. `corrected` is the version of the reviews whose corrections the rows have.
     """
 
     labels: tuple[str, ...]
@@ -56,10 +59,12 @@ class Layout:
     escape_formulas: bool = False
     found: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
+    reviewed: bool = False
+    corrected: int = 0
 
     def label_table(self) -> Table:
-        """labels.*: the carried columns, then the label's, then the callback's."""
-        labels = self.labels + self.found
+        """labels.*: the carried columns, then the label's, then the callback's, then who reviewed it."""
+        labels = self.labels + self.found + (REVIEWED,) * self.reviewed
         titles = _distinct(self.columns, labels) + labels
         return Table(frozenset({Status.LABELLED}), titles, self.columns, labels)
 
@@ -72,7 +77,8 @@ class Layout:
     def grown(self, outcomes: Sequence[Outcome]) -> Layout:
         """With the columns of these outcomes that are new; the same object if none is."""
         labelled = [outcome for outcome in outcomes if outcome.status is Status.LABELLED]
-        found = _new(chain.from_iterable(map(_labels, labelled)), {*self.labels, *self.found})
+        known = {*self.labels, *self.found, REVIEWED} if self.reviewed else {*self.labels, *self.found}
+        found = _new(chain.from_iterable(map(_labels, labelled)), known)
         layout = replace(self, found=self.found + found) if found else self
         return layout if self.fixed else layout._carrying(outcomes)
 
@@ -91,9 +97,10 @@ class Layout:
             return replace(self, failed=self.columns)
         found = tuple(name for name in before.labels + before.found if name not in self.labels)
         if self.fixed:
-            return replace(self, found=found)
+            return replace(self, found=found, corrected=before.corrected)
         return replace(
             self,
+            corrected=before.corrected,
             columns=_joined(before.columns, self.columns),
             failed=_joined(before.failed, self.columns),
             found=found,
@@ -105,7 +112,10 @@ class Layout:
 
     def to_text(self) -> str:
         """As the ledger keeps it."""
-        return codec.dumps(asdict(self)).decode()
+        values = asdict(self)
+        # An earlier version can still read the ledger of a run that nobody has reviewed.
+        new = ("reviewed", "corrected")
+        return codec.dumps({name: value for name, value in values.items() if value or name not in new}).decode()
 
     @classmethod
     def from_text(cls, text: str) -> Layout:

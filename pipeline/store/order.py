@@ -5,26 +5,27 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from pipeline.records import Outcome
+from pipeline.store.corrected import NOTHING, Corrected
 from pipeline.store.ledger import Ledger
 
 
 async def rows_of(
-    ledger: Ledger, order: str, first: int = 1, *, upto: int | None = None
+    ledger: Ledger, order: str, first: int = 1, *, upto: int | None = None, corrected: Corrected = NOTHING
 ) -> AsyncIterator[list[tuple[int, Outcome]]]:
     """The outcomes with their seqs, in blocks: from seq `first` on if they are in the order of completion, else all.
 
-    With `upto` those that came later are left out.
+    They are as people have `corrected` them. With `upto` those that came later are left out.
     """
     if order != "input":
         while block := _within(await ledger.rows_after(first - 1), upto):
-            yield block
+            yield corrected.among(block)
             first = block[-1][0] + 1
         return
     after = (-1, 0)
     while found := await ledger.rows_in_order(after):
         after = (found[-1][1].record.ordinal, found[-1][0])
         if block := _within(found, upto):
-            yield block
+            yield corrected.among(block)
 
 
 def _within(block: list[tuple[int, Outcome]], upto: int | None) -> list[tuple[int, Outcome]]:

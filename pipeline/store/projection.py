@@ -34,10 +34,12 @@ class RowFormat:
         self.name = name
         self.table = table
         self.order = layout.order
+        self.corrected, self.reviewed = layout.corrected, layout.reviewed
         self._escapes = layout.escape_formulas
         #: equal for files whose rows and their order are made alike
         order = _SORTED if layout.order == "input" else layout.order
-        self.shape = codec.dumps([order, layout.escape_formulas, table.titles, table.carried]).decode()
+        more = [[layout.corrected, layout.reviewed]] if layout.corrected or layout.reviewed else []
+        self.shape = codec.dumps([order, layout.escape_formulas, table.titles, table.carried, *more]).decode()
 
     def head(self) -> bytes:
         """What comes before the first row."""
@@ -87,13 +89,15 @@ def flaw_of(outcome: Outcome, layout: Layout) -> Exception | None:
 
 def row_format_of(name: str, shape: str) -> RowFormat:
     """The look of a file that has this shape."""
-    tag, escapes, titles, carried = codec.loads_exact(shape)
+    tag, escapes, titles, carried, *more = codec.loads_exact(shape)
+    corrected, reviewed = more[0] if more else (0, False)
     order = "input" if tag == _SORTED else tag
     about = name == "failed.csv"
     labels = () if about else tuple(titles[len(carried) :])
     labelled = frozenset({Status.LABELLED})
     table = Table(frozenset(Status) - labelled if about else labelled, tuple(titles), tuple(carried), labels, about)
-    return RowFormat(name, table, Layout(labels, order=order, escape_formulas=escapes))
+    layout = Layout(labels, order=order, escape_formulas=escapes, corrected=corrected, reviewed=reviewed)
+    return RowFormat(name, table, layout)
 
 
 def digest_of(path: Path, size_bytes: int | None = None) -> bytes:

@@ -11,6 +11,7 @@ from typing import BinaryIO
 from pipeline.errors import MissingExtraError
 from pipeline.records import Outcome
 from pipeline.store import parquet
+from pipeline.store.corrected import Corrected, corrected_for, tell_corrections
 from pipeline.store.difference import difference
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
@@ -26,6 +27,7 @@ CHANGED = (
     "stay as they are."
 )
 #: ... and about one that is damaged or not there.
+_AND_REVIEWS = " with the corrections"
 _HOW_TO_FIX = "Delete it and give the run's command again: it is made again from the ledger."
 
 
@@ -63,15 +65,23 @@ async def prove_files(run_dir: RunDir, ledger: Ledger, find_url: FindUrl = lambd
         return [FileProof("files of rows", True, 0, "are to be built (again), and the run's next session does it.")]
     layout = Layout.from_text(text)
     checkpoints = await ledger.checkpoints()
+    corrected = await corrected_for(run_dir.path, layout)
     proofs = [
-        await _prove_text(run_dir, ledger, row_format, checkpoints.get(row_format.name))
+        await _prove_text(run_dir, ledger, row_format, checkpoints.get(row_format.name), corrected)
         for row_format in row_formats(layout)
     ]
     if "parquet" in layout.formats:
-        proofs.append(await _prove_parquet(run_dir, ledger, layout, checkpoints.get("labels.parquet")))
+        proofs.append(await _prove_parquet(run_dir, ledger, layout, checkpoints.get("labels.parquet"), corrected))
     if "sql" in layout.formats and (place := await ledger.meta_get("sql")):
         proofs.append(await _prove_table(ledger, SqlPlace.from_text(place), find_url))
-    return proofs
+    is_waiting = any(_is_waiting(checkpoints.get(one.name), one) for one in row_formats(layout))
+    told = await asyncio.to_thread(tell_corrections, ledger.path, corrected.version, is_waiting=is_waiting)
+    return [*proofs, *([FileProof("corrections", True, told.count, told.text)] if told else [])]
+
+
+def _is_waiting(checkpoint: Checkpoint | None, row_format: RowFormat) -> bool:
+    """Whether a file is to be built again, and is not looked at before."""
+    return checkpoint is None or checkpoint.is_stale or checkpoint.bytes < 0 or checkpoint.shape != row_format.shape
 
 
 async def _prove_table(ledger: Ledger, place: SqlPlace, find_url: FindUrl) -> FileProof:
@@ -84,10 +94,10 @@ async def _prove_table(ledger: Ledger, place: SqlPlace, find_url: FindUrl) -> Fi
 
 
 async def _prove_text(
-    run_dir: RunDir, ledger: Ledger, row_format: RowFormat, checkpoint: Checkpoint | None
+    run_dir: RunDir, ledger: Ledger, row_format: RowFormat, checkpoint: Checkpoint | None, corrected: Corrected
 ) -> FileProof:
     path = run_dir.path / row_format.name
-    if checkpoint is None or checkpoint.is_stale or checkpoint.bytes < 0 or checkpoint.shape != row_format.shape:
+    if checkpoint is None or _is_waiting(checkpoint, row_format):
         when = "when the session ends" if row_format.order == "input" else "and the run's next session does it"
         return FileProof(row_format.name, True, 0, f"is to be built again, {when}.")
     if not path.exists():
@@ -98,19 +108,19 @@ async def _prove_text(
         # Only what is there now: a run at work may add rows while the ledger is read.
         size_bytes = file.seek(0, 2)
         file.seek(0)
-        tally = await _compare(file, size_bytes, row_format, _blocks(ledger, row_format, checkpoint))
+        tally = await _compare(file, size_bytes, row_format, _blocks(ledger, row_format, checkpoint, corrected))
     if not tally.fault and size_bytes >= checkpoint.bytes:
         more = tally.ended or (row_format.order == "input" and await ledger.last_seq() > checkpoint.position)
-        return FileProof(row_format.name, True, tally.rows, _told_rows(tally.rows, more=more))
+        return FileProof(row_format.name, True, tally.rows, _told_rows(tally.rows, corrected, more=more))
     fault = tally.fault or f"has {size_bytes:,} bytes, but {checkpoint.bytes:,} were written."
-    found = await difference(path, row_format, _blocks(ledger, row_format, checkpoint))
+    found = await difference(path, row_format, _blocks(ledger, row_format, checkpoint, corrected))
     message = "Its columns are others." if found is None else str(found)
     return FileProof(row_format.name, False, tally.rows, f"{fault} {message} {CHANGED}")
 
 
-def _told_rows(rows: int, *, more: bool) -> str:
+def _told_rows(rows: int, corrected: Corrected, *, more: bool) -> str:
     rest = ", and the rest is still to come" if more else ""
-    return f"{rows:,} rows, byte for byte those of the ledger{rest}."
+    return f"{rows:,} rows, byte for byte those of the ledger{_AND_REVIEWS * bool(corrected.by_key)}{rest}."
 
 
 async def _compare(
@@ -151,20 +161,27 @@ def _take(tally: _Tally, file: BinaryIO, size_bytes: int, expected: bytes) -> in
     return agreed
 
 
-def _blocks(ledger: Ledger, row_format: RowFormat, checkpoint: Checkpoint) -> AsyncIterator[list[tuple[int, Outcome]]]:
+def _blocks(
+    ledger: Ledger, row_format: RowFormat, checkpoint: Checkpoint, corrected: Corrected
+) -> AsyncIterator[list[tuple[int, Outcome]]]:
     """The rows that the file may hold: in the input's order those up to its last making, else all that come."""
-    return rows_of(ledger, row_format.order, upto=checkpoint.position if row_format.order == "input" else None)
+    upto = checkpoint.position if row_format.order == "input" else None
+    return rows_of(ledger, row_format.order, upto=upto, corrected=corrected)
 
 
-async def _prove_parquet(run_dir: RunDir, ledger: Ledger, layout: Layout, checkpoint: Checkpoint | None) -> FileProof:
+async def _prove_parquet(
+    run_dir: RunDir, ledger: Ledger, layout: Layout, checkpoint: Checkpoint | None, corrected: Corrected
+) -> FileProof:
     path = run_dir.labels("parquet")
     row_format = parquet_format(layout)
-    if checkpoint is None or checkpoint.is_stale or checkpoint.bytes < 0 or checkpoint.shape != row_format.shape:
+    if checkpoint is None or _is_waiting(checkpoint, row_format):
         return FileProof(row_format.name, True, 0, "is to be made when the run's session ends.")
     if not path.exists():
         return FileProof(row_format.name, False, 0, f"is missing. {_HOW_TO_FIX}")
     try:
-        found = await parquet.compare(path, row_format.table, lambda: _blocks(ledger, row_format, checkpoint))
+        found = await parquet.compare(
+            path, row_format.table, lambda: _blocks(ledger, row_format, checkpoint, corrected)
+        )
     except MissingExtraError as error:
         return FileProof(row_format.name, True, 0, f"not compared: {error}")
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
@@ -172,6 +189,5 @@ async def _prove_parquet(run_dir: RunDir, ledger: Ledger, layout: Layout, checkp
     if found.fault:
         return FileProof(row_format.name, False, found.rows, f"{found.fault} {CHANGED}")
     rest = ", and the rest comes when the session ends" if found.ended else ""
-    return FileProof(
-        row_format.name, True, found.rows, f"{found.rows:,} rows, value for value those of the ledger{rest}."
-    )
+    whose = f"those of the ledger{_AND_REVIEWS * bool(corrected.by_key)}"
+    return FileProof(row_format.name, True, found.rows, f"{found.rows:,} rows, value for value {whose}{rest}.")

@@ -7,12 +7,14 @@ A file that somebody has changed is no file of ours: it is moved aside and made 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline.records import Outcome
 from pipeline.store import parquet, whole
 from pipeline.store.claims import MovedAside, claim, move_aside
+from pipeline.store.corrected import NOTHING, corrected_at, corrected_now
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
 from pipeline.store.order import rows_of
@@ -33,9 +35,10 @@ class Sinks:
         self._run_dir = run_dir
         self._ledger = ledger
         self._asked = layout
-        # All state that changes: the columns and up to which row they are complete; the files; what the next commit
-        # stores; and the ledger's generation that the files belong to.
+        # All state that changes: the columns and up to which row they are complete; the corrections that the rows get;
+        # the files; what the next commit stores; and the ledger's generation that the files belong to.
         self._layout = layout
+        self._corrected = NOTHING
         self._seq = 0
         self._files: list[Projection] = []
         self._checkpoints: Checkpoints | None = None
@@ -85,6 +88,7 @@ class Sinks:
         """
         if not outcomes:
             return
+        outcomes = self._corrected.on(outcomes)
         before = self._layout
         # Outcomes may be there that were never written here: an error or a cancel came between.
         if seqs[0] == self._seq + 1:
@@ -103,6 +107,7 @@ class Sinks:
 
     async def finish(self) -> None:
         """Bring the files to their end and close them. Raises StoreError."""
+        await self._correct_again()
         if self._generation != self._ledger.generation:
             await self._collect()
         await self._learn()
@@ -116,7 +121,7 @@ class Sinks:
             await self._ledger.index_ordinals()
         for row_format in made_at_the_end(self._layout):
             checkpoint, moved = await whole.make(
-                self._run_dir.path / row_format.name, row_format, self._ledger, self._seq
+                self._run_dir.path / row_format.name, row_format, self._ledger, self._seq, self._corrected
             )
             self.moved += moved
             await self._ledger.note_files({row_format.name: checkpoint})
@@ -134,8 +139,10 @@ class Sinks:
             await self._ledger.meta_set("layout_asked", asked)
         text = await self._ledger.meta_get("layout")
         before = Layout.from_text(text) if text else None
-        self._layout = self._asked.following(before)
-        if before is not None and self._layout.knows_rows_of(before):
+        self._corrected = await asyncio.to_thread(corrected_now, self._ledger.path, column=self._asked.reviewed)
+        self._layout = replace(self._asked.following(before), corrected=self._corrected.version)
+        is_same = before is not None and before.corrected == self._corrected.version
+        if before is not None and is_same and self._layout.knows_rows_of(before):
             self._seq = int(await self._ledger.meta_get("layout_seq") or 0)
         await self._learn()
         checkpoints = await self._ledger.checkpoints()
@@ -150,17 +157,24 @@ class Sinks:
 
     async def _learn(self) -> None:
         """Note all rows that are not noted yet."""
-        async for block in rows_of(self._ledger, "completion", self._seq + 1):
+        async for block in rows_of(self._ledger, "completion", self._seq + 1, corrected=self._corrected):
             self._note([outcome for _, outcome in block], block[-1][0])
 
     def _note(self, outcomes: Sequence[Outcome], seq: int) -> None:
         """Take in the columns of outcomes up to `seq`."""
         self._layout, self._seq = self._layout.grown(outcomes), seq
 
+    async def _correct_again(self) -> None:
+        """Take in corrections that came while the run was at work: rows that were written before get them now."""
+        now = await asyncio.to_thread(corrected_at, self._run_dir.path, column=self._asked.reviewed)
+        if now.version != self._corrected.version:
+            self._corrected, self._seq = now, 0
+            self._layout = replace(self._layout, corrected=now.version)
+
     async def _collect(self) -> None:
         """Begin all over, with the columns of the rows that there are now."""
         self._generation = self._ledger.generation
-        self._layout, self._seq = self._asked.following(None), 0
+        self._layout, self._seq = replace(self._asked.following(None), corrected=self._corrected.version), 0
         for file in self._files:
             file.is_old = True
 
@@ -202,7 +216,7 @@ class Sinks:
         if not files:
             return
         starts = [file.position for file in files]
-        async for block in rows_of(self._ledger, "completion", min(starts)):
+        async for block in rows_of(self._ledger, "completion", min(starts), corrected=self._corrected):
             for file, start in zip(files, starts, strict=True):
                 rows = [outcome for position, outcome in block if position >= start]
                 await file.add(rows, max(file.position, block[-1][0] + 1))

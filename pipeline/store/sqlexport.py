@@ -18,6 +18,7 @@ from pipeline import codec
 from pipeline.errors import ConfigError, LabelpipeError, SetupError, StoreError
 from pipeline.records import Outcome
 from pipeline.store import queries
+from pipeline.store.corrected import corrected_at
 from pipeline.store.kinds import joined, kinds_of
 from pipeline.store.layout import Layout, Table
 from pipeline.store.parquet import table_rows
@@ -306,12 +307,16 @@ class _Moment:
         self.path = path
         self._reader = reader
         self.run_id = queries.meta_get(reader, "run_id")
-        self.generation = self._generation()
+        self._ledgers = self._generation()
         self.last_seq = queries.last_seq(reader)
+        asked = queries.meta_get(reader, "layout_asked")
+        self._corrected = corrected_at(path.parent, column=asked is not None and Layout.from_text(asked).reviewed)
+        #: Both only grow, so rows of an equal sum are made alike.
+        self.generation = self._ledgers + self._corrected.version
 
     def check(self) -> None:
         """Raises _ChangedMeanwhileError if the ledger's outcomes are not those any more."""
-        if self._generation() != self.generation:
+        if self._generation() != self._ledgers:
             raise _ChangedMeanwhileError
 
     def _generation(self) -> int:
@@ -323,7 +328,8 @@ class _Moment:
         if self.run_id is None or (text is None and asked is None):
             raise SetupError(f"{self.path.parent}: no row was written yet: start the run first")
         layout = Layout.from_text(text) if text else Layout.from_text(asked or "").following(None)
-        for block in self._blocks(int(queries.meta_get(self._reader, "layout_seq") or 0)):
+        is_same = layout.corrected == self._corrected.version
+        for block in self._blocks(int(queries.meta_get(self._reader, "layout_seq") or 0) if is_same else 0):
             layout = layout.grown([outcome for _, outcome in block])
         return layout
 
@@ -356,7 +362,7 @@ class _Moment:
     def _blocks(self, seq: int = 0, upto: int | None = None) -> Iterator[list[tuple[int, Outcome]]]:
         last = self.last_seq if upto is None else min(upto, self.last_seq)
         while block := [found for found in queries.rows_after(self._reader, seq, BLOCK) if found[0] <= last]:
-            yield block
+            yield self._corrected.among(block)
             seq = block[-1][0]
 
 

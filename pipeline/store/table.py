@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from pipeline.errors import SetupError
 from pipeline.records import JSON, Outcome
+from pipeline.store.corrected import corrected_at
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
 from pipeline.store.order import rows_of
@@ -24,7 +26,9 @@ async def read_table(folder: str | Path) -> tuple[list[str], list[int], list[lis
     places: list[tuple[int, Outcome]] = []
     async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
         saved = await ledger.meta_get("layout")
-        async for block in rows_of(ledger, "input"):
+        reviewed = saved is not None and Layout.from_text(saved).reviewed
+        corrected = await asyncio.to_thread(corrected_at, run_dir.path, column=reviewed)
+        async for block in rows_of(ledger, "input", corrected=corrected):
             places += [(outcome.record.ordinal, outcome) for _, outcome in block]
     if saved is None:
         raise SetupError(f"{folder}: no row was written yet")

@@ -11,6 +11,7 @@ from pipeline.errors import StoreError
 from pipeline.records import Outcome
 from pipeline.store import parquet
 from pipeline.store.claims import MovedAside, move_aside
+from pipeline.store.corrected import Corrected
 from pipeline.store.ledger import Ledger
 from pipeline.store.order import rows_of
 from pipeline.store.parquet import Blocks
@@ -20,7 +21,9 @@ from pipeline.store.rundir import replace_durably
 from pipeline.store.writes import NO_FILE
 
 
-async def make(path: Path, row_format: RowFormat, ledger: Ledger, seq: int) -> tuple[Checkpoint, list[MovedAside]]:
+async def make(
+    path: Path, row_format: RowFormat, ledger: Ledger, seq: int, corrected: Corrected
+) -> tuple[Checkpoint, list[MovedAside]]:
     """Write the rows of all outcomes up to `seq`; gives its checkpoint, and the file before if somebody changed it.
 
     Raises StoreError if the file cannot be written.
@@ -32,7 +35,7 @@ async def make(path: Path, row_format: RowFormat, ledger: Ledger, seq: int) -> t
     await ledger.note_files({row_format.name: replace(before, is_stale=True)})
 
     def blocks() -> AsyncIterator[list[tuple[int, Outcome]]]:
-        return rows_of(ledger, row_format.order, upto=seq)
+        return rows_of(ledger, row_format.order, upto=seq, corrected=corrected)
 
     await (
         parquet.write(path, row_format.table, blocks) if path.suffix == ".parquet" else _write(path, row_format, blocks)

@@ -1,0 +1,150 @@
+"""What people say about labels: draws, answers, and the corrections that come of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from pipeline import codec
+from pipeline.records import JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Records that were chosen together.
+
+    `spec` says how, as plain values; `seed` is what the choice was made with. `purpose` is why: review, certify, or
+    another word. `blind` says that the model's label is not shown. `population` is the number of records that it was
+    drawn from, and `digest` identifies them (their keys). `at` is a Unix time. `id` is given by `add_draw`.
+    """
+
+    seed: int
+    spec: Mapping[str, JSON]
+    purpose: str
+    population: int
+    digest: str
+    blind: bool = False
+    at: float = 0.0
+    id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DrawItem:
+    """One record of a draw.
+
+    `probability` is that of being in this draw, above 0 and at most 1. `stratum` is the group that it was drawn from,
+    empty where there is only one. `answer` is the last answer in this draw that stands; None: not answered yet.
+    """
+
+    key: str
+    probability: float
+    stratum: str = ""
+    position: int = 0
+    answer: Answer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a person said about one record.
+
+    `about` is the digest of the model's label (`label_digest`) that the record had in the ledger. `record` and
+    `request` are the record's `digest` and `request_digest` then: they tell whether its content is still the same.
+
+    `old` are the label fields as the rows had them, with corrections; None for a record without a label. `new` are the
+    fields that the person filled in, with their values; fields that are not in it were not answered. None means that
+    the label is right as it is; an empty mapping says nothing about any field (the person only left a note).
+
+    `unclear` says that the guideline is unclear. `draw` is the id of the draw that it answers, None without one.
+    `takes_back` is the id of an earlier answer which no longer counts; such an answer says nothing else.
+    `id` grows with each answer and `at` is a Unix time; both are given by `add_answers`, unless `at` is set.
+    """
+
+    key: str
+    by: str
+    about: str
+    old: Mapping[str, JSON] | None = None
+    new: Mapping[str, JSON] | None = None
+    record: int | None = None
+    request: bytes | None = None
+    blind: bool = False
+    unclear: bool = False
+    note: str = ""
+    draw: int | None = None
+    takes_back: int | None = None
+    at: float = 0.0
+    id: int = 0
+
+    @property
+    def fields(self) -> Mapping[str, JSON]:
+        """The label fields whose values this person stands for; empty where nothing was said about any."""
+        return (self.old or {}) if self.new is None else self.new
+
+    @property
+    def corrects(self) -> bool:
+        """Whether it decides a value in the rows, or takes an answer back."""
+        return self.takes_back is not None or bool(self.fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the record of an answer is since its input changed: its key, and the digests of its content and request."""
+
+    answer: int
+    key: str
+    record: int | None
+    request: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What people say that a record's label is: the last value of each field, and who said the last of it, and when.
+
+    `record` and `request` are the digests of the content and of the request that it is about. `answer` is the id of the
+    last answer, and `answers` are the ids of all that stand. `is_whole` says that it has a value for every label field,
+    so that a record without a label gets a row by it.
+    """
+
+    key: str
+    fields: Mapping[str, JSON]
+    by: str
+    at: float
+    record: int | None
+    request: bytes | None
+    answer: int
+    answers: tuple[int, ...]
+    is_whole: bool = False
+
+
+def label_digest(label: Mapping[str, JSON] | None, rows: Sequence[Mapping[str, JSON]] | None = None) -> str:
+    """The digest of a model's label (`Outcome.label`, `Outcome.rows`): equal for equal values, 32 hex digits."""
+    return codec.digest128(codec.canonical([label, list(rows) if rows is not None else None])).hex()
+
+
+def taking_back(answer: Answer, by: str) -> Answer:
+    """The answer that takes this one back."""
+    return replace(answer, by=by, old=None, new={}, unclear=False, note="", takes_back=answer.id, at=0.0, id=0)
+
+
+def is_same_content(one: Correction | Place, record: int | None, request: bytes | None) -> bool:
+    """Whether a record with these digests has the content that was answered, or is asked in the same words."""
+    return one.record == record or (request is not None and one.request == request)
+
+
+def with_answer(before: Correction | None, answer: Answer, place: Place) -> Correction:
+    """A record's correction with one more answer. What was said about another content does not count any more."""
+    is_same = before is not None and is_same_content(before, place.record, place.request)
+    if before is None or not is_same:
+        before = Correction(place.key, {}, "", 0.0, place.record, place.request, 0, ())
+    fields = {**before.fields, **answer.fields}
+    return replace(
+        before,
+        fields=fields,
+        by=answer.by,
+        at=answer.at,
+        record=place.record,
+        request=place.request,
+        answer=answer.id,
+        answers=(*before.answers, answer.id),
+        # A record without a label gets one only with all of its fields: that is checked where the answer comes in.
+        is_whole=before.is_whole or answer.old is None or fields.keys() >= answer.old.keys(),
+    )

@@ -1,0 +1,188 @@
+"""The outcomes as people have corrected them: what the files of rows show. The ledger keeps what the model said."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from pipeline.records import Outcome, Status
+from pipeline.store.answers import Correction, Place, is_same_content
+from pipeline.store.layout import REVIEWED
+from pipeline.store.queries import chunks, outcomes_of, placeholders
+from pipeline.store.reviews import NAME, Reviews, read_reviews
+from pipeline.store.rows import bound, unbound
+from pipeline.store.schema import connect_reader
+
+
+@dataclass(frozen=True, slots=True)
+class Corrected:
+    """The corrections of a run as of one version of its reviews. With `column` each says in the row whose it is."""
+
+    version: int = 0
+    by_key: Mapping[str, Correction] = field(default_factory=dict)
+    column: bool = False
+
+    def of(self, outcome: Outcome) -> Outcome:
+        """The outcome with what people say about its record; itself where they say nothing that could be its row."""
+        correction = self.by_key.get(outcome.record.key)
+        if correction is None or misfit(correction, outcome):
+            return outcome
+        who = {REVIEWED: correction.by} if self.column else {}
+        label = {**(outcome.label or {}), **correction.fields, **who}
+        return replace(outcome, status=Status.LABELLED, label=label, problem=None)
+
+    def on(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        """The same of each of them."""
+        return list(map(self.of, outcomes)) if self.by_key else outcomes
+
+    def among(self, block: list[tuple[int, Outcome]]) -> list[tuple[int, Outcome]]:
+        """The same of outcomes with their seqs."""
+        return [(seq, self.of(outcome)) for seq, outcome in block] if self.by_key else block
+
+
+NOTHING = Corrected()
+
+
+class _Rows(Protocol):
+    """What says how rows look: a layout, or the format of one file."""
+
+    @property
+    def corrected(self) -> int: ...
+
+    @property
+    def reviewed(self) -> bool: ...
+
+
+def misfit(correction: Correction, outcome: Outcome) -> str:
+    """Why a correction does not apply to the outcome of its key; empty where it does."""
+    if not is_same_content(correction, outcome.record.digest, outcome.request_digest):
+        return "the record has changed since"
+    if outcome.rows is not None:
+        return "the record has several rows now"
+    if outcome.label is None and not correction.is_whole:
+        return "the record has no label now, and the correction has no value for some of the columns"
+    return ""
+
+
+def corrected_at(folder: Path, version: int | None = None, *, column: bool = False) -> Corrected:
+    """The corrections in a run folder, as of this version of its reviews or as they are now. Waits for the disk."""
+    reviews = read_reviews(folder)
+    if reviews is None:
+        return Corrected(column=column)
+    with reviews:
+        at = reviews.version() if version is None else version
+        return Corrected(at, reviews.corrections(at), column)
+
+
+async def corrected_for(folder: Path, rows: _Rows) -> Corrected:
+    """The corrections that these rows have."""
+    if not rows.corrected:
+        return Corrected(column=rows.reviewed)
+    return await asyncio.to_thread(corrected_at, folder, rows.corrected, column=rows.reviewed)
+
+
+def corrected_now(ledger: Path, *, column: bool) -> Corrected:
+    """The corrections as they are now, after `follow_records`. Waits for the disk."""
+    folder = ledger.parent
+    if not (folder / NAME).exists():
+        return Corrected(column=column)
+    with closing(connect_reader(ledger)) as connection:
+        follow_records(folder, connection)
+    return corrected_at(folder, column=column)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How many corrections there are, and a sentence about whether they are in the rows."""
+
+    count: int
+    text: str
+
+
+def tell_corrections(ledger: Path, version: int, *, is_waiting: bool) -> Told | None:
+    """What became of the corrections of a run whose files have this version of them; None where there are none.
+
+    `is_waiting` says that a file is to be built again. Waits for the disk.
+    """
+    corrected = corrected_at(ledger.parent)
+    if not corrected.version:
+        return None
+    with closing(connect_reader(ledger)) as connection:
+        outcomes = outcomes_of(connection, list(corrected.by_key))
+    others: dict[str, list[str]] = {}
+    for key, one in corrected.by_key.items():
+        why = misfit(one, outcomes[key]) if key in outcomes else "the record has no outcome now"
+        if why:
+            others.setdefault(why, []).append(key)
+    count = len(corrected.by_key)
+    rest = sum(map(len, others.values()))
+    where = "all in the rows"
+    if is_waiting or version != corrected.version:
+        where = "not all in the rows yet: the end of the session, or the next session, writes them"
+    elif rest:
+        where = f"{count - rest:,} in the rows"
+    unused = "".join(f"; {_few(keys)}: {why}" for why, keys in others.items())
+    return Told(count, f"{count:,} {'correction' if count == 1 else 'corrections'}, {where}{unused}.")
+
+
+def _few(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:3]) + (f" and {len(keys) - 3:,} more" if len(keys) > 3 else "")
+
+
+def follow_records(folder: Path, connection: sqlite3.Connection) -> None:
+    """Note where the records of corrections are, if the input or the prompt has changed since. Waits for the disk.
+
+    A record that has another key now is found by its content, if only one record that moved has this content.
+    """
+    with Reviews.open(folder / NAME) as reviews:
+        corrections = reviews.corrections()
+        found = _contents(connection, list(corrections))
+        lost = {key: one for key, one in corrections.items() if not _is_at(one, found.get(key))}
+        places = [
+            (correction, (key, *found[key]))
+            for key, correction in corrections.items()
+            if key not in lost and found[key] != (correction.record, correction.request)
+        ]
+        places += _moved(connection, lost) if lost else []
+        reviews.note_places([Place(answer, *place) for one, place in places for answer in one.answers])
+
+
+_Content = tuple[int | None, bytes | None]
+
+
+def _is_at(correction: Correction, content: _Content | None) -> bool:
+    return content is not None and is_same_content(correction, *content)
+
+
+def _contents(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, _Content]:
+    """The digests of the content and the request of those of the keys that have an outcome."""
+    found: dict[str, _Content] = {}
+    for chunk in chunks(keys):
+        rows = connection.execute(
+            f"SELECT key, digest, request_digest FROM outcomes WHERE key IN ({placeholders(chunk)})",  # noqa: S608
+            [bound(key) for key in chunk],
+        )
+        found.update((unbound(key), (digest, request)) for key, digest, request in rows)
+    return found
+
+
+def _moved(
+    connection: sqlite3.Connection, lost: Mapping[str, Correction]
+) -> Iterator[tuple[Correction, tuple[str, int | None, bytes | None]]]:
+    """The corrections whose records have another key now, each with its new place."""
+    at: dict[int | bytes, list[tuple[str, int, bytes | None]]] = {}
+    for key, digest, request in connection.execute(
+        "SELECT key, digest, request_digest FROM outcomes WHERE asked_as IS NOT NULL"
+    ):
+        for content in (digest, request):
+            at.setdefault(content, []).append((unbound(key), digest, request))
+    for correction in lost.values():
+        for content in (correction.record, correction.request):
+            if content is not None and len(places := at.get(content, [])) == 1:
+                yield correction, places[0]
+                break
