@@ -1,0 +1,171 @@
+"""The promise of a certificate, by simulation: it fails no more often than it says, and it is worth having."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.quality import (
+    Design,
+    accepted,
+    accepted_weighted,
+    design_of,
+    draw_size,
+    error_bound,
+    most_wrong,
+    wrong_within,
+)
+
+FILES = 1_000
+RISK = 0.05
+#: Three standard errors of a share of 0.05 in 1,000 files.
+SLACK = 3 * sqrt(RISK * (1 - RISK) / FILES)
+
+
+def errors_of(kind: str, n: int, random: Random) -> list[bool]:
+    """Whether each record is wrong, in the order of uncertainty."""
+    if kind == "just too many":
+        # One more than 5 % allows, wherever they stand: the hardest file for the promise.
+        return _exactly(n // 20 + 1, n, random)
+    if kind == "useful":
+        # A tenth is wrong, and most of that stands among the least certain fifth.
+        return [random.random() < (0.42 if 5 * i > 4 * n else 0.02) for i in range(n)]
+    if kind == "useless":
+        return [random.random() < 0.1 for _ in range(n)]
+    if kind == "misleading":
+        return [random.random() < (0.42 if 5 * i < n else 0.02) for i in range(n)]
+    return [random.random() < 0.02 for _ in range(n)]
+
+
+def _exactly(wrong: int, n: int, random: Random) -> list[bool]:
+    flags = [True] * wrong + [False] * (n - wrong)
+    random.shuffle(flags)
+    return flags
+
+
+def certify(errors: Sequence[bool], design: Design, random: Random) -> tuple[int, int, float]:
+    """(records that keep their label, the draw's wrong ones among them, checks in all)."""
+    drawn = random.sample(range(len(errors)), design.drawn)
+    wrong = [place for place in drawn if errors[place]]
+    kept = accepted(design, wrong)
+    checks = design.drawn + len(errors) - kept - sum(place >= kept for place in drawn)
+    return kept, sum(place < kept for place in wrong), checks
+
+
+@pytest.mark.parametrize("n", [300, 1000])
+@pytest.mark.parametrize("kind", ["just too many", "useful", "useless", "misleading", "good"])
+def test_the_promise_holds_over_a_thousand_files(kind: str, n: int) -> None:
+    random = Random(f"{kind} {n}")
+    design = design_of(n, 0.05, RISK)
+    too_wrong = beyond_bound = 0
+    for _ in range(FILES):
+        errors = errors_of(kind, n, random)
+        kept, seen, _ = certify(errors, design, random)
+        wrong = sum(errors[:kept])
+        too_wrong += wrong > design.allowed
+        beyond_bound += wrong > error_bound(design, seen) * n + 1e-9
+    assert too_wrong / FILES <= RISK + SLACK
+    assert beyond_bound / FILES <= RISK + SLACK
+
+
+def test_the_hardest_file_comes_close_to_the_risk() -> None:
+    """A bound that never fails would ask for too many checks: with the exact one, the risk is nearly used up."""
+    random = Random(11)
+    design = design_of(1000, 0.05, RISK)
+    failed = 0
+    for _ in range(FILES):
+        errors = errors_of("just too many", 1000, random)
+        failed += sum(errors[: certify(errors, design, random)[0]]) > design.allowed
+    exact = wrong_within(1000, design.allowed + 1, design.drawn, design.acceptance)
+    assert RISK / 2 < exact <= RISK
+    assert failed / FILES == pytest.approx(exact, abs=SLACK)
+
+
+def test_useful_uncertainty_saves_most_of_the_checks() -> None:
+    random = Random(5)
+    design = design_of(4000, 0.05, RISK)
+
+    def mean_checks(kind: str) -> float:
+        return sum(certify(errors_of(kind, 4000, random), design, random)[2] for _ in range(100)) / 100
+
+    useful, useless = mean_checks("useful"), mean_checks("useless")
+    assert useful < 0.45 * useless
+    assert useless < 4000
+    # A good file needs the first draw and, mostly, nothing else.
+    assert mean_checks("good") < 1.5 * design.drawn
+
+
+@given(
+    st.integers(1, 400),
+    st.sampled_from([0.01, 0.05, 0.2]),
+    st.sampled_from([0.05, 0.2]),
+    st.integers(0, 2**32),
+    st.data(),
+)
+def test_looking_early_accepts_no_more_than_the_end(
+    n: int, error: float, risk: float, seed: int, data: st.DataObject
+) -> None:
+    """Answers that are not there yet count as wrong, so each look is within what the complete draw accepts."""
+    random = Random(seed)
+    design = design_of(n, error, risk)
+    drawn = random.sample(range(n), design.drawn)
+    wrong = {place for place in drawn if random.random() < error * 1.5}
+    at_the_end = accepted(design, sorted(wrong))
+    missing = set(drawn[: data.draw(st.integers(0, len(drawn)))])
+    assert accepted(design, sorted(wrong | missing)) <= at_the_end
+
+
+@given(st.integers(1, 5000), st.sampled_from([0.005, 0.05, 0.3]), st.sampled_from([0.01, 0.05]), st.integers(0, 100))
+def test_the_acceptance_number_is_the_largest_whose_bound_is_within_the_error(
+    n: int, error: float, risk: float, checked: int
+) -> None:
+    checked = min(checked, n)
+    design = design_of(n, error, risk, checked=checked)
+    if design.population <= design.allowed:
+        assert design.drawn == 0
+        assert accepted(design, []) == design.population
+        return
+    assert design.acceptance >= 0
+    assert most_wrong(design.population, design.drawn, design.acceptance, risk) <= design.allowed
+    if design.acceptance < design.drawn:
+        assert most_wrong(design.population, design.drawn, design.acceptance + 1, risk) > design.allowed
+
+
+def test_a_draw_that_is_too_small_accepts_nothing() -> None:
+    design = design_of(1000, 0.05, 0.05, drawn=20)
+    assert design.acceptance == -1
+    assert accepted(design, []) == 0
+
+
+def test_the_size_of_the_draw_is_known_beforehand() -> None:
+    assert draw_size(8000, 400, 0.05) == 357
+    # 95 would leave exactly the risk, and a rounded probability is not trusted so far.
+    assert draw_size(100, 0, 0.05) == 96
+    assert draw_size(30, 30, 0.05) == 0
+    # A file of a hundred times as many records needs hardly more.
+    assert draw_size(800_000, 40_000, 0.05) <= 1.02 * 357
+
+
+def test_weighted_draws_keep_the_promise_too() -> None:
+    """The least certain half is drawn four times as often; the file has one error more than is allowed."""
+    random = Random(2)
+    n, files, risk = 600, 400, 0.1
+    too_wrong = kept_all = 0
+    for _ in range(files):
+        errors = _exactly(n // 10 + 1, n, random)
+        too_wrong += sum(errors[: _accepted_by_betting(errors, random, risk)]) > n // 10
+        kept_all += _accepted_by_betting(_exactly(n // 50, n, random), random, risk) == n
+    assert too_wrong / files <= risk
+    assert kept_all > files / 2
+
+
+def _accepted_by_betting(errors: Sequence[bool], random: Random, risk: float) -> int:
+    n, half = len(errors), len(errors) // 2
+    drawn = [*((i, 50 / half) for i in random.sample(range(half), 50))]
+    drawn += [(i, 200 / half) for i in random.sample(range(half, n), 200)]
+    return accepted_weighted([one for one in drawn if errors[one[0]]], n, n, 0.1, half / 50, risk)
