@@ -33,7 +33,7 @@ CHECK_MESSAGES: tuple[dict[str, JSON], ...] = ({"role": "user", "content": "Answ
 CHECK_TOKENS = 64
 #: A server that is there says so in this time.
 PING_S = 10.0
-#: So long after a ping that was not answered none is sent again.
+#: So long after a ping that told nothing none is sent again. A refusal tells that the server is up.
 PING_AGAIN_S = 5.0
 
 
@@ -118,7 +118,7 @@ class HealthCheck:
         if self.last.is_refused:
             self.refused_at = sent_at
         self.answered_in_a_row = 0 if error else self.answered_in_a_row + 1
-        if error is not None:
+        if error is not None and not self.last.is_refused:
             self._in_vain_at = clock()
 
     async def _under_limits(self, ping: Ping, request: Request) -> None:

@@ -11,6 +11,7 @@ import pytest
 from engine_parts import Rig, answered, items, request
 
 from pipeline.engine import Job, Pool, PoolSizes
+from pipeline.errors import UnknownRefusalError
 from pipeline.records import Outcome, Request, Response, Status, Usage
 
 RunOn = Callable[[Any], Any]
@@ -20,7 +21,15 @@ TIMEOUT_S, ATTEMPTS = 20.0, 4
 
 
 def run_pool(
-    run_on: RunOn, hangs: Hangs, count: int, *, concurrency: int = 256, stop_after_s: float | None = None
+    run_on: RunOn,
+    hangs: Hangs,
+    count: int,
+    *,
+    concurrency: int = 256,
+    stop_after_s: float | None = None,
+    timeout_s: float = TIMEOUT_S,
+    attempts: int = ATTEMPTS,
+    refuses_words: bool = False,
 ) -> tuple[Counter[Status], Rig, float]:
     """`count` records through a server that answers in 50 ms or never. Statuses, the rig, seconds."""
     outcomes: list[Outcome] = []
@@ -43,9 +52,11 @@ def run_pool(
             pings.append(loop.time())
             if hangs(loop.time() - began, -1):
                 await asyncio.Event().wait()
+            if refuses_words:
+                raise UnknownRefusalError("400: what is this?", status=400)
             return Usage(8, 2)
 
-        rig = Rig(provider, concurrency=concurrency, ping=ping, timeout_s=TIMEOUT_S, max_attempts=ATTEMPTS)
+        rig = Rig(provider, concurrency=concurrency, ping=ping, timeout_s=timeout_s, max_attempts=attempts)
         jobs = items([Job(request(number)) for number in range(count)])
         pool = Pool(jobs, rig.asker, commit, sizes=PoolSizes.for_concurrency(concurrency, 1))
         if stop_after_s is not None:
@@ -81,6 +92,16 @@ def test_two_hundred_records_that_hang_end_in_time(moved_clock: RunOn, hanging: 
     expected = Counter({Status.LABELLED: count - len(hanging), Status.FAILED: len(hanging)})
     assert statuses == +expected
     assert took_s < TIMEOUT_S * ATTEMPTS + 10
+    assert not rig.gate.outages
+
+
+def test_a_server_that_refuses_the_word_is_up_however_short_the_timeouts(moved_clock: RunOn) -> None:
+    """Only the first refusal told it: the next one was not asked for within 5 s, and so 200 records were an outage."""
+    statuses, rig, took_s = run_pool(
+        moved_clock, lambda _t, ordinal: ordinal >= 800, 1000, timeout_s=4.0, attempts=2, refuses_words=True
+    )
+    assert statuses == Counter({Status.LABELLED: 800, Status.FAILED: 200})
+    assert took_s < 2 * 4.0 + 10
     assert not rig.gate.outages
 
 
