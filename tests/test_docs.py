@@ -9,6 +9,7 @@ import shlex
 import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,8 +23,10 @@ from pipeline import Settings, Status, errors
 from pipeline.cli import EXIT_CODES, app
 from pipeline.engine import Verdict, verdict_of
 from pipeline.errors import LabelpipeError
+from pipeline.labelfields import LabelField, plain_choices
 from pipeline.rehearsal import FAULT_KINDS
 from pipeline.runner import summary as endings
+from pipeline.settings import label_field
 from pipeline.store import RunDir
 from pipeline.task import TaskOptions, build_task
 
@@ -408,7 +411,7 @@ def _options(settings: Settings, base: Path) -> TaskOptions:
     return TaskOptions(
         model=settings.model.name,
         prompt=task.prompt,
-        labels=task.labels,
+        labels=None if task.labels is None else {name: _field(form) for name, form in task.labels.items()},
         function=made,
         python=task.python,
         tools=task.tools and [ToolOptions(**one.model_dump()) for one in task.tools],
@@ -419,6 +422,12 @@ def _options(settings: Settings, base: Path) -> TaskOptions:
         validators=[ValidatorOptions(**one.model_dump()) for one in task.validators],
         base=base,
     )
+
+
+def _field(form: Any) -> LabelField:
+    """What a form of [task.labels] says, with a label in place of those of a file."""
+    field = label_field(form)
+    return field if field.file is None else replace(field, choices=plain_choices(["a"]))
 
 
 def test_python_compiles_and_imports_what_is_there(subtests: pytest.Subtests) -> None:

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "pipeline"
 #: Floor of each room. A file imports from lower floors and from its own room only.
 FLOORS = {
     "records": 0, "errors": 0, "codec": 0, "files": 0, "globs": 0, "terminal": 0, "threads": 0,
-    "version": 0, "units": 0,
+    "version": 0, "units": 0, "labelfields": 0,
     "readers": 1, "task": 1, "providers": 1, "limits": 1, "store": 1, "rehearsal": 1, "media": 1, "settings": 1,
     "stats": 1, "facts": 1, "progress": 1, "runlog": 1, "quality": 1,
     "engine": 2, "results": 2, "scaffold": 2, "notify": 2, "control": 2, "telemetry": 2, "targets": 2, "show": 2,

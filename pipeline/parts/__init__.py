@@ -12,6 +12,7 @@ from pipeline.parts.inputs import (
     reading_of,
     sources_of,
 )
+from pipeline.parts.labels import label_fields
 from pipeline.parts.limits import (
     admission_of,
     budget_of,
@@ -52,6 +53,7 @@ __all__ = [
     "is_marked",
     "is_openai",
     "is_simulated",
+    "label_fields",
     "layout_of",
     "mark_simulated",
     "media_for",

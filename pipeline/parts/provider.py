@@ -10,7 +10,7 @@ from pipeline import codec
 from pipeline.errors import ConfigError
 from pipeline.parts.server import is_simulated, missing_key
 from pipeline.records import Request
-from pipeline.settings import Settings
+from pipeline.settings import Settings, label_field
 
 if TYPE_CHECKING:
     from pipeline.providers import HttpProvider
@@ -90,5 +90,8 @@ def gold_fields(settings: Settings) -> Mapping[str, str]:
     """The record's fields with the right labels, by label field."""
     gold = settings.rehearsal.gold
     if isinstance(gold, str):
-        return {next(iter(settings.task.labels or ["label"])): gold}
+        # A reason or a confidence may stand before the labels.
+        forms = settings.task.labels or {}
+        chosen = (name for name, form in forms.items() if label_field(form).kind in ("one", "several"))
+        return {next(chosen, next(iter(forms), "label")): gold}
     return gold or {}

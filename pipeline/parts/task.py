@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline import codec
 from pipeline.errors import ConfigError, TaskError
+from pipeline.parts.labels import fields_of_forms, label_fields
 from pipeline.parts.media import show_options
 from pipeline.parts.outputs import COLUMN
 from pipeline.parts.server import is_openai, is_simulated, names_function
@@ -32,7 +33,7 @@ def task_of(settings: Settings) -> Task:
             model=options.name,
             prompt=task.prompt,
             system=task.system,
-            labels=task.labels,
+            labels=label_fields(settings) if task.labels is not None else None,
             function=_function(settings),
             python=task.python,
             tools=_tools(settings),
@@ -89,7 +90,8 @@ def _tools(settings: Settings) -> list[ToolOptions] | None:
     for place, one in enumerate(settings.task.tools):
         key = ("task", "tools", place, "parameters")
         schema = None if one.parameters is None else settings.json_schema(one.parameters, key)
-        found.append(ToolOptions(one.name, one.description, one.labels, schema, one.python, one.callback))
+        labels = None if one.labels is None else fields_of_forms(settings, one.labels, f"task.tools.{place}.labels")
+        found.append(ToolOptions(one.name, one.description, labels, schema, one.python, one.callback))
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from pipeline.errors import RenderError
 from pipeline.facts import Check
-from pipeline.parts import ASKS_THE_SAME, gold_fields, price_for
+from pipeline.parts import ASKS_THE_SAME, gold_fields, label_fields, price_for
 from pipeline.records import JSON, Record, Usage
 from pipeline.runner import expected
 from pipeline.settings import Settings
@@ -140,8 +140,10 @@ class Census:
     def _labels(self) -> list[Check]:
         """Whether the right labels that the input holds are labels of the task."""
         found = []
+        fields = label_fields(self._settings)
         for label, column in self._gold.items():
-            values = (self._settings.task.labels or {}).get(label)
+            field = fields.get(label)
+            values = field.values if field is not None and field.kind == "one" else None
             seen = self.right[column]
             text = f"{column!r} holds " + ", ".join(
                 f"{value or '(empty)'} {count:,}" for value, count in seen.most_common(12)

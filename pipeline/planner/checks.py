@@ -15,11 +15,13 @@ from typing import TypeVar
 from pipeline.engine import most_of
 from pipeline.errors import CallError, LabelpipeError, RenderError, SetupError
 from pipeline.facts import Check
+from pipeline.labelfields import LabelField
 from pipeline.limits import BudgetReachedError, Most
 from pipeline.parts import (
     asked_of,
     budget_of,
     is_simulated,
+    label_fields,
     missing_key,
     open_provider,
     price_for,
@@ -58,6 +60,7 @@ async def check(settings: Settings, *, online: bool = True, quiet: bool = True) 
     """
     found: list[Check] = []
     task = _try(found, "task", lambda: task_of(settings), lambda task: _told_task(settings, task))
+    found += _meanings(settings) if task is not None else []
     sources = await _sources(settings, found)
     if sources is not None and task is not None:
         found += await _records(settings, sources, task, quiet=quiet)
@@ -97,14 +100,28 @@ async def _sources(settings: Settings, found: list[Check]) -> list[Source] | Non
 
 
 def _told_task(settings: Settings, task: Task) -> str:
-    values = settings.task.labels or {}
-    columns = [f"{name} ({_listed(values[name])})" if name in values else name for name in task.columns]
+    fields = label_fields(settings)
+    columns = [f"{name} ({_holds(fields[name])})" if name in fields else name for name in task.columns]
     return f"labels go to {', '.join(columns)}"
+
+
+def _holds(field: LabelField) -> str:
+    """What a label field holds, in a few words."""
+    if field.kind in ("one", "several"):
+        return f"{'any of ' if field.kind == 'several' else ''}{_listed(field.values)}"
+    return "text" if field.kind == "text" else f"{field.low:g} to {field.high:g}"
 
 
 def _listed(values: Sequence[JSON]) -> str:
     more = f" and {len(values) - SHOWN_LABELS} more" if len(values) > SHOWN_LABELS else ""
     return ", ".join(map(str, values[:SHOWN_LABELS])) + more
+
+
+def _meanings(settings: Settings) -> list[Check]:
+    """Which labels have no meaning where others of their field have one."""
+    bare = {name: field.without_meaning for name, field in label_fields(settings).items()}
+    told = "; ".join(f"{name}: {_listed(values)}" for name, values in bare.items() if values)
+    return [Check("meanings", None, f"no meaning is given for some labels of a field: {told}")] if told else []
 
 
 def _told_sources(sources: list[Source]) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.codec import dumps
+from pipeline.codec import dumps, loads
 from pipeline.rehearsal.calls import Call
 from pipeline.rehearsal.dice import Dice
 from pipeline.rehearsal.schema import Choose, Filler, Schema, any_of
@@ -101,9 +101,19 @@ def _fitting(schema: Schema, right: Any) -> tuple[bool, Any]:
                 return True, float(right)
             case "string":
                 return True, text
+            case "array":
+                return _fitting_list(schema, right)
     except (ValueError, TypeError):
         return False, None
     return True, right
+
+
+def _fitting_list(schema: Schema, right: Any) -> tuple[bool, Any]:
+    """The same for a list, which a CSV holds as JSON; one value stands for a list of it, an empty cell for none."""
+    if isinstance(right, str):
+        right = loads(right) if right.lstrip().startswith("[") else [right] if right.strip() else []
+    found = [_fitting(schema.get("items", {}), each) for each in (right if isinstance(right, list) else [right])]
+    return all(fits for fits, _ in found), [value for _, value in found]
 
 
 def _another(schema: Schema, value: Any, dice: Dice) -> Any:

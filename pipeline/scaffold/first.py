@@ -8,7 +8,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from pipeline.errors import InputError, SetupError
 from pipeline.progress import counting
 from pipeline.readers import Progress, Source, is_litter, is_plain_folder, read_records
 from pipeline.records import JSON
+from pipeline.scaffold.listed import list_labels
 from pipeline.scaffold.proposal import Proposal, propose
 from pipeline.scaffold.survey import Survey, media_kind
 from pipeline.scaffold.text import to_toml
@@ -59,6 +60,7 @@ async def write_config(
     proposal = propose(survey, input_path=path, format=source.format, reading=reading.chosen, said=said)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        proposal = replace(proposal, labels_file=list_labels(proposal.labels, target))
         target.write_text(to_toml(proposal), encoding="utf-8")
     except OSError as error:
         raise SetupError(f"{target}: cannot be written: {error.strerror}") from error
@@ -106,7 +108,8 @@ def _told(survey: Survey, proposal: Proposal) -> Iterator[str]:
     yield f"{count}{bad}; the text to label is in {proposal.text!r}"
     yield f"a record is named by {proposal.key!r}" if proposal.key else "no column names each record: their place does"
     if proposal.gold:
-        yield f"{proposal.gold!r} holds {len(proposal.labels)} labels, taken for the right ones"
+        listed = f"; they are listed in {proposal.labels_file} beside the config" if proposal.labels_file else ""
+        yield f"{proposal.gold!r} holds {len(proposal.labels)} labels, taken for the right ones{listed}"
     if proposal.personal:
         yield f"left out of the output as personal: {', '.join(map(repr, proposal.personal))}"
 

@@ -33,6 +33,7 @@ class Proposal:
     one that is called a key, and names several records.
 
     `media` is what most of the files are where each file is a record, and `apart` the number of the others.
+    `labels_file` is the file beside the config that lists the labels, where they are too many for it.
     `nested` says that the text is a list or an object. `reading` are recognised keys of [input], `said` those that
     the user has set.
     """
@@ -52,6 +53,7 @@ class Proposal:
     repeated_key: str | None = None
     reading: Mapping[str, str | bool] = field(default_factory=dict)
     said: Mapping[str, JSON] = field(default_factory=dict)
+    labels_file: str = ""
 
     @property
     def label(self) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.records import JSON, Record
 
 #: more values than this are no label set
-LABELS_MAX = 50
+LABELS_MAX = 200
 LABEL_CHARS = 60
 #: columns that are looked at; an object a record may have another name in each
 COLUMNS_MAX = 1_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import PurePath
 
 from pipeline.records import JSON
@@ -56,17 +57,34 @@ def _question(proposal: Proposal) -> str:
 
 
 def _task(proposal: Proposal) -> str:
-    if proposal.labels:
-        seen = f"seen in {_quoted(proposal.gold)} of {proposal.looked_at:,} records; complete it"
-        values, note = proposal.labels, seen
-    else:
-        values, note = PLACEHOLDERS, "put your labels here: a run refuses these"
     return f"""[task]
 system = "You help to make training data."
 prompt = {_quoted(_question(proposal))}
 
 [task.labels]
-{proposal.label} = [{", ".join(map(_quoted, values))}]   # {note}"""
+{_labels(proposal)}"""
+
+
+_REASON = '# reason = "text"   # a column with a reason; "0..1" makes a number, such as the model\'s own confidence'
+
+
+def _labels(proposal: Proposal) -> str:
+    """The labels that were seen, with a place for what each means; or what is to be replaced by labels."""
+    seen = f"seen in {_quoted(proposal.gold)} of {proposal.looked_at:,} records"
+    if not proposal.labels:
+        return f"{_line(proposal.label, PLACEHOLDERS)}   # put your labels here: a run refuses these\n{_REASON}"
+    if proposal.labels_file:
+        note = f"{len(proposal.labels)} labels, {seen}; say there what each means"
+        return f"{proposal.label} = {_quoted(proposal.labels_file)}   # {note}\n{_REASON}"
+    if not all(isinstance(value, str) for value in proposal.labels):
+        return f"{_line(proposal.label, proposal.labels)}   # {seen}; complete it\n{_REASON}"
+    rows = "\n".join(f'{_quoted(value)} = ""' for value in proposal.labels)
+    note = f'{seen}; say what each means ("" is nothing)'
+    return f"{_REASON}\n\n[task.labels.{proposal.label}]   # {note}\n{rows}"
+
+
+def _line(name: str, values: Sequence[JSON]) -> str:
+    return f"{name} = [{', '.join(map(_quoted, values))}]"
 
 
 _MODEL = """[model]

@@ -12,6 +12,7 @@ from pipeline.settings.fields import (
     TelemetrySettings,
 )
 from pipeline.settings.inputs import InputSettings
+from pipeline.settings.labelforms import label_field
 from pipeline.settings.layers import ValueOrigin
 from pipeline.settings.media import MediaSettings
 from pipeline.settings.outputs import OutputSettings, SqlOutputSettings
@@ -45,6 +46,7 @@ __all__ = [
     "explain",
     "is_table_name",
     "keys",
+    "label_field",
     "shown_words",
     "to_toml",
     "variable",

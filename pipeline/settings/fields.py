@@ -265,7 +265,8 @@ class RehearsalSettings(Section):
         | None
     ) = Field(
         None,
-        description="The field with the correct label (a text: of the first label field). Unset: labels are made up.",
+        description="The field with the correct label (a text: of the first field of labels). Unset: labels are made "
+        "up.",
     )
     accuracy: float = Field(0.9, ge=0, le=1, description="The share of labels that are correct, if gold is known.")
     seed: int = Field(

@@ -6,17 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from pipeline.settings import checks
+from pipeline.settings import checks, labelforms
 from pipeline.settings.checks import Takes
 from pipeline.settings.media import MediaSettings
 from pipeline.settings.section import Json, Section, Text
 
 FunctionName = Annotated[str, AfterValidator(checks.function_name), Takes("a name of 1 to 64 letters, digits, _ and -")]
-LabelValues = Annotated[
-    list[str | int | float | bool],
-    BeforeValidator(checks.as_plain),
-    AfterValidator(checks.label_values),
-    Takes('a list of values, like ["yes", "no"]'),
+LabelForm = Annotated[
+    list[str | int | float | bool] | dict[str, Json] | str,
+    BeforeValidator(labelforms.label_form),
+    BeforeValidator(labelforms.as_plain_form),
+    Takes('a list of values, like ["yes", "no"], a table of values and their meanings, or a short form'),
 ]
 PlaceInPython = Annotated[
     str, AfterValidator(checks.place_in_python), Takes('"module:name", like "my_labels:Sentiment"')
@@ -27,10 +27,9 @@ JsonSchema = Annotated[
     Takes("a table that is a JSON Schema, or the path of a .json file with one"),
 ]
 Labels = Annotated[
-    dict[str, LabelValues],
-    BeforeValidator(checks.as_plain),
+    dict[str, LabelForm],
     AfterValidator(checks.labels),
-    Takes('lists of values by label field, like label = ["yes", "no"]'),
+    Takes('values, meanings, or a short form by label field, like label = ["yes", "no"]'),
 ]
 
 
@@ -47,7 +46,7 @@ class ToolSettings(Section):
 
     name: FunctionName | None = Field(None, description="The name of the function, as the model sees it.")
     description: str | None = Field(None, description="What the function does, as the model sees it.")
-    labels: Labels | None = Field(None, description="One field a key, each with these values only.")
+    labels: Labels | None = Field(None, description="One field a key, as in `task.labels`.")
     parameters: JsonSchema | None = Field(None, description="A JSON Schema of an object.")
     python: PlaceInPython | None = Field(None, description="A Pydantic model, a function, or a tool in Python.")
     callback: PlaceInPython | None = Field(None, description="A function that is called with each label of the tool.")
@@ -85,7 +84,9 @@ class TaskSettings(Section):
         '`record["any name"]` is a field whose name is not an identifier.'
     )
     labels: Labels | None = Field(
-        None, description="The short way: a function with one field per key, each with only these values."
+        None,
+        description="The short way: a function with one field per key. A field takes a list of its values, a table of "
+        "values and their meanings, or a short form.",
     )
     python: PlaceInPython | None = Field(
         None,

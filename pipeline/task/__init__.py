@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pipeline.task.caching import LEAST_TOKENS, cache_key, takes_breakpoint
+from pipeline.task.labels import PLACEHOLDERS
 from pipeline.task.lint import Finding, lint
 from pipeline.task.options import FunctionOptions, TaskOptions, ToolOptions, ValidatorOptions
 from pipeline.task.prompt import expected_fields
-from pipeline.task.schema import PLACEHOLDERS
 from pipeline.task.showing import ShowOptions
 from pipeline.task.spec import OMIT, Task, build_task
 

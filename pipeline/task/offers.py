@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline.errors import TaskError
-from pipeline.records import JSON
 from pipeline.task.callback import make_callback
+from pipeline.task.labels import labels_tool
 from pipeline.task.load import load
 from pipeline.task.options import FunctionOptions, TaskOptions, ToolOptions
-from pipeline.task.schema import DEFAULT_NAME, Tool, labels_description, labels_schema, make_tool
+from pipeline.task.schema import Tool, make_tool
 from pipeline.task.tools import Naming, Offer, offer_of
 
 
@@ -37,7 +37,8 @@ def _only(options: TaskOptions) -> Offer:
     if options.function is not None:
         tool = _function_tool(options, options.function)
     else:
-        tool = _labels_tool(options, options.labels or {}, options.name, options.description)
+        labels = options.labels or {}
+        tool = labels_tool(labels, name=options.name, description=options.description, strict=options.strict)
     return Offer(tool, tool.columns)
 
 
@@ -74,7 +75,7 @@ def _tool(options: TaskOptions, one: ToolOptions, number: int) -> Offer:
 
 def _named_tool(options: TaskOptions, one: ToolOptions, name: str) -> Tool:
     if one.labels is not None:
-        return _labels_tool(options, one.labels, name, one.description)
+        return labels_tool(one.labels, name=name, description=one.description, strict=options.strict)
     return make_tool(dict(one.parameters or {}), name=name, description=one.description, strict=options.strict)
 
 
@@ -91,14 +92,6 @@ def _with_callback(offer: Offer, reference: str | None, options: TaskOptions, ke
         tuple(extra) if isinstance(extra, list | tuple) and all(isinstance(name, str) for name in extra) else None
     )
     return replace(offer, callback=make_callback(function, declared))
-
-
-def _labels_tool(
-    options: TaskOptions, labels: Mapping[str, Sequence[JSON]], name: str | None, description: str | None
-) -> Tool:
-    schema = labels_schema(labels)
-    described = description or labels_description(labels)
-    return make_tool(schema, name=name or DEFAULT_NAME, description=described, strict=options.strict)
 
 
 def _function_tool(options: TaskOptions, function: FunctionOptions) -> Tool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.labelfields import LabelField
 from pipeline.records import JSON
 from pipeline.task.showing import ShowOptions
 
@@ -31,7 +32,7 @@ class ToolOptions:
 
     name: str | None = None
     description: str | None = None
-    labels: Mapping[str, Sequence[JSON]] | None = None
+    labels: Mapping[str, LabelField | Sequence[JSON]] | None = None
     parameters: Mapping[str, JSON] | None = None
     python: str | None = None
     callback: str | None = None
@@ -74,7 +75,7 @@ class TaskOptions:
     model: str
     prompt: str
     system: str | None = None
-    labels: Mapping[str, Sequence[JSON]] | None = None
+    labels: Mapping[str, LabelField | Sequence[JSON]] | None = None
     function: FunctionOptions | None = None
     python: str | None = None
     tools: Sequence[ToolOptions] | None = None

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -14,13 +13,11 @@ from jsonschema_rs import ValidationErrorKind as Kind
 from pipeline import codec
 from pipeline.errors import InvalidAnswerError, TaskError
 from pipeline.records import JSON
-from pipeline.task.lint import MAX_ENUM_VALUES, lint
+from pipeline.task.lint import lint
 from pipeline.task.walk import Schema, is_object, rebuild
 
 #: of what strict mode does not take, where there is more: the first ones say what to do about the rest
 SHOWN_FINDINGS = 3
-#: what `labelpipe init` writes where it knows no labels: nobody wants training data of these
-PLACEHOLDERS = ("first label", "second label")
 #: arguments, and the text they were read from -> the label; raises InvalidAnswerError
 Check = Callable[[JSON, str], dict[str, JSON]]
 
@@ -66,24 +63,6 @@ def make_tool(schema: Schema, *, name: str, description: str | None, strict: boo
         columns=tuple(sound["properties"]),
         check=check or plain_check(sound),
     )
-
-
-def labels_schema(labels: Mapping[str, Sequence[JSON]]) -> Schema:
-    """The schema of one enum property for each label column. Raises TaskError."""
-    if not labels:
-        raise TaskError("task.labels is empty: expected a name and its values, such as label = ['yes', 'no']")
-    return {
-        "type": "object",
-        "properties": {name: _enum(name, values) for name, values in labels.items()},
-        "required": list(labels),
-        "additionalProperties": False,
-    }
-
-
-def labels_description(labels: Iterable[str]) -> str:
-    """What the function does, said from the names of its fields."""
-    *most, last = labels
-    return f"Set {', '.join(most)} and {last} of the record." if most else f"Set the {last} of the record."
 
 
 def sound_schema(schema: Schema, *, name: str, strict: bool) -> Schema:
@@ -166,41 +145,6 @@ def where(path: Sequence[str | int]) -> str:
     """A path for people: `items[0].name`."""
     text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
     return text.removeprefix(".") or "the arguments"
-
-
-def _enum(name: str, values: Sequence[JSON]) -> Schema:
-    if isinstance(values, str) or not isinstance(values, Sequence):
-        raise TaskError(f"task.labels.{name} is {short(values)}: expected a list of values")
-    if not values:
-        raise TaskError(f"task.labels.{name} is an empty list: expected at least one value")
-    if left := [value for value in values if value in PLACEHOLDERS]:
-        raise TaskError(f"task.labels.{name} still has the placeholder {left[0]!r}: put your own labels there")
-    if len(values) > MAX_ENUM_VALUES:
-        raise TaskError(f"task.labels.{name} has {len(values)} values: an enum takes at most {MAX_ENUM_VALUES}")
-    types = list(dict.fromkeys(_type(name, value) for value in values))
-    _refuse_duplicates(name, values)
-    return {"type": types[0] if len(types) == 1 else types, "enum": list(values)}
-
-
-def _type(name: str, value: JSON) -> str:
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, int):
-        return "integer"
-    if isinstance(value, float) and math.isfinite(value):
-        return "number"
-    if isinstance(value, str) and value.strip():
-        return "string"
-    raise TaskError(f"task.labels.{name} holds {value!r}: expected texts that are not blank, numbers, true or false")
-
-
-def _refuse_duplicates(name: str, values: Sequence[JSON]) -> None:
-    seen: set[tuple[bool, JSON]] = set()
-    for value in values:
-        mark = (isinstance(value, bool), value)
-        if mark in seen:
-            raise TaskError(f"task.labels.{name} holds {value!r} twice: take one out")
-        seen.add(mark)
 
 
 def _plain(schema: Schema, name: str) -> Schema:

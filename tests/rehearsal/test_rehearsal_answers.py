@@ -234,6 +234,13 @@ def test_gold_as_a_csv_has_it_becomes_what_the_schema_wants() -> None:
     assert wrong["label"] != "neutral"
 
 
+def test_gold_of_several_labels_is_a_json_list_or_one_of_them() -> None:
+    several = {"tools": [tool(fields(topics={"type": "array", "items": {"enum": ENUM}}))]}
+    for cell, right in (('["Neutral", "positive"]', ["neutral", "positive"]), ("neutral", ["neutral"]), ("", [])):
+        assert label({**gold(1, topics=cell), **several}) == {"topics": right}
+    assert label({**gold(1, topics=["purple"]), **several})["topics"] != ["purple"]
+
+
 def test_gold_that_is_no_label_is_passed_over_and_a_bare_word_is_meant_for_the_only_field() -> None:
     assert label(ask("I love it", metadata={"gold": '{"label": "purple"}'})) == {"label": "positive"}
     assert label(ask("I love it", metadata={"gold": "negative"})) == {"label": "negative"}

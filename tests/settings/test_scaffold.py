@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from pipeline.cli import app
 from pipeline.errors import InputError, TaskError
+from pipeline.parts import task_of
 from pipeline.records import JSON, Problem, Record
 from pipeline.scaffold import Proposal, Survey, answered, propose, to_toml
 from pipeline.settings import Settings
@@ -38,6 +39,10 @@ def settings_of(proposal: Proposal) -> Settings:
     return Settings.load(path)
 
 
+def as_list(settings: Settings, labels: Sequence[JSON]) -> Settings:
+    return Settings.load(settings.config_path, {"task.labels": {"label": labels}})
+
+
 def prompt_for(settings: Settings, fields: Mapping[str, JSON]) -> str:
     """What the model is asked about a record with these fields."""
     task = settings.task
@@ -57,7 +62,8 @@ def test_columns_become_text_key_and_label_set() -> None:
     )
     settings = settings_of(proposal)
     assert (settings.input.path, settings.input.format, settings.input.key) == ("data/reviews.csv", "csv", "id")
-    assert settings.task.labels == {"label": ["neg", "pos"]}
+    assert settings.task.labels == {"label": {"neg": "", "pos": ""}}
+    assert task_of(settings).fingerprint == task_of(as_list(settings, ["neg", "pos"])).fingerprint
     assert settings.rehearsal.gold == "Sentiment"
     assert settings.output.dir == "runs/reviews"
     assert prompt_for(settings, rows[0]) == f"Label this text: {REVIEW}"
@@ -81,6 +87,7 @@ prompt = "Label this text: {{ text }}"
 
 [task.labels]
 label = ["first label", "second label"]   # put your labels here: a run refuses these
+# reason = "text"   # a column with a reason; "0..1" makes a number, such as the model's own confidence
 
 [model]
 name = "gpt-6-luna"
@@ -148,7 +155,7 @@ def test_a_label_column_has_few_short_values(values: list[JSON], labels: tuple[J
     assert proposal.labels == labels
     assert (proposal.gold is not None) == bool(labels)
     expected = list(labels) or ["first label", "second label"]
-    found = (settings_of(proposal).task.labels or {})["label"]
+    found = list((settings_of(proposal).task.labels or {})["label"])
     assert [(type(one), one) for one in found] == [(type(one), one) for one in expected]
 
 
@@ -244,6 +251,25 @@ def test_init_refuses_a_key_that_it_cannot_use(key: str, told: str) -> None:
     assert not Path("made.toml").exists()
 
 
+def test_many_labels_go_to_a_file_that_is_never_replaced() -> None:
+    rows = "".join(f"{number},it is fine number {number},topic {number % 60:02}\n" for number in range(120))
+    Path("tickets.csv").write_text(f"id,text,topic\n{rows}")
+    made = init("tickets.csv")
+    assert made.exit_code == 0, made.output
+    assert "they are listed in labels.csv beside the config" in made.output
+    settings = Settings.load("made.toml")
+    assert (settings.task.labels, settings.rehearsal.gold) == ({"label": "labels.csv"}, "topic")
+    labels = [f"topic {number:02}" for number in range(60)]
+    assert task_of(settings).fingerprint == task_of(as_list(settings, labels)).fingerprint
+    described = Path("labels.csv").read_text().replace("topic 00,", "topic 00,the first")
+    Path("labels.csv").write_text(described)
+    assert init("tickets.csv").exit_code == 0
+    assert Path("labels.csv").read_text() == described, "the same labels: their meanings are kept"
+    Path("labels.csv").write_text("label,description\nother,\n")
+    assert init("tickets.csv").exit_code == 0
+    assert Settings.load("made.toml").task.labels == {"label": "made-labels.csv"}
+
+
 def test_init_takes_a_list_of_names_and_a_table() -> None:
     Path("a.csv").write_text("1,it is fine\n2,it is bad\n")
     made = init("a.csv", "--set", 'input.header=["no", "text"]', "--set", "input.key=no")
@@ -300,7 +326,7 @@ def test_the_label_column_gets_a_name_that_the_input_does_not_have() -> None:
     rows = [{"text": REVIEW, "label": "a"}, {"text": REVIEW, "label": "b", "model_label": 1, "label_0": 1}]
     proposal = proposed(*rows)
     assert (proposal.gold, proposal.label) == ("label", "label_1")
-    assert settings_of(proposal).task.labels == {"label_1": ["a", "b"]}
+    assert settings_of(proposal).task.labels == {"label_1": {"a": "", "b": ""}}
 
 
 def test_records_that_cannot_be_read_are_passed_over() -> None:
@@ -348,5 +374,5 @@ def test_any_column_name_goes_through(name: str, others: list[str], path: str) -
 @run_with(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
 def test_any_label_set_goes_through(labels: list[JSON]) -> None:
     proposal = proposed(*({"text": REVIEW, "category": one} for one in labels), {"text": REVIEW})
-    found = (settings_of(proposal).task.labels or {})["label"]
+    found = list((settings_of(proposal).task.labels or {})["label"])
     assert found == list(proposal.labels or ("first label", "second label"))

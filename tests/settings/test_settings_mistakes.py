@@ -76,7 +76,7 @@ ADDED = {
     "[output]\nformats = []": "15: output.formats: got []; expected a list of csv, jsonl, parquet, sql",
     "[output]\ndir = ''": '15: output.dir: got ""; expected the path of a folder',
     "[task.labels.x]": (
-        '14: task.labels.x: got {} (table); expected a list of values, like ["yes", "no"]'
+        "14: task.labels.x: got an empty table; expected the values that the label may have, with their meanings"
     ),
     "[rehearsal]\naccuracy = 90": "15: rehearsal.accuracy: got 90; expected a number from 0 to 1",
     "[rehearsal]\n[rehearsal.faults]\n\n429 = 1.5": (
@@ -152,7 +152,8 @@ REPLACED = {
         "7: task.labels.a: one of the values is empty text; a label must say something"
     ),
     ('label = ["positive", "negative"]', "a = 'x'"): (
-        '7: task.labels.a: got "x" (text); expected a list of values, like ["yes", "no"]'
+        '7: task.labels.a: got "x"; expected a list of values, a table of values and their meanings, a file of labels '
+        '(.csv or .jsonl), { any_of = ... }, "text", or a range like "1..5"'
     ),
     ('[task.labels]\nlabel = ["positive", "negative"]', ""): (
         "4: task: got none of them; expected exactly one of task.labels, task.function, task.python and task.tools"

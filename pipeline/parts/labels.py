@@ -1,0 +1,146 @@
+"""[task.labels] -> what each label field holds, with the files of labels read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipeline import codec
+from pipeline.errors import ConfigError, InputError, did_you_mean, there_are
+from pipeline.labelfields import Choice, LabelField, mark_of
+from pipeline.readers import Dialect, peek, resolve_sources
+from pipeline.records import Record
+from pipeline.settings import Settings, label_field
+
+#: The columns of a file of labels.
+LABEL, DESCRIPTION, EXAMPLES = "label", "description", "examples"
+#: More rows than this are no labels: a schema takes a thousand values.
+MOST_ROWS = 5_000
+#: So much of a file is looked at to find what separates its columns.
+_HEAD_BYTES = 4_096
+
+
+def label_fields(settings: Settings) -> dict[str, LabelField]:
+    """What each field of [task.labels] holds; {} where something else says what a label is. Raises ConfigError."""
+    return fields_of_forms(settings, settings.task.labels or {}, "task.labels")
+
+
+def fields_of_forms(settings: Settings, forms: Mapping[str, Any], key: str) -> dict[str, LabelField]:
+    """What the forms say that stand under `key`. Raises ConfigError for a file of labels that cannot be used."""
+    return {name: _read(settings, label_field(form), f"{key}.{name}") for name, form in forms.items()}
+
+
+def _read(settings: Settings, field: LabelField, key: str) -> LabelField:
+    if field.file is None:
+        return field
+    path = label_file(settings, field.file)
+    return replace(field, choices=tuple(_choices(path, _records(path, key), key)), file=None)
+
+
+def label_file(settings: Settings, name: str) -> Path:
+    """Where a file of labels is: beside the config, or else where any other path of the config is looked for.
+
+    A run writes a `labels.csv` as well, so the current directory comes second here.
+    """
+    beside = settings.config_path and settings.config_path.parent / name
+    return beside if beside and beside.is_file() else settings.find(name)
+
+
+def _records(path: Path, key: str) -> list[Record]:
+    if not path.is_file():
+        raise ConfigError(f"{key}: {path} is not there: expected a file with the columns {LABEL} and {DESCRIPTION}")
+    dialect = Dialect(None, _delimiter(path), '"', True, "", skip_lines=0, skip_initial_space=True)
+    try:
+        (source,) = resolve_sources(str(path), base=Path(), dialect=dialect)
+        # By a loop of its own, for the caller may be within one. The file is small.
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(asyncio.run, peek(source, n=MOST_ROWS + 1)).result()
+    except InputError as error:
+        raise ConfigError(
+            f"{key}: {error} (A file of labels has no keys of [input]: save it as UTF-8, with commas and a header.)"
+        ) from error
+
+
+def _delimiter(path: Path) -> str | None:
+    """What separates the columns of a table, by its header; None for JSON, and where the header names no label."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES).decode("utf-8-sig", "replace")
+    line = next((line for line in head.splitlines() if line.strip()), "")
+    for sign in ",;\t|":
+        if LABEL in (_plain(cell.strip(' "')) for cell in line.split(sign)):
+            return sign
+    return None
+
+
+def _choices(path: Path, records: Sequence[Record], key: str) -> Iterator[Choice]:
+    if len(records) > MOST_ROWS:
+        raise ConfigError(f"{key}: {path} has more than {MOST_ROWS:,} rows: a field takes at most 1,000 labels")
+    if not records:
+        raise ConfigError(f"{key}: {path} holds no labels: expected a row for each")
+    _refuse_columns(path, records, key)
+    lines: dict[tuple[bool, object], int] = {}
+    for record in records:
+        place = f"{path}:{record.line}: {key}"
+        if record.problem is not None:
+            raise ConfigError(f"{place}: {record.problem.message}")
+        choice = _choice(record, place)
+        before = lines.setdefault(mark_of(choice.value), record.line)
+        if before != record.line:
+            raise ConfigError(f"{place}: the label {choice.value!r} is in line {before} already: take one out")
+        yield choice
+
+
+def _choice(record: Record, place: str) -> Choice:
+    fields = {_plain(name): value for name, value in record.fields.items()}
+    if LABEL not in fields:
+        there = there_are(record.fields) + did_you_mean(LABEL, record.fields)
+        raise ConfigError(f"{place}: no column {LABEL!r}; there are {there}")
+    value = fields[LABEL]
+    if isinstance(value, str):
+        value = value.strip()
+    if value in ("", None) or not isinstance(value, str | int | float):
+        raise ConfigError(f"{place}: the label is {_shown(value)}: expected a text, a number, true or false")
+    return Choice(value, _text(fields, DESCRIPTION, place), _examples(fields.get(EXAMPLES), place))
+
+
+def _refuse_columns(path: Path, records: Sequence[Record], key: str) -> None:
+    """Raises ConfigError where a file has columns, and none of them says what the labels mean."""
+    names = dict.fromkeys(name for record in records if record.problem is None for name in record.fields)
+    others = [name for name in names if _plain(name) not in (LABEL, EXAMPLES)]
+    if others and DESCRIPTION not in map(_plain, names):
+        raise ConfigError(
+            f"{key}: {path} has no column {DESCRIPTION!r}, but {others[0]!r}; the columns of a file of labels are "
+            f"{LABEL}, {DESCRIPTION} and, if you like, {EXAMPLES}"
+        )
+
+
+def _text(fields: Mapping[str, Any], name: str, place: str) -> str:
+    value = fields.get(name)
+    if value is None or isinstance(value, str):
+        return (value or "").strip()
+    raise ConfigError(f"{place}: {name} is {_shown(value)}: expected a text")
+
+
+def _examples(value: Any, place: str) -> tuple[str, ...]:
+    """The examples of a cell: one text, or a JSON list of several."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = codec.loads(value)
+        except codec.JSONDecodeError:
+            return (value.strip(),)
+    texts = [value] if isinstance(value, str) else value or []
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ConfigError(f"{place}: {EXAMPLES} is {_shown(value)}: expected a text, or a JSON list of texts")
+    return tuple(text.strip() for text in texts if text.strip())
+
+
+def _plain(name: str) -> str:
+    return name.strip().casefold()
+
+
+def _shown(value: Any) -> str:
+    return "empty" if value in ("", None) else codec.dumps(value).decode()[:60]

@@ -1,0 +1,150 @@
+"""The forms that a field of [task.labels] may have, and what each of them says."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.labelfields import Choice, LabelField, plain_choices
+from pipeline.settings.checks import label_values, refuse
+from pipeline.settings.texts import kind_of, nearest, shown
+
+ANY_OF, TEXT = "any_of", "text"
+#: how the names of files of labels end, compressed or not
+FILES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
+
+_NUMBER = r"[+-]?[0-9]+(?:\.[0-9]+)?"
+_RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})")
+#: what people write for a range in other places
+_LIKE_RANGE = re.compile(rf"({_NUMBER}) *(?:\.\.\.|…|-|–|,|;|:| to |\.\.) *({_NUMBER})")
+_FORMS = (
+    "a list of values, a table of values and their meanings, a file of labels (.csv or .jsonl), { any_of = ... }, "
+    '"text", or a range like "1..5"'
+)
+#: what people call a text elsewhere
+_TEXT_NAMES = frozenset({"str", "string", "texts", "free text", "freetext", "reason", "any"})
+_NUMBER_NAMES = {"int": "1..5", "integer": "1..5", "number": "0.0..1.0", "float": "0.0..1.0", "confidence": "0..1"}
+
+
+def as_plain_form(value: Any) -> Any:
+    """Paths as text and tuples as lists, within tables too, for those who build settings in Python."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping):
+        return {name: as_plain_form(item) for name, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [as_plain_form(item) for item in value]
+    return value
+
+
+def label_form(value: Any) -> Any:
+    """One of the forms, as it is."""
+    label_field(value)
+    return value
+
+
+def label_field(value: Any) -> LabelField:
+    """What the form says. Refuses what is none, with words for the user."""
+    if isinstance(value, str):
+        return _short(value)
+    if isinstance(value, Mapping) and ANY_OF in value and (len(value) == 1 or not isinstance(value[ANY_OF], str)):
+        return _several(value)
+    return _choices(value, "one")
+
+
+def _several(table: Mapping[str, Any]) -> LabelField:
+    if others := [name for name in table if name != ANY_OF]:
+        refuse(f"got any_of beside {shown(others[0])}; any_of stands alone in its table: put all labels into it")
+    given = table[ANY_OF]
+    if not isinstance(given, str):
+        return _choices(given, "several")
+    if not is_file(given):
+        refuse(
+            {
+                ANY_OF: f"got {shown(given)}; expected a list, a table, or a file of labels. For a label that is "
+                'called "any_of", use a file of labels'
+            }
+        )
+    return LabelField("several", file=given)
+
+
+def _choices(value: Any, kind: Any) -> LabelField:
+    if isinstance(value, Mapping):
+        return LabelField(kind, _meant(value))
+    if not isinstance(value, Sequence) or any(isinstance(one, list | dict) or one is None for one in value):
+        refuse(f"got {shown(value)}; expected {_FORMS}")
+    return LabelField(kind, plain_choices(label_values(value)))
+
+
+def _meant(table: Mapping[str, Any]) -> tuple[Choice, ...]:
+    """The labels of a table. Its keys are texts: `1` is the text "1"."""
+    if not table:
+        refuse("got an empty table; expected the values that the label may have, with their meanings")
+    if wrong := [name for name in table if not isinstance(name, str)]:
+        refuse(
+            f"got a table with the {kind_of(wrong[0])} {shown(wrong[0])}; the labels of a table are texts. For "
+            "numbers, true and false, use a list, or a .jsonl file if they have meanings"
+        )
+    label_values(list(table))
+    reasons = {name: _no_meaning(name, meaning) for name, meaning in table.items() if not isinstance(meaning, str)}
+    if reasons:
+        refuse(reasons)
+    return tuple(Choice(name, meaning.strip()) for name, meaning in table.items())
+
+
+def _no_meaning(name: str, value: Any) -> str:
+    hint = f"; did you mean {ANY_OF}?" if isinstance(value, list) and nearest(name, [ANY_OF]) else ""
+    return f'got {shown(value)}; expected what the label means, as text ("" if there is nothing to say){hint}'
+
+
+def _short(text: str) -> LabelField:
+    if text == TEXT:
+        return LabelField("text")
+    if found := _RANGE.fullmatch(text):
+        return _range(text, *found.groups())
+    if not is_file(text):
+        guess = _guess(text)
+        refuse(f"got {shown(text)}; expected {_FORMS}" + (f"; did you mean {guess}?" if guess else ""))
+    return LabelField(file=text)
+
+
+def _range(text: str, first: str, last: str) -> LabelField:
+    """Whole numbers where both ends are written as whole numbers; 0..1 is a share, so any number in between."""
+    low, high = float(first), float(last)
+    if low >= high:
+        refuse(f"got {shown(text)}; the first number must be below the second" + _turned(first, last, low > high))
+    is_whole = "." not in first + last and (low, high) != (0, 1)
+    return LabelField("integer" if is_whole else "number", low=low, high=high)
+
+
+def _turned(first: str, last: str, is_greater: bool) -> str:
+    return f'; did you mean "{last}..{first}"?' if is_greater else ""
+
+
+def is_file(text: str) -> bool:
+    """Whether it is the name of a file of labels."""
+    name = os.path.basename(text).lower()  # noqa: PTH119 - a text that may be no path
+    return any(name.endswith(end) or f"{end}." in name for end in FILES)
+
+
+def _guess(text: str) -> str | None:
+    plain = text.strip().lower()
+    if plain in _TEXT_NAMES or nearest(plain, [TEXT]):
+        return f'"{TEXT}"'
+    if plain in _NUMBER_NAMES:
+        return f'a range like "{_NUMBER_NAMES[plain]}"'
+    if plain in ("bool", "boolean"):
+        return "[true, false]"
+    if found := _LIKE_RANGE.fullmatch(plain):
+        return f'"{found[1]}..{found[2]}"'
+    if "/" in plain or "\\" in plain or plain.endswith((".txt", ".xlsx", ".toml", ".yaml", ".yml")):
+        return "a file that ends in .csv or .jsonl"
+    return _listed(plain, text)
+
+
+def _listed(plain: str, text: str) -> str | None:
+    """The list that a text with commas or bars was meant to be."""
+    sign = next((sign for sign in ",|;" if sign in plain), None)
+    return shown([one.strip() for one in text.split(sign)]) if sign else None

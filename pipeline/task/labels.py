@@ -1,0 +1,130 @@
+"""The short way to say what a label is: one property for each label field."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from pipeline.errors import TaskError
+from pipeline.labelfields import Choice, LabelField, mark_of, plain_choices
+from pipeline.records import JSON
+from pipeline.task.lint import MAX_ENUM_VALUES
+from pipeline.task.schema import DEFAULT_NAME, Check, Tool, make_tool, plain_check, short
+from pipeline.task.walk import Schema
+
+#: what `labelpipe init` writes where it knows no labels: nobody wants training data of these
+PLACEHOLDERS = ("first label", "second label")
+#: a field, or a list of its values
+Labels = Mapping[str, LabelField | Sequence[JSON]]
+
+
+def labels_tool(labels: Labels, *, name: str | None, description: str | None, strict: bool) -> Tool:
+    """The tool with one property for each label field. Raises TaskError."""
+    if not labels:
+        raise TaskError("task.labels is empty: expected a name and its values, such as label = ['yes', 'no']")
+    fields = {field: _field(field, given) for field, given in labels.items()}
+    schema: Schema = {
+        "type": "object",
+        "properties": {name: _property(name, field) for name, field in fields.items()},
+        "required": list(fields),
+        "additionalProperties": False,
+    }
+    return make_tool(
+        schema,
+        name=name or DEFAULT_NAME,
+        description=description or _described(fields),
+        strict=strict,
+        check=_settling(fields, schema),
+    )
+
+
+def _described(labels: Iterable[str]) -> str:
+    """What the function does, said from the names of its fields."""
+    *most, last = labels
+    return f"Set {', '.join(most)} and {last} of the record." if most else f"Set the {last} of the record."
+
+
+def _field(name: str, given: LabelField | Sequence[JSON]) -> LabelField:
+    if isinstance(given, LabelField):
+        return given
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise TaskError(f"task.labels.{name} is {short(given)}: expected a list of values")
+    return LabelField(choices=plain_choices(given))
+
+
+def _property(name: str, field: LabelField) -> Schema:
+    match field.kind:
+        case "text":
+            return {"type": "string"}
+        case "integer":
+            return {"type": "integer", "minimum": int(field.low or 0), "maximum": int(field.high or 0)}
+        case "number":
+            return {"type": "number", "minimum": field.low, "maximum": field.high}
+        case "several":
+            return {"type": "array", "items": _enum(name, field.values), **_meanings(field)}
+    return {**_enum(name, field.values), **_meanings(field)}
+
+
+def _meanings(field: LabelField) -> Schema:
+    """What the labels mean, a line each; nothing where no label says more than itself."""
+    if not any(choice.meaning or choice.examples for choice in field.choices):
+        return {}
+    return {"description": "\n".join(map(_line, field.choices))}
+
+
+def _line(choice: Choice) -> str:
+    text = str(choice.value) if isinstance(choice.value, str) else repr(choice.value).lower()
+    meaning = " ".join(choice.meaning.split())
+    shown = "; ".join(" ".join(example.split()) for example in choice.examples)
+    told = " ".join(filter(None, [meaning, f"Examples: {shown}" if shown else ""]))
+    return f"- {text}: {told}" if told else f"- {text}"
+
+
+def _settling(fields: Mapping[str, LabelField], schema: Schema) -> Check | None:
+    """The check of arguments that gives several labels in the config's order and 3.0 as 3; None where nothing can."""
+    several = {name: field.values for name, field in fields.items() if field.kind == "several"}
+    whole = [name for name, field in fields.items() if field.kind == "integer"]
+    if not several and not whole:
+        return None
+    fits = plain_check(schema)
+
+    def check(value: JSON, text: str) -> dict[str, JSON]:
+        label = fits(value, text)
+        for name, values in several.items():
+            said = {mark_of(one) for one in label[name]}
+            label[name] = [one for one in values if mark_of(one) in said]
+        return label | {name: int(label[name]) for name in whole}
+
+    return check
+
+
+def _enum(name: str, values: Sequence[JSON]) -> Schema:
+    if not values:
+        raise TaskError(f"task.labels.{name} is an empty list: expected at least one value")
+    if left := [value for value in values if value in PLACEHOLDERS]:
+        raise TaskError(f"task.labels.{name} still has the placeholder {left[0]!r}: put your own labels there")
+    if len(values) > MAX_ENUM_VALUES:
+        raise TaskError(f"task.labels.{name} has {len(values)} values: an enum takes at most {MAX_ENUM_VALUES}")
+    types = list(dict.fromkeys(_type(name, value) for value in values))
+    _refuse_duplicates(name, values)
+    return {"type": types[0] if len(types) == 1 else types, "enum": list(values)}
+
+
+def _type(name: str, value: JSON) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int):
+        return "integer"
+    if isinstance(value, float) and math.isfinite(value):
+        return "number"
+    if isinstance(value, str) and value.strip():
+        return "string"
+    raise TaskError(f"task.labels.{name} holds {value!r}: expected texts that are not blank, numbers, true or false")
+
+
+def _refuse_duplicates(name: str, values: Sequence[JSON]) -> None:
+    seen: set[tuple[bool, object]] = set()
+    for value in values:
+        if mark_of(value) in seen:
+            raise TaskError(f"task.labels.{name} holds {value!r} twice: take one out")
+        seen.add(mark_of(value))
