@@ -53,6 +53,7 @@ def run_pool(
             if hangs(loop.time() - began, -1):
                 await asyncio.Event().wait()
             if refuses_words:
+                await asyncio.sleep(0.05)
                 raise UnknownRefusalError("400: what is this?", status=400)
             return Usage(8, 2)
 
