@@ -200,7 +200,7 @@ class CallError(LabelpipeError):
 
     Attributes: `status` the HTTP status or None; `retry_after_s` what the server asked for, or None;
     `request_id` the server's name for the call; `billed` whether tokens may have been charged; `said` the server's own
-    words, empty for a page (but one with a 429).
+    words, empty for a page (but one with a 429). A completion without a choice says that it has none.
     """
 
     code = "call"

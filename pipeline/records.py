@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Mapping
+import re
+from collections.abc import Awaitable, Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -172,6 +173,8 @@ class ToolCall:
 #: The finish_reason of an answer in which the server itself found no call that it could hand on; `text` is what the
 #: model wrote. Groq says so by a 400 of this name.
 UNUSABLE_CALL = "tool_use_failed"
+#: The finish_reason of an answer that a content filter took.
+FILTERED = "content_filter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +207,10 @@ class Answer:
     refusal: str | None = None
     finish_reason: str | None = None
     items: tuple[Mapping[str, JSON], ...] = ()
+
+    def ended_by(self, reasons: Set[str]) -> bool:
+        """Whether the finish_reason is one of these, or holds one: Gemini says `content_filter: SAFETY`."""
+        return bool(self.finish_reason and not reasons.isdisjoint(re.findall(r"\w+", self.finish_reason.lower())))
 
     @property
     def has_words(self) -> bool:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
-from engine.engine_parts import FakeTask, Rig, items, request
+from engine.engine_parts import Rig, items, request
 
 from pipeline.engine import Ending, Job, Pool, PoolSizes
 from pipeline.engine.health import CHECK_MESSAGES
+from pipeline.engine.terms import TaskPart
 from pipeline.providers import ClientOptions, HttpProvider
 from pipeline.records import Outcome, Status
 
@@ -100,7 +101,7 @@ def night(
     *,
     concurrency: int = 8,
     proven: bool = False,
-    task: FakeTask | None = None,
+    task: TaskPart | None = None,
     **rules: Any,
 ) -> Night:
     """`count` records through a server that answers so."""
@@ -108,7 +109,7 @@ def night(
 
 
 async def _night(
-    answer: Answer, count: int, concurrency: int, proven: bool, task: FakeTask | None, rules: dict[str, Any]
+    answer: Answer, count: int, concurrency: int, proven: bool, task: TaskPart | None, rules: dict[str, Any]
 ) -> Night:
     loop, calls, outcomes = asyncio.get_running_loop(), Counter[int](), list[Outcome]()
     began = loop.time()

@@ -11,6 +11,7 @@ from pipeline.errors import (
     NoCompletionError,
     NoHostError,
     NothingToAskError,
+    QuotaError,
     RateLimitedError,
     RecordRefusedError,
     RequestShapeError,
@@ -37,6 +38,8 @@ USED_UP_S = 10 * 60.0
 RATE_USED_UP_S = 30 * 60.0
 #: Nothing was sent for so long: the run rested, and what was said before says nothing of now.
 RESTED_S = 60.0
+USED_UP = "every call is refused in the same words, for longer than a limit a minute lasts, and no moment is named"
+EMPTY = "calls were answered before, and for ten minutes each one has come back empty"
 _OF_A_RATE = re.compile(r"rate.?limit|too many requests|per.?(min|sec)|\b[RT]P[MS]\b|slow down", re.IGNORECASE)
 #: No room at the moment is an outage, however long it lasts.
 _OF_THE_MOMENT = re.compile(
@@ -105,7 +108,7 @@ class Refusals:
 class UsedUp:
     """The same words to every call with nothing answered between, and no moment named: a quota of a name unknown here.
 
-    A 429, or an API's word inside a success. The other errors have rules of their own.
+    A 429, an API's word inside a success, or a completion without a choice. The other errors have rules of their own.
     """
 
     words: str = ""
@@ -124,9 +127,17 @@ class UsedUp:
         return bool(words) and now - self.since >= patience_s
 
 
+def hopeless(error: CallError) -> CallError:
+    """What the run stops with where `UsedUp` says so."""
+    if isinstance(error, NoCompletionError):
+        error.args = (f"{EMPTY}. Each time: {error}",)
+        return error
+    return QuotaError(f"{USED_UP}; each time: {error}")
+
+
 def _used_up_words(error: CallError) -> str:
     """The words without what may differ from call to call; empty where they may be about anything else."""
-    is_word = type(error) is UnavailableError and error.status == 200
+    is_word = type(error) in (UnavailableError, NoCompletionError) and error.status == 200
     if not (is_word or isinstance(error, RateLimitedError)) or _OF_THE_MOMENT.search(error.said):
         return ""
     return re.sub(r"\S*\d\S*", "#", error.said)

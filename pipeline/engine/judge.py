@@ -15,6 +15,7 @@ from pipeline.engine.doubt import (
     Refusals,
     Shape,
     UsedUp,
+    hopeless,
     is_certain,
     tries_of,
 )
@@ -28,7 +29,6 @@ from pipeline.errors import (
     CredentialsError,
     NoCompletionError,
     NoHostError,
-    QuotaError,
     RateLimitedError,
     RecordRefusedError,
     RequestShapeError,
@@ -60,7 +60,6 @@ SURE_WORDS = 3
 MOST_GIVEN_UP = 500
 #: So many records refused for what is in them one after another, and no other answered between: that is doubted too.
 MOST_REJECTED = 10
-USED_UP = "every call is refused in the same words, for longer than a limit a minute lasts, and no moment is named"
 NEVER_ANSWERED = "a server is there, and no call was ever answered by a model"
 
 
@@ -194,7 +193,7 @@ class Judge:
                              "verdict": verdict.value, "error": str(error), "request_id": error.request_id}},
         )  # fmt: skip
         if self._used_up.note(error, now=asyncio.get_running_loop().time(), passed_at=self._gate.passed_at):
-            self._abort(QuotaError(f"{USED_UP}; each time: {error}"))
+            self._abort(hopeless(error))
         if isinstance(error, RateLimitedError):
             return self._cool_down(history, error, sent_at, checked)
         if verdict is Verdict.ABORT:

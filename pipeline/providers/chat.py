@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline import codec
 from pipeline.errors import UnavailableError
 from pipeline.providers.api import Api, Reading
 from pipeline.providers.reading import (
@@ -19,10 +20,13 @@ from pipeline.providers.reading import (
     usage_of,
     without_answer,
 )
-from pipeline.records import ITEMS, JSON, Answer, Request, ToolCall
+from pipeline.records import FILTERED, ITEMS, JSON, Answer, Request, ToolCall
 
 #: How gateways end an answer that their upstream did not finish.
 BROKEN_OFF = frozenset({"error", "network_error", "insufficient_system_resource"})
+#: Who ends like this has said something, so a choice without a message is no answer. Other reasons, such as that of a
+#: filter, say all that there is to say.
+_WITH_MESSAGE = frozenset({"stop", "length", "tool_calls", "function_call"})
 
 
 def _body(request: Request) -> dict[str, JSON]:
@@ -69,18 +73,41 @@ def _completion(content: bytes, secrets: Sequence[str]) -> dict[str, Any]:
     as if its status had said so.
     """
     body, intact = parsed(content, secrets)
-    choices = body.get("choices") if isinstance(body, dict) else None
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    if not (isinstance(choice, dict) and isinstance(choice.get("message"), dict)):
+    choice = _choice(body) if isinstance(body, dict) else None
+    if choice is None:
         raise without_answer(body, content, secrets)
-    assert isinstance(body, dict)
     refuse_error_in(body, secrets)
     refuse_error_in(choice, secrets)
     if (ended := text_of(choice.get("finish_reason"))) in BROKEN_OFF:
         raise no_answer(UnavailableError, f"the server broke off: finish_reason is {ended!r}")
     if not intact:
         refuse_broken(choice["message"])
-    return body
+    return {**body, "choices": [choice]}
+
+
+def _choice(body: dict[str, Any]) -> dict[str, Any] | None:
+    """The first choice, with an empty message where its finish_reason says why there is none; None: no answer."""
+    choices = body.get("choices")
+    if not isinstance(choices, list):
+        return None
+    choice = choices[0] if choices else {"finish_reason": _filtered(body)}
+    if not isinstance(choice, dict):
+        return None
+    if choice.get("message") is None and "delta" not in choice:
+        ended = text_of(choice.get("finish_reason"))
+        return {**choice, "message": {}} if ended and ended.lower() not in _WITH_MESSAGE else None
+    return choice if isinstance(choice.get("message"), dict) else None
+
+
+def _filtered(body: dict[str, Any]) -> str | None:
+    """The finish_reason where no choice is left to say that a filter took the prompt or the answer; None: none did."""
+    if ended := text_of(body.get("finish_reason")):
+        return ended
+    feedback = body.get("prompt_feedback") or body.get("promptFeedback")
+    if isinstance(feedback, dict) and (reason := feedback.get("block_reason") or feedback.get("blockReason")):
+        return f"{FILTERED}: {reason}"
+    results = body.get("prompt_filter_results")
+    return FILTERED if b'"filtered":true' in codec.dumps(results) else None
 
 
 #: What is read although the API sends it otherwise; `task.strict_answers` refuses it.

@@ -15,6 +15,8 @@ from pipeline.records import JSON, Usage
 
 #: What is read although the APIs send a text; `task.strict_answers` refuses it.
 AS_OBJECT = "arguments that are an object, not a JSON text"
+#: What is said of a completion that holds nothing.
+NO_CHOICE = "a completion without a choice"
 #: What stands where bytes are no UTF-8.
 BROKEN_SIGN = "\ufffd"
 #: More tokens than this no call uses: a number beyond it is a mistake, and sums of such numbers would not fit anywhere.
@@ -43,6 +45,10 @@ def without_answer(body: Any, content: bytes, secrets: Sequence[str]) -> CallErr
     facts = read_body(body)
     if isinstance(body, dict | list) and (facts.texts or facts.statuses):
         return refusal(200, {}, facts, secrets=secrets)
+    if isinstance(body, dict) and "choices" in body:
+        error = no_answer(NoCompletionError, f"{NO_CHOICE}: {_excerpt(content, secrets)}")
+        error.said = NO_CHOICE  # an API is there; a page may be anybody's
+        return error
     return no_answer(NoCompletionError, f"a 200 that is not a completion: {_excerpt(content, secrets)}")
 
 

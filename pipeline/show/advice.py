@@ -181,6 +181,7 @@ TABLE: tuple[Line, ...] = (
     _line(r"model_not_found|model .{1,100}(not found|does not exist)|valid model|try pulling", "look at model.name"),
     _line(r"^40[45]\b", _path),
     _line(r"^401\b|invalid_api_key|api.?key", _key),
+    _line(r"a completion without a choice", "look at the server and at model.name: it answers, and with nothing in it"),
     _line(r"a 200 that is|is no model but", _answer_is_none),
     _line(
         r"cannot be unpacked",

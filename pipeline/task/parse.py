@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipeline import codec
 from pipeline.errors import InvalidAnswerError, RefusalError, TruncatedError, UnfinishedError
-from pipeline.records import JSON, UNUSABLE_CALL, Answer, ToolCall, ValidCall
+from pipeline.records import FILTERED, JSON, UNUSABLE_CALL, Answer, ToolCall, ValidCall
 from pipeline.task.readings import PREFIX, SPELLING, plain_name, respelled, twice, unwrapped
 from pipeline.task.schema import MOST_CHARS_IN_DETAIL, Tool, short
 
@@ -29,9 +29,17 @@ class Wanted:
     strict: bool = False
 
 
-#: How servers say that the answer was cut for want of room, and that their filter took it.
+#: How servers say that the answer was cut for want of room, that their filter took it, and that they found no call in
+#: it which they could hand on: the model's mistake. In lower case.
 CUT = frozenset({"length", "max_tokens", "model_context_window_exceeded"})
-FILTERED = frozenset({"content_filter", "sensitive", "safety", "prohibited_content"})
+REFUSED = frozenset(
+    {FILTERED, "content_filtered", "sensitive", "safety", "prohibited_content", "recitation", "blocklist", "spii",
+     "image_safety", "image_prohibited_content", "image_recitation", "refusal", "guardrail_intervened", "error_toxic"}
+)  # fmt: skip
+UNUSABLE = frozenset(
+    {UNUSABLE_CALL, "malformed_function_call", "malformed_tool_call", "malformed_tool_use", "malformed_model_output",
+     "unexpected_tool_call", "too_many_tool_calls"}
+)  # fmt: skip
 
 
 def read(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[ValidCall] = ()) -> tuple[ValidCall, ...]:
@@ -40,12 +48,12 @@ def read(tools: Tools, answer: Answer, wanted: Wanted, before: Sequence[ValidCal
     Nothing is guessed: broken JSON is not fixed, and a call or label in the text is not taken. What can be read in one
     way only is read (see `readings`), unless `wanted` is strict. `before` are the calls of earlier turns.
     """
-    if answer.refusal or answer.finish_reason in FILTERED:
+    if answer.refusal or answer.ended_by(REFUSED):
         raise RefusalError(_refusal(answer))
-    if answer.finish_reason == UNUSABLE_CALL:
+    if answer.ended_by(UNUSABLE):
         words = f"; the model wrote {short(answer.text)}" if answer.text else ""
         raise InvalidAnswerError(f"the server found no valid call in the answer{words}", code="no_tool_call")
-    if answer.finish_reason in CUT:
+    if answer.ended_by(CUT):
         return _read_cut(tools, answer, wanted, before)
     return _read_calls(tools, answer, wanted, before)
 
@@ -213,4 +221,5 @@ def _refusal(answer: Answer) -> str:
     if answer.refusal:
         return f"the model declined: {short(answer.refusal)}"
     shown = f"; its text was {short(answer.text)}" if answer.text else ""
-    return f"the content filter cut the answer{shown}"
+    reason = "" if answer.finish_reason == FILTERED else f" ({short(answer.finish_reason)})"
+    return f"the content filter cut the answer{reason}{shown}"

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.engine import Asker, AskRules, Terms
 from pipeline.engine.health import Answerer
+from pipeline.engine.terms import TaskPart
 from pipeline.errors import AnswerError, CallbackError, InvalidAnswerError, RefusalError, TruncatedError
 from pipeline.limits import Admission, Budget, Gate
 from pipeline.records import (
@@ -100,10 +101,10 @@ class Rig:
         probe_max_s: float = 4.0,
         ping: Ping | None = None,
         budget: Budget | None = None,
-        task: FakeTask | None = None,
+        task: TaskPart | None = None,
         **rules: Any,
     ) -> None:
-        self.task = task or FakeTask()
+        self.task: Any = task or FakeTask()
         self.gate = Gate(concurrency, probe_max_s=probe_max_s)
         self.admission = Admission(gate=self.gate, budget=budget)
         self.stats = Stats(time.monotonic)
