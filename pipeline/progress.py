@@ -16,7 +16,7 @@ from weakref import WeakSet
 from tqdm import tqdm
 
 from pipeline.terminal import Scribe, cut, is_notebook, is_terminal, laid_out, painted, shown, takes_colors, width
-from pipeline.units import DAY_S, dollars, duration
+from pipeline.units import DAY_S, UNPRICED, dollars, duration
 
 REDRAW_S = 0.5
 LOG_EVERY_S = 30.0
@@ -35,7 +35,8 @@ class Snapshot:
 
     `rate_per_minute` is records a minute of late; `limit_per_minute` what the limits allow; `calls_per_record` how many
     calls a record has taken so far, retries included. `trouble` is a sentence when nothing moves, else empty.
-    `requests_left_today` and `requests_per_day` are None without a limit a day.
+    `requests_left_today` and `requests_per_day` are None without a limit a day. `cost_usd` is None where nobody knows
+    it: without a price or, with `usage_unknown`, where no answer says how many tokens it took.
     """
 
     done: int
@@ -52,6 +53,7 @@ class Snapshot:
     requests_left_today: int | None = None
     requests_per_day: int | None = None
     simulated: bool = False
+    usage_unknown: bool = False
 
 
 def eta_s(seen: Snapshot) -> float | None:
@@ -85,11 +87,17 @@ def _parts(seen: Snapshot) -> list[str]:
     return [
         shown(seen.trouble) or rate,
         "" if left_s is None else f"ETA {'about ' if not seen.total_known else ''}{duration(left_s)}",
-        dollars(seen.cost_usd) + (" simulated" if seen.simulated else ""),
+        _cost(seen),
         f"{seen.in_flight} in flight",
         retries_text(seen.retries) if seen.retries else "",
         f"{seen.unlabelled:,} without label" if seen.unlabelled else "",
     ]
+
+
+def _cost(seen: Snapshot) -> str:
+    if seen.cost_usd is None:
+        return "cost unknown (answers without usage)" if seen.usage_unknown else UNPRICED
+    return dollars(seen.cost_usd) + (" simulated" if seen.simulated else "")
 
 
 #: Where the line is too narrow these parts go, whole and in this order. The first, pace or trouble, stays.

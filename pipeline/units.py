@@ -7,6 +7,8 @@ import math
 HOUR_S, DAY_S = 3_600, 86_400
 #: A limit that is whole again within this is one a minute, not one a day: a minute, and what a server's clock slips.
 MINUTE_RESET_S = 65.0
+#: What is said in place of a sum of money where the model has no price.
+UNPRICED = "price unknown (set model.price)"
 
 
 def duration(seconds: float) -> str:
@@ -24,9 +26,9 @@ def duration(seconds: float) -> str:
 
 
 def dollars(cost_usd: float | None) -> str:
-    """`$12.34`, with more digits for less money; `price unknown` where it is."""
+    """`$12.34`, with more digits for less money; where the price is unknown, that it is and the key that sets it."""
     if cost_usd is None:
-        return "price unknown"
+        return UNPRICED
     return f"${cost_usd:,.2f}" if cost_usd >= 1 or cost_usd == 0 else f"${cost_usd:.4f}"
 
 

@@ -88,7 +88,13 @@ def test_one_retry_is_no_plural() -> None:
 
 def test_trouble_takes_the_rates_place() -> None:
     text = tail(replace(SEEN, trouble="OUTAGE since 02:14:00 (503), probe 7", cost_usd=None))
-    assert text == "OUTAGE since 02:14:00 (503), probe 7 · price unknown · 12 in flight"
+    assert text == "OUTAGE since 02:14:00 (503), probe 7 · price unknown (set model.price) · 12 in flight"
+
+
+def test_a_cost_that_nobody_knows_is_never_0() -> None:
+    unknown = replace(SEEN, cost_usd=None, simulated=True)
+    assert " · price unknown (set model.price) · " in tail(unknown)
+    assert " · cost unknown (answers without usage) · " in tail(replace(unknown, usage_unknown=True))
 
 
 # -- without a terminal ----------------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ def test_durations(seconds: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cost", "text"), [(None, "price unknown"), (0.0, "$0.00"), (0.0123, "$0.0123"), (1234.5, "$1,234.50")]
+    ("cost", "text"),
+    [(None, "price unknown (set model.price)"), (0.0, "$0.00"), (0.0123, "$0.0123"), (1234.5, "$1,234.50")],
 )
 def test_dollars(cost: float | None, text: str) -> None:
     assert dollars(cost) == text

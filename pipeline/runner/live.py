@@ -71,6 +71,7 @@ class Live:
         labelled = self._before[Status.LABELLED] + stats.outcomes[Status.LABELLED]
         total = self._reading.estimate()
         calls = max(1, self._admission.calls - self._admission.refusals)
+        untold = stats.unpriced > 0 and not stats.cost_usd
         return Snapshot(
             done=done,
             total=None if total is None else max(total, done),
@@ -78,7 +79,7 @@ class Live:
             rate_per_minute=stats.outcome_rate.per_minute(),
             limit_per_minute=door.requests_per_minute,
             calls_per_record=max(1.0, calls / stats.records) if stats.records else 1.0,
-            cost_usd=stats.cost_usd if self._price is not None else None,
+            cost_usd=None if self._price is None or untold else stats.cost_usd,
             in_flight=door.in_flight,
             retries=stats.retries.total() - stats.retries["hedge"] + self._admission.refusals,
             unlabelled=done - labelled,
@@ -86,6 +87,7 @@ class Live:
             requests_left_today=door.requests_left_today,
             requests_per_day=door.requests_per_day,
             simulated=self._simulated(),
+            usage_unknown=self._price is not None and untold,
         )
 
     def _trouble(self, door: DoorState) -> str:

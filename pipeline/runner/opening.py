@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 from pipeline import codec
 from pipeline.errors import LabelpipeError
 from pipeline.parts import is_simulated, price_for, read
+from pipeline.readers import OF_FILES, Source
 from pipeline.readers import Progress as ReadProgress
-from pipeline.readers import Source
 from pipeline.records import Record, Usage
 from pipeline.runlog import tell
 from pipeline.settings import Settings
 from pipeline.task import Task
-from pipeline.units import DAY_S, dollars, duration
+from pipeline.units import DAY_S, UNPRICED, dollars, duration
 
 #: Records from whose requests the rest is estimated.
 SAMPLE = 50
@@ -33,7 +33,7 @@ _BYTES_PER_TOKEN = 4
 #: Kinds of places that a config does not show.
 _OUTSIDE = frozenset({"environment", ".env"})
 #: Files whose records can be read twice at no cost.
-LOCAL = frozenset({"jsonl", "csv", "tsv", "text", "parquet", "files"})
+LOCAL = frozenset({"jsonl", "csv", "tsv", "text", "parquet"}) | OF_FILES
 
 
 async def count(sources: Sequence[Source], settings: Settings, reading: ReadProgress, first: list[Record]) -> None:
@@ -86,7 +86,7 @@ async def open_screen(
 
 def is_here(source: Source) -> bool:
     """Whether its records can be read twice at no cost: it lies on this machine."""
-    return not source.once and source.format in LOCAL and (source.path is not None or source.format == "files")
+    return not source.once and source.format in LOCAL and (source.path is not None or source.format in OF_FILES)
 
 
 def opening_lines(
@@ -139,6 +139,8 @@ def _takes_text(settings: Settings, task: Task, first: Sequence[Record], left: i
     """`about $12.30; 100 min at least, by the limits`: what is known of it."""
     usage, price = expected(task, first), price_for(settings)
     cost = "" if usage is None or price is None else f"about {dollars(left * price.cost_usd(usage))}"
+    if price is None and not is_simulated(settings):
+        cost = UNPRICED
     if cost and is_simulated(settings):
         cost = f"nothing; the model would cost {cost}"
     seconds = _least_s(settings, left, usage)

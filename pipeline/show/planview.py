@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from pipeline.facts import MACHINE, UNKNOWN, End, Interval, Lane, Plan, RehearsedPlan, Tier, Took
-from pipeline.units import DAY_S, dollars, duration
+from pipeline.units import DAY_S, UNPRICED, dollars, duration
 
 #: More than this is told as a need of days in the first line.
 _LONG_S = DAY_S
@@ -137,7 +137,7 @@ def _concurrency_text(found: Plan) -> str:
 
 def _cost_line(found: Plan) -> str:
     if found.cost is None:
-        return "price unknown; set model.price"
+        return UNPRICED
     return money(found.cost) + (" (what the model would cost)" if found.simulated else "")
 
 
@@ -253,7 +253,7 @@ def _whole_line(found: RehearsedPlan) -> str:
 
 def _whole_cost(found: RehearsedPlan) -> str:
     cost = found.whole.cost_usd
-    return "price unknown" if cost is None else f"{dollars(cost)} if the model were asked"
+    return UNPRICED if cost is None else f"{dollars(cost)} if the model were asked"
 
 
 def _tier(tier: Tier) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.facts import KILLED
 from pipeline.progress import count_text, retries_text
-from pipeline.show.views import SIMULATED, cached_text, counts_text, found_text, problem_lines, rows_text
+from pipeline.show.views import SIMULATED, cached_text, cost_text, counts_text, found_text, problem_lines, rows_text
 from pipeline.units import dollars, duration
 
 
@@ -54,7 +54,7 @@ def _paid_text(facts: Mapping[str, Any]) -> str:
     tokens = facts["tokens"]
     cached = cached_text(tokens["cached"], tokens["cache_write"], facts["saved_usd"], facts["cache_write_usd"])
     text = f"{tokens['prompt']:,} prompt{cached} and {tokens['completion']:,} completion tokens"
-    return f"{text} · {dollars(facts['cost_usd'])}"
+    return f"{text} · {cost_text(facts['cost_usd'], facts['untold'])}"
 
 
 def _live_lines(live: Mapping[str, Any]) -> list[str]:

@@ -256,13 +256,18 @@ def _session_text(summary: RunSummary) -> str:
 def _tokens_text(summary: RunSummary) -> str:
     usage = summary.usage
     cached = cached_text(usage.cached, usage.cache_write, summary.saved_usd, summary.cache_write_usd)
-    cost = dollars(summary.cost_usd)
-    if summary.untold:
-        known = f", {cost} without them" if summary.cost_usd else ""
-        cost = f"cost unknown: the answers for {summary.untold:,} records do not say what they used{known}"
+    cost = cost_text(summary.cost_usd, summary.untold)
     if summary.simulated and summary.cost_usd is not None:
         cost = f"nothing paid; the model would cost {cost}"
     return f"{usage.prompt:,} prompt{cached} and {usage.completion:,} completion tokens · {cost}"
+
+
+def cost_text(cost_usd: float | None, untold: int) -> str:
+    """What it cost. `untold`: the answers for so many records do not say what they used."""
+    if not untold:
+        return dollars(cost_usd)
+    known = f", {dollars(cost_usd)} without them" if cost_usd else ""
+    return f"cost unknown: the answers for {untold:,} records do not say what they used{known}"
 
 
 def cached_text(cached: int, written: int, saved_usd: float | None, more_usd: float | None) -> str:

@@ -39,8 +39,8 @@ class Known:
 class Totals:
     """What a run has used since its beginning, outcomes that were archived included.
 
-    `cost_usd` counts what has a known price; `unpriced` is the number of outcomes that have not. `unpriced_usage` is
-    the part of `usage` that kept answers of records without an outcome have used at no known price.
+    `cost_usd` counts what has a known price; `unpriced` is the number of answered records whose cost is not known.
+    `unpriced_usage` is the part of `usage` that kept answers of records without an outcome have used at no known price.
     """
 
     usage: Usage
@@ -80,10 +80,10 @@ _SELECT_KNOWN = "SELECT key, digest, status, ordinal, line, source FROM outcomes
 _SELECT_SEEN = "SELECT key, place FROM seen"
 # Constant words and question marks are all that is put into a statement in this file.
 _TOKENS = "prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens, cache_write_tokens"
-_PAID = f"{_TOKENS}, cost_usd, attempts, repairs"
+_PAID = f"{_TOKENS}, cost_usd, answer IS NOT NULL AS has_answer, attempts, repairs"
 _TOTALS = f"""
 SELECT TOTAL(prompt_tokens), TOTAL(completion_tokens), TOTAL(cached_tokens), TOTAL(reasoning_tokens),
-    TOTAL(cache_write_tokens), TOTAL(cost_usd), TOTAL(cost_usd IS NULL AND prompt_tokens + completion_tokens > 0),
+    TOTAL(cache_write_tokens), TOTAL(cost_usd), TOTAL(cost_usd IS NULL AND has_answer),
     TOTAL(attempts), TOTAL(repairs), TOTAL(aside)
 FROM (SELECT {_PAID}, 0 AS aside FROM outcomes UNION ALL SELECT {_PAID}, 1 AS aside FROM archived WHERE paid)
 """  # noqa: S608
