@@ -84,7 +84,7 @@ def init(
 def _first_settings(path: str, sets: list[str]) -> tuple[Settings, dict[str, Any]]:
     """How the input is read before there is a config, and the keys of [input] that --set names."""
     from pipeline.errors import SetupError
-    from pipeline.scaffold import holds_media
+    from pipeline.scaffold import format_for
     from pipeline.settings import Settings
 
     for key in (each.partition("=")[0].strip() for each in sets if "=" in each):
@@ -95,8 +95,8 @@ def _first_settings(path: str, sets: list[str]) -> tuple[Settings, dict[str, Any
     # Nothing is asked yet: the prompt and the model stand for those of the config.
     others: dict[str, Any] = {"task": {"prompt": "-", "labels": {"label": ["a", "b"]}}, "model": {"name": "-"}}
     settings = Settings.load(None, sets, input={"path": path}, **others)
-    if "input.format" not in settings.origins() and holds_media(path):
-        settings = Settings.load(None, ["input.format=files", *sets], input={"path": path}, **others)
+    if "input.format" not in settings.origins() and (found := format_for(path)):
+        settings = Settings.load(None, [f"input.format={found}", *sets], input={"path": path}, **others)
     named = [key for key, origin in settings.origins().items() if origin.kind == "--set"]
     given = settings.input.model_dump(mode="json")
     return settings, {name: given[name] for name in (key.removeprefix("input.") for key in named)}

@@ -34,7 +34,7 @@ from pipeline.parts import (
 from pipeline.planner.census import Census
 from pipeline.planner.mediacheck import look_at_media
 from pipeline.progress import counting
-from pipeline.readers import Progress, Source, peek
+from pipeline.readers import OF_FILES, Progress, Source, peek
 from pipeline.records import JSON, Record
 from pipeline.runner import Fields, fields_of, find_changes, is_here, overridden_by, spent_of
 from pipeline.settings import Settings
@@ -126,7 +126,7 @@ def _meanings(settings: Settings) -> list[Check]:
 
 def _told_sources(sources: list[Source]) -> str:
     names = ", ".join(source.name for source in sources[:3]) + (" ..." if len(sources) > 3 else "")
-    counts = [source.count() for source in sources if source.format == "files"]
+    counts = [source.count() for source in sources if source.format in OF_FILES]
     if counts:
         return f"{sum(count or 0 for count in counts):,} files, each a record ({names})"
     if any(source.format == "sql" for source in sources):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from itertools import chain
 
@@ -17,6 +18,7 @@ _REGAIN_CHARS = 4096
 #: An open record that is larger waits until twice as much is there before it is tried again.
 _WAIT_CHARS = 8 * 1024
 
+CLOSED_EARLY = "; a space stands after a closing quote: set input.skip_initial_space = true to leave such spaces out"
 NEVER_CLOSED = "a quote is opened here and never closed"
 
 #: first line, the lines as they stand in the file, the cells, what is wrong ("" if nothing)
@@ -119,7 +121,14 @@ class RecordCutter:
     def _name_trouble(self, raw: list[str], error: csv.Error | None = None) -> str:
         if len(raw[0]) > self._max_chars:
             return f"a line longer than {self._max_chars:,} characters"
-        return f"not valid CSV: {error}" if error and not self._too_long(raw) else NEVER_CLOSED
+        if not error or self._too_long(raw):
+            return NEVER_CLOSED
+        return f"not valid CSV: {error}{CLOSED_EARLY if self._has_space_behind(raw) else ''}"
+
+    def _has_space_behind(self, raw: list[str]) -> bool:
+        """Whether a space stands between a quote that may be a closing one and the end of its cell."""
+        ends = f"{self._layout.quote} +(?={re.escape(self._layout.delimiter)}|[\r\n]|$)"
+        return not self._layout.skip_initial_space and any(re.search(ends, line) for line in raw)
 
     def _judge_rest(self, rest: list[str], whole: bool, end: bool) -> str:
         """What is wrong with a record that is not finished; nothing if lines to come may finish it."""

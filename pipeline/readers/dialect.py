@@ -32,7 +32,8 @@ class Dialect:
     `quote` and `escape` are one character, or empty where there is none. `header` is True where the first row names the
     columns, False where there is none, or the names themselves. `records` is the member of a JSON object, or its path
     with dots, that holds the records in a list; empty where the object is one record. `skip_lines` stand before the
-    table and are not part of it. `skip_initial_space`: spaces after a delimiter are not part of the cell.
+    table and are not part of it. `skip_initial_space`: spaces after a delimiter are not part of the cell, nor are those
+    between a closing quote and a delimiter.
     """
 
     encoding: str | None = None
@@ -73,7 +74,7 @@ class Layout:
     def lines(self, lines: Iterable[str]) -> Iterable[str]:
         """The lines for that parser: it would drop an escape before anything, and what is no escape is text."""
         if not self.escape:
-            return lines
+            return self._closed(lines) if self.skip_initial_space and self.quote else lines
         meant = "".join(map(re.escape, (self.escape, self.quote, self.delimiter, "\r", "\n", "N")))
         alone = re.compile(f"{re.escape(self.escape)}([{meant}]?)")
 
@@ -81,6 +82,19 @@ class Layout:
             return {"": self.escape * 2, "N": NULL}.get(found[1], found[0])
 
         return (alone.sub(plain, line) if self.escape in line else line for line in lines)
+
+    def _closed(self, lines: Iterable[str]) -> Iterator[str]:
+        """The lines without the spaces between a closing quote and the delimiter, which are no text to the parser."""
+        quotes = 0  # so far: after an even number of them it is outside of any
+        for line in lines:
+            parts = line.split(self.quote)
+            for at, part in enumerate(parts[1:], 1):
+                rest = part.lstrip(" ")
+                ends = rest[0] in (self.delimiter, "\r", "\n") if rest else at == len(parts) - 1
+                if ends and (quotes + at) % 2 == 0:
+                    parts[at] = rest
+            quotes += len(parts) - 1
+            yield self.quote.join(parts)
 
     def filled(self, cells: list[str]) -> list[str]:
         """The cells that came of such lines: one that holds nothing is empty."""
@@ -162,8 +176,9 @@ def _escaped(lines: Sequence[str], layout: Layout, wanted: Dialect, *, whole: bo
 
 
 def _spaced(lines: Sequence[str], layout: Layout, *, whole: bool, name: str) -> Layout:
-    """The layout that drops spaces at the beginning of cells, where that shows quotes around cells."""
-    if not any(f" {layout.quote}" in line for line in lines):
+    """The layout that drops spaces around quotes, where that shows quotes around cells."""
+    behind = any(f"{layout.quote} " in line for line in lines) and _good(lines, layout, whole) < 1
+    if not behind and not any(f" {layout.quote}" in line for line in lines):
         return layout
     plain, found = list(_cells(lines, layout)), replace(layout, skip_initial_space=True)
     if _trimmed(plain) == _trimmed(_cells(lines, found)):

@@ -64,6 +64,16 @@ def encoding_of(head: bytes, wanted: str | None, name: str) -> str:
     return "utf-8"
 
 
+def looks_like_text(head: bytes) -> bool:
+    """Whether this is the beginning of a text, in whatever encoding."""
+    try:
+        if not head.startswith(tuple(_MARKS)):
+            _refuse_binary(head[:LOOK_BYTES], "")
+    except InputError:
+        return False
+    return True
+
+
 def _refuse_binary(look: bytes, name: str) -> None:
     """Refuse what is no text in any encoding: more than a few of its bytes are control characters."""
     odd = len(look) - len(look.translate(None, _CONTROLS))

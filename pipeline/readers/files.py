@@ -6,30 +6,41 @@ import asyncio
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 from pipeline import codec
 from pipeline.errors import InputError
+from pipeline.readers.encodings import encoding_of, looks_like_text
 from pipeline.readers.rows import Reading, Row, Rows
 from pipeline.readers.source import Source, SourceAccess, Stamp
+from pipeline.records import JSON
 
 #: so many bytes at the start and at the end of a file stand for its content, beside its size
 EDGE_BYTES = 64 * 1024
+#: A longer text is no record: as many files as are looked at in one go must fit into memory.
+MOST_TEXT_BYTES = 4 * 1024 * 1024
 #: files that one thread looks at in one go
 AT_ONCE = 64
 
+#: Takes a path, and how it is called, and gives what a record says of that file beside its name, and the digest of it.
+Look = Callable[[str, str], tuple[dict[str, JSON], int]]
 
-def files_source(written: str, names: Sequence[str], base: Path) -> Source:
-    """The files of these names, in this order, as one source. Its records are named by their paths."""
+
+def files_source(written: str, names: Sequence[str], base: Path, format_name: str = "files") -> Source:
+    """The files of these names, in this order, as one source. Its records are named by their paths.
+
+    With the format "text_files" a record holds the text of its file too.
+    """
     access = SourceAccess(
-        rows=partial(_rows, names, base),
+        rows=partial(_rows, names, base, format_name == "text_files"),
         stamp=partial(_stamp, written, names, base),
         count=lambda: len(names),
         named_by="path",
     )
-    return Source(written, None, "files", None, access)
+    return Source(written, None, format_name, None, access)
 
 
 def refuse_overlap(found: Sequence[tuple[str, Sequence[str]]]) -> None:
@@ -42,28 +53,32 @@ def refuse_overlap(found: Sequence[tuple[str, Sequence[str]]]) -> None:
                 raise InputError(f"input.path: {name!r} is given twice (by {other!r} and by {written!r}); name it once")
 
 
-async def _rows(names: Sequence[str], base: Path, reading: Reading) -> Rows:
+async def _rows(names: Sequence[str], base: Path, with_text: bool, reading: Reading) -> Rows:
+    look = partial(_text, wanted=reading.dialect.encoding) if with_text else _edges
     for start in range(0, len(names), AT_ONCE):
         part = names[start : start + AT_ONCE]
-        rows = await asyncio.to_thread(lambda first, these: list(_looked_at(first, these, base)), start + 1, part)
+        rows = await asyncio.to_thread(lambda first, these: list(_looked_at(first, these, base, look)), start + 1, part)
         reading.progress.lines_read += len(rows)
         for at in range(0, len(rows), reading.batch):
             yield rows[at : at + reading.batch]
 
 
-def _looked_at(first: int, names: Sequence[str], base: Path) -> Iterator[Row]:
+def _looked_at(first: int, names: Sequence[str], base: Path, look: Look) -> Iterator[Row]:
     for number, name in enumerate(names, first):
         fields, sayable = _fields(name)
+        said = str(fields["path"])
         if not sayable:
-            yield number, fields, codec.digest64(os.fsencode(name)), f"{fields['path']}: its name is not valid UTF-8"
+            yield number, fields, codec.digest64(os.fsencode(name)), f"{said}: its name is not valid UTF-8"
             continue
         try:
-            size_bytes, digest = _digest(os.path.join(base, name))  # noqa: PTH118
+            more, digest = look(os.path.join(base, name), said)  # noqa: PTH118
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            yield number, fields, codec.digest64(reason.encode()), f"{fields['path']}: cannot be read: {reason}"
+            yield number, fields, codec.digest64(reason.encode()), f"{said}: cannot be read: {reason}"
+        except InputError as error:
+            yield number, fields, codec.digest64(str(error).encode()), str(error)
         else:
-            yield number, {**fields, "size_bytes": size_bytes}, digest, ""
+            yield number, {**fields, **more}, digest, ""
 
 
 def _fields(name: str) -> tuple[dict[str, str | int], bool]:
@@ -80,22 +95,54 @@ def _fields(name: str) -> tuple[dict[str, str | int], bool]:
     }, said == name
 
 
-def _digest(path: str) -> tuple[int, int]:
+def _edges(path: str, _said: str) -> tuple[dict[str, JSON], int]:
     """Size and digest; the digest is of the size and of both ends of the file. Raises OSError."""
+    with _opened(path) as (file, size):
+        held = os.read(file, min(size, EDGE_BYTES))
+        if size > EDGE_BYTES:
+            os.lseek(file, max(EDGE_BYTES, size - EDGE_BYTES), os.SEEK_SET)
+            held += os.read(file, EDGE_BYTES)
+    return {"size_bytes": size}, codec.digest64(b"%d " % size + held)
+
+
+def is_text(path: Path) -> bool:
+    """Whether the file is a text, by its beginning."""
+    try:
+        with _opened(str(path)) as (file, _size):
+            return looks_like_text(os.read(file, EDGE_BYTES))
+    except OSError:
+        return False
+
+
+def _text(path: str, said: str, *, wanted: str | None) -> tuple[dict[str, JSON], int]:
+    """Size and text, and the digest of all of it. Raises OSError, and InputError for what is no text."""
+    held = b""
+    with _opened(path) as (file, size):
+        if size > MOST_TEXT_BYTES:
+            raise InputError(f"{said}: has {size:,} bytes; the text of a record may have {MOST_TEXT_BYTES:,}")
+        while len(held) <= MOST_TEXT_BYTES and (more := os.read(file, MOST_TEXT_BYTES)):
+            held += more
+    try:
+        text = held.decode(encoding_of(held, wanted, said)).removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{said}: not valid {error.encoding} at byte {error.start + 1:,}; see input.encoding"
+        ) from None
+    return {"size_bytes": size, "text": text}, codec.digest64(text.encode())
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[tuple[int, int]]:
+    """The descriptor of a regular file, and its size in bytes. Raises OSError."""
     # Not blocking: to open a pipe might wait for ever. There may be 100,000 of these: no Path, no buffer.
     file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(0, "it is no file")
-        size = status.st_size
-        held = os.read(file, min(size, EDGE_BYTES))
-        if size > EDGE_BYTES:
-            os.lseek(file, max(EDGE_BYTES, size - EDGE_BYTES), os.SEEK_SET)
-            held += os.read(file, EDGE_BYTES)
+        yield file, status.st_size
     finally:
         os.close(file)
-    return size, codec.digest64(b"%d " % size + held)
 
 
 def _stamp(written: str, names: Sequence[str], base: Path) -> Stamp:

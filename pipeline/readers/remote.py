@@ -20,7 +20,7 @@ from pipeline.errors import InputError, MissingExtraError
 from pipeline.readers.dialect import LOOK_BYTES
 from pipeline.readers.parquet import count_rows, parquet
 from pipeline.readers.rows import Blocks
-from pipeline.readers.source import Source, SourceAccess, Stamp, format_of, natural, packing
+from pipeline.readers.source import OF_FILES, Source, SourceAccess, Stamp, format_of, natural, packing
 from pipeline.readers.threads import spooled
 from pipeline.threads import in_daemon
 
@@ -91,7 +91,7 @@ class _Remote:
 
 def remote_sources(written: str, given_format: str, *, secret: bool = False) -> Iterator[Source]:
     """The file, or the files of a glob, at an address. Raises InputError and MissingExtraError."""
-    if given_format in ("files", "dataset"):
+    if given_format == "dataset" or given_format in OF_FILES:
         raise InputError(
             f'input.path: format = "{given_format}" is for local folders; {_said(written, secret)!r} is not one'
         )

@@ -18,7 +18,7 @@ from pipeline.readers.files import files_source, refuse_overlap
 from pipeline.readers.folders import inputs_only, partition_of
 from pipeline.readers.missing import missing
 from pipeline.readers.remote import is_address, remote_sources
-from pipeline.readers.source import FORMAT_NAMES, Source, format_of, natural, packing
+from pipeline.readers.source import FORMAT_NAMES, OF_FILES, Source, format_of, natural, packing
 from pipeline.readers.sql import DIALECTS, Query, sql_source
 
 STDIN = "-"
@@ -53,8 +53,8 @@ def resolve_sources(
         raise InputError('input.path names no file; set it to a file, a list, a glob, or "-" for stdin')
     if query is not None:
         sources = [sql_source(each, query, base) for each in written]
-    elif format == "files":
-        sources = _folders(written, base, secret, own)
+    elif format in OF_FILES:
+        sources = _folders(written, format, base, secret, own)
     else:
         sources = [source for each in written for source in _named(each, format, base, secret, own)]
     sources = _pipes_numbered(sources)
@@ -133,14 +133,14 @@ def _posix(name: str) -> str:
     )
 
 
-def _folders(written: Sequence[str], base: Path, secret: bool, own: Path | None) -> list[Source]:
+def _folders(written: Sequence[str], format_name: str, base: Path, secret: bool, own: Path | None) -> list[Source]:
     """Each path as one source whose files are the records; a folder stands for all that is in it."""
     found: list[tuple[str, Sequence[str]]] = []
     for each in written:
         if each == STDIN:
-            raise InputError('input.path: format = "files" needs a folder or a glob, not stdin')
+            raise InputError(f'input.path: format = "{format_name}" needs a folder or a glob, not stdin')
         if is_address(each):
-            list(remote_sources(each, "files", secret=secret))  # refuses it
+            list(remote_sources(each, format_name, secret=secret))  # refuses it
         plain = _at_home(each)
         if (base / plain).is_dir():
             inside = f"{glob.escape(plain.rstrip('/'))}/**/*"
@@ -151,7 +151,7 @@ def _folders(written: Sequence[str], base: Path, secret: bool, own: Path | None)
         if list(names) == [PurePath(plain).as_posix()] and not (base / plain).is_file():
             raise missing(plain, base / plain, "no such file or folder")
     refuse_overlap(found)
-    return [files_source(PurePath(plain).as_posix(), names, base) for plain, names in found]
+    return [files_source(PurePath(plain).as_posix(), names, base, format_name) for plain, names in found]
 
 
 def _source(name: str, path: Path, format_name: str) -> Source:
@@ -166,7 +166,7 @@ def _source(name: str, path: Path, format_name: str) -> Source:
     if stat.S_ISDIR(status.st_mode):
         raise InputError(
             f"input.path: {name!r} is a folder; name its files, as in '{name.rstrip('/')}/*.jsonl', "
-            'or set input.format = "files" to make each of them a record'
+            'or make each of them a record: input.format = "text_files", or "files" for pictures, sounds and documents'
         )
     if not os.access(path, os.R_OK):
         raise InputError(f"input.path: {name!r} cannot be read: no permission ({path})")

@@ -27,7 +27,11 @@ FORMATS_BY_ENDING = {
     ".txt": "text",
     ".text": "text",
 }
-FORMAT_NAMES = ("auto", "jsonl", "json", "csv", "tsv", "parquet", "text", "files", "dataset")
+FORMAT_NAMES = ("auto", "jsonl", "json", "csv", "tsv", "parquet", "text", "files", "text_files", "dataset")
+
+#: formats in which each file is a record
+OF_FILES = frozenset({"files", "text_files"})
+_UNITS = {"parquet": "row", "sql": "row", "dataset": "row", "records": "record", **dict.fromkeys(OF_FILES, "file")}
 
 Stamp = Mapping[str, Any]
 
@@ -81,9 +85,7 @@ class Source:
     @property
     def unit(self) -> str:
         """What a record is in it."""
-        return {"parquet": "row", "sql": "row", "dataset": "row", "files": "file", "records": "record"}.get(
-            self.format, "line"
-        )
+        return _UNITS.get(self.format, "line")
 
     def stamp(self) -> Stamp | None:
         """What differs when the content does, without reading it; None where nothing tells. Raises OSError."""
@@ -123,21 +125,25 @@ def packing(name: str) -> str:
     return ending if ending in ENDINGS else ""
 
 
+def format_by_ending(name: str) -> str:
+    """The format that the name's ending tells, that of a compression left out; "" where it tells none."""
+    return FORMATS_BY_ENDING.get(PurePath(name.lower().removesuffix(packing(name))).suffix, "")
+
+
 def format_of(name: str, given: str, head: Callable[[], bytes] | None) -> str:
     """The format that was given or, under `auto`, by the name's ending, else by the first bytes. Raises InputError."""
     if given != "auto":
         return given
-    ending = PurePath(name.lower().removesuffix(packing(name))).suffix
-    if found := FORMATS_BY_ENDING.get(ending):
-        return found
+    if known := format_by_ending(name):
+        return known
     look = _plain_head(head(), name) if head else b""
     found = _by_look(look)
     if not found:
         refuse_foreign(look, name, markup=True)
-        known = " ".join(FORMATS_BY_ENDING)
+        endings = " ".join(FORMATS_BY_ENDING)
         raise InputError(
-            f"input.path: the format of {name!r} cannot be determined (known endings: {known}); set input.format "
-            '("files" makes each file a record)'
+            f"input.path: the format of {name!r} cannot be determined (known endings: {endings}); set input.format "
+            '("text_files" makes each file a record that holds its text, "files" each picture, sound or document)'
         )
     return found
 

@@ -10,6 +10,7 @@ from pipeline import codec
 from pipeline.errors import InputError
 from pipeline.readers.csvrows import RECORD_CHARS, Cut, RecordCutter
 from pipeline.readers.dialect import LOOK_BYTES, SEPARATORS, Layout, named_separator, recognised
+from pipeline.readers.headers import shown_row
 from pipeline.readers.lines import LineSplitter, cut_lines
 from pipeline.readers.quotes import MERGED, SPACED, LoneQuotes, is_quoted_behind_space
 from pipeline.readers.rows import Blocks, BrokenStreamError, Reading, Row, Rows, bad_row, undecodable
@@ -53,7 +54,7 @@ def _tell(layout: Layout, reading: Reading, usual: str) -> None:
     if layout.escape and reading.dialect.escape is None:
         reading.progress.note("a backslash takes the meaning from what follows", reading.name, escape=layout.escape)
     if layout.skip_initial_space and reading.dialect.skip_initial_space is None:
-        told = "spaces before quotes are not part of the cells, nor are spaces after other delimiters"
+        told = "spaces around quotes are not part of the cells, nor are spaces after other delimiters"
         reading.progress.note(told, reading.name, skip_initial_space=True)
 
 
@@ -150,13 +151,17 @@ class _Table:
         """The names of the columns, by the first row or, where there is no header, by their numbers."""
         if self._reading.dialect.header is False:
             return [f"column_{number}" for number in range(1, len(cells) + 1)]
-        where = f"{self._reading.name}, line {line}: the header"
+        name = self._reading.name
+        where = f"{name}, line {line}: the header"
         if trouble:
             raise InputError(f"{where} cannot be read: {trouble}")
         if not any(cell.strip() for cell in cells):
             raise InputError(f"{where} names no column; set input.header to false or to a list of names")
         cells = self._layout.filled([cells[0].lstrip(_MARK), *cells[1:]])  # some programs write the mark twice
         self._header = cells
+        if cells[0].lstrip().startswith("#") and self._reading.dialect.header is None:
+            told = f"line {line}, which names the columns, begins with #: {shown_row(cells)}; if that is a comment"
+            self._reading.progress.note(f"{told}, set input.skip_lines = {line}; if not, input.header = true", name)
         return self._reading.columns(cells)
 
 

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from pipeline.errors import InputError, SetupError, did_you_mean, there_are
-from pipeline.readers import Progress, Records, Source, read_records
+from pipeline.readers import OF_FILES, Progress, Records, Source, read_records
 from pipeline.records import Record
 from pipeline.runner.opening import is_here
 from pipeline.settings import Settings
@@ -15,7 +15,7 @@ from pipeline.settings import Settings
 #: Records of a source that is not on this machine that are looked at for a column that the others before lack.
 LOOKED_AT = 1_000
 #: Formats in which all records of a source have the same fields.
-_TABLES = frozenset({"csv", "tsv", "parquet", "sql", "dataset", "files"})
+_TABLES = frozenset({"csv", "tsv", "parquet", "sql", "dataset"}) | OF_FILES
 #: What can be saved of an unreadable record is in this field, which no other record has.
 _RAW = "raw"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.scaffold.demo import first_rows, lay_demo
-from pipeline.scaffold.first import answered, holds_media, write_config
+from pipeline.scaffold.first import answered, format_for, write_config
 from pipeline.scaffold.proposal import Proposal, propose
 from pipeline.scaffold.survey import Survey
 from pipeline.scaffold.text import to_toml
@@ -13,7 +13,7 @@ __all__ = [
     "Survey",
     "answered",
     "first_rows",
-    "holds_media",
+    "format_for",
     "lay_demo",
     "propose",
     "to_toml",

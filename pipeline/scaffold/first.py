@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import ast
+import glob
 import os
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from pipeline import globs
 from pipeline.errors import InputError, SetupError
 from pipeline.progress import counting
-from pipeline.readers import Progress, Source, is_litter, is_plain_folder, read_records
+from pipeline.readers import (
+    OF_FILES,
+    Progress,
+    Source,
+    format_by_ending,
+    is_litter,
+    is_plain_folder,
+    is_text,
+    read_records,
+)
 from pipeline.records import JSON
 from pipeline.scaffold.listed import list_labels
 from pipeline.scaffold.proposal import Proposal, propose
@@ -64,8 +75,16 @@ async def write_config(
         target.write_text(to_toml(proposal), encoding="utf-8")
     except OSError as error:
         raise SetupError(f"{target}: cannot be written: {error.strerror}") from error
-    only = (f"only {source.name} was looked at, the first of {len(sources):,} files",) if len(sources) > 1 else ()
-    return FirstConfig(target, (*reading.told(), *only, *_told(survey, proposal)), bool(proposal.labels))
+    told = (*reading.told(), *_of_many(sources), *_told(survey, proposal))
+    return FirstConfig(target, told, bool(proposal.labels))
+
+
+def _of_many(sources: Sequence[Source]) -> Iterator[str]:
+    """What is to be told where there are several files."""
+    if len(sources) > 1:
+        yield f"only {sources[0].name} was looked at, the first of {len(sources):,} files"
+        if sources[0].format == "text":
+            yield "each line of a file is a record; to make each file one: --set input.format=text_files"
 
 
 def answered(question: str, command: Sequence[str], sets: Sequence[str]) -> str | None:
@@ -87,7 +106,7 @@ async def _surveyed(source: Source, reading: Progress, limit: int | None, *, qui
     if source.once:
         raise InputError(f"{source.name}: cannot be looked at; it can be read only once: write it to a file")
     survey = Survey()
-    if source.path is None and source.format != "files":
+    if source.path is None and source.format not in OF_FILES:
         limit = min(limit or LOOKED_AT, LOOKED_AT)
     async with aclosing(read_records([source], limit=limit, progress=reading)) as batches:
         with counting("looking through it", quiet=quiet) as add:
@@ -100,8 +119,11 @@ async def _surveyed(source: Source, reading: Progress, limit: int | None, *, qui
 def _told(survey: Survey, proposal: Proposal) -> Iterator[str]:
     bad = f", {survey.unreadable:,} that cannot be read" if survey.unreadable else ""
     count = "1 record" if survey.records == 1 else f"{survey.records:,} records"
-    if proposal.format == "files":
-        yield f"{count}{bad}; each file is a record, and its path names it"
+    if proposal.format in OF_FILES:
+        shown = ", and its text is in 'text'" if proposal.format == "text_files" else ""
+        yield f"{count}{bad}; each file is a record, and its path names it{shown}"
+        if not (shown or proposal.media):
+            yield "these are neither pictures, sounds, documents nor texts: a prompt can show only their names"
         if proposal.apart:
             yield f"{proposal.apart:,} of the files may not be what the prompt shows ({proposal.media}): leave them out"
         return
@@ -114,13 +136,48 @@ def _told(survey: Survey, proposal: Proposal) -> Iterator[str]:
         yield f"left out of the output as personal: {', '.join(map(repr, proposal.personal))}"
 
 
-def holds_media(path: str) -> bool:
-    """Whether each file is likely a record: pictures, sounds and documents, or a folder of whatever there is."""
-    if media_kind(path) or is_plain_folder(Path(path)):
-        return True
-    matched = (name for name in globs.matching(path) if os.path.isfile(name) and not is_litter(name))  # noqa: PTH113
-    kinds = [media_kind(name) for name in islice(matched, LOOKED_AT)]
-    return 2 * sum(map(bool, kinds)) > len(kinds)
+def format_for(path: str) -> str:
+    """The input.format where each file is likely a record: pictures and the like, or texts; "" where none is.
+
+    Raises InputError for a folder of data files: these are one input, and not a record each.
+    """
+    if media_kind(path):
+        return "files"
+    is_folder = is_plain_folder(Path(path))
+    pattern = f"{glob.escape(path.rstrip('/'))}/**/*" if is_folder else path
+    matched = (name for name in globs.matching(pattern) if os.path.isfile(name) and not is_litter(name))  # noqa: PTH113
+    names = list(islice(matched, LOOKED_AT))
+    kinds = Counter(map(_kind_of, names))
+    kind = next((kind for kind, count in kinds.items() if 2 * count > len(names)), "")
+    if kind == "files" or not is_folder:
+        # The lines of a .txt may be the records, and of other texts there is one format that reads them.
+        return kind if kind == "files" or (names != [path] and not any(map(format_by_ending, names))) else ""
+    if kind == "data":
+        raise InputError(_name_them(path, names))
+    return kind or "files"
+
+
+def _kind_of(name: str) -> str:
+    """What a file is: one that is shown ("files"), one of records ("data"), a text, or something else ("")."""
+    if media_kind(name):
+        return "files"
+    if format_by_ending(name) not in ("", "text"):
+        return "data"
+    return "text_files" if is_text(Path(name)) else ""
+
+
+def _name_them(path: str, names: Sequence[str]) -> str:
+    ending = Counter(PurePath(name).suffix for name in names if _kind_of(name) == "data").most_common(1)[0][0]
+    within = path.rstrip("/")
+    where = (
+        f"{within}/*{ending}"
+        if all(str(PurePath(name).parent) == within for name in names)
+        else f"{within}/**/*{ending}"
+    )
+    return (
+        f"{path}: is a folder of {ending} files, whose rows are the records; name them as one input: "
+        f"labelpipe init {shlex.quote(where)}. To make each file a record: --set input.format=text_files"
+    )
 
 
 def _stem(name: str) -> str:

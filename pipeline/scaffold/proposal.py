@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.errors import InputError, did_you_mean, there_are
+from pipeline.readers import OF_FILES
 from pipeline.records import JSON
 from pipeline.scaffold.survey import KEY_NAMES, LABELS_MAX, Column, Survey, noun, words_of
 
@@ -78,8 +80,8 @@ def propose(
     if isinstance(named, str) and named not in columns:
         told = f"the fields are {there_are(columns)}{did_you_mean(named, columns)}"
         raise InputError(f"{input_path}: the key field {named!r} is missing; {told}")
-    if format == "files":
-        return _of_files(survey, input_path, said)
+    if format in OF_FILES:
+        return _of_files(survey, input_path, format, said)
     personal = [name for name in columns if _is_personal(name, columns[name])]
     text = _text_of({name: column for name, column in columns.items() if name != named} or columns, personal)
     rest = {name: column for name, column in columns.items() if name != text}
@@ -104,16 +106,16 @@ def propose(
     )
 
 
-def _of_files(survey: Survey, input_path: str, said: Mapping[str, JSON]) -> Proposal:
+def _of_files(survey: Survey, input_path: str, format_name: str, said: Mapping[str, JSON]) -> Proposal:
     """Each file is a record: what most of them are is what the prompt shows."""
-    kinds = survey.media()
+    kinds = survey.media() if format_name == "files" else Counter[str]()
     media = max(("image", "audio", "document"), key=lambda kind: kinds[kind])
     number, key = kinds[media], said.get("key")
     return Proposal(
         input_path,
-        "files",
+        format_name,
         tuple(survey.columns),
-        "path",
+        "path" if format_name == "files" else "text",
         str(key) if key else None,
         None,
         (),

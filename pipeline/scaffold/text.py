@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import PurePath
 
+from pipeline.readers import OF_FILES
 from pipeline.records import JSON
 from pipeline.scaffold.proposal import Proposal
 from pipeline.task import PLACEHOLDERS
@@ -26,7 +27,7 @@ def to_toml(proposal: Proposal) -> str:
 
 def _input(proposal: Proposal) -> str:
     key = f"key = {_quoted(proposal.key)}" if proposal.key else '# key = "id"'
-    key += "   # the field that names a record; without it: its " + ("path" if proposal.format == "files" else "place")
+    key += "   # the field that names a record; without it: its " + ("path" if proposal.format in OF_FILES else "place")
     if proposal.repeated_key:
         key += f" ({_quoted(proposal.repeated_key)} names several records)"
     # A query or a table has no format.

@@ -32,11 +32,11 @@ class InputSettings(Section):
         "Globs are read in a stable order. Required unless `url_env` is set or Python supplies the "
         "records.",
     )
-    format: Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "text", "files", "dataset"] = Field(
+    format: Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "text", "files", "text_files", "dataset"] = Field(
         "auto",
         description="The format of the records. `json` is an array, or objects over several lines; `text` is one "
-        "record per line; `files` is one record per file; `dataset` is a Hugging Face dataset on "
-        "disk. `auto` goes by the name of the file. Set it if the name does not tell.",
+        "record per line; `files` is one record per file, and `text_files` the same with its text; `dataset` is a "
+        "Hugging Face dataset on disk. `auto` goes by the name of the file. Set it if the name does not tell.",
     )
     key: Text | None = Field(
         None,
@@ -88,8 +88,8 @@ class InputSettings(Section):
     )
     skip_initial_space: bool | None = Field(
         None,
-        description='Whether spaces at the beginning of a cell of a CSV are left out, as in `1, "a, b"`. Unset: if '
-        "only then the quotes are around cells. Set it if `check` asks.",
+        description='Whether spaces at the beginning of a cell of a CSV are left out, as in `1, "a, b"`, and those '
+        "after a closing quote. Unset: if only then the quotes are around cells. Set it if `check` asks.",
     )
     records: (
         Annotated[str, StringConstraints(min_length=1), Takes('the name of a list, or "none"', none_is_text=True)]

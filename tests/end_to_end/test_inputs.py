@@ -64,6 +64,11 @@ KINDS: dict[str, tuple[Callable[[Path], None], dict[str, Any], Callable[[Path], 
         {"path": "texts/*.txt", "format": "files", "key": None},
         lambda folder: (folder / "texts/r0003.txt").write_text("changed"),
     ),
+    "text files": (
+        _files,
+        {"path": "texts", "format": "text_files", "key": None},
+        lambda folder: (folder / "texts/r0003.txt").write_text("changed"),
+    ),
     "dataset": (_dataset, {"path": "set/train", "key": "id"}, lambda _: None),
 }
 
@@ -73,8 +78,8 @@ def test_a_run_is_resumed_verified_and_sees_a_changed_record(kind: str, make: Ma
     prepare, wanted, change = KINDS[kind]
     project = make()
     prepare(project.folder)
-    prompt = "{{ stem }}" if kind == "files" else "{{ id }} {{ text }}"
-    columns = ["stem"] if kind == "files" else ["id"]
+    prompt = {"files": "{{ stem }}", "text files": "{{ stem }} {{ text }}"}.get(kind, "{{ id }} {{ text }}")
+    columns = ["stem"] if "files" in kind else ["id"]
     project.configure(input=wanted, task={"prompt": prompt}, output={"columns": columns})
 
     checked = project.do("check", "job.toml", "--offline", "--json").json
@@ -246,3 +251,21 @@ def test_init_looks_at_other_inputs_too(tmp_path: Path, make: Make) -> None:
     assert "{{ image(path) }}" in text
     project.do("init", "set/train", "--to", "set.toml").expect(0)
     assert 'format = "dataset"' in (project.folder / "set.toml").read_text()
+
+
+def test_init_of_a_folder_shows_the_texts_and_refuses_data(make: Make) -> None:
+    """The prompt showed the path of a text, and each CSV was a record."""
+    project = make()
+    _files(project.folder)
+    (project.folder / "texts/odd.bin").write_bytes(bytes(range(32)) * 9)
+    done = project.do("init", "texts", "--to", "texts.toml").expect(0)
+    assert "1 that cannot be read" in done.err
+    text = (project.folder / "texts.toml").read_text()
+    assert 'format = "text_files"' in text
+    assert "Label this text: {{ text }}" in text
+    assert "--set input.format=text_files" in project.do("init", "texts/*.txt", "--to", "lines.toml").expect(0).err
+    for name in ("data/a.csv", "data/b.csv"):
+        (project.folder / name).parent.mkdir(exist_ok=True)
+        (project.folder / name).write_text("id,text\n1,fine\n")
+    refused = project.do("init", "data", "--to", "data.toml").expect(2)
+    assert "labelpipe init 'data/*.csv'" in refused.err

@@ -201,7 +201,7 @@ SPACED = b'id, text, n\n1, "a, b", 5\n2,  "say ""hi"", now", 6\n3, plain, 7\n'
 def test_spaces_before_quotes_are_recognised_where_rows_are_even_only_so() -> None:
     found, notes = told(SPACED)
     assert [row["text"] for row in found] == ["a, b", 'say "hi", now', "plain"]
-    assert notes == ["in.csv: spaces before quotes are not part of the cells, nor are spaces after other delimiters"]
+    assert notes == ["in.csv: spaces around quotes are not part of the cells, nor are spaces after other delimiters"]
     assert told(SPACED, skip_initial_space=True) == (found, [])
     assert told(SPACED.replace(b"a, b", b"ab").replace(b", now", b""))[0][0]["text"] == "ab"
     assert told(SPACED.replace(b", ", b"; "))[0][0]["text"] == "a; b"
@@ -232,6 +232,32 @@ def test_spaces_that_may_be_text_are_asked_about() -> None:
         20_002,
         True,
     )
+
+
+@pytest.mark.parametrize("data", [b'"id" ,"text"\n', b"id,text\n", b'"id" , "text" \r\n'])
+def test_spaces_behind_closing_quotes_are_left_out(data: bytes) -> None:
+    """Such rows were unreadable, without a hint."""
+    data += b'"1" ,"a, b" \n2, "say ""hi"" , now"  \n"3", "two \nlines , x" \n4,plain \n'
+    found, notes = told(data)
+    assert [row["text"] for row in found] == ["a, b", 'say "hi" , now', "two \nlines , x", "plain "]
+    assert [row["id"] for row in found] == ["1", "2", "3", "4"]
+    assert notes == ["in.csv: spaces around quotes are not part of the cells, nor are spaces after other delimiters"]
+    late = b"id,text\n" + b"1,x\n" * 20_000 + b'"2" ,"a"\n'
+    [(_line, problem)] = troubles(read_bytes(late, "in.csv"))
+    assert "a space stands after a closing quote: set input.skip_initial_space = true" in problem
+    assert told(late, skip_initial_space=True)[0][-1] == {"id": "2", "text": "a"}
+
+
+def test_a_header_that_may_be_a_comment_is_told() -> None:
+    found, notes = told(b"# by me, on Monday\nid,text\n1,a\n")
+    assert len(found) == 2
+    assert notes == [
+        (
+            "in.csv: line 1, which names the columns, begins with #: '# by me', ' on Monday'; if that is a comment, "
+            "set input.skip_lines = 1; if not, input.header = true"
+        )
+    ]
+    assert told(b"#id,text\n1,a\n", header=True) == ([{"#id": "1", "text": "a"}], [])
 
 
 TITLES = [

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from reader_files import read_files, unhurried
 
 from pipeline.errors import InputError
 from pipeline.readers import Progress, Source, resolve_sources
-from pipeline.readers.files import EDGE_BYTES
+from pipeline.readers.files import EDGE_BYTES, MOST_TEXT_BYTES
 from pipeline.readers.source import natural
 
 
@@ -185,3 +186,52 @@ def test_names_are_sorted_by_their_numbers(parts: list[tuple[str, int, str]]) ->
 
     names = [f"{first}{number}{last}" for first, number, last in parts]
     assert sorted(names, key=natural) == sorted(names, key=slow)
+
+
+# -- with their texts ------------------------------------------------------------------------------------------------
+
+
+def test_a_text_file_is_a_record_with_its_text(tmp_path: Path) -> None:
+    said = {
+        "a.md": b"# One\n\ntwo\n",
+        "b.txt": "\ufeffd\u00e9j\u00e0".encode(),
+        "c.txt": "caf\u00e9".encode("utf-16"),
+        "d.txt": b"",
+    }
+    for name, content in said.items():
+        (tmp_path / name).write_bytes(content)
+    records = read_files(".", tmp_path, format="text_files")
+    assert [record.fields["text"] for record in records] == ["# One\n\ntwo\n", "d\u00e9j\u00e0", "caf\u00e9", ""]
+    assert [record.key for record in records] == list(said)
+    assert [record.fields["size_bytes"] for record in records] == [len(content) for content in said.values()]
+    assert all(record.problem is None for record in records)
+
+
+def test_a_change_anywhere_in_a_text_is_seen(tmp_path: Path) -> None:
+    path, middle = tmp_path / "a.txt", 2 * EDGE_BYTES
+    path.write_bytes(b"x" * 4 * EDGE_BYTES)
+    (before,) = read_files("a.txt", tmp_path, format="text_files")
+    path.write_bytes(b"x" * middle + b"y" + b"x" * (middle - 1))
+    (after,) = read_files("a.txt", tmp_path, format="text_files")
+    assert before.digest != after.digest
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (bytes(range(32)) * 9, "a.txt: is no text"),
+        (b"caf\xe9 au lait\nd\xe9j\xe0 vu\n", 'a.txt: is not UTF-8 .* set input.encoding = "cp1252"'),
+        (b"fine\nnot \xff fine\n", "a.txt: not valid utf-8 at byte 10; see input.encoding"),
+        (b"x" * (MOST_TEXT_BYTES + 1), "a.txt: has 4,194,305 bytes; the text of a record may have 4,194,304"),
+    ],
+)
+def test_what_is_no_text_is_one_unreadable_record(tmp_path: Path, content: bytes, told: str) -> None:
+    (tmp_path / "a.txt").write_bytes(content)
+    (tmp_path / "b.txt").write_text("fine")
+    bad, good = read_files("*.txt", tmp_path, format="text_files")
+    assert bad.problem is not None
+    assert re.match(told, bad.problem.message)
+    assert good.fields["text"] == "fine"
+    if b"caf" in content:
+        bad, _good = read_files("*.txt", tmp_path, format="text_files", encoding="cp1252")
+        assert bad.fields["text"] == content.decode("cp1252")
