@@ -24,6 +24,15 @@ from pipeline.version import __version__
 
 #: How records are named and their contents are compared; the ledgers of earlier versions know no such number.
 NAMES = 2
+_PRINTS_RECORD = (
+    "The prompt prints the whole record ({{ record }}): any field that is added, renamed or edited changes what is\n"
+    "asked. A prompt that names its fields, like {{ text }}, depends on these alone."
+)
+_REFRESHED = "{} changed in fields that no prompt uses, and the files show that"
+_REORDERED = (
+    "{} changed in nothing but the order of the fields and kept the label, at no cost (the prompt prints the whole "
+    "record, in the new order from now on; a prompt that names its fields does not depend on the order)"
+)
 #: Parts of the fingerprint that say how an answer is read too, and not only what is asked.
 _READ_AGAIN = frozenset({"tools", "call", "rows", "max_turns", "reply", "validators"})
 
@@ -78,7 +87,7 @@ class Changes:
     `parts` are those of the task; `reading` says which input it is and how it is read. `found` is what came of
     comparing the records; None where nothing says that they differ, or where they can be read only once. `each_usd` is
     what a record of the run has cost so far, None where that is not known; `paid` is how many outcomes a call was made
-    for: others cost nothing.
+    for: others cost nothing. `prints_record`: the prompt prints the whole record, so all of its fields count.
     """
 
     parts: Sequence[Change]
@@ -87,6 +96,7 @@ class Changes:
     done: int
     each_usd: float | None = None
     paid: int | None = None
+    prints_record: bool = False
 
     def __bool__(self) -> bool:
         """Whether somebody has to choose: a label would be thrown away, or paid for again."""
@@ -121,6 +131,7 @@ class Changes:
         if found.changed:
             shown = _shown(found.changed_keys, found.changed)
             lines += ["", f"input: {_records(found.changed)} with an outcome read otherwise now: {shown}"]
+            lines += [_PRINTS_RECORD] if self.prints_record else []
         if found.gone:
             shown = _shown(found.gone_keys, found.gone)
             lines += ["", f"input: {_records(found.gone)} with a label cannot be found in it: {shown}"]
@@ -153,7 +164,7 @@ class Changes:
         found = self.found or Found()
         counts = [
             (found.renamed, "{} moved and kept the label (found by content)"),
-            (found.refreshed, "{} changed in fields that no prompt uses, and the files show that"),
+            (found.refreshed, _REORDERED if self.prints_record else _REFRESHED),
             (found.fixed, "{} without a label changed and will be asked again"),
             (found.back, "{} came back with the label it had"),
             (
@@ -195,7 +206,8 @@ async def find_changes(
     found = None
     if not same and await ledger.last_seq() and not any(source.once for source in sources):
         found = await _match(settings, task, sources, ledger, trust=trust, ask_alike=not parts)
-    changes = Changes(parts, reading, found, done, await _each_usd(settings, ledger))
+    each_usd = await _each_usd(settings, ledger)
+    changes = Changes(parts, reading, found, done, each_usd, prints_record=task.prints_record)
     return replace(changes, paid=await ledger.count_paid()) if changes else changes
 
 

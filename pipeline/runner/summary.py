@@ -156,6 +156,8 @@ def _next_step(
         first = f"{advice}, then: " if advice else ""
         return first + _after_the_end(frozenset(problems), command)
     if isinstance(reason, NoLabelError):
+        if reason.reason == CallbackError.code:
+            return f"fix the callback, then: labelpipe replay {command}, and: labelpipe run {command}".rstrip()
         if reason.is_late:
             return f"{advice or 'look at the server'}, then: labelpipe retry {command}".rstrip()
         return f"{advice or 'change it'}, then: labelpipe retry {command} --relabel"

@@ -133,7 +133,7 @@ class Settings(BaseSettings):
 
     def overrides(self) -> tuple[list[str], list[str]]:
         """The overrides of the config file, written as for `--set`, without secrets; and the keys that are left out."""
-        return overrides_again(*self._loaded)
+        return overrides_again(type(self), *self._loaded)
 
     @classmethod
     def settings_customise_sources(

@@ -12,7 +12,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from pipeline.settings.checks import Takes
-from pipeline.settings.texts import dotted
+from pipeline.settings.texts import AUTO, dotted
 
 Model: TypeAlias = type[BaseModel]
 
@@ -99,7 +99,7 @@ def kinds_at(root: Model, path: Sequence[str | int]) -> frozenset[str]:
     kinds = frozenset[str]().union(*(_kinds(option) for option in _options(annotation)))
     marks = _marks(found[1].annotation, found[1].metadata)
     takes_none = any(isinstance(mark, Takes) and mark.none_is_text for mark in marks)
-    return kinds - {"nothing"} if takes_none else kinds
+    return kinds - {"nothing"} | {AUTO} if takes_none else kinds
 
 
 def _kinds(option: Any) -> frozenset[str]:

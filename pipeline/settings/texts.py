@@ -19,6 +19,8 @@ from pipeline import codec
 SHOWN_CHARS = 60
 #: what stands in the place of a secret
 COVERED = "***"
+#: unsets a key that has `none` as a value; beside the kinds of what such a key takes
+AUTO = "auto"
 
 _KEY = re.compile(r"sk-[\w-]{4,}")
 _LOGIN = re.compile(r"//[^/\s]*@")
@@ -119,9 +121,10 @@ _KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
 def value_of(text: str, kinds: frozenset[str]) -> Any:
     """The value that `text` stands for where `kinds` are taken: TOML or JSON if it is either, else the text itself.
 
-    `none` is None where the key may be unset. Where only text is taken, `5` is the text `5`.
+    `none` is None where the key may be unset; `auto` where `none` is one of its values. Where only text
+    is taken, `5` is the text `5`.
     """
-    if "nothing" in kinds and text.strip().lower() == "none":
+    if ("nothing" in kinds and text.strip().lower() == "none") or (AUTO in kinds and text.strip() == AUTO):
         return None
     if kinds <= {"true or false", "nothing"} and text.strip().lower() in _YES:
         return _YES[text.strip().lower()]

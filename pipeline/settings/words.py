@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 from pipeline import codec
 from pipeline.settings.places import Keys, pair_of
-from pipeline.settings.schema import is_secret
-from pipeline.settings.texts import COVERED, covered, dotted, value_of
+from pipeline.settings.schema import Model, is_secret, kinds_at
+from pipeline.settings.texts import AUTO, COVERED, covered, dotted, value_of
 
 #: Behind the words, as the shell's own comment: pasted as it is, the line says by itself what is missing in it.
 NOTE = f"  # {COVERED} is a secret that is not shown: put its value there"
@@ -44,14 +44,14 @@ def _shown_pair(text: str) -> str:
 
 
 def overrides_again(
-    overrides: Mapping[str, Any] | Sequence[str], direct: Mapping[str, Any]
+    root: Model, overrides: Mapping[str, Any] | Sequence[str], direct: Mapping[str, Any]
 ) -> tuple[list[str], list[str]]:
     """What was said beside the file, as `key=value` texts that say it again; and the keys that cannot be kept so.
 
     A secret is not kept, nor what no text can say, such as a class. The run folder is left out: it names itself.
     """
-    texts = {key: _text_of(key, value, quoted=False) for key, value in _pairs(overrides)}
-    texts |= {key: _text_of(key, value, quoted=True) for key, value in _leaves(direct)}
+    texts = {key: _text_of(root, key, value, quoted=False) for key, value in _pairs(overrides)}
+    texts |= {key: _text_of(root, key, value, quoted=True) for key, value in _leaves(direct)}
     texts.pop("output.dir", None)
     words = [f"{key}={text}" for key, text in texts.items() if text is not None]
     return words, [key for key, text in texts.items() if text is None]
@@ -73,16 +73,18 @@ def _leaves(tables: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return found
 
 
-def _text_of(key: str, value: Any, *, quoted: bool) -> str | None:
+def _text_of(root: Model, key: str, value: Any, *, quoted: bool) -> str | None:
     """The value as text; None where it is a secret or no text can say it. `quoted`: a string is not read as a value."""
     pair = pair_of(f"{key}=")
     if pair is None or holds_secret(pair[0], value):
         return None
+    if value is None:
+        return AUTO if AUTO in kinds_at(root, pair[0]) else "none"
     try:
         text = value if isinstance(value, str) and not quoted else codec.dumps(value).decode()
     except TypeError:
         return None
-    return "none" if value is None else text if covered(text) == text else None
+    return text if covered(text) == text else None
 
 
 def holds_secret(path: Keys, value: Any) -> bool:

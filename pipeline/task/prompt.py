@@ -59,6 +59,11 @@ class Prompt:
         self._source = source
 
     @property
+    def prints_whole(self) -> bool:
+        """Whether it prints the whole record, and not only fields that it names."""
+        return self._prints_whole
+
+    @property
     def is_constant(self) -> bool:
         """Whether it holds nothing of the record."""
         return not (self.fields or self._wants_whole or self.shows)

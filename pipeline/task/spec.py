@@ -121,6 +121,11 @@ class Task:
         return self._prompt.shows
 
     @property
+    def prints_record(self) -> bool:
+        """Whether the prompt prints the whole record, so that all of its fields decide what is asked."""
+        return self._prompt.prints_whole
+
+    @property
     def can_share_answers(self) -> bool:
         """Whether an answer fits every record with the identical request.
 

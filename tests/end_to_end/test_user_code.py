@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,19 @@ def interrupts(label, record):
 
 async def interrupts_later(label, record):
     interrupts(label, record)
+"""
+
+DATABASE = """
+from pathlib import Path
+
+
+def store(label, record):
+    if record.key > "r0060" and not Path("mended").exists():
+        raise ConnectionError("the database is away")
+    return {"stored": record.key}
+
+
+store.extra_columns = ("stored",)
 """
 
 
@@ -66,3 +80,27 @@ def test_a_column_called_simulated_is_refused_where_labels_are_simulated(tmp_pat
     done = user.do("run", "job.toml").expect(2)
     assert "the task has a column 'simulated', which marks the rows of a rehearsal" in done.err
     assert not user.run_dir.exists()
+
+
+def test_a_callback_whose_database_is_away_stops_the_run_and_a_replay_mends_it(
+    tmp_path: Path, endpoints: Endpoints
+) -> None:
+    """All that was left was paid for and rejected. The answers are kept: none is paid for twice."""
+    endpoint = endpoints.open()
+    user = project(tmp_path / "project", endpoint.base_url, count=260, task={"callback": "mine:store"})
+    (user.folder / "mine.py").write_text(DATABASE, encoding="utf-8")
+    done = user.do("run", "job.toml").expect(3)
+    assert "none of the last 100 records got a label, for one reason: callback_error" in done.err
+    assert "ConnectionError: the database is away" in done.err
+    assert "fix the callback, then: labelpipe replay job.toml, and: labelpipe run job.toml" in done.err
+    summary = json.loads((user.run_dir / "summary.json").read_bytes())
+    assert (summary["labelled"], 100 <= summary["rejected"] < 200, summary["pending"] > 0) == (60, True, True)
+    calls = endpoint.calls()
+    assert calls == summary["labelled"] + summary["rejected"]
+
+    (user.folder / "mended").touch()
+    user.do("replay", "job.toml", "--json")
+    assert {row["stored"] for row in user.labels()} == {row["id"] for row in user.labels()}
+    assert (len(user.labels()), user.failed(), endpoint.calls()) == (calls, [], calls)
+    assert user.run()["calls"] == 260 - calls
+    assert user.verify()["labelled"] == 260
