@@ -1,7 +1,8 @@
-"""How good labels are: arithmetic only."""
+"""How good labels are: arithmetic only. Streaming counters, so that a million rows take seconds and flat memory."""
 
 from __future__ import annotations
 
+from pipeline.quality.agreement import Coincidences, cohen_kappa
 from pipeline.quality.bounds import (
     Estimate,
     betting_upper,
@@ -10,6 +11,7 @@ from pipeline.quality.bounds import (
     weighted_mean,
     wrong_within,
 )
+from pipeline.quality.calibration import Calibration
 from pipeline.quality.certify import (
     Design,
     accepted,
@@ -18,27 +20,57 @@ from pipeline.quality.certify import (
     draw_size,
     error_bound,
 )
+from pipeline.quality.intervals import wilson
+from pipeline.quality.paired import Paired, mcnemar_exact
+from pipeline.quality.scores import (
+    ClassScore,
+    NumberTally,
+    SetTally,
+    TextTally,
+    accuracy,
+    class_scores,
+    macro_f1,
+    normalised,
+    spearman,
+    weighted_f1,
+)
 from pipeline.quality.sequential import evidence_below, is_clearly_below
 from pipeline.quality.shares import Answered, Share, class_shares, pseudo_outcome, union_probability
 
 __all__ = [
     "Answered",
+    "Calibration",
+    "ClassScore",
+    "Coincidences",
     "Design",
     "Estimate",
+    "NumberTally",
+    "Paired",
+    "SetTally",
     "Share",
+    "TextTally",
     "accepted",
     "accepted_weighted",
+    "accuracy",
     "betting_upper",
+    "class_scores",
     "class_shares",
     "clopper_pearson",
+    "cohen_kappa",
     "design_of",
     "draw_size",
     "error_bound",
     "evidence_below",
     "is_clearly_below",
+    "macro_f1",
+    "mcnemar_exact",
     "most_wrong",
+    "normalised",
     "pseudo_outcome",
+    "spearman",
     "union_probability",
+    "weighted_f1",
     "weighted_mean",
+    "wilson",
     "wrong_within",
 ]

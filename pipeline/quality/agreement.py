@@ -1,0 +1,103 @@
+"""How far raters agree beyond chance: Cohen's kappa for two, Krippendorff's alpha for more and for missing answers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import accumulate, pairwise
+from typing import Any, Literal, TypeVar
+
+_T = TypeVar("_T", bound=Hashable)
+
+#: What differences between values mean: none, those of ranks, or those of numbers.
+Level = Literal["nominal", "ordinal", "interval"]
+
+
+def cohen_kappa(pairs: Mapping[tuple[_T, _T], int], order: Sequence[_T] | None = None) -> float | None:
+    """Cohen's kappa of two raters from how often each pair of values occurs; None where chance explains all of it.
+
+    With `order`, all values from the lowest to the highest, a disagreement weighs the square of the distance between
+    the two places (quadratic weights). Cohen (1960), "A coefficient of agreement for nominal scales", and (1968).
+    """
+    n = sum(pairs.values())
+    if not n:
+        return None
+    firsts, seconds = _margins(pairs)
+    if order is None:
+        by_chance = 1 - sum(count * seconds[value] for value, count in firsts.items()) / (n * n)
+        seen = 1 - sum(count for (one, other), count in pairs.items() if one == other) / n
+        return 1 - seen / by_chance if by_chance > 0 else None
+    place = {value: index for index, value in enumerate(order)}
+    seen = sum(count * (place[one] - place[other]) ** 2 for (one, other), count in pairs.items()) / n
+    by_chance = sum(
+        mine * yours * (place[one] - place[other]) ** 2
+        for one, mine in firsts.items()
+        for other, yours in seconds.items()
+    ) / (n * n)
+    return 1 - seen / by_chance if by_chance > 0 else None
+
+
+def _margins(pairs: Mapping[tuple[_T, _T], int]) -> tuple[Counter[_T], Counter[_T]]:
+    firsts: Counter[_T] = Counter()
+    seconds: Counter[_T] = Counter()
+    for (one, other), count in pairs.items():
+        firsts[one] += count
+        seconds[other] += count
+    return firsts, seconds
+
+
+class Coincidences:
+    """Counts answers unit by unit, for Krippendorff's alpha. Memory grows with the distinct values only.
+
+    Krippendorff (2011), "Computing Krippendorff's alpha-reliability".
+    """
+
+    __slots__ = ("_counts", "units")
+
+    def __init__(self) -> None:
+        # All state that changes: how often two values stand for one unit, and the units with two answers or more.
+        self._counts: Counter[tuple[Any, Any]] = Counter()
+        self.units = 0
+
+    def add(self, answers: Sequence[Hashable]) -> None:
+        """The answers for one unit, without those that are missing. One alone says nothing of agreement."""
+        m = len(answers)
+        if m < 2:
+            return
+        self.units += 1
+        found = Counter(answers)
+        for one, mine in found.items():
+            for other, yours in found.items():
+                pairs = mine * (yours - 1) if one == other else mine * yours
+                if pairs:
+                    self._counts[one, other] += pairs / (m - 1)  # type: ignore[assignment]
+
+    def alpha(self, level: Level = "nominal", order: Sequence[Hashable] | None = None) -> float | None:
+        """Krippendorff's alpha; None where nothing can be said: no unit with two answers, or one value only.
+
+        `order` are the values from the lowest to the highest, for "ordinal"; None: as they sort. "interval" takes
+        numbers.
+        """
+        sizes: Counter[Any] = Counter()
+        for (one, _), count in self._counts.items():
+            sizes[one] += count
+        n = sum(sizes.values())
+        distance = _distance(level, sizes, order)
+        seen = sum(count * distance(one, other) for (one, other), count in self._counts.items())
+        by_chance = sum(
+            mine * yours * distance(one, other) for one, mine in sizes.items() for other, yours in sizes.items()
+        )
+        return 1 - (n - 1) * seen / by_chance if by_chance > 0 else None
+
+
+def _distance(level: Level, sizes: Mapping[Any, float], order: Sequence[Any] | None) -> Callable[[Any, Any], float]:
+    """The squared difference of two values at this level."""
+    if level == "nominal":
+        return lambda one, other: float(one != other)
+    if level == "interval":
+        return lambda one, other: float((one - other) ** 2)
+    values = [value for value in (sorted(sizes) if order is None else order) if value in sizes]
+    # The ranks between two values, each end counted half: a running sum to the middle of each value's share.
+    ends = [0.0, *accumulate(float(sizes[value]) for value in values)]
+    middle = {value: (before + after) / 2 for value, (before, after) in zip(values, pairwise(ends), strict=True)}
+    return lambda one, other: (middle[one] - middle[other]) ** 2

@@ -1,0 +1,226 @@
+"""How labels compare with gold: classes, several labels at once, numbers, texts.
+
+Where a share has nothing below its line it is 0, as scikit-learn has it by default (`zero_division`).
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from math import sqrt
+from random import Random
+from typing import Generic, TypeVar
+
+_T = TypeVar("_T", bound=Hashable)
+
+#: Distinct pairs of numbers that are kept for a rank correlation; of more, so many are drawn.
+PAIRS_MOST = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScore:
+    """One class: `support` is how often gold has it."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+def accuracy(pairs: Mapping[tuple[_T, _T], int]) -> float | None:
+    """The share of equal pairs; None without any."""
+    n = sum(pairs.values())
+    return sum(count for (gold, label), count in pairs.items() if gold == label) / n if n else None
+
+
+def class_scores(pairs: Mapping[tuple[_T, _T], int], order: Iterable[_T] = ()) -> dict[_T, ClassScore]:
+    """The score of each class that gold or the labels have, from how often each (gold, label) occurs.
+
+    The classes of `order` come first, the others as they sort by their text.
+    """
+    right: Counter[_T] = Counter()
+    golds: Counter[_T] = Counter()
+    labels: Counter[_T] = Counter()
+    for (gold, label), count in pairs.items():
+        golds[gold] += count
+        labels[label] += count
+        if gold == label:
+            right[gold] += count
+    found = golds.keys() | labels.keys()
+    first = [value for value in dict.fromkeys(order) if value in found]
+    return {
+        value: score(right[value], labels[value], golds[value])
+        for value in [*first, *sorted(found - set(first), key=str)]
+    }
+
+
+def score(right: int, said: int, support: int) -> ClassScore:
+    """The score of a class that was said so often, rightly so often, and that gold has so often."""
+    f1 = 2 * right / (said + support) if said + support else 0.0
+    return ClassScore(right / said if said else 0.0, right / support if support else 0.0, f1, support)
+
+
+def macro_f1(classes: Mapping[_T, ClassScore]) -> float | None:
+    """The mean F1 of the classes; None without any."""
+    return sum(one.f1 for one in classes.values()) / len(classes) if classes else None
+
+
+def weighted_f1(classes: Mapping[_T, ClassScore]) -> float | None:
+    """The mean F1 of the classes, weighted by how often gold has them; None without any."""
+    support = sum(one.support for one in classes.values())
+    if not classes:
+        return None
+    return sum(one.f1 * one.support for one in classes.values()) / support if support else 0.0
+
+
+class SetTally(Generic[_T]):
+    """Counts records with several labels at once."""
+
+    __slots__ = ("_golds", "_labels", "_right", "exact", "jaccard_sum", "n")
+
+    def __init__(self) -> None:
+        # All state that changes: the records, those with equal sets, the sum of their Jaccard indices; and of each
+        # label how often gold has it, the records' labels have it, and both.
+        self.n = self.exact = 0
+        self.jaccard_sum = 0.0
+        self._golds: Counter[_T] = Counter()
+        self._labels: Counter[_T] = Counter()
+        self._right: Counter[_T] = Counter()
+
+    def add(self, gold: Collection[_T], label: Collection[_T]) -> None:
+        """One record."""
+        golds, labels = frozenset(gold), frozenset(label)
+        both = golds & labels
+        self.n += 1
+        self.exact += golds == labels
+        # Two empty sets count 0, as in scikit-learn.
+        self.jaccard_sum += len(both) / len(golds | labels) if golds or labels else 0.0
+        self._golds.update(golds)
+        self._labels.update(labels)
+        self._right.update(both)
+
+    @property
+    def jaccard(self) -> float | None:
+        """The mean of what both sets share over all that is in either; None without records."""
+        return self.jaccard_sum / self.n if self.n else None
+
+    def classes(self, order: Iterable[_T] = ()) -> dict[_T, ClassScore]:
+        """The score of each label, each one a yes or no of its own."""
+        found = self._golds.keys() | self._labels.keys()
+        first = [value for value in dict.fromkeys(order) if value in found]
+        return {
+            value: score(self._right[value], self._labels[value], self._golds[value])
+            for value in [*first, *sorted(found - set(first), key=str)]
+        }
+
+    @property
+    def micro(self) -> ClassScore:
+        """All labels as one class."""
+        return score(self._right.total(), self._labels.total(), self._golds.total())
+
+
+class NumberTally:
+    """Counts records whose labels are numbers, or places in an order."""
+
+    __slots__ = ("_absolute", "_drawn", "_pairs", "_random", "_square", "exact", "n", "within_one")
+
+    def __init__(self) -> None:
+        # All state that changes: the records, those that are equal or at most 1 apart, the sums of the differences,
+        # and the pairs for the ranks: all of them or, where too many are distinct, some that are drawn at random.
+        self.n = self.exact = self.within_one = 0
+        self._absolute = self._square = 0.0
+        self._pairs: Counter[tuple[float, float]] = Counter()
+        self._drawn: list[tuple[float, float]] = []
+        self._random = Random(0)  # noqa: S311 - a sample, the same each time
+
+    def add(self, gold: float, label: float) -> None:
+        """One record."""
+        apart = abs(gold - label)
+        self.n += 1
+        self.exact += gold == label
+        self.within_one += apart <= 1
+        self._absolute += apart
+        self._square += apart * apart
+        self._keep((float(gold), float(label)))
+
+    @property
+    def mae(self) -> float | None:
+        """The mean absolute error."""
+        return self._absolute / self.n if self.n else None
+
+    @property
+    def rmse(self) -> float | None:
+        """The root of the mean squared error."""
+        return sqrt(self._square / self.n) if self.n else None
+
+    @property
+    def ranked(self) -> int:
+        """How many records the rank correlation rests on."""
+        return len(self._drawn) or self.n
+
+    @property
+    def spearman(self) -> float | None:
+        """Spearman's rank correlation over the `ranked` records."""
+        return spearman(Counter(self._drawn) if self._drawn else self._pairs)
+
+    def _keep(self, pair: tuple[float, float]) -> None:
+        if self._drawn:
+            # Each record so far has the same chance to be among those drawn (Vitter's algorithm R).
+            if (at := self._random.randrange(self.n)) < PAIRS_MOST:
+                self._drawn[at] = pair
+            return
+        self._pairs[pair] += 1
+        if len(self._pairs) > PAIRS_MOST:
+            self._drawn = self._random.sample(list(self._pairs), PAIRS_MOST, counts=self._pairs.values())
+            self._pairs.clear()
+
+
+def spearman(pairs: Mapping[tuple[float, float], int]) -> float | None:
+    """Spearman's rank correlation, with mean ranks for ties; None where one side has one value only."""
+    n = sum(pairs.values())
+    firsts: Counter[float] = Counter()
+    seconds: Counter[float] = Counter()
+    for (one, other), count in pairs.items():
+        firsts[one] += count
+        seconds[other] += count
+    mine, yours, mean = _ranks(firsts), _ranks(seconds), (n + 1) / 2
+    spread = _spread(mine, firsts, mean) * _spread(yours, seconds, mean)
+    if spread <= 0:
+        return None
+    joint = sum(count * (mine[one] - mean) * (yours[other] - mean) for (one, other), count in pairs.items())
+    return joint / sqrt(spread)
+
+
+def _ranks(counts: Mapping[float, int]) -> dict[float, float]:
+    ranks, before = {}, 0
+    for value in sorted(counts):
+        ranks[value] = before + (counts[value] + 1) / 2
+        before += counts[value]
+    return ranks
+
+
+def _spread(ranks: Mapping[float, float], counts: Mapping[float, int], mean: float) -> float:
+    return sum(counts[value] * (rank - mean) ** 2 for value, rank in ranks.items())
+
+
+class TextTally:
+    """Counts records whose labels are texts."""
+
+    __slots__ = ("alike", "exact", "n")
+
+    def __init__(self) -> None:
+        # All state that changes.
+        self.n = self.exact = self.alike = 0
+
+    def add(self, gold: str, label: str) -> None:
+        """One record."""
+        self.n += 1
+        self.exact += gold == label
+        self.alike += gold == label or normalised(gold) == normalised(label)
+
+
+def normalised(text: str) -> str:
+    """The text without what only its writing decides: case, white space, forms of a character (NFKC)."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
