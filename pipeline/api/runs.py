@@ -1,18 +1,16 @@
-"""What Python calls: plain functions that give their result as `run` does, and results that show themselves.
-
-The asynchronous forms, for a program with an event loop of its own, have an `a` in front: `arun`, `acheck`, ...
-"""
+"""Labeling and looking at runs, from Python."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from pipeline import facts, planner, results, runner, show, stats
+from pipeline.api.shown import Shown
 from pipeline.errors import MissingExtraError, SetupError
 from pipeline.facts import Check, Tier
 from pipeline.readers import Given
@@ -51,37 +49,7 @@ def _former(wishes: RunOptions | None) -> RunOptions | None:
     return wishes
 
 
-class _Shown:
-    """Shows itself as the command line would.
-
-    It may be awaited too, and then gives itself: up to 0.2 what gave it was a coroutine, and programs await it.
-    """
-
-    __slots__ = ()
-
-    def _lines(self) -> Sequence[str]:
-        raise NotImplementedError
-
-    def __repr__(self) -> str:
-        return "\n".join(self._lines())
-
-    def __await__(self) -> Generator[None, None, Self]:
-        yield from ()
-        return self
-
-    def send(self, _value: None) -> NoReturn:
-        """A coroutine's, at its end at once: `asyncio.run(verify(...))`."""
-        raise StopIteration(self)
-
-    def throw(self, *error: Any) -> NoReturn:
-        """A coroutine's."""
-        raise error[-1]
-
-    def close(self) -> None:
-        """A coroutine's."""
-
-
-class RunSummary(_Shown, stats.RunSummary):
+class RunSummary(Shown, stats.RunSummary):
     """What a run came to."""
 
     def _lines(self) -> Sequence[str]:
@@ -130,7 +98,7 @@ def _table_html(head: str, facts: Sequence[tuple[str, str]], *, simulated: bool)
     return f"<table><tr><th colspan=2>{escape(head)}</th></tr>{rows}{foot}</table>"
 
 
-class Checks(_Shown, tuple[Check, ...]):
+class Checks(Shown, tuple[Check, ...]):
     """What `check` looked at. `ok` is false where anything has to be fixed before a run."""
 
     __slots__ = ()
@@ -144,35 +112,35 @@ class Checks(_Shown, tuple[Check, ...]):
         return show.check_lines(self)
 
 
-class Preview(_Shown, facts.Preview):
+class Preview(Shown, facts.Preview):
     """What a preview came to."""
 
     def _lines(self) -> Sequence[str]:
         return show.preview_lines(self)
 
 
-class Plan(_Shown, facts.Plan):
+class Plan(Shown, facts.Plan):
     """What the full run takes."""
 
     def _lines(self) -> Sequence[str]:
         return show.plan_lines(self)
 
 
-class Report(_Shown, results.Report):
+class Report(Shown, results.Report):
     """What `verify` found."""
 
     def _lines(self) -> Sequence[str]:
         return self.lines()
 
 
-class Export(_Shown, facts.Export):
+class Export(Shown, facts.Export):
     """What an export came to."""
 
     def _lines(self) -> Sequence[str]:
         return show.export_lines(self)
 
 
-class RehearsedPlan(_Shown, facts.RehearsedPlan):
+class RehearsedPlan(Shown, facts.RehearsedPlan):
     """What came of a rehearsal."""
 
     def _lines(self) -> Sequence[str]:
@@ -180,7 +148,7 @@ class RehearsedPlan(_Shown, facts.RehearsedPlan):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class RunStatus(_Shown):
+class RunStatus(Shown):
     """A run as it stands. `facts` is all of it, as `labelpipe status --json` prints it; `status["live"]` is one fact.
 
     `ended` says how the last session ended, None while one is `running`. `cost_usd` is None where no price is known.

@@ -1,0 +1,36 @@
+"""Results that show themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any, NoReturn, Self
+
+
+class Shown:
+    """Shows itself as the command line would.
+
+    It may be awaited too, and then gives itself: up to 0.2 what gave it was a coroutine, and programs await it.
+    """
+
+    __slots__ = ()
+
+    def _lines(self) -> Sequence[str]:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return "\n".join(self._lines())
+
+    def __await__(self) -> Generator[None, None, Self]:
+        yield from ()
+        return self
+
+    def send(self, _value: None) -> NoReturn:
+        """A coroutine's, at its end at once: `asyncio.run(verify(...))`."""
+        raise StopIteration(self)
+
+    def throw(self, *error: Any) -> NoReturn:
+        """A coroutine's."""
+        raise error[-1]
+
+    def close(self) -> None:
+        """A coroutine's."""
