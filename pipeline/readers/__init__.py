@@ -7,7 +7,7 @@ from pipeline.readers.dialect import Dialect
 from pipeline.readers.encodings import known_encoding
 from pipeline.readers.files import is_text
 from pipeline.readers.given import Given, given_source
-from pipeline.readers.names import made_up_name
+from pipeline.readers.names import given_name, made_up_name
 from pipeline.readers.read import BATCH, Records, peek, read_records
 from pipeline.readers.resolve import is_litter, resolve_sources
 from pipeline.readers.rows import Progress
@@ -26,6 +26,7 @@ __all__ = [
     "Source",
     "Stamp",
     "format_by_ending",
+    "given_name",
     "given_source",
     "is_litter",
     "is_plain_folder",

@@ -14,6 +14,8 @@ from pipeline.store.answers import (
 )
 from pipeline.store.claims import MovedAside, claim
 from pipeline.store.corrected import Corrected, corrected_at, misfit
+from pipeline.store.formats import csv_block
+from pipeline.store.labels import LabelRow
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
 from pipeline.store.matching import Found, Pair
@@ -47,6 +49,7 @@ __all__ = [
     "FileProof",
     "Found",
     "Known",
+    "LabelRow",
     "Layout",
     "Ledger",
     "MovedAside",
@@ -66,6 +69,7 @@ __all__ = [
     "claim",
     "claim_table",
     "corrected_at",
+    "csv_block",
     "diff",
     "export_table",
     "flaw_of",

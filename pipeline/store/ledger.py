@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pipeline.errors import StoreError
 from pipeline.records import KeptAnswer, Outcome, Record, Status
-from pipeline.store import matching, queries, storedturns, writes
+from pipeline.store import labels, matching, queries, storedturns, writes
 from pipeline.store.queries import Checkpoint, Known, RowCounts, Totals
 from pipeline.store.rows import to_row
 from pipeline.store.schema import ORDINAL_INDEX, connect_reader, connect_writer, damaged, use_failure
@@ -270,6 +270,14 @@ class Ledger:
     async def rows_in_order(self, after: tuple[int, int] = (-1, 0), limit: int = BLOCK) -> list[tuple[int, Outcome]]:
         """The next outcomes with their seq, in the input's order. `after` is (ordinal, seq) of the one before."""
         return await self._reads.do(queries.rows_in_order, after, limit)
+
+    async def labels_of(self, keys: Sequence[str], *, fields: bool = False) -> dict[str, labels.LabelRow]:
+        """The labels of those of the keys that have an outcome; with `fields` those of the records too."""
+        return await self._reads.do(labels.labels_of, keys, fields)
+
+    async def labels_after(self, seq: int, limit: int = BLOCK, *, fields: bool = False) -> list[labels.LabelRow]:
+        """The next labels, in the order in which they were committed."""
+        return await self._reads.do(labels.labels_after, seq, limit, fields)
 
     async def count_by_status(self) -> dict[Status, int]:
         """The number of outcomes of each status, zeros included."""

@@ -29,6 +29,7 @@ _OURS = (
     "run.log",
     "lock",
     "control.",
+    "evaluations.",
 )
 #: A text longer than this, or of several lines, is shown as a difference of lines.
 SHORT_TEXT = 80
@@ -64,6 +65,11 @@ class RunDir:
     def log(self) -> Path:
         """What happened, as JSON lines."""
         return self.path / "run.log"
+
+    @property
+    def evaluations(self) -> Path:
+        """What `evaluate` has found, one JSON line each time."""
+        return self.path / "evaluations.jsonl"
 
     def labels(self, kind: str = "csv") -> Path:
         """The labelled records, as csv, jsonl or parquet."""

@@ -1,0 +1,31 @@
+"""Gold: the right labels. What a label field may hold, how a person's value is read, and files that hold gold."""
+
+from __future__ import annotations
+
+from pipeline.gold.fields import LabelField, fields_of_tools, named_class, with_values
+from pipeline.gold.files import KEY, GoldFile, GoldRow, open_gold
+from pipeline.gold.values import (
+    NONE,
+    as_class,
+    as_number,
+    as_set,
+    as_text,
+    is_answered,
+)
+
+__all__ = [
+    "KEY",
+    "NONE",
+    "GoldFile",
+    "GoldRow",
+    "LabelField",
+    "as_class",
+    "as_number",
+    "as_set",
+    "as_text",
+    "fields_of_tools",
+    "is_answered",
+    "named_class",
+    "open_gold",
+    "with_values",
+]

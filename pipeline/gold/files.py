@@ -1,0 +1,158 @@
+"""A gold file: CSV or JSONL with the records' keys and a column for each label field."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+
+from pipeline import codec
+from pipeline.errors import InputError, did_you_mean, there_are
+from pipeline.gold.values import is_answered
+from pipeline.readers import Source, given_name, read_records
+from pipeline.records import JSON, Record
+
+#: The column of keys in any gold file; the name under which the run's input has them may be used too.
+KEY = "key"
+#: As much of a file is read at once for its digest.
+_BLOCK_BYTES = 1024 * 1024
+#: Formats in which all rows have the same columns.
+_TABLES = frozenset({"csv", "tsv", "parquet"})
+
+
+@dataclass(frozen=True, slots=True)
+class GoldRow:
+    """What gold says of one record: the values that are answered, by column. `line` is 1-based."""
+
+    key: str
+    line: int
+    values: Mapping[str, JSON]
+
+
+def _of_gold(error: InputError) -> str:
+    text = str(error).removeprefix("input.path: ")
+    return text if text.startswith("gold: ") else f"gold: {text}"
+
+
+@asynccontextmanager
+async def open_gold(
+    source: Source, *, keys: Sequence[str] = (KEY,), wanted: Sequence[str] = (), known: Sequence[str] = ()
+) -> AsyncGenerator[GoldFile, None]:
+    """The gold file, open. Raises InputError where a column is missing.
+
+    `keys` are the columns that may hold the records' keys, the likeliest first. `wanted` are the columns of label
+    fields that must be there; where none is, those of `known` are taken that are there.
+    """
+    try:
+        async with aclosing(read_records([source])) as records:
+            gold = GoldFile(source, wanted, records)
+            await gold.begin(tuple(dict.fromkeys(keys)), known)
+            yield gold
+    except InputError as error:
+        raise InputError(_of_gold(error)) from error
+
+
+class GoldFile:
+    """A gold file that is open: `columns` are those of labels. Its rows can be read once.
+
+    `rows` are those read so far. Those that cannot be used are counted in `unusable` by why, with the first such place.
+    """
+
+    def __init__(self, source: Source, wanted: Sequence[str], records: AsyncGenerator[list[Record], None]) -> None:
+        self.source = source
+        self._wanted, self._records = wanted, records
+        self._content = hashlib.sha256()
+        # All state that changes: the columns, the first rows, what was counted, and the columns that rows were seen to
+        # have.
+        self.key_column = ""
+        self.columns: list[str] = []
+        self.rows = 0
+        self.unusable: Counter[str] = Counter()
+        self.first_unusable: dict[str, str] = {}
+        self._first: list[list[Record]] = []
+        self._seen: dict[str, None] = {}
+
+    async def begin(self, keys: Sequence[str], known: Sequence[str]) -> None:
+        """Read until a row tells which columns there are. Raises InputError."""
+        async for batch in self._records:
+            self._first.append(batch)
+            if readable := [record for record in batch if record.problem is None]:
+                self._choose(readable, keys, known)
+                return
+        told = next((f": {one.problem.message}" for batch in self._first for one in batch if one.problem), "")
+        raise InputError(f"gold: {self.source.name} has no row that can be read{told}")
+
+    async def batches(self) -> AsyncGenerator[list[GoldRow], None]:
+        """The rows with a key, in batches. Raises InputError for a column that no row has."""
+        first, self._first = self._first, []
+        for batch in first:
+            yield self._usable(batch)
+        async for batch in self._records:
+            yield self._usable(batch)
+        self._need_all()
+
+    @property
+    def digest(self) -> str:
+        """Of the file's bytes, as `sha256sum` prints it; of what can be read once only, of its keys and values."""
+        if self.source.path is None or self.source.once:
+            return self._content.hexdigest()
+        found = hashlib.sha256()
+        with self.source.path.open("rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                found.update(block)
+        return found.hexdigest()
+
+    def _usable(self, batch: Sequence[Record]) -> list[GoldRow]:
+        self.rows += len(batch)
+        rows = []
+        for record in batch:
+            if record.problem is not None:
+                self._refuse("unreadable", record.problem.message)
+                continue
+            name = given_name(record.fields.get(self.key_column))
+            if not name:
+                self._refuse("without_key", f"{self.source.name}:{record.line}")
+                continue
+            values = {column: value for column in self.columns if is_answered(value := record.fields.get(column))}
+            if self.source.format not in _TABLES:
+                self._seen.update(dict.fromkeys(record.fields))
+            rows.append(GoldRow(name, record.line, values))
+        if self.source.path is None or self.source.once:
+            for row in rows:
+                self._content.update(codec.dumps([row.key, row.values]))
+        return rows
+
+    def _refuse(self, why: str, where: str) -> None:
+        self.unusable[why] += 1
+        self.first_unusable.setdefault(why, where)
+
+    def _choose(self, records: Sequence[Record], keys: Sequence[str], known: Sequence[str]) -> None:
+        """Find the column of keys and those of labels among the first records' fields. Raises InputError."""
+        self._seen = dict.fromkeys(name for record in records for name in record.fields)
+        found = [name for name in keys if name in self._seen]
+        name, where = self.source.name, f"line {records[0].line}"
+        if not found:
+            raise InputError(
+                f"gold: {name}: no column holds the records' keys: expected {' or '.join(map(repr, keys))}"
+                f"{did_you_mean(keys[0], self._seen)}; {where} has {there_are(self._seen)}"
+            )
+        self.key_column = found[0]
+        self.columns = list(self._wanted) or [column for column in known if column in self._seen]
+        if not self.columns:
+            raise InputError(
+                f"gold: {name}: no column has the name of a label field: expected {there_are(known)}"
+                f"{did_you_mean(next(iter(known), ''), self._seen)}; {where} has {there_are(self._seen)}. "
+                "Name the column with --column, and the label field that it belongs to with --field"
+            )
+        if self.source.format in _TABLES:
+            self._need_all()
+
+    def _need_all(self) -> None:
+        for column in self._wanted:
+            if column not in self._seen:
+                raise InputError(
+                    f"gold: {self.source.name}: there is no column {column!r}{did_you_mean(column, self._seen)}; "
+                    f"it has {there_are(self._seen)}"
+                )

@@ -1,0 +1,86 @@
+"""A person's value, which in a CSV is always a text, as what the label field holds."""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Sequence
+
+from pipeline import codec
+from pipeline.gold.fields import LabelField, named_class
+from pipeline.records import JSON
+
+#: The name of the class of a label that is null, or not there.
+NONE = "(none)"
+#: What may stand between several labels in one cell.
+_BETWEEN = ("|", ";", ",", "\n")
+
+
+def is_answered(value: JSON) -> bool:
+    """Whether there is a value: an empty cell, or one of white space only, is not answered."""
+    return value is not None and not (isinstance(value, str) and not value.strip())
+
+
+def as_class(field: LabelField, value: JSON) -> str:
+    """The class that a value names. Texts count as they stand: case and white space tell classes apart.
+
+    Only where the field holds numbers, or true and false, is another writing of the same value read: "1.0" as 1,
+    "TRUE" as true.
+    """
+    name = named_class(value)
+    if name in field.values or not isinstance(value, str):
+        return name
+    if field.is_bool and (word := value.strip().lower()) in ("true", "false"):
+        return word
+    if field.numbers is not None and (number := as_number(value)) is not None:
+        return named_class(number)
+    return name
+
+
+def as_number(value: JSON) -> float | None:
+    """The number, or None where it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def as_set(field: LabelField, value: JSON) -> frozenset[str]:
+    """The classes that a value names.
+
+    A list is one, and so is a text that holds a list as JSON or as Python write it; else a text is one class, or
+    several with `|`, `;`, a comma, or a line break between them, if all parts are classes of the field.
+    """
+    if isinstance(value, str):
+        value = _parted(field, value)
+    items = value if isinstance(value, list) else [value]
+    return frozenset(as_class(field, item) for item in items if item is not None)
+
+
+def _parted(field: LabelField, text: str) -> JSON:
+    if text in field.values:
+        return text
+    if text.lstrip().startswith("["):
+        for read in (codec.loads, ast.literal_eval):
+            try:
+                found = read(text.strip())
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                continue
+            if isinstance(found, list):
+                return found
+    found = [_parts(text, sign) for sign in _BETWEEN if sign in text]
+    if field.values:
+        found = [parts for parts in found if all(as_class(field, part) in field.values for part in parts)]
+    return found[0] if found else text
+
+
+def _parts(text: str, sign: str) -> Sequence[str]:
+    return [part.strip() for part in text.split(sign) if part.strip()]
+
+
+def as_text(value: JSON) -> str:
+    """The value as a text."""
+    return named_class(value)
