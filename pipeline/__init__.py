@@ -5,7 +5,8 @@
     summary = run("config/sentiment.toml")
 
 `await arun(...)` is the same for a program with an event loop of its own, and so it is with `check`, `preview`, `plan`,
-`replay`, `status`, `verify` and `export`. Names are loaded at first use, so that `labelpipe --help` does not wait.
+`replay`, `status`, `verify`, `evaluate` and `export`. Names are loaded at first use, so that `labelpipe --help` does
+not wait.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.api import (
         Checks,
+        Evaluation,
         Export,
         Plan,
         Preview,
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
         RunStatus,
         RunSummary,
         acheck,
+        aevaluate,
         aexport,
         aplan,
         apreview,
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
         astatus,
         averify,
         check,
+        evaluate,
         export,
         plan,
         preview,
@@ -51,8 +55,9 @@ if TYPE_CHECKING:
 
 #: The rooms that the public names are in.
 _ROOMS = {
-    "api": "Checks Export Plan Preview RehearsedPlan Report RunStatus RunSummary acheck aexport aplan apreview "
-    "arehearse_plan areplay arun astatus averify check export plan preview rehearse_plan replay run status verify",
+    "api": "Checks Evaluation Export Plan Preview RehearsedPlan Report RunStatus RunSummary acheck aevaluate aexport "
+    "aplan apreview arehearse_plan areplay arun astatus averify check evaluate export plan preview rehearse_plan "
+    "replay run status verify",
     "errors": "LabelpipeError",
     "facts": "Check Tier",
     "records": "Answer CallbackContext Outcome Record Request Response Status ToolCall Usage",
@@ -69,6 +74,7 @@ __all__ = [
     "CallbackContext",
     "Check",
     "Checks",
+    "Evaluation",
     "Export",
     "LabelpipeError",
     "Outcome",
@@ -89,6 +95,7 @@ __all__ = [
     "Usage",
     "__version__",
     "acheck",
+    "aevaluate",
     "aexport",
     "aplan",
     "apreview",
@@ -98,6 +105,7 @@ __all__ = [
     "astatus",
     "averify",
     "check",
+    "evaluate",
     "export",
     "plan",
     "preview",

@@ -20,10 +20,11 @@ FLOORS = {
     "readers": 1, "task": 1, "providers": 1, "limits": 1, "store": 1, "rehearsal": 1, "media": 1, "settings": 1,
     "stats": 1, "facts": 1, "progress": 1, "runlog": 1, "quality": 1,
     "engine": 2, "results": 2, "scaffold": 2, "notify": 2, "control": 2, "telemetry": 2, "targets": 2, "show": 2,
+    "gold": 2,
     "parts": 3,
     "runner": 4,
-    "planner": 5,
-    "api": 6, "cli": 7, "recipes": 7, "__init__": 7, "__main__": 8,
+    "planner": 5, "measure": 5,
+    "api": 7, "cli": 8, "recipes": 8, "__init__": 8, "__main__": 9,
 }  # fmt: skip
 
 #: Which room a third-party package belongs to. More than one only with a reason.
@@ -58,7 +59,7 @@ OWNERS = {
     "opentelemetry": {"telemetry"},
 }
 #: Who may know the settings.
-KNOWS_SETTINGS = {"settings", "parts", "runner", "planner", "cli", "__init__", "targets", "api"}
+KNOWS_SETTINGS = {"settings", "parts", "runner", "planner", "measure", "cli", "__init__", "targets", "api"}
 
 
 def room_of(path: Path) -> str:

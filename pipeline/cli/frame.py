@@ -28,7 +28,7 @@ EXIT_NOT_WRITTEN = 3
 DOCS_URL = "https://github.com/labelpipe/labelpipe/tree/main/docs"
 
 #: The groups of commands in --help, in their order.
-BEFORE, LABEL, STEER, MORE = "Before a run", "Label", "Watch and control a run", "More"
+BEFORE, LABEL, STEER, MEASURE, MORE = "Before a run", "Label", "Watch and control a run", "Measure labels", "More"
 
 
 #: Words that other tools have for our commands.
@@ -46,7 +46,7 @@ class Commands(TyperGroup):
         """A section a group, in one width."""
         found = {name: command for name, command in self.commands.items() if not command.hidden}
         wide = max(map(len, found))
-        for title in (BEFORE, LABEL, STEER, MORE):
+        for title in (BEFORE, LABEL, STEER, MEASURE, MORE):
             rows = [
                 (f"{name:<{wide}}", command.get_short_help_str(limit=200))
                 for name, command in found.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.parts.gold import gold_source
 from pipeline.parts.inputs import (
     can_be_read_again,
     changes_of_input,
@@ -47,6 +48,7 @@ __all__ = [
     "can_be_read_again",
     "changes_of_input",
     "gold_fields",
+    "gold_source",
     "has_bound",
     "hours_of",
     "is_elsewhere",

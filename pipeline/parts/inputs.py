@@ -39,7 +39,7 @@ def sources_of(settings: Settings, records: Given | None = None) -> list[Source]
     hidden = settings.hidden_address()
     paths = settings.inputs() if hidden is None else hidden
     try:
-        return _resolved(paths, settings.input, Path(), Path(settings.output.dir), secret=hidden is not None)
+        return resolved(paths, settings.input, Path(), Path(settings.output.dir), secret=hidden is not None)
     except MissingInputError as error:
         folder = settings.config_path and settings.config_path.absolute().parent
         if folder in (None, Path.cwd()):
@@ -47,8 +47,8 @@ def sources_of(settings: Settings, records: Given | None = None) -> list[Source]
         raise MissingInputError(f"{error} It is not beside the config either ({folder}).") from error
 
 
-def _resolved(
-    paths: str | Sequence[str], wanted: InputSettings, base: Path, own: Path, *, secret: bool
+def resolved(
+    paths: str | Sequence[str], wanted: InputSettings, base: Path, own: Path | None, *, secret: bool
 ) -> list[Source]:
     asked = wanted.query is not None or wanted.table is not None
     query = Query(wanted.query, wanted.table) if asked else None
@@ -154,7 +154,7 @@ async def read_again(run_dir: RunDir, reading: Mapping[str, Any]) -> Records:
     name = reading.get("url_env")
     paths = [_address(name, run_dir, reading)] if name else reading["paths"]
     base = run_dir.path / reading["base"]
-    sources = await in_daemon(lambda: _resolved(paths, wanted, base, run_dir.path, secret=bool(name)))
+    sources = await in_daemon(lambda: resolved(paths, wanted, base, run_dir.path, secret=bool(name)))
     async with aclosing(read(sources, wanted, limit=wanted.limit)) as batches:
         async for batch in batches:
             yield batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipeline.show.advice import SYSTEMATIC, Asked, advise
+from pipeline.show.evaluations import evaluation_lines
 from pipeline.show.exports import export_lines
 from pipeline.show.planview import codes_text, plan_lines, rehearsal_lines
 from pipeline.show.statusview import status_lines
@@ -16,6 +17,7 @@ __all__ = [
     "check_lines",
     "closing_lines",
     "codes_text",
+    "evaluation_lines",
     "export_lines",
     "plan_lines",
     "preview_facts",

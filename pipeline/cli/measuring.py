@@ -1,0 +1,98 @@
+"""Commands that measure labels: against gold, beside another run, with a new prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.cli.frame import MEASURE, AsJson, RunOf, app, print_json, run_of, run_through, show
+
+Gold = Annotated[
+    str | None,
+    typer.Option(
+        "--gold",
+        help="A CSV or JSONL file with the records' keys and the right labels. Default: a field of the input.",
+        metavar="FILE",
+        show_default=False,
+    ),
+]
+Column = Annotated[
+    list[str] | None,
+    typer.Option("--column", help="A column of gold. Default: the columns with the name of a label.", metavar="NAME"),
+]
+Field = Annotated[
+    list[str] | None,
+    typer.Option("--field", help="The label that --column is about, if its name does not tell.", metavar="NAME"),
+]
+GoldSets = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="How the gold file is read: --set input.encoding=cp1252", metavar="KEY=VALUE"),
+]
+
+
+@contextmanager
+def telling_how(command: list[str], sets: list[str] | None) -> Iterator[None]:
+    """Adds to what a reader asks about a gold file the command that answers it."""
+    from pipeline.errors import InputError
+    from pipeline.scaffold import answered
+
+    try:
+        yield
+    except InputError as error:
+        again = answered(str(error), ["labelpipe", *command], sets or [])
+        if again is None:
+            raise
+        raise InputError(f"{error}\nTo set it for the gold file: {again}") from error
+
+
+@app.command(rich_help_panel=MEASURE)
+def evaluate(
+    run: RunOf = None,
+    gold: Gold = None,
+    column: Column = None,
+    field: Field = None,
+    disagreements: Annotated[
+        Path | None,
+        typer.Option("--disagreements", help="Write the records that differ from gold to this CSV.", metavar="FILE"),
+    ] = None,
+    confidence: Annotated[
+        str | None,
+        typer.Option(
+            "--confidence",
+            help="The label that says how sure the model is. Default: confidence.",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = None,
+    ordered: Annotated[
+        list[str] | None,
+        typer.Option("--ordered", help="A label whose values go from the lowest to the highest.", metavar="NAME"),
+    ] = None,
+    sets: GoldSets = None,
+    json_out: AsJson = False,
+) -> None:
+    """Compare the labels of a run with gold.
+
+    The figures are kept in the run folder. No call is made, and the run may be at work.
+    """
+    run_dir = run_of(run)
+
+    async def look() -> Any:
+        from pipeline.measure import EvaluateOptions
+        from pipeline.measure import evaluate as look_at
+
+        options = EvaluateOptions(column or (), field or (), disagreements, confidence, ordered or (), sets or ())
+        with telling_how(["evaluate", str(run_dir), *(["--gold", gold] if gold else [])], sets):
+            return await look_at(run_dir, gold, options)
+
+    facts = run_through(look())
+    from pipeline.show import evaluation_lines
+
+    if json_out:
+        print_json(facts)
+    else:
+        show("\n".join(evaluation_lines(facts)))

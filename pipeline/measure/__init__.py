@@ -1,0 +1,7 @@
+"""How good the labels of a run are: against gold, beside another run, and before all of it is paid for again."""
+
+from __future__ import annotations
+
+from pipeline.measure.evaluate import EvaluateOptions, evaluate
+
+__all__ = ["EvaluateOptions", "evaluate"]

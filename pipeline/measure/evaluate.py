@@ -1,0 +1,277 @@
+"""`evaluate`: the labels of a run against gold. Makes no call, and does not touch the run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline import codec
+from pipeline.errors import SetupError, did_you_mean, there_are
+from pipeline.gold import KEY, GoldFile, LabelField, as_number, open_gold
+from pipeline.measure.disagreements import Disagreement, Disagreements, text_of
+from pipeline.measure.opened import OpenRun, chosen_fields, gold_columns_in, look_at, manifest_of
+from pipeline.measure.pairs import ROW_KEY, GoldColumns, GoldCounts, Pair, pairs_of_file, pairs_of_rows, value_in
+from pipeline.measure.tally import FieldTally
+from pipeline.parts import gold_source
+from pipeline.records import JSON
+from pipeline.store import Ledger, RunDir
+from pipeline.threads import in_daemon
+
+#: The label field that is taken for the model's own confidence, if it is a number.
+CONFIDENCE = "confidence"
+#: Where the answers of people are kept, beside the ledger.
+REVIEWS = "reviews.db"
+#: Characters of a text that are shown.
+TEXT_MOST = 300
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateOptions:
+    """What is compared, and how.
+
+    `column`         the columns of the gold file, or without one the fields of the input, that hold gold
+    `field`          the label field of each of these columns, where the names do not tell
+    `disagreements`  the file into which the records are written on which gold and label differ
+    `confidence`     the label field that says how sure the model is; unset: `confidence`, if there is such a number
+    `ordered`        label fields whose list of values goes from the lowest to the highest
+    `sets`           how the gold file is read, by keys of [input]: `["input.encoding=cp1252"]`
+    """
+
+    column: Sequence[str] = ()
+    field: Sequence[str] = ()
+    disagreements: str | Path | None = None
+    confidence: str | None = None
+    ordered: Sequence[str] = ()
+    sets: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Gold:
+    """Where gold comes from. `fields` are the label fields by column; one of `file` and `input` is there."""
+
+    fields: Mapping[str, str]
+    counts: GoldCounts
+    file: GoldFile | None = None
+    input: GoldColumns | None = None
+
+    @property
+    def names_rows(self) -> bool:
+        """Whether its keys are those of rows, not of records."""
+        return self.file is not None and self.file.key_column == ROW_KEY
+
+
+async def evaluate(
+    run: str | Path | None = None, gold: str | Path | None = None, options: EvaluateOptions | None = None
+) -> dict[str, Any]:
+    """The labels of a run against a gold file or, without one, against fields of its input; as plain values.
+
+    The figures are kept in the run folder too. Raises SetupError.
+    """
+    options = options or EvaluateOptions()
+    run_dir, manifest = manifest_of(run)
+    async with AsyncExitStack() as stack:
+        ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger, read_only=True))
+        opened = await look_at(run_dir, manifest, ledger, options.ordered)
+        found = await open_of(opened, gold, options, stack)
+        differing = await _disagreements(opened, options.disagreements)
+        judge = Judge(opened, found, confidence_of(opened, options.confidence), differing)
+        with differing:
+            async with aclosing(batches_of(opened, found, fields=judge.wants_fields)) as batches:
+                async for pairs in batches:
+                    judge.add(pairs)
+            refuse_nothing(opened, found)
+        facts = {
+            "run_dir": str(run_dir.path),
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "simulated": opened.simulated,
+            "running": opened.running,
+            "corrected": (run_dir.path / REVIEWS).exists(),
+            "gold": await in_daemon(lambda: gold_facts(found)),
+            "columns": {tally.field.name: tally.facts() for tally in judge.tallies},
+            "disagreements": await _shown(opened, differing),
+        }
+    return {**facts, "kept": await asyncio.to_thread(_keep, run_dir, facts)}
+
+
+# -- gold --------------------------------------------------------------------------------------------------------------
+
+
+async def open_of(run: OpenRun, gold: str | Path | None, options: EvaluateOptions, stack: AsyncExitStack) -> Gold:
+    """The gold that is meant, open until the stack is closed. Raises SetupError."""
+    fields, counts = chosen_fields(run, options.column, options.field), GoldCounts()
+    if gold is None:
+        fields = fields or _columns_found(run)
+        if run.seen and (missing := [column for column in fields if column not in run.seen]):
+            raise SetupError(
+                f"--column {missing[0]}: the records of {run.run_dir.path} have no such field"
+                f"{did_you_mean(missing[0], run.seen)}; they have {there_are(run.seen)}. "
+                "For gold in a file of its own: --gold FILE"
+            )
+        return Gold(fields, counts, input=GoldColumns(run, list(fields), counts))
+    source = await in_daemon(lambda: gold_source(str(gold), options.sets))
+    keys = [*([ROW_KEY] if run.row_fields else []), *([run.key] if run.key else []), KEY]
+    opening = open_gold(source, keys=keys, wanted=list(fields), known=list(run.fields))
+    file = await stack.enter_async_context(opening)
+    return Gold(fields or {column: column for column in file.columns}, counts, file=file)
+
+
+def _columns_found(run: OpenRun) -> dict[str, str]:
+    if found := gold_columns_in(run):
+        return found
+    raise SetupError(
+        "name the gold: --gold FILE, or --column NAME for a field of the input; the records of "
+        f"{run.run_dir.path} have {there_are(run.seen)}"
+    )
+
+
+def batches_of(run: OpenRun, gold: Gold, *, fields: bool) -> AsyncGenerator[list[Pair], None]:
+    """Gold beside labels, in batches."""
+    if gold.file is None:
+        assert gold.input is not None
+        return gold.input.batches()
+    if run.row_fields and not gold.names_rows:
+        return pairs_of_rows(run.ledger, gold.file, gold.counts)
+    return pairs_of_file(run.ledger, gold.file, gold.counts, fields=fields)
+
+
+def refuse_nothing(run: OpenRun, gold: Gold) -> None:
+    """Raises SetupError where nothing could be compared at all."""
+    counts = gold.counts
+    if counts.compared:
+        return
+    if gold.file is None:
+        raise SetupError(f"no record of {run.run_dir.path} has a value in {', '.join(gold.fields)}")
+    name = gold.file.source.name
+    if counts.not_in_run:
+        keys = ", ".join(counts.keys_not_in_run)
+        column = gold.file.key_column
+        raise SetupError(
+            f"gold: no key of {name} is one of {run.run_dir.path}: its column {column!r} has {keys}; the run names "
+            f"its records {'by ' + repr(run.key) if run.key else 'by their place, like data.csv:12'}"
+        )
+    raise SetupError(f"gold: {name} has no value in {', '.join(gold.fields)}")
+
+
+def gold_facts(gold: Gold) -> dict[str, Any]:
+    """What the gold is, and what was found in it beside the records that are compared."""
+    counts, file = gold.counts, gold.file
+    unusable = {} if file is None else file.unusable
+    return {
+        "file": None if file is None else file.source.name,
+        "columns": dict(gold.fields),
+        "key": None if file is None else file.key_column,
+        "digest": f"sha256:{(file or gold.input).digest}",  # type: ignore[union-attr]
+        "rows": counts.rows,
+        "compared": counts.compared,
+        "not_answered": counts.not_answered,
+        "repeated": counts.repeated,
+        "repeated_keys": counts.repeated_keys,
+        "not_in_run": counts.not_in_run,
+        "not_in_run_keys": counts.keys_not_in_run,
+        "without_key": unusable.get("without_key", 0),
+        "unreadable": unusable.get("unreadable", 0),
+        "first_unusable": {} if file is None else dict(file.first_unusable),
+    }
+
+
+# -- labels ------------------------------------------------------------------------------------------------------------
+
+
+def confidence_of(run: OpenRun, name: str | None) -> str | None:
+    """The label field that says how sure the model is; None where none does. Raises SetupError."""
+    if name is not None:
+        return run.field(name, "--confidence").name
+    found = run.fields.get(CONFIDENCE)
+    return CONFIDENCE if found is not None and found.kind == "number" else None
+
+
+class Judge:
+    """Compares gold with labels, field by field."""
+
+    def __init__(self, run: OpenRun, gold: Gold, confidence: str | None, differing: Disagreements) -> None:
+        self._run, self._differing = run, differing
+        self._confidence = confidence
+        as_sets = run.row_fields if not gold.names_rows else frozenset()
+        #: one for each column of gold; what they count is all that changes
+        self.tallies = [FieldTally(_as_set(run.fields[name], as_sets), column) for column, name in gold.fields.items()]
+
+    @property
+    def wants_fields(self) -> bool:
+        """Whether the records' own fields are needed."""
+        return self._differing.wants_fields or bool(self._run.examples)
+
+    def add(self, pairs: Sequence[Pair]) -> None:
+        """So many more records of gold."""
+        found = []
+        for pair in pairs:
+            row = pair.row
+            if self._run.examples and self._run.examples.has(row.key, row.fields):
+                for tally in self.tallies:
+                    tally.examples += tally.column in pair.values
+                continue
+            for tally in self.tallies:
+                gold = pair.values.get(tally.column)
+                if gold is None:
+                    continue
+                if row.label is None:
+                    tally.without_label(row.status, row.code)
+                    continue
+                name = tally.field.name
+                label = value_in(row, pair.place, name)
+                confidence = self._confidence_in(pair)
+                if tally.add(gold, label, confidence) is False:
+                    found.append((Disagreement(pair.key, row.key, name, gold, label, confidence), row.fields))
+        if found:
+            self._differing.add(found)
+
+    def _confidence_in(self, pair: Pair) -> float | None:
+        if self._confidence is None:
+            return None
+        value = value_in(pair.row, pair.place, self._confidence)
+        return as_number(value)
+
+
+def _as_set(field: LabelField, names: frozenset[str]) -> LabelField:
+    return replace(field, kind="set") if field.name in names else field
+
+
+# -- disagreements and what is kept ------------------------------------------------------------------------------------
+
+
+async def _disagreements(run: OpenRun, path: str | Path | None) -> Disagreements:
+    layout: JSON = codec.loads(await run.ledger.meta_get("layout") or "{}")
+    return Disagreements(path, run.run_dir, run.shown, escape=bool(layout.get("escape_formulas")))
+
+
+async def _shown(run: OpenRun, differing: Disagreements) -> dict[str, Any]:
+    """How many there are, where they were written, and the first ones."""
+    rows = await run.ledger.labels_of([one.record for one in differing.first], fields=True)
+    texts = {key: text_of(row.fields or {}, run.shown) for key, row in rows.items()}
+    first = [
+        {
+            "key": one.key,
+            "field": one.field,
+            "gold": one.gold,
+            "label": one.label,
+            "confidence": one.confidence,
+            "text": texts.get(one.record, "")[:TEXT_MOST],
+        }
+        for one in differing.first
+    ]
+    return {"n": differing.n, "file": None if differing.path is None else str(differing.path), "first": first}
+
+
+def _keep(run_dir: RunDir, facts: Mapping[str, Any]) -> str | None:
+    """Add the figures to the run folder, without records' texts; None where the folder cannot be written."""
+    kept = {**facts, "disagreements": {**facts["disagreements"], "first": []}}
+    try:
+        with run_dir.evaluations.open("ab") as file:
+            file.write(codec.dumps(kept) + b"\n")
+    except OSError:
+        return None
+    return str(run_dir.evaluations)

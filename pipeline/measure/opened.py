@@ -1,0 +1,182 @@
+"""A run as it is measured: its label fields, how its records are named, and which of them the model was shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import LabelpipeError, SetupError, did_you_mean, there_are
+from pipeline.gold import LabelField, fields_of_tools, named_class, with_values
+from pipeline.readers import given_name
+from pipeline.records import JSON
+from pipeline.store import LabelRow, Ledger, RunDir
+from pipeline.targets import find_run
+from pipeline.task import expected_fields
+
+#: Labels that are looked at to find out what a field holds where its schema does not say.
+LOOKED_AT = 2_000
+#: Columns that are labelpipe's own.
+_OURS = frozenset({"row_key", "simulated"})
+#: The keys of an example that are not fields of a record.
+_NO_FIELDS = frozenset({"label", "tool"})
+#: What a column of gold may be called beside the name of its label field.
+_GOLD_NAMES = ("gold_{}", "{}_gold", "true_{}", "{}_true", "correct_{}", "right_{}")
+
+
+class Examples:
+    """The records that the model is shown with their labels: what it says of them proves nothing."""
+
+    def __init__(self, examples: Sequence[Mapping[str, JSON]], key: str | None, shown: frozenset[str]) -> None:
+        self._keys = {given_name(example.get(name)) for example in examples for name in (key, "key") if name} - {""}
+        self._texts: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+        for example in examples:
+            names = tuple(sorted(name for name in example if name not in _NO_FIELDS and (not shown or name in shown)))
+            if names:
+                self._texts.setdefault(names, set()).add(_values(example, names))
+
+    def __bool__(self) -> bool:
+        return bool(self._keys or self._texts)
+
+    def has(self, key: str, fields: Mapping[str, JSON] | None) -> bool:
+        """Whether this record is one of them: by its key, or because its prompt shows the same."""
+        if key in self._keys:
+            return True
+        return any(_values(fields or {}, names) in texts for names, texts in self._texts.items())
+
+
+def _values(fields: Mapping[str, JSON], names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(named_class(fields.get(name)) for name in names)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRun:
+    """A run whose ledger is open for reading. `fields` are the label fields by column.
+
+    `key` is the input's field that names a record, None where its place does. `shown` are the record's fields that the
+    prompt names; `row_fields` those label fields of which a record has several, one in each of its rows. `seen` are
+    fields of the records.
+    """
+
+    run_dir: RunDir
+    ledger: Ledger
+    fields: Mapping[str, LabelField]
+    key: str | None
+    shown: frozenset[str]
+    examples: Examples
+    simulated: bool
+    running: bool
+    row_fields: frozenset[str] = frozenset()
+    seen: tuple[str, ...] = ()
+
+    def field(self, name: str, option: str = "--field") -> LabelField:
+        """The label field of this name. Raises SetupError."""
+        if name not in self.fields:
+            raise SetupError(
+                f"{option} {name}: the run in {self.run_dir.path} has no such label field"
+                f"{did_you_mean(name, self.fields)}; it has {there_are(self.fields)}"
+            )
+        return self.fields[name]
+
+
+def manifest_of(run: str | Path | None) -> tuple[RunDir, dict[str, Any]]:
+    """The run that is meant, and what its folder says of it. Raises SetupError."""
+    run_dir = RunDir(find_run(run))
+    manifest = run_dir.read_manifest()
+    if manifest is None:
+        raise SetupError(f"{run_dir.path}: there is no run here (no manifest.json)")
+    return run_dir, manifest
+
+
+async def look_at(run_dir: RunDir, manifest: Mapping[str, Any], ledger: Ledger, ordered: Sequence[str] = ()) -> OpenRun:
+    """What there is to be known of a run before its labels are gone through."""
+    fingerprint = manifest.get("fingerprint") or {}
+    key = (manifest.get("reading") or {}).get("key")
+    rows = fingerprint.get("rows")
+    shown = _shown(fingerprint.get("prompt"))
+    first = await ledger.labels_after(0, LOOKED_AT, fields=True)
+    fields = fields_of_tools(fingerprint.get("tools") or [], rows, ordered)
+    known = {name: [label.get(name) for row in first for label in labels_in(row)] for name in _names(fields, first)}
+    run = OpenRun(
+        run_dir,
+        ledger,
+        {name: with_values(fields.get(name, LabelField(name, "unknown")), values) for name, values in known.items()},
+        key,
+        shown,
+        Examples(fingerprint.get("examples") or [], key, shown),
+        bool(manifest.get("simulated")),
+        run_dir.is_running(),
+        frozenset(name for row in first for one in row.rows or () for name in one if name not in (row.label or {})),
+        tuple(dict.fromkeys(name for row in first for name in row.fields or ())),
+    )
+    for name in ordered:
+        if not run.field(name, "--ordered").values:
+            raise SetupError(f"--ordered {name}: the field has no list of values in the task, so no order")
+    return run
+
+
+def _shown(prompt: Any) -> frozenset[str]:
+    try:
+        return frozenset(expected_fields(prompt)) if isinstance(prompt, str) else frozenset()
+    except LabelpipeError:
+        return frozenset()
+
+
+def labels_in(row: LabelRow) -> Iterator[Mapping[str, JSON]]:
+    """The label of a record, or that of each of its rows."""
+    if row.label is not None and row.rows is None:
+        yield row.label
+    for one in row.rows or ():
+        yield {**(row.label or {}), **one}
+
+
+def _names(fields: Mapping[str, LabelField], first: Sequence[LabelRow]) -> dict[str, None]:
+    """The label fields of the schema, then what callbacks have added."""
+    found = dict.fromkeys(fields)
+    for row in first:
+        for label in labels_in(row):
+            found.update((name, None) for name in label if name not in _OURS)
+    return found
+
+
+# -- which column is whose ---------------------------------------------------------------------------------------------
+
+
+def chosen_fields(run: OpenRun, columns: Sequence[str], fields: Sequence[str]) -> dict[str, str]:
+    """The label field of each column of gold that was named, by column. Raises SetupError.
+
+    `fields` name them in the same order; without them, a column belongs to the field of its own name, of that name with
+    `gold_` or the like around it, or to the only label field.
+    """
+    if fields and len(fields) != len(columns):
+        raise SetupError(f"got {len(columns)} --column and {len(fields)} --field: name a field for each column")
+    if fields:
+        return {column: run.field(field).name for column, field in zip(columns, fields, strict=True)}
+    return {column: _field_of(run, column) for column in columns}
+
+
+def _field_of(run: OpenRun, column: str) -> str:
+    if column in run.fields:
+        return column
+    for name in run.fields:
+        if column in (form.format(name) for form in _GOLD_NAMES):
+            return name
+    if len(run.fields) == 1:
+        return next(iter(run.fields))
+    raise SetupError(
+        f"--column {column}: say which label field it belongs to, with --field; the run has {there_are(run.fields)}"
+    )
+
+
+def gold_columns_in(run: OpenRun) -> dict[str, str]:
+    """The fields of the records that look like gold by their names, each with its label field."""
+    found = {
+        column: name
+        for name in run.fields
+        for column in (form.format(name) for form in _GOLD_NAMES)
+        if column in run.seen
+    }
+    if not found and len(run.fields) == 1 and "gold" in run.seen:
+        found = {"gold": next(iter(run.fields))}
+    return found

@@ -1,0 +1,223 @@
+"""One label field against gold: each kind of field by its own measures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from pipeline.gold import NONE, LabelField, as_class, as_number, as_set, as_text, named_class
+from pipeline.quality import (
+    Calibration,
+    ClassScore,
+    NumberTally,
+    SetTally,
+    TextTally,
+    class_scores,
+    cohen_kappa,
+    macro_f1,
+    normalised,
+    weighted_f1,
+    wilson,
+)
+from pipeline.records import JSON
+
+#: Distinct gold values that are no label of the task; further ones are one class. So many are told.
+FOREIGN_MOST, FOREIGN_SHOWN = 1_000, 20
+OTHERS = "(other values)"
+#: Writings of classes that are remembered, so that each is read once.
+_REMEMBERED = 10_000
+
+
+class FieldTally:
+    """Counts one label field of the records that have gold."""
+
+    def __init__(self, field: LabelField, column: str) -> None:
+        self.field, self.column = field, column
+        # All state that changes: what came of the comparison, by kind; records of gold without a label, by status and
+        # by code; gold values that are no label, or no number; and the confidences.
+        self.n = self.right = 0
+        self.pairs: Counter[tuple[str, str]] = Counter()
+        self.sets: SetTally[str] = SetTally()
+        self.numbers = NumberTally()
+        self.texts = TextTally()
+        self.unlabelled: Counter[str] = Counter()
+        self.codes: Counter[str] = Counter()
+        self.foreign: Counter[str] = Counter()
+        self.examples = self.no_value = 0
+        self.calibration = Calibration()
+        self._classes: dict[str, str] = {}
+        self._order = field.order if field.is_ordered else {}
+
+    def without_label(self, status: str, code: str | None) -> None:
+        """A record of gold that has no label."""
+        self.unlabelled[status] += 1
+        self.codes[code or status] += 1
+
+    def add(self, gold: JSON, label: JSON, confidence: float | None = None) -> bool | None:
+        """A record's gold value beside its label; gives whether they are the same. None: it cannot be compared."""
+        match self.field.kind:
+            case "set":
+                is_right = self._add_set(gold, label)
+            case "number":
+                found = self._add_number(gold, label)
+                if found is None:
+                    return None
+                is_right = found
+            case "text":
+                is_right = self._add_text(gold, label)
+            case _:
+                is_right = self._add_class(gold, label)
+        self.n += 1
+        self.right += is_right
+        if confidence is not None:
+            self.calibration.add(confidence, is_right)
+        return is_right
+
+    def _add_class(self, gold: JSON, label: JSON) -> bool:
+        right = self._known(self._class_of(gold))
+        said = NONE if label is None else named_class(label)
+        self.pairs[right, said] += 1
+        if right in self._order and said in self._order:
+            self.numbers.add(self._order[right], self._order[said])
+        return right == said
+
+    def _class_of(self, gold: JSON) -> str:
+        if not isinstance(gold, str):
+            return as_class(self.field, gold)
+        found = self._classes.get(gold)
+        if found is None:
+            found = as_class(self.field, gold)
+            if len(self._classes) < _REMEMBERED:
+                self._classes[gold] = found
+        return found
+
+    def _known(self, name: str) -> str:
+        """The class, counted where the task has no such label; one for all where there are too many of them."""
+        if self.field.values and name not in self.field.values:
+            if name not in self.foreign and len(self.foreign) >= FOREIGN_MOST:
+                name = OTHERS
+            self.foreign[name] += 1
+        return name
+
+    def _add_set(self, gold: JSON, label: JSON) -> bool:
+        right = frozenset(map(self._known, as_set(self.field, gold)))
+        items = label if isinstance(label, list) else [] if label is None else [label]
+        said = frozenset(named_class(item) for item in items if item is not None)
+        self.sets.add(right, said)
+        return right == said
+
+    def _add_number(self, gold: JSON, label: JSON) -> bool | None:
+        right, said = as_number(gold), as_number(label)
+        if right is None:
+            self.foreign[_bounded(self.foreign, as_text(gold))] += 1
+            return None
+        if said is None:
+            self.no_value += 1
+            return None
+        self.numbers.add(right, said)
+        return right == said
+
+    def _add_text(self, gold: JSON, label: JSON) -> bool:
+        right, said = as_text(gold), "" if label is None else as_text(label)
+        self.texts.add(right, said)
+        return right == said
+
+    # -- what came of it ------------------------------------------------------------------------------------------
+
+    def facts(self) -> dict[str, Any]:
+        """The figures as plain values, for JSON."""
+        low, high = wilson(self.right, self.n)
+        return {
+            "column": self.column,
+            "kind": "ordered" if self._order and self.field.kind == "class" else self.field.kind,
+            "n": self.n,
+            "right": self.right,
+            "accuracy": self.right / self.n if self.n else None,
+            "accuracy_low": low if self.n else None,
+            "accuracy_high": high if self.n else None,
+            "kappa": cohen_kappa(self.pairs),
+            "macro_f1": None,
+            "weighted_f1": None,
+            "classes": {},
+            **self._by_kind(),
+            "unlabelled": {"n": self.unlabelled.total(), **self.unlabelled, "codes": dict(self.codes.most_common())},
+            "examples": self.examples,
+            "no_label": self._no_label(),
+            "calibration": self._calibration(),
+        }
+
+    def _by_kind(self) -> dict[str, Any]:
+        match self.field.kind:
+            case "set":
+                classes = self.sets.classes(self.field.values)
+                return _of_classes(classes) | {
+                    "subset_accuracy": self.right / self.n if self.n else None,
+                    "micro_f1": self.sets.micro.f1 if self.n else None,
+                    "jaccard": self.sets.jaccard,
+                }
+            case "number":
+                return _of_numbers(self.numbers) | {"no_value": self.no_value}
+            case "text":
+                n = self.texts.n
+                exact, alike = self.texts.exact, self.texts.alike
+                return {"exact": exact / n if n else None, "normalised": alike / n if n else None}
+            case _:
+                return self._of_class()
+
+    def _of_class(self) -> dict[str, Any]:
+        found = _of_classes(class_scores(self.pairs, self.field.values))
+        confusion: dict[str, dict[str, int]] = {name: {} for name in found["classes"]}
+        for (gold, label), count in self.pairs.most_common():
+            confusion[gold][label] = count
+        found["confusion"] = {name: row for name, row in confusion.items() if row}
+        if self._order:
+            found |= _of_numbers(self.numbers)
+            order = [name for name in self.field.values if name in found["classes"]]
+            inside = {pair: n for pair, n in self.pairs.items() if pair[0] in self._order and pair[1] in self._order}
+            found["quadratic_kappa"] = cohen_kappa(inside, order)
+        return found
+
+    def _no_label(self) -> dict[str, Any]:
+        """Gold values that are no label; those that a label is like but for case and white space, with that label."""
+        alike = {normalised(name): name for name in self.field.values}
+        values = dict(self.foreign.most_common(FOREIGN_SHOWN))
+        like = {value: alike[normalised(value)] for value in values if normalised(value) in alike}
+        return {"n": self.foreign.total(), "values": values, "like": like}
+
+    def _calibration(self) -> dict[str, Any] | None:
+        found = self.calibration
+        if not found.n and not found.left_out:
+            return None
+        return {
+            "n": found.n,
+            "left_out": found.left_out,
+            "expected_error": found.expected_error(),
+            "brier": found.brier(),
+            "temperature": found.temperature(),
+            "bins": [asdict(one) for one in found.bins()],
+        }
+
+
+def _of_classes(classes: Mapping[str, ClassScore]) -> dict[str, Any]:
+    return {
+        "macro_f1": macro_f1(classes),
+        "weighted_f1": weighted_f1(classes),
+        "classes": {name: asdict(one) for name, one in classes.items()},
+    }
+
+
+def _of_numbers(numbers: NumberTally) -> dict[str, Any]:
+    n = numbers.n
+    return {
+        "mae": numbers.mae,
+        "rmse": numbers.rmse,
+        "within_one": numbers.within_one / n if n else None,
+        "spearman": numbers.spearman,
+        "spearman_n": numbers.ranked,
+    }
+
+
+def _bounded(known: Mapping[str, int], name: str) -> str:
+    return name if name in known or len(known) < FOREIGN_MOST else OTHERS

@@ -1,0 +1,272 @@
+"""How good the labels are, for a person: a line of figures for each field, tables of classes, and what was left out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pipeline import codec
+from pipeline.show.views import SIMULATED
+from pipeline.terminal import cut, shown, width
+
+#: Classes that get a line, a confusion matrix of so many, and confusions that are listed.
+CLASSES_MOST, MATRIX_MOST, CONFUSIONS_MOST = 30, 10, 6
+#: Disagreements that are shown.
+DISAGREEMENTS_MOST = 5
+#: Columns that the name of a class may take.
+_NAME_MOST = 24
+_KEY_MOST = 20
+Facts = Mapping[str, Any]
+AT_WORK = "The run is at work: these figures are about the labels that it has so far."
+CORRECTED = "People have corrected labels of this run; these figures are about what the model said."
+
+
+def evaluation_lines(facts: Facts) -> list[str]:
+    """All of it, as wide as the terminal."""
+    columns = facts["columns"]
+    lines = [_head(facts)]
+    for name, field in columns.items():
+        lines += ["", *_field_lines(name, field)]
+    lines += _disagreement_lines(facts["disagreements"], several=len(columns) > 1)
+    lines += ["", *_left_out(facts), *_where(facts)]
+    lines += [f"  note       {text}" for text, holds in ((AT_WORK, facts["running"]), (CORRECTED, facts["corrected"]))
+              if holds]  # fmt: skip
+    return [*lines, SIMULATED] if facts["simulated"] else lines
+
+
+def _head(facts: Facts) -> str:
+    gold = facts["gold"]
+    where = gold["file"] if gold["file"] is not None else f"the input's {', '.join(map(repr, gold['columns']))}"
+    return f"{facts['run_dir']}: {_many(gold['compared'], 'record')} with gold from {where}"
+
+
+def _field_lines(name: str, field: Facts) -> Iterator[str]:
+    """One label field: its figures, its classes, its confusions, and what the model's confidence is worth."""
+    column = field["column"]
+    title = name if column == name else f"{name} (gold in {column!r})"
+    if not field["n"]:
+        yield f"{title}: no record with gold has a label"
+        yield from _unlabelled(field)
+        return
+    yield f"{title}: {_accuracy_text(field)}"
+    if figures := _figures(field):
+        yield f"  {' · '.join(figures)}"
+    if field["classes"]:
+        yield ""
+        yield from _class_lines(field["classes"])
+    if confusion := field.get("confusion"):
+        yield from _confusion_lines(confusion, list(field["classes"]))
+    if field["calibration"]:
+        yield from _calibration_lines(field["calibration"])
+    yield from _unlabelled(field)
+    yield from _foreign(field)
+
+
+def _accuracy_text(field: Facts) -> str:
+    what = "all labels right" if field["kind"] == "set" else "right"
+    interval = f"{percent(field['accuracy_low'])} to {percent(field['accuracy_high'])}"
+    return f"{percent(field['accuracy'])} {what} (95 % interval {interval}), {field['right']:,} of {field['n']:,}"
+
+
+#: What is told of a field beside its accuracy, where it has it.
+_FIGURES = {
+    "kappa": "kappa {:.3f}",
+    "quadratic_kappa": "quadratic kappa {:.3f}",
+    "macro_f1": "macro F1 {:.3f}",
+    "weighted_f1": "weighted F1 {:.3f}",
+    "micro_f1": "micro F1 {:.3f}",
+    "jaccard": "Jaccard {:.3f}",
+    "mae": "mean absolute error {:.3g}",
+    "within_one": "within one {:.1%}",
+    "spearman": "Spearman {:.3f}",
+    "normalised": "{:.1%} right apart from case and white space",
+}
+
+
+def _figures(field: Facts) -> list[str]:
+    return [form.format(field[name]) for name, form in _FIGURES.items() if field.get(name) is not None]
+
+
+def _class_lines(classes: Mapping[str, Facts]) -> Iterator[str]:
+    wide = _wide(classes)
+    yield f"  {'class':<{wide}}  precision  recall     F1   gold"
+    for name, one in list(classes.items())[:CLASSES_MOST]:
+        figures = f"{one['precision']:>9.3f}  {one['recall']:>6.3f}  {one['f1']:>5.3f}  {one['support']:>5,}"
+        yield f"  {_cell(name, wide)}  {figures}"
+    if len(classes) > CLASSES_MOST:
+        yield f"  and {len(classes) - CLASSES_MOST} more classes; --json prints all of them"
+
+
+def _confusion_lines(confusion: Mapping[str, Mapping[str, int]], names: Sequence[str]) -> Iterator[str]:
+    """The matrix where it fits the terminal; the most frequent confusions."""
+    wrong = [(n, gold, label) for gold, row in confusion.items() for label, n in row.items() if gold != label]
+    if not wrong:
+        return
+    wrong.sort(key=lambda one: -one[0])
+    wide = _wide(names)
+    cells = [max(5, min(_NAME_MOST, width(name))) for name in names]
+    room = shutil.get_terminal_size((100, 24)).columns
+    if len(names) <= MATRIX_MOST and wide + sum(cells) + 2 * len(cells) + 4 <= room:
+        yield ""
+        head = "  ".join(_right(name, cell) for name, cell in zip(names, cells, strict=True))
+        yield f"  {'gold, by label':<{wide}}  {head}"
+        for name in names:
+            row = confusion.get(name, {})
+            counts = "  ".join(f"{row.get(other, 0):>{cell},}" for other, cell in zip(names, cells, strict=True))
+            yield f"  {_cell(name, wide)}  {counts}"
+    told = ", ".join(f"{_short(gold)} -> {_short(label)}: {n:,}" for n, gold, label in wrong[:CONFUSIONS_MOST])
+    more = f", and {len(wrong) - CONFUSIONS_MOST} more kinds" if len(wrong) > CONFUSIONS_MOST else ""
+    yield ""
+    yield f"  confused   {told}{more}"
+
+
+def _calibration_lines(found: Facts) -> Iterator[str]:
+    yield ""
+    if n := found["left_out"]:
+        yield f"  confidence {_many(n, 'record')} with a confidence that is no number from 0 to 1"
+    if not found["n"]:
+        return
+    yield f"  confidence  {'right':>6}  records"
+    for one in found["bins"]:
+        yield f"  {one['confidence']:>10.2f}  {one['accuracy']:>6.1%}  {one['n']:>7,}"
+    told = f"expected calibration error {found['expected_error']:.3f}"
+    if (temperature := found["temperature"]) is not None:
+        verdict = "the model is too sure" if temperature > 1 else "the model is not sure enough"
+        told += f"; temperature {temperature:.2f}: {verdict if abs(temperature - 1) > 0.1 else 'it fits'}"
+    yield f"  calibrated {told}; from {_many(found['n'], 'record')} with gold"
+
+
+def _unlabelled(field: Facts) -> Iterator[str]:
+    found = field["unlabelled"]
+    if n := found["n"]:
+        codes = ", ".join(f"{code} {count:,}" for code, count in found["codes"].items())
+        yield f"  unlabelled {_many(n, 'record')} with gold {_has(n)} no label and {_is(n)} in no figure: {codes}"
+
+
+def _foreign(field: Facts) -> Iterator[str]:
+    found = field["no_label"]
+    if not (n := found["n"]):
+        return
+    values = ", ".join(
+        f"{_short(value)} {count:,}{_meant(found['like'].get(value))}"
+        for value, count in list(found["values"].items())[:5]
+    )
+    if field["kind"] == "number":
+        yield f"  no number  {_many(n, 'value')} of gold {_is(n)} no number and in no figure: {values}"
+    else:
+        count = "counts" if n == 1 else "count"
+        yield f"  no label   {_many(n, 'value')} of gold {_is(n)} no label of the task and {count} as wrong: {values}"
+
+
+def _meant(label: str | None) -> str:
+    return "" if label is None else f" (the label is {_short(label)})"
+
+
+def _disagreement_lines(found: Facts, *, several: bool) -> Iterator[str]:
+    first = found["first"][:DISAGREEMENTS_MOST]
+    if not first:
+        return
+    yield ""
+    yield f"{_many(found['n'], 'disagreement')}" + (f"; the first {len(first)}" if found["n"] > len(first) else "")
+    rows = [
+        [one["key"], *([one["field"]] if several else []), plain(one["gold"]), plain(one["label"]), one["text"]]
+        for one in first
+    ]
+    head = ["key", *(["field"] if several else []), "gold", "label", "text"]
+    yield from table(head, rows)
+
+
+def _left_out(facts: Facts) -> Iterator[str]:
+    """What of the gold is in no figure, and why."""
+    gold = facts["gold"]
+    if n := max((field["examples"] for field in facts["columns"].values()), default=0):
+        yield f"  examples   {_many(n, 'record')} left out, because the model is shown {_it(n)} with the right label"
+    if n := gold["not_in_run"]:
+        keys = _some(gold["not_in_run_keys"], n)
+        yield f"  not here   {_many(n, 'key')} of gold {_has(n)} no outcome in this run: {keys}"
+    if n := gold["repeated"]:
+        keys = _some(gold["repeated_keys"], n)
+        yield f"  repeated   {_many(n, 'row')} of gold left out, because the key came before: {keys}"
+    for name, why in (("without_key", "no key"), ("unreadable", "unreadable")):
+        if n := gold[name]:
+            yield f"  {why:<10} {_many(n, 'row')} of gold, the first at {gold['first_unusable'].get(name, '')}"
+    if gold["file"] is not None and (n := gold["not_answered"]):
+        yield f"  empty      {_many(n, 'row')} of gold {_has(n)} no value"
+
+
+def _where(facts: Facts) -> Iterator[str]:
+    if path := facts["disagreements"]["file"]:
+        yield f"  file       {path}: {_many(facts['disagreements']['n'], 'disagreement')}"
+    if facts["kept"]:
+        yield f"  kept       {facts['kept']}"
+
+
+# -- words and cells ---------------------------------------------------------------------------------------------------
+
+
+def percent(share: float) -> str:
+    """`87.4%`."""
+    return f"{share:.1%}"
+
+
+def plain(value: Any) -> str:
+    """A value as it stands in a CSV."""
+    return value if isinstance(value, str) else "" if value is None else codec.dumps(value).decode()
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Rows under their heads, as wide as the terminal; the last column is cut."""
+    all_rows = [list(head), *([_line(cell) for cell in row] for row in rows)]
+    room = shutil.get_terminal_size((100, 24)).columns
+    wides = [min(_KEY_MOST, max(width(row[at]) for row in all_rows)) for at in range(len(head) - 1)]
+    last = max(10, room - 2 - sum(wides) - 2 * len(wides))
+    for row in all_rows:
+        cells = [_cell(cell, wide) for cell, wide in zip(row, wides, strict=False)]
+        yield "  " + "  ".join([*cells, cut(row[-1], last)]).rstrip()
+
+
+def _line(text: str) -> str:
+    """A text as one line without what would steer the terminal."""
+    return " ".join(shown(text).split())
+
+
+def _cell(text: str, wide: int) -> str:
+    found = _line(text)
+    while width(found) > wide:
+        found = f"{found[: -2 if found.endswith('…') else -1]}…"
+    return found + " " * (wide - width(found))
+
+
+def _right(text: str, wide: int) -> str:
+    found = _cell(text, wide).rstrip()
+    return " " * (wide - width(found)) + found
+
+
+def _wide(names: Any) -> int:
+    return min(_NAME_MOST, max(14, *(width(_line(name)) for name in names)))
+
+
+def _short(text: str) -> str:
+    found = _line(text)
+    return repr(found) if " " in found or not found else found if len(found) <= 40 else f"{found[:39]}…"
+
+
+def _many(n: int, what: str) -> str:
+    return f"{n:,} {what}{'s' * (n != 1)}"
+
+
+def _has(n: int) -> str:
+    return "has" if n == 1 else "have"
+
+
+def _is(n: int) -> str:
+    return "is" if n == 1 else "are"
+
+
+def _it(n: int) -> str:
+    return "it" if n == 1 else "them"
+
+
+def _some(keys: Sequence[str], n: int) -> str:
+    return ", ".join(map(_short, keys)) + (", ..." if n > len(keys) else "")
