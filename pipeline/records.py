@@ -384,5 +384,13 @@ RECORD_CODES = frozenset(
     }
 )
 
+#: The problem of a record that `verify` reads and the run does not take, as [input] says. No outcome has it.
+LEFT_OUT = "left_out"
+
 #: No call was made for these: asking again changes nothing, as long as input and config are the same.
 UNASKED_CODES = frozenset({"duplicate_key", "empty_text", "media_error", "no_key", "render_error", "unreadable"})
+
+
+def is_left_out(record: Record) -> bool:
+    """Whether the run does not take the record."""
+    return record.problem is not None and record.problem.code == LEFT_OUT

@@ -151,7 +151,9 @@ class RunSummary:
     are those that the labels give together where a record may give several, and `without_row` the labelled records
     that give none; None where each gives one. `untold` counts records whose answers did not say what
     they used: they are in no `cost_usd`. `readings` counts this session's answers that were not as they should
-    be and could be read in one way only, by what was wrong.
+    be and could be read in one way only, by what was wrong. `left_out` counts the records that this session read and
+    did not take, and `left_out_by` says by which key of [input]; `unclear` of them are those of which `where` could
+    not be told.
     """
 
     run_dir: str
@@ -187,6 +189,8 @@ class RunSummary:
     files: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     copied: int = 0
+    left_out: int = 0
+    left_out_by: Mapping[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
     @property

@@ -280,7 +280,7 @@ def preview(
 
 
 def plan(config: Config, pilot: int = 20, *, quiet: bool = False) -> Plan:
-    """Label the first `pilot` records, which are kept in the run, and say what the rest takes. Raises SetupError."""
+    """Label a sample of `pilot` records, which are kept in the run, and say what the rest takes. Raises SetupError."""
     return in_loop(aplan(config, pilot, quiet=quiet))
 
 

@@ -103,6 +103,14 @@ Sets = Annotated[
 Input = Annotated[str | None, typer.Option("--input", help="Short for --set input.path=...")]
 Output = Annotated[str | None, typer.Option("--output", help="Short for --set output.dir=...")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Take only the first N records.", metavar="N")]
+Sample = Annotated[
+    int | None,
+    typer.Option("--sample", min=1, help="Take only N records, drawn at random from all of them.", metavar="N"),
+]
+KeysFile = Annotated[
+    str | None,
+    typer.Option("--keys", help="Take only the records whose keys are in this file.", metavar="FILE"),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 RunOf = Annotated[
     Path | None,
@@ -142,6 +150,9 @@ def settings_of(
     input_path: str | None = None,
     output_dir: str | None = None,
     limit: int | None = None,
+    *,
+    sample: int | None = None,
+    keys: str | None = None,
 ) -> Settings:
     from pipeline.targets import load_settings
 
@@ -150,6 +161,8 @@ def settings_of(
         ("input", "path", input_path),
         ("output", "dir", output_dir),
         ("input", "limit", limit),
+        ("input", "sample", sample),
+        ("input", "keys", keys),
     ):
         if value is not None:
             direct.setdefault(section, {})[key] = value

@@ -13,10 +13,12 @@ from pipeline.cli.frame import (
     AsJson,
     Input,
     Keep,
+    KeysFile,
     Limit,
     Output,
     Relabel,
     RunOf,
+    Sample,
     Sets,
     Target,
     app,
@@ -140,6 +142,7 @@ def preview(
         typer.Option("-n", min=1, help="How many of the first records. Default: 5, or 0 with --key or --sample."),
     ] = None,
     key: Annotated[list[str] | None, typer.Option("--key", help="The record with this key.", metavar="K")] = None,
+    keys: KeysFile = None,
     sample: Annotated[
         int | None, typer.Option("--sample", min=1, help="A sample of N records from the whole input.", metavar="N")
     ] = None,
@@ -149,7 +152,7 @@ def preview(
     json_out: AsJson = False,
 ) -> None:
     """Label a few records and show them; write nothing."""
-    settings = settings_of(config, sets, input_path)
+    settings = settings_of(config, sets, input_path, keys=keys)
     first = number if number is not None else 0 if key or sample else 5
 
     async def look() -> Any:
@@ -171,7 +174,7 @@ def preview(
 def plan(
     config: Target = None,
     pilot: Annotated[
-        int, typer.Option("--pilot", min=1, help="How many records to label first. The run keeps them.")
+        int, typer.Option("--pilot", min=1, help="How many records to draw and label first. The run keeps them.")
     ] = 20,
     rehearse: Annotated[
         bool, typer.Option("--rehearse", help="Use the built-in endpoint instead; needs no key, costs nothing.")
@@ -192,6 +195,9 @@ def plan(
     sets: Sets = None,
     input_path: Input = None,
     output_dir: Output = None,
+    limit: Limit = None,
+    sample: Sample = None,
+    keys: KeysFile = None,
     json_out: AsJson = False,
 ) -> None:
     """Label a pilot and estimate the full run.
@@ -200,7 +206,7 @@ def plan(
     """
     if not rehearse and any(value is not None for value in (records, rpm, tpm, rpd)):
         fail("--records, --rpm, --tpm and --rpd are for a rehearsal: add --rehearse")
-    settings = settings_of(config, sets, input_path, output_dir)
+    settings = settings_of(config, sets, input_path, output_dir, limit, sample=sample, keys=keys)
 
     async def look() -> Any:
         from pipeline.facts import Tier
@@ -230,6 +236,8 @@ def run(
     input_path: Input = None,
     output_dir: Output = None,
     limit: Limit = None,
+    sample: Sample = None,
+    keys: KeysFile = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over. The old folder is moved aside.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     relabel: Relabel = False,
@@ -237,7 +245,7 @@ def run(
     json_out: AsJson = False,
 ) -> None:
     """Label the input; the same command resumes."""
-    settings = settings_of(config, sets, input_path, output_dir, limit)
+    settings = settings_of(config, sets, input_path, output_dir, limit, sample=sample, keys=keys)
     if fresh:
         start_over(settings, yes=yes)
     label_input(settings, json_out, named=None, relabel=relabel, keep=keep)

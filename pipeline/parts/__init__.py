@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.parts.choosing import expect_choice, mark_of
 from pipeline.parts.gold import gold_source
 from pipeline.parts.inputs import (
     can_be_read_again,
@@ -47,6 +48,7 @@ __all__ = [
     "budget_of",
     "can_be_read_again",
     "changes_of_input",
+    "expect_choice",
     "gold_fields",
     "gold_source",
     "has_bound",
@@ -57,6 +59,7 @@ __all__ = [
     "is_simulated",
     "label_fields",
     "layout_of",
+    "mark_of",
     "mark_simulated",
     "media_for",
     "media_of",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError, MissingInputError
+from pipeline.parts.choosing import Choice, choice_of, chosen
 from pipeline.readers import (
     BATCH,
     Dialect,
@@ -27,6 +28,8 @@ from pipeline.threads import in_daemon
 
 #: what the manifest says instead of paths where a program gave the records
 GIVEN = "records from Python"
+#: the keys of [input] that say how many of its records are taken
+_HOW_MANY = {"limit", "sample", "seed", "keys"}
 #: how a config says that there is no such character, or no such list
 _NONE = "none"
 
@@ -67,25 +70,49 @@ def resolved(
     return resolve_sources(paths, format=wanted.format, base=base, query=query, secret=secret, dialect=dialect, own=own)
 
 
-def read(
+async def read(
     sources: Sequence[Source],
-    wanted: InputSettings,
+    settings: Settings,
     *,
-    limit: int | None = None,
     progress: Progress | None = None,
     batch: int = BATCH,
+    every: bool = False,
 ) -> Records:
-    """The records of the inputs, read as the settings say. Their `limit` is the caller's to give."""
-    return read_records(sources, key=wanted.key, limit=limit, progress=progress, batch=batch)
+    """The records of the inputs that the settings choose. Raises ConfigError, and InputError.
+
+    With `every` those of `input.where` alone: the others say how many of them are taken this time.
+    """
+    wanted = settings.input
+    keys_file = None if wanted.keys is None or every else settings.find(wanted.keys)
+    choice = await choice_of(wanted, keys_file)
+    if every:
+        choice = Choice(choice.where)
+    async with aclosing(_read(sources, wanted, choice, progress or Progress(), batch)) as batches:
+        async for records in batches:
+            yield records
+
+
+def _read(
+    sources: Sequence[Source],
+    wanted: InputSettings,
+    choice: Choice,
+    progress: Progress,
+    batch: int = BATCH,
+    *,
+    left_out: bool = False,
+) -> Records:
+    if choice.takes_all:
+        return read_records(sources, key=wanted.key, limit=choice.limit, progress=progress, batch=batch)
+    return chosen(sources, choice, key=wanted.key, progress=progress, batch=batch, left_out=left_out)
 
 
 def named_of(settings: Settings, sources: Sequence[Source]) -> dict[str, Any]:
     """Which input it is and how it is read, for the comparison with an earlier run: nothing that may be a secret.
 
-    Every option of [input] decides how a record reads, one that is yet to come as well; only the number of records
-    that are taken does not.
+    Every option of [input] decides how a record reads or, as `where`, whether there is one; an option that is yet to
+    come as well. How many of the records are taken this time decides neither.
     """
-    wanted = settings.input.model_dump(mode="json", exclude={"limit"})
+    wanted = settings.input.model_dump(mode="json", exclude=_HOW_MANY)
     found = {name: value for name, value in wanted.items() if not _is_usual(name, value)}
     if any(source.once and source.path for source in sources):
         found["path"] = [source.name for source in sources]  # a pipe's path is another one each time
@@ -128,6 +155,8 @@ def reading_of(settings: Settings, sources: Sequence[Source]) -> dict[str, Any]:
         "base": os.path.relpath(Path.cwd(), folder),
         **wanted.model_dump(mode="json", exclude={"path", "url_env"}),
     }
+    if wanted.keys is not None:
+        found["keys"] = str(settings.find(wanted.keys))
     if hidden and not given:
         config = settings.config_path
         found |= {"url_env": wanted.url_env, "config": config and os.path.relpath(config.absolute(), folder)}
@@ -147,15 +176,19 @@ def is_elsewhere(manifest: Mapping[str, Any]) -> bool:
     return bool(reading.get("url_env")) or any("://" in str(path) for path in reading.get("paths") or ())
 
 
-async def read_again(run_dir: RunDir, reading: Mapping[str, Any]) -> Records:
-    """The records of a run's input, as its manifest says. Raises SetupError."""
+async def read_again(run_dir: RunDir, reading: Mapping[str, Any], *, left_out: bool = False) -> Records:
+    """The records of a run's input, as its manifest says. Raises SetupError.
+
+    With `left_out` also those that the run does not take: their problem is LEFT_OUT.
+    """
     options = InputSettings.model_fields.keys() - {"path", "url_env"}
     wanted = InputSettings(**{name: reading[name] for name in options & reading.keys()})
     name = reading.get("url_env")
     paths = [_address(name, run_dir, reading)] if name else reading["paths"]
     base = run_dir.path / reading["base"]
     sources = await in_daemon(lambda: resolved(paths, wanted, base, run_dir.path, secret=bool(name)))
-    async with aclosing(read(sources, wanted, limit=wanted.limit)) as batches:
+    choice = await choice_of(wanted, None if wanted.keys is None else base / wanted.keys)
+    async with aclosing(_read(sources, wanted, choice, Progress(), left_out=left_out)) as batches:
         async for batch in batches:
             yield batch
 

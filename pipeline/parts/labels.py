@@ -12,7 +12,8 @@ from typing import Any
 from pipeline import codec
 from pipeline.errors import ConfigError, InputError, did_you_mean, there_are
 from pipeline.labelfields import Choice, LabelField, mark_of
-from pipeline.readers import Dialect, peek, resolve_sources
+from pipeline.parts.tables import plain_name, table_source
+from pipeline.readers import peek
 from pipeline.records import Record
 from pipeline.settings import Settings, label_field
 
@@ -20,8 +21,6 @@ from pipeline.settings import Settings, label_field
 LABEL, DESCRIPTION, EXAMPLES = "label", "description", "examples"
 #: More rows than this are no labels: a schema takes a thousand values.
 MOST_ROWS = 5_000
-#: So much of a file is looked at to find what separates its columns.
-_HEAD_BYTES = 4_096
 
 
 def label_fields(settings: Settings) -> dict[str, LabelField]:
@@ -53,9 +52,8 @@ def label_file(settings: Settings, name: str) -> Path:
 def _records(path: Path, key: str) -> list[Record]:
     if not path.is_file():
         raise ConfigError(f"{key}: {path} is not there: expected a file with the columns {LABEL} and {DESCRIPTION}")
-    dialect = Dialect(None, _delimiter(path), '"', True, "", skip_lines=0, skip_initial_space=True)
     try:
-        (source,) = resolve_sources(str(path), base=Path(), dialect=dialect)
+        source = table_source(path, LABEL)
         # By a loop of its own, for the caller may be within one. The file is small.
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(asyncio.run, peek(source, n=MOST_ROWS + 1)).result()
@@ -63,17 +61,6 @@ def _records(path: Path, key: str) -> list[Record]:
         raise ConfigError(
             f"{key}: {error} (A file of labels has no keys of [input]: save it as UTF-8, with commas and a header.)"
         ) from error
-
-
-def _delimiter(path: Path) -> str | None:
-    """What separates the columns of a table, by its header; None for JSON, and where the header names no label."""
-    with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES).decode("utf-8-sig", "replace")
-    line = next((line for line in head.splitlines() if line.strip()), "")
-    for sign in ",;\t|":
-        if LABEL in (_plain(cell.strip(' "')) for cell in line.split(sign)):
-            return sign
-    return None
 
 
 def _choices(path: Path, records: Sequence[Record], key: str) -> Iterator[Choice]:
@@ -95,7 +82,7 @@ def _choices(path: Path, records: Sequence[Record], key: str) -> Iterator[Choice
 
 
 def _choice(record: Record, place: str) -> Choice:
-    fields = {_plain(name): value for name, value in record.fields.items()}
+    fields = {plain_name(name): value for name, value in record.fields.items()}
     if LABEL not in fields:
         there = there_are(record.fields) + did_you_mean(LABEL, record.fields)
         raise ConfigError(f"{place}: no column {LABEL!r}; there are {there}")
@@ -110,8 +97,8 @@ def _choice(record: Record, place: str) -> Choice:
 def _refuse_columns(path: Path, records: Sequence[Record], key: str) -> None:
     """Raises ConfigError where a file has columns, and none of them says what the labels mean."""
     names = dict.fromkeys(name for record in records if record.problem is None for name in record.fields)
-    others = [name for name in names if _plain(name) not in (LABEL, EXAMPLES)]
-    if others and DESCRIPTION not in map(_plain, names):
+    others = [name for name in names if plain_name(name) not in (LABEL, EXAMPLES)]
+    if others and DESCRIPTION not in map(plain_name, names):
         raise ConfigError(
             f"{key}: {path} has no column {DESCRIPTION!r}, but {others[0]!r}; the columns of a file of labels are "
             f"{LABEL}, {DESCRIPTION} and, if you like, {EXAMPLES}"
@@ -136,10 +123,6 @@ def _examples(value: Any, place: str) -> tuple[str, ...]:
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ConfigError(f"{place}: {EXAMPLES} is {_shown(value)}: expected a text, or a JSON list of texts")
     return tuple(text.strip() for text in texts if text.strip())
-
-
-def _plain(name: str) -> str:
-    return name.strip().casefold()
 
 
 def _shown(value: Any) -> str:

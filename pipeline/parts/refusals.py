@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from pipeline.errors import SetupError, TaskError
 from pipeline.notify import Notifier
+from pipeline.parts.choosing import filter_of
 from pipeline.parts.limits import admission_of, budget_of
 from pipeline.parts.outputs import notified_of
 from pipeline.parts.server import refuse_parameters
@@ -28,8 +29,13 @@ def _notify(settings: Settings) -> None:
     Notifier(*notified_of(settings))
 
 
+def _where(settings: Settings) -> None:
+    filter_of(settings.input)
+
+
 #: What is judged, by the name that `check` gives it. Each raises SetupError.
 _RULES: dict[str, Callable[[Settings], None]] = {
+    "where": _where,
     "limits": _limits,
     "budget": _budget,
     "notify": _notify,

@@ -20,6 +20,7 @@ from pipeline.limits import BudgetReachedError, Most
 from pipeline.parts import (
     asked_of,
     budget_of,
+    expect_choice,
     is_simulated,
     label_fields,
     missing_key,
@@ -141,6 +142,7 @@ async def _records(settings: Settings, sources: list[Source], task: Task, *, qui
              for source in sources if source.once]  # fmt: skip
     census, reading = Census(settings, task), Progress()
     try:
+        await expect_choice(sources, settings)
         with counting("looking at the records", quiet=quiet) as add:
             async for records in _read(settings, [source for source in sources if not source.once], census, reading):
                 census.add(records)
@@ -149,14 +151,23 @@ async def _records(settings: Settings, sources: list[Source], task: Task, *, qui
     except LabelpipeError as error:
         return [*found, Check("records", False, str(error))]
     found += [Check("reading", not doubtful, told) for told, doubtful in reading.told_with_doubts()]
+    found += [Check("left out", True, _left_out(reading))] if reading.left_out else []
     if not census.records:
         none = "the input has no records: there is nothing to label"
+        if reading.left_out:
+            none = "all records are left out: look at input.where and input.keys"
         return found if any(source.once for source in sources) else [*found, Check("records", False, none)]
     found += census.checks(frozenset(source.format for source in sources))
     found.append(_columns(settings, fields))
     if task.shows:
         found.append(Check("media", *await look_at_media(settings, task, census.first)))
     return found
+
+
+def _left_out(reading: Progress) -> str:
+    told = ", ".join(f"{count:,} records by input.{name}" for name, count in reading.left_out.items())
+    unclear = f"; of {reading.unclear:,} a field that input.where names is missing or null" if reading.unclear else ""
+    return told + unclear
 
 
 def _columns(settings: Settings, fields: Fields) -> Check:
@@ -170,7 +181,7 @@ async def _read(
     settings: Settings, sources: list[Source], census: Census, reading: Progress
 ) -> AsyncIterator[list[Record]]:
     if all(is_here(source) for source in sources):
-        async with aclosing(read(sources, settings.input, limit=settings.input.limit, progress=reading)) as batches:
+        async with aclosing(read(sources, settings, progress=reading)) as batches:
             async for batch in batches:
                 yield batch
         census.whole = True

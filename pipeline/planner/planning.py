@@ -15,7 +15,7 @@ from typing import Any
 from pipeline import codec
 from pipeline.errors import InputError, SetupError
 from pipeline.facts import Plan, Tier
-from pipeline.parts import open_provider, price_for, read, refuse, refuse_sameness, sources_of, task_of
+from pipeline.parts import expect_choice, open_provider, price_for, read, refuse, refuse_sameness, sources_of, task_of
 from pipeline.planner.estimate import PILOT_AT_ONCE, Seen, planned
 from pipeline.planner.recorder import CallRecorder, tier_from
 from pipeline.progress import counting
@@ -33,7 +33,7 @@ _TOLD = "told_limits"
 
 
 async def plan(settings: Settings, pilot: int = 20, *, quiet: bool = False) -> Plan:
-    """Label the first `pilot` records, which are kept in the run, and say what the rest takes. Raises SetupError."""
+    """Label a sample of `pilot` records, which are kept in the run, and say what the rest takes. Raises SetupError."""
     refuse(settings)
     refuse_sameness(task_of(settings))
     async with AsyncExitStack() as stack:
@@ -65,9 +65,10 @@ async def plan_with(
 
 
 def _for_pilot(settings: Settings, pilot: int) -> Settings:
+    # The first records of a file may be unlike the rest. A larger sample, and the whole run, hold this one.
     # Somebody waits for it: a pilot neither waits for its hours nor for tomorrow.
     wanted: dict[str, Any] = {
-        "input.limit": pilot,
+        "input.sample": min(pilot, settings.input.sample or pilot),
         "limits.run_between": None,
         "limits.stop_at": None,
         "limits.on_day_limit": "stop",
@@ -102,13 +103,12 @@ def _text(value: Any) -> str:
 
 async def count_records(settings: Settings, *, quiet: bool = True) -> int:
     """How many records the input has. Raises InputError where it has none, or can be read only once."""
-    wanted = settings.input
     sources = await in_daemon(partial(sources_of, settings))
     if once := [source.name for source in sources if source.once]:
         raise InputError(f"a plan reads the input twice, and {once[0]} can be read once: put it into a file")
-    batches = read(sources, wanted, limit=wanted.limit)
+    await expect_choice(sources, settings)
     count = 0
-    async with aclosing(batches):
+    async with aclosing(read(sources, settings)) as batches:
         with counting("counting records", quiet=quiet) as add:
             async for batch in batches:
                 count += len(batch)

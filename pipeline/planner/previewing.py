@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -24,8 +24,10 @@ from pipeline.limits import Gate
 from pipeline.parts import (
     admission_of,
     asked_of,
+    expect_choice,
     gold_fields,
     is_simulated,
+    mark_of,
     media_for,
     open_provider,
     read,
@@ -137,10 +139,11 @@ class _Impatient:
 async def _picked(settings: Settings, task: Task, given: Given | None, which: Which) -> list[Request | Outcome]:
     """The records that are meant, each with its request or rejected: the first ones, those of keys, a sample."""
     sources = await in_daemon(partial(sources_of, settings, given))
+    await expect_choice(sources, settings)
     beginning = Beginning([source.name for source in sources])
     first: list[Request | Outcome] = []
-    picked = _Picked(which)
-    async with aclosing(read(sources, settings.input, limit=settings.input.limit)) as batches:
+    picked = _Picked(which, settings.input.seed)
+    async with aclosing(read(sources, settings)) as batches:
         async for batch in batches:
             if _asked_in(first) < which.n:
                 first += beginning.passed([_item(task, record) for record in batch])
@@ -157,8 +160,9 @@ async def _picked(settings: Settings, task: Task, given: Given | None, which: Wh
 class _Picked:
     """Takes the records of keys, and a sample, out of the batches of an input. Raises InputError for a missing key."""
 
-    def __init__(self, which: Which) -> None:
+    def __init__(self, which: Which, seed: int) -> None:
         self._which = which
+        self._mark: Callable[[Record], int] = lambda record: mark_of(record.key, seed)
         # All state that changes: the records of keys, some keys that there are, and the sample so far.
         self._found: dict[str, Record] = {}
         self._there: list[str] = []
@@ -177,9 +181,9 @@ class _Picked:
                 if record.key in self._which.keys:
                     self._found.setdefault(record.key, record)
         if self._which.sample:
-            # By the hash of their content: as good as drawn, and the same ones when the prompt has changed.
+            # The ones that `run --sample` would label, without those that cannot be read.
             good = [record for record in batch if record.problem is None]
-            drawn = heapq.nsmallest(self._which.sample, [*self._sample, *good], key=lambda one: (one.digest, one.key))
+            drawn = heapq.nsmallest(self._which.sample, [*self._sample, *good], key=self._mark)
             self._sample = drawn
 
     def records(self) -> list[Record]:

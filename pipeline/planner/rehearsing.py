@@ -62,7 +62,7 @@ async def rehearse_plan(
         recorder = CallRecorder(provider)
         options = RunOptions(quiet=quiet, title="rehearsal", provider=recorder)
         began, cpu_began = time.monotonic(), time.process_time()
-        summary = await arun(changed(ready, {"input.limit": plan.done + sample}), options)
+        summary = await arun(changed(ready, {"input.sample": plan.done + sample}), options)
         core_share = (time.process_time() - cpu_began) / max(time.monotonic() - began, 1e-9)
     planned = part_of(plan, sample)
     happened, used = _happened(ready, held, recorder, summary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -43,7 +44,8 @@ class Progress:
     Bytes are those of the files as they lie on the disk, so for a compressed file the compressed ones.
     Lines count those cut from the input (`lines_read`) and those whose records were handed on (`lines_done`).
     `notes` are what was chosen in reading, each with the sources of which it holds; `chosen` the same as keys of
-    [input] and their values. `say` hears of each note when it is made.
+    [input] and their values. `say` hears of each note when it is made. `left_out` counts the records that are not
+    taken, by the key of [input] that leaves them out; of `unclear` ones `where` could not be told.
     """
 
     bytes_read: int = 0
@@ -57,6 +59,8 @@ class Progress:
     chosen: dict[str, str | bool] = field(default_factory=dict)
     doubts: set[str] = field(default_factory=set)
     repeated_headers: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    unclear: int = 0
     say: Callable[[str], None] = lambda _: None
 
     def note(self, text: str, name: str, *, doubtful: bool = False, **chosen: str | bool) -> None:
@@ -89,7 +93,8 @@ class Progress:
             return None
         # A chunk is read at once but handed on bit by bit: the lines say how much of what was read is still to come.
         ahead = max(1.0, self.lines_read / self.lines_done) if self.lines_done else 1.0
-        total = round(self.records * ahead * max(1.0, self.bytes_total / self.bytes_read))
+        kept = self.records - self.left_out.total()
+        total = round(kept * ahead * max(1.0, self.bytes_total / self.bytes_read))
         return total if self.limit is None else min(total, self.limit)
 
 

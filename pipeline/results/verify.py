@@ -1,4 +1,4 @@
-"""The proof of a run, from its files alone: rows in = labelled + rejected + failed + pending, each key once."""
+"""The proof of a run, from its files alone: each row is labelled, rejected, failed, pending or left out, once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline import codec
 from pipeline.errors import SetupError, StoreError
-from pipeline.records import Record, Status
+from pipeline.records import Record, Status, is_left_out
 from pipeline.store import Ledger, RunDir, SqlPlace, prove_files
 
 _MEND_LEDGER = (
@@ -29,7 +29,8 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found. `counts` has labelled, rejected and failed; with the input also rows_in, pending and orphans.
+    """What was found. `counts` has labelled, rejected and failed; with the input also rows_in, pending and
+    orphans, and left_out where [input] does not take all records: those of them that have no outcome.
 
     An orphan is an outcome whose record is not in the input any more.
     """
@@ -138,10 +139,15 @@ async def _account(
     An outcome is the record's own where its content is: a name may be another record's by now.
     """
     found = dict.fromkeys(Status, 0)
-    rows_in = repeated = pending = 0
+    rows_in = repeated = pending = left_out = 0
     others: list[str] = []
     await ledger.forget_seen()
-    async for records in batches:
+    async for batch in batches:
+        records, left = _parted(batch)
+        for status in await _labelled_before(ledger, left):
+            found[status] += 1
+            left_out -= 1
+        rows_in, left_out = rows_in + len(left), left_out + len(left)
         again = await ledger.mark_seen([(record.key, "") for record in records])
         asked = [record for index, record in enumerate(records) if index not in again]
         known = await ledger.known([record.key for record in asked])
@@ -152,12 +158,28 @@ async def _account(
         others += await _others(ledger, differ) if by_fields else [record.key for record in differ]
     orphans = outcomes - sum(found.values())
     text = " + ".join(f"{count:,} {status.value}" for status, count in found.items())
-    text = f"{rows_in:,} = {text} + {pending:,} pending"
+    text = f"{rows_in:,} = {text} + {pending:,} pending" + f" + {left_out:,} left out" * (left_out > 0)
     text += f"; {repeated:,} KEYS CAME TWICE" * (repeated > 0)
     text += f"; {orphans:,} more outcomes belong to records that are not in the input" * (orphans > 0)
     text += _told_others(others)
-    check = Check("rows in", rows_in == sum(found.values()) + pending and not others, f"{text}.")
-    return check, {"rows_in": rows_in, "pending": pending, "orphans": orphans}
+    check = Check("rows in", rows_in == sum(found.values()) + pending + left_out and not others, f"{text}.")
+    counts = {"rows_in": rows_in, "pending": pending, "orphans": orphans}
+    return check, counts | ({"left_out": left_out} if left_out else {})
+
+
+def _parted(batch: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+    """The records that the run takes, and those that it leaves out."""
+    return [record for record in batch if not is_left_out(record)], [record for record in batch if is_left_out(record)]
+
+
+async def _labelled_before(ledger: Ledger, records: Sequence[Record]) -> list[Status]:
+    """How those of the records ended that have an outcome all the same, as of a run with another sample."""
+    if not records:
+        return []
+    known = await ledger.known([record.key for record in records])
+    # By the content too: the key may be that of a record that the run takes.
+    same = [record for record in records if record.key in known and known[record.key].digest == record.digest]
+    return [known[record.key].status for record in same]
 
 
 async def _others(ledger: Ledger, records: Sequence[Record]) -> list[str]:

@@ -227,7 +227,7 @@ async def _match(
 ) -> Found:
     """Find each record's outcome: by its name and content, by its content, by what it would be asked now."""
     await ledger.match_begin()
-    async with aclosing(read(sources, settings.input)) as batches:
+    async with aclosing(read(sources, settings, every=True)) as batches:
         async for batch in batches:
             if settings.input.key is not None:
                 # A key that came before: the first record's outcome is not the second's.

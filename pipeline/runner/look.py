@@ -12,7 +12,7 @@ from pipeline.engine import renamed
 from pipeline.errors import SetupError
 from pipeline.limits import Price
 from pipeline.parts import can_be_read_again, is_elsewhere, read_again
-from pipeline.records import Record, Status
+from pipeline.records import Record, Status, is_left_out
 from pipeline.results import Check as Checked
 from pipeline.results import Report
 from pipeline.results import verify as verify_files
@@ -84,7 +84,7 @@ async def verify(folder: str | Path, *, read_input: bool = True, remote: bool = 
     if manifest is None:
         raise SetupError(f"{folder}: there is no run here (no manifest.json)")
     untold = _not_counted(manifest, remote=remote)
-    records = _records_again(run_dir, manifest) if read_input and not untold else None
+    records = _records_again(run_dir, manifest, left_out=True) if read_input and not untold else None
     report = await verify_files(
         run_dir,
         records=records,
@@ -131,12 +131,17 @@ async def count_pending(run_dir: RunDir) -> int | None:
     return pending
 
 
-async def _records_again(run_dir: RunDir, manifest: Mapping[str, Any]) -> AsyncGenerator[list[Record], None]:
-    """The records of the input, as the run names them."""
+async def _records_again(
+    run_dir: RunDir, manifest: Mapping[str, Any], *, left_out: bool = False
+) -> AsyncGenerator[list[Record], None]:
+    """The records of the input, as the run names them; with `left_out` those that it does not take too."""
     reading = manifest["reading"]
-    batches = read_again(run_dir, reading)
+    batches = read_again(run_dir, reading, left_out=left_out)
     async with await Ledger.open(run_dir.ledger, read_only=True) as ledger, aclosing(batches):
         async for batch in batches:
             if reading["key"] is not None:
-                batch = renamed(batch, await repeated_in(ledger, batch))  # noqa: PLW2901
+                # A record that is left out takes no key from another one.
+                left = [record for record in batch if is_left_out(record)]
+                taken = [record for record in batch if not is_left_out(record)]
+                batch = [*renamed(taken, await repeated_in(ledger, taken)), *left]  # noqa: PLW2901
             yield batch

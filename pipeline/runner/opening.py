@@ -44,7 +44,7 @@ async def count(sources: Sequence[Source], settings: Settings, reading: ReadProg
     if not all(is_here(source) for source in sources):
         return
     began, records = time.monotonic(), 0
-    async with aclosing(read(sources, settings.input, limit=settings.input.limit)) as batches:
+    async with aclosing(read(sources, settings)) as batches:
         at = began
         async for batch in batches:
             records += len(batch)
@@ -99,6 +99,12 @@ def opening_lines(
         records = f"{max(0, total - done):,} of {records}"
     whose = "from Python" if sources[0].format == "records" else f"of {name}"
     lines = [f"labelpipe: {records} {whose} · {settings.model.name} at {address(settings)}"]
+    if settings.input.where is not None:
+        lines.append(f"  where     {settings.input.where}")
+    if settings.input.sample is not None:
+        lines.append(f"  sample    {settings.input.sample:,} records, drawn with seed {settings.input.seed}")
+    if settings.input.keys is not None:
+        lines.append(f"  keys      those in {settings.input.keys}")
     left = None if total is None else max(0, total - done)
     if left and (takes := _takes_text(settings, task, first, left)):
         lines.append(f"  takes     {takes}")

@@ -112,7 +112,7 @@ async def end_pass(ledger: Ledger, sources: Sequence[Source], reading: Progress,
 
     An input that can be read again is compared before a session; this is for the others, where all was read.
     """
-    if complete and reading.limit is None and any(source.once for source in sources):
+    if complete and reading.limit is None and not reading.left_out and any(source.once for source in sources):
         await ledger.archive(Selection(keys=await ledger.unseen(reading.exact_total)), "fixed")
 
 

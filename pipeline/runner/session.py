@@ -307,8 +307,7 @@ class Session:
         pool.stop()
 
     def _records(self) -> AsyncGenerator[list[Record], None]:
-        wanted = self._settings.input
-        records = read(self._sources, wanted, limit=wanted.limit, progress=self._reading)
+        records = read(self._sources, self._settings, progress=self._reading)
         once = self._settings.output.columns and any(source.once for source in self._sources)
         return expecting(records, self._settings, self._sources, self._reading) if once else records
 

@@ -22,6 +22,7 @@ from pipeline.notify import Notifier
 from pipeline.parts import (
     admission_of,
     budget_of,
+    expect_choice,
     has_bound,
     media_for,
     notified_of,
@@ -148,6 +149,7 @@ async def _label(settings: Settings, options: RunOptions, switch: StopSwitch) ->
     sources = await in_daemon(partial(sources_of, settings, options.records))
     refuse(settings)
     await refuse_unreadable(settings, sources)
+    await expect_choice(sources, settings)
     run_dir = RunDir(Path(settings.output.dir))
     async with AsyncExitStack() as stack:
         stack.enter_context(run_dir.open_for_writing())

@@ -52,8 +52,6 @@ async def summarise(
     ended, code = _ending(complete, reason, unlabelled, stats)
     problems = await ledger.problem_counts()
     advice = advise(_said(reason, problems, sum(counts.values())))
-    outages = admission.gate.outages + ([admission.gate.outage] if admission.gate.outage else [])
-    now = asyncio.get_running_loop().time()  # an outage that goes on has no end yet
     return RunSummary(
         run_dir=str(run_dir.path),
         ended=ended,
@@ -76,8 +74,7 @@ async def summarise(
         left=None if complete else _left(reading, sum(counts.values()), totals),
         latency_p50_s=stats.latencies.percentile_s(50),
         latency_p95_s=stats.latencies.percentile_s(95),
-        outages=len(outages),
-        outage_s=sum((outage.until or now) - outage.since for outage in outages),
+        **_outages(admission),
         simulated=simulated,
         reason="" if reason is None else str(reason),
         next_step=_next_step(ended, code, problems, reason, command, advice) or f"labelpipe verify {run_dir.path}",
@@ -88,7 +85,21 @@ async def summarise(
         files=outputs,
         labels=await ledger.label_counts(columns) if rows is None else {},
         copied=await ledger.copied(),
+        **_left_out(reading),
     )
+
+
+def _outages(admission: Admission) -> dict[str, Any]:
+    """How many outages there were, and how many seconds they took together."""
+    outages = admission.gate.outages + ([admission.gate.outage] if admission.gate.outage else [])
+    now = asyncio.get_running_loop().time()  # an outage that goes on has no end yet
+    return {"outages": len(outages), "outage_s": sum((outage.until or now) - outage.since for outage in outages)}
+
+
+def _left_out(reading: ReadProgress) -> dict[str, Any]:
+    """How many records were read and not taken, and why."""
+    unclear = {"unclear": reading.unclear} if reading.unclear else {}
+    return {"left_out": reading.left_out.total(), "left_out_by": {**reading.left_out, **unclear}}
 
 
 def _ending(complete: bool, reason: Exception | None, unlabelled: int, stats: Stats) -> tuple[str, int]:

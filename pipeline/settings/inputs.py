@@ -100,10 +100,27 @@ class InputSettings(Section):
         "(`data.items`). `none` if the object is one record. Unset: the only list of objects in the "
         "only object of a file. Set it if `check` asks.",
     )
+    where: Text | None = Field(
+        None,
+        description="An expression over the fields of a record, such as `len(text) > 0 and lang == 'en'`. Records of "
+        "which it is not true are left out and counted. Set it if not all records are to be labeled.",
+    )
     limit: int | None = Field(
         None,
         ge=1,
         description="Use only the first N records. Set it to try a config on a part of the input; short: `--limit`.",
+    )
+    sample: int | None = Field(
+        None,
+        ge=1,
+        description="Use only N records, drawn at random from all of them. The same N are drawn each time, and a "
+        "larger N adds to them. Set it to learn what the whole input would give; short: `--sample`.",
+    )
+    seed: int = Field(0, ge=0, description="Another seed draws another sample.")
+    keys: Annotated[Text, BeforeValidator(checks.as_plain), Takes("the path of a file")] | None = Field(
+        None,
+        description="A file with the keys of the records to use: one per line, or CSV or JSONL with a column of that "
+        "name. Set it to label records that you have picked; short: `--keys`.",
     )
     query: Text | None = Field(
         None, description="A SELECT whose rows are the records. `path` is then the SQLAlchemy URL of a database."

@@ -168,6 +168,16 @@ def problem_lines(problems: Mapping[str, int]) -> list[str]:
     return ["  without label: " + ", ".join(f"{code} {number:,}" for code, number in shown) + more]
 
 
+def left_out_lines(left_out: Mapping[str, int]) -> list[str]:
+    """How many records were left out, and why."""
+    told = [f"{count:,} by input.{name}" for name, count in left_out.items() if name != "unclear"]
+    if not told:
+        return []
+    unclear = left_out.get("unclear", 0)
+    why = f" ({unclear:,} of them because a field of the expression is missing or null)" if unclear else ""
+    return [f"  left out: {', '.join(told)}{why}"]
+
+
 def label_lines(labels: Mapping[str, Mapping[str, int]]) -> list[str]:
     """How often each label was given, with its share as a bar; the most frequent ones of each column."""
     lines = []
@@ -198,6 +208,7 @@ def closing_lines(summary: RunSummary) -> list[str]:
     rows = rows_text(summary.rows, summary.without_row)
     pending = 0 if summary.ended == "replayed" and summary.pending is None else summary.pending
     lines.append(f"  {counts_text(summary.labelled, summary.rejected, summary.failed, pending, rows=rows)}")
+    lines += left_out_lines(summary.left_out_by)
     lines += problem_lines(summary.problems)
     if summary.copied:
         lines.append(f"  {summary.copied:,} took the answer of an identical record, which was asked once")

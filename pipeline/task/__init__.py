@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipeline.task.caching import LEAST_TOKENS, cache_key, takes_breakpoint
+from pipeline.task.expressions import RecordFilter
 from pipeline.task.labels import PLACEHOLDERS
 from pipeline.task.lint import Finding, lint
 from pipeline.task.options import FunctionOptions, TaskOptions, ToolOptions, ValidatorOptions
@@ -16,6 +17,7 @@ __all__ = [
     "PLACEHOLDERS",
     "Finding",
     "FunctionOptions",
+    "RecordFilter",
     "ShowOptions",
     "Task",
     "TaskOptions",

@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateSyntaxError, UndefinedError, meta, nodes
+from jinja2 import UndefinedError
 from jinja2.exceptions import SecurityError
 
 from pipeline import codec
 from pipeline.errors import CallbackError, InvalidAnswerError, RenderError, TaskError, did_you_mean, there_are
 from pipeline.records import JSON, Record, ValidCall
 from pipeline.task.callback import is_async, name_of, own, takes
+from pipeline.task.expressions import FUNCTIONS, LABEL, RECORD, Expression
 from pipeline.task.load import load
 from pipeline.task.options import ValidatorOptions
-from pipeline.task.sandbox import DataEnvironment, called_methods
 
 #: label and record -> what is wrong with the label; None for nothing
 Validator = Callable[[Mapping[str, JSON], Record], str | None]
-#: the names that an expression knows beside fields
-LABEL, RECORD = "label", "record"
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "abs": abs,
-    "all": all,
-    "any": any,
-    "float": float,
-    "int": int,
-    "len": len,
-    "lower": lambda text: str(text).lower(),
-    "max": max,
-    "min": min,
-    "round": round,
-    "sorted": sorted,
-    "str": str,
-    "sum": sum,
-}
-
-
-_ENVIRONMENT = DataEnvironment(_FUNCTIONS)
 
 
 class Validators:
@@ -85,7 +65,7 @@ class Validators:
                 f"{where}: {one.expression!r} uses {both[0]!r}, which is a field of the label and also a word of "
                 f"expressions: write {LABEL}.{both[0]} for the field"
             )
-        if functions := sorted(expression.ambiguous & _FUNCTIONS.keys()):
+        if functions := sorted(expression.ambiguous & FUNCTIONS.keys()):
             raise TaskError(
                 f"{where}: {one.expression!r} uses the function {functions[0]!r} without calling it: "
                 f"write {LABEL}.{functions[0]} or {RECORD}.{functions[0]} for a field of that name"
@@ -116,61 +96,6 @@ class Validators:
 def fingerprint(given: Sequence[ValidatorOptions]) -> list[dict[str, JSON]] | None:
     """What the validators change of the labels, for the fingerprint; None without any."""
     return [{"expression": one.expression, "python": one.python, "tool": one.tool} for one in given] or None
-
-
-class Expression:
-    """A compiled expression. Raises TaskError for a text that is none, or that reaches where it must not.
-
-    `names` are the names in it, functions aside; `wants` the fields that have to be there, of the label or the record;
-    `of_label` those of the label alone; `ambiguous` words that stand for a value and may be fields too.
-    """
-
-    def __init__(self, text: str, where: str) -> None:
-        self.text = text
-        try:
-            self._evaluate = _ENVIRONMENT.compile_expression(text, undefined_to_none=False)
-            tree = _ENVIRONMENT.parse("{{ (" + text + ") }}")
-        except TemplateSyntaxError as error:
-            raise TaskError(f"{where}: {text!r} is not an expression: {error.message}") from error
-        for found in tree.find_all(nodes.Getattr):
-            if found.attr.startswith("__"):
-                raise TaskError(f"{where}: {text!r} uses {found.attr!r}: only fields and what they hold can be used")
-        self.ambiguous = frozenset(_alone(tree)) & {LABEL, RECORD, *_FUNCTIONS}
-        self.names = meta.find_undeclared_variables(tree) - _FUNCTIONS.keys()
-        asked_about = {node.name for node in _asked_about(tree) if isinstance(node, nodes.Name)}
-        self.of_label = frozenset(_looked_up(tree, LABEL))
-        self.wants = (self.names - {LABEL, RECORD} - asked_about) | set(_looked_up(tree, RECORD))
-
-    def __call__(self, values: Mapping[str, Any]) -> bool:
-        """Whether it is true of these values."""
-        return bool(self._evaluate(**values))
-
-
-def _alone(tree: nodes.Template) -> Iterable[str]:
-    """The names that stand for a value: not called, and not asked for a field of theirs."""
-    used = [call.node for call in tree.find_all(nodes.Call)]
-    used += [lookup.node for lookup in tree.find_all(nodes.Getattr)]
-    used += [lookup.node for lookup in tree.find_all(nodes.Getitem)]
-    return (name.name for name in tree.find_all(nodes.Name) if not any(name is other for other in used))
-
-
-def _looked_up(tree: nodes.Template, owner: str) -> Iterable[str]:
-    """The fields that are named as `owner.field`."""
-    no_field = [*_asked_about(tree), *called_methods(tree)]
-    for found in tree.find_all(nodes.Getattr):
-        is_ours = isinstance(found.node, nodes.Name) and found.node.name == owner
-        if is_ours and not any(found is other for other in no_field):
-            yield found.attr
-
-
-def _asked_about(tree: nodes.Template) -> Iterable[nodes.Node | None]:
-    """What `x is defined` asks about, or what has a `default`: it may be missing."""
-    for test in tree.find_all(nodes.Test):
-        if test.name in ("defined", "undefined"):
-            yield test.node
-    for changed in tree.find_all(nodes.Filter):
-        if changed.name in ("default", "d"):
-            yield changed.node
 
 
 def _checked(expression: Expression, one: ValidatorOptions, fields: Sequence[str]) -> Validator:

@@ -1,0 +1,248 @@
+"""Which records of an input are taken: those of an expression, of a list of keys, the first ones, a sample."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pipeline import codec
+from pipeline.errors import ConfigError, InputError, did_you_mean, there_are
+from pipeline.parts.tables import table_source
+from pipeline.readers import BATCH, Progress, Source, peek, read_records, resolve_sources
+from pipeline.records import LEFT_OUT, Problem, Record
+from pipeline.settings import InputSettings, Settings
+from pipeline.task import RecordFilter
+
+#: Records of a source, and sources, that are looked at for a field that an expression names.
+LOOKED_AT, SOURCES_LOOKED_AT = 256, 3
+#: Keys that no record has which are named.
+SHOWN_KEYS = 5
+#: A file of keys that has columns ends so; any other has a key in each line.
+_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What decides whether a record is taken, in this order. `keys_from` is the file of the keys, for messages."""
+
+    where: RecordFilter | None = None
+    keys: frozenset[str] | None = None
+    keys_from: str = ""
+    limit: int | None = None
+    sample: int | None = None
+    seed: int = 0
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether nothing but the number of records decides."""
+        return self.where is None and self.keys is None and self.sample is None
+
+
+@dataclass(slots=True)
+class _Pass:
+    """One reading of the input. All of it changes.
+
+    How many records were taken, of how many `where` is neither true nor false, and the keys that were not seen yet.
+    """
+
+    taken: int = 0
+    unclear: int = 0
+    missing: set[str] = field(default_factory=set)
+
+
+def filter_of(wanted: InputSettings) -> RecordFilter | None:
+    """What `input.where` says. Raises TaskError for what is no expression."""
+    return None if wanted.where is None else RecordFilter(wanted.where, "input.where")
+
+
+async def choice_of(wanted: InputSettings, keys_file: Path | None) -> Choice:
+    """What the settings choose. Raises TaskError, and InputError for a file of keys that cannot be read."""
+    keys = None if keys_file is None else await _keys_of(keys_file, wanted.key)
+    return Choice(filter_of(wanted), keys, str(keys_file or ""), wanted.limit, wanted.sample, wanted.seed)
+
+
+async def chosen(
+    sources: Sequence[Source],
+    choice: Choice,
+    *,
+    key: str | None,
+    progress: Progress,
+    batch: int = BATCH,
+    left_out: bool = False,
+) -> AsyncGenerator[list[Record], None]:
+    """The records that are taken, in batches; with `left_out` the others as well, whose problem says so.
+
+    A record that cannot be read is left out by no expression: nobody knows what it holds.
+    """
+    last, total = await _drawn(sources, choice, key) if choice.sample is not None else (None, None)
+    state = _Pass(missing=set(choice.keys or ()))
+    async with aclosing(read_records(sources, key=key, progress=progress, batch=batch)) as batches:
+        async for records in batches:
+            progress.exact_total, progress.limit = total, choice.limit  # reading knows of all records only
+            parted = list(_parted(records, choice, state, last))
+            progress.left_out.update(why for _, why in parted if why)
+            progress.unclear = state.unclear
+            if found := [_told(record, why) for record, why in parted if left_out or not why]:
+                yield found
+            if choice.limit is not None and state.taken >= choice.limit:
+                break
+        else:
+            _note_missing(state, choice, progress)
+    progress.exact_total = state.taken if last is None else total
+
+
+def _parted(records: Iterable[Record], choice: Choice, state: _Pass, last: int | None) -> Iterator[tuple[Record, str]]:
+    """Each record with the key of [input] that leaves it out; "" where it is taken. Ends at the limit."""
+    for record in records:
+        if choice.limit is not None and state.taken >= choice.limit:
+            return
+        why = _left_out_by(record, choice, state)
+        if not why:
+            state.taken += 1
+            state.missing.discard(record.key)
+            if last is not None and mark_of(record.key, choice.seed) > last:
+                why = "sample"
+        yield record, why
+
+
+def _left_out_by(record: Record, choice: Choice, state: _Pass) -> str:
+    if choice.where is not None and record.problem is None:
+        verdict = choice.where(record.fields)
+        state.unclear += verdict is None
+        if not verdict:
+            return "where"
+    return "keys" if choice.keys is not None and record.key not in choice.keys else ""
+
+
+def _told(record: Record, why: str) -> Record:
+    return replace(record, problem=Problem(LEFT_OUT, f"left out by input.{why}")) if why else record
+
+
+def mark_of(key: str, seed: int) -> int:
+    """The place of a record in the order in which a sample is drawn: a hash, as good as random, always the same."""
+    return codec.digest64(f"{seed}\0{key}".encode("utf-8", "surrogatepass"))
+
+
+async def _drawn(sources: Sequence[Source], choice: Choice, key: str | None) -> tuple[int | None, int]:
+    """The mark of the last record of the sample, and how many records it has. Reads the input through.
+
+    The records with the smallest marks are the sample: one that is added later takes at most one place, and moves no
+    other. Keys that come twice have one place.
+    """
+    _refuse_once(sources)
+    drawn = _Drawn(choice.sample or 0)
+    state = _Pass()
+    async with aclosing(read_records(sources, key=key)) as batches:
+        async for records in batches:
+            for record, why in _parted(records, choice, state, None):
+                if not why:
+                    drawn.add(mark_of(record.key, choice.seed))
+            if choice.limit is not None and state.taken >= choice.limit:
+                break
+    return drawn.last, len(drawn.marks)
+
+
+def _refuse_once(sources: Sequence[Source]) -> None:
+    if once := [source.name for source in sources if source.once]:
+        raise InputError(f"a sample reads the input twice, and {once[0]} can be read once: write it to a file")
+
+
+class _Drawn:
+    """The smallest marks of those that were added, each once."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        # All state that changes: the marks, turned around so that the greatest comes first, and the same as a set.
+        self._heap: list[int] = []
+        self.marks: set[int] = set()
+
+    def add(self, mark: int) -> None:
+        """One more mark."""
+        if mark in self.marks:
+            return
+        if len(self._heap) < self._size:
+            heapq.heappush(self._heap, -mark)
+        elif mark < -self._heap[0]:
+            self.marks.discard(-heapq.heapreplace(self._heap, -mark))
+        else:
+            return
+        self.marks.add(mark)
+
+    @property
+    def last(self) -> int | None:
+        """The greatest of them; None where nothing was added."""
+        return -self._heap[0] if self._heap else None
+
+
+def _note_missing(state: _Pass, choice: Choice, progress: Progress) -> None:
+    if state.missing:
+        shown = ", ".join(sorted(state.missing)[:SHOWN_KEYS]) + " ..." * (len(state.missing) > SHOWN_KEYS)
+        what = "key is" if len(state.missing) == 1 else "keys are"
+        progress.note(f"{len(state.missing):,} {what} in no record: {shown}", choice.keys_from)
+
+
+async def _keys_of(path: Path, key: str | None) -> frozenset[str]:
+    """The keys in a file: those of its key column, or a key in each line. Raises InputError."""
+    is_table = path.name.lower().endswith(_TABLES)
+    column = key or "key" if is_table else "text"
+    source = _file_of_keys(path, column if is_table else None)
+    found: set[str] = set()
+    async with aclosing(read_records([source], key=column if is_table else None)) as batches:
+        async for records in batches:
+            if bad := next((record.problem for record in records if record.problem is not None), None):
+                raise InputError(f"input.keys: {bad.message}")
+            found.update(filter(None, (_key_in(record, column) for record in records)))
+    if not found:
+        raise InputError(f"input.keys: {path} holds no keys")
+    return frozenset(found)
+
+
+def _file_of_keys(path: Path, column: str | None) -> Source:
+    if not path.is_file():
+        raise InputError(f"input.keys: {path} is not there; expected a file with a key per line, or CSV or JSONL")
+    if column is not None:
+        return table_source(path, column)
+    (source,) = resolve_sources(str(path), format="text", base=Path())
+    return source
+
+
+def _key_in(record: Record, column: str) -> str:
+    """The key that a row names. A text is meant as it stands: failed.csv gives names that were made up, too."""
+    value = record.fields[column]
+    return value.strip() if isinstance(value, str) else record.key
+
+
+async def expect_choice(sources: Sequence[Source], settings: Settings) -> None:
+    """Find before a run what would end it: raises SetupError for a choice that cannot be made of these sources.
+
+    It cannot where `input.where` names a field that no record has which is looked at, either.
+    """
+    wanted = settings.input
+    choice = await choice_of(wanted, None if wanted.keys is None else settings.find(wanted.keys))
+    if choice.sample is not None:
+        _refuse_once(sources)
+    await _expect_fields(sources, wanted, choice.where)
+
+
+async def _expect_fields(sources: Sequence[Source], wanted: InputSettings, found: RecordFilter | None) -> None:
+    again = [source for source in sources if not source.once][:SOURCES_LOOKED_AT]
+    if found is None or not found.wants or not again:
+        return
+    fields = dict.fromkeys([name async for name in _fields_of(again, wanted.key)])
+    if fields and (missing := sorted(found.wants - fields.keys())):
+        raise ConfigError(
+            f"input.where: {wanted.where!r} names {missing[0]!r}, which no record has that was looked at; the fields "
+            f"are {there_are(fields)}{did_you_mean(missing[0], fields)}. For a field that few records have, write "
+            f"'{missing[0]} is defined and ...'"
+        )
+
+
+async def _fields_of(sources: Sequence[Source], key: str | None) -> AsyncIterator[str]:
+    for source in sources:
+        for record in await peek(source, n=LOOKED_AT, key=key):
+            if record.problem is None:
+                for name in record.fields:
+                    yield name

@@ -1,0 +1,153 @@
+"""Expressions over the fields of a record or a label: one line of Jinja, in which nothing but data can be reached."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from jinja2 import TemplateSyntaxError, meta, nodes
+from jinja2.lexer import TOKEN_WHITESPACE
+from jinja2.parser import Parser
+
+from pipeline.errors import TaskError
+from pipeline.task.sandbox import DataEnvironment, called_methods
+
+#: the names that an expression knows beside fields
+LABEL, RECORD = "label", "record"
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "abs": abs,
+    "all": all,
+    "any": any,
+    "float": float,
+    "int": int,
+    "len": len,
+    "lower": lambda text: str(text).lower(),
+    "max": max,
+    "min": min,
+    "round": round,
+    "sorted": sorted,
+    "str": str,
+    "sum": sum,
+}
+
+_ENVIRONMENT = DataEnvironment(FUNCTIONS)
+
+#: How Jinja says what it found, and where: a 0-based place, or none.
+_CHAR_AT = re.compile(r"(unexpected char .*) at (\d+)")
+_NO_SUCH = re.compile(r"No (test|filter) named '(.*?)'")
+
+
+class Expression:
+    """A compiled expression. Raises TaskError for a text that is none, or that reaches where it must not.
+
+    `names` are the names in it, functions aside; `wants` the fields that have to be there, of the label or the record;
+    `of_label` those of the label alone; `ambiguous` words that stand for a value and may be fields too.
+    """
+
+    def __init__(self, text: str, where: str) -> None:
+        self.text = text
+        try:
+            _expect_expression(text)
+            self._evaluate = _ENVIRONMENT.compile_expression(text, undefined_to_none=False)
+            tree = _ENVIRONMENT.parse("{{ (" + text + ") }}")
+        except TemplateSyntaxError as error:
+            raise TaskError(f"{where}: {text!r} is not an expression: {_with_column(error, text)}") from error
+        for found in tree.find_all(nodes.Getattr):
+            if found.attr.startswith("__"):
+                raise TaskError(f"{where}: {text!r} uses {found.attr!r}: only fields and what they hold can be used")
+        self.ambiguous = frozenset(_alone(tree)) & {LABEL, RECORD, *FUNCTIONS}
+        self.names = meta.find_undeclared_variables(tree) - FUNCTIONS.keys()
+        asked_about = {node.name for node in _asked_about(tree) if isinstance(node, nodes.Name)}
+        self.of_label = frozenset(_looked_up(tree, LABEL))
+        self.wants = (self.names - {LABEL, RECORD} - asked_about) | set(_looked_up(tree, RECORD))
+
+    def __call__(self, values: Mapping[str, Any]) -> bool:
+        """Whether it is true of these values."""
+        return bool(self._evaluate(**values))
+
+
+def _alone(tree: nodes.Template) -> Iterable[str]:
+    """The names that stand for a value: not called, and not asked for a field of theirs."""
+    used = [call.node for call in tree.find_all(nodes.Call)]
+    used += [lookup.node for lookup in tree.find_all(nodes.Getattr)]
+    used += [lookup.node for lookup in tree.find_all(nodes.Getitem)]
+    return (name.name for name in tree.find_all(nodes.Name) if not any(name is other for other in used))
+
+
+def _looked_up(tree: nodes.Template, owner: str) -> Iterable[str]:
+    """The fields that are named as `owner.field`."""
+    no_field = [*_asked_about(tree), *called_methods(tree)]
+    for found in tree.find_all(nodes.Getattr):
+        is_ours = isinstance(found.node, nodes.Name) and found.node.name == owner
+        if is_ours and not any(found is other for other in no_field):
+            yield found.attr
+
+
+def _asked_about(tree: nodes.Template) -> Iterable[nodes.Node | None]:
+    """What `x is defined` asks about, or what has a `default`: it may be missing."""
+    for test in tree.find_all(nodes.Test):
+        if test.name in ("defined", "undefined"):
+            yield test.node
+    for changed in tree.find_all(nodes.Filter):
+        if changed.name in ("default", "d"):
+            yield changed.node
+
+
+class RecordFilter:
+    """Which records an expression is true of. Raises TaskError for a text that is no expression.
+
+    `wants` are the fields that it names and that may not be missing in all records.
+    """
+
+    def __init__(self, text: str, where: str) -> None:
+        self._expression = Expression(text, where)
+        self.wants = self._expression.wants | ({LABEL} & self._expression.names)
+
+    def __call__(self, fields: Mapping[str, Any]) -> bool | None:
+        """Whether it is true of the record; None where it cannot be said: a field is missing, or null."""
+        known = {RECORD: fields, **fields}
+        try:
+            return self._expression({name: known[name] for name in self._expression.names if name in known})
+        except Exception:
+            return None
+
+
+def _expect_expression(text: str) -> None:
+    """Raise TemplateSyntaxError that says where the text is no expression; Jinja's own knows the line at most."""
+    parser = Parser(_ENVIRONMENT, text, state="variable")
+    total = len(list(_ENVIRONMENT._tokenize(text, None, state="variable")))
+    try:
+        parser.parse_expression()
+        if parser.stream.eos:
+            return
+        reason = "an operator or the end is expected"
+    except TemplateSyntaxError as error:
+        reason = error.message or "it cannot be read"
+    at = total - len(list(parser.stream)) - (not parser.stream.eos)
+    raise TemplateSyntaxError(f"{_place(text, at)}: {reason}", 1)
+
+
+def _with_column(error: TemplateSyntaxError, text: str) -> str:
+    """What is wrong, with the column: that of a sign that no expression has, or of a test or filter that is none."""
+    message = error.message or "it cannot be read"
+    if found := _CHAR_AT.fullmatch(message):
+        return f"column {int(found[2]) + 1}: {found[1]}"
+    if found := _NO_SUCH.match(message):
+        hint = f"; write {found[2].lower()}" if found[2] in ("None", "True", "False") else ""
+        return f"column {text.find(found[2]) + 1}: there is no {found[1]} {found[2]!r}{hint}"
+    return message
+
+
+def _place(text: str, token: int) -> str:
+    """`column 8 ('=')` of the token of this number."""
+    column = 1
+    for _line, kind, value in _ENVIRONMENT.lexer.tokeniter(text, None, state="variable"):
+        if kind == TOKEN_WHITESPACE:
+            column += len(value)
+            continue
+        if token == 0:
+            hint = "; write == to compare" if value == "=" else ""
+            return f"column {column} ({value!r}{hint})"
+        column, token = column + len(value), token - 1
+    return f"column {column} (the end)"
