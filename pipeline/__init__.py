@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.api import (
         Checks,
+        DrawFile,
         Evaluation,
         Export,
         Plan,
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
         Report,
         RunStatus,
         RunSummary,
+        TakenAnswers,
         acheck,
+        adraw_records,
         aevaluate,
         aexport,
         aplan,
@@ -34,8 +37,10 @@ if TYPE_CHECKING:
         areplay,
         arun,
         astatus,
+        atake_answers,
         averify,
         check,
+        draw_records,
         evaluate,
         export,
         plan,
@@ -44,6 +49,7 @@ if TYPE_CHECKING:
         replay,
         run,
         status,
+        take_answers,
         verify,
     )
     from pipeline.errors import LabelpipeError
@@ -55,7 +61,8 @@ if TYPE_CHECKING:
 
 #: The rooms that the public names are in.
 _ROOMS = {
-    "api": "Checks Evaluation Export Plan Preview RehearsedPlan Report RunStatus RunSummary acheck aevaluate aexport "
+    "api": "DrawFile TakenAnswers adraw_records atake_answers draw_records take_answers "
+    "Checks Evaluation Export Plan Preview RehearsedPlan Report RunStatus RunSummary acheck aevaluate aexport "
     "aplan apreview arehearse_plan areplay arun astatus averify check evaluate export plan preview rehearse_plan "
     "replay run status verify",
     "errors": "LabelpipeError",
@@ -74,6 +81,7 @@ __all__ = [
     "CallbackContext",
     "Check",
     "Checks",
+    "DrawFile",
     "Evaluation",
     "Export",
     "LabelpipeError",
@@ -90,11 +98,13 @@ __all__ = [
     "RunSummary",
     "Settings",
     "Status",
+    "TakenAnswers",
     "Tier",
     "ToolCall",
     "Usage",
     "__version__",
     "acheck",
+    "adraw_records",
     "aevaluate",
     "aexport",
     "aplan",
@@ -103,8 +113,10 @@ __all__ = [
     "areplay",
     "arun",
     "astatus",
+    "atake_answers",
     "averify",
     "check",
+    "draw_records",
     "evaluate",
     "export",
     "plan",
@@ -113,6 +125,7 @@ __all__ = [
     "replay",
     "run",
     "status",
+    "take_answers",
     "verify",
 ]
 

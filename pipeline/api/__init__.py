@@ -6,6 +6,7 @@ The asynchronous forms, for a program with an event loop of its own, have an `a`
 from __future__ import annotations
 
 from pipeline.api.measures import Evaluation, aevaluate, evaluate
+from pipeline.api.reviews import DrawFile, TakenAnswers, adraw_records, atake_answers, draw_records, take_answers
 from pipeline.api.runs import (
     Checks,
     Export,
@@ -37,6 +38,7 @@ from pipeline.api.runs import (
 
 __all__ = [
     "Checks",
+    "DrawFile",
     "Evaluation",
     "Export",
     "Plan",
@@ -45,7 +47,9 @@ __all__ = [
     "Report",
     "RunStatus",
     "RunSummary",
+    "TakenAnswers",
     "acheck",
+    "adraw_records",
     "aevaluate",
     "aexport",
     "aplan",
@@ -54,8 +58,10 @@ __all__ = [
     "areplay",
     "arun",
     "astatus",
+    "atake_answers",
     "averify",
     "check",
+    "draw_records",
     "evaluate",
     "export",
     "plan",
@@ -64,5 +70,6 @@ __all__ = [
     "replay",
     "run",
     "status",
+    "take_answers",
     "verify",
 ]

@@ -20,6 +20,7 @@ from pipeline.quality.certify import (
     draw_size,
     error_bound,
 )
+from pipeline.quality.draws import Part, Pick, drawn, least, per_class, picked, sample, uniform
 from pipeline.quality.intervals import wilson
 from pipeline.quality.paired import Paired, mcnemar_exact
 from pipeline.quality.scores import (
@@ -46,6 +47,8 @@ __all__ = [
     "Estimate",
     "NumberTally",
     "Paired",
+    "Part",
+    "Pick",
     "SetTally",
     "Share",
     "TextTally",
@@ -59,15 +62,21 @@ __all__ = [
     "cohen_kappa",
     "design_of",
     "draw_size",
+    "drawn",
     "error_bound",
     "evidence_below",
     "is_clearly_below",
+    "least",
     "macro_f1",
     "mcnemar_exact",
     "most_wrong",
     "normalised",
+    "per_class",
+    "picked",
     "pseudo_outcome",
+    "sample",
     "spearman",
+    "uniform",
     "union_probability",
     "weighted_f1",
     "weighted_mean",

@@ -6,6 +6,7 @@ from pipeline.show.advice import SYSTEMATIC, Asked, advise
 from pipeline.show.evaluations import evaluation_lines
 from pipeline.show.exports import export_lines
 from pipeline.show.planview import codes_text, plan_lines, rehearsal_lines
+from pipeline.show.reviewview import answers_lines, draw_lines
 from pipeline.show.statusview import status_lines
 from pipeline.show.views import SIMULATED, check_lines, closing_lines, preview_facts, preview_lines
 
@@ -14,9 +15,11 @@ __all__ = [
     "SYSTEMATIC",
     "Asked",
     "advise",
+    "answers_lines",
     "check_lines",
     "closing_lines",
     "codes_text",
+    "draw_lines",
     "evaluation_lines",
     "export_lines",
     "plan_lines",

@@ -14,16 +14,17 @@ from pipeline.store.answers import (
 )
 from pipeline.store.claims import MovedAside, claim
 from pipeline.store.corrected import Corrected, corrected_at, misfit
-from pipeline.store.formats import csv_block
+from pipeline.store.formats import cell, csv_block, json_block, safe_cell
 from pipeline.store.labels import LabelRow
-from pipeline.store.layout import Layout
+from pipeline.store.layout import Layout, distinct
 from pipeline.store.ledger import Ledger
 from pipeline.store.matching import Found, Pair
+from pipeline.store.order import rows_of
 from pipeline.store.projection import flaw_of
 from pipeline.store.proof import FileProof, prove_files
 from pipeline.store.queries import Checkpoint, Known, RowCounts, Totals
 from pipeline.store.reviews import Reviews, open_reviews, read_reviews
-from pipeline.store.rundir import Change, RunDir, RunLock, diff
+from pipeline.store.rundir import Change, RunDir, RunLock, diff, write_whole
 from pipeline.store.sinks import Sinks
 from pipeline.store.sqlexport import (
     SqlPlace,
@@ -65,15 +66,18 @@ __all__ = [
     "SqlTarget",
     "TableExport",
     "Totals",
+    "cell",
     "check_table",
     "claim",
     "claim_table",
     "corrected_at",
     "csv_block",
     "diff",
+    "distinct",
     "export_table",
     "flaw_of",
     "is_same_content",
+    "json_block",
     "label_digest",
     "misfit",
     "open_reviews",
@@ -81,5 +85,8 @@ __all__ = [
     "read_reviews",
     "read_table",
     "release_table",
+    "rows_of",
+    "safe_cell",
     "taking_back",
+    "write_whole",
 ]

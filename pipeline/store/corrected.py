@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+from pipeline import codec
 from pipeline.records import Outcome, Status
 from pipeline.store.answers import Correction, Place, is_same_content
 from pipeline.store.layout import REVIEWED
@@ -115,19 +116,31 @@ def tell_corrections(ledger: Path, version: int, *, is_waiting: bool) -> Told | 
     with closing(connect_reader(ledger)) as connection:
         outcomes = outcomes_of(connection, list(corrected.by_key))
     others: dict[str, list[str]] = {}
+    confirmed = 0
     for key, one in corrected.by_key.items():
         why = misfit(one, outcomes[key]) if key in outcomes else "the record has no outcome now"
         if why:
             others.setdefault(why, []).append(key)
-    count = len(corrected.by_key)
-    rest = sum(map(len, others.values()))
+        else:
+            confirmed += _agrees(one, outcomes[key])
+    count, rest = len(corrected.by_key) - confirmed, sum(map(len, others.values()))
     where = "all in the rows"
     if is_waiting or version != corrected.version:
         where = "not all in the rows yet: the end of the session, or the next session, writes them"
     elif rest:
         where = f"{count - rest:,} in the rows"
     unused = "".join(f"; {_few(keys)}: {why}" for why, keys in others.items())
-    return Told(count, f"{count:,} {'correction' if count == 1 else 'corrections'}, {where}{unused}.")
+    labels = f"; {confirmed:,} {'label was' if confirmed == 1 else 'labels were'} confirmed" * bool(confirmed)
+    return Told(count, f"{count:,} {'correction' if count == 1 else 'corrections'}, {where}{unused}{labels}.")
+
+
+def _agrees(correction: Correction, outcome: Outcome) -> bool:
+    """Whether it says what the model said."""
+    label = outcome.label or {}
+    return all(
+        name in label and codec.canonical(label[name]) == codec.canonical(value)
+        for name, value in correction.fields.items()
+    )
 
 
 def _few(keys: Sequence[str]) -> str:

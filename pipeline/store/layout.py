@@ -65,13 +65,13 @@ class Layout:
     def label_table(self) -> Table:
         """labels.*: the carried columns, then the label's, then the callback's, then who reviewed it."""
         labels = self.labels + self.found + (REVIEWED,) * self.reviewed
-        titles = _distinct(self.columns, labels) + labels
+        titles = distinct(self.columns, labels) + labels
         return Table(frozenset({Status.LABELLED}), titles, self.columns, labels)
 
     def failed_table(self) -> Table:
         """failed.csv: what happened, then the carried columns."""
         carried = self.columns if self.fixed else self.failed
-        titles = ABOUT + _distinct(carried, ABOUT)
+        titles = ABOUT + distinct(carried, ABOUT)
         return Table(frozenset(Status) - {Status.LABELLED}, titles, carried, about=True)
 
     def grown(self, outcomes: Sequence[Outcome]) -> Layout:
@@ -149,7 +149,7 @@ def _joined(first: Sequence[str], second: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*first, *second]))
 
 
-def _distinct(carried: Sequence[str], taken: Sequence[str]) -> tuple[str, ...]:
+def distinct(carried: Sequence[str], taken: Sequence[str]) -> tuple[str, ...]:
     """Titles for carried columns: one whose name is taken becomes `input_<name>`."""
     used = set(taken) | set(carried)
     titles = []

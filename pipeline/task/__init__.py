@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.task.caching import LEAST_TOKENS, cache_key, takes_breakpoint
 from pipeline.task.expressions import RecordFilter
+from pipeline.task.labelcolumns import LabelColumn, label_columns
 from pipeline.task.labels import PLACEHOLDERS
 from pipeline.task.lint import Finding, lint
 from pipeline.task.options import FunctionOptions, TaskOptions, ToolOptions, ValidatorOptions
@@ -17,6 +18,7 @@ __all__ = [
     "PLACEHOLDERS",
     "Finding",
     "FunctionOptions",
+    "LabelColumn",
     "RecordFilter",
     "ShowOptions",
     "Task",
@@ -26,6 +28,7 @@ __all__ = [
     "build_task",
     "cache_key",
     "expected_fields",
+    "label_columns",
     "lint",
     "takes_breakpoint",
 ]

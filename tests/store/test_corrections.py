@@ -154,7 +154,7 @@ def test_a_column_says_who_reviewed_a_row_where_that_is_asked_for(tmp_path: Path
     assert labels(tmp_path, "reviewed")[:4] == ["ann", "=bob", "", ""]
     run(tmp_path)
     assert "reviewed" not in read_csv(tmp_path / "labels.csv")[0]
-    assert told(tmp_path) == "2 corrections, all in the rows."
+    assert told(tmp_path) == "1 correction, all in the rows; 1 label was confirmed."
 
 
 def test_a_correction_follows_its_record_to_another_key(tmp_path: Path) -> None:

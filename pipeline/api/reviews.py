@@ -1,0 +1,129 @@
+"""What people say about labels, from Python: draws, and the answers to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import review, show
+from pipeline.api.shown import Shown
+from pipeline.runner import in_loop
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class DrawFile(Shown):
+    """A draw that was written as a file. `facts` is all of it, as `labelpipe review --to --json` prints it.
+
+    `items` are the records in the file's order, each with `key`, `probability` and `stratum`.
+    """
+
+    facts: Mapping[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.facts[name]
+
+    @property
+    def items(self) -> Sequence[Mapping[str, Any]]:
+        """The records that were drawn."""
+        found: Sequence[Mapping[str, Any]] = self.facts["items"]
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return dict(self.facts)
+
+    def _lines(self) -> Sequence[str]:
+        return show.draw_lines(self.facts)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class TakenAnswers(Shown):
+    """What came of a file of answers. `facts` is all of it, as `labelpipe review --from --json` prints it.
+
+    `facts["corrected"]` and the other counts are numbers of rows.
+    """
+
+    facts: Mapping[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.facts[name]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return dict(self.facts)
+
+    def _lines(self) -> Sequence[str]:
+        return show.answers_lines(self.facts)
+
+
+async def adraw_records(
+    run: str | Path | None = None,
+    to: str | Path = "draw.csv",
+    *,
+    sample: int = 0,
+    per_class: int = 0,
+    uncertain: int = 0,
+    disagreements: str | Path | None = None,
+    where: str | None = None,
+    column: str | None = None,
+    score: str | None = None,
+    seed: int = 0,
+    blind: bool = False,
+) -> DrawFile:
+    """`draw_records`, for a program that has an event loop."""
+    options = review.DrawOptions(sample, per_class, uncertain, disagreements, where, column, score, seed, blind)
+    return DrawFile(await review.draw_to_file(run, options, to))
+
+
+async def atake_answers(run: str | Path | None, path: str | Path, *, by: str, draw: int | None = None) -> TakenAnswers:
+    """`take_answers`, for a program that has an event loop."""
+    return TakenAnswers(await review.take_answers(run, path, by=by, draw=draw))
+
+
+def draw_records(
+    run: str | Path | None = None,
+    to: str | Path = "draw.csv",
+    *,
+    sample: int = 0,
+    per_class: int = 0,
+    uncertain: int = 0,
+    disagreements: str | Path | None = None,
+    where: str | None = None,
+    column: str | None = None,
+    score: str | None = None,
+    seed: int = 0,
+    blind: bool = False,
+) -> DrawFile:
+    """Draw records of a run for people to check, and write them to the CSV or JSON Lines file `to`. Makes no call.
+
+    `sample` are records at random, `per_class` so many of each class of the label `column`, `uncertain` those with the
+    lowest `score` (a column), `disagreements` those that another run or a gold file labels differently. `where` is an
+    expression that narrows down what is drawn from. The draw is kept in the run folder, with the probability of each
+    record. Raises SetupError.
+    """
+    return in_loop(
+        adraw_records(
+            run,
+            to,
+            sample=sample,
+            per_class=per_class,
+            uncertain=uncertain,
+            disagreements=disagreements,
+            where=where,
+            column=column,
+            score=score,
+            seed=seed,
+            blind=blind,
+        )
+    )
+
+
+def take_answers(run: str | Path | None, path: str | Path, *, by: str, draw: int | None = None) -> TakenAnswers:
+    """Take the answers of the person `by` from a file: a draw that was filled in, or an edited labels.csv.
+
+    What differs from the labels becomes a correction, and the run's files are written again with it. All of the file
+    is taken, or nothing. `draw` is the id of the draw that it answers, where its keys do not tell. Raises SetupError.
+    """
+    return in_loop(atake_answers(run, path, by=by, draw=draw))

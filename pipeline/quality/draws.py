@@ -1,0 +1,116 @@
+"""Which records a person looks at, and with which probability each of them was drawn.
+
+Whether a record is drawn depends on a hash of the seed and its key. The same seed therefore draws the same records
+again, a larger draw holds the smaller one, and records that are added later displace as few as possible. Each way of
+drawing has a hash of its own, so that two of them are independent: the probability of being in any of them is one minus
+the product of the probabilities of being in none (Horvitz and Thompson 1952 weight by its inverse).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from heapq import nsmallest
+from math import prod
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One way of drawing, carried out.
+
+    `keys` are those that it drew; `probability` gives, for any record of the population, that of being drawn by it.
+    `spec` says as plain values what was done, with the sizes that the probabilities follow from. `stratum_of` gives the
+    group that a record was drawn from.
+    """
+
+    keys: frozenset[str]
+    probability: Callable[[str], float]
+    spec: Mapping[str, Any]
+    stratum_of: Callable[[str], str] = lambda _: ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """A record that was drawn, with its probability of being drawn by any part, and the group that it is from."""
+
+    key: str
+    probability: float
+    stratum: str
+
+
+def uniform(seed: int, way: str, key: str) -> float:
+    """A number of at least 0 and below 1, equally likely anywhere over all seeds; the same for equal arguments."""
+    text = f"{seed}\0{way}\0{key}".encode("utf-8", "surrogatepass")
+    # 53 bits: every float of this many is exact, and none is rounded up to 1.
+    return (int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 11) / 2**53
+
+
+def sample(keys: Collection[str], n: int, seed: int) -> Part:
+    """A simple random sample of `n` records, or all of them if there are no more."""
+    chosen, size = _first(keys, n, seed, "sample"), len(keys)
+    share = min(1.0, n / size) if size else 0.0
+    return Part(frozenset(chosen), lambda _: share, {"kind": "sample", "n": n, "of": size})
+
+
+def per_class(class_of: Mapping[str, str], n: int, seed: int) -> Part:
+    """A simple random sample of `n` records of each class, or all of a class that has no more."""
+    groups: dict[str, list[str]] = {}
+    for key, name in class_of.items():
+        groups.setdefault(name, []).append(key)
+    sizes = {name: len(group) for name, group in sorted(groups.items())}
+    chosen = {key for group in groups.values() for key in _first(group, n, seed, "per_class")}
+    return Part(
+        frozenset(chosen),
+        lambda key: min(1.0, n / sizes[class_of[key]]) if key in class_of else 0.0,
+        {"kind": "per_class", "n": n, "strata": sizes},
+        lambda key: class_of.get(key, ""),
+    )
+
+
+def least(score_of: Mapping[str, float], n: int, seed: int) -> Part:
+    """The `n` records with the lowest scores; of those that share the last place, as many as fit, at random."""
+    scores = nsmallest(n, score_of.values())
+    if not scores:
+        return Part(frozenset(), lambda _: 0.0, {"kind": "uncertain", "n": n, "of": len(score_of)})
+    last = scores[-1]
+    below = {key for key, score in score_of.items() if score < last}
+    ties = [key for key, score in score_of.items() if score == last]
+    share = (len(scores) - len(below)) / len(ties)
+    chosen = below | set(_first(ties, len(scores) - len(below), seed, "uncertain"))
+
+    def probability(key: str) -> float:
+        score = score_of.get(key)
+        if score is None or score > last:
+            return 0.0
+        return 1.0 if score < last else share
+
+    spec = {"kind": "uncertain", "n": n, "of": len(score_of), "last": last, "below": len(below), "ties": len(ties)}
+    return Part(frozenset(chosen), probability, spec)
+
+
+def picked(keys: Iterable[str], **spec: Any) -> Part:
+    """Records that are drawn for certain: their probability is 1."""
+    chosen = frozenset(keys)
+    return Part(chosen, lambda key: float(key in chosen), {**spec, "n": len(chosen)})
+
+
+def drawn(parts: Sequence[Part], seed: int) -> list[Pick]:
+    """The records that any of the parts drew, in an order that is random too."""
+    keys = sorted(frozenset[str]().union(*(part.keys for part in parts)), key=lambda key: uniform(seed, "order", key))
+    return [Pick(key, _any_of(parts, key), _stratum(parts, key)) for key in keys]
+
+
+def _first(keys: Collection[str], n: int, seed: int, way: str) -> list[str]:
+    """The `n` keys with the lowest hashes; equal hashes go by the key."""
+    return [key for _, key in nsmallest(n, ((uniform(seed, way, key), key) for key in keys))]
+
+
+def _any_of(parts: Sequence[Part], key: str) -> float:
+    chances = [chance for part in parts if (chance := part.probability(key))]
+    return chances[0] if len(chances) == 1 else 1.0 - prod(1.0 - chance for chance in chances)
+
+
+def _stratum(parts: Sequence[Part], key: str) -> str:
+    return next(filter(None, (part.stratum_of(key) for part in parts)), "")

@@ -1,0 +1,21 @@
+"""People look at labels: draws, their answers, and one record with all that is known of it."""
+
+from __future__ import annotations
+
+from pipeline.review.drawfile import draw_to_file
+from pipeline.review.drawing import DrawOptions, draw_records, drawn_facts
+from pipeline.review.filled import take_answers
+from pipeline.review.folder import Reviewed, reviewed
+from pipeline.review.rewriting import Rewritten, rewrite
+
+__all__ = [
+    "DrawOptions",
+    "Reviewed",
+    "Rewritten",
+    "draw_records",
+    "draw_to_file",
+    "drawn_facts",
+    "reviewed",
+    "rewrite",
+    "take_answers",
+]

@@ -1,0 +1,106 @@
+"""The cells of a file that a person has filled in, read as values of label fields.
+
+A spreadsheet changes how a value is written: TRUE for true, 1.0 for 1, another line end. And it is given texts with an
+apostrophe before what it would run as a formula. What is written otherwise and means the same is no change.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from difflib import get_close_matches
+
+from pipeline import codec
+from pipeline.records import JSON
+from pipeline.store import cell, safe_cell
+from pipeline.task import LabelColumn
+
+_BOOLEANS = {"true": True, "false": False}
+_NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
+_NO = frozenset({"", "0", "false", "no", "n"})
+_SPLITS = (";", "|", ",")
+#: values of a field that are named where a cell has none of them
+_SHOWN = 12
+
+
+def is_empty(value: JSON) -> bool:
+    """Whether nothing was filled in."""
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def is_ticked(value: JSON) -> bool:
+    """Whether a mark was put here: anything but nothing, 0, no and false."""
+    return not is_empty(value) and str(value).strip().lower() not in _NO
+
+
+def plain(text: str) -> str:
+    """The text without the apostrophe that stands before a formula, with plain line ends."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text[1:] if text[:1] == "'" and safe_cell(text[1:]) == text else text
+
+
+def is_same(found: JSON, value: JSON) -> bool:
+    """Whether a cell says this value, as the files write it or as a spreadsheet may."""
+    if not isinstance(found, str):
+        return codec.canonical(found) == codec.canonical(value)
+    text = cell(value)
+    if found == text or plain(found) in (text, plain(text)):
+        return True
+    return isinstance(value, bool | int | float) and any(_equal(other, value) for other in _readings(found))
+
+
+def value_of(found: JSON, field: LabelColumn) -> JSON:
+    """The value of the field that a cell says. Raises ValueError, which says what it may be."""
+    readings = _of_text(found, field) if isinstance(found, str) else iter([found])
+    for value in readings:
+        if field.takes(value):
+            return value
+    raise ValueError(f"{_short(found)} is no value of {field.name}{_expected(found, field)}")
+
+
+def _of_text(found: str, field: LabelColumn) -> Iterator[JSON]:
+    text = plain(found)
+    yield from (value for value in field.values if cell(value) in (found, text, text.strip()))
+    yield text
+    yield text.strip()
+    yield from _readings(text)
+    if field.is_list:
+        for mark in _SPLITS:
+            yield [part.strip() for part in text.split(mark) if part.strip()]
+
+
+def _readings(text: str) -> Iterator[JSON]:
+    """What the text may mean that is no text."""
+    text = plain(text).strip()
+    if (word := text.lower()) in _BOOLEANS:
+        yield _BOOLEANS[word]
+    if _NUMBER.fullmatch(text):
+        number = float(text.replace(",", "."))
+        if number.is_integer():
+            yield int(number)
+        yield number
+    try:
+        yield codec.loads_exact(text)
+    except ValueError:
+        return
+
+
+def _equal(one: JSON, other: JSON) -> bool:
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
+
+
+def _expected(found: JSON, field: LabelColumn) -> str:
+    values = [cell(value) for value in field.values]
+    if not values:
+        kind = field.schema.get("type")
+        return f": expected {kind}" if isinstance(kind, str) else ""
+    near = get_close_matches(str(found), values, n=1)
+    if near:
+        return f" (did you mean {near[0]!r}?)"
+    more = f" and {len(values) - _SHOWN:,} more" if len(values) > _SHOWN else ""
+    return f": expected {', '.join(values[:_SHOWN])}{more}"
+
+
+def _short(value: JSON) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."

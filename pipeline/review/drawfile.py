@@ -1,0 +1,78 @@
+"""A draw as a file to be filled in: the key, the carried columns, the label columns, `unclear` and `note`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import SetupError
+from pipeline.records import JSON, Outcome
+from pipeline.review.drawing import DrawOptions, draw_records, drawn_facts
+from pipeline.review.folder import Reviewed
+from pipeline.store import DrawItem, Layout, Ledger, corrected_at, csv_block, distinct, json_block, write_whole
+
+#: The columns at the end of a draw.
+UNCLEAR, NOTE = "unclear", "note"
+
+
+async def draw_to_file(run: str | Path | None, options: DrawOptions, to: str | Path) -> dict[str, Any]:
+    """Draw records of a run, keep the draw, and write it as a file to be filled in; what came of it as plain values.
+
+    Raises SetupError.
+    """
+    path = Path(to)
+    refuse_existing(path)
+    found, draw, items = await draw_records(run, options)
+    await write_draw(found, items, path, blind=draw.blind)
+    return drawn_facts(found, draw, items, path)
+
+
+async def write_draw(found: Reviewed, items: Sequence[DrawItem], path: Path, *, blind: bool) -> None:
+    """Write the draw as CSV, or as JSON Lines if the name ends so. Raises StoreError.
+
+    In CSV a text that a spreadsheet would run as a formula gets an apostrophe in front.
+    """
+    corrected = await asyncio.to_thread(corrected_at, found.run_dir.path)
+    async with await Ledger.open(found.run_dir.ledger, read_only=True) as ledger:
+        outcomes = await ledger.outcomes_of([item.key for item in items])
+    shown = [corrected.of(outcomes[item.key]) for item in items]
+    carried = tuple(name for name in _carried(found.layout, shown) if name != found.key)
+    titles = _titles(found, carried)
+    rows = [_row(found, carried, outcome, blind=blind) for outcome in shown]
+    if path.suffix in (".jsonl", ".ndjson"):
+        data = json_block(titles, rows)
+    else:
+        data = csv_block([titles], escape_formulas=True) + csv_block(rows, escape_formulas=True)
+    await asyncio.to_thread(write_whole, path, data)
+
+
+def refuse_existing(path: Path) -> None:
+    """Raises SetupError where the file is there: it may hold somebody's answers."""
+    if path.exists():
+        raise SetupError(f"{path}: is there already, and may hold answers. Choose another name, or move it away.")
+    if not path.absolute().parent.is_dir():
+        raise SetupError(f"{path}: there is no folder {path.absolute().parent}")
+
+
+def _carried(layout: Layout, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    """The carried columns, those of records without a label too."""
+    if layout.fixed:
+        return layout.columns
+    names = dict.fromkeys(layout.columns)
+    for outcome in outcomes:
+        names.update(dict.fromkeys(outcome.record.fields))
+    return tuple(names)
+
+
+def _titles(found: Reviewed, carried: Sequence[str]) -> list[str]:
+    """The titles; a carried column whose title is taken becomes `input_<name>`, as in labels.csv."""
+    ours = (found.key_title, *found.names, UNCLEAR, NOTE)
+    return [found.key_title, *distinct(carried, ours), *found.names, UNCLEAR, NOTE]
+
+
+def _row(found: Reviewed, carried: Sequence[str], outcome: Outcome, *, blind: bool) -> list[JSON]:
+    label = {} if blind else outcome.label or {}
+    fields = outcome.record.fields
+    return [outcome.record.key, *map(fields.get, carried), *map(label.get, found.names), None, None]

@@ -1,0 +1,229 @@
+"""Draws: which records of a run people are to look at, kept in its reviews with their probabilities."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline import codec, quality
+from pipeline.errors import SetupError, did_you_mean, there_are
+from pipeline.quality import Part
+from pipeline.records import JSON, Outcome, Status
+from pipeline.review.folder import Reviewed, reviewed
+from pipeline.review.others import labels_of
+from pipeline.store import Draw, DrawItem, Ledger, cell, open_reviews, rows_of
+from pipeline.task import RecordFilter
+
+#: The columns that say how certain a label is, the first one that a run has.
+SCORES = ("agreement", "confidence")
+#: Why records are drawn, where nobody says otherwise.
+REVIEW = "review"
+
+
+@dataclass(frozen=True, slots=True)
+class DrawOptions:
+    """Which records are drawn. At least one of `sample`, `per_class`, `uncertain`, `disagreements`, `where` is given.
+
+    `where` narrows down what the others draw from; alone it draws all that it is true of. `column` is the label column
+    whose classes and disagreements are meant, None: the first, and any of them. `score` is the column of the
+    uncertainty. `seed` makes the draw the same again. With `blind` the model's label is not shown.
+    """
+
+    sample: int = 0
+    per_class: int = 0
+    uncertain: int = 0
+    disagreements: str | Path | None = None
+    where: str | None = None
+    column: str | None = None
+    score: str | None = None
+    seed: int = 0
+    blind: bool = False
+    purpose: str = REVIEW
+
+    def __bool__(self) -> bool:
+        return bool(self.sample or self.per_class or self.uncertain or self.disagreements or self.where)
+
+
+@dataclass(slots=True)
+class _Population:
+    """What can be drawn. All of it changes while the run is read.
+
+    `class_of`, `score_of` and `others` are by key, of records with a label. `unclear` counts the records of which
+    `where` is neither true nor false, `several` those with several rows, `unlabelled` those without a label that
+    `where` has not asked for. `digest` does not depend on the order.
+    """
+
+    keys: list[str] = field(default_factory=list)
+    class_of: dict[str, str] = field(default_factory=dict)
+    score_of: dict[str, float] = field(default_factory=dict)
+    differing: list[str] = field(default_factory=list)
+    looked_at: int = 0
+    unclear: int = 0
+    several: int = 0
+    digest: int = 0
+
+
+async def draw_records(run: str | Path | None, options: DrawOptions) -> tuple[Reviewed, Draw, list[DrawItem]]:
+    """Draw records of a run and keep the draw. Raises SetupError where there is nothing to draw.
+
+    Records with several rows are never drawn; those without a label only by `where`.
+    """
+    if not options:
+        raise SetupError(
+            "say which records: --sample N, --per-class N, --uncertain N, --disagreements RUN|GOLD, --where EXPR, or "
+            "several of them"
+        )
+    found = await reviewed(run)
+    population = await _population(found, options)
+    parts = _parts(population, options)
+    picks = quality.drawn(parts, options.seed)
+    if not picks:
+        raise SetupError(f"{found.run_dir.path}: no record was drawn. {_why_none(population, options)}")
+    spec = {
+        "parts": [dict(part.spec) for part in parts],
+        **{name: str(value) for name in ("where", "column", "score") if (value := getattr(options, name)) is not None},
+    }
+    draw = Draw(
+        options.seed, spec, options.purpose, len(population.keys), f"{population.digest:032x}", blind=options.blind
+    )
+    items = [DrawItem(pick.key, pick.probability, pick.stratum) for pick in picks]
+    return found, *(await asyncio.to_thread(_keep, found, draw, items))
+
+
+def _keep(found: Reviewed, draw: Draw, items: list[DrawItem]) -> tuple[Draw, list[DrawItem]]:
+    with open_reviews(found.run_dir.path) as reviews:
+        kept = reviews.add_draw(draw, items)
+        return kept, reviews.items_of(kept.id)
+
+
+async def _population(found: Reviewed, options: DrawOptions) -> _Population:
+    population = _Population()
+    where = None if options.where is None else RecordFilter(options.where, "--where")
+    other = None if options.disagreements is None else await labels_of(options.disagreements, found)
+    column = found.column(options.column).name
+    compared = found.names if options.column is None else (column,)
+    score = _score_column(found, options) if options.uncertain else ""
+    async with await Ledger.open(found.run_dir.ledger, read_only=True) as ledger:
+        async for block in rows_of(ledger, "completion"):
+            for _, outcome in block:
+                if not _is_wanted(outcome, where, population):
+                    continue
+                _note(population, outcome)
+                label = outcome.label
+                if label is None:
+                    continue
+                key = outcome.record.key
+                population.class_of[key] = cell(label.get(column))
+                if isinstance(number := label.get(score), int | float):
+                    population.score_of[key] = float(number)
+                if other is not None and _differs(label, other.get(key), compared):
+                    population.differing.append(key)
+    if where is not None and population.unclear == population.looked_at > 0:
+        raise SetupError(f"--where: {options.where!r} is neither true nor false of any record. {_names(found, where)}")
+    if options.uncertain and not population.score_of:
+        raise SetupError(f"--uncertain: no label has a number in {score!r}")
+    return population
+
+
+def _is_wanted(outcome: Outcome, where: RecordFilter | None, population: _Population) -> bool:
+    """Whether the record belongs to what is drawn from."""
+    population.looked_at += 1
+    if outcome.rows is not None:
+        population.several += 1
+        return False
+    if where is None:
+        return outcome.status is Status.LABELLED
+    fits = _is_true(where, outcome)
+    population.unclear += fits is None
+    return bool(fits)
+
+
+def _is_true(where: RecordFilter, outcome: Outcome) -> bool | None:
+    """Whether the expression is true of the record; None where it cannot be said: a field is missing, or null."""
+    fields, label = outcome.record.fields, outcome.label or {}
+    about = {"status": outcome.status.value, "code": outcome.problem.code if outcome.problem else None}
+    return where({**about, **fields, **label, "label": label, "record": fields})
+
+
+def _note(population: _Population, outcome: Outcome) -> None:
+    population.keys.append(outcome.record.key)
+    text = codec.canonical([outcome.record.key, outcome.record.digest, outcome.label])
+    population.digest = (population.digest + int.from_bytes(codec.digest128(text), "big")) % 2**128
+
+
+def _differs(label: Mapping[str, JSON], other: Mapping[str, JSON] | None, columns: tuple[str, ...]) -> bool:
+    """Whether the other label has another value in one of the columns that both have."""
+    if other is None:
+        return False
+    return any(cell(label.get(name)) != cell(other[name]) for name in columns if name in other)
+
+
+def _parts(population: _Population, options: DrawOptions) -> list[Part]:
+    seed, labelled = options.seed, population.class_of
+    parts = []
+    if options.sample:
+        parts.append(quality.sample(population.keys, options.sample, seed))
+    if options.per_class:
+        parts.append(quality.per_class(labelled, options.per_class, seed))
+    if options.uncertain:
+        parts.append(quality.least(population.score_of, options.uncertain, seed))
+    if options.disagreements is not None:
+        parts.append(quality.picked(population.differing, kind="disagreements", other=str(options.disagreements)))
+    return parts or [quality.picked(population.keys, kind="where")]
+
+
+def _score_column(found: Reviewed, options: DrawOptions) -> str:
+    known = (*found.layout.labels, *found.layout.found)
+    if options.score is not None:
+        if options.score not in known:
+            raise SetupError(f"--score {options.score}: this run has no such column; it has {there_are(known)}")
+        return options.score
+    for name in SCORES:
+        if name in known:
+            return name
+    raise SetupError(
+        "--uncertain needs a column that says how certain each label is: votes give `agreement`, and a label field "
+        "`confidence` gives the model's own. Name another one with --score"
+    )
+
+
+def _names(found: Reviewed, where: RecordFilter) -> str:
+    known = ["status", "code", *found.layout.columns, *found.layout.labels]
+    missing = [name for name in sorted(where.wants) if name not in (*known, "label", "record")]
+    if not missing:
+        return f"The columns are {there_are(known)}"
+    return f"There is no {missing[0]!r}; the columns are {there_are(known)}{did_you_mean(missing[0], known)}"
+
+
+def _why_none(population: _Population, options: DrawOptions) -> str:
+    if options.where is not None and not population.keys:
+        return f"--where is true of none of {population.looked_at:,} records."
+    if options.disagreements is not None and population.keys:
+        return "The labels agree."
+    if population.several:
+        return f"{population.several:,} records have several rows each, and only records of one row are reviewed."
+    return "No record has a label yet."
+
+
+def drawn_facts(found: Reviewed, draw: Draw, items: list[DrawItem], file: Path | None) -> dict[str, Any]:
+    """What a draw came to, as plain values."""
+    return {
+        "run_dir": str(found.run_dir.path),
+        "simulated": found.simulated,
+        "draw": draw.id,
+        "purpose": draw.purpose,
+        "blind": draw.blind,
+        "seed": draw.seed,
+        "spec": draw.spec,
+        "population": draw.population,
+        "digest": draw.digest,
+        "file": None if file is None else str(file),
+        "records": len(items),
+        "items": [
+            {"key": item.key, "probability": item.probability, "stratum": item.stratum, "position": item.position}
+            for item in items
+        ],
+    }

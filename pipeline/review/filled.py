@@ -1,0 +1,226 @@
+"""What a person has filled in, taken back into the run's reviews: all of a file, or nothing of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pipeline import codec
+from pipeline.errors import InputError, SetupError, there_are
+from pipeline.records import JSON, Outcome
+from pipeline.review.cells import is_empty, is_same, is_ticked, plain, value_of
+from pipeline.review.drawfile import NOTE, UNCLEAR
+from pipeline.review.folder import Reviewed, reviewed
+from pipeline.review.naming import Named, named_rows
+from pipeline.review.rewriting import Rewritten, rewrite
+from pipeline.review.tables import Row, rows_in
+from pipeline.store import Answer, Corrected, Draw, Ledger, Reviews, corrected_at, label_digest, open_reviews
+
+#: Faults of a file that are named.
+SHOWN_FAULTS = 10
+
+
+@dataclass(slots=True)
+class Taken:
+    """What came of a file, in rows. All of it changes while the file is read.
+
+    `corrected` have another value than the rows of the run had, `confirmed` the same. `unclear` have a mark or a note
+    and no value. `known` were taken before; `unchanged` say nothing, because they answer no draw and are as they were;
+    `unanswered` are not filled in.
+    """
+
+    corrected: int = 0
+    confirmed: int = 0
+    unclear: int = 0
+    known: int = 0
+    unchanged: int = 0
+    unanswered: int = 0
+    answers: list[Answer] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+async def take_answers(run: str | Path | None, path: str | Path, *, by: str, draw: int | None = None) -> dict[str, Any]:
+    """Take the answers of a file into the run's reviews, and write the run's files again.
+
+    Gives what came of it as plain values. Raises InputError where a row cannot be taken: then nothing is.
+    """
+    if not by.strip():
+        raise SetupError("say who has answered: --by NAME")
+    found, file = await reviewed(run), Path(path)
+    rows: list[Row] = []
+    async with aclosing(rows_in(file)) as blocks:
+        async for block in blocks:
+            rows += block
+    if not rows:
+        raise InputError(f"{file}: holds no row")
+    if not any(name in rows[0].values for name in found.names):
+        raise InputError(
+            f"{file}: no column is a label of this run ({there_are(found.names)}); the columns are "
+            f"{there_are(rows[0].values)}"
+        )
+    corrected = await asyncio.to_thread(corrected_at, found.run_dir.path)
+    async with await Ledger.open(found.run_dir.ledger, read_only=True) as ledger:
+        named = await named_rows(found, ledger, corrected, rows, file)
+        outcomes = await ledger.outcomes_of([one.key for one in named])
+    taken, answered = await asyncio.to_thread(_take, found, (file, by.strip(), draw), named, outcomes, corrected)
+    rewritten = await rewrite(found.run_dir)
+    return _facts(found, (file, by.strip(), answered), taken, rewritten)
+
+
+_From = tuple[Path, str, int | None]
+
+
+def _take(
+    found: Reviewed, source: _From, named: Sequence[Named], outcomes: Mapping[str, Outcome], corrected: Corrected
+) -> tuple[Taken, Draw | None]:
+    file, by, wanted = source
+    with open_reviews(found.run_dir.path) as reviews:
+        draw = _draw_of(reviews, wanted, {one.key for one in named}, file)
+        # Of a file without these columns only a blind draw tells that what agrees was looked at.
+        counts = draw is not None and (draw.blind or {UNCLEAR, NOTE} & named[0].row.values.keys())
+        said = _last_words(reviews, by)
+        taken = Taken()
+        for one in named:
+            _take_row(found, taken, one, (outcomes[one.key], corrected), confirms=bool(counts))
+        if taken.faults:
+            raise InputError(_told_faults(file, taken.faults))
+        number, blind = (None, False) if draw is None else (draw.id, draw.blind)
+        about = [replace(answer, by=by, draw=number, blind=blind) for answer in taken.answers]
+        new = [answer for answer in about if said.get(answer.key) != _words(answer)]
+        taken.known = len(about) - len(new)
+        taken.answers = reviews.add_answers(new)
+    _count(taken)
+    return taken, draw
+
+
+def _draw_of(reviews: Reviews, wanted: int | None, keys: set[str], file: Path) -> Draw | None:
+    """The draw that a file answers: the one that is wanted, else the last one that holds all of its records."""
+    draws = [draw for draw in reviews.draws() if wanted in (None, draw.id)]
+    if wanted is not None and not draws:
+        raise SetupError(f"--draw {wanted}: this run has no such draw")
+    for draw in reversed(draws):
+        others = keys - {item.key for item in reviews.items_of(draw.id)}
+        if not others:
+            return draw
+        if wanted is not None:
+            raise InputError(f"{file}: {there_are(sorted(others))} are not in draw {wanted}")
+    return None
+
+
+def _take_row(found: Reviewed, taken: Taken, one: Named, about: tuple[Outcome, Corrected], *, confirms: bool) -> None:
+    """Add the answer of a row, or what is wrong with it. With `confirms` a value that is as it was is an answer too."""
+    outcome, shown = about[0], about[1].of(about[0])
+    filled, changed, faults = _cells(found, one.row.values, shown.label)
+    note, unclear = one.row.values.get(NOTE), is_ticked(one.row.values.get(UNCLEAR))
+    words = "" if is_empty(note) else plain(str(note))
+    if changed and outcome.rows is not None:
+        faults = ["the record has several rows, which no answer changes"]
+    elif changed and shown.label is None and (missing := _missing(found, changed)):
+        faults.append(f"the record has no label, so it needs a value for {', '.join(missing)} too")
+    if faults:
+        taken.faults += [f"line {one.row.line} ({one.key}): {fault}" for fault in faults]
+    elif outcome.rows is None and (changed or unclear or words or (confirms and filled)):
+        new = filled if confirms else changed
+        is_right = not changed and len(new) == len(found.columns)
+        taken.answers.append(_answer(found, outcome, shown, None if is_right else new, unclear=unclear, note=words))
+    else:
+        taken.unanswered += not filled
+        taken.unchanged += bool(filled)
+
+
+_Label = Mapping[str, JSON]
+
+
+def _cells(found: Reviewed, values: _Label, label: _Label | None) -> tuple[dict[str, JSON], dict[str, JSON], list[str]]:
+    """The label columns that are filled in, those of them that are not as they were, and what is wrong with others."""
+    filled, changed, faults = dict[str, JSON](), dict[str, JSON](), []
+    for column in found.columns:
+        value, name = values.get(column.name), column.name
+        if is_empty(value):
+            continue
+        if label is not None and is_same(value, label.get(name)):
+            filled[name] = label.get(name)
+            continue
+        try:
+            filled[name] = changed[name] = value_of(value, column)
+        except ValueError as error:
+            faults.append(str(error))
+    return filled, changed, faults
+
+
+def _answer(
+    found: Reviewed, outcome: Outcome, shown: Outcome, new: _Label | None, *, unclear: bool, note: str
+) -> Answer:
+    """The answer, but for whose it is."""
+    old = shown.label
+    return Answer(
+        key=outcome.record.key,
+        by="",
+        about=label_digest(outcome.label, outcome.rows),
+        old=None if old is None else {name: old.get(name) for name in found.names},
+        new=new,
+        record=outcome.record.digest,
+        request=outcome.request_digest,
+        unclear=unclear,
+        note=note,
+    )
+
+
+def _missing(found: Reviewed, changed: Mapping[str, JSON]) -> list[str]:
+    return [column.name for column in found.columns if column.is_required and column.name not in changed]
+
+
+def _last_words(reviews: Reviews, by: str) -> dict[str, bytes]:
+    """What this person has said last of each record."""
+    return {answer.key: _words(answer) for answer in reviews.standing() if answer.by == by}
+
+
+def _words(answer: Answer) -> bytes:
+    """What an answer says, and about what."""
+    return codec.canonical([answer.draw, answer.record, answer.fields, answer.unclear, answer.note])
+
+
+def _count(taken: Taken) -> None:
+    kinds = Counter(
+        "unclear" if not answer.fields else "corrected" if _is_other(answer) else "confirmed"
+        for answer in taken.answers
+    )
+    taken.corrected, taken.confirmed, taken.unclear = (kinds[name] for name in ("corrected", "confirmed", "unclear"))
+
+
+def _is_other(answer: Answer) -> bool:
+    old = answer.old or {}
+    return any(
+        name not in old or codec.canonical(old[name]) != codec.canonical(value) for name, value in answer.fields.items()
+    )
+
+
+def _told_faults(file: Path, faults: Sequence[str]) -> str:
+    shown = "\n".join(f"  {fault}" for fault in islice(faults, SHOWN_FAULTS))
+    more = f"\n  and {len(faults) - SHOWN_FAULTS:,} more" if len(faults) > SHOWN_FAULTS else ""
+    return f"{file}: nothing was taken, because these rows cannot be:\n{shown}{more}"
+
+
+def _facts(
+    found: Reviewed, source: tuple[Path, str, Draw | None], taken: Taken, rewritten: Rewritten
+) -> dict[str, Any]:
+    file, by, draw = source
+    counts = ("corrected", "confirmed", "unclear", "known", "unchanged", "unanswered")
+    return {
+        "run_dir": str(found.run_dir.path),
+        "simulated": found.simulated,
+        "file": str(file),
+        "by": by,
+        "draw": None if draw is None else draw.id,
+        "blind": draw is not None and draw.blind,
+        "answers": len(taken.answers),
+        **{name: getattr(taken, name) for name in counts},
+        "files": rewritten.state,
+        "told": rewritten.told,
+    }

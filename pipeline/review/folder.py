@@ -1,0 +1,65 @@
+"""What a review knows of a run, from its folder alone: the label fields, the carried columns, how records are named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import SetupError
+from pipeline.store import Layout, Ledger, RunDir
+from pipeline.targets import find_run
+from pipeline.task import LabelColumn, label_columns
+
+#: The column of a draw that names the record, where the run's records are not named by a field.
+KEY = "key"
+
+
+@dataclass(frozen=True, slots=True)
+class Reviewed:
+    """A run to be reviewed. `key` is the field that names its records, None where they are named by their place."""
+
+    run_dir: RunDir
+    columns: tuple[LabelColumn, ...]
+    layout: Layout
+    key: str | None
+    simulated: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The label columns."""
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def key_title(self) -> str:
+        """The title of the column that names a record in a draw."""
+        return self.key or KEY
+
+    def column(self, name: str | None) -> LabelColumn:
+        """The label column of this name, or the first. Raises SetupError."""
+        for one in self.columns:
+            if name in (None, one.name):
+                return one
+        raise SetupError(f"--column {name}: this run has no such label; it has {', '.join(self.names)}")
+
+
+async def reviewed(run: str | Path | None) -> Reviewed:
+    """The run in this folder, or of this config. Raises SetupError where there is none, or nothing was labelled yet."""
+    run_dir = RunDir(find_run(run))
+    manifest = run_dir.read_manifest()
+    if manifest is None:
+        raise SetupError(f"{run_dir.path}: there is no run here (no manifest.json)")
+    async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
+        text = await ledger.meta_get("layout") or await ledger.meta_get("layout_asked")
+    if text is None:
+        raise SetupError(f"{run_dir.path}: no record was labelled yet: start the run first")
+    fingerprint: Mapping[str, Any] = manifest["fingerprint"]
+    columns: Sequence[str] = manifest.get("label_columns") or Layout.from_text(text).labels
+    return Reviewed(
+        run_dir,
+        tuple(label_columns(fingerprint.get("tools") or [], columns)),
+        Layout.from_text(text),
+        (manifest.get("reading") or {}).get("key"),
+        bool(manifest.get("simulated")),
+    )

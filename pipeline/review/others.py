@@ -1,0 +1,70 @@
+"""Labels to compare a run with: those of another run, or of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import aclosing
+from pathlib import Path
+
+from pipeline.errors import InputError, SetupError, there_are
+from pipeline.records import JSON
+from pipeline.review.cells import is_empty, plain
+from pipeline.review.folder import KEY, Reviewed
+from pipeline.review.tables import rows_in
+from pipeline.store import Ledger, RunDir, rows_of
+from pipeline.targets import find_run, is_run, looks_like_config
+
+#: by key, the values of the label columns that are there
+Labels = Mapping[str, Mapping[str, JSON]]
+
+
+async def labels_of(other: str | Path, found: Reviewed) -> Labels:
+    """The labels of another run, or those in a file with the key and a column for a label. Raises SetupError."""
+    path = Path(other)
+    if is_run(path) or looks_like_config(path):
+        return await _labels_of_run(RunDir(find_run(path)), found)
+    return await _labels_in_file(path, found)
+
+
+async def _labels_of_run(run_dir: RunDir, found: Reviewed) -> Labels:
+    labels: dict[str, Mapping[str, JSON]] = {}
+    async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
+        async for block in rows_of(ledger, "completion"):
+            for _, outcome in block:
+                if outcome.label is not None and outcome.rows is None:
+                    both = {name: outcome.label[name] for name in found.names if name in outcome.label}
+                    labels[outcome.record.key] = both
+    if not any(labels.values()):
+        raise SetupError(f"{run_dir.path}: has no label column in common with {found.run_dir.path}")
+    return labels
+
+
+async def _labels_in_file(path: Path, found: Reviewed) -> Labels:
+    labels: dict[str, Mapping[str, JSON]] = {}
+    lines: dict[str, int] = {}
+    async with aclosing(rows_in(path)) as blocks:
+        async for block in blocks:
+            for row in block:
+                title = key_title(row.values, found)
+                if title is None:
+                    raise InputError(
+                        f"{path}: expected a column {found.key_title!r} with the keys, and a column for a label; "
+                        f"the columns are {there_are(row.values)}"
+                    )
+                key = plain(str(row.values[title]))
+                values = {
+                    name: plain(value) if isinstance(value, str) else value
+                    for name in found.names
+                    if not is_empty(value := row.values.get(name))
+                }
+                if labels.get(key, values) != values:
+                    raise InputError(f"{path}: lines {lines[key]} and {row.line} label {key!r} differently")
+                labels[key], lines[key] = values, row.line
+    if not any(labels.values()):
+        raise InputError(f"{path}: no column is one of the labels {there_are(found.names)}, or none is filled in")
+    return labels
+
+
+def key_title(values: Mapping[str, JSON], found: Reviewed) -> str | None:
+    """The title of the column that names a record; None where there is none."""
+    return next((title for title in (found.key_title, KEY) if title in values), None)

@@ -1,0 +1,59 @@
+"""The run's files written again with the corrections, if no run is at work that does it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from pipeline.errors import LabelpipeError, RunInUseError
+from pipeline.runlog import run_log, tell
+from pipeline.runner import export
+from pipeline.store import Layout, Ledger, RunDir, Sinks
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """What became of the files: "written", "at_work" (the run writes them) or "waiting"; and a sentence about it."""
+
+    state: str
+    told: str
+
+
+async def rewrite(run_dir: RunDir) -> Rewritten:
+    """Write the files of rows, and the table of [output.sql], with the corrections that there are now."""
+    try:
+        with run_dir.open_for_writing():
+            moved = await _write(run_dir)
+    except RunInUseError:
+        return Rewritten("at_work", "The run is at work: it writes the corrections into the files when it ends.")
+    except LabelpipeError as error:
+        return Rewritten("waiting", f"The answers are kept, but the files were not written: {error}")
+    return Rewritten("written", " ".join(moved))
+
+
+async def _write(run_dir: RunDir) -> list[str]:
+    with run_log(run_dir.log):
+        async with await Ledger.open(run_dir.ledger) as ledger:
+            text = await ledger.meta_get("layout_asked")
+            has_table = await ledger.meta_get("sql") is not None
+            if text is None:
+                return []
+            layout = Layout.from_text(text)
+            sinks = await Sinks.start(run_dir, ledger, layout)
+            try:
+                await sinks.finish()
+            finally:
+                await sinks.close()
+        tell("corrections written", files=list(layout.formats))
+        moved = list(map(str, sinks.moved))
+        return [*moved, await _write_table(run_dir)] if has_table and "sql" in layout.formats else moved
+
+
+async def _write_table(run_dir: RunDir) -> str:
+    """The table of the run brought up to date; what was wrong where that failed."""
+    try:
+        done = await export(run_dir.path)
+    except LabelpipeError as error:
+        tell("the table is not written", level=logging.ERROR, reason=str(error))
+        return f"The table was not written: {error}"
+    return f"The table {done.table} was written."

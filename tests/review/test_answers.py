@@ -1,0 +1,235 @@
+"""Answers come back from any file: what a spreadsheet changes is no answer, and what is not certain is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from review_runs import TOPICS, again, do, label_of, labelled_run, read, write
+
+from pipeline import verify
+from pipeline.errors import LabelpipeError
+from pipeline.review import DrawOptions, draw_to_file, take_answers
+from pipeline.show import answers_lines
+from pipeline.store import RunDir, open_reviews
+
+Row = dict[str, str]
+
+
+def draw(folder: Path, name: str = "draw.csv", **options: Any) -> list[Row]:
+    do(draw_to_file(folder / "run", DrawOptions(**options), folder / name))
+    return read(folder / name)
+
+
+def take(folder: Path, path: Path, by: str = "ann", **more: Any) -> dict[str, Any]:
+    return do(take_answers(folder / "run", path, by=by, **more))
+
+
+def labels(folder: Path) -> dict[str, Row]:
+    return {row["id"]: row for row in read(folder / "run" / "labels.csv")}
+
+
+def other(row: Row) -> str:
+    """Another topic than the row's."""
+    return next(topic for topic in TOPICS if topic != row["topic"])
+
+
+def counts(facts: dict[str, Any]) -> dict[str, int]:
+    names = ("answers", "corrected", "confirmed", "unclear", "known", "unchanged", "unanswered")
+    return {name: facts[name] for name in names if facts[name]}
+
+
+def test_a_draw_comes_back_and_its_corrections_are_in_the_files(folder: Path) -> None:
+    rows = draw(folder, sample=6)
+    rows[0]["topic"] = new = other(rows[0])
+    rows[1] |= {"topic": "", "urgency": "", "confidence": "", "unclear": "x", "note": "both?"}
+    rows[2] |= {"topic": "", "urgency": "", "confidence": ""}
+    facts = take(folder, write(folder / "back.csv", rows[:5]))
+    assert counts(facts) == {"answers": 4, "corrected": 1, "confirmed": 2, "unclear": 1, "unanswered": 1}
+    assert (facts["draw"], facts["blind"], facts["files"]) == (1, False, "written")
+    assert answers_lines(facts)[0] == "4 new answers of ann to draw 1."
+    assert labels(folder)[rows[0]["id"]]["topic"] == new
+    with open_reviews(folder / "run") as reviews:
+        items = {item.key: item.answer for item in reviews.items_of(1)}
+    assert [items[row["id"]] is not None for row in rows] == [True, True, False, True, True, False]
+    note = items[rows[1]["id"]]
+    assert note is not None
+    assert (note.new, note.unclear, note.note, note.by) == ({}, True, "both?", "ann")
+    right = items[rows[3]["id"]]
+    assert right is not None
+    assert right.new is None
+    report = verify(folder / "run")
+    assert report.ok, report
+    assert "1 correction, all in the rows; 2 labels were confirmed." in str(report)
+    assert counts(take(folder, folder / "back.csv")) == {"known": 4, "unanswered": 1}
+
+
+def test_a_blind_draw_is_answered_with_what_agrees_too(folder: Path) -> None:
+    rows = draw(folder, sample=4, blind=True)
+    truth = [label_of(int(row["n"])) for row in rows]
+    for row, label in zip(rows, truth, strict=True):
+        row["topic"] = label["topic"]
+    rows[0]["topic"] = other(rows[0])
+    facts = take(folder, write(folder / "back.csv", [{"id": row["id"], "topic": row["topic"]} for row in rows]))
+    assert counts(facts) == {"answers": 4, "corrected": 1, "confirmed": 3}
+    with open_reviews(folder / "run") as reviews:
+        assert {answer.blind for answer in reviews.answers()} == {True}
+        assert reviews.answers()[1].new == {"topic": truth[1]["topic"]}
+
+
+def with_bom(path: Path, rows: list[Row]) -> None:
+    """As Excel saves "CSV UTF-8" where the comma is a decimal sign: BOM, semicolons, CRLF, TRUE, 1,0 for 1."""
+    for row in rows:
+        row["urgency"], row["confidence"] = f"{row['urgency']},0", row["confidence"].replace(".", ",")
+    write(path, rows, "utf-8-sig", delimiter=";", lineterminator="\r\n")
+
+
+def reordered(path: Path, rows: list[Row]) -> None:
+    write(path, [{"mine": "x", **row} for row in reversed(rows)], lineterminator="\n")
+
+
+def unescaped(path: Path, rows: list[Row]) -> None:
+    for row in rows:
+        row["text"] = row["text"].removeprefix("'")
+    write(path, rows, delimiter="\t")
+
+
+def as_lines(path: Path, rows: list[Row]) -> None:
+    path.write_text("".join(json.dumps({**row, "urgency": int(row["urgency"])}) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize(
+    ("saved", "name"),
+    [(with_bom, "a.csv"), (reordered, "a.csv"), (unescaped, "a.tsv"), (as_lines, "a.jsonl")],
+)
+def test_a_file_written_otherwise_says_the_same(
+    folder: Path, saved: Callable[[Path, list[Row]], None], name: str
+) -> None:
+    rows = draw(folder, sample=8)
+    rows[0]["topic"] = new = other(rows[0])
+    saved(folder / name, rows)
+    assert counts(take(folder, folder / name)) == {"answers": 8, "corrected": 1, "confirmed": 7}
+    assert labels(folder)[rows[0]["id"]]["topic"] == new
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"topic": "Biling"}, r"line 3 \(T\d+\): 'Biling' is no value of topic \(did you mean 'billing'\?\)"),
+        ({"urgency": "7"}, r"line 3 .*'7' is no value of urgency: expected integer"),
+        ({"urgency": "2.5"}, "'2.5' is no value of urgency"),
+        ({"confidence": "high"}, "'high' is no value of confidence: expected number"),
+        ({"id": "T999"}, r"no record of the run has these keys: line 3 \('T999'\)"),
+    ],
+)
+def test_what_no_label_can_be_is_refused_and_nothing_is_taken(folder: Path, change: Row, message: str) -> None:
+    rows = draw(folder, sample=5)
+    rows[0]["topic"] = other(rows[0])
+    rows[1] |= change
+    with pytest.raises(LabelpipeError, match=message):
+        take(folder, write(folder / "back.csv", rows))
+    with open_reviews(folder / "run") as reviews:
+        assert reviews.answers() == []
+
+
+def test_a_record_that_is_answered_twice_is_refused_where_the_answers_differ(folder: Path) -> None:
+    rows = draw(folder, sample=3)
+    same = take(folder, write(folder / "same.csv", [*rows, rows[1]]))
+    assert counts(same) == {"answers": 3, "confirmed": 3}
+    twice = {**rows[1], "topic": other(rows[1])}
+    with pytest.raises(LabelpipeError, match=rf"lines 3 and 5 \({rows[1]['id']}\)"):
+        take(folder, write(folder / "twice.csv", [*rows, twice]))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [(["id", "text"], "no column is a label"), (["topic", "urgency"], "nobody knows which record")],
+)
+def test_a_file_without_keys_or_labels_is_refused(folder: Path, columns: list[str], message: str) -> None:
+    rows = draw(folder, sample=3)
+    with pytest.raises(LabelpipeError, match=message):
+        take(folder, write(folder / "back.csv", [{name: row[name] for name in columns} for row in rows]))
+
+
+def test_an_edited_labels_csv_gives_what_differs(folder: Path) -> None:
+    """The file in the run folder itself too: it is moved aside, and made again with the corrections."""
+    path = folder / "run" / "labels.csv"
+    rows = read(path)
+    rows[4]["topic"] = new = other(rows[4])
+    write(path, [rows[4], *rows[:4], *rows[6:]], "utf-8-sig", delimiter=";")
+    facts = take(folder, path)
+    assert counts(facts) == {"answers": 1, "corrected": 1, "unchanged": 79}
+    assert facts["draw"] is None
+    assert "moved, untouched" in facts["told"]
+    assert labels(folder)[rows[4]["id"]]["topic"] == new
+    assert len(labels(folder)) == 81
+    assert verify(folder / "run").ok
+
+
+def test_a_labels_csv_without_keys_is_matched_by_its_texts(tmp_path: Path) -> None:
+    labelled_run(tmp_path, output={"columns": ["text", "n"]}, input={"key": "id"})
+    path = tmp_path / "run" / "labels.csv"
+    rows = read(path)
+    rows[2]["topic"] = new = other(rows[2])
+    rows[3]["n"] = f"{rows[3]['n']}.0"
+    facts = take(tmp_path, write(tmp_path / "edited.csv", list(reversed(rows))))
+    assert counts(facts) == {"answers": 1, "corrected": 1, "unchanged": 80}
+    assert read(path)[2]["topic"] == new
+    rows[5]["text"] = "something else"
+    with pytest.raises(LabelpipeError, match="like no record of the run: line 7"):
+        take(tmp_path, write(tmp_path / "edited.csv", rows))
+
+
+def test_rows_that_several_records_have_are_matched_by_their_order_or_refused(tmp_path: Path) -> None:
+    labelled_run(tmp_path, output={"columns": ["text"]}, task={"prompt": "{{ n }}"})
+    path = tmp_path / "run" / "labels.csv"
+    rows = [{**row, "text": "the same"} for row in read(path)]
+    with (tmp_path / "in.csv").open("w") as file:
+        file.write("id,n,text\n" + "".join(f"T{n:03},{n},the same\n" for n in range(90)))
+    again(tmp_path, output={"columns": ["text"]}, task={"prompt": "{{ n }}"})
+    rows[2]["topic"] = new = other(rows[2])
+    assert counts(take(tmp_path, write(tmp_path / "edited.csv", rows)))["corrected"] == 1
+    assert read(path)[2]["topic"] == new
+    rows[7]["topic"], rows[7]["confidence"] = "login", "0.123"
+    with pytest.raises(LabelpipeError, match="may be about several records"):
+        take(tmp_path, write(tmp_path / "edited.csv", rows[1:]))
+
+
+def test_a_person_labels_a_record_that_the_model_did_not(folder: Path) -> None:
+    rows = draw(folder, where="status == 'rejected'")
+    rows[0] |= {"topic": "login", "urgency": "2"}
+    with pytest.raises(LabelpipeError, match="it needs a value for confidence too"):
+        take(folder, write(folder / "back.csv", rows))
+    rows[0]["confidence"] = "1"
+    assert counts(take(folder, write(folder / "back.csv", rows))) == {"answers": 1, "corrected": 1, "unanswered": 8}
+    assert labels(folder)[rows[0]["id"]]["topic"] == "login"
+    failed = {row["key"] for row in read(folder / "run" / "failed.csv")}
+    assert failed == {row["id"] for row in rows[1:]}
+    assert verify(folder / "run").ok
+
+
+def test_answers_wait_for_a_run_that_is_at_work(folder: Path) -> None:
+    rows = draw(folder, sample=3)
+    rows[0]["topic"] = new = other(rows[0])
+    with RunDir(folder / "run").open_for_writing():
+        facts = take(folder, write(folder / "back.csv", rows))
+        assert facts["files"] == "at_work"
+        assert labels(folder)[rows[0]["id"]]["topic"] != new
+    assert "not all in the rows yet" in str(verify(folder / "run"))
+    again(folder)
+    assert labels(folder)[rows[0]["id"]]["topic"] == new
+    assert verify(folder / "run").ok
+
+
+def test_two_people_answer_one_draw_and_the_last_word_counts(folder: Path) -> None:
+    rows = draw(folder, sample=3)
+    first, second = (topic for topic in TOPICS if topic != rows[0]["topic"])
+    for by, topic in (("ann", first), ("bob", second)):
+        rows[0]["topic"] = topic
+        take(folder, write(folder / f"{by}.csv", rows), by=by)
+    assert labels(folder)[rows[0]["id"]]["topic"] == second
+    with open_reviews(folder / "run") as reviews:
+        assert [answer.by for answer in reviews.standing() if answer.key == rows[0]["id"]] == ["ann", "bob"]
