@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.api import (
         Checks,
+        DataExport,
         DrawFile,
         Evaluation,
         Export,
@@ -61,10 +62,10 @@ if TYPE_CHECKING:
 
 #: The rooms that the public names are in.
 _ROOMS = {
-    "api": "DrawFile TakenAnswers adraw_records atake_answers draw_records take_answers "
-    "Checks Evaluation Export Plan Preview RehearsedPlan Report RunStatus RunSummary acheck aevaluate aexport "
-    "aplan apreview arehearse_plan areplay arun astatus averify check evaluate export plan preview rehearse_plan "
-    "replay run status verify",
+    "api": "Checks DataExport DrawFile Evaluation Export Plan Preview RehearsedPlan Report RunStatus RunSummary "
+    "TakenAnswers acheck adraw_records aevaluate aexport aplan apreview arehearse_plan areplay arun astatus "
+    "atake_answers averify check draw_records evaluate export plan preview rehearse_plan replay run status "
+    "take_answers verify",
     "errors": "LabelpipeError",
     "facts": "Check Tier",
     "records": "Answer CallbackContext Outcome Record Request Response Status ToolCall Usage",
@@ -81,6 +82,7 @@ __all__ = [
     "CallbackContext",
     "Check",
     "Checks",
+    "DataExport",
     "DrawFile",
     "Evaluation",
     "Export",

@@ -276,3 +276,42 @@ class Export:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class DataExport:
+    """What an export into a folder came to. The keys of `files`, `records` and `rows` are the splits' names.
+
+    `by` is the field whose classes were balanced, None where there is none; `classes` gives the records of each class
+    in each split. `groups` are sets of records that were kept together (of one value of `group`, of the same text, or,
+    with `near_duplicates`, of texts at least so similar), and `grouped` are the records in them. `leaks` are texts that
+    stand in more than one split: 0. `left_out` says why labelled records are in no split, and how many. `gold` are
+    records that a gold file names: none of them is in train. `remembered` are records that an earlier export had put
+    where they are. `former` counts records of a chat export that were asked with another prompt than the present one.
+    """
+
+    run_dir: str
+    folder: str
+    format: str
+    files: Mapping[str, str]
+    records: Mapping[str, int]
+    rows: Mapping[str, int]
+    split: tuple[float, ...]
+    seed: int
+    by: str | None
+    classes: Mapping[str, Mapping[str, int]]
+    group: str | None
+    near_duplicates: float | None
+    groups: int
+    grouped: int
+    leaks: int
+    left_out: Mapping[str, int]
+    gold: int = 0
+    remembered: int = 0
+    former: int = 0
+    simulated: bool = False
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)

@@ -23,7 +23,7 @@ FLOORS = {
     "gold": 2,
     "parts": 3,
     "runner": 4,
-    "planner": 5, "measure": 5, "review": 5,
+    "planner": 5, "measure": 5, "review": 5, "exports": 5,
     "api": 7, "cli": 8, "recipes": 8, "__init__": 8, "__main__": 9,
 }  # fmt: skip
 
@@ -59,7 +59,7 @@ OWNERS = {
     "opentelemetry": {"telemetry"},
 }
 #: Who may know the settings.
-KNOWS_SETTINGS = {"settings", "parts", "runner", "planner", "measure", "cli", "__init__", "targets", "api"}
+KNOWS_SETTINGS = {"settings", "parts", "runner", "planner", "measure", "exports", "cli", "__init__", "targets", "api"}
 
 
 def room_of(path: Path) -> str:

@@ -5,11 +5,11 @@ The asynchronous forms, for a program with an event loop of its own, have an `a`
 
 from __future__ import annotations
 
+from pipeline.api.exporting import DataExport, Export, aexport, export
 from pipeline.api.measures import Evaluation, aevaluate, evaluate
 from pipeline.api.reviews import DrawFile, TakenAnswers, adraw_records, atake_answers, draw_records, take_answers
 from pipeline.api.runs import (
     Checks,
-    Export,
     Plan,
     Preview,
     RehearsedPlan,
@@ -17,7 +17,6 @@ from pipeline.api.runs import (
     RunStatus,
     RunSummary,
     acheck,
-    aexport,
     aplan,
     apreview,
     arehearse_plan,
@@ -26,7 +25,6 @@ from pipeline.api.runs import (
     astatus,
     averify,
     check,
-    export,
     plan,
     preview,
     rehearse_plan,
@@ -38,6 +36,7 @@ from pipeline.api.runs import (
 
 __all__ = [
     "Checks",
+    "DataExport",
     "DrawFile",
     "Evaluation",
     "Export",

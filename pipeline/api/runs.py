@@ -133,13 +133,6 @@ class Report(Shown, results.Report):
         return self.lines()
 
 
-class Export(Shown, facts.Export):
-    """What an export came to."""
-
-    def _lines(self) -> Sequence[str]:
-        return show.export_lines(self)
-
-
 class RehearsedPlan(Shown, facts.RehearsedPlan):
     """What came of a rehearsal."""
 
@@ -237,11 +230,6 @@ async def averify(run: str | Path | None = None, *, read_input: bool = True, rem
     return _as(Report, await runner.verify(find_run(run), read_input=read_input, remote=remote))
 
 
-async def aexport(run: str | Path | None = None, to: str | None = None, *, table: str | None = None) -> Export:
-    """`export`, for a program that has an event loop."""
-    return _as(Export, await runner.export(run, to, table=table))
-
-
 # -- the plain forms ---------------------------------------------------------------------------------------------------
 
 
@@ -307,13 +295,3 @@ def verify(run: str | Path | None = None, *, read_input: bool = True, remote: bo
     Addresses and databases that the run folder names are read with `remote` only.
     """
     return in_loop(averify(run, read_input=read_input, remote=remote))
-
-
-def export(run: str | Path | None = None, to: str | None = None, *, table: str | None = None) -> Export:
-    """Make a table in a database hold the labels of a run; call it again to bring the table up to date.
-
-    `to` is an SQLAlchemy URL, and `table` is `labels` unless you name another; without `to`, the run's [output.sql] is
-    meant. Rows are found by the record's key. The run may be at work. Raises SetupError, and StoreError where the
-    database cannot be used.
-    """
-    return in_loop(aexport(run, to, table=table))

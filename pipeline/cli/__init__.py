@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import sys
 
-from pipeline.cli import demo, labelling, looking, measuring, reviewing, steering
+from pipeline.cli import demo, exporting, labelling, looking, measuring, reviewing, steering
 from pipeline.cli.frame import EXIT_CODES, EXIT_NOT_WRITTEN, app
 from pipeline.terminal import open_missing_streams, put
 
-__all__ = ["EXIT_CODES", "app", "demo", "labelling", "looking", "main", "measuring", "reviewing", "steering"]
+__all__ = [
+    "EXIT_CODES",
+    "app",
+    "demo",
+    "exporting",
+    "labelling",
+    "looking",
+    "main",
+    "measuring",
+    "reviewing",
+    "steering",
+]
 
 
 def main() -> None:

@@ -114,39 +114,6 @@ def verify(
     raise typer.Exit(0 if report.ok else 1)
 
 
-@app.command(rich_help_panel=MORE)
-def export(
-    run: RunOf = None,
-    to: Annotated[
-        str | None,
-        typer.Option("--to", help="The database; default: the run's [output.sql].", metavar="URL", show_default=False),
-    ] = None,
-    table: Annotated[
-        str | None,
-        typer.Option("--table", help="The table in it; default: labels.", metavar="NAME", show_default=False),
-    ] = None,
-    json_out: AsJson = False,
-) -> None:
-    """Write the labels into a table of a database; again brings it up to date.
-
-    Rows are found by the record's key. The run may be at work.
-    """
-    run_dir = run_of(run)
-
-    async def write() -> Any:
-        from pipeline.runner import export as write_labels
-
-        return await write_labels(run_dir, to, table=table)
-
-    done = run_through(write())
-    from pipeline.show import export_lines
-
-    if json_out:
-        print_json(done.as_dict())
-    else:
-        show("\n".join(export_lines(done)))
-
-
 #: Options of `rehearse` that imitate a particular kind of server.
 LatencyJitter = Annotated[
     float, typer.Option("--latency-jitter", help="How far single answers are from that: 0.3 is 70 to 130 %.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.show.advice import SYSTEMATIC, Asked, advise
 from pipeline.show.evaluations import evaluation_lines
-from pipeline.show.exports import export_lines
+from pipeline.show.exports import data_lines, export_lines
 from pipeline.show.planview import codes_text, plan_lines, rehearsal_lines
 from pipeline.show.reviewview import answers_lines, draw_lines
 from pipeline.show.statusview import status_lines
@@ -19,6 +19,7 @@ __all__ = [
     "check_lines",
     "closing_lines",
     "codes_text",
+    "data_lines",
     "draw_lines",
     "evaluation_lines",
     "export_lines",

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from pipeline.facts import Export
+from pipeline.facts import DataExport, Export
+from pipeline.terminal import cut, width
+
+#: Classes that are shown, and characters of each; the rest is counted.
+SHOWN_CLASSES, CLASS_COLUMNS = 20, 40
+#: Why labelled records are in no split.
+_WHY = {
+    "where": "do not fit --where",
+    "empty_text": "have an empty text",
+    "no_row": "have a label without rows",
+    "no_label": "have no value in the label field",
+    "near_two_splits": "are new, and near records of two splits: they would join them",
+    "near_gold": "were in another split, and are near a gold record",
+    "no_prompt": "cannot be shown in the prompt any more",
+    "invalid_label": "have a label that the schema does not allow",
+}
 
 
 def export_lines(done: Export) -> Sequence[str]:
@@ -18,3 +33,57 @@ def export_lines(done: Export) -> Sequence[str]:
     if done.made_anew:
         lines.append("  again    the table was dropped and created, because a column has another type or name now")
     return [*lines, "  SIMULATED LABELS"] if done.simulated else lines
+
+
+def data_lines(done: DataExport) -> Sequence[str]:
+    """The splits with their sizes and classes, what was kept together, and what was left out and why."""
+    total = sum(done.records.values())
+    lines = [f"{done.folder}: {_records(total)} of {done.run_dir}"]
+    for name, count in done.records.items():
+        rows = f", {done.rows[name]:,} rows" if done.rows[name] != count else ""
+        lines.append(f"  {name:<6} {count:>9,}  {count / max(1, total):5.1%}{rows}  {done.files[name]}")
+    if done.by is not None:
+        lines += ["", *_balance(done.by, done.classes, list(done.records))]
+    lines += ["", f"  together   {_together(done)}", f"  leakage    {done.leaks} texts stand in more than one split"]
+    if done.gold:
+        lines.append(f"  gold       {_records(done.gold)} with a gold label: none of them is in train")
+    if done.remembered:
+        lines.append(f"  as before  {_records(done.remembered)} are in the split of an earlier export")
+    lines += [f"  left out   {count:,} {_WHY.get(why, why)}" for why, count in done.left_out.items()]
+    if done.former:
+        lines.append(f"  prompt     {_records(done.former)} were asked with another prompt, and have the present one")
+    lines += [f"  note       {note}" for note in done.notes]
+    return [*lines, "  SIMULATED LABELS"] if done.simulated else lines
+
+
+def _together(done: DataExport) -> str:
+    what = [] if done.group is None else [f"the same {done.group}"]
+    near = done.near_duplicates
+    what.append("the same text" if near is None else f"the same or a similar text (similarity {near:g} or more)")
+    if not done.groups:
+        return f"no records have {' or '.join(what)}"
+    return f"{done.grouped:,} records in {done.groups:,} groups have {' or '.join(what)}"
+
+
+def _balance(by: str, classes: Mapping[str, Mapping[str, int]], names: Sequence[str]) -> list[str]:
+    """A table: each class with its share of each split."""
+    totals = {name: max(1, sum(counts[name] for counts in classes.values())) for name in names}
+    ranked = sorted(classes.items(), key=lambda one: -sum(one[1].values()))
+    rows = [[by, *names]]
+    for value, counts in ranked[:SHOWN_CLASSES]:
+        told = cut(" ".join(value.split()), CLASS_COLUMNS)
+        rows.append([told or "(none)", *(f"{counts[name]:,} ({counts[name] / totals[name]:.1%})" for name in names)])
+    wide = [max(width(cells[at]) for cells in rows) for at in range(len(names) + 1)]
+    lines = ["  " + "  ".join(_padded(cells, wide)) for cells in rows]
+    rest = len(ranked) - SHOWN_CLASSES
+    return [*lines, f"  and {rest:,} more"] if rest > 0 else lines
+
+
+def _padded(cells: Sequence[str], wide: Sequence[int]) -> list[str]:
+    """The first cell to the left, the others to the right."""
+    gaps = [" " * (most - width(cell)) for cell, most in zip(cells, wide, strict=True)]
+    return [cells[0] + gaps[0], *(gap + cell for gap, cell in zip(gaps[1:], cells[1:], strict=True))]
+
+
+def _records(count: int) -> str:
+    return "1 record" if count == 1 else f"{count:,} records"

@@ -15,15 +15,18 @@ from pipeline.store.answers import (
 from pipeline.store.claims import MovedAside, claim
 from pipeline.store.corrected import Corrected, corrected_at, misfit
 from pipeline.store.formats import cell, csv_block, json_block, safe_cell
+from pipeline.store.kinds import kinds_of
 from pipeline.store.labels import LabelRow
-from pipeline.store.layout import Layout, distinct
+from pipeline.store.layout import Layout, Table, distinct
 from pipeline.store.ledger import Ledger
 from pipeline.store.matching import Found, Pair
 from pipeline.store.order import rows_of
+from pipeline.store.parquet import column_types
 from pipeline.store.projection import flaw_of
 from pipeline.store.proof import FileProof, prove_files
 from pipeline.store.queries import Checkpoint, Known, RowCounts, Totals
 from pipeline.store.reviews import Reviews, open_reviews, read_reviews
+from pipeline.store.rowfile import RowFile, open_rows
 from pipeline.store.rundir import Change, RunDir, RunLock, diff, write_whole
 from pipeline.store.sinks import Sinks
 from pipeline.store.sqlexport import (
@@ -58,18 +61,21 @@ __all__ = [
     "Place",
     "Reviews",
     "RowCounts",
+    "RowFile",
     "RunDir",
     "RunLock",
     "Selection",
     "Sinks",
     "SqlPlace",
     "SqlTarget",
+    "Table",
     "TableExport",
     "Totals",
     "cell",
     "check_table",
     "claim",
     "claim_table",
+    "column_types",
     "corrected_at",
     "csv_block",
     "diff",
@@ -78,9 +84,11 @@ __all__ = [
     "flaw_of",
     "is_same_content",
     "json_block",
+    "kinds_of",
     "label_digest",
     "misfit",
     "open_reviews",
+    "open_rows",
     "prove_files",
     "read_reviews",
     "read_table",

@@ -46,7 +46,7 @@ async def write(path: Path, table: Table, blocks: Blocks) -> None:
         writer = await asyncio.to_thread(_writer, part, table, kinds)
         try:
             async for rows in _groups(table, blocks):
-                await asyncio.to_thread(writer.write_table, _arrow(kinds, writer.schema, rows))
+                await asyncio.to_thread(writer.write_table, arrow_table(kinds, writer.schema, rows))
         finally:
             await asyncio.to_thread(writer.close)
         await asyncio.to_thread(replace_durably, part, path)
@@ -59,6 +59,11 @@ async def column_kinds(table: Table, blocks: Blocks) -> list[str]:
     kinds = ["nothing"] * len(table.titles)
     async for block in blocks():
         kinds = kinds_of(kinds, table_rows(table, block))
+    return column_types(kinds)
+
+
+def column_types(kinds: Sequence[str]) -> list[str]:
+    """The type of the column that holds values of each of these kinds."""
     return [_TYPES.get(kind, "string") for kind in kinds]
 
 
@@ -125,13 +130,16 @@ async def _values(
 
 
 def _writer(part: Path, table: Table, kinds: Sequence[str]) -> Any:
-    pyarrow = require()
-    names = [clean(title) for title in table.titles]
-    schema = pyarrow.schema([(name, _type(kind)) for name, kind in zip(names, kinds, strict=True)])
-    return pyarrow.parquet.ParquetWriter(part, schema)
+    return require().parquet.ParquetWriter(part, arrow_schema([clean(title) for title in table.titles], kinds))
 
 
-def _arrow(kinds: Sequence[str], schema: Any, rows: Sequence[Sequence[JSON]]) -> Any:
+def arrow_schema(names: Sequence[str], kinds: Sequence[str]) -> Any:
+    """The columns of a file, by their names and types."""
+    return require().schema([(name, _type(kind)) for name, kind in zip(names, kinds, strict=True)])
+
+
+def arrow_table(kinds: Sequence[str], schema: Any, rows: Sequence[Sequence[JSON]]) -> Any:
+    """Rows as a table of pyarrow, each value as its column's type holds it."""
     pyarrow = require()
     columns = [
         pyarrow.array([convert(kind, row[index]) for row in rows], _type(kind)) for index, kind in enumerate(kinds)

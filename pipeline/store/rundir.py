@@ -30,6 +30,7 @@ _OURS = (
     "lock",
     "control.",
     "evaluations.",
+    "splits.db",
 )
 #: A text longer than this, or of several lines, is shown as a difference of lines.
 SHORT_TEXT = 80

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipeline.task.caching import LEAST_TOKENS, cache_key, takes_breakpoint
+from pipeline.task.columns import row_fields
 from pipeline.task.expressions import RecordFilter
 from pipeline.task.labelcolumns import LabelColumn, label_columns
 from pipeline.task.labels import PLACEHOLDERS
@@ -11,11 +12,13 @@ from pipeline.task.options import FunctionOptions, TaskOptions, ToolOptions, Val
 from pipeline.task.prompt import expected_fields
 from pipeline.task.showing import ShowOptions
 from pipeline.task.spec import OMIT, Task, build_task
+from pipeline.task.validators import Expression
 
 __all__ = [
     "LEAST_TOKENS",
     "OMIT",
     "PLACEHOLDERS",
+    "Expression",
     "Finding",
     "FunctionOptions",
     "LabelColumn",
@@ -30,5 +33,6 @@ __all__ = [
     "expected_fields",
     "label_columns",
     "lint",
+    "row_fields",
     "takes_breakpoint",
 ]

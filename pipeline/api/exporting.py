@@ -1,0 +1,58 @@
+"""Labels handed on, from Python: data to train on, or a table in a database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from pipeline import exports, facts, runner, show
+from pipeline.api.shown import Shown
+from pipeline.errors import SetupError
+from pipeline.runner import in_loop
+
+
+class Export(Shown, facts.Export):
+    """What an export came to."""
+
+    def _lines(self) -> Sequence[str]:
+        return show.export_lines(self)
+
+
+class DataExport(Shown, facts.DataExport):
+    """What an export into a folder came to."""
+
+    def _lines(self) -> Sequence[str]:
+        return show.data_lines(self)
+
+
+async def aexport(
+    run: str | Path | None = None, to: str | Path | None = None, *, table: str | None = None, **options: Any
+) -> Export | DataExport:
+    """`export`, for a program that has an event loop."""
+    if to is not None and "://" not in str(to):
+        if table is not None:
+            raise SetupError(f"table is for a database, and {to} is none: its URL has ://, like sqlite:///labels.db")
+        done = await exports.export_data(run, to, exports.DataOptions(**options))
+        return DataExport(**{one.name: getattr(done, one.name) for one in fields(done)})
+    if options:
+        raise SetupError(f"{next(iter(options))} is for an export into a folder: name one, such as to='data/'")
+    found = await runner.export(run, None if to is None else str(to), table=table)
+    return Export(**{one.name: getattr(found, one.name) for one in fields(found)})
+
+
+def export(
+    run: str | Path | None = None, to: str | Path | None = None, *, table: str | None = None, **options: Any
+) -> Export | DataExport:
+    """Write the labels of a run as data to train on, or make a table in a database hold them.
+
+    `to` is a folder, or an SQLAlchemy URL; without it, the run's [output.sql] is meant. Into a folder go the files
+    train, val and test, and `options` are `split` (80, 10, 10), `seed`, `by`, `group`, `near_duplicates` (0.8; None for
+    off), `gold`, `where`, `format`, `text`, `chat`, `hf` and `simulated`, as on the command line. Into a database goes
+    `table`, which is `labels` unless you name another; its rows are found by the record's key.
+
+    The run may be at work; call it again to bring files or table up to date. Raises SetupError, and StoreError where
+    the disk or the database cannot be used.
+    """
+    return in_loop(aexport(run, to, table=table, **options))

@@ -1,0 +1,148 @@
+"""Commands that hand the labels on: into a database, or into files to train on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.cli.frame import MORE, AsJson, RunOf, app, fail, guarded, print_json, run_of, run_through, show
+
+Table = Annotated[
+    str | None,
+    typer.Option("--table", help="The table of the database; default: labels.", metavar="NAME", show_default=False),
+]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        "--split", help="Shares of train, val and test; two are train and test. Default: 80/10/10.", show_default=False
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same result.")]
+By = Annotated[
+    str | None,
+    typer.Option(
+        "--by", help="The field whose classes are balanced. Default: the first label field with classes.",
+        metavar="FIELD", show_default=False,
+    ),
+]  # fmt: skip
+Group = Annotated[
+    str | None,
+    typer.Option("--group", help="Records with the same value of this column stay together.", metavar="COLUMN",
+                 show_default=False),
+]  # fmt: skip
+Near = Annotated[
+    str,
+    typer.Option(
+        "--near-duplicates", help="Texts at least so similar stay together; off: only those that are the same."
+    ),
+]
+Gold = Annotated[
+    Path | None,
+    typer.Option("--gold", help="A file of gold labels: none of its records is in train.", show_default=False),
+]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        "--where", help="Only rows that fit: 'agreement == 1 or reviewed'", metavar="EXPR", show_default=False
+    ),
+]
+Format = Annotated[
+    str | None,
+    typer.Option("--format", help="csv, jsonl or parquet. Default: the run's format.", show_default=False),
+]
+Text = Annotated[
+    str | None,
+    typer.Option("--text", help="Rows of label and this field.", metavar="FIELD", show_default=False),
+]
+Chat = Annotated[bool, typer.Option("--chat", help="Lines for fine-tuning: the prompt, and the label as its call.")]
+Hf = Annotated[bool, typer.Option("--hf", help="Add the card of a Hugging Face dataset.")]
+Simulated = Annotated[bool, typer.Option("--simulated", help="Export simulated labels too.")]
+
+
+@app.command(rich_help_panel=MORE)
+def export(
+    run: RunOf = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", help="A folder, or the URL of a database; default: the run's [output.sql].",
+                     metavar="FOLDER|URL", show_default=False),
+    ] = None,
+    table: Table = None,
+    split: Split = None,
+    seed: Seed = 0,
+    by: By = None,
+    group: Group = None,
+    near_duplicates: Near = "0.8",
+    gold: Gold = None,
+    where: Where = None,
+    format_: Format = None,
+    text: Text = None,
+    chat: Chat = False,
+    hf: Hf = False,
+    simulated: Simulated = False,
+    json_out: AsJson = False,
+) -> None:  # fmt: skip
+    """Write the labels as data to train on, or into a table of a database.
+
+    Given again, it brings the files or the table up to date. The run may be at work.
+    """
+    run_dir = run_of(run)
+    asked: dict[str, Any] = {
+        "split": split,
+        "by": by,
+        "group": group,
+        "gold": gold,
+        "where": where,
+        "format": format_,
+        "text": text,
+    }
+    words = [f"--{name}" for name, value in asked.items() if value is not None]
+    words += [f"--{name}" for name, wanted in (("chat", chat), ("hf", hf), ("simulated", simulated)) if wanted]
+    if to is None or "://" in to:
+        if words:
+            fail(f"{words[0]} is for an export into a folder: name one with --to, such as --to data/")
+        _into_table(run_dir, to, table, json_out)
+        return
+    if table is not None:
+        fail(f"--table is for a database, and --to {to} is none: its URL has ://, like sqlite:///labels.db")
+
+    def options() -> Any:
+        from pipeline.exports import SPLIT, DataOptions, near_of, split_of
+
+        near = near_of(near_duplicates)
+        asked["split"] = SPLIT if split is None else split_of(split)
+        return DataOptions(**asked, seed=seed, near_duplicates=near, chat=chat, hf=hf, simulated=simulated)
+
+    _into_folder(run_dir, to, guarded(options), json_out)
+
+
+def _into_table(run_dir: Path, to: str | None, table: str | None, json_out: bool) -> None:
+    async def write() -> Any:
+        from pipeline.runner import export as write_labels
+
+        return await write_labels(run_dir, to, table=table)
+
+    done = run_through(write())
+    from pipeline.show import export_lines
+
+    if json_out:
+        print_json(done.as_dict())
+    else:
+        show("\n".join(export_lines(done)))
+
+
+def _into_folder(run_dir: Path, to: str, options: Any, json_out: bool) -> None:
+    async def write() -> Any:
+        from pipeline.exports import export_data
+
+        return await export_data(run_dir, to, options)
+
+    done = run_through(write())
+    from pipeline.show import data_lines
+
+    if json_out:
+        print_json(done.as_dict())
+    else:
+        show("\n".join(data_lines(done)))

@@ -1,0 +1,8 @@
+"""A run's labels as data to train on: splits without leaks, in the formats that training takes."""
+
+from __future__ import annotations
+
+from pipeline.exports.export import export_data
+from pipeline.exports.options import SPLIT, DataOptions, near_of, split_of
+
+__all__ = ["SPLIT", "DataOptions", "export_data", "near_of", "split_of"]

@@ -1,0 +1,357 @@
+"""A run's labels as data to train on: files for training, validation and test in a folder."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline import codec
+from pipeline.errors import SetupError, StoreError, did_you_mean, there_are
+from pipeline.exports.card import NAME as CARD
+from pipeline.exports.card import Features, card
+from pipeline.exports.chat import TITLES, Chat
+from pipeline.exports.folder import Folder, folder_of
+from pipeline.exports.options import DataOptions
+from pipeline.exports.rows import Selection, Shape, Where, table_shape, text_shape
+from pipeline.exports.sources import OpenRun, gold_keys, open_run, text_fields
+from pipeline.exports.splitting import FILE, Shares, Splits, Unit, keep, recall
+from pipeline.facts import DataExport
+from pipeline.records import JSON, Outcome, Status
+from pipeline.store import Layout, RowFile, column_types, kinds_of, open_rows, rows_of
+from pipeline.targets import find_run
+from pipeline.version import __version__
+
+#: More classes than a field of classes has.
+CLASSES = 1_000
+
+
+async def export_data(run: str | Path | None, to: str | Path, options: DataOptions) -> DataExport:
+    """Write the labels of a run as train, val and test into a folder; given again, no record changes its split.
+
+    The run may be at work. Raises SetupError, and StoreError for what the disk refuses or where the run has changed
+    meanwhile.
+    """
+    folder = folder_of(to)
+    async with AsyncExitStack() as stack:
+        opened = await open_run(find_run(run), stack)
+        if opened.simulated and not options.simulated:
+            raise SetupError(
+                f"{opened.folder.path}: its labels are simulated: no model was asked. To try out an export with them, "
+                "give --simulated"
+            )
+        plan = await _planned(opened, options, folder, Path(to))
+        with _disk(folder), closing(Splits(plan.shares, opened.last_seq)) as splits:
+            return await _Export(opened, options, plan, splits).run()
+
+
+@contextmanager
+def _disk(folder: Path) -> Iterator[None]:
+    """Our error for one of the temporary database."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreError(
+            f"{folder}: not written: the temporary database failed: {error}. Is the disk of the temporary files full?"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """An export before anything is read: which rows, by what they are split, and where they go."""
+
+    folder: Folder
+    shown: Path
+    shares: Shares
+    selection: Selection
+    kind: str
+    gold: frozenset[str]
+    chat: Chat | None
+    terms: str
+    notes: tuple[str, ...]
+
+
+async def _planned(opened: OpenRun, options: DataOptions, folder: Path, shown: Path) -> _Plan:
+    chat = Chat(opened.folder, opened.manifest) if options.chat else None
+    kind = "jsonl" if chat else options.format or ("jsonl" if options.hf else opened.format)
+    shares = Shares(tuple(options.split), options.seed, options.near_duplicates)
+    by, notes = await _by(opened, options.by)
+    if options.text is not None and by is None:
+        raise SetupError("--text: no field of the label has classes: name the one that is the label with --by")
+    gold = await gold_keys(options.gold, opened) if options.gold is not None else frozenset[str]()
+    texts = (options.text,) if options.text is not None else text_fields(opened.manifest)
+    selection = Selection(Where(options.where, opened.reviewed), texts, opened.key, by)
+    names = [f"{name}.{kind}" for name in shares.names] + [CARD] * options.hf
+    terms = codec.dumps([shares.parts, shares.seed, shares.near, by, options.group, texts]).decode()
+    return _Plan(Folder(folder, names), shown, shares, selection, kind, gold, chat, terms, notes)
+
+
+async def _by(opened: OpenRun, wanted: str | None) -> tuple[str | None, tuple[str, ...]]:
+    """The field whose classes are balanced, and what is to be said about it."""
+    if wanted is not None:
+        return wanted, ()
+    counts = await opened.ledger.label_counts(opened.label_columns)
+    found = next((name for name in opened.label_columns if name in counts), None)
+    note = "no field of the label has few, short values, so no classes were balanced; --by names a field"
+    return found, () if found is not None else (note,)
+
+
+class _Export:
+    """One export. It reads the run twice: to find the splits, and to write the rows."""
+
+    def __init__(self, opened: OpenRun, options: DataOptions, plan: _Plan, splits: Splits) -> None:
+        self._opened, self._options, self._plan, self._splits = opened, options, plan, splits
+        # All state that changes: the layout that has the columns of all rows, their kinds, and what was counted.
+        self._layout: Layout = opened.layout
+        self._kinds: dict[str, str] = {}
+        self._mixed: set[str] = set()
+        self._left_out: Counter[str] = Counter()
+        self._fields: dict[str, None] = {}
+        self._gold = 0
+
+    async def run(self) -> DataExport:
+        async for block in self._blocks():
+            await asyncio.to_thread(self._take, block)
+        self._check_columns()
+        await asyncio.to_thread(self._split)
+        with self._plan.folder.part() as part:
+            done, features = await self._write(part)
+            return await asyncio.to_thread(self._settle, part, done, features)
+
+    async def _blocks(self) -> AsyncIterator[list[tuple[int, Outcome]]]:
+        """The labelled records, in the order of the input."""
+        opened = self._opened
+        async for block in rows_of(opened.ledger, "input", upto=opened.last_seq, corrected=opened.corrected):
+            yield [found for found in block if found[1].status is Status.LABELLED]
+
+    # -- the first reading ---------------------------------------------------------------------------------------------
+
+    def _take(self, block: Sequence[tuple[int, Outcome]]) -> None:
+        self._layout = self._layout.grown([outcome for _, outcome in block])
+        units = [unit for seq, outcome in block if (unit := self._unit(seq, outcome)) is not None]
+        self._splits.add(units)
+        if len(self._splits.classes) > CLASSES:
+            raise SetupError(
+                f"--by {self._plan.selection.by}: has more than {CLASSES:,} values; expected a field of classes"
+            )
+
+    def _unit(self, seq: int, outcome: Outcome) -> Unit | None:
+        """The record as it is split; None where it is left out."""
+        record, selection = outcome.record, self._plan.selection
+        self._fields |= dict.fromkeys(record.fields)
+        wanted = selection.wanted(outcome)
+        text = selection.text(outcome)
+        why = "no_row" if not wanted else "where" if not any(wanted) else "" if text.strip() else "empty_text"
+        if why:
+            self._left_out[why] += 1
+            return None
+        self._note_kinds(outcome)
+        is_gold = record.key in self._plan.gold
+        self._gold += is_gold
+        return Unit(seq, record.key, text, self._together(outcome), selection.label(outcome, wanted), is_gold)
+
+    def _together(self, outcome: Outcome) -> bytes | None:
+        """The value of the group; a record without one is in no group."""
+        column = self._options.group
+        if column is None:
+            return None
+        value = {**outcome.record.fields, **(outcome.label or {})}.get(column)
+        return None if value in (None, "") else codec.canonical(value)
+
+    def _note_kinds(self, outcome: Outcome) -> None:
+        if self._plan.kind != "parquet" and not self._options.hf:
+            return
+        table = self._layout.label_table()
+        rows = table.rows(outcome)
+        kinds = kinds_of([self._kinds.get(title, "nothing") for title in table.titles], rows)
+        self._kinds |= dict(zip(table.titles, kinds, strict=True))
+        odd = (title for row in rows for title, value in zip(table.titles, row, strict=True) if not _is_plain(value))
+        self._mixed |= set(odd)
+
+    def _check_columns(self) -> None:
+        self._plan.selection.where.check()
+        known = [*self._fields, *self._layout.labels, *self._layout.found]
+        asked = {"--group": self._options.group, "--by": self._options.by, "--text": self._options.text}
+        for option, name in asked.items():
+            if name is not None and self._fields and name not in known:
+                raise SetupError(
+                    f"{option}: no record has {name!r}{did_you_mean(name, known)}; it has {there_are(known)}"
+                )
+        if not self._splits.count():
+            left = ", ".join(f"{count:,} {why}" for why, count in self._left_out.items())
+            raise SetupError(f"{self._opened.folder.path}: no labelled record is left to export{left and f' ({left})'}")
+
+    # -- the splits ----------------------------------------------------------------------------------------------------
+
+    def _split(self) -> None:
+        splits, terms = self._splits, self._plan.terms
+        splits.join()
+        for place in self._places():
+            splits.remember(recall(place, terms))
+        splits.assign()
+
+    def _places(self) -> tuple[Path, Path]:
+        """Where splits are remembered: with the files that hold them, and with the run."""
+        return self._plan.folder.path / FILE, self._opened.folder.path / FILE
+
+    # -- the second reading --------------------------------------------------------------------------------------------
+
+    def _shape(self) -> Shape:
+        plan, escapes = self._plan, self._layout.escape_formulas and self._plan.kind == "csv"
+        if (chat := plan.chat) is not None:
+
+            def rows(outcome: Outcome, _wanted: Sequence[bool]) -> list[list[JSON]] | str:
+                row = chat.row(outcome)
+                return row if isinstance(row, str) else [row]
+
+            return Shape(TITLES, rows)
+        if self._options.text is not None and plan.selection.by is not None:
+            return text_shape(plan.selection, plan.selection.by, self._options.text, escapes=escapes)
+        return table_shape(self._layout.label_table(), escapes=escapes)
+
+    def _features(self, shape: Shape) -> Features:
+        """The columns with their types; of the rows of label and text those of the columns that they come from."""
+        by, text = self._plan.selection.by, self._options.text
+        sources = {"label": by, "text": text} if text is not None else {}
+        names = [sources.get(title) or title for title in shape.titles]
+        if not self._kinds or self._plan.chat or not set(names) <= self._kinds.keys():
+            return Features()
+        types = column_types([self._kinds[name] for name in names])
+        mixed = self._plan.kind != "parquet" and any(
+            kind == "string" and name in self._mixed for name, kind in zip(names, types, strict=True)
+        )
+        label = "label" if text is not None else by
+        return Features() if mixed else Features(list(zip(shape.titles, types, strict=True)), label)
+
+    async def _write(self, part: Path) -> tuple[DataExport, Features]:
+        plan, shape = self._plan, self._shape()
+        features, names = self._features(shape), plan.shares.names
+        types = [kind for _, kind in features.columns] or ["string"] * len(shape.titles)
+        paths = {name: part / f"{name}.{plan.kind}" for name in names}
+        files = [open_rows(path, shape.titles, types, escape_formulas=shape.escapes) for path in paths.values()]
+        counts = _Counts(names)
+        try:
+            async for block in self._blocks():
+                await asyncio.to_thread(self._add, block, shape, files, counts)
+        finally:
+            for file in files:
+                await asyncio.to_thread(file.close)
+        await self._refuse_changes(counts)
+        return self._told(counts), features
+
+    def _add(
+        self, block: Sequence[tuple[int, Outcome]], shape: Shape, files: Sequence[RowFile], counts: _Counts
+    ) -> None:
+        found = self._splits.of([seq for seq, _ in block])
+        counts.seen += len(found)
+        lines: dict[int, list[list[JSON]]] = {}
+        written: list[tuple[bytes, int]] = []
+        for seq, outcome in block:
+            if seq not in found:
+                continue
+            split, label, text = found[seq]
+            rows = shape.rows(outcome, self._plan.selection.wanted(outcome))
+            if isinstance(rows, str):
+                self._left_out[rows] += 1
+                continue
+            lines.setdefault(split, []).extend(rows)
+            written.append((text, split))
+            counts.add(split, label, len(rows))
+        for split, rows in lines.items():
+            files[split].add(rows)
+        self._splits.written(written)
+
+    async def _refuse_changes(self, counts: _Counts) -> None:
+        expected = self._splits.count() - sum(self._splits.left_out().values())
+        if counts.seen != expected:
+            raise StoreError(
+                f"{self._opened.folder.path}: its labels have changed while they were read. Run the command again"
+            )
+
+    def _told(self, counts: _Counts) -> DataExport:
+        plan, options, splits = self._plan, self._options, self._splits
+        groups, grouped = splits.groups()
+        by = plan.selection.by
+        empty = [name for name in plan.shares.names if not counts.records[name]]
+        notes = [f"{name} is empty: there are too few records, or groups that are too large" for name in empty]
+        return DataExport(
+            run_dir=str(self._opened.folder.path),
+            folder=str(plan.shown),
+            format=plan.kind,
+            files={name: str(plan.shown / f"{name}.{plan.kind}") for name in plan.shares.names},
+            records=dict(counts.records),
+            rows=dict(counts.rows),
+            split=plan.shares.parts,
+            seed=options.seed,
+            by=by,
+            classes=counts.classes if by is not None else {},
+            group=options.group,
+            near_duplicates=options.near_duplicates,
+            groups=groups,
+            grouped=grouped,
+            leaks=splits.leaks(),
+            left_out={**self._left_out, **splits.left_out()},
+            gold=self._gold,
+            remembered=splits.remembered(),
+            former=plan.chat.former if plan.chat else 0,
+            simulated=self._opened.simulated,
+            notes=(*plan.notes, *notes),
+        )
+
+    def _settle(self, part: Path, done: DataExport, features: Features) -> DataExport:
+        if done.leaks:
+            raise StoreError(
+                f"{done.folder}: not written: {done.leaks:,} texts would be in more than one split. This is a bug"
+            )
+        plan = self._plan
+        if self._options.hf:
+            text = card(done, self._opened.manifest, features)
+            (part / CARD).write_text(text, encoding="utf-8")
+        for place in self._places():
+            keep(place, plan.terms, self._splits.assigned())
+        left = plan.folder.settle(part, self._facts(done))
+        notes = [
+            f"{name} was changed since it was exported, so it stays; it is not part of this export" for name in left
+        ]
+        return replace(done, notes=(*done.notes, *notes))
+
+    def _facts(self, done: DataExport) -> dict[str, Any]:
+        """What the folder says of itself. It may be published: no path of this machine."""
+        fingerprint = self._opened.manifest.get("fingerprint", {})
+        facts = {name: value for name, value in done.as_dict().items() if name not in ("folder", "files", "run_dir")}
+        return {
+            "labelpipe": __version__,
+            "run": self._opened.folder.path.absolute().name,
+            "model": fingerprint.get("model"),
+            "session_at": self._opened.manifest.get("session_at"),
+            **facts,
+        }
+
+
+class _Counts:
+    """Records, rows and classes of each split, as they are written."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        # All state that changes.
+        self.seen = 0
+        self.records = dict.fromkeys(names, 0)
+        self.rows = dict.fromkeys(names, 0)
+        self.classes: dict[str, dict[str, int]] = {}
+
+    def add(self, split: int, label: str, rows: int) -> None:
+        """One more record."""
+        name = self._names[split]
+        self.records[name] += 1
+        self.rows[name] += rows
+        counts = self.classes.setdefault(label, dict.fromkeys(self._names, 0))
+        counts[name] += 1
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, str)

@@ -1,0 +1,93 @@
+"""The run that is exported, opened for reading, and what stands beside it: corrections, gold keys."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import SetupError, TaskError
+from pipeline.readers import given_name, read_records, resolve_sources
+from pipeline.store import Corrected, Layout, Ledger, RunDir, corrected_at
+from pipeline.task import expected_fields
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRun:
+    """A run as it is now: its outcomes up to `last_seq`, as people have corrected them."""
+
+    folder: RunDir
+    manifest: Mapping[str, Any]
+    ledger: Ledger
+    layout: Layout
+    last_seq: int
+    corrected: Corrected
+
+    @property
+    def simulated(self) -> bool:
+        """Whether no model was asked."""
+        return bool(self.manifest.get("simulated"))
+
+    @property
+    def key(self) -> str | None:
+        """The field that names a record."""
+        key: str | None = self.manifest.get("reading", {}).get("key")
+        return key
+
+    @property
+    def reviewed(self) -> frozenset[str]:
+        """The keys of the records that a person has answered."""
+        return frozenset(self.corrected.by_key)
+
+    @property
+    def label_columns(self) -> Sequence[str]:
+        """The columns that the model fills."""
+        return self.manifest.get("label_columns") or self.layout.labels
+
+    @property
+    def format(self) -> str:
+        """The first format of the run's files of rows."""
+        return next((kind for kind in self.layout.formats if kind in ("csv", "jsonl", "parquet")), "csv")
+
+
+async def open_run(folder: Path, stack: AsyncExitStack) -> OpenRun:
+    """Open a run for reading, until the stack ends. Raises SetupError where nothing was labelled yet."""
+    run_dir = RunDir(folder)
+    manifest = run_dir.read_manifest()
+    if manifest is None:
+        raise SetupError(f"{folder}: there is no run here (no manifest.json)")
+    ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger, read_only=True))
+    text, asked = await ledger.meta_get("layout"), await ledger.meta_get("layout_asked")
+    if text is None and asked is None:
+        raise SetupError(f"{folder}: no row was written yet: start the run first")
+    layout = Layout.from_text(text) if text else Layout.from_text(asked or "").following(None)
+    corrected = await asyncio.to_thread(corrected_at, folder, column=layout.reviewed)
+    return OpenRun(run_dir, manifest, ledger, layout, await ledger.last_seq(), corrected)
+
+
+def text_fields(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """The fields that the run's prompt names; () where it shows the whole record, or cannot be read."""
+    prompt = manifest.get("fingerprint", {}).get("prompt")
+    try:
+        return tuple(sorted(expected_fields(prompt))) if isinstance(prompt, str) else ()
+    except TaskError:
+        return ()
+
+
+async def gold_keys(path: str | Path, opened: OpenRun) -> frozenset[str]:
+    """The keys in a file of gold labels: under the name of the run's key, or `key`. Raises SetupError."""
+    sources = resolve_sources([str(path)], base=Path())
+    wanted = [name for name in (opened.key, "key") if name is not None]
+    found: set[str] = set()
+    async with aclosing(read_records(sources)) as batches:
+        async for batch in batches:
+            for record in batch:
+                found |= {name for field in wanted if (name := given_name(record.fields.get(field)))}
+    if not found:
+        raise SetupError(
+            f"--gold {path}: no record has a key in it; expected the column {' or '.join(map(repr, wanted))}"
+        )
+    return frozenset(found)

@@ -1,0 +1,89 @@
+"""A file of rows that is written once, from its beginning to its end: CSV, JSON Lines or Parquet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from pipeline.codec import clean
+from pipeline.records import JSON
+from pipeline.store.formats import csv_block, json_block
+from pipeline.store.parquet import GROUP_CHARACTERS, GROUP_ROWS, arrow_schema, arrow_table, require
+
+
+class RowFile(Protocol):
+    """Takes rows and ends: whoever opened it closes it. Its methods raise OSError."""
+
+    def add(self, rows: Sequence[Sequence[JSON]]) -> None:
+        """Write these rows."""
+
+    def close(self) -> None:
+        """Wait until the disk has all of it, and close."""
+
+
+def open_rows(
+    path: Path, titles: Sequence[str], kinds: Sequence[str] = (), *, escape_formulas: bool = False
+) -> RowFile:
+    """A new file in the format of its suffix. Raises OSError, and MissingExtraError for Parquet without pyarrow.
+
+    `kinds` are the types of the columns of a Parquet file: bool, int64, double or string.
+    """
+    if path.suffix == ".parquet":
+        return _Parquet(path, titles, kinds)
+    return _Text(path, titles, escape_formulas=escape_formulas)
+
+
+class _Text:
+    """CSV or JSON Lines."""
+
+    def __init__(self, path: Path, titles: Sequence[str], *, escape_formulas: bool) -> None:
+        self._titles = titles
+        self._is_csv, self._escapes = path.suffix == ".csv", escape_formulas
+        self._file: BinaryIO = path.open("wb")
+        if self._is_csv:
+            self._file.write(csv_block([titles], escape_formulas=escape_formulas))
+
+    def add(self, rows: Sequence[Sequence[JSON]]) -> None:
+        self._file.write(
+            csv_block(rows, escape_formulas=self._escapes) if self._is_csv else json_block(self._titles, rows)
+        )
+
+    def close(self) -> None:
+        _sync(self._file)
+
+
+class _Parquet:
+    """Rows are kept until they make a group that is neither short nor long, so that memory stays flat."""
+
+    def __init__(self, path: Path, titles: Sequence[str], kinds: Sequence[str]) -> None:
+        self._kinds = kinds
+        self._schema = arrow_schema([clean(title) for title in titles], kinds)
+        self._file: BinaryIO = path.open("wb")
+        self._writer: Any = require().parquet.ParquetWriter(self._file, self._schema)
+        # All other state that changes: the rows that are not written yet, and the characters in them.
+        self._rows: list[Sequence[JSON]] = []
+        self._length = 0
+
+    def add(self, rows: Sequence[Sequence[JSON]]) -> None:
+        self._rows += rows
+        self._length += sum(len(value) for row in rows for value in row if isinstance(value, str))
+        if len(self._rows) >= GROUP_ROWS or self._length >= GROUP_CHARACTERS:
+            self._write()
+
+    def close(self) -> None:
+        if self._rows:
+            self._write()
+        self._writer.close()
+        _sync(self._file)
+
+    def _write(self) -> None:
+        self._writer.write_table(arrow_table(self._kinds, self._schema, self._rows))
+        self._rows, self._length = [], 0
+
+
+def _sync(file: BinaryIO) -> None:
+    with file:
+        file.flush()
+        os.fsync(file.fileno())

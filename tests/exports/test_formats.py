@@ -1,0 +1,281 @@
+"""The forms of an export's rows: as in labels.*, label and text, chat lines, and a Hugging Face dataset."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from export_samples import exported, labelled, made, read, texts, where
+
+from pipeline import Settings, export, run
+from pipeline.errors import SetupError
+from pipeline.parts import task_of
+from pipeline.records import Record
+
+#: What a file must not choke on.
+HOSTILE = [
+    "=cmd|' /C calc'!A0",
+    "x" * 200_000,
+    "مرحبا بالعالم، هذا نص من اليمين إلى اليسار",
+    "half \ud83d of a pair",
+    'quotes " and\r\nlines, <script>alert(1)</script>',
+    "nul \x00 and tab \t",
+]
+
+
+def test_hostile_records_come_through_whole(tmp_path: Path) -> None:
+    some = [*HOSTILE, *texts(range(14))]
+    keys = ["../../etc/passwd", "a/b", "=1+1", *(f"k{at}" for at in range(17))]
+    outcomes = [
+        labelled(at, {"id": key, "text": text, "split": "mine"}, key=key)
+        for at, (key, text) in enumerate(zip(keys, some, strict=True))
+    ]
+    run_dir = made(tmp_path / "run", outcomes, escape_formulas=True)
+    wanted = {key: text.replace("\ud83d", "�") for key, text in zip(keys, some, strict=True)}
+    exported(run_dir, tmp_path / "lines", format="jsonl")
+    rows = [row for rows in read(tmp_path / "lines", "jsonl").values() for row in rows]
+    assert {row["id"]: row["text"] for row in rows} == wanted
+    assert {row["split"] for row in rows} == {"mine"}
+    exported(run_dir, tmp_path / "cells")
+    rows = [row for rows in read(tmp_path / "cells").values() for row in rows]
+    assert {row["id"]: row["text"] for row in rows} == {
+        ("'" + key if key[0] == "=" else key): ("'" + text if text[0] == "=" else text) for key, text in wanted.items()
+    }
+    exported(run_dir, tmp_path / "text", text="text")
+    rows = [row for rows in read(tmp_path / "text").values() for row in rows]
+    assert {tuple(row) for row in rows} == {("label", "text")}
+    assert len(rows) == 20
+    assert [path.name for path in tmp_path.iterdir() if path.name not in ("run", "lines", "cells", "text")] == []
+
+
+def test_labels_of_every_kind(tmp_path: Path) -> None:
+    """None, lists, numbers and truth values; as classes too."""
+    values: list[Any] = [None, True, 3, 2.5, "a", ["x", "y"], {"deep": 1}]
+    some = texts(range(70))
+    run_dir = made(
+        tmp_path / "run", [labelled(at, {"id": at, "text": some[at]}, {"label": values[at % 7]}) for at in range(70)]
+    )
+    done = exported(run_dir, tmp_path / "lines", format="jsonl", by="label")
+    rows = [row for rows in read(tmp_path / "lines", "jsonl").values() for row in rows]
+    assert sorted(json.dumps(row["label"]) for row in rows) == sorted(json.dumps(values[at % 7]) for at in range(70))
+    assert done.classes.keys() == {"", "true", "3", "2.5", "a", '["x","y"]', '{"deep":1}'}
+    assert done.records == {"train": 56, "val": 7, "test": 7}
+    plain = exported(run_dir, tmp_path / "text", text="text", by="label", format="jsonl")
+    assert plain.left_out == {"no_label": 10}
+
+
+def test_parquet_has_the_same_types_in_each_split(tmp_path: Path) -> None:
+    """Only one record has a fraction, and only one a text for `odd`."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    some = texts(range(40))
+    outcomes = [
+        labelled(at, {"id": at, "text": some[at], "n": 0.5 if at == 7 else at, "odd": "x" if at == 3 else at})
+        for at in range(40)
+    ]
+    exported(made(tmp_path / "run", outcomes), tmp_path / "data", format="parquet")
+    tables = [parquet.read_table(path) for path in (tmp_path / "data").glob("*.parquet")]
+    assert {str(table.schema.field("n").type) for table in tables} == {"double"}
+    assert {str(table.schema.field("odd").type) for table in tables} == {"string"}
+    assert sorted(value for table in tables for value in table["id"].to_pylist()) == list(range(40))
+
+
+def test_several_rows_of_a_record_stay_together(tmp_path: Path) -> None:
+    some = texts(range(30))
+    outcomes = [
+        labelled(at, {"id": at, "text": some[at]}, {}, rows=({"part": "a"}, {"part": "b"}, {"part": "c"}))
+        for at in range(30)
+    ]
+    run_dir = made(tmp_path / "run", outcomes, labels=("part",))
+    done = exported(run_dir, tmp_path / "data")
+    assert (done.records, done.rows) == ({"train": 24, "val": 3, "test": 3}, {"train": 72, "val": 9, "test": 9})
+    split = where(tmp_path / "data")
+    assert all(split[row["id"]] == name for name, rows in read(tmp_path / "data").items() for row in rows)
+    some_rows = exported(run_dir, tmp_path / "some", where="part != 'b'", by="part")
+    assert sum(some_rows.rows.values()) == 60
+
+
+def test_where_takes_rows(tmp_path: Path) -> None:
+    some = texts(range(40))
+    labels = [{"label": "a", "agreement": [1.0, 0.5, None, 1][at % 4]} for at in range(40)]
+    outcomes = [labelled(at, {"id": at, "text": some[at], "lang": "en"}, labels[at]) for at in range(40)]
+    run_dir = made(tmp_path / "run", outcomes, labels=("label", "agreement"))
+    done = exported(run_dir, tmp_path / "data", where="agreement == 1 or reviewed")
+    assert (sum(done.records.values()), done.left_out) == (20, {"where": 20})
+    # A null beside a number fits nothing.
+    assert sum(exported(run_dir, tmp_path / "more", where="label.agreement > 0.6").records.values()) == 20
+    for text, told in (
+        ("agrement == 1", r"--where: no record has 'agrement'; there are .*\(did you mean 'agreement'\?\)"),
+        ("agreement ==", "--where: 'agreement ==' is not an expression"),
+        ("lang == 'de'", "no labelled record is left to export \\(40 where\\)"),
+    ):
+        with pytest.raises(SetupError, match=told):
+            exported(run_dir, tmp_path / "none", where=text)
+    assert not (tmp_path / "none").exists()
+
+
+def test_empty_texts_are_left_out_and_told(tmp_path: Path) -> None:
+    some = ["", "  \n", *texts(range(20))]
+    run_dir = made(tmp_path / "run", [labelled(at, {"id": at, "text": text}) for at, text in enumerate(some)])
+    assert exported(run_dir, tmp_path / "data").left_out == {"empty_text": 2}
+
+
+# -- chat --------------------------------------------------------------------------------------------------------------
+
+TASK: dict[str, Any] = {
+    "system": "You label tickets.",
+    "prompt": "Ticket: {{ text }}",
+    "labels": {"topic": ["bill", "login"], "urgent": [True, False]},
+    "examples": [{"text": "where is my invoice", "label": {"topic": "bill", "urgent": False}}],
+}
+
+
+def settings(folder: Path, task: dict[str, Any]) -> Settings:
+    """A config, as a file, so that the run folder leads to it."""
+    lines = ["[input]", 'path = "in.jsonl"', 'key = "id"', "[task]"]
+    lines += [f"{name} = {toml(value)}" for name, value in task.items()]
+    lines += ["[model]", 'name = "m"', 'base_url = "rehearsal"', "[output]", 'dir = "run"']
+    (folder / "a.toml").write_text("\n".join(lines), encoding="utf-8")
+    records = [{"id": f"r{at}", "text": text} for at, text in enumerate(texts(range(40)))]
+    (folder / "in.jsonl").write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+    return Settings.load(folder / "a.toml")
+
+
+def toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{name} = {toml(one)}" for name, one in value.items()) + " }"
+    return f"[{', '.join(map(toml, value))}]" if isinstance(value, list) else json.dumps(value)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_chat_lines_are_what_was_sent_and_the_label(here: Path) -> None:
+    config = settings(here, TASK)
+    assert run(config).labelled == 40
+    labels = {row["id"]: row for row in read(here / "run")["labels"]}
+    with pytest.raises(SetupError, match="simulated: no model was asked"):
+        export("run", "data", chat=True)
+    done = exported(here / "run", here / "data", chat=True, simulated=True)
+    assert (done.format, done.former) == ("jsonl", 0)
+    task, seen = task_of(config), 0
+    records = {row["id"]: row for row in map(json.loads, Path("in.jsonl").read_text(encoding="utf-8").splitlines())}
+    by_prompt = {f"Ticket: {row['text']}": key for key, row in records.items()}
+    for line in [line for lines in read(here / "data", "jsonl").values() for line in lines]:
+        *messages, answer = line.pop("messages")
+        key = by_prompt[messages[-1]["content"]]
+        request = task.render(Record("", 0, key, records[key], 1, 0))
+        assert messages == json.loads(json.dumps(request.messages))
+        assert line == {"tools": json.loads(json.dumps(request.tools)), "parallel_tool_calls": False}
+        (call,) = answer["tool_calls"]
+        assert (answer["role"], call["type"], call["function"]["name"]) == ("assistant", "function", "set_label")
+        told = json.loads(call["function"]["arguments"])
+        assert list(told) == ["topic", "urgent"]
+        assert (told["topic"], json.dumps(told["urgent"])) == (labels[key]["topic"], labels[key]["urgent"])
+        seen += 1
+    assert seen == 40
+
+
+def test_chat_with_another_prompt_than_the_runs_is_refused(here: Path) -> None:
+    run(settings(here, TASK))
+    settings(here, {**TASK, "prompt": "Another: {{ text }}"})
+    with pytest.raises(SetupError, match=r"^--chat: a.toml has another prompt than the run"):
+        export("run", "data", chat=True, simulated=True)
+    assert not Path("data").exists()
+
+
+def test_chat_lines_hold_the_rows_of_a_record(here: Path) -> None:
+    parts = {
+        "type": "object",
+        "properties": {
+            "lang": {"type": "string", "enum": ["en", "de"]},
+            "parts": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {"what": {"type": "string", "enum": ["a", "b"]}},
+                    "required": ["what"],
+                    "additionalProperties": False,
+                },
+            },
+        },
+        "required": ["lang", "parts"],
+        "additionalProperties": False,
+    }
+    function = {"name": "split_up", "parameters": parts}
+    run(settings(here, {"prompt": "{{ text }}", "rows": "parts", "function": function}))
+    exported(here / "run", here / "data", chat=True, simulated=True)
+    rows: dict[str, list[str]] = {}
+    for row in read(here / "run")["labels"]:
+        rows.setdefault(row["text"], []).append(row["what"])
+    lines = [line for found in read(here / "data", "jsonl").values() for line in found]
+    for line in lines:
+        told = json.loads(line["messages"][-1]["tool_calls"][0]["function"]["arguments"])
+        assert [one["what"] for one in told["parts"]] == rows[line["messages"][-2]["content"]]
+        assert list(told) == ["lang", "parts"]
+    assert len(lines) == len(rows) > 20
+
+
+def test_conversations_and_media_are_no_chat_lines(here: Path) -> None:
+    run(settings(here, {**TASK, "max_turns": 2}))
+    with pytest.raises(SetupError, match=r"--chat: conversations of several turns \(task.max_turns\)"):
+        export("run", "data", chat=True, simulated=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"chat": True, "text": "text"}, "--chat and --text are two forms of the rows"),
+        ({"chat": True, "format": "csv"}, "--chat writes JSON Lines, so --format cannot be csv"),
+        ({"format": "xml"}, "--format: got 'xml'; expected csv, jsonl, parquet"),
+        ({"near_duplicates": 0.2}, "--near-duplicates: got 0.2; expected a similarity of 0.5 to 1, or off"),
+        ({"table": "t"}, "table is for a database, and data is none"),
+        ({"group": "custmer"}, r"--group: no record has 'custmer' \(did you mean 'customer'\?\)"),
+        ({"text": "txt"}, r"--text: no record has 'txt' \(did you mean 'text'\?\)"),
+        ({"gold": "nowhere.csv"}, "nowhere.csv"),
+    ],
+)
+def test_options_that_cannot_be(options: dict[str, Any], told: str, tickets: Path, here: Path) -> None:
+    with pytest.raises(SetupError, match=told):
+        export(tickets, "data", **options)
+    assert not Path("data").exists()
+
+
+# -- Hugging Face ------------------------------------------------------------------------------------------------------
+
+
+def test_a_dataset_has_a_card(tickets: Path, tmp_path: Path) -> None:
+    done = exported(tickets, tmp_path, hf=True)
+    head, body = (tmp_path / "README.md").read_text(encoding="utf-8").removeprefix("---\n").split("\n---\n")
+    assert head == "\n".join(
+        [
+            "# license: choose one before you publish this",
+            "configs:",
+            "- config_name: default",
+            "  data_files:",
+            "  - split: train",
+            "    path: train.jsonl",
+            "  - split: validation",
+            "    path: val.jsonl",
+            "  - split: test",
+            "    path: test.jsonl",
+            "dataset_info:",
+            "  features:",
+            *('  - name: "id"', "    dtype: string", '  - name: "text"', "    dtype: string"),
+            *('  - name: "customer"', "    dtype: string", '  - name: "label"', "    dtype:", "      class_label:"),
+            "        names:",
+            *("          '0': \"bill\"", "          '1': \"login\"", "          '2': \"other\""),
+        ]
+    )
+    assert "`some-model`" in body
+    assert re.search(r"\| validation \| 40 \| 40 \|", body)
+    assert len(read(tmp_path, "jsonl")["train"]) == done.records["train"]
+    exported(tickets, tmp_path, hf=True, text="text")
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"- name: (.*)", text) == ['"label"', '"text"']
+    assert "class_label" in text
