@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import codec
-from pipeline.errors import AnswerError, RenderError, SetupError
+from pipeline.errors import AnswerError, InvalidAnswerError, RenderError, SetupError
 from pipeline.parts import task_of
 from pipeline.records import JSON, Answer, Outcome, Request, ToolCall
 from pipeline.store import RunDir
@@ -65,7 +65,7 @@ class Chat:
         label = outcome.label or {}
         name = str(label.get("tool")) if len(functions) > 1 else next(iter(functions))
         if name not in functions:
-            raise AnswerError(f"there is no function {name!r}")
+            raise InvalidAnswerError(f"there is no function {name!r}")
         before = f"{name}_" if len(functions) > 1 else ""
         schema = functions[name]
         arguments: dict[str, JSON] = {}

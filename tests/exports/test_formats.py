@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from export_samples import exported, labelled, made, read, texts, where
 from pipeline import Settings, export, run
 from pipeline.errors import SetupError
 from pipeline.parts import task_of
-from pipeline.records import Record
+from pipeline.records import Problem, Record, Status
+from pipeline.store import Answer, label_digest, open_reviews
 
 #: What a file must not choke on.
 HOSTILE = [
@@ -279,3 +281,23 @@ def test_a_dataset_has_a_card(tickets: Path, tmp_path: Path) -> None:
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert re.findall(r"- name: (.*)", text) == ['"label"', '"text"']
     assert "class_label" in text
+
+
+def test_a_persons_answer_is_what_is_exported(tmp_path: Path) -> None:
+    """Also of a record for which the model had no label, and in the splits, which are by class."""
+    some = texts(range(40))
+    outcomes = [labelled(at, {"id": f"r{at:05}", "text": some[at]}) for at in range(39)]
+    lost = labelled(39, {"id": "r00039", "text": some[39]})
+    lost = replace(lost, status=Status.REJECTED, label=None, problem=Problem("refused", "no"))
+    run_dir = made(tmp_path / "run", [*outcomes, lost])
+    with open_reviews(run_dir) as reviews:
+        for one in (*outcomes[:19], lost):
+            about, record = label_digest(one.label), one.record
+            new = {"label": "b"}
+            reviews.add_answer(Answer(record.key, "ann", about, one.label, new, record=record.digest))
+    done = exported(run_dir, tmp_path / "data")
+    assert done.classes == {"b": {"train": 16, "val": 2, "test": 2}, "a": {"train": 16, "val": 2, "test": 2}}
+    found = {row["id"]: row["label"] for rows in read(tmp_path / "data").values() for row in rows}
+    assert found == {f"r{at:05}": "b" if at < 19 or at == 39 else "a" for at in range(40)}
+    done = exported(run_dir, tmp_path / "reviewed", where="reviewed")
+    assert (sum(done.records.values()), done.left_out) == (20, {"where": 20})
