@@ -33,7 +33,11 @@ class Where:
             return True
         fields = outcome.record.fields
         reviewed = outcome.record.key in self._reviewed
-        known = {**fields, **label, "label": label, "record": fields, REVIEWED: reviewed}
+        values = {**fields, **label}
+        # Alone, `label` is the column of that name, if there is one; `label.topic` is a column of the label.
+        whole = {"label": label, "record": fields}
+        alone = self._expression.ambiguous & values.keys()
+        known = {**values, **{name: one for name, one in whole.items() if name not in alone}, REVIEWED: reviewed}
         self._there |= known.keys()
         if lacking := self._expression.wants - known.keys():
             self._lacking |= lacking

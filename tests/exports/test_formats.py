@@ -108,6 +108,9 @@ def test_where_takes_rows(tmp_path: Path) -> None:
     assert (sum(done.records.values()), done.left_out) == (20, {"where": 20})
     # A null beside a number fits nothing.
     assert sum(exported(run_dir, tmp_path / "more", where="label.agreement > 0.6").records.values()) == 20
+    assert (
+        sum(exported(run_dir, tmp_path / "more", where="label == 'a' and record.lang == 'en'").records.values()) == 40
+    )
     for text, told in (
         ("agrement == 1", r"--where: no record has 'agrement'; there are .*\(did you mean 'agreement'\?\)"),
         ("agreement ==", "--where: 'agreement ==' is not an expression"),
