@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.store.answers import (
-    Answer,
-    Correction,
-    Draw,
-    DrawItem,
-    Place,
-    is_same_content,
-    label_digest,
-    taking_back,
-)
+from pipeline.store.answers import Answer, Correction, Draw, DrawItem, Place, is_same_content, label_digest, taking_back
 from pipeline.store.claims import MovedAside, claim
 from pipeline.store.corrected import Corrected, corrected_at, misfit
 from pipeline.store.formats import cell, csv_block, json_block, safe_cell

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pipeline.task.caching import LEAST_TOKENS, cache_key, takes_breakpoint
 from pipeline.task.columns import row_fields
-from pipeline.task.expressions import RecordFilter
-from pipeline.task.labelcolumns import LabelColumn, label_columns
 from pipeline.task.expressions import Expression, RecordFilter
+from pipeline.task.labelcolumns import LabelColumn, label_columns
 from pipeline.task.labels import PLACEHOLDERS
 from pipeline.task.lint import Finding, lint
 from pipeline.task.options import FunctionOptions, TaskOptions, ToolOptions, ValidatorOptions
