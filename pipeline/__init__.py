@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.api import (
+        Certification,
         Checks,
         DataExport,
         DrawFile,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         RunStatus,
         RunSummary,
         TakenAnswers,
+        acertify,
         acheck,
         adraw_records,
         aevaluate,
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
         astatus,
         atake_answers,
         averify,
+        certificate_of,
+        certify,
         check,
         draw_records,
         evaluate,
@@ -62,7 +66,8 @@ if TYPE_CHECKING:
 
 #: The rooms that the public names are in.
 _ROOMS = {
-    "api": "Checks DataExport DrawFile Evaluation Export Plan Preview RehearsedPlan Report RunStatus RunSummary "
+    "api": "Certification acertify certificate_of certify "
+    "Checks DataExport DrawFile Evaluation Export Plan Preview RehearsedPlan Report RunStatus RunSummary "
     "TakenAnswers acheck adraw_records aevaluate aexport aplan apreview arehearse_plan areplay arun astatus "
     "atake_answers averify check draw_records evaluate export plan preview rehearse_plan replay run status "
     "take_answers verify",
@@ -80,6 +85,7 @@ _HOME = {name: room for room, names in _ROOMS.items() for name in names.split()}
 __all__ = [
     "Answer",
     "CallbackContext",
+    "Certification",
     "Check",
     "Checks",
     "DataExport",
@@ -105,6 +111,7 @@ __all__ = [
     "ToolCall",
     "Usage",
     "__version__",
+    "acertify",
     "acheck",
     "adraw_records",
     "aevaluate",
@@ -117,6 +124,8 @@ __all__ = [
     "astatus",
     "atake_answers",
     "averify",
+    "certificate_of",
+    "certify",
     "check",
     "draw_records",
     "evaluate",

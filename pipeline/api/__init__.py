@@ -5,6 +5,7 @@ The asynchronous forms, for a program with an event loop of its own, have an `a`
 
 from __future__ import annotations
 
+from pipeline.api.certificates import Certification, acertify, certificate_of, certify
 from pipeline.api.exporting import DataExport, Export, aexport, export
 from pipeline.api.measures import Evaluation, aevaluate, evaluate
 from pipeline.api.reviews import DrawFile, TakenAnswers, adraw_records, atake_answers, draw_records, take_answers
@@ -35,6 +36,7 @@ from pipeline.api.runs import (
 )
 
 __all__ = [
+    "Certification",
     "Checks",
     "DataExport",
     "DrawFile",
@@ -47,6 +49,7 @@ __all__ = [
     "RunStatus",
     "RunSummary",
     "TakenAnswers",
+    "acertify",
     "acheck",
     "adraw_records",
     "aevaluate",
@@ -59,6 +62,8 @@ __all__ = [
     "astatus",
     "atake_answers",
     "averify",
+    "certificate_of",
+    "certify",
     "check",
     "draw_records",
     "evaluate",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from pipeline.cli import demo, exporting, labelling, looking, measuring, reviewing, steering
+from pipeline.cli import certifying, demo, exporting, labelling, looking, measuring, reviewing, steering
 from pipeline.cli.frame import EXIT_CODES, EXIT_NOT_WRITTEN, app
 from pipeline.terminal import open_missing_streams, put
 
 __all__ = [
     "EXIT_CODES",
     "app",
+    "certifying",
     "demo",
     "exporting",
     "labelling",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pipeline.measure.certifying import certify
+from pipeline.measure.designs import CertifyOptions
 from pipeline.measure.evaluate import EvaluateOptions, evaluate
 
-__all__ = ["EvaluateOptions", "evaluate"]
+__all__ = ["CertifyOptions", "EvaluateOptions", "certify", "evaluate"]

@@ -19,6 +19,7 @@ from pipeline.quality.certify import (
     design_of,
     draw_size,
     error_bound,
+    first_to_check,
 )
 from pipeline.quality.draws import Part, Pick, drawn, least, per_class, picked, sample, uniform
 from pipeline.quality.intervals import wilson
@@ -65,6 +66,7 @@ __all__ = [
     "drawn",
     "error_bound",
     "evidence_below",
+    "first_to_check",
     "is_clearly_below",
     "least",
     "macro_f1",

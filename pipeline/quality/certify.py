@@ -4,28 +4,38 @@ Probably approximately correct labels: Candès, Ilyas and Zrnic (2025), arXiv 25
 that was fixed before anybody was asked, from the most certain one to the least. A random draw of them is checked by
 people. What is looked for is how long a beginning of this order may keep its labels; people check the rest.
 
-Why looking for that length does not weaken the promise. Let `allowed` be the most records that may be wrong, and call a
-beginning bad if more than that are wrong in it. Longer beginnings hold more wrong records, so there is a shortest bad
-one. It depends on the file only, not on the draw. A beginning is accepted if at most `acceptance` wrong records of the
-draw lie in it, and that count, too, only grows with the length. If a bad beginning is accepted, then the shortest bad
-one would be accepted as well: that is one event, about one fixed set of records, and `acceptance` is chosen so that its
-probability is at most `risk`. No correction for many looks is needed. For the same reason it does no harm to look while
-people are still at work, if each answer that is not there yet counts as a wrong label: what is accepted then is never
-longer than what is accepted at the end.
+Records of the draw are corrected by those who check them, so what counts is how many of the others are wrong. Let K be
+the wrong ones in a beginning and X those of them that were drawn: K - X stay. `most_wrong` bounds K from X, and a
+beginning is accepted if that bound minus X is at most what is allowed. This is so while X is at most `acceptance`, a
+number that is known before anybody answers.
 
-The draw is without replacement, and the probability of that event is the hypergeometric one: exact, not approximate.
-The promise is about the labels as they were. Those of the draw that were wrong and are corrected make the file better.
+Why looking for the longest such beginning does not weaken the promise. X grows by at most one with each record, so the
+longest beginning is either the whole file, or one with exactly `acceptance` drawn wrong records, whose bound B for K is
+known beforehand. Say that the promise fails: K is above its bound. There are two kinds of files.
+
+1. More than B records of the file are wrong. Then there is a shortest beginning with more than B wrong ones; it depends
+   on the file only, not on the draw. The promise fails only if at least this beginning is accepted, so that it holds
+   `acceptance` drawn wrong ones or fewer: one event about one fixed set, with probability `risk` at most.
+2. Not more than B are wrong. Then it fails only where the whole file is accepted, which is a fixed set as well.
+
+So no correction for many looks is needed. For the same reason it does no harm to look while people are still at work,
+if each answer that is not there yet counts as a wrong label: what is accepted then is never longer than at the end.
+
+The draw is without replacement, and the probabilities are the hypergeometric ones: exact, not approximate.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import floor, log
+from typing import Any, TypeVar
 
 from pipeline.quality.bounds import is_unlikely, log_money, most_wrong, wrong_within
 
+#: A place in an order: anything that sorts.
+_T = TypeVar("_T", bound=Any)
 #: The first draw is large enough that a file with half of the error allowed is certified without further checks this
 #: often. With 0.9 a third more would be checked each time, to save checks in one file of ten.
 POWER = 0.8
@@ -38,8 +48,8 @@ class Design:
     """What is fixed before the first answer.
 
     `n` records are certified, of which `population` had not been checked by anybody. `drawn` of these are drawn at
-    random. At most `error` of the `n` may be wrong, except with probability `risk`. `acceptance` is the most wrong
-    records of the draw that a beginning may hold to be accepted; -1: the draw is too small to accept any.
+    random. At most `error` of the `n` may be wrong at the end, except with probability `risk`. `acceptance` is the most
+    wrong records of the draw that a beginning may hold to be accepted.
     """
 
     n: int
@@ -61,22 +71,29 @@ def allowed_of(n: int, error: float) -> int:
 
 
 def design_of(n: int, error: float, risk: float, *, checked: int = 0, drawn: int | None = None) -> Design:
-    """The design for `n` records of which `checked` were checked before; `drawn` None: as many as `draw_size` says."""
+    """The design for `n` records of which `checked` were checked before; `drawn` None: as many as `draw_size` says.
+
+    Raises ValueError if so few are to be drawn that nothing could be accepted even if none of them is wrong.
+    """
     population = n - checked
     allowed = allowed_of(n, error)
     size = draw_size(population, allowed, risk) if drawn is None else min(drawn, population)
-    return Design(n, population, size, error, risk, acceptance_of(population, size, allowed, risk))
+    acceptance = acceptance_of(population, size, allowed, risk)
+    if acceptance < 0:
+        least = _least_draw(population, allowed + 1, 0, risk)
+        raise ValueError(f"{size:,} records are too few to certify anything with; the least is {least:,}")
+    return Design(n, population, size, error, risk, acceptance)
 
 
 def acceptance_of(population: int, drawn: int, allowed: int, risk: float) -> int:
-    """The most wrong records of the draw with which `allowed` + 1 wrong ones in the file are unlikely; -1: not even 0.
+    """The most wrong records of the draw with which more than `allowed` others are unlikely; -1: not even with 0.
 
-    Unlikely means that a draw of a file with that many would hold so few with probability `risk` at most.
+    Unlikely means that a draw of a file with one more than that would hold so few with probability `risk` at most.
     """
-    if population <= allowed:
+    if drawn == population:
         return population
     seen = -1
-    while is_unlikely(wrong_within(population, allowed + 1, drawn, seen + 1), risk):
+    while seen < drawn and is_unlikely(wrong_within(population, allowed + seen + 2, drawn, seen + 1), risk):
         seen += 1
     return seen
 
@@ -90,8 +107,8 @@ def draw_size(population: int, allowed: int, risk: float) -> int:
     if population <= allowed:
         return 0
     good = allowed // 2
-    for acceptance in range(allowed + 1):
-        size = _least_draw(population, allowed + 1, acceptance, risk)
+    for acceptance in range(population):
+        size = _least_draw(population, allowed + acceptance + 1, acceptance, risk)
         if wrong_within(population, good, size, acceptance) >= POWER:
             return size
     return population
@@ -109,30 +126,31 @@ def _least_draw(population: int, wrong: int, acceptance: int, risk: float) -> in
     return low
 
 
-def accepted(design: Design, wrong: Sequence[int]) -> int:
-    """How many records from the most certain one on may keep their labels, of the design's `population`.
+def first_to_check(design: Design, wrong: Iterable[_T]) -> _T | None:
+    """The place in the order from which on people have to check the labels; None: all of them may be kept.
 
-    `wrong` are the places (from 0) of those records of the draw that are wrong, unclear or not answered yet.
+    `wrong` are the places of those records of the draw that are wrong, unclear or not answered yet, as anything that
+    sorts like the order. No two records may share a place.
     """
-    if design.acceptance < 0:
-        return 0
-    if len(wrong) <= design.acceptance:
-        return design.population
-    return sorted(wrong)[design.acceptance]
+    places = sorted(wrong)
+    return places[design.acceptance] if len(places) > design.acceptance else None
+
+
+def accepted(design: Design, wrong: Iterable[int]) -> int:
+    """How many records from the most certain one on may keep their labels. `wrong` are places, from 0."""
+    first = first_to_check(design, wrong)
+    return design.population if first is None else first
 
 
 def error_bound(design: Design, wrong: int) -> float:
-    """The upper bound for the share of the `n` records that are wrong in a beginning with `wrong` of the draw's.
+    """The upper bound for the share of the `n` records that stay wrong, after `wrong` of the draw were corrected.
 
-    It holds at the design's level for the whole file, and for the beginning that `accepted` gives, although that one
-    was looked for. A shorter beginning than the whole file holds exactly `acceptance` wrong records of the draw, so its
-    bound is a number B that was fixed before. Either more than B records of the file are wrong: then the bound fails
-    only if the shortest beginning with more than B is accepted, which is one event about one fixed set. Or not more
-    than B are: then it can fail for the whole file only, which is a fixed set as well.
+    It holds at the design's level for the whole file, with all wrong records of the draw; and for the beginning that
+    `accepted` gives, with those in it, although that one was looked for (see above).
     """
     if not design.population:
         return 0.0
-    return most_wrong(design.population, design.drawn, wrong, design.risk) / design.n
+    return (most_wrong(design.population, design.drawn, wrong, design.risk) - wrong) / design.n
 
 
 def accepted_weighted(
@@ -141,8 +159,9 @@ def accepted_weighted(
     """`accepted` for a draw whose records had different probabilities: by betting instead of counting.
 
     `wrong` are places and probabilities of the wrong records of the draw; `most_weight` is the largest 1/probability of
-    all records. The money against the mean `error` (see `betting_upper`) only falls with each further wrong record, so
-    the argument above holds. A beginning is accepted while the money is 1/`risk` or more.
+    all records. A beginning is accepted while the money against the mean `error` (see `betting_upper`) is 1/`risk` or
+    more. It only falls with each further wrong record, so if any beginning with a larger mean is accepted, the shortest
+    one is: again one event. Here wrong records of the draw count although they are corrected, which is cautious.
     """
     # The mean is over the records that were open to the draw; those checked before hold no error.
     mean = min(1.0, error * n / population) if population else 1.0

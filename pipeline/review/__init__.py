@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.review.drawfile import draw_to_file
+from pipeline.review.drawfile import draw_to_file, refuse_existing, write_records
 from pipeline.review.drawing import DrawOptions, draw_records, drawn_facts
 from pipeline.review.filled import take_answers
 from pipeline.review.folder import Reviewed, reviewed
@@ -15,7 +15,9 @@ __all__ = [
     "draw_records",
     "draw_to_file",
     "drawn_facts",
+    "refuse_existing",
     "reviewed",
     "rewrite",
     "take_answers",
+    "write_records",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.errors import SetupError
 from pipeline.records import JSON, Outcome
 from pipeline.review.drawing import DrawOptions, draw_records, drawn_facts
-from pipeline.review.folder import Reviewed
+from pipeline.review.folder import Reviewed, reviewed
 from pipeline.store import DrawItem, Layout, Ledger, corrected_at, csv_block, distinct, json_block, write_whole
 
 #: The columns at the end of a draw.
@@ -46,6 +46,11 @@ async def write_draw(found: Reviewed, items: Sequence[DrawItem], path: Path, *, 
     else:
         data = csv_block([titles], escape_formulas=True) + csv_block(rows, escape_formulas=True)
     await asyncio.to_thread(write_whole, path, data)
+
+
+async def write_records(run: str | Path | None, keys: Sequence[str], path: Path, *, blind: bool) -> None:
+    """Write records of a draw that is kept already, those of these keys. Raises SetupError, StoreError."""
+    await write_draw(await reviewed(run), [DrawItem(key, 1.0) for key in keys], path, blind=blind)
 
 
 def refuse_existing(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipeline.show.advice import SYSTEMATIC, Asked, advise
+from pipeline.show.certificates import certificate_text, certify_lines
 from pipeline.show.evaluations import evaluation_lines
 from pipeline.show.exports import data_lines, export_lines
 from pipeline.show.planview import codes_text, plan_lines, rehearsal_lines
@@ -16,6 +17,8 @@ __all__ = [
     "Asked",
     "advise",
     "answers_lines",
+    "certificate_text",
+    "certify_lines",
     "check_lines",
     "closing_lines",
     "codes_text",

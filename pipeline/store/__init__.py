@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from pipeline.store.answers import Answer, Correction, Draw, DrawItem, Place, is_same_content, label_digest, taking_back
+from pipeline.store.certificates import (
+    CERTAINTY,
+    VOID,
+    ColumnLabel,
+    LabelsSeen,
+    certificate_of,
+    read_certificates,
+    read_column,
+    write_certificate,
+)
 from pipeline.store.claims import MovedAside, claim
 from pipeline.store.corrected import Corrected, corrected_at, misfit
 from pipeline.store.formats import cell, csv_block, json_block, safe_cell
@@ -33,10 +43,13 @@ from pipeline.store.table import read_table
 from pipeline.store.writes import Checkpoints, Selection
 
 __all__ = [
+    "CERTAINTY",
+    "VOID",
     "Answer",
     "Change",
     "Checkpoint",
     "Checkpoints",
+    "ColumnLabel",
     "Corrected",
     "Correction",
     "Draw",
@@ -45,6 +58,7 @@ __all__ = [
     "Found",
     "Known",
     "LabelRow",
+    "LabelsSeen",
     "Layout",
     "Ledger",
     "MovedAside",
@@ -63,6 +77,7 @@ __all__ = [
     "TableExport",
     "Totals",
     "cell",
+    "certificate_of",
     "check_table",
     "claim",
     "claim_table",
@@ -81,11 +96,14 @@ __all__ = [
     "open_reviews",
     "open_rows",
     "prove_files",
+    "read_certificates",
+    "read_column",
     "read_reviews",
     "read_table",
     "release_table",
     "rows_of",
     "safe_cell",
     "taking_back",
+    "write_certificate",
     "write_whole",
 ]

@@ -31,6 +31,7 @@ _OURS = (
     "control.",
     "evaluations.",
     "splits.db",
+    "certificate.",
 )
 #: A text longer than this, or of several lines, is shown as a difference of lines.
 SHORT_TEXT = 80

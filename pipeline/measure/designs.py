@@ -1,0 +1,175 @@
+"""The design of a certificate: what was fixed, and kept in the reviews of the run, before the first answer.
+
+Whoever looks at answers and then chooses the error, the confidence or another draw has chosen with the result in view.
+So these are kept with the draw. As long as nobody has answered, they can be replaced; afterwards only by a new design,
+which draws among records that nobody has checked and has half of the risk of the one before. However often somebody
+begins anew, all designs together then fail with at most twice the risk of the first.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from heapq import nsmallest
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import SetupError
+from pipeline.measure.said import Said, said_of
+from pipeline.quality import Design, design_of, uniform
+from pipeline.records import JSON
+from pipeline.store import CERTAINTY, ColumnLabel, Draw, DrawItem, LabelsSeen, Reviews, read_column
+
+#: The purpose of its draws in `reviews.db`.
+PURPOSE = "certify"
+#: What `certify` takes where nothing is said.
+ERROR, CONFIDENCE = 0.05, 0.95
+#: A place in the order of uncertainty: for each of the columns used how far from certain, then a hash.
+Place = tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CertifyOptions:
+    """What is asked for. None: what the design of the run has, or the default.
+
+    `error` is the share of labels that may be wrong, `confidence` the probability with which no more are. `sample` is
+    the size of the first draw. With `anew` a design that people have answered is given up for a new one.
+    """
+
+    error: float | None = None
+    confidence: float | None = None
+    column: str | None = None
+    seed: int | None = None
+    sample: int | None = None
+    anew: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDesign:
+    """A design as it is kept with its draw.
+
+    `column` is the label field. `labels` is the digest of the labels up to `last_seq`, which are what is certified;
+    `reviews` the version of the reviews at that time. `certainty` are the columns that order the labels. `number`
+    counts the designs of this column that people have answered, this one included.
+    """
+
+    draw: Draw
+    keys: tuple[str, ...]
+    design: Design
+    column: str
+    confidence: float
+    labels: str
+    last_seq: int
+    reviews: int
+    certainty: tuple[str, ...]
+    number: int
+    asked: int | None
+
+    def place(self, one: ColumnLabel) -> Place:
+        """Where a record stands in the order: the most certain ones first, equal ones in a random order."""
+        stated = [one.certainty[CERTAINTY.index(name)] for name in self.certainty]
+        # What says nothing about its certainty is less certain than what says that it is a guess.
+        far = (2.0 if value is None else 1.0 - value for value in stated)
+        return (*far, uniform(self.draw.seed, "certify order", one.key))
+
+    def population(self, ledger: Path, before: Said, seen: LabelsSeen) -> Iterator[ColumnLabel]:
+        """The labels that were drawn from: those of the time that nobody had checked."""
+        for one in read_column(ledger, self.column, self.last_seq, seen):
+            if not before.has_checked(one):
+                yield one
+
+    def differs(self, options: CertifyOptions) -> list[str]:
+        """What is asked for otherwise than this design has it, in words."""
+        asked = (
+            ("--error", options.error, self.design.error),
+            ("--confidence", options.confidence, self.confidence),
+            ("--sample", options.sample, self.asked),
+            ("--seed", options.seed, self.draw.seed),
+        )
+        return [f"{name} {value:g}" for name, value, kept in asked if value is not None and value != kept]
+
+
+def stored_designs(reviews: Reviews, column: str) -> list[StoredDesign]:
+    """The designs of this column, the oldest first."""
+    found = []
+    for draw in reviews.draws(PURPOSE):
+        kept: Any = draw.spec.get("certify")
+        if isinstance(kept, dict) and kept["column"] == column:
+            found.append(_stored(draw, kept, tuple(item.key for item in reviews.items_of(draw.id))))
+    return found
+
+
+def used_designs(reviews: Reviews, stored: Sequence[StoredDesign]) -> list[StoredDesign]:
+    """Those of which somebody has answered a record before the next one was made, even if that was taken back."""
+    answers, end = reviews.answers(), inf
+    used = []
+    for one in reversed(stored):
+        keys = frozenset(one.keys)
+        if any(one.draw.at <= answer.at < end and answer.key in keys for answer in answers):
+            used.append(one)
+        end = one.draw.at
+    return used
+
+
+def _stored(draw: Draw, kept: dict[str, Any], keys: tuple[str, ...]) -> StoredDesign:
+    design = Design(kept["n"], draw.population, len(keys), kept["error"], kept["risk"], kept["acceptance"])
+    return StoredDesign(
+        draw,
+        keys,
+        design,
+        kept["column"],
+        kept["confidence"],
+        kept["labels"],
+        kept["last_seq"],
+        kept["reviews"],
+        tuple(kept["certainty"]),
+        kept["number"],
+        kept["asked"],
+    )
+
+
+def begin(ledger: Path, reviews: Reviews, column: str, options: CertifyOptions, number: int) -> StoredDesign:
+    """Fix a design, draw its records, and keep both. Raises SetupError."""
+    error = ERROR if options.error is None else options.error
+    confidence = CONFIDENCE if options.confidence is None else options.confidence
+    seed = secrets.randbelow(2**31) if options.seed is None else options.seed
+    version, said, seen = reviews.version(), said_of(reviews, column), LabelsSeen()
+    open_to_draw, named = 0, [False] * len(CERTAINTY)
+    for one in read_column(ledger, column, None, seen):
+        open_to_draw += not said.has_checked(one)
+        named = [known or value is not None for known, value in zip(named, one.certainty, strict=True)]
+    if not seen.n:
+        raise SetupError(f"{ledger.parent}: no record has a label in {column}, so there is nothing to certify")
+    risk = (1 - confidence) / 2 ** (number - 1)
+    try:
+        design = design_of(seen.n, error, risk, checked=seen.n - open_to_draw, drawn=options.sample)
+    except ValueError as problem:
+        raise SetupError(f"--sample {options.sample}: {problem}") from problem
+    keys = _drawn(ledger, column, seen.last_seq, said, design.drawn, seed)
+    kept: dict[str, JSON] = {
+        "column": column,
+        "error": error,
+        "confidence": confidence,
+        "risk": risk,
+        "number": number,
+        "n": design.n,
+        "acceptance": design.acceptance,
+        "labels": seen.digest,
+        "last_seq": seen.last_seq,
+        "reviews": version,
+        "certainty": [name for name, known in zip(CERTAINTY, named, strict=True) if known],
+        "asked": options.sample,
+    }
+    spec = {"kind": "sample", "n": design.drawn, "of": design.population, "certify": kept}
+    draw = Draw(seed, spec, PURPOSE, design.population, seen.digest, blind=True)
+    share = design.drawn / max(1, design.population)
+    return _stored(reviews.add_draw(draw, [DrawItem(key, share) for key in keys]), kept, tuple(keys))
+
+
+def _drawn(ledger: Path, column: str, last_seq: int, said: Said, n: int, seed: int) -> Sequence[str]:
+    """A simple random sample of the labels that nobody has checked, in an order that is random too."""
+    labels = read_column(ledger, column, last_seq, LabelsSeen())
+    hashed = ((uniform(seed, "certify", one.key), one.key) for one in labels if not said.has_checked(one))
+    return [key for _, key in nsmallest(n, hashed)]

@@ -1,0 +1,178 @@
+"""Certificates for a person: where one stands, and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pipeline.show.views import SIMULATED
+
+Facts = Mapping[str, Any]
+#: Names of reviewers that are told.
+_NAMES_MOST = 6
+
+
+def certify_lines(facts: Facts) -> list[str]:
+    """Where a certificate stands, and what to do next."""
+    head = f"{facts['run_dir']}: {facts['column']}, {_many(facts['n'], 'label')}"
+    lines = [head, "", *_STATES[facts["state"]](facts), ""]
+    lines += [f"  {name:<10} {text}" for name, text in _rows(facts) if text]
+    return [*lines, SIMULATED] if facts["simulated"] else lines
+
+
+def _drawing(facts: Facts) -> Iterator[str]:
+    if not facts["answered"]:
+        yield (
+            f"{_many(facts['drawn'], 'record')} have to be checked, without seeing the model's label. "
+            f"They were drawn at random (draw {facts['draw']})."
+        )
+        yield (
+            f"If about {facts['error'] / 2:.1%} of the labels are wrong or fewer, that is probably all. "
+            "Otherwise you are told afterward which others people have to check."
+        )
+    else:
+        yield f"{_many(facts['check'], 'record')} of the draw wait for an answer ({facts['answered']:,} have one)."
+        yield "Until then each of them counts as wrong."
+
+
+def _checking(facts: Facts) -> Iterator[str]:
+    yield (
+        f"Not certified yet: people have to check {facts['check']:,} more "
+        f"label{'s' * (facts['check'] != 1)} (draw {facts['draws'][-1]}). {_order(facts)}"
+    )
+    yield f"{_many(facts['kept'], 'label')} may be kept as they are."
+    if facts["unclear"]:
+        yield (
+            f"{facts['unclear']:,} of the draw were answered as unclear. They count as wrong, and somebody has to "
+            "decide them."
+        )
+
+
+def _order(facts: Facts) -> str:
+    names = " and ".join(facts["certainty"])
+    if names:
+        return f"They are the least certain ones, by {names}."
+    return "Nothing says how certain the labels are (no agreement of votes, no confidence), so they are a random part."
+
+
+def _certified(facts: Facts) -> Iterator[str]:
+    yield certificate_text(facts)
+
+
+def _void(facts: Facts) -> Iterator[str]:
+    yield f"Not certified: {facts['void']}. What people have answered stays, and these records need no further check."
+    yield f"Begin anew: labelpipe certify {facts['run_dir']} --column {facts['column']} --anew"
+
+
+_STATES = {"draw": _drawing, "check": _checking, "certified": _certified, "void": _void}
+
+
+def _rows(facts: Facts) -> Iterator[tuple[str, str]]:
+    yield (
+        "promise",
+        (
+            f"at most {facts['error']:.2%} wrong ({facts['allowed']:,}), with {facts['confidence']:.1%} confidence"
+            + (f"; design {facts['design']}, held to {1 - facts['risk']:.2%}" if facts["design"] > 1 else "")
+        ),
+    )
+    if facts["answered"]:
+        whose = "" if facts["certified"] else " for the whole file as it is"
+        yield "bound", f"at most {facts['bound']:.2%} wrong{whose}"
+        yield (
+            "draw",
+            (
+                f"{facts['wrong']:,} of {facts['answered']:,} answered wrong, {facts['unclear']:,} unclear, "
+                f"{facts['drawn'] - facts['answered']:,} waiting; seed {facts['seed']}"
+            ),
+        )
+    if facts["not_blind"]:
+        yield (
+            "not blind",
+            (
+                f"{_many(facts['not_blind'], 'answer')} came from people who had seen the model's label. "
+                "They count as wrong, unless somebody else answers these records blind"
+            ),
+        )
+    yield "outside", _outside(facts)
+    yield "next", _next(facts)
+
+
+def _outside(facts: Facts) -> str:
+    found = [f"{_many(facts['without_label'], 'record')} without a label"] if facts["without_label"] else []
+    if facts["added_since"]:
+        found.append(f"{_many(facts['added_since'], 'label')} that came after the draw")
+    return ", ".join(found)
+
+
+def _next(facts: Facts) -> str:
+    run = facts["run_dir"]
+    if facts["state"] not in ("draw", "check"):
+        return ""
+    if "file" not in facts:
+        return f"labelpipe certify {run} --column {facts['column']} --to draw.csv"
+    how, which = ("without the model's labels", 0) if facts["state"] == "draw" else ("with the model's labels", -1)
+    return (
+        f"fill in {facts['file']} ({how}), then: "
+        f"labelpipe review {run} --from {facts['file']} --by NAME --draw {facts['draws'][which]}"
+    )
+
+
+# -- the certificate ---------------------------------------------------------------------------------------------------
+
+
+def certificate_text(facts: Facts) -> str:
+    """The certificate in a paragraph that stands for itself."""
+    if facts["void"]:
+        return f"VOID: {facts['void']}. This certificate of {facts['column']} does not hold any more."
+    return " ".join([*_promise(facts), *_ground(facts), *_limits(facts)])
+
+
+def _promise(facts: Facts) -> Iterator[str]:
+    yield (
+        f"With {facts['confidence']:.1%} confidence, at most {facts['error']:.2%} of the {_many(facts['n'], 'label')} "
+        f"in {facts['column']} are wrong, that is {facts['allowed']:,}. The bound that was reached is "
+        f"{facts['bound']:.2%}."
+    )
+
+
+def _ground(facts: Facts) -> Iterator[str]:
+    if facts["drawn"]:
+        yield (
+            f"This rests on {_many(facts['drawn'], 'record')} drawn at random without replacement on "
+            f"{(facts['drawn_at'] or '')[:10]}. People who had not seen the model's label answered "
+            f"{facts['drawn'] - facts['not_blind']:,} of them; {facts['wrong']:,} labels were wrong and are corrected."
+        )
+        if others := facts["unclear"] + facts["not_blind"]:
+            yield f"{others:,} more, which were unclear or not answered blind, counted as wrong; people decided them."
+    if facts["checked_before"]:
+        yield f"{_many(facts['checked_before'], 'record')} had been checked by people before the draw."
+    if facts["checked"]:
+        order = " and ".join(facts["certainty"])
+        which = f"the least certain ones by {order}" if order else "a random part of the file"
+        yield f"People have checked {_many(facts['checked'], 'record')} beyond the {facts['kept']:,} kept: {which}."
+    if facts["reviewers"]:
+        dates = sorted({(facts[name] or "")[:10] for name in ("first_answer_at", "last_answer_at")})
+        yield f"Checked by {_names(facts['reviewers'])} ({' to '.join(dates)})."
+    if facts["design"] > 1:
+        yield f"It is design {facts['design']} of this run, held to a risk of {facts['risk']:.2%}."
+
+
+def _limits(facts: Facts) -> Iterator[str]:
+    yield f"Method: {facts['method']}."
+    yield (
+        "What people answered is taken as the truth. The certificate is about these labels in this file; it says "
+        "nothing about other files, about a single label, or about each class on its own."
+    )
+    if outside := _outside(facts):
+        yield f"Outside of it: {outside}."
+    if facts["simulated"]:
+        yield SIMULATED
+
+
+def _names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMES_MOST} more" if len(names) > _NAMES_MOST else ""
+    return ", ".join(names[:_NAMES_MOST]) + more
+
+
+def _many(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'s' * (n != 1)}"

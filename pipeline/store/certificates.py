@@ -1,0 +1,153 @@
+"""The certificate of a run's labels, and what tells whether these labels are still the ones that it is about.
+
+All of it waits for the disk: call it in a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import codec
+from pipeline.errors import SetupError
+from pipeline.records import JSON
+from pipeline.store.queries import last_seq
+from pipeline.store.rows import json_value, unbound
+from pipeline.store.rundir import RunDir, write_whole
+from pipeline.store.schema import connect_reader
+
+#: The columns that say how certain a label is, the first one first: the share of votes that agree, what the model says.
+CERTAINTY = ("agreement", "confidence")
+#: Why a certificate counts no more, where the ledger says so.
+VOID = "labels that it is about have changed since"
+#: How the names of its files begin.
+NAME = "certificate"
+_SELECT = (
+    "SELECT seq, key, digest, request_digest, label FROM outcomes WHERE status = 'labelled' AND seq <= ? ORDER BY seq"
+)
+
+
+@dataclass(slots=True)
+class ColumnLabel:
+    """One record's label in one column. Not frozen only because a million are made in a row.
+
+    `certainty` are the values of CERTAINTY, each from 0 to 1, None where there is none. `record` and `request` are the
+    digests of the record's content and request.
+    """
+
+    key: str
+    value: JSON
+    certainty: tuple[float | None, ...]
+    record: int
+    request: bytes | None
+
+
+@dataclass(slots=True)
+class LabelsSeen:
+    """What `read_column` has come by: labels in the column, records without one, and a digest of key, label, certainty.
+
+    The digest does not depend on the order. `added` labels came after the last seq that was asked for.
+    """
+
+    n: int = 0
+    without: int = 0
+    added: int = 0
+    last_seq: int = 0
+    _sum: int = 0
+
+    @property
+    def digest(self) -> str:
+        """32 hex digits: equal for equal labels."""
+        return f"{self._sum:032x}"
+
+    def add(self, one: ColumnLabel) -> None:
+        """Count one more label."""
+        self.n += 1
+        hashed = codec.digest128(codec.canonical([one.key, one.value, one.certainty]))
+        self._sum = (self._sum + int.from_bytes(hashed, "big")) % 2**128
+
+
+def read_column(ledger: Path, column: str, upto: int | None, seen: LabelsSeen) -> Iterator[ColumnLabel]:
+    """The model's labels in this column, as they were committed, up to a seq or all of them. Raises SetupError.
+
+    `seen` is filled on the way. Corrections do not count here: what the ledger holds is what the model said.
+    """
+    with closing(connect_reader(ledger)) as connection:
+        seen.last_seq = last_seq(connection) if upto is None else upto
+        for _, key, record, request, text in connection.execute(_SELECT, (seen.last_seq,)):
+            label = _label(text)
+            if label is None or column not in label:
+                seen.without += 1
+                continue
+            one = ColumnLabel(
+                unbound(key), label[column], tuple(map(_share, map(label.get, CERTAINTY))), record, request
+            )
+            seen.add(one)
+            yield one
+        others = "SELECT TOTAL(status <> 'labelled'), TOTAL(status = 'labelled' AND seq > ?) FROM outcomes"
+        without, added = connection.execute(others, (seen.last_seq,)).fetchone()
+        seen.without += int(without)
+        seen.added = int(added)
+
+
+def _label(text: str | None) -> dict[str, JSON] | None:
+    """A label of one row; None for several rows, and for a damaged one, which `verify` tells of."""
+    try:
+        label = json_value(text)
+    except (ValueError, TypeError):
+        return None
+    return label if isinstance(label, dict) else None
+
+
+def _share(value: JSON) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and 0 <= value <= 1 else None
+
+
+# -- the files in the run folder ---------------------------------------------------------------------------------------
+
+
+def read_certificates(folder: Path) -> list[dict[str, Any]]:
+    """The certificates that the run has been given, as they were written, one a column. Raises SetupError."""
+    found = []
+    for path in sorted(folder.glob(f"{NAME}*.json"), key=lambda path: (len(path.name), path.name)):
+        try:
+            value = codec.loads_exact(path.read_bytes().decode())
+        except (OSError, ValueError) as error:
+            raise SetupError(f"{path}: cannot be read: {error}. Move it away; certify makes it again") from error
+        if isinstance(value, dict) and {"column", "certified", "labels", "last_seq"} <= value.keys():
+            found.append(value)
+    return found
+
+
+def write_certificate(folder: Path, certificate: dict[str, Any]) -> Path:
+    """Keep a certificate, as JSON and its `text` as a text; gives the path of the first. Raises StoreError.
+
+    The first column that is certified has `certificate.json`; another one has a digest of its name in the file's.
+    """
+    others = [one["column"] for one in read_certificates(folder)]
+    is_first = not others or others[0] == certificate["column"]
+    name = NAME if is_first else f"{NAME}.{codec.digest128(certificate['column'].encode()).hex()[:8]}"
+    path = folder / f"{name}.json"
+    write_whole(folder / f"{name}.txt", f"{certificate['text']}\n".encode())
+    write_whole(path, codec.pretty(certificate))
+    return path
+
+
+def certificate_of(folder: str | Path, column: str | None = None) -> dict[str, Any] | None:
+    """The certificate of a run's labels as it stands today; None where there is none. Raises SetupError.
+
+    It is that of `column`, or of the first that was certified. `certified` is false and `void` says why, if the labels
+    that it is about have changed since. Reads all labels, and waits for the disk.
+    """
+    run_dir = RunDir(Path(folder))
+    given = [one for one in read_certificates(run_dir.path) if column in (None, one["column"])]
+    if not given or not given[0]["certified"]:
+        return given[0] if given else None
+    certificate, seen = given[0], LabelsSeen()
+    for _ in read_column(run_dir.ledger, certificate["column"], certificate["last_seq"], seen):
+        pass
+    return certificate if seen.digest == certificate["labels"] else {**certificate, "certified": False, "void": VOID}
