@@ -121,6 +121,12 @@ RunOf = Annotated[
     ),
 ]
 Relabel = Annotated[bool, typer.Option("--relabel", help="Label the records that a change affects again.")]
+KeepCorrections = Annotated[
+    bool, typer.Option("--keep-corrections", help="With --relabel: people's answers go on to win.")
+]
+DropCorrections = Annotated[
+    bool, typer.Option("--drop-corrections", help="With --relabel: take people's answers back.")
+]
 Keep = Annotated[bool, typer.Option("--keep", help="Keep existing labels although something has changed.")]
 
 
@@ -208,6 +214,22 @@ def start_over(settings: Settings, *, yes: bool) -> None:
     say(f"Moved the old run to {guarded(lambda: move_aside(settings))}.")
 
 
+def corrections_of(settings: Settings, *, relabel: bool, keep: bool, drop: bool) -> str:
+    """What becomes of people's answers where records are labelled again; a terminal is asked."""
+    if keep and drop:
+        fail("--keep-corrections and --drop-corrections: expected one of them")
+    if keep or drop or not relabel:
+        return "keep" if keep else "drop" if drop else ""
+    from pipeline.runner import count_corrections
+
+    count = guarded(lambda: count_corrections(settings.output.dir))
+    if not count or not sys.stdin.isatty():
+        return ""
+    records = "1 record" if count == 1 else f"{count:,} records"
+    question = f"People have corrected or confirmed {records} of this run. Keep their answers in the rows?"
+    return "keep" if typer.confirm(question, default=True, err=True) else "drop"
+
+
 def label_input(settings: Settings, json_out: bool, *, named: Path | None, **options: Any) -> NoReturn:
     """A session of the run, from its start to its exit code."""
     with importing():
@@ -229,7 +251,7 @@ def _words_again(named: Path | None) -> str:
     """
     from pipeline.settings import shown_words
 
-    once = {"--fresh", "--yes", "-y", "--relabel", "--keep", "--json"}
+    once = {"--fresh", "--yes", "-y", "--relabel", "--keep", "--json", "--keep-corrections", "--drop-corrections"}
     words = [word for word in sys.argv[2:] if word not in once]
     if "--only" in words:
         at = words.index("--only")

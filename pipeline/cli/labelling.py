@@ -11,8 +11,10 @@ from pipeline.cli.frame import (
     BEFORE,
     LABEL,
     AsJson,
+    DropCorrections,
     Input,
     Keep,
+    KeepCorrections,
     KeysFile,
     Limit,
     Output,
@@ -22,6 +24,7 @@ from pipeline.cli.frame import (
     Sets,
     Target,
     app,
+    corrections_of,
     fail,
     finish,
     guarded,
@@ -242,13 +245,16 @@ def run(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     relabel: Relabel = False,
     keep: Keep = False,
+    keep_corrections: KeepCorrections = False,
+    drop_corrections: DropCorrections = False,
     json_out: AsJson = False,
 ) -> None:
     """Label the input; the same command resumes."""
     settings = settings_of(config, sets, input_path, output_dir, limit, sample=sample, keys=keys)
     if fresh:
         start_over(settings, yes=yes)
-    label_input(settings, json_out, named=None, relabel=relabel, keep=keep)
+    corrections = corrections_of(settings, relabel=relabel, keep=keep_corrections, drop=drop_corrections)
+    label_input(settings, json_out, named=None, relabel=relabel, keep=keep, corrections=corrections)
 
 
 @app.command(rich_help_panel=LABEL)
@@ -264,13 +270,17 @@ def retry(
     limit: Limit = None,
     relabel: Relabel = False,
     keep: Keep = False,
+    keep_corrections: KeepCorrections = False,
+    drop_corrections: DropCorrections = False,
     json_out: AsJson = False,
 ) -> None:
     """Ask again for failed and rejected records."""
     latest = run_of(None) if config is None else None
     settings = settings_of(config or latest, sets, input_path, output_dir, limit)
     codes = frozenset(code.strip() for code in only.split(",") if code.strip()) if only else frozenset[str]()
-    label_input(settings, json_out, named=latest, retry=True, retry_codes=codes, relabel=relabel, keep=keep)
+    corrections = corrections_of(settings, relabel=relabel, keep=keep_corrections, drop=drop_corrections)
+    asked = {"retry": True, "retry_codes": codes, "relabel": relabel, "keep": keep, "corrections": corrections}
+    label_input(settings, json_out, named=latest, **asked)
 
 
 @app.command(rich_help_panel=LABEL)

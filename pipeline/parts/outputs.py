@@ -10,7 +10,7 @@ from pipeline.errors import ConfigError
 from pipeline.parts.server import is_simulated
 from pipeline.records import Outcome, Problem
 from pipeline.settings import Settings
-from pipeline.store import Layout, Ledger, MovedAside, RunDir, Sinks, SqlPlace, SqlTarget, claim_table
+from pipeline.store import REVIEWED, Layout, Ledger, MovedAside, RunDir, Sinks, SqlPlace, SqlTarget, claim_table
 from pipeline.task import Task
 
 #: Simulated labels say so in every row: nobody must train on them by mistake.
@@ -31,8 +31,13 @@ async def open_sinks(
 
 
 def layout_of(settings: Settings, task: Task) -> Layout:
-    """How the files of rows look."""
+    """How the files of rows look. Raises ConfigError for a column that would be there twice."""
     columns = settings.output.columns
+    if settings.output.reviewed and REVIEWED in (*task.columns, *task.extra_columns):
+        raise ConfigError(
+            f"output.reviewed adds a column {REVIEWED!r}, which is a label of the task: rename the label, or take the "
+            "key out"
+        )
     extra = (*task.extra_columns, *((COLUMN,) if is_simulated(settings) else ()))
     return Layout(
         labels=(*task.columns, *extra),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.runner.columns import Fields, fields_of
 from pipeline.runner.compare import find_changes
+from pipeline.runner.corrections import count_corrections
 from pipeline.runner.exporting import export
 from pipeline.runner.fresh import move_aside, what_is_there
 from pipeline.runner.look import status, verify
@@ -16,6 +17,7 @@ __all__ = [
     "Fields",
     "RunOptions",
     "arun",
+    "count_corrections",
     "expected",
     "export",
     "fields_of",

@@ -39,6 +39,7 @@ from pipeline.records import RECORD_CODES, Provider, Request, Response, Status
 from pipeline.runlog import run_log, tell
 from pipeline.runner.columns import refuse_unreadable
 from pipeline.runner.compare import accept_changes, find_changes, manifest_of, stamps_of
+from pipeline.runner.corrections import Choice, labelled_by_people, settle_corrections
 from pipeline.runner.paid import BUDGET_MARK, paid_so_far, spent_of
 from pipeline.runner.session import Session, SessionParts
 from pipeline.settings import Settings
@@ -59,6 +60,7 @@ class RunOptions:
     """The options of one run, in addition to the settings.
 
     `relabel`, `keep`  what to do when the folder's run was made with other settings; neither: ChangedError
+    `corrections`      "keep" or "drop" people's answers about records that `relabel` asks again; "": ChangedError
     `retry`            ask again for records without a label; `retry_codes` names those meant, empty: all
     `quiet`            show nothing
     `title`            what stands in the progress line, before the counts
@@ -71,6 +73,7 @@ class RunOptions:
 
     relabel: bool = False
     keep: bool = False
+    corrections: Choice = ""
     retry: bool = False
     retry_codes: frozenset[str] = frozenset()
     quiet: bool = False
@@ -263,6 +266,7 @@ async def _prepare(
     if manifest is not None:
         changes = await find_changes(settings, task, sources, manifest, ledger, stamps)
         changes.refuse(run_dir, relabel=options.relabel, keep=options.keep)
+        await settle_corrections(run_dir, changes, options.corrections, relabel=options.relabel)
     # While the ledger is as the last session left it, it tells what a file may hold.
     moved = await claim(run_dir, ledger)
     for one in moved:
@@ -271,7 +275,8 @@ async def _prepare(
         await accept_changes(changes, ledger, relabel=options.relabel, keep=options.keep)
     if options.retry:
         await ledger.own_up()
-        again = await ledger.archive(_without_label(options.retry_codes), "retry")
+        by_people = await labelled_by_people(run_dir, ledger)
+        again = await ledger.archive(_without_label(options.retry_codes, by_people), "retry")
         tell("retry", records=again, codes=sorted(options.retry_codes))
     run_dir.write_manifest(
         manifest_of(settings, task, sources, before=manifest, overrides=options.overrides, stamps=stamps)
@@ -280,8 +285,8 @@ async def _prepare(
     return moved, changes.notes() if changes is not None else []
 
 
-def _without_label(codes: frozenset[str]) -> Selection:
-    return Selection(statuses=frozenset({Status.REJECTED, Status.FAILED}), codes=codes or None)
+def _without_label(codes: frozenset[str], by_people: Sequence[str]) -> Selection:
+    return Selection(frozenset({Status.REJECTED, Status.FAILED}), codes or None, without=by_people)
 
 
 def _refuse_unknown(codes: Iterable[str]) -> None:

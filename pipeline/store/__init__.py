@@ -18,7 +18,7 @@ from pipeline.store.corrected import Corrected, corrected_at, misfit
 from pipeline.store.formats import cell, csv_block, json_block, safe_cell
 from pipeline.store.kinds import kinds_of
 from pipeline.store.labels import LabelRow
-from pipeline.store.layout import Layout, Table, distinct
+from pipeline.store.layout import REVIEWED, Layout, Table, distinct
 from pipeline.store.ledger import Ledger
 from pipeline.store.matching import Found, Pair
 from pipeline.store.order import rows_of
@@ -44,6 +44,7 @@ from pipeline.store.writes import Checkpoints, Selection
 
 __all__ = [
     "CERTAINTY",
+    "REVIEWED",
     "VOID",
     "Answer",
     "Change",

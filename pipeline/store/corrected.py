@@ -111,7 +111,7 @@ def tell_corrections(ledger: Path, version: int, *, is_waiting: bool) -> Told | 
     `is_waiting` says that a file is to be built again. Waits for the disk.
     """
     corrected = corrected_at(ledger.parent)
-    if not corrected.version:
+    if not corrected.by_key:
         return None
     with closing(connect_reader(ledger)) as connection:
         outcomes = outcomes_of(connection, list(corrected.by_key))

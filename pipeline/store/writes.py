@@ -45,11 +45,15 @@ class Checkpoints:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which outcomes are meant: those that fit everything that is given; nothing given means all."""
+    """Which outcomes are meant: those that fit everything that is given; nothing given means all.
+
+    `without` are keys that are not meant; where `keys` are given, it has no effect.
+    """
 
     statuses: frozenset[Status] | None = None
     codes: frozenset[str] | None = None
     keys: Sequence[str] | None = None
+    without: Sequence[str] = ()
 
 
 @contextmanager
@@ -196,6 +200,9 @@ def _condition(selection: Selection) -> tuple[str, list[object]]:
     if selection.codes is not None:
         parts.append(f"problem_code IN ({placeholders(list(selection.codes))})")
         values += selection.codes
+    if selection.without:
+        parts.append("key NOT IN (SELECT value FROM json_each(?))")
+        values.append(json_text(list(selection.without)))
     return " AND ".join(parts), values
 
 

@@ -51,14 +51,14 @@ def settings(folder: Path, **tables: Any) -> Settings:
     return Settings.model_validate(config)
 
 
-def write_input(folder: Path, texts: dict[int, str] | None = None) -> None:
-    rows = [[f"T{n:03}", n, (texts or {}).get(n, f'=text {n}; with, "signs"')] for n in range(COUNT)]
+def write_input(folder: Path, count: int = COUNT) -> None:
+    rows = [[f"T{n:03}", n, f'=text {n}; with, "signs"'] for n in range(count)]
     with (folder / "in.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["id", "n", "text"], *rows])
 
 
-def labelled_run(folder: Path, **tables: Any) -> Path:
-    write_input(folder)
+def labelled_run(folder: Path, count: int = COUNT, **tables: Any) -> Path:
+    write_input(folder, count)
     again(folder, **tables)
     return folder / "run"
 

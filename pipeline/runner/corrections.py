@@ -1,0 +1,60 @@
+"""What people said about the labels, where records are to be asked again."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Literal
+
+from pipeline.errors import ChangedError
+from pipeline.runlog import tell
+from pipeline.runner.compare import Changes
+from pipeline.store import Ledger, RunDir, corrected_at, misfit, open_reviews, taking_back
+
+#: What becomes of corrections whose records are labelled again; "": nobody has said.
+Choice = Literal["", "keep", "drop"]
+#: Whose the answers are that take corrections back.
+DROPPED_BY = "--drop-corrections"
+
+
+def count_corrections(folder: str | Path) -> int:
+    """How many records of the run in this folder people have corrected or confirmed."""
+    return len(corrected_at(Path(folder)).by_key)
+
+
+async def settle_corrections(run_dir: RunDir, changes: Changes, choice: Choice, *, relabel: bool) -> None:
+    """Keep or drop the corrections of records that are about to be labelled again. Raises ChangedError where to ask.
+
+    A record whose content has changed is not meant: its correction does not apply any more in any case.
+    """
+    if not relabel or not (changes.parts or changes.cannot_match):
+        return
+    count = await asyncio.to_thread(count_corrections, run_dir.path)
+    if not count:
+        return
+    if not choice:
+        records = "1 record that a person has" if count == 1 else f"{count:,} records that people have"
+        raise ChangedError(
+            f"{run_dir.path}: --relabel would ask again for {records} corrected or confirmed. Nothing was sent. "
+            "Choose:\n"
+            "  --keep-corrections   their answers go on to win over the model's labels\n"
+            "  --drop-corrections   their answers are taken back; reviews.db keeps them"
+        )
+    if choice == "drop":
+        await asyncio.to_thread(drop_corrections, run_dir.path)
+        tell("corrections dropped", records=count)
+
+
+def drop_corrections(folder: Path) -> None:
+    """Take back every answer that decides a value, by further answers."""
+    with open_reviews(folder) as reviews:
+        reviews.add_answers([taking_back(one, DROPPED_BY) for one in reviews.standing() if one.fields])
+
+
+async def labelled_by_people(run_dir: RunDir, ledger: Ledger) -> list[str]:
+    """The keys of the records that have no label of the model, and one of a person."""
+    corrected = await asyncio.to_thread(corrected_at, run_dir.path)
+    outcomes = await ledger.outcomes_of(list(corrected.by_key))
+    return [
+        key for key, outcome in outcomes.items() if outcome.label is None and not misfit(corrected.by_key[key], outcome)
+    ]
