@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipeline.api import (
         Certification,
         Checks,
+        Comparison,
         DataExport,
         DrawFile,
         Evaluation,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         TakenAnswers,
         acertify,
         acheck,
+        acompare,
         adraw_records,
         aevaluate,
         aexport,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
         certificate_of,
         certify,
         check,
+        compare,
         draw_records,
         evaluate,
         export,
@@ -66,11 +69,10 @@ if TYPE_CHECKING:
 
 #: The rooms that the public names are in.
 _ROOMS = {
-    "api": "Certification acertify certificate_of certify "
-    "Checks DataExport DrawFile Evaluation Export Plan Preview RehearsedPlan Report RunStatus RunSummary "
-    "TakenAnswers acheck adraw_records aevaluate aexport aplan apreview arehearse_plan areplay arun astatus "
-    "atake_answers averify check draw_records evaluate export plan preview rehearse_plan replay run status "
-    "take_answers verify",
+    "api": "Certification Checks Comparison DataExport DrawFile Evaluation Export Plan Preview RehearsedPlan Report "
+    "RunStatus RunSummary TakenAnswers acertify acheck acompare adraw_records aevaluate aexport aplan "
+    "apreview arehearse_plan areplay arun astatus atake_answers averify certificate_of certify check compare "
+    "draw_records evaluate export plan preview rehearse_plan replay run status take_answers verify",
     "errors": "LabelpipeError",
     "facts": "Check Tier",
     "records": "Answer CallbackContext Outcome Record Request Response Status ToolCall Usage",
@@ -88,6 +90,7 @@ __all__ = [
     "Certification",
     "Check",
     "Checks",
+    "Comparison",
     "DataExport",
     "DrawFile",
     "Evaluation",
@@ -113,6 +116,7 @@ __all__ = [
     "__version__",
     "acertify",
     "acheck",
+    "acompare",
     "adraw_records",
     "aevaluate",
     "aexport",
@@ -127,6 +131,7 @@ __all__ = [
     "certificate_of",
     "certify",
     "check",
+    "compare",
     "draw_records",
     "evaluate",
     "export",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pipeline.api.certificates import Certification, acertify, certificate_of, certify
 from pipeline.api.exporting import DataExport, Export, aexport, export
-from pipeline.api.measures import Evaluation, aevaluate, evaluate
+from pipeline.api.measures import Comparison, Evaluation, acompare, aevaluate, compare, evaluate
 from pipeline.api.reviews import DrawFile, TakenAnswers, adraw_records, atake_answers, draw_records, take_answers
 from pipeline.api.runs import (
     Checks,
@@ -38,6 +38,7 @@ from pipeline.api.runs import (
 __all__ = [
     "Certification",
     "Checks",
+    "Comparison",
     "DataExport",
     "DrawFile",
     "Evaluation",
@@ -51,6 +52,7 @@ __all__ = [
     "TakenAnswers",
     "acertify",
     "acheck",
+    "acompare",
     "adraw_records",
     "aevaluate",
     "aexport",
@@ -65,6 +67,7 @@ __all__ = [
     "certificate_of",
     "certify",
     "check",
+    "compare",
     "draw_records",
     "evaluate",
     "export",

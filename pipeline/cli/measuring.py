@@ -28,6 +28,10 @@ Field = Annotated[
     list[str] | None,
     typer.Option("--field", help="The label that --column is about, if its name does not tell.", metavar="NAME"),
 ]
+Ordered = Annotated[
+    list[str] | None,
+    typer.Option("--ordered", help="A label whose values go from the lowest to the highest.", metavar="NAME"),
+]
 GoldSets = Annotated[
     list[str] | None,
     typer.Option("--set", help="How the gold file is read: --set input.encoding=cp1252", metavar="KEY=VALUE"),
@@ -68,10 +72,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    ordered: Annotated[
-        list[str] | None,
-        typer.Option("--ordered", help="A label whose values go from the lowest to the highest.", metavar="NAME"),
-    ] = None,
+    ordered: Ordered = None,
     sets: GoldSets = None,
     json_out: AsJson = False,
 ) -> None:
@@ -96,3 +97,43 @@ def evaluate(
         print_json(facts)
     else:
         show("\n".join(evaluation_lines(facts)))
+
+
+@app.command(rich_help_panel=MEASURE)
+def compare(
+    run_a: Annotated[Path, typer.Argument(help="A run folder, or its config.", metavar="RUN_A", show_default=False)],
+    run_b: Annotated[
+        Path, typer.Argument(help="Another run of the same records.", metavar="RUN_B", show_default=False)
+    ],
+    gold: Gold = None,
+    column: Column = None,
+    field: Field = None,
+    differences: Annotated[
+        Path | None,
+        typer.Option("--differences", help="Write the records that differ to this CSV.", metavar="FILE"),
+    ] = None,
+    ordered: Ordered = None,
+    sets: GoldSets = None,
+    json_out: AsJson = False,
+) -> None:
+    """Compare the labels of two runs, with each other and with gold.
+
+    No call is made, and both may be at work.
+    """
+    runs = run_of(run_a), run_of(run_b)
+
+    async def look() -> Any:
+        from pipeline.measure import CompareOptions
+        from pipeline.measure import compare as look_at
+
+        options = CompareOptions(column or (), field or (), differences, ordered or (), sets or ())
+        with telling_how(["compare", *map(str, runs), *(["--gold", gold] if gold else [])], sets):
+            return await look_at(*runs, gold, options)
+
+    facts = run_through(look())
+    from pipeline.show import comparison_lines
+
+    if json_out:
+        print_json(facts)
+    else:
+        show("\n".join(comparison_lines(facts)))

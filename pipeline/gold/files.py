@@ -16,6 +16,8 @@ from pipeline.records import JSON, Record
 
 #: The column of keys in any gold file; the name under which the run's input has them may be used too.
 KEY = "key"
+#: Rows that are handed on at once.
+BATCH = 2_000
 #: As much of a file is read at once for its digest.
 _BLOCK_BYTES = 1024 * 1024
 #: Formats in which all rows have the same columns.
@@ -46,7 +48,7 @@ async def open_gold(
     fields that must be there; where none is, those of `known` are taken that are there.
     """
     try:
-        async with aclosing(read_records([source])) as records:
+        async with aclosing(read_records([source], batch=BATCH)) as records:
             gold = GoldFile(source, wanted, records)
             await gold.begin(tuple(dict.fromkeys(keys)), known)
             yield gold
@@ -108,17 +110,17 @@ class GoldFile:
         self.rows += len(batch)
         rows = []
         for record in batch:
+            fields = record.fields
             if record.problem is not None:
                 self._refuse("unreadable", record.problem.message)
-                continue
-            name = given_name(record.fields.get(self.key_column))
-            if not name:
+            elif name := given_name(fields.get(self.key_column)):
+                values = {column: fields[column] for column in self.columns if is_answered(fields.get(column))}
+                rows.append(GoldRow(name, record.line, values))
+            else:
                 self._refuse("without_key", f"{self.source.name}:{record.line}")
-                continue
-            values = {column: value for column in self.columns if is_answered(value := record.fields.get(column))}
-            if self.source.format not in _TABLES:
+        if self.source.format not in _TABLES:
+            for record in batch:
                 self._seen.update(dict.fromkeys(record.fields))
-            rows.append(GoldRow(name, record.line, values))
         if self.source.path is None or self.source.once:
             for row in rows:
                 self._content.update(codec.dumps([row.key, row.values]))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pipeline.measure.certifying import certify
+from pipeline.measure.compare import CompareOptions, compare
 from pipeline.measure.designs import CertifyOptions
 from pipeline.measure.evaluate import EvaluateOptions, evaluate
 
-__all__ = ["CertifyOptions", "EvaluateOptions", "certify", "evaluate"]
+__all__ = ["CertifyOptions", "CompareOptions", "EvaluateOptions", "certify", "compare", "evaluate"]

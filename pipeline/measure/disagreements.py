@@ -1,4 +1,4 @@
-"""The records on which gold and label differ: a CSV of all of them, and the first few for the screen."""
+"""The records on which two labels differ: a CSV of all of them, and the first few for the screen."""
 
 from __future__ import annotations
 
@@ -9,37 +9,43 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from pipeline.errors import SetupError
+from pipeline.measure.opened import OpenRun
 from pipeline.records import JSON
-from pipeline.store import RunDir, csv_block
+from pipeline.store import csv_block
 
-#: Disagreements that are shown.
-SHOWN_MOST = 10
-TITLES = ("key", "text", "gold", "label", "confidence", "field")
+#: Disagreements that are kept for the screen, and characters of the text of each.
+SHOWN_MOST, TEXT_MOST = 10, 300
 
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """One label field of one record, or of one of its rows, which then has a key of its own."""
+    """One label field of one record, or of one of its rows, which then has a key of its own.
+
+    `one` and `other` are the labels: gold and the run's, or those of two runs.
+    """
 
     key: str
     record: str
     field: str
-    gold: JSON
-    label: JSON
-    confidence: float | None
+    one: JSON
+    other: JSON
+    confidence: float | None = None
 
 
-class Disagreements:
+class Differing:
     """Counts them, keeps the first, and writes all of them to a file where one is named. A context manager.
 
     The file is written beside its place and put there at the end, so that it is whole or not there.
     """
 
-    def __init__(self, path: str | Path | None, run_dir: RunDir, shown: frozenset[str], *, escape: bool) -> None:
+    def __init__(
+        self, option: str, path: str | Path | None, run: OpenRun, titles: tuple[str, str], *, confidence: bool = False
+    ) -> None:
         self.path = None if path is None else Path(path)
-        self._shown, self._escape = shown, escape
-        if self.path is not None and self.path.resolve() in {file.resolve() for file in run_dir.files()}:
-            raise SetupError(f"--disagreements {self.path}: is a file of the run; name another one")
+        self._option, self._run, self.titles = option, run, titles
+        self._confidence = confidence
+        if self.path is not None and self.path.resolve() in {file.resolve() for file in run.run_dir.files()}:
+            raise SetupError(f"{option} {self.path}: is a file of the run; name another one")
         # All state that changes.
         self.n = 0
         self.first: list[Disagreement] = []
@@ -50,7 +56,7 @@ class Disagreements:
         """Whether the records' fields are needed."""
         return self.path is not None
 
-    def __enter__(self) -> Disagreements:
+    def __enter__(self) -> Differing:
         if self.path is not None:
             try:
                 self._file = self._part.open("w", encoding="utf-8", newline="")
@@ -58,7 +64,7 @@ class Disagreements:
                 raise SetupError(
                     f"--disagreements {self.path}: cannot be written: {error.strerror or error}"
                 ) from error
-            self._write([TITLES])
+            self._write([["key", "text", *self.titles, *(["confidence"] if self._confidence else []), "field"]])
         return self
 
     def __exit__(
@@ -82,21 +88,36 @@ class Disagreements:
         self.n += len(found)
         self.first += [one for one, _ in found[: SHOWN_MOST - len(self.first)]]
         if self._file is not None:
-            self._write([_row(one, text_of(fields or {}, self._shown)) for one, fields in found])
+            self._write([self._row(one, text_of(fields or {}, self._run.shown)) for one, fields in found])
 
     def _write(self, rows: Sequence[Sequence[Any]]) -> None:
         assert self._file is not None
         try:
-            self._file.write(csv_block(rows, escape_formulas=self._escape).decode())
+            self._file.write(csv_block(rows, escape_formulas=self._run.escape_formulas).decode())
         except OSError as error:
             raise self._failure(error) from error
 
     def _failure(self, error: OSError) -> SetupError:
-        return SetupError(f"--disagreements {self.path}: cannot be written: {error.strerror or error}")
+        return SetupError(f"{self._option} {self.path}: cannot be written: {error.strerror or error}")
 
+    def _row(self, one: Disagreement, text: str) -> list[JSON]:
+        return [one.key, text, one.one, one.other, *([one.confidence] if self._confidence else []), one.field]
 
-def _row(one: Disagreement, text: str) -> list[JSON]:
-    return [one.key, text, one.gold, one.label, one.confidence, one.field]
+    async def facts(self) -> dict[str, Any]:
+        """How many there are, where they were written, and the first ones with their texts."""
+        rows = await self._run.ledger.labels_of([one.record for one in self.first], fields=True)
+        texts = {key: text_of(row.fields or {}, self._run.shown)[:TEXT_MOST] for key, row in rows.items()}
+        first = [
+            {
+                "key": one.key,
+                "field": one.field,
+                **dict(zip(self.titles, (one.one, one.other), strict=True)),
+                **({"confidence": one.confidence} if self._confidence else {}),
+                "text": texts.get(one.record, ""),
+            }
+            for one in self.first
+        ]
+        return {"n": self.n, "file": None if self.path is None else str(self.path), "first": first}
 
 
 def text_of(fields: Mapping[str, JSON], shown: frozenset[str]) -> str:

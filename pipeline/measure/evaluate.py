@@ -13,21 +13,16 @@ from typing import Any
 from pipeline import codec
 from pipeline.errors import SetupError, did_you_mean, there_are
 from pipeline.gold import KEY, GoldFile, LabelField, as_number, open_gold
-from pipeline.measure.disagreements import Disagreement, Disagreements, text_of
+from pipeline.measure.disagreements import Differing, Disagreement
 from pipeline.measure.opened import OpenRun, chosen_fields, gold_columns_in, look_at, manifest_of
 from pipeline.measure.pairs import ROW_KEY, GoldColumns, GoldCounts, Pair, pairs_of_file, pairs_of_rows, value_in
-from pipeline.measure.tally import FieldTally
+from pipeline.measure.tally import CONFIDENCE, FieldTally
 from pipeline.parts import gold_source
-from pipeline.records import JSON
 from pipeline.store import Ledger, RunDir
 from pipeline.threads import in_daemon
 
-#: The label field that is taken for the model's own confidence, if it is a number.
-CONFIDENCE = "confidence"
 #: Where the answers of people are kept, beside the ledger.
 REVIEWS = "reviews.db"
-#: Characters of a text that are shown.
-TEXT_MOST = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +30,8 @@ class EvaluateOptions:
     """What is compared, and how.
 
     `column`         the columns of the gold file, or without one the fields of the input, that hold gold
-    `field`          the label field of each of these columns, where the names do not tell
+    `field`          the label field of each of these columns, where the names do not tell; without columns, the only
+                     label fields that are looked for
     `disagreements`  the file into which the records are written on which gold and label differ
     `confidence`     the label field that says how sure the model is; unset: `confidence`, if there is such a number
     `ordered`        label fields whose list of values goes from the lowest to the highest
@@ -78,8 +74,9 @@ async def evaluate(
         ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger, read_only=True))
         opened = await look_at(run_dir, manifest, ledger, options.ordered)
         found = await open_of(opened, gold, options, stack)
-        differing = await _disagreements(opened, options.disagreements)
-        judge = Judge(opened, found, confidence_of(opened, options.confidence), differing)
+        confidence = confidence_of(opened, options.confidence)
+        differing = Differing("--disagreements", options.disagreements, opened, ("gold", "label"), confidence=True)
+        judge = Judge(opened, found, confidence, differing)
         with differing:
             async with aclosing(batches_of(opened, found, fields=judge.wants_fields)) as batches:
                 async for pairs in batches:
@@ -93,7 +90,7 @@ async def evaluate(
             "corrected": (run_dir.path / REVIEWS).exists(),
             "gold": await in_daemon(lambda: gold_facts(found)),
             "columns": {tally.field.name: tally.facts() for tally in judge.tallies},
-            "disagreements": await _shown(opened, differing),
+            "disagreements": await differing.facts(),
         }
     return {**facts, "kept": await asyncio.to_thread(_keep, run_dir, facts)}
 
@@ -103,9 +100,10 @@ async def evaluate(
 
 async def open_of(run: OpenRun, gold: str | Path | None, options: EvaluateOptions, stack: AsyncExitStack) -> Gold:
     """The gold that is meant, open until the stack is closed. Raises SetupError."""
-    fields, counts = chosen_fields(run, options.column, options.field), GoldCounts()
+    only = [run.field(name).name for name in options.field] if not options.column else []
+    fields, counts = {} if only else chosen_fields(run, options.column, options.field), GoldCounts()
     if gold is None:
-        fields = fields or _columns_found(run)
+        fields = fields or _columns_found(run, only)
         if run.seen and (missing := [column for column in fields if column not in run.seen]):
             raise SetupError(
                 f"--column {missing[0]}: the records of {run.run_dir.path} have no such field"
@@ -115,13 +113,13 @@ async def open_of(run: OpenRun, gold: str | Path | None, options: EvaluateOption
         return Gold(fields, counts, input=GoldColumns(run, list(fields), counts))
     source = await in_daemon(lambda: gold_source(str(gold), options.sets))
     keys = [*([ROW_KEY] if run.row_fields else []), *([run.key] if run.key else []), KEY]
-    opening = open_gold(source, keys=keys, wanted=list(fields), known=list(run.fields))
+    opening = open_gold(source, keys=keys, wanted=list(fields) or only, known=list(run.fields))
     file = await stack.enter_async_context(opening)
     return Gold(fields or {column: column for column in file.columns}, counts, file=file)
 
 
-def _columns_found(run: OpenRun) -> dict[str, str]:
-    if found := gold_columns_in(run):
+def _columns_found(run: OpenRun, only: Sequence[str]) -> dict[str, str]:
+    if found := {column: name for column, name in gold_columns_in(run).items() if name in only or not only}:
         return found
     raise SetupError(
         "name the gold: --gold FILE, or --column NAME for a field of the input; the records of "
@@ -193,7 +191,7 @@ def confidence_of(run: OpenRun, name: str | None) -> str | None:
 class Judge:
     """Compares gold with labels, field by field."""
 
-    def __init__(self, run: OpenRun, gold: Gold, confidence: str | None, differing: Disagreements) -> None:
+    def __init__(self, run: OpenRun, gold: Gold, confidence: str | None, differing: Differing) -> None:
         self._run, self._differing = run, differing
         self._confidence = confidence
         as_sets = run.row_fields if not gold.names_rows else frozenset()
@@ -240,30 +238,7 @@ def _as_set(field: LabelField, names: frozenset[str]) -> LabelField:
     return replace(field, kind="set") if field.name in names else field
 
 
-# -- disagreements and what is kept ------------------------------------------------------------------------------------
-
-
-async def _disagreements(run: OpenRun, path: str | Path | None) -> Disagreements:
-    layout: JSON = codec.loads(await run.ledger.meta_get("layout") or "{}")
-    return Disagreements(path, run.run_dir, run.shown, escape=bool(layout.get("escape_formulas")))
-
-
-async def _shown(run: OpenRun, differing: Disagreements) -> dict[str, Any]:
-    """How many there are, where they were written, and the first ones."""
-    rows = await run.ledger.labels_of([one.record for one in differing.first], fields=True)
-    texts = {key: text_of(row.fields or {}, run.shown) for key, row in rows.items()}
-    first = [
-        {
-            "key": one.key,
-            "field": one.field,
-            "gold": one.gold,
-            "label": one.label,
-            "confidence": one.confidence,
-            "text": texts.get(one.record, "")[:TEXT_MOST],
-        }
-        for one in differing.first
-    ]
-    return {"n": differing.n, "file": None if differing.path is None else str(differing.path), "first": first}
+# -- what is kept -----------------------------------------------------------------------------------------------------
 
 
 def _keep(run_dir: RunDir, facts: Mapping[str, Any]) -> str | None:

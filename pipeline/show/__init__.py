@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.show.advice import SYSTEMATIC, Asked, advise
 from pipeline.show.certificates import certificate_text, certify_lines
+from pipeline.show.comparisons import comparison_lines
 from pipeline.show.evaluations import evaluation_lines
 from pipeline.show.exports import data_lines, export_lines
 from pipeline.show.planview import codes_text, plan_lines, rehearsal_lines
@@ -22,6 +23,7 @@ __all__ = [
     "check_lines",
     "closing_lines",
     "codes_text",
+    "comparison_lines",
     "data_lines",
     "draw_lines",
     "evaluation_lines",

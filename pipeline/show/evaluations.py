@@ -29,7 +29,7 @@ def evaluation_lines(facts: Facts) -> list[str]:
     for name, field in columns.items():
         lines += ["", *_field_lines(name, field)]
     lines += _disagreement_lines(facts["disagreements"], several=len(columns) > 1)
-    lines += ["", *_left_out(facts), *_where(facts)]
+    lines += ["", *left_out_lines(facts["gold"], _examples(columns)), *_where(facts)]
     lines += [f"  note       {text}" for text, holds in ((AT_WORK, facts["running"]), (CORRECTED, facts["corrected"]))
               if holds]  # fmt: skip
     return [*lines, SIMULATED] if facts["simulated"] else lines
@@ -38,7 +38,7 @@ def evaluation_lines(facts: Facts) -> list[str]:
 def _head(facts: Facts) -> str:
     gold = facts["gold"]
     where = gold["file"] if gold["file"] is not None else f"the input's {', '.join(map(repr, gold['columns']))}"
-    return f"{facts['run_dir']}: {_many(gold['compared'], 'record')} with gold from {where}"
+    return f"{facts['run_dir']}: {many(gold['compared'], 'record')} with gold from {where}"
 
 
 def _field_lines(name: str, field: Facts) -> Iterator[str]:
@@ -115,7 +115,7 @@ def _confusion_lines(confusion: Mapping[str, Mapping[str, int]], names: Sequence
             row = confusion.get(name, {})
             counts = "  ".join(f"{row.get(other, 0):>{cell},}" for other, cell in zip(names, cells, strict=True))
             yield f"  {_cell(name, wide)}  {counts}"
-    told = ", ".join(f"{_short(gold)} -> {_short(label)}: {n:,}" for n, gold, label in wrong[:CONFUSIONS_MOST])
+    told = ", ".join(f"{short(gold)} -> {short(label)}: {n:,}" for n, gold, label in wrong[:CONFUSIONS_MOST])
     more = f", and {len(wrong) - CONFUSIONS_MOST} more kinds" if len(wrong) > CONFUSIONS_MOST else ""
     yield ""
     yield f"  confused   {told}{more}"
@@ -124,7 +124,7 @@ def _confusion_lines(confusion: Mapping[str, Mapping[str, int]], names: Sequence
 def _calibration_lines(found: Facts) -> Iterator[str]:
     yield ""
     if n := found["left_out"]:
-        yield f"  confidence {_many(n, 'record')} with a confidence that is no number from 0 to 1"
+        yield f"  confidence {many(n, 'record')} with a confidence that is no number from 0 to 1"
     if not found["n"]:
         return
     yield f"  confidence  {'right':>6}  records"
@@ -134,14 +134,14 @@ def _calibration_lines(found: Facts) -> Iterator[str]:
     if (temperature := found["temperature"]) is not None:
         verdict = "the model is too sure" if temperature > 1 else "the model is not sure enough"
         told += f"; temperature {temperature:.2f}: {verdict if abs(temperature - 1) > 0.1 else 'it fits'}"
-    yield f"  calibrated {told}; from {_many(found['n'], 'record')} with gold"
+    yield f"  calibrated {told}; from {many(found['n'], 'record')} with gold"
 
 
 def _unlabelled(field: Facts) -> Iterator[str]:
     found = field["unlabelled"]
     if n := found["n"]:
         codes = ", ".join(f"{code} {count:,}" for code, count in found["codes"].items())
-        yield f"  unlabelled {_many(n, 'record')} with gold {_has(n)} no label and {_is(n)} in no figure: {codes}"
+        yield f"  unlabelled {many(n, 'record')} with gold {has(n)} no label and {_is(n)} in no figure: {codes}"
 
 
 def _foreign(field: Facts) -> Iterator[str]:
@@ -149,18 +149,18 @@ def _foreign(field: Facts) -> Iterator[str]:
     if not (n := found["n"]):
         return
     values = ", ".join(
-        f"{_short(value)} {count:,}{_meant(found['like'].get(value))}"
+        f"{short(value)} {count:,}{_meant(found['like'].get(value))}"
         for value, count in list(found["values"].items())[:5]
     )
     if field["kind"] == "number":
-        yield f"  no number  {_many(n, 'value')} of gold {_is(n)} no number and in no figure: {values}"
+        yield f"  no number  {many(n, 'value')} of gold {_is(n)} no number and in no figure: {values}"
     else:
         count = "counts" if n == 1 else "count"
-        yield f"  no label   {_many(n, 'value')} of gold {_is(n)} no label of the task and {count} as wrong: {values}"
+        yield f"  no label   {many(n, 'value')} of gold {_is(n)} no label of the task and {count} as wrong: {values}"
 
 
 def _meant(label: str | None) -> str:
-    return "" if label is None else f" (the label is {_short(label)})"
+    return "" if label is None else f" (the label is {short(label)})"
 
 
 def _disagreement_lines(found: Facts, *, several: bool) -> Iterator[str]:
@@ -168,7 +168,7 @@ def _disagreement_lines(found: Facts, *, several: bool) -> Iterator[str]:
     if not first:
         return
     yield ""
-    yield f"{_many(found['n'], 'disagreement')}" + (f"; the first {len(first)}" if found["n"] > len(first) else "")
+    yield f"{many(found['n'], 'disagreement')}" + (f"; the first {len(first)}" if found["n"] > len(first) else "")
     rows = [
         [one["key"], *([one["field"]] if several else []), plain(one["gold"]), plain(one["label"]), one["text"]]
         for one in first
@@ -177,27 +177,30 @@ def _disagreement_lines(found: Facts, *, several: bool) -> Iterator[str]:
     yield from table(head, rows)
 
 
-def _left_out(facts: Facts) -> Iterator[str]:
+def _examples(columns: Mapping[str, Facts]) -> int:
+    return max((field["examples"] for field in columns.values()), default=0)
+
+
+def left_out_lines(gold: Facts, examples: int) -> Iterator[str]:
     """What of the gold is in no figure, and why."""
-    gold = facts["gold"]
-    if n := max((field["examples"] for field in facts["columns"].values()), default=0):
-        yield f"  examples   {_many(n, 'record')} left out, because the model is shown {_it(n)} with the right label"
+    if n := examples:
+        yield f"  examples   {many(n, 'record')} left out, because the model is shown {_it(n)} with the right label"
     if n := gold["not_in_run"]:
         keys = _some(gold["not_in_run_keys"], n)
-        yield f"  not here   {_many(n, 'key')} of gold {_has(n)} no outcome in this run: {keys}"
+        yield f"  not here   {many(n, 'key')} of gold {has(n)} no outcome in this run: {keys}"
     if n := gold["repeated"]:
         keys = _some(gold["repeated_keys"], n)
-        yield f"  repeated   {_many(n, 'row')} of gold left out, because the key came before: {keys}"
+        yield f"  repeated   {many(n, 'row')} of gold left out, because the key came before: {keys}"
     for name, why in (("without_key", "no key"), ("unreadable", "unreadable")):
         if n := gold[name]:
-            yield f"  {why:<10} {_many(n, 'row')} of gold, the first at {gold['first_unusable'].get(name, '')}"
+            yield f"  {why:<10} {many(n, 'row')} of gold, the first at {gold['first_unusable'].get(name, '')}"
     if gold["file"] is not None and (n := gold["not_answered"]):
-        yield f"  empty      {_many(n, 'row')} of gold {_has(n)} no value"
+        yield f"  empty      {many(n, 'row')} of gold {has(n)} no value"
 
 
 def _where(facts: Facts) -> Iterator[str]:
     if path := facts["disagreements"]["file"]:
-        yield f"  file       {path}: {_many(facts['disagreements']['n'], 'disagreement')}"
+        yield f"  file       {path}: {many(facts['disagreements']['n'], 'disagreement')}"
     if facts["kept"]:
         yield f"  kept       {facts['kept']}"
 
@@ -247,16 +250,19 @@ def _wide(names: Any) -> int:
     return min(_NAME_MOST, max(14, *(width(_line(name)) for name in names)))
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """A label in a sentence: in quotes where it has blanks, cut where it is long."""
     found = _line(text)
     return repr(found) if " " in found or not found else found if len(found) <= 40 else f"{found[:39]}…"
 
 
-def _many(n: int, what: str) -> str:
+def many(n: int, what: str) -> str:
+    """`1 record`, `3 records`."""
     return f"{n:,} {what}{'s' * (n != 1)}"
 
 
-def _has(n: int) -> str:
+def has(n: int) -> str:
+    """The word after so many."""
     return "has" if n == 1 else "have"
 
 
@@ -269,4 +275,4 @@ def _it(n: int) -> str:
 
 
 def _some(keys: Sequence[str], n: int) -> str:
-    return ", ".join(map(_short, keys)) + (", ..." if n > len(keys) else "")
+    return ", ".join(map(short, keys)) + (", ..." if n > len(keys) else "")

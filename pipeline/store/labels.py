@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
+from pipeline import codec
 from pipeline.records import JSON
 from pipeline.store.queries import chunks, placeholders
 from pipeline.store.rows import bound, json_value, unbound
 
 _SELECT = "SELECT seq, key, status, problem_code, label, cost_usd, latency_s, {fields} FROM outcomes"
 _WITH, _WITHOUT = _SELECT.format(fields="fields"), _SELECT.format(fields="NULL")
+_Label: TypeAlias = tuple[Mapping[str, JSON] | None, tuple[Mapping[str, JSON], ...] | None]
 LABELLED = "labelled"
 DAMAGED = "internal_error"
+_NONE: _Label = (None, None)
 
 
 @dataclass(slots=True)
@@ -38,30 +41,43 @@ class LabelRow:
 
 def labels_of(connection: sqlite3.Connection, keys: Sequence[str], fields: bool) -> dict[str, LabelRow]:
     """The labels of those of the keys that have an outcome."""
-    found: dict[str, LabelRow] = {}
+    statement = _WITH if fields else _WITHOUT
+    found: list[LabelRow] = []
     for chunk in chunks(keys):
-        rows = connection.execute(
-            f"{_WITH if fields else _WITHOUT} WHERE key IN ({placeholders(chunk)})",
-            [bound(key) for key in chunk],
-        )
-        found.update((row.key, row) for row in map(_row, rows))
-    return found
+        where = f"WHERE key IN ({placeholders(chunk)})"
+        found += _rows(connection.execute(f"{statement} {where}", [bound(key) for key in chunk]))
+    return {row.key: row for row in found}
 
 
 def labels_after(connection: sqlite3.Connection, seq: int, limit: int, fields: bool) -> list[LabelRow]:
     """The next labels, in the order in which they were committed."""
-    rows = connection.execute(f"{_WITH if fields else _WITHOUT} WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))
-    return [_row(row) for row in rows]
+    statement = _WITH if fields else _WITHOUT
+    return list(_rows(connection.execute(f"{statement} WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))))
 
 
-def _row(row: Sequence[Any]) -> LabelRow:
-    seq, key, status, code, text, cost_usd, latency_s, fields = row
+def _rows(rows: Iterable[Sequence[Any]]) -> Iterator[LabelRow]:
+    # Many records have the same label, and looking up a text is faster than reading it.
+    known: dict[str, _Label] = {}
+    for seq, key, status, code, text, cost_usd, latency_s, fields in rows:
+        name = key if type(key) is str else unbound(key)
+        try:
+            label = _NONE if status != LABELLED else known.get(text)
+            if label is None:
+                label = known[text] = _labelled(_read(text))
+            values = None if fields is None else _read(fields)
+        except (ValueError, TypeError, LookupError):  # a damaged row: `verify` names it
+            yield LabelRow(seq, name, "rejected", DAMAGED, None, None, None, None, {})
+        else:
+            yield LabelRow(seq, name, status, code, *label, cost_usd, latency_s, values)
+
+
+def _labelled(value: JSON) -> _Label:
+    return (value[0], tuple(value[1:])) if isinstance(value, list) else (value, None)
+
+
+def _read(text: str) -> JSON:
+    """A JSON text, fast; numbers that no float holds are rounded."""
     try:
-        label = json_value(text) if status == LABELLED else None
-        found = json_value(fields)
-        rows: tuple[Mapping[str, JSON], ...] | None = None
-        if isinstance(label, list):
-            label, rows = label[0], tuple(label[1:])
-    except (ValueError, TypeError, LookupError):  # a damaged row: `verify` names it
-        return LabelRow(seq, unbound(key), "rejected", DAMAGED, None, None, None, None, {})
-    return LabelRow(seq, unbound(key), status, code, label, rows, cost_usd, latency_s, found)
+        return codec.loads(text)
+    except codec.JSONDecodeError:
+        return json_value(text)

@@ -1,0 +1,154 @@
+"""`compare`: the same records in two runs. Makes no call, and does not touch either run."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import SetupError
+from pipeline.measure.changes import Changes, Side
+from pipeline.measure.disagreements import Differing
+from pipeline.measure.evaluate import EvaluateOptions, gold_facts
+from pipeline.measure.opened import OpenRun, look_at, manifest_of
+from pipeline.measure.pairs import BLOCK
+from pipeline.measure.versus import judged_by
+from pipeline.records import JSON
+from pipeline.store import LabelRow, Ledger, RunDir, diff
+from pipeline.threads import in_daemon
+
+#: Parts of the fingerprint that are about the input or the ledger, and not about what is asked.
+_NOT_ASKED = frozenset({"input", "simulated"})
+
+
+@dataclass(frozen=True, slots=True)
+class CompareOptions:
+    """What is compared, and how.
+
+    `column`           where gold is, as for `evaluate`; without gold the runs are compared with each other alone
+    `field`            the label field of each column; without columns, the only label fields that are compared
+    `differences`      the file into which the records are written on which the runs differ
+    `ordered`, `sets`  as for `evaluate`
+    """
+
+    column: Sequence[str] = ()
+    field: Sequence[str] = ()
+    differences: str | Path | None = None
+    ordered: Sequence[str] = ()
+    sets: Sequence[str] = ()
+
+    @property
+    def evaluating(self) -> EvaluateOptions:
+        """What of it is about gold."""
+        return EvaluateOptions(column=self.column, field=self.field, ordered=self.ordered, sets=self.sets)
+
+
+async def compare(
+    a: str | Path,
+    b: str | Path,
+    gold: str | Path | None = None,
+    options: CompareOptions | None = None,
+    *,
+    keys: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """The labels of two runs on the records that both have, as plain values; with `keys` only on these.
+
+    Gold is a file, or fields of the first run's input that `column` names. Raises SetupError.
+    """
+    options = options or CompareOptions()
+    dirs = [manifest_of(run) for run in (a, b)]
+    if dirs[0][0].path.resolve() == dirs[1][0].path.resolve():
+        raise SetupError(f"{dirs[0][0].path} is named twice; name two runs")
+    async with AsyncExitStack() as stack:
+        one, other = [await _opened(run_dir, manifest, options, stack) for run_dir, manifest in dirs]
+        differing = Differing("--differences", options.differences, one, _titles(one, other))
+        changes = Changes(one, other, differing, options.field if not options.column else ())
+        with differing:
+            async with aclosing(_both(one, other, keys, fields=differing.wants_fields)) as batches:
+                async for rows in batches:
+                    changes.add(rows)
+        if not changes.both:
+            raise SetupError(
+                f"{one.run_dir.path} and {other.run_dir.path} have no record in common that both have labelled: are "
+                "they runs of the same input, with the same input.key?"
+            )
+        judged = await judged_by(one, other, gold, options.evaluating, stack)
+        return {
+            "runs": [
+                await _run_facts(run, manifest, side)
+                for run, (_, manifest), side in zip((one, other), dirs, changes.sides, strict=True)
+            ],
+            "differ_in": _differ_in(dirs[0][1], dirs[1][1]),
+            "records": await changes.records(),
+            "gold": None if judged is None else await in_daemon(lambda: gold_facts(judged.gold)),
+            "columns": {
+                name: {**tally.facts(), "gold": None if judged is None else judged.facts(name)}
+                for name, tally in changes.tallies.items()
+            },
+            "differences": await differing.facts(),
+        }
+
+
+async def _opened(
+    run_dir: RunDir, manifest: Mapping[str, Any], options: CompareOptions, stack: AsyncExitStack
+) -> OpenRun:
+    ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger, read_only=True))
+    return await look_at(run_dir, manifest, ledger, options.ordered)
+
+
+def _titles(one: OpenRun, other: OpenRun) -> tuple[str, str]:
+    """The runs as the columns of a table: by the names of their folders, where these tell them apart."""
+    names = one.run_dir.path.resolve().name, other.run_dir.path.resolve().name
+    taken = {"key", "text", "field"} & {*names}
+    return names if names[0] != names[1] and not taken else (str(one.run_dir.path), str(other.run_dir.path))
+
+
+def _differ_in(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[dict[str, JSON]]:
+    """What is asked otherwise in the second run, part by part."""
+    before, now = (
+        {name: part for name, part in (manifest.get("fingerprint") or {}).items() if name not in _NOT_ASKED}
+        for manifest in (one, other)
+    )
+    return [{"part": change.part, "a": change.old, "b": change.new} for change in diff(before, now)]
+
+
+# -- the records of both ----------------------------------------------------------------------------------------------
+
+
+async def _both(
+    one: OpenRun, other: OpenRun, keys: Sequence[str] | None, *, fields: bool
+) -> AsyncGenerator[list[tuple[LabelRow, LabelRow | None]], None]:
+    """The records of the first run, or those of `keys`, each with what the second one has of it."""
+    seq = at = 0
+    while True:
+        if keys is None:
+            rows = await one.ledger.labels_after(seq, BLOCK, fields=fields)
+        else:
+            found = await one.ledger.labels_of(keys[at : at + BLOCK], fields=fields)
+            rows, at = list(found.values()), at + BLOCK
+        if not rows and (keys is None or at >= len(keys)):
+            return
+        seq = rows[-1].seq if rows else seq
+        theirs = await other.ledger.labels_of([row.key for row in rows])
+        yield [(row, theirs.get(row.key)) for row in rows]
+
+
+# -- each run ---------------------------------------------------------------------------------------------------------
+
+
+async def _run_facts(run: OpenRun, manifest: Mapping[str, Any], side: Side) -> dict[str, Any]:
+    counts, totals = await run.ledger.count_by_status(), await run.ledger.totals()
+    summary = run.run_dir.read_summary() or {}
+    return {
+        "run_dir": str(run.run_dir.path),
+        "model": (manifest.get("fingerprint") or {}).get("model"),
+        "simulated": run.simulated,
+        "running": run.running,
+        **{status.value: count for status, count in counts.items()},
+        "cost_usd": None if totals.unpriced else totals.cost_usd,
+        **side.facts(),
+        "session_s": summary.get("session_s"),
+        "session_records": summary.get("session_records"),
+    }

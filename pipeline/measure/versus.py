@@ -1,0 +1,94 @@
+"""Two runs against the same gold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.measure.changes import joint
+from pipeline.measure.evaluate import EvaluateOptions, Gold, batches_of, open_of, refuse_nothing
+from pipeline.measure.opened import OpenRun
+from pipeline.measure.pairs import Pair, value_in
+from pipeline.measure.tally import FieldTally
+from pipeline.quality import Paired
+from pipeline.store import LabelRow
+
+
+@dataclass(slots=True)
+class Judged:
+    """Both runs against gold, field by field. What is counted changes."""
+
+    gold: Gold
+    tallies: Mapping[str, tuple[FieldTally, FieldTally]]
+    paired: Mapping[str, Paired]
+    unlabelled: int = 0
+
+    def facts(self, name: str) -> dict[str, Any] | None:
+        """The figures of one field; None where gold says nothing of it."""
+        if name not in self.tallies:
+            return None
+        one, other = (tally.facts() for tally in self.tallies[name])
+        right = self.paired[name].right
+        figures = ("accuracy", "accuracy_low", "accuracy_high", "kappa", "macro_f1", "weighted_f1", "mae", "jaccard")
+        return {
+            "n": right.total(),
+            "a": {figure: one[figure] for figure in figures if figure in one},
+            "b": {figure: other[figure] for figure in figures if figure in other},
+            "both_right": right[True, True],
+            "only_a_right": right[True, False],
+            "only_b_right": right[False, True],
+            "both_wrong": right[False, False],
+            "p_value": self.paired[name].p_value if right.total() else None,
+            "unlabelled": self.unlabelled,
+            "examples": one["examples"],
+            "no_label": one["no_label"],
+        }
+
+
+async def judged_by(
+    one: OpenRun, other: OpenRun, gold: str | Path | None, options: EvaluateOptions, stack: AsyncExitStack
+) -> Judged | None:
+    """The runs against gold, on the records that both have labelled; None where there is no gold."""
+    if gold is None and not options.column:
+        return None
+    found = await open_of(one, gold, options, stack)
+    named = {column: name for column, name in found.fields.items() if name in other.fields}
+    rows = one.row_fields if not found.names_rows else frozenset[str]()
+    as_set = {name: joint(one.fields[name], other.fields[name], rows) for name in named.values()}
+    tallies = {
+        name: (
+            FieldTally(replace(one.fields[name], kind=as_set[name].kind), column),
+            FieldTally(replace(other.fields[name], kind=as_set[name].kind), column),
+        )
+        for column, name in named.items()
+    }
+    judged = Judged(found, tallies, {name: Paired() for name in tallies})
+    has_examples = bool(one.examples or other.examples)
+    async with aclosing(batches_of(one, found, fields=has_examples)) as batches:
+        async for pairs in batches:
+            theirs = await other.ledger.labels_of([pair.row.key for pair in pairs], fields=has_examples)
+            for pair in pairs:
+                _judge(judged, pair, theirs.get(pair.row.key), (one, other))
+    refuse_nothing(one, found)
+    return judged
+
+
+def _judge(judged: Judged, pair: Pair, theirs: LabelRow | None, runs: tuple[OpenRun, OpenRun]) -> None:
+    if any(run.examples and run.examples.has(pair.row.key, pair.row.fields) for run in runs):
+        for mine, _ in judged.tallies.values():
+            mine.examples += mine.column in pair.values
+        return
+    if pair.row.label is None or theirs is None or theirs.label is None:
+        judged.unlabelled += 1
+        return
+    for name, (mine, other) in judged.tallies.items():
+        gold = pair.values.get(mine.column)
+        if gold is None:
+            continue
+        a = mine.add(gold, value_in(pair.row, pair.place, name))
+        b = other.add(gold, value_in(theirs, pair.place, name))
+        if a is not None and b is not None:
+            judged.paired[name].judge(a, b)

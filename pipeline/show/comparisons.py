@@ -1,0 +1,178 @@
+"""Two runs side by side, for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pipeline import codec
+from pipeline.show.evaluations import (
+    DISAGREEMENTS_MOST,
+    has,
+    left_out_lines,
+    many,
+    percent,
+    plain,
+    short,
+    table,
+)
+from pipeline.show.views import SIMULATED
+from pipeline.units import dollars, duration
+
+#: Changes of a label that are listed.
+CHANGES_MOST = 8
+#: A value that is no longer than this is shown with the one that takes its place.
+_VALUE_MOST = 40
+#: Below this p-value a difference is called clear.
+_CLEAR = 0.05
+#: Which of two runs has a record right.
+_RIGHT = {
+    "both_right": "in both",
+    "only_a_right": "only in a",
+    "only_b_right": "only in b",
+    "both_wrong": "in neither",
+}
+Facts = Mapping[str, Any]
+
+
+def comparison_lines(facts: Facts) -> list[str]:
+    """All of it, as wide as the terminal."""
+    lines = [*_run_lines(facts["runs"]), *_differ_in(facts["differ_in"]), "", _records_text(facts["records"])]
+    for name, field in facts["columns"].items():
+        lines += ["", *_field_lines(name, field)]
+    lines += _difference_lines(facts)
+    lines += _left_out(facts)
+    if path := facts["differences"]["file"]:
+        lines += ["", f"  file       {path}: {many(facts['differences']['n'], 'difference')}"]
+    simulated = [side for side, run in zip("ab", facts["runs"], strict=True) if run["simulated"]]
+    return [*lines, f"{' and '.join(simulated)}: {SIMULATED}"] if simulated else lines
+
+
+def _left_out(facts: Facts) -> Iterator[str]:
+    """What of the gold is in no figure."""
+    if facts["gold"] is None:
+        return
+    golds = [field["gold"] for field in facts["columns"].values() if field["gold"] is not None]
+    lines = list(left_out_lines(facts["gold"], max((gold["examples"] for gold in golds), default=0)))
+    if n := max((gold["unlabelled"] for gold in golds), default=0):
+        lines.insert(0, f"  unlabelled {many(n, 'record')} with gold {has(n)} a label in one run only, or in none")
+    if lines:
+        yield from ("", *lines)
+
+
+def _run_lines(runs: Sequence[Facts]) -> Iterator[str]:
+    """What each run is, and what its answers took."""
+    for side, run in zip("ab", runs, strict=True):
+        without = run["rejected"] + run["failed"]
+        parts = [f"{run['labelled']:,} labelled" + (f", {without:,} without a label" if without else "")]
+        if run["cost_usd"] is not None:
+            parts.append(_cost_text(run))
+        if run["latency_mean_s"] is not None:
+            parts.append(f"{run['latency_mean_s']:.2f} s an answer")
+        if run["session_s"] is not None:
+            parts.append(f"last session {many(run['session_records'], 'record')} in {duration(run['session_s'])}")
+        at_work = " (at work)" if run["running"] else ""
+        yield f"{side}  {run['run_dir']}{at_work}: {run['model'] or 'model unknown'} · {' · '.join(parts)}"
+
+
+def _cost_text(run: Facts) -> str:
+    each = run["cost_per_record_usd"]
+    text = dollars(run["cost_usd"]) + ("" if each is None else f", {dollars(1000 * each)} for 1,000")
+    return f"the model would cost {text}" if run["simulated"] else text
+
+
+def _differ_in(changes: Sequence[Facts]) -> Iterator[str]:
+    if not changes:
+        yield "Both ask the same of the same model."
+        return
+    told = []
+    for change in changes:
+        old, new = (codec.dumps(change[side]).decode() for side in "ab")
+        is_short = max(len(old), len(new)) <= _VALUE_MOST
+        told.append(f"{change['part']} ({old} -> {new})" if is_short else change["part"])
+    yield f"They differ in {', '.join(told)}."
+
+
+def _records_text(records: Facts) -> str:
+    others = [
+        f"{n:,} {words}"
+        for name, words in (
+            ("only_a", "only in a"),
+            ("only_b", "only in b"),
+            ("neither", "in neither"),
+            ("not_in_b", "of a are not in b"),
+            ("not_in_a", "of b are not in a"),
+        )
+        if (n := records[name])
+    ]
+    both = f"{many(records['both'], 'record')} {has(records['both'])} a label in both"
+    return f"{both}; {', '.join(others)}" if others else both
+
+
+def _field_lines(name: str, field: Facts) -> Iterator[str]:
+    interval = f"{percent(field['agreement_low'])} to {percent(field['agreement_high'])}"
+    kappa = "" if field["kappa"] is None else f" · kappa {field['kappa']:.3f}"
+    same = f"{percent(field['agreement'])} the same (95 % interval {interval})"
+    yield f"{name}: {same}, {field['same']:,} of {field['n']:,}{kappa}"
+    if "mean_difference" in field:
+        yield f"  mean difference {field['mean_difference']:.3g}"
+    yield from _changes(field)
+    if field["gold"] is not None:
+        yield from _gold_lines(field["gold"])
+
+
+def _changes(field: Facts) -> Iterator[str]:
+    """Which labels became which; of lists, which labels came and went."""
+    pairs = [(n, a, b) for a, row in field["changes"].items() for b, n in row.items()]
+    pairs.sort(key=lambda one: -one[0])
+    if pairs:
+        told = ", ".join(f"{short(a)} -> {short(b)}: {n:,}" for n, a, b in pairs[:CHANGES_MOST])
+        yield f"  changed    {told}" + (f", and {len(pairs) - CHANGES_MOST} more kinds" * (len(pairs) > CHANGES_MOST))
+    for name in ("added", "dropped"):
+        if found := list(field.get(name, {}).items()):
+            told = ", ".join(f"{short(label)} {n:,}" for label, n in found[:CHANGES_MOST])
+            yield f"  {name:<10} {told}" + (" ..." if len(found) > CHANGES_MOST else "")
+
+
+def _gold_lines(gold: Facts) -> Iterator[str]:
+    """Both against gold, and whether the difference is more than chance."""
+    if not gold["n"]:
+        yield "  no record with gold has a label in both"
+        return
+    yield ""
+    yield f"  against gold   right  95 % interval       kappa  macro F1   ({many(gold['n'], 'record')})"
+    for side in "ab":
+        one = gold[side]
+        interval = f"{percent(one['accuracy_low'])} to {percent(one['accuracy_high'])}"
+        figures = [f"{one[name]:.3f}" if one[name] is not None else "-" for name in ("kappa", "macro_f1")]
+        yield f"  {side:<13} {percent(one['accuracy']):>6}  {interval:<18}  {figures[0]:>5}  {figures[1]:>8}"
+    words = {
+        "both_right": "in both",
+        "only_a_right": "only in a",
+        "only_b_right": "only in b",
+        "both_wrong": "in neither",
+    }
+    yield f"  right: {', '.join(f'{gold[name]:,} {where}' for name, where in words.items())}"
+    yield f"  McNemar's exact test: p = {gold['p_value']:.3g}: {_verdict(gold)}"
+
+
+def _verdict(gold: Facts) -> str:
+    a, b = gold["only_a_right"], gold["only_b_right"]
+    if gold["p_value"] >= _CLEAR:
+        return "the difference may be chance"
+    return f"{'a' if a > b else 'b'} is right more often, by more than chance"
+
+
+def _difference_lines(facts: Facts) -> Iterator[str]:
+    found, several = facts["differences"], len(facts["columns"]) > 1
+    first = found["first"][:DISAGREEMENTS_MOST]
+    if not first:
+        return
+    titles = [name for name in first[0] if name not in ("key", "field", "text")]
+    yield ""
+    yield f"{many(found['n'], 'difference')}" + (f"; the first {len(first)}" if found["n"] > len(first) else "")
+    rows = [
+        [one["key"], *([one["field"]] if several else []), *(plain(one[title]) for title in titles), one["text"]]
+        for one in first
+    ]
+    yield from table(["key", *(["field"] if several else []), "a", "b", "text"], rows)
