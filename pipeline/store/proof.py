@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import MissingExtraError
@@ -26,9 +27,9 @@ CHANGED = (
     "Give the run's command again: it moves this file aside, as it is, and makes another from the ledger, whose labels "
     "stay as they are."
 )
-#: ... and about one that is damaged or not there.
+#: ... and about one that is empty or not there.
 _AND_REVIEWS = " with the corrections"
-_HOW_TO_FIX = "Delete it and give the run's command again: it is made again from the ledger."
+_HOW_TO_FIX = "Give the run's command again: it is made again from the ledger."
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +101,8 @@ async def _prove_text(
     if checkpoint is None or _is_waiting(checkpoint, row_format):
         when = "when the session ends" if row_format.order == "input" else "and the run's next session does it"
         return FileProof(row_format.name, True, 0, f"is to be built again, {when}.")
-    if not path.exists():
-        return FileProof(
-            row_format.name, False, 0, f"is missing, the ledger has {checkpoint.bytes:,} bytes of it. {_HOW_TO_FIX}"
-        )
+    if lost := _lost(path, checkpoint):
+        return FileProof(row_format.name, False, 0, lost)
     with path.open("rb") as file:
         # Only what is there now: a run at work may add rows while the ledger is read.
         size_bytes = file.seek(0, 2)
@@ -116,6 +115,14 @@ async def _prove_text(
     found = await difference(path, row_format, _blocks(ledger, row_format, checkpoint, corrected))
     message = "Its columns are others." if found is None else str(found)
     return FileProof(row_format.name, False, tally.rows, f"{fault} {message} {CHANGED}")
+
+
+def _lost(path: Path, checkpoint: Checkpoint) -> str:
+    """What is to be told of a file that is missing or was emptied; empty where there is something to compare."""
+    if path.exists() and (path.stat().st_size or checkpoint.bytes <= 0):
+        return ""
+    what = "is empty" if path.exists() else "is missing"
+    return f"{what}, and {max(0, checkpoint.bytes):,} bytes of it were written. {_HOW_TO_FIX}"
 
 
 def _told_rows(rows: int, corrected: Corrected, *, more: bool) -> str:
@@ -176,8 +183,8 @@ async def _prove_parquet(
     row_format = parquet_format(layout)
     if checkpoint is None or _is_waiting(checkpoint, row_format):
         return FileProof(row_format.name, True, 0, "is to be made when the run's session ends.")
-    if not path.exists():
-        return FileProof(row_format.name, False, 0, f"is missing. {_HOW_TO_FIX}")
+    if lost := _lost(path, checkpoint):
+        return FileProof(row_format.name, False, 0, lost)
     try:
         found = await parquet.compare(
             path, row_format.table, lambda: _blocks(ledger, row_format, checkpoint, corrected)
@@ -185,7 +192,8 @@ async def _prove_parquet(
     except MissingExtraError as error:
         return FileProof(row_format.name, True, 0, f"not compared: {error}")
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        return FileProof(row_format.name, False, 0, f"cannot be read: {error}. {_HOW_TO_FIX}")
+        sizes = f"it has {path.stat().st_size:,} bytes, and {checkpoint.bytes:,} were written"
+        return FileProof(row_format.name, False, 0, f"cannot be read, {sizes}: {str(error).rstrip('.')}. {CHANGED}")
     if found.fault:
         return FileProof(row_format.name, False, found.rows, f"{found.fault} {CHANGED}")
     rest = ", and the rest comes when the session ends" if found.ended else ""

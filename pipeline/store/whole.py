@@ -29,7 +29,7 @@ async def make(
     Raises StoreError if the file cannot be written.
     """
     before, moved = (await ledger.checkpoints()).get(row_format.name, NO_FILE), list[MovedAside]()
-    if await asyncio.to_thread(lambda: path.exists() and digest_of(path) != before.digest):
+    if await asyncio.to_thread(lambda: _is_anothers(path, before)):
         moved.append(move_aside(path, CHANGED))
     # First: after a kill the new file is known for ours by its rows, and not taken for one that was put here.
     await ledger.note_files({row_format.name: replace(before, is_stale=True)})
@@ -42,6 +42,11 @@ async def make(
     )
     size, digest = await asyncio.to_thread(lambda: (path.stat().st_size, digest_of(path)))
     return Checkpoint(size, seq, row_format.shape, digest), moved
+
+
+def _is_anothers(path: Path, checkpoint: Checkpoint) -> bool:
+    """Whether the file holds what the run has not written; one that was emptied holds nothing of anybody's."""
+    return path.exists() and path.stat().st_size > 0 and digest_of(path) != checkpoint.digest
 
 
 async def _write(path: Path, row_format: RowFormat, blocks: Blocks) -> None:

@@ -183,6 +183,38 @@ def test_another_way_of_reading_is_told_where_it_loses_a_record(job: Job) -> Non
     job.expect(["good", "bad"], calls=4, summary=job.run(path="in.txt", format="csv", choice="keep"))
 
 
+def test_another_quote_is_told_and_none_given_by_python_is_not_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    job = Job(tmp_path)
+    (job.folder / "in.csv").write_text('id,text\n1,"a"\n2,b\n', encoding="utf-8")
+    job.run(key="id")
+    assert job.run(key="id", quote=None).calls == 0
+    with pytest.raises(ChangedError) as told:
+        job.run(key="id", quote="none")
+    assert 'input.quote: (not set) -> "none"' in str(told.value)
+    assert "1 record with an outcome read otherwise now: 1" in str(told.value)
+    assert job.run(key="id", quote="none", choice="relabel").calls == 1
+    assert [text for text, _label in job.labels()] == ['"a"', "b"]
+
+
+def test_a_prompt_that_prints_the_record_says_that_all_its_fields_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    job = Job(tmp_path)
+    job.give([{"id": "1", "text": "a"}])
+    job.run(key="id", prompt="{{ record }}")
+    job.give([{"text": "a", "id": "1"}])
+    summary = job.run(key="id", prompt="{{ record }}")
+    assert summary.calls == 0
+    assert "changed in nothing but the order of the fields and kept the label, at no cost" in summary.notes[0]
+    job.give([{"text": "a", "id": "1", "more": "x"}])
+    with pytest.raises(ChangedError, match=r"The prompt prints the whole record \(\{\{ record \}\}\)"):
+        job.run(key="id", prompt="{{ record }}")
+
+
 def test_mended_rows_are_labelled_and_counted_no_more(job: Job) -> None:
     path = job.folder / "in.csv"
     path.write_text("id,text\n1,good\n2,bad,more\n1,fine\n,none\n(in.csv:3),named\n", encoding="utf-8")

@@ -137,6 +137,22 @@ def test_a_variable_reads_as_an_override_does(config: Config, monkeypatch: pytes
     assert row(settings, "limits.concurrency").origin == "environment LABELPIPE_LIMITS"
 
 
+@pytest.mark.parametrize("key", ["quote", "escape", "records"])
+@pytest.mark.parametrize("value", [None, "none"])
+def test_what_is_unset_and_what_is_none_are_said_again_as_they_were(
+    key: str, value: str | None, config: Config
+) -> None:
+    """None was kept as `none`, which means that there is no such character."""
+    for settings in (
+        Settings.load(config(), {f"input.{key}": value}),
+        Settings.load(config(), input={key: value}),
+    ):
+        words, hidden = settings.overrides()
+        assert hidden == []
+        again = Settings.load(config(), [f"input.{key}=x", *words])
+        assert getattr(settings.input, key) == getattr(again.input, key) == value
+
+
 def test_overrides_may_be_values_by_key(config: Config) -> None:
     overrides = {"input.limit": 5, "input.path": "b.csv", "limits.requests_per_minute": "none"}
     settings = Settings.load(config(), overrides)

@@ -19,7 +19,7 @@ from store_samples import labelled, match
 from store_sessions import BATCHES, LAYOUT, OUTCOMES, run, session
 
 from pipeline.records import Outcome
-from pipeline.store import Layout, Ledger, RunDir, Selection, Sinks, claim, writes
+from pipeline.store import Layout, Ledger, RunDir, Selection, Sinks, claim, prove_files, writes
 
 ALL = Layout(labels=("label",), formats=("csv", "jsonl", "parquet"))
 NAMES = ("labels.csv", "labels.jsonl", "labels.parquet", "failed.csv")
@@ -37,6 +37,14 @@ def claimed(path: Path) -> list[str]:
     async def main() -> list[str]:
         async with await Ledger.open(path / "ledger.db") as ledger:
             return [one.name for one in await claim(RunDir(path), ledger)]
+
+    return asyncio.run(main())
+
+
+def proof_of(path: Path, name: str) -> str:
+    async def main() -> str:
+        async with await Ledger.open(path / "ledger.db") as ledger:
+            return next(one.detail for one in await prove_files(RunDir(path), ledger) if one.name == name)
 
     return asyncio.run(main())
 
@@ -100,6 +108,31 @@ def test_a_parquet_file_of_a_person_is_kept_too(tmp_path: Path) -> None:
     run(tmp_path, layout=ALL)
     assert [path.suffix for path in aside(tmp_path)] == [".parquet"]
     assert contents(tmp_path) == wanted
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.parquet"])
+@pytest.mark.parametrize("order", ["completion", "input"])
+def test_an_emptied_file_is_made_again_and_nothing_is_moved(tmp_path: Path, name: str, order: Any) -> None:
+    """It was moved aside as one that somebody had changed while the run was at work."""
+    layout = replace(ALL, order=order)
+    run(tmp_path, *BATCHES, layout=layout)
+    wanted = contents(tmp_path)
+    (tmp_path / name).write_bytes(b"")
+    assert proof_of(tmp_path, name).startswith(f"is empty, and {len(wanted[name])} bytes of it were written. Give the")
+    run(tmp_path, layout=layout)
+    assert not aside(tmp_path)
+    assert contents(tmp_path).keys() == wanted.keys()
+    assert proof_of(tmp_path, name).startswith("10 rows")
+
+
+def test_a_damaged_parquet_file_says_what_the_next_run_does(tmp_path: Path) -> None:
+    run(tmp_path, *BATCHES, layout=ALL)
+    path = tmp_path / "labels.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+    told = proof_of(tmp_path, "labels.parquet")
+    size = path.stat().st_size
+    assert told.startswith(f"cannot be read, it has {size} bytes, and {size + 20} were written: ")
+    assert "it moves this file aside, as it is" in told
 
 
 def test_a_link_in_the_place_of_a_file_is_moved_and_not_followed(tmp_path: Path) -> None:
