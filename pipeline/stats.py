@@ -154,6 +154,9 @@ class RunSummary:
     be and could be read in one way only, by what was wrong. `left_out` counts the records that this session read and
     did not take, and `left_out_by` says by which key of [input]; `unclear` of them are those of which `where` could
     not be told.
+    be and could be read in one way only, by what was wrong. `votes` is what the votes on labels came to: `records`,
+    `votes` cast for them, `needs_review`, and Krippendorff's `alpha` of the first two votes (None where nothing can be
+    said); None where one answer is enough.
     """
 
     run_dir: str
@@ -191,6 +194,7 @@ class RunSummary:
     copied: int = 0
     left_out: int = 0
     left_out_by: Mapping[str, int] = field(default_factory=dict)
+    votes: Mapping[str, Any] | None = None
     notes: Sequence[str] = ()
 
     @property

@@ -9,6 +9,7 @@ from pipeline.engine.health import Prepare
 from pipeline.engine.interview import Interview, Wants
 from pipeline.engine.journal import Journal
 from pipeline.engine.kept import read_again
+from pipeline.engine.panel import VOTE_COLUMNS, Panel
 from pipeline.engine.pool import Ending, Pool, PoolSizes
 from pipeline.engine.producer import Job, Lookups, Producer, renamed
 from pipeline.engine.retry import Verdict, backoff_s, verdict_of
@@ -18,6 +19,7 @@ from pipeline.engine.terms import TaskPart, Terms, idempotency_key
 from pipeline.engine.writer import Writer
 
 __all__ = [
+    "VOTE_COLUMNS",
     "AskRules",
     "Asker",
     "Beginning",
@@ -26,6 +28,7 @@ __all__ = [
     "Job",
     "Journal",
     "Lookups",
+    "Panel",
     "Pool",
     "PoolSizes",
     "Prepare",

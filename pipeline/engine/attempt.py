@@ -59,7 +59,7 @@ class Asker:
         self.prepare = prepare
         self.net = Net(admission.gate.stop)
         self.brake = Brake(lambda: self.judge.rules.stop_rejected, admission.gate.stop)
-        self.judge = Judge(admission, stats, rules, ping=ping, max_turns=terms.max_turns, rng=rng)
+        self.judge = Judge(admission, stats, rules, ping=ping, most_answers=terms.most_answers, rng=rng)
         self._stretch = Stretch(provider, terms.task, admission, lambda: self.judge.rules, prepare)
         self._hedge = Hedge(stats, self.judge.tail)
         #: Told how many records wait or fail, when one more does.
@@ -103,8 +103,6 @@ class Asker:
             async with self.prepare(history.request) as interview.request:
                 interview.resume(kept)
                 return await self._until_over(history)
-        except Over as over:
-            interview.end(over.status, over.problem)
         except MediaError as error:
             if interview.response is None:
                 interview.write_off(kept)
@@ -115,14 +113,18 @@ class Asker:
         interview, terms = history.interview, self._terms
         while not interview.is_over:
             if interview.wants is Wants.ANSWER:
-                response = await self._answer(history)
+                try:
+                    response = await self._answer(history)
+                except Over as over:
+                    interview.give_up(over.status, over.problem)
+                    continue
                 for other in history.came:
                     if other is not response:
                         interview.lost(other)
                 history.came.clear()
                 interview.answered(response)
                 self._tell(interview)
-                is_kept = not interview.is_over
+                is_kept = interview.needs_keeping
             else:
                 # The turns of a conversation are kept to its end, for a replay.
                 is_kept = await call_back(terms, interview) and (terms.talks or not interview.is_over)
@@ -237,7 +239,7 @@ class Asker:
             if not error.billed:
                 permit.unbilled()
             raise
-        response = self._noted(response)
+        response = self._noted(response, history.request.model)
         permit.settle(response.usage, response.cost_usd)
         self._admission.succeeded(response.usage, response.limits, response.latency_s, sent_at=permit.sent_at)
         self._stats.answered(response.usage, response.latency_s)
@@ -246,14 +248,14 @@ class Asker:
         history.came.append(response)
         return response
 
-    def _noted(self, response: Response) -> Response:
+    def _noted(self, response: Response, model: str = "") -> Response:
         """The answer with what it cost, by the tier that the server says it used, and with a name where it has none.
 
         The name is part of callbacks' keys.
         """
         cost_usd, name = response.cost_usd, response.request_id
         if cost_usd is None:
-            cost_usd = self._tariff.cost_usd(response.usage, response.service_tier)
+            cost_usd = self._tariff.cost_usd(response.usage, response.service_tier, model)
         return replace(response, cost_usd=cost_usd, request_id=name or f"unnamed-{uuid.uuid4().hex}")
 
     def _ended(self, interview: Interview) -> Outcome:

@@ -33,7 +33,7 @@ CHECK_MESSAGES: tuple[dict[str, JSON], ...] = ({"role": "user", "content": "Answ
 CHECK_TOKENS = 64
 #: A server that is there says so in this time.
 PING_S = 10.0
-#: So long after a ping that told nothing none is sent again. A refusal tells that the server is up.
+#: So long after a ping that was not answered none is sent again.
 PING_AGAIN_S = 5.0
 
 
@@ -95,6 +95,12 @@ class HealthCheck:
     def _last_since(self, moment: float) -> CheckResult | None:
         return self.last if self.last is not None and self.last.sent_at >= moment else None
 
+    def refused_lately(self) -> CheckResult | None:
+        """The last word, where it was refused just now: whoever says no is up, and is not asked again for a while."""
+        last = self.last
+        is_new = last is not None and asyncio.get_running_loop().time() - last.sent_at < PING_S
+        return last if is_new and last is not None and last.is_refused else None
+
     def close(self) -> None:
         """Nobody wants to know any more; may be called twice."""
         if self._pinging is not None:
@@ -118,7 +124,7 @@ class HealthCheck:
         if self.last.is_refused:
             self.refused_at = sent_at
         self.answered_in_a_row = 0 if error else self.answered_in_a_row + 1
-        if error is not None and not self.last.is_refused:
+        if error is not None:
             self._in_vain_at = clock()
 
     async def _under_limits(self, ping: Ping, request: Request) -> None:

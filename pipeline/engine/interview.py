@@ -21,9 +21,11 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from pipeline.engine.panel import Ballot
 from pipeline.engine.retry import Verdict, verdict_of
 from pipeline.engine.terms import Terms, idempotency_key
-from pipeline.errors import AnswerError, TruncatedError
+from pipeline.engine.writtenoff import WrittenOff
+from pipeline.errors import AnswerError, RenderError, TruncatedError
 from pipeline.records import (
     JSON,
     CallbackContext,
@@ -61,12 +63,15 @@ class Interview:
     """
 
     __slots__ = (
+        "_ballots",
         "_base",
         "_before",
         "_calls_before",
         "_calls_here",
         "_digest",
         "_done",
+        "_first",
+        "_given",
         "_key",
         "_labelled",
         "_max_repairs",
@@ -76,6 +81,8 @@ class Interview:
         "_task",
         "_terms",
         "_valid_calls",
+        "_votes",
+        "_winner",
         "_written_off",
         "answers",
         "calls",
@@ -99,6 +106,7 @@ class Interview:
         digest: bytes = b"",
         key: str | None = None,
         max_repairs: int = 0,
+        votes: Mapping[str, JSON] | None = None,
     ) -> None:
         self._terms = terms
         self._task = terms.task
@@ -117,7 +125,7 @@ class Interview:
         self.cost_usd: float | None = 0.0
         # the calls of the last answer and those before it; what was paid for in vain, and the answer it is kept with;
         self._calls_here = self._calls_before = 0
-        self._written_off: tuple[int, _Paid] | None = None
+        self._written_off: tuple[int, WrittenOff] | None = None
         # the conversation: its turn, how many messages that began with, its repairs, the calls of the turns before,
         # those of the last answer, and how many of them a callback has answered;
         self.turn = 0
@@ -126,12 +134,17 @@ class Interview:
         self._before: list[ValidCall] = []
         self._valid_calls: tuple[ValidCall, ...] = ()
         self._done: list[ValidCall] = []
+        # the votes: the first request, those cast, what callbacks had given back for the one that stands, that one, and
+        # what the columns say (None: it is not decided yet);
+        self._first: Request | None = None
+        self._ballots: list[Ballot] = []
+        self._given: Sequence[Mapping[str, JSON]] = ()
+        self._winner: Response | None = None
+        self._votes = {} if votes is None and terms.panel is None else votes
         # the ending.
         self._status = Status.FAILED
         self._labelled: Labelled | None = None
         self._problem: Problem | None = None
-
-    # -- what it is told -----------------------------------------------------------------------------------------
 
     def answered(self, response: Response, results: Sequence[Mapping[str, JSON]] = ()) -> None:
         """An answer came. `results` is what callbacks have given back for its first calls before."""
@@ -152,6 +165,13 @@ class Interview:
         self.wants = Wants.NOTHING
         self._status, self._problem = status, problem
 
+    def give_up(self, status: Status, problem: Problem) -> None:
+        """No answer will come to this request. Where others vote too, it is an abstention."""
+        if self._votes is None:
+            self._cast(Ballot(None, problem=problem, status=status))
+        else:
+            self.end(status, problem)
+
     def resume(self, kept: Sequence[KeptAnswer]) -> None:
         """Go through the answers that an earlier session has paid for, as far as they mean what they meant then.
 
@@ -170,13 +190,11 @@ class Interview:
     def write_off(self, kept: Sequence[KeptAnswer]) -> None:
         """Count answers that were paid for and that nothing can be made of any more."""
         for one in kept:
-            self._lose(_Paid(one.response, one.calls, one.repairs + (one.fault is not None)))
+            self._lose(WrittenOff(one.response, one.calls, one.repairs + (one.fault is not None)))
 
     def lost(self, response: Response) -> None:
         """Count an answer to a call that another one was faster than; `answered` is told of the other one."""
-        self._lose(_Paid(response))
-
-    # -- what it wants -------------------------------------------------------------------------------------------
+        self._lose(WrittenOff(response))
 
     @property
     def is_over(self) -> bool:
@@ -187,7 +205,7 @@ class Interview:
     def callback(self) -> tuple[ValidCall, CallbackContext]:
         """The call that a callback is to answer, and what the callback is told of it."""
         place = len(self._done)
-        valid_call, response = self._valid_calls[place], self.response
+        valid_call, response = self._valid_calls[place], self.decided
         name = idempotency_key(
             self._terms.run_id,
             self._key,
@@ -199,7 +217,15 @@ class Interview:
         )
         return valid_call, CallbackContext(name, self.turn, valid_call.tool)
 
-    # -- what came of it -----------------------------------------------------------------------------------------
+    @property
+    def needs_keeping(self) -> bool:
+        """Whether the ledger needs the last answer: the record goes on, or its label is that of an earlier one."""
+        return not self.is_over or self.decided is not self.response
+
+    @property
+    def decided(self) -> Response | None:
+        """The answer that the label is read from: the last one, or that of the vote that stands."""
+        return self._winner or self.response
 
     @property
     def readings(self) -> list[str]:
@@ -225,11 +251,11 @@ class Interview:
 
     def outcome(self, at: float) -> Outcome:
         """How the record ended. `at` is a Unix time."""
-        response, labelled = self.response, self._labelled
+        response, labelled = self.decided, self._labelled
         return Outcome(
             record=self.record,
             status=self._status,
-            label=None if labelled is None else labelled.label,
+            label=None if labelled is None else {**labelled.label, **self._votes} if self._votes else labelled.label,
             rows=None if labelled is None else labelled.rows,
             problem=self._problem,
             answer=None if response is None else response.answer,
@@ -246,7 +272,7 @@ class Interview:
 
     # -- the road ------------------------------------------------------------------------------------------------
 
-    def _lose(self, paid: _Paid) -> None:
+    def _lose(self, paid: WrittenOff) -> None:
         self.usage += paid.usage
         self.cost_usd = added_usd(self.cost_usd, paid.cost_usd)
         self.calls += paid.calls
@@ -261,6 +287,7 @@ class Interview:
 
     def _take(self, response: Response, results: Sequence[Mapping[str, JSON]]) -> None:
         self.response = response
+        self._first = self._first or self.request
         self.usage = response.usage if self.usage is _NO_USAGE else self.usage + response.usage
         self.cost_usd = added_usd(self.cost_usd, response.cost_usd)
         self.answers += 1
@@ -270,8 +297,55 @@ class Interview:
         except AnswerError as error:
             self._bad(error)
             return
-        if results:
-            self._done = [_with_result(one, kept) for one, kept in zip(self._valid_calls, results, strict=False)]
+        self._given = results
+        if self._votes is None:
+            self._vote()
+        else:
+            self._call_back()
+
+    def _vote(self) -> None:
+        """The answer is valid, and one vote of several."""
+        assert self._terms.panel is not None
+        try:
+            labelled = self._task.labelled(self._valid_calls, self._last_words(self._valid_calls), self.record)
+        except AnswerError as error:
+            self._bad(error)
+        else:
+            self._cast(Ballot(self._terms.panel.value_of(labelled.label), self._valid_calls, self.response))
+
+    def _cast(self, ballot: Ballot) -> None:
+        panel = self._terms.panel
+        assert panel is not None
+        self._first = self._first or self.request
+        self._ballots.append(ballot)
+        winner = panel.winner(self._ballots)
+        if winner is None:
+            self._next_vote()
+        elif winner.problem is not None:
+            self._votes = {}
+            self.end(winner.status, winner.problem)
+        else:
+            self._votes, self._winner = panel.columns_of(self._ballots), winner.response
+            self._valid_calls = winner.valid_calls
+            self._call_back()
+
+    def _next_vote(self) -> None:
+        assert self._terms.panel is not None
+        self.wants, self._repairs_here = Wants.ANSWER, 0
+        if self._first is None:
+            return
+        try:
+            self.request = self._terms.panel.request(self.record, len(self._ballots), self._first)
+            self._base = len(self.request.messages)
+        except RenderError as error:
+            self.give_up(Status.REJECTED, Problem(error.code, str(error)))
+
+    def _call_back(self) -> None:
+        # What callbacks have given back before stands: the ledger has it.
+        self._done = [
+            replace(one, extra=kept["extra"], result=kept["result"])
+            for one, kept in zip(self._valid_calls, self._given, strict=False)
+        ]
         self._go_on()
 
     def _go_on(self) -> None:
@@ -303,16 +377,17 @@ class Interview:
 
     def _last_words(self, valid_calls: Sequence[ValidCall]) -> str | None:
         """What the model said at the end; None where a conversation was cut off while it still called."""
-        if (valid_calls and self._terms.talks) or self.response is None:
+        response = self.decided
+        if (valid_calls and self._terms.talks) or response is None:
             return None
-        return self.response.answer.text or ""
+        return response.answer.text or ""
 
     def _bad(self, error: AnswerError) -> None:
         """Nothing can be made of the answer: it is asked again with its fault shown, or that is the end."""
         self.fault = error
         most = min(1, self._max_repairs) if isinstance(error, TruncatedError) else self._max_repairs
-        if verdict_of(error) is not Verdict.REPAIR or self._repairs_here >= most:
-            self.end(Status.REJECTED, Problem(error.code, str(error)))
+        if verdict_of(error) is not Verdict.REPAIR or self._repairs_here >= most or self._winner is not None:
+            self.give_up(Status.REJECTED, Problem(error.code, str(error)))
             return
         self.repairs += 1
         self._repairs_here += 1
@@ -322,35 +397,3 @@ class Interview:
 
 
 _NO_USAGE = Usage()
-
-
-class _Paid:
-    """What answers took that nothing is made of."""
-
-    def __init__(self, response: Response, calls: int = 0, repairs: int = 0) -> None:
-        self.usage, self.cost_usd = response.usage, response.cost_usd
-        self.calls, self.repairs = calls, repairs
-
-    def and_(self, more: _Paid) -> _Paid:
-        """Both together."""
-        self.usage += more.usage
-        self.cost_usd = added_usd(self.cost_usd, more.cost_usd)
-        self.calls += more.calls
-        self.repairs += more.repairs
-        return self
-
-    def with_(self, kept: KeptAnswer) -> KeptAnswer:
-        """A row that carries this too."""
-        response = kept.response
-        usage, cost_usd = response.usage + self.usage, added_usd(response.cost_usd, self.cost_usd)
-        return replace(
-            kept,
-            response=replace(response, usage=usage, cost_usd=cost_usd),
-            calls=kept.calls + self.calls,
-            repairs=kept.repairs + self.repairs,
-        )
-
-
-def _with_result(valid_call: ValidCall, kept: Mapping[str, JSON]) -> ValidCall:
-    """The call with what its callback gave back, as the ledger has it."""
-    return replace(valid_call, extra=kept["extra"], result=kept["result"])

@@ -73,13 +73,13 @@ class Judge:
         rules: AskRules,
         *,
         ping: Ping | None,
-        max_turns: int,
+        most_answers: int,
         rng: random.Random | None,
     ) -> None:
         self._admission = admission
         self._gate = admission.gate
         self._stats = stats
-        self._max_turns = max_turns
+        self._most_answers = most_answers
         self._health = HealthCheck(ping, admission)
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
         self.rules = rules
@@ -121,6 +121,8 @@ class Judge:
             return None
         clock, health = asyncio.get_running_loop().time, self._health
         checked = await health.result_since(sent_at, history.request)
+        if checked is None and isinstance(error, CallTimeoutError):
+            checked = health.refused_lately()
         needed = 1 if isinstance(error, CallTimeoutError) or self._is_refusal(history, error) else SURE_WORDS
         while checked is not None and checked.is_answered and health.answered_in_a_row < needed:
             checked = await health.result_since(clock(), history.request)
@@ -252,7 +254,7 @@ class Judge:
             self._given_up += 1
             told = f"given up after {history.calls} calls; last: {error}"
             raise Over(Status.FAILED, Problem(error.code, told))
-        if own and history.busy_s >= (deadline_s := self.rules.deadline_of(self._max_turns)):
+        if own and history.busy_s >= (deadline_s := self.rules.deadline_of(self._most_answers)):
             told = f"not done in {deadline_s:g} s, {history.calls} calls; last: {error}"
             raise Over(Status.FAILED, Problem("record_deadline", told))
         return self._wait_s(history, error)

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline.engine.interview import Interview, Wants
+from pipeline.engine.panel import VOTE_COLUMNS
 from pipeline.engine.terms import Terms
 from pipeline.errors import AnswerError, CallbackError
-from pipeline.records import Answer, KeptAnswer, Outcome, Record, Response, Usage
+from pipeline.records import JSON, Answer, KeptAnswer, Outcome, Problem, Record, Response, Status, Usage
 
 log = logging.getLogger("labelpipe")
 
@@ -34,24 +35,37 @@ async def call_back(terms: Terms, interview: Interview) -> bool:
 async def copy(terms: Terms, record: Record, source: Outcome) -> Interview:
     """The interview of a record whose identical request was answered for `source`; its own callbacks are called."""
     assert source.answer is not None
-    interview = Interview(terms, record, digest=source.request_digest or b"")
+    interview = Interview(terms, record, digest=source.request_digest or b"", votes=_votes_of(source))
     interview.answered(_response(source, source.answer))
     await _call_all_back(terms, interview)
     return interview
 
 
-async def read_again(terms: Terms, old: Outcome, kept: Sequence[KeptAnswer]) -> Outcome:
+async def read_again(terms: Terms, old: Outcome, kept: Sequence[KeptAnswer], max_repairs: int = 0) -> Outcome:
     """A record's outcome as its answers are read now; the same object where its conversation broke off.
 
     Callbacks are called again, with the keys that they had. A conversation is read with the results that the model was
-    told then: others would make it another one.
+    told then: others would make it another one. Of votes all answers are read, those that were asked again too: what
+    no repair helped, after `max_repairs`, is an abstention.
     """
     assert old.answer is not None
-    interview = Interview(terms, old.record, digest=old.request_digest or b"", key=old.asked_as)
-    if terms.talks:
-        _go_through(interview, old, old.answer, kept)
+    # A copy, and a label from before there were votes, has none of its own.
+    votes = None if kept and terms.panel is not None else _votes_of(old)
+    interview = Interview(
+        terms,
+        old.record,
+        digest=old.request_digest or b"",
+        key=old.asked_as,
+        max_repairs=max_repairs if votes is None else 0,
+        votes=votes,
+    )
+    if terms.keeps_answers:
+        _go_through(interview, old, old.answer, kept, votes=votes is None)
     else:
         interview.answered(_response(old, old.answer))
+    if not terms.talks:
+        while interview.wants is Wants.ANSWER:  # a vote that nothing could be made of
+            interview.give_up(Status.REJECTED, Problem("unfinished", "a vote is missing"))
         await _call_all_back(terms, interview)
     if not interview.is_over:
         return old
@@ -59,15 +73,21 @@ async def read_again(terms: Terms, old: Outcome, kept: Sequence[KeptAnswer]) -> 
     return replace(old, status=new.status, label=new.label, rows=new.rows, problem=new.problem)
 
 
-def _go_through(interview: Interview, old: Outcome, last: Answer, kept: Sequence[KeptAnswer]) -> None:
-    """The turns of a conversation, and its last words; what was asked again is no part of it."""
+def _go_through(interview: Interview, old: Outcome, last: Answer, kept: Sequence[KeptAnswer], *, votes: bool) -> None:
+    """The turns of a conversation and its last words, without what was asked again; or all that led to the votes."""
     # Some may be of a prompt before this one.
-    turns = [one for one in kept if one.request_digest == old.request_digest and one.fault is None]
+    turns = [one for one in kept if one.request_digest == old.request_digest and (one.fault is None or votes)]
     for one in turns:
         if interview.wants is Wants.ANSWER:
             interview.answered(one.response, one.results)
-    if interview.wants is Wants.ANSWER and not (turns and turns[-1].response.answer == last):
+    is_kept = any((one.response.answer, one.response.request_id) == (last, old.request_id) for one in turns)
+    if interview.wants is Wants.ANSWER and not is_kept:
         interview.answered(_response(old, last))
+
+
+def _votes_of(source: Outcome) -> dict[str, JSON]:
+    """What the columns of votes say of a record."""
+    return {name: value for name, value in (source.label or {}).items() if name in VOTE_COLUMNS}
 
 
 async def _call_all_back(terms: Terms, interview: Interview) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from pipeline import codec
+from pipeline.engine.panel import Panel
 from pipeline.errors import AnswerError
 from pipeline.records import Answer, CallbackContext, Labelled, Record, Request, ValidCall
 
@@ -28,17 +29,29 @@ class Terms:
     """What all interviews of a session share.
 
     `run_id` names the run in the keys of callbacks. Without `callbacks` none is called, and the first valid answer is
-    the last: the turns of a conversation follow from what callbacks give back.
+    the last: the turns of a conversation follow from what callbacks give back. `panel` is who votes on a label; None:
+    one answer is enough.
     """
 
-    __slots__ = ("calls_back", "max_turns", "run_id", "talks", "task")
+    __slots__ = ("calls_back", "max_turns", "panel", "run_id", "talks", "task")
 
-    def __init__(self, task: TaskPart, *, run_id: str = "", callbacks: bool = True) -> None:
+    def __init__(self, task: TaskPart, *, run_id: str = "", callbacks: bool = True, panel: Panel | None = None) -> None:
         self.task = task
         self.run_id = run_id
+        self.panel = panel
         self.max_turns = task.max_turns if callbacks else 1
         self.talks = self.max_turns > 1
         self.calls_back = callbacks and (self.talks or task.has_callback)
+
+    @property
+    def keeps_answers(self) -> bool:
+        """Whether a label rests on several answers, which a replay needs again."""
+        return self.talks or self.panel is not None
+
+    @property
+    def most_answers(self) -> int:
+        """How many valid answers a record may take."""
+        return self.max_turns if self.panel is None else self.panel.size
 
 
 def idempotency_key(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pipeline.records import Usage
@@ -49,12 +49,18 @@ class Tariff:
     """What answers cost, each by the service tier that the server says it used.
 
     `price` is that of what was asked for, None: unknown. `of_tier` gives that of another tier; without it all have the
-    same.
+    same. `others` are the tariffs of further models that the run asks.
     """
 
-    def __init__(self, price: Price | None, of_tier: Callable[[str], Price | None] | None = None) -> None:
+    def __init__(
+        self,
+        price: Price | None,
+        of_tier: Callable[[str], Price | None] | None = None,
+        others: Mapping[str, Tariff] | None = None,
+    ) -> None:
         self.price = price
         self._of_tier = of_tier
+        self._others = others or {}
         # All state that changes: the prices of the tiers that were seen.
         self._prices: dict[str, Price | None] = {}
 
@@ -69,9 +75,12 @@ class Tariff:
             self._prices[tier] = self._of_tier(tier)
         return self._prices[tier]
 
-    def cost_usd(self, usage: Usage, tier: str | None = None) -> float | None:
-        """US dollars of one answer; None where nobody knows: no price, or an answer that does not tell its usage."""
-        price = self.at(tier)
+    def cost_usd(self, usage: Usage, tier: str | None = None, model: str = "") -> float | None:
+        """US dollars of one answer; None where nobody knows: no price, or an answer that does not tell its usage.
+
+        `model` is the one that was asked, where the run asks several.
+        """
+        price = self._others.get(model, self).at(tier)
         return None if price is None or not usage.total else price.cost_usd(usage)
 
 

@@ -38,7 +38,7 @@ from pipeline.parts.server import (
     names_function,
     service_tier_of,
 )
-from pipeline.parts.task import task_of
+from pipeline.parts.task import panel_of, task_of, voters_of
 
 __all__ = [
     "ASKS_THE_SAME",
@@ -70,6 +70,7 @@ __all__ = [
     "open_provider",
     "open_sinks",
     "outputs_of",
+    "panel_of",
     "price_for",
     "read",
     "read_again",
@@ -84,4 +85,5 @@ __all__ = [
     "tariff_of",
     "task_of",
     "tuner_of",
+    "voters_of",
 ]

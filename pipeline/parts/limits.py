@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pipeline.engine import AskRules
 from pipeline.errors import ConfigError
 from pipeline.limits import (
@@ -24,7 +26,7 @@ from pipeline.limits import (
 )
 from pipeline.parts.server import service_tier_of
 from pipeline.records import room_in
-from pipeline.settings import Settings
+from pipeline.settings import PriceSettings, Settings
 from pipeline.task import LEAST_TOKENS, takes_breakpoint
 
 #: What writing to the prompt cache costs beside input, from gpt-5.6 on (OpenAI's guide to prompt caching).
@@ -33,22 +35,59 @@ CACHE_WRITE_TIMES = 1.25
 
 def price_for(settings: Settings) -> Price | None:
     """The config's price, or that of the price list for the service tier asked for; None where neither knows it."""
-    given = settings.model.price
+    return _price(settings, settings.model.name, settings.model.price)
+
+
+def _dearest(settings: Settings) -> Price | None:
+    """What a call can cost at most, whoever of the voters makes it; None where one of them has no known price.
+
+    Raises ConfigError where only a voter has none, and the run has a cap in US dollars.
+    """
+    models = [(settings.model.name, settings.model.price)]
+    models += [(one.model, one.price) for one in settings.quality.voters if one.model is not None]
+    prices = [_price(settings, model, given) for model, given in models]
+    known = [price for price in prices if price is not None]
+    if len(known) < len(prices):
+        unknown = [model for (model, _), price in zip(models, prices, strict=True) if price is None]
+        if prices[0] is not None and settings.limits.budget_usd is not None:
+            raise ConfigError(
+                f"limits.budget_usd = {settings.limits.budget_usd:g}, but nobody knows what {unknown[0]} costs, which "
+                "votes too: give that voter a price (input and output, US dollars for a million tokens)"
+            )
+        return None
+    return Price(
+        input=max(price.input for price in known),
+        output=max(price.output for price in known),
+        cached_input=max(price.cached_input for price in known),
+        origin=known[0].origin,
+        cache_write=max(price.written for price in known),
+    )
+
+
+def _price(settings: Settings, model: str, given: PriceSettings | None) -> Price | None:
     if given is None:
-        return price_of(settings.model.name, service_tier=service_tier_of(settings))
+        return price_of(model, service_tier=service_tier_of(settings))
     cached = given.input if given.cached_input is None else given.cached_input
     written = given.cache_write
-    if written is None and takes_breakpoint(settings.model.name):
+    if written is None and takes_breakpoint(model):
         written = CACHE_WRITE_TIMES * given.input
     return Price(given.input, given.output, cached, origin="config", cache_write=written)
 
 
 def tariff_of(settings: Settings) -> Tariff:
     """What answers cost. A price of the user's own is that of all; the price list has one for each service tier."""
-    price = price_for(settings)
-    if settings.model.price is not None or price is None:
-        return Tariff(price)
-    return Tariff(price, lambda tier: price_of(settings.model.name, service_tier=tier))
+    voters = [one for one in settings.quality.voters if one.model is not None]
+    others = {one.model: _tariff(settings, one.model, one.price) for one in voters if one.model is not None}
+    return _tariff(settings, settings.model.name, settings.model.price, others)
+
+
+def _tariff(
+    settings: Settings, model: str, given: PriceSettings | None, others: Mapping[str, Tariff] | None = None
+) -> Tariff:
+    price = _price(settings, model, given)
+    if given is not None or price is None:
+        return Tariff(price, others=others)
+    return Tariff(price, lambda tier: price_of(model, service_tier=tier), others)
 
 
 def admission_of(
@@ -119,7 +158,7 @@ def budget_of(settings: Settings, *, spent_usd: float, spent_tokens: int, maybe:
     return Budget(
         usd=limits.budget_usd,
         tokens=limits.budget_tokens,
-        price=price_for(settings),
+        price=_dearest(settings),
         spent_usd=spent_usd,
         spent_tokens=spent_tokens,
         maybe=maybe,

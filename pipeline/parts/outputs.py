@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pipeline.engine import VOTE_COLUMNS
 from pipeline.errors import ConfigError
 from pipeline.parts.server import is_simulated
 from pipeline.records import Outcome, Problem
@@ -38,7 +39,8 @@ def layout_of(settings: Settings, task: Task) -> Layout:
             f"output.reviewed adds a column {REVIEWED!r}, which is a label of the task: rename the label, or take the "
             "key out"
         )
-    extra = (*task.extra_columns, *((COLUMN,) if is_simulated(settings) else ()))
+    votes = VOTE_COLUMNS if settings.quality.size > 1 else ()
+    extra = (*task.extra_columns, *votes, *((COLUMN,) if is_simulated(settings) else ()))
     return Layout(
         labels=(*task.columns, *extra),
         columns=tuple(columns or ()),

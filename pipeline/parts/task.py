@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline import codec
+from pipeline.engine import VOTE_COLUMNS, Panel
 from pipeline.errors import ConfigError, TaskError
 from pipeline.parts.labels import fields_of_forms, label_fields
 from pipeline.parts.media import show_options
@@ -27,41 +29,96 @@ from pipeline.task import (
 
 def task_of(settings: Settings) -> Task:
     """The task that the settings describe. Raises TaskError."""
-    options, task = settings.model, settings.task
-    made = build_task(
-        TaskOptions(
-            model=options.name,
-            prompt=task.prompt,
-            system=task.system,
-            labels=label_fields(settings) if task.labels is not None else None,
-            function=_function(settings),
-            python=task.python,
-            tools=_tools(settings),
-            callback=task.callback,
-            callback_timeout_s=task.callback_timeout_s,
-            call=task.call,
-            rows=task.rows,
-            max_turns=task.max_turns,
-            reply=task.reply,
-            validators=[ValidatorOptions(**one.model_dump()) for one in task.validators],
-            name=task.name,
-            description=task.description,
-            tool_choice=options.tool_choice or "forced",
-            names_function=names_function(settings),
-            strict=options.strict,
-            strict_answers=task.strict_answers,
-            parameters=options.parameters,
-            examples=_examples(settings),
-            examples_k=task.examples_k,
-            media=show_options(settings),
-            prompt_cache_key=options.prompt_cache_key or ("auto" if is_openai(settings) else None),
-            cache_breakpoint=_breakpoint(settings),
-            base=settings.config_path.parent if settings.config_path else Path(),
-        )
-    )
+    made = build_task(_options(settings))
     if is_simulated(settings) and COLUMN in made.columns + made.extra_columns:
         raise TaskError(f"the task has a column {COLUMN!r}, which marks the rows of a rehearsal: give it another name")
     return made
+
+
+def panel_of(settings: Settings, task: Task) -> Panel | None:
+    """Who votes on the labels of this task; None where one answer is enough. Raises TaskError."""
+    wanted = settings.quality
+    if wanted.size == 1:
+        return None
+    columns = tuple(wanted.vote_on or task.closed_columns)
+    _refuse_votes(settings, task, columns)
+    options = _options(settings)
+    voters = [
+        build_task(
+            replace(
+                options,
+                model=one.model or options.model,
+                system=options.system if one.system is None else one.system,
+                prompt=one.prompt or options.prompt,
+                parameters={**options.parameters, **one.parameters},
+            )
+        )
+        for one in wanted.voters
+    ]
+    return Panel(wanted.size, columns, tuple(voter.render for voter in voters), wanted.review_below)
+
+
+def voters_of(settings: Settings, task: Task) -> dict[str, JSON]:
+    """What of the votes decides labels, as a part of the run's fingerprint; empty where one answer is enough."""
+    wanted = settings.quality
+    if wanted.size == 1:
+        return {}
+    voters = [one.model_dump(exclude_unset=True, exclude={"price"}) for one in wanted.voters]
+    return {
+        "votes": {"votes": wanted.size, "on": list(wanted.vote_on or task.closed_columns)}
+        | ({"voters": voters} if voters else {})
+    }
+
+
+def _refuse_votes(settings: Settings, task: Task, columns: Sequence[str]) -> None:
+    """Raises TaskError where nobody can vote."""
+    if task.max_turns > 1 or settings.task.rows is not None:
+        key = "task.rows" if settings.task.rows is not None else "task.max_turns"
+        raise TaskError(f"quality.votes needs one label from one answer, so it does not go with {key}: take one out")
+    if not columns:
+        raise TaskError(
+            "quality.votes compares label fields with a fixed set of values, and the task has none: name the fields in "
+            f"quality.vote_on (there are {', '.join(task.columns)})"
+        )
+    if unknown := [name for name in columns if name not in task.columns]:
+        raise TaskError(f"quality.vote_on: there is no label field {unknown[0]!r}; there are {', '.join(task.columns)}")
+    if taken := [name for name in VOTE_COLUMNS if name in task.columns + task.extra_columns]:
+        raise TaskError(f"the task has a column {taken[0]!r}, which the votes need: give it another name")
+    if settings.quality.voters and task.shows:
+        raise TaskError("quality.voters cannot be used with media yet: use quality.votes, or take the media out")
+
+
+def _options(settings: Settings) -> TaskOptions:
+    options, task = settings.model, settings.task
+    return TaskOptions(
+        model=options.name,
+        prompt=task.prompt,
+        system=task.system,
+        labels=label_fields(settings) if task.labels is not None else None,
+        function=_function(settings),
+        python=task.python,
+        tools=_tools(settings),
+        callback=task.callback,
+        callback_timeout_s=task.callback_timeout_s,
+        call=task.call,
+        rows=task.rows,
+        max_turns=task.max_turns,
+        reply=task.reply,
+        validators=[ValidatorOptions(**one.model_dump()) for one in task.validators],
+        name=task.name,
+        description=task.description,
+        tool_choice=options.tool_choice or "forced",
+        names_function=names_function(settings),
+        strict=options.strict,
+        strict_answers=task.strict_answers,
+        parameters=options.parameters,
+        examples=_examples(settings),
+        examples_k=task.examples_k,
+        media=show_options(settings),
+        prompt_cache_key=options.prompt_cache_key or ("auto" if is_openai(settings) else None),
+        cache_breakpoint=_breakpoint(settings),
+        base=settings.config_path.parent if settings.config_path else Path(),
+    )
 
 
 def _breakpoint(settings: Settings) -> bool:

@@ -117,7 +117,8 @@ class Census:
         first = Census(self._settings, self._task)
         first.add(self.first[:KEPT] if self.records > KEPT else [])
         more = self.bytes - first.bytes * self.asked // first.asked if first.asked else 0
-        return Usage(max(0, each.prompt * self.asked + more // 4), each.completion * self.asked)
+        votes = self._settings.quality.fewest
+        return Usage(votes * max(0, each.prompt * self.asked + more // 4), votes * each.completion * self.asked)
 
     def _key(self, formats: frozenset[str]) -> Check:
         key = self._settings.input.key

@@ -66,7 +66,7 @@ async def check(settings: Settings, *, online: bool = True, quiet: bool = True) 
     if sources is not None and task is not None:
         found += await _records(settings, sources, task, quiet=quiet)
     refused = refusals(settings)
-    found += [_output(settings), _price(settings), _limits(settings, refused), *_reasoning(settings)]
+    found += [_output(settings), _price(settings), _limits(settings, refused), *_reasoning(settings), *_votes(settings)]
     found += [Check(name, False, told) for name, told in refused.items() if name != "limits"]
     if settings.output.sql is not None:
         found.append(await _table(settings, online=online))
@@ -320,6 +320,19 @@ def _reasoning(settings: Settings) -> list[Check]:
         'reasoning_effort = "none": set that, or model.api = "responses"'
     )
     return [Check("reasoning", False, message)]
+
+
+def _votes(settings: Settings) -> list[Check]:
+    """Whether votes can differ: the same request, a fixed seed or no temperature give the same answer again."""
+    quality, parameters = settings.quality, settings.model.parameters
+    if quality.size == 1:
+        return []
+    text = f"{quality.fewest} to {quality.size} a record"
+    fixed = [f"{key} = {parameters[key]}" for key in ("temperature", "seed") if key in parameters]
+    if quality.voters or not fixed or parameters.get("temperature", 0):
+        return [Check("votes", True, text)]
+    message = f"{text}, and model.parameters has {fixed[0]}, which makes the answers to one request alike: take it out"
+    return [Check("votes", None, message)]
 
 
 async def _telemetry(settings: Settings) -> list[Check]:

@@ -30,6 +30,7 @@ from pipeline.parts import (
     mark_of,
     media_for,
     open_provider,
+    panel_of,
     read,
     refuse_sameness,
     rules_of,
@@ -95,7 +96,7 @@ async def _asked(settings: Settings, task: Task, items: Sequence[Request | Outco
         provider = await open_provider(settings, stack)
         admission = admission_of(settings)
         # A preview writes nowhere, and what callbacks do nobody knows.
-        terms = Terms(task, callbacks=False)
+        terms = Terms(task, callbacks=False, panel=panel_of(settings, task))
         prepare = await media_for(settings, task, stack)
         impatient = _Impatient(provider, admission.gate)
         rules, stats = rules_of(settings), Stats(time.monotonic)

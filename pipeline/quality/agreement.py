@@ -59,18 +59,21 @@ class Coincidences:
         self._counts: Counter[tuple[Any, Any]] = Counter()
         self.units = 0
 
-    def add(self, answers: Sequence[Hashable]) -> None:
-        """The answers for one unit, without those that are missing. One alone says nothing of agreement."""
+    def add(self, answers: Sequence[Hashable], units: int = 1) -> None:
+        """The answers for one unit, or as many alike, without those that are missing.
+
+        One answer alone says nothing of agreement.
+        """
         m = len(answers)
         if m < 2:
             return
-        self.units += 1
+        self.units += units
         found = Counter(answers)
         for one, mine in found.items():
             for other, yours in found.items():
                 pairs = mine * (yours - 1) if one == other else mine * yours
                 if pairs:
-                    self._counts[one, other] += pairs / (m - 1)  # type: ignore[assignment]
+                    self._counts[one, other] += units * pairs / (m - 1)  # type: ignore[assignment]
 
     def alpha(self, level: Level = "nominal", order: Sequence[Hashable] | None = None) -> float | None:
         """Krippendorff's alpha; None where nothing can be said: no unit with two answers, or one value only.

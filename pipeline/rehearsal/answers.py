@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import time
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.codec import dumps, loads
+from pipeline.codec import digest64, dumps, loads
 from pipeline.rehearsal.calls import CHARS_A_TOKEN, Call
 from pipeline.rehearsal.faults import TWISTS, Choice
 from pipeline.rehearsal.labels import Labels, outside
@@ -49,9 +50,12 @@ class Answers:
         self._labels = Labels(seed, accuracy)
         self._cache = PromptCache()
         self._numbers = itertools.count(1)
+        # How often each prompt was asked with a temperature: only then does the same prompt get other labels.
+        self._asked: Counter[int] = Counter()
 
     def complete(self, call: Call, kind: str | None = None) -> Completion:
         """The completion; `kind` is a fault of `faults.TWISTS` that is worked into it."""
+        call = self._warmed(call)
         said = self._calls(call, kind)
         if not said and call.schema is None and kind in _OF_CALLS:
             kind = None
@@ -77,6 +81,14 @@ class Answers:
             "system_fingerprint": "rehearsal",
         }
         return Completion(body, _told(said, words), usage["total_tokens"], kind)
+
+    def _warmed(self, call: Call) -> Call:
+        """The call as a model of its name sees it this time, where the request asks for a temperature."""
+        if not call.asked.get("temperature"):
+            return call
+        self._asked[call.prompt_digest] += 1
+        seeds = f"{call.prompt_digest} {call.model} {self._asked[call.prompt_digest]}"
+        return replace(call, prompt_digest=digest64(seeds.encode()))
 
     def _calls(self, call: Call, kind: str | None) -> list[_Said]:
         """The calls of the answer; those of one function differ."""

@@ -11,7 +11,7 @@ from typing import Any
 from pipeline import codec
 from pipeline.engine import renamed
 from pipeline.errors import ChangedError, RenderError
-from pipeline.parts import changes_of_input, is_simulated, named_of, read, reading_of
+from pipeline.parts import changes_of_input, is_simulated, named_of, read, reading_of, voters_of
 from pipeline.readers import Source, Stamp
 from pipeline.records import JSON, Record
 from pipeline.runner.passing import repeated_in
@@ -46,6 +46,7 @@ def fingerprint_of(settings: Settings, task: Task, sources: Sequence[Source]) ->
     """What decides the labels, in named parts that a person can read."""
     return {
         **task.fingerprint,
+        **voters_of(settings, task),
         "input": named_of(settings, sources),
         "simulated": is_simulated(settings),
     }

@@ -142,7 +142,8 @@ def expected(task: Task, records: Sequence[Record]) -> Usage | None:
 
 
 def _takes_text(settings: Settings, task: Task, first: Sequence[Record], left: int) -> str:
-    """`about $12.30; 100 min at least, by the limits`: what is known of it."""
+    """`about $12.30; 100 min at least, by the limits`: what is known of it. Of votes, the fewest that decide."""
+    left *= settings.quality.fewest
     usage, price = expected(task, first), price_for(settings)
     cost = "" if usage is None or price is None else f"about {dollars(left * price.cost_usd(usage))}"
     if price is None and not is_simulated(settings):

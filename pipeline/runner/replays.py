@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.engine import Terms, read_again
 from pipeline.errors import SetupError
-from pipeline.parts import is_marked, mark_simulated, open_sinks, outputs_of, price_for, task_of
+from pipeline.parts import is_marked, mark_simulated, open_sinks, outputs_of, panel_of, price_for, task_of
 from pipeline.records import Outcome, Status
 from pipeline.runlog import run_log, tell
 from pipeline.runner.exporting import with_table
@@ -37,7 +37,8 @@ async def replay(settings: Settings) -> RunSummary:
         moved = await claim(run_dir, ledger)
         # The last session's counts are not those of the ledger from here on, also if this is killed.
         run_dir.clear_summary()
-        await _read_again(Terms(task, run_id=await ledger.run_id()), ledger, stats)
+        terms = Terms(task, run_id=await ledger.run_id(), panel=panel_of(settings, task))
+        await _read_again(terms, ledger, stats, settings.limits.max_repairs)
         sinks = await open_sinks(settings, task, run_dir, ledger, moved)
         try:
             await sinks.finish()
@@ -92,18 +93,18 @@ async def _summary(
     )
 
 
-async def _read_again(terms: Terms, ledger: Ledger, stats: Stats) -> None:
+async def _read_again(terms: Terms, ledger: Ledger, stats: Stats, max_repairs: int) -> None:
     """Outcomes that have an answer and come out otherwise than before are replaced, block by block."""
     last, seq = await ledger.last_seq(), 0
     while seq < last and (block := await ledger.rows_after(seq, BLOCK)):
         seq = block[-1][0]
         # Of others the outcome has the only answer that counts.
-        kept = await ledger.answers_of([old.record.key for _, old in block]) if terms.talks else {}
+        kept = await ledger.answers_of([old.record.key for _, old in block]) if terms.keeps_answers else {}
         changed: list[Outcome] = []
         for at, old in block:
             if at > last or old.answer is None:
                 continue
-            new = await read_again(terms, old, kept.get(old.record.key, ()))
+            new = await read_again(terms, old, kept.get(old.record.key, ()), max_repairs)
             new = mark_simulated(new) if is_marked(old) and new is not old else new
             stats.written(new)
             if (new.status, new.label, new.rows, new.problem) != (old.status, old.label, old.rows, old.problem):

@@ -34,6 +34,7 @@ from pipeline.parts import (
     mark_simulated,
     open_sinks,
     outputs_of,
+    panel_of,
     read,
     rules_of,
     tariff_of,
@@ -118,7 +119,7 @@ class Session:
         self._journal = Journal(parts.ledger.keep_answers, self._admission.gate)
         self._asker = Asker(
             parts.provider,
-            Terms(parts.task, run_id=parts.run_id),
+            Terms(parts.task, run_id=parts.run_id, panel=panel_of(settings, parts.task)),
             self._admission,
             self._stats,
             rules=rules_of(settings),
@@ -352,9 +353,9 @@ class Session:
     def _done_with(self, outcomes: Sequence[Outcome]) -> list[str]:
         """The records of which the ledger may keep answers that nobody needs any more.
 
-        The outcome holds the last answer; those of a conversation are kept for a replay.
+        The outcome holds the last answer; those of a conversation, and votes, are kept for a replay.
         """
-        if self._task.max_turns > 1:
+        if self._task.max_turns > 1 or self._settings.quality.size > 1:
             return []
         always = self._task.has_callback
         return [outcome.record.key for outcome in outcomes if always or outcome.attempts > 1]

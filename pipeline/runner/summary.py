@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from pipeline.engine import is_hopeless
+from pipeline.engine import VOTE_COLUMNS, is_hopeless
 from pipeline.errors import (
     CallbackError,
     ChangedError,
@@ -17,12 +17,13 @@ from pipeline.errors import (
     QuotaError,
 )
 from pipeline.limits import Admission, BudgetReachedError, Price, Spend, what_is_left
+from pipeline.quality import Coincidences
 from pipeline.readers import Progress as ReadProgress
 from pipeline.records import UNASKED_CODES, Status
 from pipeline.runner.paid import paid_so_far
 from pipeline.show import SYSTEMATIC
 from pipeline.stats import RunSummary, Stats
-from pipeline.store import Ledger, RunDir, Totals
+from pipeline.store import Layout, Ledger, RunDir, Totals
 
 EXIT_COMPLETE, EXIT_UNLABELLED, EXIT_CANNOT_START, EXIT_STOPPED = 0, 1, 2, 3
 EXIT_HUNG_UP, EXIT_INTERRUPTED = 129, 130
@@ -67,10 +68,7 @@ async def summarise(
         refusals=admission.refusals,
         retries=dict(stats.retries),
         usage=totals.usage,
-        cost_usd=None if totals.unpriced and (price is None or not totals.cost_usd) else totals.cost_usd,
-        untold=0 if price is None else totals.unpriced,
-        saved_usd=None if price is None else price.saved_usd(totals.usage),
-        cache_write_usd=None if price is None else price.cache_write_usd(totals.usage),
+        **_costs(price, totals),
         left=None if complete else _left(reading, sum(counts.values()), totals),
         latency_p50_s=stats.latencies.percentile_s(50),
         latency_p95_s=stats.latencies.percentile_s(95),
@@ -85,6 +83,7 @@ async def summarise(
         files=outputs,
         labels=await ledger.label_counts(columns) if rows is None else {},
         copied=await ledger.copied(),
+        votes=await _votes_of(ledger),
         **_left_out(reading),
     )
 
@@ -100,6 +99,33 @@ def _left_out(reading: ReadProgress) -> dict[str, Any]:
     """How many records were read and not taken, and why."""
     unclear = {"unclear": reading.unclear} if reading.unclear else {}
     return {"left_out": reading.left_out.total(), "left_out_by": {**reading.left_out, **unclear}}
+
+
+def _costs(price: Price | None, totals: Totals) -> dict[str, Any]:
+    """What it cost, as far as it is known."""
+    return {
+        "cost_usd": None if totals.unpriced and (price is None or not totals.cost_usd) else totals.cost_usd,
+        "untold": 0 if price is None else totals.unpriced,
+        "saved_usd": None if price is None else price.saved_usd(totals.usage),
+        "cache_write_usd": None if price is None else price.cache_write_usd(totals.usage),
+    }
+
+
+async def _votes_of(ledger: Ledger) -> dict[str, Any] | None:
+    """What the votes on labels came to; None where one answer is enough."""
+    layout = await ledger.meta_get("layout")
+    if layout is None or not set(VOTE_COLUMNS) <= set(Layout.from_text(layout).labels):
+        return None
+    counts, agreement = await ledger.vote_counts(), Coincidences()
+    for values, records in counts.pairs.items():
+        agreement.add(values, records)
+    alpha = agreement.alpha()
+    return {
+        "records": counts.records,
+        "votes": counts.votes,
+        "needs_review": counts.needs_review,
+        "alpha": None if alpha is None else round(alpha, 4),
+    }
 
 
 def _ending(complete: bool, reason: Exception | None, unlabelled: int, stats: Stats) -> tuple[str, int]:

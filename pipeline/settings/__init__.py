@@ -16,6 +16,7 @@ from pipeline.settings.labelforms import label_field
 from pipeline.settings.layers import ValueOrigin
 from pipeline.settings.media import MediaSettings
 from pipeline.settings.outputs import OutputSettings, SqlOutputSettings
+from pipeline.settings.quality import QualitySettings, VoterSettings
 from pipeline.settings.root import Settings, variable
 from pipeline.settings.rows import Row, explain
 from pipeline.settings.schema import Key, keys
@@ -34,6 +35,7 @@ __all__ = [
     "NotifySettings",
     "OutputSettings",
     "PriceSettings",
+    "QualitySettings",
     "RehearsalSettings",
     "Row",
     "Settings",
@@ -43,6 +45,7 @@ __all__ = [
     "ToolSettings",
     "ValidatorSettings",
     "ValueOrigin",
+    "VoterSettings",
     "explain",
     "is_table_name",
     "keys",

@@ -39,6 +39,7 @@ from pipeline.settings.layers import (
 )
 from pipeline.settings.outputs import OutputSettings
 from pipeline.settings.places import Keys, key_lines, line_of
+from pipeline.settings.quality import QualitySettings
 from pipeline.settings.schema import is_secret, keys
 from pipeline.settings.tasks import TaskSettings
 from pipeline.settings.texts import dotted, kind_of, shown
@@ -64,6 +65,7 @@ class Settings(BaseSettings):
     task: TaskSettings
     model: ModelSettings
     limits: LimitsSettings
+    quality: QualitySettings
     output: OutputSettings
     notify: NotifySettings
     telemetry: TelemetrySettings

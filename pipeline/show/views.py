@@ -213,6 +213,8 @@ def closing_lines(summary: RunSummary) -> list[str]:
     if summary.copied:
         lines.append(f"  {summary.copied:,} took the answer of an identical record, which was asked once")
     lines += label_lines(summary.labels)
+    if summary.votes is not None:
+        lines.append(f"  votes     {votes_text(summary.votes)}")
     lines.append(f"  {_session_text(summary)}")
     lines.append(f"  {_tokens_text(summary)}")
     if summary.outages:
@@ -232,6 +234,13 @@ def closing_lines(summary: RunSummary) -> list[str]:
     if summary.next_step:
         lines.append(f"  next      {summary.next_step}")
     return [*lines, SIMULATED] if summary.simulated else lines
+
+
+def votes_text(votes: Mapping[str, Any]) -> str:
+    """`2.13 a record, Krippendorff's alpha 0.87, 312 need review`."""
+    each = votes["votes"] / votes["records"] if votes["records"] else 0.0
+    alpha = "" if votes["alpha"] is None else f", Krippendorff's alpha {votes['alpha']:.2f}"
+    return f"{each:.2f} a record{alpha}, {votes['needs_review']:,} need review"
 
 
 def readings_text(readings: Mapping[str, int]) -> str:

@@ -287,6 +287,10 @@ class Ledger:
         """How often each value of these label columns was given, where they are classes."""
         return await self._reads.do(queries.label_counts, columns)
 
+    async def vote_counts(self) -> queries.VoteCounts:
+        """What the votes on labels came to, where there were any."""
+        return await self._reads.do(queries.vote_counts)
+
     async def copied(self) -> int:
         """How many records took the answer that an identical request had got."""
         return await self._reads.do(queries.copied)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeAlias, TypeVar
@@ -148,6 +148,36 @@ def label_counts(connection: sqlite3.Connection, columns: Sequence[str]) -> dict
         for column, found in counts.items()
         if 0 < len(found) <= max(FEW_CLASSES, found.total() // 2)
     }
+
+
+@dataclass(frozen=True, slots=True)
+class VoteCounts:
+    """The votes of the labelled records that were asked for themselves.
+
+    `pairs` counts the first two votes of each record, as JSON, without those that abstained: the votes that follow
+    were asked for only where these differ.
+    """
+
+    records: int
+    votes: int
+    needs_review: int
+    pairs: Mapping[tuple[str, ...], int]
+
+
+def vote_counts(connection: sqlite3.Connection) -> VoteCounts:
+    """What the votes came to, over the whole run."""
+    records = votes = needs_review = 0
+    pairs: Counter[tuple[str, ...]] = Counter()
+    for text, copied in connection.execute("SELECT label, copied_from FROM outcomes WHERE status = 'labelled'"):
+        label = _label_of(text)
+        cast = label.get("votes")
+        if not isinstance(cast, list):
+            continue
+        needs_review += label.get("needs_review") is True
+        if copied is None:
+            records, votes = records + 1, votes + len(cast)
+            pairs[tuple(codec.canonical(one).decode() for one in cast[:2] if one is not None)] += 1
+    return VoteCounts(records, votes, needs_review, pairs)
 
 
 def _label_of(text: str | None) -> dict[str, JSON]:

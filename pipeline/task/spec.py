@@ -48,10 +48,11 @@ PARALLEL = "parallel_tool_calls"
 class Task:
     """One labelling task. Made by `build_task`; holds no state but a bounded cache.
 
-    `columns` are the label columns in the schema's order. `extra_columns` are those that a callback declares, ()
-    where it declares none. `fingerprint` are the named parts that decide what the model is asked; the callback is
-    none of them, so that a fixed one runs again on the answers that are kept. `constant_tokens` is about how long a
-    beginning all requests share: what a server's prompt cache can find again.
+    `columns` are the label columns in the schema's order, `closed_columns` those with a fixed set of values.
+    `extra_columns` are those that a callback declares, () where it declares none. `fingerprint` are the named parts
+    that decide what the model is asked; the callback is none of them, so that a fixed one runs again on the answers
+    that are kept. `constant_tokens` is about how long a beginning all requests share: what a server's prompt cache can
+    find again.
     """
 
     __slots__ = (
@@ -66,6 +67,7 @@ class Task:
         "_validators",
         "_varies",
         "_wanted",
+        "closed_columns",
         "columns",
         "constant_tokens",
         "extra_columns",
@@ -87,6 +89,7 @@ class Task:
             reply=options.reply,
         )
         self.columns = self._columns.names
+        self.closed_columns = _closed_columns(offers, self.columns)
         self.extra_columns = self._columns.extra
         self.max_turns = options.max_turns
         self._timeout_s = options.callback_timeout_s
@@ -225,6 +228,20 @@ class Task:
         tool = next(iter(self._callbacks), "")
         valid_call = ValidCall(tool, label, ToolCall("", tool, ""))
         return dict((await self.respond(valid_call, record, CallbackContext("", 0, tool))).extra)
+
+
+def _closed_columns(offers: Sequence[Offer], columns: Sequence[str]) -> tuple[str, ...]:
+    """The columns in which two answers can be expected to say the same: an enum, true or false, or a list of these."""
+    if len(offers) > 1 or isinstance(offers[0].tool, PerRecord):
+        return ()
+    properties = offers[0].tool.schema["properties"]
+    return tuple(name for name in columns if _is_closed(properties.get(name, {})))
+
+
+def _is_closed(node: Schema) -> bool:
+    items = node.get("items")
+    is_one = "enum" in node or "const" in node or node.get("type") == "boolean"
+    return is_one or (isinstance(items, dict) and _is_closed(items))
 
 
 def build_task(options: TaskOptions) -> Task:

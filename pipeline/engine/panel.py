@@ -1,0 +1,92 @@
+"""Several votes on one label: who is asked, when it is decided, and what the columns say of it.
+
+Votes live inside one record: each is an answer of its interview, and the record has one outcome and one row. This is
+arithmetic only: the interview asks for what is missing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline import codec
+from pipeline.records import JSON, Problem, Record, Request, Response, Status, ValidCall
+
+#: What the votes came to, after the label's columns and the callback's.
+VOTE_COLUMNS = ("agreement", "votes", "needs_review")
+
+
+@dataclass(frozen=True, slots=True)
+class Ballot:
+    """One vote. `value` is what is compared; an abstention has a `problem` instead, and ends as `status`."""
+
+    value: Mapping[str, JSON] | None
+    valid_calls: tuple[ValidCall, ...] = ()
+    response: Response | None = None
+    problem: Problem | None = None
+    status: Status = Status.REJECTED
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Who votes. `size` is the most votes a record has.
+
+    `columns` are the label columns in which votes are compared. `voters` make the requests of the second vote and
+    those that follow; without them each vote is another answer to the record's own request. A share of agreeing votes
+    below `review_below` needs a person's review, and so does a tie.
+    """
+
+    size: int
+    columns: tuple[str, ...]
+    voters: tuple[Callable[[Record], Request], ...] = ()
+    review_below: float = 0.6
+
+    def request(self, record: Record, place: int, first: Request) -> Request:
+        """The request of the vote at this place, from 0; `first` is the record's own. Raises RenderError."""
+        return self.voters[place - 1](record) if self.voters and place else first
+
+    def value_of(self, label: Mapping[str, JSON]) -> dict[str, JSON]:
+        """What is compared in a label."""
+        return {name: label.get(name) for name in self.columns}
+
+    def winner(self, ballots: Sequence[Ballot]) -> Ballot | None:
+        """The ballot that stands, once no further vote can change which value that is; None before.
+
+        It is the last one of the value that most have, and in a tie of the value that came first. Where all abstain
+        it is an abstention.
+        """
+        counts = _counts(ballots)
+        ranked = counts.most_common(2)
+        most, second = (count for _, count in [*ranked, (b"", 0), (b"", 0)][:2])
+        left = self.size - len(ballots)
+        if left and most <= second + left:
+            return None
+        if not counts:
+            return ballots[-1]
+        value = ranked[0][0]  # of equal counts the one that was counted first
+        return next(ballot for ballot in reversed(ballots) if _text(ballot) == value)
+
+    def columns_of(self, ballots: Sequence[Ballot]) -> dict[str, JSON]:
+        """VOTE_COLUMNS of the ballots of a record that is decided.
+
+        `agreement` is the share of all votes, abstentions included, that have the value that stands. `votes` lists the
+        values in the order of the votes, null for an abstention.
+        """
+        counts = _counts(ballots).most_common(2)
+        agreement = counts[0][1] / len(ballots)
+        tie = len(counts) > 1 and counts[0][1] == counts[1][1]
+        votes = [self._shown(ballot.value) for ballot in ballots]
+        return dict(zip(VOTE_COLUMNS, (round(agreement, 4), votes, tie or agreement < self.review_below), strict=True))
+
+    def _shown(self, value: Mapping[str, JSON] | None) -> JSON:
+        """A value as it stands in the column `votes`: bare where only one column is compared."""
+        return None if value is None else value[self.columns[0]] if len(self.columns) == 1 else dict(value)
+
+
+def _counts(ballots: Sequence[Ballot]) -> Counter[bytes]:
+    return Counter(text for ballot in ballots if (text := _text(ballot)) is not None)
+
+
+def _text(ballot: Ballot) -> bytes | None:
+    return None if ballot.value is None else codec.canonical(ballot.value)

@@ -1,0 +1,89 @@
+"""The table [quality]: how sure a label is to be before it stands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from pipeline.settings import checks
+from pipeline.settings.checks import Takes
+from pipeline.settings.fields import PriceSettings
+from pipeline.settings.section import Json, Section, Text, Texts
+
+#: More votes than anybody pays for; an even number of them may end in a tie.
+MOST_VOTES = 15
+
+
+class VoterSettings(Section):
+    """One voter beside the run's own model and prompt. What is unset is the run's own."""
+
+    model: Text | None = Field(None, description="The name of another model on the same server.")
+    system: str | None = Field(None, description="Another system message.")
+    prompt: Text | None = Field(None, description="Another prompt: a template like `task.prompt`.")
+    parameters: Annotated[dict[str, Json], BeforeValidator(checks.as_plain), Takes("a table of what is sent along")] = (
+        Field(
+            default_factory=dict,
+            description="Laid over `model.parameters` for this voter, for example another temperature.",
+        )
+    )
+    price: PriceSettings | None = Field(
+        None, description="What this voter's model costs, where the price list does not know."
+    )
+
+    @model_validator(mode="after")
+    def _differs(self) -> VoterSettings:
+        if not self.model_fields_set - {"price"}:
+            checks.refuse(
+                "this voter is the run's own model and prompt again: set its model, system, prompt, or parameters, or "
+                "use quality.votes for several answers to the same request"
+            )
+        return self
+
+
+class QualitySettings(Section):
+    """How sure a label is to be before it stands."""
+
+    votes: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_VOTES,
+        description="The most answers per record that vote on its label; no more are asked for than can change it. "
+        "Unset: one, or one for each voter. Set it to 3 where single answers are often wrong.",
+    )
+    voters: Annotated[list[VoterSettings], BeforeValidator(checks.as_plain), Takes("tables [[quality.voters]]")] = (
+        Field(
+            default_factory=list,
+            description="Other models, prompts, or parameters that vote after the run's own, in this order.",
+        )
+    )
+    vote_on: Annotated[Texts, Takes('a list of label fields, like ["topic"]')] | None = Field(
+        None,
+        description="The label fields in which votes have to agree. Unset: those with a fixed set of values. Set it "
+        "if one of those does not matter.",
+    )
+    review_below: float = Field(
+        0.6,
+        ge=0,
+        le=1,
+        description="A share of agreeing votes below this sets `needs_review`. Raise it to review more records.",
+    )
+
+    @property
+    def size(self) -> int:
+        """The most votes that a record has."""
+        return self.votes or 1 + len(self.voters)
+
+    @property
+    def fewest(self) -> int:
+        """The fewest votes that decide a label."""
+        return self.size // 2 + 1
+
+    @model_validator(mode="after")
+    def _votes_of_voters(self) -> QualitySettings:
+        if self.voters and self.votes not in (None, 1 + len(self.voters)):
+            checks.refuse(
+                f"quality.votes is {self.votes}, and there are {1 + len(self.voters)} voters, the run's own model "
+                "among them: take quality.votes out"
+            )
+        return self
