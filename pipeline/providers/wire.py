@@ -7,6 +7,7 @@ timeout. This one is handed to the SDK in its place (`http_client=`, a documente
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -40,13 +41,12 @@ class Wire(httpx2.AsyncBaseTransport):
         self._connections = connections
         self._connect_timeout_s = min(CONNECT_TIMEOUT_S, connect_timeout_s)
         self._session: aiohttp.ClientSession | None = None
+        self._tls: ssl.SSLContext | None = None
 
     def _open(self) -> aiohttp.ClientSession:
         """The session; made in the running loop at the first call."""
         if self._session is None:
-            connector = aiohttp.TCPConnector(
-                limit=self._connections, keepalive_timeout=KEEPALIVE_S, ssl=httpx2.create_ssl_context()
-            )
+            connector = aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=KEEPALIVE_S)
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),
@@ -54,14 +54,26 @@ class Wire(httpx2.AsyncBaseTransport):
             )
         return self._session
 
+    def _tls_for(self, url: URL, proxy: str | None) -> ssl.SSLContext | bool:
+        """The certificates that are trusted, read at the first call that needs them.
+
+        Reading them takes more CPU than a hundred calls, and a local server on plain http needs none.
+        """
+        if url.scheme != "https" and urlsplit(proxy or "").scheme != "https":
+            return True
+        if self._tls is None:
+            self._tls = httpx2.create_ssl_context()
+        return self._tls
+
     async def post(self, url: URL, headers: Mapping[str, str], body: bytes | Pieces) -> tuple[int, Any, bytes]:
         """Status, raw headers and unpacked content of the answer. Raises aiohttp's errors and OSError.
 
         Redirects are not followed: the headers and the record are for this host.
         """
         data = _InPieces(body) if isinstance(body, Pieces) else body
+        proxy = proxy_for(url)
         async with self._open().post(
-            url, data=data, headers=headers, proxy=proxy_for(url), allow_redirects=False
+            url, data=data, headers=headers, proxy=proxy, ssl=self._tls_for(url, proxy), allow_redirects=False
         ) as response:
             return response.status, response.raw_headers, await _body(response)
 
@@ -70,13 +82,16 @@ class Wire(httpx2.AsyncBaseTransport):
         # For the whole of it: a server that sends a byte at a time would never be through.
         most_s = request.extensions.get("timeout", {}).get("read")
         wait = aiohttp.ClientTimeout(total=most_s, sock_connect=self._connect_timeout_s)
+        url = URL(str(request.url), encoded=True)
+        proxy = proxy_for(url)
         async with self._open().request(
             request.method,
-            URL(str(request.url), encoded=True),
+            url,
             headers=request.headers.multi_items(),
             data=await request.aread() or None,
             allow_redirects=False,
-            proxy=proxy_for(URL(str(request.url))),
+            proxy=proxy,
+            ssl=self._tls_for(url, proxy),
             timeout=wait,
         ) as response:
             return as_response(request, response.status, response.raw_headers, await _body(response))
