@@ -21,7 +21,7 @@ if hasattr(signal, "SIGHUP"):
 # Machines are shared: how long an example takes says nothing. The examples are the same each time, so that a change
 # is not blamed for what a new example finds; `ARGS=--hypothesis-profile=search` looks for new ones.
 _UNHURRIED = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-hypothesis.settings.register_profile("shared", _UNHURRIED, derandomize=True, max_examples=50)
+hypothesis.settings.register_profile("shared", _UNHURRIED, derandomize=True, max_examples=30)
 hypothesis.settings.register_profile("search", _UNHURRIED, max_examples=1000)
 hypothesis.settings.load_profile("shared")
 

@@ -13,7 +13,7 @@ from pipeline.engine.net import Net
 from pipeline.records import KeptAnswer, Outcome, Record
 from pipeline.store import Ledger
 
-COUNT, BATCH = 20_000, 256
+COUNT, BATCH = 3_000, 256
 
 
 def kept(number: int) -> KeptAnswer:

@@ -77,7 +77,7 @@ def test_refusals_for_everybody_end_the_run_and_reject_nobody(moved_clock: RunOn
     assert found.took_s < 25
 
 
-@pytest.mark.parametrize("kind", sorted(OF_THE_MOMENT))
+@pytest.mark.parametrize("kind", ["498", "499"])
 def test_no_capacity_for_an_hour_is_an_outage(moved_clock: RunOn, kind: str) -> None:
     found = night(moved_clock, refusing(kind, lambda call: 0.2 < call.at_s < 3600), 200)
     assert (found.ending, found.stopped, len(found.labelled)) == (Ending.COMPLETE, None, 200)
@@ -100,8 +100,16 @@ def test_a_refusal_of_one_record_costs_that_record(moved_clock: RunOn, kind: str
     assert found.calls[at] <= 6
 
 
-@pytest.mark.parametrize("kind", ["403 page", "400"])
-@pytest.mark.parametrize("bad", [range(3), range(30), range(20, 60), range(40, 60), range(0, 60, 2)])
+@pytest.mark.parametrize(
+    ("kind", "bad"),
+    [
+        ("403 page", range(3)),
+        ("400", range(30)),
+        ("403 page", range(20, 60)),
+        ("400", range(40, 60)),
+        ("400", range(0, 60, 2)),
+    ],
+)
 def test_many_refused_records_in_a_row_are_rejected_where_a_word_passes(
     moved_clock: RunOn, kind: str, bad: range
 ) -> None:
@@ -133,8 +141,15 @@ def test_everybodys_text_refused_in_mid_run_is_nobodys(moved_clock: RunOn, kind:
     assert found.took_s < 25
 
 
-@pytest.mark.parametrize("kind", sorted(CONTENT))
-@pytest.mark.parametrize("bad", [range(30, 200), range(1, 150), range(0, 200, 2)])
+@pytest.mark.parametrize(
+    ("kind", "bad"),
+    [
+        ("200 with a 403", range(30, 200)),
+        ("400 filter", range(1, 150)),
+        ("200 filter", range(0, 200, 2)),
+        ("400 length", range(30, 200)),
+    ],
+)
 def test_many_refused_texts_in_a_row_are_rejected_where_a_word_passes(
     moved_clock: RunOn, kind: str, bad: range
 ) -> None:
@@ -222,9 +237,14 @@ def test_a_server_that_is_starting_is_waited_for(moved_clock: RunOn) -> None:
 # -- poison that looks like an outage ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [500, 503])
 @pytest.mark.parametrize(
-    ("bad", "count"), [(range(20, 32), 100), (range(12), 100), (range(88, 100), 100), (range(50, 150), 200)]
+    ("status", "bad", "count"),
+    [
+        (500, range(20, 32), 100),
+        (503, range(12), 100),
+        (500, range(88, 100), 100),
+        (503, range(50, 150), 200),
+    ],
 )
 def test_records_that_make_the_server_fail_are_charged_for_it(
     moved_clock: RunOn, status: int, bad: range, count: int
@@ -242,7 +262,7 @@ def test_records_that_make_the_server_fail_are_charged_for_it(
     assert found.took_s < 60 + 0.5 * len(bad)
 
 
-@pytest.mark.parametrize("word", [503, 404, 400])
+@pytest.mark.parametrize("word", [503, 400])
 def test_an_outage_whose_words_fail_too_stays_one(moved_clock: RunOn, word: int) -> None:
     """A gateway before a dead backend may refuse a word for reasons of its own: that is no sign of life."""
     found = night(

@@ -83,8 +83,16 @@ def test_what_passes_after_an_hour_is_waited_for(moved_clock: RunOn, says: Calla
     assert (found.ending, found.stopped, len(found.labelled)) == (Ending.COMPLETE, None, 200)
 
 
-@pytest.mark.parametrize("kinds", ["429 503", "429 502", "429 silence", "429 reset", "wait 503"])
-@pytest.mark.parametrize("how", ["in turns", "by chance"])
+@pytest.mark.parametrize(
+    ("kinds", "how"),
+    [
+        ("429 503", "in turns"),
+        ("429 reset", "in turns"),
+        ("wait 503", "in turns"),
+        ("429 502", "by chance"),
+        ("429 silence", "by chance"),
+    ],
+)
 def test_failures_among_refusals_blame_nobody_while_nobody_passes(moved_clock: RunOn, kinds: str, how: str) -> None:
     """A 429 ended the outage, and what failed after it was charged to records."""
     chance, pair = random.Random(3), kinds.split()
@@ -168,8 +176,9 @@ SIZES = [
 ]
 
 
-@pytest.mark.parametrize("text", SIZES)
-@pytest.mark.parametrize("bad", [range(20, 40), range(190, 200), range(10)])
+@pytest.mark.parametrize(
+    ("text", "bad"), list(zip(SIZES, [range(20, 40), range(190, 200), range(10), range(20, 40)], strict=True))
+)
 def test_a_record_too_large_in_any_words_is_rejected_soon(moved_clock: RunOn, text: str, bad: range) -> None:
     """Each was asked sixty times, and all waited for it."""
     answer: Callable[[Call], Any] = lambda call: error(429, text) if call.number in bad else good()  # noqa: E731
