@@ -86,6 +86,7 @@ def test_what_nobody_wrote_down_is_said(monkeypatch: pytest.MonkeyPatch) -> None
                                 '[model]\nname = "m"\n[output]\ndir = "x"\n', encoding="utf-8")  # fmt: skip
     said = "\n".join(lines(Settings.load("job.toml")))
     assert "m at proxy.example.com:8443" in said
+    assert "takes     price unknown (set model.price)" in said
     assert "environment LABELPIPE_LIMITS__CONCURRENCY: limits.concurrency" in said
     assert "environment OPENAI_BASE_URL: the address" in said
     assert "very-secret" not in said

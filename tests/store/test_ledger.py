@@ -152,6 +152,17 @@ def test_rows_are_counted_where_a_record_may_give_several(tmp_path: Path) -> Non
     with_ledger(tmp_path, work)
 
 
+def test_an_answer_that_does_not_tell_its_usage_was_not_free(tmp_path: Path) -> None:
+    """The status and the summary said $0.00. What was never answered costs nothing."""
+
+    async def work(ledger: Ledger) -> None:
+        await ledger.commit([labelled(0, usage=Usage(), cost_usd=None), unlabelled(1, cost_usd=None)])
+        totals = await ledger.totals()
+        assert (totals.usage, totals.cost_usd, totals.unpriced) == (Usage(), 0.0, 1)
+
+    with_ledger(tmp_path, work)
+
+
 def test_what_was_archived_stays_paid(tmp_path: Path) -> None:
     async def work(ledger: Ledger) -> None:
         unpriced = labelled(1, cost_usd=None)
