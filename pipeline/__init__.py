@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipeline.api import (
         Certification,
         Checks,
+        ClassShares,
         Comparison,
         DataExport,
         DrawFile,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         TakenAnswers,
         acertify,
         acheck,
+        aclass_shares,
         acompare,
         adraw_records,
         aevaluate,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
         certificate_of,
         certify,
         check,
+        class_shares,
         compare,
         draw_records,
         evaluate,
@@ -69,7 +72,8 @@ if TYPE_CHECKING:
 
 #: The rooms that the public names are in.
 _ROOMS = {
-    "api": "Certification Checks Comparison DataExport DrawFile Evaluation Export Plan Preview RehearsedPlan Report "
+    "api": "ClassShares aclass_shares class_shares "
+    "Certification Checks Comparison DataExport DrawFile Evaluation Export Plan Preview RehearsedPlan Report "
     "RunStatus RunSummary TakenAnswers acertify acheck acompare adraw_records aevaluate aexport aplan "
     "apreview arehearse_plan areplay arun astatus atake_answers averify certificate_of certify check compare "
     "draw_records evaluate export plan preview rehearse_plan replay run status take_answers verify",
@@ -90,6 +94,7 @@ __all__ = [
     "Certification",
     "Check",
     "Checks",
+    "ClassShares",
     "Comparison",
     "DataExport",
     "DrawFile",
@@ -116,6 +121,7 @@ __all__ = [
     "__version__",
     "acertify",
     "acheck",
+    "aclass_shares",
     "acompare",
     "adraw_records",
     "aevaluate",
@@ -131,6 +137,7 @@ __all__ = [
     "certificate_of",
     "certify",
     "check",
+    "class_shares",
     "compare",
     "draw_records",
     "evaluate",

@@ -5,7 +5,15 @@ The asynchronous forms, for a program with an event loop of its own, have an `a`
 
 from __future__ import annotations
 
-from pipeline.api.certificates import Certification, acertify, certificate_of, certify
+from pipeline.api.certificates import (
+    Certification,
+    ClassShares,
+    acertify,
+    aclass_shares,
+    certificate_of,
+    certify,
+    class_shares,
+)
 from pipeline.api.exporting import DataExport, Export, aexport, export
 from pipeline.api.measures import Comparison, Evaluation, acompare, aevaluate, compare, evaluate
 from pipeline.api.reviews import DrawFile, TakenAnswers, adraw_records, atake_answers, draw_records, take_answers
@@ -38,6 +46,7 @@ from pipeline.api.runs import (
 __all__ = [
     "Certification",
     "Checks",
+    "ClassShares",
     "Comparison",
     "DataExport",
     "DrawFile",
@@ -52,6 +61,7 @@ __all__ = [
     "TakenAnswers",
     "acertify",
     "acheck",
+    "aclass_shares",
     "acompare",
     "adraw_records",
     "aevaluate",
@@ -67,6 +77,7 @@ __all__ = [
     "certificate_of",
     "certify",
     "check",
+    "class_shares",
     "compare",
     "draw_records",
     "evaluate",

@@ -89,6 +89,61 @@ def certify(
     return in_loop(acertify(run, error, confidence, column=column, seed=seed, sample=sample, anew=anew))
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class ClassShares(Shown):
+    """Shares of classes, raw and corrected. `facts` is all of it, as `labelpipe certify --shares --json` prints it.
+
+    `groups` are those of `by`, or one of all records: each with `classes`, which has for each class `raw`, and
+    `corrected` with its interval from `low` to `high`, all from 0 to 1.
+    """
+
+    facts: Mapping[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.facts[name]
+
+    @property
+    def groups(self) -> Sequence[Mapping[str, Any]]:
+        """The shares in each group."""
+        found: Sequence[Mapping[str, Any]] = self.facts["groups"]
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return dict(self.facts)
+
+    def _lines(self) -> Sequence[str]:
+        return show.shares_lines(self.facts)
+
+
+async def aclass_shares(
+    run: str | Path | None = None,
+    *,
+    column: str | None = None,
+    by: str | None = None,
+    confidence: float = 0.95,
+    pseudo: str | Path | None = None,
+) -> ClassShares:
+    """`class_shares`, for a program that has an event loop."""
+    return ClassShares(await measure.shares(run, measure.SharesOptions(column, by, confidence, pseudo)))
+
+
+def class_shares(
+    run: str | Path | None = None,
+    *,
+    column: str | None = None,
+    by: str | None = None,
+    confidence: float = 0.95,
+    pseudo: str | Path | None = None,
+) -> ClassShares:
+    """The share of each class, corrected by what people answered blind for a random draw, with its interval.
+
+    `by` is a field of the records or labels that splits them. `pseudo` is a CSV to write the pseudo-outcome of each
+    label to, for regressions. Raises SetupError.
+    """
+    return in_loop(aclass_shares(run, column=column, by=by, confidence=confidence, pseudo=pseudo))
+
+
 def certificate_of(run: str | Path | None = None, column: str | None = None) -> dict[str, Any] | None:
     """The certificate that a run was given, as plain values; None without any. Raises SetupError.
 

@@ -9,37 +9,51 @@ import typer
 
 from pipeline.cli.frame import MEASURE, AsJson, RunOf, app, print_json, run_of, run_through, show
 
+#: What is promised, about which label, and from which draw.
+Error = Annotated[
+    float | None,
+    typer.Option("--error", help="The share of labels that may be wrong. Default: 0.05.", metavar="SHARE"),
+]
+Confidence = Annotated[
+    float | None,
+    typer.Option("--confidence", help="The probability with which no more are. Default: 0.95.", metavar="PROBABILITY"),
+]
+Column = Annotated[str | None, typer.Option("--column", help="The label, where a record has several.", metavar="NAME")]
+Sample = Annotated[
+    int | None, typer.Option("--sample", help="Draw N records at first. Default: as many as are needed.", metavar="N")
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="The same seed draws the same records.", show_default=False)]
+To = Annotated[
+    Path | None,
+    typer.Option("--to", help="Write the records that people have to check now to this file.", metavar="FILE"),
+]
+Anew = Annotated[
+    bool, typer.Option("--anew", help="Give up a design that people have answered, and begin another one.")
+]
+#: What is shown instead.
+Shares = Annotated[
+    bool, typer.Option("--shares", help="Show the share of each class instead, corrected by the blind answers.")
+]
+By = Annotated[str | None, typer.Option("--by", help="Split the shares by this field of the records.", metavar="NAME")]
+Pseudo = Annotated[
+    Path | None,
+    typer.Option("--pseudo", help="Write the pseudo-outcomes, for regressions, to this CSV.", metavar="FILE"),
+]
+
 
 @app.command(rich_help_panel=MEASURE)
 def certify(
     run: RunOf = None,
-    error: Annotated[
-        float | None,
-        typer.Option("--error", help="The share of labels that may be wrong. Default: 0.05.", metavar="SHARE"),
-    ] = None,
-    confidence: Annotated[
-        float | None,
-        typer.Option(
-            "--confidence", help="The probability with which no more are. Default: 0.95.", metavar="PROBABILITY"
-        ),
-    ] = None,
-    column: Annotated[
-        str | None, typer.Option("--column", help="The label, where a record has several.", metavar="NAME")
-    ] = None,
-    sample: Annotated[
-        int | None,
-        typer.Option("--sample", help="Draw N records at first. Default: as many as are needed.", metavar="N"),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", help="The same seed draws the same records.", show_default=False)
-    ] = None,
-    to: Annotated[
-        Path | None,
-        typer.Option("--to", help="Write the records that people have to check now to this file.", metavar="FILE"),
-    ] = None,
-    anew: Annotated[
-        bool, typer.Option("--anew", help="Give up a design that people have answered, and begin another one.")
-    ] = False,
+    error: Error = None,
+    confidence: Confidence = None,
+    column: Column = None,
+    sample: Sample = None,
+    seed: Seed = None,
+    to: To = None,
+    anew: Anew = False,
+    shares: Shares = False,
+    by: By = None,
+    pseudo: Pseudo = None,
     json_out: AsJson = False,
 ) -> None:
     """Certify that few enough of the labels are wrong, after as few checks by people as that takes.
@@ -48,16 +62,18 @@ def certify(
     that the labels are certified. Exit code 0 if they are, else 1. No call of a model is made.
     """
     run_dir = run_of(run)
+    if shares or by is not None or pseudo is not None:
+        _show_shares(run_dir, column, by, confidence, pseudo, json_out=json_out)
+        return
 
     async def look() -> dict[str, Any]:
         from pipeline.measure import CertifyOptions
         from pipeline.measure import certify as look_at
         from pipeline.review import refuse_existing, write_records
 
-        if to is not None:
-            refuse_existing(to)
         facts = await look_at(run_dir, CertifyOptions(error, confidence, column, seed, sample, anew))
         if to is not None and facts["records"]:
+            refuse_existing(to)
             await write_records(run_dir, facts["records"], to, blind=facts["state"] == "draw")
             facts["file"] = str(to)
         return facts
@@ -70,3 +86,21 @@ def certify(
     else:
         show("\n".join(certify_lines(facts)))
     raise typer.Exit(0 if facts["certified"] else 1)
+
+
+def _show_shares(
+    run_dir: Path, column: str | None, by: str | None, confidence: float | None, pseudo: Path | None, *, json_out: bool
+) -> None:
+    async def look() -> dict[str, Any]:
+        from pipeline.measure import SharesOptions
+        from pipeline.measure import shares as look_at
+
+        return await look_at(run_dir, SharesOptions(column, by, confidence or 0.95, pseudo))
+
+    facts = run_through(look())
+    from pipeline.show import shares_lines
+
+    if json_out:
+        print_json(facts)
+    else:
+        show("\n".join(shares_lines(facts)))

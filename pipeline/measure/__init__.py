@@ -6,5 +6,15 @@ from pipeline.measure.certifying import certify
 from pipeline.measure.compare import CompareOptions, compare
 from pipeline.measure.designs import CertifyOptions
 from pipeline.measure.evaluate import EvaluateOptions, evaluate
+from pipeline.measure.sharing import SharesOptions, shares
 
-__all__ = ["CertifyOptions", "CompareOptions", "EvaluateOptions", "certify", "compare", "evaluate"]
+__all__ = [
+    "CertifyOptions",
+    "CompareOptions",
+    "EvaluateOptions",
+    "SharesOptions",
+    "certify",
+    "compare",
+    "evaluate",
+    "shares",
+]

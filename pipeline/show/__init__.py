@@ -9,6 +9,7 @@ from pipeline.show.evaluations import evaluation_lines
 from pipeline.show.exports import data_lines, export_lines
 from pipeline.show.planview import codes_text, plan_lines, rehearsal_lines
 from pipeline.show.reviewview import answers_lines, draw_lines
+from pipeline.show.shares import shares_lines
 from pipeline.show.statusview import status_lines
 from pipeline.show.views import SIMULATED, check_lines, closing_lines, preview_facts, preview_lines
 
@@ -32,5 +33,6 @@ __all__ = [
     "preview_facts",
     "preview_lines",
     "rehearsal_lines",
+    "shares_lines",
     "status_lines",
 ]

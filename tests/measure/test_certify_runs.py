@@ -6,20 +6,19 @@ import csv
 import json
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
+from measure.answered_runs import answer, outcomes_of
 from measure.measured_runs import labelled, listed
 from typer.testing import CliRunner, Result
 
 from pipeline import certificate_of, certify
 from pipeline.cli import app
 from pipeline.errors import SetupError
-from pipeline.runner import in_loop
-from pipeline.store import Answer, Ledger, label_digest, open_reviews
+from pipeline.store import open_reviews
 
 TOPICS = ("billing", "login", "other")
 RECORDS = 400
@@ -48,39 +47,19 @@ def run(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "run"))
 
 
-def outcomes_of(run: Path) -> Mapping[str, Any]:
-    async def read() -> Any:
-        async with await Ledger.open(run / "ledger.db", read_only=True) as ledger:
-            return {outcome.record.key: outcome for _, outcome in await ledger.rows_after(0, 10_000)}
-
-    return in_loop(read())
-
-
-def answer(
-    run: Path,
-    keys: Iterable[str],
-    wrong: Callable[[str], bool] = lambda _: False,
-    *,
-    blind: bool = True,
-    unclear: bool = False,
-    by: str = "ann",
-) -> None:
-    """Somebody answers these records: another topic where the label is wrong."""
+def other_where(run: Path, wrong: Callable[[str], bool]) -> Callable[[str], str | None]:
+    """What a person says who finds these labels wrong."""
     outcomes = outcomes_of(run)
-    answers = []
-    for key in keys:
-        outcome = outcomes[key]
-        said = outcome.label["topic"]
-        topic = TOPICS[TOPICS.index(said) - 1] if wrong(key) else said
-        answers.append(
-            Answer(
-                key, by, label_digest(outcome.label, outcome.rows), dict(outcome.label),
-                {} if unclear else {"topic": topic}, outcome.record.digest, outcome.request_digest,
-                blind=blind, unclear=unclear,
-            )
-        )  # fmt: skip
-    with open_reviews(run) as reviews:
-        reviews.add_answers(answers)
+
+    def topic_of(key: str) -> str | None:
+        return TOPICS[TOPICS.index((outcomes[key].label or {})["topic"]) - 1] if wrong(key) else None
+
+    return topic_of
+
+
+def late_and_wrong(key: str) -> bool:
+    """A quarter of the last hundred labels is wrong; these say so by their confidence."""
+    return int(key[1:]) >= 300 and int(key[1:]) % 4 == 0
 
 
 def test_a_good_file_is_certified_after_the_first_draw(run: Path) -> None:
@@ -102,12 +81,8 @@ def test_a_good_file_is_certified_after_the_first_draw(run: Path) -> None:
 
 
 def test_uncertain_labels_are_checked_where_the_draw_finds_many_wrong(run: Path) -> None:
-    """A quarter is wrong among the last hundred, which say so by their confidence; people check those, not all."""
-
-    def wrong(key: str) -> bool:
-        return int(key[1:]) >= 300 and int(key[1:]) % 4 == 0
-
     first = certify(run, seed=4)
+    wrong = other_where(run, late_and_wrong)
     answer(run, first["records"], wrong)
     second = certify(run)
     assert second["state"] == "check"
@@ -131,14 +106,15 @@ def test_looks_in_between_change_nothing_and_few_files_are_certified_wrongly(run
         for file in run.glob("reviews.db*"):
             file.unlink()
         wrong = {f"t{one:03}" for one in Random(seed).sample(range(RECORDS), 41)}
+        topic_of = other_where(run, wrong.__contains__)
         found = certify(run, error=0.1, confidence=0.8, seed=seed)
         draw, kept = found["records"], 0
         for some in (draw[: len(draw) // 2], draw[len(draw) // 2 :]):
-            answer(run, some, wrong.__contains__)
+            answer(run, some, topic_of)
             found = certify(run)
             assert kept <= found["kept"]
             kept = found["kept"]
-        answer(run, found["records"], wrong.__contains__, blind=False)
+        answer(run, found["records"], topic_of, blind=False)
         found = certify(run)
         assert (found.certified, found["kept"]) == (True, kept)
         failed += len(wrong - _checked(run)) > 40
@@ -192,7 +168,7 @@ def test_a_changed_label_makes_a_certificate_void_and_a_correction_does_not(run:
     first = certify(run, seed=7)
     answer(run, first["records"])
     assert certify(run).certified
-    answer(run, ["t001", "t002"], lambda _: True, blind=False)
+    answer(run, ["t001", "t002"], other_where(run, lambda _: True), blind=False)
     assert certify(run).certified
     with sqlite3.connect(run / "ledger.db") as ledger:
         ledger.execute("""UPDATE outcomes SET label = '{"topic":"login","confidence":0.2}' WHERE key = 't003'""")
@@ -247,15 +223,15 @@ def do(*words: object) -> Result:
     return CliRunner().invoke(app, [*map(str, words)])
 
 
-def fill(run: Path, file: Path, wrong: Callable[[str], bool], *flags: object) -> None:
+def fill(run: Path, file: Path, *flags: object) -> None:
     """Somebody fills in each row of a draw, and gives it back."""
-    outcomes = outcomes_of(run)
+    outcomes, topic_of = outcomes_of(run), other_where(run, late_and_wrong)
     with file.open(encoding="utf-8", newline="") as source:
         rows = list(csv.DictReader(source))
     for row in rows:
-        said = outcomes[row["id"]].label["topic"]
+        said = (outcomes[row["id"]].label or {})["topic"]
         assert row["topic"] in ("", said)
-        row["topic"] = TOPICS[TOPICS.index(said) - 1] if wrong(row["id"]) else said
+        row["topic"] = topic_of(row["id"]) or said
     with file.open("w", encoding="utf-8", newline="") as target:
         writer = csv.DictWriter(target, rows[0].keys())
         writer.writeheader()
@@ -265,9 +241,6 @@ def fill(run: Path, file: Path, wrong: Callable[[str], bool], *flags: object) ->
 
 
 def test_from_the_first_draw_to_the_certificate_by_files(run: Path, tmp_path: Path) -> None:
-    def wrong(key: str) -> bool:
-        return int(key[1:]) >= 300 and int(key[1:]) % 4 == 0
-
     first = tmp_path / "draw.csv"
     done = do("certify", run, "--error", "0.05", "--confidence", "0.95", "--seed", 2, "--to", first, "--json")
     facts = json.loads(done.stdout)
@@ -278,14 +251,14 @@ def test_from_the_first_draw_to_the_certificate_by_files(run: Path, tmp_path: Pa
         assert {row["topic"] for row in csv.DictReader(file)} == {""}
     again = do("certify", run, "--to", first)
     assert (again.exit_code, "may hold answers" in again.stderr) == (2, True)
-    fill(run, first, wrong)
+    fill(run, first)
 
     second = tmp_path / "check.csv"
     shown = do("certify", run, "--to", second)
     assert shown.exit_code == 1
     assert "the least certain ones, by confidence" in shown.stdout
     assert f"--from {second} --by NAME --draw 2" in " ".join(shown.stdout.split())
-    fill(run, second, wrong, "--draw", 2)
+    fill(run, second, "--draw", 2)
 
     last = do("certify", run, "--json")
     facts = json.loads(last.stdout)
