@@ -13,6 +13,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from browser import PROGRAM, Chromium
 
 # Started under nohup the tests would inherit that a hang-up is ignored, and so would the processes they start.
 if hasattr(signal, "SIGHUP"):
@@ -87,3 +88,14 @@ def moved_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Coroutine
 def wall() -> float:
     """Seconds since 1970 now, for tests that compare stamps."""
     return time.time()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Chromium]:
+    """A real browser; the test is skipped where there is none."""
+    if not PROGRAM.exists():
+        pytest.skip(f"{PROGRAM} is not here: apt-get install chromium")
+    pytest.importorskip("playwright")
+    opened = Chromium()
+    yield opened
+    opened.close()
