@@ -15,7 +15,7 @@ from pipeline.parts import changes_of_input, is_simulated, named_of, read, readi
 from pipeline.readers import Source, Stamp
 from pipeline.records import JSON, Record
 from pipeline.runner.passing import repeated_in
-from pipeline.settings import Settings
+from pipeline.settings import Settings, to_toml
 from pipeline.store import Change, Found, Ledger, Pair, RunDir, Selection, diff
 from pipeline.targets import run_origin_facts
 from pipeline.task import Task
@@ -78,6 +78,8 @@ def manifest_of(
         "label_columns": list(task.columns),
         "names": NAMES,
         "sources": stamps_of(sources) if stamps is None else stamps,
+        # For a person; without secrets. The config file may be changed, or gone, when somebody looks.
+        "config": to_toml(settings),
     }
 
 

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
 from functools import partial
@@ -23,6 +23,7 @@ from pipeline.runner.guard import Guard
 from pipeline.runner.notices import LONG_HOLD_S, Notices
 from pipeline.runner.steering import facts_of
 from pipeline.runner.summary import learned_of
+from pipeline.runner.throughput import Throughput
 from pipeline.stats import Stats
 from pipeline.store import RunDir
 from pipeline.terminal import cut
@@ -57,6 +58,7 @@ class Live:
         self._price = price
         self._notices = notices
         self._simulated = simulated
+        self._throughput = Throughput(run_dir, stats, admission)
         #: what enforces the limits: it tells what is in force
         self.guard: Guard | None = None
         # All state that changes: what was said last, so that it is said once.
@@ -108,11 +110,16 @@ class Live:
 
     async def watch(self, progress: Progress) -> None:
         """Look every second until cancelled."""
-        while True:
-            await self._shown("live.json", self._write)
-            await self._shown("changes", partial(self._say_changes, progress))
-            await self._shown("a stop", self._say_stop)
-            await asyncio.sleep(LOOK_S)
+        try:
+            while True:
+                await self._shown("live.json", self._write)
+                await self._shown("throughput", self._note_throughput)
+                await self._shown("changes", partial(self._say_changes, progress))
+                await self._shown("a stop", self._say_stop)
+                await asyncio.sleep(LOOK_S)
+        finally:
+            with suppress(OSError):
+                self._throughput.close()
 
     async def stalled(self, told: str, still_s: float) -> None:
         """Tell who is to be told that nothing moves."""
@@ -133,6 +140,9 @@ class Live:
 
     async def _write(self) -> None:
         write_live(self._run_dir, self.facts())
+
+    async def _note_throughput(self) -> None:
+        self._throughput.look()
 
     async def _say_changes(self, progress: Progress) -> None:
         door = self._admission.state()

@@ -19,6 +19,8 @@ _T = TypeVar("_T")
 SHOWN_DAMAGE = 10
 #: A label column is one of classes where its values are so short, and there are so few of them; few in any case.
 CLASS_CHARS, CLASSES, FEW_CLASSES = 40, 200, 5
+#: Equal labels are counted before they are read, so many at a time: of classes there are few, and reading is slow.
+TEXTS = 4096
 Digest: TypeAlias = bytes  #: under a name of its own, because a checkpoint has `bytes` too
 #: Values in one IN (...): older SQLite allows 999.
 CHUNK = 256
@@ -131,23 +133,34 @@ def label_counts(connection: sqlite3.Connection, columns: Sequence[str]) -> dict
     A column is one of classes where its values are short and few. All of its labels are looked at, until it is none.
     """
     counts: dict[str, Counter[str]] = {column: Counter() for column in columns}
+    texts: Counter[str | None] = Counter()
     for (text,) in connection.execute("SELECT label FROM outcomes WHERE status = 'labelled'"):
+        texts[text] += 1
+        if len(texts) >= TEXTS:
+            _count_labels(texts, counts)
+            texts.clear()
         if not counts:
             break
+    _count_labels(texts, counts)
+    return {
+        column: dict(found.most_common())
+        for column, found in counts.items()
+        if 0 < len(found) <= max(FEW_CLASSES, found.total() // 2)
+    }
+
+
+def _count_labels(texts: Mapping[str | None, int], counts: dict[str, Counter[str]]) -> None:
+    """Count the values in these labels, each of which was given so often; columns that hold no classes go."""
+    for text, times in texts.items():
         label = _label_of(text)
         for column in list(counts):
             value = label.get(column)
             if value is None:
                 continue
             told = value if isinstance(value, str) else codec.dumps(value).decode()
-            counts[column][told] += 1
+            counts[column][told] += times
             if isinstance(value, list | dict) or len(told) > CLASS_CHARS or len(counts[column]) > CLASSES:
                 del counts[column]
-    return {
-        column: dict(found.most_common())
-        for column, found in counts.items()
-        if 0 < len(found) <= max(FEW_CLASSES, found.total() // 2)
-    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,8 @@ _OURS = (
     "evaluations.",
     "splits.db",
     "certificate.",
+    "throughput.",
+    "report.html",
 )
 #: A text longer than this, or of several lines, is shown as a difference of lines.
 SHORT_TEXT = 80
@@ -72,6 +74,16 @@ class RunDir:
     def evaluations(self) -> Path:
         """What `evaluate` has found, one JSON line each time."""
         return self.path / "evaluations.jsonl"
+
+    @property
+    def throughput(self) -> Path:
+        """How many calls were answered and refused, span by span of time, as JSON lines."""
+        return self.path / "throughput.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """What came of the run, as a page for people."""
+        return self.path / "report.html"
 
     def labels(self, kind: str = "csv") -> Path:
         """The labelled records, as csv, jsonl or parquet."""

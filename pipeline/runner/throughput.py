@@ -1,0 +1,98 @@
+"""What a session writes down of its pace as it goes, for the report: counts of a span of time, and each outage."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline import codec
+from pipeline.limits import Admission, DoorState, Outage
+from pipeline.stats import Stats
+from pipeline.store import RunDir
+
+#: A line a second at first, then one whenever the session has become longer by this share: a night of ten hours has
+#: about 1,200 lines, a week 1,800. Without it a file of a long run would grow for nothing that a chart can show.
+SHARE = 1 / 200
+SHORTEST_S = 1.0
+
+
+def interval_s(elapsed_s: float) -> float:
+    """How long a span is that begins when a session is so old."""
+    return max(SHORTEST_S, elapsed_s * SHARE)
+
+
+class Throughput:
+    """Appends to throughput.jsonl. To be asked about once a second, in the session's loop. Raises OSError."""
+
+    def __init__(self, run_dir: RunDir, stats: Stats, admission: Admission) -> None:
+        self._path = run_dir.throughput
+        self._stats = stats
+        self._admission = admission
+        self._session = round(time.time() - stats.elapsed_s, 3)
+        # All state that changes: the counts at the last line, how old the session was, the number of outages.
+        self._before = self._counts()
+        self._at_s = stats.elapsed_s
+        self._outages = 0
+
+    def look(self) -> None:
+        """Write what it is time for."""
+        if self._stats.elapsed_s - self._at_s >= interval_s(self._at_s):
+            self._write_counts()
+        gate = self._admission.gate
+        # One that begins again before it has settled is the same one.
+        self._write_outages(gate.outages[: -1 if gate.settling(asyncio.get_running_loop().time()) else None])
+
+    def close(self) -> None:
+        """Write what is not written yet."""
+        self._write_counts()
+        gate = self._admission.gate
+        self._write_outages([*gate.outages, *([gate.outage] if gate.outage is not None else [])])
+
+    def _write_counts(self) -> None:
+        """The counts since the last line, and the limits in force now. Rates are a minute, times seconds since 1970."""
+        door, counts, elapsed_s = self._admission.state(), self._counts(), self._stats.elapsed_s
+        since = {name: count - self._before[name] for name, count in counts.items()}
+        self._append(
+            at=round(time.time(), 3),
+            span_s=round(elapsed_s - self._at_s, 3),
+            **since,
+            in_flight=door.in_flight,
+            requests_per_minute=door.requests_per_minute,
+            tokens_per_minute=door.tokens_per_minute,
+            state=_state(door, paused=self._admission.gate.paused),
+        )
+        self._before, self._at_s = counts, elapsed_s
+
+    def _write_outages(self, outages: Sequence[Outage]) -> None:
+        """Those that are not written yet. One that goes on is written at the session's end."""
+        now = asyncio.get_running_loop().time()
+        ahead_s = time.time() - now
+        for outage in outages[self._outages :]:
+            until = now if outage.until is None else outage.until
+            self._append(since=round(ahead_s + outage.since, 3), until=round(ahead_s + until, 3), outage=outage.reason)
+        self._outages = max(self._outages, len(outages))
+
+    def _counts(self) -> dict[str, int]:
+        stats, admission = self._stats, self._admission
+        return {
+            "records": stats.records,
+            "calls": admission.calls,
+            "answers": stats.answers,
+            "refused": admission.refusals,
+            "tokens": stats.usage.total,
+        }
+
+    def _append(self, **facts: Any) -> None:
+        with self._path.open("ab") as file:
+            file.write(codec.dumps({"session": self._session, **facts}) + b"\n")
+
+
+def _state(door: DoorState, *, paused: bool) -> str:
+    """What the run does: work, or why it does not."""
+    if door.outage is not None:
+        return "outage"
+    if paused:
+        return "paused"
+    return "held" if door.held_for_s > SHORTEST_S else "open"
