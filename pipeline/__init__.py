@@ -5,8 +5,8 @@
     summary = run("config/sentiment.toml")
 
 `await arun(...)` is the same for a program with an event loop of its own, and so it is with `check`, `preview`, `plan`,
-`replay`, `status`, `verify`, `evaluate` and `export`. Names are loaded at first use, so that `labelpipe --help` does
-not wait.
+`replay`, `status`, `verify`, `evaluate`, `export`, `write_report` and `watch`. Names are loaded at first use, so that
+`labelpipe --help` does not wait.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Preview,
         RehearsedPlan,
         Report,
+        ReportFile,
         RunStatus,
         RunSummary,
         TakenAnswers,
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
         astatus,
         atake_answers,
         averify,
+        awatch,
+        awrite_report,
         certificate_of,
         certify,
         check,
@@ -62,6 +65,8 @@ if TYPE_CHECKING:
         status,
         take_answers,
         verify,
+        watch,
+        write_report,
     )
     from pipeline.errors import LabelpipeError
     from pipeline.facts import Check, Tier
@@ -72,11 +77,11 @@ if TYPE_CHECKING:
 
 #: The rooms that the public names are in.
 _ROOMS = {
-    "api": "ClassShares aclass_shares class_shares "
-    "Certification Checks Comparison DataExport DrawFile Evaluation Export Plan Preview RehearsedPlan Report "
-    "RunStatus RunSummary TakenAnswers acertify acheck acompare adraw_records aevaluate aexport aplan "
-    "apreview arehearse_plan areplay arun astatus atake_answers averify certificate_of certify check compare "
-    "draw_records evaluate export plan preview rehearse_plan replay run status take_answers verify",
+    "api": "Certification Checks ClassShares Comparison DataExport DrawFile Evaluation Export Plan Preview "
+    "RehearsedPlan Report ReportFile RunStatus RunSummary TakenAnswers acertify acheck aclass_shares acompare "
+    "adraw_records aevaluate aexport aplan apreview arehearse_plan areplay arun astatus atake_answers averify "
+    "awatch awrite_report certificate_of certify check class_shares compare draw_records evaluate export plan "
+    "preview rehearse_plan replay run status take_answers verify watch write_report",
     "errors": "LabelpipeError",
     "facts": "Check Tier",
     "records": "Answer CallbackContext Outcome Record Request Response Status ToolCall Usage",
@@ -107,6 +112,7 @@ __all__ = [
     "Record",
     "RehearsedPlan",
     "Report",
+    "ReportFile",
     "Request",
     "Response",
     "RunOptions",
@@ -134,6 +140,8 @@ __all__ = [
     "astatus",
     "atake_answers",
     "averify",
+    "awatch",
+    "awrite_report",
     "certificate_of",
     "certify",
     "check",
@@ -150,6 +158,8 @@ __all__ = [
     "status",
     "take_answers",
     "verify",
+    "watch",
+    "write_report",
 ]
 
 

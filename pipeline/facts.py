@@ -315,3 +315,16 @@ class DataExport:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFile:
+    """The page about a run that was written: where it is, and how large."""
+
+    path: str
+    size_bytes: int
+    simulated: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)

@@ -153,10 +153,11 @@ class RunSummary:
     they used: they are in no `cost_usd`. `readings` counts this session's answers that were not as they should
     be and could be read in one way only, by what was wrong. `left_out` counts the records that this session read and
     did not take, and `left_out_by` says by which key of [input]; `unclear` of them are those of which `where` could
-    not be told.
-    be and could be read in one way only, by what was wrong. `votes` is what the votes on labels came to: `records`,
+    not be told. `votes` is what the votes on labels came to: `records`,
     `votes` cast for them, `needs_review`, and Krippendorff's `alpha` of the first two votes (None where nothing can be
     said); None where one answer is enough.
+    `measured` is what the latest evaluation in the run folder says of each label column: `accuracy`, its interval from
+    `accuracy_low` to `accuracy_high`, and `n` gold records.
     """
 
     run_dir: str
@@ -191,6 +192,7 @@ class RunSummary:
     learned: Mapping[str, float] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    measured: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     copied: int = 0
     left_out: int = 0
     left_out_by: Mapping[str, int] = field(default_factory=dict)

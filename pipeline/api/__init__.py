@@ -16,6 +16,7 @@ from pipeline.api.certificates import (
 )
 from pipeline.api.exporting import DataExport, Export, aexport, export
 from pipeline.api.measures import Comparison, Evaluation, acompare, aevaluate, compare, evaluate
+from pipeline.api.reports import ReportFile, awatch, awrite_report, watch, write_report
 from pipeline.api.reviews import DrawFile, TakenAnswers, adraw_records, atake_answers, draw_records, take_answers
 from pipeline.api.runs import (
     Checks,
@@ -56,6 +57,7 @@ __all__ = [
     "Preview",
     "RehearsedPlan",
     "Report",
+    "ReportFile",
     "RunStatus",
     "RunSummary",
     "TakenAnswers",
@@ -74,6 +76,8 @@ __all__ = [
     "astatus",
     "atake_answers",
     "averify",
+    "awatch",
+    "awrite_report",
     "certificate_of",
     "certify",
     "check",
@@ -90,4 +94,6 @@ __all__ = [
     "status",
     "take_answers",
     "verify",
+    "watch",
+    "write_report",
 ]

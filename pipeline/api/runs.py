@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from pipeline import facts, planner, results, runner, show, stats
-from pipeline.api.shown import Shown
+from pipeline import facts, planner, report, results, runner, show, stats
+from pipeline.api.shown import Shown, link
 from pipeline.errors import MissingExtraError, SetupError
 from pipeline.facts import Check, Tier
 from pipeline.readers import Given
@@ -49,6 +49,13 @@ def _former(wishes: RunOptions | None) -> RunOptions | None:
     return wishes
 
 
+def _reported(settings: Settings, options: RunOptions | None) -> RunOptions:
+    """The options with what writes the report at the end, where it is wanted."""
+    options = options or RunOptions()
+    wanted = options.after is None and settings.output.report
+    return replace(options, after=report.after_run) if wanted else options
+
+
 class RunSummary(Shown, stats.RunSummary):
     """What a run came to."""
 
@@ -70,6 +77,7 @@ class RunSummary(Shown, stats.RunSummary):
     def _repr_html_(self) -> str:
         """A small table, for a notebook."""
         cost = dollars(self.cost_usd)
+        page = self.files.get("report")
         facts = [
             ("labelled", f"{self.labelled:,}"),
             ("rejected", f"{self.rejected:,}"),
@@ -79,11 +87,12 @@ class RunSummary(Shown, stats.RunSummary):
             ("time", f"{duration(self.session_s)} for {self.session_records:,} records"),
             ("cost", f"nothing paid; the model would cost {cost}" if self.simulated else cost),
             *((column, _shares(counts)) for column, counts in self.labels.items()),
-            *((f"{name} file", path) for name, path in self.files.items()),
+            *((f"accuracy of {column}", f"{one['accuracy']:.1%}") for column, one in self.measured.items()),
+            *((f"{name} file", path) for name, path in self.files.items() if name != "report"),
             ("next", self.next_step),
         ]
         head = f"{self.ended}: {self.reason}" if self.reason else self.ended
-        return _table_html(head, facts, simulated=self.simulated)
+        return _table_html(head, facts, simulated=self.simulated, page="" if page is None else link(page))
 
 
 def _shares(counts: Mapping[str, int]) -> str:
@@ -92,8 +101,9 @@ def _shares(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{value} {count:,} ({count / total:.0%})" for value, count in counts.items())
 
 
-def _table_html(head: str, facts: Sequence[tuple[str, str]], *, simulated: bool) -> str:
+def _table_html(head: str, facts: Sequence[tuple[str, str]], *, simulated: bool, page: str) -> str:
     rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in facts if text)
+    rows += f"<tr><th>report</th><td>{page}</td></tr>" if page else ""
     foot = f"<tr><td colspan=2><b>{escape(show.SIMULATED)}</b></td></tr>" if simulated else ""
     return f"<table><tr><th colspan=2>{escape(head)}</th></tr>{rows}{foot}</table>"
 
@@ -177,8 +187,9 @@ async def arun(
     config: Config, options: RunOptions | None = None, *, records: Given | None = None, wishes: RunOptions | None = None
 ) -> RunSummary:
     """`run`, for a program that has an event loop."""
-    options = options or _former(wishes)
-    return _as(RunSummary, await runner.arun(_settings(config), options, records=records))
+    settings = _settings(config)
+    options = _reported(settings, options or _former(wishes))
+    return _as(RunSummary, await runner.arun(settings, options, records=records))
 
 
 async def acheck(config: Config, *, online: bool = True) -> Checks:
@@ -215,7 +226,8 @@ async def arehearse_plan(
 
 async def areplay(config: Config) -> RunSummary:
     """`replay`, for a program that has an event loop."""
-    return _as(RunSummary, await runner.replay(_settings(config)))
+    settings = _settings(config)
+    return _as(RunSummary, await runner.replay(settings, after=_reported(settings, None).after))
 
 
 async def astatus(run: str | Path | None = None) -> RunStatus:
@@ -242,8 +254,9 @@ def run(
     frame of pandas or polars. `wishes` is the former name of `options`. In a program that has an event loop of its
     own: `await arun(config)`.
     """
-    options = options or _former(wishes)
-    return _as(RunSummary, runner.run(_settings(config), options, records=records))
+    settings = _settings(config)
+    options = _reported(settings, options or _former(wishes))
+    return _as(RunSummary, runner.run(settings, options, records=records))
 
 
 def check(config: Config, *, online: bool = True) -> Checks:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from html import escape
+from pathlib import Path
 from typing import Any, NoReturn, Self
+from urllib.parse import quote
 
 
 class Shown:
@@ -34,3 +37,8 @@ class Shown:
 
     def close(self) -> None:
         """A coroutine's."""
+
+
+def link(page: str) -> str:
+    """A link to a file, which a notebook opens where it stands in or below its folder."""
+    return f'<a href="{escape(quote(Path(page).as_posix()))}" target="_blank">{escape(page)}</a>'

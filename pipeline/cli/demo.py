@@ -43,9 +43,10 @@ def demo(
 
 
 async def _run_and_verify(config: Path) -> tuple[RunSummary, Any]:
+    from pipeline.report import after_run
     from pipeline.runner import RunOptions, arun, verify
 
     # Whatever the environment says of other runs: this one asks nobody who wants money.
     settings = settings_of(config, ["model.base_url=rehearsal"])
-    summary = await arun(settings, RunOptions(command=str(config)))
+    summary = await arun(settings, RunOptions(command=str(config), after=after_run))
     return summary, await verify(summary.run_dir)

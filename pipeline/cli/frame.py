@@ -34,7 +34,7 @@ BEFORE, LABEL, STEER, MEASURE, MORE = "Before a run", "Label", "Watch and contro
 #: Words that other tools have for our commands.
 MEANT = {
     "stop": "drain", "cancel": "drain", "start": "run", "label": "run", "continue": "run", "new": "init",
-    "create": "init", "validate": "check", "lint": "check", "estimate": "plan", "cost": "plan", "watch": "status",
+    "create": "init", "validate": "check", "lint": "check", "estimate": "plan", "cost": "plan",
     "show": "preview", "test": "preview", "example": "demo", "help": "-h", "version": "--version",
 }  # fmt: skip
 
@@ -234,9 +234,11 @@ def label_input(settings: Settings, json_out: bool, *, named: Path | None, **opt
     """A session of the run, from its start to its exit code."""
     with importing():
         from pipeline.providers import load_sdk
+        from pipeline.report import after_run
         from pipeline.runner import RunOptions, arun
 
         load_sdk()
+        options["after"] = after_run if settings.output.report else None
 
     async def label() -> RunSummary:
         return await arun(settings, RunOptions(command=_words_again(named), **options))

@@ -292,8 +292,9 @@ def replay(config: RunOf = None, sets: Sets = None, output_dir: Output = None, j
     settings = settings_of(config or run_of(None), sets, None, output_dir)
 
     async def again() -> RunSummary:
+        from pipeline.report import after_run
         from pipeline.runner import replay as read_again
 
-        return await read_again(settings)
+        return await read_again(settings, after=after_run if settings.output.report else None)
 
     finish(run_through(again()), json_out)

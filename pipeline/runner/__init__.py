@@ -8,6 +8,7 @@ from pipeline.runner.corrections import count_corrections
 from pipeline.runner.exporting import export
 from pipeline.runner.fresh import move_aside, what_is_there
 from pipeline.runner.look import status, verify
+from pipeline.runner.measured import latest_evaluation
 from pipeline.runner.opening import expected, is_here, overridden_by
 from pipeline.runner.paid import spent_of
 from pipeline.runner.replays import replay
@@ -24,6 +25,7 @@ __all__ = [
     "find_changes",
     "in_loop",
     "is_here",
+    "latest_evaluation",
     "move_aside",
     "overridden_by",
     "replay",

@@ -12,7 +12,7 @@ from pipeline.errors import SetupError
 from pipeline.parts import is_marked, mark_simulated, open_sinks, outputs_of, panel_of, price_for, task_of
 from pipeline.records import Outcome, Status
 from pipeline.runlog import run_log, tell
-from pipeline.runner.exporting import with_table
+from pipeline.runner.after import After, finished
 from pipeline.runner.look import count_pending
 from pipeline.runner.paid import paid_so_far
 from pipeline.settings import Settings
@@ -22,8 +22,11 @@ from pipeline.store import Ledger, RunDir, claim
 BLOCK = 256
 
 
-async def replay(settings: Settings) -> RunSummary:
-    """Read every stored answer again, call the callback, write the files again. Makes no call. Raises SetupError."""
+async def replay(settings: Settings, *, after: After | None = None) -> RunSummary:
+    """Read every stored answer again, call the callback, write the files again. Makes no call. Raises SetupError.
+
+    `after` makes a file of the summary.
+    """
     task, run_dir = task_of(settings), RunDir(Path(settings.output.dir))
     if not run_dir.ledger.exists():
         raise SetupError(f"{run_dir.path}: there is no run here to replay")
@@ -45,8 +48,7 @@ async def replay(settings: Settings) -> RunSummary:
         finally:
             await sinks.close()
         summary = await _summary(settings, run_dir, ledger, stats, [str(one) for one in sinks.moved])
-        summary = await with_table(summary, settings, run_dir)
-        run_dir.write_summary(summary.as_dict())
+        summary = await finished(summary, settings, run_dir, after)
         tell("replay ends", records=stats.records)
     return summary
 

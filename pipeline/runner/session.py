@@ -44,8 +44,8 @@ from pipeline.readers import Progress as ReadProgress
 from pipeline.readers import Source, Stamp
 from pipeline.records import Outcome, Provider, Record, Status
 from pipeline.runlog import tell
+from pipeline.runner.after import After, finished
 from pipeline.runner.columns import expecting
-from pipeline.runner.exporting import with_table
 from pipeline.runner.guard import Guard
 from pipeline.runner.live import Live, showing
 from pipeline.runner.notices import Notices
@@ -72,7 +72,7 @@ class SessionParts:
     keys of callbacks; `prepare` loads the records' media; `title` stands in the progress line; `switch` is what
     signals press. `moved` are files that were not as the run had left them, `notes` is what else is to be told at the
     start and the end; `stamps` are those of the inputs before anything was read; `choice` is "relabel" or "keep" where
-    the user gave that.
+    the user gave that; `after` makes a file of the summary.
     """
 
     settings: Settings
@@ -94,6 +94,7 @@ class SessionParts:
     notes: Sequence[str] = ()
     stamps: Sequence[Stamp | None] = ()
     choice: str = ""
+    after: After | None = None
 
 
 class Session:
@@ -109,6 +110,7 @@ class Session:
         self._task = parts.task
         self._sources = parts.sources
         self._run_dir = parts.run_dir
+        self._after = parts.after
         self._ledger = parts.ledger
         self._stats = Stats(time.monotonic)
         self._reading = ReadProgress()
@@ -376,7 +378,6 @@ class Session:
             self._run_dir.write_manifest({**manifest, "simulated": True})
 
     async def _close(self, *, complete: bool, command: str) -> RunSummary:
-        changed = await read_changes(self._sources, self._stamps)
         summary = await summarise(
             self._run_dir,
             self._ledger,
@@ -391,9 +392,8 @@ class Session:
             command=command,
             advise=partial(advise, asked_of(self._settings)),
         )
-        summary = noted(summary, self._notes, changed, command)
-        summary = await with_table(summary, self._settings, self._run_dir)
-        self._run_dir.write_summary(summary.as_dict())
+        summary = noted(summary, self._notes, await read_changes(self._sources, self._stamps), command)
+        summary = await finished(summary, self._settings, self._run_dir, self._after)
         await self._notices.ended(self._admission.gate.stopped, summary)
         tell("session ends", ended=summary.ended, reason=summary.reason, exit_code=summary.exit_code)
         return summary

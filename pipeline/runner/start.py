@@ -37,6 +37,7 @@ from pipeline.providers import FunctionProvider
 from pipeline.readers import Given, Source, Stamp
 from pipeline.records import RECORD_CODES, Provider, Request, Response, Status
 from pipeline.runlog import run_log, tell
+from pipeline.runner.after import After
 from pipeline.runner.columns import refuse_unreadable
 from pipeline.runner.compare import accept_changes, find_changes, manifest_of, stamps_of
 from pipeline.runner.corrections import Choice, labelled_by_people, settle_corrections
@@ -69,6 +70,7 @@ class RunOptions:
     `provider`         a function that is called instead of the API; for tests and for models of your own
     `overrides`        what the run folder notes as overrides of the config, instead of the settings' own
     `records`          what is labelled instead of the config's input: mappings, a stream of them, or a frame
+    `after`            makes a file of the summary before the run is over, and gives its name and path
     """
 
     relabel: bool = False
@@ -83,6 +85,7 @@ class RunOptions:
     command: str | None = None
     records: Given | None = None
     overrides: Sequence[str] | None = None
+    after: After | None = None
 
 
 def run(settings: Settings, options: RunOptions | None = None, *, records: Given | None = None) -> RunSummary:
@@ -195,6 +198,7 @@ async def _label(settings: Settings, options: RunOptions, switch: StopSwitch) ->
                 notes=notes,
                 stamps=stamps,
                 choice="relabel" if options.relabel else "keep" if options.keep else "",
+                after=options.after,
             )
         )
         return await session.run(quiet=options.quiet, command=options.command)

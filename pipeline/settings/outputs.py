@@ -61,6 +61,10 @@ class OutputSettings(Section):
         description="The order of the rows: as they were answered, or as in the input. Files in the order of the "
         "input are written when the session ends.",
     )
+    report: bool = Field(
+        True,
+        description="Write `report.html`, a page about the run, at the end of each session.",
+    )
     escape_formulas: bool = Field(
         False,
         description="Put an apostrophe before cells that a spreadsheet would run as a formula. Training data "

@@ -9,7 +9,17 @@ from typing import Any
 
 from pipeline.facts import KILLED
 from pipeline.progress import count_text, retries_text
-from pipeline.show.views import SIMULATED, cached_text, cost_text, counts_text, found_text, problem_lines, rows_text
+from pipeline.show.views import (
+    SIMULATED,
+    cached_text,
+    cost_text,
+    counts_text,
+    found_text,
+    label_lines,
+    measured_lines,
+    problem_lines,
+    rows_text,
+)
 from pipeline.units import dollars, duration
 
 
@@ -26,6 +36,8 @@ def status_lines(facts: Mapping[str, Any]) -> list[str]:
     if live and facts["running"]:
         lines += [f"  {line}" for line in _live_lines(live)]
     lines += problem_lines(facts["problems"])
+    lines += label_lines(facts["labels"])
+    lines += measured_lines(facts["measured"])
     lines.append(f"  {_paid_text(facts)}")
     if facts["ended"]:
         lines.append(f"  last session: {_ending_text(facts)}")

@@ -195,6 +195,18 @@ def label_lines(labels: Mapping[str, Mapping[str, int]]) -> list[str]:
     return lines
 
 
+def measured_lines(measured: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The accuracy of each label column, by the latest evaluation."""
+    lines = []
+    for name, one in measured.items():
+        low, high, n = one.get("accuracy_low"), one.get("accuracy_high"), one.get("n")
+        parts = [f"{low:.1%} to {high:.1%}"] if low is not None and high is not None else []
+        parts += [f"{n:,} gold records"] if n else []
+        rests_on = f" ({', '.join(parts)})" if parts else ""
+        lines.append(f"  accuracy  {name} {one['accuracy']:.1%}{rests_on}")
+    return lines
+
+
 def _bar(share: float) -> str:
     """A share as a bar of eighths of a column."""
     eighths = round(share * BAR_COLUMNS * 8)
@@ -215,6 +227,7 @@ def closing_lines(summary: RunSummary) -> list[str]:
     lines += label_lines(summary.labels)
     if summary.votes is not None:
         lines.append(f"  votes     {votes_text(summary.votes)}")
+    lines += measured_lines(summary.measured)
     lines.append(f"  {_session_text(summary)}")
     lines.append(f"  {_tokens_text(summary)}")
     if summary.outages:

@@ -22,6 +22,7 @@ from pipeline.store.layout import REVIEWED, Layout, Table, distinct
 from pipeline.store.ledger import Ledger
 from pipeline.store.matching import Found, Pair
 from pipeline.store.order import rows_of
+from pipeline.store.overview import STEP_S, Overview, read_overview
 from pipeline.store.parquet import column_types
 from pipeline.store.projection import flaw_of
 from pipeline.store.proof import FileProof, prove_files
@@ -45,6 +46,7 @@ from pipeline.store.writes import Checkpoints, Selection
 __all__ = [
     "CERTAINTY",
     "REVIEWED",
+    "STEP_S",
     "VOID",
     "Answer",
     "Change",
@@ -63,6 +65,7 @@ __all__ = [
     "Layout",
     "Ledger",
     "MovedAside",
+    "Overview",
     "Pair",
     "Place",
     "Reviews",
@@ -99,6 +102,7 @@ __all__ = [
     "prove_files",
     "read_certificates",
     "read_column",
+    "read_overview",
     "read_reviews",
     "read_table",
     "release_table",

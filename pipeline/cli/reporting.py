@@ -1,0 +1,66 @@
+"""Commands that make a page about a run: as a file, or served while the run is at work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.cli.frame import STEER, AsJson, RunOf, app, guarded, print_json, run_of, run_through, say, show
+
+
+@app.command(rich_help_panel=STEER)
+def report(
+    run: RunOf = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Where to write it. Default: report.html in the run folder.")
+    ] = None,
+    json_out: AsJson = False,
+) -> None:
+    """Write a page about a run: labels, quality, speed, cost."""
+    run_dir = run_of(run)
+
+    async def write() -> Any:
+        from pipeline.report import write_report
+
+        return await write_report(run_dir, to)
+
+    written = run_through(write())
+    from pipeline.show import report_lines
+
+    if json_out:
+        print_json(written.as_dict())
+    else:
+        show("\n".join(report_lines(written)))
+
+
+@app.command(rich_help_panel=STEER)
+def watch(
+    run: RunOf = None,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port. 0 takes a free one.")] = 0,
+    json_out: AsJson = False,
+) -> None:
+    """Serve that page while the run is at work."""
+    import asyncio
+    from contextlib import suppress
+
+    from pipeline.report import watch as serve
+
+    run_dir = run_of(run, at_work=True)
+
+    def ready(address: str) -> None:
+        if json_out:
+            print_json({"address": address})
+        else:
+            show(f"The report of {run_dir}: {address}")
+            say("It renews itself, for a browser on this machine only. Ctrl-C ends it.")
+
+    def ended() -> None:
+        say("The run has ended. The page is served until Ctrl-C.")
+
+    def until_interrupted() -> None:
+        with suppress(KeyboardInterrupt):
+            asyncio.run(serve(run_dir, port=port, ready=ready, ended=ended))
+
+    guarded(until_interrupted)

@@ -1,0 +1,99 @@
+"""A server of pages for the person at this machine: on loopback, behind a token, for no other site's scripts."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from aiohttp import web
+
+from pipeline.errors import SetupError
+
+HOST = "127.0.0.1"
+#: How long the end of the server waits for answers that are on their way, in seconds.
+STOP_S = 1.0
+#: What no page of ours needs: frames around it, guesses about its type, a trace of its address elsewhere, a copy of it.
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a browser asks for. `path` is what follows the token, without a slash in front; `body` is at most 1 MB."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What it gets. `policy` is the Content-Security-Policy of a page; without one nothing in it is loaded or run."""
+
+    body: bytes
+    kind: str = "text/html; charset=utf-8"
+    status: int = 200
+    policy: str = "default-src 'none'"
+
+
+Answer: TypeAlias = Callable[[Asked], Awaitable[Reply]]
+
+
+@asynccontextmanager
+async def serving(answer: Answer, *, port: int = 0) -> AsyncIterator[str]:
+    """Serve while the block lasts; gives the address to open, which has the token in it. Port 0 takes a free one.
+
+    Raises SetupError where the port is taken. A request without the token, under another name than this machine's, or
+    from a page of another site is refused before `answer` sees it.
+    """
+    token, names = secrets.token_urlsafe(24), set[str]()
+
+    async def handle(request: web.Request) -> web.Response:
+        first, _, path = request.path.removeprefix("/").partition("/")
+        if request.headers.get("Host", "") not in names or not _is_own(request.headers.get("Origin"), names):
+            return _refused(403, "This page is for a browser on this machine only.")
+        if not hmac.compare_digest(first.encode(), token.encode()):
+            return _refused(404, "Not found. Open the address that labelpipe printed.")
+        reply = await answer(Asked(request.method, path, dict(request.query), await request.read()))
+        policy = f"{reply.policy}; frame-ancestors 'none'"
+        headers = {**_HEADERS, "Content-Type": reply.kind, "Content-Security-Policy": policy}
+        return web.Response(body=reply.body, status=reply.status, headers=headers)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handle)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S)
+    await runner.setup()
+    try:
+        await _listen(runner, port)
+        found = runner.addresses[0][1]
+        names |= {f"{HOST}:{found}", f"localhost:{found}"}
+        yield f"http://{HOST}:{found}/{token}/"
+    finally:
+        await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, port: int) -> None:
+    try:
+        await web.TCPSite(runner, HOST, port).start()
+    except OSError as error:
+        raise SetupError(f"--port {port}: cannot listen on {HOST}:{port} ({error}); choose another port") from error
+
+
+def _is_own(origin: str | None, names: set[str]) -> bool:
+    """Whether a request comes from our own page, or from no page at all."""
+    return origin is None or origin in {f"http://{name}" for name in names}
+
+
+def _refused(status: int, told: str) -> web.Response:
+    return web.Response(text=told, status=status, headers=_HEADERS)

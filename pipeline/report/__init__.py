@@ -1,0 +1,10 @@
+"""The report: what came of a run, as one page for people, written at its end or served while it is at work."""
+
+from __future__ import annotations
+
+from pipeline.report.gather import Found, gather
+from pipeline.report.page import policy, render
+from pipeline.report.serving import watch
+from pipeline.report.writing import after_run, write_report
+
+__all__ = ["Found", "after_run", "gather", "policy", "render", "watch", "write_report"]

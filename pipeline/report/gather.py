@@ -1,0 +1,78 @@
+"""What the page is made of, read from the run folder alone: nothing is asked, nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import codec
+from pipeline.report.timeline import Timeline, read_timeline, timeline_of
+from pipeline.runner import latest_evaluation, status
+from pipeline.store import Overview, RunDir, read_overview
+from pipeline.threads import in_daemon
+
+#: Examples of each reason why records have no label, and rows in the sample: enough to see what is meant, on one page.
+EXAMPLES, ROWS = 3, 12
+#: Spans in which the records of a run are counted that has not noted its pace.
+SPANS = 240
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is known of a run. `state` is what `status` says; `evaluation` and `certificate` are None without any."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    state: Mapping[str, Any]
+    overview: Overview
+    pace: Timeline
+    evaluation: Mapping[str, Any] | None
+    certificate: Mapping[str, Any] | None
+
+
+async def gather(folder: Path, summary: Mapping[str, Any] | None = None) -> Found:
+    """All that is known of a run. Raises SetupError where there is none.
+
+    `summary` is that of a session that ends just now: then its counts are taken, and the ledger is not counted again.
+    """
+    run_dir = RunDir(folder)
+    state = await status(folder) if summary is None else _ended(summary)
+    manifest = run_dir.read_manifest() or {}
+    pace = read_timeline(run_dir.throughput)
+    overview = await in_daemon(
+        lambda: read_overview(
+            run_dir.ledger,
+            codes=tuple(state["problems"]),
+            examples=EXAMPLES,
+            rows=ROWS,
+            spans=0 if pace is not None else SPANS,
+        )
+    )
+    return Found(
+        folder=folder,
+        manifest=manifest,
+        state=state,
+        overview=overview,
+        pace=pace or timeline_of(overview.finished, overview.span_s),
+        evaluation=latest_evaluation(run_dir),
+        certificate=_object(folder / "certificate.json"),
+    )
+
+
+def _ended(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What `status` would say of a session with this summary."""
+    same = ("simulated", "labelled", "rejected", "failed", "rows", "problems", "labels", "measured", "cost_usd",
+            "saved_usd", "cache_write_usd", "ended")  # fmt: skip
+    told = {name: summary[name] for name in same}
+    return {**told, "running": False, "tokens": summary["usage"], "live": None, "summary": summary}
+
+
+def _object(path: Path) -> Mapping[str, Any] | None:
+    """What a JSON file holds; None where there is none that can be read: the page is made without it."""
+    try:
+        found = codec.loads(path.read_bytes())
+    except (OSError, codec.JSONDecodeError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,103 @@
+"""The page: the facts of a run in one HTML file that loads nothing, runs nothing, and shows every text as a text."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from base64 import b64encode
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pipeline.report import charts, view
+from pipeline.report.gather import Found
+from pipeline.report.scores import quality_of
+from pipeline.show import SIMULATED
+from pipeline.store import STEP_S
+from pipeline.terminal import shown
+from pipeline.version import __version__
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def short(text: str, most: int) -> str:
+    """At most so many characters of a text, with control characters spelled out, and how many more there are."""
+    if len(text) <= most:
+        return shown(text)
+    return f"{shown(text[:most])}… ({len(text) - most:,} more characters)"
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"short": short, "shown": shown, "percent": view.percent}
+    return environment
+
+
+@cache
+def _style() -> str:
+    return (_TEMPLATES / "report.css").read_text(encoding="utf-8")
+
+
+def policy() -> str:
+    """The page's Content-Security-Policy: its one style sheet, known by its digest, and nothing else."""
+    digest = b64encode(hashlib.sha256(_style().encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+
+
+def render(found: Found, *, refresh_s: float = 0) -> str:
+    """The page. With `refresh_s` it loads itself again after so many seconds."""
+    head, reason = view.head_of(found)
+    fingerprint = found.manifest.get("fingerprint") or {}
+    columns, rows = view.sample(found)
+    return _environment().get_template("report.html").render(
+        style=_style(),
+        policy=policy(),
+        refresh_s=refresh_s,
+        title=found.folder.absolute().name,
+        folder=str(found.folder),
+        simulated=SIMULATED if found.state["simulated"] else "",
+        state=head,
+        reason=reason,
+        tiles=list(view.tiles(found)),
+        facts=list(view.facts(found)),
+        prompt=view.plain(fingerprint.get("prompt")),
+        system=view.plain(fingerprint.get("system")),
+        fields=list(view.fields_of(found)),
+        distributions=list(view.distributions(found)),
+        columns=columns,
+        rows=rows,
+        costs=list(view.costs(found)),
+        failures=list(view.failures(found)),
+        percentiles=view.percentiles(found),
+        config=view.config_of(found),
+        version=__version__,
+        made_at=view.clock(time.time()),
+        **_speed(found),
+        **quality_of(found),
+    )  # fmt: skip
+
+
+def _speed(found: Found) -> Mapping[str, Any]:
+    pace, told = found.pace, view.pace_text(found)
+    latencies = found.overview.latencies
+    quick = ", ".join(f"{name} {text}" for name, text in view.percentiles(found))
+    return {
+        "throughput": charts.throughput_chart(pace, f"Throughput over time. {told}") if len(pace.buckets) > 1 else {},
+        "latency": charts.latency_chart(latencies, STEP_S, f"Latency of answers: {quick}") if latencies else {},
+        "pace_text": told,
+        "unit": pace.unit,
+        "has_refusals": any(one.refused for one in pace.buckets),
+        "has_limit": any(one.limit is not None for one in pace.buckets),
+        "has_outages": bool(pace.outages),
+        "has_borders": bool(pace.borders),
+    }

@@ -1,0 +1,143 @@
+"""What was measured of the labels, as the page shows it. What the files lack is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pipeline.report import charts, view
+from pipeline.report.gather import Found
+
+#: Classes of a confusion matrix that are shown: more do not fit a page.
+CLASSES = 15
+#: Shades of a cell, by its share of the row.
+SHADES = 5
+_FIGURES = {
+    "kappa": "Cohen's kappa",
+    "macro_f1": "Macro F1",
+    "weighted_f1": "Weighted F1",
+    "jaccard": "Jaccard index",
+    "mae": "Mean absolute error",
+    "spearman": "Spearman's rho",
+    "quadratic_kappa": "Quadratic kappa",
+    "micro_f1": "Micro F1",
+    "within_one": "Share within one",
+    "expected_error": "Expected calibration error",
+}
+
+
+def quality_of(found: Found) -> dict[str, Any]:
+    """Accuracy, classes, confusion and calibration of each column, and the certificate."""
+    return {
+        "quality": [_column(name, measure) for name, measure in view.measured(found)],
+        "measured_by": _measured_by(found.evaluation or {}),
+        "certificate": _certificate(found.certificate),
+    }
+
+
+def _column(name: str, measure: Mapping[str, Any]) -> dict[str, Any]:
+    bins = _bins(measure)
+    told = ", ".join(f"{view.percent(accuracy)} at {view.percent(at, 0)}" for at, accuracy in bins)
+    return {
+        "name": name,
+        "figures": list(_figures(measure)),
+        "classes": list(_classes(measure)),
+        "matrix": _matrix(measure),
+        "calibration": charts.calibration_chart(bins, f"Calibration: accuracy {told}") if bins else {},
+    }
+
+
+def _figures(measure: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if _number(measure.get("accuracy")):
+        yield "Accuracy", view.percent(measure["accuracy"])
+    if _number(measure.get("accuracy_low")) and _number(measure.get("accuracy_high")):
+        yield "95% interval", f"{view.percent(measure['accuracy_low'])} to {view.percent(measure['accuracy_high'])}"
+    if _number(measure.get("n")):
+        yield "Gold records with a label", f"{measure['n']:,}"
+    for name, title in (("unlabelled", "Gold records without a label"), ("examples", "Left out: shown as examples")):
+        given = measure.get(name)
+        number = given.get("n") if isinstance(given, dict) else given
+        if number and _number(number):
+            yield title, f"{number:,}"
+    flat = {**measure, **(measure["calibration"] if isinstance(measure.get("calibration"), dict) else {})}
+    for name, title in _FIGURES.items():
+        if _number(flat.get(name)):
+            yield title, f"{flat[name]:.3f}"
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _classes(measure: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    classes = measure.get("classes")
+    for name, score in (classes if isinstance(classes, dict) else {}).items():
+        if isinstance(score, dict):
+            shares = {one: view.percent(score.get(one)) for one in ("precision", "recall", "f1")}
+            yield {"name": str(name), **shares, "support": f"{score.get('support') or 0:,}"}
+
+
+def _matrix(measure: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Rows of (count, shade, whether it is right), the gold's most frequent classes first; None without a confusion."""
+    counts = _confusion(measure.get("confusion"))
+    if not counts:
+        return None
+    golds: dict[str, int] = {}
+    for (gold, _), count in counts.items():
+        golds[gold] = golds.get(gold, 0) + count
+    shown = sorted(golds, key=lambda name: -golds[name])[:CLASSES]
+    others = dict.fromkeys(label for _, label in counts if label not in golds)
+    columns = [*shown, *list(others)[: max(0, CLASSES - len(shown))]]
+    rows = [(gold, [_cell(counts.get((gold, label), 0), golds[gold], gold == label) for label in columns])
+            for gold in shown]  # fmt: skip
+    more = len({*golds, *others}) - len(columns)
+    return {"columns": columns, "rows": rows, "more": f"{more} more classes are not shown." if more else ""}
+
+
+def _cell(count: int, of: int, right: bool) -> tuple[int, int, bool]:
+    return count, 0 if not count else max(1, min(SHADES, round(count / of * SHADES))), right
+
+
+def _confusion(given: Any) -> dict[tuple[str, str], int]:
+    """How often each (gold, label) occurs, from {gold: {label: count}} or [gold, label, count] rows."""
+    if isinstance(given, dict):
+        given = [(gold, label, n) for gold, row in given.items() if isinstance(row, dict) for label, n in row.items()]
+    if not isinstance(given, Sequence):
+        return {}
+    rows = [row for row in given if isinstance(row, Sequence) and len(row) == 3 and _number(row[2])]
+    return {(str(gold), str(label)): int(count) for gold, label, count in rows}
+
+
+def _bins(measure: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """(confidence, accuracy) of the bins that hold records."""
+    given = measure.get("calibration")
+    given = given.get("bins") if isinstance(given, dict) else given
+    rows = [one for one in given or () if isinstance(one, dict)] if isinstance(given, Sequence) else []
+    return [
+        (one["confidence"], one["accuracy"])
+        for one in rows
+        if one.get("n") and _number(one.get("confidence")) and _number(one.get("accuracy"))
+    ]
+
+
+def _measured_by(evaluation: Mapping[str, Any]) -> str:
+    """What the figures rest on."""
+    given, at = evaluation.get("gold"), view.clock(evaluation.get("at"))
+    gold: Mapping[str, Any] = given if isinstance(given, dict) else {}
+    columns = ", ".join(map(str, gold.get("columns") or ()))
+    name = gold.get("file") or (f"the input's {columns}" if columns else "gold")
+    told = f"Measured{f' on {at}' if at else ''} against {name}."
+    if _number(gold.get("compared")):
+        told += f" {gold['compared']:,} records have gold."
+    if not_here := gold.get("not_in_run"):
+        told += f" {not_here:,} more are not in this run."
+    return told
+
+
+def _certificate(given: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if given is None:
+        return None
+    error, confidence = view.percent(given.get("error")), view.percent(given.get("confidence"), 0)
+    told = f"At most {error} of these labels are wrong, with {confidence} confidence."
+    text = given.get("text") or given.get("paragraph") or (told if given.get("certified") else "")
+    return {"certified": bool(given.get("certified")), "text": view.plain(text)}

@@ -1,0 +1,174 @@
+"""The pace of a run over the time that it was at work: its sessions one after another, without what lay between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline import codec
+
+#: The most points of a chart: more than that are narrower than a pixel.
+BUCKETS = 240
+#: What a line of throughput.jsonl that counts has, all of it numbers.
+_COUNTS = ("at", "span_s", "records", "calls", "answers", "refused")
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """The pace in a span of time that ends at `until_s`. Rates are a minute; `limit` is None where there was none."""
+
+    since_s: float
+    until_s: float
+    answered: float
+    refused: float
+    limit: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """A run's pace. Times are seconds at work since the run began; `borders` is where each later session begins.
+
+    `unit` is what the rates count: calls, or records where a run has noted no calls. `ended_at` is in seconds since
+    1970.
+    """
+
+    buckets: Sequence[Bucket] = ()
+    outages: Sequence[tuple[float, float, str]] = ()
+    borders: Sequence[float] = ()
+    unit: str = "calls"
+    totals: Mapping[str, int] = field(default_factory=dict)
+    ended_at: float | None = None
+
+    @property
+    def length_s(self) -> float:
+        """How long the run was at work."""
+        return self.buckets[-1].until_s if self.buckets else 0.0
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions there were, of those that noted their pace."""
+        return len(self.borders) + 1 if self.buckets else 0
+
+    @property
+    def outage_s(self) -> float:
+        """How long calls failed for everyone."""
+        return sum(until - since for since, until, _ in self.outages)
+
+
+@dataclass(slots=True)
+class _Session:
+    """The lines of one session, and where it stands among the others. `begins_at` is in seconds since 1970."""
+
+    begins_at: float
+    offset_s: float = 0.0
+    length_s: float = 0.0
+    spans: list[dict[str, Any]] = field(default_factory=list)
+    outages: list[dict[str, Any]] = field(default_factory=list)
+
+
+def read_timeline(path: Path) -> Timeline | None:
+    """The pace that is noted in throughput.jsonl; None where nothing is."""
+    sessions = [one for one in _sessions(path) if one.length_s > 0]
+    if not sessions:
+        return None
+    totals = {name: sum(span[name] for one in sessions for span in one.spans) for name in _COUNTS[2:]}
+    return Timeline(
+        buckets=_buckets(sessions),
+        outages=[found for one in sessions for found in _outages(one)],
+        borders=[one.offset_s for one in sessions[1:]],
+        totals=totals,
+        ended_at=max(span["at"] for one in sessions for span in one.spans),
+    )
+
+
+def timeline_of(finished: Mapping[int, int], span_s: float) -> Timeline:
+    """The pace of a run that has not noted it: records by the span in which they ended."""
+    if not finished:
+        return Timeline(unit="records")
+    buckets = [
+        Bucket(at * span_s, (at + 1) * span_s, finished.get(at, 0) / span_s * 60, 0.0, None)
+        for at in range(max(finished) + 1)
+    ]
+    return Timeline(buckets=buckets, unit="records")
+
+
+def _sessions(path: Path) -> list[_Session]:
+    found: dict[float, _Session] = {}
+    for line in _lines(path):
+        session = found.setdefault(line["session"], _Session(line["session"]))
+        if _is_number(line.get("since")) and _is_number(line.get("until")):
+            session.outages.append(line)
+        elif all(_is_number(line.get(name)) for name in _COUNTS) and line["span_s"] > 0:
+            session.spans.append(line)
+            session.length_s += line["span_s"]
+    offset_s = 0.0
+    for session in found.values():
+        session.offset_s = offset_s
+        offset_s += session.length_s
+    return list(found.values())
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines that can be read: a kill may have cut one off."""
+    try:
+        with path.open("rb") as file:
+            for text in file:
+                try:
+                    line = codec.loads(text)
+                except codec.JSONDecodeError:
+                    continue
+                if isinstance(line, dict) and _is_number(line.get("session")):
+                    yield line
+    except FileNotFoundError:
+        return
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _outages(session: _Session) -> Iterator[tuple[float, float, str]]:
+    for line in session.outages:
+        since, until = (min(max(line[name] - session.begins_at, 0.0), session.length_s) for name in ("since", "until"))
+        if until > since:
+            yield session.offset_s + since, session.offset_s + until, str(line.get("outage", ""))
+
+
+def _buckets(sessions: Sequence[_Session]) -> list[Bucket]:
+    """Spans of equal length, none shorter than the longest that was noted: shorter ones would show no more."""
+    length_s = sessions[-1].offset_s + sessions[-1].length_s
+    longest_s = max(span["span_s"] for one in sessions for span in one.spans)
+    number = max(1, min(BUCKETS, int(length_s / longest_s)))
+    width_s = length_s / number
+    answered, refused = [0.0] * number, [0.0] * number
+    limits: list[float | None] = [None] * number
+    for since_s, span in _placed(sessions):
+        for at, share in _shares(since_s, span["span_s"], width_s, number):
+            answered[at] += span["answers"] * share
+            refused[at] += span["refused"] * share
+            if _is_number(span.get("requests_per_minute")):
+                limits[at] = float(span["requests_per_minute"])
+    return [
+        Bucket(at * width_s, (at + 1) * width_s, answered[at] / width_s * 60, refused[at] / width_s * 60, limits[at])
+        for at in range(number)
+    ]
+
+
+def _placed(sessions: Sequence[_Session]) -> Iterator[tuple[float, dict[str, Any]]]:
+    """Each span with its beginning."""
+    for session in sessions:
+        at_s = session.offset_s
+        for span in session.spans:
+            yield at_s, span
+            at_s += span["span_s"]
+
+
+def _shares(since_s: float, span_s: float, width_s: float, number: int) -> Iterator[tuple[int, float]]:
+    """The buckets that a span lies in, with the share of it that lies there."""
+    first, last = (min(number - 1, int(at_s / width_s)) for at_s in (since_s, since_s + span_s))
+    for at in range(first, last + 1):
+        begins, ends = max(since_s, at * width_s), min(since_s + span_s, (at + 1) * width_s)
+        if ends > begins or first == last:
+            yield at, (ends - begins) / span_s if first != last else 1.0

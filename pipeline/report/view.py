@@ -1,0 +1,301 @@
+"""Facts as the page shows them: texts, shares and rows; no HTML. Texts of records stay as they are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline import codec
+from pipeline.records import JSON, Outcome
+from pipeline.report.gather import Found
+from pipeline.store import STEP_S
+from pipeline.units import dollars, duration
+
+#: Values of a label column that are shown; a page with hundreds of them would be read by nobody.
+VALUES_SHOWN = 25
+#: Percentiles of the latency that are shown.
+PERCENTILES = (50, 90, 95, 99)
+#: Lines of a config, as `config show` writes it, that say nothing about this run; and a table without any other.
+_IS_DEFAULT = re.compile(r"^# [\w.-]+: not set$|^[\w.-]+ = .*  # default$")
+_IS_EMPTY = re.compile(r"\s*|\[[^\n]*\]\s*")
+_HEADS = {"complete": "Complete", "interrupted": "Interrupted", "stopped": "Stopped early", "replayed": "Replayed"}
+
+
+def plain(value: JSON) -> str:
+    """A value as a text; what is none is JSON."""
+    return value if isinstance(value, str) else "" if value is None else codec.dumps(value).decode()
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """`93.4%`."""
+    return "–" if share is None else f"{share * 100:.{digits}f}%"
+
+
+def clock(seconds: float | str | None) -> str:
+    """A moment in this machine's time zone, from seconds since 1970 or an ISO text; empty where it is neither."""
+    try:
+        moment = (
+            datetime.fromisoformat(seconds) if isinstance(seconds, str) else datetime.fromtimestamp(seconds or 0, UTC)
+        )
+    except (ValueError, OverflowError, OSError):
+        return ""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M}" if seconds else ""
+
+
+# -- what was done -----------------------------------------------------------------------------------------------------
+
+
+def done_of(found: Found) -> int:
+    """Records with an outcome."""
+    return int(found.state["labelled"] + found.state["rejected"] + found.state["failed"])
+
+
+def worked_s(found: Found) -> float:
+    """How long the run was at work, in seconds."""
+    return found.pace.length_s or float((found.state["summary"] or {}).get("session_s") or 0.0)
+
+
+def head_of(found: Found) -> tuple[str, str]:
+    """How the run stands, in a word, and why."""
+    state = found.state
+    if state["running"]:
+        live = state["live"] or {}
+        return "Running", live.get("trouble") or ""
+    told = state["summary"] or {}
+    return _HEADS.get(state["ended"] or "", (state["ended"] or "Not started").capitalize()), told.get("reason") or ""
+
+
+def tiles(found: Found) -> Iterator[tuple[str, str, str]]:
+    """The figures that somebody looks for first: what it is, the figure, and what it stands against."""
+    state, done, time_s = found.state, done_of(found), worked_s(found)
+    total = _total(found)
+    of = f"of {total:,} records" if total else f"of {done:,} records so far"
+    yield "Labeled", f"{state['labelled']:,}", f"{of} ({percent(state['labelled'] / (total or done or 1))})"
+    without = state["rejected"] + state["failed"]
+    reasons = len(state["problems"])
+    yield "Without a label", f"{without:,}", f"for {reasons} reason{'s' * (reasons != 1)}" if without else "none"
+    for name, measure in list(measured(found))[:1]:
+        if measure.get("accuracy") is not None:
+            yield f"Accuracy of {name}", percent(measure["accuracy"]), interval(measure)
+    if found.certificate is not None and found.certificate.get("certified"):
+        error, confidence = found.certificate.get("error"), found.certificate.get("confidence")
+        yield "Certified error", f"≤ {percent(error)}", f"with {percent(confidence, 0)} confidence"
+    cost = state["cost_usd"]
+    if cost is not None:
+        note = f"{dollars(cost / done * 1000)} per 1,000 records" if done else ""
+        yield ("Would cost" if state["simulated"] else "Cost"), dollars(cost), note
+    if time_s:
+        yield "Time at work", duration(time_s), f"{done / time_s * 60:,.0f} records a minute"
+
+
+def _total(found: Found) -> int | None:
+    """How many records there are; None where nobody knows."""
+    live, told = found.state["live"] or {}, found.state["summary"] or {}
+    if found.state["running"]:
+        return round(live["total"]) if live.get("total_known") and live.get("total") else None
+    return None if told.get("pending") is None else done_of(found) + int(told["pending"])
+
+
+def facts(found: Found) -> Iterator[tuple[str, str]]:
+    """What was done: by name, in order; without what is not known."""
+    manifest, fingerprint = found.manifest, found.manifest.get("fingerprint") or {}
+    reading = manifest.get("reading") or {}
+    first, last = clock(manifest.get("created_at")), clock(_last_at(found))
+    live = found.state["live"] or {}
+    rows = {
+        "Input": ", ".join(map(str, reading.get("paths") or ())) or plain((fingerprint.get("input") or {}).get("path")),
+        "Records": f"{done_of(found):,}" + (f" of {total:,}" if (total := _total(found)) else ""),
+        "Model": plain(fingerprint.get("model")),
+        "Began": first,
+        "Ends" if found.state["running"] else "Ended": _eta(live) if found.state["running"] else last,
+        "Sessions": f"{found.pace.sessions}" if found.pace.sessions > 1 else "",
+        "Identical records": _copied(found),
+        "Run folder": str(found.folder),
+        "labelpipe": plain(manifest.get("labelpipe")),
+    }
+    return ((name, text) for name, text in rows.items() if text)
+
+
+def _eta(live: Mapping[str, Any]) -> str:
+    return f"in {duration(live['eta_s'])}" if live.get("eta_s") is not None else ""
+
+
+def _copied(found: Found) -> str:
+    copied = (found.state["summary"] or {}).get("copied")
+    return f"{copied:,} took the answer of an identical record" if copied else ""
+
+
+def _last_at(found: Found) -> float | str | None:
+    last = found.pace.ended_at or found.overview.last_at
+    return last or (found.state["live"] or {}).get("written_at") or found.manifest.get("session_at")
+
+
+def fields_of(found: Found) -> Iterator[dict[str, Any]]:
+    """The fields of the labels as the model sees them: name, kind, values, meaning; the tool where it has several."""
+    tools = [one for one in (found.manifest.get("fingerprint") or {}).get("tools") or () if isinstance(one, dict)]
+    for tool in tools:
+        function = tool.get("function") or {}
+        properties = (function.get("parameters") or {}).get("properties") or {}
+        for name, schema in properties.items():
+            if isinstance(schema, dict):
+                yield {
+                    "tool": function.get("name", "") if len(tools) > 1 else "",
+                    "name": name,
+                    "kind": _kind(schema),
+                    "values": _values(schema),
+                    "meaning": plain(schema.get("description")),
+                }
+
+
+def _values(schema: Mapping[str, Any]) -> list[str]:
+    items = schema.get("items")
+    listed = schema.get("enum") or (items.get("enum") if isinstance(items, dict) else None) or ()
+    return [plain(value) for value in listed if value is not None]
+
+
+def _kind(schema: Mapping[str, Any]) -> str:
+    if "enum" in schema:
+        return "one of"
+    kind = schema.get("type")
+    word = " or ".join(map(str, kind)) if isinstance(kind, list) else str(kind or "any value")
+    if word == "array":
+        return "any of" if _values(schema) else "list"
+    low, high = schema.get("minimum"), schema.get("maximum")
+    word = {"string": "text", "boolean": "true or false"}.get(word, word)
+    return f"{word} from {low} to {high}" if low is not None and high is not None else word
+
+
+# -- labels, quality ---------------------------------------------------------------------------------------------------
+
+
+def distributions(found: Found) -> Iterator[dict[str, Any]]:
+    """Each label column of classes: its values with count and share, the most frequent first."""
+    for column, counts in found.state["labels"].items():
+        total, most = sum(counts.values()), max(counts.values(), default=0)
+        shown = list(counts.items())[:VALUES_SHOWN]
+        yield {
+            "column": column,
+            "total": total,
+            "values": [(value, count, count / total, count / most) for value, count in shown],
+            "more": len(counts) - len(shown),
+            "rest": total - sum(count for _, count in shown),
+        }
+
+
+def measured(found: Found) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """What the latest evaluation says of each label column."""
+    columns = (found.evaluation or {}).get("columns")
+    for name, measure in (columns if isinstance(columns, dict) else {}).items():
+        if isinstance(measure, dict):
+            yield str(name), measure
+
+
+def interval(measure: Mapping[str, Any]) -> str:
+    """`91.2% to 95.1%, 400 gold records`."""
+    low, high, n = measure.get("accuracy_low"), measure.get("accuracy_high"), measure.get("n")
+    text = f"{percent(low)} to {percent(high)}" if low is not None and high is not None else ""
+    return ", ".join(part for part in (text, f"{n:,} gold records" if n else "") if part)
+
+
+# -- speed and cost ----------------------------------------------------------------------------------------------------
+
+
+def percentiles(found: Found) -> list[tuple[str, str]]:
+    """How long answers took, in seconds, within STEP_S."""
+    latencies = found.overview.latencies
+    total = sum(latencies.values())
+    shown: list[tuple[str, str]] = []
+    for wanted in (*PERCENTILES, 100) if total else ():
+        seen = 0
+        for step, count in sorted(latencies.items()):
+            seen += count
+            if seen >= total * wanted / 100:
+                shown.append(("max" if wanted == 100 else f"p{wanted}", f"{step * STEP_S:,.2f} s"))
+                break
+    return shown
+
+
+def pace_text(found: Found) -> str:
+    """What the chart of the throughput shows, in words."""
+    pace = found.pace
+    parts = []
+    if calls := pace.totals.get("calls"):
+        refused = pace.totals.get("refused", 0)
+        of_them = f"{refused:,} of them ({percent(refused / calls)})" if refused else "none of them"
+        parts.append(f"{calls:,} calls, {of_them} refused with 429")
+    if pace.outages:
+        number = len(pace.outages)
+        parts.append(f"{number} outage{'s' * (number != 1)}, {duration(pace.outage_s)} in all")
+    elif pace.unit == "calls":
+        parts.append("no outage")
+    if pace.sessions > 1:
+        parts.append(f"{pace.sessions} sessions; the time between them is left out")
+    if pace.unit == "records":
+        parts.append("records by the time at which they ended; this run has noted no calls and no limit")
+    return ". ".join(part[:1].upper() + part[1:] for part in parts) + "." * bool(parts)
+
+
+def costs(found: Found) -> Iterator[tuple[str, str, str]]:
+    """Tokens and money: what, how much, and a remark."""
+    state, tokens, done = found.state, found.state["tokens"], done_of(found)
+    prompt, cached = tokens["prompt"], tokens["cached"]
+    each = f"{prompt / done:,.0f} a record" if done else ""
+    yield "Prompt tokens", f"{prompt:,}", each
+    saved = f"{dollars(state['saved_usd'])} saved" if state["saved_usd"] else ""
+    share = f"{percent(cached / prompt)} of the prompt" if prompt else ""
+    yield "of these cached", f"{cached:,}", ", ".join(part for part in (share, saved) if part)
+    if tokens["cache_write"]:
+        more = f"{dollars(state['cache_write_usd'])} more" if state["cache_write_usd"] else ""
+        yield "of these written to the cache", f"{tokens['cache_write']:,}", more
+    yield (
+        "Completion tokens",
+        f"{tokens['completion']:,}",
+        f"{tokens['completion'] / done:,.0f} a record" if done else "",
+    )
+    cost = state["cost_usd"]
+    remark = "nothing was paid: the answers are simulated" if state["simulated"] else ""
+    if cost is not None and done and not remark:
+        remark = f"{dollars(cost / done * 1000)} per 1,000 records"
+    yield "Would cost" if state["simulated"] else "Cost", dollars(cost), remark
+
+
+# -- records -----------------------------------------------------------------------------------------------------------
+
+
+def failures(found: Found) -> Iterator[dict[str, Any]]:
+    """Why records have no label, the most frequent reason first, each with examples."""
+    without = sum(found.state["problems"].values())
+    for code, count in found.state["problems"].items():
+        examples = [
+            {"key": one.record.key, "why": one.problem.message if one.problem else "", "text": text_of(one)}
+            for one in found.overview.failures.get(code, ())
+        ]
+        yield {"code": code, "count": count, "share": count / without, "examples": examples}
+
+
+def config_of(found: Found) -> str:
+    """The config of the last session, without what is not set or has its default, and tables of nothing else."""
+    text = plain(found.manifest.get("config"))
+    blocks = (
+        "\n".join(line for line in block.split("\n") if not _IS_DEFAULT.search(line)) for block in text.split("\n\n")
+    )
+    return "\n\n".join(block for block in blocks if not _IS_EMPTY.fullmatch(block))
+
+
+def sample(found: Found) -> tuple[list[str], list[tuple[str, str, list[str]]]]:
+    """Label columns, and rows of a key, a text and the labels."""
+    columns = list(found.manifest.get("label_columns") or ())
+    rows = []
+    for one in found.overview.sample:
+        for row in one.rows if one.rows is not None else ({},):
+            label = {**(one.label or {}), **row}
+            rows.append((one.record.key, text_of(one), [plain(label.get(column)) for column in columns]))
+    return columns, rows[: len(found.overview.sample) * 2]
+
+
+def text_of(outcome: Outcome) -> str:
+    """The longest text of a record, which is most likely what was labeled."""
+    texts: Sequence[str] = [value for value in outcome.record.fields.values() if isinstance(value, str)]
+    return max(texts, key=len, default="") or plain(dict(outcome.record.fields))

@@ -1,0 +1,11 @@
+"""A report that was written, for a person."""
+
+from __future__ import annotations
+
+from pipeline.facts import ReportFile
+
+
+def report_lines(written: ReportFile) -> list[str]:
+    """Where the page is."""
+    lines = [f"Wrote {written.path} ({written.size_bytes / 1000:,.0f} kB). Open it in a browser."]
+    return [*lines, "  SIMULATED LABELS"] if written.simulated else lines

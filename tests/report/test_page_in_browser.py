@@ -1,0 +1,42 @@
+"""The page in a real browser: nothing runs, nothing is loaded, and it fits a screen, a phone and paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import Chromium
+from report.report_runs import HOSTILE, run_of
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of a report with hostile records, whose file also has a pace to draw."""
+    folder = tmp_path_factory.mktemp("browser")
+    run_of(folder, [*HOSTILE, "refuse this"])
+    return (folder / "run" / "report.html").as_uri()
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False), (390, True)])
+def test_it_fits_and_is_text(chromium: Chromium, page: str, width: int, dark: bool) -> None:
+    async def look(tab: Any) -> None:
+        assert await tab.evaluate("document.documentElement.scrollWidth") == width
+        assert await tab.title() == "run – labeling report"
+        assert await tab.get_by_text("<script>document.title", exact=False).first.is_visible()
+        shown = [await chart.is_visible() for chart in await tab.locator("svg.chart.latency").all()]
+        assert shown == ([True, False] if width > 620 else [False, True]), "one size of the two"
+        ground = await tab.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (ground == "rgb(255, 255, 255)") is not dark
+
+    chromium.look(page, look, width=width, dark=dark)
+
+
+def test_it_can_be_printed(chromium: Chromium, page: str, tmp_path: Path) -> None:
+    async def look(tab: Any) -> None:
+        await tab.pdf(path=str(tmp_path / "page.pdf"), format="A4")
+        await tab.emulate_media(media="print", color_scheme="dark")
+        assert await tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+
+    chromium.look(page, look, dark=True)
+    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
