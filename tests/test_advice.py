@@ -82,6 +82,7 @@ SAID: list[tuple[str, dict[str, Any], str]] = [
     ("401 invalid_api_key: Incorrect API key provided", {"api_key_env": "MY_KEY"}, "MY_KEY"),
     ("a 200 that is not JSON: '<html>'", {"base_url": "http://127.0.0.1:8000"}, '"http://127.0.0.1:8000/v1"'),
     ("a 200 that is an event stream: 'data:'", {}, "model.base_url"),
+    ("calls were answered before. Each time: a completion without a choice: '{\"choices\":[]}'", {}, "model.name"),
     ("no call of 'set_label'; the text was 'It is positive.'", {"tool_choice": "forced"},
      'model.tool_choice = "required"'),
     ("an answer that cannot be unpacked: ContentEncodingError: brotli (br)", {}, "model.base_url"),
