@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Export,
         Plan,
         Preview,
+        RecordView,
         RehearsedPlan,
         Report,
         ReportFile,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         arehearse_plan,
         areplay,
         arun,
+        ashow_record,
         astatus,
         atake_answers,
         averify,
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
         rehearse_plan,
         replay,
         run,
+        show_record,
         status,
         take_answers,
         verify,
@@ -81,7 +84,8 @@ _ROOMS = {
     "RehearsedPlan Report ReportFile RunStatus RunSummary TakenAnswers acertify acheck aclass_shares acompare "
     "adraw_records aevaluate aexport aplan apreview arehearse_plan areplay arun astatus atake_answers averify "
     "awatch awrite_report certificate_of certify check class_shares compare draw_records evaluate export plan "
-    "preview rehearse_plan replay run status take_answers verify watch write_report",
+    "preview rehearse_plan replay run status take_answers verify watch write_report "
+    "RecordView ashow_record show_record",
     "errors": "LabelpipeError",
     "facts": "Check Tier",
     "records": "Answer CallbackContext Outcome Record Request Response Status ToolCall Usage",
@@ -110,6 +114,7 @@ __all__ = [
     "Plan",
     "Preview",
     "Record",
+    "RecordView",
     "RehearsedPlan",
     "Report",
     "ReportFile",
@@ -137,6 +142,7 @@ __all__ = [
     "arehearse_plan",
     "areplay",
     "arun",
+    "ashow_record",
     "astatus",
     "atake_answers",
     "averify",
@@ -155,6 +161,7 @@ __all__ = [
     "rehearse_plan",
     "replay",
     "run",
+    "show_record",
     "status",
     "take_answers",
     "verify",

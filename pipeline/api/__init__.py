@@ -17,7 +17,17 @@ from pipeline.api.certificates import (
 from pipeline.api.exporting import DataExport, Export, aexport, export
 from pipeline.api.measures import Comparison, Evaluation, acompare, aevaluate, compare, evaluate
 from pipeline.api.reports import ReportFile, awatch, awrite_report, watch, write_report
-from pipeline.api.reviews import DrawFile, TakenAnswers, adraw_records, atake_answers, draw_records, take_answers
+from pipeline.api.reviews import (
+    DrawFile,
+    RecordView,
+    TakenAnswers,
+    adraw_records,
+    ashow_record,
+    atake_answers,
+    draw_records,
+    show_record,
+    take_answers,
+)
 from pipeline.api.runs import (
     Checks,
     Plan,
@@ -55,6 +65,7 @@ __all__ = [
     "Export",
     "Plan",
     "Preview",
+    "RecordView",
     "RehearsedPlan",
     "Report",
     "ReportFile",
@@ -73,6 +84,7 @@ __all__ = [
     "arehearse_plan",
     "areplay",
     "arun",
+    "ashow_record",
     "astatus",
     "atake_answers",
     "averify",
@@ -91,6 +103,7 @@ __all__ = [
     "rehearse_plan",
     "replay",
     "run",
+    "show_record",
     "status",
     "take_answers",
     "verify",

@@ -58,6 +58,40 @@ class TakenAnswers(Shown):
         return show.answers_lines(self.facts)
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class RecordView(Shown):
+    """One record with all that its run knows of it. `facts` is what `labelpipe show --json` prints.
+
+    It has `key`, `status`, `fields`, `rows`, `prompt`, `answers`, `correction`, `reviews` and `draws`. Times are Unix
+    times.
+    """
+
+    facts: Mapping[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.facts[name]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return dict(self.facts)
+
+    def _lines(self) -> Sequence[str]:
+        return show.record_lines(self.facts)
+
+
+async def ashow_record(run: str | Path | None, key: str) -> RecordView:
+    """`show_record`, for a program that has an event loop."""
+    return RecordView(await review.show_record(run, key))
+
+
+def show_record(run: str | Path | None, key: str) -> RecordView:
+    """One record of a run: its fields, the prompt as it was sent, each answer with its cost, its rows, and corrections.
+
+    Raises SetupError where the run knows nothing of this key.
+    """
+    return in_loop(ashow_record(run, key))
+
+
 async def adraw_records(
     run: str | Path | None = None,
     to: str | Path = "draw.csv",

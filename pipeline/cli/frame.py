@@ -35,7 +35,7 @@ BEFORE, LABEL, STEER, MEASURE, MORE = "Before a run", "Label", "Watch and contro
 MEANT = {
     "stop": "drain", "cancel": "drain", "start": "run", "label": "run", "continue": "run", "new": "init",
     "create": "init", "validate": "check", "lint": "check", "estimate": "plan", "cost": "plan",
-    "show": "preview", "test": "preview", "example": "demo", "help": "-h", "version": "--version",
+    "test": "preview", "example": "demo", "help": "-h", "version": "--version",
 }  # fmt: skip
 
 

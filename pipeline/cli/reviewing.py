@@ -107,3 +107,26 @@ def _take(run_dir: Path, file: Path, by: str | None, draw: int | None, *, json_o
         print_json(facts)
     else:
         show("\n".join(answers_lines(facts)))
+
+
+@app.command("show", rich_help_panel=MEASURE)
+def show_record(
+    run: Annotated[Path, typer.Argument(help="The run folder, or its config.", metavar="RUN|CONFIG")],
+    key: Annotated[str, typer.Argument(help="The key of the record: input.key, or its place.", metavar="KEY")],
+    json_out: AsJson = False,
+) -> None:
+    """Show one record: its prompt, each answer, cost, and corrections."""
+    run_dir = run_of(run)
+
+    async def look() -> dict[str, Any]:
+        from pipeline.review import show_record as look_at
+
+        return await look_at(run_dir, key)
+
+    facts = run_through(look())
+    from pipeline.show import record_lines
+
+    if json_out:
+        print_json(facts)
+    else:
+        show("\n".join(record_lines(facts)))

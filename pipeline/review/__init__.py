@@ -6,6 +6,7 @@ from pipeline.review.drawfile import draw_to_file, refuse_existing, write_record
 from pipeline.review.drawing import DrawOptions, draw_records, drawn_facts
 from pipeline.review.filled import take_answers
 from pipeline.review.folder import Reviewed, reviewed
+from pipeline.review.onerecord import show_record
 from pipeline.review.rewriting import Rewritten, rewrite
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "refuse_existing",
     "reviewed",
     "rewrite",
+    "show_record",
     "take_answers",
     "write_records",
 ]

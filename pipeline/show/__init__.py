@@ -8,6 +8,7 @@ from pipeline.show.comparisons import comparison_lines
 from pipeline.show.evaluations import evaluation_lines
 from pipeline.show.exports import data_lines, export_lines
 from pipeline.show.planview import codes_text, plan_lines, rehearsal_lines
+from pipeline.show.recordview import record_lines
 from pipeline.show.reports import report_lines
 from pipeline.show.reviewview import answers_lines, draw_lines
 from pipeline.show.shares import shares_lines
@@ -33,6 +34,7 @@ __all__ = [
     "plan_lines",
     "preview_facts",
     "preview_lines",
+    "record_lines",
     "rehearsal_lines",
     "report_lines",
     "shares_lines",

@@ -21,6 +21,7 @@ from pipeline.store.labels import LabelRow
 from pipeline.store.layout import REVIEWED, Layout, Table, distinct
 from pipeline.store.ledger import Ledger
 from pipeline.store.matching import Found, Pair
+from pipeline.store.onerecord import Archived
 from pipeline.store.order import rows_of
 from pipeline.store.overview import STEP_S, Overview, read_overview
 from pipeline.store.parquet import column_types
@@ -49,6 +50,7 @@ __all__ = [
     "STEP_S",
     "VOID",
     "Answer",
+    "Archived",
     "Change",
     "Checkpoint",
     "Checkpoints",

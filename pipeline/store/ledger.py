@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pipeline.errors import StoreError
 from pipeline.records import KeptAnswer, Outcome, Record, Status
-from pipeline.store import labels, matching, queries, storedturns, writes
+from pipeline.store import labels, matching, onerecord, queries, storedturns, writes
 from pipeline.store.queries import Checkpoint, Known, RowCounts, Totals
 from pipeline.store.rows import to_row
 from pipeline.store.schema import ORDINAL_INDEX, connect_reader, connect_writer, damaged, use_failure
@@ -235,6 +235,14 @@ class Ledger:
     async def outcomes_of(self, keys: Sequence[str]) -> dict[str, Outcome]:
         """The outcomes of those of the keys that have one."""
         return await self._reads.do(queries.outcomes_of, keys)
+
+    async def archived_of(self, key: str) -> list[onerecord.Archived]:
+        """What was archived of this record, the oldest first."""
+        return await self._reads.do(onerecord.archived_of, key)
+
+    async def keys_like(self, text: str) -> list[str]:
+        """Some keys in which this text is."""
+        return await self._reads.do(onerecord.keys_like, text)
 
     async def mark_seen(self, places: Sequence[tuple[str, str]]) -> dict[int, str]:
         """Which of these (key, place) pairs, by index, have a key that came before in this pass; with its first place.

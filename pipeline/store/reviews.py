@@ -82,6 +82,11 @@ class Reviews:
         answers = {answer.key: answer for answer in self.standing() if answer.draw == draw}
         return [replace(item, answer=answers.get(item.key)) for item in self._do(_items, draw)]
 
+    def draws_of(self, key: str) -> list[tuple[Draw, DrawItem]]:
+        """The draws in which this key is, each with its item there, without answers."""
+        found = {draw.id: draw for draw in self.draws()}
+        return [(found[number], item) for number, item in self._do(_items_of_key, key)]
+
     # -- answers -----------------------------------------------------------------------------------------------------
 
     def add_answer(self, answer: Answer) -> Answer:
@@ -206,6 +211,13 @@ def _items(connection: sqlite3.Connection, draw: int) -> list[DrawItem]:
     return [
         DrawItem(unbound(key), probability, unbound(stratum), position) for key, probability, stratum, position in rows
     ]
+
+
+def _items_of_key(connection: sqlite3.Connection, key: str) -> list[tuple[int, DrawItem]]:
+    rows = connection.execute(
+        "SELECT draw, probability, stratum, position FROM draw_items WHERE key = ? ORDER BY draw", (bound(key),)
+    ).fetchall()
+    return [(draw, DrawItem(key, probability, unbound(stratum), at)) for draw, probability, stratum, at in rows]
 
 
 def _add_answers(connection: sqlite3.Connection, answers: Sequence[Answer]) -> list[Answer]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.task.again import AskedAgain, ask_again
 from pipeline.task.caching import LEAST_TOKENS, cache_key, takes_breakpoint
 from pipeline.task.columns import row_fields
 from pipeline.task.expressions import Expression, RecordFilter
@@ -17,6 +18,7 @@ __all__ = [
     "LEAST_TOKENS",
     "OMIT",
     "PLACEHOLDERS",
+    "AskedAgain",
     "Expression",
     "Finding",
     "FunctionOptions",
@@ -27,6 +29,7 @@ __all__ = [
     "TaskOptions",
     "ToolOptions",
     "ValidatorOptions",
+    "ask_again",
     "build_task",
     "cache_key",
     "expected_fields",

@@ -1,0 +1,69 @@
+"""What a record was asked, made again from what the manifest keeps of the task, since the config may differ by now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import LabelpipeError
+from pipeline.records import JSON, Record, Request
+from pipeline.task.options import FunctionOptions, TaskOptions, ToolOptions
+from pipeline.task.showing import ShowOptions
+from pipeline.task.spec import OMIT, PARALLEL, build_task
+
+_LATER = ("call", "rows", "max_turns", "reply")
+
+
+@dataclass(frozen=True, slots=True)
+class AskedAgain:
+    """A request that was made again. `is_same` says that it is the one that was sent; `why` there is none, or not."""
+
+    request: Request | None
+    is_same: bool
+    why: str = ""
+
+
+def ask_again(fingerprint: Mapping[str, Any], record: Record, digest: bytes | None) -> AskedAgain:
+    """The request about a record by the task of this fingerprint; `digest` is that of the request that was sent."""
+    first = None
+    try:
+        # How a call is forced depends on the server, which no fingerprint names.
+        for names_function in (True, False):
+            request = build_task(_options(fingerprint, names_function)).render(record)
+            first = first or request
+            if request.digest == digest:
+                return AskedAgain(request, True)
+    except LabelpipeError as error:
+        return AskedAgain(None, False, str(error))
+    except (KeyError, TypeError):
+        return AskedAgain(None, False, "the tool's schema depends on the record, and the manifest does not keep it")
+    return AskedAgain(first, False, "the task has changed since this record was asked, or a file that it shows has")
+
+
+def _options(fingerprint: Mapping[str, Any], names_function: bool) -> TaskOptions:
+    functions = [tool["function"] for tool in fingerprint["tools"]]
+    parameters: dict[str, JSON] = {PARALLEL: OMIT, **fingerprint["parameters"]}
+    return TaskOptions(
+        model=fingerprint["model"],
+        prompt=fingerprint["prompt"],
+        system=fingerprint["system"],
+        function=_function(functions[0]) if len(functions) == 1 else None,
+        tools=list(map(_tool, functions)) if len(functions) > 1 else None,
+        tool_choice=fingerprint["tool_choice"],
+        names_function=names_function,
+        strict=any(function.get("strict") for function in functions),
+        parameters=parameters,
+        examples=fingerprint.get("examples") or (),
+        examples_k=fingerprint.get("examples_k"),
+        media=ShowOptions() if "media" in fingerprint else None,
+        **{name: fingerprint[name] for name in _LATER if name in fingerprint},
+    )
+
+
+def _function(function: Mapping[str, Any]) -> FunctionOptions:
+    return FunctionOptions(function["name"], function["parameters"], function.get("description"))
+
+
+def _tool(function: Mapping[str, Any]) -> ToolOptions:
+    return ToolOptions(function["name"], function.get("description"), parameters=function["parameters"])
