@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import codec
+from pipeline.errors import LabelpipeError
 from pipeline.report.timeline import Timeline, read_timeline, timeline_of
 from pipeline.runner import latest_evaluation, status
-from pipeline.store import Overview, RunDir, read_overview
+from pipeline.store import Overview, RunDir, certificate_of, read_certificates, read_overview
 from pipeline.threads import in_daemon
 
 #: Examples of each reason why records have no label, and rows in the sample: enough to see what is meant, on one page.
@@ -21,7 +21,7 @@ SPANS = 240
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What is known of a run. `state` is what `status` says; `evaluation` and `certificate` are None without any."""
+    """What is known of a run. `state` is what `status` says; `evaluation` is None without any."""
 
     folder: Path
     manifest: Mapping[str, Any]
@@ -29,7 +29,7 @@ class Found:
     overview: Overview
     pace: Timeline
     evaluation: Mapping[str, Any] | None
-    certificate: Mapping[str, Any] | None
+    certificates: Sequence[Mapping[str, Any]]
 
 
 async def gather(folder: Path, summary: Mapping[str, Any] | None = None) -> Found:
@@ -57,7 +57,7 @@ async def gather(folder: Path, summary: Mapping[str, Any] | None = None) -> Foun
         overview=overview,
         pace=pace or timeline_of(overview.finished, overview.span_s),
         evaluation=latest_evaluation(run_dir),
-        certificate=_object(folder / "certificate.json"),
+        certificates=await in_daemon(lambda: _certificates(folder)),
     )
 
 
@@ -69,10 +69,10 @@ def _ended(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {**told, "running": False, "tokens": summary["usage"], "live": None, "summary": summary}
 
 
-def _object(path: Path) -> Mapping[str, Any] | None:
-    """What a JSON file holds; None where there is none that can be read: the page is made without it."""
+def _certificates(folder: Path) -> list[Mapping[str, Any]]:
+    """Those that the run was given, as they stand today; one that cannot be read is left out."""
     try:
-        found = codec.loads(path.read_bytes())
-    except (OSError, codec.JSONDecodeError):
-        return None
-    return found if isinstance(found, dict) else None
+        found = [certificate_of(folder, one["column"]) for one in read_certificates(folder)]
+    except LabelpipeError:
+        return []
+    return [one for one in found if one is not None]

@@ -27,11 +27,11 @@ _FIGURES = {
 
 
 def quality_of(found: Found) -> dict[str, Any]:
-    """Accuracy, classes, confusion and calibration of each column, and the certificate."""
+    """Accuracy, classes, confusion and calibration of each column, and the certificates."""
     return {
         "quality": [_column(name, measure) for name, measure in view.measured(found)],
         "measured_by": _measured_by(found.evaluation or {}),
-        "certificate": _certificate(found.certificate),
+        "certificates": [_certificate(one) for one in found.certificates],
     }
 
 
@@ -134,10 +134,8 @@ def _measured_by(evaluation: Mapping[str, Any]) -> str:
     return told
 
 
-def _certificate(given: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if given is None:
-        return None
-    error, confidence = view.percent(given.get("error")), view.percent(given.get("confidence"), 0)
-    told = f"At most {error} of these labels are wrong, with {confidence} confidence."
-    text = given.get("text") or given.get("paragraph") or (told if given.get("certified") else "")
-    return {"certified": bool(given.get("certified")), "text": view.plain(text)}
+def _certificate(given: Mapping[str, Any]) -> dict[str, str]:
+    """Its title, and its paragraph; where it does not hold any more, why."""
+    void = "" if given["certified"] else view.plain(given.get("void")) or "it does not hold any more"
+    title = "Void certificate" if void else "Certificate"
+    return {"title": f"{title} of {given['column']}", "text": f"{void}." if void else view.plain(given.get("text"))}

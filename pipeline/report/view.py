@@ -79,9 +79,8 @@ def tiles(found: Found) -> Iterator[tuple[str, str, str]]:
     for name, measure in list(measured(found))[:1]:
         if measure.get("accuracy") is not None:
             yield f"Accuracy of {name}", percent(measure["accuracy"]), interval(measure)
-    if found.certificate is not None and found.certificate.get("certified"):
-        error, confidence = found.certificate.get("error"), found.certificate.get("confidence")
-        yield "Certified error", f"≤ {percent(error)}", f"with {percent(confidence, 0)} confidence"
+    for one in [given for given in found.certificates if given["certified"]][:1]:
+        yield "Certified error", f"≤ {percent(one.get('error'))}", f"with {percent(one.get('confidence'))} confidence"
     cost = state["cost_usd"]
     if cost is not None:
         note = f"{dollars(cost / done * 1000)} per 1,000 records" if done else ""

@@ -16,6 +16,7 @@ from pipeline import ReportFile, RunOptions, replay, run, status, write_report
 from pipeline.errors import SetupError
 from pipeline.report import gather, render
 from pipeline.show import closing_lines
+from pipeline.store import LabelsSeen, read_column, write_certificate
 
 
 class Page(HTMLParser):
@@ -90,7 +91,13 @@ def test_what_was_measured_stands_on_the_page_the_screen_and_in_status(tmp_path:
     settings = settings_of(tmp_path, ["a fine day"])
     run(settings, RunOptions(quiet=True, provider=model))
     (folder / "evaluations.jsonl").write_text(f"{json.dumps(told)}\n{{half a li", encoding="utf-8")
-    (folder / "certificate.json").write_text(json.dumps({"certified": True, "error": 0.05, "confidence": 0.95}))
+    seen = LabelsSeen()
+    list(read_column(folder / "ledger.db", "mood", None, seen))
+    certificate = {
+        "column": "mood", "certified": True, "error": 0.05, "confidence": 0.95, "void": "", "labels": seen.digest,
+        "last_seq": seen.last_seq, "text": "With 95.0% confidence, at most 5.00% are <i>wrong</i>.",
+    }  # fmt: skip
+    write_certificate(folder, certificate)
     summary = run(settings, RunOptions(quiet=True, provider=model))
     line = "  accuracy  mood 92.5% (88.0% to 95.4%, 200 gold records)"
     assert line in closing_lines(summary)
@@ -98,12 +105,18 @@ def test_what_was_measured_stands_on_the_page_the_screen_and_in_status(tmp_path:
     assert "  mood      good  1  100%  ████████████████████" in repr(status(folder)).splitlines()
     text = Page(folder / "report.html").text
     for word in ("92.5%", "88.0% to 95.4%", "84.7%", "110", "Confusion matrix", "Calibration", "against gold.csv",
-                 "At most 5.0% of these labels are wrong, with 95% confidence."):  # fmt: skip
+                 "Certified error", "Certificate of mood", "at most 5.00% are <i>wrong</i>."):  # fmt: skip
         assert word in text, word
+    write_certificate(folder, {**certificate, "labels": "another digest"})
     (folder / "evaluations.jsonl").write_text('{"columns": [1], "gold": 3}\n[]\n')
-    (folder / "certificate.json").write_text("[]")
     write_report(folder)
-    assert "have not been compared with gold" in Page(folder / "report.html").text
+    text = Page(folder / "report.html").text
+    assert "have not been compared with gold" in text
+    assert "Void certificate of mood" in text
+    assert "Certified error" not in text
+    (folder / "certificate.json").write_text("[")
+    write_report(folder)
+    assert "ertificate of" not in Page(folder / "report.html").text
 
 
 def test_a_page_that_cannot_be_written_changes_nothing_but_a_note(tmp_path: Path) -> None:
