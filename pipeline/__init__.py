@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.api import (
+        Baseline,
         Certification,
         Checks,
         ClassShares,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         RunStatus,
         RunSummary,
         TakenAnswers,
+        abaseline,
         acertify,
         acheck,
         aclass_shares,
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
         averify,
         awatch,
         awrite_report,
+        baseline,
         certificate_of,
         certify,
         check,
@@ -80,12 +83,12 @@ if TYPE_CHECKING:
 
 #: The rooms that the public names are in.
 _ROOMS = {
-    "api": "Certification Checks ClassShares Comparison DataExport DrawFile Evaluation Export Plan Preview "
-    "RehearsedPlan Report ReportFile RunStatus RunSummary TakenAnswers acertify acheck aclass_shares acompare "
-    "adraw_records aevaluate aexport aplan apreview arehearse_plan areplay arun astatus atake_answers averify "
-    "awatch awrite_report certificate_of certify check class_shares compare draw_records evaluate export plan "
-    "preview rehearse_plan replay run status take_answers verify watch write_report "
-    "RecordView ashow_record show_record",
+    "api": "Baseline Certification Checks ClassShares Comparison DataExport DrawFile Evaluation Export Plan Preview "
+    "RecordView RehearsedPlan Report ReportFile RunStatus RunSummary TakenAnswers abaseline acertify acheck "
+    "aclass_shares acompare adraw_records aevaluate aexport aplan apreview arehearse_plan areplay arun ashow_record "
+    "astatus atake_answers averify awatch awrite_report baseline certificate_of certify check class_shares compare "
+    "draw_records evaluate export plan preview rehearse_plan replay run show_record status take_answers verify watch "
+    "write_report",
     "errors": "LabelpipeError",
     "facts": "Check Tier",
     "records": "Answer CallbackContext Outcome Record Request Response Status ToolCall Usage",
@@ -99,6 +102,7 @@ _HOME = {name: room for room, names in _ROOMS.items() for name in names.split()}
 
 __all__ = [
     "Answer",
+    "Baseline",
     "CallbackContext",
     "Certification",
     "Check",
@@ -130,6 +134,7 @@ __all__ = [
     "ToolCall",
     "Usage",
     "__version__",
+    "abaseline",
     "acertify",
     "acheck",
     "aclass_shares",
@@ -148,6 +153,7 @@ __all__ = [
     "averify",
     "awatch",
     "awrite_report",
+    "baseline",
     "certificate_of",
     "certify",
     "check",

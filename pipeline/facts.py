@@ -328,3 +328,55 @@ class ReportFile:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A record whose label a classifier doubts: its label, the one that is `given` by the classifier, and how likely
+    that takes the record's own `label` to be (0 to 1)."""
+
+    key: str
+    label: str
+    given: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """What a simple classifier, cross-validated, makes of the labels.
+
+    `by` is the label field, `texts` the fields that it was learned from (() for all texts). The figures rest on `n`
+    records, of the `of` that could be learned from; each was judged by a model that had not seen it. `majority_share`
+    is the accuracy of always saying `majority`. `doubts` are the labels that are the least likely, the first one least.
+    `left_out` says why labelled records were not used. `draw` is the id of the draw that holds the doubts.
+    """
+
+    run_dir: str
+    by: str
+    texts: tuple[str, ...]
+    n: int
+    of: int
+    folds: int
+    features: str
+    seed: int
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    majority: str
+    majority_share: float
+    macro_f1: float
+    classes: Mapping[str, Mapping[str, float]]
+    doubts: tuple[Doubt, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    simulated: bool = False
+    file: str | None = None
+    draw: int | None = None
+
+    @property
+    def learnable(self) -> bool:
+        """Whether the texts tell something about the labels: the accuracy is clearly above the majority's share."""
+        return self.accuracy_low > self.majority_share
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {**asdict(self), "learnable": self.learnable}

@@ -51,6 +51,7 @@ OWNERS = {
     "genai_prices": {"limits"},
     "tqdm": {"progress"},
     "pandas": {"api"},  # results as a frame
+    "sklearn": {"exports"},  # the baseline
     "PIL": {"media"},
     "pypdfium2": {"media"},
     "typer": {"cli"},

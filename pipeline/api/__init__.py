@@ -14,7 +14,7 @@ from pipeline.api.certificates import (
     certify,
     class_shares,
 )
-from pipeline.api.exporting import DataExport, Export, aexport, export
+from pipeline.api.exporting import Baseline, DataExport, Export, abaseline, aexport, baseline, export
 from pipeline.api.measures import Comparison, Evaluation, acompare, aevaluate, compare, evaluate
 from pipeline.api.reports import ReportFile, awatch, awrite_report, watch, write_report
 from pipeline.api.reviews import (
@@ -55,6 +55,7 @@ from pipeline.api.runs import (
 )
 
 __all__ = [
+    "Baseline",
     "Certification",
     "Checks",
     "ClassShares",
@@ -72,6 +73,7 @@ __all__ = [
     "RunStatus",
     "RunSummary",
     "TakenAnswers",
+    "abaseline",
     "acertify",
     "acheck",
     "aclass_shares",
@@ -90,6 +92,7 @@ __all__ = [
     "averify",
     "awatch",
     "awrite_report",
+    "baseline",
     "certificate_of",
     "certify",
     "check",

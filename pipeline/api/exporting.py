@@ -27,6 +27,46 @@ class DataExport(Shown, facts.DataExport):
         return show.data_lines(self)
 
 
+class Baseline(Shown, facts.Baseline):
+    """What a simple classifier makes of the labels."""
+
+    def _lines(self) -> Sequence[str]:
+        return show.baseline_lines(self)
+
+
+async def abaseline(
+    run: str | Path | None = None,
+    *,
+    by: str | None = None,
+    text: str | None = None,
+    seed: int = 0,
+    doubts: int = 100,
+    to: str | Path | None = None,
+) -> Baseline:
+    """`baseline`, for a program that has an event loop."""
+    done = await exports.baseline(run, exports.BaselineOptions(by, text, seed, doubts, to))
+    return Baseline(**{one.name: getattr(done, one.name) for one in fields(done)})
+
+
+def baseline(
+    run: str | Path | None = None,
+    *,
+    by: str | None = None,
+    text: str | None = None,
+    seed: int = 0,
+    doubts: int = 100,
+    to: str | Path | None = None,
+) -> Baseline:
+    """Cross-validate TF-IDF and logistic regression on the labels of a run: can they be learned? Makes no call.
+
+    `by` is the label field, by default the first one with classes; `text` the field to learn it from, by default those
+    of the prompt. `doubts` is how many of the labels that the classifier takes to be the least likely are given; `to`
+    is a CSV of those that it would give otherwise, which is kept as a draw for review. Needs `labelpipe[baseline]`.
+    Raises SetupError.
+    """
+    return in_loop(abaseline(run, by=by, text=text, seed=seed, doubts=doubts, to=to))
+
+
 async def aexport(
     run: str | Path | None = None, to: str | Path | None = None, *, table: str | None = None, **options: Any
 ) -> Export | DataExport:

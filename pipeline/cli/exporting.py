@@ -146,3 +146,42 @@ def _into_folder(run_dir: Path, to: str, options: Any, json_out: bool) -> None:
         print_json(done.as_dict())
     else:
         show("\n".join(data_lines(done)))
+
+
+@app.command(rich_help_panel=MORE)
+def baseline(
+    run: RunOf = None,
+    by: Annotated[
+        str | None,
+        typer.Option("--by", help="The label field to learn. Default: the first one with classes.", metavar="FIELD",
+                     show_default=False),
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option("--text", help="The field to learn it from. Default: those of the prompt.", metavar="FIELD",
+                     show_default=False),
+    ] = None,
+    seed: Seed = 0,
+    doubts: Annotated[int, typer.Option("--doubts", min=1, help="So many doubtful labels.", metavar="N")] = 100,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", help="Write these as a draw for review.", metavar="FILE", show_default=False),
+    ] = None,
+    json_out: AsJson = False,
+) -> None:  # fmt: skip
+    """Train a simple classifier on the labels: can they be learned, and which are doubtful?"""
+    run_dir = run_of(run)
+
+    async def train() -> Any:
+        from pipeline.exports import BaselineOptions
+        from pipeline.exports import baseline as train_one
+
+        return await train_one(run_dir, BaselineOptions(by, text, seed, doubts, to))
+
+    done = run_through(train())
+    from pipeline.show import baseline_lines
+
+    if json_out:
+        print_json(done.as_dict())
+    else:
+        show("\n".join(baseline_lines(done)))

@@ -19,7 +19,7 @@ from pipeline.exports.chat import TITLES, Chat
 from pipeline.exports.folder import Folder, folder_of
 from pipeline.exports.options import DataOptions
 from pipeline.exports.rows import Selection, Shape, Where, table_shape, text_shape
-from pipeline.exports.sources import OpenRun, gold_keys, open_run, text_fields
+from pipeline.exports.sources import OpenRun, class_field, gold_keys, open_run, text_fields
 from pipeline.exports.splitting import FILE, Shares, Splits, Unit, keep, recall
 from pipeline.facts import DataExport
 from pipeline.records import JSON, Outcome, Status
@@ -95,8 +95,7 @@ async def _by(opened: OpenRun, wanted: str | None) -> tuple[str | None, tuple[st
     """The field whose classes are balanced, and what is to be said about it."""
     if wanted is not None:
         return wanted, ()
-    counts = await opened.ledger.label_counts(opened.label_columns)
-    found = next((name for name in opened.label_columns if name in counts), None)
+    found = await class_field(opened)
     note = "no field of the label has few, short values, so no classes were balanced; --by names a field"
     return found, () if found is not None else (note,)
 

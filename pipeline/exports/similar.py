@@ -16,19 +16,16 @@ import re
 import sqlite3
 import unicodedata
 from array import array
-from collections import deque
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from functools import lru_cache
-from itertools import groupby
-from operator import itemgetter
 from zlib import crc32
 
 from pipeline.codec import digest128
 
 #: Characters in a shingle.
 SHINGLE = 5
-#: Bins in a signature: more cost time for each text, fewer find less of what is similar.
-BINS = 126
+#: Bins in a signature, a power of 2: more cost time for each text, fewer find less of what is similar.
+BINS = 128
 #: The share of pairs just at the threshold that the bands must find; of pairs above it they find more.
 RECALL = 0.995
 #: So many shingles are put into bins: of fewer, bins that are copies of others would find less.
@@ -37,9 +34,13 @@ STEPS = BINS * 3 // 2
 LOOKS = 32
 #: Texts whose shingles are kept while a band is looked at: one of 200 kB takes 800 kB.
 KEPT = 2 * LOOKS
+#: Texts that are hashed together.
+_BLOCK = 500
 
 _SPACE = re.compile(r"\s+")
 _MASK = 2**32 - 1
+#: As far is the number of the bin in a hash.
+_SHIFT = 32 - BINS.bit_length() + 1
 #: Above every hash: nothing is in the bin.
 _NONE = 2**64
 #: An odd number: a product with it, in 32 bits, puts all numbers in another order.
@@ -79,16 +80,17 @@ def signature(hashes: Set[int]) -> list[int]:
         base = turn << 32
         for one in hashes:
             mixed = one * factor & _MASK
-            place = mixed * BINS >> 32
-            if base + mixed < found[place]:
-                found[place] = base + mixed
+            place = mixed >> _SHIFT
+            mixed += base
+            if mixed < found[place]:
+                found[place] = mixed
         factor = factor * _FACTOR & _MASK
-    return [found[_first_full(found, place)] for place in range(BINS)] if _NONE in found else found
+    return [value if value != _NONE else _copied(found, place) for place, value in enumerate(found)]
 
 
-def _first_full(found: list[int], place: int) -> int:
-    """The bin that stands for this one: itself, or where it is empty the first full one in an order of its own."""
-    return place if found[place] != _NONE else next(other for other in _OTHERS[place] if found[other] != _NONE)
+def _copied(found: Sequence[int], place: int) -> int:
+    """What stands for an empty bin: the first full one in an order of its own."""
+    return next(found[other] for other in _OTHERS[place] if found[other] != _NONE)
 
 
 def rows_in_band(threshold: float) -> int:
@@ -131,23 +133,25 @@ class Texts:
         self._fill_bands()
         known_hashes = lru_cache(KEPT)(self._hashes)
         found = self._database.execute("SELECT band, id FROM bands ORDER BY band, id")
-        for _, members in groupby(found, key=itemgetter(0)):
-            before: deque[int] = deque(maxlen=LOOKS)
-            for _, number in members:
-                for other in before:
-                    if not is_known(other, number) and self._are_similar(known_hashes(other), known_hashes(number)):
-                        yield other, number
-                before.append(number)
+        last, before = None, list[int]()
+        for band, number in found:
+            if band != last:
+                last, before = band, [number]
+                continue
+            for other in before[-LOOKS:]:
+                if not is_known(other, number) and self._are_similar(known_hashes(other), known_hashes(number)):
+                    yield other, number
+            before.append(number)
 
     def _fill_bands(self) -> None:
         distinct = self._database.execute(
             "SELECT id, text FROM texts WHERE id IN (SELECT MIN(id) FROM texts GROUP BY digest)"
         )
-        for number, data in distinct:
-            hashes = shingles(data.decode("utf-8", "surrogatepass"))
-            if len(hashes) > 1:  # another text whose only shingle it is is the same text
-                rows = ((band, number) for band in bands(hashes, self._rows))
-                self._database.executemany("INSERT INTO bands VALUES (?, ?)", rows)
+        while block := distinct.fetchmany(_BLOCK):
+            found = ((number, shingles(data.decode("utf-8", "surrogatepass"))) for number, data in block)
+            # Another text whose only shingle it is is the same text.
+            rows = ((band, at) for at, hashes in found if len(hashes) > 1 for band in bands(hashes, self._rows))
+            self._database.executemany("INSERT INTO bands VALUES (?, ?)", rows)
 
     def _hashes(self, number: int) -> array[int]:
         """As an array, which takes a tenth of what a set takes."""

@@ -68,6 +68,12 @@ async def open_run(folder: Path, stack: AsyncExitStack) -> OpenRun:
     return OpenRun(run_dir, manifest, ledger, layout, await ledger.last_seq(), corrected)
 
 
+async def class_field(opened: OpenRun) -> str | None:
+    """The first label field whose values are classes: few and short."""
+    counts = await opened.ledger.label_counts(opened.label_columns)
+    return next((name for name in opened.label_columns if name in counts), None)
+
+
 def text_fields(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     """The fields that the run's prompt names; () where it shows the whole record, or cannot be read."""
     prompt = manifest.get("fingerprint", {}).get("prompt")

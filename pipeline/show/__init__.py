@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipeline.show.advice import SYSTEMATIC, Asked, advise
+from pipeline.show.baselines import baseline_lines
 from pipeline.show.certificates import certificate_text, certify_lines
 from pipeline.show.comparisons import comparison_lines
 from pipeline.show.evaluations import evaluation_lines
@@ -21,6 +22,7 @@ __all__ = [
     "Asked",
     "advise",
     "answers_lines",
+    "baseline_lines",
     "certificate_text",
     "certify_lines",
     "check_lines",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pipeline.facts import DataExport, Export
-from pipeline.terminal import cut, width
+from pipeline.show.baselines import aligned
+from pipeline.terminal import cut
 
 #: Classes that are shown, and characters of each; the rest is counted.
 SHOWN_CLASSES, CLASS_COLUMNS = 20, 40
@@ -73,16 +74,9 @@ def _balance(by: str, classes: Mapping[str, Mapping[str, int]], names: Sequence[
     for value, counts in ranked[:SHOWN_CLASSES]:
         told = cut(" ".join(value.split()), CLASS_COLUMNS)
         rows.append([told or "(none)", *(f"{counts[name]:,} ({counts[name] / totals[name]:.1%})" for name in names)])
-    wide = [max(width(cells[at]) for cells in rows) for at in range(len(names) + 1)]
-    lines = ["  " + "  ".join(_padded(cells, wide)) for cells in rows]
+    lines = aligned(rows)
     rest = len(ranked) - SHOWN_CLASSES
     return [*lines, f"  and {rest:,} more"] if rest > 0 else lines
-
-
-def _padded(cells: Sequence[str], wide: Sequence[int]) -> list[str]:
-    """The first cell to the left, the others to the right."""
-    gaps = [" " * (most - width(cell)) for cell, most in zip(cells, wide, strict=True)]
-    return [cells[0] + gaps[0], *(gap + cell for gap, cell in zip(gaps[1:], cells[1:], strict=True))]
 
 
 def _records(count: int) -> str:

@@ -1,0 +1,80 @@
+"""What a baseline makes of the labels, for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.facts import Baseline
+from pipeline.terminal import cut, width
+
+#: Classes, and doubtful labels, that are shown.
+SHOWN_CLASSES, SHOWN_DOUBTS = 20, 10
+_COLUMNS = 40
+_WHY = {
+    "several_rows": "have several rows",
+    "no_label": "have no value in the label field",
+    "empty_text": "have an empty text",
+    "rare_class": "are of classes that are too rare to be learned",
+}
+
+
+def baseline_lines(done: Baseline) -> Sequence[str]:
+    """Whether the labels can be learned, how well class by class, and which ones are doubtful."""
+    texts = ", ".join(done.texts) or "all texts"
+    interval = f"{done.accuracy_low:.1%} to {done.accuracy_high:.1%}"
+    lines = [
+        f"{done.run_dir}: {done.by} from {texts}, {done.n:,} records, {done.folds}-fold cross-validated",
+        f"  accuracy   {done.accuracy:.1%} ({interval}); always {_told(done.majority)}: {done.majority_share:.1%}",
+        f"  macro F1   {done.macro_f1:.3f}",
+        f"  learnable  {_learnable(done)}",
+        "",
+        *_classes(done),
+    ]
+    if done.n < done.of:
+        lines.append(f"  sample     {done.n:,} of {done.of:,} records; the doubtful labels are from all of them")
+    lines += [f"  left out   {count:,} {_WHY.get(why, why)}" for why, count in done.left_out.items()]
+    lines += _doubts(done)
+    return [*lines, "  SIMULATED LABELS"] if done.simulated else lines
+
+
+def _learnable(done: Baseline) -> str:
+    if done.learnable:
+        return "yes: better than always the most frequent label"
+    return "not by this classifier: no better than always the most frequent label"
+
+
+def _classes(done: Baseline) -> list[str]:
+    ranked = sorted(done.classes.items(), key=lambda one: -one[1]["support"])
+    rows = [[done.by, "precision", "recall", "F1", "records"]]
+    for name, one in ranked[:SHOWN_CLASSES]:
+        figures = [f"{one[figure]:.3f}" for figure in ("precision", "recall", "f1")]
+        rows.append([_told(name), *figures, f"{int(one['support']):,}"])
+    rest = len(ranked) - SHOWN_CLASSES
+    return [*aligned(rows), f"  and {rest:,} more"] if rest > 0 else aligned(rows)
+
+
+def _doubts(done: Baseline) -> list[str]:
+    differing = [doubt for doubt in done.doubts if doubt.label != doubt.given]
+    if not differing:
+        return ["", "  It agrees with every label."]
+    rows = [["key", "label", "baseline", "probability"]]
+    rows += [[_told(one.key), _told(one.label), _told(one.given), f"{one.probability:.3f}"] for one in differing]
+    lines = ["", "  The labels that it takes to be the least likely:", *aligned(rows[: SHOWN_DOUBTS + 1])]
+    if done.file is not None:
+        lines.append(f"  file       {done.file}: {len(differing):,} records, draw {done.draw}; fill it in, then:")
+        lines.append(f"             labelpipe review {done.run_dir} --from {done.file} --by NAME")
+    return lines
+
+
+def _told(text: str) -> str:
+    return cut(" ".join(text.split()), _COLUMNS)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The first column to the left, the others to the right."""
+    wide = [max(width(cells[at]) for cells in rows) for at in range(len(rows[0]))]
+    lines = []
+    for first, *others in rows:
+        gaps = [" " * (most - width(cell)) for cell, most in zip((first, *others), wide, strict=True)]
+        lines.append("  ".join(["", first + gaps[0], *(gap + one for gap, one in zip(gaps[1:], others, strict=True))]))
+    return lines
