@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         RunStatus,
         RunSummary,
         TakenAnswers,
+        Trial,
         abaseline,
         acertify,
         acheck,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
         ashow_record,
         astatus,
         atake_answers,
+        atry_config,
         averify,
         awatch,
         awrite_report,
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
         show_record,
         status,
         take_answers,
+        try_config,
         verify,
         watch,
         write_report,
@@ -84,11 +87,11 @@ if TYPE_CHECKING:
 #: The rooms that the public names are in.
 _ROOMS = {
     "api": "Baseline Certification Checks ClassShares Comparison DataExport DrawFile Evaluation Export Plan Preview "
-    "RecordView RehearsedPlan Report ReportFile RunStatus RunSummary TakenAnswers abaseline acertify acheck "
-    "aclass_shares acompare adraw_records aevaluate aexport aplan apreview arehearse_plan areplay arun ashow_record "
-    "astatus atake_answers averify awatch awrite_report baseline certificate_of certify check class_shares compare "
-    "draw_records evaluate export plan preview rehearse_plan replay run show_record status take_answers verify watch "
-    "write_report",
+    "RecordView RehearsedPlan Report ReportFile RunStatus RunSummary TakenAnswers Trial abaseline acertify "
+    "acheck aclass_shares acompare adraw_records aevaluate aexport aplan apreview arehearse_plan areplay arun "
+    "ashow_record astatus atake_answers atry_config averify awatch awrite_report baseline certificate_of "
+    "certify check class_shares compare draw_records evaluate export plan preview rehearse_plan replay run "
+    "show_record status take_answers try_config verify watch write_report",
     "errors": "LabelpipeError",
     "facts": "Check Tier",
     "records": "Answer CallbackContext Outcome Record Request Response Status ToolCall Usage",
@@ -132,6 +135,7 @@ __all__ = [
     "TakenAnswers",
     "Tier",
     "ToolCall",
+    "Trial",
     "Usage",
     "__version__",
     "abaseline",
@@ -150,6 +154,7 @@ __all__ = [
     "ashow_record",
     "astatus",
     "atake_answers",
+    "atry_config",
     "averify",
     "awatch",
     "awrite_report",
@@ -170,6 +175,7 @@ __all__ = [
     "show_record",
     "status",
     "take_answers",
+    "try_config",
     "verify",
     "watch",
     "write_report",

@@ -15,7 +15,17 @@ from pipeline.api.certificates import (
     class_shares,
 )
 from pipeline.api.exporting import Baseline, DataExport, Export, abaseline, aexport, baseline, export
-from pipeline.api.measures import Comparison, Evaluation, acompare, aevaluate, compare, evaluate
+from pipeline.api.measures import (
+    Comparison,
+    Evaluation,
+    Trial,
+    acompare,
+    aevaluate,
+    atry_config,
+    compare,
+    evaluate,
+    try_config,
+)
 from pipeline.api.reports import ReportFile, awatch, awrite_report, watch, write_report
 from pipeline.api.reviews import (
     DrawFile,
@@ -73,6 +83,7 @@ __all__ = [
     "RunStatus",
     "RunSummary",
     "TakenAnswers",
+    "Trial",
     "abaseline",
     "acertify",
     "acheck",
@@ -89,6 +100,7 @@ __all__ = [
     "ashow_record",
     "astatus",
     "atake_answers",
+    "atry_config",
     "averify",
     "awatch",
     "awrite_report",
@@ -109,6 +121,7 @@ __all__ = [
     "show_record",
     "status",
     "take_answers",
+    "try_config",
     "verify",
     "watch",
     "write_report",

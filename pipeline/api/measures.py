@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import measure, show
+from pipeline.api.configs import Config, settings_of
 from pipeline.api.shown import Shown
 from pipeline.runner import in_loop
+from pipeline.targets import find_run
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Evaluation(Shown):
-    """Labels compared with gold. `facts` is all of it, as `labelpipe evaluate --json` prints it.
-
-    `columns` has the figures of each label field: `evaluation.columns["topic"]["accuracy"]`.
-    """
+class _Figures(Shown):
+    """All that was found, as plain values. `facts` is what the command prints with `--json`."""
 
     facts: Mapping[str, Any]
 
@@ -33,35 +32,33 @@ class Evaluation(Shown):
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return dict(self.facts)
+
+
+class Evaluation(_Figures):
+    """Labels compared with gold: `evaluation.columns["topic"]["accuracy"]`."""
+
+    __slots__ = ()
 
     def _lines(self) -> Sequence[str]:
         return show.evaluation_lines(self.facts)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Comparison(Shown):
-    """Two runs side by side. `facts` is all of it, as `labelpipe compare --json` prints it.
+class Comparison(_Figures):
+    """Two runs side by side: `comparison.columns["topic"]["agreement"]`."""
 
-    `columns` has the figures of each label field: `comparison.columns["topic"]["agreement"]`.
-    """
-
-    facts: Mapping[str, Any]
-
-    def __getitem__(self, name: str) -> Any:
-        return self.facts[name]
-
-    @property
-    def columns(self) -> Mapping[str, Any]:
-        """The figures of each label field."""
-        found: Mapping[str, Any] = self.facts["columns"]
-        return found
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return dict(self.facts)
+    __slots__ = ()
 
     def _lines(self) -> Sequence[str]:
         return show.comparison_lines(self.facts)
+
+
+class Trial(Comparison):
+    """A config tried on some records of a run. `facts["tried"]` says what that took; the old run is `a`."""
+
+    __slots__ = ()
+
+    def _lines(self) -> Sequence[str]:
+        return show.trial_lines(self.facts)
 
 
 def _texts(one: str | Sequence[str] | None) -> Sequence[str]:
@@ -152,3 +149,37 @@ def compare(
     return in_loop(
         acompare(a, b, gold, column=column, field=field, differences=differences, ordered=ordered, sets=sets)
     )
+
+
+async def atry_config(
+    config: Config,
+    against: str | Path,
+    n: int = 50,
+    *,
+    seed: int = 0,
+    relabel: bool = False,
+    differences: str | Path | None = None,
+    quiet: bool = False,
+) -> Trial:
+    """`try_config`, for a program that has an event loop."""
+    options = measure.TryOptions(n, seed, relabel, differences, quiet)
+    return Trial(await measure.try_config(settings_of(config), find_run(against), options))
+
+
+def try_config(
+    config: Config,
+    against: str | Path,
+    n: int = 50,
+    *,
+    seed: int = 0,
+    relabel: bool = False,
+    differences: str | Path | None = None,
+    quiet: bool = False,
+) -> Trial:
+    """Label `n` records of the run `against` with another config, and compare. This makes calls. Raises SetupError.
+
+    The answers are kept in the config's run folder or, where that is the old run's, in one beside it with `-try` at
+    the end of its name: a run there does not pay for them again. After a change of the config, `relabel` tries the new
+    one in the same folder.
+    """
+    return in_loop(atry_config(config, against, n, seed=seed, relabel=relabel, differences=differences, quiet=quiet))

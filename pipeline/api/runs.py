@@ -7,34 +7,25 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline import facts, planner, report, results, runner, show, stats
+from pipeline.api.configs import Config, settings_of
 from pipeline.api.shown import Shown, link
-from pipeline.errors import MissingExtraError, SetupError
+from pipeline.errors import MissingExtraError
 from pipeline.facts import Check, Tier
 from pipeline.readers import Given
 from pipeline.runner import RunOptions, in_loop
 from pipeline.settings import Settings
 from pipeline.store import read_table
-from pipeline.targets import find_run, load_settings
+from pipeline.targets import find_run
 from pipeline.units import dollars, duration
 
 if TYPE_CHECKING:
     import pandas
 
 
-#: The settings, or the path of a config.
-Config: TypeAlias = Settings | str | Path
 _T = TypeVar("_T")
-
-
-def _settings(config: Config) -> Settings:
-    if isinstance(config, Settings):
-        return config
-    if isinstance(config, Mapping):
-        raise SetupError("the config is a dict; expected the path of one, or Settings: Settings.model_validate(config)")
-    return load_settings(config)
 
 
 def _as(kind: type[_T], found: Any) -> _T:
@@ -187,14 +178,14 @@ async def arun(
     config: Config, options: RunOptions | None = None, *, records: Given | None = None, wishes: RunOptions | None = None
 ) -> RunSummary:
     """`run`, for a program that has an event loop."""
-    settings = _settings(config)
+    settings = settings_of(config)
     options = _reported(settings, options or _former(wishes))
     return _as(RunSummary, await runner.arun(settings, options, records=records))
 
 
 async def acheck(config: Config, *, online: bool = True) -> Checks:
     """`check`, for a program that has an event loop."""
-    return Checks(await planner.check(_settings(config), online=online))
+    return Checks(await planner.check(settings_of(config), online=online))
 
 
 async def apreview(
@@ -207,26 +198,26 @@ async def apreview(
     prompt: bool = False,
 ) -> Preview:
     """`preview`, for a program that has an event loop."""
-    found = await planner.preview(_settings(config), n, records=records, keys=keys, sample=sample, prompt=prompt)
+    found = await planner.preview(settings_of(config), n, records=records, keys=keys, sample=sample, prompt=prompt)
     return _as(Preview, found)
 
 
 async def aplan(config: Config, pilot: int = 20, *, quiet: bool = False) -> Plan:
     """`plan`, for a program that has an event loop."""
-    return _as(Plan, await planner.plan(_settings(config), pilot, quiet=quiet))
+    return _as(Plan, await planner.plan(settings_of(config), pilot, quiet=quiet))
 
 
 async def arehearse_plan(
     config: Config, records: int | None = None, tier: Tier | None = None, *, pilot: int = 20, quiet: bool = False
 ) -> RehearsedPlan:
     """`rehearse_plan`, for a program that has an event loop."""
-    found = await planner.rehearse_plan(_settings(config), records, tier or Tier(), pilot=pilot, quiet=quiet)
+    found = await planner.rehearse_plan(settings_of(config), records, tier or Tier(), pilot=pilot, quiet=quiet)
     return _as(RehearsedPlan, found)
 
 
 async def areplay(config: Config) -> RunSummary:
     """`replay`, for a program that has an event loop."""
-    settings = _settings(config)
+    settings = settings_of(config)
     return _as(RunSummary, await runner.replay(settings, after=_reported(settings, None).after))
 
 
@@ -254,7 +245,7 @@ def run(
     frame of pandas or polars. `wishes` is the former name of `options`. In a program that has an event loop of its
     own: `await arun(config)`.
     """
-    settings = _settings(config)
+    settings = settings_of(config)
     options = _reported(settings, options or _former(wishes))
     return _as(RunSummary, runner.run(settings, options, records=records))
 

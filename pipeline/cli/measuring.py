@@ -9,7 +9,22 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.frame import MEASURE, AsJson, RunOf, app, print_json, run_of, run_through, show
+from pipeline.cli.frame import (
+    MEASURE,
+    AsJson,
+    Output,
+    RunOf,
+    Sets,
+    Target,
+    app,
+    fail,
+    print_json,
+    run_of,
+    run_through,
+    say,
+    settings_of,
+    show,
+)
 
 Gold = Annotated[
     str | None,
@@ -137,3 +152,50 @@ def compare(
         print_json(facts)
     else:
         show("\n".join(comparison_lines(facts)))
+
+
+@app.command("try", rich_help_panel=MEASURE)
+def try_config(
+    config: Target = None,
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", help="The run to compare with: its folder.", metavar="RUN", show_default=False),
+    ] = None,
+    number: Annotated[int, typer.Option("-n", min=1, help="How many of its records are labelled.")] = 50,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed draws other records.")] = 0,
+    relabel: Annotated[
+        bool, typer.Option("--relabel", help="Label them again, where an earlier trial had another prompt.")
+    ] = False,
+    differences: Annotated[
+        Path | None,
+        typer.Option("--differences", help="Write the records that differ to this CSV.", metavar="FILE"),
+    ] = None,
+    sets: Sets = None,
+    output_dir: Output = None,
+    json_out: AsJson = False,
+) -> None:
+    """Label some records of a run with another config, and show what changes. This makes calls.
+
+    The answers are kept: a run in the same folder does not pay for them again.
+    """
+    if against is None:
+        fail("name the run to compare with: --against runs/NAME")
+    old = run_of(against)
+    old = old if old.is_absolute() or config is None or not config.is_dir() else old.absolute()
+    settings = settings_of(config, sets, output_dir=output_dir)
+
+    async def label() -> Any:
+        from pipeline.measure import TryOptions
+        from pipeline.measure import try_config as label_some
+
+        options = TryOptions(number, seed, relabel, differences, quiet=json_out)
+        return await label_some(settings, old, options, tell=lambda text: say(f"labelpipe: {text}"))
+
+    facts = run_through(label())
+    from pipeline.show import trial_lines
+
+    if json_out:
+        print_json(facts)
+    else:
+        show("\n".join(trial_lines(facts)))
+    raise typer.Exit(facts["tried"]["exit_code"])

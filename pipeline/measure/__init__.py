@@ -7,14 +7,17 @@ from pipeline.measure.compare import CompareOptions, compare
 from pipeline.measure.designs import CertifyOptions
 from pipeline.measure.evaluate import EvaluateOptions, evaluate
 from pipeline.measure.sharing import SharesOptions, shares
+from pipeline.measure.trying import TryOptions, try_config
 
 __all__ = [
     "CertifyOptions",
     "CompareOptions",
     "EvaluateOptions",
     "SharesOptions",
+    "TryOptions",
     "certify",
     "compare",
     "evaluate",
     "shares",
+    "try_config",
 ]

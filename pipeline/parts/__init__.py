@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.parts.changing import changed
 from pipeline.parts.choosing import expect_choice, mark_of
 from pipeline.parts.gold import gold_source
 from pipeline.parts.inputs import (
@@ -47,6 +48,7 @@ __all__ = [
     "asked_of",
     "budget_of",
     "can_be_read_again",
+    "changed",
     "changes_of_input",
     "expect_choice",
     "gold_fields",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -15,7 +14,17 @@ from typing import Any
 from pipeline import codec
 from pipeline.errors import InputError, SetupError
 from pipeline.facts import Plan, Tier
-from pipeline.parts import expect_choice, open_provider, price_for, read, refuse, refuse_sameness, sources_of, task_of
+from pipeline.parts import (
+    changed,
+    expect_choice,
+    open_provider,
+    price_for,
+    read,
+    refuse,
+    refuse_sameness,
+    sources_of,
+    task_of,
+)
 from pipeline.planner.estimate import PILOT_AT_ONCE, Seen, planned
 from pipeline.planner.recorder import CallRecorder, tier_from
 from pipeline.progress import counting
@@ -76,29 +85,6 @@ def _for_pilot(settings: Settings, pilot: int) -> Settings:
     if settings.limits.concurrency != "auto":
         wanted["limits.concurrency"] = min(PILOT_AT_ONCE, settings.limits.concurrency)
     return changed(settings, wanted)
-
-
-def changed(settings: Settings, values: Mapping[str, Any]) -> Settings:
-    """The settings with these values, by dotted key. None takes a value out.
-
-    With a config file they are laid over it like `--set`, so that they hold when a session reads it again.
-    """
-    if settings.config_path is not None:
-        return settings.again([f"{key}={_text(value)}" for key, value in values.items()])
-    tables: dict[str, dict[str, Any]] = {}
-    for key, value in values.items():
-        table, _, name = key.partition(".")
-        tables.setdefault(table, {})[name] = value
-    return settings.model_copy(
-        update={name: getattr(settings, name).model_copy(update=table) for name, table in tables.items()}
-    )
-
-
-def _text(value: Any) -> str:
-    """A value as `--set` takes it."""
-    if value is None:
-        return "none"
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 async def count_records(settings: Settings, *, quiet: bool = True) -> int:

@@ -14,9 +14,9 @@ from typing import Any
 
 from pipeline.errors import SetupError
 from pipeline.facts import MACHINE, UNKNOWN, Effort, Interval, Plan, RehearsedPlan, Tier, Took
-from pipeline.parts import REHEARSAL, hours_of, open_provider, price_for, refuse
+from pipeline.parts import REHEARSAL, changed, hours_of, open_provider, price_for, refuse
 from pipeline.planner.estimate import latency_of, least
-from pipeline.planner.planning import asked_in, changed, count_records, plan_with
+from pipeline.planner.planning import asked_in, count_records, plan_with
 from pipeline.planner.recorder import CallRecorder
 from pipeline.planner.schedule import Terms, simulate
 from pipeline.runner import RunOptions, arun

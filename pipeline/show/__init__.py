@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipeline.show.advice import SYSTEMATIC, Asked, advise
 from pipeline.show.baselines import baseline_lines
 from pipeline.show.certificates import certificate_text, certify_lines
-from pipeline.show.comparisons import comparison_lines
+from pipeline.show.comparisons import comparison_lines, trial_lines
 from pipeline.show.evaluations import evaluation_lines
 from pipeline.show.exports import data_lines, export_lines
 from pipeline.show.planview import codes_text, plan_lines, rehearsal_lines
@@ -41,4 +41,5 @@ __all__ = [
     "report_lines",
     "shares_lines",
     "status_lines",
+    "trial_lines",
 ]

@@ -48,6 +48,17 @@ def comparison_lines(facts: Facts) -> list[str]:
     return [*lines, f"{' and '.join(simulated)}: {SIMULATED}"] if simulated else lines
 
 
+def trial_lines(facts: Facts) -> list[str]:
+    """A trial: what it took, then the comparison."""
+    tried = facts["tried"]
+    lines = [*comparison_lines(facts), ""]
+    known = f", {tried['known_before']:,} labelled before" if tried["known_before"] else ""
+    lines.append(f"  tried      {many(tried['drawn'], 'record')}{known} · {many(tried['calls'], 'call')}")
+    if tried["reason"]:
+        lines.append(f"  stopped    {tried['reason']}")
+    return [*lines, f"  next       to label the rest: {tried['next_step']}"] if tried["next_step"] else lines
+
+
 def _left_out(facts: Facts) -> Iterator[str]:
     """What of the gold is in no figure."""
     if facts["gold"] is None:
