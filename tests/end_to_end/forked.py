@@ -7,6 +7,7 @@ socket, and ends with it.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import json
@@ -25,6 +26,8 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
+#: What commands import only when they need it.
+LATER = ("filelock", "genai_prices.data", "openai.resources.chat", "pipeline.providers.wire", "typer._adapters")
 #: A message holds a command's words and its environment.
 MOST_BYTES = 2**18
 #: Scenes that go on side by side start their commands from threads; one process that forks is enough for all.
@@ -171,7 +174,8 @@ def main() -> None:
     for found in pkgutil.iter_modules(pipeline.__path__):
         if found.name != "__main__":
             importlib.import_module(f"pipeline.{found.name}")
-    importlib.import_module("openai")
+    for name in LATER:
+        importlib.import_module(name)
     assert threading.active_count() == 1, "a process with threads does not fork safely"
     gc.freeze()
     if command := serve(socket.socket(fileno=int(sys.argv[1]))):
@@ -180,7 +184,22 @@ def main() -> None:
         os.environ.update(command["env"])
         sys.path[0] = command["cwd"]
         sys.argv[1:] = command["args"]
-        runpy.run_module("pipeline", run_name="__main__", alter_sys=True)
+        try:
+            runpy.run_module("pipeline", run_name="__main__", alter_sys=True)
+        except SystemExit as ended:
+            _exit(ended.code)
+
+
+def _exit(code: object) -> None:
+    """End as the interpreter does, but for taking apart all that was imported: that takes as long as many commands."""
+    if code is None or isinstance(code, int):
+        threading._shutdown()  # type: ignore[attr-defined] # waits for threads that are no daemons
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None and not stream.closed:
+                stream.flush()
+        os._exit(code or 0)
+    raise SystemExit(code)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,11 @@ from pipeline import codec
 from pipeline.errors import CallError, CallTimeoutError, RequestShapeError, UnavailableError
 from pipeline.providers.wire import MOST_BODY_BYTES, MOST_REFUSAL_BYTES
 
-BOMB = gzip.compress(b" " * 2**28)  # 256 MB in 260 kB
 RAW = zlib.compressobj(wbits=-15)
-DEFLATED = RAW.compress(b" " * 2**28) + RAW.flush()
+#: 256 MB in 260 kB: the same block again and again.
+DEFLATED = (RAW.compress(b" " * 2**20) + RAW.flush(zlib.Z_FULL_FLUSH)) * 256 + RAW.flush()
+#: Without its checksum, which nobody gets to.
+BOMB = b"\x1f\x8b\x08" + bytes(6) + b"\xff" + DEFLATED
 
 
 def failed(handler: Any) -> CallError:
