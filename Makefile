@@ -7,6 +7,8 @@ LOWEST := .venv-lowest
 #: Whole runs, their settings and prices: each dependency is used in one of them.
 LOWEST_TESTS := tests/end_to_end/test_demo.py tests/end_to_end/test_either.py tests/end_to_end/test_faults.py \
   tests/settings/test_settings_toml.py tests/limits/test_day_and_price.py tests/test_package.py
+#: Processes that run tests: more than a small machine has cores, since the tests that kill processes mostly wait.
+WORKERS ?= 4
 NODE_STAMP := tests/aimock/node_modules/.stamp
 
 # Tests start hundreds of processes. Without compiled files each of them would compile the package first.
@@ -24,7 +26,7 @@ test: $(VENV)/.dev $(NODE_STAMP)  ## the whole test suite, as CI runs it
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 	@$(MAKE) --no-print-directory lowest
 
 lowest: $(LOWEST)/.installed  ## a few tests with the lowest versions that pyproject.toml allows

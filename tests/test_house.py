@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -217,6 +218,12 @@ def test_no_file_and_no_function_grows_too_large() -> None:
                 if lines > 60:
                     large.append(f"{path}:{node.lineno}: {node.name} has {lines} lines: cut it")
     assert large == []
+
+
+def test_no_two_files_of_tests_have_the_same_name() -> None:
+    """pytest imports them by their names alone: of two, it runs neither and stops."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("*.py") if "node_modules" not in path.parts)
+    assert {name for name, count in names.items() if count > 1} <= {"conftest.py"}
 
 
 def test_no_catch_all_rooms() -> None:
