@@ -88,8 +88,7 @@ def _certify(run: OpenRun, label_field: LabelField, options: CertifyOptions) -> 
         standing = None if not stored else _standing(ledger, stored[-1], reviews, said, label_field)
         if standing is None or _is_to_be_replaced(standing, options, is_used=stored[-1] in used):
             _refuse_at_work(run.run_dir)
-            new = begin(ledger, reviews, label_field.name, _filled(options, standing), len(used) + 1)
-            standing = _standing(ledger, new, reviews, said, label_field)
+            standing = _begun(*begin(ledger, reviews, label_field.name, _filled(options, standing), len(used) + 1))
         lists = _lists(reviews, standing)
     return _kept_in_folder(folder, {**_facts(folder, standing, lists), "simulated": run.simulated})
 
@@ -205,6 +204,14 @@ class _Standing:
         return min(1.0, error_bound(design, len(self.drawn.bad)) + len(self.drawn.open) / design.n)
 
 
+def _begun(stored: StoredDesign, labels: LabelsSeen) -> _Standing:
+    """A design that nobody has answered yet. Without any draw, nothing that was open to it needs a check."""
+    waiting = list(stored.keys)
+    places: list[Place] = [()] * len(waiting)
+    drawn = _Drawn(bad=places, open=list(zip(places, waiting, strict=True)), waiting=waiting)
+    return _Standing(stored, labels, drawn, 0 if waiting else stored.design.population, 0, waiting, ())
+
+
 def _standing(ledger: Path, stored: StoredDesign, reviews: Reviews, said: Said, label_field: LabelField) -> _Standing:
     """Two passes over the labels: what became of the draw, then which of the others people have to check."""
     before, labels, drawn = said_of(reviews, label_field.name, stored.reviews), LabelsSeen(), _Drawn()
@@ -227,14 +234,13 @@ def _beyond(
 ) -> tuple[int, list[tuple[Place, str]], list[Answer]]:
     """How many labels may be kept; of those from `first` on, without the draw, what nobody has checked; the answers."""
     kept, to_check, answers, keys = 0, list[tuple[Place, str]](), list[Answer](), frozenset(stored.keys)
-    for one in stored.population(ledger, before, LabelsSeen()):
-        place = stored.place(one)
-        if place < first:
+    for one in stored.population(ledger, before):
+        if stored.is_before(one, first):
             kept += 1
         elif one.key in keys:
             continue
         elif not said.has_checked(one):
-            to_check.append((place, one.key))
+            to_check.append((stored.place(one), one.key))
         elif one.key in said.last:
             answers.append(said.last[one.key])
     return kept, to_check, answers

@@ -19,7 +19,7 @@ from pipeline.task import expected_fields
 #: Labels that are looked at to find out what a field holds where its schema does not say.
 LOOKED_AT = 2_000
 #: Columns that are labelpipe's own.
-_OURS = frozenset({"row_key", "simulated"})
+_OURS = frozenset({"row_key", "simulated", "agreement", "votes", "needs_review", "reviewed"})
 #: The keys of an example that are not fields of a record.
 _NO_FIELDS = frozenset({"label", "tool"})
 #: What a column of gold may be called beside the name of its label field.
