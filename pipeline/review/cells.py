@@ -49,6 +49,13 @@ def is_same(found: JSON, value: JSON) -> bool:
     return isinstance(value, bool | int | float) and any(_equal(other, value) for other in _readings(found))
 
 
+def is_equal(one: JSON, other: JSON) -> bool:
+    """Whether two values of a label are the same: for a list of labels in any order."""
+    if isinstance(one, list) and isinstance(other, list):
+        return sorted(map(codec.canonical, one)) == sorted(map(codec.canonical, other))
+    return codec.canonical(one) == codec.canonical(other)
+
+
 def value_of(found: JSON, field: LabelColumn) -> JSON:
     """The value of the field that a cell says. Raises ValueError, which says what it may be."""
     readings = _of_text(found, field) if isinstance(found, str) else iter([found])
@@ -60,7 +67,8 @@ def value_of(found: JSON, field: LabelColumn) -> JSON:
 
 def _of_text(found: str, field: LabelColumn) -> Iterator[JSON]:
     text = plain(found)
-    yield from (value for value in field.values if cell(value) in (found, text, text.strip()))
+    for written in (found, text, text.strip()):
+        yield from (value for value in field.values if cell(value) == written)
     yield text
     yield text.strip()
     yield from _readings(text)

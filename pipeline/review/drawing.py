@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,14 +12,16 @@ from typing import Any
 from pipeline import codec, quality
 from pipeline.errors import SetupError, did_you_mean, there_are
 from pipeline.quality import Part
-from pipeline.records import JSON, Outcome, Status
+from pipeline.records import JSON
 from pipeline.review.folder import Reviewed, reviewed
 from pipeline.review.others import labels_of
-from pipeline.store import Draw, DrawItem, Ledger, cell, open_reviews, rows_of
+from pipeline.store import Draw, DrawItem, LabelRow, Ledger, cell, open_reviews
 from pipeline.task import RecordFilter
 
 #: The columns that say how certain a label is, the first one that a run has.
 SCORES = ("agreement", "confidence")
+#: Records that are looked at together.
+BLOCK = 1_000
 #: Why records are drawn, where nobody says otherwise.
 REVIEW = "review"
 
@@ -106,21 +109,23 @@ async def _population(found: Reviewed, options: DrawOptions) -> _Population:
     column = found.column(options.column).name
     compared = found.names if options.column is None else (column,)
     score = _score_column(found, options) if options.uncertain else ""
+    seq = 0
     async with await Ledger.open(found.run_dir.ledger, read_only=True) as ledger:
-        async for block in rows_of(ledger, "completion"):
-            for _, outcome in block:
-                if not _is_wanted(outcome, where, population):
+        while block := await ledger.labels_after(seq, BLOCK, fields=where is not None):
+            seq = block[-1].seq
+            for row in block:
+                if not _is_wanted(row, where, population):
                     continue
-                _note(population, outcome)
-                label = outcome.label
-                if label is None:
+                _note(population, row)
+                if row.label is None:
                     continue
-                key = outcome.record.key
-                population.class_of[key] = cell(label.get(column))
-                if isinstance(number := label.get(score), int | float):
-                    population.score_of[key] = float(number)
-                if other is not None and _differs(label, other.get(key), compared):
-                    population.differing.append(key)
+                if options.per_class:
+                    # One text a class, not one a record.
+                    population.class_of[row.key] = sys.intern(cell(row.label.get(column)))
+                if isinstance(number := row.label.get(score), int | float):
+                    population.score_of[row.key] = float(number)
+                if other is not None and _differs(row.label, other.get(row.key), compared):
+                    population.differing.append(row.key)
     if where is not None and population.unclear == population.looked_at > 0:
         raise SetupError(f"--where: {options.where!r} is neither true nor false of any record. {_names(found, where)}")
     if options.uncertain and not population.score_of:
@@ -128,29 +133,24 @@ async def _population(found: Reviewed, options: DrawOptions) -> _Population:
     return population
 
 
-def _is_wanted(outcome: Outcome, where: RecordFilter | None, population: _Population) -> bool:
+def _is_wanted(row: LabelRow, where: RecordFilter | None, population: _Population) -> bool:
     """Whether the record belongs to what is drawn from."""
     population.looked_at += 1
-    if outcome.rows is not None:
+    if row.rows is not None:
         population.several += 1
         return False
     if where is None:
-        return outcome.status is Status.LABELLED
-    fits = _is_true(where, outcome)
+        return row.label is not None
+    fields, label = row.fields or {}, row.label or {}
+    about = {"status": row.status, "code": row.code}
+    fits = where({**about, **fields, **label, "label": label, "record": fields})
     population.unclear += fits is None
     return bool(fits)
 
 
-def _is_true(where: RecordFilter, outcome: Outcome) -> bool | None:
-    """Whether the expression is true of the record; None where it cannot be said: a field is missing, or null."""
-    fields, label = outcome.record.fields, outcome.label or {}
-    about = {"status": outcome.status.value, "code": outcome.problem.code if outcome.problem else None}
-    return where({**about, **fields, **label, "label": label, "record": fields})
-
-
-def _note(population: _Population, outcome: Outcome) -> None:
-    population.keys.append(outcome.record.key)
-    text = codec.canonical([outcome.record.key, outcome.record.digest, outcome.label])
+def _note(population: _Population, row: LabelRow) -> None:
+    population.keys.append(row.key)
+    text = codec.canonical([row.key, row.label])
     population.digest = (population.digest + int.from_bytes(codec.digest128(text), "big")) % 2**128
 
 

@@ -14,16 +14,18 @@ from typing import Any
 from pipeline import codec
 from pipeline.errors import InputError, SetupError, there_are
 from pipeline.records import JSON, Outcome
-from pipeline.review.cells import is_empty, is_same, is_ticked, plain, value_of
+from pipeline.review.cells import is_empty, is_equal, is_same, is_ticked, plain, value_of
 from pipeline.review.drawfile import NOTE, UNCLEAR
 from pipeline.review.folder import Reviewed, reviewed
 from pipeline.review.naming import Named, named_rows
 from pipeline.review.rewriting import Rewritten, rewrite
 from pipeline.review.tables import Row, rows_in
-from pipeline.store import Answer, Corrected, Draw, Ledger, Reviews, corrected_at, label_digest, open_reviews
+from pipeline.store import Answer, Corrected, Draw, Ledger, corrected_at, label_digest, open_reviews, read_reviews
 
 #: Faults of a file that are named.
 SHOWN_FAULTS = 10
+#: Rows whose records are looked up together.
+BLOCK = 1_000
 
 
 @dataclass(slots=True)
@@ -53,6 +55,28 @@ async def take_answers(run: str | Path | None, path: str | Path, *, by: str, dra
     if not by.strip():
         raise SetupError("say who has answered: --by NAME")
     found, file = await reviewed(run), Path(path)
+    rows = await _rows(found, file)
+    corrected = await asyncio.to_thread(corrected_at, found.run_dir.path)
+    async with await Ledger.open(found.run_dir.ledger, read_only=True) as ledger:
+        named = await named_rows(found, ledger, corrected, rows, file)
+        answered = await asyncio.to_thread(_draw_of, found, draw, {one.key for one in named}, file)
+        # Of a file without these columns only a blind draw tells that what agrees was looked at.
+        confirms = answered is not None and (answered.blind or bool({UNCLEAR, NOTE} & rows[0].values.keys()))
+        taken = Taken()
+        for start in range(0, len(named), BLOCK):
+            block = named[start : start + BLOCK]
+            outcomes = await ledger.outcomes_of([one.key for one in block])
+            for one in block:
+                _take_row(found, taken, one, (outcomes[one.key], corrected), confirms=confirms)
+    if taken.faults:
+        raise InputError(_told_faults(file, taken.faults))
+    await asyncio.to_thread(_keep, found, taken, by.strip(), answered)
+    rewritten = await rewrite(found.run_dir)
+    return _facts(found, (file, by.strip(), answered), taken, rewritten)
+
+
+async def _rows(found: Reviewed, file: Path) -> list[Row]:
+    """The rows of the file, of which some column is a label. Raises InputError."""
     rows: list[Row] = []
     async with aclosing(rows_in(file)) as blocks:
         async for block in blocks:
@@ -64,49 +88,33 @@ async def take_answers(run: str | Path | None, path: str | Path, *, by: str, dra
             f"{file}: no column is a label of this run ({there_are(found.names)}); the columns are "
             f"{there_are(rows[0].values)}"
         )
-    corrected = await asyncio.to_thread(corrected_at, found.run_dir.path)
-    async with await Ledger.open(found.run_dir.ledger, read_only=True) as ledger:
-        named = await named_rows(found, ledger, corrected, rows, file)
-        outcomes = await ledger.outcomes_of([one.key for one in named])
-    taken, answered = await asyncio.to_thread(_take, found, (file, by.strip(), draw), named, outcomes, corrected)
-    rewritten = await rewrite(found.run_dir)
-    return _facts(found, (file, by.strip(), answered), taken, rewritten)
+    return rows
 
 
-_From = tuple[Path, str, int | None]
-
-
-def _take(
-    found: Reviewed, source: _From, named: Sequence[Named], outcomes: Mapping[str, Outcome], corrected: Corrected
-) -> tuple[Taken, Draw | None]:
-    file, by, wanted = source
+def _keep(found: Reviewed, taken: Taken, by: str, draw: Draw | None) -> None:
+    """Keep the answers that this person has not given before."""
+    number, blind = (None, False) if draw is None else (draw.id, draw.blind)
+    about = [replace(answer, by=by, draw=number, blind=blind) for answer in taken.answers]
     with open_reviews(found.run_dir.path) as reviews:
-        draw = _draw_of(reviews, wanted, {one.key for one in named}, file)
-        # Of a file without these columns only a blind draw tells that what agrees was looked at.
-        counts = draw is not None and (draw.blind or {UNCLEAR, NOTE} & named[0].row.values.keys())
-        said = _last_words(reviews, by)
-        taken = Taken()
-        for one in named:
-            _take_row(found, taken, one, (outcomes[one.key], corrected), confirms=bool(counts))
-        if taken.faults:
-            raise InputError(_told_faults(file, taken.faults))
-        number, blind = (None, False) if draw is None else (draw.id, draw.blind)
-        about = [replace(answer, by=by, draw=number, blind=blind) for answer in taken.answers]
+        said = {answer.key: _words(answer) for answer in reviews.standing() if answer.by == by}
         new = [answer for answer in about if said.get(answer.key) != _words(answer)]
-        taken.known = len(about) - len(new)
         taken.answers = reviews.add_answers(new)
+    taken.known = len(about) - len(new)
     _count(taken)
-    return taken, draw
 
 
-def _draw_of(reviews: Reviews, wanted: int | None, keys: set[str], file: Path) -> Draw | None:
+def _draw_of(found: Reviewed, wanted: int | None, keys: set[str], file: Path) -> Draw | None:
     """The draw that a file answers: the one that is wanted, else the last one that holds all of its records."""
-    draws = [draw for draw in reviews.draws() if wanted in (None, draw.id)]
+    reviews = read_reviews(found.run_dir.path)
+    if reviews is None:
+        draws: list[tuple[Draw, set[str]]] = []
+    else:
+        with reviews:
+            draws = [(draw, reviews.keys_of(draw.id)) for draw in reviews.draws() if wanted in (None, draw.id)]
     if wanted is not None and not draws:
         raise SetupError(f"--draw {wanted}: this run has no such draw")
-    for draw in reversed(draws):
-        others = keys - {item.key for item in reviews.items_of(draw.id)}
-        if not others:
+    for draw, drawn in reversed(draws):
+        if not (others := keys - drawn):
             return draw
         if wanted is not None:
             raise InputError(f"{file}: {there_are(sorted(others))} are not in draw {wanted}")
@@ -148,9 +156,12 @@ def _cells(found: Reviewed, values: _Label, label: _Label | None) -> tuple[dict[
             filled[name] = label.get(name)
             continue
         try:
-            filled[name] = changed[name] = value_of(value, column)
+            filled[name] = value_of(value, column)
         except ValueError as error:
             faults.append(str(error))
+            continue
+        if label is None or not is_equal(filled[name], label.get(name)):
+            changed[name] = filled[name]
     return filled, changed, faults
 
 
@@ -176,11 +187,6 @@ def _missing(found: Reviewed, changed: Mapping[str, JSON]) -> list[str]:
     return [column.name for column in found.columns if column.is_required and column.name not in changed]
 
 
-def _last_words(reviews: Reviews, by: str) -> dict[str, bytes]:
-    """What this person has said last of each record."""
-    return {answer.key: _words(answer) for answer in reviews.standing() if answer.by == by}
-
-
 def _words(answer: Answer) -> bytes:
     """What an answer says, and about what."""
     return codec.canonical([answer.draw, answer.record, answer.fields, answer.unclear, answer.note])
@@ -196,9 +202,7 @@ def _count(taken: Taken) -> None:
 
 def _is_other(answer: Answer) -> bool:
     old = answer.old or {}
-    return any(
-        name not in old or codec.canonical(old[name]) != codec.canonical(value) for name, value in answer.fields.items()
-    )
+    return any(name not in old or not is_equal(old[name], value) for name, value in answer.fields.items())
 
 
 def _told_faults(file: Path, faults: Sequence[str]) -> str:

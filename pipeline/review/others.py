@@ -11,9 +11,11 @@ from pipeline.records import JSON
 from pipeline.review.cells import is_empty, plain
 from pipeline.review.folder import KEY, Reviewed
 from pipeline.review.tables import rows_in
-from pipeline.store import Ledger, RunDir, rows_of
+from pipeline.store import Ledger, RunDir
 from pipeline.targets import find_run, is_run, looks_like_config
 
+#: Records that are looked at together.
+BLOCK = 1_000
 #: by key, the values of the label columns that are there
 Labels = Mapping[str, Mapping[str, JSON]]
 
@@ -28,12 +30,13 @@ async def labels_of(other: str | Path, found: Reviewed) -> Labels:
 
 async def _labels_of_run(run_dir: RunDir, found: Reviewed) -> Labels:
     labels: dict[str, Mapping[str, JSON]] = {}
+    seq = 0
     async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
-        async for block in rows_of(ledger, "completion"):
-            for _, outcome in block:
-                if outcome.label is not None and outcome.rows is None:
-                    both = {name: outcome.label[name] for name in found.names if name in outcome.label}
-                    labels[outcome.record.key] = both
+        while block := await ledger.labels_after(seq, BLOCK):
+            seq = block[-1].seq
+            for row in block:
+                if row.label is not None and row.rows is None:
+                    labels[row.key] = {name: row.label[name] for name in found.names if name in row.label}
     if not any(labels.values()):
         raise SetupError(f"{run_dir.path}: has no label column in common with {found.run_dir.path}")
     return labels

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline.errors import SetupError
 from pipeline.parts import sql_of
+from pipeline.runner.corrections import count_corrections
 from pipeline.settings import Settings
 from pipeline.store import Ledger, RunDir, check_table, release_table
 from pipeline.units import dollars
@@ -30,6 +31,8 @@ async def what_is_there(settings: Settings) -> str:
     except SetupError:
         return f"{run_dir.path} holds {', '.join(files)}, and no ledger that can be read."
     there = f"{run_dir.path} holds {sum(counts.values()):,} records with an outcome ({dollars(totals.cost_usd)})."
+    if people := await asyncio.to_thread(count_corrections, run_dir.path):
+        there += f" People have corrected or confirmed {people:,} of them."
     options = sql_of(settings)
     if options is None or not await asyncio.to_thread(check_table, options, run_dir.ledger):
         return there

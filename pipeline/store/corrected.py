@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline import codec
+from pipeline.errors import SetupError
 from pipeline.records import Outcome, Status
 from pipeline.store.answers import Correction, Place, is_same_content
 from pipeline.store.layout import REVIEWED
 from pipeline.store.queries import chunks, outcomes_of, placeholders
-from pipeline.store.reviews import NAME, Reviews, read_reviews
+from pipeline.store.reviews import Reviews, read_reviews
+from pipeline.store.reviewsfile import NAME
 from pipeline.store.rows import bound, unbound
 from pipeline.store.schema import connect_reader
 
@@ -85,6 +87,16 @@ async def corrected_for(folder: Path, rows: _Rows) -> Corrected:
     if not rows.corrected:
         return Corrected(column=rows.reviewed)
     return await asyncio.to_thread(corrected_at, folder, rows.corrected, column=rows.reviewed)
+
+
+def refuse_lost(folder: Path, rows: _Rows) -> None:
+    """Raises SetupError where the rows have corrections of reviews that are not there any more."""
+    path = folder / NAME
+    if rows.corrected and not path.exists():
+        raise SetupError(
+            f"{path}: is gone, and the rows of this run have corrections of it. Put back a copy of it. To go on "
+            "without them, make an empty file of this name: the rows are then those of the model."
+        )
 
 
 def corrected_now(ledger: Path, *, column: bool) -> Corrected:

@@ -9,10 +9,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.errors import MissingExtraError
+from pipeline.errors import LabelpipeError, MissingExtraError
 from pipeline.records import Outcome
 from pipeline.store import parquet
-from pipeline.store.corrected import Corrected, corrected_for, tell_corrections
+from pipeline.store.corrected import Corrected, corrected_for, refuse_lost, tell_corrections
 from pipeline.store.difference import difference
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
@@ -62,11 +62,21 @@ async def prove_files(run_dir: RunDir, ledger: Ledger, find_url: FindUrl = lambd
     Raises StoreError if the ledger fails.
     """
     text = await ledger.meta_get("layout")
-    if text is None:
-        return [FileProof("files of rows", True, 0, "are to be built (again), and the run's next session does it.")]
-    layout = Layout.from_text(text)
+    layout = Layout(()) if text is None else Layout.from_text(text)
     checkpoints = await ledger.checkpoints()
-    corrected = await corrected_for(run_dir.path, layout)
+    is_waiting = any(_is_waiting(checkpoints.get(one.name), one) for one in row_formats(layout))
+    try:
+        refuse_lost(run_dir.path, layout)
+        corrected = await corrected_for(run_dir.path, layout)
+        told = await asyncio.to_thread(
+            tell_corrections, ledger.path, layout.corrected, is_waiting=text is None or is_waiting
+        )
+    except LabelpipeError as error:
+        return [FileProof("reviews.db", False, 0, str(error))]
+    reviews = [FileProof("corrections", True, told.count, told.text)] if told else []
+    if text is None:
+        waits = "are to be built (again), and the run's next session does it."
+        return [FileProof("files of rows", True, 0, waits), *reviews]
     proofs = [
         await _prove_text(run_dir, ledger, row_format, checkpoints.get(row_format.name), corrected)
         for row_format in row_formats(layout)
@@ -75,9 +85,7 @@ async def prove_files(run_dir: RunDir, ledger: Ledger, find_url: FindUrl = lambd
         proofs.append(await _prove_parquet(run_dir, ledger, layout, checkpoints.get("labels.parquet"), corrected))
     if "sql" in layout.formats and (place := await ledger.meta_get("sql")):
         proofs.append(await _prove_table(ledger, SqlPlace.from_text(place), find_url))
-    is_waiting = any(_is_waiting(checkpoints.get(one.name), one) for one in row_formats(layout))
-    told = await asyncio.to_thread(tell_corrections, ledger.path, corrected.version, is_waiting=is_waiting)
-    return [*proofs, *([FileProof("corrections", True, told.count, told.text)] if told else [])]
+    return [*proofs, *reviews]
 
 
 def _is_waiting(checkpoint: Checkpoint | None, row_format: RowFormat) -> bool:

@@ -18,11 +18,9 @@ from typing import Any, TypeVar
 
 from pipeline.errors import StoreError
 from pipeline.store.answers import Answer, Correction, Draw, DrawItem, Place, taking_back, with_answer
-from pipeline.store.reviewsfile import connect, connect_reader
+from pipeline.store.reviewsfile import NAME, connect, connect_reader
 from pipeline.store.rows import bound, json_text, json_value, unbound
 
-#: The name of the file in a run folder.
-NAME = "reviews.db"
 _T = TypeVar("_T")
 
 
@@ -81,6 +79,10 @@ class Reviews:
         """
         answers = {answer.key: answer for answer in self.standing() if answer.draw == draw}
         return [replace(item, answer=answers.get(item.key)) for item in self._do(_items, draw)]
+
+    def keys_of(self, draw: int) -> set[str]:
+        """The keys of the records of a draw."""
+        return {item.key for item in self._do(_items, draw)}
 
     def draws_of(self, key: str) -> list[tuple[Draw, DrawItem]]:
         """The draws in which this key is, each with its item there, without answers."""

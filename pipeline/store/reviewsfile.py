@@ -11,6 +11,8 @@ from pathlib import Path
 from pipeline.errors import SetupError
 from pipeline.store.schema import BUSY_S, choose_journal, lacks_shared_memory, leave_wal
 
+#: The name of the file in a run folder.
+NAME = "reviews.db"
 VERSION = 1
 #: "labr": tells it from a ledger and from other SQLite databases.
 APPLICATION_ID = 0x6C616272

@@ -15,6 +15,8 @@ from types import TracebackType
 from pipeline import codec
 from pipeline.errors import RunInUseError, SetupError, StoreError
 from pipeline.records import JSON
+from pipeline.store.reviewsfile import NAME as REVIEWS
+from pipeline.store.reviewsfile import connect as connect_reviews
 from pipeline.store.schema import connect_writer
 
 #: How the names of a run's own files begin. What else lies in the folder is the user's.
@@ -221,6 +223,9 @@ class RunLock:
         if ledger.exists():
             with suppress(SetupError):
                 connect_writer(ledger).close()
+        if (folder / REVIEWS).exists():
+            with suppress(SetupError):
+                connect_reviews(folder / REVIEWS).close()
         for file in files:
             # The journal's own files may have gone into the ledger with what they held.
             if not file.name.startswith("lock"):

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pipeline.records import Outcome
 from pipeline.store import parquet, whole
 from pipeline.store.claims import MovedAside, claim, move_aside
-from pipeline.store.corrected import NOTHING, corrected_at, corrected_now
+from pipeline.store.corrected import NOTHING, corrected_at, corrected_now, refuse_lost
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
 from pipeline.store.order import rows_of
@@ -139,6 +139,8 @@ class Sinks:
             await self._ledger.meta_set("layout_asked", asked)
         text = await self._ledger.meta_get("layout")
         before = Layout.from_text(text) if text else None
+        if before is not None:
+            refuse_lost(self._run_dir.path, before)
         self._corrected = await asyncio.to_thread(corrected_now, self._ledger.path, column=self._asked.reviewed)
         self._layout = replace(self._asked.following(before), corrected=self._corrected.version)
         is_same = before is not None and before.corrected == self._corrected.version

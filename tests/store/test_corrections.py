@@ -14,6 +14,7 @@ import pytest
 from store_samples import labelled, read_csv, record, unlabelled
 from store_sessions import BATCHES, LAYOUT, OUTCOMES, labels, run
 
+from pipeline.errors import SetupError, StoreError
 from pipeline.records import Outcome
 from pipeline.store import (
     Answer,
@@ -271,3 +272,25 @@ def test_a_run_that_nobody_has_reviewed_is_as_it_was(tmp_path: Path) -> None:
     assert "corrected" not in layout
     assert all(len(json.loads(shape)) == 4 for shape in shapes)
     assert Layout.from_text(layout).corrected == 0
+
+
+def test_reviews_that_are_damaged_or_gone_are_told_and_stop_a_session(tmp_path: Path) -> None:
+    """Going on without them would take people's answers out of the rows, and nobody would hear of it."""
+    run(tmp_path, *BATCHES)
+    correct(tmp_path, OUTCOMES[0], "mine")
+    run(tmp_path)
+    path = tmp_path / "reviews.db"
+    good = path.read_bytes()
+    for damage, message in ((good[:100] + b"x" * len(good), "reviews.db: "), (None, "is gone, and the rows")):
+        path.unlink()
+        if damage is not None:
+            path.write_bytes(damage)
+        ok, detail = proofs(tmp_path)["reviews.db"]
+        assert not ok
+        assert message in detail
+        with pytest.raises((SetupError, StoreError)):
+            run(tmp_path)
+        assert labels(tmp_path, "label")[0] == "mine"
+    path.touch()
+    run(tmp_path)
+    assert labels(tmp_path, "label")[0] != "mine"
