@@ -13,6 +13,7 @@ from pipeline.errors import InputError, did_you_mean, there_are
 from pipeline.gold.values import is_answered
 from pipeline.readers import Source, given_name, read_records
 from pipeline.records import JSON, Record
+from pipeline.store import safe_cell
 
 #: The column of keys in any gold file; the name under which the run's input has them may be used too.
 KEY = "key"
@@ -22,6 +23,8 @@ BATCH = 2_000
 _BLOCK_BYTES = 1024 * 1024
 #: Formats in which all rows have the same columns.
 _TABLES = frozenset({"csv", "tsv", "parquet"})
+#: Formats in which an apostrophe may stand before what a spreadsheet would take for a formula, as we write it.
+_WRITTEN = frozenset({"csv", "tsv"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,18 @@ class GoldRow:
 def _of_gold(error: InputError) -> str:
     text = str(error).removeprefix("input.path: ")
     return text if text.startswith("gold: ") else f"gold: {text}"
+
+
+def _unescaped(fields: Mapping[str, JSON]) -> Mapping[str, JSON]:
+    """The values without the apostrophe that stands before a formula."""
+    if not any(type(value) is str and value[:1] == "'" for value in fields.values()):
+        return fields
+    return {name: _plain(value) for name, value in fields.items()}
+
+
+def _plain(value: JSON) -> JSON:
+    is_escaped = isinstance(value, str) and value[:1] == "'" and safe_cell(value[1:]) == value
+    return value[1:] if is_escaped else value
 
 
 @asynccontextmanager
@@ -109,8 +124,9 @@ class GoldFile:
     def _usable(self, batch: Sequence[Record]) -> list[GoldRow]:
         self.rows += len(batch)
         rows = []
+        is_written = self.source.format in _WRITTEN
         for record in batch:
-            fields = record.fields
+            fields = _unescaped(record.fields) if is_written else record.fields
             if record.problem is not None:
                 self._refuse("unreadable", record.problem.message)
             elif name := given_name(fields.get(self.key_column)):

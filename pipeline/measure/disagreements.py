@@ -93,7 +93,7 @@ class Differing:
     def _write(self, rows: Sequence[Sequence[Any]]) -> None:
         assert self._file is not None
         try:
-            self._file.write(csv_block(rows, escape_formulas=self._run.escape_formulas).decode())
+            self._file.write(csv_block(rows, escape_formulas=True).decode())
         except OSError as error:
             raise self._failure(error) from error
 

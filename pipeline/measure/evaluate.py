@@ -18,6 +18,7 @@ from pipeline.measure.opened import OpenRun, chosen_fields, gold_columns_in, loo
 from pipeline.measure.pairs import ROW_KEY, GoldColumns, GoldCounts, Pair, pairs_of_file, pairs_of_rows, value_in
 from pipeline.measure.tally import CONFIDENCE, FieldTally
 from pipeline.parts import gold_source
+from pipeline.records import JSON
 from pipeline.store import Ledger, RunDir
 from pipeline.threads import in_daemon
 
@@ -111,8 +112,8 @@ async def open_of(run: OpenRun, gold: str | Path | None, options: EvaluateOption
                 "For gold in a file of its own: --gold FILE"
             )
         return Gold(fields, counts, input=GoldColumns(run, list(fields), counts))
-    source = await in_daemon(lambda: gold_source(str(gold), options.sets))
     keys = [*([ROW_KEY] if run.row_fields else []), *([run.key] if run.key else []), KEY]
+    source = await in_daemon(lambda: gold_source(str(gold), options.sets, keys))
     opening = open_gold(source, keys=keys, wanted=list(fields) or only, known=list(run.fields))
     file = await stack.enter_async_context(opening)
     return Gold(fields or {column: column for column in file.columns}, counts, file=file)
@@ -205,33 +206,34 @@ class Judge:
 
     def add(self, pairs: Sequence[Pair]) -> None:
         """So many more records of gold."""
-        found = []
+        found: list[tuple[Disagreement, Mapping[str, JSON] | None]] = []
+        examples = self._run.examples
         for pair in pairs:
             row = pair.row
-            if self._run.examples and self._run.examples.has(row.key, row.fields):
+            if examples and examples.has(row.key, row.fields):
                 for tally in self.tallies:
                     tally.examples += tally.column in pair.values
-                continue
-            for tally in self.tallies:
-                gold = pair.values.get(tally.column)
-                if gold is None:
-                    continue
-                if row.label is None:
-                    tally.without_label(row.status, row.code)
-                    continue
-                name = tally.field.name
-                label = value_in(row, pair.place, name)
-                confidence = self._confidence_in(pair)
-                if tally.add(gold, label, confidence) is False:
-                    found.append((Disagreement(pair.key, row.key, name, gold, label, confidence), row.fields))
+            elif row.label is None:
+                for tally in self.tallies:
+                    if tally.column in pair.values:
+                        tally.without_label(row.status, row.code)
+            else:
+                self._compare(pair, found)
         if found:
             self._differing.add(found)
 
-    def _confidence_in(self, pair: Pair) -> float | None:
-        if self._confidence is None:
-            return None
-        value = value_in(pair.row, pair.place, self._confidence)
-        return as_number(value)
+    def _compare(self, pair: Pair, found: list[tuple[Disagreement, Mapping[str, JSON] | None]]) -> None:
+        confidence = None
+        if self._confidence is not None:
+            confidence = as_number(value_in(pair.row, pair.place, self._confidence))
+        for tally in self.tallies:
+            gold = pair.values.get(tally.column)
+            if gold is None:
+                continue
+            name = tally.field.name
+            label = value_in(pair.row, pair.place, name)
+            if tally.add(gold, label, confidence) is False:
+                found.append((Disagreement(pair.key, pair.row.key, name, gold, label, confidence), pair.row.fields))
 
 
 def _as_set(field: LabelField, names: frozenset[str]) -> LabelField:

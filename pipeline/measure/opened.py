@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import codec
 from pipeline.errors import LabelpipeError, SetupError, did_you_mean, there_are
 from pipeline.gold import LabelField, fields_of_tools, named_class, with_values
 from pipeline.readers import given_name
@@ -68,7 +67,6 @@ class OpenRun:
     examples: Examples
     simulated: bool
     running: bool
-    escape_formulas: bool = False
     row_fields: frozenset[str] = frozenset()
     seen: tuple[str, ...] = ()
 
@@ -97,7 +95,6 @@ async def look_at(run_dir: RunDir, manifest: Mapping[str, Any], ledger: Ledger, 
     key = (manifest.get("reading") or {}).get("key")
     rows = fingerprint.get("rows")
     shown = _shown(fingerprint.get("prompt"))
-    layout = codec.loads(await ledger.meta_get("layout") or "{}")
     first = await ledger.labels_after(0, LOOKED_AT, fields=True)
     fields = fields_of_tools(fingerprint.get("tools") or [], rows, ordered)
     known = {name: [label.get(name) for row in first for label in labels_in(row)] for name in _names(fields, first)}
@@ -110,7 +107,6 @@ async def look_at(run_dir: RunDir, manifest: Mapping[str, Any], ledger: Ledger, 
         Examples(fingerprint.get("examples") or [], key, shown),
         bool(manifest.get("simulated")),
         run_dir.is_running(),
-        bool(layout.get("escape_formulas")),
         frozenset(name for row in first for one in row.rows or () for name in one if name not in (row.label or {})),
         tuple(dict.fromkeys(name for row in first for name in row.fields or ())),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -51,6 +51,12 @@ class FieldTally:
         self.calibration = Calibration()
         self._classes: dict[str, str] = {}
         self._order = field.order if field.is_ordered else {}
+        ways: Mapping[str, Callable[[JSON, JSON], bool | None]] = {
+            "set": self._add_set,
+            "number": self._add_number,
+            "text": self._add_text,
+        }
+        self._compare = ways.get(field.kind, self._add_class)
 
     def without_label(self, status: str, code: str | None) -> None:
         """A record of gold that has no label."""
@@ -59,18 +65,9 @@ class FieldTally:
 
     def add(self, gold: JSON, label: JSON, confidence: float | None = None) -> bool | None:
         """A record's gold value beside its label; gives whether they are the same. None: it cannot be compared."""
-        match self.field.kind:
-            case "set":
-                is_right = self._add_set(gold, label)
-            case "number":
-                found = self._add_number(gold, label)
-                if found is None:
-                    return None
-                is_right = found
-            case "text":
-                is_right = self._add_text(gold, label)
-            case _:
-                is_right = self._add_class(gold, label)
+        is_right = self._compare(gold, label)
+        if is_right is None:
+            return None
         self.n += 1
         self.right += is_right
         if confidence is not None:

@@ -15,7 +15,7 @@ def table_source(path: Path, column: str) -> Source:
 
     The first row of a CSV names its columns, and spaces after a delimiter are no part of a cell.
     """
-    dialect = Dialect(None, _delimiter(path, column), '"', True, "", skip_lines=0, skip_initial_space=True)
+    dialect = Dialect(None, delimiter_of(path, column), '"', True, "", skip_lines=0, skip_initial_space=True)
     (source,) = resolve_sources(str(path), base=Path(), dialect=dialect)
     return source
 
@@ -25,7 +25,7 @@ def plain_name(name: str) -> str:
     return name.strip().casefold()
 
 
-def _delimiter(path: Path, column: str) -> str | None:
+def delimiter_of(path: Path, column: str) -> str | None:
     """What separates the columns, by the header; None for JSON, and where the header has no such column."""
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES).decode("utf-8-sig", "replace")

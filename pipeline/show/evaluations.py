@@ -17,6 +17,10 @@ DISAGREEMENTS_MOST = 5
 #: Columns that the name of a class may take.
 _NAME_MOST = 24
 _KEY_MOST = 20
+#: Characters of a label in a sentence.
+_SHORT_MOST = 40
+#: A temperature beyond these says that confidence and truth have little to do with each other.
+_COLD, _HOT = 0.1, 10.0
 Facts = Mapping[str, Any]
 AT_WORK = "The run is at work: these figures are about the labels that it has so far."
 CORRECTED = "People have corrected labels of this run; these figures are about what the model said."
@@ -132,9 +136,16 @@ def _calibration_lines(found: Facts) -> Iterator[str]:
         yield f"  {one['confidence']:>10.2f}  {one['accuracy']:>6.1%}  {one['n']:>7,}"
     told = f"expected calibration error {found['expected_error']:.3f}"
     if (temperature := found["temperature"]) is not None:
-        verdict = "the model is too sure" if temperature > 1 else "the model is not sure enough"
-        told += f"; temperature {temperature:.2f}: {verdict if abs(temperature - 1) > 0.1 else 'it fits'}"
+        told += f"; temperature {temperature:.2f}: {_temperature_text(temperature)}"
     yield f"  calibrated {told}; from {many(found['n'], 'record')} with gold"
+
+
+def _temperature_text(temperature: float) -> str:
+    if not _COLD < temperature < _HOT:
+        return "how sure the model is says little about which labels are right"
+    if abs(temperature - 1) <= 0.1:
+        return "it fits"
+    return "the model is too sure" if temperature > 1 else "the model is not sure enough"
 
 
 def _unlabelled(field: Facts) -> Iterator[str]:
@@ -252,8 +263,9 @@ def _wide(names: Any) -> int:
 
 def short(text: str) -> str:
     """A label in a sentence: in quotes where it has blanks, cut where it is long."""
-    found = _line(text)
-    return repr(found) if " " in found or not found else found if len(found) <= 40 else f"{found[:39]}…"
+    found = shown(text)
+    found = found if len(found) <= _SHORT_MOST else f"{found[: _SHORT_MOST - 1]}…"
+    return repr(found) if not found or any(map(str.isspace, found)) else found
 
 
 def many(n: int, what: str) -> str:

@@ -284,6 +284,44 @@ def test_without_a_key_a_record_is_named_by_its_place(tmp_path: Path) -> None:
     assert (found.columns["topic"]["n"], found.columns["topic"]["right"]) == (2, 1)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "id;topic;note\nt1;login;a, b\nt2;refund;c, d\n",  # even by commas, too
+        "sep=;\nid;topic\nt1;login\nt2;refund\n",
+        "id\ttopic\nt1\tlogin\nt2\trefund\n",
+        '\ufeff"topic"|"id"\n"login"|"t1"\n"refund"|"t2"\n',
+        "key,topic\r\nt1,login\r\nt2,refund",
+        '{"topic": "login", "id": "t1"}\n{"topic": "refund", "id": "t2"}\n',
+        '[{"topic": "login", "id": "t1"}, {"topic": "refund", "id": "t2"}]',
+    ],
+)
+def test_gold_is_read_in_any_dialect(run_of_topics: Path, tmp_path: Path, text: str) -> None:
+    name = f"gold.{'json' if text[0] == '[' else 'jsonl' if text[0] == '{' else 'csv'}"
+    found = evaluate(run_of_topics, written(tmp_path / name, text))
+    assert (found["gold"]["rows"], found.columns["topic"]["n"]) == (2, 2)
+
+
+def test_hostile_values_stay_what_they_are(tmp_path: Path) -> None:
+    """Formulas, marks of a terminal, and labels that differ in blanks only."""
+    topics = ["=1+1", "+a", "\x1b[31mred", "a", "a "]
+    rows = [
+        {"id": f"={n}", "text": f"=cmd {n} \x1b]0;title\x07 <script> \u202e", "said_topic": topics[(n + 1) % 5]}
+        for n in range(5)
+    ]
+    run_dir = labelled(tmp_path, rows, {"topic": listed(*topics)})
+    text = "id,topic\n" + "".join(f"'={n},{chr(39) if n < 2 else ''}{topics[n]}\n" for n in range(5))
+    path = tmp_path / "differ.csv"
+    found = evaluate(run_dir, written(tmp_path / "gold.csv", text), disagreements=path)
+    assert (found.columns["topic"]["n"], found.columns["topic"]["right"]) == (5, 0)
+    assert found.columns["topic"]["no_label"]["n"] == 0
+    assert "\x1b" not in repr(found)
+    assert "'a ' -> =1+1: 1" in repr(found)
+    with path.open(encoding="utf-8", newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert [cell for cell in cells if cell.startswith(("=", "+"))] == []
+
+
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 
