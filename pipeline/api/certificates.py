@@ -63,10 +63,11 @@ async def acertify(
     column: str | None = None,
     seed: int | None = None,
     sample: int | None = None,
+    score: str | None = None,
     anew: bool = False,
 ) -> Certification:
     """`certify`, for a program that has an event loop."""
-    options = measure.CertifyOptions(error, confidence, column, seed, sample, anew)
+    options = measure.CertifyOptions(error, confidence, column, seed, sample, score, anew)
     return Certification(await measure.certify(run, options))
 
 
@@ -78,15 +79,17 @@ def certify(
     column: str | None = None,
     seed: int | None = None,
     sample: int | None = None,
+    score: str | None = None,
     anew: bool = False,
 ) -> Certification:
     """Certify that at most `error` of the labels are wrong, with this `confidence`; call it again after each answer.
 
     The first call draws records for people to check blind. `None` means what the run's design has, or 0.05 and 0.95 in
-    a new one; `sample` is the size of its draw. What was fixed by the first call stays, unless `anew` begins another
+    a new one; `sample` is the size of its draw. `score` is the column that says how certain a label is, `agreement` and
+    `confidence` unless you name one. What was fixed by the first call stays, unless `anew` begins another
     design. Makes no call of a model. Raises SetupError.
     """
-    return in_loop(acertify(run, error, confidence, column=column, seed=seed, sample=sample, anew=anew))
+    return in_loop(acertify(run, error, confidence, column=column, seed=seed, sample=sample, score=score, anew=anew))
 
 
 @dataclass(frozen=True, slots=True, repr=False)

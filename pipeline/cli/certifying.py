@@ -22,6 +22,15 @@ Column = Annotated[str | None, typer.Option("--column", help="The label, where a
 Sample = Annotated[
     int | None, typer.Option("--sample", help="Draw N records at first. Default: as many as are needed.", metavar="N")
 ]
+Score = Annotated[
+    str | None,
+    typer.Option(
+        "--score",
+        help="The column that says how certain a label is. Default: agreement, then confidence.",
+        metavar="NAME",
+        show_default=False,
+    ),
+]
 Seed = Annotated[int | None, typer.Option("--seed", help="The same seed draws the same records.", show_default=False)]
 To = Annotated[
     Path | None,
@@ -48,6 +57,7 @@ def certify(
     confidence: Confidence = None,
     column: Column = None,
     sample: Sample = None,
+    score: Score = None,
     seed: Seed = None,
     to: To = None,
     anew: Anew = False,
@@ -71,7 +81,7 @@ def certify(
         from pipeline.measure import certify as look_at
         from pipeline.review import refuse_existing, write_records
 
-        facts = await look_at(run_dir, CertifyOptions(error, confidence, column, seed, sample, anew))
+        facts = await look_at(run_dir, CertifyOptions(error, confidence, column, seed, sample, score, anew))
         if to is not None and facts["records"]:
             refuse_existing(to)
             await write_records(run_dir, facts["records"], to, blind=facts["state"] == "draw")

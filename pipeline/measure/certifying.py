@@ -103,6 +103,7 @@ def _filled(options: CertifyOptions, standing: _Standing | None) -> CertifyOptio
         error=before.design.error if options.error is None else options.error,
         confidence=before.confidence if options.confidence is None else options.confidence,
         sample=before.asked if options.sample is None else options.sample,
+        score=options.score or (None if before.scores == CERTAINTY else before.scores[0]),
     )
 
 
@@ -289,6 +290,7 @@ def _facts(folder: Path, standing: _Standing, lists: Sequence[int]) -> Facts:
         "acceptance": design.acceptance,
         "kept": standing.kept,
         "checked": design.population - standing.kept,
+        "scores": list(stored.scores),
         "certainty": list(stored.certainty),
         "design": stored.number,
         "risk": design.risk,

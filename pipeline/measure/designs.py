@@ -35,7 +35,8 @@ class CertifyOptions:
     """What is asked for. None: what the design of the run has, or the default.
 
     `error` is the share of labels that may be wrong, `confidence` the probability with which no more are. `sample` is
-    the size of the first draw. With `anew` a design that people have answered is given up for a new one.
+    the size of the first draw. `score` is the column that orders the labels, the least certain ones with the lowest
+    numbers; None: CERTAINTY. With `anew` a design that people have answered is given up for a new one.
     """
 
     error: float | None = None
@@ -43,6 +44,7 @@ class CertifyOptions:
     column: str | None = None
     seed: int | None = None
     sample: int | None = None
+    score: str | None = None
     anew: bool = False
 
 
@@ -51,8 +53,9 @@ class StoredDesign:
     """A design as it is kept with its draw.
 
     `column` is the label field. `labels` is the digest of the labels up to `last_seq`, which are what is certified;
-    `reviews` the version of the reviews at that time. `certainty` are the columns that order the labels. `number`
-    counts the designs of this column that people have answered, this one included.
+    `reviews` the version of the reviews at that time. `scores` are the columns that may order the labels, `certainty`
+    those of them that have a number. `number` counts the designs of this column that people have answered, with this
+    one.
     """
 
     draw: Draw
@@ -63,6 +66,7 @@ class StoredDesign:
     labels: str
     last_seq: int
     reviews: int
+    scores: tuple[str, ...]
     certainty: tuple[str, ...]
     number: int
     asked: int | None
@@ -78,12 +82,12 @@ class StoredDesign:
 
     def _stated(self, one: ColumnLabel) -> Place:
         # What says nothing about its certainty is less certain than what says that it is a guess.
-        found = (one.certainty[CERTAINTY.index(name)] for name in self.certainty)
-        return tuple(2.0 if value is None else 1.0 - value for value in found)
+        found = (one.certainty[self.scores.index(name)] for name in self.certainty)
+        return tuple(inf if value is None else -value for value in found)
 
     def population(self, ledger: Path, before: Said, seen: LabelsSeen | None = None) -> Iterator[ColumnLabel]:
         """The labels that were drawn from: those of the time that nobody had checked."""
-        for one in read_column(ledger, self.column, self.last_seq, seen):
+        for one in read_column(ledger, self.column, self.scores, self.last_seq, seen):
             if not before.has_checked(one):
                 yield one
 
@@ -95,7 +99,10 @@ class StoredDesign:
             ("--sample", options.sample, self.asked),
             ("--seed", options.seed, self.draw.seed),
         )
-        return [f"{name} {value:g}" for name, value, kept in asked if value is not None and value != kept]
+        told = [f"{name} {value:g}" for name, value, kept in asked if value is not None and value != kept]
+        if options.score is not None and (options.score,) != self.scores:
+            told.append(f"--score {options.score}")
+        return told
 
 
 def stored_designs(reviews: Reviews, column: str) -> list[StoredDesign]:
@@ -131,6 +138,7 @@ def _stored(draw: Draw, kept: dict[str, Any], keys: tuple[str, ...]) -> StoredDe
         kept["labels"],
         kept["last_seq"],
         kept["reviews"],
+        tuple(kept["scores"]),
         tuple(kept["certainty"]),
         kept["number"],
         kept["asked"],
@@ -144,13 +152,16 @@ def begin(
     error = ERROR if options.error is None else options.error
     confidence = CONFIDENCE if options.confidence is None else options.confidence
     seed = secrets.randbelow(2**31) if options.seed is None else options.seed
+    scores = CERTAINTY if options.score is None else (options.score,)
     version, said, seen = reviews.version(), said_of(reviews, column), LabelsSeen()
-    open_to_draw, named = 0, [False] * len(CERTAINTY)
-    for one in read_column(ledger, column, seen=seen):
+    open_to_draw, named = 0, [False] * len(scores)
+    for one in read_column(ledger, column, scores, seen=seen):
         open_to_draw += not said.has_checked(one)
         named = [known or value is not None for known, value in zip(named, one.certainty, strict=True)]
     if not seen.n:
         raise SetupError(f"{ledger.parent}: no record has a label in {column}, so there is nothing to certify")
+    if options.score is not None and not any(named):
+        raise SetupError(f"--score {options.score}: no label has a number in such a column")
     risk = (1 - confidence) / 2 ** (number - 1)
     try:
         design = design_of(seen.n, error, risk, checked=seen.n - open_to_draw, drawn=options.sample)
@@ -168,7 +179,8 @@ def begin(
         "labels": seen.digest,
         "last_seq": seen.last_seq,
         "reviews": version,
-        "certainty": [name for name, known in zip(CERTAINTY, named, strict=True) if known],
+        "scores": list(scores),
+        "certainty": [name for name, known in zip(scores, named, strict=True) if known],
         "asked": options.sample,
     }
     spec = {"kind": "sample", "n": design.drawn, "of": design.population, "certify": kept}
@@ -179,6 +191,6 @@ def begin(
 
 def _drawn(ledger: Path, column: str, last_seq: int, said: Said, n: int, seed: int) -> Sequence[str]:
     """A simple random sample of the labels that nobody has checked, in an order that is random too."""
-    labels = read_column(ledger, column, last_seq)
+    labels = read_column(ledger, column, (), last_seq)
     hashed = ((uniform(seed, "certify", one.key), one.key) for one in labels if not said.has_checked(one))
     return [key for _, key in nsmallest(n, hashed)]

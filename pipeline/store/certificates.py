@@ -5,7 +5,7 @@ All of it waits for the disk: call it in a thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from pipeline.store.rundir import RunDir, write_whole
 from pipeline.store.schema import connect_reader
 
 #: The columns that say how certain a label is, the first one first: the share of votes that agree, what the model says.
+#: The higher the number, the more certain.
 CERTAINTY = ("agreement", "confidence")
 #: Why a certificate counts no more, where the ledger says so.
 VOID = "labels that it is about have changed since"
@@ -32,8 +33,8 @@ _SELECT = "SELECT key, digest, request_digest, label FROM outcomes WHERE status 
 class ColumnLabel:
     """One record's label in one column. Not frozen only because a million are made in a row.
 
-    `certainty` are the values of CERTAINTY, each from 0 to 1, None where there is none. `record` and `request` are the
-    digests of the record's content and request.
+    `certainty` are the numbers in the columns that say how certain it is, None where there is none. `record` and
+    `request` are the digests of the record's content and request.
     """
 
     key: str
@@ -69,10 +70,15 @@ class LabelsSeen:
 
 
 def read_column(
-    ledger: Path, column: str, upto: int | None = None, seen: LabelsSeen | None = None
+    ledger: Path,
+    column: str,
+    scores: Sequence[str] = CERTAINTY,
+    upto: int | None = None,
+    seen: LabelsSeen | None = None,
 ) -> Iterator[ColumnLabel]:
     """The model's labels in this column, as they were committed, up to a seq or all of them. Raises SetupError.
 
+    `scores` are the columns that say how certain they are.
     `seen` is filled on the way, which takes a third of the time. Corrections do not count here: the ledger holds what
     the model said.
     """
@@ -84,9 +90,7 @@ def read_column(
             if label is None or column not in label:
                 without += 1
                 continue
-            one = ColumnLabel(
-                unbound(key), label[column], tuple(map(_share, map(label.get, CERTAINTY))), record, request
-            )
+            one = ColumnLabel(unbound(key), label[column], tuple(map(_number, map(label.get, scores))), record, request)
             if seen is not None:
                 seen.add(one)
             yield one
@@ -106,9 +110,9 @@ def _label(text: str | None) -> dict[str, JSON] | None:
     return label if isinstance(label, dict) else None
 
 
-def _share(value: JSON) -> float | None:
+def _number(value: JSON) -> float | None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and 0 <= value <= 1 else None
+    return float(value) if is_number else None
 
 
 # -- the files in the run folder ---------------------------------------------------------------------------------------
@@ -122,7 +126,7 @@ def read_certificates(folder: Path) -> list[dict[str, Any]]:
             value = codec.loads_exact(path.read_bytes().decode())
         except (OSError, ValueError) as error:
             raise SetupError(f"{path}: cannot be read: {error}. Move it away; certify makes it again") from error
-        if isinstance(value, dict) and {"column", "certified", "labels", "last_seq"} <= value.keys():
+        if isinstance(value, dict) and {"column", "certified", "labels", "scores", "last_seq"} <= value.keys():
             found.append(value)
     return found
 
@@ -152,6 +156,6 @@ def certificate_of(folder: str | Path, column: str | None = None) -> dict[str, A
     if not given or not given[0]["certified"]:
         return given[0] if given else None
     certificate, seen = given[0], LabelsSeen()
-    for _ in read_column(run_dir.ledger, certificate["column"], certificate["last_seq"], seen):
+    for _ in read_column(run_dir.ledger, certificate["column"], certificate["scores"], certificate["last_seq"], seen):
         pass
     return certificate if seen.digest == certificate["labels"] else {**certificate, "certified": False, "void": VOID}

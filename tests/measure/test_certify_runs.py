@@ -267,3 +267,18 @@ def test_from_the_first_draw_to_the_certificate_by_files(run: Path, tmp_path: Pa
     assert json.loads((run / "certificate.json").read_text())["draws"] == [1, 2]
     refused = do("certify", run, "--error", "0.2")
     assert (refused.exit_code, "--anew" in refused.stderr) == (2, True)
+
+
+def test_another_column_may_say_how_certain_the_labels_are(run: Path) -> None:
+    with sqlite3.connect(run / "ledger.db") as ledger:
+        # The earlier a record, the less certain: the reverse of what its confidence says.
+        ledger.execute("UPDATE outcomes SET label = json_set(label, '$.margin', 100 * CAST(substr(key, 2) AS INTEGER))")
+    ledger.close()
+    with pytest.raises(SetupError, match="--score margins: no label has a number"):
+        certify(run, score="margins")
+    first = certify(run, score="margin", seed=4)
+    assert first["certainty"] == ["margin"]
+    answer(run, first["records"], other_where(run, lambda key: key < "t080" and key[-1] == "0"))
+    assert certify(run).certified or max(certify(run)["records"]) < "t200"
+    with pytest.raises(SetupError, match="--score confidence: this certificate"):
+        certify(run, score="confidence")
