@@ -10,7 +10,15 @@ from typing import Any
 from pipeline.errors import LabelpipeError
 from pipeline.report.timeline import Timeline, read_timeline, timeline_of
 from pipeline.runner import latest_evaluation, status
-from pipeline.store import Overview, RunDir, certificate_of, read_certificates, read_overview
+from pipeline.store import (
+    Corrected,
+    Overview,
+    RunDir,
+    certificate_of,
+    corrections_to_show,
+    read_certificates,
+    read_overview,
+)
 from pipeline.threads import in_daemon
 
 #: Examples of each reason why records have no label, and rows in the sample: enough to see what is meant, on one page.
@@ -30,6 +38,7 @@ class Found:
     pace: Timeline
     evaluation: Mapping[str, Any] | None
     certificates: Sequence[Mapping[str, Any]]
+    corrected: Corrected
 
 
 async def gather(folder: Path, summary: Mapping[str, Any] | None = None) -> Found:
@@ -57,6 +66,7 @@ async def gather(folder: Path, summary: Mapping[str, Any] | None = None) -> Foun
         overview=overview,
         pace=pace or timeline_of(overview.finished, overview.span_s),
         evaluation=latest_evaluation(run_dir),
+        corrected=await in_daemon(lambda: corrections_to_show(folder)),
         certificates=await in_daemon(lambda: _certificates(folder)),
     )
 

@@ -111,6 +111,7 @@ def facts(found: Found) -> Iterator[tuple[str, str]]:
         "Ends" if found.state["running"] else "Ended": _eta(live) if found.state["running"] else last,
         "Sessions": f"{found.pace.sessions}" if found.pace.sessions > 1 else "",
         "Identical records": _copied(found),
+        "Checked by people": _checked(found),
         "Run folder": str(found.folder),
         "labelpipe": plain(manifest.get("labelpipe")),
     }
@@ -124,6 +125,11 @@ def _eta(live: Mapping[str, Any]) -> str:
 def _copied(found: Found) -> str:
     copied = (found.state["summary"] or {}).get("copied")
     return f"{copied:,} took the answer of an identical record" if copied else ""
+
+
+def _checked(found: Found) -> str:
+    checked = len(found.corrected.by_key)
+    return f"{checked:,} record{'s' * (checked != 1)}; their labels are what people said" if checked else ""
 
 
 def _last_at(found: Found) -> float | str | None:
@@ -287,7 +293,7 @@ def sample(found: Found) -> tuple[list[str], list[tuple[str, str, list[str]]]]:
     """Label columns, and rows of a key, a text and the labels."""
     columns = list(found.manifest.get("label_columns") or ())
     rows = []
-    for one in found.overview.sample:
+    for one in found.corrected.on(found.overview.sample):
         for row in one.rows if one.rows is not None else ({},):
             label = {**(one.label or {}), **row}
             rows.append((one.record.key, text_of(one), [plain(label.get(column)) for column in columns]))

@@ -17,6 +17,7 @@ from pipeline.store.claims import MovedAside, claim
 from pipeline.store.corrected import Corrected, corrected_at, misfit
 from pipeline.store.formats import cell, csv_block, json_block, safe_cell
 from pipeline.store.kinds import kinds_of
+from pipeline.store.labelcounts import corrections_to_show
 from pipeline.store.labels import LabelRow
 from pipeline.store.layout import REVIEWED, Layout, Table, distinct
 from pipeline.store.ledger import Ledger
@@ -89,6 +90,7 @@ __all__ = [
     "claim_table",
     "column_types",
     "corrected_at",
+    "corrections_to_show",
     "csv_block",
     "diff",
     "distinct",

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from pipeline.errors import StoreError
 from pipeline.records import KeptAnswer, Outcome, Record, Status
 from pipeline.store import labels, matching, onerecord, queries, storedturns, writes
+from pipeline.store.labelcounts import corrections_to_show, label_counts
 from pipeline.store.queries import Checkpoint, Known, RowCounts, Totals
 from pipeline.store.rows import to_row
 from pipeline.store.schema import ORDINAL_INDEX, connect_reader, connect_writer, damaged, use_failure
@@ -292,8 +293,8 @@ class Ledger:
         return await self._reads.do(queries.count_by_status)
 
     async def label_counts(self, columns: Sequence[str]) -> dict[str, dict[str, int]]:
-        """How often each value of these label columns was given, where they are classes."""
-        return await self._reads.do(queries.label_counts, columns)
+        """How often each value of these label columns was given, where they are classes; corrections count."""
+        return await self._reads.do(lambda seen: label_counts(seen, columns, corrections_to_show(self.path.parent)))
 
     async def vote_counts(self) -> queries.VoteCounts:
         """What the votes on labels came to, where there were any."""

@@ -17,10 +17,6 @@ from pipeline.store.schema import SELECT_OUTCOME, is_damage
 _T = TypeVar("_T")
 #: Damaged rows that are named.
 SHOWN_DAMAGE = 10
-#: A label column is one of classes where its values are so short, and there are so few of them; few in any case.
-CLASS_CHARS, CLASSES, FEW_CLASSES = 40, 200, 5
-#: Equal labels are counted before they are read, so many at a time: of classes there are few, and reading is slow.
-TEXTS = 4096
 Digest: TypeAlias = bytes  #: under a name of its own, because a checkpoint has `bytes` too
 #: Values in one IN (...): older SQLite allows 999.
 CHUNK = 256
@@ -127,42 +123,6 @@ def row_counts(connection: sqlite3.Connection) -> RowCounts | None:
     return RowCounts(int(rows), int(without))
 
 
-def label_counts(connection: sqlite3.Connection, columns: Sequence[str]) -> dict[str, dict[str, int]]:
-    """How often each value of these label columns was given, the most frequent first; of classes, not of free texts.
-
-    A column is one of classes where its values are short and few. All of its labels are looked at, until it is none.
-    """
-    counts: dict[str, Counter[str]] = {column: Counter() for column in columns}
-    texts: Counter[str | None] = Counter()
-    for (text,) in connection.execute("SELECT label FROM outcomes WHERE status = 'labelled'"):
-        texts[text] += 1
-        if len(texts) >= TEXTS:
-            _count_labels(texts, counts)
-            texts.clear()
-        if not counts:
-            break
-    _count_labels(texts, counts)
-    return {
-        column: dict(found.most_common())
-        for column, found in counts.items()
-        if 0 < len(found) <= max(FEW_CLASSES, found.total() // 2)
-    }
-
-
-def _count_labels(texts: Mapping[str | None, int], counts: dict[str, Counter[str]]) -> None:
-    """Count the values in these labels, each of which was given so often; columns that hold no classes go."""
-    for text, times in texts.items():
-        label = _label_of(text)
-        for column in list(counts):
-            value = label.get(column)
-            if value is None:
-                continue
-            told = value if isinstance(value, str) else codec.dumps(value).decode()
-            counts[column][told] += times
-            if isinstance(value, list | dict) or len(told) > CLASS_CHARS or len(counts[column]) > CLASSES:
-                del counts[column]
-
-
 @dataclass(frozen=True, slots=True)
 class VoteCounts:
     """The votes of the labelled records that were asked for themselves.
@@ -182,7 +142,7 @@ def vote_counts(connection: sqlite3.Connection) -> VoteCounts:
     records = votes = needs_review = 0
     pairs: Counter[tuple[str, ...]] = Counter()
     for text, copied in connection.execute("SELECT label, copied_from FROM outcomes WHERE status = 'labelled'"):
-        label = _label_of(text)
+        label = label_of(text)
         cast = label.get("votes")
         if not isinstance(cast, list):
             continue
@@ -193,7 +153,7 @@ def vote_counts(connection: sqlite3.Connection) -> VoteCounts:
     return VoteCounts(records, votes, needs_review, pairs)
 
 
-def _label_of(text: str | None) -> dict[str, JSON]:
+def label_of(text: str | None) -> dict[str, JSON]:
     """A kept label; empty where it is none, as in a damaged row, which has been told of elsewhere."""
     try:
         label = json_value(text)

@@ -294,3 +294,21 @@ def test_reviews_that_are_damaged_or_gone_are_told_and_stop_a_session(tmp_path: 
     path.touch()
     run(tmp_path)
     assert labels(tmp_path, "label")[0] != "mine"
+
+
+def test_corrections_count_in_the_distribution_of_labels(tmp_path: Path) -> None:
+    """A record without a label counts once a person has given it one, and a value that nobody has any more is gone."""
+    outcomes = [replace(labelled(number), label={"label": "ab"[number == 0]}) for number in range(12)]
+
+    async def work() -> dict[str, dict[str, int]]:
+        async with await Ledger.open(tmp_path / "ledger.db") as ledger:
+            await ledger.commit([*outcomes, unlabelled(12)])
+            assert await ledger.label_counts(["label"]) == {"label": {"a": 11, "b": 1}}
+            correct(tmp_path, outcomes[0], "c")
+            correct(tmp_path, outcomes[1], None)
+            correct(tmp_path, unlabelled(12), "c")
+            assert await ledger.label_counts(["label"]) == {"label": {"a": 11, "c": 2}}
+            (tmp_path / "reviews.db").write_bytes(b"damaged " * 100)
+            return await ledger.label_counts(["label"])
+
+    assert asyncio.run(work()) == {"label": {"a": 11, "b": 1}}, "verify tells of the damage; a look shows the rest"

@@ -15,7 +15,7 @@ from store_samples import labelled, match, record, unlabelled
 from pipeline.errors import StoreError
 from pipeline.records import Status, Usage
 from pipeline.store import Checkpoint, Checkpoints, Known, Ledger, RowCounts, Selection
-from pipeline.store.queries import label_counts
+from pipeline.store.labelcounts import label_counts
 
 
 def with_ledger(path: Path, work: Callable[[Ledger], Awaitable[None]]) -> None:

@@ -1,0 +1,72 @@
+"""How often each label was given, as the files of rows have them: with what people have corrected."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pipeline import codec
+from pipeline.errors import SetupError, StoreError
+from pipeline.records import JSON
+from pipeline.store.corrected import NOTHING, Corrected, corrected_at
+from pipeline.store.queries import label_of, outcomes_of
+
+#: A label column is one of classes where its values are so short, and there are so few of them; few in any case.
+CLASS_CHARS, CLASSES, FEW_CLASSES = 40, 200, 5
+#: Equal labels are counted before they are read, so many at a time: of classes there are few, and reading is slow.
+TEXTS = 4096
+
+
+def corrections_to_show(folder: Path) -> Corrected:
+    """The corrections of a run; none where they cannot be read: `verify` tells of it, and a look shows the rest."""
+    try:
+        return corrected_at(folder)
+    except (SetupError, StoreError):
+        return NOTHING
+
+
+def label_counts(
+    connection: sqlite3.Connection, columns: Sequence[str], corrected: Corrected = NOTHING
+) -> dict[str, dict[str, int]]:
+    """How often each value of these label columns was given, the most frequent first; of classes, not of free texts.
+
+    A column is one of classes where its values are short and few. All of its labels are looked at, until it is none.
+    """
+    counts: dict[str, Counter[str]] = {column: Counter() for column in columns}
+    texts: Counter[str | None] = Counter()
+    for (text,) in connection.execute("SELECT label FROM outcomes WHERE status = 'labelled'"):
+        texts[text] += 1
+        if len(texts) >= TEXTS:
+            _count_texts(texts, counts)
+            texts.clear()
+        if not counts:
+            break
+    _count_texts(texts, counts)
+    for outcome in outcomes_of(connection, list(corrected.by_key)).values():
+        if (now := corrected.of(outcome)) is not outcome:
+            _count(outcome.label or {}, -1, counts)
+            _count(now.label or {}, 1, counts)
+    return {
+        column: {value: count for value, count in found.most_common() if count}
+        for column, found in counts.items()
+        if 0 < len(+found) <= max(FEW_CLASSES, found.total() // 2)
+    }
+
+
+def _count_texts(texts: Mapping[str | None, int], counts: dict[str, Counter[str]]) -> None:
+    for text, times in texts.items():
+        _count(label_of(text), times, counts)
+
+
+def _count(label: Mapping[str, JSON], times: int, counts: dict[str, Counter[str]]) -> None:
+    """Count the values of a label that was given so often; columns that hold no classes go."""
+    for column in list(counts):
+        value = label.get(column)
+        if value is None:
+            continue
+        told = value if isinstance(value, str) else codec.dumps(value).decode()
+        counts[column][told] += times
+        if isinstance(value, list | dict) or len(told) > CLASS_CHARS or len(counts[column]) > CLASSES:
+            del counts[column]
