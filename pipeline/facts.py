@@ -287,7 +287,9 @@ class DataExport:
     with `near_duplicates`, of texts at least so similar), and `grouped` are the records in them. `leaks` are texts that
     stand in more than one split: 0. `left_out` says why labelled records are in no split, and how many. `gold` are
     records that a gold file names: none of them is in train. `remembered` are records that an earlier export had put
-    where they are. `former` counts records of a chat export that were asked with another prompt than the present one.
+    where they are. `examples` are records that the prompt shows to the model with their labels. `former` counts records
+    of a chat export that were asked with another prompt than the present one. `certificate` is that of the run's labels
+    as it stands today, None where there is none.
     """
 
     run_dir: str
@@ -308,7 +310,9 @@ class DataExport:
     left_out: Mapping[str, int]
     gold: int = 0
     remembered: int = 0
+    examples: int = 0
     former: int = 0
+    certificate: Mapping[str, Any] | None = None
     simulated: bool = False
     notes: tuple[str, ...] = ()
 

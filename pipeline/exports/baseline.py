@@ -19,7 +19,7 @@ from pipeline.exports.similar import normalized
 from pipeline.exports.sources import OpenRun, class_field, open_run, text_fields
 from pipeline.facts import Baseline, Doubt
 from pipeline.records import JSON, Outcome, Status
-from pipeline.store import Draw, DrawItem, csv_block, open_reviews, rows_of, write_whole
+from pipeline.store import Draw, DrawItem, csv_block, open_reviews, write_whole
 from pipeline.targets import find_run
 
 #: Records that the classifier learns from and that the figures rest on: more make it slower and hardly better.
@@ -119,8 +119,7 @@ class _Baseline:
         return self._told(learned, done, doubts, model)
 
     async def _cases(self, *, count: bool = False) -> AsyncIterator[list[_Case]]:
-        opened = self._opened
-        async for block in rows_of(opened.ledger, "input", upto=opened.last_seq, corrected=opened.corrected):
+        async for block in self._opened.blocks():
             found = [self._case(outcome, count=count) for _, outcome in block if outcome.status is Status.LABELLED]
             yield [case for case in found if case is not None]
 

@@ -24,8 +24,8 @@ class Features:
     label: str | None = None
 
 
-def card(done: DataExport, manifest: Mapping[str, Any], features: Features, quality: Sequence[str] = ()) -> str:
-    """The text of the card. `quality` are lines about how good the labels are."""
+def card(done: DataExport, manifest: Mapping[str, Any], features: Features) -> str:
+    """The text of the card."""
     lines = [
         "---",
         "# license: choose one before you publish this",
@@ -39,7 +39,7 @@ def card(done: DataExport, manifest: Mapping[str, Any], features: Features, qual
         lines += ["dataset_info:", "  features:"]
     for name, kind in features.columns:
         lines += _feature(name, kind, sorted(done.classes) if name == features.label else ())
-    lines += ["---", "", "# Dataset card", "", *_about(done, manifest), *quality, ""]
+    lines += ["---", "", "# Dataset card", "", *_about(done, manifest), ""]
     lines += ["| split | records | rows |", "|---|---|---|"]
     lines += [f"| {_SPLITS.get(name, name)} | {done.records[name]:,} | {done.rows[name]:,} |" for name in done.files]
     if done.by is not None:
@@ -65,7 +65,7 @@ def _about(done: DataExport, manifest: Mapping[str, Any]) -> list[str]:
     when = str(manifest.get("session_at", ""))[:10]
     lines = [
         f"The labels were given by `{model}` through labelpipe {__version__}; the last session began on {when}.",
-        "Nobody has checked them unless it says so here.",
+        _checked(done),
     ]
     if done.simulated:
         lines.insert(
@@ -77,6 +77,14 @@ def _about(done: DataExport, manifest: Mapping[str, Any]) -> list[str]:
         kept = f"Records with the same or a similar text (Jaccard similarity {done.near_duplicates:g} or more of "
         kept += "5-character shingles) are in the same split."
     return [*lines, kept]
+
+
+def _checked(done: DataExport) -> str:
+    found = done.certificate
+    if found is None or not found.get("certified"):
+        return "They are not certified: nobody has shown how many of them are wrong."
+    text = " ".join(str(found.get("text", "")).split())
+    return f"They are certified (`certificate.json`, about all labels of the run): {text}"
 
 
 def _balance(done: DataExport) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,14 +19,17 @@ from pipeline.exports.chat import TITLES, Chat
 from pipeline.exports.folder import Folder, folder_of
 from pipeline.exports.options import DataOptions
 from pipeline.exports.rows import Selection, Shape, Where, table_shape, text_shape
-from pipeline.exports.sources import OpenRun, class_field, gold_keys, open_run, text_fields
+from pipeline.exports.similar import normalized
+from pipeline.exports.sources import OpenRun, class_field, examples_of, gold_keys, open_run, text_fields
 from pipeline.exports.splitting import FILE, Shares, Splits, Unit, keep, recall
 from pipeline.facts import DataExport
 from pipeline.records import JSON, Outcome, Status
-from pipeline.store import Layout, RowFile, column_types, kinds_of, open_rows, rows_of
+from pipeline.store import Layout, RowFile, certificate_of, column_types, kinds_of, open_rows
 from pipeline.targets import find_run
 from pipeline.version import __version__
 
+#: The certificate of the run's labels, beside them.
+CERTIFICATE = "certificate.json"
 #: More classes than a field of classes has.
 CLASSES = 1_000
 
@@ -74,6 +77,8 @@ class _Plan:
     chat: Chat | None
     terms: str
     notes: tuple[str, ...]
+    examples: frozenset[str]
+    certificate: Mapping[str, Any] | None
 
 
 async def _planned(opened: OpenRun, options: DataOptions, folder: Path, shown: Path) -> _Plan:
@@ -86,9 +91,13 @@ async def _planned(opened: OpenRun, options: DataOptions, folder: Path, shown: P
     gold = await gold_keys(options.gold, opened) if options.gold is not None else frozenset[str]()
     texts = (options.text,) if options.text is not None else text_fields(opened.manifest)
     selection = Selection(Where(options.where, opened.reviewed), texts, opened.key, by)
-    names = [f"{name}.{kind}" for name in shares.names] + [CARD] * options.hf
+    certificate = await asyncio.to_thread(
+        certificate_of, opened.folder.path, by if by in opened.label_columns else None
+    )
+    names = [f"{name}.{kind}" for name in shares.names] + [CARD] * options.hf + [CERTIFICATE] * bool(certificate)
     terms = codec.dumps([shares.parts, shares.seed, shares.near, by, options.group, texts]).decode()
-    return _Plan(Folder(folder, names), shown, shares, selection, kind, gold, chat, terms, notes)
+    examples = frozenset(normalized(selection.text_of(one)) for one in examples_of(opened.manifest))
+    return _Plan(Folder(folder, names), shown, shares, selection, kind, gold, chat, terms, notes, examples, certificate)
 
 
 async def _by(opened: OpenRun, wanted: str | None) -> tuple[str | None, tuple[str, ...]]:
@@ -111,7 +120,7 @@ class _Export:
         self._mixed: set[str] = set()
         self._left_out: Counter[str] = Counter()
         self._fields: dict[str, None] = {}
-        self._gold = 0
+        self._gold = self._examples = 0
 
     async def run(self) -> DataExport:
         async for block in self._blocks():
@@ -123,9 +132,8 @@ class _Export:
             return await asyncio.to_thread(self._settle, part, done, features)
 
     async def _blocks(self) -> AsyncIterator[list[tuple[int, Outcome]]]:
-        """The labelled records, in the order of the input."""
-        opened = self._opened
-        async for block in rows_of(opened.ledger, "input", upto=opened.last_seq, corrected=opened.corrected):
+        """The labelled records, in the order of the run's own rows."""
+        async for block in self._opened.blocks():
             yield [found for found in block if found[1].status is Status.LABELLED]
 
     # -- the first reading ---------------------------------------------------------------------------------------------
@@ -152,6 +160,7 @@ class _Export:
         self._note_kinds(outcome)
         is_gold = record.key in self._plan.gold
         self._gold += is_gold
+        self._examples += bool(self._plan.examples) and normalized(text) in self._plan.examples
         return Unit(seq, record.key, text, self._together(outcome), selection.label(outcome, wanted), is_gold)
 
     def _together(self, outcome: Outcome) -> bytes | None:
@@ -297,7 +306,9 @@ class _Export:
             left_out={**self._left_out, **splits.left_out()},
             gold=self._gold,
             remembered=splits.remembered(),
+            examples=self._examples,
             former=plan.chat.former if plan.chat else 0,
+            certificate=plan.certificate,
             simulated=self._opened.simulated,
             notes=(*plan.notes, *notes),
         )
@@ -309,8 +320,9 @@ class _Export:
             )
         plan = self._plan
         if self._options.hf:
-            text = card(done, self._opened.manifest, features)
-            (part / CARD).write_text(text, encoding="utf-8")
+            (part / CARD).write_text(card(done, self._opened.manifest, features), encoding="utf-8")
+        if done.certificate is not None:
+            (part / CERTIFICATE).write_bytes(codec.pretty(done.certificate))
         for place in self._places():
             keep(place, plan.terms, self._splits.assigned())
         left = plan.folder.settle(part, self._facts(done))

@@ -77,7 +77,10 @@ class Selection:
 
     def text(self, outcome: Outcome) -> str:
         """What the record is compared by; blank where there is nothing to learn from."""
-        fields = outcome.record.fields
+        return self.text_of(outcome.record.fields)
+
+    def text_of(self, fields: Mapping[str, JSON]) -> str:
+        """The same, of a record's fields."""
         if self.texts:
             return "\n".join(cell(fields.get(name)) for name in self.texts)
         return "\n".join(value for name, value in fields.items() if name != self.key and isinstance(value, str))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any
 
 from pipeline.errors import SetupError, TaskError
 from pipeline.readers import given_name, read_records, resolve_sources
-from pipeline.store import Corrected, Layout, Ledger, RunDir, corrected_at
+from pipeline.records import Outcome
+from pipeline.store import Corrected, Layout, Ledger, RunDir, corrected_at, rows_of
 from pipeline.task import expected_fields
 
 
@@ -36,6 +37,10 @@ class OpenRun:
         """The field that names a record."""
         key: str | None = self.manifest.get("reading", {}).get("key")
         return key
+
+    def blocks(self) -> AsyncIterator[list[tuple[int, Outcome]]]:
+        """The outcomes with their seqs, in the order of the run's rows: the ledger has an index for no other."""
+        return rows_of(self.ledger, self.layout.order, upto=self.last_seq, corrected=self.corrected)
 
     @property
     def reviewed(self) -> frozenset[str]:
@@ -81,6 +86,12 @@ def text_fields(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple(sorted(expected_fields(prompt))) if isinstance(prompt, str) else ()
     except TaskError:
         return ()
+
+
+def examples_of(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The fields of the records that the run's prompt shows with their labels."""
+    examples = manifest.get("fingerprint", {}).get("examples")
+    return [{name: value for name, value in one.items() if name != "label"} for one in examples or ()]
 
 
 async def gold_keys(path: str | Path, opened: OpenRun) -> frozenset[str]:

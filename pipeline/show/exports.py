@@ -48,6 +48,9 @@ def data_lines(done: DataExport) -> Sequence[str]:
     lines += ["", f"  together   {_together(done)}", f"  leakage    {done.leaks} texts stand in more than one split"]
     if done.gold:
         lines.append(f"  gold       {_records(done.gold)} with a gold label: none of them is in train")
+    if done.examples:
+        lines.append(f"  examples   {_records(done.examples)} are shown to the model in its prompt, with their labels")
+    lines.append(f"  certified  {_certified(done)}")
     if done.remembered:
         lines.append(f"  as before  {_records(done.remembered)} are in the split of an earlier export")
     lines += [f"  left out   {count:,} {_WHY.get(why, why)}" for why, count in done.left_out.items()]
@@ -55,6 +58,16 @@ def data_lines(done: DataExport) -> Sequence[str]:
         lines.append(f"  prompt     {_records(done.former)} were asked with another prompt, and have the present one")
     lines += [f"  note       {note}" for note in done.notes]
     return [*lines, "  SIMULATED LABELS"] if done.simulated else lines
+
+
+def _certified(done: DataExport) -> str:
+    found = done.certificate
+    if found is None:
+        return f"no: labelpipe certify {done.run_dir} says how many records to check"
+    if not found.get("certified"):
+        return f"no more: {found.get('void') or 'the certificate is void'}"
+    share, sure = f"{found['error']:.1%}", f"{found['confidence']:.0%}"
+    return f"at most {share} of all labels in {found['column']} are wrong, with {sure} confidence (certificate.json)"
 
 
 def _together(done: DataExport) -> str:

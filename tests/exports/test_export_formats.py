@@ -15,7 +15,7 @@ from pipeline import Settings, export, run
 from pipeline.errors import SetupError
 from pipeline.parts import task_of
 from pipeline.records import Problem, Record, Status
-from pipeline.store import Answer, label_digest, open_reviews
+from pipeline.store import Answer, LabelsSeen, label_digest, open_reviews, read_column, write_certificate
 
 #: What a file must not choke on.
 HOSTILE = [
@@ -304,3 +304,32 @@ def test_a_persons_answer_is_what_is_exported(tmp_path: Path) -> None:
     assert found == {f"r{at:05}": "b" if at < 19 or at == 39 else "a" for at in range(40)}
     done = exported(run_dir, tmp_path / "reviewed", where="reviewed")
     assert (sum(done.records.values()), done.left_out) == (20, {"where": 20})
+
+
+def test_a_certificate_stands_beside_the_files_and_in_the_card(tmp_path: Path) -> None:
+    some = texts(range(30))
+    run_dir = made(tmp_path / "run", [labelled(at, {"id": at, "text": some[at]}, "ab"[at % 2]) for at in range(30)])
+    bare = exported(run_dir, tmp_path / "data", hf=True)
+    assert bare.certificate is None
+    assert "certified  no: labelpipe certify" in repr(bare)
+    seen = LabelsSeen()
+    list(read_column(run_dir / "ledger.db", "label", None, seen))
+    given = {"column": "label", "certified": True, "labels": seen.digest, "last_seq": seen.last_seq, "error": 0.05}
+    given |= {"confidence": 0.95, "bound": 0.03, "void": "", "text": "At most 5 % are wrong."}
+    write_certificate(run_dir, given)
+    done = exported(run_dir, tmp_path / "data", hf=True)
+    assert json.loads((tmp_path / "data" / "certificate.json").read_text(encoding="utf-8")) == given == done.certificate
+    assert "At most 5 % are wrong." in (tmp_path / "data" / "README.md").read_text(encoding="utf-8")
+    assert "at most 5.0% of all labels in label are wrong, with 95% confidence" in repr(done)
+
+
+def test_examples_of_the_prompt_are_told(tmp_path: Path) -> None:
+    some = texts(range(20))
+    run_dir = made(tmp_path / "run", [labelled(at, {"id": at, "text": some[at]}) for at in range(20)])
+    manifest = json.loads((run_dir / "manifest.json").read_text(encoding="utf-8"))
+    manifest["fingerprint"]["examples"] = [
+        {"text": some[3].upper(), "label": {"label": "a"}},
+        {"text": "x", "label": {}},
+    ]
+    (run_dir / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert exported(run_dir, tmp_path / "data").examples == 1
