@@ -75,8 +75,8 @@ class Splits:
         self.shares = shares
         self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._database.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _TABLES + "BEGIN")
-        # All other state that changes: the classes in the order they came, and for each record the one it is joined to.
-        self._classes: dict[str, int] = {}
+        # All other state that changes: the classes by their numbers, and for each record the one it is joined to.
+        self._classes: dict[int, str] = {}
         self._parent = array("q", range(last_seq + 1))
         self._texts = None if shares.near is None else Texts(self._database, shares.near)
 
@@ -87,7 +87,7 @@ class Splits:
     @property
     def classes(self) -> Sequence[str]:
         """The classes that were seen."""
-        return list(self._classes)
+        return list(self._classes.values())
 
     def add(self, units: Sequence[Unit]) -> None:
         """Records that are to be split."""
@@ -104,7 +104,9 @@ class Splits:
         key, digest = _blob(unit.key), codec.digest128(_blob(text))
         # A record whose text or group is another one now is a new record.
         mark = codec.digest128(digest + (unit.together or b""))
-        number = self._classes.setdefault(unit.label, len(self._classes))
+        # Not in the order they come, which differs from run to run.
+        number = codec.digest64(_blob(unit.label))
+        self._classes[number] = unit.label
         rank = codec.digest64(b"%d " % self.shares.seed + key)
         return unit.seq, key, mark, digest, unit.together, number, rank, int(unit.gold)
 
@@ -214,8 +216,7 @@ class Splits:
         marks = ",".join("?" * len(seqs))
         statement = f"SELECT seq, split, class, text FROM units WHERE why IS NULL AND seq IN ({marks})"  # noqa: S608
         found = self._database.execute(statement, seqs)
-        names = self.classes
-        return {seq: (split, names[number], text) for seq, split, number, text in found}
+        return {seq: (split, self._classes[number], text) for seq, split, number, text in found}
 
     def written(self, texts: Iterable[tuple[bytes, int]]) -> None:
         """Note the digests of texts that were written into a split."""
