@@ -92,10 +92,11 @@ def test_what_was_measured_stands_on_the_page_the_screen_and_in_status(tmp_path:
     run(settings, RunOptions(quiet=True, provider=model))
     (folder / "evaluations.jsonl").write_text(f"{json.dumps(told)}\n{{half a li", encoding="utf-8")
     seen = LabelsSeen()
-    list(read_column(folder / "ledger.db", "mood", None, seen))
+    list(read_column(folder / "ledger.db", "mood", seen=seen))
     certificate = {
         "column": "mood", "certified": True, "error": 0.05, "confidence": 0.95, "void": "", "labels": seen.digest,
-        "last_seq": seen.last_seq, "text": "With 95.0% confidence, at most 5.00% are <i>wrong</i>.",
+        "last_seq": seen.last_seq, "scores": ["agreement", "confidence"],
+        "text": "With 95.0% confidence, at most 5.00% are <i>wrong</i>.",
     }  # fmt: skip
     write_certificate(folder, certificate)
     summary = run(settings, RunOptions(quiet=True, provider=model))
