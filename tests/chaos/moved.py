@@ -1,6 +1,6 @@
-"""A `labelpipe` command whose clock somebody else moves: `python moved.py CLOCK run job.toml`.
+"""The clock of a `labelpipe` command, moved by somebody else.
 
-CLOCK is a file with one number (a double, as the machine writes it): how many seconds later it is than the real clocks
+It is a file with one number (a double, as the machine writes it): how many seconds later it is than the real clocks
 say. The clocks go on by themselves, and jump when the number changes.
 """
 
@@ -10,8 +10,8 @@ import asyncio
 import mmap
 import selectors
 import struct
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -42,18 +42,11 @@ class _LookingSelector(selectors.DefaultSelector):
         return super().select(0.02 if timeout is None else min(timeout, 0.02))
 
 
-def main() -> None:
-    """Give the command under the moved clock."""
-    clock = Clock(Path(sys.argv[1]))
+def move_clocks() -> Callable[[Path], None]:
+    """Let this process go by a moved clock; called before anything takes hold of one. Gives what names the file."""
+    clocks: list[Clock] = []
     wall, steady = time.time, time.monotonic
-    time.time = lambda: wall() + clock.ahead_s
-    time.monotonic = lambda: steady() + clock.ahead_s  # the event loop's clock too
+    time.time = lambda: wall() + (clocks[0].ahead_s if clocks else 0.0)
+    time.monotonic = lambda: steady() + (clocks[0].ahead_s if clocks else 0.0)  # the event loop's clock too
     asyncio.events.new_event_loop = lambda: asyncio.SelectorEventLoop(_LookingSelector())
-    sys.argv[1:2] = []
-    from pipeline.cli import main as command  # only now: parts take hold of the clock as they are imported
-
-    command()
-
-
-if __name__ == "__main__":
-    main()
+    return lambda path: clocks.append(Clock(path))

@@ -64,7 +64,7 @@ class Desk:
 def test_edits_under_load(tmp_path: Path, endpoints: Endpoints, seed: int) -> None:
     dice = random.Random(seed)
     endpoint = endpoints.open(latency_ms=100.0, latency_jitter=0.5, faults={"503": 0.01, "bad_label": 0.01})
-    given = rows(1_500)
+    given = rows(1_000)
     user = project(
         tmp_path / "edits",
         endpoint.base_url,
@@ -132,7 +132,7 @@ def _rate(desk: Desk) -> None:
     per_minute = desk.dice.choice([3, 300, 900, 1800])
     desk.set(concurrency=12, requests_per_minute=per_minute)
     before, begun = desk.endpoint.calls(), time.monotonic()
-    time.sleep(1.5)
+    time.sleep(1.0)
     calls, passed_s = desk.endpoint.calls() - before, time.monotonic() - begun
     # A quarter of a second is caught up at most, and calls on their way arrive: one for each worker.
     most = per_minute / 60 * (passed_s + 0.5) + 12

@@ -8,6 +8,7 @@ socket, and ends with it.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import importlib
 import json
@@ -21,13 +22,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
 #: What commands import only when they need it.
-LATER = ("filelock", "genai_prices.data", "openai.resources.chat", "pipeline.providers.wire", "typer._adapters")
+LATER = ("filelock", "genai_prices.data", "openai.resources.chat", "pipeline.providers.wire")
 #: A message holds a command's words and its environment.
 MOST_BYTES = 2**18
 #: Scenes that go on side by side start their commands from threads; one process that forks is enough for all.
@@ -37,7 +38,9 @@ _TURN = threading.Lock()
 class Fork:
     """A command at work, with what the tests use of `subprocess.Popen`."""
 
-    def __init__(self, args: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: int) -> None:
+    def __init__(
+        self, args: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: int, clock: Path | None = None
+    ) -> None:
         self.args = args
         self.returncode: int | None = None
         reading, self.stdin = self._input(stdin)
@@ -45,9 +48,9 @@ class Fork:
         err, err_of_child = os.pipe()
         self._report, report_of_child = os.pipe()
         given = (reading, out_of_child, err_of_child, report_of_child)
-        message = json.dumps({"args": list(args), "cwd": str(cwd), "env": dict(env)}).encode()
+        facts = {"args": list(args), "cwd": str(cwd), "env": dict(env), "clock": str(clock or "")}
         with _TURN:
-            socket.send_fds(_forks()[0], [message], given)
+            socket.send_fds(_forks(clock is not None)[0], [json.dumps(facts).encode()], given)
         for descriptor in given:
             os.close(descriptor)
         self.stdout: IO[str] = os.fdopen(out, encoding="utf-8")
@@ -115,11 +118,14 @@ class Fork:
 
 
 @cache
-def _forks() -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    """The process that forks, and the socket on which it is told to. It ends with this one."""
+def _forks(is_moved: bool = False) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """The process that forks, and the socket on which it is told to. It ends with this one.
+
+    Another one forks commands whose clock a test moves.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        command = [sys.executable, __file__, str(theirs.fileno())]
+        command = [sys.executable, __file__, str(theirs.fileno()), *(["moved"] if is_moved else [])]
         return ours, subprocess.Popen(command, pass_fds=[theirs.fileno()])
 
 
@@ -169,13 +175,15 @@ def _report_the_dead(reports: dict[int, int]) -> None:
 
 def main() -> None:
     """Import the package, then fork."""
-    import pipeline
+    follow = _moved() if sys.argv[2:] else None
+    import pipeline  # only now: parts take hold of the clock as they are imported
 
     for found in pkgutil.iter_modules(pipeline.__path__):
         if found.name != "__main__":
             importlib.import_module(f"pipeline.{found.name}")
     for name in LATER:
-        importlib.import_module(name)
+        with contextlib.suppress(ModuleNotFoundError):  # parts of other packages have other names in other versions
+            importlib.import_module(name)
     assert threading.active_count() == 1, "a process with threads does not fork safely"
     gc.freeze()
     if command := serve(socket.socket(fileno=int(sys.argv[1]))):
@@ -183,11 +191,20 @@ def main() -> None:
         os.environ.clear()
         os.environ.update(command["env"])
         sys.path[0] = command["cwd"]
+        if follow is not None:
+            follow(Path(command["clock"]))
         sys.argv[1:] = command["args"]
         try:
             runpy.run_module("pipeline", run_name="__main__", alter_sys=True)
         except SystemExit as ended:
             _exit(ended.code)
+
+
+def _moved() -> Callable[[Path], None]:
+    sys.path.insert(0, str(Path(__file__).parents[1] / "chaos"))
+    moved = importlib.import_module("moved")
+    del sys.path[0]
+    return moved.move_clocks()  # type: ignore[no-any-return]
 
 
 def _exit(code: object) -> None:

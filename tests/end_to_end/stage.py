@@ -130,10 +130,16 @@ class Project:
         text = "".join(f"[{name}]\n{_toml_lines(table)}" for name, table in self.config.items())
         (self.folder / "job.toml").write_text(text, encoding="utf-8")
 
-    def start(self, *args: str, env: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL) -> Process:
-        """Give a command; `job.toml` stands for the config. With `env` it is started as a user would start it."""
-        if env is None:
-            return Process(args, Fork(args, self.folder, environment(), stdin))
+    def start(
+        self,
+        *args: str,
+        env: Mapping[str, str] | None = None,
+        stdin: int = subprocess.DEVNULL,
+        as_a_user: bool = False,
+    ) -> Process:
+        """Give a command. It is forked from a process that has imported the package, or begins as a user's does."""
+        if not as_a_user:
+            return Process(args, Fork(args, self.folder, environment(env), stdin))
         popen = subprocess.Popen(
             [*LABELPIPE, *args],
             cwd=self.folder,
@@ -146,9 +152,12 @@ class Project:
         )
         return Process(args, popen)
 
-    def do(self, *args: str, env: Mapping[str, str] | None = None, given: str | None = None) -> Done:
+    def do(
+        self, *args: str, env: Mapping[str, str] | None = None, given: str | None = None, as_a_user: bool = False
+    ) -> Done:
         """Give a command and wait for its end."""
-        return self.start(*args, env=env, stdin=subprocess.DEVNULL if given is None else subprocess.PIPE).wait(given)
+        stdin = subprocess.DEVNULL if given is None else subprocess.PIPE
+        return self.start(*args, env=env, stdin=stdin, as_a_user=as_a_user).wait(given)
 
     def run(self, *args: str, code: int = 0) -> dict[str, Any]:
         """`run job.toml --json`, which must end so; its summary."""

@@ -45,14 +45,16 @@ class Watched:
         )
         os.close(inner)
         os.set_blocking(self._ours, False)
+        self._bytes = b""
         self.text = ""
 
     def read(self) -> str:
         try:
             while part := os.read(self._ours, 65_536):
-                self.text += part.decode()
+                self._bytes += part  # a letter may come in two parts
         except OSError:  # nothing there now, or never again
             pass
+        self.text = self._bytes.decode(errors="ignore")
         return self.text
 
     def end(self) -> int:
@@ -63,10 +65,13 @@ class Watched:
 
 
 def test_a_watched_run_is_redrawn_in_place_until_it_ends(tmp_path: Path, endpoints: Endpoints) -> None:
-    user, endpoint = at_work(tmp_path, endpoints, 150)
+    user, endpoint = at_work(tmp_path, endpoints, 80)
     run = user.start("run", "job.toml")
     wait_until(lambda: (user.run_dir / "live.json").exists() and endpoint.calls() > 5)
+    user.do("pause", "run").expect(0)  # so that it is at work however late the watcher comes
     watched = Watched(user)
+    wait_until(lambda: watched.read().count("\x1b[J") >= 2)
+    user.do("resume", "run").expect(0)
     wait_until(lambda: watched.read().count("\x1b[J") >= 3)
     run.wait().expect(0)
     assert watched.end() == 0, "it ends with the run"
@@ -77,7 +82,7 @@ def test_a_watched_run_is_redrawn_in_place_until_it_ends(tmp_path: Path, endpoin
         plain = re.sub(r"\x1b\[[0-9;]*m", "", block)
         assert [line for line in plain.splitlines() if len(line) >= 70] == [], "no line is broken in two"
     assert "(running)" in first
-    assert "150 labelled" in blocks[-1]
+    assert "80 labelled" in blocks[-1]
     assert "(not running)" in blocks[-1]
     endpoints.close(endpoint)
 

@@ -37,7 +37,7 @@ def test_from_init_to_replay(tmp_path: Path, endpoints: Endpoints) -> None:
     assert list(written["task"]["labels"]["label"]) == MOODS
 
     looked = [
-        user.start(*words, "--json", env=env)
+        user.start(*words, "--json", env=env, as_a_user=True)
         for words in (
             ["check", "config/reviews.toml"],
             ["preview", "config/reviews.toml", "-n", "3"],
@@ -51,7 +51,7 @@ def test_from_init_to_replay(tmp_path: Path, endpoints: Endpoints) -> None:
     assert {one["label"]["label"] for one in seen["records"]} <= set(MOODS)
     assert not (tmp_path / "runs").exists(), "a preview writes nothing"
 
-    ran = user.do("run", "config/reviews.toml", "--json", env=env).expect(1).json
+    ran = user.do("run", "config/reviews.toml", "--json", env=env, as_a_user=True).expect(1).json
     assert (ran["labelled"], ran["rejected"], ran["failed"], ran["pending"]) == (11, 1, 0, 0)
     assert ran["problems"] == {"refused": 1}
     assert ran["next_step"] == "labelpipe retry config/reviews.toml"

@@ -135,7 +135,8 @@ def other_bytes(path: Path) -> None:
 def test_a_status_after_a_kill_says_so_and_how_to_go_on(make: Make) -> None:
     """It said "not running" and the counts: nobody learned from it that the machine had gone down."""
     user = make(count=400, limits={"concurrency": 2, "requests_per_minute": 600}, model=PRICED)
-    run = user.start("run", "job.toml", "--set", "model.headers.X-Key=very-hush", env={})  # a child of this process
+    # A child of this process.
+    run = user.start("run", "job.toml", "--set", "model.headers.X-Key=very-hush", as_a_user=True)
     wait_until(lambda: _counted(user) > 2)
     began = time.time()
     run.popen.kill()
