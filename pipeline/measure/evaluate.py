@@ -14,7 +14,7 @@ from pipeline import codec
 from pipeline.errors import SetupError, did_you_mean, there_are
 from pipeline.gold import KEY, GoldFile, LabelField, as_number, open_gold
 from pipeline.measure.disagreements import Differing, Disagreement
-from pipeline.measure.opened import OpenRun, chosen_fields, gold_columns_in, look_at, manifest_of
+from pipeline.measure.opened import OpenRun, chosen_fields, gold_columns_in, gold_names, look_at, manifest_of
 from pipeline.measure.pairs import ROW_KEY, GoldColumns, GoldCounts, Pair, pairs_of_file, pairs_of_rows, value_in
 from pipeline.measure.tally import CONFIDENCE, FieldTally
 from pipeline.parts import gold_source
@@ -114,13 +114,13 @@ async def open_of(run: OpenRun, gold: str | Path | None, options: EvaluateOption
         return Gold(fields, counts, input=GoldColumns(run, list(fields), counts))
     keys = [*([ROW_KEY] if run.row_fields else []), *([run.key] if run.key else []), KEY]
     source = await in_daemon(lambda: gold_source(str(gold), options.sets, keys))
-    opening = open_gold(source, keys=keys, wanted=list(fields) or only, known=list(run.fields))
+    opening = open_gold(source, keys=keys, wanted=list(fields), known=gold_names(run, only))
     file = await stack.enter_async_context(opening)
-    return Gold(fields or {column: column for column in file.columns}, counts, file=file)
+    return Gold(fields or gold_columns_in(run, file.columns, only), counts, file=file)
 
 
 def _columns_found(run: OpenRun, only: Sequence[str]) -> dict[str, str]:
-    if found := {column: name for column, name in gold_columns_in(run).items() if name in only or not only}:
+    if found := gold_columns_in(run, run.seen, only, input=True):
         return found
     raise SetupError(
         "name the gold: --gold FILE, or --column NAME for a field of the input; the records of "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ LOOKED_AT = 2_000
 _OURS = frozenset({"row_key", "simulated", "agreement", "votes", "needs_review", "reviewed"})
 #: The keys of an example that are not fields of a record.
 _NO_FIELDS = frozenset({"label", "tool"})
-#: What a column of gold may be called beside the name of its label field.
-_GOLD_NAMES = ("gold_{}", "{}_gold", "true_{}", "{}_true", "correct_{}", "right_{}")
+#: What a column of gold may be called, and one that is that of the only label field.
+_GOLD_NAMES, _GOLD = ("{}", "gold_{}", "{}_gold"), "gold"
 
 
 class Examples:
@@ -152,8 +152,14 @@ def chosen_fields(run: OpenRun, columns: Sequence[str], fields: Sequence[str]) -
     if fields and len(fields) != len(columns):
         raise SetupError(f"got {len(columns)} --column and {len(fields)} --field: name a field for each column")
     if fields:
-        return {column: run.field(field).name for column, field in zip(columns, fields, strict=True)}
-    return {column: _field_of(run, column) for column in columns}
+        found = {column: run.field(field).name for column, field in zip(columns, fields, strict=True)}
+    else:
+        found = {column: _field_of(run, column) for column in columns}
+    names = list(found.values())
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        both = [column for column, name in found.items() if name == twice]
+        raise SetupError(f"--column: {' and '.join(both)} are both about {twice}: compare with one of them at a time")
+    return found
 
 
 def _field_of(run: OpenRun, column: str) -> str:
@@ -169,14 +175,28 @@ def _field_of(run: OpenRun, column: str) -> str:
     )
 
 
-def gold_columns_in(run: OpenRun) -> dict[str, str]:
-    """The fields of the records that look like gold by their names, each with its label field."""
-    found = {
-        column: name
-        for name in run.fields
-        for column in (form.format(name) for form in _GOLD_NAMES)
-        if column in run.seen
-    }
-    if not found and len(run.fields) == 1 and "gold" in run.seen:
-        found = {"gold": next(iter(run.fields))}
+def gold_names(run: OpenRun, only: Sequence[str] = ()) -> list[str]:
+    """The columns that may hold gold for these label fields, by their names."""
+    names = only or list(run.fields)
+    return [form.format(name) for form in _GOLD_NAMES for name in names] + [_GOLD] * (len(run.fields) == 1)
+
+
+def gold_columns_in(
+    run: OpenRun,
+    seen: Collection[str],
+    only: Sequence[str] = (),
+    *,
+    input: bool = False,  # noqa: A002
+) -> dict[str, str]:
+    """The columns among these that look like gold by their names, one for each label field, with the field.
+
+    A gold file has the label's own name first; in an `input` that may be anything, and `gold_topic` comes first.
+    """
+    forms = _GOLD_NAMES[::-1] if input else _GOLD_NAMES
+    found: dict[str, str] = {}
+    for name in only or run.fields:
+        names = [form.format(name) for form in forms]
+        names.insert(0 if input else len(names), _GOLD if len(run.fields) == 1 else names[0])
+        if (column := next((one for one in names if one in seen), None)) is not None:
+            found[column] = name
     return found

@@ -84,7 +84,7 @@ _FIGURES = {
     "mae": "mean absolute error {:.3g}",
     "within_one": "within one {:.1%}",
     "spearman": "Spearman {:.3f}",
-    "normalised": "{:.1%} right apart from case and white space",
+    "normalised": "{:.1%} if case and white space do not count",
 }
 
 

@@ -74,6 +74,15 @@ def test_gold_in_the_input_gives_the_same_as_a_file(run_of_topics: Path, tmp_pat
     assert in_input.columns["topic"]["unlabelled"] == {"n": 1, "rejected": 1, "codes": {"empty_text": 1}}
 
 
+def test_columns_are_found_by_their_names(run_of_topics: Path, tmp_path: Path) -> None:
+    for head, column in (("id,gold", "gold"), ("id,topic_gold", "topic_gold"), ("id,gold_topic,topic", "topic")):
+        cells = ",login" * head.count(",")
+        gold = written(tmp_path / "gold.csv", f"{head}\nt1{cells}\nt2{cells}\n")
+        assert evaluate(run_of_topics, gold)["gold"]["columns"] == {column: "topic"}
+    with pytest.raises(SetupError, match=r"--column: gold_topic and topic are both about topic"):
+        evaluate(run_of_topics, gold, column=["gold_topic", "topic"])
+
+
 def test_what_is_in_no_figure_is_told(run_of_topics: Path, tmp_path: Path) -> None:
     text = "key;topic\nt1;login\nt1;billing\nnobody;login\n;login\nt2;\nt60;login\nt3; \nt4;Billing\nt5;nonsense\n"
     found = evaluate(run_of_topics, written(tmp_path / "gold.csv", text, "utf-8-sig"))
