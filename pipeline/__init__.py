@@ -5,8 +5,8 @@
     summary = run("config/sentiment.toml")
 
 `await arun(...)` is the same for a program with an event loop of its own, and so it is with `check`, `preview`, `plan`,
-`replay`, `status`, `verify`, `evaluate`, `export`, `write_report` and `watch`. Names are loaded at first use, so that
-`labelpipe --help` does not wait.
+`replay`, `rename`, `status`, `verify`, `evaluate`, `export`, `write_report` and `watch`. Names are loaded at first
+use, so that `labelpipe --help` does not wait.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Preview,
         RecordView,
         RehearsedPlan,
+        Renamed,
         Report,
         ReportFile,
         RunStatus,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         aplan,
         apreview,
         arehearse_plan,
+        arename,
         areplay,
         arun,
         ashow_record,
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
         plan,
         preview,
         rehearse_plan,
+        rename,
         replay,
         run,
         show_record,
@@ -87,10 +90,10 @@ if TYPE_CHECKING:
 #: The rooms that the public names are in.
 _ROOMS = {
     "api": "Baseline Certification Checks ClassShares Comparison DataExport DrawFile Evaluation Export Plan Preview "
-    "RecordView RehearsedPlan Report ReportFile RunStatus RunSummary TakenAnswers Trial abaseline acertify "
-    "acheck aclass_shares acompare adraw_records aevaluate aexport aplan apreview arehearse_plan areplay arun "
+    "RecordView RehearsedPlan Renamed Report ReportFile RunStatus RunSummary TakenAnswers Trial abaseline acertify "
+    "acheck aclass_shares acompare adraw_records aevaluate aexport aplan apreview arehearse_plan arename areplay arun "
     "ashow_record astatus atake_answers atry_config averify awatch awrite_report baseline certificate_of "
-    "certify check class_shares compare draw_records evaluate export plan preview rehearse_plan replay run "
+    "certify check class_shares compare draw_records evaluate export plan preview rehearse_plan rename replay run "
     "show_record status take_answers try_config verify watch write_report",
     "errors": "LabelpipeError",
     "facts": "Check Tier",
@@ -123,6 +126,7 @@ __all__ = [
     "Record",
     "RecordView",
     "RehearsedPlan",
+    "Renamed",
     "Report",
     "ReportFile",
     "Request",
@@ -149,6 +153,7 @@ __all__ = [
     "aplan",
     "apreview",
     "arehearse_plan",
+    "arename",
     "areplay",
     "arun",
     "ashow_record",
@@ -170,6 +175,7 @@ __all__ = [
     "plan",
     "preview",
     "rehearse_plan",
+    "rename",
     "replay",
     "run",
     "show_record",

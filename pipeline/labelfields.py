@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 #: what a label is: a text, a number, true or false
@@ -53,3 +53,74 @@ def mark_of(value: object) -> tuple[bool, object]:
 def plain_choices(values: Sequence[Any]) -> tuple[Choice, ...]:
     """Labels without meanings."""
     return tuple(map(Choice, values))
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    """Labels of one field that have other names, or one name together, since a Unix time."""
+
+    column: str
+    pairs: tuple[tuple[Value, Value], ...]
+    at: float = 0.0
+
+    def field(self, field: LabelField) -> LabelField:
+        """The field with the new names. A label that becomes one that is there goes, and its meaning with it."""
+        names = new_names(field.values, self.pairs)
+        choices = ((choice, names.get(mark_of(choice.value), choice.value)) for choice in field.choices)
+        return replace(field, choices=tuple(replace(choice, value=new) for choice, new in choices if new is not None))
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """What renaming labels came to. `records` have another label now, and `files` of the user were edited.
+
+    `pairs` are old and new names, `notes` what is left to be done by hand. With `dry_run` nothing was changed.
+    """
+
+    run_dir: str
+    column: str
+    pairs: tuple[tuple[str, str], ...]
+    records: int
+    files: tuple[str, ...]
+    notes: tuple[str, ...]
+    dry_run: bool
+
+
+def new_names(values: Iterable[Any], pairs: Sequence[tuple[Value, Value]]) -> dict[tuple[bool, object], Value | None]:
+    """The new names of those of the values that get one; None for one that becomes a value that is there as well."""
+    new, away, marks = renamer(pairs), {mark_of(old) for old, _ in pairs}, [mark_of(value) for value in values]
+    there = set(marks) - away
+    found: dict[tuple[bool, object], Value | None] = {}
+    for mark in marks:
+        if mark in away:
+            name = new(mark[1])
+            found[mark] = None if mark_of(name) in there else name
+            there.add(mark_of(name))
+    return found
+
+
+def renamer(pairs: Iterable[tuple[Value, Value]], *, loosely: bool = False) -> Callable[[Any], Any]:
+    """A function that gives a value, or a list of values, under its new name; each value of a list once.
+
+    With `loosely`, case and white space around a text make no difference, as where a model's answer is read.
+    """
+    exact = {mark_of(old): new for old, new in pairs}
+    loose = {old.strip().casefold(): new for (_, old), new in exact.items() if loosely and isinstance(old, str)}
+
+    def of(value: Any) -> Any:
+        if isinstance(value, list):
+            found = [of(one) for one in value]
+            return found if found == value else _once(found)
+        if not isinstance(value, str | int | float):
+            return value
+        if mark_of(value) in exact:
+            return exact[mark_of(value)]
+        return loose.get(value.strip().casefold(), value) if isinstance(value, str) and loose else value
+
+    return of
+
+
+def _once(values: list[Any]) -> list[Any]:
+    """The values, each once. One that is no label stays for the check to refuse."""
+    known = {mark_of(one): one for one in reversed(values) if isinstance(one, str | int | float)}
+    return [*reversed(known.values()), *(one for one in values if not isinstance(one, str | int | float))]

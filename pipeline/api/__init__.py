@@ -26,6 +26,7 @@ from pipeline.api.measures import (
     evaluate,
     try_config,
 )
+from pipeline.api.renames import Renamed, arename, rename
 from pipeline.api.reports import ReportFile, awatch, awrite_report, watch, write_report
 from pipeline.api.reviews import (
     DrawFile,
@@ -78,6 +79,7 @@ __all__ = [
     "Preview",
     "RecordView",
     "RehearsedPlan",
+    "Renamed",
     "Report",
     "ReportFile",
     "RunStatus",
@@ -95,6 +97,7 @@ __all__ = [
     "aplan",
     "apreview",
     "arehearse_plan",
+    "arename",
     "areplay",
     "arun",
     "ashow_record",
@@ -116,6 +119,7 @@ __all__ = [
     "plan",
     "preview",
     "rehearse_plan",
+    "rename",
     "replay",
     "run",
     "show_record",

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import sys
 
-from pipeline.cli import certifying, demo, exporting, labelling, looking, measuring, reporting, reviewing, steering
+from pipeline.cli import (
+    certifying,
+    demo,
+    exporting,
+    labelling,
+    looking,
+    measuring,
+    renaming,
+    reporting,
+    reviewing,
+    steering,
+)
 from pipeline.cli.frame import EXIT_CODES, EXIT_NOT_WRITTEN, app
 from pipeline.terminal import open_missing_streams, put
 
@@ -18,6 +29,7 @@ __all__ = [
     "looking",
     "main",
     "measuring",
+    "renaming",
     "reporting",
     "reviewing",
     "steering",

@@ -30,6 +30,7 @@ from pipeline.parts.media import media_for, media_of
 from pipeline.parts.outputs import is_marked, layout_of, mark_simulated, notified_of, open_sinks, outputs_of, sql_of
 from pipeline.parts.provider import gold_fields, open_provider
 from pipeline.parts.refusals import ASKS_THE_SAME, refusals, refuse, refuse_sameness
+from pipeline.parts.renaming import FileEdit, edit_of, file_edits, renamed_pairs
 from pipeline.parts.server import (
     REHEARSAL,
     asked_of,
@@ -44,13 +45,16 @@ from pipeline.parts.task import panel_of, task_of, voters_of
 __all__ = [
     "ASKS_THE_SAME",
     "REHEARSAL",
+    "FileEdit",
     "admission_of",
     "asked_of",
     "budget_of",
     "can_be_read_again",
     "changed",
     "changes_of_input",
+    "edit_of",
     "expect_choice",
+    "file_edits",
     "gold_fields",
     "gold_source",
     "has_bound",
@@ -80,6 +84,7 @@ __all__ = [
     "refusals",
     "refuse",
     "refuse_sameness",
+    "renamed_pairs",
     "rules_of",
     "service_tier_of",
     "sources_of",

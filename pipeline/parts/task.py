@@ -10,12 +10,13 @@ from pathlib import Path
 from pipeline import codec
 from pipeline.engine import VOTE_COLUMNS, Panel
 from pipeline.errors import ConfigError, TaskError
+from pipeline.labelfields import Rename, renamer
 from pipeline.parts.labels import fields_of_forms, label_fields
 from pipeline.parts.media import show_options
 from pipeline.parts.outputs import COLUMN
 from pipeline.parts.server import is_openai, is_simulated, names_function
 from pipeline.records import JSON
-from pipeline.settings import Settings
+from pipeline.settings import Settings, renamed_example
 from pipeline.task import (
     FunctionOptions,
     Task,
@@ -27,9 +28,9 @@ from pipeline.task import (
 )
 
 
-def task_of(settings: Settings) -> Task:
-    """The task that the settings describe. Raises TaskError."""
-    made = build_task(_options(settings))
+def task_of(settings: Settings, rename: Rename | None = None) -> Task:
+    """The task that the settings describe, or will describe once labels have other names. Raises TaskError."""
+    made = build_task(_options(settings, rename))
     if is_simulated(settings) and COLUMN in made.columns + made.extra_columns:
         raise TaskError(f"the task has a column {COLUMN!r}, which marks the rows of a rehearsal: give it another name")
     return made
@@ -88,13 +89,18 @@ def _refuse_votes(settings: Settings, task: Task, columns: Sequence[str]) -> Non
         raise TaskError("quality.voters cannot be used with media yet: use quality.votes, or take the media out")
 
 
-def _options(settings: Settings) -> TaskOptions:
+def _options(settings: Settings, rename: Rename | None = None) -> TaskOptions:
     options, task = settings.model, settings.task
+    labels = label_fields(settings) if task.labels is not None else None
+    examples = _examples(settings)
+    if rename is not None and labels is not None:
+        labels = {name: rename.field(field) if name == rename.column else field for name, field in labels.items()}
+        examples = [renamed_example(one, rename.column, renamer(rename.pairs)) for one in examples]
     return TaskOptions(
         model=options.name,
         prompt=task.prompt,
         system=task.system,
-        labels=label_fields(settings) if task.labels is not None else None,
+        labels=labels,
         function=_function(settings),
         python=task.python,
         tools=_tools(settings),
@@ -112,7 +118,7 @@ def _options(settings: Settings) -> TaskOptions:
         strict=options.strict,
         strict_answers=task.strict_answers,
         parameters=options.parameters,
-        examples=_examples(settings),
+        examples=examples,
         examples_k=task.examples_k,
         media=show_options(settings),
         prompt_cache_key=options.prompt_cache_key or ("auto" if is_openai(settings) else None),

@@ -11,6 +11,7 @@ from pipeline.runner.look import status, verify
 from pipeline.runner.measured import latest_evaluation
 from pipeline.runner.opening import expected, is_here, overridden_by
 from pipeline.runner.paid import spent_of
+from pipeline.runner.renaming import rename
 from pipeline.runner.replays import replay
 from pipeline.runner.start import RunOptions, arun, in_loop, run
 
@@ -28,6 +29,7 @@ __all__ = [
     "latest_evaluation",
     "move_aside",
     "overridden_by",
+    "rename",
     "replay",
     "run",
     "spent_of",

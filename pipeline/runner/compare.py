@@ -33,6 +33,8 @@ _REORDERED = (
     "{} changed in nothing but the order of the fields and kept the label, at no cost (the prompt prints the whole "
     "record, in the new order from now on; a prompt that names its fields does not depend on the order)"
 )
+#: Parts of the manifest that tell what was done to the run: each session takes them over.
+_KEPT = ("renames", "history")
 #: Parts of the fingerprint that say how an answer is read too, and not only what is asked.
 _READ_AGAIN = frozenset({"tools", "call", "rows", "max_turns", "reply", "validators"})
 
@@ -78,6 +80,7 @@ def manifest_of(
         "label_columns": list(task.columns),
         "names": NAMES,
         "sources": stamps_of(sources) if stamps is None else stamps,
+        **{name: before[name] for name in _KEPT if before and name in before},
         # For a person; without secrets. The config file may be changed, or gone, when somebody looks.
         "config": to_toml(settings),
     }

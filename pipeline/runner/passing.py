@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from pipeline import codec
 from pipeline.engine import Lookups
 from pipeline.errors import ChangedError, LabelpipeError, RenderError
+from pipeline.labelfields import Rename
 from pipeline.readers import Progress, Source, Stamp
 from pipeline.records import KeptAnswer, Outcome, Record, Status
 from pipeline.runlog import tell
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary
-from pipeline.store import Ledger, Selection
-from pipeline.task import Task
+from pipeline.store import Ledger, RunDir, Selection, renames_of
+from pipeline.task import Task, renamed_answer
 from pipeline.threads import in_daemon
 
 #: What is elsewhere has so long to say at the end whether it has changed.
@@ -96,15 +97,27 @@ async def lookups_of(
     async def kept(records: Sequence[Record]) -> Mapping[str, Sequence[KeptAnswer]]:
         return await ledger.answers_of([record.key for record in records])
 
+    renames = renames_of(RunDir(ledger.path.parent).read_manifest())
+
+    async def answered(digests: Sequence[bytes]) -> Mapping[bytes, Outcome]:
+        found = await ledger.find_request(digests)
+        return {digest: _with_new_names(one, renames) for digest, one in found.items()} if renames else found
+
     # What can be read again has been compared before the session.
     once = any(source.once for source in sources)
     return Lookups(
         done=Passing(ledger, task, choice, has_key, stop).done if once else known,
         repeated=repeated if has_key else None,
-        answered=ledger.find_request if settings.task.dedupe and task.can_share_answers else None,
+        answered=answered if settings.task.dedupe and task.can_share_answers else None,
         # Answers that this session keeps are of records that the feed has passed already.
         kept=kept if await ledger.has_answers() else None,
     )
+
+
+def _with_new_names(outcome: Outcome, renames: Sequence[Rename]) -> Outcome:
+    """The outcome whose answer is copied: one that was given before labels were renamed gets their new names."""
+    later = [one for one in renames if one.at > (outcome.finished_at or 0)]
+    return outcome if outcome.answer is None else replace(outcome, answer=renamed_answer(outcome.answer, later))
 
 
 async def end_pass(ledger: Ledger, sources: Sequence[Source], reading: Progress, *, complete: bool) -> None:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from pipeline.engine import Terms, read_again
+from pipeline.engine import Panel, Terms, read_again
 from pipeline.errors import SetupError
+from pipeline.labelfields import Rename
 from pipeline.parts import is_marked, mark_simulated, open_sinks, outputs_of, panel_of, price_for, task_of
 from pipeline.records import Outcome, Status
 from pipeline.runlog import run_log, tell
 from pipeline.runner.after import After, finished
 from pipeline.runner.look import count_pending
 from pipeline.runner.paid import paid_so_far
+from pipeline.runner.renaming import refuse_half_renamed
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary, Stats
-from pipeline.store import Ledger, RunDir, claim
+from pipeline.store import Ledger, RunDir, claim, renames_of
+from pipeline.task import Task
 
 BLOCK = 256
 
@@ -34,14 +37,17 @@ async def replay(settings: Settings, *, after: After | None = None) -> RunSummar
     async with AsyncExitStack() as stack:
         stack.enter_context(run_dir.open_for_writing())
         run_dir.refuse_leftovers()
+        refuse_half_renamed(run_dir)
         stack.enter_context(run_log(run_dir.log))
         ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger))
         tell("replay begins")
         moved = await claim(run_dir, ledger)
         # The last session's counts are not those of the ledger from here on, also if this is killed.
         run_dir.clear_summary()
-        terms = Terms(task, run_id=await ledger.run_id(), panel=panel_of(settings, task))
-        await _read_again(terms, ledger, stats, settings.limits.max_repairs)
+        panel = panel_of(settings, task)
+        terms = _terms(task, panel, await ledger.run_id(), renames_of(run_dir.read_manifest()))
+        keeps = task.max_turns > 1 or panel is not None
+        await _read_again(terms, ledger, stats, settings.limits.max_repairs, keeps_answers=keeps)
         sinks = await open_sinks(settings, task, run_dir, ledger, moved)
         try:
             await sinks.finish()
@@ -95,18 +101,27 @@ async def _summary(
     )
 
 
-async def _read_again(terms: Terms, ledger: Ledger, stats: Stats, max_repairs: int) -> None:
+def _terms(task: Task, panel: Panel | None, run_id: str, renames: Sequence[Rename]) -> Callable[[Outcome], Terms]:
+    """How each outcome's answer is read: one that was given before labels were renamed may have the old names."""
+    tasks = [task.renamed(renames[first:]) for first in range(len(renames) + 1)]
+    later = [Terms(one, run_id=run_id, panel=panel) for one in tasks]
+    return lambda outcome: later[sum(one.at <= (outcome.finished_at or 0) for one in renames)]
+
+
+async def _read_again(
+    terms: Callable[[Outcome], Terms], ledger: Ledger, stats: Stats, max_repairs: int, *, keeps_answers: bool
+) -> None:
     """Outcomes that have an answer and come out otherwise than before are replaced, block by block."""
     last, seq = await ledger.last_seq(), 0
     while seq < last and (block := await ledger.rows_after(seq, BLOCK)):
         seq = block[-1][0]
         # Of others the outcome has the only answer that counts.
-        kept = await ledger.answers_of([old.record.key for _, old in block]) if terms.keeps_answers else {}
+        kept = await ledger.answers_of([old.record.key for _, old in block]) if keeps_answers else {}
         changed: list[Outcome] = []
         for at, old in block:
             if at > last or old.answer is None:
                 continue
-            new = await read_again(terms, old, kept.get(old.record.key, ()), max_repairs)
+            new = await read_again(terms(old), old, kept.get(old.record.key, ()), max_repairs)
             new = mark_simulated(new) if is_marked(old) and new is not old else new
             stats.written(new)
             if (new.status, new.label, new.rows, new.problem) != (old.status, old.label, old.rows, old.problem):

@@ -42,6 +42,7 @@ from pipeline.runner.columns import refuse_unreadable
 from pipeline.runner.compare import accept_changes, find_changes, manifest_of, stamps_of
 from pipeline.runner.corrections import Choice, labelled_by_people, settle_corrections
 from pipeline.runner.paid import BUDGET_MARK, paid_so_far, spent_of
+from pipeline.runner.renaming import refuse_half_renamed
 from pipeline.runner.session import Session, SessionParts
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary
@@ -160,6 +161,7 @@ async def _label(settings: Settings, options: RunOptions, switch: StopSwitch) ->
     async with AsyncExitStack() as stack:
         stack.enter_context(run_dir.open_for_writing())
         run_dir.refuse_leftovers()
+        refuse_half_renamed(run_dir)
         ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger))
         if not await ledger.last_seq():
             run_dir.refuse_rows()

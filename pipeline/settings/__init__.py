@@ -12,6 +12,7 @@ from pipeline.settings.fields import (
     TelemetrySettings,
 )
 from pipeline.settings.inputs import InputSettings
+from pipeline.settings.labeledit import renamed_config, renamed_example
 from pipeline.settings.labelforms import label_field
 from pipeline.settings.layers import ValueOrigin
 from pipeline.settings.media import MediaSettings
@@ -50,6 +51,8 @@ __all__ = [
     "is_table_name",
     "keys",
     "label_field",
+    "renamed_config",
+    "renamed_example",
     "shown_words",
     "to_toml",
     "variable",

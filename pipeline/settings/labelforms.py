@@ -49,9 +49,14 @@ def label_field(value: Any) -> LabelField:
     """What the form says. Refuses what is none, with words for the user."""
     if isinstance(value, str):
         return _short(value)
-    if isinstance(value, Mapping) and ANY_OF in value and (len(value) == 1 or not isinstance(value[ANY_OF], str)):
+    if is_any_of(value):
         return _several(value)
     return _choices(value, "one")
+
+
+def is_any_of(value: Any) -> bool:
+    """Whether a form is that of several labels, and not a table with a label of this name."""
+    return isinstance(value, Mapping) and ANY_OF in value and (len(value) == 1 or not isinstance(value[ANY_OF], str))
 
 
 def _several(table: Mapping[str, Any]) -> LabelField:

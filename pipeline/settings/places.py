@@ -15,11 +15,11 @@ Keys: TypeAlias = tuple[str | int, ...]
 
 _BASIC = r'"(?:\\.|[^"\\\n])*"'
 _LITERAL = r"'[^'\n]*'"
-_PART = rf"(?:[A-Za-z0-9_-]+|{_BASIC}|{_LITERAL})"
-_KEY = rf"{_PART}(?:[ \t]*\.[ \t]*{_PART})*"
-_SPACE = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)*")
-_HEADER = re.compile(rf"(\[\[?)[ \t]*({_KEY})[ \t]*\]\]?")
-_PAIR = re.compile(rf"({_KEY})[ \t]*=")
+PART = rf"(?:[A-Za-z0-9_-]+|{_BASIC}|{_LITERAL})"
+_KEY = rf"{PART}(?:[ \t]*\.[ \t]*{PART})*"
+SPACE = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)*")
+HEADER = re.compile(rf"(\[\[?)[ \t]*({_KEY})[ \t]*\]\]?")
+PAIR = re.compile(rf"({_KEY})[ \t]*=")
 #: the pieces of a value. A string of three quotes may end in five: two of them are its own.
 _PIECE = re.compile(
     r'"""(?:\\.|[^\\])*?"""(?:"{0,2})'
@@ -36,19 +36,19 @@ def key_lines(text: str) -> dict[Keys, int]:
     lines: dict[Keys, int] = {}
     arrays: dict[Keys, int] = {}
     table: Keys = ()
-    place = _skip(_SPACE, text, 0)
+    place = _skip(SPACE, text, 0)
     while place < len(text):
         line = text.count("\n", 0, place) + 1
-        if header := _HEADER.match(text, place):
-            table = _enter(key_parts(header[2]), header[1] == "[[", arrays)
+        if header := HEADER.match(text, place):
+            table = enter(key_parts(header[2]), header[1] == "[[", arrays)
             _note(lines, (), table, line)
             place = header.end()
-        elif pair := _PAIR.match(text, place):
+        elif pair := PAIR.match(text, place):
             _note(lines, table, key_parts(pair[1]), line)
             place = _value_end(text, pair.end())
         else:  # not TOML: what was found so far is better than nothing
             return lines
-        place = _skip(_SPACE, text, place)
+        place = _skip(SPACE, text, place)
     return lines
 
 
@@ -72,7 +72,7 @@ def key_parts(key: str) -> tuple[str, ...]:
 
 def split_pair(text: str) -> tuple[tuple[str, ...], str] | None:
     """The key and the rest of `key=rest`; None where no key stands before a `=`."""
-    pair = _PAIR.match(text.lstrip())
+    pair = PAIR.match(text.lstrip())
     return (key_parts(pair[1]), text.lstrip()[pair.end() :].strip()) if pair else None
 
 
@@ -96,7 +96,7 @@ def _note(lines: dict[Keys, int], table: Keys, key: Keys, line: int) -> None:
     lines[(*table, *key)] = line
 
 
-def _enter(names: tuple[str, ...], is_array: bool, arrays: dict[Keys, int]) -> Keys:
+def enter(names: tuple[str, ...], is_array: bool, arrays: dict[Keys, int]) -> Keys:
     """The path of a table header, with the place of each array of tables on the way."""
     path: Keys = ()
     for name in names[:-1]:

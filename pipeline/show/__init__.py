@@ -10,6 +10,7 @@ from pipeline.show.evaluations import evaluation_lines
 from pipeline.show.exports import data_lines, export_lines
 from pipeline.show.planview import codes_text, plan_lines, rehearsal_lines
 from pipeline.show.recordview import record_lines
+from pipeline.show.renames import renamed_lines
 from pipeline.show.reports import report_lines
 from pipeline.show.reviewview import answers_lines, draw_lines
 from pipeline.show.shares import shares_lines
@@ -38,6 +39,7 @@ __all__ = [
     "preview_lines",
     "record_lines",
     "rehearsal_lines",
+    "renamed_lines",
     "report_lines",
     "shares_lines",
     "status_lines",

@@ -29,6 +29,7 @@ from pipeline.store.parquet import column_types
 from pipeline.store.projection import flaw_of
 from pipeline.store.proof import FileProof, prove_files
 from pipeline.store.queries import Checkpoint, Known, RowCounts, Totals
+from pipeline.store.renaming import NewDigest, mark_of_rename, renames_of
 from pipeline.store.reviews import Reviews, open_reviews, read_reviews
 from pipeline.store.rowfile import RowFile, open_rows
 from pipeline.store.rundir import Change, RunDir, RunLock, diff, write_whole
@@ -68,6 +69,7 @@ __all__ = [
     "Layout",
     "Ledger",
     "MovedAside",
+    "NewDigest",
     "Overview",
     "Pair",
     "Place",
@@ -100,6 +102,7 @@ __all__ = [
     "json_block",
     "kinds_of",
     "label_digest",
+    "mark_of_rename",
     "misfit",
     "open_reviews",
     "open_rows",
@@ -110,6 +113,7 @@ __all__ = [
     "read_reviews",
     "read_table",
     "release_table",
+    "renames_of",
     "rows_of",
     "safe_cell",
     "taking_back",

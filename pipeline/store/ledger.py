@@ -13,8 +13,9 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from pipeline.errors import StoreError
+from pipeline.labelfields import Rename, Value
 from pipeline.records import KeptAnswer, Outcome, Record, Status
-from pipeline.store import labels, matching, onerecord, queries, storedturns, writes
+from pipeline.store import labels, matching, onerecord, queries, renaming, storedturns, writes
 from pipeline.store.labelcounts import corrections_to_show, label_counts
 from pipeline.store.queries import Checkpoint, Known, RowCounts, Totals
 from pipeline.store.rows import to_row
@@ -155,6 +156,14 @@ class Ledger:
         What they have cost stays in the totals.
         """
         return await self._write(self._moved, writes.archive, selection, reason)
+
+    async def rename_labels(self, rename: Rename, order: Sequence[Value], new: renaming.NewDigest | None = None) -> int:
+        """Give the labels of all outcomes their new names, once; see `store/renaming`."""
+        return await self._write(self._moved, renaming.rename_labels, rename, order, new)
+
+    async def before_renaming(self, rename: Rename) -> tuple[int, float]:
+        """How many outcomes `rename_labels` would change, and when the latest outcome was made (a Unix time)."""
+        return await self._reads.do(renaming.count_labels, rename)
 
     async def own_up(self) -> int:
         """Give rows that cannot be read (a damaged file) an outcome that says so, which `archive` can select."""

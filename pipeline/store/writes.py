@@ -158,7 +158,7 @@ def add_requests(connection: sqlite3.Connection, day: str, count: int) -> None:
 def meta_set(connection: sqlite3.Connection, key: str, value: str) -> None:
     """Keep a text under a name."""
     with transaction(connection):
-        _meta_set(connection, key, value)
+        set_meta(connection, key, value)
 
 
 def _set_keys_aside(connection: sqlite3.Connection, selection: Selection, keys: Sequence[str], reason: str) -> int:
@@ -222,8 +222,8 @@ def _reset_sinks(connection: sqlite3.Connection) -> None:
 
 def _store_checkpoints(connection: sqlite3.Connection, sinks: Checkpoints) -> None:
     _store_files(connection, sinks.files)
-    _meta_set(connection, "layout", sinks.layout)
-    _meta_set(connection, "layout_seq", str(sinks.seq))
+    set_meta(connection, "layout", sinks.layout)
+    set_meta(connection, "layout_seq", str(sinks.seq))
 
 
 def _store_files(connection: sqlite3.Connection, checkpoints: Mapping[str, Checkpoint]) -> None:
@@ -236,7 +236,8 @@ def _store_files(connection: sqlite3.Connection, checkpoints: Mapping[str, Check
     )
 
 
-def _meta_set(connection: sqlite3.Connection, key: str, value: str) -> None:
+def set_meta(connection: sqlite3.Connection, key: str, value: str) -> None:
+    """Keep a text under a name. Called in a transaction."""
     connection.execute(
         "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
     )

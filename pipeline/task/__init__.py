@@ -11,6 +11,7 @@ from pipeline.task.labels import PLACEHOLDERS
 from pipeline.task.lint import Finding, lint
 from pipeline.task.options import FunctionOptions, TaskOptions, ToolOptions, ValidatorOptions
 from pipeline.task.prompt import expected_fields
+from pipeline.task.renames import renamed_answer
 from pipeline.task.showing import ShowOptions
 from pipeline.task.spec import OMIT, Task, build_task
 
@@ -35,6 +36,7 @@ __all__ = [
     "expected_fields",
     "label_columns",
     "lint",
+    "renamed_answer",
     "row_fields",
     "takes_breakpoint",
 ]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 
 from pipeline import codec
 from pipeline.errors import AnswerError, CallbackError, NotCalledError, RenderError, TaskError
+from pipeline.labelfields import Rename
 from pipeline.records import JSON, Answer, CallbackContext, Labelled, Record, Request, ToolCall, ValidCall
 from pipeline.task import parse, validators
 from pipeline.task.caching import Caching, settled
@@ -19,6 +21,7 @@ from pipeline.task.offers import offers_of
 from pipeline.task.options import CALLS, ROWS_OF_CALLS, TOOL_CHOICES, TaskOptions
 from pipeline.task.parse import Wanted
 from pipeline.task.prompt import Prompt
+from pipeline.task.renames import renamed_kit
 from pipeline.task.render import (
     BYTES_PER_TOKEN,
     NOTHING,
@@ -62,6 +65,7 @@ class Task:
         "_frame_for",
         "_opening_count",
         "_prompt",
+        "_renames",
         "_shown_for",
         "_timeout_s",
         "_validators",
@@ -93,6 +97,7 @@ class Task:
         self.extra_columns = self._columns.extra
         self.max_turns = options.max_turns
         self._timeout_s = options.callback_timeout_s
+        self._renames: Sequence[Rename] = ()
         self._validators = Validators(options.validators, fields, options.base)
         examples = plain_examples(options.examples, [name for names in fields.values() for name in names])
         check_count(options.examples_k, examples)
@@ -146,6 +151,12 @@ class Task:
         """Whether nothing of the record is in what is asked of it."""
         return self._prompt.is_constant and not self._varies
 
+    def renamed(self, renames: Sequence[Rename]) -> Task:
+        """The task for answers that were given before these renames: it takes the former names, and gives the new."""
+        made = copy(self)
+        made._renames = tuple(renames)
+        return made
+
     def text(self, record: Record) -> str:
         """The record's prompt, as a person reads it. Raises RenderError for what `render` does."""
         if self._validators:
@@ -170,7 +181,9 @@ class Task:
             kit = self._frame_for(record).kit
         except RenderError as error:
             raise CallbackError(str(error)) from error
-        valid_calls = parse.read(kit, answer, self._wanted, before)
+        valid_calls = parse.read(
+            renamed_kit(kit, self._renames) if self._renames else kit, answer, self._wanted, before
+        )
         if self._validators:
             self._validators.check(valid_calls, record)
         return valid_calls

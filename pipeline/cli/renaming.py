@@ -1,0 +1,63 @@
+"""The command that gives labels other names."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.cli.frame import LABEL, AsJson, Output, Sets, app, fail, print_json, run_through, settings_of, show
+
+if TYPE_CHECKING:
+    from pipeline.settings import Settings
+
+
+@app.command(rich_help_panel=LABEL)
+def rename(
+    run: Annotated[
+        Path, typer.Argument(help="The run folder, or its config.", metavar="RUN|CONFIG", show_default=False)
+    ],
+    column: Annotated[str, typer.Argument(help="The label field.", metavar="COLUMN", show_default=False)],
+    pairs: Annotated[
+        list[str],
+        typer.Argument(help="The old and the new name: account=login", metavar="OLD=NEW ...", show_default=False),
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count the records that would change, and change nothing.")
+    ] = False,
+    sets: Sets = None,
+    output_dir: Output = None,
+    json_out: AsJson = False,
+) -> None:
+    """Rename or merge labels in the run and in its config; make no calls."""
+    settings = settings_of(run, sets, None, output_dir)
+
+    async def give_names() -> Any:
+        from pipeline.runner import rename as in_run
+
+        return await in_run(settings, column, _pairs(settings, column, pairs), dry_run=dry_run)
+
+    found = run_through(give_names())
+    from pipeline.show import renamed_lines
+
+    if json_out:
+        print_json(asdict(found))
+    else:
+        show("\n".join(renamed_lines(found)))
+
+
+def _pairs(settings: Settings, column: str, texts: list[str]) -> list[tuple[str, str]]:
+    """The names in each text. Where a label holds a `=` itself, it tells where the old name ends."""
+    from pipeline.parts import label_fields
+
+    field = label_fields(settings).get(column)
+    known = {str(value) for value in field.values} if field is not None else set[str]()
+    found = []
+    for text in texts:
+        splits = [(text[:at], text[at + 1 :]) for at, sign in enumerate(text) if sign == "="]
+        if not splits:
+            fail(f"{text}: expected the old and the new name, like account=login")
+        found.append(next((split for split in splits if split[0] in known), splits[0]))
+    return found

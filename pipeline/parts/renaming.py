@@ -1,0 +1,163 @@
+"""Other names for labels in the files that a user has written: the config, a file of labels, a file of examples."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import codec
+from pipeline.errors import ConfigError
+from pipeline.labelfields import Rename, mark_of, new_names, renamer
+from pipeline.parts.labels import LABEL, label_fields, label_file
+from pipeline.parts.tables import delimiter_of, plain_name
+from pipeline.settings import Settings, label_field, renamed_config, renamed_example
+
+_TABLES, _LINES = (".csv", ".tsv"), (".jsonl", ".ndjson")
+_BY_HAND = "put the new names into it yourself, then give the same command again"
+
+
+@dataclass(frozen=True, slots=True)
+class FileEdit:
+    """A file that a rename changes; `kind` says what it is: config, labels or examples."""
+
+    path: Path
+    kind: str
+    before: bytes
+    after: bytes
+
+
+def file_edits(settings: Settings, rename: Rename) -> list[FileEdit]:
+    """What a rename changes in the user's files, the config last. Raises ConfigError for what cannot be edited.
+
+    Nothing in them is changed where the names are there already, as the user has put them there.
+    """
+    form = (settings.task.labels or {})[rename.column]
+    found: list[tuple[Path, str]] = []
+    field = label_field(form)
+    if field.file is not None:
+        found.append((label_file(settings, field.file), "labels"))
+    if settings.task.examples_file is not None:
+        found.append((settings.find(settings.task.examples_file), "examples"))
+    if settings.config_path is not None:
+        _refuse_elsewhere(settings, rename)
+        found.append((settings.config_path, "config"))
+    edits = [edit_of(path, kind, rename) for path, kind in found]
+    return [edit for edit in edits if edit.after != edit.before]
+
+
+def _refuse_elsewhere(settings: Settings, rename: Rename) -> None:
+    """Raises ConfigError where the labels, or the examples, are not those of the file: they were set beside it."""
+    origins = settings.origins()
+    for key in (f"task.labels.{rename.column}", "task.labels", "task.examples"):
+        origin = origins.get(key)
+        if origin is not None and origin.kind != "file":
+            raise ConfigError(f"{key} is set by {origin}, not by the config: {_BY_HAND}")
+
+
+def edit_of(path: Path, kind: str, rename: Rename) -> FileEdit:
+    """What a rename changes in one file. Raises ConfigError."""
+    try:
+        before = path.read_bytes()
+        text = before.decode()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8, so it is not edited: {_BY_HAND}") from error
+    mark = "\ufeff" if before.startswith(codecs.BOM_UTF8) else ""
+    after = mark + _change_of(path, kind)(text.removeprefix(mark), path, rename)
+    return FileEdit(path, kind, before, after.encode())
+
+
+def _change_of(path: Path, kind: str) -> Callable[[str, Path, Rename], str]:
+    if kind == "config":
+        return lambda text, _path, rename: renamed_config(text, rename)
+    if kind == "examples":
+        return _examples
+    if path.suffix.lower() in _TABLES:
+        return _table
+    if path.suffix.lower() in _LINES:
+        return _lines
+    raise ConfigError(f"{path}: only a CSV, TSV or JSONL file of labels can be edited here: {_BY_HAND}")
+
+
+def _table(text: str, path: Path, rename: Rename) -> str:
+    """A table of labels; the rows of other labels stay byte for byte."""
+    rows = list(_rows(text, delimiter_of(path, LABEL) or ","))
+    place = [plain_name(name) for name in rows[0][1]].index(LABEL)
+    values = [cells[place].strip() if len(cells) > place else "" for _, cells in rows]
+    names = new_names(values, rename.pairs)
+    made = [rows[0][0]]
+    for (raw, cells), value in zip(rows[1:], values[1:], strict=True):
+        new = names.get(mark_of(value), value)
+        if new is not None:
+            made.append(raw if new == value else _row(raw, cells, place, str(new), delimiter_of(path, LABEL) or ","))
+    return "".join(made)
+
+
+def _rows(text: str, delimiter: str) -> Iterator[tuple[str, list[str]]]:
+    """The rows, each with its text."""
+    lines = io.StringIO(text, newline="").readlines()
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+    before = 0
+    for cells in reader:
+        yield "".join(lines[before : reader.line_num]), cells
+        before = reader.line_num
+
+
+def _row(raw: str, cells: Sequence[str], place: int, value: str, delimiter: str) -> str:
+    made = io.StringIO()
+    ending = raw[len(raw.rstrip("\r\n")) :]
+    csv.writer(made, delimiter=delimiter, lineterminator=ending).writerow([*cells[:place], value, *cells[place + 1 :]])
+    return made.getvalue()
+
+
+def _lines(text: str, path: Path, rename: Rename) -> str:
+    """A file of labels with a JSON object in each line."""
+    lines = io.StringIO(text, newline="").readlines()
+    objects = [codec.loads(line) if line.strip() else {} for line in lines]
+    names = new_names([one.get(LABEL) for one in objects], rename.pairs)
+    made = []
+    for line, one in zip(lines, objects, strict=True):
+        new = names.get(mark_of(one.get(LABEL)), one.get(LABEL))
+        if new is None and one:
+            continue
+        made.append(line if new == one.get(LABEL) else _json_line({**one, LABEL: new}, line))
+    return "".join(made)
+
+
+def _examples(text: str, path: Path, rename: Rename) -> str:
+    """A file of examples with a JSON object in each line."""
+    new, made = renamer(rename.pairs), []
+    for line in io.StringIO(text, newline=""):
+        before = codec.loads_loosely(line.encode()) if line.strip() else None
+        after = renamed_example(before, rename.column, new)
+        made.append(line if after == before else _json_line(after, line))
+    return "".join(made)
+
+
+def _json_line(value: object, line: str) -> str:
+    return json.dumps(value, ensure_ascii=False) + line[len(line.rstrip("\r\n")) :]
+
+
+def renamed_pairs(settings: Settings, column: str, pairs: Sequence[tuple[object, object]]) -> Rename:
+    """The rename with the labels as the task has them: a text may stand for a number. Raises ConfigError."""
+    fields = label_fields(settings)
+    field = fields.get(column)
+    if field is None or field.kind not in ("one", "several"):
+        there = ", ".join(name for name, one in fields.items() if one.kind in ("one", "several"))
+        why = "has no labels with names" if field is not None else "is no field of task.labels"
+        raise ConfigError(f"{column!r} {why}; there are: {there or 'none'}")
+    known = {str(value).lower() if isinstance(value, bool) else str(value): value for value in field.values}
+    numbers = all(isinstance(value, int) and not isinstance(value, bool) for value in field.values)
+
+    def as_label(given: object) -> object:
+        if not isinstance(given, str) or given in known:
+            return known.get(str(given), given)
+        return int(given) if numbers and given.lstrip("+-").isdigit() else given
+
+    return Rename(column, tuple((as_label(old), as_label(new)) for old, new in pairs))  # type: ignore[misc]

@@ -1,0 +1,321 @@
+"""Labels under other names: in the ledger, the files of rows, and the user's own files, without a call.
+
+The manifest notes what is to be done before anything is, and that it is done after all is. A second call finishes what
+a kill has left, and no session begins before that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ConfigError, RenderError, SetupError
+from pipeline.labelfields import LabelField, Rename, Renamed, mark_of, plain_choices, renamer
+from pipeline.parts import FileEdit, edit_of, file_edits, label_fields, open_sinks, renamed_pairs, task_of
+from pipeline.records import Outcome
+from pipeline.runlog import run_log, tell
+from pipeline.runner.exporting import export
+from pipeline.settings import Settings, renamed_example, to_toml
+from pipeline.store import Ledger, NewDigest, RunDir, claim, mark_of_rename, renames_of, write_whole
+from pipeline.task import Task
+
+_DONE = "these labels were renamed before"
+Pairs = Mapping[Any, Any] | Sequence[tuple[Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A rename that has begun: the manifest's entry, and the task before and after it, where these are known."""
+
+    rename: Rename
+    entry: Mapping[str, Any]
+    before: Task | None = None
+    after: Task | None = None
+
+
+async def rename(settings: Settings, column: str, pairs: Pairs, *, dry_run: bool = False) -> Renamed:
+    """Give labels of `column` other names, everywhere in the run and in its config. Makes no call. Raises SetupError.
+
+    Two labels that get one name are merged. With `dry_run` nothing is changed, and the counts are those that would be.
+    """
+    run_dir = RunDir(Path(settings.output.dir))
+    if not run_dir.ledger.exists():
+        raise SetupError(f"{run_dir.path}: there is no run here whose labels could be renamed")
+    given = list(pairs.items() if isinstance(pairs, Mapping) else pairs)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(run_dir.open_for_writing())
+        run_dir.refuse_leftovers()
+        manifest = run_dir.read_manifest() or {}
+        half = half_renamed(manifest)
+        if half is not None and not _is_same(half, column, given):
+            raise SetupError(told_half(run_dir, half))
+        ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger))
+        wanted = renames_of({"renames": [half]})[0] if half else renamed_pairs(settings, column, given)
+        if half is None and (done := _done_before(settings, manifest, wanted)) is not None:
+            found = _facts(settings, run_dir, wanted, done, (), dry_run=dry_run)
+            return replace(found, notes=(*found.notes, _DONE))
+        if dry_run:
+            edits = [] if half else file_edits(settings, wanted)
+            count, _ = await ledger.before_renaming(wanted)
+            return _facts(settings, run_dir, wanted, count, [str(edit.path) for edit in edits], dry_run=True)
+        stack.enter_context(run_log(run_dir.log))
+        moved = await claim(run_dir, ledger)
+        step = _Step(wanted, half) if half else await _begun(settings, run_dir, ledger, manifest, wanted)
+        count = await _in_ledger(settings, ledger, step)
+        files = [_edited(run_dir, settings, one, step.rename) for one in step.entry["edits"]]
+        renamed = settings.again() if settings.config_path is not None else settings
+        task = step.after or task_of(renamed)
+        sinks = await open_sinks(renamed, task, run_dir, ledger, moved)
+        try:
+            await sinks.finish()
+        finally:
+            await sinks.close()
+        await _in_summary(run_dir, ledger, task)
+        _finished(run_dir, renamed, step, count)
+        tell("labels renamed", column=column, pairs=step.entry["pairs"], records=count)
+    found = _facts(renamed, run_dir, step.rename, count, files)
+    if renamed.output.sql is not None:
+        await export(run_dir.path)
+    return found
+
+
+def half_renamed(manifest: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The entry of a rename that was interrupted; None where there is none."""
+    return next((one for one in (manifest or {}).get("renames", ()) if not one.get("done", True)), None)
+
+
+def refuse_half_renamed(run_dir: RunDir) -> None:
+    """Raises SetupError where a rename was interrupted: some of the run has the new names, and some the old ones."""
+    if half := half_renamed(run_dir.read_manifest()):
+        raise SetupError(told_half(run_dir, half))
+
+
+def told_half(run_dir: RunDir, entry: Mapping[str, Any]) -> str:
+    """What to do about an interrupted rename."""
+    words = " ".join(f"{old}={new}" for old, new in entry["pairs"])
+    return (
+        f"{run_dir.path}: renaming labels was interrupted. Finish it first: "
+        f"labelpipe rename {run_dir.path} {entry['column']} {words}"
+    )
+
+
+def _is_same(entry: Mapping[str, Any], column: str, pairs: Sequence[tuple[Any, Any]]) -> bool:
+    now = [(str(old), str(new)) for old, new in pairs]
+    return entry["column"] == column and [(str(old), str(new)) for old, new in entry["pairs"]] == now
+
+
+def _done_before(settings: Settings, manifest: Mapping[str, Any], wanted: Rename) -> int | None:
+    """How many records the same rename has changed, where it was the last and the old names are gone; else None."""
+    last = next(iter(reversed(manifest.get("renames", ()))), None)
+    there = {mark_of(value) for value in label_fields(settings)[wanted.column].values}
+    gone = not there & {mark_of(old) for old, _ in wanted.pairs}
+    return last["records"] if last and gone and _is_same(last, wanted.column, wanted.pairs) else None
+
+
+# -- the beginning ---------------------------------------------------------------------------------------------------
+
+
+async def _begun(
+    settings: Settings, run_dir: RunDir, ledger: Ledger, manifest: Mapping[str, Any], wanted: Rename
+) -> _Step:
+    """Check all that may be wrong, and note what is to be done. Nothing else has changed yet."""
+    field = label_fields(settings)[wanted.column]
+    count, latest = await ledger.before_renaming(wanted)
+    _refuse(field, wanted, count)
+    edits = file_edits(settings, wanted)
+    # With names that the user has put into the config already, nobody knows the task before.
+    old = {mark_of(old) for old, _ in wanted.pairs}
+    before = task_of(settings) if old & {mark_of(value) for value in field.values} else None
+    after = task_of(settings, wanted)
+    at = max(time.time(), latest + 0.001)
+    rename = Rename(wanted.column, wanted.pairs, at)
+    entry = {
+        "column": rename.column,
+        "pairs": [list(pair) for pair in rename.pairs],
+        "at": at,
+        "done": False,
+        "order": list(rename.field(field).values),
+        "edits": [_noted(run_dir, edit) for edit in edits],
+        "fingerprint": _adopted(manifest["fingerprint"], before, after, rename),
+    }
+    run_dir.write_manifest({**manifest, "renames": [*manifest.get("renames", ()), entry]})
+    return _Step(rename, entry, before, after)
+
+
+def _refuse(field: LabelField, wanted: Rename, count: int) -> None:
+    """Raises ConfigError for names that cannot be given; `count` records of the run have an old one."""
+    olds = [old for old, _ in wanted.pairs]
+    if not olds:
+        raise ConfigError("no labels are named; expected pairs such as account=login")
+    for old, new in wanted.pairs:
+        if mark_of(old) == mark_of(new) or olds.count(old) > 1:
+            raise ConfigError(f"{old}={new}: each label gets one other name")
+        if isinstance(new, str) and not new.strip():
+            raise ConfigError(f"{old}=: the new name is empty; a label must say something")
+    unknown = [old for old in olds if mark_of(old) not in set(map(mark_of, field.values))]
+    if unknown and not count:
+        there = ", ".join(map(str, field.values))
+        raise ConfigError(f"{wanted.column} has no label {unknown[0]!r}, in the config or in the run; it has {there}")
+
+
+def _adopted(kept: Mapping[str, Any], before: Task | None, after: Task, rename: Rename) -> dict[str, Any]:
+    """The manifest's fingerprint after the rename: what the rename changes, and no other change of the config."""
+    found = dict(kept)
+    for name, new in after.fingerprint.items():
+        old = _loosely(kept.get(name), rename) if before is None else kept.get(name)
+        was = _loosely(new, rename) if before is None else before.fingerprint.get(name)
+        if old == was:
+            found[name] = new
+    return found
+
+
+def _loosely(part: Any, rename: Rename) -> Any:
+    """A part of a fingerprint with the new names, each once and in order, and without what the labels mean."""
+    if isinstance(part, list):
+        return [_loosely(renamed_example(one, rename.column, renamer(rename.pairs)), rename) for one in part]
+    if not isinstance(part, dict):
+        return part
+    if "enum" in part:
+        values = Rename(rename.column, rename.pairs).field(_as_field(part["enum"])).values
+        return {"enum": sorted(map(str, values))}
+    return {
+        name: _loosely(one, rename)
+        for name, one in part.items()
+        if name != "description" or not isinstance(one, str) or not one.startswith("- ")
+    }
+
+
+def _as_field(values: Sequence[Any]) -> LabelField:
+    return LabelField(choices=plain_choices(values))
+
+
+def _noted(run_dir: RunDir, edit: FileEdit) -> dict[str, str]:
+    path = os.path.relpath(edit.path.absolute(), run_dir.path.absolute())
+    return {"path": path, "kind": edit.kind, "before": _digest(edit.before), "after": _digest(edit.after)}
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+# -- the steps -------------------------------------------------------------------------------------------------------
+
+
+async def _in_ledger(settings: Settings, ledger: Ledger, step: _Step) -> int:
+    """The labels in the ledger. Where nothing is called with a label, what its record is asked now is noted too."""
+    if (done := await ledger.meta_get(mark_of_rename(step.rename))) is not None:
+        return int(done)
+    before, after = step.before, step.after
+    if after is None:
+        before, after = _tasks(settings, step.rename)
+    new_digest = _new_digest(before, after) if before is not None and after is not None else None
+    return await ledger.rename_labels(step.rename, step.entry["order"], new_digest)
+
+
+def _tasks(settings: Settings, rename: Rename) -> tuple[Task | None, Task | None]:
+    """The task before and after the rename; None where the config has the new names already."""
+    old = {mark_of(old) for old, _ in rename.pairs}
+    there = {mark_of(value) for value in label_fields(settings)[rename.column].values}
+    return (task_of(settings), task_of(settings, rename)) if old <= there else (None, None)
+
+
+def _new_digest(before: Task, after: Task) -> NewDigest | None:
+    """What gives the digest of the request for a record now. The keys of callbacks' calls are made of the old ones."""
+    if before.has_callback:
+        return None
+
+    def digest(outcome: Outcome) -> bytes | None:
+        try:
+            is_of_before = before.render(outcome.record).digest == outcome.request_digest
+            return after.render(outcome.record).digest if is_of_before else None
+        except RenderError:
+            return None
+
+    return digest
+
+
+def _edited(run_dir: RunDir, settings: Settings, noted: Mapping[str, str], rename: Rename) -> str:
+    """Change one file of the user's, unless it was changed before the kill. Gives its path. Raises SetupError."""
+    path = Path(os.path.normpath(run_dir.path / noted["path"]))
+    now = _digest(path.read_bytes()) if path.is_file() else ""
+    if now != noted["after"]:
+        edit = edit_of(path, noted["kind"], rename) if now == noted["before"] else None
+        if edit is None or _digest(edit.after) != noted["after"]:
+            raise SetupError(
+                f"{path}: has changed while its labels were being renamed. Put it back as it was before, and give the "
+                "same command again"
+            )
+        mode = path.stat().st_mode
+        write_whole(path, edit.after)
+        path.chmod(mode)
+    shown = path.absolute()
+    return str(shown.relative_to(Path.cwd()) if shown.is_relative_to(Path.cwd()) else shown)
+
+
+async def _in_summary(run_dir: RunDir, ledger: Ledger, task: Task) -> None:
+    """The distribution of labels in summary.json; its other counts stay what they are."""
+    summary = run_dir.read_summary()
+    if summary is not None and summary.get("labels"):
+        run_dir.write_summary({**summary, "labels": await ledger.label_counts(task.columns)})
+
+
+def _finished(run_dir: RunDir, settings: Settings, step: _Step, count: int) -> None:
+    manifest = run_dir.read_manifest() or {}
+    renames: Any = manifest.get("renames", [])
+    done = {name: step.entry[name] for name in ("column", "pairs", "at")} | {"done": True, "records": count}
+    history: Any = manifest.get("history", [])
+    names = ", ".join(f"{old} -> {new}" for old, new in step.rename.pairs)
+    line = {
+        "at": datetime.fromtimestamp(step.rename.at, UTC).isoformat(timespec="seconds"),
+        "what": f"renamed labels of {step.rename.column}: {names}; {count:,} records",
+    }
+    run_dir.write_manifest(
+        {
+            **manifest,
+            "fingerprint": step.entry["fingerprint"],
+            "config": to_toml(settings),
+            "renames": [*(one for one in renames if one.get("done", True)), done],
+            "history": [*history, line],
+        }
+    )
+
+
+# -- what is told ----------------------------------------------------------------------------------------------------
+
+
+def _facts(
+    settings: Settings, run_dir: RunDir, rename: Rename, count: int, files: Sequence[str], *, dry_run: bool = False
+) -> Renamed:
+    return Renamed(
+        run_dir=str(run_dir.path),
+        column=rename.column,
+        pairs=tuple((str(old), str(new)) for old, new in rename.pairs),
+        records=count,
+        files=tuple(files),
+        notes=tuple(_notes(settings, rename)),
+        dry_run=dry_run,
+    )
+
+
+def _notes(settings: Settings, rename: Rename) -> list[str]:
+    """Texts of the config that name an old label: they are the user's to change, and part of what is asked."""
+    task = settings.task
+    texts = {"task.system": task.system, "task.prompt": task.prompt, "task.description": task.description}
+    texts |= {f"task.validators, number {at}": one.expression for at, one in enumerate(task.validators, 1)}
+    found = []
+    for old, _ in rename.pairs:
+        named = [key for key, text in texts.items() if re.search(rf"\b{re.escape(str(old))}\b", text or "")]
+        found += [f"{key} still says {old!r}" for key in named]
+    if settings.quality.size > 1:
+        found.append("the columns of votes count the old names; labelpipe replay counts the votes again")
+    if settings.config_path is None:
+        found.append("the settings are of a program: put the new names into it")
+    return found

@@ -1,0 +1,152 @@
+"""Labels under other names, in the ledger and in what people said. The model's own answers stay as they were given."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.labelfields import Rename, Value, mark_of, renamer
+from pipeline.records import JSON, Outcome
+from pipeline.store.answers import Answer, label_digest
+from pipeline.store.rows import COLUMNS, json_text, json_value, to_outcome
+from pipeline.store.rundir import RunDir
+from pipeline.store.writes import forget_files, set_meta, transaction
+
+#: Outcomes that are read at once.
+BLOCK = 500
+_AT = {name: place for place, name in enumerate(COLUMNS)}
+_SELECT = f"SELECT {', '.join(COLUMNS)} FROM {{}} WHERE seq > ? ORDER BY seq LIMIT {BLOCK}"  # noqa: S608 (our words)
+#: What the record of an outcome would be asked now; None where that cannot be told.
+NewDigest = Callable[[Outcome], bytes | None]
+
+
+def renames_of(manifest: Mapping[str, Any] | None) -> list[Rename]:
+    """The renames of a run, the oldest first; one that was interrupted is among them."""
+    kept = (manifest or {}).get("renames", ())
+    return [Rename(one["column"], tuple((old, new) for old, new in one["pairs"]), one["at"]) for one in kept]
+
+
+def renames_in(folder: Path) -> list[Rename]:
+    """The renames of the run in a folder. Raises SetupError for a manifest that cannot be read."""
+    return renames_of(RunDir(folder).read_manifest())
+
+
+def renamed_answers(answers: Sequence[Answer], renames: Sequence[Rename]) -> list[Answer]:
+    """What people said, with the labels under the names of today."""
+    return [_renamed_answer(answer, [one for one in renames if one.at > answer.at]) for answer in answers]
+
+
+def _renamed_answer(answer: Answer, renames: Sequence[Rename]) -> Answer:
+    old, new = answer.old, answer.new
+    for one in renames:
+        change = renamer(one.pairs)
+        old, new = _renamed(old, one.column, change), _renamed(new, one.column, change)
+    if old is answer.old and new is answer.new:
+        return answer
+    # What it was about is the model's label, if nobody had corrected that before.
+    is_own = answer.about == label_digest(answer.old)
+    return replace(answer, old=old, new=new, about=label_digest(old) if is_own else answer.about)
+
+
+def _renamed(label: Mapping[str, JSON] | None, column: str, change: Callable[[Any], Any]) -> Mapping[str, JSON] | None:
+    """The label with its new value; itself where nothing changes."""
+    if not isinstance(label, Mapping) or column not in label:
+        return label
+    value = change(label[column])
+    return label if value is label[column] or value == label[column] else {**label, column: value}
+
+
+def in_order(order: Sequence[Value], change: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The change, after which several labels stand in the order of the task."""
+    places = {mark_of(value): place for place, value in enumerate(order)}
+
+    def changed(value: Any) -> Any:
+        found = change(value)
+        if not isinstance(found, list) or found == value:
+            return found
+        return sorted(found, key=lambda one: places.get(mark_of(one), len(places)))
+
+    return changed
+
+
+def mark_of_rename(rename: Rename) -> str:
+    """Under which name the ledger keeps how many outcomes a rename has changed, once it has."""
+    return f"renamed {rename.at!r}"
+
+
+def rename_labels(
+    connection: sqlite3.Connection, rename: Rename, order: Sequence[Value], new_digest: NewDigest | None
+) -> int:
+    """The labels of all outcomes under their new names, in one transaction; gives how many outcomes have changed.
+
+    A rename that was applied before is not applied again: two names that are exchanged would be exchanged back.
+    """
+    mark, change = mark_of_rename(rename), in_order(order, renamer(rename.pairs))
+    with transaction(connection):
+        done = connection.execute("SELECT value FROM meta WHERE key = ?", (mark,)).fetchone()
+        if done is not None:
+            return int(done[0])
+        count = _update(connection, "outcomes", rename.column, change, new_digest)
+        _update(connection, "archived", rename.column, change, None)
+        set_meta(connection, mark, str(count))
+        forget_files(connection)
+    return count
+
+
+def _update(
+    connection: sqlite3.Connection,
+    table: str,
+    column: str,
+    change: Callable[[Any], Any],
+    new_digest: NewDigest | None,
+) -> int:
+    count = last = 0
+    while rows := connection.execute(_SELECT.format(table), (last,)).fetchall():
+        last = rows[-1][0]
+        labels = list(_changed(rows, column, change))
+        connection.executemany(f"UPDATE {table} SET label = ? WHERE seq = ?", labels)  # noqa: S608 (our own words)
+        if new_digest is not None:
+            digests = ((new_digest(to_outcome(row)), row[0]) for row in rows if row[_AT["request_digest"]] is not None)
+            found = [(digest, seq) for digest, seq in digests if digest is not None]
+            connection.executemany("UPDATE outcomes SET request_digest = ? WHERE seq = ?", found)
+            # A replay finds the votes of a record by the digest as well.
+            olds = {row[0]: (row[_AT["key"]], row[_AT["request_digest"]]) for row in rows}
+            turns = [(digest, *olds[seq]) for digest, seq in found]
+            connection.executemany("UPDATE turns SET request_digest = ? WHERE key = ? AND request_digest = ?", turns)
+        count += len(labels)
+    return count
+
+
+def _changed(
+    rows: Sequence[Sequence[Any]], column: str, change: Callable[[Any], Any]
+) -> Iterator[tuple[str | None, int]]:
+    """The new label's text and the seq of each row that has another label then. A damaged row is left alone."""
+    for row in rows:
+        text = row[_AT["label"]]
+        if not isinstance(text, str):
+            continue
+        try:
+            value: Any = json_value(text)
+        except ValueError:
+            continue
+        new: Any = (
+            [_renamed(one, column, change) for one in value]
+            if isinstance(value, list)
+            else _renamed(value, column, change)
+        )
+        if new != value:
+            yield json_text(new), row[0]
+
+
+def count_labels(connection: sqlite3.Connection, rename: Rename) -> tuple[int, float]:
+    """How many outcomes a rename changes, and when the latest outcome was made; 0 where there is none."""
+    count, last = 0, 0
+    while rows := connection.execute(_SELECT.format("outcomes"), (last,)).fetchall():
+        last = rows[-1][0]
+        count += sum(1 for _ in _changed(rows, rename.column, renamer(rename.pairs)))
+    tables = "SELECT finished_at FROM outcomes UNION ALL SELECT finished_at FROM archived"
+    latest = connection.execute(f"SELECT MAX(finished_at) FROM ({tables})").fetchone()[0]  # noqa: S608 (our words)
+    return count, float(latest or 0)
