@@ -266,7 +266,9 @@ def _lists(reviews: Reviews, standing: _Standing) -> list[int]:
 
 def _facts(folder: Path, standing: _Standing, lists: Sequence[int]) -> Facts:
     stored, design, state, drawn = standing.stored, standing.stored.design, standing.state, standing.drawn
-    records = {"draw": drawn.waiting, "check": standing.to_check}.get(state, ())
+    waiting = frozenset(drawn.waiting)
+    # In the order of the draw, which is random: the first answers are a random part of all.
+    records = {"draw": [key for key in stored.keys if key in waiting], "check": standing.to_check}.get(state, ())
     return {
         "run_dir": str(folder),
         "column": stored.column,

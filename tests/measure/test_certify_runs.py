@@ -64,6 +64,7 @@ def late_and_wrong(key: str) -> bool:
 
 def test_a_good_file_is_certified_after_the_first_draw(run: Path) -> None:
     first = certify(run, error=0.05, confidence=0.95, seed=3)
+    assert list(first.records) != sorted(first.records), "in an order that is random"
     assert (first["state"], first.certified, first.check) == ("draw", False, first["drawn"])
     assert first["n"] == RECORDS
     assert 0 < first["drawn"] < RECORDS / 2
@@ -102,7 +103,7 @@ def test_uncertain_labels_are_checked_where_the_draw_finds_many_wrong(run: Path)
 def test_looks_in_between_change_nothing_and_few_files_are_certified_wrongly(run: Path) -> None:
     """Files with one error more than is allowed. The seeds are fixed, so the count of failures is always the same."""
     failed = 0
-    for seed in range(4):
+    for seed in range(3):
         for file in run.glob("reviews.db*"):
             file.unlink()
         wrong = {f"t{one:03}" for one in Random(seed).sample(range(RECORDS), 41)}

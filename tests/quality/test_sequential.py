@@ -27,8 +27,8 @@ def test_a_run_at_the_floor_is_rarely_stopped_however_often_it_is_looked_at() ->
 
 def test_a_bad_run_is_stopped_soon() -> None:
     random = Random(2)
-    ends = [stops_at(0.6, 0.85, 300, random) for _ in range(60)]
-    assert sorted(end or 301 for end in ends)[54] <= 100
+    ends = [stops_at(0.6, 0.85, 300, random) for _ in range(40)]
+    assert sorted(end or 301 for end in ends)[36] <= 100
 
 
 def test_the_evidence_is_the_money_of_a_bet_without_gain() -> None:

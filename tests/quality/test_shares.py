@@ -74,16 +74,16 @@ def test_no_change_seen_is_not_certainty() -> None:
 def test_a_regression_on_pseudo_outcomes_finds_the_true_difference() -> None:
     """The labels are wrong in one group only: their difference of means is wrong, the pseudo-outcomes' is not."""
     random = Random(6)
-    group = [i % 2 for i in range(2000)]
-    answer = [float(random.random() < 0.5) for _ in range(2000)]
+    group = [i % 2 for i in range(1000)]
+    answer = [float(random.random() < 0.5) for _ in range(1000)]
     label = [0.0 if one and random.random() < 0.4 else value for one, value in zip(group, answer, strict=True)]
     differences = []
-    for _ in range(200):
-        chosen = set(random.sample(range(2000), 400))
-        pseudo = [pseudo_outcome(label[i], answer[i] if i in chosen else None, 0.2) for i in range(2000)]
+    for _ in range(120):
+        chosen = set(random.sample(range(1000), 200))
+        pseudo = [pseudo_outcome(label[i], answer[i] if i in chosen else None, 0.2) for i in range(1000)]
         differences.append(_difference(pseudo, group))
     assert _difference(label, group) < _difference(answer, group) - 0.15
-    assert mean(differences) == pytest.approx(_difference(answer, group), abs=0.02)
+    assert mean(differences) == pytest.approx(_difference(answer, group), abs=0.03)
 
 
 def _difference(values: list[float], group: list[int]) -> float:
