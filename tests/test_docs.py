@@ -322,7 +322,15 @@ def test_every_fault_kind_is_documented_and_no_other() -> None:
 
 def test_the_files_of_a_run_are_documented() -> None:
     folder = RunDir(Path("run"))
-    paths = [folder.ledger, folder.failed, folder.manifest, folder.summary, folder.log]
+    paths = [
+        folder.ledger,
+        folder.failed,
+        folder.manifest,
+        folder.summary,
+        folder.log,
+        folder.report,
+        folder.throughput,
+    ]
     paths += [folder.labels(kind) for kind in ("csv", "jsonl", "parquet")]
     assert {path.name for path in paths} <= set(first_words("inputs-and-outputs.md", "The run folder"))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.report import charts, view
 from pipeline.report.gather import Found
+from pipeline.show import votes_text
 
 #: Classes of a confusion matrix that are shown: more do not fit a page.
 CLASSES = 15
@@ -27,9 +28,11 @@ _FIGURES = {
 
 
 def quality_of(found: Found) -> dict[str, Any]:
-    """Accuracy, classes, confusion and calibration of each column, and the certificates."""
+    """Accuracy, classes, confusion and calibration of each column, the votes, and the certificates."""
+    votes = (found.state["summary"] or {}).get("votes")
     return {
         "quality": [_column(name, measure) for name, measure in view.measured(found)],
+        "votes": "" if votes is None else f"Votes on labels: {votes_text(votes)}.",
         "measured_by": _measured_by(found.evaluation or {}),
         "certificates": [_certificate(one) for one in found.certificates],
     }

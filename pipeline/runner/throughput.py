@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 from pipeline import codec
 from pipeline.limits import Admission, DoorState, Outage
@@ -31,10 +32,12 @@ class Throughput:
         self._stats = stats
         self._admission = admission
         self._session = round(time.time() - stats.elapsed_s, 3)
-        # All state that changes: the counts at the last line, how old the session was, the number of outages.
+        # All state that changes: the counts at the last line, how old the session was, the number of outages, and
+        # whether a line of this session is there.
         self._before = self._counts()
         self._at_s = stats.elapsed_s
         self._outages = 0
+        self._has_begun = False
 
     def look(self) -> None:
         """Write what it is time for."""
@@ -85,8 +88,17 @@ class Throughput:
         }
 
     def _append(self, **facts: Any) -> None:
-        with self._path.open("ab") as file:
-            file.write(codec.dumps({"session": self._session, **facts}) + b"\n")
+        line = codec.dumps({"session": self._session, **facts}) + b"\n"
+        with self._path.open("a+b") as file:
+            if not self._has_begun and file.tell() and not _ends_whole(file):
+                line = b"\n" + line  # a kill has cut the last session's last line off
+            file.write(line)
+        self._has_begun = True
+
+
+def _ends_whole(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def _state(door: DoorState, *, paused: bool) -> str:

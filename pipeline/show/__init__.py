@@ -15,7 +15,7 @@ from pipeline.show.reports import report_lines
 from pipeline.show.reviewview import answers_lines, draw_lines
 from pipeline.show.shares import shares_lines
 from pipeline.show.statusview import status_lines
-from pipeline.show.views import SIMULATED, check_lines, closing_lines, preview_facts, preview_lines
+from pipeline.show.views import SIMULATED, check_lines, closing_lines, preview_facts, preview_lines, votes_text
 
 __all__ = [
     "SIMULATED",
@@ -44,4 +44,5 @@ __all__ = [
     "shares_lines",
     "status_lines",
     "trial_lines",
+    "votes_text",
 ]

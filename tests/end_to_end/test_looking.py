@@ -11,6 +11,7 @@ import signal
 import struct
 import subprocess
 import termios
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -253,3 +254,19 @@ def test_a_check_says_that_a_run_would_be_refused_as_changed(make: Make, endpoin
     assert "1 record with an outcome read otherwise now" in user.do("check", "job.toml").expect(0).out
     assert (user.run_dir / "manifest.json").read_bytes() == before
     assert endpoint.calls() == calls, "and nothing was asked"
+
+
+def test_the_page_about_a_run_is_written_and_served(make: Make) -> None:
+    user = make(count=3)
+    told = user.do("run", "job.toml").expect(0).err
+    assert f"  report    {Path('run', 'report.html')}" in told.splitlines()
+    (user.run_dir / "report.html").unlink()
+    written = user.do("report", "job.toml", "--json").expect(0).json
+    assert written["size_bytes"] == (user.run_dir / "report.html").stat().st_size
+    watching = user.start("watch", "run", "--json")
+    assert watching.popen.stdout is not None
+    address = json.loads(watching.popen.stdout.readline())["address"]
+    with urllib.request.urlopen(address) as answer:
+        assert b"labeling report</title>" in answer.read()
+    watching.signal(signal.SIGINT)
+    assert "Traceback" not in watching.wait().expect(0).err

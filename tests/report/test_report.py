@@ -15,6 +15,7 @@ from report.report_runs import HOSTILE, model, run_of, settings_of
 from pipeline import ReportFile, RunOptions, replay, run, status, write_report
 from pipeline.errors import SetupError
 from pipeline.report import gather, render
+from pipeline.report.timeline import read_timeline
 from pipeline.show import closing_lines
 from pipeline.store import LabelsSeen, read_column, write_certificate
 
@@ -179,3 +180,23 @@ def test_the_sample_is_the_same_each_time_and_a_run_without_notes_has_a_chart(tm
     assert len({one.record.key for one in first}) == 12
     assert first == second
     assert "has noted no calls" in render(asyncio.run(gather(folder)))
+
+
+def test_a_session_after_a_kill_notes_its_pace_on_lines_of_its_own(tmp_path: Path) -> None:
+    run_of(tmp_path, ["a fine day"])
+    path = tmp_path / "run" / "throughput.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    run_of(tmp_path, ["a fine day", "another day"])
+    found = read_timeline(path)
+    assert found is not None
+    assert (found.sessions, found.totals["answers"]) == (1, 1), "that of the second"
+    path.write_bytes(whole + path.read_bytes().splitlines(keepends=True)[-1])
+    found = read_timeline(path)
+    assert found is not None
+    assert (found.sessions, found.totals["answers"]) == (2, 2)
+
+
+def test_votes_are_told(tmp_path: Path) -> None:
+    run_of(tmp_path, ["a fine day", "another day"], quality={"votes": 2})
+    assert "Votes on labels: 2.00 a record" in Page(tmp_path / "run" / "report.html").text
