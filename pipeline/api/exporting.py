@@ -74,6 +74,10 @@ async def aexport(
     if to is not None and "://" not in str(to):
         if table is not None:
             raise SetupError(f"table is for a database, and {to} is none: its URL has ://, like sqlite:///labels.db")
+        if isinstance(split := options.get("split"), str):
+            options["split"] = exports.split_of(split)
+        if isinstance(near := options.get("near_duplicates"), str):
+            options["near_duplicates"] = exports.near_of(near)
         done = await exports.export_data(run, to, exports.DataOptions(**options))
         return DataExport(**{one.name: getattr(done, one.name) for one in fields(done)})
     if options:

@@ -20,7 +20,7 @@ from pipeline.exports.folder import Folder, folder_of
 from pipeline.exports.options import DataOptions
 from pipeline.exports.rows import Selection, Shape, Where, table_shape, text_shape
 from pipeline.exports.similar import normalized
-from pipeline.exports.sources import OpenRun, class_field, examples_of, gold_keys, open_run, text_fields
+from pipeline.exports.sources import Gold, OpenRun, class_field, examples_of, gold_of, open_run, text_fields
 from pipeline.exports.splitting import FILE, Shares, Splits, Unit, keep, recall
 from pipeline.facts import DataExport
 from pipeline.records import JSON, Outcome, Status
@@ -73,7 +73,7 @@ class _Plan:
     shares: Shares
     selection: Selection
     kind: str
-    gold: frozenset[str]
+    gold: Gold
     chat: Chat | None
     terms: str
     notes: tuple[str, ...]
@@ -88,9 +88,9 @@ async def _planned(opened: OpenRun, options: DataOptions, folder: Path, shown: P
     by, notes = await _by(opened, options.by)
     if options.text is not None and by is None:
         raise SetupError("--text: no field of the label has classes: name the one that is the label with --by")
-    gold = await gold_keys(options.gold, opened) if options.gold is not None else frozenset[str]()
     texts = (options.text,) if options.text is not None else text_fields(opened.manifest)
     selection = Selection(Where(options.where, opened.reviewed), texts, opened.key, by)
+    gold = Gold() if options.gold is None else await gold_of(options.gold, opened, texts)
     certificate = await asyncio.to_thread(
         certificate_of, opened.folder.path, by if by in opened.label_columns else None
     )
@@ -158,7 +158,7 @@ class _Export:
             self._left_out[why] += 1
             return None
         self._note_kinds(outcome)
-        is_gold = record.key in self._plan.gold
+        is_gold = self._plan.gold.holds(record.key, text)
         self._gold += is_gold
         self._examples += bool(self._plan.examples) and normalized(text) in self._plan.examples
         return Unit(seq, record.key, text, self._together(outcome), selection.label(outcome, wanted), is_gold)
@@ -287,6 +287,11 @@ class _Export:
         by = plan.selection.by
         empty = [name for name in plan.shares.names if not counts.records[name]]
         notes = [f"{name} is empty: there are too few records, or groups that are too large" for name in empty]
+        if (largest := splits.largest()) > sum(counts.records.values()) * min(plan.shares.parts) / 100 > 1:
+            notes.append(
+                f"{largest:,} records stay together, more than the smallest split is to have. If their texts come from "
+                "one template, a higher --near-duplicates or off takes them apart"
+            )
         return DataExport(
             run_dir=str(self._opened.folder.path),
             folder=str(plan.shown),

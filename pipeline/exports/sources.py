@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SetupError, TaskError
+from pipeline.exports.similar import normalized
 from pipeline.readers import given_name, read_records, resolve_sources
 from pipeline.records import Outcome
-from pipeline.store import Corrected, Layout, Ledger, RunDir, corrected_at, rows_of
+from pipeline.store import Corrected, Layout, Ledger, RunDir, cell, corrected_at, rows_of
 from pipeline.task import expected_fields
 
 
@@ -94,17 +95,33 @@ def examples_of(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [{name: value for name, value in one.items() if name != "label"} for one in examples or ()]
 
 
-async def gold_keys(path: str | Path, opened: OpenRun) -> frozenset[str]:
-    """The keys in a file of gold labels: under the name of the run's key, or `key`. Raises SetupError."""
+@dataclass(frozen=True, slots=True)
+class Gold:
+    """What must not be trained on: records by their keys, and by their normalized texts."""
+
+    keys: frozenset[str] = frozenset()
+    texts: frozenset[str] = frozenset()
+
+    def holds(self, key: str, text: str) -> bool:
+        """Whether the record is one of them; `text` is its own."""
+        return key in self.keys or (bool(self.texts) and normalized(text) in self.texts)
+
+
+async def gold_of(path: str | Path, opened: OpenRun, texts: Sequence[str]) -> Gold:
+    """The records in a file of gold labels: keys under the name of the run's key, or `key`, and texts in these fields.
+
+    Raises SetupError where no record has either.
+    """
     sources = resolve_sources([str(path)], base=Path())
-    wanted = [name for name in (opened.key, "key") if name is not None]
-    found: set[str] = set()
+    names = [name for name in (opened.key, "key") if name is not None]
+    keys, found = set[str](), set[str]()
     async with aclosing(read_records(sources)) as batches:
         async for batch in batches:
             for record in batch:
-                found |= {name for field in wanted if (name := given_name(record.fields.get(field)))}
-    if not found:
-        raise SetupError(
-            f"--gold {path}: no record has a key in it; expected the column {' or '.join(map(repr, wanted))}"
-        )
-    return frozenset(found)
+                keys |= {name for field in names if (name := given_name(record.fields.get(field)))}
+                if texts and all(name in record.fields for name in texts):
+                    found.add(normalized("\n".join(cell(record.fields[name]) for name in texts)))
+    if not keys and not found:
+        shown = " or ".join(map(repr, names))
+        raise SetupError(f"--gold {path}: no record has a key in it; expected the column {shown}")
+    return Gold(frozenset(keys), frozenset(found - {""}))

@@ -237,6 +237,10 @@ class Splits:
         row = self._database.execute("SELECT COUNT(*), TOTAL(records) FROM parts WHERE records > 1").fetchone()
         return int(row[0]), int(row[1])
 
+    def largest(self) -> int:
+        """How many records the largest unit has."""
+        return self._number("SELECT COALESCE(MAX(records), 0) FROM parts")
+
     def remembered(self) -> int:
         """How many records are where an earlier export has put them."""
         return self._number("SELECT COUNT(*) FROM units WHERE former IS NOT NULL AND why IS NULL AND NOT gold")

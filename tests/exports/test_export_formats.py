@@ -15,7 +15,7 @@ from pipeline import Settings, export, run
 from pipeline.errors import SetupError
 from pipeline.parts import task_of
 from pipeline.records import Problem, Record, Status
-from pipeline.store import Answer, LabelsSeen, label_digest, open_reviews, read_column, write_certificate
+from pipeline.store import CERTAINTY, Answer, LabelsSeen, label_digest, open_reviews, read_column, write_certificate
 
 #: What a file must not choke on.
 HOSTILE = [
@@ -313,13 +313,19 @@ def test_a_certificate_stands_beside_the_files_and_in_the_card(tmp_path: Path) -
     assert bare.certificate is None
     assert "certified  no: labelpipe certify" in repr(bare)
     seen = LabelsSeen()
-    list(read_column(run_dir / "ledger.db", "label", None, seen))
+    list(read_column(run_dir / "ledger.db", "label", seen=seen))
     given = {"column": "label", "certified": True, "labels": seen.digest, "last_seq": seen.last_seq, "error": 0.05}
-    given |= {"confidence": 0.95, "bound": 0.03, "void": "", "text": "At most 5 % are wrong."}
+    given |= {
+        "confidence": 0.95,
+        "bound": 0.03,
+        "void": "",
+        "text": "At most 5 % are wrong.",
+        "scores": list(CERTAINTY),
+    }
     write_certificate(run_dir, given)
     done = exported(run_dir, tmp_path / "data", hf=True)
     assert json.loads((tmp_path / "data" / "certificate.json").read_text(encoding="utf-8")) == given == done.certificate
-    assert "At most 5 % are wrong." in (tmp_path / "data" / "README.md").read_text(encoding="utf-8")
+    assert "At most 5 %." in (tmp_path / "data" / "README.md").read_text(encoding="utf-8")
     assert "at most 5.0% of all labels in label are wrong, with 95% confidence" in repr(done)
 
 

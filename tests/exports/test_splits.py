@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -103,10 +104,19 @@ def test_near_duplicates_stand_in_one_split(tmp_path: Path) -> None:
     assert all(len({split[str(start + n)] for n in range(10)}) == 1 for start in range(0, 300, 10))
     assert (done.groups, done.grouped, done.leaks) == (30, 300, 0)
     assert done.records == {"train": 240, "val": 30, "test": 30}
-    off = exported(run, tmp_path / "off", near_duplicates=None)
+    off = exported(run, tmp_path / "off", near_duplicates="off", split="80/10/10")
     split = where(tmp_path / "off")
     assert off.groups == 0
     assert any(len({split[str(start + n)] for n in range(10)}) > 1 for start in range(0, 300, 10))
+
+
+def test_a_group_that_no_split_can_hold_is_told(tmp_path: Path) -> None:
+    """Texts of one template."""
+    many = [f"This is ticket number {n:03}, and somebody should have a look at it, please" for n in range(50)]
+    run = made(tmp_path / "run", [labelled(at, {"id": at, "text": text}) for at, text in enumerate(many)])
+    done = exported(run, tmp_path / "data")
+    assert done.records == {"train": 50, "val": 0, "test": 0}
+    assert done.notes[-1].startswith("50 records stay together, more than the smallest split is to have")
 
 
 def test_the_same_text_is_in_one_split_in_any_case(tmp_path: Path) -> None:
@@ -159,6 +169,10 @@ def test_a_neighbor_of_gold_is_not_in_train(tmp_path: Path) -> None:
     exported(run, tmp_path / "data", gold=tmp_path / "gold.jsonl")
     split = where(tmp_path / "data")
     assert (split["r00003"], split["r00040"]) == ("test", "test")
+    # By its text, where gold has no key of the run.
+    (tmp_path / "gold.jsonl").write_text(json.dumps({"text": some[3].upper()}) + "\n", encoding="utf-8")
+    assert exported(run, tmp_path / "text", gold=tmp_path / "gold.jsonl", seed=4).gold == 1
+    assert where(tmp_path / "text")["r00003"] == "test"
 
 
 def test_rare_classes_are_spread_over_the_splits(tmp_path: Path) -> None:
