@@ -16,7 +16,7 @@ from pipeline.gold import KEY, GoldFile, LabelField, as_number, open_gold
 from pipeline.measure.disagreements import Differing, Disagreement
 from pipeline.measure.opened import OpenRun, chosen_fields, gold_columns_in, gold_names, look_at, manifest_of
 from pipeline.measure.pairs import ROW_KEY, GoldColumns, GoldCounts, Pair, pairs_of_file, pairs_of_rows, value_in
-from pipeline.measure.tally import CONFIDENCE, FieldTally
+from pipeline.measure.tally import AGREEMENT, CONFIDENCE, FieldTally
 from pipeline.parts import gold_source
 from pipeline.records import JSON
 from pipeline.store import Ledger, RunDir
@@ -34,7 +34,8 @@ class EvaluateOptions:
     `field`          the label field of each of these columns, where the names do not tell; without columns, the only
                      label fields that are looked for
     `disagreements`  the file into which the records are written on which gold and label differ
-    `confidence`     the label field that says how sure the model is; unset: `confidence`, if there is such a number
+    `confidence`     the label field that says how sure the model is; unset: `confidence`, if there is such a number,
+                     else the agreement of votes
     `ordered`        label fields whose list of values goes from the lowest to the highest
     `sets`           how the gold file is read, by keys of [input]: `["input.encoding=cp1252"]`
     """
@@ -182,11 +183,13 @@ def gold_facts(gold: Gold) -> dict[str, Any]:
 
 
 def confidence_of(run: OpenRun, name: str | None) -> str | None:
-    """The label field that says how sure the model is; None where none does. Raises SetupError."""
+    """The column of labels that says how sure the model is; None where none does. Raises SetupError."""
     if name is not None:
-        return run.field(name, "--confidence").name
+        return name if name in run.ours else run.field(name, "--confidence").name
     found = run.fields.get(CONFIDENCE)
-    return CONFIDENCE if found is not None and found.kind == "number" else None
+    if found is not None and found.kind == "number":
+        return CONFIDENCE
+    return AGREEMENT if AGREEMENT in run.ours else None
 
 
 class Judge:

@@ -56,7 +56,7 @@ class OpenRun:
 
     `key` is the input's field that names a record, None where its place does. `shown` are the record's fields that the
     prompt names, `seen` all that they were seen to have. `row_fields` are those label fields of which a record has
-    several, one in each of its rows.
+    several, one in each of its rows; `ours` are columns of labels that labelpipe has added.
     """
 
     run_dir: RunDir
@@ -68,6 +68,7 @@ class OpenRun:
     simulated: bool
     running: bool
     row_fields: frozenset[str] = frozenset()
+    ours: frozenset[str] = frozenset()
     seen: tuple[str, ...] = ()
 
     def field(self, name: str, option: str = "--field") -> LabelField:
@@ -108,6 +109,7 @@ async def look_at(run_dir: RunDir, manifest: Mapping[str, Any], ledger: Ledger, 
         bool(manifest.get("simulated")),
         run_dir.is_running(),
         frozenset(name for row in first for one in row.rows or () for name in one if name not in (row.label or {})),
+        frozenset(name for row in first for label in labels_in(row) for name in label if name in _OURS) - fields.keys(),
         tuple(dict.fromkeys(name for row in first for name in row.fields or ())),
     )
     for name in ordered:

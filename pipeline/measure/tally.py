@@ -25,6 +25,8 @@ from pipeline.records import JSON
 
 #: The label field that is taken for the model's own confidence, if it is a number.
 CONFIDENCE = "confidence"
+#: The share of votes that a label has: as good as a confidence.
+AGREEMENT = "agreement"
 #: Distinct gold values that are no label of the task; further ones are one class. So many are told.
 FOREIGN_MOST, FOREIGN_SHOWN = 1_000, 20
 OTHERS = "(other values)"

@@ -78,7 +78,7 @@ def _rows(rows: Iterable[Sequence[Any]]) -> Iterator[LabelRow]:
             if label is None:
                 label = known[text] = _labelled(_read(text))
             values = None if fields is None else _read(fields)
-        except (ValueError, TypeError, LookupError):  # a damaged row: `verify` names it
+        except (ValueError, TypeError, LookupError, AttributeError):  # a damaged row: `verify` names it
             yield LabelRow(seq, name, "rejected", DAMAGED, None, None, None, None, {})
         else:
             yield LabelRow(seq, name, status, code, *label, cost_usd, latency_s, values)

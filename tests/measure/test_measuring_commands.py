@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -59,14 +61,49 @@ def test_gold_in_another_encoding_is_asked_about_with_the_command_that_answers(r
     assert "--set limits.concurrency: only keys that say how the file is read" in refused.stderr
 
 
-def test_a_damaged_row_is_a_record_without_a_label(run_dir: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
+def changed(run_dir: Path, copy: Path, statement: str) -> Path:
+    """A copy of the run, with something changed in its ledger."""
     copy.mkdir()
     for name in ("ledger.db", "manifest.json"):
         (copy / name).write_bytes((run_dir / name).read_bytes())
-    with sqlite3.connect(RunDir(copy).ledger) as connection:
-        connection.execute("UPDATE outcomes SET label = '{oh' WHERE key = 't3'")
-    connection.close()
-    gold = written(tmp_path / "gold.csv", "id,topic\nt3,Zugang\nt5,Zugang\n")
+    with closing(sqlite3.connect(RunDir(copy).ledger)) as connection, connection:
+        connection.execute(statement)
+    return copy
+
+
+def test_a_damaged_row_is_a_record_without_a_label(run_dir: Path, tmp_path: Path) -> None:
+    copy = changed(run_dir, tmp_path / "copy", "UPDATE outcomes SET label = '{oh' WHERE key = 't3'")
+    text = "UPDATE outcomes SET label = CAST(x'7b22746f706963223a22ff227d' AS TEXT) WHERE key = 't1'"
+    other = changed(copy, tmp_path / "other", text)
+    gold = written(tmp_path / "gold.csv", "id,topic\nt1,Zugang\nt3,Zugang\nt5,Zugang\n")
     topic = json.loads(do("evaluate", copy, "--gold", gold, "--json").stdout)["columns"]["topic"]
-    assert (topic["n"], topic["unlabelled"]["codes"]) == (1, {"internal_error": 1})
+    assert (topic["n"], topic["unlabelled"]["codes"]) == (2, {"internal_error": 1})
+    done = do("evaluate", other, "--gold", gold, "--json")
+    assert done.exit_code == 0, done.output
+    topic = json.loads(done.stdout)["columns"]["topic"]
+    assert (topic["n"], topic["unlabelled"]["codes"]) == (1, {"internal_error": 2})
+
+
+def test_the_agreement_of_votes_is_as_good_as_a_confidence(run_dir: Path, tmp_path: Path) -> None:
+    votes = "json_set(label, '$.agreement', ordinal % 2, '$.votes', json('[]'), '$.needs_review', json('false'))"
+    copy = changed(run_dir, tmp_path / "copy", f"UPDATE outcomes SET label = {votes}")
+    gold = written(tmp_path / "gold.csv", "id,topic\n" + "".join(f"t{n},Zugang\n" for n in range(12)))
+    topic = json.loads(do("evaluate", copy, "--gold", gold, "--json").stdout)["columns"]["topic"]
+    assert [(one["confidence"], one["accuracy"], one["n"]) for one in topic["calibration"]["bins"]] == [
+        (0, 0, 6),
+        (1, 1, 6),
+    ]
+    columns = json.loads(do("compare", run_dir, copy, "--json").stdout)["columns"]
+    assert columns.keys() == {"topic"}
+
+
+def test_what_the_figures_are_about_is_told(run_dir: Path, tmp_path: Path) -> None:
+    """A run at work has some of its labels; what people have corrected is not what the model said."""
+    copy = changed(run_dir, tmp_path / "copy", "DELETE FROM outcomes WHERE key = 't3'")
+    (copy / "lock.owner").write_text(json.dumps({"pid": os.getpid()}))
+    (copy / "reviews.db").touch()
+    gold = written(tmp_path / "gold.csv", "id,topic\nt1,Zugang\nt3,Zugang\n")
+    done = do("evaluate", copy, "--gold", gold)
+    assert done.exit_code == 0, done.output
+    for words in ("The run is at work", "about what the model said", "1 key of gold has no outcome in this run: t3"):
+        assert words in done.stdout
