@@ -41,7 +41,7 @@ def watch(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port. 0 takes a free one.")] = 0,
     json_out: AsJson = False,
 ) -> None:
-    """Serve that page while the run is at work."""
+    """Serve the page about a run while it is at work."""
     import asyncio
     from contextlib import suppress
 

@@ -35,7 +35,7 @@ async def status(folder: str | Path) -> dict[str, Any]:
     async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
         counts, rows = await ledger.count_by_status(), await ledger.row_counts()
         problems = await ledger.problem_counts()
-        labels = await _labels(run_dir, manifest, ledger) if rows is None else {}
+        labels = await ledger.label_counts(manifest.get("label_columns") or ()) if rows is None else {}
         live = read_live(run_dir)
         price = _price_in(live)
         totals = await paid_so_far(ledger, price)
@@ -65,13 +65,6 @@ async def status(folder: str | Path) -> dict[str, Any]:
         "cache_write_usd": None if price is None else price.cache_write_usd(usage),
         **(_at_work(live) if running else ending_of(run_dir, live, totals, sum(counts.values()))),
     }
-
-
-async def _labels(run_dir: RunDir, manifest: Mapping[str, Any], ledger: Ledger) -> Mapping[str, Mapping[str, int]]:
-    """How often each label was given: by the summary, or, while a session is at work or was killed, by the ledger."""
-    summary = None if run_dir.is_running() else run_dir.read_summary()
-    known: Mapping[str, Mapping[str, int]] | None = (summary or {}).get("labels")
-    return await ledger.label_counts(manifest.get("label_columns") or ()) if known is None else known
 
 
 def _at_work(live: Mapping[str, Any] | None) -> dict[str, Any]:
