@@ -271,6 +271,7 @@ def _finished(run_dir: RunDir, settings: Settings, step: _Step, count: int) -> N
     manifest = run_dir.read_manifest() or {}
     renames: Any = manifest.get("renames", [])
     done = {name: step.entry[name] for name in ("column", "pairs", "at")} | {"done": True, "records": count}
+    done["done_at"] = max(time.time(), step.rename.at)
     history: Any = manifest.get("history", [])
     names = ", ".join(f"{old} -> {new}" for old, new in step.rename.pairs)
     line = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,14 @@ def renames_of(manifest: Mapping[str, Any] | None) -> list[Rename]:
     return [Rename(one["column"], tuple((old, new) for old, new in one["pairs"]), one["at"]) for one in kept]
 
 
-def renames_in(folder: Path) -> list[Rename]:
-    """The renames of the run in a folder. Raises SetupError for a manifest that cannot be read."""
-    return renames_of(RunDir(folder).read_manifest())
+def renames_for_people(folder: Path) -> list[Rename]:
+    """The same of the run in a folder, each as of its end: until then people were shown the old names.
+
+    Raises SetupError for a manifest that cannot be read.
+    """
+    manifest: Mapping[str, Any] = RunDir(folder).read_manifest() or {}
+    ends = [one.get("done_at", inf) for one in manifest.get("renames", ())]
+    return [replace(one, at=end) for one, end in zip(renames_of(manifest), ends, strict=True)]
 
 
 def renamed_answers(answers: Sequence[Answer], renames: Sequence[Rename]) -> list[Answer]:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from pipeline.errors import StoreError
 from pipeline.store.answers import Answer, Correction, Draw, DrawItem, Place, taking_back, with_answer
-from pipeline.store.renaming import renamed_answers, renames_in
+from pipeline.store.renaming import renamed_answers, renames_for_people
 from pipeline.store.reviewsfile import NAME, connect, connect_reader
 from pipeline.store.rows import bound, json_text, json_value, unbound
 
@@ -110,7 +110,7 @@ class Reviews:
 
         Labels that were renamed since have their new names.
         """
-        return renamed_answers(self._do(_answers, since), renames_in(self.path.parent))
+        return renamed_answers(self._do(_answers, since), renames_for_people(self.path.parent))
 
     def standing(self, upto: int | None = None) -> list[Answer]:
         """The answers that count, the oldest first: without those that were taken back, and without what took them."""
