@@ -30,7 +30,7 @@ def _end_outage_wide_open(self: gate.Gate, now: float) -> None:
     self._window = float(self.concurrency)
 
 
-def _no_canary(self: gate.Gate, now: float) -> float:
+def _no_first_alone(self: gate.Gate, now: float) -> float:
     if self.last_success_at == -math.inf:
         self._window = float(self.concurrency)
     return _PLACE_DELAY(self, now)
@@ -55,7 +55,7 @@ _HOLD, _END_OUTAGE, _PLACE_DELAY, _GO = (
 MECHANISMS: Mapping[str, tuple[Patch, ...]] = {
     "gate: failures of several records are an outage": ((gate.Gate, "failed", _always(False)),),
     "gate: after an outage the window ramps": ((gate.Gate, "_end_outage", _end_outage_wide_open),),
-    "gate: the first call goes alone": ((gate.Gate, "_place_delay_s", _no_canary),),
+    "gate: the first call goes alone": ((gate.Gate, "_place_delay_s", _no_first_alone),),
     "gate: an outage that begins again is the same one": ((gate.Gate, "settling", _always(False)),),
     "backoff: everyone waits as a refusal asks": ((backoff.Backoff, "_hold", _hold_only_hours),),
     "backoff: blind waits double": (

@@ -36,7 +36,8 @@ class Snapshot:
     `rate_per_minute` is records a minute of late; `limit_per_minute` what the limits allow; `calls_per_record` how many
     calls a record has taken so far, retries included. `trouble` is a sentence when nothing moves, else empty.
     `requests_left_today` and `requests_per_day` are None without a limit a day. `cost_usd` is None where nobody knows
-    it: without a price or, with `usage_unknown`, where no answer says how many tokens it took.
+    it: without a price or, with `usage_unknown`, where no answer says how many tokens it took. `gold` is the accuracy
+    on gold records in words, empty where there is none.
     """
 
     done: int
@@ -54,6 +55,7 @@ class Snapshot:
     requests_per_day: int | None = None
     simulated: bool = False
     usage_unknown: bool = False
+    gold: str = ""
 
 
 def eta_s(seen: Snapshot) -> float | None:
@@ -91,6 +93,7 @@ def _parts(seen: Snapshot) -> list[str]:
         f"{seen.in_flight} in flight",
         retries_text(seen.retries) if seen.retries else "",
         f"{seen.unlabelled:,} without label" if seen.unlabelled else "",
+        seen.gold,
     ]
 
 
@@ -101,7 +104,7 @@ def _cost(seen: Snapshot) -> str:
 
 
 #: Where the line is too narrow these parts go, whole and in this order. The first, pace or trouble, stays.
-_GO_FIRST = (3, 4, 2, 5, 1)
+_GO_FIRST = (3, 4, 2, 5, 1, 6)
 _BETWEEN = " · "
 
 

@@ -34,9 +34,10 @@ class Problem:
 class Record:
     """One thing to label.
 
-    `ordinal` is 0-based over all the run's inputs; `line` is the 1-based line (for Parquet: row) in `source`;
-    `digest` is a signed 64-bit hash of the content, by which a changed record is noticed: equal ones mean equal fields.
-    A record that could not be read has a `problem`; its fields are then what could be saved of it, as `{"raw": ...}`.
+    `ordinal` is 0-based over all the run's inputs, and below 0 for gold that is mixed into them; `line` is the 1-based
+    line (for Parquet: row) in `source`; `digest` is a signed 64-bit hash of the content, by which a changed record is
+    noticed: equal ones mean equal fields. A record that could not be read has a `problem`; its fields are then what
+    could be saved of it, as `{"raw": ...}`.
     """
 
     source: str
@@ -46,6 +47,11 @@ class Record:
     line: int
     digest: int
     problem: Problem | None = None
+
+    @property
+    def is_canary(self) -> bool:
+        """Whether it is gold, asked to measure the run, and no part of what the run labels."""
+        return self.ordinal < 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,29 +366,12 @@ class Outcome:
 #: docs/failures.md says what each means.
 RECORD_CODES = frozenset(
     {
-        "bad_request",
-        "callback_error",
-        "duplicate_key",
-        "empty_text",
-        "internal_error",
-        "invalid_answer",
-        "invalid_json",
-        "invalid_label",
-        "media_error",
-        "no_key",
-        "no_tool_call",
-        "rate_limited",
-        "record_deadline",
-        "refused",
-        "render_error",
-        "timeout",
-        "too_large",
-        "truncated",
-        "unavailable",
-        "unfinished",
-        "unreadable",
+        "bad_request", "callback_error", "duplicate_key", "empty_text", "internal_error", "invalid_answer",
+        "invalid_json", "invalid_label", "media_error", "no_key", "no_tool_call", "rate_limited", "record_deadline",
+        "refused", "render_error", "timeout", "too_large", "truncated", "unavailable", "unfinished", "unreadable",
+        "left_out",
     }
-)
+)  # fmt: skip
 
 #: The problem of a record that `verify` reads and the run does not take, as [input] says. No outcome has it.
 LEFT_OUT = "left_out"

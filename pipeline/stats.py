@@ -128,10 +128,15 @@ class Stats:
         self.copied += outcome.copied_from is not None
         if outcome.problem is not None:
             self.problems[outcome.problem.code] += 1
-        if outcome.cost_usd is None:
-            self.unpriced += 1
-        else:
-            self.cost_usd += outcome.cost_usd
+        self.paid([outcome])
+
+    def paid(self, outcomes: Iterable[Outcome]) -> None:
+        """What these have cost counts."""
+        for outcome in outcomes:
+            if outcome.cost_usd is None:
+                self.unpriced += 1
+            else:
+                self.cost_usd += outcome.cost_usd
 
     @property
     def records(self) -> int:
@@ -153,11 +158,12 @@ class RunSummary:
     they used: they are in no `cost_usd`. `readings` counts this session's answers that were not as they should
     be and could be read in one way only, by what was wrong. `left_out` counts the records that this session read and
     did not take, and `left_out_by` says by which key of [input]; `unclear` of them are those of which `where` could
-    not be told. `votes` is what the votes on labels came to: `records`,
-    `votes` cast for them, `needs_review`, and Krippendorff's `alpha` of the first two votes (None where nothing can be
-    said); None where one answer is enough.
-    `measured` is what the latest evaluation in the run folder says of each label column: `accuracy`, its interval from
-    `accuracy_low` to `accuracy_high`, and `n` gold records.
+    not be told. `votes` is what the votes on labels came to: `records`, `votes` cast for them, `needs_review`, and
+    Krippendorff's `alpha` of the first two votes (None where nothing can be said); None where one answer is enough.
+    `gold` is what gold records in the run came to: `column`, `n`, `right`, `accuracy` with `accuracy_low` and
+    `accuracy_high`, and `confusions` (gold, label, count); None without such gold. `measured` is what the latest
+    evaluation in the run folder says of each label column: `accuracy`, its interval from `accuracy_low` to
+    `accuracy_high`, and `n` gold records.
     """
 
     run_dir: str
@@ -197,6 +203,7 @@ class RunSummary:
     left_out: int = 0
     left_out_by: Mapping[str, int] = field(default_factory=dict)
     votes: Mapping[str, Any] | None = None
+    gold: Mapping[str, Any] | None = None
     notes: Sequence[str] = ()
 
     @property

@@ -292,7 +292,7 @@ def test_every_room_has_its_floor() -> None:
 NUMBERS = {
     "engine.writer.BATCH": ("at most {} outcomes", 1),
     "limits.gate.PROBE_FIRST_S": ("starts at {} s", 1),
-    "limits.gate.CANARY_S": ("silent for {} s", 1),
+    "limits.gate.ALONE_S": ("silent for {} s", 1),
     "limits.gate.WARM_UP_S": ("it has {} s", 1),
     "limits.gate.EVIDENCE": ("{} different records in a row", 1),
     "limits.gate.BLAME_ANSWERS": ("at least 1 and at most {}", 1),

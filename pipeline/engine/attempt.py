@@ -52,6 +52,7 @@ class Asker:
     ) -> None:
         self._provider = provider
         self._terms = terms
+        self._quiet_terms = terms.quiet()
         self._journal = journal
         self._admission = admission
         self._stats = stats
@@ -75,7 +76,9 @@ class Asker:
 
         Raises StoppedError when the run stops first: the record stays pending.
         """
-        interview = Interview(self._terms, request.record, request=request, max_repairs=self.judge.rules.max_repairs)
+        # A callback is for the run's own records.
+        terms = self._quiet_terms if request.record.is_canary else self._terms
+        interview = Interview(terms, request.record, request=request, max_repairs=self.judge.rules.max_repairs)
         history = CallHistory(interview)
         # A ledger of an older version has not noted what they cost.
         kept = [replace(one, response=self._noted(one.response)) for one in kept]
@@ -110,7 +113,7 @@ class Asker:
 
     async def _until_over(self, history: CallHistory) -> None:
         """Answer after answer and callback after callback, until the interview wants nothing more."""
-        interview, terms = history.interview, self._terms
+        interview, terms = history.interview, history.interview.terms
         while not interview.is_over:
             if interview.wants is Wants.ANSWER:
                 try:

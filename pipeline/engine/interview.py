@@ -79,7 +79,6 @@ class Interview:
         "_repairs_here",
         "_status",
         "_task",
-        "_terms",
         "_valid_calls",
         "_votes",
         "_winner",
@@ -92,6 +91,7 @@ class Interview:
         "repairs",
         "request",
         "response",
+        "terms",
         "turn",
         "usage",
         "wants",
@@ -108,7 +108,7 @@ class Interview:
         max_repairs: int = 0,
         votes: Mapping[str, JSON] | None = None,
     ) -> None:
-        self._terms = terms
+        self.terms = terms
         self._task = terms.task
         self.record = record
         self._key = record.key if key is None else key
@@ -207,7 +207,7 @@ class Interview:
         place = len(self._done)
         valid_call, response = self._valid_calls[place], self.decided
         name = idempotency_key(
-            self._terms.run_id,
+            self.terms.run_id,
             self._key,
             request_digest=self._digest,
             request_id=None if response is None else response.request_id,
@@ -305,16 +305,16 @@ class Interview:
 
     def _vote(self) -> None:
         """The answer is valid, and one vote of several."""
-        assert self._terms.panel is not None
+        assert self.terms.panel is not None
         try:
             labelled = self._task.labelled(self._valid_calls, self._last_words(self._valid_calls), self.record)
         except AnswerError as error:
             self._bad(error)
         else:
-            self._cast(Ballot(self._terms.panel.value_of(labelled.label), self._valid_calls, self.response))
+            self._cast(Ballot(self.terms.panel.value_of(labelled.label), self._valid_calls, self.response))
 
     def _cast(self, ballot: Ballot) -> None:
-        panel = self._terms.panel
+        panel = self.terms.panel
         assert panel is not None
         self._first = self._first or self.request
         self._ballots.append(ballot)
@@ -330,12 +330,12 @@ class Interview:
             self._call_back()
 
     def _next_vote(self) -> None:
-        assert self._terms.panel is not None
+        assert self.terms.panel is not None
         self.wants, self._repairs_here = Wants.ANSWER, 0
         if self._first is None:
             return
         try:
-            self.request = self._terms.panel.request(self.record, len(self._ballots), self._first)
+            self.request = self.terms.panel.request(self.record, len(self._ballots), self._first)
             self._base = len(self.request.messages)
         except RenderError as error:
             self.give_up(Status.REJECTED, Problem(error.code, str(error)))
@@ -351,13 +351,13 @@ class Interview:
     def _go_on(self) -> None:
         """The answer is valid: its calls to the callbacks, then the next turn or the label."""
         valid_calls: Sequence[ValidCall] = self._valid_calls
-        if self._terms.calls_back:
+        if self.terms.calls_back:
             if len(self._done) < len(valid_calls):
                 self.wants = Wants.CALLBACK
                 return
             valid_calls = self._done
         self._before += valid_calls
-        if valid_calls and self.turn + 1 < self._terms.max_turns:
+        if valid_calls and self.turn + 1 < self.terms.max_turns:
             self._next_turn(valid_calls)
             return
         try:
@@ -378,7 +378,7 @@ class Interview:
     def _last_words(self, valid_calls: Sequence[ValidCall]) -> str | None:
         """What the model said at the end; None where a conversation was cut off while it still called."""
         response = self.decided
-        if (valid_calls and self._terms.talks) or response is None:
+        if (valid_calls and self.terms.talks) or response is None:
             return None
         return response.answer.text or ""
 

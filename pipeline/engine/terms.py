@@ -43,6 +43,10 @@ class Terms:
         self.talks = self.max_turns > 1
         self.calls_back = callbacks and (self.talks or task.has_callback)
 
+    def quiet(self) -> Terms:
+        """The same without callbacks."""
+        return Terms(self.task, run_id=self.run_id, callbacks=False, panel=self.panel)
+
     @property
     def keeps_answers(self) -> bool:
         """Whether a label rests on several answers, which a replay needs again."""

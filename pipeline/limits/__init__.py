@@ -15,7 +15,7 @@ from pipeline.limits.budget import (
     what_is_left,
 )
 from pipeline.limits.day import DayMeter
-from pipeline.limits.gate import CANARY_S, WARM_UP_S, Gate, Outage
+from pipeline.limits.gate import ALONE_S, WARM_UP_S, Gate, Outage
 from pipeline.limits.hours import Hours
 from pipeline.limits.local import LocalResource
 from pipeline.limits.meters import Meter
@@ -25,7 +25,7 @@ from pipeline.limits.resource import Hold, Rate, Resource, ResourceState, Verdic
 from pipeline.limits.tuner import Tuner
 
 __all__ = [
-    "CANARY_S",
+    "ALONE_S",
     "NOTHING",
     "WARM_UP_S",
     "Admission",

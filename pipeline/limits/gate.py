@@ -32,7 +32,7 @@ FEW_PATIENCE_S = 600.0
 BLAME_ANSWERS = 10
 #: The first call of a run goes alone (a wrong key costs one call, not a windowful); if it is silent for this long,
 #: a few more follow.
-CANARY_S = 1.0
+ALONE_S = 1.0
 #: The same where the server keeps the prompts' beginning: those that leave before it is read pay for it once more.
 WARM_UP_S = 15.0
 #: After that silence it is no wrong key, and more follow faster.
@@ -55,7 +55,7 @@ class Outage:
 class Gate:
     """Counts calls in flight and lets the next one through."""
 
-    def __init__(self, concurrency: int, *, probe_max_s: float = 4.0, alone_s: float = CANARY_S) -> None:
+    def __init__(self, concurrency: int, *, probe_max_s: float = 4.0, alone_s: float = ALONE_S) -> None:
         self.concurrency = concurrency
         self.probe_max_s = probe_max_s
         self._alone_s = alone_s
@@ -170,7 +170,7 @@ class Gate:
     def _ramp_delay_s(self, now: float) -> float:
         """While the first answers are awaited the window grows by time too, so that one silent call stops nobody."""
         if self._window_grows_at is None:
-            self._window_grows_at = now + (CANARY_S if self.answers else self._alone_s)
+            self._window_grows_at = now + (ALONE_S if self.answers else self._alone_s)
         if now < self._window_grows_at:
             return self._window_grows_at - now
         self._window *= 4

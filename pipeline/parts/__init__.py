@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.parts.canaries import Gold, gold_of
 from pipeline.parts.changing import changed
 from pipeline.parts.choosing import expect_choice, mark_of
 from pipeline.parts.gold import gold_source
@@ -46,6 +47,7 @@ __all__ = [
     "ASKS_THE_SAME",
     "REHEARSAL",
     "FileEdit",
+    "Gold",
     "admission_of",
     "asked_of",
     "budget_of",
@@ -56,6 +58,7 @@ __all__ = [
     "expect_choice",
     "file_edits",
     "gold_fields",
+    "gold_of",
     "gold_source",
     "has_bound",
     "hours_of",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pipeline.engine import AskRules
 from pipeline.errors import ConfigError
 from pipeline.limits import (
-    CANARY_S,
+    ALONE_S,
     NOTHING,
     WARM_UP_S,
     Admission,
@@ -111,7 +111,7 @@ def admission_of(
         gate=Gate(
             concurrency,
             probe_max_s=limits.probe_max_s,
-            alone_s=CANARY_S if constant_tokens < LEAST_TOKENS else WARM_UP_S,
+            alone_s=ALONE_S if constant_tokens < LEAST_TOKENS else WARM_UP_S,
         ),
         resource=LocalResource(limits.requests_per_minute, limits.tokens_per_minute) if resource is None else resource,
         stop_at_day_limit=limits.on_day_limit == "stop",

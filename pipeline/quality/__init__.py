@@ -38,6 +38,7 @@ from pipeline.quality.scores import (
 )
 from pipeline.quality.sequential import evidence_below, is_clearly_below
 from pipeline.quality.shares import Answered, Share, class_shares, pseudo_outcome, union_probability
+from pipeline.quality.shift import shift_of
 
 __all__ = [
     "Answered",
@@ -77,6 +78,7 @@ __all__ = [
     "picked",
     "pseudo_outcome",
     "sample",
+    "shift_of",
     "spearman",
     "uniform",
     "union_probability",

@@ -49,6 +49,7 @@ class Live:
         price: Price | None,
         simulated: Callable[[], bool],
         notices: Notices,
+        gold: Callable[[], str] = lambda: "",
     ) -> None:
         self._run_dir = run_dir
         self._stats = stats
@@ -57,6 +58,7 @@ class Live:
         self._before = before
         self._price = price
         self._notices = notices
+        self._gold = gold
         self._simulated = simulated
         self._throughput = Throughput(run_dir, stats, admission)
         #: what enforces the limits: it tells what is in force
@@ -90,6 +92,7 @@ class Live:
             requests_per_day=door.requests_per_day,
             simulated=self._simulated(),
             usage_unknown=self._price is not None and untold,
+            gold=self._gold(),
         )
 
     def _trouble(self, door: DoorState) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ from pipeline.errors import ChangedError, LabelpipeError, StoreError
 from pipeline.limits import Admission, DayMeter
 from pipeline.notify import Notifier
 from pipeline.parts import (
+    Gold,
     asked_of,
     is_simulated,
     layout_of,
@@ -45,6 +46,7 @@ from pipeline.readers import Source, Stamp
 from pipeline.records import Outcome, Provider, Record, Status
 from pipeline.runlog import tell
 from pipeline.runner.after import After, finished
+from pipeline.runner.canaries import Canaries, Commit, told_of_shifts
 from pipeline.runner.columns import expecting
 from pipeline.runner.guard import Guard
 from pipeline.runner.live import Live, showing
@@ -72,7 +74,7 @@ class SessionParts:
     keys of callbacks; `prepare` loads the records' media; `title` stands in the progress line; `switch` is what
     signals press. `moved` are files that were not as the run had left them, `notes` is what else is to be told at the
     start and the end; `stamps` are those of the inputs before anything was read; `choice` is "relabel" or "keep" where
-    the user gave that; `after` makes a file of the summary.
+    the user gave that; `after` makes a file of the summary; `gold` is what the run measures itself by.
     """
 
     settings: Settings
@@ -95,6 +97,7 @@ class SessionParts:
     stamps: Sequence[Stamp | None] = ()
     choice: str = ""
     after: After | None = None
+    gold: Gold | None = None
 
 
 class Session:
@@ -131,6 +134,7 @@ class Session:
             ping=parts.provider.ping,
         )
         self._provider = parts.provider
+        self._canaries = Canaries(parts.gold, parts.task, settings.quality, parts.ledger, self._stats)
         # All state that changes, beside the parts: whether the folder holds simulated labels (then its
         # manifest says so), whether a second signal cut the calls in flight off, and what is to be told at the end.
         self._was_simulated = parts.was_simulated
@@ -168,7 +172,7 @@ class Session:
                 await self._journal.close()
             await self._admission.close()
             await end_pass(self._ledger, self._sources, self._reading, complete=ending is Ending.COMPLETE)
-            await self._finish(sinks)
+            await self._soundly(sinks.finish)
             self._notes += map(str, sinks.moved[len(self._moved) :])
         finally:
             await sinks.close()
@@ -191,9 +195,10 @@ class Session:
             price=self._price,
             simulated=lambda: self._simulated or self._was_simulated,
             notices=self._notices,
+            gold=self._canaries.text,
         )
         progress = Progress(live.snapshot, quiet=quiet, title=self._title)
-        self._reading.say = lambda text: self._tell_reading(text, progress)
+        self._reading.say = partial(_tell_reading, progress)
         live.guard = guard = Guard(
             self._stats,
             self._admission,
@@ -204,17 +209,19 @@ class Session:
             say=progress.say,
             stalled=live.stalled,
         )
+        says = (progress.say, self._notes.append)
         pool: Pool = Pool(
-            producer.items(),
-            self._asker,
-            self._commit(sinks, producer),
-            sizes=self._sizes(),
+            self._canaries.mixed_into(producer.items()),
+            asker,
+            self._canaries.around(told_of_shifts(self._commit(sinks, producer), self._task.closed_columns, says)),
+            sizes=PoolSizes.for_concurrency(self._admission.gate.concurrency, self._settings.limits.grace_s),
             on_trouble=lambda error: self._stop(pool, error),
             guard=guard.watch,
         )
         guard.steering = Steering(self._settings, self._controls(pool, guard, progress), Inbox(self._run_dir.path))
         for note in self._notes:
             progress.say(f"labelpipe: {note}")
+        await self._canaries.begin(lambda error: self._stop(pool, error))
         me = asyncio.current_task()
         assert me is not None
         self._turn_switch(pool, progress, me)
@@ -247,32 +254,21 @@ class Session:
         self._switch.turn(soft, hard)
 
     async def _sinks(self) -> Sinks:
-        """The files of rows; where a row of the ledger keeps them from being made it is replaced first."""
+        """The files of rows."""
+        return await self._soundly(
+            lambda: open_sinks(self._settings, self._task, self._run_dir, self._ledger, self._moved)
+        )
+
+    async def _soundly(self, work: Callable[[], Awaitable[_T]]) -> _T:
+        """What work on the files of rows gives; a row of the ledger that keeps it from being done is replaced first."""
         try:
-            return await open_sinks(self._settings, self._task, self._run_dir, self._ledger, self._moved)
+            return await work()
         except LabelpipeError:
             raise
         except Exception:
             if not await replace_unwritable(self._ledger, layout_of(self._settings, self._task), self._asker.net.told):
                 raise
-            return await open_sinks(self._settings, self._task, self._run_dir, self._ledger, self._moved)
-
-    async def _finish(self, sinks: Sinks) -> None:
-        """The files brought to their end; a row that keeps them from it is replaced in the ledger first."""
-        try:
-            await sinks.finish()
-        except LabelpipeError:
-            raise
-        except Exception:
-            if not await replace_unwritable(self._ledger, layout_of(self._settings, self._task), self._asker.net.told):
-                raise
-            await sinks.finish()
-
-    @staticmethod
-    def _tell_reading(text: str, progress: Progress) -> None:
-        """What was recognised in the input, or left out of it."""
-        tell("input", told=text)
-        progress.say(f"labelpipe: {text}")
+            return await work()
 
     def _controls(self, pool: Pool, guard: Guard, progress: Progress) -> Controls:
         """What orders and edits may change."""
@@ -314,10 +310,7 @@ class Session:
         once = self._settings.output.columns and any(source.once for source in self._sources)
         return expecting(records, self._settings, self._sources, self._reading) if once else records
 
-    def _sizes(self) -> PoolSizes:
-        return PoolSizes.for_concurrency(self._admission.gate.concurrency, self._settings.limits.grace_s)
-
-    def _commit(self, sinks: Sinks, producer: Producer) -> Callable[[Sequence[Outcome]], Coroutine[Any, Any, None]]:
+    def _commit(self, sinks: Sinks, producer: Producer) -> Commit:
         stats = self._stats
 
         async def commit(outcomes: Sequence[Outcome]) -> None:
@@ -373,9 +366,7 @@ class Session:
         if self._was_simulated:
             return
         self._was_simulated = True
-        manifest = self._run_dir.read_manifest()
-        if manifest is not None and not manifest.get("simulated"):
-            self._run_dir.write_manifest({**manifest, "simulated": True})
+        self._run_dir.note_simulated()
 
     async def _close(self, *, complete: bool, command: str) -> RunSummary:
         summary = await summarise(
@@ -393,7 +384,14 @@ class Session:
             advise=partial(advise, asked_of(self._settings)),
         )
         summary = noted(summary, self._notes, await read_changes(self._sources, self._stamps), command)
+        summary = replace(summary, gold=self._canaries.facts())
         summary = await finished(summary, self._settings, self._run_dir, self._after)
         await self._notices.ended(self._admission.gate.stopped, summary)
         tell("session ends", ended=summary.ended, reason=summary.reason, exit_code=summary.exit_code)
         return summary
+
+
+def _tell_reading(progress: Progress, text: str) -> None:
+    """What was recognised in the input, or left out of it."""
+    tell("input", told=text)
+    progress.say(f"labelpipe: {text}")

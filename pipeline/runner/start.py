@@ -23,6 +23,7 @@ from pipeline.parts import (
     admission_of,
     budget_of,
     expect_choice,
+    gold_of,
     has_bound,
     media_for,
     notified_of,
@@ -179,6 +180,7 @@ async def _label(settings: Settings, options: RunOptions, switch: StopSwitch) ->
         day = DayMeter(
             settings.limits.requests_per_day, used=ledger.requests_on, add=ledger.add_requests, wall=time.time
         )
+        gold = await gold_of(settings, task)
         session = Session(
             SessionParts(
                 settings,
@@ -201,6 +203,7 @@ async def _label(settings: Settings, options: RunOptions, switch: StopSwitch) ->
                 stamps=stamps,
                 choice="relabel" if options.relabel else "keep" if options.keep else "",
                 after=options.after,
+                gold=gold,
             )
         )
         return await session.run(quiet=options.quiet, command=options.command)

@@ -20,6 +20,7 @@ from pipeline.limits import Admission, BudgetReachedError, Price, Spend, what_is
 from pipeline.quality import Coincidences
 from pipeline.readers import Progress as ReadProgress
 from pipeline.records import UNASKED_CODES, Status
+from pipeline.runner.canaries import LowAccuracyError
 from pipeline.runner.paid import paid_so_far
 from pipeline.show import SYSTEMATIC
 from pipeline.stats import RunSummary, Stats
@@ -198,6 +199,9 @@ def _next_step(
         if reason.is_late:
             return f"{advice or 'look at the server'}, then: labelpipe retry {command}".rstrip()
         return f"{advice or 'change it'}, then: labelpipe retry {command} --relabel"
+    if isinstance(reason, LowAccuracyError):
+        again = f"labelpipe run {command} --relabel".replace("  ", " ")
+        return f"change the prompt, then: {again}; or lower quality.stop_below to continue as it is"
     if isinstance(reason, QuotaError):
         return f"top up or raise the quota, then: labelpipe run {command}".rstrip()
     if isinstance(reason, BudgetReachedError):

@@ -69,6 +69,23 @@ class QualitySettings(Section):
         description="A share of agreeing votes below this sets `needs_review`. Raise it to review more records.",
     )
 
+    gold: Text | None = Field(
+        None,
+        description="A CSV or JSONL file of records with their right labels, which are mixed into the run and never "
+        "into its rows. Set it to watch the accuracy while the run is at work.",
+    )
+    gold_column: Text | None = Field(
+        None,
+        description="The column of that file with the right labels. Unset: the one that is named like a label field.",
+    )
+    every: int = Field(50, ge=1, description="After so many records a gold record is asked. Lower it to know sooner.")
+    stop_below: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="The run stops as soon as the accuracy on gold is clearly below this. Unset, or 0: it never does.",
+    )
+
     @property
     def size(self) -> int:
         """The most votes that a record has."""
@@ -81,6 +98,8 @@ class QualitySettings(Section):
 
     @model_validator(mode="after")
     def _votes_of_voters(self) -> QualitySettings:
+        if self.gold is None and self.model_fields_set & {"gold_column", "every", "stop_below"}:
+            checks.refuse("quality.gold is not set, so no gold record is asked: name the file, or take these keys out")
         if self.voters and self.votes not in (None, 1 + len(self.voters)):
             checks.refuse(
                 f"quality.votes is {self.votes}, and there are {1 + len(self.voters)} voters, the run's own model "

@@ -225,6 +225,8 @@ def closing_lines(summary: RunSummary) -> list[str]:
     if summary.copied:
         lines.append(f"  {summary.copied:,} took the answer of an identical record, which was asked once")
     lines += label_lines(summary.labels)
+    if summary.gold is not None:
+        lines.append(f"  gold      {gold_text(summary.gold)}")
     if summary.votes is not None:
         lines.append(f"  votes     {votes_text(summary.votes)}")
     lines += measured_lines(summary.measured)
@@ -247,6 +249,16 @@ def closing_lines(summary: RunSummary) -> list[str]:
     if summary.next_step:
         lines.append(f"  next      {summary.next_step}")
     return [*lines, SIMULATED] if summary.simulated else lines
+
+
+def gold_text(gold: Mapping[str, Any]) -> str:
+    """`topic 0.91 right of 120 (0.86 to 0.95 at 95 %); most often billing as login 4`."""
+    if not gold["n"]:
+        return f"{gold['column']}: no gold record was compared"
+    text = f"{gold['column']} {gold['accuracy']:.2f} right of {gold['n']:,}"
+    text += f" ({gold['accuracy_low']:.2f} to {gold['accuracy_high']:.2f} at 95 %)"
+    confusions = ", ".join(f"{right} as {said} {count:,}" for right, said, count in gold["confusions"])
+    return f"{text}; most often {confusions}" if confusions else text
 
 
 def votes_text(votes: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pipeline.errors import StoreError
 from pipeline.labelfields import Rename, Value
 from pipeline.records import KeptAnswer, Outcome, Record, Status
-from pipeline.store import labels, matching, onerecord, queries, renaming, storedturns, writes
+from pipeline.store import labels, matching, onerecord, queries, renaming, storedturns, tallies, writes
 from pipeline.store.labelcounts import corrections_to_show, label_counts
 from pipeline.store.queries import Checkpoint, Known, RowCounts, Totals
 from pipeline.store.rows import to_row
@@ -142,6 +142,10 @@ class Ledger:
     async def forget_answers(self, keys: Sequence[str]) -> None:
         """Drop the stored answers of these records."""
         await self._write(writes.forget_answers, keys)
+
+    async def keep_canaries(self, outcomes: Sequence[Outcome]) -> None:
+        """Write what gold records came to, apart from the outcomes; what they cost counts."""
+        await self._write(writes.keep_canaries, [to_row(0, outcome) for outcome in outcomes])
 
     async def replace(self, outcomes: Sequence[Outcome], reason: str) -> list[int]:
         """Put each outcome in the place of the one with its key; the old one is archived.
@@ -305,9 +309,13 @@ class Ledger:
         """How often each value of these label columns was given, where they are classes; corrections count."""
         return await self._reads.do(lambda seen: label_counts(seen, columns, corrections_to_show(self.path.parent)))
 
-    async def vote_counts(self) -> queries.VoteCounts:
+    async def canaries(self) -> list[Outcome]:
+        """What gold records came to, in all sessions."""
+        return await self._reads.do(tallies.canaries)
+
+    async def vote_counts(self) -> tallies.VoteCounts:
         """What the votes on labels came to, where there were any."""
-        return await self._reads.do(queries.vote_counts)
+        return await self._reads.do(tallies.vote_counts)
 
     async def copied(self) -> int:
         """How many records took the answer that an identical request had got."""
@@ -371,18 +379,10 @@ class Ledger:
         try:
             writes.commit(connection, rows, sinks, requests, done_with=done_with)
         except sqlite3.IntegrityError as error:
-            raise StoreError(self._told_twice(connection, outcomes)) from error
+            raise StoreError(queries.told_twice(connection, self.path, outcomes)) from error
         self._last_seq += len(outcomes)
         self._stored = sinks or self._stored
         return seqs
-
-    def _told_twice(self, connection: sqlite3.Connection, outcomes: Sequence[Outcome]) -> str:
-        keys = [outcome.record.key for outcome in outcomes]
-        twice = sorted({key for key in keys if keys.count(key) > 1} | queries.known(connection, keys).keys())
-        return (
-            f"{self.path}: these records have an outcome already and were about to get a second one: "
-            f"{', '.join(map(repr, twice[:5]))}. Nothing of this batch was written."
-        )
 
     def _replace(self, connection: sqlite3.Connection, outcomes: Sequence[Outcome], reason: str) -> list[int]:
         seqs = list(range(self._last_seq + 1, self._last_seq + 1 + len(outcomes)))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-from pipeline import codec
 from pipeline.records import JSON, Outcome, Status, Usage
 from pipeline.store.rows import STATUSES, any_text, bound, damage_of, json_value, to_outcome, unbound
 from pipeline.store.schema import SELECT_OUTCOME, is_damage
@@ -121,36 +120,6 @@ def row_counts(connection: sqlite3.Connection) -> RowCounts | None:
         " WHERE status = 'labelled' AND json_valid(label)"
     ).fetchone()
     return RowCounts(int(rows), int(without))
-
-
-@dataclass(frozen=True, slots=True)
-class VoteCounts:
-    """The votes of the labelled records that were asked for themselves.
-
-    `pairs` counts the first two votes of each record, as JSON, without those that abstained: the votes that follow
-    were asked for only where these differ.
-    """
-
-    records: int
-    votes: int
-    needs_review: int
-    pairs: Mapping[tuple[str, ...], int]
-
-
-def vote_counts(connection: sqlite3.Connection) -> VoteCounts:
-    """What the votes came to, over the whole run."""
-    records = votes = needs_review = 0
-    pairs: Counter[tuple[str, ...]] = Counter()
-    for text, copied in connection.execute("SELECT label, copied_from FROM outcomes WHERE status = 'labelled'"):
-        label = label_of(text)
-        cast = label.get("votes")
-        if not isinstance(cast, list):
-            continue
-        needs_review += label.get("needs_review") is True
-        if copied is None:
-            records, votes = records + 1, votes + len(cast)
-            pairs[tuple(codec.canonical(one).decode() for one in cast[:2] if one is not None)] += 1
-    return VoteCounts(records, votes, needs_review, pairs)
 
 
 def label_of(text: str | None) -> dict[str, JSON]:
@@ -356,3 +325,13 @@ def chunks(items: Sequence[_T]) -> Iterator[list[_T]]:
 def placeholders(values: Sequence[object]) -> str:
     """As many question marks as there are values."""
     return ",".join("?" * len(values))
+
+
+def told_twice(connection: sqlite3.Connection, path: Path, outcomes: Sequence[Outcome]) -> str:
+    """Why these outcomes cannot be written: some have one already."""
+    keys = [outcome.record.key for outcome in outcomes]
+    twice = sorted({key for key in keys if keys.count(key) > 1} | known(connection, keys).keys())
+    return (
+        f"{path}: these records have an outcome already and were about to get a second one: "
+        f"{', '.join(map(repr, twice[:5]))}. Nothing of this batch was written."
+    )

@@ -175,6 +175,12 @@ class RunDir:
         """Keep the manifest; the file is always whole."""
         write_whole(self.manifest, codec.pretty(manifest))
 
+    def note_simulated(self) -> None:
+        """Say in the manifest that simulated labels are here, if it does not yet."""
+        manifest = self.read_manifest()
+        if manifest is not None and not manifest.get("simulated"):
+            self.write_manifest({**manifest, "simulated": True})
+
     def read_summary(self) -> dict[str, JSON] | None:
         """The summary, or None if the run has not ended. Raises SetupError if it cannot be read."""
         return _read(self.summary)

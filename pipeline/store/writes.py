@@ -23,6 +23,9 @@ _ARCHIVE = (
     f" SELECT {_NAMES}, ?, ?, ? FROM outcomes WHERE "
 )
 _OWN_UP = "UPDATE outcomes SET status = 'rejected', problem_code = ?, problem_message = ?, label = NULL WHERE seq = ?"
+#: Why gold records are among the archived outcomes.
+CANARY = "canary"
+_KEEP_CANARY = f"INSERT INTO archived ({_NAMES}, archived_at, reason, paid) VALUES ({placeholders(COLUMNS)}, ?, ?, ?)"  # noqa: S608
 #: The name in `meta` of how often outcomes have been archived or moved, over all sessions.
 GENERATION = "generation"
 #: the checkpoint of a file that is not there yet
@@ -98,6 +101,20 @@ def forget_answers(connection: sqlite3.Connection, keys: Sequence[str]) -> None:
     """Drop the stored answers of these records."""
     with transaction(connection):
         storedturns.forget(connection, keys)
+
+
+def keep_canaries(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Write what gold records came to: among what was archived, for no file of rows is to have them.
+
+    Their seqs count down from -1: they are not in the row of the others. What they were before is no longer counted
+    twice, for the row that is there stays.
+    """
+    with transaction(connection):
+        least = min(0, int(connection.execute("SELECT COALESCE(MIN(seq), 0) FROM archived").fetchone()[0]))
+        for place, row in enumerate(rows, 1):
+            values = (least - place, *row[1:], time.time(), CANARY, 1)
+            connection.execute(_KEEP_CANARY, values)
+        storedturns.forget(connection, [row[1] for row in rows])
 
 
 def replace(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]], reason: str) -> None:

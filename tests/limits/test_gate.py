@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import StoppedError
 from pipeline.limits import Gate
-from pipeline.limits.gate import CANARY_S, EVIDENCE, WARM_UP_S
+from pipeline.limits.gate import ALONE_S, EVIDENCE, WARM_UP_S
 
 RunOn = Callable[[Any], Any]
 
@@ -86,7 +86,7 @@ def test_a_silent_first_call_does_not_stop_the_others(moved_clock: RunOn) -> Non
         for _ in range(4):
             await passing(gate)
             seen.append(gate.in_flight)
-            await asyncio.sleep(CANARY_S)
+            await asyncio.sleep(ALONE_S)
         return seen
 
     assert moved_clock(main()) == [1, 4, 16, 64]
@@ -108,7 +108,7 @@ def test_a_first_call_that_warms_a_cache_is_waited_for_once(moved_clock: RunOn) 
         for _ in range(2):
             await passing(gate)
             seen.append(gate.in_flight)
-            await asyncio.sleep(CANARY_S)
+            await asyncio.sleep(ALONE_S)
         return seen
 
     assert moved_clock(main()) == [1, 1, 4, 3, 4]

@@ -1,0 +1,160 @@
+"""[quality] gold -> the gold records that a run measures itself by."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline import codec
+from pipeline.errors import ConfigError, InputError, did_you_mean, there_are
+from pipeline.gold import KEY, LabelField, fields_of_tools, is_answered
+from pipeline.parts.tables import table_source
+from pipeline.quality import uniform
+from pipeline.readers import given_name, made_up_name, read_records
+from pipeline.records import JSON, Record
+from pipeline.settings import Settings
+from pipeline.task import Task
+
+#: More gold than this says nothing more: its first rows are taken.
+MOST_GOLD = 20_000
+#: What a column of gold may be called beside the name of its label field.
+_NAMES = ("{}", "gold_{}", "{}_gold", "true_{}", "{}_true", "correct_{}", "right_{}")
+
+
+@dataclass(frozen=True, slots=True)
+class Gold:
+    """The gold records of a run, and the label field that they are about.
+
+    `mixed` are records to be asked beside those of the input, in a random order; `right` is what gold says, by the key
+    of the record, mixed or of the input.
+    """
+
+    field: LabelField
+    column: str
+    mixed: Sequence[Record]
+    right: Mapping[str, JSON]
+
+
+async def gold_of(settings: Settings, task: Task) -> Gold | None:
+    """The gold of [quality]; None where none is named. Raises ConfigError.
+
+    Where the file has what the prompt shows, its records are mixed into the run. Where it has keys and labels alone,
+    the run's own records of these keys are compared as they are labelled.
+    """
+    name = settings.quality.gold
+    if name is None:
+        return None
+    path = settings.find(name)
+    fields = fields_of_tools(task.fingerprint["tools"], settings.task.rows)
+    records = await _records(path, [settings.input.key or KEY, KEY])
+    columns = list(dict.fromkeys(column for record in records for column in record.fields))
+    column = _column(settings, path, columns, fields)
+    field = _field(column, fields)
+    key = next((one for one in (settings.input.key, KEY) if one in columns), None)
+    answered = [record for record in records if is_answered(record.fields.get(column))]
+    if not answered:
+        raise ConfigError(f"quality.gold: {path} has no value in the column {column!r}")
+    shown = _shown(task, columns, {key, column, *_gold_columns(columns, fields)})
+    if not shown:
+        if settings.input.key is None or key is None:
+            raise ConfigError(_lacking(path, task, columns))
+        return Gold(field, column, (), {given_name(one.fields[key]): one.fields[column] for one in answered})
+    examples = _examples(task, shown)
+    mixed = [
+        (_canary(record, path, key, {column, *_gold_columns(columns, fields)}), record.fields[column])
+        for record in answered
+        if _values(record.fields, shown) not in examples
+    ]
+    mixed.sort(key=lambda one: uniform(0, "canary", one[0].key))
+    numbered = [replace(record, ordinal=-place) for place, (record, _) in enumerate(mixed, 1)]
+    return Gold(field, column, numbered, {record.key: right for record, right in mixed})
+
+
+async def _records(path: Path, keys: Iterable[str]) -> list[Record]:
+    if not await asyncio.to_thread(path.is_file):
+        raise ConfigError(f"quality.gold: {path} is not there: expected a CSV or JSONL file with the right labels")
+    found: list[Record] = []
+    try:
+        source = table_source(path, next(iter(keys)))
+        async with aclosing(read_records([source], limit=MOST_GOLD)) as batches:
+            async for batch in batches:
+                found += batch
+    except InputError as error:
+        raise ConfigError(f"quality.gold: {error}") from None
+    if bad := next((record for record in found if record.problem is not None), None):
+        reason = bad.problem.message if bad.problem else ""
+        raise ConfigError(f"quality.gold: {path}:{bad.line} cannot be read: {reason}")
+    return found
+
+
+def _column(settings: Settings, path: Path, columns: Sequence[str], fields: Mapping[str, LabelField]) -> str:
+    """The column of gold that is meant."""
+    wanted = settings.quality.gold_column
+    if wanted is not None:
+        if wanted not in columns:
+            raise ConfigError(
+                f"quality.gold_column = {wanted!r}: {path} has no such column{did_you_mean(wanted, columns)}; it has "
+                f"{there_are(columns)}"
+            )
+        return wanted
+    found = [column for column in columns if _named(column, fields)]
+    if len(found) == 1:
+        return found[0]
+    what = f"several columns of labels ({there_are(found)})" if found else f"no column of labels; it has {columns}"
+    raise ConfigError(f"quality.gold: {path} has {what}: name one in quality.gold_column")
+
+
+def _field(column: str, fields: Mapping[str, LabelField]) -> LabelField:
+    if (name := _named(column, fields)) is not None:
+        return fields[name]
+    if len(fields) == 1:
+        return next(iter(fields.values()))
+    raise ConfigError(
+        f"quality.gold_column = {column!r} belongs to no label field: call it like one of {there_are(fields)}, or "
+        "gold_ and that name"
+    )
+
+
+def _named(column: str, fields: Mapping[str, LabelField]) -> str | None:
+    return next((name for name in fields if column in (form.format(name) for form in _NAMES)), None)
+
+
+def _gold_columns(columns: Iterable[str], fields: Mapping[str, LabelField]) -> set[str]:
+    """The columns that hold right labels, of whichever field: no prompt may show them."""
+    return {column for column in columns if _named(column, fields)}
+
+
+def _shown(task: Task, columns: Sequence[str], others: set[str | None]) -> tuple[str, ...]:
+    """The fields that a prompt of a gold record shows; () where the file lacks one of them."""
+    fields = sorted(task.fields) or [column for column in columns if column not in others]
+    return tuple(fields) if set(fields) <= set(columns) else ()
+
+
+def _lacking(path: Path, task: Task, columns: Sequence[str]) -> str:
+    missing = ", ".join(sorted(task.fields - set(columns))) or "a text"
+    return (
+        f"quality.gold: {path} lacks {missing}, which the prompt shows, so its records cannot be mixed into the run; "
+        "and without input.key the run's own records cannot be told by their keys. Add the column, or set input.key"
+    )
+
+
+def _canary(record: Record, path: Path, key: str | None, hidden: set[str]) -> Record:
+    fields = {name: value for name, value in record.fields.items() if name not in hidden}
+    name = given_name(record.fields.get(key)) if key else ""
+    # Like a place: no key that a field gives looks so.
+    made_up = made_up_name(f"gold {name or path.name}:{record.line}")
+    return replace(record, key=made_up, fields=fields, digest=codec.digest64(codec.canonical(fields)))
+
+
+def _examples(task: Task, shown: Sequence[str]) -> set[tuple[bytes, ...]]:
+    """What the model is shown with its labels: what it says of these proves nothing."""
+    examples: Sequence[Mapping[str, Any]] = task.fingerprint.get("examples") or ()
+    return {_values(example, shown) for example in examples}
+
+
+def _values(fields: Mapping[str, JSON], names: Sequence[str]) -> tuple[bytes, ...]:
+    return tuple(codec.canonical(fields.get(name)) for name in names)

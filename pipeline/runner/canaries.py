@@ -1,0 +1,240 @@
+"""Gold records in a run: the running accuracy, and the stop when it is clearly too low. Also labels that shift."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from pipeline.engine import Job
+from pipeline.errors import LabelpipeError, RenderError
+from pipeline.gold import LabelField, as_class, as_set
+from pipeline.parts import Gold
+from pipeline.quality import is_clearly_below, shift_of, wilson
+from pipeline.records import JSON, Outcome, Request, Status
+from pipeline.runlog import tell
+from pipeline.settings import QualitySettings
+from pipeline.stats import Stats
+from pipeline.store import Ledger
+from pipeline.task import Task
+
+#: Confusions that are shown.
+CONFUSIONS = 3
+#: What a gold record without a label is taken for.
+NO_LABEL = "no label"
+#: Labels in one window, which is compared with all before it; the chance of a false alarm in each; and how far the
+#: shares must have moved to be worth a word.
+WINDOW, FALSE_ALARM, LEAST_SHIFT = 500, 1e-6, 0.1
+
+NO_GOLD = Gold(LabelField("", "unknown"), "", (), {})
+Commit = Callable[[Sequence[Outcome]], Coroutine[Any, Any, None]]
+
+
+class LowAccuracyError(LabelpipeError):
+    """The labels of gold records are clearly worse than quality.stop_below allows."""
+
+    code = "accuracy"
+
+
+class Canaries:
+    """The gold records of a run, and what the model says of them.
+
+    They are asked like any record and paid for, but no callback and no file of rows ever sees them. What they came to
+    is in the ledger, among what was archived, so a resumed run goes on with the same figures.
+    """
+
+    def __init__(self, gold: Gold | None, task: Task, wanted: QualitySettings, ledger: Ledger, stats: Stats) -> None:
+        self._gold = gold or NO_GOLD
+        self._task = task
+        self._wanted = wanted
+        self._ledger = ledger
+        self._stats = stats
+        # All state that changes: what stops the run, how many were right, how often which label stood for which gold,
+        # and which were asked.
+        self._stop: Callable[[LabelpipeError], None] = lambda _: None
+        self.right = 0
+        self._pairs: Counter[tuple[str, str]] = Counter()
+        self._asked: set[str] = set()
+
+    async def begin(self, stop: Callable[[LabelpipeError], None]) -> None:
+        """Count what earlier sessions found out with the task as it is now. A bad accuracy stops the run at once."""
+        self._stop = stop
+        if self._gold.mixed:
+            found = await self._ledger.canaries()
+            wanted = {record.key: record for record in self._gold.mixed}
+            for outcome in found:
+                record = wanted.get(outcome.record.key)
+                if record is not None and self._is_same(record, outcome):
+                    self._note(outcome)
+        else:
+            for outcome in (await self._ledger.outcomes_of(list(self._gold.right))).values():
+                self._note(outcome)
+        self._look()
+
+    def _is_same(self, record: Any, outcome: Outcome) -> bool:
+        try:
+            return self._task.render(record).digest == outcome.request_digest
+        except RenderError:
+            return False
+
+    def mixed_into(self, items: AsyncGenerator[Job | Outcome, None]) -> AsyncGenerator[Job | Outcome, None]:
+        """The same items, and one gold record after each `every` of those that are asked."""
+        return _mixed(items, self._requests(), self._wanted.every) if self._gold.mixed else items
+
+    def _requests(self) -> Iterator[Request]:
+        for record in self._gold.mixed:
+            if record.key not in self._asked:
+                try:
+                    yield self._task.render(record)
+                except RenderError as error:
+                    tell("a gold record cannot be asked", key=record.key, error=str(error))
+
+    def around(self, commit: Commit) -> Commit:
+        """A commit that keeps what gold records came to apart, and looks at them."""
+        if not self._gold.right:
+            return commit
+
+        async def split(outcomes: Sequence[Outcome]) -> None:
+            canaries = [outcome for outcome in outcomes if outcome.record.is_canary]
+            others = [outcome for outcome in outcomes if not outcome.record.is_canary] if canaries else outcomes
+            if canaries:
+                await self._ledger.keep_canaries(canaries)
+                self._stats.paid(canaries)
+            if others:
+                await commit(others)
+            known = canaries if self._gold.mixed else others
+            for outcome in known:
+                if outcome.record.key in self._gold.right:
+                    self._note(outcome)
+            self._look()
+
+        return split
+
+    def _note(self, outcome: Outcome) -> None:
+        if outcome.status is Status.FAILED or outcome.record.key in self._asked:
+            return  # no answer ever came: that says nothing of the labels
+        self._asked.add(outcome.record.key)
+        right, said = self._classes(self._gold.right[outcome.record.key], outcome.label)
+        self.right += right == said
+        self._pairs[right, said] += 1
+
+    def _classes(self, right: JSON, label: Mapping[str, JSON] | None) -> tuple[str, str]:
+        field = self._gold.field
+        if label is None:
+            return str(right), NO_LABEL
+        if field.kind == "set":
+            return _joined(as_set(field, right)), _joined(as_set(field, label.get(field.name)))
+        return as_class(field, right), as_class(field, label.get(field.name))
+
+    def _look(self) -> None:
+        floor = self._wanted.stop_below
+        if floor and is_clearly_below(self.right, self.n, floor):
+            low, high = wilson(self.right, self.n)
+            self._stop(
+                LowAccuracyError(
+                    f"the accuracy on gold is clearly below {floor:g}: {self.right} of {self.n} right "
+                    f"({low:.2f} to {high:.2f}){self._worst()}"
+                )
+            )
+
+    @property
+    def n(self) -> int:
+        """How many gold records were compared."""
+        return self._pairs.total()
+
+    def _worst(self) -> str:
+        confusions = [f"{right} as {said} {count:,}" for (right, said), count in self._confusions()]
+        return f"; most often {', '.join(confusions)}" if confusions else ""
+
+    def _confusions(self) -> list[tuple[tuple[str, str], int]]:
+        wrong = Counter({pair: count for pair, count in self._pairs.items() if pair[0] != pair[1]})
+        return wrong.most_common(CONFUSIONS)
+
+    def text(self) -> str:
+        """For the progress line: `gold 0.91 (0.86 to 0.95)`; empty before the first one was compared."""
+        if not self.n:
+            return ""
+        low, high = wilson(self.right, self.n)
+        return f"gold {self.right / self.n:.2f} ({low:.2f} to {high:.2f})"
+
+    def facts(self) -> dict[str, Any] | None:
+        """For the summary; None without gold. `confusions` are gold, label and count. Wilson's interval is at 95 %."""
+        if not self._gold.right:
+            return None
+        low, high = wilson(self.right, self.n)
+        return {
+            "column": self._gold.field.name,
+            "n": self.n,
+            "right": self.right,
+            "accuracy": self.right / self.n if self.n else None,
+            "accuracy_low": low,
+            "accuracy_high": high,
+            "confusions": [[*pair, count] for pair, count in self._confusions()],
+        }
+
+
+def _joined(classes: Iterable[str]) -> str:
+    return ", ".join(sorted(classes)) or "(none)"
+
+
+async def _mixed(
+    items: AsyncGenerator[Job | Outcome, None], requests: Iterator[Request], every: int
+) -> AsyncGenerator[Job | Outcome, None]:
+    asked = 0
+    async with aclosing(items) as left:
+        async for item in left:
+            yield item
+            asked += isinstance(item, Job)
+            if isinstance(item, Job) and asked % every == 0 and (request := next(requests, None)) is not None:
+                yield Job(request)
+
+
+class LabelShift:
+    """Watches the labels of a run: whether those of a window come in other shares than all before it.
+
+    Each column is told of once. An input that is sorted shifts by itself: it is a word to a person, and stops nothing.
+    """
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        # All state that changes: the counts before the window and in it, of columns that have not shifted yet.
+        self._counts = {column: (Counter[str](), Counter[str]()) for column in columns}
+
+    def look(self, outcomes: Sequence[Outcome]) -> list[str]:
+        """What is to be told after these outcomes."""
+        told = []
+        for column, (before, now) in list(self._counts.items()):
+            now.update(str(one.label.get(column)) for one in outcomes if one.label is not None)
+            if now.total() < WINDOW:
+                continue
+            distance, chance = shift_of(before, now)
+            if before.total() >= WINDOW and distance >= LEAST_SHIFT and chance <= FALSE_ALARM:
+                told.append(_shift_text(column, before, now))
+                del self._counts[column]
+            before.update(now)
+            now.clear()
+        return told
+
+
+def told_of_shifts(commit: Commit, columns: Sequence[str], says: Iterable[Callable[[str], None]]) -> Commit:
+    """The commit, after which labels that shift are told of."""
+    shift = LabelShift(columns)
+
+    async def told(outcomes: Sequence[Outcome]) -> None:
+        await commit(outcomes)
+        for text in shift.look(outcomes):
+            tell("labels shift", level=logging.WARNING, told=text)
+            for say in says:
+                say(text)
+
+    return told
+
+
+def _shift_text(column: str, before: Counter[str], now: Counter[str]) -> str:
+    n, m = before.total(), now.total()
+    name = max(before | now, key=lambda one: abs(before[one] / n - now[one] / m))
+    return (
+        f"the labels have shifted: {column} is {name} in {now[name] / m:.0%} of the last {m:,} records, and was in "
+        f"{before[name] / n:.0%} of the {n:,} before. If the input is not sorted, look at what has changed"
+    )

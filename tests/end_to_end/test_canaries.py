@@ -1,0 +1,159 @@
+"""Gold in a run: it measures the run, never is in its rows, and stops it in time."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from end_to_end.stage import Project, wait_until
+from end_to_end.talks import Talker, noted, outcomes, talking
+
+LABELS = ["c01", "c02"]
+
+
+@pytest.fixture
+def wrong() -> set[str]:
+    """The keys whose label is wrong."""
+    return set()
+
+
+@pytest.fixture
+def talker(wrong: set[str]) -> Iterator[Talker]:
+    def script(key: str, _turn: int, _messages: list[dict[str, Any]]) -> Any:
+        return [("set_label", {"label": "c02" if key in wrong else "c01"})]
+
+    with Talker(script, latency_s=0.005) as talker:
+        yield talker
+
+
+def measured(folder: Path, talker: Talker, count: int, **quality: Any) -> Project:
+    task = {"tools": None, "labels": {"label": LABELS}, "max_turns": 1, "reply": None, "callback": "talk:slowly"}
+    return talking(folder, talker.base_url, count=count, task=task, quality={"gold": "gold.csv", **quality})
+
+
+def give_gold(user: Project, rows: list[dict[str, str]]) -> None:
+    with (user.folder / "gold.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def gold(count: int, **more: str) -> list[dict[str, str]]:
+    return [{"id": f"g{number:03}", "text": "known", "label": "c01", **more} for number in range(count)]
+
+
+def test_gold_is_asked_among_the_records_and_is_in_no_row(tmp_path: Path, talker: Talker, wrong: set[str]) -> None:
+    user = measured(tmp_path, talker, 50, every=5)
+    give_gold(user, gold(8))
+    wrong |= {"g003"}
+    summary = user.run()
+    assert summary["gold"]["n"] == 8
+    assert (summary["gold"]["right"], summary["gold"]["confusions"]) == (7, [["c01", "c02", 1]])
+    assert (summary["labelled"], len(user.labels())) == (50, 50)
+    assert not any(row["id"].startswith("g") for row in user.labels())
+    assert len(talker.asked) == 58
+    assert sorted({call["record"] for call in noted(user)}) == sorted(outcomes(user)), "no callback is told of gold"
+    assert summary["usage"]["prompt"] == 58 * 10, "what it cost counts"
+    shown = [one.messages[-1]["content"] for one in talker.asked if one.key.startswith("g")]
+    assert not any("c01" in text for text in shown)
+    user.verify()
+    again = user.run()
+    assert (again["calls"], again["gold"]["n"]) == (0, 8)
+
+
+@pytest.mark.chaos
+def test_a_killed_run_asks_no_gold_twice_beyond_what_was_in_flight(tmp_path: Path, talker: Talker) -> None:
+    user = measured(tmp_path, talker, 120, every=2)
+    give_gold(user, gold(50))
+    for _ in range(2):
+        process = user.start("run", "job.toml", "--json")
+        goal = len(talker.asked) + 45
+        wait_until(lambda: len(talker.asked) >= goal)  # noqa: B023
+        assert process.kill() == -signal.SIGKILL
+    summary = user.run()
+    asked = Counter(one.key for one in talker.asked)
+    assert summary["gold"]["n"] == sum(key.startswith("g") for key in asked) == 50
+    assert len(talker.asked) - 170 <= 2 * 8
+    assert len(user.labels()) == 120
+    user.verify()
+
+
+def test_a_bad_prompt_stops_the_run_before_the_money_is_gone(tmp_path: Path, talker: Talker, wrong: set[str]) -> None:
+    user = measured(tmp_path, talker, 400, every=5, stop_below=0.85)
+    give_gold(user, gold(60))
+    wrong |= {f"g{number:03}" for number in range(60)}
+    done = user.do("run", "job.toml", "--json").expect(3)
+    assert "clearly below 0.85" in done.json["reason"]
+    assert "most often c01 as c02" in done.json["reason"]
+    assert 0 < done.json["labelled"] < 200
+    asked = len(talker.asked)
+    again = user.do("run", "job.toml", "--json").expect(3).json
+    assert (again["calls"], len(talker.asked)) == (0, asked), "nothing is sent only to find out the same"
+    assert "--relabel" in again["next_step"]
+    whole = user.run("--set", "quality.stop_below=0")
+    assert (whole["labelled"], whole["gold"]["right"]) == (400, 0)
+
+
+def test_another_prompt_begins_the_measuring_again(tmp_path: Path, talker: Talker, wrong: set[str]) -> None:
+    user = measured(tmp_path, talker, 60, every=2, stop_below=0.85)
+    give_gold(user, gold(30))
+    wrong |= {f"g{number:03}" for number in range(30)}
+    user.run(code=3)
+    wrong.clear()
+    user.configure(task={"prompt": "{{ id }} better {{ text }}"})
+    summary = user.run("--relabel")
+    assert (summary["gold"]["n"], summary["gold"]["accuracy"]) == (30, 1.0)
+
+
+def test_gold_without_texts_compares_the_runs_own_records(tmp_path: Path, talker: Talker, wrong: set[str]) -> None:
+    user = measured(tmp_path, talker, 20, gold_column="gold_label")
+    give_gold(user, [{"id": f"r{number:04}", "gold_label": "c01"} for number in range(1, 11)])
+    wrong |= {"r0002"}
+    summary = user.run()
+    assert (summary["gold"]["n"], summary["gold"]["right"]) == (10, 9)
+    assert len(talker.asked) == 20
+
+
+def test_examples_are_no_gold(tmp_path: Path, talker: Talker) -> None:
+    user = measured(tmp_path, talker, 20, every=2)
+    user.configure(task={"examples": [{"id": "g001", "text": "known", "label": {"label": "c01"}}]})
+    give_gold(user, gold(5))
+    assert user.run()["gold"]["n"] == 4
+
+
+@pytest.mark.parametrize(
+    ("rows", "quality", "told"),
+    [
+        (None, {}, "gold.csv is not there"),
+        (gold(2, label=""), {}, "no value in the column 'label'"),
+        ([{"id": "1", "text": "a", "right": "c01"}], {}, "no column of labels"),
+        (gold(2), {"gold_column": "lable"}, "did you mean 'label'"),
+        ([{"text": "a", "label": "c01"}], {}, "lacks id"),
+    ],
+)
+def test_gold_that_cannot_be_used_is_refused_before_a_call(
+    tmp_path: Path, talker: Talker, rows: list[dict[str, str]] | None, quality: dict[str, Any], told: str
+) -> None:
+    user = measured(tmp_path, talker, 3, **quality)
+    if rows is not None:
+        give_gold(user, rows)
+    user.configure(input={"key": None} if told == "lacks id" else {})
+    assert told in user.do("run", "job.toml").expect(2).err
+    assert not talker.asked
+
+
+def test_labels_that_shift_are_told_of_once(tmp_path: Path, talker: Talker, wrong: set[str]) -> None:
+    user = measured(tmp_path, talker, 2500)
+    user.configure(quality={"gold": None}, task={"callback": None}, limits={"concurrency": 64})
+    wrong |= {f"r{number:04}" for number in range(1200, 2501)}
+    summary = user.run()
+    assert len(summary["notes"]) == 1
+    assert "label is c0" in summary["notes"][0]
+    events = [json.loads(line) for line in (user.run_dir / "run.log").read_text().splitlines()]
+    assert sum(event["event"] == "labels shift" for event in events) == 1
