@@ -14,7 +14,7 @@ NODE_STAMP := tests/aimock/node_modules/.stamp
 # Tests start hundreds of processes. Without compiled files each of them would compile the package first.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lowest unit bench clean help
+.PHONY: demo test types cases lowest unit bench clean help
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## / - /'
@@ -25,13 +25,19 @@ demo: $(VENV)/.installed  ## a whole run on the sample data against the built-in
 test: $(VENV)/.dev $(NODE_STAMP)  ## the whole test suite, as CI runs it
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	@$(MAKE) --no-print-directory -j3 types cases lowest
+
+# These three run side by side, since much of the tests is waiting. Types and lowest are told in one piece at their end.
+types: $(VENV)/.dev
+	@told=$$($(BIN)/mypy 2>&1); code=$$?; echo "mypy: $$told"; exit $$code
+
+cases: $(VENV)/.dev $(NODE_STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
-	@$(MAKE) --no-print-directory lowest
 
 lowest: $(LOWEST)/.installed  ## a few tests with the lowest versions that pyproject.toml allows
-	@if [ -x $(LOWEST)/bin/labelpipe ]; then \
-	  $(LOWEST)/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -p no:cacheprovider -W default $(LOWEST_TESTS); fi
+	@[ ! -x $(LOWEST)/bin/labelpipe ] || { \
+	  told=$$($(LOWEST)/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -p no:cacheprovider -W default $(LOWEST_TESTS) 2>&1); \
+	  code=$$?; echo "lowest: $$told"; exit $$code; }
 
 unit: $(VENV)/.dev  ## the tests that kill no processes
 	$(BIN)/python -m pytest -m "not chaos" $(ARGS)
