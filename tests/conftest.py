@@ -30,8 +30,10 @@ hypothesis.settings.load_profile("shared")
 # Each process that a test starts would compile the whole package: that takes three times as long as its work.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-#: Folders of long tests. Their files are given out first, so that the workers end at the same time.
-LONG = ("chaos", "end_to_end")
+#: Folders whose tests wait for other processes most of the time. All the others need a core.
+WAITING = ("chaos", "end_to_end")
+#: By this part of the run all of them are begun, so that the workers end at the same time.
+WAITING_BY = 0.8
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
@@ -40,9 +42,14 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files of LONG come first; the order is the same in every worker."""
+    """Files that wait are given out evenly among those that work; the order is the same in every worker."""
     here = Path(__file__).parent
-    items.sort(key=lambda item: item.path.relative_to(here).parts[0] not in LONG)
+    paths = dict.fromkeys(item.path for item in items)
+    waiting = [path for path in paths if path.relative_to(here).parts[0] in WAITING]
+    working = [path for path in paths if path not in set(waiting)]
+    place = {path: at / len(waiting) * WAITING_BY for at, path in enumerate(waiting)}
+    place |= {path: (at + 0.5) / len(working) for at, path in enumerate(working)}
+    items.sort(key=lambda item: place[item.path])
 
 
 class _JumpingSelector(selectors.DefaultSelector):
