@@ -27,7 +27,7 @@ def _drawing(facts: Facts) -> Iterator[str]:
             f"They were drawn at random (draw {facts['draw']})."
         )
         yield (
-            f"If about {facts['error'] / 2:.1%} of the labels are wrong or fewer, that is probably all. "
+            f"If about {_percent(facts['error'] / 2)} of the labels are wrong or fewer, that is probably all. "
             "Otherwise you are told afterward which others people have to check."
         )
     else:
@@ -71,31 +71,18 @@ _STATES = {"draw": _drawing, "check": _checking, "certified": _certified, "void"
 
 
 def _rows(facts: Facts) -> Iterator[tuple[str, str]]:
-    yield (
-        "promise",
-        (
-            f"at most {facts['error']:.2%} wrong ({facts['allowed']:,}), with {facts['confidence']:.1%} confidence"
-            + (f"; design {facts['design']}, held to {1 - facts['risk']:.2%}" if facts["design"] > 1 else "")
-        ),
-    )
+    held = f"; design {facts['design']}, held to {_percent(1 - facts['risk'])}" if facts["design"] > 1 else ""
+    error, confidence = _percent(facts["error"]), _percent(facts["confidence"])
+    yield "promise", f"at most {error} wrong ({facts['allowed']:,}), with {confidence} confidence{held}"
     if facts["answered"]:
         whose = "" if facts["certified"] else " for the whole file as it is"
-        yield "bound", f"at most {facts['bound']:.2%} wrong{whose}"
-        yield (
-            "draw",
-            (
-                f"{facts['wrong']:,} of {facts['answered']:,} answered wrong, {facts['unclear']:,} unclear, "
-                f"{facts['drawn'] - facts['answered']:,} waiting; seed {facts['seed']}"
-            ),
-        )
+        yield "bound", f"at most {_percent(facts['bound'])} wrong{whose}"
+        waiting = facts["drawn"] - facts["answered"]
+        found = f"{facts['wrong']:,} of {facts['answered']:,} answered wrong, {facts['unclear']:,} unclear"
+        yield "draw", f"{found}, {waiting:,} waiting; seed {facts['seed']}"
     if facts["not_blind"]:
-        yield (
-            "not blind",
-            (
-                f"{_many(facts['not_blind'], 'answer')} came from people who had seen the model's label. "
-                "They count as wrong, unless somebody else answers these records blind"
-            ),
-        )
+        answers = f"{_many(facts['not_blind'], 'answer')} came from people who had seen the model's label"
+        yield "not blind", f"{answers}. They count as wrong, unless somebody else answers these records blind"
     yield "outside", _outside(facts)
     yield "next", _next(facts)
 
@@ -132,9 +119,9 @@ def certificate_text(facts: Facts) -> str:
 
 def _promise(facts: Facts) -> Iterator[str]:
     yield (
-        f"With {facts['confidence']:.1%} confidence, at most {facts['error']:.2%} of the {_many(facts['n'], 'label')} "
-        f"in {facts['column']} are wrong, that is {facts['allowed']:,}. The bound that was reached is "
-        f"{facts['bound']:.2%}."
+        f"With {_percent(facts['confidence'])} confidence, at most {_percent(facts['error'])} of the "
+        f"{_many(facts['n'], 'label')} in {facts['column']} are wrong, that is {facts['allowed']:,}. "
+        f"The bound that was reached is {_percent(facts['bound'])}."
     )
 
 
@@ -157,7 +144,7 @@ def _ground(facts: Facts) -> Iterator[str]:
         dates = sorted({(facts[name] or "")[:10] for name in ("first_answer_at", "last_answer_at")})
         yield f"Checked by {_names(facts['reviewers'])} ({' to '.join(dates)})."
     if facts["design"] > 1:
-        yield f"It is design {facts['design']} of this run, held to a risk of {facts['risk']:.2%}."
+        yield f"It is design {facts['design']} of this run, held to a risk of {_percent(facts['risk'])}."
 
 
 def _limits(facts: Facts) -> Iterator[str]:
@@ -179,3 +166,8 @@ def _names(names: Sequence[str]) -> str:
 
 def _many(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
+def _percent(share: float) -> str:
+    """`5%`, `2.5%`, `3.75%`."""
+    return f"{round(100 * share, 2):g}%"

@@ -77,7 +77,7 @@ def test_a_good_file_is_certified_after_the_first_draw(run: Path) -> None:
     assert (kept["n"], kept["drawn"], kept["error"], kept["confidence"]) == (RECORDS, first["drawn"], 0.05, 0.95)
     assert (kept["reviewers"], kept["blind_share"]) == (["ann"], 1.0)
     text = (run / "certificate.txt").read_text()
-    assert "With 95.0% confidence, at most 5.00% of the 400 labels in topic are wrong" in text
+    assert "With 95% confidence, at most 5% of the 400 labels in topic are wrong" in text
     assert "ann" in text
 
 
