@@ -18,6 +18,7 @@ from pipeline.cli.frame import (
     Target,
     app,
     fail,
+    importing,
     print_json,
     run_of,
     run_through,
@@ -98,8 +99,9 @@ def evaluate(
     run_dir = run_of(run)
 
     async def look() -> Any:
-        from pipeline.measure import EvaluateOptions
-        from pipeline.measure import evaluate as look_at
+        with importing():
+            from pipeline.measure import EvaluateOptions
+            from pipeline.measure import evaluate as look_at
 
         options = EvaluateOptions(column or (), field or (), disagreements, confidence, ordered or (), sets or ())
         with telling_how(["evaluate", str(run_dir), *(["--gold", gold] if gold else [])], sets):
@@ -138,8 +140,9 @@ def compare(
     runs = run_of(run_a), run_of(run_b)
 
     async def look() -> Any:
-        from pipeline.measure import CompareOptions
-        from pipeline.measure import compare as look_at
+        with importing():
+            from pipeline.measure import CompareOptions
+            from pipeline.measure import compare as look_at
 
         options = CompareOptions(column or (), field or (), differences, ordered or (), sets or ())
         with telling_how(["compare", *map(str, runs), *(["--gold", gold] if gold else [])], sets):

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pipeline import codec
 from pipeline.errors import InputError, did_you_mean, there_are
@@ -25,10 +25,11 @@ _BLOCK_BYTES = 1024 * 1024
 _TABLES = frozenset({"csv", "tsv", "parquet"})
 #: Formats in which an apostrophe may stand before what a spreadsheet would take for a formula, as we write it.
 _WRITTEN = frozenset({"csv", "tsv"})
+#: How a key begins that is looked at more closely; nothing at all is among them.
+_ODD = frozenset({"", "(", "\\", "'"})
 
 
-@dataclass(frozen=True, slots=True)
-class GoldRow:
+class GoldRow(NamedTuple):
     """What gold says of one record: the values that are answered, by column. `line` is 1-based."""
 
     key: str
@@ -41,16 +42,15 @@ def _of_gold(error: InputError) -> str:
     return text if text.startswith("gold: ") else f"gold: {text}"
 
 
-def _unescaped(fields: Mapping[str, JSON]) -> Mapping[str, JSON]:
-    """The values without the apostrophe that stands before a formula."""
-    if not any(type(value) is str and value[:1] == "'" for value in fields.values()):
-        return fields
-    return {name: _plain(value) for name, value in fields.items()}
-
-
 def _plain(value: JSON) -> JSON:
-    is_escaped = isinstance(value, str) and value[:1] == "'" and safe_cell(value[1:]) == value
-    return value[1:] if is_escaped else value
+    """The value without the apostrophe that stands before a formula."""
+    if type(value) is str and value[:1] == "'" and safe_cell(value[1:]) == value:
+        return value[1:]
+    return value
+
+
+def _as_it_is(value: JSON) -> JSON:
+    return value
 
 
 @asynccontextmanager
@@ -124,13 +124,21 @@ class GoldFile:
     def _usable(self, batch: Sequence[Record]) -> list[GoldRow]:
         self.rows += len(batch)
         rows = []
-        is_written = self.source.format in _WRITTEN
+        plain = _plain if self.source.format in _WRITTEN else _as_it_is
         for record in batch:
-            fields = _unescaped(record.fields) if is_written else record.fields
             if record.problem is not None:
                 self._refuse("unreadable", record.problem.message)
-            elif name := given_name(fields.get(self.key_column)):
-                values = {column: fields[column] for column in self.columns if is_answered(fields.get(column))}
+                continue
+            fields = record.fields
+            key = fields.get(self.key_column)
+            # Nearly every key is a text that does not begin as one that is made up, or escaped.
+            name = key if type(key) is str and key[:1] not in _ODD else given_name(plain(key))
+            if name:
+                values = {}
+                for column in self.columns:
+                    value = fields.get(column)
+                    if is_answered(value):
+                        values[column] = plain(value)
                 rows.append(GoldRow(name, record.line, values))
             else:
                 self._refuse("without_key", f"{self.source.name}:{record.line}")

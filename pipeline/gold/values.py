@@ -18,7 +18,7 @@ _BETWEEN = ("|", ";", ",", "\n")
 
 def is_answered(value: JSON) -> bool:
     """Whether there is a value: an empty cell, or one of white space only, is not answered."""
-    return value is not None and not (isinstance(value, str) and not value.strip())
+    return value is not None and (type(value) is not str or (value != "" and not value.isspace()))
 
 
 def as_class(field: LabelField, value: JSON) -> str:

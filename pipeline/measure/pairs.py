@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline import codec
 from pipeline.gold import GoldFile, is_answered
@@ -22,9 +22,8 @@ NAMED_MOST = 5
 ROW_KEY = "row_key"
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """One record of gold: its values by column, and what the ledger says of it.
+class Pair(NamedTuple):
+    """One record of gold: its values by column, and what the ledger says of it. A tuple, for there may be a million.
 
     `place` is that of the row which is meant, where a record has several.
     """
@@ -83,22 +82,22 @@ async def pairs_of_file(
 ) -> AsyncGenerator[list[Pair], None]:
     """The records of a gold file, each key once, with their rows in the ledger. `fields`: those of records too."""
     marks, seen = Marks(), set[str]()
+    by_row = gold.key_column == ROW_KEY
     async with aclosing(gold.batches()) as batches:
         async for batch in batches:
-            by_row = gold.key_column == ROW_KEY
-            named = [(_record_of(row.key) if by_row else (row.key, None), row) for row in batch]
-            found = await ledger.labels_of([key for (key, _), _ in named], fields=fields)
+            places = [_record_of(row.key) if by_row else (row.key, None) for row in batch]
+            found = await ledger.labels_of([key for key, _ in places], fields=fields)
             pairs = []
-            for (key, place), row in named:
+            for row, (key, place) in zip(batch, places, strict=True):
                 known = found.get(key)
                 if known is None:
                     counts.absent(row.key)
                 elif not row.values:
                     counts.not_answered += 1
-                elif not (_is_new(row.key, seen) if by_row else marks.is_new(known.seq)):
-                    counts.twice(row.key)
-                else:
+                elif _is_new(row.key, seen) if by_row else marks.is_new(known.seq):
                     pairs.append(Pair(row.key, row.values, known, place))
+                else:
+                    counts.twice(row.key)
             counts.compared += len(pairs)
             yield pairs
     counts.rows = gold.rows

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from pipeline import codec
 from pipeline.records import JSON
@@ -20,9 +19,8 @@ DAMAGED = "internal_error"
 _NONE: _Label = (None, None)
 
 
-@dataclass(slots=True)
-class LabelRow:
-    """One record's label. Not frozen only because a million are made in a row.
+class LabelRow(NamedTuple):
+    """One record's label. A tuple, for there may be a million.
 
     `label` is None where there is none: `status` and `code` say why. `rows` is None where the record is one row; else
     each is a row to which `label` is common. `fields` are the record's, None where they were not asked for.
