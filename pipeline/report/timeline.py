@@ -31,7 +31,8 @@ class Timeline:
     """A run's pace. Times are seconds at work since the run began; `borders` is where each later session begins.
 
     `unit` is what the rates count: calls, or records where a run has noted no calls. `ended_at` is in seconds since
-    1970.
+    1970. `tokens_each` are the tokens of an answer, by which a limit of tokens is one of calls; None where there was no
+    such limit.
     """
 
     buckets: Sequence[Bucket] = ()
@@ -39,6 +40,7 @@ class Timeline:
     borders: Sequence[float] = ()
     unit: str = "calls"
     totals: Mapping[str, int] = field(default_factory=dict)
+    tokens_each: float | None = None
     ended_at: float | None = None
 
     @property
@@ -74,8 +76,10 @@ def read_timeline(path: Path) -> Timeline | None:
     if not sessions:
         return None
     totals = {name: sum(span[name] for one in sessions for span in one.spans) for name in _COUNTS[2:]}
+    tokens_each = _tokens_each(sessions)
     return Timeline(
-        buckets=_buckets(sessions),
+        buckets=_buckets(sessions, tokens_each),
+        tokens_each=tokens_each,
         outages=[found for one in sessions for found in _outages(one)],
         borders=[one.offset_s for one in sessions[1:]],
         totals=totals,
@@ -136,7 +140,25 @@ def _outages(session: _Session) -> Iterator[tuple[float, float, str]]:
             yield session.offset_s + since, session.offset_s + until, str(line.get("outage", ""))
 
 
-def _buckets(sessions: Sequence[_Session]) -> list[Bucket]:
+def _tokens_each(sessions: Sequence[_Session]) -> float | None:
+    spans = [span for one in sessions for span in one.spans]
+    if not any(_is_number(span.get("tokens_per_minute")) for span in spans):
+        return None
+    tokens = sum(span["tokens"] for span in spans if _is_number(span.get("tokens")))
+    return tokens / max(1, sum(span["answers"] for span in spans)) or None
+
+
+def _limit(span: Mapping[str, Any], tokens_each: float | None) -> float | None:
+    """The calls a minute that the limits in force allow."""
+    limits = []
+    if _is_number(span.get("requests_per_minute")):
+        limits.append(float(span["requests_per_minute"]))
+    if _is_number(span.get("tokens_per_minute")) and tokens_each:
+        limits.append(span["tokens_per_minute"] / tokens_each)
+    return min(limits, default=None)
+
+
+def _buckets(sessions: Sequence[_Session], tokens_each: float | None) -> list[Bucket]:
     """Spans of equal length, none shorter than the longest that was noted: shorter ones would show no more."""
     length_s = sessions[-1].offset_s + sessions[-1].length_s
     longest_s = max(span["span_s"] for one in sessions for span in one.spans)
@@ -148,8 +170,7 @@ def _buckets(sessions: Sequence[_Session]) -> list[Bucket]:
         for at, share in _shares(since_s, span["span_s"], width_s, number):
             answered[at] += span["answers"] * share
             refused[at] += span["refused"] * share
-            if _is_number(span.get("requests_per_minute")):
-                limits[at] = float(span["requests_per_minute"])
+            limits[at] = _limit(span, tokens_each)
     return [
         Bucket(at * width_s, (at + 1) * width_s, answered[at] / width_s * 60, refused[at] / width_s * 60, limits[at])
         for at in range(number)

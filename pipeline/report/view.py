@@ -235,6 +235,8 @@ def pace_text(found: Found) -> str:
         parts.append(f"{number} outage{'s' * (number != 1)}, {duration(pace.outage_s)} in all")
     elif pace.unit == "calls":
         parts.append("no outage")
+    if pace.tokens_each:
+        parts.append(f"the limit of tokens is drawn as one of calls, at {pace.tokens_each:,.0f} tokens an answer")
     if pace.sessions > 1:
         parts.append(f"{pace.sessions} sessions; the time between them is left out")
     if pace.unit == "records":

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.report.timeline import BUCKETS, Timeline, read_timeline, timeline_of
@@ -37,6 +38,7 @@ def span(session: float, at: float, span_s: float, answers: int, refused: int, l
 SPANS = st.tuples(st.floats(0.1, 400), st.integers(0, 10_000), st.integers(0, 500), st.none() | st.floats(1, 1e5))
 
 
+@settings(max_examples=25)
 @given(sessions=st.lists(st.lists(SPANS, min_size=1, max_size=60), min_size=1, max_size=4))
 def test_the_buckets_hold_each_call_once(sessions: list[list[tuple[float, int, int, float | None]]]) -> None:
     found = noted(sessions)
@@ -90,6 +92,15 @@ def test_outages_lie_where_they_were_and_the_time_between_sessions_is_left_out()
     found = read_text("\n".join(lines))
     assert found.outages == [(12.0, 20.0, "503"), (20.0, 22.0, "reset")]
     assert (found.borders, found.length_s, found.ended_at) == ([20.0], 30.0, second + 10)
+
+
+def test_a_limit_of_tokens_is_drawn_as_one_of_calls() -> None:
+    """At 100 tokens an answer, 30,000 tokens a minute are 300 calls; the lower of the two limits holds."""
+    lines = [json.loads(span(1.0, 1.0 + at, 10, 50, 0, limit)) for at, limit in ((10, None), (20, 200.0), (30, 900.0))]
+    more: dict[str, Any] = {"tokens": 5_000, "tokens_per_minute": 30_000.0}
+    found = read_text("\n".join(json.dumps({**line, **more}) for line in lines))
+    assert [one.limit for one in found.buckets] == [300.0, 200.0, 300.0]
+    assert found.tokens_each == 100.0
 
 
 def test_a_run_that_noted_nothing_shows_when_its_records_ended(tmp_path: Path) -> None:
