@@ -16,7 +16,7 @@ from pipeline.records import JSON
 from pipeline.review.folder import Reviewed, reviewed
 from pipeline.review.others import labels_of
 from pipeline.store import Draw, DrawItem, LabelRow, Ledger, cell, open_reviews
-from pipeline.task import RecordFilter
+from pipeline.task import Expression
 
 #: The columns that say how certain a label is, the first one that a run has.
 SCORES = ("agreement", "confidence")
@@ -104,7 +104,7 @@ def _keep(found: Reviewed, draw: Draw, items: list[DrawItem]) -> tuple[Draw, lis
 
 async def _population(found: Reviewed, options: DrawOptions) -> _Population:
     population = _Population()
-    where = None if options.where is None else RecordFilter(options.where, "--where")
+    where = None if options.where is None else Expression(options.where, "--where")
     other = None if options.disagreements is None else await labels_of(options.disagreements, found)
     column = found.column(options.column).name
     compared = found.names if options.column is None else (column,)
@@ -133,7 +133,7 @@ async def _population(found: Reviewed, options: DrawOptions) -> _Population:
     return population
 
 
-def _is_wanted(row: LabelRow, where: RecordFilter | None, population: _Population) -> bool:
+def _is_wanted(row: LabelRow, where: Expression | None, population: _Population) -> bool:
     """Whether the record belongs to what is drawn from."""
     population.looked_at += 1
     if row.rows is not None:
@@ -141,11 +141,22 @@ def _is_wanted(row: LabelRow, where: RecordFilter | None, population: _Populatio
         return False
     if where is None:
         return row.label is not None
-    fields, label = row.fields or {}, row.label or {}
-    about = {"status": row.status, "code": row.code}
-    fits = where({**about, **fields, **label, "label": label, "record": fields})
+    fits = _is_true(where, row)
     population.unclear += fits is None
     return bool(fits)
+
+
+def _is_true(where: Expression, row: LabelRow) -> bool | None:
+    """Whether the expression is true of the record; None where it cannot be said: a field is missing, or null."""
+    fields, label = row.fields or {}, row.label or {}
+    values = {"status": row.status, "code": row.code, **fields, **label}
+    # Alone, `label` is the column of that name, if there is one; `label.topic` is a column of the label.
+    alone = where.ambiguous & values.keys()
+    known = {**values, **{name: one for name, one in (("label", label), ("record", fields)) if name not in alone}}
+    try:
+        return where({name: known[name] for name in where.names if name in known})
+    except Exception:  # whatever it is, this record has no answer
+        return None
 
 
 def _note(population: _Population, row: LabelRow) -> None:
@@ -190,7 +201,7 @@ def _score_column(found: Reviewed, options: DrawOptions) -> str:
     )
 
 
-def _names(found: Reviewed, where: RecordFilter) -> str:
+def _names(found: Reviewed, where: Expression) -> str:
     known = ["status", "code", *found.layout.columns, *found.layout.labels]
     missing = [name for name in sorted(where.wants) if name not in (*known, "label", "record")]
     if not missing:

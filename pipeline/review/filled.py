@@ -104,7 +104,10 @@ def _keep(found: Reviewed, taken: Taken, by: str, draw: Draw | None) -> None:
 
 
 def _draw_of(found: Reviewed, wanted: int | None, keys: set[str], file: Path) -> Draw | None:
-    """The draw that a file answers: the one that is wanted, else the last one that holds all of its records."""
+    """The draw that a file answers: the one that is wanted, else the smallest that holds all of its records.
+
+    Of draws of one size it is the last: a person may have deleted rows, but none is ever added.
+    """
     reviews = read_reviews(found.run_dir.path)
     if reviews is None:
         draws: list[tuple[Draw, set[str]]] = []
@@ -113,12 +116,10 @@ def _draw_of(found: Reviewed, wanted: int | None, keys: set[str], file: Path) ->
             draws = [(draw, reviews.keys_of(draw.id)) for draw in reviews.draws() if wanted in (None, draw.id)]
     if wanted is not None and not draws:
         raise SetupError(f"--draw {wanted}: this run has no such draw")
-    for draw, drawn in reversed(draws):
-        if not (others := keys - drawn):
-            return draw
-        if wanted is not None:
-            raise InputError(f"{file}: {there_are(sorted(others))} are not in draw {wanted}")
-    return None
+    holding = [(len(drawn), -draw.id, draw) for draw, drawn in draws if keys <= drawn]
+    if wanted is not None and not holding:
+        raise InputError(f"{file}: {there_are(sorted(keys - draws[0][1]))} are not in draw {wanted}")
+    return min(holding)[2] if holding else None
 
 
 def _take_row(found: Reviewed, taken: Taken, one: Named, about: tuple[Outcome, Corrected], *, confirms: bool) -> None:

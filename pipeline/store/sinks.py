@@ -143,9 +143,10 @@ class Sinks:
             refuse_lost(self._run_dir.path, before)
         self._corrected = await asyncio.to_thread(corrected_now, self._ledger.path, column=self._asked.reviewed)
         self._layout = replace(self._asked.following(before), corrected=self._corrected.version)
-        is_same = before is not None and before.corrected == self._corrected.version
-        if before is not None and is_same and self._layout.knows_rows_of(before):
+        if before is not None and self._layout.knows_rows_of(before):
             self._seq = int(await self._ledger.meta_get("layout_seq") or 0)
+            if before.corrected != self._corrected.version:
+                await self._learn_corrected()
         await self._learn()
         checkpoints = await self._ledger.checkpoints()
         self._files = [
@@ -170,8 +171,14 @@ class Sinks:
         """Take in corrections that came while the run was at work: rows that were written before get them now."""
         now = await asyncio.to_thread(corrected_at, self._run_dir.path, column=self._asked.reviewed)
         if now.version != self._corrected.version:
-            self._corrected, self._seq = now, 0
+            self._corrected = now
             self._layout = replace(self._layout, corrected=now.version)
+            await self._learn_corrected()
+
+    async def _learn_corrected(self) -> None:
+        """Take in the columns of records that people have labelled: as rows, they may bring new ones."""
+        outcomes = await self._ledger.outcomes_of(list(self._corrected.by_key))
+        self._layout = self._layout.grown(self._corrected.on(list(outcomes.values())))
 
     async def _collect(self) -> None:
         """Begin all over, with the columns of the rows that there are now."""

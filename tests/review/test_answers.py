@@ -233,3 +233,17 @@ def test_two_people_answer_one_draw_and_the_last_word_counts(folder: Path) -> No
     assert labels(folder)[rows[0]["id"]]["topic"] == second
     with open_reviews(folder / "run") as reviews:
         assert [answer.by for answer in reviews.standing() if answer.key == rows[0]["id"]] == ["ann", "bob"]
+
+
+def test_a_file_answers_the_smallest_draw_that_holds_it(folder: Path) -> None:
+    """The same seed draws the same records, so a larger draw holds the smaller one."""
+    rows = draw(folder, sample=4)
+    more = draw(folder, "more.csv", sample=4, per_class=3)
+    draw(folder, "again.csv", sample=4, blind=True)
+    assert take(folder, write(folder / "a.csv", more))["draw"] == 2
+    assert take(folder, write(folder / "b.csv", rows))["draw"] == 3
+    assert take(folder, write(folder / "c.csv", rows), draw=1)["draw"] == 1
+    with pytest.raises(LabelpipeError, match="are not in draw 1"):
+        take(folder, write(folder / "d.csv", more), draw=1)
+    with pytest.raises(LabelpipeError, match="no such draw"):
+        take(folder, write(folder / "e.csv", rows), draw=9)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from review_runs import COUNT, TOPICS, do, label_of, read, write
+from review_runs import COUNT, TOPICS, again, do, label_of, read, write, write_input
 
+from pipeline import Answer, Request, Response, RunOptions, ToolCall, Usage
 from pipeline.errors import LabelpipeError
 from pipeline.review import DrawOptions, draw_to_file
 from pipeline.show import draw_lines
@@ -112,3 +114,20 @@ def test_a_file_that_may_hold_answers_is_not_replaced(folder: Path) -> None:
     draw(folder, sample=2)
     with pytest.raises(LabelpipeError, match="may hold answers"):
         draw(folder, sample=2)
+
+
+def test_where_knows_a_column_that_is_called_label(tmp_path: Path) -> None:
+    labels = {"label": {"type": "string", "enum": ["a", "b"]}, "n2": {"type": "integer"}}
+    schema = {"type": "object", "properties": labels, "required": ["label", "n2"], "additionalProperties": False}
+
+    async def say(request: Request) -> Response:
+        number = int(request.record.fields["n"])
+        arguments = json.dumps({"label": "ab"[number % 2], "n2": number})
+        return Response(Answer((ToolCall("c", "set_label", arguments),)), Usage(1, 1), "model")
+
+    write_input(tmp_path, 10)
+    task = {"function": {"name": "set_label", "parameters": schema}}
+    again(tmp_path, RunOptions(provider=say, quiet=True), task=task)
+    facts = draw(tmp_path, where="label == 'b' and n2 > 2 and record.n != '9'")
+    assert sorted(numbers(facts)) == [3, 5, 7]
+    assert sorted(numbers(draw(tmp_path, "b.csv", where="label.n2 > 7"))) == [8, 9]
