@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSou
 from pipeline.errors import Mistake
 from pipeline.settings.places import Keys, pair_of
 from pipeline.settings.schema import field_of, is_secret, kinds_at, section_at
-from pipeline.settings.texts import COVERED, covered, dotted, one_line, value_of
+from pipeline.settings.texts import COVERED, covered, dotted, kind_of, one_line, value_of
 from pipeline.settings.words import holds_secret
 
 PREFIX = "labelpipe_"
@@ -87,6 +87,8 @@ class Sheet:
             self.origins[path] = origin_of(path)
             for name in value if isinstance(value, dict) else ():
                 self.origins[(*path, name)] = origin_of((*path, name))
+        elif told := self._told_blocked(path):
+            self.mistakes.append(origin_of(path).mistake(dotted(path), told))
 
     def origin(self, path: Keys) -> ValueOrigin | None:
         """Where the value, or the table that holds it, came from; None for a default."""
@@ -113,6 +115,15 @@ class Sheet:
                 return False  # `limits = 5` below: that is the mistake, and it is told
         table[path[-1]] = value
         return True
+
+    def _told_blocked(self, path: Keys) -> str:
+        """Why the key has no place: what stands above it is no table, and that by itself is no mistake."""
+        for length in range(1, len(path)):
+            value = self.value(path[:length])
+            if value is not None and not isinstance(value, dict):
+                is_told = section_at(self.root, path[:length]) is not None
+                return "" if is_told else f"cannot be set: {dotted(path[:length])} is a {kind_of(value)}, not a table"
+        return ""
 
     def _forget(self, path: Keys) -> None:
         for known in [known for known in self.origins if known[: len(path)] == path]:

@@ -106,6 +106,14 @@ def test_forms_come_from_the_command_line_and_are_written_again(config: Config) 
     assert label_fields(Settings.load(again)) == label_fields(settings)
 
 
+def test_a_meaning_cannot_be_set_for_a_label_of_a_list(config: Config) -> None:
+    path = config(HEAD + '[task.labels]\ntopic = ["a", "b"]\n')
+    with pytest.raises(
+        ConfigError, match=r"task\.labels\.topic\.a: cannot be set: task\.labels\.topic is a list, not a"
+    ):
+        Settings.load(path, ["task.labels.topic.a=it is a"])
+
+
 CSV = 'label,description,examples\nbilling,"a bill, or a charge",\nlogin,,"[""No way in"", ""2FA""]"\n'
 READ = (Choice("billing", "a bill, or a charge"), Choice("login", "", ("No way in", "2FA")))
 
