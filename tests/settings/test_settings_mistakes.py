@@ -64,7 +64,7 @@ ADDED = {
     "[zzz]": "14: zzz: unknown key; "
     "known tables: input, task, model, limits, quality, output, notify, telemetry, rehearsal",
     "[output]\nzzz = 1": "15: output.zzz: unknown key; "
-    "known in [output]: dir, columns, formats, order, escape_formulas, reviewed, sql",
+    "known in [output]: dir, columns, formats, order, report, escape_formulas, reviewed, sql",
     "output.dir = 'x'": "14: limits.output: unknown key; did you mean output?",
     "[output]\nconcurrency = 1": "15: output.concurrency: unknown key; did you mean limits.concurrency?",
     "[output]\ncolumns = 'id'": (
@@ -209,7 +209,7 @@ def test_a_mistake_elsewhere_names_the_place(config: Config, monkeypatch: pytest
         [
             (
                 "config/a.toml:15: output.zzz: unknown key; "
-                "known in [output]: dir, columns, formats, order, escape_formulas, reviewed, sql"
+                "known in [output]: dir, columns, formats, order, report, escape_formulas, reviewed, sql"
             ),
             ".env LABELPIPE_INPUT__LIMIT: input.limit: got 0; expected a whole number of 1 or more",
             'environment LABELPIPE_LIMITS__GRACE_S: limits.grace_s: got "x"; expected a number of 0 or more',
