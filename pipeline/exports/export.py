@@ -328,13 +328,20 @@ class _Export:
             (part / CARD).write_text(card(done, self._opened.manifest, features), encoding="utf-8")
         if done.certificate is not None:
             (part / CERTIFICATE).write_bytes(codec.pretty(done.certificate))
-        for place in self._places():
-            keep(place, plan.terms, self._splits.assigned())
-        left = plan.folder.settle(part, self._facts(done))
-        notes = [
-            f"{name} was changed since it was exported, so it stays; it is not part of this export" for name in left
-        ]
+        notes = self._remember()
+        for name in plan.folder.settle(part, self._facts(done)):
+            notes.append(f"{name} was changed since it was exported, so it stays; it is not part of this export")
         return replace(done, notes=(*done.notes, *notes))
+
+    def _remember(self) -> list[str]:
+        """Keep where the records are; what is to be said about it."""
+        plan, (beside, inside) = self._plan, self._places()
+        keep(beside, plan.terms, self._splits.assigned())
+        try:
+            keep(inside, plan.terms, self._splits.assigned())
+        except StoreError as error:  # a run folder that may only be read
+            return [f"the splits are remembered in {plan.shown} only: {error}"]
+        return []
 
     def _facts(self, done: DataExport) -> dict[str, Any]:
         """What the folder says of itself. It may be published: no path of this machine."""

@@ -13,14 +13,13 @@ from __future__ import annotations
 import sqlite3
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
 from pipeline import codec
-from pipeline.errors import StoreError
+from pipeline.errors import SetupError, StoreError
 from pipeline.exports.similar import Texts, normalized
 
 #: The splits by the number of shares that are given.
@@ -264,15 +263,21 @@ FILE = "splits.db"
 
 
 def recall(path: Path, terms: str) -> Iterator[tuple[bytes, bytes, int]]:
-    """What the file remembers of exports on these terms; nothing where there is none."""
-    if not path.exists():
+    """What the file remembers of exports on these terms; nothing where there is none. Raises SetupError."""
+    if not path.is_file():
         return
-    with suppress(sqlite3.OperationalError):
+    try:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
         try:
-            yield from connection.execute("SELECT key, mark, split FROM splits WHERE terms = ?", (terms,))
+            if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'splits'").fetchone():
+                yield from connection.execute("SELECT key, mark, split FROM splits WHERE terms = ?", (terms,))
         finally:
             connection.close()
+    except sqlite3.Error as error:
+        raise SetupError(
+            f"{path}: cannot be read ({error}), and it says in which split each record is. Put back a copy of it, or "
+            "move it away: then the records may change their splits"
+        ) from error
 
 
 def keep(path: Path, terms: str, assigned: Iterable[tuple[bytes, bytes, int]]) -> None:
@@ -290,4 +295,4 @@ def keep(path: Path, terms: str, assigned: Iterable[tuple[bytes, bytes, int]]) -
         finally:
             connection.close()
     except sqlite3.Error as error:
-        raise StoreError(f"{path}: cannot be written: {error}. The old files are as they were.") from error
+        raise StoreError(f"{path}: cannot be written: {error}. The files are as they were.") from error

@@ -145,3 +145,15 @@ def test_the_command_tells_what_it_did(tickets: Path, tmp_path: Path, monkeypatc
 def test_words_that_do_not_fit(words: list[str], told: str, tickets: Path) -> None:
     found = CliRunner().invoke(app, ["export", str(tickets), *words])
     assert (found.exit_code, told in found.output) == (2, True), found.output
+
+
+def test_splits_that_cannot_be_read_or_kept_are_told(tmp_path: Path) -> None:
+    some = texts(range(20))
+    run = made(tmp_path / "run", [labelled(at, {"id": at, "text": some[at]}) for at in range(20)])
+    (run / "splits.db").mkdir()
+    done = exported(run, tmp_path / "data")
+    assert done.notes[0].startswith(f"the splits are remembered in {tmp_path / 'data'} only: {run / 'splits.db'}")
+    (run / "splits.db").rmdir()
+    (run / "splits.db").write_bytes(b"no database, but something else" * 100)
+    with pytest.raises(SetupError, match=r"splits.db: cannot be read \(file is not a database\), and it says in which"):
+        export(run, tmp_path / "data")
