@@ -17,10 +17,11 @@ from pipeline.exports.card import NAME as CARD
 from pipeline.exports.card import Features, card
 from pipeline.exports.chat import TITLES, Chat
 from pipeline.exports.folder import Folder, folder_of
+from pipeline.exports.golds import Gold, gold_of
 from pipeline.exports.options import DataOptions
 from pipeline.exports.rows import Selection, Shape, Where, table_shape, text_shape
 from pipeline.exports.similar import normalized
-from pipeline.exports.sources import Gold, OpenRun, class_field, examples_of, gold_of, open_run, text_fields
+from pipeline.exports.sources import OpenRun, class_field, examples_of, open_run, text_fields
 from pipeline.exports.splitting import FILE, Shares, Splits, Unit, keep, recall
 from pipeline.facts import DataExport
 from pipeline.records import JSON, Outcome, Status
@@ -90,7 +91,7 @@ async def _planned(opened: OpenRun, options: DataOptions, folder: Path, shown: P
         raise SetupError("--text: no field of the label has classes: name the one that is the label with --by")
     texts = (options.text,) if options.text is not None else text_fields(opened.manifest)
     selection = Selection(Where(options.where, opened.reviewed), texts, opened.key, by)
-    gold = Gold() if options.gold is None else await gold_of(options.gold, opened, texts)
+    gold = await gold_of(options.gold, opened, selection)
     certificate = await asyncio.to_thread(
         certificate_of, opened.folder.path, by if by in opened.label_columns else None
     )

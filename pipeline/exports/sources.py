@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SetupError, TaskError
-from pipeline.exports.similar import normalized
-from pipeline.readers import given_name, read_records, resolve_sources
 from pipeline.records import Outcome
-from pipeline.store import Corrected, Layout, Ledger, RunDir, cell, corrected_at, rows_of
+from pipeline.store import Corrected, Layout, Ledger, RunDir, corrected_at, rows_of
 from pipeline.task import expected_fields
 
 
@@ -93,35 +91,3 @@ def examples_of(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The fields of the records that the run's prompt shows with their labels."""
     examples = manifest.get("fingerprint", {}).get("examples")
     return [{name: value for name, value in one.items() if name != "label"} for one in examples or ()]
-
-
-@dataclass(frozen=True, slots=True)
-class Gold:
-    """What must not be trained on: records by their keys, and by their normalized texts."""
-
-    keys: frozenset[str] = frozenset()
-    texts: frozenset[str] = frozenset()
-
-    def holds(self, key: str, text: str) -> bool:
-        """Whether the record is one of them; `text` is its own."""
-        return key in self.keys or (bool(self.texts) and normalized(text) in self.texts)
-
-
-async def gold_of(path: str | Path, opened: OpenRun, texts: Sequence[str]) -> Gold:
-    """The records in a file of gold labels: keys under the name of the run's key, or `key`, and texts in these fields.
-
-    Raises SetupError where no record has either.
-    """
-    sources = resolve_sources([str(path)], base=Path())
-    names = [name for name in (opened.key, "key") if name is not None]
-    keys, found = set[str](), set[str]()
-    async with aclosing(read_records(sources)) as batches:
-        async for batch in batches:
-            for record in batch:
-                keys |= {name for field in names if (name := given_name(record.fields.get(field)))}
-                if texts and all(name in record.fields for name in texts):
-                    found.add(normalized("\n".join(cell(record.fields[name]) for name in texts)))
-    if not keys and not found:
-        shown = " or ".join(map(repr, names))
-        raise SetupError(f"--gold {path}: no record has a key in it; expected the column {shown}")
-    return Gold(frozenset(keys), frozenset(found - {""}))

@@ -186,6 +186,22 @@ def test_chat_lines_are_what_was_sent_and_the_label(here: Path) -> None:
     assert seen == 40
 
 
+def test_the_gold_of_the_config_is_not_in_train(here: Path) -> None:
+    """Canaries that are in the input too, by their texts: their keys may be others."""
+    settings(here, TASK)
+    some = texts(range(40))
+    gold = [{"id": f"g{at}", "text": some[at], "topic": "bill", "urgent": "true"} for at in range(10)]
+    (here / "gold.jsonl").write_text("\n".join(map(json.dumps, gold)), encoding="utf-8")
+    with (here / "a.toml").open("a", encoding="utf-8") as file:
+        file.write('\n[quality]\ngold = "gold.jsonl"\ngold_column = "topic"\nevery = 5\n')
+    config = Settings.load(here / "a.toml")
+    assert run(config).labelled == 40
+    done = exported(here / "run", here / "data", simulated=True)
+    assert done.gold == 10
+    assert {where(here / "data")[f"r{at}"] for at in range(10)} == {"test"}
+    assert Path.cwd() == here
+
+
 def test_chat_with_another_prompt_than_the_runs_is_refused(here: Path) -> None:
     run(settings(here, TASK))
     settings(here, {**TASK, "prompt": "Another: {{ text }}"})
