@@ -153,7 +153,9 @@ def begin(
     confidence = CONFIDENCE if options.confidence is None else options.confidence
     seed = secrets.randbelow(2**31) if options.seed is None else options.seed
     scores = CERTAINTY if options.score is None else (options.score,)
-    version, said, seen = reviews.version(), said_of(reviews, column), LabelsSeen()
+    # The number of the last answer: what was checked before is asked for again later, and has to be the same then.
+    version = max([reviews.version(), *(answer.id for answer in reviews.answers())])
+    said, seen = said_of(reviews, column, version), LabelsSeen()
     open_to_draw, named = 0, [False] * len(scores)
     for one in read_column(ledger, column, scores, seen=seen):
         open_to_draw += not said.has_checked(one)

@@ -192,6 +192,16 @@ def test_records_that_people_had_checked_are_not_drawn_and_count_as_right(run: P
     assert (found["checked_before"], found["drawn"], found.certified, found.bound) == (380, 0, True, 0.05)
 
 
+def test_a_record_that_somebody_called_unclear_again_is_not_checked(run: Path) -> None:
+    answer(run, ["t000"])
+    answer(run, ["t000"], unclear=True)
+    first = certify(run, sample=RECORDS)
+    assert (first["drawn"], first["checked_before"], first["unclear"]) == (RECORDS, 0, 0)
+    answer(run, [key for key in first.records if key != "t000"])
+    found = certify(run)
+    assert (found["state"], found["unclear"], found["records"]) == ("check", 1, ["t000"])
+
+
 def test_labels_that_come_later_are_outside(run: Path) -> None:
     first = certify(run, seed=8)
     answer(run, first["records"])
