@@ -24,6 +24,7 @@ from pipeline.quality.certify import (
 from pipeline.quality.draws import Part, Pick, drawn, least, per_class, picked, sample, uniform
 from pipeline.quality.intervals import wilson
 from pipeline.quality.paired import Paired, mcnemar_exact
+from pipeline.quality.precision import answers_to_come, drawn_share
 from pipeline.quality.scores import (
     ClassScore,
     NumberTally,
@@ -57,6 +58,7 @@ __all__ = [
     "accepted",
     "accepted_weighted",
     "accuracy",
+    "answers_to_come",
     "betting_upper",
     "class_scores",
     "class_shares",
@@ -65,6 +67,7 @@ __all__ = [
     "design_of",
     "draw_size",
     "drawn",
+    "drawn_share",
     "error_bound",
     "evidence_below",
     "first_to_check",

@@ -6,7 +6,7 @@ from math import sqrt
 from statistics import NormalDist
 
 
-def wilson(hits: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson(hits: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
     """The interval of a share of which `hits` of `n` random draws were seen; (0, 1) where none was drawn.
 
     Wilson's score interval without continuity correction: Wilson (1927), "Probable inference, the law of succession,
