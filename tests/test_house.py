@@ -33,7 +33,8 @@ FLOORS = {
 OWNERS = {
     "orjson": {"codec"},
     "aiofiles": {"files"},
-    "jinja2": {"task", "report"},  # prompts in a sandbox, and the page with everything in it escaped
+    # Prompts in a sandbox; the report and the page of a review, with everything in them escaped.
+    "jinja2": {"task", "report", "review"},
     "pygal": {"report"},
     "jsonschema_rs": {"task"},
     "pydantic": {"settings", "task"},  # settings are models, and so may a user's labels be

@@ -26,6 +26,7 @@ from pipeline.api.measures import (
     evaluate,
     try_config,
 )
+from pipeline.api.pages import PageReview, areview_page, review_page
 from pipeline.api.renames import Renamed, arename, rename
 from pipeline.api.reports import ReportFile, awatch, awrite_report, watch, write_report
 from pipeline.api.reviews import (
@@ -75,6 +76,7 @@ __all__ = [
     "DrawFile",
     "Evaluation",
     "Export",
+    "PageReview",
     "Plan",
     "Preview",
     "RecordView",
@@ -99,6 +101,7 @@ __all__ = [
     "arehearse_plan",
     "arename",
     "areplay",
+    "areview_page",
     "arun",
     "ashow_record",
     "astatus",
@@ -121,6 +124,7 @@ __all__ = [
     "rehearse_plan",
     "rename",
     "replay",
+    "review_page",
     "run",
     "show_record",
     "status",

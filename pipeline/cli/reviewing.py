@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import webbrowser
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.frame import MEASURE, AsJson, RunOf, app, fail, print_json, run_of, run_through, show
+from pipeline.cli.frame import MEASURE, AsJson, RunOf, app, fail, guarded, print_json, run_of, run_through, say, show
 
 #: Which records are drawn.
 Sample = Annotated[int, typer.Option("--sample", min=0, help="Draw N records at random.", metavar="N")]
@@ -43,11 +47,20 @@ From = Annotated[
     Path | None,
     typer.Option("--from", help="Take the answers of this file back, such as an edited labels.csv.", metavar="FILE"),
 ]
-By = Annotated[str | None, typer.Option("--by", help="Who has answered, for --from.", metavar="NAME")]
+By = Annotated[
+    str | None, typer.Option("--by", help="Who answers. On the page the default is your login name.", metavar="NAME")
+]
 DrawId = Annotated[
     int | None,
-    typer.Option("--draw", help="The draw that the file answers. Default: found by its keys.", metavar="ID"),
+    typer.Option(
+        "--draw",
+        help="The draw to open, or that the file answers. Default: found by the options or keys.",
+        metavar="ID",
+    ),
 ]
+#: Where the page is.
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of the page. 0 takes a free one.")]
+NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Only print the address of the page.")]
 
 
 @app.command(rich_help_panel=MEASURE)
@@ -66,20 +79,28 @@ def review(
     from_file: From = None,
     by: By = None,
     draw: DrawId = None,
+    port: Port = 0,
+    no_browser: NoBrowser = False,
     json_out: AsJson = False,
 ) -> None:
-    """Draw records for people to check, and take their answers back as corrections."""
+    """Check labels on a local page, or draw records into a file."""
     run_dir = run_of(run)
     if from_file is not None:
         _take(run_dir, from_file, by, draw, json_out=json_out)
         return
+    from pipeline.review import DrawOptions
+
+    options = DrawOptions(sample, per_class, uncertain, disagreements, where, column, score, seed, blind)
     if to is None:
-        fail("say where to write the draw: --to draw.csv; or take its answers back: --from draw.csv --by NAME")
+        _open_page(run_dir, options, draw, by, port, opens=not no_browser, json_out=json_out)
+    else:
+        _write(run_dir, options, to, json_out=json_out)
 
+
+def _write(run_dir: Path, options: Any, to: Path, *, json_out: bool) -> None:
     async def write() -> dict[str, Any]:
-        from pipeline.review import DrawOptions, draw_to_file
+        from pipeline.review import draw_to_file
 
-        options = DrawOptions(sample, per_class, uncertain, disagreements, where, column, score, seed, blind)
         return await draw_to_file(run_dir, options, to)
 
     facts = run_through(write())
@@ -89,6 +110,44 @@ def review(
         print_json(facts)
     else:
         show("\n".join(draw_lines(facts)))
+
+
+def _open_page(
+    run_dir: Path, options: Any, draw: int | None, by: str | None, port: int, *, opens: bool, json_out: bool
+) -> None:
+    import asyncio
+    from contextlib import suppress
+
+    from pipeline.review import review_page
+    from pipeline.show import page_lines, reviewed_lines
+
+    def ready(facts: Mapping[str, Any]) -> None:
+        if json_out:
+            print_json(facts)
+        else:
+            show("\n".join(page_lines(facts)))
+            say("The page is for a browser on this machine only. Ctrl-C ends the review.")
+        if opens and has_display():
+            webbrowser.open(facts["address"])
+
+    def done(facts: Mapping[str, Any]) -> None:
+        if json_out:
+            print_json(facts)
+        else:
+            show("\n".join(reviewed_lines(facts)))
+
+    def until_interrupted() -> None:
+        with suppress(KeyboardInterrupt):
+            asyncio.run(review_page(run_dir, options, draw=draw, by=by, port=port, ready=ready, done=done))
+
+    guarded(until_interrupted)
+
+
+def has_display() -> bool:
+    """Whether a browser would be seen here: somebody sits at a screen, and is not connected from elsewhere."""
+    if sys.platform in ("darwin", "win32"):
+        return "SSH_CONNECTION" not in os.environ
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def _take(run_dir: Path, file: Path, by: str | None, draw: int | None, *, json_out: bool) -> None:

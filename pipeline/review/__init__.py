@@ -7,6 +7,7 @@ from pipeline.review.drawing import DrawOptions, draw_records, drawn_facts
 from pipeline.review.filled import take_answers
 from pipeline.review.folder import Reviewed, reviewed
 from pipeline.review.onerecord import show_record
+from pipeline.review.page import review_page
 from pipeline.review.rewriting import Rewritten, rewrite
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "draw_to_file",
     "drawn_facts",
     "refuse_existing",
+    "review_page",
     "reviewed",
     "rewrite",
     "show_record",

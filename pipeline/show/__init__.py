@@ -12,7 +12,7 @@ from pipeline.show.planview import codes_text, plan_lines, rehearsal_lines
 from pipeline.show.recordview import record_lines
 from pipeline.show.renames import renamed_lines
 from pipeline.show.reports import report_lines
-from pipeline.show.reviewview import answers_lines, draw_lines
+from pipeline.show.reviewview import answers_lines, draw_lines, page_lines, reviewed_lines
 from pipeline.show.shares import shares_lines
 from pipeline.show.statusview import status_lines
 from pipeline.show.views import SIMULATED, check_lines, closing_lines, preview_facts, preview_lines, votes_text
@@ -34,6 +34,7 @@ __all__ = [
     "draw_lines",
     "evaluation_lines",
     "export_lines",
+    "page_lines",
     "plan_lines",
     "preview_facts",
     "preview_lines",
@@ -41,6 +42,7 @@ __all__ = [
     "rehearsal_lines",
     "renamed_lines",
     "report_lines",
+    "reviewed_lines",
     "shares_lines",
     "status_lines",
     "trial_lines",

@@ -48,5 +48,40 @@ def answers_lines(facts: Mapping[str, Any]) -> Sequence[str]:
     return [*lines, f"  {SIMULATED}"] if facts["simulated"] else lines
 
 
+def page_lines(facts: Mapping[str, Any]) -> Sequence[str]:
+    """Which draw a page is about, whether it goes on with it, and the address to open."""
+    count = facts["records"]
+    how = "blind" if facts["blind"] else "with the model's labels shown; they count for corrections, not for measuring"
+    begun = f", goes on: {facts['answered']:,} are answered" if facts["continued"] else ""
+    lines = [
+        f"Draw {facts['draw']}: {count:,} of {facts['population']:,} records, seed {facts['seed']}, {how}{begun}.",
+        f"  {facts['address']}",
+    ]
+    return [*lines, f"  {SIMULATED}"] if facts["simulated"] else lines
+
+
+def reviewed_lines(facts: Mapping[str, Any]) -> Sequence[str]:
+    """What a review on the page came to."""
+    given, by = facts["given"], facts["by"]
+    counts = [f"{facts[name]:,} {name}" for name in ("confirmed", "corrected", "unclear") if facts[name]]
+    lines = [
+        f"{given:,} answer{'s' * (given != 1)} of {by} to draw {facts['draw']}.",
+        f"  draw   {facts['answered']:,} of {facts['records']:,} answered{': ' * bool(counts)}{', '.join(counts)}",
+        *(f"  {_estimate(one)}" for one in facts["estimates"] if one["n"] and facts["blind"]),
+    ]
+    if facts["files"]["state"] == "written":
+        lines.append("  files  written again with the corrections")
+    if facts["files"]["told"]:
+        lines.append(f"  {facts['files']['told']}")
+    if facts["answered"] < facts["records"]:
+        lines.append(f"  next   labelpipe review {facts['run_dir']} --draw {facts['draw']}")
+    return lines
+
+
+def _estimate(one: Mapping[str, Any]) -> str:
+    interval = f"95% interval {one['low']:.1%} to {one['high']:.1%}"
+    return f"{one['field']}: accuracy {one['mean']:.1%}, {interval}, from {one['n']:,} blind answers"
+
+
 def _chance(value: float) -> str:
     return f"{value:.4g}"

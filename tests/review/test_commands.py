@@ -39,7 +39,8 @@ def test_a_draw_goes_out_and_comes_back(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--sample", "3"], "--to draw.csv"),
+        ([], "say which records"),
+        (["--draw", "3"], "this run has no draw yet"),
         (["--to", "draw.csv"], "say which records"),
         (["--from", "draw.csv"], "--by NAME"),
         (["--from", "no.csv", "--by", "ann"], "there is no such file"),

@@ -1,0 +1,7 @@
+"""The page on which a person checks the labels of a draw, one record a screen."""
+
+from __future__ import annotations
+
+from pipeline.review.page.serving import review_page
+
+__all__ = ["review_page"]

@@ -1,0 +1,261 @@
+"""A draw on the desk of one reviewer: its records, what was said about them, and what that person says now."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline import codec
+from pipeline.records import JSON, Outcome
+from pipeline.review.folder import Reviewed
+from pipeline.review.page.fields import PageField, fields_of
+from pipeline.store import (
+    Answer,
+    Corrected,
+    Draw,
+    DrawItem,
+    Ledger,
+    Place,
+    Reviews,
+    corrected_at,
+    is_same_content,
+    label_digest,
+    taking_back,
+)
+
+#: Records whose outcomes are read at once.
+CHUNK = 500
+#: What a person may write about a record, in characters.
+NOTE_CHARS = 10_000
+
+
+class RefusedAnswer(ValueError):  # noqa: N818 - what it is called on the page
+    """An answer that cannot be kept; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the ledger has of a record of the draw, as it is now: the model's label and what it is about."""
+
+    label: Mapping[str, JSON] | None
+    record: int | None
+    request: bytes | None
+
+    def is_about(self, answer: Answer) -> bool:
+        """Whether an answer is about the record as it is now."""
+        return is_same_content(Place(answer.id, answer.key, answer.record, answer.request), self.record, self.request)
+
+
+class Desk:
+    """A draw, the person who reviews it, and the run's ledger, open for reading."""
+
+    def __init__(self, found: Reviewed, draw: Draw, items: Sequence[DrawItem], reviews: Reviews, by: str) -> None:
+        self.found = found
+        self.draw = draw
+        self.items = items
+        self.by = by
+        self.fields = fields_of(found.columns)
+        self._reviews = reviews
+        self._place = {item.key: at for at, item in enumerate(items)}
+        # All state that changes: the answers of this draw by key, the keys that this person has answered elsewhere, the
+        # answers that were taken back, the last one that was read, the labels as they were read last, and how many
+        # answers this session has kept.
+        self._answers: dict[str, list[Answer]] = {}
+        self._met: set[str] = set()
+        self._gone: set[int] = set()
+        self._last = 0
+        self._seen: dict[str, Seen] = {}
+        self.given = 0
+        self._turn = asyncio.Lock()
+
+    async def open(self, ledger: Ledger) -> None:
+        """Read what there is of the draw's records and answers."""
+        self._ledger = ledger
+        await self.look_again()
+        await self.refresh()
+
+    async def look_again(self) -> None:
+        """Read the labels of all records again: a run may be at work."""
+        keys = [item.key for item in self.items]
+        for start in range(0, len(keys), CHUNK):
+            self._note(await self._ledger.outcomes_of(keys[start : start + CHUNK]))
+
+    async def refresh(self) -> None:
+        """Take over what was said since, by anybody."""
+        for answer in await asyncio.to_thread(self._reviews.answers, self._last):
+            self._last = max(self._last, answer.id)
+            if answer.draw == self.draw.id and answer.key in self._place:
+                self._add(answer)
+            elif answer.by == self.by:
+                self._met.add(answer.key)
+
+    # -- what was said -----------------------------------------------------------------------------------------------
+
+    def standing(self, key: str) -> Answer | None:
+        """The last answer in this draw that stands."""
+        return next((one for one in reversed(self._answers.get(key, ())) if one.id not in self._gone), None)
+
+    def standing_blind(self, key: str) -> Answer | None:
+        """The last one by somebody who had not seen the model's label."""
+        said = reversed(self._answers.get(key, ()))
+        return next((one for one in said if one.blind and one.id not in self._gone), None)
+
+    def has_answered(self, key: str) -> bool:
+        """Whether this person has answered it, ever: then the model's label was shown."""
+        return any(one.by == self.by for one in self._answers.get(key, ()))
+
+    def has_met(self, key: str) -> bool:
+        """Whether this person has answered it outside of this draw, and so may know the model's label."""
+        return key in self._met
+
+    def shows(self, key: str) -> bool:
+        """Whether the model's label may be shown to this person."""
+        return not self.draw.blind or self.has_answered(key)
+
+    def seen(self, key: str) -> Seen | None:
+        """What the ledger had of the record when it was read last; None where it is gone."""
+        return self._seen.get(key)
+
+    def counts(self) -> dict[str, int]:
+        """How many records of the draw are answered, confirmed, corrected, unclear, and answered blind."""
+        said = [one for item in self.items if (one := self.standing(item.key)) is not None]
+        changed = sum(bool(one.fields) and self.differs(one) for one in said)
+        with_value = sum(bool(one.fields) for one in said)
+        return {
+            "records": len(self.items),
+            "answered": len(said),
+            "corrected": changed,
+            "confirmed": with_value - changed,
+            "unclear": sum(one.unclear for one in said),
+            "blind_answers": sum(one.blind for one in said),
+            "given": self.given,
+        }
+
+    def differs(self, answer: Answer) -> bool:
+        """Whether the answer says another label than the model has now."""
+        seen = self._seen.get(answer.key)
+        label = (seen.label if seen else None) or {}
+        return any(not is_equal(label.get(name), value) for name, value in answer.fields.items())
+
+    # -- what is said now --------------------------------------------------------------------------------------------
+
+    async def outcome(self, at: int) -> tuple[Outcome, Outcome]:
+        """The record's outcome as the model left it, and as people have corrected it. Raises RefusedAnswer."""
+        key = self.items[at].key
+        found = await self._ledger.outcomes_of([key])
+        if key not in found:
+            raise RefusedAnswer("The record is not in the run any more.")
+        self._note(found)
+        corrected: Corrected = await asyncio.to_thread(corrected_at, self.found.run_dir.path)
+        return found[key], corrected.of(found[key])
+
+    async def outcomes(self, keys: Sequence[str]) -> dict[str, Outcome]:
+        """The outcomes of these keys, as the model left them."""
+        return await self._ledger.outcomes_of(keys)
+
+    def mark(self, outcome: Outcome) -> str:
+        """What tells that the record is still what was shown. Of a blind one it does not tell the model's label."""
+        label = "" if self.draw.blind else label_digest(outcome.label, outcome.rows)
+        return codec.digest128(codec.canonical([outcome.record.digest, label])).hex()
+
+    async def say(self, at: int, said: Mapping[str, Any]) -> Answer:
+        """Keep what this person says about a record; once it returns, the answer is on the disk.
+
+        `said` has `fields` (by name, as `PageField.value` takes them), `unclear`, `note`, and `mark`. The same said
+        again is kept once. Raises RefusedAnswer, StoreError.
+        """
+        async with self._turn:
+            outcome, shown = await self.outcome(at)
+            if said.get("mark") != self.mark(outcome):
+                raise RefusedAnswer("The record or its label has changed meanwhile. Look at it again.")
+            await self.refresh()
+            answer = self._answer(outcome, shown, said)
+            before = self.standing(answer.key)
+            if before is not None and before.by == self.by and _words(before) == _words(answer):
+                return before
+            [kept] = await asyncio.to_thread(self._reviews.add_answers, [answer])
+            await self.refresh()
+            self.given += 1
+            return kept
+
+    async def undo(self) -> int | None:
+        """Take back the last answer of this person that stands in the draw; the record's place, None without any."""
+        async with self._turn:
+            await self.refresh()
+            mine = [one for said in self._answers.values() for one in said if one.by == self.by]
+            last = max((one for one in mine if one.id not in self._gone), key=lambda one: one.id, default=None)
+            if last is None:
+                return None
+            await asyncio.to_thread(self._reviews.add_answers, [taking_back(last, self.by)])
+            await self.refresh()
+            return self._place[last.key]
+
+    def _answer(self, outcome: Outcome, shown: Outcome, said: Mapping[str, Any]) -> Answer:
+        new = self._values(said.get("fields"))
+        note, unclear = said.get("note", ""), said.get("unclear", False)
+        if not isinstance(note, str) or not isinstance(unclear, bool):
+            raise RefusedAnswer("The note is no text.")
+        if len(note) > NOTE_CHARS:
+            raise RefusedAnswer(f"The note has {len(note):,} characters; at most {NOTE_CHARS:,} are kept.")
+        if not new and not unclear and not note.strip():
+            raise RefusedAnswer("Nothing was answered: choose a label, or say that the guideline is unclear.")
+        if shown.label is None and new and (missing := self._missing(new)):
+            raise RefusedAnswer(f"The record has no label, so it needs a value for {', '.join(missing)} too.")
+        old = None if shown.label is None else {name: shown.label.get(name) for name in self.found.names}
+        is_right = old is not None and new.keys() == old.keys() and all(is_equal(old[name], new[name]) for name in new)
+        key = outcome.record.key
+        return Answer(
+            key=key,
+            by=self.by,
+            about=label_digest(outcome.label, outcome.rows),
+            old=old,
+            new=None if is_right else new,
+            record=outcome.record.digest,
+            request=outcome.request_digest,
+            blind=self.draw.blind and not self.has_answered(key) and not self.has_met(key),
+            unclear=unclear,
+            note=codec.clean_text(note.strip()),
+            draw=self.draw.id,
+        )
+
+    def _values(self, said: Any) -> dict[str, JSON]:
+        if not isinstance(said, dict):
+            raise RefusedAnswer("The answer has no fields.")
+        known = {field.name: field for field in self.fields}
+        try:
+            return {name: _known(known, name).value(value) for name, value in said.items()}
+        except ValueError as error:
+            raise RefusedAnswer(str(error)) from error
+
+    def _missing(self, new: Mapping[str, JSON]) -> list[str]:
+        return [field.name for field in self.fields if field.column.is_required and field.name not in new]
+
+    def _add(self, answer: Answer) -> None:
+        if answer.takes_back is not None:
+            self._gone.add(answer.takes_back)
+        elif all(one.id != answer.id for one in self._answers.get(answer.key, ())):
+            self._answers.setdefault(answer.key, []).append(answer)
+
+    def _note(self, outcomes: Mapping[str, Outcome]) -> None:
+        for key, one in outcomes.items():
+            self._seen[key] = Seen(one.label, one.record.digest, one.request_digest)
+
+
+def _known(known: Mapping[str, PageField], name: str) -> PageField:
+    if name not in known:
+        raise ValueError(f"There is no label field {name}.")
+    return known[name]
+
+
+def _words(answer: Answer) -> bytes:
+    """What an answer says, and about what."""
+    return codec.canonical([answer.record, answer.about, dict(answer.fields), answer.unclear, answer.note])
+
+
+def is_equal(one: JSON, other: JSON) -> bool:
+    """Whether two values of a label are the same: for a list of labels in any order."""
+    if isinstance(one, list) and isinstance(other, list):
+        return sorted(map(codec.canonical, one)) == sorted(map(codec.canonical, other))
+    return codec.canonical(one) == codec.canonical(other)

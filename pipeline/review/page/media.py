@@ -1,0 +1,130 @@
+"""The pictures, sounds and pages of a record, as the run's own loader of media gives them: checked, and bounded."""
+
+from __future__ import annotations
+
+import base64
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, chdir
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import LabelpipeError
+from pipeline.media import Loader
+from pipeline.parts import media_of, task_of
+from pipeline.records import Blob, Record
+from pipeline.targets import load_settings
+from pipeline.task import Task
+from pipeline.terminal import shown
+
+#: Records whose media are held: the one that is looked at, and those that are fetched ahead.
+HELD = 6
+#: What a browser gets, and nothing else: none of these can hold a script.
+_PICTURES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
+_SOUNDS = {"wav": "audio/wav", "mp3": "audio/mpeg"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One thing that a record shows. `kind` is image, audio, or text (then `told` says what cannot be shown)."""
+
+    kind: str
+    told: str = ""
+    mime: str = ""
+    data: bytes = field(default=b"", repr=False)
+
+
+class Showing:
+    """What loads the media of a run's records. `why` says why it cannot."""
+
+    def __init__(self, folder: Path, fingerprint: Mapping[str, Any]) -> None:
+        self.has_media = "media" in fingerprint
+        self.why = ""
+        self._task: Task | None = None
+        self._loader: Loader | None = None
+        # All state that changes, beside the loader's: what was loaded last, by key.
+        self._held: OrderedDict[str, list[Shown]] = OrderedDict()
+        if self.has_media:
+            self._open(folder)
+
+    def _open(self, folder: Path) -> None:
+        try:
+            # Settings of a run folder move the process to where the run was started.
+            with chdir(Path.cwd()):
+                settings = load_settings(folder)
+                media = settings.task.media.model_copy(update={"pdf_as": "images"})
+                settings = settings.model_copy(update={"task": settings.task.model_copy(update={"media": media})})
+                self._task = task_of(settings)
+                self._loader = media_of(settings, self._task)
+                self._base = Path.cwd()
+        except LabelpipeError as error:
+            self.why = f"The media are not shown: {error}"
+
+    def at_home(self) -> ExitStack:
+        """Be in the folder in which the run was started, from which records may name their files, for a block."""
+        stack = ExitStack()
+        if self._loader is not None:
+            stack.enter_context(chdir(self._base))
+        return stack
+
+    async def of(self, record: Record) -> list[Shown]:
+        """What the record shows."""
+        if not self.has_media:
+            return []
+        if record.key not in self._held:
+            self._held[record.key] = await self._load(record)
+        self._held.move_to_end(record.key)
+        while len(self._held) > HELD:
+            self._held.popitem(last=False)
+        return self._held[record.key]
+
+    async def close(self) -> None:
+        """End what decodes; may be called twice."""
+        if self._loader is not None:
+            await self._loader.close()
+
+    async def _load(self, record: Record) -> list[Shown]:
+        if self._loader is None or self._task is None:
+            return [Shown("text", shown(self.why))]
+        try:
+            request = self._task.render(record)
+            async with self._loader.opened(request) as opened:
+                return [one for message in opened.messages for part in _parts(message) for one in _shown(part)]
+        except LabelpipeError as error:
+            return [Shown("text", f"This cannot be shown: {shown(str(error))}")]
+
+
+def _parts(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What a message about the record shows; examples are not what is looked at, and have no media."""
+    content = message.get("content")
+    return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+
+
+def _shown(part: Mapping[str, Any]) -> Iterator[Shown]:
+    match part.get("type"):
+        case "image_url":
+            yield _picture(part["image_url"]["url"])
+        case "input_audio":
+            sound = part["input_audio"]
+            yield Shown("audio", mime=_SOUNDS[sound["format"]], data=_bytes(sound["data"]))
+        case "file":
+            yield Shown("text", "A document that cannot be shown as pictures: pip install 'labelpipe[pdf]'")
+
+
+def _picture(url: str | Blob) -> Shown:
+    if isinstance(url, Blob):
+        mime = url.prefix.removeprefix("data:").partition(";")[0]
+        if mime in _PICTURES:
+            return Shown("image", mime=mime, data=url.data)
+        return Shown("text", "A picture of a kind that is not shown")
+    if url.startswith("data:"):
+        mime, _, body = url.removeprefix("data:").partition(";base64,")
+        return (
+            Shown("image", mime=mime, data=base64.b64decode(body)) if mime in _PICTURES else Shown("text", "A picture")
+        )
+    return Shown("text", f"A picture at an address, which is not loaded here: {shown(url[:300])}")
+
+
+def _bytes(data: str | Blob) -> bytes:
+    return data.data if isinstance(data, Blob) else base64.b64decode(data)

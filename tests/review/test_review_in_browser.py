@@ -1,0 +1,135 @@
+"""The page in a real browser, by keyboard."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import Chromium
+from page_served import served
+from review_runs import TOPICS, again, label_of, read
+
+HOSTILE = [
+    '<script>document.title = "owned"</script><img src=x onerror="document.title=1">',
+    '=cmd|"/c calc"!A0',
+    "../../../etc/passwd",
+    "w" * 200_000,
+    "\u05e9\u05dc\u05d5\u05dd \u202e right to left",
+    "bell \x07 escape \x1b[31m",
+]
+
+
+async def _said(tab: Any, count: int) -> None:
+    """Wait until so many answers are saved."""
+    await tab.wait_for_function(
+        "n => document.querySelector('#count').textContent.startsWith(`${n} of`) && "
+        "document.querySelector('#saved').textContent !== 'Saving…'",
+        arg=count,
+    )
+
+
+def test_twenty_records_by_keyboard(chromium: Chromium, folder: Path) -> None:
+    with served(folder / "run", sample=20, blind=True, where="urgency > 0") as page:
+        keys = [item["key"] for item in page.ask("state")[1]["items"]]
+
+        async def look(tab: Any) -> None:
+            for number, key in enumerate(keys):
+                await tab.wait_for_function("key => document.querySelector('#key').textContent === key", arg=key)
+                assert await tab.locator(".mark").count() == 0, "the model's label is not on the page yet"
+                label = label_of(int(key[1:]))
+                await tab.keyboard.press(str(TOPICS.index(label["topic"]) + 1))
+                await tab.keyboard.press(str(label["urgency"]))
+                if number == 0:
+                    await _said(tab, 1)
+                    await tab.keyboard.press("u")
+                    await _said(tab, 0)
+                    assert await tab.text_content("#key") == key
+                    assert await tab.locator(".mark").count() == 2, "its label was seen"
+                    await tab.keyboard.press("Enter")
+                    assert await tab.is_visible("#alert")
+                    await tab.keyboard.press("2")
+                    await tab.keyboard.press("1")
+            await tab.wait_for_selector("#learned:not([hidden])")
+            assert "19 blind answers" in (await tab.text_content("#lessons") or "")
+
+        chromium.look(page.address, look)
+    # Nothing but keys, and each answer is in the files.
+    rows = {row["id"]: row for row in read(folder / "run" / "labels.csv")}
+    assert (rows[keys[0]]["topic"], rows[keys[0]]["urgency"]) == (TOPICS[1], "1")
+
+
+def test_assisted_with_a_note_and_a_filter(chromium: Chromium, folder: Path) -> None:
+    with served(folder / "run", sample=4) as page:
+        first = page.record(0)["item"]["key"]
+
+        async def look(tab: Any) -> None:
+            await tab.wait_for_selector(".choice[aria-pressed=true]")
+            await tab.keyboard.press("Enter")
+            await _said(tab, 1)
+            await tab.keyboard.press("?")
+            await tab.keyboard.type("is a refund billing? <b>")
+            await tab.keyboard.press("Enter")
+            await _said(tab, 2)
+            assert "do not measure" in (await tab.text_content("#estimate") or "")
+            await tab.keyboard.press("f")
+            await tab.keyboard.type(first)
+            await tab.wait_for_function("key => document.querySelector('#key').textContent === key", arg=first)
+            assert await tab.text_content("#matches") == "1 record found"
+            await tab.keyboard.press("Escape")
+            await tab.keyboard.press("l")
+            await tab.wait_for_selector(".lesson")
+            assert await tab.text_content(".noted") == "Note: is a refund billing? <b>"
+
+        chromium.look(page.address, look)
+        confirmed, unclear = page.record(0)["answer"], page.record(1)["answer"]
+    assert (confirmed["blind"], confirmed["unclear"], set(confirmed["label"])) == (False, False, {"topic", "urgency"})
+    assert (unclear["unclear"], unclear["label"]) == (True, {})
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
+def test_hostile_records_are_text(chromium: Chromium, tmp_path: Path, width: int, dark: bool) -> None:
+    with (tmp_path / "in.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["id", "n", "text"], *([f"T{n}", n, text] for n, text in enumerate(HOSTILE))])
+    again(tmp_path)
+    with served(tmp_path / "run", sample=len(HOSTILE)) as page:
+        keys = [item["key"] for item in page.ask("state")[1]["items"]]
+
+        async def look(tab: Any) -> None:
+            for key in keys:
+                await tab.wait_for_function("key => document.querySelector('#key').textContent === key", arg=key)
+                text = HOSTILE[int(key[1:])]
+                told = text.replace("\x07", "\\x07").replace("\x1b", "\\x1b").replace("\u202e", "\\u202e")
+                assert await tab.text_content(".text") == told
+                assert await tab.get_attribute(".text", "dir") == "auto"
+                assert await tab.evaluate("document.documentElement.scrollWidth") == width
+                await tab.keyboard.press("ArrowRight")
+            assert await tab.title() == "run – review"
+            assert await tab.locator(".record script, .text img").count() == 0
+            await tab.keyboard.press("h")
+            assert await tab.is_visible("#keys")
+
+        chromium.look(page.address, look, width=width, dark=dark)
+
+
+def test_an_answer_is_kept_until_the_server_has_it(chromium: Chromium, folder: Path) -> None:
+    with served(folder / "run", sample=3, blind=True) as page:
+
+        async def look(tab: Any) -> None:
+            await tab.wait_for_selector(".choice")
+            await tab.evaluate("""() => {
+                const real = window.fetch;
+                let times = 0;
+                window.fetch = (path, ...how) => path === "answer" && times++ < 1
+                    ? Promise.reject(new TypeError("gone")) : real(path, ...how);
+            }""")
+            await tab.keyboard.press("1")
+            await tab.keyboard.press("1")
+            await tab.wait_for_selector("#alert:not([hidden])")
+            assert "1 answer not saved yet: labelpipe does not answer" in (await tab.text_content("#alert") or "")
+            await _said(tab, 1)
+            assert await tab.is_hidden("#alert")
+
+        chromium.look(page.address, look)
+        assert page.ask("state")[1]["counts"]["answered"] == 1

@@ -1,0 +1,185 @@
+"""What the page asks for and sends, over real sockets: answers, blind and assisted, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from end_to_end.stage import Process, Project
+from page_served import Served, served
+from review_runs import TOPICS, again, answer, label_of, read, write_input
+
+from pipeline import RunOptions, quality
+from pipeline.store import read_reviews
+
+
+def _model(key: str) -> int:
+    return TOPICS.index(label_of(int(key[1:]))["topic"])
+
+
+def test_only_who_has_the_address_gets_anything(folder: Path) -> None:
+    with served(folder / "run", sample=5) as page:
+        status, html = page.ask("")
+        assert (status, b"<script>" in html) == (200, False), "no inline script, for the policy forbids it"
+        state = page.ask("state")
+        assert state[0] == 200
+        assert page.ask("/")[0] == page.ask("/wrong/state")[0] == page.ask("other")[0] == 404
+        assert page.ask("state", Host="evil.example")[0] == 403
+        assert page.ask("state", Origin="http://evil.example")[0] == 403
+        assert page.ask("answer", {"at": 0}, Origin="null")[0] == 403
+        assert page.ask("undo")[0] == 405, "nothing is changed by a GET"
+        assert page.ask("state", {})[0] == 405
+        assert page.ask("answer", {"at": 0, "note": "x" * 1_100_000})[0] == 413
+        for wrong in ("-1", "5", "1e9", "x", "9999999999"):
+            assert page.ask(f"record?at={wrong}")[0] == 422
+        assert page.ask("media/0/0")[0] == page.ask("media/../0")[0] == 404
+
+
+def test_a_blind_answer_comes_before_the_label_is_shown(folder: Path) -> None:
+    with served(folder / "run", sample=8, blind=True) as page:
+        assert page.ask("state")[1]["items"][0]["label"] == {}
+        before = page.record(0)
+        assert (before["model"], before["begin"], before["answer"]) == (None, {}, None)
+        model = _model(before["item"]["key"])
+        told = page.say(0, (model + 1) % 3)
+        assert told["model"]["topic"] == TOPICS[model]
+        assert told["answer"]["blind"]
+        assert told["estimates"][0] | {"more": 0} == {
+            "field": "topic", "n": 1, "right": 0, "mean": 0.0, "low": 0.0, "high": quality.wilson(0, 1)[1], "more": 0,
+            "left": 7,
+        }  # fmt: skip
+        # Taken back and given again, it is no longer blind: the label was seen.
+        assert page.ask("undo", {})[1]["at"] == 0
+        assert not page.say(0, model)["answer"]["blind"]
+        assert page.ask("undo", {})[1]["at"] == 0
+        assert page.ask("undo", {})[1]["at"] is None
+    with served(folder / "run", sample=8) as page:
+        assert page.record(0)["begin"]["topic"] == model, "assisted: the label is filled in"
+        page.say(0, model)
+    with served(folder / "run", blind=True, sample=20) as page:
+        at = [item["key"] for item in page.ask("state")[1]["items"]].index(before["item"]["key"])
+        assert page.record(at)["seen"], "answered in another draw"
+        assert not page.say(at, model)["answer"]["blind"]
+
+
+def test_the_estimate_is_qualitys(folder: Path) -> None:
+    """A draw with several probabilities: each answer counts by the inverse of its probability."""
+    with served(folder / "run", uncertain=5, sample=10, blind=True) as page:
+        state = page.ask("state")[1]
+        hits = []
+        for at, item in enumerate(state["items"]):
+            right = at % 3 != 0
+            hits.append(right)
+            told = page.say(at, (_model(item["key"]) + (not right)) % 3)
+        reviews = read_reviews(folder / "run")
+        assert reviews is not None
+        with reviews:
+            chances = [item.probability for item in reviews.items_of(1)]
+        expected = quality.weighted_mean([float(hit) for hit in hits], chances)
+        [topic, urgency] = told["estimates"]
+        assert (topic["mean"], topic["low"], topic["high"]) == pytest.approx(
+            (expected.mean, expected.low, expected.high)
+        )
+        assert (topic["n"], topic["left"], urgency["n"]) == (len(hits), 0, 0)
+    [lesson, _] = _learned(folder)
+    assert sum(row["n"] for row in lesson["differing"]) == hits.count(False)
+
+
+def _learned(folder: Path) -> Any:
+    with served(folder / "run", draw=1) as page:
+        return page.ask("learned")[1]["fields"]
+
+
+def test_answers_reach_the_files_and_are_continued(folder: Path) -> None:
+    with served(folder / "run", sample=6) as page:
+        key = page.record(0)["item"]["key"]
+        wrong = (_model(key) + 1) % 3
+        page.say(0, wrong)
+        page.say(0, wrong)  # sent twice, kept once
+        page.say(1, unclear=True, note="=cmd")
+        status, told = page.ask("answer", {"at": 2, "mark": page.record(2)["mark"], "fields": {"topic": 7}})
+        assert (status, told["error"]) == (422, "topic: there is no such choice")
+        assert page.ask("answer", {"at": 2, "mark": "old", "fields": {"topic": 1}})[0] == 422
+        assert page.ask("answer", {"at": 2, "mark": page.record(2)["mark"], "fields": {}})[0] == 422
+    assert {row["id"]: row["topic"] for row in read(folder / "run" / "labels.csv")}[key] == TOPICS[wrong]
+    with served(folder / "run", sample=6, by="bob") as page:
+        state = page.ask("state")[1]
+        assert (state["draw"], state["counts"]["answered"], state["items"][0]["by"]) == (1, 2, "ann")
+        assert page.ask("undo", {})[1]["at"] is None, "an answer of somebody else"
+        page.end()
+    assert (page.facts["answered"], page.facts["given"], page.facts["continued"]) == (2, 0, True)
+    with served(folder / "run", sample=6, seed=1) as page:
+        assert page.ask("state")[1]["draw"] == 2
+
+
+def test_two_reviewers_at_once_share_a_draw(folder: Path) -> None:
+    with served(folder / "run", sample=6, blind=True) as ann, served(folder / "run", blind=True, by="bob") as bob:
+        ann.say(0, 0)
+        item = bob.record(0)
+        assert (item["item"]["by"], item["item"]["label"], item["answer"]) == (None, {}, None), "not read yet"
+        told = bob.say(1, 0)
+        assert [one["by"] for one in told["items"]] == ["ann", "bob", None, None, None, None]
+        assert told["items"][0]["label"] == {}, "what bob has not answered stays blind for bob"
+        assert bob.record(0)["model"] is None
+        assert bob.ask("learned")[1]["counts"]["answered"] == 2
+
+
+def test_a_record_becomes_an_example_and_gold(folder: Path) -> None:
+    with served(folder / "run", sample=3) as page:
+        key = page.record(0)["item"]["key"]
+        assert page.ask("example", {"at": 0})[0] == 422, "nobody has given it a label"
+        page.say(0, 1)
+        for what, file in (("example", "examples.jsonl"), ("gold", "gold.csv")):
+            first, second = page.ask(what, {"at": 0})[1]["told"], page.ask(what, {"at": 0})[1]["told"]
+            assert ("Added" in first, "already" in second) == (True, True)
+            path = folder / "run" / file  # the run was started from Python: there is no config to be beside
+            assert str(path) in first
+        page.say(0, 2)
+        assert "another label" in page.ask("gold", {"at": 0})[1]["error"]
+        assert [part["title"] for part in page.ask("guideline")[1]["parts"]] == ["Prompt"]
+    example = json.loads((folder / "run" / "examples.jsonl").read_bytes())
+    assert example["label"]["topic"] == TOPICS[1]
+    assert set(example) == {"text", "label"}
+    [gold] = read(folder / "run" / "gold.csv")
+    assert (gold["id"], gold["topic"]) == (key, TOPICS[1])
+
+
+def test_a_record_that_has_changed_is_looked_at_again(tmp_path: Path) -> None:
+    write_input(tmp_path, 5)
+    again(tmp_path)
+    with served(tmp_path / "run", sample=5) as page:
+        mark = page.record(0)["mark"]
+        (tmp_path / "in.csv").write_text((tmp_path / "in.csv").read_text().replace("=text", "=other text"))
+        again(tmp_path, RunOptions(provider=answer, quiet=True, relabel=True))
+        status, told = page.ask("answer", {"at": 0, "mark": mark, "fields": {"topic": 1}})
+        assert status == 422
+        assert "changed meanwhile" in told["error"]
+
+
+def _opened(process: Process) -> Served:
+    """The page that a command serves."""
+    for line in process.popen.stdout or ():
+        if found := re.search(r"http://\S+/", line):
+            return Served(found[0])
+    raise AssertionError(process.wait())
+
+
+def test_a_killed_review_has_each_answer_that_was_saved(folder: Path) -> None:
+    user = Project(folder)
+    process = user.start("review", "run", "--sample", "3", "--by", "ann", "--no-browser")
+    key = _opened(process).say(0, 1)["item"]["key"]
+    process.kill()
+    again_at_work = user.start("review", "run", "--sample", "3", "--by", "ann", "--no-browser")
+    page = _opened(again_at_work)
+    assert page.record(0)["answer"]["label"] == {"topic": TOPICS[1]}
+    page.say(1, 2)
+    again_at_work.signal(signal.SIGINT)
+    done = again_at_work.wait().expect(0)
+    assert "1 answer of ann to draw 1." in done.out
+    assert "2 of 3 answered" in done.out
+    topics = {row["id"]: row["topic"] for row in read(folder / "run" / "labels.csv")}
+    assert topics[key] == TOPICS[1], "the second command has written what the first one took"
