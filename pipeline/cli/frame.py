@@ -35,7 +35,8 @@ BEFORE, LABEL, STEER, MEASURE, MORE = "Before a run", "Label", "Watch and contro
 MEANT = {
     "stop": "drain", "cancel": "drain", "start": "run", "label": "run", "continue": "run", "new": "init",
     "create": "init", "validate": "check", "lint": "check", "estimate": "plan", "cost": "plan",
-    "test": "preview", "example": "demo", "help": "-h", "version": "--version",
+    "test": "preview", "example": "demo", "eval": "evaluate", "score": "evaluate", "accuracy": "evaluate",
+    "diff": "compare", "trial": "try", "help": "-h", "version": "--version",
 }  # fmt: skip
 
 

@@ -103,7 +103,9 @@ def evaluate(
             from pipeline.measure import EvaluateOptions
             from pipeline.measure import evaluate as look_at
 
-        options = EvaluateOptions(column or (), field or (), disagreements, confidence, ordered or (), sets or ())
+        options = EvaluateOptions(
+            column or (), field or (), disagreements, confidence, ordered or (), sets or (), json_out
+        )
         with telling_how(["evaluate", str(run_dir), *(["--gold", gold] if gold else [])], sets):
             return await look_at(run_dir, gold, options)
 
@@ -144,7 +146,7 @@ def compare(
             from pipeline.measure import CompareOptions
             from pipeline.measure import compare as look_at
 
-        options = CompareOptions(column or (), field or (), differences, ordered or (), sets or ())
+        options = CompareOptions(column or (), field or (), differences, ordered or (), sets or (), json_out)
         with telling_how(["compare", *map(str, runs), *(["--gold", gold] if gold else [])], sets):
             return await look_at(*runs, gold, options)
 

@@ -15,6 +15,7 @@ from pipeline.measure.evaluate import EvaluateOptions, gold_facts
 from pipeline.measure.opened import OpenRun, look_at, manifest_of
 from pipeline.measure.pairs import BLOCK
 from pipeline.measure.versus import judged_by
+from pipeline.progress import counting
 from pipeline.records import JSON
 from pipeline.store import LabelRow, Ledger, RunDir, diff
 from pipeline.threads import in_daemon
@@ -30,7 +31,7 @@ class CompareOptions:
     `column`           where gold is, as for `evaluate`; without gold the runs are compared with each other alone
     `field`            the label field of each column; without columns, the only label fields that are compared
     `differences`      the file into which the records are written on which the runs differ
-    `ordered`, `sets`  as for `evaluate`
+    `ordered`, `sets`, `quiet`  as for `evaluate`
     """
 
     column: Sequence[str] = ()
@@ -38,6 +39,7 @@ class CompareOptions:
     differences: str | Path | None = None
     ordered: Sequence[str] = ()
     sets: Sequence[str] = ()
+    quiet: bool = True
 
     @property
     def evaluating(self) -> EvaluateOptions:
@@ -63,12 +65,13 @@ async def compare(
         raise SetupError(f"{dirs[0][0].path} is named twice; name two runs")
     async with AsyncExitStack() as stack:
         one, other = [await _opened(run_dir, manifest, options, stack) for run_dir, manifest in dirs]
-        differing = Differing("--differences", options.differences, one, _titles(one, other))
+        differing = Differing("--differences", options.differences, one, _titles(one, other), gold=gold)
         changes = Changes(one, other, differing, options.field if not options.column else ())
-        with differing:
+        with differing, counting("comparing", quiet=options.quiet) as count:
             async with aclosing(_both(one, other, keys, fields=differing.wants_fields)) as batches:
                 async for rows in batches:
                     changes.add(rows)
+                    count(len(rows))
         if not changes.both:
             raise SetupError(
                 f"{one.run_dir.path} and {other.run_dir.path} have no record in common that both have labelled: are "

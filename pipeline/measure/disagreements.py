@@ -39,13 +39,22 @@ class Differing:
     """
 
     def __init__(
-        self, option: str, path: str | Path | None, run: OpenRun, titles: tuple[str, str], *, confidence: bool = False
+        self,
+        option: str,
+        path: str | Path | None,
+        run: OpenRun,
+        titles: tuple[str, str],
+        *,
+        gold: str | Path | None = None,
+        confidence: bool = False,
     ) -> None:
         self.path = None if path is None else Path(path)
         self._option, self._run, self.titles = option, run, titles
         self._confidence = confidence
         if self.path is not None and self.path.resolve() in {file.resolve() for file in run.run_dir.files()}:
             raise SetupError(f"{option} {self.path}: is a file of the run; name another one")
+        if self.path is not None and gold is not None and self.path.resolve() == Path(gold).resolve():
+            raise SetupError(f"{option} {self.path}: is the gold file; name another one")
         # All state that changes.
         self.n = 0
         self.first: list[Disagreement] = []

@@ -18,6 +18,7 @@ from pipeline.measure.opened import OpenRun, chosen_fields, gold_columns_in, gol
 from pipeline.measure.pairs import ROW_KEY, GoldColumns, GoldCounts, Pair, pairs_of_file, pairs_of_rows, value_in
 from pipeline.measure.tally import AGREEMENT, CONFIDENCE, FieldTally
 from pipeline.parts import gold_source
+from pipeline.progress import counting
 from pipeline.records import JSON
 from pipeline.store import Ledger, RunDir
 from pipeline.threads import in_daemon
@@ -38,6 +39,7 @@ class EvaluateOptions:
                      else the agreement of votes
     `ordered`        label fields whose list of values goes from the lowest to the highest
     `sets`           how the gold file is read, by keys of [input]: `["input.encoding=cp1252"]`
+    `quiet`          show no count in a terminal
     """
 
     column: Sequence[str] = ()
@@ -46,6 +48,7 @@ class EvaluateOptions:
     confidence: str | None = None
     ordered: Sequence[str] = ()
     sets: Sequence[str] = ()
+    quiet: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +80,15 @@ async def evaluate(
         opened = await look_at(run_dir, manifest, ledger, options.ordered)
         found = await open_of(opened, gold, options, stack)
         confidence = confidence_of(opened, options.confidence)
-        differing = Differing("--disagreements", options.disagreements, opened, ("gold", "label"), confidence=True)
+        differing = Differing(
+            "--disagreements", options.disagreements, opened, ("gold", "label"), gold=gold, confidence=True
+        )
         judge = Judge(opened, found, confidence, differing)
-        with differing:
+        with differing, counting("comparing", quiet=options.quiet) as count:
             async with aclosing(batches_of(opened, found, fields=judge.wants_fields)) as batches:
                 async for pairs in batches:
                     judge.add(pairs)
+                    count(len(pairs))
             refuse_nothing(opened, found)
         facts = {
             "run_dir": str(run_dir.path),

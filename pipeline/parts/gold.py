@@ -36,7 +36,7 @@ def _header_of(path: str, keys: Sequence[str]) -> dict[str, Any]:
         found = next(filter(None, (delimiter_of(file, key) for key in keys)), None)
     except OSError:  # told when it is read
         return {}
-    return {} if found is None else {"delimiter": found, "header": True, "skip_lines": 0}
+    return {} if found is None else {"delimiter": found, "header": True, "skip_lines": 0, "skip_initial_space": True}
 
 
 def _reading_as(path: str, sets: Sequence[str], seen: Mapping[str, Any]) -> InputSettings:

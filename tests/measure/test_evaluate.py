@@ -122,6 +122,9 @@ def test_the_disagreements_are_a_table_that_is_safe_in_a_spreadsheet(run_of_topi
     assert f"{len(wrong)} disagreements; the first 5" in repr(found)
     with pytest.raises(SetupError, match="is a file of the run"):
         evaluate(run_of_topics, disagreements=run_of_topics / "labels.csv")
+    gold = gold_file(tmp_path, tickets())
+    with pytest.raises(SetupError, match="is the gold file"):
+        evaluate(run_of_topics, gold, disagreements=gold)
     with pytest.raises(SetupError, match="cannot be written"):
         evaluate(run_of_topics, disagreements=tmp_path / "no" / "where.csv")
     assert [file.name for file in tmp_path.iterdir() if ".part" in file.name] == []
@@ -298,6 +301,7 @@ def test_without_a_key_a_record_is_named_by_its_place(tmp_path: Path) -> None:
     [
         "id;topic;note\nt1;login;a, b\nt2;refund;c, d\n",  # even by commas, too
         "sep=;\nid;topic\nt1;login\nt2;refund\n",
+        "id, topic\nt1, login\nt2, refund\n",
         "id\ttopic\nt1\tlogin\nt2\trefund\n",
         '\ufeff"topic"|"id"\n"login"|"t1"\n"refund"|"t2"\n',
         "key,topic\r\nt1,login\r\nt2,refund",
