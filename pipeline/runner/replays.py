@@ -53,7 +53,7 @@ async def replay(settings: Settings, *, after: After | None = None) -> RunSummar
             await sinks.finish()
         finally:
             await sinks.close()
-        summary = await _summary(settings, run_dir, ledger, stats, [str(one) for one in sinks.moved])
+        summary = await _summary(settings, run_dir, ledger, stats, [*map(str, sinks.moved), *sinks.unused])
         summary = await finished(summary, settings, run_dir, after)
         tell("replay ends", records=stats.records)
     return summary

@@ -173,7 +173,7 @@ class Session:
             await self._admission.close()
             await end_pass(self._ledger, self._sources, self._reading, complete=ending is Ending.COMPLETE)
             await self._soundly(sinks.finish)
-            self._notes += map(str, sinks.moved[len(self._moved) :])
+            self._notes += [*map(str, sinks.moved[len(self._moved) :]), *sinks.unused]
         finally:
             await sinks.close()
         return await self._close(complete=ending is Ending.COMPLETE, command=command)

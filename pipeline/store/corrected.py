@@ -111,10 +111,11 @@ def corrected_now(ledger: Path, *, column: bool) -> Corrected:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """How many corrections there are, and a sentence about whether they are in the rows."""
+    """How many corrections there are, a sentence about whether they are in the rows, and how many are not used."""
 
     count: int
     text: str
+    unused: int = 0
 
 
 def tell_corrections(ledger: Path, version: int, *, is_waiting: bool) -> Told | None:
@@ -143,7 +144,7 @@ def tell_corrections(ledger: Path, version: int, *, is_waiting: bool) -> Told | 
         where = f"{count - rest:,} in the rows"
     unused = "".join(f"; {_few(keys)}: {why}" for why, keys in others.items())
     labels = f"; {confirmed:,} {'label was' if confirmed == 1 else 'labels were'} confirmed" * bool(confirmed)
-    return Told(count, f"{count:,} {'correction' if count == 1 else 'corrections'}, {where}{unused}{labels}.")
+    return Told(count, f"{count:,} {'correction' if count == 1 else 'corrections'}, {where}{unused}{labels}.", rest)
 
 
 def _agrees(correction: Correction, outcome: Outcome) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pipeline.records import Outcome
 from pipeline.store import parquet, whole
 from pipeline.store.claims import MovedAside, claim, move_aside
-from pipeline.store.corrected import NOTHING, corrected_at, corrected_now, refuse_lost
+from pipeline.store.corrected import NOTHING, corrected_at, corrected_now, refuse_lost, tell_corrections
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
 from pipeline.store.order import rows_of
@@ -43,6 +43,8 @@ class Sinks:
         self._files: list[Projection] = []
         self._checkpoints: Checkpoints | None = None
         self._generation = ledger.generation
+        #: what is to be told of corrections that are not used
+        self.unused: list[str] = []
         #: files that somebody changed while the run was at work
         self.moved: list[MovedAside] = []
 
@@ -125,6 +127,11 @@ class Sinks:
             )
             self.moved += moved
             await self._ledger.note_files({row_format.name: checkpoint})
+        if self._corrected.by_key:
+            told = await asyncio.to_thread(
+                tell_corrections, self._ledger.path, self._corrected.version, is_waiting=False
+            )
+            self.unused = [told.text] if told is not None and told.unused else []
         await self.close()
 
     async def close(self) -> None:

@@ -89,8 +89,9 @@ def test_a_correction_follows_a_record_without_a_name_and_ends_with_its_text(tmp
     changed = lines[6].replace("text 5", "text 5 is another now")
     (tmp_path / "in.csv").write_text("".join([lines[0], "T900,900,new\n", *lines[1:6], changed, *lines[7:]]))
     asked: list[str] = []
-    again(tmp_path, RunOptions(provider=asking(asked), quiet=True, relabel=True), input={"key": None})
+    summary = again(tmp_path, RunOptions(provider=asking(asked), quiet=True, relabel=True), input={"key": None})
     assert len(asked) == 2
+    assert "2 corrections, 1 in the rows; " in summary.notes[-1]
     assert (topics(tmp_path)["T003"], topics(tmp_path)["T005"], topics(tmp_path)["T900"]) == (mine, "other", "other")
     report = verify(tmp_path / "run")
     assert report.ok
