@@ -33,7 +33,7 @@ def quality_of(found: Found) -> dict[str, Any]:
     return {
         "quality": [_column(name, measure) for name, measure in view.measured(found)],
         "votes": "" if votes is None else f"Votes on labels: {votes_text(votes)}.",
-        "measured_by": _measured_by(found.evaluation or {}),
+        "measured_by": _measured_by(found.evaluation),
         "certificates": [_certificate(one) for one in found.certificates],
     }
 
@@ -62,6 +62,8 @@ def _figures(measure: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         number = given.get("n") if isinstance(given, dict) else given
         if number and _number(number):
             yield title, f"{number:,}"
+    if confusions := measure.get("confusions"):
+        yield "Most often confused", ", ".join(f"{gold} as {label} {count:,}" for gold, label, count in confusions)
     flat = {**measure, **(measure["calibration"] if isinstance(measure.get("calibration"), dict) else {})}
     for name, title in _FIGURES.items():
         if _number(flat.get(name)):
@@ -123,8 +125,10 @@ def _bins(measure: Mapping[str, Any]) -> list[tuple[float, float]]:
     ]
 
 
-def _measured_by(evaluation: Mapping[str, Any]) -> str:
-    """What the figures rest on."""
+def _measured_by(evaluation: Mapping[str, Any] | None) -> str:
+    """What the figures of an evaluation rest on."""
+    if evaluation is None:
+        return ""
     given, at = evaluation.get("gold"), view.clock(evaluation.get("at"))
     gold: Mapping[str, Any] = given if isinstance(given, dict) else {}
     columns = ", ".join(map(str, gold.get("columns") or ()))

@@ -190,11 +190,14 @@ def distributions(found: Found) -> Iterator[dict[str, Any]]:
 
 
 def measured(found: Found) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """What the latest evaluation says of each label column."""
+    """What the latest evaluation says of each label column, then what gold records in the run came to."""
     columns = (found.evaluation or {}).get("columns")
     for name, measure in (columns if isinstance(columns, dict) else {}).items():
         if isinstance(measure, dict):
             yield str(name), measure
+    gold = (found.state["summary"] or {}).get("gold") or {}
+    if gold.get("n"):
+        yield f"{gold['column']}, by gold in the run", gold
 
 
 def interval(measure: Mapping[str, Any]) -> str:

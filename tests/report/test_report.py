@@ -200,3 +200,13 @@ def test_a_session_after_a_kill_notes_its_pace_on_lines_of_its_own(tmp_path: Pat
 def test_votes_are_told(tmp_path: Path) -> None:
     run_of(tmp_path, ["a fine day", "another day"], quality={"votes": 2})
     assert "Votes on labels: 2.00 a record" in Page(tmp_path / "run" / "report.html").text
+
+
+def test_gold_in_the_run_is_an_accuracy_too(tmp_path: Path) -> None:
+    (tmp_path / "gold.csv").write_text("id,text,mood\ng1,a fine day,good\ng2,a poor day,<b>bad</b>\n")
+    texts = [f"day {number}" for number in range(6)]
+    quality = {"gold": str(tmp_path / "gold.csv"), "gold_column": "mood", "every": 2}
+    assert run_of(tmp_path, texts, quality=quality).gold is not None
+    text = Page(tmp_path / "run" / "report.html").text
+    for word in ("Accuracy of mood, by gold in the run", "50.0%", "<b>bad</b> as good 1"):
+        assert word in text, word
