@@ -130,7 +130,7 @@ def test_the_status_for_scripts_has_all_of_it(tmp_path: Path, endpoints: Endpoin
     )
     run = user.start("run", "job.toml")
     wait_until(lambda: (user.run_dir / "live.json").exists() and endpoint.calls() > 20)
-    wait_until(lambda: user.do("status", "run", "--json").json["live"]["done"] > 0)
+    wait_until(lambda: user.do("status", "run", "--json").json["live"]["calls"] > 20)
     facts = user.do("status", "run", "--json").expect(0).json
     live = facts["live"]
     assert (live["gate"], live["concurrency"], live["outage"], live["stopping"]) == ("open", 2, None, None)
