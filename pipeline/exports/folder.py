@@ -29,7 +29,7 @@ _ADDRESS = re.compile(r"[\w+.-]{2,}:")
 
 def folder_of(to: str | Path) -> Path:
     """The folder that is meant, as an absolute path. Raises SetupError for what looks like an address."""
-    if isinstance(to, str) and _ADDRESS.match(to):
+    if isinstance(to, str) and (not to.strip() or _ADDRESS.match(to)):
         # Not repeated: it may hold a password.
         raise SetupError(
             "--to: expected a folder, or a database URL, like sqlite:///labels.db or "

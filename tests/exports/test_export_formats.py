@@ -186,6 +186,29 @@ def test_chat_lines_are_what_was_sent_and_the_label(here: Path) -> None:
     assert seen == 40
 
 
+def test_chat_lines_hold_a_persons_label(here: Path) -> None:
+    """One that the schema does not allow has no line."""
+    config = settings(here, TASK)
+    run(config)
+    labels = {row["id"]: row["topic"] for row in read(here / "run")["labels"]}
+    task = task_of(config)
+    records = {row["id"]: row for row in map(json.loads, Path("in.jsonl").read_text(encoding="utf-8").splitlines())}
+    other = "login" if labels["r0"] == "bill" else "bill"
+    with open_reviews(here / "run") as reviews:
+        for key, topic in (("r0", other), ("r1", "weather")):
+            request = task.render(Record("", 0, key, records[key], 1, 0)).digest
+            reviews.add_answer(Answer(key, "ann", "", {}, {"topic": topic}, request=request))
+    done = exported(here / "run", here / "data", chat=True, simulated=True)
+    assert (done.left_out, sum(done.records.values())) == ({"invalid_label": 1}, 39)
+    calls = {
+        line["messages"][-2]["content"]: json.loads(line["messages"][-1]["tool_calls"][0]["function"]["arguments"])
+        for lines in read(here / "data", "jsonl").values()
+        for line in lines
+    }
+    assert calls[f"Ticket: {records['r0']['text']}"]["topic"] == other
+    assert calls[f"Ticket: {records['r2']['text']}"]["topic"] == labels["r2"]
+
+
 def test_the_gold_of_the_config_is_not_in_train(here: Path) -> None:
     """Canaries that are in the input too, by their texts: their keys may be others."""
     settings(here, TASK)

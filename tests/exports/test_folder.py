@@ -62,7 +62,7 @@ def test_a_run_folder_a_file_and_a_false_url_are_no_folders(tickets: Path, tmp_p
     for name in ("labels.csv", "labels.db"):
         with pytest.raises(SetupError, match=r"expected a folder, in which train, val and test are written, or a URL"):
             export(tickets, tmp_path / name)
-    for name in ("sqlite:labels.db", "me:s3cret@host/db"):
+    for name in ("sqlite:labels.db", "me:s3cret@host/db", ""):
         with pytest.raises(SetupError, match="--to: expected a folder, or a database URL") as caught:
             export(tickets, name)
         assert "s3cret" not in str(caught.value)
