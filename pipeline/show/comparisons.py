@@ -43,7 +43,7 @@ def comparison_lines(facts: Facts) -> list[str]:
     lines += _difference_lines(facts)
     lines += _left_out(facts)
     if path := facts["differences"]["file"]:
-        lines += ["", f"  file       {path}: {many(facts['differences']['n'], 'difference')}"]
+        lines += ["", f"  file        {path}: {many(facts['differences']['n'], 'difference')}"]
     simulated = [side for side, run in zip("ab", facts["runs"], strict=True) if run["simulated"]]
     return [*lines, f"{' and '.join(simulated)}: {SIMULATED}"] if simulated else lines
 
@@ -53,10 +53,10 @@ def trial_lines(facts: Facts) -> list[str]:
     tried = facts["tried"]
     lines = [*comparison_lines(facts), ""]
     known = f", {tried['known_before']:,} labelled before" if tried["known_before"] else ""
-    lines.append(f"  tried      {many(tried['drawn'], 'record')}{known} · {many(tried['calls'], 'call')}")
+    lines.append(f"  tried       {many(tried['drawn'], 'record')}{known} · {many(tried['calls'], 'call')}")
     if tried["reason"]:
-        lines.append(f"  stopped    {tried['reason']}")
-    return [*lines, f"  next       to label the rest: {tried['next_step']}"] if tried["next_step"] else lines
+        lines.append(f"  stopped     {tried['reason']}")
+    return [*lines, f"  next        to label the rest: {tried['next_step']}"] if tried["next_step"] else lines
 
 
 def _left_out(facts: Facts) -> Iterator[str]:
@@ -66,7 +66,7 @@ def _left_out(facts: Facts) -> Iterator[str]:
     golds = [field["gold"] for field in facts["columns"].values() if field["gold"] is not None]
     lines = list(left_out_lines(facts["gold"], max((gold["examples"] for gold in golds), default=0)))
     if n := max((gold["unlabelled"] for gold in golds), default=0):
-        lines.insert(0, f"  unlabelled {many(n, 'record')} with gold {has(n)} a label in one run only, or in none")
+        lines.insert(0, f"  unlabelled  {many(n, 'record')} with gold {has(n)} a label in one run only, or in none")
     if lines:
         yield from ("", *lines)
 
@@ -138,11 +138,11 @@ def _changes(field: Facts) -> Iterator[str]:
     pairs.sort(key=lambda one: -one[0])
     if pairs:
         told = ", ".join(f"{short(a)} -> {short(b)}: {n:,}" for n, a, b in pairs[:CHANGES_MOST])
-        yield f"  changed    {told}" + (f", and {len(pairs) - CHANGES_MOST} more kinds" * (len(pairs) > CHANGES_MOST))
+        yield f"  changed     {told}" + (f", and {len(pairs) - CHANGES_MOST} more kinds" * (len(pairs) > CHANGES_MOST))
     for name in ("added", "dropped"):
         if found := list(field.get(name, {}).items()):
             told = ", ".join(f"{short(label)} {n:,}" for label, n in found[:CHANGES_MOST])
-            yield f"  {name:<10} {told}" + (" ..." if len(found) > CHANGES_MOST else "")
+            yield f"  {name:<10}  {told}" + (" ..." if len(found) > CHANGES_MOST else "")
 
 
 def _gold_lines(gold: Facts) -> Iterator[str]:
@@ -151,12 +151,13 @@ def _gold_lines(gold: Facts) -> Iterator[str]:
         yield "  no record with gold has a label in both"
         return
     yield ""
-    yield f"  against gold   right  95 % interval       kappa  macro F1   ({many(gold['n'], 'record')})"
+    yield f"  on {many(gold['n'], 'record')} with gold"
+    yield "             right  95 % interval       kappa  macro F1"
     for side in "ab":
         one = gold[side]
         interval = f"{percent(one['accuracy_low'])} to {percent(one['accuracy_high'])}"
         figures = [f"{one[name]:.3f}" if one[name] is not None else "-" for name in ("kappa", "macro_f1")]
-        yield f"  {side:<13} {percent(one['accuracy']):>6}  {interval:<18}  {figures[0]:>5}  {figures[1]:>8}"
+        yield f"  {side:<9} {percent(one['accuracy']):>6}  {interval:<18}  {figures[0]:>5}  {figures[1]:>8}"
     words = {
         "both_right": "in both",
         "only_a_right": "only in a",

@@ -34,7 +34,7 @@ def evaluation_lines(facts: Facts) -> list[str]:
         lines += ["", *_field_lines(name, field)]
     lines += _disagreement_lines(facts["disagreements"], several=len(columns) > 1)
     lines += ["", *left_out_lines(facts["gold"], _examples(columns)), *_where(facts)]
-    lines += [f"  note       {text}" for text, holds in ((AT_WORK, facts["running"]), (CORRECTED, facts["corrected"]))
+    lines += [f"  note        {text}" for text, holds in ((AT_WORK, facts["running"]), (CORRECTED, facts["corrected"]))
               if holds]  # fmt: skip
     return [*lines, SIMULATED] if facts["simulated"] else lines
 
@@ -110,7 +110,7 @@ def _confusion_lines(confusion: Mapping[str, Mapping[str, int]], names: Sequence
     wrong.sort(key=lambda one: -one[0])
     wide = _wide(names)
     cells = [max(5, min(_NAME_MOST, width(name))) for name in names]
-    room = shutil.get_terminal_size((100, 24)).columns
+    room = shutil.get_terminal_size((100, 24)).columns - 1  # the last column is not used
     if len(names) <= MATRIX_MOST and wide + sum(cells) + 2 * len(cells) + 4 <= room:
         yield ""
         head = "  ".join(_right(name, cell) for name, cell in zip(names, cells, strict=True))
@@ -122,13 +122,13 @@ def _confusion_lines(confusion: Mapping[str, Mapping[str, int]], names: Sequence
     told = ", ".join(f"{short(gold)} -> {short(label)}: {n:,}" for n, gold, label in wrong[:CONFUSIONS_MOST])
     more = f", and {len(wrong) - CONFUSIONS_MOST} more kinds" if len(wrong) > CONFUSIONS_MOST else ""
     yield ""
-    yield f"  confused   {told}{more}"
+    yield f"  confused    {told}{more}"
 
 
 def _calibration_lines(found: Facts) -> Iterator[str]:
     yield ""
     if n := found["left_out"]:
-        yield f"  confidence {many(n, 'record')} with a confidence that is no number from 0 to 1"
+        yield f"  confidence  {many(n, 'record')} with a confidence that is no number from 0 to 1"
     if not found["n"]:
         return
     yield f"  confidence  {'right':>6}  records"
@@ -137,7 +137,7 @@ def _calibration_lines(found: Facts) -> Iterator[str]:
     told = f"expected calibration error {found['expected_error']:.3f}"
     if (temperature := found["temperature"]) is not None:
         told += f"; temperature {temperature:.2f}: {_temperature_text(temperature)}"
-    yield f"  calibrated {told}; from {many(found['n'], 'record')} with gold"
+    yield f"  calibrated  {told}; from {many(found['n'], 'record')} with gold"
 
 
 def _temperature_text(temperature: float) -> str:
@@ -152,7 +152,7 @@ def _unlabelled(field: Facts) -> Iterator[str]:
     found = field["unlabelled"]
     if n := found["n"]:
         codes = ", ".join(f"{code} {count:,}" for code, count in found["codes"].items())
-        yield f"  unlabelled {many(n, 'record')} with gold {has(n)} no label and {_is(n)} in no figure: {codes}"
+        yield f"  unlabelled  {many(n, 'record')} with gold {has(n)} no label and {_is(n)} in no figure: {codes}"
 
 
 def _foreign(field: Facts) -> Iterator[str]:
@@ -164,10 +164,10 @@ def _foreign(field: Facts) -> Iterator[str]:
         for value, count in list(found["values"].items())[:5]
     )
     if field["kind"] == "number":
-        yield f"  no number  {many(n, 'value')} of gold {_is(n)} no number and in no figure: {values}"
+        yield f"  no number   {many(n, 'value')} of gold {_is(n)} no number and in no figure: {values}"
     else:
         count = "counts" if n == 1 else "count"
-        yield f"  no label   {many(n, 'value')} of gold {_is(n)} no label of the task and {count} as wrong: {values}"
+        yield f"  no label    {many(n, 'value')} of gold {_is(n)} no label of the task and {count} as wrong: {values}"
 
 
 def _meant(label: str | None) -> str:
@@ -195,25 +195,25 @@ def _examples(columns: Mapping[str, Facts]) -> int:
 def left_out_lines(gold: Facts, examples: int) -> Iterator[str]:
     """What of the gold is in no figure, and why."""
     if n := examples:
-        yield f"  examples   {many(n, 'record')} left out, because the model is shown {_it(n)} with the right label"
+        yield f"  examples    {many(n, 'record')} left out, because the model is shown {_it(n)} with the right label"
     if n := gold["not_in_run"]:
         keys = _some(gold["not_in_run_keys"], n)
-        yield f"  not here   {many(n, 'key')} of gold {has(n)} no outcome in this run: {keys}"
+        yield f"  not here    {many(n, 'key')} of gold {has(n)} no outcome in this run: {keys}"
     if n := gold["repeated"]:
         keys = _some(gold["repeated_keys"], n)
-        yield f"  repeated   {many(n, 'row')} of gold left out, because the key came before: {keys}"
+        yield f"  repeated    {many(n, 'row')} of gold left out, because the key came before: {keys}"
     for name, why in (("without_key", "no key"), ("unreadable", "unreadable")):
         if n := gold[name]:
-            yield f"  {why:<10} {many(n, 'row')} of gold, the first at {gold['first_unusable'].get(name, '')}"
+            yield f"  {why:<10}  {many(n, 'row')} of gold, the first at {gold['first_unusable'].get(name, '')}"
     if gold["file"] is not None and (n := gold["not_answered"]):
-        yield f"  empty      {many(n, 'row')} of gold {has(n)} no value"
+        yield f"  empty       {many(n, 'row')} of gold {has(n)} no value"
 
 
 def _where(facts: Facts) -> Iterator[str]:
     if path := facts["disagreements"]["file"]:
-        yield f"  file       {path}: {many(facts['disagreements']['n'], 'disagreement')}"
+        yield f"  file        {path}: {many(facts['disagreements']['n'], 'disagreement')}"
     if facts["kept"]:
-        yield f"  kept       {facts['kept']}"
+        yield f"  kept        {facts['kept']}"
 
 
 # -- words and cells ---------------------------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ def plain(value: Any) -> str:
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Rows under their heads, as wide as the terminal; the last column is cut."""
     all_rows = [list(head), *([_line(cell) for cell in row] for row in rows)]
-    room = shutil.get_terminal_size((100, 24)).columns
+    room = shutil.get_terminal_size((100, 24)).columns - 1  # the last column is not used
     wides = [min(_KEY_MOST, max(width(row[at]) for row in all_rows)) for at in range(len(head) - 1)]
     last = max(10, room - 2 - sum(wides) - 2 * len(wides))
     for row in all_rows:

@@ -101,7 +101,7 @@ def test_what_is_in_no_figure_is_told(run_of_topics: Path, tmp_path: Path) -> No
         "2 values of gold are no label of the task and count as wrong: Billing 1 (the label is billing), nonsense 1",
         "1 key of gold has no outcome in this run: nobody",
         "1 row of gold left out, because the key came before: t1",
-        "no key     1 row of gold, the first at",
+        "no key      1 row of gold, the first at",
         "2 rows of gold have no value",
         "SIMULATED",
     ):

@@ -106,7 +106,7 @@ def test_the_command_says_what_it_does_and_what_comes_next(old: Path, tmp_path: 
     assert done.exit_code == 0, done.output
     assert f"labels 5 records of {old} with gpt-6-luna, 0 of them labelled before" in done.stderr
     assert "5 records have a label in both" in done.stdout
-    next_step = f"next       to label the rest: labelpipe run {job} --output {old}-try"
+    next_step = f"next        to label the rest: labelpipe run {job} --output {old}-try"
     assert next_step in done.stdout
     words = next_step.split("labelpipe ")[1].split()
     assert json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)["calls"] == COUNT - 1 - 5
