@@ -59,20 +59,30 @@ async def take_answers(run: str | Path | None, path: str | Path, *, by: str, dra
     corrected = await asyncio.to_thread(corrected_at, found.run_dir.path)
     async with await Ledger.open(found.run_dir.ledger, read_only=True) as ledger:
         named = await named_rows(found, ledger, corrected, rows, file)
-        answered = await asyncio.to_thread(_draw_of, found, draw, {one.key for one in named}, file)
-        # Of a file without these columns only a blind draw tells that what agrees was looked at.
-        confirms = answered is not None and (answered.blind or bool({UNCLEAR, NOTE} & rows[0].values.keys()))
+        answered = await asyncio.to_thread(_draw_of, found, draw, named, file)
         taken = Taken()
         for start in range(0, len(named), BLOCK):
             block = named[start : start + BLOCK]
             outcomes = await ledger.outcomes_of([one.key for one in block])
             for one in block:
-                _take_row(found, taken, one, (outcomes[one.key], corrected), confirms=confirms)
+                _take_row(found, taken, one, (outcomes[one.key], corrected), confirms=answered is not None)
     if taken.faults:
         raise InputError(_told_faults(file, taken.faults))
     await asyncio.to_thread(_keep, found, taken, by.strip(), answered)
     rewritten = await rewrite(found.run_dir)
     return _facts(found, (file, by.strip(), answered), taken, rewritten)
+
+
+def _is_filled_in(found: Reviewed, draw: Draw, size: int, first: Row) -> bool:
+    """Whether a file with such rows is this draw, filled in: then a value that is as it was is an answer too.
+
+    Of a file without a draw's own columns only a blind draw tells that what agrees was looked at; and of an edited
+    labels.csv not even that, if every record was drawn.
+    """
+    if {UNCLEAR, NOTE} & first.values.keys():
+        return True
+    is_labels = set(found.layout.label_table().titles) <= first.values.keys()
+    return draw.blind and not (is_labels and size >= draw.population)
 
 
 async def _rows(found: Reviewed, file: Path) -> list[Row]:
@@ -103,11 +113,14 @@ def _keep(found: Reviewed, taken: Taken, by: str, draw: Draw | None) -> None:
     _count(taken)
 
 
-def _draw_of(found: Reviewed, wanted: int | None, keys: set[str], file: Path) -> Draw | None:
+def _draw_of(found: Reviewed, wanted: int | None, named: Sequence[Named], file: Path) -> Draw | None:
     """The draw that a file answers: the one that is wanted, else the smallest that holds all of its records.
 
-    Of draws of one size it is the last: a person may have deleted rows, but none is ever added.
+    Of draws of one size it is the last: a person may have deleted rows, but none is ever added. A file that is none of
+    them filled in answers no draw: its answers are those that differ, and a draw with these only would make the labels
+    look worse than they are.
     """
+    keys, first = {one.key for one in named}, named[0].row
     reviews = read_reviews(found.run_dir.path)
     if reviews is None:
         draws: list[tuple[Draw, set[str]]] = []
@@ -119,7 +132,8 @@ def _draw_of(found: Reviewed, wanted: int | None, keys: set[str], file: Path) ->
     holding = [(len(drawn), -draw.id, draw) for draw, drawn in draws if keys <= drawn]
     if wanted is not None and not holding:
         raise InputError(f"{file}: {there_are(sorted(keys - draws[0][1]))} are not in draw {wanted}")
-    return min(holding)[2] if holding else None
+    filled = (draw for size, _, draw in sorted(holding) if wanted or _is_filled_in(found, draw, size, first))
+    return next(filled, None)
 
 
 def _take_row(found: Reviewed, taken: Taken, one: Named, about: tuple[Outcome, Corrected], *, confirms: bool) -> None:

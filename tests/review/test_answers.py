@@ -247,3 +247,24 @@ def test_a_file_answers_the_smallest_draw_that_holds_it(folder: Path) -> None:
         take(folder, write(folder / "d.csv", more), draw=1)
     with pytest.raises(LabelpipeError, match="no such draw"):
         take(folder, write(folder / "e.csv", rows), draw=9)
+
+
+def test_an_edited_labels_csv_answers_no_draw_of_all_records(folder: Path) -> None:
+    """Blind or not: what agrees in it was never looked at, and what differs is no random part of the draw."""
+    draw(folder, where="status == 'labelled'", blind=True)
+    path = folder / "run" / "labels.csv"
+    rows = read(path)
+    rows[0]["topic"] = other(rows[0])
+    facts = take(folder, write(folder / "edited.csv", rows))
+    assert (counts(facts), facts["draw"], facts["blind"]) == (
+        {"answers": 1, "corrected": 1, "unchanged": 80}, None, False
+    )  # fmt: skip
+    facts = take(folder, write(folder / "filled.csv", [{"id": row["id"], "topic": row["topic"]} for row in rows]))
+    assert (facts["answers"], facts["draw"], facts["blind"]) == (81, 1, True)
+
+
+def test_what_differs_in_a_file_that_is_no_draw_is_no_answer_to_it(folder: Path) -> None:
+    rows = draw(folder, sample=5)
+    rows[0]["topic"] = other(rows[0])
+    facts = take(folder, write(folder / "edited.csv", [{"id": row["id"], "topic": row["topic"]} for row in rows]))
+    assert (counts(facts), facts["draw"]) == ({"answers": 1, "corrected": 1, "unchanged": 4}, None)
