@@ -133,3 +133,21 @@ def test_an_answer_is_kept_until_the_server_has_it(chromium: Chromium, folder: P
 
         chromium.look(page.address, look)
         assert page.ask("state")[1]["counts"]["answered"] == 1
+
+
+def test_two_people_part_ways(chromium: Chromium, folder: Path) -> None:
+    """Bob answers the second record while Ann is at the first one: Ann is sent to the middle of what is left."""
+    with served(folder / "run", sample=12) as page, served(folder / "run", by="bob") as bob:
+        keys = [item["key"] for item in page.ask("state")[1]["items"]]
+
+        async def look(tab: Any) -> None:
+            await tab.wait_for_selector(".choice[aria-pressed=true]")
+            bob.say(1, 0)
+            await tab.keyboard.press("Enter")
+            await tab.wait_for_function("key => document.querySelector('#key').textContent === key", arg=keys[7])
+            assert (await tab.text_content("#count") or "").startswith("2 of 12")
+            await tab.keyboard.press("f")
+            await tab.select_option("#filter", "answered")
+            assert await tab.text_content("#matches") == "2 records found"
+
+        chromium.look(page.address, look)

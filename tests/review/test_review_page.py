@@ -13,7 +13,7 @@ from end_to_end.stage import Process, Project
 from page_served import Served, served
 from review_runs import TOPICS, again, answer, label_of, read, write_input
 
-from pipeline import RunOptions, quality
+from pipeline import Answer, Request, Response, RunOptions, ToolCall, Usage, quality, run
 from pipeline.store import read_reviews
 
 
@@ -158,6 +158,55 @@ def test_a_record_that_has_changed_is_looked_at_again(tmp_path: Path) -> None:
         status, told = page.ask("answer", {"at": 0, "mark": mark, "fields": {"topic": 1}})
         assert status == 422
         assert "changed meanwhile" in told["error"]
+
+
+CONFIG = """
+[input]
+path = "in.jsonl"
+key = "id"
+[output]
+dir = "run"
+[model]
+name = "model"
+[limits]
+stop_rejected = 0
+[task]
+prompt = "{{ title }}{{ image(picture) }}"
+examples_file = "shown.jsonl"
+[task.labels]
+topic = ["billing", "login", "other"]
+"""
+
+
+def test_pictures_come_from_the_runs_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that calls itself a picture, and a path that leads elsewhere, are told about and not sent."""
+    monkeypatch.chdir(tmp_path)
+    picture = next((Path(__file__).parents[2] / "data" / "shapes").glob("*.png")).read_bytes()
+    (tmp_path / "good.png").write_bytes(picture)
+    (tmp_path / "page.png").write_text("<html><script>alert(1)</script></html>")
+    names = ["good.png", "page.png", "/etc/hostname"]
+    lines = [json.dumps({"id": f"P{n}", "title": "a shape", "picture": name}) for n, name in enumerate(names)]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    (tmp_path / "run.toml").write_text(CONFIG)
+    (tmp_path / "shown.jsonl").write_text("")
+
+    async def says(_request: Request) -> Response:
+        return Response(Answer((ToolCall("c", "set_label", '{"topic": "other"}'),)), Usage(10, 5), "model")
+
+    run("run.toml", RunOptions(provider=says, quiet=True))
+    with served(tmp_path / "run", where="title == 'a shape'") as page:
+        places = {item["key"]: at for at, item in enumerate(page.ask("state")[1]["items"])}
+        good, html, elsewhere = (page.record(places[f"P{n}"]) for n in range(3))
+        assert [text["name"] for text in good["texts"]] == ["title"], "the path is no text to be read"
+        assert [one["kind"] for one in good["media"]] == ["image"]
+        assert page.ask(good["media"][0]["url"]) == (200, picture)
+        for record in (html, elsewhere):
+            [told] = record["media"]
+            assert (told["kind"], told["told"].startswith("This cannot be shown")) == ("text", True)
+            assert page.ask(told["url"])[0] == 404
+        page.say(places["P0"], 1)
+        assert str(tmp_path / "shown.jsonl") in page.ask("example", {"at": places["P0"]})[1]["told"]
+    assert json.loads((tmp_path / "shown.jsonl").read_text())["label"] == {"topic": "login"}
 
 
 def _opened(process: Process) -> Served:

@@ -146,8 +146,8 @@ class Answering:
         at = self._at(asked.query.get("at"))
         outcome, corrected = await self._desk.outcome(at)
         fields = outcome.record.fields
-        main = [name for name in fields if name in self._main] or list(fields)
         shown_media = await self._showing.of(outcome.record)
+        main = self._main_of(outcome, self._showing.sources(outcome.record))
         return {
             "at": at,
             "mark": self._desk.mark(outcome),
@@ -159,6 +159,13 @@ class Answering:
             ],
             **self._labels(at, outcome, corrected),
         }
+
+    def _main_of(self, outcome: Outcome, sources: frozenset[str] = frozenset()) -> list[str]:
+        """The fields that are looked at first: those that the prompt names and that say something of their own."""
+        fields = outcome.record.fields
+        named = [name for name in fields if name in self._main]
+        telling = [name for name in named if cell(fields[name]).strip() and cell(fields[name]) not in sources]
+        return telling or ([] if sources else named or list(fields))
 
     def _labels(self, at: int, outcome: Outcome, corrected: Outcome) -> Facts:
         """The model's label, if this person may see it, what stands, and what is filled in to begin with."""
@@ -238,7 +245,7 @@ class Answering:
 
     def _excerpt(self, outcome: Outcome | None) -> str:
         fields = {} if outcome is None else outcome.record.fields
-        main = [name for name in fields if name in self._main] or list(fields)
+        main = [] if outcome is None else self._main_of(outcome)
         text = " · ".join(cell(fields[name])[: 4 * EXCERPT_CHARS] for name in main)
         text = " ".join(text.split())
         return shown(text if len(text) <= EXCERPT_CHARS else f"{text[:EXCERPT_CHARS]}…")

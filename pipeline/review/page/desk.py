@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline import codec
 from pipeline.records import JSON, Outcome
+from pipeline.review.cells import is_equal
 from pipeline.review.folder import Reviewed
 from pipeline.review.page.fields import PageField, fields_of
 from pipeline.store import (
@@ -252,10 +253,3 @@ def _known(known: Mapping[str, PageField], name: str) -> PageField:
 def _words(answer: Answer) -> bytes:
     """What an answer says, and about what."""
     return codec.canonical([answer.record, answer.about, dict(answer.fields), answer.unclear, answer.note])
-
-
-def is_equal(one: JSON, other: JSON) -> bool:
-    """Whether two values of a label are the same: for a list of labels in any order."""
-    if isinstance(one, list) and isinstance(other, list):
-        return sorted(map(codec.canonical, one)) == sorted(map(codec.canonical, other))
-    return codec.canonical(one) == codec.canonical(other)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline import quality
-from pipeline.review.page.desk import Desk, is_equal
+from pipeline.review.cells import is_equal
+from pipeline.review.page.desk import Desk
 from pipeline.review.page.fields import PageField
 from pipeline.store import Answer, Draw
 from pipeline.terminal import shown

@@ -43,8 +43,9 @@ class Showing:
         self.why = ""
         self._task: Task | None = None
         self._loader: Loader | None = None
-        # All state that changes, beside the loader's: what was loaded last, by key.
+        # All state that changes, beside the loader's: what was loaded last, by key, and the sources that it came from.
         self._held: OrderedDict[str, list[Shown]] = OrderedDict()
+        self._sources: dict[str, frozenset[str]] = {}
         if self.has_media:
             self._open(folder)
 
@@ -76,8 +77,12 @@ class Showing:
             self._held[record.key] = await self._load(record)
         self._held.move_to_end(record.key)
         while len(self._held) > HELD:
-            self._held.popitem(last=False)
+            self._sources.pop(self._held.popitem(last=False)[0], None)
         return self._held[record.key]
+
+    def sources(self, record: Record) -> frozenset[str]:
+        """What the record names its media by, once `of` has loaded them."""
+        return self._sources.get(record.key, frozenset())
 
     async def close(self) -> None:
         """End what decodes; may be called twice."""
@@ -89,6 +94,7 @@ class Showing:
             return [Shown("text", shown(self.why))]
         try:
             request = self._task.render(record)
+            self._sources[record.key] = frozenset(one.source for one in request.attachments)
             async with self._loader.opened(request) as opened:
                 return [one for message in opened.messages for part in _parts(message) for one in _shown(part)]
         except LabelpipeError as error:

@@ -153,6 +153,10 @@ function renderAnswer(record) {
   $("more").querySelector("summary").textContent = `Other label fields (${rest.map((field) => field.name).join(", ")})`;
   $("more").querySelector("div").replaceChildren(...rest.map((field) => fieldset(field, -1, record)));
   mark();
+  for (const list of document.querySelectorAll(".choices.many")) {
+    const first = list.querySelector('[aria-pressed="true"]');
+    if (first) list.scrollTop = first.offsetTop - list.offsetTop - first.offsetHeight;
+  }
 }
 
 function said(record) {
@@ -377,17 +381,23 @@ function before(job, record) {
   $("live").textContent = `Saved. ${record.item.key}: ${told.join("; ")}.${share}`;
 }
 
-function estimates() { $("estimate").replaceChildren(...draw.estimates.map(card)); }
+function estimates() {
+  $("estimate").replaceChildren(...(draw.blind ? draw.estimates.map(card) : draw.estimates.length ? [agreement()] : []));
+}
+
+/** Of an assisted draw: how many labels were right. That measures nothing, and so has no interval. */
+function agreement() {
+  const rows = draw.estimates.map((one) => [one.field, one.n ? `${percent(one.mean)} · ${number(one.right)} of ${plural(one.n, "answer")}` : "no answer yet"]);
+  return make("div", { className: "card" }, make("h3", { textContent: "Right so far" }),
+    make("dl", {}, ...rows.flatMap(([name, text]) => [make("dt", { textContent: name, dir: "auto" }), make("dd", { textContent: text })])),
+    make("p", { textContent: draw.meant }));
+}
 
 function card(one) {
-  const node = make("div", { className: "card" }, make("h3", { textContent: draw.blind ? `Accuracy of ${one.field}` : `${one.field}: right so far` }));
+  const node = make("div", { className: "card" }, make("h3", { textContent: `Accuracy of ${one.field}` }));
   node.dataset.estimate = one.field;
-  if (!one.n) { node.append(make("p", { textContent: draw.blind ? "The estimate begins with your first answer." : draw.meant })); return node; }
+  if (!one.n) { node.append(make("p", { textContent: "The estimate begins with your first answer." })); return node; }
   node.append(make("p", { className: "figure", textContent: percent(one.mean) }));
-  if (!draw.blind) {
-    node.append(make("p", { textContent: `${number(one.right)} of ${plural(one.n, "answer")}. ${draw.meant}` }));
-    return node;
-  }
   const low = Math.min(0.5, Math.floor(one.low * 10) / 10), across = (share) => `${(100 * (share - low)) / (1 - low)}%`;
   const band = make("i"), point = make("b");
   band.style.left = across(one.low);
