@@ -97,6 +97,8 @@ async def look_at(run_dir: RunDir, manifest: Mapping[str, Any], ledger: Ledger, 
     rows = fingerprint.get("rows")
     shown = _shown(fingerprint.get("prompt"))
     first = await ledger.labels_after(0, LOOKED_AT, fields=True)
+    if not first:
+        raise SetupError(f"{run_dir.path}: no record has an outcome yet, so there is nothing to compare")
     fields = fields_of_tools(fingerprint.get("tools") or [], rows, ordered)
     known = {name: [label.get(name) for row in first for label in labels_in(row)] for name in _names(fields, first)}
     run = OpenRun(
