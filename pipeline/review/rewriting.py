@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 
 from pipeline.errors import LabelpipeError, RunInUseError
 from pipeline.runlog import run_log, tell
 from pipeline.runner import export
-from pipeline.store import Layout, Ledger, RunDir, Sinks
+from pipeline.store import Layout, Ledger, RunDir, Sinks, corrected_at
+
+#: So often the files of a large run are written again while somebody goes on answering.
+ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,32 +25,41 @@ class Rewritten:
 
 async def rewrite(run_dir: RunDir) -> Rewritten:
     """Write the files of rows, and the table of [output.sql], with the corrections that there are now."""
+    told: list[str] = []
     try:
-        with run_dir.open_for_writing():
-            moved = await _write(run_dir)
+        for _ in range(ROUNDS):
+            with run_dir.open_for_writing():
+                version, more = await _write(run_dir)
+            told += more
+            # Somebody may have answered meanwhile, and have left the files to us.
+            if version == (await asyncio.to_thread(corrected_at, run_dir.path)).version:
+                return Rewritten("written", " ".join(told))
+        told.append("Further answers came meanwhile: the end of that review, or the next session, writes them.")
+        return Rewritten("written", " ".join(told))
     except RunInUseError:
         return Rewritten("at_work", "The run is at work: it writes the corrections into the files when it ends.")
     except LabelpipeError as error:
         return Rewritten("waiting", f"The answers are kept, but the files were not written: {error}")
-    return Rewritten("written", " ".join(moved))
 
 
-async def _write(run_dir: RunDir) -> list[str]:
+async def _write(run_dir: RunDir) -> tuple[int, list[str]]:
+    """Write the files once; gives the version of the corrections that they have, and what is to be told."""
     with run_log(run_dir.log):
         async with await Ledger.open(run_dir.ledger) as ledger:
             text = await ledger.meta_get("layout_asked")
             has_table = await ledger.meta_get("sql") is not None
-            if text is None:
-                return []
+            assert text is not None, "a record was answered, so a session has begun"
             layout = Layout.from_text(text)
             sinks = await Sinks.start(run_dir, ledger, layout)
             try:
                 await sinks.finish()
             finally:
                 await sinks.close()
-        tell("corrections written", files=list(layout.formats))
+        tell("corrections written", files=list(layout.formats), version=sinks.layout.corrected)
         moved = list(map(str, sinks.moved))
-        return [*moved, await _write_table(run_dir)] if has_table and "sql" in layout.formats else moved
+        if has_table and "sql" in layout.formats:
+            moved.append(await _write_table(run_dir))
+        return sinks.layout.corrected, moved
 
 
 async def _write_table(run_dir: RunDir) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -268,3 +269,16 @@ def test_what_differs_in_a_file_that_is_no_draw_is_no_answer_to_it(folder: Path)
     rows[0]["topic"] = other(rows[0])
     facts = take(folder, write(folder / "edited.csv", [{"id": row["id"], "topic": row["topic"]} for row in rows]))
     assert (counts(facts), facts["draw"]) == ({"answers": 1, "corrected": 1, "unchanged": 4}, None)
+
+
+def test_two_people_who_answer_at_once_are_both_in_the_files(folder: Path) -> None:
+    """Who comes while the other one writes the files leaves them to that one, who looks again."""
+    keys = sorted(labels(folder))
+    files = {
+        by: write(folder / f"{by}.csv", [{"id": key, "topic": other(labels(folder)[key])} for key in some])
+        for by, some in {"ann": keys[:20], "bob": keys[20:40], "eve": keys[40:60]}.items()
+    }
+    with ThreadPoolExecutor() as pool:
+        facts = list(pool.map(lambda by: take(folder, files[by], by), files))
+    assert [one["corrected"] for one in facts] == [20, 20, 20]
+    assert "60 corrections, all in the rows." in str(verify(folder / "run"))
