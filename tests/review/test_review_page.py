@@ -116,6 +116,24 @@ def test_answers_reach_the_files_and_are_continued(folder: Path) -> None:
         assert page.ask("state")[1]["draw"] == 2
 
 
+def test_a_record_without_a_label_gets_one(folder: Path) -> None:
+    with served(folder / "run", where="status == 'rejected'", sample=2) as page:
+        record = page.record(0)
+        fields = {"topic": 2, "urgency": 0}
+        status, told = page.ask("answer", {"at": 0, "mark": record["mark"], "fields": fields})
+        assert (status, told["error"]) == (422, "The record has no label, so it needs a value for confidence too.")
+        assert (
+            "confidence"
+            in page.ask("answer", {"at": 0, "mark": record["mark"], "fields": {**fields, "confidence": "much"}})[1][
+                "error"
+            ]
+        )
+        body = {"at": 0, "mark": record["mark"], "fields": {**fields, "confidence": "0,5"}}
+        assert page.ask("answer", body)[1]["answer"]["label"] == {"topic": "other", "urgency": "1", "confidence": "0.5"}
+    rows = {row["id"]: row for row in read(folder / "run" / "labels.csv")}
+    assert (rows[record["item"]["key"]]["topic"], rows[record["item"]["key"]]["confidence"]) == ("other", "0.5")
+
+
 def test_two_reviewers_at_once_share_a_draw(folder: Path) -> None:
     with served(folder / "run", sample=6, blind=True) as ann, served(folder / "run", blind=True, by="bob") as bob:
         ann.say(0, 0)

@@ -139,7 +139,8 @@ class Answering:
             "unclear": answer is not None and answer.unclear,
             "note": answer is not None and bool(answer.note) and is_open,
             "differs": answer is not None and is_open and desk.differs(answer),
-            "label": {field.name: field.told(label[field.name]) for field in desk.fields if field.name in label},
+            # The texts of its choices: a label may hold a comma.
+            "label": {field.name: field.texts(label[field.name]) for field in desk.fields if field.name in label},
         }
 
     async def _record(self, asked: Asked) -> Facts:
@@ -177,6 +178,7 @@ class Answering:
         return {
             "item": self._item(at),
             "model": self._told(outcome.label) if is_open else None,
+            "chosen": self._chosen(outcome.label) if is_open else {},
             "answer": None if answer is None or not is_open else self._answered(answer),
             "begin": {field.name: field.said(begin[field.name]) for field in desk.fields if field.name in begin},
             "seen": desk.draw.blind and desk.has_met(key),
@@ -186,6 +188,11 @@ class Answering:
     def _told(self, label: Mapping[str, JSON] | None) -> Facts:
         given = label or {}
         return {field.name: field.told(given[field.name]) for field in self._desk.fields if field.name in given}
+
+    def _chosen(self, label: Mapping[str, JSON] | None) -> Facts:
+        """The texts of the choices that the model has made, by field."""
+        given = label or {}
+        return {field.name: field.texts(given[field.name]) for field in self._desk.fields if field.name in given}
 
     def _answered(self, answer: Answer) -> Facts:
         return {

@@ -83,6 +83,10 @@ class PageField:
             return ", ".join(shown(cell(one)) for one in value) or "none of them"
         return "nothing" if value is None else shown(cell(value))
 
+    def texts(self, value: JSON) -> list[str]:
+        """Each of its values in words: one, or those of a list."""
+        return [self.told(one) for one in value] if isinstance(value, list) else [self.told(value)]
+
     def _place(self, value: JSON) -> int | None:
         marks = [mark_of(one) for one in self.values]
         mark = mark_of(value) if not isinstance(value, list | dict) else None

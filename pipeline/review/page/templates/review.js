@@ -150,6 +150,7 @@ function renderAnswer(record) {
   const rest = draw.fields.filter((field) => !main().includes(field));
   $("fields").replaceChildren(...main().map((field, i) => fieldset(field, i, record)));
   $("more").hidden = !rest.length;
+  $("more").open = needsMore(record);
   $("more").querySelector("summary").textContent = `Other label fields (${rest.map((field) => field.name).join(", ")})`;
   $("more").querySelector("div").replaceChildren(...rest.map((field) => fieldset(field, -1, record)));
   mark();
@@ -157,6 +158,11 @@ function renderAnswer(record) {
     const first = list.querySelector('[aria-pressed="true"]');
     if (first) list.scrollTop = first.offsetTop - list.offsetTop - first.offsetHeight;
   }
+}
+
+/** A record without a label gets one only with all of its required fields. */
+function needsMore(record) {
+  return Boolean(record.problem) && draw.fields.some((field) => field.required && !main().includes(field));
 }
 
 function said(record) {
@@ -180,12 +186,12 @@ function fieldset(field, i, record) {
 }
 
 function choices(field, i, record) {
-  const model = record.model?.[field.name];
+  const model = record.chosen[field.name] ?? [];
   const isShort = field.choices.every((one) => one.text.length <= 6 && !one.meaning);
   const list = make("div", { className: `choices${isShort ? " short" : ""}${field.choices.length > 9 && !isShort ? " many" : ""}` });
   field.choices.forEach((one, place) => {
     const key = KEYS[place];
-    const isModel = model !== undefined && (field.kind === "one" ? model === one.text : model.split(", ").includes(one.text));
+    const isModel = model.includes(one.text);
     list.append(make("button", { type: "button", className: "choice", onclick: () => { setActive(i); choose(field, place); }, ...(key ? { "aria-keyshortcuts": key } : {}) },
       ...(key && i >= 0 ? [make("kbd", { textContent: key, "aria-hidden": "true" })] : []),
       make("span", {}, make("span", { className: "value", textContent: one.text, dir: "auto" }),
@@ -238,7 +244,7 @@ function mark() {
   }
   const isAnswered = Boolean(draw.items[at].by);
   const as = !draw.blind && !draft().touched.size && !isAnswered && main().every((field) => draft().fields[field.name] != null);
-  $("save").replaceChildren(as ? "Confirm " : "Save ", make("kbd", { textContent: "Enter" }));
+  $("save").replaceChildren(as ? "Confirm " : "Save ", make("kbd", { textContent: "Enter", "aria-hidden": "true" }));
   $("undo").disabled = !draw.items.some((item) => item.by === draw.by) && !queue.length;
 }
 
@@ -254,7 +260,7 @@ function choose(field, place) {
   draft().fields[field.name] = place;
   mark();
   const all = main(), isWhole = all.every((one) => draft().fields[one.name] != null);
-  const isQuick = all.every((one) => one.kind === "one") && (all.length === 1 || (draw.blind && !draw.items[at].by));
+  const isQuick = all.every((one) => one.kind === "one") && !$("more").open && (all.length === 1 || (draw.blind && !draw.items[at].by));
   if (isQuick && isWhole) return save();
   const next = all.findIndex((one, i) => i > all.indexOf(field) && (draft().fields[one.name] == null || !draw.blind));
   if (next >= 0) setActive(next);
@@ -335,7 +341,7 @@ async function taken(job, told) {
   draw.estimates = told.estimates;
   draw.counts = told.counts;
   const record = await fetched(told.at);
-  Object.assign(record, { model: told.model, answer: told.answer, begin: told.begin, item: told.item });
+  Object.assign(record, { model: told.model, chosen: told.chosen, answer: told.answer, begin: told.begin, item: told.item });
   drafts.delete(told.at);
   if (at === told.at && rendered) renderAnswer(record);
   progress();
@@ -425,8 +431,8 @@ function fits(item, filter) {
   if (filter === "open") return !item.by;
   if (filter === "answered") return Boolean(item.by);
   if (["unclear", "note", "differs"].includes(filter)) return item[filter];
-  const [name, value] = filter.split("\n"), field = draw.fields.find((one) => one.name === name), label = item.label[name];
-  return label !== undefined && (field.kind === "several" ? label.split(", ").includes(value) : label === value);
+  const [name, value] = filter.split("\n");
+  return Boolean(item.label[name]?.includes(value));
 }
 
 async function find() {
