@@ -75,10 +75,11 @@ async def aevaluate(
     confidence: str | None = None,
     ordered: str | Sequence[str] | None = None,
     sets: Sequence[str] = (),
+    without: str | Path | None = None,
 ) -> Evaluation:
     """`evaluate`, for a program that has an event loop."""
     options = measure.EvaluateOptions(
-        _texts(column), _texts(field), disagreements, confidence, _texts(ordered), tuple(sets)
+        _texts(column), _texts(field), disagreements, confidence, _texts(ordered), tuple(sets), without=without
     )
     return Evaluation(await measure.evaluate(run, gold, options))
 
@@ -93,12 +94,14 @@ def evaluate(
     confidence: str | None = None,
     ordered: str | Sequence[str] | None = None,
     sets: Sequence[str] = (),
+    without: str | Path | None = None,
 ) -> Evaluation:
     """Compare the labels of a run with gold: a file, or `column`, a field of its input. Makes no call.
 
     `field` is the label field that `column` is about, where its name does not tell. Records that differ are written
     to the CSV `disagreements`. `confidence` names the label that says how sure the model is, `ordered` labels whose
-    values have an order; `sets` say how the gold file is read (`"input.encoding=cp1252"`). Raises SetupError.
+    values have an order; `sets` say how the gold file is read (`"input.encoding=cp1252"`). The keys in the file
+    `without` are left out. Raises SetupError.
     """
     return in_loop(
         aevaluate(
@@ -110,6 +113,7 @@ def evaluate(
             confidence=confidence,
             ordered=ordered,
             sets=sets,
+            without=without,
         )
     )
 

@@ -90,6 +90,10 @@ def evaluate(
     ] = None,
     ordered: Ordered = None,
     sets: GoldSets = None,
+    without: Annotated[
+        Path | None,
+        typer.Option("--without", help="Leave out the keys in this file: gold that chose the prompt.", metavar="FILE"),
+    ] = None,
     json_out: AsJson = False,
 ) -> None:
     """Compare the labels of a run with gold.

@@ -17,7 +17,7 @@ from pipeline.measure.disagreements import Differing, Disagreement
 from pipeline.measure.opened import OpenRun, chosen_fields, gold_columns_in, gold_names, look_at, manifest_of
 from pipeline.measure.pairs import ROW_KEY, GoldColumns, GoldCounts, Pair, pairs_of_file, pairs_of_rows, value_in
 from pipeline.measure.tally import AGREEMENT, CONFIDENCE, FieldTally
-from pipeline.parts import gold_source
+from pipeline.parts import gold_source, keys_in
 from pipeline.progress import counting
 from pipeline.records import JSON
 from pipeline.store import Ledger, RunDir
@@ -39,6 +39,7 @@ class EvaluateOptions:
                      else the agreement of votes
     `ordered`        label fields whose list of values goes from the lowest to the highest
     `sets`           how the gold file is read, by keys of [input]: `["input.encoding=cp1252"]`
+    `without`        a file with the keys of gold that was used to choose the prompt: it proves nothing, and is left out
     `quiet`          show no count in a terminal
     """
 
@@ -49,6 +50,7 @@ class EvaluateOptions:
     ordered: Sequence[str] = ()
     sets: Sequence[str] = ()
     quiet: bool = True
+    without: str | Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,8 @@ async def evaluate(
         differing = Differing(
             "--disagreements", options.disagreements, opened, ("gold", "label"), gold=gold, confidence=True
         )
-        judge = Judge(opened, found, confidence, differing)
+        without = await keys_in(Path(options.without), opened.key, "--without") if options.without else frozenset[str]()
+        judge = Judge(opened, found, confidence, differing, without)
         with differing, counting("comparing", quiet=options.quiet) as count:
             async with aclosing(batches_of(opened, found, fields=judge.wants_fields)) as batches:
                 async for pairs in batches:
@@ -201,8 +204,15 @@ def confidence_of(run: OpenRun, name: str | None) -> str | None:
 class Judge:
     """Compares gold with labels, field by field."""
 
-    def __init__(self, run: OpenRun, gold: Gold, confidence: str | None, differing: Differing) -> None:
-        self._run, self._differing = run, differing
+    def __init__(
+        self,
+        run: OpenRun,
+        gold: Gold,
+        confidence: str | None,
+        differing: Differing,
+        without: frozenset[str] = frozenset(),
+    ) -> None:
+        self._run, self._differing, self._without = run, differing, without
         self._confidence = confidence
         as_sets = run.row_fields if not gold.names_rows else frozenset()
         #: one for each column of gold; what they count is all that changes
@@ -222,6 +232,9 @@ class Judge:
             if examples and examples.has(row.key, row.fields):
                 for tally in self.tallies:
                     tally.examples += tally.column in pair.values
+            elif row.key in self._without:
+                for tally in self.tallies:
+                    tally.set_aside += tally.column in pair.values
             elif row.label is None:
                 for tally in self.tallies:
                     if tally.column in pair.values:

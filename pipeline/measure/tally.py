@@ -49,7 +49,7 @@ class FieldTally:
         self.unlabelled: Counter[str] = Counter()
         self.codes: Counter[str] = Counter()
         self.foreign: Counter[str] = Counter()
-        self.examples = self.no_value = 0
+        self.examples = self.set_aside = self.no_value = 0
         self.calibration = Calibration()
         self._classes: dict[str, str] = {}
         self._order = field.order if field.is_ordered else {}
@@ -145,6 +145,7 @@ class FieldTally:
             **self._by_kind(),
             "unlabelled": {"n": self.unlabelled.total(), **self.unlabelled, "codes": dict(self.codes.most_common())},
             "examples": self.examples,
+            "set_aside": self.set_aside,
             "no_label": self._no_label(),
             "calibration": self._calibration(),
         }

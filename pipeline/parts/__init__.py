@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.parts.canaries import Gold, gold_of
 from pipeline.parts.changing import changed
-from pipeline.parts.choosing import expect_choice, mark_of
+from pipeline.parts.choosing import expect_choice, keys_in, mark_of
 from pipeline.parts.gold import gold_source
 from pipeline.parts.inputs import (
     can_be_read_again,
@@ -66,6 +66,7 @@ __all__ = [
     "is_marked",
     "is_openai",
     "is_simulated",
+    "keys_in",
     "label_fields",
     "layout_of",
     "mark_of",

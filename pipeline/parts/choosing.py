@@ -60,7 +60,7 @@ def filter_of(wanted: InputSettings) -> RecordFilter | None:
 
 async def choice_of(wanted: InputSettings, keys_file: Path | None) -> Choice:
     """What the settings choose. Raises TaskError, and InputError for a file of keys that cannot be read."""
-    keys = None if keys_file is None else await _keys_of(keys_file, wanted.key)
+    keys = None if keys_file is None else await keys_in(keys_file, wanted.key)
     return Choice(filter_of(wanted), keys, str(keys_file or ""), wanted.limit, wanted.sample, wanted.seed)
 
 
@@ -184,25 +184,25 @@ def _note_missing(state: _Pass, choice: Choice, progress: Progress) -> None:
         progress.note(f"{len(state.missing):,} {what} in no record: {shown}", choice.keys_from)
 
 
-async def _keys_of(path: Path, key: str | None) -> frozenset[str]:
-    """The keys in a file: those of its key column, or a key in each line. Raises InputError."""
+async def keys_in(path: Path, key: str | None, option: str = "input.keys") -> frozenset[str]:
+    """The keys in a file: those of its key column, or a key in each line. Raises InputError, which names the option."""
     is_table = path.name.lower().endswith(_TABLES)
     column = key or "key" if is_table else "text"
-    source = _file_of_keys(path, column if is_table else None)
+    source = _file_of_keys(path, column if is_table else None, option)
     found: set[str] = set()
     async with aclosing(read_records([source], key=column if is_table else None)) as batches:
         async for records in batches:
             if bad := next((record.problem for record in records if record.problem is not None), None):
-                raise InputError(f"input.keys: {bad.message}")
+                raise InputError(f"{option}: {bad.message}")
             found.update(filter(None, (_key_in(record, column) for record in records)))
     if not found:
-        raise InputError(f"input.keys: {path} holds no keys")
+        raise InputError(f"{option}: {path} holds no keys")
     return frozenset(found)
 
 
-def _file_of_keys(path: Path, column: str | None) -> Source:
+def _file_of_keys(path: Path, column: str | None, option: str) -> Source:
     if not path.is_file():
-        raise InputError(f"input.keys: {path} is not there; expected a file with a key per line, or CSV or JSONL")
+        raise InputError(f"{option}: {path} is not there; expected a file with a key per line, or CSV or JSONL")
     if column is not None:
         return table_source(path, column)
     (source,) = resolve_sources(str(path), format="text", base=Path())

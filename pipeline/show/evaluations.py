@@ -33,7 +33,7 @@ def evaluation_lines(facts: Facts) -> list[str]:
     for name, field in columns.items():
         lines += ["", *_field_lines(name, field)]
     lines += _disagreement_lines(facts["disagreements"], several=len(columns) > 1)
-    lines += ["", *left_out_lines(facts["gold"], _examples(columns)), *_where(facts)]
+    lines += ["", *_set_aside(columns), *left_out_lines(facts["gold"], _examples(columns)), *_where(facts)]
     lines += [f"  note        {text}" for text, holds in ((AT_WORK, facts["running"]), (CORRECTED, facts["corrected"]))
               if holds]  # fmt: skip
     return [*lines, SIMULATED] if facts["simulated"] else lines
@@ -190,6 +190,11 @@ def _disagreement_lines(found: Facts, *, several: bool) -> Iterator[str]:
 
 def _examples(columns: Mapping[str, Facts]) -> int:
     return max((field["examples"] for field in columns.values()), default=0)
+
+
+def _set_aside(columns: Mapping[str, Facts]) -> Iterator[str]:
+    if n := max((field["set_aside"] for field in columns.values()), default=0):
+        yield f"  set aside   {many(n, 'record')} left out, because the prompt was chosen with {_it(n)}"
 
 
 def left_out_lines(gold: Facts, examples: int) -> Iterator[str]:

@@ -154,6 +154,16 @@ def test_examples_prove_nothing(tmp_path: Path) -> None:
         assert "2 records left out, because the model is shown them with the right label" in repr(found)
 
 
+def test_gold_that_chose_the_prompt_is_left_out(run_of_topics: Path, tmp_path: Path) -> None:
+    keys = written(tmp_path / "chosen.txt", "t1\nt2\nnobody\n")
+    found = evaluate(run_of_topics, gold_file(tmp_path, tickets()), without=keys)
+    topic = found.columns["topic"]
+    assert (topic["n"], topic["set_aside"]) == (58, 2)
+    assert "2 records left out, because the prompt was chosen with them" in repr(found)
+    with pytest.raises(SetupError, match=r"--without: .*no.txt is not there"):
+        evaluate(run_of_topics, without=tmp_path / "no.txt")
+
+
 # -- other kinds of fields -------------------------------------------------------------------------------------------
 
 NUMBER = {"type": "number"}
