@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import NamedTuple
 
@@ -55,17 +55,23 @@ def _as_it_is(value: JSON) -> JSON:
 
 @asynccontextmanager
 async def open_gold(
-    source: Source, *, keys: Sequence[str] = (KEY,), wanted: Sequence[str] = (), known: Sequence[str] = ()
+    source: Source,
+    *,
+    keys: Sequence[str] = (KEY,),
+    wanted: Sequence[str] = (),
+    known: Sequence[str] = (),
+    beside: Collection[str] | None = None,
 ) -> AsyncGenerator[GoldFile, None]:
     """The gold file, open. Raises InputError where a column is missing.
 
     `keys` are the columns that may hold the records' keys, the likeliest first. `wanted` are the columns of label
-    fields that must be there; where none is, those of `known` are taken that are there.
+    fields that must be there; where none is, those of `known` are taken that are there. Where none of them is either,
+    and `beside` is given, the only column is taken that is no key and not among `beside`.
     """
     try:
         async with aclosing(read_records([source], batch=BATCH)) as records:
             gold = GoldFile(source, wanted, records)
-            await gold.begin(tuple(dict.fromkeys(keys)), known)
+            await gold.begin(tuple(dict.fromkeys(keys)), known, beside)
             yield gold
     except InputError as error:
         raise InputError(_of_gold(error)) from error
@@ -91,12 +97,12 @@ class GoldFile:
         self._first: list[list[Record]] = []
         self._seen: dict[str, None] = {}
 
-    async def begin(self, keys: Sequence[str], known: Sequence[str]) -> None:
+    async def begin(self, keys: Sequence[str], known: Sequence[str], beside: Collection[str] | None) -> None:
         """Read until a row tells which columns there are. Raises InputError."""
         async for batch in self._records:
             self._first.append(batch)
             if readable := [record for record in batch if record.problem is None]:
-                self._choose(readable, keys, known)
+                self._choose(readable, keys, known, beside)
                 return
         told = next((f": {one.problem.message}" for batch in self._first for one in batch if one.problem), "")
         raise InputError(f"gold: {self.source.name} has no row that can be read{told}")
@@ -154,7 +160,9 @@ class GoldFile:
         self.unusable[why] += 1
         self.first_unusable.setdefault(why, where)
 
-    def _choose(self, records: Sequence[Record], keys: Sequence[str], known: Sequence[str]) -> None:
+    def _choose(
+        self, records: Sequence[Record], keys: Sequence[str], known: Sequence[str], beside: Collection[str] | None
+    ) -> None:
         """Find the column of keys and those of labels among the first records' fields. Raises InputError."""
         self._seen = dict.fromkeys(name for record in records for name in record.fields)
         found = [name for name in keys if name in self._seen]
@@ -166,6 +174,9 @@ class GoldFile:
             )
         self.key_column = found[0]
         self.columns = list(self._wanted) or [column for column in known if column in self._seen]
+        if not self.columns and beside is not None:
+            others = [column for column in self._seen if column not in beside and column not in keys]
+            self.columns = others if len(others) == 1 else []
         if not self.columns:
             raise InputError(
                 f"gold: {name}: no column has the name of a label field: expected {there_are(known)}"

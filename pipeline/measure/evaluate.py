@@ -124,9 +124,13 @@ async def open_of(run: OpenRun, gold: str | Path | None, options: EvaluateOption
         return Gold(fields, counts, input=GoldColumns(run, list(fields), counts))
     keys = [*([ROW_KEY] if run.row_fields else []), *([run.key] if run.key else []), KEY]
     source = await in_daemon(lambda: gold_source(str(gold), options.sets, keys))
-    opening = open_gold(source, keys=keys, wanted=list(fields), known=gold_names(run, only))
+    names = only or list(run.fields)
+    # With one label field, the only column that is no field of the input can be nothing but its gold.
+    beside = run.seen if len(names) == 1 else None
+    opening = open_gold(source, keys=keys, wanted=list(fields), known=gold_names(run, only), beside=beside)
     file = await stack.enter_async_context(opening)
-    return Gold(fields or gold_columns_in(run, file.columns, only), counts, file=file)
+    fields = fields or gold_columns_in(run, file.columns, only) or {file.columns[0]: names[0]}
+    return Gold(fields, counts, file=file)
 
 
 def _columns_found(run: OpenRun, only: Sequence[str]) -> dict[str, str]:

@@ -83,6 +83,17 @@ def test_columns_are_found_by_their_names(run_of_topics: Path, tmp_path: Path) -
         evaluate(run_of_topics, gold, column=["gold_topic", "topic"])
 
 
+def test_the_only_column_beside_those_of_the_input_is_gold(
+    run_of_topics: Path, run_of_kinds: Path, tmp_path: Path
+) -> None:
+    for text in ("id,truth\nt1,login\n", "key,text,truth\nt1,ticket 1,login\n"):
+        found = evaluate(run_of_topics, written(tmp_path / "gold.csv", text))
+        assert (found["gold"]["columns"], found.columns["topic"]["n"]) == ({"truth": "topic"}, 1)
+    for run, head in ((run_of_topics, "id,truth,other"), (run_of_kinds, "id,truth")):
+        with pytest.raises(SetupError, match="no column has the name of a label field"):
+            evaluate(run, written(tmp_path / "gold.csv", f"{head}\nt1{',login' * head.count(',')}\n"))
+
+
 def test_what_is_in_no_figure_is_told(run_of_topics: Path, tmp_path: Path) -> None:
     text = "key;topic\nt1;login\nt1;billing\nnobody;login\n;login\nt2;\nt60;login\nt3; \nt4;Billing\nt5;nonsense\n"
     found = evaluate(run_of_topics, written(tmp_path / "gold.csv", text, "utf-8-sig"))
@@ -351,7 +362,11 @@ def test_hostile_values_stay_what_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "options", "told"),
     [
-        ("id,topc\nt1,login\n", {}, r"no column has the name of a label field: expected topic.*did you mean 'topc'"),
+        (
+            "id,topc,by\nt1,login,me\n",
+            {},
+            r"no column has the name of a label field: expected topic.*did you mean 'topc'",
+        ),
         ("id,a\nt1,login\n", {"column": "b"}, r"gold: .*gold.csv: there is no column 'b'.*it has id, a"),
         ("idd,topic\nt1,login\n", {}, r"no column holds the records' keys: expected 'id' or 'key'.*did you mean 'idd'"),
         (
