@@ -74,6 +74,7 @@ async def aexport(
     if to is not None and "://" not in str(to):
         if table is not None:
             raise SetupError(f"table is for a database, and {to} is none: its URL has ://, like sqlite:///labels.db")
+        options.pop("simulated", None)  # simulated labels are exported without being asked for
         if isinstance(split := options.get("split"), str):
             options["split"] = exports.split_of(split)
         if isinstance(near := options.get("near_duplicates"), str):
@@ -93,7 +94,7 @@ def export(
 
     `to` is a folder, or an SQLAlchemy URL; without it, the run's [output.sql] is meant. Into a folder go the files
     train, val and test, and `options` are `split` (80, 10, 10), `seed`, `by`, `group`, `near_duplicates` (0.8; None for
-    off), `gold`, `where`, `format`, `text`, `chat`, `hf` and `simulated`, as on the command line. Into a database goes
+    off), `gold`, `where`, `format`, `text`, `chat` and `hf`, as on the command line. Into a database goes
     `table`, which is `labels` unless you name another; its rows are found by the record's key.
 
     The run may be at work; call it again to bring files or table up to date. Raises SetupError, and StoreError where

@@ -58,7 +58,8 @@ Text = Annotated[
 ]
 Chat = Annotated[bool, typer.Option("--chat", help="Lines for fine-tuning: the prompt, and the label as its call.")]
 Hf = Annotated[bool, typer.Option("--hf", help="Add the card of a Hugging Face dataset.")]
-Simulated = Annotated[bool, typer.Option("--simulated", help="Export simulated labels too.")]
+#: It was needed once; commands that have it still work.
+Simulated = Annotated[bool, typer.Option("--simulated", hidden=True)]
 
 
 @app.command(rich_help_panel=MORE)
@@ -113,7 +114,7 @@ def export(
 
         near = near_of(near_duplicates)
         asked["split"] = SPLIT if split is None else split_of(split)
-        return DataOptions(**asked, seed=seed, near_duplicates=near, chat=chat, hf=hf, simulated=simulated)
+        return DataOptions(**asked, seed=seed, near_duplicates=near, chat=chat, hf=hf)
 
     _into_folder(run_dir, to, guarded(options), json_out)
 

@@ -44,11 +44,6 @@ async def export_data(run: str | Path | None, to: str | Path, options: DataOptio
     folder = folder_of(to)
     async with AsyncExitStack() as stack:
         opened = await open_run(find_run(run), stack)
-        if opened.simulated and not options.simulated:
-            raise SetupError(
-                f"{opened.folder.path}: its labels are simulated: no model was asked. To try out an export with them, "
-                "give --simulated"
-            )
         plan = await _planned(opened, options, folder, Path(to))
         with _disk(folder), closing(Splits(plan.shares, opened.last_seq)) as splits:
             return await _Export(opened, options, plan, splits).run()

@@ -25,7 +25,7 @@ class DataOptions:
     `near_duplicates` or more stay together; with None only those that are the same. `gold` is a file whose records are
     not for training. `where` is an expression that the rows must fit. `format` is csv, jsonl or parquet (None: the
     run's). `text` is the field for plain rows of label and text; with `chat` each row is a conversation as it was sent,
-    with the label as its answer. `hf` adds the card of a Hugging Face dataset. `simulated` allows simulated labels.
+    with the label as its answer. `hf` adds the card of a Hugging Face dataset.
     """
 
     split: Sequence[float] = SPLIT
@@ -39,7 +39,6 @@ class DataOptions:
     text: str | None = None
     chat: bool = False
     hf: bool = False
-    simulated: bool = False
 
     def __post_init__(self) -> None:
         _check_split(self.split)

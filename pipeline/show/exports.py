@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.facts import DataExport, Export
 from pipeline.show.baselines import aligned
+from pipeline.show.views import SIMULATED
 from pipeline.terminal import cut
 
 #: Classes that are shown, and characters of each; the rest is counted.
@@ -33,7 +34,7 @@ def export_lines(done: Export) -> Sequence[str]:
         lines.append("  removed  rows of records that have no label in this run now, or fewer rows")
     if done.made_anew:
         lines.append("  again    the table was dropped and created, because a column has another type or name now")
-    return [*lines, "  SIMULATED LABELS"] if done.simulated else lines
+    return [*lines, f"  {SIMULATED}"] if done.simulated else lines
 
 
 def data_lines(done: DataExport) -> Sequence[str]:
@@ -57,7 +58,7 @@ def data_lines(done: DataExport) -> Sequence[str]:
     if done.former:
         lines.append(f"  prompt     {_records(done.former)} were asked with another prompt, and have the present one")
     lines += [f"  note       {note}" for note in done.notes]
-    return [*lines, "  SIMULATED LABELS"] if done.simulated else lines
+    return [*lines, f"  {SIMULATED}"] if done.simulated else lines
 
 
 def _certified(done: DataExport) -> str:

@@ -164,10 +164,10 @@ def test_chat_lines_are_what_was_sent_and_the_label(here: Path) -> None:
     config = settings(here, TASK)
     assert run(config).labelled == 40
     labels = {row["id"]: row for row in read(here / "run")["labels"]}
-    with pytest.raises(SetupError, match="simulated: no model was asked"):
-        export("run", "data", chat=True)
-    done = exported(here / "run", here / "data", chat=True, simulated=True)
+    done = exported(here / "run", here / "data", chat=True)
     assert (done.format, done.former) == ("jsonl", 0)
+    assert "SIMULATED: the built-in endpoint made these labels" in repr(done)
+    assert json.loads((here / "data" / "export.json").read_bytes())["simulated"] is True
     task, seen = task_of(config), 0
     records = {row["id"]: row for row in map(json.loads, Path("in.jsonl").read_text(encoding="utf-8").splitlines())}
     by_prompt = {f"Ticket: {row['text']}": key for key, row in records.items()}
@@ -219,7 +219,7 @@ def test_the_gold_of_the_config_is_not_in_train(here: Path) -> None:
         file.write('\n[quality]\ngold = "gold.jsonl"\ngold_column = "topic"\nevery = 5\n')
     config = Settings.load(here / "a.toml")
     assert run(config).labelled == 40
-    done = exported(here / "run", here / "data", simulated=True)
+    done = exported(here / "run", here / "data")
     assert done.gold == 10
     assert {where(here / "data")[f"r{at}"] for at in range(10)} == {"test"}
     assert Path.cwd() == here
@@ -229,7 +229,7 @@ def test_chat_with_another_prompt_than_the_runs_is_refused(here: Path) -> None:
     run(settings(here, TASK))
     settings(here, {**TASK, "prompt": "Another: {{ text }}"})
     with pytest.raises(SetupError, match=r"^--chat: a.toml has another prompt than the run"):
-        export("run", "data", chat=True, simulated=True)
+        export("run", "data", chat=True)
     assert not Path("data").exists()
 
 
@@ -253,7 +253,7 @@ def test_chat_lines_hold_the_rows_of_a_record(here: Path) -> None:
     }
     function = {"name": "split_up", "parameters": parts}
     run(settings(here, {"prompt": "{{ text }}", "rows": "parts", "function": function}))
-    exported(here / "run", here / "data", chat=True, simulated=True)
+    exported(here / "run", here / "data", chat=True)
     rows: dict[str, list[str]] = {}
     for row in read(here / "run")["labels"]:
         rows.setdefault(row["text"], []).append(row["what"])
@@ -268,7 +268,7 @@ def test_chat_lines_hold_the_rows_of_a_record(here: Path) -> None:
 def test_conversations_and_media_are_no_chat_lines(here: Path) -> None:
     run(settings(here, {**TASK, "max_turns": 2}))
     with pytest.raises(SetupError, match=r"--chat: conversations of several turns \(task.max_turns\)"):
-        export("run", "data", chat=True, simulated=True)
+        export("run", "data", chat=True)
 
 
 @pytest.mark.parametrize(
