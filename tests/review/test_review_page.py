@@ -134,6 +134,23 @@ def test_a_record_without_a_label_gets_one(folder: Path) -> None:
     assert (rows[record["item"]["key"]]["topic"], rows[record["item"]["key"]]["confidence"]) == ("other", "0.5")
 
 
+def test_a_text_goes_back_as_it_was(tmp_path: Path) -> None:
+    """The page spells control characters out; what is sent back untouched is the label as it was."""
+    write_input(tmp_path, 2)
+
+    async def says(_request: Request) -> Response:
+        return Response(Answer((ToolCall("c", "set_label", '{"reason": "a bell: \\u0007"}'),)), Usage(10, 5), "model")
+
+    again(tmp_path, RunOptions(provider=says, quiet=True), task={"function": None, "labels": {"reason": "text"}})
+    with served(tmp_path / "run", sample=2) as page:
+        record = page.record(0)
+        assert record["begin"] == {"reason": "a bell: \\x07"}
+        told = page.ask("answer", {"at": 0, "mark": record["mark"], "fields": record["begin"]})[1]
+        assert (told["counts"]["confirmed"], told["estimates"][0]["right"]) == (1, 1)
+        body = {"at": 1, "mark": page.record(1)["mark"], "fields": {"reason": " A  BELL: \u0007"}}
+        assert page.ask("answer", body)[1]["estimates"][0]["right"] == 2, "case and white space are no difference"
+
+
 def test_two_reviewers_at_once_share_a_draw(folder: Path) -> None:
     with served(folder / "run", sample=6, blind=True) as ann, served(folder / "run", blind=True, by="bob") as bob:
         ann.say(0, 0)

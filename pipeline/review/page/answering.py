@@ -140,7 +140,9 @@ class Answering:
             "note": answer is not None and bool(answer.note) and is_open,
             "differs": answer is not None and is_open and desk.differs(answer),
             # The texts of its choices: a label may hold a comma.
-            "label": {field.name: field.texts(label[field.name]) for field in desk.fields if field.name in label},
+            "label": {
+                shown(field.name): field.texts(label[field.name]) for field in desk.fields if field.name in label
+            },
         }
 
     async def _record(self, asked: Asked) -> Facts:
@@ -180,19 +182,19 @@ class Answering:
             "model": self._told(outcome.label) if is_open else None,
             "chosen": self._chosen(outcome.label) if is_open else {},
             "answer": None if answer is None or not is_open else self._answered(answer),
-            "begin": {field.name: field.said(begin[field.name]) for field in desk.fields if field.name in begin},
+            "begin": {shown(field.name): field.said(begin[field.name]) for field in desk.fields if field.name in begin},
             "seen": desk.draw.blind and desk.has_met(key),
             "problem": None if outcome.problem is None else shown(f"{outcome.problem.code}: {outcome.problem.message}"),
         }
 
     def _told(self, label: Mapping[str, JSON] | None) -> Facts:
         given = label or {}
-        return {field.name: field.told(given[field.name]) for field in self._desk.fields if field.name in given}
+        return {shown(field.name): field.told(given[field.name]) for field in self._desk.fields if field.name in given}
 
     def _chosen(self, label: Mapping[str, JSON] | None) -> Facts:
         """The texts of the choices that the model has made, by field."""
         given = label or {}
-        return {field.name: field.texts(given[field.name]) for field in self._desk.fields if field.name in given}
+        return {shown(field.name): field.texts(given[field.name]) for field in self._desk.fields if field.name in given}
 
     def _answered(self, answer: Answer) -> Facts:
         return {

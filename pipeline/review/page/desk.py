@@ -25,6 +25,7 @@ from pipeline.store import (
     label_digest,
     taking_back,
 )
+from pipeline.terminal import shown
 
 #: Records whose outcomes are read at once.
 CHUNK = 500
@@ -168,11 +169,11 @@ class Desk:
         again is kept once. Raises RefusedAnswer, StoreError.
         """
         async with self._turn:
-            outcome, shown = await self.outcome(at)
+            outcome, corrected = await self.outcome(at)
             if said.get("mark") != self.mark(outcome):
                 raise RefusedAnswer("The record or its label has changed meanwhile. Look at it again.")
             await self.refresh()
-            answer = self._answer(outcome, shown, said)
+            answer = self._answer(outcome, corrected.label, said)
             before = self.standing(answer.key)
             if before is not None and before.by == self.by and _words(before) == _words(answer):
                 return before
@@ -193,8 +194,8 @@ class Desk:
             await self.refresh()
             return self._place[last.key]
 
-    def _answer(self, outcome: Outcome, shown: Outcome, said: Mapping[str, Any]) -> Answer:
-        new = self._values(said.get("fields"))
+    def _answer(self, outcome: Outcome, label: Mapping[str, JSON] | None, said: Mapping[str, Any]) -> Answer:
+        new = self._values(said.get("fields"), label or {})
         note, unclear = said.get("note", ""), said.get("unclear", False)
         if not isinstance(note, str) or not isinstance(unclear, bool):
             raise RefusedAnswer("The note is no text.")
@@ -202,9 +203,9 @@ class Desk:
             raise RefusedAnswer(f"The note has {len(note):,} characters; at most {NOTE_CHARS:,} are kept.")
         if not new and not unclear and not note.strip():
             raise RefusedAnswer("Nothing was answered: choose a label, or say that the guideline is unclear.")
-        if shown.label is None and new and (missing := self._missing(new)):
+        if label is None and new and (missing := self._missing(new)):
             raise RefusedAnswer(f"The record has no label, so it needs a value for {', '.join(missing)} too.")
-        old = None if shown.label is None else {name: shown.label.get(name) for name in self.found.names}
+        old = None if label is None else {name: label.get(name) for name in self.found.names}
         is_right = old is not None and new.keys() == old.keys() and all(is_equal(old[name], new[name]) for name in new)
         key = outcome.record.key
         return Answer(
@@ -221,14 +222,20 @@ class Desk:
             draw=self.draw.id,
         )
 
-    def _values(self, said: Any) -> dict[str, JSON]:
+    def _values(self, said: Any, old: Mapping[str, JSON]) -> dict[str, JSON]:
+        """The values by field. What is sent back as it was shown is what it was, control characters and all."""
         if not isinstance(said, dict):
             raise RefusedAnswer("The answer has no fields.")
-        known = {field.name: field for field in self.fields}
+        known = {shown(field.name): field for field in self.fields}
+        found: dict[str, JSON] = {}
         try:
-            return {name: _known(known, name).value(value) for name, value in said.items()}
+            for name, value in said.items():
+                field = _known(known, name)
+                is_same = field.name in old and value == field.said(old[field.name])
+                found[field.name] = old[field.name] if is_same else field.value(value)
         except ValueError as error:
             raise RefusedAnswer(str(error)) from error
+        return found
 
     def _missing(self, new: Mapping[str, JSON]) -> list[str]:
         return [field.name for field in self.fields if field.column.is_required and field.name not in new]

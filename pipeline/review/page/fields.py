@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.labelfields import mark_of
+from pipeline.quality import normalised
 from pipeline.records import JSON
-from pipeline.review.cells import value_of
+from pipeline.review.cells import is_equal, value_of
 from pipeline.store import cell
 from pipeline.task import LabelColumn
 from pipeline.terminal import shown
@@ -77,6 +78,12 @@ class PageField:
             raise ValueError(f"{self.name}: expected a text")  # noqa: TRY004 - what a page sends is a value
         return value_of(said, self.column)
 
+    def is_right(self, label: JSON, answer: JSON) -> bool:
+        """Whether a label says the same as a person: lists in any order, texts apart from case and white space."""
+        if self.kind == "text" and isinstance(label, str) and isinstance(answer, str):
+            return normalised(label) == normalised(answer)
+        return is_equal(label, answer)
+
     def told(self, value: JSON) -> str:
         """A value in words."""
         if isinstance(value, list):
@@ -96,6 +103,11 @@ class PageField:
         if isinstance(place, bool) or not isinstance(place, int) or not 0 <= place < len(self.values):
             raise ValueError(f"{self.name}: there is no such choice")
         return self.values[place]
+
+
+def asked_for(fields: Sequence[PageField]) -> Sequence[PageField]:
+    """The fields that an answer is about: those of choices or, where there are none, all."""
+    return [field for field in fields if field.is_chosen] or fields
 
 
 def fields_of(columns: Sequence[LabelColumn]) -> list[PageField]:

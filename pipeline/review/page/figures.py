@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline import quality
-from pipeline.review.cells import is_equal
 from pipeline.review.page.desk import Desk
-from pipeline.review.page.fields import PageField
+from pipeline.review.page.fields import PageField, asked_for
 from pipeline.store import Answer, Draw
 from pipeline.terminal import shown
 
@@ -30,19 +29,19 @@ class _Said:
 
 
 def estimates(desk: Desk) -> list[dict[str, Any]]:
-    """For each field that is answered by choosing: the share of right labels, its interval, and what it rests on.
+    """For each field that is asked for: the share of right labels, its interval, and what it rests on.
 
     In a blind draw only blind answers count. Those that say that the guideline is unclear are left out and counted.
     """
-    return [_estimate(desk, field) for field in desk.fields if field.is_chosen]
+    return [_estimate(desk, field) for field in asked_for(desk.fields)]
 
 
 def _estimate(desk: Desk, field: PageField) -> dict[str, Any]:
     said = list(_said(desk, field))
-    hits = [is_equal(one.label, one.answer) for one in said]
+    hits = [field.is_right(one.label, one.answer) for one in said]
     found = quality.drawn_share(hits, [one.probability for one in said])
     return {
-        "field": field.name,
+        "field": shown(field.name),
         "n": found.n,
         "right": sum(hits),
         "mean": found.mean,
@@ -83,7 +82,7 @@ def learned(desk: Desk) -> list[dict[str, Any]]:
 
     The most frequent difference comes first; unclear records and notes on right labels follow.
     """
-    return [_learned(desk, field) for field in desk.fields if field.is_chosen]
+    return [_learned(desk, field) for field in asked_for(desk.fields)]
 
 
 def _learned(desk: Desk, field: PageField) -> dict[str, Any]:
@@ -111,7 +110,7 @@ def _learned(desk: Desk, field: PageField) -> dict[str, Any]:
     right = [row for row in rows if row["kind"] == "right"]
     noted = [one for row in right for one in row["records"] if one["note"]]
     return {
-        "field": field.name,
+        "field": shown(field.name),
         "differing": differing,
         "unclear": unclear,
         "right": sum(row["n"] for row in right),
@@ -126,5 +125,5 @@ def _group(desk: Desk, field: PageField, answer: Answer) -> tuple[str, str, str]
     if field.name not in answer.fields:
         return "unclear", model, ""
     said = answer.fields[field.name]
-    kind = "right" if field.name in label and is_equal(label[field.name], said) else "differs"
+    kind = "right" if field.name in label and field.is_right(label[field.name], said) else "differs"
     return kind, model, field.told(said) if kind == "differs" else ""

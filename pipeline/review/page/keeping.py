@@ -15,8 +15,8 @@ from pipeline import codec
 from pipeline.errors import LabelpipeError
 from pipeline.records import JSON, Outcome
 from pipeline.review.folder import KEY, Reviewed
-from pipeline.review.page.fields import PageField
-from pipeline.store import csv_block
+from pipeline.review.page.fields import PageField, asked_for
+from pipeline.store import csv_block, safe_cell
 from pipeline.targets import load_settings
 from pipeline.terminal import shown
 
@@ -106,9 +106,15 @@ def keep_example(
 def keep_gold(places: Places, found: Reviewed, outcome: Outcome, fields: Sequence[PageField]) -> str:
     """Add the record's key and its label to the gold file. Raises NotKept where the file is of another kind."""
     label = outcome.label or {}
-    names = [field.name for field in fields if field.is_chosen] or list(found.names)
+    names = [field.name for field in asked_for(fields)]
     if not any(name in label for name in names):
         raise NotKept("The record has no label, so it cannot be gold.")
+    texts = [outcome.record.key, *(value for name in names if isinstance(value := label.get(name), str))]
+    if odd := [text for text in texts if safe_cell(text) != text]:
+        # With an apostrophe in front it would be another key, or another label.
+        raise NotKept(
+            f"A spreadsheet would run {odd[0]!r} as a formula, so it was not added. Add it to the file by hand."
+        )
     before = _read(places.gold)
     key_title, titles, known = _gold_titles(places, found, before, names)
     values: dict[str, JSON] = {key_title: outcome.record.key, **{name: label.get(name) for name in names}}

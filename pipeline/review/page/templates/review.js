@@ -92,7 +92,7 @@ async function show(place, focus = true) {
   active = 0;
   renderRecord(record);
   renderAnswer(record);
-  if (focus) { $("key").focus({ preventScroll: true }); window.scrollTo(0, 0); }
+  if (focus) { (chosen().length ? $("key") : document.querySelector("#fields input, #fields textarea")).focus({ preventScroll: true }); window.scrollTo(0, 0); }
   let next = place;
   for (let i = 0; i < AHEAD && next !== null; i += 1) {
     next = nextOpen(next + (i ? 1 : 0));
