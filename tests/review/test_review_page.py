@@ -208,6 +208,8 @@ stop_rejected = 0
 [task]
 prompt = "{{ title }}{{ image(picture) }}"
 examples_file = "shown.jsonl"
+[task.media]
+root = "pictures"
 [task.labels]
 topic = ["billing", "login", "other"]
 """
@@ -217,9 +219,10 @@ def test_pictures_come_from_the_runs_own_folder(tmp_path: Path, monkeypatch: pyt
     """A page that calls itself a picture, and a path that leads elsewhere, are told about and not sent."""
     monkeypatch.chdir(tmp_path)
     picture = next((Path(__file__).parents[2] / "data" / "shapes").glob("*.png")).read_bytes()
-    (tmp_path / "good.png").write_bytes(picture)
-    (tmp_path / "page.png").write_text("<html><script>alert(1)</script></html>")
-    names = ["good.png", "page.png", "/etc/hostname"]
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "good.png").write_bytes(picture)
+    (tmp_path / "pictures" / "page.png").write_text("<html><script>alert(1)</script></html>")
+    names = ["pictures/good.png", "pictures/page.png", "/etc/hostname"]
     lines = [json.dumps({"id": f"P{n}", "title": "a shape", "picture": name}) for n, name in enumerate(names)]
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     (tmp_path / "run.toml").write_text(CONFIG)
@@ -229,6 +232,7 @@ def test_pictures_come_from_the_runs_own_folder(tmp_path: Path, monkeypatch: pyt
         return Response(Answer((ToolCall("c", "set_label", '{"topic": "other"}'),)), Usage(10, 5), "model")
 
     run("run.toml", RunOptions(provider=says, quiet=True))
+    monkeypatch.chdir("/")  # paths are those of where the run was started
     with served(tmp_path / "run", where="title == 'a shape'") as page:
         places = {item["key"]: at for at, item in enumerate(page.ask("state")[1]["items"])}
         good, html, elsewhere = (page.record(places[f"P{n}"]) for n in range(3))

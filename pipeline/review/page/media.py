@@ -5,15 +5,15 @@ from __future__ import annotations
 import base64
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, chdir
-from dataclasses import dataclass, field
+from contextlib import chdir, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import LabelpipeError
+from pipeline.errors import LabelpipeError, MediaError
 from pipeline.media import Loader
 from pipeline.parts import media_of, task_of
-from pipeline.records import Blob, Record
+from pipeline.records import Blob, Record, Request
 from pipeline.targets import load_settings
 from pipeline.task import Task
 from pipeline.terminal import shown
@@ -62,13 +62,6 @@ class Showing:
         except LabelpipeError as error:
             self.why = f"The media are not shown: {error}"
 
-    def at_home(self) -> ExitStack:
-        """Be in the folder in which the run was started, from which records may name their files, for a block."""
-        stack = ExitStack()
-        if self._loader is not None:
-            stack.enter_context(chdir(self._base))
-        return stack
-
     async def of(self, record: Record) -> list[Shown]:
         """What the record shows."""
         if not self.has_media:
@@ -93,12 +86,27 @@ class Showing:
         if self._loader is None or self._task is None:
             return [Shown("text", shown(self.why))]
         try:
-            request = self._task.render(record)
+            with chdir(self._base):  # a record may name its files from there
+                request = self._task.render(record)
             self._sources[record.key] = frozenset(one.source for one in request.attachments)
-            async with self._loader.opened(request) as opened:
-                return [one for message in opened.messages for part in _parts(message) for one in _shown(part)]
+            return await self._opened(self._loader, request)
         except LabelpipeError as error:
             return [Shown("text", f"This cannot be shown: {shown(str(error))}")]
+
+    async def _opened(self, loader: Loader, request: Request) -> list[Shown]:
+        """What the request shows, whose files may be named from where the run was started."""
+        try:
+            return await _shown_by(loader, request)
+        except MediaError as error:
+            at_home = [replace(one, source=f"{self._base}/{one.source}") for one in request.attachments]
+            with suppress(MediaError):
+                return await _shown_by(loader, replace(request, attachments=tuple(at_home)))
+            raise error from None
+
+
+async def _shown_by(loader: Loader, request: Request) -> list[Shown]:
+    async with loader.opened(request) as opened:
+        return [one for message in opened.messages for part in _parts(message) for one in _shown(part)]
 
 
 def _parts(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
