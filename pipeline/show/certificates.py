@@ -85,6 +85,8 @@ def _rows(facts: Facts) -> Iterator[tuple[str, str]]:
         yield "not blind", f"{answers}. They count as wrong, unless somebody else answers these records blind"
     yield "outside", _outside(facts)
     yield "next", _next(facts)
+    if facts["state"] in ("draw", "check") and "file" not in facts:
+        yield "or a file", f"labelpipe certify {facts['run_dir']} --column {facts['column']} --to draw.csv"
 
 
 def _outside(facts: Facts) -> str:
@@ -98,9 +100,9 @@ def _next(facts: Facts) -> str:
     run = facts["run_dir"]
     if facts["state"] not in ("draw", "check"):
         return ""
-    if "file" not in facts:
-        return f"labelpipe certify {run} --column {facts['column']} --to draw.csv"
     how, which = ("without the model's labels", 0) if facts["state"] == "draw" else ("with the model's labels", -1)
+    if "file" not in facts:
+        return f"labelpipe review {run} --draw {facts['draws'][which]} --by NAME"
     return (
         f"fill in {facts['file']} ({how}), then: "
         f"labelpipe review {run} --from {facts['file']} --by NAME --draw {facts['draws'][which]}"
