@@ -5,8 +5,6 @@ from __future__ import annotations
 from pipeline.quality.agreement import Coincidences, cohen_kappa
 from pipeline.quality.bounds import (
     Estimate,
-    betting_upper,
-    clopper_pearson,
     most_wrong,
     weighted_mean,
     wrong_within,
@@ -15,7 +13,6 @@ from pipeline.quality.calibration import Calibration
 from pipeline.quality.certify import (
     Design,
     accepted,
-    accepted_weighted,
     design_of,
     draw_size,
     error_bound,
@@ -38,7 +35,7 @@ from pipeline.quality.scores import (
     weighted_f1,
 )
 from pipeline.quality.sequential import evidence_below, is_clearly_below
-from pipeline.quality.shares import Answered, Share, class_shares, pseudo_outcome, union_probability
+from pipeline.quality.shares import Answered, Share, class_shares, pseudo_outcome
 from pipeline.quality.shift import shift_of
 
 __all__ = [
@@ -56,13 +53,10 @@ __all__ = [
     "Share",
     "TextTally",
     "accepted",
-    "accepted_weighted",
     "accuracy",
     "answers_to_come",
-    "betting_upper",
     "class_scores",
     "class_shares",
-    "clopper_pearson",
     "cohen_kappa",
     "design_of",
     "draw_size",
@@ -84,7 +78,6 @@ __all__ = [
     "shift_of",
     "spearman",
     "uniform",
-    "union_probability",
     "weighted_f1",
     "weighted_mean",
     "wilson",

@@ -26,13 +26,12 @@ The draw is without replacement, and the probabilities are the hypergeometric on
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from math import floor, log
+from math import floor
 from typing import Any, TypeVar
 
-from pipeline.quality.bounds import is_unlikely, log_money, most_wrong, wrong_within
+from pipeline.quality.bounds import is_unlikely, most_wrong, wrong_within
 
 #: A place in an order: anything that sorts.
 _T = TypeVar("_T", bound=Any)
@@ -151,25 +150,3 @@ def error_bound(design: Design, wrong: int) -> float:
     if not design.population:
         return 0.0
     return (most_wrong(design.population, design.drawn, wrong, design.risk) - wrong) / design.n
-
-
-def accepted_weighted(
-    wrong: Sequence[tuple[int, float]], population: int, n: int, error: float, most_weight: float, risk: float
-) -> int:
-    """`accepted` for a draw whose records had different probabilities: by betting instead of counting.
-
-    `wrong` are places and probabilities of the wrong records of the draw; `most_weight` is the largest 1/probability of
-    all records. A beginning is accepted while the money against the mean `error` (see `betting_upper`) is 1/`risk` or
-    more. It only falls with each further wrong record, so if any beginning with a larger mean is accepted, the shortest
-    one is: again one event. Here wrong records of the draw count although they are corrected, which is cautious.
-    """
-    # The mean is over the records that were open to the draw; those checked before hold no error.
-    mean = min(1.0, error * n / population) if population else 1.0
-    found: Counter[float] = Counter()
-    if log_money(found, population, most_weight, mean) < -log(risk):
-        return 0
-    for place, probability in sorted(wrong):
-        found[1 / probability] += 1
-        if log_money(found, population, most_weight, mean) < -log(risk):
-            return place
-    return population

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum, sqrt
 from statistics import NormalDist
@@ -94,11 +94,3 @@ def pseudo_outcome(label: float, answer: float | None, probability: float) -> fl
     downstream inference".
     """
     return label if answer is None else label + (answer - label) / probability
-
-
-def union_probability(probabilities: Iterable[float]) -> float:
-    """The probability of being in any of several independent draws, from that of being in each."""
-    left_out = 1.0
-    for probability in probabilities:
-        left_out *= 1 - probability
-    return 1 - left_out

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from pipeline.quality import (
     Design,
     accepted,
-    accepted_weighted,
     design_of,
     draw_size,
     error_bound,
@@ -182,23 +181,3 @@ def test_the_size_of_the_draw_is_known_beforehand() -> None:
     assert draw_size(30, 30, 0.05) == 0
     # A file of a hundred times as many records needs hardly more.
     assert draw_size(800_000, 40_000, 0.05) <= 1.12 * 324
-
-
-def test_weighted_draws_keep_the_promise_too() -> None:
-    """The least certain half is drawn four times as often; the file has one error more than is allowed."""
-    random = Random(2)
-    n, files, risk = 600, 400, 0.1
-    too_wrong = kept_all = 0
-    for _ in range(files):
-        errors = _exactly(n // 10 + 1, n, random)
-        too_wrong += sum(errors[: _accepted_by_betting(errors, random, risk)]) > n // 10
-        kept_all += _accepted_by_betting(_exactly(n // 50, n, random), random, risk) == n
-    assert too_wrong / files <= risk
-    assert kept_all > files / 2
-
-
-def _accepted_by_betting(errors: Sequence[bool], random: Random, risk: float) -> int:
-    n, half = len(errors), len(errors) // 2
-    drawn = [*((i, 50 / half) for i in random.sample(range(half), 50))]
-    drawn += [(i, 200 / half) for i in random.sample(range(half, n), 200)]
-    return accepted_weighted([one for one in drawn if errors[one[0]]], n, n, 0.1, half / 50, risk)

@@ -8,7 +8,7 @@ from statistics import NormalDist, mean
 
 import pytest
 
-from pipeline.quality import Answered, class_shares, pseudo_outcome, union_probability
+from pipeline.quality import Answered, class_shares, pseudo_outcome
 
 ANSWERS = ["a"] * 300 + ["b"] * 150 + ["c"] * 50
 #: The labels take a third of b for a, and never know c.
@@ -90,9 +90,3 @@ def _difference(values: list[float], group: list[int]) -> float:
     return mean(v for v, g in zip(values, group, strict=True) if g) - mean(
         v for v, g in zip(values, group, strict=True) if not g
     )
-
-
-def test_draws_add_up() -> None:
-    assert union_probability([0.5, 0.2]) == pytest.approx(0.6)
-    assert union_probability([]) == 0
-    assert union_probability([1.0, 0.3]) == 1
