@@ -187,6 +187,15 @@ def find_run(named: str | Path | None, *, at_work: bool = False) -> Path:
     raise SetupError(nothing_there(path))
 
 
+def run_and_manifest(named: str | Path | None) -> tuple[RunDir, dict[str, Any]]:
+    """The run that is meant, as `find_run` finds it, and its manifest. Raises SetupError."""
+    run_dir = RunDir(find_run(named))
+    manifest = run_dir.read_manifest()
+    if manifest is None:
+        raise SetupError(f"{run_dir.path}: there is no run here (no manifest.json)")
+    return run_dir, manifest
+
+
 def _run_of_config(config: Path) -> Path:
     others = (run for run in runs_below(Path()) if _config_of(run) == _tidy(config))
     try:

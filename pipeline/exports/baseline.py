@@ -20,7 +20,6 @@ from pipeline.exports.sources import OpenRun, class_field, open_run, text_fields
 from pipeline.facts import Baseline, Doubt
 from pipeline.records import JSON, Outcome, Status
 from pipeline.store import Draw, DrawItem, csv_block, open_reviews, write_whole
-from pipeline.targets import find_run
 
 #: Records that the classifier learns from and that the figures rest on: more make it slower and hardly better.
 SAMPLE = 10_000
@@ -65,7 +64,7 @@ async def baseline(run: str | Path | None, options: BaselineOptions) -> Baseline
     if to is not None and to.exists():
         raise SetupError(f"{to}: is there already, and may hold answers. Choose another name, or move it away")
     async with AsyncExitStack() as stack:
-        opened = await open_run(find_run(run), stack)
+        opened = await open_run(run, stack)
         by = options.by or await class_field(opened)
         if by is None:
             raise SetupError(f"{opened.folder.path}: no label field has classes to learn: name one with --by")

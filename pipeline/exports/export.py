@@ -26,7 +26,6 @@ from pipeline.exports.splitting import FILE, Shares, Splits, Unit, keep, recall
 from pipeline.facts import DataExport
 from pipeline.records import JSON, Outcome, Status
 from pipeline.store import Layout, RowFile, certificate_of, column_types, kinds_of, open_rows
-from pipeline.targets import find_run
 from pipeline.version import __version__
 
 #: The certificate of the run's labels, beside them.
@@ -43,7 +42,7 @@ async def export_data(run: str | Path | None, to: str | Path, options: DataOptio
     """
     folder = folder_of(to)
     async with AsyncExitStack() as stack:
-        opened = await open_run(find_run(run), stack)
+        opened = await open_run(run, stack)
         plan = await _planned(opened, options, folder, Path(to))
         with _disk(folder), closing(Splits(plan.shares, opened.last_seq)) as splits:
             return await _Export(opened, options, plan, splits).run()

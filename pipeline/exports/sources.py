@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.errors import SetupError, TaskError
 from pipeline.records import Outcome
 from pipeline.store import Corrected, Layout, Ledger, RunDir, corrected_at, rows_of
+from pipeline.targets import run_and_manifest
 from pipeline.task import expected_fields
 
 
@@ -57,18 +58,15 @@ class OpenRun:
         return next((kind for kind in self.layout.formats if kind in ("csv", "jsonl", "parquet")), "csv")
 
 
-async def open_run(folder: Path, stack: AsyncExitStack) -> OpenRun:
+async def open_run(run: str | Path | None, stack: AsyncExitStack) -> OpenRun:
     """Open a run for reading, until the stack ends. Raises SetupError where nothing was labelled yet."""
-    run_dir = RunDir(folder)
-    manifest = run_dir.read_manifest()
-    if manifest is None:
-        raise SetupError(f"{folder}: there is no run here (no manifest.json)")
+    run_dir, manifest = run_and_manifest(run)
     ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger, read_only=True))
     text, asked = await ledger.meta_get("layout"), await ledger.meta_get("layout_asked")
     if text is None and asked is None:
-        raise SetupError(f"{folder}: no row was written yet: start the run first")
+        raise SetupError(f"{run_dir.path}: no row was written yet: start the run first")
     layout = Layout.from_text(text) if text else Layout.from_text(asked or "").following(None)
-    corrected = await asyncio.to_thread(corrected_at, folder, column=layout.reviewed)
+    corrected = await asyncio.to_thread(corrected_at, run_dir.path, column=layout.reviewed)
     return OpenRun(run_dir, manifest, ledger, layout, await ledger.last_seq(), corrected)
 
 

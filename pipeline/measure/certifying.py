@@ -16,7 +16,7 @@ from typing import Any
 from pipeline.errors import SetupError, there_are
 from pipeline.gold import LabelField
 from pipeline.measure.designs import PURPOSE, CertifyOptions, Place, StoredDesign, begin, stored_designs, used_designs
-from pipeline.measure.opened import OpenRun, look_at, manifest_of
+from pipeline.measure.opened import OpenRun, look_at
 from pipeline.measure.said import Said, is_right, said_of
 from pipeline.quality import error_bound, first_to_check
 from pipeline.show import certificate_text
@@ -35,6 +35,7 @@ from pipeline.store import (
     read_certificates,
     write_certificate,
 )
+from pipeline.targets import run_and_manifest
 
 METHOD = (
     "probably approximately correct labels (Candès, Ilyas and Zrnic 2025), with the exact hypergeometric bound for a "
@@ -52,7 +53,7 @@ async def certify(run: str | Path | None = None, options: CertifyOptions | None 
     """
     options = options or CertifyOptions()
     _refuse_senseless(options)
-    run_dir, manifest = manifest_of(run)
+    run_dir, manifest = run_and_manifest(run)
     async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
         opened = await look_at(run_dir, manifest, ledger)
     return await asyncio.to_thread(_certify, opened, certified_field(opened, options.column), options)

@@ -12,12 +12,13 @@ from pipeline.errors import SetupError
 from pipeline.measure.changes import Changes, Side
 from pipeline.measure.disagreements import Differing
 from pipeline.measure.evaluate import EvaluateOptions, gold_facts
-from pipeline.measure.opened import OpenRun, look_at, manifest_of
+from pipeline.measure.opened import OpenRun, look_at
 from pipeline.measure.pairs import BLOCK
 from pipeline.measure.versus import judged_by
 from pipeline.progress import counting
 from pipeline.records import JSON
 from pipeline.store import LabelRow, Ledger, RunDir, diff
+from pipeline.targets import run_and_manifest
 from pipeline.threads import in_daemon
 
 #: Parts of the fingerprint that are about the input or the ledger, and not about what is asked.
@@ -60,7 +61,7 @@ async def compare(
     Gold is a file, or fields of the first run's input that `column` names. Raises SetupError.
     """
     options = options or CompareOptions()
-    dirs = [manifest_of(run) for run in (a, b)]
+    dirs = [run_and_manifest(run) for run in (a, b)]
     if dirs[0][0].path.resolve() == dirs[1][0].path.resolve():
         raise SetupError(f"{dirs[0][0].path} is named twice; name two runs")
     async with AsyncExitStack() as stack:

@@ -14,13 +14,14 @@ from pipeline import codec
 from pipeline.errors import SetupError, did_you_mean, there_are
 from pipeline.gold import KEY, GoldFile, LabelField, as_number, open_gold
 from pipeline.measure.disagreements import Differing, Disagreement
-from pipeline.measure.opened import OpenRun, chosen_fields, gold_columns_in, gold_names, look_at, manifest_of
+from pipeline.measure.opened import OpenRun, chosen_fields, gold_columns_in, gold_names, look_at
 from pipeline.measure.pairs import ROW_KEY, GoldColumns, GoldCounts, Pair, pairs_of_file, pairs_of_rows, value_in
 from pipeline.measure.tally import AGREEMENT, CONFIDENCE, FieldTally
 from pipeline.parts import gold_source, keys_in
 from pipeline.progress import counting
 from pipeline.records import JSON
 from pipeline.store import Ledger, RunDir
+from pipeline.targets import run_and_manifest
 from pipeline.threads import in_daemon
 
 #: Where the answers of people are kept, beside the ledger.
@@ -76,7 +77,7 @@ async def evaluate(
     The figures are kept in the run folder too. Raises SetupError.
     """
     options = options or EvaluateOptions()
-    run_dir, manifest = manifest_of(run)
+    run_dir, manifest = run_and_manifest(run)
     async with AsyncExitStack() as stack:
         ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger, read_only=True))
         opened = await look_at(run_dir, manifest, ledger, options.ordered)

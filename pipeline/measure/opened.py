@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import LabelpipeError, SetupError, did_you_mean, there_are
@@ -12,7 +11,6 @@ from pipeline.gold import LabelField, fields_of_tools, named_class, with_values
 from pipeline.readers import given_name
 from pipeline.records import JSON
 from pipeline.store import LabelRow, Ledger, RunDir
-from pipeline.targets import find_run
 from pipeline.task import expected_fields
 
 #: Labels that are looked at to find out what a field holds where its schema does not say.
@@ -79,15 +77,6 @@ class OpenRun:
                 f"{did_you_mean(name, self.fields)}; it has {there_are(self.fields)}"
             )
         return self.fields[name]
-
-
-def manifest_of(run: str | Path | None) -> tuple[RunDir, dict[str, Any]]:
-    """The run that is meant, and what its folder says of it. Raises SetupError."""
-    run_dir = RunDir(find_run(run))
-    manifest = run_dir.read_manifest()
-    if manifest is None:
-        raise SetupError(f"{run_dir.path}: there is no run here (no manifest.json)")
-    return run_dir, manifest
 
 
 async def look_at(run_dir: RunDir, manifest: Mapping[str, Any], ledger: Ledger, ordered: Sequence[str] = ()) -> OpenRun:

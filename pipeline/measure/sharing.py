@@ -12,11 +12,12 @@ from typing import Any
 from pipeline.errors import SetupError
 from pipeline.gold import LabelField, as_number, named_class
 from pipeline.measure.certifying import certified_field
-from pipeline.measure.opened import OpenRun, look_at, manifest_of
+from pipeline.measure.opened import OpenRun, look_at
 from pipeline.measure.said import Said, said_of
 from pipeline.quality import Answered, class_shares, pseudo_outcome
 from pipeline.records import JSON
 from pipeline.store import Draw, DrawItem, LabelRow, Ledger, Reviews, csv_block, read_reviews, write_whole
+from pipeline.targets import run_and_manifest
 
 #: Ways of drawing that give every label of the run a probability above 0.
 _COVERING = frozenset({"sample", "per_class"})
@@ -58,7 +59,7 @@ async def shares(run: str | Path | None = None, options: SharesOptions | None = 
     options = options or SharesOptions()
     if not 0 < options.confidence < 1:
         raise SetupError(f"--confidence {options.confidence:g}: expected a share above 0 and below 1, such as 0.95")
-    run_dir, manifest = manifest_of(run)
+    run_dir, manifest = run_and_manifest(run)
     async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
         opened = await look_at(run_dir, manifest, ledger)
         label_field = certified_field(opened, options.column)

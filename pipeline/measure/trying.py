@@ -12,7 +12,6 @@ from typing import Any
 from pipeline import codec
 from pipeline.errors import ChangedError, SetupError
 from pipeline.measure.compare import CompareOptions, compare
-from pipeline.measure.opened import manifest_of
 from pipeline.measure.pairs import BLOCK
 from pipeline.parts import changed, mark_of, refuse, refuse_sameness, task_of
 from pipeline.runner import RunOptions, arun
@@ -20,6 +19,7 @@ from pipeline.settings import Settings
 from pipeline.show import codes_text
 from pipeline.stats import RunSummary
 from pipeline.store import Ledger, RunDir
+from pipeline.targets import run_and_manifest
 
 #: What the folder of a trial is called after, where the config would write into the run that it is tried against.
 SUFFIX = "-try"
@@ -60,7 +60,7 @@ async def try_config(
     is the old run's, in a folder beside it. `tell` hears what begins. Raises SetupError.
     """
     options = options or TryOptions()
-    old, manifest = manifest_of(against)
+    old, manifest = run_and_manifest(against)
     settings = _elsewhere(settings, old)
     refuse(settings)
     refuse_sameness(task_of(settings))

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.errors import SetupError
 from pipeline.store import Layout, Ledger, RunDir
-from pipeline.targets import find_run
+from pipeline.targets import run_and_manifest
 from pipeline.task import LabelColumn, label_columns
 
 #: The column of a draw that names the record, where the run's records are not named by a field.
@@ -46,10 +46,7 @@ class Reviewed:
 
 async def reviewed(run: str | Path | None) -> Reviewed:
     """The run in this folder, or of this config. Raises SetupError where there is none, or nothing was labelled yet."""
-    run_dir = RunDir(find_run(run))
-    manifest = run_dir.read_manifest()
-    if manifest is None:
-        raise SetupError(f"{run_dir.path}: there is no run here (no manifest.json)")
+    run_dir, manifest = run_and_manifest(run)
     async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
         text = await ledger.meta_get("layout") or await ledger.meta_get("layout_asked")
     if text is None:

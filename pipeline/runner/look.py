@@ -23,15 +23,12 @@ from pipeline.runner.measured import measured_of
 from pipeline.runner.paid import paid_so_far
 from pipeline.runner.passing import repeated_in
 from pipeline.store import Ledger, RunDir, SqlPlace
-from pipeline.targets import find_run
+from pipeline.targets import run_and_manifest
 
 
 async def status(folder: str | Path) -> dict[str, Any]:
     """A run as it stands, as plain values; `folder` may be its config too. Raises SetupError where there is no run."""
-    run_dir = RunDir(find_run(folder))
-    manifest = run_dir.read_manifest()
-    if manifest is None:
-        raise SetupError(f"{folder}: there is no run here (no manifest.json)")
+    run_dir, manifest = run_and_manifest(folder)
     async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
         counts, rows = await ledger.count_by_status(), await ledger.row_counts()
         problems = await ledger.problem_counts()
@@ -83,10 +80,7 @@ async def verify(folder: str | Path, *, read_input: bool = True, remote: bool = 
 
     Addresses and databases that the run folder names are read with `remote` only: it may be somebody else's.
     """
-    run_dir = RunDir(find_run(folder))
-    manifest = run_dir.read_manifest()
-    if manifest is None:
-        raise SetupError(f"{folder}: there is no run here (no manifest.json)")
+    run_dir, manifest = run_and_manifest(folder)
     untold = _not_counted(manifest, remote=remote)
     records = _records_again(run_dir, manifest, left_out=True) if read_input and not untold else None
     report = await verify_files(
