@@ -31,19 +31,14 @@ class Where:
         """Whether the row is wanted; where the expression cannot be worked out for its values, it is not."""
         if self._expression is None:
             return True
-        fields = outcome.record.fields
-        reviewed = outcome.record.key in self._reviewed
-        values = {**fields, **label}
-        # Alone, `label` is the column of that name, if there is one; `label.topic` is a column of the label.
-        whole = {"label": label, "record": fields}
-        alone = self._expression.ambiguous & values.keys()
-        known = {**values, **{name: one for name, one in whole.items() if name not in alone}, REVIEWED: reviewed}
+        record = outcome.record
+        known = {**self._expression.values_of(record.fields, label), REVIEWED: record.key in self._reviewed}
         self._there |= known.keys()
         if lacking := self._expression.wants - known.keys():
             self._lacking |= lacking
             return False
         try:
-            return self._expression({name: known[name] for name in self._expression.names if name in known})
+            return self._expression(known)
         except Exception:  # a null beside a number, for one
             return False
 

@@ -148,13 +148,9 @@ def _is_wanted(row: LabelRow, where: Expression | None, population: _Population)
 
 def _is_true(where: Expression, row: LabelRow) -> bool | None:
     """Whether the expression is true of the record; None where it cannot be said: a field is missing, or null."""
-    fields, label = row.fields or {}, row.label or {}
-    values = {"status": row.status, "code": row.code, **fields, **label}
-    # Alone, `label` is the column of that name, if there is one; `label.topic` is a column of the label.
-    alone = where.ambiguous & values.keys()
-    known = {**values, **{name: one for name, one in (("label", label), ("record", fields)) if name not in alone}}
+    known = {"status": row.status, "code": row.code, **where.values_of(row.fields or {}, row.label or {})}
     try:
-        return where({name: known[name] for name in where.names if name in known})
+        return where(known)
     except Exception:  # whatever it is, this record has no answer
         return None
 

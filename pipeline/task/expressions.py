@@ -63,8 +63,17 @@ class Expression:
         self.wants = (self.names - {LABEL, RECORD} - asked_about) | set(_looked_up(tree, RECORD))
 
     def __call__(self, values: Mapping[str, Any]) -> bool:
-        """Whether it is true of these values."""
-        return bool(self._evaluate(**values))
+        """Whether it is true of these values, of which it may name some. Raises whatever makes it neither."""
+        return bool(self._evaluate(**{name: values[name] for name in self.names if name in values}))
+
+    def values_of(self, fields: Mapping[str, Any], label: Mapping[str, Any]) -> dict[str, Any]:
+        """What it may name of a labelled record: its fields, its label's columns, and the whole of each.
+
+        Alone, `label` is the column of that name, if there is one; `label.topic` is a column of the label.
+        """
+        values = {**fields, **label}
+        alone = self.ambiguous & values.keys()
+        return {**values, **{name: whole for name, whole in ((LABEL, label), (RECORD, fields)) if name not in alone}}
 
 
 def _alone(tree: nodes.Template) -> Iterable[str]:
@@ -106,9 +115,8 @@ class RecordFilter:
 
     def __call__(self, fields: Mapping[str, Any]) -> bool | None:
         """Whether it is true of the record; None where it cannot be said: a field is missing, or null."""
-        known = {RECORD: fields, **fields}
         try:
-            return self._expression({name: known[name] for name in self._expression.names if name in known})
+            return self._expression({RECORD: fields, **fields})
         except Exception:
             return None
 

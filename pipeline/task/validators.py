@@ -107,7 +107,7 @@ def _checked(expression: Expression, one: ValidatorOptions, fields: Sequence[str
         whole = {**optional, **label}
         known = {**record.fields, **whole, LABEL: whole, RECORD: record.fields}
         try:
-            fits = expression({name: known[name] for name in expression.names if name in known})
+            fits = expression(known)
         except (UndefinedError, SecurityError) as error:
             there = ", ".join([*label, *record.fields])
             raise CallbackError(
