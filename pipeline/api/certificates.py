@@ -8,23 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import measure, show, store
-from pipeline.api.shown import Shown
+from pipeline.api.shown import ShownFacts
 from pipeline.runner import in_loop
 from pipeline.targets import find_run
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Certification(Shown):
+class Certification(ShownFacts):
     """Where the certificate of a label field stands. `facts` is all of it, as `labelpipe certify --json` prints it.
 
     `records` are the keys of those that people have to check now, `check` is how many; `bound` is the share of wrong
     labels that is not exceeded at the confidence asked for.
     """
-
-    facts: Mapping[str, Any]
-
-    def __getitem__(self, name: str) -> Any:
-        return self.facts[name]
 
     @property
     def certified(self) -> bool:
@@ -46,10 +41,6 @@ class Certification(Shown):
         """Their keys."""
         found: Sequence[str] = self.facts["records"]
         return found
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return dict(self.facts)
 
     def _lines(self) -> Sequence[str]:
         return show.certify_lines(self.facts)
@@ -93,27 +84,18 @@ def certify(
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class ClassShares(Shown):
+class ClassShares(ShownFacts):
     """Shares of classes, raw and corrected. `facts` is all of it, as `labelpipe certify --shares --json` prints it.
 
     `groups` are those of `by`, or one of all records: each with `classes`, which has for each class `raw`, and
     `corrected` with its interval from `low` to `high`, all from 0 to 1.
     """
 
-    facts: Mapping[str, Any]
-
-    def __getitem__(self, name: str) -> Any:
-        return self.facts[name]
-
     @property
     def groups(self) -> Sequence[Mapping[str, Any]]:
         """The shares in each group."""
         found: Sequence[Mapping[str, Any]] = self.facts["groups"]
         return found
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return dict(self.facts)
 
     def _lines(self) -> Sequence[str]:
         return show.shares_lines(self.facts)

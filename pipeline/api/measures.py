@@ -9,29 +9,20 @@ from typing import Any
 
 from pipeline import measure, show
 from pipeline.api.configs import Config, settings_of
-from pipeline.api.shown import Shown
+from pipeline.api.shown import ShownFacts
 from pipeline.runner import in_loop
 from pipeline.targets import find_run
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class _Figures(Shown):
+class _Figures(ShownFacts):
     """All that was found, as plain values. `facts` is what the command prints with `--json`."""
-
-    facts: Mapping[str, Any]
-
-    def __getitem__(self, name: str) -> Any:
-        return self.facts[name]
 
     @property
     def columns(self) -> Mapping[str, Any]:
         """The figures of each label field."""
         found: Mapping[str, Any] = self.facts["columns"]
         return found
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return dict(self.facts)
 
 
 class Evaluation(_Figures):

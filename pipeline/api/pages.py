@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline import review, show
-from pipeline.api.shown import Shown
+from pipeline.api.shown import ShownFacts
 from pipeline.runner import in_loop
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class PageReview(Shown):
+class PageReview(ShownFacts):
     """What a review on the page came to. `facts` is all of it, as `labelpipe review --json` prints it at the end.
 
     `facts["answered"]` and the other counts are numbers of records; `facts["estimates"]` has one entry for each label
     field that is answered by choosing: `field`, `mean`, `low`, `high` (shares from 0 to 1), `n` and `right`.
     """
-
-    facts: Mapping[str, Any]
-
-    def __getitem__(self, name: str) -> Any:
-        return self.facts[name]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return dict(self.facts)
 
     def _lines(self) -> Sequence[str]:
         return show.reviewed_lines(self.facts)

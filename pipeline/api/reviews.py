@@ -8,21 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import review, show
-from pipeline.api.shown import Shown
+from pipeline.api.shown import ShownFacts
 from pipeline.runner import in_loop
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class DrawFile(Shown):
+class DrawFile(ShownFacts):
     """A draw that was written as a file. `facts` is all of it, as `labelpipe review --to --json` prints it.
 
     `items` are the records in the file's order, each with `key`, `probability` and `stratum`.
     """
-
-    facts: Mapping[str, Any]
-
-    def __getitem__(self, name: str) -> Any:
-        return self.facts[name]
 
     @property
     def items(self) -> Sequence[Mapping[str, Any]]:
@@ -30,50 +25,28 @@ class DrawFile(Shown):
         found: Sequence[Mapping[str, Any]] = self.facts["items"]
         return found
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return dict(self.facts)
-
     def _lines(self) -> Sequence[str]:
         return show.draw_lines(self.facts)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class TakenAnswers(Shown):
+class TakenAnswers(ShownFacts):
     """What came of a file of answers. `facts` is all of it, as `labelpipe review --from --json` prints it.
 
     `facts["corrected"]` and the other counts are numbers of rows.
     """
-
-    facts: Mapping[str, Any]
-
-    def __getitem__(self, name: str) -> Any:
-        return self.facts[name]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return dict(self.facts)
 
     def _lines(self) -> Sequence[str]:
         return show.answers_lines(self.facts)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class RecordView(Shown):
+class RecordView(ShownFacts):
     """One record with all that its run knows of it. `facts` is what `labelpipe show --json` prints.
 
     It has `key`, `status`, `fields`, `rows`, `prompt`, `answers`, `correction`, `reviews` and `draws`. Times are Unix
     times.
     """
-
-    facts: Mapping[str, Any]
-
-    def __getitem__(self, name: str) -> Any:
-        return self.facts[name]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return dict(self.facts)
 
     def _lines(self) -> Sequence[str]:
         return show.record_lines(self.facts)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline import facts, planner, report, results, runner, show, stats
 from pipeline.api.configs import Config, settings_of
-from pipeline.api.shown import Shown, link
+from pipeline.api.shown import Shown, ShownFacts, link
 from pipeline.errors import MissingExtraError
 from pipeline.facts import Check, Tier
 from pipeline.readers import Given
@@ -142,13 +142,12 @@ class RehearsedPlan(Shown, facts.RehearsedPlan):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class RunStatus(Shown):
+class RunStatus(ShownFacts):
     """A run as it stands. `facts` is all of it, as `labelpipe status --json` prints it; `status["live"]` is one fact.
 
     `ended` says how the last session ended, None while one is `running`. `cost_usd` is None where no price is known.
     """
 
-    facts: Mapping[str, Any]
     run_dir: str
     running: bool
     simulated: bool
@@ -159,13 +158,6 @@ class RunStatus(Shown):
     cost_usd: float | None
     ended: str | None
     next_step: str
-
-    def __getitem__(self, name: str) -> Any:
-        return self.facts[name]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return dict(self.facts)
 
     def _lines(self) -> Sequence[str]:
         return show.status_lines(self.facts)

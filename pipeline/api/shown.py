@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any, NoReturn, Self
@@ -37,6 +38,20 @@ class Shown:
 
     def close(self) -> None:
         """A coroutine's."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ShownFacts(Shown):
+    """A result that is all in `facts`, the plain values that the command prints with `--json`."""
+
+    facts: Mapping[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.facts[name]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return dict(self.facts)
 
 
 def link(page: str) -> str:

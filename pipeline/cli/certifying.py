@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.frame import MEASURE, AsJson, RunOf, app, print_json, run_of, run_through, show
+from pipeline.cli.frame import MEASURE, AsJson, RunOf, app, run_of, run_through, show_found
 
 #: What is promised, about which label, and from which draw.
 Error = Annotated[
@@ -91,10 +91,7 @@ def certify(
     facts = run_through(look())
     from pipeline.show import certify_lines
 
-    if json_out:
-        print_json(facts)
-    else:
-        show("\n".join(certify_lines(facts)))
+    show_found(facts, certify_lines, json_out=json_out)
     raise typer.Exit(0 if facts["certified"] else 1)
 
 
@@ -110,7 +107,4 @@ def _show_shares(
     facts = run_through(look())
     from pipeline.show import shares_lines
 
-    if json_out:
-        print_json(facts)
-    else:
-        show("\n".join(shares_lines(facts)))
+    show_found(facts, shares_lines, json_out=json_out)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.frame import MORE, AsJson, RunOf, app, fail, guarded, print_json, run_of, run_through, show
+from pipeline.cli.frame import MORE, AsJson, RunOf, app, fail, guarded, run_of, run_through, show_found
 
 Table = Annotated[
     str | None,
@@ -128,10 +128,7 @@ def _into_table(run_dir: Path, to: str | None, table: str | None, json_out: bool
     done = run_through(write())
     from pipeline.show import export_lines
 
-    if json_out:
-        print_json(done.as_dict())
-    else:
-        show("\n".join(export_lines(done)))
+    show_found(done, export_lines, json_out=json_out)
 
 
 def _into_folder(run_dir: Path, to: str, options: Any, json_out: bool) -> None:
@@ -143,10 +140,7 @@ def _into_folder(run_dir: Path, to: str, options: Any, json_out: bool) -> None:
     done = run_through(write())
     from pipeline.show import data_lines
 
-    if json_out:
-        print_json(done.as_dict())
-    else:
-        show("\n".join(data_lines(done)))
+    show_found(done, data_lines, json_out=json_out)
 
 
 @app.command(rich_help_panel=MORE)
@@ -182,7 +176,4 @@ def baseline(
     done = run_through(train())
     from pipeline.show import baseline_lines
 
-    if json_out:
-        print_json(done.as_dict())
-    else:
-        show("\n".join(baseline_lines(done)))
+    show_found(done, baseline_lines, json_out=json_out)

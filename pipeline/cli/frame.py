@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
@@ -351,6 +351,14 @@ def show(text: str) -> None:
     from pipeline.terminal import laid_out, shown
 
     _print(laid_out(shown(text), sys.stdout))
+
+
+def show_found(found: Any, lines: Callable[[Any], Iterable[str]], *, json_out: bool) -> None:
+    """What a command has found: as JSON, or as these lines for a person."""
+    if json_out:
+        print_json(found if isinstance(found, Mapping) else found.as_dict())
+    else:
+        show("\n".join(lines(found)))
 
 
 def print_json(value: Any, *, code: int = EXIT_NOT_WRITTEN) -> None:

@@ -27,6 +27,7 @@ from pipeline.cli.frame import (
     say,
     settings_of,
     show,
+    show_found,
     span,
 )
 
@@ -52,10 +53,7 @@ def status(
     facts = run_through(look())
     from pipeline.show import status_lines
 
-    if json_out:
-        print_json(facts)
-    else:
-        show("\n".join(status_lines(facts)))
+    show_found(facts, status_lines, json_out=json_out)
 
 
 def _watch(look: Callable[[], Coroutine[Any, Any, Any]], json_out: bool, every_s: float) -> None:

@@ -19,12 +19,11 @@ from pipeline.cli.frame import (
     app,
     fail,
     importing,
-    print_json,
     run_of,
     run_through,
     say,
     settings_of,
-    show,
+    show_found,
 )
 
 Gold = Annotated[
@@ -116,10 +115,7 @@ def evaluate(
     facts = run_through(look())
     from pipeline.show import evaluation_lines
 
-    if json_out:
-        print_json(facts)
-    else:
-        show("\n".join(evaluation_lines(facts)))
+    show_found(facts, evaluation_lines, json_out=json_out)
 
 
 @app.command(rich_help_panel=MEASURE)
@@ -157,10 +153,7 @@ def compare(
     facts = run_through(look())
     from pipeline.show import comparison_lines
 
-    if json_out:
-        print_json(facts)
-    else:
-        show("\n".join(comparison_lines(facts)))
+    show_found(facts, comparison_lines, json_out=json_out)
 
 
 @app.command("try", rich_help_panel=MEASURE)
@@ -203,8 +196,5 @@ def try_config(
     facts = run_through(label())
     from pipeline.show import trial_lines
 
-    if json_out:
-        print_json(facts)
-    else:
-        show("\n".join(trial_lines(facts)))
+    show_found(facts, trial_lines, json_out=json_out)
     raise typer.Exit(facts["tried"]["exit_code"])

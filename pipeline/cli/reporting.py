@@ -7,7 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.frame import STEER, AsJson, RunOf, app, guarded, print_json, run_of, run_through, say, show
+from pipeline.cli.frame import (
+    STEER,
+    AsJson,
+    RunOf,
+    app,
+    guarded,
+    print_json,
+    run_of,
+    run_through,
+    say,
+    show,
+    show_found,
+)
 
 
 @app.command(rich_help_panel=STEER)
@@ -29,10 +41,7 @@ def report(
     written = run_through(write())
     from pipeline.show import report_lines
 
-    if json_out:
-        print_json(written.as_dict())
-    else:
-        show("\n".join(report_lines(written)))
+    show_found(written, report_lines, json_out=json_out)
 
 
 @app.command(rich_help_panel=STEER)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.frame import MEASURE, AsJson, RunOf, app, fail, guarded, print_json, run_of, run_through, say, show
+from pipeline.cli.frame import MEASURE, AsJson, RunOf, app, fail, guarded, run_of, run_through, say, show_found
 
 #: Which records are drawn.
 Sample = Annotated[int, typer.Option("--sample", min=0, help="Draw N records at random.", metavar="N")]
@@ -106,10 +106,7 @@ def _write(run_dir: Path, options: Any, to: Path, *, json_out: bool) -> None:
     facts = run_through(write())
     from pipeline.show import draw_lines
 
-    if json_out:
-        print_json(facts)
-    else:
-        show("\n".join(draw_lines(facts)))
+    show_found(facts, draw_lines, json_out=json_out)
 
 
 def _open_page(
@@ -122,19 +119,14 @@ def _open_page(
     from pipeline.show import page_lines, reviewed_lines
 
     def ready(facts: Mapping[str, Any]) -> None:
-        if json_out:
-            print_json(facts)
-        else:
-            show("\n".join(page_lines(facts)))
+        show_found(facts, page_lines, json_out=json_out)
+        if not json_out:
             say("The page is for a browser on this machine only. Ctrl-C ends the review.")
         if opens and has_display():
             webbrowser.open(facts["address"])
 
     def done(facts: Mapping[str, Any]) -> None:
-        if json_out:
-            print_json(facts)
-        else:
-            show("\n".join(reviewed_lines(facts)))
+        show_found(facts, reviewed_lines, json_out=json_out)
 
     def until_interrupted() -> None:
         with suppress(KeyboardInterrupt):
@@ -162,10 +154,7 @@ def _take(run_dir: Path, file: Path, by: str | None, draw: int | None, *, json_o
     facts = run_through(take())
     from pipeline.show import answers_lines
 
-    if json_out:
-        print_json(facts)
-    else:
-        show("\n".join(answers_lines(facts)))
+    show_found(facts, answers_lines, json_out=json_out)
 
 
 @app.command("show", rich_help_panel=MEASURE)
@@ -185,7 +174,4 @@ def show_record(
     facts = run_through(look())
     from pipeline.show import record_lines
 
-    if json_out:
-        print_json(facts)
-    else:
-        show("\n".join(record_lines(facts)))
+    show_found(facts, record_lines, json_out=json_out)
