@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import SetupError, TaskError
+from pipeline.errors import SetupError
 from pipeline.records import Outcome
 from pipeline.store import Corrected, Layout, Ledger, RunDir, corrected_at, rows_of
 from pipeline.targets import run_and_manifest
-from pipeline.task import expected_fields
+from pipeline.task import fields_shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +78,7 @@ async def class_field(opened: OpenRun) -> str | None:
 
 def text_fields(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     """The fields that the run's prompt names; () where it shows the whole record, or cannot be read."""
-    prompt = manifest.get("fingerprint", {}).get("prompt")
-    try:
-        return tuple(sorted(expected_fields(prompt))) if isinstance(prompt, str) else ()
-    except TaskError:
-        return ()
+    return tuple(sorted(fields_shown(manifest.get("fingerprint", {}))))
 
 
 def examples_of(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from pipeline.gold.fields import LabelField, fields_of_tools, named_class, with_values
+from pipeline.gold.fields import (
+    GOLD_NAMES,
+    MORE_GOLD_NAMES,
+    MeasuredField,
+    field_named,
+    fields_of_tools,
+    named_class,
+    with_values,
+)
 from pipeline.gold.files import KEY, GoldFile, GoldRow, open_gold
 from pipeline.gold.values import (
     NONE,
@@ -14,15 +22,18 @@ from pipeline.gold.values import (
 )
 
 __all__ = [
+    "GOLD_NAMES",
     "KEY",
+    "MORE_GOLD_NAMES",
     "NONE",
     "GoldFile",
     "GoldRow",
-    "LabelField",
+    "MeasuredField",
     "as_class",
     "as_number",
     "as_set",
     "as_text",
+    "field_named",
     "fields_of_tools",
     "is_answered",
     "named_class",

@@ -13,6 +13,10 @@ from pipeline.records import JSON
 Kind = Literal["class", "set", "number", "text", "unknown"]
 Schema = Mapping[str, Any]
 
+#: What a column of gold may be called beside the name of its label field: where it is looked for, and where somebody
+#: has named the file as gold.
+GOLD_NAMES = ("{}", "gold_{}", "{}_gold")
+MORE_GOLD_NAMES = (*GOLD_NAMES, "true_{}", "{}_true", "correct_{}", "right_{}")
 #: The column that names the tool which was called.
 TOOL = "tool"
 #: Whole numbers in a range of so many are classes in an order, as stars are.
@@ -25,11 +29,12 @@ _KINDS: Mapping[str, Kind] = {"array": "set", "integer": "number", "number": "nu
 
 
 @dataclass(frozen=True, slots=True)
-class LabelField:
-    """A label field. `values` are the classes of its list, by name and in its order; () where it has no list.
+class MeasuredField:
+    """A label field as it is measured.
 
-    `is_ordered`: they have an order. `numbers` are the values behind the names where all are numbers, else their
-    places. `is_bool`: true and false.
+    `values` are the classes of its list, by name and in its order; () where it has no list. `is_ordered`: they have an
+    order. `numbers` are the values behind the names where all are numbers, else their places. `is_bool`: true and
+    false.
     """
 
     name: str
@@ -45,6 +50,11 @@ class LabelField:
         return dict(self.numbers) if self.numbers is not None else {name: at for at, name in enumerate(self.values)}
 
 
+def field_named(column: str, fields: Iterable[str], names: Sequence[str] = GOLD_NAMES) -> str | None:
+    """The label field that a column of gold is about by its name; None where the name does not tell."""
+    return next((field for field in fields if column in (name.format(field) for name in names)), None)
+
+
 def named_class(value: JSON) -> str:
     """The name of a class: 1, 1.0 and "1" are one, and so are true and "true"."""
     if isinstance(value, str):
@@ -58,12 +68,12 @@ def named_class(value: JSON) -> str:
 
 def fields_of_tools(
     tools: Sequence[Schema], rows: str | None = None, ordered: Iterable[str] = ()
-) -> dict[str, LabelField]:
+) -> dict[str, MeasuredField]:
     """The label fields by column. `tools` are function definitions as a request has them; `rows` is `task.rows`.
 
     `ordered` are the fields whose list of values goes from the lowest to the highest.
     """
-    found: dict[str, LabelField] = {}
+    found: dict[str, MeasuredField] = {}
     functions = [tool["function"] for tool in tools if isinstance(tool.get("function"), Mapping)]
     if len(functions) > 1:
         found[TOOL] = _listed(TOOL, [function["name"] for function in functions])
@@ -110,7 +120,7 @@ def _at(root: Schema, steps: Sequence[str]) -> Any:
     return node
 
 
-def _field(name: str, node: Schema, root: Schema) -> LabelField:
+def _field(name: str, node: Schema, root: Schema) -> MeasuredField:
     if values := _values(node):
         return _listed(name, values)
     kinds = node.get("type", ())
@@ -123,7 +133,7 @@ def _field(name: str, node: Schema, root: Schema) -> LabelField:
         return _listed(name, [True, False])
     if types == ["integer"] and (scale := _scale(node)):
         return _listed(name, scale)
-    return LabelField(name, kind)
+    return MeasuredField(name, kind)
 
 
 def _values(node: Schema) -> list[JSON]:
@@ -144,15 +154,15 @@ def _scale(node: Schema) -> list[JSON]:
     return list(range(low, high + 1))
 
 
-def _listed(name: str, values: Sequence[JSON]) -> LabelField:
+def _listed(name: str, values: Sequence[JSON]) -> MeasuredField:
     names = tuple(dict.fromkeys(map(named_class, values)))
     is_bool = bool(values) and all(isinstance(value, bool) for value in values)
     are_numbers = bool(values) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     numbers = {named_class(value): float(value) for value in values} if are_numbers else None
-    return LabelField(name, "class", names, is_ordered=are_numbers, is_bool=is_bool, numbers=numbers)
+    return MeasuredField(name, "class", names, is_ordered=are_numbers, is_bool=is_bool, numbers=numbers)
 
 
-def with_values(field: LabelField, seen: Sequence[JSON]) -> LabelField:
+def with_values(field: MeasuredField, seen: Sequence[JSON]) -> MeasuredField:
     """The field, its kind found out by values that it was seen to have where the schema says too little."""
     if field.kind != "unknown":
         return field

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from pipeline import codec
-from pipeline.gold.fields import LabelField, named_class
+from pipeline.gold.fields import MeasuredField, named_class
 from pipeline.records import JSON
 
 #: The name of the class of a label that is null, or not there.
@@ -21,7 +21,7 @@ def is_answered(value: JSON) -> bool:
     return value is not None and (type(value) is not str or (value != "" and not value.isspace()))
 
 
-def as_class(field: LabelField, value: JSON) -> str:
+def as_class(field: MeasuredField, value: JSON) -> str:
     """The class that a value names. Texts count as they stand: case and white space tell classes apart.
 
     Only where the field holds numbers, or true and false, is another writing of the same value read: "1.0" as 1,
@@ -48,7 +48,7 @@ def as_number(value: JSON) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def as_set(field: LabelField, value: JSON) -> frozenset[str]:
+def as_set(field: MeasuredField, value: JSON) -> frozenset[str]:
     """The classes that a value names.
 
     A list is one, and so is a text that holds a list as JSON or as Python write it; else a text is one class, or
@@ -60,7 +60,7 @@ def as_set(field: LabelField, value: JSON) -> frozenset[str]:
     return frozenset(as_class(field, item) for item in items if item is not None)
 
 
-def _parted(field: LabelField, text: str) -> JSON:
+def _parted(field: MeasuredField, text: str) -> JSON:
     if text in field.values:
         return text
     if text.lstrip().startswith("["):

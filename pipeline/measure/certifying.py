@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SetupError, there_are
-from pipeline.gold import LabelField
+from pipeline.gold import MeasuredField
 from pipeline.measure.designs import PURPOSE, CertifyOptions, Place, StoredDesign, begin, stored_designs, used_designs
 from pipeline.measure.opened import OpenRun, look_at
 from pipeline.measure.said import Said, is_right, said_of
@@ -67,7 +67,7 @@ def _refuse_senseless(options: CertifyOptions) -> None:
         raise SetupError(f"--sample {options.sample}: expected a number of records, 1 or more")
 
 
-def certified_field(run: OpenRun, name: str | None) -> LabelField:
+def certified_field(run: OpenRun, name: str | None) -> MeasuredField:
     """The label field to be certified. Raises SetupError."""
     if name is None:
         names = [one.name for one in run.fields.values() if one.name not in CERTAINTY]
@@ -80,7 +80,7 @@ def certified_field(run: OpenRun, name: str | None) -> LabelField:
     return run.field(name, "--column")
 
 
-def _certify(run: OpenRun, label_field: LabelField, options: CertifyOptions) -> Facts:
+def _certify(run: OpenRun, label_field: MeasuredField, options: CertifyOptions) -> Facts:
     folder, ledger = run.run_dir.path, run.run_dir.ledger
     with open_reviews(folder) as reviews:
         said = said_of(reviews, label_field.name)
@@ -153,7 +153,7 @@ class _Drawn:
     unclear: int = 0
     seen: int = 0
 
-    def add(self, one: ColumnLabel, place: Place, said: Said, label_field: LabelField) -> None:
+    def add(self, one: ColumnLabel, place: Place, said: Said, label_field: MeasuredField) -> None:
         """One more record of the draw."""
         answer, is_checked = said.blind_answer(one), said.has_checked(one)
         if answer is not None:
@@ -214,7 +214,9 @@ def _begun(stored: StoredDesign, labels: LabelsSeen) -> _Standing:
     return _Standing(stored, labels, drawn, 0 if waiting else stored.design.population, 0, waiting, ())
 
 
-def _standing(ledger: Path, stored: StoredDesign, reviews: Reviews, said: Said, label_field: LabelField) -> _Standing:
+def _standing(
+    ledger: Path, stored: StoredDesign, reviews: Reviews, said: Said, label_field: MeasuredField
+) -> _Standing:
     """Two passes over the labels: what became of the draw, then which of the others people have to check."""
     before, labels, drawn = said_of(reviews, label_field.name, stored.reviews), LabelsSeen(), _Drawn()
     keys = frozenset(stored.keys)

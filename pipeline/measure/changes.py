@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.errors import SetupError, there_are
-from pipeline.gold import NONE, LabelField, as_number, named_class
+from pipeline.gold import NONE, MeasuredField, as_number, named_class
 from pipeline.measure.disagreements import Differing, Disagreement
 from pipeline.measure.opened import OpenRun
 from pipeline.measure.pairs import value_in
@@ -111,7 +111,7 @@ def _listed(tallies: Mapping[str, _Agreement]) -> frozenset[str]:
     return frozenset(found or tallies)
 
 
-def joint(one: LabelField, other: LabelField, rows: frozenset[str]) -> LabelField:
+def joint(one: MeasuredField, other: MeasuredField, rows: frozenset[str]) -> MeasuredField:
     """A field as both runs have it: with the classes of both, or a list where records have rows."""
     if one.name in rows:
         return replace(one, kind="set")
@@ -123,7 +123,7 @@ def joint(one: LabelField, other: LabelField, rows: frozenset[str]) -> LabelFiel
 class _Agreement:
     """One label field of two runs. All of it but the field changes."""
 
-    label_field: LabelField
+    label_field: MeasuredField
     paired: Paired = field(default_factory=Paired)
     n: int = 0
     same: int = 0

@@ -70,9 +70,7 @@ class Differing:
             try:
                 self._file = self._part.open("w", encoding="utf-8", newline="")
             except OSError as error:
-                raise SetupError(
-                    f"--disagreements {self.path}: cannot be written: {error.strerror or error}"
-                ) from error
+                raise self._failure(error) from error
             self._write([["key", "text", *self.titles, *(["confidence"] if self._confidence else []), "field"]])
         return self
 

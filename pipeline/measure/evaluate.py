@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline import codec
 from pipeline.errors import SetupError, did_you_mean, there_are
-from pipeline.gold import KEY, GoldFile, LabelField, as_number, open_gold
+from pipeline.gold import KEY, GoldFile, MeasuredField, as_number, open_gold
 from pipeline.measure.disagreements import Differing, Disagreement
 from pipeline.measure.opened import OpenRun, chosen_fields, gold_columns_in, gold_names, look_at
 from pipeline.measure.pairs import ROW_KEY, GoldColumns, GoldCounts, Pair, pairs_of_file, pairs_of_rows, value_in
@@ -263,7 +263,7 @@ class Judge:
                 found.append((Disagreement(pair.key, pair.row.key, name, gold, label, confidence), pair.row.fields))
 
 
-def _as_set(field: LabelField, names: frozenset[str]) -> LabelField:
+def _as_set(field: MeasuredField, names: frozenset[str]) -> MeasuredField:
     return replace(field, kind="set") if field.name in names else field
 
 

@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import LabelpipeError, SetupError, did_you_mean, there_are
-from pipeline.gold import LabelField, fields_of_tools, named_class, with_values
+from pipeline.errors import SetupError, did_you_mean, there_are
+from pipeline.gold import GOLD_NAMES, MeasuredField, field_named, fields_of_tools, named_class, with_values
 from pipeline.readers import given_name
 from pipeline.records import JSON
 from pipeline.store import LabelRow, Ledger, RunDir
-from pipeline.task import expected_fields
+from pipeline.task import fields_shown
 
 #: Labels that are looked at to find out what a field holds where its schema does not say.
 LOOKED_AT = 2_000
@@ -19,8 +19,8 @@ LOOKED_AT = 2_000
 _OURS = frozenset({"row_key", "simulated", "agreement", "votes", "needs_review", "reviewed"})
 #: The keys of an example that are not fields of a record.
 _NO_FIELDS = frozenset({"label", "tool"})
-#: What a column of gold may be called, and one that is that of the only label field.
-_GOLD_NAMES, _GOLD = ("{}", "gold_{}", "{}_gold"), "gold"
+#: What a column of gold for the only label field may be called.
+_GOLD = "gold"
 
 
 class Examples:
@@ -59,7 +59,7 @@ class OpenRun:
 
     run_dir: RunDir
     ledger: Ledger
-    fields: Mapping[str, LabelField]
+    fields: Mapping[str, MeasuredField]
     key: str | None
     shown: frozenset[str]
     examples: Examples
@@ -69,7 +69,7 @@ class OpenRun:
     ours: frozenset[str] = frozenset()
     seen: tuple[str, ...] = ()
 
-    def field(self, name: str, option: str = "--field") -> LabelField:
+    def field(self, name: str, option: str = "--field") -> MeasuredField:
         """The label field of this name. Raises SetupError."""
         if name not in self.fields:
             raise SetupError(
@@ -84,7 +84,7 @@ async def look_at(run_dir: RunDir, manifest: Mapping[str, Any], ledger: Ledger, 
     fingerprint = manifest.get("fingerprint") or {}
     key = (manifest.get("reading") or {}).get("key")
     rows = fingerprint.get("rows")
-    shown = _shown(fingerprint.get("prompt"))
+    shown = fields_shown(fingerprint)
     first = await ledger.labels_after(0, LOOKED_AT, fields=True)
     if not first:
         raise SetupError(f"{run_dir.path}: no record has an outcome yet, so there is nothing to compare")
@@ -93,7 +93,7 @@ async def look_at(run_dir: RunDir, manifest: Mapping[str, Any], ledger: Ledger, 
     run = OpenRun(
         run_dir,
         ledger,
-        {name: with_values(fields.get(name, LabelField(name, "unknown")), values) for name, values in known.items()},
+        {name: with_values(fields.get(name, MeasuredField(name, "unknown")), values) for name, values in known.items()},
         key,
         shown,
         Examples(fingerprint.get("examples") or [], key, shown),
@@ -109,13 +109,6 @@ async def look_at(run_dir: RunDir, manifest: Mapping[str, Any], ledger: Ledger, 
     return run
 
 
-def _shown(prompt: Any) -> frozenset[str]:
-    try:
-        return frozenset(expected_fields(prompt)) if isinstance(prompt, str) else frozenset()
-    except LabelpipeError:
-        return frozenset()
-
-
 def labels_in(row: LabelRow) -> Iterator[Mapping[str, JSON]]:
     """The label of a record, or that of each of its rows."""
     if row.label is not None and row.rows is None:
@@ -124,7 +117,7 @@ def labels_in(row: LabelRow) -> Iterator[Mapping[str, JSON]]:
         yield {**(row.label or {}), **one}
 
 
-def _names(fields: Mapping[str, LabelField], first: Sequence[LabelRow]) -> dict[str, None]:
+def _names(fields: Mapping[str, MeasuredField], first: Sequence[LabelRow]) -> dict[str, None]:
     """The label fields of the schema, then what callbacks have added."""
     found = dict.fromkeys(fields)
     for row in first:
@@ -158,9 +151,8 @@ def chosen_fields(run: OpenRun, columns: Sequence[str], fields: Sequence[str]) -
 def _field_of(run: OpenRun, column: str) -> str:
     if column in run.fields:
         return column
-    for name in run.fields:
-        if column in (form.format(name) for form in _GOLD_NAMES):
-            return name
+    if (name := field_named(column, run.fields)) is not None:
+        return name
     if len(run.fields) == 1:
         return next(iter(run.fields))
     raise SetupError(
@@ -171,7 +163,7 @@ def _field_of(run: OpenRun, column: str) -> str:
 def gold_names(run: OpenRun, only: Sequence[str] = ()) -> list[str]:
     """The columns that may hold gold for these label fields, by their names."""
     names = only or list(run.fields)
-    return [form.format(name) for form in _GOLD_NAMES for name in names] + [_GOLD] * (len(run.fields) == 1)
+    return [form.format(name) for form in GOLD_NAMES for name in names] + [_GOLD] * (len(run.fields) == 1)
 
 
 def gold_columns_in(
@@ -185,7 +177,7 @@ def gold_columns_in(
 
     A gold file has the label's own name first; in an `input` that may be anything, and `gold_topic` comes first.
     """
-    forms = _GOLD_NAMES[::-1] if input else _GOLD_NAMES
+    forms = GOLD_NAMES[::-1] if input else GOLD_NAMES
     found: dict[str, str] = {}
     for name in only or run.fields:
         names = [form.format(name) for form in forms]

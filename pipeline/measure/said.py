@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.gold import LabelField, named_class
+from pipeline.gold import MeasuredField, named_class
 from pipeline.quality import normalised
 from pipeline.records import JSON
 from pipeline.store import Answer, ColumnLabel, Correction, Place, Reviews, is_same_content
@@ -58,7 +58,7 @@ def said_of(reviews: Reviews, field: str, upto: int | None = None) -> Said:
     return Said(corrections, blind, last)
 
 
-def is_right(field: LabelField, label: JSON, answer: JSON) -> bool:
+def is_right(field: MeasuredField, label: JSON, answer: JSON) -> bool:
     """Whether a label says the same as a person: sets without their order, texts apart from case and white space."""
     if isinstance(label, list) and isinstance(answer, list):
         return set(map(named_class, label)) == set(map(named_class, answer))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SetupError
-from pipeline.gold import LabelField, as_number, named_class
+from pipeline.gold import MeasuredField, as_number, named_class
 from pipeline.measure.certifying import certified_field
 from pipeline.measure.opened import OpenRun, look_at
 from pipeline.measure.said import Said, said_of
@@ -221,7 +221,7 @@ def _share(group: _Group, one: str, confidence: float) -> Facts:
 # -- the pseudo-outcomes -----------------------------------------------------------------------------------------------
 
 
-async def _write_pseudo(run: OpenRun, label: LabelField, found: _Found, measured: _Measured, path: Path) -> str:
+async def _write_pseudo(run: OpenRun, label: MeasuredField, found: _Found, measured: _Measured, path: Path) -> str:
     """A CSV with the key and the pseudo-outcome of each label: of a number itself, else of each class."""
     if not measured.answered:
         raise SetupError(f"--pseudo {path}: needs blind answers for a random draw, as labelpipe certify makes one")

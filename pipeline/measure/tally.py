@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.gold import NONE, LabelField, as_class, as_number, as_set, as_text, named_class
+from pipeline.gold import NONE, MeasuredField, as_class, as_number, as_set, as_text, named_class
 from pipeline.quality import (
     Calibration,
     ClassScore,
@@ -37,7 +37,7 @@ _REMEMBERED = 10_000
 class FieldTally:
     """Counts one label field of the records that have gold."""
 
-    def __init__(self, field: LabelField, column: str) -> None:
+    def __init__(self, field: MeasuredField, column: str) -> None:
         self.field, self.column = field, column
         # All state that changes: what came of the comparison, by kind; records of gold without a label, by status and
         # by code; gold values that are no label, or no number; and the confidences.

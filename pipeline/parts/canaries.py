@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline import codec
 from pipeline.errors import ConfigError, InputError, did_you_mean, there_are
-from pipeline.gold import KEY, LabelField, fields_of_tools, is_answered
+from pipeline.gold import KEY, MORE_GOLD_NAMES, MeasuredField, field_named, fields_of_tools, is_answered
 from pipeline.parts.tables import table_source
 from pipeline.quality import uniform
 from pipeline.readers import given_name, made_up_name, read_records
@@ -21,8 +21,6 @@ from pipeline.task import Task
 
 #: More gold than this says nothing more: its first rows are taken.
 MOST_GOLD = 20_000
-#: What a column of gold may be called beside the name of its label field.
-_NAMES = ("{}", "gold_{}", "{}_gold", "true_{}", "{}_true", "correct_{}", "right_{}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +31,7 @@ class Gold:
     of the record, mixed or of the input.
     """
 
-    field: LabelField
+    field: MeasuredField
     column: str
     mixed: Sequence[Record]
     right: Mapping[str, JSON]
@@ -91,7 +89,7 @@ async def _records(path: Path, keys: Iterable[str]) -> list[Record]:
     return found
 
 
-def _column(settings: Settings, path: Path, columns: Sequence[str], fields: Mapping[str, LabelField]) -> str:
+def _column(settings: Settings, path: Path, columns: Sequence[str], fields: Mapping[str, MeasuredField]) -> str:
     """The column of gold that is meant."""
     wanted = settings.quality.gold_column
     if wanted is not None:
@@ -101,15 +99,15 @@ def _column(settings: Settings, path: Path, columns: Sequence[str], fields: Mapp
                 f"{there_are(columns)}"
             )
         return wanted
-    found = [column for column in columns if _named(column, fields)]
+    found = [column for column in columns if field_named(column, fields, MORE_GOLD_NAMES)]
     if len(found) == 1:
         return found[0]
     what = f"several columns of labels ({there_are(found)})" if found else f"no column of labels; it has {columns}"
     raise ConfigError(f"quality.gold: {path} has {what}: name one in quality.gold_column")
 
 
-def _field(column: str, fields: Mapping[str, LabelField]) -> LabelField:
-    if (name := _named(column, fields)) is not None:
+def _field(column: str, fields: Mapping[str, MeasuredField]) -> MeasuredField:
+    if (name := field_named(column, fields, MORE_GOLD_NAMES)) is not None:
         return fields[name]
     if len(fields) == 1:
         return next(iter(fields.values()))
@@ -119,13 +117,9 @@ def _field(column: str, fields: Mapping[str, LabelField]) -> LabelField:
     )
 
 
-def _named(column: str, fields: Mapping[str, LabelField]) -> str | None:
-    return next((name for name in fields if column in (form.format(name) for form in _NAMES)), None)
-
-
-def _gold_columns(columns: Iterable[str], fields: Mapping[str, LabelField]) -> set[str]:
+def _gold_columns(columns: Iterable[str], fields: Mapping[str, MeasuredField]) -> set[str]:
     """The columns that hold right labels, of whichever field: no prompt may show them."""
-    return {column for column in columns if _named(column, fields)}
+    return {column for column in columns if field_named(column, fields, MORE_GOLD_NAMES)}
 
 
 def _shown(task: Task, columns: Sequence[str], others: set[str | None]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.engine import Job
 from pipeline.errors import LabelpipeError, RenderError
-from pipeline.gold import LabelField, as_class, as_set
+from pipeline.gold import MeasuredField, as_class, as_set
 from pipeline.parts import Gold
 from pipeline.quality import is_clearly_below, shift_of, wilson
 from pipeline.records import JSON, Outcome, Request, Status
@@ -28,7 +28,7 @@ NO_LABEL = "no label"
 #: shares must have moved to be worth a word.
 WINDOW, FALSE_ALARM, LEAST_SHIFT = 500, 1e-6, 0.1
 
-NO_GOLD = Gold(LabelField("", "unknown"), "", (), {})
+NO_GOLD = Gold(MeasuredField("", "unknown"), "", (), {})
 Commit = Callable[[Sequence[Outcome]], Coroutine[Any, Any, None]]
 
 

@@ -123,6 +123,15 @@ def expected_fields(prompt: str) -> set[str]:
     return set(Prompt(prompt).fields)
 
 
+def fields_shown(fingerprint: Mapping[str, Any]) -> frozenset[str]:
+    """The record fields that the prompt of a kept fingerprint names; none where it is no template that can be read."""
+    prompt = fingerprint.get("prompt")
+    try:
+        return frozenset(expected_fields(prompt)) if isinstance(prompt, str) else frozenset()
+    except TaskError:
+        return frozenset()
+
+
 #: white space, and what takes no room: a text of these alone is empty
 _BLANK = "".join(char for char in map(chr, range(0x3001)) if char.isspace()) + "\u200b\u200c\u200d\u2060\ufeff"
 

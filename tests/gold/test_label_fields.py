@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import codec
-from pipeline.gold import LabelField, as_class, as_number, as_set, fields_of_tools, is_answered, with_values
+from pipeline.gold import MeasuredField, as_class, as_number, as_set, fields_of_tools, is_answered, with_values
 
 ENUM = {"type": "string", "enum": ["a", "b"]}
 
 
-def field_of(node: dict[str, Any], **root: Any) -> LabelField:
+def field_of(node: dict[str, Any], **root: Any) -> MeasuredField:
     schema = {"type": "object", "properties": {"x": node}, **root}
     return fields_of_tools([{"type": "function", "function": {"name": "f", "parameters": schema}}])["x"]
 
@@ -75,12 +75,12 @@ def test_the_columns_of_several_tools_and_of_rows() -> None:
     ],
 )
 def test_where_the_schema_says_too_little_the_values_do(seen: list[Any], kind: str) -> None:
-    assert with_values(LabelField("x", "unknown"), seen).kind == kind
+    assert with_values(MeasuredField("x", "unknown"), seen).kind == kind
 
 
 @given(st.sets(st.text("ab|;, é", min_size=1), min_size=1), st.data())
 def test_a_list_comes_back_from_each_of_its_forms(values: set[str], data: st.DataObject) -> None:
-    field = LabelField("x", "set", tuple(sorted(values)))
+    field = MeasuredField("x", "set", tuple(sorted(values)))
     some = data.draw(st.lists(st.sampled_from(field.values), unique=True))
     assert as_set(field, some) == frozenset(some)
     assert as_set(field, codec.dumps(some).decode()) == frozenset(some)
@@ -88,12 +88,12 @@ def test_a_list_comes_back_from_each_of_its_forms(values: set[str], data: st.Dat
 
 
 def test_a_cell_with_several_labels_is_parted_only_at_labels() -> None:
-    field = LabelField("x", "set", ("a", "b", "c, d"))
+    field = MeasuredField("x", "set", ("a", "b", "c, d"))
     assert as_set(field, "a| b") == {"a", "b"}
     assert as_set(field, "a; b;") == {"a", "b"}
     assert as_set(field, "c, d") == {"c, d"}, "a label of its own"
     assert as_set(field, "a, e") == {"a, e"}, "what is no label is told as it stands"
-    assert as_set(LabelField("x", "set"), "a, e") == {"a", "e"}
+    assert as_set(MeasuredField("x", "set"), "a, e") == {"a", "e"}
     assert as_set(field, "[broken") == {"[broken"}
 
 
