@@ -47,7 +47,8 @@ def _estimate(desk: Desk, field: PageField) -> dict[str, Any]:
         "mean": found.mean,
         "low": found.low,
         "high": found.high,
-        "more": quality.answers_to_come(found, HALF),
+        # Nobody can answer more than there are.
+        "more": min(quality.answers_to_come(found, HALF), max(0, desk.draw.population - found.n)),
         "left": sum(desk.standing(item.key) is None for item in desk.items),
     }
 

@@ -95,7 +95,7 @@ async function show(place, focus = true) {
   if (focus) { (chosen().length ? $("key") : document.querySelector("#fields input, #fields textarea")).focus({ preventScroll: true }); window.scrollTo(0, 0); }
   let next = place;
   for (let i = 0; i < AHEAD && next !== null; i += 1) {
-    next = nextOpen(next + (i ? 1 : 0));
+    next = nextOpen(next);
     if (next !== null) fetched(next).catch(() => {});
   }
 }
@@ -373,7 +373,10 @@ function before(job, record) {
   const rows = [], told = [];
   for (const field of main()) {
     const mine = record.answer?.label[field.name], model = record.model?.[field.name];
-    if (mine === undefined) continue;
+    if (mine === undefined) {
+      if (model !== undefined) rows.push(make("dt", { textContent: field.name }), make("dd", { textContent: `the model says ${model}` }));
+      continue;
+    }
     const isSame = mine === model;
     rows.push(make("dt", { textContent: field.name }), make("dd", {}, make("bdi", { textContent: mine }),
       ...(model === undefined ? [] : [make("span", { className: isSame ? "right" : "wrong", textContent: isSame ? " · as the model says" : ` · the model says ${model}` })])));
@@ -437,9 +440,9 @@ function fits(item, filter) {
 
 async function find() {
   const text = $("text").value.trim(), filter = $("filter").value;
-  try { found = text ? (await ask(`find?text=${encodeURIComponent(text)}`)).places : null; } catch (error) { return warn(error.message); }
+  try { found = text ? new Set((await ask(`find?text=${encodeURIComponent(text)}`)).places) : null; } catch (error) { return warn(error.message); }
   if (text !== $("text").value.trim()) return undefined;
-  const all = draw.items.map((_, place) => place).filter((place) => fits(draw.items[place], filter) && (!found || found.includes(place)));
+  const all = draw.items.map((_, place) => place).filter((place) => fits(draw.items[place], filter) && (!found || found.has(place)));
   const isAll = !text && filter === "all";
   $("matches").textContent = isAll ? "" : `${plural(all.length, "record")} found`;
   order = isAll || !all.length ? null : all;
