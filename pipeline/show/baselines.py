@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.facts import Baseline
-from pipeline.terminal import cut, width
+from pipeline.show.words import aligned
+from pipeline.terminal import cut
 
 #: Classes, and doubtful labels, that are shown.
 SHOWN_CLASSES, SHOWN_DOUBTS = 20, 10
@@ -49,8 +50,7 @@ def _classes(done: Baseline) -> list[str]:
     for name, one in ranked[:SHOWN_CLASSES]:
         figures = [f"{one[figure]:.3f}" for figure in ("precision", "recall", "f1")]
         rows.append([_told(name), *figures, f"{int(one['support']):,}"])
-    rest = len(ranked) - SHOWN_CLASSES
-    return [*aligned(rows), f"  and {rest:,} more"] if rest > 0 else aligned(rows)
+    return aligned(rows, len(ranked) - SHOWN_CLASSES)
 
 
 def _doubts(done: Baseline) -> list[str]:
@@ -68,13 +68,3 @@ def _doubts(done: Baseline) -> list[str]:
 
 def _told(text: str) -> str:
     return cut(" ".join(text.split()), _COLUMNS)
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The first column to the left, the others to the right."""
-    wide = [max(width(cells[at]) for cells in rows) for at in range(len(rows[0]))]
-    lines = []
-    for first, *others in rows:
-        gaps = [" " * (most - width(cell)) for cell, most in zip((first, *others), wide, strict=True)]
-        lines.append("  ".join(["", first + gaps[0], *(gap + one for gap, one in zip(gaps[1:], others, strict=True))]))
-    return lines

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.show.views import SIMULATED
+from pipeline.show.words import many
 
 Facts = Mapping[str, Any]
 #: Names of reviewers that are told.
@@ -14,7 +15,7 @@ _NAMES_MOST = 6
 
 def certify_lines(facts: Facts) -> list[str]:
     """Where a certificate stands, and what to do next."""
-    head = f"{facts['run_dir']}: {facts['column']}, {_many(facts['n'], 'label')}"
+    head = f"{facts['run_dir']}: {facts['column']}, {many(facts['n'], 'label')}"
     lines = [head, "", *_STATES[facts["state"]](facts), ""]
     lines += [f"  {name:<10} {text}" for name, text in _rows(facts) if text]
     return [*lines, SIMULATED] if facts["simulated"] else lines
@@ -23,7 +24,7 @@ def certify_lines(facts: Facts) -> list[str]:
 def _drawing(facts: Facts) -> Iterator[str]:
     if not facts["answered"]:
         yield (
-            f"{_many(facts['drawn'], 'record')} have to be checked, without seeing the model's label. "
+            f"{many(facts['drawn'], 'record')} have to be checked, without seeing the model's label. "
             f"They were drawn at random (draw {facts['draw']})."
         )
         yield (
@@ -31,7 +32,7 @@ def _drawing(facts: Facts) -> Iterator[str]:
             "Otherwise you are told afterward which others people have to check."
         )
     else:
-        yield f"{_many(facts['check'], 'record')} of the draw wait for an answer ({facts['answered']:,} have one)."
+        yield f"{many(facts['check'], 'record')} of the draw wait for an answer ({facts['answered']:,} have one)."
         yield "Until then each of them counts as wrong."
 
 
@@ -40,7 +41,7 @@ def _checking(facts: Facts) -> Iterator[str]:
         f"Not certified yet: people have to check {facts['check']:,} more "
         f"label{'s' * (facts['check'] != 1)} (draw {facts['draws'][-1]}). {_order(facts)}"
     )
-    yield f"{_many(facts['kept'], 'label')} may be kept as they are."
+    yield f"{many(facts['kept'], 'label')} may be kept as they are."
     if facts["unclear"]:
         yield (
             f"{facts['unclear']:,} of the draw were answered as unclear. They count as wrong, and somebody has to "
@@ -81,7 +82,7 @@ def _rows(facts: Facts) -> Iterator[tuple[str, str]]:
         found = f"{facts['wrong']:,} of {facts['answered']:,} answered wrong, {facts['unclear']:,} unclear"
         yield "draw", f"{found}, {waiting:,} waiting; seed {facts['seed']}"
     if facts["not_blind"]:
-        answers = f"{_many(facts['not_blind'], 'answer')} came from people who had seen the model's label"
+        answers = f"{many(facts['not_blind'], 'answer')} came from people who had seen the model's label"
         yield "not blind", f"{answers}. They count as wrong, unless somebody else answers these records blind"
     yield "outside", _outside(facts)
     yield "next", _next(facts)
@@ -90,9 +91,9 @@ def _rows(facts: Facts) -> Iterator[tuple[str, str]]:
 
 
 def _outside(facts: Facts) -> str:
-    found = [f"{_many(facts['without_label'], 'record')} without a label"] if facts["without_label"] else []
+    found = [f"{many(facts['without_label'], 'record')} without a label"] if facts["without_label"] else []
     if facts["added_since"]:
-        found.append(f"{_many(facts['added_since'], 'label')} that came after the draw")
+        found.append(f"{many(facts['added_since'], 'label')} that came after the draw")
     return ", ".join(found)
 
 
@@ -122,7 +123,7 @@ def certificate_text(facts: Facts) -> str:
 def _promise(facts: Facts) -> Iterator[str]:
     yield (
         f"With {_percent(facts['confidence'])} confidence, at most {_percent(facts['error'])} of the "
-        f"{_many(facts['n'], 'label')} in {facts['column']} are wrong, that is {facts['allowed']:,}. "
+        f"{many(facts['n'], 'label')} in {facts['column']} are wrong, that is {facts['allowed']:,}. "
         f"The bound that was reached is {_percent(facts['bound'])}."
     )
 
@@ -130,18 +131,18 @@ def _promise(facts: Facts) -> Iterator[str]:
 def _ground(facts: Facts) -> Iterator[str]:
     if facts["drawn"]:
         yield (
-            f"This rests on {_many(facts['drawn'], 'record')} drawn at random without replacement on "
+            f"This rests on {many(facts['drawn'], 'record')} drawn at random without replacement on "
             f"{(facts['drawn_at'] or '')[:10]}. People who had not seen the model's label answered "
             f"{facts['drawn'] - facts['not_blind']:,} of them; {facts['wrong']:,} labels were wrong and are corrected."
         )
         if others := facts["unclear"] + facts["not_blind"]:
             yield f"{others:,} more, which were unclear or not answered blind, counted as wrong; people decided them."
     if facts["checked_before"]:
-        yield f"{_many(facts['checked_before'], 'record')} had been checked by people before the draw."
+        yield f"{many(facts['checked_before'], 'record')} had been checked by people before the draw."
     if facts["checked"]:
         order = " and ".join(facts["certainty"])
         which = f"the least certain ones by {order}" if order else "a random part of the file"
-        yield f"People have checked {_many(facts['checked'], 'record')} beyond the {facts['kept']:,} kept: {which}."
+        yield f"People have checked {many(facts['checked'], 'record')} beyond the {facts['kept']:,} kept: {which}."
     if facts["reviewers"]:
         dates = sorted({(facts[name] or "")[:10] for name in ("first_answer_at", "last_answer_at")})
         yield f"Checked by {_names(facts['reviewers'])} ({' to '.join(dates)})."
@@ -164,10 +165,6 @@ def _limits(facts: Facts) -> Iterator[str]:
 def _names(names: Sequence[str]) -> str:
     more = f" and {len(names) - _NAMES_MOST} more" if len(names) > _NAMES_MOST else ""
     return ", ".join(names[:_NAMES_MOST]) + more
-
-
-def _many(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'s' * (n != 1)}"
 
 
 def _percent(share: float) -> str:

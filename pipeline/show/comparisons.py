@@ -6,17 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline import codec
-from pipeline.show.evaluations import (
-    DISAGREEMENTS_MOST,
-    has,
-    left_out_lines,
-    many,
-    percent,
-    plain,
-    short,
-    table,
-)
+from pipeline.show.evaluations import DISAGREEMENTS_MOST, left_out_lines
 from pipeline.show.views import SIMULATED
+from pipeline.show.words import has, many, percent, plain, short, table
 from pipeline.units import dollars, duration
 
 #: Changes of a label that are listed.

@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline import codec
 from pipeline.show.views import SIMULATED
-from pipeline.terminal import cut, shown, width
+from pipeline.show.words import cell_of, has, many, one_line, percent, plain, right_cell, short, table
+from pipeline.terminal import width
 
 #: Classes that get a line, a confusion matrix of so many, and confusions that are listed.
 CLASSES_MOST, MATRIX_MOST, CONFUSIONS_MOST = 30, 10, 6
@@ -16,9 +16,6 @@ CLASSES_MOST, MATRIX_MOST, CONFUSIONS_MOST = 30, 10, 6
 DISAGREEMENTS_MOST = 5
 #: Columns that the name of a class may take.
 _NAME_MOST = 24
-_KEY_MOST = 20
-#: Characters of a label in a sentence.
-_SHORT_MOST = 40
 #: A temperature beyond these says that confidence and truth have little to do with each other.
 _COLD, _HOT = 0.1, 10.0
 Facts = Mapping[str, Any]
@@ -97,7 +94,7 @@ def _class_lines(classes: Mapping[str, Facts]) -> Iterator[str]:
     yield f"  {'class':<{wide}}  precision  recall     F1   gold"
     for name, one in list(classes.items())[:CLASSES_MOST]:
         figures = f"{one['precision']:>9.3f}  {one['recall']:>6.3f}  {one['f1']:>5.3f}  {one['support']:>5,}"
-        yield f"  {_cell(name, wide)}  {figures}"
+        yield f"  {cell_of(name, wide)}  {figures}"
     if len(classes) > CLASSES_MOST:
         yield f"  and {len(classes) - CLASSES_MOST} more classes; --json prints all of them"
 
@@ -113,12 +110,12 @@ def _confusion_lines(confusion: Mapping[str, Mapping[str, int]], names: Sequence
     room = shutil.get_terminal_size((100, 24)).columns - 1  # the last column is not used
     if len(names) <= MATRIX_MOST and wide + sum(cells) + 2 * len(cells) + 4 <= room:
         yield ""
-        head = "  ".join(_right(name, cell) for name, cell in zip(names, cells, strict=True))
+        head = "  ".join(right_cell(name, cell) for name, cell in zip(names, cells, strict=True))
         yield f"  {'gold, by label':<{wide}}  {head}"
         for name in names:
             row = confusion.get(name, {})
             counts = "  ".join(f"{row.get(other, 0):>{cell},}" for other, cell in zip(names, cells, strict=True))
-            yield f"  {_cell(name, wide)}  {counts}"
+            yield f"  {cell_of(name, wide)}  {counts}"
     told = ", ".join(f"{short(gold)} -> {short(label)}: {n:,}" for n, gold, label in wrong[:CONFUSIONS_MOST])
     more = f", and {len(wrong) - CONFUSIONS_MOST} more kinds" if len(wrong) > CONFUSIONS_MOST else ""
     yield ""
@@ -221,66 +218,8 @@ def _where(facts: Facts) -> Iterator[str]:
         yield f"  kept        {facts['kept']}"
 
 
-# -- words and cells ---------------------------------------------------------------------------------------------------
-
-
-def percent(share: float) -> str:
-    """`87.4%`."""
-    return f"{share:.1%}"
-
-
-def plain(value: Any) -> str:
-    """A value as it stands in a CSV."""
-    return value if isinstance(value, str) else "" if value is None else codec.dumps(value).decode()
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Rows under their heads, as wide as the terminal; the last column is cut."""
-    all_rows = [list(head), *([_line(cell) for cell in row] for row in rows)]
-    room = shutil.get_terminal_size((100, 24)).columns - 1  # the last column is not used
-    wides = [min(_KEY_MOST, max(width(row[at]) for row in all_rows)) for at in range(len(head) - 1)]
-    last = max(10, room - 2 - sum(wides) - 2 * len(wides))
-    for row in all_rows:
-        cells = [_cell(cell, wide) for cell, wide in zip(row, wides, strict=False)]
-        yield "  " + "  ".join([*cells, cut(row[-1], last)]).rstrip()
-
-
-def _line(text: str) -> str:
-    """A text as one line without what would steer the terminal."""
-    return " ".join(shown(text).split())
-
-
-def _cell(text: str, wide: int) -> str:
-    found = _line(text)
-    while width(found) > wide:
-        found = f"{found[: -2 if found.endswith('…') else -1]}…"
-    return found + " " * (wide - width(found))
-
-
-def _right(text: str, wide: int) -> str:
-    found = _cell(text, wide).rstrip()
-    return " " * (wide - width(found)) + found
-
-
 def _wide(names: Any) -> int:
-    return min(_NAME_MOST, max(14, *(width(_line(name)) for name in names)))
-
-
-def short(text: str) -> str:
-    """A label in a sentence: in quotes where it has blanks, cut where it is long."""
-    found = shown(text)
-    found = found if len(found) <= _SHORT_MOST else f"{found[: _SHORT_MOST - 1]}…"
-    return repr(found) if not found or any(map(str.isspace, found)) else found
-
-
-def many(n: int, what: str) -> str:
-    """`1 record`, `3 records`."""
-    return f"{n:,} {what}{'s' * (n != 1)}"
-
-
-def has(n: int) -> str:
-    """The word after so many."""
-    return "has" if n == 1 else "have"
+    return min(_NAME_MOST, max(14, *(width(one_line(name)) for name in names)))
 
 
 def _is(n: int) -> str:

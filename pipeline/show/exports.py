@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pipeline.facts import DataExport, Export
-from pipeline.show.baselines import aligned
 from pipeline.show.views import SIMULATED
+from pipeline.show.words import aligned, many
 from pipeline.terminal import cut
 
 #: Classes that are shown, and characters of each; the rest is counted.
@@ -28,7 +28,7 @@ def export_lines(done: Export) -> Sequence[str]:
     """Where the labels are now, and what was changed for that."""
     changes = [f"{count:,} {what}" for what in ("added", "updated", "removed") if (count := getattr(done, what))]
     lines = [
-        f"{done.place}: {done.rows:,} row{'s' * (done.rows != 1)}; {', '.join(changes) or 'it was up to date'}",
+        f"{done.place}: {many(done.rows, 'row')}; {', '.join(changes) or 'it was up to date'}",
     ]
     if done.removed:
         lines.append("  removed  rows of records that have no label in this run now, or fewer rows")
@@ -40,7 +40,7 @@ def export_lines(done: Export) -> Sequence[str]:
 def data_lines(done: DataExport) -> Sequence[str]:
     """The splits with their sizes and classes, what was kept together, and what was left out and why."""
     total = sum(done.records.values())
-    lines = [f"{done.folder}: {_records(total)} of {done.run_dir}"]
+    lines = [f"{done.folder}: {many(total, 'record')} of {done.run_dir}"]
     for name, count in done.records.items():
         rows = f", {done.rows[name]:,} rows" if done.rows[name] != count else ""
         lines.append(f"  {name:<6} {count:>9,}  {count / max(1, total):5.1%}{rows}  {done.files[name]}")
@@ -48,15 +48,19 @@ def data_lines(done: DataExport) -> Sequence[str]:
         lines += ["", *_balance(done.by, done.classes, list(done.records))]
     lines += ["", f"  together   {_together(done)}", f"  leakage    {done.leaks} texts stand in more than one split"]
     if done.gold:
-        lines.append(f"  gold       {_records(done.gold)} with a gold label: none of them is in train")
+        lines.append(f"  gold       {many(done.gold, 'record')} with a gold label: none of them is in train")
     if done.examples:
-        lines.append(f"  examples   {_records(done.examples)} are shown to the model in its prompt, with their labels")
+        lines.append(
+            f"  examples   {many(done.examples, 'record')} are shown to the model in its prompt, with their labels"
+        )
     lines.append(f"  certified  {_certified(done)}")
     if done.remembered:
-        lines.append(f"  as before  {_records(done.remembered)} are in the split of an earlier export")
+        lines.append(f"  as before  {many(done.remembered, 'record')} are in the split of an earlier export")
     lines += [f"  left out   {count:,} {_WHY.get(why, why)}" for why, count in done.left_out.items()]
     if done.former:
-        lines.append(f"  prompt     {_records(done.former)} were asked with another prompt, and have the present one")
+        lines.append(
+            f"  prompt     {many(done.former, 'record')} were asked with another prompt, and have the present one"
+        )
     lines += [f"  note       {note}" for note in done.notes]
     return [*lines, f"  {SIMULATED}"] if done.simulated else lines
 
@@ -88,10 +92,4 @@ def _balance(by: str, classes: Mapping[str, Mapping[str, int]], names: Sequence[
     for value, counts in ranked[:SHOWN_CLASSES]:
         told = cut(" ".join(value.split()), CLASS_COLUMNS)
         rows.append([told or "(none)", *(f"{counts[name]:,} ({counts[name] / totals[name]:.1%})" for name in names)])
-    lines = aligned(rows)
-    rest = len(ranked) - SHOWN_CLASSES
-    return [*lines, f"  and {rest:,} more"] if rest > 0 else lines
-
-
-def _records(count: int) -> str:
-    return "1 record" if count == 1 else f"{count:,} records"
+    return aligned(rows, len(ranked) - SHOWN_CLASSES)

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline import codec
 from pipeline.show.views import SIMULATED
+from pipeline.show.words import many, plain
 from pipeline.units import dollars
 
 #: As much of a text is shown.
@@ -43,7 +44,7 @@ def _values(values: Mapping[str, Any]) -> Iterator[str]:
     """`name  value`; the further lines of a value stand below it."""
     width = min(_WIDE, max(map(len, values), default=0))
     for name, value in values.items():
-        first, *rest = _short(_plain(value)).split("\n")
+        first, *rest = _short(plain(value)).split("\n")
         yield f"{name:<{width}}  {first}".rstrip()
         yield from (f"{'':<{width}}  {line}" for line in rest)
 
@@ -92,8 +93,8 @@ def _head(answer: Mapping[str, Any]) -> str:
     usage = answer["usage"]
     facts = [
         answer["model"],
-        f"{answer['attempts']} attempt{'s' * (answer['attempts'] != 1)}",
-        f"{answer['repairs']} repair{'s' * (answer['repairs'] != 1)}" if answer["repairs"] else "",
+        many(answer["attempts"], "attempt"),
+        many(answer["repairs"], "repair") if answer["repairs"] else "",
         f"{usage['prompt']:,} + {usage['completion']:,} tokens",
         "price unknown" if answer["cost_usd"] is None else dollars(answer["cost_usd"]),
         "" if answer["latency_s"] is None else f"{answer['latency_s']:.2f} s",
@@ -135,8 +136,8 @@ def _judgement(said: Mapping[str, Any]) -> str:
         return "right as it is"
     old = said["old"] or {}
     changes = [
-        f"{name} {_short(_plain(value))}" if old.get(name) == value and name in old
-        else f"{name} {_short(_plain(old.get(name))) or '(no label)'} -> {_short(_plain(value))}"
+        f"{name} {_short(plain(value))}" if old.get(name) == value and name in old
+        else f"{name} {_short(plain(old.get(name))) or '(no label)'} -> {_short(plain(value))}"
         for name, value in said["new"].items()
     ]  # fmt: skip
     return ", ".join(changes)
@@ -152,12 +153,6 @@ def _at(moment: float | None) -> str:
     if not moment:
         return "(no time)"
     return datetime.fromtimestamp(moment).astimezone().strftime("%Y-%m-%d %H:%M")
-
-
-def _plain(value: Any) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else codec.dumps(value).decode()
 
 
 def _short(text: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.show.views import SIMULATED
+from pipeline.show.words import many
 from pipeline.terminal import cut
 
 Facts = Mapping[str, Any]
@@ -26,7 +27,7 @@ def shares_lines(facts: Facts) -> list[str]:
 def _ground(facts: Facts) -> str:
     if not facts["answered"]:
         return "not corrected: nobody has answered a random draw blind. labelpipe certify makes one"
-    answers = f"{facts['answered']:,} blind answer{'s' * (facts['answered'] != 1)}"
+    answers = many(facts["answered"], "blind answer")
     return f"corrected by {answers} of draw {facts['draw']}, which has {facts['drawn']:,} records"
 
 

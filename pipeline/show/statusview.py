@@ -20,6 +20,7 @@ from pipeline.show.views import (
     problem_lines,
     rows_text,
 )
+from pipeline.show.words import many
 from pipeline.units import dollars, duration
 
 
@@ -86,7 +87,7 @@ def _gate_text(live: Mapping[str, Any]) -> str:
         f"{live['in_flight']} of {live['concurrency']} in flight",
         f"p50 {live['latency_p50_s']:.2f} s, p95 {live['latency_p95_s']:.2f} s" if live["latency_p50_s"] else "",
         f"{live['refusals']:,} refused by the rate limit" if live["refusals"] else "",
-        f"{live['outages']} outage{'s' * (live['outages'] != 1)}" if live["outages"] else "",
+        many(live["outages"], "outage") if live["outages"] else "",
     ]
     return " · ".join(part for part in parts if part)
 

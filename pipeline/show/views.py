@@ -10,6 +10,7 @@ from pipeline import codec
 from pipeline.facts import Check, Preview
 from pipeline.progress import retries_text
 from pipeline.records import JSON, Outcome, Request, Status
+from pipeline.show.words import many
 from pipeline.stats import RunSummary
 from pipeline.terminal import cut
 from pipeline.units import dollars, duration
@@ -281,14 +282,10 @@ def found_text(name: str, value: float) -> str:
     return f"the server allows {value:,.0f} {name.replace('_', ' ')}: set limits.{name}"
 
 
-def _many(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"
-
-
 def _session_text(summary: RunSummary) -> str:
     rate = summary.session_records / summary.session_s * 60 if summary.session_s > 0 else 0.0
-    text = f"{_many(summary.session_records, 'record')} in {duration(summary.session_s)} ({rate:,.0f} a minute)"
-    text += f" · {_many(summary.calls, 'call')}"
+    text = f"{many(summary.session_records, 'record')} in {duration(summary.session_s)} ({rate:,.0f} a minute)"
+    text += f" · {many(summary.calls, 'call')}"
     if summary.latency_p50_s is not None and summary.latency_p95_s is not None:
         text += f", p50 {summary.latency_p50_s:.2f} s, p95 {summary.latency_p95_s:.2f} s"
     hedged = summary.retries.get("hedge", 0)

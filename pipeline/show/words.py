@@ -1,0 +1,85 @@
+"""Words, figures and tables that several screens share."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pipeline import codec
+from pipeline.terminal import cut, shown, width
+
+#: Columns that a cell may take which is not the last one.
+_CELL_MOST = 20
+#: Characters of a label in a sentence.
+_SHORT_MOST = 40
+
+
+def percent(share: float) -> str:
+    """`87.4%`."""
+    return f"{share:.1%}"
+
+
+def plain(value: Any) -> str:
+    """A value as it stands in a CSV."""
+    return value if isinstance(value, str) else "" if value is None else codec.dumps(value).decode()
+
+
+def many(n: int, what: str) -> str:
+    """`1 record`, `3 records`."""
+    return f"{n:,} {what}{'s' * (n != 1)}"
+
+
+def has(n: int) -> str:
+    """The word after so many."""
+    return "has" if n == 1 else "have"
+
+
+def short(text: str) -> str:
+    """A label in a sentence: in quotes where it has blanks, cut where it is long."""
+    found = shown(text)
+    found = found if len(found) <= _SHORT_MOST else f"{found[: _SHORT_MOST - 1]}…"
+    return repr(found) if not found or any(map(str.isspace, found)) else found
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Rows under their heads, as wide as the terminal; the last column is cut."""
+    all_rows = [list(head), *([one_line(cell) for cell in row] for row in rows)]
+    room = shutil.get_terminal_size((100, 24)).columns - 1  # the last column is not used
+    wides = [min(_CELL_MOST, max(width(row[at]) for row in all_rows)) for at in range(len(head) - 1)]
+    last = max(10, room - 2 - sum(wides) - 2 * len(wides))
+    for row in all_rows:
+        cells = [cell_of(cell, wide) for cell, wide in zip(row, wides, strict=False)]
+        yield "  " + "  ".join([*cells, cut(row[-1], last)]).rstrip()
+
+
+def aligned(rows: Sequence[Sequence[str]], more: int = 0) -> list[str]:
+    """Rows under their heads, the first column to the left, the others to the right; and how many `more` there are."""
+    wide = [max(width(cells[at]) for cells in rows) for at in range(len(rows[0]))]
+    lines = []
+    for first, *others in rows:
+        gaps = [" " * (most - width(cell)) for cell, most in zip((first, *others), wide, strict=True)]
+        lines.append("  ".join(["", first + gaps[0], *(gap + one for gap, one in zip(gaps[1:], others, strict=True))]))
+    return [*lines, f"  and {more:,} more"] if more > 0 else lines
+
+
+def one_line(text: str) -> str:
+    """A text as one line without what would steer the terminal."""
+    return " ".join(shown(text).split())
+
+
+def cell_of(text: str, wide: int) -> str:
+    """The text as one line of this width, cut where it is longer."""
+    found = one_line(text)
+    while width(found) > wide:
+        found = f"{found[: -2 if found.endswith('…') else -1]}…"
+    return found + " " * (wide - width(found))
+
+
+def right_cell(text: str, wide: int) -> str:
+    """The same, to the right."""
+    found = cell_of(text, wide).rstrip()
+    return " " * (wide - width(found)) + found
