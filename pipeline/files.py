@@ -5,7 +5,10 @@ A call through aiofiles costs about 60 us whatever its size, so everything here 
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,9 +21,27 @@ CHUNK_BYTES = 256 * 1024
 
 async def read_chunks(path: str | Path, *, chunk_bytes: int = CHUNK_BYTES) -> AsyncGenerator[bytes, None]:
     """The file's bytes in blocks, in order."""
-    async with aiofiles.open(path, "rb") as file:
+    file = await _opened(path)
+    try:
         while chunk := await file.read(chunk_bytes):
             yield chunk
+    finally:
+        await file.close()
+
+
+async def _opened(path: str | Path) -> Any:
+    """The file, open for reading. A cancel cannot stop the thread that opens it, so what it has opened is closed."""
+    opening = asyncio.ensure_future(_open(path))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        with suppress(OSError):
+            await (await opening).close()
+        raise
+
+
+async def _open(path: str | Path) -> Any:
+    return await aiofiles.open(path, "rb")
 
 
 class AppendFile:
@@ -46,9 +67,6 @@ class AppendFile:
 
     async def sync(self) -> None:
         """Wait until the disk has it."""
-        import asyncio
-        import os
-
         await asyncio.to_thread(os.fsync, self._file.fileno())
 
     async def close(self) -> None:

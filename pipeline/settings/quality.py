@@ -33,7 +33,7 @@ class VoterSettings(Section):
 
     @model_validator(mode="after")
     def _differs(self) -> VoterSettings:
-        if not self.model_fields_set - {"price"}:
+        if self.model is None and self.system is None and self.prompt is None and not self.parameters:
             checks.refuse(
                 "this voter is the run's own model and prompt again: set its model, system, prompt, or parameters, or "
                 "use quality.votes for several answers to the same request"
@@ -98,8 +98,10 @@ class QualitySettings(Section):
 
     @model_validator(mode="after")
     def _votes_of_voters(self) -> QualitySettings:
-        if self.gold is None and self.model_fields_set & {"gold_column", "every", "stop_below"}:
-            checks.refuse("quality.gold is not set, so no gold record is asked: name the file, or take these keys out")
+        if self.gold is None and (self.gold_column is not None or self.stop_below):
+            checks.refuse(
+                "quality.gold is not set, so no gold record is asked: name the file, or take the other keys of gold out"
+            )
         if self.voters and self.votes not in (None, 1 + len(self.voters)):
             checks.refuse(
                 f"quality.votes is {self.votes}, and there are {1 + len(self.voters)} voters, the run's own model "
