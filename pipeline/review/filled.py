@@ -28,13 +28,38 @@ SHOWN_FAULTS = 10
 BLOCK = 1_000
 
 
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """The corrections as they are now, and those that the run's files have.
+
+    `by` says who answers, and `is_copy` that it is by a labels.csv, edited.
+    """
+
+    now: Corrected
+    written: Corrected
+    by: str
+    is_copy: bool
+
+    def drops(self, outcome: Outcome, column: str, value: JSON) -> bool:
+        """Whether a value of a labels.csv is only older than the correction of its record.
+
+        The file may be a copy of one that does not have the correction yet, as while the run is at work, or one from
+        before somebody else corrected the record: the model's label is in it, and nobody has chosen it.
+        """
+        correction = self.now.by_key.get(outcome.record.key)
+        if not self.is_copy or correction is None or column not in correction.fields:
+            return False
+        shown = [self.written.of(outcome).label] + [outcome.label] * (correction.by != self.by)
+        return any(column in label and is_equal(value, label[column]) for label in shown if label)
+
+
 @dataclass(slots=True)
 class Taken:
     """What came of a file, in rows. All of it changes while the file is read.
 
     `corrected` have another value than the rows of the run had, `confirmed` the same. `unclear` have a mark or a note
     and no value. `known` were taken before; `unchanged` say nothing, because they answer no draw and are as they were;
-    `unanswered` are not filled in.
+    `outdated` neither, because they are as they were before somebody corrected them; `unanswered` are not filled in.
     """
 
     corrected: int = 0
@@ -42,6 +67,7 @@ class Taken:
     unclear: int = 0
     known: int = 0
     unchanged: int = 0
+    outdated: int = 0
     unanswered: int = 0
     answers: list[Answer] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -57,6 +83,8 @@ async def take_answers(run: str | Path | None, path: str | Path, *, by: str, dra
     found, file = await reviewed(run), Path(path)
     rows = await _rows(found, file)
     corrected = await asyncio.to_thread(corrected_at, found.run_dir.path)
+    written = await asyncio.to_thread(corrected_at, found.run_dir.path, found.layout.corrected)
+    standing = _Standing(corrected, written, by.strip(), _is_copy(found, rows[0]))
     async with await Ledger.open(found.run_dir.ledger, read_only=True) as ledger:
         named = await named_rows(found, ledger, corrected, rows, file)
         answered = await asyncio.to_thread(_draw_of, found, draw, named, file)
@@ -65,7 +93,7 @@ async def take_answers(run: str | Path | None, path: str | Path, *, by: str, dra
             block = named[start : start + BLOCK]
             outcomes = await ledger.outcomes_of([one.key for one in block])
             for one in block:
-                _take_row(found, taken, one, (outcomes[one.key], corrected), confirms=answered is not None)
+                _take_row(found, taken, one, (outcomes[one.key], standing), confirms=answered is not None)
     if taken.faults:
         raise InputError(_told_faults(file, taken.faults))
     await asyncio.to_thread(_keep, found, taken, by.strip(), answered)
@@ -81,8 +109,12 @@ def _is_filled_in(found: Reviewed, draw: Draw, size: int, first: Row) -> bool:
     """
     if {UNCLEAR, NOTE} & first.values.keys():
         return True
-    is_labels = set(found.layout.label_table().titles) <= first.values.keys()
-    return draw.blind and not (is_labels and size >= draw.population)
+    return draw.blind and not (_is_copy(found, first) and size >= draw.population)
+
+
+def _is_copy(found: Reviewed, first: Row) -> bool:
+    """Whether such rows are those of labels.csv, edited: nobody has chosen each value in them."""
+    return set(found.layout.label_table().titles) <= first.values.keys()
 
 
 async def _rows(found: Reviewed, file: Path) -> list[Row]:
@@ -136,10 +168,14 @@ def _draw_of(found: Reviewed, wanted: int | None, named: Sequence[Named], file: 
     return next(filled, None)
 
 
-def _take_row(found: Reviewed, taken: Taken, one: Named, about: tuple[Outcome, Corrected], *, confirms: bool) -> None:
+def _take_row(found: Reviewed, taken: Taken, one: Named, about: tuple[Outcome, _Standing], *, confirms: bool) -> None:
     """Add the answer of a row, or what is wrong with it. With `confirms` a value that is as it was is an answer too."""
-    outcome, shown = about[0], about[1].of(about[0])
+    outcome, standing = about
+    shown = standing.now.of(outcome)
     filled, changed, faults = _cells(found, one.row.values, shown.label)
+    old = [] if confirms else [name for name, value in changed.items() if standing.drops(outcome, name, value)]
+    for name in old:
+        del changed[name]
     note, unclear = one.row.values.get(NOTE), is_ticked(one.row.values.get(UNCLEAR))
     words = "" if is_empty(note) else plain(str(note))
     if changed and outcome.rows is not None:
@@ -154,7 +190,8 @@ def _take_row(found: Reviewed, taken: Taken, one: Named, about: tuple[Outcome, C
         taken.answers.append(_answer(found, outcome, shown, None if is_right else new, unclear=unclear, note=words))
     else:
         taken.unanswered += not filled
-        taken.unchanged += bool(filled)
+        taken.outdated += bool(old)
+        taken.unchanged += bool(filled) and not old
 
 
 _Label = Mapping[str, JSON]
@@ -230,7 +267,7 @@ def _facts(
     found: Reviewed, source: tuple[Path, str, Draw | None], taken: Taken, rewritten: Rewritten
 ) -> dict[str, Any]:
     file, by, draw = source
-    counts = ("corrected", "confirmed", "unclear", "known", "unchanged", "unanswered")
+    counts = ("corrected", "confirmed", "unclear", "known", "unchanged", "outdated", "unanswered")
     return {
         "run_dir": str(found.run_dir.path),
         "simulated": found.simulated,

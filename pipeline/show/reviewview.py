@@ -14,6 +14,7 @@ _KINDS = (
     ("unclear", "unclear, without a value"),
     ("known", "taken before"),
     ("unchanged", "as they were, which says nothing"),
+    ("outdated", "older than a correction, which stays"),
     ("unanswered", "not filled in"),
 )
 

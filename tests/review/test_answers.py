@@ -170,6 +170,25 @@ def test_an_edited_labels_csv_gives_what_differs(folder: Path) -> None:
     assert verify(folder / "run").ok
 
 
+def test_an_older_labels_csv_takes_no_correction_back(folder: Path) -> None:
+    """Two people have copied the file in the morning; later, one of them takes an answer back."""
+    path = folder / "run" / "labels.csv"
+    rows = read(path)
+    hers, his = ([dict(row) for row in rows] for _ in range(2))
+    hers[4]["topic"], his[6]["topic"] = other(rows[4]), other(rows[6])
+    take(folder, write(folder / "hers.csv", hers))
+    facts = take(folder, write(folder / "his.csv", his), by="bob")
+    assert (counts(facts), facts["outdated"]) == ({"answers": 1, "corrected": 1, "unchanged": 79}, 1)
+    assert "1 older than a correction, which stays" in "\n".join(answers_lines(facts))
+    assert [row["topic"] for row in read(path)][4:7] == [hers[4]["topic"], rows[5]["topic"], his[6]["topic"]]
+    now = read(path)
+    now[4]["topic"] = rows[4]["topic"]
+    assert counts(take(folder, write(folder / "hers.csv", now))) == {"answers": 1, "corrected": 1, "unchanged": 80}
+    one = [{"id": rows[6]["id"], "topic": rows[6]["topic"]}]
+    assert counts(take(folder, write(folder / "one.csv", one))) == {"answers": 1, "corrected": 1}
+    assert read(path) == rows
+
+
 def test_a_labels_csv_without_keys_is_matched_by_its_texts(tmp_path: Path) -> None:
     labelled_run(tmp_path, output={"columns": ["text", "n"]}, input={"key": "id"})
     path = tmp_path / "run" / "labels.csv"
