@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from pipeline.readers.dataset import is_plain_folder
 from pipeline.readers.dialect import Dialect
-from pipeline.readers.encodings import known_encoding
 from pipeline.readers.files import is_text
 from pipeline.readers.given import Given, given_source
 from pipeline.readers.names import given_name, made_up_name
 from pipeline.readers.read import BATCH, Records, peek, read_records
 from pipeline.readers.resolve import is_litter, resolve_sources
 from pipeline.readers.rows import Progress
-from pipeline.readers.source import FORMAT_NAMES, OF_FILES, Source, Stamp, format_by_ending
+from pipeline.readers.source import OF_FILES, Source, Stamp, format_by_ending
 from pipeline.readers.sql import Query
 
 __all__ = [
     "BATCH",
-    "FORMAT_NAMES",
     "OF_FILES",
     "Dialect",
     "Given",
@@ -31,7 +29,6 @@ __all__ = [
     "is_litter",
     "is_plain_folder",
     "is_text",
-    "known_encoding",
     "made_up_name",
     "peek",
     "read_records",
