@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.frame import MORE, AsJson, RunOf, app, fail, guarded, run_of, run_through, show_found
+from pipeline.cli.frame import MEASURE, USE, AsJson, RunOf, app, fail, guarded, run_of, run_through, show_found
+from pipeline.cli.measuring import GoldSets, telling_how
 
 Table = Annotated[
     str | None,
@@ -23,7 +24,7 @@ Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same 
 By = Annotated[
     str | None,
     typer.Option(
-        "--by", help="The field whose classes are balanced. Default: the first label field with classes.",
+        "--by", help="The label field of which each file has the same shares. Default: the first one with classes.",
         metavar="FIELD", show_default=False,
     ),
 ]  # fmt: skip
@@ -34,9 +35,7 @@ Group = Annotated[
 ]  # fmt: skip
 Near = Annotated[
     str,
-    typer.Option(
-        "--near-duplicates", help="Texts at least so similar stay together; off: only those that are the same."
-    ),
+    typer.Option("--near-duplicates", help="Texts at least this similar stay together; off: only equal texts."),
 ]
 Gold = Annotated[
     Path | None,
@@ -62,12 +61,12 @@ Hf = Annotated[bool, typer.Option("--hf", help="Add the card of a Hugging Face d
 Simulated = Annotated[bool, typer.Option("--simulated", hidden=True)]
 
 
-@app.command(rich_help_panel=MORE)
+@app.command(rich_help_panel=USE)
 def export(
     run: RunOf = None,
     to: Annotated[
         str | None,
-        typer.Option("--to", help="A folder, or the URL of a database; default: the run's [output.sql].",
+        typer.Option("--to", help="A folder, or the URL of a database. Default: the table in the run's [output.sql].",
                      metavar="FOLDER|URL", show_default=False),
     ] = None,
     table: Table = None,
@@ -77,6 +76,7 @@ def export(
     group: Group = None,
     near_duplicates: Near = "0.8",
     gold: Gold = None,
+    sets: GoldSets = None,
     where: Where = None,
     format_: Format = None,
     text: Text = None,
@@ -99,7 +99,7 @@ def export(
         "format": format_,
         "text": text,
     }
-    words = [f"--{name}" for name, value in asked.items() if value is not None]
+    words = [f"--{name}" for name, value in {**asked, "set": sets}.items() if value is not None]
     words += [f"--{name}" for name, wanted in (("chat", chat), ("hf", hf), ("simulated", simulated)) if wanted]
     if to is None or "://" in to:
         if words:
@@ -114,7 +114,7 @@ def export(
 
         near = near_of(near_duplicates)
         asked["split"] = SPLIT if split is None else split_of(split)
-        return DataOptions(**asked, seed=seed, near_duplicates=near, chat=chat, hf=hf)
+        return DataOptions(**asked, sets=sets or (), seed=seed, near_duplicates=near, chat=chat, hf=hf)
 
     _into_folder(run_dir, to, guarded(options), json_out)
 
@@ -135,7 +135,9 @@ def _into_folder(run_dir: Path, to: str, options: Any, json_out: bool) -> None:
     async def write() -> Any:
         from pipeline.exports import export_data
 
-        return await export_data(run_dir, to, options)
+        command = ["export", str(run_dir), "--to", to, "--gold", str(options.gold)]
+        with telling_how(command, options.sets):
+            return await export_data(run_dir, to, options)
 
     done = run_through(write())
     from pipeline.show import data_lines
@@ -143,7 +145,7 @@ def _into_folder(run_dir: Path, to: str, options: Any, json_out: bool) -> None:
     show_found(done, data_lines, json_out=json_out)
 
 
-@app.command(rich_help_panel=MORE)
+@app.command(rich_help_panel=MEASURE)
 def baseline(
     run: RunOf = None,
     by: Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,7 +54,7 @@ GoldSets = Annotated[
 
 
 @contextmanager
-def telling_how(command: list[str], sets: list[str] | None) -> Iterator[None]:
+def telling_how(command: list[str], sets: Sequence[str] | None) -> Iterator[None]:
     """Adds to what a reader asks about a gold file the command that answers it."""
     from pipeline.errors import InputError
     from pipeline.scaffold import answered

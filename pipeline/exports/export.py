@@ -85,7 +85,7 @@ async def _planned(opened: OpenRun, options: DataOptions, folder: Path, shown: P
         raise SetupError("--text: no field of the label has classes: name the one that is the label with --by")
     texts = (options.text,) if options.text is not None else text_fields(opened.manifest)
     selection = Selection(Where(options.where, opened.reviewed), texts, opened.key, by)
-    gold = await gold_of(options.gold, opened, selection)
+    gold = await gold_of(options.gold, opened, selection, options.sets)
     certificate = await asyncio.to_thread(
         certificate_of, opened.folder.path, by if by in opened.label_columns else None
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from contextlib import aclosing, chdir, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,8 @@ from pipeline.errors import SetupError
 from pipeline.exports.rows import Selection
 from pipeline.exports.similar import normalized
 from pipeline.exports.sources import OpenRun
-from pipeline.readers import given_name, read_records, resolve_sources
+from pipeline.parts import gold_source
+from pipeline.readers import given_name, read_records
 from pipeline.targets import load_settings
 
 
@@ -26,12 +29,12 @@ class Gold:
         return key in self.keys or (bool(self.texts) and normalized(text) in self.texts)
 
 
-async def gold_of(path: str | Path | None, opened: OpenRun, selection: Selection) -> Gold:
+async def gold_of(path: str | Path | None, opened: OpenRun, selection: Selection, sets: Sequence[str] = ()) -> Gold:
     """The records of a gold file, and the run's own gold. Raises SetupError for a file without a key and a text."""
     own = await _own_gold(opened, selection)
     if path is None:
         return own
-    found = await _read(Path(path), opened, selection)
+    found = await _read(Path(path), opened, selection, sets)
     if not found.keys and not found.texts:
         shown = " or ".join(map(repr, _names(opened)))
         raise SetupError(f"--gold {path}: no record has a key in it; expected the column {shown}")
@@ -62,10 +65,11 @@ def _names(opened: OpenRun) -> list[str]:
     return list(dict.fromkeys(name for name in (opened.key, "key") if name is not None))
 
 
-async def _read(path: Path, opened: OpenRun, selection: Selection) -> Gold:
+async def _read(path: Path, opened: OpenRun, selection: Selection, sets: Sequence[str] = ()) -> Gold:
     """Keys under the name of the run's key, or `key`, and texts in the fields that the records are compared by."""
     keys, texts = set[str](), set[str]()
-    async with aclosing(read_records(resolve_sources([str(path)], base=Path()))) as batches:
+    source = await asyncio.to_thread(gold_source, str(path), sets, _names(opened))
+    async with aclosing(read_records([source])) as batches:
         async for batch in batches:
             for record in batch:
                 keys |= {name for field in _names(opened) if (name := given_name(record.fields.get(field)))}

@@ -23,9 +23,10 @@ class DataOptions:
     `split` are two percentages (train, test) or three (train, val, test). `by` is the field whose classes are balanced
     (None: the first one that has classes), `group` a column whose records stay together. Texts whose similarity is
     `near_duplicates` or more stay together; with None only those that are the same. `gold` is a file whose records are
-    not for training. `where` is an expression that the rows must fit. `format` is csv, jsonl or parquet (None: the
-    run's). `text` is the field for plain rows of label and text; with `chat` each row is a conversation as it was sent,
-    with the label as its answer. `hf` adds the card of a Hugging Face dataset.
+    not for training; `sets` say how it is read, by keys of [input]: `input.encoding=cp1252`. `where` is an expression
+    that the rows must fit. `format` is csv, jsonl or parquet (None: the run's). `text` is the field for plain rows of
+    label and text; with `chat` each row is a conversation as it was sent, with the label as its answer. `hf` adds the
+    card of a Hugging Face dataset.
     """
 
     split: Sequence[float] = SPLIT
@@ -34,6 +35,7 @@ class DataOptions:
     group: str | None = None
     near_duplicates: float | None = NEAR
     gold: str | Path | None = None
+    sets: Sequence[str] = ()
     where: str | None = None
     format: str | None = None
     text: str | None = None

@@ -10,8 +10,10 @@ import pytest
 from export_samples import NAMES, exported, labelled, made, read, texts, where
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from pipeline.errors import SetupError
+from pipeline.cli import app
+from pipeline.errors import InputError, SetupError
 from pipeline.exports.splitting import Shares, Splits, Unit
 
 
@@ -160,6 +162,16 @@ def test_no_gold_record_is_in_train(tickets: Path, tmp_path: Path) -> None:
     fresh = exported(tickets, tmp_path / "fresh", gold=gold, seed=5)
     assert fresh.records == {"train": 320, "val": 40, "test": 40}
     assert {where(tmp_path / "fresh")[key] for key in keys} == {"test"}
+
+
+def test_gold_of_a_spreadsheet_is_read_as_it_is_said(tickets: Path, tmp_path: Path) -> None:
+    gold = tmp_path / "gold.csv"
+    gold.write_text("id;note\n" + "".join(f"r{n:05};größer\n" for n in range(20)), encoding="cp1252")
+    with pytest.raises(InputError, match="not UTF-8"):
+        exported(tickets, tmp_path / "data", gold=gold)
+    assert exported(tickets, tmp_path / "data", gold=gold, sets=["input.encoding=cp1252"]).gold == 20
+    words = ["export", str(tickets), "--to", str(tmp_path / "more"), "--gold", str(gold)]
+    assert "--set input.encoding=" in CliRunner().invoke(app, words).stderr
 
 
 def test_a_neighbor_of_gold_is_not_in_train(tmp_path: Path) -> None:
