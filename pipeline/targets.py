@@ -222,6 +222,10 @@ def _run_around(path: Path) -> Path | None:
     return path.parent if is_run(path.parent) else None
 
 
+#: What `try` and `plan --rehearse` make beside a run: meant only if it is named, or if there is nothing else.
+_BESIDE = ("-try", "-rehearsal")
+
+
 def _latest(*, at_work: bool) -> Path:
     found = sorted(runs_below(Path()), key=_started_at)
     if not found:
@@ -229,7 +233,8 @@ def _latest(*, at_work: bool) -> Path:
     working = [run for run in found if RunDir(run).is_running()] if at_work else []
     if len(working) > 1:
         raise SetupError(f"more than one run is at work here: {_listed(working)}. Name one of them")
-    return (working or found)[-1]
+    runs = [run for run in found if not run.name.endswith(_BESIDE)]
+    return (working or runs or found)[-1]
 
 
 def _started_at(run: Path) -> float:

@@ -39,7 +39,9 @@ def test_second_calls_are_told_apart_from_retries(retries: dict[str, int], shown
 def test_labels_stand_with_their_shares() -> None:
     counts = {"positive": 148, "neutral": 102, "negative": 50}
     values = {f"v{number}": 1 for number in range(12)}
-    lines = closing_lines(summary(labels={"label": counts, "topic": values}, copied=12))
+    confidence = {f"0.{number}": 1 for number in range(12)}  # no classes, so not shown
+    lines = closing_lines(summary(labels={"label": counts, "confidence": confidence, "topic": values}, copied=12))
+    assert not [line for line in lines if "confidence" in line]
     assert "  12 took the answer of an identical record, which was asked once" in lines
     at = lines.index("  label     positive  148   49%  █████████▉")
     assert lines[at + 1 : at + 3] == [

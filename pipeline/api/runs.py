@@ -77,7 +77,7 @@ class RunSummary(Shown, stats.RunSummary):
             ("without label", ", ".join(f"{code} {count:,}" for code, count in self.problems.items())),
             ("time", f"{duration(self.session_s)} for {self.session_records:,} records"),
             ("cost", f"nothing paid; the model would cost {cost}" if self.simulated else cost),
-            *((column, _shares(counts)) for column, counts in self.labels.items()),
+            *((column, _shares(counts)) for column, counts in show.told_labels(self.labels)),
             *((f"accuracy of {column}", f"{one['accuracy']:.1%}") for column, one in self.measured.items()),
             *((f"{name} file", path) for name, path in self.files.items() if name != "report"),
             ("next", self.next_step),
@@ -87,9 +87,10 @@ class RunSummary(Shown, stats.RunSummary):
 
 
 def _shares(counts: Mapping[str, int]) -> str:
-    """`positive 110 (37%), negative 110 (37%)`."""
-    total = sum(counts.values())
-    return ", ".join(f"{value} {count:,} ({count / total:.0%})" for value, count in counts.items())
+    """`positive 110 (37%), negative 110 (37%)`: the most frequent ones."""
+    total, shown = sum(counts.values()), list(counts.items())[: show.CLASSES_SHOWN]
+    more = f", and {len(counts) - len(shown)} more values" if len(counts) > len(shown) else ""
+    return ", ".join(f"{value} {count:,} ({count / total:.0%})" for value, count in shown) + more
 
 
 def _table_html(head: str, facts: Sequence[tuple[str, str]], *, simulated: bool, page: str) -> str:

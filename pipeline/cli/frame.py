@@ -28,8 +28,11 @@ EXIT_NOT_WRITTEN = 3
 DOCS_URL = "https://github.com/labelpipe/labelpipe/tree/main/docs"
 
 #: The groups of commands in --help, in their order.
-BEFORE, LABEL, STEER, MEASURE, MORE = "Before a run", "Label", "Watch and control a run", "Measure labels", "More"
-
+BEFORE, LABEL, STEER = "Before a run", "Label", "Watch and control a run"
+MEASURE, USE, MORE = "Measure and correct labels", "Use labels", "More"
+#: These come first in their group, in the order in which they are needed; the others as they are defined.
+_FIRST = ("run", "retry", "replay", "status", "watch", "evaluate", "compare", "try", "baseline", "show", "review",
+          "rename", "certify", "export", "report")  # fmt: skip
 
 #: Words that other tools have for our commands.
 MEANT = {
@@ -45,9 +48,11 @@ class Commands(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """A section a group, in one width."""
-        found = {name: command for name, command in self.commands.items() if not command.hidden}
+        order = {name: place for place, name in enumerate(_FIRST)}
+        names = sorted(self.commands, key=lambda name: order.get(name, len(order)))
+        found = {name: self.commands[name] for name in names if not self.commands[name].hidden}
         wide = max(map(len, found))
-        for title in (BEFORE, LABEL, STEER, MEASURE, MORE):
+        for title in (BEFORE, LABEL, STEER, MEASURE, USE, MORE):
             rows = [
                 (f"{name:<{wide}}", command.get_short_help_str(limit=200))
                 for name, command in found.items()

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.frame import LABEL, AsJson, Output, Sets, app, fail, print_json, run_through, settings_of, show
+from pipeline.cli.frame import MEASURE, AsJson, Output, Sets, app, fail, print_json, run_through, settings_of, show
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
 
 
-@app.command(rich_help_panel=LABEL)
+@app.command(rich_help_panel=MEASURE)
 def rename(
     run: Annotated[
         Path, typer.Argument(help="The run folder, or its config.", metavar="RUN|CONFIG", show_default=False)

@@ -9,6 +9,7 @@ import typer
 
 from pipeline.cli.frame import (
     STEER,
+    USE,
     AsJson,
     RunOf,
     app,
@@ -22,7 +23,7 @@ from pipeline.cli.frame import (
 )
 
 
-@app.command(rich_help_panel=STEER)
+@app.command(rich_help_panel=USE)
 def report(
     run: RunOf = None,
     to: Annotated[

@@ -159,12 +159,22 @@ def _take(run_dir: Path, file: Path, by: str | None, draw: int | None, *, json_o
 
 @app.command("show", rich_help_panel=MEASURE)
 def show_record(
-    run: Annotated[Path, typer.Argument(help="The run folder, or its config.", metavar="RUN|CONFIG")],
-    key: Annotated[str, typer.Argument(help="The key of the record: input.key, or its place.", metavar="KEY")],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            help="The run folder, or its config, and the key of the record: the value of input.key, or its place. "
+            "Without a run: the latest run here.",
+            metavar="[RUN|CONFIG] KEY",
+            show_default=False,
+        ),
+    ],
     json_out: AsJson = False,
 ) -> None:
     """Show one record: its prompt, each answer, cost, and corrections."""
-    run_dir = run_of(run)
+    if len(words) > 2:
+        fail(f"show shows one record: expected a run and a key, got {len(words)} words: {' '.join(words)}")
+    *runs, key = words
+    run_dir = run_of(Path(runs[0]) if runs else None)
 
     async def look() -> dict[str, Any]:
         from pipeline.review import show_record as look_at

@@ -15,7 +15,16 @@ from typing import Any
 
 from pipeline.errors import SetupError, there_are
 from pipeline.gold import MeasuredField
-from pipeline.measure.designs import PURPOSE, CertifyOptions, Place, StoredDesign, begin, stored_designs, used_designs
+from pipeline.measure.designs import (
+    PURPOSE,
+    CertifyOptions,
+    Place,
+    StoredDesign,
+    begin,
+    designed_column,
+    stored_designs,
+    used_designs,
+)
 from pipeline.measure.opened import OpenRun, look_at
 from pipeline.measure.said import Said, is_right, said_of
 from pipeline.quality import error_bound, first_to_check
@@ -68,7 +77,8 @@ def _refuse_senseless(options: CertifyOptions) -> None:
 
 
 def certified_field(run: OpenRun, name: str | None) -> MeasuredField:
-    """The label field to be certified. Raises SetupError."""
+    """The label field to be certified: the named one, that of the run's designs, or the only one. Raises SetupError."""
+    name = name or designed_column(run.run_dir.path)
     if name is None:
         names = [one.name for one in run.fields.values() if one.name not in CERTAINTY]
         listed = [one for one in names if run.fields[one].kind in ("class", "set")]

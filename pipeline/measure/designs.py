@@ -20,7 +20,7 @@ from pipeline.errors import SetupError
 from pipeline.measure.said import Said, said_of
 from pipeline.quality import Design, design_of, uniform
 from pipeline.records import JSON
-from pipeline.store import CERTAINTY, ColumnLabel, Draw, DrawItem, LabelsSeen, Reviews, read_column
+from pipeline.store import CERTAINTY, ColumnLabel, Draw, DrawItem, LabelsSeen, Reviews, read_column, read_reviews
 
 #: The purpose of its draws in `reviews.db`.
 PURPOSE = "certify"
@@ -113,6 +113,17 @@ def stored_designs(reviews: Reviews, column: str) -> list[StoredDesign]:
         if isinstance(kept, dict) and kept["column"] == column:
             found.append(_stored(draw, kept, tuple(item.key for item in reviews.items_of(draw.id))))
     return found
+
+
+def designed_column(folder: Path) -> str | None:
+    """The column that all designs of a run are about; None where there is none, or more than one."""
+    reviews = read_reviews(folder)
+    if reviews is None:
+        return None
+    with reviews:
+        kept: list[Any] = [draw.spec.get("certify") for draw in reviews.draws(PURPOSE)]
+    columns = {one["column"] for one in kept if isinstance(one, dict)}
+    return columns.pop() if len(columns) == 1 else None
 
 
 def used_designs(reviews: Reviews, stored: Sequence[StoredDesign]) -> list[StoredDesign]:

@@ -67,7 +67,7 @@ class GoldCounts:
     def absent(self, key: str) -> None:
         """A key of gold that has no outcome in the run."""
         self.not_in_run += 1
-        if len(self.keys_not_in_run) < NAMED_MOST:
+        if len(self.keys_not_in_run) < NAMED_MOST and key not in self.keys_not_in_run:
             self.keys_not_in_run.append(key)
 
     def twice(self, key: str) -> None:

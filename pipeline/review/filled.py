@@ -275,8 +275,16 @@ def _facts(
         "by": by,
         "draw": None if draw is None else draw.id,
         "blind": draw is not None and draw.blind,
+        "certifies": None if draw is None else _certified_column(draw),
         "answers": len(taken.answers),
         **{name: getattr(taken, name) for name in counts},
         "files": rewritten.state,
         "told": rewritten.told,
     }
+
+
+def _certified_column(draw: Draw) -> str | None:
+    """The label field that `certify` made the draw for, at first or to have more records checked."""
+    spec: Any = draw.spec
+    column: str | None = spec.get("certify", spec).get("column") if draw.purpose == "certify" else None
+    return column

@@ -50,7 +50,10 @@ async def _target(run_dir: RunDir, here: Path, to: str | None, table: str | None
     async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
         text = await ledger.meta_get("sql")
     if text is None:
-        raise SetupError(f"{run_dir.path}: the run has no [output.sql], so say where to: --to sqlite:///labels.db")
+        raise SetupError(
+            f"{run_dir.path}: say where to: --to data/ for data to train on, or --to sqlite:///labels.db; "
+            "the run has no [output.sql]"
+        )
     place = SqlPlace.from_text(text)
     if (url := url_of(place, here, _config_of(run_dir.path))) is None:
         raise SetupError(f"output.sql: {place.url_env} is not set. Put it into the environment or .env, or give --to")

@@ -15,9 +15,19 @@ from pipeline.show.reports import report_lines
 from pipeline.show.reviewview import answers_lines, draw_lines, page_lines, reviewed_lines
 from pipeline.show.shares import shares_lines
 from pipeline.show.statusview import status_lines
-from pipeline.show.views import SIMULATED, check_lines, closing_lines, preview_facts, preview_lines, votes_text
+from pipeline.show.views import (
+    CLASSES_SHOWN,
+    SIMULATED,
+    check_lines,
+    closing_lines,
+    preview_facts,
+    preview_lines,
+    told_labels,
+    votes_text,
+)
 
 __all__ = [
+    "CLASSES_SHOWN",
     "SIMULATED",
     "SYSTEMATIC",
     "Asked",
@@ -45,6 +55,7 @@ __all__ = [
     "reviewed_lines",
     "shares_lines",
     "status_lines",
+    "told_labels",
     "trial_lines",
     "votes_text",
 ]

@@ -46,6 +46,12 @@ def answers_lines(facts: Mapping[str, Any]) -> Sequence[str]:
         lines.append("  files  written again with the corrections")
     if facts["told"]:
         lines.append(f"  {facts['told']}")
+    if facts["certifies"]:
+        lines.append(f"  next   labelpipe certify {facts['run_dir']} --column {facts['certifies']}")
+    elif facts["blind"]:
+        lines.append(
+            f"  next   labelpipe review {facts['run_dir']} --draw {facts['draw']} shows how many labels are right"
+        )
     return [*lines, f"  {SIMULATED}"] if facts["simulated"] else lines
 
 

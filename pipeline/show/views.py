@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline import codec
@@ -182,7 +182,7 @@ def left_out_lines(left_out: Mapping[str, int]) -> list[str]:
 def label_lines(labels: Mapping[str, Mapping[str, int]]) -> list[str]:
     """How often each label was given, with its share as a bar; the most frequent ones of each column."""
     lines = []
-    for column, counts in labels.items():
+    for column, counts in told_labels(labels):
         total, shown = sum(counts.values()), list(counts.items())[:CLASSES_SHOWN]
         width = max(len(value) for value, _ in shown)
         digits = max(len(f"{number:,}") for _, number in shown)
@@ -194,6 +194,21 @@ def label_lines(labels: Mapping[str, Mapping[str, int]]) -> list[str]:
             rest = total - sum(number for _, number in shown)
             lines.append(f"  {'':<8}  {len(counts) - len(shown)} more values, {rest:,} in all")
     return lines
+
+
+def told_labels(labels: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[str, Mapping[str, int]]]:
+    """The columns whose values are worth counting: of a confidence, how often each number came says nothing."""
+    for column, counts in labels.items():
+        if len(counts) <= CLASSES_SHOWN or not all(map(_is_fraction, counts)):
+            yield column, counts
+
+
+def _is_fraction(value: str) -> bool:
+    """Whether a label is a number from 0 to 1."""
+    try:
+        return 0 <= float(value) <= 1
+    except ValueError:
+        return False
 
 
 def measured_lines(measured: Mapping[str, Mapping[str, Any]]) -> list[str]:

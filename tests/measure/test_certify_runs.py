@@ -249,6 +249,7 @@ def fill(run: Path, file: Path, *flags: object) -> None:
         writer.writerows(rows)
     done = do("review", run, "--from", file, "--by", "ann", *flags)
     assert done.exit_code == 0, done.output
+    assert f"labelpipe certify {run} --column topic" in done.stdout
 
 
 def test_from_the_first_draw_to_the_certificate_by_files(run: Path, tmp_path: Path) -> None:
@@ -278,6 +279,15 @@ def test_from_the_first_draw_to_the_certificate_by_files(run: Path, tmp_path: Pa
     assert json.loads((run / "certificate.json").read_text())["draws"] == [1, 2]
     refused = do("certify", run, "--error", "0.2")
     assert (refused.exit_code, "--anew" in refused.stderr) == (2, True)
+
+
+def test_the_label_field_is_named_once(tmp_path: Path) -> None:
+    """A record has two label fields that could be certified; the first call says which one."""
+    rows = [{"id": f"t{i}", "text": "x", "said_topic": "login", "said_kind": "a"} for i in range(80)]
+    run = labelled(tmp_path, rows, {"topic": listed(*TOPICS), "kind": listed("a", "b")})
+    assert "--column" in do("certify", run).stderr
+    assert do("certify", run, "--column", "topic").exit_code == 1
+    assert "topic, 80 labels" in do("certify", run).stdout
 
 
 def test_another_column_may_say_how_certain_the_labels_are(run: Path) -> None:
