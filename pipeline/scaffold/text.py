@@ -77,11 +77,12 @@ def _labels(proposal: Proposal) -> str:
     if proposal.labels_file:
         note = f"{len(proposal.labels)} labels, {seen}; say there what each means"
         return f"{proposal.label} = {_quoted(proposal.labels_file)}   # {note}\n{_REASON}"
+    line = f"{_line(proposal.label, proposal.labels)}   # {seen}; complete it"
     if not all(isinstance(value, str) for value in proposal.labels):
-        return f"{_line(proposal.label, proposal.labels)}   # {seen}; complete it\n{_REASON}"
-    rows = "\n".join(f'{_quoted(value)} = ""' for value in proposal.labels)
-    note = f'{seen}; say what each means ("" is nothing)'
-    return f"{_REASON}\n\n[task.labels.{proposal.label}]   # {note}\n{rows}"
+        return f"{line}\n{_REASON}"
+    rows = "\n".join(f'# {_quoted(value)} = ""' for value in proposal.labels)
+    note = "in place of that line: what each label means, which the model reads"
+    return f"{line}\n{_REASON}\n\n# [task.labels.{proposal.label}]   # {note}\n{rows}"
 
 
 def _line(name: str, values: Sequence[JSON]) -> str:

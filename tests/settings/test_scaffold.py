@@ -62,7 +62,7 @@ def test_columns_become_text_key_and_label_set() -> None:
     )
     settings = settings_of(proposal)
     assert (settings.input.path, settings.input.format, settings.input.key) == ("data/reviews.csv", "csv", "id")
-    assert settings.task.labels == {"label": {"neg": "", "pos": ""}}
+    assert settings.task.labels == {"label": ["neg", "pos"]}
     assert task_of(settings).fingerprint == task_of(as_list(settings, ["neg", "pos"])).fingerprint
     assert settings.rehearsal.gold == "Sentiment"
     assert settings.output.dir == "runs/reviews"
@@ -326,7 +326,7 @@ def test_the_label_column_gets_a_name_that_the_input_does_not_have() -> None:
     rows = [{"text": REVIEW, "label": "a"}, {"text": REVIEW, "label": "b", "model_label": 1, "label_0": 1}]
     proposal = proposed(*rows)
     assert (proposal.gold, proposal.label) == ("label", "label_1")
-    assert settings_of(proposal).task.labels == {"label_1": {"a": "", "b": ""}}
+    assert settings_of(proposal).task.labels == {"label_1": ["a", "b"]}
 
 
 def test_records_that_cannot_be_read_are_passed_over() -> None:
