@@ -66,10 +66,11 @@ def certify(
     pseudo: Pseudo = None,
     json_out: AsJson = False,
 ) -> None:
-    """Certify that few enough of the labels are wrong, after as few checks by people as that takes.
+    """Certify that at most 5% of the labels are wrong, with few checks by people.
 
-    The first call draws records. Give it again when they are answered: it says which others people have to check, or
-    that the labels are certified. Exit code 0 if they are, else 1. No call of a model is made.
+    The first call draws records, which people check with `labelpipe review`. Give the command again when they are
+    answered: it says which others people have to check, or that the labels are certified. Exit code 0 if they are,
+    else 1. No call of a model is made.
     """
     run_dir = run_of(run)
     if shares or by is not None or pseudo is not None:

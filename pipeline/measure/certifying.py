@@ -351,6 +351,6 @@ def _kept_in_folder(folder: Path, facts: Facts) -> Facts:
         return {**facts, "certified_at": at, "certificate": str(path)}
     if old is not None and old["certified"] and old["draw"] == facts["draw"]:
         why = facts["void"] or "answers that it rests on have changed since"
-        void = {**old, "certified": False, "void": why}
+        void = {**old, "certified": False, "state": "void", "void": why}
         write_certificate(folder, {**void, "text": certificate_text(void)})
     return facts

@@ -193,6 +193,7 @@ def _facts(run: OpenRun, found: _Found, measured: _Measured, options: SharesOpti
         "draw": measured.draw,
         "drawn": measured.drawn,
         "answered": measured.answered,
+        "known": len(measured.answers) - measured.answered,
         "groups": [
             {
                 "group": None if found.by is None else name,

@@ -115,7 +115,7 @@ def _records_text(records: Facts) -> str:
 def _field_lines(name: str, field: Facts) -> Iterator[str]:
     interval = f"{percent(field['agreement_low'])} to {percent(field['agreement_high'])}"
     kappa = "" if field["kappa"] is None else f" · kappa {field['kappa']:.3f}"
-    same = f"{percent(field['agreement'])} the same (95 % interval {interval})"
+    same = f"{percent(field['agreement'])} the same (95% interval {interval})"
     yield f"{name}: {same}, {field['same']:,} of {field['n']:,}{kappa}"
     if "mean_difference" in field:
         yield f"  mean difference {field['mean_difference']:.3g}"
@@ -144,7 +144,7 @@ def _gold_lines(gold: Facts) -> Iterator[str]:
         return
     yield ""
     yield f"  on {many(gold['n'], 'record')} with gold"
-    yield "             right  95 % interval       kappa  macro F1"
+    yield "             right  95% interval        kappa  macro F1"
     for side in "ab":
         one = gold[side]
         interval = f"{percent(one['accuracy_low'])} to {percent(one['accuracy_high'])}"

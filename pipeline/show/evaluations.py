@@ -67,7 +67,7 @@ def _field_lines(name: str, field: Facts) -> Iterator[str]:
 def _accuracy_text(field: Facts) -> str:
     what = "all labels right" if field["kind"] == "set" else "right"
     interval = f"{percent(field['accuracy_low'])} to {percent(field['accuracy_high'])}"
-    return f"{percent(field['accuracy'])} {what} (95 % interval {interval}), {field['right']:,} of {field['n']:,}"
+    return f"{percent(field['accuracy'])} {what} (95% interval {interval}), {field['right']:,} of {field['n']:,}"
 
 
 #: What is told of a field beside its accuracy, where it has it.

@@ -28,12 +28,13 @@ def _ground(facts: Facts) -> str:
     if not facts["answered"]:
         return "not corrected: nobody has answered a random draw blind. labelpipe certify makes one"
     answers = many(facts["answered"], "blind answer")
-    return f"corrected by {answers} of draw {facts['draw']}, which has {facts['drawn']:,} records"
+    known = f", and by {many(facts['known'], 'record')} that people had checked before" if facts["known"] else ""
+    return f"corrected by {answers} of draw {facts['draw']}, which has {facts['drawn']:,} records{known}"
 
 
 def _group_lines(facts: Facts, group: Facts) -> Iterator[str]:
     if group["group"] is not None:
-        yield f"{facts['by']} = {group['group']}: {group['n']:,} labels, {group['answered']:,} answered"
+        yield f"{facts['by']} = {group['group']}: {group['n']:,} labels, {group['answered']:,} checked"
     if not group["classes"]:
         yield "  a number has no classes; --pseudo writes its pseudo-outcomes"
         return

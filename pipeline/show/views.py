@@ -268,11 +268,11 @@ def closing_lines(summary: RunSummary) -> list[str]:
 
 
 def gold_text(gold: Mapping[str, Any]) -> str:
-    """`topic 0.91 right of 120 (0.86 to 0.95 at 95 %); most often billing as login 4`."""
+    """`topic 91.0% of 120 right (95% interval 86.0% to 95.0%); most often billing as login 4`."""
     if not gold["n"]:
         return f"{gold['column']}: no gold record was compared"
-    text = f"{gold['column']} {gold['accuracy']:.2f} right of {gold['n']:,}"
-    text += f" ({gold['accuracy_low']:.2f} to {gold['accuracy_high']:.2f} at 95 %)"
+    text = f"{gold['column']} {gold['accuracy']:.1%} of {gold['n']:,} right"
+    text += f" (95% interval {gold['accuracy_low']:.1%} to {gold['accuracy_high']:.1%})"
     confusions = ", ".join(f"{right} as {said} {count:,}" for right, said, count in gold["confusions"])
     return f"{text}; most often {confusions}" if confusions else text
 

@@ -158,4 +158,8 @@ def certificate_of(folder: str | Path, column: str | None = None) -> dict[str, A
     certificate, seen = given[0], LabelsSeen()
     for _ in read_column(run_dir.ledger, certificate["column"], certificate["scores"], certificate["last_seq"], seen):
         pass
-    return certificate if seen.digest == certificate["labels"] else {**certificate, "certified": False, "void": VOID}
+    return certificate if seen.digest == certificate["labels"] else _void(certificate)
+
+
+def _void(certificate: dict[str, Any]) -> dict[str, Any]:
+    return {**certificate, "certified": False, "state": "void", "void": VOID}
