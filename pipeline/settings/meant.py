@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pipeline.settings.places import Keys
 from pipeline.settings.texts import dotted, nearest
 
-#: what people put into [model] that is sent along
+#: what people put into [model], or into a voter, that is sent along
 _PARAMETERS = frozenset(
     {"temperature", "top_p", "seed", "max_tokens", "max_completion_tokens", "reasoning_effort", "service_tier"}
     | {"verbosity", "stop", "frequency_penalty", "presence_penalty", "logit_bias", "metadata", "store", "user"}
@@ -82,8 +82,8 @@ def gone(path: Keys) -> str | None:
 def meant(path: Keys, known: Iterable[str], everywhere: Iterable[str]) -> str | None:
     """The key that `path` was meant to be. `known` are the names of its table, `everywhere` all keys there are."""
     name, table = str(path[-1]), dotted(path[:-1])
-    if table == "model" and name in _PARAMETERS:
-        return f"model.parameters.{name}"
+    if (table == "model" or table.startswith("quality.voters.")) and name in _PARAMETERS:
+        return f"{table}.parameters.{name}"
     plain = name.lower().replace("-", "_")
     for names in (_IN_TABLE.get(table or "tables", {}), _OTHER_NAMES):
         if found := next((ours for ours, others in names.items() if plain in others.split()), None):

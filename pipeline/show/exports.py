@@ -71,7 +71,7 @@ def _certified(done: DataExport) -> str:
         return f"no: labelpipe certify {done.run_dir} says how many records to check"
     if not found.get("certified"):
         return f"no more: {found.get('void') or 'the certificate is void'}"
-    share, sure = f"{found['error']:.1%}", f"{found['confidence']:.0%}"
+    share, sure = f"{100 * found['error']:.4g}%", f"{100 * found['confidence']:.4g}%"
     return f"at most {share} of all labels in {found['column']} are wrong, with {sure} confidence (certificate.json)"
 
 
@@ -81,7 +81,8 @@ def _together(done: DataExport) -> str:
     what.append("the same text" if near is None else f"the same or a similar text (similarity {near:g} or more)")
     if not done.groups:
         return f"no records have {' or '.join(what)}"
-    return f"{done.grouped:,} records in {done.groups:,} groups have {' or '.join(what)}"
+    groups = f"{done.groups:,} group{'s' * (done.groups != 1)}"
+    return f"{done.grouped:,} records in {groups} have {' or '.join(what)}"
 
 
 def _balance(by: str, classes: Mapping[str, Mapping[str, int]], names: Sequence[str]) -> list[str]:

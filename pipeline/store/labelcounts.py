@@ -15,6 +15,8 @@ from pipeline.store.queries import label_of, outcomes_of
 
 #: A label column is one of classes where its values are so short, and there are so few of them; few in any case.
 CLASS_CHARS, CLASSES, FEW_CLASSES = 40, 200, 5
+#: Numbers with a fraction, as a confidence has, are classes only where there are so few of them.
+FRACTIONS = 12
 #: Equal labels are counted before they are read, so many at a time: of classes there are few, and reading is slow.
 TEXTS = 4096
 
@@ -68,5 +70,6 @@ def _count(label: Mapping[str, JSON], times: int, counts: dict[str, Counter[str]
             continue
         told = value if isinstance(value, str) else codec.dumps(value).decode()
         counts[column][told] += times
-        if isinstance(value, list | dict) or len(told) > CLASS_CHARS or len(counts[column]) > CLASSES:
+        most = FRACTIONS if isinstance(value, float) and not value.is_integer() else CLASSES
+        if isinstance(value, list | dict) or len(told) > CLASS_CHARS or len(counts[column]) > most:
             del counts[column]

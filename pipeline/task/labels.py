@@ -76,6 +76,8 @@ def _line(choice: Choice) -> str:
     text = str(choice.value) if isinstance(choice.value, str) else repr(choice.value).lower()
     meaning = " ".join(choice.meaning.split())
     shown = "; ".join(" ".join(example.split()) for example in choice.examples)
+    if meaning and shown and meaning[-1].isalnum():
+        meaning += "."  # else the examples read as the end of its sentence
     told = " ".join(filter(None, [meaning, f"Examples: {shown}" if shown else ""]))
     return f"- {text}: {told}" if told else f"- {text}"
 

@@ -365,7 +365,7 @@ def test_a_certificate_stands_beside_the_files_and_in_the_card(tmp_path: Path) -
     done = exported(run_dir, tmp_path / "data", hf=True)
     assert json.loads((tmp_path / "data" / "certificate.json").read_text(encoding="utf-8")) == given == done.certificate
     assert "At most 5 % are wrong." in (tmp_path / "data" / "README.md").read_text(encoding="utf-8")
-    assert "at most 5.0% of all labels in label are wrong, with 95% confidence" in repr(done)
+    assert "at most 5% of all labels in label are wrong, with 95% confidence" in repr(done)
 
 
 def test_examples_of_the_prompt_are_told(tmp_path: Path) -> None:

@@ -170,6 +170,9 @@ REPLACED = {
     ('name = "gpt-6-luna"', "name = 'a'\ntemperature = 0"): (
         "11: model.temperature: unknown key; did you mean model.parameters.temperature?"
     ),
+    ('name = "gpt-6-luna"', "name = 'a'\n[[quality.voters]]\ntemperature = 0"): (
+        "12: quality.voters.0.temperature: unknown key; did you mean quality.voters.0.parameters.temperature?"
+    ),
     ('name = "gpt-6-luna"', "name = 'a'\ntool_choice = 'force'"): (
         '11: model.tool_choice: got "force"; expected one of forced, required, auto; did you mean forced?'
     ),

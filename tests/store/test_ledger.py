@@ -119,19 +119,21 @@ def test_counts(tmp_path: Path) -> None:
 
 
 def test_labels_are_counted_where_they_are_classes(tmp_path: Path) -> None:
-    """A free text, a list and a damaged row count for nothing."""
+    """A free text, a list, many fractions and a damaged row count for nothing."""
 
     async def work(ledger: Ledger) -> None:
-        columns = ("label", "sure", "why", "tags", "none")
+        columns = ("label", "sure", "why", "tags", "share", "half", "none")
         outcomes = []
         for number in range(30):
             label = {"label": "ab"[number % 3 == 0], "sure": number % 5 == 0, "why": f"text {number}", "tags": ["x"]}
+            label |= {"share": number % 14 / 20, "half": number % 2 / 2}
             copied_from = "r0" if number in (7, 8) else None
             outcomes.append(replace(labelled(number, copied_from=copied_from), label=label))
         await ledger.commit([*outcomes, unlabelled(30)])
         assert await ledger.label_counts(columns) == {
             "label": {"a": 20, "b": 10},
             "sure": {"false": 24, "true": 6},
+            "half": {"0.0": 15, "0.5": 15},
         }
         assert await ledger.copied() == 2
 

@@ -45,6 +45,9 @@ def test_meanings_are_the_description_of_the_field_in_their_order(make_task, rec
     }
     sent = task.render(record).tools[0]["function"]["parameters"]["properties"]
     assert sent == properties(task)
+    shown = tuple(Choice(meaning, meaning, ("Hi",)) for meaning in ("greets", "greets!"))
+    told = properties(make_task(labels={"topic": LabelField(choices=shown)}))["topic"]["description"]
+    assert told == "- greets: greets. Examples: Hi\n- greets!: greets! Examples: Hi"
 
 
 def test_a_changed_meaning_is_another_task_and_an_empty_one_is_none(make_task, record) -> None:
