@@ -170,6 +170,11 @@ class Splits:
         run("UPDATE units SET why = ? WHERE former IS NULL AND root IN torn", (BRIDGE,))
         run("UPDATE units SET why = ? WHERE former <> ? AND root IN torn"
             " AND root IN (SELECT root FROM units WHERE gold)", (NEAR_GOLD, test))  # fmt: skip
+        # What an earlier export has put to test as gold may have neighbors elsewhere, where no new record is between.
+        run("UPDATE units SET why = ? WHERE former <> ? AND root IN torn"
+            " AND (root NOT IN (SELECT root FROM units WHERE former IS NULL)"
+            " OR text IN (SELECT text FROM units WHERE former = ? AND root IN torn))",
+            (NEAR_GOLD, test, test))  # fmt: skip
         run("INSERT INTO parts SELECT root, NULL, MIN(rank), COUNT(*), MAX(former) FROM units WHERE why IS NULL"
             " GROUP BY root")  # fmt: skip
         # The class of most of its records; SQLite takes the other columns from the row of the maximum.

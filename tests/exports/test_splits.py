@@ -187,6 +187,20 @@ def test_a_neighbor_of_gold_is_not_in_train(tmp_path: Path) -> None:
     assert where(tmp_path / "text")["r00003"] == "test"
 
 
+def test_gold_that_is_not_named_again_leaks_nothing(tmp_path: Path) -> None:
+    """It stays in test, and the record with its text, which was in train, is left out as before."""
+    some = texts(range(60))
+    some[:40] = some[:20] * 2
+    run = made(tmp_path / "run", [labelled(at, {"id": f"r{at:05}", "text": text}) for at, text in enumerate(some)])
+    exported(run, tmp_path / "data")
+    key = next(key for key, split in where(tmp_path / "data").items() if split == "train" and key < "r00020")
+    (tmp_path / "gold.csv").write_text(f"id\n{key}\n", encoding="utf-8")
+    with_gold = exported(run, tmp_path / "data", gold=tmp_path / "gold.csv")
+    assert with_gold.left_out == {"near_gold": 1}
+    assert exported(run, tmp_path / "data").left_out == {"near_gold": 1}
+    assert where(tmp_path / "data")[key] == "test"
+
+
 def test_rare_classes_are_spread_over_the_splits(tmp_path: Path) -> None:
     """Sixty classes of five records: rounded in each of them, val and test would stay empty."""
     some = texts(range(300))
