@@ -114,7 +114,7 @@ def verify(
 
 #: Options of `rehearse` that imitate a particular kind of server.
 LatencyJitter = Annotated[
-    float, typer.Option("--latency-jitter", help="How far single answers are from that: 0.3 is 70 to 130 %.")
+    float, typer.Option("--latency-jitter", help="How far single answers are from that: 0.3 is 70% to 130%.")
 ]
 SlowShare = Annotated[float, typer.Option("--slow-share", help="Share of calls that take much longer.")]
 SlowFactor = Annotated[float, typer.Option("--slow-factor", help="How many times as long these take.")]

@@ -163,7 +163,7 @@ def try_config(
         Path | None,
         typer.Option("--against", help="The run to compare with: its folder.", metavar="RUN", show_default=False),
     ] = None,
-    number: Annotated[int, typer.Option("-n", min=1, help="How many of its records are labelled.")] = 50,
+    number: Annotated[int, typer.Option("-n", min=1, help="How many of its records to label.")] = 50,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed draws other records.")] = 0,
     relabel: Annotated[
         bool, typer.Option("--relabel", help="Label them again, where an earlier trial had another prompt.")

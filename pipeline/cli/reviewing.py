@@ -174,6 +174,8 @@ def show_record(
     if len(words) > 2:
         fail(f"show shows one record: expected a run and a key, got {len(words)} words: {' '.join(words)}")
     *runs, key = words
+    if not runs and ((Path(key) / "manifest.json").is_file() or (key.endswith(".toml") and Path(key).is_file())):
+        fail(f"{key} is a run: name a record of it too, such as: labelpipe show {key} T-00123")
     run_dir = run_of(Path(runs[0]) if runs else None)
 
     async def look() -> dict[str, Any]:

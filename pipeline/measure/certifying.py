@@ -71,7 +71,7 @@ async def certify(run: str | Path | None = None, options: CertifyOptions | None 
 def _refuse_senseless(options: CertifyOptions) -> None:
     for name, value in (("--error", options.error), ("--confidence", options.confidence)):
         if value is not None and not 0 < value < 1:
-            raise SetupError(f"{name} {value:g}: expected a share above 0 and below 1, such as 0.05 for 5 %")
+            raise SetupError(f"{name} {value:g}: expected a share above 0 and below 1, such as 0.05 for 5%")
     if options.sample is not None and options.sample < 1:
         raise SetupError(f"--sample {options.sample}: expected a number of records, 1 or more")
 

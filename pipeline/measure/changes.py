@@ -91,10 +91,13 @@ class Changes:
         if found:
             self._differing.add(found)
 
-    async def records(self) -> dict[str, int]:
-        """How many records there are, by which run has labelled them."""
-        theirs = sum((await self._other.ledger.count_by_status()).values())
+    async def records(self, *, all_of_a: bool) -> dict[str, int]:
+        """How many records there are, by which run has labelled them.
+
+        Without `all_of_a` only some records of the first run were gone through: those that it lacks are not known.
+        """
         seen = self.both + self.only_a + self.only_b + self.neither
+        theirs = sum((await self._other.ledger.count_by_status()).values()) if all_of_a else seen
         return {
             "both": self.both,
             "only_a": self.only_a,

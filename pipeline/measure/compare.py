@@ -85,7 +85,7 @@ async def compare(
                 for run, (_, manifest), side in zip((one, other), dirs, changes.sides, strict=True)
             ],
             "differ_in": _differ_in(dirs[0][1], dirs[1][1]),
-            "records": await changes.records(),
+            "records": await changes.records(all_of_a=keys is None),
             "gold": None if judged is None else await in_daemon(lambda: gold_facts(judged.gold)),
             "columns": {
                 name: {**tally.facts(), "gold": None if judged is None else judged.facts(name)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.facts import Baseline
+from pipeline.show.views import SIMULATED
 from pipeline.show.words import aligned
 from pipeline.terminal import cut
 
@@ -35,7 +36,7 @@ def baseline_lines(done: Baseline) -> Sequence[str]:
         lines.append(f"  sample     {done.n:,} of {done.of:,} records; the doubtful labels are from all of them")
     lines += [f"  left out   {count:,} {_WHY.get(why, why)}" for why, count in done.left_out.items()]
     lines += _doubts(done)
-    return [*lines, "  SIMULATED LABELS"] if done.simulated else lines
+    return [*lines, f"  {SIMULATED}"] if done.simulated else lines
 
 
 def _learnable(done: Baseline) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pipeline.facts import ReportFile
+from pipeline.show.views import SIMULATED
 
 
 def report_lines(written: ReportFile) -> list[str]:
     """Where the page is."""
     lines = [f"Wrote {written.path} ({written.size_bytes / 1000:,.0f} kB). Open it in a browser."]
-    return [*lines, "  SIMULATED LABELS"] if written.simulated else lines
+    return [*lines, f"  {SIMULATED}"] if written.simulated else lines

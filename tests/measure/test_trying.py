@@ -68,6 +68,8 @@ def test_some_records_are_labelled_and_compared_and_paid_for_once(old: Path, tmp
     summary = run(config(tmp_path), RunOptions(quiet=True))
     assert (summary.labelled, summary.calls) == (COUNT - 1, COUNT - 1 - 15)
     assert verify(tmp_path / "new").ok
+    last = try_config(settings, old, 12, quiet=True)
+    assert (last["records"]["both"], last["records"]["not_in_a"]) == (12, 0), "the others were not looked at"
 
 
 def test_the_old_run_is_not_touched_where_the_config_would_write_into_it(old: Path, tmp_path: Path) -> None:

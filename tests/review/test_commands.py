@@ -30,6 +30,7 @@ def test_a_draw_goes_out_and_comes_back(folder: Path) -> None:
     facts = user.do("review", "run", "--from", "draw.csv", "--by", "ann", "--json").expect(0).json
     assert (facts["answers"], facts["unanswered"], facts["by"]) == (1, 3, "ann")
     assert user.do("show", rows[0]["id"]).expect(0).out.startswith(rows[0]["id"])  # of the latest run here
+    assert "run is a run: name a record of it too" in user.do("show", "run").expect(2).err
     assert "got 3 words" in user.do("show", "run", "T004", "T005").expect(2).err
     assert "taken before" in user.do("review", "run", "--from", "draw.csv", "--by", "ann").expect(0).out
     found = user.do("review", "run", "--per-class", "1", "--to", "two.jsonl", "--json").expect(0).json
