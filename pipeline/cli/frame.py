@@ -240,16 +240,22 @@ def label_input(settings: Settings, json_out: bool, *, named: Path | None, **opt
     """A session of the run, from its start to its exit code."""
     with importing():
         from pipeline.providers import load_sdk
-        from pipeline.report import after_run
         from pipeline.runner import RunOptions, arun
 
         load_sdk()
-        options["after"] = after_run if settings.output.report else None
+        options["after"] = _report if settings.output.report else None
 
     async def label() -> RunSummary:
         return await arun(settings, RunOptions(command=_words_again(named), **options))
 
     finish(run_through(label()), json_out)
+
+
+async def _report(summary: RunSummary) -> tuple[str, str]:
+    """The report of a run that ends. It is loaded then: half a second of a start is for the first call."""
+    from pipeline.report import after_run
+
+    return await after_run(summary)
 
 
 def _words_again(named: Path | None) -> str:
