@@ -1,3 +1,3 @@
 """The version of this package: what `pyproject.toml`, `--version`, manifests and headers say."""
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
