@@ -30,26 +30,22 @@ BLOCK = 1_000
 
 @dataclass(frozen=True, slots=True)
 class _Standing:
-    """The corrections as they are now, and those that the run's files have.
-
-    `by` says who answers, and `is_copy` that it is by a labels.csv, edited.
-    """
+    """The corrections as they are now, and as the run's files have them; `is_copy`: an edited labels.csv answers."""
 
     now: Corrected
     written: Corrected
-    by: str
     is_copy: bool
 
     def drops(self, outcome: Outcome, column: str, value: JSON) -> bool:
         """Whether a value of a labels.csv is only older than the correction of its record.
 
-        The file may be a copy of one that does not have the correction yet, as while the run is at work, or one from
+        The file may be a copy of one that did not have the correction yet, as while the run was at work, or one from
         before somebody else corrected the record: the model's label is in it, and nobody has chosen it.
         """
         correction = self.now.by_key.get(outcome.record.key)
         if not self.is_copy or correction is None or column not in correction.fields:
             return False
-        shown = [self.written.of(outcome).label] + [outcome.label] * (correction.by != self.by)
+        shown = (self.written.of(outcome).label, outcome.label)
         return any(column in label and is_equal(value, label[column]) for label in shown if label)
 
 
@@ -84,7 +80,7 @@ async def take_answers(run: str | Path | None, path: str | Path, *, by: str, dra
     rows = await _rows(found, file)
     corrected = await asyncio.to_thread(corrected_at, found.run_dir.path)
     written = await asyncio.to_thread(corrected_at, found.run_dir.path, found.layout.corrected)
-    standing = _Standing(corrected, written, by.strip(), _is_copy(found, rows[0]))
+    standing = _Standing(corrected, written, _is_copy(found, rows[0]))
     async with await Ledger.open(found.run_dir.ledger, read_only=True) as ledger:
         named = await named_rows(found, ledger, corrected, rows, file)
         answered = await asyncio.to_thread(_draw_of, found, draw, named, file)
