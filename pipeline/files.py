@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ async def read_chunks(path: str | Path, *, chunk_bytes: int = CHUNK_BYTES) -> As
         while chunk := await file.read(chunk_bytes):
             yield chunk
     finally:
-        await file.close()
+        await _for_sure(file.close())
 
 
 async def _opened(path: str | Path) -> Any:
@@ -35,9 +35,26 @@ async def _opened(path: str | Path) -> Any:
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
-        with suppress(OSError):
-            await (await opening).close()
+        await _for_sure(_closed(opening))
         raise
+
+
+async def _closed(opening: asyncio.Future[Any]) -> None:
+    with suppress(OSError):
+        await (await opening).close()
+
+
+async def _for_sure(work: Coroutine[Any, Any, object]) -> None:
+    """Work on an open file to its end, whoever is cancelled meanwhile and however often."""
+    task, cancelled = asyncio.ensure_future(work), None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    task.result()
 
 
 async def _open(path: str | Path) -> Any:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import warnings
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,8 +31,35 @@ def test_a_cancel_while_a_file_is_opened_leaves_none_open(tmp_path: Path) -> Non
                 await first
             await blocks.aclose()
 
+    assert _left_open(main) == []
+
+
+def test_a_second_cancel_while_a_file_is_closed_leaves_none_open(tmp_path: Path) -> None:
+    """Who waits for a reader hands its cancel on, and then cancels the reader too."""
+    path = tmp_path / "in.csv"
+    path.write_bytes(b"a\n1\n")
+
+    async def read() -> None:
+        async with aclosing(read_chunks(path)) as blocks:
+            async for _ in blocks:
+                await asyncio.sleep(60)
+
+    async def main() -> None:
+        for _ in range(100):
+            reader = asyncio.ensure_future(read())
+            await asyncio.sleep(0.002)
+            reader.cancel()
+            await asyncio.sleep(0)
+            reader.cancel()
+            await asyncio.wait({reader})
+
+    assert _left_open(main) == []
+
+
+def _left_open(main: Callable[[], Coroutine[Any, Any, None]]) -> list[str]:
+    """What the collector finds open when it is over."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ResourceWarning)
         asyncio.run(main())
         gc.collect()
-    assert [str(one.message) for one in caught] == []
+    return [str(one.message) for one in caught]
