@@ -106,8 +106,8 @@ def forget_answers(connection: sqlite3.Connection, keys: Sequence[str]) -> None:
 def keep_canaries(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
     """Write what gold records came to: among what was archived, for no file of rows is to have them.
 
-    Their seqs count down from -1: they are not in the row of the others. What they were before is no longer counted
-    twice, for the row that is there stays.
+    Their seqs count down from -1, so that those of outcomes stay consecutive. The kept answers of their votes and
+    repairs go: what those cost is in the row.
     """
     with transaction(connection):
         least = min(0, int(connection.execute("SELECT COALESCE(MIN(seq), 0) FROM archived").fetchone()[0]))
