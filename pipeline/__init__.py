@@ -15,74 +15,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.api import (
-        Baseline,
-        Certification,
-        Checks,
-        ClassShares,
-        Comparison,
-        DataExport,
-        DrawFile,
-        Evaluation,
-        Export,
-        PageReview,
-        Plan,
-        Preview,
-        RecordView,
-        RehearsedPlan,
-        Renamed,
-        Report,
-        ReportFile,
-        RunStatus,
-        RunSummary,
-        TakenAnswers,
-        Trial,
-        abaseline,
-        acertify,
-        acheck,
-        aclass_shares,
-        acompare,
-        adraw_records,
-        aevaluate,
-        aexport,
-        aplan,
-        apreview,
-        arehearse_plan,
-        arename,
-        areplay,
-        areview_page,
-        arun,
-        ashow_record,
-        astatus,
-        atake_answers,
-        atry_config,
-        averify,
-        awatch,
-        awrite_report,
-        baseline,
-        certificate_of,
-        certify,
-        check,
-        class_shares,
-        compare,
-        draw_records,
-        evaluate,
-        export,
-        plan,
-        preview,
-        rehearse_plan,
-        rename,
-        replay,
-        review_page,
-        run,
-        show_record,
-        status,
-        take_answers,
-        try_config,
-        verify,
-        watch,
-        write_report,
-    )
+    from pipeline.api import *  # most of the public names, each with its type
     from pipeline.errors import LabelpipeError
     from pipeline.facts import Check, Tier
     from pipeline.records import Answer, CallbackContext, Outcome, Record, Request, Response, Status, ToolCall, Usage
@@ -90,14 +23,8 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
     from pipeline.version import __version__
 
-#: The rooms that the public names are in.
+#: The rooms of the public names that are not in `api`.
 _ROOMS = {
-    "api": "Baseline Certification Checks ClassShares Comparison DataExport DrawFile Evaluation Export Plan Preview "
-    "RecordView RehearsedPlan Renamed Report ReportFile RunStatus RunSummary TakenAnswers Trial abaseline acertify "
-    "acheck aclass_shares acompare adraw_records aevaluate aexport aplan apreview arehearse_plan arename areplay arun "
-    "ashow_record astatus atake_answers atry_config averify awatch awrite_report baseline certificate_of "
-    "certify check class_shares compare draw_records evaluate export plan preview rehearse_plan rename replay run "
-    "show_record status take_answers try_config verify watch write_report PageReview areview_page review_page",
     "errors": "LabelpipeError",
     "facts": "Check Tier",
     "records": "Answer CallbackContext Outcome Record Request Response Status ToolCall Usage",
@@ -203,11 +130,11 @@ def renamed(name: str) -> Any:
 def __getattr__(name: str) -> Any:
     if name in RENAMED:
         return renamed(name)
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"pipeline.{_HOME[name]}"), name)
+    return getattr(import_module(f"pipeline.{_HOME.get(name, 'api')}"), name)
 
 
 def __dir__() -> list[str]:

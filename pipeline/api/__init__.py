@@ -5,38 +5,36 @@ The asynchronous forms, for a program with an event loop of its own, have an `a`
 
 from __future__ import annotations
 
-from pipeline.api.certificates import (
-    Certification,
-    ClassShares,
-    acertify,
-    aclass_shares,
-    certificate_of,
-    certify,
-    class_shares,
-)
 from pipeline.api.exporting import Baseline, DataExport, Export, abaseline, aexport, baseline, export
 from pipeline.api.measures import (
+    Certification,
+    ClassShares,
     Comparison,
     Evaluation,
     Trial,
+    acertify,
+    aclass_shares,
     acompare,
     aevaluate,
     atry_config,
+    certificate_of,
+    certify,
+    class_shares,
     compare,
     evaluate,
     try_config,
 )
-from pipeline.api.pages import PageReview, areview_page, review_page
-from pipeline.api.renames import Renamed, arename, rename
-from pipeline.api.reports import ReportFile, awatch, awrite_report, watch, write_report
 from pipeline.api.reviews import (
     DrawFile,
+    PageReview,
     RecordView,
     TakenAnswers,
     adraw_records,
+    areview_page,
     ashow_record,
     atake_answers,
     draw_records,
+    review_page,
     show_record,
     take_answers,
 )
@@ -45,25 +43,33 @@ from pipeline.api.runs import (
     Plan,
     Preview,
     RehearsedPlan,
+    Renamed,
     Report,
+    ReportFile,
     RunStatus,
     RunSummary,
     acheck,
     aplan,
     apreview,
     arehearse_plan,
+    arename,
     areplay,
     arun,
     astatus,
     averify,
+    awatch,
+    awrite_report,
     check,
     plan,
     preview,
     rehearse_plan,
+    rename,
     replay,
     run,
     status,
     verify,
+    watch,
+    write_report,
 )
 
 __all__ = [

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from pipeline import exports, facts, runner, show
-from pipeline.api.shown import Shown
+from pipeline.api.shown import Shown, plain, shown_as
 from pipeline.errors import SetupError
-from pipeline.runner import in_loop
 
 
 class Export(Shown, facts.Export):
@@ -43,20 +41,6 @@ async def abaseline(
     doubts: int = 100,
     to: str | Path | None = None,
 ) -> Baseline:
-    """`baseline`, for a program that has an event loop."""
-    done = await exports.baseline(run, exports.BaselineOptions(by, text, seed, doubts, to))
-    return Baseline(**{one.name: getattr(done, one.name) for one in fields(done)})
-
-
-def baseline(
-    run: str | Path | None = None,
-    *,
-    by: str | None = None,
-    text: str | None = None,
-    seed: int = 0,
-    doubts: int = 100,
-    to: str | Path | None = None,
-) -> Baseline:
     """Cross-validate TF-IDF and logistic regression on the labels of a run: can they be learned? Makes no call.
 
     `by` is the label field, by default the first one with classes; `text` the field to learn it from, by default those
@@ -64,30 +48,14 @@ def baseline(
     is a CSV of those that it would give otherwise, which is kept as a draw for review. Needs `labelpipe[baseline]`.
     Raises SetupError.
     """
-    return in_loop(abaseline(run, by=by, text=text, seed=seed, doubts=doubts, to=to))
+    done = await exports.baseline(run, exports.BaselineOptions(by, text, seed, doubts, to))
+    return shown_as(Baseline, done)
+
+
+baseline = plain(abaseline)
 
 
 async def aexport(
-    run: str | Path | None = None, to: str | Path | None = None, *, table: str | None = None, **options: Any
-) -> Export | DataExport:
-    """`export`, for a program that has an event loop."""
-    if to is not None and "://" not in str(to):
-        if table is not None:
-            raise SetupError(f"table is for a database, and {to} is none: its URL has ://, like sqlite:///labels.db")
-        options.pop("simulated", None)  # simulated labels are exported without being asked for
-        if isinstance(split := options.get("split"), str):
-            options["split"] = exports.split_of(split)
-        if isinstance(near := options.get("near_duplicates"), str):
-            options["near_duplicates"] = exports.near_of(near)
-        done = await exports.export_data(run, to, exports.DataOptions(**options))
-        return DataExport(**{one.name: getattr(done, one.name) for one in fields(done)})
-    if options:
-        raise SetupError(f"{next(iter(options))} is for an export into a folder: name one, such as to='data/'")
-    found = await runner.export(run, None if to is None else str(to), table=table)
-    return Export(**{one.name: getattr(found, one.name) for one in fields(found)})
-
-
-def export(
     run: str | Path | None = None, to: str | Path | None = None, *, table: str | None = None, **options: Any
 ) -> Export | DataExport:
     """Write the labels of a run as data to train on, or make a table in a database hold them.
@@ -100,4 +68,20 @@ def export(
     The run may be at work; call it again to bring files or table up to date. Raises SetupError, and StoreError where
     the disk or the database cannot be used.
     """
-    return in_loop(aexport(run, to, table=table, **options))
+    if to is not None and "://" not in str(to):
+        if table is not None:
+            raise SetupError(f"table is for a database, and {to} is none: its URL has ://, like sqlite:///labels.db")
+        options.pop("simulated", None)  # simulated labels are exported without being asked for
+        if isinstance(split := options.get("split"), str):
+            options["split"] = exports.split_of(split)
+        if isinstance(near := options.get("near_duplicates"), str):
+            options["near_duplicates"] = exports.near_of(near)
+        done = await exports.export_data(run, to, exports.DataOptions(**options))
+        return shown_as(DataExport, done)
+    if options:
+        raise SetupError(f"{next(iter(options))} is for an export into a folder: name one, such as to='data/'")
+    found = await runner.export(run, None if to is None else str(to), table=table)
+    return shown_as(Export, found)
+
+
+export = plain(aexport)

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import measure, show
-from pipeline.api.configs import Config, settings_of
-from pipeline.api.shown import ShownFacts
-from pipeline.runner import in_loop
+from pipeline import measure, show, store
+from pipeline.api.shown import Config, ShownFacts, plain, settings_of
 from pipeline.targets import find_run
 
 
@@ -68,25 +66,6 @@ async def aevaluate(
     sets: Sequence[str] = (),
     without: str | Path | None = None,
 ) -> Evaluation:
-    """`evaluate`, for a program that has an event loop."""
-    options = measure.EvaluateOptions(
-        _texts(column), _texts(field), disagreements, confidence, _texts(ordered), tuple(sets), without=without
-    )
-    return Evaluation(await measure.evaluate(run, gold, options))
-
-
-def evaluate(
-    run: str | Path | None = None,
-    gold: str | Path | None = None,
-    *,
-    column: str | Sequence[str] | None = None,
-    field: str | Sequence[str] | None = None,
-    disagreements: str | Path | None = None,
-    confidence: str | None = None,
-    ordered: str | Sequence[str] | None = None,
-    sets: Sequence[str] = (),
-    without: str | Path | None = None,
-) -> Evaluation:
     """Compare the labels of a run with gold: a file, or `column`, a field of its input. Makes no call.
 
     `field` is the label field that `column` is about, where its name does not tell. Records that differ are written
@@ -94,38 +73,16 @@ def evaluate(
     values have an order; `sets` say how the gold file is read (`"input.encoding=cp1252"`). The keys in the file
     `without` are left out. Raises SetupError.
     """
-    return in_loop(
-        aevaluate(
-            run,
-            gold,
-            column=column,
-            field=field,
-            disagreements=disagreements,
-            confidence=confidence,
-            ordered=ordered,
-            sets=sets,
-            without=without,
-        )
+    options = measure.EvaluateOptions(
+        _texts(column), _texts(field), disagreements, confidence, _texts(ordered), tuple(sets), without=without
     )
+    return Evaluation(await measure.evaluate(run, gold, options))
+
+
+evaluate = plain(aevaluate)
 
 
 async def acompare(
-    a: str | Path,
-    b: str | Path,
-    gold: str | Path | None = None,
-    *,
-    column: str | Sequence[str] | None = None,
-    field: str | Sequence[str] | None = None,
-    differences: str | Path | None = None,
-    ordered: str | Sequence[str] | None = None,
-    sets: Sequence[str] = (),
-) -> Comparison:
-    """`compare`, for a program that has an event loop."""
-    options = measure.CompareOptions(_texts(column), _texts(field), differences, _texts(ordered), tuple(sets))
-    return Comparison(await measure.compare(a, b, gold, options))
-
-
-def compare(
     a: str | Path,
     b: str | Path,
     gold: str | Path | None = None,
@@ -141,27 +98,14 @@ def compare(
     Gold is given as for `evaluate`; a `column` without a file is a field of the first run's input. Records that differ
     are written to the CSV `differences`. Raises SetupError.
     """
-    return in_loop(
-        acompare(a, b, gold, column=column, field=field, differences=differences, ordered=ordered, sets=sets)
-    )
+    options = measure.CompareOptions(_texts(column), _texts(field), differences, _texts(ordered), tuple(sets))
+    return Comparison(await measure.compare(a, b, gold, options))
+
+
+compare = plain(acompare)
 
 
 async def atry_config(
-    config: Config,
-    against: str | Path,
-    n: int = 50,
-    *,
-    seed: int = 0,
-    relabel: bool = False,
-    differences: str | Path | None = None,
-    quiet: bool = False,
-) -> Trial:
-    """`try_config`, for a program that has an event loop."""
-    options = measure.TryOptions(n, seed, relabel, differences, quiet)
-    return Trial(await measure.try_config(settings_of(config), find_run(against), options))
-
-
-def try_config(
     config: Config,
     against: str | Path,
     n: int = 50,
@@ -177,4 +121,111 @@ def try_config(
     the end of its name: a run there does not pay for them again. After a change of the config, `relabel` tries the new
     one in the same folder.
     """
-    return in_loop(atry_config(config, against, n, seed=seed, relabel=relabel, differences=differences, quiet=quiet))
+    options = measure.TryOptions(n, seed, relabel, differences, quiet)
+    return Trial(await measure.try_config(settings_of(config), find_run(against), options))
+
+
+try_config = plain(atry_config)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Certification(ShownFacts):
+    """Where the certificate of a label field stands. `facts` is all of it, as `labelpipe certify --json` prints it.
+
+    `records` are the keys of those that people have to check now, `check` is how many; `bound` is the share of wrong
+    labels that is not exceeded at the confidence asked for.
+    """
+
+    @property
+    def certified(self) -> bool:
+        """Whether the labels are certified."""
+        return bool(self.facts["certified"])
+
+    @property
+    def bound(self) -> float:
+        """At most this share is wrong; before it is certified, of the whole file as it is."""
+        return float(self.facts["bound"])
+
+    @property
+    def check(self) -> int:
+        """How many records people have to check now."""
+        return int(self.facts["check"])
+
+    @property
+    def records(self) -> Sequence[str]:
+        """Their keys."""
+        found: Sequence[str] = self.facts["records"]
+        return found
+
+    def _lines(self) -> Sequence[str]:
+        return show.certify_lines(self.facts)
+
+
+async def acertify(
+    run: str | Path | None = None,
+    error: float | None = None,
+    confidence: float | None = None,
+    *,
+    column: str | None = None,
+    seed: int | None = None,
+    sample: int | None = None,
+    score: str | None = None,
+    anew: bool = False,
+) -> Certification:
+    """Certify that at most `error` of the labels are wrong, with this `confidence`; call it again after each answer.
+
+    The first call draws records for people to check blind. `None` means what the run's design has, or 0.05 and 0.95 in
+    a new one; `sample` is the size of its draw. `score` is the column that says how certain a label is, `agreement` and
+    `confidence` unless you name one. What was fixed by the first call stays, unless `anew` begins another
+    design. Makes no call of a model. Raises SetupError.
+    """
+    options = measure.CertifyOptions(error, confidence, column, seed, sample, score, anew)
+    return Certification(await measure.certify(run, options))
+
+
+certify = plain(acertify)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ClassShares(ShownFacts):
+    """Shares of classes, raw and corrected. `facts` is all of it, as `labelpipe certify --shares --json` prints it.
+
+    `groups` are those of `by`, or one of all records: each with `classes`, which has for each class `raw`, and
+    `corrected` with its interval from `low` to `high`, all from 0 to 1.
+    """
+
+    @property
+    def groups(self) -> Sequence[Mapping[str, Any]]:
+        """The shares in each group."""
+        found: Sequence[Mapping[str, Any]] = self.facts["groups"]
+        return found
+
+    def _lines(self) -> Sequence[str]:
+        return show.shares_lines(self.facts)
+
+
+async def aclass_shares(
+    run: str | Path | None = None,
+    *,
+    column: str | None = None,
+    by: str | None = None,
+    confidence: float = 0.95,
+    pseudo: str | Path | None = None,
+) -> ClassShares:
+    """The share of each class, corrected by what people answered blind for a random draw, with its interval.
+
+    `by` is a field of the records or labels that splits them. `pseudo` is a CSV to write the pseudo-outcome of each
+    label to, for regressions. Raises SetupError.
+    """
+    return ClassShares(await measure.shares(run, measure.SharesOptions(column, by, confidence, pseudo)))
+
+
+class_shares = plain(aclass_shares)
+
+
+def certificate_of(run: str | Path | None = None, column: str | None = None) -> dict[str, Any] | None:
+    """The certificate that a run was given, as plain values; None without any. Raises SetupError.
+
+    `certified` is false and `void` says why, where labels that it is about have changed since. `text` is a paragraph.
+    """
+    return store.certificate_of(find_run(run), column)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline import review, show
-from pipeline.api.shown import ShownFacts
-from pipeline.runner import in_loop
+from pipeline.api.shown import ShownFacts, plain
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -53,43 +52,17 @@ class RecordView(ShownFacts):
 
 
 async def ashow_record(run: str | Path | None, key: str) -> RecordView:
-    """`show_record`, for a program that has an event loop."""
-    return RecordView(await review.show_record(run, key))
-
-
-def show_record(run: str | Path | None, key: str) -> RecordView:
     """One record of a run: its fields, the prompt as it was sent, each answer with its cost, its rows, and corrections.
 
     Raises SetupError where the run knows nothing of this key.
     """
-    return in_loop(ashow_record(run, key))
+    return RecordView(await review.show_record(run, key))
+
+
+show_record = plain(ashow_record)
 
 
 async def adraw_records(
-    run: str | Path | None = None,
-    to: str | Path = "draw.csv",
-    *,
-    sample: int = 0,
-    per_class: int = 0,
-    uncertain: int = 0,
-    disagreements: str | Path | None = None,
-    where: str | None = None,
-    column: str | None = None,
-    score: str | None = None,
-    seed: int = 0,
-    blind: bool = False,
-) -> DrawFile:
-    """`draw_records`, for a program that has an event loop."""
-    options = review.DrawOptions(sample, per_class, uncertain, disagreements, where, column, score, seed, blind)
-    return DrawFile(await review.draw_to_file(run, options, to))
-
-
-async def atake_answers(run: str | Path | None, path: str | Path, *, by: str, draw: int | None = None) -> TakenAnswers:
-    """`take_answers`, for a program that has an event loop."""
-    return TakenAnswers(await review.take_answers(run, path, by=by, draw=draw))
-
-
-def draw_records(
     run: str | Path | None = None,
     to: str | Path = "draw.csv",
     *,
@@ -110,27 +83,65 @@ def draw_records(
     expression that narrows down what is drawn from. The draw is kept in the run folder, with the probability of each
     record. Raises SetupError.
     """
-    return in_loop(
-        adraw_records(
-            run,
-            to,
-            sample=sample,
-            per_class=per_class,
-            uncertain=uncertain,
-            disagreements=disagreements,
-            where=where,
-            column=column,
-            score=score,
-            seed=seed,
-            blind=blind,
-        )
-    )
+    options = review.DrawOptions(sample, per_class, uncertain, disagreements, where, column, score, seed, blind)
+    return DrawFile(await review.draw_to_file(run, options, to))
 
 
-def take_answers(run: str | Path | None, path: str | Path, *, by: str, draw: int | None = None) -> TakenAnswers:
+draw_records = plain(adraw_records)
+
+
+async def atake_answers(run: str | Path | None, path: str | Path, *, by: str, draw: int | None = None) -> TakenAnswers:
     """Take the answers of the person `by` from a file: a draw that was filled in, or an edited labels.csv.
 
     What differs from the labels becomes a correction, and the run's files are written again with it. All of the file
     is taken, or nothing. `draw` is the id of the draw that it answers, where its keys do not tell. Raises SetupError.
     """
-    return in_loop(atake_answers(run, path, by=by, draw=draw))
+    return TakenAnswers(await review.take_answers(run, path, by=by, draw=draw))
+
+
+take_answers = plain(atake_answers)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class PageReview(ShownFacts):
+    """What a review on the page came to. `facts` is all of it, as `labelpipe review --json` prints it at the end.
+
+    `facts["answered"]` and the other counts are numbers of records; `facts["estimates"]` has one entry for each label
+    field that is answered by choosing: `field`, `mean`, `low`, `high` (shares from 0 to 1), `n` and `right`.
+    """
+
+    def _lines(self) -> Sequence[str]:
+        return show.reviewed_lines(self.facts)
+
+
+async def areview_page(
+    run: str | Path | None = None,
+    *,
+    sample: int = 0,
+    per_class: int = 0,
+    uncertain: int = 0,
+    disagreements: str | Path | None = None,
+    where: str | None = None,
+    column: str | None = None,
+    score: str | None = None,
+    seed: int = 0,
+    blind: bool = False,
+    draw: int | None = None,
+    by: str | None = None,
+    port: int = 0,
+    ready: Callable[[str], None] = print,
+) -> PageReview:
+    """Serve the page on which the person `by` checks the labels of a draw, until the review is ended there.
+
+    The draw is the one of the id `draw`, or the one that the other options made before, or a new one (see
+    `draw_records`); without any of them the last one. `ready` gets the address to open, on this machine. Each answer
+    is kept at once, whatever ends the program. Makes no call. Raises SetupError.
+    """
+    options = review.DrawOptions(sample, per_class, uncertain, disagreements, where, column, score, seed, blind)
+    facts = await review.review_page(
+        run, options, draw=draw, by=by, port=port, ready=lambda found: ready(found["address"])
+    )
+    return PageReview(facts)
+
+
+review_page = plain(areview_page)

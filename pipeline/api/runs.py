@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from pipeline import facts, planner, report, results, runner, show, stats
-from pipeline.api.configs import Config, settings_of
-from pipeline.api.shown import Shown, ShownFacts, link
+from pipeline import facts, labelfields, planner, report, results, runner, show, stats
+from pipeline.api.shown import Config, Shown, ShownFacts, link, plain, settings_of, shown_as
 from pipeline.errors import MissingExtraError
 from pipeline.facts import Check, Tier
 from pipeline.readers import Given
 from pipeline.runner import RunOptions, in_loop
 from pipeline.settings import Settings
 from pipeline.store import read_table
-from pipeline.targets import find_run
+from pipeline.targets import find_run, load_settings
 from pipeline.units import dollars, duration
 
 if TYPE_CHECKING:
     import pandas
-
-
-_T = TypeVar("_T")
-
-
-def _as(kind: type[_T], found: Any) -> _T:
-    """A result as the class that shows it."""
-    return kind(**{one.name: getattr(found, one.name) for one in fields(found)})
 
 
 def _former(wishes: RunOptions | None) -> RunOptions | None:
@@ -164,21 +155,21 @@ class RunStatus(ShownFacts):
         return show.status_lines(self.facts)
 
 
-# -- the asynchronous forms --------------------------------------------------------------------------------------------
-
-
 async def arun(
     config: Config, options: RunOptions | None = None, *, records: Given | None = None, wishes: RunOptions | None = None
 ) -> RunSummary:
     """`run`, for a program that has an event loop."""
     settings = settings_of(config)
     options = _reported(settings, options or _former(wishes))
-    return _as(RunSummary, await runner.arun(settings, options, records=records))
+    return shown_as(RunSummary, await runner.arun(settings, options, records=records))
 
 
 async def acheck(config: Config, *, online: bool = True) -> Checks:
-    """`check`, for a program that has an event loop."""
+    """Everything that can be wrong, found before a cent is spent; `online=False` asks no server."""
     return Checks(await planner.check(settings_of(config), online=online))
+
+
+check = plain(acheck)
 
 
 async def apreview(
@@ -190,43 +181,64 @@ async def apreview(
     sample: int = 0,
     prompt: bool = False,
 ) -> Preview:
-    """`preview`, for a program that has an event loop."""
+    """Label the first `n` records, those of `keys` and a `sample` of all, and write nothing. Raises SetupError.
+
+    With `prompt` nothing is sent: `requests` are what would be.
+    """
     found = await planner.preview(settings_of(config), n, records=records, keys=keys, sample=sample, prompt=prompt)
-    return _as(Preview, found)
+    return shown_as(Preview, found)
+
+
+preview = plain(apreview)
 
 
 async def aplan(config: Config, pilot: int = 20, *, quiet: bool = False) -> Plan:
-    """`plan`, for a program that has an event loop."""
-    return _as(Plan, await planner.plan(settings_of(config), pilot, quiet=quiet))
+    """Label a sample of `pilot` records, which are kept in the run, and say what the rest takes. Raises SetupError."""
+    return shown_as(Plan, await planner.plan(settings_of(config), pilot, quiet=quiet))
+
+
+plan = plain(aplan)
 
 
 async def arehearse_plan(
     config: Config, records: int | None = None, tier: Tier | None = None, *, pilot: int = 20, quiet: bool = False
 ) -> RehearsedPlan:
-    """`rehearse_plan`, for a program that has an event loop."""
+    """A plan against the built-in endpoint: planned beside happened, without key or cost. Raises SetupError."""
     found = await planner.rehearse_plan(settings_of(config), records, tier or Tier(), pilot=pilot, quiet=quiet)
-    return _as(RehearsedPlan, found)
+    return shown_as(RehearsedPlan, found)
+
+
+rehearse_plan = plain(arehearse_plan)
 
 
 async def areplay(config: Config) -> RunSummary:
-    """`replay`, for a program that has an event loop."""
+    """Read the stored answers again and write the files again; no call is made. Raises SetupError."""
     settings = settings_of(config)
-    return _as(RunSummary, await runner.replay(settings, after=_reported(settings, None).after))
+    return shown_as(RunSummary, await runner.replay(settings, after=_reported(settings, None).after))
+
+
+replay = plain(areplay)
 
 
 async def astatus(run: str | Path | None = None) -> RunStatus:
-    """`status`, for a program that has an event loop."""
+    """A run as it stands, by its folder or its config; the latest one here without either. Raises SetupError."""
     facts = await runner.status(find_run(run))
     named = {one.name: facts[one.name] for one in fields(RunStatus) if one.name != "facts"}
     return RunStatus(facts, **named)
 
 
+status = plain(astatus)
+
+
 async def averify(run: str | Path | None = None, *, read_input: bool = True, remote: bool = False) -> Report:
-    """`verify`, for a program that has an event loop."""
-    return _as(Report, await runner.verify(find_run(run), read_input=read_input, remote=remote))
+    """Prove a run from its files; with `read_input` every record of the input is accounted for. Raises SetupError.
+
+    Addresses and databases that the run folder names are read with `remote` only.
+    """
+    return shown_as(Report, await runner.verify(find_run(run), read_input=read_input, remote=remote))
 
 
-# -- the plain forms ---------------------------------------------------------------------------------------------------
+verify = plain(averify)
 
 
 def run(
@@ -240,55 +252,65 @@ def run(
     """
     settings = settings_of(config)
     options = _reported(settings, options or _former(wishes))
-    return _as(RunSummary, runner.run(settings, options, records=records))
+    return shown_as(RunSummary, runner.run(settings, options, records=records))
 
 
-def check(config: Config, *, online: bool = True) -> Checks:
-    """Everything that can be wrong, found before a cent is spent; `online=False` asks no server."""
-    return in_loop(acheck(config, online=online))
+class ReportFile(Shown, facts.ReportFile):
+    """The page about a run that was written."""
+
+    def _lines(self) -> Sequence[str]:
+        return show.report_lines(self)
+
+    def _repr_html_(self) -> str:
+        """A link, for a notebook."""
+        return link(self.path)
 
 
-def preview(
-    config: Config,
-    n: int = 5,
-    *,
-    records: Given | None = None,
-    keys: Collection[str] = (),
-    sample: int = 0,
-    prompt: bool = False,
-) -> Preview:
-    """Label the first `n` records, those of `keys` and a `sample` of all, and write nothing. Raises SetupError.
+async def awrite_report(run: str | Path | None = None, to: str | Path | None = None) -> ReportFile:
+    """Write a page about a run, by its folder or its config: to `report.html` in its folder, or `to` another file.
 
-    With `prompt` nothing is sent: `requests` are what would be.
+    The run may be at work. Raises SetupError where there is no run, or where the file cannot be written.
     """
-    return in_loop(apreview(config, n, records=records, keys=keys, sample=sample, prompt=prompt))
+    written = await report.write_report(find_run(run), None if to is None else Path(to))
+    return ReportFile(**written.as_dict())
 
 
-def plan(config: Config, pilot: int = 20, *, quiet: bool = False) -> Plan:
-    """Label a sample of `pilot` records, which are kept in the run, and say what the rest takes. Raises SetupError."""
-    return in_loop(aplan(config, pilot, quiet=quiet))
+write_report = plain(awrite_report)
 
 
-def rehearse_plan(
-    config: Config, records: int | None = None, tier: Tier | None = None, *, pilot: int = 20, quiet: bool = False
-) -> RehearsedPlan:
-    """A plan against the built-in endpoint: planned beside happened, without key or cost. Raises SetupError."""
-    return in_loop(arehearse_plan(config, records, tier, pilot=pilot, quiet=quiet))
+async def awatch(run: str | Path | None = None, *, port: int = 0, ready: Callable[[str], None] = print) -> None:
+    """Serve the page about a run on this machine until it is interrupted; `ready` gets the address to open.
 
-
-def replay(config: Config) -> RunSummary:
-    """Read the stored answers again and write the files again; no call is made. Raises SetupError."""
-    return in_loop(areplay(config))
-
-
-def status(run: str | Path | None = None) -> RunStatus:
-    """A run as it stands, by its folder or its config; the latest one here without either. Raises SetupError."""
-    return in_loop(astatus(run))
-
-
-def verify(run: str | Path | None = None, *, read_input: bool = True, remote: bool = False) -> Report:
-    """Prove a run from its files; with `read_input` every record of the input is accounted for. Raises SetupError.
-
-    Addresses and databases that the run folder names are read with `remote` only.
+    Port 0 takes a free one. Raises SetupError where there is no run, or the port is taken.
     """
-    return in_loop(averify(run, read_input=read_input, remote=remote))
+    await report.watch(find_run(run, at_work=True), port=port, ready=ready)
+
+
+watch = plain(awatch)
+
+
+class Renamed(Shown, labelfields.Renamed):
+    """What renaming labels came to."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    def _lines(self) -> Sequence[str]:
+        return show.renamed_lines(self)
+
+
+async def arename(
+    run: Settings | str | Path, column: str, pairs: Mapping[Any, Any], *, dry_run: bool = False
+) -> Renamed:
+    """Give labels of `column` other names in the run and in its config: `{"account": "login"}`. Makes no call.
+
+    `run` is a run folder, its config, or its settings. Two labels with one new name are merged. With `dry_run` nothing
+    is changed, and the records that would be are counted. Raises SetupError, also while the run is at work.
+    """
+    settings = run if isinstance(run, Settings) else load_settings(run)
+    found = await runner.rename(settings, column, pairs, dry_run=dry_run)
+    return shown_as(Renamed, found)
+
+
+rename = plain(arename)

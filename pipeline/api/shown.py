@@ -1,13 +1,51 @@
-"""Results that show themselves."""
+"""Results that show themselves, and plain functions made of asynchronous ones."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import wraps
 from html import escape
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, ParamSpec, Self, TypeAlias, TypeVar
 from urllib.parse import quote
+
+from pipeline.errors import SetupError
+from pipeline.runner import in_loop
+from pipeline.settings import Settings
+from pipeline.targets import load_settings
+
+#: The settings, or the path of a config.
+Config: TypeAlias = Settings | str | Path
+
+
+def settings_of(config: Config) -> Settings:
+    """The settings. Raises SetupError."""
+    if isinstance(config, Settings):
+        return config
+    if isinstance(config, Mapping):
+        raise SetupError("the config is a dict; expected the path of one, or Settings: Settings.model_validate(config)")
+    return load_settings(config)
+
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def plain(form: Callable[_P, Coroutine[Any, Any, _T]]) -> Callable[_P, _T]:
+    """The plain form of an asynchronous function: `check` of `acheck`, with its parameters and its docstring."""
+
+    @wraps(form)
+    def called(*args: _P.args, **given: _P.kwargs) -> _T:
+        return in_loop(form(*args, **given))
+
+    called.__name__ = called.__qualname__ = form.__name__.removeprefix("a")
+    return called
+
+
+def shown_as(kind: type[_T], found: Any) -> _T:
+    """A result as the class that shows it."""
+    return kind(**{one.name: getattr(found, one.name) for one in fields(found)})
 
 
 class Shown:
