@@ -36,11 +36,9 @@ def _no_first_alone(self: gate.Gate, now: float) -> float:
     return _PLACE_DELAY(self, now)
 
 
-def _never_after(self: tuner.Tuner, limit: int, phase: tuner.Phase, now: float) -> None:
-    if phase is tuner.Phase.AFTER:
-        self._decide(now)
-    else:
-        _GO(self, limit, phase, now)
+def _go_at_once(self: tuner.Tuner, limit: int, now: float) -> None:
+    self.limit = limit
+    self._open(now)
 
 
 def _plain_mean(latencies: list[float], in_flight: float) -> latency.Level:
@@ -48,8 +46,8 @@ def _plain_mean(latencies: list[float], in_flight: float) -> latency.Level:
     return latency.Level(in_flight, mean, statistics.pstdev(latencies) / mean, len(latencies))
 
 
-_HOLD, _END_OUTAGE, _PLACE_DELAY, _GO = (
-    backoff.Backoff._hold, gate.Gate._end_outage, gate.Gate._place_delay_s, tuner.Tuner._go,
+_HOLD, _END_OUTAGE, _PLACE_DELAY = (
+    backoff.Backoff._hold, gate.Gate._end_outage, gate.Gate._place_delay_s,
 )  # fmt: skip
 
 MECHANISMS: Mapping[str, tuple[Patch, ...]] = {
@@ -101,22 +99,13 @@ MECHANISMS: Mapping[str, tuple[Patch, ...]] = {
     "meters: 99 % of a limit": ((meters.Meter, "set_limit", None), (meters, "HEADROOM", 1.0)),
     "meters: lost time is caught up": ((meters.Meter, "_steer", _always(None)),),
     "meters: known pauses are not caught up": ((meters.Meter, "skip", _always(None)),),
-    "tuner: refusals are heard": ((tuner.Tuner, "refused", _always(None)),),
-    "tuner: timeouts are heard": ((tuner.Tuner, "timed_out", _always(None)),),
-    "tuner: looks behind a doubling that brought nothing": ((tuner.Tuner, "_may_look_behind", _always(False)),),
-    "tuner: trials after the ramp": ((tuner.Tuner, "_is_ready", _always(False)),),
-    "tuner: a trial is judged against the base after it too": ((tuner.Tuner, "_go", _never_after),),
+    "tuner: a doubling that brings nothing is looked behind": ((tuner.Tuner, "_may_look_behind", _always(False)),),
+    "tuner: trials at the base": ((tuner.Tuner, "_is_ready", _always(False)),),
     "tuner: trials of fewer calls": ((tuner.Tuner, "_try", None), (tuner, "FOLLOWS_DOWN", -math.inf)),
     "tuner: a latency that jumps is looked at": ((tuner.Tuner, "_is_jump", _always(False)),),
-    "tuner: room is left where something else binds": (
-        (tuner.Tuner, "_leave_room", lambda self, now: self._fail(now)),
-    ),
-    "tuner: windows that are not in use say nothing": ((tuner.Tuner, "_look", None), (tuner, "IN_USE", 0.0)),
-    "tuner: the smallest step is what can be told from chance": (
-        (tuner.Tuner, "_least_step", _always(tuner.STEP_LEAST)),
-    ),
-    "tuner: trials get rarer": ((tuner.Tuner, "_next", None), (tuner, "PAUSE_MOST", tuner.PAUSE_FIRST)),
-    "tuner: answers to both limits are left out": ((tuner.Tuner, "_go", None), (tuner, "SETTLE_LATENCIES", 0.0)),
+    "tuner: trials get rarer": ((tuner.Tuner, "_fail", None), (tuner, "PAUSE_MOST", tuner.PAUSE_FIRST)),
+    "tuner: trials get smaller": ((tuner.Tuner, "_fail", None), (tuner, "STEP_LEAST", tuner.STEP_FIRST)),
+    "tuner: answers to both limits are left out": ((tuner.Tuner, "_go", _go_at_once),),
     "latency: the middle half of the latencies": ((latency, "measure", _plain_mean),),
 }  # fmt: skip
 

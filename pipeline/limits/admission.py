@@ -299,9 +299,6 @@ class Admission:
         verdict = self.resource.refused(error, now, sent_at, self.gate.in_flight)
         if verdict.alone_s:
             return verdict.alone_s
-        if self.tuner is not None:
-            self.tuner.refused(now, now - sent_at)
-            self._tune(self.tuner)
         self._hold(verdict.hold)
         if verdict.shrink:
             self.gate.shrink()
@@ -321,7 +318,7 @@ class Admission:
         """No answer came in time."""
         now = asyncio.get_running_loop().time()
         if self.tuner is not None:
-            self.tuner.timed_out(now, now - sent_at)
+            self.tuner.answered(now - sent_at, now, self.gate.in_flight + self.gate.unwritten)
             self._tune(self.tuner)
 
     def _tune(self, tuner: Tuner) -> None:

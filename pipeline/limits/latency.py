@@ -36,19 +36,16 @@ class Level:
 
 
 class Window:
-    """The answers from a moment on: at least `need` of them."""
+    """The answers from a moment on."""
 
-    __slots__ = ("began_at", "check_at", "in_flight", "latencies", "need", "refused", "timed_out")
+    __slots__ = ("began_at", "check_at", "in_flight", "latencies")
 
-    def __init__(self, began_at: float, need: int) -> None:
+    def __init__(self, began_at: float) -> None:
         self.began_at = began_at
-        self.need = need
         # All state that changes.
         self.check_at = began_at
         self.latencies: list[float] = []
         self.in_flight = 0
-        self.refused = 0
-        self.timed_out = 0
 
     def level(self) -> Level:
         """The level of the answers so far; there must be some."""
