@@ -62,13 +62,14 @@ class Desk:
         self._reviews = reviews
         self._place = {item.key: at for at, item in enumerate(items)}
         # All state that changes: the answers of this draw by key, the keys that this person has answered elsewhere, the
-        # answers that were taken back, the last one that was read, the labels as they were read last, and how many
-        # answers this session has kept.
+        # answers that were taken back, the last one that was read, the labels as they were read last, the corrections
+        # as they were read last, and how many answers this session has kept.
         self._answers: dict[str, list[Answer]] = {}
         self._met: set[str] = set()
         self._gone: set[int] = set()
         self._last = 0
         self._seen: dict[str, Seen] = {}
+        self._corrected = Corrected()
         self.given = 0
         self._turn = asyncio.Lock()
 
@@ -150,8 +151,10 @@ class Desk:
         if key not in found:
             raise RefusedAnswer("The record is not in the run any more.")
         self._note(found)
-        corrected: Corrected = await asyncio.to_thread(corrected_at, self.found.run_dir.path)
-        return found[key], corrected.of(found[key])
+        # All answers are read for it, so they are read again only when there are others.
+        if await asyncio.to_thread(self._reviews.version) != self._corrected.version:
+            self._corrected = await asyncio.to_thread(corrected_at, self.found.run_dir.path)
+        return found[key], self._corrected.of(found[key])
 
     async def outcomes(self, keys: Sequence[str]) -> dict[str, Outcome]:
         """The outcomes of these keys, as the model left them."""

@@ -4,13 +4,16 @@
 const $ = (id) => document.getElementById(id);
 /** Letters that choose a label after 1-9: those that do nothing else. */
 const KEYS = [..."123456789", ..."abcdeijkmopqrtvwxyz"];
-const AHEAD = 3, KEPT = 60, RETRY_MS = 500, RETRY_MOST_MS = 5000, LOOK_MS = 250;
+const TYPING = "input:not([type=checkbox]), textarea, select";
+const AHEAD = 5, KEPT = 60, RETRY_MS = 500, RETRY_MOST_MS = 5000, LOOK_MS = 250;
 
 // All state that changes: the draw as the server told it, the records that were fetched, what is filled in and not
 // sent, what is being sent, and what is looked at.
 let draw = null;
 const records = new Map(), drafts = new Map(), queue = [];
-let at = 0, active = 0, sending = false, failed = 0, order = null, found = null, rendered = "";
+// `rendered` is the record on the screen, null while another one is on its way; `ahead` are the keys pressed meanwhile.
+let at = 0, active = 0, sending = false, failed = 0, order = null, found = null, rendered = null;
+const ahead = [];
 
 // -- small things -------------------------------------------------------------------------------------------------
 
@@ -78,15 +81,16 @@ function apart() {
 async function show(place, focus = true) {
   keepDraft();
   at = place;
-  rendered = "";
+  rendered = null;
   let record;
   try { record = await fetched(place); } catch (error) {
+    ahead.length = 0;
     warn(`${error.message} The record could not be loaded.`);
     if (!error.refused) setTimeout(() => { if (at === place && !rendered) show(place, false); }, RETRY_MS);
     return;
   }
   if (at !== place) return;
-  rendered = String(place);
+  rendered = record;
   $("desk").hidden = false;
   $("learned").hidden = true;
   active = 0;
@@ -97,6 +101,11 @@ async function show(place, focus = true) {
   for (let i = 0; i < AHEAD && next !== null; i += 1) {
     next = nextOpen(next);
     if (next !== null) fetched(next).catch(() => {});
+  }
+  // A key that was lost here would shift those after it to other label fields.
+  while (rendered && ahead.length) {
+    press(ahead.shift());
+    if (document.activeElement.matches(TYPING)) ahead.length = 0;
   }
 }
 
@@ -249,6 +258,7 @@ function mark() {
 }
 
 function choose(field, place) {
+  if (!rendered) return undefined;
   const now = draft().fields[field.name];
   draft().touched.add(field.name);
   if (field.kind === "several") {
@@ -280,7 +290,7 @@ function fieldsToSend(record) {
 async function save() {
   if (!rendered) return;
   keepDraft();
-  const place = at, record = await fetched(place), { unclear, note, touched } = draft();
+  const place = at, record = rendered, { unclear, note, touched } = draft();
   const isOnlyUnclear = unclear && !touched.size && !draw.items[place].by;
   const fields = isOnlyUnclear ? {} : fieldsToSend(record);
   if (!Object.keys(fields).length && !unclear && !note.trim()) return warn("Choose a label, or say that the guideline is unclear.");
@@ -292,6 +302,8 @@ async function save() {
 }
 
 function undo() {
+  keepDraft();
+  rendered = null;
   queue.push({ at: null, path: "undo", body: {} });
   pump();
 }
@@ -327,15 +339,18 @@ async function unreachable(error) {
 
 async function refused(job, error) {
   saved("Not saved");
-  if (job.at !== null) {
-    records.delete(job.at);
-    await show(job.at);
-  }
+  ahead.length = 0;
+  if (job.at !== null) records.delete(job.at);
+  await show(job.at ?? at);
   warn(`Not saved: ${error.message}`);
 }
 
 async function taken(job, told) {
-  if (told.at === null) { saved(""); return warn("There is no answer of yours to take back."); }
+  if (told.at === null) {
+    saved("");
+    await show(at);
+    return warn("There is no answer of yours to take back.");
+  }
   if (told.items) draw.items = told.items;
   draw.items[told.at] = told.item;
   draw.estimates = told.estimates;
@@ -347,7 +362,7 @@ async function taken(job, told) {
   progress();
   estimates();
   before(job, record);
-  if (job.path === "undo") { rendered = ""; return show(told.at); }
+  if (job.path === "undo") return show(told.at);
   // Somebody else has answered what is looked at: go where nobody is.
   const isTaken = at !== told.at && draw.items[at].by && draw.items[at].by !== draw.by && !draft()?.touched.size;
   const free = isTaken && rendered ? apart() : null;
@@ -532,6 +547,7 @@ async function guideline() {
 async function end() {
   while (sending) await new Promise((done) => setTimeout(done, LOOK_MS / 5));
   try { warn((await ask("end", {})).told); } catch (error) { return warn(error.message); }
+  document.removeEventListener("keydown", onKey);
   $("desk").hidden = true;
   $("learned").hidden = true;
   return queue.splice(0);
@@ -564,7 +580,7 @@ function unclear() {
 }
 
 function onKey(event) {
-  const { target, key } = event, isTyping = target.matches("input:not([type=checkbox]), textarea, select");
+  const { target, key } = event, isTyping = target.matches(TYPING);
   if (document.querySelector("dialog[open]")) return undefined;
   if (key === "Escape") return escape(target, isTyping);
   if (isTyping) {
@@ -578,13 +594,19 @@ function onKey(event) {
   const isVertical = key === "ArrowUp" || key === "ArrowDown";
   if (isVertical && (main().length < 2 || target.matches(".text"))) return undefined;
   if (key === "Enter" && target.closest("button, summary, a")) return undefined;
-  const field = main()[active], place = KEYS.indexOf(key.toLowerCase());
-  if (place >= 0 && field?.choices[place] && rendered) { event.preventDefault(); return choose(field, place); }
-  const command = COMMANDS[key.length === 1 ? key.toLowerCase() : key];
-  if (!command) return undefined;
+  if (rendered && !meaning(key)) return undefined;
   event.preventDefault();
-  return command();
+  return rendered ? press(key) : ahead.push(key);
 }
+
+/** What a key does: the label that it chooses comes first. */
+function meaning(key) {
+  const field = main()[active], place = KEYS.indexOf(key.toLowerCase());
+  if (place >= 0 && field?.choices[place]) return () => choose(field, place);
+  return COMMANDS[key.length === 1 ? key.toLowerCase() : key];
+}
+
+function press(key) { return meaning(key)?.(); }
 
 function escape(target, isTyping) {
   if (!$("learned").hidden) return show(at);
