@@ -16,6 +16,8 @@ from pipeline.errors import SetupError
 HOST = "127.0.0.1"
 #: How long the end of the server waits for answers that are on their way, in seconds.
 STOP_S = 1.0
+#: The most that a page may send: a label that is a long text is larger than a megabyte at times.
+BODY_BYTES_MOST = 16_000_000
 #: What no page of ours needs: frames around it, guesses about its type, a trace of its address elsewhere, a copy of it.
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -29,7 +31,10 @@ _HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a browser asks for. `path` is what follows the token, without a slash in front; `body` is at most 1 MB."""
+    """What a browser asks for. `path` is what follows the token, without a slash in front.
+
+    `body` has at most `BODY_BYTES_MOST` bytes. `method` is GET also where only the head is asked for.
+    """
 
     method: str
     path: str
@@ -65,12 +70,20 @@ async def serving(answer: Answer, *, port: int = 0) -> AsyncIterator[str]:
             return _refused(403, "This page is for a browser on this machine only.")
         if not hmac.compare_digest(first.encode(), token.encode()):
             return _refused(404, "Not found. Open the address that labelpipe printed.")
-        reply = await answer(Asked(request.method, path, dict(request.query), await request.read()))
+        if request.path == f"/{token}":  # without its last slash the page would look for its script elsewhere
+            return web.Response(status=308, headers={**_HEADERS, "Location": f"/{token}/"})
+        try:
+            body = await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            return _refused(413, f"What was sent is larger than {BODY_BYTES_MOST:,} bytes.")
+        # aiohttp leaves the body out where only the head is asked for.
+        method = "GET" if request.method == "HEAD" else request.method
+        reply = await answer(Asked(method, path, dict(request.query), body))
         policy = f"{reply.policy}; frame-ancestors 'none'"
         headers = {**_HEADERS, "Content-Type": reply.kind, "Content-Security-Policy": policy}
         return web.Response(body=reply.body, status=reply.status, headers=headers)
 
-    app = web.Application()
+    app = web.Application(client_max_size=BODY_BYTES_MOST)
     app.router.add_route("*", "/{path:.*}", handle)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S)
     await runner.setup()

@@ -18,14 +18,19 @@ from pipeline.review.cells import is_empty, is_equal, is_same, is_ticked, plain,
 from pipeline.review.drawfile import NOTE, UNCLEAR
 from pipeline.review.folder import Reviewed, reviewed
 from pipeline.review.naming import Named, named_rows
-from pipeline.review.rewriting import Rewritten, rewrite
+from pipeline.review.page import draw_figures
 from pipeline.review.tables import Row, rows_in
+from pipeline.runner import Rewritten, rewrite
 from pipeline.store import Answer, Corrected, Draw, Ledger, corrected_at, label_digest, open_reviews, read_reviews
 
 #: Faults of a file that are named.
 SHOWN_FAULTS = 10
 #: Rows whose records are looked up together.
 BLOCK = 1_000
+_SEVERAL = (
+    "the record has several rows, and an answer cannot say which of them it is about. Take the row out of this "
+    "file, and change the label in your own copy of labels.csv, or write a clearer prompt and label the record again"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,10 @@ async def take_answers(run: str | Path | None, path: str | Path, *, by: str, dra
         raise InputError(_told_faults(file, taken.faults))
     await asyncio.to_thread(_keep, found, taken, by.strip(), answered)
     rewritten = await rewrite(found.run_dir)
-    return _facts(found, (file, by.strip(), answered), taken, rewritten)
+    figures = {"estimates": [], "meant": ""}
+    if answered is not None and answered.blind:
+        figures = await draw_figures(found, answered, by.strip())
+    return _facts(found, (file, by.strip(), answered), taken, rewritten) | figures
 
 
 def _is_filled_in(found: Reviewed, draw: Draw, size: int, first: Row) -> bool:
@@ -175,7 +183,7 @@ def _take_row(found: Reviewed, taken: Taken, one: Named, about: tuple[Outcome, _
     note, unclear = one.row.values.get(NOTE), is_ticked(one.row.values.get(UNCLEAR))
     words = "" if is_empty(note) else plain(str(note))
     if changed and outcome.rows is not None:
-        faults = ["the record has several rows, which no answer changes"]
+        faults = [_SEVERAL]
     elif changed and shown.label is None and (missing := _missing(found, changed)):
         faults.append(f"the record has no label, so it needs a value for {', '.join(missing)} too")
     if faults:

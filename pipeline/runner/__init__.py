@@ -13,10 +13,12 @@ from pipeline.runner.opening import expected, is_here, overridden_by
 from pipeline.runner.paid import spent_of
 from pipeline.runner.renaming import rename
 from pipeline.runner.replays import replay
+from pipeline.runner.rewriting import Rewritten, rewrite
 from pipeline.runner.start import RunOptions, arun, in_loop, run
 
 __all__ = [
     "Fields",
+    "Rewritten",
     "RunOptions",
     "arun",
     "count_corrections",
@@ -31,6 +33,7 @@ __all__ = [
     "overridden_by",
     "rename",
     "replay",
+    "rewrite",
     "run",
     "spent_of",
     "status",

@@ -23,6 +23,8 @@ from pipeline.parts import FileEdit, edit_of, file_edits, label_fields, open_sin
 from pipeline.records import Outcome
 from pipeline.runlog import run_log, tell
 from pipeline.runner.exporting import export
+from pipeline.runner.rewriting import write_late
+from pipeline.runner.summary import counted_again
 from pipeline.settings import Settings, renamed_example, to_toml
 from pipeline.store import Ledger, NewDigest, RunDir, claim, mark_of_rename, renames_of, write_whole
 from pipeline.task import Task
@@ -78,12 +80,13 @@ async def rename(settings: Settings, column: str, pairs: Pairs, *, dry_run: bool
             await sinks.finish()
         finally:
             await sinks.close()
-        await _in_summary(run_dir, ledger, task)
+        await counted_again(run_dir, ledger, task.columns)
         _finished(run_dir, renamed, step, count)
         tell("labels renamed", column=column, pairs=step.entry["pairs"], records=count)
     found = _facts(renamed, run_dir, step.rename, count, files)
     if renamed.output.sql is not None:
         await export(run_dir.path)
+    await write_late(run_dir)
     return found
 
 
@@ -258,13 +261,6 @@ def _edited(run_dir: RunDir, settings: Settings, noted: Mapping[str, str], renam
         path.chmod(mode)
     shown = path.absolute()
     return str(shown.relative_to(Path.cwd()) if shown.is_relative_to(Path.cwd()) else shown)
-
-
-async def _in_summary(run_dir: RunDir, ledger: Ledger, task: Task) -> None:
-    """The distribution of labels in summary.json; its other counts stay what they are."""
-    summary = run_dir.read_summary()
-    if summary is not None and summary.get("labels"):
-        run_dir.write_summary({**summary, "labels": await ledger.label_counts(task.columns)})
 
 
 def _finished(run_dir: RunDir, settings: Settings, step: _Step, count: int) -> None:

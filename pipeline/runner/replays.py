@@ -17,6 +17,7 @@ from pipeline.runner.after import After, finished
 from pipeline.runner.look import count_pending
 from pipeline.runner.paid import paid_so_far
 from pipeline.runner.renaming import refuse_half_renamed
+from pipeline.runner.rewriting import write_late
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary, Stats
 from pipeline.store import Ledger, RunDir, claim, renames_of
@@ -56,6 +57,7 @@ async def replay(settings: Settings, *, after: After | None = None) -> RunSummar
         summary = await _summary(settings, run_dir, ledger, stats, [*map(str, sinks.moved), *sinks.unused])
         summary = await finished(summary, settings, run_dir, after)
         tell("replay ends", records=stats.records)
+    await write_late(run_dir)
     return summary
 
 

@@ -44,6 +44,7 @@ from pipeline.runner.compare import accept_changes, find_changes, manifest_of, s
 from pipeline.runner.corrections import Choice, labelled_by_people, settle_corrections
 from pipeline.runner.paid import BUDGET_MARK, paid_so_far, spent_of
 from pipeline.runner.renaming import refuse_half_renamed
+from pipeline.runner.rewriting import write_late
 from pipeline.runner.session import Session, SessionParts
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary
@@ -150,6 +151,13 @@ async def arun(settings: Settings, options: RunOptions | None = None, *, records
 
 
 async def _label(settings: Settings, options: RunOptions, switch: StopSwitch) -> RunSummary:
+    """A session, and what people have answered in its last moments."""
+    summary = await _in_session(settings, options, switch)
+    await write_late(RunDir(Path(settings.output.dir)))
+    return summary
+
+
+async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitch) -> RunSummary:
     """A session from its start. Until it begins, a signal cancels it."""
     task = task_of(settings)
     refuse_sameness(task)

@@ -112,6 +112,15 @@ def _costs(price: Price | None, totals: Totals) -> dict[str, Any]:
     }
 
 
+async def counted_again(run_dir: RunDir, ledger: Ledger, columns: Sequence[str]) -> None:
+    """The distribution of labels and the votes in summary.json, counted again; its other figures stay what they are."""
+    summary = run_dir.read_summary()
+    if summary is None:
+        return
+    labels = await ledger.label_counts(columns) if summary.get("labels") else summary.get("labels")
+    run_dir.write_summary({**summary, "labels": labels, "votes": await _votes_of(ledger)})
+
+
 async def _votes_of(ledger: Ledger) -> dict[str, Any] | None:
     """What the votes on labels came to; None where one answer is enough."""
     layout = await ledger.meta_get("layout")

@@ -42,16 +42,13 @@ def answers_lines(facts: Mapping[str, Any]) -> Sequence[str]:
         f"{new:,} new answer{'s' * (new != 1)} of {facts['by']} {whose}.",
         f"  rows   {', '.join(counts)}",
     ]
+    lines += _accuracies(facts)
     if facts["files"] == "written":
         lines.append("  files  written again with the corrections")
     if facts["told"]:
         lines.append(f"  {facts['told']}")
     if facts["certifies"]:
         lines.append(f"  next   labelpipe certify {facts['run_dir']} --column {facts['certifies']}")
-    elif facts["blind"]:
-        lines.append(
-            f"  next   labelpipe review {facts['run_dir']} --draw {facts['draw']} shows how many labels are right"
-        )
     return [*lines, f"  {SIMULATED}"] if facts["simulated"] else lines
 
 
@@ -74,7 +71,7 @@ def reviewed_lines(facts: Mapping[str, Any]) -> Sequence[str]:
     lines = [
         f"{given:,} answer{'s' * (given != 1)} of {by} to draw {facts['draw']}.",
         f"  draw   {facts['answered']:,} of {facts['records']:,} answered{': ' * bool(counts)}{', '.join(counts)}",
-        *(f"  {_estimate(one)}" for one in facts["estimates"] if one["n"] and facts["blind"]),
+        *_accuracies(facts),
     ]
     if facts["files"]["state"] == "written":
         lines.append("  files  written again with the corrections")
@@ -83,6 +80,12 @@ def reviewed_lines(facts: Mapping[str, Any]) -> Sequence[str]:
     if facts["answered"] < facts["records"]:
         lines.append(f"  next   labelpipe review {facts['run_dir']} --draw {facts['draw']}")
     return lines
+
+
+def _accuracies(facts: Mapping[str, Any]) -> Sequence[str]:
+    """The accuracy by the blind answers of a draw, for each field, and what it is about."""
+    lines = [f"  {_estimate(one)}" for one in facts["estimates"] if one["n"] and facts["blind"]]
+    return [*lines, f"  {facts['meant']}"] if lines else []
 
 
 def _estimate(one: Mapping[str, Any]) -> str:

@@ -36,7 +36,10 @@ class Corrected:
         if correction is None or misfit(correction, outcome):
             return outcome
         who = {REVIEWED: correction.by} if self.column else {}
-        label = {**(outcome.label or {}), **correction.fields, **who}
+        # Where the votes have asked for a person, one has answered now.
+        voted = isinstance((outcome.label or {}).get("votes"), list) and "needs_review" not in correction.fields
+        done = {"needs_review": False} if voted else {}
+        label = {**(outcome.label or {}), **done, **correction.fields, **who}
         return replace(outcome, status=Status.LABELLED, label=label, problem=None)
 
     def on(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:

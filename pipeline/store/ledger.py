@@ -315,7 +315,7 @@ class Ledger:
 
     async def vote_counts(self) -> tallies.VoteCounts:
         """What the votes on labels came to, where there were any."""
-        return await self._reads.do(tallies.vote_counts)
+        return await self._reads.do(lambda seen: tallies.vote_counts(seen, corrections_to_show(self.path.parent)))
 
     async def copied(self) -> int:
         """How many records took the answer that an identical request had got."""

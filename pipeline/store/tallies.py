@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from pipeline import codec
 from pipeline.records import Outcome
-from pipeline.store.queries import label_of
+from pipeline.store.corrected import NOTHING, Corrected
+from pipeline.store.queries import label_of, outcomes_of
 from pipeline.store.rows import to_outcome
 from pipeline.store.schema import SELECT_OUTCOME
 
@@ -28,8 +29,8 @@ class VoteCounts:
     pairs: Mapping[tuple[str, ...], int]
 
 
-def vote_counts(connection: sqlite3.Connection) -> VoteCounts:
-    """What the votes came to, over the whole run."""
+def vote_counts(connection: sqlite3.Connection, corrected: Corrected = NOTHING) -> VoteCounts:
+    """What the votes came to, over the whole run. What people have corrected or confirmed needs no review any more."""
     records = votes = needs_review = 0
     pairs: Counter[tuple[str, ...]] = Counter()
     for text, copied in connection.execute("SELECT label, copied_from FROM outcomes WHERE status = 'labelled'"):
@@ -41,7 +42,13 @@ def vote_counts(connection: sqlite3.Connection) -> VoteCounts:
         if copied is None:
             records, votes = records + 1, votes + len(cast)
             pairs[tuple(codec.canonical(one).decode() for one in cast[:2] if one is not None)] += 1
+    for outcome in outcomes_of(connection, list(corrected.by_key)).values():
+        needs_review -= _needs_review(outcome) and not _needs_review(corrected.of(outcome))
     return VoteCounts(records, votes, needs_review, pairs)
+
+
+def _needs_review(outcome: Outcome) -> bool:
+    return (outcome.label or {}).get("needs_review") is True
 
 
 def canaries(connection: sqlite3.Connection) -> list[Outcome]:

@@ -126,6 +126,41 @@ def test_a_reviewer_at_work_during_the_run_loses_nothing(tmp_path: Path) -> None
     assert "3 corrections, all in the rows." in str(report)
 
 
+def test_an_answer_in_the_last_moment_of_a_session_is_in_the_files(folder: Path) -> None:
+    """The session has written its files, and still holds its lock: the review leaves them to it."""
+    came: list[Any] = []
+
+    async def after(_: Any) -> tuple[str, str]:
+        rows = [{"id": "T000", "topic": "login"}]
+        came.append(await take_answers(folder / "run", write(folder / "back.csv", rows), by="ann"))
+        return "report", "report.html"
+
+    again(folder, RunOptions(provider=answer, quiet=True, after=after))
+    assert came[0]["files"] == "at_work"
+    assert topics(folder)["T000"] == "login"
+    assert "1 correction, all in the rows." in str(verify(folder / "run"))
+
+
+def test_what_a_person_has_decided_needs_no_review(tmp_path: Path) -> None:
+    """Each record gets two votes that differ, so that all of them need a review; and the summary counts with it."""
+    asked: list[str] = []
+
+    async def say(request: Request) -> Response:
+        label = {"topic": TOPICS[asked.count(request.record.key)], "urgency": 1, "confidence": 1}
+        asked.append(request.record.key)
+        return Response(Answer((ToolCall("c", "set_label", json.dumps(label)),)), Usage(10, 5), "model")
+
+    write_input(tmp_path, 3)
+    again(tmp_path, RunOptions(provider=say, quiet=True), quality={"votes": 2})
+    assert [row["needs_review"] for row in read(tmp_path / "run" / "labels.csv")] == ["true"] * 3
+    correct(tmp_path, T001="login")
+    assert [row["needs_review"] for row in read(tmp_path / "run" / "labels.csv")] == ["true", "false", "true"]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["votes"]["needs_review"] == 2
+    assert summary["labels"]["topic"]["login"] >= 1
+    assert verify(tmp_path / "run").ok
+
+
 def test_a_label_that_is_named_as_the_column_of_reviewers_is_refused(tmp_path: Path) -> None:
     write_input(tmp_path)
     task = {"function": None, "labels": {"reviewed": ["yes", "no"]}}

@@ -76,6 +76,8 @@ def test_a_blind_draw_is_answered_with_what_agrees_too(folder: Path) -> None:
     rows[0]["topic"] = other(rows[0])
     facts = take(folder, write(folder / "back.csv", [{"id": row["id"], "topic": row["topic"]} for row in rows]))
     assert counts(facts) == {"answers": 4, "corrected": 1, "confirmed": 3}
+    # What the page would show: Wilson's interval of three in four.
+    assert "  topic: accuracy 75.0%, 95% interval 30.1% to 95.4%, from 4 blind answers" in answers_lines(facts)
     with open_reviews(folder / "run") as reviews:
         assert {answer.blind for answer in reviews.answers()} == {True}
         assert reviews.answers()[1].new == {"topic": truth[1]["topic"]}

@@ -135,6 +135,34 @@ def test_an_answer_is_kept_until_the_server_has_it(chromium: Chromium, folder: P
         assert page.ask("state")[1]["counts"]["answered"] == 1
 
 
+def test_no_key_is_lost_while_a_record_is_on_its_way(chromium: Chromium, folder: Path) -> None:
+    """The second record is slow. Keys that come meanwhile are for it, also those that follow an undo at once."""
+    with served(folder / "run", sample=5, blind=True) as page:
+
+        async def look(tab: Any) -> None:
+            await tab.wait_for_selector(".choice")
+            await tab.evaluate("""() => {
+                const real = window.fetch;
+                records.clear();
+                window.fetch = async (path, ...how) => {
+                    if (path === "record?at=1") await new Promise((done) => { window.release = done; });
+                    return real(path, ...how);
+                };
+            }""")
+            for key in "1123":
+                await tab.keyboard.press(key)
+            await tab.evaluate("window.release()")
+            await _said(tab, 2)
+            for key in "u31":
+                await tab.keyboard.press(key)
+            await tab.wait_for_function("() => draw.counts.given === 3")
+
+        chromium.look(page.address, look)
+        labels = [page.record(at)["answer"]["label"] for at in (0, 1)]
+        assert labels == [{"topic": "billing", "urgency": "1"}, {"topic": "other", "urgency": "1"}]
+        assert page.record(2)["answer"] is None
+
+
 def test_two_people_part_ways(chromium: Chromium, folder: Path) -> None:
     """Bob answers the second record while Ann is at the first one: Ann is sent to the middle of what is left."""
     with served(folder / "run", sample=12) as page, served(folder / "run", by="bob") as bob:

@@ -7,6 +7,7 @@ import re
 import signal
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from end_to_end.stage import Process, Project
@@ -33,7 +34,9 @@ def test_only_who_has_the_address_gets_anything(folder: Path) -> None:
         assert page.ask("answer", {"at": 0}, Origin="null")[0] == 403
         assert page.ask("undo")[0] == 405, "nothing is changed by a GET"
         assert page.ask("state", {})[0] == 405
-        assert page.ask("answer", {"at": 0, "note": "x" * 1_100_000})[0] == 413
+        assert page.ask("answer", {"at": 0, "note": "x" * 17_000_000})[0] == 413
+        assert page.ask(urlsplit(page.address).path.rstrip("/"))[0] == 308, "its script would not be found otherwise"
+        assert page.ask("", method="HEAD") == (200, b"")
         for wrong in ("-1", "5", "1e9", "x", "9999999999"):
             assert page.ask(f"record?at={wrong}")[0] == 422
         assert page.ask("media/0/0")[0] == page.ask("media/../0")[0] == 404

@@ -19,7 +19,7 @@ from pipeline.review.page.figures import estimates, learned, meant
 from pipeline.review.page.keeping import NotKept, Places, guideline_of, keep_example, keep_gold
 from pipeline.review.page.media import Showing
 from pipeline.store import Answer, cell
-from pipeline.task import expected_fields
+from pipeline.task import fields_shown
 from pipeline.terminal import shown
 
 #: What is shown of one field of a record, in characters: a browser does not lay out much more.
@@ -63,7 +63,7 @@ class Answering:
         self._places = places
         self._fingerprint = fingerprint
         self._files = files
-        self._main = _main_fields(fingerprint)
+        self._main = fields_shown(fingerprint)
         self.ended = asyncio.Event()
         self._routes: dict[tuple[str, str], Callable[[Asked], Awaitable[Facts]]] = {
             ("GET", "state"): self._state,
@@ -209,8 +209,9 @@ class Answering:
         at, _, number = path.removeprefix("media/").partition("/")
         try:
             outcome, _ = await self._desk.outcome(self._at(at))
-            one = (await self._showing.of(outcome.record))[int(number)]
-        except (RefusedAnswer, IndexError, ValueError):
+            shown_media = await self._showing.of(outcome.record)
+            one = shown_media[int(number) if number.isdecimal() else len(shown_media)]
+        except (RefusedAnswer, IndexError):
             return _json({"error": "Not found."}, 404)
         return Reply(one.data, kind=one.mime) if one.data else _json({"error": "Not found."}, 404)
 
@@ -323,15 +324,6 @@ class Answering:
         if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given < len(self._desk.items):
             raise RefusedAnswer("There is no such record in the draw.")
         return given
-
-
-def _main_fields(fingerprint: Mapping[str, Any]) -> frozenset[str]:
-    """The fields that the prompt names: what the model saw is what a person looks at first."""
-    prompt = fingerprint.get("prompt")
-    try:
-        return frozenset(expected_fields(prompt)) if isinstance(prompt, str) else frozenset()
-    except LabelpipeError:
-        return frozenset()
 
 
 def _text(name: str, value: JSON) -> Facts:

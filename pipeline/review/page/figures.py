@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline import quality
+from pipeline.review.folder import Reviewed
 from pipeline.review.page.desk import Desk
 from pipeline.review.page.fields import PageField, asked_for
-from pipeline.store import Answer, Draw
+from pipeline.store import Answer, Draw, Ledger, open_reviews
 from pipeline.terminal import shown
 
 #: How narrow the interval of the accuracy is to be, to each side.
@@ -26,6 +28,16 @@ class _Said:
     label: Any
     answer: Any
     probability: float
+
+
+async def draw_figures(found: Reviewed, draw: Draw, by: str) -> dict[str, Any]:
+    """The `estimates` of a draw, and what they are about in a sentence (`meant`), from its answers as they are kept."""
+    with await asyncio.to_thread(open_reviews, found.run_dir.path) as reviews:
+        items = await asyncio.to_thread(reviews.items_of, draw.id)
+        desk = Desk(found, draw, items, reviews, by)
+        async with await Ledger.open(found.run_dir.ledger, read_only=True) as ledger:
+            await desk.open(ledger)
+            return {"estimates": estimates(desk), "meant": meant(draw)}
 
 
 def estimates(desk: Desk) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from pipeline.review.page.figures import estimates, meant
 from pipeline.review.page.keeping import places_of
 from pipeline.review.page.media import Showing
 from pipeline.review.page.opening import opened_draw
-from pipeline.review.rewriting import rewrite
+from pipeline.runner import rewrite
 from pipeline.store import Ledger, open_reviews
 
 #: How long nobody must have answered before the files are written again, in seconds; and of the time that takes, how

@@ -31,7 +31,8 @@ function make(tag, given = {}, ...children) {
 async function ask(path, body) {
   const how = body === undefined ? {} : { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
   const reply = await fetch(path, { ...how, cache: "no-store" });
-  const told = await reply.json();
+  const text = await reply.text();
+  const isJson = reply.headers.get("Content-Type") === "application/json", told = isJson ? JSON.parse(text) : { error: text };
   if (!reply.ok) throw Object.assign(new Error(told.error), { refused: reply.status < 500 });
   return told;
 }
@@ -427,7 +428,7 @@ function card(one) {
   band.style.left = across(one.low);
   band.style.right = `${100 - parseFloat(across(one.high))}%`;
   point.style.left = across(one.mean);
-  const more = one.more ? `About ${number(one.more)} more for ±2%${one.more > one.left ? ` (${number(one.left)} left in this draw)` : ""}.` : "The interval is within ±2%.";
+  const more = one.more ? `About ${number(one.more)} more for ±2%${one.more > one.left ? ` (${number(one.left)} left in this draw)` : ""}.` : one.high - one.low > 0.04 ? "All records are answered." : "The interval is within ±2%.";
   node.append(
     make("p", { textContent: `95% interval: ${percent(one.low)} to ${percent(one.high)}` }),
     make("div", { className: "band", "aria-hidden": "true" }, band, point),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pipeline.errors import LabelpipeError, RunInUseError
 from pipeline.runlog import run_log, tell
-from pipeline.runner import export
-from pipeline.store import Layout, Ledger, RunDir, Sinks, corrected_at
+from pipeline.runner.exporting import export
+from pipeline.runner.summary import counted_again
+from pipeline.store import Layout, Ledger, RunDir, Sinks, corrected_at, read_reviews
 
 #: So often the files of a large run are written again while somebody goes on answering.
 ROUNDS = 3
@@ -42,6 +44,28 @@ async def rewrite(run_dir: RunDir) -> Rewritten:
         return Rewritten("waiting", f"The answers are kept, but the files were not written: {error}")
 
 
+async def write_late(run_dir: RunDir) -> None:
+    """Write the corrections that came between a session's last look at them and the release of its lock.
+
+    Call it once the lock is released: who answered before that has left the files to the session, and who answers after
+    it writes them. A failure is not told here: `verify` and the next session tell of it.
+    """
+    with suppress(LabelpipeError):
+        if await _is_behind(run_dir):
+            await rewrite(run_dir)
+
+
+async def _is_behind(run_dir: RunDir) -> bool:
+    reviews = await asyncio.to_thread(read_reviews, run_dir.path)
+    if reviews is None:
+        return False
+    with reviews:
+        version = await asyncio.to_thread(reviews.version)
+    async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
+        text = await ledger.meta_get("layout")
+    return text is not None and Layout.from_text(text).corrected != version
+
+
 async def _write(run_dir: RunDir) -> tuple[int, list[str]]:
     """Write the files once; gives the version of the corrections that they have, and what is to be told."""
     with run_log(run_dir.log):
@@ -56,6 +80,7 @@ async def _write(run_dir: RunDir) -> tuple[int, list[str]]:
                 await sinks.finish()
             finally:
                 await sinks.close()
+            await counted_again(run_dir, ledger, (run_dir.read_manifest() or {}).get("label_columns") or ())
         tell("corrections written", files=list(layout.formats), version=sinks.layout.corrected)
         moved = list(map(str, sinks.moved))
         if has_table and "sql" in layout.formats:
