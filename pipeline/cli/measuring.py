@@ -107,7 +107,7 @@ def evaluate(
             from pipeline.measure import evaluate as look_at
 
         options = EvaluateOptions(
-            column or (), field or (), disagreements, confidence, ordered or (), sets or (), json_out
+            column or (), field or (), disagreements, confidence, ordered or (), sets or (), json_out, without
         )
         with telling_how(["evaluate", str(run_dir), *(["--gold", gold] if gold else [])], sets):
             return await look_at(run_dir, gold, options)

@@ -40,6 +40,7 @@ from pipeline.store import (
     Ledger,
     Reviews,
     RunDir,
+    are_the_labels,
     open_reviews,
     read_certificates,
     write_certificate,
@@ -174,7 +175,7 @@ class _Drawn:
             self.waiting.append(one.key)
         elif answer.unclear:
             self.unclear += 1
-        elif is_right(label_field, one.value, answer.fields[label_field.name]):
+        elif all(is_right(label_field, one.value, value) for value in said.values_of(one, answer, label_field.name)):
             return
         else:
             self.wrong += 1
@@ -188,7 +189,8 @@ class _Standing:
     """A design with what people have answered by now.
 
     `kept` labels need no check, and `bad_kept` of the draw's bad ones are among them. `to_check` are the records that
-    nobody has checked of the others and of the draw. `answers` are those of people for others than the draw.
+    nobody has checked of the others and of the draw. `answers` are those of people for others than the draw. It
+    `is_void` where labels have changed.
     """
 
     stored: StoredDesign
@@ -198,10 +200,11 @@ class _Standing:
     bad_kept: int
     to_check: Sequence[str]
     answers: Sequence[Answer]
+    is_void: bool = False
 
     @property
     def state(self) -> str:
-        if self.labels.digest != self.stored.labels:
+        if self.is_void:
             return "void"
         if not self.to_check:
             return "certified"
@@ -240,7 +243,10 @@ def _standing(
     bad_kept = sum(first is None or place < first for place in drawn.bad)
     # The least certain first: whoever stops early has checked the worst.
     to_check = [key for _, key in sorted([*drawn.open, *beyond], reverse=True)]
-    return _Standing(stored, labels, drawn, kept, bad_kept, to_check, answers)
+    is_void = labels.digest != stored.labels and not are_the_labels(
+        stored.labels, ledger.parent, stored.column, stored.scores, stored.last_seq
+    )
+    return _Standing(stored, labels, drawn, kept, bad_kept, to_check, answers, is_void)
 
 
 def _beyond(

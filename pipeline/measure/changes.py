@@ -13,7 +13,7 @@ from pipeline.measure.disagreements import Differing, Disagreement
 from pipeline.measure.opened import OpenRun
 from pipeline.measure.pairs import value_in
 from pipeline.measure.tally import CONFIDENCE, OTHERS
-from pipeline.quality import Paired, cohen_kappa, wilson
+from pipeline.quality import cohen_kappa, wilson
 from pipeline.records import JSON
 from pipeline.store import LabelRow
 
@@ -70,8 +70,8 @@ class Changes:
         self.both = self.only_a = self.only_b = self.neither = self.absent = 0
         self.sides = (Side(), Side())
 
-    def add(self, rows: Sequence[tuple[LabelRow, LabelRow | None]]) -> None:
-        """So many more records."""
+    def add(self, rows: Sequence[tuple[LabelRow, LabelRow | None]], golds: Mapping[tuple[str, str], JSON]) -> None:
+        """So many more records; `golds` are what is right, by key and field, where that is known."""
         found = []
         for mine, theirs in rows:
             if theirs is None:
@@ -87,7 +87,8 @@ class Changes:
                 for name, tally in self.tallies.items():
                     one, other = value_in(mine, None, name), value_in(theirs, None, name)
                     if not tally.add(one, other) and name in self._listed:
-                        found.append((Disagreement(mine.key, mine.key, name, one, other), mine.fields))
+                        gold = golds.get((mine.key, name))
+                        found.append((Disagreement(mine.key, mine.key, name, one, other, gold=gold), mine.fields))
         if found:
             self._differing.add(found)
 
@@ -127,7 +128,7 @@ class _Agreement:
     """One label field of two runs. All of it but the field changes."""
 
     label_field: MeasuredField
-    paired: Paired = field(default_factory=Paired)
+    pairs: Counter[tuple[str, str]] = field(default_factory=Counter)
     n: int = 0
     same: int = 0
     apart: float = 0.0
@@ -152,8 +153,8 @@ class _Agreement:
         mine, theirs = _name(one), _name(other)
         if self.label_field.kind == "class":
             pair = (mine, theirs)
-            known = self.paired.changes
-            self.paired.add(*(pair if pair in known or len(known) < CHANGES_MOST else (OTHERS, f"{OTHERS} ")))
+            is_known = pair in self.pairs or len(self.pairs) < CHANGES_MOST
+            self.pairs[pair if is_known else (OTHERS, f"{OTHERS} ")] += 1
         elif self.label_field.kind == "number":
             a, b = as_number(one), as_number(other)
             if a is not None and b is not None:
@@ -166,7 +167,7 @@ class _Agreement:
         """The figures as plain values, for JSON."""
         low, high = wilson(self.same, self.n)
         changes: dict[str, dict[str, int]] = {}
-        for (mine, theirs), count in self.paired.changes.most_common():
+        for (mine, theirs), count in self.pairs.most_common():
             if mine != theirs:
                 changes.setdefault(mine, {})[theirs.strip()] = count
         found: dict[str, Any] = {
@@ -176,7 +177,7 @@ class _Agreement:
             "agreement": self.same / self.n if self.n else None,
             "agreement_low": low if self.n else None,
             "agreement_high": high if self.n else None,
-            "kappa": cohen_kappa(self.paired.changes),
+            "kappa": cohen_kappa(self.pairs),
             "changes": changes,
         }
         if self.label_field.kind == "set":

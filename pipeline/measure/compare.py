@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.errors import SetupError
 from pipeline.measure.changes import Changes, Side
 from pipeline.measure.disagreements import Differing
-from pipeline.measure.evaluate import EvaluateOptions, gold_facts
+from pipeline.measure.evaluate import EvaluateOptions, gold_facts, is_corrected
 from pipeline.measure.opened import OpenRun, look_at
 from pipeline.measure.pairs import BLOCK
 from pipeline.measure.versus import judged_by
@@ -66,19 +66,23 @@ async def compare(
         raise SetupError(f"{dirs[0][0].path} is named twice; name two runs")
     async with AsyncExitStack() as stack:
         one, other = [await _opened(run_dir, manifest, options, stack) for run_dir, manifest in dirs]
-        differing = Differing("--differences", options.differences, one, _titles(one, other), gold=gold)
+        has_gold = gold is not None or bool(options.column)
+        differing = Differing(
+            "--differences", options.differences, one, _titles(one, other), gold=gold, more=["gold"] * has_gold
+        )
         changes = Changes(one, other, differing, options.field if not options.column else ())
+        judged = await judged_by(one, other, gold, options.evaluating, stack) if has_gold else None
+        golds = {} if judged is None else judged.differing
         with differing, counting("comparing", quiet=options.quiet) as count:
             async with aclosing(_both(one, other, keys, fields=differing.wants_fields)) as batches:
                 async for rows in batches:
-                    changes.add(rows)
+                    changes.add(rows, golds)
                     count(len(rows))
         if not changes.both:
             raise SetupError(
                 f"{one.run_dir.path} and {other.run_dir.path} have no record in common that both have labelled: are "
                 "they runs of the same input, with the same input.key?"
             )
-        judged = await judged_by(one, other, gold, options.evaluating, stack)
         return {
             "runs": [
                 await _run_facts(run, manifest, side)
@@ -105,7 +109,7 @@ async def _opened(
 def _titles(one: OpenRun, other: OpenRun) -> tuple[str, str]:
     """The runs as the columns of a table: by the names of their folders, where these tell them apart."""
     names = one.run_dir.path.resolve().name, other.run_dir.path.resolve().name
-    taken = {"key", "text", "field"} & {*names}
+    taken = {"key", "text", "field", "gold"} & {*names}
     return names if names[0] != names[1] and not taken else (str(one.run_dir.path), str(other.run_dir.path))
 
 
@@ -150,6 +154,7 @@ async def _run_facts(run: OpenRun, manifest: Mapping[str, Any], side: Side) -> d
         "model": (manifest.get("fingerprint") or {}).get("model"),
         "simulated": run.simulated,
         "running": run.running,
+        "corrected": await in_daemon(lambda: is_corrected(run.run_dir)),
         **{status.value: count for status, count in counts.items()},
         "cost_usd": None if totals.unpriced else totals.cost_usd,
         **side.facts(),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from pipeline.errors import SetupError
 from pipeline.measure.opened import OpenRun
@@ -21,7 +21,7 @@ SHOWN_MOST, TEXT_MOST = 10, 300
 class Disagreement:
     """One label field of one record, or of one of its rows, which then has a key of its own.
 
-    `one` and `other` are the labels: gold and the run's, or those of two runs.
+    `one` and `other` are the labels: gold and the run's, or those of two runs, which may have `gold` beside them.
     """
 
     key: str
@@ -30,6 +30,7 @@ class Disagreement:
     one: JSON
     other: JSON
     confidence: float | None = None
+    gold: JSON = None
 
 
 class Differing:
@@ -46,11 +47,10 @@ class Differing:
         titles: tuple[str, str],
         *,
         gold: str | Path | None = None,
-        confidence: bool = False,
+        more: Sequence[Literal["confidence", "gold"]] = (),
     ) -> None:
         self.path = None if path is None else Path(path)
-        self._option, self._run, self.titles = option, run, titles
-        self._confidence = confidence
+        self._option, self._run, self._titles, self._more = option, run, titles, more
         if self.path is not None and self.path.resolve() in {file.resolve() for file in run.run_dir.files()}:
             raise SetupError(f"{option} {self.path}: is a file of the run; name another one")
         if self.path is not None and gold is not None and self.path.resolve() == Path(gold).resolve():
@@ -71,7 +71,7 @@ class Differing:
                 self._file = self._part.open("w", encoding="utf-8", newline="")
             except OSError as error:
                 raise self._failure(error) from error
-            self._write([["key", "text", *self.titles, *(["confidence"] if self._confidence else []), "field"]])
+            self._write([["key", "text", *self._titles, *self._more, "field"]])
         return self
 
     def __exit__(
@@ -108,20 +108,18 @@ class Differing:
         return SetupError(f"{self._option} {self.path}: cannot be written: {error.strerror or error}")
 
     def _row(self, one: Disagreement, text: str) -> list[JSON]:
-        return [one.key, text, one.one, one.other, *([one.confidence] if self._confidence else []), one.field]
+        return [one.key, text, *self._values(one).values(), one.field]
+
+    def _values(self, one: Disagreement) -> dict[str, JSON]:
+        labels = dict(zip(self._titles, (one.one, one.other), strict=True))
+        return labels | {name: getattr(one, name) for name in self._more}
 
     async def facts(self) -> dict[str, Any]:
         """How many there are, where they were written, and the first ones with their texts."""
         rows = await self._run.ledger.labels_of([one.record for one in self.first], fields=True)
         texts = {key: text_of(row.fields or {}, self._run.shown)[:TEXT_MOST] for key, row in rows.items()}
         first = [
-            {
-                "key": one.key,
-                "field": one.field,
-                **dict(zip(self.titles, (one.one, one.other), strict=True)),
-                **({"confidence": one.confidence} if self._confidence else {}),
-                "text": texts.get(one.record, ""),
-            }
+            {"key": one.key, "field": one.field, **self._values(one), "text": texts.get(one.record, "")}
             for one in self.first
         ]
         return {"n": self.n, "file": None if self.path is None else str(self.path), "first": first}

@@ -20,12 +20,9 @@ from pipeline.measure.tally import AGREEMENT, CONFIDENCE, FieldTally
 from pipeline.parts import gold_source, keys_in
 from pipeline.progress import counting
 from pipeline.records import JSON
-from pipeline.store import Ledger, RunDir
+from pipeline.store import Ledger, RunDir, read_reviews
 from pipeline.targets import run_and_manifest
 from pipeline.threads import in_daemon
-
-#: Where the answers of people are kept, beside the ledger.
-REVIEWS = "reviews.db"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +81,7 @@ async def evaluate(
         found = await open_of(opened, gold, options, stack)
         confidence = confidence_of(opened, options.confidence)
         differing = Differing(
-            "--disagreements", options.disagreements, opened, ("gold", "label"), gold=gold, confidence=True
+            "--disagreements", options.disagreements, opened, ("gold", "label"), gold=gold, more=["confidence"]
         )
         without = await keys_in(Path(options.without), opened.key, "--without") if options.without else frozenset[str]()
         judge = Judge(opened, found, confidence, differing, without)
@@ -99,12 +96,21 @@ async def evaluate(
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "simulated": opened.simulated,
             "running": opened.running,
-            "corrected": (run_dir.path / REVIEWS).exists(),
+            "corrected": await in_daemon(lambda: is_corrected(run_dir)),
             "gold": await in_daemon(lambda: gold_facts(found)),
             "columns": {tally.field.name: tally.facts() for tally in judge.tallies},
             "disagreements": await differing.facts(),
         }
     return {**facts, "kept": await asyncio.to_thread(_keep, run_dir, facts)}
+
+
+def is_corrected(run_dir: RunDir) -> bool:
+    """Whether people have checked labels; that a draw waits for them is nothing yet. Waits for the disk."""
+    reviews = read_reviews(run_dir.path)
+    if reviews is None:
+        return False
+    with reviews:
+        return bool(reviews.corrections())
 
 
 # -- gold --------------------------------------------------------------------------------------------------------------

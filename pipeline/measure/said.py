@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pipeline.gold import MeasuredField, named_class
@@ -27,6 +27,12 @@ class Said:
         """Whether a person stands for this record's label, as the record is now."""
         found = self.corrections.get(one.key)
         return found is not None and is_same_content(found, one.record, one.request)
+
+    def values_of(self, one: ColumnLabel, blind: Answer, field: str) -> Iterator[JSON]:
+        """What was answered blind, and what stands for the record now: who has seen the label may have changed it."""
+        yield blind.fields[field]
+        if self.has_checked(one):
+            yield self.corrections[one.key].fields[field]
 
     def blind_answer(self, one: ColumnLabel) -> Answer | None:
         """The blind answer about this record, as the record is now."""

@@ -116,7 +116,7 @@ class FieldTally:
             return None
         if said is None:
             self.no_value += 1
-            return None
+            return False
         self.numbers.add(right, said)
         return right == said
 
@@ -198,6 +198,7 @@ class FieldTally:
             "expected_error": found.expected_error(),
             "brier": found.brier(),
             "temperature": found.temperature(),
+            "isotonic": None if (isotonic := found.isotonic()) is None else asdict(isotonic),
             "bins": [asdict(one) for one in found.bins()],
         }
 

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import SetupError
 from pipeline.measure.changes import joint
 from pipeline.measure.evaluate import EvaluateOptions, Gold, batches_of, open_of, refuse_nothing
 from pipeline.measure.opened import OpenRun
 from pipeline.measure.pairs import Pair, value_in
 from pipeline.measure.tally import FieldTally
-from pipeline.quality import Paired
+from pipeline.quality import mcnemar_exact
+from pipeline.records import JSON
 from pipeline.store import LabelRow
 
 
 @dataclass(slots=True)
 class Judged:
-    """Both runs against gold, field by field. What is counted changes."""
+    """Both runs against gold, field by field. What is counted changes.
+
+    `differing` is the gold of records on which the runs differ, by key and field.
+    """
 
     gold: Gold
     tallies: Mapping[str, tuple[FieldTally, FieldTally]]
-    paired: Mapping[str, Paired]
+    right: Mapping[str, Counter[tuple[bool, bool]]]
+    differing: dict[tuple[str, str], JSON] = field(default_factory=dict)
     unlabelled: int = 0
 
     def facts(self, name: str) -> dict[str, Any] | None:
@@ -31,7 +38,7 @@ class Judged:
         if name not in self.tallies:
             return None
         one, other = (tally.facts() for tally in self.tallies[name])
-        right = self.paired[name].right
+        right = self.right[name]
         figures = ("accuracy", "accuracy_low", "accuracy_high", "kappa", "macro_f1", "weighted_f1", "mae", "jaccard")
         return {
             "n": right.total(),
@@ -41,7 +48,7 @@ class Judged:
             "only_a_right": right[True, False],
             "only_b_right": right[False, True],
             "both_wrong": right[False, False],
-            "p_value": self.paired[name].p_value if right.total() else None,
+            "p_value": mcnemar_exact(right[True, False], right[False, True]) if right.total() else None,
             "unlabelled": self.unlabelled,
             "examples": one["examples"],
             "no_label": one["no_label"],
@@ -50,12 +57,13 @@ class Judged:
 
 async def judged_by(
     one: OpenRun, other: OpenRun, gold: str | Path | None, options: EvaluateOptions, stack: AsyncExitStack
-) -> Judged | None:
-    """The runs against gold, on the records that both have labelled; None where there is no gold."""
-    if gold is None and not options.column:
-        return None
+) -> Judged:
+    """The runs against gold, on the records that both have labelled. Raises SetupError."""
     found = await open_of(one, gold, options, stack)
     named = {column: name for column, name in found.fields.items() if name in other.fields}
+    if not named:
+        names = " or ".join(found.fields.values())
+        raise SetupError(f"gold is about {names}, and {other.run_dir.path} has no such label field")
     rows = one.row_fields if not found.names_rows else frozenset[str]()
     as_set = {name: joint(one.fields[name], other.fields[name], rows) for name in named.values()}
     tallies = {
@@ -65,7 +73,7 @@ async def judged_by(
         )
         for column, name in named.items()
     }
-    judged = Judged(found, tallies, {name: Paired() for name in tallies})
+    judged = Judged(found, tallies, {name: Counter() for name in tallies})
     has_examples = bool(one.examples or other.examples)
     async with aclosing(batches_of(one, found, fields=has_examples)) as batches:
         async for pairs in batches:
@@ -88,7 +96,9 @@ def _judge(judged: Judged, pair: Pair, theirs: LabelRow | None, runs: tuple[Open
         gold = pair.values.get(mine.column)
         if gold is None:
             continue
-        a = mine.add(gold, value_in(pair.row, pair.place, name))
-        b = other.add(gold, value_in(theirs, pair.place, name))
+        one, two = value_in(pair.row, pair.place, name), value_in(theirs, pair.place, name)
+        if one != two and pair.place is None:
+            judged.differing[pair.row.key, name] = gold
+        a, b = mine.add(gold, one), other.add(gold, two)
         if a is not None and b is not None:
-            judged.paired[name].judge(a, b)
+            judged.right[name][a, b] += 1

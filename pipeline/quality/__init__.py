@@ -12,7 +12,6 @@ from pipeline.quality.bounds import (
 from pipeline.quality.calibration import Calibration
 from pipeline.quality.certify import (
     Design,
-    accepted,
     design_of,
     draw_size,
     error_bound,
@@ -20,14 +19,13 @@ from pipeline.quality.certify import (
 )
 from pipeline.quality.draws import Part, Pick, drawn, least, per_class, picked, sample, uniform
 from pipeline.quality.intervals import wilson
-from pipeline.quality.paired import Paired, mcnemar_exact
+from pipeline.quality.paired import mcnemar_exact
 from pipeline.quality.precision import answers_to_come, drawn_share
 from pipeline.quality.scores import (
     ClassScore,
     NumberTally,
     SetTally,
     TextTally,
-    accuracy,
     class_scores,
     macro_f1,
     normalised,
@@ -46,14 +44,11 @@ __all__ = [
     "Design",
     "Estimate",
     "NumberTally",
-    "Paired",
     "Part",
     "Pick",
     "SetTally",
     "Share",
     "TextTally",
-    "accepted",
-    "accuracy",
     "answers_to_come",
     "class_scores",
     "class_shares",

@@ -1,8 +1,12 @@
-"""Whether a stated confidence is what comes true: reliability table, expected calibration error, temperature."""
+"""Whether a stated confidence is what comes true: reliability table, expected calibration error, and two ways to refit.
+
+These are temperature scaling and isotonic regression.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, exp, log, log1p
 
@@ -12,6 +16,8 @@ _STEPS = 10_000
 _EDGE = 1e-6
 #: Temperatures beyond these say that the confidence tells nothing, or all.
 _COLDEST, _HOTTEST = 0.05, 20.0
+#: Parts of the records for cross-fitting; below so many records what it says of isotonic regression is mostly noise.
+FOLDS, ISOTONIC_LEAST = 5, 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,35 +31,45 @@ class Bin:
     accuracy: float
 
 
+@dataclass(frozen=True, slots=True)
+class Isotonic:
+    """What a confidence comes to by isotonic regression, and the errors of what is refitted so.
+
+    `curve` are points (confidence, share that is right); between two of them it is a straight line. The errors are
+    cross-fitted: each record is refitted by a curve that was made without it. So they do not flatter.
+    """
+
+    expected_error: float
+    brier: float
+    curve: tuple[tuple[float, float], ...]
+
+
 class Calibration:
     """Counts confidences in flat memory, each with whether the label was right."""
 
-    __slots__ = ("_counts", "left_out")
+    __slots__ = ("_folds", "left_out", "n")
 
     def __init__(self) -> None:
-        # All state that changes: by confidence (in steps) the records and those of them that are right; and how many
-        # confidences were no number from 0 to 1.
-        self._counts: dict[int, list[int]] = {}
-        self.left_out = 0
+        # All state that changes: in each part of the records, by confidence (in steps), how many there are and how many
+        # of them are right; how many labels with a confidence there are; and how many confidences were no number from
+        # 0 to 1.
+        self._folds: list[dict[int, list[int]]] = [{} for _ in range(FOLDS)]
+        self.n = self.left_out = 0
 
-    def add(self, confidence: float, is_right: bool) -> None:
-        """One label with its confidence from 0 to 1."""
+    def add(self, confidence: float, is_right: bool, n: int = 1) -> None:
+        """A label with its confidence from 0 to 1, or `n` alike."""
         if not 0 <= confidence <= 1:
-            self.left_out += 1
+            self.left_out += n
             return
-        found = self._counts.setdefault(round(confidence * _STEPS), [0, 0])
-        found[0] += 1
-        found[1] += is_right
-
-    @property
-    def n(self) -> int:
-        """How many labels with a confidence there are."""
-        return sum(n for n, _ in self._counts.values())
+        found = self._folds[self.n % FOLDS].setdefault(round(confidence * _STEPS), [0, 0])
+        found[0] += n
+        found[1] += n * is_right
+        self.n += n
 
     def bins(self, number: int = 10) -> list[Bin]:
         """The reliability table: bins of equal width that hold any record; the lowest one includes 0."""
         tables: dict[int, list[float]] = {}
-        for step, (n, right) in self._counts.items():
+        for step, n, right in _counted(self._folds):
             table = tables.setdefault(max(0, ceil(step * number / _STEPS) - 1), [0, 0, 0])
             table[0] += n
             table[1] += n * step / _STEPS
@@ -83,8 +99,7 @@ class Calibration:
         Above 1 the model is too sure, below 1 not sure enough. None where all labels are right, or none is: then no
         temperature fits.
         """
-        n, right = self.n, sum(right for _, right in self._counts.values())
-        if right in (0, n):
+        if sum(right for _, _, right in _counted(self._folds)) in (0, self.n):
             return None
         low, high = log(_COLDEST), log(_HOTTEST)
         # The loss has one minimum in the inverse temperature: thirds of the span are cut off until it is found.
@@ -106,8 +121,52 @@ class Calibration:
         return total
 
     def _shares(self) -> Iterator[tuple[float, int, int]]:
-        for step, (n, right) in self._counts.items():
+        for step, n, right in _counted(self._folds):
             yield step / _STEPS, n, right
+
+    def isotonic(self) -> Isotonic | None:
+        """What fits best of all that only rises with the confidence; None from fewer than ISOTONIC_LEAST records.
+
+        Zadrozny and Elkan (2002), "Transforming classifier scores into accurate multiclass probability estimates".
+        """
+        if self.n < ISOTONIC_LEAST:
+            return None
+        refitted = Calibration()
+        for fold in self._folds:
+            curve = _rising(_counted([one for one in self._folds if one is not fold]))
+            for step, (n, right) in fold.items():
+                share = _on(curve, step / _STEPS)
+                refitted.add(share, is_right=True, n=right)
+                refitted.add(share, is_right=False, n=n - right)
+        curve = _rising(_counted(self._folds))
+        return Isotonic(refitted.expected_error() or 0.0, refitted.brier() or 0.0, tuple(curve))
+
+
+def _counted(folds: Sequence[Mapping[int, Sequence[int]]]) -> Iterator[tuple[int, int, int]]:
+    """The confidences (in steps) that occur, the lowest first, with their records and those of them that are right."""
+    for step in sorted(frozenset[int]().union(*folds)):
+        found = [fold[step] for fold in folds if step in fold]
+        yield step, sum(n for n, _ in found), sum(right for _, right in found)
+
+
+def _rising(counted: Iterable[tuple[int, int, int]]) -> list[tuple[float, float]]:
+    """Isotonic regression by pooling adjacent violators: the ends of each level, with the share that is right in it."""
+    levels: list[list[int]] = []
+    for step, n, right in counted:
+        levels.append([step, step, n, right])
+        # While the level before is as high, the two are one.
+        while len(levels) > 1 and levels[-2][3] * levels[-1][2] >= levels[-1][3] * levels[-2][2]:
+            upper, lower = levels.pop(), levels.pop()
+            levels.append([lower[0], upper[1], lower[2] + upper[2], lower[3] + upper[3]])
+    return [(end / _STEPS, right / n) for first, last, n, right in levels for end in dict.fromkeys((first, last))]
+
+
+def _on(curve: Sequence[tuple[float, float]], confidence: float) -> float:
+    at = bisect_left(curve, (confidence, -1.0))
+    if at in (0, len(curve)):
+        return curve[min(at, len(curve) - 1)][1]
+    (left, low), (right, high) = curve[at - 1], curve[at]
+    return low + (high - low) * (confidence - left) / (right - left)
 
 
 def _softplus(x: float) -> float:

@@ -135,17 +135,11 @@ def first_to_check(design: Design, wrong: Iterable[_T]) -> _T | None:
     return places[design.acceptance] if len(places) > design.acceptance else None
 
 
-def accepted(design: Design, wrong: Iterable[int]) -> int:
-    """How many records from the most certain one on may keep their labels. `wrong` are places, from 0."""
-    first = first_to_check(design, wrong)
-    return design.population if first is None else first
-
-
 def error_bound(design: Design, wrong: int) -> float:
     """The upper bound for the share of the `n` records that stay wrong, after `wrong` of the draw were corrected.
 
-    It holds at the design's level for the whole file, with all wrong records of the draw; and for the beginning that
-    `accepted` gives, with those in it, although that one was looked for (see above).
+    It holds at the design's level for the whole file, with all wrong records of the draw; and for the beginning before
+    `first_to_check`, with those in it, although that one was looked for (see above).
     """
     if not design.population:
         return 0.0

@@ -29,12 +29,6 @@ class ClassScore:
     support: int
 
 
-def accuracy(pairs: Mapping[tuple[_T, _T], int]) -> float | None:
-    """The share of equal pairs; None without any."""
-    n = sum(pairs.values())
-    return sum(count for (gold, label), count in pairs.items() if gold == label) / n if n else None
-
-
 def class_scores(pairs: Mapping[tuple[_T, _T], int], order: Iterable[_T] = ()) -> dict[_T, ClassScore]:
     """The score of each class that gold or the labels have, from how often each (gold, label) occurs.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline import codec
-from pipeline.show.evaluations import DISAGREEMENTS_MOST, left_out_lines
+from pipeline.show.evaluations import CORRECTED, DISAGREEMENTS_MOST, left_out_lines
 from pipeline.show.views import SIMULATED
 from pipeline.show.words import has, many, percent, plain, short, table
 from pipeline.units import dollars, duration
@@ -24,6 +24,8 @@ _RIGHT = {
     "only_b_right": "only in b",
     "both_wrong": "in neither",
 }
+#: What is told of each against gold beside its accuracy, where a field has it.
+_FIGURES = {"kappa": "kappa", "macro_f1": "macro F1", "jaccard": "Jaccard", "mae": "mean error"}
 Facts = Mapping[str, Any]
 
 
@@ -36,6 +38,8 @@ def comparison_lines(facts: Facts) -> list[str]:
     lines += _left_out(facts)
     if path := facts["differences"]["file"]:
         lines += ["", f"  file        {path}: {many(facts['differences']['n'], 'difference')}"]
+    corrected = [side for side, run in zip("ab", facts["runs"], strict=True) if run["corrected"]]
+    lines += ["", f"  note        {' and '.join(corrected)}: {CORRECTED}"] if corrected else []
     simulated = [side for side, run in zip("ab", facts["runs"], strict=True) if run["simulated"]]
     return [*lines, f"{' and '.join(simulated)}: {SIMULATED}"] if simulated else lines
 
@@ -140,23 +144,19 @@ def _changes(field: Facts) -> Iterator[str]:
 def _gold_lines(gold: Facts) -> Iterator[str]:
     """Both against gold, and whether the difference is more than chance."""
     if not gold["n"]:
-        yield "  no record with gold has a label in both"
+        yield "  no record that counts has gold and a label in both"
         return
     yield ""
     yield f"  on {many(gold['n'], 'record')} with gold"
-    yield "             right  95% interval        kappa  macro F1"
+    names = [name for name in _FIGURES if any(gold[side].get(name) is not None for side in "ab")]
+    yield "             right  95% interval      " + "".join(f"  {_FIGURES[name]:>10}" for name in names)
     for side in "ab":
         one = gold[side]
         interval = f"{percent(one['accuracy_low'])} to {percent(one['accuracy_high'])}"
-        figures = [f"{one[name]:.3f}" if one[name] is not None else "-" for name in ("kappa", "macro_f1")]
-        yield f"  {side:<9} {percent(one['accuracy']):>6}  {interval:<18}  {figures[0]:>5}  {figures[1]:>8}"
-    words = {
-        "both_right": "in both",
-        "only_a_right": "only in a",
-        "only_b_right": "only in b",
-        "both_wrong": "in neither",
-    }
-    yield f"  right: {', '.join(f'{gold[name]:,} {where}' for name, where in words.items())}"
+        figures = ["-" if one[name] is None else f"{one[name]:.3f}" for name in names]
+        told = "".join(f"  {figure:>10}" for figure in figures)
+        yield f"  {side:<9} {percent(one['accuracy']):>6}  {interval:<18}{told}"
+    yield f"  right: {', '.join(f'{gold[name]:,} {where}' for name, where in _RIGHT.items())}"
     yield f"  McNemar's exact test: p = {gold['p_value']:.3g}: {_verdict(gold)}"
 
 
@@ -172,11 +172,10 @@ def _difference_lines(facts: Facts) -> Iterator[str]:
     first = found["first"][:DISAGREEMENTS_MOST]
     if not first:
         return
-    titles = [name for name in first[0] if name not in ("key", "field", "text")]
+    titles = [name for name in first[0] if name not in ("key", "field", "text", "gold")]
+    gold = ["gold"] * ("gold" in first[0])
     yield ""
     yield f"{many(found['n'], 'difference')}" + (f"; the first {len(first)}" if found["n"] > len(first) else "")
-    rows = [
-        [one["key"], *([one["field"]] if several else []), *(plain(one[title]) for title in titles), one["text"]]
-        for one in first
-    ]
-    yield from table(["key", *(["field"] if several else []), "a", "b", "text"], rows)
+    before = ["key", *(["field"] if several else [])]
+    rows = [[plain(one[name]) for name in (*before, *gold, *titles, "text")] for one in first]
+    yield from table([*before, *gold, "a", "b", "text"], rows)

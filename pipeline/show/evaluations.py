@@ -20,7 +20,7 @@ _NAME_MOST = 24
 _COLD, _HOT = 0.1, 10.0
 Facts = Mapping[str, Any]
 AT_WORK = "The run is at work: these figures are about the labels that it has so far."
-CORRECTED = "People have corrected labels of this run; these figures are about what the model said."
+CORRECTED = "People have checked labels of this run; these figures are about what the model said."
 
 
 def evaluation_lines(facts: Facts) -> list[str]:
@@ -47,8 +47,10 @@ def _field_lines(name: str, field: Facts) -> Iterator[str]:
     column = field["column"]
     title = name if column == name else f"{name} (gold in {column!r})"
     if not field["n"]:
-        yield f"{title}: no record with gold has a label"
+        is_empty = not field["unlabelled"]["n"] and not field["no_label"]["n"]
+        yield f"{title}: {'no record that counts has gold' if is_empty else 'no record with gold can be compared'}"
         yield from _unlabelled(field)
+        yield from _foreign(field)
         return
     yield f"{title}: {_accuracy_text(field)}"
     if figures := _figures(field):
@@ -60,6 +62,8 @@ def _field_lines(name: str, field: Facts) -> Iterator[str]:
         yield from _confusion_lines(confusion, list(field["classes"]))
     if field["calibration"]:
         yield from _calibration_lines(field["calibration"])
+    if n := field.get("no_value"):
+        yield f"  no value    {many(n, 'label')} {_is(n)} no number, and {'counts' if n == 1 else 'count'} as wrong"
     yield from _unlabelled(field)
     yield from _foreign(field)
 
@@ -100,7 +104,7 @@ def _class_lines(classes: Mapping[str, Facts]) -> Iterator[str]:
 
 
 def _confusion_lines(confusion: Mapping[str, Mapping[str, int]], names: Sequence[str]) -> Iterator[str]:
-    """The matrix where it fits the terminal; the most frequent confusions."""
+    """The matrix; where it does not fit the terminal, the most frequent confusions."""
     wrong = [(n, gold, label) for gold, row in confusion.items() for label, n in row.items() if gold != label]
     if not wrong:
         return
@@ -116,6 +120,7 @@ def _confusion_lines(confusion: Mapping[str, Mapping[str, int]], names: Sequence
             row = confusion.get(name, {})
             counts = "  ".join(f"{row.get(other, 0):>{cell},}" for other, cell in zip(names, cells, strict=True))
             yield f"  {cell_of(name, wide)}  {counts}"
+        return
     told = ", ".join(f"{short(gold)} -> {short(label)}: {n:,}" for n, gold, label in wrong[:CONFUSIONS_MOST])
     more = f", and {len(wrong) - CONFUSIONS_MOST} more kinds" if len(wrong) > CONFUSIONS_MOST else ""
     yield ""
@@ -135,6 +140,9 @@ def _calibration_lines(found: Facts) -> Iterator[str]:
     if (temperature := found["temperature"]) is not None:
         told += f"; temperature {temperature:.2f}: {_temperature_text(temperature)}"
     yield f"  calibrated  {told}; from {many(found['n'], 'record')} with gold"
+    if isotonic := found["isotonic"]:
+        error = f"{isotonic['expected_error']:.3f} after isotonic regression"
+        yield f"  isotonic    error {error}, each record judged by the others; the curve is in --json"
 
 
 def _temperature_text(temperature: float) -> str:

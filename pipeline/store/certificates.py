@@ -13,8 +13,10 @@ from typing import Any
 
 from pipeline import codec
 from pipeline.errors import SetupError
+from pipeline.labelfields import renamer
 from pipeline.records import JSON
 from pipeline.store.queries import last_seq
+from pipeline.store.renaming import renames_of
 from pipeline.store.rows import unbound
 from pipeline.store.rundir import RunDir, write_whole
 from pipeline.store.schema import connect_reader
@@ -100,6 +102,25 @@ def read_column(
             seen.last_seq, seen.without, seen.added = last, without + int(unlabelled), int(added)
 
 
+def are_the_labels(digest: str, folder: Path, column: str, scores: Sequence[str], upto: int) -> bool:
+    """Whether the labels of a run have this digest, or had it before they got other names. Raises SetupError.
+
+    A rename that merges labels cannot be undone, so the digest is another one then.
+    """
+    renames = [one for one in renames_of(RunDir(folder).read_manifest()) if one.column == column]
+    for undone in range(len(renames) + 1):
+        last = renames[len(renames) - undone :]
+        before = [renamer([(new, old) for old, new in one.pairs]) for one in reversed(last)]
+        seen = LabelsSeen()
+        for one in read_column(RunDir(folder).ledger, column, scores, upto):
+            for change in before:
+                one.value = change(one.value)
+            seen.add(one)
+        if seen.digest == digest:
+            return True
+    return False
+
+
 def _label(text: str | None) -> dict[str, JSON] | None:
     """A label of one row; None for several rows, and for a damaged one, which `verify` tells of."""
     try:
@@ -155,11 +176,7 @@ def certificate_of(folder: str | Path, column: str | None = None) -> dict[str, A
     given = [one for one in read_certificates(run_dir.path) if column in (None, one["column"])]
     if not given or not given[0]["certified"]:
         return given[0] if given else None
-    certificate, seen = given[0], LabelsSeen()
-    for _ in read_column(run_dir.ledger, certificate["column"], certificate["scores"], certificate["last_seq"], seen):
-        pass
-    return certificate if seen.digest == certificate["labels"] else _void(certificate)
-
-
-def _void(certificate: dict[str, Any]) -> dict[str, Any]:
-    return {**certificate, "certified": False, "state": "void", "void": VOID}
+    one = given[0]
+    if are_the_labels(one["labels"], run_dir.path, one["column"], one["scores"], one["last_seq"]):
+        return one
+    return {**one, "certified": False, "state": "void", "void": VOID}

@@ -304,3 +304,38 @@ def test_another_column_may_say_how_certain_the_labels_are(run: Path) -> None:
     assert certify(run).certified or max(certify(run)["records"]) < "t200"
     with pytest.raises(SetupError, match="--score confidence: this certificate"):
         certify(run, score="confidence")
+
+
+def test_who_has_changed_a_blind_answer_has_found_the_label_wrong(run: Path) -> None:
+    """Blind, everybody says what the model says; with its labels in view, some of them see that it is wrong."""
+    first = certify(run, seed=12)
+    answer(run, first["records"])
+    assert certify(run).certified
+    late = first["records"][: first["acceptance"] + 1]
+    answer(run, late, other_where(run, lambda _: True), blind=False)
+    found = certify(run)
+    assert (found["state"], found["wrong"]) == ("check", len(late))
+
+
+def test_a_renaming_keeps_the_certificate_and_a_merging_makes_it_void(tmp_path: Path) -> None:
+    rows = [{"id": f"t{i}", "text": f"x {i}", "is": TOPICS[i % 3]} for i in range(60)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    job = tmp_path / "job.toml"
+    job.write_text(
+        f'[input]\npath = "{tmp_path / "in.jsonl"}"\nkey = "id"\n[task]\nprompt = "{{{{ text }}}}"\n[task.labels]\n'
+        f'topic = {json.dumps(TOPICS)}\n[model]\nname = "gpt-6-luna"\nbase_url = "rehearsal"\n'
+        '[rehearsal]\nlatency_ms = 0\naccuracy = 1.0\ngold = "is"\n'
+        f'[output]\ndir = "{tmp_path / "run"}"\n'
+    )
+    assert do("run", job).exit_code == 0
+    run = tmp_path / "run"
+    first = certify(run)
+    answer(run, first["records"][:-1])
+    assert do("rename", run, "topic", "login=other", "other=login").exit_code == 0
+    assert (certify(run)["state"], certify(run).check) == ("draw", 1)
+    answer(run, first["records"][-1:])
+    assert certify(run).certified
+    assert do("rename", run, "topic", "billing=money").exit_code == 0
+    assert (certify(run).certified, (certificate_of(run) or {})["certified"]) == (True, True)
+    assert do("rename", run, "topic", "money=login").exit_code == 0
+    assert ((certificate_of(run) or {})["certified"], certify(run)["state"]) == (False, "void")

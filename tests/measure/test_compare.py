@@ -100,6 +100,13 @@ def test_the_records_that_differ_are_a_file(runs: tuple[Path, Path], tmp_path: P
         (f"r{n}", one, other) for n, (one, other) in enumerate(zip(ONE, OTHER, strict=True)) if one != other
     ]
     assert found["differences"]["n"] == len(rows)
+    text = "id,topic\n" + "".join(f"r{n},{one}\n" for n, one in enumerate(GOLD) if n != 8)
+    compare(*runs, written(tmp_path / "gold.csv", text), differences=path)
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["key", "text", "one", "other", "gold", "field"]
+    golds = [(row["key"], row["gold"]) for row in rows if row["field"] == "topic"]
+    assert golds == [(key, "" if key == "r8" else GOLD[int(key[1:])]) for key, _, _ in topics]
     assert compare(*runs, field="topic").columns.keys() == {"topic"}
 
 

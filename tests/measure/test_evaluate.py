@@ -15,6 +15,8 @@ from sklearn import metrics
 
 from pipeline import evaluate
 from pipeline.errors import SetupError
+from pipeline.gold import MeasuredField
+from pipeline.measure.tally import FieldTally
 
 TOPICS = ["billing", "login", "refund", "other thing"]
 
@@ -336,7 +338,7 @@ def test_gold_is_read_in_any_dialect(run_of_topics: Path, tmp_path: Path, text: 
     assert (found["gold"]["rows"], found.columns["topic"]["n"]) == (2, 2)
 
 
-def test_hostile_values_stay_what_they_are(tmp_path: Path) -> None:
+def test_hostile_values_stay_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Formulas, marks of a terminal, and labels that differ in blanks only."""
     topics = ["=1+1", "+a", "\x1b[31mred", "a", "a "]
     rows = [
@@ -350,6 +352,8 @@ def test_hostile_values_stay_what_they_are(tmp_path: Path) -> None:
     assert (found.columns["topic"]["n"], found.columns["topic"]["right"]) == (5, 0)
     assert found.columns["topic"]["no_label"]["n"] == 0
     assert "\x1b" not in repr(found)
+    assert "'a ' -> =1+1: 1" not in repr(found), "the matrix has it"
+    monkeypatch.setenv("COLUMNS", "50")
     assert "'a ' -> =1+1: 1" in repr(found)
     with path.open(encoding="utf-8", newline="") as file:
         cells = [cell for row in csv.reader(file) for cell in row]
@@ -396,3 +400,13 @@ def test_a_field_of_the_input_that_is_not_there(run_of_topics: Path, run_of_kind
         evaluate(run_of_kinds, column="right")
     with pytest.raises(SetupError, match=r"gold: 'nowhere.csv' cannot be read"):
         evaluate(run_of_topics, "nowhere.csv")
+
+
+def test_a_label_that_is_no_number_is_wrong_and_an_empty_column_is_no_gold(run_of_kinds: Path, tmp_path: Path) -> None:
+    tally = FieldTally(MeasuredField("size", "number"), "size")
+    assert [tally.add("3", 3), tally.add("3", None)] == [True, False]
+    facts = tally.facts()
+    assert (facts["n"], facts["accuracy"], facts["mae"], facts["no_value"]) == (2, 0.5, 0, 1)
+    told = repr(evaluate(run_of_kinds, written(tmp_path / "gold.csv", "id,stars,size,name\n0,5,big,\n")))
+    assert "name: no record that counts has gold" in told
+    assert "size: no record with gold can be compared\n  no number   1 value of gold is no number" in told

@@ -9,11 +9,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from measure.answered_runs import answer
 from measure.measured_runs import labelled, listed, written
 from typer.testing import CliRunner, Result
 
 from pipeline.cli import app
-from pipeline.store import RunDir
+from pipeline.show.evaluations import CORRECTED
+from pipeline.store import RunDir, open_reviews
 
 TOPICS = ["Gebühr", "Zugang"]
 
@@ -101,9 +103,20 @@ def test_what_the_figures_are_about_is_told(run_dir: Path, tmp_path: Path) -> No
     """A run at work has some of its labels; what people have corrected is not what the model said."""
     copy = changed(run_dir, tmp_path / "copy", "DELETE FROM outcomes WHERE key = 't3'")
     (copy / "lock.owner").write_text(json.dumps({"pid": os.getpid()}))
-    (copy / "reviews.db").touch()
+    open_reviews(copy).close()
     gold = written(tmp_path / "gold.csv", "id,topic\nt1,Zugang\nt3,Zugang\n")
+    assert CORRECTED not in do("evaluate", copy, "--gold", gold).stdout, "nobody has answered yet"
+    answer(copy, ["t1"])
+    assert f"a: {CORRECTED}" in do("compare", copy, run_dir).stdout
     done = do("evaluate", copy, "--gold", gold)
     assert done.exit_code == 0, done.output
     for words in ("The run is at work", "about what the model said", "1 key of gold has no outcome in this run: t3"):
         assert words in done.stdout
+
+
+def test_gold_that_chose_the_prompt_is_left_out_by_the_command_too(run_dir: Path, tmp_path: Path) -> None:
+    gold = written(tmp_path / "gold.csv", "id,topic\nt0,Zugang\nt1,Zugang\n")
+    without = written(tmp_path / "chosen.txt", "t0\n")
+    done = do("evaluate", run_dir, "--gold", gold, "--without", without, "--json")
+    topic = json.loads(done.stdout)["columns"]["topic"]
+    assert (topic["n"], topic["right"], topic["set_aside"]) == (1, 1, 1)

@@ -157,6 +157,13 @@ def test_a_status_and_its_body_become_one_of_ours(status: int, error: dict[str, 
 
 
 @pytest.mark.parametrize(
+    ("body", "told"), [("404: Not Found", "404: Not Found"), ("404", "404: 404"), ("4040", "404: 4040")]
+)
+def test_a_status_in_front_of_the_body_is_told_once(body: str, told: str) -> None:
+    assert str(error_of(body, 404)).startswith(f"{told} (")
+
+
+@pytest.mark.parametrize(
     ("param", "certain"), [("tools[0]", True), ("temperature", True), ("messages[1].content", False), (None, False)]
 )
 def test_a_400_that_names_a_parameter_of_every_request_is_certain(param: str | None, certain: bool) -> None:

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from pipeline.quality import (
     Design,
-    accepted,
     design_of,
     draw_size,
     error_bound,
+    first_to_check,
     most_wrong,
     wrong_within,
 )
@@ -48,6 +48,12 @@ def _exactly(wrong: int, n: int, random: Random) -> list[bool]:
     flags = [True] * wrong + [False] * (n - wrong)
     random.shuffle(flags)
     return flags
+
+
+def accepted(design: Design, wrong: Sequence[int]) -> int:
+    """How many records from the most certain one on may keep their labels. `wrong` are places, from 0."""
+    first = first_to_check(design, wrong)
+    return design.population if first is None else first
 
 
 @dataclass(frozen=True)

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 from sklearn import metrics
+from sklearn.isotonic import IsotonicRegression
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from pipeline.quality import (
     Calibration,
     Coincidences,
     NumberTally,
-    Paired,
     SetTally,
     TextTally,
-    accuracy,
     class_scores,
     cohen_kappa,
     macro_f1,
@@ -51,7 +52,6 @@ def test_classes_are_scored_as_scikit_learn_does(pairs: list[tuple[str, str]]) -
             (theirs["precision"], theirs["recall"], theirs["f1-score"], theirs["support"])
         )
     assert list(found) == sorted({*gold, *labels})
-    assert accuracy(counts) == pytest.approx(metrics.accuracy_score(gold, labels))
     assert macro_f1(found) == pytest.approx(report["macro avg"]["f1-score"])
     assert weighted_f1(found) == pytest.approx(report["weighted avg"]["f1-score"])
 
@@ -147,16 +147,6 @@ def test_mcnemars_exact_test_is_the_binomial_test(first: int, second: int) -> No
     assert mcnemar_exact(second, first) == mcnemar_exact(first, second)
 
 
-def test_two_runs_on_the_same_records() -> None:
-    paired = Paired()
-    for one, other in (("a", "a"), ("a", "b"), ("b", "b"), ("a", "b")):
-        paired.add(one, other)
-        paired.judge(one == "a", other == "a")
-    assert (paired.n, paired.same, paired.changes["a", "b"]) == (4, 2, 2)
-    assert paired.right == {(True, True): 1, (True, False): 2, (False, False): 1}
-    assert paired.p_value == 0.5
-
-
 # -- Krippendorff's alpha --------------------------------------------------------------------------------------------
 
 #: Krippendorff (2011), "Computing Krippendorff's alpha-reliability", C and D: four observers, twelve units.
@@ -247,3 +237,29 @@ def test_without_records_or_without_mistakes_there_is_no_temperature() -> None:
     assert (found.expected_error(), found.brier(), found.temperature()) == (None, None, None)
     found.add(0.9, True)
     assert found.temperature() is None
+
+
+def test_isotonic_regression_is_that_of_scikit_learn_and_judged_by_curves_made_without_the_record() -> None:
+    random = Random(2)
+    said = [round(random.random(), 2) for _ in range(300)]
+    truth = [int(random.random() < 0.3 + 0.5 * confidence**3) for confidence in said]
+    found = Calibration()
+    for confidence, is_right in zip(said[:49], truth, strict=False):
+        found.add(confidence, bool(is_right))
+    assert found.isotonic() is None, "49 records are too few"
+    for confidence, is_right in zip(said[49:], truth[49:], strict=True):
+        found.add(confidence, bool(is_right))
+    mine = found.isotonic()
+    assert mine is not None
+    grid = [step / 200 for step in range(201)]
+    points, shares = zip(*mine.curve, strict=True)
+    theirs = IsotonicRegression(out_of_bounds="clip").fit(said, truth)
+    assert np.interp(grid, points, shares) == pytest.approx(theirs.predict(grid))
+    refitted = np.zeros(300)
+    for fold in range(5):
+        others = [at for at in range(300) if at % 5 != fold]
+        curve = IsotonicRegression(out_of_bounds="clip").fit([said[at] for at in others], [truth[at] for at in others])
+        refitted[fold::5] = curve.predict(said[fold::5])
+    assert mine.brier == pytest.approx(metrics.brier_score_loss(truth, refitted), abs=1e-4)
+    assert mine.brier > metrics.brier_score_loss(truth, theirs.predict(said)), "which knows what it is judged by"
+    assert mine.expected_error < (found.expected_error() or 0)
