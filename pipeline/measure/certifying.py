@@ -100,7 +100,9 @@ def _certify(run: OpenRun, label_field: MeasuredField, options: CertifyOptions) 
         standing = None if not stored else _standing(ledger, stored[-1], reviews, said, label_field)
         if standing is None or _is_to_be_replaced(standing, options, is_used=stored[-1] in used):
             _refuse_at_work(run.run_dir)
-            standing = _begun(*begin(ledger, reviews, label_field.name, _filled(options, standing), len(used) + 1))
+            made, seen = begin(ledger, reviews, label_field.name, _filled(options, standing), len(used) + 1)
+            is_new = made.extends is None
+            standing = _begun(made, seen) if is_new else _standing(ledger, made, reviews, said, label_field)
         lists = _lists(reviews, standing)
     return _kept_in_folder(folder, {**_facts(folder, standing, lists), "simulated": run.simulated})
 
@@ -316,6 +318,7 @@ def _facts(folder: Path, standing: _Standing, lists: Sequence[int]) -> Facts:
         "design": stored.number,
         "risk": design.risk,
         "draw": stored.draw.id,
+        "extends": stored.extends,
         "draws": [stored.draw.id, *lists],
         "seed": stored.draw.seed,
         "drawn_at": _iso(stored.draw.at),

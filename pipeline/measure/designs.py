@@ -20,7 +20,17 @@ from pipeline.errors import SetupError
 from pipeline.measure.said import Said, said_of
 from pipeline.quality import Design, design_of, uniform
 from pipeline.records import JSON
-from pipeline.store import CERTAINTY, ColumnLabel, Draw, DrawItem, LabelsSeen, Reviews, read_column, read_reviews
+from pipeline.store import (
+    CERTAINTY,
+    ColumnLabel,
+    Draw,
+    DrawItem,
+    LabelsSeen,
+    Reviews,
+    population_digest,
+    read_column,
+    read_reviews,
+)
 
 #: The purpose of its draws in `reviews.db`.
 PURPOSE = "certify"
@@ -55,7 +65,7 @@ class StoredDesign:
     `column` is the label field. `labels` is the digest of the labels up to `last_seq`, which are what is certified;
     `reviews` the version of the reviews at that time. `scores` are the columns that may order the labels, `certainty`
     those of them that have a number. `number` counts the designs of this column that people have answered, with this
-    one.
+    one. `extends` is the id of the blind draw of a review that this one goes on from.
     """
 
     draw: Draw
@@ -70,6 +80,7 @@ class StoredDesign:
     certainty: tuple[str, ...]
     number: int
     asked: int | None
+    extends: int | None
 
     def place(self, one: ColumnLabel) -> Place:
         """Where a record stands in the order: the most certain ones first, equal ones in a random order."""
@@ -153,6 +164,7 @@ def _stored(draw: Draw, kept: dict[str, Any], keys: tuple[str, ...]) -> StoredDe
         tuple(kept["certainty"]),
         kept["number"],
         kept["asked"],
+        kept.get("extends"),
     )
 
 
@@ -162,14 +174,20 @@ def begin(
     """Fix a design, draw its records, and keep both; with the labels that it is about. Raises SetupError."""
     error = ERROR if options.error is None else options.error
     confidence = CONFIDENCE if options.confidence is None else options.confidence
-    seed = secrets.randbelow(2**31) if options.seed is None else options.seed
+    before = _extended(ledger, reviews) if number == 1 and options.seed is None and options.sample is None else None
+    drawn_before = frozenset[str]() if before is None else reviews.keys_of(before.id)
+    seed = before.seed if before else secrets.randbelow(2**31) if options.seed is None else options.seed
     scores = CERTAINTY if options.score is None else (options.score,)
     # The number of the last answer: what was checked before is asked for again later, and has to be the same then.
     version = max([reviews.version(), *(answer.id for answer in reviews.answers())])
+    if before is not None:
+        version = max((answer.id for answer in reviews.answers() if answer.at < before.at), default=0)
     said, seen = said_of(reviews, column, version), LabelsSeen()
-    open_to_draw, named = 0, [False] * len(scores)
+    open_to_draw, there, named = 0, 0, [False] * len(scores)
     for one in read_column(ledger, column, scores, seen=seen):
-        open_to_draw += not said.has_checked(one)
+        is_open = not said.has_checked(one)
+        open_to_draw += is_open
+        there += is_open and one.key in drawn_before
         named = [known or value is not None for known, value in zip(named, one.certainty, strict=True)]
     if not seen.n:
         raise SetupError(f"{ledger.parent}: no record has a label in {column}, so there is nothing to certify")
@@ -179,9 +197,12 @@ def begin(
     risk = round(1 - confidence, 12) / 2 ** (number - 1)
     try:
         design = design_of(seen.n, error, risk, checked=seen.n - open_to_draw, drawn=options.sample)
+        if design.drawn < there:
+            design = design_of(seen.n, error, risk, checked=seen.n - open_to_draw, drawn=there)
     except ValueError as problem:
         raise SetupError(f"--sample {options.sample}: {problem}") from problem
-    keys = _drawn(ledger, column, seen.last_seq, said, design.drawn, seed)
+    way = "certify" if before is None else "sample"
+    keys = _drawn(ledger, column, seen.last_seq, said, design.drawn, seed, way)
     kept: dict[str, JSON] = {
         "column": column,
         "error": error,
@@ -196,15 +217,33 @@ def begin(
         "scores": list(scores),
         "certainty": [name for name, known in zip(scores, named, strict=True) if known],
         "asked": options.sample,
+        "extends": None if before is None else before.id,
     }
     spec = {"kind": "sample", "n": design.drawn, "of": design.population, "certify": kept}
-    draw = Draw(seed, spec, PURPOSE, design.population, seen.digest, blind=True)
+    # With the time of the draw that it extends: whoever has answered that one has answered this design.
+    at = 0.0 if before is None else before.at
+    draw = Draw(seed, spec, PURPOSE, design.population, seen.digest, blind=True, at=at)
     share = design.drawn / max(1, design.population)
     return _stored(reviews.add_draw(draw, [DrawItem(key, share) for key in keys]), kept, tuple(keys)), seen
 
 
-def _drawn(ledger: Path, column: str, last_seq: int, said: Said, n: int, seed: int) -> Sequence[str]:
+def _extended(ledger: Path, reviews: Reviews) -> Draw | None:
+    """The blind draw of a review that a first design goes on from: the first that was answered, if it can be.
+
+    It has to be a simple random draw of all labels, and none of them may have changed since: a larger draw with the
+    same seed holds it, and is a simple random draw as well. Never the one with the best answers.
+    """
+    answered = {answer.draw for answer in reviews.answers() if answer.blind}
+    for draw in reviews.draws("review"):
+        parts: Any = draw.spec.get("parts")
+        is_plain = isinstance(parts, list) and [one["kind"] for one in parts] == ["sample"] and "where" not in draw.spec
+        if draw.blind and is_plain and draw.id in answered:
+            return draw if draw.digest == population_digest(ledger) else None
+    return None
+
+
+def _drawn(ledger: Path, column: str, last_seq: int, said: Said, n: int, seed: int, way: str) -> Sequence[str]:
     """A simple random sample of the labels that nobody has checked, in an order that is random too."""
     labels = read_column(ledger, column, (), last_seq)
-    hashed = ((uniform(seed, "certify", one.key), one.key) for one in labels if not said.has_checked(one))
+    hashed = ((uniform(seed, way, one.key), one.key) for one in labels if not said.has_checked(one))
     return [key for _, key in nsmallest(n, hashed)]

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import codec, quality
+from pipeline import quality
 from pipeline.errors import SetupError, did_you_mean, there_are
 from pipeline.quality import Part
 from pipeline.records import JSON
 from pipeline.review.folder import Reviewed, reviewed
 from pipeline.review.others import labels_of
-from pipeline.store import Draw, DrawItem, LabelRow, Ledger, cell, open_reviews
+from pipeline.store import Draw, DrawItem, LabelRow, Ledger, cell, label_mark, open_reviews
 from pipeline.task import Expression
 
 #: The columns that say how certain a label is, the first one that a run has.
@@ -157,8 +157,7 @@ def _is_true(where: Expression, row: LabelRow) -> bool | None:
 
 def _note(population: _Population, row: LabelRow) -> None:
     population.keys.append(row.key)
-    text = codec.canonical([row.key, row.label])
-    population.digest = (population.digest + int.from_bytes(codec.digest128(text), "big")) % 2**128
+    population.digest = (population.digest + label_mark(row)) % 2**128
 
 
 def _differs(label: Mapping[str, JSON], other: Mapping[str, JSON] | None, columns: tuple[str, ...]) -> bool:

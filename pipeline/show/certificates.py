@@ -135,6 +135,8 @@ def _ground(facts: Facts) -> Iterator[str]:
             f"{(facts['drawn_at'] or '')[:10]}. People who had not seen the model's label answered "
             f"{facts['drawn'] - facts['not_blind']:,} of them; {facts['wrong']:,} labels were wrong and are corrected."
         )
+        if facts.get("extends"):
+            yield f"They go on from draw {facts['extends']}, which was made for a review before the error was named."
         if others := facts["unclear"] + facts["not_blind"]:
             yield f"{others:,} more, which were unclear or not answered blind, counted as wrong; people decided them."
     if facts["checked_before"]:

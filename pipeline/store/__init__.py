@@ -19,7 +19,7 @@ from pipeline.store.corrected import Corrected, corrected_at, misfit
 from pipeline.store.formats import cell, csv_block, json_block, safe_cell
 from pipeline.store.kinds import kinds_of
 from pipeline.store.labelcounts import corrections_to_show
-from pipeline.store.labels import LabelRow
+from pipeline.store.labels import LabelRow, label_mark, population_digest
 from pipeline.store.layout import REVIEWED, Layout, Table, distinct
 from pipeline.store.ledger import Ledger
 from pipeline.store.matching import Found, Pair
@@ -104,10 +104,12 @@ __all__ = [
     "json_block",
     "kinds_of",
     "label_digest",
+    "label_mark",
     "mark_of_rename",
     "misfit",
     "open_reviews",
     "open_rows",
+    "population_digest",
     "prove_files",
     "read_certificates",
     "read_column",

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from pipeline import codec
 from pipeline.records import JSON
 from pipeline.store.queries import chunks, placeholders
 from pipeline.store.rows import bound, json_value, unbound
+from pipeline.store.schema import connect_reader
 
 _SELECT = "SELECT seq, key, status, problem_code, label, cost_usd, latency_s, {fields} FROM outcomes"
 _WITH, _WITHOUT = _SELECT.format(fields="fields"), _SELECT.format(fields="NULL")
 _Label: TypeAlias = tuple[Mapping[str, JSON] | None, tuple[Mapping[str, JSON], ...] | None]
 LABELLED = "labelled"
 DAMAGED = "internal_error"
+#: Rows that are read together.
+BLOCK = 1_000
 _NONE: _Label = (None, None)
 
 
@@ -51,6 +56,21 @@ def labels_after(connection: sqlite3.Connection, seq: int, limit: int, fields: b
     """The next labels, in the order in which they were committed."""
     statement = _WITH if fields else _WITHOUT
     return list(_rows(_selected(connection, f"{statement} WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))))
+
+
+def label_mark(row: LabelRow) -> int:
+    """What a label adds to the digest of a population, modulo 2**128: the sum of all does not depend on their order."""
+    return int.from_bytes(codec.digest128(codec.canonical([row.key, row.label])), "big")
+
+
+def population_digest(ledger: Path) -> str:
+    """The digest of the labels of one row each, as a draw among all of them has it. Waits for the disk."""
+    total = seq = 0
+    with closing(connect_reader(ledger)) as connection:
+        while block := labels_after(connection, seq, BLOCK, False):
+            seq = block[-1].seq
+            total += sum(label_mark(row) for row in block if row.label is not None and row.rows is None)
+    return f"{total % 2**128:032x}"
 
 
 def _selected(connection: sqlite3.Connection, statement: str, values: Sequence[Any]) -> list[Sequence[Any]]:

@@ -15,7 +15,7 @@ from measure.answered_runs import answer, outcomes_of
 from measure.measured_runs import labelled, listed
 from typer.testing import CliRunner, Result
 
-from pipeline import certificate_of, certify
+from pipeline import certificate_of, certify, draw_records, take_answers
 from pipeline.cli import app
 from pipeline.errors import SetupError
 from pipeline.store import open_reviews
@@ -148,6 +148,29 @@ def test_answers_that_are_missing_unclear_or_not_blind_count_as_wrong(run: Path)
     last = certify(run)
     assert (last.certified, last["unclear"], last["not_blind"]) == (True, 3, 0)
     assert "3 more, which were unclear" in (run / "certificate.txt").read_text()
+
+
+def test_a_blind_draw_of_a_review_is_the_beginning_of_the_draw(run: Path, tmp_path: Path) -> None:
+    """Its answers count, and it is a part of the larger draw; but not if a label has changed since."""
+    labels = {key: outcome.label for key, outcome in outcomes_of(run).items()}
+    drawn = draw_records(run, tmp_path / "draw.csv", sample=40, blind=True, seed=5)
+    with (tmp_path / "back.csv").open("w", newline="") as file:
+        rows = [[item["key"], (labels[item["key"]] or {})["topic"]] for item in drawn.items]
+        csv.writer(file).writerows([["id", "topic"], *rows])
+    take_answers(run, tmp_path / "back.csv", by="ann")
+    changed = Path(shutil.copytree(run, tmp_path / "changed"))
+    with sqlite3.connect(changed / "ledger.db") as ledger:
+        ledger.execute("UPDATE outcomes SET label = json_set(label, '$.topic', 'other') WHERE seq IN (1, 2, 3, 4)")
+    ledger.close()
+    assert certify(changed)["extends"] is None
+    first = certify(run)
+    assert (first["extends"], first["answered"], first.check) == (1, 40, first["drawn"] - 40)
+    assert not {item["key"] for item in drawn.items} & set(first["records"])
+    with pytest.raises(SetupError, match="people have answered it"):
+        certify(run, error=0.1)
+    answer(run, first["records"])
+    assert certify(run).certified
+    assert "They go on from draw 1" in (run / "certificate.txt").read_text()
 
 
 def test_the_design_is_fixed_once_somebody_has_answered(run: Path) -> None:

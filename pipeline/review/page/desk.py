@@ -61,6 +61,9 @@ class Desk:
         self.fields = fields_of(found.columns)
         self._reviews = reviews
         self._place = {item.key: at for at, item in enumerate(items)}
+        design: Any = draw.spec.get("certify") or {}
+        # A draw of `certify` may go on from one of a review, whose answers count here too.
+        self._draws = {draw.id, design.get("extends") or draw.id}
         # All state that changes: the answers of this draw by key, the keys that this person has answered elsewhere, the
         # answers that were taken back, the last one that was read, the labels as they were read last, the corrections
         # as they were read last, and how many answers this session has kept.
@@ -89,7 +92,7 @@ class Desk:
         """Take over what was said since, by anybody."""
         for answer in await asyncio.to_thread(self._reviews.answers, self._last):
             self._last = max(self._last, answer.id)
-            if answer.draw == self.draw.id and answer.key in self._place:
+            if answer.draw in self._draws and answer.key in self._place:
                 self._add(answer)
             elif answer.by == self.by:
                 self._met.add(answer.key)

@@ -33,7 +33,7 @@ async function ask(path, body) {
   const reply = await fetch(path, { ...how, cache: "no-store" });
   const text = await reply.text();
   const isJson = reply.headers.get("Content-Type") === "application/json", told = isJson ? JSON.parse(text) : { error: text };
-  if (!reply.ok) throw Object.assign(new Error(told.error), { refused: reply.status < 500 });
+  if (!reply.ok) throw Object.assign(new Error(told.error), { refused: (isJson && reply.status < 500) || reply.status === 413 });
   return told;
 }
 
