@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import SetupError
@@ -51,8 +52,12 @@ _TABLES = (
 def connect(path: Path) -> sqlite3.Connection:
     """A connection that writes, for any thread, one at a time. Makes the tables in a new file. Raises SetupError."""
     with _told(path):
-        # Before SQLite makes it: its journal then has the same permissions.
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0), 0o600))
+        if path.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        # Before SQLite makes it: its journal then has the same permissions. A file that is there is not opened but by
+        # SQLite: closing it would give up the locks that this process has on it, and another one deletes the journal.
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         return _opened(path, read_only=False)
 
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from end_to_end.stage import Process, Project
 from page_served import Served, served
-from review_runs import TOPICS, again, answer, label_of, read, write_input
+from review_runs import TOPICS, again, answer, label_of, read, settings, write_input
 
 from pipeline import Answer, Request, Response, RunOptions, ToolCall, Usage, quality, run
 from pipeline.store import read_reviews
@@ -216,6 +216,23 @@ root = "pictures"
 [task.labels]
 topic = ["billing", "login", "other"]
 """
+
+
+def test_other_labels_under_an_open_page(folder: Path) -> None:
+    """A choice of the page is a place among the labels: where these have changed, it is asked for anew."""
+    function = json.loads(json.dumps(settings(folder).model_dump()["task"]["function"]))
+    function["parameters"]["properties"]["topic"]["enum"] = ["account", *TOPICS]
+    with served(folder / "run", sample=5) as page:
+        page.say(0, 1)
+        options = RunOptions(provider=answer, quiet=True, relabel=True, corrections="keep")
+        again(folder, options, task={"function": function})
+        body = {"at": 1, "mark": page.record(1)["mark"], "fields": {"topic": 1}}
+        status, told = page.ask("answer", body)
+        assert (status, "Load the page again" in told["error"]) == (422, True)
+        state = page.ask("state")[1]
+        assert [one["text"] for one in state["fields"][0]["choices"]] == ["account", *TOPICS]
+        assert state["items"][0]["label"]["topic"] == ["login"]
+        assert page.say(1, 1)["answer"]["label"]["topic"] == "billing"
 
 
 def test_pictures_come_from_the_runs_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

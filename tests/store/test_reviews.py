@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -126,6 +128,20 @@ def test_two_reviewers_in_threads_lose_nothing(tmp_path: Path) -> None:
     assert {(answer.key, answer.by) for answer in answers} == {
         (f"k{number}", by) for number in range(20) for by in ("ann", "bob", "eve", "kim")
     }
+
+
+def test_another_process_ends_while_this_one_reviews(tmp_path: Path) -> None:
+    """A page of a review has the file open, and opens it a second time to write the run's files. A run that ends then
+    must not take itself for the last one who uses the file: it would delete the journal in which answers are.
+    """
+    with open_reviews(tmp_path) as reviews:
+        reviews.add_answer(Answer("a", "ann", "", new={"topic": "x"}))
+        open_reviews(tmp_path).close()
+        code = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM answers'); c.close()"
+        subprocess.run([sys.executable, "-c", code, str(reviews.path)], check=True)
+        reviews.add_answer(Answer("b", "ann", "", new={"topic": "y"}))
+        with open_reviews(tmp_path) as other:
+            assert [one.key for one in other.answers()] == ["a", "b"]
 
 
 def test_answers_are_kept_all_or_none(reviews: Reviews) -> None:

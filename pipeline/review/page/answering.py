@@ -109,6 +109,7 @@ class Answering:
 
     async def _state(self, _asked: Asked) -> Facts:
         desk = self._desk
+        await desk.follow_schema()
         await desk.refresh()
         return {
             "run": shown(str(desk.found.run_dir.path)),

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline import codec
 from pipeline.records import JSON, Outcome
 from pipeline.review.cells import is_equal
-from pipeline.review.folder import Reviewed
+from pipeline.review.folder import Reviewed, reviewed
 from pipeline.review.page.fields import PageField, fields_of
 from pipeline.store import (
     Answer,
@@ -58,15 +58,16 @@ class Desk:
         self.draw = draw
         self.items = items
         self.by = by
-        self.fields = fields_of(found.columns)
         self._reviews = reviews
         self._place = {item.key: at for at, item in enumerate(items)}
         design: Any = draw.spec.get("certify") or {}
         # A draw of `certify` may go on from one of a review, whose answers count here too.
         self._draws = {draw.id, design.get("extends") or draw.id}
-        # All state that changes: the answers of this draw by key, the keys that this person has answered elsewhere, the
-        # answers that were taken back, the last one that was read, the labels as they were read last, the corrections
-        # as they were read last, and how many answers this session has kept.
+        # All state that changes: what the labels can be, and the digest of that; the answers of this draw by key, the
+        # keys that this person has answered elsewhere, the answers that were taken back, the last one that was read,
+        # the labels and the corrections as they were read last, and how many answers this session has kept.
+        self.fields = fields_of(found.columns)
+        self._schema = self._schema_now()
         self._answers: dict[str, list[Answer]] = {}
         self._met: set[str] = set()
         self._gone: set[int] = set()
@@ -87,6 +88,15 @@ class Desk:
         keys = [item.key for item in self.items]
         for start in range(0, len(keys), CHUNK):
             self._note(await self._ledger.outcomes_of(keys[start : start + CHUNK]))
+
+    async def follow_schema(self) -> None:
+        """Take over what the labels can be now, if they were renamed or the run has others since."""
+        if (schema := await asyncio.to_thread(self._schema_now)) != self._schema:
+            self.found = await reviewed(self.found.run_dir.path)
+            self.fields, self._schema = fields_of(self.found.columns), schema
+            for kept in (self._answers, self._met, self._gone):
+                kept.clear()
+            self._last = 0
 
     async def refresh(self) -> None:
         """Take over what was said since, by anybody."""
@@ -176,6 +186,10 @@ class Desk:
         """
         async with self._turn:
             outcome, corrected = await self.outcome(at)
+            if await asyncio.to_thread(self._schema_now) != self._schema:
+                raise RefusedAnswer(
+                    "The labels of the run have changed since this page was opened. Load the page again."
+                )
             if said.get("mark") != self.mark(outcome):
                 raise RefusedAnswer("The record or its label has changed meanwhile. Look at it again.")
             await self.refresh()
@@ -245,6 +259,11 @@ class Desk:
 
     def _missing(self, new: Mapping[str, JSON]) -> list[str]:
         return [field.name for field in self.fields if field.column.is_required and field.name not in new]
+
+    def _schema_now(self) -> bytes:
+        """The label fields of the run as its manifest has them, and how often some were renamed."""
+        manifest: Any = self.found.run_dir.read_manifest() or {}
+        return codec.canonical([manifest["fingerprint"].get("tools"), len(manifest.get("renames", ()))])
 
     def _add(self, answer: Answer) -> None:
         if answer.takes_back is not None:
