@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import selectors
 import signal
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
+import typer.testing
 from browser import PROGRAM, Chromium
 
 # Started under nohup the tests would inherit that a hang-up is ignored, and so would the processes they start.
@@ -26,6 +29,11 @@ hypothesis.settings.register_profile("shared", _UNHURRIED, derandomize=True, max
 hypothesis.settings.register_profile("search", _UNHURRIED, max_examples=1000)
 hypothesis.settings.load_profile("shared")
 
+# The runner of commands builds all of them anew for each call.
+typer.testing._get_command = cache(typer.testing._get_command)  # type: ignore[attr-defined]
+
+# Until all tests are collected nothing of what is made is garbage.
+gc.disable()
 
 # Each process that a test starts would compile the whole package: that takes three times as long as its work.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -50,6 +58,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     place = {path: at / len(waiting) * WAITING_BY for at, path in enumerate(waiting)}
     place |= {path: (at + 0.5) / len(working) for at, path in enumerate(working)}
     items.sort(key=lambda item: place[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported and collected stays to the end: the garbage collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 class _JumpingSelector(selectors.DefaultSelector):

@@ -28,7 +28,13 @@ from pathlib import Path
 from typing import IO, Any
 
 #: What commands import only when they need it.
-LATER = ("filelock", "genai_prices.data", "openai.resources.chat", "pipeline.providers.wire")
+LATER = (
+    *("encodings.unicode_escape", "encodings.utf_8_sig", "filelock", "multiprocessing.synchronize"),
+    *("genai_prices.data", "genai_prices.decompose", "genai_prices.validation"),
+    *("openai.resources.chat", "openai.resources.models", "pipeline.providers.wire", "pygal"),
+    *("fsspec", "gzip", "resource", "sqlalchemy.dialects.sqlite", "zstandard"),
+    *("typer._adapters", "typer._click._textwrap", "typer._click.decorators"),
+)
 #: A message holds a command's words and its environment.
 MOST_BYTES = 2**18
 #: Scenes that go on side by side start their commands from threads; one process that forks is enough for all.
@@ -176,7 +182,10 @@ def _report_the_dead(reports: dict[int, int]) -> None:
 def main() -> None:
     """Import the package, then fork."""
     follow = _moved() if sys.argv[2:] else None
-    import pipeline  # only now: parts take hold of the clock as they are imported
+    # Only now: parts take hold of the clock as they are imported.
+    import typer
+
+    import pipeline.cli
 
     for found in pkgutil.iter_modules(pipeline.__path__):
         if found.name != "__main__":
@@ -184,6 +193,8 @@ def main() -> None:
     for name in LATER:
         with contextlib.suppress(ModuleNotFoundError):  # parts of other packages have other names in other versions
             importlib.import_module(name)
+    typer.main.get_command = cache(typer.main.get_command)  # typer builds all commands anew for each call
+    typer.main.get_command(pipeline.cli.app)
     assert threading.active_count() == 1, "a process with threads does not fork safely"
     gc.freeze()
     if command := serve(socket.socket(fileno=int(sys.argv[1]))):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from pipeline.errors import MissingExtraError, SetupError
 from pipeline.exports import baseline as room
 from pipeline.store import corrected_at, read_reviews
 
-pytest.importorskip("sklearn", reason="scikit-learn is not here: make test installs it")
+# It is looked for and not imported: that takes a second in each process that only collects the tests.
+pytestmark = pytest.mark.skipif(find_spec("sklearn") is None, reason="scikit-learn is not here: make test installs it")
 WRONG = {7, 50, 101, 123}
 
 

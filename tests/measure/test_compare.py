@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 from measure.measured_runs import labelled, listed, written
-from scipy import stats
-from sklearn import metrics
+from oracles import metrics, stats
 from typer.testing import CliRunner
 
 from pipeline import compare

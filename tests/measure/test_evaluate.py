@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from measure.measured_runs import Row, labelled, listed, written
-from sklearn import metrics
+from oracles import metrics
 
 from pipeline import evaluate
 from pipeline.errors import SetupError

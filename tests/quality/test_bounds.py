@@ -7,7 +7,7 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from oracles import stats
 
 from pipeline.quality import most_wrong, weighted_mean, wrong_within
 

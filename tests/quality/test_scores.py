@@ -11,10 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import optimize, stats
-from sklearn import metrics
-from sklearn.isotonic import IsotonicRegression
-from sklearn.preprocessing import MultiLabelBinarizer
+from oracles import isotonic, metrics, optimize, preprocessing, stats
 
 from pipeline.quality import (
     Calibration,
@@ -84,7 +81,9 @@ def test_sets_are_scored_as_scikit_learn_does(pairs: list[tuple[set[str], set[st
     if not names:
         assert tally.jaccard == 0
         return
-    binary = MultiLabelBinarizer(classes=list("abcde"))  # one class alone would be no multilabel problem for it
+    binary = preprocessing.MultiLabelBinarizer(
+        classes=list("abcde")
+    )  # one class alone would be no multilabel problem for it
     golds = binary.fit_transform([gold for gold, _ in pairs])
     labels = binary.transform([label for _, label in pairs])
     found, there = tally.classes(), {"labels": ["abcde".index(name) for name in names]}
@@ -253,12 +252,13 @@ def test_isotonic_regression_is_that_of_scikit_learn_and_judged_by_curves_made_w
     assert mine is not None
     grid = [step / 200 for step in range(201)]
     points, shares = zip(*mine.curve, strict=True)
-    theirs = IsotonicRegression(out_of_bounds="clip").fit(said, truth)
+    theirs = isotonic.IsotonicRegression(out_of_bounds="clip").fit(said, truth)
     assert np.interp(grid, points, shares) == pytest.approx(theirs.predict(grid))
     refitted = np.zeros(300)
     for fold in range(5):
         others = [at for at in range(300) if at % 5 != fold]
-        curve = IsotonicRegression(out_of_bounds="clip").fit([said[at] for at in others], [truth[at] for at in others])
+        curve = isotonic.IsotonicRegression(out_of_bounds="clip")
+        curve.fit([said[at] for at in others], [truth[at] for at in others])
         refitted[fold::5] = curve.predict(said[fold::5])
     assert mine.brier == pytest.approx(metrics.brier_score_loss(truth, refitted), abs=1e-4)
     assert mine.brier > metrics.brier_score_loss(truth, theirs.predict(said)), "which knows what it is judged by"
