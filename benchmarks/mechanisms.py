@@ -73,11 +73,8 @@ MECHANISMS: Mapping[str, tuple[Patch, ...]] = {
     "baseline: what was found is forgotten": ((baseline.Baseline, "test", None), (baseline, "HALF_LIFE_S", math.inf)),
     "baseline: a larger share than before is a limit": ((baseline._Test, "is_more", property(_always(False))),),
     "other clients: others' use is seen in what is left": ((other_clients.OtherClients, "seen", _always(None)),),
-    "other clients: of a bucket": ((other_clients.OtherClients, "_of_bucket", _always(1.0)),),
+    "other clients: less is taken where little is left": ((other_clients.OtherClients, "_of_reserve", _always(1.0)),),
     "other clients: of a window": ((other_clients.OtherClients, "_of_window", _always(1.0)),),
-    "other clients: long latency makes the reserve larger": (
-        (other_clients.OtherClients, "seen", None), (other_clients, "RESERVE_LATENCIES", 0.0),
-    ),
     "pace: refusals teach a rate": ((pace.Pace, "_is_cut", _always(False)),),
     "pace: headers teach a rate": ((pace.Pace, "tell", _always(None)),),
     "pace: one answer that says far less is a slip": ((pace.Pace, "tell", None), (pace, "SLIP_ANSWERS", 1)),

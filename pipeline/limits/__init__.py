@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pipeline.limits.admission import Admission, DayLimitReachedError, DoorState, KeepMark, Most, Permit
+from pipeline.limits.admission import Admission, DayLimitReachedError, DoorState, KeepMark, Permit
 from pipeline.limits.budget import (
     NOTHING,
     Budget,
     BudgetReachedError,
     Left,
+    Most,
     Spend,
     estimate_left,
     prompt_bound,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pipeline.errors import LabelpipeError, RateLimitedError
-from pipeline.limits.budget import Budget, BudgetReachedError, Reservation, Spend
+from pipeline.limits.budget import Budget, BudgetReachedError, Most, Reservation, Spend
 from pipeline.limits.day import DayMeter
 from pipeline.limits.gate import Gate, Outage
 from pipeline.limits.hours import Hours
@@ -47,14 +47,6 @@ class DoorState:
     def waits_s(self) -> float:
         """How long it is likely to wait: to the moment that was named, however often one call asks before it."""
         return max(self.held_for_s, self.server_day_s) if self.held_for_s > 0 else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Most:
-    """The most that a call can use: the bound of its prompt, and the room for its answer, in tokens."""
-
-    prompt: int
-    output: int
 
 
 #: Keeps what a killed session may have spent, before it is spent.
@@ -163,7 +155,7 @@ class Admission:
         """
         loop, gate = asyncio.get_running_loop(), self.gate
         now = loop.time()
-        if gate.stopped is not None or gate.paused or now < gate.held_until:
+        if gate.stopped is not None or gate.paused or now < gate.held.until:
             return None
         if self.hours is not None and not self._within(self.hours, now):
             return None
@@ -343,8 +335,8 @@ class Admission:
             requests_per_minute=known.requests.per_minute,
             tokens_per_minute=known.tokens.per_minute,
             outage=self.gate.outage,
-            held_for_s=max(0.0, self._rests_until - now, self.gate.held_until - now),
-            held_reason=self.gate.held_reason,
+            held_for_s=max(0.0, self._rests_until - now, self.gate.held.until - now),
+            held_reason=self.gate.held.reason,
             requests_left_today=None if self._day is None else self._day.left_today,
             requests_per_day=None if self._day is None else self._day.limit,
             asked_for_s=known.asked_for_s,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from pipeline.limits.resource import Hold, Verdict
@@ -23,31 +24,56 @@ DAY_ASKED_S, DAY_MOST_S = 3600.0, 25 * 3600.0
 SAME_MOMENT_S = 120.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """When the server asked to wait, and until when; since and until when it asks for hours (None: it does not)."""
+
+    at: float = float("-inf")
+    until: float = float("-inf")
+    hours_since: float | None = None
+    hours_until: float = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """A limit a day of the server: until when it is used up, that moment in words, and the limit (200 requests)."""
+
+    until: float = float("-inf")
+    moment: str = ""
+    limit: str = ""
+
+    @property
+    def text(self) -> str:
+        """What holds the run, in words."""
+        return f"the server's day limit{self.limit and f' of {self.limit}'}"
+
+
 class Backoff:
     """Says until when everyone waits. `now` is the run's clock in seconds."""
 
     def __init__(self) -> None:
-        # All state that changes: until when the server asked to wait, heard or not; since when it refuses, answering
-        # nothing (None: it answers); since and until when it asks for hours, and the day's limit behind that with its
-        # moment; and what the blind waits are made of.
-        self.asked_until = self._asked_at = float("-inf")
+        # All state that changes: what the server asked for, heard or not, and the day's limit behind that; since when
+        # it refuses, answering nothing (None: it answers); and what the blind waits are made of.
+        self._asked = _Asked()
+        self.day = Day()
         self.refused_since: float | None = None
-        self._hours_since: float | None = None
-        self._hours_until = float("-inf")
-        self.day_until = float("-inf")
-        self.day_limit = self.day_moment = ""
         self._in_a_row = 0
         self._refused_at = float("-inf")
-        self._answers = self._refusals = 0
+        self._balance = 0
+
+    @property
+    def asked_until(self) -> float:
+        """Until when the server asked to wait, heard or not."""
+        return self._asked.until
 
     def answered(self, sent_at: float) -> None:
         """An answer came. One to a call that was sent after the server asked to wait says that the wait is over."""
         self.refused_since = None
         self._in_a_row = 0
-        self._answers += 1
-        if sent_at > self._asked_at:
-            self.asked_until = self.day_until = float("-inf")
-            self._hours_since, self._hours_until = None, float("-inf")
+        self._balance -= 1
+        if sent_at > self._asked.at:
+            self._asked = _Asked(self._asked.at)
+            self.day = replace(self.day, until=float("-inf"))
 
     def used_up(self, what: str, reset_s: float, now: float, limit: str = "") -> Hold:
         """An answer says that no `what` is left; to the end where it is a limit a day (`limit`: 200 requests)."""
@@ -56,14 +82,8 @@ class Backoff:
 
     def excused(self, now: float) -> bool:
         """Whether being refused now is only what the server announced: its moment, hours away, has not come yet."""
-        if self._hours_since is None:
-            return False
-        return now < min(self._hours_until, self._hours_since + DAY_MOST_S)
-
-    @property
-    def day_text(self) -> str:
-        """The day's limit of the server that holds the run, in words."""
-        return f"the server's day limit{self.day_limit and f' of {self.day_limit}'}"
+        since = self._asked.hours_since
+        return since is not None and now < min(self._asked.hours_until, since + DAY_MOST_S)
 
     def wait_s(self, told_s: float | None) -> float:
         """Seconds that a refusal asks for, as far as they are heard; where it says nothing, those of a blind one."""
@@ -77,37 +97,37 @@ class Backoff:
         """
         if self.refused_since is None:
             self.refused_since = now
-        self._refusals += 1
+        self._balance += 1
         hold = self._hold(told_s, "429: the server's rate limit", now, limit) if told_s else None
         if sent_at <= self._refused_at:
             return Verdict(hold=hold)
         if hold is None:
             hold = self._hold(self.wait_s(None), "429: the server's rate limit (it does not say for how long)", now)
-        shrink = self._refusals > self._answers
+        shrink = self._balance > 0
         self._refused_at = now
         self._in_a_row += 1
-        self._answers = self._refusals = 0
+        self._balance = 0
         return Verdict(hold=hold, shrink=shrink)
 
     def _hold(self, wait_s: float, reason: str, now: float, limit: str = "") -> Hold:
-        until = now + wait_s
-        self.asked_until, self._asked_at = max(self.asked_until, until), now
+        until, asked = now + wait_s, self._asked
+        self._asked = replace(asked, at=now, until=max(asked.until, until))
         if wait_s >= DAY_ASKED_S:
-            self._hours_since = now if self._hours_since is None else self._hours_since
-            self._hours_until = until
-        if DAY_ASKED_S <= wait_s <= DAY_MOST_S or abs(until - self.day_until) < SAME_MOMENT_S:
-            self._name_day(until, wait_s, limit)
-            reason = f"{self.day_text}; waits until {self.day_moment}, one call asks again each 15 min"
+            since = now if asked.hours_since is None else asked.hours_since
+            self._asked = replace(self._asked, hours_since=since, hours_until=until)
+        is_same = abs(until - self.day.until) < SAME_MOMENT_S
+        if is_same:
+            self.day = replace(self.day, limit=limit or self.day.limit)
+        elif DAY_ASKED_S <= wait_s <= DAY_MOST_S:
+            self.day = Day(until, _moment(wait_s), limit or self.day.limit)
+        if is_same or DAY_ASKED_S <= wait_s <= DAY_MOST_S:
+            reason = f"{self.day.text}; waits until {self.day.moment}, one call asks again each 15 min"
         elif wait_s > HEARD_S:
             reason = f"{reason} (it asks for longer; one call asks again then)"
         return Hold(now + min(wait_s, HEARD_S), reason, then_one=wait_s > HEARD_S)
 
-    def _name_day(self, until: float, wait_s: float, limit: str) -> None:
-        """The moment as the clock on the wall shows it; the same one is named in the same words."""
-        self.day_limit = limit or self.day_limit
-        if abs(until - self.day_until) < SAME_MOMENT_S:
-            return
-        here = datetime.now().astimezone()
-        moment = (here + timedelta(seconds=wait_s)).astimezone()
-        self.day_until = until
-        self.day_moment = f"{moment:%H:%M}" if wait_s < 24 * 3600 else f"{moment:%Y-%m-%d %H:%M}"
+
+def _moment(wait_s: float) -> str:
+    """The moment after a wait as the clock on the wall shows it."""
+    moment = (datetime.now().astimezone() + timedelta(seconds=wait_s)).astimezone()
+    return f"{moment:%H:%M}" if wait_s < 24 * 3600 else f"{moment:%Y-%m-%d %H:%M}"

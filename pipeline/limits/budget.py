@@ -70,36 +70,49 @@ class Spend:
 NOTHING = Spend(0.0, 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Most:
+    """The most that calls can use: the bound of their prompts, and the room for their answers, in tokens."""
+
+    prompt: int
+    output: int
+
+    def __add__(self, other: Most) -> Most:
+        return Most(self.prompt + other.prompt, self.output + other.output)
+
+    def __sub__(self, other: Most) -> Most:
+        return Most(self.prompt - other.prompt, self.output - other.output)
+
+
 class Reservation:
     """What is set aside for one call. It ends once: settled, released or lost; `close` may always follow."""
 
-    __slots__ = ("_budget", "_ended", "output", "prompt")
+    __slots__ = ("_budget", "_ended", "most")
 
-    def __init__(self, budget: Budget, prompt: int, output: int) -> None:
+    def __init__(self, budget: Budget, most: Most) -> None:
         self._budget = budget
         self._ended = False
-        self.prompt, self.output = prompt, output
+        self.most = most
 
     def settle(self, usage: Usage, cost_usd: float | None = None) -> None:
         """An answer came and used this. An answer that tells no usage is counted as lost.
 
         `cost_usd` is what it cost, where that is known; None: by the budget's own price.
         """
+        if not usage.total:
+            self.lose()
+            return
         self._end()
-        if usage.total:
-            self._budget._settle(self.prompt, self.output, usage, cost_usd)
-        else:
-            self._budget._lose(self.prompt, self.output)
+        self._budget._settle(self.most, usage, cost_usd)
 
     def release(self) -> None:
         """The call was certainly not billed: refused, or never sent."""
         self._end()
-        self._budget._release(self.prompt, self.output)
 
     def lose(self) -> None:
         """No answer came; it may have been billed."""
         self._end()
-        self._budget._lose(self.prompt, self.output)
+        self._budget._maybe += self.most
 
     def close(self) -> None:
         """Lose it, unless it has ended: for a `finally`."""
@@ -110,6 +123,7 @@ class Reservation:
         if self._ended:
             raise RuntimeError("this reservation has ended")
         self._ended = True
+        self._budget._held -= self.most
 
 
 class Budget:
@@ -134,13 +148,12 @@ class Budget:
         self._priced = price is not None
         self._maybe_before = maybe
         self.set_caps(usd=usd, tokens=tokens)
-        # All state that changes: spent and perhaps spent, the worst case of what is in flight, what is written down,
-        self._spent_pico, self._spent_tokens = math.ceil(spent_usd * _PICO_PER_USD), spent_tokens
-        self._prompt_maybe = self._output_maybe = 0
-        self._prompt_held = self._output_held = 0
-        self._marked_pico = self._marked_tokens = -1
-        # and how many times the worst case was used at most.
-        self._prompt_factor = self._output_factor = 1.0
+        # All state that changes: the caps; spent (picodollars and tokens) and perhaps spent, the worst case of what is
+        # in flight, what is written down, and how many times the worst case of prompt and output was used at most.
+        self._spent = (math.ceil(spent_usd * _PICO_PER_USD), spent_tokens)
+        self._maybe = self._held = Most(0, 0)
+        self._marked = (-1, -1)
+        self._factors = (1.0, 1.0)
 
     def set_caps(self, *, usd: float | None, tokens: int | None) -> None:
         """Take over other caps. A cap below what is spent lets no further call through."""
@@ -149,18 +162,18 @@ class Budget:
                 f"limits.budget_usd = {plain(usd)}, but nobody knows what the model costs; set model.price (input and "
                 "output, US dollars for a million tokens), or cap the tokens instead: limits.budget_tokens"
             )
-        self._cap_usd, self._cap_tokens = usd, tokens
-        self._cap_pico = None if usd is None else math.floor(usd * _PICO_PER_USD)
+        self._usd = usd
+        self._caps = (None if usd is None else math.floor(usd * _PICO_PER_USD), tokens)
 
     @property
     def is_capped(self) -> bool:
         """Whether there is a cap. Without one it only counts, so that a cap can begin in mid-run."""
-        return self._cap_pico is not None or self._cap_tokens is not None
+        return self._caps != (None, None)
 
     @property
     def is_kept(self) -> bool:
         """Whether the next session is to know what was counted: there is a cap, or was."""
-        return self.is_capped or self._marked_tokens >= 0
+        return self.is_capped or self._marked[1] >= 0
 
     # -- setting aside -------------------------------------------------------------------------------------------
 
@@ -169,110 +182,92 @@ class Budget:
 
         Raises BudgetReachedError where it would not fit with nothing in flight either.
         """
-        self._check_alone(prompt_tokens_most, output_tokens_most)
-        self._prompt_held += prompt_tokens_most
-        self._output_held += output_tokens_most
-        if not self._exceeds(*self._count()):
-            return Reservation(self, prompt_tokens_most, output_tokens_most)
-        self._release(prompt_tokens_most, output_tokens_most)
-        return None
+        most = Most(prompt_tokens_most, output_tokens_most)
+        dear, long = self._passes(self._count(self._maybe + most), self._caps)
+        if dear:
+            raise self._reached_usd(most)
+        if long:
+            raise self._reached_tokens(most)
+        if any(self._passes(self._count(self._held + self._maybe + most), self._caps)):
+            return None
+        self._held += most
+        return Reservation(self, most)
 
-    def _check_alone(self, prompt: int, output: int) -> None:
-        """Refuse a call that would not fit with nothing else in flight."""
-        pico, tokens = self._worst(self._prompt_maybe + prompt, self._output_maybe + output)
-        if self._cap_pico is not None and self._spent_pico + pico > self._cap_pico:
-            raise self._reached_usd(prompt, output)
-        if self._cap_tokens is not None and self._spent_tokens + tokens > self._cap_tokens:
-            raise self._reached_tokens(prompt, output)
+    def _passes(self, count: tuple[int, int], marks: tuple[int | None, int | None]) -> tuple[bool, bool]:
+        """Whether a count of picodollars, and one of tokens, passes a mark; only what is capped can."""
+        pico, tokens = (
+            cap is not None and mark is not None and one > mark
+            for cap, one, mark in zip(self._caps, count, marks, strict=True)
+        )
+        return pico, tokens
 
-    def _exceeds(self, pico: int, tokens: int) -> bool:
-        too_dear = self._cap_pico is not None and pico > self._cap_pico
-        return too_dear or (self._cap_tokens is not None and tokens > self._cap_tokens)
-
-    def _worst(self, prompt: int, output: int) -> tuple[int, int]:
+    def _worst(self, most: Most) -> tuple[int, int]:
         """The most that so many tokens can come to: picodollars and tokens."""
-        prompt, output = math.ceil(prompt * self._prompt_factor), math.ceil(output * self._output_factor)
+        prompt, output = math.ceil(most.prompt * self._factors[0]), math.ceil(most.output * self._factors[1])
         return prompt * max(self._input, self._cached, self._written) + output * self._output, prompt + output
 
-    def _reached_usd(self, prompt: int, output: int) -> BudgetReachedError:
-        cap, spent = self._cap_usd or 0.0, self.spent.usd or 0.0
+    def _reached_usd(self, most: Most) -> BudgetReachedError:
+        cap, spent = self._usd or 0.0, self.spent.usd or 0.0
         maybe = self.maybe_usd + (self._maybe_before.usd or 0.0)
-        needed = self._worst(prompt, output)[0] / _PICO_PER_USD
+        needed = self._worst(most)[0] / _PICO_PER_USD
         perhaps = f", {exact_dollars(maybe)} of it perhaps only (no answer came)" if maybe else ""
         told = f"limits.budget_usd = {plain(cap)}: {exact_dollars(spent)} is spent{perhaps}"
         told += f", and one more call could cost up to {exact_dollars(needed)}"
         return BudgetReachedError(told, key="limits.budget_usd", cap=cap, spent=spent, needed=needed)
 
-    def _reached_tokens(self, prompt: int, output: int) -> BudgetReachedError:
-        cap, spent = self._cap_tokens or 0, self.spent.tokens or 0
-        maybe = self._worst_maybe()[1] + (self._maybe_before.tokens or 0)
-        needed = self._worst(prompt, output)[1]
+    def _reached_tokens(self, most: Most) -> BudgetReachedError:
+        cap, spent = self._caps[1] or 0, self.spent.tokens or 0
+        maybe = self._worst(self._maybe)[1] + (self._maybe_before.tokens or 0)
+        needed = self._worst(most)[1]
         perhaps = f", {maybe:,} of them perhaps only (no answer came)" if maybe else ""
         told = f"limits.budget_tokens = {cap}: {spent:,} tokens are used{perhaps}"
         told += f", and one more call could use up to {needed:,}"
         return BudgetReachedError(told, key="limits.budget_tokens", cap=cap, spent=spent, needed=needed)
 
-    # -- how calls end -------------------------------------------------------------------------------------------
-
-    def _settle(self, prompt: int, output: int, usage: Usage, cost_usd: float | None) -> None:
-        self._release(prompt, output)
-        self._spent_pico += self._pico_of(usage) if cost_usd is None else round(cost_usd * _PICO_PER_USD)
-        self._spent_tokens += usage.total
-        self._prompt_factor = _learned(self._prompt_factor, usage.prompt, prompt)
-        self._output_factor = _learned(self._output_factor, usage.completion, output)
+    def _settle(self, most: Most, usage: Usage, cost_usd: float | None) -> None:
+        pico, tokens = self._spent
+        pico += self._pico_of(usage) if cost_usd is None else round(cost_usd * _PICO_PER_USD)
+        self._spent = (pico, tokens + usage.total)
+        prompt, output = self._factors
+        self._factors = (_learned(prompt, usage.prompt, most.prompt), _learned(output, usage.completion, most.output))
 
     def _pico_of(self, usage: Usage) -> int:
         cached, written, fresh = split(usage)
         prompt = fresh * self._input + cached * self._cached + written * self._written
         return prompt + usage.completion * self._output
 
-    def _release(self, prompt: int, output: int) -> None:
-        self._prompt_held -= prompt
-        self._output_held -= output
-
-    def _lose(self, prompt: int, output: int) -> None:
-        self._release(prompt, output)
-        self._prompt_maybe += prompt
-        self._output_maybe += output
-
     # -- what it comes to ----------------------------------------------------------------------------------------
 
     @property
     def spent(self) -> Spend:
         """What the run has cost in all sessions, with what it perhaps has. `usd` is None where no price is known."""
-        pico, tokens = self._worst_maybe()
-        return self._as_spend(self._spent_pico + pico, self._spent_tokens + tokens)
+        return self._as_spend(self._count(self._maybe))
 
     @property
     def maybe_usd(self) -> float:
         """What the lost calls of this session have cost at most; 0 where no price is known."""
-        return self._worst_maybe()[0] / _PICO_PER_USD
+        return self._worst(self._maybe)[0] / _PICO_PER_USD
 
     @property
     def counted(self) -> Spend:
         """What the run can have cost at most, with all that is in flight."""
-        return self._as_spend(*self._count())
+        return self._as_spend(self._count(self._held + self._maybe))
 
     def left(self) -> Spend:
         """What may still be set aside, never below 0; None where there is no cap."""
-        pico, tokens = self._count()
+        (pico, tokens), (most_pico, most_tokens) = self._count(self._held + self._maybe), self._caps
         return Spend(
-            None if self._cap_pico is None else max(0, self._cap_pico - pico) / _PICO_PER_USD,
-            None if self._cap_tokens is None else max(0, self._cap_tokens - tokens),
+            None if most_pico is None else max(0, most_pico - pico) / _PICO_PER_USD,
+            None if most_tokens is None else max(0, most_tokens - tokens),
         )
 
-    def _worst_maybe(self) -> tuple[int, int]:
-        return self._worst(self._prompt_maybe, self._output_maybe)
+    def _count(self, open_calls: Most) -> tuple[int, int]:
+        """What is spent, with the worst case of these calls. Rounded as one, so that losing one adds nothing."""
+        (spent_pico, spent_tokens), (pico, tokens) = self._spent, self._worst(open_calls)
+        return spent_pico + pico, spent_tokens + tokens
 
-    def _count(self) -> tuple[int, int]:
-        """All that is or may be spent. In flight and lost are rounded as one, so that losing a call adds nothing."""
-        pico, tokens = self._worst(self._prompt_held + self._prompt_maybe, self._output_held + self._output_maybe)
-        return self._spent_pico + pico, self._spent_tokens + tokens
-
-    def _as_spend(self, pico: int, tokens: int) -> Spend:
-        return Spend(pico / _PICO_PER_USD if self._priced else None, tokens)
-
-    # -- across sessions -----------------------------------------------------------------------------------------
+    def _as_spend(self, count: tuple[int, int]) -> Spend:
+        return Spend(count[0] / _PICO_PER_USD if self._priced else None, count[1])
 
     def mark(self) -> Spend | None:
         """What has to be in the ledger before the next call leaves, or None where what is there is enough.
@@ -280,15 +275,11 @@ class Budget:
         A killed process cannot say what it had in flight. So the count is written down ahead, a small share of the
         cap at a time, and the next session begins with it; a clean end writes `spent` over it.
         """
-        pico, tokens = self._count()
-        if not self._passes_mark(pico, tokens):
+        count = self._count(self._held + self._maybe)
+        if not any(self._passes(count, self._marked)):
             return None
-        self._marked_pico, self._marked_tokens = _ahead(pico, self._cap_pico), _ahead(tokens, self._cap_tokens)
-        return self._as_spend(self._marked_pico, self._marked_tokens)
-
-    def _passes_mark(self, pico: int, tokens: int) -> bool:
-        dearer = self._cap_pico is not None and pico > self._marked_pico
-        return dearer or (self._cap_tokens is not None and tokens > self._marked_tokens)
+        self._marked = (_ahead(count[0], self._caps[0]), _ahead(count[1], self._caps[1]))
+        return self._as_spend(self._marked)
 
 
 def _pico_rates(price: Price | None) -> tuple[int, int, int, int]:

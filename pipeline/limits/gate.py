@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from pipeline.errors import StoppedError
+from pipeline.limits.resource import Hold
 
 #: Distinct records that must fail in a row, with no answer between, before it is an outage.
 EVIDENCE = 5
@@ -37,6 +38,8 @@ ALONE_S = 1.0
 WARM_UP_S = 15.0
 #: After that silence it is no wrong key, and more follow faster.
 RAMP_S = 0.5
+
+NOT_HELD = Hold(float("-inf"), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +64,17 @@ class Gate:
         self._alone_s = alone_s
         # All state that changes.
         self.in_flight = 0
-        self.peak_in_flight = 0
         self.unwritten = 0
         self.outage: Outage | None = None
         self.outages: list[Outage] = []
         self.answers = 0
         self.last_success_at = float("-inf")
         self.passed_at = float("-inf")
-        self.held_until = float("-inf")
-        self.held_reason = ""
-        self._then_one = False
+        self.held = NOT_HELD
         self.paused = False
         self._window = 1.0
         self._window_grows_at: float | None = None
         self._next_probe_at = 0.0
-        self._probe_backoff_s = PROBE_FIRST_S
         self._shut_at = self._probed_at = 0.0
         self._evidence: set[str] = set()
         self._stopped: Exception | None = None
@@ -87,7 +86,7 @@ class Gate:
     @property
     def state(self) -> str:
         """The state it is in, by the words of the list above."""
-        held = asyncio.get_running_loop().time() < self.held_until
+        held = asyncio.get_running_loop().time() < self.held.until
         known = {"stopped": self._stopped is not None, "paused": self.paused, "held": held}
         known |= {"outage": self.outage is not None, "ramping": self._window < self.concurrency}
         return next((state for state, is_so in known.items() if is_so), "open")
@@ -119,7 +118,6 @@ class Gate:
     def enter(self, now: float) -> None:
         """A call leaves."""
         self.in_flight += 1
-        self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
         if self.outage is not None:
             # A probe that stays silent must not keep the gate shut: the next one may follow after the longest wait.
             self._next_probe_at = now + self.probe_max_s
@@ -150,10 +148,10 @@ class Gate:
             raise StoppedError(str(self._stopped)) from self._stopped
         if self.paused:
             return float("inf")
-        if now < self.held_until:
-            return self.held_until - now
-        if self._then_one:
-            self._then_one, self._window, self._window_grows_at = False, 1.0, None
+        if now < self.held.until:
+            return self.held.until - now
+        if self.held.then_one:
+            self.held, self._window, self._window_grows_at = replace(self.held, then_one=False), 1.0, None
         if self.outage is None:
             return self._place_delay_s(now)
         if self.in_flight >= self.concurrency:
@@ -205,9 +203,8 @@ class Gate:
 
         `then_one`: after it one call goes first, as at the start.
         """
-        if until > self.held_until:
-            self.held_until, self.held_reason = until, reason
-            self._then_one = then_one
+        if until > self.held.until:
+            self.held = Hold(until, reason, then_one)
 
     def set_paused(self, paused: bool) -> None:
         """Let nothing leave, by somebody's order; or go on."""
@@ -227,7 +224,7 @@ class Gate:
 
     def release_hold(self) -> None:
         """Forget the time until which nothing leaves: the limit behind it has changed."""
-        self.held_until = float("-inf")
+        self.held = NOT_HELD
         self.wake()
 
     def shrink(self) -> None:
@@ -300,17 +297,19 @@ class Gate:
         again = self.outages.pop() if self.settling(now) else None
         self.outage = Outage(since=now, reason=reason) if again is None else replace(again, until=None)
         self._shut_at = self._probed_at = now
-        self._probe_backoff_s = min(PROBE_FIRST_S, self.probe_max_s)
-        self._next_probe_at = now + self._probe_backoff_s
+        self._next_probe_at = now + self._probe_wait_s(self.outage)
 
     def _probe_failed(self, sent_at: float, now: float) -> None:
         assert self.outage is not None
         if sent_at <= self._shut_at:
             return  # it left before the outage was known
         self.outage = replace(self.outage, probes=self.outage.probes + 1)
-        self._probe_backoff_s = min(self._probe_backoff_s * 2, self.probe_max_s)
-        self._next_probe_at = now + self._probe_backoff_s
+        self._next_probe_at = now + self._probe_wait_s(self.outage)
         self.wake()
+
+    def _probe_wait_s(self, outage: Outage) -> float:
+        """Doubled with each probe that failed."""
+        return min(PROBE_FIRST_S * 2.0 ** min(outage.probes, 20), self.probe_max_s)
 
     def _end_outage(self, now: float) -> None:
         assert self.outage is not None

@@ -52,12 +52,12 @@ class LocalResource:
         self._scope.answered(sent_at)
         self._request_pace.accept(1, now, sent_at)
         self._token_pace.accept(tokens, now, sent_at)
-        return None if limits is None else self._learn(limits, now, now - sent_at)
+        return None if limits is None else self._learn(limits, now)
 
-    def _learn(self, limits: ServerLimits, now: float, latency_s: float) -> Hold | None:
+    def _learn(self, limits: ServerLimits, now: float) -> Hold | None:
         requests, tokens = self._request_pace, self._token_pace
-        requests.tell(limits.limit_requests, limits.reset_requests_s, limits.remaining_requests, latency_s=latency_s)
-        tokens.tell(limits.limit_tokens, limits.reset_tokens_s, limits.remaining_tokens, latency_s=latency_s)
+        requests.tell(limits.limit_requests, limits.reset_requests_s, limits.remaining_requests)
+        tokens.tell(limits.limit_tokens, limits.reset_tokens_s, limits.remaining_tokens)
         self._take_over()
         hold, used_up = None, self._backoff.used_up
         if limits.remaining_requests == 0 and limits.reset_requests_s:
@@ -97,7 +97,7 @@ class LocalResource:
     def state(self, now: float) -> ResourceState:
         """What is known now."""
         backoff = self._backoff
-        day_s = max(0.0, backoff.day_until - now)
+        day_s = max(0.0, backoff.day.until - now)
         return ResourceState(
             requests=_rate(self._request_pace),
             tokens=_rate(self._token_pace),
@@ -105,7 +105,7 @@ class LocalResource:
             refused_since=backoff.refused_since,
             excused=backoff.excused(now),
             day_s=day_s,
-            day_reason=f"{backoff.day_text} is used up until {backoff.day_moment} ({duration(day_s)})" if day_s else "",
+            day_reason=f"{backoff.day.text} is used up until {backoff.day.moment} ({duration(day_s)})" if day_s else "",
         )
 
 

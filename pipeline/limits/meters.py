@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from dataclasses import dataclass
 
 from asyncio_throttle.throttler import Throttler
 
@@ -27,42 +28,47 @@ CATCH_UP_S = 0.25
 TOKEN_SLOTS = 2
 
 
+@dataclass(frozen=True, slots=True)
+class _Slice:
+    """A short time in which so many slots of a quantum of units are granted, at so many units a second."""
+
+    per_s: float
+    slots: int
+    quantum: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasts."""
+        return self.slots * self.quantum / self.per_s
+
+
 class Meter:
     """Grants units at `per_minute`, smoothly. None: no limit. One waiter at a time."""
 
     def __init__(self, per_minute: float | None, *, weighted: bool = False) -> None:
         self._weighted = weighted
-        # All state that changes: the limit, the throttler behind it, the credit, and the line it is steered along.
+        # All state that changes: the limit and the slices it is cut in, the throttler behind it, what was granted and
+        # not used, and the moment at which the next grant is due on the line that the throttler is steered along.
         self._per_minute: float | None = None
+        self._slice = _Slice(1.0, 1, 1.0)
         self._throttler = Throttler(rate_limit=1, period=1.0, retry_interval=POLL_S)
         self._credit = 0.0
-        self._started_at: float | None = None
-        self._granted = 0.0
+        self._due_at: float | None = None
         self._released = False
         self.set_limit(per_minute)
-
-    @property
-    def per_minute(self) -> float | None:
-        """The limit in force, before the headroom."""
-        return self._per_minute
 
     def set_limit(self, per_minute: float | None) -> None:
         """Take over another limit at once, for whoever waits too; the slots already given still count."""
         if self._released or _same(per_minute, self._per_minute):
             return
-        self._per_minute = per_minute
-        self._started_at, self._granted = None, 0.0
+        self._per_minute, self._due_at = per_minute, None
         if per_minute is None:
             # Whoever waits goes at once; nothing is owed to a limit that is gone.
             self._credit = 0.0
             self._throttler.rate_limit = sys.maxsize
             return
-        self._rate_per_s = per_minute * HEADROOM / 60
-        slots = TOKEN_SLOTS if self._weighted else max(1, round(self._rate_per_s * SLICE_S))
-        self._quantum = max(1.0, self._rate_per_s * SLICE_S / slots) if self._weighted else 1.0
-        self._slice_s = slots * self._quantum / self._rate_per_s
-        self._throttler.rate_limit = slots
-        self._throttler.period = self._slice_s
+        self._slice = _sliced(per_minute * HEADROOM / 60, weighted=self._weighted)
+        self._throttler.rate_limit, self._throttler.period = self._slice.slots, self._slice.seconds
 
     async def acquire(self, units: float = 1.0) -> None:
         """Wait until `units` may go. More than a slice holds is paid off over several slices."""
@@ -73,9 +79,9 @@ class Meter:
             while self._credit < 0 and self._per_minute is not None:
                 self._steer(asyncio.get_running_loop().time())
                 await self._throttler.acquire()  # type: ignore[no-untyped-call]
-                if self._started_at is not None:  # else another limit came meanwhile, and counts from now on
-                    self._granted += self._quantum
-                self._credit += self._quantum
+                if self._due_at is not None:  # else another limit came meanwhile, and counts from now on
+                    self._due_at += self._slice.quantum / self._slice.per_s
+                self._credit += self._slice.quantum
         except asyncio.CancelledError:
             self._credit += units
             raise
@@ -90,25 +96,28 @@ class Meter:
 
         A server that counts a second to the call would refuse the burst, and its wait would bring on the next one.
         """
-        if self._started_at is not None:
-            self._started_at += pause_s
+        if self._due_at is not None:
+            self._due_at += pause_s
 
     def refund(self, units: float) -> None:
         """Give back what was estimated too much (negative: take what was estimated too little)."""
         if self._per_minute is None:
             return
         # At most a second's worth is kept: a refund must not become a burst.
-        self._credit = min(self._credit + units, self._rate_per_s)
+        self._credit = min(self._credit + units, self._slice.per_s)
 
     def _steer(self, now: float) -> None:
         """Shorten the period by what was lost against the straight line of the rate."""
-        if self._started_at is None:
-            self._started_at = now
-        behind_s = (now - self._started_at) - self._granted / self._rate_per_s
-        if behind_s > CATCH_UP_S:
-            self._started_at += behind_s - CATCH_UP_S
-            behind_s = CATCH_UP_S
-        self._throttler.period = max(self._slice_s / 8, self._slice_s - max(0.0, behind_s))
+        self._due_at = now if self._due_at is None else max(self._due_at, now - CATCH_UP_S)
+        seconds = self._slice.seconds
+        self._throttler.period = max(seconds / 8, seconds - max(0.0, now - self._due_at))
+
+
+def _sliced(per_s: float, *, weighted: bool) -> _Slice:
+    """How a rate is cut: whole calls in each slice, or for tokens a few slots of many."""
+    if weighted:
+        return _Slice(per_s, TOKEN_SLOTS, max(1.0, per_s * SLICE_S / TOKEN_SLOTS))
+    return _Slice(per_s, max(1, round(per_s * SLICE_S)), 1.0)
 
 
 def _same(new: float | None, old: float | None) -> bool:

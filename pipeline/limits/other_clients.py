@@ -14,19 +14,15 @@ from __future__ import annotations
 import math
 from collections import deque
 
-#: Where less than this share of a bucket is left, less is taken; where latency is long that begins sooner, so that what
-#: is seen late is still seen in time. A bucket that would have to be half full for that is too small to be steered by.
-RESERVE_SHARE, RESERVE_LATENCIES, RESERVE_MOST = 0.1, 3.0, 0.5
+#: Where less than this share of a limit is left, less is taken. What is always taken is the same share of the limit:
+#: who pushes all others out is met by refusals, as a lower limit is.
+RESERVE_SHARE = LEAST_SHARE = 0.1
 #: A bucket's size may vary by so much, and by so many units: headers are rounded, and resets too.
 BUCKET_VARIES, BUCKET_UNITS = 1.15, 2.0
 #: Less than this share of a window is taken for noise.
 WINDOW_NOISE = 0.05
 #: A window's use is counted over so long.
 SPAN_S = 60
-#: What is always taken. Who pushes all others out is met by refusals, as a lower limit is.
-LEAST_SHARE = 0.1
-#: How fast the typical latency follows.
-LATENCY_WEIGHT = 0.05
 
 
 class OtherClients:
@@ -38,7 +34,6 @@ class OtherClients:
         self._limit = 0.0
         self._size_least, self._size_most = math.inf, 0.0
         self._left_most = 0.0
-        self._latency_s = 0.0
         # and what was used here, by the second.
         self._used: deque[tuple[int, float]] = deque()
         self._used_sum = 0.0
@@ -54,31 +49,22 @@ class OtherClients:
         while self._used[0][0] <= second - SPAN_S:
             self._used_sum -= self._used.popleft()[1]
 
-    def seen(self, limit: float, left: float, reset_s: float, latency_s: float) -> None:
+    def seen(self, limit: float, left: float, reset_s: float) -> None:
         """The same answer's headers: what is left of the limit, and when all of it will be back."""
         if not 0 <= left <= limit:
             return
         if limit != self._limit:
             self._limit, self._left_most, self.share = limit, 0.0, 1.0
-            self._size_least, self._size_most, self._latency_s = math.inf, 0.0, latency_s
+            self._size_least, self._size_most = math.inf, 0.0
         size = left + reset_s * limit / 60
         self._size_least, self._size_most = min(self._size_least, size), max(self._size_most, size)
         self._left_most = max(self._left_most, left)
-        self._latency_s += LATENCY_WEIGHT * (latency_s - self._latency_s)
-        share = self._of_bucket(left) if self._is_bucket() else self._of_window(left)
+        is_bucket = self._size_most <= BUCKET_VARIES * self._size_least + BUCKET_UNITS
+        share = self._of_reserve(left, self._size_least) if is_bucket else self._of_window(left)
         self.share = min(1.0, max(LEAST_SHARE, share))
 
-    def _is_bucket(self) -> bool:
-        return self._size_most <= BUCKET_VARIES * self._size_least + BUCKET_UNITS
-
-    def _of_bucket(self, left: float) -> float:
-        return self._of_reserve(left, self._size_least)
-
     def _of_reserve(self, left: float, size: float) -> float:
-        reserve = max(RESERVE_SHARE * size, RESERVE_LATENCIES * self._latency_s * self._limit / 60)
-        if reserve > RESERVE_MOST * size or self._left_most <= reserve:
-            return 1.0
-        return left / reserve
+        return left / (RESERVE_SHARE * size) if self._left_most > RESERVE_SHARE * size else 1.0
 
     def _of_window(self, left: float) -> float:
         others = 1.0 - (left + self._used_sum) / self._limit

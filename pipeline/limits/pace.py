@@ -149,9 +149,7 @@ class Pace:
         """Take over another cap from the config."""
         self._configured = limit
 
-    def tell(
-        self, limit: int | None, reset_s: float | None, left: int | None = None, *, latency_s: float = 0.0
-    ) -> None:
+    def tell(self, limit: int | None, reset_s: float | None, left: int | None = None) -> None:
         """Take over what the headers of an answer say. Limits a day are none of this meter's."""
         if limit is None or limit <= 0 or (reset_s is not None and reset_s > MINUTE_RESET_S):
             return
@@ -160,7 +158,7 @@ class Pace:
             return
         self._told, self._slips = float(limit), 0
         if left is not None and reset_s is not None:
-            self._others.seen(self._told, left, reset_s, latency_s)
+            self._others.seen(self._told, left, reset_s)
 
     def send(self, now: float) -> None:
         """A call leaves."""

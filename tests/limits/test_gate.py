@@ -167,7 +167,7 @@ def test_an_earlier_end_does_not_shorten_a_hold_and_a_later_one_reaches_who_wait
         await asyncio.sleep(0.5)
         gate.hold(began + 3, "third")
         await waiter
-        assert gate.held_reason == "third"
+        assert gate.held.reason == "third"
         return clock() - began
 
     assert moved_clock(main()) == pytest.approx(3.0)

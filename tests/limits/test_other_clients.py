@@ -122,7 +122,7 @@ def test_two_that_yield_share_a_bucket_evenly() -> None:
     while now < 600:
         now += 0.1
         for client in (one, two):
-            client.seen(3000, int(left), (3000 - left) / 50, 0.5)
+            client.seen(3000, int(left), (3000 - left) / 50)
         left = min(3000.0, left + 5 - 4.95 * (one.share + two.share))
     assert one.share == two.share == pytest.approx(0.5, abs=0.05)
     assert left > 50
@@ -133,15 +133,7 @@ def test_a_server_that_always_says_the_same_teaches_nothing(told: tuple[int, flo
     others = OtherClients()
     for second in range(300):
         others.used(50, second)
-        others.seen(3000, *told, 0.5)
-    assert others.share == 1.0
-
-
-def test_a_bucket_too_small_for_the_latency_is_not_steered_by() -> None:
-    """What is seen is two seconds old; the whole bucket is worth one."""
-    others = OtherClients()
-    for left in (50, 30, 10, 0):
-        others.seen(3000, left, (50 - left) / 50, 2.0)
+        others.seen(3000, *told)
     assert others.share == 1.0
 
 
@@ -151,14 +143,13 @@ def test_a_bucket_too_small_for_the_latency_is_not_steered_by() -> None:
             st.sampled_from([0.0, 1.0, 60.0, 3000.0]),
             st.integers(-10, 10_000),
             st.floats(0, 65),
-            st.floats(0, 600),
         ),
         max_size=60,
     )
 )
-def test_no_header_takes_all_of_the_share(steps: list[tuple[float, int, float, float]]) -> None:
+def test_no_header_takes_all_of_the_share(steps: list[tuple[float, int, float]]) -> None:
     others = OtherClients()
-    for now, (used, left, reset_s, latency_s) in enumerate(steps):
+    for now, (used, left, reset_s) in enumerate(steps):
         others.used(used, now)
-        others.seen(3000, left, reset_s, latency_s)
+        others.seen(3000, left, reset_s)
         assert LEAST_SHARE <= others.share <= 1.0
