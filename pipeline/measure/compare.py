@@ -89,6 +89,10 @@ async def compare(
                 for run, (_, manifest), side in zip((one, other), dirs, changes.sides, strict=True)
             ],
             "differ_in": _differ_in(dirs[0][1], dirs[1][1]),
+            "fields_only": {
+                side: [name for name in mine.fields if name not in yours.fields]
+                for side, mine, yours in (("a", one, other), ("b", other, one))
+            },
             "records": await changes.records(all_of_a=keys is None),
             "gold": None if judged is None else await in_daemon(lambda: gold_facts(judged.gold)),
             "columns": {

@@ -168,7 +168,7 @@ def refuse_nothing(run: OpenRun, gold: Gold) -> None:
         raise SetupError(f"no record of {run.run_dir.path} has a value in {', '.join(gold.fields)}")
     name = gold.file.source.name
     if counts.not_in_run:
-        keys = ", ".join(counts.keys_not_in_run)
+        keys = ", ".join(map(repr, counts.keys_not_in_run))
         column = gold.file.key_column
         raise SetupError(
             f"gold: no key of {name} is one of {run.run_dir.path}: its column {column!r} has {keys}; the run names "

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.show.views import SIMULATED
-from pipeline.show.words import many
+from pipeline.show.words import has, many
 
 Facts = Mapping[str, Any]
 #: Names of reviewers that are told.
@@ -24,7 +24,7 @@ def certify_lines(facts: Facts) -> list[str]:
 def _drawing(facts: Facts) -> Iterator[str]:
     if not facts["answered"]:
         yield (
-            f"{many(facts['drawn'], 'record')} have to be checked, without seeing the model's label. "
+            f"{many(facts['drawn'], 'record')} {has(facts['drawn'])} to be checked, without seeing the model's label. "
             f"They were drawn at random (draw {facts['draw']})."
         )
         yield (
@@ -32,7 +32,9 @@ def _drawing(facts: Facts) -> Iterator[str]:
             "Otherwise you are told afterward which others people have to check."
         )
     else:
-        yield f"{many(facts['check'], 'record')} of the draw wait for an answer ({facts['answered']:,} have one)."
+        wait = "waits" if facts["check"] == 1 else "wait"
+        answered = f"{facts['answered']:,} {has(facts['answered'])} one"
+        yield f"{many(facts['check'], 'record')} of the draw {wait} for an answer ({answered})."
         yield "Until then each of them counts as wrong."
 
 

@@ -32,6 +32,7 @@ Facts = Mapping[str, Any]
 def comparison_lines(facts: Facts) -> list[str]:
     """All of it, as wide as the terminal."""
     lines = [*_run_lines(facts["runs"]), *_differ_in(facts["differ_in"]), "", _records_text(facts["records"])]
+    lines += [f"Only {side} has the label {', '.join(names)}." for side, names in facts["fields_only"].items() if names]
     for name, field in facts["columns"].items():
         lines += ["", *_field_lines(name, field)]
     lines += _difference_lines(facts)
@@ -162,6 +163,8 @@ def _gold_lines(gold: Facts) -> Iterator[str]:
 
 def _verdict(gold: Facts) -> str:
     a, b = gold["only_a_right"], gold["only_b_right"]
+    if a == b:
+        return "they are right equally often"
     if gold["p_value"] >= _CLEAR:
         return "the difference may be chance"
     return f"{'a' if a > b else 'b'} is right more often, by more than chance"

@@ -129,3 +129,14 @@ def test_runs_that_cannot_be_compared(runs: tuple[Path, Path], tmp_path: Path) -
     rows = [{"id": "r0", "text": "t", "said_mood": "good"}]
     with pytest.raises(SetupError, match=r"no label field in common: .* has topic, tags, size, reason, .* has mood"):
         compare(runs[0], labelled(tmp_path, rows, {"mood": listed("good", "bad")}, name="mood"))
+
+
+def test_label_fields_of_one_run_only_are_named(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    rows = [{"id": f"r{n}", "text": "t", "said_mood": "good", "said_topic": topic} for n, topic in ((0, "b"), (1, "a"))]
+    other = labelled(tmp_path, rows, {"mood": listed("good", "bad"), "topic": listed("a", "b", "c")}, name="mood")
+    found = compare(runs[0], other, written(tmp_path / "g.csv", "id,topic\nr0,a\nr1,a\n"))
+    assert found["fields_only"] == {"a": ["tags", "size", "reason"], "b": ["mood"]}
+    assert "Only a has the label tags, size, reason.\nOnly b has the label mood.\n" in repr(found)
+    assert "p = 1: they are right equally often" in repr(found)
+    with pytest.raises(SetupError, match=r"gold is about tags, and .* has no such label field"):
+        compare(runs[0], other, written(tmp_path / "g.csv", "id,tags\nr0,x\n"))
