@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from browser import Chromium
 from page_served import served
-from review_runs import TOPICS, again, label_of, read
+from review_runs import TOPICS, again, label_of, read, write_input
+
+from pipeline import RunOptions
 
 HOSTILE = [
     '<script>document.title = "owned"</script><img src=x onerror="document.title=1">',
@@ -50,6 +52,7 @@ def test_twenty_records_by_keyboard(chromium: Chromium, folder: Path) -> None:
                     await tab.keyboard.press("Enter")
                     assert await tab.is_visible("#alert")
                     await tab.keyboard.press("2")
+                    assert await tab.text_content("#live") == "topic login. Now urgency.", "what a screen reader says"
                     await tab.keyboard.press("1")
             await tab.wait_for_selector("#learned:not([hidden])")
             assert "19 blind answers" in (await tab.text_content("#lessons") or "")
@@ -111,6 +114,28 @@ def test_hostile_records_are_text(chromium: Chromium, tmp_path: Path, width: int
             assert await tab.is_visible("#keys")
 
         chromium.look(page.address, look, width=width, dark=dark)
+
+
+def test_a_label_among_many_is_found_by_its_name(chromium: Chromium, tmp_path: Path) -> None:
+    """The keys go on afterwards: they are not lost with the input that had the focus."""
+    write_input(tmp_path, 2)
+    topics = {"topic": [f"label {n}" for n in range(60)], "urgency": ["low", "high"]}
+    labels = {"function": None, "labels": topics}
+    again(tmp_path, RunOptions(quiet=True), task=labels, model={"base_url": "rehearsal"})
+    with served(tmp_path / "run", sample=2) as page:
+
+        async def look(tab: Any) -> None:
+            await tab.wait_for_selector(".choice[aria-pressed=true]")
+            await tab.keyboard.press(".")
+            await tab.keyboard.type("label 44")
+            await tab.keyboard.press("Enter")
+            assert await tab.evaluate("document.activeElement.id") == "key"
+            await tab.keyboard.press("2")
+            await tab.keyboard.press("Enter")
+            await _said(tab, 1)
+
+        chromium.look(page.address, look)
+        assert page.record(0)["answer"]["label"] == {"topic": "label 44", "urgency": "high"}
 
 
 def test_an_answer_is_kept_until_the_server_has_it(chromium: Chromium, folder: Path) -> None:

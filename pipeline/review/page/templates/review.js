@@ -222,7 +222,7 @@ function picker(field, i, list) {
       event.preventDefault();
       event.stopPropagation();
       const place = [...list.children].findIndex((one) => !one.hidden);
-      if (place >= 0) { event.target.value = ""; narrow(event.target); event.target.blur(); setActive(i); choose(field, place); }
+      if (place >= 0) { event.target.value = ""; narrow(event.target); $("key").focus(); setActive(i); choose(field, place); }
     },
   });
 }
@@ -241,7 +241,12 @@ function fill(field, text) {
   mark();
 }
 
-function setActive(i) { if (i >= 0) { active = i; mark(); } }
+function setActive(i) {
+  if (i < 0) return;
+  active = i;
+  mark();
+  document.querySelector("#fields fieldset:not(.off)")?.scrollIntoView({ block: "nearest" });
+}
 
 /** Show what is chosen, which field the keys are for, and whether there is something to save. */
 function mark() {
@@ -262,10 +267,13 @@ function choose(field, place) {
   if (!rendered) return undefined;
   const now = draft().fields[field.name];
   draft().touched.add(field.name);
+  const node = [...document.querySelectorAll("fieldset")].find((one) => one.dataset.field === field.name);
+  node.querySelectorAll(".choice")[place].scrollIntoView({ block: "nearest" });
   if (field.kind === "several") {
     const all = new Set(now ?? []);
     if (!all.delete(place)) all.add(place);
     draft().fields[field.name] = [...all].sort((a, b) => a - b);
+    $("live").textContent = `${field.name} ${field.choices[place].text} ${all.has(place) ? "chosen" : "not chosen"}.`;
     return mark();
   }
   draft().fields[field.name] = place;
@@ -275,6 +283,7 @@ function choose(field, place) {
   if (isQuick && isWhole) return save();
   const next = all.findIndex((one, i) => i > all.indexOf(field) && (draft().fields[one.name] == null || !draw.blind));
   if (next >= 0) setActive(next);
+  $("live").textContent = `${field.name} ${field.choices[place].text}.${next >= 0 ? ` Now ${all[next].name}.` : ""}`;
 }
 
 /** What is sent: the fields that are asked for, and the others if this person has changed them or the record has no label. */
@@ -558,11 +567,16 @@ async function end() {
 
 const COMMANDS = {
   ArrowLeft: () => step(-1), ArrowRight: () => step(1),
-  ArrowUp: () => setActive(Math.max(0, active - 1)), ArrowDown: () => setActive(Math.min(main().length - 1, active + 1)),
+  ArrowUp: () => turnTo(active - 1), ArrowDown: () => turnTo(active + 1),
   Enter: save, s: skip, u: undo, g: unclear, "?": unclear, n: () => $("note").focus(),
   f: () => openFind(true), "/": () => openFind(true), l: lessons, h: () => $("keys").showModal(),
   ".": () => document.querySelectorAll("fieldset .pick")[0]?.focus(),
 };
+
+function turnTo(i) {
+  setActive(Math.min(Math.max(0, i), main().length - 1));
+  $("live").textContent = `Now ${main()[active].name}.`;
+}
 
 function step(by) {
   const all = places(), next = all[all.indexOf(at) + by];
