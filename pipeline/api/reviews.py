@@ -75,16 +75,17 @@ async def adraw_records(
     score: str | None = None,
     seed: int = 0,
     blind: bool = False,
+    draw: int | None = None,
 ) -> DrawFile:
     """Draw records of a run for people to check, and write them to the CSV or JSON Lines file `to`. Makes no call.
 
     `sample` are records at random, `per_class` so many of each class of the label `column`, `uncertain` those with the
     lowest `score` (a column), `disagreements` those that another run or a gold file labels differently. `where` is an
     expression that narrows down what is drawn from. The draw is kept in the run folder, with the probability of each
-    record. Raises SetupError.
+    record. With `draw` it is the draw of this id, which is there already. Raises SetupError.
     """
     options = review.DrawOptions(sample, per_class, uncertain, disagreements, where, column, score, seed, blind)
-    return DrawFile(await review.draw_to_file(run, options, to))
+    return DrawFile(await review.draw_to_file(run, options, to, draw=draw))
 
 
 draw_records = plain(adraw_records)

@@ -86,22 +86,31 @@ def review(
     """Check labels on a local page, or draw records into a file."""
     run_dir = run_of(run)
     if from_file is not None:
+        _refuse_both("--from", to or sample or per_class or uncertain or disagreements or where)
         _take(run_dir, from_file, by, draw, json_out=json_out)
         return
     from pipeline.review import DrawOptions
 
     options = DrawOptions(sample, per_class, uncertain, disagreements, where, column, score, seed, blind)
+    if draw is not None:
+        _refuse_both("--draw", options)
     if to is None:
         _open_page(run_dir, options, draw, by, port, opens=not no_browser, json_out=json_out)
     else:
-        _write(run_dir, options, to, json_out=json_out)
+        _write(run_dir, options, to, draw, json_out=json_out)
 
 
-def _write(run_dir: Path, options: Any, to: Path, *, json_out: bool) -> None:
+def _refuse_both(option: str, others: object) -> None:
+    """A new draw and something else are asked for at once: one of the two would not be done."""
+    if others:
+        fail(f"{option} makes no new draw: leave it out, or the options of the draw (--sample and the like)")
+
+
+def _write(run_dir: Path, options: Any, to: Path, draw: int | None, *, json_out: bool) -> None:
     async def write() -> dict[str, Any]:
         from pipeline.review import draw_to_file
 
-        return await draw_to_file(run_dir, options, to)
+        return await draw_to_file(run_dir, options, to, draw=draw)
 
     facts = run_through(write())
     from pipeline.show import draw_lines

@@ -11,22 +11,31 @@ from pipeline.errors import SetupError
 from pipeline.records import JSON, Outcome
 from pipeline.review.drawing import DrawOptions, draw_records, drawn_facts
 from pipeline.review.folder import Reviewed, reviewed
+from pipeline.review.opening import opened_draw
 from pipeline.store import DrawItem, Layout, Ledger, corrected_at, csv_block, distinct, json_block, write_whole
 
 #: The columns at the end of a draw.
 UNCLEAR, NOTE = "unclear", "note"
+_SUFFIXES = ("", ".csv", ".txt", ".jsonl", ".ndjson")
 
 
-async def draw_to_file(run: str | Path | None, options: DrawOptions, to: str | Path) -> dict[str, Any]:
+async def draw_to_file(
+    run: str | Path | None, options: DrawOptions, to: str | Path, *, draw: int | None = None
+) -> dict[str, Any]:
     """Draw records of a run, keep the draw, and write it as a file to be filled in; what came of it as plain values.
 
-    Raises SetupError.
+    With `draw` it is the draw of this id, which is there already. Raises SetupError.
     """
     path = Path(to)
     refuse_existing(path)
-    found, draw, items = await draw_records(run, options)
-    await write_draw(found, items, path, blind=draw.blind)
-    return drawn_facts(found, draw, items, path)
+    if draw is None:
+        found, made, items = await draw_records(run, options)
+    else:
+        found = await reviewed(run)
+        made, there, _ = await opened_draw(found, options, draw)
+        items = list(there)
+    await write_draw(found, items, path, blind=made.blind)
+    return drawn_facts(found, made, items, path)
 
 
 async def write_draw(found: Reviewed, items: Sequence[DrawItem], path: Path, *, blind: bool) -> None:
@@ -54,7 +63,9 @@ async def write_records(run: str | Path | None, keys: Sequence[str], path: Path,
 
 
 def refuse_existing(path: Path) -> None:
-    """Raises SetupError where the file is there: it may hold somebody's answers."""
+    """Raises SetupError where the file is there: it may hold somebody's answers. Or where it is of another kind."""
+    if path.suffix.lower() not in _SUFFIXES:
+        raise SetupError(f"{path}: a draw is CSV or JSON Lines: choose a name that ends in .csv or .jsonl")
     if path.exists():
         raise SetupError(f"{path}: is there already, and may hold answers. Choose another name, or move it away.")
     if not path.absolute().parent.is_dir():

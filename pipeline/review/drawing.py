@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -214,7 +214,7 @@ def _why_none(population: _Population, options: DrawOptions) -> str:
     return "No record has a label yet."
 
 
-def drawn_facts(found: Reviewed, draw: Draw, items: list[DrawItem], file: Path | None) -> dict[str, Any]:
+def drawn_facts(found: Reviewed, draw: Draw, items: Sequence[DrawItem], file: Path | None) -> dict[str, Any]:
     """What a draw came to, as plain values."""
     return {
         "run_dir": str(found.run_dir.path),

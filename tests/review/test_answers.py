@@ -74,6 +74,8 @@ def test_a_blind_draw_is_answered_with_what_agrees_too(folder: Path) -> None:
     for row, label in zip(rows, truth, strict=True):
         row["topic"] = label["topic"]
     rows[0]["topic"] = other(rows[0])
+    do(draw_to_file(folder / "run", DrawOptions(), folder / "again.csv", draw=1))
+    assert (folder / "again.csv").read_bytes() == (folder / "draw.csv").read_bytes(), "a draw that is there already"
     facts = take(folder, write(folder / "back.csv", [{"id": row["id"], "topic": row["topic"]} for row in rows]))
     assert counts(facts) == {"answers": 4, "corrected": 1, "confirmed": 3}
     # What the page would show: Wilson's interval of three in four.

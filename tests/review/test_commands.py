@@ -47,6 +47,9 @@ def test_a_draw_goes_out_and_comes_back(folder: Path) -> None:
         (["--to", "draw.csv"], "say which records"),
         (["--from", "draw.csv"], "--by NAME"),
         (["--from", "no.csv", "--by", "ann"], "there is no such file"),
+        (["--from", "no.csv", "--by", "ann", "--sample", "3"], "--from makes no new draw"),
+        (["--draw", "3", "--sample", "3"], "--draw makes no new draw"),
+        (["--sample", "3", "--to", "draw.xlsx"], "choose a name that ends in .csv"),
     ],
 )
 def test_what_is_missing_is_told(folder: Path, words: list[str], message: str) -> None:

@@ -14,12 +14,12 @@ from pipeline.errors import LabelpipeError, SetupError
 from pipeline.loopback import serving
 from pipeline.review.drawing import DrawOptions, drawn_facts
 from pipeline.review.folder import Reviewed, reviewed
+from pipeline.review.opening import opened_draw
 from pipeline.review.page.answering import Answering
 from pipeline.review.page.desk import Desk
 from pipeline.review.page.figures import estimates, meant
 from pipeline.review.page.keeping import places_of
 from pipeline.review.page.media import Showing
-from pipeline.review.page.opening import opened_draw
 from pipeline.runner import rewrite
 from pipeline.store import Ledger, open_reviews
 
@@ -62,7 +62,7 @@ async def review_page(
         if await asyncio.to_thread(reviews.version) > found.layout.corrected:
             files.note()  # what a review that was killed had taken
         page = Answering(desk, showing, places, fingerprint, files)
-        facts = {**drawn_facts(found, made, list(items), None), "by": who, "continued": was_there}
+        facts = {**drawn_facts(found, made, items, None), "by": who, "continued": was_there}
         del facts["items"], facts["file"]
         try:
             async with serving(page.answer, port=port) as address:
