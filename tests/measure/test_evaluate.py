@@ -376,7 +376,7 @@ def test_hostile_values_stay_what_they_are(tmp_path: Path, monkeypatch: pytest.M
         (
             "id,topic\nx1,login\n",
             {},
-            r"no key of .*gold.csv is one of .*'id' has x1; the run names its records",
+            r"no key of .*gold.csv is one of .*'id' has 'x1'; the run names its records",
         ),
         ("id,topic\nt1,\n", {}, r"has no value in topic"),
         ("id,a\nt1,x\n", {"column": ["a"], "field": ["topics"]}, r"--field topics: .*did you mean 'topic'"),
