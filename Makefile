@@ -8,7 +8,8 @@ LOWEST := .venv-lowest
 LOWEST_TESTS := tests/end_to_end/test_demo.py tests/end_to_end/test_either.py tests/end_to_end/test_faults.py \
   tests/settings/test_settings_toml.py tests/limits/test_day_and_price.py tests/test_package.py
 #: Processes that run tests: more than a small machine has cores, since the tests that kill processes mostly wait.
-WORKERS ?= 5
+WORKERS ?= 4
+COLLECTED := $(VENV)/.collected
 NODE_STAMP := tests/aimock/node_modules/.stamp
 
 # Tests start hundreds of processes. Without compiled files each of them would compile the package first.
@@ -31,8 +32,13 @@ test: $(VENV)/.dev $(NODE_STAMP)  ## the whole test suite, as CI runs it
 types: $(VENV)/.dev
 	@told=$$($(BIN)/mypy 2>&1); code=$$?; echo "mypy: $$told"; exit $$code
 
-cases: $(VENV)/.dev $(NODE_STAMP)
+cases: $(VENV)/.dev $(NODE_STAMP) $(COLLECTED)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# Once, and not in every worker: collecting the tests for the first time compiles them. What fails here fails in `cases`.
+$(COLLECTED): $(VENV)/.dev $(shell find tests -name '*.py')
+	@$(BIN)/python -m pytest --collect-only -qq >/dev/null || true
+	@touch $@
 
 lowest: $(LOWEST)/.installed  ## a few tests with the lowest versions that pyproject.toml allows
 	@[ ! -x $(LOWEST)/bin/labelpipe ] || { \

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.globs import matching
@@ -30,7 +30,6 @@ def globbed(pattern: str, base: Path) -> list[str]:
     return sorted({Path(name).as_posix() for name in names if os.path.lexists(base / name)})
 
 
-@settings(deadline=None, max_examples=100)
 @given(
     tree=st.lists(st.lists(st.sampled_from(NAMES), min_size=1, max_size=4), max_size=12),
     parts=st.lists(st.sampled_from(PARTS), min_size=1, max_size=4),

@@ -43,10 +43,10 @@ class Tool:
 def killed_often(folder: Path, endpoints: Endpoints, seed: int) -> Scene:
     """22 times SIGKILL; then the run is let finish."""
     endpoint = endpoints.open(**LATENCY)
-    given = rows(800)
+    given = rows(600)
     scene = Scene(project(folder, endpoint.base_url, count=len(given)), endpoint, given, seed)
     for _ in range(22):
-        scene.strike("run", "job.toml", most_calls=40)
+        scene.strike("run", "job.toml", most_calls=24)
     scene.user.run()
     return scene
 
@@ -54,13 +54,13 @@ def killed_often(folder: Path, endpoints: Endpoints, seed: int) -> Scene:
 def in_order(folder: Path, endpoints: Endpoints, seed: int) -> Scene:
     """Rows in the input's order, in two formats: a kill leaves the files of the last session that came to its end."""
     endpoint = endpoints.open(**LATENCY)
-    given = rows(350)
+    given = rows(240)
     output = {"order": "input", "formats": ["csv", "jsonl"]}
     scene = Scene(project(folder, endpoint.base_url, count=len(given), output=output), endpoint, given, seed + 1)
     wanted = [row["id"] for row in given]
     place = {key: at for at, key in enumerate(wanted)}
     for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
-        kill = scene.strike("run", "job.toml", most_calls=50, number=number)
+        kill = scene.strike("run", "job.toml", most_calls=32, number=number)
         assert list(kill.csv_keys) == sorted(kill.csv_keys, key=place.__getitem__), f"{kill.how}: out of order"
         lines = read_jsonl(scene.user.run_dir / "labels.jsonl")
         assert [line["id"] for line in lines] == list(kill.csv_keys), f"{kill.how}: the JSONL has other rows"
@@ -72,10 +72,10 @@ def in_order(folder: Path, endpoints: Endpoints, seed: int) -> Scene:
 def by_all_signals(folder: Path, endpoints: Endpoints, seed: int) -> Scene:
     """Some ask, some do not; sometimes while the one before has left something to mend."""
     endpoint = endpoints.open(**LATENCY)
-    given = rows(450)
+    given = rows(300)
     scene = Scene(project(folder, endpoint.base_url, count=len(given)), endpoint, given, seed + 2)
     for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
-        scene.strike("run", "job.toml", most_calls=40, number=number)
+        scene.strike("run", "job.toml", most_calls=26, number=number)
     scene.user.run()
     return scene
 

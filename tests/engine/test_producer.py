@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from engine_parts import record, request
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.engine import Job, Lookups, Producer
@@ -191,7 +191,6 @@ def test_nor_when_it_is_settled_while_the_ledger_is_read() -> None:
     assert [one.key for one in asyncio.run(main()).followers] == ["k1"]
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 5), max_size=40), st.lists(st.integers(0, 30), max_size=30), st.integers(1, 9))
 def test_each_text_is_asked_once_and_each_record_answered_once(texts: list[int], settles: list[int], size: int) -> None:
     """Whenever answers are settled: no text is asked twice, and no record is left out or comes twice."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from export_samples import NAMES, exported, labelled, made, read, texts, where
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -236,7 +236,6 @@ def split(records: list[tuple[int, str, bytes | None]], former: list[tuple[bytes
     return splits
 
 
-@settings(max_examples=100)
 @given(first=_RECORDS, more=_RECORDS)
 def test_whatever_is_added_nothing_moves_and_nothing_leaks(
     first: list[tuple[int, str, bytes | None]], more: list[tuple[int, str, bytes | None]]

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.limits import DayMeter, Price, Tariff, price_of
@@ -96,7 +96,6 @@ def test_a_lease_whose_writing_was_cut_off_is_not_used() -> None:
     assert asyncio.run(main()) == 0
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 90), st.booleans()), max_size=12), st.integers(1, 300))
 def test_over_kills_and_restarts_never_too_few_are_counted(sessions: list[tuple[int, bool]], limit: int) -> None:
     async def main() -> None:
@@ -166,7 +165,6 @@ def test_a_limit_that_is_set_while_calls_are_being_committed_counts_them() -> No
 Change = tuple[int, int | None, bool, bool]
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 90), st.none() | st.integers(1, 300), st.booleans(), st.booleans())))
 def test_whatever_limits_are_set_in_a_day_all_its_calls_count(changes: list[Change]) -> None:
     async def main() -> None:

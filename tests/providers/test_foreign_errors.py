@@ -19,7 +19,7 @@ import httpx2
 import openai
 import pytest
 from aiohttp import web
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 from provider_servers import KEY, answers, asked, completion, provider_at, request, served, talked_to
@@ -197,7 +197,6 @@ def _sdk() -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(api_key=KEY, base_url="http://x/v1")
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from([400, 401, 404, 422, 429, 500, 503]),
     st.recursive(

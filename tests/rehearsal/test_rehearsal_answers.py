@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rehearsal_client import ENUM, ask, tool
 
@@ -123,7 +123,6 @@ DEFS = {
 }
 
 
-@settings(deadline=None, max_examples=200)
 @given(schema=st.recursive(LEAVES, _nested, max_leaves=8), seed=st.integers(0, 1000))
 def test_what_is_made_for_a_schema_validates(schema: dict[str, Any], seed: int) -> None:
     root = {**fields(value=schema), "$defs": DEFS}
@@ -282,7 +281,6 @@ def test_the_request_s_own_maximum_cuts_the_answer() -> None:
     assert completion["usage"]["completion_tokens"] == 2
 
 
-@settings(deadline=None, max_examples=50)
 @given(parameters=st.dictionaries(st.text(min_size=1, max_size=4), LEAVES, min_size=1, max_size=3))
 def test_a_bad_label_is_never_valid(parameters: dict[str, Any]) -> None:
     schema = {**fields(**parameters), "$defs": DEFS}

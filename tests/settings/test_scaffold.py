@@ -359,7 +359,7 @@ def test_an_odd_column_name_goes_through(name: str) -> None:
     check(name, ["other", *(one for one in ODD if one != name)], f"data/{name}.csv")
 
 
-@run_with(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
+@run_with(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(name=NAMES, others=st.lists(NAMES, max_size=2), path=NAMES)
 @example(name="\\", others=['"'], path='\\"')
 def test_any_column_name_goes_through(name: str, others: list[str], path: str) -> None:
@@ -371,7 +371,7 @@ def test_any_column_name_goes_through(name: str, others: list[str], path: str) -
         st.one_of(st.text(st.characters(exclude_categories=["Cs"]), max_size=9), st.integers(-9, 9), st.booleans())
     )
 )
-@run_with(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
+@run_with(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_label_set_goes_through(labels: list[JSON]) -> None:
     proposal = proposed(*({"text": REVIEW, "category": one} for one in labels), {"text": REVIEW})
     found = list((settings_of(proposal).task.labels or {})["label"])

@@ -25,7 +25,6 @@ def read(block: bytes) -> list[list[str]]:
 
 
 @given(st.lists(st.lists(TEXTS, min_size=2, max_size=4), max_size=4))
-@settings(max_examples=300, deadline=None)
 def test_any_texts_come_back_from_csv(rows: list[list[str]]) -> None:
     assert read(csv_block(rows)) == [clean(row) for row in rows]
 
@@ -66,7 +65,6 @@ RARE = st.dictionaries(TEXTS, ODD | st.lists(ODD, max_size=2), min_size=1, max_s
 
 
 @given(RARE)
-@settings(max_examples=300, deadline=None)
 def test_a_fresh_row_and_the_same_row_from_the_ledger_give_the_same_bytes(fields: dict[str, Any]) -> None:
     kept = codec.loads_exact(codec.dumps(fields).decode())
     for escape in (False, True):
@@ -87,7 +85,6 @@ def test_what_is_no_unicode_is_replaced(text: str, shown: str) -> None:
 
 
 @given(st.lists(VALUES, min_size=1, max_size=3))
-@settings(max_examples=200, deadline=None)
 def test_any_values_come_back_from_json_lines(row: list[Any]) -> None:
     titles = [f"c{number}" for number in range(len(row))]
     block = json_block(titles, [row])

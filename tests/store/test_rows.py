@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 
-from hypothesis import given, settings
+from hypothesis import given
 from store_samples import OUTCOMES
 
 from pipeline.records import Outcome
@@ -23,7 +23,6 @@ def fresh() -> sqlite3.Connection:
 
 
 @given(OUTCOMES)
-@settings(max_examples=200, deadline=None)
 def test_any_outcome_comes_back_equal(outcome: Outcome) -> None:
     with closing(fresh()) as connection:
         commit(connection, [to_row(7, outcome)], None, {})
