@@ -101,11 +101,12 @@ class Stats:
         """Seconds since the start."""
         return self._clock() - self.started_at
 
-    def answered(self, usage: Usage, latency_s: float) -> None:
-        """The model answered one call."""
+    def answered(self, usage: Usage, latency_s: float | None) -> None:
+        """The model answered one call; in a batch nobody knows how long it took."""
         self.answers += 1
         self.usage += usage
-        self.latencies.add(latency_s)
+        if latency_s is not None:
+            self.latencies.add(latency_s)
         self.answer_rate.add()
 
     def call_failed(self, code: str, *, billed: bool) -> None:

@@ -22,7 +22,7 @@ FLOORS = {
     "stats": 1, "facts": 1, "progress": 1, "runlog": 1, "quality": 1, "loopback": 1,
     "engine": 2, "results": 2, "scaffold": 2, "notify": 2, "control": 2, "telemetry": 2, "targets": 2, "show": 2,
     "gold": 2,
-    "parts": 3,
+    "parts": 3, "batches": 3,
     "runner": 4,
     "planner": 5, "measure": 5, "review": 5, "exports": 5,
     "report": 6,

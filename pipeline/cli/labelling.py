@@ -247,6 +247,10 @@ def run(
     keep: Keep = False,
     keep_corrections: KeepCorrections = False,
     drop_corrections: DropCorrections = False,
+    no_wait: Annotated[
+        bool,
+        typer.Option("--no-wait", help="With batches: send and collect what can be, and end with exit code 3."),
+    ] = False,
     json_out: AsJson = False,
 ) -> None:
     """Label the input; the same command resumes."""
@@ -254,7 +258,18 @@ def run(
     if fresh:
         start_over(settings, yes=yes)
     corrections = corrections_of(settings, relabel=relabel, keep=keep_corrections, drop=drop_corrections)
-    label_input(settings, json_out, named=None, relabel=relabel, keep=keep, corrections=corrections)
+    options = {"relabel": relabel, "keep": keep, "corrections": corrections}
+    label_input(settings, json_out, named=None, batches="no_wait" if no_wait else "wait", **options)
+
+
+@app.command(rich_help_panel=LABEL)
+def cancel(config: RunOf = None, sets: Sets = None, output_dir: Output = None, json_out: AsJson = False) -> None:
+    """Cancel open batches and collect what they have answered.
+
+    `labelpipe run` asks for the rest again.
+    """
+    named = run_of(None) if config is None else None
+    label_input(settings_of(config or named, sets, None, output_dir), json_out, named=named, batches="cancel")
 
 
 @app.command(rich_help_panel=LABEL)

@@ -6,6 +6,7 @@ from pipeline.engine.attempt import Asker
 from pipeline.engine.beginning import Beginning
 from pipeline.engine.doubt import is_hopeless
 from pipeline.engine.health import Prepare
+from pipeline.engine.history import Over
 from pipeline.engine.interview import Interview, Wants
 from pipeline.engine.journal import Journal
 from pipeline.engine.kept import read_again
@@ -28,6 +29,7 @@ __all__ = [
     "Job",
     "Journal",
     "Lookups",
+    "Over",
     "Panel",
     "Pool",
     "PoolSizes",

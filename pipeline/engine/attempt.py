@@ -7,7 +7,7 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from pipeline.engine.brake import Brake
@@ -30,10 +30,20 @@ from pipeline.stats import Stats
 log = logging.getLogger("labelpipe")
 
 
+#: Takes the request of an interview over, to have it answered later: then it gives True. Raises Over where that was
+#: tried and came to nothing for good.
+Later = Callable[[Interview], Awaitable[bool]]
+
+
+class _PutOffError(Exception):
+    """The record's request is answered later."""
+
+
 class Asker:
     """Asks the model about one record until there is an outcome.
 
-    `journal` keeps what is paid for before the record is at its end; `tariff` says what an answer costs.
+    `journal` keeps what is paid for before the record is at its end; `tariff` says what an answer costs; `later` takes
+    requests that are not to be answered now.
     """
 
     def __init__(
@@ -49,8 +59,10 @@ class Asker:
         prepare: Prepare | None = None,
         ping: Ping | None = None,
         rng: random.Random | None = None,
+        later: Later | None = None,
     ) -> None:
         self._provider = provider
+        self._later = later
         self._terms = terms
         self._quiet_terms = terms.quiet()
         self._journal = journal
@@ -71,8 +83,8 @@ class Asker:
         self._turn = asyncio.Event()
         admission.gate.at_calm(self._turn.set)
 
-    async def ask(self, request: Request, kept: Sequence[KeptAnswer] = ()) -> Outcome:
-        """The record's outcome. `kept` are its answers of an earlier session.
+    async def ask(self, request: Request, kept: Sequence[KeptAnswer] = ()) -> Outcome | None:
+        """The record's outcome; None where its request is answered later. `kept` are its answers so far.
 
         Raises StoppedError when the run stops first: the record stays pending.
         """
@@ -87,6 +99,8 @@ class Asker:
             await self._go_through(history, kept)
             outcome = self._ended(interview)
             await self._stretch.ended(request, outcome)
+        except _PutOffError:
+            return None
         except Exception as error:
             problem = self.net.caught(request.record, error)
             interview.end(Status.REJECTED if interview.response else Status.FAILED, problem)
@@ -101,15 +115,22 @@ class Asker:
         interview = history.interview
         try:
             if self.prepare is None or not history.request.attachments:
-                interview.resume(kept)
-                return await self._until_over(history)
+                return await self._resumed(history, kept)
             async with self.prepare(history.request) as interview.request:
-                interview.resume(kept)
-                return await self._until_over(history)
+                return await self._resumed(history, kept)
         except MediaError as error:
             if interview.response is None:
                 interview.write_off(kept)
             interview.end(Status.REJECTED, Problem(error.code, str(error)))
+
+    async def _resumed(self, history: CallHistory, kept: Sequence[KeptAnswer]) -> None:
+        interview = history.interview
+        interview.resume(kept)
+        if kept and interview.fault is not None and kept[-1].fault is None and self._journal is not None:
+            # It came in a batch, where nobody had read it: the next session has to find it as it is read now.
+            await self._journal.keep(interview.kept(time.time()))
+            self._tell(interview)
+        await self._until_over(history)
 
     async def _until_over(self, history: CallHistory) -> None:
         """Answer after answer and callback after callback, until the interview wants nothing more."""
@@ -117,6 +138,8 @@ class Asker:
         while not interview.is_over:
             if interview.wants is Wants.ANSWER:
                 try:
+                    if self._later is not None and await self._later(interview):
+                        raise _PutOffError
                     response = await self._answer(history)
                 except Over as over:
                     interview.give_up(over.status, over.problem)

@@ -68,7 +68,6 @@ class Interview:
         "_before",
         "_calls_before",
         "_calls_here",
-        "_digest",
         "_done",
         "_first",
         "_given",
@@ -76,7 +75,6 @@ class Interview:
         "_labelled",
         "_max_repairs",
         "_problem",
-        "_repairs_here",
         "_status",
         "_task",
         "_valid_calls",
@@ -86,9 +84,11 @@ class Interview:
         "answers",
         "calls",
         "cost_usd",
+        "digest",
         "fault",
         "record",
         "repairs",
+        "repairs_here",
         "request",
         "response",
         "terms",
@@ -112,7 +112,7 @@ class Interview:
         self._task = terms.task
         self.record = record
         self._key = record.key if key is None else key
-        self._digest = digest if request is None else request.digest
+        self.digest = digest if request is None else request.digest
         self._max_repairs = max_repairs
         # All state that changes. What it waits for, and the request to be answered:
         self.wants = Wants.ANSWER
@@ -130,7 +130,7 @@ class Interview:
         # those of the last answer, and how many of them a callback has answered;
         self.turn = 0
         self._base = 0 if request is None else len(request.messages)
-        self._repairs_here = 0
+        self.repairs_here = 0
         self._before: list[ValidCall] = []
         self._valid_calls: tuple[ValidCall, ...] = ()
         self._done: list[ValidCall] = []
@@ -178,7 +178,7 @@ class Interview:
         Others were given to a prompt that has changed since, or followed an answer that is read otherwise now.
         """
         for place, one in enumerate(kept):
-            if self.wants is not Wants.ANSWER or one.request_digest != self._digest:
+            if self.wants is not Wants.ANSWER or one.request_digest != self.digest:
                 return self.write_off(kept[place:])
             self.calls += one.calls
             self.repairs += one.repairs
@@ -209,7 +209,7 @@ class Interview:
         name = idempotency_key(
             self.terms.run_id,
             self._key,
-            request_digest=self._digest,
+            request_digest=self.digest,
             request_id=None if response is None else response.request_id,
             turn=self.turn,
             place=place,
@@ -238,7 +238,7 @@ class Interview:
         kept = KeptAnswer(
             key=self.record.key,
             number=self.answers - 1,
-            request_digest=self._digest,
+            request_digest=self.digest,
             response=self.response,
             calls=self._calls_here,
             at=at,
@@ -259,7 +259,7 @@ class Interview:
             rows=None if labelled is None else labelled.rows,
             problem=self._problem,
             answer=None if response is None else response.answer,
-            request_digest=self._digest,
+            request_digest=self.digest,
             attempts=self.calls,
             repairs=self.repairs,
             usage=self.usage,
@@ -331,7 +331,7 @@ class Interview:
 
     def _next_vote(self) -> None:
         assert self.terms.panel is not None
-        self.wants, self._repairs_here = Wants.ANSWER, 0
+        self.wants, self.repairs_here = Wants.ANSWER, 0
         if self._first is None:
             return
         try:
@@ -372,7 +372,7 @@ class Interview:
             self.request = self._task.next_turn(self.request, self.response.answer, valid_calls)
             self._base = len(self.request.messages)
         self.turn += 1
-        self._repairs_here = 0
+        self.repairs_here = 0
         self.wants = Wants.ANSWER
 
     def _last_words(self, valid_calls: Sequence[ValidCall]) -> str | None:
@@ -386,11 +386,11 @@ class Interview:
         """Nothing can be made of the answer: it is asked again with its fault shown, or that is the end."""
         self.fault = error
         most = min(1, self._max_repairs) if isinstance(error, TruncatedError) else self._max_repairs
-        if verdict_of(error) is not Verdict.REPAIR or self._repairs_here >= most or self._winner is not None:
+        if verdict_of(error) is not Verdict.REPAIR or self.repairs_here >= most or self._winner is not None:
             self.give_up(Status.REJECTED, Problem(error.code, str(error)))
             return
         self.repairs += 1
-        self._repairs_here += 1
+        self.repairs_here += 1
         self.wants = Wants.ANSWER
         if self.request is not None and self.response is not None:
             self.request = self._task.repair(self.request, self.response.answer, error, base=self._base)

@@ -55,8 +55,8 @@ class PoolSizes:
 class Pool:
     """Runs a feed through workers into one writer.
 
-    `guard` enforces what the run was told, for as long as it asks; if it dies, the run ends by that error, as by a
-    worker's: nobody would stop it any more.
+    `put_off` hears of a job whose answer comes later. `guard` enforces what the run was told, for as long as it asks;
+    if it dies, the run ends by that error, as by a worker's: nobody would stop it any more.
     """
 
     def __init__(
@@ -68,12 +68,14 @@ class Pool:
         sizes: PoolSizes,
         on_trouble: Callable[[LabelpipeError], None] | None = None,
         guard: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        put_off: Callable[[Job], None] | None = None,
     ) -> None:
         self._producer = producer
         self._asker = asker
         self._sizes = sizes
         self._on_trouble = on_trouble
         self._guard = guard
+        self._put_off = put_off
         self._jobs: asyncio.Queue[Job] = asyncio.Queue(maxsize=sizes.workers)
         self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(maxsize=2 * sizes.workers)
         gather_s = GATHER_S if sizes.workers > MANY else 0.0
@@ -83,13 +85,20 @@ class Pool:
             gather_s=gather_s,
             on_trouble=on_trouble,
         )
-        # All state that changes: whether a stop was asked for, and whether a record was left pending by one.
+        # All state that changes: whether a stop was asked for, whether a record was left pending by one, and how many
+        # jobs have not ended.
         self._stop = asyncio.Event()
         self._left_pending = False
+        self._unfinished = 0
         self._inner: asyncio.TaskGroup | None = None
         self._workers: list[asyncio.Task[None]] = []
         self._wanted = sizes.workers
         asker.at_wait = self._make_room
+
+    @property
+    def unfinished(self) -> int:
+        """How many jobs were taken from the producer and have not ended."""
+        return self._unfinished
 
     def stop(self) -> None:
         """Soft stop: read no more, let what is in flight finish. The gate must be stopped as well."""
@@ -187,6 +196,7 @@ class Pool:
                 if isinstance(item, Outcome):
                     await self._hand_over(item)
                 else:
+                    self._unfinished += 1
                     await self._jobs.put(item)
 
     async def _drain(self) -> None:
@@ -211,12 +221,18 @@ class Pool:
                 self._left_pending = True
                 self.stop()
             self._jobs.task_done()
+            self._unfinished -= 1
 
     async def _do(self, job: Job) -> None:
         if job.source is not None:
             await self._hand_over(await self._asker.finish(job.request.record, job.source))
             return
-        job.outcome = outcome = await self._asker.ask(job.request, job.kept)
+        outcome = await self._asker.ask(job.request, job.kept)
+        if outcome is None:
+            if self._put_off is not None:
+                self._put_off(job)
+            return
+        job.outcome = outcome
         if outcome.attempts:  # media that cannot be shown end a record without a call, and so without a place
             self._asker.handed_over()
         # What was paid for goes first: a cancel during a follower's callback must not lose it.

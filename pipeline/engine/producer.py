@@ -45,6 +45,8 @@ class Lookups:
     answered: Callable[[Sequence[bytes]], Awaitable[Mapping[bytes, Outcome]]] | None = None
     #: answers of records without an outcome, by key; None where there are none
     kept: Callable[[Sequence[Record]], Awaitable[Mapping[str, Sequence[KeptAnswer]]]] | None = None
+    #: the keys of records whose answers come later, in batches; None where there are none
+    elsewhere: Callable[[Sequence[Record]], Awaitable[set[str]]] | None = None
 
 
 class Producer:
@@ -84,11 +86,25 @@ class Producer:
             if outcome.request_digest is not None and outcome.copied_from is None:
                 self._open.pop(outcome.request_digest, None)
 
+    async def again(self, records: list[Record]) -> list[Job | Outcome]:
+        """What is to be done about records that were put off, or stand in the ledger with answers of theirs."""
+        done = await self._lookups.done(records)
+        return await self._considered([record for record in records if record.key not in done])
+
+    def put_off(self, job: Job) -> list[Record]:
+        """The job is answered later: gives the records that have followed it so far, and no other will."""
+        if self._open.get(job.request.digest) is job:
+            del self._open[job.request.digest]
+        followers, job.followers = job.followers, []
+        return followers
+
     async def _pending(self, batch: list[Record]) -> list[Record]:
         """The records without an outcome. A key that came before is a problem of the later record."""
         if self._lookups.repeated is not None:
             batch = renamed(batch, await self._lookups.repeated(batch))
         done = await self._lookups.done(batch)
+        if self._lookups.elsewhere is not None:
+            done |= await self._lookups.elsewhere([record for record in batch if record.key not in done])
         self.skipped += len(done)
         return [record for record in batch if record.key not in done]
 

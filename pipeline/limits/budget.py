@@ -149,9 +149,11 @@ class Budget:
         self._maybe_before = maybe
         self.set_caps(usd=usd, tokens=tokens)
         # All state that changes: the caps; spent (picodollars and tokens) and perhaps spent, the worst case of what is
-        # in flight, what is written down, and how many times the worst case of prompt and output was used at most.
+        # in flight and of the batches at the server (picodollars and tokens), what is written down, and how many times
+        # the worst case of prompt and output was used at most.
         self._spent = (math.ceil(spent_usd * _PICO_PER_USD), spent_tokens)
         self._maybe = self._held = Most(0, 0)
+        self._queued = (0, 0)
         self._marked = (-1, -1)
         self._factors = (1.0, 1.0)
 
@@ -188,10 +190,38 @@ class Budget:
             raise self._reached_usd(most)
         if long:
             raise self._reached_tokens(most)
-        if any(self._passes(self._count(self._held + self._maybe + most), self._caps)):
+        if any(self._passes(self._plus_queued(self._count(self._held + self._maybe + most)), self._caps)):
             return None
         self._held += most
         return Reservation(self, most)
+
+    def has_room(self, usd: float, tokens: int) -> bool:
+        """Whether so much more fits beside all that is spent, in flight and queued."""
+        pico, counted = self._plus_queued(self._count(self._held + self._maybe))
+        return not any(self._passes((pico + math.ceil(usd * _PICO_PER_USD), counted + tokens), self._caps))
+
+    def reached(self, usd: float, tokens: int) -> BudgetReachedError:
+        """The error for a batch that can cost so much, and does not fit."""
+        spent, left = self.spent, self.left()
+        if left.usd is not None and usd > left.usd:
+            key, cap, was, needed = "limits.budget_usd", self._usd or 0.0, spent.usd or 0.0, usd
+            told = f"{exact_dollars(was)} is spent, and the next batch could cost up to {exact_dollars(usd)}"
+        else:
+            key, cap, was, needed = "limits.budget_tokens", self._caps[1] or 0, spent.tokens or 0, tokens
+            told = f"{was:,} tokens are used, and the next batch could use up to {tokens:,}"
+        return BudgetReachedError(f"{key} = {plain(cap)}: {told}", key=key, cap=cap, spent=was, needed=needed)
+
+    def set_queued(self, usd: float, tokens: int) -> None:
+        """Batches that wait at the server can cost so much at most; the ledger knows them, so no mark counts it."""
+        self._queued = (math.ceil(usd * _PICO_PER_USD), tokens)
+
+    def landed(self, usage: Usage, cost_usd: float | None) -> None:
+        """An answer of a batch came. What it could cost at most is taken out of what is queued by `set_queued`."""
+        pico = self._pico_of(usage) if cost_usd is None else round(cost_usd * _PICO_PER_USD)
+        self._spent = (self._spent[0] + pico, self._spent[1] + usage.total)
+
+    def _plus_queued(self, count: tuple[int, int]) -> tuple[int, int]:
+        return count[0] + self._queued[0], count[1] + self._queued[1]
 
     def _passes(self, count: tuple[int, int], marks: tuple[int | None, int | None]) -> tuple[bool, bool]:
         """Whether a count of picodollars, and one of tokens, passes a mark; only what is capped can."""
@@ -225,9 +255,7 @@ class Budget:
         return BudgetReachedError(told, key="limits.budget_tokens", cap=cap, spent=spent, needed=needed)
 
     def _settle(self, most: Most, usage: Usage, cost_usd: float | None) -> None:
-        pico, tokens = self._spent
-        pico += self._pico_of(usage) if cost_usd is None else round(cost_usd * _PICO_PER_USD)
-        self._spent = (pico, tokens + usage.total)
+        self.landed(usage, cost_usd)
         prompt, output = self._factors
         self._factors = (_learned(prompt, usage.prompt, most.prompt), _learned(output, usage.completion, most.output))
 
@@ -251,11 +279,12 @@ class Budget:
     @property
     def counted(self) -> Spend:
         """What the run can have cost at most, with all that is in flight."""
-        return self._as_spend(self._count(self._held + self._maybe))
+        return self._as_spend(self._plus_queued(self._count(self._held + self._maybe)))
 
     def left(self) -> Spend:
         """What may still be set aside, never below 0; None where there is no cap."""
-        (pico, tokens), (most_pico, most_tokens) = self._count(self._held + self._maybe), self._caps
+        pico, tokens = self._plus_queued(self._count(self._held + self._maybe))
+        most_pico, most_tokens = self._caps
         return Spend(
             None if most_pico is None else max(0, most_pico - pico) / _PICO_PER_USD,
             None if most_tokens is None else max(0, most_tokens - tokens),

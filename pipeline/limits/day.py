@@ -53,6 +53,16 @@ class DayMeter:
         self._lease -= 1
         return 0.0
 
+    async def take_many(self, count: int) -> float:
+        """Count so many requests at once, which leave as a batch: 0.0, or how long until they fit, in seconds."""
+        self._give_back()
+        await self._write_uncounted()
+        day = self._today()
+        if self.limit is not None and await self._used(day) + self._on_the_way[day] + count > self.limit:
+            return self._until_tomorrow_s()
+        await self._add(day, count)
+        return 0.0
+
     async def _take_lease(self, day: str, limit: int) -> bool:
         await self._write_uncounted()
         # Looked at first: if it arrives meanwhile it is counted twice for now, else it would be missed.

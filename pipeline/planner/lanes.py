@@ -59,4 +59,4 @@ def _cheaper(settings: Settings, *, service_tier: str | None = None, batch: bool
 def _batch_note(records: int) -> str:
     files = math.ceil(records / BATCH_REQUESTS)
     each = "" if files <= 1 else f" a file, {files} files"
-    return f"within {BATCH_HOURS} h{each}; labelpipe does not send batches"
+    return f"within {BATCH_HOURS} h{each}"

@@ -106,7 +106,8 @@ async def _asked(settings: Settings, task: Task, items: Sequence[Request | Outco
         stack.callback(asker.close)
         for item in items:
             try:
-                outcomes.append(item if isinstance(item, Outcome) else await asker.ask(item))
+                outcome = item if isinstance(item, Outcome) else await asker.ask(item)
+                outcomes += [outcome] if outcome is not None else []
             except LabelpipeError as error:
                 advice = advise(asked_of(settings), [str(error)])
                 stopped = f"{error}\n{advice}" if advice else str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.providers.batches import BatchApi, BatchFacts, LineEnd
 from pipeline.providers.chat import CHAT
 from pipeline.providers.client import ClientOptions, ModelInfo, load_sdk
 from pipeline.providers.fetch import Fetcher, FetchOptions
@@ -14,11 +15,14 @@ APIS = {"chat": CHAT, "responses": RESPONSES}
 
 __all__ = [
     "APIS",
+    "BatchApi",
+    "BatchFacts",
     "ClientOptions",
     "FetchOptions",
     "Fetcher",
     "FunctionProvider",
     "HttpProvider",
+    "LineEnd",
     "ModelInfo",
     "load_sdk",
 ]

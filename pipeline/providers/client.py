@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -18,7 +19,7 @@ from pipeline import codec
 from pipeline.errors import CallError, ConfigError, NoCompletionError
 from pipeline.providers.errorbody import read_body, read_error
 from pipeline.providers.faults import foreign_errors, refusal, scrub, translate
-from pipeline.providers.headers import named
+from pipeline.providers.headers import named, says_simulated
 from pipeline.providers.pieces import Pieces
 
 if TYPE_CHECKING:
@@ -179,6 +180,38 @@ class Client:
         for secret in found:
             content = content.replace(secret, b"***")
         return content
+
+    def covered(self, content: bytes) -> bytes:
+        """An answer without the secrets, where nobody knows what was asked."""
+        return self._covered(content, content)
+
+    async def upload(self, path: str, file: Path, name: str, fields: Mapping[str, str]) -> dict[str, Any]:
+        """Send a file under this name, a block at a time, with form fields; gives the answer. Raises a CallError."""
+        url, at = self._make_url(f"{self._base_url}{path}{self._query}"), f"POST {self._base_url}{path}"
+        try:
+            status, headers, content = await self._wire.upload(url, self._headers, file, name, fields)
+        except foreign_errors() as error:
+            raise translate(error, secrets=self.secrets, at=at) from None
+        if not 200 <= status < 300:
+            raise refusal(status, named(headers), read_error(content), secrets=self.secrets, at=at)
+        try:
+            facts = codec.loads(content)
+        except codec.JSONDecodeError:
+            facts = None
+        if not isinstance(facts, dict):
+            raise NoCompletionError(f"{at} gives no object but {scrub(str(content[:80]), self.secrets)}", status=200)
+        return facts
+
+    async def download(self, path: str, to: Path) -> bool:
+        """Write what lies there to a file, a block at a time; gives whether it is simulated. Raises a CallError."""
+        url, at = self._make_url(f"{self._base_url}{path}{self._query}"), f"GET {self._base_url}{path}"
+        try:
+            status, headers, content = await self._wire.download(url, self._headers, to)
+        except foreign_errors() as error:
+            raise translate(error, secrets=self.secrets, at=at) from None
+        if not 200 <= status < 300:
+            raise refusal(status, named(headers), read_error(content), secrets=self.secrets, at=at)
+        return says_simulated(headers)
 
     async def model(self, name: str) -> ModelInfo:
         """The model, if the server has it for this key. Free of charge. Raises a CallError."""

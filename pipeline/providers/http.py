@@ -26,7 +26,7 @@ class HttpProvider:
 
     def __init__(self, options: ClientOptions, api: Api = CHAT, *, annotate: Annotate | None = None) -> None:
         self._options = options
-        self._api = api
+        self.api = api
         self._annotate = annotate
         self._client: Client | None = None
         #: whether the answers say that they are simulated; None until the first one came
@@ -41,17 +41,17 @@ class HttpProvider:
 
     async def __call__(self, request: Request) -> Response:
         """The model's answer. Raises a CallError; never retries."""
-        body = self._body(request)
+        body = self.body(request)
         sent = pieces_of(body) if request.media_tokens else codec.dumps(body)
         started = time.perf_counter()
         try:
-            raw = await self.client.post(self._api.path, sent)
+            raw = await self.client.post(self.api.path, sent)
         except UnusableCallError as error:
-            return _unusable(request, error, time.perf_counter() - started)
+            return unusable(request.model, error, time.perf_counter() - started)
         latency_s = time.perf_counter() - started
         if self.simulated is None:
             self.simulated = says_simulated(raw.headers)
-        reading = self._api.read(raw.content, self.client.secrets)
+        reading = self.api.read(raw.content, self.client.secrets)
         return Response(
             answer=reading.answer,
             usage=reading.usage,
@@ -62,8 +62,9 @@ class HttpProvider:
             service_tier=reading.service_tier,
         )
 
-    def _body(self, request: Request) -> dict[str, JSON]:
-        body = self._api.body(request)
+    def body(self, request: Request) -> dict[str, JSON]:
+        """What is sent for a request."""
+        body = self.api.body(request)
         if self._annotate is not None:
             body["metadata"] = {**body.get("metadata", {}), **self._annotate(request)}
         return body
@@ -71,10 +72,10 @@ class HttpProvider:
     async def ping(self, request: Request) -> Usage:
         """A request that is about no record: does the model answer it? What it used. Raises a CallError."""
         try:
-            raw = await self.client.post(self._api.path, codec.dumps(self._api.body(request)))
+            raw = await self.client.post(self.api.path, codec.dumps(self.api.body(request)))
         except UnusableCallError:
             return Usage()  # the model has written something
-        return self._api.read(raw.content, self.client.secrets).usage
+        return self.api.read(raw.content, self.client.secrets).usage
 
     async def model(self, name: str) -> ModelInfo:
         """What the server says about the model; costs nothing. Raises a CallError."""
@@ -91,7 +92,7 @@ def _id(headers: Iterable[tuple[bytes, bytes]], secrets: Sequence[str]) -> str |
     return None if found is None else scrub(found, secrets)[:MOST_ID_CHARS]
 
 
-def _unusable(request: Request, error: UnusableCallError, latency_s: float) -> Response:
+def unusable(model: str, error: UnusableCallError, latency_s: float) -> Response:
     """What the model wrote, where the server found no call in it: an answer, and none with a label."""
     answer = Answer(text=error.generated or None, finish_reason=UNUSABLE_CALL)
-    return Response(answer, Usage(), request.model, error.request_id, latency_s)
+    return Response(answer, Usage(), model, error.request_id, latency_s)

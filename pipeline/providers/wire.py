@@ -10,6 +10,7 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -30,6 +31,9 @@ KEEPALIVE_S = 30.0
 MOST_BODY_BYTES = 8 * 1024 * 1024
 #: Of a refusal the beginning is enough: its status says what it is.
 MOST_REFUSAL_BYTES = 256 * 1024
+#: A file may take long; but where not a byte comes for so long, the other side is gone.
+_FILE_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=120.0)
+CHUNK_BYTES = 256 * 1024
 #: Headers that describe the body as it was on the wire; aiohttp has unpacked it.
 _OF_THE_WIRE = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
 
@@ -77,6 +81,43 @@ class Wire(httpx2.AsyncBaseTransport):
         ) as response:
             return response.status, response.raw_headers, await _body(response)
 
+    async def upload(
+        self, url: URL, headers: Mapping[str, str], path: Path, name: str, fields: Mapping[str, str]
+    ) -> tuple[int, Any, bytes]:
+        """Status, raw headers and content of the answer to a form with a file, which is read as it is sent."""
+        form = aiohttp.FormData(fields)
+        proxy = proxy_for(url)
+        with path.open("rb") as file:
+            form.add_field("file", file, filename=name, content_type="application/jsonl")
+            async with self._open().post(
+                url,
+                data=form,
+                headers=_without_type(headers),
+                proxy=proxy,
+                ssl=self._tls_for(url, proxy),
+                allow_redirects=False,
+                timeout=_FILE_TIMEOUT,
+            ) as response:
+                return response.status, response.raw_headers, await _body(response)
+
+    async def download(self, url: URL, headers: Mapping[str, str], to: Path) -> tuple[int, Any, bytes]:
+        """Status and raw headers of what lies there; a success is written to the file, a refusal is given."""
+        proxy = proxy_for(url)
+        async with self._open().get(
+            url,
+            headers=_without_type(headers),
+            proxy=proxy,
+            ssl=self._tls_for(url, proxy),
+            allow_redirects=False,
+            timeout=_FILE_TIMEOUT,
+        ) as response:
+            if not 200 <= response.status < 300:
+                return response.status, response.raw_headers, await _body(response)
+            with to.open("wb") as file:
+                async for block in response.content.iter_chunked(CHUNK_BYTES):
+                    file.write(block)
+            return response.status, response.raw_headers, b""
+
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """The SDK's road, for its own calls."""
         # For the whole of it: a server that sends a byte at a time would never be through.
@@ -103,6 +144,11 @@ class Wire(httpx2.AsyncBaseTransport):
             await session.close()
             # Transports of TLS connections end in the loop's next turns.
             await asyncio.sleep(0)
+
+
+def _without_type(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers of a call for another content than JSON."""
+    return {name: value for name, value in headers.items() if name.lower() != "content-type"}
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:

@@ -68,6 +68,22 @@ class Desk:
             return self._fail(entry, draw.kind)
         return self._answer(entry, call, draw.kind, is_gone(), dialect)
 
+    def serve_line(self, raw: bytes, dialect: Dialect) -> Reply:
+        """The reply to a line of a batch, which no rate limit keeps waiting."""
+        self._books.arrive()
+        try:
+            name, call = self._caller.read(raw, dialect)
+            if isinstance(call, ErrorReply):
+                return self._close(None if name is None else self._books.entry(name), "invalid", call.reply())
+            entry = self._books.entry(call.record)
+            entry.served += 1
+            kind = self._faults.draw(call.record, entry.served, call.user_text).kind
+            if kind in _UNBILLED:
+                return self._fail(entry, "500" if kind in WIRE else kind)
+            return self._answer(entry, call, None if kind == "cut" else kind, False, dialect)
+        finally:
+            self._books.leave()
+
     def _door(self, call: Call) -> tuple[str, ErrorReply] | None:
         """What keeps the call out, in the books' word and the client's; None lets it in."""
         if self._in_outage():

@@ -27,6 +27,9 @@ class RehearsalOptions:
     context_tokens   a longer prompt is refused
     models           names that are known; empty: any name
     api_key          if set, calls with another key get 401
+    batch_s          seconds that a batch takes
+    batch_queue_tokens  what may be queued in batches at once; None: no limit
+    batch_faults     kind -> probability a batch or a line; the kinds are `BATCH_FAULTS` of `batches`
     books_path       a JSONL file that gets a line as each call ends, also when the process is killed after
     """
 
@@ -53,6 +56,9 @@ class RehearsalOptions:
     models: Sequence[str] = ("gpt-6-luna", "gpt-6-sol", "gpt-5-mini", "gpt-4.1-mini", "gpt-4o-mini")
     api_key: str | None = None
     prefix: str = "/v1"
+    batch_s: float = 1.0
+    batch_queue_tokens: int | None = None
+    batch_faults: Mapping[str, float] = field(default_factory=dict)
     books_path: str | Path | None = None
 
     def __post_init__(self) -> None:

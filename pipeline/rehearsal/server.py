@@ -19,8 +19,9 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from pipeline.codec import dumps
+from pipeline.codec import dumps, loads
 from pipeline.errors import SetupError
+from pipeline.rehearsal.batches import Depot, sent
 from pipeline.rehearsal.books import Books, Ending
 from pipeline.rehearsal.calls import unknown_model
 from pipeline.rehearsal.desk import Desk
@@ -54,6 +55,7 @@ class Rehearsal:
         self.books = Books(self.options.books_path, clock)
         self.port = self.options.port
         self._desk = Desk(self.options, self.books, clock)
+        self._depot = Depot(self.options, self._desk, {"/v1/chat/completions": CHAT, "/v1/responses": RESPONSES}, clock)
         self._prefix = self.options.prefix.rstrip("/")
         self._run_id = secrets.token_hex(6)
         self._numbers = itertools.count(1)
@@ -63,6 +65,10 @@ class Rehearsal:
             ("POST", f"{self._prefix}/chat/completions"): partial(self._answer, dialect=CHAT),
             ("POST", f"{self._prefix}/responses"): partial(self._answer, dialect=RESPONSES),
             ("GET", f"{self._prefix}/models"): self._models,
+            ("POST", f"{self._prefix}/files"): self._upload,
+            ("GET", f"{self._prefix}/files"): self._files,
+            ("POST", f"{self._prefix}/batches"): self._create_batch,
+            ("GET", f"{self._prefix}/batches"): self._batches,
             ("GET", "/books"): self._show_books,
             ("POST", "/books/reset"): self._reset_books,
             ("GET", "/health"): self._health,
@@ -101,6 +107,7 @@ class Rehearsal:
         if runner is not None:
             await runner.cleanup()
             await asyncio.sleep(0)  # handlers that were cancelled come to their end
+        await self._depot.close()
         self.books.close()
 
     async def __aenter__(self) -> Rehearsal:
@@ -121,6 +128,9 @@ class Rehearsal:
         handler = self._routes.get((request.method, path))
         if handler is not None:
             return await handler(request)
+        for folder, answer in (("files", self._file), ("batches", self._batch)):
+            if path.startswith(f"{self._prefix}/{folder}/"):
+                return answer(request.method, *path.removeprefix(f"{self._prefix}/{folder}/").split("/", 1))
         if request.method == "GET" and path.startswith(f"{self._prefix}/models/"):
             return self._model(path.removeprefix(f"{self._prefix}/models/"))
         if any(path == route for _, route in self._routes):
@@ -177,6 +187,47 @@ class Rehearsal:
         if self.options.models and name not in self.options.models:
             return self._send(unknown_model(name).reply())
         return self._json(_model_json(name))
+
+    async def _upload(self, request: web.BaseRequest) -> web.StreamResponse:
+        path, name, purpose = self._depot.new_path(), "", ""
+        parts: Any = await request.multipart()
+        async for part in parts:
+            if part.name == "purpose":
+                purpose = await part.text()
+            elif part.name == "file":
+                name = part.filename or ""
+                with path.open("wb") as file:
+                    while block := await part.read_chunk(1 << 16):
+                        file.write(block)
+        if not name:
+            return self._error(400, "'file' is a required property.")
+        return self._json(self._depot.keep(path, name, purpose))
+
+    async def _files(self, request: web.BaseRequest) -> web.StreamResponse:
+        query = request.query
+        return self._json(self._depot.files(query.get("purpose"), query.get("after"), int(query.get("limit", "20"))))
+
+    def _file(self, method: str, file_id: str, rest: str = "") -> web.StreamResponse:
+        file = self._depot.file(file_id)
+        if file is None:
+            return self._error(404, f"No such File object: {file_id}")
+        if method == "DELETE":
+            return self._json(self._depot.delete(file_id))
+        if rest == "content":
+            return web.FileResponse(file.path, headers={"x-labelpipe-rehearsal": "simulated"})
+        return self._json(file.as_json())
+
+    async def _create_batch(self, request: web.BaseRequest) -> web.StreamResponse:
+        found, is_lost = self._depot.create(loads(await request.read()))
+        return await self._fail(request, Reply(0, b"", wire="reset")) if is_lost else self._send(sent(found))
+
+    async def _batches(self, request: web.BaseRequest) -> web.StreamResponse:
+        return self._json(self._depot.batches(request.query.get("after"), int(request.query.get("limit", "20"))))
+
+    def _batch(self, method: str, batch_id: str, rest: str = "") -> web.StreamResponse:
+        is_cancel = method == "POST" and rest == "cancel"
+        found = self._depot.cancel(batch_id) if is_cancel else self._depot.batch(batch_id)
+        return self._error(404, f"No batch found with id '{batch_id}'.") if found is None else self._send(sent(found))
 
     async def _health(self, request: web.BaseRequest) -> web.StreamResponse:
         return self._json({"status": "ok", "calls": self.books.calls, "in_flight": self.books.in_flight})

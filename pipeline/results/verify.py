@@ -10,7 +10,7 @@ from typing import Any
 from pipeline import codec
 from pipeline.errors import SetupError, StoreError
 from pipeline.records import Record, Status, is_left_out
-from pipeline.store import Ledger, RunDir, SqlPlace, prove_files
+from pipeline.store import BatchBook, Ledger, Part, PartState, RunDir, SqlPlace, prove_files
 
 _MEND_LEDGER = (
     "Put back a copy of the run folder. Records whose rows cannot be read are asked again by: "
@@ -89,6 +89,7 @@ async def verify(
             checks += [Check(proof.name, proof.ok, proof.detail) for proof in proofs]
             counts = {status.value: count for status, count in (await ledger.count_by_status()).items()}
             checks.append(_summary(run_dir, counts))
+            checks += _batches(await BatchBook(ledger).parts())
             if records is not None:
                 check, more = await _account(ledger, records, sum(counts.values()), by_fields=by_fields)
                 checks.append(check)
@@ -114,6 +115,28 @@ async def _ledger(ledger: Ledger) -> Check:
     if faults:
         return Check("ledger.db", False, f"is damaged: {'; '.join(faults)}. {_MEND_LEDGER}")
     return Check("ledger.db", True, f"sound; {sum((await ledger.count_by_status()).values()):,} keys, each once.")
+
+
+def _batches(parts: Sequence[Part]) -> list[Check]:
+    """The second book of batches: what their lines have used, beside what the server says that the batch has."""
+    told = [part for part in parts if part.state in (PartState.READ, PartState.CLOSED) and part.facts.get("usage")]
+    if not parts:
+        return []
+    wrong = [part for part in told if _used(part.books.get("usage")) != _used(part.facts["usage"])]
+    for part in wrong[:1]:
+        lines, server = _used(part.books.get("usage")), _used(part.facts["usage"])
+        detail = (
+            f"{len(wrong):,} of {len(told):,} batches: their lines and the server's count differ, the first at part "
+            f"{part.number} ({part.batch_id}): {lines:,} and {server:,} tokens."
+        )
+        return [Check("batches", False, detail)]
+    open_text = f"; {sum(part.is_open for part in parts):,} are open" if any(part.is_open for part in parts) else ""
+    return [Check("batches", True, f"{len(told):,} of {len(parts):,}: the lines use what the server says{open_text}.")]
+
+
+def _used(usage: Sequence[int] | None) -> int:
+    """Prompt and completion tokens."""
+    return sum((usage or ())[:2])
 
 
 def _summary(run_dir: RunDir, counts: Mapping[str, int]) -> Check:

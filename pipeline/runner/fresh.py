@@ -11,7 +11,7 @@ from pipeline.errors import SetupError
 from pipeline.parts import sql_of
 from pipeline.runner.corrections import count_corrections
 from pipeline.settings import Settings
-from pipeline.store import Ledger, RunDir, check_table, release_table
+from pipeline.store import BatchBook, Ledger, RunDir, check_table, release_table
 from pipeline.units import dollars
 
 
@@ -28,9 +28,12 @@ async def what_is_there(settings: Settings) -> str:
         async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
             counts = await ledger.count_by_status()
             totals = await ledger.totals()
+            batches = sum(part.is_open for part in await BatchBook(ledger).parts())
     except SetupError:
         return f"{run_dir.path} holds {', '.join(files)}, and no ledger that can be read."
     there = f"{run_dir.path} holds {sum(counts.values()):,} records with an outcome ({dollars(totals.cost_usd)})."
+    if batches:
+        there += f" {batches:,} of its batches are open and would be paid for in vain: labelpipe cancel {run_dir.path}."
     if people := await asyncio.to_thread(count_corrections, run_dir.path):
         there += f" People have corrected or confirmed {people:,} of them."
     options = sql_of(settings)

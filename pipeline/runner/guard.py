@@ -46,6 +46,7 @@ class Guard:
         fit: Callable[[int], None],
         say: Callable[[str], None],
         stalled: Callable[[str, float], Awaitable[None]],
+        waits: Callable[[], bool] = lambda: False,
     ) -> None:
         self._stats = stats
         self._admission = admission
@@ -54,6 +55,7 @@ class Guard:
         self._fit = fit
         self._say = say
         self._stalled = stalled
+        self._waits = waits
         self._outages = OutageWatch(admission, stop)
         self._watchdog = Watchdog(STALL_S, time.monotonic)
         self.steering: Steering | None = None
@@ -93,7 +95,7 @@ class Guard:
         """Nothing moved, and nothing says why: run.log gets what each worker waits for."""
         door, stats = self._admission.state(), self._stats
         self._watchdog.note((self._admission.calls, stats.answers, stats.records, self._reading.records))
-        if self._admission.gate.paused or door.outage is not None or door.held_for_s > 0:
+        if self._waits() or self._admission.gate.paused or door.outage is not None or door.held_for_s > 0:
             self._watchdog.moved()
         if not self._watchdog.look():
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline import codec
@@ -84,8 +84,9 @@ async def lookups_of(
     ledger: Ledger,
     choice: str,
     stop: Callable[[LabelpipeError], None],
+    in_batches: Callable[[Sequence[Record]], Awaitable[set[str]]] | None = None,
 ) -> Lookups:
-    """What the feed asks of the ledger."""
+    """What the feed asks of the ledger; `in_batches` tells the records whose answers come in batches."""
     has_key = settings.input.key is not None
 
     async def known(records: Sequence[Record]) -> set[str]:
@@ -109,8 +110,9 @@ async def lookups_of(
         done=Passing(ledger, task, choice, has_key, stop).done if once else known,
         repeated=repeated if has_key else None,
         answered=answered if settings.task.dedupe and task.can_share_answers else None,
-        # Answers that this session keeps are of records that the feed has passed already.
-        kept=kept if await ledger.has_answers() else None,
+        elsewhere=in_batches,
+        # Answers that this session keeps are of records that the feed has passed already; but for those in batches.
+        kept=kept if in_batches is not None or await ledger.has_answers() else None,
     )
 
 

@@ -23,6 +23,7 @@ from pipeline.parts import FileEdit, edit_of, file_edits, label_fields, open_sin
 from pipeline.records import Outcome
 from pipeline.runlog import run_log, tell
 from pipeline.runner.exporting import export
+from pipeline.runner.lanes import refuse_open_batches
 from pipeline.runner.rewriting import write_late
 from pipeline.runner.summary import counted_again
 from pipeline.settings import Settings, renamed_example, to_toml
@@ -60,6 +61,7 @@ async def rename(settings: Settings, column: str, pairs: Pairs, *, dry_run: bool
         if half is not None and not _is_same(half, column, given):
             raise SetupError(told_half(run_dir, half))
         ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger))
+        await refuse_open_batches(run_dir, ledger, "labels are renamed")
         wanted = renames_of({"renames": [half]})[0] if half else renamed_pairs(settings, column, given)
         if half is None and (done := _done_before(settings, manifest, wanted)) is not None:
             found = _facts(settings, run_dir, wanted, done, (), dry_run=dry_run)

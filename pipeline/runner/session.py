@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,20 +15,16 @@ from pipeline.engine import (
     Asker,
     Beginning,
     Ending,
+    Job,
     Journal,
     Pool,
     PoolSizes,
-    Prepare,
     Producer,
-    StopSwitch,
     Terms,
     interruption,
 )
 from pipeline.errors import ChangedError, LabelpipeError, StoreError
-from pipeline.limits import Admission, DayMeter
-from pipeline.notify import Notifier
 from pipeline.parts import (
-    Gold,
     asked_of,
     is_simulated,
     layout_of,
@@ -42,62 +38,27 @@ from pipeline.parts import (
 )
 from pipeline.progress import Progress
 from pipeline.readers import Progress as ReadProgress
-from pipeline.readers import Source, Stamp
-from pipeline.records import Outcome, Provider, Record, Status
+from pipeline.records import Outcome, Record, Status
 from pipeline.runlog import tell
-from pipeline.runner.after import After, finished
+from pipeline.runner.after import finished
 from pipeline.runner.canaries import Canaries, Commit, told_of_shifts
 from pipeline.runner.columns import expecting
 from pipeline.runner.guard import Guard
+from pipeline.runner.lanes import lane_of
 from pipeline.runner.live import Live, showing
 from pipeline.runner.notices import Notices
 from pipeline.runner.opening import open_screen
 from pipeline.runner.passing import end_pass, lookups_of, noted, read_changes
+from pipeline.runner.sessionparts import SessionParts
 from pipeline.runner.soundness import in_files, kept, replace_unwritable
 from pipeline.runner.steering import Controls, Steering
 from pipeline.runner.summary import summarise
 from pipeline.settings import Settings
 from pipeline.show import advise
 from pipeline.stats import RunSummary, Stats
-from pipeline.store import Checkpoints, Ledger, MovedAside, RunDir, Sinks
-from pipeline.task import Task
-from pipeline.telemetry import Telemetry
+from pipeline.store import FOLDER, Checkpoints, Sinks
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class SessionParts:
-    """What a session is made of.
-
-    `admission` is the door, and `day` its count of the day's requests over sessions; `run_id` names the run in the
-    keys of callbacks; `prepare` loads the records' media; `title` stands in the progress line; `switch` is what
-    signals press. `moved` are files that were not as the run had left them, `notes` is what else is to be told at the
-    start and the end; `stamps` are those of the inputs before anything was read; `choice` is "relabel" or "keep" where
-    the user gave that; `after` makes a file of the summary; `gold` is what the run measures itself by.
-    """
-
-    settings: Settings
-    task: Task
-    sources: Sequence[Source]
-    run_dir: RunDir
-    ledger: Ledger
-    provider: Provider
-    day: DayMeter
-    admission: Admission
-    notifier: Notifier
-    switch: StopSwitch
-    telemetry: Telemetry | None = None
-    prepare: Prepare | None = None
-    title: str = ""
-    run_id: str = ""
-    was_simulated: bool = False
-    moved: Sequence[MovedAside] = ()
-    notes: Sequence[str] = ()
-    stamps: Sequence[Stamp | None] = ()
-    choice: str = ""
-    after: After | None = None
-    gold: Gold | None = None
 
 
 class Session:
@@ -122,6 +83,10 @@ class Session:
         self._day = parts.day
         self._admission = parts.admission
         self._journal = Journal(parts.ledger.keep_answers, self._admission.gate)
+        self._lane = lane_of(
+            parts.batches, settings, parts.task, parts.ledger, parts.admission, parts.day, self._stats, parts.mode,
+            folder=parts.run_dir.path / FOLDER, run_id=parts.run_id,
+        )  # fmt: skip
         self._asker = Asker(
             parts.provider,
             Terms(parts.task, run_id=parts.run_id, panel=panel_of(settings, parts.task)),
@@ -132,6 +97,7 @@ class Session:
             tariff=tariff,
             prepare=parts.prepare,
             ping=parts.provider.ping,
+            later=None if self._lane is None else self._lane.later,
         )
         self._provider = parts.provider
         self._canaries = Canaries(parts.gold, parts.task, settings.quality, parts.ledger, self._stats)
@@ -182,21 +148,17 @@ class Session:
         names, lenient = [source.name for source in self._sources], self._settings.limits.stop_rejected == 0
         beginning = Beginning(names, over=before[Status.LABELLED] > 0, lenient=lenient)
         lookups = await lookups_of(
-            self._settings, self._task, self._sources, self._ledger, self._choice, lambda error: self._stop(pool, error)
+            self._settings,
+            self._task,
+            self._sources,
+            self._ledger,
+            self._choice,
+            lambda error: self._stop(pool, error),
+            None if self._lane is None else self._lane.in_parts,
         )
         asker = self._asker
         producer = Producer(self._records(), self._task.render, lookups, asker.net, beginning, asker.prepare)
-        live = Live(
-            self._run_dir,
-            self._stats,
-            self._admission,
-            self._reading,
-            before=before,
-            price=self._price,
-            simulated=lambda: self._simulated or self._was_simulated,
-            notices=self._notices,
-            gold=self._canaries.text,
-        )
+        live = self._live(before)
         progress = Progress(live.snapshot, quiet=quiet, title=self._title)
         self._reading.say = partial(_tell_reading, progress)
         live.guard = guard = Guard(
@@ -208,16 +170,20 @@ class Session:
             fit=lambda calls: pool.fit(calls),  # noqa: PLW0108 - the pool is made below
             say=progress.say,
             stalled=live.stalled,
+            waits=lambda: self._lane is not None and self._lane.is_waiting,
         )
         says = (progress.say, self._notes.append)
         pool: Pool = Pool(
-            self._canaries.mixed_into(producer.items()),
+            self._canaries.mixed_into(self._items(producer, lambda: pool.unfinished)),
             asker,
             self._canaries.around(told_of_shifts(self._commit(sinks, producer), self._task.closed_columns, says)),
             sizes=PoolSizes.for_concurrency(self._admission.gate.concurrency, self._settings.limits.grace_s),
             on_trouble=lambda error: self._stop(pool, error),
             guard=guard.watch,
+            put_off=None if self._lane is None else self._lane.put_off,
         )
+        if self._lane is not None:
+            await self._lane.begin(partial(self._stop, pool), progress.say, proven=before[Status.LABELLED] > 0)
         guard.steering = Steering(self._settings, self._controls(pool, guard, progress), Inbox(self._run_dir.path))
         for note in self._notes:
             progress.say(f"labelpipe: {note}")
@@ -233,6 +199,26 @@ class Session:
             # What is over is over: the next signals find nothing in flight.
             self._switch.turn(lambda _: None)
             progress.close()
+            if self._lane is not None:
+                self._notes += await self._lane.close()
+
+    def _live(self, before: Mapping[Status, int]) -> Live:
+        return Live(
+            self._run_dir,
+            self._stats,
+            self._admission,
+            self._reading,
+            before=before,
+            price=self._price,
+            simulated=lambda: self._simulated or self._was_simulated,
+            notices=self._notices,
+            gold=self._canaries.text,
+            batches=self._lane.text if self._lane is not None else str,
+        )
+
+    def _items(self, producer: Producer, unfinished: Callable[[], int]) -> AsyncGenerator[Job | Outcome, None]:
+        """What is to be done: of the input, and of batches that have come back."""
+        return producer.items() if self._lane is None else self._lane.items(producer, unfinished)
 
     async def _open(self, progress: Progress, done: int) -> None:
         """The opening lines; a pilot and a rehearsal have none of their own."""

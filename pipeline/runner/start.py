@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline import codec
+from pipeline.batches import Mode
 from pipeline.engine import StopSwitch, under
 from pipeline.errors import ConfigError
 from pipeline.limits import NOTHING, Admission, Budget, DayMeter, KeepMark, Resource, Spend
@@ -42,10 +43,12 @@ from pipeline.runner.after import After
 from pipeline.runner.columns import refuse_unreadable
 from pipeline.runner.compare import accept_changes, find_changes, manifest_of, stamps_of
 from pipeline.runner.corrections import Choice, labelled_by_people, settle_corrections
+from pipeline.runner.lanes import batch_api_of
 from pipeline.runner.paid import BUDGET_MARK, paid_so_far, spent_of
 from pipeline.runner.renaming import refuse_half_renamed
 from pipeline.runner.rewriting import write_late
-from pipeline.runner.session import Session, SessionParts
+from pipeline.runner.session import Session
+from pipeline.runner.sessionparts import SessionParts
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary
 from pipeline.store import Ledger, MovedAside, RunDir, Selection, claim
@@ -73,6 +76,7 @@ class RunOptions:
     `provider`         a function that is called instead of the API; for tests and for models of your own
     `overrides`        what the run folder notes as overrides of the config, instead of the settings' own
     `records`          what is labelled instead of the config's input: mappings, a stream of them, or a frame
+    `batches`          "wait" for them, "no_wait", or "cancel" those that are open; see `batches.Mode`
     `after`            makes a file of the summary before the run is over, and gives its name and path
     """
 
@@ -89,6 +93,7 @@ class RunOptions:
     records: Given | None = None
     overrides: Sequence[str] | None = None
     after: After | None = None
+    batches: Mode | str = Mode.WAIT
 
 
 def run(settings: Settings, options: RunOptions | None = None, *, records: Given | None = None) -> RunSummary:
@@ -177,6 +182,7 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
         # After the ledger: so a log without a ledger is never a run that was killed in its first moment.
         stack.enter_context(run_log(run_dir.log))
         provider = await _provider_of(settings, options, stack)
+        batches = await batch_api_of(settings, provider, ledger)
         telemetry = _open_telemetry(settings, stack)
         if telemetry is not None:
             provider = telemetry.around(provider, timeout_s=settings.model.timeout_s)
@@ -212,6 +218,8 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
                 choice="relabel" if options.relabel else "keep" if options.keep else "",
                 after=options.after,
                 gold=gold,
+                batches=batches,
+                mode=Mode(options.batches),
             )
         )
         return await session.run(quiet=options.quiet, command=options.command)

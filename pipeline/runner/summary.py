@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from pipeline.batches import BatchesCancelledError
 from pipeline.engine import VOTE_COLUMNS, is_hopeless
 from pipeline.errors import (
     CallbackError,
@@ -143,6 +144,8 @@ def _ending(complete: bool, reason: Exception | None, unlabelled: int, stats: St
         return "complete", EXIT_UNLABELLED if unlabelled else EXIT_COMPLETE
     if isinstance(reason, InterruptedRunError):
         return "interrupted", EXIT_HUNG_UP if isinstance(reason, HungUpError) else EXIT_INTERRUPTED
+    if isinstance(reason, BatchesCancelledError):
+        return "stopped", EXIT_COMPLETE
     if isinstance(reason, NoLabelError):
         return "stopped", EXIT_STOPPED if reason.is_late else EXIT_CANNOT_START
     if (is_hopeless(reason) or isinstance(reason, ChangedError | InputError)) and not stats.answers:

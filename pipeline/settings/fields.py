@@ -65,6 +65,11 @@ class ModelSettings(Section):
         "the newer one of OpenAI and Azure. Parameters keep their Chat Completions names in both. Set "
         "it if `check` says that a model needs it.",
     )
+    lane: Literal["live", "batch"] = Field(
+        "live",
+        description="How calls are made: `live` answers at once; `batch` sends files of requests, which OpenAI answers "
+        "within a day at half the price. Set `batch` for runs that can wait.",
+    )
     api_key_env: Annotated[str, AfterValidator(checks.variable), Takes("the name of an environment variable")] = Field(
         "OPENAI_API_KEY",
         description="The variable, in the environment or in .env, that holds the API key. Set it for other providers.",

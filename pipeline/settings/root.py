@@ -26,6 +26,7 @@ from pipeline.settings.fields import (
     TelemetrySettings,
 )
 from pipeline.settings.inputs import InputSettings
+from pipeline.settings.lanes import BatchSettings
 from pipeline.settings.layers import (
     DEFAULT,
     PYTHON,
@@ -65,6 +66,7 @@ class Settings(BaseSettings):
     task: TaskSettings
     model: ModelSettings
     limits: LimitsSettings
+    batch: BatchSettings
     quality: QualitySettings
     output: OutputSettings
     notify: NotifySettings

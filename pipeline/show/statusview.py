@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -36,6 +36,7 @@ def status_lines(facts: Mapping[str, Any]) -> list[str]:
     live = facts["live"]
     if live and facts["running"]:
         lines += [f"  {line}" for line in _live_lines(live)]
+    lines += _batch_lines(facts["batches"])
     lines += problem_lines(facts["problems"])
     lines += label_lines(facts["labels"])
     lines += measured_lines(facts["measured"])
@@ -49,6 +50,36 @@ def status_lines(facts: Mapping[str, Any]) -> list[str]:
     if not done:
         lines.append("  nothing is labelled yet")
     return [*lines, SIMULATED] if facts["simulated"] else lines
+
+
+#: Open batches that are shown a line each.
+BATCHES_SHOWN = 10
+
+
+def _batch_lines(batches: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The batches: those that are open a line each, the others together."""
+    if not batches:
+        return []
+    done = [one for one in batches if one["state"] in ("read", "closed")]
+    still = [one for one in batches if one not in done]
+    took = sorted(one["ended_at"] - one["sent_at"] for one in done if one["ended_at"] and one["sent_at"])
+    usual = f", half of them within {duration(took[len(took) // 2])}" if took else ""
+    lines = [f"  batches  {len(done):,} of {len(batches):,} collected{usual}"]
+    lines += [f"    {_batch_text(one)}" for one in still[:BATCHES_SHOWN]]
+    if len(still) > BATCHES_SHOWN:
+        lines.append(f"    and {len(still) - BATCHES_SHOWN:,} more")
+    return lines
+
+
+def _batch_text(one: Mapping[str, Any]) -> str:
+    told = f"{one['part']}: {one['server'] or one['state']}, {one['records']:,} records, {one['tokens']:,} tokens"
+    if one["done"]:
+        told += f", {one['done']:,} done"
+    if one["sent_at"]:
+        told += f", sent {duration(max(0.0, time.time() - one['sent_at']))} ago"
+    if one["expires_at"]:
+        told += f", its results expire at {datetime.fromtimestamp(one['expires_at']).astimezone():%Y-%m-%d %H:%M}"
+    return told
 
 
 def _ending_text(facts: Mapping[str, Any]) -> str:

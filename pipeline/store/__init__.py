@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pipeline.store.answers import Answer, Correction, Draw, DrawItem, Place, is_same_content, label_digest, taking_back
+from pipeline.store.batches import BatchBook, usage_list
+from pipeline.store.batchparts import FOLDER, Item, ItemState, Landed, Part, PartState
 from pipeline.store.certificates import (
     CERTAINTY,
     VOID,
@@ -49,11 +51,13 @@ from pipeline.store.writes import Checkpoints, Selection
 
 __all__ = [
     "CERTAINTY",
+    "FOLDER",
     "REVIEWED",
     "STEP_S",
     "VOID",
     "Answer",
     "Archived",
+    "BatchBook",
     "Change",
     "Checkpoint",
     "Checkpoints",
@@ -64,15 +68,20 @@ __all__ = [
     "DrawItem",
     "FileProof",
     "Found",
+    "Item",
+    "ItemState",
     "Known",
     "LabelRow",
     "LabelsSeen",
+    "Landed",
     "Layout",
     "Ledger",
     "MovedAside",
     "NewDigest",
     "Overview",
     "Pair",
+    "Part",
+    "PartState",
     "Place",
     "Reviews",
     "RowCounts",
@@ -121,6 +130,7 @@ __all__ = [
     "rows_of",
     "safe_cell",
     "taking_back",
+    "usage_list",
     "write_certificate",
     "write_whole",
 ]

@@ -202,38 +202,38 @@ class Ledger:
 
     async def match_begin(self) -> None:
         """Begin to match the records of the input with the outcomes. Nothing changes before `match_apply`."""
-        await self._match(matching.begin)
+        await self.do(matching.begin)
 
     async def match_add(self, records: Sequence[Record], *, trust: bool) -> None:
         """The next records of the input; `trust` says whether digests of this version are in the ledger."""
-        await self._match(partial(matching.add, trust=trust), records)
+        await self.do(partial(matching.add, trust=trust), records)
 
     async def match_by_content(self, *, trust: bool) -> int:
         """All records have been added: follow those whose content is under another name now; how many are left."""
-        return await self._match(partial(matching.by_content, trust=trust))
+        return await self.do(partial(matching.by_content, trust=trust))
 
     async def match_unpaired(self, after: int) -> list[matching.Pair]:
         """The next records that have no outcome yet, behind this ordinal."""
-        return await self._match(matching.unpaired, after)
+        return await self.do(matching.unpaired, after)
 
     async def match_pair(self, pairs: Sequence[tuple[int, int]], requests: Sequence[tuple[int, bytes]]) -> None:
         """Records (by ordinal) with their outcomes (by seq); and what others would be asked now."""
-        await self._match(matching.pair, pairs, requests)
+        await self.do(matching.pair, pairs, requests)
 
     async def match_by_request(self) -> None:
         """Follow those that would be asked the same under another name."""
-        await self._match(matching.by_request)
+        await self.do(matching.by_request)
 
     async def match_found(self) -> matching.Found:
         """What came of it."""
-        return await self._match(matching.found)
+        return await self.do(matching.found)
 
     async def match_apply(self, *, keep: bool) -> int:
         """Make the ledger one of this input, in one transaction; gives how many outcomes it has touched."""
         return await self._write(self._moved, partial(matching.apply, keep=keep))
 
-    async def _match(self, work: Callable[..., _T], *args: Any) -> _T:
-        # Where nothing may be written, it is only told what would come of it.
+    async def do(self, work: Callable[..., _T], *args: Any) -> _T:
+        """What `work` makes of the connection that writes; of the one that reads where nothing may be written."""
         return await (self._writes or self._reads).do(work, *args)
 
     async def refresh(self, records: Sequence[Record]) -> int:

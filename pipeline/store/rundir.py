@@ -33,6 +33,7 @@ _OURS = (
     "control.",
     "evaluations.",
     "splits.db",
+    "batches",
     "certificate.",
     "throughput.",
     "report.html",

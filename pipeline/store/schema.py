@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.errors import SetupError
 from pipeline.store.rows import COLUMNS
 
-VERSION = 4
+VERSION = 5
 #: "labl": tells our files from other SQLite databases.
 APPLICATION_ID = 0x6C61626C
 #: How long a statement waits for another process's lock, in seconds.
@@ -78,6 +78,44 @@ _TURNS = """(
 ) WITHOUT ROWID"""
 #: as versions 2 and 3 had it
 _OLD_TURNS = _TURNS.replace("    fault TEXT,\n    cost_usd REAL,\n", "")
+#: The parts of the batch lane, and the records in them (see `batches`).
+_BATCHES = """(
+    part INTEGER PRIMARY KEY,
+    state TEXT NOT NULL,
+    lines INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    sha256 TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    tokens INTEGER NOT NULL,
+    most_usd REAL,
+    most_tokens INTEGER NOT NULL,
+    packed_at REAL NOT NULL,
+    begun INTEGER NOT NULL,
+    file_id TEXT NOT NULL,
+    batch_id TEXT NOT NULL,
+    sent_at REAL,
+    ended_at REAL,
+    facts TEXT NOT NULL,
+    books TEXT NOT NULL
+)"""
+_BATCH_ITEMS = """(
+    key TEXT PRIMARY KEY,
+    part INTEGER NOT NULL,
+    place INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    state TEXT NOT NULL,
+    tries INTEGER NOT NULL,
+    problem TEXT,
+    content INTEGER NOT NULL,
+    record TEXT NOT NULL
+) WITHOUT ROWID"""
+_LANE_TABLES = (
+    f"CREATE TABLE batches {_BATCHES}",
+    f"CREATE TABLE batch_items {_BATCH_ITEMS}",
+    "CREATE INDEX batch_items_part ON batch_items (part, place)",
+    "CREATE INDEX batch_items_digest ON batch_items (substr(digest, 1, 6))",
+)
 _SINK = "name TEXT PRIMARY KEY, bytes INTEGER NOT NULL, position INTEGER NOT NULL, shape TEXT"
 _TABLES = (
     f"CREATE TABLE outcomes ({_OUTCOME.format(unique='UNIQUE')})",
@@ -88,6 +126,7 @@ _TABLES = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE days (day TEXT PRIMARY KEY, requests INTEGER NOT NULL) WITHOUT ROWID",
     f"CREATE TABLE turns {_TURNS}",
+    *_LANE_TABLES,
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {VERSION}",
 )
@@ -113,9 +152,11 @@ _UPGRADES = {
         "ALTER TABLE turns ADD COLUMN fault TEXT",
         "ALTER TABLE turns ADD COLUMN cost_usd REAL",
     ),
+    4: _LANE_TABLES,
 }
 _OLD_TURNS_SEEN = "CREATE TEMP VIEW turns AS SELECT *, NULL AS fault, NULL AS cost_usd FROM main.turns"
 _OLD_ARCHIVE = "CREATE TEMP VIEW archived AS SELECT *, superseded_at AS archived_at"
+_NO_LANE = (f"CREATE TEMP TABLE batches {_BATCHES}", f"CREATE TEMP TABLE batch_items {_BATCH_ITEMS}")
 _OLD_SINKS = "CREATE TEMP VIEW sinks AS SELECT *, NULL AS digest, bytes < 0 AS is_stale FROM main.sinks"
 #: ... and looks like one of this version to who only reads it: a name is looked for among the connection's own tables
 #: first.
@@ -125,14 +166,17 @@ _SEEN_AS_NEW = {
         f"{_OLD_ARCHIVE}, 0 AS cache_write_tokens, NULL AS asked_as FROM main.superseded",
         f"CREATE TEMP TABLE turns {_TURNS}",
         _OLD_SINKS,
+        *_NO_LANE,
     ),
     2: (
         "CREATE TEMP VIEW outcomes AS SELECT *, NULL AS asked_as FROM main.outcomes",
         f"{_OLD_ARCHIVE}, NULL AS asked_as FROM main.superseded",
         _OLD_TURNS_SEEN,
         _OLD_SINKS,
+        *_NO_LANE,
     ),
-    3: (f"{_OLD_ARCHIVE} FROM main.superseded", _OLD_TURNS_SEEN),
+    3: (f"{_OLD_ARCHIVE} FROM main.superseded", _OLD_TURNS_SEEN, *_NO_LANE),
+    4: _NO_LANE,
 }
 #: Rows in the input's order; made when a run asks for that order, since every other run would pay for nothing.
 ORDINAL_INDEX = "CREATE INDEX IF NOT EXISTS outcomes_ordinal ON outcomes (ordinal, seq)"

@@ -1,0 +1,390 @@
+"""The batch lane of one session: what goes out later and what has come back, as one stream for the pool.
+
+A record's first request is put off (`later`): its line goes into a part, and the record leaves the pool without an
+outcome. Once the part has come back, the record goes through the pool again, with its answer among the kept ones, and
+is judged there as any other. So records are in the ledger and in files, and never all in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pipeline.batches.courier import Courier, CourierRules
+from pipeline.batches.packing import MOST_LINES, Line, Packer
+from pipeline.batches.reading import CostOf, Reader
+from pipeline.batches.words import cancelled_text, open_text, when_text
+from pipeline.engine import Interview, Job, Over, Producer, most_of
+from pipeline.errors import LabelpipeError
+from pipeline.limits import Admission, Budget, DayMeter, Most
+from pipeline.providers import BatchApi
+from pipeline.records import Outcome, Problem, Record, Response, Status
+from pipeline.stats import Stats
+from pipeline.store import BatchBook, Item, ItemState, Part, PartState
+
+#: Records of a part that has come back, which are handed out at a time.
+BLOCK = 256
+#: Parts that are packed and not sent: more of them are not made, so that the input waits on the disk it came from.
+MOST_UNSENT = 2
+#: A part that does not fit the budget is made smaller, down to this share of it: the rest of a budget is not worth a
+#: batch of its own.
+SMALLEST_SHARE = 1 / 32
+#: Where a part begins, in the order in which it is handed out.
+_BEFORE_ALL = (-2, "")
+#: How often the stream looks for what nobody has told it, in seconds.
+LOOK_S = 0.5
+
+
+class Mode(enum.StrEnum):
+    """What a session does with batches."""
+
+    #: sends all there is, and waits for it
+    WAIT = "wait"
+    #: sends what can be sent, collects what is there, and ends
+    NO_WAIT = "no_wait"
+    #: cancels what is open, collects what was answered, and ends
+    CANCEL = "cancel"
+
+
+class BatchesCancelledError(LabelpipeError):
+    """The batches were cancelled, as was wanted, and what they had answered is collected."""
+
+    code = "batches_cancelled"
+
+
+class BatchesOpenError(LabelpipeError):
+    """Batches are at the server, and nobody waits for them."""
+
+    code = "batches_open"
+
+
+@dataclass(frozen=True, slots=True)
+class LaneRules:
+    """The settings of the lane.
+
+    `first_part` and `part_records` are how many lines the first part and each other one have. `repairs_live`: what is
+    asked again, and later turns, are asked at once, and not in the next batch. `max_attempts` bounds how often the line
+    of a record may fail through the server's fault. `shares`: whether identical requests are asked once. `model` is
+    the one whose requests may go into a part. `goes_live`: parts are collected only, and what is asked is asked live.
+    """
+
+    courier: CourierRules
+    model: str
+    first_part: int = 50
+    part_records: int = 5_000
+    repairs_live: bool = True
+    max_attempts: int = 6
+    shares: bool = True
+    goes_live: bool = False
+    mode: Mode = Mode.WAIT
+
+
+class Lane:
+    """The batches of a session."""
+
+    def __init__(
+        self,
+        api: BatchApi,
+        book: BatchBook,
+        folder: Path,
+        rules: LaneRules,
+        *,
+        run_id: str,
+        admission: Admission,
+        day: DayMeter | None,
+        stats: Stats,
+        cost_of: CostOf,
+        usd_of: Callable[[Most], float | None],
+    ) -> None:
+        #: stops the run, and says a line; the session sets both
+        self.stop: Callable[[LabelpipeError], None] = lambda _: None
+        self.say: Callable[[str], None] = lambda _: None
+        self._api = api
+        self._book = book
+        self._folder = folder
+        self._rules = rules
+        self._budget = admission.budget
+        self._hours = admission.hours
+        self._day = day
+        self._stats = stats
+        self.packer = Packer(
+            folder,
+            book,
+            api.endpoint,
+            size=self._size,
+            usd_of=usd_of,
+            room=self._leaves_room,
+            at_packed=lambda part: self.courier.packed(part),  # noqa: PLW0108 - made below
+        )
+        self.courier = Courier(
+            api,
+            book,
+            Reader(api, book, cost_of, self._note_landed, rules.model),
+            self.packer.path,
+            rules=rules.courier,
+            run_id=run_id,
+            may_send=self._may_send,
+            at_change=self._look,
+            stop=lambda error: self.stop(error),  # noqa: PLW0108 - set later
+            say=lambda text: self.say(text),  # noqa: PLW0108 - set later
+        )
+        # All state that changes: whether an answer has shown that the requests are right, what is known of records that
+        # are handed out, how far the parts that are read are handed out, whether everything is asked at once from now
+        # on, and what wakes the stream.
+        self._proven = False
+        self._items: dict[str, Item] = {}
+        self._fed: set[int] = set()
+        self._freed: list[int] = []
+        self._called_off: set[int] = set()
+        self._cursors: dict[int, tuple[int, str]] = {}
+        self._goes_live = rules.goes_live
+        self._changed = asyncio.Event()
+        self._unfinished: Callable[[], int] = lambda: 0
+        self._producer: Producer | None = None
+
+    # -- what the engine calls -----------------------------------------------------------------------------------
+
+    async def later(self, interview: Interview) -> bool:
+        """Take the request of an interview over, for a part. Raises Over where its line came to nothing for good."""
+        request, record = interview.request, interview.record
+        assert request is not None
+        item = self._items.pop(record.key, None)
+        tries = 0
+        if item is not None and item.number == interview.answers:
+            tries = item.tries
+            self._end_refused(item, interview)
+        asks_anew = not interview.repairs_here and not interview.turn
+        if self._goes_live or request.model != self._rules.model or (self._rules.repairs_live and not asks_anew):
+            interview.calls += tries
+            return False
+        if self._rules.mode is Mode.CANCEL:
+            return True  # nothing is asked any more: the record stays pending
+        if interview.answers == 0 and await self._is_asked(interview.digest):
+            self.packer.follow([record], interview.digest)
+            return True
+        most = None if self._budget is None else most_of(request)
+        line = Line(record, interview.answers, interview.digest, tries, request.size_tokens, most)
+        await self.packer.add(line, lambda name: self._api.line(name, request))
+        return True
+
+    def _end_refused(self, item: Item, interview: Interview) -> None:
+        if item.state is ItemState.REFUSED and item.problem is not None:
+            interview.calls += item.tries + 1
+            raise Over(Status.REJECTED, item.problem)
+        if item.tries >= self._rules.max_attempts:
+            interview.calls += item.tries
+            raise Over(Status.FAILED, item.problem or Problem("unavailable", "no line of it was answered"))
+
+    async def _is_asked(self, digest: bytes) -> bool:
+        if not self._rules.shares:
+            return False
+        return self.packer.has(digest) or bool(await self._book.asked([digest]))
+
+    def put_off(self, job: Job) -> None:
+        """A job has left the pool without an outcome: records that followed it wait for the same answer."""
+        assert self._producer is not None
+        if followers := self._producer.put_off(job):
+            self.packer.follow(followers, job.request.digest)
+
+    async def in_parts(self, records: Sequence[Record]) -> set[str]:
+        """The keys of records of the input that are in a part."""
+        return await self._book.in_parts(records)
+
+    # -- the stream ----------------------------------------------------------------------------------------------
+
+    def items(self, producer: Producer, unfinished: Callable[[], int]) -> AsyncGenerator[Job | Outcome, None]:
+        """What is to be done: of the input, and of what has come back. `unfinished` is how many jobs are at work."""
+        self._producer, self._unfinished = producer, unfinished
+        return self._items_of(producer)
+
+    async def _items_of(self, producer: Producer) -> AsyncGenerator[Job | Outcome, None]:
+        carrying = asyncio.create_task(self.courier.run(), name="batches")
+        carrying.add_done_callback(lambda _: self._changed.set())
+        try:
+            async with aclosing(producer.items()) as fresh:
+                more = self._rules.mode is not Mode.CANCEL
+                while True:
+                    if carrying.done():
+                        carrying.result()
+                    come_back = await self._come_back(producer)
+                    for item in come_back:
+                        yield item
+                    if come_back or self._next_part() is not None:
+                        continue
+                    if more and self._has_room():
+                        item_or_none = await anext(fresh, None)
+                        more = item_or_none is not None
+                        if item_or_none is not None:
+                            yield item_or_none
+                        continue
+                    if await self._is_over(more=more):
+                        return
+                    await self._pause()
+        finally:
+            carrying.cancel()
+            with suppress(asyncio.CancelledError):
+                await carrying
+
+    async def begin(self, stop: Callable[[LabelpipeError], None], say: Callable[[str], None], *, proven: bool) -> None:
+        """Find out what earlier sessions have left. `proven`: the run has labels, so its requests are right."""
+        self.stop, self.say, self._proven = stop, say, proven
+        await self.courier.begin()
+        known = {self.packer.path(number).name.partition(".")[0] for number in self.courier.parts}
+        for left in self._folder.glob("*.jsonl"):
+            if left.name.partition(".")[0] not in known:
+                left.unlink()  # of a part that a kill kept from being packed
+        for part in self.courier.open:
+            if not part.is_at_server and not part.begun:
+                await self.courier.split(part)  # packed by other settings, perhaps
+        self._freed = await self._book.freed()
+        if self._rules.mode is Mode.CANCEL:
+            self._called_off = {part.number for part in self.courier.open if part.is_at_server}
+            self.courier.call_off()
+        self._count_queued()
+
+    def _has_room(self) -> bool:
+        unsent = sum(part.state is PartState.PACKED for part in self.courier.parts.values())
+        return self._goes_live or unsent < MOST_UNSENT
+
+    async def _come_back(self, producer: Producer) -> list[Job | Outcome]:
+        """The next records of a part that is read; those that have followed others come once all parts are out."""
+        part = self._next_part()
+        if part is None:
+            return []
+        items = await self._book.landed(part, self._cursors.get(part, _BEFORE_ALL), BLOCK)
+        if items:
+            last = items[-1]
+            self._cursors[part] = (last.place, last.record.key)
+            self._items |= {item.record.key: item for item in items if item.tries or item.problem is not None}
+            if self._rules.mode is Mode.CANCEL:
+                items = [item for item in items if item.state is not ItemState.AGAIN]
+            return await producer.again([item.record for item in items])
+        self._cursors.pop(part, None)
+        if part < 0:
+            self._freed.remove(part)
+        else:
+            self._fed.add(part)
+        if self._next_part() is None:
+            await self._free_followers()
+        return []
+
+    def _next_part(self) -> int | None:
+        """A part that is read and not handed out, or else a group of records that have followed others; None: none."""
+        read = (part.number for part in self.courier.parts.values() if part.state is PartState.READ)
+        return next((number for number in read if number not in self._fed), next(iter(self._freed), None))
+
+    async def _free_followers(self) -> bool:
+        group = await self._book.free_followers(sorted(self._fed))
+        if group is not None:
+            self._freed.append(group)
+        return group is not None
+
+    async def _is_over(self, *, more: bool) -> bool:
+        """Whether nothing is left to wait for; what waits to be packed goes out before."""
+        if self._unfinished() or self._next_part() is not None:
+            return False
+        if not more and not self.packer.is_empty:
+            await self.packer.flush()
+            return False
+        if self._rules.mode is Mode.CANCEL:
+            if not self.courier.at_server:
+                self.stop(BatchesCancelledError(cancelled_text(await self._called_off_parts())))
+            return False
+        if not more and not self.courier.open:
+            return not await self._free_followers()
+        if self._rules.mode is Mode.NO_WAIT and self.courier.is_still:
+            self.stop(BatchesOpenError(f"{self.text()}; {when_text(self.courier.took_s)}"))
+        return False
+
+    async def _called_off_parts(self) -> list[Part]:
+        return [part for part in await self._book.parts() if part.number in self._called_off]
+
+    async def _pause(self) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), LOOK_S)
+        self._changed.clear()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the run waits for batches, and nothing else is at work."""
+        return bool(self.courier.open) and not self._unfinished()
+
+    def _look(self) -> None:
+        self._count_queued()
+        self._changed.set()
+
+    async def close(self) -> list[str]:
+        """Close the parts whose records have their outcomes, and let go of what is not packed; what is to be told."""
+        self.packer.close()
+        for number in await self._book.close_parts():
+            self.courier.parts.pop(number, None)
+        text = self.text()
+        return [f"{text}. The same command continues with them."] if text else []
+
+    # -- how much, and when --------------------------------------------------------------------------------------
+
+    def _size(self) -> int:
+        is_first = not (self._proven or self.courier.open)
+        wanted = self._rules.first_part if is_first else self._rules.part_records
+        return min(MOST_LINES, self.courier.most_lines, wanted)
+
+    def _leaves_room(self, usd: float, tokens: int) -> bool:
+        return self._budget is None or self._budget.has_room(usd, tokens)
+
+    async def _may_send(self, part: Part, others: Sequence[Part]) -> bool:
+        """Whether a part may go out: the first one goes alone, and what it can cost has to fit the budget."""
+        if others and not self._proven:
+            return False
+        if self._hours is not None and self._hours.wait_s(datetime.now().astimezone()) > 0:
+            return False
+        if self._budget is not None and not self._budget.has_room(part.most_usd or 0.0, part.most_tokens):
+            if not others and not self._unfinished():
+                await self._make_fit(part, self._budget)
+            return False
+        if self._day is not None and await self._day.take_many(part.lines):
+            return False
+        self._count_queued(part)
+        return True
+
+    async def _make_fit(self, part: Part, budget: Budget) -> None:
+        """Nothing else is at work, and the part is too dear: a smaller one may fit, or the budget is used up."""
+        share = 1.0
+        while share > SMALLEST_SHARE and not budget.has_room(
+            (part.most_usd or 0.0) * share, int(part.most_tokens * share)
+        ):
+            share /= 2
+        lines = int(part.lines * share)
+        if share <= SMALLEST_SHARE or not lines:
+            self.stop(budget.reached(part.most_usd or 0.0, part.most_tokens))
+        else:
+            await self.courier.split(part)
+
+    def _count_queued(self, part: Part | None = None) -> None:
+        """What the parts that are sent can cost at most counts as spent until they are read."""
+        if self._budget is None:
+            return
+        sent = {one.number: one for one in self.courier.parts.values() if one.is_sent}
+        if part is not None:
+            sent[part.number] = part
+        self._budget.set_queued(
+            sum(one.most_usd or 0.0 for one in sent.values()), sum(one.most_tokens for one in sent.values())
+        )
+
+    def _note_landed(self, part: Part, responses: Sequence[Response]) -> None:
+        self._proven |= bool(responses)
+        for response in responses:
+            self._stats.answered(response.usage, None)
+            if self._budget is not None:
+                self._budget.landed(response.usage, response.cost_usd)
+        self._count_queued()
+
+    # -- what it looks like --------------------------------------------------------------------------------------
+
+    def text(self) -> str:
+        """What is open, for people; empty where nothing is."""
+        return open_text(self.courier.open)

@@ -1,0 +1,194 @@
+"""The part that is being filled: lines in a file, and the records whose lines they are."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from pipeline.errors import StoreError
+from pipeline.limits import Most
+from pipeline.records import Record
+from pipeline.store import BatchBook, Item, ItemState, Part, PartState
+
+#: The API takes 200 MB and 50,000 lines a file (OpenAI's documents, November 2026). Some room is left for both.
+MOST_BYTES, MOST_LINES = 180 * 1024 * 1024, 50_000
+
+
+NO_MORE = Most(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One request of a record on its way into a part. `tokens` is the estimate of what it queues."""
+
+    record: Record
+    number: int
+    digest: bytes
+    tries: int
+    tokens: int
+    most: Most | None
+
+
+def line_name(part: int, place: int) -> str:
+    """The custom_id of a line: unique in the run, and far shorter than the 64 characters that are safe."""
+    return f"p{part:06}-{place:06}"
+
+
+def place_of(name: str, part: int) -> int | None:
+    """The place of the line with this name; None for a line that is none of the part."""
+    head, _, tail = name.partition("-")
+    return int(tail) if head == f"p{part:06}" and tail.isdecimal() else None
+
+
+class Packer:
+    """Fills one part after another. What is in the part that is being filled is not in the ledger yet.
+
+    A kill loses its file and nothing else: its records are pending, and nothing was paid for them.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        book: BatchBook,
+        endpoint: str,
+        *,
+        size: Callable[[], int],
+        usd_of: Callable[[Most], float | None],
+        room: Callable[[float, int], bool],
+        at_packed: Callable[[Part], None],
+    ) -> None:
+        self._folder = folder
+        self._book = book
+        self._endpoint = endpoint
+        self._size = size
+        self._usd_of = usd_of
+        self._room = room
+        self._at_packed = at_packed
+        self._lock = asyncio.Lock()
+        # All state that changes: the file that is being filled, its number, what is in it, and
+        # the requests of the part that is being noted in the ledger.
+        self._file: IO[bytes] | None = None
+        self._number = 0
+        self._hash = hashlib.sha256()
+        self._items: list[Item] = []
+        self._requests: set[bytes] = set()
+        self._packing: set[bytes] = set()
+        self._lines = self._bytes = self._tokens = self._most_tokens = 0
+        self._most_usd: float | None = 0.0
+
+    @property
+    def lines(self) -> int:
+        """How many lines are in the part that is being filled."""
+        return self._lines
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits to be packed."""
+        return not self._items
+
+    def has(self, digest: bytes) -> bool:
+        """Whether a record with this request is in the part that is being filled."""
+        return digest in self._requests or digest in self._packing
+
+    def follow(self, records: Iterable[Record], digest: bytes) -> None:
+        """These records have the request of another one that is in a part: they have no line."""
+        self._items += [Item(record, 0, -1, 0, digest, ItemState.FOLLOWS) for record in records]
+
+    async def add(self, line: Line, pieces: Callable[[str], Iterable[bytes]]) -> None:
+        """Add a line, made of `pieces` for its name; a part that is full is packed."""
+        async with self._lock:
+            most = line.most or NO_MORE
+            usd = self._usd_of(most)
+            if self._lines and self._fits() and not self._fits(most, usd):
+                await self._pack()
+            place = self._lines
+            try:
+                await self._write(place, pieces)
+            except OSError as error:
+                raise StoreError(f"{self.path(self._number)}: cannot be written: {error}") from error
+            self._items.append(Item(line.record, self._number, place, line.number, line.digest, tries=line.tries))
+            if line.number == 0:
+                self._requests.add(line.digest)
+            self._lines += 1
+            self._tokens += line.tokens
+            self._most_tokens += most.prompt + most.output
+            self._most_usd = None if usd is None or self._most_usd is None else self._most_usd + usd
+            if self._lines >= self._size() or self._bytes >= MOST_BYTES:
+                await self._pack()
+
+    async def _write(self, place: int, pieces: Callable[[str], Iterable[bytes]]) -> None:
+        if self._file is None:
+            self._number = await self._book.next_number()
+            self._folder.mkdir(exist_ok=True)
+            self._file = self.path(self._number).open("wb")
+        for piece in pieces(line_name(self._number, place)):
+            self._file.write(piece)
+            self._hash.update(piece)
+            self._bytes += len(piece)
+
+    def _fits(self, most: Most = NO_MORE, usd: float | None = 0.0) -> bool:
+        """Whether the part, with one more such line, is within what the budget has left."""
+        return self._room((self._most_usd or 0.0) + (usd or 0.0), self._most_tokens + most.prompt + most.output)
+
+    async def flush(self) -> None:
+        """Pack what is there."""
+        async with self._lock:
+            await self._pack()
+
+    def path(self, number: int) -> Path:
+        """The input file of a part."""
+        return self._folder / f"{number:06}.jsonl"
+
+    def close(self) -> None:
+        """Let go of a part that is not packed."""
+        if self._file is not None:
+            self._file.close()
+            self.path(self._number).unlink(missing_ok=True)
+        self._begin()
+
+    async def _pack(self) -> None:
+        if not self._items:
+            return
+        if self._file is not None:
+            # From here on the file is not this object's to remove: the ledger may have it.
+            file, self._file = self._file, None
+            await asyncio.to_thread(_synced, file)
+        part = Part(
+            number=self._number,
+            state=PartState.PACKED,
+            lines=self._lines,
+            bytes=self._bytes,
+            sha256=self._hash.hexdigest(),
+            endpoint=self._endpoint,
+            tokens=self._tokens,
+            most_usd=self._most_usd,
+            most_tokens=self._most_tokens,
+            packed_at=time.time(),
+        )
+        # Others may be added meanwhile: they are in the next part.
+        items, self._packing = self._items, self._requests
+        self._begin()
+        await self._book.pack(part, items)
+        if part.lines:
+            self._at_packed(part)
+        self._packing = set()
+
+    def _begin(self) -> None:
+        self._file = None
+        self._number = 0
+        self._hash = hashlib.sha256()
+        self._items, self._requests = [], set()
+        self._lines = self._bytes = self._tokens = self._most_tokens = 0
+        self._most_usd = 0.0
+
+
+def _synced(file: IO[bytes]) -> None:
+    with file:
+        file.flush()
+        os.fsync(file.fileno())

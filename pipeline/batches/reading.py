@@ -1,0 +1,139 @@
+"""What has come back for a part: each line of its two files is an answer, a refusal, or a record to ask again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.batches.packing import line_name, place_of
+from pipeline.engine import Verdict, verdict_of
+from pipeline.errors import CallError
+from pipeline.providers import BatchApi, LineEnd
+from pipeline.records import KeptAnswer, Problem, Response, Usage, added_usd
+from pipeline.store import BatchBook, Item, ItemState, Landed, Part, PartState, usage_list
+
+#: Lines that are judged, and written down, at a time.
+BLOCK = 500
+#: What an answer costs, by what it used and by which model and tier.
+CostOf = Callable[[Response, str], float | None]
+#: Told of what landed: the part as it is now, and what its answers have used and cost.
+AtLanding = Callable[[Part, Sequence[Response]], None]
+
+
+class Reader:
+    """Reads the files of parts into the ledger. What was read before a kill is found there, and is not read again."""
+
+    def __init__(self, api: BatchApi, book: BatchBook, cost_of: CostOf, at_landing: AtLanding, model: str) -> None:
+        self._api = api
+        self._book = book
+        self._cost_of = cost_of
+        self._at_landing = at_landing
+        self._model = model
+
+    async def read(self, part: Part, files: Sequence[Path]) -> tuple[Part, list[CallError]]:
+        """The part, once each of its lines has come to something; and the errors that are about more than a record."""
+        waiting = await self._book.waiting(part.number)
+        counts = Counter[str](part.books.get("lines") or {})
+        doubts: dict[int, CallError] = {}
+        for path in files:
+            async for block in _blocks(path):
+                landed, part = self._judged(part, block, waiting, counts, doubts)
+                await self._land(part, landed)
+        left = [Landed(place, ItemState.AGAIN) for place in sorted(waiting)]
+        counts["missing"] += len(left)
+        graver = [one for one in doubts.values() if not counts["answered"] or verdict_of(one) is Verdict.ABORT]
+        if not counts["answered"]:
+            # Nobody was answered: it is not these records' fault, and they are asked again once it is mended.
+            left += [Landed(place, ItemState.AGAIN) for place in doubts]
+        part = replace(part, state=PartState.READ, books={**part.books, "lines": dict(counts)})
+        await self._land(part, left)
+        return part, graver
+
+    async def _land(self, part: Part, landed: Sequence[Landed]) -> None:
+        await self._book.land(part, landed)
+        self._at_landing(part, [one.answer.response for one in landed if one.answer is not None])
+
+    def _judged(
+        self,
+        part: Part,
+        lines: Sequence[bytes],
+        waiting: dict[int, Item],
+        counts: Counter[str],
+        doubts: dict[int, CallError],
+    ) -> tuple[list[Landed], Part]:
+        """What these lines say of the records that are waited for, which are waited for no longer."""
+        landed: list[Landed] = []
+        names = {line_name(part.number, place): self._model for place in waiting}
+        used, cost = Usage(*(part.books.get("usage") or ())), part.books.get("cost_usd", 0.0)
+        for line in lines:
+            end = self._api.read(line, names)
+            place = None if end is None else place_of(end.name, part.number)
+            item = None if place is None else waiting.pop(place, None)
+            if end is None or place is None or item is None:
+                # A line comes twice, or is none of ours: the first one counts.
+                counts["unknown" if place is None or place >= part.lines else "again"] += 1
+                continue
+            one = self._landed(place, item, end, doubts)
+            counts[one.state.value] += 1
+            if one.answer is not None:
+                used += one.answer.response.usage
+                cost = added_usd(cost, one.answer.response.cost_usd)
+            landed.append(one)
+        books = {**part.books, "lines": dict(counts), "usage": usage_list(used), "cost_usd": cost}
+        return landed, replace(part, books=books)
+
+    def _landed(self, place: int, item: Item, end: LineEnd, doubts: dict[int, CallError]) -> Landed:
+        if end.response is not None:
+            response = end.response
+            name = response.request_id or f"batch-{line_name(item.part, place)}"
+            cost_usd = self._cost_of(response, response.model)
+            answer = KeptAnswer(
+                key=item.record.key,
+                number=item.number,
+                request_digest=item.digest,
+                response=replace(response, cost_usd=cost_usd, request_id=name),
+                calls=item.tries + 1,
+                at=time.time(),
+            )
+            return Landed(place, ItemState.ANSWERED, answer)
+        if end.error is None:
+            return Landed(place, ItemState.AGAIN)
+        problem = Problem(end.error.code, str(end.error))
+        match verdict_of(end.error):
+            case Verdict.REJECT:
+                return Landed(place, ItemState.REFUSED, problem=problem)
+            case Verdict.RETRY:
+                return Landed(place, ItemState.AGAIN, problem=problem, is_try=True)
+            case Verdict.COOL_DOWN:
+                return Landed(place, ItemState.AGAIN, problem=problem)
+            case Verdict.ABORT:
+                doubts[place] = end.error
+                return Landed(place, ItemState.AGAIN)
+            case _:
+                # Everybody's, if no line was answered; else the record's.
+                doubts[place] = end.error
+                return Landed(place, ItemState.REFUSED, problem=problem)
+
+
+async def _blocks(path: Path) -> AsyncIterator[list[bytes]]:
+    """The lines of a file, some at a time, however long it is."""
+    file = await asyncio.to_thread(path.open, "rb")
+    try:
+        while block := await asyncio.to_thread(_next_lines, file):
+            yield block
+    finally:
+        file.close()
+
+
+def _next_lines(file: Iterator[bytes]) -> list[bytes]:
+    lines: list[bytes] = []
+    for line in file:
+        if line.strip():
+            lines.append(line)
+        if len(lines) >= BLOCK:
+            break
+    return lines

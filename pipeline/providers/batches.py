@@ -1,0 +1,246 @@
+"""Batches of one server: the lines that are sent, what comes back in their place, and the acts on files and batches.
+
+The contract is OpenAI's (`openai.types.Batch`, openai 3.5x): an input file of one request a line, an output file and an
+error file of one answer a line. An HTTP error stands in `response.body` of its line; `error` of a line is for ends such
+as `batch_expired`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline import codec
+from pipeline.errors import CallError, NoCompletionError, UnusableCallError
+from pipeline.providers.errorbody import read_body
+from pipeline.providers.faults import foreign_errors, refusal, scrub, translate
+from pipeline.providers.http import HttpProvider, unusable
+from pipeline.providers.pieces import pieces_of
+from pipeline.providers.reading import usage_of
+from pipeline.records import JSON, Request, Response, Usage
+
+#: What a batch has so long for; the API knows no other window.
+WINDOW: Literal["24h"] = "24h"
+#: A batch in one of these states has ended; its files hold what it has come to.
+ENDS = frozenset({"failed", "completed", "expired", "cancelled"})
+#: So many batches or files are looked through for one that may have been made.
+MOST_LISTED = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFacts:
+    """What the server says of a batch. `errors` are (code, line or None, message); `usage` is None where it tells none.
+
+    `done` of `total` requests have ended, `failed` of them in an error.
+    """
+
+    id: str
+    status: str
+    output_file_id: str = ""
+    error_file_id: str = ""
+    errors: tuple[tuple[str, int | None, str], ...] = ()
+    total: int = 0
+    done: int = 0
+    failed: int = 0
+    usage: Usage | None = None
+    created_at: float | None = None
+    expires_at: float | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it works no more."""
+        return self.status in ENDS
+
+
+@dataclass(frozen=True, slots=True)
+class LineEnd:
+    """What came back for one line. Neither response nor error: no answer came, through no fault of the request."""
+
+    name: str
+    response: Response | None = None
+    error: CallError | None = None
+    why: str = ""
+
+
+class BatchApi:
+    """The files and batches of one server. Every act raises a CallError; none is retried."""
+
+    def __init__(self, provider: HttpProvider) -> None:
+        self._provider = provider
+
+    @property
+    def endpoint(self) -> str:
+        """What each line asks: `/v1/chat/completions` or `/v1/responses`, whatever the address of the server is."""
+        return f"/v1{self._provider.api.path}"
+
+    def line(self, name: str, request: Request) -> Iterator[bytes]:
+        """The line of a request, in pieces; media go out as base64."""
+        head = {"custom_id": name, "method": "POST", "url": self.endpoint}
+        yield codec.dumps(head)[:-1] + b',"body":'
+        body = self._provider.body(request)
+        if request.media_tokens:
+            yield from pieces_of(body).chunks()
+        else:
+            yield codec.dumps(body)
+        yield b"}\n"
+
+    def read(self, line: bytes, asked: Mapping[str, str]) -> LineEnd | None:
+        """What a line of an output or error file says; None for one that is no JSON object with a name.
+
+        `asked` is the model that was asked, by the names of the lines that are waited for.
+        """
+        try:
+            found = codec.loads(self._provider.client.covered(line))
+        except codec.JSONDecodeError:
+            return None
+        name = found.get("custom_id") if isinstance(found, dict) else None
+        if not isinstance(name, str) or name not in asked:
+            return None if not isinstance(name, str) else LineEnd(name)
+        return self._end_of(name, found.get("response"), found.get("error"), asked[name])
+
+    def _end_of(self, name: str, response: JSON, error: JSON, model: str) -> LineEnd:
+        secrets = self._provider.client.secrets
+        if not isinstance(response, Mapping) or not response.get("status_code"):
+            facts = read_body({"error": error})
+            return LineEnd(name, why=scrub(facts.code or facts.text or "no answer", secrets)[:200])
+        status, body = response["status_code"], response.get("body")
+        try:
+            if not isinstance(status, int) or not 200 <= status < 300:
+                raise refusal(status if isinstance(status, int) else 500, {}, read_body(body), secrets=secrets)
+            reading = self._provider.api.read(codec.dumps(body), secrets)
+        except UnusableCallError as refused:
+            return LineEnd(name, unusable(model, refused, 0.0))
+        except CallError as refused:
+            return LineEnd(name, error=refused)
+        request_id = response.get("request_id")
+        return LineEnd(
+            name,
+            Response(
+                answer=reading.answer,
+                usage=reading.usage,
+                model=scrub(reading.model or model, secrets)[:200],
+                request_id=scrub(request_id, secrets)[:200] if isinstance(request_id, str) and request_id else None,
+                service_tier=reading.service_tier,
+            ),
+        )
+
+    # -- acts ----------------------------------------------------------------------------------------------------
+
+    async def upload(self, path: Path, name: str) -> str:
+        """Send an input file under this name; gives its id."""
+        facts = await self._provider.client.upload("/files", path, name, {"purpose": "batch"})
+        return _id_of(facts, "file")
+
+    async def find_file(self, name: str) -> str | None:
+        """The id of the newest input file of this name, or None."""
+        async for facts in self._listed("files", purpose="batch", order="desc"):
+            if facts.get("filename") == name and isinstance(facts.get("id"), str):
+                return str(facts["id"])
+        return None
+
+    async def create(self, file_id: str, metadata: Mapping[str, str]) -> BatchFacts:
+        """Make a batch of an input file."""
+        sdk = self._provider.client.sdk
+        made = sdk.batches.create(
+            completion_window=WINDOW,
+            endpoint=self.endpoint,  # type: ignore[arg-type]  # one of those that it knows
+            input_file_id=file_id,
+            metadata=dict(metadata),
+        )
+        return _facts(await self._done("POST /batches", made))
+
+    async def find(self, metadata: Mapping[str, str]) -> BatchFacts | None:
+        """The newest batch with this metadata that may still answer, or None."""
+        async for facts in self._listed("batches"):
+            known = facts.get("metadata")
+            if isinstance(known, Mapping) and all(known.get(name) == value for name, value in metadata.items()):
+                return _facts(facts)
+        return None
+
+    async def look(self, batch_id: str) -> BatchFacts:
+        """What has become of a batch."""
+        sdk = self._provider.client.sdk
+        return _facts(await self._done(f"GET /batches/{batch_id}", sdk.batches.retrieve(batch_id)))
+
+    async def cancel(self, batch_id: str) -> BatchFacts:
+        """Ask the server to end a batch; what it has answered stays."""
+        sdk = self._provider.client.sdk
+        return _facts(await self._done(f"POST /batches/{batch_id}/cancel", sdk.batches.cancel(batch_id)))
+
+    async def fetch(self, file_id: str, path: Path) -> None:
+        """Write the content of a file to a path."""
+        simulated = await self._provider.client.download(f"/files/{file_id}/content", path)
+        if self._provider.simulated is None:
+            self._provider.simulated = simulated
+
+    async def forget(self, file_id: str) -> None:
+        """Delete a file at the server; what cannot be deleted is left there."""
+        with suppress(CallError):
+            await self._done(f"DELETE /files/{file_id}", self._provider.client.sdk.files.delete(file_id))
+
+    async def _listed(self, what: str, **query: str) -> AsyncIterator[dict[str, Any]]:
+        """The objects of a list, as it comes: the newest first."""
+        sdk = self._provider.client.sdk
+        listing: Any = getattr(sdk, what).list(limit=100, extra_query=query)
+        seen = 0
+        try:
+            async for one in listing:
+                yield _plain(one)
+                seen += 1
+                if seen >= MOST_LISTED:
+                    return
+        except foreign_errors() as error:
+            raise translate(error, secrets=self._provider.client.secrets, at=f"GET /{what}") from None
+
+    async def _done(self, at: str, act: Any) -> dict[str, Any]:
+        try:
+            return _plain(await act)
+        except foreign_errors() as error:
+            raise translate(error, secrets=self._provider.client.secrets, at=at) from None
+
+
+def _plain(made: Any) -> dict[str, Any]:
+    """An object of the SDK as it came; whatever else stands there is none."""
+    facts = made.to_dict() if hasattr(made, "to_dict") else made
+    if not isinstance(facts, dict):
+        raise NoCompletionError(f"a 200 that is neither file nor batch: {str(facts)[:80]!r}", status=200)
+    return facts
+
+
+def _id_of(facts: Mapping[str, Any], what: str) -> str:
+    if not isinstance(facts.get("id"), str):
+        raise NoCompletionError(f"a 200 that is no {what}: {str(facts)[:80]!r}", status=200)
+    return str(facts["id"])
+
+
+def _facts(found: Mapping[str, Any]) -> BatchFacts:
+    counts = found.get("request_counts") or {}
+    errors = found.get("errors") or {}
+    listed = errors.get("data") if isinstance(errors, Mapping) else None
+    return BatchFacts(
+        id=_id_of(found, "batch"),
+        status=str(found.get("status")),
+        output_file_id=found.get("output_file_id") or "",
+        error_file_id=found.get("error_file_id") or "",
+        errors=tuple(map(_error, listed if isinstance(listed, list) else ())),
+        total=counts.get("total") or 0,
+        done=(counts.get("completed") or 0) + (counts.get("failed") or 0),
+        failed=counts.get("failed") or 0,
+        usage=_usage(found.get("usage")),
+        created_at=found.get("created_at"),
+        expires_at=found.get("expires_at"),
+    )
+
+
+def _error(error: Any) -> tuple[str, int | None, str]:
+    known = error if isinstance(error, Mapping) else {"message": str(error)}
+    line = known.get("line")
+    return str(known.get("code") or ""), line if isinstance(line, int) else None, str(known.get("message") or "")
+
+
+def _usage(found: Any) -> Usage | None:
+    usage = usage_of(found, "input_tokens", "output_tokens")
+    return usage if usage.total else None

@@ -1,0 +1,120 @@
+"""The settings -> the batch lane of a session."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from pipeline.batches import CourierRules, Lane, LaneRules, Mode
+from pipeline.errors import ConfigError, SetupError
+from pipeline.limits import Admission, DayMeter, Most, Price, Tariff, price_of
+from pipeline.parts import is_openai, is_simulated, price_for
+from pipeline.providers import BatchApi, HttpProvider
+from pipeline.records import Provider, Response
+from pipeline.settings import Settings
+from pipeline.stats import Stats
+from pipeline.store import BatchBook, Ledger, RunDir
+from pipeline.task import Task
+
+#: What a batch costs beside live calls, where nobody lists a price of its own (OpenAI's guide to the Batch API).
+BATCH_SHARE = 0.5
+
+
+async def batch_api_of(settings: Settings, provider: Provider, ledger: Ledger) -> BatchApi | None:
+    """What sends and collects batches: where the lane is chosen, or parts of an earlier session are open.
+
+    Raises ConfigError where the calls go to a function, which has no batches.
+    """
+    is_left = any(part.is_open for part in await BatchBook(ledger).parts())
+    if settings.model.lane != "batch" and not is_left:
+        return None
+    if not isinstance(provider, HttpProvider):
+        raise ConfigError(
+            'model.lane = "batch" needs a server with an OpenAI-compatible Batch API; a function has none'
+        )
+    return BatchApi(provider)
+
+
+async def refuse_open_batches(run_dir: RunDir, ledger: Ledger, what: str) -> None:
+    """Raise SetupError where batches are open that would be answered in the terms of before."""
+    left = sum(part.is_open for part in await BatchBook(ledger).parts())
+    if left:
+        raise SetupError(
+            f"{run_dir.path}: {left:,} {'batch is' if left == 1 else 'batches are'} open. Before {what}, collect them "
+            f"(labelpipe run) or cancel them: labelpipe cancel {run_dir.path}"
+        )
+
+
+def batch_price(settings: Settings) -> Price | None:
+    """What an answer of a batch costs; None where no price is known."""
+    live = price_for(settings)
+    if live is None:
+        return None
+    if settings.model.price is None and (is_openai(settings) or is_simulated(settings)):
+        found = price_of(settings.model.name, batch=True)
+        if found is not None and found.input < live.input:
+            return found
+    share = BATCH_SHARE
+    return Price(
+        live.input * share,
+        live.output * share,
+        live.cached_input * share,
+        live.origin,
+        cache_write=live.written * share,
+    )
+
+
+def lane_of(
+    api: BatchApi | None,
+    settings: Settings,
+    task: Task,
+    ledger: Ledger,
+    admission: Admission,
+    day: DayMeter,
+    stats: Stats,
+    mode: Mode,
+    *,
+    folder: Path,
+    run_id: str,
+) -> Lane | None:
+    """The lane of a session; None where nothing is batched."""
+    if api is None:
+        return None
+    price = batch_price(settings)
+    return Lane(
+        api,
+        BatchBook(ledger),
+        folder,
+        _rules_of(settings, task, mode),
+        run_id=run_id,
+        admission=admission,
+        day=day,
+        stats=stats,
+        cost_of=partial(_cost_of, Tariff(price)),
+        usd_of=partial(_most_usd, price),
+    )
+
+
+def _rules_of(settings: Settings, task: Task, mode: Mode) -> LaneRules:
+    batch, most = settings.batch, settings.limits.requests_per_day
+    return LaneRules(
+        CourierRules(batch.poll_s, batch.enqueued_tokens, forgets=is_simulated(settings)),
+        model=settings.model.name,
+        first_part=batch.first_part,
+        part_records=batch.part_records if most is None else min(most, batch.part_records),
+        repairs_live=batch.finish == "live",
+        max_attempts=settings.limits.max_attempts,
+        shares=settings.task.dedupe and task.can_share_answers,
+        goes_live=settings.model.lane != "batch",
+        mode=mode,
+    )
+
+
+def _cost_of(tariff: Tariff, response: Response, _model: str) -> float | None:
+    return tariff.cost_usd(response.usage)
+
+
+def _most_usd(price: Price | None, most: Most) -> float | None:
+    if price is None:
+        return None
+    return (most.prompt * max(price.input, price.cached_input, price.written) + most.output * price.output) / 1e6

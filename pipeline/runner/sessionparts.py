@@ -1,0 +1,56 @@
+"""What a session is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.batches import Mode
+from pipeline.engine import Prepare, StopSwitch
+from pipeline.limits import Admission, DayMeter
+from pipeline.notify import Notifier
+from pipeline.parts import Gold
+from pipeline.providers import BatchApi
+from pipeline.readers import Source, Stamp
+from pipeline.records import Provider
+from pipeline.runner.after import After
+from pipeline.settings import Settings
+from pipeline.store import Ledger, MovedAside, RunDir
+from pipeline.task import Task
+from pipeline.telemetry import Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class SessionParts:
+    """What a session is made of.
+
+    `admission` is the door, and `day` its count of the day's requests over sessions; `run_id` names the run in the
+    keys of callbacks; `prepare` loads the records' media; `title` stands in the progress line; `switch` is what
+    signals press. `moved` are files that were not as the run had left them, `notes` is what else is to be told at the
+    start and the end; `stamps` are those of the inputs before anything was read; `choice` is "relabel" or "keep" where
+    the user gave that; `after` makes a file of the summary; `gold` is what the run measures itself by.
+    """
+
+    settings: Settings
+    task: Task
+    sources: Sequence[Source]
+    run_dir: RunDir
+    ledger: Ledger
+    provider: Provider
+    day: DayMeter
+    admission: Admission
+    notifier: Notifier
+    switch: StopSwitch
+    telemetry: Telemetry | None = None
+    prepare: Prepare | None = None
+    title: str = ""
+    run_id: str = ""
+    was_simulated: bool = False
+    moved: Sequence[MovedAside] = ()
+    notes: Sequence[str] = ()
+    stamps: Sequence[Stamp | None] = ()
+    choice: str = ""
+    after: After | None = None
+    gold: Gold | None = None
+    batches: BatchApi | None = None
+    mode: Mode = Mode.WAIT

@@ -1,0 +1,291 @@
+"""The tables of the batch lane: parts that are sent as one batch each, and the records whose answers they will hold.
+
+Each act on a part is noted before it is done, so that the next session knows what may have been done. A record is in
+one part at a time: its key is the primary key of `batch_items`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pipeline.records import KeptAnswer, Problem, Record, Usage, added_usd
+from pipeline.store import storedturns
+from pipeline.store.batchparts import Item, ItemState, Landed, Part, PartState
+from pipeline.store.ledger import Ledger
+from pipeline.store.queries import chunks, placeholders
+from pipeline.store.rows import bound, json_text, json_value, unbound
+from pipeline.store.writes import transaction
+
+_PART = (
+    "part", "state", "lines", "bytes", "sha256", "endpoint", "tokens", "most_usd", "most_tokens", "packed_at", "begun",
+    "file_id", "batch_id", "sent_at", "ended_at", "facts", "books",
+)  # fmt: skip
+_ITEM = ("key", "part", "place", "number", "digest", "state", "tries", "problem", "content", "record")
+_PARTS, _ITEMS = ", ".join(_PART), ", ".join(_ITEM)
+
+
+class BatchBook:
+    """The parts of a run, as its ledger keeps them. Every method raises StoreError if the file cannot be used."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    async def parts(self) -> list[Part]:
+        """All parts that there ever were, the oldest first."""
+        return await self._ledger.do(_parts)
+
+    async def next_number(self) -> int:
+        """The number of the next part."""
+        return await self._ledger.do(
+            lambda seen: seen.execute("SELECT COALESCE(MAX(part), 0) + 1 FROM batches").fetchone()[0]
+        )
+
+    async def pack(self, part: Part, items: Sequence[Item]) -> None:
+        """Note a part whose input file is on the disk, and the records in it; each leaves the part that it was in."""
+        await self._ledger.do(_pack, part, items)
+
+    async def note(self, part: Part) -> Part:
+        """Note what has become of a part; gives it back."""
+        await self._ledger.do(_note, part)
+        return part
+
+    async def waiting(self, part: int) -> dict[int, Item]:
+        """The items of the part whose answers are not known, by place."""
+        return await self._ledger.do(_waiting, part)
+
+    async def land(self, part: Part, landed: Sequence[Landed]) -> None:
+        """Write down what lines came to, and their answers: together, or not at all."""
+        await self._ledger.do(_land, part, landed)
+
+    async def landed(self, part: int, after: tuple[int, str], limit: int) -> list[Item]:
+        """The next items of a part that is read, behind this (place, key); those with an outcome are left out."""
+        return await self._ledger.do(_landed, part, after, limit)
+
+    async def freed(self) -> list[int]:
+        """The numbers, below 0, of the groups of records that followed others, and do no more."""
+        return await self._ledger.do(
+            lambda seen: [row[0] for row in seen.execute("SELECT DISTINCT part FROM batch_items WHERE part < 0")]
+        )
+
+    async def in_parts(self, records: Sequence[Record]) -> set[str]:
+        """The keys of those that are in a part. One whose content is another now is dropped there, and not meant."""
+        return await self._ledger.do(_in_parts, records)
+
+    async def asked(self, digests: Sequence[bytes]) -> set[bytes]:
+        """Those of the requests whose answer is waited for."""
+        return await self._ledger.do(_asked, digests)
+
+    async def free_followers(self, handed_out: Sequence[int]) -> int | None:
+        """Let go of records whose identical request is not waited for any more; the number of their group, below 0.
+
+        That is so once the part of the record that they follow is `handed_out`. None where there are none.
+        """
+        return await self._ledger.do(_free_followers, handed_out)
+
+    async def close_parts(self) -> list[int]:
+        """Close the parts of which each record has its outcome, or is in another part; gives their numbers."""
+        return await self._ledger.do(_close_parts)
+
+    async def counts(self) -> dict[str, int]:
+        """How many records are in each state, over all parts."""
+        return await self._ledger.do(_counts)
+
+
+def _parts(connection: sqlite3.Connection) -> list[Part]:
+    return [_to_part(row) for row in connection.execute(f"SELECT {_PARTS} FROM batches ORDER BY part")]  # noqa: S608
+
+
+def _to_part(row: Sequence[Any]) -> Part:
+    values = dict(zip(_PART, row, strict=True))
+    number, state, begun = values.pop("part"), PartState(values.pop("state")), bool(values.pop("begun"))
+    facts, books = json_value(values.pop("facts")), json_value(values.pop("books"))
+    return Part(number=number, state=state, begun=begun, facts=facts, books=books, **values)
+
+
+def _part_row(part: Part) -> tuple[Any, ...]:
+    values = {name: getattr(part, name) for name in _PART[2:-2]}
+    values["begun"] = int(part.begun)
+    return (part.number, part.state.value, *values.values(), json_text(part.facts), json_text(part.books))
+
+
+def _note(connection: sqlite3.Connection, part: Part) -> None:
+    with transaction(connection):
+        _put_part(connection, part)
+
+
+def _put_part(connection: sqlite3.Connection, part: Part) -> None:
+    connection.execute(f"INSERT OR REPLACE INTO batches ({_PARTS}) VALUES ({placeholders(_PART)})", _part_row(part))  # noqa: S608
+
+
+def _pack(connection: sqlite3.Connection, part: Part, items: Sequence[Item]) -> None:
+    with transaction(connection):
+        if part.lines:
+            _put_part(connection, part)
+        connection.executemany(
+            f"INSERT OR REPLACE INTO batch_items ({_ITEMS}) VALUES ({placeholders(_ITEM)})",  # noqa: S608
+            map(_item_row, items),
+        )
+
+
+def _item_row(item: Item) -> tuple[Any, ...]:
+    record, problem = item.record, item.problem
+    return (
+        bound(record.key),
+        item.part,
+        item.place,
+        item.number,
+        item.digest,
+        item.state.value,
+        item.tries,
+        None if problem is None else json_text([problem.code, problem.message]),
+        record.digest,
+        json_text([record.source, record.ordinal, record.fields, record.line]),
+    )
+
+
+def _to_item(row: Sequence[Any]) -> Item:
+    source, ordinal, fields, line = json_value(row[9])
+    problem = json_value(row[7])
+    return Item(
+        record=Record(source, ordinal, unbound(row[0]) or "", fields, line, row[8]),
+        part=row[1],
+        place=row[2],
+        number=row[3],
+        digest=row[4],
+        state=ItemState(row[5]),
+        tries=row[6],
+        problem=None if problem is None else Problem(*problem),
+    )
+
+
+def _waiting(connection: sqlite3.Connection, part: int) -> dict[int, Item]:
+    rows = connection.execute(
+        f"SELECT {_ITEMS} FROM batch_items WHERE part = ? AND state IN ('waiting', 'dropped') AND place >= 0",  # noqa: S608
+        (part,),
+    )
+    return {item.place: item for item in map(_to_item, rows)}
+
+
+def _land(connection: sqlite3.Connection, part: Part, landed: Sequence[Landed]) -> None:
+    answers = [one.answer for one in landed if one.answer is not None]
+    with transaction(connection):
+        kept = storedturns.of(connection, [one.key for one in answers])
+        storedturns.keep(connection, [_with_lost(one, kept.get(one.key, ())) for one in answers])
+        connection.executemany(
+            "UPDATE batch_items SET state = CASE state WHEN 'dropped' THEN state ELSE ? END, tries = tries + ?,"
+            " problem = ? WHERE part = ? AND place = ?",
+            [
+                (
+                    one.state.value,
+                    int(one.is_try),
+                    None if one.problem is None else json_text([one.problem.code, one.problem.message]),
+                    part.number,
+                    one.place,
+                )
+                for one in landed
+            ],
+        )
+        _put_part(connection, part)
+
+
+def _with_lost(answer: KeptAnswer, before: Iterable[KeptAnswer]) -> KeptAnswer:
+    """The answer, with what those have cost in whose place it is written: they were given to another prompt."""
+    for lost in before:
+        if lost.number >= answer.number:
+            response = replace(
+                answer.response,
+                usage=answer.response.usage + lost.response.usage,
+                cost_usd=added_usd(answer.response.cost_usd, lost.response.cost_usd),
+            )
+            answer = replace(
+                answer, response=response, calls=answer.calls + lost.calls, repairs=answer.repairs + lost.repairs
+            )
+    return answer
+
+
+def _landed(connection: sqlite3.Connection, part: int, after: tuple[int, str], limit: int) -> list[Item]:
+    place, key = after
+    rows = connection.execute(
+        f"SELECT {_ITEMS} FROM batch_items WHERE part = ? AND (place, key) > (?, ?)"  # noqa: S608
+        " AND state IN ('answered', 'refused', 'again')"
+        " AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.key = batch_items.key)"
+        " ORDER BY place, key LIMIT ?",
+        (part, place, bound(key), limit),
+    )
+    return list(map(_to_item, rows))
+
+
+def _in_parts(connection: sqlite3.Connection, records: Sequence[Record]) -> set[str]:
+    contents = {record.key: record.digest for record in records}
+    found: set[str] = set()
+    changed: list[str] = []
+    for chunk in chunks(list(contents)):
+        rows = connection.execute(
+            f"SELECT key, content FROM batch_items WHERE key IN ({placeholders(chunk)})",  # noqa: S608
+            list(map(bound, chunk)),
+        )
+        for name, content in rows:
+            key = unbound(name) or ""
+            (found.add if contents[key] == content else changed.append)(key)
+    if changed:
+        with transaction(connection):
+            connection.executemany(
+                "UPDATE batch_items SET state = 'dropped', key = ? WHERE key = ?",
+                [(bound(f"dropped in {time.time_ns()}: {key}"), bound(key)) for key in changed],
+            )
+    return found
+
+
+def _asked(connection: sqlite3.Connection, digests: Sequence[bytes]) -> set[bytes]:
+    found: set[bytes] = set()
+    for digest in digests:
+        row = connection.execute(
+            "SELECT 1 FROM batch_items WHERE substr(digest, 1, 6) = ? AND digest = ? AND state = 'waiting' LIMIT 1",
+            (digest[:6], digest),
+        ).fetchone()
+        if row is not None:
+            found.add(digest)
+    return found
+
+
+def _free_followers(connection: sqlite3.Connection, handed_out: Sequence[int]) -> int | None:
+    with transaction(connection):
+        group = min(0, connection.execute("SELECT COALESCE(MIN(part), 0) FROM batch_items").fetchone()[0]) - 1
+        freed = connection.execute(
+            "UPDATE batch_items SET state = 'again', part = ?, place = 0 WHERE state = 'follows' AND NOT EXISTS ("
+            "SELECT 1 FROM batch_items leader WHERE substr(leader.digest, 1, 6) = substr(batch_items.digest, 1, 6)"
+            " AND leader.digest = batch_items.digest AND leader.part > 0 AND (leader.state = 'waiting'"
+            " OR leader.state <> 'follows' AND leader.part NOT IN (SELECT value FROM json_each(?))))",
+            (group, json_text(list(handed_out))),
+        ).rowcount
+    return group if freed else None
+
+
+def _close_parts(connection: sqlite3.Connection) -> list[int]:
+    done = "EXISTS (SELECT 1 FROM outcomes WHERE outcomes.key = batch_items.key)"
+    with transaction(connection):
+        connection.execute(f"DELETE FROM batch_items WHERE part < 0 AND {done}")  # noqa: S608
+        closed = [
+            row[0]
+            for row in connection.execute(
+                "SELECT part FROM batches WHERE state = 'read' AND NOT EXISTS (SELECT 1 FROM batch_items"  # noqa: S608
+                f" WHERE batch_items.part = batches.part AND state <> 'dropped' AND state <> 'follows' AND NOT {done})"
+            )
+        ]
+        for part in closed:
+            connection.execute("DELETE FROM batch_items WHERE part = ? AND state <> 'follows'", (part,))
+            connection.execute("UPDATE batches SET state = 'closed' WHERE part = ?", (part,))
+    return closed
+
+
+def _counts(connection: sqlite3.Connection) -> dict[str, int]:
+    return dict(connection.execute("SELECT state, COUNT(*) FROM batch_items GROUP BY state"))
+
+
+def usage_list(usage: Usage) -> list[int]:
+    """The usage, as the books of a part keep it: the arguments of Usage."""
+    return [usage.prompt, usage.completion, usage.cached, usage.reasoning, usage.cache_write]
