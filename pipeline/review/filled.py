@@ -16,12 +16,12 @@ from pipeline.errors import InputError, SetupError, there_are
 from pipeline.records import JSON, Outcome
 from pipeline.review.cells import is_empty, is_equal, is_same, is_ticked, plain, value_of
 from pipeline.review.drawfile import NOTE, UNCLEAR
-from pipeline.review.folder import Reviewed, reviewed
+from pipeline.review.folder import Reviewed, answer_about, missing_in, reviewed
 from pipeline.review.naming import Named, named_rows
 from pipeline.review.page import draw_figures
 from pipeline.review.tables import Row, rows_in
 from pipeline.runner import Rewritten, rewrite
-from pipeline.store import Answer, Corrected, Draw, Ledger, corrected_at, label_digest, open_reviews, read_reviews
+from pipeline.store import Answer, Corrected, Draw, Ledger, corrected_at, open_reviews, read_reviews
 
 #: Faults of a file that are named.
 SHOWN_FAULTS = 10
@@ -184,14 +184,16 @@ def _take_row(found: Reviewed, taken: Taken, one: Named, about: tuple[Outcome, _
     words = "" if is_empty(note) else plain(str(note))
     if changed and outcome.rows is not None:
         faults = [_SEVERAL]
-    elif changed and shown.label is None and (missing := _missing(found, changed)):
+    elif changed and shown.label is None and (missing := missing_in(found, changed)):
         faults.append(f"the record has no label, so it needs a value for {', '.join(missing)} too")
     if faults:
         taken.faults += [f"line {one.row.line} ({one.key}): {fault}" for fault in faults]
     elif outcome.rows is None and (changed or unclear or words or (confirms and filled)):
         new = filled if confirms else changed
         is_right = not changed and len(new) == len(found.columns)
-        taken.answers.append(_answer(found, outcome, shown, None if is_right else new, unclear=unclear, note=words))
+        taken.answers.append(
+            answer_about(found, outcome, shown.label, None if is_right else new, unclear=unclear, note=words)
+        )
     else:
         taken.unanswered += not filled
         taken.outdated += bool(old)
@@ -219,28 +221,6 @@ def _cells(found: Reviewed, values: _Label, label: _Label | None) -> tuple[dict[
         if label is None or not is_equal(filled[name], label.get(name)):
             changed[name] = filled[name]
     return filled, changed, faults
-
-
-def _answer(
-    found: Reviewed, outcome: Outcome, shown: Outcome, new: _Label | None, *, unclear: bool, note: str
-) -> Answer:
-    """The answer, but for whose it is."""
-    old = shown.label
-    return Answer(
-        key=outcome.record.key,
-        by="",
-        about=label_digest(outcome.label, outcome.rows),
-        old=None if old is None else {name: old.get(name) for name in found.names},
-        new=new,
-        record=outcome.record.digest,
-        request=outcome.request_digest,
-        unclear=unclear,
-        note=note,
-    )
-
-
-def _missing(found: Reviewed, changed: Mapping[str, JSON]) -> list[str]:
-    return [column.name for column in found.columns if column.is_required and column.name not in changed]
 
 
 def _words(answer: Answer) -> bytes:

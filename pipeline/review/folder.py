@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SetupError
-from pipeline.store import Layout, Ledger, RunDir
+from pipeline.records import JSON, Outcome
+from pipeline.store import Answer, Layout, Ledger, RunDir, label_digest
 from pipeline.targets import run_and_manifest
 from pipeline.task import LabelColumn, label_columns
 
@@ -60,3 +61,32 @@ async def reviewed(run: str | Path | None) -> Reviewed:
         (manifest.get("reading") or {}).get("key"),
         bool(manifest.get("simulated")),
     )
+
+
+def answer_about(
+    found: Reviewed,
+    outcome: Outcome,
+    label: Mapping[str, JSON] | None,
+    new: Mapping[str, JSON] | None,
+    *,
+    unclear: bool,
+    note: str,
+    by: str = "",
+) -> Answer:
+    """An answer about a record as it is now; `label` is what its row has, with corrections."""
+    return Answer(
+        key=outcome.record.key,
+        by=by,
+        about=label_digest(outcome.label, outcome.rows),
+        old=None if label is None else {name: label.get(name) for name in found.names},
+        new=new,
+        record=outcome.record.digest,
+        request=outcome.request_digest,
+        unclear=unclear,
+        note=note,
+    )
+
+
+def missing_in(found: Reviewed, new: Mapping[str, JSON]) -> list[str]:
+    """The label fields that a record without a label needs too."""
+    return [column.name for column in found.columns if column.is_required and column.name not in new]

@@ -14,7 +14,7 @@ from end_to_end.stage import Process, Project
 from page_served import Served, served
 from review_runs import TOPICS, again, answer, label_of, read, settings, write_input
 
-from pipeline import Answer, Request, Response, RunOptions, ToolCall, Usage, quality, run
+from pipeline import Answer, Request, Response, RunOptions, ToolCall, Usage, certify, quality, run
 from pipeline.store import read_reviews
 
 
@@ -152,6 +152,18 @@ def test_a_text_goes_back_as_it_was(tmp_path: Path) -> None:
         assert (told["counts"]["confirmed"], told["estimates"][0]["right"]) == (1, 1)
         body = {"at": 1, "mark": page.record(1)["mark"], "fields": {"reason": " A  BELL: \u0007"}}
         assert page.ask("answer", body)[1]["estimates"][0]["right"] == 2, "case and white space are no difference"
+
+
+def test_a_certificate_goes_on_from_a_blind_draw(folder: Path) -> None:
+    """Its page has the answers to the draw of the review, and asks for the others only."""
+    with served(folder / "run", sample=5, blind=True) as page:
+        for at in range(4):
+            page.say(at, 0)
+    found = certify(folder / "run", error=0.2, confidence=0.8, column="topic")
+    assert (found["extends"], found["answered"]) == (1, 4)
+    with served(folder / "run", draw=found["draw"]) as page:
+        counts = page.ask("state")[1]["counts"]
+    assert (counts["records"], counts["answered"], counts["blind_answers"]) == (found["drawn"], 4, 4)
 
 
 def test_two_reviewers_at_once_share_a_draw(folder: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline import codec
 from pipeline.records import JSON, Outcome
 from pipeline.review.cells import is_equal
-from pipeline.review.folder import Reviewed, reviewed
+from pipeline.review.folder import Reviewed, answer_about, missing_in, reviewed
 from pipeline.review.page.fields import PageField, fields_of
 from pipeline.store import (
     Answer,
@@ -223,24 +223,16 @@ class Desk:
             raise RefusedAnswer(f"The note has {len(note):,} characters; at most {NOTE_CHARS:,} are kept.")
         if not new and not unclear and not note.strip():
             raise RefusedAnswer("Nothing was answered: choose a label, or say that the guideline is unclear.")
-        if label is None and new and (missing := self._missing(new)):
+        if label is None and new and (missing := missing_in(self.found, new)):
             raise RefusedAnswer(f"The record has no label, so it needs a value for {', '.join(missing)} too.")
         old = None if label is None else {name: label.get(name) for name in self.found.names}
         is_right = old is not None and new.keys() == old.keys() and all(is_equal(old[name], new[name]) for name in new)
-        key = outcome.record.key
-        return Answer(
-            key=key,
+        answer = answer_about(
+            self.found, outcome, label, None if is_right else new, unclear=unclear, note=codec.clean_text(note.strip()),
             by=self.by,
-            about=label_digest(outcome.label, outcome.rows),
-            old=old,
-            new=None if is_right else new,
-            record=outcome.record.digest,
-            request=outcome.request_digest,
-            blind=self.draw.blind and not self.has_answered(key) and not self.has_met(key),
-            unclear=unclear,
-            note=codec.clean_text(note.strip()),
-            draw=self.draw.id,
-        )
+        )  # fmt: skip
+        blind = self.draw.blind and not self.has_answered(answer.key) and not self.has_met(answer.key)
+        return replace(answer, blind=blind, draw=self.draw.id)
 
     def _values(self, said: Any, old: Mapping[str, JSON]) -> dict[str, JSON]:
         """The values by field. What is sent back as it was shown is what it was, control characters and all."""
@@ -256,9 +248,6 @@ class Desk:
         except ValueError as error:
             raise RefusedAnswer(str(error)) from error
         return found
-
-    def _missing(self, new: Mapping[str, JSON]) -> list[str]:
-        return [field.name for field in self.fields if field.column.is_required and field.name not in new]
 
     def _schema_now(self) -> bytes:
         """The label fields of the run as its manifest has them, and how often some were renamed."""
