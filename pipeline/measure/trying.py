@@ -74,7 +74,7 @@ async def try_config(
         )
     before = await _known(new, keys)
     tell(
-        f"labels {len(keys):,} records of {old.path} with {settings.model.name}, {before:,} of them labelled before; "
+        f"labels {len(keys):,} records of {old.path} with {settings.model.name}, {before:,} of them done before; "
         f"the answers are kept in {new.path}"
     )
     summary = await _label(settings, new, keys, options)

@@ -49,7 +49,7 @@ def trial_lines(facts: Facts) -> list[str]:
     """A trial: what it took, then the comparison."""
     tried = facts["tried"]
     lines = [*comparison_lines(facts), ""]
-    known = f", {tried['known_before']:,} labelled before" if tried["known_before"] else ""
+    known = f", {tried['known_before']:,} done before" if tried["known_before"] else ""
     lines.append(f"  tried       {many(tried['drawn'], 'record')}{known} · {many(tried['calls'], 'call')}")
     if tried["reason"]:
         lines.append(f"  stopped     {tried['reason']}")
@@ -150,13 +150,14 @@ def _gold_lines(gold: Facts) -> Iterator[str]:
     yield ""
     yield f"  on {many(gold['n'], 'record')} with gold"
     names = [name for name in _FIGURES if any(gold[side].get(name) is not None for side in "ab")]
-    yield "             right  95% interval      " + "".join(f"  {_FIGURES[name]:>10}" for name in names)
+    titles = {name: f"{_FIGURES[name]:>6}" for name in names}
+    yield f"      right  {'95% interval':<16}" + "".join(f"  {title}" for title in titles.values())
     for side in "ab":
         one = gold[side]
         interval = f"{percent(one['accuracy_low'])} to {percent(one['accuracy_high'])}"
-        figures = ["-" if one[name] is None else f"{one[name]:.3f}" for name in names]
-        told = "".join(f"  {figure:>10}" for figure in figures)
-        yield f"  {side:<9} {percent(one['accuracy']):>6}  {interval:<18}{told}"
+        figures = {name: "-" if one[name] is None else f"{one[name]:.3f}" for name in titles}
+        told = "".join(f"  {figures[name]:>{len(title)}}" for name, title in titles.items())
+        yield f"  {side}  {percent(one['accuracy']):>6}  {interval:<16}{told}"
     yield f"  right: {', '.join(f'{gold[name]:,} {where}' for name, where in _RIGHT.items())}"
     yield f"  McNemar's exact test: p = {gold['p_value']:.3g}: {_verdict(gold)}"
 

@@ -115,6 +115,10 @@ def test_the_command(runs: tuple[Path, Path], tmp_path: Path) -> None:
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     assert "McNemar's exact test: p = 0.25: the difference may be chance" in done.stdout
+    figures = done.stdout.split("12 records with gold\n")[1].splitlines()[:3]
+    assert figures[0].endswith("kappa  macro F1")
+    assert len({len(line) for line in figures}) == 1
+    assert len(figures[0]) < 50, "with the mean error of ordered labels they fit sixty columns"
     facts = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert [run["labelled"] for run in facts["runs"]] == [14, 12]
     assert facts["runs"][0]["cost_per_record_usd"] > 0

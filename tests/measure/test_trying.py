@@ -62,6 +62,7 @@ def test_some_records_are_labelled_and_compared_and_paid_for_once(old: Path, tmp
 
     more = try_config(settings, old, 15, quiet=True)
     assert (more["tried"]["known_before"], more["tried"]["calls"]) == (12, 3), "a larger trial holds the smaller one"
+    assert "15 records, 12 done before · 3 calls" in repr(more)
     other = try_config(config(tmp_path, "other"), old, 12, seed=1, quiet=True)
     assert sum(row["key"] in drawn for row in other["differences"]["first"]) < len(other["differences"]["first"])
 
@@ -106,7 +107,7 @@ def test_the_command_says_what_it_does_and_what_comes_next(old: Path, tmp_path: 
     )
     done = CliRunner().invoke(app, ["try", str(job), "--against", str(old), "-n", "5"])
     assert done.exit_code == 0, done.output
-    assert f"labels 5 records of {old} with gpt-6-luna, 0 of them labelled before" in done.stderr
+    assert f"labels 5 records of {old} with gpt-6-luna, 0 of them done before" in done.stderr
     assert "5 records have a label in both" in done.stdout
     next_step = f"next        to label the rest: labelpipe run {job} --output {old}-try"
     assert next_step in done.stdout
