@@ -18,9 +18,12 @@ import pytest
 import typer.testing
 from browser import PROGRAM, Chromium
 
-# Started under nohup the tests would inherit that a hang-up is ignored, and so would the processes they start.
+# Started under nohup or in the background the tests would inherit that a hang-up or a Ctrl-C is ignored, and so would
+# the processes they start: those that are to end by one would not.
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Machines are shared: how long an example takes says nothing. The examples are the same each time, so that a change
 # is not blamed for what a new example finds; `ARGS=--hypothesis-profile=search` looks for new ones.

@@ -42,25 +42,39 @@ _TURN = threading.Lock()
 
 
 class Fork:
-    """A command at work, with what the tests use of `subprocess.Popen`."""
+    """A command at work, with what the tests use of `subprocess.Popen`.
+
+    Its stdout and stderr are read from here, or are the descriptors `out` and `err`, which stay open here.
+    """
 
     def __init__(
-        self, args: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: int, clock: Path | None = None
+        self,
+        args: Sequence[str],
+        cwd: Path,
+        env: Mapping[str, str],
+        stdin: int = subprocess.DEVNULL,
+        clock: Path | None = None,
+        *,
+        out: int | None = None,
+        err: int | None = None,
     ) -> None:
         self.args = args
         self.returncode: int | None = None
         reading, self.stdin = self._input(stdin)
-        out, out_of_child = os.pipe()
-        err, err_of_child = os.pipe()
+        out_here, out_of_child = os.pipe()
+        err_here, err_of_child = os.pipe()
         self._report, report_of_child = os.pipe()
+        for theirs, instead in ((out_of_child, out), (err_of_child, err)):
+            if instead is not None:
+                os.dup2(instead, theirs)
         given = (reading, out_of_child, err_of_child, report_of_child)
         facts = {"args": list(args), "cwd": str(cwd), "env": dict(env), "clock": str(clock or "")}
         with _TURN:
             socket.send_fds(_forks(clock is not None)[0], [json.dumps(facts).encode()], given)
         for descriptor in given:
             os.close(descriptor)
-        self.stdout: IO[str] = os.fdopen(out, encoding="utf-8")
-        self.stderr: IO[str] = os.fdopen(err, encoding="utf-8")
+        self.stdout: IO[str] = os.fdopen(out_here, encoding="utf-8")
+        self.stderr: IO[str] = os.fdopen(err_here, encoding="utf-8")
         self.pid = int(self._read_report())
 
     @staticmethod

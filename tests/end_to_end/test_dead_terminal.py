@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from end_to_end.forked import Fork
 from end_to_end.stage import (
     LABELPIPE,
-    PATIENCE_S,
     Endpoints,
     Process,
     Project,
@@ -33,52 +34,69 @@ ORDERS: list[dict[str, Any]] = [{"id": str(number), "at": 0, "verb": "resume"} f
 ORDERS.append({"id": "deep", "at": 0, "verb": "set", "key": "limits.concurrency", "value": "[" * 5000})
 
 
-def start(user: Project, redirects: str, stderr: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
-    """A run in a shell that redirects it so."""
-    words = ["bash", "-c", f"exec {' '.join(LABELPIPE)} run job.toml {redirects}"]
-    none = subprocess.DEVNULL
-    return subprocess.Popen(words, cwd=user.folder, env=environment(), stdin=none, stdout=none, stderr=stderr)
+def fork(user: Project, *args: str, out: int | None = None, err: int | None = None) -> Process:
+    """A run whose streams end at these descriptors."""
+    return Process(args, Fork(("run", "job.toml", *args), user.folder, environment(), out=out, err=err))
 
 
-def test_a_dead_terminal_changes_nothing(make: Make) -> None:
+def shell(user: Project, redirects: str) -> Process:
+    """A run in a shell that redirects it so: with streams that are closed a process has to begin."""
+    words, none = ["bash", "-c", f"exec {' '.join(LABELPIPE)} run job.toml {redirects}"], subprocess.DEVNULL
+    popen = subprocess.Popen(words, cwd=user.folder, env=environment(), stdin=none, stdout=none, stderr=none, text=True)
+    return Process(words, popen)
+
+
+@pytest.fixture
+def full() -> Iterator[int]:
+    """A disk that is full."""
+    with Path("/dev/full").open("w") as file:
+        yield file.fileno()
+
+
+def test_a_dead_terminal_changes_nothing(make: Make, full: int) -> None:
     """On a full disk, closed from the start, and with a reader that never reads."""
-    redirects = ["2>/dev/full", "--json >/dev/full", "<&- >&- 2>&-", "2> >(sleep 60)"]
-    users = [make(str(at), count=30) for at in range(len(redirects))]
-    started = [start(user, words) for user, words in zip(users, redirects, strict=True)]
-    for user, process, words in zip(users, started, redirects, strict=True):
-        assert process.wait(PATIENCE_S) == 0, words
-        assert len(user.labels()) == 30, words
-        assert json.loads((user.run_dir / "summary.json").read_bytes())["exit_code"] == 0, words
+    users = [make(str(at), count=30) for at in range(4)]
+    reader, unread = os.pipe()
+    started = [
+        fork(users[0], err=full),
+        fork(users[1], "--json", out=full),
+        shell(users[2], "<&- >&- 2>&-"),
+        fork(users[3], err=unread),
+    ]
+    for user, process in zip(users, started, strict=True):
+        process.wait().expect(0)
+        assert len(user.labels()) == 30, process.args
+        assert json.loads((user.run_dir / "summary.json").read_bytes())["exit_code"] == 0, process.args
+    os.close(reader)
+    os.close(unread)
 
 
-def test_help_that_cannot_be_written_is_one_line() -> None:
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run([*LABELPIPE, "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+def test_help_that_cannot_be_written_is_one_line(full: int) -> None:
+    done = subprocess.run([*LABELPIPE, "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (3, 1)
     assert "could not be written: No space left on device" in done.stderr
 
 
-def test_what_was_asked_for_and_cannot_be_written_is_an_error() -> None:
+def test_what_was_asked_for_and_cannot_be_written_is_an_error(tmp_path: Path, full: int) -> None:
     """The report was lost, and the exit code said that all is well."""
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run([*LABELPIPE, "--version"], stdout=full, stderr=subprocess.PIPE, check=False)
-        bad = subprocess.run([*LABELPIPE, "bad"], stdout=full, stderr=full, check=False)
-    assert (done.returncode, bad.returncode) == (3, 2)
-    assert b"could not be written: No space left on device" in done.stderr
+    args = [["--version"], ["bad"]]
+    done, bad = (Process(words, Fork(words, tmp_path, environment(), out=full)).wait() for words in args)
+    assert (done.code, bad.code) == (3, 2)
+    assert "could not be written: No space left on device" in done.err
 
 
 def test_a_reader_that_is_killed_in_mid_run(tmp_path: Path, endpoints: Endpoints) -> None:
     """It ended the watcher at its next word, and at the end the run, with exit code 1 and without a summary."""
     endpoint = endpoints.open(latency_ms=100)
     user = project(tmp_path / "project", endpoint.base_url, 100, limits={"concurrency": 4})
-    process = start(user, "", subprocess.PIPE)
+    process = fork(user)
     endpoint.wait_for_calls(8)
-    assert process.stderr is not None
-    process.stderr.close()
+    assert process.popen.stderr is not None
+    process.popen.stderr.close()
     for order in ORDERS:
         with (user.run_dir / "control.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(order) + "\n")
-    assert process.wait(PATIENCE_S) == 0
+    process.wait().expect(0)
     answers = [json.loads(line) for line in (user.run_dir / "control.answers.jsonl").read_text().splitlines()]
     assert [answer["ok"] for answer in answers] == [True] * 5 + [False]
     assert "cannot be carried out" in answers[-1]["text"], "an order never ends a run by an error"
