@@ -41,13 +41,21 @@ def _go_at_once(self: tuner.Tuner, limit: int, now: float) -> None:
     self._open(now)
 
 
+def _only_more(self: tuner.Tuner, now: float) -> None:
+    if self._step < 0:
+        self._fail(now)
+    else:
+        _BEGIN_TRIAL(self, now)
+
+
 def _plain_mean(latencies: list[float], in_flight: float) -> latency.Level:
     mean = max(statistics.fmean(latencies), 1e-9)
     return latency.Level(in_flight, mean, statistics.pstdev(latencies) / mean, len(latencies))
 
 
-_HOLD, _END_OUTAGE, _PLACE_DELAY = (
+_HOLD, _END_OUTAGE, _PLACE_DELAY, _BEGIN_TRIAL = (
     backoff.Backoff._hold, gate.Gate._end_outage, gate.Gate._place_delay_s,
+    tuner.Tuner._begin_trial,
 )  # fmt: skip
 
 MECHANISMS: Mapping[str, tuple[Patch, ...]] = {
@@ -68,9 +76,9 @@ MECHANISMS: Mapping[str, tuple[Patch, ...]] = {
     "baseline: a cut that did not help is taken back": ((baseline.Baseline, "test", _always(None)),),
     "baseline: no further cut while one is tested": ((baseline.Baseline, "is_testing", property(_always(False))),),
     "baseline: far more refused, and no test is trusted": (
-        (baseline.Baseline, "test", None), (baseline, "DISTRUST_S", 0.0),
+        (baseline.Baseline, "test", None), (baseline, "FAR_MORE", math.inf),
     ),
-    "baseline: what was found is forgotten": ((baseline.Baseline, "test", None), (baseline, "HALF_LIFE_S", math.inf)),
+    "baseline: what was found is forgotten": ((baseline.Baseline, "share", lambda self, now: self._share),),
     "baseline: a larger share than before is a limit": ((baseline._Test, "is_more", property(_always(False))),),
     "other clients: others' use is seen in what is left": ((other_clients.OtherClients, "seen", _always(None)),),
     "other clients: less is taken where little is left": ((other_clients.OtherClients, "_of_reserve", _always(1.0)),),
@@ -98,7 +106,7 @@ MECHANISMS: Mapping[str, tuple[Patch, ...]] = {
     "meters: known pauses are not caught up": ((meters.Meter, "skip", _always(None)),),
     "tuner: a doubling that brings nothing is looked behind": ((tuner.Tuner, "_may_look_behind", _always(False)),),
     "tuner: trials at the base": ((tuner.Tuner, "_is_ready", _always(False)),),
-    "tuner: trials of fewer calls": ((tuner.Tuner, "_try", None), (tuner, "FOLLOWS_DOWN", -math.inf)),
+    "tuner: trials of fewer calls": ((tuner.Tuner, "_begin_trial", _only_more),),
     "tuner: a latency that jumps is looked at": ((tuner.Tuner, "_is_jump", _always(False)),),
     "tuner: trials get rarer": ((tuner.Tuner, "_fail", None), (tuner, "PAUSE_MOST", tuner.PAUSE_FIRST)),
     "tuner: trials get smaller": ((tuner.Tuner, "_fail", None), (tuner, "STEP_LEAST", tuner.STEP_FIRST)),

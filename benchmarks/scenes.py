@@ -82,6 +82,7 @@ SCENES: Mapping[str, Scene] = {
     ),
     "5 % refused, no word": Scene(Rules(latency_s=0.5), RATE, busy=0.05, busy_wait_s=None, best_per_s=0.95 * _S),
     "5 % refused, no config, 1 s": Scene(Rules(latency_s=0.5), busy=0.05, concurrency=16, best_per_s=0.95 * 16 / 0.52),
+    "a fifth refused, 1 s": Scene(Rules(latency_s=0.5), RATE, busy=0.2, best_per_s=0.8 * _S),
     "5 % refused over a bucket": Scene(_gives("bucket", 60, "ms"), _TWICE, busy=0.05),
     # Other clients of the key.
     "another takes half, bucket, headers": Scene(

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 
 #: A larger share than this is a limit, or a server that is to be left alone.
 MOST_SHARE = 0.25
-#: A test takes so many refusals; or so many calls that, by the share before, there should have been this many. A share
-#: is smaller when it is below this part of the one before, and larger when so many standard deviations lie between.
-ENOUGH_REFUSED, ENOUGH_EXPECTED, SMALLER, APART = 5, 10, 0.6, 1.5
+#: A test takes so many refusals; or so many calls that, by the share before, there should have been twice as many.
+#: A share is smaller below this part of the one before, and larger when so many standard deviations lie between.
+ENOUGH_REFUSED, SMALLER, APART = 5, 0.6, 1.5
 #: What was found is half forgotten after so long. Then the next cut tests it again, which costs a few calls' time.
 HALF_LIFE_S = 300.0
 #: Less than this is not worth knowing.
 LEAST_SHARE = 0.005
-#: Where soon so many times as much is refused it was a limit after all: for so long no test is trusted.
-FAR_MORE, DISTRUST_S = 2.5, 300.0
+#: Where soon so many times as much is refused it was a limit after all: for a half-life no test is trusted.
+FAR_MORE = 2.5
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class Baseline:
     def test(self, rate: float | None, refused: int, sent: int, now: float) -> None:
         """The rate falls, from this one, at which so many were sent and refused."""
         if 0 < FAR_MORE * self.share(now) < refused / max(1, sent):
-            self._share, self._distrusted_until = 0.0, now + DISTRUST_S
+            self._share, self._distrusted_until = 0.0, now + HALF_LIFE_S
         may_be = now >= self._distrusted_until and refused > 0 and _bound(refused, -APART, sent) <= MOST_SHARE
         self._test = _Test(refused, sent, now) if may_be else None
         if self._test is None:
@@ -95,7 +95,7 @@ class Baseline:
         test.back += 1
         test.refused += refused
         if test.is_less:
-            if test.back * test.refused_before >= ENOUGH_EXPECTED * test.sent_before:
+            if test.back * test.refused_before >= 2 * ENOUGH_REFUSED * test.sent_before:
                 self._share, self._found_at = min(self.share(now), test.refused / test.sent), now
                 self._test = self._origin = None
         elif test.refused >= ENOUGH_REFUSED:

@@ -26,7 +26,7 @@ from pipeline.units import exact_dollars
 
 #: US dollars a million tokens are picodollars a token, times this.
 _PICO = 1_000_000
-_PICO_PER_USD = 1_000_000_000_000
+_PICO_PER_USD = _PICO**2
 #: What a server's chat template may add to a request that shows nowhere in its bytes: the preamble for tools (up to
 #: some 350 tokens where it is published) and a system text of its own.
 FRAMING_TOKENS = 512

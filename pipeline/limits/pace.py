@@ -33,10 +33,10 @@ SLOWER = 1.2
 #: The share of the accepted rate that is aimed at after a cut; the deepest cut at once, soon after another cut, and of
 #: a rate that was only guessed.
 CUT_TO, DEEPEST_CUT, GENTLE_CUT, GUESS_CUT = 0.98, 0.5, 0.85, 0.2
-#: A rate that was measured is met again: so many refusals, once the pace has grown beyond it by this share, and at
-#: least this share of those that it would give. It is measured anew over at least so many calls, and corrected by half
-#: of the difference, which counts up to this share.
-AGAIN_REFUSED, AGAIN_ABOVE, AGAIN_EXPECTED, AGAIN_PASSED, AGAIN_WITHIN = 4, 0.01, 0.5, 75, 0.05
+#: A rate that was measured is met again: one refusal more than noise has, once the pace has grown beyond it by this
+#: share, and at least this share of those that it would give. It is measured anew over three times as many calls, and
+#: corrected by half of the difference, which counts up to this share.
+AGAIN_ABOVE, AGAIN_EXPECTED, AGAIN_WITHIN = 0.01, 0.5, 0.05
 #: For so long and so many answers after a cut the rate grows slowly, and a further cut is gentle.
 NEAR_S, NEAR_ANSWERS = 30.0, 300
 #: Growth a second and, at most, an answer: at a low rate each refusal weighs more, so it has to come more rarely.
@@ -290,7 +290,7 @@ class Pace:
         units = self._units_per_call(now)
         if self._since is None or units is None:
             return None
-        per_s = self._since.calls_per_s(now, SINCE_PASSED if self._found is None else AGAIN_PASSED)
+        per_s = self._since.calls_per_s(now, SINCE_PASSED if self._found is None else 3 * SINCE_PASSED)
         return None if per_s is None else per_s * units * 60
 
     def _units_per_call(self, now: float) -> float | None:
@@ -315,7 +315,7 @@ class Pace:
         That needs no more than a few refusals, where another rate has to be told from noise first.
         """
         refused = since.refused(share)
-        if self._found is None or self.per_minute is None or refused < AGAIN_REFUSED:
+        if self._found is None or self.per_minute is None or refused <= NOISE_COUNT:
             return False
         excess = self.per_minute * HEADROOM - self._found
         units, exact = self._units_per_call(now), self._exact(now)

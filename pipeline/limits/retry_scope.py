@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: A shorter wait is not worth a trial, and a longer one is about no rate a minute.
-LEAST_WAIT_S, MOST_WAIT_S = 0.1, 65.0
+from pipeline.units import MINUTE_RESET_S
+
+#: A shorter wait is not worth a trial; a longer one than MINUTE_RESET_S is about no rate a minute.
+LEAST_WAIT_S = 0.1
 #: A trial begins at a refusal that comes after so many answers in a row: a limit that is used up refuses more than one.
 ANSWERS_BEFORE = 5
 #: A trial ends badly when more than this share of what it sent is refused, or of what was in flight when it began: of
@@ -63,7 +65,7 @@ class RetryScope:
     def is_for_all(self, wait_s: float, sent_at: float, now: float, in_flight: int) -> bool:
         """A 429 came that asks for this wait: whether everyone has to."""
         answers, self._answers = self._answers, 0
-        if not LEAST_WAIT_S <= wait_s <= MOST_WAIT_S:
+        if not LEAST_WAIT_S <= wait_s <= MINUTE_RESET_S:
             return True
         if self._trial is None:
             if now >= self._next_at and answers >= ANSWERS_BEFORE:

@@ -13,7 +13,7 @@ import math
 from pipeline.limits.latency import Level, Window, changed, doubt, follows, pooled
 
 #: A window has at least this many answers (and half of the limit), and lasts this many typical latencies. As long a
-#: time is left out after a change of the limit: its answers belong to both (else -38 points of the share used).
+#: time is left out after a change of the limit: its answers belong to both. That is worth 1.4 points of the share used.
 ANSWERS_LEAST, WINDOW_LATENCIES = 16, 1.75
 #: With less of the limit in flight than this, something else is the bottleneck: the window says nothing.
 IN_USE = 0.75
@@ -21,11 +21,12 @@ IN_USE = 0.75
 NEARLY = 0.9
 #: The share of a step in which throughput must follow it up, or may follow it down; a doubling is held to the latter.
 FOLLOWS_UP, FOLLOWS_DOWN = 0.5, 0.25
-#: Steps as shares of the base: a doubling (down: half of that), after a trial that failed, and the smallest.
+#: Steps as shares of the base: a doubling (down: half of that), after a trial that failed, and the smallest. Without
+#: the smallest 10 points are lost where the capacity rises.
 STEP_WIDE, STEP_FIRST, STEP_LEAST = 1.0, 0.25, 0.11
 #: The standard error that a trial ends with, as a share of its step, and the windows that are enough in any case.
 ERROR_SHARE, WINDOWS = 0.16, 12
-#: Typical latencies between trials: first, and after many that brought nothing.
+#: Typical latencies between trials: first, and after many that brought nothing; never longer would cost 5 points.
 PAUSE_FIRST, PAUSE_MOST = 6.0, 64.0
 #: What lies so many standard errors apart is not the same by chance: of a trial, and of a latency at the base, which
 #: must be another by this factor too.
@@ -145,7 +146,7 @@ class Tuner:
             self._fail(now)
 
     def _may_look_behind(self, base: Level, trial: Level) -> bool:
-        """Servers that work in batches stand still and then rise again; but what falls is left."""
+        """Servers that work in batches stand still and then rise again (51 points there); but what falls is left."""
         has_not_fallen = self.limit == 2 * self._base and trial.throughput >= NEARLY * base.throughput
         return has_not_fallen and 4 * trial.latency_s <= self._timeout_s
 
