@@ -41,12 +41,12 @@ def live(user: Project) -> dict[str, Any]:
 
 
 def test_orders_from_another_terminal(slow: Callable[..., tuple[Project, Any]]) -> None:
-    user, endpoint = slow(3_000, limits={"concurrency": 2})
+    user, endpoint = slow(1_500, limits={"concurrency": 2})
     process = user.start("run", "job.toml")
     endpoint.wait_for_calls(3)
     wait_until(lambda: bool(live(user)))
 
-    assert "2 -> 16" in user.do("set", "run", "limits.concurrency=16").expect(0).err
+    assert "2 -> 8" in user.do("set", "run", "limits.concurrency=8").expect(0).err
     wait_until(lambda: endpoint.in_flight() > 2)
     assert "cannot change in mid-run" in user.do("set", "run", "task.prompt=x").expect(2).err
     assert "expected" in user.do("set", "run", "limits.concurrency=many").expect(2).err
@@ -61,11 +61,11 @@ def test_orders_from_another_terminal(slow: Callable[..., tuple[Project, Any]]) 
 
     assert "draining" in user.do("drain", "run").expect(0).err
     done = process.wait().expect(3)
-    assert "limits.concurrency 2 -> 16" in done.err
+    assert "limits.concurrency 2 -> 8" in done.err
     assert "labelpipe run" in done.err, "it says how to go on"
     assert len(user.labels()) == len(endpoint.given()), "what was in flight is kept"
     user.run("--set", "limits.concurrency=200")
-    assert user.verify()["labelled"] == 3_000
+    assert user.verify()["labelled"] == 1_500
     assert "did not answer" in user.do("pause", "run", "--wait", "0.3").expect(2).err
 
 
@@ -89,9 +89,9 @@ def test_an_edit_of_the_config_is_taken_over(slow: Callable[..., tuple[Project, 
 
 def test_a_budget_is_never_passed_over_kills_and_resumes(slow: Callable[..., tuple[Project, Any]]) -> None:
     """By the endpoint's own books: every billed token counts, also those of a killed session."""
-    cap = 150_000
+    cap = 90_000
     user, endpoint = slow(
-        2_000,
+        1_200,
         {"latency_ms": 5.0},
         limits={"budget_tokens": cap, "concurrency": 8},
         model={"parameters": {"max_completion_tokens": 30}},
@@ -108,7 +108,7 @@ def test_a_budget_is_never_passed_over_kills_and_resumes(slow: Callable[..., tup
 
     user.configure(limits={"budget_tokens": 10_000_000})
     user.run()
-    assert user.verify()["labelled"] == 2_000
+    assert user.verify()["labelled"] == 1_200
 
 
 def test_a_budget_needs_a_bound_and_a_price(make: Make) -> None:
