@@ -44,7 +44,8 @@ _TURN = threading.Lock()
 class Fork:
     """A command at work, with what the tests use of `subprocess.Popen`.
 
-    Its stdout and stderr are read from here, or are the descriptors `out` and `err`, which stay open here.
+    Its stdout and stderr are read from here, or are the descriptors `out` and `err`. Those stay open here, as does one
+    that is given as `stdin`.
     """
 
     def __init__(
@@ -81,6 +82,8 @@ class Fork:
     def _input(stdin: int) -> tuple[int, IO[str] | None]:
         if stdin == subprocess.DEVNULL:
             return os.open(os.devnull, os.O_RDONLY), None
+        if stdin != subprocess.PIPE:
+            return os.dup(stdin), None
         reading, writing = os.pipe()
         return reading, os.fdopen(writing, "w", encoding="utf-8")
 

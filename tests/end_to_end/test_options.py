@@ -15,9 +15,7 @@ def test_overrides_reach_the_run(tmp_path: Path, endpoints: Endpoints) -> None:
     user.give(rows(60, first=100), "other.jsonl")
     env = {"LABELPIPE_LIMITS__CONCURRENCY": "5", "LABELPIPE_OUTPUT__COLUMNS": '["id"]'}
     short = ["--input", "other.jsonl", "--output", "elsewhere", "--limit", "30"]
-    done = user.do(
-        "run", "job.toml", "--json", "--set", "limits.concurrency=3", *short, env=env, as_a_user=True
-    ).expect(0)
+    done = user.do("run", "job.toml", "--json", "--set", "limits.concurrency=3", *short, env=env).expect(0)
     assert done.json["run_dir"] == "elsewhere"
     assert not user.run_dir.exists()
     labels = read_csv(user.folder / "elsewhere" / "labels.csv")

@@ -9,7 +9,6 @@ import pty
 import shutil
 import sqlite3
 import struct
-import subprocess
 import termios
 import time
 from collections.abc import Callable
@@ -18,7 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from end_to_end.stage import LABELPIPE, Endpoints, Project, environment, project, wait_until
+from end_to_end.forked import Fork
+from end_to_end.stage import Endpoints, Process, Project, environment, project, wait_until
 
 Make = Callable[..., Project]
 PRICED = {"price": {"input": 2.0, "output": 8.0}}
@@ -33,7 +33,7 @@ def test_in_a_terminal_one_line_is_redrawn(tmp_path: Path, endpoints: Endpoints)
     ]
     for process, terminal in started:
         screen = read_all(terminal).replace("\r\n", "\n")
-        assert process.wait() == 0, screen
+        assert process.wait().code == 0, screen
         drawn = [part for part in screen.split("\r") if " in flight" in part and "/120" in part]
         assert len(drawn) >= 3, f"redrawn twice a second: {screen!r}"
         assert any(0 < int(part.split("/")[0]) < 120 for part in drawn), "it moves"
@@ -43,14 +43,14 @@ def test_in_a_terminal_one_line_is_redrawn(tmp_path: Path, endpoints: Endpoints)
     endpoints.close(endpoint)
 
 
-def in_terminal(user: Project, size: tuple[int, int], command: str = "run") -> tuple[subprocess.Popen[bytes], int]:
+def in_terminal(user: Project, size: tuple[int, int], command: str = "run") -> tuple[Process, int]:
     """A run, or another command, with a terminal of these rows and columns; and the terminal's other side."""
     outer, inner = pty.openpty()
     fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
-    words, env = [*LABELPIPE, command, "job.toml"], environment({"TERM": "xterm"})
-    process = subprocess.Popen(words, cwd=user.folder, env=env, stdin=inner, stdout=inner, stderr=inner)
+    words, env = [command, "job.toml"], environment({"TERM": "xterm"})
+    fork = Fork(words, user.folder, env, inner, out=inner, err=inner)
     os.close(inner)
-    return process, outer
+    return Process(words, fork), outer
 
 
 def read_all(terminal: int) -> str:
@@ -70,7 +70,7 @@ def test_a_plan_shows_its_pilot_and_an_outage(tmp_path: Path, endpoints: Endpoin
     user = project(tmp_path / "outage", endpoint.base_url, 30)
     process, terminal = in_terminal(user, (24, 100), "plan")
     shown = read_all(terminal)
-    assert process.wait(30) == 0
+    process.wait().expect(0)
     assert "pilot 0/20" in shown
     assert "OUTAGE since " in shown
     assert "calls fail for everyone" in shown
