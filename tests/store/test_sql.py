@@ -520,7 +520,7 @@ FIELDS = st.dictionaries(st.sampled_from(["id", "a", "A", "b", "label", "c\0"]),
 LABELS = st.dictionaries(st.sampled_from(["label", "score", "a", "id"]), VALUES, max_size=3)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(batches=st.lists(st.lists(st.tuples(FIELDS, LABELS), max_size=3), min_size=1, max_size=3), data=st.data())
 def test_any_values_in_any_order_come_out_as_the_ledger_has_them(
     tmp_path_factory: pytest.TempPathFactory, batches: list[list[tuple[Any, Any]]], data: st.DataObject
