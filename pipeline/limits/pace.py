@@ -34,9 +34,9 @@ SLOWER = 1.2
 #: a rate that was only guessed.
 CUT_TO, DEEPEST_CUT, GENTLE_CUT, GUESS_CUT = 0.98, 0.5, 0.85, 0.2
 #: A rate that was measured is met again: one refusal more than noise has, once the pace has grown beyond it by this
-#: share, and at least this share of those that it would give. It is measured anew over three times as many calls, and
-#: corrected by half of the difference, which counts up to this share.
-AGAIN_ABOVE, AGAIN_EXPECTED, AGAIN_WITHIN = 0.01, 0.5, 0.05
+#: share, and at least this share of those that it would give (6 points of the share used, where a fifth is refused at
+#: random). It is measured anew over three times as many calls, and corrected by half of the difference.
+AGAIN_ABOVE, AGAIN_EXPECTED = 0.01, 0.5
 #: For so long and so many answers after a cut the rate grows slowly, and a further cut is gentle.
 NEAR_S, NEAR_ANSWERS = 30.0, 300
 #: Growth a second and, at most, an answer: at a low rate each refusal weighs more, so it has to come more rarely.
@@ -323,7 +323,6 @@ class Pace:
             return False
         if refused < AGAIN_EXPECTED * excess / units / 60 * (now - since.at):
             return False
-        exact = min(max(exact, (1 - AGAIN_WITHIN) * self._found), (1 + AGAIN_WITHIN) * self._found)
         self._found = (self._found + exact) / 2
         self._cut_to(self._found, now)
         return True
