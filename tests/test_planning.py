@@ -157,7 +157,7 @@ def test_flex_and_batch_cost_half_where_the_price_list_says_so() -> None:
     assert flex.cost.middle == pytest.approx(live.cost.middle / 2)
     assert batch.cost.middle == pytest.approx(live.cost.middle / 2)
     assert (live.seconds, flex.seconds, batch.seconds) == (pytest.approx(100), None, None)
-    assert "does not send batches" in batch.note
+    assert batch.note == "within 24 h"
     assert live.chosen
     assert not flex.chosen
 

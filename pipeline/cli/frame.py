@@ -36,7 +36,7 @@ _FIRST = ("run", "retry", "replay", "status", "watch", "evaluate", "compare", "t
 
 #: Words that other tools have for our commands.
 MEANT = {
-    "stop": "drain", "cancel": "drain", "start": "run", "label": "run", "continue": "run", "new": "init",
+    "stop": "drain", "start": "run", "label": "run", "continue": "run", "new": "init",
     "create": "init", "validate": "check", "lint": "check", "estimate": "plan", "cost": "plan",
     "test": "preview", "example": "demo", "eval": "evaluate", "score": "evaluate", "accuracy": "evaluate",
     "diff": "compare", "trial": "try", "help": "-h", "version": "--version",
