@@ -85,7 +85,7 @@ def refusal(
     about = f" ({', '.join(params[:3])})" if params else ""
     what = f"a {status} with an error in it: {code}" if status < 300 else f"{status} {code}"
     # Some servers begin the body with the status, as in "404: Not Found".
-    said = re.sub(rf"^{status}\b[\s:]*", "", facts.shown) or facts.shown
+    said = re.sub(rf"^{status}:\s*", "", facts.shown) or facts.shown
     ours.args = (f"{what.strip(' :')}: {said}{about}",)
     request_id = headers.get("x-request-id")
     ours.status, ours.request_id = counts, None if request_id is None else scrub(request_id, secrets)
