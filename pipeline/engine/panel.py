@@ -67,17 +67,28 @@ class Panel:
         value = ranked[0][0]  # of equal counts the one that was counted first
         return next(ballot for ballot in reversed(ballots) if _text(ballot) == value)
 
-    def columns_of(self, ballots: Sequence[Ballot]) -> dict[str, JSON]:
+    def columns_of(self, ballots: Sequence[Ballot], standing: Mapping[str, JSON] | None = None) -> dict[str, JSON]:
         """VOTE_COLUMNS of the ballots of a record that is decided.
 
-        `agreement` is the share of all votes, abstentions included, that have the value that stands. `votes` lists the
-        values in the order of the votes, null for an abstention.
+        `agreement` is the share of all votes, abstentions included, that have the value that stands: `standing`, or
+        the most frequent one. `votes` lists the values in the order of the votes, null for an abstention.
         """
-        counts = _counts(ballots).most_common(2)
-        agreement = counts[0][1] / len(ballots)
-        tie = len(counts) > 1 and counts[0][1] == counts[1][1]
+        counts = _counts(ballots)
+        own = counts[codec.canonical(standing)] if standing else max(counts.values())
+        agreement = own / len(ballots)
+        tie = sum(count >= own for count in counts.values()) > 1
         votes = [self._shown(ballot.value) for ballot in ballots]
         return dict(zip(VOTE_COLUMNS, (round(agreement, 4), votes, tie or agreement < self.review_below), strict=True))
+
+    def renamed(self, label: Mapping[str, JSON], column: str, new: Callable[[JSON], JSON]) -> Mapping[str, JSON]:
+        """The label, which has its new name, with its votes under their new names and counted again."""
+        votes: JSON = label.get("votes")
+        if not isinstance(votes, list) or column not in self.columns:
+            return label
+        is_bare = len(self.columns) == 1
+        values = [{column: vote} if is_bare and vote is not None else vote for vote in votes]
+        ballots = [Ballot(value and {**value, column: new(value.get(column))}) for value in values]
+        return {**label, **self.columns_of(ballots, self.value_of(label))}
 
     def _shown(self, value: Mapping[str, JSON] | None) -> JSON:
         """A value as it stands in the column `votes`: bare where only one column is compared."""

@@ -19,7 +19,7 @@ from typing import Any
 
 from pipeline.errors import ConfigError, RenderError, SetupError
 from pipeline.labelfields import LabelField, Rename, Renamed, mark_of, plain_choices, renamer
-from pipeline.parts import FileEdit, edit_of, file_edits, label_fields, open_sinks, renamed_pairs, task_of
+from pipeline.parts import FileEdit, edit_of, file_edits, label_fields, open_sinks, panel_of, renamed_pairs, task_of
 from pipeline.records import Outcome
 from pipeline.runlog import run_log, tell
 from pipeline.runner.exporting import export
@@ -215,14 +215,15 @@ def _digest(data: bytes) -> str:
 
 
 async def _in_ledger(settings: Settings, ledger: Ledger, step: _Step) -> int:
-    """The labels in the ledger. Where nothing is called with a label, what its record is asked now is noted too."""
+    """The labels in the ledger, what is counted from them, and what their records would be asked now."""
     if (done := await ledger.meta_get(mark_of_rename(step.rename))) is not None:
         return int(done)
     before, after = step.before, step.after
     if after is None:
         before, after = _tasks(settings, step.rename)
     new_digest = _new_digest(before, after) if before is not None and after is not None else None
-    return await ledger.rename_labels(step.rename, step.entry["order"], new_digest)
+    panel = panel_of(settings, after or task_of(settings))
+    return await ledger.rename_labels(step.rename, step.entry["order"], new_digest, panel and panel.renamed)
 
 
 def _tasks(settings: Settings, rename: Rename) -> tuple[Task | None, Task | None]:
@@ -232,12 +233,12 @@ def _tasks(settings: Settings, rename: Rename) -> tuple[Task | None, Task | None
     return (task_of(settings), task_of(settings, rename)) if old <= there else (None, None)
 
 
-def _new_digest(before: Task, after: Task) -> NewDigest | None:
+def _new_digest(before: Task, after: Task) -> NewDigest:
     """What gives the digest of the request for a record now. The keys of callbacks' calls are made of the old ones."""
-    if before.has_callback:
-        return None
 
     def digest(outcome: Outcome) -> bytes | None:
+        if before.has_callback and not outcome.record.is_canary:
+            return None
         try:
             is_of_before = before.render(outcome.record).digest == outcome.request_digest
             return after.render(outcome.record).digest if is_of_before else None
@@ -313,8 +314,8 @@ def _notes(settings: Settings, rename: Rename) -> list[str]:
     for old, _ in rename.pairs:
         named = [key for key, text in texts.items() if re.search(rf"\b{re.escape(str(old))}\b", text or "")]
         found += [f"{key} still says {old!r}" for key in named]
-    if settings.quality.size > 1:
-        found.append("the columns of votes count the old names; labelpipe replay counts the votes again")
+    if settings.quality.gold is not None:
+        found.append(f"quality.gold = {settings.quality.gold!r} keeps its names: rename them there too")
     if settings.config_path is None:
         found.append("the settings are of a program: put the new names into it")
     return found

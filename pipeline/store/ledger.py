@@ -161,9 +161,15 @@ class Ledger:
         """
         return await self._write(self._moved, writes.archive, selection, reason)
 
-    async def rename_labels(self, rename: Rename, order: Sequence[Value], new: renaming.NewDigest | None = None) -> int:
+    async def rename_labels(
+        self,
+        rename: Rename,
+        order: Sequence[Value],
+        new: renaming.NewDigest | None = None,
+        recount: renaming.Recount | None = None,
+    ) -> int:
         """Give the labels of all outcomes their new names, once; see `store/renaming`."""
-        return await self._write(self._moved, renaming.rename_labels, rename, order, new)
+        return await self._write(self._moved, renaming.rename_labels, rename, order, new, recount)
 
     async def before_renaming(self, rename: Rename) -> tuple[int, float]:
         """How many outcomes `rename_labels` would change, and when the latest outcome was made (a Unix time)."""

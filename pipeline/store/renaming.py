@@ -18,10 +18,13 @@ from pipeline.store.writes import forget_files, set_meta, transaction
 
 #: Outcomes that are read at once.
 BLOCK = 500
+LEAST_SEQ = -(2**63)
 _AT = {name: place for place, name in enumerate(COLUMNS)}
 _SELECT = f"SELECT {', '.join(COLUMNS)} FROM {{}} WHERE seq > ? ORDER BY seq LIMIT {BLOCK}"  # noqa: S608 (our words)
 #: What the record of an outcome would be asked now; None where that cannot be told.
 NewDigest = Callable[[Outcome], bytes | None]
+#: The label whose column has its new name, with all that is counted from it: its votes.
+Recount = Callable[[Mapping[str, JSON], str, Callable[[Any], Any]], Mapping[str, JSON]]
 
 
 def renames_of(manifest: Mapping[str, Any] | None) -> list[Rename]:
@@ -84,7 +87,11 @@ def mark_of_rename(rename: Rename) -> str:
 
 
 def rename_labels(
-    connection: sqlite3.Connection, rename: Rename, order: Sequence[Value], new_digest: NewDigest | None
+    connection: sqlite3.Connection,
+    rename: Rename,
+    order: Sequence[Value],
+    new_digest: NewDigest | None,
+    recount: Recount | None,
 ) -> int:
     """The labels of all outcomes under their new names, in one transaction; gives how many outcomes have changed.
 
@@ -95,8 +102,8 @@ def rename_labels(
         done = connection.execute("SELECT value FROM meta WHERE key = ?", (mark,)).fetchone()
         if done is not None:
             return int(done[0])
-        count = _update(connection, "outcomes", rename.column, change, new_digest)
-        _update(connection, "archived", rename.column, change, None)
+        count = _update(connection, "outcomes", rename.column, change, new_digest, recount)
+        _update(connection, "archived", rename.column, change, new_digest, recount)
         set_meta(connection, mark, str(count))
         forget_files(connection)
     return count
@@ -108,28 +115,31 @@ def _update(
     column: str,
     change: Callable[[Any], Any],
     new_digest: NewDigest | None,
+    recount: Recount | None,
 ) -> int:
-    count = last = 0
+    # The seqs of gold records count down from -1.
+    count, last = 0, LEAST_SEQ
     while rows := connection.execute(_SELECT.format(table), (last,)).fetchall():
         last = rows[-1][0]
-        labels = list(_changed(rows, column, change))
-        connection.executemany(f"UPDATE {table} SET label = ? WHERE seq = ?", labels)  # noqa: S608 (our own words)
+        labels = list(_changed(rows, column, change, recount))
+        texts = [(text, seq) for text, seq, _ in labels]
+        connection.executemany(f"UPDATE {table} SET label = ? WHERE seq = ?", texts)  # noqa: S608 (our own words)
         if new_digest is not None:
             digests = ((new_digest(to_outcome(row)), row[0]) for row in rows if row[_AT["request_digest"]] is not None)
             found = [(digest, seq) for digest, seq in digests if digest is not None]
-            connection.executemany("UPDATE outcomes SET request_digest = ? WHERE seq = ?", found)
+            connection.executemany(f"UPDATE {table} SET request_digest = ? WHERE seq = ?", found)  # noqa: S608
             # A replay finds the votes of a record by the digest as well.
             olds = {row[0]: (row[_AT["key"]], row[_AT["request_digest"]]) for row in rows}
             turns = [(digest, *olds[seq]) for digest, seq in found]
             connection.executemany("UPDATE turns SET request_digest = ? WHERE key = ? AND request_digest = ?", turns)
-        count += len(labels)
+        count += sum(is_other for _, _, is_other in labels)
     return count
 
 
 def _changed(
-    rows: Sequence[Sequence[Any]], column: str, change: Callable[[Any], Any]
-) -> Iterator[tuple[str | None, int]]:
-    """The new label's text and the seq of each row that has another label then. A damaged row is left alone."""
+    rows: Sequence[Sequence[Any]], column: str, change: Callable[[Any], Any], recount: Recount | None = None
+) -> Iterator[tuple[str | None, int, bool]]:
+    """The new text and the seq of each row that changes, and whether its label does. A damaged row is left alone."""
     for row in rows:
         text = row[_AT["label"]]
         if not isinstance(text, str):
@@ -143,8 +153,11 @@ def _changed(
             if isinstance(value, list)
             else _renamed(value, column, change)
         )
+        is_other = new != value
+        if recount is not None and isinstance(new, dict):
+            new = recount(new, column, change)
         if new != value:
-            yield json_text(new), row[0]
+            yield json_text(new), row[0], is_other
 
 
 def count_labels(connection: sqlite3.Connection, rename: Rename) -> tuple[int, float]:
@@ -152,7 +165,7 @@ def count_labels(connection: sqlite3.Connection, rename: Rename) -> tuple[int, f
     count, last = 0, 0
     while rows := connection.execute(_SELECT.format("outcomes"), (last,)).fetchall():
         last = rows[-1][0]
-        count += sum(1 for _ in _changed(rows, rename.column, renamer(rename.pairs)))
+        count += len(list(_changed(rows, rename.column, renamer(rename.pairs))))
     tables = "SELECT finished_at FROM outcomes UNION ALL SELECT finished_at FROM archived"
     latest = connection.execute(f"SELECT MAX(finished_at) FROM ({tables})").fetchone()[0]  # noqa: S608 (our words)
     return count, float(latest or 0)

@@ -60,6 +60,14 @@ latency_ms = 0
 dir = "run"
 formats = ["csv", "jsonl", "parquet"]
 """
+VOTERS = """
+[quality]
+vote_on = ["topic", "tags"]
+[[quality.voters]]
+prompt = "Again: {{ text }}"
+[[quality.voters]]
+prompt = "Once more: {{ text }}"
+"""
 TOPICS = ["billing", "account", "login", "other"]
 Rows = list[dict[str, Any]]
 
@@ -82,12 +90,15 @@ def write_input(count: int, **more: Any) -> None:
 
 def labels(column: str = "topic") -> dict[str, Any]:
     """A column of labels.csv, by key; the other files have the same."""
-    lines = [json.loads(line) for line in Path("run/labels.jsonl").read_text().splitlines()]
     with Path("run/labels.csv").open(newline="") as file:
         cells = {row["id"]: row[column] for row in csv.DictReader(file)}
-    found = {row["id"]: row[column] for row in lines}
+    found = {row["id"]: row[column] for row in rows()}
     assert {key: cell if cell[:1] != "[" else json.loads(cell) for key, cell in cells.items()} == found
     return found
+
+
+def rows() -> Rows:
+    return [json.loads(line) for line in Path("run/labels.jsonl").read_text().splitlines()]
 
 
 def command(*words: str) -> Result:
@@ -176,18 +187,39 @@ def test_a_changed_input_asks_nothing_that_was_answered() -> None:
     assert labels()["same"] == "login"
 
 
-def test_votes_are_read_under_the_new_names() -> None:
-    Path("job.toml").write_text(CONFIG.replace("accuracy = 1", "accuracy = 0.5") + "\n[quality]\nvotes = 3\n")
+def test_votes_have_the_new_names_and_are_counted_again() -> None:
+    Path("job.toml").write_text(CONFIG.replace("accuracy = 1", "accuracy = 0.5") + VOTERS)
     run(Settings.load("job.toml"))
-    before = labels()
-    found = rename("run", "topic", {"account": "login", "other": "login"})
-    assert "labelpipe replay counts the votes again" in found.notes[-1]
+    before = rows()
     names = {"account": "login", "other": "login"}
-    assert labels() == {key: names.get(value, value) for key, value in before.items()}
+    rename("run", "topic", names)
+    for old, now in zip(before, rows(), strict=True):
+        assert now["topic"] == names.get(old["topic"], old["topic"])
+        assert now["votes"] == [{**one, "topic": names.get(one["topic"], one["topic"])} for one in old["votes"]]
+        same = now["votes"].count({"topic": now["topic"], "tags": now["tags"]})
+        assert now["agreement"] == round(same / len(now["votes"]), 4)
+        most = max(map(now["votes"].count, now["votes"]))
+        is_tie = sum(now["votes"].count(one) == same for one in now["votes"]) > same
+        assert now["needs_review"] is (is_tie or same < most or now["agreement"] < 0.6)
+    assert [row["agreement"] for row in before] != [row["agreement"] for row in rows()], "a merge makes votes agree"
+    assert verify("run").ok
     assert replay("job.toml").labelled == 12
     assert set(labels().values()) <= {"login", "billing"}
     assert run_again() == 0
     assert verify("run").ok
+
+
+def test_gold_in_the_run_is_not_asked_again() -> None:
+    gold = [{"id": f"g{at}", "text": f"gold {at}", "topic": topic, "right": topic} for at, topic in enumerate(TOPICS)]
+    Path("gold.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in gold))
+    Path("job.toml").write_text(CONFIG + '\n[quality]\ngold = "gold.jsonl"\nevery = 3\n')
+    before = run(Settings.load("job.toml")).gold
+    assert before is not None
+    assert before["n"] == before["right"] == 4
+    found = rename("run", "topic", {"account": "login"})
+    assert found.notes[-1] == "quality.gold = 'gold.jsonl' keeps its names: rename them there too"
+    Path("gold.jsonl").write_text(Path("gold.jsonl").read_text().replace('"account"', '"login"'))
+    assert run(Settings.load("job.toml")).gold == before
 
 
 def test_what_comes_back_has_the_new_name() -> None:
