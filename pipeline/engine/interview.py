@@ -63,39 +63,11 @@ class Interview:
     """
 
     __slots__ = (
-        "_ballots",
-        "_base",
-        "_before",
-        "_calls_before",
-        "_calls_here",
-        "_done",
-        "_first",
-        "_given",
-        "_key",
-        "_labelled",
-        "_max_repairs",
-        "_problem",
-        "_status",
-        "_task",
-        "_valid_calls",
-        "_votes",
-        "_winner",
-        "_written_off",
-        "answers",
-        "calls",
-        "cost_usd",
-        "digest",
-        "fault",
-        "record",
-        "repairs",
-        "repairs_here",
-        "request",
-        "response",
-        "terms",
-        "turn",
-        "usage",
-        "wants",
-    )
+        "_ballots", "_base", "_before", "_calls_before", "_calls_here", "_done", "_first", "_given", "_has_gap",
+        "_key", "_labelled", "_max_repairs", "_problem", "_status", "_task", "_valid_calls", "_votes", "_winner",
+        "_written_off", "answers", "calls", "cost_usd", "digest", "fault", "record", "repairs", "repairs_here",
+        "request", "response", "terms", "turn", "usage", "wants",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -134,10 +106,11 @@ class Interview:
         self._before: list[ValidCall] = []
         self._valid_calls: tuple[ValidCall, ...] = ()
         self._done: list[ValidCall] = []
-        # the votes: the first request, those cast, what callbacks had given back for the one that stands, that one, and
-        # what the columns say (None: it is not decided yet);
+        # the votes: the first request, those cast, whether one of them has no answer, what callbacks had given back for
+        # the one that stands, that one, and what the columns say (None: it is not decided yet);
         self._first: Request | None = None
         self._ballots: list[Ballot] = []
+        self._has_gap = False
         self._given: Sequence[Mapping[str, JSON]] = ()
         self._winner: Response | None = None
         self._votes = {} if votes is None and terms.panel is None else votes
@@ -166,11 +139,16 @@ class Interview:
         self._status, self._problem = status, problem
 
     def give_up(self, status: Status, problem: Problem) -> None:
-        """No answer will come to this request. Where others vote too, it is an abstention."""
+        """No answer will come to this request. Where others vote too, it is an abstention.
+
+        No row of the ledger tells of that one, so it takes the number of one: those of the later votes show the gap.
+        """
         if self._votes is None:
-            self._cast(Ballot(None, problem=problem, status=status))
-        else:
-            self.end(status, problem)
+            if self._written_off is not None and self._written_off[0] == self.answers:
+                self._written_off = (self.answers + 1, self._written_off[1])
+            self.answers += 1
+            self._has_gap = True
+        self._abstain(status, problem)
 
     def resume(self, kept: Sequence[KeptAnswer]) -> None:
         """Go through the answers that an earlier session has paid for, as far as they mean what they meant then.
@@ -178,6 +156,7 @@ class Interview:
         Others were given to a prompt that has changed since, or followed an answer that is read otherwise now.
         """
         for place, one in enumerate(kept):
+            self.skip_to(one)
             if self.wants is not Wants.ANSWER or one.request_digest != self.digest:
                 return self.write_off(kept[place:])
             self.calls += one.calls
@@ -186,6 +165,11 @@ class Interview:
             if (self.fault is None) != (one.fault is None):
                 return self.write_off(kept[place + 1 :])
         return None
+
+    def skip_to(self, kept: KeptAnswer) -> None:
+        """Abstain for the votes before this answer to which none came."""
+        while self._votes is None and self.wants is Wants.ANSWER and self.answers < kept.number:
+            self.give_up(Status.FAILED, _NO_VOTE)
 
     def write_off(self, kept: Sequence[KeptAnswer]) -> None:
         """Count answers that were paid for and that nothing can be made of any more."""
@@ -219,8 +203,8 @@ class Interview:
 
     @property
     def needs_keeping(self) -> bool:
-        """Whether the ledger needs the last answer: the record goes on, or its label is that of an earlier one."""
-        return not self.is_over or self.decided is not self.response
+        """Whether the ledger needs the last answer: the record goes on, or a replay could not place it otherwise."""
+        return not self.is_over or self._has_gap or self.decided is not self.response
 
     @property
     def decided(self) -> Response | None:
@@ -313,6 +297,12 @@ class Interview:
         else:
             self._cast(Ballot(self.terms.panel.value_of(labelled.label), self._valid_calls, self.response))
 
+    def _abstain(self, status: Status, problem: Problem) -> None:
+        if self._votes is None:
+            self._cast(Ballot(None, problem=problem, status=status))
+        else:
+            self.end(status, problem)
+
     def _cast(self, ballot: Ballot) -> None:
         panel = self.terms.panel
         assert panel is not None
@@ -387,7 +377,7 @@ class Interview:
         self.fault = error
         most = min(1, self._max_repairs) if isinstance(error, TruncatedError) else self._max_repairs
         if verdict_of(error) is not Verdict.REPAIR or self.repairs_here >= most or self._winner is not None:
-            self.give_up(Status.REJECTED, Problem(error.code, str(error)))
+            self._abstain(Status.REJECTED, Problem(error.code, str(error)))
             return
         self.repairs += 1
         self.repairs_here += 1
@@ -397,3 +387,4 @@ class Interview:
 
 
 _NO_USAGE = Usage()
+_NO_VOTE = Problem("unfinished", "a vote is missing")

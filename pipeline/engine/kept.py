@@ -64,8 +64,9 @@ async def read_again(terms: Terms, old: Outcome, kept: Sequence[KeptAnswer], max
     else:
         interview.answered(_response(old, old.answer))
     if not terms.talks:
-        while interview.wants is Wants.ANSWER:  # a vote that nothing could be made of
-            interview.give_up(Status.REJECTED, Problem("unfinished", "a vote is missing"))
+        while interview.wants is Wants.ANSWER:  # a vote to which no answer came, or that nothing could be made of
+            status = Status.REJECTED if old.problem is None else old.status
+            interview.give_up(status, old.problem or Problem("unfinished", "a vote is missing"))
         await _call_all_back(terms, interview)
     if not interview.is_over:
         return old
@@ -78,9 +79,12 @@ def _go_through(interview: Interview, old: Outcome, last: Answer, kept: Sequence
     # Some may be of a prompt before this one.
     turns = [one for one in kept if one.request_digest == old.request_digest and (one.fault is None or votes)]
     for one in turns:
+        interview.skip_to(one)
         if interview.wants is Wants.ANSWER:
             interview.answered(one.response, one.results)
     is_kept = any((one.response.answer, one.response.request_id) == (last, old.request_id) for one in turns)
+    if votes and (cast := _votes_of(old).get("votes")):
+        is_kept = cast[-1] is None  # a cache on the way gives the same answer again, name and all
     if interview.wants is Wants.ANSWER and not is_kept:
         interview.answered(_response(old, last))
 

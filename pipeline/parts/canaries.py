@@ -11,7 +11,16 @@ from typing import Any
 
 from pipeline import codec
 from pipeline.errors import ConfigError, InputError, did_you_mean, there_are
-from pipeline.gold import KEY, MORE_GOLD_NAMES, MeasuredField, field_named, fields_of_tools, is_answered
+from pipeline.gold import (
+    KEY,
+    MORE_GOLD_NAMES,
+    MeasuredField,
+    as_class,
+    as_set,
+    field_named,
+    fields_of_tools,
+    is_answered,
+)
 from pipeline.parts.tables import table_source
 from pipeline.quality import uniform
 from pipeline.readers import given_name, made_up_name, read_records
@@ -53,9 +62,10 @@ async def gold_of(settings: Settings, task: Task) -> Gold | None:
     column = _column(settings, path, columns, fields)
     field = _field(column, fields)
     key = next((one for one in (settings.input.key, KEY) if one in columns), None)
-    answered = [record for record in records if is_answered(record.fields.get(column))]
+    answered = _first_of_each(key, [record for record in records if is_answered(record.fields.get(column))])
     if not answered:
         raise ConfigError(f"quality.gold: {path} has no value in the column {column!r}")
+    _refuse_unknown(path, field, column, answered)
     shown = _shown(task, columns, {key, column, *_gold_columns(columns, fields)})
     if not shown:
         if settings.input.key is None or key is None:
@@ -115,6 +125,26 @@ def _field(column: str, fields: Mapping[str, MeasuredField]) -> MeasuredField:
         f"quality.gold_column = {column!r} belongs to no label field: call it like one of {there_are(fields)}, or "
         "gold_ and that name"
     )
+
+
+def _first_of_each(key: str | None, records: Sequence[Record]) -> list[Record]:
+    """The records without those whose key came before."""
+    if key is None:
+        return list(records)
+    names = [given_name(record.fields.get(key)) or f"line {record.line}" for record in records]
+    return list(dict(zip(reversed(names), reversed(records), strict=True)).values())[::-1]
+
+
+def _refuse_unknown(path: Path, field: MeasuredField, column: str, answered: Sequence[Record]) -> None:
+    """Raises ConfigError for a right label that the task does not have: no answer could equal it."""
+    for record in answered if field.values else ():
+        value = record.fields[column]
+        said = as_set(field, value) if field.kind == "set" else {as_class(field, value)}
+        for name in sorted(said.difference(field.values)):
+            raise ConfigError(
+                f"quality.gold: {path}:{record.line}: {name!r} in {column!r} is no value of {field.name}"
+                f"{did_you_mean(name, field.values)}; it has {there_are(field.values)}. Correct it, or empty the cell"
+            )
 
 
 def _gold_columns(columns: Iterable[str], fields: Mapping[str, MeasuredField]) -> set[str]:

@@ -21,10 +21,12 @@ from pipeline.parts import (
     asked_of,
     budget_of,
     expect_choice,
+    gold_of,
     is_simulated,
     label_fields,
     missing_key,
     open_provider,
+    panel_of,
     price_for,
     read,
     refusals,
@@ -66,7 +68,9 @@ async def check(settings: Settings, *, online: bool = True, quiet: bool = True) 
     if sources is not None and task is not None:
         found += await _records(settings, sources, task, quiet=quiet)
     refused = refusals(settings)
-    found += [_output(settings), _price(settings), _limits(settings, refused), *_reasoning(settings), *_votes(settings)]
+    found += [_output(settings), _price(settings), _limits(settings, refused), *_reasoning(settings)]
+    if task is not None:
+        found += [*_votes(settings, task), *await _gold(settings, task)]
     found += [Check(name, False, told) for name, told in refused.items() if name != "limits"]
     if settings.output.sql is not None:
         found.append(await _table(settings, online=online))
@@ -322,17 +326,33 @@ def _reasoning(settings: Settings) -> list[Check]:
     return [Check("reasoning", False, message)]
 
 
-def _votes(settings: Settings) -> list[Check]:
+def _votes(settings: Settings, task: Task) -> list[Check]:
     """Whether votes can differ: the same request, a fixed seed or no temperature give the same answer again."""
     quality, parameters = settings.quality, settings.model.parameters
     if quality.size == 1:
         return []
+    try:
+        panel_of(settings, task)
+    except SetupError as error:
+        return [Check("votes", False, str(error))]
     text = f"{quality.fewest} to {quality.size} a record"
     fixed = [f"{key} = {parameters[key]}" for key in ("temperature", "seed") if key in parameters]
-    if quality.voters or not fixed or parameters.get("temperature", 0):
+    if quality.voters or not fixed or (parameters.get("temperature", 0) and "seed" not in parameters):
         return [Check("votes", True, text)]
     message = f"{text}, and model.parameters has {fixed[0]}, which makes the answers to one request alike: take it out"
     return [Check("votes", None, message)]
+
+
+async def _gold(settings: Settings, task: Task) -> list[Check]:
+    """The gold of [quality], as the run reads it."""
+    try:
+        gold = await gold_of(settings, task)
+    except SetupError as error:
+        return [Check("gold", False, str(error))]
+    if gold is None:
+        return []
+    how = f"one is asked after each {settings.quality.every:,}" if gold.mixed else "compared where the input has them"
+    return [Check("gold", True, f"{len(gold.right):,} records with the right {gold.field.name}, {how}")]
 
 
 async def _telemetry(settings: Settings) -> list[Check]:
@@ -352,20 +372,25 @@ _NO_MODELS_PAGE = frozenset({400, 403, 404, 405, 406, 410, 501})
 
 
 async def _model(settings: Settings, *, online: bool) -> list[Check]:
-    """Whether the model answers for the key; without `online` only whether a key is there where one is needed."""
+    """Whether the models answer for the key; without `online` only whether a key is there where one is needed."""
     if not online:
         problem = missing_key(settings)
         return [] if problem is None else [Check("model", None, problem, True)]
+    models = dict.fromkeys([settings.model.name, *(one.model for one in settings.quality.voters if one.model)])
+    return [await _one_model(settings, name) for name in models]
+
+
+async def _one_model(settings: Settings, name: str) -> Check:
     try:
         async with AsyncExitStack() as stack:
             provider = await open_provider(settings, stack)
-            info = await provider.model(settings.model.name)
+            info = await provider.model(name)
     except LabelpipeError as error:
         # Many compatible servers have no list of models, or keep it to themselves: only a refusal of the key is sure.
         status = error.status if isinstance(error, CallError) else None
         unsure = status in _NO_MODELS_PAGE and settings.model.base_url is not None
         lines = [str(error), "calls may work all the same: not each server tells about its models" if unsure else ""]
         lines.append(advise(asked_of(settings), [str(error)]) or "")
-        return [Check("model", None if unsure else False, "\n".join(filter(None, lines)))]
+        return Check("model", None if unsure else False, "\n".join(filter(None, lines)))
     ends = f"; it is shut down on {info.shutdown_date}" if info.shutdown_date else ""
-    return [Check("model", None if ends else True, f"{info.id} answers for this key{ends}")]
+    return Check("model", None if ends else True, f"{info.id} answers for this key{ends}")

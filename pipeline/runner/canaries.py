@@ -10,10 +10,10 @@ from typing import Any
 
 from pipeline.engine import Job
 from pipeline.errors import LabelpipeError, RenderError
-from pipeline.gold import MeasuredField, as_class, as_set
+from pipeline.gold import MeasuredField, as_class, as_number, as_set
 from pipeline.parts import Gold
 from pipeline.quality import is_clearly_below, shift_of, wilson
-from pipeline.records import JSON, Outcome, Request, Status
+from pipeline.records import JSON, KeptAnswer, Outcome, Status
 from pipeline.runlog import tell
 from pipeline.settings import QualitySettings
 from pipeline.stats import Stats
@@ -45,18 +45,29 @@ class Canaries:
     is in the ledger, among what was archived, so a resumed run goes on with the same figures.
     """
 
-    def __init__(self, gold: Gold | None, task: Task, wanted: QualitySettings, ledger: Ledger, stats: Stats) -> None:
+    def __init__(
+        self,
+        gold: Gold | None,
+        task: Task,
+        wanted: QualitySettings,
+        ledger: Ledger,
+        stats: Stats,
+        *,
+        simulated: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._gold = gold or NO_GOLD
+        self._simulated = simulated
         self._task = task
         self._wanted = wanted
         self._ledger = ledger
         self._stats = stats
         # All state that changes: what stops the run, how many were right, how often which label stood for which gold,
-        # and which were asked.
+        # which were asked, and the votes of those that a killed session did not end.
         self._stop: Callable[[LabelpipeError], None] = lambda _: None
         self.right = 0
         self._pairs: Counter[tuple[str, str]] = Counter()
         self._asked: set[str] = set()
+        self._kept: Mapping[str, Sequence[KeptAnswer]] = {}
 
     async def begin(self, stop: Callable[[LabelpipeError], None]) -> None:
         """Count what earlier sessions found out with the task as it is now. A bad accuracy stops the run at once."""
@@ -64,6 +75,7 @@ class Canaries:
         if self._gold.mixed:
             found = await self._ledger.canaries()
             wanted = {record.key: record for record in self._gold.mixed}
+            self._kept = await self._ledger.answers_of(list(wanted))
             for outcome in found:
                 record = wanted.get(outcome.record.key)
                 if record is not None and self._is_same(record, outcome):
@@ -81,13 +93,13 @@ class Canaries:
 
     def mixed_into(self, items: AsyncGenerator[Job | Outcome, None]) -> AsyncGenerator[Job | Outcome, None]:
         """The same items, and one gold record after each `every` of those that are asked."""
-        return _mixed(items, self._requests(), self._wanted.every) if self._gold.mixed else items
+        return _mixed(items, self._jobs(), self._wanted.every) if self._gold.mixed else items
 
-    def _requests(self) -> Iterator[Request]:
+    def _jobs(self) -> Iterator[Job]:
         for record in self._gold.mixed:
             if record.key not in self._asked:
                 try:
-                    yield self._task.render(record)
+                    yield Job(self._task.render(record), kept=self._kept.get(record.key, ()))
                 except RenderError as error:
                     tell("a gold record cannot be asked", key=record.key, error=str(error))
 
@@ -126,11 +138,15 @@ class Canaries:
             return str(right), NO_LABEL
         if field.kind == "set":
             return _joined(as_set(field, right)), _joined(as_set(field, label.get(field.name)))
-        return as_class(field, right), as_class(field, label.get(field.name))
+        said = label.get(field.name)
+        if field.kind == "number" and None not in (numbers := (as_number(right), as_number(said))):
+            right, said = numbers
+        return as_class(field, right), as_class(field, said)
 
     def _look(self) -> None:
         floor = self._wanted.stop_below
-        if floor and is_clearly_below(self.right, self.n, floor):
+        # Simulated labels are right by chance only: a rehearsal is to get to its end.
+        if floor and not self._simulated() and is_clearly_below(self.right, self.n, floor):
             low, high = wilson(self.right, self.n)
             self._stop(
                 LowAccuracyError(
@@ -180,15 +196,15 @@ def _joined(classes: Iterable[str]) -> str:
 
 
 async def _mixed(
-    items: AsyncGenerator[Job | Outcome, None], requests: Iterator[Request], every: int
+    items: AsyncGenerator[Job | Outcome, None], golds: Iterator[Job], every: int
 ) -> AsyncGenerator[Job | Outcome, None]:
     asked = 0
     async with aclosing(items) as left:
         async for item in left:
             yield item
             asked += isinstance(item, Job)
-            if isinstance(item, Job) and asked % every == 0 and (request := next(requests, None)) is not None:
-                yield Job(request)
+            if isinstance(item, Job) and asked % every == 0 and (gold := next(golds, None)) is not None:
+                yield gold
 
 
 class LabelShift:

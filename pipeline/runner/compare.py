@@ -94,6 +94,7 @@ class Changes:
     comparing the records; None where nothing says that they differ, or where they can be read only once. `each_usd` is
     what a record of the run has cost so far, None where that is not known; `paid` is how many outcomes a call was made
     for: others cost nothing. `prints_record`: the prompt prints the whole record, so all of its fields count.
+    `is_other_task` and `has_other_voters` also hold where no record has an outcome yet.
     """
 
     parts: Sequence[Change]
@@ -103,6 +104,8 @@ class Changes:
     each_usd: float | None = None
     paid: int | None = None
     prints_record: bool = False
+    is_other_task: bool = False
+    has_other_voters: bool = False
 
     def __bool__(self) -> bool:
         """Whether somebody has to choose: a label would be thrown away, or paid for again."""
@@ -203,7 +206,9 @@ async def find_changes(
     """Compare. The input is read through only where its stamps, or how it is read, differ from the manifest's."""
     now = fingerprint_of(settings, task, sources)
     done = sum((await ledger.count_by_status()).values())
-    parts = diff(_without_input(manifest["fingerprint"]), _without_input(now)) if done else []
+    before = manifest["fingerprint"]
+    differs = diff(_without_input(before), _without_input(now))
+    parts = differs if done else []
     reading = changes_of_input(manifest, now["input"]) if done else []
     stamps = stamps_of(sources) if stamps is None else stamps
     trust = manifest.get("names") == NAMES
@@ -213,8 +218,24 @@ async def find_changes(
     if not same and await ledger.last_seq() and not any(source.once for source in sources):
         found = await _match(settings, task, sources, ledger, trust=trust, ask_alike=not parts)
     each_usd = await _each_usd(settings, ledger)
-    changes = Changes(parts, reading, found, done, each_usd, prints_record=task.prints_record)
+    changes = Changes(
+        parts,
+        reading,
+        found,
+        done,
+        each_usd,
+        prints_record=task.prints_record,
+        is_other_task=bool(differs),
+        has_other_voters=_has_other_voters(before, now),
+    )
     return replace(changes, paid=await ledger.count_paid()) if changes else changes
+
+
+def _has_other_voters(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a vote that was cast may be of somebody else now. Those at the end may come and go."""
+    votes = [one.get("votes", {"votes": 1}) for one in (before, now)]
+    old, new = (one.get("voters") or [None] * (one["votes"] - 1) for one in votes)
+    return any(a != b for a, b in zip(old, new, strict=False))
 
 
 async def _each_usd(settings: Settings, ledger: Ledger) -> float | None:
@@ -283,6 +304,8 @@ def _has_all(fields: Mapping[str, JSON], before: Mapping[str, JSON]) -> bool:
 
 async def accept_changes(changes: Changes, ledger: Ledger, *, relabel: bool, keep: bool) -> None:
     """Carry out what the user chose, and what nobody has to choose."""
+    if changes.is_other_task:
+        await ledger.disown(votes=changes.has_other_voters)
     if relabel and (changes.parts or changes.cannot_match):
         await ledger.archive(Selection(), "relabel")
     elif changes.found is not None:

@@ -31,7 +31,6 @@ from pipeline.parts import (
     mark_simulated,
     open_sinks,
     outputs_of,
-    panel_of,
     read,
     rules_of,
     tariff_of,
@@ -89,7 +88,7 @@ class Session:
         )  # fmt: skip
         self._asker = Asker(
             parts.provider,
-            Terms(parts.task, run_id=parts.run_id, panel=panel_of(settings, parts.task)),
+            Terms(parts.task, run_id=parts.run_id, panel=parts.panel),
             self._admission,
             self._stats,
             rules=rules_of(settings),
@@ -100,7 +99,9 @@ class Session:
             later=None if self._lane is None else self._lane.later,
         )
         self._provider = parts.provider
-        self._canaries = Canaries(parts.gold, parts.task, settings.quality, parts.ledger, self._stats)
+        self._canaries = Canaries(
+            parts.gold, parts.task, settings.quality, parts.ledger, self._stats, simulated=lambda: self._simulated
+        )
         # All state that changes, beside the parts: whether the folder holds simulated labels (then its
         # manifest says so), whether a second signal cut the calls in flight off, and what is to be told at the end.
         self._was_simulated = parts.was_simulated

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.batches import Mode
-from pipeline.engine import Prepare, StopSwitch
+from pipeline.engine import Panel, Prepare, StopSwitch
 from pipeline.limits import Admission, DayMeter
 from pipeline.notify import Notifier
 from pipeline.parts import Gold
@@ -28,7 +28,7 @@ class SessionParts:
     keys of callbacks; `prepare` loads the records' media; `title` stands in the progress line; `switch` is what
     signals press. `moved` are files that were not as the run had left them, `notes` is what else is to be told at the
     start and the end; `stamps` are those of the inputs before anything was read; `choice` is "relabel" or "keep" where
-    the user gave that; `after` makes a file of the summary; `gold` is what the run measures itself by.
+    the user gave that; `after` makes a file of the summary; `gold` is what the run measures itself by; `panel` votes.
     """
 
     settings: Settings
@@ -52,5 +52,6 @@ class SessionParts:
     choice: str = ""
     after: After | None = None
     gold: Gold | None = None
+    panel: Panel | None = None
     batches: BatchApi | None = None
     mode: Mode = Mode.WAIT

@@ -29,6 +29,7 @@ from pipeline.parts import (
     media_for,
     notified_of,
     open_provider,
+    panel_of,
     price_for,
     refuse,
     refuse_sameness,
@@ -166,6 +167,8 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
     """A session from its start. Until it begins, a signal cancels it."""
     task = task_of(settings)
     refuse_sameness(task)
+    # Before anything is archived for a task that cannot be asked so.
+    panel, gold = panel_of(settings, task), await gold_of(settings, task)
     # In a thread: an address that does not answer must not hold off a Ctrl-C.
     sources = await in_daemon(partial(sources_of, settings, options.records))
     refuse(settings)
@@ -183,9 +186,7 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
         stack.enter_context(run_log(run_dir.log))
         provider = await _provider_of(settings, options, stack)
         batches = await batch_api_of(settings, provider, ledger)
-        telemetry = _open_telemetry(settings, stack)
-        if telemetry is not None:
-            provider = telemetry.around(provider, timeout_s=settings.model.timeout_s)
+        provider, telemetry = _measured(provider, settings, stack)
         was_simulated = bool((run_dir.read_manifest() or {}).get("simulated")) and await ledger.last_seq() > 0
         stamps = await in_daemon(partial(stamps_of, sources))
         moved, notes = await _prepare(settings, options, task, sources, run_dir, ledger, stamps)
@@ -194,7 +195,6 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
         day = DayMeter(
             settings.limits.requests_per_day, used=ledger.requests_on, add=ledger.add_requests, wall=time.time
         )
-        gold = await gold_of(settings, task)
         session = Session(
             SessionParts(
                 settings,
@@ -220,9 +220,18 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
                 gold=gold,
                 batches=batches,
                 mode=Mode(options.batches),
+                panel=panel,
             )
         )
         return await session.run(quiet=options.quiet, command=options.command)
+
+
+def _measured(provider: Provider, settings: Settings, stack: AsyncExitStack) -> tuple[Provider, Telemetry | None]:
+    """The provider, with what measures its calls around it where that is wanted."""
+    telemetry = _open_telemetry(settings, stack)
+    if telemetry is None:
+        return provider, None
+    return telemetry.around(provider, timeout_s=settings.model.timeout_s), telemetry
 
 
 async def _provider_of(settings: Settings, options: RunOptions, stack: AsyncExitStack) -> Provider:

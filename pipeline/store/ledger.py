@@ -143,15 +143,16 @@ class Ledger:
         """Drop the stored answers of these records."""
         await self._write(writes.forget_answers, keys)
 
+    async def disown(self, *, votes: bool) -> None:
+        """Ask gold records again: the task has changed. With `votes` also what the ledger keeps of pending records."""
+        await self._write(partial(writes.disown, votes=votes))
+
     async def keep_canaries(self, outcomes: Sequence[Outcome]) -> None:
         """Write what gold records came to, apart from the outcomes; what they cost counts."""
         await self._write(writes.keep_canaries, [to_row(0, outcome) for outcome in outcomes])
 
     async def replace(self, outcomes: Sequence[Outcome], reason: str) -> list[int]:
-        """Put each outcome in the place of the one with its key; the old one is archived.
-
-        The new outcome carries the old one's usage and cost, if they are still to be counted.
-        """
+        """Put each outcome, with the usage and cost that still count, in the place of its key's, which is archived."""
         return await self._write(self._replace, outcomes, reason)
 
     async def archive(self, selection: Selection, reason: str) -> int:
@@ -161,15 +162,9 @@ class Ledger:
         """
         return await self._write(self._moved, writes.archive, selection, reason)
 
-    async def rename_labels(
-        self,
-        rename: Rename,
-        order: Sequence[Value],
-        new: renaming.NewDigest | None = None,
-        recount: renaming.Recount | None = None,
-    ) -> int:
+    async def rename_labels(self, rename: Rename, order: Sequence[Value], how: renaming.How) -> int:
         """Give the labels of all outcomes their new names, once; see `store/renaming`."""
-        return await self._write(self._moved, renaming.rename_labels, rename, order, new, recount)
+        return await self._write(self._moved, renaming.rename_labels, rename, order, how.new_digest, how.recount)
 
     async def before_renaming(self, rename: Rename) -> tuple[int, float]:
         """How many outcomes `rename_labels` would change, and when the latest outcome was made (a Unix time)."""

@@ -117,6 +117,17 @@ def keep_canaries(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]
         storedturns.forget(connection, [row[1] for row in rows])
 
 
+def disown(connection: sqlite3.Connection, *, votes: bool) -> None:
+    """Let no gold record, and with `votes` no kept answer, be taken for one to the task as it is now.
+
+    What they cost stays counted.
+    """
+    with transaction(connection):
+        connection.execute("UPDATE archived SET request_digest = NULL WHERE reason = ?", (CANARY,))
+        if votes:
+            connection.execute("UPDATE turns SET request_digest = x'' WHERE key NOT IN (SELECT key FROM outcomes)")
+
+
 def replace(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]], reason: str) -> None:
     """Each row in the place of the one with its key, which is archived as no longer counted."""
     with transaction(connection):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 from engine_parts import FakeTask, answered, record, request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.engine import Interview, Panel, Terms, Wants
+from pipeline.engine import Interview, Panel, Terms, Wants, read_again
 from pipeline.engine.panel import Ballot
-from pipeline.records import Outcome, Problem, Status
+from pipeline.records import KeptAnswer, Outcome, Problem, Status
 
 NO = Problem("invalid_label", "no")
 
@@ -123,23 +125,45 @@ def test_each_vote_is_asked_with_the_first_request_whatever_was_repaired_before(
     assert interview.outcome(1.0).repairs == 2
 
 
-@given(st.lists(st.sampled_from(["good", "fine", "bad"]), min_size=9, max_size=9), st.integers(0, 8))
-def test_a_killed_record_goes_on_where_it_was(steps: list[str], kept_count: int) -> None:
-    """What the ledger keeps leads to the same request, the same votes and the same label."""
-    whole, kept = begun(2), []
-    left = iter(map(answered, steps))
-    while not whole.is_over:
-        whole.calls += 1
-        whole.answered(next(left))
-        if whole.needs_keeping:
-            kept.append(whole.kept(1.0))
-    kept = kept[:kept_count]
-    resumed = begun(2)
-    resumed.resume(kept)
-    assert resumed.calls == len(kept)
-    for number in range(len(kept), 9):
-        if resumed.is_over:
+def through(interview: Interview, steps: Sequence[str]) -> list[tuple[int, KeptAnswer]]:
+    """Lead it to its end by these steps; gives what the ledger keeps, each with the number of steps until then."""
+    kept = []
+    for number, step in enumerate(steps, 1):
+        if interview.is_over:
             break
-        resumed.calls += 1
-        resumed.answered(answered(steps[number]))
+        interview.calls += 1
+        if step == "lost":
+            interview.give_up(Status.FAILED, Problem("timeout", "late"))
+            continue
+        interview.answered(answered(step))
+        if interview.needs_keeping:
+            kept.append((number, interview.kept(1.0)))
+    return kept
+
+
+SAID = st.lists(st.sampled_from(["good", "fine", "bad", "lost"]), min_size=9, max_size=9)
+
+
+@given(SAID, st.integers(0, 8))
+def test_a_killed_record_goes_on_where_it_was(steps: list[str], kept_count: int) -> None:
+    """What the ledger keeps leads to the same request, the same votes and the same label.
+
+    Nothing is kept of a vote to which no answer came: the votes after it must not move to its place.
+    """
+    whole, resumed = begun(2), begun(2)
+    kept = through(whole, steps)[:kept_count]
+    resumed.resume([one for _, one in kept])
+    done = kept[-1][0] if kept else 0
+    assert resumed.calls == done
+    through(resumed, steps[done:])
     assert resumed.outcome(1.0) == whole.outcome(1.0)
+
+
+@given(SAID)
+def test_a_replay_counts_the_votes_as_they_were_cast(steps: list[str]) -> None:
+    whole = begun(2)
+    kept = [one for _, one in through(whole, steps)]
+    before = whole.outcome(1.0)
+    if before.answer is not None:
+        after = asyncio.run(read_again(whole.terms, before, kept, 2))
+        assert (after.status, after.label) == (before.status, before.label)
