@@ -19,9 +19,11 @@ from pipeline.parts.inputs import (
 from pipeline.parts.labels import label_fields
 from pipeline.parts.limits import (
     admission_of,
+    batch_price,
     budget_of,
     has_bound,
     hours_of,
+    lane_price,
     price_for,
     rules_of,
     tariff_of,
@@ -50,6 +52,7 @@ __all__ = [
     "Gold",
     "admission_of",
     "asked_of",
+    "batch_price",
     "budget_of",
     "can_be_read_again",
     "changed",
@@ -68,6 +71,7 @@ __all__ = [
     "is_simulated",
     "keys_in",
     "label_fields",
+    "lane_price",
     "layout_of",
     "mark_of",
     "mark_simulated",

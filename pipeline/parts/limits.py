@@ -24,18 +24,44 @@ from pipeline.limits import (
     Tuner,
     price_of,
 )
-from pipeline.parts.server import service_tier_of
+from pipeline.parts.server import is_openai, is_simulated, service_tier_of
 from pipeline.records import room_in
 from pipeline.settings import PriceSettings, Settings
 from pipeline.task import LEAST_TOKENS, takes_breakpoint
 
 #: What writing to the prompt cache costs beside input, from gpt-5.6 on (OpenAI's guide to prompt caching).
 CACHE_WRITE_TIMES = 1.25
+#: What a batch costs beside live calls, where nobody lists a price of its own (OpenAI's guide to the Batch API).
+BATCH_SHARE = 0.5
 
 
 def price_for(settings: Settings) -> Price | None:
     """The config's price, or that of the price list for the service tier asked for; None where neither knows it."""
     return _price(settings, settings.model.name, settings.model.price)
+
+
+def batch_price(settings: Settings) -> Price | None:
+    """What an answer of a batch costs; None where no price is known."""
+    live = price_for(settings)
+    if live is None:
+        return None
+    if settings.model.price is None and (is_openai(settings) or is_simulated(settings)):
+        found = price_of(settings.model.name, batch=True)
+        if found is not None and found.input < live.input:
+            return found
+    share = BATCH_SHARE
+    return Price(
+        live.input * share,
+        live.output * share,
+        live.cached_input * share,
+        live.origin,
+        cache_write=live.written * share,
+    )
+
+
+def lane_price(settings: Settings) -> Price | None:
+    """What an answer costs in the lane that the settings choose; None where no price is known."""
+    return batch_price(settings) if settings.model.lane == "batch" else price_for(settings)
 
 
 def _dearest(settings: Settings) -> Price | None:

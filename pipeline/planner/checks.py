@@ -377,7 +377,21 @@ async def _model(settings: Settings, *, online: bool) -> list[Check]:
         problem = missing_key(settings)
         return [] if problem is None else [Check("model", None, problem, True)]
     models = dict.fromkeys([settings.model.name, *(one.model for one in settings.quality.voters if one.model)])
-    return [await _one_model(settings, name) for name in models]
+    return [*[await _one_model(settings, name) for name in models], *await _batches(settings)]
+
+
+async def _batches(settings: Settings) -> list[Check]:
+    """Whether the server has batches, where the run sends them."""
+    if settings.model.lane != "batch":
+        return []
+    try:
+        async with AsyncExitStack() as stack:
+            await (await open_provider(settings, stack)).has_batches()
+    except LabelpipeError as error:
+        return [
+            Check("batches", False, f'{error}\nthe server has to offer OpenAI\'s Batch API: set model.lane = "live"')
+        ]
+    return [Check("batches", True, "the server has files and batches")]
 
 
 async def _one_model(settings: Settings, name: str) -> Check:

@@ -28,6 +28,7 @@ class Seen:
 
     `spent` is what the run has cost so far: US dollars and tokens. `looked_at` outcomes were seen, of which `asked` are
     those of records that a model was asked about; `problems` are the codes of those without a label.
+    `batches_took_s` is how long the run's batches took so far.
     """
 
     records: int
@@ -39,6 +40,7 @@ class Seen:
     looked_at: int = 0
     problems: Mapping[str, int] = field(default_factory=dict)
     failed_path: str = ""
+    batches_took_s: Sequence[float] = ()
     now: datetime = field(default_factory=lambda: datetime.now().astimezone())
 
 
@@ -75,7 +77,7 @@ def planned(settings: Settings, seen: Seen, price: Price | None) -> Plan:
     found = _with_budget(found, shares)
     found = _with_times(found, settings, seen)
     found = replace(found, ends=_ends(found, settings, seen, shares))
-    return replace(found, lanes=lanes_of(settings, left, found.seconds, cost_at))
+    return replace(found, lanes=lanes_of(settings, left, found.seconds, cost_at, seen.batches_took_s))
 
 
 def interval(values: Sequence[float], count: int) -> Interval:

@@ -3,21 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from pipeline.facts import Interval, Lane
 from pipeline.limits import Price, price_of
-from pipeline.parts import is_openai, is_simulated, price_for, service_tier_of
+from pipeline.parts import batch_price, is_openai, is_simulated, price_for, service_tier_of
 from pipeline.settings import Settings
+from pipeline.units import duration
 
 #: What a file of the batch API takes, and within how many hours it is answered (OpenAI's documents, November 2026).
 BATCH_REQUESTS, BATCH_HOURS = 50_000, 24
 
 
 def lanes_of(
+    settings: Settings,
+    records: int,
+    seconds: float | None,
+    cost_at: Callable[[Price], Interval],
+    batches_took_s: Sequence[float] = (),
+) -> list[Lane]:
+    """Live, flex and batch for so many records; `seconds` is how long live calls take, or flex ones where chosen.
+
+    `batches_took_s` is how long the run's own batches took so far.
+    """
+    lanes = _lanes_of(settings, records, seconds, cost_at)
+    if settings.model.lane != "batch":
+        return lanes
+    *others, batch = [replace(lane, chosen=False) for lane in lanes]
+    price, note = batch_price(settings), _batch_note(records)
+    if batches_took_s:
+        usual = duration(sorted(batches_took_s)[len(batches_took_s) // 2])
+        note += f"; half of this run's {len(batches_took_s):,} took up to {usual}"
+    return [*others, replace(batch, cost=None if price is None else cost_at(price), note=note, chosen=True)]
+
+
+def _lanes_of(
     settings: Settings, records: int, seconds: float | None, cost_at: Callable[[Price], Interval]
 ) -> list[Lane]:
-    """Live, flex and batch for so many records; `seconds` is how long the config's own lane takes."""
     flex_chosen = service_tier_of(settings) == "flex"
 
     def cost(price: Price | None) -> Interval | None:

@@ -17,6 +17,7 @@ from pipeline.facts import Plan, Tier
 from pipeline.parts import (
     changed,
     expect_choice,
+    lane_price,
     open_provider,
     price_for,
     read,
@@ -29,10 +30,10 @@ from pipeline.planner.estimate import PILOT_AT_ONCE, Seen, planned
 from pipeline.planner.recorder import CallRecorder, tier_from
 from pipeline.progress import counting
 from pipeline.records import Outcome, Provider
-from pipeline.runner import RunOptions, arun, spent_of
+from pipeline.runner import RunOptions, arun, refuse_open_batches, spent_of
 from pipeline.settings import Settings
 from pipeline.show import codes_text
-from pipeline.store import Ledger, RunDir
+from pipeline.store import BatchBook, Ledger, RunDir
 from pipeline.threads import in_daemon
 
 #: Outcomes of the run folder that are looked at, at the most.
@@ -45,10 +46,19 @@ async def plan(settings: Settings, pilot: int = 20, *, quiet: bool = False) -> P
     """Label a sample of `pilot` records, which are kept in the run, and say what the rest takes. Raises SetupError."""
     refuse(settings)
     refuse_sameness(task_of(settings))
+    await _refuse_open_batches(settings)
     async with AsyncExitStack() as stack:
         provider = await open_provider(settings, stack)
         records = await count_records(settings, quiet=quiet)
         return await plan_with(settings, provider, records, pilot, quiet=quiet)
+
+
+async def _refuse_open_batches(settings: Settings) -> None:
+    """Raise SetupError where batches are open: a pilot might ask for their records once more."""
+    run_dir = RunDir(Path(settings.output.dir))
+    if run_dir.ledger.exists():
+        async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
+            await refuse_open_batches(run_dir, ledger, "a pilot is labelled")
 
 
 async def plan_with(
@@ -70,7 +80,7 @@ async def plan_with(
         why = summary.reason or (codes if seen.problems else "the run ended before")
         raise SetupError(f"no record of the pilot was answered, so nothing can be said: {why}")
     wanted = estimate_for or settings
-    return planned(wanted, seen, price_for(wanted))
+    return planned(wanted, seen, lane_price(wanted))
 
 
 def _for_pilot(settings: Settings, pilot: int) -> Settings:
@@ -81,6 +91,7 @@ def _for_pilot(settings: Settings, pilot: int) -> Settings:
         "limits.run_between": None,
         "limits.stop_at": None,
         "limits.on_day_limit": "stop",
+        "model.lane": "live",
     }
     if settings.limits.concurrency != "auto":
         wanted["limits.concurrency"] = min(PILOT_AT_ONCE, settings.limits.concurrency)
@@ -126,6 +137,11 @@ async def _look(settings: Settings, records: int, recorder: CallRecorder) -> See
                 used_today=await ledger.requests_on(datetime.fromtimestamp(time.time(), UTC).date().isoformat()),
                 spent=await spent_of(ledger, price_for(settings)),
                 told=told,
+                batches_took_s=[
+                    part.ended_at - part.sent_at
+                    for part in await BatchBook(ledger).parts()
+                    if part.ended_at is not None and part.sent_at is not None
+                ],
             )
 
 

@@ -140,6 +140,7 @@ def _overrides(folder: Path, tier: Tier, latency_s: float) -> dict[str, Any]:
     """What is other than in the run: who answers, where to, and nothing that waits for the clock or tells anyone."""
     return {
         "model.base_url": REHEARSAL,
+        "model.lane": "live",
         "output.dir": str(folder),
         "limits.run_between": None,
         "limits.stop_at": None,

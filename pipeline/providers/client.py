@@ -225,6 +225,15 @@ class Client:
             return ModelInfo(id=facts["id"], shutdown_date=None if shutdown is None else str(shutdown))
         raise self._no_model(name, facts)
 
+    async def list_batches(self) -> None:
+        """Ask for the latest batch. Free of charge. Raises a CallError."""
+        try:
+            listed: Any = await self.sdk.batches.list(limit=1)
+        except foreign_errors() as error:
+            raise translate(error, secrets=self.secrets, at=f"GET {self._base_url}/batches") from None
+        if not isinstance(getattr(listed, "data", None), list):
+            raise NoCompletionError(f"{self._base_url}/batches is no list of batches", status=200)
+
     def _no_model(self, name: str, facts: Any) -> CallError:
         """What stands where a model should. A page is passed through as its text: an address that is no API."""
         at = f"{self._base_url}/models/{name}"

@@ -81,6 +81,10 @@ class HttpProvider:
         """What the server says about the model; costs nothing. Raises a CallError."""
         return await self.client.model(name)
 
+    async def has_batches(self) -> None:
+        """Whether the server has batches for this key; costs nothing. Raises a CallError where it does not say so."""
+        await self.client.list_batches()
+
     async def close(self) -> None:
         """Close all connections; may be called twice."""
         if self._client is not None:

@@ -7,6 +7,7 @@ from pipeline.runner.compare import find_changes
 from pipeline.runner.corrections import count_corrections
 from pipeline.runner.exporting import export
 from pipeline.runner.fresh import move_aside, what_is_there
+from pipeline.runner.lanes import refuse_open_batches
 from pipeline.runner.look import status, verify
 from pipeline.runner.measured import latest_evaluation
 from pipeline.runner.opening import expected, is_here, overridden_by
@@ -31,6 +32,7 @@ __all__ = [
     "latest_evaluation",
     "move_aside",
     "overridden_by",
+    "refuse_open_batches",
     "rename",
     "replay",
     "rewrite",

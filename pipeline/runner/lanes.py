@@ -7,17 +7,14 @@ from pathlib import Path
 
 from pipeline.batches import CourierRules, Lane, LaneRules, Mode
 from pipeline.errors import ConfigError, SetupError
-from pipeline.limits import Admission, DayMeter, Most, Price, Tariff, price_of
-from pipeline.parts import is_openai, is_simulated, price_for
+from pipeline.limits import Admission, DayMeter, Most, Price, Tariff
+from pipeline.parts import batch_price, is_simulated
 from pipeline.providers import BatchApi, HttpProvider
 from pipeline.records import Provider, Response
 from pipeline.settings import Settings
 from pipeline.stats import Stats
 from pipeline.store import BatchBook, Ledger, RunDir
 from pipeline.task import Task
-
-#: What a batch costs beside live calls, where nobody lists a price of its own (OpenAI's guide to the Batch API).
-BATCH_SHARE = 0.5
 
 
 async def batch_api_of(settings: Settings, provider: Provider, ledger: Ledger) -> BatchApi | None:
@@ -43,25 +40,6 @@ async def refuse_open_batches(run_dir: RunDir, ledger: Ledger, what: str) -> Non
             f"{run_dir.path}: {left:,} {'batch is' if left == 1 else 'batches are'} open. Before {what}, collect them "
             f"(labelpipe run) or cancel them: labelpipe cancel {run_dir.path}"
         )
-
-
-def batch_price(settings: Settings) -> Price | None:
-    """What an answer of a batch costs; None where no price is known."""
-    live = price_for(settings)
-    if live is None:
-        return None
-    if settings.model.price is None and (is_openai(settings) or is_simulated(settings)):
-        found = price_of(settings.model.name, batch=True)
-        if found is not None and found.input < live.input:
-            return found
-    share = BATCH_SHARE
-    return Price(
-        live.input * share,
-        live.output * share,
-        live.cached_input * share,
-        live.origin,
-        cache_write=live.written * share,
-    )
 
 
 def lane_of(

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pipeline import codec
 from pipeline.errors import LabelpipeError
-from pipeline.parts import is_simulated, price_for, read
+from pipeline.parts import is_simulated, lane_price, read
 from pipeline.readers import OF_FILES, Source
 from pipeline.readers import Progress as ReadProgress
 from pipeline.records import Record, Usage
@@ -144,7 +144,7 @@ def expected(task: Task, records: Sequence[Record]) -> Usage | None:
 def _takes_text(settings: Settings, task: Task, first: Sequence[Record], left: int) -> str:
     """`about $12.30; 100 min at least, by the limits`: what is known of it. Of votes, the fewest that decide."""
     left *= settings.quality.fewest
-    usage, price = expected(task, first), price_for(settings)
+    usage, price = expected(task, first), lane_price(settings)
     cost = "" if usage is None or price is None else f"about {dollars(left * price.cost_usd(usage))}"
     if price is None and not is_simulated(settings):
         cost = UNPRICED

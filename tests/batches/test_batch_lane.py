@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from batches.lanes import answered_twice, in_a_loop, label, rows_in, settings_for, states, write_input
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, SetupError
+from pipeline.planner import check, plan
 from pipeline.rehearsal import Rehearsal, RehearsalOptions
-from pipeline.runner import verify
+from pipeline.runner import rename, verify
 
 TEXTS = [f"text number {number}, which is good" for number in range(60)]
 
@@ -167,6 +168,44 @@ async def test_a_record_that_changes_while_its_batch_is_open_is_asked_as_it_is_n
         # What was asked in vain is paid for, and counted.
         assert endpoint.books.totals().calls == 21
         assert summary.usage.total == endpoint.books.totals().tokens
+
+
+@in_a_loop
+async def test_a_plan_labels_its_pilot_live_and_prices_the_rest_as_batches(tmp_path: Path) -> None:
+    write_input(tmp_path, TEXTS)
+    async with endpoint_with() as endpoint:
+        settings = settings_for(tmp_path, endpoint.base_url)
+        found = await plan(settings, pilot=10, quiet=True)
+        live, _, batch = found.lanes
+        assert (live.chosen, batch.chosen) == (False, True)
+        assert found.cost == batch.cost
+        assert live.cost is not None
+        assert batch.cost is not None
+        assert batch.cost.high == pytest.approx(live.cost.high / 2)
+        assert (await label(settings)).labelled == 60
+        assert endpoint.books.totals().calls == 60
+        assert "half of this run's 3 took up to" in (await plan(settings, pilot=10, quiet=True)).lanes[2].note
+
+
+@in_a_loop
+async def test_a_plan_and_a_rename_wait_for_open_batches(tmp_path: Path) -> None:
+    write_input(tmp_path, TEXTS[:20])
+    async with endpoint_with(batch_s=3600) as endpoint:
+        settings = settings_for(tmp_path, endpoint.base_url)
+        await label(settings, "no_wait")
+        for work in (plan(settings, quiet=True), rename(settings, "sentiment", {"neutral": "none"})):
+            with pytest.raises(SetupError, match=r"1 batch is open.*labelpipe cancel"):
+                await work
+
+
+@in_a_loop
+async def test_check_asks_whether_the_server_has_batches(tmp_path: Path) -> None:
+    write_input(tmp_path, TEXTS)
+    async with endpoint_with() as endpoint:
+        for prefix, ok in (("", True), ("/other", False)):
+            settings = settings_for(tmp_path, endpoint.base_url + prefix)
+            checks = {one.name: one.ok for one in await check(settings)}
+            assert checks["batches"] is ok
 
 
 @in_a_loop
