@@ -165,6 +165,8 @@ def _refuse(field: LabelField, wanted: Rename, count: int) -> None:
             raise ConfigError(f"{old}={new}: each label gets one other name")
         if isinstance(new, str) and not new.strip():
             raise ConfigError(f"{old}=: the new name is empty; a label must say something")
+        if isinstance(new, str) and new != new.strip():
+            raise ConfigError(f"{old}={new}: the new name begins or ends with white space; take that out")
     unknown = [old for old in olds if mark_of(old) not in set(map(mark_of, field.values))]
     if unknown and not count:
         there = ", ".join(map(str, field.values))

@@ -349,6 +349,7 @@ def test_the_same_command_again_says_that_it_is_done() -> None:
         ("topic", ["account=account"], "each label gets one other name"),
         ("topic", ["account=a", "account=b"], "each label gets one other name"),
         ("topic", ["account= "], "the new name is empty"),
+        ("topic", ["account= b"], "the new name begins or ends with white space"),
         ("topic", ["account"], "expected the old and the new name, like account=login"),
     ],
 )
