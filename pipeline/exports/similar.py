@@ -38,6 +38,11 @@ KEPT = 2 * LOOKS
 _BLOCK = 500
 
 _SPACE = re.compile(r"\s+")
+#: What Unicode calls default ignorable: soft hyphens, zero-width spaces and joiners, marks of direction, byte order
+#: marks, variation selectors. Two texts that differ only in these look the same.
+_UNSEEN = re.compile(
+    "[\u00ad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\U000e0000-\U000e0fff]"
+)
 _MASK = 2**32 - 1
 #: As far is the number of the bin in a hash.
 _SHIFT = 32 - BINS.bit_length() + 1
@@ -52,8 +57,8 @@ _OTHERS = [
 
 
 def normalized(text: str) -> str:
-    """The text without what makes no difference: its case, its spacing, and its compatibility characters."""
-    plain = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    """The text without what makes no difference: case, spacing, compatibility characters, and what is not seen."""
+    plain = text if text.isascii() else unicodedata.normalize("NFKC", _UNSEEN.sub("", text))
     return _SPACE.sub(" ", plain.casefold()).strip()
 
 

@@ -191,11 +191,12 @@ async def test_a_plan_labels_its_pilot_live_and_prices_the_rest_as_batches(tmp_p
 async def test_a_plan_and_a_rename_wait_for_open_batches(tmp_path: Path) -> None:
     write_input(tmp_path, TEXTS[:20])
     async with endpoint_with(batch_s=3600) as endpoint:
-        settings = settings_for(tmp_path, endpoint.base_url)
+        settings = settings_for(tmp_path, endpoint.base_url, batch={"first_part": 20})
         await label(settings, "no_wait")
-        for work in (plan(settings, quiet=True), rename(settings, "sentiment", {"neutral": "none"})):
-            with pytest.raises(SetupError, match=r"1 batch is open.*labelpipe cancel"):
-                await work
+        with pytest.raises(SetupError, match=r"1 batch is open.*labelpipe cancel"):
+            await plan(settings, quiet=True)
+        with pytest.raises(SetupError, match=r"1 batch is open.*labelpipe cancel"):
+            await rename(settings, "sentiment", {"neutral": "none"})
 
 
 @in_a_loop

@@ -122,12 +122,18 @@ def test_a_group_that_no_split_can_hold_is_told(tmp_path: Path) -> None:
 
 
 def test_the_same_text_is_in_one_split_in_any_case(tmp_path: Path) -> None:
-    same = ["Send it BACK", "send  it back ", "\tsend it\nback", "ｓend it back"]
+    same = [
+        "Send it BACK",
+        "send  it back ",
+        "\tsend it\nback",
+        "ｓend it back",
+        "\ufeffsend\u200b it ba\u00adck\u200f",
+    ]
     more = [*same, *texts(range(36))]
     run = made(tmp_path / "run", [labelled(at, {"id": at, "text": text}) for at, text in enumerate(more)])
     done = exported(run, tmp_path / "data", near_duplicates=None)
-    assert len({where(tmp_path / "data")[str(at)] for at in range(4)}) == 1
-    assert (done.groups, done.grouped) == (1, 4)
+    assert len({where(tmp_path / "data")[str(at)] for at in range(5)}) == 1
+    assert (done.groups, done.grouped) == (1, 5)
 
 
 def test_a_new_record_that_is_near_two_splits_is_left_out(tmp_path: Path) -> None:
