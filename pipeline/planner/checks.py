@@ -35,6 +35,7 @@ from pipeline.parts import (
     task_of,
 )
 from pipeline.planner.census import Census
+from pipeline.planner.lanes import batch_checks
 from pipeline.planner.mediacheck import look_at_media
 from pipeline.progress import counting
 from pipeline.readers import OF_FILES, Progress, Source, peek
@@ -377,21 +378,7 @@ async def _model(settings: Settings, *, online: bool) -> list[Check]:
         problem = missing_key(settings)
         return [] if problem is None else [Check("model", None, problem, True)]
     models = dict.fromkeys([settings.model.name, *(one.model for one in settings.quality.voters if one.model)])
-    return [*[await _one_model(settings, name) for name in models], *await _batches(settings)]
-
-
-async def _batches(settings: Settings) -> list[Check]:
-    """Whether the server has batches, where the run sends them."""
-    if settings.model.lane != "batch":
-        return []
-    try:
-        async with AsyncExitStack() as stack:
-            await (await open_provider(settings, stack)).has_batches()
-    except LabelpipeError as error:
-        return [
-            Check("batches", False, f'{error}\nthe server has to offer OpenAI\'s Batch API: set model.lane = "live"')
-        ]
-    return [Check("batches", True, "the server has files and batches")]
+    return [*[await _one_model(settings, name) for name in models], *await batch_checks(settings)]
 
 
 async def _one_model(settings: Settings, name: str) -> Check:

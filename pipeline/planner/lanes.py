@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
-from pipeline.facts import Interval, Lane
+from pipeline.errors import LabelpipeError
+from pipeline.facts import Check, Interval, Lane
 from pipeline.limits import Price, price_of
-from pipeline.parts import batch_price, is_openai, is_simulated, price_for, service_tier_of
+from pipeline.parts import batch_price, is_openai, is_simulated, open_provider, price_for, service_tier_of
 from pipeline.settings import Settings
 from pipeline.units import duration
 
@@ -83,3 +85,15 @@ def _batch_note(records: int) -> str:
     files = math.ceil(records / BATCH_REQUESTS)
     each = "" if files <= 1 else f" a file, {files} files"
     return f"within {BATCH_HOURS} h{each}"
+
+
+async def batch_checks(settings: Settings) -> list[Check]:
+    """Whether the server has batches, where the run sends them."""
+    if settings.model.lane != "batch":
+        return []
+    try:
+        async with AsyncExitStack() as stack:
+            await (await open_provider(settings, stack)).has_batches()
+    except LabelpipeError as error:
+        return [Check("batches", False, f'{error}\nIf the server has no Batch API, set model.lane = "live"')]
+    return [Check("batches", True, "the server has files and batches")]
