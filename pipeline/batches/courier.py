@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -57,6 +58,7 @@ class Courier:
         rules: CourierRules,
         run_id: str,
         may_send: Callable[[Part, Sequence[Part]], Awaitable[bool]],
+        is_stopped: Callable[[], bool],
         at_change: Callable[[], None],
         stop: Callable[[LabelpipeError], None],
         say: Callable[[str], None],
@@ -69,6 +71,7 @@ class Courier:
         self.rules = rules
         self._run_id = run_id
         self._may_send = may_send
+        self._is_stopped = is_stopped
         self._at_change = at_change
         self._stop = stop
         self._say = say
@@ -140,10 +143,10 @@ class Courier:
                     await self._moved(self.parts[number])
             waits = [at for number, at in self._next_at.items() if number in self.parts and self.parts[number].is_open]
             pause_s = max(0.0, min(waits, default=now + self.rules.poll_s) - self._clock())
-            try:
-                await asyncio.wait_for(self._wake.wait(), min(pause_s, self.rules.poll_s))
-            except TimeoutError:
-                continue
+            with suppress(TimeoutError):
+                # Not wait_for: before Python 3.12 it loses a cancel that comes as the event is set.
+                async with asyncio.timeout(min(pause_s, self.rules.poll_s)):
+                    await self._wake.wait()
 
     async def _moved(self, part: Part) -> None:
         """The next act on a part; where it fails, when it is tried again."""
@@ -234,7 +237,7 @@ class Courier:
             self._next_at[part.number] = self._clock() + min(SHOWS_AFTER_S, self.rules.poll_s)
             return part
         if found is None:
-            if self.cancelling or not self._fits_queue(part):
+            if self.cancelling or self._is_stopped() or not self._fits_queue(part):
                 return part
             part = await self._noted(replace(part, begun=True, sent_at=self._clock()))
             try:
@@ -333,7 +336,11 @@ class Courier:
         there = [path for path in paths if path.exists()]
         if not there and part.facts.get("output_file_id"):
             return await self._noted(replace(part, state=PartState.ENDED))  # the files were lost with a disk
-        part, graver = await self._reader.read(part, there)
+        try:
+            part, graver = await self._reader.read(part, there, give_up=self.cancelling)
+        except RequestShapeError:
+            await self._noted(replace(part, state=PartState.ENDED))  # the next session fetches them anew
+            raise
         for error in graver[:1]:
             self._stop(error)
         for path in (*there, self._path_of(part.number)):

@@ -109,6 +109,7 @@ class Lane:
         self._folder = folder
         self._rules = rules
         self._budget = admission.budget
+        self._gate = admission.gate
         self._hours = admission.hours
         self._day = day
         self._stats = stats
@@ -129,6 +130,7 @@ class Lane:
             rules=rules.courier,
             run_id=run_id,
             may_send=self._may_send,
+            is_stopped=lambda: admission.gate.stopped is not None,
             at_change=self._look,
             stop=lambda error: self.stop(error),  # noqa: PLW0108 - set later
             say=lambda text: self.say(text),  # noqa: PLW0108 - set later
@@ -306,7 +308,8 @@ class Lane:
 
     async def _pause(self) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), LOOK_S)
+            async with asyncio.timeout(LOOK_S):
+                await self._changed.wait()
         self._changed.clear()
 
     @property
@@ -338,7 +341,7 @@ class Lane:
 
     async def _may_send(self, part: Part, others: Sequence[Part]) -> bool:
         """Whether a part may go out: the first one goes alone, and what it can cost has to fit the budget."""
-        if others and not self._proven:
+        if self._gate.stopped is not None or (others and not self._proven):
             return False
         if self._hours is not None and self._hours.wait_s(datetime.now().astimezone()) > 0:
             return False

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.batches.packing import line_name, place_of
 from pipeline.engine import Verdict, verdict_of
-from pipeline.errors import CallError
+from pipeline.errors import CallError, RequestShapeError
 from pipeline.providers import BatchApi, LineEnd
 from pipeline.records import KeptAnswer, Problem, Response, Usage, added_usd
 from pipeline.store import BatchBook, Item, ItemState, Landed, Part, PartState, usage_list
@@ -34,15 +34,26 @@ class Reader:
         self._at_landing = at_landing
         self._model = model
 
-    async def read(self, part: Part, files: Sequence[Path]) -> tuple[Part, list[CallError]]:
-        """The part, once each of its lines has come to something; and the errors that are about more than a record."""
+    async def read(self, part: Part, files: Sequence[Path], *, give_up: bool) -> tuple[Part, list[CallError]]:
+        """The part, once each of its lines has come to something; and the errors that are about more than a record.
+
+        Raises RequestShapeError where files with lines hold none that can be read, unless the part is given up: asked
+        again, its records would be paid for again, and most likely in vain.
+        """
         waiting = await self._book.waiting(part.number)
+        expected = len(waiting)
         counts = Counter[str](part.books.get("lines") or {})
         doubts: dict[int, CallError] = {}
         for path in files:
             async for block in _blocks(path):
                 landed, part = self._judged(part, block, waiting, counts, doubts)
                 await self._land(part, landed)
+        if counts["unknown"] and len(waiting) == expected and not give_up:
+            shown = ", ".join(str(path) for path in files)
+            raise RequestShapeError(
+                f"none of the {expected:,} lines of batch {part.batch_id} can be read. Its files are kept: {shown}. "
+                "labelpipe cancel gives the batch up"
+            )
         left = [Landed(place, ItemState.AGAIN) for place in sorted(waiting)]
         counts["missing"] += len(left)
         graver = [one for one in doubts.values() if not counts["answered"] or verdict_of(one) is Verdict.ABORT]

@@ -19,15 +19,17 @@ from pipeline.providers.errorbody import read_body
 from pipeline.providers.faults import foreign_errors, refusal, scrub, translate
 from pipeline.providers.http import HttpProvider, unusable
 from pipeline.providers.pieces import pieces_of
-from pipeline.providers.reading import usage_of
+from pipeline.providers.reading import parsed, usage_of
 from pipeline.records import JSON, Request, Response, Usage
 
 #: What a batch has so long for; the API knows no other window.
 WINDOW: Literal["24h"] = "24h"
 #: A batch in one of these states has ended; its files hold what it has come to.
 ENDS = frozenset({"failed", "completed", "expired", "cancelled"})
+#: A server without a list of files says one of these; a second upload of a file costs nothing.
+NO_LIST = frozenset({404, 405, 501})
 #: So many batches or files are looked through for one that may have been made.
-MOST_LISTED = 1_000
+MOST_LISTED = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +94,11 @@ class BatchApi:
 
         `asked` is the model that was asked, by the names of the lines that are waited for.
         """
+        client = self._provider.client
         try:
-            found = codec.loads(self._provider.client.covered(line))
-        except codec.JSONDecodeError:
+            # As a live answer is read: one with half an emoji is paid for too, and must not be asked for again.
+            found, _ = parsed(client.covered(line), client.secrets)
+        except NoCompletionError:
             return None
         name = found.get("custom_id") if isinstance(found, dict) else None
         if not isinstance(name, str) or name not in asked:
@@ -136,9 +140,13 @@ class BatchApi:
 
     async def find_file(self, name: str) -> str | None:
         """The id of the newest input file of this name, or None."""
-        async for facts in self._listed("files", purpose="batch", order="desc"):
-            if facts.get("filename") == name and isinstance(facts.get("id"), str):
-                return str(facts["id"])
+        try:
+            async for facts in self._listed("files", purpose="batch", order="desc"):
+                if facts.get("filename") == name and isinstance(facts.get("id"), str):
+                    return str(facts["id"])
+        except CallError as error:
+            if error.status not in NO_LIST:
+                raise
         return None
 
     async def create(self, file_id: str, metadata: Mapping[str, str]) -> BatchFacts:

@@ -21,6 +21,7 @@ from pipeline.rehearsal.calls import CHARS_A_TOKEN
 from pipeline.rehearsal.desk import Desk
 from pipeline.rehearsal.dialects import Dialect
 from pipeline.rehearsal.dice import Dice
+from pipeline.rehearsal.faults import OF_BATCH, OF_LINE
 from pipeline.rehearsal.options import RehearsalOptions
 from pipeline.rehearsal.replies import ErrorReply, Reply, invalid
 
@@ -187,7 +188,7 @@ class Depot:
             return invalid("Invalid value for 'completion_window': it must be '24h'.", "completion_window"), False
         number = len(self._batches) + 1
         dice = Dice("batch", self._options.seed, number)
-        fault = _drawn(self._options.batch_faults, dice.unit(), _OF_BATCH)
+        fault = _drawn(self._options.batch_faults, dice.unit(), OF_BATCH)
         batch = _Batch(
             id=f"batch_{number:06}",
             number=number,
@@ -298,9 +299,7 @@ class Depot:
         self._pass_to(batch, end)
 
     def _answer_line(self, batch: _Batch, line: dict[str, Any], chance: float, good: IO[bytes], bad: IO[bytes]) -> None:
-        fault = (
-            "line_500" if batch.fault == "batch_all_failed" else _drawn(self._options.batch_faults, chance, _OF_LINE)
-        )
+        fault = "line_500" if batch.fault == "batch_all_failed" else _drawn(self._options.batch_faults, chance, OF_LINE)
         name = line["custom_id"]
         if fault == "line_missing":
             return
@@ -325,14 +324,6 @@ class Depot:
         usage = body.get("usage") or {}
         batch.usage[0] += usage.get("prompt_tokens", usage.get("input_tokens", 0))
         batch.usage[1] += usage.get("completion_tokens", usage.get("output_tokens", 0))
-
-
-#: Faults of a whole batch: its making is not answered; it fails, expires half done, or all of its lines fail; it names
-#: an error file "".
-_OF_BATCH = ("batch_lost", "batch_refused", "batch_expired", "batch_all_failed", "batch_empty_error_id")
-#: Faults of a line: a server's error, a status of 0, in no file, or twice in one.
-_OF_LINE = ("line_500", "line_zero", "line_missing", "line_twice")
-BATCH_FAULTS = (*_OF_BATCH, *_OF_LINE)
 
 
 def _drawn(faults: Mapping[str, float], chance: float, kinds: tuple[str, ...]) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import ConfigError
-from pipeline.rehearsal.faults import FAULT_KINDS
+from pipeline.rehearsal.faults import BATCH_FAULTS, FAULT_KINDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +65,27 @@ class RehearsalOptions:
         self._check_kinds()
         for name in ("latency_jitter", "slow_share", "accuracy"):
             _expect(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a number from 0 to 1")
-        for name in ("requests_per_minute", "tokens_per_minute", "requests_per_day", "max_in_flight", "burst_s"):
+        for name in (
+            "requests_per_minute",
+            "tokens_per_minute",
+            "requests_per_day",
+            "max_in_flight",
+            "burst_s",
+            "batch_queue_tokens",
+        ):
             value = getattr(self, name)
             _expect(value is None or value > 0, name, value, "a number above 0")
-        _expect(self.latency_ms >= 0, "latency_ms", self.latency_ms, "0 or more")
+        for name in ("latency_ms", "batch_s"):
+            _expect(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         _expect(self.prefix.startswith("/"), "prefix", self.prefix, "a path that starts with /")
 
     def _check_kinds(self) -> None:
         for name, kinds in (("faults", self.faults), ("poison", self.poison.values())):
             for kind in kinds:
                 _expect(kind in FAULT_KINDS, name, kind, "one of " + ", ".join(FAULT_KINDS))
+        for kind, chance in self.batch_faults.items():
+            _expect(kind in BATCH_FAULTS, "batch_faults", kind, "one of " + ", ".join(BATCH_FAULTS))
+            _expect(0 <= chance <= 1, f"batch_faults.{kind}", chance, "a number from 0 to 1")
         chances = self.faults.values()
         fits = all(0 <= chance <= 1 for chance in chances) and sum(chances) <= 1 + 1e-9
         _expect(fits, "faults", dict(self.faults), "probabilities that add up to 1 at most")
