@@ -73,6 +73,26 @@ class RecordCutter:
             while self._chars and not self._try_at:
                 yield from self._pass(end)
 
+    def rows_of(self, lines: list[str]) -> list[list[str]] | None:
+        """The cells of lines each of which is a record; none of a blank line. None where there is more to it.
+
+        Nothing is taken by it: `skip` says that these lines are done with.
+        """
+        layout = self._layout
+        if self._chars or self._reach < self._max_chars or layout.escape or max(map(len, lines)) > self._max_chars:
+            return None
+        if layout.quote and layout.skip_initial_space and any(f"{layout.quote} " in line for line in lines):
+            return None
+        try:
+            rows = list(csv.reader(lines, strict=True, **layout.form))
+        except csv.Error:
+            return None
+        return rows if len(rows) == len(lines) else None
+
+    def skip(self, lines: list[str]) -> None:
+        """Count these lines as done with."""
+        self._number += len(lines)
+
     def flush(self) -> Iterator[Cut]:
         """The records that are whole, where no more lines will come but the last record is torn."""
         self._try_at = 0

@@ -35,10 +35,15 @@ class LoneQuotes:
         self._seen: list[set[str]] = []
         self._rows = 0
 
+    @property
+    def learns(self) -> bool:
+        """Whether it still needs rows to learn what the columns look like."""
+        return self._rows < LOOK_ROWS
+
     def merged(self, raw: Sequence[str], cells: Sequence[str]) -> bool:
         """Whether each line of the record is a row of its own without regard to quotes."""
         if len(raw) == 1:
-            if self._rows < LOOK_ROWS:
+            if self.learns:
                 self._learn(cells)
             return False
         lines = [line.rstrip("\r\n").split(self._delimiter) for line in raw]

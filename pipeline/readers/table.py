@@ -68,7 +68,9 @@ async def _rows(blocks: Blocks, reading: Reading, layout: Layout) -> Rows:
         async with aclosing(cut_lines(blocks, reading, splitter)) as lines:
             async for first, batch in lines:
                 cut = max(0, skipped + 1 - first)
-                yield list(table.rows(cutter.feed(table.decode(first + cut, batch[cut:]))))
+                found = table.decode(first + cut, batch[cut:])
+                rows = table.at_once(first + cut, found, cutter)
+                yield list(table.rows(cutter.feed(found))) if rows is None else rows
     except BrokenStreamError as error:
         yield list(table.rows(cutter.flush()))
         # The torn record begins where its quote was opened, not where the data broke.
@@ -101,6 +103,30 @@ class _Table:
         except UnicodeDecodeError:
             self._undecodable_until = first + len(batch) - 1
             return [line.decode("utf-8", "surrogateescape") for line in batch]
+
+    def at_once(self, first: int, lines: list[str], cutter: RecordCutter) -> list[Row] | None:
+        """The rows of lines in which there is nothing to look at one by one, as in most; None of any others."""
+        learns = self._lone is not None and self._lone.learns
+        if not lines or not self._columns or learns or first <= self._undecodable_until:
+            return None
+        text, quote = "".join(lines), self._layout.quote
+        if _MARK in text or (quote and not self._spaces_are_said and f" {quote}" in text):
+            return None
+        rows = cutter.rows_of(lines)
+        if rows is None or self._header in rows or not {len(self._columns), 0}.issuperset(map(len, rows)):
+            return None
+        cutter.skip(lines)
+        names = self._names if self._reading.digests else None
+        return [
+            (
+                line,
+                dict(zip(self._columns, cells, strict=True)),
+                0 if names is None else codec.digest64(names + codec.dumps(cells)),
+                "",
+            )
+            for line, cells in enumerate(rows, first)
+            if cells
+        ]
 
     def rows(self, cuts: Iterable[Cut]) -> Iterator[Row]:
         for line, raw, cells, found in cuts:

@@ -181,3 +181,43 @@ def test_row_length_and_place() -> None:
         (6, "t.csv, line 6: 3 cells where the header has 2"),
     ]
     assert records[2].fields == {"raw": "3,a,b"}
+
+
+@unhurried
+@given(st.lists(st.sampled_from(LINES) | MESSY.map(lambda text: text + "\n"), min_size=1, max_size=6).map("".join))
+def test_lines_cut_at_once_are_the_records_that_are_cut_one_by_one(text: str) -> None:
+    lines = lines_of(text)
+    rows = RecordCutter(Layout(",", '"'), max_chars=30).rows_of(lines)
+    if rows is not None:
+        found = [(number, [line], cells, "") for number, (line, cells) in enumerate(zip(lines, rows, strict=True), 1)]
+        assert [cut for cut in found if cut[2]] == list(
+            RecordCutter(Layout(",", '"'), max_chars=30).feed(lines, end=True)
+        )
+
+
+#: what stands in a line that is not as the others, or only looks so
+ODD = [
+    "",
+    '"d",e',
+    '"f" ,g',
+    ' "h",i',
+    '"j\nk",l',
+    'm"n,o',
+    "p",
+    "q,r,s",
+    "\ufeffone,two",
+    "one,two",
+    "t\u2028,u",
+    "\udcff,v",
+    '"',
+]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_a_line_is_read_at_once_as_it_is_by_itself(odd: str) -> None:
+    """What the columns look like is known after 200 rows: before, as in one batch of all, each line is looked at."""
+    known = [f"x{number % 3},{60 * 'y'}" for number in range(1_200)]  # more than tells how it is written
+    data = "\n".join(["one,two", *known, odd, "w,x", *known[:3]]).encode("utf-8", "surrogateescape")
+    whole = read_bytes(data, "t.csv", batch=10_000)
+    assert read_bytes(data, "t.csv", batch=601) == whole
+    assert read_bytes(data, "t.csv", batch=1) == whole
