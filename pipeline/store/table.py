@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from operator import itemgetter
 from pathlib import Path
 
 from pipeline.errors import SetupError
@@ -28,8 +29,10 @@ async def read_table(folder: str | Path) -> tuple[list[str], list[int], list[lis
         saved = await ledger.meta_get("layout")
         reviewed = saved is not None and Layout.from_text(saved).reviewed
         corrected = await asyncio.to_thread(corrected_at, run_dir.path, column=reviewed)
-        async for block in rows_of(ledger, "input", corrected=corrected):
+        # Sorted here: without an index by place, which few runs have, each block in that order reads the whole ledger.
+        async for block in rows_of(ledger, "completion", corrected=corrected):
             places += [(outcome.record.ordinal, outcome) for _, outcome in block]
+    places.sort(key=itemgetter(0))
     if saved is None:
         raise SetupError(f"{folder}: no row was written yet")
     table = Layout.from_text(saved).grown([outcome for _, outcome in places]).label_table()
