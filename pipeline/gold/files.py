@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import NamedTuple
 
 from pipeline import codec
 from pipeline.errors import InputError, did_you_mean, there_are
 from pipeline.gold.values import is_answered
-from pipeline.readers import Source, given_name, read_records
-from pipeline.records import JSON, Record
+from pipeline.readers import Source, given_name, read_rows
+from pipeline.records import JSON
 from pipeline.store import safe_cell
 
 #: The column of keys in any gold file; the name under which the run's input has them may be used too.
@@ -27,6 +28,8 @@ _TABLES = frozenset({"csv", "tsv", "parquet"})
 _WRITTEN = frozenset({"csv", "tsv"})
 #: How a key begins that is looked at more closely; nothing at all is among them.
 _ODD = frozenset({"", "(", "\\", "'"})
+#: line, fields, digest (0), and what is wrong with it
+_Row = tuple[int, dict[str, JSON], int, str]
 
 
 class GoldRow(NamedTuple):
@@ -53,6 +56,14 @@ def _as_it_is(value: JSON) -> JSON:
     return value
 
 
+def _answers(batch: Sequence[_Row], column: str, plain: Callable[[JSON], JSON]) -> list[JSON]:
+    """What each row has in a column; None where that is no answer. Labels are few, and each text is looked at once."""
+    values = [fields.get(column) for _, fields, _, _ in batch]
+    texts = {value for value in values if type(value) is str}
+    known = {text: plain(text) if is_answered(text) else None for text in texts}
+    return [known[value] if type(value) is str else value for value in values]
+
+
 @asynccontextmanager
 async def open_gold(
     source: Source,
@@ -69,8 +80,8 @@ async def open_gold(
     and `beside` is given, the only column is taken that is no key and not among `beside`.
     """
     try:
-        async with aclosing(read_records([source], batch=BATCH)) as records:
-            gold = GoldFile(source, wanted, records)
+        async with aclosing(read_rows(source, batch=BATCH)) as rows:
+            gold = GoldFile(source, wanted, rows)
             await gold.begin(tuple(dict.fromkeys(keys)), known, beside)
             yield gold
     except InputError as error:
@@ -83,9 +94,9 @@ class GoldFile:
     `rows` are those read so far. Those that cannot be used are counted in `unusable` by why, with the first such place.
     """
 
-    def __init__(self, source: Source, wanted: Sequence[str], records: AsyncGenerator[list[Record], None]) -> None:
+    def __init__(self, source: Source, wanted: Sequence[str], found: AsyncGenerator[list[_Row], None]) -> None:
         self.source = source
-        self._wanted, self._records = wanted, records
+        self._wanted, self._found = wanted, found
         self._content = hashlib.sha256()
         # All state that changes: the columns, the first rows, what was counted, and the columns that rows were seen to
         # have.
@@ -94,17 +105,17 @@ class GoldFile:
         self.rows = 0
         self.unusable: Counter[str] = Counter()
         self.first_unusable: dict[str, str] = {}
-        self._first: list[list[Record]] = []
+        self._first: list[list[_Row]] = []
         self._seen: dict[str, None] = {}
 
     async def begin(self, keys: Sequence[str], known: Sequence[str], beside: Collection[str] | None) -> None:
         """Read until a row tells which columns there are. Raises InputError."""
-        async for batch in self._records:
+        async for batch in self._found:
             self._first.append(batch)
-            if readable := [record for record in batch if record.problem is None]:
+            if readable := [row for row in batch if not row[-1]]:
                 self._choose(readable, keys, known, beside)
                 return
-        told = next((f": {one.problem.message}" for batch in self._first for one in batch if one.problem), "")
+        told = next((f": {row[-1]}" for batch in self._first for row in batch if row[-1]), "")
         raise InputError(f"gold: {self.source.name} has no row that can be read{told}")
 
     async def batches(self) -> AsyncGenerator[list[GoldRow], None]:
@@ -112,7 +123,7 @@ class GoldFile:
         first, self._first = self._first, []
         for batch in first:
             yield self._usable(batch)
-        async for batch in self._records:
+        async for batch in self._found:
             yield self._usable(batch)
         self._need_all()
 
@@ -127,30 +138,34 @@ class GoldFile:
                 found.update(block)
         return found.hexdigest()
 
-    def _usable(self, batch: Sequence[Record]) -> list[GoldRow]:
+    def _usable(self, batch: Sequence[_Row]) -> list[GoldRow]:
         self.rows += len(batch)
         rows = []
         plain = _plain if self.source.format in _WRITTEN else _as_it_is
-        for record in batch:
-            if record.problem is not None:
-                self._refuse("unreadable", record.problem.message)
+        key_column, columns, made = self.key_column, self.columns, partial(tuple.__new__, GoldRow)
+        answers = zip(*(_answers(batch, column, plain) for column in columns), strict=True)
+        # Rows of a CSV that say the same share what they say. Elsewhere 1 and true may be values, which are equal here.
+        known: dict[tuple[JSON, ...], Mapping[str, JSON]] = {}
+        shares = self.source.format in _WRITTEN
+        for (line, fields, _, trouble), values in zip(batch, answers, strict=True):
+            if trouble:
+                self._refuse("unreadable", trouble)
                 continue
-            fields = record.fields
-            key = fields.get(self.key_column)
+            key = fields.get(key_column)
             # Nearly every key is a text that does not begin as one that is made up, or escaped.
             name = key if type(key) is str and key[:1] not in _ODD else given_name(plain(key))
             if name:
-                values = {}
-                for column in self.columns:
-                    value = fields.get(column)
-                    if is_answered(value):
-                        values[column] = plain(value)
-                rows.append(GoldRow(name, record.line, values))
+                found = known.get(values) if shares else None
+                if found is None:
+                    found = {column: one for column, one in zip(columns, values, strict=True) if one is not None}
+                    if shares:
+                        known[values] = found
+                rows.append(made((name, line, found)))
             else:
-                self._refuse("without_key", f"{self.source.name}:{record.line}")
+                self._refuse("without_key", f"{self.source.name}:{line}")
         if self.source.format not in _TABLES:
-            for record in batch:
-                self._seen.update(dict.fromkeys(record.fields))
+            for _, fields, _, _ in batch:
+                self._seen.update(dict.fromkeys(fields))
         if self.source.path is None or self.source.once:
             for row in rows:
                 self._content.update(codec.dumps([row.key, row.values]))
@@ -161,12 +176,12 @@ class GoldFile:
         self.first_unusable.setdefault(why, where)
 
     def _choose(
-        self, records: Sequence[Record], keys: Sequence[str], known: Sequence[str], beside: Collection[str] | None
+        self, rows: Sequence[_Row], keys: Sequence[str], known: Sequence[str], beside: Collection[str] | None
     ) -> None:
-        """Find the column of keys and those of labels among the first records' fields. Raises InputError."""
-        self._seen = dict.fromkeys(name for record in records for name in record.fields)
+        """Find the column of keys and those of labels among the first rows' fields. Raises InputError."""
+        self._seen = dict.fromkeys(name for _, fields, _, _ in rows for name in fields)
         found = [name for name in keys if name in self._seen]
-        name, where = self.source.name, f"line {records[0].line}"
+        name, where = self.source.name, f"line {rows[0][0]}"
         if not found:
             raise InputError(
                 f"gold: {name}: no column holds the records' keys: expected {' or '.join(map(repr, keys))}"

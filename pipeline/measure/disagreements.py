@@ -65,6 +65,11 @@ class Differing:
         """Whether the records' fields are needed."""
         return self.path is not None
 
+    @property
+    def only_counts(self) -> bool:
+        """Whether further ones are neither kept nor written."""
+        return self.path is None and len(self.first) == SHOWN_MOST
+
     def __enter__(self) -> Differing:
         if self.path is not None:
             try:
@@ -90,8 +95,12 @@ class Differing:
         assert self.path is not None
         return self.path.with_name(f"{self.path.name}.part")
 
+    def count(self, number: int) -> None:
+        """So many more, which are not kept."""
+        self.n += number
+
     def add(self, found: Sequence[tuple[Disagreement, Mapping[str, JSON] | None]]) -> None:
-        """So many more, each with the record's fields."""
+        """These too, each with the record's fields."""
         self.n += len(found)
         self.first += [one for one, _ in found[: SHOWN_MOST - len(self.first)]]
         if self._file is not None:

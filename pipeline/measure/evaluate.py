@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
@@ -15,7 +16,16 @@ from pipeline.errors import SetupError, did_you_mean, there_are
 from pipeline.gold import KEY, GoldFile, MeasuredField, as_number, open_gold
 from pipeline.measure.disagreements import Differing, Disagreement
 from pipeline.measure.opened import OpenRun, chosen_fields, gold_columns_in, gold_names, look_at
-from pipeline.measure.pairs import ROW_KEY, GoldColumns, GoldCounts, Pair, pairs_of_file, pairs_of_rows, value_in
+from pipeline.measure.pairs import (
+    ROW_KEY,
+    GoldColumns,
+    GoldCounts,
+    Pair,
+    marks_of,
+    pairs_of_file,
+    pairs_of_rows,
+    value_in,
+)
 from pipeline.measure.tally import AGREEMENT, CONFIDENCE, FieldTally
 from pipeline.parts import gold_source, keys_in
 from pipeline.progress import counting
@@ -228,6 +238,9 @@ class Judge:
         as_sets = run.row_fields if not gold.names_rows else frozenset()
         #: one for each column of gold; what they count is all that changes
         self.tallies = [FieldTally(_as_set(run.fields[name], as_sets), column) for column, name in gold.fields.items()]
+        self._columns = list(gold.fields)
+        # How sure a model is gets measured by parts of the records, in their order.
+        self._counts_alike = confidence is None and all(tally.counts_alike for tally in self.tallies)
 
     @property
     def wants_fields(self) -> bool:
@@ -236,26 +249,40 @@ class Judge:
 
     def add(self, pairs: Sequence[Pair]) -> None:
         """So many more records of gold."""
-        found: list[tuple[Disagreement, Mapping[str, JSON] | None]] = []
-        examples = self._run.examples
-        for pair in pairs:
-            row = pair.row
-            if examples and examples.has(row.key, row.fields):
-                for tally in self.tallies:
-                    tally.examples += tally.column in pair.values
-            elif row.key in self._without:
-                for tally in self.tallies:
-                    tally.set_aside += tally.column in pair.values
-            elif row.label is None:
-                for tally in self.tallies:
-                    if tally.column in pair.values:
-                        tally.without_label(row.status, row.code)
-            else:
-                self._compare(pair, found)
-        if found:
-            self._differing.add(found)
+        if self._run.examples or self._without:
+            pairs = [pair for pair in pairs if not self._is_left_out(pair)]
+        marks = marks_of(pairs, self._columns) if self._counts_alike else range(len(pairs))
+        firsts = dict(zip(reversed(marks), reversed(pairs), strict=True))
+        wrong = {}
+        for mark, times in Counter(marks).items():
+            if found := self._compare(firsts[mark], times):
+                wrong[mark] = found
+                self._differing.count(len(found) * times if self._differing.only_counts else 0)
+        if wrong and not self._differing.only_counts:
+            self._differing.add(
+                [
+                    (Disagreement(pair.key, pair.row.key, *one), pair.row.fields)
+                    for mark, pair in zip(marks, pairs, strict=True)
+                    for one in wrong.get(mark, ())
+                ]
+            )
 
-    def _compare(self, pair: Pair, found: list[tuple[Disagreement, Mapping[str, JSON] | None]]) -> None:
+    def _is_left_out(self, pair: Pair) -> bool:
+        """Whether the record's gold proves nothing; it is counted."""
+        row, examples = pair.row, self._run.examples
+        if examples and examples.has(row.key, row.fields):
+            for tally in self.tallies:
+                tally.examples += tally.column in pair.values
+        elif row.key in self._without:
+            for tally in self.tallies:
+                tally.set_aside += tally.column in pair.values
+        else:
+            return False
+        return True
+
+    def _compare(self, pair: Pair, times: int) -> list[tuple[str, JSON, JSON, float | None]]:
+        """Count so many such records; gives field, gold, label and confidence of each column that differs."""
+        found = []
         confidence = None
         if self._confidence is not None:
             confidence = as_number(value_in(pair.row, pair.place, self._confidence))
@@ -263,10 +290,14 @@ class Judge:
             gold = pair.values.get(tally.column)
             if gold is None:
                 continue
+            if pair.row.label is None:
+                tally.without_label(pair.row.status, pair.row.code, times)
+                continue
             name = tally.field.name
             label = value_in(pair.row, pair.place, name)
-            if tally.add(gold, label, confidence) is False:
-                found.append((Disagreement(pair.key, pair.row.key, name, gold, label, confidence), pair.row.fields))
+            if tally.add(gold, label, confidence, times) is False:
+                found.append((name, gold, label, confidence))
+        return found
 
 
 def _as_set(field: MeasuredField, names: frozenset[str]) -> MeasuredField:

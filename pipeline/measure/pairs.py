@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from pipeline import codec
@@ -81,23 +83,23 @@ async def pairs_of_file(
     ledger: Ledger, gold: GoldFile, counts: GoldCounts, *, fields: bool
 ) -> AsyncGenerator[list[Pair], None]:
     """The records of a gold file, each key once, with their rows in the ledger. `fields`: those of records too."""
-    marks, seen = Marks(), set[str]()
+    is_new, made, seen = Marks().is_new, partial(tuple.__new__, Pair), set[str]()
     by_row = gold.key_column == ROW_KEY
     async with aclosing(gold.batches()) as batches:
         async for batch in batches:
-            places = [_record_of(row.key) if by_row else (row.key, None) for row in batch]
-            found = await ledger.labels_of([key for key, _ in places], fields=fields)
-            pairs = []
-            for row, (key, place) in zip(batch, places, strict=True):
-                known = found.get(key)
+            names = [key for key, _, _ in batch]
+            keys, places = _records_of(names) if by_row else (names, repeat(None))
+            found = await ledger.labels_of(keys, fields=fields)
+            pairs: list[Pair] = []
+            for (key, _, values), known, place in zip(batch, map(found.get, keys), places, strict=False):
                 if known is None:
-                    counts.absent(row.key)
-                elif not row.values:
+                    counts.absent(key)
+                elif not values:
                     counts.not_answered += 1
-                elif _is_new(row.key, seen) if by_row else marks.is_new(known.seq):
-                    pairs.append(Pair(row.key, row.values, known, place))
+                elif _is_new(key, seen) if by_row else is_new(known.seq):
+                    pairs.append(made((key, values, known, place)))
                 else:
-                    counts.twice(row.key)
+                    counts.twice(key)
             counts.compared += len(pairs)
             yield pairs
     counts.rows = gold.rows
@@ -110,10 +112,11 @@ def _is_new(key: str, seen: set[str]) -> bool:
     return True
 
 
-def _record_of(row_key: str) -> tuple[str, int | None]:
-    """`n01#2` -> n01 and 2."""
-    key, _, place = row_key.rpartition("#")
-    return (key, int(place)) if key and place.isdecimal() else (row_key, None)
+def _records_of(row_keys: Sequence[str]) -> tuple[list[str], list[int | None]]:
+    """The records' keys, and the places of their rows: `n01#2` -> n01 and 2."""
+    parts = [(row_key, *row_key.rpartition("#")) for row_key in row_keys]
+    found = [(key, int(place)) if key and place.isdecimal() else (whole, None) for whole, key, _, place in parts]
+    return [key for key, _ in found], [place for _, place in found]
 
 
 async def pairs_of_rows(ledger: Ledger, gold: GoldFile, counts: GoldCounts) -> AsyncGenerator[list[Pair], None]:
@@ -180,6 +183,21 @@ class GoldColumns:
             if values:
                 self._content.update(codec.dumps([row.key, values]))
                 yield Pair(row.key, values, row)
+
+
+def marks_of(pairs: Sequence[Pair], columns: Sequence[str]) -> Sequence[Any]:
+    """A mark for each of these pairs, the same for those that say the same: rows, status and values of the columns.
+
+    The pairs are of one reading of the ledger, where equal labels are one object.
+    """
+    if not pairs:
+        return ()
+    _, values, rows, places = zip(*pairs, strict=True)
+    golds = [[one.get(column) for one in values] for column in columns]
+    if not {str, type(None)}.issuperset(kind for column in golds for kind in set(map(type, column))):
+        return range(len(pairs))  # 1, 1.0 and true are equal to Python, and a list has no hash
+    _, _, statuses, codes, labels, parts, *_ = zip(*rows, strict=True)
+    return list(zip(map(id, labels), map(id, parts), statuses, codes, places, *golds, strict=True))
 
 
 def value_in(row: LabelRow, place: int | None, name: str) -> Any:

@@ -32,6 +32,8 @@ FOREIGN_MOST, FOREIGN_SHOWN = 1_000, 20
 OTHERS = "(other values)"
 #: Writings of classes that are remembered, so that each is read once.
 _REMEMBERED = 10_000
+#: Classes in an order of which all pairs are kept for a rank correlation, however often each comes.
+_FEW = 300
 
 
 class FieldTally:
@@ -53,35 +55,47 @@ class FieldTally:
         self.calibration = Calibration()
         self._classes: dict[str, str] = {}
         self._order = field.order if field.is_ordered else {}
-        ways: Mapping[str, Callable[[JSON, JSON], bool | None]] = {
+        ways: Mapping[str, Callable[[JSON, JSON, int], bool | None]] = {
             "set": self._add_set,
             "number": self._add_number,
             "text": self._add_text,
         }
         self._compare = ways.get(field.kind, self._add_class)
 
-    def without_label(self, status: str, code: str | None) -> None:
-        """A record of gold that has no label."""
-        self.unlabelled[status] += 1
-        self.codes[code or status] += 1
+    @property
+    def counts_alike(self) -> bool:
+        """Whether records that say the same may be counted at once.
 
-    def add(self, gold: JSON, label: JSON, confidence: float | None = None) -> bool | None:
-        """A record's gold value beside its label; gives whether they are the same. None: it cannot be compared."""
-        is_right = self._compare(gold, label)
+        A sum of fractions depends on their order in its last digit, and so does what is drawn of many distinct numbers.
+        """
+        order = self._order.values()
+        return self.field.kind not in ("set", "number") and len(order) < _FEW and all(x == int(x) for x in order)
+
+    def without_label(self, status: str, code: str | None, times: int = 1) -> None:
+        """A record of gold that has no label, or so many."""
+        self.unlabelled[status] += times
+        self.codes[code or status] += times
+
+    def add(self, gold: JSON, label: JSON, confidence: float | None = None, times: int = 1) -> bool | None:
+        """A record's gold value beside its label; gives whether they are the same. None: it cannot be compared.
+
+        So many records at once that say the same: only if `counts_alike`, and without a confidence.
+        """
+        is_right = self._compare(gold, label, times)
         if is_right is None:
             return None
-        self.n += 1
-        self.right += is_right
+        self.n += times
+        self.right += is_right * times
         if confidence is not None:
             self.calibration.add(confidence, is_right)
         return is_right
 
-    def _add_class(self, gold: JSON, label: JSON) -> bool:
-        right = self._known(self._class_of(gold))
+    def _add_class(self, gold: JSON, label: JSON, times: int) -> bool:
+        right = self._known(self._class_of(gold), times)
         said = NONE if label is None else named_class(label)
-        self.pairs[right, said] += 1
+        self.pairs[right, said] += times
         if right in self._order and said in self._order:
-            self.numbers.add(self._order[right], self._order[said])
+            self.numbers.add(self._order[right], self._order[said], times)
         return right == said
 
     def _class_of(self, gold: JSON) -> str:
@@ -94,35 +108,35 @@ class FieldTally:
                 self._classes[gold] = found
         return found
 
-    def _known(self, name: str) -> str:
+    def _known(self, name: str, times: int) -> str:
         """The class, counted where the task has no such label; one for all where there are too many of them."""
         if self.field.values and name not in self.field.values:
             if name not in self.foreign and len(self.foreign) >= FOREIGN_MOST:
                 name = OTHERS
-            self.foreign[name] += 1
+            self.foreign[name] += times
         return name
 
-    def _add_set(self, gold: JSON, label: JSON) -> bool:
-        right = frozenset(map(self._known, as_set(self.field, gold)))
+    def _add_set(self, gold: JSON, label: JSON, times: int) -> bool:
+        right = frozenset(self._known(name, times) for name in as_set(self.field, gold))
         items = label if isinstance(label, list) else [] if label is None else [label]
         said = frozenset(named_class(item) for item in items if item is not None)
-        self.sets.add(right, said)
+        self.sets.add(right, said, times)
         return right == said
 
-    def _add_number(self, gold: JSON, label: JSON) -> bool | None:
+    def _add_number(self, gold: JSON, label: JSON, times: int) -> bool | None:
         right, said = as_number(gold), as_number(label)
         if right is None:
-            self.foreign[_bounded(self.foreign, as_text(gold))] += 1
+            self.foreign[_bounded(self.foreign, as_text(gold))] += times
             return None
         if said is None:
-            self.no_value += 1
+            self.no_value += times
             return False
-        self.numbers.add(right, said)
+        self.numbers.add(right, said, times)
         return right == said
 
-    def _add_text(self, gold: JSON, label: JSON) -> bool:
+    def _add_text(self, gold: JSON, label: JSON, times: int) -> bool:
         right, said = as_text(gold), "" if label is None else as_text(label)
-        self.texts.add(right, said)
+        self.texts.add(right, said, times)
         return right == said
 
     # -- what came of it ------------------------------------------------------------------------------------------

@@ -83,17 +83,17 @@ class SetTally(Generic[_T]):
         self._labels: Counter[_T] = Counter()
         self._right: Counter[_T] = Counter()
 
-    def add(self, gold: Collection[_T], label: Collection[_T]) -> None:
-        """One record."""
+    def add(self, gold: Collection[_T], label: Collection[_T], times: int = 1) -> None:
+        """One record, or so many that are equal."""
         golds, labels = frozenset(gold), frozenset(label)
         both = golds & labels
-        self.n += 1
-        self.exact += golds == labels
+        self.n += times
+        self.exact += (golds == labels) * times
         # Two empty sets count 0, as in scikit-learn.
-        self.jaccard_sum += len(both) / len(golds | labels) if golds or labels else 0.0
-        self._golds.update(golds)
-        self._labels.update(labels)
-        self._right.update(both)
+        self.jaccard_sum += len(both) / len(golds | labels) * times if golds or labels else 0.0
+        for counts, found in ((self._golds, golds), (self._labels, labels), (self._right, both)):
+            for one in found:
+                counts[one] += times
 
     @property
     def jaccard(self) -> float | None:
@@ -129,15 +129,15 @@ class NumberTally:
         self._drawn: list[tuple[float, float]] = []
         self._random = Random(0)  # noqa: S311 - a sample, the same each time
 
-    def add(self, gold: float, label: float) -> None:
-        """One record."""
+    def add(self, gold: float, label: float, times: int = 1) -> None:
+        """One record, or so many that are equal: the sums of whole numbers are the same either way."""
         apart = abs(gold - label)
-        self.n += 1
-        self.exact += gold == label
-        self.within_one += apart <= 1
-        self._absolute += apart
-        self._square += apart * apart
-        self._keep((float(gold), float(label)))
+        self.n += times
+        self.exact += (gold == label) * times
+        self.within_one += (apart <= 1) * times
+        self._absolute += apart * times
+        self._square += apart * apart * times
+        self._keep((float(gold), float(label)), times)
 
     @property
     def mae(self) -> float | None:
@@ -159,13 +159,13 @@ class NumberTally:
         """Spearman's rank correlation over the `ranked` records."""
         return spearman(Counter(self._drawn) if self._drawn else self._pairs)
 
-    def _keep(self, pair: tuple[float, float]) -> None:
+    def _keep(self, pair: tuple[float, float], times: int) -> None:
         if self._drawn:
             # Each record so far has the same chance to be among those drawn (Vitter's algorithm R).
             if (at := self._random.randrange(self.n)) < PAIRS_MOST:
                 self._drawn[at] = pair
             return
-        self._pairs[pair] += 1
+        self._pairs[pair] += times
         if len(self._pairs) > PAIRS_MOST:
             self._drawn = self._random.sample(list(self._pairs), PAIRS_MOST, counts=self._pairs.values())
             self._pairs.clear()
@@ -208,11 +208,11 @@ class TextTally:
         # All state that changes.
         self.n = self.exact = self.alike = 0
 
-    def add(self, gold: str, label: str) -> None:
-        """One record."""
-        self.n += 1
-        self.exact += gold == label
-        self.alike += gold == label or normalised(gold) == normalised(label)
+    def add(self, gold: str, label: str, times: int = 1) -> None:
+        """One record, or so many that are equal."""
+        self.n += times
+        self.exact += (gold == label) * times
+        self.alike += (gold == label or normalised(gold) == normalised(label)) * times
 
 
 def normalised(text: str) -> str:

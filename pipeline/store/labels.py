@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -45,17 +46,17 @@ class LabelRow(NamedTuple):
 def labels_of(connection: sqlite3.Connection, keys: Sequence[str], fields: bool) -> dict[str, LabelRow]:
     """The labels of those of the keys that have an outcome."""
     statement = _WITH if fields else _WITHOUT
-    found: list[LabelRow] = []
+    found: list[Sequence[Any]] = []
     for chunk in chunks(keys):
         where = f"WHERE key IN ({placeholders(chunk)})"
-        found += _rows(_selected(connection, f"{statement} {where}", [bound(key) for key in chunk]))
-    return {row.key: row for row in found}
+        found += _selected(connection, f"{statement} {where}", [bound(key) for key in chunk])
+    return {row.key: row for row in _rows(found)}
 
 
 def labels_after(connection: sqlite3.Connection, seq: int, limit: int, fields: bool) -> list[LabelRow]:
     """The next labels, in the order in which they were committed."""
     statement = _WITH if fields else _WITHOUT
-    return list(_rows(_selected(connection, f"{statement} WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))))
+    return _rows(_selected(connection, f"{statement} WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit)))
 
 
 def label_mark(row: LabelRow) -> int:
@@ -86,9 +87,11 @@ def _selected(connection: sqlite3.Connection, statement: str, values: Sequence[A
         connection.text_factory = usual
 
 
-def _rows(rows: Iterable[Sequence[Any]]) -> Iterator[LabelRow]:
+def _rows(rows: Iterable[Sequence[Any]]) -> list[LabelRow]:
     # Many records have the same label, and looking up a text is faster than reading it.
     known: dict[str, _Label] = {}
+    found: list[LabelRow] = []
+    add, made = found.append, partial(tuple.__new__, LabelRow)
     for seq, key, status, code, text, cost_usd, latency_s, fields in rows:
         name = key if type(key) is str else unbound(key)
         try:
@@ -97,9 +100,10 @@ def _rows(rows: Iterable[Sequence[Any]]) -> Iterator[LabelRow]:
                 label = known[text] = _labelled(_read(text))
             values = None if fields is None else _read(fields)
         except (ValueError, TypeError, LookupError, AttributeError):  # a damaged row: `verify` names it
-            yield LabelRow(seq, name, "rejected", DAMAGED, None, None, None, None, {})
+            add(LabelRow(seq, name, "rejected", DAMAGED, None, None, None, None, {}))
         else:
-            yield LabelRow(seq, name, status, code, *label, cost_usd, latency_s, values)
+            add(made((seq, name, status, code, *label, cost_usd, latency_s, values)))
+    return found
 
 
 def _labelled(value: JSON) -> _Label:
