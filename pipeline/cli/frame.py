@@ -294,9 +294,7 @@ def importing() -> Iterator[None]:
         yield
     finally:
         gc.freeze()
-        # The objects of a block of records die together. Looking for garbage among each 700 of them, as is usual, took
-        # half of the time of reading a million.
-        gc.set_threshold(50_000, 10, 10)
+        gc.set_threshold(50_000, 10, 10)  # not 700: a block of records makes more, which all die together
         gc.enable()
 
 
