@@ -162,7 +162,8 @@ class RunDir:
     def refuse_rows(self) -> None:
         """Raises SetupError where a file of rows holds a row. To be called where the ledger holds no outcome."""
         for file in self.files():
-            if file.name.startswith(("labels.", "failed.csv")) and _has_rows(file):
+            # What a killed session had begun to build is nobody's only copy.
+            if file.name.startswith(("labels.", "failed.csv")) and file.suffix != ".part" and _has_rows(file):
                 raise SetupError(
                     f"{file}: holds rows, but the ledger beside it knows of none. Put back the ledger that belongs to "
                     "it, or start over with --fresh, which moves both aside."

@@ -66,6 +66,15 @@ def test_a_run_without_its_ledger_is_refused_and_stays_as_it_is(how: str, settin
     assert run(settings()).labelled == 4
 
 
+def test_a_first_session_killed_while_it_built_its_files_is_resumed(settings: Callable[..., Settings]) -> None:
+    assert run(settings()).labelled == 4
+    for file in [file for file in Path("run").iterdir() if file.name != "manifest.json"]:
+        file.unlink()
+    asyncio.run(_new_ledger(Path("run/ledger.db")))
+    Path("run/failed.csv.part").write_text("key,source,line,status,code,message,attempts\n")
+    assert run(settings()).labelled == 4
+
+
 @pytest.mark.parametrize("name", ["labels.csv", "failed.csv", "run.log", "summary.json"])
 def test_a_file_of_the_users_own_is_not_overwritten(name: str, settings: Callable[..., Settings]) -> None:
     Path("data").mkdir()
