@@ -13,6 +13,7 @@ from pipeline import Settings, Status, Usage
 from pipeline.errors import SetupError
 from pipeline.facts import Effort, Interval, Plan, Tier, Took
 from pipeline.limits import Hours, price_of
+from pipeline.parts import price_for, votes_usd
 from pipeline.planner.estimate import Seen, planned
 from pipeline.planner.recorder import tier_from
 from pipeline.planner.rehearsing import bound_by, folder_of, part_of, sample_of, tier_of
@@ -52,6 +53,16 @@ def seen(records: int = 1_010, **more: Any) -> Seen:
 def estimated(limits: dict[str, Any] | None = None, model: dict[str, Any] | None = None, **more: Any) -> Plan:
     wanted = settings(limits=limits or {}, model=model or {})
     return planned(wanted, seen(**more), price_of("gpt-6-luna", service_tier=(model or {}).get("tier")))
+
+
+def test_voters_cost_what_their_models_cost() -> None:
+    voters = [{"model": "other", "price": {"input": 10.0, "output": 10.0}}, {"prompt": "again {{ text }}"}]
+    wanted = settings(model={"price": {"input": 1.0, "output": 1.0}}, quality={"voters": voters})
+    assert votes_usd(wanted, Usage(100, 10)) == pytest.approx(110e-6 * (1 + 10))
+    asked = [replace(one, usage=Usage(200, 20), cost_usd=110e-6 * 11) for one in seen().asked]
+    found = planned(wanted, seen(asked=asked), price_for(wanted))
+    assert found.cost is not None
+    assert found.cost.middle == pytest.approx(1_000 * 110e-6 * 11)
 
 
 # -- when ------------------------------------------------------------------------------------------------------------

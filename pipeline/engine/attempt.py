@@ -142,7 +142,10 @@ class Asker:
                         raise _PutOffError
                     response = await self._answer(history)
                 except Over as over:
+                    asked = interview.request
                     interview.give_up(over.status, over.problem)
+                    if interview.request is not asked:
+                        history.begin_anew()  # what one voter did not answer says nothing of another one
                     continue
                 for other in history.came:
                     if other is not response:

@@ -43,6 +43,11 @@ class CallHistory:
         self.failing_since = float("-inf")
         self.answers_before = 0
 
+    def begin_anew(self) -> None:
+        """Something else is asked now: what failed before does not count against it."""
+        self.charged = self.free = self.doubts = self.refusals = self.refusals_of_size = 0
+        self.doubted_at = None
+
     @property
     def request(self) -> Request:
         """What is asked now."""

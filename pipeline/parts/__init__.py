@@ -28,6 +28,7 @@ from pipeline.parts.limits import (
     rules_of,
     tariff_of,
     tuner_of,
+    votes_usd,
 )
 from pipeline.parts.media import media_for, media_of
 from pipeline.parts.outputs import is_marked, layout_of, mark_simulated, notified_of, open_sinks, outputs_of, sql_of
@@ -101,4 +102,5 @@ __all__ = [
     "task_of",
     "tuner_of",
     "voters_of",
+    "votes_usd",
 ]

@@ -25,7 +25,7 @@ from pipeline.limits import (
     price_of,
 )
 from pipeline.parts.server import is_openai, is_simulated, service_tier_of
-from pipeline.records import room_in
+from pipeline.records import Usage, room_in
 from pipeline.settings import PriceSettings, Settings
 from pipeline.task import LEAST_TOKENS, takes_breakpoint
 
@@ -105,6 +105,15 @@ def tariff_of(settings: Settings) -> Tariff:
     voters = [one for one in settings.quality.voters if one.model is not None]
     others = {one.model: _tariff(settings, one.model, one.price) for one in voters if one.model is not None}
     return _tariff(settings, settings.model.name, settings.model.price, others)
+
+
+def votes_usd(settings: Settings, usage: Usage) -> float | None:
+    """What the fewest answers that decide a label cost where each uses so much; None where a price is not known."""
+    quality, own = settings.quality, lane_price(settings)
+    voters = [own if one.model is None else _price(settings, one.model, one.price) for one in quality.voters]
+    prices = [own, *(voters or [own] * quality.size)][: quality.fewest]
+    costs = [price.cost_usd(usage) for price in prices if price is not None]
+    return sum(costs) if len(costs) == len(prices) else None
 
 
 def _tariff(

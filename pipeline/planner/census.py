@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from pipeline.errors import RenderError
 from pipeline.facts import Check
-from pipeline.parts import ASKS_THE_SAME, gold_fields, label_fields, price_for
+from pipeline.parts import ASKS_THE_SAME, gold_fields, label_fields, votes_usd
 from pipeline.readers import OF_FILES
 from pipeline.records import JSON, Record, Usage
 from pipeline.runner import expected
@@ -103,22 +103,21 @@ class Census:
         usage = expected(self._task, self.first)
         if usage is None or not self.asked:
             return []  # what media take, and turns, is known once some records were asked
-        all_of_it = self._usage(usage)
-        text = f"about {all_of_it.prompt:,} in and {all_of_it.completion:,} out"
-        price = price_for(self._settings)
-        if price is not None:
-            text += f": about {dollars(price.cost_usd(all_of_it))}"
-        each = f"{all_of_it.total // self.asked:,} a record"
+        one_vote, votes = self._usage(usage), self._settings.quality.fewest
+        text = f"about {votes * one_vote.prompt:,} in and {votes * one_vote.completion:,} out"
+        usd = votes_usd(self._settings, one_vote)
+        if usd is not None:
+            text += f": about {dollars(usd)}"
+        each = f"{votes * one_vote.total // self.asked:,} a record"
         same = f"; {self.repeated_texts:,} ask the same as another" if self.repeated_texts else ""
         return [Check("tokens", True, f"{text} ({each}){'' if self.whole else f', for {self._whose}'}{same}")]
 
     def _usage(self, each: Usage) -> Usage:
-        """What all take: the first ones' mean, and what the prompts are longer or shorter by."""
+        """What one vote on all takes: the first ones' mean, and what the prompts are longer or shorter by."""
         first = Census(self._settings, self._task)
         first.add(self.first[:KEPT] if self.records > KEPT else [])
         more = self.bytes - first.bytes * self.asked // first.asked if first.asked else 0
-        votes = self._settings.quality.fewest
-        return Usage(votes * max(0, each.prompt * self.asked + more // 4), votes * each.completion * self.asked)
+        return Usage(max(0, each.prompt * self.asked + more // 4), each.completion * self.asked)
 
     def _key(self, formats: frozenset[str]) -> Check:
         key = self._settings.input.key

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from pipeline.facts import End, Interval, Plan, Tier
 from pipeline.limits import Price
-from pipeline.parts import hours_of, is_simulated
+from pipeline.parts import hours_of, is_simulated, price_for
 from pipeline.planner.lanes import lanes_of
 from pipeline.planner.schedule import Terms, simulate, until_used_up
 from pipeline.records import Outcome
@@ -50,8 +50,8 @@ def planned(settings: Settings, seen: Seen, price: Price | None) -> Plan:
     calls_per_record = statistics.fmean(outcome.attempts for outcome in seen.asked)
     tokens = interval([outcome.usage.total for outcome in seen.asked], left)
 
-    def cost_at(price: Price) -> Interval:
-        return interval([price.cost_usd(outcome.usage) for outcome in seen.asked], left)
+    def cost_at(at: Price) -> Interval:
+        return interval([at.cost_usd(outcome.usage) * _dearer(settings, outcome) for outcome in seen.asked], left)
 
     cost = None if price is None else cost_at(price)
     found = Plan(
@@ -78,6 +78,13 @@ def planned(settings: Settings, seen: Seen, price: Price | None) -> Plan:
     found = _with_times(found, settings, seen)
     found = replace(found, ends=_ends(found, settings, seen, shares))
     return replace(found, lanes=lanes_of(settings, left, found.seconds, cost_at, seen.batches_took_s))
+
+
+def _dearer(settings: Settings, outcome: Outcome) -> float:
+    """How many times the price of the run's own model the pilot's record cost: of voters each has its own."""
+    price = price_for(settings)
+    own = 0.0 if price is None else price.cost_usd(outcome.usage)
+    return outcome.cost_usd / own if settings.quality.voters and own and outcome.cost_usd is not None else 1.0
 
 
 def interval(values: Sequence[float], count: int) -> Interval:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pipeline import codec
 from pipeline.errors import LabelpipeError
-from pipeline.parts import is_simulated, lane_price, read
+from pipeline.parts import is_simulated, lane_price, read, votes_usd
 from pipeline.readers import OF_FILES, Source
 from pipeline.readers import Progress as ReadProgress
 from pipeline.records import Record, Usage
@@ -143,14 +143,14 @@ def expected(task: Task, records: Sequence[Record]) -> Usage | None:
 
 def _takes_text(settings: Settings, task: Task, first: Sequence[Record], left: int) -> str:
     """`about $12.30; 100 min at least, by the limits`: what is known of it. Of votes, the fewest that decide."""
-    left *= settings.quality.fewest
-    usage, price = expected(task, first), lane_price(settings)
-    cost = "" if usage is None or price is None else f"about {dollars(left * price.cost_usd(usage))}"
-    if price is None and not is_simulated(settings):
+    usage = expected(task, first)
+    usd = None if usage is None else votes_usd(settings, usage)
+    cost = "" if usd is None else f"about {dollars(left * usd)}"
+    if lane_price(settings) is None and not is_simulated(settings):
         cost = UNPRICED
     if cost and is_simulated(settings):
         cost = f"nothing; the model would cost {cost}"
-    seconds = _least_s(settings, left, usage)
+    seconds = _least_s(settings, left * settings.quality.fewest, usage)
     return "; ".join(filter(None, [cost, f"{duration(seconds)} at least, by the limits" if seconds else ""]))
 
 

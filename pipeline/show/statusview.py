@@ -18,6 +18,7 @@ from pipeline.show.views import (
     label_lines,
     measured_lines,
     problem_lines,
+    quality_lines,
     rows_text,
 )
 from pipeline.show.words import many
@@ -39,6 +40,7 @@ def status_lines(facts: Mapping[str, Any]) -> list[str]:
     lines += _batch_lines(facts["batches"])
     lines += problem_lines(facts["problems"])
     lines += label_lines(facts["labels"])
+    lines += quality_lines(facts["summary"] or {})
     lines += measured_lines(facts["measured"])
     lines.append(f"  {_paid_text(facts)}")
     if facts["ended"]:
@@ -108,6 +110,8 @@ def _live_lines(live: Mapping[str, Any]) -> list[str]:
         lines.append(_gate_text(live))
     if live.get("stopping"):
         lines.append(f"stopping: {live['stopping']}")
+    if live.get("gold"):
+        lines.append(live["gold"])
     lines += [found_text(name, value) for name, value in live.get("learned", {}).items()]
     return lines + [line for line in (_budget_text(live), _day_text(live), _hours_text(live)) if line]
 

@@ -241,10 +241,7 @@ def closing_lines(summary: RunSummary) -> list[str]:
     if summary.copied:
         lines.append(f"  {summary.copied:,} took the answer of an identical record, which was asked once")
     lines += label_lines(summary.labels)
-    if summary.gold is not None:
-        lines.append(f"  gold      {gold_text(summary.gold)}")
-    if summary.votes is not None:
-        lines.append(f"  votes     {votes_text(summary.votes)}")
+    lines += quality_lines({"gold": summary.gold, "votes": summary.votes})
     lines += measured_lines(summary.measured)
     lines.append(f"  {_session_text(summary)}")
     lines.append(f"  {_tokens_text(summary)}")
@@ -265,6 +262,13 @@ def closing_lines(summary: RunSummary) -> list[str]:
     if summary.next_step:
         lines.append(f"  next      {summary.next_step}")
     return [*lines, SIMULATED] if summary.simulated else lines
+
+
+def quality_lines(summary: Mapping[str, Any]) -> list[str]:
+    """What gold and votes say of the labels, where a run has them."""
+    gold, votes = summary.get("gold"), summary.get("votes")
+    lines = [] if gold is None else [f"  gold      {gold_text(gold)}"]
+    return lines if votes is None else [*lines, f"  votes     {votes_text(votes)}"]
 
 
 def gold_text(gold: Mapping[str, Any]) -> str:

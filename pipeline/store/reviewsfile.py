@@ -143,11 +143,9 @@ def _is_empty(connection: sqlite3.Connection) -> bool:
 
 def _check_identity(path: Path, connection: sqlite3.Connection) -> None:
     """Raises SetupError if the file is not one of ours, or of a newer labelpipe."""
-    # First: another process may make the tables meanwhile, with both numbers in one transaction.
-    is_empty = _is_empty(connection)
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if is_empty and not (application or version):
+    if not (application or version) and _is_empty(connection):
         return
     if application != APPLICATION_ID:
         raise SetupError(f"{path}: this SQLite file does not hold the reviews of a run. Move it away.")

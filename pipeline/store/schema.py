@@ -296,10 +296,9 @@ def lacks_shared_memory(error: BaseException | None) -> bool:
 
 def _check_identity(path: Path, connection: sqlite3.Connection) -> bool:
     """Whether the file is still empty. Raises SetupError if it is something other than a ledger we know."""
-    # First: another process may make the tables meanwhile, with both numbers in one transaction.
-    tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
     version = _version(connection)
     application = connection.execute("PRAGMA application_id").fetchone()[0]
+    tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
     if not (version or application or tables):
         return True
     if application != APPLICATION_ID:

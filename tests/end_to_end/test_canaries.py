@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from end_to_end.stage import Project, wait_until
+from end_to_end.stage import Process, Project, wait_until
 from end_to_end.talks import Talker, noted, outcomes, talking
 
 LABELS = ["c01", "c02"]
@@ -63,6 +63,7 @@ def test_gold_is_asked_among_the_records_and_is_in_no_row(tmp_path: Path, talker
     shown = [one.messages[-1]["content"] for one in talker.asked if one.key.startswith("g")]
     assert not any("c01" in text for text in shown)
     user.verify()
+    assert "gold      label 87.5% of 8 right" in user.do("status", "run").expect(0).out
     again = user.run()
     assert (again["calls"], again["gold"]["n"]) == (0, 8)
 
@@ -111,6 +112,57 @@ def test_another_prompt_begins_the_measuring_again(tmp_path: Path, talker: Talke
     assert (summary["gold"]["n"], summary["gold"]["accuracy"]) == (30, 1.0)
 
 
+def test_other_votes_begin_the_measuring_again(tmp_path: Path, talker: Talker, wrong: set[str]) -> None:
+    """The request is the same then, and the label another one."""
+    user = measured(tmp_path, talker, 30, every=1, stop_below=0.85)
+    give_gold(user, gold(20))
+    wrong |= {f"g{number:03}" for number in range(20)}
+    user.run(code=3)
+    wrong.clear()
+    user.configure(quality={"votes": 2})
+    summary = user.run("--relabel")
+    assert (summary["gold"]["n"], summary["gold"]["accuracy"]) == (20, 1.0)
+
+
+def test_a_rehearsal_is_not_stopped_by_labels_that_are_right_by_chance(tmp_path: Path, talker: Talker) -> None:
+    user = measured(tmp_path, talker, 60, every=1, stop_below=0.85)
+    user.configure(model={"base_url": "rehearsal"})
+    give_gold(user, gold(40))
+    summary = user.run()
+    assert (summary["ended"], summary["gold"]["n"]) == ("complete", 40)
+    assert summary["gold"]["accuracy"] < 0.85
+
+
+def test_gold_keeps_its_votes(tmp_path: Path) -> None:
+    """A session is killed when the second vote on gold is asked for."""
+    at_work: list[Process] = []
+
+    def script(key: str, _turn: int, _messages: list[dict[str, Any]]) -> Any:
+        if key == "g000" and len(talker.turns_of(key)) == 2:
+            wait_until(lambda: at_work)
+            at_work[0].popen.kill()
+        return [("set_label", {"label": "c01"})]
+
+    with Talker(script) as talker:
+        user = measured(tmp_path, talker, 3, every=1, votes=2)
+        user.configure(limits={"concurrency": 1})
+        give_gold(user, gold(1))
+        at_work.append(user.start("run", "job.toml", "--json"))
+        at_work[0].wait()
+        assert user.run()["gold"]["n"] == 1
+        assert len(talker.turns_of("g000")) == 3, "the first vote once, the second one again"
+
+
+def test_gold_that_cannot_be_used_sets_no_label_aside(tmp_path: Path, talker: Talker) -> None:
+    user = measured(tmp_path, talker, 3)
+    give_gold(user, gold(1))
+    user.run()
+    give_gold(user, [*gold(2), *gold(1, id="x", label="c1")])
+    user.configure(task={"prompt": "{{ id }} better {{ text }}"})
+    assert user.do("run", "job.toml", "--relabel").expect(2)
+    assert user.do("status", "run", "--json").json["labelled"] == 3
+
+
 def test_gold_without_texts_compares_the_runs_own_records(tmp_path: Path, talker: Talker, wrong: set[str]) -> None:
     user = measured(tmp_path, talker, 20, gold_column="gold_label")
     give_gold(user, [{"id": f"r{number:04}", "gold_label": "c01"} for number in range(1, 11)])
@@ -123,8 +175,8 @@ def test_gold_without_texts_compares_the_runs_own_records(tmp_path: Path, talker
 def test_examples_are_no_gold(tmp_path: Path, talker: Talker) -> None:
     user = measured(tmp_path, talker, 20, every=2)
     user.configure(task={"examples": [{"id": "g001", "text": "known", "label": {"label": "c01"}}]})
-    give_gold(user, gold(5))
-    assert user.run()["gold"]["n"] == 4
+    give_gold(user, [*gold(5), *gold(1)])
+    assert user.run()["gold"]["n"] == 4, "of a key that comes twice the first row counts"
 
 
 @pytest.mark.parametrize(
@@ -135,6 +187,11 @@ def test_examples_are_no_gold(tmp_path: Path, talker: Talker) -> None:
         ([{"id": "1", "text": "a", "right": "c01"}], {}, "no column of labels"),
         (gold(2), {"gold_column": "lable"}, "did you mean 'label'"),
         ([{"text": "a", "label": "c01"}], {}, "lacks id"),
+        (
+            [*gold(1), *gold(1, id="x", label="c1")],
+            {},
+            "gold.csv:3: 'c1' in 'label' is no value of label (did you mean",
+        ),
     ],
 )
 def test_gold_that_cannot_be_used_is_refused_before_a_call(
@@ -145,6 +202,7 @@ def test_gold_that_cannot_be_used_is_refused_before_a_call(
         give_gold(user, rows)
     user.configure(input={"key": None} if told == "lacks id" else {})
     assert told in user.do("run", "job.toml").expect(2).err
+    assert told in user.do("check", "job.toml", "--offline").out
     assert not talker.asked
 
 

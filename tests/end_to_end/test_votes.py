@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from end_to_end.stage import Project, wait_until
+from end_to_end.stage import Process, Project, wait_until
 from end_to_end.talks import Talker, noted, outcomes, talking
 
 #: What a record's votes say in turn, by the last digit of its key.
@@ -135,6 +135,32 @@ def test_other_voters_have_their_own_model_prompt_and_price(tmp_path: Path) -> N
         refused = user.do("run", "job.toml").expect(2)
         assert "votes" in refused.err
         assert "--relabel" in refused.err
+
+
+def test_a_vote_of_one_voter_is_not_taken_for_that_of_another(tmp_path: Path) -> None:
+    """A session is killed when the third vote is asked for, and then the second voter is another one."""
+    models: list[str] = []
+    at_work: list[Process] = []
+
+    def script(_key: str, _turn: int, _messages: list[dict[str, Any]]) -> Any:
+        models.append(model := talker.asked[-1].body["model"])
+        if model == "third":
+            wait_until(lambda: at_work)
+            at_work[0].popen.kill()
+        return [("set_label", {"label": "c02" if model == "other" else "c01"})]
+
+    with Talker(script) as talker:
+        user = voting(
+            tmp_path, talker, count=1, quality={"votes": None, "voters": [{"model": "other"}, {"model": "third"}]}
+        )
+        at_work.append(user.start("run", "job.toml", "--json"))
+        at_work[0].wait()
+        user.configure(quality={"voters": [{"model": "another"}, {"model": "third"}]})
+        user.run()
+    assert models == ["gpt-6-luna", "other", "third", "gpt-6-luna", "another"]
+    outcome = outcomes(user)["r0001"]
+    assert outcome.usage.total == 4 * 13, "what was paid for in vain counts"
+    assert json.loads(user.labels()[0]["votes"]) == ["c01", "c01"]
 
 
 def test_an_identical_record_takes_the_votes_of_the_one_that_was_asked(tmp_path: Path, talker: Talker) -> None:

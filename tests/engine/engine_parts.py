@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from pipeline.engine import Asker, AskRules, Terms
+from pipeline.engine import Asker, AskRules, Panel, Terms
 from pipeline.engine.health import Answerer
 from pipeline.engine.terms import TaskPart
 from pipeline.errors import AnswerError, CallbackError, InvalidAnswerError, RefusalError, TruncatedError
@@ -102,6 +102,7 @@ class Rig:
         ping: Ping | None = None,
         budget: Budget | None = None,
         task: TaskPart | None = None,
+        panel: Panel | None = None,
         **rules: Any,
     ) -> None:
         self.task: Any = task or FakeTask()
@@ -110,7 +111,7 @@ class Rig:
         self.stats = Stats(time.monotonic)
         self.asker = Asker(
             provider,
-            Terms(self.task),
+            Terms(self.task, panel=panel),
             self.admission,
             self.stats,
             rules=AskRules(**rules),

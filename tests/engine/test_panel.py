@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import pytest
-from engine_parts import FakeTask, answered, record, request
+from engine_parts import FakeTask, Rig, answered, record, request
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.engine import Interview, Panel, Terms, Wants, read_again
 from pipeline.engine.panel import Ballot
-from pipeline.records import KeptAnswer, Outcome, Problem, Status
+from pipeline.errors import UnavailableError
+from pipeline.records import KeptAnswer, Outcome, Problem, Record, Request, Response, Status
 
 NO = Problem("invalid_label", "no")
 
@@ -167,3 +171,29 @@ def test_a_replay_counts_the_votes_as_they_were_cast(steps: list[str]) -> None:
     if before.answer is not None:
         after = asyncio.run(read_again(whole.terms, before, kept, 2))
         assert (after.status, after.label) == (before.status, before.label)
+
+
+def test_a_voter_gets_its_attempts_whatever_another_one_did(moved_clock: Callable[[Any], Any]) -> None:
+    """The first model never answers this record; the second one is asked again after a single failure."""
+    failures = {"m": 99, "second": 1, "third": 0}
+
+    async def provider(asked: Request) -> Response:
+        await asyncio.sleep(0.01)
+        failures[asked.model] -= 1
+        if failures[asked.model] >= 0:
+            raise UnavailableError("503")
+        return answered("good")
+
+    voters = tuple(partial(voice, name) for name in ("second", "third"))
+
+    async def main() -> Outcome:
+        return await Rig(provider, panel=Panel(3, ("label",), voters), max_attempts=1).asker.ask(request(0))
+
+    outcome: Outcome = moved_clock(main())
+    assert outcome.label is not None
+    assert outcome.label["votes"] == [None, "good", "good"]
+
+
+def voice(name: str, of: Record) -> Request:
+    """The request of the voter with this model."""
+    return replace(request(of.ordinal), model=name)
