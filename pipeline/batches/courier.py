@@ -29,6 +29,8 @@ from pipeline.units import duration
 RAREST = 10
 #: A batch whose making was not answered shows in the list after so long at the latest; until then none is made anew.
 SHOWS_AFTER_S = 20.0
+#: After so many failures in a row it is said that a part waits, and who does not wait for batches goes.
+TRIES = 5
 #: No progress for so long is said.
 STILL_S = 2 * 3600.0
 #: What a server says where more is queued than it allows (developers.openai.com, the guide to the Batch API).
@@ -38,7 +40,9 @@ QUEUE_FULL = "token_limit_exceeded"
 @dataclass(frozen=True, slots=True)
 class CourierRules:
     """`poll_s`: how often a batch is looked at. `enqueued_tokens`: how much may be queued; None: learned.
-    `forgets`: the server loses its batches when it ends, as the built-in endpoint does."""
+
+    `forgets`: the server loses its batches when it ends, as the built-in endpoint does.
+    """
 
     poll_s: float
     enqueued_tokens: int | None
@@ -120,8 +124,14 @@ class Courier:
 
     @property
     def is_still(self) -> bool:
-        """Whether each open part was looked at since it last moved: what can be done now was done."""
-        return all(part.number in self._next_at for part in self.open)
+        """Whether each open part was looked at since it last moved: what can be done now was done.
+
+        What has begun and failed is tried a few times more.
+        """
+        return all(
+            part.number in self._next_at and not (part.begun and self._idle.get(part.number, 0) < TRIES)
+            for part in self.open
+        )
 
     @property
     def open(self) -> list[Part]:
@@ -151,6 +161,7 @@ class Courier:
     async def _moved(self, part: Part) -> None:
         """The next act on a part; where it fails, when it is tried again."""
         number = part.number
+        self._next_at.pop(number, None)
         try:
             after = await self._acted(part)
         except CallError as error:
@@ -161,18 +172,17 @@ class Courier:
             self._idle.pop(number, None)
             self._still_since.pop(number, None)
             for other, waiting in self.parts.items():
-                if waiting.state in (PartState.PACKED, PartState.UPLOADED) and not waiting.begun:
+                if other != number and waiting.is_unsent:
                     self._next_at.pop(other, None)  # there may be room now
             self._at_change()
         else:
             self._idle[number] = self._idle.get(number, 0) + 1
-        if after.state is part.state:
-            often = min(RAREST, 1.5 ** min(20, self._idle.get(number, 0)))
-            self._next_at[number] = self._clock() + self.rules.poll_s * often
-            self._note_still(after)
-        else:
-            self._next_at.pop(number, None)
+        if after.state is not part.state:
             self._wake.set()
+            return
+        often = min(RAREST, 1.5 ** min(20, self._idle.get(number, 0)))
+        self._next_at.setdefault(number, self._clock() + self.rules.poll_s * often)
+        self._note_still(after)
 
     def _failed(self, part: Part, error: CallError) -> None:
         if verdict_of(error) not in (Verdict.RETRY, Verdict.COOL_DOWN):
@@ -183,7 +193,7 @@ class Courier:
         wait_s = max(error.retry_after_s or 0.0, min(60.0, self.rules.poll_s * backoff_s(failures, 0.5)))
         self._next_at[part.number] = self._clock() + wait_s
         tell("a batch cannot be reached", part=part.number, state=part.state.value, error=str(error))
-        if failures == 5:
+        if failures == TRIES:
             self._say(f"labelpipe: part {part.number} of the batches waits: {error}")
 
     def _note_still(self, part: Part) -> None:
@@ -211,7 +221,10 @@ class Courier:
                 return await self._read(part)
 
     async def _upload(self, part: Part) -> Part:
-        if self.cancelling or not self._fits_queue(part) or not await self._may_send(part, self._others(part)):
+        if self.cancelling or self._is_stopped() or not self._fits_queue(part):
+            return part
+        # One that has begun was let through before, and counts already.
+        if not part.begun and not await self._may_send(part, self._others(part)):
             return self.parts[part.number]  # it may have been taken apart
         name = f"labelpipe-{self._run_id[:12]}-{part.number:06}-{part.sha256[:12]}.jsonl"
         file_id = await self._api.find_file(name) if part.begun else None
@@ -238,7 +251,8 @@ class Courier:
             return part
         if found is None:
             if self.cancelling or self._is_stopped() or not self._fits_queue(part):
-                return part
+                # What had begun is not in the server's list: no batch was made of it.
+                return await self._noted(replace(part, begun=False)) if part.begun else part
             part = await self._noted(replace(part, begun=True, sent_at=self._clock()))
             try:
                 found = await self._api.create(part.file_id, self._metadata(part))

@@ -21,7 +21,7 @@ from pipeline.batches.reading import CostOf, Reader
 from pipeline.batches.words import cancelled_text, open_text, when_text
 from pipeline.engine import Interview, Job, Over, Producer, most_of
 from pipeline.errors import LabelpipeError
-from pipeline.limits import Admission, Budget, DayMeter, Most
+from pipeline.limits import Admission, Budget, DayLimitReachedError, DayMeter, Most
 from pipeline.providers import BatchApi
 from pipeline.records import Outcome, Problem, Record, Response, Status
 from pipeline.stats import Stats
@@ -71,6 +71,7 @@ class LaneRules:
     asked again, and later turns, are asked at once, and not in the next batch. `max_attempts` bounds how often the line
     of a record may fail through the server's fault. `shares`: whether identical requests are asked once. `model` is
     the one whose requests may go into a part. `goes_live`: parts are collected only, and what is asked is asked live.
+    `stops_at_day_limit`: the run ends where a batch does not fit the day's requests.
     """
 
     courier: CourierRules
@@ -81,6 +82,7 @@ class LaneRules:
     max_attempts: int = 6
     shares: bool = True
     goes_live: bool = False
+    stops_at_day_limit: bool = False
     mode: Mode = Mode.WAIT
 
 
@@ -109,8 +111,7 @@ class Lane:
         self._folder = folder
         self._rules = rules
         self._budget = admission.budget
-        self._gate = admission.gate
-        self._hours = admission.hours
+        self._admission = admission
         self._day = day
         self._stats = stats
         self.packer = Packer(
@@ -121,11 +122,12 @@ class Lane:
             usd_of=usd_of,
             room=self._leaves_room,
             at_packed=lambda part: self.courier.packed(part),  # noqa: PLW0108 - made below
+            model=rules.model,
         )
         self.courier = Courier(
             api,
             book,
-            Reader(api, book, cost_of, self._note_landed, rules.model),
+            Reader(api, book, cost_of, self._note_landed),
             self.packer.path,
             rules=rules.courier,
             run_id=run_id,
@@ -136,15 +138,14 @@ class Lane:
             say=lambda text: self.say(text),  # noqa: PLW0108 - set later
         )
         # All state that changes: whether an answer has shown that the requests are right, what is known of records that
-        # are handed out, how far the parts that are read are handed out, whether everything is asked at once from now
-        # on, and what wakes the stream.
+        # are handed out, how far the parts that are read are handed out, which parts were called off, and what wakes
+        # the stream.
         self._proven = False
         self._items: dict[str, Item] = {}
         self._fed: set[int] = set()
         self._freed: list[int] = []
         self._called_off: set[int] = set()
         self._cursors: dict[int, tuple[int, str]] = {}
-        self._goes_live = rules.goes_live
         self._changed = asyncio.Event()
         self._unfinished: Callable[[], int] = lambda: 0
         self._producer: Producer | None = None
@@ -161,7 +162,7 @@ class Lane:
             tries = item.tries
             self._end_refused(item, interview)
         asks_anew = not interview.repairs_here and not interview.turn
-        if self._goes_live or request.model != self._rules.model or (self._rules.repairs_live and not asks_anew):
+        if self._rules.goes_live or request.model != self._rules.model or (self._rules.repairs_live and not asks_anew):
             interview.calls += tries
             return False
         if self._rules.mode is Mode.CANCEL:
@@ -241,7 +242,7 @@ class Lane:
             if left.name.partition(".")[0] not in known:
                 left.unlink()  # of a part that a kill kept from being packed
         for part in self.courier.open:
-            if not part.is_at_server and not part.begun:
+            if part.is_unsent:
                 await self.courier.split(part)  # packed by other settings, perhaps
         self._freed = await self._book.freed()
         if self._rules.mode is Mode.CANCEL:
@@ -251,7 +252,7 @@ class Lane:
 
     def _has_room(self) -> bool:
         unsent = sum(part.state is PartState.PACKED for part in self.courier.parts.values())
-        return self._goes_live or unsent < MOST_UNSENT
+        return self._rules.goes_live or unsent < MOST_UNSENT
 
     async def _come_back(self, producer: Producer) -> list[Job | Outcome]:
         """The next records of a part that is read; those that have followed others come once all parts are out."""
@@ -341,29 +342,30 @@ class Lane:
 
     async def _may_send(self, part: Part, others: Sequence[Part]) -> bool:
         """Whether a part may go out: the first one goes alone, and what it can cost has to fit the budget."""
-        if self._gate.stopped is not None or (others and not self._proven):
+        if self._admission.gate.stopped is not None or (others and not self._proven):
             return False
-        if self._hours is not None and self._hours.wait_s(datetime.now().astimezone()) > 0:
+        hours = self._admission.hours
+        if hours is not None and hours.wait_s(datetime.now().astimezone()) > 0:
             return False
         if self._budget is not None and not self._budget.has_room(part.most_usd or 0.0, part.most_tokens):
             if not others and not self._unfinished():
                 await self._make_fit(part, self._budget)
             return False
         if self._day is not None and await self._day.take_many(part.lines):
+            if self._rules.stops_at_day_limit and not others and not self._unfinished():
+                told = f"the {self._day.limit:,} requests a day leave no room for a batch of {part.lines:,}"
+                self.stop(DayLimitReachedError(f"{told}; the same command resumes tomorrow (UTC)"))
             return False
         self._count_queued(part)
         return True
 
     async def _make_fit(self, part: Part, budget: Budget) -> None:
         """Nothing else is at work, and the part is too dear: a smaller one may fit, or the budget is used up."""
-        share = 1.0
-        while share > SMALLEST_SHARE and not budget.has_room(
-            (part.most_usd or 0.0) * share, int(part.most_tokens * share)
-        ):
+        usd, tokens, share = part.most_usd or 0.0, part.most_tokens, 1.0
+        while share > SMALLEST_SHARE and not budget.has_room(usd * share, int(tokens * share)):
             share /= 2
-        lines = int(part.lines * share)
-        if share <= SMALLEST_SHARE or not lines:
-            self.stop(budget.reached(part.most_usd or 0.0, part.most_tokens))
+        if share <= SMALLEST_SHARE or part.lines * share < 1:
+            self.stop(budget.reached(usd, tokens))
         else:
             await self.courier.split(part)
 

@@ -62,6 +62,7 @@ class Packer:
         usd_of: Callable[[Most], float | None],
         room: Callable[[float, int], bool],
         at_packed: Callable[[Part], None],
+        model: str,
     ) -> None:
         self._folder = folder
         self._book = book
@@ -70,6 +71,7 @@ class Packer:
         self._usd_of = usd_of
         self._room = room
         self._at_packed = at_packed
+        self._model = model
         self._lock = asyncio.Lock()
         # All state that changes: the file that is being filled, its number, what is in it, and
         # the requests of the part that is being noted in the ledger.
@@ -81,11 +83,6 @@ class Packer:
         self._packing: set[bytes] = set()
         self._lines = self._bytes = self._tokens = self._most_tokens = 0
         self._most_usd: float | None = 0.0
-
-    @property
-    def lines(self) -> int:
-        """How many lines are in the part that is being filled."""
-        return self._lines
 
     @property
     def is_empty(self) -> bool:
@@ -158,7 +155,10 @@ class Packer:
         if self._file is not None:
             # From here on the file is not this object's to remove: the ledger may have it.
             file, self._file = self._file, None
-            await asyncio.to_thread(_synced, file)
+            try:
+                await asyncio.to_thread(_sync, file)
+            finally:
+                file.close()
         part = Part(
             number=self._number,
             state=PartState.PACKED,
@@ -170,6 +170,7 @@ class Packer:
             most_usd=self._most_usd,
             most_tokens=self._most_tokens,
             packed_at=time.time(),
+            books={"model": self._model},
         )
         # Others may be added meanwhile: they are in the next part.
         items, self._packing = self._items, self._requests
@@ -188,7 +189,6 @@ class Packer:
         self._most_usd = 0.0
 
 
-def _synced(file: IO[bytes]) -> None:
-    with file:
-        file.flush()
-        os.fsync(file.fileno())
+def _sync(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())

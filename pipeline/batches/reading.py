@@ -18,7 +18,7 @@ from pipeline.store import BatchBook, Item, ItemState, Landed, Part, PartState, 
 
 #: Lines that are judged, and written down, at a time.
 BLOCK = 500
-#: What an answer costs, by what it used and by which model and tier.
+#: What an answer costs, by what it used and by the model that was asked.
 CostOf = Callable[[Response, str], float | None]
 #: Told of what landed: the part as it is now, and what its answers have used and cost.
 AtLanding = Callable[[Part, Sequence[Response]], None]
@@ -27,12 +27,11 @@ AtLanding = Callable[[Part, Sequence[Response]], None]
 class Reader:
     """Reads the files of parts into the ledger. What was read before a kill is found there, and is not read again."""
 
-    def __init__(self, api: BatchApi, book: BatchBook, cost_of: CostOf, at_landing: AtLanding, model: str) -> None:
+    def __init__(self, api: BatchApi, book: BatchBook, cost_of: CostOf, at_landing: AtLanding) -> None:
         self._api = api
         self._book = book
         self._cost_of = cost_of
         self._at_landing = at_landing
-        self._model = model
 
     async def read(self, part: Part, files: Sequence[Path], *, give_up: bool) -> tuple[Part, list[CallError]]:
         """The part, once each of its lines has come to something; and the errors that are about more than a record.
@@ -78,17 +77,17 @@ class Reader:
     ) -> tuple[list[Landed], Part]:
         """What these lines say of the records that are waited for, which are waited for no longer."""
         landed: list[Landed] = []
-        names = {line_name(part.number, place): self._model for place in waiting}
+        model = part.books["model"]
         used, cost = Usage(*(part.books.get("usage") or ())), part.books.get("cost_usd", 0.0)
         for line in lines:
-            end = self._api.read(line, names)
+            end = self._api.read(line, part.endpoint, model)
             place = None if end is None else place_of(end.name, part.number)
             item = None if place is None else waiting.pop(place, None)
             if end is None or place is None or item is None:
                 # A line comes twice, or is none of ours: the first one counts.
-                counts["unknown" if place is None or place >= part.lines else "again"] += 1
+                counts["unknown" if place is None or place >= part.lines else "twice"] += 1
                 continue
-            one = self._landed(place, item, end, doubts)
+            one = self._landed(place, item, end, model, doubts)
             counts[one.state.value] += 1
             if one.answer is not None:
                 used += one.answer.response.usage
@@ -97,11 +96,11 @@ class Reader:
         books = {**part.books, "lines": dict(counts), "usage": usage_list(used), "cost_usd": cost}
         return landed, replace(part, books=books)
 
-    def _landed(self, place: int, item: Item, end: LineEnd, doubts: dict[int, CallError]) -> Landed:
+    def _landed(self, place: int, item: Item, end: LineEnd, model: str, doubts: dict[int, CallError]) -> Landed:
         if end.response is not None:
             response = end.response
             name = response.request_id or f"batch-{line_name(item.part, place)}"
-            cost_usd = self._cost_of(response, response.model)
+            cost_usd = self._cost_of(response, model)
             answer = KeptAnswer(
                 key=item.record.key,
                 number=item.number,

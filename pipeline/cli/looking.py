@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,6 +30,9 @@ from pipeline.cli.frame import (
     show_found,
     span,
 )
+
+if TYPE_CHECKING:
+    from pipeline.rehearsal import Rehearsal
 
 
 @app.command(rich_help_panel=STEER)
@@ -162,11 +165,7 @@ def rehearse(
     books: Annotated[Path | None, typer.Option(help="Append each call to this file as a JSON line.")] = None,
 ) -> None:
     """Serve the built-in endpoint for any OpenAI client. Its labels are simulated."""
-    from pipeline.rehearsal import Rehearsal, RehearsalOptions, serve
-
-    def ready(endpoint: Rehearsal) -> None:
-        say(f"Simulated labels at {endpoint.base_url} (any key will do). Ctrl-C ends it.")
-        say(f"  books:  {endpoint.root_url}/books")
+    from pipeline.rehearsal import RehearsalOptions, serve
 
     def options() -> RehearsalOptions:
         return RehearsalOptions(
@@ -193,8 +192,13 @@ def rehearse(
             books_path=books,
         )
 
-    totals = guarded(lambda: serve(options(), ready))
+    totals = guarded(lambda: serve(options(), _say_ready))
     say(f"Served {totals.calls:,} calls: {totals.answered:,} answers, {totals.refused:,} refused.")
+
+
+def _say_ready(endpoint: Rehearsal) -> None:
+    say(f"Simulated labels at {endpoint.base_url} (any key will do). Ctrl-C ends it.")
+    say(f"  books:  {endpoint.root_url}/books")
 
 
 def _poison(text: str) -> tuple[str, str]:

@@ -297,7 +297,8 @@ class Gate:
         again = self.outages.pop() if self.settling(now) else None
         self.outage = Outage(since=now, reason=reason) if again is None else replace(again, until=None)
         self._shut_at = self._probed_at = now
-        self._next_probe_at = now + self._probe_wait_s(self.outage)
+        # Also where it begins again: its first probe is not to wait as long as the last one before did.
+        self._next_probe_at = now + min(PROBE_FIRST_S, self.probe_max_s)
 
     def _probe_failed(self, sent_at: float, now: float) -> None:
         assert self.outage is not None

@@ -15,11 +15,14 @@ from typing import Any, Literal
 
 from pipeline import codec
 from pipeline.errors import CallError, NoCompletionError, UnusableCallError
+from pipeline.providers.api import Api
+from pipeline.providers.chat import CHAT
 from pipeline.providers.errorbody import read_body
 from pipeline.providers.faults import foreign_errors, refusal, scrub, translate
 from pipeline.providers.http import HttpProvider, unusable
 from pipeline.providers.pieces import pieces_of
 from pipeline.providers.reading import parsed, usage_of
+from pipeline.providers.responses import RESPONSES
 from pipeline.records import JSON, Request, Response, Usage
 
 #: What a batch has so long for; the API knows no other window.
@@ -48,7 +51,6 @@ class BatchFacts:
     done: int = 0
     failed: int = 0
     usage: Usage | None = None
-    created_at: float | None = None
     expires_at: float | None = None
 
     @property
@@ -64,7 +66,6 @@ class LineEnd:
     name: str
     response: Response | None = None
     error: CallError | None = None
-    why: str = ""
 
 
 class BatchApi:
@@ -76,7 +77,7 @@ class BatchApi:
     @property
     def endpoint(self) -> str:
         """What each line asks: `/v1/chat/completions` or `/v1/responses`, whatever the address of the server is."""
-        return f"/v1{self._provider.api.path}"
+        return _endpoint(self._provider.api)
 
     def line(self, name: str, request: Request) -> Iterator[bytes]:
         """The line of a request, in pieces; media go out as base64."""
@@ -89,10 +90,10 @@ class BatchApi:
             yield codec.dumps(body)
         yield b"}\n"
 
-    def read(self, line: bytes, asked: Mapping[str, str]) -> LineEnd | None:
+    def read(self, line: bytes, endpoint: str, model: str) -> LineEnd | None:
         """What a line of an output or error file says; None for one that is no JSON object with a name.
 
-        `asked` is the model that was asked, by the names of the lines that are waited for.
+        `endpoint` and `model` are those that its batch was made for: the config may name others by now.
         """
         client = self._provider.client
         try:
@@ -101,20 +102,17 @@ class BatchApi:
         except NoCompletionError:
             return None
         name = found.get("custom_id") if isinstance(found, dict) else None
-        if not isinstance(name, str) or name not in asked:
-            return None if not isinstance(name, str) else LineEnd(name)
-        return self._end_of(name, found.get("response"), found.get("error"), asked[name])
+        return self._end_of(name, found.get("response"), endpoint, model) if isinstance(name, str) else None
 
-    def _end_of(self, name: str, response: JSON, error: JSON, model: str) -> LineEnd:
+    def _end_of(self, name: str, response: JSON, endpoint: str, model: str) -> LineEnd:
         secrets = self._provider.client.secrets
         if not isinstance(response, Mapping) or not response.get("status_code"):
-            facts = read_body({"error": error})
-            return LineEnd(name, why=scrub(facts.code or facts.text or "no answer", secrets)[:200])
+            return LineEnd(name)
         status, body = response["status_code"], response.get("body")
         try:
             if not isinstance(status, int) or not 200 <= status < 300:
                 raise refusal(status if isinstance(status, int) else 500, {}, read_body(body), secrets=secrets)
-            reading = self._provider.api.read(codec.dumps(body), secrets)
+            reading = _BY_ENDPOINT[endpoint].read(codec.dumps(body), secrets)
         except UnusableCallError as refused:
             return LineEnd(name, unusable(model, refused, 0.0))
         except CallError as refused:
@@ -210,6 +208,13 @@ class BatchApi:
             raise translate(error, secrets=self._provider.client.secrets, at=at) from None
 
 
+def _endpoint(api: Api) -> str:
+    return f"/v1{api.path}"
+
+
+_BY_ENDPOINT = {_endpoint(api): api for api in (CHAT, RESPONSES)}
+
+
 def _plain(made: Any) -> dict[str, Any]:
     """An object of the SDK as it came; whatever else stands there is none."""
     facts = made.to_dict() if hasattr(made, "to_dict") else made
@@ -238,7 +243,6 @@ def _facts(found: Mapping[str, Any]) -> BatchFacts:
         done=(counts.get("completed") or 0) + (counts.get("failed") or 0),
         failed=counts.get("failed") or 0,
         usage=_usage(found.get("usage")),
-        created_at=found.get("created_at"),
         expires_at=found.get("expires_at"),
     )
 

@@ -86,37 +86,34 @@ class Wire(httpx2.AsyncBaseTransport):
     ) -> tuple[int, Any, bytes]:
         """Status, raw headers and content of the answer to a form with a file, which is read as it is sent."""
         form = aiohttp.FormData(fields)
-        proxy = proxy_for(url)
         with path.open("rb") as file:
             form.add_field("file", file, filename=name, content_type="application/jsonl")
-            async with self._open().post(
-                url,
-                data=form,
-                headers=_without_type(headers),
-                proxy=proxy,
-                ssl=self._tls_for(url, proxy),
-                allow_redirects=False,
-                timeout=_FILE_TIMEOUT,
-            ) as response:
+            async with self._file_call("POST", url, headers, form) as response:
                 return response.status, response.raw_headers, await _body(response)
 
     async def download(self, url: URL, headers: Mapping[str, str], to: Path) -> tuple[int, Any, bytes]:
         """Status and raw headers of what lies there; a success is written to the file, a refusal is given."""
-        proxy = proxy_for(url)
-        async with self._open().get(
-            url,
-            headers=_without_type(headers),
-            proxy=proxy,
-            ssl=self._tls_for(url, proxy),
-            allow_redirects=False,
-            timeout=_FILE_TIMEOUT,
-        ) as response:
+        async with self._file_call("GET", url, headers) as response:
             if not 200 <= response.status < 300:
                 return response.status, response.raw_headers, await _body(response)
             with to.open("wb") as file:
                 async for block in response.content.iter_chunked(CHUNK_BYTES):
                     file.write(block)
             return response.status, response.raw_headers, b""
+
+    def _file_call(self, method: str, url: URL, headers: Mapping[str, str], data: Any = None) -> Any:
+        """A call whose content is a file, not JSON, in one direction."""
+        proxy = proxy_for(url)
+        return self._open().request(
+            method,
+            url,
+            data=data,
+            headers={name: value for name, value in headers.items() if name.lower() != "content-type"},
+            proxy=proxy,
+            ssl=self._tls_for(url, proxy),
+            allow_redirects=False,
+            timeout=_FILE_TIMEOUT,
+        )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """The SDK's road, for its own calls."""
@@ -144,11 +141,6 @@ class Wire(httpx2.AsyncBaseTransport):
             await session.close()
             # Transports of TLS connections end in the loop's next turns.
             await asyncio.sleep(0)
-
-
-def _without_type(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers of a call for another content than JSON."""
-    return {name: value for name, value in headers.items() if name.lower() != "content-type"}
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from pipeline.batches import CourierRules, Lane, LaneRules, Mode
 from pipeline.errors import ConfigError, SetupError
-from pipeline.limits import Admission, DayMeter, Most, Price, Tariff
+from pipeline.limits import Admission, DayMeter, Most, Price, Tariff, price_of
 from pipeline.parts import batch_price, is_simulated
 from pipeline.providers import BatchApi, HttpProvider
-from pipeline.records import Provider, Response
+from pipeline.records import Provider
 from pipeline.settings import Settings
 from pipeline.stats import Stats
 from pipeline.store import BatchBook, Ledger, RunDir
@@ -68,7 +68,9 @@ def lane_of(
         admission=admission,
         day=day,
         stats=stats,
-        cost_of=partial(_cost_of, Tariff(price)),
+        cost_of=lambda response, model: Tariff(price if model == settings.model.name else _listed(model)).cost_usd(
+            response.usage
+        ),
         usd_of=partial(_most_usd, price),
     )
 
@@ -83,13 +85,16 @@ def _rules_of(settings: Settings, task: Task, mode: Mode) -> LaneRules:
         repairs_live=batch.finish == "live",
         max_attempts=settings.limits.max_attempts,
         shares=settings.task.dedupe and task.can_share_answers,
+        stops_at_day_limit=settings.limits.on_day_limit == "stop",
         goes_live=settings.model.lane != "batch",
         mode=mode,
     )
 
 
-def _cost_of(tariff: Tariff, response: Response, _model: str) -> float | None:
-    return tariff.cost_usd(response.usage)
+@cache
+def _listed(model: str) -> Price | None:
+    """The price list's for batches of a model that an earlier session has asked."""
+    return price_of(model, batch=True)
 
 
 def _most_usd(price: Price | None, most: Most) -> float | None:

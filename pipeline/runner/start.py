@@ -192,9 +192,8 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
         moved, notes = await _prepare(settings, options, task, sources, run_dir, ledger, stamps)
         notifier = Notifier(*notified_of(settings), hidden=settings.secret_variables())
         stack.push_async_callback(notifier.close)
-        day = DayMeter(
-            settings.limits.requests_per_day, used=ledger.requests_on, add=ledger.add_requests, wall=time.time
-        )
+        most = settings.limits.requests_per_day
+        day = DayMeter(most, used=ledger.requests_on, add=ledger.add_requests, wall=time.time)
         session = Session(
             SessionParts(
                 settings,

@@ -90,10 +90,6 @@ class BatchBook:
         """Close the parts of which each record has its outcome, or is in another part; gives their numbers."""
         return await self._ledger.do(_close_parts)
 
-    async def counts(self) -> dict[str, int]:
-        """How many records are in each state, over all parts."""
-        return await self._ledger.do(_counts)
-
 
 def _parts(connection: sqlite3.Connection) -> list[Part]:
     return [_to_part(row) for row in connection.execute(f"SELECT {_PARTS} FROM batches ORDER BY part")]  # noqa: S608
@@ -280,10 +276,6 @@ def _close_parts(connection: sqlite3.Connection) -> list[int]:
             connection.execute("DELETE FROM batch_items WHERE part = ? AND state <> 'follows'", (part,))
             connection.execute("UPDATE batches SET state = 'closed' WHERE part = ?", (part,))
     return closed
-
-
-def _counts(connection: sqlite3.Connection) -> dict[str, int]:
-    return dict(connection.execute("SELECT state, COUNT(*) FROM batch_items GROUP BY state"))
 
 
 def usage_list(usage: Usage) -> list[int]:

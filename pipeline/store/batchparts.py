@@ -92,8 +92,13 @@ class Part:
 
     @property
     def is_sent(self) -> bool:
-        """Whether its file has gone out, and its answers are not all in the ledger."""
-        return self.is_open and self.state is not PartState.PACKED
+        """Whether its file is on the way or has gone out, and its answers are not all in the ledger."""
+        return self.is_open and (self.begun or self.state is not PartState.PACKED)
+
+    @property
+    def is_unsent(self) -> bool:
+        """Whether no batch is made of it, for sure."""
+        return self.state is PartState.PACKED or (self.state is PartState.UPLOADED and not self.begun)
 
     @property
     def is_at_server(self) -> bool:

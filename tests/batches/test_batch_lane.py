@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from batches.lanes import answered_twice, in_a_loop, label, rows_in, settings_for, states, write_input
 
 from pipeline.errors import ConfigError, SetupError
+from pipeline.limits import price_of
 from pipeline.planner import check, plan
 from pipeline.rehearsal import Rehearsal, RehearsalOptions
 from pipeline.runner import rename, verify
@@ -221,8 +225,6 @@ async def test_rows_of_a_function_cannot_be_batched(tmp_path: Path) -> None:
 
 @in_a_loop
 async def test_verify_finds_a_batch_whose_lines_and_count_differ(tmp_path: Path) -> None:
-    import sqlite3
-
     write_input(tmp_path, TEXTS[:5])
     async with endpoint_with() as endpoint:
         await label(settings_for(tmp_path, endpoint.base_url))
@@ -232,3 +234,74 @@ async def test_verify_finds_a_batch_whose_lines_and_count_differ(tmp_path: Path)
         ledger.execute("UPDATE batches SET facts = ?", (json.dumps(facts),))
     report = await verify(tmp_path / "run")
     assert [check.name for check in report.checks if not check.ok] == ["batches"]
+
+
+@in_a_loop
+async def test_batches_are_read_and_priced_as_what_they_were_made_for(tmp_path: Path) -> None:
+    """Another API, and another model, in the config since: what was asked is not asked again."""
+    write_input(tmp_path, TEXTS[:20])
+    async with endpoint_with(batch_s=3600) as endpoint:
+        await label(settings_for(tmp_path, endpoint.base_url, batch={"first_part": 20}), "no_wait")
+        endpoint._depot._options = RehearsalOptions(batch_s=0.1)
+        dearer = settings_for(tmp_path, endpoint.base_url, model={"api": "responses", "name": "gpt-6-sol"})
+        summary = await label(dearer, "cancel")
+        assert endpoint.books.totals().calls == 20
+        assert summary.usage.total == endpoint.books.totals().tokens
+    price = price_of("gpt-6-luna", batch=True)
+    assert price is not None
+    assert summary.cost_usd == pytest.approx(price.cost_usd(summary.usage))
+
+
+@in_a_loop
+async def test_each_record_of_a_batch_is_a_request_of_the_day_once(tmp_path: Path) -> None:
+    """An upload that fails is tried again, and counts no record twice; what does not fit waits for tomorrow."""
+    write_input(tmp_path, TEXTS)
+    async with endpoint_with() as endpoint:
+        lost = [web.json_response({"error": {"message": "try again"}}, status=503)]
+        upload = endpoint._routes["POST", "/v1/files"]
+        once = {("POST", "/v1/files"): lambda request: given(lost.pop()) if lost else upload(request)}
+        endpoint._routes = {**endpoint._routes, **once}
+        limits = {"requests_per_day": 30, "on_day_limit": "stop"}
+        summary = await label(settings_for(tmp_path, endpoint.base_url, limits=limits))
+        assert "30 requests a day" in summary.reason
+        assert (summary.exit_code, endpoint.books.totals().calls) == (3, 25)
+    with sqlite3.connect(tmp_path / "run" / "ledger.db") as ledger:
+        assert ledger.execute("SELECT SUM(requests) FROM days").fetchone() == (25,)
+
+
+async def given(answer: web.Response) -> web.Response:
+    return answer
+
+
+@in_a_loop
+async def test_no_batch_is_sent_outside_the_hours(tmp_path: Path) -> None:
+    write_input(tmp_path, TEXTS[:5])
+    now = datetime.now().astimezone()
+    hours = [f"{now + timedelta(hours=later):%H:%M}" for later in (2, 3)]
+    async with endpoint_with() as endpoint:
+        summary = await label(settings_for(tmp_path, endpoint.base_url, limits={"run_between": hours}), "no_wait")
+        assert "to be sent" in summary.reason
+        assert not endpoint._depot._files
+
+
+@in_a_loop
+async def test_a_record_too_large_for_the_queue_is_not_sent_again_and_again(tmp_path: Path) -> None:
+    write_input(tmp_path, TEXTS[:3])
+    async with endpoint_with(batch_queue_tokens=1) as endpoint:
+        summary = await label(settings_for(tmp_path, endpoint.base_url, batch={"poll_s": 1}), "no_wait")
+        assert summary.exit_code == 3
+        assert len(endpoint._depot._batches) <= 6
+
+
+@in_a_loop
+async def test_cancelling_ends_where_a_batch_was_never_made(tmp_path: Path) -> None:
+    write_input(tmp_path, TEXTS[:5])
+    async with endpoint_with() as endpoint:
+        await label(settings_for(tmp_path, endpoint.base_url), "no_wait")
+        with sqlite3.connect(tmp_path / "run" / "ledger.db") as ledger:
+            # As a kill leaves it that came long ago, between the note and the call.
+            ledger.execute("UPDATE batches SET state = 'uploaded', begun = 1, sent_at = 1")
+            ledger.execute("DELETE FROM outcomes")
+        endpoint._depot._batches.clear()
+        assert (await label(settings_for(tmp_path, endpoint.base_url), "cancel")).exit_code == 0
+        assert (await label(settings_for(tmp_path, endpoint.base_url))).labelled == 5
