@@ -143,9 +143,12 @@ def _is_empty(connection: sqlite3.Connection) -> bool:
 
 def _check_identity(path: Path, connection: sqlite3.Connection) -> None:
     """Raises SetupError if the file is not one of ours, or of a newer labelpipe."""
+    connection.execute("BEGIN")  # one view of the file: another process may make the tables between two questions
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if not (application or version) and _is_empty(connection):
+    is_new = not (application or version) and _is_empty(connection)
+    connection.execute("COMMIT")
+    if is_new:
         return
     if application != APPLICATION_ID:
         raise SetupError(f"{path}: this SQLite file does not hold the reviews of a run. Move it away.")
