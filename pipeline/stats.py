@@ -164,7 +164,9 @@ class RunSummary:
     `gold` is what gold records in the run came to: `column`, `n`, `right`, `accuracy` with `accuracy_low` and
     `accuracy_high`, and `confusions` (gold, label, count); None without such gold. `measured` is what the latest
     evaluation in the run folder says of each label column: `accuracy`, its interval from `accuracy_low` to
-    `accuracy_high`, and `n` gold records.
+    `accuracy_high`, and `n` gold records. `lanes` says, for each cheaper lane that the run's answers came by, how many
+    `answers` these are, what they cost (`cost_usd`), and what they would have cost more at the standard price
+    (`saved_usd`; None where unknown). "batch" has also the number of `batches`, and of `records` that they answered.
     """
 
     run_dir: str
@@ -205,6 +207,7 @@ class RunSummary:
     left_out_by: Mapping[str, int] = field(default_factory=dict)
     votes: Mapping[str, Any] | None = None
     gold: Mapping[str, Any] | None = None
+    lanes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
     @property

@@ -68,6 +68,7 @@ class RunSummary(Shown, stats.RunSummary):
             ("without label", ", ".join(f"{code} {count:,}" for code, count in self.problems.items())),
             ("time", f"{duration(self.session_s)} for {self.session_records:,} records"),
             ("cost", f"nothing paid; the model would cost {cost}" if self.simulated else cost),
+            *show.lane_texts(self.lanes).items(),
             *((column, _shares(counts)) for column, counts in show.told_labels(self.labels)),
             *((f"accuracy of {column}", f"{one['accuracy']:.1%}") for column, one in self.measured.items()),
             *((f"{name} file", path) for name, path in self.files.items() if name != "report"),

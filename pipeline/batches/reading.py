@@ -79,6 +79,7 @@ class Reader:
         landed: list[Landed] = []
         model = part.books["model"]
         used, cost = Usage(*(part.books.get("usage") or ())), part.books.get("cost_usd", 0.0)
+        records = part.books.get("records", 0)
         for line in lines:
             end = self._api.read(line, part.endpoint, model)
             place = None if end is None else place_of(end.name, part.number)
@@ -90,10 +91,12 @@ class Reader:
             one = self._landed(place, item, end, model, doubts)
             counts[one.state.value] += 1
             if one.answer is not None:
+                records += item.number == 0
                 used += one.answer.response.usage
                 cost = added_usd(cost, one.answer.response.cost_usd)
             landed.append(one)
-        books = {**part.books, "lines": dict(counts), "usage": usage_list(used), "cost_usd": cost}
+        told = {"lines": dict(counts), "records": records, "usage": usage_list(used), "cost_usd": cost}
+        books = {**part.books, **told}
         return landed, replace(part, books=books)
 
     def _landed(self, place: int, item: Item, end: LineEnd, model: str, doubts: dict[int, CallError]) -> Landed:

@@ -84,6 +84,14 @@ class Tariff:
         return None if price is None or not usage.total else price.cost_usd(usage)
 
 
+def saved_beside(standard: Price | None, usage: Usage, cost_usd: float | None) -> float | None:
+    """What the same tokens would have cost more at the standard price, in US dollars; None where a price is unknown.
+
+    `cost_usd` is what they did cost: in a batch, or at a cheaper service tier.
+    """
+    return None if standard is None or cost_usd is None else standard.cost_usd(usage) - cost_usd
+
+
 def split(usage: Usage) -> tuple[int, int, int]:
     """The prompt's tokens: read from the cache, written to it, neither. Never more than the prompt has."""
     cached = min(usage.cached, usage.prompt)

@@ -40,6 +40,13 @@ def price_for(settings: Settings) -> Price | None:
     return _price(settings, settings.model.name, settings.model.price)
 
 
+def standard_price(settings: Settings, model: str | None = None) -> Price | None:
+    """What a live answer costs at the standard tier; the price list's for a `model` that the config does not name."""
+    if model is not None and model != settings.model.name:
+        return price_of(model)
+    return price_of(settings.model.name) if settings.model.price is None else price_for(settings)
+
+
 def batch_price(settings: Settings) -> Price | None:
     """What an answer of a batch costs; None where no price is known."""
     live = price_for(settings)

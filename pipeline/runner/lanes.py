@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from pipeline.batches import CourierRules, Lane, LaneRules, Mode
 from pipeline.errors import ConfigError, SetupError
-from pipeline.limits import Admission, DayMeter, Most, Price, Tariff, price_of
-from pipeline.parts import batch_price, is_simulated
+from pipeline.limits import Admission, DayMeter, Most, Price, Tariff, price_of, saved_beside
+from pipeline.parts import batch_price, is_simulated, standard_price
 from pipeline.providers import BatchApi, HttpProvider
-from pipeline.records import Provider
+from pipeline.records import Provider, Usage, added_usd
 from pipeline.settings import Settings
 from pipeline.stats import Stats
 from pipeline.store import BatchBook, Ledger, RunDir
@@ -101,3 +102,26 @@ def _most_usd(price: Price | None, most: Most) -> float | None:
     if price is None:
         return None
     return (most.prompt * max(price.input, price.cached_input, price.written) + most.output * price.output) / 1e6
+
+
+async def lanes_used(settings: Settings, ledger: Ledger) -> dict[str, dict[str, Any]]:
+    """What came by each cheaper lane, over all sessions; see RunSummary."""
+    read = [part for part in await BatchBook(ledger).parts() if part.books.get("usage")]
+    if not read:
+        return {}
+    cost: float | None = 0.0
+    saved: float | None = 0.0
+    for part in read:
+        cost_usd = part.books["cost_usd"]
+        cost = added_usd(cost, cost_usd)
+        standard = standard_price(settings, part.books["model"])
+        saved = added_usd(saved, saved_beside(standard, Usage(*part.books["usage"]), cost_usd))
+    return {
+        "batch": {
+            "batches": len(read),
+            "records": sum(part.books.get("records", 0) for part in read),
+            "answers": sum(part.books["lines"].get("answered", 0) for part in read),
+            "cost_usd": cost,
+            "saved_usd": saved,
+        }
+    }

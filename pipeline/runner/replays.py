@@ -14,6 +14,7 @@ from pipeline.parts import is_marked, mark_simulated, open_sinks, outputs_of, pa
 from pipeline.records import Outcome, Status
 from pipeline.runlog import run_log, tell
 from pipeline.runner.after import After, finished
+from pipeline.runner.lanes import lanes_used
 from pipeline.runner.look import count_pending
 from pipeline.runner.paid import paid_so_far
 from pipeline.runner.renaming import refuse_half_renamed
@@ -99,6 +100,7 @@ async def _summary(
         rows=None if rows is None else rows.rows,
         without_row=None if rows is None else rows.without,
         files=outputs_of(settings, run_dir),
+        lanes=await lanes_used(settings, ledger),
         notes=notes,
     )
 

@@ -43,7 +43,7 @@ from pipeline.runner.after import finished
 from pipeline.runner.canaries import Canaries, Commit, told_of_shifts
 from pipeline.runner.columns import expecting
 from pipeline.runner.guard import Guard
-from pipeline.runner.lanes import lane_of
+from pipeline.runner.lanes import lane_of, lanes_used
 from pipeline.runner.live import Live, showing
 from pipeline.runner.notices import Notices
 from pipeline.runner.opening import open_screen
@@ -371,7 +371,7 @@ class Session:
             advise=partial(advise, asked_of(self._settings)),
         )
         summary = noted(summary, self._notes, await read_changes(self._sources, self._stamps), command)
-        summary = replace(summary, gold=self._canaries.facts())
+        summary = replace(summary, gold=self._canaries.facts(), lanes=await lanes_used(self._settings, self._ledger))
         summary = await finished(summary, self._settings, self._run_dir, self._after)
         await self._notices.ended(self._admission.gate.stopped, summary)
         tell("session ends", ended=summary.ended, reason=summary.reason, exit_code=summary.exit_code)

@@ -17,6 +17,7 @@ from pipeline.limits import price_of
 from pipeline.planner import check, plan
 from pipeline.rehearsal import Rehearsal, RehearsalOptions
 from pipeline.runner import rename, verify
+from pipeline.show import closing_lines
 
 TEXTS = [f"text number {number}, which is good" for number in range(60)]
 
@@ -37,10 +38,24 @@ async def test_a_batch_gives_the_rows_of_live_calls_by_both_apis_at_half_the_pri
         assert (summary.exit_code, summary.labelled) == (0, 60)
         found.append(rows_in(folder))
         costs.append(summary.cost_usd)
+        told = "\n".join(closing_lines(summary))
         if lane == "batch":
+            saved = costs[0] - summary.cost_usd
+            assert summary.lanes["batch"] == {
+                "batches": 4,
+                "records": 60,
+                "answers": 60,
+                "cost_usd": pytest.approx(summary.cost_usd),
+                "saved_usd": pytest.approx(saved),
+            }
+            assert f"batch     60 answers for 60 records in 4 batches · ${saved:.4f} saved beside live calls" in told
+            assert "0 calls" not in told
             assert (await verify(folder / "run")).ok
             assert states(folder) == {"closed": 4}
             assert not list((folder / "run" / "batches").iterdir())
+        else:
+            assert "60 calls" in told
+            assert not summary.lanes
     assert found[0] == found[1] == found[2]
     assert costs[1] == pytest.approx(costs[0] / 2)
 
