@@ -18,18 +18,13 @@ MOST_VOTES = 15
 class VoterSettings(Section):
     """One voter beside the run's own model and prompt. What is unset is the run's own."""
 
-    model: Text | None = Field(None, description="The name of another model on the same server.")
-    system: str | None = Field(None, description="Another system message.")
-    prompt: Text | None = Field(None, description="Another prompt: a template like `task.prompt`.")
+    model: Text | None = None
+    system: str | None = None
+    prompt: Text | None = None
     parameters: Annotated[dict[str, Json], BeforeValidator(checks.as_plain), Takes("a table of what is sent along")] = (
-        Field(
-            default_factory=dict,
-            description="Laid over `model.parameters` for this voter, for example another temperature.",
-        )
+        Field(default_factory=dict)
     )
-    price: PriceSettings | None = Field(
-        None, description="What this voter's model costs, where the price list does not know."
-    )
+    price: PriceSettings | None = None
 
     @model_validator(mode="after")
     def _differs(self) -> VoterSettings:
@@ -44,47 +39,17 @@ class VoterSettings(Section):
 class QualitySettings(Section):
     """How sure a label is to be before it stands."""
 
-    votes: int | None = Field(
-        None,
-        ge=1,
-        le=MOST_VOTES,
-        description="The most answers per record that vote on its label; no more are asked for than can change it. "
-        "Unset: one, or one for each voter. Set it to 3 where single answers are often wrong.",
-    )
+    votes: int | None = Field(None, ge=1, le=MOST_VOTES)
     voters: Annotated[list[VoterSettings], BeforeValidator(checks.as_plain), Takes("tables [[quality.voters]]")] = (
-        Field(
-            default_factory=list,
-            description="Other models, prompts, or parameters that vote after the run's own, in this order.",
-        )
+        Field(default_factory=list)
     )
-    vote_on: Annotated[Texts, Takes('a list of label fields, like ["topic"]')] | None = Field(
-        None,
-        description="The label fields in which votes have to agree. Unset: those with a fixed set of values. Set it "
-        "if one of those does not matter.",
-    )
-    review_below: float = Field(
-        0.6,
-        ge=0,
-        le=1,
-        description="A share of agreeing votes below this sets `needs_review`. Raise it to review more records.",
-    )
+    vote_on: Annotated[Texts, Takes('a list of label fields, like ["topic"]')] | None = None
+    review_below: float = Field(0.6, ge=0, le=1)
 
-    gold: Text | None = Field(
-        None,
-        description="A CSV or JSONL file of records with their right labels, which are mixed into the run and never "
-        "into its rows. Set it to watch the accuracy while the run is at work.",
-    )
-    gold_column: Text | None = Field(
-        None,
-        description="The column of that file with the right labels. Unset: the one that is named like a label field.",
-    )
-    every: int = Field(50, ge=1, description="After so many records a gold record is asked. Lower it to know sooner.")
-    stop_below: float | None = Field(
-        None,
-        ge=0,
-        lt=1,
-        description="The run stops as soon as the accuracy on gold is clearly below this. Unset, or 0: it never does.",
-    )
+    gold: Text | None = None
+    gold_column: Text | None = None
+    every: int = Field(50, ge=1)
+    stop_below: float | None = Field(None, ge=0, lt=1)
 
     @property
     def size(self) -> int:

@@ -38,7 +38,6 @@ class Key:
     takes: str
     default: Any
     required: bool
-    description: str
 
     @property
     def name(self) -> str:
@@ -58,7 +57,7 @@ def keys(root: Model, path: tuple[str, ...] = ()) -> Iterator[Key]:
             yield from keys(section, here)
         else:
             default = None if field.is_required() else field.get_default(call_default_factory=True)
-            yield Key(here, takes(field), default, field.is_required(), field.description or "")
+            yield Key(here, takes(field), default, field.is_required())
 
 
 def section_at(root: Model, path: Sequence[str | int]) -> Model | None:

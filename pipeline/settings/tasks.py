@@ -36,141 +36,61 @@ Labels = Annotated[
 class FunctionSettings(Section):
     """A function whose arguments are the label."""
 
-    name: FunctionName = Field(description="The name of the function, as the model sees it.")
-    description: str | None = Field(None, description="What the function does, as the model sees it.")
-    parameters: JsonSchema = Field(description="The fields of the label: a JSON Schema of an object.")
+    name: FunctionName
+    description: str | None = None
+    parameters: JsonSchema
 
 
 class ToolSettings(Section):
     """One of several tools. One of `labels`, `parameters` and `python` says what it takes."""
 
-    name: FunctionName | None = Field(None, description="The name of the function, as the model sees it.")
-    description: str | None = Field(None, description="What the function does, as the model sees it.")
-    labels: Labels | None = Field(None, description="One field a key, as in `task.labels`.")
-    parameters: JsonSchema | None = Field(None, description="A JSON Schema of an object.")
-    python: PlaceInPython | None = Field(None, description="A Pydantic model, a function, or a tool in Python.")
-    callback: PlaceInPython | None = Field(None, description="A function that is called with each label of the tool.")
+    name: FunctionName | None = None
+    description: str | None = None
+    labels: Labels | None = None
+    parameters: JsonSchema | None = None
+    python: PlaceInPython | None = None
+    callback: PlaceInPython | None = None
 
 
 class ValidatorSettings(Section):
     """What a label must fit beside its schema: an expression that is true, or a function."""
 
-    expression: Text | None = Field(None, description="True for a label that is fine.")
-    python: PlaceInPython | None = Field(None, description="A function that takes (label, record).")
-    message: Text | None = Field(None, description="What the model is told when the label does not fit.")
-    tool: FunctionName | None = Field(None, description="The tool whose label it is about; unset: each.")
+    expression: Text | None = None
+    python: PlaceInPython | None = None
+    message: Text | None = None
+    tool: FunctionName | None = None
 
 
 class TaskSettings(Section):
     """What is asked about a record. One of `labels`, `function`, `python` and `tools` says what a label is."""
 
-    name: FunctionName | None = Field(
-        None,
-        description="The name of the function, as the model sees it. Unset: its own, or `set_label`. Set it if "
-        "another name explains the task better.",
-    )
-    description: str | None = Field(
-        None,
-        description="What the function does, as the model sees it. Unset: its own, or one made from its fields. "
-        "Set it to tell the model more about the labels.",
-    )
-    system: str | None = Field(
-        None,
-        description="The system message, the same for all records. Set it to define the labels and to say what to "
-        "do in doubt.",
-    )
-    prompt: Text = Field(
-        description="The user message: a Jinja2 template. Its variables are the fields of the record; "
-        '`record["any name"]` is a field whose name is not an identifier.'
-    )
-    labels: Labels | None = Field(
-        None,
-        description="The short way: a function with one field per key. A field takes a list of its values, a table of "
-        "values and their meanings, or a short form.",
-    )
-    python: PlaceInPython | None = Field(
-        None,
-        description="A Pydantic model, a function, or a tool with a schema and a callback, in Python. Use it if "
-        "the label needs checks or code of your own.",
-    )
+    name: FunctionName | None = None
+    description: str | None = None
+    system: str | None = None
+    prompt: Text
+    labels: Labels | None = None
+    python: PlaceInPython | None = None
     tools: Annotated[
-        list[ToolSettings] | None,
-        Takes("tables with a name, a description, and one of labels, parameters and python"),
-    ] = Field(
-        None,
-        min_length=1,
-        description="Several tools, one `[[task.tools]]` each, of which the model chooses. Use it if records need "
-        "different labels.",
-    )
-    callback: PlaceInPython | None = Field(
-        None,
-        description="A function that is called with each label: `(label, record)` or `(label, record, call)`. Set "
-        "it to add columns or to write elsewhere.",
-    )
-    callback_timeout_s: float = Field(
-        300, gt=0, description="Seconds that a callback may take for one label. Lower it if your callback may hang."
-    )
-    call: Literal["one", "some", "any", "all"] = Field(
-        "one",
-        description="The calls that make an answer: exactly `one`, `some` (one or more), `any` (possibly none), "
-        "or `all` tools once each. Set it with several tools.",
-    )
-    rows: Text | None = Field(
-        None,
-        description='Makes a record several rows: `"calls"` makes a row of each call, and the name of a list in '
-        "the label makes a row of each item. Set it to extract things from a text.",
-    )
-    max_turns: int = Field(
-        1,
-        ge=1,
-        description="The most answers in a conversation. With 2 or more, the model sees the results of its calls "
-        "until it ends in words. Set it if your callback looks something up for the model.",
-    )
-    reply: Text | None = Field(
-        None, description="The column for the model's last words in a conversation. Set it to keep them."
-    )
+        list[ToolSettings] | None, Takes("tables with a name, a description, and one of labels, parameters and python")
+    ] = Field(None, min_length=1)
+    callback: PlaceInPython | None = None
+    callback_timeout_s: float = Field(300, gt=0)
+    call: Literal["one", "some", "any", "all"] = "one"
+    rows: Text | None = None
+    max_turns: int = Field(1, ge=1)
+    reply: Text | None = None
     validators: Annotated[
         list[ValidatorSettings], Takes("tables with an expression or the place of a function in python")
-    ] = Field(
-        default_factory=list,
-        description="Rules for labels beyond the schema, one `[[task.validators]]` each. A label that breaks one "
-        "is requested again.",
-    )
+    ] = Field(default_factory=list)
     examples: Annotated[
-        list[dict[str, Json]],
-        BeforeValidator(checks.as_plain),
-        Takes("tables with a record's fields and its `label`"),
-    ] = Field(
-        default_factory=list,
-        description="Worked examples that the model sees before each record: `[[task.examples]]`. Use them if a "
-        "description of the labels is not enough.",
-    )
-    examples_file: Text | None = Field(
-        None, description="A JSONL file with examples, one object per line. Use it if there are many."
-    )
-    examples_k: int | None = Field(
-        None,
-        ge=1,
-        description="Show only the K examples nearest to the record. Unset: all of them. Set it if there are more "
-        "than a few dozen.",
-    )
-    dedupe: bool = Field(
-        True,
-        description="Ask only once for records whose requests are identical. Turn it off to get separate answers "
-        "for repeated texts.",
-    )
-    strict_answers: bool = Field(
-        False,
-        description="Accept only calls in exactly the right form. Off, labelpipe also reads what can be read in "
-        "only one way, and counts it: `functions.` before the name, a fence around the arguments, "
-        "JSON inside a JSON text, other case or white space in a value. Turn it on to measure a "
-        "server.",
-    )
-    function: FunctionSettings | None = Field(None, description="The long way: a function with a JSON Schema.")
-    media: MediaSettings = Field(
-        default_factory=lambda: MediaSettings.model_validate({}),
-        description="Pictures, sounds and documents, and which of them may be shown.",
-    )
+        list[dict[str, Json]], BeforeValidator(checks.as_plain), Takes("tables with a record's fields and its `label`")
+    ] = Field(default_factory=list)
+    examples_file: Text | None = None
+    examples_k: int | None = Field(None, ge=1)
+    dedupe: bool = True
+    strict_answers: bool = False
+    function: FunctionSettings | None = None
+    media: MediaSettings = Field(default_factory=lambda: MediaSettings.model_validate({}))
 
     @model_validator(mode="after")
     def _one_way(self) -> TaskSettings:
