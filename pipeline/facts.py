@@ -107,7 +107,8 @@ class Plan:
     before all is done, the first one first. `late_by_s` is above 0 where `limits.stop_at` is too early for all;
     `done_by_stop` records could be done by then. `budget_records` is how many the budget does for, None where it does
     for all that is expected; `budget_short` is true where it may not do. `concurrency` is what serves the limits, None
-    where none is known; `in_flight` is the config's. `told` are limits that the server told.
+    where none is known; `in_flight` is the config's. `told` are limits that the server told. `cache` says what is done
+    for the server's prompt cache, and `cached_share` is the share of the prompts that it was read from, from 0 to 1.
     """
 
     records: int
@@ -135,6 +136,8 @@ class Plan:
     problems: dict[str, int] = field(default_factory=dict)
     ends: list[End] = field(default_factory=list)
     failed_path: str = ""
+    cache: str = ""
+    cached_share: float = 0.0
 
     @property
     def without_label(self) -> int:

@@ -37,6 +37,7 @@ from pipeline.parts.provider import gold_fields, open_provider
 from pipeline.parts.refusals import ASKS_THE_SAME, refusals, refuse, refuse_sameness
 from pipeline.parts.renaming import FileEdit, edit_of, file_edits, renamed_pairs
 from pipeline.parts.server import (
+    BASE_URL,
     REHEARSAL,
     asked_of,
     is_openai,
@@ -45,10 +46,11 @@ from pipeline.parts.server import (
     names_function,
     service_tier_of,
 )
-from pipeline.parts.task import panel_of, task_of, voters_of
+from pipeline.parts.task import cache_text, panel_of, task_of, voters_of
 
 __all__ = [
     "ASKS_THE_SAME",
+    "BASE_URL",
     "REHEARSAL",
     "FileEdit",
     "Gold",
@@ -56,6 +58,7 @@ __all__ = [
     "asked_of",
     "batch_price",
     "budget_of",
+    "cache_text",
     "can_be_read_again",
     "changed",
     "changes_of_input",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from urllib.parse import urlsplit
 
 from pipeline.errors import ConfigError
@@ -10,12 +11,14 @@ from pipeline.show import Asked
 from pipeline.task import OMIT
 
 REHEARSAL = "rehearsal"
+#: Where the OpenAI client is told of another address than OpenAI's.
+BASE_URL = "OPENAI_BASE_URL"
 
 
 def is_openai(settings: Settings) -> bool:
     """Whether OpenAI's own API is called: it takes parameters that other servers may refuse."""
-    url = settings.model.base_url
-    return url is None or urlsplit(url).hostname == "api.openai.com"
+    url = settings.model.base_url or os.environ.get(BASE_URL)
+    return not url or urlsplit(url).hostname == "api.openai.com"
 
 
 def is_simulated(settings: Settings) -> bool:

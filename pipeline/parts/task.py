@@ -18,6 +18,7 @@ from pipeline.parts.server import is_openai, is_simulated, names_function
 from pipeline.records import JSON
 from pipeline.settings import Settings, renamed_example
 from pipeline.task import (
+    LEAST_TOKENS,
     FunctionOptions,
     Task,
     TaskOptions,
@@ -127,14 +128,36 @@ def _options(settings: Settings, rename: Rename | None = None) -> TaskOptions:
     )
 
 
-def _breakpoint(settings: Settings) -> bool:
-    """Whether the constant part's end is marked. Raises ConfigError where OpenAI's own API would refuse the mark."""
+def _breakpoint(settings: Settings) -> bool | None:
+    """Whether the constant part's end is marked; None: where it pays, which only OpenAI's own API is known to know.
+
+    Raises ConfigError where that API would refuse the mark.
+    """
     model, wanted = settings.model.name, settings.model.cache_breakpoint
+    if wanted is None and not (is_openai(settings) or is_simulated(settings)):
+        return False
     if wanted and is_openai(settings) and not takes_breakpoint(model):
         raise ConfigError(
             f"model.cache_breakpoint = true, but {model} takes no mark: OpenAI's models do from gpt-5.6 on; take it out"
         )
     return wanted
+
+
+def cache_text(settings: Settings, task: Task) -> str:
+    """What is done for the server's prompt cache; empty where the constant part is too short for it."""
+    if task.constant_tokens < LEAST_TOKENS or not (
+        task.marks_constant or is_openai(settings) or is_simulated(settings)
+    ):
+        return ""
+    begins = f"about {task.constant_tokens:,} tokens begin each prompt"
+    if task.marks_constant:
+        return f"{begins}; their end is marked, so that the server keeps them (model.cache_breakpoint)"
+    if not takes_breakpoint(settings.model.name):
+        return f"{begins}; the cache of {settings.model.name} keeps them by itself"
+    why = (
+        "there is no system text or fixed example to mark" if settings.model.cache_breakpoint is None else "it is false"
+    )
+    return f"{begins}; they are not marked, and so not found again (model.cache_breakpoint: {why})"
 
 
 def _function(settings: Settings) -> FunctionOptions | None:

@@ -35,7 +35,7 @@ from pipeline.parts import (
     task_of,
 )
 from pipeline.planner.census import Census
-from pipeline.planner.lanes import batch_checks
+from pipeline.planner.lanes import batch_checks, cache_checks
 from pipeline.planner.mediacheck import look_at_media
 from pipeline.progress import counting
 from pipeline.readers import OF_FILES, Progress, Source, peek
@@ -64,7 +64,7 @@ async def check(settings: Settings, *, online: bool = True, quiet: bool = True) 
     """
     found: list[Check] = []
     task = _try(found, "task", lambda: task_of(settings), lambda task: _told_task(settings, task))
-    found += _meanings(settings) if task is not None else []
+    found += [*_meanings(settings), *cache_checks(settings, task)] if task is not None else []
     sources = await _sources(settings, found)
     if sources is not None and task is not None:
         found += await _records(settings, sources, task, quiet=quiet)

@@ -13,7 +13,7 @@ from pipeline.limits import Price
 from pipeline.parts import hours_of, is_simulated, price_for
 from pipeline.planner.lanes import lanes_of
 from pipeline.planner.schedule import Terms, simulate, until_used_up
-from pipeline.records import Outcome
+from pipeline.records import Outcome, Usage
 from pipeline.settings import Settings
 
 #: A pilot's calls in flight. The first ones pay for their connections: they are left out of the latency.
@@ -28,7 +28,8 @@ class Seen:
 
     `spent` is what the run has cost so far: US dollars and tokens. `looked_at` outcomes were seen, of which `asked` are
     those of records that a model was asked about; `problems` are the codes of those without a label.
-    `batches_took_s` is how long the run's batches took so far.
+    `batches_took_s` is how long the run's batches took so far. `cache` says what is done for the server's prompt cache;
+    `marks_constant`: the end of the constant part is marked for it.
     """
 
     records: int
@@ -41,6 +42,8 @@ class Seen:
     problems: Mapping[str, int] = field(default_factory=dict)
     failed_path: str = ""
     batches_took_s: Sequence[float] = ()
+    cache: str = ""
+    marks_constant: bool = False
     now: datetime = field(default_factory=lambda: datetime.now().astimezone())
 
 
@@ -51,7 +54,10 @@ def planned(settings: Settings, seen: Seen, price: Price | None) -> Plan:
     tokens = interval([outcome.usage.total for outcome in seen.asked], left)
 
     def cost_at(at: Price) -> Interval:
-        return interval([at.cost_usd(outcome.usage) * _dearer(settings, outcome) for outcome in seen.asked], left)
+        # With a mark only the constant part is written, once: the rest reads what the pilot wrote.
+        used = [_read_again(one.usage) if seen.marks_constant else one.usage for one in seen.asked]
+        dearer = [_dearer(settings, outcome) for outcome in seen.asked]
+        return interval([at.cost_usd(usage) * times for usage, times in zip(used, dearer, strict=True)], left)
 
     cost = None if price is None else cost_at(price)
     found = Plan(
@@ -69,6 +75,8 @@ def planned(settings: Settings, seen: Seen, price: Price | None) -> Plan:
         looked_at=seen.looked_at,
         problems=dict(seen.problems),
         failed_path=seen.failed_path,
+        cache=seen.cache,
+        cached_share=_cached_share(seen.asked),
     )
     durations = _durations(settings, found, seen)
     found = replace(found, durations_s=durations)
@@ -78,6 +86,15 @@ def planned(settings: Settings, seen: Seen, price: Price | None) -> Plan:
     found = _with_times(found, settings, seen)
     found = replace(found, ends=_ends(found, settings, seen, shares))
     return replace(found, lanes=lanes_of(settings, left, found.seconds, cost_at, seen.batches_took_s))
+
+
+def _read_again(usage: Usage) -> Usage:
+    return replace(usage, cached=usage.cached + usage.cache_write, cache_write=0)
+
+
+def _cached_share(asked: Sequence[Outcome]) -> float:
+    used = sum((outcome.usage for outcome in asked), Usage())
+    return used.cached / used.prompt if used.prompt else 0.0
 
 
 def _dearer(settings: Settings, outcome: Outcome) -> float:

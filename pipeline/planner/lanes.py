@@ -10,8 +10,17 @@ from dataclasses import replace
 from pipeline.errors import LabelpipeError
 from pipeline.facts import Check, Interval, Lane
 from pipeline.limits import Price, price_of
-from pipeline.parts import batch_price, is_openai, is_simulated, open_provider, price_for, service_tier_of
+from pipeline.parts import (
+    batch_price,
+    cache_text,
+    is_openai,
+    is_simulated,
+    open_provider,
+    price_for,
+    service_tier_of,
+)
 from pipeline.settings import Settings
+from pipeline.task import Task
 from pipeline.units import duration
 
 #: What a file of the batch API takes, and within how many hours it is answered (OpenAI's documents, November 2026).
@@ -85,6 +94,12 @@ def _batch_note(records: int) -> str:
     files = math.ceil(records / BATCH_REQUESTS)
     each = "" if files <= 1 else f" a file, {files} files"
     return f"within {BATCH_HOURS} h{each}"
+
+
+def cache_checks(settings: Settings, task: Task) -> list[Check]:
+    """What is done for the server's prompt cache, where there is enough to keep."""
+    told = cache_text(settings, task)
+    return [Check("cache", True, told)] if told else []
 
 
 async def batch_checks(settings: Settings) -> list[Check]:

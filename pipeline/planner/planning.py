@@ -15,6 +15,7 @@ from pipeline import codec
 from pipeline.errors import InputError, SetupError
 from pipeline.facts import Plan, Tier
 from pipeline.parts import (
+    cache_text,
     changed,
     expect_choice,
     lane_price,
@@ -118,7 +119,7 @@ async def count_records(settings: Settings, *, quiet: bool = True) -> int:
 
 async def _look(settings: Settings, records: int, recorder: CallRecorder) -> Seen:
     """What the run folder holds after the pilot. What the server told is kept there, for a plan without a call."""
-    run_dir = RunDir(Path(settings.output.dir))
+    run_dir, task = RunDir(Path(settings.output.dir)), task_of(settings)
     told = tier_from(recorder.limits)
     with run_dir.open_for_writing():
         async with await Ledger.open(run_dir.ledger) as ledger:
@@ -137,6 +138,8 @@ async def _look(settings: Settings, records: int, recorder: CallRecorder) -> See
                 used_today=await ledger.requests_on(datetime.fromtimestamp(time.time(), UTC).date().isoformat()),
                 spent=await spent_of(ledger, price_for(settings)),
                 told=told,
+                cache=cache_text(settings, task),
+                marks_constant=task.marks_constant,
                 batches_took_s=[
                     part.ended_at - part.sent_at
                     for part in await BatchBook(ledger).parts()

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pipeline import codec
 from pipeline.errors import LabelpipeError
-from pipeline.parts import is_simulated, lane_price, read, votes_usd
+from pipeline.parts import BASE_URL, is_simulated, lane_price, read, votes_usd
 from pipeline.readers import OF_FILES, Source
 from pipeline.readers import Progress as ReadProgress
 from pipeline.records import Record, Usage
@@ -27,8 +27,6 @@ SAMPLE = 50
 AT_ONCE_S, SHARE = 0.5, 0.2
 #: The opening lines wait so long for the count.
 PATIENCE_S = 1.0
-#: The variable by which OpenAI's SDK finds another server.
-BASE_URL = "OPENAI_BASE_URL"
 _BYTES_PER_TOKEN = 4
 #: Kinds of places that a config does not show.
 _OUTSIDE = frozenset({"environment", ".env"})

@@ -53,7 +53,7 @@ class ModelSettings(Section):
         default_factory=dict
     )
     prompt_cache_key: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
-    cache_breakpoint: bool = False
+    cache_breakpoint: bool | None = None
     price: PriceSettings | None = None
 
     def plain_headers(self) -> dict[str, str]:

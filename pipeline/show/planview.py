@@ -27,6 +27,7 @@ def plan_lines(found: Plan) -> list[str]:
         *_time_lines(found),
         f"  concurrency  {_concurrency_text(found)}",
         f"  an answer    takes {found.latency_s:.2f} s; {found.calls_per_record:.2f} calls a record",
+        *_cache_lines(found),
         *_told_lines(found),
         *_lane_lines(found),
     ]
@@ -170,6 +171,13 @@ def _time_lines(found: Plan) -> list[str]:
     waits = f", {duration(found.waits_s)} of it outside limits.run_between" if found.waits_s > 1 else ""
     lines = [f"  time         {_until(found.seconds)}{waits}", *_doable_lines(found), binds]
     return lines + [f"    by {name:<18} {span(seconds)}" for name, seconds in found.durations_s.items()]
+
+
+def _cache_lines(found: Plan) -> list[str]:
+    if not (found.cache or found.cached_share):
+        return []
+    read = f"{found.cached_share:.0%} of the prompt tokens were read from it"
+    return [f"  cache        {'; '.join(filter(None, [found.cache, read]))}"]
 
 
 def _told_lines(found: Plan) -> list[str]:

@@ -28,10 +28,10 @@ _MARKED_ROLES = ("system", "user")
 
 @dataclass(frozen=True, slots=True)
 class Caching:
-    """How the constant prefix is named (`key`), and whether its end is marked (`breakpoint`)."""
+    """How the constant prefix is named (`key`), and whether its end is marked (`breakpoint`; None: where it pays)."""
 
     key: str | None = None
-    breakpoint: bool = False
+    breakpoint: bool | None = False
 
 
 def cache_key(fingerprint: Mapping[str, JSON]) -> str:
@@ -45,11 +45,17 @@ def takes_breakpoint(model: str) -> bool:
     return found is not None and (int(found[1]), int(found[2] or 0)) >= FIRST_WITH_MARKS
 
 
-def settled(wanted: Caching, parameters: Mapping[str, JSON], fingerprint: Mapping[str, JSON]) -> Caching:
-    """The caching with its key made, where that is "auto"; a key that the user put among the parameters stays.
+def settled(
+    wanted: Caching, parameters: Mapping[str, JSON], fingerprint: Mapping[str, JSON], constant_tokens: int
+) -> Caching:
+    """The caching with all that was left open decided: the mark by the model and by how much there is to keep.
 
-    Raises TaskError.
+    A key of "auto" is made; one that the user put among the parameters stays. Raises TaskError.
     """
+    if wanted.breakpoint is None:
+        wanted = replace(
+            wanted, breakpoint=takes_breakpoint(str(fingerprint["model"])) and constant_tokens >= LEAST_TOKENS
+        )
     if wanted.key == AUTO:
         return replace(wanted, key=None if KEY in parameters else cache_key(fingerprint))
     if wanted.key is not None and KEY in parameters:

@@ -69,7 +69,8 @@ class TaskOptions:
     `strict_answers` refuses what can be read in one way only and is not exactly as it should be.
 
     How the prompt is cached changes no answer, so it is in no fingerprint: `prompt_cache_key` is sent as it is ("auto":
-    one made of the fingerprint), `cache_breakpoint` marks the end of what is the same for all records.
+    one made of the fingerprint), `cache_breakpoint` marks the end of what is the same for all records (None: where
+    the model takes a mark, and that part is long enough to be kept).
     """
 
     model: str
@@ -97,5 +98,5 @@ class TaskOptions:
     examples_k: int | None = None
     media: ShowOptions | None = None
     prompt_cache_key: str | None = None
-    cache_breakpoint: bool = False
+    cache_breakpoint: bool | None = False
     strict_answers: bool = False

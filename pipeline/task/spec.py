@@ -55,7 +55,7 @@ class Task:
     `extra_columns` are those that a callback declares, () where it declares none. `fingerprint` are the named parts
     that decide what the model is asked; the callback is none of them, so that a fixed one runs again on the answers
     that are kept. `constant_tokens` is about how long a beginning all requests share: what a server's prompt cache can
-    find again.
+    find again; `marks_constant`: its end is marked.
     """
 
     __slots__ = (
@@ -76,6 +76,7 @@ class Task:
         "constant_tokens",
         "extra_columns",
         "fingerprint",
+        "marks_constant",
         "max_turns",
     )
 
@@ -108,14 +109,17 @@ class Task:
             raise TaskError("task.examples cannot show media: take the examples out, or the media")
         if self._prompt.shows and options.media is not None:
             self.fingerprint["media"] = dict(options.media.shape or {})
-        caching = settled(Caching(options.prompt_cache_key, options.cache_breakpoint), parameters, self.fingerprint)
-        framing = partial(_frames, options, offers, self._wanted, parameters, caching)
-        bare = framing(NOTHING)
+        framing = partial(_frames, options, offers, self._wanted, parameters)
+        bare = framing(Caching(), NOTHING)
         made = make_examples(examples, self._prompt, lambda record: bare(record).kit)
         fixed = NOTHING if options.examples_k else together(shown for _text, shown in made)
         self._opening_count = bool(options.system) + len(fixed.messages)
-        self._frame_for = framing(fixed)
         self.constant_tokens = _constant_tokens(options.system, offers, fixed)
+        keepable = self.constant_tokens if self._opening_count else 0  # a mark stands in a message
+        wanted = Caching(options.prompt_cache_key, options.cache_breakpoint)
+        caching = settled(wanted, parameters, self.fingerprint, keepable)
+        self.marks_constant = bool(caching.breakpoint)
+        self._frame_for = framing(caching, fixed)
         self._shown_for = nearest_of(made, options.examples_k) if options.examples_k else _show_nothing
 
     @property

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from end_to_end.stage import Endpoint, Project
+
+from pipeline import RunOptions, RunSummary
+from pipeline.parts import task_of
+from pipeline.planner import check, plan
+from pipeline.runner import arun
+from pipeline.settings import Settings
+from pipeline.show import plan_lines
 
 Make = Callable[..., Project]
 #: Long enough that a server keeps it: 1,024 tokens and more.
@@ -66,3 +75,83 @@ def test_an_older_model_tells_nothing_of_writing(runs: Callable[..., Any]) -> No
     assert summary["usage"]["cached"] > 0
     assert (summary["usage"]["cache_write"], summary["cache_write_usd"]) == (0, 0)
     assert "written to the cache" not in user.do("status", "run").expect(0).out
+
+
+# where nothing is said of a mark
+
+
+def settings_of(folder: Path, count: int = COUNT, **tables: Any) -> Settings:
+    """A run at the built-in endpoint, which stands for OpenAI's own API."""
+    lines = [f'{{"id": "r{number}", "text": "This is text number {number}."}}\n' for number in range(count)]
+    (folder / "in.jsonl").write_text("".join(lines))
+    given: dict[str, Any] = {
+        "input": {"path": str(folder / "in.jsonl"), "key": "id"},
+        "task": {"labels": {"mood": ["good", "bad"]}, "prompt": "{{ text }}", "system": SYSTEM},
+        "model": {"name": "gpt-6-luna", "base_url": "rehearsal"},
+        "output": {"dir": str(folder / "run"), "report": False},
+        "batch": {"poll_s": 0.02, "first_part": 5, "part_records": 10},
+    }
+    return Settings(**{name: {**given.get(name, {}), **tables.get(name, {})} for name in {**given, **tables}})
+
+
+def ran(settings: Settings) -> RunSummary:
+    return asyncio.run(arun(settings, RunOptions(quiet=True)))
+
+
+@pytest.mark.parametrize("lane", ["live", "batch"])
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_the_constant_part_is_written_once_in_each_lane_and_api(tmp_path: Path, lane: str, api: str) -> None:
+    settings = settings_of(tmp_path, model={"name": "gpt-6-luna", "base_url": "rehearsal", "lane": lane, "api": api})
+    summary = ran(settings)
+    written = summary.usage.cache_write
+    assert summary.labelled == COUNT
+    assert written == pytest.approx(task_of(settings).constant_tokens, rel=0.02)
+    assert summary.usage.cached == (COUNT - 1) * written
+
+
+def test_a_run_that_began_without_the_mark_asks_for_nothing_again(tmp_path: Path) -> None:
+    half = {"requests_per_day": 10, "on_day_limit": "stop"}
+    begun = settings_of(tmp_path, model={"name": "gpt-6-luna", "base_url": "rehearsal", "cache_breakpoint": False})
+    first = ran(begun.model_copy(update={"limits": begun.limits.model_copy(update=half)}))
+    assert (first.labelled, first.usage.cached > 0, task_of(begun).marks_constant) == (10, True, False)
+    second = ran(settings_of(tmp_path))
+    assert (second.labelled, second.calls) == (COUNT, COUNT - 10)
+    assert second.usage.cache_write > first.usage.cache_write
+
+
+def test_check_and_plan_say_it_and_the_rest_reads_what_the_pilot_wrote(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, count=300)
+    says = {one.name: one.detail for one in asyncio.run(check(settings, online=False))}
+    assert "tokens begin each prompt; their end is marked, so that the server keeps them" in says["cache"]
+    found = asyncio.run(plan(settings, pilot=10, quiet=True))
+    assert found.cached_share > 0.8
+    assert [line for line in plan_lines(found) if "  cache        about 1,6" in line and "% of the prompt" in line]
+    summary, before = ran(settings), found.cost
+    assert summary.cost_usd is not None
+    assert before is not None
+    assert before.middle == pytest.approx(summary.cost_usd * 290 / 300, rel=0.15)
+    off = settings.model_copy(update={"model": settings.model.model_copy(update={"cache_breakpoint": False})})
+    says = {one.name: one.detail for one in asyncio.run(check(off, online=False))}
+    assert "they are not marked, and so not found again (model.cache_breakpoint: it is false)" in says["cache"]
+
+
+@pytest.mark.parametrize(
+    ("url", "variable", "marks"),
+    [
+        (None, None, True),
+        ("https://api.openai.com/v1", None, True),
+        (None, "http://localhost:8000/v1", False),  # the client goes where the variable says
+        (None, "https://api.openai.com/v1", True),
+        ("http://localhost:8000/v1", None, False),
+        ("https://me.openai.azure.com/openai/v1/", None, False),
+    ],
+)
+def test_only_openais_own_api_is_sent_a_mark_that_nobody_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str | None, variable: str | None, marks: bool
+) -> None:
+    if variable is None:
+        monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    else:
+        monkeypatch.setenv("OPENAI_BASE_URL", variable)
+    settings = settings_of(tmp_path, model={"name": "gpt-6-luna", "base_url": url})
+    assert task_of(settings).marks_constant is marks

@@ -184,3 +184,39 @@ def test_nothing_is_constant_behind_a_schema_of_the_record(module: Callable[...,
     )
     task = task_of(labels=None, python="mytools:Rate", base=base, system="You help. " * 400)
     assert task.constant_tokens == 0
+
+
+# what is decided where nothing is said
+
+LONG = "You help. " * 410
+
+
+@pytest.mark.parametrize(
+    ("changes", "marks"),
+    [
+        ({"system": LONG}, True),
+        ({"system": LONG, "model": "gpt-5.5"}, False),
+        ({"system": LONG, "model": "llama-3.1:8b"}, False),
+        ({"system": "You help. " * 380}, False),
+        ({"system": None, "examples": EXAMPLES * 40}, True),
+        # The nearest examples differ from record to record: only what is before them is constant.
+        ({"examples": EXAMPLES * 40, "examples_k": 2}, False),
+        # The functions alone are long enough, and no message is there to carry the mark.
+        ({"system": None, "labels": {"label": [f"{number:09}" for number in range(900)]}}, False),
+    ],
+)
+def test_the_mark_is_set_where_it_pays(changes: dict[str, Any], marks: bool) -> None:
+    left_open = task_of(**{"model": "gpt-6-luna", **changes}, cache_breakpoint=None)
+    by_hand = task_of(**{"model": "gpt-6-luna", **changes}, cache_breakpoint=marks)
+    assert left_open.marks_constant is marks
+    one, other = request_of(left_open), request_of(by_hand)
+    assert (one.messages, one.parameters) == (other.messages, other.parameters)
+    assert ("prompt_cache_options" in one.parameters) is marks
+
+
+def test_what_is_decided_changes_no_digest_of_any_request() -> None:
+    """A run that began without the mark goes on with it, and asks for nothing again."""
+    said = [task_of(model="gpt-6-luna", system=LONG, cache_breakpoint=mark) for mark in (False, True, None)]
+    assert [one.marks_constant for one in said] == [False, True, True]
+    assert len({request_of(one).digest for one in said}) == 1
+    assert said[0].fingerprint == said[1].fingerprint == said[2].fingerprint
