@@ -83,6 +83,10 @@ class Child:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without what would change a contender: its settings, its key, a proxy for loopback."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LABELPIPE_", "OPENAI_"))}
+    """Ours, without what would change a contender: its settings, its key, a proxy for loopback.
+
+    PYTHONDONTWRITEBYTECODE goes as well: with it, each start compiles our modules anew, as no user's does.
+    """
+    ours = ("LABELPIPE_", "OPENAI_", "PYTHONDONTWRITEBYTECODE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {**kept, "OPENAI_API_KEY": "bench", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
