@@ -27,7 +27,7 @@ from pipeline.runner.lanes import refuse_open_batches
 from pipeline.runner.rewriting import write_late
 from pipeline.runner.summary import counted_again
 from pipeline.settings import Settings, renamed_example, to_toml
-from pipeline.store import How, Ledger, NewDigest, RunDir, claim, mark_of_rename, renames_of, write_whole
+from pipeline.store import Ledger, NewDigest, RunDir, claim, mark_of_rename, renames_of, write_whole
 from pipeline.task import Task
 
 _DONE = "these labels were renamed before"
@@ -225,8 +225,8 @@ async def _in_ledger(settings: Settings, ledger: Ledger, step: _Step) -> int:
         before, after = _tasks(settings, step.rename)
     new_digest = _new_digest(before, after) if before is not None and after is not None else None
     panel = panel_of(settings, after or task_of(settings))
-    how = How(new_digest, None if panel is None else panel.renamed)
-    return await ledger.rename_labels(step.rename, step.entry["order"], how)
+    recount = None if panel is None else panel.renamed
+    return await ledger.rename_labels(step.rename, step.entry["order"], new_digest, recount)
 
 
 def _tasks(settings: Settings, rename: Rename) -> tuple[Task | None, Task | None]:

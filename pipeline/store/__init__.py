@@ -32,7 +32,7 @@ from pipeline.store.parquet import column_types
 from pipeline.store.projection import flaw_of
 from pipeline.store.proof import FileProof, prove_files
 from pipeline.store.queries import Checkpoint, Known, RowCounts, Totals
-from pipeline.store.renaming import How, NewDigest, mark_of_rename, renames_of
+from pipeline.store.renaming import NewDigest, mark_of_rename, renames_of
 from pipeline.store.reviews import Reviews, open_reviews, read_reviews
 from pipeline.store.rowfile import RowFile, open_rows
 from pipeline.store.rundir import Change, RunDir, RunLock, diff, write_whole
@@ -68,7 +68,6 @@ __all__ = [
     "DrawItem",
     "FileProof",
     "Found",
-    "How",
     "Item",
     "ItemState",
     "Known",

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 from pipeline import codec
 from pipeline.records import JSON
 from pipeline.store.queries import chunks, placeholders
-from pipeline.store.rows import bound, json_value, unbound
+from pipeline.store.rows import bound, json_value, labelled, unbound
 from pipeline.store.schema import connect_reader
 
 _SELECT = "SELECT seq, key, status, problem_code, label, cost_usd, latency_s, {fields} FROM outcomes"
@@ -43,8 +43,8 @@ class LabelRow(NamedTuple):
     fields: Mapping[str, JSON] | None
 
 
-def labels_of(connection: sqlite3.Connection, keys: Sequence[str], fields: bool) -> dict[str, LabelRow]:
-    """The labels of those of the keys that have an outcome."""
+def labels_of(connection: sqlite3.Connection, keys: Sequence[str], *, fields: bool = False) -> dict[str, LabelRow]:
+    """The labels of those of the keys that have an outcome; with `fields` those of the records too."""
     statement = _WITH if fields else _WITHOUT
     found: list[Sequence[Any]] = []
     for chunk in chunks(keys):
@@ -53,7 +53,9 @@ def labels_of(connection: sqlite3.Connection, keys: Sequence[str], fields: bool)
     return {row.key: row for row in _rows(found)}
 
 
-def labels_after(connection: sqlite3.Connection, seq: int, limit: int, fields: bool) -> list[LabelRow]:
+def labels_after(
+    connection: sqlite3.Connection, seq: int, limit: int = BLOCK, *, fields: bool = False
+) -> list[LabelRow]:
     """The next labels, in the order in which they were committed."""
     statement = _WITH if fields else _WITHOUT
     return _rows(_selected(connection, f"{statement} WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit)))
@@ -68,7 +70,7 @@ def population_digest(ledger: Path) -> str:
     """The digest of the labels of one row each, as a draw among all of them has it. Waits for the disk."""
     total = seq = 0
     with closing(connect_reader(ledger)) as connection:
-        while block := labels_after(connection, seq, BLOCK, False):
+        while block := labels_after(connection, seq):
             seq = block[-1].seq
             total += sum(label_mark(row) for row in block if row.label is not None and row.rows is None)
     return f"{total % 2**128:032x}"
@@ -97,17 +99,13 @@ def _rows(rows: Iterable[Sequence[Any]]) -> list[LabelRow]:
         try:
             label = _NONE if status != LABELLED else known.get(text)
             if label is None:
-                label = known[text] = _labelled(_read(text))
+                label = known[text] = labelled(_read(text))
             values = None if fields is None else _read(fields)
         except (ValueError, TypeError, LookupError, AttributeError):  # a damaged row: `verify` names it
             add(LabelRow(seq, name, "rejected", DAMAGED, None, None, None, None, {}))
         else:
             add(made((seq, name, status, code, *label, cost_usd, latency_s, values)))
     return found
-
-
-def _labelled(value: JSON) -> _Label:
-    return (value[0], tuple(value[1:])) if isinstance(value, list) else (value, None)
 
 
 def _read(text: str) -> JSON:

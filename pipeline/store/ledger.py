@@ -5,26 +5,26 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 from pipeline.errors import StoreError
-from pipeline.labelfields import Rename, Value
-from pipeline.records import KeptAnswer, Outcome, Record, Status
+from pipeline.records import Outcome
 from pipeline.store import labels, matching, onerecord, queries, renaming, storedturns, tallies, writes
 from pipeline.store.labelcounts import corrections_to_show, label_counts
-from pipeline.store.queries import Checkpoint, Known, RowCounts, Totals
+from pipeline.store.queries import Checkpoint
 from pipeline.store.rows import to_row
-from pipeline.store.schema import ORDINAL_INDEX, connect_reader, connect_writer, damaged, use_failure
-from pipeline.store.writes import Checkpoints, Selection
+from pipeline.store.schema import connect_reader, connect_writer, damaged, use_failure
+from pipeline.store.writes import Checkpoints, Work
 
 _T = TypeVar("_T")
-#: Outcomes in one block of a replay: some of them may be long.
-BLOCK = 256
+_P = ParamSpec("_P")
+#: A method that has the ledger do work, with the docstring of that.
+_Method: TypeAlias = "Callable[Concatenate[Ledger, _P], Coroutine[Any, Any, _T]]"
 
 
 class _Hand:
@@ -65,6 +65,34 @@ class _Hand:
             loop = asyncio.get_running_loop()
             await asyncio.shield(loop.run_in_executor(self._thread, connection.close))
         self._thread.shutdown(wait=False)
+
+
+def _reading(query: Work[_P, _T]) -> _Method[_P, _T]:
+    """The method that asks this of the connection that reads."""
+    return _method(lambda ledger, work: ledger._reads.do(work), query)
+
+
+def _doing(work: Work[_P, _T]) -> _Method[_P, _T]:
+    """The method that does this with the connection that writes, without changing what is on the disk."""
+    return _method(lambda ledger, work: ledger.do(work), work)
+
+
+def _writing(change: Work[_P, _T]) -> _Method[_P, _T]:
+    """The method that makes this change."""
+    return _method(lambda ledger, work: ledger._write(work), change)
+
+
+def _moving(change: Work[_P, int]) -> _Method[_P, int]:
+    """The same of a change that moves outcomes or archives them, and gives how many."""
+    return _method(lambda ledger, work: ledger._write(ledger._moved, work), change)
+
+
+def _method(do: Callable[[Ledger, Any], Coroutine[Any, Any, _T]], work: Work[_P, _T]) -> _Method[_P, _T]:
+    @wraps(work)
+    async def method(self: Ledger, /, *args: _P.args, **given: _P.kwargs) -> _T:
+        return await do(self, lambda connection: work(connection, *args, **given))
+
+    return method
 
 
 class Ledger:
@@ -135,57 +163,14 @@ class Ledger:
         """
         return await self._write(self._commit, outcomes, sinks, requests or {}, done_with)
 
-    async def keep_answers(self, answers: Sequence[KeptAnswer]) -> None:
-        """Write answers of records that are not at their end; when it returns, they are safe."""
-        await self._write(writes.keep_answers, answers)
-
-    async def forget_answers(self, keys: Sequence[str]) -> None:
-        """Drop the stored answers of these records."""
-        await self._write(writes.forget_answers, keys)
-
-    async def disown(self, *, votes: bool) -> None:
-        """Ask gold records again: the task has changed. With `votes` also what the ledger keeps of pending records."""
-        await self._write(partial(writes.disown, votes=votes))
-
-    async def keep_canaries(self, outcomes: Sequence[Outcome]) -> None:
-        """Write what gold records came to, apart from the outcomes; what they cost counts."""
-        await self._write(writes.keep_canaries, [to_row(0, outcome) for outcome in outcomes])
-
     async def replace(self, outcomes: Sequence[Outcome], reason: str) -> list[int]:
         """Put each outcome, with the usage and cost that still count, in the place of its key's, which is archived."""
         return await self._write(self._replace, outcomes, reason)
-
-    async def archive(self, selection: Selection, reason: str) -> int:
-        """Set the selected outcomes aside, so that their records are pending again; gives how many.
-
-        What they have cost stays in the totals.
-        """
-        return await self._write(self._moved, writes.archive, selection, reason)
-
-    async def rename_labels(self, rename: Rename, order: Sequence[Value], how: renaming.How) -> int:
-        """Give the labels of all outcomes their new names, once; see `store/renaming`."""
-        return await self._write(self._moved, renaming.rename_labels, rename, order, how.new_digest, how.recount)
-
-    async def before_renaming(self, rename: Rename) -> tuple[int, float]:
-        """How many outcomes `rename_labels` would change, and when the latest outcome was made (a Unix time)."""
-        return await self._reads.do(renaming.count_labels, rename)
-
-    async def own_up(self) -> int:
-        """Give rows that cannot be read (a damaged file) an outcome that says so, which `archive` can select."""
-        return await self._write(self._moved, writes.own_up)
 
     async def note_files(self, checkpoints: Mapping[str, Checkpoint]) -> None:
         """What is known of these files now, beside what the others are."""
         self._stored = None
         await self._write(writes.note_files, checkpoints)
-
-    async def add_requests(self, day: str, count: int) -> None:
-        """Count requests that were sent on this day (an ISO date)."""
-        await self._write(writes.add_requests, day, count)
-
-    async def meta_set(self, key: str, value: str) -> None:
-        """Keep a text under a name."""
-        await self._write(writes.meta_set, key, value)
 
     async def run_id(self) -> str:
         """The run's name among all runs, which it keeps: made at the first call."""
@@ -195,168 +180,70 @@ class Ledger:
             await self.meta_set("run_id", found)
         return found
 
-    async def index_ordinals(self) -> None:
-        """Make `rows_in_order` fast; every later commit is then a little slower."""
-        await self._write(lambda connection: connection.execute(ORDINAL_INDEX).close())
-
-    # ── the records of an input that has changed, and their outcomes (see `matching`) ────────────────────────────────
-
-    async def match_begin(self) -> None:
-        """Begin to match the records of the input with the outcomes. Nothing changes before `match_apply`."""
-        await self.do(matching.begin)
-
-    async def match_add(self, records: Sequence[Record], *, trust: bool) -> None:
-        """The next records of the input; `trust` says whether digests of this version are in the ledger."""
-        await self.do(partial(matching.add, trust=trust), records)
-
-    async def match_by_content(self, *, trust: bool) -> int:
-        """All records have been added: follow those whose content is under another name now; how many are left."""
-        return await self.do(partial(matching.by_content, trust=trust))
-
-    async def match_unpaired(self, after: int) -> list[matching.Pair]:
-        """The next records that have no outcome yet, behind this ordinal."""
-        return await self.do(matching.unpaired, after)
-
-    async def match_pair(self, pairs: Sequence[tuple[int, int]], requests: Sequence[tuple[int, bytes]]) -> None:
-        """Records (by ordinal) with their outcomes (by seq); and what others would be asked now."""
-        await self.do(matching.pair, pairs, requests)
-
-    async def match_by_request(self) -> None:
-        """Follow those that would be asked the same under another name."""
-        await self.do(matching.by_request)
-
-    async def match_found(self) -> matching.Found:
-        """What came of it."""
-        return await self.do(matching.found)
-
-    async def match_apply(self, *, keep: bool) -> int:
-        """Make the ledger one of this input, in one transaction; gives how many outcomes it has touched."""
-        return await self._write(self._moved, partial(matching.apply, keep=keep))
+    keep_answers = _writing(writes.atomic(storedturns.keep))
+    forget_answers = _writing(writes.atomic(storedturns.forget))
+    disown = _writing(writes.disown)
+    keep_canaries = _writing(writes.keep_canaries)
+    add_requests = _writing(writes.atomic(writes.add_requests))
+    meta_set = _writing(writes.atomic(writes.set_meta))
+    index_ordinals = _writing(writes.index_ordinals)
+    archive = _moving(writes.archive)
+    rename_labels = _moving(renaming.rename_labels)
+    own_up = _moving(writes.own_up)
+    refresh = _moving(writes.refresh)
 
     async def do(self, work: Callable[..., _T], *args: Any) -> _T:
         """What `work` makes of the connection that writes; of the one that reads where nothing may be written."""
         return await (self._writes or self._reads).do(work, *args)
 
-    async def refresh(self, records: Sequence[Record]) -> int:
-        """Give the outcomes of these records the fields that the records have now; their labels stay."""
-        return await self._write(self._moved, writes.refresh, records)
+    # ── the records of an input that has changed, and their outcomes (see `matching`) ────────────────────────────────
+
+    match_begin = _doing(matching.begin)
+    match_add = _doing(matching.add)
+    match_by_content = _doing(matching.by_content)
+    match_unpaired = _doing(matching.unpaired)
+    match_pair = _doing(matching.pair)
+    match_by_request = _doing(matching.by_request)
+    match_found = _doing(matching.found)
+    match_apply = _moving(matching.apply)
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def known(self, keys: Sequence[str]) -> dict[str, Known]:
-        """Those of the keys that have an outcome."""
-        return await self._reads.do(queries.known, keys)
-
-    async def outcomes_of(self, keys: Sequence[str]) -> dict[str, Outcome]:
-        """The outcomes of those of the keys that have one."""
-        return await self._reads.do(queries.outcomes_of, keys)
-
-    async def archived_of(self, key: str) -> list[onerecord.Archived]:
-        """What was archived of this record, the oldest first."""
-        return await self._reads.do(onerecord.archived_of, key)
-
-    async def keys_like(self, text: str) -> list[str]:
-        """Some keys in which this text is."""
-        return await self._reads.do(onerecord.keys_like, text)
-
-    async def mark_seen(self, places: Sequence[tuple[str, str]]) -> dict[int, str]:
-        """Which of these (key, place) pairs, by index, have a key that came before in this pass; with its first place.
-
-        Memory stays flat: what was seen lies in a temporary file.
-        """
-        return await self._reads.do(queries.mark_seen, places)
-
-    async def unseen(self, records: int | None) -> list[str]:
-        """The keys of outcomes that cost nothing and were not in this pass of so many records."""
-        return await self._reads.do(queries.unseen, records)
-
-    async def forget_seen(self) -> None:
-        """Begin a new pass for `mark_seen`."""
-        await self._reads.do(queries.forget_seen)
-
-    async def find_request(self, digests: Sequence[bytes]) -> dict[bytes, Outcome]:
-        """The oldest labelled outcome of each of these requests, where there is one."""
-        return await self._reads.do(queries.find_request, digests)
-
-    async def has_answers(self) -> bool:
-        """Whether any answer is kept, of whatever record."""
-        return await self._reads.do(storedturns.any_kept)
-
-    async def answers_of(self, keys: Sequence[str]) -> dict[str, list[KeptAnswer]]:
-        """The answers that are kept of these records, by key."""
-        return await self._reads.do(storedturns.of, keys)
-
-    async def rows_after(self, seq: int, limit: int = BLOCK) -> list[tuple[int, Outcome]]:
-        """The next outcomes with their seq, in the order they were committed."""
-        return await self._reads.do(queries.rows_after, seq, limit)
-
-    async def rows_in_order(self, after: tuple[int, int] = (-1, 0), limit: int = BLOCK) -> list[tuple[int, Outcome]]:
-        """The next outcomes with their seq, in the input's order. `after` is (ordinal, seq) of the one before."""
-        return await self._reads.do(queries.rows_in_order, after, limit)
-
-    async def labels_of(self, keys: Sequence[str], *, fields: bool = False) -> dict[str, labels.LabelRow]:
-        """The labels of those of the keys that have an outcome; with `fields` those of the records too."""
-        return await self._reads.do(labels.labels_of, keys, fields)
-
-    async def labels_after(self, seq: int, limit: int = BLOCK, *, fields: bool = False) -> list[labels.LabelRow]:
-        """The next labels, in the order in which they were committed."""
-        return await self._reads.do(labels.labels_after, seq, limit, fields)
-
-    async def count_by_status(self) -> dict[Status, int]:
-        """The number of outcomes of each status, zeros included."""
-        return await self._reads.do(queries.count_by_status)
+    known = _reading(queries.known)
+    outcomes_of = _reading(queries.outcomes_of)
+    archived_of = _reading(onerecord.archived_of)
+    keys_like = _reading(onerecord.keys_like)
+    mark_seen = _reading(queries.mark_seen)
+    unseen = _reading(queries.unseen)
+    forget_seen = _reading(queries.forget_seen)
+    find_request = _reading(queries.find_request)
+    has_answers = _reading(storedturns.any_kept)
+    answers_of = _reading(storedturns.of)
+    rows_after = _reading(queries.rows_after)
+    rows_in_order = _reading(queries.rows_in_order)
+    labels_of = _reading(labels.labels_of)
+    labels_after = _reading(labels.labels_after)
+    count_by_status = _reading(queries.count_by_status)
+    canaries = _reading(tallies.canaries)
+    copied = _reading(queries.copied)
+    count_paid = _reading(queries.count_paid)
+    row_counts = _reading(queries.row_counts)
+    problem_counts = _reading(queries.problem_counts)
+    totals = _reading(queries.totals)
+    last_seq = _reading(queries.last_seq)
+    checkpoints = _reading(queries.checkpoints)
+    meta_get = _reading(queries.meta_get)
+    requests_on = _reading(queries.requests_on)
+    faults = _reading(queries.faults)
+    before_renaming = _reading(renaming.count_labels)
 
     async def label_counts(self, columns: Sequence[str]) -> dict[str, dict[str, int]]:
         """How often each value of these label columns was given, where they are classes; corrections count."""
         return await self._reads.do(lambda seen: label_counts(seen, columns, corrections_to_show(self.path.parent)))
 
-    async def canaries(self) -> list[Outcome]:
-        """What gold records came to, in all sessions."""
-        return await self._reads.do(tallies.canaries)
-
     async def vote_counts(self) -> tallies.VoteCounts:
         """What the votes on labels came to, where there were any."""
         return await self._reads.do(lambda seen: tallies.vote_counts(seen, corrections_to_show(self.path.parent)))
-
-    async def copied(self) -> int:
-        """How many records took the answer that an identical request had got."""
-        return await self._reads.do(queries.copied)
-
-    async def count_paid(self) -> int:
-        """The number of outcomes for which a call was made."""
-        return await self._reads.do(queries.count_paid)
-
-    async def row_counts(self) -> RowCounts | None:
-        """The rows that the labels give; None where each gives one."""
-        return await self._reads.do(queries.row_counts)
-
-    async def problem_counts(self) -> dict[str, int]:
-        """The number of outcomes of each problem code, the most frequent first."""
-        return await self._reads.do(queries.problem_counts)
-
-    async def totals(self) -> Totals:
-        """Usage and cost of everything that was paid for, outcomes that were archived included."""
-        return await self._reads.do(queries.totals)
-
-    async def last_seq(self) -> int:
-        """The highest seq ever given; 0 at the start."""
-        return await self._reads.do(queries.last_seq)
-
-    async def checkpoints(self) -> dict[str, Checkpoint]:
-        """How far each file has come, by its name."""
-        return await self._reads.do(queries.checkpoints)
-
-    async def meta_get(self, key: str) -> str | None:
-        """The text under this name, or None."""
-        return await self._reads.do(queries.meta_get, key)
-
-    async def requests_on(self, day: str) -> int:
-        """How many requests were sent on this day (an ISO date)."""
-        return await self._reads.do(queries.requests_on, day)
-
-    async def faults(self) -> list[str]:
-        """What SQLite's own check finds wrong with the file; empty if it is sound. Reads all of it."""
-        return await self._reads.do(queries.faults)
 
     # ── in the writing thread ────────────────────────────────────────────────────────────────────────────────────
 
@@ -392,8 +279,8 @@ class Ledger:
         self._generation += 1
         return seqs
 
-    def _moved(self, connection: sqlite3.Connection, change: Callable[..., int], *args: Any) -> int:
-        moved = change(connection, *args)
+    def _moved(self, connection: sqlite3.Connection, change: Callable[[sqlite3.Connection], int]) -> int:
+        moved = change(connection)
         if moved:
             self._generation += 1
         return moved

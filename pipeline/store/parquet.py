@@ -1,4 +1,4 @@
-"""labels.parquet: made at the end in one go, because a Parquet file cannot grow."""
+"""labels.parquet: the types of its columns, its values, and whether they are those of the ledger."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.codec import clean
-from pipeline.errors import MissingExtraError, StoreError
+from pipeline.errors import MissingExtraError
 from pipeline.records import JSON, Outcome
 from pipeline.store.formats import cell
 from pipeline.store.kinds import kinds_of
 from pipeline.store.layout import Table
-from pipeline.store.rundir import replace_durably
 
 #: Gives the outcomes from the first on, in blocks; called once for the types and once for the rows.
 Blocks = Callable[[], AsyncIterator[list[tuple[int, Outcome]]]]
@@ -35,27 +34,8 @@ def require() -> Any:
     return pyarrow
 
 
-async def write(path: Path, table: Table, blocks: Blocks) -> None:
-    """Write the table's rows, whole or not at all. Raises StoreError.
-
-    A column is bool, int64, double or string, as its values are; texts for what is nested or mixed.
-    """
-    kinds = await column_kinds(table, blocks)
-    part = path.with_name(f"{path.name}.part")
-    try:
-        writer = await asyncio.to_thread(_writer, part, table, kinds)
-        try:
-            async for rows in _groups(table, blocks):
-                await asyncio.to_thread(writer.write_table, arrow_table(kinds, writer.schema, rows))
-        finally:
-            await asyncio.to_thread(writer.close)
-        await asyncio.to_thread(replace_durably, part, path)
-    except OSError as error:
-        raise StoreError(f"{path}: cannot write: {error.strerror or error}. No row is lost.") from error
-
-
 async def column_kinds(table: Table, blocks: Blocks) -> list[str]:
-    """The type of each column: bool, int64, double or string."""
+    """The type of each column: bool, int64, double or string, as its values are; texts for what is nested or mixed."""
     kinds = ["nothing"] * len(table.titles)
     async for block in blocks():
         kinds = kinds_of(kinds, table_rows(table, block))
@@ -129,10 +109,6 @@ async def _values(
                     yield outcome.record.key, list(map(convert, kinds, row))
 
 
-def _writer(part: Path, table: Table, kinds: Sequence[str]) -> Any:
-    return require().parquet.ParquetWriter(part, arrow_schema([clean(title) for title in table.titles], kinds))
-
-
 def arrow_schema(names: Sequence[str], kinds: Sequence[str]) -> Any:
     """The columns of a file, by their names and types."""
     return require().schema([(name, _type(kind)) for name, kind in zip(names, kinds, strict=True)])
@@ -150,21 +126,6 @@ def arrow_table(kinds: Sequence[str], schema: Any, rows: Sequence[Sequence[JSON]
 def _type(kind: str) -> Any:
     pyarrow = require()
     return {"bool": pyarrow.bool_, "int64": pyarrow.int64, "double": pyarrow.float64}.get(kind, pyarrow.string)()
-
-
-async def _groups(table: Table, blocks: Blocks) -> AsyncIterator[list[list[JSON]]]:
-    """Rows in groups that are neither many nor long, so that memory stays flat."""
-    group: list[list[JSON]] = []
-    length = 0
-    async for block in blocks():
-        for row in table_rows(table, block):
-            group.append(row)
-            length += sum(len(value) for value in row if isinstance(value, str))
-        if len(group) >= GROUP_ROWS or length >= GROUP_CHARACTERS:
-            yield group
-            group, length = [], 0
-    if group:
-        yield group
 
 
 def table_rows(table: Table, block: Sequence[tuple[int, Outcome]]) -> list[list[JSON]]:

@@ -35,7 +35,7 @@ class RowFormat:
         self.table = table
         self.order = layout.order
         self.corrected, self.reviewed = layout.corrected, layout.reviewed
-        self._escapes = layout.escape_formulas
+        self.escapes = layout.escape_formulas
         #: equal for files whose rows and their order are made alike
         order = _SORTED if layout.order == "input" else layout.order
         more = [[layout.corrected, layout.reviewed]] if layout.corrected or layout.reviewed else []
@@ -43,7 +43,7 @@ class RowFormat:
 
     def head(self) -> bytes:
         """What comes before the first row."""
-        return b"" if self.name.endswith(".jsonl") else csv_block([self.table.titles], escape_formulas=self._escapes)
+        return b"" if self.name.endswith(".jsonl") else csv_block([self.table.titles], escape_formulas=self.escapes)
 
     def block(self, outcomes: Sequence[Outcome]) -> bytes:
         """The rows of those of the outcomes that belong into this file."""
@@ -53,7 +53,7 @@ class RowFormat:
             return b""
         if self.name.endswith(".jsonl"):
             return json_block(self.table.titles, rows)
-        return csv_block(rows, escape_formulas=self._escapes)
+        return csv_block(rows, escape_formulas=self.escapes)
 
 
 def row_formats(layout: Layout) -> list[RowFormat]:

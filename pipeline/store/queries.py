@@ -209,7 +209,10 @@ def outcomes_of(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str
 
 
 def mark_seen(connection: sqlite3.Connection, places: Sequence[tuple[str, str]]) -> dict[int, str]:
-    """Which of these (key, place) pairs, by index, have a key that came before in this pass; with its first place."""
+    """Which of these (key, place) pairs, by index, have a key that came before in this pass; with its first place.
+
+    Memory stays flat: what was seen lies in a temporary file.
+    """
     connection.execute("CREATE TEMP TABLE IF NOT EXISTS seen (key TEXT PRIMARY KEY, place TEXT) WITHOUT ROWID")
     first: dict[str, str] = {}
     for chunk in chunks([key for key, _ in places]):
@@ -263,13 +266,15 @@ def find_request(connection: sqlite3.Connection, digests: Sequence[bytes]) -> di
     return found
 
 
-def rows_after(connection: sqlite3.Connection, seq: int, limit: int) -> list[tuple[int, Outcome]]:
+def rows_after(connection: sqlite3.Connection, seq: int, limit: int = CHUNK) -> list[tuple[int, Outcome]]:
     """The next outcomes with their seq, in the order they were committed."""
     rows = connection.execute(f"{SELECT_OUTCOME} WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))
     return [(row[0], to_outcome(row)) for row in rows]
 
 
-def rows_in_order(connection: sqlite3.Connection, after: tuple[int, int], limit: int) -> list[tuple[int, Outcome]]:
+def rows_in_order(
+    connection: sqlite3.Connection, after: tuple[int, int] = (-1, 0), limit: int = CHUNK
+) -> list[tuple[int, Outcome]]:
     """The next outcomes with their seq, in the input's order. `after` is (ordinal, seq) of the last one before."""
     rows = connection.execute(
         f"{SELECT_OUTCOME} WHERE (ordinal, seq) > (?, ?) ORDER BY ordinal, seq LIMIT ?", (*after, limit)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import inf
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pipeline.labelfields import Rename, Value, mark_of, renamer
 from pipeline.records import JSON, Outcome
@@ -25,13 +25,6 @@ _SELECT = f"SELECT {', '.join(COLUMNS)} FROM {{}} WHERE seq > ? ORDER BY seq LIM
 NewDigest = Callable[[Outcome], bytes | None]
 #: The label whose column has its new name, with all that is counted from it: its votes.
 Recount = Callable[[Mapping[str, JSON], str, Callable[[Any], Any]], Mapping[str, JSON]]
-
-
-class How(NamedTuple):
-    """What follows from new names of labels: what records would be asked now, and what is counted from labels."""
-
-    new_digest: NewDigest | None = None
-    recount: Recount | None = None
 
 
 def renames_of(manifest: Mapping[str, Any] | None) -> list[Rename]:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +20,7 @@ from pipeline.store.answers import Answer, Correction, Draw, DrawItem, Place, ta
 from pipeline.store.renaming import renamed_answers, renames_for_people
 from pipeline.store.reviewsfile import NAME, connect, connect_reader
 from pipeline.store.rows import bound, json_text, json_value, unbound
+from pipeline.store.writes import transaction
 
 _T = TypeVar("_T")
 
@@ -171,20 +171,9 @@ _ANSWER = (
 _NEXT = "SELECT MAX((SELECT COALESCE(MAX(id), 0) FROM answers), (SELECT COALESCE(MAX(id), 0) FROM places)) + 1"
 
 
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
-
-
 def _add_draw(connection: sqlite3.Connection, draw: Draw, items: Iterable[DrawItem]) -> Draw:
     values = (draw.at, draw.seed, json_text(draw.spec), draw.purpose, draw.blind, draw.population, draw.digest)
-    with _transaction(connection):
+    with transaction(connection):
         cursor = connection.execute(
             "INSERT INTO draws (at, seed, spec, purpose, blind, population, digest) VALUES (?, ?, ?, ?, ?, ?, ?)",
             values,
@@ -227,7 +216,7 @@ def _items_of_key(connection: sqlite3.Connection, key: str) -> list[tuple[int, D
 
 
 def _add_answers(connection: sqlite3.Connection, answers: Sequence[Answer]) -> list[Answer]:
-    with _transaction(connection):
+    with transaction(connection):
         first = connection.execute(_NEXT).fetchone()[0]
         kept = [replace(answer, id=number) for number, answer in enumerate(answers, first)]
         connection.executemany(
@@ -290,7 +279,7 @@ def _places(connection: sqlite3.Connection, upto: int | None) -> list[Place]:
 
 
 def _add_places(connection: sqlite3.Connection, places: Sequence[Place]) -> None:
-    with _transaction(connection):
+    with transaction(connection):
         first = connection.execute(_NEXT).fetchone()[0]
         connection.executemany(
             "INSERT INTO places (id, at, answer, key, record, request) VALUES (?, ?, ?, ?, ?, ?)",

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import SetupError
-from pipeline.store.schema import BUSY_S, choose_journal, lacks_shared_memory, leave_wal
+from pipeline.store.schema import BUSY_S, choose_journal, lacks_shared_memory, leave_wal, wal_bytes
 
 #: The name of the file in a run folder.
 NAME = "reviews.db"
@@ -92,7 +92,7 @@ def _opened(path: Path, *, read_only: bool) -> sqlite3.Connection:
     try:
         return _prepared(path, read_only=read_only)
     except sqlite3.OperationalError as error:
-        if read_only and not _wal_bytes(path):
+        if read_only and not wal_bytes(path):
             return _prepared(path, "&immutable=1", read_only=True)
         if read_only or not lacks_shared_memory(error):
             raise
@@ -100,11 +100,6 @@ def _opened(path: Path, *, read_only: bool) -> sqlite3.Connection:
     leave_wal(path, connection)
     connection.close()
     return _prepared(path, read_only=False, wal=False)
-
-
-def _wal_bytes(path: Path) -> int:
-    wal = path.with_name(f"{path.name}-wal")
-    return wal.stat().st_size if wal.exists() else 0
 
 
 def _connection(path: Path, more: str, *, read_only: bool) -> sqlite3.Connection:

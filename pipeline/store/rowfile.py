@@ -26,11 +26,13 @@ class RowFile(Protocol):
 def open_rows(
     path: Path, titles: Sequence[str], kinds: Sequence[str] = (), *, escape_formulas: bool = False
 ) -> RowFile:
-    """A new file in the format of its suffix. Raises OSError, and MissingExtraError for Parquet without pyarrow.
+    """A new file in the format of its name, which may end in `.part`.
+
+    Raises OSError, and MissingExtraError for Parquet without pyarrow.
 
     `kinds` are the types of the columns of a Parquet file: bool, int64, double or string.
     """
-    if path.suffix == ".parquet":
+    if ".parquet" in path.suffixes:
         return _Parquet(path, titles, kinds)
     return _Text(path, titles, escape_formulas=escape_formulas)
 
@@ -40,7 +42,7 @@ class _Text:
 
     def __init__(self, path: Path, titles: Sequence[str], *, escape_formulas: bool) -> None:
         self._titles = titles
-        self._is_csv, self._escapes = path.suffix == ".csv", escape_formulas
+        self._is_csv, self._escapes = ".csv" in path.suffixes, escape_formulas
         self._file: BinaryIO = path.open("wb")
         if self._is_csv:
             self._file.write(csv_block([titles], escape_formulas=escape_formulas))

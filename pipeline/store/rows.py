@@ -152,7 +152,7 @@ def _damaged(row: Sequence[Any], error: Exception) -> Outcome:
 def _read(row: Sequence[Any]) -> Outcome:
     if not all(map(isinstance, row, _TYPES)):
         raise TypeError(next(_misfits(row)))
-    label, rows = _labelled(json_value(row[24]))
+    label, rows = labelled(json_value(row[24]))
     fields = json_value(row[25])
     if not all(isinstance(one, dict) for one in (fields, {} if label is None else label, *(rows or ()))):
         raise TypeError("fields or label are no object")
@@ -198,7 +198,8 @@ def _label_text(outcome: Outcome) -> str | None:
     return json_text([outcome.label, *outcome.rows])
 
 
-def _labelled(value: JSON) -> tuple[Mapping[str, JSON] | None, tuple[Mapping[str, JSON], ...] | None]:
+def labelled(value: JSON) -> tuple[Mapping[str, JSON] | None, tuple[Mapping[str, JSON], ...] | None]:
+    """A label, and the rows that it is common to; None where the record is one row."""
     return (value[0], tuple(value[1:])) if isinstance(value, list) else (value, None)
 
 

@@ -202,7 +202,7 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     try:
         return _connected(path, _database_uri(path, "ro"), _prepare_reader)
     except SetupError as error:
-        if not isinstance(error.__cause__, sqlite3.OperationalError) or _wal_bytes(path):
+        if not isinstance(error.__cause__, sqlite3.OperationalError) or wal_bytes(path):
             raise
         # A folder that may not be written: without a WAL the file is complete as it lies there.
         return _connected(path, _database_uri(path, "ro") + "&immutable=1", _prepare_reader)
@@ -212,7 +212,8 @@ def _database_uri(path: Path, mode: str) -> str:
     return f"{path.absolute().as_uri()}?mode={mode}"
 
 
-def _wal_bytes(path: Path) -> int:
+def wal_bytes(path: Path) -> int:
+    """How much a database's write-ahead log holds; 0 where there is none."""
     wal = path.with_name(f"{path.name}-wal")
     return wal.stat().st_size if wal.exists() else 0
 

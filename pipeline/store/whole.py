@@ -17,6 +17,7 @@ from pipeline.store.order import rows_of
 from pipeline.store.parquet import Blocks
 from pipeline.store.projection import CHANGED, RowFormat, digest_of
 from pipeline.store.queries import Checkpoint
+from pipeline.store.rowfile import open_rows
 from pipeline.store.rundir import replace_durably
 from pipeline.store.writes import NO_FILE
 
@@ -37,9 +38,7 @@ async def make(
     def blocks() -> AsyncIterator[list[tuple[int, Outcome]]]:
         return rows_of(ledger, row_format.order, upto=seq, corrected=corrected)
 
-    await (
-        parquet.write(path, row_format.table, blocks) if path.suffix == ".parquet" else _write(path, row_format, blocks)
-    )
+    await _write(path, row_format, blocks)
     size, digest = await asyncio.to_thread(lambda: (path.stat().st_size, digest_of(path)))
     return Checkpoint(size, seq, row_format.shape, digest), moved
 
@@ -50,14 +49,13 @@ def _is_anothers(path: Path, checkpoint: Checkpoint) -> bool:
 
 
 async def _write(path: Path, row_format: RowFormat, blocks: Blocks) -> None:
-    part = path.with_name(f"{path.name}.part")
+    part, table = path.with_name(f"{path.name}.part"), row_format.table
+    kinds = await parquet.column_kinds(table, blocks) if path.suffix == ".parquet" else ()
     try:
-        file = await asyncio.to_thread(part.open, "wb")
+        file = await asyncio.to_thread(open_rows, part, table.titles, kinds, escape_formulas=row_format.escapes)
         try:
-            await asyncio.to_thread(file.write, row_format.head())
             async for block in blocks():
-                rows = row_format.block([outcome for _, outcome in block])
-                await asyncio.to_thread(file.write, rows)
+                await asyncio.to_thread(file.add, parquet.table_rows(table, block))
         finally:
             await asyncio.to_thread(file.close)
         await asyncio.to_thread(replace_durably, part, path)

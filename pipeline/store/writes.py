@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 from pipeline.errors import InternalError
-from pipeline.records import KeptAnswer, Record, Status
+from pipeline.records import Outcome, Record, Status
 from pipeline.store import storedturns
 from pipeline.store.queries import Checkpoint, chunks, damaged, placeholders
-from pipeline.store.rows import COLUMNS, bound, json_text
+from pipeline.store.rows import COLUMNS, bound, json_text, to_row
+from pipeline.store.schema import ORDINAL_INDEX
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+#: What is done with a connection.
+Work: TypeAlias = Callable[Concatenate[sqlite3.Connection, _P], _T]
 
 # Columns are named: in a file that was brought up to date the newer ones come last.
 _NAMES = ", ".join(COLUMNS)
@@ -73,6 +80,17 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+def atomic(change: Work[_P, _T]) -> Work[_P, _T]:
+    """The change in a transaction of its own."""
+
+    @wraps(change)
+    def changed(connection: sqlite3.Connection, /, *args: _P.args, **given: _P.kwargs) -> _T:
+        with transaction(connection):
+            return change(connection, *args, **given)
+
+    return changed
+
+
 def commit(
     connection: sqlite3.Connection,
     rows: Sequence[tuple[Any, ...]],
@@ -88,29 +106,18 @@ def commit(
         if sinks is not None:
             _store_checkpoints(connection, sinks)
         for day, count in requests.items():
-            _add_requests(connection, day, count)
+            add_requests(connection, day, count)
 
 
-def keep_answers(connection: sqlite3.Connection, answers: Sequence[KeptAnswer]) -> None:
-    """Answers of records that are not at their end."""
-    with transaction(connection):
-        storedturns.keep(connection, answers)
-
-
-def forget_answers(connection: sqlite3.Connection, keys: Sequence[str]) -> None:
-    """Drop the stored answers of these records."""
-    with transaction(connection):
-        storedturns.forget(connection, keys)
-
-
-def keep_canaries(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Write what gold records came to: among what was archived, for no file of rows is to have them.
+def keep_canaries(connection: sqlite3.Connection, outcomes: Sequence[Outcome]) -> None:
+    """Write what gold records came to: among what was archived, for no file of rows is to have them. Its cost counts.
 
     Their seqs count down from -1, so that those of outcomes stay consecutive. The kept answers of their votes and
     repairs go: what those cost is in the row.
     """
     with transaction(connection):
         least = min(0, int(connection.execute("SELECT COALESCE(MIN(seq), 0) FROM archived").fetchone()[0]))
+        rows = [to_row(0, outcome) for outcome in outcomes]
         for place, row in enumerate(rows, 1):
             values = (least - place, *row[1:], time.time(), CANARY, 1)
             connection.execute(_KEEP_CANARY, values)
@@ -118,7 +125,7 @@ def keep_canaries(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]
 
 
 def disown(connection: sqlite3.Connection, *, votes: bool) -> None:
-    """Let no gold record, and with `votes` no kept answer, be taken for one to the task as it is now.
+    """Ask gold records again, because the task has changed; with `votes` also what is kept of pending records.
 
     What they cost stays counted.
     """
@@ -138,7 +145,7 @@ def replace(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]], rea
 
 
 def archive(connection: sqlite3.Connection, selection: Selection, reason: str) -> int:
-    """Set the selected outcomes aside: their records are pending again, what they cost stays counted."""
+    """Set the selected outcomes aside and give how many: their records are pending again, what they cost counts."""
     with transaction(connection):
         if selection.keys is None:
             condition, values = _condition(selection)
@@ -151,7 +158,7 @@ def archive(connection: sqlite3.Connection, selection: Selection, reason: str) -
 
 
 def own_up(connection: sqlite3.Connection) -> int:
-    """Rows that cannot be read become rejected ones that say so, whatever they held; gives how many."""
+    """Make rows that cannot be read (a damaged file) rejected ones that say so, which `archive` can select."""
     rows = [(InternalError.code, why, seq) for seq, _, why in damaged(connection)]
     with transaction(connection):
         connection.executemany(_OWN_UP, rows)
@@ -161,7 +168,7 @@ def own_up(connection: sqlite3.Connection) -> int:
 
 
 def refresh(connection: sqlite3.Connection, records: Sequence[Record]) -> int:
-    """The fields that these records have now, in their outcomes."""
+    """Give the outcomes of these records the fields that the records have now; their labels stay."""
     rows = [(json_text(record.fields), record.digest, bound(record.key)) for record in records]
     if not rows:
         return 0
@@ -177,16 +184,9 @@ def note_files(connection: sqlite3.Connection, checkpoints: Mapping[str, Checkpo
         _store_files(connection, checkpoints)
 
 
-def add_requests(connection: sqlite3.Connection, day: str, count: int) -> None:
-    """Count requests that were sent on this day."""
-    with transaction(connection):
-        _add_requests(connection, day, count)
-
-
-def meta_set(connection: sqlite3.Connection, key: str, value: str) -> None:
-    """Keep a text under a name."""
-    with transaction(connection):
-        set_meta(connection, key, value)
+def index_ordinals(connection: sqlite3.Connection) -> None:
+    """Make `rows_in_order` fast; every later commit is then a little slower."""
+    connection.execute(ORDINAL_INDEX)
 
 
 def _set_keys_aside(connection: sqlite3.Connection, selection: Selection, keys: Sequence[str], reason: str) -> int:
@@ -271,7 +271,8 @@ def set_meta(connection: sqlite3.Connection, key: str, value: str) -> None:
     )
 
 
-def _add_requests(connection: sqlite3.Connection, day: str, count: int) -> None:
+def add_requests(connection: sqlite3.Connection, day: str, count: int) -> None:
+    """Count requests that were sent on this day (an ISO date). Called in a transaction."""
     connection.execute(
         "INSERT INTO days VALUES (?, ?) ON CONFLICT (day) DO UPDATE SET requests = requests + excluded.requests",
         (day, count),
