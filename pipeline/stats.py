@@ -166,7 +166,8 @@ class RunSummary:
     evaluation in the run folder says of each label column: `accuracy`, its interval from `accuracy_low` to
     `accuracy_high`, and `n` gold records. `lanes` says, for each cheaper lane that the run's answers came by, how many
     `answers` these are, what they cost (`cost_usd`), and what they would have cost more at the standard price
-    (`saved_usd`; None where unknown). "batch" has also the number of `batches`, and of `records` that they answered.
+    (`saved_usd`; None where unknown). "batch" has also the number of `batches`, how many of them were
+    `cancelled`, and how many `records` they answered.
     """
 
     run_dir: str

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.batches.courier import CourierRules
-from pipeline.batches.lane import BatchesCancelledError, BatchesOpenError, Lane, LaneRules, Mode
+from pipeline.batches.lane import Lane
+from pipeline.batches.outlook import back_in_s
+from pipeline.batches.rules import BatchesCancelledError, BatchesOpenError, CourierRules, LaneRules, Mode
 
-__all__ = ["BatchesCancelledError", "BatchesOpenError", "CourierRules", "Lane", "LaneRules", "Mode"]
+__all__ = ["BatchesCancelledError", "BatchesOpenError", "CourierRules", "Lane", "LaneRules", "Mode", "back_in_s"]

@@ -12,18 +12,21 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from pipeline.batches.packing import MOST_LINES
+from pipeline.batches.calloff import CallOff
+from pipeline.batches.outlook import made_again, marked, still_s, told
+from pipeline.batches.queuelimit import QueueLimit
 from pipeline.batches.reading import Reader
+from pipeline.batches.rules import CourierRules
+from pipeline.batches.words import gone_text, still_text
 from pipeline.engine import Verdict, backoff_s, verdict_of
 from pipeline.errors import CallError, CredentialsError, LabelpipeError, RequestShapeError
-from pipeline.providers import BatchApi, BatchFacts
-from pipeline.records import JSON
+from pipeline.providers import NO_LIST, BatchApi, BatchFacts
 from pipeline.runlog import tell
-from pipeline.store import BatchBook, ItemState, Landed, Part, PartState, usage_list
-from pipeline.units import duration
+from pipeline.store import BatchBook, ItemState, Landed, Part, PartState
 
 #: Where nothing moves, a batch is looked at ever more rarely, up to so many times `batch.poll_s`.
 RAREST = 10
@@ -31,22 +34,10 @@ RAREST = 10
 SHOWS_AFTER_S = 20.0
 #: After so many failures in a row it is said that a part waits, and who does not wait for batches goes.
 TRIES = 5
-#: No progress for so long is said.
+#: No progress for so long is said, once.
 STILL_S = 2 * 3600.0
 #: What a server says where more is queued than it allows (developers.openai.com, the guide to the Batch API).
 QUEUE_FULL = "token_limit_exceeded"
-
-
-@dataclass(frozen=True, slots=True)
-class CourierRules:
-    """`poll_s`: how often a batch is looked at. `enqueued_tokens`: how much may be queued; None: learned.
-
-    `forgets`: the server loses its batches when it ends, as the built-in endpoint does.
-    """
-
-    poll_s: float
-    enqueued_tokens: int | None
-    forgets: bool = False
 
 
 class Courier:
@@ -73,6 +64,8 @@ class Courier:
         self._reader = reader
         self._path_of = path_of
         self.rules = rules
+        self.off = CallOff(api)
+        self.queue = QueueLimit(rules.enqueued_tokens)
         self._run_id = run_id
         self._may_send = may_send
         self._is_stopped = is_stopped
@@ -80,25 +73,23 @@ class Courier:
         self._stop = stop
         self._say = say
         self._clock = clock
-        # All state that changes: the parts that are not closed; when each is looked at next, how often that came to
-        # nothing, and since when; what the server lets be queued, and how many lines a part may have for that; how many
-        # batches in a row were refused; whether all is called off; and how long batches took, in seconds.
+        # All state that changes: the parts that are not closed; when each is looked at next, and how often that came to
+        # nothing; how many batches in a row were refused; how long batches took, in seconds; which batches cannot be
+        # found, and of which it was said that they stand still.
         self.parts: dict[int, Part] = {}
         self._next_at: dict[int, float] = {}
         self._idle: dict[int, int] = {}
-        self._still_since: dict[int, float] = {}
-        self._queue_most: int | None = None
-        self.most_lines = MOST_LINES
         self._failed_alike = 0
         self.took_s: list[float] = []
-        self.cancelling = False
+        self.unknown: dict[int, CallError] = {}
+        self._said_still: set[int] = set()
         self._wake = asyncio.Event()
 
     async def begin(self) -> None:
         """Find out what earlier sessions have left."""
         for part in await self._book.parts():
-            if part.sent_at is not None and part.ended_at is not None:
-                self.took_s.append(part.ended_at - part.sent_at)
+            if part.took_s is not None:
+                self.took_s.append(part.took_s)
             if part.state is not PartState.CLOSED:
                 self.parts[part.number] = part
 
@@ -109,27 +100,40 @@ class Courier:
 
     def call_off(self) -> None:
         """Cancel what is at the server, and send nothing more. What was answered until then is collected."""
-        self.cancelling = True
+        self.off.all_of_them = True
         self._next_at.clear()
         self._wake.set()
 
-    async def split(self, part: Part) -> None:
-        """Take apart a part that was not sent: its records are packed again, into smaller ones."""
+    def shut(self, *, is_shut: bool) -> None:
+        """Make no batch any more: what is not at the server is handed out, to be asked live."""
+        if self.off.shut(is_shut=is_shut):
+            self._next_at.clear()
+            self._wake.set()
+
+    def give_up(self, parts: Sequence[Part]) -> list[Part]:
+        """Cancel these; gives those of which that is news."""
+        news = self.off.add(parts)
+        for part in news:
+            self._next_at.pop(part.number, None)
+            self._wake.set()
+        return news
+
+    async def split(self, part: Part) -> Part:
+        """Take apart a part that was not sent: its records are packed again, into smaller ones, or asked live."""
         waiting = await self._book.waiting(part.number)
-        part = replace(part, state=PartState.READ, file_id="", books={**part.books, "split": True})
-        await self._book.land(part, [Landed(place, ItemState.AGAIN) for place in waiting])
-        self.parts[part.number] = part
-        self._path_of(part.number).unlink(missing_ok=True)
+        apart = replace(part, state=PartState.READ, file_id="", books={**part.books, "split": True})
+        await self._book.land(apart, [Landed(place, ItemState.AGAIN) for place in waiting])
+        self.parts[part.number] = apart
         self._at_change()
+        await self._forget(part)
+        return apart
 
     @property
     def is_still(self) -> bool:
-        """Whether each open part was looked at since it last moved: what can be done now was done.
-
-        What has begun and failed is tried a few times more.
-        """
+        """Whether what can be done now was done; what has begun and failed is tried a few times more."""
         return all(
-            part.number in self._next_at and not (part.begun and self._idle.get(part.number, 0) < TRIES)
+            part.number in self._next_at
+            and (not part.begun or part.number in self.unknown or self._idle.get(part.number, 0) >= TRIES)
             for part in self.open
         )
 
@@ -161,6 +165,7 @@ class Courier:
     async def _moved(self, part: Part) -> None:
         """The next act on a part; where it fails, when it is tried again."""
         number = part.number
+        self.off.looked.add(number)
         self._next_at.pop(number, None)
         try:
             after = await self._acted(part)
@@ -170,7 +175,7 @@ class Courier:
         self.parts[number] = after
         if (after.state, after.begun, after.facts) != (part.state, part.begun, part.facts):
             self._idle.pop(number, None)
-            self._still_since.pop(number, None)
+            self._said_still.discard(number)
             for other, waiting in self.parts.items():
                 if other != number and waiting.is_unsent:
                     self._next_at.pop(other, None)  # there may be room now
@@ -180,7 +185,7 @@ class Courier:
         if after.state is not part.state:
             self._wake.set()
             return
-        often = min(RAREST, 1.5 ** min(20, self._idle.get(number, 0)))
+        often = 1.0 if self.off.has(after) else min(RAREST, 1.5 ** min(20, self._idle.get(number, 0)))
         self._next_at.setdefault(number, self._clock() + self.rules.poll_s * often)
         self._note_still(after)
 
@@ -197,31 +202,27 @@ class Courier:
             self._say(f"labelpipe: part {part.number} of the batches waits: {error}")
 
     def _note_still(self, part: Part) -> None:
-        since = self._still_since.setdefault(part.number, self._clock())
-        if self._clock() - since >= STILL_S:
-            self._still_since[part.number] = self._clock()
-            self._say(
-                f"labelpipe: batch {part.batch_id} has not moved for {duration(STILL_S)} "
-                f"({part.facts.get('status', part.state.value)}); it is waited for"
-            )
+        still = still_s(part, self._clock())
+        if part.batch_id and still >= STILL_S and part.number not in self._said_still:
+            self._said_still.add(part.number)
+            tell("a batch does not move", part=part.number, batch=part.batch_id, still_s=round(still))
+            self._say(f"labelpipe: {still_text(part, still)}")
 
     # -- the acts ------------------------------------------------------------------------------------------------
 
     async def _acted(self, part: Part) -> Part:
-        match part.state:
-            case PartState.PACKED:
-                return await self._upload(part)
-            case PartState.UPLOADED:
-                return await self._create(part)
-            case PartState.CREATED:
-                return await self._look(part)
-            case PartState.ENDED:
-                return await self._fetch(part)
-            case _:
-                return await self._read(part)
+        acts = {
+            PartState.PACKED: self._upload,
+            PartState.UPLOADED: self._create,
+            PartState.CREATED: self._look,
+            PartState.ENDED: self._fetch,
+        }
+        return await acts.get(part.state, self._read)(part)
 
     async def _upload(self, part: Part) -> Part:
-        if self.cancelling or self._is_stopped() or not self._fits_queue(part):
+        if self.off.is_shut:
+            return await self.split(part)
+        if self.off.all_of_them or self._is_stopped() or not self._fits_queue(part):
             return part
         # One that has begun was let through before, and counts already.
         if not part.begun and not await self._may_send(part, self._others(part)):
@@ -239,66 +240,86 @@ class Courier:
 
     def _fits_queue(self, part: Part) -> bool:
         """Whether the server's limit on what is queued at once leaves room for the part."""
-        most = self.rules.enqueued_tokens or self._queue_most
-        queued = sum(one.tokens for one in self._others(part) if one.is_at_server)
-        return most is None or not queued or queued + part.tokens <= most
+        return self.queue.fits(part, self._queued_with(part))
+
+    def _queued_with(self, part: Part) -> int:
+        """The tokens that other parts have queued at the server."""
+        return sum(one.tokens for one in self._others(part) if one.is_at_server)
 
     async def _create(self, part: Part) -> Part:
-        found = await self._api.find(self._metadata(part)) if part.begun else None
-        if found is None and part.begun and self._clock() - (part.sent_at or 0.0) < SHOWS_AFTER_S:
-            # It may have been made, and not be in the list yet.
-            self._next_at[part.number] = self._clock() + min(SHOWS_AFTER_S, self.rules.poll_s)
+        if part.begun:
+            return await self._adopt(part)
+        if self.off.is_shut:
+            return await self.split(part)
+        if self.off.all_of_them or self._is_stopped() or not self._fits_queue(part):
             return part
-        if found is None:
-            if self.cancelling or self._is_stopped() or not self._fits_queue(part):
-                # What had begun is not in the server's list: no batch was made of it.
-                return await self._noted(replace(part, begun=False)) if part.begun else part
-            part = await self._noted(replace(part, begun=True, sent_at=self._clock()))
-            try:
-                found = await self._api.create(part.file_id, self._metadata(part))
-            except CallError as error:
-                if not error.billed and verdict_of(error) is not Verdict.RETRY:
-                    part = self.parts[part.number] = await self._noted(replace(part, begun=False))
+        part = await self._noted(replace(part, begun=True, sent_at=self._clock()))
+        try:
+            made = await self._api.create(part.file_id, marked(part, self._run_id))
+        except CallError as error:
+            # Without a status nobody was there to hear it, or it may be billed.
+            if not error.billed and (error.status is None or verdict_of(error) is not Verdict.RETRY):
+                await self._noted(replace(part, begun=False))
+            raise
+        return await self._created(part, made)
+
+    async def _created(self, part: Part, made: BatchFacts) -> Part:
+        part = replace(part, state=PartState.CREATED, begun=False, batch_id=made.id)
+        return await self._noted(told(made, part, self._clock()))
+
+    async def _adopt(self, part: Part) -> Part:
+        """Look for a batch whose making was not answered; it is made anew only where the server's list has none."""
+        try:
+            found = await self._api.find(marked(part, self._run_id), part.file_id)
+        except CallError as error:
+            if error.status not in NO_LIST:
                 raise
-        else:
+            return await self._lost(part, error)
+        if found is not None:
             tell("a batch was taken over", part=part.number, batch=found.id)
-        return await self._noted(
-            replace(part, state=PartState.CREATED, begun=False, batch_id=found.id, facts=_told(found))
-        )
+            return await self._created(part, found)
+        now = self._clock()
+        shows_at = (part.sent_at or 0.0) + SHOWS_AFTER_S
+        if now < shows_at:
+            self._next_at[part.number] = min(shows_at, now + self.rules.poll_s)
+            return part
+        self._next_at[part.number] = now
+        return await self._noted(replace(part, begun=False))
+
+    async def _lost(self, part: Part, error: CallError) -> Part:
+        """The server has no list, so nobody can tell whether the batch was made: who calls all off gives it up."""
+        if self.off.all_of_them:
+            return await self.split(part)
+        self.unknown[part.number] = error
+        self._next_at[part.number] = float("inf")
+        tell("a batch may have been made", part=part.number, file=part.file_id, error=str(error))
+        self._at_change()
+        return part
 
     async def _look(self, part: Part) -> Part:
         try:
-            if self.cancelling and not part.begun:
-                part = await self._noted(replace(part, begun=True))
-                facts = await self._api.cancel(part.batch_id)
-            else:
-                facts = await self._api.look(part.batch_id)
+            facts = await self.off.look(part)
         except CallError as error:
-            if error.status == 409 and self.cancelling:
-                return part  # it has ended by itself: the next look says how
-            if error.status != 404:
-                raise
-            return await self._gone(part, error)
-        told = _told(facts)
+            if error.status == 404:
+                return await self._gone(part, error)
+            raise
+        after = told(facts, part, self._clock())
         if not facts.is_over:
-            return part if told == part.facts else await self._noted(replace(part, facts=told))
-        part = replace(part, facts=told, ended_at=self._clock(), begun=False)
+            return part if after is part else await self._noted(after)
+        part = replace(after, ended_at=self._clock(), begun=False)
         if facts.status == "failed":
             return await self._refused(part, facts)
         self._failed_alike = 0
-        self.took_s.append(self._clock() - (part.sent_at or self._clock()))
+        if part.took_s is not None:
+            self.took_s.append(part.took_s)
         return await self._noted(replace(part, state=PartState.ENDED))
 
     async def _gone(self, part: Part, error: CallError) -> Part:
         """The server does not know the batch: the end of it where it was called off, or simulated."""
-        if not (self.cancelling or self.rules.forgets):
-            raise CredentialsError(
-                f"the server knows no batch {part.batch_id}. Is the key one of the same project? If the batch is lost, "
-                f"labelpipe cancel gives it up ({error})"
-            )
+        if not (self.off.all_of_them or self.rules.forgets):
+            raise CredentialsError(gone_text(part, error))
         tell("a batch is gone", part=part.number, batch=part.batch_id)
-        await self.split(part)
-        return self.parts[part.number]
+        return await self.split(part)
 
     async def _refused(self, part: Part, facts: BatchFacts) -> Part:
         """The server has not taken the batch: too much is queued, or something is wrong with the file."""
@@ -310,39 +331,22 @@ class Courier:
         self._failed_alike += 1
         if self._failed_alike > 1 or not any(line is None for _, line, _ in facts.errors):
             self._stop(RequestShapeError(f"the server refuses the batch: {words[:400]}", certain=True))
-        return await self._noted(_made_again(part))
+        return await self._noted(made_again(part))
 
     async def _wait_for_queue(self, part: Part, words: str) -> Part:
-        """More was queued than the server takes at once: by its own count, so only what was queued then is known."""
-        others = sum(one.tokens for one in self._others(part) if one.is_at_server)
-        if self._queue_most is None:
+        """More was queued than the server takes at once: it is asked again as others come back, or in smaller parts."""
+        if not self.queue.is_learned:
             self._say(f"labelpipe: the server queues no more than this at once; further batches wait: {words[:200]}")
-        if others:
-            self._queue_most = others
-            self._next_at[part.number] = self._clock() + self.rules.poll_s
-            # The file is there: only the batch is made again, under a name by which the failed one is not found.
-            return await self._noted(_made_again(part))
-        self._queue_most = max(1, part.tokens // 2)
-        if part.lines > 1:
-            self.most_lines = max(1, part.lines // 2)
-            await self.split(part)
-            return self.parts[part.number]
-        # Others than this run may have filled the queue.
-        self._next_at[part.number] = self._clock() + RAREST * self.rules.poll_s
-        return await self._noted(_made_again(part))
+        others = self._queued_with(part)
+        if self.queue.refused(part, others):
+            return await self.split(part)
+        # Where no other is there, others than this run may have filled the queue.
+        self._next_at[part.number] = self._clock() + self.rules.poll_s * (1 if others else RAREST)
+        # The file is there: only the batch is made again, under a name by which the failed one is not found.
+        return await self._noted(made_again(part))
 
     async def _fetch(self, part: Part) -> Part:
-        for name in ("output", "error"):
-            file_id = part.facts.get(f"{name}_file_id")
-            path = self._result_path(part, name)
-            path.unlink(missing_ok=True)
-            if not file_id:
-                continue
-            try:
-                await self._api.fetch(str(file_id), path)
-            except CallError as error:
-                if name == "output" or error.status != 404:
-                    raise
+        await self._reader.fetch(part, partial(self._result_path, part))
         return await self._noted(replace(part, state=PartState.FETCHED))
 
     async def _read(self, part: Part) -> Part:
@@ -351,48 +355,26 @@ class Courier:
         if not there and part.facts.get("output_file_id"):
             return await self._noted(replace(part, state=PartState.ENDED))  # the files were lost with a disk
         try:
-            part, graver = await self._reader.read(part, there, give_up=self.cancelling)
+            part, graver = await self._reader.read(part, there, give_up=self.off.all_of_them)
         except RequestShapeError:
             await self._noted(replace(part, state=PartState.ENDED))  # the next session fetches them anew
             raise
         for error in graver[:1]:
             self._stop(error)
-        for path in (*there, self._path_of(part.number)):
+        for path in there:
             path.unlink(missing_ok=True)
+        await self._forget(part)
+        return part
+
+    async def _forget(self, part: Part) -> None:
+        """Remove the input file of a part, here and at the server."""
+        self._path_of(part.number).unlink(missing_ok=True)
         if part.file_id:
             await self._api.forget(part.file_id)
-        return part
 
     async def _noted(self, part: Part) -> Part:
         self.parts[part.number] = part
         return await self._book.note(part)
 
-    def _metadata(self, part: Part) -> dict[str, str]:
-        made = part.books.get("made") or 0
-        return {
-            "labelpipe_run": self._run_id,
-            "labelpipe_part": f"{part.number}.{made}",
-            "labelpipe_sha256": part.sha256,
-        }
-
     def _result_path(self, part: Part, name: str) -> Path:
         return self._path_of(part.number).with_suffix(f".{name}.jsonl")
-
-
-def _made_again(part: Part) -> Part:
-    made = (part.books.get("made") or 0) + 1
-    return replace(part, state=PartState.UPLOADED, batch_id="", begun=False, books={**part.books, "made": made})
-
-
-def _told(facts: BatchFacts) -> dict[str, JSON]:
-    """What the ledger keeps of what the server says."""
-    return {
-        "status": facts.status,
-        "output_file_id": facts.output_file_id,
-        "error_file_id": facts.error_file_id,
-        "total": facts.total,
-        "done": facts.done,
-        "failed": facts.failed,
-        "usage": None if facts.usage is None else usage_list(facts.usage),
-        "expires_at": facts.expires_at,
-    }

@@ -8,17 +8,18 @@ is judged there as any other. So records are in the ledger and in files, and nev
 from __future__ import annotations
 
 import asyncio
-import enum
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from pipeline.batches.courier import Courier, CourierRules
+from pipeline.batches.courier import Courier
+from pipeline.batches.outlook import CANCEL_S, MOST_LIVE_S, back_in_s, live_s
 from pipeline.batches.packing import MOST_LINES, Line, Packer
 from pipeline.batches.reading import CostOf, Reader
-from pipeline.batches.words import cancelled_text, open_text, when_text
+from pipeline.batches.rules import BatchesCancelledError, BatchesOpenError, LaneRules, Mode
+from pipeline.batches.words import cancelled_text, given_up_text, near_text, open_text, unknown_text, when_text
 from pipeline.engine import Interview, Job, Over, Producer, most_of
 from pipeline.errors import LabelpipeError
 from pipeline.limits import Admission, Budget, DayLimitReachedError, DayMeter, Most
@@ -38,52 +39,6 @@ SMALLEST_SHARE = 1 / 32
 _BEFORE_ALL = (-2, "")
 #: How often the stream looks for what nobody has told it, in seconds.
 LOOK_S = 0.5
-
-
-class Mode(enum.StrEnum):
-    """What a session does with batches."""
-
-    #: sends all there is, and waits for it
-    WAIT = "wait"
-    #: sends what can be sent, collects what is there, and ends
-    NO_WAIT = "no_wait"
-    #: cancels what is open, collects what was answered, and ends
-    CANCEL = "cancel"
-
-
-class BatchesCancelledError(LabelpipeError):
-    """The batches were cancelled, as was wanted, and what they had answered is collected."""
-
-    code = "batches_cancelled"
-
-
-class BatchesOpenError(LabelpipeError):
-    """Batches are at the server, and nobody waits for them."""
-
-    code = "batches_open"
-
-
-@dataclass(frozen=True, slots=True)
-class LaneRules:
-    """The settings of the lane.
-
-    `first_part` and `part_records` are how many lines the first part and each other one have. `repairs_live`: what is
-    asked again, and later turns, are asked at once, and not in the next batch. `max_attempts` bounds how often the line
-    of a record may fail through the server's fault. `shares`: whether identical requests are asked once. `model` is
-    the one whose requests may go into a part. `goes_live`: parts are collected only, and what is asked is asked live.
-    `stops_at_day_limit`: the run ends where a batch does not fit the day's requests.
-    """
-
-    courier: CourierRules
-    model: str
-    first_part: int = 50
-    part_records: int = 5_000
-    repairs_live: bool = True
-    max_attempts: int = 6
-    shares: bool = True
-    goes_live: bool = False
-    stops_at_day_limit: bool = False
-    mode: Mode = Mode.WAIT
 
 
 class Lane:
@@ -138,8 +93,8 @@ class Lane:
             say=lambda text: self.say(text),  # noqa: PLW0108 - set later
         )
         # All state that changes: whether an answer has shown that the requests are right, what is known of records that
-        # are handed out, how far the parts that are read are handed out, which parts were called off, and what wakes
-        # the stream.
+        # are handed out, how far the parts that are read are handed out, which parts were called off, what wakes the
+        # stream, and the end of the run for which batches are given up.
         self._proven = False
         self._items: dict[str, Item] = {}
         self._fed: set[int] = set()
@@ -147,6 +102,7 @@ class Lane:
         self._called_off: set[int] = set()
         self._cursors: dict[int, tuple[int, str]] = {}
         self._changed = asyncio.Event()
+        self._nears: datetime | None = None
         self._unfinished: Callable[[], int] = lambda: 0
         self._producer: Producer | None = None
 
@@ -162,7 +118,8 @@ class Lane:
             tries = item.tries
             self._end_refused(item, interview)
         asks_anew = not interview.repairs_here and not interview.turn
-        if self._rules.goes_live or request.model != self._rules.model or (self._rules.repairs_live and not asks_anew):
+        goes_live = self._rules.goes_live or self.courier.off.is_shut
+        if goes_live or request.model != self._rules.model or (self._rules.repairs_live and not asks_anew):
             interview.calls += tries
             return False
         if self._rules.mode is Mode.CANCEL:
@@ -250,12 +207,44 @@ class Lane:
             self.courier.call_off()
         self._count_queued()
 
+    def nears(self, ends_at: datetime | None) -> None:
+        """In time before `ends_at` ask live what no batch will answer until then; to be asked about once a second.
+
+        Where the rest is asked in batches, `batch.finish = "batch"`, they are left for the next session.
+        """
+        if ends_at is None or not self._rules.repairs_live or self._rules.mode is not Mode.WAIT:
+            self._nears = None
+            self.courier.shut(is_shut=False)
+            return
+        now, at = time.time(), ends_at.timestamp()
+        if ends_at != self._nears:
+            if at - now > CANCEL_S + min(MOST_LIVE_S, self._live_s()):
+                self.courier.shut(is_shut=False)
+                return
+            self._nears = ends_at
+            self.courier.shut(is_shut=True)
+            self.say(f"labelpipe: {near_text(ends_at)}")
+        waiting = self.courier.at_server
+        if all(part.number in self.courier.off.looked for part in waiting):
+            back = [(part, back_in_s(part, now, self.courier.took_s)) for part in waiting]
+            if given_up := self.courier.give_up([part for part, in_s in back if in_s is None or now + in_s > at]):
+                self.say(f"labelpipe: {given_up_text(given_up)}")
+
+    def _live_s(self) -> float:
+        """How long live calls would take for what is in batches."""
+        state = self._admission.resource.state(asyncio.get_running_loop().time())
+        latency_s = self._stats.latencies.percentile_s(50) or 1.0
+        per_minute = 60 * self._admission.gate.concurrency / latency_s
+        return live_s(self.courier.open, state.requests, state.tokens, per_minute)
+
     def _has_room(self) -> bool:
         unsent = sum(part.state is PartState.PACKED for part in self.courier.parts.values())
-        return self._rules.goes_live or unsent < MOST_UNSENT
+        return self._rules.goes_live or self.courier.off.is_shut or unsent < MOST_UNSENT
 
     async def _come_back(self, producer: Producer) -> list[Job | Outcome]:
         """The next records of a part that is read; those that have followed others come once all parts are out."""
+        if self.courier.off.is_shut and not self.packer.is_empty:
+            await self.packer.flush()  # the courier hands it out
         part = self._next_part()
         if part is None:
             return []
@@ -300,6 +289,10 @@ class Lane:
             return False
         if not more and not self.courier.open:
             return not await self._free_followers()
+        if lost := self.courier.unknown:
+            parts = [part for part in self.courier.open if part.number in lost]
+            if not self._proven or len(parts) == len(self.courier.open):
+                self.stop(BatchesOpenError(unknown_text(parts, next(iter(lost.values())))))
         if self._rules.mode is Mode.NO_WAIT and self.courier.is_still:
             self.stop(BatchesOpenError(f"{self.text()}; {when_text(self.courier.took_s)}"))
         return False
@@ -335,7 +328,7 @@ class Lane:
     def _size(self) -> int:
         is_first = not (self._proven or self.courier.open)
         wanted = self._rules.first_part if is_first else self._rules.part_records
-        return min(MOST_LINES, self.courier.most_lines, wanted)
+        return min(MOST_LINES, self.courier.queue.most_lines, wanted)
 
     def _leaves_room(self, usd: float, tokens: int) -> bool:
         return self._budget is None or self._budget.has_room(usd, tokens)

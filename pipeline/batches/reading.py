@@ -33,6 +33,19 @@ class Reader:
         self._cost_of = cost_of
         self._at_landing = at_landing
 
+    async def fetch(self, part: Part, path_of: Callable[[str], Path]) -> None:
+        """Write the files of a batch that has ended to `path_of` "output" and "error", anew."""
+        for name in ("output", "error"):
+            file_id, path = part.facts.get(f"{name}_file_id"), path_of(name)
+            path.unlink(missing_ok=True)
+            if not file_id:
+                continue
+            try:
+                await self._api.fetch(str(file_id), path)
+            except CallError as error:
+                if name == "output" or error.status != 404:
+                    raise
+
     async def read(self, part: Part, files: Sequence[Path], *, give_up: bool) -> tuple[Part, list[CallError]]:
         """The part, once each of its lines has come to something; and the errors that are about more than a record.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from datetime import datetime
 
 from pipeline.store import Part
 from pipeline.units import dollars, duration
@@ -36,6 +37,41 @@ def cancelled_text(parts: Sequence[Part]) -> str:
     costs = [one.books.get("cost_usd", 0.0) for one in parts]
     paid = "" if None in costs else f", for {dollars(sum(costs))}"
     return f"{_batches(parts)} cancelled; {lines:,} answers of them collected{paid}"
+
+
+def still_text(part: Part, still_for_s: float) -> str:
+    """What is said of a batch of which the server has said nothing new for so long."""
+    status = part.facts.get("status", part.state.value)
+    return f"batch {part.batch_id} has not moved for {duration(still_for_s)} ({status}); it is waited for"
+
+
+def gone_text(part: Part, error: Exception) -> str:
+    """What to do where the server does not know a batch."""
+    return (
+        f"the server knows no batch {part.batch_id}. Is the key one of the same project? If the batch is lost, "
+        f"labelpipe cancel gives it up ({error})"
+    )
+
+
+def unknown_text(parts: Sequence[Part], error: Exception) -> str:
+    """What to do where a request to make a batch was not answered, and the server has no list to look in."""
+    lines, files = sum(one.lines for one in parts), ", ".join(one.file_id for one in parts)
+    return (
+        f"{_batches(parts)} with {lines:,} records may have been made: the server did not answer, and it has no list "
+        f"of batches ({error}). Look at the server's own page for a batch of the input file {files}. If there is "
+        "none, or it is cancelled there, labelpipe cancel gives it up, and the next run sends its records again"
+    )
+
+
+def near_text(ends_at: datetime) -> str:
+    """What becomes of the batch lane shortly before `limits.stop_at`."""
+    return f"limits.stop_at {ends_at:%H:%M} is near: what no batch will have answered by then is asked live from now on"
+
+
+def given_up_text(parts: Sequence[Part]) -> str:
+    """What becomes of batches that will not be back by `limits.stop_at`."""
+    lines = sum(one.lines for one in parts)
+    return f"{_batches(parts)} with {lines:,} records cancelled; what was answered is collected, the rest is asked live"
 
 
 def _batches(parts: Sequence[Part]) -> str:

@@ -140,11 +140,7 @@ async def _look(settings: Settings, records: int, recorder: CallRecorder) -> See
                 told=told,
                 cache=cache_text(settings, task),
                 marks_constant=task.marks_constant,
-                batches_took_s=[
-                    part.ended_at - part.sent_at
-                    for part in await BatchBook(ledger).parts()
-                    if part.ended_at is not None and part.sent_at is not None
-                ],
+                batches_took_s=[part.took_s for part in await BatchBook(ledger).parts() if part.took_s is not None],
             )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.providers.batches import BatchApi, BatchFacts, LineEnd
+from pipeline.providers.batches import NO_LIST, BatchApi, BatchFacts, LineEnd
 from pipeline.providers.chat import CHAT
 from pipeline.providers.client import ClientOptions, ModelInfo, load_sdk
 from pipeline.providers.fetch import Fetcher, FetchOptions
@@ -15,6 +15,7 @@ APIS = {"chat": CHAT, "responses": RESPONSES}
 
 __all__ = [
     "APIS",
+    "NO_LIST",
     "BatchApi",
     "BatchFacts",
     "ClientOptions",

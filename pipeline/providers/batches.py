@@ -29,7 +29,7 @@ from pipeline.records import JSON, Request, Response, Usage
 WINDOW: Literal["24h"] = "24h"
 #: A batch in one of these states has ended; its files hold what it has come to.
 ENDS = frozenset({"failed", "completed", "expired", "cancelled"})
-#: A server without a list of files says one of these; a second upload of a file costs nothing.
+#: A server without a list of files or of batches says one of these; a second upload of a file costs nothing.
 NO_LIST = frozenset({404, 405, 501})
 #: So many batches or files are looked through for one that may have been made.
 MOST_LISTED = 20_000
@@ -158,11 +158,18 @@ class BatchApi:
         )
         return _facts(await self._done("POST /batches", made))
 
-    async def find(self, metadata: Mapping[str, str]) -> BatchFacts | None:
-        """The newest batch with this metadata that may still answer, or None."""
+    async def find(self, metadata: Mapping[str, str], file_id: str) -> BatchFacts | None:
+        """The newest batch with this metadata, or None.
+
+        Of a server that keeps no metadata, it is one that is made of this file, and has not failed.
+        """
         async for facts in self._listed("batches"):
             known = facts.get("metadata")
-            if isinstance(known, Mapping) and all(known.get(name) == value for name, value in metadata.items()):
+            if isinstance(known, Mapping) and known:
+                is_meant = all(known.get(name) == value for name, value in metadata.items())
+            else:
+                is_meant = facts.get("input_file_id") == file_id and facts.get("status") != "failed"
+            if is_meant:
                 return _facts(facts)
         return None
 

@@ -47,6 +47,7 @@ class Guard:
         say: Callable[[str], None],
         stalled: Callable[[str, float], Awaitable[None]],
         waits: Callable[[], bool] = lambda: False,
+        nears: Callable[[datetime | None], None] = lambda _: None,
     ) -> None:
         self._stats = stats
         self._admission = admission
@@ -56,6 +57,7 @@ class Guard:
         self._say = say
         self._stalled = stalled
         self._waits = waits
+        self._nears = nears
         self._outages = OutageWatch(admission, stop)
         self._watchdog = Watchdog(STALL_S, time.monotonic)
         self.steering: Steering | None = None
@@ -87,6 +89,7 @@ class Guard:
             await asyncio.sleep(LOOK_S)
 
     def _look_at_clock(self) -> None:
+        self._nears(self.ends_at)
         if self.ends_at is not None and _now() >= self.ends_at:
             self._stop(DeadlineError(f"limits.stop_at {self.ends_at:%H:%M} is reached"))
             self.ends_at = None

@@ -119,6 +119,7 @@ async def lanes_used(settings: Settings, ledger: Ledger) -> dict[str, dict[str, 
     return {
         "batch": {
             "batches": len(read),
+            "cancelled": sum(part.facts.get("status") == "cancelled" for part in read),
             "records": sum(part.books.get("records", 0) for part in read),
             "answers": sum(part.books["lines"].get("answered", 0) for part in read),
             "cost_usd": cost,

@@ -32,6 +32,11 @@ _BYTES_PER_TOKEN = 4
 _OUTSIDE = frozenset({"environment", ".env"})
 #: Files whose records can be read twice at no cost.
 LOCAL = frozenset({"jsonl", "csv", "tsv", "text", "parquet"}) | OF_FILES
+#: What becomes of batches that are open shortly before `limits.stop_at`, by `batch.finish`.
+_AT_THE_END = {
+    "live": 'in time before it, what no batch will answer is asked live (batch.finish = "live")',
+    "batch": "open batches are left for the next session",
+}
 
 
 async def count(sources: Sequence[Source], settings: Settings, reading: ReadProgress, first: list[Record]) -> None:
@@ -106,6 +111,8 @@ def opening_lines(
     left = None if total is None else max(0, total - done)
     if left and (takes := _takes_text(settings, task, first, left)):
         lines.append(f"  takes     {takes}")
+    if settings.model.lane == "batch" and settings.limits.stop_at is not None:
+        lines.append(f"  stop_at   {settings.limits.stop_at}: {_AT_THE_END[settings.batch.finish]}")
     lines.append("  stop      Ctrl-C lets the calls in flight end; the same command resumes it")
     lines.append(f"  watch     labelpipe status {settings.output.dir} --watch")
     if overridden := overridden_by(settings):

@@ -172,6 +172,7 @@ class Session:
             say=progress.say,
             stalled=live.stalled,
             waits=lambda: self._lane is not None and self._lane.is_waiting,
+            nears=(lambda _: None) if self._lane is None else self._lane.nears,
         )
         says = (progress.say, self._notes.append)
         pool: Pool = Pool(

@@ -56,6 +56,8 @@ def status_lines(facts: Mapping[str, Any]) -> list[str]:
 
 #: Open batches that are shown a line each.
 BATCHES_SHOWN = 10
+#: No progress of a batch for so long is shown.
+STILL_S = 2 * 3600.0
 
 
 def _batch_lines(batches: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -79,6 +81,8 @@ def _batch_text(one: Mapping[str, Any]) -> str:
         told += f", {one['done']:,} done"
     if one["sent_at"]:
         told += f", sent {duration(max(0.0, time.time() - one['sent_at']))} ago"
+    if one["moved_at"] and time.time() - one["moved_at"] > STILL_S:
+        told += f", has not moved for {duration(time.time() - one['moved_at'])}"
     if one["expires_at"]:
         told += f", its results expire at {datetime.fromtimestamp(one['expires_at']).astimezone():%Y-%m-%d %H:%M}"
     return told

@@ -323,6 +323,7 @@ def lane_texts(lanes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         text = many(facts["answers"], "answer")
         if lane == "batch":
             of = f"{facts['batches']:,} batch{'es' * (facts['batches'] != 1)}"
+            of += f", {facts['cancelled']:,} of them cancelled" if facts["cancelled"] else ""
             text += f" for {many(facts['records'], 'record')} in {of}"
         saved = facts["saved_usd"]
         texts[lane] = text if saved is None else f"{text} · {dollars(saved)} saved beside live calls"

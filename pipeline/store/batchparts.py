@@ -81,9 +81,17 @@ class Part:
             "sent_at": self.sent_at,
             "ended_at": self.ended_at,
             "expires_at": self.facts.get("expires_at"),
+            "moved_at": self.facts.get("moved_at"),
             "lines": dict(self.books.get("lines") or {}),
             "cost_usd": self.books.get("cost_usd"),
         }
+
+    @property
+    def took_s(self) -> float | None:
+        """How long the server took for its batch, in seconds; None unless that is completed."""
+        if self.sent_at is None or self.ended_at is None or self.facts.get("status") != "completed":
+            return None
+        return self.ended_at - self.sent_at
 
     @property
     def is_open(self) -> bool:

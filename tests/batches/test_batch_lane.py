@@ -43,6 +43,7 @@ async def test_a_batch_gives_the_rows_of_live_calls_by_both_apis_at_half_the_pri
             saved = costs[0] - summary.cost_usd
             assert summary.lanes["batch"] == {
                 "batches": 4,
+                "cancelled": 0,
                 "records": 60,
                 "answers": 60,
                 "cost_usd": pytest.approx(summary.cost_usd),
