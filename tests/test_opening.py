@@ -14,7 +14,7 @@ from pipeline.parts.task import task_of
 from pipeline.readers import Progress
 from pipeline.records import Record
 from pipeline.runner import opening
-from pipeline.runner.opening import SAMPLE, count, open_screen, opening_lines
+from pipeline.runner.opening import SAMPLE, count, expected, open_screen, opening_lines
 from pipeline.settings import Settings
 
 RECORDS = 700
@@ -104,3 +104,18 @@ def test_a_count_that_takes_long_is_said_when_it_is_there(monkeypatch: pytest.Mo
     begins, later = said
     assert begins.startswith("labelpipe: the records of in.csv")
     assert later.startswith("labelpipe: 700 records were counted; they take about $")
+
+
+def test_what_is_marked_for_the_cache_is_counted_at_its_price() -> None:
+    first = [Record("a.csv", 0, "k", {"text": "fine"}, 1, 0)]
+    told = {}
+    for mark in (True, False):
+        wanted = settings(
+            task={"labels": {"mood": ["good", "bad"]}, "prompt": "{{ text }}", "system": "You help. " * 500},
+            model={"name": "gpt-6-luna", "cache_breakpoint": mark},
+        )
+        used = expected(task_of(wanted), first)
+        assert used is not None
+        told[mark] = used.cached / used.prompt
+    assert told[False] == 0
+    assert 0.9 < told[True] < 1

@@ -17,7 +17,7 @@ from pathlib import Path
 from pipeline.batches.courier import Courier
 from pipeline.batches.outlook import CANCEL_S, MOST_LIVE_S, back_in_s, live_s
 from pipeline.batches.packing import MOST_LINES, Line, Packer
-from pipeline.batches.reading import CostOf, Reader
+from pipeline.batches.reading import PricesOf, Reader
 from pipeline.batches.rules import BatchesCancelledError, BatchesOpenError, LaneRules, Mode
 from pipeline.batches.words import cancelled_text, given_up_text, near_text, open_text, unknown_text, when_text
 from pipeline.engine import Interview, Job, Over, Producer, most_of
@@ -55,7 +55,7 @@ class Lane:
         admission: Admission,
         day: DayMeter | None,
         stats: Stats,
-        cost_of: CostOf,
+        prices_of: PricesOf,
         usd_of: Callable[[Most], float | None],
     ) -> None:
         #: stops the run, and says a line; the session sets both
@@ -82,7 +82,7 @@ class Lane:
         self.courier = Courier(
             api,
             book,
-            Reader(api, book, cost_of, self._note_landed),
+            Reader(api, book, prices_of, self._note_landed),
             self.packer.path,
             rules=rules.courier,
             run_id=run_id,

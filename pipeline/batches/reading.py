@@ -12,14 +12,15 @@ from pathlib import Path
 from pipeline.batches.packing import line_name, place_of
 from pipeline.engine import Verdict, verdict_of
 from pipeline.errors import CallError, RequestShapeError
+from pipeline.limits import Price, Tariff
 from pipeline.providers import BatchApi, LineEnd
 from pipeline.records import KeptAnswer, Problem, Response, Usage, added_usd
 from pipeline.store import BatchBook, Item, ItemState, Landed, Part, PartState, usage_list
 
 #: Lines that are judged, and written down, at a time.
 BLOCK = 500
-#: What an answer costs, by what it used and by the model that was asked.
-CostOf = Callable[[Response, str], float | None]
+#: What an answer of this model costs in a batch, and what a live one costs.
+PricesOf = Callable[[str], tuple[Price | None, Price | None]]
 #: Told of what landed: the part as it is now, and what its answers have used and cost.
 AtLanding = Callable[[Part, Sequence[Response]], None]
 
@@ -27,10 +28,10 @@ AtLanding = Callable[[Part, Sequence[Response]], None]
 class Reader:
     """Reads the files of parts into the ledger. What was read before a kill is found there, and is not read again."""
 
-    def __init__(self, api: BatchApi, book: BatchBook, cost_of: CostOf, at_landing: AtLanding) -> None:
+    def __init__(self, api: BatchApi, book: BatchBook, prices_of: PricesOf, at_landing: AtLanding) -> None:
         self._api = api
         self._book = book
-        self._cost_of = cost_of
+        self._prices_of = prices_of
         self._at_landing = at_landing
 
     async def fetch(self, part: Part, path_of: Callable[[str], Path]) -> None:
@@ -109,6 +110,10 @@ class Reader:
                 cost = added_usd(cost, one.answer.response.cost_usd)
             landed.append(one)
         told = {"lines": dict(counts), "records": records, "usage": usage_list(used), "cost_usd": cost}
+        price, standard = self._prices_of(model)
+        if price is not None and standard is not None:
+            told |= {"standard_usd": standard.cost_usd(used)}
+            told |= {"cached_usd": price.saved_usd(used), "cache_write_usd": price.cache_write_usd(used)}
         books = {**part.books, **told}
         return landed, replace(part, books=books)
 
@@ -116,7 +121,7 @@ class Reader:
         if end.response is not None:
             response = end.response
             name = response.request_id or f"batch-{line_name(item.part, place)}"
-            cost_usd = self._cost_of(response, model)
+            cost_usd = Tariff(self._prices_of(model)[0]).cost_usd(response.usage)
             answer = KeptAnswer(
                 key=item.record.key,
                 number=item.number,

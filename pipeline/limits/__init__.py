@@ -21,7 +21,7 @@ from pipeline.limits.hours import Hours
 from pipeline.limits.local import LocalResource
 from pipeline.limits.meters import Meter
 from pipeline.limits.pace import Pace
-from pipeline.limits.price import Price, Tariff, price_of, saved_beside
+from pipeline.limits.price import Price, Tariff, price_of
 from pipeline.limits.resource import Hold, Rate, Resource, ResourceState, Verdict
 from pipeline.limits.tuner import Tuner
 
@@ -57,7 +57,6 @@ __all__ = [
     "estimate_left",
     "price_of",
     "prompt_bound",
-    "saved_beside",
     "spent_text",
     "what_is_left",
 ]

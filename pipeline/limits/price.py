@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.records import Usage
 
@@ -29,6 +29,16 @@ class Price:
     def written(self) -> float:
         """US dollars a million prompt tokens that are written to the cache."""
         return self.input if self.cache_write is None else self.cache_write
+
+    def times(self, share: float) -> Price:
+        """The price of what costs this share of it, in each kind of token."""
+        return replace(
+            self,
+            input=self.input * share,
+            output=self.output * share,
+            cached_input=self.cached_input * share,
+            cache_write=self.written * share,
+        )
 
     def cost_usd(self, usage: Usage) -> float:
         """The cost of one usage, in US dollars."""
@@ -82,14 +92,6 @@ class Tariff:
         """
         price = self._others.get(model, self).at(tier)
         return None if price is None or not usage.total else price.cost_usd(usage)
-
-
-def saved_beside(standard: Price | None, usage: Usage, cost_usd: float | None) -> float | None:
-    """What the same tokens would have cost more at the standard price, in US dollars; None where a price is unknown.
-
-    `cost_usd` is what they did cost: in a batch, or at a cheaper service tier.
-    """
-    return None if standard is None or cost_usd is None else standard.cost_usd(usage) - cost_usd
 
 
 def split(usage: Usage) -> tuple[int, int, int]:

@@ -40,30 +40,21 @@ def price_for(settings: Settings) -> Price | None:
     return _price(settings, settings.model.name, settings.model.price)
 
 
-def standard_price(settings: Settings, model: str | None = None) -> Price | None:
-    """What a live answer costs at the standard tier; the price list's for a `model` that the config does not name."""
-    if model is not None and model != settings.model.name:
-        return price_of(model)
+def standard_price(settings: Settings) -> Price | None:
+    """What a live answer costs at the standard tier; None where no price is known."""
     return price_of(settings.model.name) if settings.model.price is None else price_for(settings)
 
 
 def batch_price(settings: Settings) -> Price | None:
     """What an answer of a batch costs; None where no price is known."""
-    live = price_for(settings)
+    live = standard_price(settings)  # a service tier of its own is no part of a batch
     if live is None:
         return None
     if settings.model.price is None and (is_openai(settings) or is_simulated(settings)):
         found = price_of(settings.model.name, batch=True)
         if found is not None and found.input < live.input:
             return found
-    share = BATCH_SHARE
-    return Price(
-        live.input * share,
-        live.output * share,
-        live.cached_input * share,
-        live.origin,
-        cache_write=live.written * share,
-    )
+    return live.times(BATCH_SHARE)
 
 
 def lane_price(settings: Settings) -> Price | None:

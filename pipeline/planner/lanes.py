@@ -69,7 +69,7 @@ def _lanes_of(
     live = Lane("live", cost(own), seconds, "", chosen=True)
     flex = Lane(
         "flex", cost(_cheaper(settings, service_tier="flex")), None,
-        'as long or longer: model.parameters.service_tier = "flex"',
+        'as long or longer: parameters.service_tier = "flex"',
     )  # fmt: skip
     if flex_chosen:
         known = settings.model.price is not None or _cheaper(settings, service_tier="flex") is not None

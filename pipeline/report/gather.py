@@ -74,7 +74,7 @@ async def gather(folder: Path, summary: Mapping[str, Any] | None = None) -> Foun
 def _ended(summary: Mapping[str, Any]) -> dict[str, Any]:
     """What `status` would say of a session with this summary."""
     same = ("simulated", "labelled", "rejected", "failed", "rows", "problems", "labels", "measured", "cost_usd",
-            "saved_usd", "cache_write_usd", "ended")  # fmt: skip
+            "saved_usd", "cache_write_usd", "lanes", "ended")  # fmt: skip
     told = {name: summary[name] for name in same}
     return {**told, "running": False, "tokens": summary["usage"], "live": None, "summary": summary}
 

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline import codec
 from pipeline.records import JSON, Outcome
 from pipeline.report.gather import Found
+from pipeline.show import net_text
 from pipeline.store import STEP_S
 from pipeline.units import dollars, duration
 
@@ -257,8 +258,9 @@ def costs(found: Found) -> Iterator[tuple[str, str, str]]:
     share = f"{percent(cached / prompt)} of the prompt" if prompt else ""
     yield "of these cached", f"{cached:,}", ", ".join(part for part in (share, saved) if part)
     if tokens["cache_write"]:
-        more = f"{dollars(state['cache_write_usd'])} more" if state["cache_write_usd"] else ""
-        yield "of these written to the cache", f"{tokens['cache_write']:,}", more
+        more = state["cache_write_usd"]
+        told = f"{dollars(more)} more; {net_text((state['saved_usd'] or 0.0) - more)}" if more else ""
+        yield "of these written to the cache", f"{tokens['cache_write']:,}", told
     yield (
         "Completion tokens",
         f"{tokens['completion']:,}",
@@ -268,6 +270,9 @@ def costs(found: Found) -> Iterator[tuple[str, str, str]]:
     remark = "nothing was paid: the answers are simulated" if state["simulated"] else ""
     if cost is not None and done and not remark:
         remark = f"{dollars(cost / done * 1000)} per 1,000 records"
+    for lane, facts in state["lanes"].items():
+        told = "" if facts["saved_usd"] is None else f"{dollars(facts['saved_usd'])} saved beside live calls"
+        yield f"Answers by {lane}", f"{facts['answers']:,}", told
     yield "Would cost" if state["simulated"] else "Cost", dollars(cost), remark
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from pipeline.batches import CourierRules, Lane, LaneRules, Mode
 from pipeline.errors import ConfigError, SetupError
-from pipeline.limits import Admission, DayMeter, Most, Price, Tariff, price_of, saved_beside
+from pipeline.limits import Admission, DayMeter, Most, Price, price_of
 from pipeline.parts import batch_price, is_simulated, standard_price
 from pipeline.providers import BatchApi, HttpProvider
-from pipeline.records import Provider, Usage, added_usd
+from pipeline.records import Provider, added_usd
 from pipeline.settings import Settings
 from pipeline.stats import Stats
 from pipeline.store import BatchBook, Ledger, RunDir
@@ -59,7 +59,7 @@ def lane_of(
     """The lane of a session; None where nothing is batched."""
     if api is None:
         return None
-    price = batch_price(settings)
+    price, standard = batch_price(settings), standard_price(settings)
     return Lane(
         api,
         BatchBook(ledger),
@@ -69,9 +69,7 @@ def lane_of(
         admission=admission,
         day=day,
         stats=stats,
-        cost_of=lambda response, model: Tariff(price if model == settings.model.name else _listed(model)).cost_usd(
-            response.usage
-        ),
+        prices_of=lambda model: (price, standard) if model == settings.model.name else _listed(model),
         usd_of=partial(_most_usd, price),
     )
 
@@ -93,9 +91,9 @@ def _rules_of(settings: Settings, task: Task, mode: Mode) -> LaneRules:
 
 
 @cache
-def _listed(model: str) -> Price | None:
-    """The price list's for batches of a model that an earlier session has asked."""
-    return price_of(model, batch=True)
+def _listed(model: str) -> tuple[Price | None, Price | None]:
+    """The price list's for batches and for live calls of a model that an earlier session has asked."""
+    return price_of(model, batch=True), price_of(model)
 
 
 def _most_usd(price: Price | None, most: Most) -> float | None:
@@ -104,7 +102,7 @@ def _most_usd(price: Price | None, most: Most) -> float | None:
     return (most.prompt * max(price.input, price.cached_input, price.written) + most.output * price.output) / 1e6
 
 
-async def lanes_used(settings: Settings, ledger: Ledger) -> dict[str, dict[str, Any]]:
+async def lanes_used(ledger: Ledger) -> dict[str, dict[str, Any]]:
     """What came by each cheaper lane, over all sessions; see RunSummary."""
     read = [part for part in await BatchBook(ledger).parts() if part.books.get("usage")]
     if not read:
@@ -112,10 +110,9 @@ async def lanes_used(settings: Settings, ledger: Ledger) -> dict[str, dict[str, 
     cost: float | None = 0.0
     saved: float | None = 0.0
     for part in read:
-        cost_usd = part.books["cost_usd"]
+        cost_usd, standard_usd = part.books["cost_usd"], part.books.get("standard_usd")
         cost = added_usd(cost, cost_usd)
-        standard = standard_price(settings, part.books["model"])
-        saved = added_usd(saved, saved_beside(standard, Usage(*part.books["usage"]), cost_usd))
+        saved = None if cost_usd is None or standard_usd is None else added_usd(saved, standard_usd - cost_usd)
     return {
         "batch": {
             "batches": len(read),

@@ -212,7 +212,6 @@ class Live:
             "latency_p50_s": stats.latencies.percentile_s(50),
             "latency_p95_s": stats.latencies.percentile_s(95),
             "usage": asdict(stats.usage),
-            "saved_usd": None if self._price is None else self._price.saved_usd(stats.usage),
             "price": None if self._price is None else asdict(self._price),
             "gate": gate.state,
             "stopping": None if gate.stopped is None else str(gate.stopped),

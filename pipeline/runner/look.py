@@ -17,10 +17,11 @@ from pipeline.results import Check as Checked
 from pipeline.results import Report
 from pipeline.results import verify as verify_files
 from pipeline.runner.exporting import url_of
+from pipeline.runner.lanes import lanes_used
 from pipeline.runner.lastsession import ending_of
 from pipeline.runner.live import read_live
 from pipeline.runner.measured import measured_of
-from pipeline.runner.paid import paid_so_far
+from pipeline.runner.paid import cache_money, paid_so_far
 from pipeline.runner.passing import repeated_in
 from pipeline.store import BatchBook, Ledger, RunDir, SqlPlace
 from pipeline.targets import run_and_manifest
@@ -36,6 +37,7 @@ async def status(folder: str | Path) -> dict[str, Any]:
         live = read_live(run_dir)
         price = _price_in(live)
         totals = await paid_so_far(ledger, price)
+        cached, lanes = await cache_money(ledger, totals, price), await lanes_used(ledger)
         batches = [part.as_dict() for part in await BatchBook(ledger).parts()]
     running = run_dir.is_running()
     usage = totals.usage
@@ -60,8 +62,8 @@ async def status(folder: str | Path) -> dict[str, Any]:
         "cost_usd": None if totals.unpriced and (price is None or not totals.cost_usd) else totals.cost_usd,
         "untold": 0 if price is None else totals.unpriced,
         "batches": batches,
-        "saved_usd": None if price is None else price.saved_usd(usage),
-        "cache_write_usd": None if price is None else price.cache_write_usd(usage),
+        "lanes": lanes,
+        **cached,
         **(_at_work(live) if running else ending_of(run_dir, live, totals, sum(counts.values()))),
     }
 

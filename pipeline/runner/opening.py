@@ -143,7 +143,11 @@ def expected(task: Task, records: Sequence[Record]) -> Usage | None:
         asked += 1
         size += request.size_tokens
         prompt += len(codec.dumps((request.messages, request.tools))) // _BYTES_PER_TOKEN
-    return Usage(prompt // asked, max(0, size - prompt) // asked) if asked else None
+    if not asked:
+        return None
+    # What is marked is read from the server's cache by all calls but the first.
+    cached = task.constant_tokens if task.marks_constant else 0
+    return Usage(prompt // asked, max(0, size - prompt) // asked, cached=cached)
 
 
 def _takes_text(settings: Settings, task: Task, first: Sequence[Record], left: int) -> str:

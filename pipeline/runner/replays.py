@@ -16,7 +16,7 @@ from pipeline.runlog import run_log, tell
 from pipeline.runner.after import After, finished
 from pipeline.runner.lanes import lanes_used
 from pipeline.runner.look import count_pending
-from pipeline.runner.paid import paid_so_far
+from pipeline.runner.paid import cache_money, paid_so_far
 from pipeline.runner.renaming import refuse_half_renamed
 from pipeline.runner.rewriting import write_late
 from pipeline.settings import Settings
@@ -95,12 +95,11 @@ async def _summary(
         simulated=bool(manifest.get("simulated")),
         reason=line if pending is not None else f"{line}; what is pending was not counted: the input cannot be read",
         next_step=f"to continue: labelpipe run {settings.config_path or ''}".rstrip() if pending else "",
-        saved_usd=None if price is None else price.saved_usd(totals.usage),
-        cache_write_usd=None if price is None else price.cache_write_usd(totals.usage),
+        **await cache_money(ledger, totals, price),
         rows=None if rows is None else rows.rows,
         without_row=None if rows is None else rows.without,
         files=outputs_of(settings, run_dir),
-        lanes=await lanes_used(settings, ledger),
+        lanes=await lanes_used(ledger),
         notes=notes,
     )
 

@@ -372,7 +372,7 @@ class Session:
             advise=partial(advise, asked_of(self._settings)),
         )
         summary = noted(summary, self._notes, await read_changes(self._sources, self._stamps), command)
-        summary = replace(summary, gold=self._canaries.facts(), lanes=await lanes_used(self._settings, self._ledger))
+        summary = replace(summary, gold=self._canaries.facts(), lanes=await lanes_used(self._ledger))
         summary = await finished(summary, self._settings, self._run_dir, self._after)
         await self._notices.ended(self._admission.gate.stopped, summary)
         tell("session ends", ended=summary.ended, reason=summary.reason, exit_code=summary.exit_code)

@@ -22,7 +22,7 @@ from pipeline.quality import Coincidences
 from pipeline.readers import Progress as ReadProgress
 from pipeline.records import UNASKED_CODES, Status
 from pipeline.runner.canaries import LowAccuracyError
-from pipeline.runner.paid import paid_so_far
+from pipeline.runner.paid import cache_money, paid_so_far
 from pipeline.show import SYSTEMATIC
 from pipeline.stats import RunSummary, Stats
 from pipeline.store import Layout, Ledger, RunDir, Totals
@@ -70,7 +70,9 @@ async def summarise(
         refusals=admission.refusals,
         retries=dict(stats.retries),
         usage=totals.usage,
-        **_costs(price, totals),
+        cost_usd=None if totals.unpriced and (price is None or not totals.cost_usd) else totals.cost_usd,
+        untold=0 if price is None else totals.unpriced,
+        **await cache_money(ledger, totals, price),
         left=None if complete else _left(reading, sum(counts.values()), totals),
         latency_p50_s=stats.latencies.percentile_s(50),
         latency_p95_s=stats.latencies.percentile_s(95),
@@ -101,16 +103,6 @@ def _left_out(reading: ReadProgress) -> dict[str, Any]:
     """How many records were read and not taken, and why."""
     unclear = {"unclear": reading.unclear} if reading.unclear else {}
     return {"left_out": reading.left_out.total(), "left_out_by": {**reading.left_out, **unclear}}
-
-
-def _costs(price: Price | None, totals: Totals) -> dict[str, Any]:
-    """What it cost, as far as it is known."""
-    return {
-        "cost_usd": None if totals.unpriced and (price is None or not totals.cost_usd) else totals.cost_usd,
-        "untold": 0 if price is None else totals.unpriced,
-        "saved_usd": None if price is None else price.saved_usd(totals.usage),
-        "cache_write_usd": None if price is None else price.cache_write_usd(totals.usage),
-    }
 
 
 async def counted_again(run_dir: RunDir, ledger: Ledger, columns: Sequence[str]) -> None:

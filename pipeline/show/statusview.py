@@ -16,6 +16,7 @@ from pipeline.show.views import (
     counts_text,
     found_text,
     label_lines,
+    lane_texts,
     measured_lines,
     problem_lines,
     quality_lines,
@@ -43,6 +44,7 @@ def status_lines(facts: Mapping[str, Any]) -> list[str]:
     lines += quality_lines(facts["summary"] or {})
     lines += measured_lines(facts["measured"])
     lines.append(f"  {_paid_text(facts)}")
+    lines += [f"  {lane:<8}  {text}" for lane, text in lane_texts(facts["lanes"]).items()]
     if facts["ended"]:
         lines.append(f"  last session: {_ending_text(facts)}")
         if facts["left"]:

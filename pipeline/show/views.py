@@ -354,7 +354,14 @@ def cached_text(cached: int, written: int, saved_usd: float | None, more_usd: fl
         parts.append(f"{cached:,} cached" + (f", {dollars(saved_usd)} saved" if saved_usd else ""))
     if written:
         parts.append(f"{written:,} written to the cache" + (f", {dollars(more_usd)} more" if more_usd else ""))
+    if more_usd and saved_usd is not None:
+        parts.append(net_text(saved_usd - more_usd))
     return f" ({'; '.join(parts)})" if parts else ""
+
+
+def net_text(usd: float) -> str:
+    """What the prompt cache saved after all: `$0.0012 saved net`."""
+    return f"{dollars(abs(usd))} {'saved' if usd >= 0 else 'lost'} net"
 
 
 def sent_lines(requests: Sequence[Request]) -> list[str]:

@@ -13,7 +13,7 @@ from end_to_end.stage import Endpoint, Project
 from pipeline import RunOptions, RunSummary
 from pipeline.parts import task_of
 from pipeline.planner import check, plan
-from pipeline.runner import arun
+from pipeline.runner import arun, status
 from pipeline.settings import Settings
 from pipeline.show import plan_lines
 
@@ -56,8 +56,9 @@ def test_a_marked_prefix_is_written_once_and_saves_the_rest(runs: Callable[..., 
     told = user.do("run", "job.toml").expect(0).err
     shown = user.do("status", "run").expect(0).out
     saved, more = f"${summary['saved_usd']:.4f} saved", f"${summary['cache_write_usd']:.4f} more"
+    net = f"${summary['saved_usd'] - summary['cache_write_usd']:.4f} saved net"
     for text in (told, shown):
-        assert f"{usage['cached']:,} cached, {saved}; {written:,} written to the cache, {more})" in text
+        assert f"{usage['cached']:,} cached, {saved}; {written:,} written to the cache, {more}; {net})" in text
 
 
 def test_unmarked_the_record_s_own_text_is_written_too(runs: Callable[..., Any]) -> None:
@@ -107,6 +108,13 @@ def test_the_constant_part_is_written_once_in_each_lane_and_api(tmp_path: Path, 
     assert summary.labelled == COUNT
     assert written == pytest.approx(task_of(settings).constant_tokens, rel=0.02)
     assert summary.usage.cached == (COUNT - 1) * written
+    share = 0.5 if lane == "batch" else 1.0
+    assert summary.saved_usd == pytest.approx(summary.usage.cached * share * (0.10 - 0.01) / 1e6)
+    assert summary.cache_write_usd == pytest.approx(written * share * 0.025 / 1e6)
+    facts = asyncio.run(status(settings.output.dir))
+    assert (facts["saved_usd"], facts["cache_write_usd"]) == (summary.saved_usd, summary.cache_write_usd)
+    assert facts["lanes"] == summary.lanes
+    assert set(facts["lanes"]) == ({"batch"} if lane == "batch" else set())
 
 
 def test_a_run_that_began_without_the_mark_asks_for_nothing_again(tmp_path: Path) -> None:

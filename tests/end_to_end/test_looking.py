@@ -165,7 +165,7 @@ def test_what_the_cache_saved_is_said_as_money(make: Make) -> None:
     written = summary["usage"]["cache_write"]
     assert summary["cache_write_usd"] == pytest.approx(written * (0.125 - 0.10) / 1e6)
     assert f"({cached:,} cached, $0.00" in done.err
-    assert f" saved; {written:,} written to the cache, $0.0001 more)" in done.err
+    assert f" saved; {written:,} written to the cache, $0.0001 more; $0.00" in done.err
 
 
 def test_the_constant_part_is_marked_where_that_is_set(make: Make) -> None:
