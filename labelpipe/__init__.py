@@ -30,8 +30,6 @@ def __getattr__(name: str) -> Any:
 
     if name.startswith("__") and name not in ("__all__", "__version__"):
         raise AttributeError(f"module 'labelpipe' has no attribute {name!r}")
-    if name in pipeline.RENAMED:
-        return pipeline.renamed(name)
     try:
         return getattr(pipeline, name)
     except AttributeError:

@@ -11,7 +11,6 @@ use, so that `labelpipe --help` does not wait.
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,8 +31,6 @@ _ROOMS = {
     "settings": "Settings",
     "version": "__version__",
 }
-#: Former public names. They still work, with a DeprecationWarning.
-RENAMED = {"Call": "CallbackContext", "Wishes": "RunOptions"}
 _HOME = {name: room for room, names in _ROOMS.items() for name in names.split()}
 
 __all__ = [
@@ -121,15 +118,7 @@ __all__ = [
 ]
 
 
-def renamed(name: str) -> Any:
-    """What a former name stands for now, with a warning for the code that asks a package for it."""
-    warnings.warn(f"{name} is now {RENAMED[name]}: use the new name", DeprecationWarning, stacklevel=3)
-    return __getattr__(RENAMED[name])
-
-
 def __getattr__(name: str) -> Any:
-    if name in RENAMED:
-        return renamed(name)
     if name not in __all__:
         raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
     from importlib import import_module

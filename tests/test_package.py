@@ -26,35 +26,6 @@ def test_labelpipe_has_the_names_of_pipeline() -> None:
         assert Path(str(package.__file__)).with_name("py.typed").is_file()
 
 
-@pytest.mark.parametrize("package", ["labelpipe", "pipeline"])
-def test_former_names_work_and_name_the_new_one(package: str) -> None:
-    assert pipeline.RENAMED
-    for old, new in pipeline.RENAMED.items():
-        with pytest.warns(DeprecationWarning, match=f"{old} is now {new}") as warned:
-            exec(compile(f"from {package} import {old}", "theirs.py", "exec"), found := {})
-        assert found[old] is getattr(pipeline, new)
-        assert {one.filename for one in warned} == {"theirs.py"}, "the warning points at the user's line"
-
-
-async def good(request: pipeline.Request) -> pipeline.Response:
-    """A model that finds everything good."""
-    call = pipeline.ToolCall("call-1", request.tools[0]["function"]["name"], '{"mood": "good"}')
-    return pipeline.Response(pipeline.Answer(calls=(call,)), pipeline.Usage(120, 9), request.model, "req_1", 0.0, None)
-
-
-def test_run_takes_its_options_by_their_former_name(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n')
-    settings = pipeline.Settings(
-        input={"path": str(tmp_path / "a.jsonl")},
-        output={"dir": str(tmp_path / "out")},
-        task={"prompt": "{{ text }}", "labels": {"mood": ["good", "bad"]}},
-        model={"name": "m", "base_url": "http://127.0.0.1:9/v1"},
-    )
-    with pytest.warns(DeprecationWarning, match="wishes is now options"):
-        summary = pipeline.run(settings, wishes=pipeline.RunOptions(quiet=True, provider=good))
-    assert summary.labelled == 1
-
-
 @pytest.mark.parametrize("other", ["pipeline.py", "pipeline/__init__.py"])
 def test_a_pipeline_of_the_users_own_is_named(tmp_path: Path, other: str) -> None:
     file = tmp_path / other

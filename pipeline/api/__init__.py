@@ -5,72 +5,10 @@ The asynchronous forms, for a program with an event loop of its own, have an `a`
 
 from __future__ import annotations
 
-from pipeline.api.exporting import Baseline, DataExport, Export, abaseline, aexport, baseline, export
-from pipeline.api.measures import (
-    Certification,
-    ClassShares,
-    Comparison,
-    Evaluation,
-    Trial,
-    acertify,
-    aclass_shares,
-    acompare,
-    aevaluate,
-    atry_config,
-    certificate_of,
-    certify,
-    class_shares,
-    compare,
-    evaluate,
-    try_config,
-)
-from pipeline.api.reviews import (
-    DrawFile,
-    PageReview,
-    RecordView,
-    TakenAnswers,
-    adraw_records,
-    areview_page,
-    ashow_record,
-    atake_answers,
-    draw_records,
-    review_page,
-    show_record,
-    take_answers,
-)
-from pipeline.api.runs import (
-    Checks,
-    Plan,
-    Preview,
-    RehearsedPlan,
-    Renamed,
-    Report,
-    ReportFile,
-    RunStatus,
-    RunSummary,
-    acheck,
-    aplan,
-    apreview,
-    arehearse_plan,
-    arename,
-    areplay,
-    arun,
-    astatus,
-    averify,
-    awatch,
-    awrite_report,
-    check,
-    plan,
-    preview,
-    rehearse_plan,
-    rename,
-    replay,
-    run,
-    status,
-    verify,
-    watch,
-    write_report,
-)
+from pipeline.api.exporting import *
+from pipeline.api.measures import *
+from pipeline.api.reviews import *
+from pipeline.api.runs import *
 
 __all__ = [
     "Baseline",

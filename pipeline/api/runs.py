@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from html import escape
@@ -22,13 +21,6 @@ from pipeline.units import dollars, duration
 
 if TYPE_CHECKING:
     import pandas
-
-
-def _former(wishes: RunOptions | None) -> RunOptions | None:
-    """The options under their former name."""
-    if wishes is not None:
-        warnings.warn("wishes is now options: use the new name", DeprecationWarning, stacklevel=3)
-    return wishes
 
 
 def _reported(settings: Settings, options: RunOptions | None) -> RunOptions:
@@ -156,12 +148,10 @@ class RunStatus(ShownFacts):
         return show.status_lines(self.facts)
 
 
-async def arun(
-    config: Config, options: RunOptions | None = None, *, records: Given | None = None, wishes: RunOptions | None = None
-) -> RunSummary:
+async def arun(config: Config, options: RunOptions | None = None, *, records: Given | None = None) -> RunSummary:
     """`run`, for a program that has an event loop."""
     settings = settings_of(config)
-    options = _reported(settings, options or _former(wishes))
+    options = _reported(settings, options)
     return shown_as(RunSummary, await runner.arun(settings, options, records=records))
 
 
@@ -242,17 +232,14 @@ async def averify(run: str | Path | None = None, *, read_input: bool = True, rem
 verify = plain(averify)
 
 
-def run(
-    config: Config, options: RunOptions | None = None, *, records: Given | None = None, wishes: RunOptions | None = None
-) -> RunSummary:
+def run(config: Config, options: RunOptions | None = None, *, records: Given | None = None) -> RunSummary:
     """Label the input of a config, or `records`; the same call resumes. Works in a notebook too. Raises SetupError.
 
     `config` is `Settings` or the path of a config. `records` are mappings in any iterable or asynchronous one, or a
-    frame of pandas or polars. `wishes` is the former name of `options`. In a program that has an event loop of its
-    own: `await arun(config)`.
+    frame of pandas or polars. In a program that has an event loop of its own: `await arun(config)`.
     """
     settings = settings_of(config)
-    options = _reported(settings, options or _former(wishes))
+    options = _reported(settings, options)
     return shown_as(RunSummary, runner.run(settings, options, records=records))
 
 

@@ -22,8 +22,6 @@ from pipeline.task.walk import Schema
 
 #: parameters of a function that are not the model's to fill
 RECORD, CALL = "record", "call"
-#: how the annotation of such a parameter ends where it is a text; the second one is the class's former name
-_CONTEXTS = (".CallbackContext", ".Call")
 _EXPECTED = (
     "expected a Pydantic model, a function with annotated parameters, "
     "or an object with a schema and __call__(label, record)"
@@ -224,8 +222,13 @@ def _is_ours(parameter: inspect.Parameter | None) -> bool:
     if parameter is None:
         return False
     kind = parameter.annotation
-    ours = {RECORD: (Record, "Record"), CALL: (CallbackContext, "CallbackContext", "Call")}[parameter.name]
-    return parameter.name == RECORD or kind is inspect.Parameter.empty or kind in ours or str(kind).endswith(_CONTEXTS)
+    ours = {RECORD: (Record, "Record"), CALL: (CallbackContext, "CallbackContext")}[parameter.name]
+    return (
+        parameter.name == RECORD
+        or kind is inspect.Parameter.empty
+        or kind in ours
+        or str(kind).endswith(".CallbackContext")
+    )
 
 
 def _made_model(name: str, fields: dict[str, Any], naming: Naming) -> Model:

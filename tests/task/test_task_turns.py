@@ -334,12 +334,11 @@ def test_one_that_hangs_is_given_up_and_a_model_that_waits_is_told(module: Calla
         (CallbackContext, True),
         ("CallbackContext", True),
         ("pipeline.CallbackContext", True),
-        ("Call", True),
-        ("pipeline.Call", True),
+        ("Call", False),
         (str, False),
         ("str", False),
     ],
 )
-def test_the_context_is_known_by_its_class_and_its_former_name(annotation: Any, ours: bool) -> None:
+def test_the_context_is_known_by_its_class_and_its_name(annotation: Any, ours: bool) -> None:
     parameter = inspect.Parameter("call", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation)
     assert tools._is_ours(parameter) is ours
