@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 #: what a label is: a text, a number, true or false
@@ -84,6 +84,10 @@ class Renamed:
     files: tuple[str, ...]
     notes: tuple[str, ...]
     dry_run: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
 
 
 def new_names(values: Iterable[Any], pairs: Sequence[tuple[Value, Value]]) -> dict[tuple[bool, object], Value | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -279,10 +279,6 @@ watch = plain(awatch)
 
 class Renamed(Shown, labelfields.Renamed):
     """What renaming labels came to."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
 
     def _lines(self) -> Sequence[str]:
         return show.renamed_lines(self)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.frame import MEASURE, AsJson, RunOf, app, run_of, run_through, show_found
+from pipeline.cli.frame import MEASURE, AsJson, RunOf, app, run_of, show_through
 
 #: What is promised, about which label, and from which draw.
 Error = Annotated[
@@ -89,23 +89,14 @@ def certify(
             facts["file"] = str(to)
         return facts
 
-    facts = run_through(look())
-    from pipeline.show import certify_lines
-
-    show_found(facts, certify_lines, json_out=json_out)
+    facts = show_through(look(), "certify_lines", json_out=json_out)
     raise typer.Exit(0 if facts["certified"] else 1)
 
 
 def _show_shares(
     run_dir: Path, column: str | None, by: str | None, confidence: float | None, pseudo: Path | None, *, json_out: bool
 ) -> None:
-    async def look() -> dict[str, Any]:
-        from pipeline.measure import SharesOptions
-        from pipeline.measure import shares as look_at
+    from pipeline import measure
 
-        return await look_at(run_dir, SharesOptions(column, by, confidence or 0.95, pseudo))
-
-    facts = run_through(look())
-    from pipeline.show import shares_lines
-
-    show_found(facts, shares_lines, json_out=json_out)
+    options = measure.SharesOptions(column, by, confidence or 0.95, pseudo)
+    show_through(measure.shares(run_dir, options), "shares_lines", json_out=json_out)

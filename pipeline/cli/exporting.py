@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.frame import MEASURE, USE, AsJson, RunOf, app, fail, guarded, run_of, run_through, show_found
+from pipeline.cli.frame import MEASURE, USE, AsJson, RunOf, app, fail, guarded, run_of, show_through
 from pipeline.cli.measuring import GoldSets, telling_how
 
 Table = Annotated[
@@ -120,15 +120,9 @@ def export(
 
 
 def _into_table(run_dir: Path, to: str | None, table: str | None, json_out: bool) -> None:
-    async def write() -> Any:
-        from pipeline.runner import export as write_labels
+    from pipeline import runner
 
-        return await write_labels(run_dir, to, table=table)
-
-    done = run_through(write())
-    from pipeline.show import export_lines
-
-    show_found(done, export_lines, json_out=json_out)
+    show_through(runner.export(run_dir, to, table=table), "export_lines", json_out=json_out)
 
 
 def _into_folder(run_dir: Path, to: str, options: Any, json_out: bool) -> None:
@@ -139,10 +133,7 @@ def _into_folder(run_dir: Path, to: str, options: Any, json_out: bool) -> None:
         with telling_how(command, options.sets):
             return await export_data(run_dir, to, options)
 
-    done = run_through(write())
-    from pipeline.show import data_lines
-
-    show_found(done, data_lines, json_out=json_out)
+    show_through(write(), "data_lines", json_out=json_out)
 
 
 @app.command(rich_help_panel=MEASURE)
@@ -168,14 +159,7 @@ def baseline(
 ) -> None:  # fmt: skip
     """Train a simple classifier on the labels: can they be learned, and which are doubtful?"""
     run_dir = run_of(run)
+    from pipeline import exports
 
-    async def train() -> Any:
-        from pipeline.exports import BaselineOptions
-        from pipeline.exports import baseline as train_one
-
-        return await train_one(run_dir, BaselineOptions(by, text, seed, doubts, to))
-
-    done = run_through(train())
-    from pipeline.show import baseline_lines
-
-    show_found(done, baseline_lines, json_out=json_out)
+    options = exports.BaselineOptions(by, text, seed, doubts, to)
+    show_through(exports.baseline(run_dir, options), "baseline_lines", json_out=json_out)

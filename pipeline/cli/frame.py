@@ -265,7 +265,7 @@ def _words_again(named: Path | None) -> str:
     """
     from pipeline.settings import shown_words
 
-    once = {
+    once = [
         "--fresh",
         "--yes",
         "-y",
@@ -275,7 +275,7 @@ def _words_again(named: Path | None) -> str:
         "--keep-corrections",
         "--drop-corrections",
         "--no-wait",
-    }
+    ]
     words = [word for word in sys.argv[2:] if word not in once]
     if "--only" in words:
         at = words.index("--only")
@@ -345,22 +345,6 @@ def fail(message: str, *, code: int = 2) -> NoReturn:
     raise typer.Exit(code)
 
 
-def pair(text: str, sign: str, option: str, example: str) -> tuple[str, float]:
-    kind, _, share = text.partition(sign)
-    try:
-        return kind, float(share)
-    except ValueError:
-        fail(f"{option} {text}: expected something like {option} {example}")
-
-
-def span(text: str) -> tuple[float, float]:
-    start, _, end = text.partition("-")
-    try:
-        return float(start), float(end)
-    except ValueError:
-        fail(f"--outage {text}: expected seconds like --outage 10-40")
-
-
 def say(text: str) -> None:
     """A text for people. Where nobody reads it any more, nothing else changes."""
     from pipeline.terminal import laid_out, put_soon, shown
@@ -381,6 +365,15 @@ def show_found(found: Any, lines: Callable[[Any], Iterable[str]], *, json_out: b
         print_json(found if isinstance(found, Mapping) else found.as_dict())
     else:
         show("\n".join(lines(found)))
+
+
+def show_through(work: Coroutine[Any, Any, Any], lines: str, *, json_out: bool) -> Any:
+    """Show what the work has found, and give it. `lines` is the name of the function in `show` that says it."""
+    found = run_through(work)
+    from pipeline import show as views
+
+    show_found(found, getattr(views, lines), json_out=json_out)
+    return found
 
 
 def print_json(value: Any, *, code: int = EXIT_NOT_WRITTEN) -> None:

@@ -35,12 +35,12 @@ from pipeline.cli.frame import (
     say,
     settings_of,
     show,
+    show_through,
     start_over,
 )
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
-    from pipeline.stats import RunSummary
 
 
 @app.command(rich_help_panel=BEFORE)
@@ -120,14 +120,10 @@ def check(
 ) -> None:
     """Find mistakes before you spend anything."""
     settings = settings_of(config, sets, input_path, output_dir)
-
-    async def look() -> Any:
-        from pipeline.planner import check as look_at
-
-        return await look_at(settings, online=not offline, quiet=json_out)
-
-    checks = run_through(look())
+    from pipeline import planner
     from pipeline.show import check_lines
+
+    checks = run_through(planner.check(settings, online=not offline, quiet=json_out))
 
     if json_out:
         found = [{"name": one.name, "ok": one.ok, "detail": one.detail, "blocks": one.blocks} for one in checks]
@@ -157,14 +153,10 @@ def preview(
     """Label a few records and show them; write nothing."""
     settings = settings_of(config, sets, input_path, keys=keys)
     first = number if number is not None else 0 if key or sample else 5
-
-    async def look() -> Any:
-        from pipeline.planner import preview as look_at
-
-        return await look_at(settings, first, keys=key or (), sample=sample or 0, prompt=prompt)
-
-    seen = run_through(look())
+    from pipeline import planner
     from pipeline.show import preview_facts, preview_lines
+
+    seen = run_through(planner.preview(settings, first, keys=key or (), sample=sample or 0, prompt=prompt))
 
     if json_out:
         print_json(preview_facts(seen))
@@ -210,25 +202,16 @@ def plan(
     if not rehearse and any(value is not None for value in (records, rpm, tpm, rpd)):
         fail("--records, --rpm, --tpm and --rpd are for a rehearsal: add --rehearse")
     settings = settings_of(config, sets, input_path, output_dir, limit, sample=sample, keys=keys)
+    from pipeline import planner
+    from pipeline.facts import Tier
 
-    async def look() -> Any:
-        from pipeline.facts import Tier
-        from pipeline.planner import plan as look_at
-        from pipeline.planner import rehearse_plan
-
-        if not rehearse:
-            return await look_at(settings, pilot, quiet=json_out)
+    if rehearse:
         tier = Tier(requests_per_minute=rpm, tokens_per_minute=tpm, requests_per_day=rpd)
-        return await rehearse_plan(settings, records, tier, pilot=pilot, quiet=json_out)
-
-    found = run_through(look())
-    from pipeline.show import plan_lines, rehearsal_lines
-
-    if json_out:
-        print_json(found.as_dict())
-    else:
-        show("\n".join(rehearsal_lines(found) if rehearse else plan_lines(found)))
-    nobody = not rehearse and found.looked_at and found.without_label == found.looked_at
+        rehearsed = planner.rehearse_plan(settings, records, tier, pilot=pilot, quiet=json_out)
+        show_through(rehearsed, "rehearsal_lines", json_out=json_out)
+        return
+    found = show_through(planner.plan(settings, pilot, quiet=json_out), "plan_lines", json_out=json_out)
+    nobody = found.looked_at and found.without_label == found.looked_at
     raise typer.Exit(1 if nobody else 0)
 
 
@@ -305,11 +288,7 @@ def replay(config: RunOf = None, sets: Sets = None, output_dir: Output = None, j
     Use it after you fix a callback or change the columns. The files are written again.
     """
     settings = settings_of(config or run_of(None), sets, None, output_dir)
+    from pipeline import runner
+    from pipeline.report import after_run
 
-    async def again() -> RunSummary:
-        from pipeline.report import after_run
-        from pipeline.runner import replay as read_again
-
-        return await read_again(settings, after=after_run if settings.output.report else None)
-
-    finish(run_through(again()), json_out)
+    finish(run_through(runner.replay(settings, after=after_run if settings.output.report else None)), json_out)

@@ -20,7 +20,6 @@ from pipeline.cli.frame import (
     config_app,
     fail,
     guarded,
-    pair,
     print_json,
     run_of,
     run_through,
@@ -28,7 +27,7 @@ from pipeline.cli.frame import (
     settings_of,
     show,
     show_found,
-    span,
+    show_through,
 )
 
 if TYPE_CHECKING:
@@ -45,18 +44,15 @@ def status(
     """Show a run, while it runs or afterward."""
     run_dir = run_of(run)
 
-    async def look() -> Any:
-        from pipeline.runner import status as look_at
+    def look() -> Coroutine[Any, Any, Any]:
+        from pipeline import runner
 
-        return await look_at(run_dir)
+        return runner.status(run_dir)
 
     if watch:
         guarded(lambda: _watch(look, json_out, every_s))
         return
-    facts = run_through(look())
-    from pipeline.show import status_lines
-
-    show_found(facts, status_lines, json_out=json_out)
+    show_through(look(), "status_lines", json_out=json_out)
 
 
 def _watch(look: Callable[[], Coroutine[Any, Any, Any]], json_out: bool, every_s: float) -> None:
@@ -101,17 +97,10 @@ def verify(
     It checks that rows in = labelled + rejected + failed + pending, with each key once.
     """
     run_dir = run_of(run)
+    from pipeline import runner
 
-    async def look() -> Any:
-        from pipeline.runner import verify as look_at
-
-        return await look_at(run_dir, read_input=not no_input, remote=remote)
-
-    report = run_through(look())
-    if json_out:
-        print_json(report.as_dict())
-    else:
-        show("\n".join(report.lines()))
+    report = run_through(runner.verify(run_dir, read_input=not no_input, remote=remote))
+    show_found(report, lambda _: report.lines(), json_out=json_out)
     raise typer.Exit(0 if report.ok else 1)
 
 
@@ -185,8 +174,8 @@ def rehearse(
             requests_per_minute=rpm,
             tokens_per_minute=tpm,
             requests_per_day=rpd,
-            faults=dict(pair(text, "=", "--fault", "503=0.02") for text in fault or []),
-            outages=[span(text) for text in outage or []],
+            faults=dict(_pair(text, "=", "--fault", "503=0.02") for text in fault or []),
+            outages=[_span(text) for text in outage or []],
             quota_after=quota_after,
             models=(),
             books_path=books,
@@ -199,6 +188,22 @@ def rehearse(
 def _say_ready(endpoint: Rehearsal) -> None:
     say(f"Simulated labels at {endpoint.base_url} (any key will do). Ctrl-C ends it.")
     say(f"  books:  {endpoint.root_url}/books")
+
+
+def _pair(text: str, sign: str, option: str, example: str) -> tuple[str, float]:
+    kind, _, share = text.partition(sign)
+    try:
+        return kind, float(share)
+    except ValueError:
+        fail(f"{option} {text}: expected something like {option} {example}")
+
+
+def _span(text: str) -> tuple[float, float]:
+    start, _, end = text.partition("-")
+    try:
+        return float(start), float(end)
+    except ValueError:
+        fail(f"--outage {text}: expected seconds like --outage 10-40")
 
 
 def _poison(text: str) -> tuple[str, str]:

@@ -20,10 +20,9 @@ from pipeline.cli.frame import (
     fail,
     importing,
     run_of,
-    run_through,
     say,
     settings_of,
-    show_found,
+    show_through,
 )
 
 Gold = Annotated[
@@ -103,19 +102,15 @@ def evaluate(
 
     async def look() -> Any:
         with importing():
-            from pipeline.measure import EvaluateOptions
-            from pipeline.measure import evaluate as look_at
+            from pipeline import measure
 
-        options = EvaluateOptions(
+        options = measure.EvaluateOptions(
             column or (), field or (), disagreements, confidence, ordered or (), sets or (), json_out, without
         )
         with telling_how(["evaluate", str(run_dir), *(["--gold", gold] if gold else [])], sets):
-            return await look_at(run_dir, gold, options)
+            return await measure.evaluate(run_dir, gold, options)
 
-    facts = run_through(look())
-    from pipeline.show import evaluation_lines
-
-    show_found(facts, evaluation_lines, json_out=json_out)
+    show_through(look(), "evaluation_lines", json_out=json_out)
 
 
 @app.command(rich_help_panel=MEASURE)
@@ -143,17 +138,13 @@ def compare(
 
     async def look() -> Any:
         with importing():
-            from pipeline.measure import CompareOptions
-            from pipeline.measure import compare as look_at
+            from pipeline import measure
 
-        options = CompareOptions(column or (), field or (), differences, ordered or (), sets or (), json_out)
+        options = measure.CompareOptions(column or (), field or (), differences, ordered or (), sets or (), json_out)
         with telling_how(["compare", *map(str, runs), *(["--gold", gold] if gold else [])], sets):
-            return await look_at(*runs, gold, options)
+            return await measure.compare(*runs, gold, options)
 
-    facts = run_through(look())
-    from pipeline.show import comparison_lines
-
-    show_found(facts, comparison_lines, json_out=json_out)
+    show_through(look(), "comparison_lines", json_out=json_out)
 
 
 @app.command("try", rich_help_panel=MEASURE)
@@ -186,15 +177,9 @@ def try_config(
     old = old if old.is_absolute() or config is None or not config.is_dir() else old.absolute()
     settings = settings_of(config, sets, output_dir=output_dir)
 
-    async def label() -> Any:
-        from pipeline.measure import TryOptions
-        from pipeline.measure import try_config as label_some
+    from pipeline import measure
 
-        options = TryOptions(number, seed, relabel, differences, quiet=json_out)
-        return await label_some(settings, old, options, tell=lambda text: say(f"labelpipe: {text}"))
-
-    facts = run_through(label())
-    from pipeline.show import trial_lines
-
-    show_found(facts, trial_lines, json_out=json_out)
+    options = measure.TryOptions(number, seed, relabel, differences, quiet=json_out)
+    trial = measure.try_config(settings, old, options, tell=lambda text: say(f"labelpipe: {text}"))
+    facts = show_through(trial, "trial_lines", json_out=json_out)
     raise typer.Exit(facts["tried"]["exit_code"])

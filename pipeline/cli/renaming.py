@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.frame import MEASURE, AsJson, Output, Sets, app, fail, print_json, run_through, settings_of, show
+from pipeline.cli.frame import MEASURE, AsJson, Output, Sets, app, fail, settings_of, show_through
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
@@ -39,13 +38,7 @@ def rename(
 
         return await in_run(settings, column, _pairs(settings, column, pairs), dry_run=dry_run)
 
-    found = run_through(give_names())
-    from pipeline.show import renamed_lines
-
-    if json_out:
-        print_json(asdict(found))
-    else:
-        show("\n".join(renamed_lines(found)))
+    show_through(give_names(), "renamed_lines", json_out=json_out)
 
 
 def _pairs(settings: Settings, column: str, texts: list[str]) -> list[tuple[str, str]]:

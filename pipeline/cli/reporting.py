@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -16,10 +16,9 @@ from pipeline.cli.frame import (
     guarded,
     print_json,
     run_of,
-    run_through,
     say,
     show,
-    show_found,
+    show_through,
 )
 
 
@@ -33,16 +32,9 @@ def report(
 ) -> None:
     """Write a page about a run: labels, quality, speed, cost."""
     run_dir = run_of(run)
+    from pipeline.report import write_report
 
-    async def write() -> Any:
-        from pipeline.report import write_report
-
-        return await write_report(run_dir, to)
-
-    written = run_through(write())
-    from pipeline.show import report_lines
-
-    show_found(written, report_lines, json_out=json_out)
+    show_through(write_report(run_dir, to), "report_lines", json_out=json_out)
 
 
 @app.command(rich_help_panel=STEER)

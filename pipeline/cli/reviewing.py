@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.frame import MEASURE, AsJson, RunOf, app, fail, guarded, run_of, run_through, say, show_found
+from pipeline.cli.frame import MEASURE, AsJson, RunOf, app, fail, guarded, run_of, say, show_found, show_through
 
 #: Which records are drawn.
 Sample = Annotated[int, typer.Option("--sample", min=0, help="Draw N records at random.", metavar="N")]
@@ -107,15 +107,9 @@ def _refuse_both(option: str, others: object) -> None:
 
 
 def _write(run_dir: Path, options: Any, to: Path, draw: int | None, *, json_out: bool) -> None:
-    async def write() -> dict[str, Any]:
-        from pipeline.review import draw_to_file
+    from pipeline.review import draw_to_file
 
-        return await draw_to_file(run_dir, options, to, draw=draw)
-
-    facts = run_through(write())
-    from pipeline.show import draw_lines
-
-    show_found(facts, draw_lines, json_out=json_out)
+    show_through(draw_to_file(run_dir, options, to, draw=draw), "draw_lines", json_out=json_out)
 
 
 def _open_page(
@@ -154,16 +148,9 @@ def has_display() -> bool:
 def _take(run_dir: Path, file: Path, by: str | None, draw: int | None, *, json_out: bool) -> None:
     if by is None:
         fail("say who has answered: --by NAME")
+    from pipeline.review import take_answers
 
-    async def take() -> dict[str, Any]:
-        from pipeline.review import take_answers
-
-        return await take_answers(run_dir, file, by=by, draw=draw)
-
-    facts = run_through(take())
-    from pipeline.show import answers_lines
-
-    show_found(facts, answers_lines, json_out=json_out)
+    show_through(take_answers(run_dir, file, by=by, draw=draw), "answers_lines", json_out=json_out)
 
 
 @app.command("show", rich_help_panel=MEASURE)
@@ -186,13 +173,6 @@ def show_record(
     if not runs and ((Path(key) / "manifest.json").is_file() or (key.endswith(".toml") and Path(key).is_file())):
         fail(f"{key} is a run: name a record of it too, such as: labelpipe show {key} T-00123")
     run_dir = run_of(Path(runs[0]) if runs else None)
+    from pipeline import review as people
 
-    async def look() -> dict[str, Any]:
-        from pipeline.review import show_record as look_at
-
-        return await look_at(run_dir, key)
-
-    facts = run_through(look())
-    from pipeline.show import record_lines
-
-    show_found(facts, record_lines, json_out=json_out)
+    show_through(people.show_record(run_dir, key), "record_lines", json_out=json_out)
