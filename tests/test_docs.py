@@ -24,7 +24,7 @@ from pipeline.cli import EXIT_CODES, app
 from pipeline.engine import Verdict, verdict_of
 from pipeline.errors import LabelpipeError
 from pipeline.labelfields import LabelField, plain_choices
-from pipeline.rehearsal import FAULT_KINDS
+from pipeline.rehearsal import BATCH_FAULTS, FAULT_KINDS
 from pipeline.runner import summary as endings
 from pipeline.settings import label_field
 from pipeline.store import RunDir
@@ -318,6 +318,7 @@ def test_the_numbers_of_the_architecture_are_those_of_the_code(subtests: pytest.
 
 def test_every_fault_kind_is_documented_and_no_other() -> None:
     assert first_words("rehearsal.md", "Faults") == list(FAULT_KINDS)
+    assert first_words("rehearsal.md", "Batches") == list(BATCH_FAULTS)
 
 
 def test_the_files_of_a_run_are_documented() -> None:

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from pipeline.rehearsal.books import Books, Entry, Totals, read_books
-from pipeline.rehearsal.faults import FAULT_KINDS
+from pipeline.rehearsal.faults import BATCH_FAULTS, FAULT_KINDS
 from pipeline.rehearsal.options import RehearsalOptions
 from pipeline.rehearsal.serve import serve
 from pipeline.rehearsal.server import Rehearsal
 
-__all__ = ["FAULT_KINDS", "Books", "Entry", "Rehearsal", "RehearsalOptions", "Totals", "read_books", "serve"]
+__all__ = [
+    "BATCH_FAULTS",
+    "FAULT_KINDS",
+    "Books",
+    "Entry",
+    "Rehearsal",
+    "RehearsalOptions",
+    "Totals",
+    "read_books",
+    "serve",
+]

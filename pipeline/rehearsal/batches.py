@@ -21,7 +21,7 @@ from pipeline.rehearsal.calls import CHARS_A_TOKEN
 from pipeline.rehearsal.desk import Desk
 from pipeline.rehearsal.dialects import Dialect
 from pipeline.rehearsal.dice import Dice
-from pipeline.rehearsal.faults import OF_BATCH, OF_LINE
+from pipeline.rehearsal.faults import OF_BATCH, OF_FILE, OF_LINE
 from pipeline.rehearsal.options import RehearsalOptions
 from pipeline.rehearsal.replies import ErrorReply, Reply, invalid
 
@@ -97,6 +97,7 @@ class _Batch:
             "output_tokens": completion, "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": prompt + completion,
         }  # fmt: skip
+        counts = {"total": self.lines, "completed": self.completed, "failed": self.failed}
         return {
             "id": self.id,
             "object": "batch",
@@ -111,7 +112,7 @@ class _Batch:
             "created_at": int(self.created_at),
             "expires_at": int(self.created_at) + _WINDOW_S,
             **stamps,
-            "request_counts": {"total": self.lines, "completed": self.completed, "failed": self.failed},
+            "request_counts": None if self.fault == "batch_no_counts" else counts,
             "usage": usage if self.status in _OVER and prompt + completion else None,
             "metadata": dict(self.metadata) or None,
         }
@@ -156,6 +157,12 @@ class Depot:
         file = _File(f"file-{path.stem}", name, purpose, path, time.time())
         self._files[file.id] = file
         return file.as_json()
+
+    def loses(self, file: Mapping[str, Any]) -> bool:
+        """Whether the answer to the upload of this file is lost."""
+        return (
+            _drawn(self._options.batch_faults, Dice("file", self._options.seed, file["id"]).unit(), OF_FILE) is not None
+        )
 
     def file(self, file_id: str) -> _File | None:
         """The file of this id."""
@@ -243,7 +250,8 @@ class Depot:
 
     def _share(self, batch: _Batch) -> float:
         """How much of a batch's time is over."""
-        return min(1.0, (self._clock() - batch.began) / max(self._options.batch_s, 1e-9))
+        most = 0.5 if batch.fault == "batch_stuck" else 1.0
+        return min(most, (self._clock() - batch.began) / max(self._options.batch_s, 1e-9))
 
     def _seen(self, batch: _Batch) -> dict[str, Any]:
         """The batch as it is now: it moves on when it is looked at."""
@@ -289,7 +297,7 @@ class Depot:
                     bad.write(_written(name, None, {"code": "batch_expired", "message": told}))
                     batch.failed += 1
         for path, what in ((output, "output"), (error, "error")):
-            if path.stat().st_size:
+            if path.stat().st_size or (what == "error" and batch.fault == "batch_empty_error_file"):
                 made = self.keep(path, f"{batch.id}_{what}.jsonl", "batch_output")
                 setattr(batch, f"{what}_id", made["id"])
             else:

@@ -142,12 +142,23 @@ TWISTS: Mapping[str, Callable[[Choice], None]] = {
 #: every kind that `faults` and `poison` may name; "slow" alone still gives the right answer
 FAULT_KINDS = (*STATIC, *WIRE, "slow", *TWISTS)
 
-#: Faults of a whole batch: its making is not answered; it fails, expires half done, or all of its lines fail; it names
-#: an error file "".
-OF_BATCH = ("batch_lost", "batch_refused", "batch_expired", "batch_all_failed", "batch_empty_error_id")
+#: Faults of a file: its upload is not answered.
+OF_FILE = ("upload_lost",)
+#: Faults of a whole batch: its making is not answered; it fails, expires half done, stands still half done, or all of
+#: its lines fail; it names an error file "", or one without a byte; it tells no counts.
+OF_BATCH = (
+    "batch_lost",
+    "batch_refused",
+    "batch_expired",
+    "batch_stuck",
+    "batch_all_failed",
+    "batch_empty_error_id",
+    "batch_empty_error_file",
+    "batch_no_counts",
+)
 #: Faults of a line: a server's error, a status of 0, in no file, or twice in one.
 OF_LINE = ("line_500", "line_zero", "line_missing", "line_twice")
-BATCH_FAULTS = (*OF_BATCH, *OF_LINE)
+BATCH_FAULTS = (*OF_FILE, *OF_BATCH, *OF_LINE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ from pipeline.rehearsal.options import RehearsalOptions
 from pipeline.rehearsal.replies import JSON_TYPE, ErrorReply, Reply, retry_headers
 from pipeline.rehearsal.responses import RESPONSES
 
+#: an answer that never arrives
+_LOST = Reply(0, b"", wire="reset")
 #: a prompt of a million tokens fits, and so do some pictures
 _MAX_BODY_BYTES = 64 * 1024 * 1024
 #: how long a stop waits for answers that are on their way, twice at most
@@ -201,7 +203,8 @@ class Rehearsal:
                         file.write(block)
         if not name:
             return self._error(400, "'file' is a required property.")
-        return self._json(self._depot.keep(path, name, purpose))
+        kept = self._depot.keep(path, name, purpose)
+        return await self._fail(request, _LOST) if self._depot.loses(kept) else self._json(kept)
 
     async def _files(self, request: web.BaseRequest) -> web.StreamResponse:
         query = request.query
@@ -219,7 +222,7 @@ class Rehearsal:
 
     async def _create_batch(self, request: web.BaseRequest) -> web.StreamResponse:
         found, is_lost = self._depot.create(loads(await request.read()))
-        return await self._fail(request, Reply(0, b"", wire="reset")) if is_lost else self._send(sent(found))
+        return await self._fail(request, _LOST) if is_lost else self._send(sent(found))
 
     async def _batches(self, request: web.BaseRequest) -> web.StreamResponse:
         return self._json(self._depot.batches(request.query.get("after"), int(request.query.get("limit", "20"))))

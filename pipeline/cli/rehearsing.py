@@ -1,0 +1,148 @@
+"""The rehearsal endpoint alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.cli.frame import MORE, app, fail, guarded, say
+
+if TYPE_CHECKING:
+    from pipeline.rehearsal import Rehearsal, RehearsalOptions
+
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+Port = Annotated[int, typer.Option(help="Port. 0 takes a free one.")]
+Rpm = Annotated[float | None, typer.Option("--rpm", help="Requests per minute that the endpoint allows.")]
+Tpm = Annotated[float | None, typer.Option("--tpm", help="Tokens per minute that the endpoint allows.")]
+Rpd = Annotated[float | None, typer.Option("--rpd", help="Requests per day that the endpoint allows.")]
+LatencyMs = Annotated[float, typer.Option(help="How long an answer takes, in milliseconds.")]
+Fault = Annotated[
+    list[str] | None,
+    typer.Option("--fault", help="Share of calls that fail this way: 503=0.02", metavar="KIND=SHARE"),
+]
+Outage = Annotated[
+    list[str] | None, typer.Option("--outage", help="Answer 503 during these seconds: 10-40", metavar="FROM-TO")
+]
+LatencyJitter = Annotated[
+    float, typer.Option("--latency-jitter", help="How far single answers are from that: 0.3 is 70% to 130%.")
+]
+SlowShare = Annotated[float, typer.Option("--slow-share", help="Share of calls that take much longer.")]
+SlowFactor = Annotated[float, typer.Option("--slow-factor", help="How many times as long these take.")]
+MaxInFlight = Annotated[
+    int | None, typer.Option("--max-in-flight", help="Above so many calls, slower; above twice as many, refused.")
+]
+BurstS = Annotated[
+    float, typer.Option("--burst-s", help="Seconds' worth of a limit that may be used at once after a pause.")
+]
+NoLimitHeaders = Annotated[bool, typer.Option("--no-limit-headers", help="Do not tell the limits in the answers.")]
+NoRetryAfter = Annotated[bool, typer.Option("--no-retry-after", help="Do not say how long to wait in refusals.")]
+Poison = Annotated[
+    list[str] | None,
+    typer.Option("--poison", help="Calls with this text fail so: 'some text=hang'", metavar="TEXT=KIND"),
+]
+ContextTokens = Annotated[int, typer.Option("--context-tokens", min=1, help="A longer prompt is refused.")]
+BatchS = Annotated[float, typer.Option("--batch-s", min=0, help="How long a batch takes, in seconds.")]
+BatchQueueTokens = Annotated[
+    int | None, typer.Option("--batch-queue-tokens", min=1, help="Tokens that may be queued in batches at once.")
+]
+BatchFault = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--batch-fault", help="Share of batches or of their lines that fail this way: batch_expired=0.1",
+        metavar="KIND[=SHARE]",
+    ),
+]  # fmt: skip
+QuotaAfter = Annotated[int | None, typer.Option(help="Number of answers until the quota is used up.")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same faults and labels.")]
+Books = Annotated[Path | None, typer.Option(help="Append each call to this file as a JSON line.")]
+
+
+@app.command(rich_help_panel=MORE)
+def rehearse(
+    context: typer.Context,
+    host: Host = "127.0.0.1",
+    port: Port = 8808,
+    rpm: Rpm = None,
+    tpm: Tpm = None,
+    rpd: Rpd = None,
+    latency_ms: LatencyMs = 50.0,
+    fault: Fault = None,
+    outage: Outage = None,
+    latency_jitter: LatencyJitter = 0.0,
+    slow_share: SlowShare = 0.0,
+    slow_factor: SlowFactor = 10.0,
+    max_in_flight: MaxInFlight = None,
+    burst_s: BurstS = 60.0,
+    no_limit_headers: NoLimitHeaders = False,
+    no_retry_after: NoRetryAfter = False,
+    poison: Poison = None,
+    context_tokens: ContextTokens = 128_000,
+    batch_s: BatchS = 1.0,
+    batch_queue_tokens: BatchQueueTokens = None,
+    batch_fault: BatchFault = None,
+    quota_after: QuotaAfter = None,
+    seed: Seed = 0,
+    books: Books = None,
+) -> None:
+    """Serve the built-in endpoint for any OpenAI client. Its labels are simulated."""
+    from pipeline.rehearsal import serve
+
+    totals = guarded(lambda: serve(_options(context.params), _say_ready))
+    say(f"Served {totals.calls:,} calls: {totals.answered:,} answers, {totals.refused:,} refused.")
+
+
+def _options(given: Mapping[str, Any]) -> RehearsalOptions:
+    """What is asked for, from the command's arguments. Raises ConfigError."""
+    from pipeline.rehearsal import RehearsalOptions
+
+    words = dict(given)
+    return RehearsalOptions(
+        requests_per_minute=words.pop("rpm"),
+        tokens_per_minute=words.pop("tpm"),
+        requests_per_day=words.pop("rpd"),
+        faults=dict(_pair(text, "=", "--fault", "503=0.02") for text in words.pop("fault") or []),
+        outages=[_span(text) for text in words.pop("outage") or []],
+        headers=not words.pop("no_limit_headers"),
+        retry_after=not words.pop("no_retry_after"),
+        poison=dict(map(_poison, words.pop("poison") or [])),
+        batch_faults=dict(map(_batch_fault, words.pop("batch_fault") or [])),
+        books_path=words.pop("books"),
+        models=(),
+        **words,
+    )
+
+
+def _say_ready(endpoint: Rehearsal) -> None:
+    say(f"Simulated labels at {endpoint.base_url} (any key will do). Ctrl-C ends it.")
+    say(f"  books:  {endpoint.root_url}/books")
+
+
+def _poison(text: str) -> tuple[str, str]:
+    words, sign, kind = text.rpartition("=")
+    if not sign or not words:
+        fail(f"--poison {text}: expected something like --poison 'some text=hang'")
+    return words, kind
+
+
+def _batch_fault(text: str) -> tuple[str, float]:
+    """A kind and its share; alone it is that of all."""
+    return _pair(text if "=" in text else f"{text}=1", "=", "--batch-fault", "batch_expired=0.1")
+
+
+def _pair(text: str, sign: str, option: str, example: str) -> tuple[str, float]:
+    kind, _, share = text.partition(sign)
+    try:
+        return kind, float(share)
+    except ValueError:
+        fail(f"{option} {text}: expected something like {option} {example}")
+
+
+def _span(text: str) -> tuple[float, float]:
+    start, _, end = text.partition("-")
+    try:
+        return float(start), float(end)
+    except ValueError:
+        fail(f"--outage {text}: expected seconds like --outage 10-40")
