@@ -24,27 +24,3 @@ from pipeline.control.edits import (
 from pipeline.control.orders import NO_ANSWER, VERBS, Inbox, Order, Reply, Ticket, await_answer, send
 from pipeline.control.watch import ConfigWatch
 from pipeline.control.watchdog import Watchdog, describe_tasks, grouped
-
-__all__ = [
-    "FILE_ONLY_KEYS",
-    "LIVE_KEYS",
-    "NO_ANSWER",
-    "VERBS",
-    "ConfigWatch",
-    "Inbox",
-    "LiveChange",
-    "Order",
-    "Reply",
-    "Shift",
-    "Standing",
-    "Ticket",
-    "Watchdog",
-    "applied_line",
-    "await_answer",
-    "describe_tasks",
-    "flat",
-    "grouped",
-    "refused_line",
-    "send",
-    "sort_changes",
-]

@@ -12,26 +12,3 @@ from pipeline.readers.resolve import is_litter, resolve_sources
 from pipeline.readers.rows import Progress
 from pipeline.readers.source import OF_FILES, Source, Stamp, format_by_ending
 from pipeline.readers.sql import Query
-
-__all__ = [
-    "BATCH",
-    "OF_FILES",
-    "Dialect",
-    "Given",
-    "Progress",
-    "Query",
-    "Records",
-    "Source",
-    "Stamp",
-    "format_by_ending",
-    "given_name",
-    "given_source",
-    "is_litter",
-    "is_plain_folder",
-    "is_text",
-    "made_up_name",
-    "peek",
-    "read_records",
-    "read_rows",
-    "resolve_sources",
-]

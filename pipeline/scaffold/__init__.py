@@ -7,15 +7,3 @@ from pipeline.scaffold.first import answered, format_for, write_config
 from pipeline.scaffold.proposal import Proposal, propose
 from pipeline.scaffold.survey import Survey
 from pipeline.scaffold.text import to_toml
-
-__all__ = [
-    "Proposal",
-    "Survey",
-    "answered",
-    "first_rows",
-    "format_for",
-    "lay_demo",
-    "propose",
-    "to_toml",
-    "write_config",
-]

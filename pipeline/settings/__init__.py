@@ -24,36 +24,3 @@ from pipeline.settings.schema import Key, keys
 from pipeline.settings.tasks import FunctionSettings, TaskSettings, ToolSettings, ValidatorSettings
 from pipeline.settings.toml import to_toml
 from pipeline.settings.words import shown_words
-
-__all__ = [
-    "TABLE_WANTED",
-    "FunctionSettings",
-    "InputSettings",
-    "Key",
-    "LimitsSettings",
-    "MediaSettings",
-    "ModelSettings",
-    "NotifySettings",
-    "OutputSettings",
-    "PriceSettings",
-    "QualitySettings",
-    "RehearsalSettings",
-    "Row",
-    "Settings",
-    "SqlOutputSettings",
-    "TaskSettings",
-    "TelemetrySettings",
-    "ToolSettings",
-    "ValidatorSettings",
-    "ValueOrigin",
-    "VoterSettings",
-    "explain",
-    "is_table_name",
-    "keys",
-    "label_field",
-    "renamed_config",
-    "renamed_example",
-    "shown_words",
-    "to_toml",
-    "variable",
-]

@@ -14,30 +14,3 @@ from pipeline.task.prompt import expected_fields, fields_shown
 from pipeline.task.renames import renamed_answer
 from pipeline.task.showing import ShowOptions
 from pipeline.task.spec import OMIT, Task, build_task
-
-__all__ = [
-    "LEAST_TOKENS",
-    "OMIT",
-    "PLACEHOLDERS",
-    "AskedAgain",
-    "Expression",
-    "Finding",
-    "FunctionOptions",
-    "LabelColumn",
-    "RecordFilter",
-    "ShowOptions",
-    "Task",
-    "TaskOptions",
-    "ToolOptions",
-    "ValidatorOptions",
-    "ask_again",
-    "build_task",
-    "cache_key",
-    "expected_fields",
-    "fields_shown",
-    "label_columns",
-    "lint",
-    "renamed_answer",
-    "row_fields",
-    "takes_breakpoint",
-]
