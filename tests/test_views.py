@@ -40,7 +40,9 @@ def test_labels_stand_with_their_shares() -> None:
     counts = {"positive": 148, "neutral": 102, "negative": 50}
     values = {f"v{number}": 1 for number in range(12)}
     confidence = {f"0.{number}": 1 for number in range(12)}  # no classes, so not shown
-    lines = closing_lines(summary(labels={"label": counts, "confidence": confidence, "topic": values}, copied=12))
+    labels = {"label": counts, "confidence": confidence, "topic": values, "tags": {"x" * 50: 200, "b": 150}}
+    labels["stars"] = {"10": 200, "9": 100}
+    lines = closing_lines(summary(labelled=300, labels=labels, copied=12))
     assert not [line for line in lines if "confidence" in line]
     assert "  12 took the answer of an identical record, which was asked once" in lines
     at = lines.index("  label     positive  148   49%  █████████▉")
@@ -49,6 +51,9 @@ def test_labels_stand_with_their_shares() -> None:
         "            negative   50   17%  ███▍",
     ]
     assert "            4 more values, 4 in all" in lines
+    at = lines.index(f"  tags      {'x' * 39}…  200   67%  █████████████▍")
+    assert lines[at + 1].split()[:3] == ["b", "150", "50%"], "of the records, which may have both"
+    assert [line.split()[-4] for line in lines[at + 2 : at + 4]] == ["9", "10"], "numbers stand in their order"
 
 
 def test_a_usage_that_no_answer_told_is_no_cost_of_nothing() -> None:

@@ -61,7 +61,7 @@ class RunSummary(Shown, stats.RunSummary):
             ("time", f"{duration(self.session_s)} for {self.session_records:,} records"),
             ("cost", f"nothing paid; the model would cost {cost}" if self.simulated else cost),
             *show.lane_texts(self.lanes).items(),
-            *((column, _shares(counts)) for column, counts in show.told_labels(self.labels)),
+            *((column, _shares(counts, of)) for column, counts, of in show.told_labels(self.labels, self.labelled)),
             *((f"accuracy of {column}", f"{one['accuracy']:.1%}") for column, one in self.measured.items()),
             *((f"{name} file", path) for name, path in self.files.items() if name != "report"),
             ("next", self.next_step),
@@ -70,11 +70,11 @@ class RunSummary(Shown, stats.RunSummary):
         return _table_html(head, facts, simulated=self.simulated, page="" if page is None else link(page))
 
 
-def _shares(counts: Mapping[str, int]) -> str:
+def _shares(counts: Mapping[str, int], of: int) -> str:
     """`positive 110 (37%), negative 110 (37%)`: the most frequent ones."""
-    total, shown = sum(counts.values()), list(counts.items())[: show.CLASSES_SHOWN]
+    shown = list(counts.items())[: show.CLASSES_SHOWN]
     more = f", and {len(counts) - len(shown)} more values" if len(counts) > len(shown) else ""
-    return ", ".join(f"{value} {count:,} ({count / total:.0%})" for value, count in shown) + more
+    return ", ".join(f"{value} {count:,} ({count / of:.0%})" for value, count in shown) + more
 
 
 def _table_html(head: str, facts: Sequence[tuple[str, str]], *, simulated: bool, page: str) -> str:

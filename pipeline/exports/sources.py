@@ -13,7 +13,7 @@ from pipeline.errors import SetupError
 from pipeline.records import Outcome
 from pipeline.store import Corrected, Layout, Ledger, RunDir, corrected_at, rows_of
 from pipeline.targets import run_and_manifest
-from pipeline.task import fields_shown
+from pipeline.task import fields_shown, label_columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,10 @@ async def open_run(run: str | Path | None, stack: AsyncExitStack) -> OpenRun:
 
 
 async def class_field(opened: OpenRun) -> str | None:
-    """The first label field whose values are classes: few and short."""
+    """The first label field whose values are classes, one for each record: few and short."""
     counts = await opened.ledger.label_counts(opened.label_columns)
-    return next((name for name in opened.label_columns if name in counts), None)
+    columns = label_columns(opened.manifest.get("fingerprint", {}).get("tools") or (), opened.label_columns)
+    return next((one.name for one in columns if one.name in counts and not one.is_list), None)
 
 
 def text_fields(manifest: Mapping[str, Any]) -> tuple[str, ...]:

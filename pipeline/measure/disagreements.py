@@ -12,6 +12,7 @@ from pipeline.errors import SetupError
 from pipeline.measure.opened import OpenRun
 from pipeline.records import JSON
 from pipeline.store import csv_block
+from pipeline.task import text_of
 
 #: Disagreements that are kept for the screen, and characters of the text of each.
 SHOWN_MOST, TEXT_MOST = 10, 300
@@ -132,10 +133,3 @@ class Differing:
             for one in self.first
         ]
         return {"n": self.n, "file": None if self.path is None else str(self.path), "first": first}
-
-
-def text_of(fields: Mapping[str, JSON], shown: frozenset[str]) -> str:
-    """What a person recognises a record by: the longest text that its prompt shows, else that it has."""
-    texts = [value for name, value in fields.items() if isinstance(value, str) and (not shown or name in shown)]
-    texts = texts or [value for value in fields.values() if isinstance(value, str)]
-    return max(texts, key=len, default="")

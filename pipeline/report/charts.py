@@ -11,7 +11,6 @@ from typing import Any
 from xml.etree import ElementTree
 
 from pipeline.report.timeline import Timeline
-from pipeline.units import duration
 
 #: Width and height of a chart in CSS pixels: one for a screen and for paper, one for a phone. A wide one that is scaled
 #: down to a phone would have letters of five pixels.
@@ -205,7 +204,14 @@ def _time_ticks(length_s: float, most: int) -> list[float]:
 
 
 def _length(seconds: float) -> str:
-    return "0" if seconds == 0 else duration(seconds)
+    """A moment on the axis, exact: `45 s`, `2:30 min`, `1:30 h`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds else "0"
+    if seconds >= 172_800 and seconds % 86_400 == 0:
+        return f"{seconds / 86_400:.0f} days"
+    size, name = (60, "min") if seconds < 3600 else (3600, "h")
+    whole, rest = divmod(round(seconds), size)
+    return f"{whole}:{rest // (size // 60):02} {name}" if rest else f"{whole} {name}"
 
 
 def _number(value: float) -> str:

@@ -11,7 +11,9 @@ from pipeline.errors import LabelpipeError
 from pipeline.report.timeline import Timeline, read_timeline, timeline_of
 from pipeline.runner import latest_evaluation, status
 from pipeline.store import (
+    BatchBook,
     Corrected,
+    Ledger,
     Overview,
     RunDir,
     certificate_of,
@@ -34,6 +36,7 @@ class Found:
     folder: Path
     manifest: Mapping[str, Any]
     state: Mapping[str, Any]
+    batches: Sequence[Mapping[str, Any]]
     overview: Overview
     pace: Timeline
     evaluation: Mapping[str, Any] | None
@@ -63,6 +66,7 @@ async def gather(folder: Path, summary: Mapping[str, Any] | None = None) -> Foun
         folder=folder,
         manifest=manifest,
         state=state,
+        batches=state["batches"] if summary is None else await _batches(run_dir),
         overview=overview,
         pace=pace or timeline_of(overview.finished, overview.span_s),
         evaluation=latest_evaluation(run_dir),
@@ -77,6 +81,11 @@ def _ended(summary: Mapping[str, Any]) -> dict[str, Any]:
             "saved_usd", "cache_write_usd", "lanes", "ended")  # fmt: skip
     told = {name: summary[name] for name in same}
     return {**told, "running": False, "tokens": summary["usage"], "live": None, "summary": summary}
+
+
+async def _batches(run_dir: RunDir) -> list[Mapping[str, Any]]:
+    async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
+        return [part.as_dict() for part in await BatchBook(ledger).parts()]
 
 
 def _certificates(folder: Path) -> list[Mapping[str, Any]]:

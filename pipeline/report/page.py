@@ -44,24 +44,32 @@ def _environment() -> Environment:
 
 
 @cache
-def _style() -> str:
-    return (_TEMPLATES / "report.css").read_text(encoding="utf-8")
+def _part(name: str) -> str:
+    return (_TEMPLATES / name).read_text(encoding="utf-8")
 
 
-def policy() -> str:
-    """The page's Content-Security-Policy: its one style sheet, known by its digest, and nothing else."""
-    digest = b64encode(hashlib.sha256(_style().encode()).digest()).decode()
-    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+def policy(*, is_live: bool = False) -> str:
+    """The page's Content-Security-Policy: its style sheet, known by its digest, and nothing else.
+
+    The page of a run at work also has a script, which asks for the page again and for nothing else, and an empty icon.
+    """
+    live = f"script-src {_digest('watch.js')}; connect-src 'self'; img-src data:; " if is_live else ""
+    return f"default-src 'none'; style-src {_digest('report.css')}; {live}base-uri 'none'; form-action 'none'"
+
+
+def _digest(name: str) -> str:
+    return f"'sha256-{b64encode(hashlib.sha256(_part(name).encode()).digest()).decode()}'"
 
 
 def render(found: Found, *, refresh_s: float = 0) -> str:
-    """The page. With `refresh_s` it loads itself again after so many seconds."""
+    """The page. With `refresh_s` it renews itself after so many seconds."""
     head, reason = view.head_of(found)
     fingerprint = found.manifest.get("fingerprint") or {}
     columns, rows = view.sample(found)
     return _environment().get_template("report.html").render(
-        style=_style(),
-        policy=policy(),
+        style=_part("report.css"),
+        script=_part("watch.js"),
+        policy=policy(is_live=refresh_s > 0),
         refresh_s=refresh_s,
         title=found.folder.absolute().name,
         folder=str(found.folder),

@@ -53,7 +53,7 @@ class _Page:
     async def answer(self, asked: Asked) -> Reply:
         if asked.path:
             return Reply(b"Not found.", kind="text/plain", status=404)
-        return Reply(await self.made(), policy=policy())
+        return Reply(await self.made(), policy=policy(is_live=True))
 
     async def made(self) -> bytes:
         """The page as it is, or a new one."""

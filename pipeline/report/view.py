@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from pipeline import codec
 from pipeline.records import JSON, Outcome
 from pipeline.report.gather import Found
-from pipeline.show import net_text
+from pipeline.show import batches_text, net_text, numbers_in_order
 from pipeline.store import STEP_S
+from pipeline.task import fields_shown, text_of
 from pipeline.units import dollars, duration
 
 #: Values of a label column that are shown; a page with hundreds of them would be read by nobody.
 VALUES_SHOWN = 25
+SEVERAL = "A record may have several of these labels. The shares are shares of the records."
 #: Percentiles of the latency that are shown.
 PERCENTILES = (50, 90, 95, 99)
 #: Lines of a config, as `config show` writes it, that say nothing about this run; and a table without any other.
@@ -111,6 +114,7 @@ def facts(found: Found) -> Iterator[tuple[str, str]]:
         "Began": first,
         "Ends" if found.state["running"] else "Ended": _eta(live) if found.state["running"] else last,
         "Sessions": f"{found.pace.sessions}" if found.pace.sessions > 1 else "",
+        "Batches": batches_text(found.batches) if found.batches else "",
         "Identical records": _copied(found),
         "Checked by people": _checked(found),
         "Run folder": str(found.folder),
@@ -177,17 +181,44 @@ def _kind(schema: Mapping[str, Any]) -> str:
 
 
 def distributions(found: Found) -> Iterator[dict[str, Any]]:
-    """Each label column of classes: its values with count and share, the most frequent first."""
-    for column, counts in found.state["labels"].items():
-        total, most = sum(counts.values()), max(counts.values(), default=0)
-        shown = list(counts.items())[:VALUES_SHOWN]
+    """Each label column of classes: its values with count, share of the records, and length of the bar.
+
+    Classes begin with the most frequent one. Numbers stand in their order, in spans if there are many of them.
+    """
+    for column, given in found.state["labels"].items():
+        of = min(sum(given.values()), found.state["labelled"]) or 1
+        counts = _in_spans(given) or list(given.items())
+        shown, most = counts[:VALUES_SHOWN], max((count for _, count in counts), default=0)
+        rest = sum(count for _, count in counts[VALUES_SHOWN:])
         yield {
             "column": column,
-            "total": total,
-            "values": [(value, count, count / total, count / most) for value, count in shown],
+            "values": [(value, count, count / of, count / most) for value, count in shown],
             "more": len(counts) - len(shown),
-            "rest": total - sum(count for _, count in shown),
+            "rest": rest,
+            "rest_share": rest / of,
+            "note": SEVERAL if sum(given.values()) > of else "",
         }
+
+
+def _in_spans(counts: Mapping[str, int]) -> list[tuple[str, int]] | None:
+    """Numbers from the lowest to the highest, many of them in equal spans; None where one is no number."""
+    found = numbers_in_order(counts)
+    if found is None or len(found) <= VALUES_SHOWN:
+        return found
+    low, high = float(found[0][0]), float(found[-1][0])
+    width = next(width for width in _widths() if high // width - low // width < VALUES_SHOWN)
+    begin = low // width * width
+    spans = [0] * (int((high - begin) // width) + 1)
+    for value, count in found:
+        spans[int((float(value) - begin) // width)] += count
+    ends = [(begin + at * width, min(high, begin + (at + 1) * width - 1)) for at in range(len(spans))]
+    return [(f"{first:,.0f} to {last:,.0f}" if last > first else f"{first:,.0f}", count)
+            for (first, last), count in zip(ends, spans, strict=True)]  # fmt: skip
+
+
+def _widths() -> Iterator[int]:
+    """1, 2, 5, 10, 20, 50 and so on."""
+    return (digit * 10**power for power in itertools.count() for digit in (1, 2, 5))
 
 
 def measured(found: Found) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -284,7 +315,7 @@ def failures(found: Found) -> Iterator[dict[str, Any]]:
     without = sum(found.state["problems"].values())
     for code, count in found.state["problems"].items():
         examples = [
-            {"key": one.record.key, "why": one.problem.message if one.problem else "", "text": text_of(one)}
+            {"key": one.record.key, "why": one.problem.message if one.problem else "", "text": _text(found, one)}
             for one in found.overview.failures.get(code, ())
         ]
         yield {"code": code, "count": count, "share": count / without, "examples": examples}
@@ -306,11 +337,10 @@ def sample(found: Found) -> tuple[list[str], list[tuple[str, str, list[str]]]]:
     for one in found.corrected.on(found.overview.sample):
         for row in one.rows if one.rows is not None else ({},):
             label = {**(one.label or {}), **row}
-            rows.append((one.record.key, text_of(one), [plain(label.get(column)) for column in columns]))
+            rows.append((one.record.key, _text(found, one), [plain(label.get(column)) for column in columns]))
     return columns, rows[: len(found.overview.sample) * 2]
 
 
-def text_of(outcome: Outcome) -> str:
-    """The longest text of a record, which is most likely what was labeled."""
-    texts: Sequence[str] = [value for value in outcome.record.fields.values() if isinstance(value, str)]
-    return max(texts, key=len, default="") or plain(dict(outcome.record.fields))
+def _text(found: Found, outcome: Outcome) -> str:
+    fields = dict(outcome.record.fields)
+    return text_of(fields, fields_shown(found.manifest.get("fingerprint") or {})) or plain(fields)

@@ -9,13 +9,13 @@ from typing import Any
 
 from pipeline.facts import KILLED
 from pipeline.progress import count_text, retries_text
+from pipeline.show.labelview import label_lines
 from pipeline.show.views import (
     SIMULATED,
     cached_text,
     cost_text,
     counts_text,
     found_text,
-    label_lines,
     lane_texts,
     measured_lines,
     problem_lines,
@@ -40,7 +40,7 @@ def status_lines(facts: Mapping[str, Any]) -> list[str]:
         lines += [f"  {line}" for line in _live_lines(live)]
     lines += _batch_lines(facts["batches"])
     lines += problem_lines(facts["problems"])
-    lines += label_lines(facts["labels"])
+    lines += label_lines(facts["labels"], facts["labelled"])
     lines += quality_lines(facts["summary"] or {})
     lines += measured_lines(facts["measured"])
     lines.append(f"  {_paid_text(facts)}")
@@ -66,15 +66,24 @@ def _batch_lines(batches: Sequence[Mapping[str, Any]]) -> list[str]:
     """The batches: those that are open a line each, the others together."""
     if not batches:
         return []
-    done = [one for one in batches if one["state"] in ("read", "closed")]
-    still = [one for one in batches if one not in done]
-    took = sorted(one["ended_at"] - one["sent_at"] for one in done if one["ended_at"] and one["sent_at"])
-    usual = f", half of them within {duration(took[len(took) // 2])}" if took else ""
-    lines = [f"  batches  {len(done):,} of {len(batches):,} collected{usual}"]
+    still = [one for one in batches if not _is_done(one)]
+    lines = [f"  batches  {batches_text(batches)}"]
     lines += [f"    {_batch_text(one)}" for one in still[:BATCHES_SHOWN]]
     if len(still) > BATCHES_SHOWN:
         lines.append(f"    and {len(still) - BATCHES_SHOWN:,} more")
     return lines
+
+
+def batches_text(batches: Sequence[Mapping[str, Any]]) -> str:
+    """`3 of 4 collected, half of them within 12 min`."""
+    done = [one for one in batches if _is_done(one)]
+    took = sorted(one["ended_at"] - one["sent_at"] for one in done if one["ended_at"] and one["sent_at"])
+    usual = f", half of them within {duration(took[len(took) // 2])}" if took else ""
+    return f"{len(done):,} of {len(batches):,} collected{usual}"
+
+
+def _is_done(batch: Mapping[str, Any]) -> bool:
+    return batch["state"] in ("read", "closed")
 
 
 def _batch_text(one: Mapping[str, Any]) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline import codec
 from pipeline.facts import Check, Preview
 from pipeline.progress import retries_text
 from pipeline.records import JSON, Outcome, Request, Status
+from pipeline.show.labelview import label_lines
 from pipeline.show.words import many
 from pipeline.stats import RunSummary
 from pipeline.terminal import cut
@@ -18,8 +19,6 @@ from pipeline.units import dollars, duration
 SIMULATED = "SIMULATED: the built-in endpoint made these labels; they are worth nothing as training data."
 _FREE = "Nothing stands in the way of a run."
 _HEADS = {"complete": "Done", "interrupted": "Interrupted", "stopped": "Stopped early", "replayed": "Replayed"}
-#: Values of a label column that are shown, and how long the bar of all of them would be.
-CLASSES_SHOWN, BAR_COLUMNS = 8, 20
 _MARKS = {True: "ok  ", False: "FAIL", None: "look"}
 
 
@@ -179,38 +178,6 @@ def left_out_lines(left_out: Mapping[str, int]) -> list[str]:
     return [f"  left out: {', '.join(told)}{why}"]
 
 
-def label_lines(labels: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """How often each label was given, with its share as a bar; the most frequent ones of each column."""
-    lines = []
-    for column, counts in told_labels(labels):
-        total, shown = sum(counts.values()), list(counts.items())[:CLASSES_SHOWN]
-        width = max(len(value) for value, _ in shown)
-        digits = max(len(f"{number:,}") for _, number in shown)
-        for value, number in shown:
-            share = number / total
-            lines.append(f"  {column:<8}  {value:<{width}}  {number:>{digits},}  {share:>4.0%}  {_bar(share)}".rstrip())
-            column = ""  # noqa: PLW2901 - it stands in the first line only
-        if len(counts) > len(shown):
-            rest = total - sum(number for _, number in shown)
-            lines.append(f"  {'':<8}  {len(counts) - len(shown)} more values, {rest:,} in all")
-    return lines
-
-
-def told_labels(labels: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[str, Mapping[str, int]]]:
-    """The columns whose values are worth counting: of a confidence, how often each number came says nothing."""
-    for column, counts in labels.items():
-        if len(counts) <= CLASSES_SHOWN or not all(map(_is_fraction, counts)):
-            yield column, counts
-
-
-def _is_fraction(value: str) -> bool:
-    """Whether a label is a number from 0 to 1."""
-    try:
-        return 0 <= float(value) <= 1
-    except ValueError:
-        return False
-
-
 def measured_lines(measured: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The accuracy of each label column, by the latest evaluation."""
     lines = []
@@ -221,12 +188,6 @@ def measured_lines(measured: Mapping[str, Mapping[str, Any]]) -> list[str]:
         rests_on = f" ({', '.join(parts)})" if parts else ""
         lines.append(f"  accuracy  {name} {one['accuracy']:.1%}{rests_on}")
     return lines
-
-
-def _bar(share: float) -> str:
-    """A share as a bar of eighths of a column."""
-    eighths = round(share * BAR_COLUMNS * 8)
-    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
 
 def closing_lines(summary: RunSummary) -> list[str]:
@@ -240,7 +201,7 @@ def closing_lines(summary: RunSummary) -> list[str]:
     lines += problem_lines(summary.problems)
     if summary.copied:
         lines.append(f"  {summary.copied:,} took the answer of an identical record, which was asked once")
-    lines += label_lines(summary.labels)
+    lines += label_lines(summary.labels, summary.labelled)
     lines += quality_lines({"gold": summary.gold, "votes": summary.votes})
     lines += measured_lines(summary.measured)
     lines.append(f"  {_session_text(summary)}")

@@ -14,7 +14,9 @@ from pipeline.store.corrected import NOTHING, Corrected, corrected_at
 from pipeline.store.queries import label_of, outcomes_of
 
 #: A label column is one of classes where its values are so short, and there are so few of them; few in any case.
-CLASS_CHARS, CLASSES, FEW_CLASSES = 40, 200, 5
+CLASS_CHARS, CLASSES, FEW_CLASSES = 200, 200, 5
+#: Longer values than this may be sentences: each of them has to come so often on average.
+LONG_CHARS, OFTEN = 40, 4
 #: Numbers with a fraction, as a confidence has, are classes only where there are so few of them.
 FRACTIONS = 12
 #: Equal labels are counted before they are read, so many at a time: of classes there are few, and reading is slow.
@@ -35,6 +37,7 @@ def label_counts(
     """How often each value of these label columns was given, the most frequent first; of classes, not of free texts.
 
     A column is one of classes where its values are short and few. All of its labels are looked at, until it is none.
+    Of a list of labels each one counts; an empty list counts as `[]`.
     """
     counts: dict[str, Counter[str]] = {column: Counter() for column in columns}
     texts: Counter[str | None] = Counter()
@@ -53,8 +56,14 @@ def label_counts(
     return {
         column: {value: count for value, count in found.most_common() if count}
         for column, found in counts.items()
-        if 0 < len(+found) <= max(FEW_CLASSES, found.total() // 2)
+        if _are_classes(+found)
     }
+
+
+def _are_classes(found: Counter[str]) -> bool:
+    if any(len(value) > LONG_CHARS for value in found):
+        return len(found) <= found.total() // OFTEN
+    return 0 < len(found) <= max(FEW_CLASSES, found.total() // 2)
 
 
 def _count_texts(texts: Mapping[str | None, int], counts: dict[str, Counter[str]]) -> None:
@@ -68,8 +77,11 @@ def _count(label: Mapping[str, JSON], times: int, counts: dict[str, Counter[str]
         value = label.get(column)
         if value is None:
             continue
-        told = value if isinstance(value, str) else codec.dumps(value).decode()
-        counts[column][told] += times
+        items: Sequence[JSON] = value if isinstance(value, list) and value else [value]
+        told = {one if isinstance(one, str) else codec.dumps(one).decode() for one in items}
+        for text in told:
+            counts[column][text] += times
         most = FRACTIONS if isinstance(value, float) and not value.is_integer() else CLASSES
-        if isinstance(value, list | dict) or len(told) > CLASS_CHARS or len(counts[column]) > most:
+        is_nested = any(isinstance(one, list | dict) and one for one in items)
+        if is_nested or len(counts[column]) > most or max(map(len, told)) > CLASS_CHARS:
             del counts[column]

@@ -10,7 +10,7 @@ from pipeline.task.labelcolumns import LabelColumn, label_columns
 from pipeline.task.labels import PLACEHOLDERS
 from pipeline.task.lint import Finding, lint
 from pipeline.task.options import FunctionOptions, TaskOptions, ToolOptions, ValidatorOptions
-from pipeline.task.prompt import expected_fields, fields_shown
+from pipeline.task.prompt import expected_fields, fields_shown, text_of
 from pipeline.task.renames import renamed_answer
 from pipeline.task.showing import ShowOptions
 from pipeline.task.spec import OMIT, Task, build_task

@@ -132,6 +132,13 @@ def fields_shown(fingerprint: Mapping[str, Any]) -> frozenset[str]:
         return frozenset()
 
 
+def text_of(fields: Mapping[str, JSON], shown: frozenset[str]) -> str:
+    """What a person recognises a record by: the longest text that its prompt shows, else that it has."""
+    texts = [value for name, value in fields.items() if isinstance(value, str) and (not shown or name in shown)]
+    texts = texts or [value for value in fields.values() if isinstance(value, str)]
+    return max(texts, key=len, default="")
+
+
 #: white space, and what takes no room: a text of these alone is empty
 _BLANK = "".join(char for char in map(chr, range(0x3001)) if char.isspace()) + "\u200b\u200c\u200d\u2060\ufeff"
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browser import Chromium
 from report.report_runs import HOSTILE, run_of
+
+from pipeline.loopback import Asked, Reply, serving
+from pipeline.report import gather, render
+from pipeline.report.page import policy
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +46,30 @@ def test_it_can_be_printed(chromium: Chromium, page: str, tmp_path: Path) -> Non
 
     chromium.look(page, look, dark=True)
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_the_page_of_a_run_at_work_is_renewed_in_its_place(chromium: Chromium, tmp_path: Path) -> None:
+    """What has the focus keeps it."""
+    run_of(tmp_path, ["a fine day"])
+
+    async def program() -> None:
+        found = await gather(tmp_path / "run")
+        asked = 0
+
+        async def answer(_asked: Asked) -> Reply:
+            nonlocal asked
+            asked += 1
+            state = {**found.state, "labelled": asked}
+            page = render(replace(found, state=state), refresh_s=0.05 if asked < 3 else 0)
+            return Reply(page.encode(), policy=policy(is_live=True))
+
+        async def look(tab: Any) -> None:
+            await tab.locator("pre").last.focus()
+            await tab.locator("dd.figure").first.filter(has_text="3").wait_for()
+            assert await tab.evaluate("document.activeElement.tagName") == "PRE"
+            assert not await tab.locator("#lost").is_visible()
+
+        async with serving(answer) as address:
+            await asyncio.to_thread(chromium.look, address, look)
+
+    asyncio.run(program())

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from report.report_runs import HOSTILE, model, run_of, settings_of
 from pipeline import ReportFile, RunOptions, replay, run, status, write_report
 from pipeline.errors import SetupError
 from pipeline.report import gather, render
+from pipeline.report.charts import _length, _time_ticks
 from pipeline.report.timeline import read_timeline
+from pipeline.report.view import SEVERAL, distributions, sample
 from pipeline.show import closing_lines
 from pipeline.store import LabelsSeen, read_column, write_certificate
 
@@ -210,3 +213,49 @@ def test_gold_in_the_run_is_an_accuracy_too(tmp_path: Path) -> None:
     text = Page(tmp_path / "run" / "report.html").text
     for word in ("Accuracy of mood, by gold in the run", "50.0%", "<b>bad</b> as good 1"):
         assert word in text, word
+
+
+def test_labels_stand_as_what_they_are(tmp_path: Path) -> None:
+    """Numbers in their order, many of them in spans; several labels of a record as shares of the records."""
+    run_of(tmp_path, ["a fine day"])
+    found = asyncio.run(gather(tmp_path / "run"))
+    labels = {
+        "stars": {"5": 7, "10": 2, "1": 1},
+        "score": {str(number): 1 for number in (*range(3, 28), 100)},
+        "tags": {"x": 8, "[]": 2, "y": 6},
+    }
+    given = {
+        one["column"]: one
+        for one in distributions(replace(found, state={**found.state, "labelled": 10, "labels": labels}))
+    }
+    assert [value for value, *_ in given["stars"]["values"]] == ["1", "5", "10"]
+    assert given["score"]["values"][0][:2] == ("0 to 4", 2)
+    assert given["score"]["values"][-1][:2] == ("100", 1)
+    assert sum(count for _, count, *_ in given["score"]["values"]) == 26
+    assert [share for _, _, share, _ in given["tags"]["values"]] == [0.8, 0.2, 0.6]
+    assert (given["tags"]["note"], given["stars"]["note"]) == (SEVERAL, "")
+
+
+def test_a_record_is_shown_by_what_the_prompt_shows(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("id,text,url\n1,short,https://198.51.100.7/a/long/address\n")
+    run_of(tmp_path, [], input={"path": str(tmp_path / "in.csv"), "key": "id"})
+    assert [row[1] for row in sample(asyncio.run(gather(tmp_path / "run")))[1]] == ["short"]
+
+
+def test_a_matrix_of_many_classes_fits_and_names_the_confusions(tmp_path: Path) -> None:
+    run_of(tmp_path, ["a fine day"])
+    names = [f"<c{number:02d}>" for number in range(40)]
+    confusion = {name: {name: 10 + at, names[at - 1]: 1} for at, name in enumerate(names)}
+    confusion["<c05>"] = {"<c06>": 4, "not in gold": 2}
+    column = {"n": 1, "accuracy": 0.5, "classes": {name: {"support": 1} for name in names}, "confusion": confusion}
+    (tmp_path / "run" / "evaluations.jsonl").write_text(json.dumps({"columns": {"mood": column}}) + "\n")
+    write_report(tmp_path / "run")
+    text = Page(tmp_path / "run" / "report.html").text
+    assert "26 more classes are not shown." in text
+    assert "Most often confused: <c05> as <c06> 4, <c05> as not in gold 2, <c00> as <c39> 1" in text
+
+
+def test_an_axis_of_time_has_no_label_twice() -> None:
+    for length_s in (5, 80, 190, 700, 5000, 40_000, 900_000):
+        labels = [_length(at) for at in _time_ticks(length_s, 8)]
+        assert len(set(labels)) == len(labels), labels

@@ -44,7 +44,7 @@ def test_only_who_has_the_address_gets_the_page(tmp_path: Path) -> None:
         root, port = address.rsplit("/", 2)[0], urlsplit(address).port
         assert address.startswith("http://127.0.0.1:")
         status, page = await get(address, Origin=root)
-        assert (status, 'http-equiv="refresh"' in page, "Complete" in page) == (200, False, True)
+        assert (status, "refresh" in page, "<script" in page, "Complete" in page) == (200, False, False, True)
         assert (await get(f"http://127.0.0.1:{port}/"))[0] == 404
         assert (await get(f"{root}/wrong/"))[0] == 404
         assert (await get(f"{address}other"))[0] == 404
@@ -71,7 +71,8 @@ def test_a_run_at_work_is_renewed_until_its_end(tmp_path: Path) -> None:
 
         async def look(address: str, get: Get) -> None:
             page = (await get(address))[1]
-            assert '<meta http-equiv="refresh" content="5">' in page
+            assert '<html lang="en" data-refresh="5">' in page
+            assert '<noscript><meta http-equiv="refresh" content="5">' in page
             assert "Running" in page
             go.set()
             await running

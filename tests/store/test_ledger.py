@@ -119,13 +119,16 @@ def test_counts(tmp_path: Path) -> None:
 
 
 def test_labels_are_counted_where_they_are_classes(tmp_path: Path) -> None:
-    """A free text, a list, many fractions and a damaged row count for nothing."""
+    """Of a list each label counts. A free text, an object, many fractions and a damaged row count for nothing."""
 
     async def work(ledger: Ledger) -> None:
-        columns = ("label", "sure", "why", "tags", "share", "half", "none")
+        columns = ("label", "sure", "why", "tags", "share", "half", "none", "long", "note", "parts")
+        tags = (["x"], ["x", "y", "x"], [])
         outcomes = []
         for number in range(30):
-            label = {"label": "ab"[number % 3 == 0], "sure": number % 5 == 0, "why": f"text {number}", "tags": ["x"]}
+            label = {"label": "ab"[number % 3 == 0], "sure": number % 5 == 0, "why": f"text {number}"}
+            label |= {"tags": tags[number % 3], "long": "l" * (90 + number % 2), "note": "n" * (60 + number % 12)}
+            label["parts"] = [{"a": 1}]
             label |= {"share": number % 14 / 20, "half": number % 2 / 2}
             copied_from = "r0" if number in (7, 8) else None
             outcomes.append(replace(labelled(number, copied_from=copied_from), label=label))
@@ -133,7 +136,9 @@ def test_labels_are_counted_where_they_are_classes(tmp_path: Path) -> None:
         assert await ledger.label_counts(columns) == {
             "label": {"a": 20, "b": 10},
             "sure": {"false": 24, "true": 6},
+            "tags": {"x": 20, "y": 10, "[]": 10},
             "half": {"0.0": 15, "0.5": 15},
+            "long": {"l" * 90: 15, "l" * 91: 15},
         }
         assert await ledger.copied() == 2
 
