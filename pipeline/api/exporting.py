@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import exports, facts, runner, show
+from pipeline import exports, facts, runner
 from pipeline.api.shown import Shown, plain, shown_as
 from pipeline.errors import SetupError
 
@@ -14,22 +13,19 @@ from pipeline.errors import SetupError
 class Export(Shown, facts.Export):
     """What an export came to."""
 
-    def _lines(self) -> Sequence[str]:
-        return show.export_lines(self)
+    _shown_by = "export_lines"
 
 
 class DataExport(Shown, facts.DataExport):
     """What an export into a folder came to."""
 
-    def _lines(self) -> Sequence[str]:
-        return show.data_lines(self)
+    _shown_by = "data_lines"
 
 
 class Baseline(Shown, facts.Baseline):
     """What a simple classifier makes of the labels."""
 
-    def _lines(self) -> Sequence[str]:
-        return show.baseline_lines(self)
+    _shown_by = "baseline_lines"
 
 
 async def abaseline(
@@ -50,9 +46,6 @@ async def abaseline(
     """
     done = await exports.baseline(run, exports.BaselineOptions(by, text, seed, doubts, to))
     return shown_as(Baseline, done)
-
-
-baseline = plain(abaseline)
 
 
 async def aexport(
@@ -84,4 +77,5 @@ async def aexport(
     return shown_as(Export, found)
 
 
+baseline = plain(abaseline)
 export = plain(aexport)

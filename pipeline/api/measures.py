@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import measure, show, store
+from pipeline import measure, store
 from pipeline.api.shown import Config, ShownFacts, plain, settings_of
 from pipeline.targets import find_run
 
@@ -27,27 +27,21 @@ class Evaluation(_Figures):
     """Labels compared with gold: `evaluation.columns["topic"]["accuracy"]`."""
 
     __slots__ = ()
-
-    def _lines(self) -> Sequence[str]:
-        return show.evaluation_lines(self.facts)
+    _shown_by = "evaluation_lines"
 
 
 class Comparison(_Figures):
     """Two runs side by side: `comparison.columns["topic"]["agreement"]`."""
 
     __slots__ = ()
-
-    def _lines(self) -> Sequence[str]:
-        return show.comparison_lines(self.facts)
+    _shown_by = "comparison_lines"
 
 
 class Trial(Comparison):
     """A config tried on some records of a run. `facts["tried"]` says what that took; the old run is `a`."""
 
     __slots__ = ()
-
-    def _lines(self) -> Sequence[str]:
-        return show.trial_lines(self.facts)
+    _shown_by = "trial_lines"
 
 
 def _texts(one: str | Sequence[str] | None) -> Sequence[str]:
@@ -79,9 +73,6 @@ async def aevaluate(
     return Evaluation(await measure.evaluate(run, gold, options))
 
 
-evaluate = plain(aevaluate)
-
-
 async def acompare(
     a: str | Path,
     b: str | Path,
@@ -102,9 +93,6 @@ async def acompare(
     return Comparison(await measure.compare(a, b, gold, options))
 
 
-compare = plain(acompare)
-
-
 async def atry_config(
     config: Config,
     against: str | Path,
@@ -123,9 +111,6 @@ async def atry_config(
     """
     options = measure.TryOptions(n, seed, relabel, differences, quiet)
     return Trial(await measure.try_config(settings_of(config), find_run(against), options))
-
-
-try_config = plain(atry_config)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -157,8 +142,7 @@ class Certification(ShownFacts):
         found: Sequence[str] = self.facts["records"]
         return found
 
-    def _lines(self) -> Sequence[str]:
-        return show.certify_lines(self.facts)
+    _shown_by = "certify_lines"
 
 
 async def acertify(
@@ -183,9 +167,6 @@ async def acertify(
     return Certification(await measure.certify(run, options))
 
 
-certify = plain(acertify)
-
-
 @dataclass(frozen=True, slots=True, repr=False)
 class ClassShares(ShownFacts):
     """Shares of classes, raw and corrected. `facts` is all of it, as `labelpipe certify --shares --json` prints it.
@@ -200,8 +181,7 @@ class ClassShares(ShownFacts):
         found: Sequence[Mapping[str, Any]] = self.facts["groups"]
         return found
 
-    def _lines(self) -> Sequence[str]:
-        return show.shares_lines(self.facts)
+    _shown_by = "shares_lines"
 
 
 async def aclass_shares(
@@ -220,12 +200,16 @@ async def aclass_shares(
     return ClassShares(await measure.shares(run, measure.SharesOptions(column, by, confidence, pseudo)))
 
 
-class_shares = plain(aclass_shares)
-
-
 def certificate_of(run: str | Path | None = None, column: str | None = None) -> dict[str, Any] | None:
     """The certificate that a run was given, as plain values; None without any. Raises SetupError.
 
     `certified` is false and `void` says why, where labels that it is about have changed since. `text` is a paragraph.
     """
     return store.certificate_of(find_run(run), column)
+
+
+evaluate = plain(aevaluate)
+compare = plain(acompare)
+try_config = plain(atry_config)
+certify = plain(acertify)
+class_shares = plain(aclass_shares)

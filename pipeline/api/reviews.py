@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import review, show
+from pipeline import review
 from pipeline.api.shown import ShownFacts, plain
 
 
@@ -24,8 +24,7 @@ class DrawFile(ShownFacts):
         found: Sequence[Mapping[str, Any]] = self.facts["items"]
         return found
 
-    def _lines(self) -> Sequence[str]:
-        return show.draw_lines(self.facts)
+    _shown_by = "draw_lines"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -35,8 +34,7 @@ class TakenAnswers(ShownFacts):
     `facts["corrected"]` and the other counts are numbers of rows.
     """
 
-    def _lines(self) -> Sequence[str]:
-        return show.answers_lines(self.facts)
+    _shown_by = "answers_lines"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -47,8 +45,7 @@ class RecordView(ShownFacts):
     times.
     """
 
-    def _lines(self) -> Sequence[str]:
-        return show.record_lines(self.facts)
+    _shown_by = "record_lines"
 
 
 async def ashow_record(run: str | Path | None, key: str) -> RecordView:
@@ -57,9 +54,6 @@ async def ashow_record(run: str | Path | None, key: str) -> RecordView:
     Raises SetupError where the run knows nothing of this key.
     """
     return RecordView(await review.show_record(run, key))
-
-
-show_record = plain(ashow_record)
 
 
 async def adraw_records(
@@ -88,9 +82,6 @@ async def adraw_records(
     return DrawFile(await review.draw_to_file(run, options, to, draw=draw))
 
 
-draw_records = plain(adraw_records)
-
-
 async def atake_answers(run: str | Path | None, path: str | Path, *, by: str, draw: int | None = None) -> TakenAnswers:
     """Take the answers of the person `by` from a file: a draw that was filled in, or an edited labels.csv.
 
@@ -98,9 +89,6 @@ async def atake_answers(run: str | Path | None, path: str | Path, *, by: str, dr
     is taken, or nothing. `draw` is the id of the draw that it answers, where its keys do not tell. Raises SetupError.
     """
     return TakenAnswers(await review.take_answers(run, path, by=by, draw=draw))
-
-
-take_answers = plain(atake_answers)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -111,8 +99,7 @@ class PageReview(ShownFacts):
     field that is answered by choosing: `field`, `mean`, `low`, `high` (shares from 0 to 1), `n` and `right`.
     """
 
-    def _lines(self) -> Sequence[str]:
-        return show.reviewed_lines(self.facts)
+    _shown_by = "reviewed_lines"
 
 
 async def areview_page(
@@ -145,4 +132,7 @@ async def areview_page(
     return PageReview(facts)
 
 
+show_record = plain(ashow_record)
+draw_records = plain(adraw_records)
+take_answers = plain(atake_answers)
 review_page = plain(areview_page)

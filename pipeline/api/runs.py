@@ -33,8 +33,7 @@ def _reported(settings: Settings, options: RunOptions | None) -> RunOptions:
 class RunSummary(Shown, stats.RunSummary):
     """What a run came to."""
 
-    def _lines(self) -> Sequence[str]:
-        return show.closing_lines(self)
+    _shown_by = "closing_lines"
 
     def to_pandas(self) -> pandas.DataFrame:
         """The run's rows as a frame, in the input's order. The index is the record's place in the input, from 0.
@@ -94,22 +93,19 @@ class Checks(Shown, tuple[Check, ...]):
         """Whether no check failed; a warning is no failure."""
         return all(one.ok is not False for one in self)
 
-    def _lines(self) -> Sequence[str]:
-        return show.check_lines(self)
+    _shown_by = "check_lines"
 
 
 class Preview(Shown, facts.Preview):
     """What a preview came to."""
 
-    def _lines(self) -> Sequence[str]:
-        return show.preview_lines(self)
+    _shown_by = "preview_lines"
 
 
 class Plan(Shown, facts.Plan):
     """What the full run takes."""
 
-    def _lines(self) -> Sequence[str]:
-        return show.plan_lines(self)
+    _shown_by = "plan_lines"
 
 
 class Report(Shown, results.Report):
@@ -122,8 +118,7 @@ class Report(Shown, results.Report):
 class RehearsedPlan(Shown, facts.RehearsedPlan):
     """What came of a rehearsal."""
 
-    def _lines(self) -> Sequence[str]:
-        return show.rehearsal_lines(self)
+    _shown_by = "rehearsal_lines"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -144,8 +139,7 @@ class RunStatus(ShownFacts):
     ended: str | None
     next_step: str
 
-    def _lines(self) -> Sequence[str]:
-        return show.status_lines(self.facts)
+    _shown_by = "status_lines"
 
 
 async def arun(config: Config, options: RunOptions | None = None, *, records: Given | None = None) -> RunSummary:
@@ -158,9 +152,6 @@ async def arun(config: Config, options: RunOptions | None = None, *, records: Gi
 async def acheck(config: Config, *, online: bool = True) -> Checks:
     """Everything that can be wrong, found before a cent is spent; `online=False` asks no server."""
     return Checks(await planner.check(settings_of(config), online=online))
-
-
-check = plain(acheck)
 
 
 async def apreview(
@@ -180,15 +171,9 @@ async def apreview(
     return shown_as(Preview, found)
 
 
-preview = plain(apreview)
-
-
 async def aplan(config: Config, pilot: int = 20, *, quiet: bool = False) -> Plan:
     """Label a sample of `pilot` records, which are kept in the run, and say what the rest takes. Raises SetupError."""
     return shown_as(Plan, await planner.plan(settings_of(config), pilot, quiet=quiet))
-
-
-plan = plain(aplan)
 
 
 async def arehearse_plan(
@@ -199,16 +184,10 @@ async def arehearse_plan(
     return shown_as(RehearsedPlan, found)
 
 
-rehearse_plan = plain(arehearse_plan)
-
-
 async def areplay(config: Config) -> RunSummary:
     """Read the stored answers again and write the files again; no call is made. Raises SetupError."""
     settings = settings_of(config)
     return shown_as(RunSummary, await runner.replay(settings, after=_reported(settings, None).after))
-
-
-replay = plain(areplay)
 
 
 async def astatus(run: str | Path | None = None) -> RunStatus:
@@ -218,18 +197,12 @@ async def astatus(run: str | Path | None = None) -> RunStatus:
     return RunStatus(facts, **named)
 
 
-status = plain(astatus)
-
-
 async def averify(run: str | Path | None = None, *, read_input: bool = True, remote: bool = False) -> Report:
     """Prove a run from its files; with `read_input` every record of the input is accounted for. Raises SetupError.
 
     Addresses and databases that the run folder names are read with `remote` only.
     """
     return shown_as(Report, await runner.verify(find_run(run), read_input=read_input, remote=remote))
-
-
-verify = plain(averify)
 
 
 def run(config: Config, options: RunOptions | None = None, *, records: Given | None = None) -> RunSummary:
@@ -246,8 +219,7 @@ def run(config: Config, options: RunOptions | None = None, *, records: Given | N
 class ReportFile(Shown, facts.ReportFile):
     """The page about a run that was written."""
 
-    def _lines(self) -> Sequence[str]:
-        return show.report_lines(self)
+    _shown_by = "report_lines"
 
     def _repr_html_(self) -> str:
         """A link, for a notebook."""
@@ -263,9 +235,6 @@ async def awrite_report(run: str | Path | None = None, to: str | Path | None = N
     return ReportFile(**written.as_dict())
 
 
-write_report = plain(awrite_report)
-
-
 async def awatch(run: str | Path | None = None, *, port: int = 0, ready: Callable[[str], None] = print) -> None:
     """Serve the page about a run on this machine until it is interrupted; `ready` gets the address to open.
 
@@ -274,14 +243,10 @@ async def awatch(run: str | Path | None = None, *, port: int = 0, ready: Callabl
     await report.watch(find_run(run, at_work=True), port=port, ready=ready)
 
 
-watch = plain(awatch)
-
-
 class Renamed(Shown, labelfields.Renamed):
     """What renaming labels came to."""
 
-    def _lines(self) -> Sequence[str]:
-        return show.renamed_lines(self)
+    _shown_by = "renamed_lines"
 
 
 async def arename(
@@ -297,4 +262,13 @@ async def arename(
     return shown_as(Renamed, found)
 
 
+check = plain(acheck)
+preview = plain(apreview)
+plan = plain(aplan)
+rehearse_plan = plain(arehearse_plan)
+replay = plain(areplay)
+status = plain(astatus)
+verify = plain(averify)
+write_report = plain(awrite_report)
+watch = plain(awatch)
 rename = plain(arename)

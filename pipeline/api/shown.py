@@ -7,9 +7,10 @@ from dataclasses import dataclass, fields
 from functools import wraps
 from html import escape
 from pathlib import Path
-from typing import Any, NoReturn, ParamSpec, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, NoReturn, ParamSpec, Self, TypeAlias, TypeVar
 from urllib.parse import quote
 
+from pipeline import show
 from pipeline.errors import SetupError
 from pipeline.runner import in_loop
 from pipeline.settings import Settings
@@ -55,9 +56,12 @@ class Shown:
     """
 
     __slots__ = ()
+    #: The name of the function in `show` that says it to a person.
+    _shown_by: ClassVar[str]
 
     def _lines(self) -> Sequence[str]:
-        raise NotImplementedError
+        lines: Sequence[str] = getattr(show, self._shown_by)(getattr(self, "facts", self))
+        return lines
 
     def __repr__(self) -> str:
         return "\n".join(self._lines())

@@ -18,36 +18,3 @@ from pipeline.engine.rules import AskRules, most_of
 from pipeline.engine.stop import StopSwitch, interruption, under
 from pipeline.engine.terms import TaskPart, Terms, idempotency_key
 from pipeline.engine.writer import Writer
-
-__all__ = [
-    "VOTE_COLUMNS",
-    "AskRules",
-    "Asker",
-    "Beginning",
-    "Ending",
-    "Interview",
-    "Job",
-    "Journal",
-    "Lookups",
-    "Over",
-    "Panel",
-    "Pool",
-    "PoolSizes",
-    "Prepare",
-    "Producer",
-    "StopSwitch",
-    "TaskPart",
-    "Terms",
-    "Verdict",
-    "Wants",
-    "Writer",
-    "backoff_s",
-    "idempotency_key",
-    "interruption",
-    "is_hopeless",
-    "most_of",
-    "read_again",
-    "renamed",
-    "under",
-    "verdict_of",
-]

@@ -16,29 +16,3 @@ from pipeline.runner.renaming import rename
 from pipeline.runner.replays import replay
 from pipeline.runner.rewriting import Rewritten, rewrite
 from pipeline.runner.start import RunOptions, arun, in_loop, run
-
-__all__ = [
-    "Fields",
-    "Rewritten",
-    "RunOptions",
-    "arun",
-    "count_corrections",
-    "expected",
-    "export",
-    "fields_of",
-    "find_changes",
-    "in_loop",
-    "is_here",
-    "latest_evaluation",
-    "move_aside",
-    "overridden_by",
-    "refuse_open_batches",
-    "rename",
-    "replay",
-    "rewrite",
-    "run",
-    "spent_of",
-    "status",
-    "verify",
-    "what_is_there",
-]
