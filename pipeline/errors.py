@@ -21,6 +21,7 @@
     ├── NoLabelError               records one after another were asked in vain, for one reason: exit code 2, or 3
     ├── CallError                  one call went wrong: one class a verdict
     │   ├── RateLimitedError       429: everyone waits as long as told
+    │   ├── NoRoomError            no room at the flex tier: the record alone waits
     │   ├── UnavailableError       5xx, a broken connection, an answer that is none
     │   │   ├── NoCompletionError  a success that is no completion: a page, an event stream, half a JSON
     │   │   ├── NoHostError        the name of the host does not resolve
@@ -40,8 +41,7 @@
         └── CallbackError          the user's callback raised; the answer is kept
             └── NotCalledError     it was not even called: too many calls of it hang
 
-An error carries its facts as attributes. `code` is the short word that the ledger, failed.csv and
-`retry --only` use for it.
+An error carries its facts as attributes. `code` is the short word for it in the ledger, failed.csv and `retry --only`.
 """
 
 from __future__ import annotations
@@ -77,8 +77,7 @@ class SetupError(LabelpipeError):
 class Mistake:
     """One thing that is wrong in the config.
 
-    `source` is what holds it: a file, `environment NAME`, `--set key=value`. `line` is 1-based, None outside of files.
-    `key` is dotted, empty where no key is at fault.
+    `source`: a file, `environment NAME`, `--set key=value`. `line` is 1-based, None outside of files. `key` may be "".
     """
 
     source: str
@@ -200,7 +199,8 @@ class CallError(LabelpipeError):
 
     Attributes: `status` the HTTP status or None; `retry_after_s` what the server asked for, or None;
     `request_id` the server's name for the call; `billed` whether tokens may have been charged; `said` the server's own
-    words, empty for a page (but one with a 429). A completion without a choice says that it has none.
+    words, empty for a page (but one with a 429). A completion without a choice says that it has none. `has_no_room`:
+    they say that there is no room at the flex tier.
     """
 
     code = "call"
@@ -220,14 +220,14 @@ class CallError(LabelpipeError):
         self.request_id = request_id
         self.billed = billed
         self.said = ""
+        self.has_no_room = False
 
 
 class RateLimitedError(CallError):
     """The server's rate limit refused the call.
 
-    `scope` is "tokens" when the server says that the token limit did it, else "requests". `day_limit` is the limit a
-    day that is used up, in words (200 requests), where the headers say it. `is_of_size`: the words may mean that this
-    request is too large for the limit.
+    `scope` is "tokens" where the token limit did it, else "requests". `day_limit` is the limit a day that is used up,
+    in words (200 requests). `is_of_size`: the words may mean that this request is too large for the limit.
     """
 
     code = "rate_limited"
@@ -247,6 +247,12 @@ class RateLimitedError(CallError):
         self.is_of_size = is_of_size
 
 
+class NoRoomError(CallError):
+    """The server has no room at the flex tier."""
+
+    code = "no_room"
+
+
 class UnavailableError(CallError):
     """The server did not give a usable answer."""
 
@@ -264,8 +270,7 @@ class NoHostError(UnavailableError):
 class UnknownRefusalError(UnavailableError):
     """Something on the way refused the call, and did not say what is wrong with it.
 
-    A 4xx whose status is none of the API's (407, 412, 424, 460, 498, 499), or whose body is a page or nothing: proxies
-    and load balancers answer so, and the next try often passes.
+    A 4xx that is none of the API's (407, 412, 424, 460, 498, 499), or a page or nothing as its body: proxies do so.
     """
 
 
@@ -323,10 +328,7 @@ class CredentialsError(CallError):
 
 
 class AnswerError(LabelpipeError):
-    """The answer holds no valid label.
-
-    `ask` is what the model is to do when it is asked again; None: to make the call (again).
-    """
+    """The answer holds no valid label. `ask` is what the model is to do when asked again; None: to make the call."""
 
     code = "invalid_answer"
 
@@ -338,8 +340,7 @@ class AnswerError(LabelpipeError):
 class InvalidAnswerError(AnswerError):
     """The answer is not a valid call of the function.
 
-    `code` is an instance attribute here: no_tool_call, invalid_json, invalid_label, or unfinished where the last words
-    of a conversation are missing.
+    `code` is an instance attribute: no_tool_call, invalid_json, invalid_label, or unfinished (without last words).
     """
 
     def __init__(self, message: str | None = None, *, code: str = "invalid_label", ask: str | None = None) -> None:

@@ -85,6 +85,9 @@ class Blob:
     __repr__ = __str__
 
 
+#: The parameter that names the tier a call is to be served at, and the cheaper tier that may have no room.
+SERVICE_TIER, FLEX = "service_tier", "flex"
+
 #: The parameters that bound the length of an answer; where a request has both, the first one counts.
 ROOM_PARAMETERS = ("max_completion_tokens", "max_tokens")
 

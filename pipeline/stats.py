@@ -91,6 +91,8 @@ class Stats:
         self.readings: Counter[str] = Counter()
         self.call_errors: Counter[str] = Counter()
         self.maybe_billed = 0
+        self.flex: Counter[str] = Counter()
+        self.flex_usd = self.flex_saved_usd = 0.0
         self.copied = 0
         self.latencies = Latencies()
         self.answer_rate = Rate(clock)
@@ -167,7 +169,8 @@ class RunSummary:
     `accuracy_high`, and `n` gold records. `lanes` says, for each cheaper lane that the run's answers came by, how many
     `answers` these are, what they cost (`cost_usd`), and what they would have cost more at the standard price
     (`saved_usd`; None where unknown). "batch" has also the number of `batches`, how many of them were
-    `cancelled`, and how many `records` they answered.
+    `cancelled`, and how many `records` they answered; "flex" how many answers came from the `standard` tier for
+    want of room, and from any `other` tier though flex was asked for.
     """
 
     run_dir: str

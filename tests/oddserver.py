@@ -26,24 +26,29 @@ NO_RECORD = -1
 
 @dataclass(slots=True)
 class Call:
-    """One call: the record's number, how often it was asked before, how many calls came before, and when, in s."""
+    """One call: the record's number, how often it was asked before, how many calls came before, and when, in s.
+
+    `tier` is the service tier that it asks for.
+    """
 
     number: int
     again: int
     count: int
     at_s: float
+    tier: str | None = None
 
 
 Answer = Callable[[Call], web.StreamResponse | Awaitable[web.StreamResponse]]
 
 
-def good(arguments: str = "good", **more: Any) -> web.Response:
-    """A completion with a call; `more` is laid over its choice."""
+def good(arguments: str = "good", tier: str | None = None, **more: Any) -> web.Response:
+    """A completion with a call, served at this tier; `more` is laid over its choice."""
     calls = [{"id": "c1", "type": "function", "function": {"name": "set_label", "arguments": arguments}}]
     message = {"role": "assistant", "content": None, "tool_calls": calls}
     choice = {"index": 0, "message": message, "finish_reason": "tool_calls", **more}
     usage = {"prompt_tokens": 8, "completion_tokens": 2, "total_tokens": 10}
-    return web.json_response({"id": "x", "model": "m", "choices": [choice], "usage": usage})
+    told = {"service_tier": tier} if tier else {}
+    return web.json_response({"id": "x", "model": "m", "choices": [choice], "usage": usage, **told})
 
 
 def words(text: str, finish_reason: str = "stop") -> web.Response:
@@ -117,7 +122,7 @@ async def _night(
     async def handle(asked: web.Request) -> web.StreamResponse:
         body = json.loads(await asked.read())
         number = _number(body)
-        call = Call(number, calls[number], calls.total(), loop.time() - began)
+        call = Call(number, calls[number], calls.total(), loop.time() - began, body.get("service_tier"))
         calls[number] += 1
         await asyncio.sleep(0.02)
         found = answer(call)

@@ -60,6 +60,10 @@ SAID: list[tuple[str, dict[str, Any], str]] = [
     ("400: Function tools with reasoning_effort are not supported for m", {}, 'reasoning_effort = "none"'),
     ("400: Unsupported value: 'temperature' does not support 0 with this model.", {"parameters": {"temperature": 0}},
      "model.parameters.temperature out"),
+    # openai/codex#15099
+    ("400 invalid_request_error: Unsupported service_tier: flex", {"lane": "flex"}, 'model.lane = "live"'),
+    ("400 invalid_request_error: Unsupported service_tier: flex", {"parameters": {"service_tier": "flex"}},
+     "model.parameters.service_tier out"),
     ("400: registry.ollama.ai/library/gemma:2b does not support tools", {}, "model.name"),
     ("404: No endpoints found that support tool use.", {}, "model.name"),
     ("307: the server sends calls on to https://eu.example.com/v1/chat/completions (POST http://x)", {},

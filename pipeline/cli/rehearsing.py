@@ -55,6 +55,9 @@ BatchFault = Annotated[
         metavar="KIND[=SHARE]",
     ),
 ]  # fmt: skip
+FlexFull = Annotated[float, typer.Option("--flex-full", help="Share of calls for the flex tier that find no room.")]
+FlexFullS = Annotated[float | None, typer.Option("--flex-full-s", help="For so many seconds. Default: always.")]
+FlexForm = Annotated[str, typer.Option("--flex-form", help="How they are refused: 429, or 498 as Groq does.")]
 QuotaAfter = Annotated[int | None, typer.Option(help="Number of answers until the quota is used up.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same faults and labels.")]
 Books = Annotated[Path | None, typer.Option(help="Append each call to this file as a JSON line.")]
@@ -83,6 +86,9 @@ def rehearse(
     batch_s: BatchS = 1.0,
     batch_queue_tokens: BatchQueueTokens = None,
     batch_fault: BatchFault = None,
+    flex_full: FlexFull = 0.0,
+    flex_full_s: FlexFullS = None,
+    flex_form: FlexForm = "429",
     quota_after: QuotaAfter = None,
     seed: Seed = 0,
     books: Books = None,

@@ -22,7 +22,7 @@ from pipeline.engine.net import Net
 from pipeline.engine.rules import AskRules, most_of
 from pipeline.engine.stretch import Stretch
 from pipeline.engine.terms import Terms
-from pipeline.errors import CallError, CallTimeoutError, MediaError
+from pipeline.errors import CallError, CallTimeoutError, MediaError, NoRoomError
 from pipeline.limits import Admission, Most, Permit, Tariff
 from pipeline.records import KeptAnswer, Outcome, Ping, Problem, Record, Request, Response, Status
 from pipeline.stats import Stats
@@ -110,6 +110,7 @@ class Asker:
         finally:
             self.judge.active -= 1
             self.judge.failing -= history.failing
+            self.judge.flex.ended(history)
 
     async def _go_through(self, history: CallHistory, kept: Sequence[KeptAnswer]) -> None:
         interview = history.interview
@@ -257,9 +258,11 @@ class Asker:
         history.interview.calls += 1
         if not history.failing:
             history.answers_before, history.failing_since = self._admission.gate.answers, permit.sent_at
+        request = history.sent = self.judge.flex.sent(history, asyncio.get_running_loop().time())
+        is_flex = request is not history.request
         try:
             async with asyncio.timeout(self.judge.rules.timeout_s):
-                response = await self._provider(history.request)
+                response = await self._provider(request)
         except TimeoutError as error:
             told = f"no answer in {self.judge.rules.timeout_s:g} s"
             raise CallTimeoutError(told, billed=True) from error
@@ -267,12 +270,16 @@ class Asker:
             # Here, where it is known whose permit it is: of two calls of a record one may be refused alone.
             if not error.billed:
                 permit.unbilled()
+            if error.has_no_room and is_flex:
+                raise NoRoomError(str(error), status=error.status, retry_after_s=error.retry_after_s,
+                                  request_id=error.request_id, billed=error.billed) from error  # fmt: skip
             raise
-        response = self._noted(response, history.request.model)
+        response = self._noted(response, request.model)
         permit.settle(response.usage, response.cost_usd)
         self._admission.succeeded(response.usage, response.limits, response.latency_s, sent_at=permit.sent_at)
         self._stats.answered(response.usage, response.latency_s)
         self.judge.answered(history)
+        self.judge.flex.answered(history, response, self._tariff.cost_usd(response.usage, None, request.model), is_flex)
         history.free = 0
         history.came.append(response)
         return response

@@ -20,13 +20,18 @@ class CallHistory:
         "failing_since",
         "free",
         "interview",
+        "no_room",
+        "no_room_since",
         "refusals",
         "refusals_of_size",
         "refused_at",
+        "sent",
     )
 
     def __init__(self, interview: Interview) -> None:
         self.interview = interview
+        # What the last call has asked: its request, for the tier that was chosen for it.
+        self.sent: Request | None = None
         # What has been answered to it since its interview was last told: two calls where one took long.
         self.came: list[Response] = []
         self.charged = 0
@@ -38,6 +43,9 @@ class CallHistory:
         self.refused_at = float("-inf")
         # Seconds that its calls and waits have taken while the gate was open.
         self.busy_s = 0.0
+        # How often flex had no room for what is asked now, and since when it has waited for that.
+        self.no_room = 0
+        self.no_room_since: float | None = None
         # Whether the last call failed, when the first that failed was sent, and how many answers the run had then.
         self.failing = False
         self.failing_since = float("-inf")

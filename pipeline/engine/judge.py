@@ -19,9 +19,10 @@ from pipeline.engine.doubt import (
     is_certain,
     tries_of,
 )
+from pipeline.engine.flex import Flex
 from pipeline.engine.health import CheckResult, HealthCheck
 from pipeline.engine.history import CallHistory, Over
-from pipeline.engine.retry import Verdict, backoff_s, verdict_of
+from pipeline.engine.retry import RETRY_AFTER_MAX_S, Verdict, backoff_s, verdict_of
 from pipeline.engine.rules import AskRules
 from pipeline.errors import (
     CallError,
@@ -29,6 +30,7 @@ from pipeline.errors import (
     CredentialsError,
     NoCompletionError,
     NoHostError,
+    NoRoomError,
     RateLimitedError,
     RecordRefusedError,
     RequestShapeError,
@@ -42,8 +44,6 @@ from pipeline.stats import Stats
 
 log = logging.getLogger("labelpipe")
 
-#: How long a server's word on one call is heard at the most.
-RETRY_AFTER_MAX_S = 60.0
 #: Failures that nothing explains (no other record was answered, no outage was found) are free this often.
 FREE_FAILURES = 2
 #: Refusals by rate limit are free this many times `max_attempts`; a request larger than the limit itself never passes.
@@ -83,6 +83,7 @@ class Judge:
         self._health = HealthCheck(ping, admission)
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
         self.rules = rules
+        self.flex = Flex(lambda: self.rules, stats, self._rng)
         #: Whether earlier sessions of the run were answered.
         self.proven = False
         # All state that changes: whether no more records come, how many are being asked, how many of them failed at
@@ -119,13 +120,13 @@ class Judge:
         """
         if not self._is_open_question(history, error, sent_at):
             return None
-        clock, health = asyncio.get_running_loop().time, self._health
-        checked = await health.result_since(sent_at, history.request)
+        clock, health, asked = asyncio.get_running_loop().time, self._health, history.sent or history.request
+        checked = await health.result_since(sent_at, asked)
         if checked is None and isinstance(error, CallTimeoutError):
             checked = health.refused_lately()
         needed = 1 if isinstance(error, CallTimeoutError) or self._is_refusal(history, error) else SURE_WORDS
         while checked is not None and checked.is_answered and health.answered_in_a_row < needed:
-            checked = await health.result_since(clock(), history.request)
+            checked = await health.result_since(clock(), asked)
         if checked is not None and checked.is_answered:
             self._gate.proved_alive(clock(), checked.sent_at)
             self._shapes[0].answers += 1
@@ -133,7 +134,7 @@ class Judge:
         return checked
 
     def _is_open_question(self, history: CallHistory, error: CallError, sent_at: float) -> bool:
-        if self._given_up >= MOST_GIVEN_UP and not self._is_refusal(history, error):
+        if isinstance(error, NoRoomError) or (self._given_up >= MOST_GIVEN_UP and not self._is_refusal(history, error)):
             return False
         if isinstance(error, RateLimitedError):
             return (
@@ -194,7 +195,11 @@ class Judge:
             extra={"facts": {"key": history.request.record.key, "call": history.calls, "code": error.code,
                              "verdict": verdict.value, "error": str(error), "request_id": error.request_id}},
         )  # fmt: skip
-        if self._used_up.note(error, now=asyncio.get_running_loop().time(), passed_at=self._gate.passed_at):
+        now = asyncio.get_running_loop().time()
+        if isinstance(error, NoRoomError):
+            self._gate.refused(now, sent_at)
+            return self.flex.refused(history, error, now)
+        if self._used_up.note(error, now=now, passed_at=self._gate.passed_at):
             self._abort(hopeless(error))
         if isinstance(error, RateLimitedError):
             return self._cool_down(history, error, sent_at, checked)
@@ -205,7 +210,7 @@ class Judge:
         if verdict is Verdict.REJECT:
             # A refusal of one record's content proves that somebody is there; that the model answers it does not.
             self._rejected += 1
-            self._gate.refused(asyncio.get_running_loop().time(), sent_at)
+            self._gate.refused(now, sent_at)
             raise Over(Status.REJECTED, Problem(error.code, str(error)))
         return self._retry(history, error, sent_at, checked)
 
@@ -276,10 +281,8 @@ class Judge:
         """Whether a word says that the failure is the record's: the server is up."""
         if checked is None:
             return False
-        if isinstance(error, CallTimeoutError):
-            # Who is there at all would have answered, if only with a no.
-            return checked.is_answered or checked.is_refused
-        return checked.is_answered
+        # Who is there at all would have answered a call that was met by silence, if only with a no.
+        return checked.is_answered or (isinstance(error, CallTimeoutError) and checked.is_refused)
 
     def _failed(self, history: CallHistory, error: CallError, sent_at: float, now: float, *, proved: bool) -> bool:
         """Tell the gate of it. True: the failure is the record's own."""

@@ -12,6 +12,7 @@ from pipeline.errors import (
     LabelpipeError,
     NoCompletionError,
     NoHostError,
+    NoRoomError,
     NotCalledError,
     QuotaError,
     RateLimitedError,
@@ -27,6 +28,8 @@ from pipeline.errors import (
 )
 
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.5, 20.0
+#: How long a server's word on one call is heard at the most.
+RETRY_AFTER_MAX_S = 60.0
 
 
 class Verdict(enum.Enum):
@@ -36,6 +39,8 @@ class Verdict(enum.Enum):
     RETRY = "retry"
     #: everyone waits, then the same request again; the record is not charged
     COOL_DOWN = "cool down"
+    #: the record alone waits, then the same request again, in the end at the standard tier; nothing is charged
+    WAIT = "wait"
     #: ask again with the fault shown
     REPAIR = "repair"
     #: this record has no label; the run goes on
@@ -48,6 +53,7 @@ class Verdict(enum.Enum):
 
 _TABLE: dict[type[LabelpipeError], Verdict] = {
     RateLimitedError: Verdict.COOL_DOWN,
+    NoRoomError: Verdict.WAIT,
     UnavailableError: Verdict.RETRY,
     NoCompletionError: Verdict.RETRY,
     NoHostError: Verdict.RETRY,

@@ -19,7 +19,8 @@ class AskRules:
     `hedge_after_p`: at the end of the input, a call that takes longer than this percentile of all is asked a second
     time; None: never. `record_s` is what one record may take over all its calls and waits while the gate is open;
     None: what `max_attempts` calls of `timeout_s` take, and a minute. `stop_rejected` is the share of the first records
-    without a label from which on the run stops; 0: never.
+    without a label from which on the run stops; 0: never. `flex_patience_s` is how long a call waits for room at the
+    flex tier, before it goes out at the standard one; None: calls do not ask for flex.
     """
 
     max_attempts: int = 6
@@ -28,6 +29,7 @@ class AskRules:
     hedge_after_p: float | None = None
     record_s: float | None = None
     stop_rejected: float = 1.0
+    flex_patience_s: float | None = None
 
     def deadline_of(self, turns: int) -> float:
         """Seconds that one record of so many turns at the most may take while the gate is open."""

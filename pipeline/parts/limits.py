@@ -24,15 +24,17 @@ from pipeline.limits import (
     Tuner,
     price_of,
 )
-from pipeline.parts.server import is_openai, is_simulated, service_tier_of
-from pipeline.records import Usage, room_in
+from pipeline.parts.server import is_groq, is_openai, is_simulated, service_tier_of
+from pipeline.records import FLEX, Usage, room_in
 from pipeline.settings import PriceSettings, Settings
 from pipeline.task import LEAST_TOKENS, takes_breakpoint
 
 #: What writing to the prompt cache costs beside input, from gpt-5.6 on (OpenAI's guide to prompt caching).
 CACHE_WRITE_TIMES = 1.25
-#: What a batch costs beside live calls, where nobody lists a price of its own (OpenAI's guide to the Batch API).
-BATCH_SHARE = 0.5
+#: What batches and flex cost beside live calls, where nobody lists a price of its own (OpenAI's guides to both).
+LANE_SHARE = 0.5
+#: Who says what a price of the user's own is.
+OF_CONFIG = "config"
 
 
 def price_for(settings: Settings) -> Price | None:
@@ -47,19 +49,32 @@ def standard_price(settings: Settings) -> Price | None:
 
 def batch_price(settings: Settings) -> Price | None:
     """What an answer of a batch costs; None where no price is known."""
-    live = standard_price(settings)  # a service tier of its own is no part of a batch
+    # A service tier of its own is no part of a batch.
+    return _reduced(settings, settings.model.name, standard_price(settings), batch=True)
+
+
+def flex_price(settings: Settings) -> Price | None:
+    """What an answer at the flex tier costs; None where no price is known."""
+    return _reduced(settings, settings.model.name, standard_price(settings), service_tier=FLEX)
+
+
+def _reduced(
+    settings: Settings, model: str, live: Price | None, *, batch: bool = False, service_tier: str | None = None
+) -> Price | None:
+    """The price list's, where it has one of its own for this lane; else a share of the live price."""
     if live is None:
         return None
-    if settings.model.price is None and (is_openai(settings) or is_simulated(settings)):
-        found = price_of(settings.model.name, batch=True)
+    if live.origin != OF_CONFIG and (is_openai(settings) or is_simulated(settings)):
+        found = price_of(model, batch=batch, service_tier=service_tier)
         if found is not None and found.input < live.input:
             return found
-    return live.times(BATCH_SHARE)
+    return live if is_groq(settings) and not batch else live.times(LANE_SHARE)
 
 
 def lane_price(settings: Settings) -> Price | None:
     """What an answer costs in the lane that the settings choose; None where no price is known."""
-    return batch_price(settings) if settings.model.lane == "batch" else price_for(settings)
+    of_lane = {"batch": batch_price, "flex": flex_price}.get(settings.model.lane, price_for)
+    return of_lane(settings)
 
 
 def _dearest(settings: Settings) -> Price | None:
@@ -95,7 +110,7 @@ def _price(settings: Settings, model: str, given: PriceSettings | None) -> Price
     written = given.cache_write
     if written is None and takes_breakpoint(model):
         written = CACHE_WRITE_TIMES * given.input
-    return Price(given.input, given.output, cached, origin="config", cache_write=written)
+    return Price(given.input, given.output, cached, origin=OF_CONFIG, cache_write=written)
 
 
 def tariff_of(settings: Settings) -> Tariff:
@@ -117,10 +132,15 @@ def votes_usd(settings: Settings, usage: Usage) -> float | None:
 def _tariff(
     settings: Settings, model: str, given: PriceSettings | None, others: Mapping[str, Tariff] | None = None
 ) -> Tariff:
-    price = _price(settings, model, given)
-    if given is not None or price is None:
-        return Tariff(price, others=others)
-    return Tariff(price, lambda tier: price_of(model, service_tier=tier), others)
+    price, is_flex = _price(settings, model, given), settings.model.lane == "flex"
+
+    def at(tier: str) -> Price | None:
+        if is_flex and tier == FLEX:
+            return _reduced(settings, model, price, service_tier=FLEX)
+        return price if given is not None else price_of(model, service_tier=tier)
+
+    fixed = price is None or (given is not None and not is_flex)
+    return Tariff(price, None if fixed else at, others)
 
 
 def admission_of(
@@ -212,4 +232,5 @@ def rules_of(settings: Settings) -> AskRules:
         hedge_after_p=settings.limits.hedge_after_p,
         record_s=settings.limits.record_deadline_s,
         stop_rejected=settings.limits.stop_rejected,
+        flex_patience_s=settings.flex.patience_s if settings.model.lane == "flex" else None,
     )

@@ -26,14 +26,27 @@ def is_simulated(settings: Settings) -> bool:
     return settings.model.base_url == REHEARSAL
 
 
+def is_azure(settings: Settings) -> bool:
+    """Whether a deployment at Azure is called."""
+    return _host(settings).endswith(".azure.com")
+
+
+def is_groq(settings: Settings) -> bool:
+    """Whether Groq is called: its flex tier has more room and the same price (its guide to flex processing)."""
+    return _host(settings).endswith("groq.com")
+
+
+def _host(settings: Settings) -> str:
+    return urlsplit(settings.model.base_url or "").hostname or ""
+
+
 def names_function(settings: Settings) -> bool:
     """Whether a call is forced by the function's name, not by "required".
 
     With one tool both say the same. Some servers take a name for "auto" in silence or refuse it (llama.cpp, LM Studio),
     so that without a word of the user's it is sent where it is known to be held: at OpenAI and Azure.
     """
-    host = urlsplit(settings.model.base_url or "").hostname or ""
-    known = is_openai(settings) or is_simulated(settings) or host.endswith(".azure.com")
+    known = is_openai(settings) or is_simulated(settings) or is_azure(settings)
     return settings.model.tool_choice == "forced" or (settings.model.tool_choice is None and known)
 
 

@@ -35,7 +35,7 @@ from pipeline.parts import (
     task_of,
 )
 from pipeline.planner.census import Census
-from pipeline.planner.lanes import batch_checks, cache_checks
+from pipeline.planner.lanes import batch_checks, cache_checks, flex_checks
 from pipeline.planner.mediacheck import look_at_media
 from pipeline.progress import counting
 from pipeline.readers import OF_FILES, Progress, Source, peek
@@ -72,7 +72,7 @@ async def check(settings: Settings, *, online: bool = True, quiet: bool = True) 
     found += [_output(settings), _price(settings), _limits(settings, refused), *_reasoning(settings)]
     if task is not None:
         found += [*_votes(settings, task), *await _gold(settings, task)]
-    found += [Check(name, False, told) for name, told in refused.items() if name != "limits"]
+    found += [Check(name, False, told) for name, told in refused.items() if name != "limits"] + flex_checks(settings)
     if settings.output.sql is not None:
         found.append(await _table(settings, online=online))
     if sources is not None and task is not None:

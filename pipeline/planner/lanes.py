@@ -11,20 +11,24 @@ from pipeline.errors import LabelpipeError
 from pipeline.facts import Check, Interval, Lane
 from pipeline.limits import Price, price_of
 from pipeline.parts import (
-    batch_price,
     cache_text,
+    is_azure,
+    is_groq,
     is_openai,
     is_simulated,
+    lane_price,
     open_provider,
     price_for,
     service_tier_of,
 )
-from pipeline.settings import Settings
+from pipeline.records import FLEX
+from pipeline.settings import FLEX_TIMEOUT_S, Settings
 from pipeline.task import Task
 from pipeline.units import duration
 
 #: What a file of the batch API takes, and within how many hours it is answered (OpenAI's documents, November 2026).
 BATCH_REQUESTS, BATCH_HOURS = 50_000, 24
+_FLEX_NOTE = "or longer; calls that find no room cost as much as live"
 
 
 def lanes_of(
@@ -39,14 +43,18 @@ def lanes_of(
     `batches_took_s` is how long the run's own batches took so far.
     """
     lanes = _lanes_of(settings, records, seconds, cost_at)
-    if settings.model.lane != "batch":
+    if settings.model.lane == "live":
         return lanes
-    *others, batch = [replace(lane, chosen=False) for lane in lanes]
-    price, note = batch_price(settings), _batch_note(records)
+    live, flex, batch = [replace(lane, chosen=False) for lane in lanes]
+    price = lane_price(settings)
+    cost = None if price is None else cost_at(price)
+    if settings.model.lane == "flex":
+        return [live, replace(flex, cost=cost, seconds=seconds, note=_FLEX_NOTE, chosen=True), batch]
+    note = _batch_note(records)
     if batches_took_s:
         usual = duration(sorted(batches_took_s)[len(batches_took_s) // 2])
         note += f"; half of this run's {len(batches_took_s):,} took up to {usual}"
-    return [*others, replace(batch, cost=None if price is None else cost_at(price), note=note, chosen=True)]
+    return [live, flex, replace(batch, cost=cost, note=note, chosen=True)]
 
 
 def _lanes_of(
@@ -67,10 +75,7 @@ def _lanes_of(
         ]  # fmt: skip
     own = price_for(settings)
     live = Lane("live", cost(own), seconds, "", chosen=True)
-    flex = Lane(
-        "flex", cost(_cheaper(settings, service_tier="flex")), None,
-        'as long or longer: parameters.service_tier = "flex"',
-    )  # fmt: skip
+    flex = Lane("flex", cost(_cheaper(settings, service_tier="flex")), None, 'as long or longer: model.lane = "flex"')
     if flex_chosen:
         known = settings.model.price is not None or _cheaper(settings, service_tier="flex") is not None
         live = Lane("live", cost(_listed(settings)), None, "as long or shorter: without service_tier")
@@ -112,3 +117,25 @@ async def batch_checks(settings: Settings) -> list[Check]:
     except LabelpipeError as error:
         return [Check("batches", False, f'{error}\nIf the server has no Batch API, set model.lane = "live"')]
     return [Check("batches", True, "the server has files and batches")]
+
+
+def flex_checks(settings: Settings) -> list[Check]:
+    """What is known of the flex tier of the server and model, where the run asks for it.
+
+    OpenAI and Azure refuse it with a 400 for models that have none; other servers may not know the parameter.
+    """
+    if settings.model.lane != "flex":
+        return []
+    name, url = settings.model.name, settings.model.base_url
+    if is_groq(settings):
+        return [Check("flex", None, "Groq's flex tier has more room, but costs the same as its standard tier")]
+    otherwise = 'If calls are refused, set model.lane = "live"'
+    if is_openai(settings) and settings.model.price is None and _cheaper(settings, service_tier=FLEX) is None:
+        told = f"the price list has no flex price for {name}; OpenAI refuses flex for some models"
+        return [Check("flex", None, f"{told}. {otherwise}")]
+    if not (is_openai(settings) or is_azure(settings) or is_simulated(settings)):
+        return [Check("flex", None, f"whether {url} has a flex tier is not known. {otherwise}")]
+    if settings.model.timeout_s < FLEX_TIMEOUT_S:
+        told = f"model.timeout_s = {settings.model.timeout_s:g} is short for flex, whose answers can take minutes"
+        return [Check("flex", None, f"{told}; OpenAI recommends {FLEX_TIMEOUT_S}, which is the default of this lane")]
+    return [Check("flex", True, f"calls wait {settings.flex.patience_s:g} s for room, then they go out without flex")]

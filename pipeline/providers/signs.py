@@ -135,6 +135,11 @@ RATE = Sign(
     frozenset({200}),
 )  # fmt: skip
 
+#: No room for calls that ask for the flex tier (OpenAI's and Azure's 429, Groq's 498).
+NO_ROOM = Sign(
+    frozenset({"resource_unavailable", "capacity_exceeded"}), _words(r"resource unavailable"), frozenset({429, 498})
+)
+
 #: A limit a day: a wait of seconds does not help.
 DAY = Sign(
     frozenset({"1304"}),

@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.codec import digest64, dumps, loads
 from pipeline.rehearsal.calls import CHARS_A_TOKEN, Call
 from pipeline.rehearsal.faults import TWISTS, Choice
+from pipeline.rehearsal.flex import tier_of
 from pipeline.rehearsal.labels import Labels, outside
 from pipeline.rehearsal.prefixes import PromptCache
 from pipeline.rehearsal.tools import Tool
@@ -77,7 +78,7 @@ class Answers:
             "model": call.model,
             "choices": [choice],
             "usage": usage,
-            "service_tier": "default",
+            "service_tier": tier_of(call.asked),
             "system_fingerprint": "rehearsal",
         }
         return Completion(body, _told(said, words), usage["total_tokens"], kind)

@@ -12,6 +12,7 @@ from pipeline.rehearsal.books import ANSWERED, REFUSED, Books, Ending, Entry
 from pipeline.rehearsal.calls import Call, Caller
 from pipeline.rehearsal.dialects import Dialect
 from pipeline.rehearsal.faults import STATIC, TWISTS, WIRE, Faults
+from pipeline.rehearsal.flex import FlexRoom
 from pipeline.rehearsal.limits import Limits
 from pipeline.rehearsal.options import RehearsalOptions
 from pipeline.rehearsal.replies import ErrorReply, Reply
@@ -45,6 +46,7 @@ class Desk:
             slow_share=options.slow_share,
             slow_factor=options.slow_factor,
         )
+        self._flex = FlexRoom(options.flex_full, options.flex_full_s, options.flex_form, seed=options.seed)
         self._granted = 0  # answers given or on their way, against quota_after
 
     async def serve(self, raw: bytes, is_gone: Callable[[], bool], dialect: Dialect) -> Reply:
@@ -59,6 +61,9 @@ class Desk:
             what, error = refusal
             return self._close(entry, what, self._with_limits(error.reply()))
         entry.served += 1
+        full = self._flex.refused(call.asked, call.record, entry.served, self._books.since_first_s())
+        if full:
+            return self._close(entry, "no_room", self._with_limits(full))
         draw = self._faults.draw(call.record, entry.served, call.user_text)
         # Taken before the wait, so that no more than the quota are on their way.
         self._granted += draw.kind not in _UNBILLED

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.rehearsal.dice import Dice
+from pipeline.rehearsal.flex import NO_ROOM
 from pipeline.rehearsal.replies import ErrorReply, Reply
 
 #: how long the injected 429 tells a client to wait
@@ -43,7 +44,7 @@ STATIC: Mapping[str, Reply] = {
     "tool_use_failed": _refused(400, "tool_use_failed", "Failed to call a function. Please adjust your prompt."),
     "402_in_200": Reply(200, b'{"error": {"code": 402, "message": "Insufficient credits."}}'),
     "403": _refused(403, "content_policy_violation", "Your input was flagged by the moderation."),
-    "498": ErrorReply(498, "Flex tier capacity exceeded.", "capacity_exceeded", code="capacity_exceeded").reply(),
+    "498": NO_ROOM["498"],
     "401": _refused(401, "invalid_api_key", "Incorrect API key provided."),
     "500": _server_error(500, "The server had an error while processing your request."),
     "502": _server_error(502, "Bad gateway."),

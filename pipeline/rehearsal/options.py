@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.errors import ConfigError
 from pipeline.rehearsal.faults import BATCH_FAULTS, FAULT_KINDS
+from pipeline.rehearsal.flex import NO_ROOM
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,8 @@ class RehearsalOptions:
     batch_s          seconds that a batch takes
     batch_queue_tokens  what may be queued in batches at once; None: no limit
     batch_faults     kind -> probability a batch or a line; the kinds are `BATCH_FAULTS` of `batches`
+    flex_full        share of the calls for the flex tier that find no room, during the first `flex_full_s` seconds
+                     (None: always); `flex_form` is how they are told: "429" as OpenAI does, "498" as Groq does
     books_path       a JSONL file that gets a line as each call ends, also when the process is killed after
     """
 
@@ -59,11 +62,14 @@ class RehearsalOptions:
     batch_s: float = 1.0
     batch_queue_tokens: int | None = None
     batch_faults: Mapping[str, float] = field(default_factory=dict)
+    flex_full: float = 0.0
+    flex_full_s: float | None = None
+    flex_form: str = "429"
     books_path: str | Path | None = None
 
     def __post_init__(self) -> None:
         self._check_kinds()
-        for name in ("latency_jitter", "slow_share", "accuracy"):
+        for name in ("latency_jitter", "slow_share", "accuracy", "flex_full"):
             _expect(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a number from 0 to 1")
         for name in (
             "requests_per_minute",
@@ -77,6 +83,7 @@ class RehearsalOptions:
             _expect(value is None or value > 0, name, value, "a number above 0")
         for name in ("latency_ms", "batch_s"):
             _expect(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        _expect(self.flex_form in NO_ROOM, "flex_form", self.flex_form, " or ".join(NO_ROOM))
         _expect(self.prefix.startswith("/"), "prefix", self.prefix, "a path that starts with /")
 
     def _check_kinds(self) -> None:

@@ -1,4 +1,4 @@
-"""The settings -> the batch lane of a session."""
+"""The settings -> the batch lane of a session; and what a run had by its lanes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from pipeline import codec
 from pipeline.batches import CourierRules, Lane, LaneRules, Mode
 from pipeline.errors import ConfigError, SetupError
 from pipeline.limits import Admission, DayMeter, Most, Price, price_of
@@ -16,6 +17,9 @@ from pipeline.settings import Settings
 from pipeline.stats import Stats
 from pipeline.store import BatchBook, Ledger, RunDir
 from pipeline.task import Task
+
+#: Where the ledger keeps what came by the flex lane, over all sessions.
+FLEX_MARK = "flex"
 
 
 async def batch_api_of(settings: Settings, provider: Provider, ledger: Ledger) -> BatchApi | None:
@@ -104,9 +108,11 @@ def _most_usd(price: Price | None, most: Most) -> float | None:
 
 async def lanes_used(ledger: Ledger) -> dict[str, dict[str, Any]]:
     """What came by each cheaper lane, over all sessions; see RunSummary."""
+    text = await ledger.meta_get(FLEX_MARK)
+    flex = {} if text is None else {"flex": codec.loads(text)}
     read = [part for part in await BatchBook(ledger).parts() if part.books.get("usage")]
     if not read:
-        return {}
+        return flex
     cost: float | None = 0.0
     saved: float | None = 0.0
     for part in read:
@@ -121,5 +127,30 @@ async def lanes_used(ledger: Ledger) -> dict[str, dict[str, Any]]:
             "answers": sum(part.books["lines"].get("answered", 0) for part in read),
             "cost_usd": cost,
             "saved_usd": saved,
-        }
+        },
+        **flex,
     }
+
+
+class FlexBook:
+    """What came by the flex lane, kept in the ledger as the answers are."""
+
+    def __init__(self, ledger: Ledger, stats: Stats) -> None:
+        self._ledger = ledger
+        self._stats = stats
+        # All state that changes: what earlier sessions have noted, and how many answers of this one are noted.
+        self._before: dict[str, Any] | None = None
+        self._noted = 0
+
+    async def note(self) -> None:
+        """Write down what is new."""
+        stats, answers = self._stats, self._stats.flex.total()
+        if answers == self._noted:
+            return
+        if self._before is None:
+            self._before = codec.loads(await self._ledger.meta_get(FLEX_MARK) or "{}")
+        now: dict[str, float] = {name: stats.flex[name] for name in ("answers", "standard", "other")}
+        now |= {"cost_usd": stats.flex_usd, "saved_usd": stats.flex_saved_usd}
+        total = {name: value + self._before.get(name, 0) for name, value in now.items()}
+        await self._ledger.meta_set(FLEX_MARK, codec.dumps(total).decode())
+        self._noted = answers

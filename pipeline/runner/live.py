@@ -50,7 +50,7 @@ class Live:
         simulated: Callable[[], bool],
         notices: Notices,
         gold: Callable[[], str] = lambda: "",
-        batches: Callable[[], str] = lambda: "",
+        waiting: Callable[[], str] = lambda: "",
     ) -> None:
         self._run_dir = run_dir
         self._stats = stats
@@ -60,7 +60,7 @@ class Live:
         self._price = price
         self._notices = notices
         self._gold = gold
-        self._batches = batches
+        self._waiting = waiting
         self._simulated = simulated
         self._throughput = Throughput(run_dir, stats, admission)
         #: what enforces the limits: it tells what is in force
@@ -107,7 +107,7 @@ class Live:
             return "PAUSED by order; labelpipe resume continues it"
         if door.held_for_s > 1:
             return f"waiting {duration(door.waits_s)}: {door.held_reason}"
-        return self._batches()
+        return self._waiting()
 
     @staticmethod
     def _ago_s(moment: float) -> float:

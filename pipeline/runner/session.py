@@ -43,7 +43,7 @@ from pipeline.runner.after import finished
 from pipeline.runner.canaries import Canaries, Commit, told_of_shifts
 from pipeline.runner.columns import expecting
 from pipeline.runner.guard import Guard
-from pipeline.runner.lanes import lane_of, lanes_used
+from pipeline.runner.lanes import FlexBook, lane_of, lanes_used
 from pipeline.runner.live import Live, showing
 from pipeline.runner.notices import Notices
 from pipeline.runner.opening import open_screen
@@ -79,6 +79,7 @@ class Session:
         self._reading = ReadProgress()
         tariff = tariff_of(settings)
         self._price = tariff.price
+        self._flex = FlexBook(parts.ledger, self._stats)
         self._day = parts.day
         self._admission = parts.admission
         self._journal = Journal(parts.ledger.keep_answers, self._admission.gate)
@@ -138,6 +139,7 @@ class Session:
                 self._asker.close()
                 await self._journal.close()
             await self._admission.close()
+            await self._flex.note()
             await end_pass(self._ledger, self._sources, self._reading, complete=ending is Ending.COMPLETE)
             await self._soundly(sinks.finish)
             self._notes += [*map(str, sinks.moved[len(self._moved) :]), *sinks.unused]
@@ -215,8 +217,13 @@ class Session:
             simulated=lambda: self._simulated or self._was_simulated,
             notices=self._notices,
             gold=self._canaries.text,
-            batches=self._lane.text if self._lane is not None else str,
+            waiting=self._waiting_text,
         )
+
+    def _waiting_text(self) -> str:
+        """What is waited for that a lane has to do with."""
+        now = asyncio.get_running_loop().time()
+        return self._asker.judge.flex.text(now) if self._lane is None else self._lane.text()
 
     def _items(self, producer: Producer, unfinished: Callable[[], int]) -> AsyncGenerator[Job | Outcome, None]:
         """What is to be done: of the input, and of batches that have come back."""
@@ -328,6 +335,7 @@ class Session:
         try:
             done_with = self._done_with(outcomes)
             seqs = await self._ledger.commit(outcomes, checkpoints, requests=requests, done_with=done_with)
+            await self._flex.note()
             ok = True
         finally:
             self._day.written(requests, ok=ok)

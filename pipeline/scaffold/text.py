@@ -92,7 +92,7 @@ def _line(name: str, values: Sequence[JSON]) -> str:
 _MODEL = """[model]
 name = "gpt-6-luna"
 # base_url = "rehearsal"   # the built-in endpoint: a whole run that costs nothing, with simulated labels
-timeout_s = 60
+# lane = "flex"   # half the price at a slower tier; "batch" for runs that can wait for hours
 
 [model.parameters]   # sent only when set: temperature, reasoning_effort, max_completion_tokens, seed ...
 # max_completion_tokens = 300   # the most that an answer may take; limits.budget_usd needs it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.settings.checks import TABLE_WANTED, is_table_name
 from pipeline.settings.fields import (
+    FLEX_TIMEOUT_S,
     LimitsSettings,
     ModelSettings,
     NotifySettings,

@@ -5,16 +5,30 @@ Types are strict: text is not read as a number, nor 64.0 as 64.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from pipeline.records import FLEX, SERVICE_TIER
 from pipeline.settings import checks
 from pipeline.settings.checks import Takes
 from pipeline.settings.section import Json, Section, Text
 
 Secret = Annotated[SecretStr, Takes("text")]
 Share = Annotated[float, Field(ge=0, le=1), Takes("a number from 0 to 1")]
+
+#: What a call at the flex tier may take (OpenAI's guide to flex processing: its SDK's 10 minutes are too short).
+FLEX_TIMEOUT_S = 900
 
 
 def _both() -> list[Literal["end", "attention"]]:
@@ -39,7 +53,7 @@ class ModelSettings(Section):
         | None
     ) = None
     api: Literal["chat", "responses"] = "chat"
-    lane: Literal["live", "batch"] = "live"
+    lane: Literal["live", "flex", "batch"] = "live"
     api_key_env: Annotated[str, AfterValidator(checks.variable), Takes("the name of an environment variable")] = (
         "OPENAI_API_KEY"
     )
@@ -60,10 +74,19 @@ class ModelSettings(Section):
         """The headers with their values uncovered, for the client."""
         return {name: value.get_secret_value() for name, value in self.headers.items()}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _flex_takes_longer(cls, values: Any) -> Any:
+        is_flex = isinstance(values, Mapping) and values.get("lane") == FLEX
+        return {"timeout_s": FLEX_TIMEOUT_S, **values} if is_flex else values
+
     @field_validator("parameters")
     @classmethod
-    def _parameters(cls, value: dict[str, Any]) -> dict[str, Any]:
+    def _parameters(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         checks.parameters(value, cls.model_fields)
+        if info.data.get("lane") == FLEX and SERVICE_TIER in value:
+            told = 'model.lane = "flex" sets it for each call; take it out, or set model.lane = "live"'
+            checks.refuse({SERVICE_TIER: told})
         return value
 
 

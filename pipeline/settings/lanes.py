@@ -17,3 +17,9 @@ class BatchSettings(Section):
     part_records: int = Field(5000, ge=1, le=50_000)
     enqueued_tokens: int | None = Field(None, ge=1)
     finish: Literal["live", "batch"] = "live"
+
+
+class FlexSettings(Section):
+    """How long a call waits for the flex tier. It is used with `model.lane = "flex"`."""
+
+    patience_s: float = Field(600, ge=0)

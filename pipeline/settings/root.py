@@ -26,7 +26,7 @@ from pipeline.settings.fields import (
     TelemetrySettings,
 )
 from pipeline.settings.inputs import InputSettings
-from pipeline.settings.lanes import BatchSettings
+from pipeline.settings.lanes import BatchSettings, FlexSettings
 from pipeline.settings.layers import (
     DEFAULT,
     PYTHON,
@@ -67,6 +67,7 @@ class Settings(BaseSettings):
     model: ModelSettings
     limits: LimitsSettings
     batch: BatchSettings
+    flex: FlexSettings
     quality: QualitySettings
     output: OutputSettings
     notify: NotifySettings

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from pipeline.errors import did_you_mean
+from pipeline.records import SERVICE_TIER
 
 #: Problem codes of records that a change of the config may fix, where most of a run's records have them.
 SYSTEMATIC = frozenset({"no_tool_call", "invalid_json", "truncated", "bad_request", "too_large"})
@@ -78,6 +79,13 @@ def _parameter(asked: Asked, found: re.Match[str]) -> str | None:
         if re.search(rf"\b{re.escape(name)}\b", found.string):
             return f'take model.parameters.{name} out, or set it to "omit"'
     return None
+
+
+def _service_tier(asked: Asked, _found: re.Match[str]) -> str | None:
+    """The tier that a lane asks for is refused; one of the user's own is a parameter like others."""
+    if SERVICE_TIER in asked.parameters:
+        return None
+    return 'set model.lane = "live": this model or server has no flex tier'
 
 
 def _path(asked: Asked, found: re.Match[str]) -> str | None:
@@ -164,6 +172,7 @@ TABLE: tuple[Line, ...] = (
         r"does not support (tools|function)|support tool use|tools? (is|are) not supported",
         "set model.name to a model that calls functions: this one does not, here",
     ),
+    _line(_about(SERVICE_TIER), _service_tier),
     _line(_UNWANTED, _parameter),
     _line(r"sends calls on to (?P<to>\S+)", _moved),
     _line(r"speaks no TLS", _scheme("http")),

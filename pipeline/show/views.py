@@ -286,8 +286,11 @@ def lane_texts(lanes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
             of = f"{facts['batches']:,} batch{'es' * (facts['batches'] != 1)}"
             of += f", {facts['cancelled']:,} of them cancelled" if facts["cancelled"] else ""
             text += f" for {many(facts['records'], 'record')} in {of}"
+        if lane == "flex":
+            text = f"{text} at the flex tier, {facts['standard']:,} at the standard tier for want of room"
+            text += f", {facts['other']:,} do not say that they are at flex" if facts["other"] else ""
         saved = facts["saved_usd"]
-        texts[lane] = text if saved is None else f"{text} · {dollars(saved)} saved beside live calls"
+        texts[lane] = text if not saved else f"{text} · {dollars(saved)} saved beside live calls"
     return texts
 
 
