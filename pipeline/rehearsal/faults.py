@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.codec import dumps
 from pipeline.rehearsal.dice import Dice
 from pipeline.rehearsal.flex import NO_ROOM
 from pipeline.rehearsal.replies import ErrorReply, Reply
@@ -22,6 +23,17 @@ def _server_error(status: int, message: str) -> Reply:
 
 def _refused(status: int, code: str, message: str) -> Reply:
     return ErrorReply(status, message, "invalid_request_error", code=code).reply()
+
+
+def _odd(status: int, body: Mapping[str, Any]) -> Reply:
+    """A body in the form of another server than OpenAI's."""
+    return Reply(status, dumps(body))
+
+
+def _broken_off(**choice: Any) -> Reply:
+    """A completion that an upstream did not finish, as gateways hand it on."""
+    message = {"role": "assistant", "content": "I would say that"}
+    return _odd(200, {"choices": [{"index": 0, "message": message, "finish_reason": "error", **choice}]})
 
 
 #: faults that are a whole answer of their own: kind -> what is sent in place of a completion
@@ -41,8 +53,36 @@ STATIC: Mapping[str, Reply] = {
         "tokens",
         code="rate_limit_exceeded",
     ).reply(),
-    "tool_use_failed": _refused(400, "tool_use_failed", "Failed to call a function. Please adjust your prompt."),
-    "402_in_200": Reply(200, b'{"error": {"code": 402, "message": "Insufficient credits."}}'),
+    "tool_use_failed": _odd(
+        400,
+        {
+            "error": {
+                "message": "Failed to call a function. Please adjust your prompt.",
+                "type": "invalid_request_error",
+                "param": None,
+                "code": "tool_use_failed",
+                "failed_generation": "<function=label{}</function>",
+            }
+        },
+    ),
+    "thinking": ErrorReply(400, "Thinking mode does not support this tool_choice", "invalid_request_error").reply(),
+    "error_text": _odd(400, {"error": "Invalid tool_choice type: 'object'. Supported string values: none, auto"}),
+    "innererror": _odd(
+        400,
+        {
+            "error": {
+                "message": "The response was filtered.",
+                "type": None,
+                "param": "prompt",
+                "code": "400",
+                "innererror": {"code": "ResponsibleAIPolicyViolation", "content_filter_result": {}},
+            }
+        },
+    ),
+    "402": _refused(402, "insufficient_credits", "Insufficient credits."),
+    "402_in_200": _odd(200, {"error": {"code": 402, "message": "Insufficient credits."}}),
+    "choice_error": _broken_off(error={"code": 502, "message": "The upstream server failed."}),
+    "finish_error": _broken_off(),
     "403": _refused(403, "content_policy_violation", "Your input was flagged by the moderation."),
     "498": NO_ROOM["498"],
     "401": _refused(401, "invalid_api_key", "Incorrect API key provided."),

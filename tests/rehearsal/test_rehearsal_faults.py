@@ -90,6 +90,10 @@ MET = {
     "too_long": (openai.BadRequestError, "context_length_exceeded"),
     "too_large": (openai.RateLimitError, "rate_limit_exceeded"),
     "tool_use_failed": (openai.BadRequestError, "tool_use_failed"),
+    "thinking": (openai.BadRequestError, None),
+    "error_text": (openai.BadRequestError, None),
+    "innererror": (openai.BadRequestError, "400"),
+    "402": (openai.APIStatusError, "insufficient_credits"),
     "403": (openai.PermissionDeniedError, "content_policy_violation"),
     "498": (openai.APIStatusError, "capacity_exceeded"),
     "401": (openai.AuthenticationError, "invalid_api_key"),
@@ -125,6 +129,8 @@ def test_what_is_no_completion_gets_through_the_sdk_as_it_is() -> None:
     assert meet("empty")[0].choices is None
     assert meet("402_in_200")[0].choices is None
     assert meet("string")[0] == "the model is thinking"
+    assert meet("finish_error")[0].choices[0].finish_reason == "error"
+    assert meet("choice_error")[0].choices[0].error["code"] == 502
     assert isinstance(meet("broken")[0], json.JSONDecodeError)
     assert meet("empty")[1]["failed"] == {"empty": 1}
     assert meet("empty")[1]["tokens"] == 0
@@ -212,7 +218,19 @@ def test_text_answers_can_be_twisted_too() -> None:
 
 
 def test_every_kind_is_met_in_this_file() -> None:
-    others = {"html", "402_in_200", "empty", "string", "broken", "reset", "cut", "hang", "slow"}
+    others = {
+        "html",
+        "402_in_200",
+        "choice_error",
+        "finish_error",
+        "empty",
+        "string",
+        "broken",
+        "reset",
+        "cut",
+        "hang",
+        "slow",
+    }
     twists = {
         "bad_json",
         "bad_label",
