@@ -22,12 +22,14 @@ class Check:
     """One thing that was looked at. `ok` is None for a warning.
 
     `blocks`: the config has no fault there, but a run would not begin as things stand: what to do is the user's choice.
+    `card` is the server card, where the server was asked for one.
     """
 
     name: str
     ok: bool | None
     detail: str
     blocks: bool = False
+    card: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

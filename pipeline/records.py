@@ -101,12 +101,16 @@ def room_in(parameters: Mapping[str, JSON]) -> int | None:
     return None
 
 
+#: The `tool_choice` of a request whose function is not offered: the answer's content is to be its arguments.
+BY_SCHEMA = "schema"
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What the model is asked for one record.
 
-    `messages`, `tools`, `tool_choice` and `parameters` are in the Chat Completions form. `size_tokens` is an
-    estimate of prompt plus expected output. `digest` (16 bytes) is equal for requests that are identical.
+    `messages`, `tools`, `tool_choice` (or BY_SCHEMA) and `parameters` are in the Chat Completions form. `size_tokens`
+    is an estimate of prompt plus expected output. `digest` (16 bytes) is equal for requests that are identical.
     In `messages` a content part `{"type": "attachment", "index": n}` stands for `attachments[n]`; in the request that
     is really sent the parts themselves stand there, with a Blob for their bytes. `media_tokens` is what these can cost
     at the most; `size_tokens` holds the estimate of it.

@@ -90,7 +90,7 @@ SAID: list[tuple[str, dict[str, Any], str]] = [
     ("no call of 'set_label'; the text was 'It is positive.'", {"tool_choice": "forced"},
      'model.tool_choice = "required"'),
     ("an answer that cannot be unpacked: ContentEncodingError: brotli (br)", {}, "model.base_url"),
-    ("no_tool_call", {}, 'model.tool_choice = "required" is sent'),
+    ("no_tool_call", {}, 'set model.tool_choice = "schema"'),
     ("truncated", {}, "model.parameters.max_completion_tokens"),
 ]  # fmt: skip
 

@@ -125,7 +125,9 @@ def test_options_that_are_named_exist(subtests: pytest.Subtests) -> None:
             others = ("systemd-run ", "vllm serve ")
             lines = [line for line in page.read_text(encoding="utf-8").splitlines() if not line.startswith(others)]
             named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", "\n".join(lines)))
-            assert named <= known | {"--api-key", "--max-model-len"}, "those two are vLLM's"
+            assert named <= known | {"--api-key", "--max-model-len", "--jinja", "--ctx-size", "--parallel"}, (
+                "of other servers"
+            )
 
 
 def _called(block: str) -> Iterator[list[str]]:

@@ -54,6 +54,7 @@ OWNERS = {
     "tqdm": {"progress"},
     "pandas": {"api"},  # results as a frame
     "sklearn": {"exports"},  # the baseline
+    "azure": {"providers"},
     "PIL": {"media"},
     "pypdfium2": {"media"},
     "typer": {"cli"},

@@ -93,6 +93,11 @@ class Checks(Shown, tuple[Check, ...]):
         """Whether no check failed; a warning is no failure."""
         return all(one.ok is not False for one in self)
 
+    @property
+    def server(self) -> Mapping[str, Any] | None:
+        """The server card: what a server that is not OpenAI's does with calls; None where none was asked."""
+        return next((one.card for one in self if one.card is not None), None)
+
     _shown_by = "check_lines"
 
 

@@ -114,7 +114,8 @@ def check(
     input_path: Input = None,
     output_dir: Output = None,
     offline: Annotated[
-        bool, typer.Option("--offline", help="Do not ask the server about the key and the model.")
+        bool,
+        typer.Option("--offline", help="Ask the server nothing: not about the key or the model, nor for a call."),
     ] = False,
     json_out: AsJson = False,
 ) -> None:
@@ -127,7 +128,8 @@ def check(
 
     if json_out:
         found = [{"name": one.name, "ok": one.ok, "detail": one.detail, "blocks": one.blocks} for one in checks]
-        print_json({"ok": all(one.ok is not False for one in checks), "checks": found})
+        card = next((one.card for one in checks if one.card is not None), None)
+        print_json({"ok": all(one.ok is not False for one in checks), "checks": found, "server": card})
     else:
         show("\n".join(check_lines(checks)))
     raise typer.Exit(2 if any(one.ok is False for one in checks) else 0)

@@ -17,7 +17,7 @@ SHOWN_CHARS = 300
 
 #: What is likely to fix it, by the reason's code.
 TO_CHANGE: Mapping[str, str] = {
-    "no_tool_call": 'Set model.tool_choice = "required" (or "auto", where it is that), or take another model',
+    "no_tool_call": 'Set model.tool_choice = "required", or "schema" where it is that, or take another model',
     "invalid_json": "Take another model, or set model.strict = true where the server knows it",
     "invalid_label": "Look at task.labels, the function's schema and the validators: they refuse what the model says",
     "truncated": "Raise model.parameters.max_completion_tokens, or lower model.parameters.reasoning_effort",

@@ -13,7 +13,7 @@ from pipeline import codec
 from pipeline.errors import ChangedError, SetupError
 from pipeline.measure.compare import CompareOptions, compare
 from pipeline.measure.pairs import BLOCK
-from pipeline.parts import changed, mark_of, refuse, refuse_sameness, task_of
+from pipeline.parts import card_of, changed, mark_of, refuse, refuse_sameness, task_of
 from pipeline.runner import RunOptions, arun
 from pipeline.settings import Settings
 from pipeline.show import codes_text
@@ -107,6 +107,8 @@ def _elsewhere(settings: Settings, old: RunDir) -> Settings:
     folder = Path(settings.output.dir)
     if folder.resolve() != old.path.resolve():
         return settings
+    if (card := card_of(settings)) is not None:  # it asks as the old run does
+        RunDir(Path(f"{folder}{SUFFIX}")).write_server(card)
     return changed(settings, {"output.dir": f"{folder}{SUFFIX}"})
 
 

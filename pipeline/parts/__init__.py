@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipeline.parts.canaries import Gold, gold_of
+from pipeline.parts.card import FORMS, WORKED_AROUND, asks_once, card_of, fingerprint_of, has_card, told_of_card
 from pipeline.parts.changing import changed
 from pipeline.parts.choosing import expect_choice, keys_in, mark_of
 from pipeline.parts.gold import gold_source
@@ -40,6 +41,8 @@ from pipeline.parts.renaming import FileEdit, edit_of, file_edits, renamed_pairs
 from pipeline.parts.server import (
     BASE_URL,
     REHEARSAL,
+    address,
+    api_of,
     asked_of,
     is_azure,
     is_groq,
@@ -48,5 +51,6 @@ from pipeline.parts.server import (
     missing_key,
     names_function,
     service_tier_of,
+    why_responses,
 )
 from pipeline.parts.task import cache_text, panel_of, task_of, voters_of

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from pipeline import codec
 from pipeline.errors import ConfigError
-from pipeline.parts.server import is_simulated, missing_key
+from pipeline.parts.card import form_of
+from pipeline.parts.server import api_of, is_simulated, missing_key
 from pipeline.records import Request
 from pipeline.settings import Settings, label_field
 
@@ -25,7 +26,7 @@ LATENCY_JITTER = 0.3
 
 async def open_provider(settings: Settings, stack: AsyncExitStack) -> HttpProvider:
     """The provider of the settings, closed with the stack; starts the built-in endpoint where that is asked for."""
-    from pipeline.providers import APIS, ClientOptions, HttpProvider
+    from pipeline.providers import APIS, ClientOptions, HttpProvider, entra_tokens
 
     options = settings.model
     base_url, key, annotate = options.base_url, settings.api_key(), None
@@ -33,17 +34,22 @@ async def open_provider(settings: Settings, stack: AsyncExitStack) -> HttpProvid
         base_url, annotate = await _start_rehearsal(settings, stack)
     elif (told := missing_key(settings)) is not None:
         raise ConfigError(told)
+    by_token = options.auth == "entra" and not is_simulated(settings)
+    token = await stack.enter_async_context(entra_tokens()) if by_token else None
+    form = form_of(settings)
     provider = HttpProvider(
         ClientOptions(
             base_url=base_url,
             # Servers of one's own often want none; one that does will say so at the first call.
-            api_key="none" if key is None or is_simulated(settings) else key.get_secret_value(),
+            api_key="none" if key is None or by_token or is_simulated(settings) else key.get_secret_value(),
+            token=token,
             headers=options.plain_headers(),
             timeout_s=options.timeout_s,
             max_connections=MOST_IN_FLIGHT,
         ),
-        APIS[options.api],
+        APIS[api_of(settings)],
         annotate=annotate,
+        forms={} if form is None else {options.name: form},
     )
     stack.push_async_callback(provider.close)
     return provider

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from pipeline.errors import SetupError, TaskError
 from pipeline.notify import Notifier
+from pipeline.parts.card import refuse_schema
 from pipeline.parts.choosing import filter_of
 from pipeline.parts.limits import admission_of, budget_of
 from pipeline.parts.outputs import notified_of
@@ -40,6 +41,7 @@ _RULES: dict[str, Callable[[Settings], None]] = {
     "budget": _budget,
     "notify": _notify,
     "parameters": refuse_parameters,
+    "schema": refuse_schema,
 }
 
 

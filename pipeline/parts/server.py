@@ -40,14 +40,44 @@ def _host(settings: Settings) -> str:
     return urlsplit(settings.model.base_url or "").hostname or ""
 
 
+def holds_names(settings: Settings) -> bool:
+    """Whether the server is known to hold the model to a call by the function's name: OpenAI's and Azure's are."""
+    return is_openai(settings) or is_azure(settings)
+
+
 def names_function(settings: Settings) -> bool:
     """Whether a call is forced by the function's name, not by "required".
 
     With one tool both say the same. Some servers take a name for "auto" in silence or refuse it (llama.cpp, LM Studio),
-    so that without a word of the user's it is sent where it is known to be held: at OpenAI and Azure.
+    so that without a word of the user's it is sent where it is known to be held.
     """
-    known = is_openai(settings) or is_simulated(settings) or is_azure(settings)
+    known = holds_names(settings) or is_simulated(settings)
     return settings.model.tool_choice == "forced" or (settings.model.tool_choice is None and known)
+
+
+def why_responses(settings: Settings) -> str:
+    """Why Chat Completions cannot serve the model or a parameter, as far as known; empty where it can."""
+    from pipeline.providers import needs_responses
+
+    # Elsewhere chat is what there is. A rehearsal does as the run would that it stands for.
+    known = holds_names(settings) or (is_simulated(settings) and settings.model.api == "auto")
+    return needs_responses(settings.model.name, settings.model.parameters) if known else ""
+
+
+def api_of(settings: Settings) -> str:
+    """The API that is called, chat or responses: the config's, or the one that the model needs."""
+    wanted = settings.model.api
+    if wanted != "auto":
+        return wanted
+    return "responses" if why_responses(settings) else "chat"
+
+
+def address(settings: Settings) -> str:
+    """Who is called, for a person: without what may be a secret."""
+    if is_simulated(settings):
+        return "the built-in endpoint (SIMULATED)"
+    url = urlsplit(settings.model.base_url or os.environ.get(BASE_URL) or "https://api.openai.com")
+    return url.netloc.rpartition("@")[2]
 
 
 def service_tier_of(settings: Settings) -> str | None:
@@ -58,8 +88,13 @@ def service_tier_of(settings: Settings) -> str | None:
 
 def missing_key(settings: Settings) -> str | None:
     """What to do where no call can be made for want of a key; None where one can."""
-    if settings.model.base_url is not None or settings.api_key() is not None:
+    if settings.model.base_url is not None or (settings.api_key() is not None and settings.model.auth == "key"):
         return None
+    if settings.model.auth == "entra":
+        return (
+            'model.auth = "entra" needs the address of your Azure resource: '
+            'set model.base_url = "https://RESOURCE.openai.azure.com/openai/v1/"'
+        )
     name = settings.model.api_key_env
     return (
         f"{name} is not set. Put {name}=... into the environment or into .env, or set model.base_url: "
@@ -78,6 +113,7 @@ def asked_of(settings: Settings) -> Asked:
         is_openai=is_openai(settings),
         is_simulated=is_simulated(settings),
         names_function=names_function(settings),
+        is_entra=model.auth == "entra",
     )
 
 
@@ -85,8 +121,9 @@ def refuse_parameters(settings: Settings) -> None:
     """Raise ConfigError for a parameter that the API of the settings does not take."""
     from pipeline.providers import APIS
 
-    refused = APIS[settings.model.api].refused
+    name_of_api = api_of(settings)
+    refused = APIS[name_of_api].refused
     for name, value in settings.model.parameters.items():
         if value not in (None, OMIT) and name in refused:
-            api = f'model.api = "{settings.model.api}"'
+            api = f'model.api = "{name_of_api}"'
             raise ConfigError(f"model.parameters.{name} cannot be sent with {api}: {refused[name]}")

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, suppress
+from contextlib import aclosing, suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
 from pipeline.engine import most_of
-from pipeline.errors import CallError, LabelpipeError, RenderError, SetupError
+from pipeline.errors import LabelpipeError, RenderError, SetupError
 from pipeline.facts import Check
 from pipeline.labelfields import LabelField
 from pipeline.limits import BudgetReachedError, Most
 from pipeline.parts import (
-    asked_of,
     budget_of,
     expect_choice,
     gold_of,
     is_simulated,
     label_fields,
-    missing_key,
-    open_provider,
     panel_of,
     price_for,
     read,
@@ -35,14 +31,14 @@ from pipeline.parts import (
     task_of,
 )
 from pipeline.planner.census import Census
-from pipeline.planner.lanes import batch_checks, cache_checks, flex_checks
+from pipeline.planner.lanes import cache_checks, flex_checks
 from pipeline.planner.mediacheck import look_at_media
+from pipeline.planner.servercheck import api_checks, model_checks, server_checks
 from pipeline.progress import counting
 from pipeline.readers import OF_FILES, Progress, Source, peek
 from pipeline.records import JSON, Record
 from pipeline.runner import Fields, fields_of, find_changes, is_here, overridden_by, spent_of
 from pipeline.settings import Settings
-from pipeline.show import advise
 from pipeline.store import Ledger, RunDir, check_table
 from pipeline.task import Task
 from pipeline.telemetry import open_telemetry
@@ -58,8 +54,9 @@ SOURCES_LOOKED_AT = 20
 
 
 async def check(settings: Settings, *, online: bool = True, quiet: bool = True) -> list[Check]:
-    """Look at input, task, output, key, model and limits. Sends nothing that costs; `online=False` sends nothing.
+    """Look at input, task, output, key, model, server and limits; `online=False` sends nothing.
 
+    Where nothing has to be fixed, a server that is not OpenAI's is asked at most three times what it does with calls.
     Local files are read through; where that takes long it is seen in a terminal, unless `quiet`.
     """
     found: list[Check] = []
@@ -69,7 +66,7 @@ async def check(settings: Settings, *, online: bool = True, quiet: bool = True) 
     if sources is not None and task is not None:
         found += await _records(settings, sources, task, quiet=quiet)
     refused = refusals(settings)
-    found += [_output(settings), _price(settings), _limits(settings, refused), *_reasoning(settings)]
+    found += [_output(settings), _price(settings), _limits(settings, refused), *api_checks(settings)]
     if task is not None:
         found += [*_votes(settings, task), *await _gold(settings, task)]
     found += [Check(name, False, told) for name, told in refused.items() if name != "limits"] + flex_checks(settings)
@@ -80,7 +77,9 @@ async def check(settings: Settings, *, online: bool = True, quiet: bool = True) 
     if overridden := overridden_by(settings):
         found.append(Check("set by", None, overridden))
     found += await _telemetry(settings)
-    found += await _model(settings, online=online)
+    found += await model_checks(settings, online=online)
+    if online and not any(one.ok is False or one.blocks for one in found):
+        found += await server_checks(settings)
     return found
 
 
@@ -209,7 +208,8 @@ def _output(settings: Settings) -> Check:
         return Check("output", False, f"{folder}: {nearest} may not be written; set output.dir")
     if "parquet" in settings.output.formats and find_spec("pyarrow") is None:
         return Check("output", False, "output.formats has parquet: pip install 'labelpipe[parquet]'")
-    return Check("output", True, f"{folder}{' (a run is there: it will be resumed)' if folder.exists() else ''}")
+    is_run = RunDir(folder).ledger.exists()
+    return Check("output", True, f"{folder}{' (a run is there: it will be resumed)' if is_run else ''}")
 
 
 async def _folder(settings: Settings, task: Task, sources: list[Source], *, budget: bool) -> list[Check]:
@@ -312,21 +312,6 @@ def _limits(settings: Settings, refused: Mapping[str, str]) -> Check:
     return Check("limits", True, ", ".join(texts))
 
 
-def _reasoning(settings: Settings) -> list[Check]:
-    """From gpt-5.6 on, Chat Completions takes function tools only with reasoning_effort = "none" (OpenAI's docs)."""
-    version = re.match(r"gpt-(\d+)(?:\.(\d+))?", settings.model.name)
-    ours = settings.model.base_url is None or "api.openai.com" in settings.model.base_url
-    if not version or not ours or (int(version[1]), int(version[2] or 0)) < (5, 6):
-        return []
-    if settings.model.api != "chat" or settings.model.parameters.get("reasoning_effort") == "none":
-        return []
-    message = (
-        f"{settings.model.name} takes functions here only with [model.parameters] "
-        'reasoning_effort = "none": set that, or model.api = "responses"'
-    )
-    return [Check("reasoning", False, message)]
-
-
 def _votes(settings: Settings, task: Task) -> list[Check]:
     """Whether votes can differ: the same request, a fixed seed or no temperature give the same answer again."""
     quality, parameters = settings.quality, settings.model.parameters
@@ -366,32 +351,3 @@ async def _telemetry(settings: Settings) -> list[Check]:
         return []
     await telemetry.close()
     return [Check("telemetry", True, "can be opened")]
-
-
-#: How servers say that they tell nobody about their models.
-_NO_MODELS_PAGE = frozenset({400, 403, 404, 405, 406, 410, 501})
-
-
-async def _model(settings: Settings, *, online: bool) -> list[Check]:
-    """Whether the models answer for the key; without `online` only whether a key is there where one is needed."""
-    if not online:
-        problem = missing_key(settings)
-        return [] if problem is None else [Check("model", None, problem, True)]
-    models = dict.fromkeys([settings.model.name, *(one.model for one in settings.quality.voters if one.model)])
-    return [*[await _one_model(settings, name) for name in models], *await batch_checks(settings)]
-
-
-async def _one_model(settings: Settings, name: str) -> Check:
-    try:
-        async with AsyncExitStack() as stack:
-            provider = await open_provider(settings, stack)
-            info = await provider.model(name)
-    except LabelpipeError as error:
-        # Many compatible servers have no list of models, or keep it to themselves: only a refusal of the key is sure.
-        status = error.status if isinstance(error, CallError) else None
-        unsure = status in _NO_MODELS_PAGE and settings.model.base_url is not None
-        lines = [str(error), "calls may work all the same: not each server tells about its models" if unsure else ""]
-        lines.append(advise(asked_of(settings), [str(error)]) or "")
-        return Check("model", None if unsure else False, "\n".join(filter(None, lines)))
-    ends = f"; it is shut down on {info.shutdown_date}" if info.shutdown_date else ""
-    return Check("model", None if ends else True, f"{info.id} answers for this key{ends}")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pipeline.providers.batches import NO_LIST, BatchApi, BatchFacts, LineEnd
 from pipeline.providers.chat import CHAT
 from pipeline.providers.client import ClientOptions, ModelInfo, load_sdk
+from pipeline.providers.entra import entra_tokens
 from pipeline.providers.fetch import Fetcher, FetchOptions
 from pipeline.providers.function import FunctionProvider
 from pipeline.providers.http import HttpProvider
-from pipeline.providers.responses import RESPONSES
+from pipeline.providers.responses import RESPONSES, needs_responses
 
 #: The APIs by their names in the config.
 APIS = {"chat": CHAT, "responses": RESPONSES}
@@ -25,5 +26,7 @@ __all__ = [
     "HttpProvider",
     "LineEnd",
     "ModelInfo",
+    "entra_tokens",
     "load_sdk",
+    "needs_responses",
 ]

@@ -9,7 +9,7 @@ organisation, headers); each call then hands ready bytes to the transport under 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,10 +40,11 @@ PLAIN_WORD = re.compile(r"[^\W\d_]+")
 
 @dataclass(frozen=True, slots=True)
 class ClientOptions:
-    """Where calls go and with what key. `api_key` never appears in a repr."""
+    """Where calls go and with what key, or with what `token` gives at each call. Neither appears in a repr."""
 
     base_url: str | None = None
     api_key: str = field(default="", repr=False)
+    token: Callable[[], Awaitable[str]] | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeout_s: float = 60.0
     max_connections: int = 64
@@ -114,8 +115,9 @@ class Client:
 
         from pipeline.providers.wire import Wire, refuse_proxy
 
-        self.secrets = options.secrets
-        self._answer_secrets = _as_sent(options.answer_secrets)
+        self._options = options
+        self._tokens: tuple[str, ...] = ()
+        self._hide(())
         self._answer_names = [
             (form, codec.dumps(one)[1:-1]) for one in options.answer_names for form in _as_sent([one])
         ]
@@ -125,7 +127,7 @@ class Client:
         base_url, _, query = (options.base_url or "").partition("#")[0].partition("?")
         try:
             self.sdk: AsyncOpenAI = AsyncOpenAI(
-                api_key=options.api_key,
+                api_key=options.api_key if options.token is None else self._fresh_token,
                 base_url=base_url or None,
                 default_query=dict(parse_qsl(query, keep_blank_values=True)),
                 default_headers=dict(options.headers),
@@ -146,6 +148,22 @@ class Client:
         self._make_url = URL
         self._urls: dict[str, URL] = {}
 
+    def _hide(self, tokens: tuple[str, ...]) -> None:
+        """Cut these tokens out of all that is told from now on, as the key is."""
+        self._tokens = tokens
+        self.secrets = (*tokens, *self._options.secrets)
+        self._answer_secrets = _as_sent([*tokens, *self._options.answer_secrets])
+
+    async def _fresh_token(self) -> str:
+        """The token that is good now; empty where calls have a key."""
+        if self._options.token is None:
+            return ""
+        token = await self._options.token()
+        if token not in self._tokens[:1]:
+            self._hide((token, *self._tokens[:1]))  # a late answer may still show the one before
+            self._headers["Authorization"] = f"Bearer {token}"
+        return token
+
     async def post(self, path: str, body: bytes | Pieces) -> Reply:
         """The server's 2xx answer to `body`. Raises a CallError for anything else."""
         url = self._urls.get(path)
@@ -163,6 +181,7 @@ class Client:
 
     async def _sent(self, url: URL, body: bytes | Pieces) -> tuple[int, Sequence[tuple[bytes, bytes]], bytes]:
         """The answer; a redirect that keeps the call as it is, on the same host, is followed."""
+        await self._fresh_token()
         for _ in range(MOST_REDIRECTS):
             status, headers, content = await self._wire.post(url, self._headers, body)
             target = same_host(url, named(headers).get("location")) if status in KEEP_METHOD else None
@@ -189,6 +208,7 @@ class Client:
         """Send a file under this name, a block at a time, with form fields; gives the answer. Raises a CallError."""
         url, at = self._make_url(f"{self._base_url}{path}{self._query}"), f"POST {self._base_url}{path}"
         try:
+            await self._fresh_token()
             status, headers, content = await self._wire.upload(url, self._headers, file, name, fields)
         except foreign_errors() as error:
             raise translate(error, secrets=self.secrets, at=at) from None
@@ -206,6 +226,7 @@ class Client:
         """Write what lies there to a file, a block at a time; gives whether it is simulated. Raises a CallError."""
         url, at = self._make_url(f"{self._base_url}{path}{self._query}"), f"GET {self._base_url}{path}"
         try:
+            await self._fresh_token()
             status, headers, content = await self._wire.download(url, self._headers, to)
         except foreign_errors() as error:
             raise translate(error, secrets=self.secrets, at=at) from None

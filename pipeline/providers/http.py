@@ -11,6 +11,7 @@ from pipeline.providers.api import Api
 from pipeline.providers.chat import CHAT
 from pipeline.providers.client import Client, ClientOptions, ModelInfo
 from pipeline.providers.faults import scrub
+from pipeline.providers.forms import as_call, asked_as
 from pipeline.providers.headers import request_id, says_simulated, server_limits
 from pipeline.providers.pieces import pieces_of
 from pipeline.records import JSON, UNUSABLE_CALL, Answer, Request, Response, Usage
@@ -22,12 +23,20 @@ MOST_ID_CHARS = 200
 
 
 class HttpProvider:
-    """Answers requests by calls of one API."""
+    """Answers requests by calls of one API. `forms` says in which form a model's call is asked for (see `forms`)."""
 
-    def __init__(self, options: ClientOptions, api: Api = CHAT, *, annotate: Annotate | None = None) -> None:
+    def __init__(
+        self,
+        options: ClientOptions,
+        api: Api = CHAT,
+        *,
+        annotate: Annotate | None = None,
+        forms: Mapping[str, str] | None = None,
+    ) -> None:
         self._options = options
         self.api = api
         self._annotate = annotate
+        self._forms = forms or {}
         self._client: Client | None = None
         #: whether the answers say that they are simulated; None until the first one came
         self.simulated: bool | None = None
@@ -41,7 +50,8 @@ class HttpProvider:
 
     async def __call__(self, request: Request) -> Response:
         """The model's answer. Raises a CallError; never retries."""
-        body = self.body(request)
+        asked = self._asked(request)
+        body = self._body(asked, request)
         sent = pieces_of(body) if request.media_tokens else codec.dumps(body)
         started = time.perf_counter()
         try:
@@ -52,8 +62,9 @@ class HttpProvider:
         if self.simulated is None:
             self.simulated = says_simulated(raw.headers)
         reading = self.api.read(raw.content, self.client.secrets)
+        by_schema = request.tools and not asked.tools
         return Response(
-            answer=reading.answer,
+            answer=as_call(reading.answer, request.tools[0]["function"]["name"]) if by_schema else reading.answer,
             usage=reading.usage,
             model=scrub(reading.model or request.model, self.client.secrets)[:MOST_ID_CHARS],
             request_id=_id(raw.headers, self.client.secrets),
@@ -64,7 +75,13 @@ class HttpProvider:
 
     def body(self, request: Request) -> dict[str, JSON]:
         """What is sent for a request."""
-        body = self.api.body(request)
+        return self._body(self._asked(request), request)
+
+    def _asked(self, request: Request) -> Request:
+        return asked_as(request, self._forms.get(request.model))
+
+    def _body(self, asked: Request, request: Request) -> dict[str, JSON]:
+        body = self.api.body(asked)
         if self._annotate is not None:
             body["metadata"] = {**body.get("metadata", {}), **self._annotate(request)}
         return body
@@ -72,7 +89,7 @@ class HttpProvider:
     async def ping(self, request: Request) -> Usage:
         """A request that is about no record: does the model answer it? What it used. Raises a CallError."""
         try:
-            raw = await self.client.post(self.api.path, codec.dumps(self.api.body(request)))
+            raw = await self.client.post(self.api.path, codec.dumps(self.api.body(self._asked(request))))
         except UnusableCallError:
             return Usage()  # the model has written something
         return self.api.read(raw.content, self.client.secrets).usage

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -48,10 +49,31 @@ REFUSED: Mapping[str, str] = {
     "conversation": "a conversation is sent whole with each call",
     "previous_response_id": "a conversation is sent whole with each call",
 }  # fmt: skip
+#: Parameters that only this API has.
+_OWN = frozenset(
+    {"access_programs", "context_management", "include", "max_tool_calls", "reasoning", "text", "truncation"}
+)
+#: Models that only this API serves (openai 3.5x, `ResponsesModel`).
+_ONLY_HERE = re.compile(
+    r"(o[13]-pro|o\d(-mini)?-deep-research|computer-use-preview|gpt-5(\.5)?-pro|gpt-5-codex|gpt-5\.1-codex-max"
+    r"|gpt-daybreak-\w+-latest|gpt-[\d.]+-(cyber|rosalind|astra-law)|gpt-rosalind-research)(-\d{4}-\d\d-\d\d)?"
+)
 #: How an answer ends that was not finished, in the words of Chat Completions.
 _ENDS = {"max_output_tokens": "length", "content_filter": "content_filter"}
 #: What the API says of an answer that is none, or not yet.
 _NO_ENDS = frozenset({"failed", "cancelled", "queued", "in_progress"})
+
+
+def needs_responses(model: str, parameters: Mapping[str, JSON]) -> str:
+    """Why OpenAI's Chat Completions does not serve the model with a function, or a parameter; empty where it does."""
+    if _ONLY_HERE.fullmatch(model):
+        return f"only the Responses API has {model}"
+    if own := sorted(_OWN & {name for name, value in parameters.items() if value is not None}):
+        return f"only the Responses API has the parameter {own[0]}"
+    version = re.match(r"gpt-(\d+)(?:\.(\d+))?", model)
+    if version and (int(version[1]), int(version[2] or 0)) >= (5, 6) and parameters.get("reasoning_effort") != "none":
+        return f'{model} takes functions in Chat Completions only with [model.parameters] reasoning_effort = "none"'
+    return ""
 
 
 def _body(request: Request) -> dict[str, JSON]:

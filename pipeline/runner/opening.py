@@ -8,11 +8,10 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from urllib.parse import urlsplit
 
 from pipeline import codec
 from pipeline.errors import LabelpipeError
-from pipeline.parts import BASE_URL, is_simulated, lane_price, read, votes_usd
+from pipeline.parts import BASE_URL, address, is_simulated, lane_price, read, told_of_card, votes_usd
 from pipeline.readers import OF_FILES, Source
 from pipeline.readers import Progress as ReadProgress
 from pipeline.records import Record, Usage
@@ -115,17 +114,11 @@ def opening_lines(
         lines.append(f"  stop_at   {settings.limits.stop_at}: {_AT_THE_END[settings.batch.finish]}")
     lines.append("  stop      Ctrl-C lets the calls in flight end; the same command resumes it")
     lines.append(f"  watch     labelpipe status {settings.output.dir} --watch")
+    if told := told_of_card(settings):
+        lines.append(f"  server    {told}: see server-card.json")
     if overridden := overridden_by(settings):
         lines.append(f"  set by    {overridden}")
     return lines
-
-
-def address(settings: Settings) -> str:
-    """Who is called, for a person: without what may be a secret."""
-    if is_simulated(settings):
-        return "the built-in endpoint (SIMULATED)"
-    url = urlsplit(settings.model.base_url or os.environ.get(BASE_URL) or "https://api.openai.com")
-    return url.netloc.rpartition("@")[2]
 
 
 def expected(task: Task, records: Sequence[Record]) -> Usage | None:

@@ -52,12 +52,13 @@ class ModelSettings(Section):
         Annotated[str, AfterValidator(checks.base_url), Takes('an address that starts with http, or "rehearsal"')]
         | None
     ) = None
-    api: Literal["chat", "responses"] = "chat"
+    api: Literal["chat", "responses", "auto"] = "chat"
+    auth: Literal["key", "entra"] = "key"
     lane: Literal["live", "flex", "batch"] = "live"
     api_key_env: Annotated[str, AfterValidator(checks.variable), Takes("the name of an environment variable")] = (
         "OPENAI_API_KEY"
     )
-    tool_choice: Literal["forced", "required", "auto"] | None = None
+    tool_choice: Literal["forced", "required", "auto", "schema"] | None = None
     strict: bool = True
     timeout_s: float = Field(60, gt=0)
     parameters: Annotated[dict[str, Json], BeforeValidator(checks.as_plain), Takes("a table of what is sent along")] = (

@@ -34,6 +34,7 @@ class Asked:
     is_openai: bool
     is_simulated: bool
     names_function: bool
+    is_entra: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +68,12 @@ def _no_call(asked: Asked, _found: re.Match[str]) -> str:
     """The model answers in words: ask it more firmly, or ask another one."""
     if asked.tool_choice == "auto" or asked.names_function:
         return 'set model.tool_choice = "required": this server does not seem to hold the model to a call'
+    if asked.tool_choice == "schema":
+        return "take another model or server: this one does not hold its answers to a schema either"
     return (
-        'take another model or server: model.tool_choice = "required" is sent, and it answers in words all the same '
-        "(llama-server needs --jinja, vLLM --enable-auto-tool-choice)"
+        'set model.tool_choice = "schema", or let labelpipe check find out what this server holds the model to: '
+        '"required" is sent now, and it answers in words all the same (llama-server needs --jinja, vLLM '
+        "--enable-auto-tool-choice)"
     )
 
 
@@ -121,6 +125,10 @@ def _moved(asked: Asked, found: re.Match[str]) -> str:
 
 
 def _key(asked: Asked, _found: re.Match[str]) -> str | None:
+    if asked.is_entra:
+        return (
+            'give this identity a role on the resource, such as "Cognitive Services OpenAI User" (model.auth = "entra")'
+        )
     name = asked.api_key_env
     where = "OpenAI" if asked.is_openai else "that server"
     return f"look at the key in {name} (model.api_key_env): {where} does not take it"

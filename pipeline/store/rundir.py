@@ -74,6 +74,11 @@ class RunDir:
         return self.path / "run.log"
 
     @property
+    def server(self) -> Path:
+        """What `check` has found the server to do: about the server, and so none of the run's own files."""
+        return self.path / "server-card.json"
+
+    @property
     def evaluations(self) -> Path:
         """What `evaluate` has found, one JSON line each time."""
         return self.path / "evaluations.jsonl"
@@ -182,6 +187,11 @@ class RunDir:
         manifest = self.read_manifest()
         if manifest is not None and not manifest.get("simulated"):
             self.write_manifest({**manifest, "simulated": True})
+
+    def write_server(self, card: Mapping[str, JSON]) -> None:
+        """Keep the server card, also where there is no run yet. Raises StoreError or OSError."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_whole(self.server, codec.pretty(card))
 
     def read_summary(self) -> dict[str, JSON] | None:
         """The summary, or None if the run has not ended. Raises SetupError if it cannot be read."""

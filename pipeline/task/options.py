@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.labelfields import LabelField
-from pipeline.records import JSON
+from pipeline.records import BY_SCHEMA, JSON
 from pipeline.task.showing import ShowOptions
 
-TOOL_CHOICES = ("forced", "required", "auto")
+TOOL_CHOICES = ("forced", "required", "auto", BY_SCHEMA)
 #: how many calls make an answer: see docs/tasks.md
 CALLS = ("one", "some", "any", "all")
 #: `TaskOptions.rows`: each call is a row

@@ -52,6 +52,34 @@ def test_both_apis_give_the_same_rows_through_faults_and_repairs(labelled: dict[
     assert {one.repairs > 0 for one in outcomes(responses).values()} == {True, False}
 
 
+def test_both_apis_answer_by_schema_alone(tmp_path: Path) -> None:
+    """No function is offered, and repairs and refusals are as with one."""
+    faults = {"bad_label": 0.2, "bad_json": 0.2, "refusal": 0.1, "length": 0.1}
+    model = {"name": "gpt-6-luna", "base_url": "rehearsal", "tool_choice": "schema"}
+    model["parameters"] = {"max_completion_tokens": 200, "reasoning_effort": "none"}
+    chat, responses = (project(tmp_path / api, "rehearsal", 60) for api in APIS)
+    for api, user in zip(APIS, (chat, responses), strict=True):
+        user.configure(model={**model, "api": api}, rehearsal={"latency_ms": 1, "faults": faults})
+        user.run(code=1)
+    assert in_order(responses.labels()) == in_order(chat.labels())
+    assert len(chat.labels()) > 40
+    assert told(responses) == told(chat)
+    assert any(one.repairs for one in outcomes(chat).values())
+    assert {row["code"] for row in chat.failed()} <= {"refused", "invalid_label", "invalid_json", "truncated"}
+
+
+def test_auto_takes_the_api_that_the_model_needs(tmp_path: Path) -> None:
+    user = project(tmp_path, "rehearsal", 3)
+    for effort, api, why in (("low", "responses", "takes functions"), ("none", "chat", "nothing here needs")):
+        model = {"name": "gpt-6-luna", "base_url": "rehearsal", "api": "auto"}
+        user.configure(model={**model, "parameters": {"reasoning_effort": effort}})
+        done = user.do("check", "job.toml").expect(0)
+        assert f"{api}: " in done.out
+        assert why in done.out
+    user.configure(model={**model, "parameters": {"seed": 1}})
+    assert "model.parameters.seed cannot be sent with" in user.do("run", "job.toml").expect(2).err
+
+
 def test_both_apis_lead_the_same_conversations(tmp_path: Path) -> None:
     """The endpoint refuses reasoning that does not come back as it left, and a call without it is another prompt."""
     runs = [through(api, talking(tmp_path / api, "rehearsal", 12), code=1, rehearsal={"latency_ms": 1}) for api in APIS]

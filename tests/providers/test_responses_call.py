@@ -13,6 +13,7 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsBas
 from openai.types.responses import ResponseError
 from openai.types.responses.response_create_params import ResponseCreateParamsBase
 from openai.types.responses.response_input_param import ResponseInputParam
+from openai.types.shared import ChatModel, ResponsesModel
 from provider_servers import answers, options, request, served
 from pydantic import TypeAdapter
 
@@ -25,7 +26,7 @@ from pipeline.errors import (
     RecordRefusedError,
     UnavailableError,
 )
-from pipeline.providers import APIS, HttpProvider
+from pipeline.providers import APIS, HttpProvider, needs_responses
 from pipeline.records import ITEMS, Answer, Blob, Request, Response, ToolCall, Usage
 from pipeline.task.repair import echoed, named_calls
 
@@ -299,3 +300,28 @@ def test_an_error_is_judged_as_in_the_other_api() -> None:
     told = {"error": {"message": "no such model", "type": "invalid_request_error", "code": "model_not_found"}}
     with pytest.raises(CredentialsError, match=r"no such model \(POST .*/v1/responses\)"):
         answer_to(told, status=404)
+
+
+def test_the_models_that_only_this_api_has_are_those_of_the_sdk() -> None:
+    every = get_args(ResponsesModel)
+    only_here = [name for one in every for name in get_args(one) if name not in get_args(ChatModel)]
+    assert len(only_here) > 10
+    assert [name for name in only_here if not needs_responses(name, {"reasoning_effort": "none"})] == []
+    assert [name for name in get_args(ChatModel) if needs_responses(name, {"reasoning_effort": "none"})] == []
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters", "told"),
+    [
+        ("gpt-6-luna", {}, "only with"),
+        ("gpt-6-luna", {"reasoning_effort": "low"}, "only with"),
+        ("gpt-5.6", {"reasoning_effort": "none"}, ""),
+        ("gpt-5.5", {}, ""),
+        ("qwen3", {"reasoning": None}, ""),
+        ("gpt-4o", {"truncation": "auto"}, "the parameter truncation"),
+    ],
+)
+def test_what_needs_this_api(model: str, parameters: dict[str, Any], told: str) -> None:
+    found = needs_responses(model, parameters)
+    assert told in found
+    assert bool(found) == bool(told)

@@ -174,7 +174,7 @@ REPLACED = {
         "12: quality.voters.0.temperature: unknown key; did you mean quality.voters.0.parameters.temperature?"
     ),
     ('name = "gpt-6-luna"', "name = 'a'\ntool_choice = 'force'"): (
-        '11: model.tool_choice: got "force"; expected one of forced, required, auto; did you mean forced?'
+        '11: model.tool_choice: got "force"; expected one of forced, required, auto, schema; did you mean forced?'
     ),
     ('name = "gpt-6-luna"', "name = 'a'\nbase_url = 'rehersal'"): (
         '11: model.base_url: got "rehersal"; expected an address that starts with http, or "rehearsal"; '
