@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pipeline.control.edits import (
     FILE_ONLY_KEYS,
-    LIVE_KEYS,
+    LIVE_TABLES,
     LiveChange,
     Shift,
     Standing,

@@ -10,31 +10,7 @@ from pipeline import codec
 from pipeline.records import JSON
 
 #: The settings that are taken over while a session runs. The others decide what a label is, or how the files look.
-LIVE_KEYS = frozenset(
-    {
-        "limits.concurrency",
-        "limits.concurrency_max",
-        "limits.requests_per_minute",
-        "limits.tokens_per_minute",
-        "limits.requests_per_day",
-        "limits.budget_usd",
-        "limits.budget_tokens",
-        "limits.stop_at",
-        "limits.run_between",
-        "limits.max_attempts",
-        "limits.max_repairs",
-        "limits.outage_limit_s",
-        "limits.probe_max_s",
-        "limits.hedge_after_p",
-        "limits.record_deadline_s",
-        "limits.grace_s",
-        "limits.on_day_limit",
-        "limits.stop_rejected",
-        "notify.url",
-        "notify.command",
-        "notify.on",
-    }
-)
+LIVE_TABLES = ("limits.", "notify.")
 #: Live keys that no order sets: whoever may write into the run folder is not therefore one who may run programs.
 FILE_ONLY_KEYS = frozenset({"notify.command"})
 #: Values that may hold a secret: a change of them is told without them.
@@ -83,7 +59,7 @@ def sort_changes(old: Mapping[str, JSON], new: Mapping[str, JSON]) -> LiveChange
     for key in sorted({*old, *new}):
         shift = Shift(key, old.get(key), new.get(key))
         if not _same(shift.old, shift.new):
-            (change.applied if key in LIVE_KEYS else change.refused).append(shift)
+            (change.applied if key.startswith(LIVE_TABLES) else change.refused).append(shift)
     return change
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline.media.loader import Loader, MediaOptions
+from pipeline.media.loader import Loader
 from pipeline.media.pages import has_pdfium
+from pipeline.media.parts import MediaOptions
 from pipeline.media.pictures import has_pillow
 from pipeline.media.sources import Web
 

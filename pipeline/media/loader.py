@@ -11,11 +11,10 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from pipeline.errors import MediaError
 from pipeline.media.held import Held
-from pipeline.media.parts import Loaded, Shape, by_address, loaded_of, order_of
+from pipeline.media.parts import Loaded, MediaOptions, by_address, loaded_of, order_of
 from pipeline.media.root import Found, Root
 from pipeline.media.sources import Web, data_of, data_size, named, scheme_of, shown
 from pipeline.media.tokens import Cost
@@ -26,34 +25,6 @@ from pipeline.records import JSON, Attachment, Request
 THREADS = min(8, os.cpu_count() or 1)
 #: What decoding may take at once, beside what is held: a large picture goes alone.
 WORK_BYTES = 256 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class MediaOptions:
-    """What may be shown, and how.
-
-    `root`          the folder below which local files must be
-    `model`         whose rules the estimates follow
-    `detail`        where the prompt says nothing: auto, low, high or original
-    `max_pixels`    pictures are scaled down to so many pixels; None: as `detail` asks
-    `max_bytes`     of one file, address or data URL
-    `urls`          pass (the server loads them), fetch (they are loaded here) or refuse
-    `hold_bytes`    the most that loaded media may take at once
-    `pdf_as`        images (a picture a page) or file (the document as it is)
-    `pdf_pages`     the most pages that a document may show as pictures
-    `pdf_dpi`       how fine they are drawn
-    """
-
-    root: Path
-    model: str = ""
-    detail: str = "high"
-    max_pixels: int | None = None
-    max_bytes: int = 20_000_000
-    urls: str = "pass"
-    hold_bytes: int = 512 * 1024 * 1024
-    pdf_as: str = "images"
-    pdf_pages: int = 20
-    pdf_dpi: int = 110
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +45,6 @@ class Loader:
         self._options = options
         self._web = web
         self._root = Root(options.root)
-        self._shape = Shape(
-            model=options.model,
-            detail=options.detail,
-            max_pixels=options.max_pixels,
-            pdf_as=options.pdf_as,
-            pdf_pages=options.pdf_pages,
-            pdf_dpi=options.pdf_dpi,
-        )
         # All state that changes: what is held, what is being decoded, whose turn it is, and who decodes.
         self._held = Held(options.hold_bytes)
         self._work = Held(WORK_BYTES)
@@ -139,7 +102,7 @@ class Loader:
     async def _load(self, wanted: _Wanted) -> Loaded:
         attachment, most = wanted.attachment, self._options.max_bytes
         if wanted.passed:
-            return by_address(attachment, self._shape)
+            return by_address(attachment, self._options)
         if wanted.found is None and scheme_of(attachment.source) != "data":
             assert self._web is not None
             return await self._shaped(await self._web.load(attachment.source, most), wanted)
@@ -152,11 +115,11 @@ class Loader:
             return await self._shaped(data, wanted)
 
     async def _shaped(self, data: bytes, wanted: _Wanted) -> Loaded:
-        order = order_of(data, wanted.attachment, wanted.name, self._shape)
+        order = order_of(data, wanted.attachment, wanted.name, self._options)
         # Nobody who is at work waits for bytes, so those who hold bytes may wait for work.
         async with self._work.take(order.work_bytes):
             decoded = await self._workshop.decode(data, order)
-        return loaded_of(decoded, data, wanted.attachment, order, self._shape)
+        return loaded_of(decoded, data, wanted.attachment, order, self._options)
 
 
 def _filled(request: Request, loaded: Sequence[Loaded]) -> Request:

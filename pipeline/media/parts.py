@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from pipeline.errors import MediaError
@@ -22,15 +22,31 @@ _FORMATS = {"audio/wav": "wav", "audio/mpeg": "mp3"}
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """How media are shown; the names are those of MediaOptions."""
+class MediaOptions:
+    """What may be shown, and how.
 
-    model: str
-    detail: str
-    max_pixels: int | None
-    pdf_as: str
-    pdf_pages: int
-    pdf_dpi: int
+    `root`          the folder below which local files must be
+    `model`         whose rules the estimates follow
+    `detail`        where the prompt says nothing: auto, low, high or original
+    `max_pixels`    pictures are scaled down to so many pixels; None: as `detail` asks
+    `max_bytes`     of one file, address or data URL
+    `urls`          pass (the server loads them), fetch (they are loaded here) or refuse
+    `hold_bytes`    the most that loaded media may take at once
+    `pdf_as`        images (a picture a page) or file (the document as it is)
+    `pdf_pages`     the most pages that a document may show as pictures
+    `pdf_dpi`       how fine they are drawn
+    """
+
+    root: Path
+    model: str = ""
+    detail: str = "high"
+    max_pixels: int | None = None
+    max_bytes: int = 20_000_000
+    urls: str = "pass"
+    hold_bytes: int = 512 * 1024 * 1024
+    pdf_as: str = "images"
+    pdf_pages: int = 20
+    pdf_dpi: int = 110
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,34 +58,34 @@ class Loaded:
     cost: Cost
 
 
-def by_address(attachment: Attachment, shape: Shape) -> Loaded:
+def by_address(attachment: Attachment, options: MediaOptions) -> Loaded:
     """A picture that the server loads itself."""
-    detail = _detail(attachment, shape)
-    return Loaded([_image_part(attachment.source, detail)], 0, image_cost(None, detail, shape.model))
+    detail = _detail(attachment, options)
+    return Loaded([_image_part(attachment.source, detail)], 0, image_cost(None, detail, options.model))
 
 
-def order_of(data: bytes, attachment: Attachment, name: str, shape: Shape) -> Order:
+def order_of(data: bytes, attachment: Attachment, name: str, options: MediaOptions) -> Order:
     """What is to be made of the bytes. A short look; raises MediaError for what is not of the kind it should be."""
     mime = expect(data, attachment.kind, name)
     if attachment.kind == "image":
         size = head_of(data, mime, name)
-        bound = target_of(size, _detail(attachment, shape), shape.max_pixels)
+        bound = target_of(size, _detail(attachment, options), options.max_pixels)
         work = work_bytes(size, mime, bound)
         return Order("image", mime, name, has_pillow(), work, (bound.width, bound.height))
     if attachment.kind != "document":
         return Order(attachment.kind, mime, name)
-    if shape.pdf_as == "file":
+    if options.pdf_as == "file":
         return Order("file", mime, name, has_pdfium())
     if not has_pdfium():
         raise MediaError(
             f"{name}: the pages of a PDF as pictures need an optional package: pip install 'labelpipe[pdf]'"
         )
-    bound = target_of(PAGE_BOUND, _detail(attachment, shape), shape.max_pixels)
+    bound = target_of(PAGE_BOUND, _detail(attachment, options), options.max_pixels)
     pages, drawn = attachment.options.get("pages"), (bound.width, bound.height)
-    return Order("document", mime, name, True, PAGE_WORK_BYTES, drawn, shape.pdf_dpi, shape.pdf_pages, pages)
+    return Order("document", mime, name, True, PAGE_WORK_BYTES, drawn, options.pdf_dpi, options.pdf_pages, pages)
 
 
-def loaded_of(decoded: Decoded, data: bytes, attachment: Attachment, order: Order, shape: Shape) -> Loaded:
+def loaded_of(decoded: Decoded, data: bytes, attachment: Attachment, order: Order, options: MediaOptions) -> Loaded:
     """The attachment as it is sent."""
     if order.kind == "audio":
         sound = {"data": Blob(data, name=f"audio {order.name}"), "format": _FORMATS[order.mime]}
@@ -78,11 +94,11 @@ def loaded_of(decoded: Decoded, data: bytes, attachment: Attachment, order: Orde
         blob = Blob(data, name=f"document {order.name}", prefix=f"data:{order.mime};base64,")
         file = {"filename": _filename(attachment.source), "file_data": blob}
         return Loaded([{"type": "file", "file": file}], len(data), document_cost(decoded.pages))
-    return _shown(decoded.pictures, order.name, _detail(attachment, shape), shape)
+    return _shown(decoded.pictures, order.name, _detail(attachment, options), options)
 
 
-def _shown(pictures: Sequence[Picture], name: str, detail: str, shape: Shape) -> Loaded:
-    cost = sum((image_cost(picture.size, detail, shape.model) for picture in pictures), Cost())
+def _shown(pictures: Sequence[Picture], name: str, detail: str, options: MediaOptions) -> Loaded:
+    cost = sum((image_cost(picture.size, detail, options.model) for picture in pictures), Cost())
     blobs = [Blob(picture.data, name=f"image {name}", prefix=f"data:{picture.mime};base64,") for picture in pictures]
     return Loaded([_image_part(blob, detail) for blob in blobs], sum(len(blob.data) for blob in blobs), cost)
 
@@ -93,8 +109,8 @@ def _image_part(url: Any, detail: str) -> JSON:
     return {"type": "image_url", "image_url": shown}
 
 
-def _detail(attachment: Attachment, shape: Shape) -> str:
-    return str(attachment.options.get("detail") or shape.detail)
+def _detail(attachment: Attachment, options: MediaOptions) -> str:
+    return str(attachment.options.get("detail") or options.detail)
 
 
 def _filename(source: str) -> str:

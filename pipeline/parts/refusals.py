@@ -18,28 +18,12 @@ from pipeline.task import Task
 ASKS_THE_SAME = "task.prompt names no field, so it asks the same of each record: write one into it, like {{ text }}"
 
 
-def _limits(settings: Settings) -> None:
-    admission_of(settings)
-
-
-def _budget(settings: Settings) -> None:
-    budget_of(settings, spent_usd=0.0, spent_tokens=0)
-
-
-def _notify(settings: Settings) -> None:
-    Notifier(*notified_of(settings))
-
-
-def _where(settings: Settings) -> None:
-    filter_of(settings.input)
-
-
 #: What is judged, by the name that `check` gives it. Each raises SetupError.
-_RULES: dict[str, Callable[[Settings], None]] = {
-    "where": _where,
-    "limits": _limits,
-    "budget": _budget,
-    "notify": _notify,
+_RULES: dict[str, Callable[[Settings], object]] = {
+    "where": lambda settings: filter_of(settings.input),
+    "limits": admission_of,
+    "budget": lambda settings: budget_of(settings, spent_usd=0.0, spent_tokens=0),
+    "notify": lambda settings: Notifier(*notified_of(settings)),
     "parameters": refuse_parameters,
     "schema": refuse_schema,
 }

@@ -91,8 +91,7 @@ async def _rows(files: Sequence[Path], reading: Reading) -> Rows:
     while step := await asyncio.to_thread(next, steps, None):
         rows, taken = step
         progress.lines_read += len(rows)
-        for start in range(0, len(rows), reading.batch):
-            yield rows[start : start + reading.batch]
+        yield rows
         progress.bytes_read += taken
 
 

@@ -59,8 +59,7 @@ async def _rows(names: Sequence[str], base: Path, with_text: bool, reading: Read
         part = names[start : start + AT_ONCE]
         rows = await asyncio.to_thread(lambda first, these: list(_looked_at(first, these, base, look)), start + 1, part)
         reading.progress.lines_read += len(rows)
-        for at in range(0, len(rows), reading.batch):
-            yield rows[at : at + reading.batch]
+        yield rows
 
 
 def _looked_at(first: int, names: Sequence[str], base: Path, look: Look) -> Iterator[Row]:

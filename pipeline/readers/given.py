@@ -114,8 +114,7 @@ async def _pumped(records: Given, reading: Reading) -> Rows:
     async with aclosing(pumped(lambda: _numbered(records, reading), ahead=AHEAD)) as parts:
         async for rows in parts:
             reading.progress.lines_read += len(rows)
-            for start in range(0, len(rows), reading.batch):
-                yield rows[start : start + reading.batch]
+            yield rows
 
 
 async def _awaited(records: AsyncIterable[Any], reading: Reading) -> Rows:
@@ -131,8 +130,7 @@ async def _awaited(records: AsyncIterable[Any], reading: Reading) -> Rows:
             last = items[-1]
             rows = [item for item in items if isinstance(item, tuple)]
             reading.progress.lines_read += len(rows)
-            for start in range(0, len(rows), reading.batch):
-                yield rows[start : start + reading.batch]
+            yield rows
         if last is not None:
             raise last
     finally:

@@ -38,8 +38,7 @@ async def parquet(place: Place, size_bytes: int, reading: Reading) -> Rows:
         number += len(rows)
         progress.lines_read += len(rows)
         progress.bytes_read = before + size_bytes * (number - 1) // total
-        for start in range(0, len(rows), reading.batch):
-            yield rows[start : start + reading.batch]
+        yield rows
     file.close(force=True)
 
 

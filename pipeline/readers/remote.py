@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import re
 import socket
@@ -32,17 +31,8 @@ WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "remote", "https": "remote"}
 #: what the protocols call the sign of a file's content or of its age
 _SIGNS = (
-    "ETag",
-    "etag",
-    "md5Hash",
-    "md5",
-    "crc32c",
-    "Content-MD5",
-    "LastModified",
-    "Last-Modified",
-    "updated",
-    "mtime",
-)
+    "ETag", "etag", "md5Hash", "md5", "crc32c", "Content-MD5", "LastModified", "Last-Modified", "updated", "mtime",
+)  # fmt: skip
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -259,16 +249,21 @@ def _read(file: Any, at: int, size: int) -> bytes:
 
 
 async def _patiently(ask: Callable[[], Any], remote: _Remote) -> Any:
-    """What `ask` gives, in a thread, asked again a few times: a night is long, and a network is not."""
+    """What `ask` gives, in a thread of its own."""
+    return await in_daemon(lambda: _asked(ask, remote))
+
+
+def _asked(ask: Callable[[], Any], remote: _Remote) -> Any:
+    """What `ask` gives, asked again a few times: a night is long, and a network is not."""
     for wait_s in (*WAITS_S, None):
         try:
-            return await in_daemon(ask)
+            return ask()
         except _NoPartsError:
             raise
         except Exception as error:  # any file system may raise anything
             if wait_s is None or _is_final(error):
                 raise InputError(f"{remote.name}: cannot be read: {_reason(error, True)}") from None
-            await asyncio.sleep(wait_s)
+            time.sleep(wait_s)
     raise AssertionError("the last wait is None")
 
 
@@ -280,17 +275,11 @@ class _PatientFile(io.RawIOBase):
         self._file = self._ask(remote.open)
 
     def _ask(self, ask: Callable[[], Any]) -> Any:
-        for wait_s in (*WAITS_S, None):
-            try:
-                return ask()
-            except _NoPartsError:
-                told = "Parquet is read in parts, which the server does not give; fetch it first"
-                raise InputError(f"{self._remote.name}: {told}") from None
-            except Exception as error:  # any file system may raise anything
-                if wait_s is None or _is_final(error):
-                    raise InputError(f"{self._remote.name}: cannot be read: {_reason(error, True)}") from None
-                time.sleep(wait_s)
-        raise AssertionError("the last wait is None")
+        try:
+            return _asked(ask, self._remote)
+        except _NoPartsError:
+            told = "Parquet is read in parts, which the server does not give; fetch it first"
+            raise InputError(f"{self._remote.name}: {told}") from None
 
     def read(self, size: int = -1) -> bytes:
         """The next bytes."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.control import (
     FILE_ONLY_KEYS,
-    LIVE_KEYS,
+    LIVE_TABLES,
     ConfigWatch,
     Inbox,
     LiveChange,
@@ -109,7 +109,7 @@ class Steering:
         orders = {**self._orders, key: f"{key}={value}"}  # read as --set is
         try:
             settings = self._filed.ordered(list(orders.values()))
-            if key not in LIVE_KEYS:  # asked now, since a key that is unknown is told with the one that is near
+            if not key.startswith(LIVE_TABLES):
                 return False, refused_line(key, lasting=False)
             if key in FILE_ONLY_KEYS:
                 return False, f"{key} names a program, so only the config file sets it: edit {self._config_name()}"

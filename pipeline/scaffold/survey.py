@@ -29,21 +29,6 @@ _DATE = re.compile(r"\d{4}[-/.]\d\d?[-/.]\d\d?|\d\d?[-/.]\d\d?[-/.]\d{4}")
 class Column:
     """What was seen in one column."""
 
-    __slots__ = (
-        "_keys",
-        "chars",
-        "filled",
-        "labels",
-        "names",
-        "nested",
-        "objects",
-        "personal",
-        "prose",
-        "repeated",
-        "texts",
-        "unfit",
-    )
-
     def __init__(self, *, is_key: bool) -> None:
         # All state that changes: how many values there are that are not empty; of them the texts, their characters,
         # those of words, and those that look like a person's address or number; objects and lists, and those with

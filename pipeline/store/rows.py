@@ -12,35 +12,11 @@ from pipeline.records import JSON, Answer, Outcome, Problem, Record, Status, Too
 
 #: The columns of an outcome. The wide texts come last, so that counting and looking up never read them.
 COLUMNS = (
-    "seq",
-    "key",
-    "ordinal",
-    "digest",
-    "status",
-    "problem_code",
-    "attempts",
-    "repairs",
-    "prompt_tokens",
-    "completion_tokens",
-    "cached_tokens",
-    "reasoning_tokens",
-    "cache_write_tokens",
-    "cost_usd",
-    "latency_s",
-    "finished_at",
-    "line",
-    "source",
-    "model",
-    "request_id",
-    "request_digest",
-    "copied_from",
-    "asked_as",
-    "problem_message",
-    "label",
-    "fields",
-    "answer",
-    "record_problem",
-)
+    "seq", "key", "ordinal", "digest", "status", "problem_code", "attempts", "repairs", "prompt_tokens",
+    "completion_tokens", "cached_tokens", "reasoning_tokens", "cache_write_tokens", "cost_usd", "latency_s",
+    "finished_at", "line", "source", "model", "request_id", "request_digest", "copied_from", "asked_as",
+    "problem_message", "label", "fields", "answer", "record_problem",
+)  # fmt: skip
 STATUSES = {str(status): status for status in Status}
 _TEXT, _MAYBE_TEXT, _MAYBE_NUMBER = (str, bytes), (str, bytes, NoneType), (int, float, NoneType)
 #: What each column may hold, in the order of COLUMNS. Texts with lone surrogates are bytes (see `bound`).

@@ -21,23 +21,9 @@ from pipeline.store.schema import connect_writer
 
 #: How the names of a run's own files begin. What else lies in the folder is the user's.
 _OURS = (
-    "ledger.db",
-    "reviews.db",
-    "labels.",
-    "failed.",
-    "manifest.json",
-    "summary.json",
-    "live.json",
-    "run.log",
-    "lock",
-    "control.",
-    "evaluations.",
-    "splits.db",
-    "batches",
-    "certificate.",
-    "throughput.",
-    "report.html",
-)
+    "ledger.db", "reviews.db", "splits.db", "labels.", "failed.", "manifest.json", "summary.json", "live.json",
+    "run.log", "lock", "control.", "evaluations.", "batches", "certificate.", "throughput.", "report.html",
+)  # fmt: skip
 #: A text longer than this, or of several lines, is shown as a difference of lines.
 SHORT_TEXT = 80
 

@@ -15,21 +15,9 @@ from pipeline.store.rows import answer_text, bound, json_text, json_value, read_
 log = logging.getLogger("labelpipe")
 
 _COLUMNS = (
-    "key",
-    "turn",
-    "request_digest",
-    "answer",
-    "usage",
-    "calls",
-    "repairs",
-    "results",
-    "model",
-    "request_id",
-    "latency_s",
-    "at",
-    "fault",
-    "cost_usd",
-)
+    "key", "turn", "request_digest", "answer", "usage", "calls", "repairs", "results", "model", "request_id",
+    "latency_s", "at", "fault", "cost_usd",
+)  # fmt: skip
 _NAMES = ", ".join(_COLUMNS)
 _KEEP = f"INSERT OR REPLACE INTO turns ({_NAMES}) VALUES ({placeholders(_COLUMNS)})"  # noqa: S608 (constant names)
 

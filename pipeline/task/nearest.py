@@ -25,8 +25,6 @@ class Nearest:
     template does, counts for nothing. Of texts that are the same only the first is ever found.
     """
 
-    __slots__ = ("_grams", "_head", "_places", "_scales", "_tail")
-
     def __init__(self, texts: Sequence[str]) -> None:
         self._places: dict[str, int] = {}
         for place, text in enumerate(texts):

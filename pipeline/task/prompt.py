@@ -36,8 +36,6 @@ class Prompt:
     never rendered itself. None renders as nothing. `shows` are the kinds of media that it may show.
     """
 
-    __slots__ = ("_content", "_media", "_prints_whole", "_render", "_source", "_wants_whole", "fields", "shows")
-
     def __init__(self, source: str, media: ShowOptions | None = None) -> None:
         if not source.strip():
             raise TaskError("task.prompt is empty: expected a template such as 'Label this text: {{ text }}'")

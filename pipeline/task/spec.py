@@ -58,28 +58,6 @@ class Task:
     find again; `marks_constant`: its end is marked.
     """
 
-    __slots__ = (
-        "_callable",
-        "_callbacks",
-        "_columns",
-        "_frame_for",
-        "_opening_count",
-        "_prompt",
-        "_renames",
-        "_shown_for",
-        "_timeout_s",
-        "_validators",
-        "_varies",
-        "_wanted",
-        "closed_columns",
-        "columns",
-        "constant_tokens",
-        "extra_columns",
-        "fingerprint",
-        "marks_constant",
-        "max_turns",
-    )
-
     def __init__(self, options: TaskOptions, offers: Sequence[Offer], parameters: Mapping[str, JSON]) -> None:
         fields = {offer.name: offer.columns for offer in offers}
         self._callable = tuple(fields)
