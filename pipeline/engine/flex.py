@@ -114,4 +114,4 @@ class Flex:
         """What the progress line says of it; empty where there is room."""
         if self._is_full(now):
             return "no room at flex: calls go out at the standard tier"
-        return f"no room at flex: {self._waiting:,} records wait for it" if self._waiting > 0 and self._in_a_row else ""
+        return f"{self._waiting:,} waiting for room at flex" if self._waiting else ""

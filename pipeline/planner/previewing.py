@@ -6,7 +6,7 @@ import heapq
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from pipeline.engine import Asker, Beginning, Terms, is_hopeless
@@ -99,7 +99,8 @@ async def _asked(settings: Settings, task: Task, items: Sequence[Request | Outco
         terms = Terms(task, callbacks=False, panel=panel_of(settings, task))
         prepare = await media_for(settings, task, stack)
         impatient = _Impatient(provider, admission.gate)
-        rules, stats = rules_of(settings), Stats(time.monotonic)
+        # Somebody waits for it: no call waits for room at the flex tier.
+        rules, stats = replace(rules_of(settings), flex_patience_s=None), Stats(time.monotonic)
         ping = provider.ping
         tariff = tariff_of(settings)
         asker = Asker(impatient, terms, admission, stats, rules=rules, tariff=tariff, prepare=prepare, ping=ping)

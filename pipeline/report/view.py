@@ -302,7 +302,9 @@ def costs(found: Found) -> Iterator[tuple[str, str, str]]:
     if cost is not None and done and not remark:
         remark = f"{dollars(cost / done * 1000)} per 1,000 records"
     for lane, facts in state["lanes"].items():
-        told = "" if facts["saved_usd"] is None else f"{dollars(facts['saved_usd'])} saved beside live calls"
+        told = f"{dollars(facts['saved_usd'])} saved beside live calls" if facts["saved_usd"] else ""
+        if more := facts.get("standard"):
+            told = ", ".join(filter(None, [f"{more:,} more at the standard tier for want of room", told]))
         yield f"Answers by {lane}", f"{facts['answers']:,}", told
     yield "Would cost" if state["simulated"] else "Cost", dollars(cost), remark
 

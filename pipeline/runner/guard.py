@@ -59,7 +59,8 @@ class Guard:
         self._waits = waits
         self._nears = nears
         self._outages = OutageWatch(admission, stop)
-        self._watchdog = Watchdog(STALL_S, time.monotonic)
+        # Where a call may take longer, as at the flex tier, it stands still as long.
+        self._watchdog = Watchdog(max(STALL_S, settings.model.timeout_s), time.monotonic)
         self.steering: Steering | None = None
         # All state that changes, beside the parts: the settings in force, and when they end the run.
         self.settings = settings

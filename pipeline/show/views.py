@@ -287,7 +287,9 @@ def lane_texts(lanes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
             of += f", {facts['cancelled']:,} of them cancelled" if facts["cancelled"] else ""
             text += f" for {many(facts['records'], 'record')} in {of}"
         if lane == "flex":
-            text = f"{text} at the flex tier, {facts['standard']:,} at the standard tier for want of room"
+            share = facts["answers"] / sum(facts[tier] for tier in ("answers", "standard", "other"))
+            text += f" ({share:.1%}) at the flex tier"
+            text += f", {facts['standard']:,} at the standard tier for want of room" if facts["standard"] else ""
             text += f", {facts['other']:,} do not say that they are at flex" if facts["other"] else ""
         saved = facts["saved_usd"]
         texts[lane] = text if not saved else f"{text} · {dollars(saved)} saved beside live calls"

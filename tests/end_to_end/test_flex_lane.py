@@ -21,6 +21,7 @@ from pipeline.errors import ConfigError
 from pipeline.limits import price_of
 from pipeline.planner import check, plan
 from pipeline.rehearsal import Rehearsal, RehearsalOptions
+from pipeline.report import write_report
 from pipeline.runner import verify
 from pipeline.settings import Settings
 from pipeline.show import closing_lines, status_lines
@@ -46,7 +47,9 @@ async def test_flex_gives_the_rows_of_live_calls_by_both_apis_at_half_the_price(
         write_input(folder, TEXTS)
         async with endpoint_with() as endpoint:
             summary = await label(settings_for(folder, endpoint.base_url, model={"lane": lane, "api": api}))
+            again = await label(settings_for(folder, endpoint.base_url, model={"lane": "flex", "api": api}))
         assert (summary.exit_code, summary.labelled, summary.calls) == (0, 40, 40)
+        assert (again.exit_code, again.calls) == (0, 0), "another lane asks for no record again"
         found.append(rows_in(folder))
         costs.append(summary.cost_usd)
     assert found[0] == found[1] == found[2]
@@ -74,11 +77,15 @@ async def test_each_answer_costs_what_its_tier_costs(tmp_path: Path, form: str, 
     # All requests of this run are of nearly one size.
     assert flex["saved_usd"] == pytest.approx(full_usd / 2 * flex["answers"] / 40, rel=0.02)
     assert flex["cost_usd"] == pytest.approx(flex["saved_usd"])
-    told = f"{flex['answers']} answers at the flex tier, {flex['standard']} at the standard tier for want of room · $"
+    told = (
+        f"{flex['answers']} answers ({flex['answers'] / 40:.1%}) at the flex tier, {flex['standard']} at the standard"
+    )
     assert told in "\n".join(closing_lines(summary))
     assert told in "\n".join(status_lines(await astatus(tmp_path / "run")))
     assert json.loads((tmp_path / "run" / "summary.json").read_bytes())["lanes"]["flex"] == flex
     assert (await verify(tmp_path / "run")).ok
+    page = await write_report(tmp_path / "run")
+    assert f"{flex['standard']} more at the standard tier" in Path(page.path).read_text(encoding="utf-8")
 
 
 @in_a_loop
@@ -172,7 +179,8 @@ async def test_a_process_that_is_killed_while_records_wait_for_room_loses_nothin
     assert len(rows_in(tmp_path)) == 40
     assert (await verify(tmp_path / "run")).ok
     flex = (await astatus(tmp_path / "run"))["lanes"]["flex"]
-    assert 40 - 4 <= flex["answers"] <= 40, "what earlier sessions had is counted too"
+    # What earlier sessions had is counted too, an answer that the kill took perhaps as well.
+    assert 40 - 4 <= flex["answers"] <= 40 + 4
 
 
 def test_a_tier_in_the_parameters_contradicts_the_lane(tmp_path: Path) -> None:

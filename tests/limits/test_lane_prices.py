@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.limits import Price
-from pipeline.parts import batch_price, lane_price, price_for, standard_price, tariff_of
+from pipeline.parts import batch_price, budget_of, flex_price, lane_price, price_for, standard_price, tariff_of
 from pipeline.records import Usage
 from pipeline.settings import Settings
 
@@ -49,6 +49,35 @@ def test_a_batch_of_an_older_model_gives_nothing_off_for_what_is_cached() -> Non
     assert batch.cost_usd(used) == pytest.approx((2_000 * 0.075 + 100 * 0.30) / 1e6)
     assert live.saved_usd(used) == pytest.approx(1_200 * 0.075 / 1e6)
     assert batch.saved_usd(used) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("model", "share"),
+    [
+        ({}, 0.5),
+        ({"name": "gpt-4o-mini"}, 0.5),
+        ({"price": {"input": 0.1, "output": 0.5, "cached_input": 0.01}}, 0.5),
+        ({"base_url": "https://here.openai.azure.com/openai/v1"}, 0.5),
+        ({"base_url": "https://api.groq.com/openai/v1", "price": {"input": 0.1, "output": 0.5}}, 1.0),
+    ],
+)
+def test_the_flex_lane_costs_half_of_live_where_nobody_says_otherwise(model: dict[str, Any], share: float) -> None:
+    """`gpt-4o-mini` has no flex price in the list; Groq's flex tier costs what its standard one does."""
+    chosen = settings(lane="flex", **model)
+    live, flex, tariff = standard_price(chosen), flex_price(chosen), tariff_of(chosen)
+    assert live is not None
+    assert flex is not None
+    assert lane_price(chosen) == flex
+    assert flex.cost_usd(USED) == pytest.approx(live.cost_usd(USED) * share)
+    assert tariff.cost_usd(USED, "flex") == flex.cost_usd(USED)
+    for tier in (None, "default"):
+        assert tariff.cost_usd(USED, tier) == live.cost_usd(USED), "an answer that names no tier may be a standard one"
+    bounded = settings(lane="flex", parameters={"max_completion_tokens": 9}, **model)
+    budget = budget_of(bounded, spent_usd=0, spent_tokens=0)
+    assert budget is not None
+    budget.reserve(1_000, 9)
+    least = pytest.approx((1_000 * max(live.input, live.written) + 9 * live.output) / 1e6)
+    assert budget.counted.usd == least, "what may be sent without flex is reserved so"
 
 
 def test_a_tier_of_the_config_halves_no_batch_once_more() -> None:
