@@ -22,7 +22,7 @@ from oddserver import error
 from test_docs import DOCS, ROOT, blocks
 from typer.testing import CliRunner
 
-from pipeline import Settings, check, preview, run
+from pipeline import Settings, check, preview, run, try_config
 from pipeline.cli import app
 from pipeline.providers.wire import proxy_for
 
@@ -151,6 +151,7 @@ class Net:
         self.bodies: list[tuple[str, Body]] = []
         self.counts: Counter[str] = Counter()
         self.keys: set[str] = set()
+        self.models = 200
         self.faults: list[Exception] = []
         self.plays = {host: play for host, (_, play, _) in PLAYS.items()}
 
@@ -158,7 +159,8 @@ class Net:
         host = request.headers["Host"].removesuffix(":80")
         self.keys.add(request.headers.get("Authorization", ""))
         if request.method == "GET":
-            return web.json_response({"id": request.path.rpartition("/")[2], "object": "model"})
+            model = {"id": request.path.rpartition("/")[2], "object": "model"}
+            return web.json_response(model, status=self.models)
         body = json.loads(await request.read())
         count, self.counts[host] = self.counts[host], self.counts[host] + 1
         self.bodies.append((host, body))
@@ -312,6 +314,33 @@ def test_an_answer_by_schema_is_repaired_as_a_call_is(net: Net) -> None:
     assert "fine" in fine[3]["content"]
     assert "What you sent was: It is positive." in prose[3]["content"]
     assert silence[3]["content"].endswith("Call the function set_label, once.")
+
+
+def test_a_preview_of_the_prompt_shows_the_form(net: Net) -> None:
+    seen = preview(config("Ollama"), 1, prompt=True)
+    assert seen.requests is not None
+    assert (seen.requests[0].tools, net.counts.total()) == ((), 0)
+    assert "response_format" in repr(seen)
+
+
+def test_a_trial_beside_a_run_asks_as_its_card_says(net: Net) -> None:
+    config("Ollama")
+    Path("a.toml").write_text(Path("a.toml").read_text(encoding="utf-8").replace('tool_choice = "schema"', ""),
+                              encoding="utf-8")  # fmt: skip
+    settings = Settings.load("a.toml", ["input.limit=6"])
+    check(settings)
+    assert run(settings).labelled == 6
+    net.bodies.clear()
+    try_config(Settings.load("a.toml", ["input.limit=6", "task.system=Other words."]), "runs/reviews", n=4)
+    assert len(net.bodies) == 4
+    assert all("response_format" in body for _, body in net.bodies)
+
+
+def test_a_server_that_answers_calls_need_not_tell_about_its_models(net: Net) -> None:
+    net.models = 404
+    assert "404" not in repr(check(config("Ollama")))
+    net.plays["localhost:11434"] = deepseek
+    assert "calls may work all the same" in repr(check(config("Ollama", tool_choice="none")))
 
 
 def test_examples_are_shown_without_functions(net: Net) -> None:

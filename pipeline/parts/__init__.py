@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from pipeline.parts.canaries import Gold, gold_of
-from pipeline.parts.card import FORMS, WORKED_AROUND, asks_once, card_of, fingerprint_of, has_card, told_of_card
+from pipeline.parts.card import (
+    FORMS,
+    WORKED_AROUND,
+    as_sent,
+    asks_once,
+    card_of,
+    fingerprint_of,
+    has_card,
+    told_of_card,
+)
 from pipeline.parts.changing import changed
 from pipeline.parts.choosing import expect_choice, keys_in, mark_of
 from pipeline.parts.gold import gold_source

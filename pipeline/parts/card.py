@@ -14,7 +14,7 @@ from pathlib import Path
 from pipeline import codec
 from pipeline.errors import ConfigError
 from pipeline.parts.server import BASE_URL, api_of, holds_names, is_simulated
-from pipeline.records import BY_SCHEMA, JSON
+from pipeline.records import BY_SCHEMA, JSON, Request
 from pipeline.settings import Settings
 from pipeline.store import RunDir
 
@@ -80,6 +80,13 @@ def form_of(settings: Settings) -> str | None:
     form = None if card is None else card.get("form")
     is_sent = form in FORMS and (form != BY_SCHEMA or settings.model.lane not in _BY_LINES)
     return str(form) if is_sent else None
+
+
+def as_sent(settings: Settings, request: Request) -> Request:
+    """The request in the form in which its call is asked for."""
+    from pipeline.providers import asked_as
+
+    return asked_as(request, form_of(settings) if request.model == settings.model.name else None)
 
 
 def told_of_card(settings: Settings) -> str:

@@ -33,7 +33,7 @@ from pipeline.parts import (
 from pipeline.planner.census import Census
 from pipeline.planner.lanes import cache_checks, flex_checks
 from pipeline.planner.mediacheck import look_at_media
-from pipeline.planner.servercheck import api_checks, model_checks, server_checks
+from pipeline.planner.servercheck import UNSURE, api_checks, model_checks, server_checks
 from pipeline.progress import counting
 from pipeline.readers import OF_FILES, Progress, Source, peek
 from pipeline.records import JSON, Record
@@ -77,10 +77,12 @@ async def check(settings: Settings, *, online: bool = True, quiet: bool = True) 
     if overridden := overridden_by(settings):
         found.append(Check("set by", None, overridden))
     found += await _telemetry(settings)
-    found += await model_checks(settings, online=online)
-    if online and not any(one.ok is False or one.blocks for one in found):
-        found += await server_checks(settings)
-    return found
+    models = await model_checks(settings, online=online)
+    free = online and not any(one.ok is False or one.blocks for one in (*found, *models))
+    served = await server_checks(settings) if free else []
+    if any(one.card for one in served):  # it answers calls, so it need not tell about its models
+        models = [one for one in models if UNSURE not in one.detail]
+    return [*found, *models, *served]
 
 
 def _try(found: list[Check], name: str, make: Callable[[], _T], tell: Callable[[_T], str]) -> _T | None:

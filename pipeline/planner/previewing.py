@@ -23,6 +23,7 @@ from pipeline.facts import Preview
 from pipeline.limits import Gate
 from pipeline.parts import (
     admission_of,
+    as_sent,
     asked_of,
     expect_choice,
     gold_fields,
@@ -84,7 +85,7 @@ async def preview(
     items = await _picked(settings, task, records, Which(n, tuple(keys), sample))
     if prompt:
         rejected = [item for item in items if isinstance(item, Outcome)]
-        requests = [item for item in items if isinstance(item, Request)]
+        requests = [as_sent(settings, item) for item in items if isinstance(item, Request)]
         return Preview(task.columns, rejected, 0.0, is_simulated(settings), requests=requests)
     return await _asked(settings, task, items)
 

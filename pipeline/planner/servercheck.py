@@ -46,6 +46,7 @@ from pipeline.store import RunDir
 
 #: How servers say that they tell nobody about their models.
 _NO_MODELS_PAGE = frozenset({400, 403, 404, 405, 406, 410, 501})
+UNSURE = "calls may work all the same: not each server tells about its models"
 #: What is asked of a server that is not known: nothing that a model would call a function for unless it is held to it.
 TRIAL_PROMPT = "Say hello."
 _NOBODY = Record(source="check", ordinal=0, key="check", fields={}, line=1, digest=0)
@@ -98,7 +99,7 @@ async def _one_model(settings: Settings, name: str) -> Check:
         # Many compatible servers have no list of models, or keep it to themselves: only a refusal of the key is sure.
         status = error.status if isinstance(error, CallError) else None
         unsure = status in _NO_MODELS_PAGE and settings.model.base_url is not None
-        lines = [str(error), "calls may work all the same: not each server tells about its models" if unsure else ""]
+        lines = [str(error), UNSURE if unsure else ""]
         lines.append(advise(asked_of(settings), [str(error)]) or "")
         return Check("model", None if unsure else False, "\n".join(filter(None, lines)))
     ends = f"; it is shut down on {info.shutdown_date}" if info.shutdown_date else ""

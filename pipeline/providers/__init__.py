@@ -7,6 +7,7 @@ from pipeline.providers.chat import CHAT
 from pipeline.providers.client import ClientOptions, ModelInfo, load_sdk
 from pipeline.providers.entra import entra_tokens
 from pipeline.providers.fetch import Fetcher, FetchOptions
+from pipeline.providers.forms import asked_as
 from pipeline.providers.function import FunctionProvider
 from pipeline.providers.http import HttpProvider
 from pipeline.providers.responses import RESPONSES, needs_responses
@@ -26,6 +27,7 @@ __all__ = [
     "HttpProvider",
     "LineEnd",
     "ModelInfo",
+    "asked_as",
     "entra_tokens",
     "load_sdk",
     "needs_responses",
