@@ -111,6 +111,7 @@ class Plan:
     for all that is expected; `budget_short` is true where it may not do. `concurrency` is what serves the limits, None
     where none is known; `in_flight` is the config's. `told` are limits that the server told. `cache` says what is done
     for the server's prompt cache, and `cached_share` is the share of the prompts that it was read from, from 0 to 1.
+    `auto` says how lane "auto" would begin now, and why.
     """
 
     records: int
@@ -140,6 +141,7 @@ class Plan:
     failed_path: str = ""
     cache: str = ""
     cached_share: float = 0.0
+    auto: str = ""
 
     @property
     def without_label(self) -> int:

@@ -44,6 +44,9 @@ LOOK_S = 0.5
 class Lane:
     """The batches of a session."""
 
+    #: no batch is made, or no other one before the first is back: what a lane that chooses may set
+    goes_live = tries_one = False
+
     def __init__(
         self,
         api: BatchApi,
@@ -214,12 +217,12 @@ class Lane:
         """
         if ends_at is None or not self._rules.repairs_live or self._rules.mode is not Mode.WAIT:
             self._nears = None
-            self.courier.shut(is_shut=False)
+            self.courier.shut(is_shut=self.goes_live)
             return
         now, at = time.time(), ends_at.timestamp()
         if ends_at != self._nears:
-            if at - now > CANCEL_S + min(MOST_LIVE_S, self._live_s()):
-                self.courier.shut(is_shut=False)
+            if at - now > CANCEL_S + self._reserve_s():
+                self.courier.shut(is_shut=self.goes_live)
                 return
             self._nears = ends_at
             self.courier.shut(is_shut=True)
@@ -230,12 +233,16 @@ class Lane:
             if given_up := self.courier.give_up([part for part, in_s in back if in_s is None or now + in_s > at]):
                 self.say(f"labelpipe: {given_up_text(given_up)}")
 
-    def _live_s(self) -> float:
-        """How long live calls would take for what is in batches."""
+    def _reserve_s(self) -> float:
+        """How long before the end live calls take over, beside the time that a cancel takes."""
+        return min(MOST_LIVE_S, self._live_s())
+
+    def _live_s(self, records: int | None = None) -> float:
+        """How long live calls would take for what is in batches, or for so many records like those."""
         state = self._admission.resource.state(asyncio.get_running_loop().time())
         latency_s = self._stats.latencies.percentile_s(50) or 1.0
         per_minute = 60 * self._admission.gate.concurrency / latency_s
-        return live_s(self.courier.open, state.requests, state.tokens, per_minute)
+        return live_s(self.courier.open, state.requests, state.tokens, per_minute, records)
 
     def _has_room(self) -> bool:
         unsent = sum(part.state is PartState.PACKED for part in self.courier.parts.values())
@@ -326,7 +333,7 @@ class Lane:
     # -- how much, and when --------------------------------------------------------------------------------------
 
     def _size(self) -> int:
-        is_first = not (self._proven or self.courier.open)
+        is_first = not (self.courier.open or (self._proven and not self.tries_one))
         wanted = self._rules.first_part if is_first else self._rules.part_records
         return min(MOST_LINES, self.courier.queue.most_lines, wanted)
 
@@ -337,6 +344,8 @@ class Lane:
         """Whether a part may go out: the first one goes alone, and what it can cost has to fit the budget."""
         if self._admission.gate.stopped is not None or (others and not self._proven):
             return False
+        if self.tries_one and (others or self.courier.took_s):
+            return False  # what its time says is looked at in a moment
         hours = self._admission.hours
         if hours is not None and hours.wait_s(datetime.now().astimezone()) > 0:
             return False

@@ -66,16 +66,19 @@ def back_in_s(part: Part, now: float, took_s: Sequence[float]) -> float | None:
     return max(left_s, still_s(part, now))
 
 
-def live_s(parts: Iterable[Part], requests: Rate, tokens: Rate, per_minute: float) -> float:
+def live_s(parts: Iterable[Part], requests: Rate, tokens: Rate, per_minute: float, records: int | None = None) -> float:
     """How many seconds live calls would take for what is open of the parts, under these limits.
 
-    `per_minute` is the pace where the server's limit on requests is not known.
+    `per_minute` is the pace where the server's limit on requests is not known. `records` are asked in place of those
+    of the parts, and are taken to be like them.
     """
     calls = queued = 0.0
     for part in parts:
         share = 1 - min(1.0, (part.facts.get("done") or 0) / part.lines)
         calls += part.lines * share
         queued += part.tokens * share
+    if records is not None:
+        calls, queued = records, queued * records / calls if calls else 0.0
     a_minute = requests.per_minute or per_minute
     minutes = max(calls / a_minute, queued / tokens.per_minute if tokens.per_minute else 0.0)
     return 60 * minutes

@@ -71,6 +71,11 @@ def _reduced(
     return live if is_groq(settings) and not batch else live.times(LANE_SHARE)
 
 
+def few_of(settings: Settings) -> int:
+    """So many records or fewer are not worth waiting for batches: the first part, and one more."""
+    return settings.batch.first_part + settings.batch.part_records
+
+
 def lane_price(settings: Settings) -> Price | None:
     """What an answer costs in the lane that the settings choose; None where no price is known."""
     of_lane = {"batch": batch_price, "flex": flex_price}.get(settings.model.lane, price_for)
@@ -132,7 +137,7 @@ def votes_usd(settings: Settings, usage: Usage) -> float | None:
 def _tariff(
     settings: Settings, model: str, given: PriceSettings | None, others: Mapping[str, Tariff] | None = None
 ) -> Tariff:
-    price, is_flex = _price(settings, model, given), settings.model.lane == "flex"
+    price, is_flex = _price(settings, model, given), settings.model.lane in (FLEX, "auto")
 
     def at(tier: str) -> Price | None:
         if is_flex and tier == FLEX:

@@ -11,7 +11,7 @@ from pipeline.errors import ConfigError
 from pipeline.parts.card import form_of
 from pipeline.parts.server import api_of, is_simulated, missing_key
 from pipeline.records import Request
-from pipeline.settings import Settings, label_field
+from pipeline.settings import FLEX_TIMEOUT_S, Settings, label_field
 
 if TYPE_CHECKING:
     from pipeline.providers import HttpProvider
@@ -44,7 +44,8 @@ async def open_provider(settings: Settings, stack: AsyncExitStack) -> HttpProvid
             api_key="none" if key is None or by_token or is_simulated(settings) else key.get_secret_value(),
             token=token,
             headers=options.plain_headers(),
-            timeout_s=options.timeout_s,
+            # Lane "auto" asks flex too, which takes longer; each call is held to its own time by who makes it.
+            timeout_s=max(options.timeout_s, FLEX_TIMEOUT_S) if options.lane == "auto" else options.timeout_s,
             max_connections=MOST_IN_FLIGHT,
         ),
         APIS[api_of(settings)],

@@ -45,6 +45,12 @@ def holds_names(settings: Settings) -> bool:
     return is_openai(settings) or is_azure(settings)
 
 
+def flex_patience_s(settings: Settings) -> float | None:
+    """How long a call may wait for the flex tier; None where nobody says that the server has one that costs less."""
+    is_known = is_openai(settings) or is_azure(settings) or is_simulated(settings)
+    return settings.flex.patience_s if is_known or "patience_s" in settings.flex.model_fields_set else None
+
+
 def names_function(settings: Settings) -> bool:
     """Whether a call is forced by the function's name, not by "required".
 

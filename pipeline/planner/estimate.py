@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from pipeline.batches import Ahead, Bulk
 from pipeline.facts import End, Interval, Plan, Tier
 from pipeline.limits import Price
 from pipeline.parts import hours_of, is_simulated, price_for
-from pipeline.planner.lanes import lanes_of
+from pipeline.planner.lanes import auto_choice, lanes_of
 from pipeline.planner.schedule import Terms, simulate, until_used_up
 from pipeline.records import Outcome, Usage
 from pipeline.settings import Settings
@@ -29,7 +30,8 @@ class Seen:
     `spent` is what the run has cost so far: US dollars and tokens. `looked_at` outcomes were seen, of which `asked` are
     those of records that a model was asked about; `problems` are the codes of those without a label.
     `batches_took_s` is how long the run's batches took so far. `cache` says what is done for the server's prompt cache;
-    `marks_constant`: the end of the constant part is marked for it.
+    `marks_constant`: the end of the constant part is marked for it. `has_batches`: the server has batches; it is asked
+    where the lane is chosen by that.
     """
 
     records: int
@@ -44,6 +46,7 @@ class Seen:
     batches_took_s: Sequence[float] = ()
     cache: str = ""
     marks_constant: bool = False
+    has_batches: bool = False
     now: datetime = field(default_factory=lambda: datetime.now().astimezone())
 
 
@@ -85,7 +88,11 @@ def planned(settings: Settings, seen: Seen, price: Price | None) -> Plan:
     found = _with_budget(found, shares)
     found = _with_times(found, settings, seen)
     found = replace(found, ends=_ends(found, settings, seen, shares))
-    return replace(found, lanes=lanes_of(settings, left, found.seconds, cost_at, seen.batches_took_s))
+    ahead = Ahead(left, has_batches=seen.has_batches, live_s=found.seconds or 0.0, took_s=seen.batches_took_s)
+    choice = auto_choice(settings, ahead, seen.now)
+    by_batch = choice is not None and choice.bulk is not Bulk.LIVE
+    lanes = lanes_of(settings, left, found.seconds, cost_at, seen.batches_took_s, by_batch=by_batch)
+    return replace(found, lanes=lanes, auto="" if choice is None else str(choice))
 
 
 def _read_again(usage: Usage) -> Usage:

@@ -6,12 +6,18 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from datetime import datetime
 
+from pipeline.batches import Ahead, Choice, choose, takes_flex
 from pipeline.errors import LabelpipeError
 from pipeline.facts import Check, Interval, Lane
 from pipeline.limits import Price, price_of
 from pipeline.parts import (
+    batch_price,
     cache_text,
+    few_of,
+    flex_patience_s,
+    hours_of,
     is_azure,
     is_groq,
     is_openai,
@@ -37,16 +43,18 @@ def lanes_of(
     seconds: float | None,
     cost_at: Callable[[Price], Interval],
     batches_took_s: Sequence[float] = (),
+    *,
+    by_batch: bool = False,
 ) -> list[Lane]:
     """Live, flex and batch for so many records; `seconds` is how long live calls take, or flex ones where chosen.
 
-    `batches_took_s` is how long the run's own batches took so far.
+    `batches_took_s` is how long the run's own batches took so far; `by_batch`: lane "auto" would begin with batches.
     """
     lanes = _lanes_of(settings, records, seconds, cost_at)
-    if settings.model.lane == "live":
+    if settings.model.lane == "live" or (settings.model.lane == "auto" and not by_batch):
         return lanes
     live, flex, batch = [replace(lane, chosen=False) for lane in lanes]
-    price = lane_price(settings)
+    price = batch_price(settings) if by_batch else lane_price(settings)
     cost = None if price is None else cost_at(price)
     if settings.model.lane == "flex":
         return [live, replace(flex, cost=cost, seconds=seconds, note=_FLEX_NOTE, chosen=True), batch]
@@ -109,14 +117,27 @@ def cache_checks(settings: Settings, task: Task) -> list[Check]:
 
 async def batch_checks(settings: Settings) -> list[Check]:
     """Whether the server has batches, where the run sends them."""
-    if settings.model.lane != "batch":
+    if settings.model.lane not in ("batch", "auto"):
         return []
     try:
         async with AsyncExitStack() as stack:
             await (await open_provider(settings, stack)).has_batches()
     except LabelpipeError as error:
+        if settings.model.lane == "auto":
+            return [Check("batches", None, f"lane auto can make live calls only: {error}")]
         return [Check("batches", False, f'{error}\nIf the server has no Batch API, set model.lane = "live"')]
     return [Check("batches", True, "the server has files and batches")]
+
+
+def auto_choice(settings: Settings, ahead: Ahead, now: datetime) -> Choice | None:
+    """How lane "auto" would begin at this moment; None for another lane."""
+    if settings.model.lane != "auto":
+        return None
+    hours = hours_of(settings)
+    until = None if hours is None else hours.ends_at(now)
+    ahead = replace(ahead, few=few_of(settings), until_s=None if until is None else (until - now).total_seconds())
+    choice = choose(ahead)
+    return replace(choice, flex=takes_flex(ahead, choice.bulk, flex_patience_s(settings)))
 
 
 def flex_checks(settings: Settings) -> list[Check]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from pipeline.parts import (
 from pipeline.planner.estimate import PILOT_AT_ONCE, Seen, planned
 from pipeline.planner.recorder import CallRecorder, tier_from
 from pipeline.progress import counting
+from pipeline.providers import BatchApi, HttpProvider
 from pipeline.records import Outcome, Provider
 from pipeline.runner import RunOptions, arun, refuse_open_batches, spent_of
 from pipeline.settings import Settings
@@ -76,6 +77,8 @@ async def plan_with(
     options = RunOptions(quiet=quiet, title="pilot", provider=recorder, overrides=settings.overrides()[0])
     summary = await arun(_for_pilot(settings, pilot), options)
     seen = await _look(settings, records, recorder)
+    if settings.model.lane == "auto" and isinstance(provider, HttpProvider):
+        seen = replace(seen, has_batches=await BatchApi(provider).is_offered())
     if not seen.asked:
         codes = f"{codes_text(seen.problems)}; see {seen.failed_path}"
         why = summary.reason or (codes if seen.problems else "the run ended before")

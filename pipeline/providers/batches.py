@@ -74,6 +74,14 @@ class BatchApi:
     def __init__(self, provider: HttpProvider) -> None:
         self._provider = provider
 
+    async def is_offered(self) -> bool:
+        """Whether the server has batches for this key; one that cannot be reached now may have them."""
+        try:
+            await self._provider.has_batches()
+        except CallError as error:
+            return error.status is None or error.status == 429 or error.status >= 500
+        return True
+
     @property
     def endpoint(self) -> str:
         """What each line asks: `/v1/chat/completions` or `/v1/responses`, whatever the address of the server is."""

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import datetime
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from pipeline import codec
-from pipeline.batches import CourierRules, Lane, LaneRules, Mode
+from pipeline.batches import Ahead, AutoLane, Bulk, CourierRules, Lane, LaneRules, Mode, choose
+from pipeline.engine import Asker
 from pipeline.errors import ConfigError, SetupError
 from pipeline.limits import Admission, DayMeter, Most, Price, price_of
-from pipeline.parts import batch_price, is_simulated, standard_price
+from pipeline.parts import batch_price, few_of, flex_patience_s, is_simulated, read, standard_price
 from pipeline.providers import BatchApi, HttpProvider
+from pipeline.readers import Source
 from pipeline.records import Provider, added_usd
-from pipeline.settings import Settings
+from pipeline.runner.opening import is_here
+from pipeline.settings import FLEX_TIMEOUT_S, Settings
 from pipeline.stats import Stats
 from pipeline.store import BatchBook, Ledger, RunDir
 from pipeline.task import Task
 
 #: Where the ledger keeps what came by the flex lane, over all sessions.
 FLEX_MARK = "flex"
+#: Records are counted for so long before a lane is chosen without that.
+COUNTING_S = 5.0
 
 
 async def batch_api_of(settings: Settings, provider: Provider, ledger: Ledger) -> BatchApi | None:
@@ -28,13 +38,45 @@ async def batch_api_of(settings: Settings, provider: Provider, ledger: Ledger) -
     Raises ConfigError where the calls go to a function, which has no batches.
     """
     is_left = any(part.is_open for part in await BatchBook(ledger).parts())
-    if settings.model.lane != "batch" and not is_left:
+    if settings.model.lane not in ("batch", "auto") and not is_left:
         return None
     if not isinstance(provider, HttpProvider):
+        if settings.model.lane == "auto" and not is_left:
+            return None
         raise ConfigError(
             'model.lane = "batch" needs a server with an OpenAI-compatible Batch API; a function has none'
         )
     return BatchApi(provider)
+
+
+async def chosen_api(
+    settings: Settings, sources: Sequence[Source], ledger: Ledger, api: BatchApi | None
+) -> tuple[BatchApi | None, int | None, list[str]]:
+    """What sends batches, how many records are left, and what is to be told of a choice that needs nothing more.
+
+    With lane "auto" there are no batches where the server has none, or too few records are left for them.
+    """
+    if settings.model.lane != "auto":
+        return api, None, []
+    left = await _count_left(settings, sources, ledger)
+    choice = choose(Ahead(left, few_of(settings), has_batches=api is not None and await api.is_offered()))
+    is_open = any(part.is_open for part in await BatchBook(ledger).parts())
+    if choice.bulk is Bulk.LIVE and not is_open:
+        return None, left, [str(choice)]
+    return api, left, []
+
+
+async def _count_left(settings: Settings, sources: Sequence[Source], ledger: Ledger) -> int | None:
+    """Records without an outcome; None where they can be read once, or counting takes too long."""
+    if not all(is_here(source) for source in sources):
+        return None
+    began, count = time.monotonic(), 0
+    async with aclosing(read(sources, settings)) as batches:
+        async for batch in batches:
+            count += len(batch)
+            if time.monotonic() - began > COUNTING_S:
+                return None
+    return max(0, count - sum((await ledger.count_by_status()).values()))
 
 
 async def refuse_open_batches(run_dir: RunDir, ledger: Ledger, what: str) -> None:
@@ -59,12 +101,20 @@ def lane_of(
     *,
     folder: Path,
     run_id: str,
+    left: int | None = None,
 ) -> Lane | None:
-    """The lane of a session; None where nothing is batched."""
+    """The lane of a session; None where nothing is batched. `left` is how many records lane "auto" counted."""
     if api is None:
         return None
     price, standard = batch_price(settings), standard_price(settings)
-    return Lane(
+    made: Callable[..., Lane] = Lane
+    if settings.model.lane == "auto":
+        made = partial(
+            AutoLane,
+            patience_s=flex_patience_s(settings),
+            left=lambda: None if left is None else max(0, left - stats.records),
+        )
+    return made(
         api,
         BatchBook(ledger),
         folder,
@@ -78,6 +128,22 @@ def lane_of(
     )
 
 
+def looking(lane: Lane | None, asker: Asker, settings: Settings) -> Callable[[datetime | None], None]:
+    """What a lane has to be asked about once a second, by the end of the run."""
+    patience_s, timeout_s = settings.flex.patience_s, settings.model.timeout_s
+
+    def look(ends_at: datetime | None) -> None:
+        if lane is None:
+            return
+        lane.nears(ends_at)
+        if isinstance(lane, AutoLane) and lane.choice is not None:
+            flex = {"flex_patience_s": patience_s, "timeout_s": max(timeout_s, FLEX_TIMEOUT_S)}
+            live = {"flex_patience_s": None, "timeout_s": timeout_s}
+            asker.judge.rules = replace(asker.judge.rules, **(flex if lane.choice.flex else live))
+
+    return look
+
+
 def _rules_of(settings: Settings, task: Task, mode: Mode) -> LaneRules:
     batch, most = settings.batch, settings.limits.requests_per_day
     return LaneRules(
@@ -89,7 +155,7 @@ def _rules_of(settings: Settings, task: Task, mode: Mode) -> LaneRules:
         max_attempts=settings.limits.max_attempts,
         shares=settings.task.dedupe and task.can_share_answers,
         stops_at_day_limit=settings.limits.on_day_limit == "stop",
-        goes_live=settings.model.lane != "batch",
+        goes_live=settings.model.lane not in ("batch", "auto"),
         mode=mode,
     )
 

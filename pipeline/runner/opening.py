@@ -110,7 +110,7 @@ def opening_lines(
     left = None if total is None else max(0, total - done)
     if left and (takes := _takes_text(settings, task, first, left)):
         lines.append(f"  takes     {takes}")
-    if settings.model.lane == "batch" and settings.limits.stop_at is not None:
+    if settings.model.lane in ("batch", "auto") and settings.limits.stop_at is not None:
         lines.append(f"  stop_at   {settings.limits.stop_at}: {_AT_THE_END[settings.batch.finish]}")
     lines.append("  stop      Ctrl-C lets the calls in flight end; the same command resumes it")
     lines.append(f"  watch     labelpipe status {settings.output.dir} --watch")

@@ -43,7 +43,7 @@ from pipeline.runner.after import finished
 from pipeline.runner.canaries import Canaries, Commit, told_of_shifts
 from pipeline.runner.columns import expecting
 from pipeline.runner.guard import Guard
-from pipeline.runner.lanes import FlexBook, lane_of, lanes_used
+from pipeline.runner.lanes import FlexBook, lane_of, lanes_used, looking
 from pipeline.runner.live import Live, showing
 from pipeline.runner.notices import Notices
 from pipeline.runner.opening import open_screen
@@ -85,7 +85,7 @@ class Session:
         self._journal = Journal(parts.ledger.keep_answers, self._admission.gate)
         self._lane = lane_of(
             parts.batches, settings, parts.task, parts.ledger, parts.admission, parts.day, self._stats, parts.mode,
-            folder=parts.run_dir.path / FOLDER, run_id=parts.run_id,
+            folder=parts.run_dir.path / FOLDER, run_id=parts.run_id, left=parts.left,
         )  # fmt: skip
         self._asker = Asker(
             parts.provider,
@@ -174,7 +174,7 @@ class Session:
             say=progress.say,
             stalled=live.stalled,
             waits=lambda: self._lane is not None and self._lane.is_waiting,
-            nears=(lambda _: None) if self._lane is None else self._lane.nears,
+            nears=(nears := looking(self._lane, self._asker, self._settings)),
         )
         says = (progress.say, self._notes.append)
         pool: Pool = Pool(
@@ -188,6 +188,7 @@ class Session:
         )
         if self._lane is not None:
             await self._lane.begin(partial(self._stop, pool), progress.say, proven=before[Status.LABELLED] > 0)
+            nears(guard.ends_at)
         guard.steering = Steering(self._settings, self._controls(pool, guard, progress), Inbox(self._run_dir.path))
         for note in self._notes:
             progress.say(f"labelpipe: {note}")

@@ -29,6 +29,7 @@ class SessionParts:
     signals press. `moved` are files that were not as the run had left them, `notes` is what else is to be told at the
     start and the end; `stamps` are those of the inputs before anything was read; `choice` is "relabel" or "keep" where
     the user gave that; `after` makes a file of the summary; `gold` is what the run measures itself by; `panel` votes.
+    `left` is how many records are left, where the lane is chosen by that and they can be counted.
     """
 
     settings: Settings
@@ -54,4 +55,5 @@ class SessionParts:
     gold: Gold | None = None
     panel: Panel | None = None
     batches: BatchApi | None = None
+    left: int | None = None
     mode: Mode = Mode.WAIT

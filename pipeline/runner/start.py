@@ -44,7 +44,7 @@ from pipeline.runner.after import After
 from pipeline.runner.columns import refuse_unreadable
 from pipeline.runner.compare import accept_changes, find_changes, manifest_of, stamps_of
 from pipeline.runner.corrections import Choice, labelled_by_people, settle_corrections
-from pipeline.runner.lanes import batch_api_of
+from pipeline.runner.lanes import batch_api_of, chosen_api
 from pipeline.runner.paid import BUDGET_MARK, paid_so_far, spent_of
 from pipeline.runner.renaming import refuse_half_renamed
 from pipeline.runner.rewriting import write_late
@@ -190,10 +190,10 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
         was_simulated = bool((run_dir.read_manifest() or {}).get("simulated")) and await ledger.last_seq() > 0
         stamps = await in_daemon(partial(stamps_of, sources))
         moved, notes = await _prepare(settings, options, task, sources, run_dir, ledger, stamps)
+        batches, left, chosen = await chosen_api(settings, sources, ledger, batches)
         notifier = Notifier(*notified_of(settings), hidden=settings.secret_variables())
         stack.push_async_callback(notifier.close)
-        most = settings.limits.requests_per_day
-        day = DayMeter(most, used=ledger.requests_on, add=ledger.add_requests, wall=time.time)
+        day = _day_of(settings, ledger)
         session = Session(
             SessionParts(
                 settings,
@@ -212,17 +212,23 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
                 run_id=await ledger.run_id(),
                 was_simulated=was_simulated,
                 moved=moved,
-                notes=notes,
+                notes=[*notes, *chosen],
                 stamps=stamps,
                 choice="relabel" if options.relabel else "keep" if options.keep else "",
                 after=options.after,
                 gold=gold,
                 batches=batches,
+                left=left,
                 mode=Mode(options.batches),
                 panel=panel,
             )
         )
         return await session.run(quiet=options.quiet, command=options.command)
+
+
+def _day_of(settings: Settings, ledger: Ledger) -> DayMeter:
+    most = settings.limits.requests_per_day
+    return DayMeter(most, used=ledger.requests_on, add=ledger.add_requests, wall=time.time)
 
 
 def _measured(provider: Provider, settings: Settings, stack: AsyncExitStack) -> tuple[Provider, Telemetry | None]:

@@ -54,7 +54,7 @@ class ModelSettings(Section):
     ) = None
     api: Literal["chat", "responses", "auto"] = "chat"
     auth: Literal["key", "entra"] = "key"
-    lane: Literal["live", "flex", "batch"] = "live"
+    lane: Literal["live", "flex", "batch", "auto"] = "live"
     api_key_env: Annotated[str, AfterValidator(checks.variable), Takes("the name of an environment variable")] = (
         "OPENAI_API_KEY"
     )
@@ -85,8 +85,9 @@ class ModelSettings(Section):
     @classmethod
     def _parameters(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         checks.parameters(value, cls.model_fields)
-        if info.data.get("lane") == FLEX and SERVICE_TIER in value:
-            told = 'model.lane = "flex" sets it for each call; take it out, or set model.lane = "live"'
+        lane = info.data.get("lane")
+        if lane in (FLEX, "auto") and SERVICE_TIER in value:
+            told = f'model.lane = "{lane}" sets it for each call; take it out, or set model.lane = "live"'
             checks.refuse({SERVICE_TIER: told})
         return value
 

@@ -30,6 +30,7 @@ def plan_lines(found: Plan) -> list[str]:
         *_cache_lines(found),
         *_told_lines(found),
         *_lane_lines(found),
+        *([f"  {found.auto}"] if found.auto else []),
     ]
 
 
