@@ -20,23 +20,6 @@ from pipeline.cli import (
 from pipeline.cli.frame import EXIT_CODES, EXIT_NOT_WRITTEN, app
 from pipeline.terminal import open_missing_streams, put
 
-__all__ = [
-    "EXIT_CODES",
-    "app",
-    "certifying",
-    "demo",
-    "exporting",
-    "labelling",
-    "looking",
-    "main",
-    "measuring",
-    "rehearsing",
-    "renaming",
-    "reporting",
-    "reviewing",
-    "steering",
-]
-
 
 def main() -> None:
     """The `labelpipe` command."""

@@ -265,17 +265,8 @@ def _words_again(named: Path | None) -> str:
     """
     from pipeline.settings import shown_words
 
-    once = [
-        "--fresh",
-        "--yes",
-        "-y",
-        "--relabel",
-        "--keep",
-        "--json",
-        "--keep-corrections",
-        "--drop-corrections",
-        "--no-wait",
-    ]
+    kept = ("--keep", "--keep-corrections", "--drop-corrections")
+    once = (*kept, "--fresh", "--yes", "-y", "--relabel", "--json", "--no-wait")
     words = [word for word in sys.argv[2:] if word not in once]
     if "--only" in words:
         at = words.index("--only")

@@ -19,22 +19,14 @@ _GLOB = frozenset("*?[")
 def show_options(settings: Settings) -> ShowOptions:
     """What is shown after the prompt's text, and what stands for the looks of it in the fingerprint."""
     media = settings.task.media
-    shape = {
-        "detail": media.detail,
-        "max_pixels": media.max_pixels,
-        "pdf_as": media.pdf_as,
-        "pdf_dpi": media.pdf_dpi,
-        "images": media.images,
-        "audio": media.audio,
-        "documents": media.documents,
-    }
+    looks = ("detail", "max_pixels", "pdf_as", "pdf_dpi", "images", "audio", "documents")
     return ShowOptions(
         images=media.images,
         audio=media.audio,
         documents=media.documents,
         root=_folder(settings),
         must_be_there=True,
-        shape=shape,
+        shape={name: getattr(media, name) for name in looks},
     )
 
 

@@ -17,16 +17,8 @@ from pipeline.readers.jsontexts import is_one_text
 from pipeline.readers.rows import Blocks, BrokenStreamError, Reading, Rows
 from pipeline.records import JSON
 
-FORMATS_BY_ENDING = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "json",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".parquet": "parquet",
-    ".txt": "text",
-    ".text": "text",
-}
+FORMATS_BY_ENDING = {f".{name}": name for name in ("jsonl", "json", "csv", "tsv", "parquet", "text")}
+FORMATS_BY_ENDING |= {".ndjson": "jsonl", ".txt": "text"}
 FORMAT_NAMES = ("auto", "jsonl", "json", "csv", "tsv", "parquet", "text", "files", "text_files", "dataset")
 
 #: formats in which each file is a record

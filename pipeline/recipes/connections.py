@@ -8,16 +8,9 @@ from typing import Any, Protocol
 
 #: The driver's package -> the database that it is for.
 _DATABASES = {
-    "sqlite3": "sqlite",
-    "aiosqlite": "sqlite",
-    "psycopg": "postgresql",
-    "psycopg2": "postgresql",
-    "pg8000": "postgresql",
-    "asyncpg": "postgresql",
-    "pymysql": "mysql",
-    "MySQLdb": "mysql",
-    "aiomysql": "mysql",
-    "mariadb": "mysql",
+    **dict.fromkeys(("sqlite3", "aiosqlite"), "sqlite"),
+    **dict.fromkeys(("psycopg", "psycopg2", "pg8000", "asyncpg"), "postgresql"),
+    **dict.fromkeys(("pymysql", "MySQLdb", "aiomysql", "mariadb"), "mysql"),
 }
 _MARKS = {"qmark": "?", "format": "%s", "pyformat": "%s", "numeric": ":{}", "numeric_dollar": "${}"}
 #: psycopg's number for a connection that is in no transaction

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -188,12 +188,9 @@ class Projection:
         fault = self.strange()
         if fault or self.is_building or self._file is None or self._is_torn:
             return fault
-        try:
+        with self._told(), suppress(FileNotFoundError):
             return "" if await asyncio.to_thread(digest_of, self.path) == self._digest.digest() else CHANGED
-        except FileNotFoundError:
-            return ""
-        except OSError as error:
-            raise self._failure(error) from error
+        return ""
 
     async def begin(self, row_format: RowFormat) -> None:
         """Begin the file anew, beside the old one, which stays in its place until `settle`."""
@@ -218,10 +215,8 @@ class Projection:
         if not self.size_bytes:
             await self._append(self.row_format.head())
         await self.close()
-        try:
+        with self._told():
             await asyncio.to_thread(replace_durably, self._growing, self.path)
-        except OSError as error:
-            raise self._failure(error) from error
         self._growing = self.path
         await self._cut()
         await self.sync()
@@ -229,11 +224,9 @@ class Projection:
     async def sync(self) -> None:
         """Wait until the disk has the file, and move the checkpoint to its end."""
         file = await self._whole()
-        try:
+        with self._told():
             if self.unsynced_bytes:
                 await file.sync()
-        except OSError as error:
-            raise self._failure(error) from error
         self._synced_bytes = self.size_bytes
         self.checkpoint = Checkpoint(self.size_bytes, self.position, self.row_format.shape, self._digest.digest())
 
@@ -247,13 +240,9 @@ class Projection:
 
     def _fits(self, checkpoint: Checkpoint) -> bool:
         head = self.row_format.head()
-        try:
-            with self.path.open("rb") as file:
-                return file.read(len(head)) == head and file.seek(0, os.SEEK_END) >= checkpoint.bytes >= len(head)
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise self._failure(error) from error
+        with self._told(), suppress(FileNotFoundError), self.path.open("rb") as file:
+            return file.read(len(head)) == head and file.seek(0, os.SEEK_END) >= checkpoint.bytes >= len(head)
+        return False
 
     async def _whole(self) -> AppendFile:
         """The file, open and without a torn end."""
@@ -263,10 +252,8 @@ class Projection:
         """Open the file and cut it where its last whole row ends."""
         await self.close()
         file = AppendFile(self._growing)
-        try:
+        with self._told():
             await file.open(keep_bytes=self.size_bytes)
-        except OSError as error:
-            raise self._failure(error) from error
         self._file, self._is_torn = file, False
         status = self._growing.stat()
         self._identity = (status.st_dev, status.st_ino)
@@ -275,16 +262,18 @@ class Projection:
     async def _append(self, block: bytes) -> None:
         file = await self._whole()
         self._is_torn = True
-        try:
+        with self._told():
             await file.append(block)
-        except OSError as error:
-            raise self._failure(error) from error
         self._is_torn = False
         self.size_bytes += len(block)
         self._digest.update(block)
 
-    def _failure(self, error: OSError) -> StoreError:
-        return StoreError(
-            f"{self.path}: cannot write: {error.strerror or error}. "
-            "No row is lost: put the cause right, then give the same command again."
-        )
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"{self.path}: cannot write: {error.strerror or error}. "
+                "No row is lost: put the cause right, then give the same command again."
+            ) from error

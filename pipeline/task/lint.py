@@ -18,32 +18,19 @@ MAX_NAME_CHARS = 120_000  #: property names, definition names and enum texts tog
 #: the formats that strict mode knows
 FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
 
-_UNION = "say it with anyOf"
-_PLAIN = "remove it; check it in a Pydantic model or in a callback of yours"
-#: keyword that strict mode refuses -> what to do about it
-_REFUSED = {
-    "default": "remove it: every property is required, so a default is never used",
-    "oneOf": "use anyOf",
-    "allOf": "write the parts into one schema",
-    "not": _UNION,
-    "if": _UNION,
-    "then": _UNION,
-    "else": _UNION,
-    "dependentRequired": _UNION,
-    "dependentSchemas": _UNION,
-    "dependencies": _UNION,
-    "prefixItems": "use an object with a named property for each place",
-    "patternProperties": "name each property in properties",
-    "propertyNames": "name each property in properties",
-    "minProperties": _PLAIN,
-    "maxProperties": _PLAIN,
-    "unevaluatedProperties": "use additionalProperties: false",
-    "unevaluatedItems": _PLAIN,
-    "contains": _PLAIN,
-    "minContains": _PLAIN,
-    "maxContains": _PLAIN,
-    "uniqueItems": _PLAIN,
+#: what to do -> the keywords that strict mode refuses
+_INSTEAD = {
+    "remove it: every property is required, so a default is never used": "default",
+    "use anyOf": "oneOf",
+    "write the parts into one schema": "allOf",
+    "say it with anyOf": "not if then else dependentRequired dependentSchemas dependencies",
+    "use an object with a named property for each place": "prefixItems",
+    "name each property in properties": "patternProperties propertyNames",
+    "use additionalProperties: false": "unevaluatedProperties",
+    "remove it; check it in a Pydantic model or in a callback of yours": "minProperties maxProperties unevaluatedItems "
+    "contains minContains maxContains uniqueItems",
 }
+_REFUSED = {keyword: instead for instead, keywords in _INSTEAD.items() for keyword in keywords.split()}
 
 Fault = tuple[str, str]  #: what is wrong, and how to fix it
 
@@ -140,14 +127,8 @@ def _enum_size(node: Schema) -> Iterator[Fault]:
 
 
 _RULES: tuple[Callable[[Schema], Iterator[Fault]], ...] = (
-    _refused_keywords,
-    _closed,
-    _all_required,
-    _typed,
-    _lone_reference,
-    _item_type,
-    _known_format,
-    _enum_size,
+    *(_refused_keywords, _closed, _all_required, _typed),
+    *(_lone_reference, _item_type, _known_format, _enum_size),
 )
 
 

@@ -1,4 +1,4 @@
-"""Asking again: the request once more, with the last answer and its fault shown."""
+"""The request after an answer: once more with its fault shown, or on with what came of its calls."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from pipeline import codec
 from pipeline.errors import AnswerError, TruncatedError
-from pipeline.records import ITEMS, JSON, ROOM_PARAMETERS, Answer, Request, ToolCall, room_in
+from pipeline.records import ITEMS, JSON, ROOM_PARAMETERS, Answer, Request, ToolCall, ValidCall, room_in
 from pipeline.task.readings import plain_name, unwrapped
 from pipeline.task.render import BYTES_PER_TOKEN, Message
 
@@ -17,6 +17,10 @@ MAX_ECHO_CHARS = 8_000
 MAX_RAW_CHARS = 2_000
 #: a longer id of a call is refused by OpenAI, also where a server of its own gave it
 MAX_ID_CHARS = 40
+#: what the model is told of a call whose callback gave nothing back, or that has none
+DONE = "ok"
+UNKNOWN = "there is no such function"
+MAX_RESULT_CHARS = 50_000
 BRIEF = "Be brief: answer with the function call alone."
 
 
@@ -45,6 +49,33 @@ def repair(request: Request, answer: Answer, error: AnswerError, *, base: int) -
         said = answer.text if answer.text and answer.has_words else silence
         shown = _by_words(said, f"{error}. {error.ask or f'Call {which}{once}.'}")
     return remade(request, (*kept, *shown), request.parameters)
+
+
+def next_turn(request: Request, answer: Answer, valid_calls: Sequence[ValidCall]) -> Request:
+    """The request that shows the answer's calls and what came of each, and leaves the model free to go on or to end."""
+    # By the call itself: not every server gives each a name of its own. One that says the same as another is left out
+    # of `valid_calls`, and has that one's result.
+    results: dict[object, JSON] = {one.tool: one.result for one in reversed(valid_calls)}
+    results |= {id(one.call): one.result for one in valid_calls}
+    named = named_calls(request.messages, answer.calls)
+    known = {tool["function"]["name"] for tool in request.tools}
+    told: list[Message] = []
+    shown = []
+    for name, call in named:
+        meant = plain_name(call.name, known)
+        content = told_of(results.get(id(call), results.get(meant))) if meant in known else UNKNOWN
+        told.append({"role": "tool", "tool_call_id": name, "content": content})
+        shown.append((name, replace(call, name=meant)))
+    messages = (*request.messages, echoed(shown, answer.text, answer.items), *told)
+    return remade(request, messages, request.parameters, tool_choice="auto")
+
+
+def told_of(result: JSON) -> str:
+    """A callback's result as the model reads it."""
+    if result is None:
+        return DONE
+    text = result if isinstance(result, str) else codec.dumps(result).decode()
+    return text if len(text) <= MAX_RESULT_CHARS else f"{text[:MAX_RESULT_CHARS]} … (cut)"
 
 
 def _with_room(request: Request, error: TruncatedError, base: int) -> Request:

@@ -32,10 +32,9 @@ from pipeline.task.render import (
     make_frame,
     together,
 )
-from pipeline.task.repair import repair
+from pipeline.task.repair import next_turn, repair
 from pipeline.task.schema import Tool, short
 from pipeline.task.tools import Offer, PerRecord
-from pipeline.task.turns import next_turn
 from pipeline.task.validators import Validators
 from pipeline.task.walk import Schema
 

@@ -10,18 +10,8 @@ Schema = dict[str, Any]
 #: keywords that hold subschemas by name: a property called "default" is no `default` keyword
 _BY_NAME = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
-_SINGLE = (
-    "items",
-    "additionalProperties",
-    "not",
-    "if",
-    "then",
-    "else",
-    "contains",
-    "propertyNames",
-    "unevaluatedItems",
-    "unevaluatedProperties",
-)
+_ITEMS = ("items", "contains", "unevaluatedItems")
+_SINGLE = (*_ITEMS, "additionalProperties", "unevaluatedProperties", "propertyNames", "not", "if", "then", "else")
 #: a boolean is a schema too: true takes anything, false takes nothing
 _BOOLEANS: dict[bool, Schema] = {True: {}, False: {"not": {}}}
 

@@ -17,25 +17,21 @@ REHEARSAL = "rehearsal"
 #: The boundaries that the conventions ask for.
 DURATION_BOUNDS_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 TOKEN_BOUNDS = tuple(4**power for power in range(14))
-#: By the end of the host's name; the conventions' names. Who is not here speaks OpenAI's language.
-PROVIDERS = {
-    "openai.azure.com": "azure.ai.openai",
-    "services.ai.azure.com": "azure.ai.inference",
-    "inference.ai.azure.com": "azure.ai.inference",
-    "anthropic.com": "anthropic",
-    "amazonaws.com": "aws.bedrock",
-    "cohere.com": "cohere",
-    "cohere.ai": "cohere",
-    "deepseek.com": "deepseek",
-    "aiplatform.googleapis.com": "gcp.vertex_ai",
-    "generativelanguage.googleapis.com": "gcp.gemini",
-    "groq.com": "groq",
-    "mistral.ai": "mistral_ai",
-    "moonshot.ai": "moonshot_ai",
-    "moonshot.cn": "moonshot_ai",
-    "perplexity.ai": "perplexity",
-    "x.ai": "x_ai",
+#: The conventions' name -> the ends of its hosts' names. Who is not here speaks OpenAI's language.
+_HOSTS = {
+    "azure.ai.openai": "openai.azure.com",
+    "azure.ai.inference": "services.ai.azure.com inference.ai.azure.com",
+    "aws.bedrock": "amazonaws.com",
+    "gcp.vertex_ai": "aiplatform.googleapis.com",
+    "gcp.gemini": "generativelanguage.googleapis.com",
+    "cohere": "cohere.com cohere.ai",
+    "moonshot_ai": "moonshot.ai moonshot.cn",
+    "mistral_ai": "mistral.ai",
+    "x_ai": "x.ai",
+    **{name: f"{name}.com" for name in ("anthropic", "deepseek", "groq")},
+    "perplexity": "perplexity.ai",
 }
+PROVIDERS = {end: name for name, ends in _HOSTS.items() for end in ends.split()}
 
 
 def error_type(error: BaseException | str) -> str:

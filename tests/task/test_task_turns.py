@@ -15,7 +15,7 @@ from pipeline import codec
 from pipeline.errors import CallbackError, InvalidAnswerError, TaskError, TruncatedError, UnfinishedError
 from pipeline.records import Answer, CallbackContext, Record, ToolCall, ValidCall
 from pipeline.task import Task, TaskOptions, build_task, tools
-from pipeline.task.turns import MAX_RESULT_CHARS, told_of
+from pipeline.task.repair import MAX_RESULT_CHARS, told_of
 
 RECORD = Record("f", 0, "k", {"text": "fine"}, 1, 0)
 GOOD = '{"label":"good"}'
