@@ -60,10 +60,13 @@ class Flex:
             return False
         if not self._is_full(now):
             return True
-        tries = now >= self._tries_at
-        if tries:
-            self._tries_at = now + TRY_AGAIN_S
-        return tries
+        is_news = self._tries_at < self._full_since
+        if not is_news and now < self._tries_at:
+            return False
+        self._tries_at = now + TRY_AGAIN_S
+        if is_news:
+            log.warning("no room at flex", extra={"facts": {"calls": self._in_a_row, "for_s": now - self._full_since}})
+        return not is_news
 
     def _left_s(self, since: float, now: float) -> float:
         """What is left of the patience that began then."""
@@ -76,7 +79,6 @@ class Flex:
     def refused(self, history: CallHistory, error: NoRoomError, now: float) -> float:
         """There was no room for its call. Gives the seconds to wait before the next one."""
         self._stats.retried(error.code)
-        was_full = self._is_full(now)
         self._full_since = min(self._full_since, now)
         self._in_a_row += 1
         if history.no_room_since is None:
@@ -84,8 +86,6 @@ class Flex:
             self._waiting += 1
         history.no_room += 1
         if self._is_full(now):
-            if not was_full:
-                log.warning("no room at flex", extra={"facts": {"calls": self._in_a_row, "reason": str(error)}})
             return 0.0
         told_s = min(error.retry_after_s or 0.0, RETRY_AFTER_MAX_S)
         own_s = BACKOFFS * backoff_s(history.no_room, self._rng.random())

@@ -146,7 +146,8 @@ def flex_checks(settings: Settings) -> list[Check]:
     OpenAI and Azure refuse it with a 400 for models that have none; other servers may not know the parameter.
     """
     if settings.model.lane != "flex":
-        return []
+        told = 'model.parameters.service_tier = "flex" fails where there is no room; model.lane = "flex" waits for it'
+        return [Check("flex", None, told)] if service_tier_of(settings) == FLEX else []
     name, url = settings.model.name, settings.model.base_url
     if is_groq(settings):
         return [Check("flex", None, "Groq's flex tier has more room, but costs the same as its standard tier")]

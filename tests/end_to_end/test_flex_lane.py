@@ -197,6 +197,7 @@ def test_a_tier_in_the_parameters_contradicts_the_lane(tmp_path: Path) -> None:
         ({"base_url": "https://api.groq.com/openai/v1"}, "costs the same"),
         ({"base_url": "http://127.0.0.1:9/v1"}, "is not known"),
         ({"base_url": "https://api.openai.com/v1", "name": "gpt-4o-mini"}, "no flex price for gpt-4o-mini"),
+        ({"lane": "live", "parameters": {"service_tier": "flex"}}, 'model.lane = "flex" waits for it'),
         ({"base_url": "rehearsal", "timeout_s": 60}, "model.timeout_s = 60 is short"),
         ({"base_url": "https://here.openai.azure.com/openai/v1"}, None),
         ({"base_url": "rehearsal"}, None),
