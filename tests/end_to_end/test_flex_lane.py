@@ -15,6 +15,7 @@ from aiohttp import web
 from batches.lanes import LABELS, answered_twice, in_a_loop, label, rows_in, settings_for, write_input
 from end_to_end.forked import Fork
 from end_to_end.stage import environment
+from end_to_end.talks import outcomes, talking
 
 from pipeline import astatus
 from pipeline.errors import ConfigError
@@ -117,6 +118,18 @@ async def test_repairs_votes_and_gold_take_the_same_road(tmp_path: Path, votes: 
     assert summary.gold is not None
     flex = summary.lanes["flex"]
     assert flex["answers"] + flex["standard"] == answers.answered + answers.failed["bad_label"]
+
+
+def test_conversations_take_the_same_road(tmp_path: Path) -> None:
+    found = []
+    for lane in ("live", "flex"):
+        user = talking(tmp_path / lane, "rehearsal", 8)
+        user.configure(model={"name": "gpt-6-luna", "base_url": "rehearsal", "lane": lane}, rehearsal={"latency_ms": 1})
+        user.run(code=1)
+        found.append({key: (one.label, one.attempts, one.usage) for key, one in outcomes(user).items()})
+    assert found[0] == found[1]
+    flex = json.loads((user.run_dir / "summary.json").read_bytes())["lanes"]["flex"]
+    assert flex["answers"] == sum(attempts for _, attempts, _ in found[1].values()) > 8
 
 
 class Fatal(Rehearsal):
