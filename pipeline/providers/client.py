@@ -12,7 +12,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qsl
 
 from pipeline import codec
@@ -81,11 +81,16 @@ class ModelInfo:
     shutdown_date: str | None
 
 
+#: Raw headers as (name, value) byte pairs; and what a call comes to: status, headers, content.
+_Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+_Sent: TypeAlias = tuple[int, _Headers, bytes]
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A 2xx answer: raw headers as (name, value) byte pairs, and the content."""
+    """A 2xx answer."""
 
-    headers: Sequence[tuple[bytes, bytes]]
+    headers: _Headers
     content: bytes
 
 
@@ -166,22 +171,31 @@ class Client:
 
     async def post(self, path: str, body: bytes | Pieces) -> Reply:
         """The server's 2xx answer to `body`. Raises a CallError for anything else."""
+        headers, content = await self._success(
+            f"POST {self._base_url}{path}", lambda: self._sent(self._url(path), body)
+        )
+        return Reply(headers, self._covered(content, body))
+
+    def _url(self, path: str) -> URL:
         url = self._urls.get(path)
         if url is None:
             url = self._urls[path] = self._make_url(f"{self._base_url}{path}{self._query}")
-        at = f"POST {self._base_url}{path}"
+        return url
+
+    async def _success(self, at: str, call: Callable[[], Awaitable[_Sent]]) -> tuple[_Headers, bytes]:
+        """Headers and content of what a call came to. Raises a CallError where that is no success."""
         try:
-            status, headers, content = await self._sent(url, body)
+            await self._fresh_token()
+            status, headers, content = await call()
         except foreign_errors() as error:
             # From None: the SDK's error holds the whole body, which may hold the key, and a traceback would show it.
             raise translate(error, secrets=self.secrets, at=at) from None
         if 200 <= status < 300:
-            return Reply(headers, self._covered(content, body))
+            return headers, content
         raise refusal(status, named(headers), read_error(content), secrets=self.secrets, at=at)
 
-    async def _sent(self, url: URL, body: bytes | Pieces) -> tuple[int, Sequence[tuple[bytes, bytes]], bytes]:
+    async def _sent(self, url: URL, body: bytes | Pieces) -> _Sent:
         """The answer; a redirect that keeps the call as it is, on the same host, is followed."""
-        await self._fresh_token()
         for _ in range(MOST_REDIRECTS):
             status, headers, content = await self._wire.post(url, self._headers, body)
             target = same_host(url, named(headers).get("location")) if status in KEEP_METHOD else None
@@ -206,14 +220,9 @@ class Client:
 
     async def upload(self, path: str, file: Path, name: str, fields: Mapping[str, str]) -> dict[str, Any]:
         """Send a file under this name, a block at a time, with form fields; gives the answer. Raises a CallError."""
-        url, at = self._make_url(f"{self._base_url}{path}{self._query}"), f"POST {self._base_url}{path}"
-        try:
-            await self._fresh_token()
-            status, headers, content = await self._wire.upload(url, self._headers, file, name, fields)
-        except foreign_errors() as error:
-            raise translate(error, secrets=self.secrets, at=at) from None
-        if not 200 <= status < 300:
-            raise refusal(status, named(headers), read_error(content), secrets=self.secrets, at=at)
+        at = f"POST {self._base_url}{path}"
+        url = self._url(path)
+        _, content = await self._success(at, lambda: self._wire.upload(url, self._headers, file, name, fields))
         try:
             facts = codec.loads(content)
         except codec.JSONDecodeError:
@@ -224,14 +233,10 @@ class Client:
 
     async def download(self, path: str, to: Path) -> bool:
         """Write what lies there to a file, a block at a time; gives whether it is simulated. Raises a CallError."""
-        url, at = self._make_url(f"{self._base_url}{path}{self._query}"), f"GET {self._base_url}{path}"
-        try:
-            await self._fresh_token()
-            status, headers, content = await self._wire.download(url, self._headers, to)
-        except foreign_errors() as error:
-            raise translate(error, secrets=self.secrets, at=at) from None
-        if not 200 <= status < 300:
-            raise refusal(status, named(headers), read_error(content), secrets=self.secrets, at=at)
+        url = self._make_url(f"{self._base_url}{path}{self._query}")  # each file has one of its own: none is kept
+        headers, _ = await self._success(
+            f"GET {self._base_url}{path}", lambda: self._wire.download(url, self._headers, to)
+        )
         return says_simulated(headers)
 
     async def model(self, name: str) -> ModelInfo:

@@ -262,8 +262,6 @@ def _from_transport(error: Exception) -> CallError:
         return NoCompletionError(f"an answer that cannot be unpacked: {what}", status=200, billed=True)
     if isinstance(cause, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError | httpx2.InvalidURL):
         return CredentialsError(f"model.base_url is not an address that can be called: {what}")
-    if isinstance(cause, aiohttp.http_exceptions.ContentEncodingError):
-        return NoCompletionError(f"an answer that cannot be unpacked: {cause.message}", billed=True)
     if isinstance(cause, aiohttp.ConnectionTimeoutError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
         return UnavailableError(f"no connection in time: {what}")
     if isinstance(cause, TimeoutError | httpx2.TimeoutException):
