@@ -395,6 +395,10 @@ def test_a_server_that_is_away_is_no_server_without_forms(net: Net) -> None:
     assert "what it does with calls is not known" in repr(found)
     assert not Path("runs/reviews/server-card.json").exists()
     assert net.counts.total() == 1
+    net.plays["localhost:8080"] = lambda body, count: error(503, "away") if by_schema(body) else llamacpp(body, count)
+    assert 'forces a call by "required"; not by name (in words); not by schema (unclear)' in repr(
+        check(config("llama.cpp"))
+    )
 
 
 @pytest.mark.parametrize(
