@@ -137,7 +137,9 @@ RATE = Sign(
 
 #: No room for calls that ask for the flex tier (OpenAI's and Azure's 429, Groq's 498).
 NO_ROOM = Sign(
-    frozenset({"resource_unavailable", "capacity_exceeded"}), _words(r"resource unavailable"), frozenset({429, 498})
+    frozenset({"resource_unavailable", "capacity_exceeded"}),
+    _words(r"resources?[ _]unavailable", r"\bflex\b.{0,60}\b(capacity|unavailable)\b"),
+    frozenset({429, 498, 503}),
 )
 
 #: A limit a day: a wait of seconds does not help.

@@ -26,6 +26,7 @@ NO_ROOM = {
     "type": lambda: error(429, "Try again later.", "resource_unavailable"),
     "code": lambda: error(429, "Try again later.", "error", "resource_unavailable"),
     "words": lambda: error(429, "Resource Unavailable: try the standard tier.", "error"),
+    "capacity": lambda: error(503, "The flex tier is out of capacity for now.", "server_error"),
     "498": lambda: error(498, "Flex tier capacity exceeded", "capacity_exceeded", "capacity_exceeded"),
 }
 
@@ -115,7 +116,7 @@ def test_without_flex_the_same_answer_means_what_it_did(moved_clock: RunOn, form
     server = Server(lambda call: True, form)
     found = night(moved_clock, lambda call: NO_ROOM[form]() if call.at_s < 5 else server(call))
     assert len(found.labelled) == 60
-    assert found.rig.stats.call_errors.keys() == {"unavailable" if form == "498" else "rate_limited"}
+    assert found.rig.stats.call_errors.keys() == {"unavailable" if form in ("498", "capacity") else "rate_limited"}
     assert not found.rig.stats.flex
 
 
