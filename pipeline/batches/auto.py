@@ -20,6 +20,8 @@ from pipeline.units import duration
 LEAST_WAIT_S = 600.0
 #: A batch of many records may take so many times as long as the slowest one of the run so far.
 SLOWER = 3
+#: So many times the time that live calls are expected to take is kept for them: the server may let fewer through.
+KEPT = 1.5
 
 
 class Bulk(enum.StrEnum):
@@ -39,7 +41,8 @@ class Ahead:
 
     `left` is how many records are left, None where nobody knows; no more than `few` are not worth a batch. `until_s` is
     the time until limits.stop_at, None without one; `live_s` is what live calls take for all that is left. `took_s` is
-    how long the run's own batches took. Times are in seconds.
+    how long the run's own batches took, and `waited_s` for how long one that is not back has been waited for. Times are
+    in seconds.
     """
 
     left: int | None = None
@@ -48,11 +51,12 @@ class Ahead:
     until_s: float | None = None
     live_s: float = 0.0
     took_s: Sequence[float] = ()
+    waited_s: float = 0.0
 
     @property
     def spare_s(self) -> float:
         """How long batches can be waited for, so that live calls can still do all of it."""
-        return math.inf if self.until_s is None else self.until_s - CANCEL_S - self.live_s
+        return math.inf if self.until_s is None else self.until_s - CANCEL_S - KEPT * self.live_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +89,17 @@ def choose(ahead: Ahead) -> Choice:
     spare = duration(max(0.0, ahead.spare_s))
     if ahead.spare_s < LEAST_WAIT_S:
         return Choice(Bulk.LIVE, f"limits.stop_at is in {until}, and live calls may need {live} of it")
+    took_s = max([*ahead.took_s, ahead.waited_s])
+    took, is_slow = duration(took_s), SLOWER * took_s > ahead.spare_s
+    if is_slow and took_s > ahead.waited_s:
+        return Choice(
+            Bulk.LIVE, f"this run's batches took up to {took}, and no more than {spare} can be waited for others"
+        )
+    if is_slow:
+        return Choice(Bulk.LIVE, f"a batch is not back after {took}, and no more than {spare} can be waited for others")
     if not ahead.took_s:
         return Choice(Bulk.FIRST, f"nobody knows yet how long one takes; it can be waited for {spare}")
-    took = duration(max(ahead.took_s))
-    if SLOWER * max(ahead.took_s) <= ahead.spare_s:
-        return Choice(Bulk.BATCH, f"this run's own took up to {took}, and {spare} can be waited for more")
-    return Choice(Bulk.LIVE, f"this run's batches took up to {took}, and no more than {spare} can be waited for others")
+    return Choice(Bulk.BATCH, f"this run's own took up to {took}, and {spare} can be waited for more")
 
 
 def takes_flex(ahead: Ahead, bulk: Bulk, patience_s: float | None) -> bool:
@@ -119,9 +128,13 @@ class AutoLane(Lane):
 
     def nears(self, ends_at: datetime | None) -> None:
         """Choose, and near the end ask live what no batch will answer; to be asked about once a second."""
-        until_s = None if ends_at is None else ends_at.timestamp() - time.time()
-        live_s = self._live_s(self._left())
-        self._ahead = Ahead(until_s=until_s, live_s=live_s, took_s=self.courier.took_s)
+        now = time.time()
+        self._ahead = Ahead(
+            until_s=None if ends_at is None else ends_at.timestamp() - now,
+            live_s=self._live_s(self._left()),
+            took_s=self.courier.took_s,
+            waited_s=max([now - (part.sent_at or now) for part in self.courier.working], default=0.0),
+        )
         if self._rules.mode is not Mode.CANCEL:
             before = self.choice if ends_at == self._chosen_for else None
             self._chosen_for = ends_at
@@ -154,7 +167,7 @@ class AutoLane(Lane):
     def _reserve_s(self) -> float:
         """All that is left is to be done live by then, unless that takes longer than there is time anyway."""
         is_hopeless = self.choice is not None and self.choice.bulk is Bulk.BATCH and self._ahead.spare_s < 0
-        return super()._reserve_s() if is_hopeless else self._ahead.live_s
+        return super()._reserve_s() if is_hopeless else KEPT * self._ahead.live_s
 
     async def close(self) -> list[str]:
         """Close the parts as any lane does; what was chosen last is told too."""

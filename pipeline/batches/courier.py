@@ -147,6 +147,11 @@ class Courier:
         """The parts that the server works on."""
         return [part for part in self.parts.values() if part.is_at_server]
 
+    @property
+    def working(self) -> list[Part]:
+        """The parts that the server worked on when it was asked last, in this session."""
+        return [part for part in self.at_server if part.number in self._next_at]
+
     async def run(self) -> None:
         """Move parts until cancelled."""
         while True:
@@ -306,7 +311,10 @@ class Courier:
         after = told(facts, part, self._clock())
         if not facts.is_over:
             return part if after is part else await self._noted(after)
-        part = replace(after, ended_at=self._clock(), begun=False)
+        now = self._clock()
+        # Nobody may have looked for hours: how long it took, the server knows better.
+        worked_s = facts.worked_s if facts.worked_s is not None else now - (part.sent_at or now)
+        part = replace(after, ended_at=min(now, (part.sent_at or now) + worked_s), begun=False)
         if facts.status == "failed":
             return await self._refused(part, facts)
         self._failed_alike = 0

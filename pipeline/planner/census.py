@@ -117,7 +117,8 @@ class Census:
         first = Census(self._settings, self._task)
         first.add(self.first[:KEPT] if self.records > KEPT else [])
         more = self.bytes - first.bytes * self.asked // first.asked if first.asked else 0
-        return Usage(max(0, each.prompt * self.asked + more // 4), each.completion * self.asked)
+        prompt, cached = max(0, each.prompt * self.asked + more // 4), each.cached * self.asked
+        return Usage(prompt, each.completion * self.asked, cached=cached)
 
     def _key(self, formats: frozenset[str]) -> Check:
         key = self._settings.input.key

@@ -39,7 +39,8 @@ MOST_LISTED = 20_000
 class BatchFacts:
     """What the server says of a batch. `errors` are (code, line or None, message); `usage` is None where it tells none.
 
-    `done` of `total` requests have ended, `failed` of them in an error.
+    `done` of `total` requests have ended, `failed` of them in an error. `worked_s` is how long it took to complete, by
+    the server's own clock; None where it does not say.
     """
 
     id: str
@@ -52,6 +53,7 @@ class BatchFacts:
     failed: int = 0
     usage: Usage | None = None
     expires_at: float | None = None
+    worked_s: float | None = None
 
     @property
     def is_over(self) -> bool:
@@ -259,7 +261,13 @@ def _facts(found: Mapping[str, Any]) -> BatchFacts:
         failed=counts.get("failed") or 0,
         usage=_usage(found.get("usage")),
         expires_at=found.get("expires_at"),
+        worked_s=_worked_s(found.get("created_at"), found.get("completed_at")),
     )
+
+
+def _worked_s(created_at: Any, completed_at: Any) -> float | None:
+    is_told = isinstance(created_at, int | float) and isinstance(completed_at, int | float)
+    return max(0.0, float(completed_at - created_at)) if is_told else None
 
 
 def _error(error: Any) -> tuple[str, int | None, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import sqlite3
 import subprocess
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -38,9 +39,15 @@ HOUR_S = 3600.0
         ({"left": 5_051, "few": 5_050}, Bulk.BATCH, "they cost half, and no limits.stop_at says when"),
         ({"left": None, "few": 5_050}, Bulk.BATCH, "they cost half"),
         # Until 07:00, which is far away: the first batch says how long one takes.
-        ({"until_s": 9 * HOUR_S, "live_s": HOUR_S}, Bulk.FIRST, "it can be waited for 7 h 50 min"),
-        ({"until_s": 9 * HOUR_S, "live_s": HOUR_S, "took_s": [300.0]}, Bulk.BATCH, "took up to 5 min, and 7 h 50 min"),
+        ({"until_s": 9 * HOUR_S, "live_s": HOUR_S}, Bulk.FIRST, "it can be waited for 7 h 20 min"),
+        ({"until_s": 9 * HOUR_S, "live_s": HOUR_S, "took_s": [300.0]}, Bulk.BATCH, "took up to 5 min, and 7 h 20 min"),
         ({"until_s": 9 * HOUR_S, "live_s": HOUR_S, "took_s": [300.0, 3 * HOUR_S]}, Bulk.LIVE, "took up to 3 h"),
+        ({"until_s": 9 * HOUR_S, "live_s": HOUR_S, "waited_s": 2 * HOUR_S}, Bulk.FIRST, "it can be waited for 7 h"),
+        (
+            {"until_s": 9 * HOUR_S, "live_s": HOUR_S, "waited_s": 3 * HOUR_S},
+            Bulk.LIVE,
+            "not back after 3 h, and no more",
+        ),
         # The time is short: it is live calls that are sure.
         ({"until_s": 1_199.0, "took_s": [60.0]}, Bulk.LIVE, "which is too soon for a batch"),
         ({"until_s": 2 * HOUR_S, "live_s": 1.9 * HOUR_S}, Bulk.BATCH, "live calls would take about 114 min"),
@@ -104,6 +111,8 @@ async def test_where_the_first_batch_was_slow_the_rest_is_asked_live(
         assert (first.exit_code, first.lanes) == (3, {})
         assert endpoint.asked.count("POST /v1/batches") == 1
         set_back(tmp_path, endpoint, 4 * HOUR_S)
+        for batch in endpoint._depot._batches.values():
+            batch.created_at -= 4 * HOUR_S  # else it is back at once, and only nobody has looked
         summary = await label(settings)
         assert (summary.labelled, answered_twice(endpoint)) == (60, [])
         assert endpoint.asked.count("POST /v1/batches") == 1
@@ -180,8 +189,8 @@ async def test_a_run_that_is_killed_chooses_again_and_pays_for_nothing_twice(tmp
         (None, Bulk.BATCH, 600.0, True),  # repairs of batches have time
         (None, Bulk.LIVE, 600.0, False),
         (None, Bulk.BATCH, None, False),  # the server has no flex tier
-        (4_800.0, Bulk.LIVE, 600.0, True),
-        (4_700.0, Bulk.LIVE, 600.0, False),
+        (5_700.0, Bulk.LIVE, 600.0, True),
+        (5_600.0, Bulk.LIVE, 600.0, False),
     ],
 )
 def test_flex_is_asked_where_there_is_time_for_it(
@@ -207,3 +216,14 @@ async def test_plan_and_check_say_how_it_would_begin(tmp_path: Path) -> None:
         (told,) = (one for one in await check(settings) if one.name == "batches")
         assert told.ok is None
         assert "lane auto can make live calls only" in told.detail
+
+
+@in_a_loop
+async def test_a_batch_that_nobody_looked_at_for_hours_took_what_the_server_says(tmp_path: Path) -> None:
+    write_input(tmp_path, TEXTS)
+    async with endpoint_with(batch_s=0.2) as endpoint:
+        settings = auto(tmp_path, endpoint.base_url, limits=in_hours(9))
+        assert (await label(settings, "no_wait")).exit_code == 3
+        with sqlite3.connect(tmp_path / "run" / "ledger.db") as ledger:
+            ledger.execute("UPDATE batches SET sent_at = sent_at - ?", (5 * HOUR_S,))
+        assert (await label(settings)).lanes["batch"]["answers"] == 60

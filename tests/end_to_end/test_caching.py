@@ -99,7 +99,7 @@ def ran(settings: Settings) -> RunSummary:
     return asyncio.run(arun(settings, RunOptions(quiet=True)))
 
 
-@pytest.mark.parametrize("lane", ["live", "batch"])
+@pytest.mark.parametrize("lane", ["live", "flex", "batch"])
 @pytest.mark.parametrize("api", ["chat", "responses"])
 def test_the_constant_part_is_written_once_in_each_lane_and_api(tmp_path: Path, lane: str, api: str) -> None:
     settings = settings_of(tmp_path, model={"name": "gpt-6-luna", "base_url": "rehearsal", "lane": lane, "api": api})
@@ -108,13 +108,13 @@ def test_the_constant_part_is_written_once_in_each_lane_and_api(tmp_path: Path, 
     assert summary.labelled == COUNT
     assert written == pytest.approx(task_of(settings).constant_tokens, rel=0.02)
     assert summary.usage.cached == (COUNT - 1) * written
-    share = 0.5 if lane == "batch" else 1.0
+    share = 1.0 if lane == "live" else 0.5
     assert summary.saved_usd == pytest.approx(summary.usage.cached * share * (0.10 - 0.01) / 1e6)
     assert summary.cache_write_usd == pytest.approx(written * share * 0.025 / 1e6)
     facts = asyncio.run(status(settings.output.dir))
     assert (facts["saved_usd"], facts["cache_write_usd"]) == (summary.saved_usd, summary.cache_write_usd)
     assert facts["lanes"] == summary.lanes
-    assert set(facts["lanes"]) == ({"batch"} if lane == "batch" else set())
+    assert set(facts["lanes"]) == {lane} - {"live"}
 
 
 def test_a_run_that_began_without_the_mark_asks_for_nothing_again(tmp_path: Path) -> None:
