@@ -143,6 +143,7 @@ class Bench:
         *,
         limits: Mapping[str, float | str] | None = None,
         model: Mapping[str, Any] | None = None,
+        batch: Mapping[str, Any] | None = None,
     ) -> Job:
         """A labelpipe run of its own name, with a lane of that name."""
         lane = self.lane(name, rules)
@@ -155,6 +156,7 @@ class Bench:
             "model": {"name": MODEL, "base_url": lane.base_url, **(model or {})},
             "limits": {"concurrency": CONCURRENCY, **(limits or {})},
             "output": {"dir": str(folder)},
+            **({} if batch is None else {"batch": batch}),
         }
         job = Job(lane, self.folder / f"{name}.toml", folder, self.folder / f"{name}.log", tables)
         job.write()

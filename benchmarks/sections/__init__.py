@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from benchmarks.bench import Bench
 from benchmarks.sections.ablation import ablation
+from benchmarks.sections.batch import batch
 from benchmarks.sections.failures import faults, kills, outage, quota
 from benchmarks.sections.limits import promises, utilisation
 from benchmarks.sections.media import media
@@ -32,6 +33,7 @@ SECTIONS: Mapping[str, Callable[[Bench, bool], Section]] = {
     "budget": budget,
     "edit": edit,
     "hanging": hanging,
+    "batch": batch,
     "media": media,
     "startup": startup,
     "ablation": ablation,

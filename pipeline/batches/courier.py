@@ -21,9 +21,9 @@ from pipeline.batches.outlook import made_again, marked, still_s, told
 from pipeline.batches.queuelimit import QueueLimit
 from pipeline.batches.reading import Reader
 from pipeline.batches.rules import CourierRules
-from pipeline.batches.words import gone_text, still_text
+from pipeline.batches.words import empty_text, gone_text, still_text
 from pipeline.engine import Verdict, backoff_s, verdict_of
-from pipeline.errors import CallError, CredentialsError, LabelpipeError, RequestShapeError
+from pipeline.errors import CallError, CredentialsError, LabelpipeError, RequestShapeError, UnavailableError
 from pipeline.providers import NO_LIST, BatchApi, BatchFacts
 from pipeline.runlog import tell
 from pipeline.store import BatchBook, ItemState, Landed, Part, PartState
@@ -36,6 +36,8 @@ SHOWS_AFTER_S = 20.0
 TRIES = 5
 #: No progress for so long is said, once.
 STILL_S = 2 * 3600.0
+#: After so many batches in a row that have answered nothing the run stops: the next one would do no better.
+MOST_EMPTY = 10
 #: What a server says where more is queued than it allows (developers.openai.com, the guide to the Batch API).
 QUEUE_FULL = "token_limit_exceeded"
 
@@ -74,12 +76,12 @@ class Courier:
         self._say = say
         self._clock = clock
         # All state that changes: the parts that are not closed; when each is looked at next, and how often that came to
-        # nothing; how many batches in a row were refused; how long batches took, in seconds; which batches cannot be
-        # found, and of which it was said that they stand still.
+        # nothing; how many batches in a row were refused, or answered nothing; how long batches took, in seconds; which
+        # cannot be found, and of which it was said that they stand still.
         self.parts: dict[int, Part] = {}
         self._next_at: dict[int, float] = {}
         self._idle: dict[int, int] = {}
-        self._failed_alike = 0
+        self._failed_alike = self._empty = 0
         self.took_s: list[float] = []
         self.unknown: dict[int, CallError] = {}
         self._said_still: set[int] = set()
@@ -367,12 +369,21 @@ class Courier:
         except RequestShapeError:
             await self._noted(replace(part, state=PartState.ENDED))  # the next session fetches them anew
             raise
+        self._note_empty(part)
         for error in graver[:1]:
             self._stop(error)
         for path in there:
             path.unlink(missing_ok=True)
         await self._forget(part)
         return part
+
+    def _note_empty(self, part: Part) -> None:
+        """Batches that end and answer nothing, one after another, are not made for ever."""
+        lines = part.books["lines"]
+        is_empty = not (lines.get("answered") or lines.get("refused"))
+        self._empty = self._empty + 1 if is_empty and not self.off.has(part) else 0
+        if self._empty >= MOST_EMPTY:
+            self._stop(UnavailableError(empty_text(part, self._empty)))
 
     async def _forget(self, part: Part) -> None:
         """Remove the input file of a part, here and at the server."""

@@ -90,7 +90,7 @@ class Packer:
         return not self._items
 
     def has(self, digest: bytes) -> bool:
-        """Whether a record with this request is in the part that is being filled."""
+        """Whether a record whose first request this is has a line in the part that is being filled."""
         return digest in self._requests or digest in self._packing
 
     def follow(self, records: Iterable[Record], digest: bytes) -> None:
@@ -110,8 +110,7 @@ class Packer:
             except OSError as error:
                 raise StoreError(f"{self.path(self._number)}: cannot be written: {error}") from error
             self._items.append(Item(line.record, self._number, place, line.number, line.digest, tries=line.tries))
-            if line.number == 0:
-                self._requests.add(line.digest)
+            self._requests.add(line.digest)
             self._lines += 1
             self._tokens += line.tokens
             self._most_tokens += most.prompt + most.output

@@ -53,6 +53,12 @@ def gone_text(part: Part, error: Exception) -> str:
     )
 
 
+def empty_text(part: Part, batches: int) -> str:
+    """What is said where batches end and answer nothing."""
+    status = part.facts.get("status")
+    return f"the last {batches} batches have ended without an answer; {part.batch_id} is {status}. Look at the server"
+
+
 def unknown_text(parts: Sequence[Part], error: Exception) -> str:
     """What to do where a request to make a batch was not answered, and the server has no list to look in."""
     lines, files = sum(one.lines for one in parts), ", ".join(one.file_id for one in parts)

@@ -13,7 +13,7 @@ from pipeline.errors import LabelpipeError, RenderError
 from pipeline.gold import MeasuredField, as_class, as_number, as_set
 from pipeline.parts import Gold
 from pipeline.quality import is_clearly_below, shift_of, wilson
-from pipeline.records import JSON, KeptAnswer, Outcome, Status
+from pipeline.records import JSON, KeptAnswer, Outcome, Record, Status
 from pipeline.runlog import tell
 from pipeline.settings import QualitySettings
 from pipeline.stats import Stats
@@ -62,17 +62,27 @@ class Canaries:
         self._ledger = ledger
         self._stats = stats
         # All state that changes: what stops the run, how many were right, how often which label stood for which gold,
-        # which were asked, and the votes of those that a killed session did not end.
+        # which were asked, the votes of those that a killed session did not end, and which are in batches.
         self._stop: Callable[[LabelpipeError], None] = lambda _: None
         self.right = 0
         self._pairs: Counter[tuple[str, str]] = Counter()
         self._asked: set[str] = set()
         self._kept: Mapping[str, Sequence[KeptAnswer]] = {}
+        self._in_parts: set[str] = set()
 
-    async def begin(self, stop: Callable[[LabelpipeError], None]) -> None:
-        """Count what earlier sessions found out with the task as it is now. A bad accuracy stops the run at once."""
+    async def begin(
+        self,
+        stop: Callable[[LabelpipeError], None],
+        in_parts: Callable[[Sequence[Record]], Coroutine[Any, Any, set[str]]] | None = None,
+    ) -> None:
+        """Count what earlier sessions found out with the task as it is now. A bad accuracy stops the run at once.
+
+        `in_parts` says which records are in batches, from where they come back by themselves.
+        """
         self._stop = stop
         if self._gold.mixed:
+            if in_parts is not None:
+                self._in_parts = await in_parts(self._gold.mixed)
             found = await self._ledger.canaries()
             wanted = {record.key: record for record in self._gold.mixed}
             self._kept = await self._ledger.answers_of(list(wanted))
@@ -97,16 +107,17 @@ class Canaries:
 
     def _jobs(self) -> Iterator[Job]:
         for record in self._gold.mixed:
-            if record.key not in self._asked:
+            if record.key not in self._asked and record.key not in self._in_parts:
                 try:
                     yield Job(self._task.render(record), kept=self._kept.get(record.key, ()))
                 except RenderError as error:
                     tell("a gold record cannot be asked", key=record.key, error=str(error))
 
     def around(self, commit: Commit) -> Commit:
-        """A commit that keeps what gold records came to apart, and looks at them."""
-        if not self._gold.right:
-            return commit
+        """A commit that keeps what gold records came to apart, and looks at them.
+
+        Some may come back from batches of a time when the config had gold.
+        """
 
         async def split(outcomes: Sequence[Outcome]) -> None:
             canaries = [outcome for outcome in outcomes if outcome.record.is_canary]

@@ -192,7 +192,8 @@ class Session:
         guard.steering = Steering(self._settings, self._controls(pool, guard, progress), Inbox(self._run_dir.path))
         for note in self._notes:
             progress.say(f"labelpipe: {note}")
-        await self._canaries.begin(lambda error: self._stop(pool, error))
+        in_parts = None if self._lane is None else self._lane.in_parts
+        await self._canaries.begin(lambda error: self._stop(pool, error), in_parts)
         me = asyncio.current_task()
         assert me is not None
         self._turn_switch(pool, progress, me)

@@ -122,6 +122,8 @@ def keep_canaries(connection: sqlite3.Connection, outcomes: Sequence[Outcome]) -
             values = (least - place, *row[1:], time.time(), CANARY, 1)
             connection.execute(_KEEP_CANARY, values)
         storedturns.forget(connection, [row[1] for row in rows])
+        # No row among the outcomes tells the batch lane that they are done.
+        connection.executemany("DELETE FROM batch_items WHERE key = ?", [(row[1],) for row in rows])
 
 
 def disown(connection: sqlite3.Connection, *, votes: bool) -> None:

@@ -191,6 +191,19 @@ async def test_a_batch_of_a_server_that_keeps_no_metadata_is_taken_over_by_its_f
         assert endpoint.books.totals().calls == 60
 
 
+@in_a_loop
+async def test_batches_that_answer_nothing_are_not_made_for_ever(tmp_path: Path) -> None:
+    write_input(tmp_path, TEXTS[:5])
+    async with endpoint_with(batch_s=0.02, batch_faults={"line_missing": 1.0}) as endpoint:
+        settings = settings_for(tmp_path, endpoint.base_url)
+        summary = await label(settings)
+        assert (summary.exit_code, summary.labelled, summary.failed) == (3, 0, 0)
+        assert "the last 10 batches have ended without an answer" in summary.reason
+        assert endpoint.asked.count("POST /v1/batches") == 10
+        endpoint._depot._options = RehearsalOptions(batch_s=0.02)
+        assert (await label(settings)).labelled == 5
+
+
 def part(state: PartState = PartState.CREATED, **facts: Any) -> Part:
     return Part(1, state, 100, 1, "", "", 1000, None, 0, packed_at=0.0, sent_at=1000.0, facts=facts)
 

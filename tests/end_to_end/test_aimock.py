@@ -83,3 +83,35 @@ def test_the_same_through_its_responses_api(tmp_path: Path, aimock: str) -> None
     assert user.verify()["pending"] == 0
     assert len(journal(aimock, "/v1/responses")) == summary["calls"] == 57
     assert not journal(aimock)
+
+
+BATCHES = {"poll_s": 0.05, "first_part": 3, "part_records": 4}
+
+
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_the_same_through_its_batches(tmp_path: Path, aimock: str, api: str) -> None:
+    """Its files, batches and output files are not ours; each answer in them is words, which the repair then mends."""
+    user = project(tmp_path / "project", f"{aimock}/v1", count=9, batch=BATCHES)
+    user.configure(model={"lane": "batch", "api": api, "parameters": {"max_completion_tokens": 200}})
+    key = {"OPENAI_API_KEY": KEY}
+    summary = user.do("run", "job.toml", "--json", env=key).expect(0).json
+    assert (summary["labelled"], summary["calls"], summary["retries"]) == (9, 9, {"no_tool_call": 9})
+    found = summary["lanes"]["batch"]
+    assert (found["batches"], found["records"], found["answers"]) == (3, 9, 9)
+    assert user.verify()["pending"] == 0
+    assert {row["id"]: row["label"] for row in user.labels()} == {
+        f"r{number:04}": CODES[number % len(CODES)] for number in range(1, 10)
+    }
+
+
+def test_batches_of_its_that_fail_or_are_cancelled(tmp_path: Path, aimock: str) -> None:
+    key = {"OPENAI_API_KEY": KEY}
+    user = project(tmp_path / "failed", f"{aimock}/v1", count=3, batch=BATCHES)
+    user.configure(model={"lane": "batch", "headers": {"X-AIMock-Batch-Outcome": "failed"}})
+    told = user.do("run", "job.toml", env=key)
+    assert (told.code, "the server refuses the batch: Mock batch failure" in told.err) == (2, True)
+    user = project(tmp_path / "cancelled", f"{aimock}/v1", count=3, batch=BATCHES)
+    user.configure(model={"lane": "batch"})
+    user.do("run", "job.toml", "--no-wait", env=key).expect(3)
+    assert "1 batch cancelled; 0 answers of them collected" in user.do("cancel", "run", env=key).expect(0).err
+    assert user.do("run", "job.toml", "--json", env=key).expect(0).json["labelled"] == 3
