@@ -129,17 +129,18 @@ def _options(settings: Settings, rename: Rename | None = None) -> TaskOptions:
 
 
 def _breakpoint(settings: Settings) -> bool | None:
-    """Whether the constant part's end is marked; None: where it pays, which only OpenAI's own API is known to know.
+    """Whether the constant part's end is marked; None: where it pays, at OpenAI's own API, which knows the mark.
 
     Raises ConfigError where that API would refuse the mark.
     """
-    model, wanted = settings.model.name, settings.model.cache_breakpoint
+    wanted = settings.model.cache_breakpoint
     if wanted is None and not (is_openai(settings) or is_simulated(settings)):
         return False
-    if wanted and is_openai(settings) and not takes_breakpoint(model):
-        raise ConfigError(
-            f"model.cache_breakpoint = true, but {model} takes no mark: OpenAI's models do from gpt-5.6 on; take it out"
-        )
+    models = [settings.model.name, *(one.model for one in settings.quality.voters if one.model is not None)]
+    older = [model for model in models if not takes_breakpoint(model)]
+    if wanted and is_openai(settings) and older:
+        told = f"model.cache_breakpoint = true, but {older[0]} takes no mark"
+        raise ConfigError(f"{told}: OpenAI's models do from gpt-5.6 on; take it out")
     return wanted
 
 

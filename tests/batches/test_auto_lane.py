@@ -18,8 +18,12 @@ from batches.test_batch_ends import endpoint_with, set_back, soon
 from batches.test_batch_kills import ACTS, CONFIG, Fatal
 from end_to_end.forked import Fork
 from end_to_end.stage import environment
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.batches import Ahead, Bulk, choose, takes_flex
+from pipeline.batches.auto import LEAST_WAIT_S, SLOWER
+from pipeline.batches.outlook import CANCEL_S
 from pipeline.planner import check, plan
 from pipeline.records import Answer, Request, Response, ToolCall, Usage
 from pipeline.rehearsal import RehearsalOptions
@@ -58,6 +62,23 @@ def test_the_choice_by_what_is_known(known: dict[str, Any], bulk: Bulk, why: str
     choice = choose(Ahead(**known))
     assert choice.bulk is bulk
     assert why in str(choice)
+
+
+SECONDS = st.floats(0, 48 * HOUR_S)
+
+
+@given(until_s=SECONDS, live_s=SECONDS, took_s=st.lists(SECONDS, max_size=3), waited_s=SECONDS)
+def test_waiting_for_batches_never_takes_the_time_that_live_calls_need(
+    until_s: float, live_s: float, took_s: list[float], waited_s: float
+) -> None:
+    ahead = Ahead(until_s=until_s, live_s=live_s, took_s=took_s, waited_s=waited_s)
+    choice = choose(ahead)
+    cannot = live_s > until_s - CANCEL_S
+    if choice.bulk is not Bulk.LIVE and not cannot:
+        assert until_s - CANCEL_S - live_s >= LEAST_WAIT_S + live_s / 2
+        assert ahead.spare_s >= SLOWER * max([*took_s, waited_s])
+    assert choice.bulk is not Bulk.FIRST or not took_s
+    assert until_s >= CANCEL_S + LEAST_WAIT_S or choice.bulk is Bulk.LIVE
 
 
 def auto(folder: Path, url: str, **more: Any) -> Settings:

@@ -11,8 +11,10 @@ import pytest
 from end_to_end.stage import Endpoint, Project
 
 from pipeline import RunOptions, RunSummary
-from pipeline.parts import task_of
+from pipeline.errors import ConfigError
+from pipeline.parts import panel_of, task_of
 from pipeline.planner import check, plan
+from pipeline.records import Record
 from pipeline.runner import arun, status
 from pipeline.settings import Settings
 from pipeline.show import plan_lines
@@ -163,3 +165,19 @@ def test_only_openais_own_api_is_sent_a_mark_that_nobody_asked_for(
         monkeypatch.setenv("OPENAI_BASE_URL", variable)
     settings = settings_of(tmp_path, model={"name": "gpt-6-luna", "base_url": url})
     assert task_of(settings).marks_constant is marks
+
+
+def test_a_voter_of_an_older_model_is_sent_no_mark_and_refuses_one_that_is_asked_for(tmp_path: Path) -> None:
+    voters = {"voters": [{"prompt": "{{ text }}!"}, {"model": "gpt-5.5"}]}
+    for mark in (None, True):
+        model = {"name": "gpt-6-luna", "base_url": None, "cache_breakpoint": mark}
+        settings = settings_of(tmp_path, model=model, quality=voters)
+        if mark:
+            with pytest.raises(ConfigError, match=r"gpt-5\.5 takes no mark"):
+                task_of(settings)
+            continue
+        panel = panel_of(settings, task_of(settings))
+        assert panel is not None
+        record = Record("f", 0, "k", {"text": "fine"}, 1, 0)
+        sent = [render(record).parameters for render in panel.voters]
+        assert ["prompt_cache_options" in one for one in sent] == [True, False]
