@@ -46,10 +46,12 @@ def test_from_init_to_replay(tmp_path: Path, endpoints: Endpoints) -> None:
     checked, seen = (process.wait().expect(0).json for process in looked)
     assert checked["ok"] is True
     assert names(checked["checks"])["model"] is True
-    assert endpoint.calls() == 3, "a check sends nothing that costs"
+    assert (checked["server"]["form"], checked["server"]["calls"]) == ("required", 3)
+    assert endpoint.calls() == 3 + 3
     assert [one["key"] for one in seen["records"]] == ["r0", "r1", "r2"]
     assert {one["label"]["label"] for one in seen["records"]} <= set(MOODS)
-    assert not (tmp_path / "runs").exists(), "a preview writes nothing"
+    written_files = [path.name for path in (tmp_path / "runs").rglob("*") if path.is_file()]
+    assert written_files == ["server-card.json"], "a preview writes nothing"
 
     ran = user.do("run", "config/reviews.toml", "--json", env=env, as_a_user=True).expect(1).json
     assert (ran["labelled"], ran["rejected"], ran["failed"], ran["pending"]) == (11, 1, 0, 0)
@@ -78,7 +80,7 @@ def test_from_init_to_replay(tmp_path: Path, endpoints: Endpoints) -> None:
     rows = read_csv(tmp_path / "runs" / "reviews" / "labels.csv")
     assert list(rows[0]) == ["id", "label", "simulated"]
     assert {row["id"]: row["label"] for row in rows} == {
-        key: labels[-1]["label"] for key, labels in endpoint.given().items() if labels[-1]
+        key: labels[-1]["label"] for key, labels in endpoint.given().items() if labels[-1] and key.startswith("r")
     }
     looked = [user.start(command, "runs/reviews", "--json") for command in ("status", "verify")]
     status, proof = (process.wait().expect(0).json for process in looked)
