@@ -46,7 +46,7 @@ def rows_of(piece: Any, first: int, names: Sequence[str], *, media: bool = False
 
     `names` are those of its columns, each once.
     """
-    mark = codec.names_mark(names)
+    prefix = codec.names_mark(names)
     faults: dict[int, str] = {}
     columns = [_values(column, media, name, faults) for name, column in zip(names, piece.columns, strict=True)]
     cells = zip(*columns, strict=True) if columns else [()] * piece.num_rows
@@ -54,7 +54,7 @@ def rows_of(piece: Any, first: int, names: Sequence[str], *, media: bool = False
         (
             first + place,
             dict(zip(names, values, strict=True)),
-            codec.digest64(mark + codec.dumps(values)),
+            codec.digest64(prefix + codec.dumps(values)),
             faults.get(place, ""),
         )
         for place, values in enumerate(cells)

@@ -73,12 +73,12 @@ def detect(head: bytes, name: str) -> str | None:
     Raises InputError where the name's ending says one thing and the content another.
     """
     found = next((kind for kind, how in _KINDS.items() if how.magic.match(head)), None)
-    said = next((kind for ending, kind in ENDINGS.items() if name.lower().endswith(ending)), None)
-    if found or not said or not head:
+    named = next((kind for ending, kind in ENDINGS.items() if name.lower().endswith(ending)), None)
+    if found or not named or not head:
         return found
     if len(head) < HEAD_BYTES:
-        return said  # cut off within its first bytes: the decompressor will say so
-    raise InputError(f"{name}: named like a {said} file, but its content is not {said}; rename it")
+        return named  # cut off within its first bytes: the decompressor will say so
+    raise InputError(f"{name}: named like a {named} file, but its content is not {named}; rename it")
 
 
 class Inflater:

@@ -122,14 +122,14 @@ def recognised(head: str, wanted: Dialect, *, usual: str, whole: bool, name: str
     lines = list(io.StringIO(head, newline=""))  # str.splitlines would cut at U+2028 and others too
     if not whole and len(lines) > 1:
         del lines[-1]
-    said = named_separator(lines[0]) if lines else None
-    skipped = max(wanted.skip_lines or 0, 1 if said else 0)
+    declared = named_separator(lines[0]) if lines else None
+    skipped = max(wanted.skip_lines or 0, 1 if declared else 0)
     lines = lines[skipped:]
-    delimiter = wanted.delimiter or said or _delimiter(lines, usual, name, wanted.escape)
+    delimiter = wanted.delimiter or declared or _delimiter(lines, usual, name, wanted.escape)
     quote = _quote(lines, delimiter) if wanted.quote is None else wanted.quote
     layout = Layout(delimiter, quote, wanted.escape or "", wanted.skip_initial_space or False)
     if wanted.header is None and wanted.skip_lines != 0:
-        _refuse_title(lines, layout, skipped, name, sure=wanted.delimiter is not None or said is not None)
+        _refuse_title(lines, layout, skipped, name, sure=wanted.delimiter is not None or declared is not None)
     if wanted.escape is None:
         layout = _escaped(lines, layout, wanted, whole=whole, name=name)
     if wanted.skip_initial_space is None and layout.quote:
@@ -267,9 +267,9 @@ def _delimiter(lines: Sequence[str], usual: str, name: str, escape: str | None) 
     if not fit and shares[usual] < MOST:
         fit = [sign for sign, share in shares.items() if share >= MOST]
     if len(fit) > 1:
-        told = " or ".join(SEPARATORS[sign] for sign in fit)
+        candidates = " or ".join(SEPARATORS[sign] for sign in fit)
         raise InputError(
-            f"{name}: its cells may be separated by {told}: both give even rows; set input.delimiter to the one "
+            f"{name}: its cells may be separated by {candidates}: both give even rows; set input.delimiter to the one "
             f"that is meant, like {fit[0]!r}"
         )
     if not fit and max(shares.values()) == 0 and (other := _rare(lines, escape)):

@@ -50,10 +50,10 @@ def encoding_of(head: bytes, wanted: str | None, name: str) -> str:
     """
     marked = next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), None)
     if wanted is not None:
-        said = known_encoding(wanted)
-        if said == "utf-8" and marked not in (None, "utf-8"):
+        known = known_encoding(wanted)
+        if known == "utf-8" and marked not in (None, "utf-8"):
             raise InputError(f'{name}: begins with the mark of {marked}; set input.encoding = "{marked}"')
-        return said
+        return known
     if marked is not None:
         return marked
     look = head[:LOOK_BYTES]
@@ -108,14 +108,14 @@ def _refuse_regional(look: bytes, *, whole: bool, name: str) -> None:
     guess = _guess(b"\n".join(line for _, line in odd))
     number, line = odd[0]
     if guess is None:
-        told = "set input.encoding to the one it is written in, like cp1252, cp949, shift_jis or gb18030"
+        advice = "set input.encoding to the one it is written in, like cp1252, cp949, shift_jis or gb18030"
     else:
         text = line.decode(guess)
         at = next(index for index, char in enumerate(text) if not char.isascii())
         shown = text[max(0, at - 15) : at + 15].strip()
-        told = f'as {guess} line {number} reads {shown!r}; set input.encoding = "{guess}" if that is right'
+        advice = f'as {guess} line {number} reads {shown!r}; set input.encoding = "{guess}" if that is right'
     raise InputError(
-        f"{name}: is not UTF-8 (none of the first {len(odd)} lines with letters beyond ASCII is): {told}. "
+        f"{name}: is not UTF-8 (none of the first {len(odd)} lines with letters beyond ASCII is): {advice}. "
         'With input.encoding = "utf-8" such lines are rejected'
     )
 

@@ -65,15 +65,15 @@ async def _rows(names: Sequence[str], base: Path, with_text: bool, reading: Read
 def _looked_at(first: int, names: Sequence[str], base: Path, look: Look) -> Iterator[Row]:
     for number, name in enumerate(names, first):
         fields, sayable = _fields(name)
-        said = str(fields["path"])
+        shown = str(fields["path"])
         if not sayable:
-            yield number, fields, codec.digest64(os.fsencode(name)), f"{said}: its name is not valid UTF-8"
+            yield number, fields, codec.digest64(os.fsencode(name)), f"{shown}: its name is not valid UTF-8"
             continue
         try:
-            more, digest = look(os.path.join(base, name), said)  # noqa: PTH118
+            more, digest = look(os.path.join(base, name), shown)  # noqa: PTH118
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            yield number, fields, codec.digest64(reason.encode()), f"{said}: cannot be read: {reason}"
+            yield number, fields, codec.digest64(reason.encode()), f"{shown}: cannot be read: {reason}"
         except InputError as error:
             yield number, fields, codec.digest64(str(error).encode()), str(error)
         else:
@@ -82,16 +82,16 @@ def _looked_at(first: int, names: Sequence[str], base: Path, look: Look) -> Iter
 
 def _fields(name: str) -> tuple[dict[str, str | int], bool]:
     """What a name says, and whether it can be said in UTF-8; where not, the bytes at fault as escapes."""
-    said = os.fsencode(name).decode("utf-8", "backslashreplace")
-    path = PurePosixPath(said)
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    path = PurePosixPath(text)
     folder = path.parent.as_posix()
     return {
-        "path": said,
+        "path": text,
         "name": path.name,
         "stem": path.stem,
         "suffix": path.suffix,
         "folder": "" if folder == "." else folder,
-    }, said == name
+    }, text == name
 
 
 def _edges(path: str, _said: str) -> tuple[dict[str, JSON], int]:
@@ -113,19 +113,19 @@ def is_text(path: Path) -> bool:
         return False
 
 
-def _text(path: str, said: str, *, wanted: str | None) -> tuple[dict[str, JSON], int]:
+def _text(path: str, shown: str, *, wanted: str | None) -> tuple[dict[str, JSON], int]:
     """Size and text, and the digest of all of it. Raises OSError, and InputError for what is no text."""
     held = b""
     with _opened(path) as (file, size):
         if size > MOST_TEXT_BYTES:
-            raise InputError(f"{said}: has {size:,} bytes; the text of a record may have {MOST_TEXT_BYTES:,}")
+            raise InputError(f"{shown}: has {size:,} bytes; the text of a record may have {MOST_TEXT_BYTES:,}")
         while len(held) <= MOST_TEXT_BYTES and (more := os.read(file, MOST_TEXT_BYTES)):
             held += more
     try:
-        text = held.decode(encoding_of(held, wanted, said)).removeprefix("\ufeff")
+        text = held.decode(encoding_of(held, wanted, shown)).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{said}: not valid {error.encoding} at byte {error.start + 1:,}; see input.encoding"
+            f"{shown}: not valid {error.encoding} at byte {error.start + 1:,}; see input.encoding"
         ) from None
     return {"size_bytes": size, "text": text}, codec.digest64(text.encode())
 

@@ -33,16 +33,16 @@ def inputs_only(names: Sequence[str], pattern: str, base: Path, own: Path | None
             raise InputError(f"input.path: {pattern!r} is in output.dir, this run's own folder; {_APART}")
         return list(names), []
     named = not glob.has_magic(PurePath(pattern).name)
-    kept = [name for name, kind in zip(names, kinds, strict=True) if not kind or (kind == "run" and named)]
+    inputs = [name for name, kind in zip(names, kinds, strict=True) if not kind or (kind == "run" and named)]
     left = [name for name, kind in zip(names, kinds, strict=True) if kind == "run" and not named]
-    if names and not kept and not left:
+    if names and not inputs and not left:
         raise InputError(f"input.path: {pattern!r} matches only files in output.dir, this run's own folder; {_APART}")
-    if names and not kept:
+    if names and not inputs:
         raise InputError(
             f"input.path: {pattern!r} matches nothing but what other runs have written ({left[0]}); name the file to "
             "read another run's, as in 'runs/*/labels.csv'"
         )
-    return kept, left
+    return inputs, left
 
 
 def _folder(name: str, base: Path) -> str:

@@ -48,11 +48,11 @@ async def json(blocks: Blocks, reading: Reading, *, lines: bool) -> Rows:
 
 
 def _tell_misnamed(reading: Reading) -> None:
-    told = "is a JSON array or indented JSON, not an object a line"
+    fault = "is a JSON array or indented JSON, not an object a line"
     if reading.dialect.format_is_said:
-        raise InputError(f'{reading.name}: {told}; set input.format = "json"')
+        raise InputError(f'{reading.name}: {fault}; set input.format = "json"')
     reading.progress.note(
-        f'{told} as its name says; it is read as such. Set input.format = "json" if that is right',
+        f'{fault} as its name says; it is read as such. Set input.format = "json" if that is right',
         reading.name,
         doubtful=True,
     )

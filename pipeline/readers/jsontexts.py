@@ -168,14 +168,16 @@ def _row_of(number: int, value: JSON) -> Row:
 
 def _held(value: dict[str, JSON], reading: Reading) -> list[JSON] | None:
     """The records that an object holds in a list; None where it is a record itself. Raises InputError where to ask."""
-    said, lists = reading.dialect.records, _lists(value)
-    if said == "":
+    wanted, lists = reading.dialect.records, _lists(value)
+    if wanted == "":
         return None
     there = ", ".join(f"{path!r} with {len(held):,} objects" for path, held in lists.items())
-    if said is not None:
-        found = _at(value, said)
+    if wanted is not None:
+        found = _at(value, wanted)
         if not isinstance(found, list):
-            raise InputError(f"{reading.name}: input.records: there is no list at {said!r}; there is {there or 'none'}")
+            raise InputError(
+                f"{reading.name}: input.records: there is no list at {wanted!r}; there is {there or 'none'}"
+            )
         return found
     if not lists and _is_table(value):
         raise InputError(

@@ -119,13 +119,13 @@ def _partitioned(rows: list[Row], source: Source, progress: Progress) -> list[Ro
     """The rows with the columns that the folders' names give; a column of the file itself stays as it is."""
     if not source.partition:
         return rows
-    mark = codec.digest64(codec.canonical(dict(source.partition)))
+    partition = codec.digest64(codec.canonical(dict(source.partition)))
     found = []
     for line, fields, digest, trouble in rows:
         for column in fields.keys() & source.partition.keys():
             progress.note(f"the column {column!r} is the file's own, not what its folder's name says", source.name)
         more = {} if trouble else {name: value for name, value in source.partition.items() if name not in fields}
-        found.append((line, fields | more, digest ^ mark, trouble))
+        found.append((line, fields | more, digest ^ partition, trouble))
     return found
 
 

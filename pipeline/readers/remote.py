@@ -116,21 +116,21 @@ def _said(written: str, secret: bool) -> str:
 
 def _found(written: str, secret: bool) -> list[_Remote]:
     system, place = _system(written, secret)
-    said = _said(written, secret)
+    shown = _said(written, secret)
     # A question mark in a web address begins its query.
     magic = "*" if written.lower().startswith("http") else "*?["
     try:
         system.invalidate_cache()
         if not any(sign in place for sign in magic):
-            return [_Remote(system, place, said, system.info(place))]
+            return [_Remote(system, place, shown, system.info(place))]
         infos = system.glob(place, detail=True)
     except Exception as error:  # any file system may raise anything
-        raise InputError(f"input.path: {said!r} cannot be read: {_reason(error, secret)}") from None
+        raise InputError(f"input.path: {shown!r} cannot be read: {_reason(error, secret)}") from None
     found = [(_said(system.unstrip_protocol(name), secret), name, info) for name, info in infos.items()
              if info.get("type") != "directory"]  # fmt: skip
     if not found:
-        raise InputError(f"input.path: no file matches {said!r}")
-    return [_Remote(system, name, said, info) for said, name, info in sorted(found, key=lambda one: natural(one[0]))]
+        raise InputError(f"input.path: no file matches {shown!r}")
+    return [_Remote(system, name, shown, info) for shown, name, info in sorted(found, key=lambda one: natural(one[0]))]
 
 
 def _system(written: str, secret: bool) -> tuple[Any, str]:
@@ -159,11 +159,11 @@ def _reason(error: Exception, secret: bool) -> str:
         return "no such file"
     if isinstance(status, int) and status in _STATUSES:
         return f"status {status}: {_STATUSES[status]}"
-    for kind, told in _TOLD.items():
+    for kind, reason in _TOLD.items():
         if isinstance(true, kind):
-            return told
-    told = "" if secret else " ".join(str(true).split())[:300]
-    return ": ".join(part for part in (type(true).__name__, str(status or ""), told) if part)
+            return reason
+    reason = "" if secret else " ".join(str(true).split())[:300]
+    return ": ".join(part for part in (type(true).__name__, str(status or ""), reason) if part)
 
 
 _STATUSES = {
@@ -278,8 +278,8 @@ class _PatientFile(io.RawIOBase):
         try:
             return _asked(ask, self._remote)
         except _NoPartsError:
-            told = "Parquet is read in parts, which the server does not give; fetch it first"
-            raise InputError(f"{self._remote.name}: {told}") from None
+            reason = "Parquet is read in parts, which the server does not give; fetch it first"
+            raise InputError(f"{self._remote.name}: {reason}") from None
 
     def read(self, size: int = -1) -> bytes:
         """The next bytes."""

@@ -112,8 +112,8 @@ def _matches(pattern: str, base: Path, wanted: Callable[[str], bool], own: Path 
     if not glob.has_magic(pattern) or (base / pattern).exists():
         return inputs_only([PurePath(pattern).as_posix()], glob.escape(pattern), base, own)
     found = globs.matching(pattern, base)
-    kept = (name for name in found if not is_litter(name))
-    names = {_posix(name) for name in kept if wanted(os.path.join(base, name))}  # noqa: PTH118
+    visible = (name for name in found if not is_litter(name))
+    names = {_posix(name) for name in visible if wanted(os.path.join(base, name))}  # noqa: PTH118
     if not names:
         raise MissingInputError(f"input.path: no file matches {pattern!r} (looked for in {base.absolute()}).")
     return inputs_only(sorted(names, key=natural), pattern, base, own)
@@ -194,7 +194,9 @@ def _refuse_twice(sources: list[Source]) -> None:
     seen: dict[str, str] = {}
     for source in sources:
         real = str(source.path.resolve()) if source.path else source.access.mark if source.access else STDIN
-        for mark in {real or source.name, f"name {source.name}"}:
-            if mark in seen:
-                raise InputError(f"input.path: {source.name!r} is given twice (also as {seen[mark]!r}); name it once")
-            seen[mark] = source.name
+        for identity in {real or source.name, f"name {source.name}"}:
+            if identity in seen:
+                raise InputError(
+                    f"input.path: {source.name!r} is given twice (also as {seen[identity]!r}); name it once"
+                )
+            seen[identity] = source.name

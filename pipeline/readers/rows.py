@@ -93,8 +93,8 @@ class Progress:
             return None
         # A chunk is read at once but handed on bit by bit: the lines say how much of what was read is still to come.
         ahead = max(1.0, self.lines_read / self.lines_done) if self.lines_done else 1.0
-        kept = self.records - self.left_out.total()
-        total = round(kept * ahead * max(1.0, self.bytes_total / self.bytes_read))
+        taken = self.records - self.left_out.total()
+        total = round(taken * ahead * max(1.0, self.bytes_total / self.bytes_read))
         return total if self.limit is None else min(total, self.limit)
 
 

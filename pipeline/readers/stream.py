@@ -157,8 +157,8 @@ async def _decoded(blocks: Blocks, reading: Reading, *, markup: bool) -> Blocks:
                 refuse_foreign(block, reading.name, markup=markup)
                 reading.encoding = encoding_of(block, reading.dialect.encoding, reading.name)
                 if reading.encoding != "utf-8" and reading.dialect.encoding is None:
-                    told = f"written in {reading.encoding}, by its byte order mark"
-                    reading.progress.note(told, reading.name, encoding=reading.encoding)
+                    note = f"written in {reading.encoding}, by its byte order mark"
+                    reading.progress.note(note, reading.name, encoding=reading.encoding)
                 decode = None if reading.encoding == "utf-8" else to_utf8(reading.encoding, reading.name)
             plain = block if decode is None else decode(block, False)
             yield plain.removeprefix(codecs.BOM_UTF8) if first else plain

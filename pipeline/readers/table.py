@@ -38,24 +38,24 @@ async def delimited(blocks: Blocks, reading: Reading, usual: str) -> Rows:
 
 def _tell(layout: Layout, reading: Reading, usual: str) -> None:
     """Say what was recognised, where it is not what anybody would expect."""
-    mark = layout.delimiter
-    if mark != usual and reading.dialect.delimiter is None:
-        named = SEPARATORS.get(mark, repr(mark))
+    delimiter = layout.delimiter
+    if delimiter != usual and reading.dialect.delimiter is None:
+        named = SEPARATORS.get(delimiter, repr(delimiter))
         reading.progress.note(
-            f"cells are separated by {named}", reading.name, delimiter="tab" if mark == "\t" else mark
+            f"cells are separated by {named}", reading.name, delimiter="tab" if delimiter == "\t" else delimiter
         )
     if not layout.quote and reading.dialect.quote is None:
-        told = (
+        note = (
             "there are no quotes around cells"
             if layout.escape
             else "quotes are part of the text, for they do not pair up"
         )
-        reading.progress.note(told, reading.name, quote="none")
+        reading.progress.note(note, reading.name, quote="none")
     if layout.escape and reading.dialect.escape is None:
         reading.progress.note("a backslash takes the meaning from what follows", reading.name, escape=layout.escape)
     if layout.skip_initial_space and reading.dialect.skip_initial_space is None:
-        told = "spaces around quotes are not part of the cells, nor are spaces after other delimiters"
-        reading.progress.note(told, reading.name, skip_initial_space=True)
+        note = "spaces around quotes are not part of the cells, nor are spaces after other delimiters"
+        reading.progress.note(note, reading.name, skip_initial_space=True)
 
 
 async def _rows(blocks: Blocks, reading: Reading, layout: Layout) -> Rows:
@@ -186,8 +186,8 @@ class _Table:
         cells = self._layout.filled([cells[0].lstrip(_MARK), *cells[1:]])  # some programs write the mark twice
         self._header = cells
         if cells[0].lstrip().startswith("#") and self._reading.dialect.header is None:
-            told = f"line {line}, which names the columns, begins with #: {shown_row(cells)}; if that is a comment"
-            self._reading.progress.note(f"{told}, set input.skip_lines = {line}; if not, input.header = true", name)
+            note = f"line {line}, which names the columns, begins with #: {shown_row(cells)}; if that is a comment"
+            self._reading.progress.note(f"{note}, set input.skip_lines = {line}; if not, input.header = true", name)
         return self._reading.columns(cells)
 
 

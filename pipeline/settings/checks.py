@@ -165,10 +165,10 @@ def doubles(values: Iterable[Any]) -> list[Any]:
     seen: set[tuple[bool, Any]] = set()
     found = []
     for value in values:
-        mark = (isinstance(value, bool), value)
-        if mark in seen:
+        typed = (isinstance(value, bool), value)
+        if typed in seen:
             found.append(value)
-        seen.add(mark)
+        seen.add(typed)
     return found
 
 

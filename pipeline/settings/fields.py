@@ -87,8 +87,8 @@ class ModelSettings(Section):
         checks.parameters(value, cls.model_fields)
         lane = info.data.get("lane")
         if lane in (FLEX, "auto") and SERVICE_TIER in value:
-            told = f'model.lane = "{lane}" sets it for each call; take it out, or set model.lane = "live"'
-            checks.refuse({SERVICE_TIER: told})
+            advice = f'model.lane = "{lane}" sets it for each call; take it out, or set model.lane = "live"'
+            checks.refuse({SERVICE_TIER: advice})
         return value
 
 

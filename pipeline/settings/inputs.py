@@ -67,10 +67,10 @@ class InputSettings(Section):
             checks.refuse("got input.query and input.table; expected one of them")
         if (self.query is not None or self.table is not None) and self.format != "auto":
             checks.refuse(f'got input.format = "{self.format}" with a query or table, which has none: leave it out')
-        said = [name for name in _OF_TABLES if getattr(self, name) is not None]
-        if said and self.format not in ("auto", "csv", "tsv"):
+        options = [name for name in _OF_TABLES if getattr(self, name) is not None]
+        if options and self.format not in ("auto", "csv", "tsv"):
             checks.refuse(
-                f'got input.{said[0]} with input.format = "{self.format}"; it is for csv and tsv: leave it out'
+                f'got input.{options[0]} with input.format = "{self.format}"; it is for csv and tsv: leave it out'
             )
         if self.records is not None and self.format not in ("auto", "json", "jsonl"):
             checks.refuse(f'got input.records with input.format = "{self.format}"; it is for json: leave it out')

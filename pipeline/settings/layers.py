@@ -87,8 +87,8 @@ class Sheet:
             self.origins[path] = origin_of(path)
             for name in value if isinstance(value, dict) else ():
                 self.origins[(*path, name)] = origin_of((*path, name))
-        elif told := self._told_blocked(path):
-            self.mistakes.append(origin_of(path).mistake(dotted(path), told))
+        elif reason := self._told_blocked(path):
+            self.mistakes.append(origin_of(path).mistake(dotted(path), reason))
 
     def origin(self, path: Keys) -> ValueOrigin | None:
         """Where the value, or the table that holds it, came from; None for a default."""

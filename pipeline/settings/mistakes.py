@@ -93,8 +93,8 @@ def unknown(sheet: Sheet, path: Keys) -> Mistake:
 
 
 def _unknown(root: Root, path: Keys) -> str:
-    if (told := gone(path)) is not None:
-        return told
+    if (advice := gone(path)) is not None:
+        return advice
     name, table = str(path[-1]), path[:-1]
     plain = name.lower().replace("_", "").replace("-", "")
     if plain in ("apikey", "openaiapikey") or path == ("model", "key"):

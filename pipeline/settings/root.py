@@ -118,15 +118,15 @@ class Settings(BaseSettings):
     def again(self, live: Sequence[str] = ()) -> Settings:
         """The settings as their file is now, with all that was said beside it, and `live` like `--set` over it."""
         overrides, direct = self._loaded
-        said = {**{key: dict(table) for key, table in direct.items()}}
+        given = {key: dict(table) for key, table in direct.items()}
         for order in live:
             table, _, key = order.partition("=")[0].strip().partition(".")
-            said.get(table, {}).pop(key, None)
+            given.get(table, {}).pop(key, None)
         if isinstance(overrides, Mapping):
             orders = (order.partition("=") for order in live)
             merged = {**overrides, **{key.strip(): value for key, _, value in orders}}
-            return type(self).load(self._config_path, merged, **said)
-        return type(self).load(self._config_path, [*overrides, *live], **said)
+            return type(self).load(self._config_path, merged, **given)
+        return type(self).load(self._config_path, [*overrides, *live], **given)
 
     def ordered(self, orders: Sequence[str]) -> Settings:
         """These settings with orders to a run, `limits.concurrency=8`, over all that was said. No file is read."""
@@ -201,9 +201,9 @@ class Settings(BaseSettings):
         scheme, sign, place = path.partition("://")
         if sign:
             # A SQLite file is found as any other; the third slash is still the address's.
-            rest, mark, options = place.removeprefix("/").partition("?")
+            rest, separator, options = place.removeprefix("/").partition("?")
             local = scheme.startswith("sqlite") and place.startswith("/") and not rest.startswith((":", "file:"))
-            return f"{scheme}:///{self.find(rest)}{mark}{options}" if local and rest else path
+            return f"{scheme}:///{self.find(rest)}{separator}{options}" if local and rest else path
         if path == "-" or (found := self.find(path)).exists():
             return path if path == "-" else str(found)
         if self._config_path and glob.has_magic(path) and not _matches(path):

@@ -78,8 +78,8 @@ def _line(choice: Choice) -> str:
     shown = "; ".join(" ".join(example.split()) for example in choice.examples)
     if meaning and shown and meaning[-1].isalnum():
         meaning += "."  # else the examples read as the end of its sentence
-    told = " ".join(filter(None, [meaning, f"Examples: {shown}" if shown else ""]))
-    return f"- {text}: {told}" if told else f"- {text}"
+    explained = " ".join(filter(None, [meaning, f"Examples: {shown}" if shown else ""]))
+    return f"- {text}: {explained}" if explained else f"- {text}"
 
 
 def _settling(fields: Mapping[str, LabelField], schema: Schema) -> Check | None:
@@ -93,8 +93,8 @@ def _settling(fields: Mapping[str, LabelField], schema: Schema) -> Check | None:
     def check(value: JSON, text: str) -> dict[str, JSON]:
         label = fits(value, text)
         for name, values in several.items():
-            said = {mark_of(one) for one in label[name]}
-            label[name] = [one for one in values if mark_of(one) in said]
+            answered = {mark_of(one) for one in label[name]}
+            label[name] = [one for one in values if mark_of(one) in answered]
         return label | {name: int(label[name]) for name in whole}
 
     return check

@@ -43,12 +43,12 @@ def load(reference: str, base: Path, key: str = "task.python") -> Any:
 def _importable(folders: list[str]) -> Iterator[None]:
     # First while the module is imported, so that it is the one found; last afterwards, so that what it imports
     # later is still found, but no file beside a config hides a module of the program.
-    kept = list(sys.path)
+    before = list(sys.path)
     sys.path[:0] = folders
     try:
         yield
     finally:
-        sys.path[:] = kept + [folder for folder in folders if folder not in kept]
+        sys.path[:] = before + [folder for folder in folders if folder not in before]
 
 
 def _import(module_name: str, folders: list[str], key: str) -> ModuleType:

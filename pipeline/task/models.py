@@ -103,16 +103,16 @@ def _untitled(node: Schema) -> Schema:
 
 
 def _strict_node(node: Schema) -> Schema:
-    kept: Schema = {key: value for key, value in _untitled(node).items() if key not in _LEFT_TO_THE_MODEL}
-    if kept.get("format", "email") not in FORMATS:
-        del kept["format"]
-    if "oneOf" in kept and "anyOf" not in kept:
+    strict: Schema = {key: value for key, value in _untitled(node).items() if key not in _LEFT_TO_THE_MODEL}
+    if strict.get("format", "email") not in FORMATS:
+        del strict["format"]
+    if "oneOf" in strict and "anyOf" not in strict:
         # A tagged union: the tags keep the forms apart, so "one of" and "any of" are the same.
-        kept["anyOf"] = kept.pop("oneOf")
-    if is_object(kept) and "properties" in kept:
-        kept["required"] = list(kept["properties"])
-        kept.setdefault("additionalProperties", False)
-    return _wrapped(_typed(kept))
+        strict["anyOf"] = strict.pop("oneOf")
+    if is_object(strict) and "properties" in strict:
+        strict["required"] = list(strict["properties"])
+        strict.setdefault("additionalProperties", False)
+    return _wrapped(_typed(strict))
 
 
 def _typed(node: Schema) -> Schema:

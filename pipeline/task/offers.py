@@ -58,8 +58,8 @@ def _tool(options: TaskOptions, one: ToolOptions, number: int) -> Offer:
     forms = {"labels": one.labels, "parameters": one.parameters, "python": one.python}
     given = [name for name, value in forms.items() if value is not None]
     if len(given) != 1:
-        told = " and ".join(given) or "none"
-        raise TaskError(f"task.tools, number {number}: {told} of {', '.join(forms)} is given: expected exactly one")
+        listed = " and ".join(given) or "none"
+        raise TaskError(f"task.tools, number {number}: {listed} of {', '.join(forms)} is given: expected exactly one")
     if one.python is not None:
         key = f"task.tools, number {number}: python"
         naming = Naming(one.python, one.name, one.description, options.strict, key)

@@ -125,8 +125,8 @@ def _silent(names: str, before: Sequence[ValidCall]) -> InvalidAnswerError:
         return InvalidAnswerError(
             "the answer was empty, and the last words are wanted", code="unfinished", ask="Answer in words."
         )
-    told = f"the answer was empty: neither a call of {names} nor words"
-    return InvalidAnswerError(told, code="no_tool_call", ask=f"Call {names}, or answer in words.")
+    fault = f"the answer was empty: neither a call of {names} nor words"
+    return InvalidAnswerError(fault, code="no_tool_call", ask=f"Call {names}, or answer in words.")
 
 
 def _only_one(valid_calls: tuple[ValidCall, ...]) -> tuple[ValidCall, ...]:
@@ -159,8 +159,8 @@ def _each_once(tools: Tools, valid_calls: tuple[ValidCall, ...], wanted: Wanted)
 def refuse_missing(names: Sequence[str], valid_calls: Sequence[ValidCall], wanted: Wanted) -> None:
     """Raise UnfinishedError where a conversation was cut off before every tool that must be called was."""
     if missing := _missing(names, valid_calls, wanted):
-        told = ", ".join(map(repr, missing))
-        raise UnfinishedError(f"no call of {told} when the last turn was over: give it more with task.max_turns")
+        listed = ", ".join(map(repr, missing))
+        raise UnfinishedError(f"no call of {listed} when the last turn was over: give it more with task.max_turns")
 
 
 def _missing(tools: Iterable[str], valid_calls: Sequence[ValidCall], wanted: Wanted) -> list[str]:
@@ -170,8 +170,8 @@ def _missing(tools: Iterable[str], valid_calls: Sequence[ValidCall], wanted: Wan
 
 def _said(tool: Tool, call: ToolCall, wanted: Wanted) -> ValidCall:
     if wanted.strict and call.readings:
-        told = f"the call came as {' and '.join(call.readings)}, which task.strict_answers refuses"
-        raise InvalidAnswerError(told, code="invalid_json")
+        fault = f"the call came as {' and '.join(call.readings)}, which task.strict_answers refuses"
+        raise InvalidAnswerError(fault, code="invalid_json")
     readings = call.readings if call.name == tool.name else (*call.readings, PREFIX)
     try:
         return ValidCall(tool.name, _label(tool, call), call, readings=readings)

@@ -49,8 +49,8 @@ class Prompt:
             self._content = self.fields if self.fields - _asked_after(tree) else frozenset()
             template = _ENVIRONMENT.from_string(tree)
         except TemplateSyntaxError as error:
-            told = f"task.prompt is not a template, at its line {error.lineno}: {error.message}"
-            raise TaskError(told + _as_odd_name(source, error.lineno)) from error
+            fault = f"task.prompt is not a template, at its line {error.lineno}: {error.message}"
+            raise TaskError(fault + _as_odd_name(source, error.lineno)) from error
         self._media = media or ShowOptions()
         self.shows = shown | {kind for kind, _name in self._media.by_kind()}
         self._render = template.render
@@ -84,9 +84,9 @@ class Prompt:
         """Raise EmptyTextError where all that the prompt takes of the record is empty, or nothing comes of it."""
         names = self._content or (fields if self._wants_whole else ())
         if names and all(_is_blank(fields.get(name)) for name in names):
-            told = ", ".join(map(repr, sorted(names)[:SHOWN_FIELDS]))
+            shown = ", ".join(map(repr, sorted(names)[:SHOWN_FIELDS]))
             raise EmptyTextError(
-                f"there is nothing to label: {told} {'is' if len(names) == 1 else 'are'} empty in this record, "
+                f"there is nothing to label: {shown} {'is' if len(names) == 1 else 'are'} empty in this record, "
                 "and the prompt holds nothing else of it"
             )
         if _is_blank(text):
@@ -112,8 +112,8 @@ class Prompt:
         names = ", ".join(map(repr, missing))
         if odd := next((name for name in fields if _is_odd(name) and _stands(name, self._source)), None):
             return f"the prompt uses {names}, which this record lacks; for the field {odd!r} write {_whole_of(odd)}"
-        told = f"the prompt uses {names}, which this record lacks; {_there_is(missing[0], fields)}"
-        return f"{told}; {_OF_THAT_NAME}" if WHOLE in fields and self._wants_whole else told
+        fault = f"the prompt uses {names}, which this record lacks; {_there_is(missing[0], fields)}"
+        return f"{fault}; {_OF_THAT_NAME}" if WHOLE in fields and self._wants_whole else fault
 
 
 def expected_fields(prompt: str) -> set[str]:

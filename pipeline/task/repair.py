@@ -28,7 +28,7 @@ def repair(request: Request, answer: Answer, error: AnswerError, *, base: int) -
     """The request that asks again. The first `base` messages are the turn's; later ones are replaced."""
     if isinstance(error, TruncatedError):
         return _with_room(request, error, base)
-    kept = request.messages[:base]
+    before = request.messages[:base]
     names = [tool["function"]["name"] for tool in request.tools]
     name = names[0] if len(names) == 1 else ", ".join(names)
     meant = [replace(call, name=plain_name(call.name, names)) for call in answer.calls]
@@ -38,17 +38,17 @@ def repair(request: Request, answer: Answer, error: AnswerError, *, base: int) -
     if calls and several:
         # What is wrong may be that one is missing, so it is not said which.
         fault = f"{error}. Make every call again, with arguments that fit the schema."
-        shown = _by_call(kept, calls, answer.items, fault)
+        shown = _by_call(before, calls, answer.items, fault)
     elif calls:
         called = " or ".join(dict.fromkeys(call.name for call in calls))
         fault = f"{error}. Call {called} again{once}, with arguments that fit its schema."
-        shown = _by_call(kept, calls, answer.items, fault)
+        shown = _by_call(before, calls, answer.items, fault)
     else:
         which = f"the function {name}" if len(names) == 1 else f"one of the functions {name}"
         silence = "(I said nothing.)" if error.ask else f"(I did not call {name}.)"
-        said = answer.text if answer.text and answer.has_words else silence
-        shown = _by_words(said, f"{error}. {error.ask or f'Call {which}{once}.'}")
-    return remade(request, (*kept, *shown), request.parameters)
+        words = answer.text if answer.text and answer.has_words else silence
+        shown = _by_words(words, f"{error}. {error.ask or f'Call {which}{once}.'}")
+    return remade(request, (*before, *shown), request.parameters)
 
 
 def next_turn(request: Request, answer: Answer, valid_calls: Sequence[ValidCall]) -> Request:
@@ -59,14 +59,14 @@ def next_turn(request: Request, answer: Answer, valid_calls: Sequence[ValidCall]
     results |= {id(one.call): one.result for one in valid_calls}
     named = named_calls(request.messages, answer.calls)
     known = {tool["function"]["name"] for tool in request.tools}
-    told: list[Message] = []
+    tool_messages: list[Message] = []
     shown = []
     for name, call in named:
         meant = plain_name(call.name, known)
         content = told_of(results.get(id(call), results.get(meant))) if meant in known else UNKNOWN
-        told.append({"role": "tool", "tool_call_id": name, "content": content})
+        tool_messages.append({"role": "tool", "tool_call_id": name, "content": content})
         shown.append((name, replace(call, name=meant)))
-    messages = (*request.messages, echoed(shown, answer.text, answer.items), *told)
+    messages = (*request.messages, echoed(shown, answer.text, answer.items), *tool_messages)
     return remade(request, messages, request.parameters, tool_choice="auto")
 
 
@@ -98,8 +98,10 @@ def _by_call(
     # Every call that is echoed has to be answered by a tool message with its id.
     named = named_calls(before, calls)
     echo = echoed(named, None, items)
-    told = [{"role": "tool", "tool_call_id": name, "content": fault + _raw(call.arguments)} for name, call in named]
-    return (echo, *told)
+    tool_messages = [
+        {"role": "tool", "tool_call_id": name, "content": fault + _raw(call.arguments)} for name, call in named
+    ]
+    return (echo, *tool_messages)
 
 
 def named_calls(before: Sequence[Message], calls: Sequence[ToolCall]) -> list[tuple[str, ToolCall]]:
@@ -138,9 +140,9 @@ def echoed(named: Sequence[tuple[str, ToolCall]], text: str | None, items: Seque
     return {**message, ITEMS: items} if items else message
 
 
-def _by_words(said: str, fault: str) -> tuple[Message, ...]:
+def _by_words(words: str, fault: str) -> tuple[Message, ...]:
     return (
-        {"role": "assistant", "content": said[:MAX_ECHO_CHARS]},
+        {"role": "assistant", "content": words[:MAX_ECHO_CHARS]},
         {"role": "user", "content": fault},
     )
 

@@ -142,9 +142,9 @@ def marked(asked: Asked, fields: ShowOptions) -> Asked:
     """With its mark: the text, or parts and media. A file is another one once its size or time of change is another."""
     if not asked.attachments:
         return replace(asked, mark=asked.text.encode("utf-8", "surrogatepass"))
-    told = [[one.kind, one.source, one.options, *_stamp(one.source, fields)] for one in asked.attachments]
+    media = [[one.kind, one.source, one.options, *_stamp(one.source, fields)] for one in asked.attachments]
     # No text is ever encoded with this byte: no text's mark is the mark of media.
-    return replace(asked, mark=b"\xff" + codec.dumps([asked.content, told]))
+    return replace(asked, mark=b"\xff" + codec.dumps([asked.content, media]))
 
 
 def _show(kind: str, value: Any, *more: Any, **options: Any) -> str:

@@ -47,10 +47,10 @@ class Validators:
 
         Found before anything is sent: the model could not fix it.
         """
-        for name, told in self._wants.items():
+        for name, fault in self._wants.items():
             if name not in record.fields:
                 there = there_are(record.fields) + did_you_mean(name, record.fields)
-                raise RenderError(f"{told}, and the record's fields are {there}")
+                raise RenderError(f"{fault}, and the record's fields are {there}")
 
     def _made(
         self, one: ValidatorOptions, where: str, tool: str, tools: Mapping[str, Sequence[str]], base: Path
@@ -75,10 +75,10 @@ class Validators:
             hint = f" (give it tool = {others[0]!r}?)" if others else ""
             of_tool = f" of {tool}" if len(tools) > 1 else ""
             there = f"the label{of_tool} has {', '.join(tools[tool])}{hint}"
-            told = f"{where}: {one.expression!r} names {name!r}; {there}"
+            fault = f"{where}: {one.expression!r} names {name!r}; {there}"
             if name in expression.of_label:
-                raise TaskError(told)
-            self._wants.setdefault(name, told)
+                raise TaskError(fault)
+            self._wants.setdefault(name, fault)
         return _checked(expression, one, tools[tool])
 
     def check(self, valid_calls: Sequence[ValidCall], record: Record) -> None:
@@ -99,7 +99,7 @@ def fingerprint(given: Sequence[ValidatorOptions]) -> list[dict[str, JSON]] | No
 
 
 def _checked(expression: Expression, one: ValidatorOptions, fields: Sequence[str]) -> Validator:
-    told = one.message or f"the label does not fit the rule: {expression.text}"
+    fault = one.message or f"the label does not fit the rule: {expression.text}"
     optional = dict.fromkeys(fields)
 
     def check(label: Mapping[str, JSON], record: Record) -> str | None:
@@ -116,8 +116,8 @@ def _checked(expression: Expression, one: ValidatorOptions, fields: Sequence[str
             ) from error
         except Exception as error:
             # A None where a text was meant, for one: the label does not fit, and the model is told why.
-            return f"{told} ({type(error).__name__}: {error})"
-        return None if fits else told
+            return f"{fault} ({type(error).__name__}: {error})"
+        return None if fits else fault
 
     return check
 
@@ -126,7 +126,7 @@ def _function(function: Any, one: ValidatorOptions, where: str) -> Validator:
     if not callable(function) or not takes(function, 2) or is_async(function):
         raise TaskError(f"{where}: {one.python} must be a plain function that takes (label, record)")
 
-    def told(reason: str) -> str:
+    def fault(reason: str) -> str:
         return reason if reason.strip() else f"the validator {name_of(function)} refused the answer"
 
     def check(label: Mapping[str, JSON], record: Record) -> str | None:
@@ -134,15 +134,15 @@ def _function(function: Any, one: ValidatorOptions, where: str) -> Validator:
             # Copies: what the function does to them is not done to what is kept.
             result = function(codec.plain(label), own(record))
         except (ValueError, AssertionError) as error:
-            return one.message or told(str(error))
+            return one.message or fault(str(error))
         except BaseException as error:  # a SystemExit too: it must not end the run
             raise CallbackError(f"the validator {one.python} raised {type(error).__name__}: {error}") from error
         if result is None or result is True:
             return None
         if result is False:
-            return one.message or told("")
+            return one.message or fault("")
         if isinstance(result, str):
-            return told(result)
+            return fault(result)
         raise CallbackError(f"the validator {one.python} returned {result!r}: expected None, a bool, or what is wrong")
 
     return check
