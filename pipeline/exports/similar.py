@@ -5,70 +5,122 @@ text) they share, of all that either has. Candidates come from locality-sensitiv
 Mining of Massive Datasets, chapter 3): texts are compared where one band of their signatures is equal. A signature is
 made by one permutation hashing (Li, Owen, Zhang 2012), repeated with other permutations for short texts; a bin that
 stays empty is a copy of another one (Shrivastava 2017, Optimal densification). Two bins are equal with a probability
-that is just the similarity.
+that is just the similarity. Of a long text only a sample of the shingles is hashed, chosen by a hash of their
+characters, so that similar texts choose the same ones.
+
+A candidate pair is compared first by a byte of each bin (Li, König 2010, b-bit minwise hashing), and by all of its
+shingles only where these leave it open.
 
 All of it is here, because the packages for it (datasketch) bring numpy and scipy into every installation.
 """
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import unicodedata
 from array import array
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from functools import lru_cache
-from zlib import crc32
+from itertools import compress, islice
+from math import comb, sqrt
+from operator import itemgetter
+from re import compile as pattern
 
-from pipeline.codec import digest128
+from pipeline.codec import digest64
 
 #: Characters in a shingle.
 SHINGLE = 5
 #: Bins in a signature, a power of 2: more cost time for each text, fewer find less of what is similar.
-BINS = 128
+BINS = 32
 #: The share of pairs just at the threshold that the bands must find; of pairs above it they find more.
 RECALL = 0.995
 #: So many shingles are put into bins: of fewer, bins that are copies of others would find less.
-STEPS = BINS * 3 // 2
+STEPS = 2 * BINS
+#: Bands at most: with more, a band may have more bins, and the texts that share one by chance are fewer.
+BANDS = 32
+#: So many shingles of a text are enough: of one that has more, a sample is taken.
+ENOUGH = BINS
 #: A text is compared with at most this many others of one band, or a million texts of one template would take days.
 LOOKS = 32
-#: Texts whose shingles are kept while a band is looked at: one of 200 kB takes 800 kB.
+#: Texts whose shingles are kept while a band is looked at.
 KEPT = 2 * LOOKS
+#: More shingles than this are kept as an array: those of 200 kB take 16 MB as a set.
+_LONG = 10_000
 #: Texts that are hashed together.
 _BLOCK = 500
+#: So many numbers of a band are looked at together: as a dictionary they take 60 MB.
+_TOGETHER = 500_000
 
-_SPACE = re.compile(r"\s+")
 #: What Unicode calls default ignorable: soft hyphens, zero-width spaces and joiners, marks of direction, byte order
 #: marks, variation selectors. Two texts that differ only in these look the same.
-_UNSEEN = re.compile(
+_UNSEEN = pattern(
     "[\u00ad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\U000e0000-\U000e0fff]"
 )
-_MASK = 2**32 - 1
-#: As far is the number of the bin in a hash.
-_SHIFT = 32 - BINS.bit_length() + 1
-#: Above every hash: nothing is in the bin.
-_NONE = 2**64
-#: An odd number: a product with it, in 32 bits, puts all numbers in another order.
+
+
+def _shuffled(count: int, salt: int) -> list[int]:
+    """The numbers below `count` in an order that looks random and never changes."""
+    return sorted(range(count), key=lambda number: digest64(b"%d %d" % (salt, number)))
+
+
+#: Bits of a hash: with more, each step on it takes twice as long. The lowest ones are the number of its bin.
+_BITS = 30
+_MASK = 2**_BITS - 1
+_PLACE = BINS - 1
+_PLACES = set(range(BINS))
+#: An odd number: a product with it, in 30 bits, puts all numbers in another order.
 _FACTOR = 0x9E3779B1
-#: For each bin the other ones, in an order of its own.
-_OTHERS = [
-    sorted(set(range(BINS)) - {place}, key=lambda other: crc32(b"%d %d" % (place, other))) for place in range(BINS)
-]
+#: For each bin all of them, in an order of its own.
+_OTHERS = [_shuffled(BINS, salt) for salt in range(BINS)]
+#: A hash of a byte for each place in a shingle.
+_HASHES = [bytes(_shuffled(256, place)) for place in range(SHINGLE)]
+#: For each level of sampling a table that marks the hashes that are chosen: a fourth of those of the level below.
+_CHOSEN = [bytes(value < 256 >> 2 * level for value in range(256)) for level in range(5)]
+#: Marks the lowest bit of each byte of a sketch.
+_LOWEST = int("01" * BINS, 16)
 
 
 def normalized(text: str) -> str:
     """The text without what makes no difference: case, spacing, compatibility characters, and what is not seen."""
     plain = text if text.isascii() else unicodedata.normalize("NFKC", _UNSEEN.sub("", text))
-    return _SPACE.sub(" ", plain.casefold()).strip()
+    return " ".join(plain.casefold().split())
 
 
-def shingles(text: str) -> Set[int]:
-    """The hashes of the runs of 5 characters of a normalized text; of a shorter text that of all of it."""
-    starts = range(max(1, len(text) - SHINGLE + 1))
-    if text.isascii():
-        data = text.encode()
-        return {crc32(data[start : start + SHINGLE]) for start in starts}
-    return {crc32(text[start : start + SHINGLE].encode("utf-8", "surrogatepass")) for start in starts}
+def shingles(text: str, level: int = 0) -> Set[int]:
+    """The hashes of the runs of 5 characters of a normalized text; of a shorter text that of all of it.
+
+    On a higher level a sample of them, which may be empty: a fourth of those of the level below.
+    """
+    lows = text.encode() if text.isascii() else text.encode("utf-32-le", "surrogatepass")
+    signs = lows if text.isascii() else array("I", lows)
+    found: Iterator[tuple[int, ...]] = zip(*(signs[place:] for place in range(SHINGLE)), strict=False)
+    if level:
+        found = compress(found, _sampling(lows if text.isascii() else lows[::4]).translate(_CHOSEN[level]))
+    hashes = map(hash, found) if level or len(signs) >= SHINGLE else [hash(tuple(signs))]
+    return {one & _MASK for one in hashes}
+
+
+def _sampling(lows: bytes) -> bytes:
+    """A hash of each shingle, one byte, from the low bytes of its characters: large numbers need no loop."""
+    count, mixed = len(lows) - SHINGLE + 1, 0
+    for place, hashes in enumerate(_HASHES):
+        mixed ^= int.from_bytes(lows[place : place + count].translate(hashes), "little")
+    return mixed.to_bytes(count, "little")
+
+
+def samples(text: str, threshold: float) -> Iterator[tuple[int, Set[int]]]:
+    """Shingles of a text for its signatures, with their level: similar texts have a level in common."""
+    # A text that is a little longer than its neighbor may have enough on a level where the neighbor has fewer.
+    nearly = ENOUGH * threshold * 0.8
+    level = min(len(_CHOSEN) - 1, max(0, int(len(text) / nearly).bit_length() - 1) // 2)
+    while True:
+        found = shingles(text, level)
+        if len(found) >= nearly or not level:
+            yield level, found
+        if len(found) >= ENOUGH or not level:
+            return
+        level -= 1
 
 
 def jaccard(one: Set[int], other: Set[int]) -> float:
@@ -79,35 +131,72 @@ def jaccard(one: Set[int], other: Set[int]) -> float:
 
 def signature(hashes: Set[int]) -> list[int]:
     """BINS numbers; each is equal in two signatures with the probability of the two sets' similarity."""
-    found, factor = [_NONE] * BINS, _FACTOR
-    for turn in range(-(-STEPS // len(hashes))):
-        # What an earlier permutation put into a bin is smaller, and stays.
-        base = turn << 32
-        for one in hashes:
-            mixed = one * factor & _MASK
-            place = mixed >> _SHIFT
-            mixed += base
-            if mixed < found[place]:
-                found[place] = mixed
-        factor = factor * _FACTOR & _MASK
-    return [value if value != _NONE else _copied(found, place) for place, value in enumerate(found)]
+    full: dict[int, int] = {}
+    # A power of 2, so that two sets of nearly one size are seldom hashed a different number of times.
+    for turn in range(1 << max(0, STEPS.bit_length() - len(hashes).bit_length())):
+        # The last one that is put into a bin stays: the smallest. What an earlier permutation put there stays too.
+        ordered = sorted(_permuted(hashes, turn) if turn else hashes, reverse=True)
+        full = {one & _PLACE: one for one in ordered} | full
+    full |= {place: _copied(full, place) for place in _PLACES - full.keys()}
+    return [full[place] for place in range(BINS)]
 
 
-def _copied(found: Sequence[int], place: int) -> int:
+def _permuted(hashes: Set[int], turn: int) -> list[int]:
+    """The hashes in another order: a product with an odd number, the high bits mixed into the low ones."""
+    factor = _FACTOR ** (turn + 1) & _MASK
+    return [(mixed := one * factor & _MASK) ^ mixed >> 15 for one in hashes]
+
+
+def _copied(full: Mapping[int, int], place: int) -> int:
     """What stands for an empty bin: the first full one in an order of its own."""
-    return next(found[other] for other in _OTHERS[place] if found[other] != _NONE)
+    return next(full[other] for other in _OTHERS[place] if other in full)
 
 
-def rows_in_band(threshold: float) -> int:
-    """As many bins to a band as still find pairs at the threshold: `1 - (1 - t^rows)^bands` is RECALL or more."""
-    fitting = [rows for rows in range(1, BINS + 1) if 1 - (1 - threshold**rows) ** (BINS // rows) >= RECALL]
-    return max(fitting, default=1)
+def rows_in_band(threshold: float) -> tuple[int, int]:
+    """Bins in a band, and bands: as many bins as still find RECALL of the pairs at the threshold.
+
+    Of so few bins the share that is equal is spread around the similarity (binomial distribution).
+    """
+    spread = [
+        (equal, comb(BINS, equal) * threshold**equal * (1 - threshold) ** (BINS - equal)) for equal in range(BINS + 1)
+    ]
+    for rows in range(BINS, 0, -1):
+        missed = [(chance, 1 - comb(equal, rows) / comb(BINS, rows)) for equal, chance in spread]
+        for count in range(1, BANDS + 1):
+            if sum(chance * miss**count for chance, miss in missed) <= 1 - RECALL:
+                return rows, count
+    raise AssertionError("one bin in a band finds them")
 
 
-def bands(hashes: Set[int], rows: int) -> list[int]:
-    """A number for each band of the signature: texts that share one are candidates."""
-    values = signature(hashes)
-    return [hash((start, *values[start : start + rows])) for start in range(0, BINS - rows + 1, rows)]
+def bands_of(threshold: float) -> list[Callable[[Sequence[int]], tuple[int, ...]]]:
+    """What takes the bands out of a signature: texts that share one are candidates."""
+    rows, count = rows_in_band(threshold)
+    places = (
+        _shuffled(BINS, salt)[start : start + rows]
+        for salt in range(BINS, 2 * BINS + BANDS)
+        for start in range(0, BINS - rows + 1, rows)
+    )
+    return [itemgetter(*some, some[0]) for some in islice(places, count)]
+
+
+def sketch(values: Sequence[int]) -> bytes:
+    """A byte of each number of a signature."""
+    return bytes([value >> 10 & 255 for value in values])
+
+
+def differences(one: int, other: int) -> int:
+    """In how many bytes two sketches differ."""
+    bits = one ^ other
+    bits |= bits >> 4
+    bits |= bits >> 2
+    bits |= bits >> 1
+    return (bits & _LOWEST).bit_count()
+
+
+def most_differences(threshold: float) -> int:
+    """In so many bytes the sketches of similar texts differ at most, but for one pair in a thousand."""
+    share = 1 - threshold
+    return round(BINS * share + 3.3 * sqrt(BINS * share * (1 - share)))
 
 
 # -- many texts, in a file ---------------------------------------------------------------------------------------------
@@ -119,50 +208,94 @@ class Texts:
     def __init__(self, database: sqlite3.Connection, threshold: float) -> None:
         self._database = database
         self._threshold = threshold
-        self._rows = rows_in_band(threshold)
+        self._bands = bands_of(threshold)
+        self._most = most_differences(threshold)
+        # All state that changes: for each signature the number of its text and its sketch.
+        self._of = array("q")
+        self._sketches = bytearray()
         database.execute("CREATE TABLE texts (id INTEGER PRIMARY KEY, digest BLOB, text BLOB)")
-        database.execute("CREATE TABLE bands (band INTEGER, id INTEGER)")
+        database.execute("CREATE TABLE bands (band INTEGER, numbers BLOB)")
 
-    def add(self, texts: list[tuple[int, str]]) -> None:
-        """Keep these texts under their numbers."""
-        rows = ((number, text.encode("utf-8", "surrogatepass")) for number, text in texts)
-        self._database.executemany(
-            "INSERT INTO texts VALUES (?, ?, ?)", ((at, digest128(data), data) for at, data in rows)
-        )
+    def add(self, texts: Iterable[tuple[int, bytes, bytes]]) -> None:
+        """Keep these texts: their numbers, digests, and UTF-8."""
+        self._database.executemany("INSERT INTO texts VALUES (?, ?, ?)", texts)
 
     def similar(self, is_known: Callable[[int, int], bool]) -> Iterator[tuple[int, int]]:
         """The pairs of similar texts; of those that are known to belong together only some.
 
         Of texts that are the same, only the first is looked at.
         """
-        self._fill_bands()
-        known_hashes = lru_cache(KEPT)(self._hashes)
-        found = self._database.execute("SELECT band, id FROM bands ORDER BY band, id")
-        last, before = None, list[int]()
-        for band, number in found:
-            if band != last:
-                last, before = band, [number]
-                continue
-            for other in before[-LOOKS:]:
-                if not is_known(other, number) and self._are_similar(known_hashes(other), known_hashes(number)):
-                    yield other, number
-            before.append(number)
+        self._sign()
+        of, shingles_of = self._of, lru_cache(KEPT)(self._shingles)
+        for one, other in self._candidates():
+            number, before = of[one], of[other]
+            if not is_known(before, number) and self._are_similar(shingles_of(before), shingles_of(number)):
+                yield before, number
 
-    def _fill_bands(self) -> None:
-        distinct = self._database.execute(
-            "SELECT id, text FROM texts WHERE id IN (SELECT MIN(id) FROM texts GROUP BY digest)"
-        )
-        while block := distinct.fetchmany(_BLOCK):
-            found = ((number, shingles(data.decode("utf-8", "surrogatepass"))) for number, data in block)
+    def _sign(self) -> None:
+        self._database.execute("CREATE TEMP TABLE firsts AS SELECT MIN(id) AS id FROM texts GROUP BY digest ORDER BY 1")
+        texts = self._database.execute("SELECT id, text FROM firsts JOIN texts USING (id)")
+        while block := texts.fetchmany(_BLOCK):
+            columns = [array("q") for _ in self._bands]
+            for number, data in block:
+                self._add_signatures(number, data.decode("utf-8", "surrogatepass"), columns)
+            self._database.executemany(
+                "INSERT INTO bands VALUES (?, ?)", ((band, column.tobytes()) for band, column in enumerate(columns))
+            )
+        self._database.execute("CREATE INDEX by_band ON bands (band)")
+
+    def _add_signatures(self, number: int, text: str, columns: Sequence[array[int]]) -> None:
+        for level, hashes in samples(text, self._threshold):
             # Another text whose only shingle it is is the same text.
-            rows = ((band, at) for at, hashes in found if len(hashes) > 1 for band in bands(hashes, self._rows))
-            self._database.executemany("INSERT INTO bands VALUES (?, ?)", rows)
+            if len(hashes) < 2:
+                continue
+            values = signature(hashes)
+            self._of.append(number)
+            self._sketches += sketch(values)
+            for column, band in zip(columns, self._bands, strict=True):
+                column.append(hash((level, band(values))))
 
-    def _hashes(self, number: int) -> array[int]:
-        """As an array, which takes a tenth of what a set takes."""
+    def _candidates(self) -> Iterator[tuple[int, int]]:
+        """Pairs of signatures that share a band and whose sketches are similar."""
+        size, most = BINS, self._most
+        for band in range(len(self._bands)):
+            column = array("q")
+            for (numbers,) in self._database.execute(
+                "SELECT numbers FROM bands WHERE band = ? ORDER BY rowid", (band,)
+            ):
+                column.frombytes(numbers)
+            for group in _groups(column):
+                before = deque[tuple[int, int]](maxlen=LOOKS)
+                for one in group:
+                    mine = int.from_bytes(self._sketches[one * size : (one + 1) * size], "little")
+                    for other, its in before:
+                        if differences(mine, its) <= most:
+                            yield one, other
+                    before.append((one, mine))
+
+    def _shingles(self, number: int) -> Collection[int]:
         (data,) = self._database.execute("SELECT text FROM texts WHERE id = ?", (number,)).fetchone()
-        return array("I", shingles(data.decode("utf-8", "surrogatepass")))
+        found = shingles(data.decode("utf-8", "surrogatepass"))
+        return found if len(found) <= _LONG else array("I", found)
 
-    def _are_similar(self, one: array[int], other: array[int]) -> bool:
+    def _are_similar(self, one: Collection[int], other: Collection[int]) -> bool:
         shorter, longer = sorted((len(one), len(other)))
-        return shorter >= self._threshold * longer and jaccard(set(one), set(other)) >= self._threshold
+        return shorter >= self._threshold * longer and jaccard(_set(one), _set(other)) >= self._threshold
+
+
+def _set(hashes: Collection[int]) -> Set[int]:
+    return hashes if isinstance(hashes, set) else set(hashes)
+
+
+def _groups(column: array[int]) -> Iterator[list[int]]:
+    """The places of each number that is there more than once."""
+    parts = 1 + len(column) // _TOGETHER
+    for part in range(parts):
+        places = [place for place, number in enumerate(column) if number % parts == part]
+        last = {column[place]: place for place in places}
+        again = {column[place] for place in places if last[column[place]] != place}
+        found = defaultdict[int, list[int]](list)
+        for place in places if again else ():
+            if (number := column[place]) in again:
+                found[number].append(place)
+        yield from found.values()

@@ -26,7 +26,6 @@ from pipeline.exports.similar import Texts, normalized
 NAMES = {2: ("train", "test"), 3: ("train", "val", "test")}
 #: Why a record that could be exported is left out.
 BRIDGE, NEAR_GOLD = "near_two_splits", "near_gold"
-_BLOCK = 1_000
 _TABLES = """
 CREATE TABLE units (seq INTEGER PRIMARY KEY, key BLOB, mark BLOB, text BLOB, together BLOB, class INTEGER,
     rank INTEGER, root INTEGER, gold INTEGER, former INTEGER, split INTEGER, why TEXT);
@@ -74,8 +73,8 @@ class Splits:
         self.shares = shares
         self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._database.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _TABLES + "BEGIN")
-        # All other state that changes: the classes by their numbers, and for each record the one it is joined to.
-        self._classes: dict[int, str] = {}
+        # All other state that changes: the numbers of the classes, and for each record the one it is joined to.
+        self._numbers: dict[str, int] = {}
         self._parent = array("q", range(last_seq + 1))
         self._texts = None if shares.near is None else Texts(self._database, shares.near)
 
@@ -86,28 +85,29 @@ class Splits:
     @property
     def classes(self) -> Sequence[str]:
         """The classes that were seen."""
-        return list(self._classes.values())
+        return list(self._numbers)
 
     def add(self, units: Sequence[Unit]) -> None:
         """Records that are to be split."""
-        texts = [(unit.seq, normalized(unit.text)) for unit in units]
-        rows = [self._row(unit, text) for unit, (_, text) in zip(units, texts, strict=True)]
+        texts = [_blob(normalized(unit.text)) for unit in units]
+        digests = [codec.digest128(text) for text in texts]
         self._database.executemany(
-            "INSERT INTO units (seq, key, mark, text, together, class, rank, gold) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            rows,
+            "INSERT INTO units (seq, root, key, mark, text, together, class, rank, gold)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            map(self._row, units, digests),
         )
         if self._texts is not None:
-            self._texts.add(texts)
+            self._texts.add(zip((unit.seq for unit in units), digests, texts, strict=True))
 
-    def _row(self, unit: Unit, text: str) -> tuple[object, ...]:
-        key, digest = _blob(unit.key), codec.digest128(_blob(text))
+    def _row(self, unit: Unit, digest: bytes) -> tuple[object, ...]:
+        key = _blob(unit.key)
         # A record whose text or group is another one now is a new record.
         mark = codec.digest128(digest + (unit.together or b""))
-        # Not in the order they come, which differs from run to run.
-        number = codec.digest64(_blob(unit.label))
-        self._classes[number] = unit.label
         rank = codec.digest64(b"%d " % self.shares.seed + key)
-        return unit.seq, key, mark, digest, unit.together, number, rank, int(unit.gold)
+        # A class's number does not come from the order of the records, which differs from run to run.
+        if (number := self._numbers.get(unit.label)) is None:
+            number = self._numbers[unit.label] = codec.digest64(_blob(unit.label))
+        return unit.seq, unit.seq, key, mark, digest, unit.together, number, rank, int(unit.gold)
 
     # -- which belong together -----------------------------------------------------------------------------------------
 
@@ -124,10 +124,8 @@ class Splits:
         if self._texts is not None:
             for one, other in self._texts.similar(lambda one, other: self._root(one) == self._root(other)):
                 self._join(one, other)
-        for seqs in self._seqs():
-            self._database.executemany(
-                "UPDATE units SET root = ? WHERE seq = ?", ((self._root(seq), seq) for seq in seqs)
-            )
+        joined = ((self._root(seq), seq) for seq, parent in enumerate(self._parent) if parent != seq)
+        self._database.executemany("UPDATE units SET root = ? WHERE seq = ?", joined)
         self._database.execute("CREATE INDEX roots ON units (root)")
 
     def _root(self, seq: int) -> int:
@@ -139,12 +137,6 @@ class Splits:
     def _join(self, one: int, other: int) -> None:
         roots = sorted((self._root(one), self._root(other)))
         self._parent[roots[1]] = roots[0]
-
-    def _seqs(self) -> Iterator[list[int]]:
-        seqs = [-1]
-        statement = "SELECT seq FROM units WHERE seq > ? ORDER BY seq LIMIT ?"
-        while seqs := [seq for (seq,) in self._database.execute(statement, (seqs[-1], _BLOCK))]:
-            yield seqs
 
     # -- what earlier exports have said --------------------------------------------------------------------------------
 
@@ -161,8 +153,9 @@ class Splits:
     def assign(self) -> None:
         """Give each record its split."""
         run = self._database.execute
-        run("UPDATE units SET former = (SELECT split FROM former"
-            " WHERE former.key = units.key AND former.mark = units.mark)")  # fmt: skip
+        if self._number("SELECT EXISTS (SELECT 1 FROM former)"):
+            run("UPDATE units SET former = (SELECT split FROM former"
+                " WHERE former.key = units.key AND former.mark = units.mark)")  # fmt: skip
         test = len(self.shares.parts) - 1
         run("UPDATE units SET former = ? WHERE gold", (test,))
         run("CREATE TEMP TABLE torn AS SELECT root FROM units WHERE former IS NOT NULL GROUP BY root"
@@ -220,7 +213,8 @@ class Splits:
         marks = ",".join("?" * len(seqs))
         statement = f"SELECT seq, split, class, text FROM units WHERE why IS NULL AND seq IN ({marks})"  # noqa: S608
         found = self._database.execute(statement, seqs)
-        return {seq: (split, self._classes[number], text) for seq, split, number, text in found}
+        labels = {number: label for label, number in self._numbers.items()}
+        return {seq: (split, labels[number], text) for seq, split, number, text in found}
 
     def written(self, texts: Iterable[tuple[bytes, int]]) -> None:
         """Note the digests of texts that were written into a split."""
