@@ -16,7 +16,7 @@ from pipeline.batches import Ahead, AutoLane, Bulk, CourierRules, Lane, LaneRule
 from pipeline.engine import Asker
 from pipeline.errors import ConfigError, SetupError
 from pipeline.limits import Admission, DayMeter, Most, Price, price_of
-from pipeline.parts import batch_price, few_of, flex_patience_s, is_simulated, read, standard_price
+from pipeline.parts import batch_price, few_of, flex_patience_s, is_simulated, read, rules_of, standard_price
 from pipeline.providers import BatchApi, HttpProvider
 from pipeline.readers import Source
 from pipeline.records import Provider, added_usd
@@ -130,16 +130,21 @@ def lane_of(
 
 def looking(lane: Lane | None, asker: Asker, settings: Settings) -> Callable[[datetime | None], None]:
     """What a lane has to be asked about once a second, by the end of the run."""
-    patience_s, timeout_s = settings.flex.patience_s, settings.model.timeout_s
+    live = rules_of(settings)
+    flex = replace(live, flex_patience_s=settings.flex.patience_s, timeout_s=max(live.timeout_s, FLEX_TIMEOUT_S))
+    # A record that has waited for flex is not late for that once calls are live.
+    record_s = flex.deadline_of(settings.task.max_turns * settings.quality.size)
 
     def look(ends_at: datetime | None) -> None:
         if lane is None:
             return
         lane.nears(ends_at)
         if isinstance(lane, AutoLane) and lane.choice is not None:
-            flex = {"flex_patience_s": patience_s, "timeout_s": max(timeout_s, FLEX_TIMEOUT_S)}
-            live = {"flex_patience_s": None, "timeout_s": timeout_s}
-            asker.judge.rules = replace(asker.judge.rules, **(flex if lane.choice.flex else live))
+            now = flex if lane.choice.flex else live
+            rules, patience_s = asker.judge.rules, now.flex_patience_s
+            asker.judge.rules = replace(
+                rules, timeout_s=now.timeout_s, flex_patience_s=patience_s, record_s=rules.record_s or record_s
+            )
 
     return look
 
