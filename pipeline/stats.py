@@ -224,3 +224,22 @@ class RunSummary:
         from dataclasses import asdict
 
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The shards of a run that were put together: how many, and the outcomes of all of them.
+
+    `complete`: no shard is at work, so they are gone, and the run goes on in any number of them, or in none.
+    """
+
+    run_dir: str
+    shards: int
+    outcomes: int
+    complete: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        from dataclasses import asdict
+
+        return asdict(self)

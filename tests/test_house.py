@@ -21,10 +21,10 @@ FLOORS = {
     "readers": 1, "task": 1, "providers": 1, "limits": 1, "store": 1, "rehearsal": 1, "media": 1, "settings": 1,
     "stats": 1, "facts": 1, "progress": 1, "runlog": 1, "quality": 1, "loopback": 1,
     "engine": 2, "results": 2, "scaffold": 2, "notify": 2, "control": 2, "telemetry": 2, "targets": 2, "show": 2,
-    "gold": 2,
+    "gold": 2, "leases": 2,
     "parts": 3, "batches": 3,
     "runner": 4,
-    "planner": 5, "measure": 5, "review": 5, "exports": 5,
+    "planner": 5, "shards": 5, "measure": 5, "review": 5, "exports": 5,
     "report": 6,
     "api": 7, "cli": 8, "recipes": 8, "__init__": 8, "__main__": 9,
 }  # fmt: skip
@@ -44,17 +44,16 @@ OWNERS = {
     "tomli_w": {"settings"},
     "openai": {"providers"},
     "httpx2": {"providers"},
-    "aiohttp": {"providers"},
+    "aiohttp": {"providers", "leases"},  # a shard calls the lease server
     "yarl": {"providers"},  # aiohttp's addresses and headers
     "multidict": {"providers"},
     # The same package serves and calls: two modules of it. One server is an API for programs, one serves pages.
-    "aiohttp.web": {"rehearsal", "loopback"},
+    "aiohttp.web": {"rehearsal", "loopback", "leases"},
     "asyncio_throttle": {"limits"},
     "genai_prices": {"limits"},
     "tqdm": {"progress"},
     "pandas": {"api"},  # results as a frame
     "sklearn": {"exports"},  # the baseline
-    "threadpoolctl": {"exports"},  # comes with sklearn
     "azure": {"providers"},
     "PIL": {"media"},
     "pypdfium2": {"media"},
@@ -67,7 +66,19 @@ OWNERS = {
     "opentelemetry": {"telemetry"},
 }
 #: Who may know the settings.
-KNOWS_SETTINGS = {"settings", "parts", "runner", "planner", "measure", "exports", "cli", "__init__", "targets", "api"}
+KNOWS_SETTINGS = {
+    "settings",
+    "parts",
+    "runner",
+    "planner",
+    "shards",
+    "measure",
+    "exports",
+    "cli",
+    "__init__",
+    "targets",
+    "api",
+}
 
 
 def room_of(path: Path) -> str:

@@ -151,7 +151,15 @@ async def arun(config: Config, options: RunOptions | None = None, *, records: Gi
     """`run`, for a program that has an event loop."""
     settings = settings_of(config)
     options = _reported(settings, options)
+    if settings.scale.shards is not None and records is None:
+        return shown_as(RunSummary, await _in_shards(settings, options))
     return shown_as(RunSummary, await runner.arun(settings, options, records=records))
+
+
+async def _in_shards(settings: Settings, options: RunOptions) -> stats.RunSummary:
+    from pipeline.shards import run_in_shards  # its server and its client are for those who use them
+
+    return await run_in_shards(settings, settings.scale.shards or 1, options)
 
 
 async def acheck(config: Config, *, online: bool = True) -> Checks:
@@ -218,7 +226,22 @@ def run(config: Config, options: RunOptions | None = None, *, records: Given | N
     """
     settings = settings_of(config)
     options = _reported(settings, options)
+    if settings.scale.shards is not None and records is None:
+        return shown_as(RunSummary, in_loop(_in_shards(settings, options)))
     return shown_as(RunSummary, runner.run(settings, options, records=records))
+
+
+async def amerge(run: str | Path | None = None) -> Merged:
+    """Put the shards of a run together, by its folder or its config. Raises SetupError where it is in no shards."""
+    from pipeline.shards import merge as join
+
+    return shown_as(Merged, await join(load_settings(find_run(run))))
+
+
+class Merged(Shown, stats.Merged):
+    """The shards of a run that were put together."""
+
+    _shown_by = "merged_lines"
 
 
 class ReportFile(Shown, facts.ReportFile):
@@ -269,6 +292,7 @@ async def arename(
 
 check = plain(acheck)
 preview = plain(apreview)
+merge = plain(amerge)
 plan = plain(aplan)
 rehearse_plan = plain(arehearse_plan)
 replay = plain(areplay)

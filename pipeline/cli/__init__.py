@@ -15,6 +15,7 @@ from pipeline.cli import (
     renaming,
     reporting,
     reviewing,
+    sharding,
     steering,
 )
 from pipeline.cli.frame import EXIT_CODES, EXIT_NOT_WRITTEN, app

@@ -243,22 +243,22 @@ def label_input(settings: Settings, json_out: bool, *, named: Path | None, **opt
         from pipeline.runner import RunOptions, arun
 
         load_sdk()
-        options["after"] = _report if settings.output.report else None
+        options["after"] = report_after if settings.output.report else None
 
     async def label() -> RunSummary:
-        return await arun(settings, RunOptions(command=_words_again(named), **options))
+        return await arun(settings, RunOptions(command=words_again(named), **options))
 
     finish(run_through(label()), json_out)
 
 
-async def _report(summary: RunSummary) -> tuple[str, str]:
+async def report_after(summary: RunSummary) -> tuple[str, str]:
     """The report of a run that ends. It is loaded then: half a second of a start is for the first call."""
     from pipeline.report import after_run
 
     return await after_run(summary)
 
 
-def _words_again(named: Path | None) -> str:
+def words_again(named: Path | None) -> str:
     """What was said on the command line, without what is said once and without the secrets in it.
 
     `named` is the run that was meant where the words name none.

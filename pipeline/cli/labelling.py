@@ -38,6 +38,7 @@ from pipeline.cli.frame import (
     show_through,
     start_over,
 )
+from pipeline.cli.sharding import DEFAULT_ENV, TokenEnv, label_in_shards, parts_of, run_one_shard
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
@@ -232,6 +233,17 @@ def run(
     keep: Keep = False,
     keep_corrections: KeepCorrections = False,
     drop_corrections: DropCorrections = False,
+    shards: Annotated[
+        int | None,
+        typer.Option("--shards", min=1, max=1024, help="Label in N processes that share the limits.", metavar="N"),
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option("--shard", help="Label one shard only: 3/16 is the third of 16.", metavar="K/N")
+    ] = None,
+    leases: Annotated[
+        str | None, typer.Option("--leases", help="For --shard: the address of the lease server.", metavar="URL")
+    ] = None,
+    token_env: TokenEnv = DEFAULT_ENV,
     no_wait: Annotated[
         bool,
         typer.Option("--no-wait", help="With batches: send and collect what can be, and end with exit code 3."),
@@ -240,11 +252,27 @@ def run(
 ) -> None:
     """Label the input; the same command resumes."""
     settings = settings_of(config, sets, input_path, output_dir, limit, sample=sample, keys=keys)
+    _refuse_mixed(shards, shard, leases)
     if fresh:
         start_over(settings, yes=yes)
     corrections = corrections_of(settings, relabel=relabel, keep=keep_corrections, drop=drop_corrections)
     options = {"relabel": relabel, "keep": keep, "corrections": corrections}
+    if shard is not None and leases is not None:
+
+        def load(words: list[str], folder: str) -> Settings:
+            return settings_of(config, [*(sets or []), *words], input_path, folder, limit, sample=sample, keys=keys)
+
+        run_one_shard(load, Path(settings.output.dir), parts_of(shard), leases, token_env, json_out, **options)
+    if (number := shards or settings.scale.shards) is not None:
+        label_in_shards(settings, number, json_out, **options)
     label_input(settings, json_out, named=None, batches="no_wait" if no_wait else "wait", **options)
+
+
+def _refuse_mixed(shards: int | None, shard: str | None, leases: str | None) -> None:
+    if shards is not None and (shard is not None or leases is not None):
+        fail("--shards starts all shards and their lease server; --shard and --leases are for one that you start")
+    if (shard is None) != (leases is None):
+        fail("--shard and --leases belong together: --shard 3/16 --leases http://HOST:PORT")
 
 
 @app.command(rich_help_panel=LABEL)

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import codec
-from pipeline.errors import SetupError, StoreError
+from pipeline.errors import SetupError, StoreError, did_you_mean, there_are
 from pipeline.exports.card import NAME as CARD
 from pipeline.exports.card import Features, card
 from pipeline.exports.chat import TITLES, Chat
 from pipeline.exports.folder import Folder, folder_of
 from pipeline.exports.golds import Gold, gold_of
 from pipeline.exports.options import DataOptions
-from pipeline.exports.rows import Selection, Shape, Where, check_names, table_shape, text_shape
+from pipeline.exports.rows import Selection, Shape, Where, table_shape, text_shape
 from pipeline.exports.similar import normalized
 from pipeline.exports.sources import OpenRun, class_field, examples_of, open_run, text_fields
 from pipeline.exports.splitting import FILE, Shares, Splits, Unit, keep, recall
@@ -113,7 +113,6 @@ class _Export:
         self._layout: Layout = opened.layout
         self._kinds: dict[str, str] = {}
         self._mixed: set[str] = set()
-        self._no_lists: set[str] = set()
         self._left_out: Counter[str] = Counter()
         self._fields: dict[str, None] = {}
         self._gold = self._examples = 0
@@ -174,15 +173,18 @@ class _Export:
         rows = table.rows(outcome)
         kinds = kinds_of([self._kinds.get(title, "nothing") for title in table.titles], rows)
         self._kinds |= dict(zip(table.titles, kinds, strict=True))
-        cells = [(title, value) for row in rows for title, value in zip(table.titles, row, strict=True)]
-        self._mixed |= {title for title, value in cells if not _is_plain(value)}
-        self._no_lists |= {title for title, value in cells if not _is_list_of_texts(value)}
+        odd = (title for row in rows for title, value in zip(table.titles, row, strict=True) if not _is_plain(value))
+        self._mixed |= set(odd)
 
     def _check_columns(self) -> None:
         self._plan.selection.where.check()
         known = [*self._fields, *self._layout.labels, *self._layout.found]
         asked = {"--group": self._options.group, "--by": self._options.by, "--text": self._options.text}
-        check_names(asked, known if self._fields else [])
+        for option, name in asked.items():
+            if name is not None and self._fields and name not in known:
+                raise SetupError(
+                    f"{option}: no record has {name!r}{did_you_mean(name, known)}; it has {there_are(known)}"
+                )
         if not self._splits.count():
             left = ", ".join(f"{count:,} {why}" for why, count in self._left_out.items())
             raise SetupError(f"{self._opened.folder.path}: no labelled record is left to export{left and f' ({left})'}")
@@ -223,9 +225,6 @@ class _Export:
         if not self._kinds or self._plan.chat or not set(names) <= self._kinds.keys():
             return Features()
         types = column_types([self._kinds[name] for name in names])
-        if self._plan.kind == "jsonl":  # the other formats have lists as JSON texts
-            types = ["list" if name in self._mixed - self._no_lists else kind
-                     for name, kind in zip(names, types, strict=True)]  # fmt: skip
         mixed = self._plan.kind != "parquet" and any(
             kind == "string" and name in self._mixed for name, kind in zip(names, types, strict=True)
         )
@@ -288,9 +287,6 @@ class _Export:
                 f"{largest:,} records stay together, more than the smallest split is to have. If their texts come from "
                 "one template, a higher --near-duplicates or off takes them apart"
             )
-        if beside := splits.beside_gold():
-            plural = "s" * (beside != 1)
-            notes.append(f"kept together with gold, so in {plan.shares.names[-1]}: {beside:,} other record{plural}")
         return DataExport(
             run_dir=str(self._opened.folder.path),
             folder=str(plan.shown),
@@ -377,7 +373,3 @@ class _Counts:
 
 def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, str)
-
-
-def _is_list_of_texts(value: Any) -> bool:
-    return value is None or (isinstance(value, list) and all(isinstance(one, str) for one in value))

@@ -49,6 +49,8 @@ class DoorState:
         return max(self.held_for_s, self.server_day_s) if self.held_for_s > 0 else 0.0
 
 
+#: Makes room in a budget that is a part of a larger one, for such a call.
+Fund = Callable[[Budget, Most], Awaitable[None]]
 #: Keeps what a killed session may have spent, before it is spent.
 KeepMark = Callable[[Spend], Awaitable[None]]
 
@@ -116,12 +118,14 @@ class Admission:
         stop_at_day_limit: bool = False,
         budget: Budget | None = None,
         keep_mark: KeepMark | None = None,
+        fund: Fund | None = None,
         tuner: Tuner | None = None,
         hours: Hours | None = None,
     ) -> None:
         self.gate = gate
         self.budget = budget
         self._keep_mark = keep_mark
+        self._fund = fund
         self.tuner = tuner
         self.hours = hours
         self.resource: Resource = LocalResource() if resource is None else resource
@@ -134,6 +138,11 @@ class Admission:
         self._tokens_ratio = 1.0
         self._hours_at = self._rests_until = float("-inf")
         gate.at_stop(self.resource.release)
+
+    @property
+    def is_funded(self) -> bool:
+        """Whether the budget is a part of a larger one, whose owner sets its caps."""
+        return self._fund is not None
 
     async def acquire(self, size_tokens: int, most: Most | None = None) -> Permit:
         """A permit for one call of about `size_tokens`, at `most` so many. Raises StoppedError when the run stops."""
@@ -205,7 +214,11 @@ class Admission:
         """Set the worst case of a call aside, once it fits; stops the run when it cannot fit any more."""
         if self.budget is None or most is None:
             return None
-        while (reservation := self._reserved(self.budget, most)) is None:
+        while True:
+            if self._fund is not None:
+                await self._fund(self.budget, most)
+            if (reservation := self._reserved(self.budget, most)) is not None:
+                break
             await self.gate.changed()
             await self.gate.wait()
         return await self._marked(self.budget, reservation)

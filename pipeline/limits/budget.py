@@ -167,6 +167,25 @@ class Budget:
         self._usd = usd
         self._caps = (None if usd is None else math.floor(usd * _PICO_PER_USD), tokens)
 
+    def set_granted(self, caps: tuple[int | None, int | None]) -> None:
+        """Take over caps in picodollars and tokens: the part of a budget that this process may spend."""
+        self._caps = caps if self._priced else (None, caps[1])
+        self._usd = None if self._caps[0] is None else self._caps[0] / _PICO_PER_USD
+
+    def fits(self, most: Most, *, alone: bool = False) -> bool:
+        """Whether so much can be set aside; with `alone`, once nothing is in flight."""
+        held = Most(0, 0) if alone else self._held
+        return not any(self._passes(self._plus_queued(self._count(held + self._maybe + most)), self._caps))
+
+    def exactly_with(self, most: Most) -> tuple[int, int]:
+        """What is spent and in flight, with the worst case of one more call: picodollars and tokens."""
+        return self._plus_queued(self._count(self._held + self._maybe + most))
+
+    @property
+    def exactly_spent(self) -> tuple[int, int]:
+        """What is spent, with what perhaps is: picodollars and tokens."""
+        return self._plus_queued(self._count(self._maybe))
+
     @property
     def is_capped(self) -> bool:
         """Whether there is a cap. Without one it only counts, so that a cap can begin in mid-run."""
@@ -331,62 +350,6 @@ def _ahead(count: int, cap: int | None) -> int:
     return count if cap is None else max(count, min(cap, count + math.floor(AHEAD_SHARE * cap)))
 
 
-@dataclass(frozen=True, slots=True)
-class Left:
-    """What is left to do. `more` is what it would cost at what the records done cost so far.
-
-    `records` is None where nobody knows; `exact` is false where the input was not read to its end. `more` is then, or
-    where no record is done, None.
-    """
-
-    records: int | None
-    exact: bool
-    more: Spend | None
-    text: str
-
-
-def what_is_left(records: int | None, spent_so_far: Spend, records_done: int, *, exact: bool = True) -> Left:
-    """What is left to do, and what it would cost; as numbers and for a person."""
-    more = None
-    if records is not None and records_done > 0:
-        share = records / records_done
-        usd = None if spent_so_far.usd is None else spent_so_far.usd * share
-        tokens = None if spent_so_far.tokens is None else round(spent_so_far.tokens * share)
-        more = Spend(usd, tokens)
-    text = estimate_left(records, spent_so_far, records_done)
-    return Left(records, exact, more, text if exact or not records else f"about {text}")
-
-
-def estimate_left(records_left: int | None, spent_so_far: Spend, records_done: int) -> str:
-    """What is left to do and what it would cost, for a person. None: the input was not read to its end."""
-    if records_left == 0:
-        return "no record is left"
-    left = "how many records are left is not known" if records_left is None else f"{_records(records_left)} left"
-    if records_done <= 0:
-        return f"{left}; what they would cost is not known, since none is done"
-    if records_left is None:
-        return f"{left}; a thousand cost about {_amount(spent_so_far, 1000 / records_done)}"
-    more = _amount(spent_so_far, records_left / records_done)
-    whole = _amount(spent_so_far, 1 + records_left / records_done)
-    return f"{left}; at what {records_done:,} cost so far they need about {more} more, the whole run {whole}"
-
-
-def _records(count: int) -> str:
-    return "1 record is" if count == 1 else f"{count:,} records are"
-
-
-def _amount(spend: Spend, times: float) -> str:
-    parts = [] if spend.usd is None else [exact_dollars(spend.usd * times)]
-    if spend.tokens is not None:
-        parts.append(f"{round(spend.tokens * times):,} tokens")
-    return " and ".join(parts) or "an unknown amount"
-
-
 def plain(number: float) -> str:
     """A number as a person writes it: 0.00001, not 1e-05."""
     return f"{Decimal(repr(number)).normalize():f}"
-
-
-def spent_text(spend: Spend) -> str:
-    """What is spent, for a person."""
-    return f"{_amount(spend, 1.0)} are spent"

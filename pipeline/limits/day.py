@@ -53,6 +53,10 @@ class DayMeter:
         self._lease -= 1
         return 0.0
 
+    def unsent(self, count: int) -> None:
+        """So many that were taken will not leave."""
+        self._uncounted[self._today()] -= count
+
     async def take_many(self, count: int) -> float:
         """Count so many requests at once, which leave as a batch: 0.0, or how long until they fit, in seconds."""
         self._give_back()

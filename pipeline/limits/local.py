@@ -52,9 +52,15 @@ class LocalResource:
         self._scope.answered(sent_at)
         self._request_pace.accept(1, now, sent_at)
         self._token_pace.accept(tokens, now, sent_at)
-        return None if limits is None else self._learn(limits, now)
+        return None if limits is None else self.learn(limits, now)
 
-    def _learn(self, limits: ServerLimits, now: float) -> Hold | None:
+    def unsent(self, requests: int, tokens: int) -> None:
+        """So many requests with so many tokens were acquired and will not be sent."""
+        self._requests.refund(requests)
+        self._tokens.refund(tokens)
+
+    def learn(self, limits: ServerLimits, now: float) -> Hold | None:
+        """Take over what the headers of an answer say. Gives what everyone has to wait for."""
         requests, tokens = self._request_pace, self._token_pace
         requests.tell(limits.limit_requests, limits.reset_requests_s, limits.remaining_requests)
         tokens.tell(limits.limit_tokens, limits.reset_tokens_s, limits.remaining_tokens)

@@ -26,7 +26,10 @@ _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What decides whether a record is taken, in this order. `keys_from` is the file of the keys, for messages."""
+    """What decides whether a record is taken, in this order. `keys_from` is the file of the keys, for messages.
+
+    `shard` is which part of how many is taken of what the others take.
+    """
 
     where: RecordFilter | None = None
     keys: frozenset[str] | None = None
@@ -34,21 +37,24 @@ class Choice:
     limit: int | None = None
     sample: int | None = None
     seed: int = 0
+    shard: tuple[int, int] | None = None
 
     @property
     def takes_all(self) -> bool:
         """Whether nothing but the number of records decides."""
-        return self.where is None and self.keys is None and self.sample is None
+        return self.where is None and self.keys is None and self.sample is None and self.shard is None
 
 
 @dataclass(slots=True)
 class _Pass:
     """One reading of the input. All of it changes.
 
-    How many records were taken, of how many `where` is neither true nor false, and the keys that were not seen yet.
+    How many records were taken by all shards and by this one, of how many `where` is neither true nor false, and the
+    keys that were not seen yet.
     """
 
     taken: int = 0
+    mine: int = 0
     unclear: int = 0
     missing: set[str] = field(default_factory=set)
 
@@ -61,7 +67,19 @@ def filter_of(wanted: InputSettings) -> RecordFilter | None:
 async def choice_of(wanted: InputSettings, keys_file: Path | None) -> Choice:
     """What the settings choose. Raises TaskError, and InputError for a file of keys that cannot be read."""
     keys = None if keys_file is None else await keys_in(keys_file, wanted.key)
-    return Choice(filter_of(wanted), keys, str(keys_file or ""), wanted.limit, wanted.sample, wanted.seed)
+    shard = None if wanted.shard is None else shard_of(wanted.shard)
+    return Choice(filter_of(wanted), keys, str(keys_file or ""), wanted.limit, wanted.sample, wanted.seed, shard)
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    """Which part of how many: "3/16" is 3 and 16."""
+    number, _, shards = text.partition("/")
+    return int(number), int(shards)
+
+
+def is_of_shard(key: str, shard: tuple[int, int]) -> bool:
+    """Whether the record of this key belongs to the shard: by a hash, so on every machine and in every session."""
+    return codec.digest64(f"shard\0{key}".encode("utf-8", "surrogatepass")) % shard[1] == shard[0] - 1
 
 
 async def chosen(
@@ -83,7 +101,7 @@ async def chosen(
         async for records in batches:
             progress.exact_total, progress.limit = total, choice.limit  # reading knows of all records only
             parted = list(_parted(records, choice, state, last))
-            progress.left_out.update(why for _, why in parted if why)
+            progress.left_out.update(why for _, why in parted if why and why != "shard")
             progress.unclear = state.unclear
             if found := [_told(record, why) for record, why in parted if left_out or not why]:
                 yield found
@@ -91,7 +109,7 @@ async def chosen(
                 break
         else:
             _note_missing(state, choice, progress)
-    progress.exact_total = state.taken if last is None else total
+    progress.exact_total = state.mine if last is None or choice.shard is not None else total
 
 
 def _parted(records: Iterable[Record], choice: Choice, state: _Pass, last: int | None) -> Iterator[tuple[Record, str]]:
@@ -105,6 +123,9 @@ def _parted(records: Iterable[Record], choice: Choice, state: _Pass, last: int |
             state.missing.discard(record.key)
             if last is not None and mark_of(record.key, choice.seed) > last:
                 why = "sample"
+            elif choice.shard is not None and not is_of_shard(record.key, choice.shard):
+                why = "shard"
+            state.mine += not why
         yield record, why
 
 

@@ -29,7 +29,7 @@ from pipeline.threads import in_daemon
 #: what the manifest says instead of paths where a program gave the records
 GIVEN = "records from Python"
 #: the keys of [input] that say how many of its records are taken
-_HOW_MANY = {"limit", "sample", "seed", "keys"}
+_HOW_MANY = {"limit", "sample", "seed", "keys", "shard"}
 #: how a config says that there is no such character, or no such list
 _NONE = "none"
 
@@ -86,7 +86,7 @@ async def read(
     keys_file = None if wanted.keys is None or every else settings.find(wanted.keys)
     choice = await choice_of(wanted, keys_file)
     if every:
-        choice = Choice(choice.where)
+        choice = Choice(choice.where, shard=choice.shard)
     async with aclosing(_read(sources, wanted, choice, progress or Progress(), batch)) as batches:
         async for records in batches:
             yield records

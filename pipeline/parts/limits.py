@@ -13,6 +13,7 @@ from pipeline.limits import (
     Admission,
     Budget,
     DayMeter,
+    Fund,
     Gate,
     Hours,
     KeepMark,
@@ -156,10 +157,12 @@ def admission_of(
     budget: Budget | None = None,
     keep_mark: KeepMark | None = None,
     resource: Resource | None = None,
+    fund: Fund | None = None,
 ) -> Admission:
     """The door with the limits of the settings, and those that need a ledger.
 
     `resource` says how much may be sent; None: what this process finds out, within the limits of the settings.
+    `fund` makes room in a budget that is a part of a larger one.
     `constant_tokens` is how long a beginning all prompts share: one that servers keep is worth waiting for.
     """
     limits = settings.limits
@@ -178,6 +181,7 @@ def admission_of(
         day=day,
         budget=budget,
         keep_mark=keep_mark,
+        fund=fund,
     )
 
 

@@ -86,6 +86,11 @@ def manifest_of(
     }
 
 
+def job_digest(settings: Settings, task: Task, sources: Sequence[Source]) -> str:
+    """Tells whether two shards ask the same of the same input."""
+    return codec.digest128(codec.canonical(fingerprint_of(settings, task, sources))).hex()
+
+
 @dataclass(frozen=True, slots=True)
 class Changes:
     """What differs between the folder's run and the settings.

@@ -279,3 +279,9 @@ def read_live(run_dir: RunDir) -> dict[str, Any] | None:
     except (FileNotFoundError, codec.JSONDecodeError):
         return None
     return facts
+
+
+def tell_reading(progress: Progress, text: str) -> None:
+    """What was recognised in the input, or left out of it."""
+    tell("input", told=text)
+    progress.say(f"labelpipe: {text}")

@@ -20,6 +20,7 @@ from pipeline.runner.exporting import url_of
 from pipeline.runner.lanes import lanes_used
 from pipeline.runner.lastsession import ending_of
 from pipeline.runner.live import read_live
+from pipeline.runner.lookshards import together, with_shards
 from pipeline.runner.measured import measured_of
 from pipeline.runner.paid import cache_money, paid_so_far
 from pipeline.runner.passing import repeated_in
@@ -30,7 +31,14 @@ from pipeline.targets import run_and_manifest
 async def status(folder: str | Path) -> dict[str, Any]:
     """A run as it stands, as plain values; `folder` may be its config too. Raises SetupError where there is no run."""
     run_dir, manifest = run_and_manifest(folder)
-    async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
+    if not (shards := run_dir.shards()):
+        return await _status(run_dir, manifest, run_dir.ledger)
+    before = await _status(run_dir, manifest, run_dir.before_shards)
+    return with_shards(before, [await _status(one, one.read_manifest() or {}, one.ledger) for one in shards])
+
+
+async def _status(run_dir: RunDir, manifest: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    async with await Ledger.open(path, read_only=True) as ledger:
         counts, rows = await ledger.count_by_status(), await ledger.row_counts()
         problems = await ledger.problem_counts()
         labels = await ledger.label_counts(manifest.get("label_columns") or ()) if rows is None else {}
@@ -85,6 +93,11 @@ async def verify(folder: str | Path, *, read_input: bool = True, remote: bool = 
     Addresses and databases that the run folder names are read with `remote` only: it may be somebody else's.
     """
     run_dir, manifest = run_and_manifest(folder)
+    if shards := run_dir.shards():
+        reports = {one.path.name: await verify(one.path, read_input=read_input, remote=remote) for one in shards}
+        async with await Ledger.open(run_dir.before_shards, read_only=True) as ledger:
+            before = sum((await ledger.count_by_status()).values())
+        return together(run_dir, reports, before)
     untold = _not_counted(manifest, remote=remote)
     records = _records_again(run_dir, manifest, left_out=True) if read_input and not untold else None
     report = await verify_files(

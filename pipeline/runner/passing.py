@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from pipeline import codec
-from pipeline.engine import Lookups
+from pipeline.engine import Job, Lookups
 from pipeline.errors import ChangedError, LabelpipeError, RenderError
 from pipeline.labelfields import Rename
 from pipeline.readers import Progress, Source, Stamp
@@ -85,12 +86,17 @@ async def lookups_of(
     choice: str,
     stop: Callable[[LabelpipeError], None],
     in_batches: Callable[[Sequence[Record]], Awaitable[set[str]]] | None = None,
+    base: Ledger | None = None,
 ) -> Lookups:
-    """What the feed asks of the ledger; `in_batches` tells the records whose answers come in batches."""
+    """What the feed asks of the ledger; `in_batches` tells the records whose answers come in batches.
+
+    `base` is the ledger of what was done before there were shards: only its outcomes are looked at.
+    """
     has_key = settings.input.key is not None
 
     async def known(records: Sequence[Record]) -> set[str]:
-        return set(await ledger.known([record.key for record in records]))
+        keys = [record.key for record in records]
+        return set(await ledger.known(keys)) | (set() if base is None else set(await base.known(keys)))
 
     async def repeated(records: Sequence[Record]) -> set[int]:
         return await repeated_in(ledger, records)
@@ -102,6 +108,8 @@ async def lookups_of(
 
     async def answered(digests: Sequence[bytes]) -> Mapping[bytes, Outcome]:
         found = await ledger.find_request(digests)
+        if base is not None:
+            found = {**await base.find_request(digests), **found}
         return {digest: _with_new_names(one, renames) for digest, one in found.items()} if renames else found
 
     # What can be read again has been compared before the session.
@@ -191,3 +199,15 @@ def _stamp_of(source: Source) -> Stamp | None:
 async def repeated_in(ledger: Ledger, batch: Sequence[Record]) -> set[int]:
     """Positions of records whose key came before in this pass. Names that were made up never do, but are noted too."""
     return set(await ledger.mark_seen([(record.key, f"{record.source}:{record.line}") for record in batch]))
+
+
+async def before_asking(
+    items: AsyncGenerator[Job | Outcome, None], reason: LabelpipeError | None, stop: Callable[[LabelpipeError], None]
+) -> AsyncGenerator[Job | Outcome, None]:
+    """What needs no call. Where something does, the run stops for this reason; None: all of it."""
+    async with aclosing(items):
+        async for item in items:
+            if reason is not None and isinstance(item, Job):
+                stop(reason)
+                await asyncio.Event().wait()  # the pool lets go of what it is given
+            yield item

@@ -17,6 +17,7 @@ from pipeline.engine import (
     Ending,
     Job,
     Journal,
+    Lookups,
     Pool,
     PoolSizes,
     Producer,
@@ -44,10 +45,10 @@ from pipeline.runner.canaries import Canaries, Commit, told_of_shifts
 from pipeline.runner.columns import expecting
 from pipeline.runner.guard import Guard
 from pipeline.runner.lanes import FlexBook, lane_of, lanes_used, looking
-from pipeline.runner.live import Live, showing
+from pipeline.runner.live import Live, showing, tell_reading
 from pipeline.runner.notices import Notices
 from pipeline.runner.opening import open_screen
-from pipeline.runner.passing import end_pass, lookups_of, noted, read_changes
+from pipeline.runner.passing import before_asking, end_pass, lookups_of, noted, read_changes
 from pipeline.runner.sessionparts import SessionParts
 from pipeline.runner.soundness import in_files, kept, replace_unwritable
 from pipeline.runner.steering import Controls, Steering
@@ -75,6 +76,8 @@ class Session:
         self._run_dir = parts.run_dir
         self._after = parts.after
         self._ledger = parts.ledger
+        self._base = parts.base
+        self._stop_first = parts.stop_first
         self._stats = Stats(time.monotonic)
         self._reading = ReadProgress()
         tariff = tariff_of(settings)
@@ -150,26 +153,22 @@ class Session:
     async def _run_engine(self, sinks: Sinks, before: Mapping[Status, int], *, quiet: bool) -> Ending:
         names, lenient = [source.name for source in self._sources], self._settings.limits.stop_rejected == 0
         beginning = Beginning(names, over=before[Status.LABELLED] > 0, lenient=lenient)
-        lookups = await lookups_of(
-            self._settings,
-            self._task,
-            self._sources,
-            self._ledger,
-            self._choice,
-            lambda error: self._stop(pool, error),
-            None if self._lane is None else self._lane.in_parts,
-        )
+
+        def stop(error: LabelpipeError) -> None:
+            self._stop(pool, error)
+
+        lookups = await self._lookups(stop)
         asker = self._asker
         producer = Producer(self._records(), self._task.render, lookups, asker.net, beginning, asker.prepare)
         live = self._live(before)
         progress = Progress(live.snapshot, quiet=quiet, title=self._title)
-        self._reading.say = partial(_tell_reading, progress)
+        self._reading.say = partial(tell_reading, progress)
         live.guard = guard = Guard(
             self._stats,
             self._admission,
             self._reading,
             self._settings,
-            stop=lambda error: self._stop(pool, error),
+            stop=stop,
             fit=lambda calls: pool.fit(calls),  # noqa: PLW0108 - the pool is made below
             say=progress.say,
             stalled=live.stalled,
@@ -178,11 +177,13 @@ class Session:
         )
         says = (progress.say, self._notes.append)
         pool: Pool = Pool(
-            self._canaries.mixed_into(self._items(producer, lambda: pool.unfinished)),
+            before_asking(
+                self._canaries.mixed_into(self._items(producer, lambda: pool.unfinished)), self._stop_first, stop
+            ),
             asker,
             self._canaries.around(told_of_shifts(self._commit(sinks, producer), self._task.closed_columns, says)),
             sizes=PoolSizes.for_concurrency(self._admission.gate.concurrency, self._settings.limits.grace_s),
-            on_trouble=lambda error: self._stop(pool, error),
+            on_trouble=stop,
             guard=guard.watch,
             put_off=None if self._lane is None else self._lane.put_off,
         )
@@ -193,7 +194,7 @@ class Session:
         for note in self._notes:
             progress.say(f"labelpipe: {note}")
         in_parts = None if self._lane is None else self._lane.in_parts
-        await self._canaries.begin(lambda error: self._stop(pool, error), in_parts)
+        await self._canaries.begin(stop, in_parts)
         me = asyncio.current_task()
         assert me is not None
         self._turn_switch(pool, progress, me)
@@ -207,6 +208,11 @@ class Session:
             progress.close()
             if self._lane is not None:
                 self._notes += await self._lane.close()
+
+    async def _lookups(self, stop: Callable[[LabelpipeError], None]) -> Lookups:
+        in_parts = None if self._lane is None else self._lane.in_parts
+        parts = (self._settings, self._task, self._sources, self._ledger)
+        return await lookups_of(*parts, self._choice, stop, in_parts, self._base)
 
     def _live(self, before: Mapping[Status, int]) -> Live:
         return Live(
@@ -387,9 +393,3 @@ class Session:
         await self._notices.ended(self._admission.gate.stopped, summary)
         tell("session ends", ended=summary.ended, reason=summary.reason, exit_code=summary.exit_code)
         return summary
-
-
-def _tell_reading(progress: Progress, text: str) -> None:
-    """What was recognised in the input, or left out of it."""
-    tell("input", told=text)
-    progress.say(f"labelpipe: {text}")

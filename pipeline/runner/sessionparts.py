@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.batches import Mode
 from pipeline.engine import Panel, Prepare, StopSwitch
+from pipeline.errors import LabelpipeError
 from pipeline.limits import Admission, DayMeter
 from pipeline.notify import Notifier
 from pipeline.parts import Gold
@@ -30,6 +31,7 @@ class SessionParts:
     start and the end; `stamps` are those of the inputs before anything was read; `choice` is "relabel" or "keep" where
     the user gave that; `after` makes a file of the summary; `gold` is what the run measures itself by; `panel` votes.
     `left` is how many records are left, where the lane is chosen by that and they can be counted.
+    `base` is the ledger of what was done before there were shards; `stop_first` ends the session where it would ask.
     """
 
     settings: Settings
@@ -57,3 +59,5 @@ class SessionParts:
     batches: BatchApi | None = None
     left: int | None = None
     mode: Mode = Mode.WAIT
+    base: Ledger | None = None
+    stop_first: LabelpipeError | None = None

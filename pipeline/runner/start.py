@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline import codec
 from pipeline.batches import Mode
 from pipeline.engine import StopSwitch, under
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, LabelpipeError
 from pipeline.limits import NOTHING, Admission, Budget, DayMeter, KeepMark, Resource, Spend
 from pipeline.notify import Notifier
 from pipeline.parts import (
@@ -42,7 +42,7 @@ from pipeline.records import RECORD_CODES, Provider, Request, Response, Status
 from pipeline.runlog import run_log, tell
 from pipeline.runner.after import After
 from pipeline.runner.columns import refuse_unreadable
-from pipeline.runner.compare import accept_changes, find_changes, manifest_of, stamps_of
+from pipeline.runner.compare import accept_changes, find_changes, job_digest, manifest_of, stamps_of
 from pipeline.runner.corrections import Choice, labelled_by_people, settle_corrections
 from pipeline.runner.lanes import batch_api_of, chosen_api
 from pipeline.runner.paid import BUDGET_MARK, paid_so_far, spent_of
@@ -56,6 +56,9 @@ from pipeline.store import Ledger, MovedAside, RunDir, Selection, claim
 from pipeline.task import Task
 from pipeline.telemetry import Telemetry, open_telemetry
 from pipeline.threads import in_daemon
+
+if TYPE_CHECKING:
+    from pipeline.leases import Lease
 
 _T = TypeVar("_T")
 
@@ -73,6 +76,9 @@ class RunOptions:
     `quiet`            show nothing
     `title`            what stands in the progress line, before the counts
     `resource`         what says how much may be sent, instead of this process's own limits; for runs that share one
+    `lease`            the limits of a shard, which a lease server grants
+    `base`             the ledger of what was done before there were shards: its records are not asked
+    `stop_first`       ends the session where something would be asked; what needs no call is done
     `command`          what follows `labelpipe run` in the command that resumes the run, for the summary
     `provider`         a function that is called instead of the API; for tests and for models of your own
     `overrides`        what the run folder notes as overrides of the config, instead of the settings' own
@@ -90,6 +96,9 @@ class RunOptions:
     title: str = ""
     provider: Provider | Callable[[Request], Awaitable[Response]] | None = None
     resource: Resource | None = None
+    lease: Lease | None = None
+    base: Path | None = None
+    stop_first: LabelpipeError | None = None
     command: str | None = None
     records: Given | None = None
     overrides: Sequence[str] | None = None
@@ -176,14 +185,8 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
     await expect_choice(sources, settings)
     run_dir = RunDir(Path(settings.output.dir))
     async with AsyncExitStack() as stack:
-        stack.enter_context(run_dir.open_for_writing())
-        run_dir.refuse_leftovers()
-        refuse_half_renamed(run_dir)
-        ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger))
-        if not await ledger.last_seq():
-            run_dir.refuse_rows()
-        # After the ledger: so a log without a ledger is never a run that was killed in its first moment.
-        stack.enter_context(run_log(run_dir.log))
+        ledger = await _opened(run_dir, options, stack)
+        base = await _base_of(options, stack)
         provider = await _provider_of(settings, options, stack)
         batches = await batch_api_of(settings, provider, ledger)
         provider, telemetry = _measured(provider, settings, stack)
@@ -193,7 +196,9 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
         batches, left, chosen = await chosen_api(settings, sources, ledger, batches)
         notifier = Notifier(*notified_of(settings), hidden=settings.secret_variables())
         stack.push_async_callback(notifier.close)
-        day = _day_of(settings, ledger)
+        day = _day_of(settings, ledger, options.lease)
+        admission = await _admission_of(settings, task, ledger, day, options)
+        run_id = await _begin_lease(options.lease, settings, task, sources, ledger, admission, stack)
         session = Session(
             SessionParts(
                 settings,
@@ -203,13 +208,15 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
                 ledger,
                 provider,
                 day,
-                await _admission_of(settings, task, ledger, day, options.resource),
+                admission,
                 notifier,
                 switch,
                 telemetry,
                 prepare=await media_for(settings, task, stack),
                 title=options.title,
-                run_id=await ledger.run_id(),
+                run_id=run_id,
+                base=base,
+                stop_first=options.stop_first,
                 was_simulated=was_simulated,
                 moved=moved,
                 notes=[*notes, *chosen],
@@ -226,8 +233,24 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
         return await session.run(quiet=options.quiet, command=options.command)
 
 
-def _day_of(settings: Settings, ledger: Ledger) -> DayMeter:
-    most = settings.limits.requests_per_day
+async def _opened(run_dir: RunDir, options: RunOptions, stack: AsyncExitStack) -> Ledger:
+    """The folder's ledger, in a folder that nobody else writes to."""
+    stack.enter_context(run_dir.open_for_writing())
+    run_dir.refuse_leftovers()
+    refuse_half_renamed(run_dir)
+    if options.stop_first is None:
+        run_dir.refuse_shards()
+    ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger))
+    if not await ledger.last_seq():
+        run_dir.refuse_rows()
+    # After the ledger: so a log without a ledger is never a run that was killed in its first moment.
+    stack.enter_context(run_log(run_dir.log))
+    return ledger
+
+
+def _day_of(settings: Settings, ledger: Ledger, lease: Lease | None) -> DayMeter:
+    # The lease server counts the requests of all shards.
+    most = settings.limits.requests_per_day if lease is None else None
     return DayMeter(most, used=ledger.requests_on, add=ledger.add_requests, wall=time.time)
 
 
@@ -253,17 +276,44 @@ def _open_telemetry(settings: Settings, stack: AsyncExitStack) -> Telemetry | No
     return telemetry
 
 
+async def _base_of(options: RunOptions, stack: AsyncExitStack) -> Ledger | None:
+    if options.base is None or not options.base.exists():
+        return None
+    return await stack.enter_async_context(await Ledger.open(options.base, read_only=True))
+
+
+async def _begin_lease(
+    lease: Lease | None,
+    settings: Settings,
+    task: Task,
+    sources: Sequence[Source],
+    ledger: Ledger,
+    admission: Admission,
+    stack: AsyncExitStack,
+) -> str:
+    """Ask the lease server for calls from now on, where there is one. Gives the run's id, which all shards share."""
+    if lease is None:
+        return await ledger.run_id()
+    job = await stack.enter_async_context(lease.at_work())
+    lease.refuse_other(job, job_digest(settings, task, sources))
+    await ledger.meta_set("run_id", job.run_id)
+    await lease.begin(admission.gate.stop, admission.budget)
+    return job.run_id
+
+
 async def _admission_of(
-    settings: Settings, task: Task, ledger: Ledger, day: DayMeter, resource: Resource | None
+    settings: Settings, task: Task, ledger: Ledger, day: DayMeter, options: RunOptions
 ) -> Admission:
     budget, keep_mark = await _budget_of(settings, ledger)
+    lease = options.lease
     return admission_of(
         settings,
         constant_tokens=task.constant_tokens,
         day=day,
         budget=budget,
         keep_mark=keep_mark,
-        resource=resource,
+        resource=options.resource if lease is None else lease,
+        fund=None if lease is None else lease.fund,
     )
 
 

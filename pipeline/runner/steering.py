@@ -211,7 +211,7 @@ def _budget(controls: Controls, settings: Settings) -> Act:
         raise ConfigError(f"{error}. [model] cannot change in mid-run: drain the run, set it, start again") from error
 
     def act() -> None:
-        if admission.budget is not None:
+        if admission.budget is not None and not admission.is_funded:
             admission.budget.set_caps(usd=limits.budget_usd, tokens=limits.budget_tokens)
             admission.gate.wake()
 

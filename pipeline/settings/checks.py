@@ -125,6 +125,14 @@ def header(value: Any) -> Any:
     return value
 
 
+def shard(value: str) -> str:
+    """Which part of how many: 3/16 is the third of sixteen."""
+    found = re.fullmatch(r"([1-9]\d{0,3})/([1-9]\d{0,3})", value)
+    if found is None or int(found[1]) > int(found[2]):
+        refuse(f"got {value!r}; expected a shard and their number, such as 3/16 for the third of 16")
+    return value
+
+
 def function_name(value: str) -> str:
     """What the API takes for the name of a function."""
     if not _NAME.fullmatch(value):

@@ -53,6 +53,7 @@ class InputSettings(Section):
     sample: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0)
     keys: Annotated[Text, BeforeValidator(checks.as_plain), Takes("the path of a file")] | None = None
+    shard: Annotated[str, AfterValidator(checks.shard), Takes("a shard and their number, such as 3/16")] | None = None
     query: Text | None = None
     table: Text | None = None
     url_env: (

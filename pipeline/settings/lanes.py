@@ -1,4 +1,4 @@
-"""[batch] and [flex]: how a run uses the cheaper lanes of `model.lane`."""
+"""[batch], [flex] and [scale]: how a run uses the cheaper lanes of `model.lane`, and in how many processes."""
 
 from __future__ import annotations
 
@@ -23,3 +23,9 @@ class FlexSettings(Section):
     """How long a call waits for the flex tier. It is used with `model.lane = "flex"`."""
 
     patience_s: float = Field(600, ge=0)
+
+
+class ScaleSettings(Section):
+    """In how many processes the input is labelled."""
+
+    shards: int | None = Field(None, ge=1, le=1024)

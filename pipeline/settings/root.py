@@ -26,7 +26,7 @@ from pipeline.settings.fields import (
     TelemetrySettings,
 )
 from pipeline.settings.inputs import InputSettings
-from pipeline.settings.lanes import BatchSettings, FlexSettings
+from pipeline.settings.lanes import BatchSettings, FlexSettings, ScaleSettings
 from pipeline.settings.layers import (
     DEFAULT,
     PYTHON,
@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     limits: LimitsSettings
     batch: BatchSettings
     flex: FlexSettings
+    scale: ScaleSettings
     quality: QualitySettings
     output: OutputSettings
     notify: NotifySettings

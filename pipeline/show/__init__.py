@@ -15,7 +15,7 @@ from pipeline.show.renames import renamed_lines
 from pipeline.show.reports import report_lines
 from pipeline.show.reviewview import answers_lines, draw_lines, page_lines, reviewed_lines
 from pipeline.show.shares import shares_lines
-from pipeline.show.statusview import batches_text, status_lines
+from pipeline.show.statusview import batches_text, merged_lines, status_lines
 from pipeline.show.views import (
     SIMULATED,
     check_lines,

@@ -23,6 +23,7 @@ from pipeline.show.views import (
     rows_text,
 )
 from pipeline.show.words import many
+from pipeline.stats import Merged
 from pipeline.units import dollars, duration
 
 
@@ -38,6 +39,7 @@ def status_lines(facts: Mapping[str, Any]) -> list[str]:
     live = facts["live"]
     if live and facts["running"]:
         lines += [f"  {line}" for line in _live_lines(live)]
+    lines += [f"  {line}" for line in _shard_lines(facts.get("shards") or ())]
     lines += _batch_lines(facts["batches"])
     lines += problem_lines(facts["problems"])
     lines += label_lines(facts["labels"], facts["labelled"])
@@ -54,6 +56,22 @@ def status_lines(facts: Mapping[str, Any]) -> list[str]:
     if not done:
         lines.append("  nothing is labelled yet")
     return [*lines, SIMULATED] if facts["simulated"] else lines
+
+
+def merged_lines(merged: Merged) -> list[str]:
+    """What a merge has put together."""
+    lines = [f"{merged.run_dir}: {many(merged.outcomes, 'outcome')} of {many(merged.shards, 'shard')} in one ledger"]
+    if not merged.complete:
+        lines.append("  Shards are still at work. Merge again when they have ended.")
+    return lines
+
+
+def _shard_lines(shards: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [
+        f"shard {one['shard']}  {counts_text(one['labelled'], one['rejected'], one['failed'])}  "
+        f"({'running' if one['running'] else one['ended'] or 'not running'})"
+        for one in shards
+    ]
 
 
 #: Open batches that are shown a line each.

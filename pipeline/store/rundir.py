@@ -129,6 +129,27 @@ class RunDir:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
+    @property
+    def before_shards(self) -> Path:
+        """The ledger as it was before there were shards."""
+        return self.path / "shards" / "base.db"
+
+    def shards(self) -> list[RunDir]:
+        """The run folders of its shards that have begun, in order."""
+        try:
+            found = [one for one in (self.path / "shards").iterdir() if one.name.isdigit()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [RunDir(one) for one in sorted(found) if (one / "ledger.db").exists()]
+
+    def refuse_shards(self) -> None:
+        """Raises SetupError where the run is in shards: what is asked here would be asked there as well."""
+        if (self.path / "shards" / "plan.json").exists():
+            raise SetupError(
+                f"{self.path} is in shards. Give --shards with the same number, or put them together first: "
+                f"labelpipe merge {self.path}"
+            )
+
     def refuse_leftovers(self) -> None:
         """Raises SetupError where files of a run are there without the ledger that knows what was paid for.
 

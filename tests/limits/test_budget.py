@@ -12,16 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.limits.budget import (
-    AHEAD_SHARE,
-    Budget,
-    BudgetReachedError,
-    Reservation,
-    Spend,
-    estimate_left,
-    prompt_bound,
-    what_is_left,
-)
+from pipeline.limits.budget import AHEAD_SHARE, Budget, BudgetReachedError, Reservation, Spend, prompt_bound
+from pipeline.limits.left import estimate_left, what_is_left
 from pipeline.limits.price import Price
 from pipeline.records import Usage
 

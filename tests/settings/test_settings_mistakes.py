@@ -62,7 +62,7 @@ ADDED = {
     ),
     "[rehersal]\nseed = 1": "14: rehersal: unknown key; did you mean rehearsal?",
     "[zzz]": "14: zzz: unknown key; "
-    "known tables: input, task, model, limits, batch, flex, quality, output, notify, telemetry, rehearsal",
+    "known tables: input, task, model, limits, batch, flex, scale, quality, output, notify, telemetry, rehearsal",
     "[output]\nzzz = 1": "15: output.zzz: unknown key; "
     "known in [output]: dir, columns, formats, order, report, escape_formulas, reviewed, sql",
     "output.dir = 'x'": "14: limits.output: unknown key; did you mean output?",

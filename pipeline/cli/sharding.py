@@ -1,0 +1,138 @@
+"""Commands on runs in shards: their lease server, one of them, all of them, and one result of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from pipeline.cli.frame import (
+    LABEL,
+    AsJson,
+    Output,
+    RunOf,
+    Sets,
+    Target,
+    app,
+    fail,
+    finish,
+    guarded,
+    report_after,
+    run_of,
+    run_through,
+    say,
+    settings_of,
+    show_through,
+    words_again,
+)
+
+if TYPE_CHECKING:
+    from pipeline.settings import Settings
+    from pipeline.stats import RunSummary
+
+DEFAULT_ENV = "LEASES_TOKEN"
+TokenEnv = Annotated[
+    str, typer.Option("--token-env", help="The environment variable that holds the lease server's token.")
+]
+
+
+def label_in_shards(settings: Settings, shards: int, json_out: bool, **options: Any) -> NoReturn:
+    """All shards on this machine, from their start to the exit code of the whole."""
+    from pipeline.runner import RunOptions
+    from pipeline.shards import run_in_shards
+
+    after = report_after if settings.output.report else None
+
+    async def label() -> RunSummary:
+        return await run_in_shards(settings, shards, RunOptions(command=words_again(None), after=after, **options))
+
+    finish(run_through(label()), json_out)
+
+
+def run_one_shard(
+    load: Callable[[list[str], str], Settings],
+    run: Path,
+    shard: tuple[int, int],
+    url: str,
+    token_env: str,
+    json_out: bool,
+    **options: Any,
+) -> NoReturn:
+    """One shard of the run in this folder. `load` gives its settings, from further words and its own folder."""
+    from pipeline.leases import Lease
+    from pipeline.runner import RunOptions, arun
+    from pipeline.shards import BASE, FOLDER, shard_folder, shard_words
+
+    folder = str(shard_folder(run, *shard))
+    settings = load([], folder)
+    settings = load(guarded(lambda: shard_words(settings, *shard)), folder)
+    token = _token(token_env)
+
+    async def label() -> RunSummary:
+        lease = Lease(url, token, *shard)
+        given = RunOptions(command=words_again(None), lease=lease, base=run / FOLDER / BASE, **options)
+        return await arun(settings, given)
+
+    finish(run_through(label()), json_out)
+
+
+def parts_of(shard: str) -> tuple[int, int]:
+    """Which shard of how many "3/16" is."""
+    number, _, shards = shard.partition("/")
+    if not (number.isdigit() and shards.isdigit() and 1 <= int(number) <= int(shards)):
+        fail(f"--shard {shard}: expected a shard and their number, such as 3/16 for the third of 16")
+    return int(number), int(shards)
+
+
+def _token(name: str) -> str:
+    token = os.environ.get(name)
+    if not token:
+        fail(f"{name} is not set: put the lease server's token into that variable, or name another with --token-env")
+    return token
+
+
+@app.command(rich_help_panel=LABEL)
+def leases(
+    config: Target = None,
+    shards: Annotated[
+        int | None, typer.Option("--shards", min=1, help="How many shards there are.", metavar="N")
+    ] = None,
+    listen: Annotated[
+        str, typer.Option("--listen", help="Where to listen. A port of 0 takes a free one.", metavar="HOST:PORT")
+    ] = "127.0.0.1:7700",
+    token_env: TokenEnv = DEFAULT_ENV,
+    sets: Sets = None,
+    output_dir: Output = None,
+) -> None:
+    """Serve the limits of a run to its shards, until Ctrl-C."""
+    settings = settings_of(config, sets, None, output_dir)
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdigit():
+        fail(f"--listen {listen}: expected HOST:PORT, such as 127.0.0.1:7700")
+    token = _token(token_env)
+
+    async def serve() -> None:
+        from pipeline.shards import serve_leases
+
+        await serve_leases(settings, shards, host, int(port), token, say)
+
+    run_through(serve())
+
+
+@app.command(rich_help_panel=LABEL)
+def merge(config: RunOf = None, sets: Sets = None, output_dir: Output = None, json_out: AsJson = False) -> None:
+    """Put the shards of a run together: one ledger, one set of files.
+
+    You can merge again at any time, also while shards are at work.
+    """
+    settings = settings_of(config or run_of(None), sets, None, output_dir)
+
+    async def put_together() -> Any:
+        from pipeline.shards import merge as join
+
+        return await join(settings)
+
+    show_through(put_together(), "merged_lines", json_out=json_out)

@@ -1,0 +1,9 @@
+"""One limit and one budget for runs in several processes: a server that grants, and shards that ask."""
+
+from __future__ import annotations
+
+from pipeline.leases.client import Lease
+from pipeline.leases.desk import Desk
+from pipeline.leases.purses import Purses
+from pipeline.leases.server import lease_server
+from pipeline.leases.words import Job

@@ -1,0 +1,356 @@
+"""A shard's side: it sends what the lease server grants, and reports what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict
+from typing import Any
+
+import aiohttp
+
+from pipeline.errors import InputError, InternalError, LabelpipeError, RateLimitedError, SetupError
+from pipeline.leases.words import VALID_S, Ask, Grant, Job, Refusal, grant_from, job_from, to_bytes
+from pipeline.limits import Budget, BudgetReachedError, DayLimitReachedError, Hold, Most, Rate, ResourceState, Verdict
+from pipeline.records import ServerLimits
+from pipeline.runlog import tell
+
+#: What came of calls is reported at least so often.
+REPORT_S = 0.25
+#: A lease server that does not answer is asked again after so long, longer each time.
+RETRY_S, RETRY_MOST_S = 0.1, 2.0
+#: An exchange takes at most so long: the server answers each within a second or two.
+EXCHANGE_S = 10.0
+#: How long the end of a shard waits for the lease server to hear of it.
+CLOSE_S = 5.0
+#: The process that started this shard, where one did on this machine: the shard does not outlive it.
+PARENT_ENV = "LEASES_PARENT"
+#: What a record waits that was refused without a word.
+BLIND_WAIT_S = 0.2
+
+
+class DrainedShardError(LabelpipeError):
+    """The lease server ends the run; the same command resumes it."""
+
+    code = "drained"
+
+
+class Lease:
+    """The limits of a shard: a `Resource` that sends only what the lease server at `url` grants.
+
+    What it knows of the server's limits is what the lease server knows. `stop` ends the shard's run.
+    """
+
+    def __init__(self, url: str, token: str, shard: int, shards: int) -> None:
+        self._url, self._token, self._shard, self._shards = url.rstrip("/"), token, shard, shards
+        self._session = secrets.token_hex(8)
+        self._http: aiohttp.ClientSession | None = None
+        self.job: Job | None = None
+        # All state that changes: what is granted and until when, what is asked for, and what is to be reported.
+        self._grants: deque[list[float]] = deque()
+        self._held_until: float | None = None
+        self._aim = 1
+        self._used = 0
+        self._is_waiting = False
+        self._tokens = 1
+        self._number = 0
+        self._unused = self._corrected = self._in_flight = 0
+        self._sent: list[float] = []
+        self._answered: list[tuple[float, float, int]] = []
+        self._refused: list[tuple[float, float, RateLimitedError]] = []
+        self._limits: ServerLimits | None = None
+        self._needs: tuple[int, int] | None = None
+        self._budget: Budget | None = None
+        self._stop: Callable[[LabelpipeError], None] | None = None
+        self._last = Grant(-1)
+        self._shrink = self._released = self._is_last = False
+        self._wake, self._news = asyncio.Event(), asyncio.Event()
+
+    # -- with the lease server -------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def at_work(self) -> AsyncIterator[Job]:
+        """Exchange while the block lasts; gives what all shards have in common. Raises SetupError."""
+        headers = {"Authorization": f"Bearer {self._token}"}
+        async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(EXCHANGE_S)) as self._http:
+            self.job = await self._job()
+            work: asyncio.Task[None] | None = None
+            try:
+                yield self.job
+                await self.close()
+            finally:
+                work = self._task
+                if work is not None:
+                    work.cancel()
+                    await asyncio.wait({work})
+
+    _task: asyncio.Task[None] | None = None
+
+    async def _job(self) -> Job:
+        assert self._http is not None
+        try:
+            async with self._http.get(f"{self._url}/job") as response:
+                text = await response.read()
+                if response.status != 200:
+                    raise SetupError(f"{self._url}: the lease server refused: {text.decode(errors='replace')[:200]}")
+                return job_from(text)
+        except (aiohttp.ClientError, OSError, TimeoutError, InputError) as error:
+            raise SetupError(
+                f"{self._url}: there is no lease server ({error or type(error).__name__}). "
+                "Start it with: labelpipe leases CONFIG --listen HOST:PORT"
+            ) from error
+
+    def refuse_other(self, job: Job, digest: str) -> None:
+        """Raises SetupError where the lease server is that of another run."""
+        if job.shards not in (0, self._shards):
+            raise SetupError(
+                f"{self._url}: this lease server is for {job.shards} shards, and this is {self._shard}/{self._shards}"
+            )
+        if digest != job.digest:
+            raise SetupError(
+                f"{self._url}: this lease server is for another task or input than this config's. "
+                "Start it with the config that the shards have."
+            )
+
+    async def begin(self, stop: Callable[[LabelpipeError], None], budget: Budget | None) -> None:
+        """Exchange from now on. `stop` ends the run; the budget's caps are those of the lease server."""
+        self._stop, self._budget = stop, budget
+        if budget is not None:
+            budget.set_granted((0, 0))
+        self._task = asyncio.create_task(self._exchange_for_ever(), name="leases")
+
+    async def close(self) -> None:
+        """Report what is left, and hand back what was not used."""
+        if self._task is None:
+            return
+        self._released = self._is_last = True
+        self._wake.set()
+        await asyncio.wait({self._task}, timeout=CLOSE_S)
+        if not self._task.done():
+            tell("the lease server did not hear of the end", level=logging.WARNING, server=self._url)
+
+    async def _exchange_for_ever(self) -> None:
+        try:
+            while not self._is_over:
+                await self._until_due()
+                ask = self._ask()
+                self._take(await self._answer_to(ask), ask)
+        except LabelpipeError as error:
+            self._end(error)
+        except Exception as error:  # a bug here must not leave the shard waiting for ever
+            self._end(InternalError(f"the exchange with the lease server broke: {error!r}"))
+            raise
+
+    @property
+    def _is_over(self) -> bool:
+        return self._is_last and self._last.number == self._number - 1 and self._last_said
+
+    _last_said = False
+
+    def _end(self, error: LabelpipeError) -> None:
+        if self._stop is not None:
+            self._stop(error)
+        self.release()
+
+    async def _until_due(self) -> None:
+        """Return when there is something to say: at once where a call waits, else once in a while."""
+        if self._number == 0 or self._wants() or self._needs is not None or self._is_last:
+            return
+        self._wake.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REPORT_S):
+                await self._wake.wait()
+
+    def _wants(self) -> int:
+        """How many requests are to be asked for: none while half of what is aimed at is there."""
+        if self._released or not (self._is_waiting or self._used):
+            return 0
+        here = int(sum(left for left, _ in self._grants))
+        return 0 if here > self._aim // 2 and not self._is_waiting else max(1, self._aim - here)
+
+    def _ask(self) -> Ask:
+        now = asyncio.get_running_loop().time()
+        self._drop_expired(now)
+
+        def age(moment: float) -> int:
+            return max(0, round((now - moment) * 1000))
+
+        ask = Ask(
+            self._shard,
+            self._shards,
+            self._session,
+            self._number,
+            wants=self._wants(),
+            tokens=self._tokens,
+            unused=self._unused,
+            corrected=self._corrected,
+            in_flight=self._in_flight,
+            sent=[age(moment) for moment in self._sent],
+            answered=[one for at, sent_at, used in self._answered for one in (age(at), age(sent_at), used)],
+            limits=None if self._limits is None else asdict(self._limits),
+            refused=[
+                Refusal(age(at), age(sent_at), error.scope, error.retry_after_s, error.day_limit)
+                for at, sent_at, error in self._refused
+            ],
+            spent=None if self._budget is None else self._budget.exactly_spent,
+            needs=self._needs,
+            is_last=self._is_last,
+        )
+        self._last_said = self._is_last
+        self._number += 1
+        self._unused = self._corrected = self._used = 0
+        self._sent, self._answered, self._refused, self._limits = [], [], [], None
+        return ask
+
+    async def _answer_to(self, ask: Ask) -> Grant:
+        """The grant; asked for until the lease server answers. Raises LabelpipeError where it refuses for good."""
+        assert self._http is not None
+        wait_s, body, is_told = RETRY_S, to_bytes(ask), False
+        while True:
+            try:
+                async with self._http.post(f"{self._url}/lease", data=body) as response:
+                    data = await response.read()
+                if response.status == 200:
+                    return grant_from(data)
+                why = data.decode(errors="replace")[:200]
+                if response.status in (401, 409, 413):
+                    raise DrainedShardError(f"{self._url}: the lease server refuses this shard: {why}")
+            except (aiohttp.ClientError, OSError, TimeoutError, InputError) as error:
+                why = str(error) or type(error).__name__
+            if (parent := os.environ.get(PARENT_ENV)) and str(os.getppid()) != parent:
+                raise DrainedShardError("the process that started this shard is gone; the same command resumes it")
+            if not is_told:
+                tell("the lease server does not answer", level=logging.WARNING, server=self._url, reason=why)
+                is_told = True
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, RETRY_MOST_S)
+
+    def _take(self, grant: Grant, ask: Ask) -> None:
+        now = asyncio.get_running_loop().time()
+        self._last = grant
+        if grant.requests:
+            self._grants.append([grant.requests, now + VALID_S])
+        self._shrink = self._shrink or grant.shrink
+        if self._budget is not None:
+            self._budget.set_granted(grant.caps)
+        if self._needs == ask.needs:
+            self._needs = None
+        if grant.stop is not None and not self._released:
+            self._end(_stopped(*grant.stop))
+        self._news.set()
+
+    # -- what the door asks ----------------------------------------------------------------------------------------
+
+    async def acquire(self, tokens: int) -> None:
+        """Return when one more call may leave."""
+        self._held_until = None  # of a call that did not leave, or was about no record
+        self._tokens += round((tokens - self._tokens) / 8) or (tokens > self._tokens) - (tokens < self._tokens)
+        while not self._released:
+            now = asyncio.get_running_loop().time()
+            self._drop_expired(now)
+            if self._grants:
+                grant = self._grants[0]
+                grant[0] -= 1
+                self._held_until = grant[1]
+                self._used += 1
+                self._corrected += self._tokens - tokens
+                if grant[0] < 1:
+                    self._grants.popleft()
+                if not self._grants:
+                    self._wake.set()
+                return
+            self._aim = min(2 * self._aim, 10_000) if self._used else self._aim
+            self._is_waiting = True
+            self._news.clear()
+            self._wake.set()
+            try:
+                await self._news.wait()
+            finally:
+                self._is_waiting = False
+
+    def _drop_expired(self, now: float) -> None:
+        while self._grants and self._grants[0][1] <= now:
+            left, _ = self._grants.popleft()
+            self._unused += int(left)
+            self._aim = max(1, self._aim - int(left))
+
+    def give_back(self, tokens: int) -> None:
+        """Put an estimate right."""
+        self._corrected += tokens
+
+    def shut(self, seconds: float) -> bool:
+        """Whether what was acquired has not expired."""
+        if self._held_until is None or asyncio.get_running_loop().time() < self._held_until:
+            return True
+        self._held_until = None
+        self._unused += 1
+        return False
+
+    def sent(self, now: float, in_flight: int) -> None:
+        """A call leaves."""
+        self._held_until = None
+        self._in_flight = in_flight
+        self._sent.append(now)
+
+    def answered(self, tokens: int, limits: ServerLimits | None, now: float, sent_at: float) -> Hold | None:
+        """Report it. Who has to wait gets no grants."""
+        self._answered.append((now, sent_at, tokens))
+        self._limits = limits or self._limits
+        return None
+
+    def refused(self, error: RateLimitedError, now: float, sent_at: float, in_flight: int) -> Verdict:
+        """Report it at once; whether it is about everyone is seen there. Its own record waits as it was told."""
+        self._refused.append((now, sent_at, error))
+        self._wake.set()
+        shrink, self._shrink = self._shrink, False
+        wait_s = BLIND_WAIT_S if error.retry_after_s is None else error.retry_after_s
+        return Verdict(shrink=True) if shrink else Verdict(alone_s=max(wait_s, 0.001))
+
+    def configure(self, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
+        """The lease server has the caps."""
+
+    def release(self) -> None:
+        """The run is stopping: nothing is sent any more."""
+        self._released = True
+        self._news.set()
+
+    async def fund(self, budget: Budget, most: Most) -> None:
+        """Return when the budget can hold such a call, or may once calls in flight have ended; else the run ends."""
+        if self._released or budget.fits(most):
+            return
+        await self._funded(budget.exactly_with(most))
+        if not budget.fits(most, alone=True):
+            self._end(_stopped(BudgetReachedError.code, self._last.short))
+
+    async def _funded(self, needs: tuple[int, int]) -> None:
+        """Return when the lease server has heard of it."""
+        self._needs = needs
+        while self._needs is not None and not self._released:
+            self._news.clear()
+            self._wake.set()
+            await self._news.wait()
+
+    def state(self, now: float) -> ResourceState:
+        """What the lease server knew last."""
+        found: dict[str, Any] = dict(self._last.state)
+        if not found:
+            return ResourceState()
+        since = found.pop("refused_since")
+        rates = {name: Rate(**found.pop(name)) for name in ("requests", "tokens")}
+        return ResourceState(**{**found, **rates, "refused_since": None if since is None else now - since})
+
+    @property
+    def held(self) -> tuple[float, str]:
+        """For how long nothing was granted when it was heard last, in seconds, and why."""
+        return self._last.held_s, self._last.reason
+
+
+def _stopped(code: str, message: str) -> LabelpipeError:
+    if code == BudgetReachedError.code:
+        return BudgetReachedError(message, key="limits.budget_usd", cap=0.0, spent=0.0, needed=0.0)
+    return DayLimitReachedError(message) if code == DayLimitReachedError.code else DrainedShardError(message)

@@ -1,0 +1,80 @@
+"""The budget of a run that is shared by shards: each is handed a part of it, and hands back what it did not spend.
+
+What was handed out is written down first and counts until the shard says what it has spent: a shard that died may have
+spent it. So the sum of what shards can have spent never passes the caps. Money is picodollars.
+"""
+
+from __future__ import annotations
+
+from pipeline import codec
+from pipeline.store import Ledger
+
+#: A shard is handed at least what its next call needs, and at most this part of what is left, times the shards.
+PARTS = 8
+_KEY = "purses"
+
+#: Picodollars and tokens; None: no cap.
+Caps = tuple[int | None, int | None]
+
+
+class Purses:
+    """What each shard may have spent in all. `before` is what the run had spent before there were shards."""
+
+    def __init__(self, ledger: Ledger, caps: Caps, before: tuple[int, int] = (0, 0)) -> None:
+        self._ledger = ledger
+        self._before = before
+        # All state that changes: the caps, and what each shard was handed.
+        self.caps = caps
+        self._handed: dict[int, tuple[int, int]] = {}
+
+    async def load(self) -> None:
+        """Take over what an earlier lease server has handed out."""
+        found = codec.loads(await self._ledger.meta_get(_KEY) or "{}")
+        self._handed = {int(shard): (usd, tokens) for shard, (usd, tokens) in found.items()}
+
+    @property
+    def handed(self) -> tuple[int, int]:
+        """What the run can have spent at most."""
+        sums = [sum(one[unit] for one in self._handed.values()) + self._before[unit] for unit in (0, 1)]
+        return sums[0], sums[1]
+
+    def caps_of(self, shard: int) -> Caps:
+        """What the shard may have spent in all."""
+        usd, tokens = self._handed.get(shard, (0, 0))
+        return (None if self.caps[0] is None else usd, None if self.caps[1] is None else tokens)
+
+    async def begin(self, shard: int, spent: tuple[int, int]) -> None:
+        """A shard starts: what it has spent in earlier sessions counts, also where nobody knew of it."""
+        before = self._handed.get(shard, (0, 0))
+        await self._hand(shard, (max(before[0], spent[0]), max(before[1], spent[1])))
+
+    async def fill(self, shard: int, needs: tuple[int, int], shards: int) -> bool:
+        """Hand one of so many shards so much that it may have spent `needs`; false where so much is not left."""
+        usd, tokens = self._handed.get(shard, (0, 0))
+        more_usd, more_tokens = self._more(0, usd, needs[0], shards), self._more(1, tokens, needs[1], shards)
+        if more_usd is None or more_tokens is None:
+            return False
+        await self._hand(shard, (usd + more_usd, tokens + more_tokens))
+        return True
+
+    async def end(self, shard: int, spent: tuple[int, int]) -> None:
+        """A shard ends: what it did not spend goes back."""
+        await self._hand(shard, spent)
+
+    def _more(self, unit: int, has: int, need: int, shards: int) -> int | None:
+        """How much more of a unit is handed out; None where it is not there."""
+        cap, lacks = self.caps[unit], max(0, need - has)
+        if cap is None or not lacks:
+            return 0
+        left = cap - self.handed[unit]
+        return None if lacks > left else max(lacks, left // (PARTS * shards))
+
+    async def _hand(self, shard: int, amount: tuple[int, int]) -> None:
+        if self._handed.get(shard) == amount:
+            return
+        handed = {**self._handed, shard: amount}
+        more = any(now > was for now, was in zip(amount, self._handed.get(shard, (0, 0)), strict=True))
+        if more:
+            self._handed = handed  # counted from now on, whatever becomes of the writing
+        await self._ledger.meta_set(_KEY, codec.dumps({str(one): two for one, two in handed.items()}).decode())
+        self._handed = {**self._handed, shard: amount}

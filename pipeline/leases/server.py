@@ -1,0 +1,75 @@
+"""The lease server: the desk behind HTTP, for shards that have the token."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from pipeline.errors import InputError, SetupError, StoreError
+from pipeline.leases.desk import Desk
+from pipeline.leases.words import Job, ask_from, to_bytes
+
+#: The most that an exchange may be: a shard at 1,000 calls a second that waited a minute says less.
+BODY_BYTES_MOST = 4_000_000
+#: How long the end of the server waits for exchanges that are on their way, in seconds.
+STOP_S = 2.0
+SWEEP_S = 1.0
+
+
+@asynccontextmanager
+async def lease_server(desk: Desk, run_id: str, digest: str, *, host: str, port: int, token: str) -> AsyncIterator[str]:
+    """Serve while the block lasts; gives the address. Port 0 takes a free one. Raises SetupError.
+
+    If what grants dies, the block is cancelled with that error.
+    """
+
+    async def about(request: web.Request) -> web.Response:
+        return _refused(request, token) or web.Response(
+            body=to_bytes(Job(run_id, desk.shards, digest)), content_type="application/json"
+        )
+
+    async def lease(request: web.Request) -> web.Response:
+        if refused := _refused(request, token):
+            return refused
+        try:
+            grant = await desk.lease(ask_from(await request.read()))
+        except InputError as error:
+            return web.Response(status=409, text=str(error))
+        except StoreError as error:
+            return web.Response(status=503, text=str(error))
+        return web.Response(body=to_bytes(grant), content_type="application/json")
+
+    app = web.Application(client_max_size=BODY_BYTES_MOST)
+    app.router.add_get("/job", about)
+    app.router.add_post("/lease", lease)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            raise SetupError(f"cannot listen on {host}:{port} ({error}); choose another address") from error
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(desk.work(), name="granting"), group.create_task(_sweep(desk), name="sweep")]
+            yield f"http://{host}:{runner.addresses[0][1]}"
+            for task in tasks:
+                task.cancel()
+    finally:
+        await runner.cleanup()
+
+
+async def _sweep(desk: Desk) -> None:
+    while True:
+        await asyncio.sleep(SWEEP_S)
+        desk.take_back_expired()
+
+
+def _refused(request: web.Request, token: str) -> web.Response | None:
+    said = request.headers.get("Authorization", "")
+    if hmac.compare_digest(said.encode(), f"Bearer {token}".encode()):
+        return None
+    return web.Response(status=401, text="the token is missing or wrong")

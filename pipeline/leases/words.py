@@ -1,0 +1,158 @@
+"""What a shard and the lease server say to each other: JSON over HTTP, one exchange at a time for each shard.
+
+Times are ages in milliseconds, since no two machines have the same clock. Money is picodollars, so that sums are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar
+
+from pipeline import codec
+from pipeline.errors import InputError, RateLimitedError
+from pipeline.records import ServerLimits
+
+_T = TypeVar("_T")
+
+#: What a grant is worth: so long after it came, what is left of it goes back.
+VALID_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A 429 that a shard got: how long ago, when its call had left, and what it said."""
+
+    age_ms: int
+    sent_age_ms: int
+    scope: str = "requests"
+    retry_after_s: float | None = None
+    day_limit: str = ""
+
+    def as_error(self) -> RateLimitedError:
+        """The error that the limits judge."""
+        return RateLimitedError(scope=self.scope, retry_after_s=self.retry_after_s, day_limit=self.day_limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a shard asks for, and what has come of the grant before.
+
+    It is `shard` of `shards`. `session` is another one for each process, `number` counts its exchanges: one that is
+    asked again is answered as it was. `wants` requests of about `tokens` each; `unused` requests of the grants before
+    were not sent. `sent` are the ages of calls that left; `answered` has age, age of sending and tokens used of each
+    answer, in one list; `limits` is what the headers of the last one said. `corrected` tokens were estimated too much.
+    `spent` is what the shard has spent at most, `needs` what it must be able to set aside next: picodollars and tokens.
+    """
+
+    shard: int
+    shards: int
+    session: str
+    number: int
+    wants: int = 0
+    tokens: int = 1
+    unused: int = 0
+    corrected: int = 0
+    in_flight: int = 0
+    sent: list[int] = field(default_factory=list)
+    answered: list[int] = field(default_factory=list)
+    limits: dict[str, Any] | None = None
+    refused: list[Refusal] = field(default_factory=list)
+    spent: tuple[int, int] | None = None
+    needs: tuple[int, int] | None = None
+    is_last: bool = False
+
+    @property
+    def server_limits(self) -> ServerLimits | None:
+        """What the headers said."""
+        return None if self.limits is None else ServerLimits(**self.limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a shard may do now.
+
+    `requests` may leave within VALID_S. `caps` are what it may have spent in all, in picodollars and tokens; None: no
+    cap. `shrink`: fewer calls should be in flight. `held_s` and `reason`: nothing is granted for so long. `stop`: the
+    run is to end, as code and message. `short`: why not as much money was handed out as is needed. `state` is what is
+    known of the server's limits, for the screen.
+    """
+
+    number: int
+    requests: int = 0
+    caps: tuple[int | None, int | None] = (None, None)
+    shrink: bool = False
+    held_s: float = 0.0
+    reason: str = ""
+    stop: tuple[str, str] | None = None
+    short: str = ""
+    state: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What all shards of a run have in common. `shards` is 0 as long as none has said how many there are.
+
+    `digest` tells whether a shard's config asks what the others ask.
+    """
+
+    run_id: str
+    shards: int
+    digest: str
+
+
+def to_bytes(words: Ask | Grant | Job) -> bytes:
+    """As JSON; what is as it is without saying is left out."""
+    usual = {one.name: one.default for one in fields(words)}
+    return codec.dumps({name: value for name, value in asdict(words).items() if value != usual[name]})
+
+
+def ask_from(data: bytes) -> Ask:
+    """What a shard has said. Raises InputError for what no shard of ours says."""
+    found = _read(Ask, data)
+    refused = [_made(Refusal, one) for one in found.refused]
+    checked = _made(Ask, {**{one.name: getattr(found, one.name) for one in fields(Ask)}, "refused": refused})
+    numbers = (
+        checked.shard,
+        checked.shards,
+        checked.number,
+        checked.wants,
+        checked.tokens,
+        checked.unused,
+        checked.in_flight,
+    )
+    lists = (*checked.sent, *checked.answered, *(checked.spent or ()), *(checked.needs or ()))
+    if not all(type(one) is int and one >= 0 for one in (*numbers, *lists)) or len(checked.answered) % 3:
+        raise InputError("expected whole numbers of 0 or more")
+    if type(checked.corrected) is not int or not isinstance(checked.session, str):
+        raise InputError("expected a number for corrected, and a text for session")
+    if checked.limits is not None:
+        _made(ServerLimits, checked.limits)
+    return checked
+
+
+def grant_from(data: bytes) -> Grant:
+    """What the lease server has said. Raises InputError for what is no grant."""
+    return _read(Grant, data)
+
+
+def job_from(data: bytes) -> Job:
+    """What the lease server says of the run. Raises InputError."""
+    return _read(Job, data)
+
+
+def _read(kind: type[_T], data: bytes) -> _T:
+    try:
+        found = codec.loads(data)
+    except ValueError as error:
+        raise InputError(f"expected JSON: {error}") from error
+    return _made(kind, found)
+
+
+def _made(kind: type[_T], found: Any) -> _T:
+    if not isinstance(found, Mapping):
+        raise InputError(f"expected an object, got {str(found)[:80]!r}")
+    try:
+        return kind(**found)
+    except TypeError as error:
+        raise InputError(f"expected the fields of {kind.__name__}: {error}") from error

@@ -1,0 +1,7 @@
+"""A run in shards: processes here or elsewhere, under one limit and one budget, with one result."""
+
+from __future__ import annotations
+
+from pipeline.shards.dealing import BASE, FOLDER, dealt_in, shard_folder, shard_words
+from pipeline.shards.local import run_in_shards, serve_leases
+from pipeline.shards.merging import merge

@@ -1,0 +1,83 @@
+"""Which shard has what: folders, settings, and the note that says how many there are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import codec
+from pipeline.errors import ConfigError, SetupError
+from pipeline.settings import Settings
+from pipeline.store import write_whole
+
+#: The folder of the shards in a run folder, and what is in it beside them.
+FOLDER, PLAN, BASE, BOOK = "shards", "plan.json", "base.db", "leases.db"
+
+
+@dataclass(frozen=True, slots=True)
+class Dealt:
+    """What a run in shards keeps: how many there are, the run's id, and what they ask, as a digest."""
+
+    shards: int
+    run_id: str
+    digest: str
+
+
+def dealt_in(run: Path) -> Dealt | None:
+    """The note of a run in shards; None where there are none. Raises SetupError for one that cannot be read."""
+    path = run / FOLDER / PLAN
+    try:
+        found: Mapping[str, Any] = codec.loads(path.read_bytes())
+        return Dealt(int(found["shards"]), str(found["run_id"]), str(found["digest"]))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SetupError(f"{path}: cannot be read ({error!r}). Put back a copy of it.") from error
+
+
+def note(run: Path, dealt: Dealt) -> None:
+    """Keep the note. Raises StoreError."""
+    (run / FOLDER).mkdir(mode=0o700, exist_ok=True)
+    write_whole(run / FOLDER / PLAN, codec.pretty(asdict(dealt)))
+
+
+def shard_folder(run: Path, number: int, shards: int) -> Path:
+    """The run folder of a shard: `shards/03` of 16."""
+    return run / FOLDER / f"{number:0{max(2, len(str(shards)))}}"
+
+
+def shard_words(settings: Settings, number: int, shards: int) -> list[str]:
+    """What a shard's settings say otherwise, as for --set. Raises ConfigError for what cannot be dealt out.
+
+    The limits a minute, a day and the budget are the lease server's; of the calls in flight each shard has its part.
+    """
+    if "-" in settings.inputs():
+        raise ConfigError("shards read the input once each, and stdin can be read once: write it to a file")
+    if settings.quality.gold is not None:
+        raise ConfigError(
+            "quality.gold in a run of shards: each would ask the gold records, and none sees enough of them. Leave it "
+            "out, and give the gold file to labelpipe evaluate afterward"
+        )
+    if settings.model.lane in ("batch", "auto"):
+        raise ConfigError(
+            f'model.lane = "{settings.model.lane}" in a run of shards: batches of several processes would share one '
+            'limit of queued tokens. Label without shards, or with model.lane = "live" or "flex"'
+        )
+    limits = settings.limits
+    words = [f"input.shard={number}/{shards}", 'output.formats=["csv"]', "output.report=false", "notify.on=[]"]
+    if limits.concurrency != "auto":
+        words.append(f"limits.concurrency={math.ceil(int(limits.concurrency) / shards)}")
+    words.append(f"limits.concurrency_max={math.ceil(limits.concurrency_max / shards)}")
+    return words
+
+
+def refuse_other_count(run: Path, dealt: Dealt, shards: int) -> None:
+    """Raises SetupError where the run is in another number of shards."""
+    if dealt.shards != shards:
+        raise SetupError(
+            f"{run} is in {dealt.shards} shards, and {shards} were asked for. Give --shards {dealt.shards}, or put "
+            f"them together first: labelpipe merge {run}"
+        )

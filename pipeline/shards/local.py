@@ -1,0 +1,299 @@
+"""A run in shards on this machine: one lease server, so many processes, one screen, one result."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import uuid
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline.control import Inbox, Order, await_answer, send
+from pipeline.engine import StopSwitch, interruption, under
+from pipeline.errors import ConfigError, LabelpipeError, SetupError
+from pipeline.leases import Desk
+from pipeline.parts import is_simulated, sources_of, task_of
+from pipeline.progress import Progress, Snapshot
+from pipeline.readers import Progress as ReadProgress
+from pipeline.runner import RunOptions, arun, job_digest, open_screen, read_live, showing
+from pipeline.settings import Settings
+from pipeline.shards.dealing import BASE, FOLDER, Dealt, dealt_in, note, refuse_other_count, shard_words
+from pipeline.shards.merging import MergedError, join
+from pipeline.shards.office import caps_of, office
+from pipeline.shards.processes import Processes, Shard
+from pipeline.stats import RunSummary
+from pipeline.store import RunDir
+from pipeline.threads import in_daemon
+
+LOOK_S = 0.5
+
+
+async def run_in_shards(settings: Settings, shards: int, options: RunOptions) -> RunSummary:
+    """Label the input in so many processes on this machine; the same call resumes. Raises SetupError.
+
+    What they came to is in the run folder as after any run: one ledger, one set of files.
+    """
+    if settings.config_path is None:
+        raise ConfigError("shards are processes of their own, which read the config from a file: name one")
+    for number in range(1, shards + 1):
+        shard_words(settings, number, shards)
+    switch = StopSwitch()
+    return await under(switch, _run(settings, shards, options, switch))
+
+
+async def _run(settings: Settings, shards: int, options: RunOptions, switch: StopSwitch) -> RunSummary:
+    run = Path(settings.output.dir)
+    loop = asyncio.get_running_loop()
+    dealt = await deal(settings, shards, options)
+    began = loop.time()
+    with RunDir(run / FOLDER).open_for_writing():
+        crew = await _at_work(settings, dealt, options, switch)
+    figures, why = crew.figures(loop.time() - began), crew.why
+    if broken := [shard for shard in crew.shards if shard.code == 2]:
+        raise SetupError(f"shard {broken[0].number} of {shards} cannot start:\n{broken[0].said()}")
+    await asyncio.to_thread(join, run, dealt)
+    summary = await arun(settings, replace(options, stop_first=why, quiet=True))
+    summary = replace(summary, **figures)
+    RunDir(run).write_summary(summary.as_dict())
+    return summary
+
+
+async def deal(settings: Settings, shards: int, options: RunOptions) -> Dealt:
+    """The note of the shards, made where there is none yet. Raises SetupError where it is another run's.
+
+    `shards` is 0 where nobody knows yet how many there will be.
+    """
+    run = Path(settings.output.dir)
+    task = task_of(settings)
+    sources = await in_daemon(partial(sources_of, settings, None))
+    digest = job_digest(settings, task, sources)
+    dealt = dealt_in(run)
+    if dealt is not None:
+        if shards and dealt.shards:
+            refuse_other_count(run, dealt, shards)
+        if dealt.digest != digest:
+            raise SetupError(
+                f"{run} was dealt out to shards for another task or input. Put them together first, then go on: "
+                f"labelpipe merge {run}"
+            )
+        return dealt if dealt.shards else replace(dealt, shards=shards)
+    # What is there is compared, and archived where the user wants that, as in any session.
+    await arun(settings, replace(options, stop_first=MergedError(), quiet=True, after=None))
+    made = Dealt(shards, uuid.uuid4().hex, digest)
+    (run / FOLDER).mkdir(mode=0o700, exist_ok=True)
+    _link(RunDir(run).ledger, run / FOLDER / BASE)
+    note(run, made)
+    return made
+
+
+def _link(ledger: Path, base: Path) -> None:
+    """The ledger as it is now, under another name: a merge puts another file in its place."""
+    base.unlink(missing_ok=True)
+    try:
+        os.link(ledger, base)
+    except OSError:  # not every file system has links
+        base.write_bytes(ledger.read_bytes())
+
+
+class _Crew:
+    """The shards at work, as they are seen and steered."""
+
+    def __init__(self, settings: Settings, processes: Processes, desk: Desk, total: ReadProgress) -> None:
+        self._settings = settings
+        self._processes = processes
+        self._desk = desk
+        self._reading = total
+        self.shards: Sequence[Shard] = processes.shards
+        # All state that changes: why the run ends early, whether it is paused, what each shard said last.
+        self.reason: LabelpipeError | None = None
+        self._is_paused = False
+        self._live: list[dict[str, Any]] = []
+
+    def look(self) -> None:
+        """See what the shards say."""
+        self._live = [live for shard in self.shards if (live := read_live(RunDir(shard.folder))) is not None]
+
+    def snapshot(self) -> Snapshot:
+        """All of them in one line."""
+        live = self._live
+
+        def added(name: str) -> Any:
+            return sum(one.get(name) or 0 for one in live)
+
+        done = added("done")
+        costs = [one.get("cost_usd") for one in live]
+        state = self._desk.state(asyncio.get_running_loop().time())
+        trouble = "PAUSED by order; labelpipe resume continues it" if self._is_paused else ""
+        trouble = trouble or ("" if self.reason is None else f"stopping: {self.reason}")
+        trouble = trouble or next((one["trouble"] for one in live if one.get("trouble")), "")
+        total = self._reading.exact_total
+        return Snapshot(
+            done=done,
+            total=None if total is None else max(total, done),
+            total_known=total is not None,
+            rate_per_minute=added("rate_per_minute"),
+            limit_per_minute=state["requests"]["per_minute"],
+            calls_per_record=max((one.get("calls_per_record") or 1.0 for one in live), default=1.0),
+            cost_usd=None if not live or None in costs else sum(cost or 0.0 for cost in costs),
+            in_flight=added("in_flight"),
+            retries=added("retries"),
+            unlabelled=added("unlabelled"),
+            trouble=trouble,
+            simulated=is_simulated(self._settings) or any(one.get("simulated") for one in live),
+        )
+
+    def end(self, reason: LabelpipeError) -> None:
+        """Let all shards end."""
+        self.reason = self.reason or reason
+        self._desk.set_paused(False)
+        self._processes.end()
+
+    async def obey(self, order: Order) -> tuple[bool, str]:
+        """What comes of an order to the run: each shard hears it, and the lease server."""
+        if order.verb in ("pause", "resume"):
+            self._is_paused = order.verb == "pause"
+            self._desk.set_paused(self._is_paused)
+            return True, "paused; calls in flight end, nothing new leaves" if self._is_paused else "continues"
+        if order.verb == "drain":
+            self.end(MergedError("drained by order; the same command resumes it"))
+            return True, "draining; the calls in flight end, then the run does"
+        return await self._set(str(order.key), order.value)
+
+    async def _set(self, key: str, value: Any) -> tuple[bool, str]:
+        try:
+            settings = self._settings.ordered([f"{key}={value}"])
+        except ConfigError as error:
+            return False, str(error)
+        if key in _AT_THE_DESK:
+            self._settings = settings
+            await self.take_over(settings)
+            return True, f"{key} is {value} for all shards together"
+        if key == "limits.concurrency" and settings.limits.concurrency != "auto":
+            value = -(-int(settings.limits.concurrency) // len(self.shards))
+        replies = await asyncio.gather(*(asyncio.to_thread(_order, shard.folder, key, value) for shard in self.shards))
+        bad = [text for ok, text in replies if not ok]
+        return (False, bad[0]) if bad else (True, f"{replies[0][1]} (each of {len(self.shards)} shards)")
+
+    async def take_over(self, settings: Settings) -> None:
+        """Limits of all shards together."""
+        limits = settings.limits
+        self._desk.resource.configure(limits.requests_per_minute, limits.tokens_per_minute)
+        self._desk.purses.caps = caps_of(settings)
+        await self._desk.set_day_limit(limits.requests_per_day, stop=limits.on_day_limit == "stop")
+
+    @property
+    def why(self) -> LabelpipeError:
+        """Why the run ended early, if it did: by what the user or the lease server wants, else as a shard says."""
+        if self._desk.stopped is not None:
+            return MergedError(self._desk.stopped[1])
+        told = [(RunDir(shard.folder).read_summary() or {}).get("reason") for shard in self.shards]
+        return self.reason or MergedError(next((str(one) for one in told if one), None))
+
+    def figures(self, seconds: float) -> dict[str, Any]:
+        """What the summary says of the session: sums over the shards, and the slowest one's latencies."""
+        ended = [found for shard in self.shards if (found := RunDir(shard.folder).read_summary()) is not None]
+
+        def most(name: str) -> Any:
+            return max((one[name] for one in ended if one.get(name) is not None), default=None)
+
+        retries: Counter[str] = Counter()
+        for one in ended:
+            retries.update(one.get("retries") or {})
+        sums = {name: sum(one.get(name) or 0 for one in ended) for name in ("calls", "refusals", "session_records")}
+        return {
+            **sums,
+            "retries": dict(retries),
+            "session_s": seconds,
+            "latency_p50_s": most("latency_p50_s"),
+            "latency_p95_s": most("latency_p95_s"),
+            "outages": most("outages") or 0,
+            "outage_s": most("outage_s") or 0.0,
+        }
+
+
+#: Keys that the lease server holds for all shards.
+_AT_THE_DESK = {
+    f"limits.{name}"
+    for name in ("requests_per_minute", "tokens_per_minute", "requests_per_day", "on_day_limit", "budget_usd",
+                 "budget_tokens")
+}  # fmt: skip
+
+
+def _order(folder: Path, key: str, value: Any) -> tuple[bool, str]:
+    try:
+        reply = await_answer(send(folder, "set", key, value))
+    except SetupError as error:
+        return False, str(error)
+    return (False, f"{folder.name} did not answer") if reply is None else (reply.ok, reply.text)
+
+
+async def _at_work(settings: Settings, dealt: Dealt, options: RunOptions, switch: StopSwitch) -> _Crew:
+    """The shards from their start to their end."""
+    token = secrets.token_urlsafe(24)
+    extra = ["--relabel"] * options.relabel + ["--keep"] * options.keep
+    async with office(settings, dealt, host="127.0.0.1", port=0, token=token) as (url, desk):
+        processes = Processes(settings, dealt.shards, url, token, extra)
+        reading = ReadProgress()
+        crew = _Crew(settings, processes, desk, reading)
+        progress = Progress(crew.snapshot, quiet=options.quiet, title=f"{dealt.shards} shards")
+        switch.turn(_soft(crew, progress), processes.end)
+        task = task_of(settings)
+        sources = await in_daemon(partial(sources_of, settings, None))
+        shows = (
+            progress.run(),
+            open_screen(progress.say, settings, task, sources, reading, 0),
+            _watch(crew, desk, Path(settings.output.dir), progress),
+        )
+        try:
+            async with showing(*shows):
+                await processes.run()
+        finally:
+            switch.turn(lambda _: None)
+            progress.close()
+    return crew
+
+
+def _soft(crew: _Crew, progress: Progress) -> Callable[[str], None]:
+    def soft(name: str) -> None:
+        progress.say(f"labelpipe: {name}: letting the calls in flight end; once more to cut them off.")
+        crew.end(interruption(name))
+
+    return soft
+
+
+async def _watch(crew: _Crew, desk: Desk, run: Path, progress: Progress) -> None:
+    """Look at the shards, and for orders, until cancelled."""
+    inbox = Inbox(run)
+    while True:
+        crew.look()
+        if desk.stopped is not None and crew.reason is None:
+            crew.end(MergedError(desk.stopped[1]))
+        for order in inbox.read_new():
+            ok, text = await crew.obey(order)
+            inbox.answer(order, ok, text)
+            progress.say(f"labelpipe: {order.verb}: {text}")
+        await asyncio.sleep(LOOK_S)
+
+
+async def serve_leases(
+    settings: Settings, shards: int | None, host: str, port: int, token: str, say: Callable[[str], None]
+) -> None:
+    """Serve the limits of a run to shards that others start, until a signal. Raises SetupError."""
+    switch = StopSwitch()
+    await under(switch, _serve(settings, shards or 0, host, port, token, say))
+
+
+async def _serve(settings: Settings, shards: int, host: str, port: int, token: str, say: Callable[[str], None]) -> None:
+    run = Path(settings.output.dir)
+    dealt = await deal(settings, shards, RunOptions())
+    with RunDir(run / FOLDER).open_for_writing():
+        async with office(settings, dealt, host=host, port=port, token=token) as (url, _):
+            say(f"labelpipe: the limits of {run} are served at {url}")
+            say(f"  shards    labelpipe run {settings.config_path} --shard 1/N --leases {url}")
+            say(f"  then      labelpipe merge {run}")
+            await asyncio.Event().wait()

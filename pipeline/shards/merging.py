@@ -1,0 +1,56 @@
+"""Shards put together: one ledger, and from it one set of files."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+from pipeline.errors import LabelpipeError, SetupError
+from pipeline.runner import RunOptions, arun
+from pipeline.settings import Settings
+from pipeline.shards.dealing import BASE, FOLDER, Dealt, dealt_in
+from pipeline.stats import Merged
+from pipeline.store import RunDir, join_ledgers
+
+
+class MergedError(LabelpipeError):
+    """Put together; records are left. The same command resumes it."""
+
+    code = "merged"
+
+
+async def merge(settings: Settings) -> Merged:
+    """Put the shards of a run together; while some are at work, what they have so far. Raises SetupError.
+
+    It can be given again, and be killed at any moment: the shards go only once the run's own ledger holds them.
+    """
+    run = Path(settings.output.dir)
+    dealt = dealt_in(run)
+    if dealt is None:
+        raise SetupError(f"{run} is in no shards: there is nothing to put together")
+    merged = await asyncio.to_thread(join, run, dealt)
+    # The files: a session that asks nothing.
+    await arun(settings, RunOptions(stop_first=MergedError(), quiet=True))
+    return merged
+
+
+def join(run: Path, dealt: Dealt) -> Merged:
+    """One ledger from those of the shards; they go where none is at work."""
+    with RunDir(run).open_for_writing():
+        shards = RunDir(run).shards()
+        busy = any(one.is_running() for one in shards) or RunDir(run / FOLDER).is_running()
+        base = run / FOLDER / BASE
+        parts = [*([base] if base.exists() else []), *(one.ledger for one in shards)]
+        outcomes = join_ledgers(RunDir(run).ledger, parts, dealt.run_id)
+        if not busy:
+            retire(run)
+        return Merged(str(run), len(shards), outcomes, complete=not busy)
+
+
+def retire(run: Path) -> None:
+    """The shards go; first the note, so that what a kill leaves of them is not taken for shards."""
+    gone = run / f"{FOLDER}.merged"
+    shutil.rmtree(gone, ignore_errors=True)
+    (run / FOLDER).rename(gone)
+    shutil.rmtree(gone)

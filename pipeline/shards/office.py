@@ -1,0 +1,63 @@
+"""The lease server of a run: its limits from the settings, its book in the run folder."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.leases import Desk, Purses, lease_server
+from pipeline.limits import DayMeter, LocalResource
+from pipeline.parts import price_for
+from pipeline.runner import spent_of
+from pipeline.settings import Settings
+from pipeline.shards.dealing import BASE, BOOK, FOLDER, Dealt, note
+from pipeline.store import Ledger
+
+_PICO_PER_USD = 10**12
+
+
+@asynccontextmanager
+async def office(
+    settings: Settings, dealt: Dealt, *, host: str, port: int, token: str
+) -> AsyncIterator[tuple[str, Desk]]:
+    """Serve leases while the block lasts; gives the address and the desk. Raises SetupError, and StoreError."""
+    run, limits = Path(settings.output.dir), settings.limits
+    async with await Ledger.open(run / FOLDER / BOOK) as book:
+        before, base_days = (0, 0), dict[str, int]()
+        today = time.strftime("%Y-%m-%d", time.gmtime())
+        if (base := run / FOLDER / BASE).exists():
+            async with await Ledger.open(base, read_only=True) as ledger:
+                usd, tokens = await spent_of(ledger, price_for(settings))
+                before = (math.ceil(usd * _PICO_PER_USD), tokens)
+                base_days = {today: await ledger.requests_on(today)}
+
+        async def used(day: str) -> int:
+            return await book.requests_on(day) + base_days.get(day, 0)
+
+        day = DayMeter(limits.requests_per_day, used=used, add=book.add_requests, wall=time.time)
+        purses = Purses(book, caps_of(settings), before)
+        await purses.load()
+        resource = LocalResource(limits.requests_per_minute, limits.tokens_per_minute)
+        desk = Desk(
+            dealt.shards,
+            resource,
+            day,
+            purses,
+            stop_at_day_limit=limits.on_day_limit == "stop",
+            counted=lambda shards: note(run, replace(dealt, shards=shards)),
+        )
+        try:
+            async with lease_server(desk, dealt.run_id, dealt.digest, host=host, port=port, token=token) as url:
+                yield url, desk
+        finally:
+            await day.close()
+
+
+def caps_of(settings: Settings) -> tuple[int | None, int | None]:
+    """The budget in picodollars and tokens."""
+    usd = settings.limits.budget_usd
+    return (None if usd is None else math.floor(usd * _PICO_PER_USD), settings.limits.budget_tokens)

@@ -1,0 +1,109 @@
+"""The shards of a run as processes on this machine: started, watched, started again after a kill, told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.runlog import tell
+from pipeline.settings import Settings
+from pipeline.shards.dealing import shard_folder
+
+#: The variable that holds the token for the lease server, and the one that names the process to end with.
+TOKEN_ENV, PARENT_ENV = "LEASES_TOKEN", "LEASES_PARENT"
+#: A shard that was killed is started again after so long.
+AGAIN_S = 0.5
+#: What is shown of a shard that broke.
+SHOWN_BYTES = 600
+
+
+@dataclass(slots=True)
+class Shard:
+    """One process. `code` is its exit code once it is over; all of it changes."""
+
+    number: int
+    folder: Path
+    code: int | None = None
+    starts: int = 0
+    process: asyncio.subprocess.Process | None = field(default=None, repr=False)
+
+    @property
+    def log(self) -> Path:
+        """What it has printed."""
+        return self.folder.with_name(f"{self.folder.name}.out")
+
+    def said(self) -> str:
+        """The end of what it has printed."""
+        try:
+            return self.log.read_bytes()[-SHOWN_BYTES:].decode(errors="replace").strip()
+        except OSError:
+            return ""
+
+
+class Processes:
+    """All shards of a run. They end when this process does, and are not hit by the terminal's Ctrl-C."""
+
+    def __init__(self, settings: Settings, shards: int, url: str, token: str, extra: Sequence[str]) -> None:
+        run = Path(settings.output.dir)
+        words, _ = settings.overrides()
+        self._command = [sys.executable, "-m", "pipeline", "run", str(settings.config_path)]
+        self._command += [part for word in words for part in ("--set", word)]
+        self._extra = ["--leases", url, "--token-env", TOKEN_ENV, "--json", *extra]
+        self._env = {**os.environ, TOKEN_ENV: token, PARENT_ENV: str(os.getpid())}
+        self._of = shards
+        self.shards = [Shard(number, shard_folder(run, number, shards)) for number in range(1, shards + 1)]
+        # All state that changes, beside the shards.
+        self._is_ending = False
+
+    async def run(self) -> None:
+        """Return when each has come to an end of its own; one that was killed is started again."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for shard in self.shards:
+                    group.create_task(self._keep(shard), name=f"shard {shard.number}")
+        finally:
+            self.send(signal.SIGKILL)
+
+    async def _keep(self, shard: Shard) -> None:
+        while True:
+            with shard.log.open("ab") as out:
+                shard.process = await asyncio.create_subprocess_exec(
+                    *self._command, "--shard", f"{shard.number}/{self._of}", *self._extra,
+                    stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out, env=self._env, start_new_session=True,
+                )  # fmt: skip
+            shard.starts += 1
+            if self._is_ending:  # it was told to end while it was being started
+                self._send(shard, signal.SIGINT)
+            code = await shard.process.wait()
+            shard.process = None
+            tell("a shard ended", shard=shard.number, exit_code=code)
+            if code >= 0 or self._is_ending:
+                shard.code = code
+                if code == 2:  # what keeps one from starting keeps all of them
+                    self.end()
+                return
+            await asyncio.sleep(AGAIN_S)
+
+    def end(self) -> None:
+        """Let the calls in flight end, and then all of them; a second time cuts the calls off."""
+        self._is_ending = True
+        tell("the shards are told to end")
+        self.send(signal.SIGINT)
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal to all that are there."""
+        for shard in self.shards:
+            self._send(shard, number)
+
+    @staticmethod
+    def _send(shard: Shard, number: signal.Signals) -> None:
+        if shard.process is not None and shard.process.returncode is None:
+            try:
+                shard.process.send_signal(number)
+            except ProcessLookupError:
+                return

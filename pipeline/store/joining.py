@@ -1,0 +1,126 @@
+"""One ledger from those of several shards: their outcomes, archived rows, kept answers, days and batches."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from pipeline import codec
+from pipeline.errors import StoreError
+from pipeline.store.rows import COLUMNS
+from pipeline.store.rundir import replace_durably
+from pipeline.store.schema import connect_writer, use_failure
+from pipeline.store.writes import forget_files, set_meta
+
+#: Where the ledger keeps what a run has cost at most, as `runner.paid` has it.
+_BUDGET = "budget"
+_REST = ", ".join(COLUMNS[1:])
+_NAMES = ", ".join(COLUMNS)
+#: Memory of the page cache, in KiB: the index of keys is written at random places.
+_CACHE_KIB = 64_000
+
+
+def join_ledgers(target: Path, parts: Sequence[Path], run_id: str) -> int:
+    """Make the ledger `target` of these, in this order, and put it into the place of the one that is there.
+
+    The first one may be what was done before there were shards: its rows keep their numbers. All is made in a file
+    beside it, so a kill leaves the old ledger, and what is done again comes to the same. Nobody else may write to
+    `target`; the parts may be at work. Gives the number of outcomes. Raises StoreError.
+    """
+    made = target.with_name(f"{target.name}.joining")
+    try:
+        for old in made.parent.glob(f"{made.name}*"):
+            old.unlink()
+        with closing(connect_writer(made)) as connection:
+            # It is nobody's until it is renamed.
+            connection.execute("PRAGMA journal_mode = DELETE")
+            connection.execute("PRAGMA synchronous = OFF")
+            connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            count = _fill(connection, target, parts, run_id)
+        _put_in_place(made, target)
+    except (sqlite3.Error, OSError) as error:
+        raise StoreError(use_failure(made, error)) from error
+    return count
+
+
+def _fill(connection: sqlite3.Connection, target: Path, parts: Sequence[Path], run_id: str) -> int:
+    budget = {"usd": 0.0, "tokens": 0}
+    for part in parts:
+        connection.execute("ATTACH ? AS part", (f"{part.absolute().as_uri()}?mode=ro",))
+        connection.execute("BEGIN IMMEDIATE")
+        _copy(connection)
+        mark = codec.loads(_meta(connection, "part", _BUDGET) or "{}")
+        budget = {unit: amount + (mark.get(unit) or 0) for unit, amount in budget.items()}
+        connection.execute("COMMIT")
+        connection.execute("DETACH part")
+    connection.execute("BEGIN IMMEDIATE")
+    _copy_files(connection, target if target.exists() else None)
+    set_meta(connection, "run_id", run_id)
+    if any(budget.values()):
+        set_meta(connection, _BUDGET, codec.dumps(budget).decode())
+    connection.execute("COMMIT")
+    return int(connection.execute("SELECT COUNT(*) FROM outcomes").fetchone()[0])
+
+
+def _copy(connection: sqlite3.Connection) -> None:
+    """All of a part, in the transaction that is open. A key that is there already is archived: it was paid for."""
+    one = connection.execute
+    last = one(
+        "SELECT MAX(COALESCE((SELECT MAX(seq) FROM main.outcomes), 0),"
+        " COALESCE((SELECT MAX(seq) FROM main.archived), 0), 0)"
+    ).fetchone()[0]
+    least = one("SELECT MIN(COALESCE(MIN(seq), 0), 0) FROM main.archived").fetchone()[0]
+    archived = f"{_NAMES}, archived_at, reason, paid"
+    one(
+        f"INSERT INTO main.archived ({archived}) SELECT seq + ?, {_REST}, ?, 'joined', 1 FROM part.outcomes"  # noqa: S608
+        " WHERE key IN (SELECT key FROM main.outcomes)",
+        (last, time.time()),
+    )
+    one(
+        f"INSERT OR IGNORE INTO main.outcomes ({_NAMES}) SELECT seq + ?, {_REST} FROM part.outcomes ORDER BY seq",  # noqa: S608
+        (last,),
+    )
+    one(
+        f"INSERT INTO main.archived ({archived}) SELECT CASE WHEN seq < 0 THEN seq + ? ELSE seq + ? END, {_REST},"  # noqa: S608
+        " archived_at, reason, paid FROM part.archived ORDER BY rowid",
+        (least, last),
+    )
+    one("INSERT OR REPLACE INTO main.turns SELECT * FROM part.turns")
+    one(
+        "INSERT INTO main.days SELECT day, requests FROM part.days WHERE TRUE"
+        " ON CONFLICT (day) DO UPDATE SET requests = requests + excluded.requests"
+    )
+    parts = one("SELECT COALESCE(MAX(part), 0) FROM main.batches").fetchone()[0]
+    for table in ("batches", "batch_items"):
+        names = [row[1] for row in one(f"PRAGMA part.table_info({table})")]
+        values = ", ".join("part + ?" if name == "part" else name for name in names)
+        one(f"INSERT OR REPLACE INTO main.{table} ({', '.join(names)}) SELECT {values} FROM part.{table}", (parts,))  # noqa: S608
+
+
+def _copy_files(connection: sqlite3.Connection, before: Path | None) -> None:
+    """What is known of the files of rows, which are made anew."""
+    if before is not None:
+        connection.execute("COMMIT")
+        connection.execute("ATTACH ? AS part", (f"{before.absolute().as_uri()}?mode=ro",))
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("INSERT OR REPLACE INTO main.meta SELECT key, value FROM part.meta")
+        connection.execute("INSERT OR REPLACE INTO main.sinks SELECT * FROM part.sinks")
+    forget_files(connection)
+
+
+def _meta(connection: sqlite3.Connection, schema: str, key: str) -> str | None:
+    found = connection.execute(f"SELECT value FROM {schema}.meta WHERE key = ?", (key,)).fetchone()  # noqa: S608
+    return None if found is None else str(found[0])
+
+
+def _put_in_place(made: Path, target: Path) -> None:
+    """Durable, and without a journal of the old ledger, which SQLite would take for one of the new one."""
+    if target.exists():
+        with closing(connect_writer(target)) as old:
+            old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        for ending in ("-wal", "-shm"):
+            target.with_name(f"{target.name}{ending}").unlink(missing_ok=True)
+    replace_durably(made, target)

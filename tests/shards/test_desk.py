@@ -1,0 +1,256 @@
+"""The lease server's desk on a clock that moves: one limit for all shards, whatever becomes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.leases import Desk, Purses
+from pipeline.leases.desk import SILENT_S
+from pipeline.leases.words import VALID_S, Ask, Grant, Refusal, ask_from, grant_from, to_bytes
+from pipeline.limits import DayMeter, LocalResource
+
+RunOn = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+class Shard:
+    """A shard that asks again at once and uses what it gets, for tests of the desk alone."""
+
+    def __init__(self, desk: Desk, number: int, of: int, *, wants: int = 50, session: str = "one") -> None:
+        self.desk, self.number, self.of = desk, number, of
+        self.wants, self.session = wants, session
+        self.count, self.got = 0, 0
+        self.to_send = 0
+
+    async def ask(self, **words: Any) -> Grant:
+        given = {"wants": self.wants, "sent": [0] * self.to_send, **words}
+        grant = await self.desk.lease(Ask(self.number, self.of, self.session, self.count, **given))
+        self.count += 1
+        self.to_send = grant.requests
+        self.got += grant.requests
+        return grant
+
+    async def go_on(self) -> None:
+        while not (await self.ask()).stop:
+            pass
+
+
+def desk_of(rpm: float | None, *, day: int | None = None, shards: int = 0, stop: bool = False) -> Desk:
+    counted: dict[str, int] = {}
+
+    async def used(name: str) -> int:
+        return counted.get(name, 0)
+
+    async def add(name: str, count: int) -> None:
+        counted[name] = counted.get(name, 0) + count
+
+    meter = DayMeter(day, used=used, add=add, wall=time.time)
+    return Desk(shards, LocalResource(rpm), meter, Purses(Book(), (None, None)), stop_at_day_limit=stop)
+
+
+class Book:
+    """What Purses keeps, in memory: the ledger's two methods that it uses."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, str] = {}
+
+    async def meta_get(self, key: str) -> str | None:
+        return self.kept.get(key)
+
+    async def meta_set(self, key: str, value: str) -> None:
+        self.kept[key] = value
+
+
+async def during(seconds: float, *work: Coroutine[Any, Any, Any]) -> None:
+    tasks = [asyncio.create_task(one) for one in work]
+    await asyncio.sleep(seconds)
+    for task in tasks:
+        if task.done():
+            task.result()
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def ended(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
+
+
+@pytest.mark.parametrize(("rpm", "shards"), [(60, 4), (6_000, 4)])
+def test_shards_share_one_limit_evenly(moved_clock: RunOn, rpm: int, shards: int) -> None:
+    async def main() -> None:
+        desk = desk_of(rpm)
+        crew = [Shard(desk, number, shards, wants=1 + rpm // 600) for number in range(1, shards + 1)]
+        await during(60.0, desk.work(), *(one.go_on() for one in crew))
+        got = sum(one.got for one in crew)
+        assert 0.97 * rpm <= got <= 1.01 * rpm + shards
+        assert max(one.got for one in crew) - min(one.got for one in crew) <= max(2, 0.1 * got / shards)
+
+    moved_clock(main())
+
+
+def test_an_exchange_that_is_asked_again_gets_the_same_calls(moved_clock: RunOn) -> None:
+    async def main() -> None:
+        desk = desk_of(6_000)
+        granting = asyncio.create_task(desk.work())
+        ask = Ask(1, 2, "one", 0, wants=5)
+        first = await desk.lease(ask)
+        assert (await desk.lease(ask)) == first
+        assert first.requests == 5
+        with pytest.raises(InputError, match="not the next one"):
+            await desk.lease(Ask(1, 2, "one", 7, wants=5))
+        with pytest.raises(InputError, match="not the next one"):
+            await desk.lease(Ask(1, 2, "another", 1, wants=5))
+        with pytest.raises(InputError, match="this run has 2 shards"):
+            await desk.lease(Ask(1, 3, "one", 1, wants=5))
+        await ended(granting)
+
+    moved_clock(main())
+
+
+def test_what_a_dead_shard_held_goes_to_the_others(moved_clock: RunOn) -> None:
+    """It holds a second's worth, and dies. A server that is asked in its place has no call too many."""
+
+    async def main() -> None:
+        desk = desk_of(600)
+        dead, alive = Shard(desk, 1, 2, wants=10), Shard(desk, 2, 2, wants=10)
+        granting = asyncio.create_task(desk.work())
+        await dead.ask()
+        held = dead.got
+        assert held > 0
+        await asyncio.sleep(SILENT_S + VALID_S + 2.5)
+        desk.take_back_expired()
+        lost = await desk.lease(Ask(1, 2, "one", 0, wants=10))
+        assert lost.requests == 0, "an exchange that is asked again must not give away what was taken back"
+        before = alive.got
+        await alive.ask()
+        assert alive.got - before > held, "what the dead one held is there at once"
+        await ended(granting)
+
+    moved_clock(main())
+
+
+def test_a_refusal_of_one_shard_holds_all(moved_clock: RunOn) -> None:
+    async def main() -> None:
+        desk = desk_of(6_000)
+        one, other = Shard(desk, 1, 2, wants=5), Shard(desk, 2, 2, wants=5)
+        granting = asyncio.create_task(desk.work())
+        await one.ask()
+        await other.ask()
+        # Several, for a single one may be about its own record only.
+        grant = await one.ask(refused=[Refusal(5 + n, 100 + n, retry_after_s=20.0) for n in range(8)])
+        began = asyncio.get_running_loop().time()
+        held, got = grant, 0
+        while not got:
+            held = await other.ask()
+            got = held.requests
+        assert 15.0 <= asyncio.get_running_loop().time() - began <= 25.0
+        await ended(granting)
+
+    moved_clock(main())
+
+
+def test_a_day_limit_is_counted_over_all_shards(moved_clock: RunOn) -> None:
+    async def main() -> None:
+        desk = desk_of(6_000, day=130, stop=True)
+        crew = [Shard(desk, number, 3, wants=7) for number in (1, 2, 3)]
+        await during(30.0, desk.work(), *(one.go_on() for one in crew))
+        assert 120 <= sum(one.got for one in crew) <= 130, "what a shard waited for as the day ended is not sent"
+        assert (desk.stopped or ("",))[0] == "day_limit"
+        assert (await crew[0].ask()).stop == desk.stopped
+
+    moved_clock(main())
+
+
+def test_paused_shards_get_nothing_until_it_goes_on(moved_clock: RunOn) -> None:
+    async def main() -> None:
+        desk = desk_of(6_000)
+        shard = Shard(desk, 1, 1)
+        granting = asyncio.create_task(desk.work())
+        desk.set_paused(True)
+        assert (await shard.ask()).requests == 0
+        assert (await shard.ask()).reason == "paused by order"
+        desk.set_paused(False)
+        assert (await shard.ask()).requests > 0
+        await ended(granting)
+
+    moved_clock(main())
+
+
+def test_unused_calls_can_be_sent_by_others(moved_clock: RunOn) -> None:
+    async def main() -> None:
+        desk = desk_of(600)
+        shard = Shard(desk, 1, 1, wants=1)
+        granting = asyncio.create_task(desk.work())
+        began = asyncio.get_running_loop().time()
+        for _ in range(50):
+            while not (await shard.ask(sent=[], unused=shard.to_send)).requests:
+                pass
+        took_s = asyncio.get_running_loop().time() - began
+        assert took_s <= 1.0, "a call that was not sent is no call of the minute"
+        await ended(granting)
+
+    moved_clock(main())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", b"[]", b"{}", b'{"shard": 1}', b'{"shard": -1, "shards": 2, "session": "a", "number": 0}',
+        b'{"shard": 1, "shards": 2, "session": "a", "number": true}',
+        b'{"shard": 1, "shards": 2, "session": "a", "number": 0, "answered": [1, 2]}',
+        b'{"shard": 1, "shards": 2, "session": "a", "number": 0, "sent": ["x"]}',
+        b'{"shard": 1, "shards": 2, "session": "a", "number": 0, "limits": {"x": 1}}',
+        b'{"shard": 1, "shards": 2, "session": 3, "number": 0}',
+        b'{"shard": 1, "shards": 2, "session": "a", "number": 0, "more": 1}',
+    ],
+)  # fmt: skip
+def test_what_no_shard_says_is_refused(data: bytes) -> None:
+    with pytest.raises(InputError):
+        ask_from(data)
+
+
+def test_words_come_back_as_they_were() -> None:
+    ask = Ask(3, 16, "s", 4, wants=5, sent=[1, 2], answered=[1, 2, 3], refused=[Refusal(1, 2, "tokens", 3.5)],
+              spent=(1, 2), limits={"limit_requests": 5})  # fmt: skip
+    assert to_bytes(ask_from(to_bytes(ask))) == to_bytes(ask)
+    grant = Grant(4, 5, (None, 7), held_s=1.5, reason="why", state={"a": 1})
+    assert to_bytes(grant_from(to_bytes(grant))) == to_bytes(grant)
+
+
+def test_money_that_was_handed_out_never_passes_the_cap(tmp_path: Path) -> None:
+    from hypothesis import given
+    from hypothesis import strategies as st
+
+    step = st.tuples(st.sampled_from(["fill", "end", "die", "restart"]), st.integers(1, 4), st.integers(0, 400))
+
+    @given(st.lists(step, max_size=60))
+    def check(steps: list[tuple[str, int, int]]) -> None:
+        async def main() -> None:
+            book = Book()
+            purses = Purses(book, (1_000, None), before=(50, 0))
+            spent = dict.fromkeys(range(1, 5), 0)
+            for what, shard, amount in steps:
+                if what == "fill":
+                    if await purses.fill(shard, (spent[shard] + amount, 0), 4):
+                        may = purses.caps_of(shard)[0]
+                        assert spent[shard] + amount <= (may or 0)
+                        spent[shard] += amount
+                elif what == "end":
+                    await purses.end(shard, (spent[shard], 0))
+                elif what == "die":
+                    await purses.begin(shard, (spent[shard], 0))
+                else:
+                    purses = Purses(book, (1_000, None), before=(50, 0))
+                    await purses.load()
+                assert sum(spent.values()) + 50 <= purses.handed[0] <= 1_000
+
+        asyncio.run(main())
+
+    check()
