@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from pipeline.errors import NothingToAskError
@@ -19,12 +19,21 @@ class Beginning:
     """Holds back the outcomes before the first record that can be asked.
 
     A wrong key or a misspelled column rejects everything: were that written, each record would have to be asked for
-    again by hand once the config is right. `names` are the inputs, for the message; `over`: records of the run were
-    answered before, so the config has worked; `lenient`: the user wants them rejected, however many they are.
+    again by hand once the config is right. `names` are the inputs, for the message, and `why_none` says why they give
+    no record; `over`: records of the run were answered before, so the config has worked; `lenient`: the user wants them
+    rejected, however many they are.
     """
 
-    def __init__(self, names: Sequence[str] = (), *, over: bool = False, lenient: bool = False) -> None:
+    def __init__(
+        self,
+        names: Sequence[str] = (),
+        why_none: Callable[[Sequence[str]], str] = lambda names: f"no record was read: {_listed(names)}",
+        *,
+        over: bool = False,
+        lenient: bool = False,
+    ) -> None:
         self._names = names
+        self._why_none = why_none
         self._lenient = lenient
         # All state that changes.
         self._over = over
@@ -57,7 +66,7 @@ class Beginning:
         """What is left at the input's end, `skipped` records of which had an outcome. Raises NothingToAskError."""
         if (self._is_empty and self._names) or not (self._held or self._over or skipped):
             # Also where the run has labels: the program that writes the input has most likely failed.
-            raise NothingToAskError(f"the input has no records, so there is nothing to label: {_listed(self._names)}")
+            raise NothingToAskError(self._why_none(self._names))
         if self._over or skipped:
             return self._released()
         raise NothingToAskError(self._told(f"none of its {len(self._held):,} records"))

@@ -88,7 +88,7 @@ class Judge:
         self.proven = False
         # All state that changes: whether no more records come, how many are being asked, how many of them failed at
         # their last call, how many were given up and how many rejected since one was answered, the refusals one after
-        # another, the same words to all, and what is known of first requests and those that go on.
+        # another, the same words to all, what is known of first and later requests, and the models that have answered.
         self.tail = asyncio.Event()
         self.active = 0
         self.failing = 0
@@ -97,6 +97,7 @@ class Judge:
         self._refusals = Refusals()
         self._used_up = UsedUp()
         self._shapes = (Shape(), Shape())
+        self._models: set[str] = set()
 
     def close(self) -> None:
         """Ask nothing more of the server; may be called twice."""
@@ -105,6 +106,7 @@ class Judge:
     def answered(self, history: CallHistory) -> None:
         """The model has answered it."""
         self._shape_of(history).answers += 1
+        self._models.add(history.request.model)
         self._given_up = self._rejected = 0
         self.failing -= history.failing
         history.failing = False
@@ -313,11 +315,9 @@ class Judge:
     def _wait_s(self, history: CallHistory, error: CallError) -> float:
         self._stats.retried(error.code)
         # A 503 that says when to come back is heard for this record; what holds for everyone is the outage's part.
-        told_s = min(error.retry_after_s or 0.0, RETRY_AFTER_MAX_S)
-        # Who has waited in vain for an answer has waited enough.
-        silent = isinstance(error, CallTimeoutError)
-        failures = history.charged + history.free + history.doubts
-        wait_s = told_s if silent else max(told_s, backoff_s(failures, self._rng.random()))
+        wait_s = min(error.retry_after_s or 0.0, RETRY_AFTER_MAX_S)
+        if not isinstance(error, CallTimeoutError):  # who has waited in vain for an answer has waited enough
+            wait_s = max(wait_s, backoff_s(history.charged + history.free + history.doubts, self._rng.random()))
         history.busy_s += wait_s
         return wait_s
 
@@ -325,6 +325,8 @@ class Judge:
 
     def _doubt(self, history: CallHistory, error: CallError, sent_at: float, checked: CheckResult | None) -> float:
         """A refusal is the record's where others pass meanwhile; everybody's where nobody does, one after another."""
+        if is_certain(error) and not self.proven and self._models and history.request.model not in self._models:
+            self._abort(error)  # that the run's model answers says nothing of a voter's
         now = asyncio.get_running_loop().time()
         passed = checked is not None and checked.is_answered
         if passed or self._others_passed(history, error, sent_at) or self._speaks_for_itself(history, error):
@@ -368,10 +370,9 @@ class Judge:
     def _is_shape(self, history: CallHistory, error: RequestShapeError) -> bool:
         """Whether no request of this kind passes: several records say so, and a small one with the same tools."""
         shape, by_word = self._shape_of(history), self._can_ask(history)
-        if shape.answers:
-            return False
         needed = IN_A_ROW if by_word else PROVEN_EVIDENCE if self.proven else SHAPE_EVIDENCE
-        if not error.certain and not shape.is_refused(history.request.record.key, self.active, needed):
+        key = history.request.record.key
+        if shape.answers or not (error.certain or shape.is_refused(key, self.active, needed)):
             return False
         return not by_word or (self._health.last is not None and self._health.last.is_refused)
 

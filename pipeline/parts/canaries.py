@@ -21,7 +21,7 @@ from pipeline.gold import (
     fields_of_tools,
     is_answered,
 )
-from pipeline.parts.tables import table_source
+from pipeline.parts.tables import table_source, told_of
 from pipeline.quality import uniform
 from pipeline.readers import given_name, made_up_name, read_records
 from pipeline.records import JSON, Record
@@ -77,6 +77,7 @@ async def gold_of(settings: Settings, task: Task) -> Gold | None:
         for record in answered
         if _values(record.fields, shown) not in examples
     ]
+    mixed = list({record.key: (record, right) for record, right in reversed(mixed)}.values())
     mixed.sort(key=lambda one: uniform(0, "canary", one[0].key))
     numbered = [replace(record, ordinal=-place) for place, (record, _) in enumerate(mixed, 1)]
     return Gold(field, column, numbered, {record.key: right for record, right in mixed})
@@ -92,7 +93,7 @@ async def _records(path: Path, keys: Iterable[str]) -> list[Record]:
             async for batch in batches:
                 found += batch
     except InputError as error:
-        raise ConfigError(f"quality.gold: {error}") from None
+        raise ConfigError(f"quality.gold: {told_of(error)}") from None
     if bad := next((record for record in found if record.problem is not None), None):
         reason = bad.problem.message if bad.problem else ""
         raise ConfigError(f"quality.gold: {path}:{bad.line} cannot be read: {reason}")
@@ -169,9 +170,10 @@ def _lacking(path: Path, task: Task, columns: Sequence[str]) -> str:
 def _canary(record: Record, path: Path, key: str | None, hidden: set[str]) -> Record:
     fields = {name: value for name, value in record.fields.items() if name not in hidden}
     name = given_name(record.fields.get(key)) if key else ""
-    # Like a place: no key that a field gives looks so.
-    made_up = made_up_name(f"gold {name or path.name}:{record.line}")
-    return replace(record, key=made_up, fields=fields, digest=codec.digest64(codec.canonical(fields)))
+    digest = codec.digest64(codec.canonical(fields))
+    # Like a place: no key that a field gives looks so. Rows that are added above do not change it.
+    made_up = made_up_name(f"gold {name or path.name}:{digest % 2**64:016x}")
+    return replace(record, key=made_up, fields=fields, digest=digest)
 
 
 def _examples(task: Task, shown: Sequence[str]) -> set[tuple[bytes, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from pipeline import codec
 from pipeline.errors import ConfigError, InputError, did_you_mean, there_are
 from pipeline.parts.tables import table_source
 from pipeline.readers import BATCH, Progress, Source, peek, read_records, resolve_sources
-from pipeline.records import LEFT_OUT, Problem, Record
+from pipeline.records import JSON, LEFT_OUT, Problem, Record
 from pipeline.settings import InputSettings, Settings
 from pipeline.task import RecordFilter
 
@@ -252,18 +252,24 @@ async def _expect_fields(sources: Sequence[Source], wanted: InputSettings, found
     again = [source for source in sources if not source.once][:SOURCES_LOOKED_AT]
     if found is None or not found.wants or not again:
         return
-    fields = dict.fromkeys([name async for name in _fields_of(again, wanted.key)])
+    records = [fields async for fields in _first_records(again, wanted.key)]
+    fields = dict.fromkeys(name for one in records for name in one)
     if fields and (missing := sorted(found.wants - fields.keys())):
         raise ConfigError(
             f"input.where: {wanted.where!r} names {missing[0]!r}, which no record has that was looked at; the fields "
             f"are {there_are(fields)}{did_you_mean(missing[0], fields)}. For a field that few records have, write "
             f"'{missing[0]} is defined and ...'"
         )
+    told = [found(one) for one in records]
+    if found.trouble and told.count(None) == len(told):
+        raise ConfigError(
+            f"input.where: {wanted.where!r} cannot be worked out for any record that was looked at: {found.trouble}. "
+            "The values of a CSV are texts: write 'stars|int > 3'"
+        )
 
 
-async def _fields_of(sources: Sequence[Source], key: str | None) -> AsyncIterator[str]:
+async def _first_records(sources: Sequence[Source], key: str | None) -> AsyncIterator[Mapping[str, JSON]]:
     for source in sources:
         for record in await peek(source, n=LOOKED_AT, key=key):
             if record.problem is None:
-                for name in record.fields:
-                    yield name
+                yield record.fields

@@ -12,7 +12,7 @@ from typing import Any
 from pipeline import codec
 from pipeline.errors import ConfigError, InputError, did_you_mean, there_are
 from pipeline.labelfields import Choice, LabelField, mark_of
-from pipeline.parts.tables import plain_name, table_source
+from pipeline.parts.tables import plain_name, table_source, told_of
 from pipeline.readers import peek
 from pipeline.records import Record
 from pipeline.settings import Settings, label_field
@@ -58,9 +58,7 @@ def _records(path: Path, key: str) -> list[Record]:
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(asyncio.run, peek(source, n=MOST_ROWS + 1)).result()
     except InputError as error:
-        raise ConfigError(
-            f"{key}: {error} (A file of labels has no keys of [input]: save it as UTF-8, with commas and a header.)"
-        ) from error
+        raise ConfigError(f"{key}: {told_of(error)}") from error
 
 
 def _choices(path: Path, records: Sequence[Record], key: str) -> Iterator[Choice]:

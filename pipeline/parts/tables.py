@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.readers import Dialect, Source, resolve_sources
-
-#: So much of a file is looked at to find what separates its columns.
-_HEAD_BYTES = 4_096
+from pipeline.errors import InputError
+from pipeline.readers import Dialect, Source, beginning_of, resolve_sources
 
 
 def table_source(path: Path, column: str) -> Source:
@@ -20,6 +18,14 @@ def table_source(path: Path, column: str) -> Source:
     return source
 
 
+def told_of(error: InputError) -> str:
+    """What is wrong with such a table, and what to do: no key of [input] says how it is read."""
+    told, encoding, _ = str(error).partition("input.encoding")
+    if encoding:
+        return f"{told.removesuffix('set ').removesuffix(', or ').rstrip(';: ')}. Save it as UTF-8"
+    return f"{told} (no keys of [input] are about this file: save it as UTF-8, with commas and a header)"
+
+
 def plain_name(name: str) -> str:
     """The name of a column as it is compared."""
     return name.strip().casefold()
@@ -27,9 +33,7 @@ def plain_name(name: str) -> str:
 
 def delimiter_of(path: Path, column: str) -> str | None:
     """What separates the columns, by the header; None for JSON, and where the header has no such column."""
-    with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES).decode("utf-8-sig", "replace")
-    line = next((line for line in head.splitlines() if line.strip()), "")
+    line = next((line for line in beginning_of(path).splitlines() if line.strip()), "")
     for sign in ",;\t|":
         if plain_name(column) in (plain_name(cell.strip(' "')) for cell in line.split(sign)):
             return sign

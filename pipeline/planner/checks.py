@@ -159,9 +159,7 @@ async def _records(settings: Settings, sources: list[Source], task: Task, *, qui
     found += [Check("reading", not doubtful, told) for told, doubtful in reading.told_with_doubts()]
     found += [Check("left out", True, _left_out(reading))] if reading.left_out else []
     if not census.records:
-        none = "the input has no records: there is nothing to label"
-        if reading.left_out:
-            none = "all records are left out: look at input.where and input.keys"
+        none = reading.without_records([source.name for source in sources])
         return found if any(source.once for source in sources) else [*found, Check("records", False, none)]
     found += census.checks(frozenset(source.format for source in sources))
     found.append(_columns(settings, fields))
@@ -172,7 +170,11 @@ async def _records(settings: Settings, sources: list[Source], task: Task, *, qui
 
 def _left_out(reading: Progress) -> str:
     told = ", ".join(f"{count:,} records by input.{name}" for name, count in reading.left_out.items())
-    unclear = f"; of {reading.unclear:,} a field that input.where names is missing or null" if reading.unclear else ""
+    unclear = (
+        f"; {reading.unclear:,} of them because a field is missing or null, or of another type"
+        if reading.unclear
+        else ""
+    )
     return told + unclear
 
 

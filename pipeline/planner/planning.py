@@ -31,6 +31,7 @@ from pipeline.planner.estimate import PILOT_AT_ONCE, Seen, planned
 from pipeline.planner.recorder import CallRecorder, tier_from
 from pipeline.progress import counting
 from pipeline.providers import BatchApi, HttpProvider
+from pipeline.readers import Progress
 from pipeline.records import Outcome, Provider
 from pipeline.runner import RunOptions, arun, refuse_open_batches, spent_of
 from pipeline.settings import Settings
@@ -108,15 +109,14 @@ async def count_records(settings: Settings, *, quiet: bool = True) -> int:
     if once := [source.name for source in sources if source.once]:
         raise InputError(f"a plan reads the input twice, and {once[0]} can be read once: put it into a file")
     await expect_choice(sources, settings)
-    count = 0
-    async with aclosing(read(sources, settings)) as batches:
+    count, reading = 0, Progress()
+    async with aclosing(read(sources, settings, progress=reading)) as batches:
         with counting("counting records", quiet=quiet) as add:
             async for batch in batches:
                 count += len(batch)
                 add(len(batch))
     if not count:
-        names = [source.name for source in sources]
-        raise InputError(f"the input has no records: {', '.join(names[:3])}{' ...' * (len(names) > 3)}")
+        raise InputError(reading.without_records([source.name for source in sources]))
     return count
 
 

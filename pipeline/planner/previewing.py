@@ -39,7 +39,7 @@ from pipeline.parts import (
     tariff_of,
     task_of,
 )
-from pipeline.readers import Given
+from pipeline.readers import Given, Progress
 from pipeline.records import Outcome, Problem, Provider, Record, Request, Response, Status
 from pipeline.settings import Settings
 from pipeline.show import advise
@@ -144,10 +144,11 @@ async def _picked(settings: Settings, task: Task, given: Given | None, which: Wh
     """The records that are meant, each with its request or rejected: the first ones, those of keys, a sample."""
     sources = await in_daemon(partial(sources_of, settings, given))
     await expect_choice(sources, settings)
-    beginning = Beginning([source.name for source in sources])
+    reading = Progress()
+    beginning = Beginning([source.name for source in sources], reading.without_records)
     first: list[Request | Outcome] = []
     picked = _Picked(which, settings.input.seed)
-    async with aclosing(read(sources, settings)) as batches:
+    async with aclosing(read(sources, settings, progress=reading)) as batches:
         async for batch in batches:
             if _asked_in(first) < which.n:
                 first += beginning.passed([_item(task, record) for record in batch])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.readers.dataset import is_plain_folder
 from pipeline.readers.dialect import Dialect
+from pipeline.readers.encodings import beginning_of
 from pipeline.readers.files import is_text
 from pipeline.readers.given import Given, given_source
 from pipeline.readers.names import given_name, made_up_name

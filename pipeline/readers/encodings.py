@@ -5,9 +5,13 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 from pipeline.errors import InputError
+from pipeline.readers.compression import Inflater, detect
 from pipeline.readers.dialect import LOOK_BYTES
+from pipeline.readers.rows import BrokenStreamError
 
 #: the mark at the start of a text -> the encoding; the longer ones first
 _MARKS = {
@@ -17,6 +21,8 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+#: as much of a file may hold no more than the beginning of a text, compressed in large blocks
+_BEGINNING_BYTES = 1024 * 1024
 #: what no text has many of: \x01 and \x1e to \x1f separate cells and records, \x1b begins a color
 _CONTROLS = bytes({*range(9), *range(14, 32)} - {1, 0x1B, 0x1E, 0x1F})
 _FEW_CONTROLS = 8
@@ -62,6 +68,21 @@ def encoding_of(head: bytes, wanted: str | None, name: str) -> str:
     _refuse_binary(look, name)
     _refuse_regional(look, whole=len(head) < LOOK_BYTES, name=name)
     return "utf-8"
+
+
+def beginning_of(path: Path) -> str:
+    """The beginning of a file as text, also of one that is compressed; what is wrong with it is told when it is read.
+
+    Raises OSError.
+    """
+    with path.open("rb") as file:
+        head = file.read(_BEGINNING_BYTES)
+    encoding = "utf-8"
+    with suppress(InputError, BrokenStreamError):
+        if kind := detect(head, path.name):
+            head = next(Inflater(kind).feed(head), (b"", 0))[0]
+        encoding = encoding_of(head, None, path.name)
+    return head[:LOOK_BYTES].decode(encoding, "replace").removeprefix("\ufeff")
 
 
 def looks_like_text(head: bytes) -> bool:

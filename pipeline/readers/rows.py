@@ -85,6 +85,14 @@ class Progress:
         """The same, each with whether it is doubtful."""
         return [(f"{_some(names)}: {text}", text in self.doubts) for text, names in self.notes.items()]
 
+    def without_records(self, names: Sequence[str]) -> str:
+        """Why there is nothing to label, where no record of these sources was taken."""
+        shown = ", ".join(names[:3]) + " ..." * (len(names) > 3)
+        if not self.left_out:
+            return f"the input has no records, so there is nothing to label: {shown}"
+        told = ", ".join(f"{count:,} by input.{key}" for key, count in self.left_out.items())
+        return f"all {self.left_out.total():,} records of {shown} are left out: {told}"
+
     def estimate(self) -> int | None:
         """How many records there will be in all; None while nothing can be said, as for stdin."""
         if self.exact_total is not None:

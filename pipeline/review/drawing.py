@@ -22,6 +22,8 @@ from pipeline.task import Expression
 SCORES = ("agreement", "confidence")
 #: Records that are looked at together.
 BLOCK = 1_000
+#: So few values are classes in any file.
+FEW_CLASSES = 5
 #: Why records are drawn, where nobody says otherwise.
 REVIEW = "review"
 
@@ -106,7 +108,8 @@ async def _population(found: Reviewed, options: DrawOptions) -> _Population:
     population = _Population()
     where = None if options.where is None else Expression(options.where, "--where")
     other = None if options.disagreements is None else await labels_of(options.disagreements, found)
-    column = found.column(options.column).name
+    meant = found.column(options.column)
+    column = meant.name
     compared = found.names if options.column is None else (column,)
     score = _score_column(found, options) if options.uncertain else ""
     seq = 0
@@ -128,9 +131,22 @@ async def _population(found: Reviewed, options: DrawOptions) -> _Population:
                     population.differing.append(row.key)
     if where is not None and population.unclear == population.looked_at > 0:
         raise SetupError(f"--where: {options.where!r} is neither true nor false of any record. {_names(found, where)}")
+    if options.per_class and not meant.values:
+        _expect_classes(column, population.class_of)
     if options.uncertain and not population.score_of:
         raise SetupError(f"--uncertain: no label has a number in {score!r}")
     return population
+
+
+def _expect_classes(column: str, class_of: Mapping[str, str]) -> None:
+    """Raises SetupError for free texts, and for numbers that are hardly ever the same: all of them would be drawn."""
+    values = len(set(class_of.values()))
+    if values > max(FEW_CLASSES, len(class_of) // 2):
+        raise SetupError(
+            f"--per-class: {column!r} has {values:,} different values in {len(class_of):,} records, so it is no field "
+            "of classes, and nearly all records would be drawn. Name a field of classes with --column, or draw with "
+            "--sample"
+        )
 
 
 def _is_wanted(row: LabelRow, where: Expression | None, population: _Population) -> bool:

@@ -152,7 +152,8 @@ class Session:
 
     async def _run_engine(self, sinks: Sinks, before: Mapping[Status, int], *, quiet: bool) -> Ending:
         names, lenient = [source.name for source in self._sources], self._settings.limits.stop_rejected == 0
-        beginning = Beginning(names, over=before[Status.LABELLED] > 0, lenient=lenient)
+        why_none, over = self._reading.without_records, before[Status.LABELLED] > 0
+        beginning = Beginning(names, why_none, over=over, lenient=lenient)
 
         def stop(error: LabelpipeError) -> None:
             self._stop(pool, error)

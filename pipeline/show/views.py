@@ -174,7 +174,11 @@ def left_out_lines(left_out: Mapping[str, int]) -> list[str]:
     if not told:
         return []
     unclear = left_out.get("unclear", 0)
-    why = f" ({unclear:,} of them because a field of the expression is missing or null)" if unclear else ""
+    why = (
+        f" ({unclear:,} of them because a field of the expression is missing, null, or of another type)"
+        if unclear
+        else ""
+    )
     return [f"  left out: {', '.join(told)}{why}"]
 
 

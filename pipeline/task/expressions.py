@@ -106,18 +106,23 @@ def _asked_about(tree: nodes.Template) -> Iterable[nodes.Node | None]:
 class RecordFilter:
     """Which records an expression is true of. Raises TaskError for a text that is no expression.
 
-    `wants` are the fields that it names and that may not be missing in all records.
+    `wants` are the fields that it names and that may not be missing in all records. `trouble` is why it could last not
+    be worked out of a record that has all of them.
     """
 
     def __init__(self, text: str, where: str) -> None:
         self._expression = Expression(text, where)
         self.wants = self._expression.wants | ({LABEL} & self._expression.names)
+        # All state that changes.
+        self.trouble = ""
 
     def __call__(self, fields: Mapping[str, Any]) -> bool | None:
         """Whether it is true of the record; None where it cannot be said: a field is missing, or null."""
         try:
             return self._expression({RECORD: fields, **fields})
-        except Exception:
+        except Exception as error:
+            if all(fields.get(name) is not None for name in self.wants):
+                self.trouble = str(error)
             return None
 
 

@@ -66,6 +66,9 @@ def test_gold_is_asked_among_the_records_and_is_in_no_row(tmp_path: Path, talker
     assert "gold      label 87.5% of 8 right" in user.do("status", "run").expect(0).out
     again = user.run()
     assert (again["calls"], again["gold"]["n"]) == (0, 8)
+    give_gold(user, [*gold(1, id="above"), *gold(8)])
+    user.run()
+    assert {one.key for one in talker.asked[58:]} <= {"above"}, "a row above moves the others, and they stay the same"
 
 
 @pytest.mark.chaos

@@ -80,8 +80,23 @@ def test_a_missing_or_empty_field_is_not_true_and_a_bad_line_is_not_left_out() -
         file.write("{broken\n")
     summary = labelled(where=WHERE)
     assert (summary.labelled, summary.rejected, summary.left_out) == (1, 1, 2)
-    assert "2 by input.where (2 of them because a field of the expression is missing or null)" in repr(summary)
+    assert (
+        "2 by input.where (2 of them because a field of the expression is missing, null, or of another type)"
+        in repr(summary)
+    )
     assert counted() == {"rows_in": 4, "labelled": 1, "rejected": 1, "left_out": 2}
+
+
+def test_that_all_records_are_left_out_is_told() -> None:
+    Path("keys.txt").write_text("nobody\n")
+    told = "all 40 records of in.jsonl are left out: 24 by input.where, 16 by input.keys"
+    chosen = settings(where=WHERE, keys="keys.txt")
+    for attempt in (preview, plan):
+        with pytest.raises(SetupError) as caught:
+            attempt(chosen)
+        assert told in str(caught.value)
+    assert told in repr(check(chosen, online=False))
+    assert told in (run(chosen).reason or "")
 
 
 @pytest.mark.parametrize(
@@ -92,6 +107,10 @@ def test_a_missing_or_empty_field_is_not_true_and_a_bad_line_is_not_left_out() -
         ("lang == 'en", "column 9: unexpected char"),
         ("text is None", "column 9: there is no test 'None'; write none"),
         ("text.__class__", "uses '__class__'"),
+        (
+            "text > 3",
+            "cannot be worked out for any record that was looked at: '>' not supported between",
+        ),
         ("langg == 'en'", "names 'langg', which no record has that was looked at; the fields are id, text, lang (did"),
     ],
 )

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pipeline.engine import Interview, Panel, Terms, Wants, read_again
 from pipeline.engine.panel import Ballot
-from pipeline.errors import UnavailableError
+from pipeline.errors import CredentialsError, StoppedError, UnavailableError
 from pipeline.records import KeptAnswer, Outcome, Problem, Record, Request, Response, Status
 
 NO = Problem("invalid_label", "no")
@@ -192,6 +192,25 @@ def test_a_voter_gets_its_attempts_whatever_another_one_did(moved_clock: Callabl
     outcome: Outcome = moved_clock(main())
     assert outcome.label is not None
     assert outcome.label["votes"] == [None, "good", "good"]
+
+
+def test_a_voters_model_that_nobody_knows_ends_the_run_at_its_first_call(moved_clock: Callable[[Any], Any]) -> None:
+    """The run's own model answers all the while, which says nothing of the other one."""
+    asked: list[str] = []
+
+    async def provider(request: Request) -> Response:
+        asked.append(request.model)
+        if request.model == "second":
+            raise CredentialsError("no such model", status=404)
+        return answered("good")
+
+    async def main() -> None:
+        rig = Rig(provider, panel=Panel(2, ("label",), (partial(voice, "second"),)))
+        with pytest.raises(StoppedError, match="no such model"):
+            await rig.asker.ask(request(0))
+
+    moved_clock(main())
+    assert asked == ["m", "second"]
 
 
 def voice(name: str, of: Record) -> Request:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -336,6 +338,18 @@ def test_gold_is_read_in_any_dialect(run_of_topics: Path, tmp_path: Path, text: 
     name = f"gold.{'json' if text[0] == '[' else 'jsonl' if text[0] == '{' else 'csv'}"
     found = evaluate(run_of_topics, written(tmp_path / name, text))
     assert (found["gold"]["rows"], found.columns["topic"]["n"]) == (2, 2)
+
+
+@pytest.mark.parametrize("written_as", [lambda text: gzip.compress(text.encode()), lambda text: text.encode("utf-16")])
+def test_spaces_in_gold_are_left_out_in_any_encoding(
+    run_of_topics: Path, tmp_path: Path, written_as: Callable[[str], bytes]
+) -> None:
+    (tmp_path / "gold.csv").write_bytes(written_as("id; topic\nt1; login\nt2; refund\n"))
+    found, plain = (
+        evaluate(run_of_topics, path).columns["topic"]
+        for path in (tmp_path / "gold.csv", written(tmp_path / "plain.csv", "id;topic\nt1;login\nt2;refund\n"))
+    )
+    assert found["accuracy"] == plain["accuracy"] > 0
 
 
 def test_hostile_values_stay_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

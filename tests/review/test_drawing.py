@@ -131,3 +131,5 @@ def test_where_knows_a_column_that_is_called_label(tmp_path: Path) -> None:
     facts = draw(tmp_path, where="label == 'b' and n2 > 2 and record.n != '9'")
     assert sorted(numbers(facts)) == [3, 5, 7]
     assert sorted(numbers(draw(tmp_path, "b.csv", where="label.n2 > 7"))) == [8, 9]
+    with pytest.raises(LabelpipeError, match=r"'n2' has 10 different values in 10 records, so it is no field of class"):
+        draw(tmp_path, "c.csv", per_class=2, column="n2")

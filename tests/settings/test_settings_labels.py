@@ -168,11 +168,13 @@ def test_numbers_with_meanings_stand_in_jsonl() -> None:
         ("label,description\na,x,y\n", "l.csv:2: task.labels.x: "),
         ("label,description\n", "l.csv holds no labels"),
         (None, "l.csv is not there"),
+        ("label,description\nviolet,ç\nblue,ü\n", "line 2 reads 'violet,ç'. Save it as UTF-8"),
     ],
 )
 def test_a_file_that_cannot_be_used_says_where(text: str | None, words: str) -> None:
     if text is not None:
-        Path("l.csv").write_text(text)
+        Path("l.csv").write_text(text, encoding="cp1252")
     with pytest.raises(ConfigError) as caught:
         task_of(given({"x": "l.csv"}))
     assert words in str(caught.value)
+    assert "input.encoding" not in str(caught.value)
