@@ -54,6 +54,7 @@ OWNERS = {
     "tqdm": {"progress"},
     "pandas": {"api"},  # results as a frame
     "sklearn": {"exports"},  # the baseline
+    "threadpoolctl": {"exports"},  # comes with sklearn
     "azure": {"providers"},
     "PIL": {"media"},
     "pypdfium2": {"media"},

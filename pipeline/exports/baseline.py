@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline import codec, quality
 from pipeline.errors import MissingExtraError, SetupError
-from pipeline.exports.rows import Selection, Where
+from pipeline.exports.rows import Selection, Where, check_names
 from pipeline.exports.similar import normalized
 from pipeline.exports.sources import OpenRun, class_field, open_run, text_fields
 from pipeline.facts import Baseline, Doubt
@@ -85,13 +85,22 @@ def _sklearn() -> Any:
     return sklearn
 
 
+def _one_thread() -> Any:
+    """Keep the linear algebra in one thread: its threads wait for each other by spinning, which takes six times the CPU
+    time here, and more of the clock where a run is at work."""
+    import threadpoolctl  # scikit-learn's own
+
+    return threadpoolctl.threadpool_limits(1)
+
+
 class _Baseline:
     """One baseline. It reads the run twice where there are more records than it learns from."""
 
     def __init__(self, opened: OpenRun, selection: Selection, options: BaselineOptions) -> None:
         self._opened, self._selection, self._options = opened, selection, options
-        # All state that changes: what was left out and why, and the labelled records that were seen.
+        # All state that changes: what was left out and why, the fields there are, and the labelled records seen.
         self._left_out: Counter[str] = Counter()
+        self._fields: dict[str, None] = {}
         self._seen = 0
 
     async def run(self) -> Baseline:
@@ -101,6 +110,7 @@ class _Baseline:
             if len(sample) > 2 * SAMPLE:
                 sample = _lowest(sample)
         sample = _lowest(sample)
+        check_names({"--by": self._options.by, "--text": self._options.text}, list(self._fields))
         learned, rare = _without_rare(sample)
         self._left_out["rare_class"] = rare
         if len({case.label for case in learned}) < 2:
@@ -124,6 +134,7 @@ class _Baseline:
 
     def _case(self, outcome: Outcome, *, count: bool) -> _Case | None:
         selection, key = self._selection, outcome.record.key
+        self._fields |= dict.fromkeys([*outcome.record.fields, *(outcome.label or {})])
         text = selection.text(outcome)[:CHARS]
         label = "" if outcome.rows is not None else selection.label(outcome, [True])
         why = "several_rows" if outcome.rows is not None else "no_label" if not label else ""
@@ -143,7 +154,7 @@ class _Baseline:
         groups = [codec.digest64(normalized(text).encode()) for text in texts]
         splitter = model_selection.StratifiedGroupKFold(FOLDS, shuffle=True, random_state=self._options.seed % 2**32)
         given, doubts = [""] * len(cases), list[Doubt]()
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _one_thread():
             warnings.simplefilter("ignore")  # rare classes and slow convergence: the figures say as much
             for train, test in splitter.split(texts, labels, groups):
                 model = _trained([cases[at] for at in train], self._options.seed)

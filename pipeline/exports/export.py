@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import codec
-from pipeline.errors import SetupError, StoreError, did_you_mean, there_are
+from pipeline.errors import SetupError, StoreError
 from pipeline.exports.card import NAME as CARD
 from pipeline.exports.card import Features, card
 from pipeline.exports.chat import TITLES, Chat
 from pipeline.exports.folder import Folder, folder_of
 from pipeline.exports.golds import Gold, gold_of
 from pipeline.exports.options import DataOptions
-from pipeline.exports.rows import Selection, Shape, Where, table_shape, text_shape
+from pipeline.exports.rows import Selection, Shape, Where, check_names, table_shape, text_shape
 from pipeline.exports.similar import normalized
 from pipeline.exports.sources import OpenRun, class_field, examples_of, open_run, text_fields
 from pipeline.exports.splitting import FILE, Shares, Splits, Unit, keep, recall
@@ -180,11 +180,7 @@ class _Export:
         self._plan.selection.where.check()
         known = [*self._fields, *self._layout.labels, *self._layout.found]
         asked = {"--group": self._options.group, "--by": self._options.by, "--text": self._options.text}
-        for option, name in asked.items():
-            if name is not None and self._fields and name not in known:
-                raise SetupError(
-                    f"{option}: no record has {name!r}{did_you_mean(name, known)}; it has {there_are(known)}"
-                )
+        check_names(asked, known if self._fields else [])
         if not self._splits.count():
             left = ", ".join(f"{count:,} {why}" for why, count in self._left_out.items())
             raise SetupError(f"{self._opened.folder.path}: no labelled record is left to export{left and f' ({left})'}")
@@ -287,6 +283,9 @@ class _Export:
                 f"{largest:,} records stay together, more than the smallest split is to have. If their texts come from "
                 "one template, a higher --near-duplicates or off takes them apart"
             )
+        if beside := splits.beside_gold():
+            plural = "s" * (beside != 1)
+            notes.append(f"kept together with gold, so in {plan.shares.names[-1]}: {beside:,} other record{plural}")
         return DataExport(
             run_dir=str(self._opened.folder.path),
             folder=str(plan.shown),

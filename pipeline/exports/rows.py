@@ -49,6 +49,13 @@ class Where:
             raise SetupError(f"--where: no record has {name!r}; there are {there}")
 
 
+def check_names(asked: Mapping[str, str | None], known: Sequence[str]) -> None:
+    """Raise SetupError where an option names a field that no record has; `known` is empty where there is no record."""
+    for option, name in asked.items():
+        if name is not None and known and name not in known:
+            raise SetupError(f"{option}: no record has {name!r}{did_you_mean(name, known)}; it has {there_are(known)}")
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Which rows of a labelled record are exported, and by which text and class it is judged.

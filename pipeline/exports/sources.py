@@ -11,9 +11,13 @@ from typing import Any
 
 from pipeline.errors import SetupError
 from pipeline.records import Outcome
+from pipeline.show import numbers_in_order
 from pipeline.store import Corrected, Layout, Ledger, RunDir, corrected_at, rows_of
 from pipeline.targets import run_and_manifest
-from pipeline.task import fields_shown, label_columns
+from pipeline.task import LabelColumn, fields_shown, label_columns
+
+#: More different numbers than this are a quantity, not classes.
+NUMBERS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,13 @@ async def class_field(opened: OpenRun) -> str | None:
     """The first label field whose values are classes, one for each record: few and short."""
     counts = await opened.ledger.label_counts(opened.label_columns)
     columns = label_columns(opened.manifest.get("fingerprint", {}).get("tools") or (), opened.label_columns)
-    return next((one.name for one in columns if one.name in counts and not one.is_list), None)
+    return next((one.name for one in columns if one.name in counts and _is_class(one, counts[one.name])), None)
+
+
+def _is_class(column: LabelColumn, counts: Mapping[str, int]) -> bool:
+    """Whether each value stands for one thing: not a list, and not one of many numbers."""
+    are_many = len(counts) > NUMBERS and numbers_in_order(counts) is not None
+    return not column.is_list and (bool(column.values) or not are_many)
 
 
 def text_fields(manifest: Mapping[str, Any]) -> tuple[str, ...]:

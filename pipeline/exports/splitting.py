@@ -243,6 +243,12 @@ class Splits:
         """How many records are where an earlier export has put them."""
         return self._number("SELECT COUNT(*) FROM units WHERE former IS NOT NULL AND why IS NULL AND NOT gold")
 
+    def beside_gold(self) -> int:
+        """How many records are in test because they are kept together with gold."""
+        return self._number(
+            "SELECT COUNT(*) FROM units WHERE why IS NULL AND NOT gold AND root IN (SELECT root FROM units WHERE gold)"
+        )
+
     def count(self) -> int:
         """How many records there are."""
         return self._number("SELECT COUNT(*) FROM units")

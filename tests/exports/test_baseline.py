@@ -109,6 +109,13 @@ def test_rare_classes_and_empty_texts_are_told(tmp_path: Path) -> None:
         baseline(few)
 
 
+def test_a_field_that_no_record_has_is_named(learnable: Path) -> None:
+    with pytest.raises(SetupError, match=r"--by: no record has 'lable' \(did you mean 'label'"):
+        baseline(learnable, by="lable")
+    with pytest.raises(SetupError, match="--text: no record has 'body'"):
+        baseline(learnable, text="body")
+
+
 def test_without_scikit_learn_the_extra_is_named(learnable: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'labelpipe\[baseline\]'"):

@@ -184,9 +184,10 @@ def test_a_neighbor_of_gold_is_not_in_train(tmp_path: Path) -> None:
     some = [*texts(range(40)), texts([3])[0] + "!"]
     run = made(tmp_path / "run", [labelled(at, {"id": f"r{at:05}", "text": text}) for at, text in enumerate(some)])
     (tmp_path / "gold.jsonl").write_text('{"key": "r00003"}\n', encoding="utf-8")
-    exported(run, tmp_path / "data", gold=tmp_path / "gold.jsonl")
+    done = exported(run, tmp_path / "data", gold=tmp_path / "gold.jsonl")
     split = where(tmp_path / "data")
     assert (split["r00003"], split["r00040"]) == ("test", "test")
+    assert done.notes == ("kept together with gold, so in test: 1 other record",)
     # By its text, where gold has no key of the run.
     (tmp_path / "gold.jsonl").write_text(json.dumps({"text": some[3].upper()}) + "\n", encoding="utf-8")
     assert exported(run, tmp_path / "text", gold=tmp_path / "gold.jsonl", seed=4).gold == 1
@@ -205,6 +206,24 @@ def test_gold_that_is_not_named_again_leaks_nothing(tmp_path: Path) -> None:
     assert with_gold.left_out == {"near_gold": 1}
     assert exported(run, tmp_path / "data").left_out == {"near_gold": 1}
     assert where(tmp_path / "data")[key] == "test"
+
+
+def test_a_list_and_a_quantity_are_no_classes(tmp_path: Path) -> None:
+    """The first field that has one of few values balances the splits, whatever stands before it."""
+    labels = ("tags", "score", "label")
+    outcomes = [
+        labelled(
+            at, {"id": at, "text": text}, {"tags": ["x", "y"][: at % 3], "score": at % 30, "label": "ab"[at % 2] * 50}
+        )
+        for at, text in enumerate(texts(range(60)))
+    ]
+    run = made(tmp_path / "run", outcomes, labels=labels)
+    manifest = json.loads((run / "manifest.json").read_bytes())
+    properties = {"tags": {"type": "array", "items": {"enum": ["x", "y"]}}, "score": {"type": "integer"}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": properties}}}
+    manifest["fingerprint"]["tools"] = [tool]
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    assert exported(run, tmp_path / "data").by == "label"
 
 
 def test_rare_classes_are_spread_over_the_splits(tmp_path: Path) -> None:
