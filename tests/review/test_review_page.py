@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
@@ -14,7 +15,8 @@ from end_to_end.stage import Process, Project
 from page_served import Served, served
 from review_runs import TOPICS, again, answer, label_of, read, settings, write_input
 
-from pipeline import Answer, Request, Response, RunOptions, ToolCall, Usage, certify, quality, run
+from pipeline import Answer, Request, Response, RunOptions, ToolCall, Usage, areview_page, certify, quality, run
+from pipeline.review.page import serving
 from pipeline.store import read_reviews
 
 
@@ -117,6 +119,34 @@ def test_answers_reach_the_files_and_are_continued(folder: Path) -> None:
     assert (page.facts["answered"], page.facts["given"], page.facts["continued"]) == (2, 0, True)
     with served(folder / "run", sample=6, seed=1) as page:
         assert page.ask("state")[1]["draw"] == 2
+
+
+def test_a_review_that_is_broken_off_while_it_writes_the_files_writes_them_whole(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended before them. What still wrote was cut off by the end of the loop, and nobody was told."""
+    monkeypatch.setattr(serving, "QUIET_S", 0.0)
+
+    async def main() -> tuple[str, set[str]]:
+        addresses: list[str] = []
+        review = asyncio.create_task(areview_page(folder / "run", sample=1, by="ann", ready=addresses.append))
+        while not addresses:
+            await asyncio.sleep(0)
+        page = Served(addresses[0])
+        told = await asyncio.to_thread(page.say, 0, 2)
+        while "files are written" not in _tasks():
+            await asyncio.sleep(0)
+        review.cancel()
+        await asyncio.wait([review])
+        return told["item"]["key"], _tasks()
+
+    key, left = asyncio.run(main())
+    assert left == {"main"}
+    assert {row["id"]: row["topic"] for row in read(folder / "run" / "labels.csv")}[key] == TOPICS[2]
+
+
+def _tasks() -> set[str]:
+    return {"main" if task is asyncio.current_task() else task.get_name() for task in asyncio.all_tasks()}
 
 
 def test_a_record_without_a_label_gets_one(folder: Path) -> None:

@@ -119,13 +119,21 @@ class _Files:
             await self.write()
 
     async def write(self) -> None:
-        """Write them now, if there is something to write."""
+        """Write them now, if there is something to write. Cancelled, it ends when they are whole."""
         if not self._wake.is_set():
             return
         self._wake.clear()
+        writing = asyncio.create_task(self._write(), name="files are written")
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait([writing])
+            raise
+
+    async def _write(self) -> None:
         began_at = time.monotonic()
         try:
-            done = await asyncio.shield(rewrite(self._run_dir))
+            done = await rewrite(self._run_dir)
             self._last = {"state": done.state, "told": done.told}
         except LabelpipeError as error:
             self._last = {"state": "waiting", "told": f"The files were not written: {error}"}
