@@ -42,7 +42,7 @@ $(COLLECTED): $(VENV)/.dev $(shell find tests -name '*.py')
 
 lowest: $(LOWEST)/.installed  ## a few tests with the lowest versions that pyproject.toml allows
 	@[ ! -x $(LOWEST)/bin/labelpipe ] || { \
-	  told=$$($(LOWEST)/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -p no:cacheprovider -W default $(LOWEST_TESTS) 2>&1); \
+	  told=$$($(LOWEST)/bin/python -m pytest -q -p no:cacheprovider -W default $(LOWEST_TESTS) 2>&1); \
 	  code=$$?; echo "lowest: $$told"; exit $$code; }
 
 unit: $(VENV)/.dev  ## the tests that kill no processes
@@ -66,7 +66,7 @@ $(VENV)/.dev: $(VENV)/.installed requirements-dev.txt
 # Others than the lowest come first, so that a bound that fails is told from an index that cannot be reached.
 $(LOWEST)/.installed: pyproject.toml $(VENV)/.dev
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
-	@if $(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python pytest pytest-xdist hypothesis; then \
+	@if $(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python pytest hypothesis; then \
 	  $(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e .; \
 	else echo "uv reaches no index: the tests with the lowest versions are skipped"; fi
 	@touch $@

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 PROGRAM = Path("/usr/bin/chromium")
-#: Without them Chromium tries to reach hosts of its own, and, as root, does not start.
+#: Without them Chromium tries to reach hosts of its own, and, as root, does not start. With the last ones it starts no
+#: process that draws in the GPU's place, and none for a page that may come next.
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
+    "--disable-component-update", "--disable-sync", "--disable-extensions",
+    "--disable-software-rasterizer", "--disable-features=SpareRendererForSitePerProcess",
 )  # fmt: skip
 _T = TypeVar("_T")
 
@@ -36,23 +38,12 @@ class Chromium:
     def _do(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=60)
 
-    def look(
-        self,
-        address: str,
-        look: Callable[[Any], Awaitable[_T]],
-        *,
-        width: int = 1280,
-        height: int = 900,
-        dark: bool = False,
-    ) -> _T:
+    def look(self, address: str, look: Callable[[Any], Awaitable[_T]], *, scheme: str = "light") -> _T:
         """What `look` finds on the page, in a fresh context. A page that asks another machine, or breaks, fails."""
-        return self._do(self._look(address, look, width, height, dark))  # type: ignore[no-any-return]
+        return self._do(self._look(address, look, scheme))  # type: ignore[no-any-return]
 
-    async def _look(
-        self, address: str, look: Callable[[Any], Awaitable[_T]], width: int, height: int, dark: bool
-    ) -> _T:
-        scheme = "dark" if dark else "light"
-        context = await self._browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    async def _look(self, address: str, look: Callable[[Any], Awaitable[_T]], scheme: str) -> _T:
+        context = await self._browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
         wrong: list[str] = []
         try:
             page = await context.new_page()

@@ -7,16 +7,20 @@ import gc
 import os
 import selectors
 import signal
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
 import typer.testing
 from browser import PROGRAM, Chromium
+
+if TYPE_CHECKING:
+    from end_to_end.stage import Endpoints
 
 # Started under nohup or in the background the tests would inherit that a hang-up or a Ctrl-C is ignored, and so would
 # the processes they start: those that are to end by one would not.
@@ -40,6 +44,9 @@ gc.disable()
 
 # Each process that a test starts would compile the whole package: that takes three times as long as its work.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# The threads of numpy and scikit-learn wait for each other by spinning: that takes three times as long as their work.
+os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 #: Folders whose tests wait for other processes most of the time. All the others need a core.
 WAITING = ("chaos", "end_to_end")
@@ -75,9 +82,14 @@ class _JumpingSelector(selectors.DefaultSelector):
 
     now = 1000.0
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads = threading.active_count()
+
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = super().select(0)
-        if ready:
+        # While it watches only its own socket, nobody but a thread that has begun since could have written to that.
+        is_alone = len(self.get_map()) == 1 and threading.active_count() == self.threads
+        if not (timeout and is_alone) and (ready := super().select(0)):
             return ready
         if timeout is None:
             return super().select(None)
@@ -113,6 +125,16 @@ def moved_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Coroutine
 def wall() -> float:
     """Seconds since 1970 now, for tests that compare stamps."""
     return time.time()
+
+
+@pytest.fixture(scope="session")
+def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
+    """Opens endpoints with any options: one process serves those of all tests."""
+    from end_to_end.stage import Endpoints, Process
+
+    with Endpoints(tmp_path_factory.mktemp("books")) as host:
+        yield host
+    Process.end_all()
 
 
 @pytest.fixture(scope="session")

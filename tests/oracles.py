@@ -14,6 +14,8 @@ class _Later:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("_"):  # pytest asks each object of a module whether it is a test or a mock
+            raise AttributeError(attribute)
         return getattr(importlib.import_module(self._name), attribute)
 
 

@@ -6,6 +6,7 @@ import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
@@ -49,12 +50,17 @@ class Key:
         return "LABELPIPE_" + "__".join(self.path).upper()
 
 
-def keys(root: Model, path: tuple[str, ...] = ()) -> Iterator[Key]:
+@cache
+def keys(root: Model) -> tuple[Key, ...]:
     """Every key, in the order of the models."""
+    return tuple(_keys(root))
+
+
+def _keys(root: Model, path: tuple[str, ...] = ()) -> Iterator[Key]:
     for name, field in root.model_fields.items():
         here = (*path, name)
         if section := _section(field.annotation):
-            yield from keys(section, here)
+            yield from _keys(section, here)
         else:
             default = None if field.is_required() else field.get_default(call_default_factory=True)
             yield Key(here, takes(field), default, field.is_required())

@@ -1,4 +1,4 @@
-"""One process serves the endpoints of all end-to-end tests."""
+"""An endpoint for each test, and projects that call it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from end_to_end.stage import Endpoint, Endpoints, Process, Project, project
-
-
-@pytest.fixture(scope="session")
-def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
-    """Opens endpoints with any options."""
-    with Endpoints(tmp_path_factory.mktemp("books")) as host:
-        yield host
-    Process.end_all()
+from end_to_end.stage import Endpoint, Endpoints, Project, project
 
 
 @pytest.fixture

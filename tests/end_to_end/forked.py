@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import gc
 import importlib
+import io
 import json
 import os
 import pkgutil
@@ -20,6 +21,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +37,13 @@ LATER = (
     *("fsspec", "gzip", "resource", "sqlalchemy.dialects.sqlite", "zstandard"),
     *("typer._adapters", "typer._click._textwrap", "typer._click.decorators"),
 )
+JOB = """
+input.path = "in.jsonl"
+task = {prompt = "{{ text }}", labels = {label = ["a", "b"]}}
+model = {name = "gpt-6-luna", base_url = "rehearsal"}
+output.dir = "run"
+rehearsal.latency_ms = 0
+"""
 #: A message holds a command's words and its environment.
 MOST_BYTES = 2**18
 #: Scenes that go on side by side start their commands from threads; one process that forks is enough for all.
@@ -211,7 +220,7 @@ def main() -> None:
         with contextlib.suppress(ModuleNotFoundError):  # parts of other packages have other names in other versions
             importlib.import_module(name)
     typer.main.get_command = cache(typer.main.get_command)  # typer builds all commands anew for each call
-    typer.main.get_command(pipeline.cli.app)
+    _label_one(typer.main.get_command(pipeline.cli.app))
     assert threading.active_count() == 1, "a process with threads does not fork safely"
     gc.freeze()
     if command := serve(socket.socket(fileno=int(sys.argv[1]))):
@@ -226,6 +235,22 @@ def main() -> None:
             runpy.run_module("pipeline", run_name="__main__", alter_sys=True)
         except SystemExit as ended:
             _exit(ended.code)
+
+
+def _label_one(command: Callable[[list[str]], object]) -> None:
+    """A run of one record: what any run makes at its first use (patterns, adapters, prices) is made once for all."""
+    silent = io.StringIO()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(silent),
+        contextlib.redirect_stderr(silent),
+        contextlib.suppress(SystemExit),
+    ):
+        Path("in.jsonl").write_text('{"text": "x"}', encoding="utf-8")
+        Path("job.toml").write_text(JOB, encoding="utf-8")
+        command(["run", "job.toml", "--json"])
+    assert '"labelled":1' in silent.getvalue(), silent.getvalue()
 
 
 def _moved() -> Callable[[Path], None]:

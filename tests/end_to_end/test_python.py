@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas
 import pytest
 from end_to_end.stage import Endpoint, Project
 
@@ -71,6 +70,8 @@ def test_they_work_where_a_loop_runs(project: Project) -> None:
 
 
 def test_a_frame_in_and_a_frame_out_in_its_order(project: Project, endpoint: Endpoint) -> None:
+    import pandas  # each process that collects the tests would import it
+
     given = pandas.DataFrame({"id": [f"k{n}" for n in range(40, 0, -1)], "text": [f"text {n}" for n in range(40)]})
     given.loc[7, "id"] = "r0005"
     summary = run("job.toml", records=given)

@@ -14,8 +14,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import sqlalchemy
-from sqlalchemy.orm import Session
 
 from pipeline.recipes import TABLE, once, once_async, prepare
 from pipeline.records import CallbackContext, Record
@@ -117,6 +115,9 @@ def test_many_at_once_with_one_key_write_once(path: Path) -> None:
 
 
 def test_sqlalchemys_connections_and_sessions(path: Path) -> None:
+    import sqlalchemy  # each process that collects the tests would import it
+    from sqlalchemy.orm import Session
+
     engine = sqlalchemy.create_engine(f"sqlite:///{path}")
     insert = sqlalchemy.text("INSERT INTO written VALUES ('a')")
     for _ in range(2):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,18 +25,20 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     return (folder / "run" / "report.html").as_uri()
 
 
-@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False), (390, True)])
-def test_it_fits_and_is_text(chromium: Chromium, page: str, width: int, dark: bool) -> None:
+def test_it_fits_and_is_text(chromium: Chromium, page: str) -> None:
     async def look(tab: Any) -> None:
-        assert await tab.evaluate("document.documentElement.scrollWidth") == width
-        assert await tab.title() == "run – labeling report"
-        assert await tab.get_by_text("<script>document.title", exact=False).first.is_visible()
-        shown = [await chart.is_visible() for chart in await tab.locator("svg.chart.latency").all()]
-        assert shown == ([True, False] if width > 620 else [False, True]), "one size of the two"
-        ground = await tab.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert (ground == "rgb(255, 255, 255)") is not dark
+        for width, scheme in itertools.product((1280, 390), ("light", "dark")):
+            await tab.set_viewport_size({"width": width, "height": 900})
+            await tab.emulate_media(color_scheme=scheme)
+            assert await tab.evaluate("document.documentElement.scrollWidth") == width
+            assert await tab.title() == "run – labeling report"
+            assert await tab.get_by_text("<script>document.title", exact=False).first.is_visible()
+            shown = [await chart.is_visible() for chart in await tab.locator("svg.chart.latency").all()]
+            assert shown == ([True, False] if width > 620 else [False, True]), "one size of the two"
+            ground = await tab.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert (ground == "rgb(255, 255, 255)") == (scheme == "light")
 
-    chromium.look(page, look, width=width, dark=dark)
+    chromium.look(page, look)
 
 
 def test_it_can_be_printed(chromium: Chromium, page: str, tmp_path: Path) -> None:
@@ -44,7 +47,7 @@ def test_it_can_be_printed(chromium: Chromium, page: str, tmp_path: Path) -> Non
         await tab.emulate_media(media="print", color_scheme="dark")
         assert await tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
 
-    chromium.look(page, look, dark=True)
+    chromium.look(page, look, scheme="dark")
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
 
 
