@@ -60,15 +60,15 @@ def test_a_few_seconds_of_refusals_for_everybody_cost_nothing(moved_clock: RunOn
 
 @pytest.mark.parametrize("kind", ["401", "404", "422", "400 of a balancer", "412", "498"])
 def test_refusals_here_and_there_lose_at_most_a_record_in_a_hundred(moved_clock: RunOn, kind: str) -> None:
-    found = night(moved_clock, refusing(kind, lambda call: call.count % 7 == 5), 200)
+    found = night(moved_clock, refusing(kind, lambda call: call.count % 7 == 5), 100)
     assert (found.ending, found.stopped) == (Ending.COMPLETE, None)
-    assert len(found.labelled) >= 198
+    assert len(found.labelled) >= 99
 
 
 @pytest.mark.parametrize("kind", sorted(REFUSALS.keys() - OF_THE_MOMENT))
 def test_refusals_for_everybody_end_the_run_and_reject_nobody(moved_clock: RunOn, kind: str) -> None:
     """A key that was taken away, a budget that is used up: all that was left was rejected at full speed, "Done"."""
-    found = night(moved_clock, refusing(kind, lambda call: call.count >= 30), 200)
+    found = night(moved_clock, refusing(kind, lambda call: call.count >= 30), 80)
     assert found.ending is Ending.STOPPED
     assert found.stopped is not None
     assert found.without == set()
@@ -78,9 +78,9 @@ def test_refusals_for_everybody_end_the_run_and_reject_nobody(moved_clock: RunOn
 
 
 @pytest.mark.parametrize("kind", ["498", "499"])
-def test_no_capacity_for_an_hour_is_an_outage(moved_clock: RunOn, kind: str) -> None:
-    found = night(moved_clock, refusing(kind, lambda call: 0.2 < call.at_s < 3600), 200)
-    assert (found.ending, found.stopped, len(found.labelled)) == (Ending.COMPLETE, None, 200)
+def test_no_capacity_for_half_an_hour_is_an_outage(moved_clock: RunOn, kind: str) -> None:
+    found = night(moved_clock, refusing(kind, lambda call: 0.2 < call.at_s < 1800), 150)
+    assert (found.ending, found.stopped, len(found.labelled)) == (Ending.COMPLETE, None, 150)
     assert len(found.rig.gate.outages) == 1
 
 
@@ -134,7 +134,7 @@ CONTENT = {
 def test_everybodys_text_refused_in_mid_run_is_nobodys(moved_clock: RunOn, kind: str, proven: bool) -> None:
     """All that was left was rejected at full speed, "Done": a gateway said of a key what it says of a text."""
     begin = 0 if proven else 30
-    found = night(moved_clock, lambda call: CONTENT[kind]() if call.count >= begin else good(), 200, proven=proven)
+    found = night(moved_clock, lambda call: CONTENT[kind]() if call.count >= begin else good(), 80, proven=proven)
     assert (found.ending, found.stopped is None) == (Ending.STOPPED, False)
     assert len(found.labelled) == begin
     assert len(found.without) <= 10 + 8
@@ -206,7 +206,7 @@ NO_COMPLETIONS = {
 @pytest.mark.parametrize("kind", NO_COMPLETIONS)
 def test_a_server_that_never_answers_as_a_model_is_hopeless_after_a_minute(moved_clock: RunOn, kind: str) -> None:
     """It was probed for six hours."""
-    found = night(moved_clock, lambda _: NO_COMPLETIONS[kind](), 400)
+    found = night(moved_clock, lambda _: NO_COMPLETIONS[kind]())
     assert (found.ending, found.outcomes) == (Ending.STOPPED, [])
     assert is_hopeless(found.stopped)
     assert "model.base_url" in str(found.stopped)
@@ -214,15 +214,15 @@ def test_a_server_that_never_answers_as_a_model_is_hopeless_after_a_minute(moved
     assert found.total < 60
 
 
-@pytest.mark.parametrize(("proven", "count"), [(False, 400), (True, 400), (True, 1)])
-def test_a_page_for_an_hour_is_an_outage_in_a_run_that_was_answered(
+@pytest.mark.parametrize(("proven", "count"), [(False, 200), (True, 200), (True, 1)])
+def test_a_page_for_half_an_hour_is_an_outage_in_a_run_that_was_answered(
     moved_clock: RunOn, proven: bool, count: int
 ) -> None:
     """A portal, or maintenance."""
     since_s = 0.0 if proven else 0.3
     found = night(
         moved_clock,
-        lambda call: page(200, "Back soon") if since_s <= call.at_s < 3600 * (count > 1) else good(),
+        lambda call: page(200, "Back soon") if since_s <= call.at_s < 1800 * (count > 1) else good(),
         count,
         proven=proven,
     )
@@ -268,9 +268,9 @@ def test_an_outage_whose_words_fail_too_stays_one(moved_clock: RunOn, word: int)
     found = night(
         moved_clock,
         lambda call: error(word if call.number == NO_RECORD else 503, "no") if 0.3 < call.at_s < 1800 else good(),
-        400,
+        200,
     )
-    assert (found.ending, len(found.labelled)) == (Ending.COMPLETE, 400)
+    assert (found.ending, len(found.labelled)) == (Ending.COMPLETE, 200)
     assert len(found.rig.gate.outages) == 1
     assert found.calls[NO_RECORD] < 2 * 1800 / 5
 

@@ -47,9 +47,10 @@ def test_what_is_refused_whatever_the_rate_bends_no_rate(
     moved_clock: RunOn, share: float, tells: bool, limit: int | None
 ) -> None:
     """The rate was cut at each turn, since it never helped, down to a call a minute: 5 % of refusals cost 95 %."""
-    seen, _ = against(moved_clock, Moody(share, 1.0), 60, tells=tells, per_minute=limit)
+    seconds = 60 if limit else 30  # under a limit of the config it takes longer to see that no other one is there
+    seen, _ = against(moved_clock, Moody(share, 1.0), seconds, tells=tells, per_minute=limit)
     # Answers come in 0.125 s on average; or what the limit allows.
-    whole = 60 * min(PLACES / 0.125, (limit or 1e9) / 60)
+    whole = seconds * min(PLACES / 0.125, (limit or 1e9) / 60)
     # Of a fifth it cannot be told for some time whether it is a limit.
     assert len(seen.accepted) > (0.75 if share < 0.2 else 0.5) * whole, f"{len(seen.accepted) / whole:.3f}"
     assert seen.refused_share == pytest.approx(share, rel=0.3)

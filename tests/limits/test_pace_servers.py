@@ -21,14 +21,20 @@ SERVERS: dict[str, Callable[[float], Server]] = {
 
 @pytest.fixture(autouse=True)
 def _coarse(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer looks: the rates here are low enough, and ten minutes of them are many."""
+    """Fewer looks: the rates here are low enough, and minutes of them are many. `slow` ones need fewer still."""
     monkeypatch.setattr(meters, "POLL_S", 0.01)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch, _coarse: None) -> None:
+    monkeypatch.setattr(meters, "POLL_S", 0.025)
 
 
 def door_of(per_minute: float | None, concurrency: int = 32) -> Admission:
     return Admission(gate=Gate(concurrency), resource=LocalResource(per_minute))
 
 
+@pytest.mark.usefixtures("slow")
 @pytest.mark.parametrize(
     ("kind", "tells"),
     [
@@ -47,6 +53,7 @@ def test_ten_minutes_at_twice_what_the_server_gives(moved_clock: RunOn, kind: st
     assert seen.refused_share < 0.05
 
 
+@pytest.mark.usefixtures("slow")
 def test_a_low_rate_is_found_too(moved_clock: RunOn) -> None:
     """Of one call a second every refusal is many per cent, and ten answers take ten seconds."""
 
@@ -119,6 +126,7 @@ def test_long_calls_do_not_make_the_rate_look_low(moved_clock: RunOn) -> None:
     assert seen.refused_share < 0.06  # one cut more: late refusals may look as if a cut had not helped
 
 
+@pytest.mark.usefixtures("slow")
 def test_it_grows_back_when_the_server_allows_more_again(moved_clock: RunOn) -> None:
     async def main() -> tuple[Seen, float | None]:
         server, door = Bucket(600, 1), door_of(1800)
@@ -134,6 +142,7 @@ def test_it_grows_back_when_the_server_allows_more_again(moved_clock: RunOn) -> 
     assert pace > 1400
 
 
+@pytest.mark.usefixtures("slow")
 def test_the_config_is_never_passed_and_is_used_where_the_server_gives_it(moved_clock: RunOn) -> None:
     async def main() -> Seen:
         return await run_against(Bucket(60_000, 60), door_of(1200), 180, tells=True)

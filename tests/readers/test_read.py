@@ -240,7 +240,7 @@ def test_memory_is_flat_in_the_length_of_the_file(tmp_path: Path, name: str) -> 
                 file.writelines(f'{{"n": {n}, "text": "some text of record {n}"}}\n' for n in range(count))
         return peak_bytes(path)
 
-    short, long = size_of_reading(5_000), size_of_reading(15_000)
+    short, long = size_of_reading(3_000), size_of_reading(10_000)
     assert long < short + 2_000_000
     assert long < 12_000_000
 
