@@ -49,6 +49,8 @@ def card(done: DataExport, manifest: Mapping[str, Any], features: Features) -> s
 
 def _feature(name: str, kind: str, classes: Sequence[str]) -> list[str]:
     head = f"  - name: {_quoted(name)}"
+    if kind == "list":
+        return [head, "    sequence: string"]
     if kind != "string" or not classes:
         return [head, f"    dtype: {_TYPES[kind]}"]
     names = [f"          '{number}': {_quoted(value)}" for number, value in enumerate(classes)]

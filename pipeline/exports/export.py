@@ -113,6 +113,7 @@ class _Export:
         self._layout: Layout = opened.layout
         self._kinds: dict[str, str] = {}
         self._mixed: set[str] = set()
+        self._no_lists: set[str] = set()
         self._left_out: Counter[str] = Counter()
         self._fields: dict[str, None] = {}
         self._gold = self._examples = 0
@@ -173,8 +174,9 @@ class _Export:
         rows = table.rows(outcome)
         kinds = kinds_of([self._kinds.get(title, "nothing") for title in table.titles], rows)
         self._kinds |= dict(zip(table.titles, kinds, strict=True))
-        odd = (title for row in rows for title, value in zip(table.titles, row, strict=True) if not _is_plain(value))
-        self._mixed |= set(odd)
+        cells = [(title, value) for row in rows for title, value in zip(table.titles, row, strict=True)]
+        self._mixed |= {title for title, value in cells if not _is_plain(value)}
+        self._no_lists |= {title for title, value in cells if not _is_list_of_texts(value)}
 
     def _check_columns(self) -> None:
         self._plan.selection.where.check()
@@ -221,6 +223,9 @@ class _Export:
         if not self._kinds or self._plan.chat or not set(names) <= self._kinds.keys():
             return Features()
         types = column_types([self._kinds[name] for name in names])
+        if self._plan.kind == "jsonl":  # the other formats have lists as JSON texts
+            types = ["list" if name in self._mixed - self._no_lists else kind
+                     for name, kind in zip(names, types, strict=True)]  # fmt: skip
         mixed = self._plan.kind != "parquet" and any(
             kind == "string" and name in self._mixed for name, kind in zip(names, types, strict=True)
         )
@@ -372,3 +377,7 @@ class _Counts:
 
 def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, str)
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and all(isinstance(one, str) for one in value))

@@ -325,6 +325,26 @@ def test_a_dataset_has_a_card(tickets: Path, tmp_path: Path) -> None:
     assert "class_label" in text
 
 
+def test_a_card_knows_lists_of_labels(tmp_path: Path) -> None:
+    """With one column whose type it did not name, `load_dataset` guessed the types of all."""
+    some = texts(range(20))
+    tags: list[Any] = [["x", "y"], [], None, ["y"]]
+
+    def card(name: str, tags: list[Any]) -> str:
+        outcomes = [
+            labelled(at, {"id": at, "text": some[at]}, {"tags": tags[at % len(tags)], "label": "ab"[at % 2]})
+            for at in range(20)
+        ]
+        exported(
+            made(tmp_path / name, outcomes, labels=("tags", "label")), tmp_path / f"{name}-data", hf=True, by="label"
+        )
+        return (tmp_path / f"{name}-data" / "README.md").read_text(encoding="utf-8")
+
+    listed = '  - name: "tags"\n    sequence: string\n  - name: "label"\n    dtype:\n      class_label:'
+    assert listed in card("lists", tags)
+    assert "features" not in card("odd", [*tags, "x"])
+
+
 def test_a_persons_answer_is_what_is_exported(tmp_path: Path) -> None:
     """Also of a record for which the model had no label, and in the splits, which are by class."""
     some = texts(range(40))
