@@ -6,7 +6,7 @@ The form is that of OpenAI's fine-tuning files for function calling: `messages`,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from pipeline.parts import task_of
 from pipeline.records import JSON, Answer, Outcome, Request, ToolCall
 from pipeline.store import RunDir
 from pipeline.targets import load_settings
-from pipeline.task import Task, row_fields
+from pipeline.task import ROWS_OF_CALLS, TOOL, Task, row_fields
 
 #: The keys of a line.
 TITLES = ("messages", "tools", "parallel_tool_calls")
@@ -37,9 +37,9 @@ class Chat:
             # A mark for the server's cache is no part of what the model reads.
             model = settings.model.model_copy(update={"cache_breakpoint": False})
             self._task = task_of(settings.model_copy(update={"model": model}))
-        self._rows = settings.task.rows
+        self._rows, self._several = settings.task.rows, settings.task.call != "one"
         _refuse_other_prompt(self._task, manifest, settings.config_path)
-        _refuse_other_forms(self._task, settings.task.rows, settings.task.call)
+        _refuse_other_forms(self._task)
         # All state that changes.
         self.former = 0
 
@@ -47,34 +47,65 @@ class Chat:
         """The values of TITLES; or, as a text, why the record has no line."""
         try:
             request = self._task.render(outcome.record)
-            name, arguments = self._called(request, outcome)
-            call = ToolCall(_CALL, name, codec.dumps(arguments).decode())
-            self._task.calls(Answer(calls=(call,)), outcome.record)
+            calls = [
+                ToolCall(f"{_CALL}_{number}" if number > 1 else _CALL, name, codec.dumps(arguments).decode())
+                for number, (name, arguments) in enumerate(self._called(request, outcome), start=1)
+            ]
+            if not calls:
+                return "no_call"
+            self._task.calls(Answer(calls=tuple(calls)), outcome.record)
         except RenderError:
             return "no_prompt"
         except AnswerError:
             return "invalid_label"
         self.former += request.digest != outcome.request_digest
-        function = {"name": name, "arguments": call.arguments}
-        answer = {"role": "assistant", "tool_calls": [{"id": _CALL, "type": "function", "function": function}]}
-        return [[*request.messages, answer], list(request.tools), False]
+        functions = [{"name": call.name, "arguments": call.arguments} for call in calls]
+        told: list[JSON] = [
+            {"id": call.id, "type": "function", "function": function}
+            for call, function in zip(calls, functions, strict=True)
+        ]
+        answer = {"role": "assistant", "tool_calls": told}
+        return [[*request.messages, answer], list(request.tools), self._several]
 
-    def _called(self, request: Request, outcome: Outcome) -> tuple[str, dict[str, JSON]]:
-        """The function, and the label as its arguments in the order of the schema."""
+    def _called(self, request: Request, outcome: Outcome) -> Iterator[tuple[str, dict[str, JSON]]]:
+        """The functions that were called, each with its part of the label as arguments, in the order of its schema.
+
+        Of several calls of one function the label has the last, unless each of them is a row.
+        """
         functions = {tool["function"]["name"]: tool["function"]["parameters"] for tool in request.tools}
-        label = outcome.label or {}
-        name = str(label.get("tool")) if len(functions) > 1 else next(iter(functions))
-        if name not in functions:
-            raise InvalidAnswerError(f"there is no function {name!r}")
-        before = f"{name}_" if len(functions) > 1 else ""
-        schema = functions[name]
+        calls = (outcome.rows or ()) if self._rows == ROWS_OF_CALLS else (outcome.label or {},)
+        for label in calls:
+            for name in self._names(functions, label):
+                if name not in functions:
+                    raise InvalidAnswerError(f"there is no function {name!r}")
+                yield name, self._arguments(functions[name], _prefix(functions, name), label, outcome)
+
+    def _names(self, functions: Mapping[str, Any], label: Mapping[str, JSON]) -> list[str]:
+        """Those that were called, in their order; where the label does not say, those that have a field in it."""
+        called = label.get(TOOL) if len(functions) > 1 else None
+        if called is not None:
+            return [str(name) for name in (called if isinstance(called, list) else [called])]
+        return [name for name in functions if not self._several or self._has(functions, name, label)]
+
+    def _has(self, functions: Mapping[str, Any], name: str, label: Mapping[str, JSON]) -> bool:
+        before = _prefix(functions, name)
+        return any(before + field in label or field == self._rows for field in functions[name].get("properties", {}))
+
+    def _arguments(
+        self, schema: dict[str, Any], before: str, label: Mapping[str, JSON], outcome: Outcome
+    ) -> dict[str, JSON]:
         arguments: dict[str, JSON] = {}
         for field in schema.get("properties", {}):
             if field == self._rows:
                 arguments[field] = _items(schema, field, outcome)
             elif before + field in label:
                 arguments[field] = label[before + field]
-        return name, arguments
+        return arguments
+
+
+def _prefix(functions: Mapping[str, Any], name: str) -> str:
+    """What stands before the columns of a function."""
+    return f"{name}_" if len(functions) > 1 else ""
 
 
 def _items(schema: dict[str, Any], name: str, outcome: Outcome) -> list[JSON]:
@@ -97,13 +128,11 @@ def _refuse_other_prompt(task: Task, manifest: Mapping[str, Any], config: Path |
         )
 
 
-def _refuse_other_forms(task: Task, rows: str | None, call: str) -> None:
+def _refuse_other_forms(task: Task) -> None:
     why = ""
     if task.max_turns > 1:
         why = "conversations of several turns (task.max_turns)"
     elif task.shows:
         why = f"media ({', '.join(sorted(task.shows))})"
-    elif rows == "calls" or call != "one":
-        why = "answers of several calls (task.call, task.rows)"
     if why:
         raise SetupError(f"--chat: {why} cannot be written as lines for fine-tuning: leave --chat out")

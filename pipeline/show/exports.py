@@ -19,6 +19,7 @@ _WHY = {
     "no_label": "have no value in the label field",
     "near_two_splits": "are new, and near records of two splits: they would join them",
     "near_gold": "were in another split, and are near a gold record",
+    "no_call": "have a label without a call",
     "no_prompt": "cannot be shown in the prompt any more",
     "invalid_label": "have a label that the schema does not allow",
 }

@@ -265,6 +265,31 @@ def test_chat_lines_hold_the_rows_of_a_record(here: Path) -> None:
     assert len(lines) == len(rows) > 20
 
 
+@pytest.mark.parametrize("rows", [None, "calls"])
+@pytest.mark.parametrize("call", ["any", "all"])
+def test_chat_lines_hold_all_calls_of_a_record(here: Path, call: str, rows: str | None) -> None:
+    """Of two functions, one of which has a name that begins like a column of the other."""
+    tools = [
+        {"name": "note", "labels": {"topic_kind": ["bill", "login"]}},
+        {"name": "note_topic", "labels": {"mood": ["good", "bad"]}},
+    ]
+    task = {"prompt": "{{ text }}", "call": call, "tools": tools, **({"rows": rows} if rows else {})}
+    labelled = run(settings(here, task)).labelled
+    done = exported(here / "run", here / "data", chat=True)
+    assert (sum(done.records.values()), done.left_out) == (labelled, {})
+    given: dict[str, list[tuple[str, str]]] = {}
+    for row in read(here / "run")["labels"]:
+        pairs = (("note", row["note_topic_kind"]), ("note_topic", row["note_topic_mood"]))
+        given.setdefault(row["text"], []).extend(pair for pair in pairs if pair[1])
+    for line in [line for lines in read(here / "data", "jsonl").values() for line in lines]:
+        assert line["parallel_tool_calls"] is True
+        *_, asked, answer = line["messages"]
+        calls = [one["function"] for one in answer["tool_calls"]]
+        told = [(one["name"], *json.loads(one["arguments"]).values()) for one in calls]
+        assert sorted(told) == sorted(given[asked["content"]])
+        assert len({one["id"] for one in answer["tool_calls"]}) == len(calls)
+
+
 def test_conversations_and_media_are_no_chat_lines(here: Path) -> None:
     run(settings(here, {**TASK, "max_turns": 2}))
     with pytest.raises(SetupError, match=r"--chat: conversations of several turns \(task.max_turns\)"):
