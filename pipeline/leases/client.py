@@ -9,7 +9,7 @@ import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import aiohttp
@@ -40,6 +40,18 @@ class DrainedShardError(LabelpipeError):
     code = "drained"
 
 
+@dataclass(slots=True)
+class _Report:
+    """What has come of calls since the last exchange: moments by the run's clock. All of it changes."""
+
+    unused: int = 0
+    corrected: int = 0
+    sent: list[float] = field(default_factory=list)
+    answered: list[tuple[float, float, int]] = field(default_factory=list)
+    refused: list[tuple[float, float, RateLimitedError]] = field(default_factory=list)
+    limits: ServerLimits | None = None
+
+
 class Lease:
     """The limits of a shard: a `Resource` that sends only what the lease server at `url` grants.
 
@@ -50,25 +62,19 @@ class Lease:
         self._url, self._token, self._shard, self._shards = url.rstrip("/"), token, shard, shards
         self._session = secrets.token_hex(8)
         self._http: aiohttp.ClientSession | None = None
-        self.job: Job | None = None
-        # All state that changes: what is granted and until when, what is asked for, and what is to be reported.
+        # All state that changes: what is granted and until when (and until when what was just acquired is), how many
+        # are asked for at once and how large a call is, what is to be reported, and what the lease server said last.
         self._grants: deque[list[float]] = deque()
         self._held_until: float | None = None
-        self._aim = 1
-        self._used = 0
-        self._is_waiting = False
-        self._tokens = 1
-        self._number = 0
-        self._unused = self._corrected = self._in_flight = 0
-        self._sent: list[float] = []
-        self._answered: list[tuple[float, float, int]] = []
-        self._refused: list[tuple[float, float, RateLimitedError]] = []
-        self._limits: ServerLimits | None = None
+        self._aim = self._tokens = 1
+        self._used = self._in_flight = self._number = 0
+        self._report = _Report()
         self._needs: tuple[int, int] | None = None
         self._budget: Budget | None = None
         self._stop: Callable[[LabelpipeError], None] | None = None
+        self._task: asyncio.Task[None] | None = None
         self._last = Grant(-1)
-        self._shrink = self._released = self._is_last = False
+        self._is_waiting = self._shrink = self._released = self._is_last = False
         self._wake, self._news = asyncio.Event(), asyncio.Event()
 
     # -- with the lease server -------------------------------------------------------------------------------------
@@ -78,18 +84,13 @@ class Lease:
         """Exchange while the block lasts; gives what all shards have in common. Raises SetupError."""
         headers = {"Authorization": f"Bearer {self._token}"}
         async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(EXCHANGE_S)) as self._http:
-            self.job = await self._job()
-            work: asyncio.Task[None] | None = None
             try:
-                yield self.job
-                await self.close()
+                yield await self._job()
+                await self._close()
             finally:
-                work = self._task
-                if work is not None:
-                    work.cancel()
-                    await asyncio.wait({work})
-
-    _task: asyncio.Task[None] | None = None
+                if self._task is not None:
+                    self._task.cancel()
+                    await asyncio.wait({self._task})
 
     async def _job(self) -> Job:
         assert self._http is not None
@@ -124,7 +125,7 @@ class Lease:
             budget.set_granted((0, 0))
         self._task = asyncio.create_task(self._exchange_for_ever(), name="leases")
 
-    async def close(self) -> None:
+    async def _close(self) -> None:
         """Report what is left, and hand back what was not used."""
         if self._task is None:
             return
@@ -136,9 +137,11 @@ class Lease:
 
     async def _exchange_for_ever(self) -> None:
         try:
-            while not self._is_over:
+            is_last = False
+            while not is_last:
                 await self._until_due()
-                ask = self._ask()
+                is_last = self._is_last
+                ask = self._ask(is_last=is_last)
                 self._take(await self._answer_to(ask), ask)
         except LabelpipeError as error:
             self._end(error)
@@ -146,25 +149,21 @@ class Lease:
             self._end(InternalError(f"the exchange with the lease server broke: {error!r}"))
             raise
 
-    @property
-    def _is_over(self) -> bool:
-        return self._is_last and self._last.number == self._number - 1 and self._last_said
-
-    _last_said = False
-
     def _end(self, error: LabelpipeError) -> None:
         if self._stop is not None:
             self._stop(error)
         self.release()
 
     async def _until_due(self) -> None:
-        """Return when there is something to say: at once where a call waits, else once in a while."""
-        if self._number == 0 or self._wants() or self._needs is not None or self._is_last:
-            return
-        self._wake.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(REPORT_S):
-                await self._wake.wait()
+        """Return when there is something to say: at once where a call waits, and what came of calls a moment later."""
+        while self._number and not (self._wants() or self._needs is not None or self._is_last):
+            self._wake.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(REPORT_S):
+                    await self._wake.wait()
+            self._drop_expired(asyncio.get_running_loop().time())
+            if self._report != _Report():
+                return
 
     def _wants(self) -> int:
         """How many requests are to be asked for: none while half of what is aimed at is there."""
@@ -173,9 +172,10 @@ class Lease:
         here = int(sum(left for left, _ in self._grants))
         return 0 if here > self._aim // 2 and not self._is_waiting else max(1, self._aim - here)
 
-    def _ask(self) -> Ask:
+    def _ask(self, *, is_last: bool) -> Ask:
         now = asyncio.get_running_loop().time()
         self._drop_expired(now)
+        told, self._report = self._report, _Report()
 
         def age(moment: float) -> int:
             return max(0, round((now - moment) * 1000))
@@ -187,24 +187,22 @@ class Lease:
             self._number,
             wants=self._wants(),
             tokens=self._tokens,
-            unused=self._unused,
-            corrected=self._corrected,
+            unused=told.unused,
+            corrected=told.corrected,
             in_flight=self._in_flight,
-            sent=[age(moment) for moment in self._sent],
-            answered=[one for at, sent_at, used in self._answered for one in (age(at), age(sent_at), used)],
-            limits=None if self._limits is None else asdict(self._limits),
+            sent=[age(moment) for moment in told.sent],
+            answered=[one for at, sent_at, used in told.answered for one in (age(at), age(sent_at), used)],
+            limits=None if told.limits is None else asdict(told.limits),
             refused=[
                 Refusal(age(at), age(sent_at), error.scope, error.retry_after_s, error.day_limit)
-                for at, sent_at, error in self._refused
+                for at, sent_at, error in told.refused
             ],
             spent=None if self._budget is None else self._budget.exactly_spent,
             needs=self._needs,
-            is_last=self._is_last,
+            is_last=is_last,
         )
-        self._last_said = self._is_last
         self._number += 1
-        self._unused = self._corrected = self._used = 0
-        self._sent, self._answered, self._refused, self._limits = [], [], [], None
+        self._used = 0
         return ask
 
     async def _answer_to(self, ask: Ask) -> Grant:
@@ -258,7 +256,7 @@ class Lease:
                 grant[0] -= 1
                 self._held_until = grant[1]
                 self._used += 1
-                self._corrected += self._tokens - tokens
+                self._report.corrected += self._tokens - tokens
                 if grant[0] < 1:
                     self._grants.popleft()
                 if not self._grants:
@@ -276,36 +274,36 @@ class Lease:
     def _drop_expired(self, now: float) -> None:
         while self._grants and self._grants[0][1] <= now:
             left, _ = self._grants.popleft()
-            self._unused += int(left)
+            self._report.unused += int(left)
             self._aim = max(1, self._aim - int(left))
 
     def give_back(self, tokens: int) -> None:
         """Put an estimate right."""
-        self._corrected += tokens
+        self._report.corrected += tokens
 
     def shut(self, seconds: float) -> bool:
         """Whether what was acquired has not expired."""
         if self._held_until is None or asyncio.get_running_loop().time() < self._held_until:
             return True
         self._held_until = None
-        self._unused += 1
+        self._report.unused += 1
         return False
 
     def sent(self, now: float, in_flight: int) -> None:
         """A call leaves."""
         self._held_until = None
         self._in_flight = in_flight
-        self._sent.append(now)
+        self._report.sent.append(now)
 
     def answered(self, tokens: int, limits: ServerLimits | None, now: float, sent_at: float) -> Hold | None:
         """Report it. Who has to wait gets no grants."""
-        self._answered.append((now, sent_at, tokens))
-        self._limits = limits or self._limits
+        self._report.answered.append((now, sent_at, tokens))
+        self._report.limits = limits or self._report.limits
         return None
 
     def refused(self, error: RateLimitedError, now: float, sent_at: float, in_flight: int) -> Verdict:
         """Report it at once; whether it is about everyone is seen there. Its own record waits as it was told."""
-        self._refused.append((now, sent_at, error))
+        self._report.refused.append((now, sent_at, error))
         self._wake.set()
         shrink, self._shrink = self._shrink, False
         wait_s = BLIND_WAIT_S if error.retry_after_s is None else error.retry_after_s
@@ -343,11 +341,6 @@ class Lease:
         since = found.pop("refused_since")
         rates = {name: Rate(**found.pop(name)) for name in ("requests", "tokens")}
         return ResourceState(**{**found, **rates, "refused_since": None if since is None else now - since})
-
-    @property
-    def held(self) -> tuple[float, str]:
-        """For how long nothing was granted when it was heard last, in seconds, and why."""
-        return self._last.held_s, self._last.reason
 
 
 def _stopped(code: str, message: str) -> LabelpipeError:
