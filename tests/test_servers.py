@@ -151,7 +151,7 @@ class Net:
         self.bodies: list[tuple[str, Body]] = []
         self.counts: Counter[str] = Counter()
         self.keys: set[str] = set()
-        self.models = 200
+        self.models = self.model = 200
         self.faults: list[Exception] = []
         self.plays = {host: play for host, (_, play, _) in PLAYS.items()}
 
@@ -160,7 +160,9 @@ class Net:
         self.keys.add(request.headers.get("Authorization", ""))
         if request.method == "GET":
             model = {"id": request.path.rpartition("/")[2], "object": "model"}
-            return web.json_response(model, status=self.models)
+            if model["id"] == "models":
+                return web.json_response({"object": "list", "data": []}, status=self.models)
+            return web.json_response(model, status=self.model)
         body = json.loads(await request.read())
         count, self.counts[host] = self.counts[host], self.counts[host] + 1
         self.bodies.append((host, body))
@@ -337,10 +339,18 @@ def test_a_trial_beside_a_run_asks_as_its_card_says(net: Net) -> None:
 
 
 def test_a_server_that_answers_calls_need_not_tell_about_its_models(net: Net) -> None:
-    net.models = 404
+    net.model = 404
     assert "404" not in repr(check(config("Ollama")))
     net.plays["localhost:11434"] = deepseek
     assert "calls may work all the same" in repr(check(config("Ollama", tool_choice="none")))
+
+
+def test_a_server_that_does_not_list_its_models_is_not_called(net: Net) -> None:
+    net.models = 501
+    found = check(config("Ollama"))
+    assert (found.ok, found.server) == (True, None)
+    assert "localhost:11434: what it does with calls is not known: it does not list its models: 501" in repr(found)
+    assert not net.counts
 
 
 def test_examples_are_shown_without_functions(net: Net) -> None:

@@ -110,14 +110,21 @@ async def _one_model(settings: Settings, name: str) -> Check:
 
 
 async def server_checks(settings: Settings) -> list[Check]:
-    """What a server that is not known does with calls, found by one call a form, and kept as a card for the run."""
+    """What a server that is not known does with calls, found by one call a form, and kept as a card for the run.
+
+    A server that does not list its models is not called: its answers would tell too little.
+    """
     if not has_card(settings):
         return []
     forms = ("forced", "required", BY_SCHEMA) if asks_once(settings) else ("required",)
     found: dict[str, Held] = {}
+    why = ""
     try:
         async with AsyncExitStack() as stack:
             provider = await open_provider(_trial(settings, "required"), stack)
+            why = "it does not list its models: "
+            await provider.has_models()
+            why = ""
             for form in forms:
                 try:
                     found[form] = await _tried(provider, settings, form)
@@ -128,7 +135,7 @@ async def server_checks(settings: Settings) -> list[Check]:
     except RenderError:
         return []  # the schema depends on the record
     except LabelpipeError as error:
-        return [Check("server", None, f"{address(settings)}: what it does with calls is not known: {error}")]
+        return [Check("server", None, f"{address(settings)}: what it does with calls is not known: {why}{error}")]
     if all(one.refused for one in found.values()) and settings.model.tool_choice is None:
         said = [one.told for one in found.values()]
         return [Check("server", False, "\n".join(filter(None, [said[0], advise(asked_of(settings), said)])))]

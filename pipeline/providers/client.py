@@ -253,12 +253,19 @@ class Client:
 
     async def list_batches(self) -> None:
         """Ask for the latest batch. Free of charge. Raises a CallError."""
+        await self._list("batches", self.sdk.batches.list(limit=1))
+
+    async def list_models(self) -> None:
+        """Ask for the list of models. Free of charge. Raises a CallError."""
+        await self._list("models", self.sdk.models.list())
+
+    async def _list(self, of: str, asked: Awaitable[Any]) -> None:
         try:
-            listed: Any = await self.sdk.batches.list(limit=1)
+            listed = await asked
         except foreign_errors() as error:
-            raise translate(error, secrets=self.secrets, at=f"GET {self._base_url}/batches") from None
+            raise translate(error, secrets=self.secrets, at=f"GET {self._base_url}/{of}") from None
         if not isinstance(getattr(listed, "data", None), list):
-            raise NoCompletionError(f"{self._base_url}/batches is no list of batches", status=200)
+            raise NoCompletionError(f"{self._base_url}/{of} is no list of {of}", status=200)
 
     def _no_model(self, name: str, facts: Any) -> CallError:
         """What stands where a model should. A page is passed through as its text: an address that is no API."""

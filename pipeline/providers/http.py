@@ -98,6 +98,10 @@ class HttpProvider:
         """What the server says about the model; costs nothing. Raises a CallError."""
         return await self.client.model(name)
 
+    async def has_models(self) -> None:
+        """Whether the server lists its models for this key; costs nothing. Raises a CallError where it does not."""
+        await self.client.list_models()
+
     async def has_batches(self) -> None:
         """Whether the server has batches for this key; costs nothing. Raises a CallError where it does not say so."""
         await self.client.list_batches()
