@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import facts, labelfields, planner, report, results, runner, show, stats
 from pipeline.api.shown import Config, Shown, ShownFacts, link, plain, settings_of, shown_as
-from pipeline.errors import MissingExtraError
+from pipeline.errors import MissingExtraError, SetupError
 from pipeline.facts import Check, Tier
 from pipeline.readers import Given
 from pipeline.runner import RunOptions, in_loop
@@ -283,10 +283,16 @@ async def arename(
     """Give labels of `column` other names in the run and in its config: `{"account": "login"}`. Makes no call.
 
     `run` is a run folder, its config, or its settings. Two labels with one new name are merged. With `dry_run` nothing
-    is changed, and the records that would be are counted. Raises SetupError, also while the run is at work.
+    is changed, and the records that would be are counted. The report, if there is one, is written again. Raises
+    SetupError, also while the run is at work.
     """
     settings = run if isinstance(run, Settings) else load_settings(run)
     found = await runner.rename(settings, column, pairs, dry_run=dry_run)
+    if not dry_run and (page := Path(found.run_dir) / "report.html").is_file():
+        try:
+            await report.write_report(page.parent)
+        except SetupError as error:
+            found = replace(found, notes=(*found.notes, str(error)))
     return shown_as(Renamed, found)
 
 

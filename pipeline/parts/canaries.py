@@ -73,7 +73,7 @@ async def gold_of(settings: Settings, task: Task) -> Gold | None:
         return Gold(field, column, (), {given_name(one.fields[key]): one.fields[column] for one in answered})
     examples = _examples(task, shown)
     mixed = [
-        (_canary(record, path, key, {column, *_gold_columns(columns, fields)}), record.fields[column])
+        (_canary(record, path, key, {column, *_gold_columns(columns, fields)}, shown), record.fields[column])
         for record in answered
         if _values(record.fields, shown) not in examples
     ]
@@ -167,13 +167,14 @@ def _lacking(path: Path, task: Task, columns: Sequence[str]) -> str:
     )
 
 
-def _canary(record: Record, path: Path, key: str | None, hidden: set[str]) -> Record:
+def _canary(record: Record, path: Path, key: str | None, hidden: set[str], shown: Sequence[str]) -> Record:
     fields = {name: value for name, value in record.fields.items() if name not in hidden}
-    name = given_name(record.fields.get(key)) if key else ""
-    digest = codec.digest64(codec.canonical(fields))
-    # Like a place: no key that a field gives looks so. Rows that are added above do not change it.
-    made_up = made_up_name(f"gold {name or path.name}:{digest % 2**64:016x}")
-    return replace(record, key=made_up, fields=fields, digest=digest)
+    # Rows that are added above do not change the name, nor does a column that the prompt does not show.
+    content = codec.digest64(codec.canonical({name: fields.get(name) for name in shown})) % 2**64
+    name = (given_name(record.fields.get(key)) if key else "") or f"{path.name}:{content:016x}"
+    # Like a place: no key that a field gives looks so.
+    made_up = made_up_name(f"gold {name}")
+    return replace(record, key=made_up, fields=fields, digest=codec.digest64(codec.canonical(fields)))
 
 
 def _examples(task: Task, shown: Sequence[str]) -> set[tuple[bytes, ...]]:

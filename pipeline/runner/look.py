@@ -41,6 +41,7 @@ async def _status(run_dir: RunDir, manifest: Mapping[str, Any], path: Path) -> d
     async with await Ledger.open(path, read_only=True) as ledger:
         counts, rows = await ledger.count_by_status(), await ledger.row_counts()
         problems = await ledger.problem_counts()
+        by_people = await ledger.given_by_people()
         labels = await ledger.label_counts(manifest.get("label_columns") or ()) if rows is None else {}
         live = read_live(run_dir)
         price = _price_in(live)
@@ -54,6 +55,7 @@ async def _status(run_dir: RunDir, manifest: Mapping[str, Any], path: Path) -> d
         "running": running,
         "simulated": bool(manifest.get("simulated")),
         "labelled": counts[Status.LABELLED],
+        "by_people": by_people,
         "rejected": counts[Status.REJECTED],
         "failed": counts[Status.FAILED],
         "rows": None if rows is None else rows.rows,

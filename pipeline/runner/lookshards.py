@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.results import Report
 from pipeline.store import RunDir
 
-_COUNTS = ("labelled", "rejected", "failed", "untold")
+_COUNTS = ("labelled", "by_people", "rejected", "failed", "untold")
 #: What is said of each shard.
 _OF_A_SHARD = ("running", "labelled", "rejected", "failed", "cost_usd", "ended")
 

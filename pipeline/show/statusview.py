@@ -42,7 +42,9 @@ def status_lines(facts: Mapping[str, Any]) -> list[str]:
     lines += [f"  {line}" for line in _shard_lines(facts.get("shards") or ())]
     lines += _batch_lines(facts["batches"])
     lines += problem_lines(facts["problems"])
-    lines += label_lines(facts["labels"], facts["labelled"])
+    if facts["by_people"]:
+        lines.append(f"  labeled by people: {facts['by_people']:,} of the records without a label of the model")
+    lines += label_lines(facts["labels"], facts["labelled"] + facts["by_people"])
     lines += quality_lines(facts["summary"] or {})
     lines += measured_lines(facts["measured"])
     lines.append(f"  {_paid_text(facts)}")

@@ -60,6 +60,12 @@ def label_counts(
     }
 
 
+def given_by_people(connection: sqlite3.Connection, corrected: Corrected) -> int:
+    """How many records have a label from a person and none from the model."""
+    without = (one for one in outcomes_of(connection, list(corrected.by_key)).values() if one.label is None)
+    return sum(corrected.of(one).label is not None for one in without)
+
+
 def _are_classes(found: Counter[str]) -> bool:
     if any(len(value) > LONG_CHARS for value in found):
         return len(found) <= found.total() // OFTEN

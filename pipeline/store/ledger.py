@@ -15,7 +15,7 @@ from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 from pipeline.errors import StoreError
 from pipeline.records import Outcome
 from pipeline.store import labels, matching, onerecord, queries, renaming, storedturns, tallies, writes
-from pipeline.store.labelcounts import corrections_to_show, label_counts
+from pipeline.store.labelcounts import corrections_to_show, given_by_people, label_counts
 from pipeline.store.queries import Checkpoint
 from pipeline.store.rows import to_row
 from pipeline.store.schema import connect_reader, connect_writer, damaged, use_failure
@@ -240,6 +240,10 @@ class Ledger:
     async def label_counts(self, columns: Sequence[str]) -> dict[str, dict[str, int]]:
         """How often each value of these label columns was given, where they are classes; corrections count."""
         return await self._reads.do(lambda seen: label_counts(seen, columns, corrections_to_show(self.path.parent)))
+
+    async def given_by_people(self) -> int:
+        """How many records have a label from a person and none from the model."""
+        return await self._reads.do(lambda seen: given_by_people(seen, corrections_to_show(self.path.parent)))
 
     async def vote_counts(self) -> tallies.VoteCounts:
         """What the votes on labels came to, where there were any."""

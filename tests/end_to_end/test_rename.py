@@ -146,6 +146,7 @@ def test_replay_gives_the_new_name_and_the_raw_answers_stay() -> None:
     run(Settings.load("job.toml"))
     rename("job.toml", "topic", {"account": "user account", "login": "sign-in"})
     rename("job.toml", "topic", {"user account": "sign-in"})
+    assert "sign-in" in Path("run/report.html").read_text()
     rename("job.toml", "tags", {"account": "login"})
     after = labels()
     assert after == renamed_topics(account="sign-in", login="sign-in")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from review_runs import TOPICS, again, do, label_of, labelled_run, read, write
 
-from pipeline import verify
+from pipeline import status, verify
 from pipeline.errors import LabelpipeError
 from pipeline.review import DrawOptions, draw_to_file, take_answers
 from pipeline.show import answers_lines
@@ -230,6 +230,9 @@ def test_a_person_labels_a_record_that_the_model_did_not(folder: Path) -> None:
     assert labels(folder)[rows[0]["id"]]["topic"] == "login"
     failed = {row["key"] for row in read(folder / "run" / "failed.csv")}
     assert failed == {row["id"] for row in rows[1:]}
+    found = status(folder / "run")
+    assert (found["labelled"], found["by_people"], sum(found["labels"]["topic"].values())) == (81, 1, 82)
+    assert "labeled by people: 1 of the records without a label of the model" in repr(found)
     assert verify(folder / "run").ok
 
 
