@@ -82,7 +82,7 @@ async def test_each_answer_costs_what_its_tier_costs(tmp_path: Path, form: str, 
         f"{flex['answers']} answers ({flex['answers'] / 40:.1%}) at the flex tier, {flex['standard']} at the standard"
     )
     assert told in "\n".join(closing_lines(summary))
-    assert told in "\n".join(status_lines(await astatus(tmp_path / "run")))
+    assert told in "\n".join(status_lines((await astatus(tmp_path / "run")).facts))
     assert json.loads((tmp_path / "run" / "summary.json").read_bytes())["lanes"]["flex"] == flex
     assert (await verify(tmp_path / "run")).ok
     page = await write_report(tmp_path / "run")
