@@ -252,7 +252,7 @@ def run(
 ) -> None:
     """Label the input; the same command resumes."""
     settings = settings_of(config, sets, input_path, output_dir, limit, sample=sample, keys=keys)
-    _refuse_mixed(shards, shard, leases)
+    _refuse_mixed(shards, shard, leases, fresh=fresh)
     if fresh:
         start_over(settings, yes=yes)
     corrections = corrections_of(settings, relabel=relabel, keep=keep_corrections, drop=drop_corrections)
@@ -268,7 +268,9 @@ def run(
     label_input(settings, json_out, named=None, batches="no_wait" if no_wait else "wait", **options)
 
 
-def _refuse_mixed(shards: int | None, shard: str | None, leases: str | None) -> None:
+def _refuse_mixed(shards: int | None, shard: str | None, leases: str | None, *, fresh: bool) -> None:
+    if shard is not None and fresh:
+        fail("--fresh would move the other shards aside as well: move the run folder, or choose another with --output")
     if shards is not None and (shard is not None or leases is not None):
         fail("--shards starts all shards and their lease server; --shard and --leases are for one that you start")
     if (shard is None) != (leases is None):

@@ -70,6 +70,6 @@ async def _sweep(desk: Desk) -> None:
 
 def _refused(request: web.Request, token: str) -> web.Response | None:
     said = request.headers.get("Authorization", "")
-    if hmac.compare_digest(said.encode(), f"Bearer {token}".encode()):
+    if hmac.compare_digest(said.encode(errors="surrogateescape"), f"Bearer {token}".encode()):
         return None
     return web.Response(status=401, text="the token is missing or wrong")

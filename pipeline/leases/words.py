@@ -6,7 +6,7 @@ Times are ages in milliseconds, since no two machines have the same clock. Money
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from pipeline import codec
@@ -109,26 +109,36 @@ def to_bytes(words: Ask | Grant | Job) -> bytes:
 
 def ask_from(data: bytes) -> Ask:
     """What a shard has said. Raises InputError for what no shard of ours says."""
-    found = _read(Ask, data)
-    refused = [_made(Refusal, one) for one in found.refused]
-    checked = _made(Ask, {**{one.name: getattr(found, one.name) for one in fields(Ask)}, "refused": refused})
-    numbers = (
-        checked.shard,
-        checked.shards,
-        checked.number,
-        checked.wants,
-        checked.tokens,
-        checked.unused,
-        checked.in_flight,
-    )
-    lists = (*checked.sent, *checked.answered, *(checked.spent or ()), *(checked.needs or ()))
-    if not all(type(one) is int and one >= 0 for one in (*numbers, *lists)) or len(checked.answered) % 3:
+    ask = _read(Ask, data)
+    counts = (ask.shard, ask.shards, ask.number, ask.wants, ask.tokens, ask.unused, ask.in_flight)
+    pairs = [two for two in (ask.spent, ask.needs) if two is not None]
+    if not all(_are_counts(some) for some in (counts, ask.sent, ask.answered, *pairs)):
         raise InputError("expected whole numbers of 0 or more")
-    if type(checked.corrected) is not int or not isinstance(checked.session, str):
-        raise InputError("expected a number for corrected, and a text for session")
-    if checked.limits is not None:
-        _made(ServerLimits, checked.limits)
-    return checked
+    if len(ask.answered) % 3 or any(len(two) != 2 for two in pairs):
+        raise InputError("expected three numbers for each answer, and two for an amount")
+    if type(ask.corrected) is not int or not isinstance(ask.session, str) or not isinstance(ask.refused, list):
+        raise InputError("expected a number for corrected, a text for session, and a list for refused")
+    if ask.limits is not None:
+        limits = asdict(_made(ServerLimits, ask.limits))
+        if not all(one is None or type(one) in (int, float) for one in limits.values()):
+            raise InputError("expected numbers for limits")
+    return replace(ask, refused=[_refusal(one) for one in ask.refused])
+
+
+def _refusal(found: Any) -> Refusal:
+    one = _made(Refusal, found)
+    wait_s = one.retry_after_s
+    if (
+        not _are_counts((one.age_ms, one.sent_age_ms))
+        or not (isinstance(one.scope, str) and isinstance(one.day_limit, str))
+        or not (wait_s is None or (type(wait_s) in (int, float) and wait_s >= 0))
+    ):
+        raise InputError("expected ages, a scope, and a wait in seconds for a refusal")
+    return one
+
+
+def _are_counts(values: Any) -> bool:
+    return isinstance(values, (list, tuple)) and all(type(one) is int and one >= 0 for one in values)
 
 
 def grant_from(data: bytes) -> Grant:

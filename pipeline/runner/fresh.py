@@ -7,11 +7,11 @@ from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
 
-from pipeline.errors import SetupError
+from pipeline.errors import RunInUseError, SetupError
 from pipeline.parts import sql_of
 from pipeline.runner.corrections import count_corrections
 from pipeline.settings import Settings
-from pipeline.store import BatchBook, Ledger, RunDir, check_table, release_table
+from pipeline.store import BatchBook, Ledger, RunDir, check_table, release_table, shards_held
 from pipeline.units import dollars
 
 
@@ -24,14 +24,17 @@ async def what_is_there(settings: Settings) -> str:
     files = [file.name for file in run_dir.files() if not file.name.startswith("lock")]
     if not files:
         return ""
+    records, cost_usd, batches = 0, 0.0, 0
+    shards = run_dir.shards()
     try:
-        async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
-            counts = await ledger.count_by_status()
-            totals = await ledger.totals()
-            batches = sum(part.is_open for part in await BatchBook(ledger).parts())
+        for path in [run_dir.before_shards, *(one.ledger for one in shards)] if shards else [run_dir.ledger]:
+            async with await Ledger.open(path, read_only=True) as ledger:
+                records += sum((await ledger.count_by_status()).values())
+                cost_usd += (await ledger.totals()).cost_usd
+                batches += sum(part.is_open for part in await BatchBook(ledger).parts())
     except SetupError:
         return f"{run_dir.path} holds {', '.join(files)}, and no ledger that can be read."
-    there = f"{run_dir.path} holds {sum(counts.values()):,} records with an outcome ({dollars(totals.cost_usd)})."
+    there = f"{run_dir.path} holds {records:,} records with an outcome ({dollars(cost_usd)})."
     if batches:
         there += f" {batches:,} of its batches are open and would be paid for in vain: labelpipe cancel {run_dir.path}."
     if people := await asyncio.to_thread(count_corrections, run_dir.path):
@@ -49,7 +52,9 @@ def move_aside(settings: Settings) -> Path:
     """
     folder, options = Path(settings.output.dir), sql_of(settings)
     run_dir = RunDir(folder if folder.name not in ("", "..") else folder.resolve())
-    with run_dir.open_for_writing() as lock:
+    with run_dir.open_for_writing() as lock, shards_held(run_dir.path) as held:
+        if not held:
+            raise RunInUseError(f"{run_dir.path}: its shards are at work. Let them end first: labelpipe drain {folder}")
         # If it ends here, the old run takes the table back at its next session, and makes it anew.
         if options is not None and run_dir.ledger.exists():
             release_table(options, run_dir.ledger)
@@ -59,7 +64,7 @@ def move_aside(settings: Settings) -> Path:
         names = (run_dir.path.with_name(f"{run_dir.path.name}.{stamp}{ending}") for ending in endings)
         aside = next(name for name in names if not name.exists())
         try:
-            lock.move(run_dir.files(), aside)
+            lock.move([*run_dir.files(), *run_dir.path.glob("shards")], aside)
         except OSError as error:
             raise SetupError(
                 f"{run_dir.path}: cannot be moved to {aside}: {error.strerror}. Choose another folder with --output."

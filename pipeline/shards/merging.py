@@ -11,7 +11,7 @@ from pipeline.runner import RunOptions, arun
 from pipeline.settings import Settings
 from pipeline.shards.dealing import BASE, FOLDER, Dealt, dealt_in
 from pipeline.stats import Merged
-from pipeline.store import RunDir, join_ledgers
+from pipeline.store import RunDir, join_ledgers, shards_held
 
 
 class MergedError(LabelpipeError):
@@ -36,16 +36,16 @@ async def merge(settings: Settings) -> Merged:
 
 
 def join(run: Path, dealt: Dealt) -> Merged:
-    """One ledger from those of the shards; they go where none is at work."""
+    """One ledger from those of the shards; they go where none is at work, and none begins meanwhile."""
     with RunDir(run).open_for_writing():
-        shards = RunDir(run).shards()
-        busy = any(one.is_running() for one in shards) or RunDir(run / FOLDER).is_running()
-        base = run / FOLDER / BASE
-        parts = [*([base] if base.exists() else []), *(one.ledger for one in shards)]
-        outcomes = join_ledgers(RunDir(run).ledger, parts, dealt.run_id)
-        if not busy:
+        with shards_held(run) as held:
+            shards = RunDir(run).shards()
+            base = run / FOLDER / BASE
+            parts = [*([base] if base.exists() else []), *(one.ledger for one in shards)]
+            outcomes = join_ledgers(RunDir(run).ledger, parts, dealt.run_id)
+        if held:
             retire(run)
-        return Merged(str(run), len(shards), outcomes, complete=not busy)
+        return Merged(str(run), len(shards), outcomes, complete=held)
 
 
 def retire(run: Path) -> None:

@@ -37,6 +37,7 @@ from pipeline.store.renaming import NewDigest, mark_of_rename, renames_of
 from pipeline.store.reviews import Reviews, open_reviews, read_reviews
 from pipeline.store.rowfile import RowFile, open_rows
 from pipeline.store.rundir import Change, RunDir, RunLock, diff, write_whole
+from pipeline.store.shardlocks import shards_held
 from pipeline.store.sinks import Sinks
 from pipeline.store.sqlexport import (
     SqlPlace,

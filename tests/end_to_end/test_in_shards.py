@@ -81,6 +81,13 @@ def test_a_budget_is_shared_and_never_passed(user: Project, endpoint: Endpoint) 
     user.configure(limits={"budget_usd": 100.0})
     assert user.run("--shards", "3", code=1)["labelled"] == COUNT
     assert endpoint.calls() == COUNT
+    # Half a run in shards is moved aside as a whole.
+    user.configure(limits={"budget_usd": 0.4})
+    server = _serve(user, 0)
+    _address(server)
+    server.kill()
+    user.do("run", "job.toml", "--fresh", "--yes", "--set", "input.limit=1").expect(0)
+    assert [one for one in user.folder.glob("run.*") if (one / "shards").exists()]
 
 
 def test_shards_and_lease_server_started_by_hand(user: Project, endpoints: Endpoints) -> None:
@@ -89,13 +96,15 @@ def test_shards_and_lease_server_started_by_hand(user: Project, endpoints: Endpo
     server = _serve(user, 0)
     url = _address(server)
     port = url.rpartition(":")[2]
-    for words in (["--shard", "1/2"], ["--leases", url], ["--shards", "2", "--shard", "1/2", "--leases", url]):
+    one = ["--shard", "1/2", "--leases", url]
+    for words in (one[:2], one[2:], ["--shards", "2", *one], ["--fresh", "--yes", *one]):
         user.do("run", "job.toml", *words, env=TOKEN).expect(2)
     assert "LEASES_TOKEN is not set" in user.do("run", "job.toml", "--shard", "1/2", "--leases", url).expect(2).err
     wrong = user.do("run", "job.toml", "--shard", "1/2", "--leases", url, env={"LEASES_TOKEN": "other"}).expect(2)
     assert "token" in wrong.err
     crew = [user.start("run", "job.toml", "--shard", f"{n}/2", "--leases", url, "--json", env=TOKEN) for n in (1, 2)]
     wait_until(lambda: endpoint.calls() >= 8)
+    assert "at work" in user.do("run", "job.toml", "--fresh", "--yes").expect(2).err
     server.kill()
     half = user.do("merge", "run", "--json").expect(0).json  # as far as they are
     assert not half["complete"]

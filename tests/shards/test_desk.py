@@ -209,6 +209,11 @@ def test_unused_calls_can_be_sent_by_others(moved_clock: RunOn) -> None:
         b'{"shard": 1, "shards": 2, "session": "a", "number": 0, "limits": {"x": 1}}',
         b'{"shard": 1, "shards": 2, "session": 3, "number": 0}',
         b'{"shard": 1, "shards": 2, "session": "a", "number": 0, "more": 1}',
+        b'{"shard": 1, "shards": 2, "session": "a", "number": 0, "sent": 5}',
+        b'{"shard": 1, "shards": 2, "session": "a", "number": 0, "spent": [1]}',
+        b'{"shard": 1, "shards": 2, "session": "a", "number": 0, "refused": 5}',
+        b'{"shard": 1, "shards": 2, "session": "a", "number": 0, "refused": [{"age_ms": "x", "sent_age_ms": 1}]}',
+        b'{"shard": 1, "shards": 2, "session": "a", "number": 0, "limits": {"limit_requests": "x"}}',
     ],
 )  # fmt: skip
 def test_what_no_shard_says_is_refused(data: bytes) -> None:

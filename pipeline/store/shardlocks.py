@@ -1,0 +1,30 @@
+"""The locks of a run in shards: that of the lease server, and one of each shard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from pipeline.errors import RunInUseError
+from pipeline.store.rundir import RunDir
+
+
+@contextmanager
+def shards_held(run: Path) -> Iterator[bool]:
+    """Keep shards and their lease server out while the block lasts; gives False where one is at work.
+
+    Their locks are asked, since a process on another machine cannot be seen.
+    """
+    folder = run / "shards"
+    with ExitStack() as stack:
+        try:
+            for one in (folder, *(one for one in sorted(folder.iterdir()) if one.name.isdigit())):
+                stack.enter_context(RunDir(one).open_for_writing())
+            held = True
+        except FileNotFoundError:
+            held = True
+        except RunInUseError:
+            stack.close()
+            held = False
+        yield held
