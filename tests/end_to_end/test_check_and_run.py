@@ -99,7 +99,7 @@ def test_an_input_without_records_is_said(make: Make) -> None:
     user = make()
     user.give([])
     assert "FAIL  records  the input has no records" in user.do("check", "job.toml").expect(2).out
-    assert "the input has no records: in.jsonl" in user.do("plan", "job.toml").expect(2).err
+    assert "there is nothing to label: in.jsonl" in user.do("plan", "job.toml").expect(2).err
     assert not user.run_dir.exists()
 
 
