@@ -153,6 +153,8 @@ class Session:
     async def _run_engine(self, sinks: Sinks, before: Mapping[Status, int], *, quiet: bool) -> Ending:
         names, lenient = [source.name for source in self._sources], self._settings.limits.stop_rejected == 0
         why_none, over = self._reading.without_records, before[Status.LABELLED] > 0
+        if self._settings.input.shard is not None:  # the others have records, as was seen before they were dealt out
+            names, over = [], True
         beginning = Beginning(names, why_none, over=over, lenient=lenient)
 
         def stop(error: LabelpipeError) -> None:

@@ -52,6 +52,11 @@ def test_shards_come_to_what_one_process_comes_to(user: Project, tmp_path: Path,
     user.give([*rows(COUNT + 9), *rows(2)])
     assert user.run("--shards", "2", code=1)["calls"] == 9
     user.verify()
+    # Shards without a record, or with nothing but a record that cannot be asked, are no reason to stop.
+    user.give([{"id": "only", "text": "one"}, {"text": "no key"}])
+    user.configure(output={"dir": "few"})
+    assert user.run("--shards", "3", code=1)["labelled"] == 1
+    user.verify("few")
 
 
 def test_killed_shards_and_a_killed_parent_lose_nothing(user: Project, endpoints: Endpoints) -> None:
