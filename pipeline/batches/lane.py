@@ -226,7 +226,8 @@ class Lane:
                 return
             self._nears = ends_at
             self.courier.shut(is_shut=True)
-            self.say(f"labelpipe: {near_text(ends_at)}")
+            if self.courier.open or not self.goes_live:
+                self.say(f"labelpipe: {near_text(ends_at)}")
         waiting = self.courier.at_server
         if all(part.number in self.courier.off.looked for part in waiting):
             back = [(part, back_in_s(part, now, self.courier.took_s)) for part in waiting]
@@ -350,16 +351,20 @@ class Lane:
         if hours is not None and hours.wait_s(datetime.now().astimezone()) > 0:
             return False
         if self._budget is not None and not self._budget.has_room(part.most_usd or 0.0, part.most_tokens):
-            if not others and not self._unfinished():
+            if self._is_idle(others):
                 await self._make_fit(part, self._budget)
             return False
         if self._day is not None and await self._day.take_many(part.lines):
-            if self._rules.stops_at_day_limit and not others and not self._unfinished():
+            if self._rules.stops_at_day_limit and self._is_idle(others):
                 told = f"the {self._day.limit:,} requests a day leave no room for a batch of {part.lines:,}"
                 self.stop(DayLimitReachedError(f"{told}; the same command resumes tomorrow (UTC)"))
             return False
         self._count_queued(part)
         return True
+
+    def _is_idle(self, others: Sequence[Part]) -> bool:
+        """Whether nothing is on its way or at work, so that a stop would leave no answer that is paid for unread."""
+        return not others and not self._unfinished() and self._next_part() is None
 
     async def _make_fit(self, part: Part, budget: Budget) -> None:
         """Nothing else is at work, and the part is too dear: a smaller one may fit, or the budget is used up."""

@@ -85,7 +85,7 @@ def _ended(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 async def _batches(run_dir: RunDir) -> list[Mapping[str, Any]]:
     async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
-        return [part.as_dict() for part in await BatchBook(ledger).parts()]
+        return [part.as_dict() for part in await BatchBook(ledger).parts() if not part.was_split]
 
 
 def _certificates(folder: Path) -> list[Mapping[str, Any]]:

@@ -89,7 +89,7 @@ async def verify(
             checks += [Check(proof.name, proof.ok, proof.detail) for proof in proofs]
             counts = {status.value: count for status, count in (await ledger.count_by_status()).items()}
             checks.append(_summary(run_dir, counts))
-            checks += _batches(await BatchBook(ledger).parts())
+            checks += _batches([part for part in await BatchBook(ledger).parts() if not part.was_split])
             if records is not None:
                 check, more = await _account(ledger, records, sum(counts.values()), by_fields=by_fields)
                 checks.append(check)

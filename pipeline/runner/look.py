@@ -47,7 +47,7 @@ async def _status(run_dir: RunDir, manifest: Mapping[str, Any], path: Path) -> d
         price = _price_in(live)
         totals = await paid_so_far(ledger, price)
         cached, lanes = await cache_money(ledger, totals, price), await lanes_used(ledger)
-        batches = [part.as_dict() for part in await BatchBook(ledger).parts()]
+        batches = [part.as_dict() for part in await BatchBook(ledger).parts() if not part.was_split]
     running = run_dir.is_running()
     usage = totals.usage
     return {

@@ -94,6 +94,11 @@ class Part:
         return self.ended_at - self.sent_at
 
     @property
+    def was_split(self) -> bool:
+        """Whether it was taken apart before it was sent, so that no batch was ever made of it."""
+        return bool(self.books.get("split"))
+
+    @property
     def is_open(self) -> bool:
         """Whether some of its answers are not in the ledger yet."""
         return self.state not in (PartState.READ, PartState.CLOSED)

@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError, SetupError
 from pipeline.limits import price_of
 from pipeline.planner import check, plan
 from pipeline.rehearsal import Rehearsal, RehearsalOptions
-from pipeline.runner import rename, verify
+from pipeline.runner import rename, status, verify
 from pipeline.show import closing_lines
 
 TEXTS = [f"text number {number}, which is good" for number in range(60)]
@@ -133,11 +133,15 @@ async def test_a_budget_is_never_passed_and_most_of_it_is_used(tmp_path: Path) -
     async with endpoint_with() as endpoint:
         whole = settings_for(tmp_path, endpoint.base_url, limits={"budget_tokens": 4_000}, batch={"part_records": 60})
         summary = await label(whole)
-        used = endpoint.books.totals().tokens
+        books = endpoint.books.totals()
     assert summary.exit_code == 3
     assert "limits.budget_tokens" in summary.reason
-    assert 2_000 < used <= 4_000
-    assert summary.usage.total == used
+    assert 2_000 < books.tokens <= 4_000
+    assert summary.usage.total == books.tokens
+    assert summary.labelled == books.answered, "what is paid for is in the file when the run stops"
+    batches = (await status(tmp_path / "run"))["batches"]
+    assert sum(one["sent_at"] is not None for one in batches) == summary.lanes["batch"]["batches"]
+    assert all(one["sent_at"] or one["state"] == "packed" for one in batches), "what was taken apart is no batch"
 
 
 @in_a_loop
