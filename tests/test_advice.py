@@ -81,6 +81,7 @@ SAID: list[tuple[str, dict[str, Any], str]] = [
     ("404: Not Found (POST http://127.0.0.1:8000/chat/completions)", {"base_url": "http://127.0.0.1:8000"},
      'model.base_url = "http://127.0.0.1:8000/v1"'),
     ("405: Method Not Allowed", {}, "model.base_url"),
+    ("404: Not Found (POST http://127.0.0.1:8000/v1/files)", {"lane": "batch"}, 'model.lane = "live"'),
     ("404: Resource not found", {"base_url": "https://x.openai.azure.com/openai"},
      'model.base_url = "https://x.openai.azure.com/openai/v1/"'),
     ("401 invalid_api_key: Incorrect API key provided", {"api_key_env": "MY_KEY"}, "MY_KEY"),

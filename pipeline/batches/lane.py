@@ -293,7 +293,8 @@ class Lane:
             return False
         if self._rules.mode is Mode.CANCEL:
             if not self.courier.at_server:
-                self.stop(BatchesCancelledError(cancelled_text(await self._called_off_parts())))
+                called_off = [part for part in await self._book.parts() if part.number in self._called_off]
+                self.stop(BatchesCancelledError(cancelled_text(called_off)))
             return False
         if not more and not self.courier.open:
             return not await self._free_followers()
@@ -304,9 +305,6 @@ class Lane:
         if self._rules.mode is Mode.NO_WAIT and self.courier.is_still:
             self.stop(BatchesOpenError(f"{self.text()}; {when_text(self.courier.took_s)}"))
         return False
-
-    async def _called_off_parts(self) -> list[Part]:
-        return [part for part in await self._book.parts() if part.number in self._called_off]
 
     async def _pause(self) -> None:
         with suppress(TimeoutError):
@@ -363,7 +361,7 @@ class Lane:
         return True
 
     def _is_idle(self, others: Sequence[Part]) -> bool:
-        """Whether nothing is on its way or at work, so that a stop would leave no answer that is paid for unread."""
+        """Whether nothing is on its way or at work: a stop leaves no answer unread that is paid for."""
         return not others and not self._unfinished() and self._next_part() is None
 
     async def _make_fit(self, part: Part, budget: Budget) -> None:

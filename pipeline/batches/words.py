@@ -36,7 +36,7 @@ def cancelled_text(parts: Sequence[Part]) -> str:
     lines = sum(int((one.books.get("lines") or {}).get("answered") or 0) for one in parts)
     costs = [one.books.get("cost_usd", 0.0) for one in parts]
     paid = "" if None in costs else f", for {dollars(sum(costs))}"
-    return f"{_batches(parts)} cancelled; {lines:,} answers of them collected{paid}"
+    return f"{_batches(parts)} cancelled; {lines:,} answer{'s' * (lines != 1)} of them collected{paid}"
 
 
 def still_text(part: Part, still_for_s: float) -> str:

@@ -104,6 +104,8 @@ def _path(asked: Asked, found: re.Match[str]) -> str | None:
         return f'set model.base_url = "{parts.scheme}://{parts.netloc}/openai/v1/", Azure\'s address for this API'
     if not re.search(r"/v\d", parts.path):
         return f'set model.base_url = "{url.rstrip("/")}/v1": most servers have their API below /v1'
+    if re.search(r"/(files|batches)\)", found.string):
+        return f'set model.lane = "live": {url} has no Batch API'
     return "look at model.base_url and model.name: one of them is not known there"
 
 
