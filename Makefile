@@ -60,7 +60,7 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed requirements-dev.txt
-	$(PIP) install --quiet -c constraints.txt -e '.[parquet,zstd,images,pdf,otel,sql,remote,azure]' -r requirements-dev.txt
+	$(PIP) install --quiet -c constraints.txt -e '.[parquet,zstd,images,pdf,otel,sql,remote,azure,ray]' -r requirements-dev.txt
 	@touch $@
 
 # Others than the lowest come first, so that a bound that fails is told from an index that cannot be reached.

@@ -56,6 +56,7 @@ OWNERS = {
     "sklearn": {"exports"},  # the baseline
     "threadpoolctl": {"exports"},  # comes with sklearn
     "azure": {"providers"},
+    "ray": {"shards"},
     "PIL": {"media"},
     "pypdfium2": {"media"},
     "typer": {"cli"},

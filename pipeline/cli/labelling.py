@@ -237,6 +237,10 @@ def run(
         int | None,
         typer.Option("--shards", min=1, max=1024, help="Label in N processes that share the limits.", metavar="N"),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option("--engine", help="For --shards: local, or ray for the cluster that RAY_ADDRESS names."),
+    ] = None,
     shard: Annotated[
         str | None, typer.Option("--shard", help="Label one shard only: 3/16 is the third of 16.", metavar="K/N")
     ] = None,
@@ -251,6 +255,7 @@ def run(
     json_out: AsJson = False,
 ) -> None:
     """Label the input; the same command resumes."""
+    sets = [*(sets or []), *([] if engine is None else [f"scale.engine={engine}"])]
     settings = settings_of(config, sets, input_path, output_dir, limit, sample=sample, keys=keys)
     _refuse_mixed(shards, shard, leases, fresh=fresh)
     if fresh:
@@ -260,11 +265,13 @@ def run(
     if shard is not None and leases is not None:
 
         def load(words: list[str], folder: str) -> Settings:
-            return settings_of(config, [*(sets or []), *words], input_path, folder, limit, sample=sample, keys=keys)
+            return settings_of(config, [*sets, *words], input_path, folder, limit, sample=sample, keys=keys)
 
         run_one_shard(load, Path(settings.output.dir), parts_of(shard), leases, token_env, json_out, **options)
     if (number := shards or settings.scale.shards) is not None:
         label_in_shards(settings, number, json_out, **options)
+    if engine is not None:
+        fail("--engine says what starts the shards, and there are none: add --shards N")
     label_input(settings, json_out, named=None, batches="no_wait" if no_wait else "wait", **options)
 
 

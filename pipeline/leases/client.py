@@ -28,7 +28,7 @@ RETRY_S, RETRY_MOST_S = 0.1, 2.0
 EXCHANGE_S = 10.0
 #: How long the end of a shard waits for the lease server to hear of it.
 CLOSE_S = 5.0
-#: The process that started this shard, where one did on this machine: the shard does not outlive it.
+#: The process that started this shard, where one did: the shard does not outlive it.
 PARENT_ENV = "LEASES_PARENT"
 #: What a record waits that was refused without a word.
 BLIND_WAIT_S = 0.2
@@ -210,6 +210,7 @@ class Lease:
         assert self._http is not None
         wait_s, body, is_told = RETRY_S, to_bytes(ask), False
         while True:
+            _refuse_orphaned()
             try:
                 async with self._http.post(f"{self._url}/lease", data=body) as response:
                     data = await response.read()
@@ -220,8 +221,6 @@ class Lease:
                     raise DrainedShardError(f"{self._url}: the lease server refuses this shard: {why}")
             except (aiohttp.ClientError, OSError, TimeoutError, InputError) as error:
                 why = str(error) or type(error).__name__
-            if (parent := os.environ.get(PARENT_ENV)) and str(os.getppid()) != parent:
-                raise DrainedShardError("the process that started this shard is gone; the same command resumes it")
             if not is_told:
                 tell("the lease server does not answer", level=logging.WARNING, server=self._url, reason=why)
                 is_told = True
@@ -341,6 +340,11 @@ class Lease:
         since = found.pop("refused_since")
         rates = {name: Rate(**found.pop(name)) for name in ("requests", "tokens")}
         return ResourceState(**{**found, **rates, "refused_since": None if since is None else now - since})
+
+
+def _refuse_orphaned() -> None:
+    if (parent := os.environ.get(PARENT_ENV)) and str(os.getppid()) != parent:
+        raise DrainedShardError("the process that started this shard is gone; the same command resumes it")
 
 
 def _stopped(code: str, message: str) -> LabelpipeError:

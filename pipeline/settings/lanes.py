@@ -29,3 +29,4 @@ class ScaleSettings(Section):
     """In how many processes the input is labelled."""
 
     shards: int | None = Field(None, ge=1, le=1024)
+    engine: Literal["local", "ray"] = "local"

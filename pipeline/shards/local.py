@@ -1,4 +1,4 @@
-"""A run in shards on this machine: one lease server, so many processes, one screen, one result."""
+"""A run in shards: one lease server, so many processes, one screen, one result."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 import secrets
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,8 @@ from pipeline.settings import Settings
 from pipeline.shards.dealing import BASE, FOLDER, Dealt, dealt_in, note, refuse_other_count, shard_words
 from pipeline.shards.merging import MergedError, join
 from pipeline.shards.office import caps_of, office
-from pipeline.shards.processes import Processes, Shard
+from pipeline.shards.processes import Processes, Shard, Start, start_here
+from pipeline.shards.raycluster import in_ray
 from pipeline.stats import RunSummary
 from pipeline.store import RunDir
 from pipeline.threads import in_daemon
@@ -34,7 +36,7 @@ LOOK_S = 0.5
 
 
 async def run_in_shards(settings: Settings, shards: int, options: RunOptions) -> RunSummary:
-    """Label the input in so many processes on this machine; the same call resumes. Raises SetupError.
+    """Label the input in so many processes, here or where Ray puts them; the same call resumes. Raises SetupError.
 
     What they came to is in the run folder as after any run: one ledger, one set of files.
     """
@@ -49,10 +51,11 @@ async def run_in_shards(settings: Settings, shards: int, options: RunOptions) ->
 async def _run(settings: Settings, shards: int, options: RunOptions, switch: StopSwitch) -> RunSummary:
     run = Path(settings.output.dir)
     loop = asyncio.get_running_loop()
-    dealt = await deal(settings, shards, options)
-    began = loop.time()
-    with RunDir(run / FOLDER).open_for_writing():
-        crew = await _at_work(settings, dealt, options, switch)
+    async with in_ray(shards) if settings.scale.engine == "ray" else _here() as (host, start):
+        dealt = await deal(settings, shards, options)
+        began = loop.time()
+        with RunDir(run / FOLDER).open_for_writing():
+            crew = await _at_work(settings, dealt, options, switch, host, start)
     figures, why = crew.figures(loop.time() - began), crew.why
     if broken := [shard for shard in crew.shards if shard.code == 2]:
         raise SetupError(f"shard {broken[0].number} of {shards} cannot start:\n{broken[0].said()}")
@@ -232,12 +235,14 @@ def _order(folder: Path, key: str, value: Any) -> tuple[bool, str]:
     return (False, f"{folder.name} did not answer") if reply is None else (reply.ok, reply.text)
 
 
-async def _at_work(settings: Settings, dealt: Dealt, options: RunOptions, switch: StopSwitch) -> _Crew:
+async def _at_work(
+    settings: Settings, dealt: Dealt, options: RunOptions, switch: StopSwitch, host: str, start: Start
+) -> _Crew:
     """The shards from their start to their end."""
     token = secrets.token_urlsafe(24)
     extra = ["--relabel"] * options.relabel + ["--keep"] * options.keep
-    async with office(settings, dealt, host="127.0.0.1", port=0, token=token) as (url, desk):
-        processes = Processes(settings, dealt.shards, url, token, extra)
+    async with office(settings, dealt, host=host, port=0, token=token) as (url, desk):
+        processes = Processes(settings, dealt.shards, url, token, extra, start)
         reading = ReadProgress()
         crew = _Crew(settings, processes, desk, reading)
         progress = Progress(crew.snapshot, quiet=options.quiet, title=f"{dealt.shards} shards")
@@ -256,6 +261,11 @@ async def _at_work(settings: Settings, dealt: Dealt, options: RunOptions, switch
             switch.turn(lambda _: None)
             progress.close()
     return crew
+
+
+@asynccontextmanager
+async def _here() -> AsyncIterator[tuple[str, Start]]:
+    yield "127.0.0.1", start_here
 
 
 def _soft(crew: _Crew, progress: Progress) -> Callable[[str], None]:

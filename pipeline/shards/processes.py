@@ -1,4 +1,4 @@
-"""The shards of a run as processes on this machine: started, watched, started again after a kill, told to end."""
+"""The shards of a run as processes: started, watched, started again after a kill, told to end."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from pipeline.runlog import tell
 from pipeline.settings import Settings
@@ -22,6 +23,20 @@ AGAIN_S = 0.5
 SHOWN_BYTES = 600
 
 
+class Running(Protocol):
+    """The process of a shard, here or elsewhere."""
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code once it is over."""
+
+    async def wait(self) -> int:
+        """Its exit code; below 0 where it was killed, or where it was is lost."""
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal."""
+
+
 @dataclass(slots=True)
 class Shard:
     """One process. `code` is its exit code once it is over; all of it changes."""
@@ -30,7 +45,7 @@ class Shard:
     folder: Path
     code: int | None = None
     starts: int = 0
-    process: asyncio.subprocess.Process | None = field(default=None, repr=False)
+    process: Running | None = field(default=None, repr=False)
 
     @property
     def log(self) -> Path:
@@ -45,16 +60,32 @@ class Shard:
             return ""
 
 
-class Processes:
-    """All shards of a run. They end when this process does, and are not hit by the terminal's Ctrl-C."""
+#: Starts a shard, with these arguments of Python and these variables.
+Start = Callable[[Shard, Sequence[str], Mapping[str, str]], Awaitable[Running]]
 
-    def __init__(self, settings: Settings, shards: int, url: str, token: str, extra: Sequence[str]) -> None:
+
+async def start_here(shard: Shard, arguments: Sequence[str], env: Mapping[str, str]) -> Running:
+    """A shard on this machine. It ends when this process does, and is not hit by the terminal's Ctrl-C."""
+    with shard.log.open("ab") as out:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out,
+            env={**env, PARENT_ENV: str(os.getpid())}, start_new_session=True,
+        )  # fmt: skip
+
+
+class Processes:
+    """All shards of a run."""
+
+    def __init__(
+        self, settings: Settings, shards: int, url: str, token: str, extra: Sequence[str], start: Start = start_here
+    ) -> None:
         run = Path(settings.output.dir)
         words, _ = settings.overrides()
-        self._command = [sys.executable, "-m", "pipeline", "run", str(settings.config_path)]
+        self._command = ["-m", "pipeline", "run", str(settings.config_path)]
         self._command += [part for word in words for part in ("--set", word)]
         self._extra = ["--leases", url, "--token-env", TOKEN_ENV, "--json", *extra]
-        self._env = {**os.environ, TOKEN_ENV: token, PARENT_ENV: str(os.getpid())}
+        self._env = {**os.environ, TOKEN_ENV: token}
+        self._start = start
         self._of = shards
         self.shards = [Shard(number, shard_folder(run, number, shards)) for number in range(1, shards + 1)]
         # All state that changes, beside the shards.
@@ -71,11 +102,8 @@ class Processes:
 
     async def _keep(self, shard: Shard) -> None:
         while True:
-            with shard.log.open("ab") as out:
-                shard.process = await asyncio.create_subprocess_exec(
-                    *self._command, "--shard", f"{shard.number}/{self._of}", *self._extra,
-                    stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out, env=self._env, start_new_session=True,
-                )  # fmt: skip
+            arguments = [*self._command, "--shard", f"{shard.number}/{self._of}", *self._extra]
+            shard.process = await self._start(shard, arguments, self._env)
             shard.starts += 1
             if self._is_ending:  # it was told to end while it was being started
                 self._send(shard, signal.SIGINT)

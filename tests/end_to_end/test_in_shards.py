@@ -102,7 +102,8 @@ def test_shards_and_lease_server_started_by_hand(user: Project, endpoints: Endpo
     url = _address(server)
     port = url.rpartition(":")[2]
     one = ["--shard", "1/2", "--leases", url]
-    for words in (one[:2], one[2:], ["--shards", "2", *one], ["--fresh", "--yes", *one]):
+    mixed = (["--shards", "2", *one], ["--fresh", "--yes", *one])
+    for words in (one[:2], one[2:], *mixed, ["--engine", "ray"], ["--engine", "no"]):
         user.do("run", "job.toml", *words, env=TOKEN).expect(2)
     assert "LEASES_TOKEN is not set" in user.do("run", "job.toml", "--shard", "1/2", "--leases", url).expect(2).err
     wrong = user.do("run", "job.toml", "--shard", "1/2", "--leases", url, env={"LEASES_TOKEN": "other"}).expect(2)
