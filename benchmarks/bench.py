@@ -144,6 +144,7 @@ class Bench:
         limits: Mapping[str, float | str] | None = None,
         model: Mapping[str, Any] | None = None,
         batch: Mapping[str, Any] | None = None,
+        shards: int | None = None,
     ) -> Job:
         """A labelpipe run of its own name, with a lane of that name."""
         lane = self.lane(name, rules)
@@ -157,6 +158,7 @@ class Bench:
             "limits": {"concurrency": CONCURRENCY, **(limits or {})},
             "output": {"dir": str(folder)},
             **({} if batch is None else {"batch": batch}),
+            **({} if shards is None else {"scale": {"shards": shards}}),
         }
         job = Job(lane, self.folder / f"{name}.toml", folder, self.folder / f"{name}.log", tables)
         job.write()

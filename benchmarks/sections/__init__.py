@@ -9,6 +9,7 @@ from benchmarks.sections.ablation import ablation
 from benchmarks.sections.batch import batch
 from benchmarks.sections.failures import faults, kills, outage, quota
 from benchmarks.sections.limits import promises, utilisation
+from benchmarks.sections.many import scale
 from benchmarks.sections.media import media
 from benchmarks.sections.night import budget, edit, hanging, stragglers
 from benchmarks.sections.size import memory, resume
@@ -36,6 +37,7 @@ SECTIONS: Mapping[str, Callable[[Bench, bool], Section]] = {
     "batch": batch,
     "media": media,
     "startup": startup,
+    "scale": scale,
     "ablation": ablation,
 }
 __all__ = ["SECTIONS"]

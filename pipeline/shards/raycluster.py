@@ -59,8 +59,8 @@ def _connect(ray: Any, shards: int) -> str:
     if not ray.is_initialized():
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise SetupError(f"RAY_ADDRESS = {address}: there is no connection to Ray ({error})") from error
+        except Exception as error:  # Ray raises a plain one where its start takes too long
+            raise SetupError(f"There is no connection to Ray at RAY_ADDRESS = {address}: {error}") from error
     return "127.0.0.1" if own else str(ray.util.get_node_ip_address())
 
 
