@@ -24,9 +24,14 @@ def with_shards(before: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]) 
         for column, counts in part["labels"].items():
             labels.setdefault(column, Counter()).update(counts)
     costs = [part["cost_usd"] for part in parts]
+    running = any(one["running"] for one in shards)
+    # How the session ended that dealt the records out says nothing of those that are at work.
+    ending = {"ended": None, "next_step": "", "last_alive_at": None, "summary": None} if running else {}
     return {
         **before,
-        "running": any(one["running"] for one in shards),
+        **ending,
+        "left": None,
+        "running": running,
         **{name: sum(part[name] or 0 for part in parts) for name in _COUNTS},
         "problems": _added(part["problems"] for part in parts),
         "labels": {column: dict(counts.most_common()) for column, counts in labels.items()},

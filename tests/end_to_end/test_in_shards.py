@@ -152,6 +152,8 @@ def test_orders_reach_all_shards(user: Project, endpoints: Endpoints) -> None:
     assert "for all shards" in user.do("set", "run", "limits.requests_per_minute=90000").expect(0).err
     user.do("set", "run", "limits.concurrency=8").expect(0)
     assert user.do("set", "run", "limits.concurrency=no").code == 2
+    found = user.do("status", "run", "--json").expect(0).json
+    assert (found["running"], found["left"], found["next_step"]) == (True, None, "")
     user.do("resume", "run").expect(0)
     user.do("drain", "run").expect(0)
     assert process.wait().expect(3).json["reason"].startswith("drained")
