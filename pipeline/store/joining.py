@@ -10,9 +10,10 @@ from pathlib import Path
 
 from pipeline import codec
 from pipeline.errors import StoreError
+from pipeline.store.queries import meta_get, totals
 from pipeline.store.rows import COLUMNS
 from pipeline.store.rundir import replace_durably
-from pipeline.store.schema import connect_writer, use_failure
+from pipeline.store.schema import connect_reader, connect_writer, use_failure
 from pipeline.store.writes import forget_files, set_meta
 
 #: Where the ledger keeps what a run has cost at most, as `runner.paid` has it.
@@ -47,20 +48,17 @@ def join_ledgers(target: Path, parts: Sequence[Path], run_id: str) -> int:
 
 
 def _fill(connection: sqlite3.Connection, target: Path, parts: Sequence[Path], run_id: str) -> int:
-    budget = {"usd": 0.0, "tokens": 0}
     for part in parts:
         connection.execute("ATTACH ? AS part", (f"{part.absolute().as_uri()}?mode=ro",))
         connection.execute("BEGIN IMMEDIATE")
         _copy(connection)
-        mark = codec.loads(_meta(connection, "part", _BUDGET) or "{}")
-        budget = {unit: amount + (mark.get(unit) or 0) for unit, amount in budget.items()}
         connection.execute("COMMIT")
         connection.execute("DETACH part")
     connection.execute("BEGIN IMMEDIATE")
     _copy_files(connection, target if target.exists() else None)
     set_meta(connection, "run_id", run_id)
-    if any(budget.values()):
-        set_meta(connection, _BUDGET, codec.dumps(budget).decode())
+    if (spent := _spent(parts)) is not None:
+        set_meta(connection, _BUDGET, codec.dumps(spent).decode())
     connection.execute("COMMIT")
     return int(connection.execute("SELECT COUNT(*) FROM outcomes").fetchone()[0])
 
@@ -111,9 +109,20 @@ def _copy_files(connection: sqlite3.Connection, before: Path | None) -> None:
     forget_files(connection)
 
 
-def _meta(connection: sqlite3.Connection, schema: str, key: str) -> str | None:
-    found = connection.execute(f"SELECT value FROM {schema}.meta WHERE key = ?", (key,)).fetchone()  # noqa: S608
-    return None if found is None else str(found[0])
+def _spent(parts: Sequence[Path]) -> dict[str, float] | None:
+    """What all parts have cost at most; None where none of them has kept it, for there was no budget.
+
+    A part that has not kept it has cost what its outcomes say.
+    """
+    spent, is_kept = {"usd": 0.0, "tokens": 0.0}, False
+    for part in parts:
+        with closing(connect_reader(part)) as reader:
+            mark = codec.loads(meta_get(reader, _BUDGET) or "{}")
+            found = totals(reader)
+        is_kept = is_kept or bool(mark)
+        spent["usd"] += max(found.cost_usd, mark.get("usd") or 0.0)
+        spent["tokens"] += max(found.usage.total, mark.get("tokens") or 0)
+    return {**spent, "tokens": int(spent["tokens"])} if is_kept else None
 
 
 def _put_in_place(made: Path, target: Path) -> None:

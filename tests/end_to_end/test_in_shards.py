@@ -175,6 +175,25 @@ def test_a_merge_that_is_cut_off_changes_nothing(user: Project, endpoint: Endpoi
         assert _dump(ledger) == before
 
 
+def test_what_may_have_been_spent_is_joined_too(user: Project, tmp_path: Path) -> None:
+    """A killed shard may have spent more than its outcomes say, and what was there before them had no budget."""
+    from pipeline.store import join_ledgers
+
+    user.configure(model=BOUND)
+    user.run("--limit", "3", code=0)
+    base, shard = tmp_path / "base.db", tmp_path / "shard.db"
+    base.write_bytes((user.run_dir / "ledger.db").read_bytes())
+    shard.write_bytes((user.run_dir / "ledger.db").read_bytes())
+    with sqlite3.connect(shard) as connection:
+        connection.execute("DELETE FROM outcomes")
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('budget', '{\"usd\": 0.5, \"tokens\": 70}')")
+    join_ledgers(user.run_dir / "ledger.db", [base, shard], "run")
+    with sqlite3.connect(user.run_dir / "ledger.db") as connection:
+        (text,) = connection.execute("SELECT value FROM meta WHERE key = 'budget'").fetchone()
+        (cost,) = connection.execute("SELECT SUM(cost_usd) FROM outcomes").fetchone()
+    assert json.loads(text)["usd"] == pytest.approx(0.5 + cost)
+
+
 def _dump(path: Path) -> list[tuple[object, ...]]:
     with sqlite3.connect(path) as connection:
         return connection.execute("SELECT * FROM outcomes ORDER BY seq").fetchall()
