@@ -63,8 +63,9 @@ class Desk:
 
 def test_edits_under_load(tmp_path: Path, endpoints: Endpoints, seed: int) -> None:
     dice = random.Random(seed)
-    endpoint = endpoints.open(latency_ms=100.0, latency_jitter=0.5, faults={"503": 0.01, "bad_label": 0.01})
-    given = rows(1_000)
+    # Slow enough that the records last for all edits, whichever the dice choose.
+    endpoint = endpoints.open(latency_ms=250.0, latency_jitter=0.5, faults={"503": 0.01, "bad_label": 0.01})
+    given = rows(1_500)
     user = project(
         tmp_path / "edits",
         endpoint.base_url,

@@ -38,7 +38,7 @@ def user(tmp_path: Path, endpoint: Endpoint) -> Project:
 
 
 def test_shards_come_to_what_one_process_comes_to(user: Project, tmp_path: Path, endpoint: Endpoint) -> None:
-    summary = user.run("--shards", "3", code=1)
+    summary = user.run("--shards", "2", code=1)
     assert (summary["labelled"], summary["rejected"], summary["calls"]) == (COUNT, 2, COUNT)
     assert endpoint.calls() == COUNT
     assert not (user.run_dir / "shards").exists(), "the shards are put together"
@@ -50,7 +50,7 @@ def test_shards_come_to_what_one_process_comes_to(user: Project, tmp_path: Path,
         assert (user.run_dir / name).read_bytes() == (alone.run_dir / name).read_bytes()
     # More records, and another number of shards: what is done is done.
     user.give([*rows(COUNT + 9), *rows(2)])
-    assert user.run("--shards", "2", code=1)["calls"] == 9
+    assert user.run("--shards", "3", code=1)["calls"] == 9
     user.verify()
     # Shards without a record, or with nothing but a record that cannot be asked, are no reason to stop.
     user.give([{"id": "only", "text": "one"}, {"text": "no key"}])
@@ -80,11 +80,11 @@ def test_killed_shards_and_a_killed_parent_lose_nothing(user: Project, endpoints
 
 def test_a_budget_is_shared_and_never_passed(user: Project, endpoint: Endpoint) -> None:
     user.configure(model=BOUND, limits={"budget_usd": 0.4})
-    summary = user.run("--shards", "3", code=3)
+    summary = user.run("--shards", "2", code=3)
     assert 0.2 < summary["cost_usd"] <= 0.4
     assert "limits.budget_usd = 0.4" in summary["reason"]
     user.configure(limits={"budget_usd": 100.0})
-    assert user.run("--shards", "3", code=1)["labelled"] == COUNT
+    assert user.run("--shards", "2", code=1)["labelled"] == COUNT
     assert endpoint.calls() == COUNT
     # Half a run in shards is moved aside as a whole.
     user.configure(limits={"budget_usd": 0.4})
