@@ -197,10 +197,10 @@ class Lane:
         """Find out what earlier sessions have left. `proven`: the run has labels, so its requests are right."""
         self.stop, self.say, self._proven = stop, say, proven
         await self.courier.begin()
-        known = {self.packer.path(number).name.partition(".")[0] for number in self.courier.parts}
+        needed = {self.packer.path(part.number).name.partition(".")[0] for part in self.courier.open}
         for left in self._folder.glob("*.jsonl"):
-            if left.name.partition(".")[0] not in known:
-                left.unlink()  # of a part that a kill kept from being packed
+            if left.name.partition(".")[0] not in needed:
+                left.unlink()  # a kill came before its part was packed, or after all of its answers were read
         for part in self.courier.open:
             if part.is_unsent:
                 await self.courier.split(part)  # packed by other settings, perhaps
