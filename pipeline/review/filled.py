@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -21,7 +21,7 @@ from pipeline.review.naming import Named, named_rows
 from pipeline.review.page import draw_figures
 from pipeline.review.tables import Row, rows_in
 from pipeline.runner import Rewritten, rewrite
-from pipeline.store import Answer, Corrected, Draw, Ledger, corrected_at, open_reviews, read_reviews
+from pipeline.store import Answer, Corrected, Draw, Ledger, Reviews, corrected_at, open_reviews, read_reviews
 
 #: Faults of a file that are named.
 SHOWN_FAULTS = 10
@@ -31,6 +31,10 @@ _SEVERAL = (
     "the record has several rows, and an answer cannot say which of them it is about. Take the row out of this "
     "file, and change the label in your own copy of labels.csv, or write a clearer prompt and label the record again"
 )
+
+
+#: the keys of a draw, and those of them that nobody has answered
+_Pending = tuple[Set[str], Set[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,7 @@ async def take_answers(run: str | Path | None, path: str | Path, *, by: str, dra
     standing = _Standing(corrected, written, _is_copy(found, rows[0]))
     async with await Ledger.open(found.run_dir.ledger, read_only=True) as ledger:
         named = await named_rows(found, ledger, corrected, rows, file)
-        answered = await asyncio.to_thread(_draw_of, found, draw, named, file)
+        answered, lies_in = await asyncio.to_thread(_draw_of, found, draw, named, file)
         taken = Taken()
         for start in range(0, len(named), BLOCK):
             block = named[start : start + BLOCK]
@@ -102,18 +106,28 @@ async def take_answers(run: str | Path | None, path: str | Path, *, by: str, dra
     figures = {"estimates": [], "meant": ""}
     if answered is not None and answered.blind:
         figures = await draw_figures(found, answered, by.strip())
-    return _facts(found, (file, by.strip(), answered), taken, rewritten) | figures
+    return _facts(found, (file, by.strip(), answered), taken, rewritten) | figures | {"lies_in": lies_in}
 
 
-def _is_filled_in(found: Reviewed, draw: Draw, size: int, first: Row) -> bool:
-    """Whether a file with such rows is this draw, filled in: then a value that is as it was is an answer too.
+def _is_filled_in(found: Reviewed, draw: Draw, about: tuple[Set[str], _Pending], first: Row) -> bool:
+    """Whether a file about these keys is this draw, filled in: then a value that is as it was is an answer too.
 
-    Of a file without a draw's own columns only a blind draw tells that what agrees was looked at; and of an edited
-    labels.csv not even that, if every record was drawn.
+    It is if it has the draw's own columns, whatever rows were deleted. Another tool may have left these out; then it
+    has to be about all records of the draw, or all that nobody has answered: gold, or a list of mistakes, may lie in a
+    draw by chance, or come from it, and is no random part of it. An edited labels.csv shows the model's labels.
     """
-    if {UNCLEAR, NOTE} & first.values.keys():
+    keys, (drawn, pending) = about
+    if all(_is_own(found, name, first) for name in (UNCLEAR, NOTE)):
         return True
-    return draw.blind and not (_is_copy(found, first) and size >= draw.population)
+    is_all = keys == drawn or (bool(pending) and keys == pending)
+    return is_all and (not _is_copy(found, first) or (draw.blind and len(drawn) < draw.population))
+
+
+def _is_own(found: Reviewed, name: str, first: Row) -> bool:
+    """Whether the file's column of this name is that of a draw, and not one of the input that was carried along."""
+    # A draw calls that one by another name.
+    is_carried = name in found.layout.columns
+    return name in first.values and (not is_carried or f"input_{name}" in first.values)
 
 
 def _is_copy(found: Reviewed, first: Row) -> bool:
@@ -149,27 +163,33 @@ def _keep(found: Reviewed, taken: Taken, by: str, draw: Draw | None) -> None:
     _count(taken)
 
 
-def _draw_of(found: Reviewed, wanted: int | None, named: Sequence[Named], file: Path) -> Draw | None:
+def _draw_of(found: Reviewed, wanted: int | None, named: Sequence[Named], file: Path) -> tuple[Draw | None, int | None]:
     """The draw that a file answers: the one that is wanted, else the smallest that holds all of its records.
 
     Of draws of one size it is the last: a person may have deleted rows, but none is ever added. A file that is none of
     them filled in answers no draw: its answers are those that differ, and a draw with these only would make the labels
-    look worse than they are.
+    look worse than they are. Then the second value is the blind draw, if any, that its records lie in.
     """
     keys, first = {one.key for one in named}, named[0].row
     reviews = read_reviews(found.run_dir.path)
     if reviews is None:
-        draws: list[tuple[Draw, set[str]]] = []
+        draws: list[tuple[Draw, _Pending]] = []
     else:
         with reviews:
-            draws = [(draw, reviews.keys_of(draw.id)) for draw in reviews.draws() if wanted in (None, draw.id)]
+            draws = [(draw, _pending(reviews, draw)) for draw in reviews.draws() if wanted in (None, draw.id)]
     if wanted is not None and not draws:
         raise SetupError(f"--draw {wanted}: this run has no such draw")
-    holding = [(len(drawn), -draw.id, draw) for draw, drawn in draws if keys <= drawn]
+    holding = sorted((len(both[0]), -draw.id, draw, both) for draw, both in draws if keys <= both[0])
     if wanted is not None and not holding:
-        raise InputError(f"{file}: {there_are(sorted(keys - draws[0][1]))} are not in draw {wanted}")
-    filled = (draw for size, _, draw in sorted(holding) if wanted or _is_filled_in(found, draw, size, first))
-    return next(filled, None)
+        raise InputError(f"{file}: {there_are(sorted(keys - draws[0][1][0]))} are not in draw {wanted}")
+    filled = (draw for *_, draw, both in holding if wanted or _is_filled_in(found, draw, (keys, both), first))
+    lies_in = next((draw.id for *_, draw, _ in holding if draw.blind), None)
+    return (draw, None) if (draw := next(filled, None)) is not None else (None, lies_in)
+
+
+def _pending(reviews: Reviews, draw: Draw) -> _Pending:
+    items = reviews.items_of(draw.id)
+    return {item.key for item in items}, {item.key for item in items if item.answer is None}
 
 
 def _take_row(found: Reviewed, taken: Taken, one: Named, about: tuple[Outcome, _Standing], *, confirms: bool) -> None:
@@ -180,7 +200,8 @@ def _take_row(found: Reviewed, taken: Taken, one: Named, about: tuple[Outcome, _
     old = [] if confirms else [name for name, value in changed.items() if standing.drops(outcome, name, value)]
     for name in old:
         del changed[name]
-    note, unclear = one.row.values.get(NOTE), is_ticked(one.row.values.get(UNCLEAR))
+    note, mark = (one.row.values.get(name) if _is_own(found, name, one.row) else None for name in (NOTE, UNCLEAR))
+    unclear = is_ticked(mark)
     words = "" if is_empty(note) else plain(str(note))
     if changed and outcome.rows is not None:
         faults = [_SEVERAL]

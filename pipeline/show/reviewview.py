@@ -42,6 +42,11 @@ def answers_lines(facts: Mapping[str, Any]) -> Sequence[str]:
         f"{new:,} new answer{'s' * (new != 1)} of {facts['by']} {whose}.",
         f"  rows   {', '.join(counts)}",
     ]
+    if (draw := facts["lies_in"]) is not None:
+        lines.append(
+            f"  draw   its records are in the blind draw {draw}, but it is not the draw's file: only what differs"
+        )
+        lines.append(f"         is taken, and measures nothing. If it is that draw, answered blind: --draw {draw}")
     lines += _accuracies(facts)
     if facts["files"] == "written":
         lines.append("  files  written again with the corrections")

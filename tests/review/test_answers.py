@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from review_runs import TOPICS, again, do, label_of, labelled_run, read, write
+from review_runs import TOPICS, again, answer, do, label_of, labelled_run, read, settings, write, write_input
 
-from pipeline import status, verify
+from pipeline import Request, Response, RunOptions, run, status, verify
 from pipeline.errors import LabelpipeError
 from pipeline.review import DrawOptions, draw_to_file, take_answers
 from pipeline.show import answers_lines
@@ -288,11 +289,49 @@ def test_an_edited_labels_csv_answers_no_draw_of_all_records(folder: Path) -> No
     assert (facts["answers"], facts["draw"], facts["blind"]) == (81, 1, True)
 
 
-def test_what_differs_in_a_file_that_is_no_draw_is_no_answer_to_it(folder: Path) -> None:
-    rows = draw(folder, sample=5)
+@pytest.mark.parametrize("blind", [False, True])
+def test_what_differs_in_a_file_that_is_no_draw_is_no_answer_to_it(folder: Path, blind: bool) -> None:
+    """Gold whose records lie in a draw, such as what was kept of its mistakes, is no random part of it."""
+    shown = labels(folder)
+    rows = [shown[row["id"]] for row in draw(folder, where="status == 'labelled'", sample=5, blind=blind)]
     rows[0]["topic"] = other(rows[0])
-    facts = take(folder, write(folder / "edited.csv", [{"id": row["id"], "topic": row["topic"]} for row in rows]))
-    assert (counts(facts), facts["draw"]) == ({"answers": 1, "corrected": 1, "unchanged": 4}, None)
+    gold = [{"id": row["id"], "topic": row["topic"], "note": "mine"} for row in rows]
+    facts = take(folder, write(folder / "gold.csv", gold[:4]))
+    assert (counts(facts), facts["draw"]) == ({"answers": 4, "corrected": 1, "unclear": 3}, None)
+    assert facts["lies_in"] == (1 if blind else None)
+    assert ("--draw 1" in "\n".join(answers_lines(facts))) == blind
+    facts = take(folder, write(folder / "some.csv", gold[:4]), draw=1)
+    assert (facts["draw"], facts["blind"], facts["confirmed"]) == (1, blind, 4)
+    # Another tool leaves columns out, but not records: those that it was given.
+    rest = take(folder, write(folder / "rest.csv", [{"id": row["id"], "topic": row["topic"]} for row in gold[4:]]))
+    assert (counts(rest), rest["draw"]) == ({"answers": 1, "confirmed": 1}, 1)
+    again = take(folder, write(folder / "all.csv", [{"id": row["id"], "topic": row["topic"]} for row in gold]), "bob")
+    assert (counts(again), again["draw"]) == ({"answers": 5, "confirmed": 5}, 1)
+    copied = take(folder, write(folder / "copy.csv", rows), "eve")  # rows of labels.csv, and the columns of it
+    assert copied["draw"] == (1 if blind else None)
+
+
+def test_a_column_of_the_input_is_not_a_note(tmp_path: Path) -> None:
+    """Each record has a note of its own, which labels.csv carries along."""
+    write_input(tmp_path)
+    path = tmp_path / "in.csv"
+    path.write_text(path.read_text().replace("id,n,text", "id,note,text"))
+
+    async def provider(request: Request) -> Response:
+        fields = {**request.record.fields, "n": request.record.fields["note"]}
+        return await answer(replace(request, record=replace(request.record, fields=fields)))
+
+    run(settings(tmp_path), RunOptions(provider=provider, quiet=True))
+    rows = read(tmp_path / "run" / "labels.csv")
+    rows[0]["topic"] = other(rows[0])
+    draw(tmp_path, where="status == 'labelled'")
+    facts = take(tmp_path, write(tmp_path / "edited.csv", rows))
+    assert (counts(facts), facts["draw"]) == ({"answers": 1, "corrected": 1, "unchanged": 80}, None)
+    filled = read(tmp_path / "draw.csv")
+    assert filled[0]["input_note"], "what was carried has another name in a draw"
+    filled[3]["note"] = "why?"
+    facts = take(tmp_path, write(tmp_path / "back.csv", filled[1:4]))
+    assert (counts(facts), facts["draw"]) == ({"answers": 3, "confirmed": 3}, 1)
 
 
 def test_two_people_who_answer_at_once_are_both_in_the_files(folder: Path) -> None:
