@@ -82,19 +82,7 @@ class Lane:
             at_packed=lambda part: self.courier.packed(part),  # noqa: PLW0108 - made below
             model=rules.model,
         )
-        self.courier = Courier(
-            api,
-            book,
-            Reader(api, book, prices_of, self._note_landed),
-            self.packer.path,
-            rules=rules.courier,
-            run_id=run_id,
-            may_send=self._may_send,
-            is_stopped=lambda: admission.gate.stopped is not None,
-            at_change=self._look,
-            stop=lambda error: self.stop(error),  # noqa: PLW0108 - set later
-            say=lambda text: self.say(text),  # noqa: PLW0108 - set later
-        )
+        self.courier = self._courier(Reader(api, book, prices_of, self._note_landed), run_id)
         # All state that changes: whether an answer has shown that the requests are right, what is known of records that
         # are handed out, how far the parts that are read are handed out, which parts were called off, what wakes the
         # stream, and the end of the run for which batches are given up.
@@ -108,6 +96,16 @@ class Lane:
         self._nears: datetime | None = None
         self._unfinished: Callable[[], int] = lambda: 0
         self._producer: Producer | None = None
+
+    def _courier(self, reader: Reader, run_id: str) -> Courier:
+        return Courier(
+            self._api, self._book, reader, self.packer.path, rules=self._rules.courier, run_id=run_id,
+            may_send=self._may_send,
+            is_stopped=lambda: self._admission.gate.stopped is not None,
+            at_change=self._look,
+            stop=lambda error: self.stop(error),  # noqa: PLW0108 - set later
+            say=lambda text: self.say(text),  # noqa: PLW0108 - set later
+        )  # fmt: skip
 
     # -- what the engine calls -----------------------------------------------------------------------------------
 

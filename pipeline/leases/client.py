@@ -28,8 +28,9 @@ RETRY_S, RETRY_MOST_S = 0.1, 2.0
 EXCHANGE_S = 10.0
 #: How long the end of a shard waits for the lease server to hear of it.
 CLOSE_S = 5.0
-#: The process that started this shard, where one did: the shard does not outlive it.
-PARENT_ENV = "LEASES_PARENT"
+#: The variable that holds the token, and the one that names the process which started this shard: the shard does not
+#: outlive it.
+TOKEN_ENV, PARENT_ENV = "LEASES_TOKEN", "LEASES_PARENT"
 #: What a record waits that was refused without a word.
 BLIND_WAIT_S = 0.2
 

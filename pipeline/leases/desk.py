@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.errors import InputError
 from pipeline.leases.purses import Purses
 from pipeline.leases.words import VALID_S, Ask, Grant
-from pipeline.limits import DayMeter, Hold, LocalResource
+from pipeline.limits import PICO_PER_USD, DayMeter, Hold, LocalResource
 from pipeline.units import exact_dollars
 
 #: A bunch is handed over once it is what was asked for, or after so long.
@@ -28,7 +28,6 @@ GRACE_S = 2.0
 ALONE_S = 5.0
 #: A day's limit is looked at again so often: machines sleep, and clocks are set.
 LOOK_S = 60.0
-_PICO_PER_USD = 10**12
 
 
 @dataclass(slots=True, eq=False)
@@ -157,8 +156,8 @@ class Desk:
         (usd, tokens), handed = self.purses.caps, self.purses.handed
         told = []
         if usd is not None:
-            out = exact_dollars(handed[0] / _PICO_PER_USD)
-            told.append(f"limits.budget_usd = {usd / _PICO_PER_USD:g}: {out} is handed out")
+            out = exact_dollars(handed[0] / PICO_PER_USD)
+            told.append(f"limits.budget_usd = {usd / PICO_PER_USD:g}: {out} is handed out")
         if tokens is not None:
             told.append(f"limits.budget_tokens = {tokens}: {handed[1]:,} are handed out")
         return f"{', and '.join(told)} to the shards, and one more call could cost more than what is left"

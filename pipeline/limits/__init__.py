@@ -5,6 +5,7 @@ from __future__ import annotations
 from pipeline.limits.admission import Admission, DayLimitReachedError, DoorState, Fund, KeepMark, Permit
 from pipeline.limits.budget import (
     NOTHING,
+    PICO_PER_USD,
     Budget,
     BudgetReachedError,
     Most,

@@ -26,7 +26,7 @@ from pipeline.units import exact_dollars
 
 #: US dollars a million tokens are picodollars a token, times this.
 _PICO = 1_000_000
-_PICO_PER_USD = _PICO**2
+PICO_PER_USD = _PICO**2
 #: What a server's chat template may add to a request that shows nowhere in its bytes: the preamble for tools (up to
 #: some 350 tokens where it is published) and a system text of its own.
 FRAMING_TOKENS = 512
@@ -151,7 +151,7 @@ class Budget:
         # All state that changes: the caps; spent (picodollars and tokens) and perhaps spent, the worst case of what is
         # in flight and of the batches at the server (picodollars and tokens), what is written down, and how many times
         # the worst case of prompt and output was used at most.
-        self._spent = (math.ceil(spent_usd * _PICO_PER_USD), spent_tokens)
+        self._spent = (math.ceil(spent_usd * PICO_PER_USD), spent_tokens)
         self._maybe = self._held = Most(0, 0)
         self._queued = (0, 0)
         self._marked = (-1, -1)
@@ -165,12 +165,12 @@ class Budget:
                 "output, US dollars for a million tokens), or cap the tokens instead: limits.budget_tokens"
             )
         self._usd = usd
-        self._caps = (None if usd is None else math.floor(usd * _PICO_PER_USD), tokens)
+        self._caps = (None if usd is None else math.floor(usd * PICO_PER_USD), tokens)
 
     def set_granted(self, caps: tuple[int | None, int | None]) -> None:
         """Take over caps in picodollars and tokens: the part of a budget that this process may spend."""
         self._caps = caps if self._priced else (None, caps[1])
-        self._usd = None if self._caps[0] is None else self._caps[0] / _PICO_PER_USD
+        self._usd = None if self._caps[0] is None else self._caps[0] / PICO_PER_USD
 
     def fits(self, most: Most, *, alone: bool = False) -> bool:
         """Whether so much can be set aside; with `alone`, once nothing is in flight."""
@@ -217,7 +217,7 @@ class Budget:
     def has_room(self, usd: float, tokens: int) -> bool:
         """Whether so much more fits beside all that is spent, in flight and queued."""
         pico, counted = self._plus_queued(self._count(self._held + self._maybe))
-        return not any(self._passes((pico + math.ceil(usd * _PICO_PER_USD), counted + tokens), self._caps))
+        return not any(self._passes((pico + math.ceil(usd * PICO_PER_USD), counted + tokens), self._caps))
 
     def reached(self, usd: float, tokens: int) -> BudgetReachedError:
         """The error for a batch that can cost so much, and does not fit."""
@@ -232,11 +232,11 @@ class Budget:
 
     def set_queued(self, usd: float, tokens: int) -> None:
         """Batches that wait at the server can cost so much at most; the ledger knows them, so no mark counts it."""
-        self._queued = (math.ceil(usd * _PICO_PER_USD), tokens)
+        self._queued = (math.ceil(usd * PICO_PER_USD), tokens)
 
     def landed(self, usage: Usage, cost_usd: float | None) -> None:
         """An answer of a batch came. What it could cost at most is taken out of what is queued by `set_queued`."""
-        pico = self._pico_of(usage) if cost_usd is None else round(cost_usd * _PICO_PER_USD)
+        pico = self._pico_of(usage) if cost_usd is None else round(cost_usd * PICO_PER_USD)
         self._spent = (self._spent[0] + pico, self._spent[1] + usage.total)
 
     def _plus_queued(self, count: tuple[int, int]) -> tuple[int, int]:
@@ -258,7 +258,7 @@ class Budget:
     def _reached_usd(self, most: Most) -> BudgetReachedError:
         cap, spent = self._usd or 0.0, self.spent.usd or 0.0
         maybe = self.maybe_usd + (self._maybe_before.usd or 0.0)
-        needed = self._worst(most)[0] / _PICO_PER_USD
+        needed = self._worst(most)[0] / PICO_PER_USD
         perhaps = f", {exact_dollars(maybe)} of it perhaps only (no answer came)" if maybe else ""
         told = f"limits.budget_usd = {plain(cap)}: {exact_dollars(spent)} is spent{perhaps}"
         told += f", and one more call could cost up to {exact_dollars(needed)}"
@@ -293,7 +293,7 @@ class Budget:
     @property
     def maybe_usd(self) -> float:
         """What the lost calls of this session have cost at most; 0 where no price is known."""
-        return self._worst(self._maybe)[0] / _PICO_PER_USD
+        return self._worst(self._maybe)[0] / PICO_PER_USD
 
     @property
     def counted(self) -> Spend:
@@ -305,7 +305,7 @@ class Budget:
         pico, tokens = self._plus_queued(self._count(self._held + self._maybe))
         most_pico, most_tokens = self._caps
         return Spend(
-            None if most_pico is None else max(0, most_pico - pico) / _PICO_PER_USD,
+            None if most_pico is None else max(0, most_pico - pico) / PICO_PER_USD,
             None if most_tokens is None else max(0, most_tokens - tokens),
         )
 
@@ -315,7 +315,7 @@ class Budget:
         return spent_pico + pico, spent_tokens + tokens
 
     def _as_spend(self, count: tuple[int, int]) -> Spend:
-        return Spend(count[0] / _PICO_PER_USD if self._priced else None, count[1])
+        return Spend(count[0] / PICO_PER_USD if self._priced else None, count[1])
 
     def mark(self) -> Spend | None:
         """What has to be in the ledger before the next call leaves, or None where what is there is enough.

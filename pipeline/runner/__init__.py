@@ -10,6 +10,7 @@ from pipeline.runner.fresh import move_aside, what_is_there
 from pipeline.runner.lanes import refuse_open_batches
 from pipeline.runner.live import read_live, showing
 from pipeline.runner.look import status, verify
+from pipeline.runner.lookshards import counted_in
 from pipeline.runner.measured import latest_evaluation
 from pipeline.runner.opening import expected, is_here, open_screen, overridden_by
 from pipeline.runner.paid import spent_of

@@ -20,7 +20,7 @@ from pipeline.runner.exporting import url_of
 from pipeline.runner.lanes import lanes_used
 from pipeline.runner.lastsession import ending_of
 from pipeline.runner.live import read_live
-from pipeline.runner.lookshards import together, with_shards
+from pipeline.runner.lookshards import counted_in, together, with_shards
 from pipeline.runner.measured import measured_of
 from pipeline.runner.paid import cache_money, paid_so_far
 from pipeline.runner.passing import repeated_in
@@ -97,9 +97,7 @@ async def verify(folder: str | Path, *, read_input: bool = True, remote: bool = 
     run_dir, manifest = run_and_manifest(folder)
     if shards := run_dir.shards():
         reports = {one.path.name: await verify(one.path, read_input=read_input, remote=remote) for one in shards}
-        async with await Ledger.open(run_dir.before_shards, read_only=True) as ledger:
-            before = sum((await ledger.count_by_status()).values())
-        return together(run_dir, reports, before)
+        return together(run_dir, reports, (await counted_in([run_dir.before_shards])).total())
     untold = _not_counted(manifest, remote=remote)
     records = _records_again(run_dir, manifest, left_out=True) if read_input and not untold else None
     report = await verify_files(

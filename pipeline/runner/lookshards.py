@@ -8,12 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.records import Status
 from pipeline.results import Report
-from pipeline.store import RunDir
+from pipeline.store import Ledger, RunDir
 
 _COUNTS = ("labelled", "by_people", "rejected", "failed", "untold")
 #: What is said of each shard.
 _OF_A_SHARD = ("running", "labelled", "rejected", "failed", "cost_usd", "ended")
+
+
+async def counted_in(ledgers: Iterable[Path]) -> Counter[Status]:
+    """How many outcomes these ledgers hold, those that are there."""
+    found: Counter[Status] = Counter()
+    for path in filter(Path.exists, ledgers):
+        async with await Ledger.open(path, read_only=True) as ledger:
+            found.update(await ledger.count_by_status())
+    return found
 
 
 def with_shards(before: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

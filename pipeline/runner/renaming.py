@@ -56,6 +56,7 @@ async def rename(settings: Settings, column: str, pairs: Pairs, *, dry_run: bool
     async with AsyncExitStack() as stack:
         stack.enter_context(run_dir.open_for_writing())
         run_dir.refuse_leftovers()
+        run_dir.refuse_shards()
         manifest = run_dir.read_manifest() or {}
         half = half_renamed(manifest)
         if half is not None and not _is_same(half, column, given):

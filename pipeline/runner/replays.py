@@ -39,6 +39,7 @@ async def replay(settings: Settings, *, after: After | None = None) -> RunSummar
     async with AsyncExitStack() as stack:
         stack.enter_context(run_dir.open_for_writing())
         run_dir.refuse_leftovers()
+        run_dir.refuse_shards()
         refuse_half_renamed(run_dir)
         stack.enter_context(run_log(run_dir.log))
         ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger))

@@ -151,17 +151,12 @@ class Session:
         return await self._close(complete=ending is Ending.COMPLETE, command=command)
 
     async def _run_engine(self, sinks: Sinks, before: Mapping[Status, int], *, quiet: bool) -> Ending:
-        names, lenient = [source.name for source in self._sources], self._settings.limits.stop_rejected == 0
-        why_none, over = self._reading.without_records, before[Status.LABELLED] > 0
-        if self._settings.input.shard is not None:  # the others have records, as was seen before they were dealt out
-            names, over = [], True
-        beginning = Beginning(names, why_none, over=over, lenient=lenient)
-
         def stop(error: LabelpipeError) -> None:
             self._stop(pool, error)
 
         lookups = await self._lookups(stop)
         asker = self._asker
+        beginning = self._beginning(over=before[Status.LABELLED] > 0)
         producer = Producer(self._records(), self._task.render, lookups, asker.net, beginning, asker.prepare)
         live = self._live(before)
         progress = Progress(live.snapshot, quiet=quiet, title=self._title)
@@ -211,6 +206,12 @@ class Session:
             progress.close()
             if self._lane is not None:
                 self._notes += await self._lane.close()
+
+    def _beginning(self, *, over: bool) -> Beginning:
+        names, lenient = [source.name for source in self._sources], self._settings.limits.stop_rejected == 0
+        if self._settings.input.shard is not None:  # the others have records, as was seen before they were dealt out
+            names, over = [], True
+        return Beginning(names, self._reading.without_records, over=over, lenient=lenient)
 
     async def _lookups(self, stop: Callable[[LabelpipeError], None]) -> Lookups:
         in_parts = None if self._lane is None else self._lane.in_parts

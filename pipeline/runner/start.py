@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -240,6 +241,7 @@ async def _opened(run_dir: RunDir, options: RunOptions, stack: AsyncExitStack) -
     refuse_half_renamed(run_dir)
     if options.stop_first is None:
         run_dir.refuse_shards()
+    shutil.rmtree(run_dir.merged, ignore_errors=True)
     ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger))
     if not await ledger.last_seq():
         run_dir.refuse_rows()

@@ -21,7 +21,8 @@ from pipeline.leases import Desk
 from pipeline.parts import is_simulated, sources_of, task_of
 from pipeline.progress import Progress, Snapshot
 from pipeline.readers import Progress as ReadProgress
-from pipeline.runner import RunOptions, arun, job_digest, open_screen, read_live, showing
+from pipeline.records import Status
+from pipeline.runner import RunOptions, arun, counted_in, job_digest, open_screen, read_live, showing
 from pipeline.settings import Settings
 from pipeline.shards.dealing import BASE, FOLDER, Dealt, dealt_in, note, refuse_other_count, shard_words
 from pipeline.shards.merging import MergedError, join
@@ -106,7 +107,10 @@ def _link(ledger: Path, base: Path) -> None:
 class _Crew:
     """The shards at work, as they are seen and steered."""
 
-    def __init__(self, settings: Settings, processes: Processes, desk: Desk, total: ReadProgress) -> None:
+    def __init__(
+        self, settings: Settings, processes: Processes, desk: Desk, total: ReadProgress, before: Counter[Status]
+    ) -> None:
+        self._before = before
         self._settings = settings
         self._processes = processes
         self._desk = desk
@@ -128,7 +132,7 @@ class _Crew:
         def added(name: str) -> Any:
             return sum(one.get(name) or 0 for one in live)
 
-        done = added("done")
+        done = self._before.total() + added("done")
         costs = [one.get("cost_usd") for one in live]
         state = self._desk.state(asyncio.get_running_loop().time())
         trouble = "PAUSED by order; labelpipe resume continues it" if self._is_paused else ""
@@ -145,7 +149,7 @@ class _Crew:
             cost_usd=None if not live or None in costs else sum(cost or 0.0 for cost in costs),
             in_flight=added("in_flight"),
             retries=added("retries"),
-            unlabelled=added("unlabelled"),
+            unlabelled=self._before.total() - self._before[Status.LABELLED] + added("unlabelled"),
             trouble=trouble,
             simulated=is_simulated(self._settings) or any(one.get("simulated") for one in live),
         )
@@ -244,15 +248,18 @@ async def _at_work(
     async with office(settings, dealt, host=host, port=0, token=token) as (url, desk):
         processes = Processes(settings, dealt.shards, url, token, extra, start)
         reading = ReadProgress()
-        crew = _Crew(settings, processes, desk, reading)
+        run = RunDir(Path(settings.output.dir))
+        before = await counted_in([run.before_shards])
+        done = before.total() + (await counted_in(one.ledger for one in run.shards())).total()
+        crew = _Crew(settings, processes, desk, reading, before)
         progress = Progress(crew.snapshot, quiet=options.quiet, title=f"{dealt.shards} shards")
         switch.turn(_soft(crew, progress), processes.end)
         task = task_of(settings)
         sources = await in_daemon(partial(sources_of, settings, None))
         shows = (
             progress.run(),
-            open_screen(progress.say, settings, task, sources, reading, 0),
-            _watch(crew, desk, Path(settings.output.dir), progress),
+            open_screen(progress.say, settings, task, sources, reading, done),
+            _watch(crew, desk, run.path, progress),
         )
         try:
             async with showing(*shows):

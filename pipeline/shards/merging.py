@@ -26,13 +26,14 @@ async def merge(settings: Settings) -> Merged:
     It can be given again, and be killed at any moment: the shards go only once the run's own ledger holds them.
     """
     run = Path(settings.output.dir)
-    dealt = dealt_in(run)
-    if dealt is None:
+    dealt, left = dealt_in(run), sorted(RunDir(run).merged.glob("*"))
+    if dealt is None and not left:
         raise SetupError(f"{run} is in no shards: there is nothing to put together")
-    merged = await asyncio.to_thread(join, run, dealt)
-    # The files: a session that asks nothing.
-    await arun(settings, RunOptions(stop_first=MergedError(), quiet=True))
-    return merged
+    merged = None if dealt is None else await asyncio.to_thread(join, run, dealt)
+    # The files: a session that asks nothing. What a merge has left that was killed goes as it begins.
+    summary = await arun(settings, RunOptions(stop_first=MergedError(), quiet=True))
+    outcomes = summary.labelled + summary.rejected + summary.failed
+    return merged or Merged(str(run), sum(one.name.isdigit() for one in left), outcomes, complete=True)
 
 
 def join(run: Path, dealt: Dealt) -> Merged:
@@ -42,6 +43,8 @@ def join(run: Path, dealt: Dealt) -> Merged:
             shards = RunDir(run).shards()
             base = run / FOLDER / BASE
             parts = [*([base] if base.exists() else []), *(one.ledger for one in shards)]
+            if any((one.read_manifest() or {}).get("simulated") for one in shards):
+                RunDir(run).note_simulated()
             outcomes = join_ledgers(RunDir(run).ledger, parts, dealt.run_id)
         if held:
             retire(run)
@@ -50,7 +53,7 @@ def join(run: Path, dealt: Dealt) -> Merged:
 
 def retire(run: Path) -> None:
     """The shards go; first the note, so that what a kill leaves of them is not taken for shards."""
-    gone = run / f"{FOLDER}.merged"
+    gone = RunDir(run).merged
     shutil.rmtree(gone, ignore_errors=True)
     (run / FOLDER).rename(gone)
     shutil.rmtree(gone)

@@ -10,14 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.leases import Desk, Purses, lease_server
-from pipeline.limits import DayMeter, LocalResource
+from pipeline.limits import PICO_PER_USD, DayMeter, LocalResource
 from pipeline.parts import price_for
 from pipeline.runner import spent_of
 from pipeline.settings import Settings
 from pipeline.shards.dealing import BASE, BOOK, FOLDER, Dealt, note
 from pipeline.store import Ledger
-
-_PICO_PER_USD = 10**12
 
 
 @asynccontextmanager
@@ -32,7 +30,7 @@ async def office(
         if (base := run / FOLDER / BASE).exists():
             async with await Ledger.open(base, read_only=True) as ledger:
                 usd, tokens = await spent_of(ledger, price_for(settings))
-                before = (math.ceil(usd * _PICO_PER_USD), tokens)
+                before = (math.ceil(usd * PICO_PER_USD), tokens)
                 base_days = {today: await ledger.requests_on(today)}
 
         async def used(day: str) -> int:
@@ -60,4 +58,4 @@ async def office(
 def caps_of(settings: Settings) -> tuple[int | None, int | None]:
     """The budget in picodollars and tokens."""
     usd = settings.limits.budget_usd
-    return (None if usd is None else math.floor(usd * _PICO_PER_USD), settings.limits.budget_tokens)
+    return (None if usd is None else math.floor(usd * PICO_PER_USD), settings.limits.budget_tokens)

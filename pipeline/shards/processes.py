@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from pipeline.leases import PARENT_ENV, TOKEN_ENV
 from pipeline.runlog import tell
 from pipeline.settings import Settings
 from pipeline.shards.dealing import shard_folder
 
-#: The variable that holds the token for the lease server, and the one that names the process to end with.
-TOKEN_ENV, PARENT_ENV = "LEASES_TOKEN", "LEASES_PARENT"
 #: A shard that was killed is started again after so long.
 AGAIN_S = 0.5
 #: What is shown of a shard that broke.
@@ -44,7 +43,6 @@ class Shard:
     number: int
     folder: Path
     code: int | None = None
-    starts: int = 0
     process: Running | None = field(default=None, repr=False)
 
     @property
@@ -104,7 +102,6 @@ class Processes:
         while True:
             arguments = [*self._command, "--shard", f"{shard.number}/{self._of}", *self._extra]
             shard.process = await self._start(shard, arguments, self._env)
-            shard.starts += 1
             if self._is_ending:  # it was told to end while it was being started
                 self._send(shard, signal.SIGINT)
             code = await shard.process.wait()

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import MissingExtraError, RunInUseError, SetupError
+from pipeline.leases import PARENT_ENV, TOKEN_ENV
 from pipeline.runlog import tell
-from pipeline.shards.processes import PARENT_ENV, TOKEN_ENV, Running, Shard, Start
+from pipeline.shards.processes import Running, Shard, Start
 from pipeline.store import RunDir
 
 #: A shard whose actor was killed lets its calls in flight end; the next one waits for it, at most so long.

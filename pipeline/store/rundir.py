@@ -109,7 +109,12 @@ class RunDir:
                 )
 
     def is_running(self) -> bool:
-        """Whether a process holds the folder. Its note outlives a kill, so the process is looked for too."""
+        """Whether a process of this machine holds the folder, or one of its shards.
+
+        Its note outlives a kill, so the process is looked for too.
+        """
+        if any(RunDir(one.parent).is_running() for one in self.path.glob("shards/**/lock.owner")):
+            return True
         if os.name == "nt":  # there `os.kill(pid, 0)` is Ctrl-C
             return (self.path / "lock.owner").exists() and _is_locked(self.path)
         try:
@@ -142,11 +147,16 @@ class RunDir:
             return []
         return [RunDir(one) for one in sorted(found) if (one / "ledger.db").exists()]
 
+    @property
+    def merged(self) -> Path:
+        """What a merge that was killed has left of shards whose outcomes are in the ledger."""
+        return self.path / "shards.merged"
+
     def refuse_shards(self) -> None:
         """Raises SetupError where the run is in shards: what is asked here would be asked there as well."""
         if (self.path / "shards" / "plan.json").exists():
             raise SetupError(
-                f"{self.path} is in shards. Give --shards with the same number, or put them together first: "
+                f"{self.path} is in shards. Go on with run --shards and the same number, or put them together first: "
                 f"labelpipe merge {self.path}"
             )
 

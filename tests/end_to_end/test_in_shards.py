@@ -40,6 +40,7 @@ def user(tmp_path: Path, endpoint: Endpoint) -> Project:
 def test_shards_come_to_what_one_process_comes_to(user: Project, tmp_path: Path, endpoint: Endpoint) -> None:
     summary = user.run("--shards", "2", code=1)
     assert (summary["labelled"], summary["rejected"], summary["calls"]) == (COUNT, 2, COUNT)
+    assert summary["simulated"], "so the shards have noted"
     assert endpoint.calls() == COUNT
     assert not (user.run_dir / "shards").exists(), "the shards are put together"
     user.verify()
@@ -50,8 +51,15 @@ def test_shards_come_to_what_one_process_comes_to(user: Project, tmp_path: Path,
         assert (user.run_dir / name).read_bytes() == (alone.run_dir / name).read_bytes()
     # More records, and another number of shards: what is done is done.
     user.give([*rows(COUNT + 9), *rows(2)])
-    assert user.run("--shards", "3", code=1)["calls"] == 9
+    resumed = user.do("run", "job.toml", "--shards", "3", "--json").expect(1)
+    assert resumed.json["calls"] == 9, resumed.err
+    assert "11 of 71 records" in resumed.err, resumed.err
     user.verify()
+    # What a merge has left that was killed at its very end.
+    (user.run_dir / "shards.merged" / "01").mkdir(parents=True)
+    (user.run_dir / "labels.csv").unlink()
+    assert user.do("merge", "run", "--json").expect(0).json["complete"]
+    assert (len(user.labels()), (user.run_dir / "shards.merged").exists()) == (COUNT + 9, False)
     # Shards without a record, or with nothing but a record that cannot be asked, are no reason to stop.
     user.give([{"id": "only", "text": "one"}, {"text": "no key"}])
     user.configure(output={"dir": "few"})
@@ -68,7 +76,8 @@ def test_killed_shards_and_a_killed_parent_lose_nothing(user: Project, endpoints
     wait_until(lambda: endpoint.calls() >= 25)
     first.kill()
     assert "--shards 2" in user.do("run", "job.toml", "--shards", "3").expect(2).err
-    assert "labelpipe merge" in user.do("run", "job.toml").expect(2).err
+    for words in (["run", "job.toml"], ["retry", "run"], ["replay", "run"], ["rename", "run", "label", "c01=c1"]):
+        assert "labelpipe merge" in user.do(*words).expect(2).err
     wait_until(lambda: not processes_of(user))  # they end with their parent
     assert user.do("status", "run", "--json").expect(0).json["labelled"] > 0
     summary = user.run("--shards", "2", code=1)
