@@ -232,7 +232,7 @@ def run(config: Config, options: RunOptions | None = None, *, records: Given | N
 
 
 async def amerge(run: str | Path | None = None) -> Merged:
-    """Put the shards of a run together, by its folder or its config. Raises SetupError where it is in no shards."""
+    """Put the shards of a run together, by its folder or its config. Raises SetupError where there is no run."""
     from pipeline.shards import merge as join
 
     return shown_as(Merged, await join(load_settings(find_run(run))))

@@ -27,8 +27,8 @@ async def merge(settings: Settings) -> Merged:
     """
     run = Path(settings.output.dir)
     dealt, left = dealt_in(run), sorted(RunDir(run).merged.glob("*"))
-    if dealt is None and not left:
-        raise SetupError(f"{run} is in no shards: there is nothing to put together")
+    if dealt is None and not RunDir(run).ledger.exists():
+        raise SetupError(f"{run}: there is no run whose shards could be put together")
     merged = None if dealt is None else await asyncio.to_thread(join, run, dealt)
     # The files: a session that asks nothing. What a merge has left that was killed goes as it begins.
     summary = await arun(settings, RunOptions(stop_first=MergedError(), quiet=True))
