@@ -183,7 +183,7 @@ def test_every_room_has_a_floor_and_a_door() -> None:
 
 
 def test_doors_only_show() -> None:
-    """What a door imports, or names in `__all__`, is what the room shows; nothing is made there."""
+    """What a door imports is what the room shows; nothing is made there."""
     for door in PACKAGE.glob("*/__init__.py"):
         docstring, *rest = tree_of(door).body
         assert isinstance(docstring, ast.Expr)

@@ -16,5 +16,4 @@ from pipeline.engine.producer import Job, Lookups, Producer, renamed
 from pipeline.engine.retry import Verdict, backoff_s, verdict_of
 from pipeline.engine.rules import AskRules, most_of
 from pipeline.engine.stop import StopSwitch, interruption, under
-from pipeline.engine.terms import TaskPart, Terms, idempotency_key
-from pipeline.engine.writer import Writer
+from pipeline.engine.terms import Terms, idempotency_key

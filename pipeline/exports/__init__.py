@@ -5,5 +5,3 @@ from __future__ import annotations
 from pipeline.exports.baseline import BaselineOptions, baseline
 from pipeline.exports.export import export_data
 from pipeline.exports.options import SPLIT, DataOptions, near_of, split_of
-
-__all__ = ["SPLIT", "BaselineOptions", "DataOptions", "baseline", "export_data", "near_of", "split_of"]

@@ -11,32 +11,5 @@ from pipeline.gold.fields import (
     named_class,
     with_values,
 )
-from pipeline.gold.files import KEY, GoldFile, GoldRow, open_gold
-from pipeline.gold.values import (
-    NONE,
-    as_class,
-    as_number,
-    as_set,
-    as_text,
-    is_answered,
-)
-
-__all__ = [
-    "GOLD_NAMES",
-    "KEY",
-    "MORE_GOLD_NAMES",
-    "NONE",
-    "GoldFile",
-    "GoldRow",
-    "MeasuredField",
-    "as_class",
-    "as_number",
-    "as_set",
-    "as_text",
-    "field_named",
-    "fields_of_tools",
-    "is_answered",
-    "named_class",
-    "open_gold",
-    "with_values",
-]
+from pipeline.gold.files import KEY, GoldFile, open_gold
+from pipeline.gold.values import NONE, as_class, as_number, as_set, as_text, is_answered

@@ -6,4 +6,3 @@ from pipeline.leases.client import PARENT_ENV, TOKEN_ENV, Lease
 from pipeline.leases.desk import Desk
 from pipeline.leases.purses import Purses
 from pipeline.leases.server import lease_server
-from pipeline.leases.words import Job

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from pipeline.limits.admission import Admission, DayLimitReachedError, DoorState, Fund, KeepMark, Permit
-from pipeline.limits.budget import (
-    NOTHING,
-    PICO_PER_USD,
-    Budget,
-    BudgetReachedError,
-    Most,
-    Spend,
-    prompt_bound,
-)
+from pipeline.limits.budget import NOTHING, PICO_PER_USD, Budget, BudgetReachedError, Most, Spend, prompt_bound
 from pipeline.limits.day import DayMeter
 from pipeline.limits.gate import ALONE_S, WARM_UP_S, Gate, Outage
 from pipeline.limits.hours import Hours
-from pipeline.limits.left import Left, estimate_left, spent_text, what_is_left
+from pipeline.limits.left import spent_text, what_is_left
 from pipeline.limits.local import LocalResource
 from pipeline.limits.meters import Meter
 from pipeline.limits.pace import Pace

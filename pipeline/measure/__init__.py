@@ -8,16 +8,3 @@ from pipeline.measure.designs import CertifyOptions
 from pipeline.measure.evaluate import EvaluateOptions, evaluate
 from pipeline.measure.sharing import SharesOptions, shares
 from pipeline.measure.trying import TryOptions, try_config
-
-__all__ = [
-    "CertifyOptions",
-    "CompareOptions",
-    "EvaluateOptions",
-    "SharesOptions",
-    "TryOptions",
-    "certify",
-    "compare",
-    "evaluate",
-    "shares",
-    "try_config",
-]

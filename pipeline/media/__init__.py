@@ -6,6 +6,3 @@ from pipeline.media.loader import Loader
 from pipeline.media.pages import has_pdfium
 from pipeline.media.parts import MediaOptions
 from pipeline.media.pictures import has_pillow
-from pipeline.media.sources import Web
-
-__all__ = ["Loader", "MediaOptions", "Web", "has_pdfium", "has_pillow"]

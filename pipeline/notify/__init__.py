@@ -9,5 +9,3 @@ from __future__ import annotations
 
 from pipeline.notify.notifier import KINDS, QUIET_S, Notifier
 from pipeline.notify.webhook import slack_body
-
-__all__ = ["KINDS", "QUIET_S", "Notifier", "slack_body"]

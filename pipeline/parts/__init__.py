@@ -60,7 +60,6 @@ from pipeline.parts.server import (
     is_openai,
     is_simulated,
     missing_key,
-    names_function,
     service_tier_of,
     why_responses,
 )

@@ -6,10 +6,3 @@ from pipeline.planner.checks import check
 from pipeline.planner.planning import plan
 from pipeline.planner.previewing import preview
 from pipeline.planner.rehearsing import rehearse_plan
-
-__all__ = [
-    "check",
-    "plan",
-    "preview",
-    "rehearse_plan",
-]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.providers.batches import NO_LIST, BatchApi, BatchFacts, LineEnd
 from pipeline.providers.chat import CHAT
-from pipeline.providers.client import ClientOptions, ModelInfo, load_sdk
+from pipeline.providers.client import ClientOptions, load_sdk
 from pipeline.providers.entra import entra_tokens
 from pipeline.providers.fetch import Fetcher, FetchOptions
 from pipeline.providers.forms import asked_as
@@ -14,21 +14,3 @@ from pipeline.providers.responses import RESPONSES, needs_responses
 
 #: The APIs by their names in the config.
 APIS = {"chat": CHAT, "responses": RESPONSES}
-
-__all__ = [
-    "APIS",
-    "NO_LIST",
-    "BatchApi",
-    "BatchFacts",
-    "ClientOptions",
-    "FetchOptions",
-    "Fetcher",
-    "FunctionProvider",
-    "HttpProvider",
-    "LineEnd",
-    "ModelInfo",
-    "asked_as",
-    "entra_tokens",
-    "load_sdk",
-    "needs_responses",
-]

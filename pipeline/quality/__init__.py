@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 from pipeline.quality.agreement import Coincidences, cohen_kappa
-from pipeline.quality.bounds import (
-    Estimate,
-    most_wrong,
-    weighted_mean,
-    wrong_within,
-)
+from pipeline.quality.bounds import Estimate, most_wrong, weighted_mean, wrong_within
 from pipeline.quality.calibration import Calibration
-from pipeline.quality.certify import (
-    Design,
-    design_of,
-    draw_size,
-    error_bound,
-    first_to_check,
-)
-from pipeline.quality.draws import Part, Pick, drawn, least, per_class, picked, sample, uniform
+from pipeline.quality.certify import Design, design_of, draw_size, error_bound, first_to_check
+from pipeline.quality.draws import Part, drawn, least, per_class, picked, sample, uniform
 from pipeline.quality.intervals import wilson
 from pipeline.quality.paired import mcnemar_exact
 from pipeline.quality.precision import answers_to_come, drawn_share
@@ -33,48 +22,5 @@ from pipeline.quality.scores import (
     weighted_f1,
 )
 from pipeline.quality.sequential import evidence_below, is_clearly_below
-from pipeline.quality.shares import Answered, Share, class_shares, pseudo_outcome
+from pipeline.quality.shares import Answered, class_shares, pseudo_outcome
 from pipeline.quality.shift import shift_of
-
-__all__ = [
-    "Answered",
-    "Calibration",
-    "ClassScore",
-    "Coincidences",
-    "Design",
-    "Estimate",
-    "NumberTally",
-    "Part",
-    "Pick",
-    "SetTally",
-    "Share",
-    "TextTally",
-    "answers_to_come",
-    "class_scores",
-    "class_shares",
-    "cohen_kappa",
-    "design_of",
-    "draw_size",
-    "drawn",
-    "drawn_share",
-    "error_bound",
-    "evidence_below",
-    "first_to_check",
-    "is_clearly_below",
-    "least",
-    "macro_f1",
-    "mcnemar_exact",
-    "most_wrong",
-    "normalised",
-    "per_class",
-    "picked",
-    "pseudo_outcome",
-    "sample",
-    "shift_of",
-    "spearman",
-    "uniform",
-    "weighted_f1",
-    "weighted_mean",
-    "wilson",
-    "wrong_within",
-]

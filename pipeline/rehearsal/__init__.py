@@ -2,20 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.rehearsal.books import Books, Entry, Totals, read_books
+from pipeline.rehearsal.books import Books, Totals, read_books
 from pipeline.rehearsal.faults import BATCH_FAULTS, FAULT_KINDS
 from pipeline.rehearsal.options import RehearsalOptions
 from pipeline.rehearsal.serve import serve
 from pipeline.rehearsal.server import Rehearsal
-
-__all__ = [
-    "BATCH_FAULTS",
-    "FAULT_KINDS",
-    "Books",
-    "Entry",
-    "Rehearsal",
-    "RehearsalOptions",
-    "Totals",
-    "read_books",
-    "serve",
-]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from pipeline.report.gather import Found, gather
-from pipeline.report.page import policy, render
+from pipeline.report.page import render
 from pipeline.report.serving import watch
 from pipeline.report.writing import after_run, write_report
-
-__all__ = ["Found", "after_run", "gather", "policy", "render", "watch", "write_report"]

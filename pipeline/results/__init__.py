@@ -3,5 +3,3 @@
 from __future__ import annotations
 
 from pipeline.results.verify import Check, Report, verify
-
-__all__ = ["Check", "Report", "verify"]

@@ -3,18 +3,7 @@
 from __future__ import annotations
 
 from pipeline.review.drawfile import draw_to_file, refuse_existing, write_records
-from pipeline.review.drawing import DrawOptions, draw_records
+from pipeline.review.drawing import DrawOptions
 from pipeline.review.filled import take_answers
 from pipeline.review.onerecord import show_record
 from pipeline.review.page import review_page
-
-__all__ = [
-    "DrawOptions",
-    "draw_records",
-    "draw_to_file",
-    "refuse_existing",
-    "review_page",
-    "show_record",
-    "take_answers",
-    "write_records",
-]

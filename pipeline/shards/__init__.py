@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from pipeline.shards.dealing import BASE, FOLDER, dealt_in, shard_folder, shard_words
+from pipeline.shards.dealing import BASE, FOLDER, shard_folder, shard_words
 from pipeline.shards.local import run_in_shards, serve_leases
 from pipeline.shards.merging import merge

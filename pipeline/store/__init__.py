@@ -31,12 +31,12 @@ from pipeline.store.order import rows_of
 from pipeline.store.overview import STEP_S, Overview, read_overview
 from pipeline.store.parquet import column_types
 from pipeline.store.projection import flaw_of
-from pipeline.store.proof import FileProof, prove_files
+from pipeline.store.proof import prove_files
 from pipeline.store.queries import Checkpoint, Known, RowCounts, Totals
 from pipeline.store.renaming import NewDigest, mark_of_rename, renames_of
 from pipeline.store.reviews import Reviews, open_reviews, read_reviews
 from pipeline.store.rowfile import RowFile, open_rows
-from pipeline.store.rundir import Change, RunDir, RunLock, diff, write_whole
+from pipeline.store.rundir import Change, RunDir, diff, write_whole
 from pipeline.store.shardlocks import shards_held
 from pipeline.store.sinks import Sinks
 from pipeline.store.sqlexport import (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.task.again import AskedAgain, ask_again
+from pipeline.task.again import ask_again
 from pipeline.task.caching import LEAST_TOKENS, cache_key, takes_breakpoint
 from pipeline.task.columns import TOOL, row_fields
 from pipeline.task.expressions import Expression, RecordFilter

@@ -8,6 +8,4 @@ Names, numbers and states are sent: never a key, an error's text, or anything of
 from __future__ import annotations
 
 from pipeline.telemetry.export import open_telemetry
-from pipeline.telemetry.measure import CallSpan, MeasuredProvider, Telemetry
-
-__all__ = ["CallSpan", "MeasuredProvider", "Telemetry", "open_telemetry"]
+from pipeline.telemetry.measure import Telemetry

@@ -4,5 +4,3 @@ from __future__ import annotations
 
 from pipeline.review.page.figures import draw_figures
 from pipeline.review.page.serving import review_page
-
-__all__ = ["draw_figures", "review_page"]
