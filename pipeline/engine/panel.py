@@ -6,9 +6,8 @@ arithmetic only: the interview asks for what is missing.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline import codec
 from pipeline.records import JSON, Problem, Record, Request, Response, Status, ValidCall
@@ -19,13 +18,20 @@ VOTE_COLUMNS = ("agreement", "votes", "needs_review")
 
 @dataclass(frozen=True, slots=True)
 class Ballot:
-    """One vote. `value` is what is compared; an abstention has a `problem` instead, and ends as `status`."""
+    """One vote. `value` is what is compared; an abstention has a `problem` instead, and ends as `status`.
+
+    `text` is the same for equal values, and None for an abstention.
+    """
 
     value: Mapping[str, JSON] | None
     valid_calls: tuple[ValidCall, ...] = ()
     response: Response | None = None
     problem: Problem | None = None
     status: Status = Status.REJECTED
+    text: bytes | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", None if self.value is None else codec.canonical(self.value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +62,16 @@ class Panel:
         It is the last one of the value that most have, and in a tie of the value that came first. Where all abstain
         it is an abstention.
         """
-        counts = _counts(ballots)
-        ranked = counts.most_common(2)
-        most, second = (count for _, count in [*ranked, (b"", 0), (b"", 0)][:2])
         left = self.size - len(ballots)
-        if left and most <= second + left:
+        if len(ballots) <= left:
             return None
+        counts = _counts(ballots)
         if not counts:
-            return ballots[-1]
-        value = ranked[0][0]  # of equal counts the one that was counted first
-        return next(ballot for ballot in reversed(ballots) if _text(ballot) == value)
+            return None if left else ballots[-1]
+        value = max(counts, key=counts.__getitem__)  # of equal counts the one that was counted first
+        if left and counts.pop(value) <= max(counts.values(), default=0) + left:
+            return None
+        return next(ballot for ballot in reversed(ballots) if ballot.text == value)
 
     def columns_of(self, ballots: Sequence[Ballot], standing: Mapping[str, JSON] | None = None) -> dict[str, JSON]:
         """VOTE_COLUMNS of the ballots of a record that is decided.
@@ -74,7 +80,7 @@ class Panel:
         the most frequent one. `votes` lists the values in the order of the votes, null for an abstention.
         """
         counts = _counts(ballots)
-        own = counts[codec.canonical(standing)] if standing else max(counts.values())
+        own = counts.get(codec.canonical(standing), 0) if standing else max(counts.values())
         agreement = own / len(ballots)
         tie = sum(count >= own for count in counts.values()) > 1
         votes = [self._shown(ballot.value) for ballot in ballots]
@@ -95,9 +101,9 @@ class Panel:
         return None if value is None else value[self.columns[0]] if len(self.columns) == 1 else dict(value)
 
 
-def _counts(ballots: Sequence[Ballot]) -> Counter[bytes]:
-    return Counter(text for ballot in ballots if (text := _text(ballot)) is not None)
-
-
-def _text(ballot: Ballot) -> bytes | None:
-    return None if ballot.value is None else codec.canonical(ballot.value)
+def _counts(ballots: Sequence[Ballot]) -> dict[bytes, int]:
+    counts: dict[bytes, int] = {}
+    for ballot in ballots:
+        if ballot.text is not None:
+            counts[ballot.text] = counts.get(ballot.text, 0) + 1
+    return counts
