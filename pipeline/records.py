@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import re
 from collections.abc import Awaitable, Callable, Mapping, Set
 from dataclasses import dataclass, field
@@ -207,6 +208,11 @@ class CallbackContext:
 ITEMS = "items"
 
 
+@functools.lru_cache(maxsize=64)
+def _words(finish_reason: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", finish_reason.lower()))
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What the model said, as far as a label can be read from it; kept in the ledger as it came.
@@ -223,7 +229,7 @@ class Answer:
 
     def ended_by(self, reasons: Set[str]) -> bool:
         """Whether the finish_reason is one of these, or holds one: Gemini says `content_filter: SAFETY`."""
-        return bool(self.finish_reason and not reasons.isdisjoint(re.findall(r"\w+", self.finish_reason.lower())))
+        return bool(self.finish_reason) and not reasons.isdisjoint(_words(self.finish_reason))
 
     @property
     def has_words(self) -> bool:

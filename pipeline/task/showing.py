@@ -141,7 +141,7 @@ def with_fields(asked: Asked, record: Record, fields: ShowOptions) -> Asked:
 def marked(asked: Asked, fields: ShowOptions) -> Asked:
     """With its mark: the text, or parts and media. A file is another one once its size or time of change is another."""
     if not asked.attachments:
-        return replace(asked, mark=asked.text.encode("utf-8", "surrogatepass"))
+        return Asked(asked.text, asked.content, mark=asked.text.encode("utf-8", "surrogatepass"))
     media = [[one.kind, one.source, one.options, *_stamp(one.source, fields)] for one in asked.attachments]
     # No text is ever encoded with this byte: no text's mark is the mark of media.
     return replace(asked, mark=b"\xff" + codec.dumps([asked.content, media]))
