@@ -135,6 +135,11 @@ class _Baseline:
     def _case(self, outcome: Outcome, *, count: bool) -> _Case | None:
         selection, key = self._selection, outcome.record.key
         self._fields |= dict.fromkeys([*outcome.record.fields, *(outcome.label or {})])
+        if isinstance((outcome.label or {}).get(selection.by or ""), list):
+            raise SetupError(
+                f"--by {selection.by}: a record has several labels there, and the baseline learns one class for each "
+                "record: name another field"
+            )
         text = selection.text(outcome)[:CHARS]
         label = "" if outcome.rows is not None else selection.label(outcome, [True])
         why = "several_rows" if outcome.rows is not None else "no_label" if not label else ""

@@ -9,6 +9,7 @@ from pipeline.gold.fields import (
     field_named,
     fields_of_tools,
     named_class,
+    only_field,
     with_values,
 )
 from pipeline.gold.files import KEY, GoldFile, open_gold

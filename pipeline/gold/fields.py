@@ -55,6 +55,12 @@ def field_named(column: str, fields: Iterable[str], names: Sequence[str] = GOLD_
     return next((field for field in fields if column in (name.format(field) for name in names)), None)
 
 
+def only_field(fields: Mapping[str, MeasuredField]) -> str | None:
+    """The only label field, or the only one with a list of values: a reason or a confidence beside it has no gold."""
+    names = [name for name, one in fields.items() if one.values] if len(fields) > 1 else list(fields)
+    return names[0] if len(names) == 1 else None
+
+
 def named_class(value: JSON) -> str:
     """The name of a class: 1, 1.0 and "1" are one, and so are true and "true"."""
     if isinstance(value, str):

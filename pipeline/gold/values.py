@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 from collections.abc import Sequence
 
 from pipeline import codec
@@ -12,6 +13,9 @@ from pipeline.records import JSON
 
 #: The name of the class of a label that is null, or not there.
 NONE = "(none)"
+_WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.ASCII)
 #: What may stand between several labels in one cell.
 _BETWEEN = ("|", ";", ",", "\n")
 
@@ -37,15 +41,25 @@ def as_class(field: MeasuredField, value: JSON) -> str:
     return name
 
 
-def as_number(value: JSON) -> float | None:
-    """The number, or None where it is none."""
+def as_number(value: JSON) -> int | float | None:
+    """The number, a whole one with all its digits, or None where it is none.
+
+    A text may have a decimal comma, as where a spreadsheet writes semicolons between values. 1,000 may be either, and
+    is no number.
+    """
+    if isinstance(value, codec.Digits):
+        value = value.text
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
+    if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value.strip()) and not _THOUSANDS.fullmatch(value.strip()):
+        value = value.replace(",", ".")
     try:
         number = float(value)
+        if not math.isfinite(number):
+            return None
+        return int(value) if isinstance(value, int) or _WHOLE.fullmatch(str(value).strip()) else number
     except (ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) else None
 
 
 def as_set(field: MeasuredField, value: JSON) -> frozenset[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline import codec
 from pipeline.errors import SetupError, did_you_mean, there_are
-from pipeline.gold import KEY, GoldFile, MeasuredField, as_number, open_gold
+from pipeline.gold import KEY, GoldFile, MeasuredField, as_number, only_field, open_gold
 from pipeline.measure.disagreements import Differing, Disagreement
 from pipeline.measure.opened import OpenRun, chosen_fields, gold_columns_in, gold_names, look_at
 from pipeline.measure.pairs import (
@@ -141,12 +141,12 @@ async def open_of(run: OpenRun, gold: str | Path | None, options: EvaluateOption
         return Gold(fields, counts, input=GoldColumns(run, list(fields), counts))
     keys = [*([ROW_KEY] if run.row_fields else []), *([run.key] if run.key else []), KEY]
     source = await in_daemon(lambda: gold_source(str(gold), options.sets, keys))
-    names = only or list(run.fields)
+    only_one = only[0] if len(only) == 1 else only_field(run.fields) if not only else None
     # With one label field, the only column that is no field of the input can be nothing but its gold.
-    beside = run.seen if len(names) == 1 else None
+    beside = None if only_one is None else run.seen
     opening = open_gold(source, keys=keys, wanted=list(fields), known=gold_names(run, only), beside=beside)
     file = await stack.enter_async_context(opening)
-    fields = fields or gold_columns_in(run, file.columns, only) or {file.columns[0]: names[0]}
+    fields = fields or gold_columns_in(run, file.columns, only) or {file.columns[0]: only_one or next(iter(run.fields))}
     return Gold(fields, counts, file=file)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import SetupError, did_you_mean, there_are
-from pipeline.gold import GOLD_NAMES, MeasuredField, field_named, fields_of_tools, named_class, with_values
+from pipeline.gold import GOLD_NAMES, MeasuredField, field_named, fields_of_tools, named_class, only_field, with_values
 from pipeline.readers import given_name
 from pipeline.records import JSON
 from pipeline.store import LabelRow, Ledger, RunDir
@@ -133,7 +133,7 @@ def chosen_fields(run: OpenRun, columns: Sequence[str], fields: Sequence[str]) -
     """The label field of each column of gold that was named, by column. Raises SetupError.
 
     `fields` name them in the same order; without them, a column belongs to the field of its own name, of that name with
-    `gold_` or the like around it, or to the only label field.
+    `gold_` or the like around it, or to the only label field that it can be about.
     """
     if fields and len(fields) != len(columns):
         raise SetupError(f"got {len(columns)} --column and {len(fields)} --field: name a field for each column")
@@ -153,8 +153,8 @@ def _field_of(run: OpenRun, column: str) -> str:
         return column
     if (name := field_named(column, run.fields)) is not None:
         return name
-    if len(run.fields) == 1:
-        return next(iter(run.fields))
+    if (only := only_field(run.fields)) is not None:
+        return only
     raise SetupError(
         f"--column {column}: say which label field it belongs to, with --field; the run has {there_are(run.fields)}"
     )
@@ -163,7 +163,7 @@ def _field_of(run: OpenRun, column: str) -> str:
 def gold_names(run: OpenRun, only: Sequence[str] = ()) -> list[str]:
     """The columns that may hold gold for these label fields, by their names."""
     names = only or list(run.fields)
-    return [form.format(name) for form in GOLD_NAMES for name in names] + [_GOLD] * (len(run.fields) == 1)
+    return [form.format(name) for form in GOLD_NAMES for name in names] + [_GOLD] * (only_field(run.fields) in names)
 
 
 def gold_columns_in(
@@ -181,7 +181,7 @@ def gold_columns_in(
     found: dict[str, str] = {}
     for name in only or run.fields:
         names = [form.format(name) for form in forms]
-        names.insert(0 if input else len(names), _GOLD if len(run.fields) == 1 else names[0])
+        names.insert(0 if input else len(names), _GOLD if only_field(run.fields) == name else names[0])
         if (column := next((one for one in names if one in seen), None)) is not None:
             found[column] = name
     return found

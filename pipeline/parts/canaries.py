@@ -20,6 +20,7 @@ from pipeline.gold import (
     field_named,
     fields_of_tools,
     is_answered,
+    only_field,
 )
 from pipeline.parts.tables import table_source, told_of
 from pipeline.quality import uniform
@@ -120,8 +121,8 @@ def _column(settings: Settings, path: Path, columns: Sequence[str], fields: Mapp
 def _field(column: str, fields: Mapping[str, MeasuredField]) -> MeasuredField:
     if (name := field_named(column, fields, MORE_GOLD_NAMES)) is not None:
         return fields[name]
-    if len(fields) == 1:
-        return next(iter(fields.values()))
+    if (only := only_field(fields)) is not None:
+        return fields[only]
     raise ConfigError(
         f"quality.gold_column = {column!r} belongs to no label field: call it like one of {there_are(fields)}, or "
         "gold_ and that name"

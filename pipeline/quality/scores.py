@@ -137,7 +137,7 @@ class NumberTally:
         self.within_one += (apart <= 1) * times
         self._absolute += apart * times
         self._square += apart * apart * times
-        self._keep((float(gold), float(label)), times)
+        self._keep((gold, label), times)
 
     @property
     def mae(self) -> float | None:

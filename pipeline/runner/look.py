@@ -42,7 +42,7 @@ async def _status(run_dir: RunDir, manifest: Mapping[str, Any], path: Path) -> d
         counts, rows = await ledger.count_by_status(), await ledger.row_counts()
         problems = await ledger.problem_counts()
         by_people = await ledger.given_by_people()
-        labels = await ledger.label_counts(manifest.get("label_columns") or ()) if rows is None else {}
+        labels = await ledger.label_counts(manifest.get("label_columns") or ())
         live = read_live(run_dir)
         price = _price_in(live)
         totals = await paid_so_far(ledger, price)

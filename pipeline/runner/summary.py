@@ -85,7 +85,7 @@ async def summarise(
         readings=dict(stats.readings),
         learned=learned_of(admission),
         files=outputs,
-        labels=await ledger.label_counts(columns) if rows is None else {},
+        labels=await ledger.label_counts(columns),
         copied=await ledger.copied(),
         votes=await _votes_of(ledger),
         **_left_out(reading),

@@ -9,7 +9,7 @@ from pipeline import codec
 from pipeline.records import JSON
 
 #: Integers up to here are doubles without loss.
-_EXACT = 2**53
+EXACT = 2**53
 
 
 def kind_of(value: JSON) -> str:
@@ -19,7 +19,7 @@ def kind_of(value: JSON) -> str:
             return "nothing"
         case bool():
             return "bool"
-        case int() if abs(value) <= _EXACT:
+        case int() if abs(value) <= EXACT:
             return "int"
         case int() if -(2**63) <= value < 2**63:
             return "long"

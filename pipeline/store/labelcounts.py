@@ -11,7 +11,9 @@ from pipeline import codec
 from pipeline.errors import SetupError, StoreError
 from pipeline.records import JSON
 from pipeline.store.corrected import NOTHING, Corrected, corrected_at
-from pipeline.store.queries import label_of, outcomes_of
+from pipeline.store.kinds import EXACT
+from pipeline.store.queries import outcomes_of
+from pipeline.store.rows import json_value, labelled
 
 #: A label column is one of classes where its values are so short, and there are so few of them; few in any case.
 CLASS_CHARS, CLASSES, FEW_CLASSES = 200, 200, 5
@@ -37,7 +39,8 @@ def label_counts(
     """How often each value of these label columns was given, the most frequent first; of classes, not of free texts.
 
     A column is one of classes where its values are short and few. All of its labels are looked at, until it is none.
-    Of a list of labels each one counts; an empty list counts as `[]`.
+    Of a list of labels each one counts; an empty list counts as `[]`. A record that is several rows has a list of what
+    they have. A number counts by its value: 1.0 is 1.
     """
     counts: dict[str, Counter[str]] = {column: Counter() for column in columns}
     texts: Counter[str | None] = Counter()
@@ -50,7 +53,7 @@ def label_counts(
             break
     _count_texts(texts, counts)
     for outcome in outcomes_of(connection, list(corrected.by_key)).values():
-        if (now := corrected.of(outcome)) is not outcome:
+        if (now := corrected.of(outcome)) is not outcome:  # never a record of several rows
             _count(outcome.label or {}, -1, counts)
             _count(now.label or {}, 1, counts)
     return {
@@ -74,7 +77,21 @@ def _are_classes(found: Counter[str]) -> bool:
 
 def _count_texts(texts: Mapping[str | None, int], counts: dict[str, Counter[str]]) -> None:
     for text, times in texts.items():
-        _count(label_of(text), times, counts)
+        _count(_label_of(text), times, counts)
+
+
+def _label_of(text: str | None) -> Mapping[str, JSON]:
+    """A kept label; of one that is several rows, the values of a column in a list."""
+    try:
+        label, rows = labelled(json_value(text))
+    except (ValueError, TypeError):  # a damaged row, which has been told of elsewhere
+        return {}
+    found: dict[str, JSON] = dict(label) if isinstance(label, dict) else {}
+    values: dict[str, list[JSON]] = {}
+    for row in rows or ():
+        for column, value in row.items() if isinstance(row, dict) else ():
+            values.setdefault(column, []).extend(value if isinstance(value, list) else [value])
+    return found | {column: [one for one in several if one is not None] for column, several in values.items()}
 
 
 def _count(label: Mapping[str, JSON], times: int, counts: dict[str, Counter[str]]) -> None:
@@ -84,10 +101,18 @@ def _count(label: Mapping[str, JSON], times: int, counts: dict[str, Counter[str]
         if value is None:
             continue
         items: Sequence[JSON] = value if isinstance(value, list) and value else [value]
-        told = {one if isinstance(one, str) else codec.dumps(one).decode() for one in items}
+        told = set(map(_told, items))
         for text in told:
             counts[column][text] += times
-        most = FRACTIONS if isinstance(value, float) and not value.is_integer() else CLASSES
+        most = FRACTIONS if any(isinstance(one, float) and not one.is_integer() for one in items) else CLASSES
         is_nested = any(isinstance(one, list | dict) and one for one in items)
         if is_nested or len(counts[column]) > most or max(map(len, told)) > CLASS_CHARS:
             del counts[column]
+
+
+def _told(value: JSON) -> str:
+    """A value as it is counted."""
+    if isinstance(value, str):
+        return value
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) < EXACT
+    return codec.dumps(int(value) if is_whole else value).decode()  # type: ignore[arg-type]

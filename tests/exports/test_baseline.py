@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -114,6 +115,14 @@ def test_a_field_that_no_record_has_is_named(learnable: Path) -> None:
         baseline(learnable, by="lable")
     with pytest.raises(SetupError, match="--text: no record has 'body'"):
         baseline(learnable, text="body")
+
+
+def test_a_field_with_several_labels_is_refused(tmp_path: Path) -> None:
+    outcomes = [
+        replace(labelled(at, {"id": at, "text": f"t {at}"}, "a"), label={"tags": ["a", "b"]}) for at in range(9)
+    ]
+    with pytest.raises(SetupError, match="--by tags: a record has several labels there"):
+        baseline(made(tmp_path / "run", outcomes, labels=("tags",)), by="tags")
 
 
 def test_without_scikit_learn_the_extra_is_named(learnable: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import codec
-from pipeline.gold import MeasuredField, as_class, as_number, as_set, fields_of_tools, is_answered, with_values
+from pipeline.gold import (
+    MeasuredField,
+    as_class,
+    as_number,
+    as_set,
+    fields_of_tools,
+    is_answered,
+    only_field,
+    with_values,
+)
 
 ENUM = {"type": "string", "enum": ["a", "b"]}
 
@@ -105,5 +114,21 @@ def test_another_writing_of_the_same_value_is_read_and_nothing_else() -> None:
     assert of_yes == ["true", "false", "true", "yes", "1"]
     of_topics = [as_class(topic, value) for value in ("a", "A", "a ", None, {"k": 1})]
     assert of_topics == ["a", "A", "a ", "null", '{"k":1}']
-    assert [as_number(value) for value in ("1e3", "1,5", "nan", "inf", True, None, 7)] == [1000, *([None] * 5), 7]
+    assert [as_number(value) for value in ("1e3", "1,000", "nan", "inf", True, None, 7)] == [1000, *([None] * 5), 7]
+    assert [as_number(value) for value in ("-1,5", " 0,25", "1,25", "1,2,3", "1_0")] == [-1.5, 0.25, 1.25, None, 10]
+
+
+def test_a_whole_number_keeps_its_digits() -> None:
+    big = 2**53 + 1
+    assert [as_number(value) for value in (big, str(big), f" +{big}", codec.Digits(f"{big * 2**12}"))] == [
+        *([big] * 3), big * 2**12
+    ]  # fmt: skip
+    assert as_number("9" * 400) is None
+
+
+def test_the_only_field_with_labels_is_the_one_that_gold_is_about() -> None:
+    topic, other = MeasuredField("topic", "class", ("a", "b")), MeasuredField("other", "class", ("c",))
+    why, sure = MeasuredField("why", "text"), MeasuredField("confidence", "number")
+    cases = ((topic, why, sure), (why,), (topic, other), (why, sure))
+    assert [only_field({one.name: one for one in fields}) for fields in cases] == ["topic", "why", None, None]
     assert [is_answered(value) for value in (None, "", " \t", "x", 0, False, [])] == [*([False] * 3), *([True] * 4)]

@@ -209,7 +209,7 @@ def run_of_kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 GOLD_OF_KINDS = """\
 id;stars;urgent;tags;size;name
-0;5.0;TRUE;b|a;1,5;ann  lee
+0;5.0;TRUE;b|a;1,500;ann  lee
 1;4;true;[];19.0;O'Hara, Jo
 2;1;True;"[""c d""]";7.0;이 제품
 3;2;FALSE;"['a', 'b']";1.5;Zoe
@@ -228,7 +228,7 @@ def test_each_kind_has_its_own_measures(run_of_kinds: Path, tmp_path: Path) -> N
     assert tags["jaccard"] == pytest.approx((1 + 0 + 1 + 0.5) / 4)
     assert tags["classes"]["b"] == {"precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "support": 2}
     assert (size["kind"], size["n"], size["mae"]) == ("number", 3, pytest.approx((1 + 0 + 1.5) / 3))
-    assert size["no_label"] == {"n": 1, "values": {"1,5": 1}, "like": {}}
+    assert size["no_label"] == {"n": 1, "values": {"1,500": 1}, "like": {}}
     assert (name["kind"], name["exact"], name["normalised"]) == ("text", 0.5, 0.75)
 
 

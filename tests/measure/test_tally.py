@@ -47,6 +47,13 @@ def test_fractions_are_added_in_the_order_of_the_records(label_field: MeasuredFi
     assert not FieldTally(label_field, "gold").counts_alike
 
 
+def test_whole_numbers_that_no_float_holds_are_told_apart() -> None:
+    amount, big = FieldTally(MeasuredField("amount", "number"), "gold"), 2**53
+    assert [amount.add(str(big + 1), label) for label in (big + 1, big)] == [True, False]
+    assert amount.facts()["mae"] == 0.5
+    assert FieldTally(MeasuredField("amount", "number"), "gold").add(str(big), big + 1) is False
+
+
 def pair(gold: Any, label: Any = None, rows: Any = None, place: int | None = None) -> Pair:
     return Pair("k", {"gold": gold}, LabelRow(1, "k", "labelled", None, label, rows, None, None, None), place)
 

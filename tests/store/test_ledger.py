@@ -122,13 +122,13 @@ def test_labels_are_counted_where_they_are_classes(tmp_path: Path) -> None:
     """Of a list each label counts. A free text, an object, many fractions and a damaged row count for nothing."""
 
     async def work(ledger: Ledger) -> None:
-        columns = ("label", "sure", "why", "tags", "share", "half", "none", "long", "note", "parts")
+        columns = ("label", "sure", "why", "tags", "share", "half", "none", "long", "note", "parts", "whole")
         tags = (["x"], ["x", "y", "x"], [])
         outcomes = []
         for number in range(30):
             label = {"label": "ab"[number % 3 == 0], "sure": number % 5 == 0, "why": f"text {number}"}
             label |= {"tags": tags[number % 3], "long": "l" * (90 + number % 2), "note": "n" * (60 + number % 12)}
-            label["parts"] = [{"a": 1}]
+            label |= {"parts": [{"a": 1}], "whole": 1 if number % 2 else 1.0}
             label |= {"share": number % 14 / 20, "half": number % 2 / 2}
             copied_from = "r0" if number in (7, 8) else None
             outcomes.append(replace(labelled(number, copied_from=copied_from), label=label))
@@ -137,8 +137,9 @@ def test_labels_are_counted_where_they_are_classes(tmp_path: Path) -> None:
             "label": {"a": 20, "b": 10},
             "sure": {"false": 24, "true": 6},
             "tags": {"x": 20, "y": 10, "[]": 10},
-            "half": {"0.0": 15, "0.5": 15},
+            "half": {"0": 15, "0.5": 15},
             "long": {"l" * 90: 15, "l" * 91: 15},
+            "whole": {"1": 30},
         }
         assert await ledger.copied() == 2
 
@@ -146,6 +147,17 @@ def test_labels_are_counted_where_they_are_classes(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
         connection.execute("UPDATE outcomes SET label = '{' WHERE key = 'r1'")
         assert label_counts(connection, ["label"]) == {"label": {"a": 19, "b": 10}}
+
+
+def test_labels_of_several_rows_are_counted_once_a_record(tmp_path: Path) -> None:
+    async def work(ledger: Ledger) -> None:
+        common, twice = {"topic": "a"}, ({"kind": "x", "n": 1}, {"kind": "x"}, {"kind": "y", "n": None})
+        await ledger.commit([replace(labelled(n), label=common, rows=twice if n % 2 else ()) for n in range(10)])
+        assert await ledger.label_counts(("topic", "kind", "n")) == {
+            "topic": {"a": 10}, "kind": {"x": 5, "y": 5}, "n": {"1": 5}
+        }  # fmt: skip
+
+    with_ledger(tmp_path, work)
 
 
 def test_rows_are_counted_where_a_record_may_give_several(tmp_path: Path) -> None:
