@@ -63,7 +63,9 @@ def status_lines(facts: Mapping[str, Any]) -> list[str]:
 def merged_lines(merged: Merged) -> list[str]:
     """What a merge has put together."""
     if not merged.shards:
-        return [f"{merged.run_dir}: {many(merged.outcomes, 'outcome')} in one ledger, and no shards left to put together"]
+        return [
+            f"{merged.run_dir}: {many(merged.outcomes, 'outcome')} in one ledger, and no shards left to put together"
+        ]
     lines = [f"{merged.run_dir}: {many(merged.outcomes, 'outcome')} of {many(merged.shards, 'shard')} in one ledger"]
     if not merged.complete:
         lines.append("  Shards are still at work. Merge again when they have ended.")

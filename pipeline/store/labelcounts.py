@@ -115,4 +115,4 @@ def _told(value: JSON) -> str:
     if isinstance(value, str):
         return value
     is_whole = isinstance(value, float) and value.is_integer() and abs(value) < EXACT
-    return codec.dumps(int(value) if is_whole else value).decode()  # type: ignore[arg-type]
+    return codec.dumps(int(value) if is_whole else value).decode()
