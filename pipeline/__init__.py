@@ -9,8 +9,6 @@
 use, so that `labelpipe --help` does not wait.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:

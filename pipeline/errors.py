@@ -44,8 +44,6 @@
 An error carries its facts as attributes. `code` is the short word for it in the ledger, failed.csv and `retry --only`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches

@@ -1,7 +1,5 @@
 """What a check, a preview, a plan and a rehearsal find: plain facts, between the rooms that find and that show them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field

@@ -3,8 +3,6 @@
 With `glob` a link that leads upwards gives the same files 40 times, and with two of them the walk never ends.
 """
 
-from __future__ import annotations
-
 import fnmatch
 import glob
 import heapq

@@ -1,7 +1,5 @@
 """What a label field may hold: its labels with their meanings, a text, or a number."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias

@@ -1,7 +1,5 @@
 """A server of pages for the person at this machine: on loopback, behind a token, for no other site's scripts."""
 
-from __future__ import annotations
-
 import hmac
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping

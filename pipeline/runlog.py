@@ -1,7 +1,5 @@
 """run.log: one JSON line an event, with the time and the facts."""
 
-from __future__ import annotations
-
 import logging
 import sys
 from collections.abc import Iterator

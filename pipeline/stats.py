@@ -1,7 +1,5 @@
 """Counters, rates, latency percentiles and the summary of a run: numbers only, no screen."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What a command is about: a config or a run folder, either of which leads to the other; or the latest run."""
 
-from __future__ import annotations
-
 import difflib
 import os
 import re

@@ -1,7 +1,5 @@
 """What is written where a person looks: without the signs that steer a terminal, and never an error."""
 
-from __future__ import annotations
-
 import io
 import logging
 import os

@@ -1,7 +1,5 @@
 """Work that blocks, in a thread that keeps no process from ending."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Time and money: the constants that several rooms share, and the words for a person."""
 
-from __future__ import annotations
-
 import math
 
 HOUR_S, DAY_S = 3_600, 86_400

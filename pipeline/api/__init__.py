@@ -3,8 +3,6 @@
 The asynchronous forms, for a program with an event loop of its own, have an `a` in front: `arun`, `acheck`, ...
 """
 
-from __future__ import annotations
-
 from pipeline.api.exporting import *
 from pipeline.api.measures import *
 from pipeline.api.reviews import *

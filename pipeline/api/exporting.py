@@ -1,7 +1,5 @@
 """Labels handed on, from Python: data to train on, or a table in a database."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

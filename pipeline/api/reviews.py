@@ -1,7 +1,5 @@
 """What people say about labels, from Python: draws, and the answers to them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Results that show themselves, and plain functions made of asynchronous ones."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import wraps

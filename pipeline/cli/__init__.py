@@ -1,7 +1,5 @@
 """The command line: words -> Settings -> one call. No logic; all but typer is imported when it is needed."""
 
-from __future__ import annotations
-
 import sys
 
 from pipeline.cli import (

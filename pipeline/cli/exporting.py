@@ -1,7 +1,5 @@
 """Commands that hand the labels on: into a database, or into files to train on."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """Commands that look: at a run, at a config."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any

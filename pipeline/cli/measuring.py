@@ -1,7 +1,5 @@
 """Commands that measure labels: against gold, beside another run, with a new prompt."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path

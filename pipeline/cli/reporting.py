@@ -1,7 +1,5 @@
 """Commands that make a page about a run: as a file, or served while the run is at work."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

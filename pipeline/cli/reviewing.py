@@ -1,7 +1,5 @@
 """Commands for people who look at labels: draws, their answers, and one record."""
 
-from __future__ import annotations
-
 import os
 import sys
 import webbrowser

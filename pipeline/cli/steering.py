@@ -1,7 +1,5 @@
 """Commands to a run that is going on, from another terminal."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

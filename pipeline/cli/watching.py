@@ -1,7 +1,5 @@
 """A run as it stands, drawn again and again until it has ended."""
 
-from __future__ import annotations
-
 import shutil
 import time
 from collections.abc import Callable, Mapping

@@ -8,8 +8,6 @@
 What an order or an edit may change is decided here (`changes`); that it is done is the run's part.
 """
 
-from __future__ import annotations
-
 from pipeline.control.edits import (
     FILE_ONLY_KEYS,
     LIVE_TABLES,

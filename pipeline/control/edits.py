@@ -1,7 +1,5 @@
 """Which settings may change while records are being labelled, and the lines that tell of it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple

@@ -3,8 +3,6 @@
 No sockets, so it works over ssh and on NFS too. An order is one line with an id of its own, and so is its answer.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import secrets

@@ -1,7 +1,5 @@
 """The config file, watched while the run goes on."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """When nothing moves: noticed, and what each worker is waiting for written down."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import inspect

@@ -1,7 +1,5 @@
 """The engine: producer -> bounded queue -> workers -> bounded queue -> one writer. It knows no HTTP and no SDK."""
 
-from __future__ import annotations
-
 from pipeline.engine.attempt import Asker
 from pipeline.engine.beginning import Beginning
 from pipeline.engine.doubt import is_hopeless

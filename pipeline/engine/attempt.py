@@ -1,7 +1,5 @@
 """The live driver: calls the model for one record, by the rules and through the door, until there is an outcome."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import random

@@ -1,7 +1,5 @@
 """The beginning of a run: nothing is written before a record can be asked, and a run that can ask none is stopped."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """The brake: answers come and are paid for, and the first records have not one label, for one reason."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Mapping
 

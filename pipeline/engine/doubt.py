@@ -1,7 +1,5 @@
 """Refusals: does the server mean this record, or everybody? One rule for all of them, by what others were answered."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 

@@ -4,8 +4,6 @@ Arithmetic only, nothing here waits. A call that has waited for its patience goe
 standard one. Where no call has had room for so long, the others do not wait at all, and one a minute tries again.
 """
 
-from __future__ import annotations
-
 import logging
 import random
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A word to the server that is about no record: is the model there, and does it take requests of this kind at all?"""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable

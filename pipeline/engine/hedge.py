@@ -1,7 +1,5 @@
 """A second call where the first takes long: at the end of the input nobody waits for one slow answer."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable
 

@@ -1,7 +1,5 @@
 """What the calls for one record have been through: what the judge goes by. What its answers mean is the interview's."""
 
-from __future__ import annotations
-
 from pipeline.engine.interview import Interview
 from pipeline.records import Problem, Request, Response, Status
 

@@ -15,8 +15,6 @@ The drivers are the live caller (`attempt`), the reader of kept answers (`kept`)
 caller without callbacks.
 """
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

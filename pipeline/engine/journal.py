@@ -1,7 +1,5 @@
 """Answers of records that are not at their end, made durable before anything is done with them."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 

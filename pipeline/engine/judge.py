@@ -1,7 +1,5 @@
 """What a failed call means for its record and for the run, by what others are answered meanwhile."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import random

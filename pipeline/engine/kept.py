@@ -3,8 +3,6 @@
 No call is made. What an answer means is the interview's, as it is for a live one.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from dataclasses import replace

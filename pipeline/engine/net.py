@@ -1,7 +1,5 @@
 """The net under one record: an error that nobody foresaw is that record's ending, and many in a row are the run's."""
 
-from __future__ import annotations
-
 import errno
 import logging
 import traceback

@@ -1,7 +1,5 @@
 """Records -> what is to be done about each: nothing (the ledger has it), an outcome at once, or a job for a worker."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence, Set
 from contextlib import aclosing

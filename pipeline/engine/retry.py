@@ -1,7 +1,5 @@
 """What an error means for its record and for the run (a table), and how long to wait (a pure function)."""
 
-from __future__ import annotations
-
 import enum
 
 from pipeline.errors import (

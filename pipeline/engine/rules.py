@@ -1,7 +1,5 @@
 """How often a record is asked, for how long, and what one call of it can use."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from pipeline import codec

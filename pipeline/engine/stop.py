@@ -1,7 +1,5 @@
 """Stopping in stages: the first signal asks, the second forces. The handlers that were there are put back."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 import threading

@@ -3,8 +3,6 @@
 A hard part of a file and a model that has begun to decline everything look the same from the records alone.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The only writer: the ledger first, then the sinks. What is in the queue at once becomes one batch."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 

@@ -1,7 +1,5 @@
 """A run's labels as data to train on: splits without leaks, in the formats that training takes."""
 
-from __future__ import annotations
-
 from pipeline.exports.baseline import BaselineOptions, baseline
 from pipeline.exports.export import export_data
 from pipeline.exports.options import SPLIT, DataOptions, near_of, split_of

@@ -1,7 +1,5 @@
 """Are the labels learnable? TF-IDF and logistic regression, cross-validated, and the labels that they doubt most."""
 
-from __future__ import annotations
-
 import asyncio
 import warnings
 from collections import Counter

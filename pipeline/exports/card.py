@@ -1,7 +1,5 @@
 """The card of a Hugging Face dataset: README.md, whose head is read by machines and whose body by people."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

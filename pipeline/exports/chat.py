@@ -4,8 +4,6 @@ The form is that of OpenAI's fine-tuning files for function calling: `messages`,
 `tools`, and `parallel_tool_calls`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import chdir
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The folder that an export writes into: only what is its own is replaced, and only by files that are whole."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -1,7 +1,5 @@
 """What must not be trained on: the records of a gold file, and those by which the run measured itself."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing, chdir, suppress

@@ -1,7 +1,5 @@
 """What an export into a folder is asked for, checked before anything is read."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

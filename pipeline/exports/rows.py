@@ -1,7 +1,5 @@
 """What an export takes from an outcome: whether it is wanted, what it is compared by, and the rows it becomes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 

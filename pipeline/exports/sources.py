@@ -1,7 +1,5 @@
 """The run that is exported, opened for reading, and what stands beside it: corrections, gold keys."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack

@@ -8,8 +8,6 @@ A record that an earlier export has put into a split stays there. New records fi
 would join records of two splits is left out. All of it lies in a temporary database file, so that memory stays flat.
 """
 
-from __future__ import annotations
-
 import sqlite3
 from array import array
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Gold: the right labels. What a label field may hold, how a person's value is read, and files that hold gold."""
 
-from __future__ import annotations
-
 from pipeline.gold.fields import (
     GOLD_NAMES,
     MORE_GOLD_NAMES,

@@ -1,7 +1,5 @@
 """What a task's label fields may hold, read from the schemas of its tools: by that, each is measured."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """How good the labels of a run are: against gold, beside another run, and before all of it is paid for again."""
 
-from __future__ import annotations
-
 from pipeline.measure.certifying import certify
 from pipeline.measure.compare import CompareOptions, compare
 from pipeline.measure.designs import CertifyOptions

@@ -1,7 +1,5 @@
 """`compare`: the same records in two runs. Makes no call, and does not touch either run."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ which draws among records that nobody has checked and has half of the risk of th
 begins anew, all designs together then fail with at most twice the risk of the first.
 """
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Gold beside labels: each record of gold with what the run says of it, in flat memory."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing

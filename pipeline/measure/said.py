@@ -1,7 +1,5 @@
 """What people have said about one label field of a run: who checked which record, and what they answered blind."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Shares of classes in a run, corrected by a draw that people answered blind; outcomes for regressions on labels."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence

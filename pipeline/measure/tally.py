@@ -1,7 +1,5 @@
 """One label field against gold: each kind of field by its own measures."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict

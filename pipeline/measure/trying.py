@@ -1,7 +1,5 @@
 """`try`: a new prompt or model on some records of an old run, before all of it is paid for again."""
 
-from __future__ import annotations
-
 import heapq
 import shlex
 from collections.abc import Callable, Iterator, Sequence

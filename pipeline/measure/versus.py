@@ -1,7 +1,5 @@
 """Two runs against the same gold."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, aclosing

@@ -1,7 +1,5 @@
 """Media: the pictures, sounds and documents of a record, read safely and within bounds, just before they are sent."""
 
-from __future__ import annotations
-
 from pipeline.media.loader import Loader
 from pipeline.media.pages import has_pdfium
 from pipeline.media.parts import MediaOptions

@@ -4,8 +4,6 @@ It has a bound of memory for its life and of CPU for each order, held by the sys
 is ended in the middle of its own code. Each message is a line of JSON and the bytes that the line names.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """Hostile bytes taken apart: heads read to their ends, pictures scaled, pages drawn. Runs in a process of its own."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Mapping

@@ -4,8 +4,6 @@ Files are read in a few threads, decoded and scaled in a few processes. Their by
 record's first call until its outcome, and no more of them at once than was allowed.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence

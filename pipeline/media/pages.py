@@ -1,7 +1,5 @@
 """The pages of a PDF as pictures. PDFium, one document at a time: it is not made for threads."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

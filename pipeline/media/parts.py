@@ -1,7 +1,5 @@
 """Bytes -> the content parts that a model is sent, in the Chat Completions form. Holds no state, decodes nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath

@@ -1,7 +1,5 @@
 """Local files, below one folder and nowhere else, whatever a record says."""
 
-from __future__ import annotations
-
 import os
 import stat
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What bytes are, read from the bytes: a file's name and a server's word are never believed."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """How long a recording is, in seconds, from its own heads."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pipeline.errors import MediaError

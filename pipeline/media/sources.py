@@ -1,7 +1,5 @@
 """Where an attachment's bytes come from: a local file, a data URL, an address; and which of these may be."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import re

@@ -3,8 +3,6 @@
 A picture of half a megabyte can take a minute of CPU, a PDF of 3 kB all memory there is: a thread could not be stopped.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

@@ -5,7 +5,5 @@ process alive; what fails becomes an event of the log. Who has a webhook's addre
 hold a token: neither is ever shown, in no log and in no error.
 """
 
-from __future__ import annotations
-
 from pipeline.notify.notifier import KINDS, QUIET_S, Notifier
 from pipeline.notify.webhook import slack_body

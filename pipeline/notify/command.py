@@ -1,7 +1,5 @@
 """One run of the user's command. Its words may hold a token: they are never shown."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import signal

@@ -1,7 +1,5 @@
 """Who is told of what, how often, and what becomes of it."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

@@ -1,7 +1,5 @@
 """One POST to a webhook. Its address is a secret: every reason here is in words of ours."""
 
-from __future__ import annotations
-
 import base64
 import http.client
 import os

@@ -1,7 +1,5 @@
 """Settings to the parts of a run: the only room that knows both."""
 
-from __future__ import annotations
-
 from pipeline.parts.canaries import Gold, gold_of
 from pipeline.parts.card import (
     FORMS,

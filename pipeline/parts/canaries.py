@@ -1,7 +1,5 @@
 """[quality] gold -> the gold records that a run measures itself by."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing

@@ -4,8 +4,6 @@ A run works without one. It changes how a call is asked for and nothing of what 
 and an answer that was kept is read as it was. So a card may come and go between two sessions.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Settings with a few values changed: a pilot, a rehearsal, and a trial are runs of their own."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Which records of an input are taken: those of an expression, of a list of keys, the first ones, a sample."""
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing

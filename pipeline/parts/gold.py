@@ -1,7 +1,5 @@
 """A gold file as a source: read as an input is."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Settings -> the inputs of a run, what the manifest says of them, and the same inputs again for `verify`."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing

@@ -1,7 +1,5 @@
 """[task.labels] -> what each label field holds, with the files of labels read."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """[limits] and the price -> what each call has to pass, and how often it is made."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from pipeline.engine import AskRules

@@ -1,7 +1,5 @@
 """[task.media] -> what may be shown, from where, and the loader of it."""
 
-from __future__ import annotations
-
 import os
 from contextlib import AsyncExitStack
 from pathlib import Path

@@ -1,7 +1,5 @@
 """[output] and [notify] -> where the rows of a run go (files, at its end a table), how they look, and who is told."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace

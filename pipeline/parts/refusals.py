@@ -1,8 +1,6 @@
 """What `run` refuses by the settings alone: asked by `run` before anything is opened, by `plan` before it pays for a
 pilot, and by `check`, which tells all of it at once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from pipeline.errors import SetupError, TaskError

@@ -1,7 +1,5 @@
 """Other names for labels in the files that a user has written: the config, a file of labels, a file of examples."""
 
-from __future__ import annotations
-
 import codecs
 import csv
 import io

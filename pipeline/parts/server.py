@@ -1,7 +1,5 @@
 """What the settings say of the server that is called."""
 
-from __future__ import annotations
-
 import os
 from urllib.parse import urlsplit
 

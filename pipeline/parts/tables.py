@@ -1,7 +1,5 @@
 """Small tables beside the config, such as a file of labels: read as an input is, but nothing about them is asked."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pipeline.errors import InputError

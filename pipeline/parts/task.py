@@ -1,7 +1,5 @@
 """[task] and [model] -> the task."""
 
-from __future__ import annotations
-
 import codecs
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

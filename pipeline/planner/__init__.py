@@ -1,7 +1,5 @@
 """What can be said before a run: its checks, a preview, a plan, a rehearsal."""
 
-from __future__ import annotations
-
 from pipeline.planner.checks import check
 from pipeline.planner.planning import plan
 from pipeline.planner.previewing import preview

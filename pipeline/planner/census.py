@@ -1,7 +1,5 @@
 """What all records of an input come to: read through before a run, in bounded memory, and nothing is sent."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """Everything that can be wrong with a run, found before a cent is spent."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """From a pilot to a plan: the rest's tokens, money and time, and which limit binds. Arithmetic only."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Mapping, Sequence

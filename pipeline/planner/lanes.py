@@ -1,7 +1,5 @@
 """The lanes: the ways to send the same calls, and what is known of each one's price and time."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack

@@ -1,7 +1,5 @@
 """What the first records would show, tried before the run: local media only, nothing is sent or fetched."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """What a full run will take: a pilot is labelled and stored, and the rest is estimated from it."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from contextlib import AsyncExitStack, aclosing

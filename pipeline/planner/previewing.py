@@ -1,7 +1,5 @@
 """A preview: a few records are labelled, or what would be sent for them is shown, and nothing is written."""
 
-from __future__ import annotations
-
 import heapq
 import time
 from collections.abc import Callable, Collection, Sequence

@@ -1,7 +1,5 @@
 """A recorder of calls: how long they take, how many are refused, and which limits the server reports."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """A plan's rehearsal: the same config against the built-in endpoint, and what was planned beside what happened."""
 
-from __future__ import annotations
-
 import math
 import shutil
 import time

@@ -1,7 +1,5 @@
 """When calls would be done under a pace, a limit a day, and hours. Arithmetic only."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta

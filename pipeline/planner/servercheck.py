@@ -1,7 +1,5 @@
 """What the server says before a run: whether the model is there, which API it needs, and what it does with calls."""
 
-from __future__ import annotations
-
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path

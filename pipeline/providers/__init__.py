@@ -1,7 +1,5 @@
 """Providers: a Request in, a Response out, and every foreign error turned into ours at this border."""
 
-from __future__ import annotations
-
 from pipeline.providers.batches import NO_LIST, BatchApi, BatchFacts, LineEnd
 from pipeline.providers.chat import CHAT
 from pipeline.providers.client import ClientOptions, load_sdk

@@ -1,7 +1,5 @@
 """What an API is to the HTTP provider: an address, how a request is written, and how an answer is read."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple

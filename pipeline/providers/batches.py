@@ -5,8 +5,6 @@ error file of one answer a line. An HTTP error stands in `response.body` of its 
 as `batch_expired`.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass

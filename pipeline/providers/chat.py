@@ -1,7 +1,5 @@
 """Chat Completions: the body of a call, and the reading of its answer."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

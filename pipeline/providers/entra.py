@@ -1,7 +1,5 @@
 """Tokens of Microsoft Entra ID in the place of a key, for Azure: azure-identity finds the identity and renews them."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 

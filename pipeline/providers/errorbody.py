@@ -5,8 +5,6 @@ codes are collected wherever they stand, and the tables in `signs` say what they
 out: a record's own text must never be taken for the server's word.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field

@@ -5,8 +5,6 @@ inside a 200, and under the status of a gateway that could not read them. The SD
 transport errors are judged by the innermost cause.
 """
 
-from __future__ import annotations
-
 import re
 import ssl
 from collections.abc import Callable, Mapping, Sequence

@@ -4,8 +4,6 @@ The last form is for servers that hold an answer's content to a schema (`respons
 request is translated here and its answer back, so that everywhere else it is a call like any other.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 

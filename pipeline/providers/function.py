@@ -1,7 +1,5 @@
 """A function in the place of an API: for tests, and for models of one's own."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 
 from pipeline.records import Request, Response

@@ -1,7 +1,5 @@
 """What answer headers say about limits and waiting. Forms as documented for the OpenAI API: `12ms`, `1.5s`, `6m0s`."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """One HTTP call a request, in the dialect of one API."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 

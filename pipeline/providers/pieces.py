@@ -4,8 +4,6 @@ A photo of 4 MB is 5.3 MB as base64 and as much again within a body: with 200 ca
 So only the photo itself is held, and the rest exists 256 KB at a time.
 """
 
-from __future__ import annotations
-
 import base64
 import secrets
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What the answers of all APIs share: JSON that may be none, errors in a success, texts in parts, token counts."""
 
-from __future__ import annotations
-
 import codecs
 from collections.abc import Iterable, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """The Responses API: requests and answers of the Chat Completions form, translated."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

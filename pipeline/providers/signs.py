@@ -4,8 +4,6 @@ Codes are compared in lower case. A pattern is asked only where no code of the t
 codes, since a message may quote what was sent.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Set
 from dataclasses import dataclass

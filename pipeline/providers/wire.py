@@ -4,8 +4,6 @@ The SDK's own aiohttp transport costs about as much CPU a call as aiohttp itself
 timeout. This one is handed to the SDK in its place (`http_client=`, a documented seam), so both roads share one pool.
 """
 
-from __future__ import annotations
-
 import asyncio
 import ssl
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """How good labels are: arithmetic only. Streaming counters, so that a million rows take seconds and flat memory."""
 
-from __future__ import annotations
-
 from pipeline.quality.agreement import Coincidences, cohen_kappa
 from pipeline.quality.bounds import Estimate, most_wrong, weighted_mean, wrong_within
 from pipeline.quality.calibration import Calibration

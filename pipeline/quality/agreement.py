@@ -1,7 +1,5 @@
 """How far raters agree beyond chance: Cohen's kappa for two, Krippendorff's alpha for more and for missing answers."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import accumulate, pairwise

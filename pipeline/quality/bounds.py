@@ -5,8 +5,6 @@ simple random draw is bounded by the hypergeometric distribution itself, which i
 its records had been put back.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import comb, exp, fsum, lgamma, log, sqrt

@@ -24,8 +24,6 @@ if each answer that is not there yet counts as a wrong label: what is accepted t
 The draw is without replacement, and the probabilities are the hypergeometric ones: exact, not approximate.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import floor

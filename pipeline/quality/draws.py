@@ -6,8 +6,6 @@ drawing has a hash of its own, so that two of them are independent: the probabil
 the product of the probabilities of being in none (Horvitz and Thompson 1952 weight by its inverse).
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Intervals of a share."""
 
-from __future__ import annotations
-
 from math import sqrt
 from statistics import NormalDist
 

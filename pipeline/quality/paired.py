@@ -1,7 +1,5 @@
 """Two runs on the same records: which is right more often."""
 
-from __future__ import annotations
-
 from math import exp, fsum, lgamma, log
 
 

@@ -1,7 +1,5 @@
 """How well a share is known from the draws that were answered, and how many answers more would narrow it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import fsum
 

@@ -1,7 +1,5 @@
 """A test that may be looked at after every answer: is the accuracy clearly below what was asked for?"""
 
-from __future__ import annotations
-
 from functools import cache
 from math import exp, fsum, inf, log
 

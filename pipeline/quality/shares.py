@@ -1,7 +1,5 @@
 """Shares of classes, corrected by what people answered for a draw; and the outcome for regressions on labels."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum, sqrt

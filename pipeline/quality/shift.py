@@ -1,7 +1,5 @@
 """Whether labels come in other shares than before: a run's input, or the model, may have changed."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from math import sqrt
 from statistics import NormalDist

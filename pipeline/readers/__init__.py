@@ -1,7 +1,5 @@
 """Readers: what the user named as input becomes numbered records, a batch at a time."""
 
-from __future__ import annotations
-
 from pipeline.readers.dataset import is_plain_folder
 from pipeline.readers.dialect import Dialect
 from pipeline.readers.encodings import beginning_of

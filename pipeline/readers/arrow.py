@@ -1,7 +1,5 @@
 """Arrow record batches to rows, for the formats that pyarrow reads."""
 
-from __future__ import annotations
-
 import base64
 import mimetypes
 from collections.abc import Iterator, Mapping, Sequence

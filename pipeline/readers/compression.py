@@ -1,7 +1,5 @@
 """gzip, bz2, xz and zstd, told by the first bytes and undone bit by bit."""
 
-from __future__ import annotations
-
 import bz2
 import lzma
 import re

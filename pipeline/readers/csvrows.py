@@ -1,7 +1,5 @@
 """CSV records out of lines that come bit by bit, by the standard library's parser in its strict mode."""
 
-from __future__ import annotations
-
 import csv
 import re
 from collections.abc import Iterator

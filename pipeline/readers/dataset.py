@@ -1,7 +1,5 @@
 """Hugging Face datasets on the disk, as `save_to_disk` writes them: Arrow streams, read without that package."""
 
-from __future__ import annotations
-
 import asyncio
 import mmap
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """How a table of text is written: what separates its cells, whether quotes are part of them, what its columns are."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re

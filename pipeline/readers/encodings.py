@@ -1,7 +1,5 @@
 """In which encoding a text is: what its first bytes say plainly, and what has to be asked."""
 
-from __future__ import annotations
-
 import codecs
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A folder of files as an input: each file is a record, known by its path and by what is in it."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """What the folders of a file say of it: that a run has written it, or columns in their names (`lang=de/`)."""
 
-from __future__ import annotations
-
 import glob
 import os
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Files that are no text whatever their names say, told by their first bytes, each with what to do."""
 
-from __future__ import annotations
-
 import re
 from pathlib import PurePath
 

@@ -1,7 +1,5 @@
 """The text formats: each is a function from a stream of UTF-8 blocks to rows, and a dictionary chooses it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from contextlib import aclosing

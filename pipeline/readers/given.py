@@ -1,7 +1,5 @@
 """Records that a program hands over: any iterable of mappings, a stream of them, a pandas or polars frame."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import aclosing, suppress

@@ -1,7 +1,5 @@
 """The row that names a table's columns: which row it is, and what the columns are called by it."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence

@@ -1,7 +1,5 @@
 """JSON texts to rows: what is JSON, what is so but for what other programs write, and what is wrong with the rest."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from pipeline import codec

@@ -1,7 +1,5 @@
 """JSON that is not a line a record: an array of objects, or objects one after the other, indented or not."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing

@@ -1,7 +1,5 @@
 """Bytes to lines, exactly and in flat memory: one unfinished line is all that is held."""
 
-from __future__ import annotations
-
 import codecs
 from collections.abc import AsyncGenerator
 from contextlib import aclosing

@@ -1,7 +1,5 @@
 """A file that is not there: where it was looked for, and what is like it."""
 
-from __future__ import annotations
-
 import os
 from contextlib import suppress
 from difflib import get_close_matches

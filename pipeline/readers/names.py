@@ -1,7 +1,5 @@
 """The names of records: those that a field gives, and those that are made up where it gives none."""
 
-from __future__ import annotations
-
 import re
 
 from pipeline.records import JSON

@@ -1,7 +1,5 @@
 """Parquet, by pyarrow: a row at a time for the caller, a piece of a row group at a time for the disk."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Quotes that are part of a text, and have nothing to do with each other: two of them merge the rows between them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

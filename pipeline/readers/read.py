@@ -1,7 +1,5 @@
 """Sources to numbered records."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Files that lie elsewhere (https, s3, gs and whatever else fsspec knows), read block by block."""
 
-from __future__ import annotations
-
 import io
 import re
 import socket

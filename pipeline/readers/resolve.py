@@ -1,7 +1,5 @@
 """What the user named as input, as a list of sources: paths, globs, folders, addresses and stdin."""
 
-from __future__ import annotations
-
 import glob
 import os
 import re

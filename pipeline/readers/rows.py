@@ -1,7 +1,5 @@
 """What passes between the stages of reading: rows, the choices of one reading, and the count of it."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field

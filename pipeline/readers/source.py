@@ -1,7 +1,5 @@
 """One input: what it is called, how it is read, and what tells that it has changed."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ The rows go to a nameless file on the disk as fast as the database gives them, a
 is read at the speed of labelling would hold its connection, and locks, all night.
 """
 
-from __future__ import annotations
-
 from collections.abc import Generator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field

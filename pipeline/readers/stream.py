@@ -1,7 +1,5 @@
 """A source's bytes as UTF-8 blocks: read off the event loop, unpacked, and brought to one encoding."""
 
-from __future__ import annotations
-
 import asyncio
 import codecs
 import os

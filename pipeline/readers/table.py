@@ -1,7 +1,5 @@
 """Tables of text, CSV and TSV: cells to rows, by the header that comes first."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import replace

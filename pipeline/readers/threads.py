@@ -3,8 +3,6 @@
 The threads are daemons: a database or an iterator that never answers keeps no process from ending.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """One way to speak to the connections that people have, without importing any driver."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Awaitable
 from typing import Any, Protocol

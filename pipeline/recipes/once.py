@@ -4,8 +4,6 @@ A callback may be handed the same call twice, because a kill can come between it
 second time the key is there already: nothing is written, and what came of the first time is given back.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """An OpenAI-compatible endpoint on loopback: simulated labels, real accounting, faults on demand, and books."""
 
-from __future__ import annotations
-
 from pipeline.rehearsal.books import Books, Totals, read_books
 from pipeline.rehearsal.faults import BATCH_FAULTS, FAULT_KINDS
 from pipeline.rehearsal.options import RehearsalOptions

@@ -1,7 +1,5 @@
 """What the simulated model says to a call: the same for the same prompt."""
 
-from __future__ import annotations
-
 import itertools
 import time
 from collections import Counter

@@ -5,8 +5,6 @@ answered all at once when that is over, or when it is cancelled, as many as woul
 gives the chance of each of BATCH_FAULTS, drawn by seed and number.
 """
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import tempfile

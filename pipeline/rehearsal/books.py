@@ -1,7 +1,5 @@
 """What happened at the endpoint, in numbers and for each record: the proof that tests read."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """A request's body becomes a call to answer, or the error that a server would send."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

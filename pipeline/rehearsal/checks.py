@@ -1,7 +1,5 @@
 """What a server would refuse in a request's messages and plain parameters."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

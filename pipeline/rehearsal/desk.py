@@ -1,7 +1,5 @@
 """The road of one call: read, let in or kept out, its fate drawn, its time taken, answered, booked. Knows no HTTP."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """What an API is to the endpoint: its requests become those of Chat Completions, and completions become its answers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any

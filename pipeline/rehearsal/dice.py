@@ -1,7 +1,5 @@
 """Chance that comes out the same each time: a cheap generator, seeded by the words it is about."""
 
-from __future__ import annotations
-
 from pipeline.codec import digest128
 
 _MASK = (1 << 64) - 1

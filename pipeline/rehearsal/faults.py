@@ -1,7 +1,5 @@
 """Which call goes wrong, and how it looks. Nothing here waits or sends."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any

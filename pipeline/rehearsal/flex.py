@@ -1,7 +1,5 @@
 """The flex tier of the endpoint: which calls that ask for it find no room, and what they are told."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

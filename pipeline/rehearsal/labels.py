@@ -1,7 +1,5 @@
 """The label that a simulated model gives: the gold one as often as it should, else a guess from the text."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any

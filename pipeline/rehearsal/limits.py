@@ -1,7 +1,5 @@
 """Requests and tokens a minute and a day, as a server counts them: pure functions of the clock, no waiting."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable

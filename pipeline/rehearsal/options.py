@@ -1,7 +1,5 @@
 """What a rehearsal is asked to be like."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

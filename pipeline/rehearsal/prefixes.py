@@ -5,8 +5,6 @@ puts one at the end of the latest message, and finds again what ended with an ea
 the marks in the prompt count. Older models keep a beginning in blocks, and tell nothing of writing.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The shapes of what is sent: a reply, and OpenAI's error object."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """The Responses API: its requests become those of Chat Completions, and completions become its answers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Values that a JSON Schema allows, chosen by dice."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """A small ear for praise and blame in English and Korean: enough for sample texts, no more."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Any

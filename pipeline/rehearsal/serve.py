@@ -1,7 +1,5 @@
 """The endpoint alone, until it is told to stop."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What pictures, sounds and documents in a message cost here: plain numbers, near those of a real server."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

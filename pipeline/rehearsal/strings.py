@@ -1,7 +1,5 @@
 """Texts that a JSON Schema's string words allow, as well as it can be done."""
 
-from __future__ import annotations
-
 import importlib
 import re
 import string

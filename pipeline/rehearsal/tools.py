@@ -1,7 +1,5 @@
 """The functions that a request offers: checked as a server would, and ready to be answered."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Which functions an answer calls, how often, or none: it speaks in words."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

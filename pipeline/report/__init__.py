@@ -1,7 +1,5 @@
 """The report: what came of a run, as one page for people, written at its end or served while it is at work."""
 
-from __future__ import annotations
-
 from pipeline.report.gather import Found, gather
 from pipeline.report.page import render
 from pipeline.report.serving import watch

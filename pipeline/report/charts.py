@@ -1,7 +1,5 @@
 """The charts of the page, as SVG without style or script: report.css says how they look, in light and dark."""
 
-from __future__ import annotations
-
 import math
 import re
 import sys

@@ -1,7 +1,5 @@
 """What the page is made of, read from the run folder alone: nothing is asked, nothing is changed."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

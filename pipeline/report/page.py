@@ -1,7 +1,5 @@
 """The page: the facts of a run in one HTML file that loads nothing, runs nothing, and shows every text as a text."""
 
-from __future__ import annotations
-
 import hashlib
 import time
 from base64 import b64encode

@@ -1,7 +1,5 @@
 """What was measured of the labels, as the page shows it. What the files lack is left out."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The report of a run at work, made anew as it is asked for."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The pace of a run over the time that it was at work: its sessions one after another, without what lay between."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Facts as the page shows them: texts, shares and rows; no HTML. Texts of records stay as they are."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """The page as a file: on demand, and at the end of a run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pipeline import facts

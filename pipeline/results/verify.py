@@ -1,7 +1,5 @@
 """The proof of a run, from its files alone: each row is labelled, rejected, failed, pending or left out, once."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """People look at labels: draws, their answers, and one record with all that is known of it."""
 
-from __future__ import annotations
-
 from pipeline.review.drawfile import draw_to_file, refuse_existing, write_records
 from pipeline.review.drawing import DrawOptions
 from pipeline.review.filled import take_answers

@@ -4,8 +4,6 @@ A spreadsheet changes how a value is written: TRUE for true, 1.0 for 1, another 
 apostrophe before what it would run as a formula. What is written otherwise and means the same is no change.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches

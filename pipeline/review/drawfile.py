@@ -1,7 +1,5 @@
 """A draw as a file to be filled in: the key, the carried columns, the label columns, `unclear` and `note`."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Draws: which records of a run people are to look at, kept in its reviews with their probabilities."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """What a person has filled in, taken back into the run's reviews: all of a file, or nothing of it."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set

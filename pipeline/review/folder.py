@@ -1,7 +1,5 @@
 """What a review knows of a run, from its folder alone: the label fields, the carried columns, how records are named."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

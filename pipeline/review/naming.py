@@ -1,7 +1,5 @@
 """Which record each row of a file is about: by its key, else by the columns that were carried along."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """One record with all that its run knows of it: what it was asked, each answer, its rows, what people said."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Which draw a page is about: a new one, the one of this id, or the one that was made in the same way before."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any

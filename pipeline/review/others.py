@@ -1,7 +1,5 @@
 """Labels to compare a run with: those of another run, or of a file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import aclosing
 from pathlib import Path

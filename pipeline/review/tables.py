@@ -1,7 +1,5 @@
 """The rows of a file that a person or another tool has written: CSV as a spreadsheet writes it, JSON Lines, Parquet."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass

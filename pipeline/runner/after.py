@@ -1,7 +1,5 @@
 """The last of a session: its table, the report by whoever hands in how, and the summary in the run folder."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace

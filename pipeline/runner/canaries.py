@@ -1,7 +1,5 @@
 """Gold records in a run: the running accuracy, and the stop when it is clearly too low. Also labels that shift."""
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence

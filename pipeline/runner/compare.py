@@ -1,7 +1,5 @@
 """What a run folder was made of, and what has changed since: told before anything is spent."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """What people said about the labels, where records are to be asked again."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 from typing import Literal

@@ -1,7 +1,5 @@
 """A run's labels written to where others use them: a table in a database."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import re

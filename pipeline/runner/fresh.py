@@ -1,7 +1,5 @@
 """Starting over: the old run is moved aside, never deleted. Its answers were paid for."""
 
-from __future__ import annotations
-
 import asyncio
 from datetime import datetime
 from itertools import chain, count

@@ -1,7 +1,5 @@
 """What enforces what a run was told: orders, edits, the time and the outage at which it ends, its workers, a stall."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time

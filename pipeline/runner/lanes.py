@@ -1,7 +1,5 @@
 """The settings -> the batch lane of a session; and what a run had by its lanes."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing

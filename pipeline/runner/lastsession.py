@@ -1,7 +1,5 @@
 """How a run's last session ended: by its own word in the summary, or, where it was killed, by what it left lying."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any

@@ -1,7 +1,5 @@
 """What the outside may see of a running session: the progress line, and live.json for `labelpipe status`."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import math

@@ -1,7 +1,5 @@
 """How good the labels are, by the latest evaluation that is kept in the run folder."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pipeline import codec

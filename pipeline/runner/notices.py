@@ -1,7 +1,5 @@
 """What needs somebody, told once an event: what happened, and what to do about it."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """What stands at the beginning of a run: how many records there are, what is asked where, and about what it takes."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 import os

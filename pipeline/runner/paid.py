@@ -1,7 +1,5 @@
 """What a run has paid for so far, conversations that were broken off included."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Inputs that change while they are read, and those that can be read only once: compared as they pass."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing

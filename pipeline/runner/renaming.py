@@ -4,8 +4,6 @@ The manifest notes what is to be done before anything is, and that it is done af
 a kill has left, and no session begins before that.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

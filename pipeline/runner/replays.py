@@ -1,7 +1,5 @@
 """Reading the stored answers again: a fixed callback or other columns, and not one call."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack

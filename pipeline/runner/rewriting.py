@@ -1,7 +1,5 @@
 """The run's files written again with the corrections, if no run is at work that does it."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """One session of a run: the engine run, watched and steered; the folder left in order, a summary given."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time

@@ -1,7 +1,5 @@
 """The net under a row's making: an outcome that cannot become a row is replaced by one that says so."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """What a session writes down of its pace as it goes, for the report: counts of a span of time, and each outage."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import time

@@ -1,7 +1,5 @@
 """A first config for a file, and the demo: what is written before there is a run."""
 
-from __future__ import annotations
-
 from pipeline.scaffold.demo import first_rows, lay_demo
 from pipeline.scaffold.first import answered, format_for, write_config
 from pipeline.scaffold.proposal import Proposal, propose

@@ -1,7 +1,5 @@
 """The demo: sample texts and their config, laid out in a folder of their own. Both come with the package."""
 
-from __future__ import annotations
-
 import shutil
 from itertools import islice
 from pathlib import Path

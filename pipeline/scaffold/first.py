@@ -1,7 +1,5 @@
 """A first config for a file: what `labelpipe init` writes."""
 
-from __future__ import annotations
-
 import ast
 import glob
 import os

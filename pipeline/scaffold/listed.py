@@ -1,7 +1,5 @@
 """A file of labels beside a first config, where they are too many for it."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterator, Sequence
 from itertools import count

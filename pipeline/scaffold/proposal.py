@@ -1,7 +1,5 @@
 """What a first config says, by what the columns hold and what they are called."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """What the columns of an input hold, over all its records and in bounded memory."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """A proposal as TOML text with comments."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Sequence

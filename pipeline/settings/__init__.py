@@ -1,7 +1,5 @@
 """What the user may say about a run: TOML, environment, .env, --set; frozen; errors name file, line and key."""
 
-from __future__ import annotations
-
 from pipeline.settings.checks import TABLE_WANTED, is_table_name
 from pipeline.settings.fields import (
     FLEX_TIMEOUT_S,

@@ -1,7 +1,5 @@
 """What a value must be beyond its type. A check gives the value back, or refuses it with words for the user."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence

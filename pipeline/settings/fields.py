@@ -3,8 +3,6 @@
 Types are strict: text is not read as a number, nor 64.0 as 64.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 

@@ -1,7 +1,5 @@
 """Other names for labels in the text of a config, whose comments and layout stay."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The forms that a field of [task.labels] may have, and what each of them says."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping, Sequence

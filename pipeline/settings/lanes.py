@@ -1,7 +1,5 @@
 """[batch], [flex] and [scale]: how a run uses the cheaper lanes of `model.lane`, and in how many processes."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

@@ -3,8 +3,6 @@
 default < file < .env < environment < --set < Python's own arguments
 """
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

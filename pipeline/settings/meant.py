@@ -1,7 +1,5 @@
 """What an unknown key was probably meant to be: the names that other tools have for ours, then the nearest one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from pipeline.settings.places import Keys

@@ -1,7 +1,5 @@
 """The table [task.media]: what is shown beside the prompt's text, what may be, and how."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """What is wrong with the settings, in words: one line each, all of them at once, no secret in any."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace

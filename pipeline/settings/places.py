@@ -3,8 +3,6 @@
 The text has been read by tomllib before, so what is here may rely on its being valid.
 """
 
-from __future__ import annotations
-
 import re
 import tomllib
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The settings as rows: each value, and where it came from."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any

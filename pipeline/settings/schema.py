@@ -1,7 +1,5 @@
 """What the config may hold, read from the models: every key, what it takes, what is known beside it."""
 
-from __future__ import annotations
-
 import re
 import types
 from collections.abc import Iterator, Mapping, Sequence

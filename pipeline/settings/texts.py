@@ -1,7 +1,5 @@
 """Values as text and text as values: one line each way."""
 
-from __future__ import annotations
-
 import datetime
 import difflib
 import re

@@ -1,7 +1,5 @@
 """The settings as TOML that says the same again: each value with its place, secrets only as set or not set."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any

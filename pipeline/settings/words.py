@@ -1,7 +1,5 @@
 """The words of a command line as they may be shown again: what --set gives to a secret key is covered."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Mapping, Sequence

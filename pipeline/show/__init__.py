@@ -1,7 +1,5 @@
 """Facts to text: what a person reads. Nothing here knows the settings."""
 
-from __future__ import annotations
-
 from pipeline.show.advice import SYSTEMATIC, Asked, advise
 from pipeline.show.baselines import baseline_lines
 from pipeline.show.certificates import certificate_text, certify_lines

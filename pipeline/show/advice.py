@@ -4,8 +4,6 @@ The first line that fits counts. A line says what to do as a clause ("set model.
 before the command to give next.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass

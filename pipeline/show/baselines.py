@@ -1,7 +1,5 @@
 """What a baseline makes of the labels, for a person."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from pipeline.facts import Baseline

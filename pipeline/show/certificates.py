@@ -1,7 +1,5 @@
 """Certificates for a person: where one stands, and what it says."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

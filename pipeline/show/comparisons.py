@@ -1,7 +1,5 @@
 """Two runs side by side, for a person."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """How good the labels are, for a person: a line of figures for each field, tables of classes, and what was left out."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """What an export came to, for a person."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from pipeline.facts import DataExport, Export

@@ -1,7 +1,5 @@
 """How the labels of a run are distributed, for a person."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 

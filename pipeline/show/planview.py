@@ -1,7 +1,5 @@
 """What a person reads of a plan: what stands in the way comes first."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from datetime import datetime, timedelta

@@ -1,7 +1,5 @@
 """One record with all that its run knows of it, for a person. Long texts are cut; --json has all of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any

@@ -1,7 +1,5 @@
 """What renaming labels came to, for a person."""
 
-from __future__ import annotations
-
 from pipeline.labelfields import Renamed
 from pipeline.show.words import many
 

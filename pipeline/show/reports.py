@@ -1,7 +1,5 @@
 """A report that was written, for a person."""
 
-from __future__ import annotations
-
 from pipeline.facts import ReportFile
 from pipeline.show.views import SIMULATED
 

@@ -1,7 +1,5 @@
 """What a draw and the answers to it came to, for a person."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Shares of classes for a person: raw beside corrected."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

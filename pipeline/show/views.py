@@ -1,7 +1,5 @@
 """What a person reads when something is over: checks, a preview, a status, the closing of a run. Plain lines."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

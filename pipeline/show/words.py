@@ -1,7 +1,5 @@
 """Words, figures and tables that several screens share."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any

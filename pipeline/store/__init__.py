@@ -1,7 +1,5 @@
 """The store: the run folder, the ledger (written first) and the files of rows (made from it)."""
 
-from __future__ import annotations
-
 from pipeline.store.answers import Answer, Correction, Draw, DrawItem, Place, is_same_content, label_digest, taking_back
 from pipeline.store.batches import BatchBook, usage_list
 from pipeline.store.batchparts import FOLDER, Item, ItemState, Landed, Part, PartState

@@ -4,8 +4,6 @@ Each act on a part is noted before it is done, so that the next session knows wh
 one part at a time: its key is the primary key of `batch_items`.
 """
 
-from __future__ import annotations
-
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """A part of a run that is sent as one batch, and the records in it: what the ledger's tables hold, as data."""
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field

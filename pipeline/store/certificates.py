@@ -3,8 +3,6 @@
 All of it waits for the disk: call it in a thread.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass

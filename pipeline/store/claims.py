@@ -4,8 +4,6 @@ A file is ours when its first bytes have the digest that the ledger has noted, a
 the rows that the ledger has beyond: a kill may come between the two. What cannot be told so is compared byte for byte.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import stat

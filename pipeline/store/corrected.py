@@ -1,7 +1,5 @@
 """The outcomes as people have corrected them: what the files of rows show. The ledger keeps what the model said."""
 
-from __future__ import annotations
-
 import asyncio
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence

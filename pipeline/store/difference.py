@@ -1,7 +1,5 @@
 """Which rows of a file that somebody has changed are not those of the ledger, for a person who wants them back."""
 
-from __future__ import annotations
-
 import asyncio
 import codecs
 import csv

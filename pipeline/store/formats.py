@@ -1,7 +1,5 @@
 """Rows as bytes: CSV and JSON Lines. The same outcome always gives the same bytes, fresh or from the ledger."""
 
-from __future__ import annotations
-
 import csv
 import math
 from collections.abc import Iterable, Sequence

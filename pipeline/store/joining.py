@@ -1,7 +1,5 @@
 """One ledger from those of several shards: their outcomes, archived rows, kept answers, days and batches."""
 
-from __future__ import annotations
-
 import sqlite3
 import time
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What the ledger says of records' labels, without all that a whole outcome holds: a million rows in seconds."""
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing

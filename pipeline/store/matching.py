@@ -3,8 +3,6 @@
 All of it is in temporary tables of one connection, so memory stays flat. Nothing of the ledger changes before `apply`.
 """
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What the ledger knows of one record beside its outcome."""
 
-from __future__ import annotations
-
 import sqlite3
 from dataclasses import dataclass
 

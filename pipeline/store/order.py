@@ -1,7 +1,5 @@
 """The outcomes in the order of the rows: as they were committed, or as the input has them."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 
 from pipeline.records import Outcome

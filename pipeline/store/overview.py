@@ -1,7 +1,5 @@
 """What a report shows of a ledger beside its counts: how long answers took, examples of failures, a sample of rows."""
 
-from __future__ import annotations
-
 import random
 import sqlite3
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """labels.parquet: the types of its columns, its values, and whether they are those of the ledger."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence

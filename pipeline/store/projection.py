@@ -1,7 +1,5 @@
 """One file of rows that grows beside the ledger and can be made again from it."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import os

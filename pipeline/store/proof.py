@@ -1,7 +1,5 @@
 """Whether the files of rows are what the ledger says, byte for byte."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass

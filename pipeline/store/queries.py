@@ -1,7 +1,5 @@
 """What is asked of the ledger: plain functions on a connection, called in the thread that owns it."""
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Labels under other names, in the ledger and in what people said. The model's own answers stay as they were given."""
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The file of a run's reviews: its tables, its version, and how it is opened."""
 
-from __future__ import annotations
-
 import errno
 import os
 import sqlite3

@@ -1,7 +1,5 @@
 """A file of rows that is written once, from its beginning to its end: CSV, JSON Lines or Parquet."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

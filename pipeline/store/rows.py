@@ -1,7 +1,5 @@
 """An Outcome as a row of the ledger, and back again without loss."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from types import NoneType
 from typing import Any

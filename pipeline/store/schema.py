@@ -1,7 +1,5 @@
 """The ledger's file: its tables, its version, and how it is opened."""
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Callable
 from functools import partial

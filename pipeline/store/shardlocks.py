@@ -1,7 +1,5 @@
 """The locks of a run in shards: that of the lease server, and one of each shard."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The columns of the SQL table: which values under which names, and of which type."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import re

@@ -1,7 +1,5 @@
 """The table `turns`: answers that were paid for before their record was at its end, and what its callbacks gave."""
 
-from __future__ import annotations
-
 import logging
 import sqlite3
 from collections.abc import Sequence

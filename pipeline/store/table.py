@@ -1,7 +1,5 @@
 """A run's rows as one table in memory, in the input's order: what a program or a notebook goes on with."""
 
-from __future__ import annotations
-
 import asyncio
 from operator import itemgetter
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What votes and gold records came to, read from the ledger."""
 
-from __future__ import annotations
-
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """A file of rows that is made in one go, from the ledger; the old one stays until the new one is whole."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """What changes the ledger: one transaction each, called in the thread that owns the connection."""
 
-from __future__ import annotations
-
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The task: what is asked of the model, and how an answer is read."""
 
-from __future__ import annotations
-
 from pipeline.task.again import ask_again
 from pipeline.task.caching import LEAST_TOKENS, cache_key, takes_breakpoint
 from pipeline.task.columns import TOOL, row_fields

@@ -1,7 +1,5 @@
 """What a record was asked, made again from what the manifest keeps of the task, since the config may differ by now."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

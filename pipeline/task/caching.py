@@ -1,7 +1,5 @@
 """What a server that keeps prompt prefixes is told: a name for the prefix, and where it ends."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Calling the user's callback, which may do anything, so that only a CallbackError can come of it."""
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping

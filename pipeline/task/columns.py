@@ -1,7 +1,5 @@
 """Calls become columns: one row a record, or several."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any

@@ -1,7 +1,5 @@
 """Records with their right labels, shown to the model before the record that is asked about."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 

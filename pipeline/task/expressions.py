@@ -1,7 +1,5 @@
 """Expressions over the fields of a record or a label: one line of Jinja, in which nothing but data can be reached."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any

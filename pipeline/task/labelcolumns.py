@@ -1,7 +1,5 @@
 """The label columns of a task, from the tools that its manifest keeps: which values each of them may have."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """The short way to say what a label is: one property for each label field."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """What strict mode of function calling does not take, found before a call is paid for."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """What "module:name" stands for, imported from the config's folder, the working directory or the environment."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 import traceback

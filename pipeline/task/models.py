@@ -1,7 +1,5 @@
 """A Pydantic model as the tool: its schema made fit for strict mode, its validators part of the check."""
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Which of some texts are most like another text: TF-IDF over character 3-grams, in memory, without any call."""
 
-from __future__ import annotations
-
 import math
 import re
 import unicodedata

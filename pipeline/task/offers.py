@@ -1,7 +1,5 @@
 """What a task offers the model: its tools, from whichever form they were given in."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

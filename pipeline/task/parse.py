@@ -1,7 +1,5 @@
 """An answer becomes calls that fit their tools, or the reason why there is none."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The prompt: a template over the record's fields."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -4,8 +4,6 @@ A call that fits as it stands is never looked at here. Each reading has a name, 
 refuses it. Calls are never read out of the text.
 """
 
-from __future__ import annotations
-
 import json
 import string
 from collections.abc import Container, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Answers that were given before labels were renamed: their arguments are read under the names of today."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 

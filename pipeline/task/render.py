@@ -1,7 +1,5 @@
 """A record becomes a request: all of it that is the same for every record, and what is not."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass

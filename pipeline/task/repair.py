@@ -1,7 +1,5 @@
 """The request after an answer: once more with its fault shown, or on with what came of its calls."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Jinja over data: a dot is a field, a call is a method, and nothing else of Python's is ever a value."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
 from functools import wraps
 from typing import Any

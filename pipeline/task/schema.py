@@ -1,7 +1,5 @@
 """The function that is offered to the model: its definition, and the check of what comes back."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ In a template each gives a mark, by which the text is cut into parts afterwards.
 anew for each process, so no record's text can be one.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import secrets

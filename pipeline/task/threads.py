@@ -1,7 +1,5 @@
 """Threads for the user's code: so many that a slow one holds nobody up, and none that keeps the process alive."""
 
-from __future__ import annotations
-
 import asyncio
 import contextvars
 import threading

@@ -1,7 +1,5 @@
 """What `task.python` may name: a Pydantic model, a tool with a schema, or a function whose parameters say it."""
 
-from __future__ import annotations
-
 import inspect
 import sys
 import typing

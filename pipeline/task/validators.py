@@ -1,7 +1,5 @@
 """What a label must fit beside its schema: expressions, and functions of the user's. What fails is asked again."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Going through a JSON Schema: which keywords hold subschemas, and which hold data."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 

@@ -5,7 +5,5 @@ are still in development. Where it is sent, and how often, is said by the `OTEL_
 Names, numbers and states are sent: never a key, an error's text, or anything of a record.
 """
 
-from __future__ import annotations
-
 from pipeline.telemetry.export import open_telemetry
 from pipeline.telemetry.measure import Telemetry

@@ -1,7 +1,5 @@
 """What is said of a call, in the words of the conventions."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from collections.abc import Mapping, Sequence

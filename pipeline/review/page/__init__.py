@@ -1,6 +1,4 @@
 """The page on which a person checks the labels of a draw, one record a screen."""
 
-from __future__ import annotations
-
 from pipeline.review.page.figures import draw_figures
 from pipeline.review.page.serving import review_page

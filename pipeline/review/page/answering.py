@@ -1,7 +1,5 @@
 """What the page asks for, and what it gets: JSON about the draw and its records, and the answers that it sends."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache

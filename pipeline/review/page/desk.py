@@ -1,7 +1,5 @@
 """A draw on the desk of one reviewer: its records, what was said about them, and what that person says now."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The label fields as the page shows them: choices with their meanings and keys, or an input."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

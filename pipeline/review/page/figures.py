@@ -1,7 +1,5 @@
 """What a draw has shown so far: accuracy with its interval, and what people said instead of the model."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterator, Mapping

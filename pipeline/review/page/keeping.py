@@ -1,7 +1,5 @@
 """What a reviewed record becomes: an example for the model, or gold; and the guideline, to be looked at."""
 
-from __future__ import annotations
-
 import csv
 import io
 import os

@@ -1,7 +1,5 @@
 """The pictures, sounds and pages of a record, as the run's own loader of media gives them: checked, and bounded."""
 
-from __future__ import annotations
-
 import base64
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
