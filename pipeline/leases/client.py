@@ -26,6 +26,8 @@ REPORT_S = 0.25
 RETRY_S, RETRY_MOST_S = 0.1, 2.0
 #: An exchange takes at most so long: the server answers each within a second or two.
 EXCHANGE_S = 10.0
+#: A shard with nothing to say says so.
+BEAT_S = 2.0
 #: How long the end of a shard waits for the lease server to hear of it.
 CLOSE_S = 5.0
 #: The variable that holds the token, and the one that names the process which started this shard: the shard does not
@@ -157,13 +159,15 @@ class Lease:
 
     async def _until_due(self) -> None:
         """Return when there is something to say: at once where a call waits, and what came of calls a moment later."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + BEAT_S
         while self._number and not (self._wants() or self._needs is not None or self._is_last):
             self._wake.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(REPORT_S):
                     await self._wake.wait()
-            self._drop_expired(asyncio.get_running_loop().time())
-            if self._report != _Report():
+            self._drop_expired(loop.time())
+            if self._report != _Report() or loop.time() >= until:
                 return
 
     def _wants(self) -> int:
@@ -177,6 +181,9 @@ class Lease:
         now = asyncio.get_running_loop().time()
         self._drop_expired(now)
         told, self._report = self._report, _Report()
+        spent = None if self._budget is None else self._budget.exactly()
+        if self._budget is not None and spent is not None and self._needs is not None:
+            self._budget.set_granted(spent)  # the rest of its part goes back where it is too little
 
         def age(moment: float) -> int:
             return max(0, round((now - moment) * 1000))
@@ -198,7 +205,8 @@ class Lease:
                 Refusal(age(at), age(sent_at), error.scope, error.retry_after_s, error.day_limit)
                 for at, sent_at, error in told.refused
             ],
-            spent=None if self._budget is None else self._budget.exactly_spent,
+            spent=spent,
+            holds=self._budget is not None and self._budget.holds,
             needs=self._needs,
             is_last=is_last,
         )
@@ -239,7 +247,7 @@ class Lease:
         if self._needs == ask.needs:
             self._needs = None
         if grant.stop is not None and not self._released:
-            self._end(_stopped(*grant.stop))
+            self._end(stopped_error(*grant.stop))
         self._news.set()
 
     # -- what the door asks ----------------------------------------------------------------------------------------
@@ -319,11 +327,10 @@ class Lease:
 
     async def fund(self, budget: Budget, most: Most) -> None:
         """Return when the budget can hold such a call, or may once calls in flight have ended; else the run ends."""
-        if self._released or budget.fits(most):
-            return
-        await self._funded(budget.exactly_with(most))
-        if not budget.fits(most, alone=True):
-            self._end(_stopped(BudgetReachedError.code, self._last.short))
+        while not (self._released or budget.fits(most)):
+            await self._funded(budget.exactly(most))
+            if self._last.short and not budget.fits(most, alone=True):
+                self._end(stopped_error(BudgetReachedError.code, self._last.short))
 
     async def _funded(self, needs: tuple[int, int]) -> None:
         """Return when the lease server has heard of it."""
@@ -348,7 +355,8 @@ def _refuse_orphaned() -> None:
         raise DrainedShardError("the process that started this shard is gone; the same command resumes it")
 
 
-def _stopped(code: str, message: str) -> LabelpipeError:
+def stopped_error(code: str, message: str) -> LabelpipeError:
+    """The error of a run that the lease server ends. What it says of a budget begins with the key."""
     if code == BudgetReachedError.code:
-        return BudgetReachedError(message, key="limits.budget_usd", cap=0.0, spent=0.0, needed=0.0)
+        return BudgetReachedError(message, key=message.partition(" ")[0], cap=0.0, spent=0.0, needed=0.0)
     return DayLimitReachedError(message) if code == DayLimitReachedError.code else DrainedShardError(message)

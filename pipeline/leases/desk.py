@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from pipeline.errors import InputError
-from pipeline.leases.purses import Purses
+from pipeline.leases.purses import Caps, Purses
+from pipeline.leases.seats import Seat
 from pipeline.leases.words import VALID_S, Ask, Grant
-from pipeline.limits import PICO_PER_USD, DayMeter, Hold, LocalResource
-from pipeline.units import exact_dollars
+from pipeline.limits import DayMeter, Hold, LocalResource
 
 #: A bunch is handed over once it is what was asked for, or after so long.
 SPAN_S = 0.1
@@ -24,31 +24,14 @@ SPAN_S = 0.1
 SILENT_S = 1.0
 #: What a silent shard holds goes back so long after it has expired there.
 GRACE_S = 2.0
+#: A shard that was not heard of for so long is no longer at work: it says something every few seconds.
+ALIVE_S = 10.0
+#: A shard that lacks money waits so long for others to hand some back, and asks again.
+LACK_S = 0.25
 #: After a moment at which the server had everyone wait, one call goes first, for so long at most.
 ALONE_S = 5.0
 #: A day's limit is looked at again so often: machines sleep, and clocks are set.
 LOOK_S = 60.0
-
-
-@dataclass(slots=True, eq=False)
-class _Shard:
-    """One shard as the desk knows it. All of it changes."""
-
-    session: str = ""
-    number: int = -1
-    wants: int = 0
-    tokens: int = 1
-    in_flight: int = 0
-    credit: int = 0
-    #: granted, and neither sent nor given back
-    out: int = 0
-    expires_at: float = float("inf")
-    last: Grant | None = None
-    is_asking: bool = False
-    shrink: bool = False
-    came: asyncio.Event = field(default_factory=asyncio.Event)
-    full: asyncio.Event = field(default_factory=asyncio.Event)
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Desk:
@@ -73,17 +56,20 @@ class Desk:
         self._day = day
         self.stop_at_day_limit = stop_at_day_limit
         self._counted = counted
-        # All state that changes: how many shards there are, each of them, those that ask in turn, the calls in flight;
-        # what everyone waits for, whether something came back since, whether it is paused, and why the run ends.
+        # All state that changes: how many shards there are, each of them, since when they ask, those that ask in turn,
+        # the calls in flight; what everyone waits for, whether something came back since, whether it is paused, why the
+        # run ends, and why a shard was told that there will be no more money.
         self.shards = shards
-        self._shards: dict[int, _Shard] = {}
-        self._turns: deque[_Shard] = deque()
+        self._shards: dict[int, Seat] = {}
+        self._since: float | None = None
+        self._turns: deque[Seat] = deque()
         self._in_flight = 0
         self._work = asyncio.Event()
         self._held = Hold(float("-inf"), "")
         self._heard = asyncio.Event()
         self._paused = False
         self._stopped: tuple[str, str] | None = None
+        self.short = ""
 
     # -- what shards say and get -----------------------------------------------------------------------------------
 
@@ -94,7 +80,7 @@ class Desk:
             self.shards = ask.shards
         if ask.shards != self.shards or not 1 <= ask.shard <= self.shards:
             raise InputError(f"shard {ask.shard}/{ask.shards}: this run has {self.shards or 'no'} shards")
-        shard = self._shards.setdefault(ask.shard, _Shard())
+        shard = self._shards.setdefault(ask.shard, Seat())
         async with shard.lock:
             if ask.session == shard.session and ask.number == shard.number and shard.last is not None:
                 return shard.last
@@ -104,18 +90,21 @@ class Desk:
                 raise InputError(f"shard {ask.shard}: exchange {ask.number} is not the next one of this session")
             shard.number = ask.number
             self._report(shard, ask)
-            short = await self._settle(ask)
+            short = await self._settle(shard, ask)
             await self._wait_for_credit(shard, ask)
             shard.last = self._granted(shard, ask, short)
             return shard.last
 
-    def _begin(self, shard: _Shard, ask: Ask) -> None:
+    def _begin(self, shard: Seat, ask: Ask) -> None:
         self._take_back(shard)
-        shard.session, shard.last = ask.session, None
+        shard.session, shard.last, shard.has_begun, shard.is_over = ask.session, None, False, False
 
-    def _report(self, shard: _Shard, ask: Ask) -> None:
+    def _report(self, shard: Seat, ask: Ask) -> None:
         """Judge what has come of the calls, in the order in which it came."""
         now = asyncio.get_running_loop().time()
+        self._since = now if self._since is None else self._since
+        shard.heard_at, shard.is_over = now, ask.is_last
+        shard.has_begun = shard.has_begun or ask.wants > 0
         self._in_flight += ask.in_flight - shard.in_flight
         shard.tokens, shard.in_flight = max(1, ask.tokens), ask.in_flight
         unused = min(ask.unused, shard.out)
@@ -124,7 +113,7 @@ class Desk:
         if ask.corrected:
             self.resource.give_back(ask.corrected)
         in_flight = self._in_flight
-        for _, kind, values in sorted(_events(ask), key=lambda one: -one[0]):
+        for _, kind, values in sorted(ask.events(), key=lambda one: -one[0]):
             if kind == "sent":
                 self.resource.sent(now - values / 1000, in_flight)
             elif kind == "answered":
@@ -142,27 +131,62 @@ class Desk:
         if self.stop_at_day_limit and (reason := self.resource.state(now).day_reason):
             self.stop("day_limit", f"{reason}; the same command resumes then")
 
-    async def _settle(self, ask: Ask) -> str:
-        """The shard's part of the budget; why it is not what the shard needs, if so."""
-        if ask.spent is not None and ask.number == 0:
+    async def _settle(self, shard: Seat, ask: Ask) -> str:
+        """The shard's part of the budget; why it will never be what the shard needs, if so."""
+        if ask.spent is None:
+            return ""
+        shard.spent, shard.holds = ask.spent, ask.holds
+        known = shard.last.caps if shard.last is not None else (None, None)
+        pairs = zip(self.purses.caps, known, strict=True)
+        shard.is_bound = ask.number == 0 or not any(cap is not None and was is None for cap, was in pairs)
+        if ask.number == 0:
             await self.purses.begin(ask.shard, ask.spent)
-        if ask.is_last and ask.spent is not None:
-            await self.purses.end(ask.shard, ask.spent)
-        if ask.needs is not None and not await self.purses.fill(ask.shard, ask.needs, self.shards):
-            return self._budget_text()
-        return ""
+        if ask.is_last:
+            await self.purses.hand_back(ask.shard, ask.spent)
+        if ask.needs is None or (unit := await self._lack(ask, ask.needs)) is None:
+            return ""
+        # What is too little for its own next call may be enough for another's.
+        await self.purses.hand_back(ask.shard, ask.spent)
+        await asyncio.sleep(LACK_S)
+        if (unit := await self._lack(ask, ask.needs)) is None or self._may_come_back():
+            return ""
+        self.short = self.purses.lack_text(unit)
+        return self.short
 
-    def _budget_text(self) -> str:
-        (usd, tokens), handed = self.purses.caps, self.purses.handed
-        told = []
-        if usd is not None:
-            out = exact_dollars(handed[0] / PICO_PER_USD)
-            told.append(f"limits.budget_usd = {usd / PICO_PER_USD:g}: {out} is handed out")
-        if tokens is not None:
-            told.append(f"limits.budget_tokens = {tokens}: {handed[1]:,} are handed out")
-        return f"{', and '.join(told)} to the shards, and one more call could cost more than what is left"
+    async def _lack(self, ask: Ask, needs: tuple[int, int]) -> int | None:
+        """The unit that lacks, if the shard cannot be handed what it needs."""
+        at_work = self._at_work()
+        for number, one in at_work.items():  # what was spent before there was a cap
+            await self.purses.begin(number, one.spent)
+        if not all(one.is_bound for one in at_work.values()):
+            return 0
+        return await self.purses.fill(ask.shard, needs, self.shards)
 
-    async def _wait_for_credit(self, shard: _Shard, ask: Ask) -> None:
+    def _may_come_back(self) -> bool:
+        """Whether a shard at work may hand something back, or one that a new lease server has not heard of yet."""
+        at_work = self._at_work()
+        if any(not one.is_bound or one.holds or self.purses.unspent(number, one.spent)
+               for number, one in at_work.items()):  # fmt: skip
+            return True
+        is_new = asyncio.get_running_loop().time() - (self._since or 0.0) < ALIVE_S
+        return is_new and not all(number in self._shards for number in self.purses.holders)
+
+    def _at_work(self) -> dict[int, Seat]:
+        now = asyncio.get_running_loop().time()
+        return {number: one for number, one in self._shards.items() if not one.is_over and now - one.heard_at < ALIVE_S}
+
+    @property
+    def at_work(self) -> dict[int, str]:
+        """The session of each shard that is at work and has asked for calls."""
+        return {number: one.session for number, one in self._at_work().items() if one.has_begun}
+
+    @property
+    def heard_s(self) -> dict[int, float]:
+        """How long ago each shard was heard of that has not said that it ends."""
+        now = asyncio.get_running_loop().time()
+        return {number: now - one.heard_at for number, one in self._shards.items() if not one.is_over}
+
+    async def _wait_for_credit(self, shard: Seat, ask: Ask) -> None:
         """Return with all that is wanted, or after a moment with some of it, or after a longer one with nothing."""
         shard.wants = 0 if ask.is_last else ask.wants
         shard.came.clear()
@@ -188,7 +212,7 @@ class Desk:
         finally:
             shard.is_asking = False
 
-    def _granted(self, shard: _Shard, ask: Ask, short: str) -> Grant:
+    def _granted(self, shard: Seat, ask: Ask, short: str) -> Grant:
         now = asyncio.get_running_loop().time()
         requests, shard.credit = shard.credit, 0
         if self._stopped is not None:
@@ -236,7 +260,17 @@ class Desk:
         self._paused = paused
         self._work.set()
 
-    async def set_day_limit(self, limit: int | None, *, stop: bool) -> None:
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing is granted by order."""
+        return self._paused
+
+    def set_caps(self, caps: Caps) -> None:
+        """Take over another budget."""
+        self.purses.caps = caps
+        self.short = ""
+
+    def set_day_limit(self, limit: int | None, *, stop: bool) -> None:
         """Take over another limit a day."""
         self.stop_at_day_limit = stop
         self._day.set_limit(limit)
@@ -328,7 +362,7 @@ class Desk:
             if now > shard.expires_at and not shard.is_asking:
                 self._take_back(shard)
 
-    def _take_back(self, shard: _Shard) -> None:
+    def _take_back(self, shard: Seat) -> None:
         self._return(shard, shard.out + shard.credit)
         self._in_flight -= shard.in_flight
         shard.out = shard.credit = shard.in_flight = 0
@@ -336,17 +370,7 @@ class Desk:
         if shard.last is not None:  # an exchange that is asked again gets no calls that others have now
             shard.last = Grant(shard.last.number, caps=shard.last.caps, stop=self._stopped)
 
-    def _return(self, shard: _Shard, requests: int) -> None:
+    def _return(self, shard: Seat, requests: int) -> None:
         if requests:
             self.resource.unsent(requests, requests * shard.tokens)
             self._day.unsent(requests)
-
-
-def _events(ask: Ask) -> Iterator[tuple[int, str, Any]]:
-    """What was reported: age in milliseconds, kind, values."""
-    for age in ask.sent:
-        yield age, "sent", age
-    for at in range(0, len(ask.answered), 3):
-        yield ask.answered[at], "answered", ask.answered[at : at + 3]
-    for one in ask.refused:
-        yield one.age_ms, "refused", one

@@ -6,8 +6,12 @@ spent it. So the sum of what shards can have spent never passes the caps. Money 
 
 from __future__ import annotations
 
+import asyncio
+
 from pipeline import codec
+from pipeline.limits import PICO_PER_USD
 from pipeline.store import Ledger
+from pipeline.units import exact_dollars
 
 #: A shard is handed at least what its next call needs, and at most this part of what is left, times the shards.
 PARTS = 8
@@ -26,6 +30,7 @@ class Purses:
         # All state that changes: the caps, and what each shard was handed.
         self.caps = caps
         self._handed: dict[int, tuple[int, int]] = {}
+        self._writing = asyncio.Lock()
 
     async def load(self) -> None:
         """Take over what an earlier lease server has handed out."""
@@ -44,22 +49,44 @@ class Purses:
         return (None if self.caps[0] is None else usd, None if self.caps[1] is None else tokens)
 
     async def begin(self, shard: int, spent: tuple[int, int]) -> None:
-        """A shard starts: what it has spent in earlier sessions counts, also where nobody knew of it."""
+        """What the shard has spent counts, also where nobody knew of it: in earlier sessions, or without a cap."""
         before = self._handed.get(shard, (0, 0))
         await self._hand(shard, (max(before[0], spent[0]), max(before[1], spent[1])))
 
-    async def fill(self, shard: int, needs: tuple[int, int], shards: int) -> bool:
-        """Hand one of so many shards so much that it may have spent `needs`; false where so much is not left."""
+    async def fill(self, shard: int, needs: tuple[int, int], shards: int) -> int | None:
+        """Hand one of so many shards so much that it may have spent `needs`; else gives the unit that lacks.
+
+        Units are 0 for money and 1 for tokens.
+        """
         usd, tokens = self._handed.get(shard, (0, 0))
         more_usd, more_tokens = self._more(0, usd, needs[0], shards), self._more(1, tokens, needs[1], shards)
         if more_usd is None or more_tokens is None:
-            return False
+            return 0 if more_usd is None else 1
         await self._hand(shard, (usd + more_usd, tokens + more_tokens))
-        return True
+        return None
 
-    async def end(self, shard: int, spent: tuple[int, int]) -> None:
-        """A shard ends: what it did not spend goes back."""
+    async def hand_back(self, shard: int, spent: tuple[int, int]) -> None:
+        """What the shard did not spend goes back."""
         await self._hand(shard, spent)
+
+    def lack_text(self, unit: int) -> str:
+        """Why no more of a unit is handed out. It begins with the key of the cap."""
+        cap, handed = self.caps[unit] or 0, self.handed[unit]
+        if unit == 0:
+            told = f"limits.budget_usd = {cap / PICO_PER_USD:g}: {exact_dollars(handed / PICO_PER_USD)} is handed out"
+        else:
+            told = f"limits.budget_tokens = {cap}: {handed:,} are handed out"
+        return f"{told} to the shards, and one more call could cost more than what is left"
+
+    @property
+    def holders(self) -> list[int]:
+        """The shards that were handed something."""
+        return list(self._handed)
+
+    def unspent(self, shard: int, spent: tuple[int, int]) -> bool:
+        """Whether the shard holds more than that of what is capped."""
+        handed = zip(self.caps, self._handed.get(shard, (0, 0)), spent, strict=True)
+        return any(cap is not None and has > was for cap, has, was in handed)
 
     def _more(self, unit: int, has: int, need: int, shards: int) -> int | None:
         """How much more of a unit is handed out; None where it is not there."""
@@ -70,11 +97,12 @@ class Purses:
         return None if lacks > left else max(lacks, left // (PARTS * shards))
 
     async def _hand(self, shard: int, amount: tuple[int, int]) -> None:
-        if self._handed.get(shard) == amount:
+        before = self._handed.get(shard, (0, 0))
+        if before == amount:
             return
-        handed = {**self._handed, shard: amount}
-        more = any(now > was for now, was in zip(amount, self._handed.get(shard, (0, 0)), strict=True))
-        if more:
-            self._handed = handed  # counted from now on, whatever becomes of the writing
-        await self._ledger.meta_set(_KEY, codec.dumps({str(one): two for one, two in handed.items()}).decode())
-        self._handed = {**self._handed, shard: amount}
+        # More is counted from now on, and less only once it is written down.
+        self._handed[shard] = (max(before[0], amount[0]), max(before[1], amount[1]))
+        async with self._writing:
+            handed = {str(one): two for one, two in {**self._handed, shard: amount}.items()}
+            await self._ledger.meta_set(_KEY, codec.dumps(handed).decode())
+            self._handed[shard] = amount

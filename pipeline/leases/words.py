@@ -5,7 +5,7 @@ Times are ages in milliseconds, since no two machines have the same clock. Money
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
@@ -42,7 +42,8 @@ class Ask:
     asked again is answered as it was. `wants` requests of about `tokens` each; `unused` requests of the grants before
     were not sent. `sent` are the ages of calls that left; `answered` has age, age of sending and tokens used of each
     answer, in one list; `limits` is what the headers of the last one said. `corrected` tokens were estimated too much.
-    `spent` is what the shard has spent at most, `needs` what it must be able to set aside next: picodollars and tokens.
+    `spent` is what the shard has spent at most, with what it `holds` for calls in flight; `needs` is that and what it
+    must be able to set aside next: picodollars and tokens.
     """
 
     shard: int
@@ -59,6 +60,7 @@ class Ask:
     limits: dict[str, Any] | None = None
     refused: list[Refusal] = field(default_factory=list)
     spent: tuple[int, int] | None = None
+    holds: bool = False
     needs: tuple[int, int] | None = None
     is_last: bool = False
 
@@ -67,6 +69,15 @@ class Ask:
         """What the headers said."""
         return None if self.limits is None else ServerLimits(**self.limits)
 
+    def events(self) -> Iterator[tuple[int, str, Any]]:
+        """What was reported: age in milliseconds, kind, values."""
+        for age in self.sent:
+            yield age, "sent", age
+        for at in range(0, len(self.answered), 3):
+            yield self.answered[at], "answered", self.answered[at : at + 3]
+        for one in self.refused:
+            yield one.age_ms, "refused", one
+
 
 @dataclass(frozen=True, slots=True)
 class Grant:
@@ -74,7 +85,7 @@ class Grant:
 
     `requests` may leave within VALID_S. `caps` are what it may have spent in all, in picodollars and tokens; None: no
     cap. `shrink`: fewer calls should be in flight. `held_s` and `reason`: nothing is granted for so long. `stop`: the
-    run is to end, as code and message. `short`: why not as much money was handed out as is needed. `state` is what is
+    run is to end, as code and message. `short`: why what is needed will never be handed out. `state` is what is
     known of the server's limits, for the screen.
     """
 
@@ -116,8 +127,9 @@ def ask_from(data: bytes) -> Ask:
         raise InputError("expected whole numbers of 0 or more")
     if len(ask.answered) % 3 or any(len(two) != 2 for two in pairs):
         raise InputError("expected three numbers for each answer, and two for an amount")
-    if type(ask.corrected) is not int or not isinstance(ask.session, str) or not isinstance(ask.refused, list):
-        raise InputError("expected a number for corrected, a text for session, and a list for refused")
+    is_typed = type(ask.corrected) is int and type(ask.holds) is bool and isinstance(ask.session, str)
+    if not is_typed or not isinstance(ask.refused, list):
+        raise InputError("expected a number for corrected, true or false for holds, a text, and a list for refused")
     if ask.limits is not None:
         limits = asdict(_made(ServerLimits, ask.limits))
         if not all(one is None or type(one) in (int, float) for one in limits.values()):

@@ -177,14 +177,14 @@ class Budget:
         held = Most(0, 0) if alone else self._held
         return not any(self._passes(self._plus_queued(self._count(held + self._maybe + most)), self._caps))
 
-    def exactly_with(self, most: Most) -> tuple[int, int]:
+    def exactly(self, most: Most | None = None) -> tuple[int, int]:
         """What is spent and in flight, with the worst case of one more call: picodollars and tokens."""
-        return self._plus_queued(self._count(self._held + self._maybe + most))
+        return self._plus_queued(self._count(self._held + self._maybe + (most or Most(0, 0))))
 
     @property
-    def exactly_spent(self) -> tuple[int, int]:
-        """What is spent, with what perhaps is: picodollars and tokens."""
-        return self._plus_queued(self._count(self._maybe))
+    def holds(self) -> bool:
+        """Whether something is set aside for calls in flight, which may cost less."""
+        return self._held != Most(0, 0)
 
     @property
     def is_capped(self) -> bool:

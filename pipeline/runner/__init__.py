@@ -8,7 +8,7 @@ from pipeline.runner.corrections import count_corrections
 from pipeline.runner.exporting import export
 from pipeline.runner.fresh import move_aside, what_is_there
 from pipeline.runner.lanes import refuse_open_batches
-from pipeline.runner.live import read_live, showing
+from pipeline.runner.live import read_live, showing, write_live
 from pipeline.runner.look import status, verify
 from pipeline.runner.lookshards import counted_in
 from pipeline.runner.measured import latest_evaluation
@@ -18,3 +18,4 @@ from pipeline.runner.renaming import rename
 from pipeline.runner.replays import replay
 from pipeline.runner.rewriting import Rewritten, rewrite
 from pipeline.runner.start import RunOptions, arun, in_loop, run
+from pipeline.runner.steering import Act, Steering

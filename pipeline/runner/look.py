@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
@@ -34,7 +35,9 @@ async def status(folder: str | Path) -> dict[str, Any]:
     if not (shards := run_dir.shards()):
         return await _status(run_dir, manifest, run_dir.ledger)
     before = await _status(run_dir, manifest, run_dir.before_shards)
-    return with_shards(before, [await _status(one, one.read_manifest() or {}, one.ledger) for one in shards])
+    heard = (read_live(RunDir(run_dir.path / "shards")) or {}).get("heard_at", {})
+    found = [await _status(one, one.read_manifest() or {}, one.ledger) for one in shards]
+    return with_shards(before, found, heard, time.time())
 
 
 async def _status(run_dir: RunDir, manifest: Mapping[str, Any], path: Path) -> dict[str, Any]:

@@ -6,15 +6,36 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
+from pipeline import codec
 from pipeline.records import Status
 from pipeline.results import Report
 from pipeline.store import Ledger, RunDir
 
 _COUNTS = ("labelled", "by_people", "rejected", "failed", "untold")
 #: What is said of each shard.
-_OF_A_SHARD = ("running", "labelled", "rejected", "failed", "cost_usd", "ended")
+_OF_A_SHARD = ("running", "labelled", "rejected", "failed", "cost_usd", "ended", "heard_s")
+#: A shard that the lease server has heard of so lately is at work.
+FRESH_S = 15.0
+
+
+def _as_heard(shard: Mapping[str, Any], heard_at: float | None, now: float) -> dict[str, Any]:
+    """The facts of a shard. Of one that another machine has, only what the lease server has heard tells if it runs."""
+    if heard_at is None or not _is_elsewhere(Path(shard["run_dir"])):
+        return {**shard, "heard_s": None}
+    running = now - heard_at < FRESH_S
+    return {**shard, "running": running, **({"ended": None} if running else {}), "heard_s": max(0.0, now - heard_at)}
+
+
+def _is_elsewhere(folder: Path) -> bool:
+    """Whether another machine has put its name to the folder, and has not taken it away."""
+    try:
+        owner = codec.loads((folder / "lock.owner").read_bytes())
+        return bool(owner.get("host", gethostname()) != gethostname())
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 async def counted_in(ledgers: Iterable[Path]) -> Counter[Status]:
@@ -26,8 +47,14 @@ async def counted_in(ledgers: Iterable[Path]) -> Counter[Status]:
     return found
 
 
-def with_shards(before: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The facts of the whole run, and under `shards` those of each. `before` are those of what was done before."""
+def with_shards(
+    before: Mapping[str, Any], shards: Sequence[Mapping[str, Any]], heard: Mapping[str, float], now: float
+) -> dict[str, Any]:
+    """The facts of the whole run, and under `shards` those of each. `before` are those of what was done before.
+
+    `heard` is when the lease server was told something by a shard that has not ended, by its number.
+    """
+    shards = [_as_heard(one, heard.get(str(int(Path(one["run_dir"]).name))), now) for one in shards]
     parts = [before, *shards]
     labels: dict[str, Counter[str]] = {}
     for part in parts:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.control import (
     FILE_ONLY_KEYS,
@@ -38,9 +38,35 @@ class DrainedError(LabelpipeError):
     code = "drained"
 
 
+#: Puts one part of a change into force. It cannot fail: what can is done before any of them is called.
+Act = Callable[[], None]
+
+
+class Steered(Protocol):
+    """What orders and edits steer: one session, or the shards of a run."""
+
+    def say(self, text: str, /) -> None:
+        """Say a line."""
+
+    def take_over(self, settings: Settings, /) -> None:
+        """Go by these settings from now on."""
+
+    def pause(self, paused: bool) -> str:
+        """Let nothing leave until it is said otherwise. Gives what is to be told."""
+
+    def drain(self) -> str:
+        """Let the calls in flight end, and then the run. Gives what is to be told."""
+
+    def acts(self, shifts: Sequence[Shift], settings: Settings) -> Sequence[Act]:
+        """What puts these changes into force; `settings` are those that would be. Raises ConfigError."""
+
+    def told(self, change: LiveChange, source: str) -> Sequence[str]:
+        """What is told of a change, a line each."""
+
+
 @dataclass(frozen=True, slots=True)
 class Controls:
-    """What can be changed while it runs, and how the run is told of it. `ends_at` is when `stop_at` ends it."""
+    """What can be changed while a session runs, and how it is told of it. `ends_at` is when `stop_at` ends it."""
 
     asker: Asker
     admission: Admission
@@ -50,9 +76,28 @@ class Controls:
     take_over: Callable[[Settings], None]
     ends_at: Callable[[], datetime | None]
 
+    def pause(self, paused: bool) -> str:
+        """Hold the gate, or let it go."""
+        gate = self.admission.gate
+        gate.set_paused(paused)
+        return f"paused; {gate.in_flight} calls in flight end, nothing new leaves" if paused else "continues"
 
-#: Puts one part of a change into force. It cannot fail: what can is done before any of them is called.
-Act = Callable[[], None]
+    def drain(self) -> str:
+        """End the session softly."""
+        self.stop(DrainedError())
+        return f"draining; {self.admission.gate.in_flight} calls in flight end, then the run does"
+
+    def acts(self, shifts: Sequence[Shift], settings: Settings) -> Sequence[Act]:
+        """Each kind of change has an act of its own."""
+        return [_ACTS[name](self, settings) for name in _names_of(shifts)]
+
+    def told(self, change: LiveChange, source: str) -> Sequence[str]:
+        """Old and new, and what the number alone does not say."""
+        ends_at, budget = self.ends_at(), self.admission.budget
+        more = {} if ends_at is None else {"limits.stop_at": f"the run ends at {ends_at:%Y-%m-%d %H:%M}"}
+        if budget is not None and budget.is_capped:
+            more |= dict.fromkeys(("limits.budget_usd", "limits.budget_tokens"), f"so far {spent_text(budget.spent)}")
+        return change.lines(source, more)
 
 
 class Steering:
@@ -62,8 +107,8 @@ class Steering:
     is judged whole, and only then put into force, or refused and nothing of it is in force.
     """
 
-    def __init__(self, settings: Settings, controls: Controls, inbox: Inbox) -> None:
-        self._controls = controls
+    def __init__(self, settings: Settings, steered: Steered, inbox: Inbox) -> None:
+        self._steered = steered
         self._inbox = inbox
         self._watch = None if settings.config_path is None else ConfigWatch(settings.config_path)
         self._standing = Standing(flat(settings.model_dump()))
@@ -78,7 +123,7 @@ class Steering:
         for order in self._inbox.read_new():
             ok, text = self._judged(order)
             self._inbox.answer(order, ok, text)
-            self._controls.say(f"labelpipe: {order.verb}: {cut(text, 300)}")
+            self._steered.say(f"labelpipe: {order.verb}: {cut(text, 300)}")
         if self._watch is not None and self._watch.changed():
             self._reread(self._watch)
 
@@ -93,16 +138,10 @@ class Steering:
     # -- orders --------------------------------------------------------------------------------------------------
 
     def _obey(self, order: Order) -> tuple[bool, str]:
-        gate = self._controls.admission.gate
-        if order.verb == "pause":
-            gate.set_paused(True)
-            return True, f"paused; {gate.in_flight} calls in flight end, nothing new leaves"
-        if order.verb == "resume":
-            gate.set_paused(False)
-            return True, "continues"
+        if order.verb in ("pause", "resume"):
+            return True, self._steered.pause(order.verb == "pause")
         if order.verb == "drain":
-            self._controls.stop(DrainedError())
-            return True, f"draining; {gate.in_flight} calls in flight end, then the run does"
+            return True, self._steered.drain()
         return self._set(str(order.key), order.value)
 
     def _set(self, key: str, value: object) -> tuple[bool, str]:
@@ -117,7 +156,7 @@ class Steering:
         except ConfigError as error:
             return False, str(error)
         self._orders = orders
-        return True, "; ".join(change.lines("set", self._more())) or f"{key} is that already"
+        return True, "; ".join(self._steered.told(change, "set")) or f"{key} is that already"
 
     # -- the config file -----------------------------------------------------------------------------------------
 
@@ -129,14 +168,14 @@ class Steering:
             change = self._apply(filed.ordered(list(orders.values())) if orders else filed)
         except Exception as error:  # of a mistake in it, and of whatever else a file can break
             if watch.is_news():
-                self._controls.say(f"labelpipe: {source} was edited, but is not taken over:\n{error or repr(error)}")
+                self._steered.say(f"labelpipe: {source} was edited, but is not taken over:\n{error or repr(error)}")
             if not isinstance(error, ConfigError):
                 tell("edit broke", level=logging.ERROR, file=source, trace=traceback.format_exc(limit=-5))
             return
         watch.is_good()
         self._filed, self._orders = filed, orders
-        for line in change.lines(source, self._more()):
-            self._controls.say(f"labelpipe: {line}")
+        for line in self._steered.told(change, source):
+            self._steered.say(f"labelpipe: {line}")
 
     def _config_name(self) -> str:
         return str(self.settings.config_path or "the config")
@@ -152,22 +191,14 @@ class Steering:
         shifts = self._standing.applied_by(new)
         # Prompt, model and the like are still those of the start, whatever the file says.
         in_force = self.settings.model_copy(update={"limits": settings.limits, "notify": settings.notify})
-        acts = [_ACTS[name](self._controls, in_force) for name in _names_of(shifts)]
+        acts = self._steered.acts(shifts, in_force)
         change = self._standing.take(new)
         for act in acts:
             act()
         if shifts:
             self.settings = in_force
-            self._controls.take_over(in_force)
+            self._steered.take_over(in_force)
         return change
-
-    def _more(self) -> dict[str, str]:
-        """What is told of a change beside old and new, by key: what the number alone does not say."""
-        ends_at, budget = self._controls.ends_at(), self._controls.admission.budget
-        more = {} if ends_at is None else {"limits.stop_at": f"the run ends at {ends_at:%Y-%m-%d %H:%M}"}
-        if budget is not None and budget.is_capped:
-            more |= dict.fromkeys(("limits.budget_usd", "limits.budget_tokens"), f"so far {spent_text(budget.spent)}")
-        return more
 
 
 def _names_of(shifts: Sequence[Shift]) -> list[str]:

@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.control import Inbox, Order, await_answer, send
 from pipeline.engine import StopSwitch, interruption, under
 from pipeline.errors import ConfigError, LabelpipeError, SetupError
-from pipeline.leases import Desk
+from pipeline.leases import Desk, stopped_error
+from pipeline.limits import BudgetReachedError
 from pipeline.parts import is_simulated, sources_of, task_of
 from pipeline.progress import Progress, Snapshot
 from pipeline.readers import Progress as ReadProgress
@@ -26,7 +26,8 @@ from pipeline.runner import RunOptions, arun, counted_in, job_digest, open_scree
 from pipeline.settings import Settings
 from pipeline.shards.dealing import BASE, FOLDER, Dealt, dealt_in, note, refuse_other_count, shard_words
 from pipeline.shards.merging import MergedError, join
-from pipeline.shards.office import caps_of, office
+from pipeline.shards.office import office
+from pipeline.shards.orders import Orders
 from pipeline.shards.processes import Processes, Shard, Start, start_here
 from pipeline.shards.raycluster import in_ray
 from pipeline.stats import RunSummary
@@ -61,7 +62,7 @@ async def _run(settings: Settings, shards: int, options: RunOptions, switch: Sto
     if broken := [shard for shard in crew.shards if shard.code == 2]:
         raise SetupError(f"shard {broken[0].number} of {shards} cannot start:\n{broken[0].said()}")
     await asyncio.to_thread(join, run, dealt)
-    summary = await arun(settings, replace(options, stop_first=why, quiet=True))
+    summary = await arun(crew.orders.settings, replace(options, stop_first=why, quiet=True))
     summary = replace(summary, **figures)
     RunDir(run).write_summary(summary.as_dict())
     return summary
@@ -116,9 +117,10 @@ class _Crew:
         self._desk = desk
         self._reading = total
         self.shards: Sequence[Shard] = processes.shards
-        # All state that changes: why the run ends early, whether it is paused, what each shard said last.
+        #: what it is told; set once there is a screen to answer on
+        self.orders: Orders
+        # All state that changes: why the run ends early, and what each shard said last.
         self.reason: LabelpipeError | None = None
-        self._is_paused = False
         self._live: list[dict[str, Any]] = []
 
     def look(self) -> None:
@@ -135,7 +137,7 @@ class _Crew:
         done = self._before.total() + added("done")
         costs = [one.get("cost_usd") for one in live]
         state = self._desk.state(asyncio.get_running_loop().time())
-        trouble = "PAUSED by order; labelpipe resume continues it" if self._is_paused else ""
+        trouble = "PAUSED by order; labelpipe resume continues it" if self._desk.is_paused else ""
         trouble = trouble or ("" if self.reason is None else f"stopping: {self.reason}")
         trouble = trouble or next((one["trouble"] for one in live if one.get("trouble")), "")
         total = self._reading.exact_total
@@ -160,44 +162,13 @@ class _Crew:
         self._desk.set_paused(False)
         self._processes.end()
 
-    async def obey(self, order: Order) -> tuple[bool, str]:
-        """What comes of an order to the run: each shard hears it, and the lease server."""
-        if order.verb in ("pause", "resume"):
-            self._is_paused = order.verb == "pause"
-            self._desk.set_paused(self._is_paused)
-            return True, "paused; calls in flight end, nothing new leaves" if self._is_paused else "continues"
-        if order.verb == "drain":
-            self.end(MergedError("drained by order; the same command resumes it"))
-            return True, "draining; the calls in flight end, then the run does"
-        return await self._set(str(order.key), order.value)
-
-    async def _set(self, key: str, value: Any) -> tuple[bool, str]:
-        try:
-            settings = self._settings.ordered([f"{key}={value}"])
-        except ConfigError as error:
-            return False, str(error)
-        if key in _AT_THE_DESK:
-            self._settings = settings
-            await self.take_over(settings)
-            return True, f"{key} is {value} for all shards together"
-        if key == "limits.concurrency" and settings.limits.concurrency != "auto":
-            value = -(-int(settings.limits.concurrency) // len(self.shards))
-        replies = await asyncio.gather(*(asyncio.to_thread(_order, shard.folder, key, value) for shard in self.shards))
-        bad = [text for ok, text in replies if not ok]
-        return (False, bad[0]) if bad else (True, f"{replies[0][1]} (each of {len(self.shards)} shards)")
-
-    async def take_over(self, settings: Settings) -> None:
-        """Limits of all shards together."""
-        limits = settings.limits
-        self._desk.resource.configure(limits.requests_per_minute, limits.tokens_per_minute)
-        self._desk.purses.caps = caps_of(settings)
-        await self._desk.set_day_limit(limits.requests_per_day, stop=limits.on_day_limit == "stop")
-
     @property
     def why(self) -> LabelpipeError:
         """Why the run ended early, if it did: by what the user or the lease server wants, else as a shard says."""
         if self._desk.stopped is not None:
-            return MergedError(self._desk.stopped[1])
+            return stopped_error(*self._desk.stopped)
+        if self._desk.short:
+            return stopped_error(BudgetReachedError.code, self._desk.short)
         told = [(RunDir(shard.folder).read_summary() or {}).get("reason") for shard in self.shards]
         return self.reason or MergedError(next((str(one) for one in told if one), None))
 
@@ -223,22 +194,6 @@ class _Crew:
         }
 
 
-#: Keys that the lease server holds for all shards.
-_AT_THE_DESK = {
-    f"limits.{name}"
-    for name in ("requests_per_minute", "tokens_per_minute", "requests_per_day", "on_day_limit", "budget_usd",
-                 "budget_tokens")
-}  # fmt: skip
-
-
-def _order(folder: Path, key: str, value: Any) -> tuple[bool, str]:
-    try:
-        reply = await_answer(send(folder, "set", key, value))
-    except SetupError as error:
-        return False, str(error)
-    return (False, f"{folder.name} did not answer") if reply is None else (reply.ok, reply.text)
-
-
 async def _at_work(
     settings: Settings, dealt: Dealt, options: RunOptions, switch: StopSwitch, host: str, start: Start
 ) -> _Crew:
@@ -253,13 +208,14 @@ async def _at_work(
         done = before.total() + (await counted_in(one.ledger for one in run.shards())).total()
         crew = _Crew(settings, processes, desk, reading, before)
         progress = Progress(crew.snapshot, quiet=options.quiet, title=f"{dealt.shards} shards")
+        crew.orders = Orders(settings, desk, progress.say)
         switch.turn(_soft(crew, progress), processes.end)
         task = task_of(settings)
         sources = await in_daemon(partial(sources_of, settings, None))
         shows = (
             progress.run(),
             open_screen(progress.say, settings, task, sources, reading, done),
-            _watch(crew, desk, run.path, progress),
+            _watch(crew, desk),
         )
         try:
             async with showing(*shows):
@@ -283,17 +239,13 @@ def _soft(crew: _Crew, progress: Progress) -> Callable[[str], None]:
     return soft
 
 
-async def _watch(crew: _Crew, desk: Desk, run: Path, progress: Progress) -> None:
+async def _watch(crew: _Crew, desk: Desk) -> None:
     """Look at the shards, and for orders, until cancelled."""
-    inbox = Inbox(run)
     while True:
         crew.look()
         if desk.stopped is not None and crew.reason is None:
-            crew.end(MergedError(desk.stopped[1]))
-        for order in inbox.read_new():
-            ok, text = await crew.obey(order)
-            inbox.answer(order, ok, text)
-            progress.say(f"labelpipe: {order.verb}: {text}")
+            crew.end(stopped_error(*desk.stopped))
+        crew.orders.look()
         await asyncio.sleep(LOOK_S)
 
 
@@ -309,8 +261,12 @@ async def _serve(settings: Settings, shards: int, host: str, port: int, token: s
     run = Path(settings.output.dir)
     dealt = await deal(settings, shards, RunOptions())
     with RunDir(run / FOLDER).open_for_writing():
-        async with office(settings, dealt, host=host, port=port, token=token) as (url, _):
+        async with office(settings, dealt, host=host, port=port, token=token) as (url, desk):
             say(f"labelpipe: the limits of {run} are served at {url}")
             say(f"  shards    labelpipe run {settings.config_path} --shard 1/N --leases {url}")
             say(f"  then      labelpipe merge {run}")
-            await asyncio.Event().wait()
+            orders = Orders(settings, desk, say)
+            while desk.stopped is None or desk.at_work:
+                orders.look()
+                await asyncio.sleep(LOOK_S)
+            say(f"labelpipe: {desk.stopped[1]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import AsyncIterator
@@ -12,10 +13,13 @@ from pathlib import Path
 from pipeline.leases import Desk, Purses, lease_server
 from pipeline.limits import PICO_PER_USD, DayMeter, LocalResource
 from pipeline.parts import price_for
-from pipeline.runner import spent_of
+from pipeline.runner import showing, spent_of, write_live
 from pipeline.settings import Settings
 from pipeline.shards.dealing import BASE, BOOK, FOLDER, Dealt, note
-from pipeline.store import Ledger
+from pipeline.store import Ledger, RunDir
+
+#: When shards were heard of last is written down so often.
+HEARD_S = 2.0
 
 
 @asynccontextmanager
@@ -49,10 +53,21 @@ async def office(
             counted=lambda shards: note(run, replace(dealt, shards=shards)),
         )
         try:
-            async with lease_server(desk, dealt.run_id, dealt.digest, host=host, port=port, token=token) as url:
+            async with (
+                lease_server(desk, dealt.run_id, dealt.digest, host=host, port=port, token=token) as url,
+                showing(_note_heard(RunDir(run / FOLDER), desk)),
+            ):
                 yield url, desk
         finally:
             await day.close()
+
+
+async def _note_heard(folder: RunDir, desk: Desk) -> None:
+    """Keep for a status when each shard was heard of last, which may be on another machine."""
+    while True:
+        now = time.time()
+        write_live(folder, {"heard_at": {str(number): now - ago_s for number, ago_s in desk.heard_s.items()}})
+        await asyncio.sleep(HEARD_S)
 
 
 def caps_of(settings: Settings) -> tuple[int | None, int | None]:

@@ -74,10 +74,14 @@ def merged_lines(merged: Merged) -> list[str]:
 
 def _shard_lines(shards: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
-        f"shard {one['shard']}  {counts_text(one['labelled'], one['rejected'], one['failed'])}  "
-        f"({'running' if one['running'] else one['ended'] or 'not running'})"
+        f"shard {one['shard']}  {counts_text(one['labelled'], one['rejected'], one['failed'])}  ({_shard_state(one)})"
         for one in shards
     ]
+
+
+def _shard_state(one: Mapping[str, Any]) -> str:
+    state = "running" if one["running"] else one["ended"] or "not running"
+    return state if one["heard_s"] is None else f"{state}, heard of {duration(one['heard_s'])} ago"
 
 
 #: Open batches that are shown a line each.

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from socket import gethostname
 from types import TracebackType
 
 from pipeline import codec
@@ -155,10 +156,8 @@ class RunDir:
     def refuse_shards(self) -> None:
         """Raises SetupError where the run is in shards: what is asked here would be asked there as well."""
         if (self.path / "shards" / "plan.json").exists():
-            raise SetupError(
-                f"{self.path} is in shards. Go on with run --shards and the same number, or put them together first: "
-                f"labelpipe merge {self.path}"
-            )
+            told = "is in shards. Go on with run --shards and the same number, or put them together first:"
+            raise SetupError(f"{self.path} {told} labelpipe merge {self.path}")
 
     def refuse_leftovers(self) -> None:
         """Raises SetupError where files of a run are there without the ledger that knows what was paid for.
@@ -236,8 +235,8 @@ class RunLock:
         except filelock.Timeout:
             raise RunInUseError(_in_use(folder, self._owner)) from None
         # In a file of its own: a locked file cannot be read everywhere.
-        started_at = datetime.now(UTC).isoformat(timespec="seconds")
-        write_whole(self._owner, codec.pretty({"pid": os.getpid(), "started_at": started_at}))
+        now, host = datetime.now(UTC).isoformat(timespec="seconds"), gethostname()
+        write_whole(self._owner, codec.pretty({"pid": os.getpid(), "started_at": now, "host": host}))
 
     def move(self, files: Sequence[Path], to: Path) -> None:
         """Move the run elsewhere while nobody else can begin in it: all of the folder, or of a shared one these files.

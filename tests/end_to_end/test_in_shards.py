@@ -6,7 +6,9 @@ import json
 import os
 import signal
 import sqlite3
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from end_to_end.stage import Endpoint, Endpoints, Process, Project, project, rows, wait_until
@@ -79,7 +81,13 @@ def test_killed_shards_and_a_killed_parent_lose_nothing(user: Project, endpoints
     for words in (["run", "job.toml"], ["retry", "run"], ["replay", "run"], ["rename", "run", "label", "c01=c1"]):
         assert "labelpipe merge" in user.do(*words).expect(2).err
     wait_until(lambda: not processes_of(user))  # they end with their parent
-    assert user.do("status", "run", "--json").expect(0).json["labelled"] > 0
+    one = user.run_dir / "shards" / "01"
+    (one / "lock.owner").write_text(json.dumps({"pid": os.getpid(), "host": "another"}), encoding="utf-8")
+    (one.parent / "live.json").write_text(json.dumps({"heard_at": {"1": time.time()}}), encoding="utf-8")
+    found = user.do("status", "run", "--json").expect(0).json
+    assert found["labelled"] > 0
+    assert [shard["running"] for shard in found["shards"]] == [True, False], "the lease server has heard of one"
+    (one / "lock.owner").unlink()
     summary = user.run("--shards", "2", code=1)
     assert (summary["labelled"], summary["rejected"]) == (COUNT, 2)
     # One process was killed with at most two calls in flight; those of the others were let end.
@@ -92,6 +100,7 @@ def test_a_budget_is_shared_and_never_passed(user: Project, endpoint: Endpoint) 
     summary = user.run("--shards", "2", code=3)
     assert 0.1 < summary["cost_usd"] <= 0.4
     assert "limits.budget_usd = 0.4" in summary["reason"]
+    assert summary["next_step"].startswith("raise limits.budget_usd first")
     user.configure(limits={"budget_usd": 100.0})
     assert user.run("--shards", "2", code=1)["labelled"] == COUNT
     assert endpoint.calls() == COUNT
@@ -120,6 +129,8 @@ def test_shards_and_lease_server_started_by_hand(user: Project, endpoints: Endpo
     crew = [user.start("run", "job.toml", "--shard", f"{n}/2", "--leases", url, "--json", env=TOKEN) for n in (1, 2)]
     wait_until(lambda: endpoint.calls() >= 8)
     assert "at work" in user.do("run", "job.toml", "--fresh", "--yes").expect(2).err
+    assert "paused" in user.do("pause", "run").expect(0).err
+    user.do("resume", "run").expect(0)
     server.kill()
     half = user.do("merge", "run", "--json").expect(0).json  # as far as they are
     assert not half["complete"]
@@ -129,8 +140,8 @@ def test_shards_and_lease_server_started_by_hand(user: Project, endpoints: Endpo
     assert "this lease server is for 2 shards" in user.do(
         "run", "job.toml", "--shard", "1/3", "--leases", url, env=TOKEN
     ).expect(2).err  # fmt: skip
-    server.signal(signal.SIGINT)
-    server.wait()
+    assert "draining" in user.do("drain", "run").expect(0).err
+    assert "drained by order" in server.wait().expect(0).err
     assert user.do("verify", "run").expect(0)
     merged = user.do("merge", "run", "--json").expect(0).json
     assert merged["shards"] == 2
@@ -155,19 +166,30 @@ def _address(server: Process) -> str:
 
 def test_orders_reach_all_shards(user: Project, endpoints: Endpoints) -> None:
     endpoint = endpoints.open(latency_ms=100.0)
+    user.give(rows(400))
     user.configure(model={"base_url": endpoint.base_url}, limits={"concurrency": 2})
     process = user.start("run", "job.toml", "--shards", "2", "--json", as_a_user=True)
     wait_until(lambda: endpoint.calls() >= 4)
     assert "paused" in user.do("pause", "run").expect(0).err
     assert "for all shards" in user.do("set", "run", "limits.requests_per_minute=90000").expect(0).err
     user.do("set", "run", "limits.concurrency=8").expect(0)
+    wait_until(lambda: [_live(user, number)["concurrency"] for number in (1, 2)] == [4, 4])
+    user.configure(limits={"requests_per_minute": 80_000, "max_attempts": 9})
+    wait_until(lambda: _live(user, 1)["limits"]["limits.max_attempts"] == 9)
     assert user.do("set", "run", "limits.concurrency=no").code == 2
     found = user.do("status", "run", "--json").expect(0).json
     assert (found["running"], found["left"], found["next_step"]) == (True, None, "")
     user.do("resume", "run").expect(0)
     user.do("drain", "run").expect(0)
-    assert process.wait().expect(3).json["reason"].startswith("drained")
+    done = process.wait().expect(3)
+    assert done.json["reason"].startswith("drained")
+    assert "limits.requests_per_minute is 80000 for all shards (job.toml)" in done.err
     user.verify()
+
+
+def _live(user: Project, number: int) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((user.run_dir / "shards" / f"{number:02}" / "live.json").read_bytes())
+    return found
 
 
 def test_a_merge_that_is_cut_off_changes_nothing(user: Project, endpoint: Endpoint) -> None:

@@ -41,7 +41,9 @@ class Shard:
             pass
 
 
-def desk_of(rpm: float | None, *, day: int | None = None, shards: int = 0, stop: bool = False) -> Desk:
+def desk_of(
+    rpm: float | None, *, day: int | None = None, shards: int = 0, stop: bool = False, tokens: int | None = None
+) -> Desk:
     counted: dict[str, int] = {}
 
     async def used(name: str) -> int:
@@ -51,7 +53,7 @@ def desk_of(rpm: float | None, *, day: int | None = None, shards: int = 0, stop:
         counted[name] = counted.get(name, 0) + count
 
     meter = DayMeter(day, used=used, add=add, wall=time.time)
-    return Desk(shards, LocalResource(rpm), meter, Purses(Book(), (None, None)), stop_at_day_limit=stop)
+    return Desk(shards, LocalResource(rpm), meter, Purses(Book(), (None, tokens)), stop_at_day_limit=stop)
 
 
 class Book:
@@ -229,6 +231,46 @@ def test_words_come_back_as_they_were() -> None:
     assert to_bytes(grant_from(to_bytes(grant))) == to_bytes(grant)
 
 
+def test_a_shard_that_lacks_money_waits_for_what_others_hand_back(moved_clock: RunOn) -> None:
+    """It ended at once while another held half of the budget, and records were left that could be paid."""
+
+    async def main() -> None:
+        desk = desk_of(None, tokens=100)
+        lacking, rich = Shard(desk, 1, 2, wants=0), Shard(desk, 2, 2, wants=0)
+        await lacking.ask(spent=(0, 0))
+        assert (await rich.ask(spent=(0, 0), needs=(0, 90))).caps == (None, 90)
+        for _ in range(9):
+            await rich.ask(spent=(0, 30), holds=True)  # it has nothing to hand back yet
+            told = await lacking.ask(spent=(0, 0), needs=(0, 40))
+            assert (told.short, told.caps) == ("", (None, 0)), "what it cannot use is there for others"
+        await rich.ask(spent=(0, 50), is_last=True)
+        assert (await lacking.ask(spent=(0, 0), needs=(0, 40))).caps[1] >= 40
+        told = await lacking.ask(spent=(0, 40), needs=(0, 60))
+        assert told.short == desk.short
+        assert told.short.startswith("limits.budget_tokens = 100: 90 are handed out to the shards")
+
+    moved_clock(main())
+
+
+def test_a_budget_that_is_set_in_mid_run_counts_what_was_spent(moved_clock: RunOn) -> None:
+    """What shards had spent without a cap was unknown, and could be spent once more."""
+
+    async def main() -> None:
+        desk = desk_of(None)
+        one, other = Shard(desk, 1, 2, wants=0), Shard(desk, 2, 2, wants=0)
+        for shard in (one, other):
+            await shard.ask(spent=(0, 0))
+        desk.set_caps((None, 100))
+        await other.ask(spent=(0, 60))
+        assert (await one.ask(spent=(0, 10), needs=(0, 20))).caps == (None, 10), "the other one does not know of it yet"
+        await other.ask(spent=(0, 70))
+        assert (await one.ask(spent=(0, 10), needs=(0, 20))).caps[1] in range(20, 31)
+        told = await one.ask(spent=(0, 20), needs=(0, 40))
+        assert told.short.startswith("limits.budget_tokens = 100: 90 ")
+
+    moved_clock(main())
+
+
 def test_money_that_was_handed_out_never_passes_the_cap(tmp_path: Path) -> None:
     from hypothesis import given
     from hypothesis import strategies as st
@@ -243,12 +285,12 @@ def test_money_that_was_handed_out_never_passes_the_cap(tmp_path: Path) -> None:
             spent = dict.fromkeys(range(1, 5), 0)
             for what, shard, amount in steps:
                 if what == "fill":
-                    if await purses.fill(shard, (spent[shard] + amount, 0), 4):
+                    if await purses.fill(shard, (spent[shard] + amount, 0), 4) is None:
                         may = purses.caps_of(shard)[0]
                         assert spent[shard] + amount <= (may or 0)
                         spent[shard] += amount
                 elif what == "end":
-                    await purses.end(shard, (spent[shard], 0))
+                    await purses.hand_back(shard, (spent[shard], 0))
                 elif what == "die":
                     await purses.begin(shard, (spent[shard], 0))
                 else:

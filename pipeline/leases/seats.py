@@ -1,0 +1,37 @@
+"""One shard as the desk knows it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from pipeline.leases.words import Grant
+
+
+@dataclass(slots=True, eq=False)
+class Seat:
+    """One shard as the desk knows it. All of it changes."""
+
+    session: str = ""
+    number: int = -1
+    wants: int = 0
+    tokens: int = 1
+    in_flight: int = 0
+    credit: int = 0
+    #: granted, and neither sent nor given back
+    out: int = 0
+    expires_at: float = float("inf")
+    heard_at: float = float("-inf")
+    #: it has asked for calls; it has said that it ends
+    has_begun: bool = False
+    is_over: bool = False
+    #: what it has spent and has in flight at most, whether some of that may come back, and whether it knows of the caps
+    spent: tuple[int, int] = (0, 0)
+    holds: bool = False
+    is_bound: bool = True
+    last: Grant | None = None
+    is_asking: bool = False
+    shrink: bool = False
+    came: asyncio.Event = field(default_factory=asyncio.Event)
+    full: asyncio.Event = field(default_factory=asyncio.Event)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -1,0 +1,125 @@
+"""What the shards of a run are told in mid-run: orders to their folder, and edits of their config."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline import codec
+from pipeline.control import Inbox, LiveChange, Shift, applied_line, refused_line, send
+from pipeline.errors import SetupError
+from pipeline.leases import Desk
+from pipeline.parts import budget_of, hours_of, notified_of, rules_of, tuner_of
+from pipeline.runner import Act, Steering
+from pipeline.settings import Settings
+from pipeline.shards.dealing import shard_folder
+from pipeline.shards.office import caps_of
+
+_RATES = {"limits.requests_per_minute", "limits.tokens_per_minute"}
+_DAY = {"limits.requests_per_day", "limits.on_day_limit"}
+_BUDGET = {"limits.budget_usd", "limits.budget_tokens"}
+#: Each shard has its part of these.
+_IN_PARTS = {"limits.concurrency", "limits.concurrency_max"}
+
+
+class Orders:
+    """Takes orders and edits for all shards, for as long as somebody looks.
+
+    The limits that all share come into force at the desk. What else is ordered goes on to each shard, also to one that
+    begins later; what the config says they read there themselves. Notices are the whole run's.
+    """
+
+    def __init__(self, settings: Settings, desk: Desk, say: Callable[[str], None]) -> None:
+        self._desk = desk
+        self._say = say
+        self._run = Path(settings.output.dir)
+        self._steering = Steering(settings, self, Inbox(self._run))
+        # All state that changes, beside the parts: what goes on to shards, and to which sessions of them it went.
+        self._words: dict[str, Any] = {}
+        self._told: dict[int, str] = {}
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self._steering.settings
+
+    def look(self) -> None:
+        """Carry out what came since the last look."""
+        self._steering.look()
+        for number, session in self._desk.at_work.items():
+            if self._words and self._told.get(number) != session:
+                self._told[number] = session
+                try:
+                    for key, value in self._words.items():
+                        send(shard_folder(self._run, number, self._desk.shards), "set", key, self._part_of(key, value))
+                except SetupError as error:
+                    self._say(f"labelpipe: shard {number} does not hear of it: {error}")
+
+    # -- what is steered -------------------------------------------------------------------------------------------
+
+    def say(self, text: str) -> None:
+        """Say a line."""
+        self._say(text)
+
+    def take_over(self, settings: Settings) -> None:
+        """Nothing goes by the settings that is not told of the change."""
+
+    def pause(self, paused: bool) -> str:
+        """Grant nothing, or go on."""
+        self._desk.set_paused(paused)
+        return "paused; the calls in flight end, nothing new leaves" if paused else "continues"
+
+    def drain(self) -> str:
+        """Let all shards end."""
+        self._desk.stop("drained", "drained by order; the same command resumes it")
+        return "draining; the calls in flight end, then the run does"
+
+    def acts(self, shifts: Sequence[Shift], settings: Settings) -> Sequence[Act]:
+        """What puts a change into force at the desk, and what goes on to the shards. Raises ConfigError."""
+        # What the shards would refuse is refused here.
+        budget_of(settings, spent_usd=0.0, spent_tokens=0)
+        hours_of(settings), rules_of(settings), notified_of(settings), tuner_of(settings)
+        limits, keys = settings.limits, {one.key for one in shifts}
+        acts: list[Act] = []
+        if keys & _RATES:
+            rates = (limits.requests_per_minute, limits.tokens_per_minute)
+            acts.append(partial(self._desk.resource.configure, *rates))
+        if keys & _DAY:
+            stop = limits.on_day_limit == "stop"
+            acts.append(partial(self._desk.set_day_limit, limits.requests_per_day, stop=stop))
+        if keys & _BUDGET:
+            acts.append(partial(self._desk.set_caps, caps_of(settings)))
+        shared = _RATES | _DAY | _BUDGET
+        others = {one.key: one.new for one in shifts if one.key.startswith("limits.") and one.key not in shared}
+        return [*acts, partial(self._forward, others)] if others else acts
+
+    def told(self, change: LiveChange, source: str) -> Sequence[str]:
+        """The values for all shards."""
+        lines = [
+            f"{one.key} is {_shown(one.new)} for all shards ({source})"
+            if one.key.startswith("limits.")
+            else applied_line(one, source)
+            for one in change.applied
+        ]
+        return lines + [refused_line(one.key) for one in change.refused]
+
+    # -- the shards ------------------------------------------------------------------------------------------------
+
+    def _forward(self, changes: dict[str, Any]) -> None:
+        # What is taken out of the config is taken out there too.
+        self._words = {key: value for key, value in {**self._words, **changes}.items() if value is not None}
+        self._told.clear()
+
+    def _part_of(self, key: str, value: Any) -> Any:
+        if key in _IN_PARTS and isinstance(value, int):
+            return math.ceil(value / self._desk.shards)
+        return value if isinstance(value, str) else codec.dumps(value).decode()
+
+
+def _shown(value: Any) -> str:
+    return (
+        "none" if value is None else str(value) if isinstance(value, int | float | str) else codec.dumps(value).decode()
+    )
