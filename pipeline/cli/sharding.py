@@ -64,7 +64,7 @@ def run_one_shard(
     """One shard of the run in this folder. `load` gives its settings, from further words and its own folder."""
     from pipeline.leases import Lease
     from pipeline.runner import RunOptions, arun
-    from pipeline.shards import BASE, FOLDER, shard_folder, shard_words
+    from pipeline.shards import BASE, FOLDER, shard_folder, shard_words, until_free
 
     folder = str(shard_folder(run, *shard))
     settings = load([], folder)
@@ -72,6 +72,7 @@ def run_one_shard(
     token = _token(token_env)
 
     async def label() -> RunSummary:
+        await until_free(Path(folder))
         lease = Lease(url, token, *shard)
         given = RunOptions(command=words_again(None), lease=lease, base=run / FOLDER / BASE, **options)
         return await arun(settings, given)

@@ -209,6 +209,8 @@ async def _at_work(
         crew = _Crew(settings, processes, desk, reading, before)
         progress = Progress(crew.snapshot, quiet=options.quiet, title=f"{dealt.shards} shards")
         crew.orders = Orders(settings, desk, progress.say)
+        if any(RunDir(shard.folder).is_running() for shard in crew.shards):
+            progress.say("labelpipe: the shards of an earlier session let their calls in flight end first")
         switch.turn(_soft(crew, progress), processes.end)
         task = task_of(settings)
         sources = await in_daemon(partial(sources_of, settings, None))

@@ -6,18 +6,23 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from pipeline.errors import RunInUseError
 from pipeline.leases import PARENT_ENV, TOKEN_ENV
 from pipeline.runlog import tell
 from pipeline.settings import Settings
 from pipeline.shards.dealing import shard_folder
+from pipeline.store import RunDir
 
 #: A shard that was killed is started again after so long.
 AGAIN_S = 0.5
+#: A shard waits at most so long for another process to leave its folder; then it says which one has it.
+FREE_S, FREE_LOOK_S = 120.0, 0.1
 #: What is shown of a shard that broke.
 SHOWN_BYTES = 600
 
@@ -69,6 +74,21 @@ async def start_here(shard: Shard, arguments: Sequence[str], env: Mapping[str, s
             sys.executable, *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out,
             env={**env, PARENT_ENV: str(os.getpid())}, start_new_session=True,
         )  # fmt: skip
+
+
+async def until_free(folder: Path) -> None:
+    """Return when nobody has the folder of a shard, or nobody is likely to leave it.
+
+    A shard whose parent was killed lets its calls in flight end. The next one comes at once, and waits for it.
+    """
+    end = time.monotonic() + FREE_S
+    while os.environ.get(PARENT_ENV) and time.monotonic() < end:
+        try:
+            RunDir(folder).open_for_writing().close()
+        except RunInUseError:
+            await asyncio.sleep(FREE_LOOK_S)
+        else:
+            return
 
 
 class Processes:

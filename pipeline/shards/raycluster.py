@@ -8,21 +8,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import MissingExtraError, RunInUseError, SetupError
+from pipeline.errors import MissingExtraError, SetupError
 from pipeline.leases import PARENT_ENV, TOKEN_ENV
 from pipeline.runlog import tell
 from pipeline.shards.processes import Running, Shard, Start
-from pipeline.store import RunDir
 
-#: A shard whose actor was killed lets its calls in flight end; the next one waits for it, at most so long.
-FREE_S, FREE_LOOK_S = 120.0, 0.1
 #: What Ray takes of the memory for objects, in a cluster of this machine's own: exit codes need the least it can have.
 OBJECT_BYTES = 80_000_000
 #: An actor that has not taken a signal by then has no place yet.
@@ -79,7 +75,6 @@ class _Node:
 
     def run(self, folder: Path, cwd: Path, arguments: Sequence[str], env: Mapping[str, str]) -> int:
         """The shard from its start to its exit code."""
-        _until_free(folder)
         # Ray blocks SIGINT in its processes, and those that they start inherit that.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         # What the node has of its own, such as PATH and a key, is better there.
@@ -96,17 +91,6 @@ class _Node:
             return False
         self._process.send_signal(number)
         return True
-
-
-def _until_free(folder: Path) -> None:
-    end = time.monotonic() + FREE_S
-    while time.monotonic() < end:  # then the shard says who has its folder
-        try:
-            RunDir(folder).open_for_writing().close()
-        except RunInUseError:
-            time.sleep(FREE_LOOK_S)
-        else:
-            return
 
 
 class _Placed:

@@ -77,6 +77,9 @@ def test_killed_shards_and_a_killed_parent_lose_nothing(user: Project, endpoints
     os.kill(processes_of(user)[0], signal.SIGKILL)  # it is started again
     wait_until(lambda: endpoint.calls() >= 25)
     first.kill()
+    again = user.start("run", "job.toml", "--shards", "2", "--json", as_a_user=True)
+    wait_until(lambda: endpoint.calls() >= 35)  # it has waited for those that the first one left
+    again.kill()
     assert "--shards 2" in user.do("run", "job.toml", "--shards", "3").expect(2).err
     for words in (["run", "job.toml"], ["retry", "run"], ["replay", "run"], ["rename", "run", "label", "c01=c1"]):
         assert "labelpipe merge" in user.do(*words).expect(2).err
