@@ -10,7 +10,6 @@ import os
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import aiofiles
@@ -95,7 +94,5 @@ class AppendFile:
     async def __aenter__(self) -> AppendFile:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()

@@ -3,5 +3,4 @@
 from pipeline.rehearsal.books import Books, Totals, read_books
 from pipeline.rehearsal.faults import BATCH_FAULTS, FAULT_KINDS
 from pipeline.rehearsal.options import RehearsalOptions
-from pipeline.rehearsal.serve import serve
-from pipeline.rehearsal.server import Rehearsal
+from pipeline.rehearsal.server import Rehearsal, serve

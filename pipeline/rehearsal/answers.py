@@ -8,8 +8,7 @@ from typing import Any
 
 from pipeline.codec import digest64, dumps, loads
 from pipeline.rehearsal.calls import CHARS_A_TOKEN, Call
-from pipeline.rehearsal.faults import TWISTS, Choice
-from pipeline.rehearsal.flex import tier_of
+from pipeline.rehearsal.faults import TWISTS, Choice, tier_of
 from pipeline.rehearsal.labels import Labels, outside
 from pipeline.rehearsal.prefixes import PromptCache
 from pipeline.rehearsal.tools import Tool

@@ -19,7 +19,7 @@ from pipeline.rehearsal.calls import CHARS_A_TOKEN
 from pipeline.rehearsal.desk import Desk
 from pipeline.rehearsal.dialects import Dialect
 from pipeline.rehearsal.dice import Dice
-from pipeline.rehearsal.faults import OF_BATCH, OF_FILE, OF_LINE
+from pipeline.rehearsal.faults import OF_BATCH, OF_FILE, OF_LINE, drawn
 from pipeline.rehearsal.options import RehearsalOptions
 from pipeline.rehearsal.replies import ErrorReply, Reply, invalid
 
@@ -158,9 +158,8 @@ class Depot:
 
     def loses(self, file: Mapping[str, Any]) -> bool:
         """Whether the answer to the upload of this file is lost."""
-        return (
-            _drawn(self._options.batch_faults, Dice("file", self._options.seed, file["id"]).unit(), OF_FILE) is not None
-        )
+        chance = Dice("file", self._options.seed, file["id"]).unit()
+        return drawn(self._options.batch_faults, chance, OF_FILE) is not None
 
     def file(self, file_id: str) -> _File | None:
         """The file of this id."""
@@ -193,7 +192,7 @@ class Depot:
             return invalid("Invalid value for 'completion_window': it must be '24h'.", "completion_window"), False
         number = len(self._batches) + 1
         dice = Dice("batch", self._options.seed, number)
-        fault = _drawn(self._options.batch_faults, dice.unit(), OF_BATCH)
+        fault = drawn(self._options.batch_faults, dice.unit(), OF_BATCH)
         batch = _Batch(
             id=f"batch_{number:06}",
             number=number,
@@ -305,7 +304,7 @@ class Depot:
         self._pass_to(batch, end)
 
     def _answer_line(self, batch: _Batch, line: dict[str, Any], chance: float, good: IO[bytes], bad: IO[bytes]) -> None:
-        fault = "line_500" if batch.fault == "batch_all_failed" else _drawn(self._options.batch_faults, chance, OF_LINE)
+        fault = "line_500" if batch.fault == "batch_all_failed" else drawn(self._options.batch_faults, chance, OF_LINE)
         name = line["custom_id"]
         if fault == "line_missing":
             return
@@ -330,14 +329,6 @@ class Depot:
         usage = body.get("usage") or {}
         batch.usage[0] += usage.get("prompt_tokens", usage.get("input_tokens", 0))
         batch.usage[1] += usage.get("completion_tokens", usage.get("output_tokens", 0))
-
-
-def _drawn(faults: Mapping[str, float], chance: float, kinds: tuple[str, ...]) -> str | None:
-    for kind in kinds:
-        chance -= faults.get(kind, 0.0)
-        if chance < 0:
-            return kind
-    return None
 
 
 def _written(name: str, response: Any, error: Any) -> bytes:

@@ -17,27 +17,25 @@ REFUSED = "refused"
 _KEEP_TEXTS = 4096
 
 
+@dataclass(slots=True, eq=False)
 class Entry:
-    """One record's calls. Slotted and plain: there is one for each record of a run.
+    """One record's calls. Slotted: there is one for each record of a run.
 
     calls = answered + refused + the sum of failed, once none is in flight. `answered` counts good completions,
     `failed` everything else by kind, also completions that a fault made unusable. `tokens` are those billed, good or
     not. `lost` answers were billed and found nobody to take them. `served` calls got past the limits.
     """
 
-    __slots__ = ("_failed", "answered", "calls", "changed", "lost", "name", "refused", "served", "text", "tokens")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.calls = 0
-        self.answered = 0
-        self.refused = 0
-        self.served = 0
-        self.lost = 0
-        self.tokens = 0
-        self.changed = 0
-        self.text: str | None = None
-        self._failed: dict[str, int] | None = None
+    name: str
+    calls: int = 0
+    answered: int = 0
+    refused: int = 0
+    served: int = 0
+    lost: int = 0
+    tokens: int = 0
+    changed: int = 0
+    text: str | None = None
+    _failed: dict[str, int] | None = None
 
     @property
     def failed(self) -> Mapping[str, int]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from pipeline.codec import JSONDecodeError, digest64, dumps, loads
@@ -12,15 +13,19 @@ from pipeline.rehearsal.options import RehearsalOptions
 from pipeline.rehearsal.prefixes import Prefixes, prefixes_of
 from pipeline.rehearsal.replies import ErrorReply, invalid
 from pipeline.rehearsal.schema import Filler
-from pipeline.rehearsal.shown import shown_tokens
-from pipeline.rehearsal.tools import Toolbox, ToolSet
+from pipeline.rehearsal.tools import ToolSet, read_tools
 from pipeline.rehearsal.turns import Offer, Results, offer_of, results_of
 
 CHARS_A_TOKEN = 4
 #: what the door counts for an answer when the request sets no maximum
 _DEFAULT_OUTPUT_TOKENS = 16
 _MESSAGE_TOKENS = 3  #: what the frame of a message costs
+#: what pictures, sounds and documents in a message cost here: plain numbers, near those of a real server
+_LOW_IMAGE_TOKENS, _IMAGE_TOKENS, _FILE_TOKENS = 300, 1_500, 3_000
+#: 10 tokens a second, of a recording with 32,000 bytes a second
+_SOUND_CHARS_A_TOKEN = 32_000 * 4 // 3 // 10
 _EXCERPT_CHARS = 40
+#: a run sends one set of tools, or one schema, with every call; a user's own may depend on the record
 _KEEP_SCHEMAS = 256
 
 
@@ -55,8 +60,8 @@ class Caller:
     def __init__(self, options: RehearsalOptions) -> None:
         self._models = frozenset(options.models)
         self._context_tokens = options.context_tokens
-        self._toolbox = Toolbox()
-        self._schemas: dict[bytes, Filler | ErrorReply | None] = {}
+        self._tools_of = lru_cache(_KEEP_SCHEMAS)(read_tools)
+        self._schema_of = lru_cache(_KEEP_SCHEMAS)(_response_schema)
 
     def read(self, raw: bytes, dialect: Dialect = CHAT) -> tuple[str | None, Call | ErrorReply]:
         """The record's name, if one can be told, and the call or what is wrong with it."""
@@ -82,13 +87,13 @@ class Caller:
         fault = self._model_fault(body.get("model")) or check_parameters(body)
         if fault:
             return fault
-        tools = self._toolbox.read(body["tools"]) if body.get("tools") is not None else None
+        tools = self._tools_of(dumps(body["tools"])) if body.get("tools") is not None else None
         if isinstance(tools, ErrorReply):
             return tools
         offer = offer_of(body, tools)
         if isinstance(offer, ErrorReply):
             return offer
-        schema = self._response_schema(body.get("response_format"))
+        schema = self._schema_of(dumps(body.get("response_format")))
         if isinstance(schema, ErrorReply):
             return schema
         prompt_tokens = _prompt_tokens(body["messages"], tools)
@@ -111,16 +116,6 @@ class Caller:
             max_output_tokens=most,
         )
         return self._context_fault(call.prompt_tokens) or call
-
-    def _response_schema(self, wanted: Any) -> Filler | ErrorReply | None:
-        if wanted is None:
-            return None
-        key = dumps(wanted)
-        if key not in self._schemas:
-            if len(self._schemas) >= _KEEP_SCHEMAS:
-                self._schemas.clear()
-            self._schemas[key] = _response_schema(wanted)
-        return self._schemas[key]
 
     def _model_fault(self, model: Any) -> ErrorReply | None:
         if not isinstance(model, str) or not model:
@@ -146,7 +141,8 @@ def unknown_model(model: str) -> ErrorReply:
     return ErrorReply(404, message, "invalid_request_error", None, "model_not_found")
 
 
-def _response_schema(wanted: Any) -> Filler | ErrorReply | None:
+def _response_schema(raw: bytes) -> Filler | ErrorReply | None:
+    wanted = loads(raw)
     kind = wanted.get("type") if isinstance(wanted, dict) else wanted
     if kind in (None, "text"):
         return None
@@ -165,15 +161,32 @@ def _prompt_tokens(messages: Sequence[Body], tools: ToolSet | None) -> int:
 
 
 def _message_tokens(message: Body) -> float:
-    return len(_text(message)) / CHARS_A_TOKEN + _MESSAGE_TOKENS + shown_tokens(message)
+    return len(_text(message)) / CHARS_A_TOKEN + _MESSAGE_TOKENS + sum(map(_shown_tokens, _parts(message)))
 
 
 def _text(message: Body) -> str:
     content = message.get("content")
     if isinstance(content, str):
         return content
-    parts = content if isinstance(content, list) else []
-    return "\n".join(str(part["text"]) for part in parts if isinstance(part, dict) and "text" in part)
+    return "\n".join(str(part["text"]) for part in _parts(message) if "text" in part)
+
+
+def _parts(message: Body) -> list[Body]:
+    content = message.get("content")
+    return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+
+
+def _shown_tokens(part: Body) -> int:
+    """The tokens of a message's part that is no text."""
+    kind = part.get("type")
+    inner = part.get(kind) if isinstance(kind, str) else None
+    if not isinstance(inner, dict):
+        return 0
+    if kind == "image_url":
+        return _LOW_IMAGE_TOKENS if inner.get("detail") == "low" else _IMAGE_TOKENS
+    if kind == "input_audio":
+        return 1 + len(str(inner.get("data", ""))) // _SOUND_CHARS_A_TOKEN
+    return _FILE_TOKENS if kind == "file" else 0
 
 
 def _record_name(metadata: Any, text: str) -> str:

@@ -9,8 +9,8 @@ from pipeline.rehearsal.answers import Answers
 from pipeline.rehearsal.books import ANSWERED, REFUSED, Books, Ending, Entry
 from pipeline.rehearsal.calls import Call, Caller
 from pipeline.rehearsal.dialects import Dialect
-from pipeline.rehearsal.faults import STATIC, TWISTS, WIRE, Faults
-from pipeline.rehearsal.flex import FlexRoom
+from pipeline.rehearsal.dice import Dice
+from pipeline.rehearsal.faults import FLEX, NO_ROOM, STATIC, TWISTS, WIRE, Faults, tier_of
 from pipeline.rehearsal.limits import Limits
 from pipeline.rehearsal.options import RehearsalOptions
 from pipeline.rehearsal.replies import ErrorReply, Reply
@@ -44,7 +44,6 @@ class Desk:
             slow_share=options.slow_share,
             slow_factor=options.slow_factor,
         )
-        self._flex = FlexRoom(options.flex_full, options.flex_full_s, options.flex_form, seed=options.seed)
         self._granted = 0  # answers given or on their way, against quota_after
 
     async def serve(self, raw: bytes, is_gone: Callable[[], bool], dialect: Dialect) -> Reply:
@@ -59,7 +58,7 @@ class Desk:
             what, error = refusal
             return self._close(entry, what, self._with_limits(error.reply()))
         entry.served += 1
-        full = self._flex.refused(call.asked, call.record, entry.served, self._books.since_first_s())
+        full = self._no_room(call, entry.served)
         if full:
             return self._close(entry, "no_room", self._with_limits(full))
         draw = self._faults.draw(call.record, entry.served, call.user_text)
@@ -105,6 +104,15 @@ class Desk:
             return None
         message = short.message(call.model)
         return REFUSED, ErrorReply(429, message, short.type, None, "rate_limit_exceeded", short.wait_s)
+
+    def _no_room(self, call: Call, attempt: int) -> Reply | None:
+        """What a call for the flex tier is told that finds no room; None where it finds some."""
+        options = self._options
+        is_over = options.flex_full_s is not None and self._books.since_first_s() >= options.flex_full_s
+        if not options.flex_full or is_over or tier_of(call.asked) != FLEX:
+            return None
+        has_room = Dice("flex", options.seed, call.record, attempt).unit() >= options.flex_full
+        return None if has_room else NO_ROOM[options.flex_form]
 
     def _in_outage(self) -> bool:
         outages = self._options.outages

@@ -1,12 +1,11 @@
 """Which call goes wrong, and how it looks. Nothing here waits or sends."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.codec import dumps
 from pipeline.rehearsal.dice import Dice
-from pipeline.rehearsal.flex import NO_ROOM
 from pipeline.rehearsal.replies import ErrorReply, Reply
 
 #: how long the injected 429 tells a client to wait
@@ -33,6 +32,13 @@ def _broken_off(**choice: Any) -> Reply:
     message = {"role": "assistant", "content": "I would say that"}
     return _odd(200, {"choices": [{"index": 0, "message": message, "finish_reason": "error", **choice}]})
 
+
+FLEX = "flex"
+#: Form -> what a call for the flex tier is told that finds no room: by OpenAI and Azure, and by Groq.
+NO_ROOM: Mapping[str, Reply] = {
+    "429": ErrorReply(429, "Resource unavailable. Please try again later.", "resource_unavailable").reply(),
+    "498": ErrorReply(498, "Flex tier capacity exceeded.", "capacity_exceeded", code="capacity_exceeded").reply(),
+}
 
 #: faults that are a whole answer of their own: kind -> what is sent in place of a completion
 STATIC: Mapping[str, Reply] = {
@@ -200,6 +206,20 @@ OF_LINE = ("line_500", "line_zero", "line_missing", "line_twice")
 BATCH_FAULTS = (*OF_FILE, *OF_BATCH, *OF_LINE)
 
 
+def tier_of(asked: Mapping[str, Any]) -> str:
+    """The tier that serves a call: flex for one that asks for it, else the standard one."""
+    return FLEX if asked.get("service_tier") == FLEX else "default"
+
+
+def drawn(faults: Mapping[str, float], chance: float, kinds: Iterable[str]) -> str | None:
+    """Which of these kinds a chance from 0 to 1 comes to, each as probable as `faults` say; None for none."""
+    for kind in kinds:
+        chance -= faults.get(kind, 0.0)
+        if chance < 0:
+            return kind
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Draw:
     """What chance has for one call: its fault, if any, and how much longer or shorter than usual it takes."""
@@ -221,7 +241,7 @@ class Faults:
         slow_share: float = 0.0,
         slow_factor: float = 10.0,
     ) -> None:
-        self._faults = sorted(faults.items())
+        self._faults = dict(sorted(faults.items()))
         self._poison = tuple(poison.items())
         self._seed = seed
         self._jitter = jitter
@@ -235,15 +255,8 @@ class Faults:
         if self._certain:
             return Draw(poisoned, self._slow_factor if poisoned == "slow" else 1.0)
         dice = Dice("fault", self._seed, record, attempt)
-        kind = poisoned or self._drawn(dice.unit())
+        kind = poisoned or drawn(self._faults, dice.unit(), self._faults)
         pace = 1.0 + self._jitter * (2.0 * dice.unit() - 1.0)
         if dice.unit() < self._slow_share or kind == "slow":
             pace *= self._slow_factor
         return Draw(kind, pace)
-
-    def _drawn(self, chance: float) -> str | None:
-        for kind, probability in self._faults:
-            chance -= probability
-            if chance < 0:
-                return kind
-        return None

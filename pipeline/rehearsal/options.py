@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import ConfigError
-from pipeline.rehearsal.faults import BATCH_FAULTS, FAULT_KINDS
-from pipeline.rehearsal.flex import NO_ROOM
+from pipeline.rehearsal.faults import BATCH_FAULTS, FAULT_KINDS, NO_ROOM
 
 
 @dataclass(frozen=True, slots=True)

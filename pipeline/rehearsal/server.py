@@ -8,12 +8,12 @@ import hmac
 import ipaddress
 import itertools
 import secrets
+import signal
 import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,7 +22,7 @@ from aiohttp import web
 from pipeline.codec import dumps, loads
 from pipeline.errors import SetupError
 from pipeline.rehearsal.batches import Depot, sent
-from pipeline.rehearsal.books import Books, Ending
+from pipeline.rehearsal.books import Books, Ending, Totals
 from pipeline.rehearsal.calls import unknown_model
 from pipeline.rehearsal.desk import Desk
 from pipeline.rehearsal.dialects import CHAT, Dialect
@@ -41,6 +41,8 @@ _LINGER_RESET = struct.pack("ii", 1, 0)
 
 #: How long a connection may take for its first head, and a request for its body.
 HEAD_S, _BODY_S = 30.0, 120.0
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -116,9 +118,7 @@ class Rehearsal:
         await self.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -333,3 +333,32 @@ def _is_here(host: str) -> bool:
 
 def _model_json(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "labelpipe-rehearsal"}
+
+
+def serve(options: RehearsalOptions, on_ready: Callable[[Rehearsal], None] | None = None) -> Totals:
+    """Serve until SIGINT or SIGTERM; what happened meanwhile. `on_ready` is called once it listens.
+
+    For the main thread of a process; the signal handlers that were there are put back.
+    """
+    found = {one: signal.getsignal(one) for one in _SIGNALS}
+    try:
+        return asyncio.run(_serve(options, on_ready))
+    finally:
+        for one, handler in found.items():
+            signal.signal(one, handler)
+
+
+async def _serve(options: RehearsalOptions, on_ready: Callable[[Rehearsal], None] | None) -> Totals:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    async with Rehearsal(options) as endpoint:
+        for one in _SIGNALS:
+            loop.add_signal_handler(one, stop.set)
+        try:
+            if on_ready:
+                on_ready(endpoint)
+            await stop.wait()
+        finally:
+            for one in _SIGNALS:
+                loop.remove_signal_handler(one)
+    return endpoint.books.totals()

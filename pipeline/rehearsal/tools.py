@@ -5,15 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.codec import dumps
+from pipeline.codec import loads
 from pipeline.rehearsal.replies import ErrorReply, invalid
 from pipeline.rehearsal.schema import Filler
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 #: words that strict mode refuses
 _NOT_STRICT = ("default", "allOf", "not", "if")
-#: a run sends one set of tools with every call; a user's own tools may depend on the record
-_KEEP_SETS = 256
 
 Path = tuple[str, ...]
 
@@ -39,24 +37,9 @@ class ToolSet:
         return next((tool for tool in self.tools if tool.name == name), None)
 
 
-class Toolbox:
-    """Reads the `tools` of requests; a set that was seen before costs a look-up."""
-
-    def __init__(self) -> None:
-        self._known: dict[bytes, ToolSet | ErrorReply] = {}
-
-    def read(self, tools: Any) -> ToolSet | ErrorReply:
-        """The set, or what is wrong with it."""
-        key = dumps(tools)
-        known = self._known.get(key)
-        if known is None:
-            if len(self._known) >= _KEEP_SETS:
-                self._known.clear()
-            known = self._known[key] = _read_set(tools, len(key))
-        return known
-
-
-def _read_set(tools: Any, size_chars: int) -> ToolSet | ErrorReply:
+def read_tools(raw: bytes) -> ToolSet | ErrorReply:
+    """The set that the JSON of `tools` says, or what is wrong with it."""
+    tools = loads(raw)
     if not isinstance(tools, list) or not tools:
         return invalid("Invalid 'tools': expected an array with at least one function.", "tools")
     found: dict[str, Tool] = {}
@@ -67,7 +50,7 @@ def _read_set(tools: Any, size_chars: int) -> ToolSet | ErrorReply:
         if read.name in found:
             return invalid(f"Invalid 'tools': the function name {read.name!r} is given twice.", f"tools[{place}]")
         found[read.name] = read
-    return ToolSet(tuple(found.values()), size_chars)
+    return ToolSet(tuple(found.values()), len(raw))
 
 
 def _read_tool(tool: Any, where: str) -> Tool | ErrorReply:

@@ -14,7 +14,7 @@ from pipeline.rehearsal import Rehearsal, RehearsalOptions, server
 from pipeline.rehearsal.dice import Dice
 from pipeline.rehearsal.schema import Filler
 from pipeline.rehearsal.strings import text_for
-from pipeline.rehearsal.tools import Toolbox
+from pipeline.rehearsal.tools import read_tools
 from pipeline.rehearsal.turns import results_of
 
 TWICE = {"$ref": "#/$defs/a"}
@@ -58,8 +58,8 @@ def test_many_tools_and_many_words_take_no_square_of_time() -> None:
     names = [f"f{number}" for number in range(20_000)]
     large = {"type": "object", "properties": {name: {"type": "null"} for name in names}, "required": names,
              "additionalProperties": False}  # fmt: skip
-    assert len(Toolbox().read([tool(name=name, strict=False) for name in names[:5_000]]).tools) == 5_000
-    assert len(Toolbox().read([tool(large)]).tools) == 1
+    for tools in ([tool(name=name, strict=False) for name in names[:5_000]], [tool(large)]):
+        assert len(read_tools(json.dumps(tools).encode()).tools) == len(tools)
     said = [{"role": "tool", "content": "call " * 100_000}, {"role": "tool", "content": "please CALL it, then again"}]
     assert [results_of([one], lambda message: message["content"]).complaint for one in said] == [False, True]
 
