@@ -109,7 +109,7 @@ class Plan:
     for all that is expected; `budget_short` is true where it may not do. `concurrency` is what serves the limits, None
     where none is known; `in_flight` is the config's. `told` are limits that the server told. `cache` says what is done
     for the server's prompt cache, and `cached_share` is the share of the prompts that it was read from, from 0 to 1.
-    `auto` says how lane "auto" would begin now, and why.
+    `auto` says how lane "auto" would begin now, and why. `gold` records of `quality.gold` are asked beside those left.
     """
 
     records: int
@@ -140,6 +140,7 @@ class Plan:
     cache: str = ""
     cached_share: float = 0.0
     auto: str = ""
+    gold: int = 0
 
     @property
     def without_label(self) -> int:
@@ -158,8 +159,8 @@ class Plan:
 
     @property
     def calls(self) -> float:
-        """Calls that they take."""
-        return self.left * self.calls_per_record
+        """Calls that they take, and the gold among them."""
+        return (self.left + self.gold) * self.calls_per_record
 
     @property
     def binding(self) -> str:

@@ -1,6 +1,6 @@
 """Results that show themselves, and plain functions made of asynchronous ones."""
 
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import wraps
 from html import escape
@@ -88,6 +88,13 @@ class ShownFacts(Shown):
 
     def __getitem__(self, name: str) -> Any:
         return self.facts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.facts)
+
+    def keys(self) -> KeysView[str]:
+        """The names of the values, so that `dict()` takes them."""
+        return self.facts.keys()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

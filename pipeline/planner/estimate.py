@@ -29,7 +29,7 @@ class Seen:
     those of records that a model was asked about; `problems` are the codes of those without a label.
     `batches_took_s` is how long the run's batches took so far. `cache` says what is done for the server's prompt cache;
     `marks_constant`: the end of the constant part is marked for it. `has_batches`: the server has batches; it is asked
-    where the lane is chosen by that.
+    where the lane is chosen by that. `gold` records of `quality.gold` are yet to be asked beside those of the input.
     """
 
     records: int
@@ -45,6 +45,7 @@ class Seen:
     cache: str = ""
     marks_constant: bool = False
     has_batches: bool = False
+    gold: int = 0
     now: datetime = field(default_factory=lambda: datetime.now().astimezone())
 
 
@@ -52,13 +53,14 @@ def planned(settings: Settings, seen: Seen, price: Price | None) -> Plan:
     """The plan, from what was seen."""
     left = max(0, seen.records - seen.done)
     calls_per_record = statistics.fmean(outcome.attempts for outcome in seen.asked)
-    tokens = interval([outcome.usage.total for outcome in seen.asked], left)
+    asks = left + (gold := seen.gold if left else 0)
+    tokens = interval([outcome.usage.total for outcome in seen.asked], asks)
 
     def cost_at(at: Price) -> Interval:
         # With a mark only the constant part is written, once: the rest reads what the pilot wrote.
         used = [_read_again(one.usage) if seen.marks_constant else one.usage for one in seen.asked]
         dearer = [_dearer(settings, outcome) for outcome in seen.asked]
-        return interval([at.cost_usd(usage) * times for usage, times in zip(used, dearer, strict=True)], left)
+        return interval([at.cost_usd(usage) * times for usage, times in zip(used, dearer, strict=True)], asks)
 
     cost = None if price is None else cost_at(price)
     found = Plan(
@@ -78,6 +80,7 @@ def planned(settings: Settings, seen: Seen, price: Price | None) -> Plan:
         failed_path=seen.failed_path,
         cache=seen.cache,
         cached_share=_cached_share(seen.asked),
+        gold=gold,
     )
     durations = _durations(settings, found, seen)
     found = replace(found, durations_s=durations)
@@ -191,7 +194,7 @@ def _ends(found: Plan, settings: Settings, seen: Seen, shares: Mapping[str, tupl
 
 
 def _records(calls: float, found: Plan) -> int:
-    return min(found.left, math.floor(calls / found.calls_per_record + 1e-6))
+    return min(found.left, math.floor(found.left * calls / found.calls + 1e-6)) if found.left else 0
 
 
 def _shares(rest: float, wanted: Interval) -> tuple[float, float]:

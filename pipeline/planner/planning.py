@@ -16,6 +16,7 @@ from pipeline.parts import (
     cache_text,
     changed,
     expect_choice,
+    gold_of,
     lane_price,
     open_provider,
     price_for,
@@ -35,6 +36,7 @@ from pipeline.runner import RunOptions, arun, refuse_open_batches, spent_of
 from pipeline.settings import Settings
 from pipeline.show import codes_text
 from pipeline.store import BatchBook, Ledger, RunDir
+from pipeline.task import Task
 from pipeline.threads import in_daemon
 
 #: Outcomes of the run folder that are looked at, at the most.
@@ -141,8 +143,18 @@ async def _look(settings: Settings, records: int, recorder: CallRecorder) -> See
                 told=told,
                 cache=cache_text(settings, task),
                 marks_constant=task.marks_constant,
+                gold=await _gold_ahead(settings, task, ledger, records),
                 batches_took_s=[part.took_s for part in await BatchBook(ledger).parts() if part.took_s is not None],
             )
+
+
+async def _gold_ahead(settings: Settings, task: Task, ledger: Ledger, records: int) -> int:
+    """How many gold records are mixed into the rest of a run over so many records."""
+    gold = await gold_of(settings, task)
+    if gold is None or not gold.mixed:
+        return 0
+    asked = {outcome.record.key for outcome in await ledger.canaries()} & {record.key for record in gold.mixed}
+    return max(0, min(len(gold.mixed), records // settings.quality.every) - len(asked))
 
 
 async def asked_in(settings: Settings) -> list[Outcome]:

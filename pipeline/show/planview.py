@@ -20,6 +20,11 @@ def plan_lines(found: Plan) -> list[str]:
     return [
         *_warnings(found),
         f"{found.left:,} of {found.records:,} records are left; this is from {found.pilot:,} that were asked",
+        *(
+            [f"  gold         {found.gold:,} gold records are asked beside them; all figures count them"]
+            if found.gold
+            else []
+        ),
         f"  tokens       {found.tokens.low:,.0f} to {found.tokens.high:,.0f}",
         f"  cost         {_cost_line(found)}",
         *_time_lines(found),
@@ -30,6 +35,10 @@ def plan_lines(found: Plan) -> list[str]:
         *_lane_lines(found),
         *([f"  {found.auto}"] if found.auto else []),
     ]
+
+
+def _gold_lines(found: Plan) -> list[str]:
+    return [f"  gold         {found.gold:,} gold records are asked beside them and counted here"] * bool(found.gold)
 
 
 def _warnings(found: Plan) -> list[str]:

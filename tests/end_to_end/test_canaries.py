@@ -52,7 +52,12 @@ def test_gold_is_asked_among_the_records_and_is_in_no_row(tmp_path: Path, talker
     user = measured(tmp_path, talker, 50, every=5)
     give_gold(user, gold(8))
     wrong |= {"g003"}
+    plan = user.do("plan", "job.toml", "--pilot", "10", "--json").expect(0).json
+    asked = len(talker.asked)
+    assert (plan["left"], plan["gold"], asked) == (40, 6, 12)
     summary = user.run()
+    used = sum(summary["usage"][name] for name in ("prompt", "completion")) / 58
+    assert plan["tokens"]["low"] == plan["tokens"]["high"] == (len(talker.asked) - asked) * used, "as it was planned"
     assert summary["gold"]["n"] == 8
     assert (summary["gold"]["right"], summary["gold"]["confusions"]) == (7, [["c01", "c02", 1]])
     assert (summary["labelled"], len(user.labels())) == (50, 50)
