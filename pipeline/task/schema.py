@@ -118,7 +118,7 @@ def validator(schema: Schema) -> Callable[[JSON, str], None]:
     return validate
 
 
-def compile_schema(schema: Schema) -> jsonschema_rs.Validator:
+def compile_schema(schema: Schema) -> "jsonschema_rs.Validator":  # quoted: the lowest versions have no such name
     """The compiled schema. Nothing is fetched: a reference may only point into the schema itself."""
     try:
         return jsonschema_rs.validator_for(schema, retriever=_refuse_fetch)
