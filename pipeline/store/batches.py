@@ -14,7 +14,7 @@ from pipeline.records import KeptAnswer, Problem, Record, Usage, added_usd
 from pipeline.store import storedturns
 from pipeline.store.batchparts import Item, ItemState, Landed, Part, PartState
 from pipeline.store.ledger import Ledger
-from pipeline.store.queries import chunks, placeholders
+from pipeline.store.queries import of_keys, placeholders
 from pipeline.store.rows import bound, json_text, json_value, unbound
 from pipeline.store.writes import transaction
 
@@ -217,14 +217,9 @@ def _in_parts(connection: sqlite3.Connection, records: Sequence[Record]) -> set[
     contents = {record.key: record.digest for record in records}
     found: set[str] = set()
     changed: list[str] = []
-    for chunk in chunks(list(contents)):
-        rows = connection.execute(
-            f"SELECT key, content FROM batch_items WHERE key IN ({placeholders(chunk)})",  # noqa: S608
-            list(map(bound, chunk)),
-        )
-        for name, content in rows:
-            key = unbound(name) or ""
-            (found.add if contents[key] == content else changed.append)(key)
+    for name, content in of_keys(connection, "SELECT key, content FROM batch_items", list(contents)):
+        key = unbound(name)
+        (found.add if contents[key] == content else changed.append)(key)
     if changed:
         with transaction(connection):
             connection.executemany(

@@ -13,10 +13,10 @@ from pipeline.errors import SetupError
 from pipeline.records import Outcome, Status
 from pipeline.store.answers import Correction, Place, is_same_content
 from pipeline.store.layout import REVIEWED
-from pipeline.store.queries import chunks, outcomes_of, placeholders
-from pipeline.store.reviews import Reviews, read_reviews
+from pipeline.store.queries import of_keys, outcomes_of
+from pipeline.store.reviews import open_reviews, read_reviews
 from pipeline.store.reviewsfile import NAME
-from pipeline.store.rows import bound, unbound
+from pipeline.store.rows import unbound
 from pipeline.store.schema import connect_reader
 
 
@@ -166,10 +166,12 @@ def follow_records(folder: Path, connection: sqlite3.Connection) -> None:
 
     A record that has another key now is found by its content, if only one record that moved has this content.
     """
-    with Reviews.open(folder / NAME) as reviews:
+    with open_reviews(folder) as reviews:
         corrections = reviews.corrections()
         found = _contents(connection, list(corrections))
-        lost = {key: one for key, one in corrections.items() if not _is_at(one, found.get(key))}
+        lost = {
+            key: one for key, one in corrections.items() if key not in found or not is_same_content(one, *found[key])
+        }
         places = [
             (correction, (key, *found[key]))
             for key, correction in corrections.items()
@@ -182,20 +184,10 @@ def follow_records(folder: Path, connection: sqlite3.Connection) -> None:
 _Content = tuple[int | None, bytes | None]
 
 
-def _is_at(correction: Correction, content: _Content | None) -> bool:
-    return content is not None and is_same_content(correction, *content)
-
-
 def _contents(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, _Content]:
     """The digests of the content and the request of those of the keys that have an outcome."""
-    found: dict[str, _Content] = {}
-    for chunk in chunks(keys):
-        rows = connection.execute(
-            f"SELECT key, digest, request_digest FROM outcomes WHERE key IN ({placeholders(chunk)})",  # noqa: S608
-            [bound(key) for key in chunk],
-        )
-        found.update((unbound(key), (digest, request)) for key, digest, request in rows)
-    return found
+    rows = of_keys(connection, "SELECT key, digest, request_digest FROM outcomes", keys)
+    return {unbound(key): (digest, request) for key, digest, request in rows}
 
 
 def _moved(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pipeline.records import JSON, Record
 from pipeline.store import writes
-from pipeline.store.queries import chunks, placeholders
+from pipeline.store.queries import of_keys, placeholders
 from pipeline.store.rows import COLUMNS, bound, json_text, json_value, unbound
 
 #: reasons for which outcomes are archived; what is gone may come back
@@ -117,12 +117,10 @@ def add(connection: sqlite3.Connection, records: Sequence[Record], *, trust: boo
 
 
 def _known(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, tuple[int, int, str | None, object]]:
-    found: dict[str, tuple[int, int, str | None, object]] = {}
-    for chunk in chunks(keys):
-        rows = connection.execute(f"{_KNOWN} WHERE key IN ({placeholders(chunk)})", [bound(key) for key in chunk])
-        for key, seq, digest, problem, ordinal, line, source in rows:
-            found[unbound(key)] = (seq, digest, problem, (ordinal, line, unbound(source)))
-    return found
+    return {
+        unbound(key): (seq, digest, problem, (ordinal, line, unbound(source)))
+        for key, seq, digest, problem, ordinal, line, source in of_keys(connection, _KNOWN, keys)
+    }
 
 
 def _row(record: Record, seq: int | None) -> tuple[object, ...]:

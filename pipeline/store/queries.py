@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from pipeline.records import JSON, Outcome, Status, Usage
 from pipeline.store.rows import STATUSES, any_text, bound, damage_of, json_value, to_outcome, unbound
@@ -72,7 +72,6 @@ class Checkpoint:
 
 
 _SELECT_KNOWN = "SELECT key, digest, status, ordinal, line, source FROM outcomes"
-_SELECT_SEEN = "SELECT key, place FROM seen"
 # Constant words and question marks are all that is put into a statement in this file.
 _TOKENS = "prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens, cache_write_tokens"
 _PAID = f"{_TOKENS}, cost_usd, answer IS NOT NULL AS has_answer, attempts, repairs"
@@ -185,25 +184,16 @@ def last_seq(connection: sqlite3.Connection) -> int:
 
 def known(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Known]:
     """Those of the keys that have an outcome."""
-    found: dict[str, Known] = {}
-    for chunk in chunks(keys):
-        rows = connection.execute(
-            f"{_SELECT_KNOWN} WHERE key IN ({placeholders(chunk)})", [bound(key) for key in chunk]
-        )
-        for key, digest, status, ordinal, line, source in rows:
-            found[unbound(key)] = Known(digest, _status(status), ordinal, line, any_text(source))
-    return found
+    return {
+        unbound(key): Known(digest, _status(status), ordinal, line, any_text(source))
+        for key, digest, status, ordinal, line, source in of_keys(connection, _SELECT_KNOWN, keys)
+    }
 
 
 def outcomes_of(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Outcome]:
     """The outcomes of those of the keys that have one."""
-    found: dict[str, Outcome] = {}
-    for chunk in chunks(keys):
-        rows = connection.execute(
-            f"{SELECT_OUTCOME} WHERE key IN ({placeholders(chunk)})", [bound(key) for key in chunk]
-        )
-        found.update((outcome.record.key, outcome) for outcome in map(to_outcome, rows))
-    return found
+    outcomes = map(to_outcome, of_keys(connection, SELECT_OUTCOME, keys))
+    return {outcome.record.key: outcome for outcome in outcomes}
 
 
 def mark_seen(connection: sqlite3.Connection, places: Sequence[tuple[str, str]]) -> dict[int, str]:
@@ -212,10 +202,8 @@ def mark_seen(connection: sqlite3.Connection, places: Sequence[tuple[str, str]])
     Memory stays flat: what was seen lies in a temporary file.
     """
     connection.execute("CREATE TEMP TABLE IF NOT EXISTS seen (key TEXT PRIMARY KEY, place TEXT) WITHOUT ROWID")
-    first: dict[str, str] = {}
-    for chunk in chunks([key for key, _ in places]):
-        rows = connection.execute(f"{_SELECT_SEEN} WHERE key IN ({placeholders(chunk)})", [bound(key) for key in chunk])
-        first.update((unbound(key), unbound(place)) for key, place in rows)
+    rows = of_keys(connection, "SELECT key, place FROM seen", [key for key, _ in places])
+    first: dict[str, str] = {unbound(key): unbound(place) for key, place in rows}
     duplicates: dict[int, str] = {}
     fresh: list[tuple[str | bytes | None, str | bytes | None]] = []
     for index, (key, place) in enumerate(places):
@@ -323,6 +311,12 @@ def chunks(items: Sequence[_T]) -> Iterator[list[_T]]:
     rest = iter(items)
     while chunk := list(islice(rest, CHUNK)):
         yield chunk
+
+
+def of_keys(connection: sqlite3.Connection, select: str, keys: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """The rows of those of the keys that are in the table that is selected from."""
+    for chunk in chunks(keys):
+        yield from connection.execute(f"{select} WHERE key IN ({placeholders(chunk)})", [bound(key) for key in chunk])
 
 
 def placeholders(values: Sequence[object]) -> str:

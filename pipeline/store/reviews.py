@@ -10,10 +10,11 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pipeline.errors import StoreError
 from pipeline.store.answers import Answer, Correction, Draw, DrawItem, Place, taking_back, with_answer
@@ -22,7 +23,16 @@ from pipeline.store.reviewsfile import NAME, connect, connect_reader
 from pipeline.store.rows import bound, json_text, json_value, unbound
 from pipeline.store.writes import transaction
 
-_T = TypeVar("_T")
+_ANSWER = (
+    "id, at, draw, key, about, record, request, answered_by, blind, old_label, new_label, unclear, note, takes_back"
+)
+_ADD_ANSWER = f"INSERT INTO answers ({_ANSWER}) VALUES ({', '.join('?' * 14)})"  # noqa: S608 (constant names)
+_ADD_DRAW = "INSERT INTO draws (at, seed, spec, purpose, blind, population, digest) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_NEXT = "SELECT MAX((SELECT COALESCE(MAX(id), 0) FROM answers), (SELECT COALESCE(MAX(id), 0) FROM places)) + 1"
+_VERSION = """
+SELECT MAX((SELECT COALESCE(MAX(id), 0) FROM places), (SELECT COALESCE(MAX(id), 0) FROM answers
+    WHERE takes_back IS NOT NULL OR COALESCE(new_label, old_label, '{}') <> '{}'))
+"""
 
 
 class Reviews:
@@ -32,17 +42,6 @@ class Reviews:
         self.path = path
         self._connection = connection
         self._lock = threading.Lock()
-
-    @classmethod
-    def open(cls, path: Path) -> Reviews:
-        """Open `reviews.db` for writing; a new file is for its owner only. Raises SetupError if it is another file."""
-        return cls(path, connect(path))
-
-    @classmethod
-    def read(cls, path: Path) -> Reviews | None:
-        """Open it for reading; None where there is none yet. Raises SetupError if it is another file."""
-        connection = connect_reader(path)
-        return None if connection is None else cls(path, connection)
 
     def close(self) -> None:
         """Close the file; may be called twice."""
@@ -55,6 +54,22 @@ class Reviews:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @contextmanager
+    def _used(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for one thread at a time. Raises StoreError."""
+        try:
+            with self._lock:
+                yield self._connection
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"{self.path}: cannot be used: {error}. What it holds is safe: fix the cause (is the disk full?), "
+                "then run the same command again."
+            ) from error
+
+    def _rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        with self._used() as connection:
+            return connection.execute(statement, values).fetchall()
+
     # -- draws -------------------------------------------------------------------------------------------------------
 
     def add_draw(self, draw: Draw, items: Sequence[DrawItem]) -> Draw:
@@ -66,12 +81,27 @@ class Reviews:
             raise ValueError("a record is twice in a draw")
         if wrong := [item for item in items if not 0 < item.probability <= 1]:
             raise ValueError(f"a record is drawn with probability {wrong[0].probability}")
-        return self._do(_add_draw, replace(draw, at=draw.at or time.time()), items)
+        at = draw.at or time.time()
+        values = (at, draw.seed, json_text(draw.spec), draw.purpose, draw.blind, draw.population, draw.digest)
+        with self._used() as connection, transaction(connection):
+            number = connection.execute(_ADD_DRAW, values).lastrowid or 0
+            connection.executemany(
+                "INSERT INTO draw_items (draw, position, key, probability, stratum) VALUES (?, ?, ?, ?, ?)",
+                (
+                    (number, position, bound(item.key), item.probability, bound(item.stratum))
+                    for position, item in enumerate(items)
+                ),
+            )
+        return replace(draw, at=at, id=number)
 
     def draws(self, purpose: str | None = None) -> list[Draw]:
         """All draws, or those for one purpose, the oldest first."""
-        found = self._do(_draws)
-        return [draw for draw in found if purpose in (None, draw.purpose)]
+        rows = self._rows("SELECT id, at, seed, spec, purpose, blind, population, digest FROM draws ORDER BY id")
+        return [
+            Draw(seed, json_value(spec), why, population, digest, bool(blind), at, number)
+            for number, at, seed, spec, why, blind, population, digest in rows
+            if purpose in (None, why)
+        ]
 
     def items_of(self, draw: int) -> list[DrawItem]:
         """The records of a draw, in their order, each with the last answer in this draw that stands.
@@ -79,16 +109,27 @@ class Reviews:
         Empty where there is no such draw. If a record has another key since, the item keeps the key of the draw.
         """
         answers = {answer.key: answer for answer in self.standing() if answer.draw == draw}
-        return [replace(item, answer=answers.get(item.key)) for item in self._do(_items, draw)]
+        rows = self._rows(
+            "SELECT key, probability, stratum, position FROM draw_items WHERE draw = ? ORDER BY position", draw
+        )
+        return [
+            DrawItem(key, probability, unbound(stratum), position, answers.get(key))
+            for key, probability, stratum, position in ((unbound(row[0]), *row[1:]) for row in rows)
+        ]
 
     def keys_of(self, draw: int) -> set[str]:
         """The keys of the records of a draw."""
-        return {item.key for item in self._do(_items, draw)}
+        return {unbound(key) for (key,) in self._rows("SELECT key FROM draw_items WHERE draw = ?", draw)}
 
     def draws_of(self, key: str) -> list[tuple[Draw, DrawItem]]:
         """The draws in which this key is, each with its item there, without answers."""
         found = {draw.id: draw for draw in self.draws()}
-        return [(found[number], item) for number, item in self._do(_items_of_key, key)]
+        rows = self._rows(
+            "SELECT draw, probability, stratum, position FROM draw_items WHERE key = ? ORDER BY draw", bound(key)
+        )
+        return [
+            (found[draw], DrawItem(key, probability, unbound(stratum), at)) for draw, probability, stratum, at in rows
+        ]
 
     # -- answers -----------------------------------------------------------------------------------------------------
 
@@ -99,7 +140,11 @@ class Reviews:
     def add_answers(self, answers: Sequence[Answer]) -> list[Answer]:
         """Keep answers, all of them or, after an error or a kill, none; gives them with their ids and times."""
         now = time.time()
-        return self._do(_add_answers, [replace(answer, at=answer.at or now) for answer in answers])
+        with self._used() as connection, transaction(connection):
+            first = connection.execute(_NEXT).fetchone()[0]
+            kept = [replace(answer, at=answer.at or now, id=number) for number, answer in enumerate(answers, first)]
+            connection.executemany(_ADD_ANSWER, map(_answer_row, kept))
+        return kept
 
     def take_back(self, answer: Answer, by: str) -> Answer:
         """Take one answer back: what stood before it counts again."""
@@ -110,7 +155,8 @@ class Reviews:
 
         Labels that were renamed since have their new names.
         """
-        return renamed_answers(self._do(_answers, since), renames_for_people(self.path.parent))
+        rows = self._rows(f"SELECT {_ANSWER} FROM answers WHERE id > ? ORDER BY id", since)  # noqa: S608
+        return renamed_answers(list(map(_read_answer, rows)), renames_for_people(self.path.parent))
 
     def standing(self, upto: int | None = None) -> list[Answer]:
         """The answers that count, the oldest first: without those that were taken back, and without what took them."""
@@ -125,7 +171,8 @@ class Reviews:
 
         The last answer to each field counts. `upto` leaves out what came after that version.
         """
-        places = {place.answer: place for place in self._do(_places, upto)}
+        rows = self._rows("SELECT answer, key, record, request, id FROM places ORDER BY id")
+        places = {row[0]: Place(row[0], unbound(row[1]), *row[2:4]) for row in rows if upto is None or row[4] <= upto}
         found: dict[str, Correction] = {}
         for answer in self.standing(upto):
             if answer.fields:
@@ -135,95 +182,35 @@ class Reviews:
 
     def version(self) -> int:
         """A number that grows whenever `corrections` changes; 0 before the first."""
-        return self._do(_version)
+        return int(self._rows(_VERSION)[0][0])
 
     def note_places(self, places: Sequence[Place]) -> None:
         """Keep where the records of these answers are now."""
-        if places:
-            self._do(_add_places, places)
-
-    def _do(self, work: Callable[..., _T], *args: Any) -> _T:
-        try:
-            with self._lock:
-                return work(self._connection, *args)
-        except sqlite3.Error as error:
-            raise StoreError(
-                f"{self.path}: cannot be used: {error}. What it holds is safe: fix the cause (is the disk full?), "
-                "then run the same command again."
-            ) from error
+        if not places:
+            return
+        with self._used() as connection, transaction(connection):
+            first = connection.execute(_NEXT).fetchone()[0]
+            connection.executemany(
+                "INSERT INTO places (id, at, answer, key, record, request) VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    (number, time.time(), place.answer, bound(place.key), place.record, place.request)
+                    for number, place in enumerate(places, first)
+                ),
+            )
 
 
 def open_reviews(folder: Path) -> Reviews:
-    """The reviews of the run in this folder, for writing. Raises SetupError."""
-    return Reviews.open(folder / NAME)
+    """The reviews of the run in this folder, for writing; a new file is for its owner only.
+
+    Raises SetupError if it is another file.
+    """
+    return Reviews(folder / NAME, connect(folder / NAME))
 
 
 def read_reviews(folder: Path) -> Reviews | None:
-    """The reviews of the run in this folder, for reading; None where nobody has reviewed it. Raises SetupError."""
-    return Reviews.read(folder / NAME)
-
-
-# -- what is done with the connection, under the lock ----------------------------------------------------------------
-
-_ANSWER = (
-    "id, at, draw, key, about, record, request, answered_by, blind, old_label, new_label, unclear, note, takes_back"
-)
-_NEXT = "SELECT MAX((SELECT COALESCE(MAX(id), 0) FROM answers), (SELECT COALESCE(MAX(id), 0) FROM places)) + 1"
-
-
-def _add_draw(connection: sqlite3.Connection, draw: Draw, items: Iterable[DrawItem]) -> Draw:
-    values = (draw.at, draw.seed, json_text(draw.spec), draw.purpose, draw.blind, draw.population, draw.digest)
-    with transaction(connection):
-        cursor = connection.execute(
-            "INSERT INTO draws (at, seed, spec, purpose, blind, population, digest) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            values,
-        )
-        number = int(cursor.lastrowid or 0)
-        connection.executemany(
-            "INSERT INTO draw_items (draw, position, key, probability, stratum) VALUES (?, ?, ?, ?, ?)",
-            (
-                (number, position, bound(item.key), item.probability, bound(item.stratum))
-                for position, item in enumerate(items)
-            ),
-        )
-    return replace(draw, id=number)
-
-
-def _draws(connection: sqlite3.Connection) -> list[Draw]:
-    rows = connection.execute(
-        "SELECT id, at, seed, spec, purpose, blind, population, digest FROM draws ORDER BY id"
-    ).fetchall()
-    return [
-        Draw(seed, json_value(spec), purpose, population, digest, bool(blind), at, number)
-        for number, at, seed, spec, purpose, blind, population, digest in rows
-    ]
-
-
-def _items(connection: sqlite3.Connection, draw: int) -> list[DrawItem]:
-    rows = connection.execute(
-        "SELECT key, probability, stratum, position FROM draw_items WHERE draw = ? ORDER BY position", (draw,)
-    ).fetchall()
-    return [
-        DrawItem(unbound(key), probability, unbound(stratum), position) for key, probability, stratum, position in rows
-    ]
-
-
-def _items_of_key(connection: sqlite3.Connection, key: str) -> list[tuple[int, DrawItem]]:
-    rows = connection.execute(
-        "SELECT draw, probability, stratum, position FROM draw_items WHERE key = ? ORDER BY draw", (bound(key),)
-    ).fetchall()
-    return [(draw, DrawItem(key, probability, unbound(stratum), at)) for draw, probability, stratum, at in rows]
-
-
-def _add_answers(connection: sqlite3.Connection, answers: Sequence[Answer]) -> list[Answer]:
-    with transaction(connection):
-        first = connection.execute(_NEXT).fetchone()[0]
-        kept = [replace(answer, id=number) for number, answer in enumerate(answers, first)]
-        connection.executemany(
-            f"INSERT INTO answers ({_ANSWER}) VALUES ({', '.join('?' * 14)})",  # noqa: S608 (constant names)
-            map(_answer_row, kept),
-        )
-    return kept
+    """The same for reading; None where nobody has reviewed the run."""
+    connection = connect_reader(folder / NAME)
+    return None if connection is None else Reviews(folder / NAME, connection)
 
 
 def _answer_row(answer: Answer) -> tuple[Any, ...]:
@@ -245,14 +232,6 @@ def _answer_row(answer: Answer) -> tuple[Any, ...]:
     )
 
 
-def _answers(connection: sqlite3.Connection, since: int) -> list[Answer]:
-    rows = connection.execute(
-        f"SELECT {_ANSWER} FROM answers WHERE id > ? ORDER BY id",  # noqa: S608 (constant names)
-        (since,),
-    ).fetchall()
-    return list(map(_read_answer, rows))
-
-
 def _read_answer(row: Sequence[Any]) -> Answer:
     return Answer(
         key=unbound(row[3]),
@@ -270,28 +249,3 @@ def _read_answer(row: Sequence[Any]) -> Answer:
         at=row[1],
         id=row[0],
     )
-
-
-def _places(connection: sqlite3.Connection, upto: int | None) -> list[Place]:
-    rows = connection.execute("SELECT answer, key, record, request, id FROM places ORDER BY id").fetchall()
-    return [Place(answer, unbound(key), record, request) for answer, key, record, request, number in rows
-            if upto is None or number <= upto]  # fmt: skip
-
-
-def _add_places(connection: sqlite3.Connection, places: Sequence[Place]) -> None:
-    with transaction(connection):
-        first = connection.execute(_NEXT).fetchone()[0]
-        connection.executemany(
-            "INSERT INTO places (id, at, answer, key, record, request) VALUES (?, ?, ?, ?, ?, ?)",
-            (
-                (number, time.time(), place.answer, bound(place.key), place.record, place.request)
-                for number, place in enumerate(places, first)
-            ),
-        )
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    corrects = "takes_back IS NOT NULL OR COALESCE(new_label, old_label, '{}') <> '{}'"
-    answers = connection.execute(f"SELECT MAX(id) FROM answers WHERE {corrects}").fetchone()[0]  # noqa: S608
-    places = connection.execute("SELECT MAX(id) FROM places").fetchone()[0]
-    return max(answers or 0, places or 0)
