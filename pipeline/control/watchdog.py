@@ -49,14 +49,15 @@ class Watchdog:
         return (self._clock() if now is None else now) - self._moved_at
 
 
-def describe_tasks(names_prefix: str = "worker-") -> list[dict[str, Any]]:
-    """What each task of the running loop whose name begins so is waiting for: plain values, by name.
+def describe_tasks() -> list[dict[str, Any]]:
+    """What each worker of the running loop is waiting for: plain values, by name.
 
     `stack` is from the outside in, `at` its innermost place, `awaits` what stands there. Names of files and functions,
     states and counts only: no value of a variable, as it may be a record.
     """
-    tasks = [task for task in asyncio.all_tasks() if task.get_name().startswith(names_prefix)]
-    return [_described(task) for task in sorted(tasks, key=_by_number)]
+    tasks = [task for task in asyncio.all_tasks() if task.get_name().startswith("worker-")]
+    # worker-2 before worker-10
+    return [_described(task) for task in sorted(tasks, key=lambda task: (len(task.get_name()), task.get_name()))]
 
 
 def grouped(described: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -72,11 +73,6 @@ def grouped(described: list[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for group in sorted(groups.values(), key=len, reverse=True)
     ]
-
-
-def _by_number(task: asyncio.Task[Any]) -> tuple[int, str]:
-    """worker-2 before worker-10."""
-    return len(task.get_name()), task.get_name()
 
 
 def _described(task: asyncio.Task[Any]) -> dict[str, Any]:

@@ -31,7 +31,8 @@ class Net:
 
     def caught(self, record: Record, error: Exception) -> Problem:
         """The record's problem. Raises the error itself where it is the run's, StoppedError after too many in a row."""
-        if isinstance(error, StoppedError | StoreError | SetupError) or _is_the_systems(error):
+        is_the_systems = isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM
+        if is_the_systems or isinstance(error, StoppedError | StoreError | SetupError):
             raise error
         problem = self.told(record, error)
         if self._in_a_row >= MOST_IN_A_ROW:
@@ -42,18 +43,11 @@ class Net:
         """The record's problem, logged and counted."""
         self._in_a_row += 1
         told = f"{type(error).__name__}: {error}"[:_SHOWN_CHARS]
-        facts = {"key": record.key, "source": record.source, "line": record.line, "error": told, "trace": _trace(error)}
+        trace = "".join(traceback.format_exception(error, limit=-_MOST_FRAMES))[-_MOST_CHARS:]
+        facts = {"key": record.key, "source": record.source, "line": record.line, "error": told, "trace": trace}
         log.error("internal error", extra={"facts": facts})
         if self._in_a_row >= MOST_IN_A_ROW:
             self._stop(
                 InternalError(f"{self._in_a_row} records in a row ended in an error of labelpipe itself: {told}")
             )
         return Problem(InternalError.code, f"labelpipe itself failed at this record: {told}; run.log has the trace")
-
-
-def _is_the_systems(error: Exception) -> bool:
-    return isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM
-
-
-def _trace(error: Exception) -> str:
-    return "".join(traceback.format_exception(error, limit=-_MOST_FRAMES))[-_MOST_CHARS:]

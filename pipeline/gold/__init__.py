@@ -11,4 +11,4 @@ from pipeline.gold.fields import (
     with_values,
 )
 from pipeline.gold.files import KEY, GoldFile, open_gold
-from pipeline.gold.values import NONE, as_class, as_number, as_set, as_text, is_answered
+from pipeline.gold.values import NONE, as_class, as_number, as_set, is_answered

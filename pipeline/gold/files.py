@@ -52,10 +52,6 @@ def _plain(value: JSON) -> JSON:
     return value
 
 
-def _as_it_is(value: JSON) -> JSON:
-    return value
-
-
 def _answers(batch: Sequence[_Row], column: str, plain: Callable[[JSON], JSON]) -> list[JSON]:
     """What each row has in a column; None where that is no answer. Labels are few, and each text is looked at once."""
     values = [fields.get(column) for _, fields, _, _ in batch]
@@ -141,7 +137,7 @@ class GoldFile:
     def _usable(self, batch: Sequence[_Row]) -> list[GoldRow]:
         self.rows += len(batch)
         rows = []
-        plain = _plain if self.source.format in _WRITTEN else _as_it_is
+        plain = _plain if self.source.format in _WRITTEN else lambda value: value
         key_column, columns, made = self.key_column, self.columns, partial(tuple.__new__, GoldRow)
         answers = zip(*(_answers(batch, column, plain) for column in columns), strict=True)
         # Rows of a CSV that say the same share what they say. Elsewhere 1 and true may be values, which are equal here.

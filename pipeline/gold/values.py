@@ -93,8 +93,3 @@ def _parted(field: MeasuredField, text: str) -> JSON:
 
 def _parts(text: str, sign: str) -> Sequence[str]:
     return [part.strip() for part in text.split(sign) if part.strip()]
-
-
-def as_text(value: JSON) -> str:
-    """The value as a text."""
-    return named_class(value)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.gold import NONE, MeasuredField, as_class, as_number, as_set, as_text, named_class
+from pipeline.gold import NONE, MeasuredField, as_class, as_number, as_set, named_class
 from pipeline.quality import (
     Calibration,
     ClassScore,
@@ -124,7 +124,7 @@ class FieldTally:
     def _add_number(self, gold: JSON, label: JSON, times: int) -> bool | None:
         right, said = as_number(gold), as_number(label)
         if right is None:
-            self.foreign[_bounded(self.foreign, as_text(gold))] += times
+            self.foreign[_bounded(self.foreign, named_class(gold))] += times
             return None
         if said is None:
             self.no_value += times
@@ -133,7 +133,7 @@ class FieldTally:
         return right == said
 
     def _add_text(self, gold: JSON, label: JSON, times: int) -> bool:
-        right, said = as_text(gold), "" if label is None else as_text(label)
+        right, said = named_class(gold), "" if label is None else named_class(label)
         self.texts.add(right, said, times)
         return right == said
 

@@ -56,10 +56,6 @@ def _image(data: bytes, order: Order) -> Decoded:
     return Decoded((prepared(data, order.mime, size, Size(*order.bound), order.name),))
 
 
-def _sound(data: bytes, order: Order) -> Decoded:
-    return Decoded(seconds=seconds_of(data, order.mime, order.name))
-
-
 def _pages(data: bytes, order: Order) -> Decoded:
     bound = Size(*order.bound)
     found = pages_of(data, order.name, dpi=order.dpi, bound=bound, most=order.most_pages, wanted=order.pages)
@@ -76,7 +72,7 @@ def _file(data: bytes, order: Order) -> Decoded:
 
 _KINDS: Mapping[str, Callable[[bytes, Order], Decoded]] = {
     "image": _image,
-    "audio": _sound,
+    "audio": lambda data, order: Decoded(seconds=seconds_of(data, order.mime, order.name)),
     "document": _pages,
     "file": _file,
 }

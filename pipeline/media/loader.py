@@ -14,7 +14,7 @@ from pipeline.errors import MediaError
 from pipeline.media.held import Held
 from pipeline.media.parts import Loaded, MediaOptions, by_address, loaded_of, order_of
 from pipeline.media.root import Found, Root
-from pipeline.media.sources import Web, data_of, data_size, named, scheme_of, shown
+from pipeline.media.sources import Web, data_of, named, scheme_of, shown
 from pipeline.media.tokens import Cost
 from pipeline.media.workshop import Workshop
 from pipeline.records import JSON, Attachment, Request
@@ -84,7 +84,7 @@ class Loader:
             found = self._root.find(source, most)
             return _Wanted(attachment, named(source), found.size_bytes, found)
         if scheme == "data":
-            return _Wanted(attachment, shown(source), data_size(source))
+            return _Wanted(attachment, shown(source), len(source))
         passed = self._options.urls == "pass"
         self._refuse_address(attachment, passed=passed)
         return _Wanted(attachment, shown(source), 0 if passed else most, passed=passed)

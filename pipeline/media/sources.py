@@ -53,11 +53,6 @@ def named(path: str) -> str:
     )
 
 
-def data_size(source: str) -> int:
-    """How many bytes a data URL can hold, before it is read."""
-    return len(source)
-
-
 def data_of(source: str, most_bytes: int) -> bytes:
     """The bytes in a data URL; its type is not believed. Raises MediaError."""
     head, comma, body = source.partition(",")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SetupError
-from pipeline.facts import MACHINE, UNKNOWN, Effort, Interval, Plan, RehearsedPlan, Tier, Took
+from pipeline.facts import MACHINE, UNKNOWN, Effort, Plan, RehearsedPlan, Tier, Took
 from pipeline.parts import REHEARSAL, changed, hours_of, open_provider, price_for, refuse
 from pipeline.planner.estimate import latency_of, least
 from pipeline.planner.planning import asked_in, count_records, plan_with
@@ -183,13 +183,9 @@ def part_of(plan: Plan, records: int) -> Took:
         seconds=seconds,
         requests_per_minute=calls / seconds * 60 if seconds else None,
         refused=0,
-        cost_usd=_middle(plan.cost, share),
+        cost_usd=None if plan.cost is None else plan.cost.middle * share,
         binding=max(within, key=lambda name: within[name], default="nothing"),
     )
-
-
-def _middle(cost: Interval | None, share: float) -> float | None:
-    return None if cost is None else cost.middle * share
 
 
 def _happened(

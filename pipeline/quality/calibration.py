@@ -77,13 +77,13 @@ class Calibration:
             for at, (n, total, right) in sorted(tables.items())
         ]
 
-    def expected_error(self, number: int = 10) -> float | None:
+    def expected_error(self) -> float | None:
         """The mean distance between confidence and accuracy over the bins, weighted by their records (ECE).
 
         Guo et al. (2017), "On calibration of modern neural networks". None without records.
         """
         n = self.n
-        return sum(one.n * abs(one.accuracy - one.confidence) for one in self.bins(number)) / n if n else None
+        return sum(one.n * abs(one.accuracy - one.confidence) for one in self.bins()) / n if n else None
 
     def brier(self) -> float | None:
         """The mean squared distance between the confidence and what came true (1 right, 0 wrong)."""

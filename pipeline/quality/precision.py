@@ -10,7 +10,7 @@ from pipeline.quality.intervals import wilson
 _MOST = 1_000_000
 
 
-def drawn_share(hits: Sequence[bool], probabilities: Sequence[float], confidence: float = 0.95) -> Estimate:
+def drawn_share(hits: Sequence[bool], probabilities: Sequence[float]) -> Estimate:
     """The share of hits in the file, from drawn records and the probability with which each was drawn.
 
     Where all probabilities are equal, Wilson's interval; else `weighted_mean`. Where all records are alike the interval
@@ -21,17 +21,17 @@ def drawn_share(hits: Sequence[bool], probabilities: Sequence[float], confidence
         return Estimate(None, None, None, 0)
     n, right = len(hits), sum(hits)
     if len(set(probabilities)) == 1:
-        return Estimate(right / n, *wilson(right, n, confidence), n)
+        return Estimate(right / n, *wilson(right, n), n)
     if right in (0, n):
         weights = [1 / probability for probability in probabilities]
         effective = fsum(weights) ** 2 / fsum(weight * weight for weight in weights)
-        return Estimate(right / n, *wilson(effective if right else 0, effective, confidence), n)
-    found = weighted_mean([float(hit) for hit in hits], probabilities, confidence)
+        return Estimate(right / n, *wilson(effective if right else 0, effective), n)
+    found = weighted_mean([float(hit) for hit in hits], probabilities)
     low, high = (0.0, 1.0) if found.low is None or found.high is None else (found.low, found.high)
     return Estimate(found.mean, max(0.0, low), min(1.0, high), n)
 
 
-def answers_to_come(found: Estimate, half: float, confidence: float = 0.95) -> int:
+def answers_to_come(found: Estimate, half: float) -> int:
     """How many answers more, about, until the interval of `drawn_share` reaches at most `half` to each side.
 
     It is worked out for the middle of the present interval, which is nearer to a half than the share is while there are
@@ -44,15 +44,15 @@ def answers_to_come(found: Estimate, half: float, confidence: float = 0.95) -> i
     fewest, most = 1, _MOST
     while fewest < most:
         n = (fewest + most) // 2
-        lower, upper = wilson(middle * n, n, confidence)
+        lower, upper = wilson(middle * n, n)
         fewest, most = (fewest, n) if (upper - lower) / 2 <= half else (n + 1, most)
     # A weighted draw needs more for the same width: as many times as it needed for the present one.
-    return max(1, round(fewest * _design_effect(found, middle, confidence)) - found.n)
+    return max(1, round(fewest * _design_effect(found, middle)) - found.n)
 
 
-def _design_effect(found: Estimate, middle: float, confidence: float) -> float:
+def _design_effect(found: Estimate, middle: float) -> float:
     """The squared width of the interval beside that of a simple draw of as many, at least 1."""
     if found.n == 0 or found.low is None or found.high is None:
         return 1.0
-    low, high = wilson(middle * found.n, found.n, confidence)
+    low, high = wilson(middle * found.n, found.n)
     return max(1.0, ((found.high - found.low) / (high - low)) ** 2)

@@ -104,13 +104,14 @@ def facts(found: Found) -> Iterator[tuple[str, str]]:
     manifest, fingerprint = found.manifest, found.manifest.get("fingerprint") or {}
     reading = manifest.get("reading") or {}
     first, last = clock(manifest.get("created_at")), clock(_last_at(found))
-    live = found.state["live"] or {}
+    eta_s = (found.state["live"] or {}).get("eta_s")
+    eta = "" if eta_s is None else f"in {duration(eta_s)}"
     rows = {
         "Input": ", ".join(map(str, reading.get("paths") or ())) or plain((fingerprint.get("input") or {}).get("path")),
         "Records": f"{done_of(found):,}" + (f" of {total:,}" if (total := _total(found)) else ""),
         "Model": plain(fingerprint.get("model")),
         "Began": first,
-        "Ends" if found.state["running"] else "Ended": _eta(live) if found.state["running"] else last,
+        "Ends" if found.state["running"] else "Ended": eta if found.state["running"] else last,
         "Sessions": f"{found.pace.sessions}" if found.pace.sessions > 1 else "",
         "Batches": batches_text(found.batches) if found.batches else "",
         "Identical records": _copied(found),
@@ -119,10 +120,6 @@ def facts(found: Found) -> Iterator[tuple[str, str]]:
         "labelpipe": plain(manifest.get("labelpipe")),
     }
     return ((name, text) for name, text in rows.items() if text)
-
-
-def _eta(live: Mapping[str, Any]) -> str:
-    return f"in {duration(live['eta_s'])}" if live.get("eta_s") is not None else ""
 
 
 def _copied(found: Found) -> str:
@@ -204,7 +201,8 @@ def _in_spans(counts: Mapping[str, int]) -> list[tuple[str, int]] | None:
     if found is None or len(found) <= VALUES_SHOWN:
         return found
     low, high = float(found[0][0]), float(found[-1][0])
-    width = next(width for width in _widths() if high // width - low // width < VALUES_SHOWN)
+    widths = (digit * 10**power for power in itertools.count() for digit in (1, 2, 5))
+    width = next(width for width in widths if high // width - low // width < VALUES_SHOWN)
     begin = low // width * width
     spans = [0] * (int((high - begin) // width) + 1)
     for value, count in found:
@@ -212,11 +210,6 @@ def _in_spans(counts: Mapping[str, int]) -> list[tuple[str, int]] | None:
     ends = [(begin + at * width, min(high, begin + (at + 1) * width - 1)) for at in range(len(spans))]
     return [(f"{first:,.0f} to {last:,.0f}" if last > first else f"{first:,.0f}", count)
             for (first, last), count in zip(ends, spans, strict=True)]  # fmt: skip
-
-
-def _widths() -> Iterator[int]:
-    """1, 2, 5, 10, 20, 50 and so on."""
-    return (digit * 10**power for power in itertools.count() for digit in (1, 2, 5))
 
 
 def measured(found: Found) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -190,17 +190,14 @@ def _loosely(part: Any, rename: Rename) -> Any:
     if not isinstance(part, dict):
         return part
     if "enum" in part:
-        values = Rename(rename.column, rename.pairs).field(_as_field(part["enum"])).values
+        field = LabelField(choices=plain_choices(part["enum"]))
+        values = Rename(rename.column, rename.pairs).field(field).values
         return {"enum": sorted(map(str, values))}
     return {
         name: _loosely(one, rename)
         for name, one in part.items()
         if name != "description" or not isinstance(one, str) or not one.startswith("- ")
     }
-
-
-def _as_field(values: Sequence[Any]) -> LabelField:
-    return LabelField(choices=plain_choices(values))
 
 
 def _noted(run_dir: RunDir, edit: FileEdit) -> dict[str, str]:

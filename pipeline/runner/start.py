@@ -367,17 +367,14 @@ async def _prepare(
     if options.retry:
         await ledger.own_up()
         by_people = await labelled_by_people(run_dir, ledger)
-        again = await ledger.archive(_without_label(options.retry_codes, by_people), "retry")
+        unlabelled = frozenset({Status.REJECTED, Status.FAILED})
+        again = await ledger.archive(Selection(unlabelled, options.retry_codes or None, without=by_people), "retry")
         tell("retry", records=again, codes=sorted(options.retry_codes))
     run_dir.write_manifest(
         manifest_of(settings, task, sources, before=manifest, overrides=options.overrides, stamps=stamps)
     )
     run_dir.clear_summary()
     return moved, changes.notes() if changes is not None else []
-
-
-def _without_label(codes: frozenset[str], by_people: Sequence[str]) -> Selection:
-    return Selection(frozenset({Status.REJECTED, Status.FAILED}), codes or None, without=by_people)
 
 
 def _refuse_unknown(codes: Iterable[str]) -> None:

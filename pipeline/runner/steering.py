@@ -89,7 +89,8 @@ class Controls:
 
     def acts(self, shifts: Sequence[Shift], settings: Settings) -> Sequence[Act]:
         """Each kind of change has an act of its own."""
-        return [_ACTS[name](self, settings) for name in _names_of(shifts)]
+        names = dict.fromkeys(_ACT_OF[one.key] for one in shifts if one.key in _ACT_OF)  # each once
+        return [_ACTS[name](self, settings) for name in names]
 
     def told(self, change: LiveChange, source: str) -> Sequence[str]:
         """Old and new, and what the number alone does not say."""
@@ -199,11 +200,6 @@ class Steering:
             self.settings = in_force
             self._steered.take_over(in_force)
         return change
-
-
-def _names_of(shifts: Sequence[Shift]) -> list[str]:
-    """Which acts the changed keys ask for, each once."""
-    return list(dict.fromkeys(_ACT_OF[one.key] for one in shifts if one.key in _ACT_OF))
 
 
 # -- the acts: each judges the settings, and raises ConfigError or gives what puts them into force ---------------------

@@ -51,7 +51,7 @@ def _sample(name: str) -> Path:
     return shipped if shipped.is_file() else package.parent / name
 
 
-def first_rows(run_dir: str | Path, count: int = 5) -> list[str]:
-    """The head of labels.csv and the rows after it."""
+def first_rows(run_dir: str | Path) -> list[str]:
+    """The head of labels.csv and five rows."""
     with RunDir(Path(run_dir)).labels().open(encoding="utf-8") as file:
-        return [line.rstrip("\r\n") for line in islice(file, count + 1)]
+        return [line.rstrip("\r\n") for line in islice(file, 6)]

@@ -117,13 +117,10 @@ def _range(text: str, first: str, last: str) -> LabelField:
     """Whole numbers where both ends are written as whole numbers; 0..1 is a share, so any number in between."""
     low, high = float(first), float(last)
     if low >= high:
-        refuse(f"got {shown(text)}; the first number must be below the second" + _turned(first, last, low > high))
+        hint = f'; did you mean "{last}..{first}"?' if low > high else ""
+        refuse(f"got {shown(text)}; the first number must be below the second{hint}")
     is_whole = "." not in first + last and (low, high) != (0, 1)
     return LabelField("integer" if is_whole else "number", low=low, high=high)
-
-
-def _turned(first: str, last: str, is_greater: bool) -> str:
-    return f'; did you mean "{last}..{first}"?' if is_greater else ""
 
 
 def is_file(text: str) -> bool:

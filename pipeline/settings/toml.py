@@ -81,11 +81,8 @@ def _said(name: str, state: str) -> str:
 
 def _is_table(value: Any) -> bool:
     """Whether it stands under a header of its own, or under several."""
-    return bool(value) and (isinstance(value, dict) or (isinstance(value, list) and all(map(_is_dict, value))))
-
-
-def _is_dict(value: Any) -> bool:
-    return isinstance(value, dict)
+    is_array = isinstance(value, list) and all(isinstance(one, dict) for one in value)
+    return bool(value) and (is_array or isinstance(value, dict))
 
 
 def _within(path: Keys, value: Any) -> Iterator[str]:

@@ -31,7 +31,7 @@ def plan_lines(found: Plan) -> list[str]:
         f"  concurrency  {_concurrency_text(found)}",
         f"  an answer    takes {found.latency_s:.2f} s; {found.calls_per_record:.2f} calls a record",
         *_cache_lines(found),
-        *_told_lines(found),
+        *([] if found.told == Tier() else [f"  the server   says {_tier(found.told)}"]),
         *_lane_lines(found),
         *([f"  {found.auto}"] if found.auto else []),
     ]
@@ -186,10 +186,6 @@ def _cache_lines(found: Plan) -> list[str]:
         return []
     read = f"{found.cached_share:.0%} of the prompt tokens were read from it"
     return [f"  cache        {'; '.join(filter(None, [found.cache, read]))}"]
-
-
-def _told_lines(found: Plan) -> list[str]:
-    return [] if found.told == Tier() else [f"  the server   says {_tier(found.told)}"]
 
 
 def _lane_lines(found: Plan) -> list[str]:

@@ -27,7 +27,7 @@ def csv_block(rows: Iterable[Sequence[JSON]], *, escape_formulas: bool = False) 
     lines = _Lines()
     to_cell = safe_cell if escape_formulas else cell
     csv.writer(lines, lineterminator="\r\n").writerows([to_cell(value) for value in row] for row in rows)
-    return _utf8("".join(f"{line}\n" for line in lines))
+    return codec.clean_text("".join(f"{line}\n" for line in lines)).encode()
 
 
 def json_block(titles: Sequence[str], rows: Iterable[Sequence[JSON]]) -> bytes:
@@ -66,7 +66,3 @@ def _json_line(row: dict[str, JSON]) -> bytes:
     if b"\\ud" in line:
         line = codec.dumps(codec.clean(codec.loads_exact(line.decode())))
     return line + b"\n"
-
-
-def _utf8(text: str) -> bytes:
-    return codec.clean_text(text).encode()

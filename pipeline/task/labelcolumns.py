@@ -62,13 +62,10 @@ def _declared(tools: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, LabelCo
         shared = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
         for name, own in (schema.get("properties") or {}).items():
             column = f"{function['name']}_{name}" if len(tools) > 1 else name
-            one = LabelColumn(column, {**own, **shared} if isinstance(own, Mapping) else {}, _is_required(schema, name))
+            is_required = name in (schema.get("required") or ())
+            one = LabelColumn(column, {**own, **shared} if isinstance(own, Mapping) else {}, is_required)
             try:
                 one.takes(None)
             except TaskError:  # a schema that depends on the record is only described
                 one = LabelColumn(column, {})
             yield column, one
-
-
-def _is_required(schema: Mapping[str, Any], name: str) -> bool:
-    return name in (schema.get("required") or ())

@@ -81,12 +81,8 @@ def _common_start(texts: Sequence[str]) -> str:
 
 def _grams(bare: str) -> list[str]:
     # Each once, in the order of the text: sums of floats have to come out the same in every process.
-    text = f" {_WIDE.sub(_twice, bare)} "
+    text = " " + _WIDE.sub(r"\g<0>\g<0>", bare) + " "
     return list(dict.fromkeys([text[start : start + SIZE] for start in range(len(text) - SIZE + 1)]))
-
-
-def _twice(character: re.Match[str]) -> str:
-    return character[0] * 2
 
 
 def _index(texts: Sequence[Sequence[str]]) -> tuple[dict[str, tuple[float, tuple[int, ...]]], list[float]]:

@@ -71,7 +71,8 @@ class Prompt:
     def ask(self, record: Record) -> Asked:
         """What the record is asked, with what it shows. Raises RenderError."""
         if not self.shows:
-            asked = _as_text(self._text(record))
+            text = self._text(record)
+            asked = Asked(text, text)
         else:
             asked = with_fields(rendered(lambda: self._text(record)), record, self._media)
         if not asked.attachments:
@@ -108,9 +109,10 @@ class Prompt:
         if not missing or not isinstance(error, TemplateError):
             return f"the prompt cannot be rendered for this record: {reason}"
         names = ", ".join(map(repr, missing))
-        if odd := next((name for name in fields if _is_odd(name) and _stands(name, self._source)), None):
+        if odd := next((name for name in fields if _is_odd(name) and name in _PRINTED.findall(self._source)), None):
             return f"the prompt uses {names}, which this record lacks; for the field {odd!r} write {_whole_of(odd)}"
-        fault = f"the prompt uses {names}, which this record lacks; {_there_is(missing[0], fields)}"
+        there = f"{there_are(fields)}{did_you_mean(missing[0], fields)}"
+        fault = f"the prompt uses {names}, which this record lacks; its fields are: {there}"
         return f"{fault}; {_OF_THAT_NAME}" if WHOLE in fields and self._wants_whole else fault
 
 
@@ -145,10 +147,6 @@ def _is_blank(value: JSON) -> bool:
     return value is None or value == [] or value == {}
 
 
-def _as_text(text: str) -> Asked:
-    return Asked(text, text)
-
-
 #: what is printed, up to a filter
 _PRINTED = re.compile(r"\{\{-?\s*([^{}|\"'()\[\]]+?)\s*-?(?:\||\}\})")
 
@@ -162,11 +160,6 @@ def _as_odd_name(source: str, line: int) -> str:
 
 def _is_odd(name: str) -> bool:
     return not name.replace(".", "_").isidentifier()
-
-
-def _stands(name: str, source: str) -> bool:
-    """Whether the template prints it as if it were an identifier."""
-    return name in _PRINTED.findall(source)
 
 
 def _whole_of(name: str) -> str:
@@ -216,7 +209,3 @@ def _lookups(tree: nodes.Node) -> Iterable[tuple[nodes.Expr, str, int]]:
     for item in tree.find_all(nodes.Getitem):
         if isinstance(item.arg, nodes.Const) and isinstance(item.arg.value, str):
             yield item.node, item.arg.value, item.lineno
-
-
-def _there_is(missing: str, fields: Mapping[str, JSON]) -> str:
-    return f"its fields are: {there_are(fields)}{did_you_mean(missing, fields)}"

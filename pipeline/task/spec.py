@@ -97,7 +97,7 @@ class Task:
         caching = settled(wanted, parameters, self.fingerprint, keepable)
         self.marks_constant = bool(caching.breakpoint)
         self._frame_for = framing(caching, fixed)
-        self._shown_for = nearest_of(made, options.examples_k) if options.examples_k else _show_nothing
+        self._shown_for = nearest_of(made, options.examples_k) if options.examples_k else lambda _: NOTHING
 
     @property
     def has_callback(self) -> bool:
@@ -291,10 +291,6 @@ def _sent(parameters: Mapping[str, JSON], *, parallel: bool) -> dict[str, JSON]:
     except ValueError as error:
         raise TaskError(f"model.parameters is {short(parameters)}, which JSON cannot hold: {error}") from error
     return {name: value for name, value in plain.items() if value is not None and value != OMIT}
-
-
-def _show_nothing(_text: str) -> Shown:
-    return NOTHING
 
 
 def _frames(
