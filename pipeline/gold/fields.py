@@ -1,7 +1,7 @@
 """What a task's label fields may hold, read from the schemas of its tools: by that, each is measured."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pipeline import codec
@@ -32,7 +32,7 @@ class MeasuredField:
 
     `values` are the classes of its list, by name and in its order; () where it has no list. `is_ordered`: they have an
     order. `numbers` are the values behind the names where all are numbers, else their places. `is_bool`: true and
-    false.
+    false. `former` are names that classes had before they were renamed, with those that they have now.
     """
 
     name: str
@@ -41,6 +41,7 @@ class MeasuredField:
     is_ordered: bool = False
     is_bool: bool = False
     numbers: Mapping[str, float] | None = None
+    former: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def order(self) -> dict[str, float]:

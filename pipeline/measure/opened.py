@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.errors import SetupError, did_you_mean, there_are
 from pipeline.gold import GOLD_NAMES, MeasuredField, field_named, fields_of_tools, named_class, only_field, with_values
+from pipeline.labelfields import Rename
 from pipeline.readers import given_name
 from pipeline.records import JSON
-from pipeline.store import LabelRow, Ledger, RunDir
+from pipeline.store import LabelRow, Ledger, RunDir, renames_of
 from pipeline.task import fields_shown
 
 #: Labels that are looked at to find out what a field holds where its schema does not say.
@@ -89,6 +90,8 @@ async def look_at(run_dir: RunDir, manifest: Mapping[str, Any], ledger: Ledger, 
     if not first:
         raise SetupError(f"{run_dir.path}: no record has an outcome yet, so there is nothing to compare")
     fields = fields_of_tools(fingerprint.get("tools") or [], rows, ordered)
+    former = {name: _former(one, renames_of(manifest)) for name, one in fields.items()}
+    fields = {name: replace(one, former=former[name]) for name, one in fields.items()}
     known = {name: [label.get(name) for row in first for label in labels_in(row)] for name in _names(fields, first)}
     run = OpenRun(
         run_dir,
@@ -107,6 +110,15 @@ async def look_at(run_dir: RunDir, manifest: Mapping[str, Any], ledger: Ledger, 
         if not run.field(name, "--ordered").values:
             raise SetupError(f"--ordered {name}: the field has no list of values in the task, so no order")
     return run
+
+
+def _former(field: MeasuredField, renames: Sequence[Rename]) -> dict[str, str]:
+    """The names that classes had before renames, with those that they have now."""
+    found: dict[str, str] = {}
+    for rename in (one for one in renames if one.column == field.name):
+        now = {named_class(old): named_class(new) for old, new in rename.pairs}
+        found = {old: now.get(name, name) for old, name in found.items()} | now
+    return {old: name for old, name in found.items() if name in field.values and old not in field.values}
 
 
 def labels_in(row: LabelRow) -> Iterator[Mapping[str, JSON]]:

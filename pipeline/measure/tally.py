@@ -194,10 +194,11 @@ class FieldTally:
         return found
 
     def _no_label(self) -> dict[str, Any]:
-        """Gold values that are no label; those that a label is like but for case and white space, with that label."""
-        alike = {normalised(name): name for name in self.field.values}
+        """Gold values that are no label; with the label that each is but for case and white space, or for a rename."""
+        alike = {normalised(name): name for name in (*self.field.former, *self.field.values)}
         values = dict(self.foreign.most_common(FOREIGN_SHOWN))
-        like = {value: alike[normalised(value)] for value in values if normalised(value) in alike}
+        found = {value: alike[normalised(value)] for value in values if normalised(value) in alike}
+        like = {value: self.field.former.get(name, name) for value, name in found.items()}
         return {"n": self.foreign.total(), "values": values, "like": like}
 
     def _calibration(self) -> dict[str, Any] | None:

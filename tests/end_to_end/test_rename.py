@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from pipeline import Settings, rename, replay, run, verify
+from pipeline import Settings, evaluate, rename, replay, run, verify
 from pipeline.cli import app
 from pipeline.errors import RunInUseError, SetupError
 from pipeline.store import RunDir, open_reviews
@@ -140,6 +140,9 @@ def test_a_merge_is_everywhere_and_the_next_run_asks_nothing() -> None:
     assert verify("run").ok
     assert run_again() == 0
     assert json.loads(Path("run/manifest.json").read_text())["history"] == history
+    assert command("rename", "run", "topic", "login=access").exit_code == 0
+    foreign = evaluate("run", column="right", field="topic").columns["topic"]["no_label"]
+    assert foreign == {"n": 6, "values": {"account": 3, "login": 3}, "like": {"account": "access", "login": "access"}}
 
 
 def test_replay_gives_the_new_name_and_the_raw_answers_stay() -> None:
