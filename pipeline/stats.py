@@ -168,7 +168,7 @@ class RunSummary:
     `answers` these are, what they cost (`cost_usd`), and what they would have cost more at the standard price
     (`saved_usd`; None where unknown). "batch" has also the number of `batches`, how many of them were
     `cancelled`, and how many `records` they answered; "flex" how many answers came from the `standard` tier for
-    want of room, and from any `other` tier though flex was asked for.
+    want of room or time, and from any `other` tier though flex was asked for.
     """
 
     run_dir: str

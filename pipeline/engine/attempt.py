@@ -256,7 +256,8 @@ class Asker:
         history.interview.calls += 1
         if not history.failing:
             history.answers_before, history.failing_since = self._admission.gate.answers, permit.sent_at
-        request = history.sent = self.judge.flex.sent(history, asyncio.get_running_loop().time())
+        clock = asyncio.get_running_loop().time
+        request = history.sent = self.judge.flex.sent(history, clock())
         is_flex = request is not history.request
         try:
             async with asyncio.timeout(self.judge.rules.timeout_s):
@@ -277,7 +278,8 @@ class Asker:
         self._admission.succeeded(response.usage, response.limits, response.latency_s, sent_at=permit.sent_at)
         self._stats.answered(response.usage, response.latency_s)
         self.judge.answered(history)
-        self.judge.flex.answered(history, response, self._tariff.cost_usd(response.usage, None, request.model), is_flex)
+        standard_usd = self._tariff.cost_usd(response.usage, None, request.model)
+        self.judge.flex.answered(history, response, standard_usd, is_flex=is_flex, now=clock())
         history.free = 0
         history.came.append(response)
         return response

@@ -1,7 +1,8 @@
 """The flex tier: which calls ask for it, and how long a record waits while the server has no room there.
 
 Arithmetic only, nothing here waits. A call that has waited for its patience goes out without a tier, which is the
-standard one. Where no call has had room for so long, the others do not wait at all, and one a minute tries again.
+standard one. Where no call has had room for so long, the others do not wait at all, and one a minute tries again. A
+call that flex did not answer in time has waited since it was sent.
 """
 
 import logging
@@ -12,7 +13,7 @@ from dataclasses import replace
 from pipeline.engine.history import CallHistory
 from pipeline.engine.retry import RETRY_AFTER_MAX_S, backoff_s
 from pipeline.engine.rules import AskRules
-from pipeline.errors import NoRoomError
+from pipeline.errors import CallError, CallTimeoutError, NoRoomError
 from pipeline.records import FLEX, SERVICE_TIER, Request, Response
 from pipeline.stats import Stats
 
@@ -26,6 +27,8 @@ TRIES_PER_S = 2.0
 IN_A_ROW = 5
 #: Where it is so for all, and has been for longer than the patience, one call tries flex this often.
 TRY_AGAIN_S = 60.0
+#: What OpenAI answers to a flex call that takes too long.
+REQUEST_TIMEOUT = 408
 
 
 class Flex:
@@ -35,8 +38,9 @@ class Flex:
         self._rules = rules
         self._stats = stats
         self._rng = rng
-        # All state that changes: since when no call has had room, how many had none since, when one may try all the
-        # same, and how many records wait for room.
+        # All state that changes: when a call was answered last, since when none has had room, how many had none since,
+        # when one may try all the same, and how many records wait for room.
+        self._answered_at = float("-inf")
         self._full_since = float("inf")
         self._in_a_row = 0
         self._tries_at = float("-inf")
@@ -74,13 +78,20 @@ class Flex:
         """Whether nobody is to wait for room any more."""
         return self._in_a_row >= IN_A_ROW and self._left_s(self._full_since, now) <= 0
 
-    def refused(self, history: CallHistory, error: NoRoomError, now: float) -> float:
-        """There was no room for its call. Gives the seconds to wait before the next one."""
+    def has_none_for(self, history: CallHistory, error: CallError) -> bool:
+        """Whether its call asked for flex, and found no room there or no answer in time."""
+        is_late = isinstance(error, CallTimeoutError) or error.status == REQUEST_TIMEOUT
+        asked = history.sent is not None and history.sent is not history.request
+        return isinstance(error, NoRoomError) or (is_late and asked)
+
+    def refused(self, history: CallHistory, error: CallError, now: float, sent_at: float) -> float:
+        """Flex had none for its call that was sent then. Gives the seconds to wait before the next one."""
+        since = now if isinstance(error, NoRoomError) else sent_at
         self._stats.retried(error.code)
-        self._full_since = min(self._full_since, now)
+        self._full_since = min(self._full_since, max(since, self._answered_at))
         self._in_a_row += 1
         if history.no_room_since is None:
-            history.no_room_since = now
+            history.no_room_since = since
             self._waiting += 1
         history.no_room += 1
         if self._is_full(now):
@@ -90,12 +101,14 @@ class Flex:
         wait_s = max(told_s, own_s, self._waiting / TRIES_PER_S if self._in_a_row >= IN_A_ROW else 0.0)
         return max(0.0, min(wait_s, self._left_s(history.no_room_since, now)))
 
-    def answered(self, history: CallHistory, response: Response, standard_usd: float | None, is_flex: bool) -> None:
+    def answered(
+        self, history: CallHistory, response: Response, standard_usd: float | None, *, is_flex: bool, now: float
+    ) -> None:
         """A call was answered, which had asked for flex or not; at the standard tier it would cost `standard_usd`."""
         if self._patience_s is None or SERVICE_TIER in history.request.parameters:
             return
         if is_flex:
-            self._full_since, self._in_a_row = float("inf"), 0
+            self._answered_at, self._full_since, self._in_a_row = now, float("inf"), 0
         self.ended(history)
         at_flex = is_flex and response.service_tier == FLEX
         self._stats.flex["answers" if at_flex else "other" if is_flex else "standard"] += 1

@@ -134,7 +134,8 @@ class Judge:
         return checked
 
     def _is_open_question(self, history: CallHistory, error: CallError, sent_at: float) -> bool:
-        if isinstance(error, NoRoomError) or (self._given_up >= MOST_GIVEN_UP and not self._is_refusal(history, error)):
+        is_refusal = self._is_refusal(history, error)
+        if self.flex.has_none_for(history, error) or (self._given_up >= MOST_GIVEN_UP and not is_refusal):
             return False
         if isinstance(error, RateLimitedError):
             return (
@@ -143,7 +144,7 @@ class Judge:
         if isinstance(error, CallTimeoutError):
             return not self._is_its_own(history)
         doubtful = self._gate.is_doubtful(history.request.record.key, self.active - 1)
-        if not self._is_refusal(history, error):
+        if not is_refusal:
             is_open = verdict_of(error) in (Verdict.RETRY, Verdict.DOUBT) and not self._is_its_own(history)
             # In an outage whoever fails for the first time is no poison.
             return is_open and doubtful and (self._gate.outage is None or history.failing)
@@ -196,9 +197,10 @@ class Judge:
                              "verdict": verdict.value, "error": str(error), "request_id": error.request_id}},
         )  # fmt: skip
         now = asyncio.get_running_loop().time()
-        if isinstance(error, NoRoomError):
-            self._gate.refused(now, sent_at)
-            return self.flex.refused(history, error, now)
+        if self.flex.has_none_for(history, error):
+            if isinstance(error, NoRoomError):
+                self._gate.refused(now, sent_at)  # silence proves nothing
+            return self.flex.refused(history, error, now, sent_at)
         if self._used_up.note(error, now=now, passed_at=self._gate.passed_at):
             self._abort(hopeless(error))
         if isinstance(error, RateLimitedError):

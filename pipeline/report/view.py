@@ -295,7 +295,7 @@ def costs(found: Found) -> Iterator[tuple[str, str, str]]:
     for lane, facts in state["lanes"].items():
         told = f"{dollars(facts['saved_usd'])} saved beside live calls" if facts["saved_usd"] else ""
         if more := facts.get("standard"):
-            told = ", ".join(filter(None, [f"{more:,} more at the standard tier for want of room", told]))
+            told = ", ".join(filter(None, [f"{more:,} more at the standard tier for want of room or time", told]))
         yield f"Answers by {lane}", f"{facts['answers']:,}", told
     yield "Would cost" if state["simulated"] else "Cost", dollars(cost), remark
 

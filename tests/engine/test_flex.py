@@ -103,6 +103,62 @@ def test_room_that_comes_back_is_used(moved_clock: RunOn) -> None:
     assert found.rig.stats.flex["answers"] > 200
 
 
+def silent(is_silent: Callable[[Call], bool], *, status: int | None = None) -> tuple[list[Call], Any]:
+    """A server whose flex tier does not answer such calls in time, by itself or as it says with a status."""
+    calls: list[Call] = []
+
+    async def answer(call: Call) -> web.StreamResponse:
+        calls.append(call)
+        if call.tier == "flex" and is_silent(call):
+            await asyncio.sleep(10_000 if status is None else 600)
+            return error(status or 500, "Request Timeout", "timeout")
+        return good(tier=call.tier or "default")
+
+    return calls, answer
+
+
+@pytest.mark.parametrize("status", [None, 408])
+def test_a_flex_call_that_is_not_answered_in_time_goes_out_at_the_standard_tier(
+    moved_clock: RunOn, status: int | None
+) -> None:
+    """It is no attempt, since what flex is too slow for is answered elsewhere; and no evidence against the server."""
+    calls, answer = silent(lambda call: call.number in (7, 30), status=status)
+    found = night(moved_clock, answer, timeout_s=900, max_attempts=1, flex_patience_s=600)
+    assert (found.ending, len(found.labelled)) == (Ending.COMPLETE, 60)
+    assert found.rig.stats.flex == {"answers": 58, "standard": 2}
+    assert [call.tier for call in calls if call.number == 7] == ["flex", None]
+    assert found.took_s == pytest.approx(600 if status else 900, abs=10)
+    assert found.rig.gate.outages == []
+
+
+def test_more_patience_than_a_call_has_time_asks_flex_again(moved_clock: RunOn) -> None:
+    calls, answer = silent(lambda call: call.number == 30)
+    found = night(moved_clock, answer, timeout_s=900, max_attempts=1, flex_patience_s=1000)
+    assert len(found.labelled) == 60
+    assert [call.tier for call in calls if call.number == 30] == ["flex", "flex", None]
+
+
+def test_a_flex_tier_that_answers_nothing_in_time_is_waited_for_once(moved_clock: RunOn) -> None:
+    """A server is there all the same: nothing is held, and nobody is given up."""
+    calls, answer = silent(lambda _: True)
+    found = night(moved_clock, answer, 200, timeout_s=900, max_attempts=1, flex_patience_s=600)
+    assert (found.ending, len(found.labelled)) == (Ending.COMPLETE, 200)
+    assert found.rig.stats.flex == {"standard": 200}
+    assert found.took_s < 2 * 900 + 100
+    assert len([call for call in calls if call.tier == "flex"]) < 60
+    assert found.rig.gate.outages == []
+
+
+def test_a_server_that_answers_nothing_is_an_outage_at_flex_too(moved_clock: RunOn) -> None:
+    async def answer(call: Call) -> web.StreamResponse:
+        await asyncio.sleep(10_000 if call.at_s < 3000 else 0)
+        return good(tier=call.tier or "default")
+
+    found = night(moved_clock, answer, timeout_s=900, max_attempts=2, flex_patience_s=600)
+    assert (found.ending, len(found.labelled)) == (Ending.COMPLETE, 60)
+    assert found.rig.gate.outages != []
+
+
 def test_patience_of_nothing_never_waits(moved_clock: RunOn) -> None:
     server = Server(lambda call: call.number % 3 == 0)
     found = night(moved_clock, server, 90, flex_patience_s=0)
@@ -164,7 +220,7 @@ def test_no_record_waits_longer_than_the_patience(events: list[tuple[int, float,
             flex.ended(history)
             since.pop(number, None)
             continue
-        wait_s = flex.refused(history, NoRoomError(), now)
+        wait_s = flex.refused(history, NoRoomError(), now, now)
         since.setdefault(number, now)
         assert wait_s == 0 or 0 < wait_s <= since[number] + patience_s - now
     for history in histories:
