@@ -66,6 +66,7 @@ class Desk:
         self._in_flight = 0
         self._work = asyncio.Event()
         self._held = Hold(float("-inf"), "")
+        self._day_hold: Hold | None = None
         self._heard = asyncio.Event()
         self._paused = False
         self._stopped: tuple[str, str] | None = None
@@ -109,6 +110,8 @@ class Desk:
         shard.tokens, shard.in_flight = max(1, ask.tokens), ask.in_flight
         unused = min(ask.unused, shard.out)
         shard.out -= min(shard.out, len(ask.sent) + unused)
+        if ask.is_last:  # what is left of its grants is not sent any more
+            unused, shard.out = unused + shard.out, 0
         self._return(shard, unused)
         if ask.corrected:
             self.resource.give_back(ask.corrected)
@@ -329,13 +332,14 @@ class Desk:
 
     async def _day_wait_s(self) -> float:
         """Take one request of the day: 0, or how long there is none."""
+        limit = self._day.limit
         wait_s = await self._day.take()
-        if not wait_s:
-            return 0.0
+        if not wait_s or self._day.limit != limit:  # another limit came meanwhile
+            return wait_s
         reason = f"the {self._day.limit or 0:,} requests a day are used up"
         if self.stop_at_day_limit:
             self.stop("day_limit", f"{reason}; the same command resumes tomorrow (UTC)")
-        self._held = Hold(asyncio.get_running_loop().time() + min(wait_s, LOOK_S), reason)
+        self._held = self._day_hold = Hold(asyncio.get_running_loop().time() + min(wait_s, LOOK_S), reason)
         return wait_s
 
     async def _one_alone(self) -> None:
@@ -374,3 +378,6 @@ class Desk:
         if requests:
             self.resource.unsent(requests, requests * shard.tokens)
             self._day.unsent(requests)
+            if self._held is self._day_hold:  # the day has some again
+                self._held = Hold(float("-inf"), "")
+                self._work.set()

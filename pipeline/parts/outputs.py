@@ -58,9 +58,12 @@ def outputs_of(settings: Settings, run_dir: RunDir) -> dict[str, str]:
 
 
 def sql_of(settings: Settings) -> SqlTarget | None:
-    """Where the table of labels is, if there is to be one. Raises ConfigError where nobody says so."""
+    """Where the table of labels is, if there is to be one. Raises ConfigError where nobody says so.
+
+    A shard has none: its rows come into that of the whole run.
+    """
     wanted, url = settings.output.sql, settings.sql_url()
-    if wanted is None:
+    if wanted is None or settings.input.shard is not None:
         return None
     if url is None:
         raise ConfigError(

@@ -274,7 +274,7 @@ def read_live(run_dir: RunDir) -> dict[str, Any] | None:
     """What a running session wrote last; None if there is nothing."""
     try:
         facts: dict[str, Any] = codec.loads((run_dir.path / "live.json").read_bytes())
-    except (FileNotFoundError, codec.JSONDecodeError):
+    except (OSError, codec.JSONDecodeError):
         return None
     return facts
 

@@ -56,27 +56,32 @@ def with_shards(
     """
     shards = [_as_heard(one, heard.get(str(int(Path(one["run_dir"]).name))), now) for one in shards]
     parts = [before, *shards]
-    labels: dict[str, Counter[str]] = {}
-    for part in parts:
-        for column, counts in part["labels"].items():
-            labels.setdefault(column, Counter()).update(counts)
     costs = [part["cost_usd"] for part in parts]
     running = any(one["running"] for one in shards)
-    # How the session ended that dealt the records out says nothing of those that are at work.
-    ending = {"ended": None, "next_step": "", "last_alive_at": None, "summary": None} if running else {}
+    # How the session ended that dealt the records out says nothing of the shards.
+    ending = {"ended": None, "last_alive_at": None, "summary": None, **({"next_step": ""} if running else {})}
     return {
         **before,
         **ending,
         "left": None,
         "running": running,
+        "simulated": any(part["simulated"] for part in parts),
         **{name: sum(part[name] or 0 for part in parts) for name in _COUNTS},
         "problems": _added(part["problems"] for part in parts),
-        "labels": {column: dict(counts.most_common()) for column, counts in labels.items()},
+        "labels": _labels([part["labels"] for part in parts if part["labelled"]]),
         "tokens": _added(part["tokens"] for part in parts),
         "cost_usd": None if None in costs else sum(costs),
         "batches": [batch for part in parts for batch in part["batches"]],
         "live": None,
         "shards": [{"shard": Path(one["run_dir"]).name, **{name: one[name] for name in _OF_A_SHARD}} for one in shards],
+    }
+
+
+def _labels(parts: Sequence[Mapping[str, Mapping[str, int]]]) -> dict[str, dict[str, int]]:
+    """How often each value was given, of columns that are counted in all parts that have labels."""
+    found = {column: Counter(_added(part.get(column, {}) for part in parts)) for part in parts for column in part}
+    return {
+        column: dict(counts.most_common()) for column, counts in found.items() if all(column in part for part in parts)
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,8 @@ from pipeline.store import Layout, Ledger, RunDir, Totals
 
 EXIT_COMPLETE, EXIT_UNLABELLED, EXIT_CANNOT_START, EXIT_STOPPED = 0, 1, 2, 3
 EXIT_HUNG_UP, EXIT_INTERRUPTED = 129, 130
+#: What `labelpipe run` takes, and retry and replay do not.
+_WORDS_OF_RUN = re.compile(r" ?--(shards|engine)[= ]\S+")
 
 
 async def summarise(
@@ -194,15 +197,16 @@ def _said(reason: Exception | None, problems: Mapping[str, int], records: int) -
 def _next_step(
     ended: str, code: int, problems: Mapping[str, int], reason: Exception | None, command: str, advice: str | None
 ) -> str:
+    again = _WORDS_OF_RUN.sub("", command)
     if ended == "complete":
         first = f"{advice}, then: " if advice else ""
-        return first + _after_the_end(frozenset(problems), command)
+        return first + _after_the_end(frozenset(problems), again)
     if isinstance(reason, NoLabelError):
         if reason.reason == CallbackError.code:
-            return f"fix the callback, then: labelpipe replay {command}, and: labelpipe run {command}".rstrip()
+            return f"fix the callback, then: labelpipe replay {again}, and: labelpipe run {command}".rstrip()
         if reason.is_late:
-            return f"{advice or 'look at the server'}, then: labelpipe retry {command}".rstrip()
-        return f"{advice or 'change it'}, then: labelpipe retry {command} --relabel"
+            return f"{advice or 'look at the server'}, then: labelpipe retry {again}".rstrip()
+        return f"{advice or 'change it'}, then: labelpipe retry {again} --relabel"
     if isinstance(reason, LowAccuracyError):
         again = f"labelpipe run {command} --relabel".replace("  ", " ")
         return f"change the prompt, then: {again}; or lower quality.stop_below to continue as it is"

@@ -32,7 +32,7 @@ def dealt_in(run: Path) -> Dealt | None:
     try:
         found: Mapping[str, Any] = codec.loads(path.read_bytes())
         return Dealt(int(found["shards"]), str(found["run_id"]), str(found["digest"]))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SetupError(f"{path}: cannot be read ({error!r}). Put back a copy of it.") from error
@@ -40,7 +40,6 @@ def dealt_in(run: Path) -> Dealt | None:
 
 def note(run: Path, dealt: Dealt) -> None:
     """Keep the note. Raises StoreError."""
-    (run / FOLDER).mkdir(mode=0o700, exist_ok=True)
     write_whole(run / FOLDER / PLAN, codec.pretty(asdict(dealt)))
 
 
@@ -67,7 +66,10 @@ def shard_words(settings: Settings, number: int, shards: int) -> list[str]:
             'limit of queued tokens. Label without shards, or with model.lane = "live" or "flex"'
         )
     limits = settings.limits
-    words = [f"input.shard={number}/{shards}", 'output.formats=["csv"]', "output.report=false", "notify.on=[]"]
+    # [output.sql] and its format belong together; a shard writes no table all the same.
+    formats = ["csv"] if settings.output.sql is None else ["csv", "sql"]
+    words = [f"input.shard={number}/{shards}", f"output.formats={codec.dumps(formats).decode()}"]
+    words += ["output.report=false", "notify.on=[]"]
     if limits.concurrency != "auto":
         words.append(f"limits.concurrency={math.ceil(int(limits.concurrency) / shards)}")
     words.append(f"limits.concurrency_max={math.ceil(limits.concurrency_max / shards)}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.engine import StopSwitch, interruption, under
-from pipeline.errors import ConfigError, LabelpipeError, SetupError
+from pipeline.errors import ConfigError, LabelpipeError, SetupError, StoreError
 from pipeline.leases import Desk, stopped_error
 from pipeline.limits import BudgetReachedError
 from pipeline.parts import is_simulated, sources_of, task_of
@@ -31,7 +30,7 @@ from pipeline.shards.orders import Orders
 from pipeline.shards.processes import Processes, Shard, Start, start_here
 from pipeline.shards.raycluster import in_ray
 from pipeline.stats import RunSummary
-from pipeline.store import RunDir
+from pipeline.store import Ledger, RunDir
 from pipeline.threads import in_daemon
 
 LOOK_S = 0.5
@@ -58,9 +57,9 @@ async def _run(settings: Settings, shards: int, options: RunOptions, switch: Sto
         began = loop.time()
         with RunDir(run / FOLDER).open_for_writing():
             crew = await _at_work(settings, dealt, options, switch, host, start)
-    figures, why = crew.figures(loop.time() - began), crew.why
     if broken := [shard for shard in crew.shards if shard.code == 2]:
         raise SetupError(f"shard {broken[0].number} of {shards} cannot start:\n{broken[0].said()}")
+    figures, why = crew.figures(loop.time() - began), crew.why
     await asyncio.to_thread(join, run, dealt)
     summary = await arun(crew.orders.settings, replace(options, stop_first=why, quiet=True))
     summary = replace(summary, **figures)
@@ -89,8 +88,10 @@ async def deal(settings: Settings, shards: int, options: RunOptions) -> Dealt:
         return dealt if dealt.shards else replace(dealt, shards=shards)
     # What is there is compared, and archived where the user wants that, as in any session.
     await arun(settings, replace(options, stop_first=MergedError(), quiet=True, after=None))
-    made = Dealt(shards, uuid.uuid4().hex, digest)
-    (run / FOLDER).mkdir(mode=0o700, exist_ok=True)
+    # The run stays the same one: callbacks know it by this, and so does its table in a database.
+    async with await Ledger.open(RunDir(run).ledger) as ledger:
+        made = Dealt(shards, await ledger.run_id(), digest)
+    RunDir(run / FOLDER).open_for_writing().close()
     _link(RunDir(run).ledger, run / FOLDER / BASE)
     note(run, made)
     return made
@@ -98,11 +99,14 @@ async def deal(settings: Settings, shards: int, options: RunOptions) -> Dealt:
 
 def _link(ledger: Path, base: Path) -> None:
     """The ledger as it is now, under another name: a merge puts another file in its place."""
-    base.unlink(missing_ok=True)
     try:
-        os.link(ledger, base)
-    except OSError:  # not every file system has links
-        base.write_bytes(ledger.read_bytes())
+        base.unlink(missing_ok=True)
+        try:
+            os.link(ledger, base)
+        except OSError:  # not every file system has links
+            base.write_bytes(ledger.read_bytes())
+    except OSError as error:
+        raise StoreError(f"{base}: cannot write: {error.strerror or error}.") from error
 
 
 class _Crew:

@@ -53,8 +53,8 @@ def status_lines(facts: Mapping[str, Any]) -> list[str]:
         lines.append(f"  last session: {_ending_text(facts)}")
         if facts["left"]:
             lines.append(f"  left: {facts['left']['text']}")
-        if facts["next_step"]:
-            lines.append(f"  next: {facts['next_step']}")
+    if facts["next_step"]:
+        lines.append(f"  next: {facts['next_step']}")
     if not done:
         lines.append("  nothing is labelled yet")
     return [*lines, SIMULATED] if facts["simulated"] else lines

@@ -170,6 +170,30 @@ def test_a_day_limit_is_counted_over_all_shards(moved_clock: RunOn) -> None:
     moved_clock(main())
 
 
+def test_requests_of_the_day_that_a_shard_leaves_are_there_for_others(moved_clock: RunOn) -> None:
+    """They stayed counted: a run waited for the next day with requests left. And one that waits hears at once."""
+
+    async def main() -> None:
+        desk = desk_of(60_000, day=10)
+        first, other = Shard(desk, 1, 2, wants=10), Shard(desk, 2, 2, wants=10)
+        granting = asyncio.create_task(desk.work())
+        await first.ask()
+        assert (first.got, (await other.ask()).requests) == (10, 0)
+        first.to_send = 4
+        await first.ask(wants=0, is_last=True)
+        await asyncio.wait_for(_until_got(other, 6), 5.0)
+        desk.set_day_limit(12, stop=False)
+        await asyncio.wait_for(_until_got(other, 8), 5.0)
+        await ended(granting)
+
+    moved_clock(main())
+
+
+async def _until_got(shard: Shard, count: int) -> None:
+    while shard.got < count:
+        await shard.ask()
+
+
 def test_paused_shards_get_nothing_until_it_goes_on(moved_clock: RunOn) -> None:
     async def main() -> None:
         desk = desk_of(6_000)
