@@ -6,7 +6,7 @@ import enum
 import functools
 import re
 from collections.abc import Awaitable, Callable, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 JSON = Any  #: what `codec.loads` gives: dict, list, str, int, float, bool or None
@@ -315,6 +315,12 @@ class KeptAnswer:
     fault: str | None = None
     results: tuple[Mapping[str, JSON], ...] = ()
     repairs: int = 0
+
+    def carrying(self, lost: Response, calls: int = 0, repairs: int = 0) -> KeptAnswer:
+        """With what an answer took that nothing is made of: it stays counted."""
+        cost_usd = added_usd(self.response.cost_usd, lost.cost_usd)
+        response = replace(self.response, usage=self.response.usage + lost.usage, cost_usd=cost_usd)
+        return replace(self, response=response, calls=self.calls + calls, repairs=self.repairs + repairs)
 
 
 def added_usd(one: float | None, other: float | None) -> float | None:

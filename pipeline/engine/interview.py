@@ -22,7 +22,6 @@ from dataclasses import replace
 from pipeline.engine.panel import Ballot
 from pipeline.engine.retry import Verdict, verdict_of
 from pipeline.engine.terms import Terms, idempotency_key
-from pipeline.engine.writtenoff import WrittenOff
 from pipeline.errors import AnswerError, RenderError, TruncatedError
 from pipeline.records import (
     JSON,
@@ -61,10 +60,39 @@ class Interview:
     """
 
     __slots__ = (
-        "_ballots", "_base", "_before", "_calls_before", "_calls_here", "_done", "_first", "_given", "_has_gap",
-        "_key", "_labelled", "_max_repairs", "_problem", "_status", "_task", "_valid_calls", "_votes", "_winner",
-        "_written_off", "answers", "calls", "cost_usd", "digest", "fault", "record", "repairs", "repairs_here",
-        "request", "response", "terms", "turn", "usage", "wants",
+        "_ballots",
+        "_base",
+        "_before",
+        "_calls_before",
+        "_calls_here",
+        "_done",
+        "_first",
+        "_given",
+        "_has_gap",
+        "_key",
+        "_labelled",
+        "_lost",
+        "_max_repairs",
+        "_problem",
+        "_status",
+        "_task",
+        "_valid_calls",
+        "_votes",
+        "_winner",
+        "answers",
+        "calls",
+        "cost_usd",
+        "digest",
+        "fault",
+        "record",
+        "repairs",
+        "repairs_here",
+        "request",
+        "response",
+        "terms",
+        "turn",
+        "usage",
+        "wants",
     )  # fmt: skip
 
     def __init__(
@@ -95,7 +123,7 @@ class Interview:
         self.cost_usd: float | None = 0.0
         # the calls of the last answer and those before it; what was paid for in vain, and the answer it is kept with;
         self._calls_here = self._calls_before = 0
-        self._written_off: tuple[int, WrittenOff] | None = None
+        self._lost: tuple[int, list[tuple[Response, int, int]]] | None = None
         # the conversation: its turn, how many messages that began with, its repairs, the calls of the turns before,
         # those of the last answer, and how many of them a callback has answered;
         self.turn = 0
@@ -142,8 +170,8 @@ class Interview:
         No row of the ledger tells of that one, so it takes the number of one: those of the later votes show the gap.
         """
         if self._votes is None:
-            if self._written_off is not None and self._written_off[0] == self.answers:
-                self._written_off = (self.answers + 1, self._written_off[1])
+            if self._lost is not None and self._lost[0] == self.answers:
+                self._lost = (self.answers + 1, self._lost[1])
             self.answers += 1
             self._has_gap = True
         self._abstain(status, problem)
@@ -172,11 +200,11 @@ class Interview:
     def write_off(self, kept: Sequence[KeptAnswer]) -> None:
         """Count answers that were paid for and that nothing can be made of any more."""
         for one in kept:
-            self._lose(WrittenOff(one.response, one.calls, one.repairs + (one.fault is not None)))
+            self._lose(one.response, one.calls, one.repairs + (one.fault is not None))
 
     def lost(self, response: Response) -> None:
         """Count an answer to a call that another one was faster than; `answered` is told of the other one."""
-        self._lose(WrittenOff(response))
+        self._lose(response)
 
     @property
     def is_over(self) -> bool:
@@ -227,8 +255,8 @@ class Interview:
             fault=None if self.fault is None else self.fault.code,
             results=tuple([{"extra": one.extra, "result": one.result} for one in self._done]),
         )
-        if self._written_off is not None and self._written_off[0] == kept.number:
-            return self._written_off[1].with_(kept)
+        for lost in self._lost[1] if self._lost is not None and self._lost[0] == kept.number else ():
+            kept = kept.carrying(*lost)
         return kept
 
     def outcome(self, at: float) -> Outcome:
@@ -254,18 +282,17 @@ class Interview:
 
     # -- the road ------------------------------------------------------------------------------------------------
 
-    def _lose(self, paid: WrittenOff) -> None:
-        self.usage += paid.usage
-        self.cost_usd = added_usd(self.cost_usd, paid.cost_usd)
-        self.calls += paid.calls
-        self._calls_before += paid.calls
-        self.repairs += paid.repairs
+    def _lose(self, response: Response, calls: int = 0, repairs: int = 0) -> None:
+        self.usage += response.usage
+        self.cost_usd = added_usd(self.cost_usd, response.cost_usd)
+        self.calls += calls
+        self._calls_before += calls
+        self.repairs += repairs
         # The ledger keeps it with the next row that is written, which takes the place of theirs.
         number = self.answers - (self.wants is Wants.CALLBACK)
-        if self._written_off is None or self._written_off[0] != number:
-            self._written_off = (number, paid)
-        else:
-            self._written_off[1].and_(paid)
+        if self._lost is None or self._lost[0] != number:
+            self._lost = (number, [])
+        self._lost[1].append((response, calls, repairs))
 
     def _take(self, response: Response, results: Sequence[Mapping[str, JSON]]) -> None:
         self.response = response

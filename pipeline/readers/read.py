@@ -1,5 +1,6 @@
 """Sources to numbered records."""
 
+import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -9,13 +10,15 @@ from pipeline import codec
 from pipeline.errors import InputError, did_you_mean, there_are
 from pipeline.files import CHUNK_BYTES
 from pipeline.readers.formats import FORMATS
-from pipeline.readers.names import given_name, made_up_name
 from pipeline.readers.parquet import count_rows, parquet
 from pipeline.readers.rows import BrokenStreamError, Progress, Reading, Row, Rows
 from pipeline.readers.source import Source
 from pipeline.readers.stream import utf8_blocks
 from pipeline.records import JSON, Problem, Record
 from pipeline.threads import in_daemon
+
+#: What a made-up name looks like. A given one that looks so too gets a backslash more: no two of them are ever equal.
+_LIKE_MADE_UP = re.compile(r"\\*\(.*:\d+\)", re.DOTALL)
 
 Records = AsyncGenerator[list[Record], None]
 BATCH = 256  #: records that are handed on at once, at the most
@@ -201,3 +204,22 @@ def _what_is(value: JSON) -> str:
     if value is None:
         return "is null"
     return "is empty" if value == "" else f"is a {type(value).__name__}, not a name"
+
+
+def made_up_name(place: str) -> str:
+    """The name of a record that has none of its own, among records that have: its place, as in `(in.csv:3)`."""
+    return f"({place})"
+
+
+def given_name(value: JSON) -> str:
+    """The name that a field's value gives; empty where it gives none.
+
+    It depends on the value and not on its type: 1, 1.0 and "1" are one name, for files change the types of numbers.
+    """
+    if isinstance(value, str):
+        return f"\\{value}" if _LIKE_MADE_UP.fullmatch(value) else str(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else repr(value)
+    return str(value) if isinstance(value, int) else ""

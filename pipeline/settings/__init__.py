@@ -14,12 +14,11 @@ from pipeline.settings.inputs import InputSettings
 from pipeline.settings.labeledit import renamed_config, renamed_example
 from pipeline.settings.labelforms import label_field
 from pipeline.settings.layers import ValueOrigin
-from pipeline.settings.media import MediaSettings
 from pipeline.settings.outputs import OutputSettings, SqlOutputSettings
 from pipeline.settings.quality import QualitySettings, VoterSettings
 from pipeline.settings.root import Settings, variable
 from pipeline.settings.rows import Row, explain
 from pipeline.settings.schema import Key, keys
-from pipeline.settings.tasks import FunctionSettings, TaskSettings, ToolSettings, ValidatorSettings
+from pipeline.settings.tasks import FunctionSettings, MediaSettings, TaskSettings, ToolSettings, ValidatorSettings
 from pipeline.settings.toml import to_toml
 from pipeline.settings.words import shown_words

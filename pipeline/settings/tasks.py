@@ -8,8 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from pipeline.settings import checks, labelforms
 from pipeline.settings.checks import Takes
-from pipeline.settings.media import MediaSettings
-from pipeline.settings.section import Json, Section, Text
+from pipeline.settings.section import Json, Path, Section, Text, Texts
 
 FunctionName = Annotated[str, AfterValidator(checks.function_name), Takes("a name of 1 to 64 letters, digits, _ and -")]
 LabelForm = Annotated[
@@ -31,6 +30,27 @@ Labels = Annotated[
     AfterValidator(checks.labels),
     Takes('values, meanings, or a short form by label field, like label = ["yes", "no"]'),
 ]
+
+Fields = Annotated[Texts, Takes('a list of fields, like ["photo"]')]
+
+
+class MediaSettings(Section):
+    """Pictures, sounds and documents of the records."""
+
+    images: Fields = Field(default_factory=list)
+    audio: Fields = Field(default_factory=list)
+    documents: Fields = Field(default_factory=list)
+    root: Path | None = None
+    detail: Literal["auto", "low", "high", "original"] = "high"
+    max_pixels: int | None = Field(None, ge=1_024)
+    max_bytes: int = Field(20_000_000, ge=1)
+    urls: Literal["pass", "fetch", "refuse"] = "pass"
+    http: bool = False
+    fetch_private: bool = False
+    memory_mb: int = Field(512, ge=1)
+    pdf_as: Literal["images", "file"] = "images"
+    pdf_pages: int = Field(20, ge=1)
+    pdf_dpi: int = Field(110, ge=20, le=600)
 
 
 class FunctionSettings(Section):

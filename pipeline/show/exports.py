@@ -1,8 +1,9 @@
-"""What an export came to, for a person."""
+"""What an export, a report, or a rename came to, for a person."""
 
 from collections.abc import Mapping, Sequence
 
-from pipeline.facts import DataExport, Export
+from pipeline.facts import DataExport, Export, ReportFile
+from pipeline.labelfields import Renamed
 from pipeline.show.views import SIMULATED
 from pipeline.show.words import aligned, many
 from pipeline.terminal import cut
@@ -93,3 +94,20 @@ def _balance(by: str, classes: Mapping[str, Mapping[str, int]], names: Sequence[
         told = cut(" ".join(value.split()), CLASS_COLUMNS)
         rows.append([told or "(none)", *(f"{counts[name]:,} ({counts[name] / totals[name]:.1%})" for name in names)])
     return aligned(rows, len(ranked) - SHOWN_CLASSES)
+
+
+def report_lines(written: ReportFile) -> list[str]:
+    """Where the page is."""
+    lines = [f"Wrote {written.path} ({written.size_bytes / 1000:,.0f} kB). Open it in a browser."]
+    return [*lines, f"  {SIMULATED}"] if written.simulated else lines
+
+
+def renamed_lines(found: Renamed) -> list[str]:
+    """What has another name now, where, and what is left to be done by hand."""
+    names = ", ".join(f"{old} -> {new}" for old, new in found.pairs)
+    head = "Would rename" if found.dry_run else "Renamed"
+    records = many(found.records, "record")
+    lines = [f"{head} labels of {found.column}: {names}", f"  records   {records} of {found.run_dir}"]
+    lines += [f"  {'edited' if not found.dry_run else 'edits':<8}  {path}" for path in found.files]
+    lines += [f"  note      {note}" for note in found.notes]
+    return [*lines, "Nothing was changed." if found.dry_run else "No call was made."]

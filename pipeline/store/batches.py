@@ -7,10 +7,9 @@ one part at a time: its key is the primary key of `batch_items`.
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
-from pipeline.records import KeptAnswer, Problem, Record, Usage, added_usd
+from pipeline.records import KeptAnswer, Problem, Record, Usage
 from pipeline.store import storedturns
 from pipeline.store.batchparts import Item, ItemState, Landed, Part, PartState
 from pipeline.store.ledger import Ledger
@@ -190,14 +189,7 @@ def _with_lost(answer: KeptAnswer, before: Iterable[KeptAnswer]) -> KeptAnswer:
     """The answer, with what those have cost in whose place it is written: they were given to another prompt."""
     for lost in before:
         if lost.number >= answer.number:
-            response = replace(
-                answer.response,
-                usage=answer.response.usage + lost.response.usage,
-                cost_usd=added_usd(answer.response.cost_usd, lost.response.cost_usd),
-            )
-            answer = replace(
-                answer, response=response, calls=answer.calls + lost.calls, repairs=answer.repairs + lost.repairs
-            )
+            answer = answer.carrying(lost.response, lost.calls, lost.repairs)
     return answer
 
 
