@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import operator
 import re
 from collections.abc import Awaitable, Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
@@ -152,23 +153,16 @@ class Usage:
     def total(self) -> int:
         return self.prompt + self.completion
 
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The arguments that made it."""
+        return self.prompt, self.completion, self.cached, self.reasoning, self.cache_write
+
     def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            self.prompt + other.prompt,
-            self.completion + other.completion,
-            self.cached + other.cached,
-            self.reasoning + other.reasoning,
-            self.cache_write + other.cache_write,
-        )
+        return Usage(*map(operator.add, self.counts, other.counts))
 
     def __sub__(self, other: Usage) -> Usage:
-        return Usage(
-            self.prompt - other.prompt,
-            self.completion - other.completion,
-            self.cached - other.cached,
-            self.reasoning - other.reasoning,
-            self.cache_write - other.cache_write,
-        )
+        return Usage(*map(operator.sub, self.counts, other.counts))
 
 
 @dataclass(frozen=True, slots=True)

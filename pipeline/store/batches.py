@@ -265,4 +265,4 @@ def _close_parts(connection: sqlite3.Connection) -> list[int]:
 
 def usage_list(usage: Usage) -> list[int]:
     """The usage, as the books of a part keep it: the arguments of Usage."""
-    return [usage.prompt, usage.completion, usage.cached, usage.reasoning, usage.cache_write]
+    return list(usage.counts)

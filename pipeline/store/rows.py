@@ -61,7 +61,7 @@ def json_value(text: str | None) -> JSON:
 
 def to_row(seq: int, outcome: Outcome) -> tuple[Any, ...]:
     """The values of COLUMNS."""
-    record, problem, usage = outcome.record, outcome.problem, outcome.usage
+    record, problem = outcome.record, outcome.problem
     code, message = (problem.code, problem.message) if problem else (None, None)
     return (
         seq,
@@ -72,7 +72,7 @@ def to_row(seq: int, outcome: Outcome) -> tuple[Any, ...]:
         code,
         outcome.attempts,
         outcome.repairs,
-        *map(_whole, (usage.prompt, usage.completion, usage.cached, usage.reasoning, usage.cache_write)),
+        *map(_whole, outcome.usage.counts),
         outcome.cost_usd,
         outcome.latency_s,
         outcome.finished_at,

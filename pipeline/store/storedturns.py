@@ -68,13 +68,12 @@ def _by_key(rows: sqlite3.Cursor) -> dict[str, list[KeptAnswer]]:
 
 def _to_row(kept: KeptAnswer) -> tuple[Any, ...]:
     response = kept.response
-    usage = response.usage
     return (
         bound(kept.key),
         kept.number,
         kept.request_digest,
         answer_text(response.answer, whole=True),
-        json_text([usage.prompt, usage.completion, usage.cached, usage.reasoning, usage.cache_write]),
+        json_text(response.usage.counts),
         kept.calls,
         kept.repairs,
         codec.dumps(kept.results).decode(),
