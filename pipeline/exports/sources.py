@@ -42,7 +42,8 @@ class OpenRun:
 
     def blocks(self) -> AsyncIterator[list[tuple[int, Outcome]]]:
         """The outcomes with their seqs, in the order of the run's rows: the ledger has an index for no other."""
-        return rows_of(self.ledger, self.layout.order, upto=self.last_seq, corrected=self.corrected)
+        order, corrected = self.layout.order, self.corrected
+        return rows_of(self.ledger, order, upto=self.last_seq, corrected=corrected, answers=False)
 
     @property
     def reviewed(self) -> frozenset[str]:

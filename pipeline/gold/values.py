@@ -47,6 +47,8 @@ def as_number(value: JSON) -> int | float | None:
     A text may have a decimal comma, as where a spreadsheet writes semicolons between values. 1,000 may be either, and
     is no number.
     """
+    if type(value) is float:  # nearly always, and there may be a million
+        return value if math.isfinite(value) else None
     if isinstance(value, codec.Digits):
         value = value.text
     if isinstance(value, bool) or not isinstance(value, int | float | str):

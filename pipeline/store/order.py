@@ -8,19 +8,26 @@ from pipeline.store.ledger import Ledger
 
 
 async def rows_of(
-    ledger: Ledger, order: str, first: int = 1, *, upto: int | None = None, corrected: Corrected = NOTHING
+    ledger: Ledger,
+    order: str,
+    first: int = 1,
+    *,
+    upto: int | None = None,
+    corrected: Corrected = NOTHING,
+    answers: bool = True,
 ) -> AsyncIterator[list[tuple[int, Outcome]]]:
     """The outcomes with their seqs, in blocks: from seq `first` on if they are in the order of completion, else all.
 
-    They are as people have `corrected` them. With `upto` those that came later are left out.
+    They are as people have `corrected` them. With `upto` those that came later are left out. Without `answers`, what
+    the model said is left out: the rows do not need it.
     """
     if order != "input":
-        while block := _within(await ledger.rows_after(first - 1), upto):
+        while block := _within(await ledger.rows_after(first - 1, answers=answers), upto):
             yield corrected.among(block)
             first = block[-1][0] + 1
         return
     after = (-1, 0)
-    while found := await ledger.rows_in_order(after):
+    while found := await ledger.rows_in_order(after, answers=answers):
         after = (found[-1][1].record.ordinal, found[-1][0])
         if block := _within(found, upto):
             yield corrected.among(block)

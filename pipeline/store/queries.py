@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from pipeline.records import JSON, Outcome, Status, Usage
 from pipeline.store.rows import STATUSES, any_text, bound, damage_of, json_value, to_outcome, unbound
-from pipeline.store.schema import SELECT_OUTCOME, is_damage
+from pipeline.store.schema import SELECT_OUTCOME, SELECT_ROW, is_damage
 
 _T = TypeVar("_T")
 #: Damaged rows that are named.
@@ -252,19 +252,21 @@ def find_request(connection: sqlite3.Connection, digests: Sequence[bytes]) -> di
     return found
 
 
-def rows_after(connection: sqlite3.Connection, seq: int, limit: int = CHUNK) -> list[tuple[int, Outcome]]:
-    """The next outcomes with their seq, in the order they were committed."""
-    rows = connection.execute(f"{SELECT_OUTCOME} WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))
+def rows_after(
+    connection: sqlite3.Connection, seq: int, limit: int = CHUNK, *, answers: bool = True
+) -> list[tuple[int, Outcome]]:
+    """The next outcomes with their seq, in the order they were committed; without their `answers` if so wished."""
+    select = SELECT_OUTCOME if answers else SELECT_ROW
+    rows = connection.execute(f"{select} WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))
     return [(row[0], to_outcome(row)) for row in rows]
 
 
 def rows_in_order(
-    connection: sqlite3.Connection, after: tuple[int, int] = (-1, 0), limit: int = CHUNK
+    connection: sqlite3.Connection, after: tuple[int, int] = (-1, 0), limit: int = CHUNK, *, answers: bool = True
 ) -> list[tuple[int, Outcome]]:
     """The next outcomes with their seq, in the input's order. `after` is (ordinal, seq) of the last one before."""
-    rows = connection.execute(
-        f"{SELECT_OUTCOME} WHERE (ordinal, seq) > (?, ?) ORDER BY ordinal, seq LIMIT ?", (*after, limit)
-    )
+    select = SELECT_OUTCOME if answers else SELECT_ROW
+    rows = connection.execute(f"{select} WHERE (ordinal, seq) > (?, ?) ORDER BY ordinal, seq LIMIT ?", (*after, limit))
     return [(row[0], to_outcome(row)) for row in rows]
 
 

@@ -179,6 +179,8 @@ _SEEN_AS_NEW = {
 #: Rows in the input's order; made when a run asks for that order, since every other run would pay for nothing.
 ORDINAL_INDEX = "CREATE INDEX IF NOT EXISTS outcomes_ordinal ON outcomes (ordinal, seq)"
 SELECT_OUTCOME = f"SELECT {', '.join(COLUMNS)} FROM outcomes"  # noqa: S608  (constant names)
+#: The same without the answer as it came, which rows do not need.
+SELECT_ROW = SELECT_OUTCOME.replace(" answer,", " NULL,")
 
 
 def connect_writer(path: Path) -> sqlite3.Connection:
