@@ -293,6 +293,27 @@ def clean_text(text: str) -> str:
     return text
 
 
+def flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one, by dotted key. An empty table is a value."""
+    found: dict[str, Any] = {}
+    for name, value in tables.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number: true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_same(one: Any, other: Any) -> bool:
+    """Whether the values are equal: true is not 1, as Python has it."""
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+
+
 def pretty(value: Any) -> bytes:
     """JSON for people: indented, with a newline at the end."""
     try:

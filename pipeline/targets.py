@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.errors import ConfigError, SetupError
 from pipeline.settings import Settings
 from pipeline.store import RunDir
+from pipeline.units import few
 
 #: A config is a page or two. What is larger and not named *.toml is data.
 CONFIG_BYTES_MAX = 1_000_000
@@ -137,9 +138,9 @@ def _no_config(path: Path) -> str:
             return f"{path} is a file of the run in {around}. To continue that run, name the folder: {around}"
         return f"{path} is not a config. To label what is in it, write a config for it first: labelpipe init {path}"
     if below := list(runs_below(path)):
-        return f"{path} holds no run itself. The runs in it: {_listed(below)}"
+        return f"{path} holds no run itself. The runs in it: {few(below, SHOWN_MAX)}"
     if inside := [file for file in sorted(path.glob("*.toml")) if _has_table(file)]:
-        return f"{path} is a folder. The configs in it: {_listed(inside)}"
+        return f"{path} is a folder. The configs in it: {few(inside, SHOWN_MAX)}"
     return (
         f"{path} is a folder without a run in it, and not a config. "
         f"To label the files in it, write a config first: labelpipe init {path}"
@@ -206,7 +207,9 @@ def _run_of_config(config: Path) -> Path:
     if is_run(folder):
         return folder
     if known := list(others):
-        raise SetupError(f"{config}: there is no run in {folder}. Runs that were started with it: {_listed(known)}")
+        raise SetupError(
+            f"{config}: there is no run in {folder}. Runs that were started with it: {few(known, SHOWN_MAX)}"
+        )
     raise SetupError(f"{config}: it has no run yet ({folder} is not there). Start one: labelpipe run {config}")
 
 
@@ -230,7 +233,7 @@ def _latest(*, at_work: bool) -> Path:
         raise SetupError(f"there is no run in or below {Path.cwd()}: name a run folder or a config")
     working = [run for run in found if RunDir(run).is_running()] if at_work else []
     if len(working) > 1:
-        raise SetupError(f"more than one run is at work here: {_listed(working)}. Name one of them")
+        raise SetupError(f"more than one run is at work here: {few(working, SHOWN_MAX)}. Name one of them")
     runs = [run for run in found if not run.name.endswith(_BESIDE)]
     return (working or runs or found)[-1]
 
@@ -287,7 +290,7 @@ def _like(path: Path, known: Sequence[Path]) -> Path | None:
 
 def _runs_here(runs: Sequence[Path] = ()) -> str:
     known = list(runs) or list(runs_below(Path()))
-    return f"Runs here: {_listed(known)}" if known else "No folder below the current one holds a run"
+    return f"Runs here: {few(known, SHOWN_MAX)}" if known else "No folder below the current one holds a run"
 
 
 def whats_here() -> str:
@@ -295,10 +298,7 @@ def whats_here() -> str:
     configs, runs = find_configs(), sorted(runs_below(Path()), key=_started_at, reverse=True)
     if not configs and not runs:
         return "There is no config here yet: `labelpipe init FILE` writes one for the file you want to label."
-    told = [f"Configs here: {_listed(configs)}."] * bool(configs) + [f"Runs here: {_listed(runs)}."] * bool(runs)
+    told = [f"Configs here: {few(configs, SHOWN_MAX)}."] * bool(configs) + [
+        f"Runs here: {few(runs, SHOWN_MAX)}."
+    ] * bool(runs)
     return " ".join(told)
-
-
-def _listed(paths: Sequence[Path]) -> str:
-    shown = ", ".join(str(path) for path in paths[:SHOWN_MAX])
-    return shown + (f" and {len(paths) - SHOWN_MAX} more" if len(paths) > SHOWN_MAX else "")

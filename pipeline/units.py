@@ -1,12 +1,20 @@
 """Time and money: the constants that several rooms share, and the words for a person."""
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 HOUR_S, DAY_S = 3_600, 86_400
 #: A limit that is whole again within this is one a minute, not one a day: a minute, and what a server's clock slips.
 MINUTE_RESET_S = 65.0
 #: What is said in place of a sum of money where the model has no price.
 UNPRICED = "price unknown (set model.price)"
+
+
+def few(words: Iterable[Any], most: int = 3) -> str:
+    """The first words of a list, and how many more there are."""
+    found = list(map(str, words))
+    return ", ".join(found[:most]) + (f" and {len(found) - most:,} more" if len(found) > most else "")
 
 
 def duration(seconds: float) -> str:

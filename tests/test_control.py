@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.codec import flat
 from pipeline.control import (
     LIVE_TABLES,
     VERBS,
@@ -29,7 +30,6 @@ from pipeline.control import (
     Ticket,
     applied_line,
     await_answer,
-    flat,
     refused_line,
     send,
     sort_changes,

@@ -15,7 +15,6 @@ from pipeline.control.edits import (
     Shift,
     Standing,
     applied_line,
-    flat,
     refused_line,
     sort_changes,
 )

@@ -40,30 +40,14 @@ class LiveChange:
         return applied + [refused_line(one.key) for one in self.refused]
 
 
-def flat(tables: Mapping[str, JSON], prefix: str = "") -> dict[str, JSON]:
-    """Nested tables as one, by dotted key. An empty table is a value."""
-    found: dict[str, JSON] = {}
-    for name, value in tables.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = value
-    return found
-
-
 def sort_changes(old: Mapping[str, JSON], new: Mapping[str, JSON]) -> LiveChange:
     """What differs between two flat tables, and whether it may change now. A key that is not there is None."""
     change = LiveChange()
     for key in sorted({*old, *new}):
         shift = Shift(key, old.get(key), new.get(key))
-        if not _same(shift.old, shift.new):
+        if not codec.is_same(shift.old, shift.new):
             (change.applied if key.startswith(LIVE_TABLES) else change.refused).append(shift)
     return change
-
-
-def _same(old: JSON, new: JSON) -> bool:
-    """Python takes True for 1; a config does not."""
-    return bool(old == new) and isinstance(old, bool) == isinstance(new, bool)
 
 
 class Standing:

@@ -176,7 +176,7 @@ def with_values(field: MeasuredField, seen: Sequence[JSON]) -> MeasuredField:
         return replace(field, kind="set")
     if values and all(isinstance(value, bool) for value in values):
         return _listed(field.name, [True, False])
-    if values and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+    if values and all(map(codec.is_number, values)):
         return replace(field, kind="number")
     names = {named_class(value) for value in values}
     few = len(names) <= min(CLASSES_MOST, len(values) // 2)

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, suppress
 from functools import partial
 from importlib.util import find_spec
@@ -34,14 +34,14 @@ from pipeline.planner.mediacheck import look_at_media
 from pipeline.planner.servercheck import UNSURE, api_checks, model_checks, server_checks
 from pipeline.progress import counting
 from pipeline.readers import OF_FILES, Progress, Source, peek
-from pipeline.records import JSON, Record
+from pipeline.records import Record
 from pipeline.runner import Fields, fields_of, find_changes, is_here, overridden_by, spent_of
 from pipeline.settings import Settings
 from pipeline.store import Ledger, RunDir, check_table
 from pipeline.task import Task
 from pipeline.telemetry import open_telemetry
 from pipeline.threads import in_daemon
-from pipeline.units import dollars
+from pipeline.units import dollars, few
 
 _T = TypeVar("_T")
 #: Records of each input that are looked at.
@@ -113,19 +113,14 @@ def _told_task(settings: Settings, task: Task) -> str:
 def _holds(field: LabelField) -> str:
     """What a label field holds, in a few words."""
     if field.kind in ("one", "several"):
-        return f"{'any of ' if field.kind == 'several' else ''}{_listed(field.values)}"
+        return f"{'any of ' if field.kind == 'several' else ''}{few(field.values, SHOWN_LABELS)}"
     return "text" if field.kind == "text" else f"{field.low:g} to {field.high:g}"
-
-
-def _listed(values: Sequence[JSON]) -> str:
-    more = f" and {len(values) - SHOWN_LABELS} more" if len(values) > SHOWN_LABELS else ""
-    return ", ".join(map(str, values[:SHOWN_LABELS])) + more
 
 
 def _meanings(settings: Settings) -> list[Check]:
     """Which labels have no meaning where others of their field have one."""
     bare = {name: field.without_meaning for name, field in label_fields(settings).items()}
-    told = "; ".join(f"{name}: {_listed(values)}" for name, values in bare.items() if values)
+    told = "; ".join(f"{name}: {few(values, SHOWN_LABELS)}" for name, values in bare.items() if values)
     return [Check("meanings", None, f"no meaning is given for some labels of a field: {told}")] if told else []
 
 

@@ -8,6 +8,7 @@ from pipeline.codec import digest64
 from pipeline.readers.dialect import Dialect
 from pipeline.readers.headers import columns_of
 from pipeline.records import JSON
+from pipeline.units import few
 
 #: line, fields, digest, and what is wrong ("" for a good row). A bare tuple: one is made for each record. Equal digests
 #: mean equal fields, names included, in every format; fields that are equal may have other digests (as of white space).
@@ -81,7 +82,7 @@ class Progress:
 
     def told_with_doubts(self) -> list[tuple[str, bool]]:
         """The same, each with whether it is doubtful."""
-        return [(f"{_some(names)}: {text}", text in self.doubts) for text, names in self.notes.items()]
+        return [(f"{few(names)}: {text}", text in self.doubts) for text, names in self.notes.items()]
 
     def without_records(self, names: Sequence[str]) -> str:
         """Why there is nothing to label, where no record of these sources was taken."""
@@ -102,11 +103,6 @@ class Progress:
         taken = self.records - self.left_out.total()
         total = round(taken * ahead * max(1.0, self.bytes_total / self.bytes_read))
         return total if self.limit is None else min(total, self.limit)
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pipeline import codec
 from pipeline.report import charts, view
 from pipeline.report.gather import Found
 from pipeline.show import votes_text
@@ -58,27 +59,23 @@ def _column(name: str, measure: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _figures(measure: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if _number(measure.get("accuracy")):
+    if codec.is_number(measure.get("accuracy")):
         yield "Accuracy", view.percent(measure["accuracy"])
-    if _number(measure.get("accuracy_low")) and _number(measure.get("accuracy_high")):
+    if codec.is_number(measure.get("accuracy_low")) and codec.is_number(measure.get("accuracy_high")):
         yield "95% interval", f"{view.percent(measure['accuracy_low'])} to {view.percent(measure['accuracy_high'])}"
-    if _number(measure.get("n")):
+    if codec.is_number(measure.get("n")):
         yield "Gold records with a label", f"{measure['n']:,}"
     for name, title in (("unlabelled", "Gold records without a label"), ("examples", "Left out: shown as examples")):
         given = measure.get(name)
         number = given.get("n") if isinstance(given, dict) else given
-        if number and _number(number):
+        if number and codec.is_number(number):
             yield title, f"{number:,}"
     if confusions := measure.get("confusions"):
         yield "Most often confused", ", ".join(f"{gold} as {label} {count:,}" for gold, label, count in confusions)
     flat = {**measure, **(measure["calibration"] if isinstance(measure.get("calibration"), dict) else {})}
     for name, title in _FIGURES.items():
-        if _number(flat.get(name)):
+        if codec.is_number(flat.get(name)):
             yield title, f"{flat[name]:.3f}"
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _classes(measure: Mapping[str, Any]) -> Iterator[dict[str, str]]:
@@ -127,7 +124,7 @@ def _confusion(given: Any) -> dict[tuple[str, str], int]:
         given = [(gold, label, n) for gold, row in given.items() if isinstance(row, dict) for label, n in row.items()]
     if not isinstance(given, Sequence):
         return {}
-    rows = [row for row in given if isinstance(row, Sequence) and len(row) == 3 and _number(row[2])]
+    rows = [row for row in given if isinstance(row, Sequence) and len(row) == 3 and codec.is_number(row[2])]
     return {(str(gold), str(label)): int(count) for gold, label, count in rows}
 
 
@@ -139,7 +136,7 @@ def _bins(measure: Mapping[str, Any]) -> list[tuple[float, float]]:
     return [
         (one["confidence"], one["accuracy"])
         for one in rows
-        if one.get("n") and _number(one.get("confidence")) and _number(one.get("accuracy"))
+        if one.get("n") and codec.is_number(one.get("confidence")) and codec.is_number(one.get("accuracy"))
     ]
 
 
@@ -152,7 +149,7 @@ def _measured_by(evaluation: Mapping[str, Any] | None) -> str:
     columns = ", ".join(map(str, gold.get("columns") or ()))
     name = gold.get("file") or (f"the input's {columns}" if columns else "gold")
     told = f"Measured{f' on {at}' if at else ''} against {name}."
-    if _number(gold.get("compared")):
+    if codec.is_number(gold.get("compared")):
         told += f" {gold['compared']:,} records have gold."
     if not_here := gold.get("not_in_run"):
         told += f" {not_here:,} more are not in this run."

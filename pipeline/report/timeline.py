@@ -100,9 +100,9 @@ def _sessions(path: Path) -> list[_Session]:
     found: dict[float, _Session] = {}
     for line in _lines(path):
         session = found.setdefault(line["session"], _Session(line["session"]))
-        if _is_number(line.get("since")) and _is_number(line.get("until")):
+        if codec.is_number(line.get("since")) and codec.is_number(line.get("until")):
             session.outages.append(line)
-        elif all(_is_number(line.get(name)) for name in _COUNTS) and line["span_s"] > 0:
+        elif all(codec.is_number(line.get(name)) for name in _COUNTS) and line["span_s"] > 0:
             session.spans.append(line)
             session.length_s += line["span_s"]
     offset_s = 0.0
@@ -121,14 +121,10 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
                     line = codec.loads(text)
                 except codec.JSONDecodeError:
                     continue
-                if isinstance(line, dict) and _is_number(line.get("session")):
+                if isinstance(line, dict) and codec.is_number(line.get("session")):
                     yield line
     except FileNotFoundError:
         return
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _outages(session: _Session) -> Iterator[tuple[float, float, str]]:
@@ -140,18 +136,18 @@ def _outages(session: _Session) -> Iterator[tuple[float, float, str]]:
 
 def _tokens_each(sessions: Sequence[_Session]) -> float | None:
     spans = [span for one in sessions for span in one.spans]
-    if not any(_is_number(span.get("tokens_per_minute")) for span in spans):
+    if not any(codec.is_number(span.get("tokens_per_minute")) for span in spans):
         return None
-    tokens = sum(span["tokens"] for span in spans if _is_number(span.get("tokens")))
+    tokens = sum(span["tokens"] for span in spans if codec.is_number(span.get("tokens")))
     return tokens / max(1, sum(span["answers"] for span in spans)) or None
 
 
 def _limit(span: Mapping[str, Any], tokens_each: float | None) -> float | None:
     """The calls a minute that the limits in force allow."""
     limits = []
-    if _is_number(span.get("requests_per_minute")):
+    if codec.is_number(span.get("requests_per_minute")):
         limits.append(float(span["requests_per_minute"]))
-    if _is_number(span.get("tokens_per_minute")) and tokens_each:
+    if codec.is_number(span.get("tokens_per_minute")) and tokens_each:
         limits.append(span["tokens_per_minute"] / tokens_each)
     return min(limits, default=None)
 

@@ -12,6 +12,7 @@ from pipeline import codec
 from pipeline.records import JSON
 from pipeline.store import cell, safe_cell
 from pipeline.task import LabelColumn
+from pipeline.units import few
 
 _BOOLEANS = {"true": True, "false": False}
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
@@ -44,7 +45,7 @@ def is_same(found: JSON, value: JSON) -> bool:
     text = cell(value)
     if found == text or plain(found) in (text, plain(text)):
         return True
-    return isinstance(value, bool | int | float) and any(_equal(other, value) for other in _readings(found))
+    return isinstance(value, bool | int | float) and any(codec.is_same(other, value) for other in _readings(found))
 
 
 def is_equal(one: JSON, other: JSON) -> bool:
@@ -91,10 +92,6 @@ def _readings(text: str) -> Iterator[JSON]:
         return
 
 
-def _equal(one: JSON, other: JSON) -> bool:
-    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
-
-
 def _expected(found: JSON, field: LabelColumn) -> str:
     values = [cell(value) for value in field.values]
     if not values:
@@ -103,8 +100,7 @@ def _expected(found: JSON, field: LabelColumn) -> str:
     near = get_close_matches(str(found), values, n=1)
     if near:
         return f" (did you mean {near[0]!r}?)"
-    more = f" and {len(values) - _SHOWN:,} more" if len(values) > _SHOWN else ""
-    return f": expected {', '.join(values[:_SHOWN])}{more}"
+    return f": expected {few(values, _SHOWN)}"
 
 
 def _short(value: JSON) -> str:

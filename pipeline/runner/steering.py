@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Protocol
 
+from pipeline import codec
 from pipeline.control import (
     FILE_ONLY_KEYS,
     LIVE_TABLES,
@@ -19,7 +20,6 @@ from pipeline.control import (
     Order,
     Shift,
     Standing,
-    flat,
     refused_line,
 )
 from pipeline.engine import Asker
@@ -112,7 +112,7 @@ class Steering:
         self._steered = steered
         self._inbox = inbox
         self._watch = None if settings.config_path is None else ConfigWatch(settings.config_path)
-        self._standing = Standing(flat(settings.model_dump()))
+        self._standing = Standing(codec.flat(settings.model_dump()))
         # All state that changes, beside the parts: the settings in force, those of the last file that could be used,
         # and what orders have set over it.
         self.settings = settings
@@ -183,12 +183,12 @@ class Steering:
 
     def _standing_orders(self, filed: Settings) -> dict[str, str]:
         """The orders whose keys the file says nothing new of."""
-        before, now = flat(self._filed.model_dump()), flat(filed.model_dump())
+        before, now = codec.flat(self._filed.model_dump()), codec.flat(filed.model_dump())
         return {key: order for key, order in self._orders.items() if before.get(key) == now.get(key)}
 
     def _apply(self, settings: Settings) -> LiveChange:
         """Put what may change into force. Raises ConfigError, and then all stays as it was."""
-        new = flat(settings.model_dump())
+        new = codec.flat(settings.model_dump())
         shifts = self._standing.applied_by(new)
         # Prompt, model and the like are still those of the start, whatever the file says.
         in_force = self.settings.model_copy(update={"limits": settings.limits, "notify": settings.notify})
@@ -299,4 +299,4 @@ _ACT_OF: Mapping[str, str] = {
 
 def facts_of(settings: Settings) -> dict[str, Any]:
     """The limits in force, for a status."""
-    return {key: value for key, value in flat(settings.model_dump()).items() if key.startswith("limits.")}
+    return {key: value for key, value in codec.flat(settings.model_dump()).items() if key.startswith("limits.")}

@@ -1,10 +1,11 @@
 """Certificates for a person: where one stands, and what it says."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.show.views import SIMULATED
 from pipeline.show.words import has, many
+from pipeline.units import few
 
 Facts = Mapping[str, Any]
 #: Names of reviewers that are told.
@@ -147,7 +148,7 @@ def _ground(facts: Facts) -> Iterator[str]:
         yield f"People have checked {many(facts['checked'], 'record')} beyond the {facts['kept']:,} kept: {which}."
     if facts["reviewers"]:
         dates = sorted({(facts[name] or "")[:10] for name in ("first_answer_at", "last_answer_at")})
-        yield f"Checked by {_names(facts['reviewers'])} ({' to '.join(dates)})."
+        yield f"Checked by {few(facts['reviewers'], _NAMES_MOST)} ({' to '.join(dates)})."
     if facts["design"] > 1:
         yield f"It is design {facts['design']} of this run, held to a risk of {_percent(facts['risk'])}."
 
@@ -162,11 +163,6 @@ def _limits(facts: Facts) -> Iterator[str]:
         yield f"Outside of it: {outside}."
     if facts["simulated"]:
         yield SIMULATED
-
-
-def _names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMES_MOST} more" if len(names) > _NAMES_MOST else ""
-    return ", ".join(names[:_NAMES_MOST]) + more
 
 
 def _percent(share: float) -> str:

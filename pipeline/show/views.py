@@ -291,7 +291,9 @@ def lane_texts(lanes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         if lane == "flex":
             share = facts["answers"] / sum(facts[tier] for tier in ("answers", "standard", "other"))
             text += f" ({share:.1%}) at the flex tier"
-            text += f", {facts['standard']:,} at the standard tier for want of room or time" if facts["standard"] else ""
+            text += (
+                f", {facts['standard']:,} at the standard tier for want of room or time" if facts["standard"] else ""
+            )
             text += f", {facts['other']:,} do not say that they are at flex" if facts["other"] else ""
         saved = facts["saved_usd"]
         texts[lane] = text if not saved else f"{text} · {dollars(saved)} saved beside live calls"

@@ -130,8 +130,7 @@ def _label(text: str | None) -> dict[str, JSON] | None:
 
 
 def _number(value: JSON) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number else None
+    return float(value) if codec.is_number(value) else None
 
 
 # -- the files in the run folder ---------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from pipeline.store.reviews import open_reviews, read_reviews
 from pipeline.store.reviewsfile import NAME
 from pipeline.store.rows import unbound
 from pipeline.store.schema import connect_reader
+from pipeline.units import few
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ def tell_corrections(ledger: Path, version: int, *, is_waiting: bool) -> Told | 
         where = "not all in the rows yet: the end of the session, or the next session, writes them"
     elif rest:
         where = f"{count - rest:,} in the rows"
-    unused = "".join(f"; {_few(keys)}: {why}" for why, keys in others.items())
+    unused = "".join(f"; {few(keys)}: {why}" for why, keys in others.items())
     labels = f"; {confirmed:,} {'label was' if confirmed == 1 else 'labels were'} confirmed" * bool(confirmed)
     return Told(count, f"{count:,} {'correction' if count == 1 else 'corrections'}, {where}{unused}{labels}.", rest)
 
@@ -155,10 +156,6 @@ def _agrees(correction: Correction, outcome: Outcome) -> bool:
         name in label and codec.canonical(label[name]) == codec.canonical(value)
         for name, value in correction.fields.items()
     )
-
-
-def _few(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:3]) + (f" and {len(keys) - 3:,} more" if len(keys) > 3 else "")
 
 
 def follow_records(folder: Path, connection: sqlite3.Connection) -> None:

@@ -300,7 +300,7 @@ class Change:
 
 def diff(old: Mapping[str, JSON], new: Mapping[str, JSON]) -> list[Change]:
     """The parts in which two fingerprints differ; a part within a part is named with a dot."""
-    before, now = dict(_parts(old)), dict(_parts(new))
+    before, now = codec.flat(old), codec.flat(new)
     names = dict.fromkeys([*before, *now])
     return [Change(name, before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name)]
 
@@ -376,14 +376,6 @@ def _in_use(folder: Path, owner: Path) -> str:
         owner_facts = codec.loads(owner.read_bytes())
         who = f"process {owner_facts['pid']}, started at {owner_facts['started_at']},"
     return f"{folder}: {who} is at work in this run folder. Wait for it, stop it, or choose another folder."
-
-
-def _parts(value: Mapping[str, JSON], prefix: str = "") -> Iterator[tuple[str, JSON]]:
-    for name, part in value.items():
-        if isinstance(part, Mapping) and part:
-            yield from _parts(part, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", part
 
 
 def _shown(value: JSON) -> str:
