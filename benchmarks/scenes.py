@@ -107,6 +107,13 @@ SCENES: Mapping[str, Scene] = {
     "auto, serves 16 at once, scattered": _auto(Rules(latency_s=1.0, knee=16), 16.0, scatter=0.5),
     "auto, a tenth is slow": _auto(Rules(latency_s=1.0, knee=16, slow=0.1, slow_factor=10), 8.4),
     "auto, falls beyond 16": _auto(Rules(latency_s=1.0, knee=16, knee_kind="doubling"), 16.0),
+    "auto, falls beyond 3": Scene(
+        Rules(latency_s=0.2, knee=3, knee_kind="doubling"),
+        best_per_s=15.0,
+        seconds=200.0,
+        since_s=80.0,
+        concurrency=None,
+    ),
     "auto, a step at 16, then as before": Scene(
         Rules(latency_s=1.0, knee=16, knee_kind="step"), best_per_s=32.0, seconds=160.0, since_s=80.0, concurrency=None
     ),

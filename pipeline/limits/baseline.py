@@ -33,9 +33,16 @@ class _Test:
     refused_before: int
     sent_before: int
     at: float
+    #: The rate before the first of the cuts that have not been found to help.
+    origin: float | None
     refused: int = 0
     sent: int = 0
     back: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether enough was refused since; the test before the next one, if the cut has not reached the limit."""
+        return self.refused >= ENOUGH_REFUSED and not self.is_less
 
     @property
     def is_less(self) -> bool:
@@ -58,8 +65,6 @@ class Baseline:
         self._found_at = 0.0
         self._test: _Test | None = None
         self._distrusted_until = float("-inf")
-        #: The rate before the first of the cuts that have not been found to help.
-        self._origin: tuple[float | None] | None = None
 
     def share(self, now: float) -> float:
         """The share that is known of; 0 where there is none."""
@@ -71,39 +76,35 @@ class Baseline:
         if 0 < FAR_MORE * self.share(now) < refused / max(1, sent):
             self._share, self._distrusted_until = 0.0, now + HALF_LIFE_S
         may_be = now >= self._distrusted_until and refused > 0 and _bound(refused, -APART, sent) <= MOST_SHARE
-        self._test = _Test(refused, sent, now) if may_be else None
-        if self._test is None:
-            self._origin = None
-        elif self._origin is None:
-            self._origin = (rate,)
+        origin = rate if self._test is None else self._test.origin
+        self._test = _Test(refused, sent, now, origin) if may_be else None
 
     @property
     def is_testing(self) -> bool:
         """Whether it is still open what the last cut has shown: another one would tell less."""
-        return self._test is not None
+        return self._test is not None and not self._test.is_over
 
     def send(self) -> None:
         """A call leaves."""
-        if self._test is not None:
+        if self._test is not None and not self._test.is_over:
             self._test.sent += 1
 
     def came_back(self, sent_at: float, now: float, *, refused: bool) -> tuple[float | None] | None:
         """A call was answered or refused. If that shows that cuts had no effect: the rate before them, in a tuple."""
         test = self._test
-        if test is None or sent_at <= test.at:
+        if test is None or test.is_over or sent_at <= test.at:
             return None
         test.back += 1
         test.refused += refused
         if test.is_less:
             if test.back * test.refused_before >= 2 * ENOUGH_REFUSED * test.sent_before:
                 self._share, self._found_at = min(self.share(now), test.refused / test.sent), now
-                self._test = self._origin = None
+                self._test = None
         elif test.refused >= ENOUGH_REFUSED:
-            self._test = None
             share = (test.refused + test.refused_before) / (test.sent + test.sent_before)
             if share <= MOST_SHARE and not test.is_more:  # else it is a limit that the cut has not reached
-                self._share, self._found_at, origin, self._origin = share, now, self._origin, None
-                return origin
+                self._share, self._found_at, self._test = share, now, None
+                return (test.origin,)
         return None
 
 

@@ -112,7 +112,7 @@ class Reservation:
     def lose(self) -> None:
         """No answer came; it may have been billed."""
         self._end()
-        self._budget._maybe += self.most
+        self._budget._lose(self.most)
 
     def close(self) -> None:
         """Lose it, unless it has ended: for a `finally`."""
@@ -123,7 +123,7 @@ class Reservation:
         if self._ended:
             raise RuntimeError("this reservation has ended")
         self._ended = True
-        self._budget._held -= self.most
+        self._budget._free(self.most)
 
 
 class Budget:
@@ -164,13 +164,16 @@ class Budget:
                 f"limits.budget_usd = {plain(usd)}, but nobody knows what the model costs; set model.price (input and "
                 "output, US dollars for a million tokens), or cap the tokens instead: limits.budget_tokens"
             )
-        self._usd = usd
         self._caps = (None if usd is None else math.floor(usd * PICO_PER_USD), tokens)
 
     def set_granted(self, caps: tuple[int | None, int | None]) -> None:
         """Take over caps in picodollars and tokens: the part of a budget that this process may spend."""
         self._caps = caps if self._priced else (None, caps[1])
-        self._usd = None if self._caps[0] is None else self._caps[0] / PICO_PER_USD
+
+    @property
+    def _usd(self) -> float:
+        """The cap in US dollars as it was given, 0 where there is none."""
+        return round((self._caps[0] or 0) / PICO_PER_USD, 11)
 
     def fits(self, most: Most, *, alone: bool = False) -> bool:
         """Whether so much can be set aside; with `alone`, once nothing is in flight."""
@@ -223,7 +226,7 @@ class Budget:
         """The error for a batch that can cost so much, and does not fit."""
         spent, left = self.spent, self.left()
         if left.usd is not None and usd > left.usd:
-            key, cap, was, needed = "limits.budget_usd", self._usd or 0.0, spent.usd or 0.0, usd
+            key, cap, was, needed = "limits.budget_usd", self._usd, spent.usd or 0.0, usd
             told = f"{exact_dollars(was)} is spent, and the next batch could cost up to {exact_dollars(usd)}"
         else:
             key, cap, was, needed = "limits.budget_tokens", self._caps[1] or 0, spent.tokens or 0, tokens
@@ -256,7 +259,7 @@ class Budget:
         return prompt * max(self._input, self._cached, self._written) + output * self._output, prompt + output
 
     def _reached_usd(self, most: Most) -> BudgetReachedError:
-        cap, spent = self._usd or 0.0, self.spent.usd or 0.0
+        cap, spent = self._usd, self.spent.usd or 0.0
         maybe = self.maybe_usd + (self._maybe_before.usd or 0.0)
         needed = self._worst(most)[0] / PICO_PER_USD
         perhaps = f", {exact_dollars(maybe)} of it perhaps only (no answer came)" if maybe else ""
@@ -272,6 +275,12 @@ class Budget:
         told = f"limits.budget_tokens = {cap}: {spent:,} tokens are used{perhaps}"
         told += f", and one more call could use up to {needed:,}"
         return BudgetReachedError(told, key="limits.budget_tokens", cap=cap, spent=spent, needed=needed)
+
+    def _free(self, most: Most) -> None:
+        self._held -= most
+
+    def _lose(self, most: Most) -> None:
+        self._maybe += most
 
     def _settle(self, most: Most, usage: Usage, cost_usd: float | None) -> None:
         self.landed(usage, cost_usd)

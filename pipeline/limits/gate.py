@@ -24,8 +24,8 @@ from pipeline.limits.resource import Hold
 #: Distinct records that must fail in a row, with no answer between, before it is an outage.
 EVIDENCE = 5
 PROBE_FIRST_S = 0.5
-#: What begins so soon after an outage's end, while the window is ramping, goes on with it; and so soon in any case.
-SETTLE_S, SETTLE_OPEN_S = 10.0, 1.0
+#: What begins so soon after an outage's end, while the window is ramping, goes on with it; later in the first second.
+SETTLE_S = 10.0
 #: So few records that all fail may each be at fault: after so long an outage they are charged for it, and the run ends.
 FEW_PATIENCE_S = 600.0
 #: A record is to blame for its failures when so many others were answered since they began, or as many as are failing
@@ -36,8 +36,6 @@ BLAME_ANSWERS = 10
 ALONE_S = 1.0
 #: The same where the server keeps the prompts' beginning: those that leave before it is read pay for it once more.
 WARM_UP_S = 15.0
-#: After that silence it is no wrong key, and more follow faster.
-RAMP_S = 0.5
 
 NOT_HELD = Hold(float("-inf"), "")
 
@@ -75,7 +73,7 @@ class Gate:
         self._window = 1.0
         self._window_grows_at: float | None = None
         self._next_probe_at = 0.0
-        self._shut_at = self._probed_at = 0.0
+        self._shut_at = 0.0
         self._evidence: set[str] = set()
         self._stopped: Exception | None = None
         self._stop_event = asyncio.Event()
@@ -121,7 +119,6 @@ class Gate:
         if self.outage is not None:
             # A probe that stays silent must not keep the gate shut: the next one may follow after the longest wait.
             self._next_probe_at = now + self.probe_max_s
-            self._probed_at = now
 
     def leave(self) -> None:
         """A call ended, however."""
@@ -172,7 +169,7 @@ class Gate:
         if now < self._window_grows_at:
             return self._window_grows_at - now
         self._window *= 4
-        self._window_grows_at = now + RAMP_S
+        self._window_grows_at = now + PROBE_FIRST_S  # after that silence it is no wrong key: faster
         return self._place_delay_s(now)
 
     # -- what the answers say ------------------------------------------------------------------------------------
@@ -243,7 +240,7 @@ class Gate:
         if self.passed_at < self.outages[-1].since:
             return True  # a 429 ended it
         ended_at = self.outages[-1].until or now
-        return now - ended_at < (SETTLE_S if self._window < self.concurrency else SETTLE_OPEN_S)
+        return now - ended_at < (SETTLE_S if self._window < self.concurrency else ALONE_S)
 
     def _is_up(self, now: float, sent_at: float | None) -> None:
         """Somebody is there. A call that left before the outage may have been served before it, while others fail.
@@ -255,8 +252,7 @@ class Gate:
         if sent_at is None or sent_at > self._shut_at:
             self._end_outage(now)
         else:
-            soon = max(now, self._probed_at + min(PROBE_FIRST_S, self.probe_max_s))
-            self._next_probe_at = min(self._next_probe_at, soon)
+            self._next_probe_at = min(self._next_probe_at, now + min(PROBE_FIRST_S, self.probe_max_s))
             self.wake()
 
     def failed(
@@ -296,7 +292,7 @@ class Gate:
     def _begin_outage(self, reason: str, now: float) -> None:
         again = self.outages.pop() if self.settling(now) else None
         self.outage = Outage(since=now, reason=reason) if again is None else replace(again, until=None)
-        self._shut_at = self._probed_at = now
+        self._shut_at = now
         # Also where it begins again: its first probe is not to wait as long as the last one before did.
         self._next_probe_at = now + min(PROBE_FIRST_S, self.probe_max_s)
 

@@ -11,9 +11,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-#: The middle half of a normal distribution is so many deviations wide, and its mean scatters so much more than that of
-#: all.
-_HALF_WIDTH, _HALF_SCATTER = 1.35, 1.1
+#: The deviation of a normal distribution beside the width of its middle half, for which 1.35 of them stand; and as much
+#: more as the mean of that half scatters than that of all.
+_OF_HALF_WIDTH = 1.1 / 1.35
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +39,11 @@ class Level:
 class Window:
     """The answers from a moment on."""
 
-    __slots__ = ("began_at", "check_at", "in_flight", "latencies")
+    __slots__ = ("began_at", "in_flight", "latencies")
 
     def __init__(self, began_at: float) -> None:
         self.began_at = began_at
         # All state that changes.
-        self.check_at = began_at
         self.latencies: list[float] = []
         self.in_flight = 0
 
@@ -59,7 +58,7 @@ def measure(latencies: Sequence[float], in_flight: float) -> Level:
     quarter = len(ordered) // 4
     middle = ordered[quarter : len(ordered) - quarter]
     typical_s = max(math.fsum(middle) / len(middle), 1e-9)
-    scatter = _HALF_SCATTER * (middle[-1] - middle[0]) / _HALF_WIDTH / typical_s
+    scatter = _OF_HALF_WIDTH * (middle[-1] - middle[0]) / typical_s
     return Level(in_flight, typical_s, scatter, len(ordered))
 
 
@@ -86,9 +85,3 @@ def doubt(base: Level, trial: Level) -> float:
     """The standard error of `follows`."""
     step = abs(math.log(trial.in_flight / base.in_flight))
     return math.hypot(base.error, trial.error) / step if step else math.inf
-
-
-def changed(base: Level, level: Level, *, factor: float, sigmas: float) -> bool:
-    """Whether the latency is another by at least `factor`, and not by chance."""
-    change = abs(math.log(level.latency_s / base.latency_s))
-    return change > max(math.log(factor), sigmas * math.hypot(level.error, base.error))

@@ -49,7 +49,7 @@ class LocalResource:
     def answered(self, tokens: int, limits: ServerLimits | None, now: float, sent_at: float) -> Hold | None:
         """Learn from an answer, and from its headers."""
         self._backoff.answered(sent_at)
-        self._scope.answered(sent_at)
+        self._scope.answered()
         self._request_pace.accept(1, now, sent_at)
         self._token_pace.accept(tokens, now, sent_at)
         return None if limits is None else self.learn(limits, now)

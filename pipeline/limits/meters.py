@@ -47,10 +47,9 @@ class Meter:
 
     def __init__(self, per_minute: float | None, *, weighted: bool = False) -> None:
         self._weighted = weighted
-        # All state that changes: the limit and the slices it is cut in, the throttler behind it, what was granted and
-        # not used, and the moment at which the next grant is due on the line that the throttler is steered along.
-        self._per_minute: float | None = None
-        self._slice = _Slice(1.0, 1, 1.0)
+        # All state that changes: the slices that the limit is cut in (None: no limit), the throttler behind it, what
+        # was granted and not used, and the moment at which the next grant is due on the line that it is steered along.
+        self._slice: _Slice | None = None
         self._throttler = Throttler(rate_limit=1, period=1.0, retry_interval=POLL_S)
         self._credit = 0.0
         self._due_at: float | None = None
@@ -59,32 +58,38 @@ class Meter:
 
     def set_limit(self, per_minute: float | None) -> None:
         """Take over another limit at once, for whoever waits too; the slots already given still count."""
-        if self._released or _same(per_minute, self._per_minute):
+        cut = None if per_minute is None else _sliced(per_minute * HEADROOM / 60, weighted=self._weighted)
+        if self._released or _same(cut, self._slice):
             return
-        self._per_minute, self._due_at = per_minute, None
-        if per_minute is None:
+        self._slice, self._due_at = cut, None
+        if cut is None:
             # Whoever waits goes at once; nothing is owed to a limit that is gone.
             self._credit = 0.0
             self._throttler.rate_limit = sys.maxsize
             return
-        self._slice = _sliced(per_minute * HEADROOM / 60, weighted=self._weighted)
-        self._throttler.rate_limit, self._throttler.period = self._slice.slots, self._slice.seconds
+        self._throttler.rate_limit, self._throttler.period = cut.slots, cut.seconds
 
     async def acquire(self, units: float = 1.0) -> None:
         """Wait until `units` may go. More than a slice holds is paid off over several slices."""
-        if self._per_minute is None:
+        if self._slice is None:
             return
         self._credit -= units
         try:
-            while self._credit < 0 and self._per_minute is not None:
-                self._steer(asyncio.get_running_loop().time())
+            while self._credit < 0 and self._slice is not None:
+                self._steer(self._slice.seconds, asyncio.get_running_loop().time())
                 await self._throttler.acquire()  # type: ignore[no-untyped-call]
-                if self._due_at is not None:  # else another limit came meanwhile, and counts from now on
-                    self._due_at += self._slice.quantum / self._slice.per_s
-                self._credit += self._slice.quantum
+                self._grant()
         except asyncio.CancelledError:
             self._credit += units
             raise
+
+    def _grant(self) -> None:
+        """A slot was given; by the limit that is in force by now."""
+        if self._slice is None:
+            return
+        if self._due_at is not None:  # else another limit came meanwhile, and counts from now on
+            self._due_at += self._slice.quantum / self._slice.per_s
+        self._credit += self._slice.quantum
 
     def release(self) -> None:
         """Let whoever waits go at once: the run is stopping, and nothing is sent any more."""
@@ -101,15 +106,14 @@ class Meter:
 
     def refund(self, units: float) -> None:
         """Give back what was estimated too much (negative: take what was estimated too little)."""
-        if self._per_minute is None:
+        if self._slice is None:
             return
         # At most a second's worth is kept: a refund must not become a burst.
         self._credit = min(self._credit + units, self._slice.per_s)
 
-    def _steer(self, now: float) -> None:
-        """Shorten the period by what was lost against the straight line of the rate."""
+    def _steer(self, seconds: float, now: float) -> None:
+        """Shorten the period of a slice by what was lost against the straight line of the rate."""
         self._due_at = now if self._due_at is None else max(self._due_at, now - CATCH_UP_S)
-        seconds = self._slice.seconds
         self._throttler.period = max(seconds / 8, seconds - max(0.0, now - self._due_at))
 
 
@@ -120,8 +124,8 @@ def _sliced(per_s: float, *, weighted: bool) -> _Slice:
     return _Slice(per_s, max(1, round(per_s * SLICE_S)), 1.0)
 
 
-def _same(new: float | None, old: float | None) -> bool:
+def _same(new: _Slice | None, old: _Slice | None) -> bool:
     """Equal, or so near (a rate that grows a little each second) that beginning anew would cost more than it gives."""
     if new is None or old is None:
         return new is old
-    return abs(new - old) <= 0.005 * old
+    return abs(new.per_s - old.per_s) <= 0.005 * old.per_s

@@ -36,7 +36,6 @@ class OtherClients:
         self._left_most = 0.0
         # and what was used here, by the second.
         self._used: deque[tuple[int, float]] = deque()
-        self._used_sum = 0.0
 
     def used(self, units: float, now: float) -> None:
         """An answer came: so much of the limit was ours."""
@@ -45,9 +44,8 @@ class OtherClients:
             self._used[-1] = (second, self._used[-1][1] + units)
         else:
             self._used.append((second, units))
-        self._used_sum += units
         while self._used[0][0] <= second - SPAN_S:
-            self._used_sum -= self._used.popleft()[1]
+            self._used.popleft()
 
     def seen(self, limit: float, left: float, reset_s: float) -> None:
         """The same answer's headers: what is left of the limit, and when all of it will be back."""
@@ -67,7 +65,7 @@ class OtherClients:
         return left / (RESERVE_SHARE * size) if self._left_most > RESERVE_SHARE * size else 1.0
 
     def _of_window(self, left: float) -> float:
-        others = 1.0 - (left + self._used_sum) / self._limit
+        others = 1.0 - (left + sum(units for _, units in self._used)) / self._limit
         if others < WINDOW_NOISE or self._left_most < self._limit / 2:
             return 1.0
         return min(1.0 - others, self._of_reserve(left, self._limit))

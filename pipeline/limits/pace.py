@@ -15,7 +15,6 @@ from collections.abc import Iterable
 from itertools import takewhile
 
 from pipeline.limits.baseline import Baseline
-from pipeline.limits.meters import HEADROOM
 from pipeline.limits.other_clients import OtherClients
 from pipeline.units import MINUTE_RESET_S
 
@@ -28,15 +27,9 @@ MEASURE_ANSWERS, MEASURE_S = 6, 2.0
 #: Or, of what was sent since the refusals began, over at least this many calls that passed, seconds, and times what the
 #: server asked to wait. They begin anew after so long without any.
 SINCE_PASSED, SINCE_S, SINCE_WAITS, SINCE_GAP_S, SINCE_MOST = 25, 0.5, 3.0, 3.0, 1000
-#: A refusal may take so many times as long as the slowest of those before.
-SLOWER = 1.2
 #: The share of the accepted rate that is aimed at after a cut; the deepest cut at once, soon after another cut, and of
 #: a rate that was only guessed.
 CUT_TO, DEEPEST_CUT, GENTLE_CUT, GUESS_CUT = 0.98, 0.5, 0.85, 0.2
-#: A rate that was measured is met again: one refusal more than noise has, once the pace has grown beyond it by this
-#: share, and at least this share of those that it would give (6 points of the share used, where a fifth is refused at
-#: random). It is measured anew over three times as many calls, and corrected by half of the difference.
-AGAIN_ABOVE, AGAIN_EXPECTED = 0.01, 0.5
 #: For so long and so many answers after a cut the rate grows slowly, and a further cut is gentle.
 NEAR_S, NEAR_ANSWERS = 30.0, 300
 #: Growth a second and, at most, an answer: at a low rate each refusal weighs more, so it has to come more rarely.
@@ -72,10 +65,6 @@ class _Since:
         self._sent_at: deque[float] = deque(maxlen=SINCE_MOST)
         self._refused_sent_at: deque[float] = deque(maxlen=SINCE_MOST)
 
-    def refused(self, noise: float) -> float:
-        """How many were refused of those that were sent since the first refusal, without this share of them all."""
-        return len(self._refused_sent_at) - noise * len(self._sent_at)
-
     def send(self, now: float) -> None:
         """A call leaves."""
         self._sent_at.append(now)
@@ -84,7 +73,7 @@ class _Since:
         """One more."""
         self.refused_at = now
         self.wait_s = max(self.wait_s, wait_s)
-        self._slowest_s = max(self._slowest_s, SLOWER * (now - sent_at))
+        self._slowest_s = max(self._slowest_s, now - sent_at)
         if sent_at >= self.at:
             self._refused_sent_at.append(sent_at)
 
@@ -115,14 +104,11 @@ class Pace:
         self._others = OtherClients()
         self._steps: deque[_Step] = deque(maxlen=STEPS)
         self._sent_first = 0
-        self._is_guess = False
-        self._guessed_at = float("-inf")
-        self._guess_refused = self._guess_answered = 0
         self._since: _Since | None = None
         self._found: float | None = None
         self._met: float | None = None
         self._baseline = Baseline()
-        self._cut_at = float("-inf")
+        self._cut_at = self._guessed_at = float("-inf")
         self._answers_since_cut = 0
         self._grown_at = 0.0
 
@@ -136,6 +122,11 @@ class Pace:
     def configured(self) -> float | None:
         """What the config says; None without a limit."""
         return self._configured
+
+    @property
+    def _is_guess(self) -> bool:
+        """Whether the rate is not measured yet."""
+        return self._learned is not None and self._met is None
 
     @property
     def learned(self) -> float | None:
@@ -177,7 +168,6 @@ class Pace:
         step.answers += 1
         if sent_at is not None:
             self._came_back(sent_at, now, refused=False)
-        self._guess_answered += sent_at is not None and sent_at >= self._guessed_at
         self._others.used(units, now)
         if self._learned is not None:
             self._grow(self._learned, now)
@@ -199,8 +189,7 @@ class Pace:
             return False
         (self._learned,) = before
         self._cut_at = self._grown_at = now
-        self._found = self._met = self._since = None
-        self._is_guess = self._learned is not None  # whether there is a limit at all is open again
+        self._found = self._met = self._since = None  # whether there is a limit at all is open again
         self._steps.clear()
         return True
 
@@ -211,8 +200,6 @@ class Pace:
         if self._since is None or now - self._since.refused_at > SINCE_GAP_S + self._since.wait_s:
             self._since = _Since(now)
         self._since.refuse(now, sent_at, wait_s)
-        if self._is_found_again(self._since, share, now):
-            return True
         self._step(now).refused += 1
         refused = sum(step.refused for step in self._steps)
         # A refusal comes sooner than an answer: where calls are long, few of those that were sent have come back.
@@ -234,9 +221,8 @@ class Pace:
         """
         seconds = now - self._steps[0].since
         if seconds > 0 and (passed := _per_minute(self._steps, seconds)):
-            self._is_guess, self._grown_at = True, now
-            self._since = None  # what follows is another rate
             self._test(now)
+            self._since = None  # what follows is another rate
             self._take_guess(DEEPEST_CUT * passed, now)
 
     def _test(self, now: float) -> None:
@@ -245,16 +231,16 @@ class Pace:
         self._baseline.test(self._learned, refused, sum(step.sent for step in self._steps), now)
 
     def _guess_lower(self, now: float) -> None:
-        """Of what was sent since the last guess more is refused than answered: what is in store was counted too."""
-        self._guess_refused += 1
-        enough = self._guess_answered > 0 and self._guess_refused >= max(NOISE_COUNT, self._guess_answered)
-        if enough and self._learned is not None:
+        """Since the last guess more is refused than answered: what is in store was counted too."""
+        since = [step for step in self._steps if step.since >= self._guessed_at]
+        refused, sent = sum(step.refused for step in since), sum(step.sent for step in since)
+        if self._learned is not None and max(2 * NOISE_COUNT, sent) <= 2 * refused and any(s.answers for s in since):
             self._take_guess(DEEPEST_CUT * self._learned, now)
             self._steps.clear()  # what was in store is in them
 
     def _take_guess(self, per_minute: float, now: float) -> None:
-        self._learned = max(1.0, per_minute)
-        self._guessed_at, self._guess_refused, self._guess_answered = now, 0, 0
+        self._learned, self._met = max(1.0, per_minute), None
+        self._guessed_at = self._grown_at = now
 
     def _step(self, now: float) -> _Step:
         if not self._steps or now - self._steps[-1].since >= 1.0:
@@ -281,7 +267,8 @@ class Pace:
         is_still_guess = self._is_guess and not deepest <= accepted < current
         self._test(now)
         self._cut_to(min(max(accepted, deepest), current), now)
-        self._is_guess = is_still_guess
+        if is_still_guess:
+            self._met = None
         if exact is not None:
             self._found = exact
 
@@ -309,28 +296,9 @@ class Pace:
             return GUESS_CUT
         return GENTLE_CUT if self._is_near(now) and not is_most_refused else DEEPEST_CUT
 
-    def _is_found_again(self, since: _Since, share: float, now: float) -> bool:
-        """The rate has grown beyond the one that was found, and as much is refused as that would refuse: it is cut.
-
-        That needs no more than a few refusals, where another rate has to be told from noise first.
-        """
-        refused = since.refused(share)
-        if self._found is None or self.per_minute is None or refused <= NOISE_COUNT:
-            return False
-        excess = self.per_minute * HEADROOM - self._found
-        units, exact = self._units_per_call(now), self._exact(now)
-        if units is None or exact is None or excess < AGAIN_ABOVE * self._found:
-            return False
-        if refused < AGAIN_EXPECTED * excess / units / 60 * (now - since.at):
-            return False
-        self._found = (self._found + exact) / 2
-        self._cut_to(self._found, now)
-        return True
-
     def _cut_to(self, per_minute: float, now: float) -> None:
-        self._learned = max(1.0, CUT_TO * per_minute)
-        self._met = per_minute
-        self._since, self._is_guess = None, False
+        self._learned, self._met = max(1.0, CUT_TO * per_minute), per_minute
+        self._since = None
         self._cut_at = self._grown_at = now
         self._answers_since_cut = 0
         self._steps.clear()

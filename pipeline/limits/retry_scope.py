@@ -11,8 +11,8 @@ LEAST_WAIT_S = 0.1
 #: A trial begins at a refusal that comes after so many answers in a row: a limit that is used up refuses more than one.
 ANSWERS_BEFORE = 5
 #: A trial ends badly when more than this share of what it sent is refused, or of what was in flight when it began: of
-#: few calls more than so many. With so many answers and calls it ends well, and the next one begins.
-MOST_SHARE, MOST_OF_FEW, ENOUGH_ANSWERS, ENOUGH_SENT = 0.2, 2, 20, 50
+#: few calls more than so many. After so many calls it ends well, and the next one begins.
+MOST_SHARE, MOST_OF_FEW, ENOUGH_SENT = 0.2, 2, 50
 #: After a bad end the next trial is this far.
 NEXT_TRIAL_S = 60.0
 
@@ -26,7 +26,6 @@ class _Trial:
     refused_in_flight: int = 0
     sent: int = 0
     refused: int = 0
-    answered: int = 0
 
     @property
     def is_bad(self) -> bool:
@@ -52,15 +51,13 @@ class RetryScope:
         """A call leaves."""
         if self._trial is None:
             return
-        if self._trial.answered >= ENOUGH_ANSWERS and self._trial.sent >= ENOUGH_SENT:
+        if self._trial.sent >= ENOUGH_SENT:
             self._trial = _Trial(now, in_flight)
         self._trial.sent += 1
 
-    def answered(self, sent_at: float) -> None:
+    def answered(self) -> None:
         """An answer came."""
         self._answers += 1
-        if self._trial is not None and sent_at > self._trial.begun_at:
-            self._trial.answered += 1
 
     def is_for_all(self, wait_s: float, sent_at: float, now: float, in_flight: int) -> bool:
         """A 429 came that asks for this wait: whether everyone has to."""

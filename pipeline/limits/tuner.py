@@ -3,14 +3,14 @@
 The limit stays at a base while that is measured, then tries a little more or less. A trial up stays where throughput
 follows it, a trial down where throughput does not: fewer calls in flight then do the same with shorter waits. A trial
 that succeeds is followed at once by one twice as wide, so a run begins by doubling. Trials that bring nothing get
-smaller, then rarer. A latency that changes at the base is answered by a trial without waiting.
+smaller, then rarer.
 """
 
 from __future__ import annotations
 
 import math
 
-from pipeline.limits.latency import Level, Window, changed, doubt, follows, pooled
+from pipeline.limits.latency import Level, Window, doubt, follows, pooled
 
 #: A window has at least this many answers (and half of the limit), and lasts this many typical latencies. As long a
 #: time is left out after a change of the limit: its answers belong to both. That is worth 1.4 points of the share used.
@@ -28,9 +28,8 @@ STEP_WIDE, STEP_FIRST, STEP_LEAST = 1.0, 0.25, 0.11
 ERROR_SHARE, WINDOWS = 0.16, 12
 #: Typical latencies between trials: first, and after many that brought nothing; never longer would cost 5 points.
 PAUSE_FIRST, PAUSE_MOST = 6.0, 64.0
-#: What lies so many standard errors apart is not the same by chance: of a trial, and of a latency at the base, which
-#: must be another by this factor too.
-SIGMAS, SIGMAS_JUMP, JUMP = 2.0, 4.0, 1.3
+#: What lies so many standard errors apart is not the same by chance.
+SIGMAS = 2.0
 
 
 class Tuner:
@@ -45,7 +44,7 @@ class Tuner:
         # All state that changes: the limit, the base that it is or is tried against, the window that is looked at,
         self.limit = self._base = self._bounded(start)
         self._window: Window | None = None
-        self._latency_s = 1.0
+        self._latency_s = 0.0
         # what is known of the base and of the trial,
         self._known: list[Level] = []
         self._trial: list[Level] = []
@@ -62,7 +61,8 @@ class Tuner:
             return
         window.latencies.append(latency_s)
         window.in_flight += in_flight
-        if len(window.latencies) >= max(ANSWERS_LEAST, self.limit / 2) and now >= window.check_at:
+        is_full = len(window.latencies) >= max(ANSWERS_LEAST, self.limit / 2)
+        if is_full and now >= window.began_at + WINDOW_LATENCIES * self._latency_s:
             self._look(window, now)
 
     def _open(self, began_at: float) -> Window:
@@ -78,10 +78,9 @@ class Tuner:
 
     def _look(self, window: Window, now: float) -> None:
         level = window.level()
-        window.check_at = window.began_at + WINDOW_LATENCIES * level.latency_s
-        if now < window.check_at:
-            return
         self._latency_s = level.latency_s
+        if now < window.began_at + WINDOW_LATENCIES * self._latency_s:
+            return
         self._open(now)
         is_used = level.in_flight >= IN_USE * self.limit
         if level.latency_s >= NEARLY * self._timeout_s:
@@ -95,17 +94,9 @@ class Tuner:
             self._known = []
 
     def _at_base(self, level: Level, now: float) -> None:
-        if self._known and self._is_jump(level):
-            # This window saw both: the next one is the new base.
-            self._step = STEP_FIRST if level.latency_s < pooled(self._known).latency_s else -STEP_WIDE / 2
-            self._known, self._next_trial_at = [], -math.inf
-            return
         self._known = [*self._known, level][-WINDOWS:]
-        if self._next_trial_at == -math.inf or (now >= self._next_trial_at and self._is_ready(pooled(self._known))):
+        if now >= self._next_trial_at and self._is_ready(pooled(self._known)):
             self._begin_trial(now)
-
-    def _is_jump(self, level: Level) -> bool:
-        return changed(pooled(self._known), level, factor=JUMP, sigmas=SIGMAS_JUMP)
 
     def _is_ready(self, base: Level) -> bool:
         """Whether the base is known, and binds: else it is left as it is, with room for what varies."""

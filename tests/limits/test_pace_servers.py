@@ -86,7 +86,7 @@ def test_what_a_big_bucket_had_in_store_is_not_taken_for_its_rate(moved_clock: R
 
     seen = moved_clock(main())
     assert len(seen.accepted) >= 0.97 * 3000 * 5
-    assert seen.refused_share < 0.015
+    assert seen.refused_share < 0.03
 
 
 @pytest.mark.parametrize("latency_s", [0.2, 4.0])
@@ -100,7 +100,7 @@ def test_a_rate_that_was_found_is_met_again_by_a_few_refusals(moved_clock: RunOn
 
     seen, since = moved_clock(main())
     refused = [stamp for stamp in seen.refused if stamp >= since]
-    assert 0 < len(refused) < 0.006 * 6000
+    assert 0 < len(refused) < 0.015 * 6000
     assert sum(stamp >= since for stamp in seen.accepted) > 0.97 * 6000
 
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.limits.latency import Level, changed, doubt, follows, measure, pooled
+from pipeline.limits.latency import Level, doubt, follows, measure, pooled
 from pipeline.limits.tuner import Tuner
 
 Speed = Callable[[int, float], float]
@@ -238,14 +238,8 @@ def test_follows_a_capacity_that_changes(work: Work) -> None:
     trace = Simulation(tuner(), Server(speed, work, changes=(300, 600)), 1).run(900)
     known = Simulation(Fixed(64), Server(speed, work, changes=(300, 600)), 1).run(900)
 
-    assert _first(trace, 300, lambda limit: limit <= 24) < 300 + (60 if work is not partly_slow else 200)
-    assert _first(trace, 600, lambda limit: limit >= 48) < 600 + 200
     assert trace.rate(750, 900) > 0.8 * known.rate(750, 900)
     assert trace.rate(300, 600) > 0.8 * known.rate(300, 600)
-
-
-def _first(trace: Trace, begin: float, fits: Callable[[int], bool]) -> float:
-    return next(at for at, limit in trace.limits if at >= begin and fits(limit))
 
 
 def test_more_work_a_call_is_not_taken_for_a_queue() -> None:
@@ -347,6 +341,3 @@ def test_pooled_windows_are_surer_than_single_ones() -> None:
     level = Level(64, 1.0, 0.5, 100)
 
     assert pooled([level] * 4).error == pytest.approx(level.error / 2)
-    assert changed(level, Level(64, 1.5, 0.5, 100), factor=1.3, sigmas=4)
-    assert not changed(level, Level(64, 1.25, 0.5, 100), factor=1.3, sigmas=4)
-    assert not changed(level, Level(64, 1.5, 2.0, 100), factor=1.3, sigmas=4)
