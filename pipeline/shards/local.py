@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
+import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -92,19 +92,15 @@ async def deal(settings: Settings, shards: int, options: RunOptions) -> Dealt:
     async with await Ledger.open(RunDir(run).ledger) as ledger:
         made = Dealt(shards, await ledger.run_id(), digest)
     RunDir(run / FOLDER).open_for_writing().close()
-    _link(RunDir(run).ledger, run / FOLDER / BASE)
+    await asyncio.to_thread(_copy, RunDir(run).ledger, run / FOLDER / BASE)
     note(run, made)
     return made
 
 
-def _link(ledger: Path, base: Path) -> None:
-    """The ledger as it is now, under another name: a merge puts another file in its place."""
+def _copy(ledger: Path, base: Path) -> None:
+    """The ledger as it is now. No link: SQLite must not know a file that is written to by two names."""
     try:
-        base.unlink(missing_ok=True)
-        try:
-            os.link(ledger, base)
-        except OSError:  # not every file system has links
-            base.write_bytes(ledger.read_bytes())
+        shutil.copyfile(ledger, base)
     except OSError as error:
         raise StoreError(f"{base}: cannot write: {error.strerror or error}.") from error
 
