@@ -1,7 +1,7 @@
 # Everything runs from a bare machine with Python 3.11+ and make: the virtual environment is made on the way.
 PYTHON ?= python3
 VENV   := .venv
-EXTRAS := parquet,zstd,images,pdf,otel,sql,remote,azure,ray
+EXTRAS := parquet,zstd,images,pdf,otel,sql,remote,s3,azure,ray
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 # uv installs with an eighth of the CPU of pip. It does not read pip's settings, such as another index: where there is

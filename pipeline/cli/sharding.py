@@ -19,7 +19,6 @@ from pipeline.cli.frame import (
     app,
     fail,
     finish,
-    guarded,
     report_after,
     run_of,
     run_through,
@@ -63,19 +62,18 @@ def run_one_shard(
 ) -> NoReturn:
     """One shard of the run in this folder. `load` gives its settings, from further words and its own folder."""
     from pipeline.leases import Lease
-    from pipeline.runner import RunOptions, arun
-    from pipeline.shards import BASE, FOLDER, shard_folder, shard_words, until_free
+    from pipeline.runner import RunOptions
+    from pipeline.shards import label_shard
 
-    folder = str(shard_folder(run, *shard))
-    settings = load([], folder)
-    settings = load(guarded(lambda: shard_words(settings, *shard)), folder)
     token = _token(token_env)
 
     async def label() -> RunSummary:
-        await until_free(Path(folder))
         lease = Lease(url, token, *shard)
-        given = RunOptions(command=words_again(None), lease=lease, base=run / FOLDER / BASE, **options)
-        return await arun(settings, given)
+
+        def given(base: Path) -> RunOptions:
+            return RunOptions(command=words_again(None), lease=lease, base=base, **options)
+
+        return await label_shard(load, run, shard, lease, given, say)
 
     finish(run_through(label()), json_out)
 

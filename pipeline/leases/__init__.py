@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from pipeline.leases.claims import Claims
 from pipeline.leases.client import PARENT_ENV, TOKEN_ENV, Lease, stopped_error
 from pipeline.leases.desk import Desk
 from pipeline.leases.purses import Purses
 from pipeline.leases.server import lease_server
+from pipeline.leases.words import Job

@@ -8,7 +8,7 @@ import os
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -77,7 +77,7 @@ class Lease:
         self._stop: Callable[[LabelpipeError], None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._last = Grant(-1)
-        self._is_waiting = self._shrink = self._released = self._is_last = False
+        self._is_waiting = self._is_held = self._shrink = self._released = self._is_last = False
         self._wake, self._news = asyncio.Event(), asyncio.Event()
 
     # -- with the lease server -------------------------------------------------------------------------------------
@@ -85,20 +85,33 @@ class Lease:
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[Job]:
         """Exchange while the block lasts; gives what all shards have in common. Raises SetupError."""
-        headers = {"Authorization": f"Bearer {self._token}"}
-        async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(EXCHANGE_S)) as self._http:
+        async with self._connected() as self._http:
             try:
-                yield await self._job()
+                yield await self._job(self._http.get(f"{self._url}/job"))
                 await self._close()
             finally:
                 if self._task is not None:
                     self._task.cancel()
                     await asyncio.wait({self._task})
 
-    async def _job(self) -> Job:
-        assert self._http is not None
+    def _connected(self) -> aiohttp.ClientSession:
+        headers = {"Authorization": f"Bearer {self._token}"}
+        return aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(EXCHANGE_S))
+
+    async def job(self, *, take_over: bool) -> Job:
+        """What all shards have in common, before the shard's run. Raises SetupError.
+
+        `take_over`: whoever had the shard before is refused from now on.
+        """
+        async with self._connected() as http:
+            if not take_over:
+                return await self._job(http.get(f"{self._url}/job"))
+            ask = Ask(self._shard, self._shards, self._session, 0)
+            return await self._job(http.post(f"{self._url}/claim", data=to_bytes(ask)))
+
+    async def _job(self, said: AbstractAsyncContextManager[aiohttp.ClientResponse]) -> Job:
         try:
-            async with self._http.get(f"{self._url}/job") as response:
+            async with said as response:
                 text = await response.read()
                 if response.status != 200:
                     raise SetupError(f"{self._url}: the lease server refused: {text.decode(errors='replace')[:200]}")
@@ -147,12 +160,18 @@ class Lease:
                 ask = self._ask(is_last=is_last)
                 self._take(await self._answer_to(ask), ask)
         except LabelpipeError as error:
-            self._end(error)
+            self.end(error)
         except Exception as error:  # a bug here must not leave the shard waiting for ever
-            self._end(InternalError(f"the exchange with the lease server broke: {error!r}"))
+            self.end(InternalError(f"the exchange with the lease server broke: {error!r}"))
             raise
 
-    def _end(self, error: LabelpipeError) -> None:
+    def hold(self, held: bool) -> None:
+        """Send nothing more until it is said otherwise."""
+        self._is_held = held
+        self._news.set()
+
+    def end(self, error: LabelpipeError) -> None:
+        """End the shard's run."""
         if self._stop is not None:
             self._stop(error)
         self.release()
@@ -172,7 +191,7 @@ class Lease:
 
     def _wants(self) -> int:
         """How many requests are to be asked for: none while half of what is aimed at is there."""
-        if self._released or not (self._is_waiting or self._used):
+        if self._released or self._is_held or not (self._is_waiting or self._used):
             return 0
         here = int(sum(left for left, _ in self._grants))
         return 0 if here > self._aim // 2 and not self._is_waiting else max(1, self._aim - here)
@@ -247,7 +266,7 @@ class Lease:
         if self._needs == ask.needs:
             self._needs = None
         if grant.stop is not None and not self._released:
-            self._end(stopped_error(*grant.stop))
+            self.end(stopped_error(*grant.stop))
         self._news.set()
 
     # -- what the door asks ----------------------------------------------------------------------------------------
@@ -259,7 +278,7 @@ class Lease:
         while not self._released:
             now = asyncio.get_running_loop().time()
             self._drop_expired(now)
-            if self._grants:
+            if self._grants and not self._is_held:
                 grant = self._grants[0]
                 grant[0] -= 1
                 self._held_until = grant[1]
@@ -330,7 +349,7 @@ class Lease:
         while not (self._released or budget.fits(most)):
             await self._funded(budget.exactly(most))
             if self._last.short and not budget.fits(most, alone=True):
-                self._end(stopped_error(BudgetReachedError.code, self._last.short))
+                self.end(stopped_error(BudgetReachedError.code, self._last.short))
 
     async def _funded(self, needs: tuple[int, int]) -> None:
         """Return when the lease server has heard of it."""

@@ -96,6 +96,14 @@ class Desk:
             shard.last = self._granted(shard, ask, short)
             return shard.last
 
+    async def taken_over(self, shard: int) -> tuple[int, int]:
+        """What a shard may have spent, in picodollars and tokens, once the exchange is over that it is in."""
+        if shard in self._shards:
+            async with self._shards[shard].lock:
+                pass
+        usd, tokens = self.purses.caps_of(shard)
+        return usd or 0, tokens or 0
+
     def _begin(self, shard: Seat, ask: Ask) -> None:
         self._take_back(shard)
         shard.session, shard.last, shard.has_begun, shard.is_over = ask.session, None, False, False

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
 
 from aiohttp import web
 
 from pipeline.errors import InputError, SetupError, StoreError
+from pipeline.leases.claims import Claims
 from pipeline.leases.desk import Desk
-from pipeline.leases.words import Job, ask_from, to_bytes
+from pipeline.leases.words import Ask, Grant, Job, ask_from, to_bytes
 
 #: The most that an exchange may be: a shard at 1,000 calls a second that waited a minute says less.
 BODY_BYTES_MOST = 4_000_000
@@ -21,7 +24,7 @@ SWEEP_S = 1.0
 
 
 @asynccontextmanager
-async def lease_server(desk: Desk, run_id: str, digest: str, *, host: str, port: int, token: str) -> AsyncIterator[str]:
+async def lease_server(desk: Desk, claims: Claims, job: Job, *, host: str, port: int, token: str) -> AsyncIterator[str]:
     """Serve while the block lasts; gives the address. Port 0 takes a free one. Raises SetupError.
 
     If what grants dies, the block is cancelled with that error.
@@ -29,23 +32,34 @@ async def lease_server(desk: Desk, run_id: str, digest: str, *, host: str, port:
 
     async def about(request: web.Request) -> web.Response:
         return _refused(request, token) or web.Response(
-            body=to_bytes(Job(run_id, desk.shards, digest)), content_type="application/json"
+            body=to_bytes(replace(job, shards=desk.shards)), content_type="application/json"
         )
 
-    async def lease(request: web.Request) -> web.Response:
+    async def granted(ask: Ask) -> Grant:
+        claims.refuse(ask)
+        return await desk.lease(ask)
+
+    async def claimed(ask: Ask) -> Job:
+        if not 1 <= ask.shard <= ask.shards or desk.shards not in (0, ask.shards):
+            raise InputError(f"shard {ask.shard}/{ask.shards}: this run has {desk.shards or 'no'} shards")
+        fence = await claims.take(ask.shard, ask.session)
+        return replace(job, shards=desk.shards, fence=fence, spent=await desk.taken_over(ask.shard))
+
+    async def said(answer: Callable[[Ask], Awaitable[Grant | Job]], request: web.Request) -> web.Response:
         if refused := _refused(request, token):
             return refused
         try:
-            grant = await desk.lease(ask_from(await request.read()))
+            words = await answer(ask_from(await request.read()))
         except InputError as error:
             return web.Response(status=409, text=str(error))
         except StoreError as error:
             return web.Response(status=503, text=str(error))
-        return web.Response(body=to_bytes(grant), content_type="application/json")
+        return web.Response(body=to_bytes(words), content_type="application/json")
 
     app = web.Application(client_max_size=BODY_BYTES_MOST)
     app.router.add_get("/job", about)
-    app.router.add_post("/lease", lease)
+    app.router.add_post("/lease", partial(said, granted))
+    app.router.add_post("/claim", partial(said, claimed))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S)
     await runner.setup()
     try:

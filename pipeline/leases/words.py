@@ -104,12 +104,17 @@ class Grant:
 class Job:
     """What all shards of a run have in common. `shards` is 0 as long as none has said how many there are.
 
-    `digest` tells whether a shard's config asks what the others ask.
+    `digest` tells whether a shard's config asks what the others ask, `dealing` which time the run was dealt out. To a
+    shard that was taken over: `fence` is greater than that of whoever had it before, and `spent` is what it may have
+    spent, in picodollars and tokens.
     """
 
     run_id: str
     shards: int
     digest: str
+    dealing: str = ""
+    fence: int = 0
+    spent: tuple[int, int] = (0, 0)
 
 
 def to_bytes(words: Ask | Grant | Job) -> bytes:

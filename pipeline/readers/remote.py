@@ -123,7 +123,7 @@ def _found(written: str, secret: bool) -> list[_Remote]:
             return [_Remote(system, place, shown, system.info(place))]
         infos = system.glob(place, detail=True)
     except Exception as error:  # any file system may raise anything
-        raise InputError(f"input.path: {shown!r} cannot be read: {_reason(error, secret)}") from None
+        raise InputError(f"input.path: {shown!r} cannot be read: {reason_of(error, secret)}") from None
     found = [(_said(system.unstrip_protocol(name), secret), name, info) for name, info in infos.items()
              if info.get("type") != "directory"]  # fmt: skip
     if not found:
@@ -132,24 +132,29 @@ def _found(written: str, secret: bool) -> list[_Remote]:
 
 
 def _system(written: str, secret: bool) -> tuple[Any, str]:
-    scheme = written.partition("://")[0].lower()
-    if scheme == "http" and urlsplit(written).hostname not in _LOOPBACK:
+    if written.lower().startswith("http://") and urlsplit(written).hostname not in _LOOPBACK:
         raise InputError(f"input.path: {_said(written, secret)!r}: http is read from this machine only; use https")
+    return remote_system(written, "input.path", secret=secret)
+
+
+def remote_system(written: str, key: str, *, secret: bool = False) -> tuple[Any, str]:
+    """The file system of fsspec that an address names, and the place there. Raises InputError, MissingExtraError."""
+    scheme = written.partition("://")[0].lower()
     try:
         import fsspec
     except ImportError:
-        raise MissingExtraError(f"Reading {scheme}://", "remote") from None
+        raise MissingExtraError(f"{key}: {scheme}://", "remote") from None
     try:
         return fsspec.url_to_fs(written)  # type: ignore[no-any-return]
     except ImportError as error:
         if scheme in _EXTRAS:
-            raise MissingExtraError(f"Reading {scheme}://", _EXTRAS[scheme]) from None
-        raise InputError(f"input.path: {scheme}://: {error}") from None
+            raise MissingExtraError(f"{key}: {scheme}://", _EXTRAS[scheme]) from None
+        raise InputError(f"{key}: {scheme}://: {error}") from None
     except Exception as error:  # any file system may raise anything
-        raise InputError(f"input.path: {_said(written, secret)!r}: {_reason(error, secret)}") from None
+        raise InputError(f"{key}: {_said(written, secret)!r}: {reason_of(error, secret)}") from None
 
 
-def _reason(error: Exception, secret: bool) -> str:
+def reason_of(error: Exception, secret: bool = False) -> str:
     """What went wrong, and what to do. Of a secret address no foreign text: messages repeat addresses."""
     true = _true(error)
     status = getattr(true, "status", None)
@@ -201,7 +206,7 @@ def _head(remote: _Remote) -> bytes:
         with remote.system.open(remote.place, "rb", **({} if remote.in_parts else {"block_size": 0})) as file:
             return bytes(file.read(LOOK_BYTES))
     except Exception as error:  # any file system may raise anything
-        raise InputError(f"input.path: {remote.name!r} cannot be read: {_reason(error, True)}") from None
+        raise InputError(f"input.path: {remote.name!r} cannot be read: {reason_of(error, True)}") from None
 
 
 async def _blocks(remote: _Remote, chunk_bytes: int) -> Blocks:
@@ -260,7 +265,7 @@ def _asked(ask: Callable[[], Any], remote: _Remote) -> Any:
             raise
         except Exception as error:  # any file system may raise anything
             if wait_s is None or _is_final(error):
-                raise InputError(f"{remote.name}: cannot be read: {_reason(error, True)}") from None
+                raise InputError(f"{remote.name}: cannot be read: {reason_of(error, True)}") from None
             time.sleep(wait_s)
     raise AssertionError("the last wait is None")
 
@@ -313,4 +318,4 @@ def _streamed(remote: _Remote) -> Generator[bytes, None, None]:
             while block := file.read(1024 * 1024):
                 yield block
     except Exception as error:  # any file system may raise anything
-        raise InputError(f"{remote.name}: cannot be read: {_reason(error, True)}") from None
+        raise InputError(f"{remote.name}: cannot be read: {reason_of(error, True)}") from None

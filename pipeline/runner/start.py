@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -53,7 +52,7 @@ from pipeline.runner.session import Session
 from pipeline.runner.sessionparts import SessionParts
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary
-from pipeline.store import Ledger, MovedAside, RunDir, Selection, claim
+from pipeline.store import Ledger, MovedAside, RunDir, Selection, claim, clear_merged
 from pipeline.task import Task
 from pipeline.telemetry import Telemetry, open_telemetry
 from pipeline.threads import in_daemon
@@ -241,7 +240,7 @@ async def _opened(run_dir: RunDir, options: RunOptions, stack: AsyncExitStack) -
     refuse_half_renamed(run_dir)
     if options.stop_first is None:
         run_dir.refuse_shards()
-    shutil.rmtree(run_dir.merged, ignore_errors=True)
+    clear_merged(run_dir)
     ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger))
     if not await ledger.last_seq():
         run_dir.refuse_rows()

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipeline.settings.section import Section
+from pipeline.settings.section import Section, Text
 
 
 class BatchSettings(Section):
@@ -28,3 +28,5 @@ class ScaleSettings(Section):
 
     shards: int | None = Field(None, ge=1, le=1024)
     engine: Literal["local", "ray"] = "local"
+    folder: Text | None = None
+    sync_s: float = Field(60, gt=0)

@@ -5,4 +5,4 @@ from __future__ import annotations
 from pipeline.shards.dealing import BASE, FOLDER, shard_folder, shard_words
 from pipeline.shards.local import run_in_shards, serve_leases
 from pipeline.shards.merging import merge
-from pipeline.shards.processes import until_free
+from pipeline.shards.one import label_shard

@@ -10,8 +10,9 @@ from typing import Any
 
 from pipeline import codec
 from pipeline.errors import ConfigError, SetupError
+from pipeline.readers import is_address
 from pipeline.settings import Settings
-from pipeline.store import write_whole
+from pipeline.store import RunDir, write_whole
 
 #: The folder of the shards in a run folder, and what is in it beside them.
 FOLDER, PLAN, BASE, BOOK = "shards", "plan.json", "base.db", "leases.db"
@@ -19,11 +20,22 @@ FOLDER, PLAN, BASE, BOOK = "shards", "plan.json", "base.db", "leases.db"
 
 @dataclass(frozen=True, slots=True)
 class Dealt:
-    """What a run in shards keeps: how many there are, the run's id, and what they ask, as a digest."""
+    """What a run in shards keeps: how many there are, the run's id, and what they ask, as a digest.
+
+    A run can be dealt out again and again: `dealing` tells which time it is. `folder` is where their folders or states
+    are, if it is not in the run folder.
+    """
 
     shards: int
     run_id: str
     digest: str
+    dealing: str = ""
+    folder: str = ""
+
+    @property
+    def address(self) -> str:
+        """The address at which the shards keep their states; empty where they keep none."""
+        return self.folder if is_address(self.folder) else ""
 
 
 def dealt_in(run: Path) -> Dealt | None:
@@ -31,7 +43,8 @@ def dealt_in(run: Path) -> Dealt | None:
     path = run / FOLDER / PLAN
     try:
         found: Mapping[str, Any] = codec.loads(path.read_bytes())
-        return Dealt(int(found["shards"]), str(found["run_id"]), str(found["digest"]))
+        names = [str(found[name]) for name in ("run_id", "digest", "dealing", "folder") if name in found]
+        return Dealt(int(found["shards"]), *names)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -43,9 +56,36 @@ def note(run: Path, dealt: Dealt) -> None:
     write_whole(run / FOLDER / PLAN, codec.pretty(asdict(dealt)))
 
 
-def shard_folder(run: Path, number: int, shards: int) -> Path:
+def make_room(run: Path, dealt: Dealt) -> None:
+    """Make the folder of the shards. Where it is not in the run folder, a link there leads to it."""
+    place = run / FOLDER
+    if not dealt.folder or dealt.address:
+        RunDir(place).open_for_writing().close()
+        return
+    try:
+        there = folder_of(dealt.folder, dealt.dealing)
+        there.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place.unlink(missing_ok=True)
+        place.symlink_to(there, target_is_directory=True)
+    except OSError as error:
+        raise SetupError(f"scale.folder = {dealt.folder}: cannot be used: {error.strerror or error}") from error
+
+
+def place_of(folder: str | None) -> str:
+    """`scale.folder` as it is noted: an address, or the path from the root; empty where there is none."""
+    if not folder or is_address(folder):
+        return folder or ""
+    return str(Path(folder).absolute())
+
+
+def folder_of(folder: str, dealing: str) -> Path:
+    """The folder of the shards in `scale.folder`, which other runs may have as well."""
+    return Path(folder).absolute() / dealing
+
+
+def shard_folder(shards_folder: Path, number: int, shards: int) -> Path:
     """The run folder of a shard: `shards/03` of 16."""
-    return run / FOLDER / f"{number:0{max(2, len(str(shards)))}}"
+    return shards_folder / f"{number:0{max(2, len(str(shards)))}}"
 
 
 def shard_words(settings: Settings, number: int, shards: int) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -23,7 +24,18 @@ from pipeline.readers import Progress as ReadProgress
 from pipeline.records import Status
 from pipeline.runner import RunOptions, arun, counted_in, job_digest, open_screen, read_live, showing
 from pipeline.settings import Settings
-from pipeline.shards.dealing import BASE, FOLDER, Dealt, dealt_in, note, refuse_other_count, shard_words
+from pipeline.shards.dealing import (
+    BASE,
+    FOLDER,
+    Dealt,
+    dealt_in,
+    make_room,
+    note,
+    place_of,
+    refuse_other_count,
+    shard_words,
+)
+from pipeline.shards.elsewhere import keep_base
 from pipeline.shards.merging import MergedError, join
 from pipeline.shards.office import office
 from pipeline.shards.orders import Orders
@@ -90,9 +102,12 @@ async def deal(settings: Settings, shards: int, options: RunOptions) -> Dealt:
     await arun(settings, replace(options, stop_first=MergedError(), quiet=True, after=None))
     # The run stays the same one: callbacks know it by this, and so does its table in a database.
     async with await Ledger.open(RunDir(run).ledger) as ledger:
-        made = Dealt(shards, await ledger.run_id(), digest)
-    RunDir(run / FOLDER).open_for_writing().close()
+        run_id = await ledger.run_id()
+    made = Dealt(shards, run_id, digest, uuid.uuid4().hex, place_of(settings.scale.folder))
+    make_room(run, made)
     await asyncio.to_thread(_copy, RunDir(run).ledger, run / FOLDER / BASE)
+    if made.address:
+        await in_daemon(partial(keep_base, made.address, made.dealing, run / FOLDER / BASE))
     note(run, made)
     return made
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from pathlib import Path
 
 from pipeline.errors import LabelpipeError, SetupError
 from pipeline.runner import RunOptions, arun
 from pipeline.settings import Settings
-from pipeline.shards.dealing import BASE, FOLDER, Dealt, dealt_in
+from pipeline.shards.dealing import BASE, FOLDER, Dealt, dealt_in, shard_folder
+from pipeline.shards.elsewhere import Elsewhere, bring
 from pipeline.stats import Merged
-from pipeline.store import RunDir, join_ledgers, shards_held
+from pipeline.store import RunDir, clear_merged, join_ledgers, shards_held
 
 
 class MergedError(LabelpipeError):
@@ -39,7 +39,8 @@ async def merge(settings: Settings) -> Merged:
 def join(run: Path, dealt: Dealt) -> Merged:
     """One ledger from those of the shards; they go where none is at work, and none begins meanwhile."""
     with RunDir(run).open_for_writing():
-        with shards_held(run) as held:
+        with shards_held(run) as is_free:
+            held = _fetch(run, dealt) and is_free
             shards = RunDir(run).shards()
             base = run / FOLDER / BASE
             parts = [*([base] if base.exists() else []), *(one.ledger for one in shards)]
@@ -47,13 +48,28 @@ def join(run: Path, dealt: Dealt) -> Merged:
                 RunDir(run).note_simulated()
             outcomes = join_ledgers(RunDir(run).ledger, parts, dealt.run_id)
         if held:
+            if dealt.address:
+                Elsewhere(dealt.address, dealt.dealing).clear()
             retire(run)
         return Merged(str(run), len(shards), outcomes, complete=held)
 
 
+def _fetch(run: Path, dealt: Dealt) -> bool:
+    """Have the last state of each shard here, where they keep them elsewhere; whether no process of them is left."""
+    if not dealt.address:
+        return True
+    elsewhere, over = Elsewhere(dealt.address, dealt.dealing), True
+    for number in range(1, dealt.shards + 1):
+        folder = shard_folder(run / FOLDER, number, dealt.shards)
+        state = elsewhere.last(folder.name)
+        # Of one that ran on this disk, its lock tells.
+        is_own = not bring(elsewhere, folder, dealt.dealing) and RunDir(folder).ledger.exists()
+        over = over and (state is None or state.is_over or is_own)
+    return over
+
+
 def retire(run: Path) -> None:
     """The shards go; first the note, so that what a kill leaves of them is not taken for shards."""
-    gone = RunDir(run).merged
-    shutil.rmtree(gone, ignore_errors=True)
-    (run / FOLDER).rename(gone)
-    shutil.rmtree(gone)
+    clear_merged(RunDir(run))
+    (run / FOLDER).rename(RunDir(run).merged)
+    clear_merged(RunDir(run))

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.leases import Desk, Purses, lease_server
+from pipeline.leases import Claims, Desk, Job, Purses, lease_server
 from pipeline.limits import PICO_PER_USD, DayMeter, LocalResource
 from pipeline.parts import price_for
 from pipeline.runner import showing, spent_of, write_live
@@ -43,6 +43,9 @@ async def office(
         day = DayMeter(limits.requests_per_day, used=used, add=book.add_requests, wall=time.time)
         purses = Purses(book, caps_of(settings), before)
         await purses.load()
+        claims = Claims(book)
+        await claims.load()
+        job = Job(dealt.run_id, dealt.shards, dealt.digest, dealt.dealing)
         resource = LocalResource(limits.requests_per_minute, limits.tokens_per_minute)
         desk = Desk(
             dealt.shards,
@@ -54,7 +57,7 @@ async def office(
         )
         try:
             async with (
-                lease_server(desk, dealt.run_id, dealt.digest, host=host, port=port, token=token) as url,
+                lease_server(desk, claims, job, host=host, port=port, token=token) as url,
                 showing(_note_heard(RunDir(run / FOLDER), desk)),
             ):
                 yield url, desk

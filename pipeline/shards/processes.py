@@ -16,7 +16,7 @@ from pipeline.errors import RunInUseError
 from pipeline.leases import PARENT_ENV, TOKEN_ENV
 from pipeline.runlog import tell
 from pipeline.settings import Settings
-from pipeline.shards.dealing import shard_folder
+from pipeline.shards.dealing import FOLDER, shard_folder
 from pipeline.store import RunDir
 
 #: A shard that was killed is started again after so long.
@@ -105,7 +105,7 @@ class Processes:
         self._env = {**os.environ, TOKEN_ENV: token}
         self._start = start
         self._of = shards
-        self.shards = [Shard(number, shard_folder(run, number, shards)) for number in range(1, shards + 1)]
+        self.shards = [Shard(number, shard_folder(run / FOLDER, number, shards)) for number in range(1, shards + 1)]
         # All state that changes, beside the shards.
         self._is_ending = False
 

@@ -35,7 +35,7 @@ from pipeline.store.renaming import NewDigest, mark_of_rename, renames_of
 from pipeline.store.reviews import Reviews, open_reviews, read_reviews
 from pipeline.store.rowfile import RowFile, open_rows
 from pipeline.store.rundir import Change, RunDir, diff, write_whole
-from pipeline.store.shardlocks import shards_held
+from pipeline.store.shardlocks import clear_merged, shards_held
 from pipeline.store.sinks import Sinks
 from pipeline.store.sqlexport import (
     SqlPlace,
@@ -46,5 +46,6 @@ from pipeline.store.sqlexport import (
     export_table,
     release_table,
 )
+from pipeline.store.states import note_spent, pack_state, unpack_state
 from pipeline.store.table import read_table
 from pipeline.store.writes import Checkpoints, Selection

@@ -1,5 +1,6 @@
-"""The locks of a run in shards: that of the lease server, and one of each shard."""
+"""The folders of a run in shards: their locks (that of the lease server, and one of each shard), and their end."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -26,3 +27,11 @@ def shards_held(run: Path) -> Iterator[bool]:
             stack.close()
             held = False
         yield held
+
+
+def clear_merged(run_dir: RunDir) -> None:
+    """Remove what a merge has left, also where the shards are in another folder to which only a link is here."""
+    if run_dir.merged.is_symlink():
+        shutil.rmtree(run_dir.merged.resolve(), ignore_errors=True)
+        run_dir.merged.unlink()
+    shutil.rmtree(run_dir.merged, ignore_errors=True)

@@ -34,7 +34,7 @@ LATER = (
     *("encodings.unicode_escape", "encodings.utf_8_sig", "filelock", "multiprocessing.synchronize"),
     *("genai_prices.data", "genai_prices.decompose", "genai_prices.validation"),
     *("openai.resources.chat", "openai.resources.models", "pipeline.providers.wire", "pygal"),
-    *("fsspec", "gzip", "resource", "sqlalchemy.dialects.sqlite", "zstandard"),
+    *("fsspec", "gzip", "resource", "s3fs", "sqlalchemy.dialects.sqlite", "zstandard"),
     *("typer._adapters", "typer._click._textwrap", "typer._click.decorators"),
 )
 JOB = """

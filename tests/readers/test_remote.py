@@ -225,7 +225,7 @@ def test_secrets_in_an_address_are_not_shown(site: Site) -> None:
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(
-        MissingExtraError, match=r"Reading s3:// needs an optional package: pip install 'labelpipe\[s3\]'"
+        MissingExtraError, match=r"input.path: s3:// needs an optional package: pip install 'labelpipe\[s3\]'"
     ):
         resolve_sources("s3://bucket/a.csv", base=Path())
     monkeypatch.setitem(sys.modules, "fsspec", None)

@@ -1,0 +1,48 @@
+"""Which process has each shard, of those that keep their folders elsewhere: the last one that took it over.
+
+Such a shard has no lock that others can see. A node that was thought lost may come back, and must not go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from pipeline import codec
+from pipeline.errors import InputError
+from pipeline.leases.words import Ask
+from pipeline.store import Ledger
+
+_KEY = "claims"
+
+
+class Claims:
+    """Who has taken which shard over, in the lease server's book: one that is started again knows it."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._turn = asyncio.Lock()
+        # All state that changes: the fence and the session of each shard.
+        self._taken: dict[int, tuple[int, str]] = {}
+
+    async def load(self) -> None:
+        """Take over what an earlier lease server knew."""
+        found = codec.loads(await self._ledger.meta_get(_KEY) or "{}")
+        self._taken = {int(shard): (fence, session) for shard, (fence, session) in found.items()}
+
+    async def take(self, shard: int, session: str) -> int:
+        """The shard is this session's from now on; its fence, which is greater than all before it."""
+        async with self._turn:
+            fence = self._taken.get(shard, (0, ""))[0] + 1
+            taken = {**self._taken, shard: (fence, session)}
+            await self._ledger.meta_set(_KEY, codec.dumps({str(one): two for one, two in taken.items()}).decode())
+            self._taken = taken
+            return fence
+
+    def refuse(self, ask: Ask) -> None:
+        """Raises InputError for a session whose shard another one has taken over."""
+        fence, session = self._taken.get(ask.shard, (0, ask.session))
+        if session != ask.session:
+            raise InputError(
+                f"shard {ask.shard} was taken over by another process (number {fence}), as this one was thought lost. "
+                "Let that one go on"
+            )

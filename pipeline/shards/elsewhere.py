@@ -1,0 +1,238 @@
+"""The state of a run's shards at an address (`scale.folder`), for shards whose own disk may be lost.
+
+Of each shard there are states, such as `03/000002-000007.zip`, and a note of the same name once the state is whole
+there: a kill on the way leaves the one before. The first number is the fence: whoever takes the shard over has a
+greater one, so what the process before still writes is never taken for the last state.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import codec
+from pipeline.errors import LabelpipeError, StoreError
+from pipeline.limits import PICO_PER_USD
+from pipeline.readers import reason_of, remote_system
+from pipeline.store import RunDir, note_spent, pack_state, unpack_state, write_whole
+
+#: Where the ledger keeps what it has cost at most.
+_BUDGET = "budget"
+#: A state that goes while it is fetched has a successor.
+_TRIES = 5
+#: The name of what was done before there were shards.
+_BASE = "base"
+
+
+class FencedError(LabelpipeError):
+    """Another process has this shard now."""
+
+    code = "fenced"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The state of a shard at the address. `has_ledger` is false where it was taken over before it had one.
+
+    `is_over`: no process of it was at work any more.
+    """
+
+    fence: int
+    number: int
+    has_ledger: bool
+    is_over: bool
+
+    @property
+    def name(self) -> str:
+        """The name of its files, without the ending."""
+        return f"{self.fence:06}-{self.number:06}"
+
+
+class Elsewhere:
+    """The states of the shards of a run that was dealt out. Every method blocks, and raises StoreError."""
+
+    def __init__(self, address: str, dealing: str) -> None:
+        self._system, place = remote_system(address, "scale.folder")
+        self._root = f"{place.rstrip('/')}/{dealing}"
+        self._shown = f"scale.folder = {address}"
+
+    def last(self, shard: str) -> State | None:
+        """The last whole state of a shard; None where there is none."""
+        with self._told("cannot be read"):
+            for name in sorted(self._names(shard, ".json"), reverse=True):
+                # Not whole, or gone since: there is another one.
+                with suppress(ValueError, KeyError, TypeError, FileNotFoundError):
+                    found: Mapping[str, Any] = codec.loads(self._system.cat_file(f"{self._root}/{shard}/{name}"))
+                    return State(*(found[field] for field in ("fence", "number", "has_ledger", "is_over")))
+        return None
+
+    def refuse_older(self, shard: str, fence: int) -> None:
+        """Raises FencedError where a process with a greater fence has taken the shard over."""
+        with self._told("cannot be read"):
+            newest = max((int(name[:6]) for name in self._names(shard, ".json")), default=0)
+        if newest > fence:
+            raise FencedError(
+                f"shard {shard} was taken over by another process (number {newest}, this one is number {fence}), as "
+                "this one was thought lost. What it has answered since its last sync is asked again there. "
+                "Let that one go on"
+            )
+
+    def save(self, shard: str, state: State, archive: Path) -> None:
+        """Put a state there, then its note; older ones go."""
+        folder = f"{self._root}/{shard}"
+        with self._told("cannot be written"):
+            self._system.makedirs(folder, exist_ok=True)
+            if state.has_ledger:
+                self._system.put_file(str(archive), f"{folder}/{state.name}.zip")
+            self._system.pipe_file(f"{folder}/{state.name}.json", codec.dumps(asdict(state)))
+            old = [name for name in self._names(shard) if name.partition(".")[0] < state.name]
+            for name in sorted(old, key=lambda name: name.endswith(".zip")):  # first the notes
+                with suppress(FileNotFoundError):
+                    self._system.rm_file(f"{folder}/{name}")
+
+    def fetch(self, shard: str, archive: Path) -> State | None:
+        """The last state of a shard, and its ledger into `archive` where it has one."""
+        for _ in range(_TRIES):
+            state = self.last(shard)
+            with self._told("cannot be read"), suppress(FileNotFoundError):
+                if state is not None and state.has_ledger:
+                    self._system.get_file(f"{self._root}/{shard}/{state.name}.zip", str(archive))
+                return state
+        raise StoreError(f"{self._shown}: the states of shard {shard} go while they are read. Give the command again.")
+
+    def clear(self) -> None:
+        """Remove all that is there of the run."""
+        with self._told("cannot be removed"), suppress(FileNotFoundError):
+            self._system.rm(self._root, recursive=True)
+
+    def _names(self, shard: str, ending: str = "") -> list[str]:
+        self._system.invalidate_cache()
+        with suppress(FileNotFoundError):
+            names = (path.rpartition("/")[2] for path in self._system.ls(f"{self._root}/{shard}", detail=False))
+            return [name for name in names if name[:6].isdigit() and name.endswith(ending)]
+        return []
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except LabelpipeError:
+            raise
+        except Exception as error:  # any file system may raise anything
+            raise StoreError(f"{self._shown}: {what}: {reason_of(error)}") from error
+
+
+class Synced:
+    """A shard's run folder on this disk, whose state is kept elsewhere. Every method blocks, and raises StoreError."""
+
+    def __init__(self, elsewhere: Elsewhere, folder: Path, dealing: str, fence: int) -> None:
+        self._elsewhere, self._folder, self._dealing, self._fence = elsewhere, folder, dealing, fence
+        self._archive = folder.with_name(f"{folder.name}.state")
+        # All state that changes: how many states were saved, and how the files were when the last one was.
+        self._number = 0
+        self._seen: list[tuple[str, int, int]] | None = None
+
+    def resume(self, spent: tuple[int, int]) -> bool:
+        """Have the last state here; whether it is a copy. `spent` is what the shard may have spent (see `Job`)."""
+        copied = bring(self._elsewhere, self._folder, self._dealing)
+        ledger = RunDir(self._folder).ledger
+        if any(spent) and (copied or not ledger.exists()):
+            # What the lost process has paid for is not in it.
+            note_spent(ledger, _BUDGET, spent[0] / PICO_PER_USD, spent[1])
+        _note(self._folder, self._dealing, fence=self._fence)
+        self.save()
+        return copied
+
+    def save(self, *, is_over: bool = False) -> None:
+        """Save the state if it has changed. Raises FencedError where another process has the shard."""
+        self._elsewhere.refuse_older(self._folder.name, self._fence)
+        ledger = RunDir(self._folder).ledger
+        files = [(one.name, one.stat()) for one in (ledger, ledger.with_name("ledger.db-wal")) if one.exists()]
+        # A reader makes an empty journal.
+        seen = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files if stat.st_size]
+        if seen == self._seen and not is_over:
+            return
+        has_ledger = ledger.exists()
+        try:
+            if has_ledger:
+                pack_state(ledger, self._archive)
+            state = State(self._fence, self._number + 1, has_ledger, is_over)
+            self._elsewhere.save(self._folder.name, state, self._archive)
+        finally:
+            self._archive.unlink(missing_ok=True)
+        self._number, self._seen = state.number, seen
+
+
+def keep_base(address: str, dealing: str, base: Path) -> None:
+    """Keep elsewhere what was done before there were shards: each of them needs it."""
+    archive = base.with_name(f"{base.name}.state")
+    try:
+        pack_state(base, archive)
+        Elsewhere(address, dealing).save(_BASE, State(0, 1, has_ledger=True, is_over=True), archive)
+    finally:
+        archive.unlink(missing_ok=True)
+
+
+def fetch_base(elsewhere: Elsewhere, folder: Path, dealing: str) -> Path:
+    """The ledger of what was done before there were shards, in this folder."""
+    bring(elsewhere, folder, dealing, _BASE)
+    return RunDir(folder).ledger
+
+
+def bring(elsewhere: Elsewhere, folder: Path, dealing: str, shard: str = "") -> bool:
+    """Have the last state of a shard in this folder, which is named like it; whether that is a copy.
+
+    It is none where the process ran here that had the shard last: its folder knows more. One that is older is moved
+    aside.
+    """
+    archive, shard = folder.with_name(f"{folder.name}.state"), shard or folder.name
+    state, (fence, copied) = elsewhere.last(shard), _noted(folder, dealing)
+    if fence is not None and (state is None or fence >= state.fence):
+        return False
+    if copied and state is not None and copied == state.name:
+        return True
+    _make_way(folder, aside=not copied)
+    try:
+        state = elsewhere.fetch(shard, archive)
+        if state is None or not state.has_ledger:
+            return False
+        unpack_state(archive, folder)
+        _note(folder, dealing, copied=state.name)
+    finally:
+        archive.unlink(missing_ok=True)
+    return True
+
+
+def _note_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.note.json")
+
+
+def _note(folder: Path, dealing: str, *, fence: int | None = None, copied: str = "") -> None:
+    write_whole(_note_of(folder), codec.pretty({"dealing": dealing, "fence": fence, "copied": copied}))
+
+
+def _noted(folder: Path, dealing: str) -> tuple[int | None, str]:
+    """The fence of the process that worked in the folder, or the state of which it is a copy; else neither."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        found = codec.loads(_note_of(folder).read_bytes())
+        if found["dealing"] == dealing and RunDir(folder).ledger.exists():
+            return found["fence"], str(found["copied"])
+    return None, ""
+
+
+def _make_way(folder: Path, *, aside: bool) -> None:
+    """Nothing of a run is in the folder any more; a copy needs not be kept."""
+    files = [file for file in RunDir(folder).files() if not file.name.startswith("lock")]
+    number = 1
+    while (place := folder.with_name(f"{folder.name}.old-{number}")).exists():
+        number += 1
+    if files:
+        place.mkdir(mode=0o700)
+    for file in files:
+        file.replace(place / file.name)
+    if files and not aside:
+        shutil.rmtree(place)

@@ -1,0 +1,115 @@
+"""One shard: where its run folder is, what is kept of it elsewhere, and its session."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from pipeline.errors import LabelpipeError
+from pipeline.leases import Lease
+from pipeline.readers import is_address
+from pipeline.runlog import tell
+from pipeline.runner import RunOptions, arun
+from pipeline.settings import Settings
+from pipeline.shards.dealing import BASE, FOLDER, folder_of, shard_folder, shard_words
+from pipeline.shards.elsewhere import Elsewhere, FencedError, Synced, fetch_base
+from pipeline.shards.processes import until_free
+from pipeline.stats import RunSummary
+from pipeline.store import RunDir
+from pipeline.threads import in_daemon
+from pipeline.units import duration
+
+#: Where the state cannot be saved, it is tried again after so long, longer each time; at the end of the shard so often.
+RETRY_S, RETRY_MOST_S, LAST_TRIES = 1.0, 30.0, 5
+
+
+async def label_shard(
+    load: Callable[[list[str], str], Settings],
+    run: Path,
+    shard: tuple[int, int],
+    lease: Lease,
+    options: Callable[[Path], RunOptions],
+    say: Callable[[str], None],
+) -> RunSummary:
+    """Label one shard of the run in this folder. Raises SetupError, and FencedError where another one has it now.
+
+    `load` gives its settings, from further words and its own folder, and `options` those of its session, from the
+    ledger of what was done before there were shards.
+    """
+    shards = run / FOLDER
+    settings = load([], str(shard_folder(shards, *shard)))
+    words, scale = shard_words(settings, *shard), settings.scale
+    if scale.folder is not None and is_address(scale.folder):
+        kept = _kept_elsewhere(scale.folder, scale.sync_s, run, shard, lease, say)
+        async with kept as (folder, base):
+            return await arun(load(words, str(folder)), options(base))
+    if scale.folder is not None:
+        shards = folder_of(scale.folder, (await lease.job(take_over=False)).dealing)
+    folder = shard_folder(shards, *shard)
+    await until_free(folder)
+    return await arun(load(words, str(folder)), options(shards / BASE))
+
+
+@asynccontextmanager
+async def _kept_elsewhere(
+    address: str, sync_s: float, run: Path, shard: tuple[int, int], lease: Lease, say: Callable[[str], None]
+) -> AsyncIterator[tuple[Path, Path]]:
+    """Keep the shard's state at the address while the block lasts; gives its folder, and the ledger before shards."""
+    folder = shard_folder(run / FOLDER, *shard)
+    await until_free(folder)
+    # First: a second one on this machine must not take it over from the first.
+    with RunDir(folder).open_for_writing():
+        job = await lease.job(take_over=True)
+        elsewhere = await in_daemon(partial(Elsewhere, address, job.dealing))
+        synced = Synced(elsewhere, folder, job.dealing, job.fence)
+        fetched = await in_daemon(partial(synced.resume, job.spent))
+        base = await in_daemon(partial(fetch_base, elsewhere, folder.with_name(f"{folder.name}.base"), job.dealing))
+    say(
+        f"labelpipe: shard {folder.name}{' goes on from its last sync and' if fetched else ''} is synced to {address}. "
+        f"If its machine is lost, at most the answers of {duration(sync_s)} are asked and paid for again"
+    )
+    task = asyncio.create_task(_save_for_ever(synced, sync_s, lease), name="sync")
+    try:
+        yield folder, base
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+        await _save_last(synced)
+
+
+async def _save_for_ever(synced: Synced, sync_s: float, lease: Lease) -> None:
+    """Save the state every so many seconds. While that fails the shard sends nothing, so that no more can be lost."""
+    wait_s = RETRY_S
+    while True:
+        try:
+            await asyncio.sleep(sync_s)
+            await in_daemon(synced.save)
+            lease.hold(False)
+            wait_s = RETRY_S
+        except FencedError as error:
+            lease.end(error)
+            return
+        except LabelpipeError as error:
+            tell("the shard's state cannot be saved; it waits", level=logging.WARNING, reason=str(error))
+            lease.hold(True)
+            await asyncio.sleep(wait_s)
+            sync_s, wait_s = 0.0, min(2 * wait_s, RETRY_MOST_S)
+
+
+async def _save_last(synced: Synced) -> None:
+    """The shard is over. Raises FencedError, and StoreError where it cannot be saved."""
+    for attempt in range(LAST_TRIES):
+        try:
+            await in_daemon(partial(synced.save, is_over=True))
+        except FencedError:
+            raise
+        except LabelpipeError:
+            if attempt == LAST_TRIES - 1:
+                raise
+            await asyncio.sleep(RETRY_S * 2**attempt)
+        else:
+            return
