@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.batches.auto import Ahead, AutoLane, Bulk, Choice, choose, takes_flex
+from pipeline.batches.auto import Ahead, AutoLane, Bulk, Choice, choose, open_s, takes_flex
 from pipeline.batches.lane import Lane
 from pipeline.batches.outlook import back_in_s
 from pipeline.batches.rules import BatchesCancelledError, CourierRules, LaneRules, Mode

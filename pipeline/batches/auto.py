@@ -7,12 +7,13 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.batches.lane import Lane
 from pipeline.batches.outlook import CANCEL_S
 from pipeline.batches.rules import Mode
+from pipeline.limits import Hours
 from pipeline.runlog import tell
 from pipeline.units import duration
 
@@ -40,9 +41,11 @@ class Ahead:
     """What is known when a lane is chosen.
 
     `left` is how many records are left, None where nobody knows; no more than `few` are not worth a batch. `until_s` is
-    the time until limits.stop_at, None without one; `live_s` is what live calls take for all that is left. `took_s` is
-    how long the run's own batches took, and `waited_s` for how long one that is not back has been waited for. Times are
-    in seconds.
+    the time until limits.stop_at, None without one; `live_s` is what live calls take for all that is left and has room.
+    `room` is how many requests limits.requests_per_day leaves until then (today, without an end), those of batches
+    among them, and `open_s` when limits.run_between lets them go: from and to. None where these are not set. `took_s`
+    is how long the run's own batches took, and `waited_s` for how long one that is not back has been waited for. Times
+    are in seconds.
     """
 
     left: int | None = None
@@ -52,11 +55,40 @@ class Ahead:
     live_s: float = 0.0
     took_s: Sequence[float] = ()
     waited_s: float = 0.0
+    room: int | None = None
+    open_s: Sequence[tuple[float, float]] | None = None
 
     @property
     def spare_s(self) -> float:
         """How long batches can be waited for, so that live calls can still do all of it."""
-        return math.inf if self.until_s is None else self.until_s - CANCEL_S - KEPT * self.live_s
+        return self.latest_s(KEPT * self.live_s) - CANCEL_S
+
+    def latest_s(self, needed_s: float) -> float:
+        """When live calls that take so long have to begin; less than nothing where it is too late for that."""
+        if self.until_s is None:
+            return math.inf
+        for begin, end in reversed([(0.0, self.until_s)] if self.open_s is None else self.open_s):
+            if end - begin >= needed_s:
+                return end - needed_s
+            needed_s -= end - begin
+        return -needed_s
+
+    @property
+    def until(self) -> str:
+        """`9 h`: how far away limits.stop_at is; and how much of that limits.run_between leaves, if not all."""
+        until_s = max(0.0, self.until_s or 0.0)
+        open_s = until_s if self.open_s is None else sum(end - begin for begin, end in self.open_s)
+        return duration(until_s) + (f" ({duration(open_s)} of it in limits.run_between)" if open_s < until_s else "")
+
+    @property
+    def short(self) -> str:
+        """What limits.requests_per_day says of it; empty where there is room for all."""
+        if self.room is None or (self.left is not None and self.left <= self.room):
+            return ""
+        of = "" if self.left is None else f" of the {self.left:,} records"
+        return (
+            f"; limits.requests_per_day has room for {self.room:,}{of} {'today' if self.until_s is None else 'by then'}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +107,21 @@ class Choice:
 
 def choose(ahead: Ahead) -> Choice:
     """The lane for what is not sent yet. It promises no batch's time: it goes by those that the run has seen."""
+    choice = _choose(ahead)
+    return replace(choice, why=choice.why + ahead.short)
+
+
+def _choose(ahead: Ahead) -> Choice:
     if not ahead.has_batches:
         return Choice(Bulk.LIVE, "the server has no batches")
     if ahead.left is not None and ahead.left <= ahead.few:
         return Choice(Bulk.LIVE, f"{ahead.left:,} records are too few to wait for batches")
     if ahead.until_s is None:
         return Choice(Bulk.BATCH, "they cost half, and no limits.stop_at says when all has to be done")
-    until, live = duration(max(0.0, ahead.until_s)), duration(ahead.live_s)
+    until, live = ahead.until, duration(ahead.live_s)
     if ahead.until_s < CANCEL_S + LEAST_WAIT_S:
         return Choice(Bulk.LIVE, f"limits.stop_at is in {until}, which is too soon for a batch")
-    if ahead.live_s > ahead.until_s - CANCEL_S:
+    if ahead.latest_s(ahead.live_s) < CANCEL_S:
         return Choice(Bulk.BATCH, f"live calls would take about {live}, and limits.stop_at is in {until}")
     spare = duration(max(0.0, ahead.spare_s))
     if ahead.spare_s < LEAST_WAIT_S:
@@ -109,6 +146,11 @@ def takes_flex(ahead: Ahead, bulk: Bulk, patience_s: float | None) -> bool:
     return ahead.spare_s >= patience_s + ahead.live_s
 
 
+def open_s(hours: Hours | None, now: datetime, until_s: float | None) -> list[tuple[float, float]] | None:
+    """When calls may leave until then; None where there are no hours, or there is no end."""
+    return None if hours is None or until_s is None else hours.spans(now, until_s)
+
+
 class AutoLane(Lane):
     """Chooses again as time goes by; what was once left to live calls is not taken back, unless the end is moved.
 
@@ -128,10 +170,15 @@ class AutoLane(Lane):
 
     def nears(self, ends_at: datetime | None) -> None:
         """Choose, and near the end ask live what no batch will answer; to be asked about once a second."""
-        now = time.time()
+        now, left = time.time(), self._left()
+        until_s = None if ends_at is None else ends_at.timestamp() - now
+        room = None if self._day is None else self._day.room(until_s or 0.0)
         self._ahead = Ahead(
-            until_s=None if ends_at is None else ends_at.timestamp() - now,
-            live_s=self._live_s(self._left()),
+            left,
+            until_s=until_s,
+            live_s=self._live_s(left if left is None or room is None else min(left, room)),
+            room=room,
+            open_s=open_s(self._admission.hours, datetime.fromtimestamp(now, UTC), until_s),
             took_s=self.courier.took_s,
             waited_s=max([now - (part.sent_at or now) for part in self.courier.working], default=0.0),
         )
@@ -167,7 +214,7 @@ class AutoLane(Lane):
     def _reserve_s(self) -> float:
         """All that is left is to be done live by then, unless that takes longer than there is time anyway."""
         is_hopeless = self.choice is not None and self.choice.bulk is Bulk.BATCH and self._ahead.spare_s < 0
-        return super()._reserve_s() if is_hopeless else KEPT * self._ahead.live_s
+        return super()._reserve_s() if is_hopeless else ((self._ahead.until_s or 0.0) - CANCEL_S - self._ahead.spare_s)
 
     async def close(self) -> list[str]:
         """Close the parts as any lane does; what was chosen last is told too."""

@@ -211,13 +211,15 @@ class Lane:
     def nears(self, ends_at: datetime | None) -> None:
         """In time before `ends_at` ask live what no batch will answer until then; to be asked about once a second.
 
-        Where the rest is asked in batches, `batch.finish = "batch"`, they are left for the next session.
+        With `batch.finish = "batch"`, or where the day has no room for live calls, they are left for the next session.
         """
-        if ends_at is None or not self._rules.repairs_live or self._rules.mode is not Mode.WAIT:
+        now = time.time()
+        room = None if self._day is None or ends_at is None else self._day.room(ends_at.timestamp() - now)
+        if ends_at is None or room == 0 or not self._rules.repairs_live or self._rules.mode is not Mode.WAIT:
             self._nears = None
             self.courier.shut(is_shut=self.goes_live)
             return
-        now, at = time.time(), ends_at.timestamp()
+        at = ends_at.timestamp()
         if ends_at != self._nears:
             if at - now > CANCEL_S + self._reserve_s():
                 self.courier.shut(is_shut=self.goes_live)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.limits.admission import Admission, DayLimitReachedError, DoorState, Fund, KeepMark, Permit
 from pipeline.limits.budget import NOTHING, PICO_PER_USD, Budget, BudgetReachedError, Most, Spend, prompt_bound
-from pipeline.limits.day import DayMeter
+from pipeline.limits.day import DayMeter, midnights
 from pipeline.limits.gate import ALONE_S, WARM_UP_S, Gate, Outage
 from pipeline.limits.hours import Hours
 from pipeline.limits.left import spent_text, what_is_left

@@ -10,6 +10,12 @@ Used = Callable[[str], Awaitable[int]]
 Add = Callable[[str, int], Awaitable[None]]
 
 
+def midnights(now: datetime, seconds: float) -> int:
+    """How many UTC days begin within so many seconds."""
+    now = now.astimezone(UTC)
+    return ((now + timedelta(seconds=seconds)).date() - now.date()).days
+
+
 class DayMeter:
     """At most `limit` requests in a UTC day; None: they are counted only, for a limit that is set later.
 
@@ -22,18 +28,31 @@ class DayMeter:
     def __init__(self, limit: int | None, *, used: Used, add: Add, wall: Callable[[], float]) -> None:
         self._used, self._add, self._wall = used, add, wall
         # All state that changes: the limit; the lease of a day; what is not written yet, by day, and what of it is on
-        # its way; and what this process knows of the rest.
+        # its way; and what this process knows of the rest, and of which day.
         self.limit = limit
         self._day = ""
         self._lease = 0
         self._uncounted: Counter[str] = Counter()
         self._on_the_way: Counter[str] = Counter()
         self._unleased: int | None = None
+        self._unleased_on = ""
 
     @property
     def left_today(self) -> int | None:
         """Requests that may still leave today, as far as this process knows; None before the first."""
         return None if self._unleased is None else self._unleased + self._lease
+
+    def room(self, seconds: float = 0.0) -> int | None:
+        """Requests that may leave within so many seconds, as far as this process knows; None without a limit."""
+        if self.limit is None or self._unleased is None:
+            return None
+        today = self._unleased + self._lease if self._unleased_on == self._today() else self.limit
+        return today + self.limit * midnights(self._now(), seconds)
+
+    async def look(self) -> None:
+        """Find out what is left of the day."""
+        if self.limit is not None:
+            await self._free(self._today(), self.limit)
 
     def set_limit(self, limit: int | None) -> None:
         """Take over another limit. All calls of the day count for it, whatever the limit was when they left."""
@@ -62,17 +81,23 @@ class DayMeter:
         self._give_back()
         await self._write_uncounted()
         day = self._today()
-        if self.limit is not None and await self._used(day) + self._on_the_way[day] + count > self.limit:
-            return self._until_tomorrow_s()
+        if self.limit is not None:
+            if count > (free := await self._free(day, self.limit)):
+                return self._until_tomorrow_s()
+            self._unleased = free - count
         await self._add(day, count)
         return 0.0
 
-    async def _take_lease(self, day: str, limit: int) -> bool:
-        await self._write_uncounted()
+    async def _free(self, day: str, limit: int) -> int:
+        """What no lease of the day has taken."""
         # Looked at first: if it arrives meanwhile it is counted twice for now, else it would be missed.
         on_the_way = self._on_the_way[day]
-        free = limit - await self._used(day) - on_the_way
-        self._unleased = max(0, free)
+        self._unleased, self._unleased_on = max(0, limit - await self._used(day) - on_the_way), day
+        return self._unleased
+
+    async def _take_lease(self, day: str, limit: int) -> bool:
+        await self._write_uncounted()
+        free = await self._free(day, limit)
         if free <= 0:
             return False
         lease = min(max(1, min(100, limit // 100)), free)

@@ -56,6 +56,19 @@ class Hours:
         seconds = self._until_s(started, mark, lambda before, put_s, _: 0 <= (mark - before) % DAY_S <= put_s)
         return (started.astimezone(UTC) + timedelta(seconds=seconds)).astimezone(self._zone)
 
+    def spans(self, now: datetime, until_s: float) -> list[tuple[float, float]]:
+        """When calls may leave in so many seconds from now: from and to, in seconds from now."""
+        found, at_s = list[tuple[float, float]](), 0.0
+        while True:
+            at_s += math.ceil(self.wait_s(now + timedelta(seconds=at_s)))  # up, so that it is open by then
+            if at_s >= until_s:
+                return found
+            closes_s = at_s + self.closes_in_s(now + timedelta(seconds=at_s))
+            found.append((at_s, min(until_s, closes_s)))
+            if closes_s >= until_s:
+                return found
+            at_s = math.ceil(closes_s)
+
     # -- for a person --------------------------------------------------------------------------------------------
 
     def waiting(self, now: datetime) -> str:

@@ -20,6 +20,9 @@ PILOT_AT_ONCE = 5
 #: A normal distribution's two-sided 95 %.
 Z95 = 1.96
 
+#: How a plan calls what the day's limit makes it take.
+A_DAY = "requests a day"
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -89,8 +92,9 @@ def planned(settings: Settings, seen: Seen, price: Price | None) -> Plan:
     found = _with_budget(found, shares)
     found = _with_times(found, settings, seen)
     found = replace(found, ends=_ends(found, settings, seen, shares))
-    ahead = Ahead(left, has_batches=seen.has_batches, live_s=found.seconds or 0.0, took_s=seen.batches_took_s)
-    choice = auto_choice(settings, ahead, seen.now)
+    pace_s = max((seconds for name, seconds in durations.items() if name != A_DAY), default=0.0)
+    ahead = Ahead(left, has_batches=seen.has_batches, live_s=pace_s, took_s=seen.batches_took_s)
+    choice = auto_choice(settings, ahead, seen.now, used_today=seen.used_today)
     by_batch = choice is not None and choice.bulk is not Bulk.LIVE
     lanes = lanes_of(settings, left, found.seconds, cost_at, seen.batches_took_s, by_batch=by_batch)
     return replace(found, lanes=lanes, auto="" if choice is None else str(choice))
@@ -144,7 +148,7 @@ def _durations(settings: Settings, found: Plan, seen: Seen) -> dict[str, float]:
     if found.requests_per_day:
         day = Terms(per_day=found.requests_per_day, used_today=seen.used_today)
         if (seconds := simulate(calls, seen.now, day).seconds) > 0:
-            durations["requests a day"] = seconds
+            durations[A_DAY] = seconds
     return durations
 
 

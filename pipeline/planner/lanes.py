@@ -6,10 +6,10 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime
 
-from pipeline.batches import Ahead, Choice, choose, takes_flex
+from pipeline.batches import Ahead, Choice, choose, open_s, takes_flex
 from pipeline.errors import LabelpipeError
 from pipeline.facts import Check, Interval, Lane
-from pipeline.limits import Price, price_of
+from pipeline.limits import Price, midnights, price_of
 from pipeline.parts import (
     batch_price,
     cache_text,
@@ -127,13 +127,19 @@ async def batch_checks(settings: Settings) -> list[Check]:
     return [Check("batches", True, "the server has files and batches")]
 
 
-def auto_choice(settings: Settings, ahead: Ahead, now: datetime) -> Choice | None:
-    """How lane "auto" would begin at this moment; None for another lane."""
+def auto_choice(settings: Settings, ahead: Ahead, now: datetime, *, used_today: int = 0) -> Choice | None:
+    """How lane "auto" would begin at this moment; None for another lane. `live_s` of `ahead` is by the pace alone."""
     if settings.model.lane != "auto":
         return None
     hours = hours_of(settings)
     until = None if hours is None else hours.ends_at(now)
-    ahead = replace(ahead, few=few_of(settings), until_s=None if until is None else (until - now).total_seconds())
+    until_s = None if until is None else (until - now).total_seconds()
+    left, most, room, live_s = ahead.left or 0, settings.limits.requests_per_day, None, ahead.live_s
+    if most is not None:
+        room = max(0, most - used_today) + most * midnights(now, until_s or 0.0)
+        live_s *= min(1.0, room / left) if left else 1.0
+    times = open_s(hours, now, until_s)
+    ahead = replace(ahead, few=few_of(settings), until_s=until_s, live_s=live_s, room=room, open_s=times)
     choice = choose(ahead)
     return replace(choice, flex=takes_flex(ahead, choice.bulk, flex_patience_s(settings)))
 

@@ -184,6 +184,7 @@ class Session:
             put_off=None if self._lane is None else self._lane.put_off,
         )
         if self._lane is not None:
+            await self._day.look()
             await self._lane.begin(partial(self._stop, pool), progress.say, proven=before[Status.LABELLED] > 0)
             nears(guard.ends_at)
         guard.steering = Steering(self._settings, self._controls(pool, guard, progress), Inbox(self._run_dir.path))

@@ -21,13 +21,14 @@ from end_to_end.stage import environment
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import RunOptions
 from pipeline.batches import Ahead, Bulk, choose, takes_flex
 from pipeline.batches.auto import LEAST_WAIT_S, SLOWER
 from pipeline.batches.outlook import CANCEL_S
 from pipeline.planner import check, plan
 from pipeline.records import Answer, Request, Response, ToolCall, Usage
 from pipeline.rehearsal import RehearsalOptions
-from pipeline.runner import verify
+from pipeline.runner import arun, verify
 from pipeline.settings import Settings
 from pipeline.show import plan_lines
 
@@ -56,6 +57,33 @@ HOUR_S = 3600.0
         ({"until_s": 1_199.0, "took_s": [60.0]}, Bulk.LIVE, "which is too soon for a batch"),
         ({"until_s": 2 * HOUR_S, "live_s": 1.9 * HOUR_S}, Bulk.BATCH, "live calls would take about 114 min"),
         ({"until_s": 2 * HOUR_S, "live_s": 1.7 * HOUR_S}, Bulk.LIVE, "live calls may need 102 min of it"),
+        # The day's limit has no room for all of it, by whatever lane.
+        (
+            {"left": 50_000, "room": 9_950},
+            Bulk.BATCH,
+            "; limits.requests_per_day has room for 9,950 of the 50,000 records today",
+        ),
+        (
+            {"left": 50_000, "room": 20_000, "until_s": 9 * HOUR_S, "live_s": HOUR_S},
+            Bulk.FIRST,
+            "for 7 h 20 min; limits.requests_per_day has room for 20,000 of the 50,000 records by then",
+        ),
+        # Live calls may leave for the first two of nine hours: a batch has to be back so early that they can.
+        (
+            {"until_s": 9 * HOUR_S, "live_s": HOUR_S, "open_s": [(0, 2 * HOUR_S)], "took_s": [300.0]},
+            Bulk.BATCH,
+            "took up to 5 min, and 20 min can be waited for more",
+        ),
+        (
+            {"until_s": 9 * HOUR_S, "live_s": 1.5 * HOUR_S, "open_s": [(0, 2 * HOUR_S)]},
+            Bulk.LIVE,
+            "limits.stop_at is in 9 h (2 h of it in limits.run_between), and live calls may need 90 min of it",
+        ),
+        (
+            {"until_s": 9 * HOUR_S, "live_s": 3 * HOUR_S, "open_s": [(0, HOUR_S), (8 * HOUR_S, 9 * HOUR_S)]},
+            Bulk.BATCH,
+            "live calls would take about 3 h, and limits.stop_at is in 9 h (2 h of it",
+        ),
     ],
 )
 def test_the_choice_by_what_is_known(known: dict[str, Any], bulk: Bulk, why: str) -> None:
@@ -65,6 +93,19 @@ def test_the_choice_by_what_is_known(known: dict[str, Any], bulk: Bulk, why: str
 
 
 SECONDS = st.floats(0, 48 * HOUR_S)
+
+
+@given(st.lists(st.tuples(st.floats(0, 9_000), st.floats(1, 9_000)), max_size=3), st.floats(0, 20_000))
+def test_live_calls_that_begin_at_the_latest_have_just_the_hours_that_they_need(
+    steps: list[tuple[float, float]], needed_s: float
+) -> None:
+    spans, at = list[tuple[float, float]](), 0.0
+    for shut_s, open_s in steps:
+        spans.append((at + shut_s, at + shut_s + open_s))
+        at += shut_s + open_s
+    begins_s = Ahead(until_s=at, open_s=spans).latest_s(needed_s)
+    has_s = sum(max(0.0, end - max(begin, begins_s)) for begin, end in spans)
+    assert has_s == pytest.approx(needed_s if begins_s >= 0 else needed_s + begins_s, abs=1e-6)
 
 
 @given(until_s=SECONDS, live_s=SECONDS, took_s=st.lists(SECONDS, max_size=3), waited_s=SECONDS)
@@ -151,6 +192,29 @@ async def test_near_the_end_what_no_batch_has_answered_is_asked_live(tmp_path: P
         assert (summary.exit_code, summary.labelled, answered_twice(endpoint)) == (0, 60, [])
         assert endpoint.asked.count("POST /v1/batches/batch_000001/cancel") == 1
     assert [note for note in summary.notes if "which is too soon for a batch" in note]
+
+
+@in_a_loop
+async def test_the_lines_of_batches_count_towards_the_day_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Near the end nothing is cancelled that nobody could ask live today: what comes back is collected tomorrow."""
+    write_input(tmp_path, TEXTS)
+    day = {"requests_per_day": 50, "on_day_limit": "stop"}
+    async with endpoint_with(batch_s=4 * HOUR_S) as endpoint:
+        first = await label(auto(tmp_path, endpoint.base_url, limits=day, batch={"part_records": 45}), "no_wait")
+        (note,) = [note for note in first.notes if "lane auto" in note]
+        assert "limits.requests_per_day has room for 50 of the 60 records today" in note
+        assert endpoint.asked.count("POST /v1/batches") == 1
+        set_back(tmp_path, endpoint, 4 * HOUR_S)
+        with sqlite3.connect(tmp_path / "run" / "ledger.db") as ledger:
+            ledger.execute("UPDATE days SET requests = 50")
+        near = await arun(auto(tmp_path, endpoint.base_url, limits={**day, "stop_at": soon()}), RunOptions())
+        assert [one for one in endpoint.asked if one.endswith("/cancel")] == []
+        assert "POST /v1/chat/completions" not in endpoint.asked
+    assert near.exit_code == 3
+    assert "asked live from now on" not in capsys.readouterr().err
+    assert [note for note in near.notes if "for 0 of the" in note], near.notes
 
 
 @in_a_loop

@@ -243,6 +243,22 @@ def test_what_is_left_of_the_day_is_known() -> None:
     assert asyncio.run(main()) == [None, 735]
 
 
+def test_the_room_until_a_moment_is_what_calls_and_batches_leave_of_each_day() -> None:
+    async def main() -> list[int | None]:
+        days = Days()
+        meter = days.meter(1000)
+        seen = [meter.room()]
+        await meter.look()
+        await taken(meter, 15)
+        await meter.take_many(700)
+        seen += [meter.room(), meter.room(22.9 * 3600), meter.room(23.1 * 3600)]
+        assert await meter.take_many(300) > 0
+        days.now += 23 * 3600
+        return [*seen, meter.room(), Days().meter(None).room()]
+
+    assert asyncio.run(main()) == [None, 285, 285, 1285, 1000, None]
+
+
 def test_what_nobody_told_is_unknown_and_not_nothing() -> None:
     tariff = Tariff(Price(1.0, 2.0, 1.0, origin="x"))
     assert tariff.cost_usd(Usage(1_000_000, 0)) == 1.0

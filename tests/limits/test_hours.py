@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
 from pipeline.limits.hours import Hours
+from pipeline.units import DAY_S
 
 BERLIN, SEOUL = ZoneInfo("Europe/Berlin"), ZoneInfo("Asia/Seoul")
 #: clocks that change at midnight, and by half an hour
@@ -172,6 +173,19 @@ def test_stop_at_is_passed_once_on_the_way(zone: ZoneInfo, started: datetime, st
     shown = f"{ends_at.astimezone(zone):%H:%M}"
     skipped = ends_at.astimezone(zone).utcoffset() > later(ends_at, -1).astimezone(zone).utcoffset()  # type: ignore[operator]
     assert shown == stop_at or skipped
+
+
+@given(now=moments, until_s=st.floats(60, 3 * DAY_S))
+def test_spans_are_when_it_is_open(now: datetime, until_s: float) -> None:
+    hours = Hours(NIGHT, None, zone=BERLIN)
+    spans = hours.spans(now, until_s)
+    for begin, end in spans:
+        assert 0 <= begin <= end <= until_s
+        middle = now + timedelta(seconds=(begin + end) / 2)
+        assert hours.is_open(middle)
+    for at_s in (until_s * share / 20 for share in range(20)):
+        inside = any(begin - 1 <= at_s <= end + 1 for begin, end in spans)
+        assert inside or not hours.is_open(now + timedelta(seconds=at_s))
 
 
 def test_no_stop_at() -> None:
