@@ -9,8 +9,7 @@ from pipeline.cli.frame import MEASURE, AsJson, RunOf, app, run_of, show_through
 
 #: What is promised, about which label, and from which draw.
 Error = Annotated[
-    float | None,
-    typer.Option("--error", help="The share of labels that may be wrong. Default: 0.05.", metavar="SHARE"),
+    float | None, typer.Option("--error", help="The share of labels that may be wrong. Default: 0.05.", metavar="SHARE")
 ]
 Confidence = Annotated[
     float | None,
@@ -26,10 +25,9 @@ Score = Annotated[
         "--score",
         help="The column that says how certain a label is. Default: agreement, then confidence.",
         metavar="NAME",
-        show_default=False,
     ),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", help="The same seed draws the same records.", show_default=False)]
+Seed = Annotated[int | None, typer.Option("--seed", help="The same seed draws the same records.")]
 To = Annotated[
     Path | None,
     typer.Option("--to", help="Write the records that people have to check now to this file.", metavar="FILE"),

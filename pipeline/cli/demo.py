@@ -25,9 +25,7 @@ For other servers and everything else, see {docs}"""
 
 
 @app.command(rich_help_panel=BEFORE)
-def demo(
-    to: Annotated[Path, typer.Option("--to", help="The folder to write to.")] = Path("labelpipe-demo"),
-) -> None:
+def demo(to: Annotated[Path, typer.Option("--to", help="The folder to write to.")] = Path("labelpipe-demo")) -> None:
     """Run everything on sample texts; needs no key, costs nothing."""
     from pipeline.scaffold import first_rows, lay_demo
     from pipeline.show import closing_lines

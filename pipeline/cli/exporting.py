@@ -9,50 +9,34 @@ from pipeline.cli.frame import MEASURE, USE, AsJson, RunOf, app, fail, guarded, 
 from pipeline.cli.measuring import GoldSets, telling_how
 
 Table = Annotated[
-    str | None,
-    typer.Option("--table", help="The table of the database; default: labels.", metavar="NAME", show_default=False),
+    str | None, typer.Option("--table", help="The table of the database; default: labels.", metavar="NAME")
 ]
 Split = Annotated[
     str | None,
-    typer.Option(
-        "--split", help="Shares of train, val and test; two are train and test. Default: 80/10/10.", show_default=False
-    ),
+    typer.Option("--split", help="Shares of train, val and test; two are train and test. Default: 80/10/10."),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same result.")]
 By = Annotated[
     str | None,
     typer.Option(
-        "--by", help="The label field of which each file has the same shares. Default: the first one with classes.",
-        metavar="FIELD", show_default=False,
+        "--by",
+        help="The label field of which each file has the same shares. Default: the first one with classes.",
+        metavar="FIELD",
     ),
-]  # fmt: skip
+]
 Group = Annotated[
     str | None,
-    typer.Option("--group", help="Records with the same value of this column stay together.", metavar="COLUMN",
-                 show_default=False),
-]  # fmt: skip
+    typer.Option("--group", help="Records with the same value of this column stay together.", metavar="COLUMN"),
+]
 Near = Annotated[
-    str,
-    typer.Option("--near-duplicates", help="Texts at least this similar stay together; off: only equal texts."),
+    str, typer.Option("--near-duplicates", help="Texts at least this similar stay together; off: only equal texts.")
 ]
-Gold = Annotated[
-    Path | None,
-    typer.Option("--gold", help="A file of gold labels: none of its records is in train.", show_default=False),
-]
+Gold = Annotated[Path | None, typer.Option("--gold", help="A file of gold labels: none of its records is in train.")]
 Where = Annotated[
-    str | None,
-    typer.Option(
-        "--where", help="Only rows that fit: 'agreement == 1 or reviewed'", metavar="EXPR", show_default=False
-    ),
+    str | None, typer.Option("--where", help="Only rows that fit: 'agreement == 1 or reviewed'", metavar="EXPR")
 ]
-Format = Annotated[
-    str | None,
-    typer.Option("--format", help="csv, jsonl or parquet. Default: the run's format.", show_default=False),
-]
-Text = Annotated[
-    str | None,
-    typer.Option("--text", help="Rows of label and this field.", metavar="FIELD", show_default=False),
-]
+Format = Annotated[str | None, typer.Option("--format", help="csv, jsonl or parquet. Default: the run's format.")]
+Text = Annotated[str | None, typer.Option("--text", help="Rows of label and this field.", metavar="FIELD")]
 Chat = Annotated[bool, typer.Option("--chat", help="Lines for fine-tuning: the prompt, and the label as its call.")]
 Hf = Annotated[bool, typer.Option("--hf", help="Add the card of a Hugging Face dataset.")]
 #: It was needed once; commands that have it still work.
@@ -65,7 +49,7 @@ def export(
     to: Annotated[
         str | None,
         typer.Option("--to", help="A folder, or the URL of a database. Default: the table in the run's [output.sql].",
-                     metavar="FOLDER|URL", show_default=False),
+                     metavar="FOLDER|URL"),
     ] = None,
     table: Table = None,
     split: Split = None,
@@ -139,19 +123,17 @@ def baseline(
     run: RunOf = None,
     by: Annotated[
         str | None,
-        typer.Option("--by", help="The label field to learn. Default: the first one with classes.", metavar="FIELD",
-                     show_default=False),
+        typer.Option("--by", help="The label field to learn. Default: the first one with classes.", metavar="FIELD"),
     ] = None,
     text: Annotated[
         str | None,
-        typer.Option("--text", help="The field to learn it from. Default: those of the prompt.", metavar="FIELD",
-                     show_default=False),
+        typer.Option("--text", help="The field to learn it from. Default: those of the prompt.", metavar="FIELD"),
     ] = None,
     seed: Seed = 0,
     doubts: Annotated[int, typer.Option("--doubts", min=1, help="So many doubtful labels.", metavar="N")] = 100,
     to: Annotated[
         Path | None,
-        typer.Option("--to", help="Write these as a draw for review.", metavar="FILE", show_default=False),
+        typer.Option("--to", help="Write these as a draw for review.", metavar="FILE"),
     ] = None,
     json_out: AsJson = False,
 ) -> None:  # fmt: skip

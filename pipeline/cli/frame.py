@@ -97,9 +97,7 @@ app.add_typer(config_app, name="config", rich_help_panel=BEFORE)
 Target = Annotated[
     Path | None,
     typer.Argument(
-        help="A config (a TOML file), or the folder of a run that was started with it.",
-        metavar="CONFIG|RUN",
-        show_default=False,
+        help="A config (a TOML file), or the folder of a run that was started with it.", metavar="CONFIG|RUN"
     ),
 ]
 Sets = Annotated[
@@ -114,8 +112,7 @@ Sample = Annotated[
     typer.Option("--sample", min=1, help="Take only N records, drawn at random from all of them.", metavar="N"),
 ]
 KeysFile = Annotated[
-    str | None,
-    typer.Option("--keys", help="Take only the records whose keys are in this file.", metavar="FILE"),
+    str | None, typer.Option("--keys", help="Take only the records whose keys are in this file.", metavar="FILE")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 RunOf = Annotated[
@@ -123,7 +120,6 @@ RunOf = Annotated[
     typer.Argument(
         help="The run folder, such as runs/sentiment, or its config. Default: the latest run here.",
         metavar="[RUN|CONFIG]",
-        show_default=False,
     ),
 ]
 Relabel = Annotated[bool, typer.Option("--relabel", help="Label the records that a change affects again.")]

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 @app.command(rich_help_panel=BEFORE)
 def init(
-    path: Annotated[str, typer.Argument(help="The file to label.", show_default=False)],
+    path: Annotated[str, typer.Argument(help="The file to label.")],
     to: Annotated[
         Path | None, typer.Option("--to", help="Where to write the config. Default: config/NAME.toml.")
     ] = None,
@@ -115,8 +115,7 @@ def check(
     input_path: Input = None,
     output_dir: Output = None,
     offline: Annotated[
-        bool,
-        typer.Option("--offline", help="Ask the server nothing: not about the key or the model, nor for a call."),
+        bool, typer.Option("--offline", help="Ask the server nothing: not about the key or the model, nor for a call.")
     ] = False,
     json_out: AsJson = False,
 ) -> None:
@@ -238,8 +237,7 @@ def run(
         typer.Option("--shards", min=1, max=1024, help="Label in N processes that share the limits.", metavar="N"),
     ] = None,
     engine: Annotated[
-        str | None,
-        typer.Option("--engine", help="For --shards: local, or ray for the cluster that RAY_ADDRESS names."),
+        str | None, typer.Option("--engine", help="For --shards: local, or ray for the cluster that RAY_ADDRESS names.")
     ] = None,
     shard: Annotated[
         str | None, typer.Option("--shard", help="Label one shard only: 3/16 is the third of 16.", metavar="K/N")
@@ -249,8 +247,7 @@ def run(
     ] = None,
     token_env: TokenEnv = DEFAULT_ENV,
     no_wait: Annotated[
-        bool,
-        typer.Option("--no-wait", help="With batches: send and collect what can be, and end with exit code 3."),
+        bool, typer.Option("--no-wait", help="With batches: send and collect what can be, and end with exit code 3.")
     ] = False,
     json_out: AsJson = False,
 ) -> None:

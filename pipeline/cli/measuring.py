@@ -29,7 +29,6 @@ Gold = Annotated[
         "--gold",
         help="A CSV or JSONL file with the records' keys and the right labels. Default: a field of the input.",
         metavar="FILE",
-        show_default=False,
     ),
 ]
 Column = Annotated[
@@ -78,10 +77,7 @@ def evaluate(
     confidence: Annotated[
         str | None,
         typer.Option(
-            "--confidence",
-            help="The label that says how sure the model is. Default: confidence.",
-            metavar="NAME",
-            show_default=False,
+            "--confidence", help="The label that says how sure the model is. Default: confidence.", metavar="NAME"
         ),
     ] = None,
     ordered: Ordered = None,
@@ -113,16 +109,13 @@ def evaluate(
 
 @app.command(rich_help_panel=MEASURE)
 def compare(
-    run_a: Annotated[Path, typer.Argument(help="A run folder, or its config.", metavar="RUN_A", show_default=False)],
-    run_b: Annotated[
-        Path, typer.Argument(help="Another run of the same records.", metavar="RUN_B", show_default=False)
-    ],
+    run_a: Annotated[Path, typer.Argument(help="A run folder, or its config.", metavar="RUN_A")],
+    run_b: Annotated[Path, typer.Argument(help="Another run of the same records.", metavar="RUN_B")],
     gold: Gold = None,
     column: Column = None,
     field: Field = None,
     differences: Annotated[
-        Path | None,
-        typer.Option("--differences", help="Write the records that differ to this CSV.", metavar="FILE"),
+        Path | None, typer.Option("--differences", help="Write the records that differ to this CSV.", metavar="FILE")
     ] = None,
     ordered: Ordered = None,
     sets: GoldSets = None,
@@ -149,8 +142,7 @@ def compare(
 def try_config(
     config: Target = None,
     against: Annotated[
-        Path | None,
-        typer.Option("--against", help="The run to compare with: its folder.", metavar="RUN", show_default=False),
+        Path | None, typer.Option("--against", help="The run to compare with: its folder.", metavar="RUN")
     ] = None,
     number: Annotated[int, typer.Option("-n", min=1, help="How many of its records to label.")] = 50,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed draws other records.")] = 0,
@@ -158,8 +150,7 @@ def try_config(
         bool, typer.Option("--relabel", help="Label them again, where an earlier trial had another prompt.")
     ] = False,
     differences: Annotated[
-        Path | None,
-        typer.Option("--differences", help="Write the records that differ to this CSV.", metavar="FILE"),
+        Path | None, typer.Option("--differences", help="Write the records that differ to this CSV.", metavar="FILE")
     ] = None,
     sets: Sets = None,
     output_dir: Output = None,

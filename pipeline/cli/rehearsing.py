@@ -20,8 +20,7 @@ Tpm = Annotated[float | None, typer.Option("--tpm", help="Tokens per minute that
 Rpd = Annotated[float | None, typer.Option("--rpd", help="Requests per day that the endpoint allows.")]
 LatencyMs = Annotated[float, typer.Option(help="How long an answer takes, in milliseconds.")]
 Fault = Annotated[
-    list[str] | None,
-    typer.Option("--fault", help="Share of calls that fail this way: 503=0.02", metavar="KIND=SHARE"),
+    list[str] | None, typer.Option("--fault", help="Share of calls that fail this way: 503=0.02", metavar="KIND=SHARE")
 ]
 Outage = Annotated[
     list[str] | None, typer.Option("--outage", help="Answer 503 during these seconds: 10-40", metavar="FROM-TO")

@@ -15,14 +15,9 @@ if TYPE_CHECKING:
 
 @app.command(rich_help_panel=MEASURE)
 def rename(
-    run: Annotated[
-        Path, typer.Argument(help="The run folder, or its config.", metavar="RUN|CONFIG", show_default=False)
-    ],
-    column: Annotated[str, typer.Argument(help="The label field.", metavar="COLUMN", show_default=False)],
-    pairs: Annotated[
-        list[str],
-        typer.Argument(help="The old and the new name: account=login", metavar="OLD=NEW ...", show_default=False),
-    ],
+    run: Annotated[Path, typer.Argument(help="The run folder, or its config.", metavar="RUN|CONFIG")],
+    column: Annotated[str, typer.Argument(help="The label field.", metavar="COLUMN")],
+    pairs: Annotated[list[str], typer.Argument(help="The old and the new name: account=login", metavar="OLD=NEW ...")],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Count the records that would change, and change nothing.")
     ] = False,

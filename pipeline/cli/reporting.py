@@ -5,19 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.frame import (
-    STEER,
-    USE,
-    AsJson,
-    RunOf,
-    app,
-    guarded,
-    print_json,
-    run_of,
-    say,
-    show,
-    show_through,
-)
+from pipeline.cli.frame import STEER, USE, AsJson, RunOf, app, guarded, print_json, run_of, say, show, show_through
 
 
 @app.command(rich_help_panel=USE)

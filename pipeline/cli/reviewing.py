@@ -159,7 +159,6 @@ def show_record(
             help="The run folder, or its config, and the key of the record: the value of input.key, or its place. "
             "Without a run: the latest run here.",
             metavar="[RUN|CONFIG] KEY",
-            show_default=False,
         ),
     ],
     json_out: AsJson = False,

@@ -42,7 +42,6 @@ def set_live(
             help="The run folder or its config (default: the run at work here), and a key with its value, such as "
             "limits.concurrency=16.",
             metavar="[RUN|CONFIG] KEY=VALUE",
-            show_default=False,
         ),
     ],
     wait_s: Wait = 5.0,
