@@ -14,7 +14,9 @@ from pipeline import Settings
 from pipeline.errors import InputError, NothingToAskError
 from pipeline.facts import Preview
 from pipeline.planner import preview
+from pipeline.records import Outcome, Problem, Record, Status
 from pipeline.show import preview_facts, preview_lines
+from pipeline.terminal import width
 
 ROWS = [{"id": f"r{number}", "text": f"text {number}", "right": "ab"[number % 2]} for number in range(300)]
 
@@ -72,6 +74,26 @@ def test_the_right_label_stands_beside_the_models(previewed: Any) -> None:
     assert "≠ c" in lines[2]
     assert "3 of 3 labelled · 1 of 2 as the gold has it" in "\n".join(lines)
     assert [one["gold"] for one in preview_facts(found)["records"]] == [{"label": "a"}, {"label": "c"}, {}]
+
+
+def test_columns_stand_in_line_and_the_reason_why_there_is_no_label_is_whole() -> None:
+    problem = Problem(
+        "invalid_label", "'x' is not one of the labels; expected one of these: positive, neutral, negative"
+    )
+    told = [({"mood": "긍정"}, None), ({"mood": "positive"}, None), (None, problem)]
+    outcomes = [
+        Outcome(
+            Record("in.csv", place, f"r{place}", {"text": "some text"}, place + 2, 0),
+            Status.REJECTED if why else Status.LABELLED,
+            label=label,
+            problem=why,
+        )
+        for place, (label, why) in enumerate(told)
+    ]
+    head, *rows = preview_lines(Preview(("mood",), outcomes, 0.0, False))[:4]
+    at = [width(line[: line.index("some text")]) for line in rows]
+    assert at[0] == at[1] == head.index("record")
+    assert f"rejected: invalid_label: {problem.message}  some text" in rows[2]
 
 
 def test_what_would_be_sent_is_shown_and_nothing_is(previewed: Any) -> None:

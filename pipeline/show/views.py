@@ -1,7 +1,6 @@
 """What a person reads when something is over: checks, a preview, a status, the closing of a run. Plain lines."""
 
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline import codec
@@ -9,9 +8,8 @@ from pipeline.facts import Check, Preview
 from pipeline.progress import retries_text
 from pipeline.records import JSON, Outcome, Request, Status
 from pipeline.show.labelview import label_lines
-from pipeline.show.words import many
+from pipeline.show.words import many, plain, table
 from pipeline.stats import RunSummary
-from pipeline.terminal import cut
 from pipeline.units import dollars, duration
 
 SIMULATED = "SIMULATED: the built-in endpoint made these labels; they are worth nothing as training data."
@@ -74,7 +72,7 @@ def preview_lines(seen: Preview) -> list[str]:
         for one in seen.outcomes
         for told in _label_texts(one)
     ]
-    lines = _table(head, rows) if rows else []
+    lines = [line[2:] for line in table(head, rows, 60, cuts=False)] if rows else []
     if seen.requests is not None:
         return [*lines, *sent_lines(seen.requests), "", "Nothing was sent."]
     if seen.stopped:
@@ -91,12 +89,12 @@ def preview_lines(seen: Preview) -> list[str]:
 def _gold(one: Outcome, gold: Mapping[str, str]) -> dict[str, str]:
     """The right values of the record's labels, where it has them."""
     fields = one.record.fields
-    return {label: _plain(fields[name]) for label, name in gold.items() if fields.get(name) not in (None, "")}
+    return {label: plain(fields[name]) for label, name in gold.items() if fields.get(name) not in (None, "")}
 
 
 def _is_right(one: Outcome, gold: Mapping[str, str]) -> bool:
     label = one.label or {}
-    return all(_plain(label.get(name)) == value for name, value in _gold(one, gold).items())
+    return all(plain(label.get(name)) == value for name, value in _gold(one, gold).items())
 
 
 def _gold_text(one: Outcome, gold: Mapping[str, str]) -> str:
@@ -114,30 +112,12 @@ def _label_texts(one: Outcome) -> list[str]:
 
 
 def _label_text(label: Mapping[str, JSON]) -> str:
-    return ", ".join(f"{name}={_plain(value)}" for name, value in label.items() if value is not None)
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else codec.dumps(value).decode()
+    return ", ".join(f"{name}={plain(value)}" for name, value in label.items() if value is not None)
 
 
 def _fields_text(one: Outcome) -> str:
     texts = [value for value in one.record.fields.values() if isinstance(value, str)]
     return " ".join(max(texts, key=len, default="").split())
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Columns that fit the terminal; the last one is cut."""
-    all_rows = [tuple(head), *map(tuple, rows)]
-    room = shutil.get_terminal_size((100, 24)).columns
-    widths = [min(max(len(row[at]) for row in all_rows), 60) for at in range(len(head) - 1)]
-    last = max(20, room - sum(widths) - 2 * len(widths))
-    return [
-        "  ".join(
-            [*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), cut(row[-1], last)]
-        ).rstrip()
-        for row in all_rows
-    ]
 
 
 def counts_text(labelled: int, rejected: int, failed: int, pending: int | None = 0, *, rows: str = "") -> str:

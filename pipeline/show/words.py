@@ -43,14 +43,21 @@ def short(text: str) -> str:
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Rows under their heads, as wide as the terminal; the last column is cut."""
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], most: int = _CELL_MOST, *, cuts: bool = True
+) -> Iterator[str]:
+    """Rows under their heads, as wide as the terminal; the last column is cut.
+
+    Another cell that is wider than `most` is cut, or with `cuts` false moves what follows it to the right.
+    """
     all_rows = [list(head), *([one_line(cell) for cell in row] for row in rows)]
     room = shutil.get_terminal_size((100, 24)).columns - 1  # the last column is not used
-    wides = [min(_CELL_MOST, max(width(row[at]) for row in all_rows)) for at in range(len(head) - 1)]
-    last = max(10, room - 2 - sum(wides) - 2 * len(wides))
+    wides = [min(most, max(width(row[at]) for row in all_rows)) for at in range(len(head) - 1)]
+    last = max(10 if cuts else 20, room - 2 - sum(wides) - 2 * len(wides))
     for row in all_rows:
-        cells = [cell_of(cell, wide) for cell, wide in zip(row, wides, strict=False)]
+        cells = [
+            cell_of(cell, wide if cuts else max(wide, width(cell))) for cell, wide in zip(row, wides, strict=False)
+        ]
         yield "  " + "  ".join([*cells, cut(row[-1], last)]).rstrip()
 
 

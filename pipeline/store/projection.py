@@ -122,6 +122,18 @@ def parquet_format(layout: Layout) -> RowFormat:
     return RowFormat("labels.parquet", layout.label_table(), layout)
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises StoreError where the disk cannot take the file of rows."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot write: {error.strerror or error}. "
+            "No row is lost: fix the cause, then run the same command again."
+        ) from error
+
+
 class Projection:
     """A growing file. `position` is the seq of the next row that it may need."""
 
@@ -186,7 +198,7 @@ class Projection:
         fault = self.strange()
         if fault or self.is_building or self._file is None or self._is_torn:
             return fault
-        with self._told(), suppress(FileNotFoundError):
+        with writing(self.path), suppress(FileNotFoundError):
             return "" if await asyncio.to_thread(digest_of, self.path) == self._digest.digest() else CHANGED
         return ""
 
@@ -213,7 +225,7 @@ class Projection:
         if not self.size_bytes:
             await self._append(self.row_format.head())
         await self.close()
-        with self._told():
+        with writing(self.path):
             await asyncio.to_thread(replace_durably, self._growing, self.path)
         self._growing = self.path
         await self._cut()
@@ -222,7 +234,7 @@ class Projection:
     async def sync(self) -> None:
         """Wait until the disk has the file, and move the checkpoint to its end."""
         file = await self._whole()
-        with self._told():
+        with writing(self.path):
             if self.unsynced_bytes:
                 await file.sync()
         self._synced_bytes = self.size_bytes
@@ -238,7 +250,7 @@ class Projection:
 
     def _fits(self, checkpoint: Checkpoint) -> bool:
         head = self.row_format.head()
-        with self._told(), suppress(FileNotFoundError), self.path.open("rb") as file:
+        with writing(self.path), suppress(FileNotFoundError), self.path.open("rb") as file:
             return file.read(len(head)) == head and file.seek(0, os.SEEK_END) >= checkpoint.bytes >= len(head)
         return False
 
@@ -250,7 +262,7 @@ class Projection:
         """Open the file and cut it where its last whole row ends."""
         await self.close()
         file = AppendFile(self._growing)
-        with self._told():
+        with writing(self.path):
             await file.open(keep_bytes=self.size_bytes)
         self._file, self._is_torn = file, False
         status = self._growing.stat()
@@ -260,18 +272,8 @@ class Projection:
     async def _append(self, block: bytes) -> None:
         file = await self._whole()
         self._is_torn = True
-        with self._told():
+        with writing(self.path):
             await file.append(block)
         self._is_torn = False
         self.size_bytes += len(block)
         self._digest.update(block)
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise StoreError(
-                f"{self.path}: cannot write: {error.strerror or error}. "
-                "No row is lost: put the cause right, then give the same command again."
-            ) from error

@@ -28,56 +28,44 @@ _OURS = (
 SHORT_TEXT = 80
 
 
+class _In:
+    """A file of the folder, by its name there."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, run_dir: RunDir, _kind: type[RunDir]) -> Path:
+        return run_dir.path / self._name
+
+
 @dataclass(frozen=True, slots=True)
 class RunDir:
     """A folder that holds one run."""
 
     path: Path
 
-    @property
-    def ledger(self) -> Path:
-        """Every outcome; everything else can be made from it."""
-        return self.path / "ledger.db"
-
-    @property
-    def failed(self) -> Path:
-        """The records without a label."""
-        return self.path / "failed.csv"
-
-    @property
-    def manifest(self) -> Path:
-        """What the run is a run of."""
-        return self.path / "manifest.json"
-
-    @property
-    def summary(self) -> Path:
-        """How the run ended."""
-        return self.path / "summary.json"
-
-    @property
-    def log(self) -> Path:
-        """What happened, as JSON lines."""
-        return self.path / "run.log"
-
-    @property
-    def server(self) -> Path:
-        """What `check` has found the server to do: about the server, and so none of the run's own files."""
-        return self.path / "server-card.json"
-
-    @property
-    def evaluations(self) -> Path:
-        """What `evaluate` has found, one JSON line each time."""
-        return self.path / "evaluations.jsonl"
-
-    @property
-    def throughput(self) -> Path:
-        """How many calls were answered and refused, span by span of time, as JSON lines."""
-        return self.path / "throughput.jsonl"
-
-    @property
-    def report(self) -> Path:
-        """What came of the run, as a page for people."""
-        return self.path / "report.html"
+    #: every outcome; everything else can be made from it
+    ledger = _In("ledger.db")
+    #: the records without a label
+    failed = _In("failed.csv")
+    #: what the run is a run of
+    manifest = _In("manifest.json")
+    #: how the run ended
+    summary = _In("summary.json")
+    #: what happened, as JSON lines
+    log = _In("run.log")
+    #: what `check` has found the server to do: about the server, and so none of the run's own files
+    server = _In("server-card.json")
+    #: what `evaluate` has found, one JSON line each time
+    evaluations = _In("evaluations.jsonl")
+    #: how many calls were answered and refused, span by span of time, as JSON lines
+    throughput = _In("throughput.jsonl")
+    #: what came of the run, as a page for people
+    report = _In("report.html")
+    #: the ledger as it was before there were shards
+    before_shards = _In("shards/base.db")
+    #: what a merge that was killed has left of shards whose outcomes are in the ledger
+    merged = _In("shards.merged")
 
     def labels(self, kind: str = "csv") -> Path:
         """The labelled records, as csv, jsonl or parquet."""
@@ -134,11 +122,6 @@ class RunDir:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
-    @property
-    def before_shards(self) -> Path:
-        """The ledger as it was before there were shards."""
-        return self.path / "shards" / "base.db"
-
     def shards(self) -> list[RunDir]:
         """The run folders of its shards that have begun, in order."""
         try:
@@ -146,11 +129,6 @@ class RunDir:
         except (FileNotFoundError, NotADirectoryError):
             return []
         return [RunDir(one) for one in sorted(found) if (one / "ledger.db").exists()]
-
-    @property
-    def merged(self) -> Path:
-        """What a merge that was killed has left of shards whose outcomes are in the ledger."""
-        return self.path / "shards.merged"
 
     def refuse_shards(self) -> None:
         """Raises SetupError where the run is in shards: what is asked here would be asked there as well."""

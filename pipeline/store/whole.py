@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.errors import StoreError
 from pipeline.records import Outcome
 from pipeline.store import parquet
 from pipeline.store.claims import MovedAside, move_aside
@@ -13,7 +12,7 @@ from pipeline.store.corrected import Corrected
 from pipeline.store.ledger import Ledger
 from pipeline.store.order import rows_of
 from pipeline.store.parquet import Blocks
-from pipeline.store.projection import CHANGED, RowFormat, digest_of
+from pipeline.store.projection import CHANGED, RowFormat, digest_of, writing
 from pipeline.store.queries import Checkpoint
 from pipeline.store.rowfile import open_rows
 from pipeline.store.rundir import replace_durably
@@ -49,7 +48,7 @@ def _is_anothers(path: Path, checkpoint: Checkpoint) -> bool:
 async def _write(path: Path, row_format: RowFormat, blocks: Blocks) -> None:
     part, table = path.with_name(f"{path.name}.part"), row_format.table
     kinds = await parquet.column_kinds(table, blocks) if path.suffix == ".parquet" else ()
-    try:
+    with writing(path):
         file = await asyncio.to_thread(open_rows, part, table.titles, kinds, escape_formulas=row_format.escapes)
         try:
             async for block in blocks():
@@ -57,8 +56,3 @@ async def _write(path: Path, row_format: RowFormat, blocks: Blocks) -> None:
         finally:
             await asyncio.to_thread(file.close)
         await asyncio.to_thread(replace_durably, part, path)
-    except OSError as error:
-        raise StoreError(
-            f"{path}: cannot write: {error.strerror or error}. "
-            "No row is lost: fix the cause, then run the same command again."
-        ) from error
