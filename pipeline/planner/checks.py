@@ -114,7 +114,8 @@ def _holds(field: LabelField) -> str:
     """What a label field holds, in a few words."""
     if field.kind in ("one", "several"):
         return f"{'any of ' if field.kind == 'several' else ''}{few(field.values, SHOWN_LABELS)}"
-    return "text" if field.kind == "text" else f"{field.low:g} to {field.high:g}"
+    ends = (f"{end:,}" if isinstance(end, int) else f"{end:g}" for end in (field.low, field.high))
+    return "text" if field.kind == "text" else " to ".join(ends)
 
 
 def _meanings(settings: Settings) -> list[Check]:

@@ -115,12 +115,14 @@ def _short(text: str) -> LabelField:
 
 def _range(text: str, first: str, last: str) -> LabelField:
     """Whole numbers where both ends are written as whole numbers; 0..1 is a share, so any number in between."""
-    low, high = float(first), float(last)
+    # A float would lose digits of whole numbers beyond 2^53.
+    low, high = (float(end) if "." in first + last else int(end) for end in (first, last))
     if low >= high:
         hint = f'; did you mean "{last}..{first}"?' if low > high else ""
         refuse(f"got {shown(text)}; the first number must be below the second{hint}")
-    is_whole = "." not in first + last and (low, high) != (0, 1)
-    return LabelField("integer" if is_whole else "number", low=low, high=high)
+    if isinstance(low, int) and (low, high) != (0, 1):
+        return LabelField("integer", low=low, high=high)
+    return LabelField("number", low=float(low), high=float(high))
 
 
 def is_file(text: str) -> bool:

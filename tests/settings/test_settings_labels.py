@@ -43,6 +43,7 @@ def given(labels: Any) -> Settings:
         ),
         ("text", LabelField("text")),
         ("1..5", LabelField("integer", low=1, high=5)),
+        (f"0..{2**53 + 1}", LabelField("integer", low=0, high=2**53 + 1)),
         ("-5..-1", LabelField("integer", low=-5, high=-1)),
         ("0..100", LabelField("integer", low=0, high=100)),
         ("0..1", LabelField("number", low=0, high=1)),
