@@ -14,7 +14,7 @@ LOWEST := .venv-lowest
 LOWEST_TESTS := tests/end_to_end/test_demo.py tests/end_to_end/test_either.py tests/end_to_end/test_faults.py \
   tests/settings/test_settings_toml.py tests/limits/test_day_and_price.py tests/test_package.py
 #: Processes that run tests: more than a small machine has cores, since the tests that kill processes mostly wait.
-WORKERS ?= 4
+WORKERS ?= 8
 COLLECTED := $(VENV)/.collected
 NODE_STAMP := tests/aimock/node_modules/.stamp
 

@@ -1,4 +1,5 @@
 """`labelpipe` commands as processes of their own that do not import the package first: each is a fork of one that has.
+With `-c PROGRAM` it is a program that imports the package.
 
 Importing takes longer than most of these commands. What is forked is as real as any process: it has its own
 environment, folder, and streams, and it can be killed. `python forked.py FD` forks whenever a message comes on that
@@ -232,7 +233,11 @@ def main() -> None:
             follow(Path(command["clock"]))
         sys.argv[1:] = command["args"]
         try:
-            runpy.run_module("pipeline", run_name="__main__", alter_sys=True)
+            if sys.argv[1:2] == ["-c"]:
+                del sys.argv[0]
+                exec(sys.argv.pop(1), {"__name__": "__main__"})
+            else:
+                runpy.run_module("pipeline", run_name="__main__", alter_sys=True)
         except SystemExit as ended:
             _exit(ended.code)
 

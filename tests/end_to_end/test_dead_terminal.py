@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -145,11 +144,8 @@ asyncio.run(cell())
 
 
 def notebook(user: Project) -> Process:
-    args = [sys.executable, "-c", NOTEBOOK]
-    popen = subprocess.Popen(
-        args, cwd=user.folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    return Process(args, popen)
+    args = ["-c", NOTEBOOK]
+    return Process(args, Fork(args, user.folder, environment()))
 
 
 def test_a_notebooks_stop_button_is_a_ctrl_c(tmp_path: Path, endpoints: Endpoints) -> None:

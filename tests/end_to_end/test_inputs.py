@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -13,7 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from end_to_end.stage import CODES, PATIENCE_S, Endpoint, Project, environment, read_csv, rows
+from end_to_end.forked import Fork
+from end_to_end.stage import CODES, Endpoint, Process, Project, environment, read_csv, rows
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "readers"))
 from reader_servers import serving
@@ -217,17 +217,8 @@ print(json.dumps({
 
 
 def test_records_from_python(tmp_path: Path, endpoint: Endpoint) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, endpoint.base_url, json.dumps(CODES), json.dumps(ROWS)],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    args = ["-c", PROGRAM, endpoint.base_url, json.dumps(CODES), json.dumps(ROWS)]
+    found = Process(args, Fork(args, tmp_path, environment())).wait().expect(0).json
     for name in ("lists", "generators", "frames"):
         counts, ok, lines = found[name]
         assert counts == [[10, 10], [COUNT, COUNT - 10]], f"{name}: the same call resumes"

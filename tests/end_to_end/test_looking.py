@@ -9,7 +9,6 @@ import pty
 import re
 import signal
 import struct
-import subprocess
 import termios
 import urllib.request
 from collections.abc import Callable
@@ -17,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from end_to_end.stage import LABELPIPE, Endpoint, Endpoints, Project, environment, project, wait_until
+from end_to_end.forked import Fork
+from end_to_end.stage import Endpoint, Endpoints, Process, Project, environment, project, wait_until
 
 from pipeline.settings import Settings
 
@@ -39,11 +39,8 @@ class Watched:
     def __init__(self, user: Project, *args: str) -> None:
         self._ours, inner = pty.openpty()
         fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 70, 0, 0))
-        command = [*LABELPIPE, "status", "run", "--watch", "--every", "0.2", *args]
-        env = environment({"TERM": "xterm"})
-        self.process = subprocess.Popen(
-            command, cwd=user.folder, env=env, stdin=inner, stdout=inner, stderr=inner, start_new_session=True
-        )
+        words, env = ["status", "run", "--watch", "--every", "0.2", *args], environment({"TERM": "xterm"})
+        self.process = Process(words, Fork(words, user.folder, env, inner, out=inner, err=inner))
         os.close(inner)
         os.set_blocking(self._ours, False)
         self._bytes = b""
@@ -59,7 +56,7 @@ class Watched:
         return self.text
 
     def end(self) -> int:
-        code = self.process.wait(30)
+        code = self.process.wait().code
         self.read()
         os.close(self._ours)
         return code
@@ -94,7 +91,7 @@ def test_ctrl_c_ends_the_watching_and_not_the_run(tmp_path: Path, endpoints: End
     wait_until(lambda: (user.run_dir / "live.json").exists() and endpoint.calls() > 5)
     watched = Watched(user)
     wait_until(lambda: "labelled" in watched.read())
-    watched.process.send_signal(signal.SIGINT)
+    watched.process.signal(signal.SIGINT)
     assert watched.end() == 0
     assert "Traceback" not in watched.text
     calls = endpoint.calls()

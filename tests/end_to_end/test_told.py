@@ -135,7 +135,7 @@ def test_an_outage_and_its_limit(make: Make, hook: Hook, endpoints: Endpoints, e
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="Linux takes a process's room away from outside")
 def test_a_disk_that_is_full_is_told_before_the_last_try(tmp_path: Path, endpoints: Endpoints, hook: Hook) -> None:
     endpoint = endpoints.open(latency_ms=50.0)
-    user = project(tmp_path / "project", endpoint.base_url, 2_000, notify={"url": hook.url})
+    user = project(tmp_path / "project", endpoint.base_url, 1_000, notify={"url": hook.url})
     process = user.start("run", "job.toml")
     wait_until(lambda: (user.run_dir / "live.json").exists() and endpoint.calls() > 30)
     before = resource.prlimit(process.popen.pid, resource.RLIMIT_FSIZE)
@@ -146,5 +146,5 @@ def test_a_disk_that_is_full_is_told_before_the_last_try(tmp_path: Path, endpoin
     process.wait().expect(3)
     assert hook.events == ["end", "store"]
     user.run("--set", "limits.concurrency=200")
-    assert user.verify()["labelled"] == 2_000
+    assert user.verify()["labelled"] == 1_000
     endpoints.close(endpoint)

@@ -42,7 +42,7 @@ def test_what_is_small_enough_goes_as_it_is(kind: str) -> None:
 def test_what_is_larger_than_the_detail_is_made_smaller(
     kind: str, detail: str, size: tuple[int, int], most: int
 ) -> None:
-    found = scaled(picture(kind, size, noise=True), detail)
+    found = scaled(picture(kind, size), detail)
     image = decoded(found)
     assert most * 0.6 < image.width * image.height <= most
     assert image.width / image.height == pytest.approx(1.5, rel=0.01)
