@@ -4,8 +4,6 @@ Votes live inside one record: each is an answer of its interview, and the record
 arithmetic only: the interview asks for what is missing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 

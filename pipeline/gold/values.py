@@ -1,7 +1,5 @@
 """A person's value, which in a CSV is always a text, as what the label field holds."""
 
-from __future__ import annotations
-
 import ast
 import math
 import re

@@ -1,7 +1,5 @@
 """`evaluate`: the labels of a run against gold. Makes no call, and does not touch the run."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence

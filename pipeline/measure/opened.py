@@ -1,7 +1,5 @@
 """A run as it is measured: its label fields, how its records are named, and which of them the model was shown."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any

@@ -3,8 +3,6 @@
 Where a share has nothing below its line it is 0, as scikit-learn has it by default (`zero_division`).
 """
 
-from __future__ import annotations
-
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Mapping

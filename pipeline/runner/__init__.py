@@ -1,7 +1,5 @@
 """A run, from settings to summary: one session, what steers it, and the folder it leaves in order."""
 
-from __future__ import annotations
-
 from pipeline.runner.columns import Fields, fields_of
 from pipeline.runner.compare import find_changes, job_digest
 from pipeline.runner.corrections import count_corrections

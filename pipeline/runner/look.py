@@ -1,7 +1,5 @@
 """Looking without touching: the status of a run, the proof of its files."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing

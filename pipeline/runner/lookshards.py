@@ -1,7 +1,5 @@
 """A run in shards as one: sums of what its shards say, and of what was done before there were any."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace

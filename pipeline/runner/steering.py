@@ -1,7 +1,5 @@
 """Changes in mid-run: orders from another terminal and edits of the config, taken over within a second or two."""
 
-from __future__ import annotations
-
 import logging
 import traceback
 from collections.abc import Callable, Mapping, Sequence

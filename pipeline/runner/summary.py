@@ -1,7 +1,5 @@
 """The summary of a session: counts from the ledger, rates from this process, and what to do next."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence

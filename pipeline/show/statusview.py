@@ -1,7 +1,5 @@
 """A run as it stands, for a person: its counts, what it costs, what goes on in it."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Of which kind a column's values are, for files and tables whose columns have types."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 

@@ -1,7 +1,5 @@
 """How often each label was given, as the files of rows have them: with what people have corrected."""
 
-from __future__ import annotations
-
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping, Sequence

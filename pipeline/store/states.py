@@ -1,7 +1,5 @@
 """The state of a run folder in one file, to be kept elsewhere: its ledger as of one moment, and what belongs to it."""
 
-from __future__ import annotations
-
 import sqlite3
 import zipfile
 from contextlib import closing
