@@ -87,13 +87,9 @@ class Stats:
         self.problems: Counter[str] = Counter()
         self.retries: Counter[str] = Counter()
         self.readings: Counter[str] = Counter()
-        self.call_errors: Counter[str] = Counter()
-        self.maybe_billed = 0
         self.flex: Counter[str] = Counter()
         self.flex_usd = self.flex_saved_usd = 0.0
-        self.copied = 0
         self.latencies = Latencies()
-        self.answer_rate = Rate(clock)
         self.outcome_rate = Rate(clock)
 
     @property
@@ -107,12 +103,6 @@ class Stats:
         self.usage += usage
         if latency_s is not None:
             self.latencies.add(latency_s)
-        self.answer_rate.add()
-
-    def call_failed(self, code: str, *, billed: bool) -> None:
-        """A call failed; `billed`: its tokens may have been charged."""
-        self.call_errors[code] += 1
-        self.maybe_billed += billed
 
     def retried(self, code: str) -> None:
         """A record is asked again."""
@@ -126,7 +116,6 @@ class Stats:
         """An outcome is in the ledger."""
         self.outcomes[outcome.status] += 1
         self.outcome_rate.add()
-        self.copied += outcome.copied_from is not None
         if outcome.problem is not None:
             self.problems[outcome.problem.code] += 1
         self.paid([outcome])

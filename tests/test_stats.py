@@ -97,12 +97,9 @@ def test_everything_is_counted_by_its_reason() -> None:
     stats = Stats(Clock())
     stats.answered(Usage(10, 2, 4, 1, 3), 0.5)
     stats.answered(Usage(5, 1), 1.5)
-    stats.call_failed("timeout", billed=True)
-    stats.call_failed("unavailable", billed=False)
     stats.retried("timeout")
     assert (stats.answers, stats.usage) == (2, Usage(15, 3, 4, 1, 3))
-    assert stats.call_errors == {"timeout": 1, "unavailable": 1}
-    assert (stats.maybe_billed, stats.retries) == (1, {"timeout": 1})
+    assert stats.retries == {"timeout": 1}
     assert stats.latencies.count == 2
 
 
@@ -116,7 +113,7 @@ def test_outcomes_are_counted_when_they_are_written() -> None:
     assert stats.records == 3
     assert stats.outcomes == {Status.LABELLED: 2, Status.REJECTED: 1}
     assert stats.problems == {"refused": 1}
-    assert (stats.cost_usd, stats.unpriced, stats.copied) == (0.25, 1, 1)
+    assert (stats.cost_usd, stats.unpriced) == (0.25, 1)
     assert stats.elapsed_s == 60
     assert stats.outcome_rate.per_minute() == 0
 

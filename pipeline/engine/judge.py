@@ -190,7 +190,6 @@ class Judge:
         verdict = verdict_of(error)
         if isinstance(error, CallTimeoutError):
             self._admission.timed_out(sent_at)
-        self._stats.call_failed(error.code, billed=error.billed)
         log.info(
             "call failed",
             extra={"facts": {"key": history.request.record.key, "call": history.calls, "code": error.code,

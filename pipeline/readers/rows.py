@@ -57,7 +57,6 @@ class Progress:
     notes: dict[str, list[str]] = field(default_factory=dict)
     chosen: dict[str, str | bool] = field(default_factory=dict)
     doubts: set[str] = field(default_factory=set)
-    repeated_headers: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     unclear: int = 0
     say: Callable[[str], None] = lambda _: None

@@ -144,7 +144,6 @@ class _Table:
                     count += '; if it has one column, set input.delimiter to a sign that no text holds, like "tab"'
                 yield bad_row(line, _encoded(raw).rstrip(b"\r\n"), trouble or count)
             elif len(cells) > 1 and (cells == self._header or self._is_marked_header(cells)):
-                self._reading.progress.repeated_headers += 1
                 self._reading.progress.note("rows that repeat the header are left out", self._reading.name)
             elif self._lone is not None and self._lone.merged(raw, cells):
                 yield from (bad_row(line + at, _encoded([each]).rstrip(b"\r\n"), MERGED) for at, each in enumerate(raw))
