@@ -48,14 +48,23 @@ def _only_more(self: tuner.Tuner, now: float) -> None:
         _BEGIN_TRIAL(self, now)
 
 
+def _no_faster_far(self: pace.Pace, now: float) -> int:
+    faster = _FASTER(self, now)
+    return 1 if faster == pace.FASTER else faster
+
+
+def _no_faster_guess(self: pace.Pace, now: float) -> int:
+    return min(pace.FASTER, _FASTER(self, now))
+
+
 def _plain_mean(latencies: list[float], in_flight: float) -> latency.Level:
     mean = max(statistics.fmean(latencies), 1e-9)
     return latency.Level(in_flight, mean, statistics.pstdev(latencies) / mean, len(latencies))
 
 
-_HOLD, _END_OUTAGE, _PLACE_DELAY, _BEGIN_TRIAL = (
+_HOLD, _END_OUTAGE, _PLACE_DELAY, _BEGIN_TRIAL, _FASTER = (
     backoff.Backoff._hold, gate.Gate._end_outage, gate.Gate._place_delay_s,
-    tuner.Tuner._begin_trial,
+    tuner.Tuner._begin_trial, pace.Pace._faster,
 )  # fmt: skip
 
 MECHANISMS: Mapping[str, tuple[Patch, ...]] = {
@@ -94,8 +103,8 @@ MECHANISMS: Mapping[str, tuple[Patch, ...]] = {
     "pace: half of what passed is guessed": ((pace.Pace, "_guess", _always(None)),),
     "pace: a guess that is too high is halved": ((pace.Pace, "_guess_lower", _always(None)),),
     "pace: slow growth near the last cut": ((pace.Pace, "_is_near", _always(False)),),
-    "pace: fast growth far from it": ((pace.Pace, "_grow", None), (pace, "GROW_FAR", pace.GROW_NEAR)),
-    "pace: a guess grows fastest": ((pace.Pace, "_grow", None), (pace, "GROW_GUESS", pace.GROW_FAR)),
+    "pace: fast growth far from it": ((pace.Pace, "_faster", _no_faster_far),),
+    "pace: a guess grows fastest": ((pace.Pace, "_faster", _no_faster_guess),),
     "pace: growth at all": ((pace.Pace, "_grow", _always(None)),),
     "pace: a cut has a floor": ((pace.Pace, "_deepest", _always(0.0)),),
     "pace: a cut soon after another is gentle": ((pace.Pace, "_deepest", None), (pace, "GENTLE_CUT", pace.DEEPEST_CUT)),
@@ -107,7 +116,7 @@ MECHANISMS: Mapping[str, tuple[Patch, ...]] = {
     "tuner: trials at the base": ((tuner.Tuner, "_is_ready", _always(False)),),
     "tuner: trials of fewer calls": ((tuner.Tuner, "_begin_trial", _only_more),),
     "tuner: trials get rarer": ((tuner.Tuner, "_fail", None), (tuner, "PAUSE_MOST", tuner.PAUSE_FIRST)),
-    "tuner: trials get smaller": ((tuner.Tuner, "_fail", None), (tuner, "STEP_LEAST", tuner.STEP_FIRST)),
+    "tuner: trials get smaller": ((tuner.Tuner, "_fail", None), (tuner, "STEP_FIRST", 2 * tuner.STEP_FIRST)),
     "tuner: answers to both limits are left out": ((tuner.Tuner, "_go", _go_at_once),),
     "latency: the middle half of the latencies": ((latency, "measure", _plain_mean),),
 }  # fmt: skip

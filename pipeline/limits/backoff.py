@@ -9,14 +9,13 @@ from pipeline.limits.resource import Hold, Verdict
 from pipeline.units import MINUTE_RESET_S
 
 #: A 429 that says nothing about waiting: doubled with each one in a row. Waiting longer would miss the end by more.
+#: It is also all that is waited for after an answer that says "none left": its reset is when all of the limit is there
+#: again, and the next call may go long before that. Beside another client whoever waits for the reset gets nothing.
 BLIND_WAIT_S = 0.2
 BLIND_WAIT_MAX_S = 4.0
 #: A server's wait is heard for so long at a time; then one call asks again. So a wait of hours costs four refused calls
 #: an hour, and one by mistake (of days, of thousands of years) no more than this.
 HEARD_S = 15 * 60.0
-#: After an answer that says "none left": its reset is when all of the limit is there again, and the next call may go
-#: long before that. Beside another client on the same key whoever waits for the reset gets nothing.
-REFILL_S = 0.1
 #: Who asks for so long, or longer, has a limit a day: it is told with its moment, and being refused until then is no
 #: outage. What lies further away than a day and an hour is no day's limit, and for longer than that nobody is excused.
 DAY_ASKED_S, DAY_MOST_S = 3600.0, 25 * 3600.0
@@ -77,7 +76,7 @@ class Backoff:
 
     def used_up(self, what: str, reset_s: float, now: float, limit: str = "") -> Hold:
         """An answer says that no `what` is left; to the end where it is a limit a day (`limit`: 200 requests)."""
-        wait_s = reset_s if reset_s > MINUTE_RESET_S else min(reset_s, REFILL_S)
+        wait_s = reset_s if reset_s > MINUTE_RESET_S else min(reset_s, BLIND_WAIT_S)
         return self._hold(wait_s, f"the server says that no {what} left for now", now, limit)
 
     def excused(self, now: float) -> bool:

@@ -10,15 +10,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-#: A larger share than this is a limit, or a server that is to be left alone.
-MOST_SHARE = 0.25
+#: A larger share than this is a limit, or a server that is to be left alone; a smaller one than this is noise.
+MOST_SHARE, NOISE_SHARE = 0.25, 0.015
 #: A test takes so many refusals; or so many calls that, by the share before, there should have been twice as many.
 #: A share is smaller below this part of the one before, and larger when so many standard deviations lie between.
 ENOUGH_REFUSED, SMALLER, APART = 5, 0.6, 1.5
 #: What was found is half forgotten after so long. Then the next cut tests it again, which costs a few calls' time.
 HALF_LIFE_S = 300.0
-#: Less than this is not worth knowing.
-LEAST_SHARE = 0.005
 #: Where soon so many times as much is refused it was a limit after all: for a half-life no test is trusted.
 FAR_MORE = 2.5
 
@@ -69,7 +67,7 @@ class Baseline:
     def share(self, now: float) -> float:
         """The share that is known of; 0 where there is none."""
         share: float = self._share * 0.5 ** ((now - self._found_at) / HALF_LIFE_S)
-        return share if share >= LEAST_SHARE else 0.0
+        return share if share >= NOISE_SHARE else 0.0
 
     def test(self, rate: float | None, refused: int, sent: int, now: float) -> None:
         """The rate falls, from this one, at which so many were sent and refused."""

@@ -15,12 +15,10 @@ import math
 from collections import deque
 
 #: Where less than this share of a limit is left, less is taken. What is always taken is the same share of the limit:
-#: who pushes all others out is met by refusals, as a lower limit is.
+#: who pushes all others out is met by refusals, as a lower limit is. Less than it is missing of a window by chance.
 RESERVE_SHARE = LEAST_SHARE = 0.1
 #: A bucket's size may vary by so much, and by so many units: headers are rounded, and resets too.
 BUCKET_VARIES, BUCKET_UNITS = 1.15, 2.0
-#: Less than this share of a window is taken for noise.
-WINDOW_NOISE = 0.05
 #: A window's use is counted over so long.
 SPAN_S = 60
 
@@ -66,6 +64,6 @@ class OtherClients:
 
     def _of_window(self, left: float) -> float:
         others = 1.0 - (left + sum(units for _, units in self._used)) / self._limit
-        if others < WINDOW_NOISE or self._left_most < self._limit / 2:
+        if others < RESERVE_SHARE or self._left_most < self._limit / 2:
             return 1.0
         return min(1.0 - others, self._of_reserve(left, self._limit))

@@ -14,28 +14,28 @@ from collections import deque
 from collections.abc import Iterable
 from itertools import takewhile
 
-from pipeline.limits.baseline import Baseline
+from pipeline.limits.baseline import NOISE_SHARE, Baseline
 from pipeline.limits.other_clients import OtherClients
 from pipeline.units import MINUTE_RESET_S
 
-#: How much is remembered: so many steps of a second in which something came back. At low rates that is longer.
-STEPS = 20
-#: Fewer refusals than these are noise.
-NOISE_COUNT, NOISE_SHARE = 3, 0.015
+#: How much is remembered: so many steps of a second in which something came back. At low rates that is longer. So many
+#: calls that passed are also enough to measure what does.
+STEPS = ENOUGH_PASSED = 20
+#: Fewer refusals than these are noise; and in fewer answers in a row a lower limit may be a slip.
+NOISE_COUNT = SLIP_ANSWERS = 3
 #: The accepted rate is measured over at least so many answers and seconds.
 MEASURE_ANSWERS, MEASURE_S = 6, 2.0
-#: Or, of what was sent since the refusals began, over at least this many calls that passed, seconds, and times what the
-#: server asked to wait. They begin anew after so long without any.
-SINCE_PASSED, SINCE_S, SINCE_WAITS, SINCE_GAP_S, SINCE_MOST = 25, 0.5, 3.0, 3.0, 1000
+#: Or, of what was sent since the refusals began, over this many seconds and times what the server asked to wait. They
+#: begin anew after as long without any as the other measurement takes.
+SINCE_S, SINCE_WAITS, SINCE_MOST = 0.5, 3.0, 1000
 #: The share of the accepted rate that is aimed at after a cut; the deepest cut at once, soon after another cut, and of
 #: a rate that was only guessed.
 CUT_TO, DEEPEST_CUT, GENTLE_CUT, GUESS_CUT = 0.98, 0.5, 0.85, 0.2
 #: For so long and so many answers after a cut the rate grows slowly, and a further cut is gentle.
 NEAR_S, NEAR_ANSWERS = 30.0, 300
 #: Growth a second and, at most, an answer: at a low rate each refusal weighs more, so it has to come more rarely.
-GROW_NEAR, GROW_FAR, GROW_GUESS = (0.003, 0.0005), (0.02, 0.01), (0.2, 0.02)
-#: A told limit that falls below this share of the one before may be a slip: so many answers in a row have to say it.
-SLIP_SHARE, SLIP_ANSWERS = 0.25, 3
+#: So many times as much far from the last cut, and as many times that while the rate is only guessed.
+GROW, GROW_MOST, FASTER = 0.002, 0.0005, 10
 
 
 class _Step:
@@ -144,7 +144,7 @@ class Pace:
         """Take over what the headers of an answer say. Limits a day are none of this meter's."""
         if limit is None or limit <= 0 or (reset_s is not None and reset_s > MINUTE_RESET_S):
             return
-        if self._told is not None and limit < SLIP_SHARE * self._told and self._slips < SLIP_ANSWERS - 1:
+        if self._told is not None and limit < self._told and self._slips < SLIP_ANSWERS - 1:
             self._slips += 1
             return
         self._told, self._slips = float(limit), 0
@@ -197,7 +197,7 @@ class Pace:
         """Whether the refusal is one of those that a limit makes; the rate falls when there are enough of them."""
         if sent_at <= self._cut_at:
             return False
-        if self._since is None or now - self._since.refused_at > SINCE_GAP_S + self._since.wait_s:
+        if self._since is None or now - self._since.refused_at > MEASURE_S + self._since.wait_s:
             self._since = _Since(now)
         self._since.refuse(now, sent_at, wait_s)
         self._step(now).refused += 1
@@ -277,7 +277,7 @@ class Pace:
         units = self._units_per_call(now)
         if self._since is None or units is None:
             return None
-        per_s = self._since.calls_per_s(now, SINCE_PASSED if self._found is None else 3 * SINCE_PASSED)
+        per_s = self._since.calls_per_s(now, ENOUGH_PASSED if self._found is None else 3 * ENOUGH_PASSED)
         return None if per_s is None else per_s * units * 60
 
     def _units_per_call(self, now: float) -> float | None:
@@ -318,13 +318,16 @@ class Pace:
         """Whether the last cut is fresh: then the server's limit is not far."""
         return self._learned is not None and (now - self._cut_at < NEAR_S or self._answers_since_cut < NEAR_ANSWERS)
 
+    def _faster(self, now: float) -> int:
+        if self._is_guess:
+            return FASTER**2
+        return 1 if self._is_near(now) else FASTER
+
     def _grow(self, learned: float, now: float) -> None:
         """With each answer; so neither while the gate is shut nor in an outage."""
         passed_s, self._grown_at = now - self._grown_at, now
         self._answers_since_cut += 1
-        near = GROW_NEAR if self._is_near(now) else GROW_FAR
-        a_second, an_answer = GROW_GUESS if self._is_guess else near
-        grown = learned * (1 + min(a_second * passed_s, an_answer))
+        grown = learned * (1 + self._faster(now) * min(GROW * passed_s, GROW_MOST))
         cap = _least(self._configured, self._told)
         # Without a cap a limit that was not met for long is forgotten when it is out of reach.
         self._learned = None if grown >= (cap or 1e9) else grown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.limits.baseline import MOST_SHARE
 from pipeline.units import MINUTE_RESET_S
 
 #: A shorter wait is not worth a trial; a longer one than MINUTE_RESET_S is about no rate a minute.
@@ -12,7 +13,7 @@ LEAST_WAIT_S = 0.1
 ANSWERS_BEFORE = 5
 #: A trial ends badly when more than this share of what it sent is refused, or of what was in flight when it began: of
 #: few calls more than so many. After so many calls it ends well, and the next one begins.
-MOST_SHARE, MOST_OF_FEW, ENOUGH_SENT = 0.2, 2, 50
+MOST_OF_FEW, ENOUGH_SENT = 2, 50
 #: After a bad end the next trial is this far.
 NEXT_TRIAL_S = 60.0
 

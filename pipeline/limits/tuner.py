@@ -12,21 +12,22 @@ import math
 
 from pipeline.limits.latency import Level, Window, doubt, follows, pooled
 
-#: A window has at least this many answers (and half of the limit), and lasts this many typical latencies. As long a
-#: time is left out after a change of the limit: its answers belong to both. That is worth 1.4 points of the share used.
-ANSWERS_LEAST, WINDOW_LATENCIES = 16, 1.75
+#: A window has at least this many answers (and half of the limit), and so many windows are enough of a trial or a base.
+ENOUGH = 16
+#: A window lasts this many typical latencies. As long a time is left out after a change of the limit, whose answers
+#: belong to both.
+WINDOW_LATENCIES = 2.0
 #: With less of the limit in flight than this, something else is the bottleneck: the window says nothing.
 IN_USE = 0.75
 #: A throughput that is this share of another has not fallen. A latency at this share of the timeout: most time out.
 NEARLY = 0.9
-#: The share of a step in which throughput must follow it up, or may follow it down; a doubling is held to the latter.
-FOLLOWS_UP, FOLLOWS_DOWN = 0.5, 0.25
-#: Steps as shares of the base: a doubling (down: half of that), after a trial that failed, and the smallest. Without
-#: the smallest 10 points are lost where the capacity rises.
-STEP_WIDE, STEP_FIRST, STEP_LEAST = 1.0, 0.25, 0.11
-#: The standard error that a trial ends with, as a share of its step, and the windows that are enough in any case.
-ERROR_SHARE, WINDOWS = 0.16, 12
-#: Typical latencies between trials: first, and after many that brought nothing; never longer would cost 5 points.
+#: The share of a step in which throughput must follow it up, or may follow it down; and the largest standard error that
+#: a trial ends with.
+FOLLOWS = 0.25
+#: Steps as shares of the base: a doubling (down: half of that), and after a trial that failed; half of that is the
+#: smallest.
+STEP_WIDE, STEP_FIRST = 1.0, 0.25
+#: Typical latencies between trials: first, and after many that brought nothing.
 PAUSE_FIRST, PAUSE_MOST = 6.0, 64.0
 #: What lies so many standard errors apart is not the same by chance.
 SIGMAS = 2.0
@@ -61,7 +62,7 @@ class Tuner:
             return
         window.latencies.append(latency_s)
         window.in_flight += in_flight
-        is_full = len(window.latencies) >= max(ANSWERS_LEAST, self.limit / 2)
+        is_full = len(window.latencies) >= max(ENOUGH, self.limit / 2)
         if is_full and now >= window.began_at + WINDOW_LATENCIES * self._latency_s:
             self._look(window, now)
 
@@ -94,13 +95,13 @@ class Tuner:
             self._known = []
 
     def _at_base(self, level: Level, now: float) -> None:
-        self._known = [*self._known, level][-WINDOWS:]
+        self._known = [*self._known, level][-ENOUGH:]
         if now >= self._next_trial_at and self._is_ready(pooled(self._known)):
             self._begin_trial(now)
 
     def _is_ready(self, base: Level) -> bool:
         """Whether the base is known, and binds: else it is left as it is, with room for what varies."""
-        is_known = len(self._known) >= WINDOWS or base.error <= ERROR_SHARE * abs(self._step)
+        is_known = len(self._known) >= ENOUGH or base.error <= FOLLOWS * abs(self._step)
         return is_known and base.in_flight >= NEARLY * self._base
 
     def _begin_trial(self, now: float) -> None:
@@ -121,9 +122,8 @@ class Tuner:
         self._trial.append(level)
         base, trial = pooled(self._known), pooled(self._trial)
         followed, margin = follows(base, trial), doubt(base, trial)
-        up = FOLLOWS_DOWN if self._step == STEP_WIDE else FOLLOWS_UP
-        ahead = followed - up if self._step > 0 else FOLLOWS_DOWN - followed
-        is_known = trial.error <= ERROR_SHARE * min(abs(self._step), STEP_FIRST) or len(self._trial) >= WINDOWS
+        ahead = math.copysign(followed - FOLLOWS, self._step * (followed - FOLLOWS))
+        is_known = trial.error <= FOLLOWS * min(abs(self._step), STEP_FIRST) or len(self._trial) >= ENOUGH
         if self._step > 0 and not is_used:
             self._fail(now)
         elif not is_known and abs(ahead) <= SIGMAS * margin:
@@ -154,8 +154,8 @@ class Tuner:
         size = min(abs(self._step), STEP_FIRST)
         if self._failures > 1:
             self._failures = 0
-            self._pause = self._pause if size > STEP_LEAST else min(2 * self._pause, PAUSE_MOST)
-            size = max(size / 2, STEP_LEAST)
+            self._pause = self._pause if size > STEP_FIRST / 2 else min(2 * self._pause, PAUSE_MOST)
+            size = STEP_FIRST / 2
         self._step = math.copysign(size, -self._step)
         self._next_trial_at = now + self._pause * self._latency_s
         self._go(self._base, now)

@@ -70,7 +70,7 @@ def test_many_refusals_cut_to_what_was_accepted() -> None:
 
 def test_without_a_limit_in_the_config_a_cut_finds_one() -> None:
     pace = Pace(None)
-    _run(pace, 2.5, 0.5, per_s=100)
+    _run(pace, 2.5, 0.4, per_s=100)
     assert pace.per_minute is not None
     assert 2000 < pace.per_minute < 4000
 
