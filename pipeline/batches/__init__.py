@@ -5,4 +5,6 @@ from __future__ import annotations
 from pipeline.batches.auto import Ahead, AutoLane, Bulk, Choice, choose, open_s, takes_flex
 from pipeline.batches.lane import Lane
 from pipeline.batches.outlook import back_in_s
-from pipeline.batches.rules import BatchesCancelledError, CourierRules, LaneRules, Mode
+from pipeline.batches.queue import Queue
+from pipeline.batches.rules import BatchesCancelledError, BatchesOpenError, CourierRules, LaneRules, Mode
+from pipeline.batches.words import Waiting, when_text

@@ -206,7 +206,7 @@ class AutoLane(Lane):
         before = self.choice
         is_news = before is None or (choice.bulk, choice.flex) != (before.bulk, before.flex)
         self.choice = choice if is_news else before
-        self.goes_live, self.tries_one = choice.bulk is Bulk.LIVE, choice.bulk is Bulk.FIRST
+        self.goes_live, self.allowing.tries_one = choice.bulk is Bulk.LIVE, choice.bulk is Bulk.FIRST
         if is_news:
             tell("lane", chosen=choice.bulk.value, flex=choice.flex, why=choice.why)
             self.say(f"labelpipe: {choice}")

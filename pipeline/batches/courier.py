@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pipeline.batches.calloff import CallOff
 from pipeline.batches.outlook import made_again, marked, still_s, told
-from pipeline.batches.queuelimit import QueueLimit
+from pipeline.batches.queue import Queue
 from pipeline.batches.reading import Reader
 from pipeline.batches.rules import CourierRules
 from pipeline.batches.words import empty_text, gone_text, still_text
@@ -53,6 +53,7 @@ class Courier:
         path_of: Callable[[int], Path],
         *,
         rules: CourierRules,
+        queue: Queue,
         run_id: str,
         may_send: Callable[[Part, Sequence[Part]], Awaitable[bool]],
         is_stopped: Callable[[], bool],
@@ -67,7 +68,7 @@ class Courier:
         self._path_of = path_of
         self.rules = rules
         self.off = CallOff(api)
-        self.queue = QueueLimit(rules.enqueued_tokens)
+        self.queue = queue
         self._run_id = run_id
         self._may_send = may_send
         self._is_stopped = is_stopped
@@ -86,6 +87,13 @@ class Courier:
         self.unknown: dict[int, CallError] = {}
         self._said_still: set[int] = set()
         self._wake = asyncio.Event()
+
+    def look_again(self, apart_from: int | None = None) -> None:
+        """There may be room now for what waits to be sent."""
+        again = [one.number for one in self.parts.values() if one.is_unsent and one.number != apart_from]
+        self._next_at = {number: at for number, at in self._next_at.items() if number not in again}
+        if apart_from is None:
+            self._wake.set()
 
     async def begin(self) -> None:
         """Find out what earlier sessions have left."""
@@ -183,16 +191,15 @@ class Courier:
         if (after.state, after.begun, after.facts) != (part.state, part.begun, part.facts):
             self._idle.pop(number, None)
             self._said_still.discard(number)
-            for other, waiting in self.parts.items():
-                if other != number and waiting.is_unsent:
-                    self._next_at.pop(other, None)  # there may be room now
+            self.look_again(apart_from=number)
             self._at_change()
         else:
             self._idle[number] = self._idle.get(number, 0) + 1
         if after.state is not part.state:
             self._wake.set()
             return
-        often = 1.0 if self.off.has(after) else min(RAREST, 1.5 ** min(20, self._idle.get(number, 0)))
+        is_asked = self.off.has(after) or (self.queue.is_shared and after.is_unsent)
+        often = 1.0 if is_asked else min(RAREST, 1.5 ** min(20, self._idle.get(number, 0)))
         self._next_at.setdefault(number, self._clock() + self.rules.poll_s * often)
         self._note_still(after)
 
@@ -229,10 +236,11 @@ class Courier:
     async def _upload(self, part: Part) -> Part:
         if self.off.is_shut:
             return await self.split(part)
-        if self.off.all_of_them or self._is_stopped() or not self._fits_queue(part):
+        if self.off.all_of_them or self._is_stopped():
             return part
         # One that has begun was let through before, and counts already.
-        if not part.begun and not await self._may_send(part, self._others(part)):
+        others = self._others(part)
+        if not await (self.queue.take(part, others, counts=False) if part.begun else self._may_send(part, others)):
             return self.parts[part.number]  # it may have been taken apart
         name = f"labelpipe-{self._run_id[:12]}-{part.number:06}-{part.sha256[:12]}.jsonl"
         file_id = await self._api.find_file(name) if part.begun else None
@@ -245,20 +253,13 @@ class Courier:
         """The other parts that were sent, and are not collected."""
         return [one for one in self.parts.values() if one.number != part.number and one.is_sent]
 
-    def _fits_queue(self, part: Part) -> bool:
-        """Whether the server's limit on what is queued at once leaves room for the part."""
-        return self.queue.fits(part, self._queued_with(part))
-
-    def _queued_with(self, part: Part) -> int:
-        """The tokens that other parts have queued at the server."""
-        return sum(one.tokens for one in self._others(part) if one.is_at_server)
-
     async def _create(self, part: Part) -> Part:
         if part.begun:
             return await self._adopt(part)
         if self.off.is_shut:
             return await self.split(part)
-        if self.off.all_of_them or self._is_stopped() or not self._fits_queue(part):
+        is_shut = self.off.all_of_them or self._is_stopped()
+        if is_shut or not await self.queue.take(part, self._others(part), counts=False):
             return part
         part = await self._noted(replace(part, begun=True, sent_at=self._clock()))
         try:
@@ -310,10 +311,10 @@ class Courier:
             if error.status == 404:
                 return await self._gone(part, error)
             raise
-        after = told(facts, part, self._clock())
+        now = self._clock()
+        after = told(facts, part, now)
         if not facts.is_over:
             return part if after is part else await self._noted(after)
-        now = self._clock()
         # Nobody may have looked for hours: how long it took, the server knows better.
         worked_s = facts.worked_s if facts.worked_s is not None else now - (part.sent_at or now)
         part = replace(after, ended_at=min(now, (part.sent_at or now) + worked_s), begun=False)
@@ -347,11 +348,12 @@ class Courier:
         """More was queued than the server takes at once: it is asked again as others come back, or in smaller parts."""
         if not self.queue.is_learned:
             self._say(f"labelpipe: the server queues no more than this at once; further batches wait: {words[:200]}")
-        others = self._queued_with(part)
-        if self.queue.refused(part, others):
+        others = self._others(part)
+        if await self.queue.refused(part, others):
             return await self.split(part)
         # Where no other is there, others than this run may have filled the queue.
-        self._next_at[part.number] = self._clock() + self.rules.poll_s * (1 if others else RAREST)
+        often = 1 if self.queue.is_shared or any(one.is_at_server for one in others) else RAREST
+        self._next_at[part.number] = self._clock() + self.rules.poll_s * often
         # The file is there: only the batch is made again, under a name by which the failed one is not found.
         return await self._noted(made_again(part))
 
@@ -379,8 +381,7 @@ class Courier:
 
     def _note_empty(self, part: Part) -> None:
         """Batches that end and answer nothing, one after another, are not made for ever."""
-        lines = part.books["lines"]
-        is_empty = not (lines.get("answered") or lines.get("refused"))
+        is_empty = not any(part.books["lines"].get(end) for end in ("answered", "refused"))
         self._empty = self._empty + 1 if is_empty and not self.off.has(part) else 0
         if self._empty >= MOST_EMPTY:
             self._stop(UnavailableError(empty_text(part, self._empty)))

@@ -14,15 +14,17 @@ from contextlib import aclosing, suppress
 from datetime import datetime
 from pathlib import Path
 
+from pipeline.batches.allowing import Allowing
 from pipeline.batches.courier import Courier
 from pipeline.batches.outlook import CANCEL_S, MOST_LIVE_S, back_in_s, live_s
-from pipeline.batches.packing import MOST_LINES, Line, Packer
+from pipeline.batches.packing import Line, Packer
+from pipeline.batches.queue import OwnQueue, Queue
 from pipeline.batches.reading import PricesOf, Reader
 from pipeline.batches.rules import BatchesCancelledError, BatchesOpenError, LaneRules, Mode
-from pipeline.batches.words import cancelled_text, given_up_text, near_text, open_text, unknown_text, when_text
+from pipeline.batches.words import Waiting, cancelled_text, given_up_text, near_text, unknown_text, when_text
 from pipeline.engine import Interview, Job, Over, Producer, most_of
 from pipeline.errors import LabelpipeError
-from pipeline.limits import Admission, Budget, DayLimitReachedError, DayMeter, Most
+from pipeline.limits import Admission, DayMeter, Most
 from pipeline.providers import BatchApi
 from pipeline.records import Outcome, Problem, Record, Response, Status
 from pipeline.stats import Stats
@@ -32,9 +34,6 @@ from pipeline.store import BatchBook, Item, ItemState, Part, PartState
 BLOCK = 256
 #: Parts that are packed and not sent: more of them are not made, so that the input waits on the disk it came from.
 MOST_UNSENT = 2
-#: A part that does not fit the budget is made smaller, down to this share of it: the rest of a budget is not worth a
-#: batch of its own.
-SMALLEST_SHARE = 1 / 32
 #: Where a part begins, in the order in which it is handed out.
 _BEFORE_ALL = (-2, "")
 #: How often the stream looks for what nobody has told it, in seconds.
@@ -44,8 +43,8 @@ LOOK_S = 0.5
 class Lane:
     """The batches of a session."""
 
-    #: no batch is made, or no other one before the first is back: what a lane that chooses may set
-    goes_live = tries_one = False
+    #: no batch is made: what a lane that chooses may set
+    goes_live = False
 
     def __init__(
         self,
@@ -60,6 +59,7 @@ class Lane:
         stats: Stats,
         prices_of: PricesOf,
         usd_of: Callable[[Most], float | None],
+        queue: Queue | None = None,
     ) -> None:
         #: stops the run, and says a line; the session sets both
         self.stop: Callable[[LabelpipeError], None] = lambda _: None
@@ -68,6 +68,12 @@ class Lane:
         self._book = book
         self._folder = folder
         self._rules = rules
+        self._queue = queue or OwnQueue(rules.courier.enqueued_tokens)
+        self.allowing = Allowing(
+            rules, self._queue, admission, day, lambda: self.courier,
+            is_busy=lambda: bool(self._unfinished()) or self._next_part() is not None,
+            stop=lambda error: self.stop(error),  # noqa: PLW0108 - set later
+        )  # fmt: skip
         self._budget = admission.budget
         self._admission = admission
         self._day = day
@@ -76,17 +82,16 @@ class Lane:
             folder,
             book,
             api.endpoint,
-            size=self._size,
+            size=self.allowing.size,
             usd_of=usd_of,
-            room=self._leaves_room,
-            at_packed=lambda part: self.courier.packed(part),  # noqa: PLW0108 - made below
+            room=self.allowing.leaves_room,
+            at_packed=self.allowing.packed,
             model=rules.model,
         )
         self.courier = self._courier(Reader(api, book, prices_of, self._note_landed), run_id)
-        # All state that changes: whether an answer has shown that the requests are right, what is known of records that
-        # are handed out, how far the parts that are read are handed out, which parts were called off, what wakes the
-        # stream, and the end of the run for which batches are given up.
-        self._proven = False
+        # All state that changes: what is known of records that are handed out, how far the parts that are read are
+        # handed out, which parts were called off, what wakes the stream, and the end of the run for which batches are
+        # given up.
         self._items: dict[str, Item] = {}
         self._fed: set[int] = set()
         self._freed: list[int] = []
@@ -99,8 +104,9 @@ class Lane:
 
     def _courier(self, reader: Reader, run_id: str) -> Courier:
         return Courier(
-            self._api, self._book, reader, self.packer.path, rules=self._rules.courier, run_id=run_id,
-            may_send=self._may_send,
+            self._api, self._book, reader, self.packer.path, rules=self._rules.courier, queue=self._queue,
+            run_id=run_id,
+            may_send=self.allowing.may_send,
             is_stopped=lambda: self._admission.gate.stopped is not None,
             at_change=self._look,
             stop=lambda error: self.stop(error),  # noqa: PLW0108 - set later
@@ -193,8 +199,10 @@ class Lane:
 
     async def begin(self, stop: Callable[[LabelpipeError], None], say: Callable[[str], None], *, proven: bool) -> None:
         """Find out what earlier sessions have left. `proven`: the run has labels, so its requests are right."""
-        self.stop, self.say, self._proven = stop, say, proven
+        self.stop, self.say, self.allowing.proven = stop, say, proven
         await self.courier.begin()
+        if self.courier.open:
+            self._folder.mkdir(exist_ok=True)  # the ledger may be there alone: of shards, only that is kept
         needed = {self.packer.path(part.number).name.partition(".")[0] for part in self.courier.open}
         for left in self._folder.glob("*.jsonl"):
             if left.name.partition(".")[0] not in needed:
@@ -206,7 +214,8 @@ class Lane:
         if self._rules.mode is Mode.CANCEL:
             self._called_off = {part.number for part in self.courier.open if part.is_at_server}
             self.courier.call_off()
-        self._count_queued()
+        self._queue.begin(self.courier.look_again)
+        self.allowing.count_queued()
 
     def nears(self, ends_at: datetime | None) -> None:
         """In time before `ends_at` ask live what no batch will answer until then; to be asked about once a second.
@@ -286,6 +295,9 @@ class Lane:
 
     async def _is_over(self, *, more: bool) -> bool:
         """Whether nothing is left to wait for; what waits to be packed goes out before."""
+        if isinstance(reason := self._admission.gate.stopped, LabelpipeError):
+            self.stop(reason)  # the lease server may have said so while no call waited
+            return False
         if self._unfinished() or self._next_part() is not None:
             return False
         if not more and not self.packer.is_empty:
@@ -300,7 +312,7 @@ class Lane:
             return not await self._free_followers()
         if lost := self.courier.unknown:
             parts = [part for part in self.courier.open if part.number in lost]
-            if not self._proven or len(parts) == len(self.courier.open):
+            if not self.allowing.proven or len(parts) == len(self.courier.open):
                 self.stop(BatchesOpenError(unknown_text(parts, next(iter(lost.values())))))
         if self._rules.mode is Mode.NO_WAIT and self.courier.is_still:
             self.stop(BatchesOpenError(f"{self.text()}; {when_text(self.courier.took_s)}"))
@@ -318,7 +330,7 @@ class Lane:
         return bool(self.courier.open) and not self._unfinished()
 
     def _look(self) -> None:
-        self._count_queued()
+        self.allowing.count_queued()
         self._changed.set()
 
     async def close(self) -> list[str]:
@@ -329,72 +341,21 @@ class Lane:
         text = self.text()
         return [f"{text}. The same command continues with them."] if text else []
 
-    # -- how much, and when --------------------------------------------------------------------------------------
-
-    def _size(self) -> int:
-        is_first = not (self.courier.open or (self._proven and not self.tries_one))
-        wanted = self._rules.first_part if is_first else self._rules.part_records
-        return min(MOST_LINES, self.courier.queue.most_lines, wanted)
-
-    def _leaves_room(self, usd: float, tokens: int) -> bool:
-        return self._budget is None or self._budget.has_room(usd, tokens)
-
-    async def _may_send(self, part: Part, others: Sequence[Part]) -> bool:
-        """Whether a part may go out: the first one goes alone, and what it can cost has to fit the budget."""
-        if self._admission.gate.stopped is not None or (others and not self._proven):
-            return False
-        if self.tries_one and (others or self.courier.took_s):
-            return False  # what its time says is looked at in a moment
-        hours = self._admission.hours
-        if hours is not None and hours.wait_s(datetime.now().astimezone()) > 0:
-            return False
-        if self._budget is not None and not self._budget.has_room(part.most_usd or 0.0, part.most_tokens):
-            if self._is_idle(others):
-                await self._make_fit(part, self._budget)
-            return False
-        if self._day is not None and await self._day.take_many(part.lines):
-            if self._rules.stops_at_day_limit and self._is_idle(others):
-                told = f"the {self._day.limit:,} requests a day leave no room for a batch of {part.lines:,}"
-                self.stop(DayLimitReachedError(f"{told}; the same command resumes tomorrow (UTC)"))
-            return False
-        self._count_queued(part)
-        return True
-
-    def _is_idle(self, others: Sequence[Part]) -> bool:
-        """Whether nothing is on its way or at work: a stop leaves no answer unread that is paid for."""
-        return not others and not self._unfinished() and self._next_part() is None
-
-    async def _make_fit(self, part: Part, budget: Budget) -> None:
-        """Nothing else is at work, and the part is too dear: a smaller one may fit, or the budget is used up."""
-        usd, tokens, share = part.most_usd or 0.0, part.most_tokens, 1.0
-        while share > SMALLEST_SHARE and not budget.has_room(usd * share, int(tokens * share)):
-            share /= 2
-        if share <= SMALLEST_SHARE or part.lines * share < 1:
-            self.stop(budget.reached(usd, tokens))
-        else:
-            await self.courier.split(part)
-
-    def _count_queued(self, part: Part | None = None) -> None:
-        """What the parts that are sent can cost at most counts as spent until they are read."""
-        if self._budget is None:
-            return
-        sent = {one.number: one for one in self.courier.parts.values() if one.is_sent}
-        if part is not None:
-            sent[part.number] = part
-        self._budget.set_queued(
-            sum(one.most_usd or 0.0 for one in sent.values()), sum(one.most_tokens for one in sent.values())
-        )
-
     def _note_landed(self, part: Part, responses: Sequence[Response]) -> None:
-        self._proven |= bool(responses)
+        self.allowing.proven |= bool(responses)
         for response in responses:
             self._stats.answered(response.usage, None)
             if self._budget is not None:
                 self._budget.landed(response.usage, response.cost_usd)
-        self._count_queued()
+        self.allowing.count_queued()
 
     # -- what it looks like --------------------------------------------------------------------------------------
 
     def text(self) -> str:
         """What is open, for people; empty where nothing is."""
-        return open_text(self.courier.open)
+        return self.waiting.text
+
+    @property
+    def waiting(self) -> Waiting:
+        """What is open."""
+        return Waiting.of(self.courier.open)

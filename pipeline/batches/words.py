@@ -2,26 +2,54 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
+from dataclasses import astuple, dataclass, replace
 from datetime import datetime
 
 from pipeline.store import Part
 from pipeline.units import dollars, duration
 
 
-def open_text(parts: Sequence[Part]) -> str:
-    """Batches that are open; empty where none are."""
-    at_server, unsent = [one for one in parts if one.is_at_server], [one for one in parts if not one.is_at_server]
-    told = []
-    if at_server:
-        lines, done = sum(one.lines for one in at_server), sum(int(one.facts.get("done") or 0) for one in at_server)
-        since = min(one.sent_at or one.packed_at for one in at_server)
-        ago = duration(max(0.0, time.time() - since))
-        told.append(f"{_batches(at_server)} with {lines:,} records at the server, {done:,} done, sent {ago} ago")
-    if unsent:
-        told.append(f"{_batches(unsent)} with {sum(one.lines for one in unsent):,} records to be sent")
-    return "; ".join(told)
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Batches that are open: those at the server, their records and how many of these are done, since when (Unix time).
+
+    `unsent` are those that are to be sent, and `unsent_lines` their records.
+    """
+
+    at_server: int = 0
+    lines: int = 0
+    done: int = 0
+    since: float = math.inf
+    unsent: int = 0
+    unsent_lines: int = 0
+
+    @classmethod
+    def of(cls, parts: Sequence[Part]) -> Waiting:
+        """Those that are open."""
+        there, unsent = [one for one in parts if one.is_at_server], [one for one in parts if not one.is_at_server]
+        lines, done = sum(one.lines for one in there), sum(int(one.facts.get("done") or 0) for one in there)
+        since = min((one.sent_at or one.packed_at for one in there), default=math.inf)
+        return cls(len(there), lines, done, since, len(unsent), sum(one.lines for one in unsent))
+
+    def __add__(self, other: Waiting) -> Waiting:
+        since = min(self.since, other.since)
+        pairs = zip(astuple(replace(self, since=0)), astuple(replace(other, since=0)), strict=True)
+        return replace(Waiting(*(one + two for one, two in pairs)), since=since)
+
+    @property
+    def text(self) -> str:
+        """For people; empty where none are open."""
+        told = []
+        if self.at_server:
+            ago = duration(max(0.0, time.time() - self.since))
+            count = _batches(self.at_server)
+            told.append(f"{count} with {self.lines:,} records at the server, {self.done:,} done, sent {ago} ago")
+        if self.unsent:
+            told.append(f"{_batches(self.unsent)} with {self.unsent_lines:,} records to be sent")
+        return "; ".join(told)
 
 
 def when_text(took_s: Sequence[float]) -> str:
@@ -80,5 +108,6 @@ def given_up_text(parts: Sequence[Part]) -> str:
     return f"{_batches(parts)} with {lines:,} records cancelled; what was answered is collected, the rest is asked live"
 
 
-def _batches(parts: Sequence[Part]) -> str:
-    return "1 batch" if len(parts) == 1 else f"{len(parts):,} batches"
+def _batches(parts: Sequence[Part] | int) -> str:
+    count = parts if isinstance(parts, int) else len(parts)
+    return "1 batch" if count == 1 else f"{count:,} batches"

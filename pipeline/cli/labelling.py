@@ -38,7 +38,7 @@ from pipeline.cli.frame import (
     show_through,
     start_over,
 )
-from pipeline.cli.sharding import DEFAULT_ENV, TokenEnv, label_in_shards, parts_of, run_one_shard
+from pipeline.cli.sharding import DEFAULT_ENV, TokenEnv, label_in_shards, merge_first, parts_of, run_one_shard
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
@@ -258,7 +258,8 @@ def run(
     if fresh:
         start_over(settings, yes=yes)
     corrections = corrections_of(settings, relabel=relabel, keep=keep_corrections, drop=drop_corrections)
-    options = {"relabel": relabel, "keep": keep, "corrections": corrections}
+    batches = "no_wait" if no_wait else "wait"
+    options = {"relabel": relabel, "keep": keep, "corrections": corrections, "batches": batches}
     if shard is not None and leases is not None:
 
         def load(words: list[str], folder: str) -> Settings:
@@ -269,7 +270,7 @@ def run(
         label_in_shards(settings, number, json_out, **options)
     if engine is not None:
         fail("--engine says what starts the shards, and there are none: add --shards N")
-    label_input(settings, json_out, named=None, batches="no_wait" if no_wait else "wait", **options)
+    label_input(settings, json_out, named=None, **options)
 
 
 def _refuse_mixed(shards: int | None, shard: str | None, leases: str | None, *, fresh: bool) -> None:
@@ -288,7 +289,9 @@ def cancel(config: RunOf = None, sets: Sets = None, output_dir: Output = None, j
     `labelpipe run` asks for the rest again.
     """
     named = run_of(None) if config is None else None
-    label_input(settings_of(config or named, sets, None, output_dir), json_out, named=named, batches="cancel")
+    settings = settings_of(config or named, sets, None, output_dir)
+    merge_first(settings)
+    label_input(settings, json_out, named=named, batches="cancel")
 
 
 @app.command(rich_help_panel=LABEL)

@@ -78,6 +78,16 @@ def run_one_shard(
     finish(run_through(label()), json_out)
 
 
+def merge_first(settings: Settings) -> None:
+    """What comes next is for the run as one: its shards are put together, if there are any and none is at work."""
+    from pipeline.store import RunDir
+
+    if RunDir(Path(settings.output.dir)).shards():
+        from pipeline.shards import merge as join
+
+        run_through(join(settings))
+
+
 def parts_of(shard: str) -> tuple[int, int]:
     """Which shard of how many "3/16" is."""
     number, _, shards = shard.partition("/")

@@ -6,5 +6,7 @@ from pipeline.leases.claims import Claims
 from pipeline.leases.client import PARENT_ENV, TOKEN_ENV, Lease, stopped_error
 from pipeline.leases.desk import Desk
 from pipeline.leases.purses import Purses
+from pipeline.leases.queue import LeasedQueue
+from pipeline.leases.rooms import Rooms
 from pipeline.leases.server import lease_server
 from pipeline.leases.words import Job

@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 
 from pipeline.errors import InputError, InternalError, LabelpipeError, RateLimitedError, SetupError
+from pipeline.leases.queue import LeasedQueue
 from pipeline.leases.words import VALID_S, Ask, Grant, Job, Refusal, grant_from, job_from, to_bytes
 from pipeline.limits import Budget, BudgetReachedError, DayLimitReachedError, Hold, Most, Rate, ResourceState, Verdict
 from pipeline.records import ServerLimits
@@ -64,6 +65,8 @@ class Lease:
     def __init__(self, url: str, token: str, shard: int, shards: int) -> None:
         self._url, self._token, self._shard, self._shards = url.rstrip("/"), token, shard, shards
         self._session = secrets.token_hex(8)
+        #: the part of the server's queue of batches that the lease server grants
+        self.queue = LeasedQueue(self._until_heard)
         self._http: aiohttp.ClientSession | None = None
         # All state that changes: what is granted and until when (and until when what was just acquired is), how many
         # are asked for at once and how large a call is, what is to be reported, and what the lease server said last.
@@ -180,7 +183,7 @@ class Lease:
         """Return when there is something to say: at once where a call waits, and what came of calls a moment later."""
         loop = asyncio.get_running_loop()
         until = loop.time() + BEAT_S
-        while self._number and not (self._wants() or self._needs is not None or self._is_last):
+        while self._number and not (self._wants() or self._needs is not None or self.queue.is_pending or self._is_last):
             self._wake.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(REPORT_S):
@@ -201,7 +204,8 @@ class Lease:
         self._drop_expired(now)
         told, self._report = self._report, _Report()
         spent = None if self._budget is None else self._budget.exactly()
-        if self._budget is not None and spent is not None and self._needs is not None:
+        needs = self._needs or self.queue.needs
+        if self._budget is not None and spent is not None and needs is not None:
             self._budget.set_granted(spent)  # the rest of its part goes back where it is too little
 
         def age(moment: float) -> int:
@@ -226,8 +230,9 @@ class Lease:
             ],
             spent=spent,
             holds=self._budget is not None and self._budget.holds,
-            needs=self._needs,
+            needs=needs,
             is_last=is_last,
+            **self.queue.words(),
         )
         self._number += 1
         self._used = 0
@@ -265,6 +270,7 @@ class Lease:
             self._budget.set_granted(grant.caps)
         if self._needs == ask.needs:
             self._needs = None
+        self.queue.hear(ask, grant)
         if grant.stop is not None and not self._released:
             self.end(stopped_error(*grant.stop))
         self._news.set()
@@ -354,7 +360,11 @@ class Lease:
     async def _funded(self, needs: tuple[int, int]) -> None:
         """Return when the lease server has heard of it."""
         self._needs = needs
-        while self._needs is not None and not self._released:
+        await self._until_heard(lambda: self._needs is not None)
+
+    async def _until_heard(self, is_pending: Callable[[], bool]) -> None:
+        """Return once what is pending was said and answered, or nothing is sent any more."""
+        while is_pending() and not self._released:
             self._news.clear()
             self._wake.set()
             await self._news.wait()

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.leases.purses import Caps, Purses
+from pipeline.leases.rooms import Rooms
 from pipeline.leases.seats import Seat
 from pipeline.leases.words import VALID_S, Ask, Grant
 from pipeline.limits import DayMeter, Hold, LocalResource
@@ -47,12 +48,12 @@ class Desk:
         resource: LocalResource,
         day: DayMeter,
         purses: Purses,
+        rooms: Rooms,
         *,
         stop_at_day_limit: bool = False,
         counted: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self.resource = resource
-        self.purses = purses
+        self.resource, self.purses, self.rooms = resource, purses, rooms
         self._day = day
         self.stop_at_day_limit = stop_at_day_limit
         self._counted = counted
@@ -92,8 +93,9 @@ class Desk:
             shard.number = ask.number
             self._report(shard, ask)
             short = await self._settle(shard, ask)
+            queue = await self._queued(ask)
             await self._wait_for_credit(shard, ask)
-            shard.last = self._granted(shard, ask, short)
+            shard.last = replace(self._granted(shard, ask, short), **queue)
             return shard.last
 
     async def taken_over(self, shard: int) -> tuple[int, int]:
@@ -163,6 +165,13 @@ class Desk:
             return ""
         self.short = self.purses.lack_text(unit)
         return self.short
+
+    async def _queued(self, ask: Ask) -> dict[str, Any]:
+        """What becomes of a shard's batches."""
+        found, lacks = await self.rooms.hear(ask, self._day, is_open=self._stopped is None and not self._paused)
+        if lacks and self.stop_at_day_limit and not (self.rooms.parts or self._in_flight):
+            self.stop("day_limit", f"{lacks}; the same command resumes tomorrow (UTC)")
+        return found
 
     async def _lack(self, ask: Ask, needs: tuple[int, int]) -> int | None:
         """The unit that lacks, if the shard cannot be handed what it needs."""

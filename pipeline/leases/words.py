@@ -44,6 +44,10 @@ class Ask:
     answer, in one list; `limits` is what the headers of the last one said. `corrected` tokens were estimated too much.
     `spent` is what the shard has spent at most, with what it `holds` for calls in flight; `needs` is that and what it
     must be able to set aside next: picodollars and tokens.
+    `parts` are all its parts that may be in the server's queue of batches: number and tokens of each, in one list;
+    `proven`: one of them has shown that the requests are right. `room` is the part that it wants to send: number,
+    tokens, lines, and 1 where those count as requests of the day. `refused_part` is one for which the server had no
+    room: number, tokens, lines.
     """
 
     shard: int
@@ -63,6 +67,10 @@ class Ask:
     holds: bool = False
     needs: tuple[int, int] | None = None
     is_last: bool = False
+    parts: list[int] | None = None
+    proven: bool = False
+    room: list[int] | None = None
+    refused_part: list[int] | None = None
 
     @property
     def server_limits(self) -> ServerLimits | None:
@@ -86,7 +94,8 @@ class Grant:
     `requests` may leave within VALID_S. `caps` are what it may have spent in all, in picodollars and tokens; None: no
     cap. `shrink`: fewer calls should be in flight. `held_s` and `reason`: nothing is granted for so long. `stop`: the
     run is to end, as code and message. `short`: why what is needed will never be handed out. `state` is what is
-    known of the server's limits, for the screen.
+    known of the server's limits, for the screen. `room`: the part may be sent; `is_too_large`: the one that was refused
+    fits no queue. `queue` is what is known of the server's queue of batches.
     """
 
     number: int
@@ -98,6 +107,9 @@ class Grant:
     stop: tuple[str, str] | None = None
     short: str = ""
     state: dict[str, Any] = field(default_factory=dict)
+    room: bool = False
+    is_too_large: bool = False
+    queue: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +147,12 @@ def ask_from(data: bytes) -> Ask:
     is_typed = type(ask.corrected) is int and type(ask.holds) is bool and isinstance(ask.session, str)
     if not is_typed or not isinstance(ask.refused, list):
         raise InputError("expected a number for corrected, true or false for holds, a text, and a list for refused")
+    lists = ((ask.parts, None), (ask.room, 4), (ask.refused_part, 3))
+    known = [(one, size) for one, size in lists if one is not None]
+    if not all(_are_counts(one) and (size is None or len(one) == size) for one, size in known):
+        raise InputError("expected whole numbers for parts")
+    if len(ask.parts or ()) % 2 or type(ask.proven) is not bool:
+        raise InputError("expected two numbers for each part, and true or false for proven")
     if ask.limits is not None:
         limits = asdict(_made(ServerLimits, ask.limits))
         if not all(one is None or type(one) in (int, float) for one in limits.values()):

@@ -12,5 +12,6 @@ from pipeline.limits.local import LocalResource
 from pipeline.limits.meters import Meter
 from pipeline.limits.pace import Pace
 from pipeline.limits.price import Price, Tariff, price_of
+from pipeline.limits.queuelimit import QueueLimit
 from pipeline.limits.resource import Hold, Rate, Resource, ResourceState, Verdict
 from pipeline.limits.tuner import Tuner

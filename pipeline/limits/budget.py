@@ -186,8 +186,8 @@ class Budget:
 
     @property
     def holds(self) -> bool:
-        """Whether something is set aside for calls in flight, which may cost less."""
-        return self._held != Most(0, 0)
+        """Whether something is set aside for calls in flight or for batches, which may cost less."""
+        return self._held != Most(0, 0) or self._queued != (0, 0)
 
     @property
     def is_capped(self) -> bool:
@@ -219,8 +219,12 @@ class Budget:
 
     def has_room(self, usd: float, tokens: int) -> bool:
         """Whether so much more fits beside all that is spent, in flight and queued."""
-        pico, counted = self._plus_queued(self._count(self._held + self._maybe))
-        return not any(self._passes((pico + math.ceil(usd * PICO_PER_USD), counted + tokens), self._caps))
+        return not any(self._passes(self.exactly_beside(usd, tokens), self._caps))
+
+    def exactly_beside(self, usd: float, tokens: int) -> tuple[int, int]:
+        """What is spent, in flight and queued, with so much more: picodollars and tokens."""
+        pico, counted = self.exactly()
+        return pico + math.ceil(usd * PICO_PER_USD), counted + tokens
 
     def reached(self, usd: float, tokens: int) -> BudgetReachedError:
         """The error for a batch that can cost so much, and does not fit."""

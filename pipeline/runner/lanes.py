@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import codec
-from pipeline.batches import Ahead, AutoLane, Bulk, CourierRules, Lane, LaneRules, Mode, choose
+from pipeline.batches import Ahead, AutoLane, Bulk, CourierRules, Lane, LaneRules, Mode, Queue, choose
 from pipeline.engine import Asker
 from pipeline.errors import ConfigError, SetupError
 from pipeline.limits import Admission, DayMeter, Most, Price, price_of
-from pipeline.parts import batch_price, few_of, flex_patience_s, is_simulated, read, rules_of, standard_price
+from pipeline.parts import batch_price, few_of, flex_patience_s, is_simulated, read, rules_of, shard_of, standard_price
 from pipeline.providers import BatchApi, HttpProvider
 from pipeline.readers import Source
 from pipeline.records import Provider, added_usd
@@ -26,6 +26,8 @@ from pipeline.task import Task
 
 #: Where the ledger keeps what came by the flex lane, over all sessions.
 FLEX_MARK = "flex"
+#: A shard has at most so many parts: a hundred million records in parts of a hundred.
+SHARD_PARTS = 1_000_000
 #: Records are counted for so long before a lane is chosen without that.
 COUNTING_S = 5.0
 
@@ -47,14 +49,24 @@ async def batch_api_of(settings: Settings, provider: Provider, ledger: Ledger) -
     return BatchApi(provider)
 
 
+async def first_part(settings: Settings, base: Ledger | None) -> int:
+    """The number of the first part of a session: no two shards have a part of the same one, nor of one before them."""
+    if settings.input.shard is None:
+        return 1
+    before = 0 if base is None else await BatchBook(base).next_number() - 1
+    number = shard_of(settings.input.shard)[0] + before // SHARD_PARTS
+    return number * SHARD_PARTS + 1
+
+
 async def chosen_api(
-    settings: Settings, sources: Sequence[Source], ledger: Ledger, api: BatchApi | None
+    settings: Settings, sources: Sequence[Source], ledger: Ledger, api: BatchApi | None, *, asks: bool
 ) -> tuple[BatchApi | None, int | None, list[str]]:
     """What sends batches, how many records are left, and what is to be told of a choice that needs nothing more.
 
-    With lane "auto" there are no batches where the server has none, or too few records are left for them.
+    `asks` is false for a session that ends where it would ask: it sends nothing, and leaves what is at the server to
+    the next one. With lane "auto" there are no batches where the server has none, or too few records are left for them.
     """
-    if settings.model.lane != "auto":
+    if settings.model.lane != "auto" or not asks:
         return api, None, []
     left = await _count_left(settings, sources, ledger)
     choice = choose(Ahead(left, few_of(settings), has_batches=api is not None and await api.is_offered()))
@@ -79,8 +91,7 @@ async def _count_left(settings: Settings, sources: Sequence[Source], ledger: Led
 
 async def refuse_open_batches(run_dir: RunDir, ledger: Ledger, what: str) -> None:
     """Raise SetupError where batches are open that would be answered in the terms of before."""
-    left = sum(part.is_open for part in await BatchBook(ledger).parts())
-    if left:
+    if left := await BatchBook(ledger).left():
         raise SetupError(
             f"{run_dir.path}: {left:,} {'batch is' if left == 1 else 'batches are'} open. Before {what}, collect them "
             f"(labelpipe run) or cancel them: labelpipe cancel {run_dir.path}"
@@ -99,9 +110,14 @@ def lane_of(
     *,
     folder: Path,
     run_id: str,
+    first: int = 1,
     left: int | None = None,
+    queue: Queue | None = None,
 ) -> Lane | None:
-    """The lane of a session; None where nothing is batched. `left` is how many records lane "auto" counted."""
+    """The lane of a session; None where nothing is batched. `left` is how many records lane "auto" counted.
+
+    `first` is the number of its first part; `queue` is the server's queue, where other processes fill it too.
+    """
     if api is None:
         return None
     price, standard = batch_price(settings), standard_price(settings)
@@ -114,7 +130,7 @@ def lane_of(
         )
     return made(
         api,
-        BatchBook(ledger),
+        BatchBook(ledger, first),
         folder,
         _rules_of(settings, task, mode),
         run_id=run_id,
@@ -123,6 +139,7 @@ def lane_of(
         stats=stats,
         prices_of=lambda model: (price, standard) if model == settings.model.name else _listed(model),
         usd_of=partial(_most_usd, price),
+        queue=queue,
     )
 
 

@@ -49,6 +49,7 @@ class Live:
         notices: Notices,
         gold: Callable[[], str] = lambda: "",
         waiting: Callable[[], str] = lambda: "",
+        batches: Callable[[], dict[str, Any] | None] = lambda: None,
     ) -> None:
         self._run_dir = run_dir
         self._stats = stats
@@ -59,6 +60,7 @@ class Live:
         self._notices = notices
         self._gold = gold
         self._waiting = waiting
+        self._batches = batches
         self._simulated = simulated
         self._throughput = Throughput(run_dir, stats, admission)
         #: what enforces the limits: it tells what is in force
@@ -220,6 +222,7 @@ class Live:
             "concurrency": door.concurrency,
             "tokens_per_minute": door.tokens_per_minute,
             "learned": learned_of(self._admission),
+            "batches": self._batches(),
             "budget": _budget_facts(self._admission.budget),
             "ends_at": None if guard is None or guard.ends_at is None else guard.ends_at.isoformat(),
             "paused": gate.paused,

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -87,6 +87,7 @@ class Session:
         self._lane = lane_of(
             parts.batches, settings, parts.task, parts.ledger, parts.admission, parts.day, self._stats, parts.mode,
             folder=parts.run_dir.path / FOLDER, run_id=parts.run_id, left=parts.left,
+            queue=parts.queue, first=parts.first_part,
         )  # fmt: skip
         self._asker = Asker(
             parts.provider,
@@ -229,6 +230,7 @@ class Session:
             notices=self._notices,
             gold=self._canaries.text,
             waiting=self._waiting_text,
+            batches=lambda: None if self._lane is None else asdict(self._lane.waiting),
         )
 
     def _waiting_text(self) -> str:

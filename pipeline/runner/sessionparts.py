@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.batches import Mode
+from pipeline.batches import Mode, Queue
 from pipeline.engine import Panel, Prepare, StopSwitch
 from pipeline.errors import LabelpipeError
 from pipeline.limits import Admission, DayMeter
@@ -29,6 +29,8 @@ class SessionParts:
     start and the end; `stamps` are those of the inputs before anything was read; `choice` is "relabel" or "keep" where
     the user gave that; `after` makes a file of the summary; `gold` is what the run measures itself by; `panel` votes.
     `left` is how many records are left, where the lane is chosen by that and they can be counted.
+    `queue` is the server's queue of batches, where other processes fill it too, and `first_part` the number of the
+    first part of this one.
     `base` is the ledger of what was done before there were shards; `stop_first` ends the session where it would ask.
     """
 
@@ -57,5 +59,7 @@ class SessionParts:
     batches: BatchApi | None = None
     left: int | None = None
     mode: Mode = Mode.WAIT
+    queue: Queue | None = None
+    first_part: int = 1
     base: Ledger | None = None
     stop_first: LabelpipeError | None = None

@@ -44,7 +44,7 @@ from pipeline.runner.after import After
 from pipeline.runner.columns import refuse_unreadable
 from pipeline.runner.compare import accept_changes, find_changes, job_digest, manifest_of, stamps_of
 from pipeline.runner.corrections import Choice, labelled_by_people, settle_corrections
-from pipeline.runner.lanes import batch_api_of, chosen_api
+from pipeline.runner.lanes import batch_api_of, chosen_api, first_part
 from pipeline.runner.paid import BUDGET_MARK, paid_so_far, spent_of
 from pipeline.runner.renaming import refuse_half_renamed
 from pipeline.runner.rewriting import write_late
@@ -188,12 +188,12 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
         ledger = await _opened(run_dir, options, stack)
         base = await _base_of(options, stack)
         provider = await _provider_of(settings, options, stack)
-        batches = await batch_api_of(settings, provider, ledger)
+        batches = await batch_api_of(settings, provider, ledger) if options.stop_first is None else None
         provider, telemetry = _measured(provider, settings, stack)
         was_simulated = bool((run_dir.read_manifest() or {}).get("simulated")) and await ledger.last_seq() > 0
         stamps = await in_daemon(partial(stamps_of, sources))
         moved, notes = await _prepare(settings, options, task, sources, run_dir, ledger, stamps)
-        batches, left, chosen = await chosen_api(settings, sources, ledger, batches)
+        batches, left, chosen = await chosen_api(settings, sources, ledger, batches, asks=options.stop_first is None)
         notifier = Notifier(*notified_of(settings), hidden=settings.secret_variables())
         stack.push_async_callback(notifier.close)
         day = _day_of(settings, ledger, options.lease)
@@ -227,6 +227,8 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
                 batches=batches,
                 left=left,
                 mode=Mode(options.batches),
+                first_part=await first_part(settings, base),
+                queue=None if options.lease is None else options.lease.queue,
                 panel=panel,
             )
         )

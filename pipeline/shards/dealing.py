@@ -100,10 +100,10 @@ def shard_words(settings: Settings, number: int, shards: int) -> list[str]:
             "quality.gold in a run of shards: each would ask the gold records, and none sees enough of them. Leave it "
             "out, and give the gold file to labelpipe evaluate afterward"
         )
-    if settings.model.lane in ("batch", "auto"):
+    if settings.model.lane == "auto":
         raise ConfigError(
-            f'model.lane = "{settings.model.lane}" in a run of shards: batches of several processes would share one '
-            'limit of queued tokens. Label without shards, or with model.lane = "live" or "flex"'
+            'model.lane = "auto" in a run of shards: each would choose for itself. '
+            'Label without shards, or with model.lane = "batch", "flex" or "live"'
         )
     limits = settings.limits
     # [output.sql] and its format belong together; a shard writes no table all the same.

@@ -7,13 +7,14 @@ import secrets
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipeline.batches import BatchesOpenError, Mode, Waiting, when_text
 from pipeline.engine import StopSwitch, interruption, under
 from pipeline.errors import ConfigError, LabelpipeError, SetupError, StoreError
 from pipeline.leases import Desk, stopped_error
@@ -22,7 +23,16 @@ from pipeline.parts import is_simulated, sources_of, task_of
 from pipeline.progress import Progress, Snapshot
 from pipeline.readers import Progress as ReadProgress
 from pipeline.records import Status
-from pipeline.runner import RunOptions, arun, counted_in, job_digest, open_screen, read_live, showing
+from pipeline.runner import (
+    RunOptions,
+    arun,
+    counted_in,
+    job_digest,
+    open_screen,
+    read_live,
+    refuse_open_batches,
+    showing,
+)
 from pipeline.settings import Settings
 from pipeline.shards.dealing import (
     BASE,
@@ -42,7 +52,7 @@ from pipeline.shards.orders import Orders
 from pipeline.shards.processes import Processes, Shard, Start, start_here
 from pipeline.shards.raycluster import in_ray
 from pipeline.stats import RunSummary
-from pipeline.store import Ledger, RunDir
+from pipeline.store import BatchBook, Ledger, Part, RunDir
 from pipeline.threads import in_daemon
 
 LOOK_S = 0.5
@@ -69,6 +79,7 @@ async def _run(settings: Settings, shards: int, options: RunOptions, switch: Sto
         began = loop.time()
         with RunDir(run / FOLDER).open_for_writing():
             crew = await _at_work(settings, dealt, options, switch, host, start)
+            crew.parts = await _parts_in(RunDir(run).shards())
     if broken := [shard for shard in crew.shards if shard.code == 2]:
         raise SetupError(f"shard {broken[0].number} of {shards} cannot start:\n{broken[0].said()}")
     figures, why = crew.figures(loop.time() - began), crew.why
@@ -77,6 +88,14 @@ async def _run(settings: Settings, shards: int, options: RunOptions, switch: Sto
     summary = replace(summary, **figures)
     RunDir(run).write_summary(summary.as_dict())
     return summary
+
+
+async def _parts_in(shards: Iterable[RunDir]) -> list[Part]:
+    found: list[Part] = []
+    for shard in shards:
+        async with await Ledger.open(shard.ledger, read_only=True) as ledger:
+            found += await BatchBook(ledger).parts()
+    return found
 
 
 async def deal(settings: Settings, shards: int, options: RunOptions) -> Dealt:
@@ -98,6 +117,9 @@ async def deal(settings: Settings, shards: int, options: RunOptions) -> Dealt:
                 f"labelpipe merge {run}"
             )
         return dealt if dealt.shards else replace(dealt, shards=shards)
+    if RunDir(run).ledger.exists():
+        async with await Ledger.open(RunDir(run).ledger, read_only=True) as ledger:
+            await refuse_open_batches(RunDir(run), ledger, "dealing its records out to shards")
     # What is there is compared, and archived where the user wants that, as in any session.
     await arun(settings, replace(options, stop_first=MergedError(), quiet=True, after=None))
     # The run stays the same one: callbacks know it by this, and so does its table in a database.
@@ -134,9 +156,10 @@ class _Crew:
         self.shards: Sequence[Shard] = processes.shards
         #: what it is told; set once there is a screen to answer on
         self.orders: Orders
-        # All state that changes: why the run ends early, and what each shard said last.
+        # All state that changes: why the run ends early, what each shard said last, and the parts of all at the end.
         self.reason: LabelpipeError | None = None
         self._live: list[dict[str, Any]] = []
+        self.parts: Sequence[Part] = ()
 
     def look(self) -> None:
         """See what the shards say."""
@@ -154,7 +177,8 @@ class _Crew:
         state = self._desk.state(asyncio.get_running_loop().time())
         trouble = "PAUSED by order; labelpipe resume continues it" if self._desk.is_paused else ""
         trouble = trouble or ("" if self.reason is None else f"stopping: {self.reason}")
-        trouble = trouble or next((one["trouble"] for one in live if one.get("trouble")), "")
+        waiting = sum((Waiting(**one["batches"]) for one in live if one.get("batches")), Waiting())
+        trouble = trouble or waiting.text or next((one["trouble"] for one in live if one.get("trouble")), "")
         total = self._reading.exact_total
         return Snapshot(
             done=done,
@@ -184,6 +208,9 @@ class _Crew:
             return stopped_error(*self._desk.stopped)
         if self._desk.short:
             return stopped_error(BudgetReachedError.code, self._desk.short)
+        if self.reason is None and (text := Waiting.of([part for part in self.parts if part.is_open]).text):
+            took_s = [part.took_s for part in self.parts if part.took_s is not None]
+            return BatchesOpenError(f"{text}; {when_text(took_s)}")
         told = [(RunDir(shard.folder).read_summary() or {}).get("reason") for shard in self.shards]
         return self.reason or MergedError(next((str(one) for one in told if one), None))
 
@@ -215,6 +242,7 @@ async def _at_work(
     """The shards from their start to their end."""
     token = secrets.token_urlsafe(24)
     extra = ["--relabel"] * options.relabel + ["--keep"] * options.keep
+    extra += ["--no-wait"] * (options.batches == Mode.NO_WAIT)
     async with office(settings, dealt, host=host, port=0, token=token) as (url, desk):
         processes = Processes(settings, dealt.shards, url, token, extra, start)
         reading = ReadProgress()

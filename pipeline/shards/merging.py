@@ -11,7 +11,7 @@ from pipeline.settings import Settings
 from pipeline.shards.dealing import BASE, FOLDER, Dealt, dealt_in, shard_folder
 from pipeline.shards.elsewhere import Elsewhere, bring
 from pipeline.stats import Merged
-from pipeline.store import RunDir, clear_merged, join_ledgers, shards_held
+from pipeline.store import RunDir, clear_merged, count_batches_left, join_ledgers, shards_held
 
 
 class MergedError(LabelpipeError):
@@ -29,15 +29,19 @@ async def merge(settings: Settings) -> Merged:
     dealt, left = dealt_in(run), sorted(RunDir(run).merged.glob("*"))
     if dealt is None and not RunDir(run).ledger.exists():
         raise SetupError(f"{run}: there is no run whose shards could be put together")
-    merged = None if dealt is None else await asyncio.to_thread(join, run, dealt)
+    merged = None if dealt is None else await asyncio.to_thread(join, run, dealt, ends=True)
     # The files: a session that asks nothing. What a merge has left that was killed goes as it begins.
     summary = await arun(settings, RunOptions(stop_first=MergedError(), quiet=True))
     outcomes = summary.labelled + summary.rejected + summary.failed
     return merged or Merged(str(run), sum(one.name.isdigit() for one in left), outcomes, complete=True)
 
 
-def join(run: Path, dealt: Dealt) -> Merged:
-    """One ledger from those of the shards; they go where none is at work, and none begins meanwhile."""
+def join(run: Path, dealt: Dealt, *, ends: bool = False) -> Merged:
+    """One ledger from those of the shards; they go where none is at work, and none begins meanwhile.
+
+    They stay where they have batches at the server, which the same command collects. With `ends` these are the run's
+    from now on.
+    """
     with RunDir(run).open_for_writing():
         with shards_held(run) as is_free:
             held = _fetch(run, dealt) and is_free
@@ -46,12 +50,13 @@ def join(run: Path, dealt: Dealt) -> Merged:
             parts = [*([base] if base.exists() else []), *(one.ledger for one in shards)]
             if any((one.read_manifest() or {}).get("simulated") for one in shards):
                 RunDir(run).note_simulated()
-            outcomes = join_ledgers(RunDir(run).ledger, parts, dealt.run_id)
-        if held:
+            goes = held and (ends or not count_batches_left(one.ledger for one in shards))
+            outcomes = join_ledgers(RunDir(run).ledger, parts, dealt.run_id, goes_on=not goes)
+        if goes:
             if dealt.address:
                 Elsewhere(dealt.address, dealt.dealing).clear()
             retire(run)
-        return Merged(str(run), len(shards), outcomes, complete=held)
+        return Merged(str(run), len(shards), outcomes, complete=goes)
 
 
 def _fetch(run: Path, dealt: Dealt) -> bool:

@@ -10,9 +10,10 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.leases import Claims, Desk, Job, Purses, lease_server
+from pipeline.leases import Claims, Desk, Job, Purses, Rooms, lease_server
 from pipeline.limits import PICO_PER_USD, DayMeter, LocalResource
 from pipeline.parts import price_for
+from pipeline.records import Status
 from pipeline.runner import showing, spent_of, write_live
 from pipeline.settings import Settings
 from pipeline.shards.dealing import BASE, BOOK, FOLDER, Dealt, note
@@ -29,13 +30,14 @@ async def office(
     """Serve leases while the block lasts; gives the address and the desk. Raises SetupError, and StoreError."""
     run, limits = Path(settings.output.dir), settings.limits
     async with await Ledger.open(run / FOLDER / BOOK) as book:
-        before, base_days = (0, 0), dict[str, int]()
+        before, base_days, proven = (0, 0), dict[str, int](), False
         today = time.strftime("%Y-%m-%d", time.gmtime())
         if (base := run / FOLDER / BASE).exists():
             async with await Ledger.open(base, read_only=True) as ledger:
                 usd, tokens = await spent_of(ledger, price_for(settings))
                 before = (math.ceil(usd * PICO_PER_USD), tokens)
                 base_days = {today: await ledger.requests_on(today)}
+                proven = (await ledger.count_by_status())[Status.LABELLED] > 0
 
         async def used(day: str) -> int:
             return await book.requests_on(day) + base_days.get(day, 0)
@@ -46,12 +48,15 @@ async def office(
         claims = Claims(book)
         await claims.load()
         job = Job(dealt.run_id, dealt.shards, dealt.digest, dealt.dealing)
+        rooms = Rooms(book, settings.batch.enqueued_tokens, proven=proven)
+        await rooms.load()
         resource = LocalResource(limits.requests_per_minute, limits.tokens_per_minute)
         desk = Desk(
             dealt.shards,
             resource,
             day,
             purses,
+            rooms,
             stop_at_day_limit=limits.on_day_limit == "stop",
             counted=lambda shards: note(run, replace(dealt, shards=shards)),
         )

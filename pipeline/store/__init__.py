@@ -17,7 +17,7 @@ from pipeline.store.certificates import (
 from pipeline.store.claims import MovedAside, claim
 from pipeline.store.corrected import Corrected, corrected_at, misfit
 from pipeline.store.formats import cell, csv_block, json_block, safe_cell
-from pipeline.store.joining import join_ledgers
+from pipeline.store.joining import count_batches_left, join_ledgers
 from pipeline.store.kinds import kinds_of
 from pipeline.store.labelcounts import corrections_to_show
 from pipeline.store.labels import LabelRow, label_mark, population_digest

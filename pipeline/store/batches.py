@@ -26,10 +26,14 @@ _PARTS, _ITEMS = ", ".join(_PART), ", ".join(_ITEM)
 
 
 class BatchBook:
-    """The parts of a run, as its ledger keeps them. Every method raises StoreError if the file cannot be used."""
+    """The parts of a run, as its ledger keeps them. Every method raises StoreError if the file cannot be used.
 
-    def __init__(self, ledger: Ledger) -> None:
+    Its parts are numbered from `first` on.
+    """
+
+    def __init__(self, ledger: Ledger, first: int = 1) -> None:
         self._ledger = ledger
+        self._first = first
 
     async def parts(self) -> list[Part]:
         """All parts that there ever were, the oldest first."""
@@ -37,8 +41,11 @@ class BatchBook:
 
     async def next_number(self) -> int:
         """The number of the next part."""
+        first = self._first
         return await self._ledger.do(
-            lambda seen: seen.execute("SELECT COALESCE(MAX(part), 0) + 1 FROM batches").fetchone()[0]
+            lambda seen: int(
+                seen.execute("SELECT MAX(?, COALESCE(MAX(part), 0) + 1) FROM batches", (first,)).fetchone()[0]
+            )
         )
 
     async def pack(self, part: Part, items: Sequence[Item]) -> None:
@@ -82,6 +89,10 @@ class BatchBook:
         That is so once the part of the record that they follow is `handed_out`. None where there are none.
         """
         return await self._ledger.do(_free_followers, handed_out)
+
+    async def left(self) -> int:
+        """How many batches are open, or have answers in the ledger of which nothing has become yet."""
+        return await self._ledger.do(batches_left)
 
     async def close_parts(self) -> list[int]:
         """Close the parts of which each record has its outcome, or is in another part; gives their numbers."""
@@ -230,6 +241,16 @@ def _asked(connection: sqlite3.Connection, digests: Sequence[bytes]) -> set[byte
         ).fetchone()
         if row is not None:
             found.add(digest)
+    return found
+
+
+def batches_left(connection: sqlite3.Connection) -> int:
+    """How many batches are open, or have answers of which nothing has become yet."""
+    found: int = connection.execute(
+        "SELECT COUNT(*) FROM batches WHERE state NOT IN ('read', 'closed') OR EXISTS (SELECT 1 FROM batch_items"
+        " WHERE batch_items.part = batches.part AND state = 'answered'"
+        " AND NOT EXISTS (SELECT 1 FROM outcomes WHERE outcomes.key = batch_items.key))"
+    ).fetchone()[0]
     return found
 
 

@@ -2,12 +2,13 @@
 
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
 from pipeline import codec
 from pipeline.errors import StoreError
+from pipeline.store.batches import batches_left
 from pipeline.store.queries import meta_get, totals
 from pipeline.store.rows import COLUMNS
 from pipeline.store.rundir import replace_durably
@@ -22,12 +23,13 @@ _NAMES = ", ".join(COLUMNS)
 _CACHE_KIB = 64_000
 
 
-def join_ledgers(target: Path, parts: Sequence[Path], run_id: str) -> int:
+def join_ledgers(target: Path, parts: Sequence[Path], run_id: str, *, goes_on: bool = False) -> int:
     """Make the ledger `target` of these, in this order, and put it into the place of the one that is there.
 
     The first one may be what was done before there were shards: its rows keep their numbers. All is made in a file
     beside it, so a kill leaves the old ledger, and what is done again comes to the same. Nobody else may write to
-    `target`; the parts may be at work. Gives the number of outcomes. Raises StoreError.
+    `target`; the parts may be at work. `goes_on`: they have batches at the server, which stay theirs alone. Gives the
+    number of outcomes. Raises StoreError.
     """
     made = target.with_name(f"{target.name}.joining")
     try:
@@ -38,18 +40,18 @@ def join_ledgers(target: Path, parts: Sequence[Path], run_id: str) -> int:
             connection.execute("PRAGMA journal_mode = DELETE")
             connection.execute("PRAGMA synchronous = OFF")
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-            count = _fill(connection, target, parts, run_id)
+            count = _fill(connection, target, parts, run_id, goes_on=goes_on)
         _put_in_place(made, target)
     except (sqlite3.Error, OSError) as error:
         raise StoreError(use_failure(made, error)) from error
     return count
 
 
-def _fill(connection: sqlite3.Connection, target: Path, parts: Sequence[Path], run_id: str) -> int:
+def _fill(connection: sqlite3.Connection, target: Path, parts: Sequence[Path], run_id: str, *, goes_on: bool) -> int:
     for part in parts:
         connection.execute("ATTACH ? AS part", (f"{part.absolute().as_uri()}?mode=ro",))
         connection.execute("BEGIN IMMEDIATE")
-        _copy(connection)
+        _copy(connection, goes_on=goes_on)
         connection.execute("COMMIT")
         connection.execute("DETACH part")
     connection.execute("BEGIN IMMEDIATE")
@@ -61,7 +63,7 @@ def _fill(connection: sqlite3.Connection, target: Path, parts: Sequence[Path], r
     return int(connection.execute("SELECT COUNT(*) FROM outcomes").fetchone()[0])
 
 
-def _copy(connection: sqlite3.Connection) -> None:
+def _copy(connection: sqlite3.Connection, *, goes_on: bool) -> None:
     """All of a part, in the transaction that is open. A key that is there already is archived: it was paid for."""
     one = connection.execute
     last = one(
@@ -89,11 +91,20 @@ def _copy(connection: sqlite3.Connection) -> None:
         "INSERT INTO main.days SELECT day, requests FROM part.days WHERE TRUE"
         " ON CONFLICT (day) DO UPDATE SET requests = requests + excluded.requests"
     )
-    parts = one("SELECT COALESCE(MAX(part), 0) FROM main.batches").fetchone()[0]
-    for table in ("batches", "batch_items"):
-        names = [row[1] for row in one(f"PRAGMA part.table_info({table})")]
-        values = ", ".join("part + ?" if name == "part" else name for name in names)
-        one(f"INSERT OR REPLACE INTO main.{table} ({', '.join(names)}) SELECT {values} FROM part.{table}", (parts,))  # noqa: S608
+    # No two shards have a part of the same number, and the lines of a batch are known by it.
+    which = " WHERE state IN ('read', 'closed')" if goes_on else ""
+    one(f"INSERT OR REPLACE INTO main.batches SELECT * FROM part.batches{which}")  # noqa: S608
+    if not goes_on:
+        one("INSERT OR REPLACE INTO main.batch_items SELECT * FROM part.batch_items")
+
+
+def count_batches_left(ledgers: Iterable[Path]) -> int:
+    """How many batches of these are open, or have answers of which nothing has become yet."""
+    left = 0
+    for path in ledgers:
+        with closing(connect_reader(path)) as reader:
+            left += batches_left(reader)
+    return left
 
 
 def _copy_files(connection: sqlite3.Connection, before: Path | None) -> None:

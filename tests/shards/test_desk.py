@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.leases import Desk, Purses
+from pipeline.leases import Desk, Purses, Rooms
 from pipeline.leases.desk import SILENT_S
 from pipeline.leases.words import VALID_S, Ask, Grant, Refusal, ask_from, grant_from, to_bytes
 from pipeline.limits import DayMeter, LocalResource
@@ -53,7 +53,9 @@ def desk_of(
         counted[name] = counted.get(name, 0) + count
 
     meter = DayMeter(day, used=used, add=add, wall=time.time)
-    return Desk(shards, LocalResource(rpm), meter, Purses(Book(), (None, tokens)), stop_at_day_limit=stop)
+    return Desk(
+        shards, LocalResource(rpm), meter, Purses(Book(), (None, tokens)), Rooms(Book()), stop_at_day_limit=stop
+    )
 
 
 class Book:
@@ -325,3 +327,41 @@ def test_money_that_was_handed_out_never_passes_the_cap(tmp_path: Path) -> None:
         asyncio.run(main())
 
     check()
+
+
+def room_ask(shard: int, number: int, part: int, *, parts: list[int] | None = None, **words: Any) -> Ask:
+    """A shard wants to send a part of 10 records with 100 tokens."""
+    return Ask(shard, 2, "one", number, parts=parts or [], room=[part, 100, 10, 1], **words)
+
+
+def test_room_for_batches_is_granted_once_and_outlives_a_lease_server(moved_clock: RunOn) -> None:
+    """The first part goes alone, the limit holds over all shards, and a new lease server knows what is out."""
+
+    async def main() -> None:
+        desk = desk_of(None, day=50)
+        book, day = Book(), desk._day
+        desk.rooms = Rooms(book, 200)  # type: ignore[arg-type]
+        assert (await desk.lease(room_ask(1, 0, 11))).room
+        assert not (await desk.lease(room_ask(2, 0, 21))).room, "the first part goes alone"
+        desk.rooms = Rooms(book, 200)  # type: ignore[arg-type]
+        await desk.rooms.load()
+        assert not (await desk.lease(room_ask(2, 1, 21))).room, "a new lease server knows of it"
+        assert (await desk.lease(room_ask(1, 1, 12, parts=[11, 100], proven=True))).room
+        told = await desk.lease(room_ask(2, 2, 21))
+        assert (told.room, told.queue and told.queue["proven"]) == (False, True), "the queue is full"
+        assert (await desk.lease(Ask(1, 2, "one", 2, parts=[12, 100]))).stop is None  # one is collected
+        assert (await desk.lease(room_ask(2, 3, 21))).room
+        # The server takes less than it was told to: what a refusal means is judged here.
+        told = await desk.lease(Ask(2, 2, "one", 4, parts=[21, 100], refused_part=[21, 100, 10]))
+        assert (told.is_too_large, told.queue and told.queue["is_learned"]) == (False, True)
+        told = await desk.lease(Ask(1, 2, "one", 3, parts=[12, 100], refused_part=[12, 100, 10]))
+        assert (told.is_too_large, told.queue and told.queue["most_lines"]) == (True, 5)
+        # Three parts of ten requests were let through; two more fill the day.
+        assert await day._used(time.strftime("%Y-%m-%d", time.gmtime())) == 30
+        desk.stop_at_day_limit = True
+        assert (await desk.lease(Ask(2, 2, "one", 5, parts=[], room=[22, 100, 20, 1]))).room
+        assert not (await desk.lease(room_ask(1, 4, 13))).stop
+        told = await desk.lease(Ask(2, 2, "one", 6, parts=[], room=[23, 100, 10, 1]))
+        assert (told.stop or "?")[0] == "day_limit"
+
+    moved_clock(main())
