@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 from pipeline import codec
 from pipeline.errors import SetupError
 from pipeline.records import Outcome, Status
 from pipeline.store.answers import Correction, Place, is_same_content
-from pipeline.store.layout import REVIEWED
+from pipeline.store.layout import REVIEWED, Layout
+from pipeline.store.projection import RowFormat
 from pipeline.store.queries import of_keys, outcomes_of
 from pipeline.store.reviews import open_reviews, read_reviews
 from pipeline.store.reviewsfile import NAME
@@ -53,16 +53,6 @@ class Corrected:
 NOTHING = Corrected()
 
 
-class _Rows(Protocol):
-    """What says how rows look: a layout, or the format of one file."""
-
-    @property
-    def corrected(self) -> int: ...
-
-    @property
-    def reviewed(self) -> bool: ...
-
-
 def misfit(correction: Correction, outcome: Outcome) -> str:
     """Why a correction does not apply to the outcome of its key; empty where it does."""
     if not is_same_content(correction, outcome.record.digest, outcome.request_digest):
@@ -84,14 +74,14 @@ def corrected_at(folder: Path, version: int | None = None, *, column: bool = Fal
         return Corrected(at, reviews.corrections(at), column)
 
 
-async def corrected_for(folder: Path, rows: _Rows) -> Corrected:
+async def corrected_for(folder: Path, rows: Layout | RowFormat) -> Corrected:
     """The corrections that these rows have."""
     if not rows.corrected:
         return Corrected(column=rows.reviewed)
     return await asyncio.to_thread(corrected_at, folder, rows.corrected, column=rows.reviewed)
 
 
-def refuse_lost(folder: Path, rows: _Rows) -> None:
+def refuse_lost(folder: Path, rows: Layout | RowFormat) -> None:
     """Raises SetupError where the rows have corrections of reviews that are not there any more."""
     path = folder / NAME
     if rows.corrected and not path.exists():

@@ -3,36 +3,12 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, TypeAlias
 
 from pipeline.codec import clean
 from pipeline.records import JSON
 from pipeline.store.formats import csv_block, json_block
 from pipeline.store.parquet import GROUP_CHARACTERS, GROUP_ROWS, arrow_schema, arrow_table, require
-
-
-class RowFile(Protocol):
-    """Takes rows and ends: whoever opened it closes it. Its methods raise OSError."""
-
-    def add(self, rows: Sequence[Sequence[JSON]]) -> None:
-        """Write these rows."""
-
-    def close(self) -> None:
-        """Wait until the disk has all of it, and close."""
-
-
-def open_rows(
-    path: Path, titles: Sequence[str], kinds: Sequence[str] = (), *, escape_formulas: bool = False
-) -> RowFile:
-    """A new file in the format of its name, which may end in `.part`.
-
-    Raises OSError, and MissingExtraError for Parquet without pyarrow.
-
-    `kinds` are the types of the columns of a Parquet file: bool, int64, double or string.
-    """
-    if ".parquet" in path.suffixes:
-        return _Parquet(path, titles, kinds)
-    return _Text(path, titles, escape_formulas=escape_formulas)
 
 
 class _Text:
@@ -81,6 +57,25 @@ class _Parquet:
     def _write(self) -> None:
         self._writer.write_table(arrow_table(self._kinds, self._schema, self._rows))
         self._rows, self._length = [], 0
+
+
+#: Takes rows with `add`, and waits with `close` for the disk to have all of them: whoever opened it closes it. Both
+#: raise OSError.
+RowFile: TypeAlias = _Text | _Parquet
+
+
+def open_rows(
+    path: Path, titles: Sequence[str], kinds: Sequence[str] = (), *, escape_formulas: bool = False
+) -> RowFile:
+    """A new file in the format of its name, which may end in `.part`.
+
+    Raises OSError, and MissingExtraError for Parquet without pyarrow.
+
+    `kinds` are the types of the columns of a Parquet file: bool, int64, double or string.
+    """
+    if ".parquet" in path.suffixes:
+        return _Parquet(path, titles, kinds)
+    return _Text(path, titles, escape_formulas=escape_formulas)
 
 
 def _sync(file: BinaryIO) -> None:
