@@ -16,6 +16,7 @@ from pipeline.units import few
 
 _BOOLEANS = {"true": True, "false": False}
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
+_WHOLE = re.compile(r"[+-]?\d{1,400}", re.ASCII)
 _NO = frozenset({"", "0", "false", "no", "n"})
 _SPLITS = (";", "|", ",")
 #: values of a field that are named where a cell has none of them
@@ -81,7 +82,9 @@ def _readings(text: str) -> Iterator[JSON]:
     text = plain(text).strip()
     if (word := text.lower()) in _BOOLEANS:
         yield _BOOLEANS[word]
-    if _NUMBER.fullmatch(text):
+    if _WHOLE.fullmatch(text):  # with all its digits, which a float may not hold
+        yield int(text)
+    elif _NUMBER.fullmatch(text):
         number = float(text.replace(",", "."))
         if number.is_integer():
             yield int(number)

@@ -40,6 +40,7 @@ def column(schema: dict[str, Any]) -> LabelColumn:
         (LEVEL, "2.0", 2),
         (LEVEL, "2,0", 2),
         (LEVEL, 2, 2),
+        ({"type": "integer"}, str(2**53 + 1), 2**53 + 1),
         (FLAG, "TRUE", True),
         (FLAG, "false", False),
         (SHARE, "0,5", 0.5),
