@@ -15,7 +15,7 @@ from pipeline.leases import Desk
 from pipeline.parts import budget_of, hours_of, notified_of, rules_of, tuner_of
 from pipeline.runner import Act, Steering
 from pipeline.settings import Settings
-from pipeline.shards.dealing import shard_folder
+from pipeline.shards.dealing import FOLDER, shard_folder
 from pipeline.shards.office import caps_of
 
 _RATES = {"limits.requests_per_minute", "limits.tokens_per_minute"}
@@ -35,8 +35,9 @@ class Orders:
     def __init__(self, settings: Settings, desk: Desk, say: Callable[[str], None]) -> None:
         self._desk = desk
         self._say = say
-        self._run = Path(settings.output.dir)
-        self._steering = Steering(settings, self, Inbox(self._run))
+        run = Path(settings.output.dir)
+        self._shards_folder = run / FOLDER
+        self._steering = Steering(settings, self, Inbox(run))
         # All state that changes, beside the parts: what goes on to shards, and to which sessions of them it went.
         self._words: dict[str, Any] = {}
         self._told: dict[int, str] = {}
@@ -53,8 +54,9 @@ class Orders:
             if self._words and self._told.get(number) != session:
                 self._told[number] = session
                 try:
+                    folder = shard_folder(self._shards_folder, number, self._desk.shards)
                     for key, value in self._words.items():
-                        send(shard_folder(self._run, number, self._desk.shards), "set", key, self._part_of(key, value))
+                        send(folder, "set", key, self._part_of(key, value))
                 except SetupError as error:
                     self._say(f"labelpipe: shard {number} does not hear of it: {error}")
 
