@@ -53,7 +53,7 @@ class Allowing:
     @property
     def _packs_first(self) -> bool:
         """Whether what is packed now goes first, or may."""
-        return not (self._courier().open or (self._is_proven and not self.tries_one))
+        return not ((self._is_proven and not self.tries_one) or self._courier().open)
 
     @property
     def _is_proven(self) -> bool:

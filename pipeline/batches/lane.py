@@ -85,16 +85,17 @@ class Lane:
             size=self.allowing.size,
             usd_of=usd_of,
             room=self.allowing.leaves_room,
-            at_packed=self.allowing.packed,
+            at_packed=self._packed,
             model=rules.model,
         )
         self.courier = self._courier(Reader(api, book, prices_of, self._note_landed), run_id)
         # All state that changes: what is known of records that are handed out, how far the parts that are read are
-        # handed out, which parts were called off, what wakes the stream, and the end of the run for which batches are
-        # given up.
+        # handed out, what a look through the parts has found, which parts were called off, what wakes the stream, and
+        # the end of the run for which batches are given up.
         self._items: dict[str, Item] = {}
         self._fed: set[int] = set()
         self._freed: list[int] = []
+        self._scan: tuple[int | None, int] | None = None
         self._called_off: set[int] = set()
         self._cursors: dict[int, tuple[int, str]] = {}
         self._changed = asyncio.Event()
@@ -255,8 +256,18 @@ class Lane:
         return live_s(self.courier.open, state.requests, state.tokens, per_minute, records)
 
     def _has_room(self) -> bool:
-        unsent = sum(part.state is PartState.PACKED for part in self.courier.parts.values())
-        return self._rules.goes_live or self.courier.off.is_shut or unsent < MOST_UNSENT
+        return self._rules.goes_live or self.courier.off.is_shut or self._scanned()[1] < MOST_UNSENT
+
+    def _scanned(self) -> tuple[int | None, int]:
+        """A part that is read and not handed out, and how many wait to be sent.
+
+        It is asked for with each record, and a run may have hundreds of parts: they are looked through after a change.
+        """
+        if self._scan is None:
+            parts = self.courier.parts.values()
+            read = (part.number for part in parts if part.state is PartState.READ and part.number not in self._fed)
+            self._scan = next(read, None), sum(part.state is PartState.PACKED for part in parts)
+        return self._scan
 
     async def _come_back(self, producer: Producer) -> list[Job | Outcome]:
         """The next records of a part that is read; those that have followed others come once all parts are out."""
@@ -278,14 +289,15 @@ class Lane:
             self._freed.remove(part)
         else:
             self._fed.add(part)
+            self._scan = None
         if self._next_part() is None:
             await self._free_followers()
         return []
 
     def _next_part(self) -> int | None:
         """A part that is read and not handed out, or else a group of records that have followed others; None: none."""
-        read = (part.number for part in self.courier.parts.values() if part.state is PartState.READ)
-        return next((number for number in read if number not in self._fed), next(iter(self._freed), None))
+        read = self._scanned()[0]
+        return next(iter(self._freed), None) if read is None else read
 
     async def _free_followers(self) -> bool:
         group = await self._book.free_followers(sorted(self._fed))
@@ -329,7 +341,12 @@ class Lane:
         """Whether the run waits for batches, and nothing else is at work."""
         return bool(self.courier.open) and not self._unfinished()
 
+    def _packed(self, part: Part) -> None:
+        self._scan = None
+        self.allowing.packed(part)
+
     def _look(self) -> None:
+        self._scan = None
         self.allowing.count_queued()
         self._changed.set()
 
