@@ -68,6 +68,8 @@ class Lease:
         #: the part of the server's queue of batches that the lease server grants
         self.queue = LeasedQueue(self._until_heard)
         self._http: aiohttp.ClientSession | None = None
+        #: takes what the shard is ordered to set
+        self.order: Callable[[str, str], object] = lambda *_: None
         # All state that changes: what is granted and until when (and until when what was just acquired is), how many
         # are asked for at once and how large a call is, what is to be reported, and what the lease server said last.
         self._grants: deque[list[float]] = deque()
@@ -271,6 +273,8 @@ class Lease:
         if self._needs == ask.needs:
             self._needs = None
         self.queue.hear(ask, grant)
+        for key, value in grant.words.items():
+            self.order(key, value)
         if grant.stop is not None and not self._released:
             self.end(stopped_error(*grant.stop))
         self._news.set()

@@ -59,7 +59,7 @@ class Desk:
         self._counted = counted
         # All state that changes: how many shards there are, each of them, since when they ask, those that ask in turn,
         # the calls in flight; what everyone waits for, whether something came back since, whether it is paused, why the
-        # run ends, and why a shard was told that there will be no more money.
+        # run ends, why a shard was told that there will be no more money, and what each shard is to set.
         self.shards = shards
         self._shards: dict[int, Seat] = {}
         self._since: float | None = None
@@ -69,9 +69,10 @@ class Desk:
         self._held = Hold(float("-inf"), "")
         self._day_hold: Hold | None = None
         self._heard = asyncio.Event()
-        self._paused = False
+        self.is_paused = False
         self._stopped: tuple[str, str] | None = None
         self.short = ""
+        self.words: dict[str, str] = {}
 
     # -- what shards say and get -----------------------------------------------------------------------------------
 
@@ -108,7 +109,8 @@ class Desk:
 
     def _begin(self, shard: Seat, ask: Ask) -> None:
         self._take_back(shard)
-        shard.session, shard.last, shard.has_begun, shard.is_over = ask.session, None, False, False
+        shard.session, shard.last, shard.words = ask.session, None, None
+        shard.has_begun = shard.is_over = False
 
     def _report(self, shard: Seat, ask: Ask) -> None:
         """Judge what has come of the calls, in the order in which it came."""
@@ -168,7 +170,7 @@ class Desk:
 
     async def _queued(self, ask: Ask) -> dict[str, Any]:
         """What becomes of a shard's batches."""
-        found, lacks = await self.rooms.hear(ask, self._day, is_open=self._stopped is None and not self._paused)
+        found, lacks = await self.rooms.hear(ask, self._day, is_open=self._stopped is None and not self.is_paused)
         if lacks and self.stop_at_day_limit and not (self.rooms.parts or self._in_flight):
             self.stop("day_limit", f"{lacks}; the same command resumes tomorrow (UTC)")
         return found
@@ -241,6 +243,8 @@ class Desk:
         shard.out += requests
         shard.expires_at = float("inf") if ask.is_last else now + SILENT_S + VALID_S + GRACE_S
         shrink, shard.shrink = shard.shrink, False
+        words = self.words if shard.has_begun and shard.words is not self.words else {}
+        shard.words = self.words if shard.has_begun else None  # before, it does not listen
         held_s = max(0.0, self._held.until - now)
         return Grant(
             ask.number,
@@ -248,9 +252,10 @@ class Desk:
             self.purses.caps_of(ask.shard),
             shrink=shrink,
             held_s=held_s,
-            reason=("paused by order" if self._paused else self._held.reason if held_s else ""),
+            reason=("paused by order" if self.is_paused else self._held.reason if held_s else ""),
             stop=self._stopped,
             short=short,
+            words=words,
             state=self.state(now),
         )
 
@@ -277,13 +282,8 @@ class Desk:
 
     def set_paused(self, paused: bool) -> None:
         """Grant nothing until it is said otherwise."""
-        self._paused = paused
+        self.is_paused = paused
         self._work.set()
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether nothing is granted by order."""
-        return self._paused
 
     def set_caps(self, caps: Caps) -> None:
         """Take over another budget."""
@@ -332,8 +332,8 @@ class Desk:
         """Return when nothing holds; the meters do not catch that time up."""
         loop = asyncio.get_running_loop()
         began = now = loop.time()
-        while self._paused or now < self._held.until:
-            await self._sleep(LOOK_S if self._paused else self._held.until - now)
+        while self.is_paused or now < self._held.until:
+            await self._sleep(LOOK_S if self.is_paused else self._held.until - now)
             now = loop.time()
         if now > began:
             self.resource.shut(now - began)

@@ -29,6 +29,8 @@ class Seat:
     spent: tuple[int, int] = (0, 0)
     holds: bool = False
     is_bound: bool = True
+    #: what it was told to set
+    words: dict[str, str] | None = None
     last: Grant | None = None
     is_asking: bool = False
     shrink: bool = False

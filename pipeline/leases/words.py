@@ -91,6 +91,7 @@ class Ask:
 class Grant:
     """What a shard may do now.
 
+    `words` are what it is ordered to set, by key.
     `requests` may leave within VALID_S. `caps` are what it may have spent in all, in picodollars and tokens; None: no
     cap. `shrink`: fewer calls should be in flight. `held_s` and `reason`: nothing is granted for so long. `stop`: the
     run is to end, as code and message. `short`: why what is needed will never be handed out. `state` is what is
@@ -106,6 +107,7 @@ class Grant:
     reason: str = ""
     stop: tuple[str, str] | None = None
     short: str = ""
+    words: dict[str, str] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
     room: bool = False
     is_too_large: bool = False

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline import codec
 from pipeline.batches import Mode
+from pipeline.control import send
 from pipeline.engine import StopSwitch, under
 from pipeline.errors import ConfigError, LabelpipeError
 from pipeline.limits import NOTHING, Admission, Budget, DayMeter, KeepMark, Resource, Spend
@@ -300,6 +301,7 @@ async def _begin_lease(
     job = await stack.enter_async_context(lease.at_work())
     lease.refuse_other(job, job_digest(settings, task, sources))
     await ledger.meta_set("run_id", job.run_id)
+    lease.order = partial(send, Path(settings.output.dir), "set")
     await lease.begin(admission.gate.stop, admission.budget)
     return job.run_id
 

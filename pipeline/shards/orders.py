@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import codec
-from pipeline.control import Inbox, LiveChange, Shift, applied_line, refused_line, send
-from pipeline.errors import SetupError
+from pipeline.control import Inbox, LiveChange, Shift, applied_line, refused_line
 from pipeline.leases import Desk
 from pipeline.parts import budget_of, hours_of, notified_of, rules_of, tuner_of
 from pipeline.runner import Act, Steering
 from pipeline.settings import Settings
-from pipeline.shards.dealing import FOLDER, shard_folder
 from pipeline.shards.office import caps_of
 
 _RATES = {"limits.requests_per_minute", "limits.tokens_per_minute"}
@@ -35,12 +33,7 @@ class Orders:
     def __init__(self, settings: Settings, desk: Desk, say: Callable[[str], None]) -> None:
         self._desk = desk
         self._say = say
-        run = Path(settings.output.dir)
-        self._shards_folder = run / FOLDER
-        self._steering = Steering(settings, self, Inbox(run))
-        # All state that changes, beside the parts: what goes on to shards, and to which sessions of them it went.
-        self._words: dict[str, Any] = {}
-        self._told: dict[int, str] = {}
+        self._steering = Steering(settings, self, Inbox(Path(settings.output.dir)))
 
     @property
     def settings(self) -> Settings:
@@ -50,15 +43,6 @@ class Orders:
     def look(self) -> None:
         """Carry out what came since the last look."""
         self._steering.look()
-        for number, session in self._desk.at_work.items():
-            if self._words and self._told.get(number) != session:
-                self._told[number] = session
-                try:
-                    folder = shard_folder(self._shards_folder, number, self._desk.shards)
-                    for key, value in self._words.items():
-                        send(folder, "set", key, self._part_of(key, value))
-                except SetupError as error:
-                    self._say(f"labelpipe: shard {number} does not hear of it: {error}")
 
     # -- what is steered -------------------------------------------------------------------------------------------
 
@@ -112,13 +96,13 @@ class Orders:
 
     def _forward(self, changes: dict[str, Any]) -> None:
         # What is taken out of the config is taken out there too.
-        self._words = {key: value for key, value in {**self._words, **changes}.items() if value is not None}
-        self._told.clear()
+        words = {**self._desk.words, **{key: self._part_of(key, value) for key, value in changes.items()}}
+        self._desk.words = {key: value for key, value in words.items() if value is not None}
 
-    def _part_of(self, key: str, value: Any) -> Any:
+    def _part_of(self, key: str, value: Any) -> str | None:
         if key in _IN_PARTS and isinstance(value, int):
-            return math.ceil(value / self._desk.shards)
-        return value if isinstance(value, str) else codec.dumps(value).decode()
+            value = math.ceil(value / max(1, self._desk.shards))
+        return value if value is None or isinstance(value, str) else codec.dumps(value).decode()
 
 
 def _shown(value: Any) -> str:
