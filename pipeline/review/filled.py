@@ -37,10 +37,14 @@ _Pending = tuple[Set[str], Set[str]]
 
 @dataclass(frozen=True, slots=True)
 class _Standing:
-    """The corrections as they are now, and as the run's files have them; `is_copy`: an edited labels.csv answers."""
+    """What a file is read beside: the corrections as they are now, and as the run's files have them.
+
+    `own` are those of the columns `unclear` and `note` that are a draw's; `is_copy`: an edited labels.csv answers.
+    """
 
     now: Corrected
     written: Corrected
+    own: frozenset[str]
     is_copy: bool
 
     def drops(self, outcome: Outcome, column: str, value: JSON) -> bool:
@@ -87,10 +91,13 @@ async def take_answers(run: str | Path | None, path: str | Path, *, by: str, dra
     rows = await _rows(found, file)
     corrected = await asyncio.to_thread(corrected_at, found.run_dir.path)
     written = await asyncio.to_thread(corrected_at, found.run_dir.path, found.layout.corrected)
-    standing = _Standing(corrected, written, _is_copy(found, rows[0]))
+    # A line of JSON may leave out what is null.
+    titles = frozenset(name for row in rows for name in row.values)
+    own = frozenset(name for name in (UNCLEAR, NOTE) if _is_own(found, name, titles))
+    standing = _Standing(corrected, written, own, _is_copy(found, titles))
     async with await Ledger.open(found.run_dir.ledger, read_only=True) as ledger:
         named = await named_rows(found, ledger, corrected, rows, file)
-        answered, lies_in = await asyncio.to_thread(_draw_of, found, draw, named, file)
+        answered, lies_in = await asyncio.to_thread(_draw_of, found, draw, named, file, standing)
         taken = Taken()
         for start in range(0, len(named), BLOCK):
             block = named[start : start + BLOCK]
@@ -107,7 +114,7 @@ async def take_answers(run: str | Path | None, path: str | Path, *, by: str, dra
     return _facts(found, (file, by.strip(), answered), taken, rewritten) | figures | {"lies_in": lies_in}
 
 
-def _is_filled_in(found: Reviewed, draw: Draw, about: tuple[Set[str], _Pending], first: Row) -> bool:
+def _is_filled_in(draw: Draw, about: tuple[Set[str], _Pending], standing: _Standing) -> bool:
     """Whether a file about these keys is this draw, filled in: then a value that is as it was is an answer too.
 
     It is if it has the draw's own columns, whatever rows were deleted. Another tool may have left these out; then it
@@ -115,22 +122,22 @@ def _is_filled_in(found: Reviewed, draw: Draw, about: tuple[Set[str], _Pending],
     draw by chance, or come from it, and is no random part of it. An edited labels.csv shows the model's labels.
     """
     keys, (drawn, pending) = about
-    if all(_is_own(found, name, first) for name in (UNCLEAR, NOTE)):
+    if {UNCLEAR, NOTE} <= standing.own:
         return True
     is_all = keys == drawn or (bool(pending) and keys == pending)
-    return is_all and (not _is_copy(found, first) or (draw.blind and len(drawn) < draw.population))
+    return is_all and (not standing.is_copy or (draw.blind and len(drawn) < draw.population))
 
 
-def _is_own(found: Reviewed, name: str, first: Row) -> bool:
+def _is_own(found: Reviewed, name: str, titles: Set[str]) -> bool:
     """Whether the file's column of this name is that of a draw, and not one of the input that was carried along."""
     # A draw calls that one by another name.
     is_carried = name in found.layout.columns
-    return name in first.values and (not is_carried or f"input_{name}" in first.values)
+    return name in titles and (not is_carried or f"input_{name}" in titles)
 
 
-def _is_copy(found: Reviewed, first: Row) -> bool:
+def _is_copy(found: Reviewed, titles: Set[str]) -> bool:
     """Whether such rows are those of labels.csv, edited: nobody has chosen each value in them."""
-    return set(found.layout.label_table().titles) <= first.values.keys()
+    return set(found.layout.label_table().titles) <= titles
 
 
 async def _rows(found: Reviewed, file: Path) -> list[Row]:
@@ -141,7 +148,7 @@ async def _rows(found: Reviewed, file: Path) -> list[Row]:
             rows += block
     if not rows:
         raise InputError(f"{file}: holds no row")
-    if not any(name in rows[0].values for name in found.names):
+    if not any(name in row.values for row in rows for name in found.names):
         raise InputError(
             f"{file}: no column is a label of this run ({there_are(found.names)}); the columns are "
             f"{there_are(rows[0].values)}"
@@ -161,14 +168,16 @@ def _keep(found: Reviewed, taken: Taken, by: str, draw: Draw | None) -> None:
     _count(taken)
 
 
-def _draw_of(found: Reviewed, wanted: int | None, named: Sequence[Named], file: Path) -> tuple[Draw | None, int | None]:
+def _draw_of(
+    found: Reviewed, wanted: int | None, named: Sequence[Named], file: Path, standing: _Standing
+) -> tuple[Draw | None, int | None]:
     """The draw that a file answers: the one that is wanted, else the smallest that holds all of its records.
 
     Of draws of one size it is the last: a person may have deleted rows, but none is ever added. A file that is none of
     them filled in answers no draw: its answers are those that differ, and a draw with these only would make the labels
     look worse than they are. Then the second value is the blind draw, if any, that its records lie in.
     """
-    keys, first = {one.key for one in named}, named[0].row
+    keys = {one.key for one in named}
     reviews = read_reviews(found.run_dir.path)
     if reviews is None:
         draws: list[tuple[Draw, _Pending]] = []
@@ -180,7 +189,7 @@ def _draw_of(found: Reviewed, wanted: int | None, named: Sequence[Named], file: 
     holding = sorted((len(both[0]), -draw.id, draw, both) for draw, both in draws if keys <= both[0])
     if wanted is not None and not holding:
         raise InputError(f"{file}: {there_are(sorted(keys - draws[0][1][0]))} are not in draw {wanted}")
-    filled = (draw for *_, draw, both in holding if wanted or _is_filled_in(found, draw, (keys, both), first))
+    filled = (draw for *_, draw, both in holding if wanted or _is_filled_in(draw, (keys, both), standing))
     lies_in = next((draw.id for *_, draw, _ in holding if draw.blind), None)
     return (draw, None) if (draw := next(filled, None)) is not None else (None, lies_in)
 
@@ -198,7 +207,7 @@ def _take_row(found: Reviewed, taken: Taken, one: Named, about: tuple[Outcome, _
     old = [] if confirms else [name for name, value in changed.items() if standing.drops(outcome, name, value)]
     for name in old:
         del changed[name]
-    note, mark = (one.row.values.get(name) if _is_own(found, name, one.row) else None for name in (NOTE, UNCLEAR))
+    note, mark = (one.row.values.get(name) if name in standing.own else None for name in (NOTE, UNCLEAR))
     unclear = is_ticked(mark)
     words = "" if is_empty(note) else plain(str(note))
     if changed and outcome.rows is not None:

@@ -311,6 +311,17 @@ def test_what_differs_in_a_file_that_is_no_draw_is_no_answer_to_it(folder: Path,
     assert copied["draw"] == (1 if blind else None)
 
 
+def test_lines_of_json_may_leave_out_what_is_null(folder: Path) -> None:
+    do(draw_to_file(folder / "run", DrawOptions(sample=4, blind=True), folder / "draw.jsonl"))
+    rows = [json.loads(line) for line in (folder / "draw.jsonl").read_text().splitlines()]
+    rows[1] |= {"topic": TOPICS[0], "note": "why?"}
+    rows[2] |= {"unclear": True}
+    told = [{name: value for name, value in row.items() if value is not None} for row in rows[:3]]
+    (folder / "back.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in told))
+    facts = take(folder, folder / "back.jsonl")
+    assert (facts["draw"], facts["blind"], facts["answers"], facts["unanswered"]) == (1, True, 2, 1)
+
+
 def test_a_column_of_the_input_is_not_a_note(tmp_path: Path) -> None:
     """Each record has a note of its own, which labels.csv carries along."""
     write_input(tmp_path)
