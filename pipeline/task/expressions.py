@@ -134,7 +134,8 @@ def _expect_expression(text: str) -> None:
             return
         reason = "an operator or the end is expected"
     except TemplateSyntaxError as error:
-        reason = error.message or "it cannot be read"
+        told = (error.message or "it cannot be read").replace("unexpected end of template, ", "").rstrip(".")
+        reason = "something is missing" if told == "unexpected 'end of template'" else told
     at = total - len(list(parser.stream)) - (not parser.stream.eos)
     raise TemplateSyntaxError(f"{_place(text, at)}: {reason}", 1)
 

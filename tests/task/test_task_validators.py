@@ -133,7 +133,7 @@ def test_a_message_of_ones_own_and_all_faults_at_once() -> None:
 @pytest.mark.parametrize(
     ("expression", "words"),
     [
-        ("quote in", "number 1: 'quote in' is not an expression: "),
+        ("quote in", r"number 1: 'quote in' is not an expression: column 9 \(the end\): something is missing"),
         ("len(quote) > 0) or (1", "is not an expression"),
         ("quote.__class__", "uses '__class__': only fields"),
         ("''.__class__.__mro__[1].__subclasses__()", "uses '__"),
