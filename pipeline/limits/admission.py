@@ -136,7 +136,7 @@ class Admission:
         self.calls = 0
         self.refusals = 0
         self._tokens_ratio = 1.0
-        self._hours_at = self._rests_until = float("-inf")
+        self._rests_until = float("-inf")
         gate.at_stop(self.resource.release)
 
     @property
@@ -198,16 +198,13 @@ class Admission:
             may_leave = self.resource.shut(loop.time() - began)
 
     def _within(self, hours: Hours, now: float) -> bool:
-        """Whether calls may leave by the clock on the wall; looked at once a second."""
-        if now < self._hours_at:
-            return True
+        """Whether calls may leave by the clock on the wall."""
         moment = datetime.now().astimezone()
         wait_s = hours.wait_s(moment)
         if wait_s > 0:
             # Looked at again each minute: machines sleep, and clocks are set.
             self._rest(now + wait_s, hours.waiting(moment), look_at=now + min(wait_s, 60.0))
             return False
-        self._hours_at = now + 1.0
         return True
 
     async def _reserve(self, most: Most | None) -> Reservation | None:
@@ -270,7 +267,6 @@ class Admission:
     def set_hours(self, hours: Hours | None) -> None:
         """Take over other hours."""
         self.hours = hours
-        self._hours_at = float("-inf")
         self._end_rest()
 
     # -- what the answers say ------------------------------------------------------------------------------------

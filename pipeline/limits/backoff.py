@@ -48,7 +48,10 @@ class Day:
 
 
 class Backoff:
-    """Says until when everyone waits. `now` is the run's clock in seconds."""
+    """Says until when everyone waits: worth 62 used, 61 refused. `now` is the run's clock in seconds.
+
+    That blind waits double is worth 4 used, and that the window shrinks 6 refused.
+    """
 
     def __init__(self) -> None:
         # All state that changes: what the server asked for, heard or not, and the day's limit behind that; since when
@@ -75,7 +78,10 @@ class Backoff:
             self.day = replace(self.day, until=float("-inf"))
 
     def used_up(self, what: str, reset_s: float, now: float, limit: str = "") -> Hold:
-        """An answer says that no `what` is left; to the end where it is a limit a day (`limit`: 200 requests)."""
+        """An answer says that no `what` is left; to the end where it is a limit a day (`limit`: 200 requests).
+
+        Worth 6 refused.
+        """
         wait_s = reset_s if reset_s > MINUTE_RESET_S else min(reset_s, BLIND_WAIT_S)
         return self._hold(wait_s, f"the server says that no {what} left for now", now, limit)
 

@@ -1,7 +1,7 @@
 """What a number of calls in flight achieves, measured so that a tenth of slow calls decides nothing. Arithmetic only.
 
 Throughput is that of Little's law, calls in flight / typical latency, where the typical latency is the mean of the
-middle half of a window's answers. A plain mean costs 6 points of the share used where a tenth of the calls is slow;
+middle half of a window's answers. A plain mean costs 3 points of the share used where a tenth of the calls is slow;
 counting answers instead would let a few slow calls, or a pause, decide.
 """
 

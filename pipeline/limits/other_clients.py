@@ -24,7 +24,7 @@ SPAN_S = 60
 
 
 class OtherClients:
-    """What share of one limit may be used, beside others. `now` is the run's clock in seconds."""
+    """What share of one limit may be used, beside others: worth 11 refused. `now` is the run's clock in seconds."""
 
     def __init__(self) -> None:
         # All state that changes: the limit that this is about, the sizes that a bucket would have had,

@@ -15,7 +15,7 @@ from pipeline.limits.latency import Level, Window, doubt, follows, pooled
 #: A window has at least this many answers (and half of the limit), and so many windows are enough of a trial or a base.
 ENOUGH = 16
 #: A window lasts this many typical latencies. As long a time is left out after a change of the limit, whose answers
-#: belong to both.
+#: belong to both. That is worth 50 used.
 WINDOW_LATENCIES = 2.0
 #: With less of the limit in flight than this, something else is the bottleneck: the window says nothing.
 IN_USE = 0.75
@@ -25,9 +25,9 @@ NEARLY = 0.9
 #: a trial ends with.
 FOLLOWS = 0.25
 #: Steps as shares of the base: a doubling (down: half of that), and after a trial that failed; half of that is the
-#: smallest.
+#: smallest, and worth 9 used.
 STEP_WIDE, STEP_FIRST = 1.0, 0.25
-#: Typical latencies between trials: first, and after many that brought nothing.
+#: Typical latencies between trials: first, and after many that brought nothing. Worth 14 used.
 PAUSE_FIRST, PAUSE_MOST = 6.0, 64.0
 #: What lies so many standard errors apart is not the same by chance.
 SIGMAS = 2.0
@@ -49,10 +49,9 @@ class Tuner:
         # what is known of the base and of the trial,
         self._known: list[Level] = []
         self._trial: list[Level] = []
-        # and the next trial: its step, below 0 for less; how many have failed at this step; when it may begin.
+        # and the next trial: its step, below 0 for less; how many have failed since one succeeded; when it may begin.
         self._step = STEP_WIDE
         self._failures = 0
-        self._pause = PAUSE_FIRST
         self._next_trial_at = -math.inf
 
     def answered(self, latency_s: float, now: float, in_flight: int) -> None:
@@ -105,9 +104,10 @@ class Tuner:
         return is_known and base.in_flight >= NEARLY * self._base
 
     def _begin_trial(self, now: float) -> None:
+        """Trials are worth 74 used, and those of fewer calls 11."""
         self._trial = []
-        if self._stepped() == self._base and not self._failures:
-            self._failures, self._step = 1, -self._step
+        if self._stepped() == self._base and self._failures % 2 == 0:
+            self._failures, self._step = self._failures + 1, -self._step
         if self._stepped() == self._base:
             self._fail(now)
         else:
@@ -137,27 +137,24 @@ class Tuner:
             self._fail(now)
 
     def _may_look_behind(self, base: Level, trial: Level) -> bool:
-        """Servers that work in batches stand still and then rise again (51 points there); but what falls is left."""
+        """Servers that work in batches stand still and then rise again; but what falls is left. Worth 51 used."""
         has_not_fallen = self.limit == 2 * self._base and trial.throughput >= NEARLY * base.throughput
         return has_not_fallen and 4 * trial.latency_s <= self._timeout_s
 
     def _succeed(self, now: float) -> None:
         """The base moves, and the next step, twice as wide, follows at once."""
         self._base, self._known = self.limit, self._trial
-        self._failures, self._pause = 1, PAUSE_FIRST
+        self._failures = 1
         self._step = max(-STEP_WIDE / 2, min(2 * self._step, STEP_WIDE))
         self._begin_trial(now)
 
     def _fail(self, now: float) -> None:
         """Back at the base; the other direction is next, and after both a smaller step, and then a longer pause."""
         self._failures += 1
-        size = min(abs(self._step), STEP_FIRST)
-        if self._failures > 1:
-            self._failures = 0
-            self._pause = self._pause if size > STEP_FIRST / 2 else min(2 * self._pause, PAUSE_MOST)
-            size = STEP_FIRST / 2
+        size = min(abs(self._step), STEP_FIRST) if self._failures % 2 else STEP_FIRST / 2
         self._step = math.copysign(size, -self._step)
-        self._next_trial_at = now + self._pause * self._latency_s
+        pause = min(PAUSE_FIRST * 2.0 ** min(max(0, self._failures // 2 - 1), 10), PAUSE_MOST)
+        self._next_trial_at = now + pause * self._latency_s
         self._go(self._base, now)
 
     def _bounded(self, limit: int) -> int:
