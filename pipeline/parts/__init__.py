@@ -62,3 +62,4 @@ from pipeline.parts.server import (
     why_responses,
 )
 from pipeline.parts.task import cache_text, panel_of, task_of, voters_of
+from pipeline.parts.travel import Travel, travel_of

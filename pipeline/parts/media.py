@@ -22,7 +22,7 @@ def show_options(settings: Settings) -> ShowOptions:
         images=media.images,
         audio=media.audio,
         documents=media.documents,
-        root=_folder(settings),
+        root=folder_of_media(settings),
         must_be_there=True,
         shape={name: getattr(media, name) for name in looks},
     )
@@ -41,7 +41,7 @@ def media_of(settings: Settings, task: Task) -> Loader:
         _refuse_everything(settings)
     return Loader(
         MediaOptions(
-            root=_folder(settings),
+            root=folder_of_media(settings),
             model=settings.model.name,
             detail=media.detail,
             max_pixels=media.max_pixels,
@@ -67,14 +67,14 @@ async def media_for(settings: Settings, task: Task, stack: AsyncExitStack) -> Pr
 
 def _refuse_everything(settings: Settings) -> None:
     """A root that somebody chose may be any folder that is there; one that was found is not the whole disk."""
-    folder = _folder(settings)
+    folder = folder_of_media(settings)
     if not folder.is_dir():
         raise ConfigError(f"task.media.root is {str(folder)!r}: no such folder")
     if settings.task.media.root is None and folder.resolve() == Path(folder.resolve().anchor):
         raise ConfigError("task.media.root is not set, and the inputs have only the whole disk in common: set it")
 
 
-def _folder(settings: Settings) -> Path:
+def folder_of_media(settings: Settings) -> Path:
     """The folder below which local files must be: the one that is set, or the one that holds the inputs."""
     if settings.task.media.root is not None:
         return settings.find(settings.task.media.root)

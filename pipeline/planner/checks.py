@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline.engine import most_of
-from pipeline.errors import LabelpipeError, RenderError, SetupError
+from pipeline.errors import LabelpipeError, MissingExtraError, RenderError, SetupError
 from pipeline.facts import Check
 from pipeline.labelfields import LabelField
 from pipeline.limits import BudgetReachedError, Most
@@ -27,13 +27,14 @@ from pipeline.parts import (
     sources_of,
     sql_of,
     task_of,
+    travel_of,
 )
 from pipeline.planner.census import Census
 from pipeline.planner.lanes import cache_checks, flex_checks
 from pipeline.planner.mediacheck import look_at_media
 from pipeline.planner.servercheck import UNSURE, api_checks, model_checks, server_checks
 from pipeline.progress import counting
-from pipeline.readers import OF_FILES, Progress, Source, peek
+from pipeline.readers import OF_FILES, Progress, Source, is_address, peek
 from pipeline.records import Record
 from pipeline.runner import Fields, fields_of, find_changes, is_here, overridden_by, spent_of
 from pipeline.settings import Settings
@@ -68,6 +69,7 @@ async def check(settings: Settings, *, online: bool = True, quiet: bool = True) 
     if task is not None:
         found += [*_votes(settings, task), *await _gold(settings, task)]
     found += [Check(name, False, told) for name, told in refused.items() if name != "limits"] + flex_checks(settings)
+    found += _ray(settings)
     if settings.output.sql is not None:
         found.append(await _table(settings, online=online))
     if sources is not None and task is not None:
@@ -123,6 +125,24 @@ def _meanings(settings: Settings) -> list[Check]:
     bare = {name: field.without_meaning for name, field in label_fields(settings).items()}
     told = "; ".join(f"{name}: {few(values, SHOWN_LABELS)}" for name, values in bare.items() if values)
     return [Check("meanings", None, f"no meaning is given for some labels of a field: {told}")] if told else []
+
+
+def _ray(settings: Settings) -> list[Check]:
+    """What of this machine's files goes to the nodes of Ray with the run, and what has to be there."""
+    if settings.scale.engine != "ray":
+        return []
+    if find_spec("ray") is None:
+        return [Check("ray", False, str(MissingExtraError('scale.engine = "ray"', "ray")))]
+    travel, run = travel_of(settings), settings.output.dir
+    if not is_address(settings.scale.folder or ""):
+        shared = [*travel.files, *(path for _, path in travel.stays), settings.scale.folder or run]
+        told = f"nothing goes to the nodes; each needs under the same name: {', '.join(dict.fromkeys(shared))}"
+        return [Check("ray", None, f"{told}. A file system that all of them see has it")]
+    told = f"go to the nodes with the run: {', '.join(travel.files) or 'nothing'}"
+    if not travel.stays:
+        return [Check("ray", True, told)]
+    stays = ", ".join(f"{path} ({key})" for key, path in travel.stays)
+    return [Check("ray", None, f"{told}; have to be on each under the same name: {stays}")]
 
 
 def _told_sources(sources: list[Source]) -> str:

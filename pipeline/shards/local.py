@@ -74,7 +74,7 @@ async def run_in_shards(settings: Settings, shards: int, options: RunOptions) ->
 async def _run(settings: Settings, shards: int, options: RunOptions, switch: StopSwitch) -> RunSummary:
     run = Path(settings.output.dir)
     loop = asyncio.get_running_loop()
-    async with in_ray(shards) if settings.scale.engine == "ray" else _here() as (host, start):
+    async with in_ray(settings, shards) if settings.scale.engine == "ray" else _here() as (host, start):
         dealt = await deal(settings, shards, options)
         began = loop.time()
         with RunDir(run / FOLDER).open_for_writing():
@@ -254,6 +254,11 @@ async def _at_work(
         crew.orders = Orders(settings, desk, progress.say)
         if any(RunDir(shard.folder).is_running() for shard in crew.shards):
             progress.say("labelpipe: the shards of an earlier session let their calls in flight end first")
+        if dealt.address:
+            progress.say(
+                f"labelpipe: the shards are synced to {dealt.address} every {settings.scale.sync_s:g} s. If a "
+                "machine is lost, at most the answers of so long are asked and paid for again"
+            )
         switch.turn(_soft(crew, progress), processes.end)
         task = task_of(settings)
         sources = await in_daemon(partial(sources_of, settings, None))

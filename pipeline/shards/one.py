@@ -21,7 +21,6 @@ from pipeline.shards.processes import until_free
 from pipeline.stats import RunSummary
 from pipeline.store import RunDir
 from pipeline.threads import in_daemon
-from pipeline.units import duration
 
 #: Where the state cannot be saved, it is tried again after so long, longer each time; at the end of the shard so often.
 RETRY_S, RETRY_MOST_S, LAST_TRIES = 1.0, 30.0, 5
@@ -70,7 +69,7 @@ async def _kept_elsewhere(
         base = await in_daemon(partial(fetch_base, elsewhere, folder.with_name(f"{folder.name}.base"), job.dealing))
     say(
         f"labelpipe: shard {folder.name}{' goes on from its last sync and' if fetched else ''} is synced to {address}. "
-        f"If its machine is lost, at most the answers of {duration(sync_s)} are asked and paid for again"
+        f"If its machine is lost, at most the answers of {sync_s:g} s are asked and paid for again"
     )
     task = asyncio.create_task(_save_for_ever(synced, sync_s, lease), name="sync")
     try:

@@ -99,7 +99,10 @@ class Processes:
     ) -> None:
         run = Path(settings.output.dir)
         words, _ = settings.overrides()
-        self._command = ["-m", "pipeline", "run", str(settings.config_path)]
+        config, here = Path(settings.config_path or ""), Path.cwd()
+        # From here, as on a machine that has a copy of this folder.
+        config = config.relative_to(here) if config.is_relative_to(here) else config
+        self._command = ["-m", "pipeline", "run", str(config)]
         self._command += [part for word in words for part in ("--set", word)]
         self._extra = ["--leases", url, "--token-env", TOKEN_ENV, "--json", *extra]
         self._env = {**os.environ, TOKEN_ENV: token}

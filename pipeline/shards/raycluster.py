@@ -5,32 +5,45 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, redirect_stdout
+from contextlib import asynccontextmanager, redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipeline.errors import MissingExtraError, SetupError
 from pipeline.leases import PARENT_ENV, TOKEN_ENV
+from pipeline.parts import travel_of
+from pipeline.readers import is_address
 from pipeline.runlog import tell
+from pipeline.settings import Settings
+from pipeline.shards.dealing import FOLDER
 from pipeline.shards.processes import Running, Shard, Start
+from pipeline.store import RunDir, write_whole
 
 #: What Ray takes of the memory for objects, in a cluster of this machine's own: exit codes need the least it can have.
 OBJECT_BYTES = 80_000_000
 #: An actor that has not taken a signal by then has no place yet.
 SIGNAL_S = 5.0
+#: What is shown of a shard that is apart or needed to send it an order, and how often it is brought here.
+_SHOWN, LOOK_S = ("live.json", "summary.json", "manifest.json"), 1.0
+_ORDERS = "control.jsonl"
 
 
 @asynccontextmanager
-async def in_ray(shards: int) -> AsyncIterator[tuple[str, Start]]:
+async def in_ray(settings: Settings, shards: int) -> AsyncIterator[tuple[str, Start]]:
     """Connected while the block lasts; gives where the lease server is to listen, and what starts a shard.
 
-    The cluster is the one that RAY_ADDRESS names, or one of this machine's own. Raises MissingExtraError, and
-    SetupError where there is none.
+    The cluster is the one that RAY_ADDRESS names, or one of this machine's own. Where the nodes share no disk with this
+    machine, what is small travels to them, and what a shard says comes back. Raises MissingExtraError, and SetupError
+    where there is none.
     """
     try:
         import ray
@@ -38,43 +51,65 @@ async def in_ray(shards: int) -> AsyncIterator[tuple[str, Start]]:
         raise MissingExtraError('scale.engine = "ray"', "ray") from error
     is_ours = not ray.is_initialized()
     # In a thread: in the main one Ray would put its own handler of SIGTERM in place of ours.
-    host = await asyncio.to_thread(_connect, ray, shards)
+    is_apart = is_address(settings.scale.folder or "")
+    with TemporaryDirectory(prefix="labelpipe-") as luggage:
+        if is_apart:
+            _pack(travel_of(settings).files, Path(luggage))
+        host = await asyncio.to_thread(_connect, ray, shards, luggage if is_apart else "")
     try:
         with redirect_stdout(sys.stderr):  # Ray prints what it complains of, and stdout is the summary's
-            yield host, partial(_start, ray)
+            yield host, partial(_start, ray, f"labelpipe-{secrets.token_hex(8)}" if is_apart else "")
     finally:
         if is_ours:
             await asyncio.to_thread(ray.shutdown)
 
 
-def _connect(ray: Any, shards: int) -> str:
+def _pack(files: Mapping[str, Path], luggage: Path) -> None:
+    for name, path in files.items():
+        (luggage / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, luggage / name)
+
+
+def _connect(ray: Any, shards: int, luggage: str) -> str:
     address = os.environ.get("RAY_ADDRESS") or "local"
     own: dict[str, Any] = {}
+    sent = {"runtime_env": {"working_dir": luggage}} if luggage else {}
     if address == "local":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         own = {"num_cpus": shards, "include_dashboard": False, "object_store_memory": OBJECT_BYTES}
     if not ray.is_initialized():
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own, **sent)
         except Exception as error:  # Ray raises a plain one where its start takes too long
             raise SetupError(f"There is no connection to Ray at RAY_ADDRESS = {address}: {error}") from error
     return "127.0.0.1" if own else str(ray.util.get_node_ip_address())
 
 
-async def _start(ray: Any, shard: Shard, arguments: Sequence[str], env: Mapping[str, str]) -> Running:
-    # Two at once: a signal comes while the shard is at work. Ray restarts nothing: `Processes` does, in a new actor.
-    actor = ray.remote(num_cpus=1, max_restarts=0, max_concurrency=2)(_Node).remote()
-    return _Placed(ray, actor, shard, actor.run.remote(shard.folder.absolute(), Path.cwd(), arguments, dict(env)))
+async def _start(ray: Any, place: str, shard: Shard, arguments: Sequence[str], env: Mapping[str, str]) -> Running:
+    # Three at once: a signal comes while the shard is at work, and it is looked at. Ray restarts nothing: `Processes`
+    # does, in a new actor.
+    actor = ray.remote(num_cpus=1, max_restarts=0, max_concurrency=3)(_Node).remote()
+    # A job that was submitted with a working_dir has its files there, on each node.
+    cwd = None if place or ray.get_runtime_context().runtime_env.get("working_dir") else Path.cwd()
+    folder = shard.folder.absolute()
+    return _Placed(ray, actor, shard, actor.run.remote(place, folder, cwd, arguments, dict(env)), is_apart=bool(place))
 
 
 class _Node:
     """The actor, on the shard's node."""
 
     def __init__(self) -> None:
+        self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
-    def run(self, folder: Path, cwd: Path, arguments: Sequence[str], env: Mapping[str, str]) -> int:
-        """The shard from its start to its exit code."""
+    def run(self, place: str, folder: Path, cwd: Path | None, arguments: Sequence[str], env: Mapping[str, str]) -> int:
+        """The shard from its start to its exit code; its run folder is at `place`, among this node's own."""
+        if place:
+            run = Path(tempfile.gettempdir()) / place
+            folder, arguments = run / FOLDER / folder.name, [*arguments, "--output", str(run)]
+            run.mkdir(mode=0o700, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
         # Ray blocks SIGINT in its processes, and those that they start inherit that.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         # What the node has of its own, such as PATH and a key, is better there.
@@ -85,6 +120,23 @@ class _Node:
             )
         return self._process.wait()
 
+    def look(self, is_over: bool, orders: bytes) -> dict[str, bytes]:
+        """What the shard shows, by file; it gets the orders. With its end the folder goes."""
+        found = dict[str, bytes]()
+        for path in (self._folder / name for name in _SHOWN) if self._folder is not None else ():
+            with suppress(OSError):
+                found[path.name] = path.read_bytes()
+        if self._folder is not None:
+            if orders and RunDir(self._folder).ledger.exists():  # before, it takes no order, and no foreign file
+                with (self._folder / _ORDERS).open("ab") as file:
+                    file.write(orders)
+                found[_ORDERS] = b""
+            found[""] = Shard(0, self._folder).said().encode()
+            if is_over:
+                for path in self._folder.parent.glob(f"{self._folder.name}*"):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return found
+
     def send(self, number: int) -> bool:
         """Send the shard a signal; whether it is there."""
         if self._process is None:
@@ -94,19 +146,24 @@ class _Node:
 
 
 class _Placed:
-    """A shard as its driver sees it."""
+    """A shard as its driver sees it. Of one that is apart, what it shows is brought to the folder that it has here."""
 
-    def __init__(self, ray: Any, actor: Any, shard: Shard, code: Any) -> None:
-        self._ray, self._actor, self._shard, self._code = ray, actor, shard, code
+    def __init__(self, ray: Any, actor: Any, shard: Shard, code: Any, *, is_apart: bool) -> None:
+        self._ray, self._actor, self._shard, self._code, self._is_apart = ray, actor, shard, code, is_apart
         self._signals: set[asyncio.Task[None]] = set()
-        # All state that changes.
+        # All state that changes: the exit code, and how much of the orders was passed on. Old ones are none to it.
         self.returncode: int | None = None
+        self._passed = len(self._ordered())
 
     async def wait(self) -> int:
         """The exit code. Raises SetupError where the node cannot start it."""
         errors = self._ray.exceptions
+        watch = asyncio.create_task(self._watch(), name=f"look at shard {self._shard.number}")
         try:
-            self.returncode = int(await self._code)
+            code = int(await self._code)
+            if self._is_apart:
+                await self._look(is_over=code >= 0)
+            self.returncode = code
         except errors.RayActorError as error:
             if getattr(error, "actor_init_failed", False):
                 raise self._cannot(error) from error
@@ -115,13 +172,38 @@ class _Placed:
         except errors.RayError as error:
             raise self._cannot(error) from error
         finally:  # one that cannot be reached may still be at work
+            watch.cancel()
             self._ray.kill(self._actor)
         return self.returncode
 
+    async def _watch(self) -> None:
+        while self._is_apart:
+            await asyncio.sleep(LOOK_S)
+            with suppress(self._ray.exceptions.RayError):
+                await self._look(is_over=False)
+
+    async def _look(self, *, is_over: bool) -> None:
+        orders = self._ordered()[self._passed :]
+        found = await self._actor.look.remote(is_over, orders)
+        self._passed += len(orders) if _ORDERS in found else 0
+        self._shard.folder.mkdir(mode=0o700, exist_ok=True)
+        self._shard.log.write_bytes(found.pop("", b""))
+        for name in _SHOWN:
+            if name in found:
+                write_whole(self._shard.folder / name, found[name])
+            else:
+                (self._shard.folder / name).unlink(missing_ok=True)
+
+    def _ordered(self) -> bytes:
+        try:
+            return (self._shard.folder / _ORDERS).read_bytes()
+        except OSError:
+            return b""
+
     def _cannot(self, error: Exception) -> SetupError:
         return SetupError(
-            f"Ray cannot start shard {self._shard.number}: {error}\nThe nodes need labelpipe, and the folders of the "
-            "config, the input and the run under the same names."
+            f"Ray cannot start shard {self._shard.number}: {error}\nThe nodes need labelpipe, and what labelpipe check "
+            "says of Ray."
         )
 
     def send_signal(self, number: int) -> None:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
-import sqlite3
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from end_to_end.buckets import BUCKET, s3_server
+from end_to_end.buckets import FOLDER, calls_of_first, outcomes_kept, s3_server
 from end_to_end.stage import Endpoints, Process, Project, project, wait_until
 
 from pipeline.parts.choosing import is_of_shard
-from pipeline.shards.elsewhere import Elsewhere
-from pipeline.store import unpack_state
 
-pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'labelpipe[s3]'")
+pytestmark = pytest.mark.skipif(not find_spec("s3fs"), reason="s3fs is not installed: pip install 'labelpipe[s3]'")
 COUNT, IN_FLIGHT = 60, 2
-FOLDER = f"s3://{BUCKET}/runs"
 
 
 @pytest.fixture(scope="module")
@@ -46,21 +42,6 @@ class Crew:
         self.server.wait()
 
 
-def outcomes_kept(user: Project) -> int:
-    """How many outcomes are in the last whole state of the first shard."""
-    plan, archive = json.loads((user.run_dir / "shards" / "plan.json").read_bytes()), user.folder / "state"
-    state = Elsewhere(FOLDER, plan["dealing"]).fetch("01", archive)
-    if state is None or not state.has_ledger:
-        return 0
-    unpack_state(archive, user.folder / "unpacked")
-    with sqlite3.connect(user.folder / "unpacked" / "ledger.db") as connection:
-        return int(connection.execute("SELECT COUNT(*) FROM outcomes").fetchone()[0])
-
-
-def calls_of_first(user: Project, endpoint: object) -> int:
-    return sum(is_of_shard(line.key, (1, 2)) for line in endpoint.lines())  # type: ignore[attr-defined]
-
-
 def test_a_lost_node_costs_what_was_answered_since_its_last_sync(
     tmp_path: Path, endpoints: Endpoints, bucket: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,7 +56,7 @@ def test_a_lost_node_costs_what_was_answered_since_its_last_sync(
     wait_until(lambda: outcomes_kept(user) > 0)
     lost.kill()
     shutil.rmtree(user.folder / "machine-a")
-    asked, kept = calls_of_first(user, endpoint), outcomes_kept(user)
+    asked, kept = calls_of_first(endpoint), outcomes_kept(user)
     done_before = sum(is_of_shard(f"r{number:04}", (1, 2)) for number in range(1, 6))
     assert kept <= asked
     for one in (crew.shard(1, "machine-b"), crew.shard(2, "machine-c")):
@@ -99,7 +80,7 @@ def test_a_node_that_comes_back_does_not_go_on(tmp_path: Path, endpoints: Endpoi
                    scale={"folder": FOLDER, "sync_s": 0.2})  # fmt: skip
     crew = Crew(user, bucket)
     frozen = crew.shard(1, "machine-a")
-    wait_until(lambda: calls_of_first(user, endpoint) >= 10)
+    wait_until(lambda: calls_of_first(endpoint) >= 10)
     frozen.signal(signal.SIGSTOP)
     second = crew.shard(1, "machine-b")
     wait_until((user.folder / "machine-b" / "shards" / "01" / "live.json").exists)
