@@ -9,4 +9,5 @@ from pipeline.leases.purses import Purses
 from pipeline.leases.queue import LeasedQueue
 from pipeline.leases.rooms import Rooms
 from pipeline.leases.server import lease_server
+from pipeline.leases.tally import Tally
 from pipeline.leases.words import Job

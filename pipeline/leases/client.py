@@ -16,6 +16,7 @@ import aiohttp
 
 from pipeline.errors import InputError, InternalError, LabelpipeError, RateLimitedError, SetupError
 from pipeline.leases.queue import LeasedQueue
+from pipeline.leases.tally import Tally
 from pipeline.leases.words import VALID_S, Ask, Grant, Job, Refusal, grant_from, job_from, to_bytes
 from pipeline.limits import Budget, BudgetReachedError, DayLimitReachedError, Hold, Most, Rate, ResourceState, Verdict
 from pipeline.records import ServerLimits
@@ -67,6 +68,8 @@ class Lease:
         self._session = secrets.token_hex(8)
         #: the part of the server's queue of batches that the lease server grants
         self.queue = LeasedQueue(self._until_heard)
+        #: what all shards have found by their gold records
+        self.gold = Tally()
         self._http: aiohttp.ClientSession | None = None
         #: takes what the shard is ordered to set
         self.order: Callable[[str, str], object] = lambda *_: None
@@ -191,7 +194,7 @@ class Lease:
                 async with asyncio.timeout(REPORT_S):
                     await self._wake.wait()
             self._drop_expired(loop.time())
-            if self._report != _Report() or loop.time() >= until:
+            if self._report != _Report() or self.gold.is_news or loop.time() >= until:
                 return
 
     def _wants(self) -> int:
@@ -234,6 +237,7 @@ class Lease:
             holds=self._budget is not None and self._budget.holds,
             needs=needs,
             is_last=is_last,
+            gold=self.gold.words(),
             **self.queue.words(),
         )
         self._number += 1
@@ -275,6 +279,7 @@ class Lease:
         self.queue.hear(ask, grant)
         for key, value in grant.words.items():
             self.order(key, value)
+        self.gold.hear(grant)
         if grant.stop is not None and not self._released:
             self.end(stopped_error(*grant.stop))
         self._news.set()

@@ -16,6 +16,7 @@ from pipeline.errors import InputError
 from pipeline.leases.purses import Caps, Purses
 from pipeline.leases.rooms import Rooms
 from pipeline.leases.seats import Seat
+from pipeline.leases.tally import gold_beside
 from pipeline.leases.words import VALID_S, Ask, Grant
 from pipeline.limits import DayMeter, Hold, LocalResource
 
@@ -65,10 +66,9 @@ class Desk:
         self._since: float | None = None
         self._turns: deque[Seat] = deque()
         self._in_flight = 0
-        self._work = asyncio.Event()
+        self._work, self._heard = asyncio.Event(), asyncio.Event()
         self._held = Hold(float("-inf"), "")
         self._day_hold: Hold | None = None
-        self._heard = asyncio.Event()
         self.is_paused = False
         self._stopped: tuple[str, str] | None = None
         self.short = ""
@@ -96,7 +96,7 @@ class Desk:
             short = await self._settle(shard, ask)
             queue = await self._queued(ask)
             await self._wait_for_credit(shard, ask)
-            shard.last = replace(self._granted(shard, ask, short), **queue)
+            shard.last = replace(self._granted(shard, ask, short), **queue, gold=gold_beside(shard, ask, self._shards))
             return shard.last
 
     async def taken_over(self, shard: int) -> tuple[int, int]:

@@ -31,6 +31,8 @@ class Seat:
     is_bound: bool = True
     #: what it was told to set
     words: dict[str, str] | None = None
+    #: how many labels of its gold records were right, and how many were compared
+    gold: tuple[int, int] = (0, 0)
     last: Grant | None = None
     is_asking: bool = False
     shrink: bool = False

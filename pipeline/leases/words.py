@@ -5,7 +5,7 @@ Times are ages in milliseconds, since no two machines have the same clock. Money
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
@@ -47,7 +47,7 @@ class Ask:
     `parts` are all its parts that may be in the server's queue of batches: number and tokens of each, in one list;
     `proven`: one of them has shown that the requests are right. `room` is the part that it wants to send: number,
     tokens, lines, and 1 where those count as requests of the day. `refused_part` is one for which the server had no
-    room: number, tokens, lines.
+    room: number, tokens, lines. `gold` is how many labels of its gold records were right, and how many were compared.
     """
 
     shard: int
@@ -71,6 +71,7 @@ class Ask:
     proven: bool = False
     room: list[int] | None = None
     refused_part: list[int] | None = None
+    gold: list[int] | None = None
 
     @property
     def server_limits(self) -> ServerLimits | None:
@@ -96,7 +97,7 @@ class Grant:
     cap. `shrink`: fewer calls should be in flight. `held_s` and `reason`: nothing is granted for so long. `stop`: the
     run is to end, as code and message. `short`: why what is needed will never be handed out. `state` is what is
     known of the server's limits, for the screen. `room`: the part may be sent; `is_too_large`: the one that was refused
-    fits no queue. `queue` is what is known of the server's queue of batches.
+    fits no queue. `queue` is what is known of the server's queue of batches. `gold` counts as in Ask, for the others.
     """
 
     number: int
@@ -112,6 +113,7 @@ class Grant:
     room: bool = False
     is_too_large: bool = False
     queue: dict[str, Any] | None = None
+    gold: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,7 @@ def ask_from(data: bytes) -> Ask:
     is_typed = type(ask.corrected) is int and type(ask.holds) is bool and isinstance(ask.session, str)
     if not is_typed or not isinstance(ask.refused, list):
         raise InputError("expected a number for corrected, true or false for holds, a text, and a list for refused")
-    lists = ((ask.parts, None), (ask.room, 4), (ask.refused_part, 3))
+    lists = ((ask.parts, None), (ask.room, 4), (ask.refused_part, 3), (ask.gold, 2))
     known = [(one, size) for one, size in lists if one is not None]
     if not all(_are_counts(one) and (size is None or len(one) == size) for one, size in known):
         raise InputError("expected whole numbers for parts")

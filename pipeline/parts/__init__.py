@@ -12,7 +12,7 @@ from pipeline.parts.card import (
     told_of_card,
 )
 from pipeline.parts.changing import changed
-from pipeline.parts.choosing import expect_choice, keys_in, mark_of, shard_of
+from pipeline.parts.choosing import expect_choice, is_of_shard, keys_in, mark_of, shard_of
 from pipeline.parts.gold import gold_source
 from pipeline.parts.inputs import (
     can_be_read_again,

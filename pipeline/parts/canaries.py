@@ -20,6 +20,7 @@ from pipeline.gold import (
     is_answered,
     only_field,
 )
+from pipeline.parts.choosing import is_of_shard, shard_of
 from pipeline.parts.tables import table_source, told_of
 from pipeline.quality import uniform
 from pipeline.readers import given_name, made_up_name, read_records
@@ -46,7 +47,17 @@ class Gold:
 
 
 async def gold_of(settings: Settings, task: Task) -> Gold | None:
-    """The gold of [quality]; None where none is named. Raises ConfigError.
+    """The gold of [quality]; None where none is named. A shard has its part of it. Raises ConfigError."""
+    gold = await _all_gold(settings, task)
+    if gold is None or settings.input.shard is None:
+        return gold
+    shard = shard_of(settings.input.shard)
+    right = {key: value for key, value in gold.right.items() if is_of_shard(key, shard)}
+    return replace(gold, mixed=[record for record in gold.mixed if record.key in right], right=right)
+
+
+async def _all_gold(settings: Settings, task: Task) -> Gold | None:
+    """The gold of all shards.
 
     Where the file has what the prompt shows, its records are mixed into the run. Where it has keys and labels alone,
     the run's own records of these keys are compared as they are labelled.

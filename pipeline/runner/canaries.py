@@ -1,10 +1,12 @@
 """Gold records in a run: the running accuracy, and the stop when it is clearly too low. Also labels that shift."""
 
+from __future__ import annotations
+
 import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.engine import Job
 from pipeline.errors import LabelpipeError, RenderError
@@ -17,6 +19,9 @@ from pipeline.settings import QualitySettings
 from pipeline.stats import Stats
 from pipeline.store import Ledger
 from pipeline.task import Task
+
+if TYPE_CHECKING:
+    from pipeline.leases import Tally
 
 #: Confusions that are shown.
 CONFUSIONS = 3
@@ -52,6 +57,8 @@ class Canaries:
         stats: Stats,
         *,
         simulated: Callable[[], bool] = lambda: False,
+        base: Ledger | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self._gold = gold or NO_GOLD
         self._simulated = simulated
@@ -59,6 +66,8 @@ class Canaries:
         self._wanted = wanted
         self._ledger = ledger
         self._stats = stats
+        self._base = base
+        self._tally = tally
         # All state that changes: what stops the run, how many were right, how often which label stood for which gold,
         # which were asked, the votes of those that a killed session did not end, and which are in batches.
         self._stop: Callable[[LabelpipeError], None] = lambda _: None
@@ -78,10 +87,11 @@ class Canaries:
         `in_parts` says which records are in batches, from where they come back by themselves.
         """
         self._stop = stop
+        ledgers = [one for one in (self._ledger, self._base) if one is not None]
         if self._gold.mixed:
             if in_parts is not None:
                 self._in_parts = await in_parts(self._gold.mixed)
-            found = await self._ledger.canaries()
+            found = [outcome for ledger in ledgers for outcome in await ledger.canaries()]
             wanted = {record.key: record for record in self._gold.mixed}
             self._kept = await self._ledger.answers_of(list(wanted))
             for outcome in found:
@@ -89,8 +99,11 @@ class Canaries:
                 if record is not None and self._is_same(record, outcome):
                     self._note(outcome)
         else:
-            for outcome in (await self._ledger.outcomes_of(list(self._gold.right))).values():
-                self._note(outcome)
+            for ledger in ledgers:
+                for outcome in (await ledger.outcomes_of(list(self._gold.right))).values():
+                    self._note(outcome)
+        if self._tally is not None:
+            self._tally.begin(self._look)
         self._look()
 
     def _is_same(self, record: Any, outcome: Outcome) -> bool:
@@ -153,13 +166,15 @@ class Canaries:
         return as_class(field, right), as_class(field, said)
 
     def _look(self) -> None:
-        floor = self._wanted.stop_below
+        if self._tally is not None:
+            self._tally.tell(self.right, self.n)
+        floor, (right, n) = self._wanted.stop_below, self._of_all
         # Simulated labels are right by chance only: a rehearsal is to get to its end.
-        if floor and not self._simulated() and is_clearly_below(self.right, self.n, floor):
-            low, high = wilson(self.right, self.n)
+        if floor and not self._simulated() and is_clearly_below(right, n, floor):
+            low, high = wilson(right, n)
             self._stop(
                 LowAccuracyError(
-                    f"the accuracy on gold is clearly below {floor:g}: {self.right} of {self.n} right "
+                    f"the accuracy on gold is clearly below {floor:g}: {right} of {n} right "
                     f"({low:.2f} to {high:.2f}){self._worst()}"
                 )
             )
@@ -168,6 +183,12 @@ class Canaries:
     def n(self) -> int:
         """How many gold records were compared."""
         return self._pairs.total()
+
+    @property
+    def _of_all(self) -> tuple[int, int]:
+        """How many were right, and compared, with those of other shards."""
+        right, n = (0, 0) if self._tally is None else self._tally.others
+        return self.right + right, self.n + n
 
     def _worst(self) -> str:
         confusions = [f"{right} as {said} {count:,}" for (right, said), count in self._confusions()]
@@ -178,11 +199,8 @@ class Canaries:
         return wrong.most_common(CONFUSIONS)
 
     def text(self) -> str:
-        """For the progress line: `gold 0.91 (0.86 to 0.95)`; empty before the first one was compared."""
-        if not self.n:
-            return ""
-        low, high = wilson(self.right, self.n)
-        return f"gold {self.right / self.n:.2f} ({low:.2f} to {high:.2f})"
+        """For the progress line."""
+        return gold_text(*self._of_all)
 
     def facts(self) -> dict[str, Any] | None:
         """For the summary; None without gold. `confusions` are gold, label and count. Wilson's interval is at 95 %."""
@@ -198,6 +216,14 @@ class Canaries:
             "accuracy_high": high,
             "confusions": [[*pair, count] for pair, count in self._confusions()],
         }
+
+
+def gold_text(right: int, n: int) -> str:
+    """`gold 0.91 (0.86 to 0.95)`; empty before the first one was compared."""
+    if not n:
+        return ""
+    low, high = wilson(right, n)
+    return f"gold {right / n:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _joined(classes: Iterable[str]) -> str:

@@ -86,8 +86,8 @@ class Session:
         self._journal = Journal(parts.ledger.keep_answers, self._admission.gate)
         self._lane = lane_of(
             parts.batches, settings, parts.task, parts.ledger, parts.admission, parts.day, self._stats, parts.mode,
-            folder=parts.run_dir.path / FOLDER, run_id=parts.run_id, left=parts.left,
-            queue=parts.queue, first=parts.first_part,
+            folder=parts.run_dir.path / FOLDER, run_id=parts.run_id, left=parts.left, queue=parts.queue,
+            first=parts.first_part,
         )  # fmt: skip
         self._asker = Asker(
             parts.provider,
@@ -103,8 +103,9 @@ class Session:
         )
         self._provider = parts.provider
         self._canaries = Canaries(
-            parts.gold, parts.task, settings.quality, parts.ledger, self._stats, simulated=lambda: self._simulated
-        )
+            parts.gold, parts.task, settings.quality, parts.ledger, self._stats,
+            simulated=lambda: self._simulated, base=parts.base, tally=parts.tally,
+        )  # fmt: skip
         # All state that changes, beside the parts: whether the folder holds simulated labels (then its
         # manifest says so), whether a second signal cut the calls in flight off, and what is to be told at the end.
         self._was_simulated = parts.was_simulated
@@ -191,8 +192,7 @@ class Session:
         guard.steering = Steering(self._settings, self._controls(pool, guard, progress), Inbox(self._run_dir.path))
         for note in self._notes:
             progress.say(f"labelpipe: {note}")
-        in_parts = None if self._lane is None else self._lane.in_parts
-        await self._canaries.begin(stop, in_parts)
+        await self._canaries.begin(stop, None if self._lane is None else self._lane.in_parts)
         me = asyncio.current_task()
         assert me is not None
         self._turn_switch(pool, progress, me)

@@ -1,7 +1,10 @@
 """What a session is made of."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pipeline.batches import Mode, Queue
 from pipeline.engine import Panel, Prepare, StopSwitch
@@ -18,6 +21,9 @@ from pipeline.store import Ledger, MovedAside, RunDir
 from pipeline.task import Task
 from pipeline.telemetry import Telemetry
 
+if TYPE_CHECKING:
+    from pipeline.leases import Lease, Tally
+
 
 @dataclass(frozen=True, slots=True)
 class SessionParts:
@@ -29,8 +35,7 @@ class SessionParts:
     start and the end; `stamps` are those of the inputs before anything was read; `choice` is "relabel" or "keep" where
     the user gave that; `after` makes a file of the summary; `gold` is what the run measures itself by; `panel` votes.
     `left` is how many records are left, where the lane is chosen by that and they can be counted.
-    `queue` is the server's queue of batches, where other processes fill it too, and `first_part` the number of the
-    first part of this one.
+    `lease` is what a shard has of the limits of all, and `first_part` the number of its first part in batches.
     `base` is the ledger of what was done before there were shards; `stop_first` ends the session where it would ask.
     """
 
@@ -59,7 +64,17 @@ class SessionParts:
     batches: BatchApi | None = None
     left: int | None = None
     mode: Mode = Mode.WAIT
-    queue: Queue | None = None
+    lease: Lease | None = None
     first_part: int = 1
     base: Ledger | None = None
     stop_first: LabelpipeError | None = None
+
+    @property
+    def queue(self) -> Queue | None:
+        """The server's queue of batches, where other shards fill it too."""
+        return None if self.lease is None else self.lease.queue
+
+    @property
+    def tally(self) -> Tally | None:
+        """What other shards have found by their gold records."""
+        return None if self.lease is None else self.lease.gold

@@ -229,7 +229,7 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
                 left=left,
                 mode=Mode(options.batches),
                 first_part=await first_part(settings, base),
-                queue=None if options.lease is None else options.lease.queue,
+                lease=options.lease,
                 panel=panel,
             )
         )

@@ -95,11 +95,6 @@ def shard_words(settings: Settings, number: int, shards: int) -> list[str]:
     """
     if "-" in settings.inputs():
         raise ConfigError("shards read the input once each, and stdin can be read once: write it to a file")
-    if settings.quality.gold is not None:
-        raise ConfigError(
-            "quality.gold in a run of shards: each would ask the gold records, and none sees enough of them. Leave it "
-            "out, and give the gold file to labelpipe evaluate afterward"
-        )
     if settings.model.lane == "auto":
         raise ConfigError(
             'model.lane = "auto" in a run of shards: each would choose for itself. '

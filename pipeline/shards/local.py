@@ -192,6 +192,7 @@ class _Crew:
             retries=added("retries"),
             unlabelled=self._before.total() - self._before[Status.LABELLED] + added("unlabelled"),
             trouble=trouble,
+            gold=max(live, key=lambda one: one.get("written_at") or 0.0, default={}).get("gold") or "",
             simulated=is_simulated(self._settings) or any(one.get("simulated") for one in live),
         )
 

@@ -14,6 +14,9 @@ import pytest
 from end_to_end.stage import Process, Project, wait_until
 from end_to_end.talks import Talker, noted, outcomes, talking
 
+from pipeline.parts import is_of_shard
+from pipeline.readers import made_up_name
+
 LABELS = ["c01", "c02"]
 
 
@@ -223,3 +226,30 @@ def test_labels_that_shift_are_told_of_once(tmp_path: Path, talker: Talker, wron
     assert "label is c0" in summary["notes"][0]
     events = [json.loads(line) for line in (user.run_dir / "run.log").read_text().splitlines()]
     assert sum(event["event"] == "labels shift" for event in events) == 1
+
+
+def test_gold_is_dealt_out_to_shards_and_judged_over_all_of_them(tmp_path: Path, wrong: set[str]) -> None:
+    """Neither of two shards has enough gold to be stopped by it alone."""
+    named = [(name, made_up_name(f"gold {name}")) for name in map("g{:03}".format, range(99))]
+    names = {number: [name for name, key in named if is_of_shard(key, (number, 2))][:8] for number in (1, 2)}
+    keys = [*names[1], *names[2]]
+
+    def script(key: str, _turn: int, _messages: list[dict[str, Any]]) -> Any:
+        return [("set_label", {"label": "c02" if key in wrong else "c01"})]
+
+    with Talker(script, latency_s=0.05) as talker:
+        user = measured(tmp_path, talker, 150, every=1, stop_below=0.5)
+        user.configure(limits={"concurrency": 4})
+        give_gold(user, [{"id": key, "text": "known", "label": "c01"} for key in keys])
+        wrong |= set(keys)
+        stopped = user.run("--shards", "2", code=3)
+        assert "clearly below 0.5: 0 of " in stopped["reason"]
+        assert stopped["labelled"] < 150
+        wrong -= set(keys)
+        user.configure(quality={"stop_below": 0})
+        done = user.run("--shards", "2")
+        assert (done["labelled"], done["gold"]["n"], done["gold"]["right"]) == (150, 16, 16 - stopped["gold"]["n"])
+        asked = Counter(one.key for one in talker.asked)
+        assert [asked[key] for key in keys] == [1] * 16, "what was asked before there were shards is known"
+        assert len(user.labels()) == 150
+        user.verify()
