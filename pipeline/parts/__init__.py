@@ -8,6 +8,7 @@ from pipeline.parts.card import (
     asks_once,
     card_of,
     fingerprint_of,
+    form_of,
     has_card,
     told_of_card,
 )

@@ -23,8 +23,6 @@ WORKED_AROUND = {
     "forced": "the function is named in each call",
     BY_SCHEMA: "a call goes out as its schema (response_format)",
 }
-#: Lanes whose answers come back without their requests, so that nobody would know an answer by schema for one.
-_BY_LINES = ("batch", "auto")
 
 
 def fingerprint_of(settings: Settings) -> str:
@@ -48,17 +46,13 @@ def asks_once(settings: Settings) -> bool:
 
 
 def refuse_schema(settings: Settings) -> None:
-    """Raise ConfigError where calls cannot go out as a schema: of one answer, and not as a line of a batch."""
+    """Raise ConfigError where calls cannot go out as a schema: of one answer."""
     if settings.model.tool_choice != BY_SCHEMA:
         return
     if not asks_once(settings):
         raise ConfigError(
             'model.tool_choice = "schema" asks for one answer by one schema, so it does not go with several tools, '
             "task.call, task.max_turns or task.rows of calls: set another one"
-        )
-    if settings.model.lane in _BY_LINES:
-        raise ConfigError(
-            f'model.tool_choice = "schema" does not go with model.lane = "{settings.model.lane}": set one of the two'
         )
 
 
@@ -76,8 +70,7 @@ def form_of(settings: Settings) -> str | None:
     """How the card says that a call is asked for; None where there is none, or the config says so itself."""
     card = card_of(settings) if settings.model.tool_choice is None and asks_once(settings) else None
     form = None if card is None else card.get("form")
-    is_sent = form in FORMS and (form != BY_SCHEMA or settings.model.lane not in _BY_LINES)
-    return str(form) if is_sent else None
+    return str(form) if form in FORMS else None
 
 
 def as_sent(settings: Settings, request: Request) -> Request:

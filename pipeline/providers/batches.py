@@ -17,6 +17,7 @@ from pipeline.providers.api import Api
 from pipeline.providers.chat import CHAT
 from pipeline.providers.errorbody import read_body
 from pipeline.providers.faults import foreign_errors, refusal, scrub, translate
+from pipeline.providers.forms import as_call
 from pipeline.providers.http import HttpProvider, unusable
 from pipeline.providers.pieces import pieces_of
 from pipeline.providers.reading import parsed, usage_of
@@ -69,10 +70,14 @@ class LineEnd:
 
 
 class BatchApi:
-    """The files and batches of one server. Every act raises a CallError; none is retried."""
+    """The files and batches of one server. Every act raises a CallError; none is retried.
 
-    def __init__(self, provider: HttpProvider) -> None:
+    `by_schema` is the function whose schema the lines ask for, in place of a call: answers do not say it.
+    """
+
+    def __init__(self, provider: HttpProvider, *, by_schema: str | None = None) -> None:
         self._provider = provider
+        self._by_schema = by_schema
 
     async def is_offered(self) -> bool:
         """Whether the server has batches for this key; one that cannot be reached now may have them."""
@@ -129,7 +134,7 @@ class BatchApi:
         return LineEnd(
             name,
             Response(
-                answer=reading.answer,
+                answer=reading.answer if self._by_schema is None else as_call(reading.answer, self._by_schema),
                 usage=reading.usage,
                 model=scrub(reading.model or model, secrets)[:200],
                 request_id=scrub(request_id, secrets)[:200] if isinstance(request_id, str) and request_id else None,

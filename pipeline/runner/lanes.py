@@ -14,10 +14,20 @@ from pipeline.batches import Ahead, AutoLane, Bulk, CourierRules, Lane, LaneRule
 from pipeline.engine import Asker
 from pipeline.errors import ConfigError, SetupError
 from pipeline.limits import Admission, DayMeter, Most, Price, price_of
-from pipeline.parts import batch_price, few_of, flex_patience_s, is_simulated, read, rules_of, shard_of, standard_price
+from pipeline.parts import (
+    batch_price,
+    few_of,
+    flex_patience_s,
+    form_of,
+    is_simulated,
+    read,
+    rules_of,
+    shard_of,
+    standard_price,
+)
 from pipeline.providers import BatchApi, HttpProvider
 from pipeline.readers import Source
-from pipeline.records import Provider, added_usd
+from pipeline.records import BY_SCHEMA, Provider, added_usd
 from pipeline.runner.opening import is_here
 from pipeline.settings import FLEX_TIMEOUT_S, Settings
 from pipeline.stats import Stats
@@ -32,7 +42,7 @@ SHARD_PARTS = 1_000_000
 COUNTING_S = 5.0
 
 
-async def batch_api_of(settings: Settings, provider: Provider, ledger: Ledger) -> BatchApi | None:
+async def batch_api_of(settings: Settings, task: Task, provider: Provider, ledger: Ledger) -> BatchApi | None:
     """What sends and collects batches: where the lane is chosen, or parts of an earlier session are open.
 
     Raises ConfigError where the calls go to a function, which has no batches.
@@ -46,7 +56,8 @@ async def batch_api_of(settings: Settings, provider: Provider, ledger: Ledger) -
         raise ConfigError(
             'model.lane = "batch" needs a server with an OpenAI-compatible Batch API; a function has none'
         )
-    return BatchApi(provider)
+    form = settings.model.tool_choice or form_of(settings)
+    return BatchApi(provider, by_schema=task.fingerprint["tools"][0]["function"]["name"] if form == BY_SCHEMA else None)
 
 
 async def first_part(settings: Settings, base: Ledger | None) -> int:

@@ -189,7 +189,7 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
         ledger = await _opened(run_dir, options, stack)
         base = await _base_of(options, stack)
         provider = await _provider_of(settings, options, stack)
-        batches = await batch_api_of(settings, provider, ledger) if options.stop_first is None else None
+        batches = await batch_api_of(settings, task, provider, ledger) if options.stop_first is None else None
         provider, telemetry = _measured(provider, settings, stack)
         was_simulated = bool((run_dir.read_manifest() or {}).get("simulated")) and await ledger.last_seq() > 0
         stamps = await in_daemon(partial(stamps_of, sources))

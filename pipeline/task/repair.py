@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pipeline import codec
 from pipeline.errors import AnswerError, TruncatedError
-from pipeline.records import ITEMS, JSON, ROOM_PARAMETERS, Answer, Request, ToolCall, ValidCall, room_in
+from pipeline.records import BY_SCHEMA, ITEMS, JSON, ROOM_PARAMETERS, Answer, Request, ToolCall, ValidCall, room_in
 from pipeline.task.readings import plain_name, unwrapped
 from pipeline.task.render import BYTES_PER_TOKEN, Message
 
@@ -20,6 +20,9 @@ DONE = "ok"
 UNKNOWN = "there is no such function"
 MAX_RESULT_CHARS = 50_000
 BRIEF = "Be brief: answer with the function call alone."
+#: The same where the answer is the arguments, and no function is offered.
+BRIEF_JSON = "Be brief: answer with the JSON alone."
+AS_JSON = "Answer again, with JSON that fits the schema and nothing else."
 
 
 def repair(request: Request, answer: Answer, error: AnswerError, *, base: int) -> Request:
@@ -37,15 +40,18 @@ def repair(request: Request, answer: Answer, error: AnswerError, *, base: int) -
         # What is wrong may be that one is missing, so it is not said which.
         fault = f"{error}. Make every call again, with arguments that fit the schema."
         shown = _by_call(before, calls, answer.items, fault)
+    elif calls and request.tool_choice == BY_SCHEMA:
+        shown = _by_call(before, calls, answer.items, f"{error}. {AS_JSON}")
     elif calls:
         called = " or ".join(dict.fromkeys(call.name for call in calls))
         fault = f"{error}. Call {called} again{once}, with arguments that fit its schema."
         shown = _by_call(before, calls, answer.items, fault)
     else:
         which = f"the function {name}" if len(names) == 1 else f"one of the functions {name}"
-        silence = "(I said nothing.)" if error.ask else f"(I did not call {name}.)"
+        asks = AS_JSON if request.tool_choice == BY_SCHEMA else f"Call {which}{once}."
+        silence = "(I said nothing.)" if error.ask or asks is AS_JSON else f"(I did not call {name}.)"
         words = answer.text if answer.text and answer.has_words else silence
-        shown = _by_words(words, f"{error}. {error.ask or f'Call {which}{once}.'}")
+        shown = _by_words(words, f"{error}. {error.ask or asks}")
     return remade(request, (*before, *shown), request.parameters)
 
 
@@ -83,10 +89,8 @@ def _with_room(request: Request, error: TruncatedError, base: int) -> Request:
     }
     if parameters != request.parameters:
         return remade(request, request.messages, parameters)
-    brief: Message = {
-        "role": "user",
-        "content": f"Your last answer was too long and was cut. {error.ask or BRIEF}",
-    }
+    asked = error.ask or (BRIEF_JSON if request.tool_choice == BY_SCHEMA else BRIEF)
+    brief: Message = {"role": "user", "content": f"Your last answer was too long and was cut. {asked}"}
     return remade(request, (*request.messages[:base], brief), parameters)
 
 

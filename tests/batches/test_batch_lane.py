@@ -325,3 +325,21 @@ async def test_cancelling_ends_where_a_batch_was_never_made(tmp_path: Path) -> N
         endpoint._depot._batches.clear()
         assert (await label(settings_for(tmp_path, endpoint.base_url), "cancel")).exit_code == 0
         assert (await label(settings_for(tmp_path, endpoint.base_url))).labelled == 5
+
+
+@in_a_loop
+async def test_answers_by_schema_are_read_and_repaired_as_those_of_live_calls(tmp_path: Path) -> None:
+    rows, more = [], {"finish": "batch"}
+    for lane, api in (("live", "chat"), ("batch", "chat"), ("batch", "responses")):
+        folder = tmp_path / f"{lane}-{api}"
+        folder.mkdir()
+        write_input(folder, TEXTS)
+        async with endpoint_with(batch_s=0.1, faults={"bad_label": 0.3, "bad_json": 0.1}) as endpoint:
+            model = {"lane": lane, "api": api, "tool_choice": "schema"}
+            summary = await label(
+                settings_for(folder, endpoint.base_url, model=model, batch=more, limits={"max_repairs": 9})
+            )
+        assert summary.exit_code == 0, summary.reason
+        rows.append(rows_in(folder))
+    assert rows[0] == rows[1] == rows[2]
+    assert len(rows[0]) == len(TEXTS)
