@@ -78,6 +78,16 @@ def test_what_is_said() -> None:
     assert given[0].startswith("labelpipe: 1 record from Python · ")
 
 
+def test_half_the_price_is_not_promised_of_a_server_that_nobody_knows() -> None:
+    model = {"name": "gpt-6-luna", "lane": "flex"}
+    unknown = lines(settings(model={**model, "base_url": "http://gateway:1/v1"}))[1]
+    known = lines(settings(model=model))[1]
+    half, _, whole = unknown.partition(" if the server has a flex tier at half the price, or else $")
+    assert known.startswith(half)
+    assert float(whole.split(";")[0]) == pytest.approx(2 * float(half.partition("$")[2]), rel=0.05)
+    assert "or else" not in known
+
+
 def test_what_nobody_wrote_down_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another server than the config's, and no login of it."""
     monkeypatch.setenv("OPENAI_BASE_URL", "https://user:very-secret@proxy.example.com:8443/v1")

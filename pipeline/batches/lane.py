@@ -337,6 +337,11 @@ class Lane:
         self._changed.clear()
 
     @property
+    def calls_off(self) -> bool:
+        """Whether the session cancels what is open, and begins nothing."""
+        return self._rules.mode is Mode.CANCEL
+
+    @property
     def is_waiting(self) -> bool:
         """Whether the run waits for batches, and nothing else is at work."""
         return bool(self.courier.open) and not self._unfinished()

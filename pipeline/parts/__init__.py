@@ -27,6 +27,7 @@ from pipeline.parts.inputs import (
 )
 from pipeline.parts.labels import label_fields
 from pipeline.parts.limits import (
+    LANE_SHARE,
     admission_of,
     batch_price,
     budget_of,

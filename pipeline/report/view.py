@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline import codec
-from pipeline.records import JSON, Outcome
+from pipeline.records import FLEX, JSON, Outcome
 from pipeline.report.gather import Found
 from pipeline.show import batches_text, net_text, numbers_in_order
 from pipeline.store import STEP_S
@@ -293,10 +293,14 @@ def costs(found: Found) -> Iterator[tuple[str, str, str]]:
     if cost is not None and done and not remark:
         remark = f"{dollars(cost / done * 1000)} per 1,000 records"
     for lane, facts in state["lanes"].items():
-        told = f"{dollars(facts['saved_usd'])} saved beside live calls" if facts["saved_usd"] else ""
-        if more := facts.get("standard"):
-            told = ", ".join(filter(None, [f"{more:,} more at the standard tier for want of room or time", told]))
-        yield f"Answers by {lane}", f"{facts['answers']:,}", told
+        more, saved = facts.get("standard"), facts["saved_usd"]
+        # Of flex all calls that asked for it, of batches all records that are done.
+        of = facts["answers"] + more + facts["other"] if lane == FLEX else done
+        part = (facts["answers"] if lane == FLEX else facts["records"]) / of if of else 0.0
+        words = [f"{percent(min(1.0, part))} of the {'calls' if lane == FLEX else 'records'}"]
+        words += [f"{more:,} more at the standard tier for want of room or time"] if more else []
+        words += [f"{dollars(saved)} saved beside live calls"] if saved else []
+        yield f"Answers by {lane}", f"{facts['answers']:,}", ", ".join(words)
     yield "Would cost" if state["simulated"] else "Cost", dollars(cost), remark
 
 

@@ -9,10 +9,21 @@ from contextlib import aclosing
 
 from pipeline import codec
 from pipeline.errors import LabelpipeError
-from pipeline.parts import BASE_URL, address, is_simulated, lane_price, read, told_of_card, votes_usd
+from pipeline.parts import (
+    BASE_URL,
+    LANE_SHARE,
+    address,
+    flex_patience_s,
+    is_groq,
+    is_simulated,
+    lane_price,
+    read,
+    told_of_card,
+    votes_usd,
+)
 from pipeline.readers import OF_FILES, Source
 from pipeline.readers import Progress as ReadProgress
-from pipeline.records import Record, Usage
+from pipeline.records import FLEX, Record, Usage
 from pipeline.runlog import tell
 from pipeline.settings import Settings
 from pipeline.task import Task
@@ -146,6 +157,8 @@ def _takes_text(settings: Settings, task: Task, first: Sequence[Record], left: i
     usage = expected(task, first)
     usd = None if usage is None else votes_usd(settings, usage)
     cost = "" if usd is None else f"about {dollars(left * usd)}"
+    if usd and settings.model.lane == FLEX and flex_patience_s(settings) is None and not is_groq(settings):
+        cost += f" if the server has a flex tier at half the price, or else {dollars(left * usd / LANE_SHARE)}"
     if lane_price(settings) is None and not is_simulated(settings):
         cost = UNPRICED
     if cost and is_simulated(settings):

@@ -243,9 +243,9 @@ class Session:
         return producer.items() if self._lane is None else self._lane.items(producer, unfinished)
 
     async def _open(self, progress: Progress, done: int) -> None:
-        """The opening lines; a pilot and a rehearsal have none of their own."""
-        say = progress.say if not self._title else lambda _: None
-        await open_screen(say, self._settings, self._task, self._sources, self._reading, done)
+        """The opening lines; a pilot, a rehearsal and a cancel have none of their own."""
+        if not (self._title or (self._lane is not None and self._lane.calls_off)):
+            await open_screen(progress.say, self._settings, self._task, self._sources, self._reading, done)
 
     def _turn_switch(self, pool: Pool, progress: Progress, me: asyncio.Task[Any]) -> None:
         """What the first and the second signal do while the engine runs."""

@@ -113,5 +113,7 @@ def test_batches_of_its_that_fail_or_are_cancelled(tmp_path: Path, aimock: str) 
     user = project(tmp_path / "cancelled", f"{aimock}/v1", count=3, batch=BATCHES)
     user.configure(model={"lane": "batch"})
     user.do("run", "job.toml", "--no-wait", env=key).expect(3)
-    assert "1 batch cancelled; 0 answers of them collected" in user.do("cancel", "run", env=key).expect(0).err
+    told = user.do("cancel", "run", env=key).expect(0).err
+    assert "1 batch cancelled; 0 answers of them collected" in told
+    assert "records of" not in told, "nothing begins"
     assert user.do("run", "job.toml", "--json", env=key).expect(0).json["labelled"] == 3

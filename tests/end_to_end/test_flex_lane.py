@@ -86,7 +86,8 @@ async def test_each_answer_costs_what_its_tier_costs(tmp_path: Path, form: str, 
     assert json.loads((tmp_path / "run" / "summary.json").read_bytes())["lanes"]["flex"] == flex
     assert (await verify(tmp_path / "run")).ok
     page = await write_report(tmp_path / "run")
-    assert f"{flex['standard']} more at the standard tier" in Path(page.path).read_text(encoding="utf-8")
+    told = f"{flex['answers'] / 40:.1%} of the calls, {flex['standard']} more at the standard tier"
+    assert told in Path(page.path).read_text(encoding="utf-8")
 
 
 @in_a_loop
