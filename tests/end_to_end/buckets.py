@@ -38,6 +38,8 @@ def s3_server() -> Iterator[Mapping[str, str]]:
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_ENDPOINT_URL": url,
         }
+        # fsspec keeps those of a server before.
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
         system = fsspec.filesystem("s3", key="a-key", secret="a-secret", client_kwargs={"endpoint_url": url})
         system.mkdir(BUCKET)
         yield variables
