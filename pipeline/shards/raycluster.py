@@ -56,12 +56,13 @@ async def in_ray(settings: Settings, shards: int) -> AsyncIterator[tuple[str, St
         if is_apart:
             _pack(travel_of(settings).files, Path(luggage))
         host = await asyncio.to_thread(_connect, ray, shards, luggage if is_apart else "")
-    try:
-        with redirect_stdout(sys.stderr):  # Ray prints what it complains of, and stdout is the summary's
+    # Ray prints what it complains of, also while it ends, and stdout is the summary's.
+    with redirect_stdout(sys.stderr):
+        try:
             yield host, partial(_start, ray, f"labelpipe-{secrets.token_hex(8)}" if is_apart else "")
-    finally:
-        if is_ours:
-            await asyncio.to_thread(ray.shutdown)
+        finally:
+            if is_ours:
+                await asyncio.to_thread(ray.shutdown)
 
 
 def _pack(files: Mapping[str, Path], luggage: Path) -> None:

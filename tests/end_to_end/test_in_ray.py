@@ -28,11 +28,16 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         from ray.cluster_utils import Cluster as RayCluster
 
-        small: dict[str, Any] = {"object_store_memory": 80_000_000, "include_dashboard": False}
+        small: dict[str, Any] = {
+            "object_store_memory": 80_000_000,
+            "include_dashboard": False,
+            "include_log_monitor": False,
+        }
         # A node that says nothing for a moment is lost; usually that takes Ray half a minute.
         impatient = {f"health_check_{name}": value for name, value in HEALTH.items()}
         self._ray = RayCluster(
-            initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": impatient, **small}
+            initialize_head=True,
+            head_node_args={"num_cpus": 0, "no_monitor": True, "_system_config": impatient, **small},
         )
         self._nodes: list[Any] = []
         for name in ("a", "b"):
