@@ -44,13 +44,14 @@ NOT_HELD = Hold(float("-inf"), "")
 class Outage:
     """A time in which calls failed for everyone. Times are the run's clock; `until` is None while it lasts.
 
-    What begins again before it has settled is the same one, so there may be answers in it.
+    What begins again before it has settled is the same one, so there may be answers in it: it last began at `shut_at`.
     """
 
     since: float
     reason: str
     probes: int = 0
     until: float | None = None
+    shut_at: float = 0.0
 
 
 class Gate:
@@ -73,7 +74,6 @@ class Gate:
         self._window = 1.0
         self._window_grows_at: float | None = None
         self._next_probe_at = 0.0
-        self._shut_at = 0.0
         self._evidence: set[str] = set()
         self._stopped: Exception | None = None
         self._stop_event = asyncio.Event()
@@ -249,7 +249,7 @@ class Gate:
         """
         if self.outage is None:
             return
-        if sent_at is None or sent_at > self._shut_at:
+        if sent_at is None or sent_at > self.outage.shut_at:
             self._end_outage(now)
         else:
             self._next_probe_at = min(self._next_probe_at, now + min(PROBE_FIRST_S, self.probe_max_s))
@@ -267,7 +267,7 @@ class Gate:
         """
         if self.outage is not None:
             self._probe_failed(sent_at, now)
-            return others + 1 < EVIDENCE and now - self._shut_at > FEW_PATIENCE_S
+            return others + 1 < EVIDENCE and now - self.outage.shut_at > FEW_PATIENCE_S
         if self.outages and sent_at < (self.outages[-1].until or now):
             return False  # it left in the outage that is over: nobody is to blame, and nothing is wrong now
         if self.blames(answers_before, failing):
@@ -291,14 +291,13 @@ class Gate:
 
     def _begin_outage(self, reason: str, now: float) -> None:
         again = self.outages.pop() if self.settling(now) else None
-        self.outage = Outage(since=now, reason=reason) if again is None else replace(again, until=None)
-        self._shut_at = now
+        self.outage = replace(again or Outage(now, reason), until=None, shut_at=now)
         # Also where it begins again: its first probe is not to wait as long as the last one before did.
         self._next_probe_at = now + min(PROBE_FIRST_S, self.probe_max_s)
 
     def _probe_failed(self, sent_at: float, now: float) -> None:
         assert self.outage is not None
-        if sent_at <= self._shut_at:
+        if sent_at <= self.outage.shut_at:
             return  # it left before the outage was known
         self.outage = replace(self.outage, probes=self.outage.probes + 1)
         self._next_probe_at = now + self._probe_wait_s(self.outage)
