@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -163,6 +164,22 @@ def test_refusals_without_a_word_wait_longer_each_time_up_to_a_cap(moved_clock: 
         return waited
 
     assert moved_clock(main()) == [0.2, 0.4, 0.8, 1.6, 3.2, 4.0, 4.0]
+
+
+def test_where_more_is_refused_than_answered_half_as_many_are_under_way(moved_clock: RunOn) -> None:
+    async def main() -> int:
+        door = await opened(64)
+        refuse(door, 0.01)  # as many as were answered
+        permits = [await door.acquire(1) for _ in range(16)]
+        for permit in permits[:12]:
+            refuse(door, 0.1, sent_at=permit.sent_at)
+            permit.close()
+        with contextlib.suppress(TimeoutError):
+            while True:
+                await asyncio.wait_for(door.acquire(1), 0.5)
+        return door.gate.in_flight
+
+    assert moved_clock(main()) == 8
 
 
 def test_many_refusals_of_calls_under_way_are_one(moved_clock: RunOn) -> None:

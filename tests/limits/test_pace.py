@@ -207,6 +207,21 @@ def test_a_wait_of_seconds_is_no_moment() -> None:
     assert pace.learned is None
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_no_cut_follows_while_it_is_open_what_the_last_one_has_shown(seed: int) -> None:
+    """One call in twenty is refused whatever the rate. A second cut in the middle of a test told nothing more."""
+    pace, chance, now, lowest = Pace(600), random.Random(seed), 0.0, 600.0
+    while now < 300:
+        now += 60 / (pace.per_minute or 600)
+        pace.send(now)
+        if chance.random() < 0.05:
+            pace.refuse(now + 0.05, now, wait_s=1.0)
+        else:
+            pace.accept(1, now + 0.05, now)
+        lowest = min(lowest, pace.per_minute or 600)
+    assert lowest > 420
+
+
 def test_a_stretch_of_refusals_alone_measures_nothing() -> None:
     pace = Pace(6000)
     for number in range(200):
