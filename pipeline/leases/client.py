@@ -85,7 +85,7 @@ class Lease:
         self._stop: Callable[[LabelpipeError], None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._last = Grant(-1)
-        self._is_waiting = self._is_held = self._shrink = self._released = self._is_last = False
+        self._is_waiting = self.is_held = self._shrink = self._released = self._is_last = False
         self._wake, self._news = asyncio.Event(), asyncio.Event()
 
     # -- with the lease server -------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ class Lease:
 
     def hold(self, held: bool) -> None:
         """Send nothing more until it is said otherwise."""
-        self._is_held = held
+        self.is_held = held
         self._news.set()
 
     def end(self, error: LabelpipeError) -> None:
@@ -199,7 +199,7 @@ class Lease:
 
     def _wants(self) -> int:
         """How many requests are to be asked for: none while half of what is aimed at is there."""
-        if self._released or self._is_held or not (self._is_waiting or self._used):
+        if self._released or self.is_held or not (self._is_waiting or self._used):
             return 0
         here = int(sum(left for left, _ in self._grants))
         return 0 if here > self._aim // 2 and not self._is_waiting else max(1, self._aim - here)
@@ -293,7 +293,7 @@ class Lease:
         while not self._released:
             now = asyncio.get_running_loop().time()
             self._drop_expired(now)
-            if self._grants and not self._is_held:
+            if self._grants and not self.is_held:
                 grant = self._grants[0]
                 grant[0] -= 1
                 self._held_until = grant[1]

@@ -71,7 +71,7 @@ async def _kept_elsewhere(
         f"labelpipe: shard {folder.name}{' goes on from its last sync and' if fetched else ''} is synced to {address}. "
         f"If its machine is lost, at most the answers of {sync_s:g} s are asked and paid for again"
     )
-    task = asyncio.create_task(_save_for_ever(synced, sync_s, lease), name="sync")
+    task = asyncio.create_task(save_for_ever(synced, sync_s, lease), name="sync")
     try:
         yield folder, base
     finally:
@@ -80,23 +80,23 @@ async def _kept_elsewhere(
         await _save_last(synced)
 
 
-async def _save_for_ever(synced: Synced, sync_s: float, lease: Lease) -> None:
+async def save_for_ever(synced: Synced, sync_s: float, lease: Lease) -> None:
     """Save the state every so many seconds. While that fails the shard sends nothing, so that no more can be lost."""
-    wait_s = RETRY_S
+    wait_s, retry_s = sync_s, RETRY_S
     while True:
+        await asyncio.sleep(wait_s)
         try:
-            await asyncio.sleep(sync_s)
             await in_daemon(synced.save)
-            lease.hold(False)
-            wait_s = RETRY_S
         except FencedError as error:
             lease.end(error)
             return
         except LabelpipeError as error:
             tell("the shard's state cannot be saved; it waits", level=logging.WARNING, reason=str(error))
             lease.hold(True)
-            await asyncio.sleep(wait_s)
-            sync_s, wait_s = 0.0, min(2 * wait_s, RETRY_MOST_S)
+            wait_s, retry_s = retry_s, min(2 * retry_s, RETRY_MOST_S)
+        else:
+            lease.hold(False)
+            wait_s, retry_s = sync_s, RETRY_S
 
 
 async def _save_last(synced: Synced) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import StoreError
+from pipeline.leases import Lease
+from pipeline.shards import one
 from pipeline.shards.elsewhere import Elsewhere, FencedError, State, Synced, bring
 from pipeline.store import Ledger
 
@@ -122,3 +124,42 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(StoreError, match=r"scale\.folder = file://.* cannot be"):
         machine(tmp_path / "a", (tmp_path / "file").as_uri(), 1).resume((0, 0))
+
+
+def test_a_shard_sends_nothing_while_it_cannot_save(
+    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what a lost machine costs would have no bound. Once it can save again, it does so as often as before."""
+    monkeypatch.setattr(one, "RETRY_S", 0.01)
+    synced, lease = machine(tmp_path, address, 1), Lease("http://127.0.0.1:1", "token", 1, 2)
+    synced.resume((0, 0))
+    there, away = tmp_path / "there", tmp_path / "away"
+
+    async def until(held: bool) -> None:
+        async with asyncio.timeout(20):
+            while lease.is_held is not held:
+                await asyncio.sleep(0.005)
+
+    async def main() -> list[float]:
+        task, waits = asyncio.create_task(one.save_for_ever(synced, 0.02, lease)), list[float]()
+        there.rename(away)
+        there.write_text("in the way", encoding="utf-8")
+        await until(held=True)
+        there.unlink()
+        away.rename(there)
+        await until(held=False)
+        sleep = asyncio.sleep
+
+        async def noted(seconds: float) -> None:
+            waits.append(seconds)
+            await sleep(seconds)
+
+        monkeypatch.setattr(asyncio, "sleep", noted)
+        async with asyncio.timeout(20):
+            while not waits:
+                await sleep(0.005)
+        task.cancel()
+        await asyncio.wait({task})
+        return waits
+
+    assert asyncio.run(main())[0] == 0.02
