@@ -41,14 +41,15 @@ class Allowing:
         self._is_busy = is_busy
         self._stop = stop
         # All state that changes: whether no other part goes before the first is back, whether an answer has shown that
-        # the requests are right, whether no money is left for whole parts, and which part was packed to go first.
-        self.tries_one = self.proven = self._is_tight = False
+        # the requests are right, how many lines the money left allows a shard, and which part was packed to go first.
+        self.tries_one = self.proven = False
+        self._affordable_lines = MOST_LINES
         self._first: int | None = None
 
     def size(self) -> int:
         """How many lines the part that is being filled may have."""
         wanted = self._rules.first_part if self._packs_first else self._rules.part_records
-        return min(MOST_LINES, self._queue.most_lines or MOST_LINES, wanted)
+        return min(self._affordable_lines, self._queue.most_lines or MOST_LINES, wanted)
 
     @property
     def _packs_first(self) -> bool:
@@ -66,9 +67,8 @@ class Allowing:
 
     def leaves_room(self, usd: float, tokens: int) -> bool:
         """Whether the budget has room for a part that can cost so much."""
-        # What a shard was handed of the budget says nothing of what is left, before it is said that no more comes.
-        is_open = self._budget is None or (self._queue.is_shared and not self._is_tight)
-        return is_open or self._budget is None or self._budget.has_room(usd, tokens)
+        # What a shard was handed of the budget says nothing of what is left.
+        return self._budget is None or self._queue.is_shared or self._budget.has_room(usd, tokens)
 
     async def may_send(self, part: Part, others: Sequence[Part]) -> bool:
         """Whether a part may go out: the first one goes alone, and what it can cost has to fit the budget."""
@@ -105,12 +105,13 @@ class Allowing:
     async def _make_fit(self, part: Part, budget: Budget) -> None:
         """Nothing else is at work, and the part is too dear: a smaller one may fit, or the budget is used up."""
         usd, tokens, share = part.most_usd or 0.0, part.most_tokens, 1.0
-        self._is_tight = True
         while share > SMALLEST_SHARE and not await self._queue.fund(budget, usd * share, int(tokens * share)):
             share /= 2
         if share <= SMALLEST_SHARE or part.lines * share < 1:
             self._stop(budget.reached(usd, tokens))
         else:
+            if self._queue.is_shared:
+                self._affordable_lines = int(part.lines * share)
             await self._courier().split(part)
 
     def count_queued(self, part: Part | None = None) -> None:

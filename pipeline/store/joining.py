@@ -2,6 +2,7 @@
 
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,8 @@ from pipeline.store.writes import forget_files, set_meta
 
 #: Where the ledger keeps what a run has cost at most, as `runner.paid` has it.
 _BUDGET = "budget"
+#: Where it keeps what came by the flex lane, as `runner.lanes` has it.
+_FLEX = "flex"
 _REST = ", ".join(COLUMNS[1:])
 _NAMES = ", ".join(COLUMNS)
 #: Memory of the page cache, in KiB: the index of keys is written at random places.
@@ -57,6 +60,8 @@ def _fill(connection: sqlite3.Connection, target: Path, parts: Sequence[Path], r
     connection.execute("BEGIN IMMEDIATE")
     _copy_files(connection, target if target.exists() else None)
     set_meta(connection, "run_id", run_id)
+    if (flex := _flex(parts)) is not None:
+        set_meta(connection, _FLEX, codec.dumps(flex).decode())
     if (spent := _spent(parts)) is not None:
         set_meta(connection, _BUDGET, codec.dumps(spent).decode())
     connection.execute("COMMIT")
@@ -116,6 +121,15 @@ def _copy_files(connection: sqlite3.Connection, before: Path | None) -> None:
         connection.execute("INSERT OR REPLACE INTO main.meta SELECT key, value FROM part.meta")
         connection.execute("INSERT OR REPLACE INTO main.sinks SELECT * FROM part.sinks")
     forget_files(connection)
+
+
+def _flex(parts: Sequence[Path]) -> dict[str, float] | None:
+    """What came by the flex lane in all parts; None where nothing did."""
+    total = Counter[str]()
+    for part in parts:
+        with closing(connect_reader(part)) as reader:
+            total.update(codec.loads(meta_get(reader, _FLEX) or "{}"))
+    return dict(total) or None
 
 
 def _spent(parts: Sequence[Path]) -> dict[str, float] | None:

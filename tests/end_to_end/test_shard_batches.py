@@ -65,6 +65,7 @@ def test_batches_of_shards_are_the_runs_once_they_are_merged(tmp_path: Path, end
     books = user.do("cancel", "run", "--json").expect(0).json["lanes"]["batch"]
     assert (books["batches"], books["cancelled"]) == (1, 1)
     assert endpoint.calls() == books["answers"] > 0, "all that was answered is collected"
-    summary = user.run("--shards", "2", "--set", "model.lane=live")
+    summary = user.run("--shards", "2", "--set", "model.lane=flex")
     assert (summary["labelled"], endpoint.calls()) == (COUNT, COUNT)
+    assert summary["lanes"]["flex"]["answers"] == COUNT - books["answers"]
     user.verify()
