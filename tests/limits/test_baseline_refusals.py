@@ -9,6 +9,7 @@ import pytest
 from limit_servers import Moody, Seen, Server, run_against
 
 from pipeline.limits import Admission, Gate, LocalResource, meters
+from pipeline.limits.baseline import Baseline
 
 RunOn = Callable[[Any], Any]
 PLACES = 32
@@ -54,3 +55,44 @@ def test_what_is_refused_whatever_the_rate_bends_no_rate(
     # Of a fifth it cannot be told for some time whether it is a limit.
     assert len(seen.accepted) > (0.75 if share < 0.2 else 0.5) * whole, f"{len(seen.accepted) / whole:.3f}"
     assert seen.refused_share == pytest.approx(share, rel=0.3)
+
+
+def _found(share: float) -> Baseline:
+    """That so many are refused at half of the rate too."""
+    known = Baseline()
+    known.test(1000.0, round(100 * share), 100, 0.0)
+    assert _after_a_cut(known, share) == (1000.0,)
+    return known
+
+
+def _after_a_cut(known: Baseline, share: float) -> tuple[float | None] | None:
+    """What 200 calls say, of which so many are refused, evenly."""
+    for number in range(1, 201):
+        known.send()
+        before = known.came_back(1.0, 2.0, refused=int(number * share) > int((number - 1) * share))
+        if before is not None or not known.is_testing:
+            return before
+    return None
+
+
+def test_what_was_found_is_half_forgotten_in_five_minutes() -> None:
+    known = _found(0.2)
+    assert known.share(2.0) == pytest.approx(0.2, rel=0.3)
+    assert known.share(302.0) == pytest.approx(known.share(2.0) / 2)
+    assert known.share(3602.0) == 0.0
+
+
+def test_where_far_more_is_refused_than_was_found_it_is_a_limit_and_cuts_stay() -> None:
+    known = _found(0.1)
+    known.test(1000.0, 40, 100, 10.0)
+    known.test(500.0, 10, 100, 20.0)
+    assert (known.share(20.0), known.is_testing) == (0.0, False)
+    known.test(500.0, 10, 100, 400.0)
+    assert known.is_testing
+
+
+def test_a_cut_after_which_more_is_refused_is_not_taken_back() -> None:
+    known = Baseline()
+    known.test(1000.0, 10, 100, 0.0)
+    assert _after_a_cut(known, 0.8) is None
+    assert (known.share(2.0), known.is_testing) == (0.0, False)
