@@ -231,6 +231,14 @@ def test_a_call_that_the_server_could_not_use_is_an_answer_without_one() -> None
     assert (response.usage, response.request_id) == (Usage(), "r")
 
 
+def test_a_gateway_that_hands_on_the_words_alone_tells_the_same() -> None:
+    """LiteLLM's answer to it, with neither the code nor what the model wrote: the record was rejected for it."""
+    told = "litellm.BadRequestError: OpenAIException - Failed to call a function. Please adjust your prompt."
+    error = {"message": told, "type": "invalid_request_error", "param": None, "code": "400"}
+    response = asyncio.run(asked(answers({"error": error}, 400)))
+    assert (response.answer.finish_reason, response.answer.calls) == (UNUSABLE_CALL, ())
+
+
 def test_a_call_in_the_form_before_tools_is_read() -> None:
     message = {"content": None, "function_call": {"name": "f", "arguments": "{}"}}
     assert answer_to(completion(message=message)).answer.calls == (
