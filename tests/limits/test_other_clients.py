@@ -153,3 +153,12 @@ def test_no_header_takes_all_of_the_share(steps: list[tuple[float, int, float]])
         others.used(used, now)
         others.seen(3000, left, reset_s)
         assert LEAST_SHARE <= others.share <= 1.0
+
+
+def test_what_is_missing_of_a_window_is_another_clients() -> None:
+    """Sixty were used, ten of them here; its reset is far away, so nothing was given back meanwhile."""
+    others = OtherClients()
+    others.seen(100, 100, 60.0)
+    others.used(10, 1.0)
+    others.seen(100, 40, 60.0)
+    assert others.share == pytest.approx(0.5)
