@@ -140,8 +140,9 @@ class RunSummary:
 
     `ended` is complete, interrupted, stopped or (no call was made) replayed; `reason` says why in a sentence,
     `next_step` what to do. `pending` is None when the input was not read to its end (then nobody knows how many are
-    left). `saved_usd` is what the cached tokens would have cost more, `cache_write_usd` what writing to the cache cost
-    beyond the input's price; both are None where no price is known. `left` is what is to do after a run that ended
+    left). `calls` are this session's live calls; a batch makes none. `saved_usd` is what the cached tokens would have
+    cost more, and says nothing of lanes; `cache_write_usd` is what writing to the cache cost beyond the input's price.
+    Both are None where no price is known. `left` is what is to do after a run that ended
     early, and what it would cost: `records`, `exact`, `usd`, `tokens` (each None where unknown) and a `text`. `rows`
     are those that the labels give together where a record may give several, and `without_row` the labelled records
     that give none; None where each gives one. `untold` counts records whose answers did not say what
