@@ -144,3 +144,20 @@ def test_no_limit_never_waits(moved_clock: RunOn) -> None:
         return loop.time() - before
 
     assert moved_clock(main()) == 0
+
+
+def test_a_pause_that_is_known_is_not_caught_up(moved_clock: RunOn) -> None:
+    """The gate was shut for a fifth of a second: twenty calls are not owed for it."""
+
+    async def main(known_s: float) -> float:
+        loop, meter = asyncio.get_running_loop(), Meter(6000)
+        await meter.acquire()
+        await asyncio.sleep(0.2)
+        meter.skip(known_s)
+        began = loop.time()
+        for _ in range(20):
+            await meter.acquire()
+        return loop.time() - began
+
+    assert moved_clock(main(0.0)) < 0.1
+    assert moved_clock(main(0.2)) > 0.17
