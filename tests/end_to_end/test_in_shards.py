@@ -105,6 +105,8 @@ def _dump(path: Path) -> list[tuple[object, ...]]:
         return connection.execute("SELECT * FROM outcomes ORDER BY seq").fetchall()
 
 
-def test_stdin_is_refused(user: Project) -> None:
-    user.configure(input={"path": "-"})
+def test_what_shards_cannot_do_is_refused(user: Project) -> None:
+    user.configure(model={"lane": "auto"})
+    assert "each would choose for itself" in user.do("run", "job.toml", "--shards", "2").expect(2).err
+    user.configure(model={"lane": "live"}, input={"path": "-"})
     assert "stdin" in user.do("run", "job.toml", "--shards", "2").expect(2).err
