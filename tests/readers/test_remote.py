@@ -224,6 +224,8 @@ def test_secrets_in_an_address_are_not_shown(site: Site) -> None:
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)
+    # fsspec keeps what other tests of this process have used.
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
     with pytest.raises(
         MissingExtraError, match=r"input.path: s3:// needs an optional package: pip install 'labelpipe\[s3\]'"
     ):
