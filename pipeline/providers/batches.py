@@ -5,7 +5,7 @@ error file of one answer a line. An HTTP error stands in `response.body` of its 
 as `batch_expired`.
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,11 +73,15 @@ class BatchApi:
     """The files and batches of one server. Every act raises a CallError; none is retried.
 
     `by_schema` is the function whose schema the lines ask for, in place of a call: answers do not say it.
+    `at_simulated` is called once a file is there whose answers are simulated, before anybody reads it.
     """
 
-    def __init__(self, provider: HttpProvider, *, by_schema: str | None = None) -> None:
+    def __init__(
+        self, provider: HttpProvider, *, by_schema: str | None = None, at_simulated: Callable[[], None] = lambda: None
+    ) -> None:
         self._provider = provider
         self._by_schema = by_schema
+        self._at_simulated = at_simulated
 
     async def is_offered(self) -> bool:
         """Whether the server has batches for this key; one that cannot be reached now may have them."""
@@ -199,6 +203,8 @@ class BatchApi:
     async def fetch(self, file_id: str, path: Path) -> None:
         """Write the content of a file to a path."""
         simulated = await self._provider.client.download(f"/files/{file_id}/content", path)
+        if simulated:
+            self._at_simulated()
         if self._provider.simulated is None:
             self._provider.simulated = simulated
 

@@ -42,9 +42,12 @@ SHARD_PARTS = 1_000_000
 COUNTING_S = 5.0
 
 
-async def batch_api_of(settings: Settings, task: Task, provider: Provider, ledger: Ledger) -> BatchApi | None:
+async def batch_api_of(
+    settings: Settings, task: Task, provider: Provider, ledger: Ledger, run_dir: RunDir
+) -> BatchApi | None:
     """What sends and collects batches: where the lane is chosen, or parts of an earlier session are open.
 
+    Once it has collected simulated answers, the manifest says so: the session that writes them down may be another one.
     Raises ConfigError where the calls go to a function, which has no batches.
     """
     is_left = any(part.is_open for part in await BatchBook(ledger).parts())
@@ -57,7 +60,8 @@ async def batch_api_of(settings: Settings, task: Task, provider: Provider, ledge
             'model.lane = "batch" needs a server with an OpenAI-compatible Batch API; a function has none'
         )
     form = settings.model.tool_choice or form_of(settings)
-    return BatchApi(provider, by_schema=task.fingerprint["tools"][0]["function"]["name"] if form == BY_SCHEMA else None)
+    by_schema = task.fingerprint["tools"][0]["function"]["name"] if form == BY_SCHEMA else None
+    return BatchApi(provider, by_schema=by_schema, at_simulated=run_dir.note_simulated)
 
 
 async def first_part(settings: Settings, base: Ledger | None) -> int:

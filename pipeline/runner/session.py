@@ -117,8 +117,9 @@ class Session:
 
     @property
     def _simulated(self) -> bool:
-        """Whether a rehearsal endpoint answers: the built-in one, or another one whose answers say so."""
-        return is_simulated(self._settings) or self._provider.simulated is True
+        """Whether a rehearsal endpoint answers: the built-in one, or one whose answers say so, or those kept before."""
+        said = self._provider.simulated
+        return is_simulated(self._settings) or (said if said is not None else self._was_simulated)
 
     async def run(self, *, quiet: bool, command: str | None) -> RunSummary:
         """Run to an ending; the summary is written and given. Who is to be told hears of an error too."""
@@ -372,10 +373,9 @@ class Session:
 
     def _tell_simulated(self) -> None:
         """The manifest says so before the first simulated row is there: a kill may come at any moment."""
-        if self._was_simulated:
-            return
-        self._was_simulated = True
-        self._run_dir.note_simulated()
+        if not self._was_simulated:
+            self._was_simulated = True
+            self._run_dir.note_simulated()
 
     async def _close(self, *, complete: bool, command: str) -> RunSummary:
         summary = await summarise(

@@ -189,12 +189,12 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
         ledger = await _opened(run_dir, options, stack)
         base = await _base_of(options, stack)
         provider = await _provider_of(settings, options, stack)
-        batches = await batch_api_of(settings, task, provider, ledger) if options.stop_first is None else None
+        api = await batch_api_of(settings, task, provider, ledger, run_dir) if options.stop_first is None else None
         provider, telemetry = _measured(provider, settings, stack)
-        was_simulated = bool((run_dir.read_manifest() or {}).get("simulated")) and await ledger.last_seq() > 0
+        was_simulated = await _holds_simulated(run_dir, ledger)
         stamps = await in_daemon(partial(stamps_of, sources))
         moved, notes = await _prepare(settings, options, task, sources, run_dir, ledger, stamps)
-        batches, left, chosen = await chosen_api(settings, sources, ledger, batches, asks=options.stop_first is None)
+        batches, left, chosen = await chosen_api(settings, sources, ledger, api, asks=options.stop_first is None)
         notifier = Notifier(*notified_of(settings), hidden=settings.secret_variables())
         stack.push_async_callback(notifier.close)
         day = _day_of(settings, ledger, options.lease)
@@ -234,6 +234,12 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
             )
         )
         return await session.run(quiet=options.quiet, command=options.command)
+
+
+async def _holds_simulated(run_dir: RunDir, ledger: Ledger) -> bool:
+    """Whether simulated answers are here, written down or only collected."""
+    is_noted = bool((run_dir.read_manifest() or {}).get("simulated"))
+    return is_noted and (await ledger.last_seq() > 0 or await ledger.has_answers())
 
 
 async def _opened(run_dir: RunDir, options: RunOptions, stack: AsyncExitStack) -> Ledger:

@@ -94,6 +94,8 @@ async def test_no_act_is_lost_or_done_twice_for_a_kill(tmp_path: Path, act: str,
         endpoint.process = None
         assert await _ended(start()) == 0
         assert len(rows_in(tmp_path)) == 40
+        text = (tmp_path / "run" / "labels.csv").read_text()
+        assert text.count(",true\n") == 40, "also those whose answers an earlier session has collected are simulated"
         assert answered_twice(endpoint) == []
         assert endpoint.books.totals().calls == 40
     assert (await verify(tmp_path / "run")).ok
