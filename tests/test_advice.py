@@ -35,6 +35,9 @@ SAID: list[tuple[str, dict[str, Any], str]] = [
     ("404: No endpoints found that support the provided 'tool_choice' value.", {"tool_choice": "forced"},
      'model.tool_choice = "required"'),
     ('400: `tool_choice = "required"` is not supported!', {}, 'model.tool_choice = "auto"'),
+    # vllm#12834, of versions before "required"
+    ('400 BadRequestError: [{"type":"value_error","msg":"`tool_choice` must either be a named tool, or \\"auto\\"."}]',
+     {}, 'model.tool_choice = "forced"'),
     ("400: tool_choice: auto is not supported", {"tool_choice": "auto"}, 'model.tool_choice = "required"'),
     # as OpenAI words it for models and tools that Chat Completions does not serve
     ("404: This model is only supported in v1/responses and not in v1/chat/completions.", {},

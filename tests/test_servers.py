@@ -24,7 +24,9 @@ from typer.testing import CliRunner
 
 from pipeline import Settings, check, preview, run, try_config
 from pipeline.cli import app
+from pipeline.providers.forms import as_call
 from pipeline.providers.wire import proxy_for
+from pipeline.records import Answer, ToolCall
 
 Body = dict[str, Any]
 Play = Callable[[Body, int], web.Response]
@@ -319,6 +321,26 @@ def test_an_answer_by_schema_is_repaired_as_a_call_is(net: Net) -> None:
     told = [talk[3]["content"].partition("What you sent was")[0] for talk in (fine, prose, silence)]
     assert all("Call" not in one and asked in one for one in told), told
     assert silence[2]["content"] == "(I said nothing.)"
+
+
+@pytest.mark.parametrize("before", ['<think>\nIs it {"label": "negative"}?\n</think>\n\n', "It is good.\n</think>\n"])
+def test_thoughts_before_the_json_are_no_part_of_it(before: str, net: Net) -> None:
+    """Servers without a parser for a model's thoughts leave them in the content: all records were rejected for it."""
+
+    def play(body: Body, _count: int) -> web.Response:
+        return said({"content": before + json.dumps(LABEL)}) if "response_format" in body else words()
+
+    net.plays["localhost:11434"] = play
+    check(config("Ollama"))
+    assert json.loads(Path("runs/reviews/server-card.json").read_text(encoding="utf-8"))["form"] == "schema"
+    summary = run(config("Ollama"))
+    assert (summary.labelled, summary.calls) == (6, 6)
+    assert summary.readings == {"thoughts before the JSON": 6}
+
+
+@pytest.mark.parametrize("text", ["<think>\nIt is good", "<think>It is good.</think>\n", '{"a": "</think> b"}'])
+def test_an_answer_that_ends_in_its_thoughts_is_read_as_it_stands(text: str) -> None:
+    assert as_call(Answer(text=text), "f").calls == (ToolCall("", "f", text),)
 
 
 def test_a_preview_of_the_prompt_shows_the_form(net: Net) -> None:

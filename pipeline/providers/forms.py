@@ -4,6 +4,7 @@ The last form is for servers that hold an answer's content to a schema (`respons
 request is translated here and its answer back, so that everywhere else it is a call like any other.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -11,6 +12,12 @@ from pipeline import codec
 from pipeline.records import BY_SCHEMA, JSON, Answer, Request, ToolCall
 
 Message = Mapping[str, JSON]
+
+#: What a model thinks before it answers, where a server leaves that in the content. Templates that write the first mark
+#: into the prompt leave only the last one in the answer. What begins as JSON has no thoughts before it.
+_THOUGHTS = re.compile(r"(?!\s*[\[{\"`]).*?</think>\s*(?=\S)", re.DOTALL)
+#: What is read although a server that is held to a schema sends the JSON alone; `task.strict_answers` refuses it.
+THOUGHT = "thoughts before the JSON"
 
 
 def asked_as(request: Request, form: str | None) -> Request:
@@ -75,4 +82,7 @@ def as_call(answer: Answer, name: str) -> Answer:
     """The answer to a request by schema: its content is the arguments, and is judged as those of a call are."""
     if answer.calls or answer.refusal or not answer.has_words:
         return answer
-    return replace(answer, calls=(ToolCall("", name, answer.text or ""),), text=None)
+    text = answer.text or ""
+    thoughts = _THOUGHTS.match(text)
+    call = ToolCall("", name, text[thoughts.end() :], (THOUGHT,)) if thoughts else ToolCall("", name, text)
+    return replace(answer, calls=(call,), text=None)

@@ -33,12 +33,15 @@ def _words(*patterns: str) -> re.Pattern[str]:
 #: Statuses under which a gateway hands on what another server said of the request.
 _OF_REQUESTS = frozenset({200, 400, 403, 413, 422, 451, 500, 502, 503})
 
-#: The model's mistake: the server found no call in what it wrote. LiteLLM hands on the words, and not the code.
+#: The model's mistake: the server found no call in what it wrote, or no JSON that fits the schema. LiteLLM hands on the
+#: words, and not the code.
 UNUSABLE_CALL = Sign(
-    frozenset({"tool_use_failed"}),
-    _words(r"tool_use_failed", r"failed to call a function"),
+    frozenset({"tool_use_failed", "json_validate_failed"}),
+    _words(
+        r"tool_use_failed", r"failed to call a function", r"json_validate_failed", r"failed to (validate|generate) json"
+    ),
     frozenset({200, 400, 422, 500}),
-)
+)  # fmt: skip
 
 CONTENT = Sign(
     frozenset(

@@ -17,7 +17,8 @@ SYSTEMATIC = frozenset({"no_tool_call", "invalid_json", "truncated", "bad_reques
 #: Refused for one thing, in the many ways in which servers say so.
 _UNWANTED = (
     r"(not (permitted|supported|allowed|recogni[sz]ed|compatible|implemented)|does ?n[o']t support|unsupported"
-    r"|unrecogni[sz]ed|unknown|unexpected|invalid|extra|only|requires?|no endpoints|additional propert|wrong type)"
+    r"|must (either )?be|unrecogni[sz]ed|unknown|unexpected|invalid|extra|only|requires?|no endpoints"
+    r"|additional propert|wrong type)"
 )
 
 
@@ -55,6 +56,8 @@ def _about(what: str) -> str:
 def _tool_choice(asked: Asked, found: re.Match[str]) -> str:
     """The next milder way to ask for a call, or the one that this server may know."""
     chosen = asked.tool_choice
+    if not asked.names_function and re.search(r"must (either )?be a named", found.string, re.IGNORECASE):
+        return 'set model.tool_choice = "forced": "required" is sent now, and this server takes a function\'s name only'
     if chosen == "auto" or re.search(r"object|dict|type|must be a string|is named", found.string, re.IGNORECASE):
         return 'set model.tool_choice = "required"'
     if asked.names_function:
