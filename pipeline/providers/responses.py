@@ -230,9 +230,11 @@ def _to_send_back(items: Sequence[dict[str, Any]]) -> tuple[Item, ...]:
     """The items as the next turn needs them; none where text and calls say it all.
 
     Reasoning without its content is only a name, by which a server finds nothing that it was told not to store: it
-    would refuse the turn.
+    would refuse the turn, as it would for reasoning at the end of an answer that was cut there.
     """
     kept = [item for item in items if item["type"] != "reasoning" or _has_content(item)]
+    while kept and kept[-1]["type"] == "reasoning":
+        kept.pop()
     is_more = any(item["type"] not in ("function_call", "message") or item.get("phase") for item in kept)
     return tuple(kept) if is_more else ()
 

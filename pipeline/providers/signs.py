@@ -34,11 +34,12 @@ def _words(*patterns: str) -> re.Pattern[str]:
 _OF_REQUESTS = frozenset({200, 400, 403, 413, 422, 451, 500, 502, 503})
 
 #: The model's mistake: the server found no call in what it wrote, or no JSON that fits the schema. LiteLLM hands on the
-#: words, and not the code.
+#: words, and not the code; Ollama and llama.cpp have words only.
 UNUSABLE_CALL = Sign(
     frozenset({"tool_use_failed", "json_validate_failed"}),
     _words(
-        r"tool_use_failed", r"failed to call a function", r"json_validate_failed", r"failed to (validate|generate) json"
+        r"tool_use_failed", r"failed to call a function", r"json_validate_failed",
+        r"failed to (validate|generate) json", r"error parsing tool call", r"failed to parse input at pos",
     ),
     frozenset({200, 400, 422, 500}),
 )  # fmt: skip

@@ -233,11 +233,18 @@ def test_a_call_that_the_server_could_not_use_is_an_answer_without_one(code: str
     assert (response.usage, response.request_id) == (Usage(), "r")
 
 
-def test_a_gateway_that_hands_on_the_words_alone_tells_the_same() -> None:
-    """LiteLLM's answer to it, with neither the code nor what the model wrote: the record was rejected for it."""
-    told = "litellm.BadRequestError: OpenAIException - Failed to call a function. Please adjust your prompt."
-    error = {"message": told, "type": "invalid_request_error", "param": None, "code": "400"}
-    response = asyncio.run(asked(answers({"error": error}, 400)))
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (400, "litellm.BadRequestError: OpenAIException - Failed to call a function. Please adjust your prompt."),
+        (500, 'error parsing tool call: raw=\'{"label":"a"\', err=unexpected end of JSON input'),  # ollama#12064
+        (500, 'Failed to parse input at pos 12: <tool_call>{"name": f'),  # llama.cpp#24644
+    ],
+)
+def test_a_server_that_has_only_words_for_it_tells_the_same(status: int, told: str) -> None:
+    """With neither the code nor what the model wrote: the record was rejected for it, or asked as before."""
+    error = {"message": told, "type": "invalid_request_error", "param": None, "code": str(status)}
+    response = asyncio.run(asked(answers({"error": error}, status)))
     assert (response.answer.finish_reason, response.answer.calls) == (UNUSABLE_CALL, ())
 
 

@@ -197,6 +197,14 @@ def test_reasoning_that_is_only_a_name_does_not_go_back(empty: dict[str, Any]) -
     assert [item.get("type") for item in body["input"]] == [None, "function_call", "function_call_output"]
 
 
+def test_reasoning_in_which_an_answer_was_cut_does_not_go_back() -> None:
+    """The next turn was refused: "provided without its required following item"."""
+    answer = answer_to(response(THOUGHT, CALL, {**THOUGHT, "id": "rs_2"})).answer
+    _, body = body_of(messages=next_messages(answer))
+    assert body["input"][1:3] == [THOUGHT, CALL]
+    assert [item.get("type") for item in body["input"][3:]] == ["function_call_output"]
+
+
 @pytest.mark.parametrize("call_id", ["", "x" * 80])
 def test_where_a_call_got_another_id_the_plain_form_goes_back(call_id: str) -> None:
     answer = answer_to(response(THOUGHT, {**CALL, "call_id": call_id})).answer
