@@ -17,6 +17,7 @@ from typing import Any
 from end_to_end.stage import PATIENCE_S, Endpoint, Process, Project, Row, wait_until
 
 from pipeline import Status
+from pipeline.errors import SetupError
 from pipeline.store import Ledger
 
 #: Calls that go wrong along the way, so that kills meet retries and repairs too.
@@ -123,7 +124,13 @@ async def held_by(path: Path) -> dict[str, Mapping[str, Any] | None]:
     held: dict[str, Mapping[str, Any] | None] = {}
     if not path.exists():
         return held
-    async with await Ledger.open(path, read_only=True) as ledger:
+    try:
+        opened = await Ledger.open(path, read_only=True)
+    except SetupError as error:
+        if "the ledger is empty" not in str(error):
+            raise
+        return held  # killed while it was made: the next session makes it
+    async with opened as ledger:
         seq = 0
         while block := await ledger.rows_after(seq):
             seq = block[-1][0]

@@ -45,6 +45,8 @@ model = {name = "gpt-6-luna", base_url = "rehearsal"}
 output.dir = "run"
 rehearsal.latency_ms = 0
 """
+#: How long threads of that run may take to end.
+PATIENCE_S = 30.0
 #: A message holds a command's words and its environment.
 MOST_BYTES = 2**18
 #: Scenes that go on side by side start their commands from threads; one process that forks is enough for all.
@@ -222,7 +224,10 @@ def main() -> None:
             importlib.import_module(name)
     typer.main.get_command = cache(typer.main.get_command)  # typer builds all commands anew for each call
     _label_one(typer.main.get_command(pipeline.cli.app))
-    assert threading.active_count() == 1, "a process with threads does not fork safely"
+    others = [one for one in threading.enumerate() if one is not threading.current_thread()]
+    for one in others:
+        one.join(PATIENCE_S)  # on a busy machine they may still be about to end
+    assert threading.active_count() == 1, f"a process with threads does not fork safely: {others}"
     gc.freeze()
     if command := serve(socket.socket(fileno=int(sys.argv[1]))):
         os.chdir(command["cwd"])
