@@ -43,7 +43,7 @@ class Tool:
 def killed_often(folder: Path, endpoints: Endpoints, seed: int) -> Scene:
     """22 times SIGKILL; then the run is let finish."""
     endpoint = endpoints.open(**LATENCY)
-    given = rows(600)
+    given = rows(900)
     scene = Scene(project(folder, endpoint.base_url, count=len(given)), endpoint, given, seed)
     for _ in range(22):
         scene.strike("run", "job.toml", most_calls=24)
