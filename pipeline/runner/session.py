@@ -36,7 +36,7 @@ from pipeline.parts import (
 )
 from pipeline.progress import Progress
 from pipeline.readers import Progress as ReadProgress
-from pipeline.records import Outcome, Record, Status
+from pipeline.records import KeptAnswer, Outcome, Record, Status
 from pipeline.runlog import tell
 from pipeline.runner.after import finished
 from pipeline.runner.canaries import Canaries, Commit, told_of_shifts
@@ -83,24 +83,17 @@ class Session:
         self._flex = FlexBook(parts.ledger, self._stats)
         self._day = parts.day
         self._admission = parts.admission
-        self._journal = Journal(parts.ledger.keep_answers, self._admission.gate)
+        self._journal = Journal(self._keep, self._admission.gate)
         self._lane = lane_of(
             parts.batches, settings, parts.task, parts.ledger, parts.admission, parts.day, self._stats, parts.mode,
             folder=parts.run_dir.path / FOLDER, run_id=parts.run_id, left=parts.left, queue=parts.queue,
             first=parts.first_part,
         )  # fmt: skip
         self._asker = Asker(
-            parts.provider,
-            Terms(parts.task, run_id=parts.run_id, panel=parts.panel),
-            self._admission,
-            self._stats,
-            rules=rules_of(settings),
-            journal=self._journal,
-            tariff=tariff,
-            prepare=parts.prepare,
-            ping=parts.provider.ping,
-            later=None if self._lane is None else self._lane.later,
-        )
+            parts.provider, Terms(parts.task, run_id=parts.run_id, panel=parts.panel), self._admission, self._stats,
+            rules=rules_of(settings), journal=self._journal, tariff=tariff, prepare=parts.prepare,
+            ping=parts.provider.ping, later=None if self._lane is None else self._lane.later,
+        )  # fmt: skip
         self._provider = parts.provider
         self._canaries = Canaries(
             parts.gold, parts.task, settings.quality, parts.ledger, self._stats,
@@ -324,8 +317,7 @@ class Session:
 
         async def commit(outcomes: Sequence[Outcome]) -> None:
             self._refuse_mixture()
-            if self._simulated:
-                self._tell_simulated()
+            if self._note_simulated():
                 outcomes = [mark_simulated(outcome) for outcome in outcomes]
             told = self._asker.net.told
             keep = partial(self._kept, checkpoints=sinks.checkpoints())
@@ -342,6 +334,11 @@ class Session:
                 stats.written(outcome)
 
         return commit
+
+    async def _keep(self, answers: Sequence[KeptAnswer]) -> None:
+        """Write answers of records that are not at their end; a later session may make a row of them without a call."""
+        self._note_simulated()
+        await self._ledger.keep_answers(answers)
 
     async def _kept(self, outcomes: Sequence[Outcome], *, checkpoints: Checkpoints | None) -> list[int]:
         """The outcomes in the ledger, and with them the calls that were sent, by day."""
@@ -371,11 +368,12 @@ class Session:
             told = f"{self._run_dir.path} holds simulated labels, and these answers are real: give --fresh or --output"
             self._admission.gate.stop(ChangedError(told))
 
-    def _tell_simulated(self) -> None:
-        """The manifest says so before the first simulated row is there: a kill may come at any moment."""
-        if not self._was_simulated:
+    def _note_simulated(self) -> bool:
+        """Whether labels are simulated; the manifest says so before the first one is there: a kill may come at once."""
+        if self._simulated and not self._was_simulated:
             self._was_simulated = True
             self._run_dir.note_simulated()
+        return self._simulated
 
     async def _close(self, *, complete: bool, command: str) -> RunSummary:
         summary = await summarise(

@@ -200,40 +200,38 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
         day = _day_of(settings, ledger, options.lease)
         admission = await _admission_of(settings, task, ledger, day, options)
         run_id = await _begin_lease(options.lease, settings, task, sources, ledger, admission, stack)
-        session = Session(
-            SessionParts(
-                settings,
-                task,
-                sources,
-                run_dir,
-                ledger,
-                provider,
-                day,
-                admission,
-                notifier,
-                switch,
-                telemetry,
-                prepare=await media_for(settings, task, stack),
-                title=options.title,
-                run_id=run_id,
-                base=base,
-                stop_first=options.stop_first,
-                was_simulated=was_simulated,
-                moved=moved,
-                notes=[*notes, *chosen],
-                stamps=stamps,
-                choice="relabel" if options.relabel else "keep" if options.keep else "",
-                after=options.after,
-                gold=gold,
-                batches=batches,
-                left=left,
-                mode=Mode(options.batches),
-                first_part=await first_part(settings, base),
-                lease=options.lease,
-                panel=panel,
-            )
+        parts = SessionParts(
+            settings,
+            task,
+            sources,
+            run_dir,
+            ledger,
+            provider,
+            day,
+            admission,
+            notifier,
+            switch,
+            telemetry,
+            prepare=await media_for(settings, task, stack),
+            title=options.title,
+            run_id=run_id,
+            base=base,
+            stop_first=options.stop_first,
+            was_simulated=was_simulated,
+            moved=moved,
+            notes=[*notes, *chosen],
+            stamps=stamps,
+            choice="relabel" if options.relabel else "keep" if options.keep else "",
+            after=options.after,
+            gold=gold,
+            batches=batches,
+            left=left,
+            mode=Mode(options.batches),
+            first_part=await first_part(settings, base),
+            lease=options.lease,
+            panel=panel,
         )
-        return await session.run(quiet=options.quiet, command=options.command)
+        return await Session(parts).run(quiet=options.quiet, command=options.command)
 
 
 async def _holds_simulated(run_dir: RunDir, ledger: Ledger) -> bool:

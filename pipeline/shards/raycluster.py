@@ -50,11 +50,11 @@ async def in_ray(settings: Settings, shards: int) -> AsyncIterator[tuple[str, St
     except ImportError as error:
         raise MissingExtraError('scale.engine = "ray"', "ray") from error
     is_ours = not ray.is_initialized()
-    # In a thread: in the main one Ray would put its own handler of SIGTERM in place of ours.
     is_apart = is_address(settings.scale.folder or "")
     with TemporaryDirectory(prefix="labelpipe-") as luggage:
         if is_apart:
             _pack(travel_of(settings).files, Path(luggage))
+        # In a thread: in the main one Ray would put its own handler of SIGTERM in place of ours.
         host = await asyncio.to_thread(_connect, ray, shards, luggage if is_apart else "")
     # Ray prints what it complains of, also while it ends, and stdout is the summary's.
     with redirect_stdout(sys.stderr):

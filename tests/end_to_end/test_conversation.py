@@ -329,7 +329,10 @@ def test_an_answer_is_not_paid_for_again_when_its_callback_was_killed(tmp_path: 
     assert endpoint.calls() == 5
     assert outcomes(user) == {}
     (user.folder / "go").write_text("1")
-    assert user.run()["labelled"] == 5
+    summary = user.run()
+    assert summary["labelled"] == 5
+    assert summary["simulated"], "though no answer of this session said so"
+    assert [row["simulated"] for row in user.labels()] == ["true"] * 5
     assert endpoint.calls() == 5, "the ledger had the answers before the callbacks were called"
     keys = Counter(line["key"] for line in noted(user))
     assert set(keys.values()) == {2}, "called again, with the same keys"
