@@ -25,7 +25,7 @@ TO_CHANGE: Mapping[str, str] = {
     "bad_request": "Look at task.prompt and at the model in model.name: the server refuses each of these records",
     "too_large": "Shorten task.prompt, or lower model.parameters.max_completion_tokens: no request fits the limit",
     "timeout": "Raise model.timeout_s, or lower limits.concurrency",
-    "record_deadline": "Raise limits.record_deadline_s or model.timeout_s, or lower limits.concurrency",
+    "record_deadline": "Raise limits.max_attempts or model.timeout_s, or lower limits.concurrency",
     "unavailable": "Look at the server's own log, and at model.parameters: it answers none of these records",
 }
 

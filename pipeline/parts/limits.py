@@ -237,7 +237,6 @@ def rules_of(settings: Settings) -> AskRules:
         max_repairs=settings.limits.max_repairs,
         timeout_s=settings.model.timeout_s,
         hedge_after_p=settings.limits.hedge_after_p,
-        record_s=settings.limits.record_deadline_s,
         stop_rejected=settings.limits.stop_rejected,
         flex_patience_s=settings.flex.patience_s if settings.model.lane == "flex" else None,
     )

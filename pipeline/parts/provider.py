@@ -64,12 +64,10 @@ async def _start_rehearsal(
     wanted = settings.rehearsal
     endpoint = Rehearsal(
         RehearsalOptions(
-            seed=wanted.seed,
             latency_ms=wanted.latency_ms,
             latency_jitter=LATENCY_JITTER,
             requests_per_minute=wanted.requests_per_minute,
             tokens_per_minute=wanted.tokens_per_minute,
-            requests_per_day=wanted.requests_per_day,
             accuracy=wanted.accuracy,
             faults=wanted.faults,
             models=(),

@@ -172,9 +172,7 @@ def looking(lane: Lane | None, asker: Asker, settings: Settings) -> Callable[[da
         if isinstance(lane, AutoLane) and lane.choice is not None:
             now = flex if lane.choice.flex else live
             rules, patience_s = asker.judge.rules, now.flex_patience_s
-            asker.judge.rules = replace(
-                rules, timeout_s=now.timeout_s, flex_patience_s=patience_s, record_s=rules.record_s or record_s
-            )
+            asker.judge.rules = replace(rules, timeout_s=now.timeout_s, flex_patience_s=patience_s, record_s=record_s)
 
     return look
 

@@ -286,7 +286,6 @@ _ACT_OF: Mapping[str, str] = {
     "limits.max_attempts": "rules",
     "limits.max_repairs": "rules",
     "limits.hedge_after_p": "rules",
-    "limits.record_deadline_s": "rules",
     "limits.probe_max_s": "rules",
     "limits.stop_rejected": "rules",
     "notify.url": "notify",

@@ -115,7 +115,6 @@ class LimitsSettings(Section):
     probe_max_s: float = Field(4, gt=0)
     outage_limit_s: float = Field(21_600, gt=0)
     hedge_after_p: float | None = Field(None, ge=50, lt=100)
-    record_deadline_s: float | None = Field(None, gt=0)
     grace_s: float = Field(30, ge=0)
     on_day_limit: Literal["wait", "stop"] = "wait"
 
@@ -148,11 +147,9 @@ class RehearsalSettings(Section):
         | None
     ) = None
     accuracy: float = Field(0.9, ge=0, le=1)
-    seed: int = Field(0, ge=0)
     latency_ms: float = Field(50, ge=0)
     requests_per_minute: int | None = Field(None, ge=1)
     tokens_per_minute: int | None = Field(None, ge=1)
-    requests_per_day: int | None = Field(None, ge=1)
     faults: Annotated[
         dict[str, Share],
         AfterValidator(checks.faults),

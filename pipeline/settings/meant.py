@@ -51,12 +51,15 @@ _GONE = {
     "model.organization": 'no longer a key; write [model.headers] "OpenAI-Organization" = "..."',
     "model.project": 'no longer a key; write [model.headers] "OpenAI-Project" = "..."',
     "limits.concurrency_min": "no longer a key, because `auto` starts low and finds its own least; take it out",
+    "limits.record_deadline_s": "no longer a key; limits.max_attempts and model.timeout_s say it; take it out",
     "limits.stall_s": "no longer a key; run.log tells after 120 seconds without any movement; take it out",
     "task.media.fetch_timeout_s": "no longer a key; an address is given up after 60 seconds; take it out",
     **{
         f"rehearsal.{name}": _REHEARSE.format(option=option)
         for name, option in {
             "latency_jitter": "--latency-jitter 0.3",
+            "requests_per_day": "--rpd 200",
+            "seed": "--seed 1",
             "slow_share": "--slow-share 0.05",
             "slow_factor": "--slow-factor 10",
             "max_in_flight": "--max-in-flight 32",
