@@ -293,12 +293,12 @@ def clean_text(text: str) -> str:
     return text
 
 
-def flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested tables as one, by dotted key. An empty table is a value."""
     found: dict[str, Any] = {}
     for name, value in tables.items():
         if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{name}.")
+            found |= flatten(value, f"{prefix}{name}.")
         else:
             found[f"{prefix}{name}"] = value
     return found
@@ -335,7 +335,7 @@ def digest64(data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big", signed=True)
 
 
-def names_mark(names: Sequence[str]) -> bytes:
+def column_names_digest(names: Sequence[str]) -> bytes:
     """What stands for the names of a table's columns in the digests of its rows."""
     return digest128(dumps(names))
 

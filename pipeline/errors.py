@@ -384,7 +384,7 @@ class HungUpError(InterruptedRunError):
     """The terminal or the connection of the run is gone."""
 
 
-def there_are(fields: Iterable[Any]) -> str:
+def list_names(fields: Iterable[Any]) -> str:
     """The names of the fields, for a message."""
     names = [str(name) for name in fields]
     more = f" and {len(names) - SHOWN_FIELDS} more" if len(names) > SHOWN_FIELDS else ""

@@ -209,7 +209,7 @@ def pace_of(durations_s: Mapping[str, float], calls: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Took:
+class Workload:
     """What a number of records takes or took. `cost_usd` is None where the price is unknown."""
 
     records: int
@@ -223,7 +223,7 @@ class Took:
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
+class MachineLoad:
     """Seconds until an answer came, on average, and the share of one core that labelpipe and its endpoint used."""
 
     answered_in_s: float
@@ -244,11 +244,11 @@ class RehearsedPlan:
     tier: Tier
     latency_s: float
     latency_from: str
-    planned: Took
-    happened: Took
-    whole: Took
+    planned: Workload
+    happened: Workload
+    whole: Workload
     used: Mapping[str, float]
-    effort: Effort
+    effort: MachineLoad
     labelled: int
     rejected: int
     failed: int

@@ -43,7 +43,7 @@ class LabelField:
         return bare if len(bare) < len(self.choices) else ()
 
 
-def mark_of(value: object) -> tuple[bool, object]:
+def json_identity(value: object) -> tuple[bool, object]:
     """What tells values apart as JSON does: 1 and 1.0 are equal, 1 and true are not."""
     return isinstance(value, bool), value
 
@@ -64,7 +64,7 @@ class Rename:
     def field(self, field: LabelField) -> LabelField:
         """The field with the new names. A label that becomes one that is there goes, and its meaning with it."""
         names = new_names(field.values, self.pairs)
-        choices = ((choice, names.get(mark_of(choice.value), choice.value)) for choice in field.choices)
+        choices = ((choice, names.get(json_identity(choice.value), choice.value)) for choice in field.choices)
         return replace(field, choices=tuple(replace(choice, value=new) for choice, new in choices if new is not None))
 
 
@@ -90,14 +90,18 @@ class Renamed:
 
 def new_names(values: Iterable[Any], pairs: Sequence[tuple[Value, Value]]) -> dict[tuple[bool, object], Value | None]:
     """The new names of those of the values that get one; None for one that becomes a value that is there as well."""
-    new, away, marks = renamer(pairs), {mark_of(old) for old, _ in pairs}, [mark_of(value) for value in values]
+    new, away, marks = (
+        renamer(pairs),
+        {json_identity(old) for old, _ in pairs},
+        [json_identity(value) for value in values],
+    )
     there = set(marks) - away
     found: dict[tuple[bool, object], Value | None] = {}
     for mark in marks:
         if mark in away:
             name = new(mark[1])
-            found[mark] = None if mark_of(name) in there else name
-            there.add(mark_of(name))
+            found[mark] = None if json_identity(name) in there else name
+            there.add(json_identity(name))
     return found
 
 
@@ -106,7 +110,7 @@ def renamer(pairs: Iterable[tuple[Value, Value]], *, loosely: bool = False) -> C
 
     With `loosely`, case and white space around a text make no difference, as where a model's answer is read.
     """
-    exact = {mark_of(old): new for old, new in pairs}
+    exact = {json_identity(old): new for old, new in pairs}
     loose = {old.strip().casefold(): new for (_, old), new in exact.items() if loosely and isinstance(old, str)}
 
     def of(value: Any) -> Any:
@@ -115,8 +119,8 @@ def renamer(pairs: Iterable[tuple[Value, Value]], *, loosely: bool = False) -> C
             return found if found == value else _once(found)
         if not isinstance(value, str | int | float):
             return value
-        if mark_of(value) in exact:
-            return exact[mark_of(value)]
+        if json_identity(value) in exact:
+            return exact[json_identity(value)]
         return loose.get(value.strip().casefold(), value) if isinstance(value, str) and loose else value
 
     return of
@@ -124,5 +128,5 @@ def renamer(pairs: Iterable[tuple[Value, Value]], *, loosely: bool = False) -> C
 
 def _once(values: list[Any]) -> list[Any]:
     """The values, each once. One that is no label stays for the check to refuse."""
-    known = {mark_of(one): one for one in reversed(values) if isinstance(one, str | int | float)}
+    known = {json_identity(one): one for one in reversed(values) if isinstance(one, str | int | float)}
     return [*reversed(known.values()), *(one for one in values if not isinstance(one, str | int | float))]

@@ -28,7 +28,7 @@ _HEADERS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PageRequest:
     """What a browser asks for. `path` is what follows the token, without a slash in front.
 
     `body` has at most `BODY_BYTES_MOST` bytes. `method` is GET also where only the head is asked for.
@@ -41,7 +41,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class PageResponse:
     """What it gets. `policy` is the Content-Security-Policy of a page; without one nothing in it is loaded or run."""
 
     body: bytes
@@ -50,11 +50,11 @@ class Reply:
     policy: str = "default-src 'none'"
 
 
-Answer: TypeAlias = Callable[[Asked], Awaitable[Reply]]
+PageHandler: TypeAlias = Callable[[PageRequest], Awaitable[PageResponse]]
 
 
 @asynccontextmanager
-async def serving(answer: Answer, *, port: int = 0) -> AsyncIterator[str]:
+async def serve_pages(answer: PageHandler, *, port: int = 0) -> AsyncIterator[str]:
     """Serve while the block lasts; gives the address to open, which has the token in it. Port 0 takes a free one.
 
     Raises SetupError where the port is taken. A request without the token, under another name than this machine's, or
@@ -76,7 +76,7 @@ async def serving(answer: Answer, *, port: int = 0) -> AsyncIterator[str]:
             return _refused(413, f"What was sent is larger than {BODY_BYTES_MOST:,} bytes.")
         # aiohttp leaves the body out where only the head is asked for.
         method = "GET" if request.method == "HEAD" else request.method
-        reply = await answer(Asked(method, path, dict(request.query), body))
+        reply = await answer(PageRequest(method, path, dict(request.query), body))
         policy = f"{reply.policy}; frame-ancestors 'none'"
         headers = {**_HEADERS, "Content-Type": reply.kind, "Content-Security-Policy": policy}
         return web.Response(body=reply.body, status=reply.status, headers=headers)

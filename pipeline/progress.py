@@ -15,7 +15,17 @@ from weakref import WeakSet
 
 from tqdm import tqdm
 
-from pipeline.terminal import Scribe, cut, is_notebook, is_terminal, laid_out, painted, shown, takes_colors, width
+from pipeline.terminal import (
+    BackgroundWriter,
+    colorize,
+    cut,
+    format_for_stream,
+    is_notebook,
+    is_terminal,
+    printable,
+    supports_color,
+    width,
+)
 from pipeline.units import DAY_S, UNPRICED, dollars, duration
 
 REDRAW_S = 0.5
@@ -87,7 +97,7 @@ def _parts(seen: Snapshot) -> list[str]:
         rate += f" of {seen.limit_per_minute:,.0f}"
     left_s = eta_s(seen)
     return [
-        shown(seen.trouble) or rate,
+        printable(seen.trouble) or rate,
         "" if left_s is None else f"ETA {'about ' if not seen.total_known else ''}{duration(left_s)}",
         _cost(seen),
         f"{seen.in_flight} in flight",
@@ -122,7 +132,7 @@ def retries_text(retries: int) -> str:
     return f"{retries:,} {'retry' if retries == 1 else 'retries'}"
 
 
-def fitted(seen: Snapshot, columns: int | None) -> tuple[str, int, bool]:
+def fit_line(seen: Snapshot, columns: int | None) -> tuple[str, int, bool]:
     """What stands behind the bar, how long that is, and whether the percentage has room. None: any width.
 
     In a narrow line the bar shrinks and goes first, then the parts of the lowest rank, then the percentage; of the
@@ -190,13 +200,13 @@ class _Line(tqdm):  # type: ignore[type-arg]
             return {**found, "bar_format": " "}
         # The last column stays free: some terminals go on to the next line when it is written to.
         columns = found["ncols"] and found["ncols"] - 1 - len(self.title)
-        told, bar, percentage = fitted(self.seen, columns)
+        told, bar, percentage = fit_line(self.seen, columns)
         parts = ("{counted}", f"{{bar:{bar}}}" if bar else "", "{percentage:3.0f}%" if percentage else "", "{told}")
         return {
             **found,
             "bar_format": " ".join(filter(None, parts)),
             "counted": f"{self.title}{count(self.seen)}",
-            "told": painted(told) if takes_colors(self.fp) else told,
+            "told": colorize(told) if supports_color(self.fp) else told,
         }
 
 
@@ -210,16 +220,16 @@ def _knows_size(stream: TextIO) -> bool:
 class Progress:
     """Shows snapshots until it is closed. In a terminal or a notebook a line that redraws; elsewhere a line every 30 s.
 
-    `title` stands before the counts. Nothing here raises, and nothing waits for the terminal: see `Scribe`.
+    `title` stands before the counts. Nothing here raises, and nothing waits for the terminal: see `BackgroundWriter`.
     """
 
     def __init__(
         self, look: Callable[[], Snapshot], *, stream: TextIO | None = None, quiet: bool = False, title: str = ""
     ) -> None:
         self._look = look
-        self._title = f"{shown(title)} " if title else ""
+        self._title = f"{printable(title)} " if title else ""
         stream = stream or sys.stderr
-        self._scribe = None if quiet or stream is None else Scribe(stream)
+        self._scribe = None if quiet or stream is None else BackgroundWriter(stream)
         self._stream = stream if self._scribe is None else self._scribe.stream
         self._redraws = is_terminal(stream) or is_notebook(stream)
         # All state that changes, beside the scribe: the line of a terminal, which only the scribe's thread touches.
@@ -243,7 +253,7 @@ class Progress:
     def say(self, text: str) -> None:
         """A line of its own, above the progress line."""
         if self._scribe is not None:
-            self._scribe.do(lambda: self._write(laid_out(shown(text), self._stream) + "\n"))
+            self._scribe.do(lambda: self._write(format_for_stream(printable(text), self._stream) + "\n"))
 
     def close(self) -> None:
         """The last state stays on the screen; may be called twice."""
@@ -294,7 +304,7 @@ def _open_line(stream: TextIO) -> _Line:
 
 
 @contextmanager
-def counting(
+def show_count(
     what: str, *, stream: TextIO | None = None, quiet: bool = False, every_s: float = REDRAW_S
 ) -> Iterator[Callable[[int], object]]:
     """Gives what adds to a count; in a terminal it is seen while that takes long. Elsewhere it is not."""

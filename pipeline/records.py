@@ -248,7 +248,7 @@ class ValidCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class LabelResult:
     """What a record came to. `rows` is None where it is one row; else each is a row to which `label` is common."""
 
     label: Mapping[str, JSON]
@@ -267,7 +267,7 @@ class ServerLimits:
     reset_tokens_s: float | None = None
 
 
-def amount(limit: int | None, what: str) -> str:
+def format_limit(limit: int | None, what: str) -> str:
     """A limit in words, like 200 requests; empty where it is not known."""
     return f"{limit:,} {what}" if limit is not None and 0 < limit < 10**12 else ""
 
@@ -291,7 +291,7 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptAnswer:
+class SavedAnswer:
     """An answer of a record that is not at its end: in the ledger before anything is done with it.
 
     `number` counts its record's answers from 0; `request_digest` is that of the record's first request. `fault` is the
@@ -310,14 +310,14 @@ class KeptAnswer:
     results: tuple[Mapping[str, JSON], ...] = ()
     repairs: int = 0
 
-    def carrying(self, lost: Response, calls: int = 0, repairs: int = 0) -> KeptAnswer:
+    def carrying(self, lost: Response, calls: int = 0, repairs: int = 0) -> SavedAnswer:
         """With what an answer took that nothing is made of: it stays counted."""
-        cost_usd = added_usd(self.response.cost_usd, lost.cost_usd)
+        cost_usd = add_usd(self.response.cost_usd, lost.cost_usd)
         response = replace(self.response, usage=self.response.usage + lost.usage, cost_usd=cost_usd)
         return replace(self, response=response, calls=self.calls + calls, repairs=self.repairs + repairs)
 
 
-def added_usd(one: float | None, other: float | None) -> float | None:
+def add_usd(one: float | None, other: float | None) -> float | None:
     """Both amounts together; None where one of them is not known."""
     return None if one is None or other is None else one + other
 

@@ -59,6 +59,6 @@ def run_log(path: Path) -> Iterator[None]:
             handler.close()
 
 
-def tell(event: str, *, level: int = logging.INFO, **facts: object) -> None:
+def log_event(event: str, *, level: int = logging.INFO, **facts: object) -> None:
     """One event."""
     LOGGER.log(level, event, extra={"facts": facts})

@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.errors import ConfigError, SetupError
 from pipeline.settings import Settings
 from pipeline.store import RunDir
-from pipeline.units import few
+from pipeline.units import shorten_list
 
 #: A config is a page or two. What is larger and not named *.toml is data.
 CONFIG_BYTES_MAX = 1_000_000
@@ -132,15 +132,15 @@ def _no_config(path: Path) -> str:
         address = f"{found[1]}://{str(path)[found.end() :]}"
         return f"{address} is not a config. Write a config for what is there first: labelpipe init {address}"
     if not path.exists():
-        return nothing_there(path)
+        return describe_missing(path)
     if path.is_file():
         if (around := _run_around(path)) is not None:
             return f"{path} is a file of the run in {around}. To continue that run, name the folder: {around}"
         return f"{path} is not a config. To label what is in it, write a config for it first: labelpipe init {path}"
     if below := list(runs_below(path)):
-        return f"{path} holds no run itself. The runs in it: {few(below, SHOWN_MAX)}"
+        return f"{path} holds no run itself. The runs in it: {shorten_list(below, SHOWN_MAX)}"
     if inside := [file for file in sorted(path.glob("*.toml")) if _has_table(file)]:
-        return f"{path} is a folder. The configs in it: {few(inside, SHOWN_MAX)}"
+        return f"{path} is a folder. The configs in it: {shorten_list(inside, SHOWN_MAX)}"
     return (
         f"{path} is a folder without a run in it, and not a config. "
         f"To label the files in it, write a config first: labelpipe init {path}"
@@ -183,7 +183,7 @@ def find_run(named: str | Path | None, *, at_work: bool = False) -> Path:
     if path.is_dir():
         below = list(runs_below(path))
         raise SetupError(f"{path}: there is no run here (no manifest.json). {_runs_here(below)}")
-    raise SetupError(nothing_there(path))
+    raise SetupError(describe_missing(path))
 
 
 def run_and_manifest(named: str | Path | None) -> tuple[RunDir, dict[str, Any]]:
@@ -208,7 +208,7 @@ def _run_of_config(config: Path) -> Path:
         return folder
     if known := list(others):
         raise SetupError(
-            f"{config}: there is no run in {folder}. Runs that were started with it: {few(known, SHOWN_MAX)}"
+            f"{config}: there is no run in {folder}. Runs that were started with it: {shorten_list(known, SHOWN_MAX)}"
         )
     raise SetupError(f"{config}: it has no run yet ({folder} is not there). Start one: labelpipe run {config}")
 
@@ -233,7 +233,7 @@ def _latest(*, at_work: bool) -> Path:
         raise SetupError(f"there is no run in or below {Path.cwd()}: name a run folder or a config")
     working = [run for run in found if RunDir(run).is_running()] if at_work else []
     if len(working) > 1:
-        raise SetupError(f"more than one run is at work here: {few(working, SHOWN_MAX)}. Name one of them")
+        raise SetupError(f"more than one run is at work here: {shorten_list(working, SHOWN_MAX)}. Name one of them")
     runs = [run for run in found if not run.name.endswith(_BESIDE)]
     return (working or runs or found)[-1]
 
@@ -254,14 +254,14 @@ def runs_below(folder: Path) -> Iterator[Path]:
 # -- words -----------------------------------------------------------------------------------------------------------
 
 
-def nothing_there(path: Path) -> str:
+def describe_missing(path: Path) -> str:
     """Where a name was looked for, and what is like it."""
     configs, runs = find_configs(), list(runs_below(Path()))
     guess = _like(path, [*configs, *runs])
     where = f"{path}: no such file or folder (looked for in {path.absolute().parent})."
     if guess is not None:
         return f"{where} Did you mean {guess}?"
-    return f"{where} {whats_here()}"
+    return f"{where} {describe_targets()}"
 
 
 def find_configs() -> list[Path]:
@@ -290,15 +290,15 @@ def _like(path: Path, known: Sequence[Path]) -> Path | None:
 
 def _runs_here(runs: Sequence[Path] = ()) -> str:
     known = list(runs) or list(runs_below(Path()))
-    return f"Runs here: {few(known, SHOWN_MAX)}" if known else "No folder below the current one holds a run"
+    return f"Runs here: {shorten_list(known, SHOWN_MAX)}" if known else "No folder below the current one holds a run"
 
 
-def whats_here() -> str:
+def describe_targets() -> str:
     """The configs and runs that could be meant here."""
     configs, runs = find_configs(), sorted(runs_below(Path()), key=_started_at, reverse=True)
     if not configs and not runs:
         return "There is no config here yet: `labelpipe init FILE` writes one for the file you want to label."
-    told = [f"Configs here: {few(configs, SHOWN_MAX)}."] * bool(configs) + [
-        f"Runs here: {few(runs, SHOWN_MAX)}."
+    told = [f"Configs here: {shorten_list(configs, SHOWN_MAX)}."] * bool(configs) + [
+        f"Runs here: {shorten_list(runs, SHOWN_MAX)}."
     ] * bool(runs)
     return " ".join(told)

@@ -26,7 +26,7 @@ _STEERING = re.compile(
 )
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     r"""`text` with each control character spelled out, such as `\x1b`; tabs and newlines stay.
 
     Colors are added after this, never before.
@@ -34,7 +34,7 @@ def shown(text: str) -> str:
     return _STEERING.sub(_spelled, text)
 
 
-def shown_json(text: str) -> str:
+def printable_json(text: str) -> str:
     r"""A JSON text of the same value, in which control characters are escaped as `\u009b` is."""
     return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
@@ -68,28 +68,28 @@ def columns_of(stream: TextIO | None) -> int | None:
         return None
 
 
-def laid_out(text: str, stream: TextIO | None) -> str:
+def format_for_stream(text: str, stream: TextIO | None) -> str:
     """The text as it is to stand in the stream: in a terminal no word is broken in the middle, and colors tell."""
     columns = columns_of(stream) if is_terminal(stream) else None
     if columns is not None:
-        text = "\n".join(wrapped(line, columns - 1) for line in text.split("\n"))
-    return painted(text) if takes_colors(stream) else text
+        text = "\n".join(wrap_line(line, columns - 1) for line in text.split("\n"))
+    return colorize(text) if supports_color(stream) else text
 
 
-def takes_colors(stream: TextIO | None) -> bool:
+def supports_color(stream: TextIO | None) -> bool:
     """Whether colors are wanted there (NO_COLOR, no-color.org) and understood."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return is_terminal(stream) and not plain and (os.name == "posix" or "WT_SESSION" in os.environ)
 
 
-def painted(text: str) -> str:
+def colorize(text: str) -> str:
     """The text with what is to be seen at a glance in color."""
     for pattern, color in _PAINT:
         text = pattern.sub(lambda found, color=color: f"{color}{found[0]}{_OFF}", text)  # type: ignore[misc]
     return text
 
 
-def wrapped(line: str, columns: int) -> str:
+def wrap_line(line: str, columns: int) -> str:
     """The line as lines of at most so many columns, cut between words, or parts; the further ones stand below its text.
 
     A word that is longer than a line stays whole: it is a path or an address to be copied.
@@ -196,12 +196,12 @@ def open_missing_streams() -> None:
 def put_soon(stream: TextIO | None, text: str) -> None:
     """`put`, but who stopped the terminal is waited for no longer than a moment."""
     if stream is not None:
-        scribe = Scribe(stream)
+        scribe = BackgroundWriter(stream)
         scribe.do(lambda: put(scribe.stream, text))
         scribe.close()
 
 
-class Scribe:
+class BackgroundWriter:
     """Does what writes to a stream, in order, in a thread of its own.
 
     A terminal that is stopped (Ctrl-S), a connection that died, a pipe that nobody reads, a full disk: they hold up

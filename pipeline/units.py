@@ -11,7 +11,7 @@ MINUTE_RESET_S = 65.0
 UNPRICED = "price unknown (set model.price)"
 
 
-def few(words: Iterable[Any], most: int = 3) -> str:
+def shorten_list(words: Iterable[Any], most: int = 3) -> str:
     """The first words of a list, and how many more there are."""
     found = list(map(str, words))
     return ", ".join(found[:most]) + (f" and {len(found) - most:,} more" if len(found) > most else "")

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.codec import flat
+from pipeline.codec import flatten
 from pipeline.control import (
     LIVE_TABLES,
     VERBS,
@@ -463,7 +463,7 @@ _TABLES = _VALUES | st.dictionaries(_NAMES, _VALUES | st.dictionaries(_NAMES, _V
 @given(st.dictionaries(_NAMES, _TABLES, max_size=3))
 def test_flat_tables_hold_the_same(tables: dict[str, Any]) -> None:
     again: dict[str, Any] = {}
-    for key, value in flat(tables).items():
+    for key, value in flatten(tables).items():
         *path, last = key.split(".")
         table = again
         for name in path:

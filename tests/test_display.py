@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.progress import Progress, Snapshot
-from pipeline.runlog import run_log, tell
-from pipeline.terminal import WAITING_MOST, cut, laid_out, painted, put, width, wrapped
+from pipeline.runlog import log_event, run_log
+from pipeline.terminal import WAITING_MOST, colorize, cut, format_for_stream, put, width, wrap_line
 
 SEEN = Snapshot(
     done=1200, total=50_000, total_known=True, rate_per_minute=480.0, limit_per_minute=500.0, calls_per_record=1.0,
@@ -76,7 +76,7 @@ def test_a_log_that_cannot_be_written_is_told_in_one_line(capsys: pytest.Capture
     """logging's own way is a traceback a line, and an error where the file is closed."""
     with run_log(Path("/dev/full")):
         for number in range(3):
-            tell("an event", number=number)
+            log_event("an event", number=number)
     (line,) = capsys.readouterr().err.splitlines()
     assert "/dev/full cannot be written" in line
     assert "No space left" in line
@@ -97,7 +97,7 @@ LINES = [
 @pytest.mark.parametrize("columns", [60, 99, 200])
 @pytest.mark.parametrize("line", LINES)
 def test_no_word_is_broken(line: str, columns: int) -> None:
-    lines = wrapped(line, columns).split("\n")
+    lines = wrap_line(line, columns).split("\n")
     assert [word for one in lines for word in one.split()] == line.split()
     for one in lines:
         assert width(one) <= columns or len(one.split()) <= 2, "only a word of its own is longer"
@@ -117,13 +117,13 @@ def test_colors_are_for_terminals_and_for_who_wants_them(monkeypatch: pytest.Mon
     monkeypatch.setenv("TERM", "xterm")
     lines = ["FAIL  key  is wrong", "BAD  file  is wrong", "ok    key  is right", "Done", "SIMULATED: worth nothing"]
     text = "\n".join([*lines, "1/2 OUTAGE since 02:14:00 (503)"])
-    shown = painted(text)
+    shown = colorize(text)
     for word in ("FAIL", "BAD", "ok", "Done", "SIMULATED", "OUTAGE since 02:14:00"):
         assert f"m{word}\x1b[0m" in shown
     ours, theirs = pty.openpty()
     with os.fdopen(theirs, "w", encoding="utf-8") as stream, os.fdopen(ours, "rb"):
-        assert laid_out(text, stream) == shown
+        assert format_for_stream(text, stream) == shown
         monkeypatch.setenv("NO_COLOR", "1")
-        assert laid_out(text, stream) == text
+        assert format_for_stream(text, stream) == text
     monkeypatch.delenv("NO_COLOR")
-    assert laid_out(text, io.StringIO()) == text, "no terminal"
+    assert format_for_stream(text, io.StringIO()) == text, "no terminal"

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline import Settings, Status, Usage
 from pipeline.errors import SetupError
-from pipeline.facts import Effort, Interval, Plan, Tier, Took
+from pipeline.facts import Interval, MachineLoad, Plan, Tier, Workload
 from pipeline.limits import Hours, price_of
 from pipeline.parts import price_for, votes_usd
 from pipeline.planner.estimate import Seen, planned
@@ -259,9 +259,9 @@ def test_what_is_planned_for_a_sample_is_its_share() -> None:
 def test_a_machine_that_was_the_limit_is_said_to_be(
     seconds: float, share: float, answered_s: float, core_share: float, refused: int, bound: str
 ) -> None:
-    planned = Took(500, 500, 5_000, 3.0, 10_000, 0, None, "concurrency")
+    planned = Workload(500, 500, 5_000, 3.0, 10_000, 0, None, "concurrency")
     happened = replace(planned, seconds=seconds, refused=refused)
-    effort = Effort(answered_s, core_share)
+    effort = MachineLoad(answered_s, core_share)
     assert bound_by(planned, happened, {"concurrency": share}, effort, 0.05) == bound
     assert bound_by(planned, replace(happened, binding="stopped early"), {}, effort, 0.05) == "stopped early"
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.progress import LOG_EVERY_S, Progress, Snapshot, count, counting, eta_s, fitted, tail
+from pipeline.progress import LOG_EVERY_S, Progress, Snapshot, count, eta_s, fit_line, show_count, tail
 
 RunOn = Callable[[Any], Any]
 SEEN = Snapshot(
@@ -208,7 +208,7 @@ def test_a_title_stands_before_the_counts(screen: Screen) -> None:
 
 @pytest.mark.parametrize("screen", [0, 80], indirect=True)
 def test_a_count_that_takes_long_is_seen_and_leaves_nothing(screen: Screen) -> None:
-    with counting("counting records", stream=screen.stream, every_s=0) as add:
+    with show_count("counting records", stream=screen.stream, every_s=0) as add:
         add(1_000)
         add(500)
     assert "counting records: 1,500" in screen.text()
@@ -216,11 +216,11 @@ def test_a_count_that_takes_long_is_seen_and_leaves_nothing(screen: Screen) -> N
 
 
 def test_a_short_count_or_one_without_a_terminal_is_not_seen(screen: Screen) -> None:
-    with counting("counting records", stream=screen.stream) as add:
+    with show_count("counting records", stream=screen.stream) as add:
         add(1_000)
     assert "counting" not in screen.text()
     stream = io.StringIO()
-    with counting("counting records", stream=stream, every_s=0) as add:
+    with show_count("counting records", stream=stream, every_s=0) as add:
         add(1_000)
     assert stream.getvalue() == ""
 
@@ -264,7 +264,7 @@ def test_a_narrow_line_says_less_and_cuts_nothing(screen: Screen, seen: Snapshot
 
 @given(st.integers(20, 200), st.sampled_from([SEEN, BUSY, OUTAGE]))
 def test_the_line_fits_and_has_whole_parts(columns: int, seen: Snapshot) -> None:
-    told, bar, percentage = fitted(seen, columns)
+    told, bar, percentage = fit_line(seen, columns)
     used = len(count(seen)) + (1 + bar if bar else 0) + (5 if percentage else 0) + 1 + len(told)
     assert used <= columns
     if percentage:

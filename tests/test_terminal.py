@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from pipeline.terminal import shown, shown_json
+from pipeline.terminal import printable, printable_json
 
 #: Clears the screen, sets the window's title, is a one-byte CSI, turns the line round, and goes back in it.
 HOSTILE = "a\x1b[2Jb\x1b]0;title\x07c\x9b31md\u202ee\rf\x7f"
@@ -48,14 +48,14 @@ def steers(text: str) -> set[str]:
 
 @given(st.text() | st.sampled_from([HOSTILE]))
 def test_what_is_shown_steers_nothing_and_json_stays_the_same_value(text: str) -> None:
-    assert not steers(shown(text)) & set(HOSTILE)
+    assert not steers(printable(text)) & set(HOSTILE)
     whole = text.encode("utf-8", "replace").decode()
-    assert json.loads(shown_json(json.dumps(whole, ensure_ascii=False))) == whole
+    assert json.loads(printable_json(json.dumps(whole, ensure_ascii=False))) == whole
 
 
 def test_a_plain_text_is_shown_as_it_is() -> None:
     text = "Größe 이 제품 👩‍👩‍👧 é\n\tnext"
-    assert shown(text) == text
+    assert printable(text) == text
 
 
 def test_no_command_lets_a_record_or_a_label_steer_the_terminal(

@@ -64,9 +64,9 @@ async def aexport(
             raise SetupError(f"table is for a database, and {to} is none: its URL has ://, like sqlite:///labels.db")
         options.pop("simulated", None)  # simulated labels are exported without being asked for
         if isinstance(split := options.get("split"), str):
-            options["split"] = exports.split_of(split)
+            options["split"] = exports.parse_split(split)
         if isinstance(near := options.get("near_duplicates"), str):
-            options["near_duplicates"] = exports.near_of(near)
+            options["near_duplicates"] = exports.parse_similarity(near)
         done = await exports.export_data(run, to, exports.DataOptions(**options))
         return shown_as(DataExport, done)
     if options:

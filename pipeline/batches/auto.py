@@ -14,7 +14,7 @@ from pipeline.batches.lane import Lane
 from pipeline.batches.outlook import CANCEL_S
 from pipeline.batches.rules import Mode
 from pipeline.limits import Hours
-from pipeline.runlog import tell
+from pipeline.runlog import log_event
 from pipeline.units import duration
 
 #: Less time than this is not worth a batch: half of them take longer (a service's figure over 230,000 batches).
@@ -208,7 +208,7 @@ class AutoLane(Lane):
         self.choice = choice if is_news else before
         self.goes_live, self.allowing.tries_one = choice.bulk is Bulk.LIVE, choice.bulk is Bulk.FIRST
         if is_news:
-            tell("lane", chosen=choice.bulk.value, flex=choice.flex, why=choice.why)
+            log_event("lane", chosen=choice.bulk.value, flex=choice.flex, why=choice.why)
             self.say(f"labelpipe: {choice}")
 
     def _reserve_s(self) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pipeline.engine import Verdict, verdict_of
 from pipeline.errors import CallError
 from pipeline.providers import BatchApi, BatchFacts
-from pipeline.runlog import tell
+from pipeline.runlog import log_event
 from pipeline.store import Part
 
 
@@ -49,7 +49,7 @@ class CallOff:
                 facts = await self._api.cancel(part.batch_id)
             except CallError as error:
                 # It may have ended by itself, or the server cancels none: the look says how it is.
-                tell("a batch was not cancelled", part=part.number, batch=part.batch_id, error=str(error))
+                log_event("a batch was not cancelled", part=part.number, batch=part.batch_id, error=str(error))
                 if verdict_of(error) not in (Verdict.RETRY, Verdict.COOL_DOWN):
                     self._known.add(part.number)
             else:

@@ -25,7 +25,7 @@ from pipeline.batches.words import empty_text, gone_text, still_text
 from pipeline.engine import Verdict, backoff_s, verdict_of
 from pipeline.errors import CallError, CredentialsError, LabelpipeError, RequestShapeError, UnavailableError
 from pipeline.providers import NO_LIST, BatchApi, BatchFacts
-from pipeline.runlog import tell
+from pipeline.runlog import log_event
 from pipeline.store import BatchBook, ItemState, Landed, Part, PartState
 
 #: Where nothing moves, a batch is looked at ever more rarely, up to so many times `batch.poll_s`.
@@ -211,7 +211,7 @@ class Courier:
         failures = self._idle[part.number] = self._idle.get(part.number, 0) + 1
         wait_s = max(error.retry_after_s or 0.0, min(60.0, self.rules.poll_s * backoff_s(failures, 0.5)))
         self._next_at[part.number] = self._clock() + wait_s
-        tell("a batch cannot be reached", part=part.number, state=part.state.value, error=str(error))
+        log_event("a batch cannot be reached", part=part.number, state=part.state.value, error=str(error))
         if failures == TRIES:
             self._say(f"labelpipe: part {part.number} of the batches waits: {error}")
 
@@ -219,7 +219,7 @@ class Courier:
         still = still_s(part, self._clock())
         if part.batch_id and still >= STILL_S and part.number not in self._said_still:
             self._said_still.add(part.number)
-            tell("a batch does not move", part=part.number, batch=part.batch_id, still_s=round(still))
+            log_event("a batch does not move", part=part.number, batch=part.batch_id, still_s=round(still))
             self._say(f"labelpipe: {still_text(part, still)}")
 
     # -- the acts ------------------------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ class Courier:
                 raise
             return await self._lost(part, error)
         if found is not None:
-            tell("a batch was taken over", part=part.number, batch=found.id)
+            log_event("a batch was taken over", part=part.number, batch=found.id)
             return await self._created(part, found)
         now = self._clock()
         shows_at = (part.sent_at or 0.0) + SHOWS_AFTER_S
@@ -300,7 +300,7 @@ class Courier:
             return await self.split(part)
         self.unknown[part.number] = error
         self._next_at[part.number] = float("inf")
-        tell("a batch may have been made", part=part.number, file=part.file_id, error=str(error))
+        log_event("a batch may have been made", part=part.number, file=part.file_id, error=str(error))
         self._at_change()
         return part
 
@@ -329,14 +329,14 @@ class Courier:
         """The server does not know the batch: the end of it where it was called off, or simulated."""
         if not (self.off.all_of_them or self.rules.forgets):
             raise CredentialsError(gone_text(part, error))
-        tell("a batch is gone", part=part.number, batch=part.batch_id)
+        log_event("a batch is gone", part=part.number, batch=part.batch_id)
         return await self.split(part)
 
     async def _refused(self, part: Part, facts: BatchFacts) -> Part:
         """The server has not taken the batch: too much is queued, or something is wrong with the file."""
         codes = {code for code, _, _ in facts.errors}
         words = "; ".join(dict.fromkeys(message for _, _, message in facts.errors)) or "the server does not say why"
-        tell("a batch failed", part=part.number, batch=part.batch_id, codes=sorted(codes), error=words[:400])
+        log_event("a batch failed", part=part.number, batch=part.batch_id, codes=sorted(codes), error=words[:400])
         if QUEUE_FULL in codes:
             return await self._wait_for_queue(part, words)
         self._failed_alike += 1

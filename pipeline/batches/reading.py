@@ -14,7 +14,7 @@ from pipeline.engine import Verdict, verdict_of
 from pipeline.errors import CallError, RequestShapeError
 from pipeline.limits import Price, Tariff
 from pipeline.providers import BatchApi, LineEnd
-from pipeline.records import KeptAnswer, Problem, Response, Usage, added_usd
+from pipeline.records import Problem, Response, SavedAnswer, Usage, add_usd
 from pipeline.store import BatchBook, Item, ItemState, Landed, Part, PartState, usage_list
 
 #: Lines that are judged, and written down, at a time.
@@ -107,7 +107,7 @@ class Reader:
             if one.answer is not None:
                 records += item.number == 0
                 used += one.answer.response.usage
-                cost = added_usd(cost, one.answer.response.cost_usd)
+                cost = add_usd(cost, one.answer.response.cost_usd)
             landed.append(one)
         told = {"lines": dict(counts), "records": records, "usage": usage_list(used), "cost_usd": cost}
         price, standard = self._prices_of(model)
@@ -122,7 +122,7 @@ class Reader:
             response = end.response
             name = response.request_id or f"batch-{line_name(item.part, place)}"
             cost_usd = Tariff(self._prices_of(model)[0]).cost_usd(response.usage)
-            answer = KeptAnswer(
+            answer = SavedAnswer(
                 key=item.record.key,
                 number=item.number,
                 request_digest=item.digest,

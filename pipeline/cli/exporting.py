@@ -92,10 +92,10 @@ def export(
         fail(f"--table is for a database, and --to {to} is none: its URL has ://, like sqlite:///labels.db")
 
     def options() -> Any:
-        from pipeline.exports import SPLIT, DataOptions, near_of, split_of
+        from pipeline.exports import SPLIT, DataOptions, parse_similarity, parse_split
 
-        near = near_of(near_duplicates)
-        asked["split"] = SPLIT if split is None else split_of(split)
+        near = parse_similarity(near_duplicates)
+        asked["split"] = SPLIT if split is None else parse_split(split)
         return DataOptions(**asked, sets=sets or (), seed=seed, near_duplicates=near, chat=chat, hf=hf)
 
     _into_folder(run_dir, to, guarded(options), json_out)

@@ -187,9 +187,9 @@ def settings_of(
 
 def need_a_name() -> NoReturn:
     """Labelling costs money: what is labelled has to be said."""
-    from pipeline.targets import whats_here
+    from pipeline.targets import describe_targets
 
-    fail(f"name a config, or the folder of a run. {whats_here()}")
+    fail(f"name a config, or the folder of a run. {describe_targets()}")
 
 
 def run_of(named: Path | None, *, at_work: bool = False) -> Path:
@@ -334,16 +334,16 @@ def fail(message: str, *, code: int = 2) -> NoReturn:
 
 def say(text: str) -> None:
     """A text for people. Where nobody reads it any more, nothing else changes."""
-    from pipeline.terminal import laid_out, put_soon, shown
+    from pipeline.terminal import format_for_stream, printable, put_soon
 
-    put_soon(sys.stderr, laid_out(shown(text), sys.stderr) + "\n")
+    put_soon(sys.stderr, format_for_stream(printable(text), sys.stderr) + "\n")
 
 
 def show(text: str) -> None:
     """A text that was asked for. Ends the command where it cannot be written."""
-    from pipeline.terminal import laid_out, shown
+    from pipeline.terminal import format_for_stream, printable
 
-    _print(laid_out(shown(text), sys.stdout))
+    _print(format_for_stream(printable(text), sys.stdout))
 
 
 def show_found(found: Any, lines: Callable[[Any], Iterable[str]], *, json_out: bool) -> None:
@@ -366,9 +366,9 @@ def show_through(work: Coroutine[Any, Any, Any], lines: str, *, json_out: bool) 
 def print_json(value: Any, *, code: int = EXIT_NOT_WRITTEN) -> None:
     """Show a value; `code` is the exit code where it cannot be written."""
     from pipeline import codec
-    from pipeline.terminal import shown_json
+    from pipeline.terminal import printable_json
 
-    _print(shown_json(codec.dumps(value).decode()), code)
+    _print(printable_json(codec.dumps(value).decode()), code)
 
 
 def _print(text: str, code: int = EXIT_NOT_WRITTEN) -> None:

@@ -54,7 +54,7 @@ def _watch(look: Callable[[], Coroutine[Any, Any, Any]], json_out: bool, every_s
 
     from pipeline import codec
     from pipeline.cli.watching import watch
-    from pipeline.terminal import shown_json
+    from pipeline.terminal import printable_json
 
     asked_to_end = False
 
@@ -68,7 +68,7 @@ def _watch(look: Callable[[], Coroutine[Any, Any, Any]], json_out: bool, every_s
             raise KeyboardInterrupt
         return asyncio.run(look())
 
-    tell = (lambda facts: shown_json(codec.dumps(facts).decode())) if json_out else None
+    tell = (lambda facts: printable_json(codec.dumps(facts).decode())) if json_out else None
     with suppress(KeyboardInterrupt):
         signal.signal(signal.SIGINT, end)
         watch(look_once, sys.stdout, every_s=every_s, tell=tell)

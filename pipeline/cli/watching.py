@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, TextIO
 
 from pipeline.show import status_lines
-from pipeline.terminal import is_terminal, painted, put, shown, takes_colors, wrapped
+from pipeline.terminal import colorize, is_terminal, printable, put, supports_color, wrap_line
 
 #: From the cursor's line up to the first line of the block, and everything from there on off the screen.
 _BACK_UP = "\x1b[{lines}F\x1b[J"
@@ -34,9 +34,9 @@ def watch(
         if tell is not None:
             text = tell(facts) + "\n"
         elif is_terminal(out):
-            text, drawn = _drawn(shown("\n".join(status_lines(facts))), out, over=drawn)
+            text, drawn = _drawn(printable("\n".join(status_lines(facts))), out, over=drawn)
         else:
-            text = shown("\n".join([f"{datetime.now().astimezone():%H:%M:%S}", *status_lines(facts), "", ""]))
+            text = printable("\n".join([f"{datetime.now().astimezone():%H:%M:%S}", *status_lines(facts), "", ""]))
         if put(out, text) is not None or not facts["running"]:
             return
         # A large ledger takes its time to be looked at: the run must not be slowed down by being watched.
@@ -50,9 +50,9 @@ def _drawn(text: str, out: TextIO, *, over: int) -> tuple[str, int]:
     """
     size = shutil.get_terminal_size((100, 24))
     lines = [
-        part[: size.columns - 1] for line in text.split("\n") for part in wrapped(line, size.columns - 1).split("\n")
+        part[: size.columns - 1] for line in text.split("\n") for part in wrap_line(line, size.columns - 1).split("\n")
     ]
     shown_lines = lines[: size.lines - 1]
     drawn = "".join(f"{line}\n" for line in shown_lines)
     back = _BACK_UP.format(lines=over) if over else ""
-    return back + (painted(drawn) if takes_colors(out) else drawn), len(shown_lines)
+    return back + (colorize(drawn) if supports_color(out) else drawn), len(shown_lines)

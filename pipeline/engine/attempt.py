@@ -22,7 +22,7 @@ from pipeline.engine.stretch import Stretch
 from pipeline.engine.terms import Terms
 from pipeline.errors import CallError, CallTimeoutError, MediaError, NoRoomError
 from pipeline.limits import Admission, Most, Permit, Tariff
-from pipeline.records import KeptAnswer, Outcome, Ping, Problem, Record, Request, Response, Status
+from pipeline.records import Outcome, Ping, Problem, Record, Request, Response, SavedAnswer, Status
 from pipeline.stats import Stats
 
 log = logging.getLogger("labelpipe")
@@ -81,7 +81,7 @@ class Asker:
         self._turn = asyncio.Event()
         admission.gate.at_calm(self._turn.set)
 
-    async def ask(self, request: Request, kept: Sequence[KeptAnswer] = ()) -> Outcome | None:
+    async def ask(self, request: Request, kept: Sequence[SavedAnswer] = ()) -> Outcome | None:
         """The record's outcome; None where its request is answered later. `kept` are its answers so far.
 
         Raises StoppedError when the run stops first: the record stays pending.
@@ -110,7 +110,7 @@ class Asker:
             self.judge.failing -= history.failing
             self.judge.flex.ended(history)
 
-    async def _go_through(self, history: CallHistory, kept: Sequence[KeptAnswer]) -> None:
+    async def _go_through(self, history: CallHistory, kept: Sequence[SavedAnswer]) -> None:
         interview = history.interview
         try:
             if self.prepare is None or not history.request.attachments:
@@ -122,7 +122,7 @@ class Asker:
                 interview.write_off(kept)
             interview.end(Status.REJECTED, Problem(error.code, str(error)))
 
-    async def _resumed(self, history: CallHistory, kept: Sequence[KeptAnswer]) -> None:
+    async def _resumed(self, history: CallHistory, kept: Sequence[SavedAnswer]) -> None:
         interview = history.interview
         interview.resume(kept)
         if kept and interview.fault is not None and kept[-1].fault is None and self._journal is not None:

@@ -26,17 +26,17 @@ from pipeline.errors import AnswerError, RenderError, TruncatedError
 from pipeline.records import (
     JSON,
     CallbackContext,
-    KeptAnswer,
-    Labelled,
+    LabelResult,
     Outcome,
     Problem,
     Record,
     Request,
     Response,
+    SavedAnswer,
     Status,
     Usage,
     ValidCall,
-    added_usd,
+    add_usd,
 )
 
 
@@ -113,7 +113,7 @@ class Interview:
         self._votes = {} if votes is None and terms.panel is None else votes
         # the ending.
         self._status = Status.FAILED
-        self._labelled: Labelled | None = None
+        self._labelled: LabelResult | None = None
         self._problem: Problem | None = None
 
     def answered(self, response: Response, results: Sequence[Mapping[str, JSON]] = ()) -> None:
@@ -147,7 +147,7 @@ class Interview:
             self._has_gap = True
         self._abstain(status, problem)
 
-    def resume(self, kept: Sequence[KeptAnswer]) -> None:
+    def resume(self, kept: Sequence[SavedAnswer]) -> None:
         """Go through the answers that an earlier session has paid for, as far as they mean what they meant then.
 
         Others were given to a prompt that has changed since, or followed an answer that is read otherwise now.
@@ -163,12 +163,12 @@ class Interview:
                 return self.write_off(kept[place + 1 :])
         return None
 
-    def skip_to(self, kept: KeptAnswer) -> None:
+    def skip_to(self, kept: SavedAnswer) -> None:
         """Abstain for the votes before this answer to which none came."""
         while self._votes is None and self.wants is Wants.ANSWER and self.answers < kept.number:
             self.give_up(Status.FAILED, _NO_VOTE)
 
-    def write_off(self, kept: Sequence[KeptAnswer]) -> None:
+    def write_off(self, kept: Sequence[SavedAnswer]) -> None:
         """Count answers that were paid for and that nothing can be made of any more."""
         for one in kept:
             self._lose(one.response, one.calls, one.repairs + (one.fault is not None))
@@ -213,10 +213,10 @@ class Interview:
         """What was read in the last answer although it was not as it should be."""
         return sorted({reading for one in self._valid_calls for reading in one.readings})
 
-    def kept(self, at: float) -> KeptAnswer:
+    def kept(self, at: float) -> SavedAnswer:
         """The last answer, as the ledger keeps it while the record is not at its end. `at` is a Unix time."""
         assert self.response is not None
-        kept = KeptAnswer(
+        kept = SavedAnswer(
             key=self.record.key,
             number=self.answers - 1,
             request_digest=self.digest,
@@ -255,7 +255,7 @@ class Interview:
 
     def _lose(self, response: Response, calls: int = 0, repairs: int = 0) -> None:
         self.usage += response.usage
-        self.cost_usd = added_usd(self.cost_usd, response.cost_usd)
+        self.cost_usd = add_usd(self.cost_usd, response.cost_usd)
         self.calls += calls
         self._calls_before += calls
         self.repairs += repairs
@@ -269,7 +269,7 @@ class Interview:
         self.response = response
         self._first = self._first or self.request
         self.usage = response.usage if self.usage is _NO_USAGE else self.usage + response.usage
-        self.cost_usd = added_usd(self.cost_usd, response.cost_usd)
+        self.cost_usd = add_usd(self.cost_usd, response.cost_usd)
         self.answers += 1
         self.fault, self._valid_calls, self._done = None, (), []
         try:

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from pipeline.engine.writer import LAST_TRY_S, TRY_EVERY_S
 from pipeline.errors import StoppedError, StoreError
 from pipeline.limits import Gate
-from pipeline.records import KeptAnswer
+from pipeline.records import SavedAnswer
 
 #: Writes answers; when it returns, they are safe.
-Keep = Callable[[Sequence[KeptAnswer]], Awaitable[None]]
+Keep = Callable[[Sequence[SavedAnswer]], Awaitable[None]]
 
 
 class Journal:
@@ -19,10 +19,10 @@ class Journal:
         self._keep = keep
         self._gate = gate
         # All state that changes: what waits to be written, and who writes.
-        self._waiting: list[tuple[KeptAnswer, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[SavedAnswer, asyncio.Future[None]]] = []
         self._writing: asyncio.Task[None] | None = None
 
-    async def keep(self, answer: KeptAnswer) -> None:
+    async def keep(self, answer: SavedAnswer) -> None:
         """Write the answer; when this returns, it is safe.
 
         Until then it keeps its place at the gate, so that a kill costs no more than is in flight. A ledger that cannot
@@ -40,7 +40,7 @@ class Journal:
         if self._writing is not None:
             await asyncio.wait({self._writing})
 
-    async def _kept_at_last(self, answer: KeptAnswer) -> None:
+    async def _kept_at_last(self, answer: SavedAnswer) -> None:
         clock = asyncio.get_running_loop().time
         give_up_at = clock() + LAST_TRY_S
         while True:
@@ -52,7 +52,7 @@ class Journal:
                     raise StoppedError(str(error)) from error
             await asyncio.sleep(TRY_EVERY_S)
 
-    async def _written(self, answer: KeptAnswer) -> None:
+    async def _written(self, answer: SavedAnswer) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((answer, done))
         if self._writing is None or self._writing.done():
@@ -71,7 +71,7 @@ class Journal:
                 _settle(batch, None)
 
 
-def _settle(batch: Sequence[tuple[KeptAnswer, asyncio.Future[None]]], error: Exception | None) -> None:
+def _settle(batch: Sequence[tuple[SavedAnswer, asyncio.Future[None]]], error: Exception | None) -> None:
     for _, done in batch:
         if done.done():
             continue  # its record was cancelled; the answer is written all the same

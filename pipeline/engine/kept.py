@@ -11,7 +11,7 @@ from pipeline.engine.interview import Interview, Wants
 from pipeline.engine.panel import VOTE_COLUMNS
 from pipeline.engine.terms import Terms
 from pipeline.errors import AnswerError, CallbackError
-from pipeline.records import JSON, Answer, KeptAnswer, Outcome, Problem, Record, Response, Status, Usage
+from pipeline.records import JSON, Answer, Outcome, Problem, Record, Response, SavedAnswer, Status, Usage
 
 log = logging.getLogger("labelpipe")
 
@@ -39,7 +39,7 @@ async def copy(terms: Terms, record: Record, source: Outcome) -> Interview:
     return interview
 
 
-async def read_again(terms: Terms, old: Outcome, kept: Sequence[KeptAnswer], max_repairs: int = 0) -> Outcome:
+async def read_again(terms: Terms, old: Outcome, kept: Sequence[SavedAnswer], max_repairs: int = 0) -> Outcome:
     """A record's outcome as its answers are read now; the same object where its conversation broke off.
 
     Callbacks are called again, with the keys that they had. A conversation is read with the results that the model was
@@ -72,7 +72,7 @@ async def read_again(terms: Terms, old: Outcome, kept: Sequence[KeptAnswer], max
     return replace(old, status=new.status, label=new.label, rows=new.rows, problem=new.problem)
 
 
-def _go_through(interview: Interview, old: Outcome, last: Answer, kept: Sequence[KeptAnswer], *, votes: bool) -> None:
+def _go_through(interview: Interview, old: Outcome, last: Answer, kept: Sequence[SavedAnswer], *, votes: bool) -> None:
     """The turns of a conversation and its last words, without what was asked again; or all that led to the votes."""
     # Some may be of a prompt before this one.
     turns = [one for one in kept if one.request_digest == old.request_digest and (one.fault is None or votes)]

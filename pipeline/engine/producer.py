@@ -11,7 +11,7 @@ from pipeline.engine.health import Prepare
 from pipeline.engine.net import Net
 from pipeline.errors import MediaError, RenderError
 from pipeline.readers import made_up_name
-from pipeline.records import KeptAnswer, Outcome, Problem, Record, Request, Status
+from pipeline.records import Outcome, Problem, Record, Request, SavedAnswer, Status
 
 #: Followers of one request that is being asked; a record beyond them is asked for itself.
 MAX_FOLLOWERS = 10_000
@@ -27,7 +27,7 @@ class Job:
     request: Request
     followers: list[Record] = field(default_factory=list)
     source: Outcome | None = None
-    kept: Sequence[KeptAnswer] = ()
+    kept: Sequence[SavedAnswer] = ()
     outcome: Outcome | None = None
 
 
@@ -42,7 +42,7 @@ class Lookups:
     #: labelled outcomes of identical requests; None where every record is asked
     answered: Callable[[Sequence[bytes]], Awaitable[Mapping[bytes, Outcome]]] | None = None
     #: answers of records without an outcome, by key; None where there are none
-    kept: Callable[[Sequence[Record]], Awaitable[Mapping[str, Sequence[KeptAnswer]]]] | None = None
+    kept: Callable[[Sequence[Record]], Awaitable[Mapping[str, Sequence[SavedAnswer]]]] | None = None
     #: the keys of records whose answers come later, in batches; None where there are none
     elsewhere: Callable[[Sequence[Record]], Awaitable[set[str]]] | None = None
 
@@ -155,7 +155,7 @@ class Producer:
             return self._net.caught(request.record, error)
 
     def _joined(
-        self, request: Request, kept: Mapping[str, Sequence[KeptAnswer]] = MappingProxyType({})
+        self, request: Request, kept: Mapping[str, Sequence[SavedAnswer]] = MappingProxyType({})
     ) -> Job | Request | None:
         """The request itself when nobody asks it; None when its record follows the one that is being asked."""
         job = self._open.get(request.digest)

@@ -2,4 +2,4 @@
 
 from pipeline.exports.baseline import BaselineOptions, baseline
 from pipeline.exports.export import export_data
-from pipeline.exports.options import SPLIT, DataOptions, near_of, split_of
+from pipeline.exports.options import SPLIT, DataOptions, parse_similarity, parse_split

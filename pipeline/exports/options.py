@@ -63,7 +63,7 @@ def _check_split(split: Sequence[float]) -> None:
         raise SetupError(f"--split: got {shown}, which is {sum(split):g} in sum; expected 100")
 
 
-def split_of(text: str) -> tuple[float, ...]:
+def parse_split(text: str) -> tuple[float, ...]:
     """The shares in a text like 80/10/10. Raises SetupError."""
     try:
         return tuple(float(part) for part in text.split("/"))
@@ -71,7 +71,7 @@ def split_of(text: str) -> tuple[float, ...]:
         raise SetupError(f"--split: got {text!r}; expected percentages like 80/10/10, or 90/10") from None
 
 
-def near_of(text: str) -> float | None:
+def parse_similarity(text: str) -> float | None:
     """The similarity in a text like 0.8; None for off. Raises SetupError."""
     if text == "off":
         return None

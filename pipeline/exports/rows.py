@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.errors import SetupError, did_you_mean, there_are
+from pipeline.errors import SetupError, did_you_mean, list_names
 from pipeline.records import JSON, Outcome
 from pipeline.store import Table, cell
 from pipeline.task import Expression
@@ -43,7 +43,7 @@ class Where:
     def check(self) -> None:
         """Raise SetupError where the expression names what no record has."""
         for name in sorted(self._lacking - self._there):
-            there = f"{there_are(self._there)}{did_you_mean(name, self._there)}"
+            there = f"{list_names(self._there)}{did_you_mean(name, self._there)}"
             raise SetupError(f"--where: no record has {name!r}; there are {there}")
 
 
@@ -51,7 +51,7 @@ def check_names(asked: Mapping[str, str | None], known: Sequence[str]) -> None:
     """Raise SetupError where an option names a field that no record has; `known` is empty where there is no record."""
     for option, name in asked.items():
         if name is not None and known and name not in known:
-            raise SetupError(f"{option}: no record has {name!r}{did_you_mean(name, known)}; it has {there_are(known)}")
+            raise SetupError(f"{option}: no record has {name!r}{did_you_mean(name, known)}; it has {list_names(known)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,11 @@ from pipeline.gold.fields import (
     GOLD_NAMES,
     MORE_GOLD_NAMES,
     MeasuredField,
-    field_named,
+    class_name,
     fields_of_tools,
-    named_class,
+    find_field,
+    infer_kind,
     only_field,
-    with_values,
 )
 from pipeline.gold.files import KEY, GoldFile, open_gold
-from pipeline.gold.values import NONE, as_class, as_number, as_set, is_answered
+from pipeline.gold.values import NONE, as_class, as_number, as_set, has_value

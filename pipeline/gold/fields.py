@@ -49,7 +49,7 @@ class MeasuredField:
         return dict(self.numbers) if self.numbers is not None else {name: at for at, name in enumerate(self.values)}
 
 
-def field_named(column: str, fields: Iterable[str], names: Sequence[str] = GOLD_NAMES) -> str | None:
+def find_field(column: str, fields: Iterable[str], names: Sequence[str] = GOLD_NAMES) -> str | None:
     """The label field that a column of gold is about by its name; None where the name does not tell."""
     return next((field for field in fields if column in (name.format(field) for name in names)), None)
 
@@ -60,7 +60,7 @@ def only_field(fields: Mapping[str, MeasuredField]) -> str | None:
     return names[0] if len(names) == 1 else None
 
 
-def named_class(value: JSON) -> str:
+def class_name(value: JSON) -> str:
     """The name of a class: 1, 1.0 and "1" are one, and so are true and "true"."""
     if isinstance(value, str):
         return value
@@ -160,14 +160,14 @@ def _scale(node: Schema) -> list[JSON]:
 
 
 def _listed(name: str, values: Sequence[JSON]) -> MeasuredField:
-    names = tuple(dict.fromkeys(map(named_class, values)))
+    names = tuple(dict.fromkeys(map(class_name, values)))
     is_bool = bool(values) and all(isinstance(value, bool) for value in values)
     are_numbers = bool(values) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    numbers = {named_class(value): float(value) for value in values} if are_numbers else None
+    numbers = {class_name(value): float(value) for value in values} if are_numbers else None
     return MeasuredField(name, "class", names, is_ordered=are_numbers, is_bool=is_bool, numbers=numbers)
 
 
-def with_values(field: MeasuredField, seen: Sequence[JSON]) -> MeasuredField:
+def infer_kind(field: MeasuredField, seen: Sequence[JSON]) -> MeasuredField:
     """The field, its kind found out by values that it was seen to have where the schema says too little."""
     if field.kind != "unknown":
         return field
@@ -178,7 +178,7 @@ def with_values(field: MeasuredField, seen: Sequence[JSON]) -> MeasuredField:
         return _listed(field.name, [True, False])
     if values and all(map(codec.is_number, values)):
         return replace(field, kind="number")
-    names = {named_class(value) for value in values}
+    names = {class_name(value) for value in values}
     few = len(names) <= min(CLASSES_MOST, len(values) // 2)
     is_class = few and all(len(name) <= CLASS_CHARS for name in names)
     return replace(field, kind="class" if is_class else "text")

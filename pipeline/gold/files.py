@@ -10,8 +10,8 @@ from functools import partial
 from typing import NamedTuple
 
 from pipeline import codec
-from pipeline.errors import InputError, did_you_mean, there_are
-from pipeline.gold.values import is_answered
+from pipeline.errors import InputError, did_you_mean, list_names
+from pipeline.gold.values import has_value
 from pipeline.readers import Source, given_name, read_rows
 from pipeline.records import JSON
 from pipeline.store import safe_cell
@@ -56,7 +56,7 @@ def _answers(batch: Sequence[_Row], column: str, plain: Callable[[JSON], JSON]) 
     """What each row has in a column; None where that is no answer. Labels are few, and each text is looked at once."""
     values = [fields.get(column) for _, fields, _, _ in batch]
     texts = {value for value in values if type(value) is str}
-    known = {text: plain(text) if is_answered(text) else None for text in texts}
+    known = {text: plain(text) if has_value(text) else None for text in texts}
     return [known[value] if type(value) is str else value for value in values]
 
 
@@ -181,7 +181,7 @@ class GoldFile:
         if not found:
             raise InputError(
                 f"gold: {name}: no column holds the records' keys: expected {' or '.join(map(repr, keys))}"
-                f"{did_you_mean(keys[0], self._seen)}; {where} has {there_are(self._seen)}"
+                f"{did_you_mean(keys[0], self._seen)}; {where} has {list_names(self._seen)}"
             )
         self.key_column = found[0]
         self.columns = list(self._wanted) or [column for column in known if column in self._seen]
@@ -190,8 +190,8 @@ class GoldFile:
             self.columns = others if len(others) == 1 else []
         if not self.columns:
             raise InputError(
-                f"gold: {name}: no column has the name of a label field: expected {there_are(known)}"
-                f"{did_you_mean(next(iter(known), ''), self._seen)}; {where} has {there_are(self._seen)}. "
+                f"gold: {name}: no column has the name of a label field: expected {list_names(known)}"
+                f"{did_you_mean(next(iter(known), ''), self._seen)}; {where} has {list_names(self._seen)}. "
                 "Name the column with --column, and the label field that it belongs to with --field"
             )
         if self.source.format in _TABLES:
@@ -202,5 +202,5 @@ class GoldFile:
             if column not in self._seen:
                 raise InputError(
                     f"gold: {self.source.name}: there is no column {column!r}{did_you_mean(column, self._seen)}; "
-                    f"it has {there_are(self._seen)}"
+                    f"it has {list_names(self._seen)}"
                 )

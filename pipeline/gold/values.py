@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from pipeline import codec
-from pipeline.gold.fields import MeasuredField, named_class
+from pipeline.gold.fields import MeasuredField, class_name
 from pipeline.records import JSON
 
 #: The name of the class of a label that is null, or not there.
@@ -18,7 +18,7 @@ _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.ASCII)
 _BETWEEN = ("|", ";", ",", "\n")
 
 
-def is_answered(value: JSON) -> bool:
+def has_value(value: JSON) -> bool:
     """Whether there is a value: an empty cell, or one of white space only, is not answered."""
     return value is not None and (type(value) is not str or (value != "" and not value.isspace()))
 
@@ -29,13 +29,13 @@ def as_class(field: MeasuredField, value: JSON) -> str:
     Only where the field holds numbers, or true and false, is another writing of the same value read: "1.0" as 1,
     "TRUE" as true.
     """
-    name = named_class(value)
+    name = class_name(value)
     if name in field.values or not isinstance(value, str):
         return name
     if field.is_bool and (word := value.strip().lower()) in ("true", "false"):
         return word
     if field.numbers is not None and (number := as_number(value)) is not None:
-        return named_class(number)
+        return class_name(number)
     return name
 
 

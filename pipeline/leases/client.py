@@ -20,7 +20,7 @@ from pipeline.leases.tally import Tally
 from pipeline.leases.words import VALID_S, Ask, Grant, Job, Refusal, grant_from, job_from, to_bytes
 from pipeline.limits import Budget, BudgetReachedError, DayLimitReachedError, Hold, Most, Rate, ResourceState, Verdict
 from pipeline.records import ServerLimits
-from pipeline.runlog import tell
+from pipeline.runlog import log_event
 
 #: What came of calls is reported at least so often.
 REPORT_S = 0.25
@@ -157,7 +157,7 @@ class Lease:
         self._wake.set()
         await asyncio.wait({self._task}, timeout=CLOSE_S)
         if not self._task.done():
-            tell("the lease server did not hear of the end", level=logging.WARNING, server=self._url)
+            log_event("the lease server did not hear of the end", level=logging.WARNING, server=self._url)
 
     async def _exchange_for_ever(self) -> None:
         try:
@@ -261,7 +261,7 @@ class Lease:
             except (aiohttp.ClientError, OSError, TimeoutError, InputError) as error:
                 why = str(error) or type(error).__name__
             if not is_told:
-                tell("the lease server does not answer", level=logging.WARNING, server=self._url, reason=why)
+                log_event("the lease server does not answer", level=logging.WARNING, server=self._url, reason=why)
                 is_told = True
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, RETRY_MOST_S)

@@ -8,7 +8,7 @@ from pipeline.limits.meters import Meter
 from pipeline.limits.pace import Pace
 from pipeline.limits.resource import Hold, Rate, ResourceState, Verdict
 from pipeline.limits.retry_scope import RetryScope
-from pipeline.records import ServerLimits, amount
+from pipeline.records import ServerLimits, format_limit
 from pipeline.units import MINUTE_RESET_S, duration
 
 
@@ -67,9 +67,9 @@ class LocalResource:
         self._take_over()
         hold, used_up = None, self._backoff.used_up
         if limits.remaining_requests == 0 and limits.reset_requests_s:
-            hold = used_up("request is", limits.reset_requests_s, now, amount(limits.limit_requests, "requests"))
+            hold = used_up("request is", limits.reset_requests_s, now, format_limit(limits.limit_requests, "requests"))
         if limits.remaining_tokens == 0 and limits.reset_tokens_s:
-            other = used_up("tokens are", limits.reset_tokens_s, now, amount(limits.limit_tokens, "tokens"))
+            other = used_up("tokens are", limits.reset_tokens_s, now, format_limit(limits.limit_tokens, "tokens"))
             hold = other if hold is None or other.until > hold.until else hold
         return hold
 

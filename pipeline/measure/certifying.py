@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import SetupError, there_are
+from pipeline.errors import SetupError, list_names
 from pipeline.gold import MeasuredField
 from pipeline.measure.designs import (
     PURPOSE,
@@ -84,7 +84,7 @@ def certified_field(run: OpenRun, name: str | None) -> MeasuredField:
         names = [one.name for one in run.fields.values() if one.name not in CERTAINTY]
         listed = [one for one in names if run.fields[one].kind in ("class", "set")]
         if len(listed or names) != 1:
-            raise SetupError(f"the run in {run.run_dir.path} has {there_are(names)}: say which with --column")
+            raise SetupError(f"the run in {run.run_dir.path} has {list_names(names)}: say which with --column")
         name = (listed or names)[0]
     if name in run.row_fields:
         raise SetupError(f"--column {name}: a record has several rows of it, and a certificate is about one label each")

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline.errors import SetupError, there_are
-from pipeline.gold import NONE, MeasuredField, as_number, named_class
+from pipeline.errors import SetupError, list_names
+from pipeline.gold import NONE, MeasuredField, as_number, class_name
 from pipeline.measure.disagreements import Differing, Disagreement
 from pipeline.measure.opened import OpenRun
 from pipeline.measure.pairs import value_in
@@ -59,8 +59,8 @@ class Changes:
         common = [name for name in wanted if name in other.fields]
         if not common:
             raise SetupError(
-                f"the runs have no label field in common: {one.run_dir.path} has {there_are(one.fields)}, "
-                f"{other.run_dir.path} has {there_are(other.fields)}"
+                f"the runs have no label field in common: {one.run_dir.path} has {list_names(one.fields)}, "
+                f"{other.run_dir.path} has {list_names(other.fields)}"
             )
         rows = one.row_fields | other.row_fields
         # All state that changes: the counts of each field; records that both have labelled, only one of them, or
@@ -188,9 +188,9 @@ class _Agreement:
 
 
 def _name(value: JSON) -> str:
-    return NONE if value is None else named_class(value)
+    return NONE if value is None else class_name(value)
 
 
 def _names(value: JSON) -> frozenset[str]:
     items = value if isinstance(value, list) else [] if value is None else [value]
-    return frozenset(map(named_class, items))
+    return frozenset(map(class_name, items))

@@ -13,7 +13,7 @@ from pipeline.measure.evaluate import EvaluateOptions, gold_facts, is_corrected
 from pipeline.measure.opened import OpenRun, look_at
 from pipeline.measure.pairs import BLOCK
 from pipeline.measure.versus import judged_by
-from pipeline.progress import counting
+from pipeline.progress import show_count
 from pipeline.records import JSON
 from pipeline.store import LabelRow, Ledger, RunDir, diff
 from pipeline.targets import run_and_manifest
@@ -71,7 +71,7 @@ async def compare(
         changes = Changes(one, other, differing, options.field if not options.column else ())
         judged = await judged_by(one, other, gold, options.evaluating, stack) if has_gold else None
         golds = {} if judged is None else judged.differing
-        with differing, counting("comparing", quiet=options.quiet) as count:
+        with differing, show_count("comparing", quiet=options.quiet) as count:
             async with aclosing(_both(one, other, keys, fields=differing.wants_fields)) as batches:
                 async for rows in batches:
                     changes.add(rows, golds)

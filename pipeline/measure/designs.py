@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeline.errors import SetupError
 from pipeline.measure.said import Said, said_of
-from pipeline.quality import Design, design_of, uniform
+from pipeline.quality import Design, make_design, uniform
 from pipeline.records import JSON
 from pipeline.store import (
     CERTAINTY,
@@ -194,9 +194,9 @@ def begin(
     # Rounded, because 1 - 0.95 is a little more than 0.05.
     risk = round(1 - confidence, 12) / 2 ** (number - 1)
     try:
-        design = design_of(seen.n, error, risk, checked=seen.n - open_to_draw, drawn=options.sample)
+        design = make_design(seen.n, error, risk, checked=seen.n - open_to_draw, drawn=options.sample)
         if design.drawn < there:
-            design = design_of(seen.n, error, risk, checked=seen.n - open_to_draw, drawn=there)
+            design = make_design(seen.n, error, risk, checked=seen.n - open_to_draw, drawn=there)
     except ValueError as problem:
         raise SetupError(f"--sample {options.sample}: {problem}") from problem
     way = "certify" if before is None else "sample"

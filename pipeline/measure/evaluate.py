@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import codec
-from pipeline.errors import SetupError, did_you_mean, there_are
+from pipeline.errors import SetupError, did_you_mean, list_names
 from pipeline.gold import KEY, GoldFile, MeasuredField, as_number, only_field, open_gold
 from pipeline.measure.disagreements import Differing, Disagreement
 from pipeline.measure.opened import OpenRun, chosen_fields, gold_columns_in, gold_names, look_at
@@ -26,7 +26,7 @@ from pipeline.measure.pairs import (
 )
 from pipeline.measure.tally import AGREEMENT, CONFIDENCE, FieldTally
 from pipeline.parts import gold_source, keys_in
-from pipeline.progress import counting
+from pipeline.progress import show_count
 from pipeline.records import JSON
 from pipeline.store import Ledger, RunDir, read_reviews
 from pipeline.targets import run_and_manifest
@@ -93,7 +93,7 @@ async def evaluate(
         )
         without = await keys_in(Path(options.without), opened.key, "--without") if options.without else frozenset[str]()
         judge = Judge(opened, found, confidence, differing, without)
-        with differing, counting("comparing", quiet=options.quiet) as count:
+        with differing, show_count("comparing", quiet=options.quiet) as count:
             async with aclosing(batches_of(opened, found, fields=judge.wants_fields)) as batches:
                 async for pairs in batches:
                     judge.add(pairs)
@@ -133,7 +133,7 @@ async def open_of(run: OpenRun, gold: str | Path | None, options: EvaluateOption
         if run.seen and (missing := [column for column in fields if column not in run.seen]):
             raise SetupError(
                 f"--column {missing[0]}: the records of {run.run_dir.path} have no such field"
-                f"{did_you_mean(missing[0], run.seen)}; they have {there_are(run.seen)}. "
+                f"{did_you_mean(missing[0], run.seen)}; they have {list_names(run.seen)}. "
                 "For gold in a file of its own: --gold FILE"
             )
         return Gold(fields, counts, input=GoldColumns(run, list(fields), counts))
@@ -153,7 +153,7 @@ def _columns_found(run: OpenRun, only: Sequence[str]) -> dict[str, str]:
         return found
     raise SetupError(
         "name the gold: --gold FILE, or --column NAME for a field of the input; the records of "
-        f"{run.run_dir.path} have {there_are(run.seen)}"
+        f"{run.run_dir.path} have {list_names(run.seen)}"
     )
 
 

@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.errors import SetupError, did_you_mean, there_are
-from pipeline.gold import GOLD_NAMES, MeasuredField, field_named, fields_of_tools, named_class, only_field, with_values
+from pipeline.errors import SetupError, did_you_mean, list_names
+from pipeline.gold import GOLD_NAMES, MeasuredField, class_name, fields_of_tools, find_field, infer_kind, only_field
 from pipeline.labelfields import Rename
 from pipeline.readers import given_name
 from pipeline.records import JSON
@@ -44,7 +44,7 @@ class Examples:
 
 
 def _values(fields: Mapping[str, JSON], names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(named_class(fields.get(name)) for name in names)
+    return tuple(class_name(fields.get(name)) for name in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class OpenRun:
         if name not in self.fields:
             raise SetupError(
                 f"{option} {name}: the run in {self.run_dir.path} has no such label field"
-                f"{did_you_mean(name, self.fields)}; it has {there_are(self.fields)}"
+                f"{did_you_mean(name, self.fields)}; it has {list_names(self.fields)}"
             )
         return self.fields[name]
 
@@ -94,7 +94,7 @@ async def look_at(run_dir: RunDir, manifest: Mapping[str, Any], ledger: Ledger, 
     run = OpenRun(
         run_dir,
         ledger,
-        {name: with_values(fields.get(name, MeasuredField(name, "unknown")), values) for name, values in known.items()},
+        {name: infer_kind(fields.get(name, MeasuredField(name, "unknown")), values) for name, values in known.items()},
         key,
         shown,
         Examples(fingerprint.get("examples") or [], key, shown),
@@ -114,7 +114,7 @@ def _former(field: MeasuredField, renames: Sequence[Rename]) -> dict[str, str]:
     """The names that classes had before renames, with those that they have now."""
     found: dict[str, str] = {}
     for rename in (one for one in renames if one.column == field.name):
-        now = {named_class(old): named_class(new) for old, new in rename.pairs}
+        now = {class_name(old): class_name(new) for old, new in rename.pairs}
         found = {old: now.get(name, name) for old, name in found.items()} | now
     return {old: name for old, name in found.items() if name in field.values and old not in field.values}
 
@@ -161,12 +161,12 @@ def chosen_fields(run: OpenRun, columns: Sequence[str], fields: Sequence[str]) -
 def _field_of(run: OpenRun, column: str) -> str:
     if column in run.fields:
         return column
-    if (name := field_named(column, run.fields)) is not None:
+    if (name := find_field(column, run.fields)) is not None:
         return name
     if (only := only_field(run.fields)) is not None:
         return only
     raise SetupError(
-        f"--column {column}: say which label field it belongs to, with --field; the run has {there_are(run.fields)}"
+        f"--column {column}: say which label field it belongs to, with --field; the run has {list_names(run.fields)}"
     )
 
 

@@ -9,7 +9,7 @@ from itertools import repeat
 from typing import Any, NamedTuple
 
 from pipeline import codec
-from pipeline.gold import GoldFile, is_answered
+from pipeline.gold import GoldFile, has_value
 from pipeline.measure.opened import OpenRun
 from pipeline.records import JSON
 from pipeline.store import LabelRow, Ledger
@@ -177,7 +177,7 @@ class GoldColumns:
     def _pairs(self, rows: Sequence[LabelRow]) -> Iterator[Pair]:
         for row in rows:
             fields = row.fields or {}
-            values = {name: value for name in self._columns if is_answered(value := fields.get(name))}
+            values = {name: value for name in self._columns if has_value(value := fields.get(name))}
             if values:
                 self._content.update(codec.dumps([row.key, values]))
                 yield Pair(row.key, values, row)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from pipeline.gold import MeasuredField, named_class
+from pipeline.gold import MeasuredField, class_name
 from pipeline.quality import normalised
 from pipeline.records import JSON
 from pipeline.store import Answer, ColumnLabel, Correction, Place, Reviews, is_same_content
@@ -65,7 +65,7 @@ def said_of(reviews: Reviews, field: str, upto: int | None = None) -> Said:
 def is_right(field: MeasuredField, label: JSON, answer: JSON) -> bool:
     """Whether a label says the same as a person: sets without their order, texts apart from case and white space."""
     if isinstance(label, list) and isinstance(answer, list):
-        return set(map(named_class, label)) == set(map(named_class, answer))
+        return set(map(class_name, label)) == set(map(class_name, answer))
     if field.kind == "text" and isinstance(label, str) and isinstance(answer, str):
         return normalised(label) == normalised(answer)
-    return named_class(label) == named_class(answer)
+    return class_name(label) == class_name(answer)

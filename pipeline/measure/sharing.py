@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SetupError
-from pipeline.gold import MeasuredField, as_number, named_class
+from pipeline.gold import MeasuredField, as_number, class_name
 from pipeline.measure.certifying import certified_field
 from pipeline.measure.opened import OpenRun, look_at
 from pipeline.measure.said import Said, said_of
-from pipeline.quality import Answered, class_shares, pseudo_outcome
+from pipeline.quality import AnsweredRecord, class_shares, pseudo_outcome
 from pipeline.records import JSON
 from pipeline.store import Draw, DrawItem, LabelRow, Ledger, Reviews, csv_block, read_reviews, write_whole
 from pipeline.targets import run_and_manifest
@@ -165,7 +165,7 @@ class _Found:
         fields, label = row.fields or {}, row.label or {}
         if self.by not in fields and self.by not in label:
             raise SetupError(f"--by {self.by}: {row.key} has no such field; it has {', '.join([*fields, *label])}")
-        return named_class(fields[self.by] if self.by in fields else label[self.by])
+        return class_name(fields[self.by] if self.by in fields else label[self.by])
 
     def classes(self) -> list[str]:
         """All classes that a label or an answer has, the most frequent label first."""
@@ -178,7 +178,7 @@ class _Found:
 
 def classes_in(value: JSON) -> frozenset[str]:
     """The classes that a label gives: one, or those of a list."""
-    return frozenset(map(named_class, value)) if isinstance(value, list) else frozenset((named_class(value),))
+    return frozenset(map(class_name, value)) if isinstance(value, list) else frozenset((class_name(value),))
 
 
 def _facts(run: OpenRun, found: _Found, measured: _Measured, options: SharesOptions) -> Facts:
@@ -208,7 +208,7 @@ def _facts(run: OpenRun, found: _Found, measured: _Measured, options: SharesOpti
 def _share(group: _Group, one: str, confidence: float) -> Facts:
     """The share of the labels that have the class, whatever other classes they have."""
     answered = [
-        Answered(one if one in label else _NOT, one if one in answer else _NOT, probability)
+        AnsweredRecord(one if one in label else _NOT, one if one in answer else _NOT, probability)
         for label, answer, probability in group.answered
     ]
     counts = {one: group.counts[one], _NOT: group.n - group.counts[one]}

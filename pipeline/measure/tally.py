@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.gold import NONE, MeasuredField, as_class, as_number, as_set, named_class
+from pipeline.gold import NONE, MeasuredField, as_class, as_number, as_set, class_name
 from pipeline.quality import (
     Calibration,
     ClassScore,
@@ -90,7 +90,7 @@ class FieldTally:
 
     def _add_class(self, gold: JSON, label: JSON, times: int) -> bool:
         right = self._known(self._class_of(gold), times)
-        said = NONE if label is None else named_class(label)
+        said = NONE if label is None else class_name(label)
         self.pairs[right, said] += times
         if right in self._order and said in self._order:
             self.numbers.add(self._order[right], self._order[said], times)
@@ -117,14 +117,14 @@ class FieldTally:
     def _add_set(self, gold: JSON, label: JSON, times: int) -> bool:
         right = frozenset(self._known(name, times) for name in as_set(self.field, gold))
         items = label if isinstance(label, list) else [] if label is None else [label]
-        said = frozenset(named_class(item) for item in items if item is not None)
+        said = frozenset(class_name(item) for item in items if item is not None)
         self.sets.add(right, said, times)
         return right == said
 
     def _add_number(self, gold: JSON, label: JSON, times: int) -> bool | None:
         right, said = as_number(gold), as_number(label)
         if right is None:
-            self.foreign[_bounded(self.foreign, named_class(gold))] += times
+            self.foreign[_bounded(self.foreign, class_name(gold))] += times
             return None
         if said is None:
             self.no_value += times
@@ -133,7 +133,7 @@ class FieldTally:
         return right == said
 
     def _add_text(self, gold: JSON, label: JSON, times: int) -> bool:
-        right, said = named_class(gold), "" if label is None else named_class(label)
+        right, said = class_name(gold), "" if label is None else class_name(label)
         self.texts.add(right, said, times)
         return right == said
 

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import codec
-from pipeline.errors import ConfigError, InputError, did_you_mean, there_are
+from pipeline.errors import ConfigError, InputError, did_you_mean, list_names
 from pipeline.gold import (
     KEY,
     MORE_GOLD_NAMES,
     MeasuredField,
     as_class,
     as_set,
-    field_named,
     fields_of_tools,
-    is_answered,
+    find_field,
+    has_value,
     only_field,
 )
 from pipeline.parts.choosing import is_of_shard, shard_of
@@ -72,7 +72,7 @@ async def _all_gold(settings: Settings, task: Task) -> Gold | None:
     column = _column(settings, path, columns, fields)
     field = _field(column, fields)
     key = next((one for one in (settings.input.key, KEY) if one in columns), None)
-    answered = _first_of_each(key, [record for record in records if is_answered(record.fields.get(column))])
+    answered = _first_of_each(key, [record for record in records if has_value(record.fields.get(column))])
     if not answered:
         raise ConfigError(f"quality.gold: {path} has no value in the column {column!r}")
     _refuse_unknown(path, field, column, answered)
@@ -117,23 +117,23 @@ def _column(settings: Settings, path: Path, columns: Sequence[str], fields: Mapp
         if wanted not in columns:
             raise ConfigError(
                 f"quality.gold_column = {wanted!r}: {path} has no such column{did_you_mean(wanted, columns)}; it has "
-                f"{there_are(columns)}"
+                f"{list_names(columns)}"
             )
         return wanted
-    found = [column for column in columns if field_named(column, fields, MORE_GOLD_NAMES)]
+    found = [column for column in columns if find_field(column, fields, MORE_GOLD_NAMES)]
     if len(found) == 1:
         return found[0]
-    what = f"several columns of labels ({there_are(found)})" if found else f"no column of labels; it has {columns}"
+    what = f"several columns of labels ({list_names(found)})" if found else f"no column of labels; it has {columns}"
     raise ConfigError(f"quality.gold: {path} has {what}: name one in quality.gold_column")
 
 
 def _field(column: str, fields: Mapping[str, MeasuredField]) -> MeasuredField:
-    if (name := field_named(column, fields, MORE_GOLD_NAMES)) is not None:
+    if (name := find_field(column, fields, MORE_GOLD_NAMES)) is not None:
         return fields[name]
     if (only := only_field(fields)) is not None:
         return fields[only]
     raise ConfigError(
-        f"quality.gold_column = {column!r} belongs to no label field: call it like one of {there_are(fields)}, or "
+        f"quality.gold_column = {column!r} belongs to no label field: call it like one of {list_names(fields)}, or "
         "gold_ and that name"
     )
 
@@ -154,13 +154,13 @@ def _refuse_unknown(path: Path, field: MeasuredField, column: str, answered: Seq
         for name in sorted(said.difference(field.values)):
             raise ConfigError(
                 f"quality.gold: {path}:{record.line}: {name!r} in {column!r} is no value of {field.name}"
-                f"{did_you_mean(name, field.values)}; it has {there_are(field.values)}. Correct it, or empty the cell"
+                f"{did_you_mean(name, field.values)}; it has {list_names(field.values)}. Correct it, or empty the cell"
             )
 
 
 def _gold_columns(columns: Iterable[str], fields: Mapping[str, MeasuredField]) -> set[str]:
     """The columns that hold right labels, of whichever field: no prompt may show them."""
-    return {column for column in columns if field_named(column, fields, MORE_GOLD_NAMES)}
+    return {column for column in columns if find_field(column, fields, MORE_GOLD_NAMES)}
 
 
 def _shown(task: Task, columns: Sequence[str], others: set[str | None]) -> tuple[str, ...]:

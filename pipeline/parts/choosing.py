@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline import codec
-from pipeline.errors import ConfigError, InputError, did_you_mean, there_are
+from pipeline.errors import ConfigError, InputError, did_you_mean, list_names
 from pipeline.parts.tables import table_source
 from pipeline.readers import BATCH, Progress, Source, peek, read_records, resolve_sources
 from pipeline.records import JSON, LEFT_OUT, Problem, Record
@@ -255,7 +255,7 @@ async def _expect_fields(sources: Sequence[Source], wanted: InputSettings, found
     if fields and (missing := sorted(found.wants - fields.keys())):
         raise ConfigError(
             f"input.where: {wanted.where!r} names {missing[0]!r}, which no record has that was looked at; the fields "
-            f"are {there_are(fields)}{did_you_mean(missing[0], fields)}. For a field that few records have, write "
+            f"are {list_names(fields)}{did_you_mean(missing[0], fields)}. For a field that few records have, write "
             f"'{missing[0]} is defined and ...'"
         )
     told = [found(one) for one in records]

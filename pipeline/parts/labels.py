@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import codec
-from pipeline.errors import ConfigError, InputError, did_you_mean, there_are
-from pipeline.labelfields import Choice, LabelField, mark_of
+from pipeline.errors import ConfigError, InputError, did_you_mean, list_names
+from pipeline.labelfields import Choice, LabelField, json_identity
 from pipeline.parts.tables import plain_name, table_source, told_of
 from pipeline.readers import peek
 from pipeline.records import Record
@@ -71,7 +71,7 @@ def _choices(path: Path, records: Sequence[Record], key: str) -> Iterator[Choice
         if record.problem is not None:
             raise ConfigError(f"{place}: {record.problem.message}")
         choice = _choice(record, place)
-        before = lines.setdefault(mark_of(choice.value), record.line)
+        before = lines.setdefault(json_identity(choice.value), record.line)
         if before != record.line:
             raise ConfigError(f"{place}: the label {choice.value!r} is in line {before} already: take one out")
         yield choice
@@ -80,7 +80,7 @@ def _choices(path: Path, records: Sequence[Record], key: str) -> Iterator[Choice
 def _choice(record: Record, place: str) -> Choice:
     fields = {plain_name(name): value for name, value in record.fields.items()}
     if LABEL not in fields:
-        there = there_are(record.fields) + did_you_mean(LABEL, record.fields)
+        there = list_names(record.fields) + did_you_mean(LABEL, record.fields)
         raise ConfigError(f"{place}: no column {LABEL!r}; there are {there}")
     value = fields[LABEL]
     if isinstance(value, str):

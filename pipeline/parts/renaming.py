@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline import codec
 from pipeline.errors import ConfigError
-from pipeline.labelfields import Rename, mark_of, new_names, renamer
+from pipeline.labelfields import Rename, json_identity, new_names, renamer
 from pipeline.parts.labels import LABEL, label_fields, label_file
 from pipeline.parts.tables import delimiter_of, plain_name
 from pipeline.settings import Settings, label_field, renamed_config, renamed_example
@@ -91,7 +91,7 @@ def _table(text: str, path: Path, rename: Rename) -> str:
     names = new_names(values, rename.pairs)
     made = [rows[0][0]]
     for (raw, cells), value in zip(rows[1:], values[1:], strict=True):
-        new = names.get(mark_of(value), value)
+        new = names.get(json_identity(value), value)
         if new is not None:
             made.append(raw if new == value else _row(raw, cells, place, str(new), delimiter_of(path, LABEL) or ","))
     return "".join(made)
@@ -121,7 +121,7 @@ def _lines(text: str, path: Path, rename: Rename) -> str:
     names = new_names([one.get(LABEL) for one in objects], rename.pairs)
     made = []
     for line, one in zip(lines, objects, strict=True):
-        new = names.get(mark_of(one.get(LABEL)), one.get(LABEL))
+        new = names.get(json_identity(one.get(LABEL)), one.get(LABEL))
         if new is None and one:
             continue
         made.append(line if new == one.get(LABEL) else _json_line({**one, LABEL: new}, line))

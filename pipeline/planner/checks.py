@@ -33,7 +33,7 @@ from pipeline.planner.census import Census
 from pipeline.planner.lanes import cache_checks, flex_checks
 from pipeline.planner.mediacheck import look_at_media
 from pipeline.planner.servercheck import UNSURE, api_checks, model_checks, server_checks
-from pipeline.progress import counting
+from pipeline.progress import show_count
 from pipeline.readers import OF_FILES, Progress, Source, is_address, peek
 from pipeline.records import Record
 from pipeline.runner import Fields, fields_of, find_changes, is_here, overridden_by, spent_of
@@ -42,7 +42,7 @@ from pipeline.store import Ledger, RunDir, check_table
 from pipeline.task import Task
 from pipeline.telemetry import open_telemetry
 from pipeline.threads import in_daemon
-from pipeline.units import dollars, few
+from pipeline.units import dollars, shorten_list
 
 _T = TypeVar("_T")
 #: Records of each input that are looked at.
@@ -115,7 +115,7 @@ def _told_task(settings: Settings, task: Task) -> str:
 def _holds(field: LabelField) -> str:
     """What a label field holds, in a few words."""
     if field.kind in ("one", "several"):
-        return f"{'any of ' if field.kind == 'several' else ''}{few(field.values, SHOWN_LABELS)}"
+        return f"{'any of ' if field.kind == 'several' else ''}{shorten_list(field.values, SHOWN_LABELS)}"
     ends = (f"{end:,}" if isinstance(end, int) else f"{end:g}" for end in (field.low, field.high))
     return "text" if field.kind == "text" else " to ".join(ends)
 
@@ -123,7 +123,7 @@ def _holds(field: LabelField) -> str:
 def _meanings(settings: Settings) -> list[Check]:
     """Which labels have no meaning where others of their field have one."""
     bare = {name: field.without_meaning for name, field in label_fields(settings).items()}
-    told = "; ".join(f"{name}: {few(values, SHOWN_LABELS)}" for name, values in bare.items() if values)
+    told = "; ".join(f"{name}: {shorten_list(values, SHOWN_LABELS)}" for name, values in bare.items() if values)
     return [Check("meanings", None, f"no meaning is given for some labels of a field: {told}")] if told else []
 
 
@@ -163,7 +163,7 @@ async def _records(settings: Settings, sources: list[Source], task: Task, *, qui
     census, reading = Census(settings, task), Progress()
     try:
         await expect_choice(sources, settings)
-        with counting("looking at the records", quiet=quiet) as add:
+        with show_count("looking at the records", quiet=quiet) as add:
             async for records in _read(settings, [source for source in sources if not source.once], census, reading):
                 census.add(records)
                 add(len(records))

@@ -28,7 +28,7 @@ from pipeline.parts import (
 )
 from pipeline.planner.estimate import PILOT_AT_ONCE, Seen, planned
 from pipeline.planner.recorder import CallRecorder, tier_from
-from pipeline.progress import counting
+from pipeline.progress import show_count
 from pipeline.providers import BatchApi, HttpProvider
 from pipeline.readers import Progress
 from pipeline.records import Outcome, Provider
@@ -111,7 +111,7 @@ async def count_records(settings: Settings, *, quiet: bool = True) -> int:
     await expect_choice(sources, settings)
     count, reading = 0, Progress()
     async with aclosing(read(sources, settings, progress=reading)) as batches:
-        with counting("counting records", quiet=quiet) as add:
+        with show_count("counting records", quiet=quiet) as add:
             async for batch in batches:
                 count += len(batch)
                 add(len(batch))

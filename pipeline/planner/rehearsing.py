@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SetupError
-from pipeline.facts import MACHINE, UNKNOWN, Effort, Plan, RehearsedPlan, Tier, Took
+from pipeline.facts import MACHINE, UNKNOWN, MachineLoad, Plan, RehearsedPlan, Tier, Workload
 from pipeline.parts import REHEARSAL, changed, hours_of, open_provider, price_for, refuse
 from pipeline.planner.estimate import latency_of, least
 from pipeline.planner.planning import asked_in, count_records, plan_with
@@ -64,7 +64,7 @@ async def rehearse_plan(
         core_share = (time.process_time() - cpu_began) / max(time.monotonic() - began, 1e-9)
     planned = part_of(plan, sample)
     happened, used = _happened(ready, held, recorder, summary)
-    effort = Effort(recorder.busy_s / max(1, recorder.calls), round(core_share, 3))
+    effort = MachineLoad(recorder.busy_s / max(1, recorder.calls), round(core_share, 3))
     happened = replace(happened, binding=bound_by(planned, happened, used, effort, latency_s))
     return RehearsedPlan(
         plan=plan,
@@ -170,13 +170,13 @@ def sample_of(plan: Plan, tier: Tier, wished: int | None) -> int:
 # -- after -------------------------------------------------------------------------------------------------------------
 
 
-def part_of(plan: Plan, records: int) -> Took:
+def part_of(plan: Plan, records: int) -> Workload:
     """What the plan says of so many records, under the limits that a sample can feel."""
     share = records / plan.left if plan.left else 0.0
     calls = records * plan.calls_per_record
     seconds = None if math.isinf(plan.per_s) else calls / plan.per_s + plan.latency_s
     within = {name: seconds for name, seconds in plan.durations_s.items() if name != "requests a day"}
-    return Took(
+    return Workload(
         records=records,
         calls=calls,
         tokens=plan.tokens.middle * share,
@@ -190,13 +190,13 @@ def part_of(plan: Plan, records: int) -> Took:
 
 def _happened(
     settings: Settings, tier: Tier, recorder: CallRecorder, summary: RunSummary
-) -> tuple[Took, dict[str, float]]:
+) -> tuple[Workload, dict[str, float]]:
     """What the sample took, and the shares of the limits that were in use."""
     seconds, price = recorder.seconds, price_for(settings)
     a_minute = 60 / seconds if seconds else 0.0
     used = _used(settings, tier, recorder, summary)
     bound = max(used, key=lambda name: used[name], default="nothing")
-    took = Took(
+    took = Workload(
         records=summary.session_records,
         calls=recorder.calls,
         tokens=recorder.usage.total,
@@ -209,7 +209,9 @@ def _happened(
     return took, used
 
 
-def bound_by(planned: Took, happened: Took, used: Mapping[str, float], effort: Effort, latency_s: float) -> str:
+def bound_by(
+    planned: Workload, happened: Workload, used: Mapping[str, float], effort: MachineLoad, latency_s: float
+) -> str:
     """What held the sample up: the limit that was used most, or, where none was used up and it was late, what else."""
     late = planned.seconds is not None and (happened.seconds or 0.0) > LATE_TIMES * planned.seconds
     # After a refusal it waits, and an answer is late for that: not the machine's doing.
@@ -221,7 +223,7 @@ def bound_by(planned: Took, happened: Took, used: Mapping[str, float], effort: E
     return MACHINE if effort.core_share > BUSY_SHARE or slow else UNKNOWN
 
 
-def whole_of(settings: Settings, plan: Plan, happened: Took) -> Took:
+def whole_of(settings: Settings, plan: Plan, happened: Workload) -> Workload:
     """All records of the plan, at what happened with some; the day's limit and the hours counted in."""
     times = plan.left / happened.records if happened.records else 0.0
     calls = happened.calls * times

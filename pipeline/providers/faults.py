@@ -28,7 +28,7 @@ from pipeline.errors import (
 from pipeline.providers import signs
 from pipeline.providers.errorbody import ErrorFacts, read_error
 from pipeline.providers.headers import day_limit, duration_s, retry_after_s
-from pipeline.terminal import shown
+from pipeline.terminal import printable
 
 #: Answers of a gateway that has waited for the model: it may have worked all the same, and be billed.
 PERHAPS_BILLED = frozenset({408, 504})
@@ -111,7 +111,7 @@ def scrub(text: str, secrets: Sequence[str]) -> str:
     """The text without the secrets and anything that looks like a key; signs that steer a terminal are spelled out."""
     for secret in secrets:
         text = text.replace(secret, "***")
-    return shown(_KEY_SHAPE.sub("sk-***", text))
+    return printable(_KEY_SHAPE.sub("sk-***", text))
 
 
 def _status_of(status: int, facts: ErrorFacts) -> int:

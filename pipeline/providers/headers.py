@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from pipeline.records import ServerLimits, amount
+from pipeline.records import ServerLimits, format_limit
 from pipeline.units import DAY_S, HOUR_S, MINUTE_RESET_S
 
 #: A number above this is a moment in seconds since 1970, above the second one in milliseconds: servers send the one
@@ -110,7 +110,7 @@ def day_limit(headers: Mapping[str, str]) -> str:
     for what, seconds in _resets_of_spent(headers):
         if seconds >= HOUR_S:
             limit = _whole(headers.get(f"x-ratelimit-limit-{what}".rstrip("-"), ""))
-            return amount(limit, what or "requests")
+            return format_limit(limit, what or "requests")
     return ""
 
 

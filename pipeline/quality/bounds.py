@@ -17,7 +17,7 @@ _ROUNDING = 1e-8
 _NOTHING = 1e-18
 
 
-def wrong_within(n: int, wrong: int, drawn: int, seen: int) -> float:
+def hypergeometric_cdf(n: int, wrong: int, drawn: int, seen: int) -> float:
     """The probability of at most `seen` wrong records in a random draw of `drawn` out of `n`, of which `wrong` are.
 
     The draw is without replacement: the distribution function of the hypergeometric distribution.
@@ -58,7 +58,7 @@ def _log_choose(n: int, k: int) -> float:
     return lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)
 
 
-def most_wrong(n: int, drawn: int, seen: int, risk: float) -> int:
+def max_wrong(n: int, drawn: int, seen: int, risk: float) -> int:
     """The most records of `n` that may be wrong, where a random draw of `drawn` holds `seen` wrong ones.
 
     More than this many are wrong with probability `risk` at most, whatever the file is. Exact for draws without
@@ -67,7 +67,7 @@ def most_wrong(n: int, drawn: int, seen: int, risk: float) -> int:
     low, high = seen, n - (drawn - seen)
     while low < high:
         middle = (low + high + 1) // 2
-        if is_unlikely(wrong_within(n, middle, drawn, seen), risk):
+        if is_unlikely(hypergeometric_cdf(n, middle, drawn, seen), risk):
             high = middle - 1
         else:
             low = middle

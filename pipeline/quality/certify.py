@@ -5,7 +5,7 @@ that was fixed before anybody was asked, from the most certain one to the least.
 people. What is looked for is how long a beginning of this order may keep its labels; people check the rest.
 
 Records of the draw are corrected by those who check them, so what counts is how many of the others are wrong. Let K be
-the wrong ones in a beginning and X those of them that were drawn: K - X stay. `most_wrong` bounds K from X, and a
+the wrong ones in a beginning and X those of them that were drawn: K - X stay. `max_wrong` bounds K from X, and a
 beginning is accepted if that bound minus X is at most what is allowed. This is so while X is at most `acceptance`, a
 number that is known before anybody answers.
 
@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from math import floor
 from typing import Any, TypeVar
 
-from pipeline.quality.bounds import is_unlikely, most_wrong, wrong_within
+from pipeline.quality.bounds import hypergeometric_cdf, is_unlikely, max_wrong
 
 #: A place in an order: anything that sorts.
 _T = TypeVar("_T", bound=Any)
@@ -67,7 +67,7 @@ def allowed_of(n: int, error: float) -> int:
     return floor(n * error + _ROUNDING)
 
 
-def design_of(n: int, error: float, risk: float, *, checked: int = 0, drawn: int | None = None) -> Design:
+def make_design(n: int, error: float, risk: float, *, checked: int = 0, drawn: int | None = None) -> Design:
     """The design for `n` records of which `checked` were checked before; `drawn` None: as many as `draw_size` says.
 
     Raises ValueError if so few are to be drawn that nothing could be accepted even if none of them is wrong.
@@ -90,7 +90,7 @@ def acceptance_of(population: int, drawn: int, allowed: int, risk: float) -> int
     if drawn == population:
         return population
     seen = -1
-    while seen < drawn and is_unlikely(wrong_within(population, allowed + seen + 2, drawn, seen + 1), risk):
+    while seen < drawn and is_unlikely(hypergeometric_cdf(population, allowed + seen + 2, drawn, seen + 1), risk):
         seen += 1
     return seen
 
@@ -106,7 +106,7 @@ def draw_size(population: int, allowed: int, risk: float) -> int:
     good = allowed // 2
     for acceptance in range(population):
         size = _least_draw(population, allowed + acceptance + 1, acceptance, risk)
-        if wrong_within(population, good, size, acceptance) >= POWER:
+        if hypergeometric_cdf(population, good, size, acceptance) >= POWER:
             return size
     return population
 
@@ -116,7 +116,7 @@ def _least_draw(population: int, wrong: int, acceptance: int, risk: float) -> in
     low, high = acceptance + 1, population
     while low < high:
         middle = (low + high) // 2
-        if is_unlikely(wrong_within(population, wrong, middle, acceptance), risk):
+        if is_unlikely(hypergeometric_cdf(population, wrong, middle, acceptance), risk):
             high = middle
         else:
             low = middle + 1
@@ -141,4 +141,4 @@ def error_bound(design: Design, wrong: int) -> float:
     """
     if not design.population:
         return 0.0
-    return (most_wrong(design.population, design.drawn, wrong, design.risk) - wrong) / design.n
+    return (max_wrong(design.population, design.drawn, wrong, design.risk) - wrong) / design.n

@@ -15,7 +15,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class DrawPart:
     """One way of drawing, carried out.
 
     `keys` are those that it drew; `probability` gives, for any record of the population, that of being drawn by it.
@@ -30,7 +30,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Pick:
+class DrawnRecord:
     """A record that was drawn, with its probability of being drawn by any part, and the group that it is from."""
 
     key: str
@@ -45,21 +45,21 @@ def uniform(seed: int, way: str, key: str) -> float:
     return (int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 11) / 2**53
 
 
-def sample(keys: Collection[str], n: int, seed: int) -> Part:
+def random_part(keys: Collection[str], n: int, seed: int) -> DrawPart:
     """A simple random sample of `n` records, or all of them if there are no more."""
     chosen, size = _first(keys, n, seed, "sample"), len(keys)
     share = min(1.0, n / size) if size else 0.0
-    return Part(frozenset(chosen), lambda _: share, {"kind": "sample", "n": n, "of": size})
+    return DrawPart(frozenset(chosen), lambda _: share, {"kind": "sample", "n": n, "of": size})
 
 
-def per_class(class_of: Mapping[str, str], n: int, seed: int) -> Part:
+def stratified_part(class_of: Mapping[str, str], n: int, seed: int) -> DrawPart:
     """A simple random sample of `n` records of each class, or all of a class that has no more."""
     groups: dict[str, list[str]] = {}
     for key, name in class_of.items():
         groups.setdefault(name, []).append(key)
     sizes = {name: len(group) for name, group in sorted(groups.items())}
     chosen = {key for group in groups.values() for key in _first(group, n, seed, "per_class")}
-    return Part(
+    return DrawPart(
         frozenset(chosen),
         lambda key: min(1.0, n / sizes[class_of[key]]) if key in class_of else 0.0,
         {"kind": "per_class", "n": n, "strata": sizes},
@@ -67,11 +67,11 @@ def per_class(class_of: Mapping[str, str], n: int, seed: int) -> Part:
     )
 
 
-def least(score_of: Mapping[str, float], n: int, seed: int) -> Part:
+def lowest_scores(score_of: Mapping[str, float], n: int, seed: int) -> DrawPart:
     """The `n` records with the lowest scores; of those that share the last place, as many as fit, at random."""
     scores = nsmallest(n, score_of.values())
     if not scores:
-        return Part(frozenset(), lambda _: 0.0, {"kind": "uncertain", "n": n, "of": len(score_of)})
+        return DrawPart(frozenset(), lambda _: 0.0, {"kind": "uncertain", "n": n, "of": len(score_of)})
     last = scores[-1]
     below = {key for key, score in score_of.items() if score < last}
     ties = [key for key, score in score_of.items() if score == last]
@@ -85,19 +85,19 @@ def least(score_of: Mapping[str, float], n: int, seed: int) -> Part:
         return 1.0 if score < last else share
 
     spec = {"kind": "uncertain", "n": n, "of": len(score_of), "last": last, "below": len(below), "ties": len(ties)}
-    return Part(frozenset(chosen), probability, spec)
+    return DrawPart(frozenset(chosen), probability, spec)
 
 
-def picked(keys: Iterable[str], **spec: Any) -> Part:
+def certain_part(keys: Iterable[str], **spec: Any) -> DrawPart:
     """Records that are drawn for certain: their probability is 1."""
     chosen = frozenset(keys)
-    return Part(chosen, lambda key: float(key in chosen), {**spec, "n": len(chosen)})
+    return DrawPart(chosen, lambda key: float(key in chosen), {**spec, "n": len(chosen)})
 
 
-def drawn(parts: Sequence[Part], seed: int) -> list[Pick]:
+def draw_records(parts: Sequence[DrawPart], seed: int) -> list[DrawnRecord]:
     """The records that any of the parts drew, in an order that is random too."""
     keys = sorted(frozenset[str]().union(*(part.keys for part in parts)), key=lambda key: uniform(seed, "order", key))
-    return [Pick(key, _any_of(parts, key), _stratum(parts, key)) for key in keys]
+    return [DrawnRecord(key, _any_of(parts, key), _stratum(parts, key)) for key in keys]
 
 
 def _first(keys: Collection[str], n: int, seed: int, way: str) -> list[str]:
@@ -105,10 +105,10 @@ def _first(keys: Collection[str], n: int, seed: int, way: str) -> list[str]:
     return [key for _, key in nsmallest(n, ((uniform(seed, way, key), key) for key in keys))]
 
 
-def _any_of(parts: Sequence[Part], key: str) -> float:
+def _any_of(parts: Sequence[DrawPart], key: str) -> float:
     chances = [chance for part in parts if (chance := part.probability(key))]
     return chances[0] if len(chances) == 1 else 1.0 - prod(1.0 - chance for chance in chances)
 
 
-def _stratum(parts: Sequence[Part], key: str) -> str:
+def _stratum(parts: Sequence[DrawPart], key: str) -> str:
     return next(filter(None, (part.stratum_of(key) for part in parts)), "")

@@ -10,7 +10,7 @@ from pipeline.quality.intervals import wilson
 _MOST = 1_000_000
 
 
-def drawn_share(hits: Sequence[bool], probabilities: Sequence[float]) -> Estimate:
+def estimate_share(hits: Sequence[bool], probabilities: Sequence[float]) -> Estimate:
     """The share of hits in the file, from drawn records and the probability with which each was drawn.
 
     Where all probabilities are equal, Wilson's interval; else `weighted_mean`. Where all records are alike the interval
@@ -31,8 +31,8 @@ def drawn_share(hits: Sequence[bool], probabilities: Sequence[float]) -> Estimat
     return Estimate(found.mean, max(0.0, low), min(1.0, high), n)
 
 
-def answers_to_come(found: Estimate, half: float) -> int:
-    """How many answers more, about, until the interval of `drawn_share` reaches at most `half` to each side.
+def answers_needed(found: Estimate, half: float) -> int:
+    """How many answers more, about, until the interval of `estimate_share` reaches at most `half` to each side.
 
     It is worked out for the middle of the present interval, which is nearer to a half than the share is while there are
     few answers; so it rather falls than grows.

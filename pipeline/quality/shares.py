@@ -7,7 +7,7 @@ from statistics import NormalDist
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class AnsweredRecord:
     """A record that was drawn with this probability: the class that the model gave, and the one that a person gave."""
 
     label: str
@@ -29,7 +29,9 @@ class Share:
     n: int
 
 
-def class_shares(counts: Mapping[str, int], answered: Sequence[Answered], confidence: float = 0.95) -> dict[str, Share]:
+def class_shares(
+    counts: Mapping[str, int], answered: Sequence[AnsweredRecord], confidence: float = 0.95
+) -> dict[str, Share]:
     """The share of each class that the labels or the answers have, the most frequent label first.
 
     `counts` are the labels of the whole file, without any correction; `answered` are the drawn records that people
@@ -46,7 +48,7 @@ def class_shares(counts: Mapping[str, int], answered: Sequence[Answered], confid
     return {one: _share(one, counts.get(one, 0) / total, answered, confidence) for one in [*classes, *others]}
 
 
-def _share(one: str, raw: float, answered: Sequence[Answered], confidence: float) -> Share:
+def _share(one: str, raw: float, answered: Sequence[AnsweredRecord], confidence: float) -> Share:
     if not answered:
         return Share(raw, None, None, None, 0)
     changes = [(each.answer == one) - (each.label == one) for each in answered]

@@ -44,7 +44,7 @@ def rows_of(piece: Any, first: int, names: Sequence[str], *, media: bool = False
 
     `names` are those of its columns, each once.
     """
-    prefix = codec.names_mark(names)
+    prefix = codec.column_names_digest(names)
     faults: dict[int, str] = {}
     columns = [_values(column, media, name, faults) for name, column in zip(names, piece.columns, strict=True)]
     cells = zip(*columns, strict=True) if columns else [()] * piece.num_rows

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from pipeline import codec
-from pipeline.errors import InputError, did_you_mean, there_are
+from pipeline.errors import InputError, did_you_mean, list_names
 from pipeline.files import CHUNK_BYTES
 from pipeline.readers.formats import FORMATS
 from pipeline.readers.parquet import count_rows, parquet
@@ -194,7 +194,7 @@ def _keyed(record: Record, key: str, unit: str) -> Record:
     name = given_name(value)
     if name:
         return replace(record, key=name)
-    missing = f"is missing; the fields are {there_are(record.fields)}{did_you_mean(key, record.fields)}"
+    missing = f"is missing; the fields are {list_names(record.fields)}{did_you_mean(key, record.fields)}"
     what = _what_is(value) if key in record.fields else missing
     problem = Problem("no_key", f"{record.source}, {unit} {record.line}: the key field {key!r} {what}")
     return replace(record, key=made_up_name(f"{record.source}:{record.line}"), problem=problem)

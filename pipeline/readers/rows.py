@@ -8,7 +8,7 @@ from pipeline.codec import digest64
 from pipeline.readers.dialect import Dialect
 from pipeline.readers.headers import columns_of
 from pipeline.records import JSON
-from pipeline.units import few
+from pipeline.units import shorten_list
 
 #: line, fields, digest, and what is wrong ("" for a good row). A bare tuple: one is made for each record. Equal digests
 #: mean equal fields, names included, in every format; fields that are equal may have other digests (as of white space).
@@ -81,7 +81,7 @@ class Progress:
 
     def told_with_doubts(self) -> list[tuple[str, bool]]:
         """The same, each with whether it is doubtful."""
-        return [(f"{few(names)}: {text}", text in self.doubts) for text, names in self.notes.items()]
+        return [(f"{shorten_list(names)}: {text}", text in self.doubts) for text, names in self.notes.items()]
 
     def without_records(self, names: Sequence[str]) -> str:
         """Why there is nothing to label, where no record of these sources was taken."""

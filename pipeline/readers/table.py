@@ -91,7 +91,7 @@ class _Table:
         self._header: list[str] = self._columns
         self._spaces_are_said = layout.skip_initial_space or reading.dialect.skip_initial_space is not None
         self._has_header = header is None or header is True
-        self._names = codec.names_mark(self._columns)  # the columns, as they go into each row's digest
+        self._names = codec.column_names_digest(self._columns)  # the columns, as they go into each row's digest
         self._undecodable_until = 0  # the last line known to hold bytes that are not in the encoding
 
     def decode(self, first: int, batch: list[bytes]) -> list[str]:
@@ -135,7 +135,7 @@ class _Table:
                 if line == 1 and named_separator(raw[0]):
                     continue
                 self._columns = self._named(line, cells, trouble)
-                self._names = codec.names_mark(self._columns)
+                self._names = codec.column_names_digest(self._columns)
                 if self._header:
                     continue
             if trouble or len(cells) != len(self._columns):

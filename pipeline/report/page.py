@@ -15,7 +15,7 @@ from pipeline.report.gather import Found
 from pipeline.report.scores import quality_of
 from pipeline.show import SIMULATED
 from pipeline.store import STEP_S
-from pipeline.terminal import shown
+from pipeline.terminal import printable
 from pipeline.version import __version__
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -24,8 +24,8 @@ _TEMPLATES = Path(__file__).parent / "templates"
 def short(text: str, most: int) -> str:
     """At most so many characters of a text, with control characters spelled out, and how many more there are."""
     if len(text) <= most:
-        return shown(text)
-    return f"{shown(text[:most])}… ({len(text) - most:,} more characters)"
+        return printable(text)
+    return f"{printable(text[:most])}… ({len(text) - most:,} more characters)"
 
 
 @cache
@@ -37,7 +37,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"short": short, "shown": shown, "percent": view.percent}
+    environment.filters |= {"short": short, "shown": printable, "percent": view.percent}
     return environment
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.loopback import Asked, Reply, serving
+from pipeline.loopback import PageRequest, PageResponse, serve_pages
 from pipeline.report.gather import gather
 from pipeline.report.page import policy, render
 from pipeline.store import RunDir
@@ -27,7 +27,7 @@ async def watch(
     page = _Page(folder)
     await page.made()
     run_dir = RunDir(folder)
-    async with serving(page.answer, port=port) as address:
+    async with serve_pages(page.answer, port=port) as address:
         ready(address)
         was_running = run_dir.is_running()
         while True:
@@ -48,10 +48,10 @@ class _Page:
         self._good_until = 0.0
         self._making = asyncio.Lock()
 
-    async def answer(self, asked: Asked) -> Reply:
+    async def answer(self, asked: PageRequest) -> PageResponse:
         if asked.path:
-            return Reply(b"Not found.", kind="text/plain", status=404)
-        return Reply(await self.made(), policy=policy(is_live=True))
+            return PageResponse(b"Not found.", kind="text/plain", status=404)
+        return PageResponse(await self.made(), policy=policy(is_live=True))
 
     async def made(self) -> bytes:
         """The page as it is, or a new one."""

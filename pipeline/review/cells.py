@@ -12,7 +12,7 @@ from pipeline import codec
 from pipeline.records import JSON
 from pipeline.store import cell, safe_cell
 from pipeline.task import LabelColumn
-from pipeline.units import few
+from pipeline.units import shorten_list
 
 _BOOLEANS = {"true": True, "false": False}
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
@@ -103,7 +103,7 @@ def _expected(found: JSON, field: LabelColumn) -> str:
     near = get_close_matches(str(found), values, n=1)
     if near:
         return f" (did you mean {near[0]!r}?)"
-    return f": expected {few(values, _SHOWN)}"
+    return f": expected {shorten_list(values, _SHOWN)}"
 
 
 def _short(value: JSON) -> str:

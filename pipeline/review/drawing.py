@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import quality
-from pipeline.errors import SetupError, did_you_mean, there_are
-from pipeline.quality import Part
+from pipeline.errors import SetupError, did_you_mean, list_names
+from pipeline.quality import DrawPart
 from pipeline.records import JSON
 from pipeline.review.folder import Reviewed, reviewed
 from pipeline.review.others import labels_of
@@ -82,7 +82,7 @@ async def draw_records(run: str | Path | None, options: DrawOptions) -> tuple[Re
     found = await reviewed(run)
     population = await _population(found, options)
     parts = _parts(population, options)
-    picks = quality.drawn(parts, options.seed)
+    picks = quality.draw_records(parts, options.seed)
     if not picks:
         raise SetupError(f"{found.run_dir.path}: no record was drawn. {_why_none(population, options)}")
     spec = {
@@ -181,25 +181,25 @@ def _differs(label: Mapping[str, JSON], other: Mapping[str, JSON] | None, column
     return any(cell(label.get(name)) != cell(other[name]) for name in columns if name in other)
 
 
-def _parts(population: _Population, options: DrawOptions) -> list[Part]:
+def _parts(population: _Population, options: DrawOptions) -> list[DrawPart]:
     seed, labelled = options.seed, population.class_of
     parts = []
     if options.sample:
-        parts.append(quality.sample(population.keys, options.sample, seed))
+        parts.append(quality.random_part(population.keys, options.sample, seed))
     if options.per_class:
-        parts.append(quality.per_class(labelled, options.per_class, seed))
+        parts.append(quality.stratified_part(labelled, options.per_class, seed))
     if options.uncertain:
-        parts.append(quality.least(population.score_of, options.uncertain, seed))
+        parts.append(quality.lowest_scores(population.score_of, options.uncertain, seed))
     if options.disagreements is not None:
-        parts.append(quality.picked(population.differing, kind="disagreements", other=str(options.disagreements)))
-    return parts or [quality.picked(population.keys, kind="where")]
+        parts.append(quality.certain_part(population.differing, kind="disagreements", other=str(options.disagreements)))
+    return parts or [quality.certain_part(population.keys, kind="where")]
 
 
 def _score_column(found: Reviewed, options: DrawOptions) -> str:
     known = (*found.layout.labels, *found.layout.found)
     if options.score is not None:
         if options.score not in known:
-            raise SetupError(f"--score {options.score}: this run has no such column; it has {there_are(known)}")
+            raise SetupError(f"--score {options.score}: this run has no such column; it has {list_names(known)}")
         return options.score
     for name in SCORES:
         if name in known:
@@ -214,8 +214,8 @@ def _names(found: Reviewed, where: Expression) -> str:
     known = ["status", "code", *found.layout.columns, *found.layout.labels]
     missing = [name for name in sorted(where.wants) if name not in (*known, "label", "record")]
     if not missing:
-        return f"The columns are {there_are(known)}"
-    return f"There is no {missing[0]!r}; the columns are {there_are(known)}{did_you_mean(missing[0], known)}"
+        return f"The columns are {list_names(known)}"
+    return f"There is no {missing[0]!r}; the columns are {list_names(known)}{did_you_mean(missing[0], known)}"
 
 
 def _why_none(population: _Population, options: DrawOptions) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import codec
-from pipeline.errors import InputError, SetupError, there_are
+from pipeline.errors import InputError, SetupError, list_names
 from pipeline.records import JSON, Outcome
 from pipeline.review.cells import is_empty, is_equal, is_same, is_ticked, plain, value_of
 from pipeline.review.drawfile import NOTE, UNCLEAR
@@ -150,8 +150,8 @@ async def _rows(found: Reviewed, file: Path) -> list[Row]:
         raise InputError(f"{file}: holds no row")
     if not any(name in row.values for row in rows for name in found.names):
         raise InputError(
-            f"{file}: no column is a label of this run ({there_are(found.names)}); the columns are "
-            f"{there_are(rows[0].values)}"
+            f"{file}: no column is a label of this run ({list_names(found.names)}); the columns are "
+            f"{list_names(rows[0].values)}"
         )
     return rows
 
@@ -188,7 +188,7 @@ def _draw_of(
         raise SetupError(f"--draw {wanted}: this run has no such draw")
     holding = sorted((len(both[0]), -draw.id, draw, both) for draw, both in draws if keys <= both[0])
     if wanted is not None and not holding:
-        raise InputError(f"{file}: {there_are(sorted(keys - draws[0][1][0]))} are not in draw {wanted}")
+        raise InputError(f"{file}: {list_names(sorted(keys - draws[0][1][0]))} are not in draw {wanted}")
     filled = (draw for *_, draw, both in holding if wanted or _is_filled_in(draw, (keys, both), standing))
     lies_in = next((draw.id for *_, draw, _ in holding if draw.blind), None)
     return (draw, None) if (draw := next(filled, None)) is not None else (None, lies_in)

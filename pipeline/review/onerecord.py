@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SetupError
-from pipeline.records import JSON, Answer, KeptAnswer, Outcome, Request, Usage
+from pipeline.records import JSON, Answer, Outcome, Request, SavedAnswer, Usage
 from pipeline.review.folder import Reviewed, reviewed
 from pipeline.store import Answer as Said
 from pipeline.store import Archived, Correction, Ledger, corrected_at, misfit, read_reviews
@@ -127,7 +127,7 @@ def _archived(one: Archived) -> dict[str, Any]:
     return {**_current(one.outcome), "state": "archived", "archived_at": one.at, "reason": one.reason}
 
 
-def _kept(one: KeptAnswer) -> dict[str, Any]:
+def _kept(one: SavedAnswer) -> dict[str, Any]:
     response = one.response
     return {
         "state": "kept",

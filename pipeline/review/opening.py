@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.errors import SetupError, there_are
+from pipeline.errors import SetupError, list_names
 from pipeline.review.drawing import REVIEW, DrawOptions, draw_records
 from pipeline.review.folder import Reviewed
 from pipeline.store import Draw, DrawItem, read_reviews
@@ -34,7 +34,7 @@ def _known(found: Reviewed, options: DrawOptions, wanted: int | None) -> tuple[D
             chosen = [draw for draw in draws if draw.id == wanted]
             if not chosen:
                 raise SetupError(
-                    f"--draw {wanted}: this run has no such draw; it has {there_are([d.id for d in draws])}"
+                    f"--draw {wanted}: this run has no such draw; it has {list_names([d.id for d in draws])}"
                 )
         elif options:
             chosen = [draw for draw in draws if _is_made_so(draw, options)]

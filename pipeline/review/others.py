@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import aclosing
 from pathlib import Path
 
-from pipeline.errors import InputError, SetupError, there_are
+from pipeline.errors import InputError, SetupError, list_names
 from pipeline.records import JSON
 from pipeline.review.cells import is_empty, plain
 from pipeline.review.folder import KEY, Reviewed
@@ -50,7 +50,7 @@ async def _labels_in_file(path: Path, found: Reviewed) -> Labels:
                 if title is None:
                     raise InputError(
                         f"{path}: expected a column {found.key_title!r} with the keys, and a column for a label; "
-                        f"the columns are {there_are(row.values)}"
+                        f"the columns are {list_names(row.values)}"
                     )
                 key = plain(str(row.values[title]))
                 values = {
@@ -62,7 +62,7 @@ async def _labels_in_file(path: Path, found: Reviewed) -> Labels:
                     raise InputError(f"{path}: lines {lines[key]} and {row.line} label {key!r} differently")
                 labels[key], lines[key] = values, row.line
     if not any(labels.values()):
-        raise InputError(f"{path}: no column is one of the labels {there_are(found.names)}, or none is filled in")
+        raise InputError(f"{path}: no column is one of the labels {list_names(found.names)}, or none is filled in")
     return labels
 
 

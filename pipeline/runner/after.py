@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from pipeline.errors import LabelpipeError
-from pipeline.runlog import tell
+from pipeline.runlog import log_event
 from pipeline.runner.exporting import with_table
 from pipeline.runner.measured import measured_of
 from pipeline.settings import Settings
@@ -35,7 +35,7 @@ async def _with_file(after: After | None, summary: RunSummary) -> RunSummary:
     try:
         name, path = await after(summary)
     except Exception as error:
-        tell("the report cannot be written", level=logging.ERROR, error=repr(error))
+        log_event("the report cannot be written", level=logging.ERROR, error=repr(error))
         why = str(error) if isinstance(error, LabelpipeError) else repr(error)
         note = f"there is no report: {why}. Try again with: labelpipe report {summary.run_dir}"
         return replace(summary, notes=[*summary.notes, " ".join(note.split())])

@@ -13,8 +13,8 @@ from pipeline.errors import LabelpipeError, RenderError
 from pipeline.gold import MeasuredField, as_class, as_number, as_set
 from pipeline.parts import Gold
 from pipeline.quality import is_clearly_below, shift_of, wilson
-from pipeline.records import JSON, KeptAnswer, Outcome, Record, Status
-from pipeline.runlog import tell
+from pipeline.records import JSON, Outcome, Record, SavedAnswer, Status
+from pipeline.runlog import log_event
 from pipeline.settings import QualitySettings
 from pipeline.stats import Stats
 from pipeline.store import Ledger
@@ -74,7 +74,7 @@ class Canaries:
         self.right = 0
         self._pairs: Counter[tuple[str, str]] = Counter()
         self._asked: set[str] = set()
-        self._kept: Mapping[str, Sequence[KeptAnswer]] = {}
+        self._kept: Mapping[str, Sequence[SavedAnswer]] = {}
         self._in_parts: set[str] = set()
 
     async def begin(
@@ -122,7 +122,7 @@ class Canaries:
                 try:
                     yield Job(self._task.render(record), kept=self._kept.get(record.key, ()))
                 except RenderError as error:
-                    tell("a gold record cannot be asked", key=record.key, error=str(error))
+                    log_event("a gold record cannot be asked", key=record.key, error=str(error))
 
     def around(self, commit: Commit) -> Commit:
         """A commit that keeps what gold records came to apart, and looks at them.
@@ -275,7 +275,7 @@ def told_of_shifts(commit: Commit, columns: Sequence[str], says: Iterable[Callab
     async def told(outcomes: Sequence[Outcome]) -> None:
         await commit(outcomes)
         for text in shift.look(outcomes):
-            tell("labels shift", level=logging.WARNING, told=text)
+            log_event("labels shift", level=logging.WARNING, told=text)
             for say in says:
                 say(text)
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from pipeline.errors import InputError, SetupError, did_you_mean, there_are
+from pipeline.errors import InputError, SetupError, did_you_mean, list_names
 from pipeline.readers import OF_FILES, Progress, Records, Source, read_records
 from pipeline.records import Record
 from pipeline.runner.opening import is_here
@@ -46,7 +46,7 @@ class Fields:
         if not self.missing or not self.seen:
             return ""
         name = self.missing[0]
-        return f"output.columns: no record has {name!r}{did_you_mean(name, self.seen)}; it has {there_are(self.seen)}"
+        return f"output.columns: no record has {name!r}{did_you_mean(name, self.seen)}; it has {list_names(self.seen)}"
 
 
 async def refuse_unreadable(settings: Settings, sources: Sequence[Source]) -> None:

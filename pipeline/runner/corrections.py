@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import ChangedError
-from pipeline.runlog import tell
+from pipeline.runlog import log_event
 from pipeline.runner.compare import Changes
 from pipeline.store import Ledger, RunDir, corrected_at, misfit, open_reviews, taking_back
 
@@ -40,7 +40,7 @@ async def settle_corrections(run_dir: RunDir, changes: Changes, choice: Choice, 
         )
     if choice == "drop":
         await asyncio.to_thread(drop_corrections, run_dir.path)
-        tell("corrections dropped", records=count)
+        log_event("corrections dropped", records=count)
 
 
 def drop_corrections(folder: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.errors import SetupError, StoreError
 from pipeline.facts import Export
 from pipeline.parts import sql_of
-from pipeline.runlog import tell
+from pipeline.runlog import log_event
 from pipeline.settings import TABLE_WANTED, Settings, is_table_name, variable
 from pipeline.stats import RunSummary
 from pipeline.store import Ledger, RunDir, SqlPlace, SqlTarget, TableExport, export_table
@@ -85,7 +85,7 @@ async def with_table(summary: RunSummary, settings: Settings, run_dir: RunDir) -
     try:
         done = await _export_patiently(target, run_dir)
     except (SetupError, StoreError) as error:
-        tell("the table is not written", level=logging.ERROR, reason=str(error))
+        log_event("the table is not written", level=logging.ERROR, reason=str(error))
         reason = f"{summary.reason}; {error}" if summary.reason else str(error)
         return replace(
             summary, ended="stopped", exit_code=3, reason=reason, next_step=f"labelpipe export {run_dir.path}"
@@ -100,6 +100,6 @@ async def _export_patiently(target: SqlTarget, run_dir: RunDir) -> TableExport:
         try:
             return await asyncio.to_thread(export_table, target, run_dir.ledger, whole=True)
         except StoreError as error:
-            tell("the table waits", level=logging.WARNING, reason=str(error))
+            log_event("the table waits", level=logging.WARNING, reason=str(error))
         await asyncio.sleep(wait_s)
     return await asyncio.to_thread(export_table, target, run_dir.ledger, whole=True)

@@ -11,7 +11,7 @@ from pipeline.errors import LabelpipeError
 from pipeline.limits import Admission, DoorState
 from pipeline.parts import hours_of
 from pipeline.readers import Progress as ReadProgress
-from pipeline.runlog import tell
+from pipeline.runlog import log_event
 from pipeline.runner.steering import Steering
 from pipeline.settings import Settings
 from pipeline.stats import Stats
@@ -102,7 +102,7 @@ class Guard:
         if not self._watchdog.look():
             return
         still_s = self._watchdog.still_for_s()
-        tell("stalled", level=logging.WARNING, still_for_s=round(still_s, 1), tasks=grouped(describe_tasks()))
+        log_event("stalled", level=logging.WARNING, still_for_s=round(still_s, 1), tasks=grouped(describe_tasks()))
         message = f"nothing has moved for {duration(still_s)}; run.log says what each worker waits for"
         self._say(f"labelpipe: {message}")
         await self._stalled(message, still_s)

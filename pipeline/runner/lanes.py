@@ -27,7 +27,7 @@ from pipeline.parts import (
 )
 from pipeline.providers import BatchApi, HttpProvider
 from pipeline.readers import Source
-from pipeline.records import BY_SCHEMA, Provider, added_usd
+from pipeline.records import BY_SCHEMA, Provider, add_usd
 from pipeline.runner.opening import is_here
 from pipeline.settings import FLEX_TIMEOUT_S, Settings
 from pipeline.stats import Stats
@@ -216,8 +216,8 @@ async def lanes_used(ledger: Ledger) -> dict[str, dict[str, Any]]:
     saved: float | None = 0.0
     for part in read:
         cost_usd, standard_usd = part.books["cost_usd"], part.books.get("standard_usd")
-        cost = added_usd(cost, cost_usd)
-        saved = None if cost_usd is None or standard_usd is None else added_usd(saved, standard_usd - cost_usd)
+        cost = add_usd(cost, cost_usd)
+        saved = None if cost_usd is None or standard_usd is None else add_usd(saved, standard_usd - cost_usd)
     return {
         "batch": {
             "batches": len(read),

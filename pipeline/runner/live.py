@@ -16,7 +16,7 @@ from pipeline.limits import Admission, Budget, DoorState, Price, Spend, what_is_
 from pipeline.progress import Progress, Snapshot, eta_s
 from pipeline.readers import Progress as ReadProgress
 from pipeline.records import Status
-from pipeline.runlog import tell
+from pipeline.runlog import log_event
 from pipeline.runner.guard import Guard
 from pipeline.runner.notices import LONG_HOLD_S, Notices
 from pipeline.runner.steering import facts_of
@@ -140,7 +140,7 @@ class Live:
             await show()
         except Exception as error:
             if what not in self._unseen:
-                tell("the run cannot be shown", level=logging.WARNING, what=what, error=repr(error))
+                log_event("the run cannot be shown", level=logging.WARNING, what=what, error=repr(error))
             self._unseen.add(what)
 
     async def _write(self) -> None:
@@ -162,7 +162,7 @@ class Live:
             ended = self._admission.gate.outages[-1]
             lasted_s = (ended.until or ended.since) - ended.since
             progress.say(f"labelpipe: the outage is over after {duration(lasted_s)}.")
-            tell("outage ended", lasted_s=round(lasted_s, 3), probes=ended.probes, reason=ended.reason)
+            log_event("outage ended", lasted_s=round(lasted_s, 3), probes=ended.probes, reason=ended.reason)
         self._in_outage = not is_over and (self._in_outage or door.outage is not None)
         self._say_hold(door, progress)
         await self._tell_hold(door)
@@ -196,7 +196,7 @@ class Live:
             return  # one call asks again
         if held and held != self._held:
             progress.say(f"labelpipe: waiting {duration(door.waits_s)}: {held}")
-            tell("held", seconds=round(door.waits_s, 3), reason=held)
+            log_event("held", seconds=round(door.waits_s, 3), reason=held)
         self._held = held
 
     def facts(self) -> dict[str, Any]:
@@ -252,7 +252,7 @@ async def showing(*shows: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             task.cancel()
         for ended in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(ended, Exception):
-                tell("the display broke off", level=logging.ERROR, error=repr(ended))
+                log_event("the display broke off", level=logging.ERROR, error=repr(ended))
 
 
 def _budget_facts(budget: Budget | None) -> dict[str, Any] | None:
@@ -284,5 +284,5 @@ def read_live(run_dir: RunDir) -> dict[str, Any] | None:
 
 def tell_reading(progress: Progress, text: str) -> None:
     """What was recognised in the input, or left out of it."""
-    tell("input", told=text)
+    log_event("input", told=text)
     progress.say(f"labelpipe: {text}")

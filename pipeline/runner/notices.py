@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.errors import LabelpipeError
 from pipeline.notify import Notifier
-from pipeline.runlog import tell
+from pipeline.runlog import log_event
 from pipeline.show import closing_lines
 from pipeline.stats import RunSummary
 from pipeline.terminal import cut
@@ -64,7 +64,7 @@ class Notices:
                 await self.stopped(reason, summary.as_dict(), left)
             await self._notifier.tell("end", "\n".join(closing_lines(summary)), summary.as_dict())
         except Exception as error:
-            tell("the end cannot be told", level=logging.ERROR, error=repr(error))
+            log_event("the end cannot be told", level=logging.ERROR, error=repr(error))
 
     async def broke(self, error: Exception, facts: Mapping[str, Any]) -> None:
         """The run ends by an error, and there is no summary."""

@@ -24,7 +24,7 @@ from pipeline.parts import (
 from pipeline.readers import OF_FILES, Source
 from pipeline.readers import Progress as ReadProgress
 from pipeline.records import FLEX, Record, Usage
-from pipeline.runlog import tell
+from pipeline.runlog import log_event
 from pipeline.settings import Settings
 from pipeline.task import Task
 from pipeline.units import DAY_S, UNPRICED, dollars, duration
@@ -89,7 +89,7 @@ async def open_screen(
             takes = _takes_text(settings, task, first, max(0, reading.exact_total - done))
             say(f"labelpipe: {reading.exact_total:,} records were counted" + (f"; they take {takes}" if takes else ""))
     except (LabelpipeError, OSError) as error:
-        tell("the records were not counted", reason=str(error))  # the run reads them too, and says what is wrong
+        log_event("the records were not counted", reason=str(error))  # the run reads them too, and says what is wrong
     finally:
         counting.cancel()
         await asyncio.wait({counting})  # it closes the file that it reads

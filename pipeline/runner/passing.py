@@ -10,8 +10,8 @@ from pipeline.engine import Job, Lookups
 from pipeline.errors import ChangedError, LabelpipeError, RenderError
 from pipeline.labelfields import Rename
 from pipeline.readers import Progress, Source, Stamp
-from pipeline.records import KeptAnswer, Outcome, Record, Status
-from pipeline.runlog import tell
+from pipeline.records import Outcome, Record, SavedAnswer, Status
+from pipeline.runlog import log_event
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary
 from pipeline.store import Ledger, RunDir, Selection, renames_of
@@ -99,7 +99,7 @@ async def lookups_of(
     async def repeated(records: Sequence[Record]) -> set[int]:
         return await repeated_in(ledger, records)
 
-    async def kept(records: Sequence[Record]) -> Mapping[str, Sequence[KeptAnswer]]:
+    async def kept(records: Sequence[Record]) -> Mapping[str, Sequence[SavedAnswer]]:
         return await ledger.answers_of([record.key for record in records])
 
     renames = renames_of(RunDir(ledger.path.parent).read_manifest())
@@ -145,7 +145,7 @@ async def read_changes(sources: Sequence[Source], stamps: Sequence[Stamp | None]
     try:
         now = await asyncio.wait_for(in_daemon(lambda: list(_stamps_now(sources))), LAST_LOOK_S)
     except TimeoutError:
-        tell("the inputs were not compared at the end", reason=f"no answer within {LAST_LOOK_S:g} s")
+        log_event("the inputs were not compared at the end", reason=f"no answer within {LAST_LOOK_S:g} s")
         return []
     changed = [
         source.name
@@ -174,7 +174,7 @@ def _stamps_now(sources: Sequence[Source]) -> Iterator[Stamp | None]:
             try:
                 asked[again] = again()
             except LabelpipeError as error:
-                tell("an input was not compared at the end", reason=str(error))
+                log_event("an input was not compared at the end", reason=str(error))
                 asked[again] = {one.name: one.stamp() for one in sources}
         yield asked[again].get(source.name)
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError, RenderError, SetupError
-from pipeline.labelfields import LabelField, Rename, Renamed, mark_of, plain_choices, renamer
+from pipeline.labelfields import LabelField, Rename, Renamed, json_identity, plain_choices, renamer
 from pipeline.parts import FileEdit, edit_of, file_edits, label_fields, open_sinks, panel_of, renamed_pairs, task_of
 from pipeline.records import Outcome
-from pipeline.runlog import run_log, tell
+from pipeline.runlog import log_event, run_log
 from pipeline.runner.exporting import export
 from pipeline.runner.lanes import refuse_open_batches
 from pipeline.runner.rewriting import write_late
@@ -83,7 +83,7 @@ async def rename(settings: Settings, column: str, pairs: Pairs, *, dry_run: bool
             await sinks.close()
         await counted_again(run_dir, ledger, task.columns)
         _finished(run_dir, renamed, step, count)
-        tell("labels renamed", column=column, pairs=step.entry["pairs"], records=count)
+        log_event("labels renamed", column=column, pairs=step.entry["pairs"], records=count)
     found = _facts(renamed, run_dir, step.rename, count, files)
     if renamed.output.sql is not None:
         await export(run_dir.path)
@@ -119,8 +119,8 @@ def _is_same(entry: Mapping[str, Any], column: str, pairs: Sequence[tuple[Any, A
 def _done_before(settings: Settings, manifest: Mapping[str, Any], wanted: Rename) -> int | None:
     """How many records the same rename has changed, where it was the last and the old names are gone; else None."""
     last = next(iter(reversed(manifest.get("renames", ()))), None)
-    there = {mark_of(value) for value in label_fields(settings)[wanted.column].values}
-    gone = not there & {mark_of(old) for old, _ in wanted.pairs}
+    there = {json_identity(value) for value in label_fields(settings)[wanted.column].values}
+    gone = not there & {json_identity(old) for old, _ in wanted.pairs}
     return last["records"] if last and gone and _is_same(last, wanted.column, wanted.pairs) else None
 
 
@@ -136,8 +136,8 @@ async def _begun(
     _refuse(field, wanted, count)
     edits = file_edits(settings, wanted)
     # With names that the user has put into the config already, nobody knows the task before.
-    old = {mark_of(old) for old, _ in wanted.pairs}
-    before = task_of(settings) if old & {mark_of(value) for value in field.values} else None
+    old = {json_identity(old) for old, _ in wanted.pairs}
+    before = task_of(settings) if old & {json_identity(value) for value in field.values} else None
     after = task_of(settings, wanted)
     at = max(time.time(), latest + 0.001)
     rename = Rename(wanted.column, wanted.pairs, at)
@@ -160,13 +160,13 @@ def _refuse(field: LabelField, wanted: Rename, count: int) -> None:
     if not olds:
         raise ConfigError("no labels are named; expected pairs such as account=login")
     for old, new in wanted.pairs:
-        if mark_of(old) == mark_of(new) or olds.count(old) > 1:
+        if json_identity(old) == json_identity(new) or olds.count(old) > 1:
             raise ConfigError(f"{old}={new}: each label gets one other name")
         if isinstance(new, str) and not new.strip():
             raise ConfigError(f"{old}=: the new name is empty; a label must say something")
         if isinstance(new, str) and new != new.strip():
             raise ConfigError(f"{old}={new}: the new name begins or ends with white space; take that out")
-    unknown = [old for old in olds if mark_of(old) not in set(map(mark_of, field.values))]
+    unknown = [old for old in olds if json_identity(old) not in set(map(json_identity, field.values))]
     if unknown and not count:
         there = ", ".join(map(str, field.values))
         raise ConfigError(f"{wanted.column} has no label {unknown[0]!r}, in the config or in the run; it has {there}")
@@ -227,8 +227,8 @@ async def _in_ledger(settings: Settings, ledger: Ledger, step: _Step) -> int:
 
 def _tasks(settings: Settings, rename: Rename) -> tuple[Task | None, Task | None]:
     """The task before and after the rename; None where the config has the new names already."""
-    old = {mark_of(old) for old, _ in rename.pairs}
-    there = {mark_of(value) for value in label_fields(settings)[rename.column].values}
+    old = {json_identity(old) for old, _ in rename.pairs}
+    there = {json_identity(value) for value in label_fields(settings)[rename.column].values}
     return (task_of(settings), task_of(settings, rename)) if old <= there else (None, None)
 
 

@@ -10,7 +10,7 @@ from pipeline.errors import SetupError
 from pipeline.labelfields import Rename
 from pipeline.parts import is_marked, mark_simulated, open_sinks, outputs_of, panel_of, price_for, task_of
 from pipeline.records import Outcome, Status
-from pipeline.runlog import run_log, tell
+from pipeline.runlog import log_event, run_log
 from pipeline.runner.after import After, finished
 from pipeline.runner.lanes import lanes_used
 from pipeline.runner.look import count_pending
@@ -41,7 +41,7 @@ async def replay(settings: Settings, *, after: After | None = None) -> RunSummar
         refuse_half_renamed(run_dir)
         stack.enter_context(run_log(run_dir.log))
         ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger))
-        tell("replay begins")
+        log_event("replay begins")
         moved = await claim(run_dir, ledger)
         # The last session's counts are not those of the ledger from here on, also if this is killed.
         run_dir.clear_summary()
@@ -56,7 +56,7 @@ async def replay(settings: Settings, *, after: After | None = None) -> RunSummar
             await sinks.close()
         summary = await _summary(settings, run_dir, ledger, stats, [*map(str, sinks.moved), *sinks.unused])
         summary = await finished(summary, settings, run_dir, after)
-        tell("replay ends", records=stats.records)
+        log_event("replay ends", records=stats.records)
     await write_late(run_dir)
     return summary
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from pipeline.errors import LabelpipeError, RunInUseError
-from pipeline.runlog import run_log, tell
+from pipeline.runlog import log_event, run_log
 from pipeline.runner.exporting import export
 from pipeline.runner.summary import counted_again
 from pipeline.store import Layout, Ledger, RunDir, Sinks, corrected_at, read_reviews
@@ -79,7 +79,7 @@ async def _write(run_dir: RunDir) -> tuple[int, list[str]]:
             finally:
                 await sinks.close()
             await counted_again(run_dir, ledger, (run_dir.read_manifest() or {}).get("label_columns") or ())
-        tell("corrections written", files=list(layout.formats), version=sinks.layout.corrected)
+        log_event("corrections written", files=list(layout.formats), version=sinks.layout.corrected)
         moved = list(map(str, sinks.moved))
         if has_table and "sql" in layout.formats:
             moved.append(await _write_table(run_dir))
@@ -91,6 +91,6 @@ async def _write_table(run_dir: RunDir) -> str:
     try:
         done = await export(run_dir.path)
     except LabelpipeError as error:
-        tell("the table is not written", level=logging.ERROR, reason=str(error))
+        log_event("the table is not written", level=logging.ERROR, reason=str(error))
         return f"The table was not written: {error}"
     return f"The table {done.table} was written."

@@ -36,8 +36,8 @@ from pipeline.parts import (
 )
 from pipeline.progress import Progress
 from pipeline.readers import Progress as ReadProgress
-from pipeline.records import KeptAnswer, Outcome, Record, Status
-from pipeline.runlog import tell
+from pipeline.records import Outcome, Record, SavedAnswer, Status
+from pipeline.runlog import log_event
 from pipeline.runner.after import finished
 from pipeline.runner.canaries import Canaries, Commit, told_of_shifts
 from pipeline.runner.columns import expecting
@@ -126,7 +126,7 @@ class Session:
 
     async def _run(self, *, quiet: bool, command: str) -> RunSummary:
         before = await self._ledger.count_by_status()
-        tell("session begins", outcomes=sum(before.values()), sources=[source.name for source in self._sources])
+        log_event("session begins", outcomes=sum(before.values()), sources=[source.name for source in self._sources])
         self._asker.judge.proven = self._asker.brake.is_off = before[Status.LABELLED] > 0
         sinks = await self._sinks()
         try:
@@ -302,7 +302,7 @@ class Session:
 
     def _stop(self, pool: Pool, reason: LabelpipeError) -> None:
         if self._admission.gate.stopped is None:
-            tell("stopping", level=logging.WARNING, code=reason.code, reason=str(reason))
+            log_event("stopping", level=logging.WARNING, code=reason.code, reason=str(reason))
         self._admission.gate.set_paused(False)
         self._admission.gate.stop(reason)
         pool.stop()
@@ -335,7 +335,7 @@ class Session:
 
         return commit
 
-    async def _keep(self, answers: Sequence[KeptAnswer]) -> None:
+    async def _keep(self, answers: Sequence[SavedAnswer]) -> None:
         """Write answers of records that are not at their end; a later session may make a row of them without a call."""
         self._note_simulated()
         await self._ledger.keep_answers(answers)
@@ -394,5 +394,5 @@ class Session:
         summary = replace(summary, gold=self._canaries.facts(), lanes=await lanes_used(self._ledger))
         summary = await finished(summary, self._settings, self._run_dir, self._after)
         await self._notices.ended(self._admission.gate.stopped, summary)
-        tell("session ends", ended=summary.ended, reason=summary.reason, exit_code=summary.exit_code)
+        log_event("session ends", ended=summary.ended, reason=summary.reason, exit_code=summary.exit_code)
         return summary

@@ -40,7 +40,7 @@ from pipeline.parts import (
 from pipeline.providers import FunctionProvider
 from pipeline.readers import Given, Source, Stamp
 from pipeline.records import RECORD_CODES, Provider, Request, Response, Status
-from pipeline.runlog import run_log, tell
+from pipeline.runlog import log_event, run_log
 from pipeline.runner.after import After
 from pipeline.runner.columns import refuse_unreadable
 from pipeline.runner.compare import accept_changes, find_changes, job_digest, manifest_of, stamps_of
@@ -368,7 +368,7 @@ async def _prepare(
     # While the ledger is as the last session left it, it tells what a file may hold.
     moved = await claim(run_dir, ledger)
     for one in moved:
-        tell("moved aside", level=logging.WARNING, file=one.name, to=str(one.to), why=one.why)
+        log_event("moved aside", level=logging.WARNING, file=one.name, to=str(one.to), why=one.why)
     if changes is not None:
         await accept_changes(changes, ledger, relabel=options.relabel, keep=options.keep)
     if options.retry:
@@ -376,7 +376,7 @@ async def _prepare(
         by_people = await labelled_by_people(run_dir, ledger)
         unlabelled = frozenset({Status.REJECTED, Status.FAILED})
         again = await ledger.archive(Selection(unlabelled, options.retry_codes or None, without=by_people), "retry")
-        tell("retry", records=again, codes=sorted(options.retry_codes))
+        log_event("retry", records=again, codes=sorted(options.retry_codes))
     run_dir.write_manifest(
         manifest_of(settings, task, sources, before=manifest, overrides=options.overrides, stamps=stamps)
     )

@@ -25,7 +25,7 @@ from pipeline.errors import ConfigError, LabelpipeError
 from pipeline.limits import Admission, spent_text
 from pipeline.notify import Notifier
 from pipeline.parts import budget_of, hours_of, notified_of, rules_of, tuner_of
-from pipeline.runlog import tell
+from pipeline.runlog import log_event
 from pipeline.settings import Settings
 from pipeline.terminal import cut
 
@@ -110,7 +110,7 @@ class Steering:
         self._steered = steered
         self._inbox = inbox
         self._watch = None if settings.config_path is None else ConfigWatch(settings.config_path)
-        self._standing = Standing(codec.flat(settings.model_dump()))
+        self._standing = Standing(codec.flatten(settings.model_dump()))
         # All state that changes, beside the parts: the settings in force, those of the last file that could be used,
         # and what orders have set over it.
         self.settings = settings
@@ -131,7 +131,7 @@ class Steering:
         try:
             return self._obey(order)
         except Exception as error:
-            tell("order broke", level=logging.ERROR, verb=order.verb, trace=traceback.format_exc(limit=-5))
+            log_event("order broke", level=logging.ERROR, verb=order.verb, trace=traceback.format_exc(limit=-5))
             return False, f"it cannot be carried out: {cut(str(error) or repr(error), 160)}"
 
     # -- orders --------------------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ class Steering:
             if watch.is_news():
                 self._steered.say(f"labelpipe: {source} was edited, but is not taken over:\n{error or repr(error)}")
             if not isinstance(error, ConfigError):
-                tell("edit broke", level=logging.ERROR, file=source, trace=traceback.format_exc(limit=-5))
+                log_event("edit broke", level=logging.ERROR, file=source, trace=traceback.format_exc(limit=-5))
             return
         watch.is_good()
         self._filed, self._orders = filed, orders
@@ -181,12 +181,12 @@ class Steering:
 
     def _standing_orders(self, filed: Settings) -> dict[str, str]:
         """The orders whose keys the file says nothing new of."""
-        before, now = codec.flat(self._filed.model_dump()), codec.flat(filed.model_dump())
+        before, now = codec.flatten(self._filed.model_dump()), codec.flatten(filed.model_dump())
         return {key: order for key, order in self._orders.items() if before.get(key) == now.get(key)}
 
     def _apply(self, settings: Settings) -> LiveChange:
         """Put what may change into force. Raises ConfigError, and then all stays as it was."""
-        new = codec.flat(settings.model_dump())
+        new = codec.flatten(settings.model_dump())
         shifts = self._standing.applied_by(new)
         # Prompt, model and the like are still those of the start, whatever the file says.
         in_force = self.settings.model_copy(update={"limits": settings.limits, "notify": settings.notify})
@@ -296,4 +296,4 @@ _ACT_OF: Mapping[str, str] = {
 
 def facts_of(settings: Settings) -> dict[str, Any]:
     """The limits in force, for a status."""
-    return {key: value for key, value in codec.flat(settings.model_dump()).items() if key.startswith("limits.")}
+    return {key: value for key, value in codec.flatten(settings.model_dump()).items() if key.startswith("limits.")}

@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 
 from pipeline import globs
 from pipeline.errors import InputError, SetupError
-from pipeline.progress import counting
+from pipeline.progress import show_count
 from pipeline.readers import (
     OF_FILES,
     Progress,
@@ -107,7 +107,7 @@ async def _surveyed(source: Source, reading: Progress, limit: int | None, *, qui
     if source.path is None and source.format not in OF_FILES:
         limit = min(limit or LOOKED_AT, LOOKED_AT)
     async with aclosing(read_records([source], limit=limit, progress=reading)) as batches:
-        with counting("looking through it", quiet=quiet) as add:
+        with show_count("looking through it", quiet=quiet) as add:
             async for batch in batches:
                 survey.add(batch)
                 add(len(batch))

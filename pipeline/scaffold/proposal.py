@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from pipeline.errors import InputError, did_you_mean, there_are
+from pipeline.errors import InputError, did_you_mean, list_names
 from pipeline.readers import OF_FILES
 from pipeline.records import JSON
 from pipeline.scaffold.survey import KEY_NAMES, LABELS_MAX, Column, Survey, noun, words_of
@@ -76,7 +76,7 @@ def propose(
         raise InputError(f"{input_path}: no record in it could be read, so there is nothing to propose a config from")
     named = said.get("key")
     if isinstance(named, str) and named not in columns:
-        told = f"the fields are {there_are(columns)}{did_you_mean(named, columns)}"
+        told = f"the fields are {list_names(columns)}{did_you_mean(named, columns)}"
         raise InputError(f"{input_path}: the key field {named!r} is missing; {told}")
     if format in OF_FILES:
         return _of_files(survey, input_path, format, said)

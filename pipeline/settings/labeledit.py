@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pipeline.errors import ConfigError
-from pipeline.labelfields import Rename, mark_of, new_names, renamer
+from pipeline.labelfields import Rename, json_identity, new_names, renamer
 from pipeline.settings.labelforms import ANY_OF, is_any_of
 from pipeline.settings.places import Keys
 from pipeline.settings.tomledit import Edit, Node, edited, nodes, value_of_node, with_key, with_value, without
@@ -38,7 +38,7 @@ def _of_labels(text: str, found: Sequence[Node], table: Any, rename: Rename) -> 
     values = [node.path[-1] if node.key else value_of_node(text, node) for node in here]
     names = new_names(values, rename.pairs)
     for node, value in zip(here, values, strict=True):
-        name = names.get(mark_of(value), value)
+        name = names.get(json_identity(value), value)
         if name is None:
             yield without(node)
         elif name != value:
@@ -71,11 +71,11 @@ def _renamed_form(form: Any, rename: Rename) -> Any:
         return {ANY_OF: _renamed_form(form[ANY_OF], rename)}
     if isinstance(form, dict):
         names = new_names(form, rename.pairs)
-        found = {name: names.get(mark_of(name), name) for name in form}
+        found = {name: names.get(json_identity(name), name) for name in form}
         return {new: form[name] for name, new in found.items() if new is not None}
     if isinstance(form, list):
         names = new_names(form, rename.pairs)
-        return [new for value in form if (new := names.get(mark_of(value), value)) is not None]
+        return [new for value in form if (new := names.get(json_identity(value), value)) is not None]
     return form
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from pipeline.errors import LabelpipeError
 from pipeline.leases import Lease
 from pipeline.readers import is_address
-from pipeline.runlog import tell
+from pipeline.runlog import log_event
 from pipeline.runner import RunOptions, arun
 from pipeline.settings import Settings
 from pipeline.shards.dealing import BASE, FOLDER, folder_of, shard_folder, shard_words
@@ -91,7 +91,7 @@ async def save_for_ever(synced: Synced, sync_s: float, lease: Lease) -> None:
             lease.end(error)
             return
         except LabelpipeError as error:
-            tell("the shard's state cannot be saved; it waits", level=logging.WARNING, reason=str(error))
+            log_event("the shard's state cannot be saved; it waits", level=logging.WARNING, reason=str(error))
             lease.hold(True)
             wait_s, retry_s = retry_s, min(2 * retry_s, RETRY_MOST_S)
         else:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from pipeline.errors import RunInUseError
 from pipeline.leases import PARENT_ENV, TOKEN_ENV
-from pipeline.runlog import tell
+from pipeline.runlog import log_event
 from pipeline.settings import Settings
 from pipeline.shards.dealing import FOLDER, shard_folder
 from pipeline.store import RunDir
@@ -129,7 +129,7 @@ class Processes:
                 self._send(shard, signal.SIGINT)
             code = await shard.process.wait()
             shard.process = None
-            tell("a shard ended", shard=shard.number, exit_code=code)
+            log_event("a shard ended", shard=shard.number, exit_code=code)
             if code >= 0 or self._is_ending:
                 shard.code = code
                 if code == 2:  # what keeps one from starting keeps all of them
@@ -140,7 +140,7 @@ class Processes:
     def end(self) -> None:
         """Let the calls in flight end, and then all of them; a second time cuts the calls off."""
         self._is_ending = True
-        tell("the shards are told to end")
+        log_event("the shards are told to end")
         self.send(signal.SIGINT)
 
     def send(self, number: signal.Signals) -> None:

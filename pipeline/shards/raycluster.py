@@ -22,7 +22,7 @@ from pipeline.errors import MissingExtraError, SetupError
 from pipeline.leases import PARENT_ENV, TOKEN_ENV
 from pipeline.parts import travel_of
 from pipeline.readers import is_address
-from pipeline.runlog import tell
+from pipeline.runlog import log_event
 from pipeline.settings import Settings
 from pipeline.shards.dealing import FOLDER
 from pipeline.shards.processes import Running, Shard, Start
@@ -168,7 +168,7 @@ class _Placed:
         except errors.RayActorError as error:
             if getattr(error, "actor_init_failed", False):
                 raise self._cannot(error) from error
-            tell("an actor was lost", shard=self._shard.number, reason=str(error)[:300])
+            log_event("an actor was lost", shard=self._shard.number, reason=str(error)[:300])
             self.returncode = -signal.SIGKILL
         except errors.RayError as error:
             raise self._cannot(error) from error

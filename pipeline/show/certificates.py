@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.show.views import SIMULATED
 from pipeline.show.words import has, many
-from pipeline.units import few
+from pipeline.units import shorten_list
 
 Facts = Mapping[str, Any]
 #: Names of reviewers that are told.
@@ -148,7 +148,7 @@ def _ground(facts: Facts) -> Iterator[str]:
         yield f"People have checked {many(facts['checked'], 'record')} beyond the {facts['kept']:,} kept: {which}."
     if facts["reviewers"]:
         dates = sorted({(facts[name] or "")[:10] for name in ("first_answer_at", "last_answer_at")})
-        yield f"Checked by {few(facts['reviewers'], _NAMES_MOST)} ({' to '.join(dates)})."
+        yield f"Checked by {shorten_list(facts['reviewers'], _NAMES_MOST)} ({' to '.join(dates)})."
     if facts["design"] > 1:
         yield f"It is design {facts['design']} of this run, held to a risk of {_percent(facts['risk'])}."
 

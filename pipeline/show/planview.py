@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from pipeline.facts import MACHINE, UNKNOWN, End, Interval, Lane, Plan, RehearsedPlan, Tier, Took
+from pipeline.facts import MACHINE, UNKNOWN, End, Interval, Lane, Plan, RehearsedPlan, Tier, Workload
 from pipeline.units import DAY_S, UNPRICED, dollars, duration
 
 #: More than this is told as a need of days in the first line.
@@ -257,7 +257,7 @@ def _short(seconds: float) -> str:
     return f"{seconds:.2g} s" if seconds < 10 else span(seconds)
 
 
-def _rate(took: Took) -> str:
+def _rate(took: Workload) -> str:
     return "not known" if took.requests_per_minute is None else f"{took.requests_per_minute:,.0f}"
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pipeline import codec
-from pipeline.terminal import cut, shown, width
+from pipeline.terminal import cut, printable, width
 
 #: Columns that a cell may take which is not the last one.
 _CELL_MOST = 20
@@ -35,7 +35,7 @@ def has(n: int) -> str:
 
 def short(text: str) -> str:
     """A label in a sentence: in quotes where it has blanks, cut where it is long."""
-    found = shown(text)
+    found = printable(text)
     found = found if len(found) <= _SHORT_MOST else f"{found[: _SHORT_MOST - 1]}…"
     return repr(found) if not found or any(map(str.isspace, found)) else found
 
@@ -73,7 +73,7 @@ def aligned(rows: Sequence[Sequence[str]], more: int = 0) -> list[str]:
 
 def one_line(text: str) -> str:
     """A text as one line without what would steer the terminal."""
-    return " ".join(shown(text).split())
+    return " ".join(printable(text).split())
 
 
 def cell_of(text: str, wide: int) -> str:

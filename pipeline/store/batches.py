@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pipeline.records import KeptAnswer, Problem, Record, Usage
+from pipeline.records import Problem, Record, SavedAnswer, Usage
 from pipeline.store import storedturns
 from pipeline.store.batchparts import Item, ItemState, Landed, Part, PartState
 from pipeline.store.ledger import Ledger
@@ -196,7 +196,7 @@ def _land(connection: sqlite3.Connection, part: Part, landed: Sequence[Landed]) 
         _put_part(connection, part)
 
 
-def _with_lost(answer: KeptAnswer, before: Iterable[KeptAnswer]) -> KeptAnswer:
+def _with_lost(answer: SavedAnswer, before: Iterable[SavedAnswer]) -> SavedAnswer:
     """The answer, with what those have cost in whose place it is written: they were given to another prompt."""
     for lost in before:
         if lost.number >= answer.number:

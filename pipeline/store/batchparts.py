@@ -4,7 +4,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pipeline.records import JSON, KeptAnswer, Problem, Record
+from pipeline.records import JSON, Problem, Record, SavedAnswer
 
 #: Parts whose input file was made by this name: run folder/batches/000001.jsonl.
 FOLDER = "batches"
@@ -142,6 +142,6 @@ class Landed:
 
     place: int
     state: ItemState
-    answer: KeptAnswer | None = None
+    answer: SavedAnswer | None = None
     problem: Problem | None = None
     is_try: bool = False

@@ -18,7 +18,7 @@ from pipeline.store.reviews import open_reviews, read_reviews
 from pipeline.store.reviewsfile import NAME
 from pipeline.store.rows import unbound
 from pipeline.store.schema import connect_reader
-from pipeline.units import few
+from pipeline.units import shorten_list
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ def tell_corrections(ledger: Path, version: int, *, is_waiting: bool) -> Told | 
         where = "not all in the rows yet: the end of the session, or the next session, writes them"
     elif rest:
         where = f"{count - rest:,} in the rows"
-    unused = "".join(f"; {few(keys)}: {why}" for why, keys in others.items())
+    unused = "".join(f"; {shorten_list(keys)}: {why}" for why, keys in others.items())
     labels = f"; {confirmed:,} {'label was' if confirmed == 1 else 'labels were'} confirmed" * bool(confirmed)
     return Told(count, f"{count:,} {'correction' if count == 1 else 'corrections'}, {where}{unused}{labels}.", rest)
 

@@ -7,7 +7,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from pipeline.labelfields import Rename, Value, mark_of, renamer
+from pipeline.labelfields import Rename, Value, json_identity, renamer
 from pipeline.records import JSON, Outcome
 from pipeline.store.answers import Answer, label_digest
 from pipeline.store.rows import COLUMNS, json_text, json_value, to_outcome
@@ -68,13 +68,13 @@ def _renamed(label: Mapping[str, JSON] | None, column: str, change: Callable[[An
 
 def in_order(order: Sequence[Value], change: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """The change, after which several labels stand in the order of the task."""
-    places = {mark_of(value): place for place, value in enumerate(order)}
+    places = {json_identity(value): place for place, value in enumerate(order)}
 
     def changed(value: Any) -> Any:
         found = change(value)
         if not isinstance(found, list) or found == value:
             return found
-        return sorted(found, key=lambda one: places.get(mark_of(one), len(places)))
+        return sorted(found, key=lambda one: places.get(json_identity(one), len(places)))
 
     return changed
 

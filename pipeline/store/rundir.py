@@ -278,7 +278,7 @@ class Change:
 
 def diff(old: Mapping[str, JSON], new: Mapping[str, JSON]) -> list[Change]:
     """The parts in which two fingerprints differ; a part within a part is named with a dot."""
-    before, now = codec.flat(old), codec.flat(new)
+    before, now = codec.flatten(old), codec.flatten(new)
     names = dict.fromkeys([*before, *now])
     return [Change(name, before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name)]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline import codec
-from pipeline.records import KeptAnswer, Response, Usage
+from pipeline.records import Response, SavedAnswer, Usage
 from pipeline.store.queries import chunks, placeholders
 from pipeline.store.rows import answer_text, bound, json_text, json_value, read_answer, unbound
 
@@ -20,7 +20,7 @@ _NAMES = ", ".join(_COLUMNS)
 _KEEP = f"INSERT OR REPLACE INTO turns ({_NAMES}) VALUES ({placeholders(_COLUMNS)})"  # noqa: S608 (constant names)
 
 
-def keep(connection: sqlite3.Connection, answers: Sequence[KeptAnswer]) -> None:
+def keep(connection: sqlite3.Connection, answers: Sequence[SavedAnswer]) -> None:
     """Write answers, each in the place of the one with its key and number; later ones of that key followed another.
 
     Called in a transaction.
@@ -41,17 +41,17 @@ def any_kept(connection: sqlite3.Connection) -> bool:
     return connection.execute("SELECT 1 FROM turns LIMIT 1").fetchone() is not None
 
 
-def of(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, list[KeptAnswer]]:
+def of(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, list[SavedAnswer]]:
     """The answers of these records, in their order."""
-    found: dict[str, list[KeptAnswer]] = {}
+    found: dict[str, list[SavedAnswer]] = {}
     for chunk in chunks(keys):
         select = f"SELECT {_NAMES} FROM turns WHERE key IN ({placeholders(chunk)}) ORDER BY key, turn"  # noqa: S608
         found |= _by_key(connection.execute(select, list(map(bound, chunk))))
     return found
 
 
-def _by_key(rows: sqlite3.Cursor) -> dict[str, list[KeptAnswer]]:
-    found: dict[str, list[KeptAnswer]] = {}
+def _by_key(rows: sqlite3.Cursor) -> dict[str, list[SavedAnswer]]:
+    found: dict[str, list[SavedAnswer]] = {}
     broken: set[str] = set()
     for row in rows:
         key = unbound(row[0])
@@ -66,7 +66,7 @@ def _by_key(rows: sqlite3.Cursor) -> dict[str, list[KeptAnswer]]:
     return found
 
 
-def _to_row(kept: KeptAnswer) -> tuple[Any, ...]:
+def _to_row(kept: SavedAnswer) -> tuple[Any, ...]:
     response = kept.response
     return (
         bound(kept.key),
@@ -86,7 +86,7 @@ def _to_row(kept: KeptAnswer) -> tuple[Any, ...]:
     )
 
 
-def _to_answer(row: Sequence[Any]) -> KeptAnswer:
+def _to_answer(row: Sequence[Any]) -> SavedAnswer:
     answer = read_answer(row[3])
     assert answer is not None
     response = Response(
@@ -97,7 +97,7 @@ def _to_answer(row: Sequence[Any]) -> KeptAnswer:
         latency_s=row[10],
         cost_usd=row[13],
     )
-    return KeptAnswer(
+    return SavedAnswer(
         key=unbound(row[0]),
         number=row[1],
         request_digest=row[2],

@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pipeline.errors import CallbackError, TaskError, UnfinishedError
-from pipeline.records import JSON, Labelled, ValidCall
+from pipeline.records import JSON, LabelResult, ValidCall
 from pipeline.task.options import ROWS_OF_CALLS
 from pipeline.task.walk import Schema, types_of
 
@@ -59,21 +59,21 @@ class Columns:
         """The column of a tool's field."""
         return f"{tool}_{field}" if self._several else field
 
-    def labelled(self, valid_calls: Sequence[ValidCall], reply: str | None, key: str) -> Labelled:
+    def labelled(self, valid_calls: Sequence[ValidCall], reply: str | None, key: str) -> LabelResult:
         """The row, or the rows, of a record. Raises UnfinishedError where the last words are missing."""
         ending: dict[str, JSON] = {} if self._reply is None else {self._reply: reply}
         if self._reply is not None and reply is None:
             raise UnfinishedError("the model still called a function in the last turn: give it more with max_turns")
         if self._rows is None:
-            return Labelled({**self._one_row(valid_calls), **ending})
+            return LabelResult({**self._one_row(valid_calls), **ending})
         if self._rows == ROWS_OF_CALLS:
             cells = [self._cells(one, names_tool=True) for one in valid_calls]
-            return Labelled(ending, self._keyed(key, cells))
+            return LabelResult(ending, self._keyed(key, cells))
         common = self._one_row(valid_calls)
         items = common.pop(self._rows, None) or []
         # An argument that was not declared must not fill the column of an item that lacks it.
         common = {name: value for name, value in common.items() if name not in self._row_fields}
-        return Labelled({**common, **ending}, self._keyed(key, [self._item(item) for item in items]))
+        return LabelResult({**common, **ending}, self._keyed(key, [self._item(item) for item in items]))
 
     def _one_row(self, valid_calls: Sequence[ValidCall]) -> dict[str, JSON]:
         row: dict[str, JSON] = {}

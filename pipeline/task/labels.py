@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.errors import TaskError
-from pipeline.labelfields import Choice, LabelField, mark_of, plain_choices
+from pipeline.labelfields import Choice, LabelField, json_identity, plain_choices
 from pipeline.records import JSON
 from pipeline.task.lint import MAX_ENUM_VALUES
 from pipeline.task.schema import DEFAULT_NAME, Check, Tool, make_tool, plain_check, short
@@ -91,8 +91,8 @@ def _settling(fields: Mapping[str, LabelField], schema: Schema) -> Check | None:
     def check(value: JSON, text: str) -> dict[str, JSON]:
         label = fits(value, text)
         for name, values in several.items():
-            answered = {mark_of(one) for one in label[name]}
-            label[name] = [one for one in values if mark_of(one) in answered]
+            answered = {json_identity(one) for one in label[name]}
+            label[name] = [one for one in values if json_identity(one) in answered]
         return label | {name: int(label[name]) for name in whole}
 
     return check
@@ -125,6 +125,6 @@ def _type(name: str, value: JSON) -> str:
 def _refuse_duplicates(name: str, values: Sequence[JSON]) -> None:
     seen: set[tuple[bool, object]] = set()
     for value in values:
-        if mark_of(value) in seen:
+        if json_identity(value) in seen:
             raise TaskError(f"task.labels.{name} holds {value!r} twice: take one out")
-        seen.add(mark_of(value))
+        seen.add(json_identity(value))

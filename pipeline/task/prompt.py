@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import TemplateError, TemplateSyntaxError, meta, nodes
 
 from pipeline import codec
-from pipeline.errors import SHOWN_FIELDS, EmptyTextError, MediaError, RenderError, TaskError, did_you_mean, there_are
+from pipeline.errors import SHOWN_FIELDS, EmptyTextError, MediaError, RenderError, TaskError, did_you_mean, list_names
 from pipeline.records import JSON, Record
 from pipeline.task.sandbox import DataEnvironment, called_methods
 from pipeline.task.showing import Asked, ShowOptions, as_filters, filters, rendered, with_fields
@@ -111,7 +111,7 @@ class Prompt:
         names = ", ".join(map(repr, missing))
         if odd := next((name for name in fields if _is_odd(name) and name in _PRINTED.findall(self._source)), None):
             return f"the prompt uses {names}, which this record lacks; for the field {odd!r} write {_whole_of(odd)}"
-        there = f"{there_are(fields)}{did_you_mean(missing[0], fields)}"
+        there = f"{list_names(fields)}{did_you_mean(missing[0], fields)}"
         fault = f"the prompt uses {names}, which this record lacks; its fields are: {there}"
         return f"{fault}; {_OF_THAT_NAME}" if WHOLE in fields and self._wants_whole else fault
 

@@ -11,7 +11,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing
 from jinja2.visitor import NodeTransformer
 
-from pipeline.errors import did_you_mean, there_are
+from pipeline.errors import did_you_mean, list_names
 
 #: what data are made of: what can be printed, and what has no attributes for a template
 _DATA = (str, int, float, list, tuple, Mapping)
@@ -36,7 +36,7 @@ class Missing(StrictUndefined):
             return self._undefined_hint or f"{name!r} is undefined"
         if isinstance(owner, Mapping):
             hint = _as_call(owner, name) or did_you_mean(name, owner)
-            return f"{name!r} is no field there; the fields are {there_are(owner)}{hint}"
+            return f"{name!r} is no field there; the fields are {list_names(owner)}{hint}"
         what = _KINDS.get(type(owner), "a list")
         return f"{name!r} was looked for in {what}, which has no fields{_as_call(owner, name)}"
 

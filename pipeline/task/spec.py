@@ -11,7 +11,7 @@ from functools import partial
 from pipeline import codec
 from pipeline.errors import AnswerError, CallbackError, NotCalledError, RenderError, TaskError
 from pipeline.labelfields import Rename
-from pipeline.records import JSON, Answer, CallbackContext, Labelled, Record, Request, ToolCall, ValidCall
+from pipeline.records import JSON, Answer, CallbackContext, LabelResult, Record, Request, ToolCall, ValidCall
 from pipeline.task import parse, validators
 from pipeline.task.caching import Caching, settled
 from pipeline.task.callback import call_back, talk_back
@@ -169,7 +169,7 @@ class Task:
             self._validators.check(valid_calls, record)
         return valid_calls
 
-    def labelled(self, valid_calls: Sequence[ValidCall], reply: str | None, record: Record) -> Labelled:
+    def labelled(self, valid_calls: Sequence[ValidCall], reply: str | None, record: Record) -> LabelResult:
         """The record's row or rows, from all its calls and the model's last words.
 
         Raises UnfinishedError where a conversation was cut off (`reply` is None) before all that is wanted was said,

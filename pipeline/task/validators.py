@@ -8,7 +8,7 @@ from jinja2 import UndefinedError
 from jinja2.exceptions import SecurityError
 
 from pipeline import codec
-from pipeline.errors import CallbackError, InvalidAnswerError, RenderError, TaskError, did_you_mean, there_are
+from pipeline.errors import CallbackError, InvalidAnswerError, RenderError, TaskError, did_you_mean, list_names
 from pipeline.records import JSON, Record, ValidCall
 from pipeline.task.callback import is_async, name_of, own, takes
 from pipeline.task.expressions import FUNCTIONS, LABEL, RECORD, Expression
@@ -47,7 +47,7 @@ class Validators:
         """
         for name, fault in self._wants.items():
             if name not in record.fields:
-                there = there_are(record.fields) + did_you_mean(name, record.fields)
+                there = list_names(record.fields) + did_you_mean(name, record.fields)
                 raise RenderError(f"{fault}, and the record's fields are {there}")
 
     def _made(

@@ -16,7 +16,7 @@ from pipeline.records import (
     JSON,
     Answer,
     CallbackContext,
-    Labelled,
+    LabelResult,
     Ping,
     Record,
     Request,
@@ -70,8 +70,8 @@ class FakeTask:
             raise RefusalError
         return (ValidCall("set_label", {"label": text}, answer.calls[0]),)
 
-    def labelled(self, said: Sequence[ValidCall], reply: str | None, record: Record) -> Labelled:
-        return Labelled({**said[-1].label, **said[-1].extra})
+    def labelled(self, said: Sequence[ValidCall], reply: str | None, record: Record) -> LabelResult:
+        return LabelResult({**said[-1].label, **said[-1].extra})
 
     def next_turn(self, request: Request, answer: Answer, said: Sequence[ValidCall]) -> Request:
         raise NotImplementedError

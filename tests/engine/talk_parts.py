@@ -17,12 +17,12 @@ from pipeline.limits import Admission, Gate
 from pipeline.records import (
     Answer,
     CallbackContext,
-    KeptAnswer,
-    Labelled,
+    LabelResult,
     Outcome,
     Record,
     Request,
     Response,
+    SavedAnswer,
     ToolCall,
     Usage,
     ValidCall,
@@ -47,10 +47,10 @@ class TalkTask(FakeTask):
             raise InvalidAnswerError("bad")
         return tuple(ValidCall(call.name, {"label": call.arguments}, call) for call in answer.calls)
 
-    def labelled(self, said: Sequence[ValidCall], reply: str | None, record: Record) -> Labelled:
+    def labelled(self, said: Sequence[ValidCall], reply: str | None, record: Record) -> LabelResult:
         if reply is None and self.max_turns > 1:
             raise UnfinishedError
-        return Labelled({"said": [f"{one.label['label']}={one.result}" for one in said], "reply": reply})
+        return LabelResult({"said": [f"{one.label['label']}={one.result}" for one in said], "reply": reply})
 
     def next_turn(self, request: Request, answer: Answer, said: Sequence[ValidCall]) -> Request:
         told = {"role": "tool", "content": ",".join(str(one.result) for one in said)}
@@ -73,12 +73,12 @@ class Ledger:
     """What the journal writes to: the latest of each turn. It fails as often as it is told to."""
 
     log: list[str] = field(default_factory=list)
-    turns: dict[tuple[str, int], KeptAnswer] = field(default_factory=dict)
+    turns: dict[tuple[str, int], SavedAnswer] = field(default_factory=dict)
     writes: list[int] = field(default_factory=list)
-    written: list[KeptAnswer] = field(default_factory=list)
+    written: list[SavedAnswer] = field(default_factory=list)
     failures: int = 0
 
-    async def keep(self, turns: Sequence[KeptAnswer]) -> None:
+    async def keep(self, turns: Sequence[SavedAnswer]) -> None:
         await asyncio.sleep(0.002)
         if self.failures:
             self.failures -= 1
@@ -89,7 +89,7 @@ class Ledger:
             self.log.append(f"kept {turn.number} with {len(turn.results)}")
             self.turns[turn.key, turn.number] = turn
 
-    def of(self, key: str = "k0") -> list[KeptAnswer]:
+    def of(self, key: str = "k0") -> list[SavedAnswer]:
         return [turn for (name, _), turn in sorted(self.turns.items()) if name == key]
 
 
@@ -104,7 +104,7 @@ class Stage:
 
     steps: Iterator[Response | Exception]
     ledger: Ledger = field(default_factory=Ledger)
-    kept: Mapping[str, Sequence[KeptAnswer]] = field(default_factory=dict)
+    kept: Mapping[str, Sequence[SavedAnswer]] = field(default_factory=dict)
     max_turns: int = 3
     rules: Mapping[str, Any] = field(default_factory=dict)
     asked: list[Request] = field(default_factory=list)

@@ -10,14 +10,14 @@ from engine_parts import answered, record, request
 
 from pipeline.engine import Job, Lookups, Producer
 from pipeline.engine.net import Net
-from pipeline.records import KeptAnswer, Outcome, Record
+from pipeline.records import Outcome, Record, SavedAnswer
 from pipeline.store import Ledger
 
 COUNT, BATCH = 3_000, 256
 
 
-def kept(number: int) -> KeptAnswer:
-    return KeptAnswer(f"k{number}", 0, request(number).digest, answered(cost_usd=0.5), 1, 1.0)
+def kept(number: int) -> SavedAnswer:
+    return SavedAnswer(f"k{number}", 0, request(number).digest, answered(cost_usd=0.5), 1, 1.0)
 
 
 async def batches(count: int) -> AsyncGenerator[list[Record], None]:
@@ -37,7 +37,7 @@ def test_many_are_looked_up_a_batch_of_records_at_a_time(tmp_path: Path) -> None
         async with await Ledger.open(tmp_path / "ledger.db") as ledger:
             await ledger.keep_answers([kept(number) for number in range(COUNT)])
 
-            async def look_up(records: Sequence[Record]) -> Mapping[str, Sequence[KeptAnswer]]:
+            async def look_up(records: Sequence[Record]) -> Mapping[str, Sequence[SavedAnswer]]:
                 nonlocal most
                 found = await ledger.answers_of([one.key for one in records])
                 most = max(most, len(found))
@@ -58,7 +58,7 @@ def test_many_are_looked_up_a_batch_of_records_at_a_time(tmp_path: Path) -> None
 def test_a_record_that_has_begun_follows_nobody_and_others_follow_it() -> None:
     """Its answers were paid for: with `task.dedupe` they would be lost to a record that begins anew."""
 
-    async def look_up(_: Sequence[Record]) -> Mapping[str, Sequence[KeptAnswer]]:
+    async def look_up(_: Sequence[Record]) -> Mapping[str, Sequence[SavedAnswer]]:
         return {"k1": [kept(1)]}
 
     async def none_answered(_: Sequence[bytes]) -> Mapping[bytes, Outcome]:

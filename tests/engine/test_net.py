@@ -13,7 +13,7 @@ from engine_parts import FakeTask, Rig, answered, record, request
 
 from pipeline.engine.net import MOST_IN_A_ROW, Net
 from pipeline.errors import LabelpipeError, StoppedError, StoreError
-from pipeline.records import Attachment, Labelled, Outcome, Record, Request, Response, Status
+from pipeline.records import Attachment, LabelResult, Outcome, Record, Request, Response, Status
 
 RunOn = Callable[[Any], Any]
 
@@ -21,7 +21,7 @@ RunOn = Callable[[Any], Any]
 class Broken(FakeTask):
     """Reading the answer fails as nobody foresaw."""
 
-    def labelled(self, said: Any, reply: str | None, record: Record) -> Labelled:
+    def labelled(self, said: Any, reply: str | None, record: Record) -> LabelResult:
         raise TypeError("a number was not expected here")
 
 

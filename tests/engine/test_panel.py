@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pipeline.engine import Interview, Panel, Terms, Wants, read_again
 from pipeline.engine.panel import Ballot
 from pipeline.errors import CredentialsError, StoppedError, UnavailableError
-from pipeline.records import KeptAnswer, Outcome, Problem, Record, Request, Response, Status
+from pipeline.records import Outcome, Problem, Record, Request, Response, SavedAnswer, Status
 
 NO = Problem("invalid_label", "no")
 
@@ -129,7 +129,7 @@ def test_each_vote_is_asked_with_the_first_request_whatever_was_repaired_before(
     assert interview.outcome(1.0).repairs == 2
 
 
-def through(interview: Interview, steps: Sequence[str]) -> list[tuple[int, KeptAnswer]]:
+def through(interview: Interview, steps: Sequence[str]) -> list[tuple[int, SavedAnswer]]:
     """Lead it to its end by these steps; gives what the ledger keeps, each with the number of steps until then."""
     kept = []
     for number, step in enumerate(steps, 1):

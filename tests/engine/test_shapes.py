@@ -14,7 +14,7 @@ from engine_parts import FakeTask, Rig, answered, items, request
 from pipeline.engine import Ending, Job, Pool, PoolSizes
 from pipeline.engine.doubt import PROVEN_EVIDENCE, SHAPE_EVIDENCE
 from pipeline.errors import RequestShapeError
-from pipeline.records import Answer, Labelled, Outcome, Record, Request, Response, Status, ValidCall
+from pipeline.records import Answer, LabelResult, Outcome, Record, Request, Response, Status, ValidCall
 
 RunOn = Callable[[Any], Any]
 CONCURRENCY = 8
@@ -30,8 +30,8 @@ class ShortTalk(FakeTask):
     def calls(self, answer: Answer, record: Record, before: Sequence[ValidCall] = ()) -> tuple[ValidCall, ...]:
         return () if before else super().calls(answer, record)
 
-    def labelled(self, said: Sequence[ValidCall], reply: str | None, record: Record) -> Labelled:
-        return Labelled({"said": len(said)})
+    def labelled(self, said: Sequence[ValidCall], reply: str | None, record: Record) -> LabelResult:
+        return LabelResult({"said": len(said)})
 
     def next_turn(self, request: Request, answer: Answer, said: Sequence[ValidCall]) -> Request:
         return replace(request, messages=(*request.messages, {"role": "tool", "content": "done"}))

@@ -24,10 +24,10 @@ from pipeline.errors import (
 from pipeline.limits import Admission, Gate
 from pipeline.records import (
     Answer,
-    KeptAnswer,
     Outcome,
     Request,
     Response,
+    SavedAnswer,
     Status,
     ToolCall,
     Usage,
@@ -138,7 +138,7 @@ def whole(moved_clock: RunOn) -> tuple[Outcome, Stage]:
     return play(moved_clock, *TALK)
 
 
-def cut(turns: Sequence[KeptAnswer], *results: int) -> dict[str, list[KeptAnswer]]:
+def cut(turns: Sequence[SavedAnswer], *results: int) -> dict[str, list[SavedAnswer]]:
     """What a ledger has when the run ends in mid-way: so many results of each of the first turns."""
     return {"k0": [replace(turn, results=turn.results[:many]) for turn, many in zip(turns, results, strict=False)]}
 
@@ -229,8 +229,8 @@ def test_of_several_calls_what_came_before_the_one_that_broke_is_kept(moved_cloc
 # -- the journal -----------------------------------------------------------------------------------------------------
 
 
-def kept(number: int) -> KeptAnswer:
-    return KeptAnswer(f"k{number}", 0, b"", Response(Answer(), Usage(), "m"), 1, 0.0)
+def kept(number: int) -> SavedAnswer:
+    return SavedAnswer(f"k{number}", 0, b"", Response(Answer(), Usage(), "m"), 1, 0.0)
 
 
 def test_who_waits_at_once_is_written_at_once(moved_clock: RunOn) -> None:
@@ -319,7 +319,7 @@ def test_an_answer_keeps_its_place_until_it_is_safe(moved_clock: RunOn) -> None:
         stage = Stage(iter([said("a")] * 9))
         release = asyncio.Event()
 
-        async def slow(turns: Sequence[KeptAnswer]) -> None:
+        async def slow(turns: Sequence[SavedAnswer]) -> None:
             await release.wait()
             await Ledger.keep(stage.ledger, turns)
 

@@ -15,9 +15,9 @@ from pipeline.gold import (
     as_number,
     as_set,
     fields_of_tools,
-    is_answered,
+    has_value,
+    infer_kind,
     only_field,
-    with_values,
 )
 
 ENUM = {"type": "string", "enum": ["a", "b"]}
@@ -84,7 +84,7 @@ def test_the_columns_of_several_tools_and_of_rows() -> None:
     ],
 )
 def test_where_the_schema_says_too_little_the_values_do(seen: list[Any], kind: str) -> None:
-    assert with_values(MeasuredField("x", "unknown"), seen).kind == kind
+    assert infer_kind(MeasuredField("x", "unknown"), seen).kind == kind
 
 
 @given(st.sets(st.text("ab|;, é", min_size=1), min_size=1), st.data())
@@ -131,4 +131,4 @@ def test_the_only_field_with_labels_is_the_one_that_gold_is_about() -> None:
     why, sure = MeasuredField("why", "text"), MeasuredField("confidence", "number")
     cases = ((topic, why, sure), (why,), (topic, other), (why, sure))
     assert [only_field({one.name: one for one in fields}) for fields in cases] == ["topic", "why", None, None]
-    assert [is_answered(value) for value in (None, "", " \t", "x", 0, False, [])] == [*([False] * 3), *([True] * 4)]
+    assert [has_value(value) for value in (None, "", " \t", "x", 0, False, [])] == [*([False] * 3), *([True] * 4)]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import stats
 
-from pipeline.quality import most_wrong, weighted_mean, wrong_within
+from pipeline.quality import hypergeometric_cdf, max_wrong, weighted_mean
 
 
 @st.composite
@@ -22,7 +22,7 @@ def draws(draw: st.DrawFn) -> tuple[int, int, int, int]:
 @given(draws())
 def test_the_hypergeometric_distribution_is_that_of_scipy(case: tuple[int, int, int, int]) -> None:
     n, wrong, drawn, seen = case
-    assert wrong_within(n, wrong, drawn, seen) == pytest.approx(
+    assert hypergeometric_cdf(n, wrong, drawn, seen) == pytest.approx(
         stats.hypergeom.cdf(seen, n, wrong, drawn), rel=1e-7, abs=1e-12
     )
 
@@ -33,16 +33,16 @@ def test_no_more_are_wrong_than_the_last_number_that_is_likely_enough(
 ) -> None:
     n, _, drawn, seen = case
     seen = min(max(seen, 0), drawn)
-    most = most_wrong(n, drawn, seen, risk)
+    most = max_wrong(n, drawn, seen, risk)
     assert stats.hypergeom.cdf(seen, n, most, drawn) > risk * (1 - 1e-6)
     if most < n - (drawn - seen):
         assert stats.hypergeom.cdf(seen, n, most + 1, drawn) <= risk
 
 
 def test_a_file_that_was_drawn_whole_is_known() -> None:
-    assert most_wrong(40, 40, 3, 0.05) == 3
-    assert most_wrong(40, 0, 0, 0.05) == 40
-    assert most_wrong(2_000_000, 400, 10, 0.05) / 2_000_000 == pytest.approx(0.04203, abs=1e-4)
+    assert max_wrong(40, 40, 3, 0.05) == 3
+    assert max_wrong(40, 0, 0, 0.05) == 40
+    assert max_wrong(2_000_000, 400, 10, 0.05) / 2_000_000 == pytest.approx(0.04203, abs=1e-4)
 
 
 def test_a_weighted_mean_is_right_on_average_and_its_interval_covers() -> None:

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from pipeline.quality import (
     Design,
-    design_of,
     draw_size,
     error_bound,
     first_to_check,
-    most_wrong,
-    wrong_within,
+    hypergeometric_cdf,
+    make_design,
+    max_wrong,
 )
 
 FILES = 1_000
@@ -80,7 +80,7 @@ def certify(errors: Sequence[bool], design: Design, random: Random) -> Result:
 @pytest.mark.parametrize("kind", ["just too many", "useful", "useless", "misleading", "good"])
 def test_the_promise_holds_over_a_thousand_files(kind: str, n: int) -> None:
     random = Random(f"{kind} {n}")
-    design = design_of(n, 0.05, RISK)
+    design = make_design(n, 0.05, RISK)
     too_wrong = beyond_bound = 0
     for _ in range(FILES):
         result = certify(errors_of(kind, design, random), design, random)
@@ -93,7 +93,7 @@ def test_the_promise_holds_over_a_thousand_files(kind: str, n: int) -> None:
 @pytest.mark.parametrize(("drawn", "risk"), [(3, 0.3), (4, 0.2), (5, 0.2)])
 def test_the_promise_holds_for_every_small_file_over_all_of_its_draws(drawn: int, risk: float) -> None:
     """Not a sample: each pattern of errors in eight records, with each draw. Two may stay wrong."""
-    design = design_of(8, 0.25, risk, drawn=drawn)
+    design = make_design(8, 0.25, risk, drawn=drawn)
     most = [round(error_bound(design, seen) * 8) for seen in range(drawn + 1)]
     draws = list(combinations(range(8), drawn))
     for pattern in range(2**8):
@@ -111,16 +111,16 @@ def test_the_promise_holds_for_every_small_file_over_all_of_its_draws(drawn: int
 def test_the_hardest_file_comes_close_to_the_risk() -> None:
     """A bound that never fails would ask for too many checks: with the exact one, the risk is nearly used up."""
     random = Random(11)
-    design = design_of(1000, 0.05, RISK)
+    design = make_design(1000, 0.05, RISK)
     hardest = [certify(errors_of("just too many", design, random), design, random) for _ in range(FILES)]
-    exact = wrong_within(1000, design.allowed + design.acceptance + 1, design.drawn, design.acceptance)
+    exact = hypergeometric_cdf(1000, design.allowed + design.acceptance + 1, design.drawn, design.acceptance)
     assert RISK / 2 < exact <= RISK
     assert sum(one.stay > design.allowed for one in hardest) / FILES == pytest.approx(exact, abs=SLACK)
 
 
 def test_useful_uncertainty_saves_most_of_the_checks() -> None:
     random = Random(5)
-    design = design_of(4000, 0.05, RISK)
+    design = make_design(4000, 0.05, RISK)
 
     def mean_checks(kind: str) -> float:
         return sum(certify(errors_of(kind, design, random), design, random).checks for _ in range(100)) / 100
@@ -144,7 +144,7 @@ def test_looking_early_accepts_no_more_than_the_end(
 ) -> None:
     """Answers that are not there yet count as wrong, so each look is within what the complete draw accepts."""
     random = Random(seed)
-    design = design_of(n, error, risk)
+    design = make_design(n, error, risk)
     drawn = random.sample(range(n), design.drawn)
     wrong = {place for place in drawn if random.random() < error * 1.5}
     at_the_end = accepted(design, sorted(wrong))
@@ -157,14 +157,14 @@ def test_the_acceptance_number_is_the_largest_whose_bound_is_within_the_error(
     n: int, error: float, risk: float, checked: int
 ) -> None:
     checked = min(checked, n)
-    design = design_of(n, error, risk, checked=checked)
+    design = make_design(n, error, risk, checked=checked)
     if design.population <= design.allowed:
         assert design.drawn == 0
         assert accepted(design, []) == design.population
         return
 
     def stay(seen: int) -> int:
-        return most_wrong(design.population, design.drawn, seen, risk) - seen
+        return max_wrong(design.population, design.drawn, seen, risk) - seen
 
     assert design.acceptance >= 0
     assert all(stay(seen) <= design.allowed for seen in range(min(design.acceptance, design.drawn) + 1))
@@ -174,8 +174,8 @@ def test_the_acceptance_number_is_the_largest_whose_bound_is_within_the_error(
 
 def test_a_draw_that_is_too_small_is_refused_with_the_least_size() -> None:
     with pytest.raises(ValueError, match="the least is 56"):
-        design_of(1000, 0.05, 0.05, drawn=55)
-    design = design_of(1000, 0.05, 0.05, drawn=56)
+        make_design(1000, 0.05, 0.05, drawn=55)
+    design = make_design(1000, 0.05, 0.05, drawn=56)
     assert design.acceptance == 0
     assert (accepted(design, []), accepted(design, [700, 30])) == (1000, 30)
 

@@ -8,15 +8,15 @@ from statistics import NormalDist, mean
 
 import pytest
 
-from pipeline.quality import Answered, class_shares, pseudo_outcome
+from pipeline.quality import AnsweredRecord, class_shares, pseudo_outcome
 
 ANSWERS = ["a"] * 300 + ["b"] * 150 + ["c"] * 50
 #: The labels take a third of b for a, and never know c.
 LABELS = ["a"] * 300 + ["a"] * 50 + ["b"] * 100 + ["b"] * 50
 
 
-def drawn(places: list[int], probability: float) -> list[Answered]:
-    return [Answered(LABELS[i], ANSWERS[i], probability) for i in places]
+def drawn(places: list[int], probability: float) -> list[AnsweredRecord]:
+    return [AnsweredRecord(LABELS[i], ANSWERS[i], probability) for i in places]
 
 
 def test_corrected_shares_are_right_on_average_and_their_intervals_cover() -> None:
@@ -40,7 +40,11 @@ def test_corrected_shares_are_right_on_average_and_their_intervals_cover() -> No
 
 def test_the_interval_is_that_of_bonett_and_price() -> None:
     """8 changes to the class and 3 away from it in 100 answers, from a file so large that the draw is a small part."""
-    answered = [Answered("x", "y", 1e-9)] * 8 + [Answered("y", "x", 1e-9)] * 3 + [Answered("x", "x", 1e-9)] * 89
+    answered = (
+        [AnsweredRecord("x", "y", 1e-9)] * 8
+        + [AnsweredRecord("y", "x", 1e-9)] * 3
+        + [AnsweredRecord("x", "x", 1e-9)] * 89
+    )
     share = class_shares({"x": 50, "y": 50}, answered)["y"]
     up, down = 9 / 102, 4 / 102
     half = NormalDist().inv_cdf(0.975) * ((up + down - (up - down) ** 2) / 102) ** 0.5
@@ -64,7 +68,7 @@ def test_without_answers_there_is_no_correction() -> None:
 
 
 def test_no_change_seen_is_not_certainty() -> None:
-    share = class_shares({"a": 50, "b": 50}, [Answered("a", "a", 0.1)] * 10)["a"]
+    share = class_shares({"a": 50, "b": 50}, [AnsweredRecord("a", "a", 0.1)] * 10)["a"]
     assert share.corrected == 0.5
     assert share.low is not None
     assert share.high is not None

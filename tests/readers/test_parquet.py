@@ -29,7 +29,7 @@ def test_rows_become_records(tmp_path: Path) -> None:
     assert [record.fields for record in records] == [{"id": n, "text": f"t{n}"} for n in range(5000)]
     assert [record.key for record in records] == [str(n) for n in range(5000)]
     assert (records[0].line, records[-1].line) == (1, 5000)
-    assert records[7].digest == codec.digest64(codec.names_mark(["id", "text"]) + b'[7,"t7"]')
+    assert records[7].digest == codec.digest64(codec.column_names_digest(["id", "text"]) + b'[7,"t7"]')
     assert progress.bytes_read == progress.bytes_total == (tmp_path / "a.parquet").stat().st_size
 
 

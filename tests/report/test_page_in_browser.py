@@ -12,7 +12,7 @@ import pytest
 from browser import Chromium
 from report.report_runs import HOSTILE, run_of
 
-from pipeline.loopback import Asked, Reply, serving
+from pipeline.loopback import PageRequest, PageResponse, serve_pages
 from pipeline.report import gather, render
 from pipeline.report.page import policy
 
@@ -59,12 +59,12 @@ def test_the_page_of_a_run_at_work_is_renewed_in_its_place(chromium: Chromium, t
         found = await gather(tmp_path / "run")
         asked = 0
 
-        async def answer(_asked: Asked) -> Reply:
+        async def answer(_asked: PageRequest) -> PageResponse:
             nonlocal asked
             asked += 1
             state = {**found.state, "labelled": asked}
             page = render(replace(found, state=state), refresh_s=0.05 if asked < 3 else 0)
-            return Reply(page.encode(), policy=policy(is_live=True))
+            return PageResponse(page.encode(), policy=policy(is_live=True))
 
         async def look(tab: Any) -> None:
             await tab.locator("pre").last.focus()
@@ -72,7 +72,7 @@ def test_the_page_of_a_run_at_work_is_renewed_in_its_place(chromium: Chromium, t
             assert await tab.evaluate("document.activeElement.tagName") == "PRE"
             assert not await tab.locator("#lost").is_visible()
 
-        async with serving(answer) as address:
+        async with serve_pages(answer) as address:
             await asyncio.to_thread(chromium.look, address, look)
 
     asyncio.run(program())

@@ -14,7 +14,7 @@ from report.report_runs import model, run_of, settings_of
 
 from pipeline import Request, Response, RunOptions, arun, awatch
 from pipeline.errors import SetupError
-from pipeline.loopback import Asked, Reply, serving
+from pipeline.loopback import PageRequest, PageResponse, serve_pages
 
 Get = Callable[..., Awaitable[tuple[int, str]]]
 
@@ -86,13 +86,13 @@ def test_a_run_at_work_is_renewed_until_its_end(tmp_path: Path) -> None:
 
 
 def test_a_taken_port_is_named() -> None:
-    async def answer(_asked: Asked) -> Reply:
-        return Reply(b"")
+    async def answer(_asked: PageRequest) -> PageResponse:
+        return PageResponse(b"")
 
     async def program() -> None:
-        async with serving(answer) as address:
+        async with serve_pages(answer) as address:
             with pytest.raises(SetupError, match=r"--port \d+: cannot listen"):
-                async with serving(answer, port=urlsplit(address).port or 0):
+                async with serve_pages(answer, port=urlsplit(address).port or 0):
                     pass
 
     asyncio.run(program())

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline import RunOptions, Settings, run, verify
 from pipeline.errors import SetupError, StoreError
-from pipeline.records import Answer, KeptAnswer, Request, Response, Status, ToolCall, Usage
+from pipeline.records import Answer, Request, Response, SavedAnswer, Status, ToolCall, Usage
 from pipeline.results import Report
 from pipeline.store import Ledger
 
@@ -108,10 +108,10 @@ def test_a_run_goes_on_beside_it_and_its_files_say_so(change: str, damage: Calla
 
 
 def test_a_damaged_turn_ends_what_is_kept_of_its_conversation(tmp_path: Path) -> None:
-    async def main() -> dict[str, list[KeptAnswer]]:
+    async def main() -> dict[str, list[SavedAnswer]]:
         async with await Ledger.open(tmp_path / "ledger.db") as ledger:
             kept = [
-                KeptAnswer(key, number, b"d", Response(Answer(), Usage(1, 1), "m", "r", 0.1), 1, 1.0)
+                SavedAnswer(key, number, b"d", Response(Answer(), Usage(1, 1), "m", "r", 0.1), 1, 1.0)
                 for key in ("a", "b")
                 for number in range(3)
             ]

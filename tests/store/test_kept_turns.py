@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from store_samples import OUTCOMES, TEXTS, VALUES, labelled, read_csv, unlabelled
 
-from pipeline.records import Answer, KeptAnswer, Outcome, Response, Status, ToolCall, Usage
+from pipeline.records import Answer, Outcome, Response, SavedAnswer, Status, ToolCall, Usage
 from pipeline.store import Layout, Ledger, RunDir, Selection, Sinks, prove_files
 from pipeline.store.rows import to_outcome, to_row
 
@@ -22,7 +22,7 @@ RESULTS = st.lists(
     st.fixed_dictionaries({"extra": st.dictionaries(TEXTS, VALUES, max_size=2), "result": VALUES}), max_size=2
 )
 KEPT = st.builds(
-    KeptAnswer,
+    SavedAnswer,
     key=TEXTS,
     number=st.integers(0, 9),
     request_digest=st.binary(min_size=16, max_size=16),
@@ -57,23 +57,23 @@ def with_ledger(folder: Path, work: Callable[[Ledger], Awaitable[_T]]) -> _T:
     return asyncio.run(main())
 
 
-def kept(key: str = "r0", number: int = 0, results: int = 0, digest: bytes = b"d" * 16) -> KeptAnswer:
+def kept(key: str = "r0", number: int = 0, results: int = 0, digest: bytes = b"d" * 16) -> SavedAnswer:
     answer = Answer((ToolCall("c", "look", f'{{"turn":{number}}}'),))
     done = tuple({"extra": {}, "result": place} for place in range(results))
     response = Response(answer, Usage(8, 2), "m", "req", 0.1, cost_usd=0.25)
-    return KeptAnswer(key, number, digest, response, 1, 1.0, results=done)
+    return SavedAnswer(key, number, digest, response, 1, 1.0, results=done)
 
 
 # -- kept answers ----------------------------------------------------------------------------------------------------
 
 
 @given(st.lists(KEPT, max_size=4, unique_by=lambda one: (one.key, one.number)))
-def test_answers_come_back_as_they_were(tmp_path_factory: Any, answers: list[KeptAnswer]) -> None:
+def test_answers_come_back_as_they_were(tmp_path_factory: Any, answers: list[SavedAnswer]) -> None:
     async def work(ledger: Ledger) -> None:
         assert not await ledger.has_answers()
         for one in sorted(answers, key=lambda one: one.number):
             await ledger.keep_answers([one])
-        wanted: dict[str, list[KeptAnswer]] = {}
+        wanted: dict[str, list[SavedAnswer]] = {}
         for one in sorted(answers, key=lambda one: one.number):
             wanted.setdefault(one.key, []).append(one)
         assert await ledger.answers_of([one.key for one in answers]) == wanted

@@ -11,7 +11,7 @@ import pytest
 from store_samples import labelled, unlabelled
 
 from pipeline.errors import SetupError
-from pipeline.records import Answer, KeptAnswer, Outcome, Response, Status, Usage
+from pipeline.records import Answer, Outcome, Response, SavedAnswer, Status, Usage
 from pipeline.store import Ledger, Selection
 from pipeline.store import schema as schema_now
 from pipeline.store.rows import COLUMNS, to_row
@@ -65,7 +65,7 @@ VERSIONS = {1: VERSION_1, 2: VERSION_2, 3: VERSION_3}
 #: What they did not have.
 NEW: dict[int, set[str]] = {1: {"cache_write_tokens", "asked_as"}, 2: {"asked_as"}, 3: set()}
 #: What an older version kept of a record that is not at its end.
-KEPT = KeptAnswer("r7", 0, b"d", Response(Answer(text="t"), Usage(1, 2), "", "req", 0.5), 3, 1.0, repairs=1)
+KEPT = SavedAnswer("r7", 0, b"d", Response(Answer(text="t"), Usage(1, 2), "", "req", 0.5), 3, 1.0, repairs=1)
 OLD = [labelled(0, usage=Usage(10, 2, 4, 1)), labelled(1, usage=Usage(10, 2, 4, 1)), unlabelled(2)]
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from store_samples import labelled, match, record, unlabelled
 
 from pipeline.codec import digest64
-from pipeline.records import Answer, KeptAnswer, Outcome, Record, Response, Status, Usage
+from pipeline.records import Answer, Outcome, Record, Response, SavedAnswer, Status, Usage
 from pipeline.store import Found, Ledger
 
 
@@ -67,7 +67,7 @@ def test_a_row_that_is_put_in_is_the_only_one_that_is_new(tmp_path: Path) -> Non
     async def main() -> None:
         async with await Ledger.open(tmp_path / "ledger.db") as ledger:
             await ledger.commit([outcome(one) for one in placed(["a", "b", "b"])])
-            await ledger.keep_answers([KeptAnswer("in.txt:1", 0, b"", Response(Answer(), Usage(), "m"), 1, 0.0)])
+            await ledger.keep_answers([SavedAnswer("in.txt:1", 0, b"", Response(Answer(), Usage(), "m"), 1, 0.0)])
             found = await match(ledger, placed(["new", "a", "b", "b"]))
             assert found == Found(renamed=2, fresh=1, stays=3), "in.txt:3 holds what it held"
             assert await rows(ledger) == [

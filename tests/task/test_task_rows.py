@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import InvalidAnswerError, TaskError
-from pipeline.records import Answer, Labelled, Record, ToolCall, ValidCall
+from pipeline.records import Answer, LabelResult, Record, ToolCall, ValidCall
 from pipeline.task import FunctionOptions, Task, TaskOptions, ToolOptions, build_task
 
 RECORD = Record("f", 0, "note 7", {"text": "Ms Osei in Kumasi"}, 1, 0)
@@ -31,7 +31,9 @@ def listing(items: dict[str, Any], **more: Any) -> Task:
     return build_task(TaskOptions(model="m", prompt="{{ text }}", function=function, **{"rows": "found", **more}))
 
 
-def rows(task: Task, *calls: tuple[str, str], text: str | None = None, extra: dict[str, Any] | None = None) -> Labelled:
+def rows(
+    task: Task, *calls: tuple[str, str], text: str | None = None, extra: dict[str, Any] | None = None
+) -> LabelResult:
     answer = Answer(tuple(ToolCall(f"i{place}", *call) for place, call in enumerate(calls)), text)
     said = [ValidCall(one.tool, one.label, one.call, extra or {}) for one in task.calls(answer, RECORD)]
     return task.labelled(said, text, RECORD)
@@ -71,7 +73,7 @@ def test_an_empty_list_is_no_row(found: str) -> None:
     }
     task = listing({}, schema=schema)
     assert task.columns == ("row_key", "lang", "name", "kind"), "behind a reference and a union with null"
-    assert rows(task, ("find", f'{{"lang":"en","found":{found}}}')) == Labelled({"lang": "en"}, ())
+    assert rows(task, ("find", f'{{"lang":"en","found":{found}}}')) == LabelResult({"lang": "en"}, ())
 
 
 def test_each_call_is_a_row() -> None:
@@ -82,7 +84,7 @@ def test_each_call_is_a_row() -> None:
     task = build_task(TaskOptions(model="m", prompt="{{ text }}", tools=tools, rows="calls"))
     assert task.columns == ("row_key", "tool", "person_role", "place_kind")
     label = rows(task, ("person", '{"role":"buyer"}'), ("place", '{"kind":"city"}'), ("person", '{"role":"seller"}'))
-    assert label == Labelled(
+    assert label == LabelResult(
         {},
         (
             {"row_key": "note 7#0", "tool": "person", "person_role": "buyer"},
@@ -109,9 +111,9 @@ def test_where_none_is_fine_no_call_is_no_row_and_the_words_are_kept() -> None:
     )
     task = build_task(options)
     assert task.columns == ("row_key", "name", "words")
-    assert rows(task, text="There is nothing.") == Labelled({"words": "There is nothing."}, ())
+    assert rows(task, text="There is nothing.") == LabelResult({"words": "There is nothing."}, ())
     label = rows(task, ("set_label", '{"name":"a"}'), text="One.")
-    assert label == Labelled({"words": "One."}, ({"row_key": "note 7#0", "name": "a"},))
+    assert label == LabelResult({"words": "One."}, ({"row_key": "note 7#0", "name": "a"},))
 
 
 PER_RECORD = """
@@ -158,7 +160,7 @@ def test_an_item_cannot_take_the_place_of_another_column() -> None:
     task = listing(ENTITY, strict=False)
     item = '{"name":"a","kind":"place","row_key":"mine","lang":"zz","sure":false,"found":[],"more":1}'
     label = rows(task, ("find", f'{{"lang":"en","found":[{item}],"sure":true}}'))
-    assert label == Labelled({"lang": "en", "sure": True}, ({"row_key": "note 7#0", "name": "a", "kind": "place"},))
+    assert label == LabelResult({"lang": "en", "sure": True}, ({"row_key": "note 7#0", "name": "a", "kind": "place"},))
 
 
 def test_nor_can_an_argument_beside_the_list_fill_what_an_item_lacks() -> None:
@@ -174,7 +176,7 @@ def test_nor_can_the_arguments_of_a_call_that_is_a_row() -> None:
     options = {"rows": "calls", "call": "any", "reply": "words", "strict": False}
     task = build_task(TaskOptions(model="m", prompt="p", function=FunctionOptions("find", schema), **options))
     label = rows(task, ("find", '{"name":"a","row_key":"mine","words":"mine"}'), text="Two.")
-    assert label == Labelled({"words": "Two."}, ({"row_key": "note 7#0", "name": "a"},))
+    assert label == LabelResult({"words": "Two."}, ({"row_key": "note 7#0", "name": "a"},))
 
 
 MODEL = """

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline import codec
 from pipeline.errors import LabelpipeError
-from pipeline.loopback import Asked, Reply
+from pipeline.loopback import PageRequest, PageResponse
 from pipeline.records import JSON, Outcome
 from pipeline.review.page.desk import Desk, RefusedAnswer
 from pipeline.review.page.figures import estimates, learned, meant
@@ -18,7 +18,7 @@ from pipeline.review.page.keeping import NotKept, Places, guideline_of, keep_exa
 from pipeline.review.page.media import Showing
 from pipeline.store import Answer, cell
 from pipeline.task import fields_shown
-from pipeline.terminal import shown
+from pipeline.terminal import printable
 
 #: What is shown of one field of a record, in characters: a browser does not lay out much more.
 FIELD_CHARS = 1_000_000
@@ -63,7 +63,7 @@ class Answering:
         self._files = files
         self._main = fields_shown(fingerprint)
         self.ended = asyncio.Event()
-        self._routes: dict[tuple[str, str], Callable[[Asked], Awaitable[Facts]]] = {
+        self._routes: dict[tuple[str, str], Callable[[PageRequest], Awaitable[Facts]]] = {
             ("GET", "state"): self._state,
             ("GET", "record"): self._record,
             ("GET", "find"): self._find,
@@ -76,12 +76,12 @@ class Answering:
             ("POST", "end"): self._end,
         }
 
-    async def answer(self, asked: Asked) -> Reply:
+    async def answer(self, asked: PageRequest) -> PageResponse:
         """The reply to one request."""
         if asked.method == "GET" and asked.path == "":
-            return Reply(self._html(), policy=POLICY)
+            return PageResponse(self._html(), policy=POLICY)
         if asked.method == "GET" and asked.path in _FILES:
-            return Reply(_file(asked.path), kind=_FILES[asked.path])
+            return PageResponse(_file(asked.path), kind=_FILES[asked.path])
         if asked.method == "GET" and asked.path.startswith("media/"):
             return await self._media(asked.path)
         route = self._routes.get((asked.method, asked.path))
@@ -91,31 +91,31 @@ class Answering:
         try:
             return _json(await route(asked))
         except (RefusedAnswer, NotKept) as error:
-            return _json({"error": shown(str(error))}, 422)
+            return _json({"error": printable(str(error))}, 422)
         except LabelpipeError as error:
-            return _json({"error": shown(str(error))}, 500)
+            return _json({"error": printable(str(error))}, 500)
 
     # -- what there is -----------------------------------------------------------------------------------------------
 
     def _html(self) -> bytes:
         desk = self._desk
         page = _environment().get_template("review.html").render(
-            title=shown(desk.found.run_dir.path.absolute().name), blind=desk.draw.blind, by=shown(desk.by),
+            title=printable(desk.found.run_dir.path.absolute().name), blind=desk.draw.blind, by=printable(desk.by),
             simulated=desk.found.simulated,
         )  # fmt: skip
         return page.encode(errors="replace")
 
-    async def _state(self, _asked: Asked) -> Facts:
+    async def _state(self, _asked: PageRequest) -> Facts:
         desk = self._desk
         await desk.follow_schema()
         await desk.refresh()
         return {
-            "run": shown(str(desk.found.run_dir.path)),
+            "run": printable(str(desk.found.run_dir.path)),
             "draw": desk.draw.id,
             "blind": desk.draw.blind,
-            "by": shown(desk.by),
+            "by": printable(desk.by),
             "population": desk.draw.population,
-            "meant": shown(meant(desk.draw)),
+            "meant": printable(meant(desk.draw)),
             "fields": [field.as_dict() for field in desk.fields],
             "items": [self._item(at) for at in range(len(desk.items))],
             **self._now(),
@@ -133,18 +133,18 @@ class Answering:
         if answer is not None and is_open:
             label = {**label, **answer.fields}
         return {
-            "key": shown(key),
-            "by": None if answer is None else shown(answer.by),
+            "key": printable(key),
+            "by": None if answer is None else printable(answer.by),
             "unclear": answer is not None and answer.unclear,
             "note": answer is not None and bool(answer.note) and is_open,
             "differs": answer is not None and is_open and desk.differs(answer),
             # The texts of its choices: a label may hold a comma.
             "label": {
-                shown(field.name): field.texts(label[field.name]) for field in desk.fields if field.name in label
+                printable(field.name): field.texts(label[field.name]) for field in desk.fields if field.name in label
             },
         }
 
-    async def _record(self, asked: Asked) -> Facts:
+    async def _record(self, asked: PageRequest) -> Facts:
         at = self._at(asked.query.get("at"))
         outcome, corrected = await self._desk.outcome(at)
         fields = outcome.record.fields
@@ -153,7 +153,7 @@ class Answering:
         return {
             "at": at,
             "mark": self._desk.mark(outcome),
-            "where": shown(f"{outcome.record.source}:{outcome.record.line}"),
+            "where": printable(f"{outcome.record.source}:{outcome.record.line}"),
             "texts": [_text(name, fields[name]) for name in main],
             "others": [_text(name, value) for name, value in fields.items() if name not in main],
             "media": [
@@ -181,30 +181,38 @@ class Answering:
             "model": self._told(outcome.label) if is_open else None,
             "chosen": self._chosen(outcome.label) if is_open else {},
             "answer": None if answer is None or not is_open else self._answered(answer),
-            "begin": {shown(field.name): field.said(begin[field.name]) for field in desk.fields if field.name in begin},
+            "begin": {
+                printable(field.name): field.said(begin[field.name]) for field in desk.fields if field.name in begin
+            },
             "seen": desk.draw.blind and desk.has_met(key),
-            "problem": None if outcome.problem is None else shown(f"{outcome.problem.code}: {outcome.problem.message}"),
+            "problem": None
+            if outcome.problem is None
+            else printable(f"{outcome.problem.code}: {outcome.problem.message}"),
         }
 
     def _told(self, label: Mapping[str, JSON] | None) -> Facts:
         given = label or {}
-        return {shown(field.name): field.told(given[field.name]) for field in self._desk.fields if field.name in given}
+        return {
+            printable(field.name): field.told(given[field.name]) for field in self._desk.fields if field.name in given
+        }
 
     def _chosen(self, label: Mapping[str, JSON] | None) -> Facts:
         """The texts of the choices that the model has made, by field."""
         given = label or {}
-        return {shown(field.name): field.texts(given[field.name]) for field in self._desk.fields if field.name in given}
+        return {
+            printable(field.name): field.texts(given[field.name]) for field in self._desk.fields if field.name in given
+        }
 
     def _answered(self, answer: Answer) -> Facts:
         return {
-            "by": shown(answer.by),
+            "by": printable(answer.by),
             "blind": answer.blind,
             "label": self._told(answer.fields),
             "unclear": answer.unclear,
             "note": answer.note,
         }
 
-    async def _media(self, path: str) -> Reply:
+    async def _media(self, path: str) -> PageResponse:
         at, _, number = path.removeprefix("media/").partition("/")
         try:
             outcome, _ = await self._desk.outcome(self._at(at))
@@ -212,9 +220,9 @@ class Answering:
             one = shown_media[int(number) if number.isdecimal() else len(shown_media)]
         except (RefusedAnswer, IndexError):
             return _json({"error": "Not found."}, 404)
-        return Reply(one.data, kind=one.mime) if one.data else _json({"error": "Not found."}, 404)
+        return PageResponse(one.data, kind=one.mime) if one.data else _json({"error": "Not found."}, 404)
 
-    async def _find(self, asked: Asked) -> Facts:
+    async def _find(self, asked: PageRequest) -> Facts:
         """The places of the records in which a text is: in the key, a field, or the note."""
         wanted = asked.query.get("text", "").casefold()
         found = []
@@ -231,14 +239,19 @@ class Answering:
         fields = () if outcome is None else outcome.record.fields.values()
         return any(wanted in cell(value).casefold() for value in (key, note, *fields))
 
-    async def _learned(self, _asked: Asked) -> Facts:
+    async def _learned(self, _asked: PageRequest) -> Facts:
         await self._desk.refresh()
         await self._desk.look_again()
         found = learned(self._desk)
         await self._add_excerpts(found)
-        files = {"examples": shown(str(self._places.examples)), "gold": shown(str(self._places.gold))}
-        return {"fields": found, "places": files, "meant": shown(meant(self._desk.draw)), "files": self._files.told(),
-                **self._now()}  # fmt: skip
+        files = {"examples": printable(str(self._places.examples)), "gold": printable(str(self._places.gold))}
+        return {
+            "fields": found,
+            "places": files,
+            "meant": printable(meant(self._desk.draw)),
+            "files": self._files.told(),
+            **self._now(),
+        }
 
     async def _add_excerpts(self, found: list[Facts]) -> None:
         """To each record that is listed, how what the model was shown begins."""
@@ -257,15 +270,15 @@ class Answering:
         main = [] if outcome is None else self._main_of(outcome)
         text = " · ".join(cell(fields[name])[: 4 * EXCERPT_CHARS] for name in main)
         text = " ".join(text.split())
-        return shown(text if len(text) <= EXCERPT_CHARS else f"{text[:EXCERPT_CHARS]}…")
+        return printable(text if len(text) <= EXCERPT_CHARS else f"{text[:EXCERPT_CHARS]}…")
 
-    async def _guideline(self, _asked: Asked) -> Facts:
+    async def _guideline(self, _asked: PageRequest) -> Facts:
         parts = await asyncio.to_thread(guideline_of, self._places, self._fingerprint)
-        return {"parts": parts, "why": shown(self._places.why)}
+        return {"parts": parts, "why": printable(self._places.why)}
 
     # -- what is done ------------------------------------------------------------------------------------------------
 
-    async def _say(self, asked: Asked) -> Facts:
+    async def _say(self, asked: PageRequest) -> Facts:
         said = _object(asked)
         at = self._at(said.get("at"))
         answer = await self._desk.say(at, said)
@@ -282,7 +295,7 @@ class Answering:
             return {"items": None}
         return {"items": [self._item(at) for at in range(len(self._desk.items))]}
 
-    async def _undo(self, _asked: Asked) -> Facts:
+    async def _undo(self, _asked: PageRequest) -> Facts:
         at = await self._desk.undo()
         if at is None:
             return {"at": None, **self._now()}
@@ -290,25 +303,25 @@ class Answering:
         outcome, corrected = await self._desk.outcome(at)
         return {"at": at, **self._labels(at, outcome, corrected), **self._now()}
 
-    async def _example(self, asked: Asked) -> Facts:
+    async def _example(self, asked: PageRequest) -> Facts:
         _, corrected = await self._desk.outcome(self._answered_place(asked))
         functions = [tool["function"]["name"] for tool in self._fingerprint.get("tools") or ()]
         told = await asyncio.to_thread(
             keep_example, self._places, self._desk.found, corrected, sorted(self._main), functions
         )
-        return {"told": shown(told)}
+        return {"told": printable(told)}
 
-    async def _gold(self, asked: Asked) -> Facts:
+    async def _gold(self, asked: PageRequest) -> Facts:
         _, corrected = await self._desk.outcome(self._answered_place(asked))
         told = await asyncio.to_thread(keep_gold, self._places, self._desk.found, corrected, self._desk.fields)
-        return {"told": shown(told)}
+        return {"told": printable(told)}
 
-    async def _end(self, _asked: Asked) -> Facts:
+    async def _end(self, _asked: PageRequest) -> Facts:
         # The reply goes out first: the server lets answers on their way end.
         self.ended.set()
         return {"told": "The review has ended. You can close this page."}
 
-    def _answered_place(self, asked: Asked) -> int:
+    def _answered_place(self, asked: PageRequest) -> int:
         """The place of a record that somebody has answered with a label. Raises RefusedAnswer."""
         at = self._at(_object(asked).get("at"))
         answer = self._desk.standing(self._desk.items[at].key)
@@ -328,10 +341,10 @@ class Answering:
 def _text(name: str, value: JSON) -> Facts:
     text = cell(value)
     more = f"{len(text) - FIELD_CHARS:,} more characters are not shown" if len(text) > FIELD_CHARS else ""
-    return {"name": shown(name), "text": shown(text[:FIELD_CHARS]), "more": more}
+    return {"name": printable(name), "text": printable(text[:FIELD_CHARS]), "more": more}
 
 
-def _object(asked: Asked) -> Facts:
+def _object(asked: PageRequest) -> Facts:
     """The JSON object that was sent. Raises RefusedAnswer."""
     try:
         found = codec.loads(asked.body)
@@ -342,8 +355,8 @@ def _object(asked: Asked) -> Facts:
     return found
 
 
-def _json(value: Facts, status: int = 200) -> Reply:
-    return Reply(codec.dumps(codec.clean(value)), kind="application/json", status=status)
+def _json(value: Facts, status: int = 200) -> PageResponse:
+    return PageResponse(codec.dumps(codec.clean(value)), kind="application/json", status=status)
 
 
 @cache

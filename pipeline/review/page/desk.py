@@ -23,7 +23,7 @@ from pipeline.store import (
     label_digest,
     taking_back,
 )
-from pipeline.terminal import shown
+from pipeline.terminal import printable
 
 #: Records whose outcomes are read at once.
 CHUNK = 500
@@ -236,7 +236,7 @@ class Desk:
         """The values by field. What is sent back as it was shown is what it was, control characters and all."""
         if not isinstance(said, dict):
             raise RefusedAnswer("The answer has no fields.")
-        known = {shown(field.name): field for field in self.fields}
+        known = {printable(field.name): field for field in self.fields}
         found: dict[str, JSON] = {}
         try:
             for name, value in said.items():

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.labelfields import mark_of
+from pipeline.labelfields import json_identity
 from pipeline.quality import normalised
 from pipeline.records import JSON
 from pipeline.review.cells import is_equal, value_of
 from pipeline.store import cell
 from pipeline.task import LabelColumn
-from pipeline.terminal import shown
+from pipeline.terminal import printable
 
 #: Whole numbers in a range of so many are shown as choices.
 SCALE_MOST = 12
@@ -41,15 +41,17 @@ class PageField:
         schema = self.column.schema
         meanings, rest = _meanings(schema, self.values)
         return {
-            "name": shown(self.name),
+            "name": printable(self.name),
             "kind": self.kind,
             "required": self.column.is_required,
-            "meaning": shown(rest),
-            "choices": [{"text": self.told(one), "meaning": shown(meanings.get(cell(one), ""))} for one in self.values],
+            "meaning": printable(rest),
+            "choices": [
+                {"text": self.told(one), "meaning": printable(meanings.get(cell(one), ""))} for one in self.values
+            ],
             "low": schema.get("minimum"),
             "high": schema.get("maximum"),
             "whole": schema.get("type") == "integer",
-        }  # fmt: skip
+        }
 
     def said(self, value: JSON) -> Any:
         """A value as the page shows it: places among the choices, or a text. A value that is no choice is None."""
@@ -58,7 +60,7 @@ class PageField:
         if self.kind == "several":
             places = [self._place(one) for one in value] if isinstance(value, list) else [None]
             return None if None in places else sorted(place for place in places if place is not None)
-        return "" if value is None else shown(cell(value))
+        return "" if value is None else printable(cell(value))
 
     def value(self, said: Any) -> JSON:
         """The value that the page sends: of choices their places. Raises ValueError."""
@@ -67,8 +69,8 @@ class PageField:
         if self.kind == "several":
             if not isinstance(said, list):
                 raise ValueError(f"{self.name}: expected a list of places")
-            chosen = {mark_of(self._at(one)) for one in said}
-            found: JSON = [one for one in self.values if mark_of(one) in chosen]
+            chosen = {json_identity(self._at(one)) for one in said}
+            found: JSON = [one for one in self.values if json_identity(one) in chosen]
             if not self.column.takes(found):
                 raise ValueError(f"{self.name}: this number of values is not allowed")
             return found
@@ -85,16 +87,16 @@ class PageField:
     def told(self, value: JSON) -> str:
         """A value in words."""
         if isinstance(value, list):
-            return ", ".join(shown(cell(one)) for one in value) or "none of them"
-        return "nothing" if value is None else shown(cell(value))
+            return ", ".join(printable(cell(one)) for one in value) or "none of them"
+        return "nothing" if value is None else printable(cell(value))
 
     def texts(self, value: JSON) -> list[str]:
         """Each of its values in words: one, or those of a list."""
         return [self.told(one) for one in value] if isinstance(value, list) else [self.told(value)]
 
     def _place(self, value: JSON) -> int | None:
-        marks = [mark_of(one) for one in self.values]
-        mark = mark_of(value) if not isinstance(value, list | dict) else None
+        marks = [json_identity(one) for one in self.values]
+        mark = json_identity(value) if not isinstance(value, list | dict) else None
         return marks.index(mark) if mark in marks else None
 
     def _at(self, place: Any) -> JSON:

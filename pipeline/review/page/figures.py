@@ -11,7 +11,7 @@ from pipeline.review.folder import Reviewed
 from pipeline.review.page.desk import Desk
 from pipeline.review.page.fields import PageField, asked_for
 from pipeline.store import Answer, Draw, Ledger, open_reviews
-from pipeline.terminal import shown
+from pipeline.terminal import printable
 
 #: How narrow the interval of the accuracy is to be, to each side.
 HALF = 0.02
@@ -49,16 +49,16 @@ def estimates(desk: Desk) -> list[dict[str, Any]]:
 def _estimate(desk: Desk, field: PageField) -> dict[str, Any]:
     said = list(_said(desk, field))
     hits = [field.is_right(one.label, one.answer) for one in said]
-    found = quality.drawn_share(hits, [one.probability for one in said])
+    found = quality.estimate_share(hits, [one.probability for one in said])
     return {
-        "field": shown(field.name),
+        "field": printable(field.name),
         "n": found.n,
         "right": sum(hits),
         "mean": found.mean,
         "low": found.low,
         "high": found.high,
         # Nobody can answer more than there are.
-        "more": min(quality.answers_to_come(found, HALF), max(0, desk.draw.population - found.n)),
+        "more": min(quality.answers_needed(found, HALF), max(0, desk.draw.population - found.n)),
         "left": sum(desk.standing(item.key) is None for item in desk.items),
     }
 
@@ -106,9 +106,9 @@ def _learned(desk: Desk, field: PageField) -> dict[str, Any]:
             groups[_group(desk, field, answer)].append(
                 {
                     "at": at,
-                    "key": shown(item.key),
-                    "by": shown(answer.by),
-                    "note": shown(answer.note),
+                    "key": printable(item.key),
+                    "by": printable(answer.by),
+                    "note": printable(answer.note),
                     "has_label": bool(answer.fields),
                 }
             )
@@ -121,7 +121,7 @@ def _learned(desk: Desk, field: PageField) -> dict[str, Any]:
     right = [row for row in rows if row["kind"] == "right"]
     noted = [one for row in right for one in row["records"] if one["note"]]
     return {
-        "field": shown(field.name),
+        "field": printable(field.name),
         "differing": differing,
         "unclear": unclear,
         "right": sum(row["n"] for row in right),

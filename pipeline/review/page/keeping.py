@@ -16,7 +16,7 @@ from pipeline.review.folder import KEY, Reviewed
 from pipeline.review.page.fields import PageField, asked_for
 from pipeline.store import csv_block, safe_cell
 from pipeline.targets import load_settings
-from pipeline.terminal import shown
+from pipeline.terminal import printable
 
 #: What is shown of a file of labels or a prompt, in characters.
 GUIDELINE_CHARS = 100_000
@@ -169,7 +169,7 @@ def guideline_of(places: Places, fingerprint: Mapping[str, Any]) -> list[dict[st
 
 
 def _part(title: str, where: str, text: str) -> dict[str, str]:
-    return {"title": shown(title), "where": shown(where), "text": shown(text[:GUIDELINE_CHARS])}
+    return {"title": printable(title), "where": printable(where), "text": printable(text[:GUIDELINE_CHARS])}
 
 
 def _text(path: Path) -> str:

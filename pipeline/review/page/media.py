@@ -14,7 +14,7 @@ from pipeline.parts import media_of, task_of
 from pipeline.records import Blob, Record, Request
 from pipeline.targets import load_settings
 from pipeline.task import Task
-from pipeline.terminal import shown
+from pipeline.terminal import printable
 
 #: Records whose media are held: the one that is looked at, and those that are fetched ahead.
 HELD = 6
@@ -82,14 +82,14 @@ class Showing:
 
     async def _load(self, record: Record) -> list[Shown]:
         if self._loader is None or self._task is None:
-            return [Shown("text", shown(self.why))]
+            return [Shown("text", printable(self.why))]
         try:
             with chdir(self._base):  # a record may name its files from there
                 request = self._task.render(record)
             self._sources[record.key] = frozenset(one.source for one in request.attachments)
             return await self._opened(self._loader, request)
         except LabelpipeError as error:
-            return [Shown("text", f"This cannot be shown: {shown(str(error))}")]
+            return [Shown("text", f"This cannot be shown: {printable(str(error))}")]
 
     async def _opened(self, loader: Loader, request: Request) -> list[Shown]:
         """What the request shows, whose files may be named from where the run was started."""
@@ -135,7 +135,7 @@ def _picture(url: str | Blob) -> Shown:
         return (
             Shown("image", mime=mime, data=base64.b64decode(body)) if mime in _PICTURES else Shown("text", "A picture")
         )
-    return Shown("text", f"A picture at an address, which is not loaded here: {shown(url[:300])}")
+    return Shown("text", f"A picture at an address, which is not loaded here: {printable(url[:300])}")
 
 
 def _bytes(data: str | Blob) -> bytes:

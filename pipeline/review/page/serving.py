@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import LabelpipeError, SetupError
-from pipeline.loopback import serving
+from pipeline.loopback import serve_pages
 from pipeline.review.drawing import DrawOptions, drawn_facts
 from pipeline.review.folder import Reviewed, reviewed
 from pipeline.review.opening import opened_draw
@@ -65,7 +65,7 @@ async def review_page(
         facts = {**drawn_facts(found, made, items, None), "by": who, "continued": was_there}
         del facts["items"], facts["file"]
         try:
-            async with serving(page.answer, port=port) as address:
+            async with serve_pages(page.answer, port=port) as address:
                 ready({**facts, "address": address, **desk.counts()})
                 await _until(page, files)
         finally:
