@@ -61,14 +61,14 @@ def run_one_shard(
     **options: Any,
 ) -> NoReturn:
     """One shard of the run in this folder. `load` gives its settings, from further words and its own folder."""
-    from pipeline.leases import Lease
+    from pipeline.leases import LeaseClient
     from pipeline.runner import RunOptions
     from pipeline.shards import label_shard
 
     token = _token(token_env)
 
     async def label() -> RunSummary:
-        lease = Lease(url, token, *shard)
+        lease = LeaseClient(url, token, *shard)
 
         def given(base: Path) -> RunOptions:
             return RunOptions(command=words_again(None), lease=lease, base=base, **options)

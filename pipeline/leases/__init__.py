@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pipeline.leases.claims import Claims
-from pipeline.leases.client import PARENT_ENV, TOKEN_ENV, Lease, stopped_error
-from pipeline.leases.desk import Desk
-from pipeline.leases.purses import Purses
-from pipeline.leases.queue import LeasedQueue
-from pipeline.leases.rooms import Rooms
+from pipeline.leases.budgets import ShardBudgets
+from pipeline.leases.client import PARENT_ENV, TOKEN_ENV, LeaseClient, stopped_error
+from pipeline.leases.goldcounts import SharedGoldCounts
+from pipeline.leases.leasedqueue import LeasedQueue
+from pipeline.leases.messages import Job
+from pipeline.leases.owners import ShardOwners
 from pipeline.leases.server import lease_server
-from pipeline.leases.tally import Tally
-from pipeline.leases.words import Job
+from pipeline.leases.service import LeaseService
+from pipeline.leases.sharedqueue import SharedQueue

@@ -15,9 +15,9 @@ from typing import Any
 import aiohttp
 
 from pipeline.errors import InputError, InternalError, LabelpipeError, RateLimitedError, SetupError
-from pipeline.leases.queue import LeasedQueue
-from pipeline.leases.tally import Tally
-from pipeline.leases.words import VALID_S, Ask, Grant, Job, Refusal, grant_from, job_from, to_bytes
+from pipeline.leases.goldcounts import SharedGoldCounts
+from pipeline.leases.leasedqueue import LeasedQueue
+from pipeline.leases.messages import VALID_S, Grant, Job, LeaseRequest, Refusal, parse_grant, parse_job, to_bytes
 from pipeline.limits import Budget, BudgetReachedError, DayLimitReachedError, Hold, Most, Rate, ResourceState, Verdict
 from pipeline.records import ServerLimits
 from pipeline.runlog import log_event
@@ -57,7 +57,7 @@ class _Report:
     limits: ServerLimits | None = None
 
 
-class Lease:
+class LeaseClient:
     """The limits of a shard: a `Resource` that sends only what the lease server at `url` grants.
 
     What it knows of the server's limits is what the lease server knows. `stop` ends the shard's run.
@@ -69,7 +69,7 @@ class Lease:
         #: the part of the server's queue of batches that the lease server grants
         self.queue = LeasedQueue(self._until_heard)
         #: what all shards have found by their gold records
-        self.gold = Tally()
+        self.gold = SharedGoldCounts()
         self._http: aiohttp.ClientSession | None = None
         #: takes what the shard is ordered to set
         self.order: Callable[[str, str], object] = lambda *_: None
@@ -114,7 +114,7 @@ class Lease:
         async with self._connected() as http:
             if not take_over:
                 return await self._job(http.get(f"{self._url}/job"))
-            ask = Ask(self._shard, self._shards, self._session, 0)
+            ask = LeaseRequest(self._shard, self._shards, self._session, 0)
             return await self._job(http.post(f"{self._url}/claim", data=to_bytes(ask)))
 
     async def _job(self, said: AbstractAsyncContextManager[aiohttp.ClientResponse]) -> Job:
@@ -123,7 +123,7 @@ class Lease:
                 text = await response.read()
                 if response.status != 200:
                     raise SetupError(f"{self._url}: the lease server refused: {text.decode(errors='replace')[:200]}")
-                return job_from(text)
+                return parse_job(text)
         except (aiohttp.ClientError, OSError, TimeoutError, InputError) as error:
             raise SetupError(
                 f"{self._url}: there is no lease server ({error or type(error).__name__}). "
@@ -204,7 +204,7 @@ class Lease:
         here = int(sum(left for left, _ in self._grants))
         return 0 if here > self._aim // 2 and not self._is_waiting else max(1, self._aim - here)
 
-    def _ask(self, *, is_last: bool) -> Ask:
+    def _ask(self, *, is_last: bool) -> LeaseRequest:
         now = asyncio.get_running_loop().time()
         self._drop_expired(now)
         told, self._report = self._report, _Report()
@@ -216,7 +216,7 @@ class Lease:
         def age(moment: float) -> int:
             return max(0, round((now - moment) * 1000))
 
-        ask = Ask(
+        ask = LeaseRequest(
             self._shard,
             self._shards,
             self._session,
@@ -244,7 +244,7 @@ class Lease:
         self._used = 0
         return ask
 
-    async def _answer_to(self, ask: Ask) -> Grant:
+    async def _answer_to(self, ask: LeaseRequest) -> Grant:
         """The grant; asked for until the lease server answers. Raises LabelpipeError where it refuses for good."""
         assert self._http is not None
         wait_s, body, is_told = RETRY_S, to_bytes(ask), False
@@ -254,7 +254,7 @@ class Lease:
                 async with self._http.post(f"{self._url}/lease", data=body) as response:
                     data = await response.read()
                 if response.status == 200:
-                    return grant_from(data)
+                    return parse_grant(data)
                 why = data.decode(errors="replace")[:200]
                 if response.status in (401, 409, 413):
                     raise DrainedShardError(f"{self._url}: the lease server refuses this shard: {why}")
@@ -266,7 +266,7 @@ class Lease:
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, RETRY_MOST_S)
 
-    def _take(self, grant: Grant, ask: Ask) -> None:
+    def _take(self, grant: Grant, ask: LeaseRequest) -> None:
         now = asyncio.get_running_loop().time()
         self._last = grant
         if grant.requests:

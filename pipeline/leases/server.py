@@ -1,4 +1,4 @@
-"""The lease server: the desk behind HTTP, for shards that have the token."""
+"""The lease server: the lease service behind HTTP, for shards that have the token."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from functools import partial
 from aiohttp import web
 
 from pipeline.errors import InputError, SetupError, StoreError
-from pipeline.leases.claims import Claims
-from pipeline.leases.desk import Desk
-from pipeline.leases.words import Ask, Grant, Job, ask_from, to_bytes
+from pipeline.leases.messages import Grant, Job, LeaseRequest, parse_request, to_bytes
+from pipeline.leases.owners import ShardOwners
+from pipeline.leases.service import LeaseService
 
 #: The most that an exchange may be: a shard at 1,000 calls a second that waited a minute says less.
 BODY_BYTES_MOST = 4_000_000
@@ -24,7 +24,9 @@ SWEEP_S = 1.0
 
 
 @asynccontextmanager
-async def lease_server(desk: Desk, claims: Claims, job: Job, *, host: str, port: int, token: str) -> AsyncIterator[str]:
+async def lease_server(
+    service: LeaseService, owners: ShardOwners, job: Job, *, host: str, port: int, token: str
+) -> AsyncIterator[str]:
     """Serve while the block lasts; gives the address. Port 0 takes a free one. Raises SetupError.
 
     If what grants dies, the block is cancelled with that error.
@@ -32,24 +34,24 @@ async def lease_server(desk: Desk, claims: Claims, job: Job, *, host: str, port:
 
     async def about(request: web.Request) -> web.Response:
         return _refused(request, token) or web.Response(
-            body=to_bytes(replace(job, shards=desk.shards)), content_type="application/json"
+            body=to_bytes(replace(job, shards=service.shards)), content_type="application/json"
         )
 
-    async def granted(ask: Ask) -> Grant:
-        claims.refuse(ask)
-        return await desk.lease(ask)
+    async def granted(ask: LeaseRequest) -> Grant:
+        owners.refuse(ask)
+        return await service.lease(ask)
 
-    async def claimed(ask: Ask) -> Job:
-        if not 1 <= ask.shard <= ask.shards or desk.shards not in (0, ask.shards):
-            raise InputError(f"shard {ask.shard}/{ask.shards}: this run has {desk.shards or 'no'} shards")
-        fence = await claims.take(ask.shard, ask.session)
-        return replace(job, shards=desk.shards, fence=fence, spent=await desk.taken_over(ask.shard))
+    async def claimed(ask: LeaseRequest) -> Job:
+        if not 1 <= ask.shard <= ask.shards or service.shards not in (0, ask.shards):
+            raise InputError(f"shard {ask.shard}/{ask.shards}: this run has {service.shards or 'no'} shards")
+        fence = await owners.take(ask.shard, ask.session)
+        return replace(job, shards=service.shards, fence=fence, spent=await service.taken_over(ask.shard))
 
-    async def said(answer: Callable[[Ask], Awaitable[Grant | Job]], request: web.Request) -> web.Response:
+    async def said(answer: Callable[[LeaseRequest], Awaitable[Grant | Job]], request: web.Request) -> web.Response:
         if refused := _refused(request, token):
             return refused
         try:
-            words = await answer(ask_from(await request.read()))
+            words = await answer(parse_request(await request.read()))
         except InputError as error:
             return web.Response(status=409, text=str(error))
         except StoreError as error:
@@ -68,7 +70,10 @@ async def lease_server(desk: Desk, claims: Claims, job: Job, *, host: str, port:
         except OSError as error:
             raise SetupError(f"cannot listen on {host}:{port} ({error}); choose another address") from error
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(desk.work(), name="granting"), group.create_task(_sweep(desk), name="sweep")]
+            tasks = [
+                group.create_task(service.work(), name="granting"),
+                group.create_task(_sweep(service), name="sweep"),
+            ]
             yield f"http://{host}:{runner.addresses[0][1]}"
             for task in tasks:
                 task.cancel()
@@ -76,10 +81,10 @@ async def lease_server(desk: Desk, claims: Claims, job: Job, *, host: str, port:
         await runner.cleanup()
 
 
-async def _sweep(desk: Desk) -> None:
+async def _sweep(service: LeaseService) -> None:
     while True:
         await asyncio.sleep(SWEEP_S)
-        desk.take_back_expired()
+        service.take_back_expired()
 
 
 def _refused(request: web.Request, token: str) -> web.Response | None:

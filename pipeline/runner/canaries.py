@@ -21,7 +21,7 @@ from pipeline.store import Ledger
 from pipeline.task import Task
 
 if TYPE_CHECKING:
-    from pipeline.leases import Tally
+    from pipeline.leases import SharedGoldCounts
 
 #: Confusions that are shown.
 CONFUSIONS = 3
@@ -58,7 +58,7 @@ class Canaries:
         *,
         simulated: Callable[[], bool] = lambda: False,
         base: Ledger | None = None,
-        tally: Tally | None = None,
+        tally: SharedGoldCounts | None = None,
     ) -> None:
         self._gold = gold or NO_GOLD
         self._simulated = simulated

@@ -22,7 +22,7 @@ from pipeline.task import Task
 from pipeline.telemetry import Telemetry
 
 if TYPE_CHECKING:
-    from pipeline.leases import Lease, Tally
+    from pipeline.leases import LeaseClient, SharedGoldCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class SessionParts:
     batches: BatchApi | None = None
     left: int | None = None
     mode: Mode = Mode.WAIT
-    lease: Lease | None = None
+    lease: LeaseClient | None = None
     first_part: int = 1
     base: Ledger | None = None
     stop_first: LabelpipeError | None = None
@@ -75,6 +75,6 @@ class SessionParts:
         return None if self.lease is None else self.lease.queue
 
     @property
-    def tally(self) -> Tally | None:
+    def tally(self) -> SharedGoldCounts | None:
         """What other shards have found by their gold records."""
         return None if self.lease is None else self.lease.gold

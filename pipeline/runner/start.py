@@ -59,7 +59,7 @@ from pipeline.telemetry import Telemetry, open_telemetry
 from pipeline.threads import in_daemon
 
 if TYPE_CHECKING:
-    from pipeline.leases import Lease
+    from pipeline.leases import LeaseClient
 
 _T = TypeVar("_T")
 
@@ -97,7 +97,7 @@ class RunOptions:
     title: str = ""
     provider: Provider | Callable[[Request], Awaitable[Response]] | None = None
     resource: Resource | None = None
-    lease: Lease | None = None
+    lease: LeaseClient | None = None
     base: Path | None = None
     stop_first: LabelpipeError | None = None
     command: str | None = None
@@ -256,7 +256,7 @@ async def _opened(run_dir: RunDir, options: RunOptions, stack: AsyncExitStack) -
     return ledger
 
 
-def _day_of(settings: Settings, ledger: Ledger, lease: Lease | None) -> DayMeter:
+def _day_of(settings: Settings, ledger: Ledger, lease: LeaseClient | None) -> DayMeter:
     # The lease server counts the requests of all shards.
     most = settings.limits.requests_per_day if lease is None else None
     return DayMeter(most, used=ledger.requests_on, add=ledger.add_requests, wall=time.time)
@@ -291,7 +291,7 @@ async def _base_of(options: RunOptions, stack: AsyncExitStack) -> Ledger | None:
 
 
 async def _begin_lease(
-    lease: Lease | None,
+    lease: LeaseClient | None,
     settings: Settings,
     task: Task,
     sources: Sequence[Source],

@@ -8,8 +8,8 @@ from pathlib import Path
 from pipeline.errors import LabelpipeError, SetupError
 from pipeline.runner import RunOptions, arun
 from pipeline.settings import Settings
-from pipeline.shards.dealing import BASE, FOLDER, Dealt, dealt_in, shard_folder
-from pipeline.shards.elsewhere import Elsewhere, bring
+from pipeline.shards.plan import BASE, FOLDER, ShardPlan, read_plan, shard_folder
+from pipeline.shards.snapshots import SnapshotStore, restore
 from pipeline.stats import Merged
 from pipeline.store import RunDir, clear_merged, count_batches_left, join_ledgers, shards_held
 
@@ -26,17 +26,17 @@ async def merge(settings: Settings) -> Merged:
     It can be given again, and be killed at any moment: the shards go only once the run's own ledger holds them.
     """
     run = Path(settings.output.dir)
-    dealt, left = dealt_in(run), sorted(RunDir(run).merged.glob("*"))
-    if dealt is None and not RunDir(run).ledger.exists():
+    plan, left = read_plan(run), sorted(RunDir(run).merged.glob("*"))
+    if plan is None and not RunDir(run).ledger.exists():
         raise SetupError(f"{run}: there is no run whose shards could be put together")
-    merged = None if dealt is None else await asyncio.to_thread(join, run, dealt, ends=True)
+    merged = None if plan is None else await asyncio.to_thread(join, run, plan, ends=True)
     # The files: a session that asks nothing. What a merge has left that was killed goes as it begins.
     summary = await arun(settings, RunOptions(stop_first=MergedError(), quiet=True))
     outcomes = summary.labelled + summary.rejected + summary.failed
     return merged or Merged(str(run), sum(one.name.isdigit() for one in left), outcomes, complete=True)
 
 
-def join(run: Path, dealt: Dealt, *, ends: bool = False) -> Merged:
+def join(run: Path, plan: ShardPlan, *, ends: bool = False) -> Merged:
     """One ledger from those of the shards; they go where none is at work, and none begins meanwhile.
 
     They stay where they have batches at the server, which the same command collects. With `ends` these are the run's
@@ -44,32 +44,32 @@ def join(run: Path, dealt: Dealt, *, ends: bool = False) -> Merged:
     """
     with RunDir(run).open_for_writing():
         with shards_held(run) as is_free:
-            held = _fetch(run, dealt) and is_free
+            held = _fetch(run, plan) and is_free
             shards = RunDir(run).shards()
             base = run / FOLDER / BASE
             parts = [*([base] if base.exists() else []), *(one.ledger for one in shards)]
             if any((one.read_manifest() or {}).get("simulated") for one in shards):
                 RunDir(run).note_simulated()
             goes = held and (ends or not count_batches_left(one.ledger for one in shards))
-            outcomes = join_ledgers(RunDir(run).ledger, parts, dealt.run_id, goes_on=not goes)
+            outcomes = join_ledgers(RunDir(run).ledger, parts, plan.run_id, goes_on=not goes)
         if goes:
-            if dealt.address:
-                Elsewhere(dealt.address, dealt.dealing).clear()
+            if plan.address:
+                SnapshotStore(plan.address, plan.dealing).clear()
             retire(run)
         return Merged(str(run), len(shards), outcomes, complete=goes)
 
 
-def _fetch(run: Path, dealt: Dealt) -> bool:
-    """Have the last state of each shard here, where they keep them elsewhere; whether no process of them is left."""
-    if not dealt.address:
+def _fetch(run: Path, plan: ShardPlan) -> bool:
+    """Have the last state of each shard here, where they keep it at an address; whether no process of them is left."""
+    if not plan.address:
         return True
-    elsewhere, over = Elsewhere(dealt.address, dealt.dealing), True
-    for number in range(1, dealt.shards + 1):
-        folder = shard_folder(run / FOLDER, number, dealt.shards)
-        state = elsewhere.last(folder.name)
+    snapshots, over = SnapshotStore(plan.address, plan.dealing), True
+    for number in range(1, plan.shards + 1):
+        folder = shard_folder(run / FOLDER, number, plan.shards)
+        snapshot = snapshots.last(folder.name)
         # Of one that ran on this disk, its lock tells.
-        is_own = not bring(elsewhere, folder, dealt.dealing) and RunDir(folder).ledger.exists()
-        over = over and (state is None or state.is_over or is_own)
+        is_own = not restore(snapshots, folder, plan.dealing) and RunDir(folder).ledger.exists()
+        over = over and (snapshot is None or snapshot.is_over or is_own)
     return over
 
 

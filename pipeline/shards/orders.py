@@ -10,11 +10,11 @@ from typing import Any
 
 from pipeline import codec
 from pipeline.control import Inbox, LiveChange, Shift, applied_line, refused_line
-from pipeline.leases import Desk
+from pipeline.leases import LeaseService
 from pipeline.parts import budget_of, hours_of, notified_of, rules_of, tuner_of
 from pipeline.runner import Act, Steering
 from pipeline.settings import Settings
-from pipeline.shards.office import caps_of
+from pipeline.shards.coordinator import caps_of
 
 _RATES = {"limits.requests_per_minute", "limits.tokens_per_minute"}
 _DAY = {"limits.requests_per_day", "limits.on_day_limit"}
@@ -26,12 +26,12 @@ _IN_PARTS = {"limits.concurrency", "limits.concurrency_max"}
 class Orders:
     """Takes orders and edits for all shards, for as long as somebody looks.
 
-    The limits that all share come into force at the desk. What else is ordered goes on to each shard, also to one that
-    begins later; what the config says they read there themselves. Notices are the whole run's.
+    The lease service puts the limits into force that all share. What else is ordered goes on to each shard, also to one
+    that begins later; what the config says they read there themselves. Notices are the whole run's.
     """
 
-    def __init__(self, settings: Settings, desk: Desk, say: Callable[[str], None]) -> None:
-        self._desk = desk
+    def __init__(self, settings: Settings, service: LeaseService, say: Callable[[str], None]) -> None:
+        self._desk = service
         self._say = say
         self._steering = Steering(settings, self, Inbox(Path(settings.output.dir)))
 
@@ -64,7 +64,7 @@ class Orders:
         return "draining; the calls in flight end, then the run does"
 
     def acts(self, shifts: Sequence[Shift], settings: Settings) -> Sequence[Act]:
-        """What puts a change into force at the desk, and what goes on to the shards. Raises ConfigError."""
+        """What puts a change into force at the lease service, and what goes on to the shards. Raises ConfigError."""
         # What the shards would refuse is refused here.
         budget_of(settings, spent_usd=0.0, spent_tokens=0)
         hours_of(settings), rules_of(settings), notified_of(settings), tuner_of(settings)

@@ -16,7 +16,7 @@ from pipeline.errors import RunInUseError
 from pipeline.leases import PARENT_ENV, TOKEN_ENV
 from pipeline.runlog import log_event
 from pipeline.settings import Settings
-from pipeline.shards.dealing import FOLDER, shard_folder
+from pipeline.shards.plan import FOLDER, shard_folder
 from pipeline.store import RunDir
 
 #: A shard that was killed is started again after so long.

@@ -24,7 +24,7 @@ from pipeline.parts import travel_of
 from pipeline.readers import is_address
 from pipeline.runlog import log_event
 from pipeline.settings import Settings
-from pipeline.shards.dealing import FOLDER
+from pipeline.shards.plan import FOLDER
 from pipeline.shards.processes import Running, Shard, Start
 from pipeline.store import RunDir, write_whole
 

@@ -37,6 +37,7 @@ from pipeline.store.rowfile import RowFile, open_rows
 from pipeline.store.rundir import Change, RunDir, diff, write_whole
 from pipeline.store.shardlocks import clear_merged, shards_held
 from pipeline.store.sinks import Sinks
+from pipeline.store.snapshotfile import pack_snapshot, record_spent, unpack_snapshot
 from pipeline.store.sqlexport import (
     SqlPlace,
     SqlTarget,
@@ -46,6 +47,5 @@ from pipeline.store.sqlexport import (
     export_table,
     release_table,
 )
-from pipeline.store.states import note_spent, pack_state, unpack_state
 from pipeline.store.table import read_table
 from pipeline.store.writes import Checkpoints, Selection

@@ -15,8 +15,8 @@ import fsspec
 from end_to_end.stage import Endpoint, Project, wait_until
 
 from pipeline.parts.choosing import is_of_shard
-from pipeline.shards.elsewhere import Elsewhere
-from pipeline.store import unpack_state
+from pipeline.shards.snapshots import SnapshotStore
+from pipeline.store import unpack_snapshot
 
 BUCKET = "shards"
 FOLDER = f"s3://{BUCKET}/runs"
@@ -53,10 +53,10 @@ def outcomes_kept(user: Project) -> int:
     plan, archive = user.run_dir / "shards" / "plan.json", user.folder / "state"
     if not plan.exists():
         return 0
-    state = Elsewhere(FOLDER, json.loads(plan.read_bytes())["dealing"]).fetch("01", archive)
+    state = SnapshotStore(FOLDER, json.loads(plan.read_bytes())["dealing"]).fetch("01", archive)
     if state is None or not state.has_ledger:
         return 0
-    unpack_state(archive, user.folder / "unpacked")
+    unpack_snapshot(archive, user.folder / "unpacked")
     with sqlite3.connect(user.folder / "unpacked" / "ledger.db") as connection:
         return int(connection.execute("SELECT COUNT(*) FROM outcomes").fetchone()[0])
 

@@ -17,7 +17,7 @@ from typing import Any
 from pipeline.batches import BatchesOpenError, Mode, Waiting, when_text
 from pipeline.engine import StopSwitch, interruption, under
 from pipeline.errors import ConfigError, LabelpipeError, SetupError, StoreError
-from pipeline.leases import Desk, stopped_error
+from pipeline.leases import LeaseService, stopped_error
 from pipeline.limits import BudgetReachedError
 from pipeline.parts import is_simulated, sources_of, task_of
 from pipeline.progress import Progress, Snapshot
@@ -34,23 +34,23 @@ from pipeline.runner import (
     showing,
 )
 from pipeline.settings import Settings
-from pipeline.shards.dealing import (
+from pipeline.shards.coordinator import coordinator
+from pipeline.shards.merging import MergedError, join
+from pipeline.shards.orders import Orders
+from pipeline.shards.plan import (
     BASE,
     FOLDER,
-    Dealt,
-    dealt_in,
-    make_room,
-    note,
-    place_of,
+    ShardPlan,
+    folder_setting,
+    make_folder,
+    read_plan,
     refuse_other_count,
-    shard_words,
+    shard_overrides,
+    write_plan,
 )
-from pipeline.shards.elsewhere import keep_base
-from pipeline.shards.merging import MergedError, join
-from pipeline.shards.office import office
-from pipeline.shards.orders import Orders
 from pipeline.shards.processes import Processes, Shard, Start, start_here
 from pipeline.shards.raycluster import in_ray
+from pipeline.shards.snapshots import save_base
 from pipeline.stats import RunSummary
 from pipeline.store import BatchBook, Ledger, Part, RunDir
 from pipeline.threads import in_daemon
@@ -66,7 +66,7 @@ async def run_in_shards(settings: Settings, shards: int, options: RunOptions) ->
     if settings.config_path is None:
         raise ConfigError("shards are processes of their own, which read the config from a file: name one")
     for number in range(1, shards + 1):
-        shard_words(settings, number, shards)
+        shard_overrides(settings, number, shards)
     switch = StopSwitch()
     return await under(switch, _run(settings, shards, options, switch))
 
@@ -75,16 +75,16 @@ async def _run(settings: Settings, shards: int, options: RunOptions, switch: Sto
     run = Path(settings.output.dir)
     loop = asyncio.get_running_loop()
     async with in_ray(settings, shards) if settings.scale.engine == "ray" else _here() as (host, start):
-        dealt = await deal(settings, shards, options)
+        plan = await plan_shards(settings, shards, options)
         began = loop.time()
         with RunDir(run / FOLDER).open_for_writing():
-            crew = await _at_work(settings, dealt, options, switch, host, start)
-            crew.parts = await _parts_in(RunDir(run).shards())
-    if broken := [shard for shard in crew.shards if shard.code == 2]:
+            group = await _at_work(settings, plan, options, switch, host, start)
+            group.parts = await _parts_in(RunDir(run).shards())
+    if broken := [shard for shard in group.shards if shard.code == 2]:
         raise SetupError(f"shard {broken[0].number} of {shards} cannot start:\n{broken[0].said()}")
-    figures, why = crew.figures(loop.time() - began), crew.why
-    await asyncio.to_thread(join, run, dealt)
-    summary = await arun(crew.orders.settings, replace(options, stop_first=why, quiet=True))
+    figures, why = group.figures(loop.time() - began), group.why
+    await asyncio.to_thread(join, run, plan)
+    summary = await arun(group.orders.settings, replace(options, stop_first=why, quiet=True))
     summary = replace(summary, **figures)
     RunDir(run).write_summary(summary.as_dict())
     return summary
@@ -98,7 +98,7 @@ async def _parts_in(shards: Iterable[RunDir]) -> list[Part]:
     return found
 
 
-async def deal(settings: Settings, shards: int, options: RunOptions) -> Dealt:
+async def plan_shards(settings: Settings, shards: int, options: RunOptions) -> ShardPlan:
     """The note of the shards, made where there is none yet. Raises SetupError where it is another run's.
 
     `shards` is 0 where nobody knows yet how many there will be.
@@ -107,16 +107,16 @@ async def deal(settings: Settings, shards: int, options: RunOptions) -> Dealt:
     task = task_of(settings)
     sources = await in_daemon(partial(sources_of, settings, None))
     digest = job_digest(settings, task, sources)
-    dealt = dealt_in(run)
-    if dealt is not None:
-        if shards and dealt.shards:
-            refuse_other_count(run, dealt, shards)
-        if dealt.digest != digest:
+    plan = read_plan(run)
+    if plan is not None:
+        if shards and plan.shards:
+            refuse_other_count(run, plan, shards)
+        if plan.digest != digest:
             raise SetupError(
                 f"{run} was dealt out to shards for another task or input. Put them together first, then go on: "
                 f"labelpipe merge {run}"
             )
-        return dealt if dealt.shards else replace(dealt, shards=shards)
+        return plan if plan.shards else replace(plan, shards=shards)
     if RunDir(run).ledger.exists():
         async with await Ledger.open(RunDir(run).ledger, read_only=True) as ledger:
             await refuse_open_batches(RunDir(run), ledger, "dealing its records out to shards")
@@ -125,12 +125,12 @@ async def deal(settings: Settings, shards: int, options: RunOptions) -> Dealt:
     # The run stays the same one: callbacks know it by this, and so does its table in a database.
     async with await Ledger.open(RunDir(run).ledger) as ledger:
         run_id = await ledger.run_id()
-    made = Dealt(shards, run_id, digest, uuid.uuid4().hex, place_of(settings.scale.folder))
-    make_room(run, made)
+    made = ShardPlan(shards, run_id, digest, uuid.uuid4().hex, folder_setting(settings.scale.folder))
+    make_folder(run, made)
     await asyncio.to_thread(_copy, RunDir(run).ledger, run / FOLDER / BASE)
     if made.address:
-        await in_daemon(partial(keep_base, made.address, made.dealing, run / FOLDER / BASE))
-    note(run, made)
+        await in_daemon(partial(save_base, made.address, made.dealing, run / FOLDER / BASE))
+    write_plan(run, made)
     return made
 
 
@@ -142,16 +142,21 @@ def _copy(ledger: Path, base: Path) -> None:
         raise StoreError(f"{base}: cannot write: {error.strerror or error}.") from error
 
 
-class _Crew:
+class _ShardGroup:
     """The shards at work, as they are seen and steered."""
 
     def __init__(
-        self, settings: Settings, processes: Processes, desk: Desk, total: ReadProgress, before: Counter[Status]
+        self,
+        settings: Settings,
+        processes: Processes,
+        service: LeaseService,
+        total: ReadProgress,
+        before: Counter[Status],
     ) -> None:
         self._before = before
         self._settings = settings
         self._processes = processes
-        self._desk = desk
+        self._desk = service
         self._reading = total
         self.shards: Sequence[Shard] = processes.shards
         #: what it is told; set once there is a screen to answer on
@@ -238,35 +243,35 @@ class _Crew:
 
 
 async def _at_work(
-    settings: Settings, dealt: Dealt, options: RunOptions, switch: StopSwitch, host: str, start: Start
-) -> _Crew:
+    settings: Settings, plan: ShardPlan, options: RunOptions, switch: StopSwitch, host: str, start: Start
+) -> _ShardGroup:
     """The shards from their start to their end."""
     token = secrets.token_urlsafe(24)
     extra = ["--relabel"] * options.relabel + ["--keep"] * options.keep
     extra += ["--no-wait"] * (options.batches == Mode.NO_WAIT)
-    async with office(settings, dealt, host=host, port=0, token=token) as (url, desk):
-        processes = Processes(settings, dealt.shards, url, token, extra, start)
+    async with coordinator(settings, plan, host=host, port=0, token=token) as (url, service):
+        processes = Processes(settings, plan.shards, url, token, extra, start)
         reading = ReadProgress()
         run = RunDir(Path(settings.output.dir))
         before = await counted_in([run.before_shards])
         done = before.total() + (await counted_in(one.ledger for one in run.shards())).total()
-        crew = _Crew(settings, processes, desk, reading, before)
-        progress = Progress(crew.snapshot, quiet=options.quiet, title=f"{dealt.shards} shards")
-        crew.orders = Orders(settings, desk, progress.say)
-        if any(RunDir(shard.folder).is_running() for shard in crew.shards):
+        group = _ShardGroup(settings, processes, service, reading, before)
+        progress = Progress(group.snapshot, quiet=options.quiet, title=f"{plan.shards} shards")
+        group.orders = Orders(settings, service, progress.say)
+        if any(RunDir(shard.folder).is_running() for shard in group.shards):
             progress.say("labelpipe: the shards of an earlier session let their calls in flight end first")
-        if dealt.address:
+        if plan.address:
             progress.say(
-                f"labelpipe: the shards are synced to {dealt.address} every {settings.scale.sync_s:g} s. If a "
+                f"labelpipe: the shards are synced to {plan.address} every {settings.scale.sync_s:g} s. If a "
                 "machine is lost, at most the answers of so long are asked and paid for again"
             )
-        switch.turn(_soft(crew, progress), processes.end)
+        switch.turn(_soft(group, progress), processes.end)
         task = task_of(settings)
         sources = await in_daemon(partial(sources_of, settings, None))
         shows = (
             progress.run(),
             open_screen(progress.say, settings, task, sources, reading, done),
-            _watch(crew, desk),
+            _watch(group, service),
         )
         try:
             async with showing(*shows):
@@ -274,7 +279,7 @@ async def _at_work(
         finally:
             switch.turn(lambda _: None)
             progress.close()
-    return crew
+    return group
 
 
 @asynccontextmanager
@@ -282,21 +287,21 @@ async def _here() -> AsyncIterator[tuple[str, Start]]:
     yield "127.0.0.1", start_here
 
 
-def _soft(crew: _Crew, progress: Progress) -> Callable[[str], None]:
+def _soft(group: _ShardGroup, progress: Progress) -> Callable[[str], None]:
     def soft(name: str) -> None:
         progress.say(f"labelpipe: {name}: letting the calls in flight end; once more to cut them off.")
-        crew.end(interruption(name))
+        group.end(interruption(name))
 
     return soft
 
 
-async def _watch(crew: _Crew, desk: Desk) -> None:
+async def _watch(group: _ShardGroup, service: LeaseService) -> None:
     """Look at the shards, and for orders, until cancelled."""
     while True:
-        crew.look()
-        if desk.stopped is not None and crew.reason is None:
-            crew.end(stopped_error(*desk.stopped))
-        crew.orders.look()
+        group.look()
+        if service.stopped is not None and group.reason is None:
+            group.end(stopped_error(*service.stopped))
+        group.orders.look()
         await asyncio.sleep(LOOK_S)
 
 
@@ -310,14 +315,14 @@ async def serve_leases(
 
 async def _serve(settings: Settings, shards: int, host: str, port: int, token: str, say: Callable[[str], None]) -> None:
     run = Path(settings.output.dir)
-    dealt = await deal(settings, shards, RunOptions())
+    plan = await plan_shards(settings, shards, RunOptions())
     with RunDir(run / FOLDER).open_for_writing():
-        async with office(settings, dealt, host=host, port=port, token=token) as (url, desk):
+        async with coordinator(settings, plan, host=host, port=port, token=token) as (url, service):
             say(f"labelpipe: the limits of {run} are served at {url}")
             say(f"  shards    labelpipe run {settings.config_path} --shard 1/N --leases {url}")
             say(f"  then      labelpipe merge {run}")
-            orders = Orders(settings, desk, say)
-            while desk.stopped is None or desk.at_work:
+            orders = Orders(settings, service, say)
+            while service.stopped is None or service.at_work:
                 orders.look()
                 await asyncio.sleep(LOOK_S)
-            say(f"labelpipe: {desk.stopped[1]}")
+            say(f"labelpipe: {service.stopped[1]}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from pipeline.leases.seats import Seat
-from pipeline.leases.words import Ask, Grant
+from pipeline.leases.messages import Grant, LeaseRequest
+from pipeline.leases.shardstate import ShardState
 
 NONE = (0, 0)
 
 
-class Tally:
+class SharedGoldCounts:
     """A shard's side: it tells its own counts, right and compared, and hears those of the others."""
 
     def __init__(self) -> None:
@@ -45,9 +45,9 @@ class Tally:
             self._at_news()
 
 
-def gold_beside(seat: Seat, ask: Ask, seats: Mapping[int, Seat]) -> Sequence[int] | None:
+def gold_beside(shard: ShardState, ask: LeaseRequest, shards: Mapping[int, ShardState]) -> Sequence[int] | None:
     """What the other shards have compared; what this one has is noted."""
-    seat.gold = (ask.gold[0], ask.gold[1]) if ask.gold else seat.gold
-    others = [one.gold for one in seats.values() if one is not seat]
+    shard.gold = (ask.gold[0], ask.gold[1]) if ask.gold else shard.gold
+    others = [one.gold for one in shards.values() if one is not shard]
     right, compared = sum(one[0] for one in others), sum(one[1] for one in others)
     return [right, compared] if compared else None

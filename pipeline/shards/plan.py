@@ -19,7 +19,7 @@ FOLDER, PLAN, BASE, BOOK = "shards", "plan.json", "base.db", "leases.db"
 
 
 @dataclass(frozen=True, slots=True)
-class Dealt:
+class ShardPlan:
     """What a run in shards keeps: how many there are, the run's id, and what they ask, as a digest.
 
     A run can be dealt out again and again: `dealing` tells which time it is. `folder` is where their folders or states
@@ -38,47 +38,47 @@ class Dealt:
         return self.folder if is_address(self.folder) else ""
 
 
-def dealt_in(run: Path) -> Dealt | None:
+def read_plan(run: Path) -> ShardPlan | None:
     """The note of a run in shards; None where there are none. Raises SetupError for one that cannot be read."""
     path = run / FOLDER / PLAN
     try:
         found: Mapping[str, Any] = codec.loads(path.read_bytes())
         names = [str(found[name]) for name in ("run_id", "digest", "dealing", "folder") if name in found]
-        return Dealt(int(found["shards"]), *names)
+        return ShardPlan(int(found["shards"]), *names)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SetupError(f"{path}: cannot be read ({error!r}). Put back a copy of it.") from error
 
 
-def note(run: Path, dealt: Dealt) -> None:
+def write_plan(run: Path, plan: ShardPlan) -> None:
     """Keep the note. Raises StoreError."""
-    write_whole(run / FOLDER / PLAN, codec.pretty(asdict(dealt)))
+    write_whole(run / FOLDER / PLAN, codec.pretty(asdict(plan)))
 
 
-def make_room(run: Path, dealt: Dealt) -> None:
+def make_folder(run: Path, plan: ShardPlan) -> None:
     """Make the folder of the shards. Where it is not in the run folder, a link there leads to it."""
     place = run / FOLDER
-    if not dealt.folder or dealt.address:
+    if not plan.folder or plan.address:
         RunDir(place).open_for_writing().close()
         return
     try:
-        there = folder_of(dealt.folder, dealt.dealing)
+        there = shared_folder(plan.folder, plan.dealing)
         there.mkdir(mode=0o700, parents=True, exist_ok=True)
         place.unlink(missing_ok=True)
         place.symlink_to(there, target_is_directory=True)
     except OSError as error:
-        raise SetupError(f"scale.folder = {dealt.folder}: cannot be used: {error.strerror or error}") from error
+        raise SetupError(f"scale.folder = {plan.folder}: cannot be used: {error.strerror or error}") from error
 
 
-def place_of(folder: str | None) -> str:
+def folder_setting(folder: str | None) -> str:
     """`scale.folder` as it is noted: an address, or the path from the root; empty where there is none."""
     if not folder or is_address(folder):
         return folder or ""
     return str(Path(folder).absolute())
 
 
-def folder_of(folder: str, dealing: str) -> Path:
+def shared_folder(folder: str, dealing: str) -> Path:
     """The folder of the shards in `scale.folder`, which other runs may have as well."""
     return Path(folder).absolute() / dealing
 
@@ -88,7 +88,7 @@ def shard_folder(shards_folder: Path, number: int, shards: int) -> Path:
     return shards_folder / f"{number:0{max(2, len(str(shards)))}}"
 
 
-def shard_words(settings: Settings, number: int, shards: int) -> list[str]:
+def shard_overrides(settings: Settings, number: int, shards: int) -> list[str]:
     """What a shard's settings say otherwise, as for --set. Raises ConfigError for what cannot be dealt out.
 
     The limits a minute, a day and the budget are the lease server's; of the calls in flight each shard has its part.
@@ -111,10 +111,10 @@ def shard_words(settings: Settings, number: int, shards: int) -> list[str]:
     return words
 
 
-def refuse_other_count(run: Path, dealt: Dealt, shards: int) -> None:
+def refuse_other_count(run: Path, plan: ShardPlan, shards: int) -> None:
     """Raises SetupError where the run is in another number of shards."""
-    if dealt.shards != shards:
+    if plan.shards != shards:
         raise SetupError(
-            f"{run} is in {dealt.shards} shards, and {shards} were asked for. Give --shards {dealt.shards}, or put "
+            f"{run} is in {plan.shards} shards, and {shards} were asked for. Give --shards {plan.shards}, or put "
             f"them together first: labelpipe merge {run}"
         )

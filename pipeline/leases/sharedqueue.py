@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline import codec
-from pipeline.leases.words import Ask
+from pipeline.leases.messages import LeaseRequest
 from pipeline.limits import DayMeter, QueueLimit
 from pipeline.store import Ledger
 
 _KEY = "rooms"
 
 
-class Rooms:
+class SharedQueue:
     """What each shard may have in the queue: tokens by the number of the part. `proven`: the run has labels."""
 
     def __init__(self, ledger: Ledger, enqueued_tokens: int | None = None, *, proven: bool = False) -> None:
@@ -48,7 +48,7 @@ class Rooms:
         """How many parts may be in the queue."""
         return sum(map(len, self._held.values()))
 
-    async def hear(self, ask: Ask, day: DayMeter, *, is_open: bool) -> tuple[dict[str, Any], str]:
+    async def hear(self, ask: LeaseRequest, day: DayMeter, *, is_open: bool) -> tuple[dict[str, Any], str]:
         """What a shard is told of its batches, and why the day has no room for the part that it wants to send, if so.
 
         Nothing goes out unless the run `is_open`.

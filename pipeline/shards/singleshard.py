@@ -1,4 +1,4 @@
-"""One shard: where its run folder is, what is kept of it elsewhere, and its session."""
+"""One shard: where its run folder is, its snapshots at an address, and its session."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.errors import LabelpipeError
-from pipeline.leases import Lease
+from pipeline.leases import LeaseClient
 from pipeline.readers import is_address
 from pipeline.runlog import log_event
 from pipeline.runner import RunOptions, arun
 from pipeline.settings import Settings
-from pipeline.shards.dealing import BASE, FOLDER, folder_of, shard_folder, shard_words
-from pipeline.shards.elsewhere import Elsewhere, FencedError, Synced, fetch_base
+from pipeline.shards.plan import BASE, FOLDER, shard_folder, shard_overrides, shared_folder
 from pipeline.shards.processes import until_free
+from pipeline.shards.snapshots import FencedError, SnapshotStore, SnapshotSync, fetch_base
 from pipeline.stats import RunSummary
 from pipeline.store import RunDir
 from pipeline.threads import in_daemon
@@ -30,7 +30,7 @@ async def label_shard(
     load: Callable[[list[str], str], Settings],
     run: Path,
     shard: tuple[int, int],
-    lease: Lease,
+    lease: LeaseClient,
     options: Callable[[Path], RunOptions],
     say: Callable[[str], None],
 ) -> RunSummary:
@@ -41,21 +41,21 @@ async def label_shard(
     """
     shards = run / FOLDER
     settings = load([], str(shard_folder(shards, *shard)))
-    words, scale = shard_words(settings, *shard), settings.scale
+    words, scale = shard_overrides(settings, *shard), settings.scale
     if scale.folder is not None and is_address(scale.folder):
-        kept = _kept_elsewhere(scale.folder, scale.sync_s, run, shard, lease, say)
+        kept = _kept_at(scale.folder, scale.sync_s, run, shard, lease, say)
         async with kept as (folder, base):
             return await arun(load(words, str(folder)), options(base))
     if scale.folder is not None:
-        shards = folder_of(scale.folder, (await lease.job(take_over=False)).dealing)
+        shards = shared_folder(scale.folder, (await lease.job(take_over=False)).dealing)
     folder = shard_folder(shards, *shard)
     await until_free(folder)
     return await arun(load(words, str(folder)), options(shards / BASE))
 
 
 @asynccontextmanager
-async def _kept_elsewhere(
-    address: str, sync_s: float, run: Path, shard: tuple[int, int], lease: Lease, say: Callable[[str], None]
+async def _kept_at(
+    address: str, sync_s: float, run: Path, shard: tuple[int, int], lease: LeaseClient, say: Callable[[str], None]
 ) -> AsyncIterator[tuple[Path, Path]]:
     """Keep the shard's state at the address while the block lasts; gives its folder, and the ledger before shards."""
     folder = shard_folder(run / FOLDER, *shard)
@@ -63,10 +63,10 @@ async def _kept_elsewhere(
     # First: a second one on this machine must not take it over from the first.
     with RunDir(folder).open_for_writing():
         job = await lease.job(take_over=True)
-        elsewhere = await in_daemon(partial(Elsewhere, address, job.dealing))
-        synced = Synced(elsewhere, folder, job.dealing, job.fence)
+        snapshots = await in_daemon(partial(SnapshotStore, address, job.dealing))
+        synced = SnapshotSync(snapshots, folder, job.dealing, job.fence)
         fetched = await in_daemon(partial(synced.resume, job.spent))
-        base = await in_daemon(partial(fetch_base, elsewhere, folder.with_name(f"{folder.name}.base"), job.dealing))
+        base = await in_daemon(partial(fetch_base, snapshots, folder.with_name(f"{folder.name}.base"), job.dealing))
     say(
         f"labelpipe: shard {folder.name}{' goes on from its last sync and' if fetched else ''} is synced to {address}. "
         f"If its machine is lost, at most the answers of {sync_s:g} s are asked and paid for again"
@@ -80,7 +80,7 @@ async def _kept_elsewhere(
         await _save_last(synced)
 
 
-async def save_for_ever(synced: Synced, sync_s: float, lease: Lease) -> None:
+async def save_for_ever(synced: SnapshotSync, sync_s: float, lease: LeaseClient) -> None:
     """Save the state every so many seconds. While that fails the shard sends nothing, so that no more can be lost."""
     wait_s, retry_s = sync_s, RETRY_S
     while True:
@@ -99,7 +99,7 @@ async def save_for_ever(synced: Synced, sync_s: float, lease: Lease) -> None:
             wait_s, retry_s = sync_s, RETRY_S
 
 
-async def _save_last(synced: Synced) -> None:
+async def _save_last(synced: SnapshotSync) -> None:
     """The shard is over. Raises FencedError, and StoreError where it cannot be saved."""
     for attempt in range(LAST_TRIES):
         try:

@@ -18,7 +18,7 @@ from pipeline import codec
 from pipeline.errors import LabelpipeError, StoreError
 from pipeline.limits import PICO_PER_USD
 from pipeline.readers import reason_of, remote_system
-from pipeline.store import RunDir, note_spent, pack_state, unpack_state, write_whole
+from pipeline.store import RunDir, pack_snapshot, record_spent, unpack_snapshot, write_whole
 
 #: Where the ledger keeps what it has cost at most.
 _BUDGET = "budget"
@@ -35,7 +35,7 @@ class FencedError(LabelpipeError):
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class ShardSnapshot:
     """The state of a shard at the address. `has_ledger` is false where it was taken over before it had one.
 
     `is_over`: no process of it was at work any more.
@@ -52,22 +52,22 @@ class State:
         return f"{self.fence:06}-{self.number:06}"
 
 
-class Elsewhere:
-    """The states of the shards of a run that was dealt out. Every method blocks, and raises StoreError."""
+class SnapshotStore:
+    """The snapshots of a run's shards at an address. Every method blocks, and raises StoreError."""
 
     def __init__(self, address: str, dealing: str) -> None:
         self._system, place = remote_system(address, "scale.folder")
         self._root = f"{place.rstrip('/')}/{dealing}"
         self._shown = f"scale.folder = {address}"
 
-    def last(self, shard: str) -> State | None:
+    def last(self, shard: str) -> ShardSnapshot | None:
         """The last whole state of a shard; None where there is none."""
         with self._told("cannot be read"):
             for name in sorted(self._names(shard, ".json"), reverse=True):
                 # Not whole, or gone since: there is another one.
                 with suppress(ValueError, KeyError, TypeError, FileNotFoundError):
                     found: Mapping[str, Any] = codec.loads(self._system.cat_file(f"{self._root}/{shard}/{name}"))
-                    return State(*(found[field] for field in ("fence", "number", "has_ledger", "is_over")))
+                    return ShardSnapshot(*(found[field] for field in ("fence", "number", "has_ledger", "is_over")))
         return None
 
     def refuse_older(self, shard: str, fence: int) -> None:
@@ -81,27 +81,27 @@ class Elsewhere:
                 "Let that one go on"
             )
 
-    def save(self, shard: str, state: State, archive: Path) -> None:
+    def save(self, shard: str, snapshot: ShardSnapshot, archive: Path) -> None:
         """Put a state there, then its note; older ones go."""
         folder = f"{self._root}/{shard}"
         with self._told("cannot be written"):
             self._system.makedirs(folder, exist_ok=True)
-            if state.has_ledger:
-                self._system.put_file(str(archive), f"{folder}/{state.name}.zip")
-            self._system.pipe_file(f"{folder}/{state.name}.json", codec.dumps(asdict(state)))
-            old = [name for name in self._names(shard) if name.partition(".")[0] < state.name]
+            if snapshot.has_ledger:
+                self._system.put_file(str(archive), f"{folder}/{snapshot.name}.zip")
+            self._system.pipe_file(f"{folder}/{snapshot.name}.json", codec.dumps(asdict(snapshot)))
+            old = [name for name in self._names(shard) if name.partition(".")[0] < snapshot.name]
             for name in sorted(old, key=lambda name: name.endswith(".zip")):  # first the notes
                 with suppress(FileNotFoundError):
                     self._system.rm_file(f"{folder}/{name}")
 
-    def fetch(self, shard: str, archive: Path) -> State | None:
+    def fetch(self, shard: str, archive: Path) -> ShardSnapshot | None:
         """The last state of a shard, and its ledger into `archive` where it has one."""
         for _ in range(_TRIES):
-            state = self.last(shard)
+            snapshot = self.last(shard)
             with self._told("cannot be read"), suppress(FileNotFoundError):
-                if state is not None and state.has_ledger:
-                    self._system.get_file(f"{self._root}/{shard}/{state.name}.zip", str(archive))
-                return state
+                if snapshot is not None and snapshot.has_ledger:
+                    self._system.get_file(f"{self._root}/{shard}/{snapshot.name}.zip", str(archive))
+                return snapshot
         raise StoreError(f"{self._shown}: the states of shard {shard} go while they are read. Give the command again.")
 
     def clear(self) -> None:
@@ -126,11 +126,11 @@ class Elsewhere:
             raise StoreError(f"{self._shown}: {what}: {reason_of(error)}") from error
 
 
-class Synced:
-    """A shard's run folder on this disk, whose state is kept elsewhere. Every method blocks, and raises StoreError."""
+class SnapshotSync:
+    """A shard's run folder on this disk, saved as snapshots. Every method blocks, and raises StoreError."""
 
-    def __init__(self, elsewhere: Elsewhere, folder: Path, dealing: str, fence: int) -> None:
-        self._elsewhere, self._folder, self._dealing, self._fence = elsewhere, folder, dealing, fence
+    def __init__(self, snapshots: SnapshotStore, folder: Path, dealing: str, fence: int) -> None:
+        self._store, self._folder, self._dealing, self._fence = snapshots, folder, dealing, fence
         self._archive = folder.with_name(f"{folder.name}.state")
         # All state that changes: how many states were saved, and how the files were when the last one was.
         self._number = 0
@@ -138,18 +138,18 @@ class Synced:
 
     def resume(self, spent: tuple[int, int]) -> bool:
         """Have the last state here; whether it is a copy. `spent` is what the shard may have spent (see `Job`)."""
-        copied = bring(self._elsewhere, self._folder, self._dealing)
+        copied = restore(self._store, self._folder, self._dealing)
         ledger = RunDir(self._folder).ledger
         if any(spent) and (copied or not ledger.exists()):
             # What the lost process has paid for is not in it.
-            note_spent(ledger, _BUDGET, spent[0] / PICO_PER_USD, spent[1])
+            record_spent(ledger, _BUDGET, spent[0] / PICO_PER_USD, spent[1])
         _note(self._folder, self._dealing, fence=self._fence)
         self.save()
         return copied
 
     def save(self, *, is_over: bool = False) -> None:
         """Save the state if it has changed. Raises FencedError where another process has the shard."""
-        self._elsewhere.refuse_older(self._folder.name, self._fence)
+        self._store.refuse_older(self._folder.name, self._fence)
         ledger = RunDir(self._folder).ledger
         files = [(one.name, one.stat()) for one in (ledger, ledger.with_name("ledger.db-wal")) if one.exists()]
         # A reader makes an empty journal.
@@ -159,49 +159,49 @@ class Synced:
         has_ledger = ledger.exists()
         try:
             if has_ledger:
-                pack_state(ledger, self._archive)
-            state = State(self._fence, self._number + 1, has_ledger, is_over)
-            self._elsewhere.save(self._folder.name, state, self._archive)
+                pack_snapshot(ledger, self._archive)
+            snapshot = ShardSnapshot(self._fence, self._number + 1, has_ledger, is_over)
+            self._store.save(self._folder.name, snapshot, self._archive)
         finally:
             self._archive.unlink(missing_ok=True)
-        self._number, self._seen = state.number, seen
+        self._number, self._seen = snapshot.number, seen
 
 
-def keep_base(address: str, dealing: str, base: Path) -> None:
-    """Keep elsewhere what was done before there were shards: each of them needs it."""
+def save_base(address: str, dealing: str, base: Path) -> None:
+    """Save at the address what was done before there were shards: each of them needs it."""
     archive = base.with_name(f"{base.name}.state")
     try:
-        pack_state(base, archive)
-        Elsewhere(address, dealing).save(_BASE, State(0, 1, has_ledger=True, is_over=True), archive)
+        pack_snapshot(base, archive)
+        SnapshotStore(address, dealing).save(_BASE, ShardSnapshot(0, 1, has_ledger=True, is_over=True), archive)
     finally:
         archive.unlink(missing_ok=True)
 
 
-def fetch_base(elsewhere: Elsewhere, folder: Path, dealing: str) -> Path:
+def fetch_base(snapshots: SnapshotStore, folder: Path, dealing: str) -> Path:
     """The ledger of what was done before there were shards, in this folder."""
-    bring(elsewhere, folder, dealing, _BASE)
+    restore(snapshots, folder, dealing, _BASE)
     return RunDir(folder).ledger
 
 
-def bring(elsewhere: Elsewhere, folder: Path, dealing: str, shard: str = "") -> bool:
+def restore(snapshots: SnapshotStore, folder: Path, dealing: str, shard: str = "") -> bool:
     """Have the last state of a shard in this folder, which is named like it; whether that is a copy.
 
     It is none where the process ran here that had the shard last: its folder knows more. One that is older is moved
     aside.
     """
     archive, shard = folder.with_name(f"{folder.name}.state"), shard or folder.name
-    state, (fence, copied) = elsewhere.last(shard), _noted(folder, dealing)
-    if fence is not None and (state is None or fence >= state.fence):
+    snapshot, (fence, copied) = snapshots.last(shard), _noted(folder, dealing)
+    if fence is not None and (snapshot is None or fence >= snapshot.fence):
         return False
-    if copied and state is not None and copied == state.name:
+    if copied and snapshot is not None and copied == snapshot.name:
         return True
     _make_way(folder, aside=not copied)
     try:
-        state = elsewhere.fetch(shard, archive)
-        if state is None or not state.has_ledger:
+        snapshot = snapshots.fetch(shard, archive)
+        if snapshot is None or not snapshot.has_ledger:
             return False
-        unpack_state(archive, folder)
-        _note(folder, dealing, copied=state.name)
+        unpack_snapshot(archive, folder)
+        _note(folder, dealing, copied=snapshot.name)
     finally:
         archive.unlink(missing_ok=True)
     return True

@@ -13,11 +13,11 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from pipeline.errors import InputError
-from pipeline.leases.purses import Caps, Purses
-from pipeline.leases.rooms import Rooms
-from pipeline.leases.seats import Seat
-from pipeline.leases.tally import gold_beside
-from pipeline.leases.words import VALID_S, Ask, Grant
+from pipeline.leases.budgets import Caps, ShardBudgets
+from pipeline.leases.goldcounts import gold_beside
+from pipeline.leases.messages import VALID_S, Grant, LeaseRequest
+from pipeline.leases.shardstate import ShardState
+from pipeline.leases.sharedqueue import SharedQueue
 from pipeline.limits import DayMeter, Hold, LocalResource
 
 #: A bunch is handed over once it is what was asked for, or after so long.
@@ -36,7 +36,7 @@ ALONE_S = 5.0
 LOOK_S = 60.0
 
 
-class Desk:
+class LeaseService:
     """Grants to shards, under the limits of one run. `work` has to run beside it.
 
     `shards` is how many there are; 0: the first one says it, and `counted` hears of it. `day` counts requests a day for
@@ -48,13 +48,13 @@ class Desk:
         shards: int,
         resource: LocalResource,
         day: DayMeter,
-        purses: Purses,
-        rooms: Rooms,
+        budgets: ShardBudgets,
+        queue: SharedQueue,
         *,
         stop_at_day_limit: bool = False,
         counted: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self.resource, self.purses, self.rooms = resource, purses, rooms
+        self.resource, self.budgets, self.queue = resource, budgets, queue
         self._day = day
         self.stop_at_day_limit = stop_at_day_limit
         self._counted = counted
@@ -62,9 +62,9 @@ class Desk:
         # the calls in flight; what everyone waits for, whether something came back since, whether it is paused, why the
         # run ends, why a shard was told that there will be no more money, and what each shard is to set.
         self.shards = shards
-        self._shards: dict[int, Seat] = {}
+        self._shards: dict[int, ShardState] = {}
         self._since: float | None = None
-        self._turns: deque[Seat] = deque()
+        self._turns: deque[ShardState] = deque()
         self._in_flight = 0
         self._work, self._heard = asyncio.Event(), asyncio.Event()
         self._held = Hold(float("-inf"), "")
@@ -76,14 +76,14 @@ class Desk:
 
     # -- what shards say and get -----------------------------------------------------------------------------------
 
-    async def lease(self, ask: Ask) -> Grant:
+    async def lease(self, ask: LeaseRequest) -> Grant:
         """The answer to an exchange; the same one to an exchange that is asked again. Raises InputError."""
         if not self.shards and 1 <= ask.shard <= ask.shards:
             self._counted(ask.shards)
             self.shards = ask.shards
         if ask.shards != self.shards or not 1 <= ask.shard <= self.shards:
             raise InputError(f"shard {ask.shard}/{ask.shards}: this run has {self.shards or 'no'} shards")
-        shard = self._shards.setdefault(ask.shard, Seat())
+        shard = self._shards.setdefault(ask.shard, ShardState())
         async with shard.lock:
             if ask.session == shard.session and ask.number == shard.number and shard.last is not None:
                 return shard.last
@@ -104,15 +104,15 @@ class Desk:
         if shard in self._shards:
             async with self._shards[shard].lock:
                 pass
-        usd, tokens = self.purses.caps_of(shard)
+        usd, tokens = self.budgets.caps_of(shard)
         return usd or 0, tokens or 0
 
-    def _begin(self, shard: Seat, ask: Ask) -> None:
+    def _begin(self, shard: ShardState, ask: LeaseRequest) -> None:
         self._take_back(shard)
         shard.session, shard.last, shard.words = ask.session, None, None
         shard.has_begun = shard.is_over = False
 
-    def _report(self, shard: Seat, ask: Ask) -> None:
+    def _report(self, shard: ShardState, ask: LeaseRequest) -> None:
         """Judge what has come of the calls, in the order in which it came."""
         now = asyncio.get_running_loop().time()
         self._since = now if self._since is None else self._since
@@ -146,54 +146,54 @@ class Desk:
         if self.stop_at_day_limit and (reason := self.resource.state(now).day_reason):
             self.stop("day_limit", f"{reason}; the same command resumes then")
 
-    async def _settle(self, shard: Seat, ask: Ask) -> str:
+    async def _settle(self, shard: ShardState, ask: LeaseRequest) -> str:
         """The shard's part of the budget; why it will never be what the shard needs, if so."""
         if ask.spent is None:
             return ""
         shard.spent, shard.holds = ask.spent, ask.holds
         known = shard.last.caps if shard.last is not None else (None, None)
-        pairs = zip(self.purses.caps, known, strict=True)
+        pairs = zip(self.budgets.caps, known, strict=True)
         shard.is_bound = ask.number == 0 or not any(cap is not None and was is None for cap, was in pairs)
         if ask.number == 0:
-            await self.purses.begin(ask.shard, ask.spent)
+            await self.budgets.begin(ask.shard, ask.spent)
         if ask.is_last:
-            await self.purses.hand_back(ask.shard, ask.spent)
+            await self.budgets.hand_back(ask.shard, ask.spent)
         if ask.needs is None or (unit := await self._lack(ask, ask.needs)) is None:
             return ""
         # What is too little for its own next call may be enough for another's.
-        await self.purses.hand_back(ask.shard, ask.spent)
+        await self.budgets.hand_back(ask.shard, ask.spent)
         await asyncio.sleep(LACK_S)
         if (unit := await self._lack(ask, ask.needs)) is None or self._may_come_back():
             return ""
-        self.short = self.purses.lack_text(unit)
+        self.short = self.budgets.lack_text(unit)
         return self.short
 
-    async def _queued(self, ask: Ask) -> dict[str, Any]:
+    async def _queued(self, ask: LeaseRequest) -> dict[str, Any]:
         """What becomes of a shard's batches."""
-        found, lacks = await self.rooms.hear(ask, self._day, is_open=self._stopped is None and not self.is_paused)
-        if lacks and self.stop_at_day_limit and not (self.rooms.parts or self._in_flight):
+        found, lacks = await self.queue.hear(ask, self._day, is_open=self._stopped is None and not self.is_paused)
+        if lacks and self.stop_at_day_limit and not (self.queue.parts or self._in_flight):
             self.stop("day_limit", f"{lacks}; the same command resumes tomorrow (UTC)")
         return found
 
-    async def _lack(self, ask: Ask, needs: tuple[int, int]) -> int | None:
+    async def _lack(self, ask: LeaseRequest, needs: tuple[int, int]) -> int | None:
         """The unit that lacks, if the shard cannot be handed what it needs."""
         at_work = self._at_work()
         for number, one in at_work.items():  # what was spent before there was a cap
-            await self.purses.begin(number, one.spent)
+            await self.budgets.begin(number, one.spent)
         if not all(one.is_bound for one in at_work.values()):
             return 0
-        return await self.purses.fill(ask.shard, needs, self.shards)
+        return await self.budgets.fill(ask.shard, needs, self.shards)
 
     def _may_come_back(self) -> bool:
         """Whether a shard at work may hand something back, or one that a new lease server has not heard of yet."""
         at_work = self._at_work()
-        if any(not one.is_bound or one.holds or self.purses.unspent(number, one.spent)
+        if any(not one.is_bound or one.holds or self.budgets.unspent(number, one.spent)
                for number, one in at_work.items()):  # fmt: skip
             return True
         is_new = asyncio.get_running_loop().time() - (self._since or 0.0) < ALIVE_S
-        return is_new and not all(number in self._shards for number in self.purses.holders)
+        return is_new and not all(number in self._shards for number in self.budgets.holders)
 
-    def _at_work(self) -> dict[int, Seat]:
+    def _at_work(self) -> dict[int, ShardState]:
         now = asyncio.get_running_loop().time()
         return {number: one for number, one in self._shards.items() if not one.is_over and now - one.heard_at < ALIVE_S}
 
@@ -208,7 +208,7 @@ class Desk:
         now = asyncio.get_running_loop().time()
         return {number: now - one.heard_at for number, one in self._shards.items() if not one.is_over}
 
-    async def _wait_for_credit(self, shard: Seat, ask: Ask) -> None:
+    async def _wait_for_credit(self, shard: ShardState, ask: LeaseRequest) -> None:
         """Return with all that is wanted, or after a moment with some of it, or after a longer one with nothing."""
         shard.wants = 0 if ask.is_last else ask.wants
         shard.came.clear()
@@ -234,7 +234,7 @@ class Desk:
         finally:
             shard.is_asking = False
 
-    def _granted(self, shard: Seat, ask: Ask, short: str) -> Grant:
+    def _granted(self, shard: ShardState, ask: LeaseRequest, short: str) -> Grant:
         now = asyncio.get_running_loop().time()
         requests, shard.credit = shard.credit, 0
         if self._stopped is not None:
@@ -249,7 +249,7 @@ class Desk:
         return Grant(
             ask.number,
             requests,
-            self.purses.caps_of(ask.shard),
+            self.budgets.caps_of(ask.shard),
             shrink=shrink,
             held_s=held_s,
             reason=("paused by order" if self.is_paused else self._held.reason if held_s else ""),
@@ -287,7 +287,7 @@ class Desk:
 
     def set_caps(self, caps: Caps) -> None:
         """Take over another budget."""
-        self.purses.caps = caps
+        self.budgets.caps = caps
         self.short = ""
 
     def set_day_limit(self, limit: int | None, *, stop: bool) -> None:
@@ -383,7 +383,7 @@ class Desk:
             if now > shard.expires_at and not shard.is_asking:
                 self._take_back(shard)
 
-    def _take_back(self, shard: Seat) -> None:
+    def _take_back(self, shard: ShardState) -> None:
         self._return(shard, shard.out + shard.credit)
         self._in_flight -= shard.in_flight
         shard.out = shard.credit = shard.in_flight = 0
@@ -391,7 +391,7 @@ class Desk:
         if shard.last is not None:  # an exchange that is asked again gets no calls that others have now
             shard.last = Grant(shard.last.number, caps=shard.last.caps, stop=self._stopped)
 
-    def _return(self, shard: Seat, requests: int) -> None:
+    def _return(self, shard: ShardState, requests: int) -> None:
         if requests:
             self.resource.unsent(requests, requests * shard.tokens)
             self._day.unsent(requests)

@@ -35,7 +35,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class LeaseRequest:
     """What a shard asks for, and what has come of the grant before.
 
     It is `shard` of `shards`. `session` is another one for each process, `number` counts its exchanges: one that is
@@ -97,7 +97,8 @@ class Grant:
     cap. `shrink`: fewer calls should be in flight. `held_s` and `reason`: nothing is granted for so long. `stop`: the
     run is to end, as code and message. `short`: why what is needed will never be handed out. `state` is what is
     known of the server's limits, for the screen. `room`: the part may be sent; `is_too_large`: the one that was refused
-    fits no queue. `queue` is what is known of the server's queue of batches. `gold` counts as in Ask, for the others.
+    fits no queue. `queue` is what is known of the server's queue of batches. `gold` counts as in LeaseRequest, for the
+    others.
     """
 
     number: int
@@ -133,15 +134,15 @@ class Job:
     spent: tuple[int, int] = (0, 0)
 
 
-def to_bytes(words: Ask | Grant | Job) -> bytes:
+def to_bytes(words: LeaseRequest | Grant | Job) -> bytes:
     """As JSON; what is as it is without saying is left out."""
     usual = {one.name: one.default for one in fields(words)}
     return codec.dumps({name: value for name, value in asdict(words).items() if value != usual[name]})
 
 
-def ask_from(data: bytes) -> Ask:
+def parse_request(data: bytes) -> LeaseRequest:
     """What a shard has said. Raises InputError for what no shard of ours says."""
-    ask = _read(Ask, data)
+    ask = _read(LeaseRequest, data)
     counts = (ask.shard, ask.shards, ask.number, ask.wants, ask.tokens, ask.unused, ask.in_flight)
     pairs = [two for two in (ask.spent, ask.needs) if two is not None]
     if not all(_are_counts(some) for some in (counts, ask.sent, ask.answered, *pairs)):
@@ -180,12 +181,12 @@ def _are_counts(values: Any) -> bool:
     return isinstance(values, (list, tuple)) and all(type(one) is int and one >= 0 for one in values)
 
 
-def grant_from(data: bytes) -> Grant:
+def parse_grant(data: bytes) -> Grant:
     """What the lease server has said. Raises InputError for what is no grant."""
     return _read(Grant, data)
 
 
-def job_from(data: bytes) -> Job:
+def parse_job(data: bytes) -> Job:
     """What the lease server says of the run. Raises InputError."""
     return _read(Job, data)
 

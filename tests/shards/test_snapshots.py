@@ -1,4 +1,4 @@
-"""States that are kept elsewhere: the last whole one counts, and whoever has taken the shard over last."""
+"""Snapshots at an address: the last whole one counts, and whoever has taken the shard over last."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import StoreError
-from pipeline.leases import Lease
-from pipeline.shards import one
-from pipeline.shards.elsewhere import Elsewhere, FencedError, State, Synced, bring
+from pipeline.leases import LeaseClient
+from pipeline.shards import singleshard
+from pipeline.shards.snapshots import FencedError, ShardSnapshot, SnapshotStore, SnapshotSync, restore
 from pipeline.store import Ledger
 
 
@@ -20,11 +20,11 @@ def address(tmp_path: Path) -> str:
     return (tmp_path / "there").as_uri()
 
 
-def machine(folder: Path, address: str, fence: int) -> Synced:
+def machine(folder: Path, address: str, fence: int) -> SnapshotSync:
     """A process on a machine that has taken the shard over."""
     shard = folder / "01"
     shard.mkdir(parents=True, exist_ok=True)
-    return Synced(Elsewhere(address, "run"), shard, "run", fence)
+    return SnapshotSync(SnapshotStore(address, "run"), shard, "run", fence)
 
 
 def put(folder: Path, value: str) -> None:
@@ -73,8 +73,8 @@ def test_who_was_taken_over_from_saves_nothing_and_its_folder_is_not_gone_on_wit
     # What it had begun to save before it could know counts for nothing either.
     archive = tmp_path / "archive"
     archive.write_bytes(b"late")
-    Elsewhere(address, "run").save("01", State(1, 9, has_ledger=True, is_over=True), archive)
-    assert Elsewhere(address, "run").last("01") == State(2, 1, has_ledger=True, is_over=False)
+    SnapshotStore(address, "run").save("01", ShardSnapshot(1, 9, has_ledger=True, is_over=True), archive)
+    assert SnapshotStore(address, "run").last("01") == ShardSnapshot(2, 1, has_ledger=True, is_over=False)
     put(second, "second")
     other.save(is_over=True)
     assert machine(first, address, 3).resume((0, 0))
@@ -103,11 +103,11 @@ def test_a_save_that_is_cut_off_leaves_the_state_before(tmp_path: Path, address:
     copy = tmp_path / "b" / "01"
     copy.mkdir(parents=True)
     for _ in range(2):  # a second time there is nothing to fetch
-        assert bring(Elsewhere(address, "run"), copy, "run")
+        assert restore(SnapshotStore(address, "run"), copy, "run")
         assert got(tmp_path / "b") == "whole"
     put(tmp_path / "a", "whole again")
     one.save(is_over=True)
-    assert bring(Elsewhere(address, "run"), copy, "run")
+    assert restore(SnapshotStore(address, "run"), copy, "run")
     assert got(tmp_path / "b") == "whole again"
 
 
@@ -117,7 +117,7 @@ def test_an_unchanged_ledger_is_not_saved_again(tmp_path: Path, address: str) ->
     put(tmp_path, "something")
     for _ in range(3):
         one.save()
-    assert Elsewhere(address, "run").last("01") == State(1, 2, has_ledger=True, is_over=False)
+    assert SnapshotStore(address, "run").last("01") == ShardSnapshot(1, 2, has_ledger=True, is_over=False)
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -130,8 +130,8 @@ def test_a_shard_sends_nothing_while_it_cannot_save(
     tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else what a lost machine costs would have no bound. Once it can save again, it does so as often as before."""
-    monkeypatch.setattr(one, "RETRY_S", 0.01)
-    synced, lease = machine(tmp_path, address, 1), Lease("http://127.0.0.1:1", "token", 1, 2)
+    monkeypatch.setattr(singleshard, "RETRY_S", 0.01)
+    synced, lease = machine(tmp_path, address, 1), LeaseClient("http://127.0.0.1:1", "token", 1, 2)
     synced.resume((0, 0))
     there, away = tmp_path / "there", tmp_path / "away"
 
@@ -141,7 +141,7 @@ def test_a_shard_sends_nothing_while_it_cannot_save(
                 await asyncio.sleep(0.005)
 
     async def main() -> list[float]:
-        task, waits = asyncio.create_task(one.save_for_ever(synced, 0.02, lease)), list[float]()
+        task, waits = asyncio.create_task(singleshard.save_for_ever(synced, 0.02, lease)), list[float]()
         there.rename(away)
         there.write_text("in the way", encoding="utf-8")
         await until(held=True)

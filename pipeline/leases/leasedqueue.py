@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from pipeline.leases.words import Ask, Grant
+from pipeline.leases.messages import Grant, LeaseRequest
 from pipeline.limits import Budget
 from pipeline.store import Part
 
@@ -115,7 +115,7 @@ class LeasedQueue:
         parts = [one for pair in self._told.items() for one in pair]
         return {"parts": parts, "proven": self._is_proven, "room": self._room, "refused_part": self._refused}
 
-    def hear(self, ask: Ask, grant: Grant) -> None:
+    def hear(self, ask: LeaseRequest, grant: Grant) -> None:
         """What the lease server said."""
         if ask.room is not None and self._room == ask.room:
             self._is_granted, self._room = grant.room, None

@@ -1,4 +1,4 @@
-"""The state of a run folder in one file, to be kept elsewhere: its ledger as of one moment, and what belongs to it."""
+"""A snapshot of a run folder in one file: its ledger as of one moment, and what belongs to it."""
 
 import sqlite3
 import zipfile
@@ -17,7 +17,7 @@ _LEDGER = "ledger.db"
 _LEVEL = 1
 
 
-def pack_state(ledger: Path, archive: Path) -> None:
+def pack_snapshot(ledger: Path, archive: Path) -> None:
     """Write the state of the ledger's folder into `archive`; the ledger may be at work. Raises StoreError."""
     copy = archive.with_name(f"{archive.name}.db")
     try:
@@ -39,7 +39,7 @@ def pack_state(ledger: Path, archive: Path) -> None:
         copy.unlink(missing_ok=True)
 
 
-def unpack_state(archive: Path, folder: Path) -> None:
+def unpack_snapshot(archive: Path, folder: Path) -> None:
     """Put a state into a run folder that has none. Raises StoreError."""
     try:
         with zipfile.ZipFile(archive) as found:
@@ -50,7 +50,7 @@ def unpack_state(archive: Path, folder: Path) -> None:
         raise StoreError(f"{archive}: cannot be unpacked: {error}") from error
 
 
-def note_spent(ledger: Path, key: str, usd: float, tokens: int) -> None:
+def record_spent(ledger: Path, key: str, usd: float, tokens: int) -> None:
     """Count at least so much as spent, in a ledger that is made where there is none. Raises StoreError."""
     try:
         with closing(connect_writer(ledger)) as connection:

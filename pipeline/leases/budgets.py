@@ -21,7 +21,7 @@ _KEY = "purses"
 Caps = tuple[int | None, int | None]
 
 
-class Purses:
+class ShardBudgets:
     """What each shard may have spent in all. `before` is what the run had spent before there were shards."""
 
     def __init__(self, ledger: Ledger, caps: Caps, before: tuple[int, int] = (0, 0)) -> None:

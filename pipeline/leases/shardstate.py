@@ -1,16 +1,16 @@
-"""One shard as the desk knows it."""
+"""One shard as the lease service knows it."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
 
-from pipeline.leases.words import Grant
+from pipeline.leases.messages import Grant
 
 
 @dataclass(slots=True, eq=False)
-class Seat:
-    """One shard as the desk knows it. All of it changes."""
+class ShardState:
+    """One shard as the lease service knows it. All of it changes."""
 
     session: str = ""
     number: int = -1

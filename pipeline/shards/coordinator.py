@@ -10,13 +10,13 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.leases import Claims, Desk, Job, Purses, Rooms, lease_server
+from pipeline.leases import Job, LeaseService, ShardBudgets, ShardOwners, SharedQueue, lease_server
 from pipeline.limits import PICO_PER_USD, DayMeter, LocalResource
 from pipeline.parts import price_for
 from pipeline.records import Status
 from pipeline.runner import showing, spent_of, write_live
 from pipeline.settings import Settings
-from pipeline.shards.dealing import BASE, BOOK, FOLDER, Dealt, note
+from pipeline.shards.plan import BASE, BOOK, FOLDER, ShardPlan, write_plan
 from pipeline.store import Ledger, RunDir
 
 #: When shards were heard of last is written down so often.
@@ -24,10 +24,10 @@ HEARD_S = 2.0
 
 
 @asynccontextmanager
-async def office(
-    settings: Settings, dealt: Dealt, *, host: str, port: int, token: str
-) -> AsyncIterator[tuple[str, Desk]]:
-    """Serve leases while the block lasts; gives the address and the desk. Raises SetupError, and StoreError."""
+async def coordinator(
+    settings: Settings, plan: ShardPlan, *, host: str, port: int, token: str
+) -> AsyncIterator[tuple[str, LeaseService]]:
+    """Serve leases while the block lasts; gives the address and the service. Raises SetupError, and StoreError."""
     run, limits = Path(settings.output.dir), settings.limits
     async with await Ledger.open(run / FOLDER / BOOK) as book:
         before, base_days, proven = (0, 0), dict[str, int](), False
@@ -43,38 +43,38 @@ async def office(
             return await book.requests_on(day) + base_days.get(day, 0)
 
         day = DayMeter(limits.requests_per_day, used=used, add=book.add_requests, wall=time.time)
-        purses = Purses(book, caps_of(settings), before)
-        await purses.load()
-        claims = Claims(book)
-        await claims.load()
-        job = Job(dealt.run_id, dealt.shards, dealt.digest, dealt.dealing)
-        rooms = Rooms(book, settings.batch.enqueued_tokens, proven=proven)
-        await rooms.load()
+        budgets = ShardBudgets(book, caps_of(settings), before)
+        await budgets.load()
+        owners = ShardOwners(book)
+        await owners.load()
+        job = Job(plan.run_id, plan.shards, plan.digest, plan.dealing)
+        queue = SharedQueue(book, settings.batch.enqueued_tokens, proven=proven)
+        await queue.load()
         resource = LocalResource(limits.requests_per_minute, limits.tokens_per_minute)
-        desk = Desk(
-            dealt.shards,
+        service = LeaseService(
+            plan.shards,
             resource,
             day,
-            purses,
-            rooms,
+            budgets,
+            queue,
             stop_at_day_limit=limits.on_day_limit == "stop",
-            counted=lambda shards: note(run, replace(dealt, shards=shards)),
+            counted=lambda shards: write_plan(run, replace(plan, shards=shards)),
         )
         try:
             async with (
-                lease_server(desk, claims, job, host=host, port=port, token=token) as url,
-                showing(_note_heard(RunDir(run / FOLDER), desk)),
+                lease_server(service, owners, job, host=host, port=port, token=token) as url,
+                showing(_note_heard(RunDir(run / FOLDER), service)),
             ):
-                yield url, desk
+                yield url, service
         finally:
             await day.close()
 
 
-async def _note_heard(folder: RunDir, desk: Desk) -> None:
+async def _note_heard(folder: RunDir, service: LeaseService) -> None:
     """Keep for a status when each shard was heard of last, which may be on another machine."""
     while True:
         now = time.time()
-        write_live(folder, {"heard_at": {str(number): now - ago_s for number, ago_s in desk.heard_s.items()}})
+        write_live(folder, {"heard_at": {str(number): now - ago_s for number, ago_s in service.heard_s.items()}})
         await asyncio.sleep(HEARD_S)
 
 

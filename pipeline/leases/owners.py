@@ -1,4 +1,4 @@
-"""Which process has each shard, of those that keep their folders elsewhere: the last one that took it over.
+"""Which process has each shard, where shards keep their state at an address: the last one that took it over.
 
 Such a shard has no lock that others can see. A node that was thought lost may come back, and must not go on.
 """
@@ -9,13 +9,13 @@ import asyncio
 
 from pipeline import codec
 from pipeline.errors import InputError
-from pipeline.leases.words import Ask
+from pipeline.leases.messages import LeaseRequest
 from pipeline.store import Ledger
 
 _KEY = "claims"
 
 
-class Claims:
+class ShardOwners:
     """Who has taken which shard over, in the lease server's book: one that is started again knows it."""
 
     def __init__(self, ledger: Ledger) -> None:
@@ -38,7 +38,7 @@ class Claims:
             self._taken = taken
             return fence
 
-    def refuse(self, ask: Ask) -> None:
+    def refuse(self, ask: LeaseRequest) -> None:
         """Raises InputError for a session whose shard another one has taken over."""
         fence, session = self._taken.get(ask.shard, (0, ask.session))
         if session != ask.session:
