@@ -286,13 +286,24 @@ def test_every_status_is_documented() -> None:
 
 
 def test_every_room_has_its_floor() -> None:
-    told = {row[1].strip("`"): int(row[0]) for row in rows("architecture.md", "The rooms")}
+    told = {row[1].strip("`"): int(row[0]) for row in rows("architecture.md", "Layers and packages")}
     assert told == FLOORS
 
 
-#: constant -> what docs/architecture.md says of it, and by how much the value is multiplied there
+def test_the_architecture_is_read_in_ten_minutes() -> None:
+    words = [word for word in text_of("architecture.md").split() if re.search(r"\w", word)]
+    assert len(words) <= 2300
+
+
+def test_modules_that_the_architecture_names_exist() -> None:
+    named = [word for word in _CODED.findall(prose(DOCS / "architecture.md")) if re.fullmatch(r"[a-z]+/\w+", word)]
+    places = [ROOT / "pipeline" / word for word in named]
+    assert named
+    assert [path.name for path in places if not path.is_dir() and not path.with_suffix(".py").exists()] == []
+
+
+#: constant -> what docs/limits.md says of it, and by how much the value is multiplied there
 NUMBERS = {
-    "engine.writer.BATCH": ("at most {} outcomes", 1),
     "limits.gate.PROBE_FIRST_S": ("starts at {} s", 1),
     "limits.gate.ALONE_S": ("silent for {} s", 1),
     "limits.gate.WARM_UP_S": ("it has {} s", 1),
@@ -309,8 +320,8 @@ NUMBERS = {
 }
 
 
-def test_the_numbers_of_the_architecture_are_those_of_the_code(subtests: pytest.Subtests) -> None:
-    page = " ".join(text_of("architecture.md").split())
+def test_the_numbers_of_the_limits_are_those_of_the_code(subtests: pytest.Subtests) -> None:
+    page = " ".join(text_of("limits.md").split())
     for constant, (words, times) in NUMBERS.items():
         with subtests.test(constant):
             module, _, name = constant.rpartition(".")
