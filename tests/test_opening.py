@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.parts.inputs import sources_of
 from pipeline.parts.task import task_of
-from pipeline.readers import Progress
+from pipeline.readers import ReadProgress
 from pipeline.records import Record
 from pipeline.runner import opening
 from pipeline.runner.opening import SAMPLE, count, expected, open_screen, opening_lines
@@ -43,7 +43,7 @@ def settings(**tables: Any) -> Settings:
 
 
 def counted(found: Settings) -> tuple[int | None, list[Record]]:
-    reading, first = Progress(), list[Record]()
+    reading, first = ReadProgress(), list[Record]()
     asyncio.run(count(sources_of(found), found, reading, first))
     return reading.exact_total, first
 
@@ -106,7 +106,7 @@ def test_what_nobody_wrote_down_is_said(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_count_that_takes_long_is_said_when_it_is_there(monkeypatch: pytest.MonkeyPatch, patience_s: float) -> None:
     monkeypatch.setattr(opening, "PATIENCE_S", patience_s)
     found, said = settings(), list[str]()
-    asyncio.run(open_screen(said.append, found, task_of(found), sources_of(found), Progress(), 0))
+    asyncio.run(open_screen(said.append, found, task_of(found), sources_of(found), ReadProgress(), 0))
     if patience_s:
         (text,) = said
         assert text.startswith("labelpipe: 700 records of in.csv")

@@ -12,7 +12,7 @@ from pipeline import facts, labelfields, planner, report, results, runner, show,
 from pipeline.api.shown import Config, Shown, ShownFacts, link, plain, settings_of, shown_as
 from pipeline.errors import MissingExtraError, SetupError
 from pipeline.facts import Check, Tier
-from pipeline.readers import Given
+from pipeline.readers import RecordInput
 from pipeline.runner import RunOptions, in_loop
 from pipeline.settings import Settings
 from pipeline.store import read_table
@@ -147,7 +147,7 @@ class RunStatus(ShownFacts):
     _shown_by = "status_lines"
 
 
-async def arun(config: Config, options: RunOptions | None = None, *, records: Given | None = None) -> RunSummary:
+async def arun(config: Config, options: RunOptions | None = None, *, records: RecordInput | None = None) -> RunSummary:
     """`run`, for a program that has an event loop."""
     settings = settings_of(config)
     options = _reported(settings, options)
@@ -171,7 +171,7 @@ async def apreview(
     config: Config,
     n: int = 5,
     *,
-    records: Given | None = None,
+    records: RecordInput | None = None,
     keys: Collection[str] = (),
     sample: int = 0,
     prompt: bool = False,
@@ -218,7 +218,7 @@ async def averify(run: str | Path | None = None, *, read_input: bool = True, rem
     return shown_as(Report, await runner.verify(find_run(run), read_input=read_input, remote=remote))
 
 
-def run(config: Config, options: RunOptions | None = None, *, records: Given | None = None) -> RunSummary:
+def run(config: Config, options: RunOptions | None = None, *, records: RecordInput | None = None) -> RunSummary:
     """Label the input of a config, or `records`; the same call resumes. Works in a notebook too. Raises SetupError.
 
     `config` is `Settings` or the path of a config. `records` are mappings in any iterable or asynchronous one, or a

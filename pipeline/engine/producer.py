@@ -10,7 +10,7 @@ from pipeline.engine.beginning import Beginning
 from pipeline.engine.health import Prepare
 from pipeline.engine.net import Net
 from pipeline.errors import MediaError, RenderError
-from pipeline.readers import made_up_name
+from pipeline.readers import placeholder_key
 from pipeline.records import Outcome, Problem, Record, Request, SavedAnswer, Status
 
 #: Followers of one request that is being asked; a record beyond them is asked for itself.
@@ -194,7 +194,7 @@ def _repeated(record: Record) -> Record:
     return Record(
         source=record.source,
         ordinal=record.ordinal,
-        key=made_up_name(f"{record.source}:{record.line}"),
+        key=placeholder_key(f"{record.source}:{record.line}"),
         fields=record.fields,
         line=record.line,
         digest=record.digest,

@@ -15,7 +15,7 @@ from pipeline.parts import task_of
 from pipeline.records import JSON, Answer, Outcome, Request, ToolCall
 from pipeline.store import RunDir
 from pipeline.targets import load_settings
-from pipeline.task import ROWS_OF_CALLS, TOOL, Task, row_fields
+from pipeline.task import ROWS_OF_CALLS, TOOL_COLUMN, Task, row_fields
 
 #: The keys of a line.
 TITLES = ("messages", "tools", "parallel_tool_calls")
@@ -80,7 +80,7 @@ class Chat:
 
     def _names(self, functions: Mapping[str, Any], label: Mapping[str, JSON]) -> list[str]:
         """Those that were called, in their order; where the label does not say, those that have a field in it."""
-        called = label.get(TOOL) if len(functions) > 1 else None
+        called = label.get(TOOL_COLUMN) if len(functions) > 1 else None
         if called is not None:
             return [str(name) for name in (called if isinstance(called, list) else [called])]
         return [name for name in functions if not self._several or self._has(functions, name, label)]

@@ -11,7 +11,7 @@ from pipeline.exports.rows import Selection
 from pipeline.exports.similar import normalized
 from pipeline.exports.sources import OpenRun
 from pipeline.parts import gold_source
-from pipeline.readers import given_name, read_records
+from pipeline.readers import key_from_value, read_records
 from pipeline.targets import load_settings
 
 
@@ -70,7 +70,7 @@ async def _read(path: Path, opened: OpenRun, selection: Selection, sets: Sequenc
     async with aclosing(read_records([source])) as batches:
         async for batch in batches:
             for record in batch:
-                keys |= {name for field in _names(opened) if (name := given_name(record.fields.get(field)))}
+                keys |= {name for field in _names(opened) if (name := key_from_value(record.fields.get(field)))}
                 if selection.texts and all(name in record.fields for name in selection.texts):
                     texts.add(normalized(selection.text_of(record.fields)))
     return Gold(frozenset(keys), frozenset(texts - {""}))

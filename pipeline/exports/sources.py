@@ -12,7 +12,7 @@ from pipeline.records import Outcome
 from pipeline.show import numbers_in_order
 from pipeline.store import Corrected, Layout, Ledger, RunDir, corrected_at, rows_of
 from pipeline.targets import run_and_manifest
-from pipeline.task import LabelColumn, fields_shown, label_columns
+from pipeline.task import LabelColumn, fields_in_prompt, label_columns
 
 #: More different numbers than this are a quantity, not classes.
 NUMBERS = 12
@@ -88,7 +88,7 @@ def _is_class(column: LabelColumn, counts: Mapping[str, int]) -> bool:
 
 def text_fields(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     """The fields that the run's prompt names; () where it shows the whole record, or cannot be read."""
-    return tuple(sorted(fields_shown(manifest.get("fingerprint", {}))))
+    return tuple(sorted(fields_in_prompt(manifest.get("fingerprint", {}))))
 
 
 def examples_of(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from pipeline import codec
 from pipeline.errors import InputError, did_you_mean, list_names
 from pipeline.gold.values import has_value
-from pipeline.readers import Source, given_name, read_rows
+from pipeline.readers import Source, key_from_value, read_rows
 from pipeline.records import JSON
 from pipeline.store import safe_cell
 
@@ -149,7 +149,7 @@ class GoldFile:
                 continue
             key = fields.get(key_column)
             # Nearly every key is a text that does not begin as one that is made up, or escaped.
-            name = key if type(key) is str and key[:1] not in _ODD else given_name(plain(key))
+            name = key if type(key) is str and key[:1] not in _ODD else key_from_value(plain(key))
             if name:
                 found = known.get(values) if shares else None
                 if found is None:

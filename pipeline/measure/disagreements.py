@@ -12,7 +12,7 @@ from pipeline.errors import SetupError
 from pipeline.measure.opened import OpenRun
 from pipeline.records import JSON
 from pipeline.store import csv_block
-from pipeline.task import text_of
+from pipeline.task import display_text
 
 #: Disagreements that are kept for the screen, and characters of the text of each.
 SHOWN_MOST, TEXT_MOST = 10, 300
@@ -105,7 +105,7 @@ class Differing:
         self.n += len(found)
         self.first += [one for one, _ in found[: SHOWN_MOST - len(self.first)]]
         if self._file is not None:
-            self._write([self._row(one, text_of(fields or {}, self._run.shown)) for one, fields in found])
+            self._write([self._row(one, display_text(fields or {}, self._run.shown)) for one, fields in found])
 
     def _write(self, rows: Sequence[Sequence[Any]]) -> None:
         assert self._file is not None
@@ -127,7 +127,7 @@ class Differing:
     async def facts(self) -> dict[str, Any]:
         """How many there are, where they were written, and the first ones with their texts."""
         rows = await self._run.ledger.labels_of([one.record for one in self.first], fields=True)
-        texts = {key: text_of(row.fields or {}, self._run.shown)[:TEXT_MOST] for key, row in rows.items()}
+        texts = {key: display_text(row.fields or {}, self._run.shown)[:TEXT_MOST] for key, row in rows.items()}
         first = [
             {"key": one.key, "field": one.field, **self._values(one), "text": texts.get(one.record, "")}
             for one in self.first

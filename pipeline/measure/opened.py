@@ -7,10 +7,10 @@ from typing import Any
 from pipeline.errors import SetupError, did_you_mean, list_names
 from pipeline.gold import GOLD_NAMES, MeasuredField, class_name, fields_of_tools, find_field, infer_kind, only_field
 from pipeline.labelfields import Rename
-from pipeline.readers import given_name
+from pipeline.readers import key_from_value
 from pipeline.records import JSON
 from pipeline.store import LabelRow, Ledger, RunDir, renames_of
-from pipeline.task import fields_shown
+from pipeline.task import fields_in_prompt
 
 #: Labels that are looked at to find out what a field holds where its schema does not say.
 LOOKED_AT = 2_000
@@ -26,7 +26,7 @@ class Examples:
     """The records that the model is shown with their labels: what it says of them proves nothing."""
 
     def __init__(self, examples: Sequence[Mapping[str, JSON]], key: str | None, shown: frozenset[str]) -> None:
-        self._keys = {given_name(example.get(name)) for example in examples for name in (key, "key") if name} - {""}
+        self._keys = {key_from_value(example.get(name)) for example in examples for name in (key, "key") if name} - {""}
         self._texts: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
         for example in examples:
             names = tuple(sorted(name for name in example if name not in _NO_FIELDS and (not shown or name in shown)))
@@ -83,7 +83,7 @@ async def look_at(run_dir: RunDir, manifest: Mapping[str, Any], ledger: Ledger, 
     fingerprint = manifest.get("fingerprint") or {}
     key = (manifest.get("reading") or {}).get("key")
     rows = fingerprint.get("rows")
-    shown = fields_shown(fingerprint)
+    shown = fields_in_prompt(fingerprint)
     first = await ledger.labels_after(0, LOOKED_AT, fields=True)
     if not first:
         raise SetupError(f"{run_dir.path}: no record has an outcome yet, so there is nothing to compare")

@@ -36,7 +36,7 @@ class _Wanted:
     passed: bool = False
 
 
-class Loader:
+class MediaLoader:
     """Loads what requests show. Threads and processes begin with the first one; `close` ends them."""
 
     def __init__(self, options: MediaOptions, web: Web | None = None) -> None:

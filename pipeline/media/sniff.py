@@ -82,8 +82,8 @@ def _unknown(data: bytes) -> str:
         return "empty"
     # At most the last letter of the piece is cut in two.
     start = data[:64].decode("utf-8", "ignore")
-    is_text = len(start.encode()) >= len(data[:64]) - 3 and _TEXT.fullmatch(start)
-    return "text" if is_text else "of no type that is known here"
+    is_text_file = len(start.encode()) >= len(data[:64]) - 3 and _TEXT.fullmatch(start)
+    return "text" if is_text_file else "of no type that is known here"
 
 
 def head_of(data: bytes, mime: str, name: str) -> Size:

@@ -23,7 +23,7 @@ from pipeline.gold import (
 from pipeline.parts.choosing import is_of_shard, shard_of
 from pipeline.parts.tables import table_source, told_of
 from pipeline.quality import uniform
-from pipeline.readers import given_name, made_up_name, read_records
+from pipeline.readers import key_from_value, placeholder_key, read_records
 from pipeline.records import JSON, Record
 from pipeline.settings import Settings
 from pipeline.task import Task
@@ -80,7 +80,7 @@ async def _all_gold(settings: Settings, task: Task) -> Gold | None:
     if not shown:
         if settings.input.key is None or key is None:
             raise ConfigError(_lacking(path, task, columns))
-        return Gold(field, column, (), {given_name(one.fields[key]): one.fields[column] for one in answered})
+        return Gold(field, column, (), {key_from_value(one.fields[key]): one.fields[column] for one in answered})
     examples = _examples(task, shown)
     mixed = [
         (_canary(record, path, key, {column, *_gold_columns(columns, fields)}, shown), record.fields[column])
@@ -142,7 +142,7 @@ def _first_of_each(key: str | None, records: Sequence[Record]) -> list[Record]:
     """The records without those whose key came before."""
     if key is None:
         return list(records)
-    names = [given_name(record.fields.get(key)) or f"line {record.line}" for record in records]
+    names = [key_from_value(record.fields.get(key)) or f"line {record.line}" for record in records]
     return list(dict(zip(reversed(names), reversed(records), strict=True)).values())[::-1]
 
 
@@ -181,9 +181,9 @@ def _canary(record: Record, path: Path, key: str | None, hidden: set[str], shown
     fields = {name: value for name, value in record.fields.items() if name not in hidden}
     # Rows that are added above do not change the name, nor does a column that the prompt does not show.
     content = codec.digest64(codec.canonical({name: fields.get(name) for name in shown})) % 2**64
-    name = (given_name(record.fields.get(key)) if key else "") or f"{path.name}:{content:016x}"
+    name = (key_from_value(record.fields.get(key)) if key else "") or f"{path.name}:{content:016x}"
     # Like a place: no key that a field gives looks so.
-    made_up = made_up_name(f"gold {name}")
+    made_up = placeholder_key(f"gold {name}")
     return replace(record, key=made_up, fields=fields, digest=codec.digest64(codec.canonical(fields)))
 
 

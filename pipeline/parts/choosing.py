@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline import codec
 from pipeline.errors import ConfigError, InputError, did_you_mean, list_names
 from pipeline.parts.tables import table_source
-from pipeline.readers import BATCH, Progress, Source, peek, read_records, resolve_sources
+from pipeline.readers import BATCH, ReadProgress, Source, peek, read_records, resolve_sources
 from pipeline.records import JSON, LEFT_OUT, Problem, Record
 from pipeline.settings import InputSettings, Settings
 from pipeline.task import RecordFilter
@@ -85,7 +85,7 @@ async def chosen(
     choice: Choice,
     *,
     key: str | None,
-    progress: Progress,
+    progress: ReadProgress,
     batch: int = BATCH,
     left_out: bool = False,
 ) -> AsyncGenerator[list[Record], None]:
@@ -196,7 +196,7 @@ class _Drawn:
         return -self._heap[0] if self._heap else None
 
 
-def _note_missing(state: _Pass, choice: Choice, progress: Progress) -> None:
+def _note_missing(state: _Pass, choice: Choice, progress: ReadProgress) -> None:
     if state.missing:
         shown = ", ".join(sorted(state.missing)[:SHOWN_KEYS]) + " ..." * (len(state.missing) > SHOWN_KEYS)
         what = "key is" if len(state.missing) == 1 else "keys are"

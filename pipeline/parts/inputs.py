@@ -10,13 +10,13 @@ from pipeline.errors import InputError, MissingInputError
 from pipeline.parts.choosing import Choice, choice_of, chosen
 from pipeline.readers import (
     BATCH,
-    Dialect,
-    Given,
-    Progress,
     Query,
+    ReadProgress,
+    RecordInput,
     Records,
     Source,
-    given_source,
+    TextDialect,
+    iterable_source,
     read_records,
     resolve_sources,
 )
@@ -32,10 +32,10 @@ _HOW_MANY = {"limit", "sample", "seed", "keys", "shard"}
 _NONE = "none"
 
 
-def sources_of(settings: Settings, records: Given | None = None) -> list[Source]:
+def sources_of(settings: Settings, records: RecordInput | None = None) -> list[Source]:
     """The inputs, found and numbered; `records` that a program gives stand for all others. Raises SetupError."""
     if records is not None:
-        return [given_source(records)]
+        return [iterable_source(records)]
     settings.need_input()
     hidden = settings.hidden_address()
     paths = settings.inputs() if hidden is None else hidden
@@ -55,7 +55,7 @@ def resolved(
     query = Query(wanted.query, wanted.table) if asked else None
     header = tuple(wanted.header) if isinstance(wanted.header, list) else wanted.header
     quote, escape, records = ("" if said == _NONE else said for said in (wanted.quote, wanted.escape, wanted.records))
-    dialect = Dialect(
+    dialect = TextDialect(
         wanted.encoding,
         wanted.delimiter,
         quote,
@@ -72,7 +72,7 @@ async def read(
     sources: Sequence[Source],
     settings: Settings,
     *,
-    progress: Progress | None = None,
+    progress: ReadProgress | None = None,
     batch: int = BATCH,
     every: bool = False,
 ) -> Records:
@@ -85,7 +85,7 @@ async def read(
     choice = await choice_of(wanted, keys_file)
     if every:
         choice = Choice(choice.where, shard=choice.shard)
-    async with aclosing(_read(sources, wanted, choice, progress or Progress(), batch)) as batches:
+    async with aclosing(_read(sources, wanted, choice, progress or ReadProgress(), batch)) as batches:
         async for records in batches:
             yield records
 
@@ -94,7 +94,7 @@ def _read(
     sources: Sequence[Source],
     wanted: InputSettings,
     choice: Choice,
-    progress: Progress,
+    progress: ReadProgress,
     batch: int = BATCH,
     *,
     left_out: bool = False,
@@ -186,7 +186,7 @@ async def read_again(run_dir: RunDir, reading: Mapping[str, Any], *, left_out: b
     base = run_dir.path / reading["base"]
     sources = await in_daemon(lambda: resolved(paths, wanted, base, run_dir.path, secret=bool(name)))
     choice = await choice_of(wanted, None if wanted.keys is None else base / wanted.keys)
-    async with aclosing(_read(sources, wanted, choice, Progress(), left_out=left_out)) as batches:
+    async with aclosing(_read(sources, wanted, choice, ReadProgress(), left_out=left_out)) as batches:
         async for batch in batches:
             yield batch
 

@@ -26,7 +26,7 @@ from pipeline.limits import (
 from pipeline.parts.server import is_groq, is_openai, is_simulated, service_tier_of
 from pipeline.records import FLEX, Usage, room_in
 from pipeline.settings import PriceSettings, Settings
-from pipeline.task import LEAST_TOKENS, takes_breakpoint
+from pipeline.task import MIN_CACHED_TOKENS, supports_breakpoint
 
 #: What writing to the prompt cache costs beside input, from gpt-5.6 on (OpenAI's guide to prompt caching).
 CACHE_WRITE_TIMES = 1.25
@@ -112,7 +112,7 @@ def _price(settings: Settings, model: str, given: PriceSettings | None) -> Price
         return price_of(model, service_tier=service_tier_of(settings))
     cached = given.input if given.cached_input is None else given.cached_input
     written = given.cache_write
-    if written is None and takes_breakpoint(model):
+    if written is None and supports_breakpoint(model):
         written = CACHE_WRITE_TIMES * given.input
     return Price(given.input, given.output, cached, origin=OF_CONFIG, cache_write=written)
 
@@ -170,7 +170,7 @@ def admission_of(
         gate=Gate(
             concurrency,
             probe_max_s=limits.probe_max_s,
-            alone_s=ALONE_S if constant_tokens < LEAST_TOKENS else WARM_UP_S,
+            alone_s=ALONE_S if constant_tokens < MIN_CACHED_TOKENS else WARM_UP_S,
         ),
         resource=LocalResource(limits.requests_per_minute, limits.tokens_per_minute) if resource is None else resource,
         stop_at_day_limit=limits.on_day_limit == "stop",

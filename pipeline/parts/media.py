@@ -6,19 +6,19 @@ from pathlib import Path
 
 from pipeline.engine import Prepare
 from pipeline.errors import ConfigError, MissingExtraError
-from pipeline.media import Loader, MediaOptions, has_pdfium, has_pillow
+from pipeline.media import MediaLoader, MediaOptions, has_pdfium, has_pillow
 from pipeline.settings import Settings
-from pipeline.task import ShowOptions, Task
+from pipeline.task import PromptMedia, Task
 
 MB = 1024 * 1024
 _GLOB = frozenset("*?[")
 
 
-def show_options(settings: Settings) -> ShowOptions:
+def show_options(settings: Settings) -> PromptMedia:
     """What is shown after the prompt's text, and what stands for the looks of it in the fingerprint."""
     media = settings.task.media
     looks = ("detail", "max_pixels", "pdf_as", "pdf_dpi", "images", "audio", "documents")
-    return ShowOptions(
+    return PromptMedia(
         images=media.images,
         audio=media.audio,
         documents=media.documents,
@@ -28,7 +28,7 @@ def show_options(settings: Settings) -> ShowOptions:
     )
 
 
-def media_of(settings: Settings, task: Task) -> Loader:
+def media_of(settings: Settings, task: Task) -> MediaLoader:
     """What loads the records' media; to be closed. Raises ConfigError, and MissingExtraError for what is asked for."""
     from pipeline.providers import Fetcher, FetchOptions
 
@@ -39,7 +39,7 @@ def media_of(settings: Settings, task: Task) -> Loader:
         raise MissingExtraError("showing the pages of a PDF as pictures", "pdf")
     if task.shows:
         _refuse_everything(settings)
-    return Loader(
+    return MediaLoader(
         MediaOptions(
             root=folder_of_media(settings),
             model=settings.model.name,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipeline.errors import InputError
-from pipeline.readers import Dialect, Source, beginning_of, resolve_sources
+from pipeline.readers import Source, TextDialect, read_text_head, resolve_sources
 
 
 def table_source(path: Path, column: str) -> Source:
@@ -11,7 +11,7 @@ def table_source(path: Path, column: str) -> Source:
 
     The first row of a CSV names its columns, and spaces after a delimiter are no part of a cell.
     """
-    dialect = Dialect(None, delimiter_of(path, column), '"', True, "", skip_lines=0, skip_initial_space=True)
+    dialect = TextDialect(None, delimiter_of(path, column), '"', True, "", skip_lines=0, skip_initial_space=True)
     (source,) = resolve_sources(str(path), base=Path(), dialect=dialect)
     return source
 
@@ -31,7 +31,7 @@ def plain_name(name: str) -> str:
 
 def delimiter_of(path: Path, column: str) -> str | None:
     """What separates the columns, by the header; None for JSON, and where the header has no such column."""
-    line = next((line for line in beginning_of(path).splitlines() if line.strip()), "")
+    line = next((line for line in read_text_head(path).splitlines() if line.strip()), "")
     for sign in ",;\t|":
         if plain_name(column) in (plain_name(cell.strip(' "')) for cell in line.split(sign)):
             return sign

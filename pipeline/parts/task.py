@@ -16,14 +16,14 @@ from pipeline.parts.server import is_openai, is_simulated, names_function
 from pipeline.records import JSON
 from pipeline.settings import Settings, renamed_example
 from pipeline.task import (
-    LEAST_TOKENS,
+    MIN_CACHED_TOKENS,
     FunctionOptions,
     Task,
     TaskOptions,
     ToolOptions,
     ValidatorOptions,
     build_task,
-    takes_breakpoint,
+    supports_breakpoint,
 )
 
 
@@ -135,7 +135,7 @@ def _breakpoint(settings: Settings) -> bool | None:
     if wanted is None and not (is_openai(settings) or is_simulated(settings)):
         return False
     models = [settings.model.name, *(one.model for one in settings.quality.voters if one.model is not None)]
-    older = [model for model in models if not takes_breakpoint(model)]
+    older = [model for model in models if not supports_breakpoint(model)]
     if wanted and is_openai(settings) and older:
         told = f"model.cache_breakpoint = true, but {older[0]} takes no mark"
         raise ConfigError(f"{told}: OpenAI's models do from gpt-5.6 on; take it out")
@@ -144,14 +144,14 @@ def _breakpoint(settings: Settings) -> bool | None:
 
 def cache_text(settings: Settings, task: Task) -> str:
     """What is done for the server's prompt cache; empty where the constant part is too short for it."""
-    if task.constant_tokens < LEAST_TOKENS or not (
+    if task.constant_tokens < MIN_CACHED_TOKENS or not (
         task.marks_constant or is_openai(settings) or is_simulated(settings)
     ):
         return ""
     begins = f"about {task.constant_tokens:,} tokens begin each prompt"
     if task.marks_constant:
         return f"{begins}; their end is marked, so that the server keeps them (model.cache_breakpoint)"
-    if not takes_breakpoint(settings.model.name):
+    if not supports_breakpoint(settings.model.name):
         return f"{begins}; the cache of {settings.model.name} keeps them by itself"
     why = (
         "there is no system text or fixed example to mark" if settings.model.cache_breakpoint is None else "it is false"

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pipeline.errors import RenderError
 from pipeline.facts import Check
 from pipeline.parts import ASKS_THE_SAME, gold_fields, label_fields, votes_usd
-from pipeline.readers import OF_FILES
+from pipeline.readers import FILE_FORMATS
 from pipeline.records import JSON, Record, Usage
 from pipeline.runner import expected
 from pipeline.settings import Settings
@@ -124,7 +124,7 @@ class Census:
             message = "a row is named by its place, which the database may change: set input.key"
             ordered = "" if self._settings.input.query is None else ", and ORDER BY in the query"
             return Check("key", None, message + ordered)
-        if key is None and formats and formats <= OF_FILES:
+        if key is None and formats and formats <= FILE_FORMATS:
             return Check("key", True, "a file is named by its path")
         if no_key := self.problems["no_key"]:
             ok = None if no_key < self.records else False

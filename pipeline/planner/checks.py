@@ -34,7 +34,7 @@ from pipeline.planner.lanes import cache_checks, flex_checks
 from pipeline.planner.mediacheck import look_at_media
 from pipeline.planner.servercheck import UNSURE, api_checks, model_checks, server_checks
 from pipeline.progress import show_count
-from pipeline.readers import OF_FILES, Progress, Source, is_address, peek
+from pipeline.readers import FILE_FORMATS, ReadProgress, Source, is_url, peek
 from pipeline.records import Record
 from pipeline.runner import Fields, fields_of, find_changes, is_here, overridden_by, spent_of
 from pipeline.settings import Settings
@@ -134,7 +134,7 @@ def _ray(settings: Settings) -> list[Check]:
     if find_spec("ray") is None:
         return [Check("ray", False, str(MissingExtraError('scale.engine = "ray"', "ray")))]
     travel, run = travel_of(settings), settings.output.dir
-    if not is_address(settings.scale.folder or ""):
+    if not is_url(settings.scale.folder or ""):
         shared = [*travel.files, *(path for _, path in travel.stays), settings.scale.folder or run]
         told = f"nothing goes to the nodes; each needs under the same name: {', '.join(dict.fromkeys(shared))}"
         return [Check("ray", None, f"{told}. A file system that all of them see has it")]
@@ -147,7 +147,7 @@ def _ray(settings: Settings) -> list[Check]:
 
 def _told_sources(sources: list[Source]) -> str:
     names = ", ".join(source.name for source in sources[:3]) + (" ..." if len(sources) > 3 else "")
-    counts = [source.count() for source in sources if source.format in OF_FILES]
+    counts = [source.count() for source in sources if source.format in FILE_FORMATS]
     if counts:
         return f"{sum(count or 0 for count in counts):,} files, each a record ({names})"
     if any(source.format == "sql" for source in sources):
@@ -160,7 +160,7 @@ async def _records(settings: Settings, sources: list[Source], task: Task, *, qui
     """All records of local files, the first ones of other inputs: what they are, and what becomes of them."""
     found = [Check("records", None, f"{source.name} cannot be looked at before the run")
              for source in sources if source.once]  # fmt: skip
-    census, reading = Census(settings, task), Progress()
+    census, reading = Census(settings, task), ReadProgress()
     try:
         await expect_choice(sources, settings)
         with show_count("looking at the records", quiet=quiet) as add:
@@ -182,7 +182,7 @@ async def _records(settings: Settings, sources: list[Source], task: Task, *, qui
     return found
 
 
-def _left_out(reading: Progress) -> str:
+def _left_out(reading: ReadProgress) -> str:
     told = ", ".join(f"{count:,} records by input.{name}" for name, count in reading.left_out.items())
     unclear = (
         f"; {reading.unclear:,} of them because a field is missing or null, or of another type"
@@ -200,7 +200,7 @@ def _columns(settings: Settings, fields: Fields) -> Check:
 
 
 async def _read(
-    settings: Settings, sources: list[Source], census: Census, reading: Progress
+    settings: Settings, sources: list[Source], census: Census, reading: ReadProgress
 ) -> AsyncIterator[list[Record]]:
     if all(is_here(source) for source in sources):
         async with aclosing(read(sources, settings, progress=reading)) as batches:

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 
 from pipeline.errors import MediaError, RenderError, SetupError
-from pipeline.media import Loader, has_pillow
+from pipeline.media import MediaLoader, has_pillow
 from pipeline.parts import media_of
 from pipeline.records import Record
 from pipeline.settings import Settings
@@ -37,7 +37,7 @@ async def look_at_media(settings: Settings, task: Task, records: Sequence[Record
     return _told(tried)
 
 
-async def _try(loader: Loader, task: Task, record: Record, tried: _Tried) -> None:
+async def _try(loader: MediaLoader, task: Task, record: Record, tried: _Tried) -> None:
     tried.records += 1
     try:
         request = task.render(record)

@@ -30,7 +30,7 @@ from pipeline.planner.estimate import PILOT_AT_ONCE, Seen, planned
 from pipeline.planner.recorder import CallRecorder, tier_from
 from pipeline.progress import show_count
 from pipeline.providers import BatchApi, HttpProvider
-from pipeline.readers import Progress
+from pipeline.readers import ReadProgress
 from pipeline.records import Outcome, Provider
 from pipeline.runner import RunOptions, arun, refuse_open_batches, spent_of
 from pipeline.settings import Settings
@@ -109,7 +109,7 @@ async def count_records(settings: Settings, *, quiet: bool = True) -> int:
     if once := [source.name for source in sources if source.once]:
         raise InputError(f"a plan reads the input twice, and {once[0]} can be read once: put it into a file")
     await expect_choice(sources, settings)
-    count, reading = 0, Progress()
+    count, reading = 0, ReadProgress()
     async with aclosing(read(sources, settings, progress=reading)) as batches:
         with show_count("counting records", quiet=quiet) as add:
             async for batch in batches:

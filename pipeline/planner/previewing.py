@@ -37,7 +37,7 @@ from pipeline.parts import (
     tariff_of,
     task_of,
 )
-from pipeline.readers import Given, Progress
+from pipeline.readers import ReadProgress, RecordInput
 from pipeline.records import Outcome, Problem, Provider, Record, Request, Response, Status
 from pipeline.settings import Settings
 from pipeline.show import advise
@@ -66,7 +66,7 @@ async def preview(
     settings: Settings,
     n: int = 5,
     *,
-    records: Given | None = None,
+    records: RecordInput | None = None,
     keys: Collection[str] = (),
     sample: int = 0,
     prompt: bool = False,
@@ -138,11 +138,11 @@ class _Impatient:
         return response
 
 
-async def _picked(settings: Settings, task: Task, given: Given | None, which: Which) -> list[Request | Outcome]:
+async def _picked(settings: Settings, task: Task, given: RecordInput | None, which: Which) -> list[Request | Outcome]:
     """The records that are meant, each with its request or rejected: the first ones, those of keys, a sample."""
     sources = await in_daemon(partial(sources_of, settings, given))
     await expect_choice(sources, settings)
-    reading = Progress()
+    reading = ReadProgress()
     beginning = Beginning([source.name for source in sources], reading.without_records)
     first: list[Request | Outcome] = []
     picked = _Picked(which, settings.input.seed)

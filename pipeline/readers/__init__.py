@@ -1,13 +1,13 @@
 """Readers: what the user named as input becomes numbered records, a batch at a time."""
 
 from pipeline.readers.dataset import is_plain_folder
-from pipeline.readers.dialect import Dialect
-from pipeline.readers.encodings import beginning_of
-from pipeline.readers.files import is_text
-from pipeline.readers.given import Given, given_source
-from pipeline.readers.read import BATCH, Records, given_name, made_up_name, peek, read_records, read_rows
-from pipeline.readers.remote import is_address, reason_of, remote_system
-from pipeline.readers.resolve import is_litter, resolve_sources
-from pipeline.readers.rows import Progress
-from pipeline.readers.source import OF_FILES, Source, Stamp, format_by_ending
+from pipeline.readers.dialect import TextDialect
+from pipeline.readers.encodings import read_text_head
+from pipeline.readers.files import is_text_file
+from pipeline.readers.given import RecordInput, iterable_source
+from pipeline.readers.read import BATCH, Records, key_from_value, peek, placeholder_key, read_records, read_rows
+from pipeline.readers.remote import describe_remote_error, is_url, open_filesystem
+from pipeline.readers.resolve import is_system_file, resolve_sources
+from pipeline.readers.rows import ReadProgress
+from pipeline.readers.source import FILE_FORMATS, Source, Stamp, format_by_ending
 from pipeline.readers.sql import Query

@@ -24,7 +24,7 @@ _NAMED = re.compile(r'"?sep=(.)"?\r?\n?')
 
 
 @dataclass(frozen=True, slots=True)
-class Dialect:
+class TextDialect:
     """What the user says of how a text is written; None is to be recognised where the text begins.
 
     `quote` and `escape` are one character, or empty where there is none. `header` is True where the first row names the
@@ -45,7 +45,7 @@ class Dialect:
     format_is_said: bool = False
 
 
-UNSAID = Dialect()
+AUTO_DIALECT = TextDialect()
 NULL = "\ud800"  #: stands for MySQL's and Hive's sign of an empty cell; no text can hold it
 
 
@@ -111,7 +111,7 @@ def named_separator(line: str) -> str | None:
     return found[1] if found else None
 
 
-def recognised(head: str, wanted: Dialect, *, usual: str, whole: bool, name: str) -> Layout:
+def recognised(head: str, wanted: TextDialect, *, usual: str, whole: bool, name: str) -> Layout:
     """The layout of a table that begins with `head`; `whole` says that this is all of it.
 
     `usual` separates where nothing tells otherwise. Raises InputError, which names the key to set, where several
@@ -152,7 +152,7 @@ def _cells(lines: Sequence[str], layout: Layout) -> Iterator[list[str]]:
         return
 
 
-def _escaped(lines: Sequence[str], layout: Layout, wanted: Dialect, *, whole: bool, name: str) -> Layout:
+def _escaped(lines: Sequence[str], layout: Layout, wanted: TextDialect, *, whole: bool, name: str) -> Layout:
     """The layout with a backslash before quotes, delimiters or line breaks, where the rows are even only so."""
     if not any("\\" in line for line in lines) or layout.delimiter == "\\":
         return layout

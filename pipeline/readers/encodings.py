@@ -68,7 +68,7 @@ def encoding_of(head: bytes, wanted: str | None, name: str) -> str:
     return "utf-8"
 
 
-def beginning_of(path: Path) -> str:
+def read_text_head(path: Path) -> str:
     """The beginning of a file as text, also of one that is compressed; what is wrong with it is told when it is read.
 
     Raises OSError.

@@ -102,7 +102,7 @@ def _edges(path: str, _said: str) -> tuple[dict[str, JSON], int]:
     return {"size_bytes": size}, codec.digest64(b"%d " % size + held)
 
 
-def is_text(path: Path) -> bool:
+def is_text_file(path: Path) -> bool:
     """Whether the file is a text, by its beginning."""
     try:
         with _opened(str(path)) as (file, _size):

@@ -18,10 +18,10 @@ AHEAD = 256
 NAME = "records"
 
 #: what a program may hand over: an iterable of mappings, a stream of them, or a frame of pandas or polars
-Given: TypeAlias = Any
+RecordInput: TypeAlias = Any
 
 
-def given_source(records: Given) -> Source:
+def iterable_source(records: RecordInput) -> Source:
     """The records as a source, named `records`. Raises InputError where it is nothing that gives records."""
     if isinstance(records, str | bytes | Mapping):
         raise InputError(f"records: a {type(records).__name__} is one thing, not several; give a list of mappings")
@@ -41,18 +41,18 @@ def given_source(records: Given) -> Source:
     )
 
 
-def _count(records: Given) -> int | None:
+def _count(records: RecordInput) -> int | None:
     try:
         return len(records)
     except TypeError:
         return None
 
 
-def _is_frame(records: Given) -> bool:
+def _is_frame(records: RecordInput) -> bool:
     return hasattr(records, "iter_rows") or hasattr(records, "itertuples")
 
 
-def _mappings(records: Given, reading: Reading) -> Iterator[Any]:
+def _mappings(records: RecordInput, reading: Reading) -> Iterator[Any]:
     """One mapping after the other. polars' frames know `iter_rows`, those of pandas `itertuples`."""
     if not _is_frame(records):
         yield from records
@@ -64,7 +64,7 @@ def _mappings(records: Given, reading: Reading) -> Iterator[Any]:
             yield dict(zip(columns, values, strict=True))
 
 
-def _numbered(records: Given, reading: Reading) -> Iterator[Row]:
+def _numbered(records: RecordInput, reading: Reading) -> Iterator[Row]:
     number = 0
     try:
         for number, record in enumerate(_mappings(records, reading), 1):
@@ -108,7 +108,7 @@ def _broken(number: int, error: Exception) -> InputError:
     return InputError(f"records: what gives them raised after record {number:,}: {_told(error)}")
 
 
-async def _pumped(records: Given, reading: Reading) -> Rows:
+async def _pumped(records: RecordInput, reading: Reading) -> Rows:
     async with aclosing(pumped(lambda: _numbered(records, reading), ahead=AHEAD)) as parts:
         async for rows in parts:
             reading.progress.lines_read += len(rows)

@@ -11,7 +11,7 @@ from pipeline.errors import InputError, did_you_mean, list_names
 from pipeline.files import CHUNK_BYTES
 from pipeline.readers.formats import FORMATS
 from pipeline.readers.parquet import count_rows, parquet
-from pipeline.readers.rows import BrokenStreamError, Progress, Reading, Row, Rows
+from pipeline.readers.rows import BrokenStreamError, Reading, ReadProgress, Row, Rows
 from pipeline.readers.source import Source
 from pipeline.readers.stream import utf8_blocks
 from pipeline.records import JSON, Problem, Record
@@ -29,7 +29,7 @@ async def read_records(
     *,
     key: str | None = None,
     limit: int | None = None,
-    progress: Progress | None = None,
+    progress: ReadProgress | None = None,
     batch: int = BATCH,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> Records:
@@ -38,7 +38,7 @@ async def read_records(
     A record that cannot be read, or has no usable `key` field, has a `problem`. Raises InputError where a source as
     a whole cannot be read. Close the generator (`contextlib.aclosing`) when leaving it early.
     """
-    progress = Progress() if progress is None else progress
+    progress = ReadProgress() if progress is None else progress
     await _expect(sources, limit, progress)
     count = 0
     for source in sources:
@@ -65,7 +65,7 @@ async def read_rows(source: Source, *, batch: int = BATCH) -> Rows:
 
     What is wrong with a row says where it stands.
     """
-    reading = Reading(source.name, source.dialect, batch, Progress(), source.once, digests=False, unit=source.unit)
+    reading = Reading(source.name, source.dialect, batch, ReadProgress(), source.once, digests=False, unit=source.unit)
     own = source.access.named_by if source.access is not None else None
     async with aclosing(_whole(source, reading, CHUNK_BYTES)) as parts:
         async for rows in parts:
@@ -75,7 +75,7 @@ async def read_rows(source: Source, *, batch: int = BATCH) -> Rows:
 
 
 async def peek(
-    source: Source, *, n: int = 50, key: str | None = None, progress: Progress | None = None
+    source: Source, *, n: int = 50, key: str | None = None, progress: ReadProgress | None = None
 ) -> list[Record]:
     """The first `n` records, without reading all; `progress` hears what there is to be told of it.
 
@@ -90,7 +90,7 @@ async def peek(
     return found
 
 
-async def _expect(sources: Sequence[Source], limit: int | None, progress: Progress) -> None:
+async def _expect(sources: Sequence[Source], limit: int | None, progress: ReadProgress) -> None:
     """Set what is known of the total before anything is read."""
     sizes = [source.size_bytes for source in sources]
     progress.bytes_total = None if None in sizes else sum(size or 0 for size in sizes)
@@ -109,14 +109,14 @@ def _told(source: Source, unit: str, line: int, trouble: str, own: str | None) -
     return trouble if own else f"{source.name}, {unit} {line}: {trouble}"
 
 
-def _tell(source: Source, progress: Progress) -> None:
+def _tell(source: Source, progress: ReadProgress) -> None:
     for note in source.notes:
         progress.note(note, source.name)
     if source.partition:
         progress.note(f"its folders' names give the columns {', '.join(source.partition)}", source.name)
 
 
-def _partitioned(rows: list[Row], source: Source, progress: Progress) -> list[Row]:
+def _partitioned(rows: list[Row], source: Source, progress: ReadProgress) -> list[Row]:
     """The rows with the columns that the folders' names give; a column of the file itself stays as it is."""
     if not source.partition:
         return rows
@@ -183,7 +183,7 @@ def _unreadable(source: Source, unit: str, ordinal: int, row: Row, key: str | No
     """The record of a row that cannot be read."""
     line, fields, digest, trouble = row
     place = f"{source.name}:{line}"
-    name = made_up_name(place) if key else str(fields[own]) if own else place
+    name = placeholder_key(place) if key else str(fields[own]) if own else place
     problem = Problem("unreadable", _told(source, unit, line, trouble, own))
     return Record(source.name, ordinal, name, fields, line, digest, problem)
 
@@ -191,13 +191,13 @@ def _unreadable(source: Source, unit: str, ordinal: int, row: Row, key: str | No
 def _keyed(record: Record, key: str, unit: str) -> Record:
     """The record with the key that its field gives, or with the problem that it gives none."""
     value = record.fields.get(key)
-    name = given_name(value)
+    name = key_from_value(value)
     if name:
         return replace(record, key=name)
     missing = f"is missing; the fields are {list_names(record.fields)}{did_you_mean(key, record.fields)}"
     what = _what_is(value) if key in record.fields else missing
     problem = Problem("no_key", f"{record.source}, {unit} {record.line}: the key field {key!r} {what}")
-    return replace(record, key=made_up_name(f"{record.source}:{record.line}"), problem=problem)
+    return replace(record, key=placeholder_key(f"{record.source}:{record.line}"), problem=problem)
 
 
 def _what_is(value: JSON) -> str:
@@ -206,12 +206,12 @@ def _what_is(value: JSON) -> str:
     return "is empty" if value == "" else f"is a {type(value).__name__}, not a name"
 
 
-def made_up_name(place: str) -> str:
+def placeholder_key(place: str) -> str:
     """The name of a record that has none of its own, among records that have: its place, as in `(in.csv:3)`."""
     return f"({place})"
 
 
-def given_name(value: JSON) -> str:
+def key_from_value(value: JSON) -> str:
     """The name that a field's value gives; empty where it gives none.
 
     It depends on the value and not on its type: 1, 1.0 and "1" are one name, for files change the types of numbers.

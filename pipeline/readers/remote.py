@@ -17,7 +17,7 @@ from pipeline.errors import InputError, MissingExtraError
 from pipeline.readers.dialect import LOOK_BYTES
 from pipeline.readers.parquet import count_rows, parquet
 from pipeline.readers.rows import Blocks
-from pipeline.readers.source import OF_FILES, Source, SourceAccess, Stamp, format_of, natural, packing
+from pipeline.readers.source import FILE_FORMATS, Source, SourceAccess, Stamp, format_of, natural, packing
 from pipeline.readers.threads import spooled
 from pipeline.threads import in_daemon
 
@@ -35,7 +35,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
-def is_address(written: str) -> bool:
+def is_url(written: str) -> bool:
     """Whether it is an address and no path."""
     return _ADDRESS.match(written) is not None
 
@@ -79,7 +79,7 @@ class _Remote:
 
 def remote_sources(written: str, given_format: str, *, secret: bool = False) -> Iterator[Source]:
     """The file, or the files of a glob, at an address. Raises InputError and MissingExtraError."""
-    if given_format == "dataset" or given_format in OF_FILES:
+    if given_format == "dataset" or given_format in FILE_FORMATS:
         raise InputError(
             f'input.path: format = "{given_format}" is for local folders; {_said(written, secret)!r} is not one'
         )
@@ -123,7 +123,7 @@ def _found(written: str, secret: bool) -> list[_Remote]:
             return [_Remote(system, place, shown, system.info(place))]
         infos = system.glob(place, detail=True)
     except Exception as error:  # any file system may raise anything
-        raise InputError(f"input.path: {shown!r} cannot be read: {reason_of(error, secret)}") from None
+        raise InputError(f"input.path: {shown!r} cannot be read: {describe_remote_error(error, secret)}") from None
     found = [(_said(system.unstrip_protocol(name), secret), name, info) for name, info in infos.items()
              if info.get("type") != "directory"]  # fmt: skip
     if not found:
@@ -134,10 +134,10 @@ def _found(written: str, secret: bool) -> list[_Remote]:
 def _system(written: str, secret: bool) -> tuple[Any, str]:
     if written.lower().startswith("http://") and urlsplit(written).hostname not in _LOOPBACK:
         raise InputError(f"input.path: {_said(written, secret)!r}: http is read from this machine only; use https")
-    return remote_system(written, "input.path", secret=secret)
+    return open_filesystem(written, "input.path", secret=secret)
 
 
-def remote_system(written: str, key: str, *, secret: bool = False) -> tuple[Any, str]:
+def open_filesystem(written: str, key: str, *, secret: bool = False) -> tuple[Any, str]:
     """The file system of fsspec that an address names, and the place there. Raises InputError, MissingExtraError."""
     scheme = written.partition("://")[0].lower()
     try:
@@ -151,10 +151,10 @@ def remote_system(written: str, key: str, *, secret: bool = False) -> tuple[Any,
             raise MissingExtraError(f"{key}: {scheme}://", _EXTRAS[scheme]) from None
         raise InputError(f"{key}: {scheme}://: {error}") from None
     except Exception as error:  # any file system may raise anything
-        raise InputError(f"{key}: {_said(written, secret)!r}: {reason_of(error, secret)}") from None
+        raise InputError(f"{key}: {_said(written, secret)!r}: {describe_remote_error(error, secret)}") from None
 
 
-def reason_of(error: Exception, secret: bool = False) -> str:
+def describe_remote_error(error: Exception, secret: bool = False) -> str:
     """What went wrong, and what to do. Of a secret address no foreign text: messages repeat addresses."""
     true = _true(error)
     status = getattr(true, "status", None)
@@ -206,7 +206,7 @@ def _head(remote: _Remote) -> bytes:
         with remote.system.open(remote.place, "rb", **({} if remote.in_parts else {"block_size": 0})) as file:
             return bytes(file.read(LOOK_BYTES))
     except Exception as error:  # any file system may raise anything
-        raise InputError(f"input.path: {remote.name!r} cannot be read: {reason_of(error, True)}") from None
+        raise InputError(f"input.path: {remote.name!r} cannot be read: {describe_remote_error(error, True)}") from None
 
 
 async def _blocks(remote: _Remote, chunk_bytes: int) -> Blocks:
@@ -265,7 +265,7 @@ def _asked(ask: Callable[[], Any], remote: _Remote) -> Any:
             raise
         except Exception as error:  # any file system may raise anything
             if wait_s is None or _is_final(error):
-                raise InputError(f"{remote.name}: cannot be read: {reason_of(error, True)}") from None
+                raise InputError(f"{remote.name}: cannot be read: {describe_remote_error(error, True)}") from None
             time.sleep(wait_s)
     raise AssertionError("the last wait is None")
 
@@ -318,4 +318,4 @@ def _streamed(remote: _Remote) -> Generator[bytes, None, None]:
             while block := file.read(1024 * 1024):
                 yield block
     except Exception as error:  # any file system may raise anything
-        raise InputError(f"{remote.name}: cannot be read: {reason_of(error, True)}") from None
+        raise InputError(f"{remote.name}: cannot be read: {describe_remote_error(error, True)}") from None

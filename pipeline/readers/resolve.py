@@ -11,12 +11,12 @@ from pathlib import Path, PurePath
 from pipeline import globs
 from pipeline.errors import InputError, MissingInputError
 from pipeline.readers.dataset import dataset_source, is_dataset
-from pipeline.readers.dialect import LOOK_BYTES, UNSAID, Dialect
+from pipeline.readers.dialect import AUTO_DIALECT, LOOK_BYTES, TextDialect
 from pipeline.readers.files import files_source, refuse_overlap
 from pipeline.readers.folders import inputs_only, partition_of
 from pipeline.readers.missing import missing
-from pipeline.readers.remote import is_address, remote_sources
-from pipeline.readers.source import FORMAT_NAMES, OF_FILES, Source, format_of, natural, packing
+from pipeline.readers.remote import is_url, remote_sources
+from pipeline.readers.source import FILE_FORMATS, FORMAT_NAMES, Source, format_of, natural, packing
 from pipeline.readers.sql import DIALECTS, Query, sql_source
 
 STDIN = "-"
@@ -34,7 +34,7 @@ def resolve_sources(
     base: Path,
     query: Query | None = None,
     secret: bool = False,
-    dialect: Dialect = UNSAID,
+    dialect: TextDialect = AUTO_DIALECT,
     own: Path | None = None,
 ) -> list[Source]:
     """The sources that `path` names, relative to `base`, in the order in which they are read.
@@ -51,7 +51,7 @@ def resolve_sources(
         raise InputError('input.path names no file; set it to a file, a list, a glob, or "-" for stdin')
     if query is not None:
         sources = [sql_source(each, query, base) for each in written]
-    elif format in OF_FILES:
+    elif format in FILE_FORMATS:
         sources = _folders(written, format, base, secret, own)
     else:
         sources = [source for each in written for source in _named(each, format, base, secret, own)]
@@ -74,7 +74,7 @@ def _named(written: str, format_name: str, base: Path, secret: bool, own: Path |
             raise InputError(f"input.path: {_TITLES[format_name]} cannot be read from stdin; name the file")
         yield Source("stdin", None, format_name, None)
         return
-    if is_address(written):
+    if is_url(written):
         if written.partition("://")[0].partition("+")[0].lower() in DIALECTS:
             raise InputError("input.path is the address of a database: set input.query or input.table")
         for source in remote_sources(written, format_name, secret=secret):
@@ -110,14 +110,14 @@ def _matches(pattern: str, base: Path, wanted: Callable[[str], bool], own: Path 
     if not glob.has_magic(pattern) or (base / pattern).exists():
         return inputs_only([PurePath(pattern).as_posix()], glob.escape(pattern), base, own)
     found = globs.matching(pattern, base)
-    visible = (name for name in found if not is_litter(name))
+    visible = (name for name in found if not is_system_file(name))
     names = {_posix(name) for name in visible if wanted(os.path.join(base, name))}  # noqa: PTH118
     if not names:
         raise MissingInputError(f"input.path: no file matches {pattern!r} (looked for in {base.absolute()}).")
     return inputs_only(sorted(names, key=natural), pattern, base, own)
 
 
-def is_litter(name: str) -> bool:
+def is_system_file(name: str) -> bool:
     """Whether the file is one that the system has put there."""
     return os.path.basename(name).lower() in _LITTER  # noqa: PTH119 - there may be 100,000: no Path for each
 
@@ -137,7 +137,7 @@ def _folders(written: Sequence[str], format_name: str, base: Path, secret: bool,
     for each in written:
         if each == STDIN:
             raise InputError(f'input.path: format = "{format_name}" needs a folder or a glob, not stdin')
-        if is_address(each):
+        if is_url(each):
             list(remote_sources(each, format_name, secret=secret))  # refuses it
         plain = _at_home(each)
         if (base / plain).is_dir():

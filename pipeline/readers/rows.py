@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.codec import digest64
-from pipeline.readers.dialect import Dialect
+from pipeline.readers.dialect import TextDialect
 from pipeline.readers.headers import columns_of
 from pipeline.records import JSON
 from pipeline.units import shorten_list
@@ -37,7 +37,7 @@ class BrokenStreamError(Exception):
 
 
 @dataclass(slots=True)
-class Progress:
+class ReadProgress:
     """How far the reading has come; all of it changes while records are read.
 
     Bytes are those of the files as they lie on the disk, so for a compressed file the compressed ones.
@@ -114,9 +114,9 @@ class Reading:
     """
 
     name: str
-    dialect: Dialect
+    dialect: TextDialect
     batch: int
-    progress: Progress
+    progress: ReadProgress
     once: bool = False
     digests: bool = True
     encoding: str = "utf-8"

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline import codec
 from pipeline.errors import InputError
 from pipeline.readers.compression import ENDINGS, HEAD_BYTES, Inflater, detect
-from pipeline.readers.dialect import UNSAID, Dialect
+from pipeline.readers.dialect import AUTO_DIALECT, TextDialect
 from pipeline.readers.foreign import refuse_foreign
 from pipeline.readers.jsontexts import is_one_text
 from pipeline.readers.rows import Blocks, BrokenStreamError, Reading, Rows
@@ -20,8 +20,8 @@ FORMATS_BY_ENDING |= {".ndjson": "jsonl", ".txt": "text"}
 FORMAT_NAMES = ("auto", "jsonl", "json", "csv", "tsv", "parquet", "text", "files", "text_files", "dataset")
 
 #: formats in which each file is a record
-OF_FILES = frozenset({"files", "text_files"})
-_UNITS = {"parquet": "row", "sql": "row", "dataset": "row", "records": "record", **dict.fromkeys(OF_FILES, "file")}
+FILE_FORMATS = frozenset({"files", "text_files"})
+_UNITS = {"parquet": "row", "sql": "row", "dataset": "row", "records": "record", **dict.fromkeys(FILE_FORMATS, "file")}
 
 Stamp = Mapping[str, Any]
 
@@ -63,7 +63,7 @@ class Source:
     format: str
     size_bytes: int | None
     access: SourceAccess | None = None
-    dialect: Dialect = UNSAID
+    dialect: TextDialect = AUTO_DIALECT
     partition: Mapping[str, JSON] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

@@ -14,7 +14,7 @@ from pipeline.readers.compression import HEAD_BYTES, SLICE_BYTES, Inflater, dete
 from pipeline.readers.dialect import LOOK_BYTES
 from pipeline.readers.encodings import encoding_of, to_utf8
 from pipeline.readers.foreign import refuse_foreign
-from pipeline.readers.rows import Blocks, BrokenStreamError, Progress, Reading
+from pipeline.readers.rows import Blocks, BrokenStreamError, Reading, ReadProgress
 from pipeline.readers.source import Source
 from pipeline.threads import in_daemon
 
@@ -114,7 +114,7 @@ async def joined(head: bytes, blocks: Blocks) -> Blocks:
             yield block
 
 
-async def _unpacked(chunks: Blocks, name: str, progress: Progress) -> Blocks:
+async def _unpacked(chunks: Blocks, name: str, progress: ReadProgress) -> Blocks:
     """The plain bytes, whatever they were packed with."""
     inflater: Inflater | None = None
     first = True

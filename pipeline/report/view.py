@@ -11,7 +11,7 @@ from pipeline.records import FLEX, JSON, Outcome
 from pipeline.report.gather import Found
 from pipeline.show import batches_text, net_text, numbers_in_order
 from pipeline.store import STEP_S
-from pipeline.task import fields_shown, text_of
+from pipeline.task import display_text, fields_in_prompt
 from pipeline.units import dollars, duration
 
 #: Values of a label column that are shown; a page with hundreds of them would be read by nobody.
@@ -340,4 +340,4 @@ def sample(found: Found) -> tuple[list[str], list[tuple[str, str, list[str]]]]:
 
 def _text(found: Found, outcome: Outcome) -> str:
     fields = dict(outcome.record.fields)
-    return text_of(fields, fields_shown(found.manifest.get("fingerprint") or {})) or plain(fields)
+    return display_text(fields, fields_in_prompt(found.manifest.get("fingerprint") or {})) or plain(fields)

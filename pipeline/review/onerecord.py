@@ -10,7 +10,7 @@ from pipeline.records import JSON, Answer, Outcome, Request, SavedAnswer, Usage
 from pipeline.review.folder import Reviewed, reviewed
 from pipeline.store import Answer as Said
 from pipeline.store import Archived, Correction, Ledger, corrected_at, misfit, read_reviews
-from pipeline.task import ask_again
+from pipeline.task import rebuild_request
 
 
 async def show_record(run: str | Path | None, key: str) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def _prompt(found: Reviewed, outcome: Outcome | None) -> dict[str, Any] | None:
     if outcome is None or outcome.request_digest is None:
         return None
     manifest = found.run_dir.read_manifest() or {}
-    again = ask_again(manifest.get("fingerprint") or {}, outcome.record, outcome.request_digest)
+    again = rebuild_request(manifest.get("fingerprint") or {}, outcome.record, outcome.request_digest)
     made: dict[str, Any] = {"is_as_sent": again.is_same, "why": again.why, "messages": []}
     request = again.request
     if request is not None:

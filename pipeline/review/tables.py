@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import InputError
-from pipeline.readers import Dialect, read_records, resolve_sources
+from pipeline.readers import TextDialect, read_records, resolve_sources
 from pipeline.records import JSON
 from pipeline.threads import in_daemon
 
@@ -26,7 +26,7 @@ async def rows_in(path: Path) -> AsyncGenerator[list[Row], None]:
     """
     if not await in_daemon(path.is_file):
         raise InputError(f"{path}: there is no such file")
-    sources = await in_daemon(lambda: resolve_sources(path.as_posix(), base=Path(), dialect=Dialect(header=True)))
+    sources = await in_daemon(lambda: resolve_sources(path.as_posix(), base=Path(), dialect=TextDialect(header=True)))
     async with aclosing(read_records(sources)) as batches:
         async for records in batches:
             for record in records:

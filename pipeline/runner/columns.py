@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from pipeline.errors import InputError, SetupError, did_you_mean, list_names
-from pipeline.readers import OF_FILES, Progress, Records, Source, read_records
+from pipeline.readers import FILE_FORMATS, ReadProgress, Records, Source, read_records
 from pipeline.records import Record
 from pipeline.runner.opening import is_here
 from pipeline.settings import Settings
@@ -15,7 +15,7 @@ from pipeline.settings import Settings
 #: Records of a source that is not on this machine that are looked at for a column that the others before lack.
 LOOKED_AT = 1_000
 #: Formats in which all records of a source have the same fields.
-_TABLES = frozenset({"csv", "tsv", "parquet", "sql", "dataset"}) | OF_FILES
+_TABLES = frozenset({"csv", "tsv", "parquet", "sql", "dataset"}) | FILE_FORMATS
 #: What can be saved of an unreadable record is in this field, which no other record has.
 _RAW = "raw"
 
@@ -80,7 +80,7 @@ async def _look(source: Source, fields: Fields, key: str | None) -> bool:
 
 
 async def expecting(
-    batches: Records, settings: Settings, sources: Sequence[Source], reading: Progress
+    batches: Records, settings: Settings, sources: Sequence[Source], reading: ReadProgress
 ) -> AsyncGenerator[list[Record], None]:
     """The same records, of sources that can be read once only. Raises InputError where the first lack a column.
 

@@ -10,7 +10,7 @@ from pipeline.control import Watchdog, describe_tasks, grouped
 from pipeline.errors import LabelpipeError
 from pipeline.limits import Admission, DoorState
 from pipeline.parts import hours_of
-from pipeline.readers import Progress as ReadProgress
+from pipeline.readers import ReadProgress
 from pipeline.runlog import log_event
 from pipeline.runner.steering import Steering
 from pipeline.settings import Settings

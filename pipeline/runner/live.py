@@ -14,7 +14,7 @@ from typing import Any
 from pipeline import codec
 from pipeline.limits import Admission, Budget, DoorState, Price, Spend, what_is_left
 from pipeline.progress import Progress, Snapshot, eta_s
-from pipeline.readers import Progress as ReadProgress
+from pipeline.readers import ReadProgress
 from pipeline.records import Status
 from pipeline.runlog import log_event
 from pipeline.runner.guard import Guard

@@ -21,8 +21,7 @@ from pipeline.parts import (
     told_of_card,
     votes_usd,
 )
-from pipeline.readers import OF_FILES, Source
-from pipeline.readers import Progress as ReadProgress
+from pipeline.readers import FILE_FORMATS, ReadProgress, Source
 from pipeline.records import FLEX, Record, Usage
 from pipeline.runlog import log_event
 from pipeline.settings import Settings
@@ -39,7 +38,7 @@ _BYTES_PER_TOKEN = 4
 #: Kinds of places that a config does not show.
 _OUTSIDE = frozenset({"environment", ".env"})
 #: Files whose records can be read twice at no cost.
-LOCAL = frozenset({"jsonl", "csv", "tsv", "text", "parquet"}) | OF_FILES
+LOCAL = frozenset({"jsonl", "csv", "tsv", "text", "parquet"}) | FILE_FORMATS
 #: What becomes of batches that are open shortly before `limits.stop_at`, by `batch.finish`.
 _AT_THE_END = {
     "live": 'in time before it, what no batch will answer is asked live (batch.finish = "live")',
@@ -97,7 +96,7 @@ async def open_screen(
 
 def is_here(source: Source) -> bool:
     """Whether its records can be read twice at no cost: it lies on this machine."""
-    return not source.once and source.format in LOCAL and (source.path is not None or source.format in OF_FILES)
+    return not source.once and source.format in LOCAL and (source.path is not None or source.format in FILE_FORMATS)
 
 
 def opening_lines(

@@ -9,7 +9,7 @@ from pipeline import codec
 from pipeline.engine import Job, Lookups
 from pipeline.errors import ChangedError, LabelpipeError, RenderError
 from pipeline.labelfields import Rename
-from pipeline.readers import Progress, Source, Stamp
+from pipeline.readers import ReadProgress, Source, Stamp
 from pipeline.records import Outcome, Record, SavedAnswer, Status
 from pipeline.runlog import log_event
 from pipeline.settings import Settings
@@ -128,7 +128,7 @@ def _with_new_names(outcome: Outcome, renames: Sequence[Rename]) -> Outcome:
     return outcome if outcome.answer is None else replace(outcome, answer=renamed_answer(outcome.answer, later))
 
 
-async def end_pass(ledger: Ledger, sources: Sequence[Source], reading: Progress, *, complete: bool) -> None:
+async def end_pass(ledger: Ledger, sources: Sequence[Source], reading: ReadProgress, *, complete: bool) -> None:
     """Archive what was never asked of records that were not in this pass: rows that were fixed or taken out.
 
     An input that can be read again is compared before a session; this is for the others, where all was read.

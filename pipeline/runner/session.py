@@ -35,7 +35,7 @@ from pipeline.parts import (
     tariff_of,
 )
 from pipeline.progress import Progress
-from pipeline.readers import Progress as ReadProgress
+from pipeline.readers import ReadProgress
 from pipeline.records import Outcome, Record, SavedAnswer, Status
 from pipeline.runlog import log_event
 from pipeline.runner.after import finished

@@ -38,7 +38,7 @@ from pipeline.parts import (
     task_of,
 )
 from pipeline.providers import FunctionProvider
-from pipeline.readers import Given, Source, Stamp
+from pipeline.readers import RecordInput, Source, Stamp
 from pipeline.records import RECORD_CODES, Provider, Request, Response, Status
 from pipeline.runlog import log_event, run_log
 from pipeline.runner.after import After
@@ -101,13 +101,13 @@ class RunOptions:
     base: Path | None = None
     stop_first: LabelpipeError | None = None
     command: str | None = None
-    records: Given | None = None
+    records: RecordInput | None = None
     overrides: Sequence[str] | None = None
     after: After | None = None
     batches: Mode | str = Mode.WAIT
 
 
-def run(settings: Settings, options: RunOptions | None = None, *, records: Given | None = None) -> RunSummary:
+def run(settings: Settings, options: RunOptions | None = None, *, records: RecordInput | None = None) -> RunSummary:
     """Label the input of `settings`, or `records`; the same call resumes. Works in a notebook too. Raises SetupError.
 
     `records` are mappings in any iterable or asynchronous one, or a frame of pandas or polars. In a program that has
@@ -155,12 +155,14 @@ def _in_thread(work: Coroutine[Any, Any, _T], switch: StopSwitch) -> _T:
     return done[0]
 
 
-def _options(options: RunOptions | None, records: Given | None) -> RunOptions:
+def _options(options: RunOptions | None, records: RecordInput | None) -> RunOptions:
     options = options or RunOptions()
     return options if records is None else replace(options, records=records)
 
 
-async def arun(settings: Settings, options: RunOptions | None = None, *, records: Given | None = None) -> RunSummary:
+async def arun(
+    settings: Settings, options: RunOptions | None = None, *, records: RecordInput | None = None
+) -> RunSummary:
     """`run`, for a program that has an event loop."""
     switch = StopSwitch()
     return await under(switch, _label(settings, _options(options, records), switch))

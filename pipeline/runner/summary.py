@@ -18,7 +18,7 @@ from pipeline.errors import (
 )
 from pipeline.limits import Admission, BudgetReachedError, Price, Spend, what_is_left
 from pipeline.quality import Coincidences
-from pipeline.readers import Progress as ReadProgress
+from pipeline.readers import ReadProgress
 from pipeline.records import UNASKED_CODES, Status
 from pipeline.runner.canaries import LowAccuracyError
 from pipeline.runner.paid import cache_money, paid_so_far

@@ -16,13 +16,13 @@ from pipeline import globs
 from pipeline.errors import InputError, SetupError
 from pipeline.progress import show_count
 from pipeline.readers import (
-    OF_FILES,
-    Progress,
+    FILE_FORMATS,
+    ReadProgress,
     Source,
     format_by_ending,
-    is_litter,
     is_plain_folder,
-    is_text,
+    is_system_file,
+    is_text_file,
     read_records,
 )
 from pipeline.records import JSON
@@ -63,7 +63,7 @@ async def write_config(
     target = to or Path("config") / f"{_stem(source.name)}.toml"
     if target.exists() and not force:
         raise SetupError(f"{target} is there already: give --force to replace it, or --to another path")
-    reading = Progress()
+    reading = ReadProgress()
     limit = said.get("limit")
     survey = await _surveyed(source, reading, limit if isinstance(limit, int) else None, quiet=quiet)
     proposal = propose(survey, input_path=path, format=source.format, reading=reading.chosen, said=said)
@@ -99,12 +99,12 @@ def answered(question: str, command: Sequence[str], sets: Sequence[str]) -> str 
     return shlex.join([*command, *(word for each in kept for word in ("--set", each))])
 
 
-async def _surveyed(source: Source, reading: Progress, limit: int | None, *, quiet: bool) -> Survey:
+async def _surveyed(source: Source, reading: ReadProgress, limit: int | None, *, quiet: bool) -> Survey:
     """What its records have in common: all of a local file's, the first ones of anything else."""
     if source.once:
         raise InputError(f"{source.name}: cannot be looked at; it can be read only once: write it to a file")
     survey = Survey()
-    if source.path is None and source.format not in OF_FILES:
+    if source.path is None and source.format not in FILE_FORMATS:
         limit = min(limit or LOOKED_AT, LOOKED_AT)
     async with aclosing(read_records([source], limit=limit, progress=reading)) as batches:
         with show_count("looking through it", quiet=quiet) as add:
@@ -117,7 +117,7 @@ async def _surveyed(source: Source, reading: Progress, limit: int | None, *, qui
 def _told(survey: Survey, proposal: Proposal) -> Iterator[str]:
     bad = f", {survey.unreadable:,} that cannot be read" if survey.unreadable else ""
     count = "1 record" if survey.records == 1 else f"{survey.records:,} records"
-    if proposal.format in OF_FILES:
+    if proposal.format in FILE_FORMATS:
         shown = ", and its text is in 'text'" if proposal.format == "text_files" else ""
         yield f"{count}{bad}; each file is a record, and its path names it{shown}"
         if not (shown or proposal.media):
@@ -143,7 +143,7 @@ def format_for(path: str) -> str:
         return "files"
     is_folder = is_plain_folder(Path(path))
     pattern = f"{glob.escape(path.rstrip('/'))}/**/*" if is_folder else path
-    matched = (name for name in globs.matching(pattern) if os.path.isfile(name) and not is_litter(name))  # noqa: PTH113
+    matched = (name for name in globs.matching(pattern) if os.path.isfile(name) and not is_system_file(name))  # noqa: PTH113
     names = list(islice(matched, LOOKED_AT))
     kinds = Counter(map(_kind_of, names))
     kind = next((kind for kind, count in kinds.items() if 2 * count > len(names)), "")
@@ -161,7 +161,7 @@ def _kind_of(name: str) -> str:
         return "files"
     if format_by_ending(name) not in ("", "text"):
         return "data"
-    return "text_files" if is_text(Path(name)) else ""
+    return "text_files" if is_text_file(Path(name)) else ""
 
 
 def _name_them(path: str, names: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.errors import InputError, did_you_mean, list_names
-from pipeline.readers import OF_FILES
+from pipeline.readers import FILE_FORMATS
 from pipeline.records import JSON
 from pipeline.scaffold.survey import KEY_NAMES, LABELS_MAX, Column, Survey, noun, words_of
 
@@ -78,7 +78,7 @@ def propose(
     if isinstance(named, str) and named not in columns:
         told = f"the fields are {list_names(columns)}{did_you_mean(named, columns)}"
         raise InputError(f"{input_path}: the key field {named!r} is missing; {told}")
-    if format in OF_FILES:
+    if format in FILE_FORMATS:
         return _of_files(survey, input_path, format, said)
     personal = [name for name in columns if _is_personal(name, columns[name])]
     text = _text_of({name: column for name, column in columns.items() if name != named} or columns, personal)

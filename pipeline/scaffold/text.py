@@ -5,10 +5,10 @@ import re
 from collections.abc import Sequence
 from pathlib import PurePath
 
-from pipeline.readers import OF_FILES
+from pipeline.readers import FILE_FORMATS
 from pipeline.records import JSON
 from pipeline.scaffold.proposal import Proposal
-from pipeline.task import PLACEHOLDERS
+from pipeline.task import PLACEHOLDER_LABELS
 
 #: names that Jinja reads as something else
 _JINJA_WORDS = frozenset(
@@ -25,7 +25,8 @@ def to_toml(proposal: Proposal) -> str:
 
 def _input(proposal: Proposal) -> str:
     key = f"key = {_quoted(proposal.key)}" if proposal.key else '# key = "id"'
-    key += "   # the field that names a record; without it: its " + ("path" if proposal.format in OF_FILES else "place")
+    default = "path" if proposal.format in FILE_FORMATS else "place"
+    key += f"   # the field that names a record; without it: its {default}"
     if proposal.repeated_key:
         key += f" ({_quoted(proposal.repeated_key)} names several records)"
     # A query or a table has no format.
@@ -71,7 +72,7 @@ def _labels(proposal: Proposal) -> str:
     """The labels that were seen, with a place for what each means; or what is to be replaced by labels."""
     seen = f"seen in {_quoted(proposal.gold)} of {proposal.looked_at:,} records"
     if not proposal.labels:
-        return f"{_line(proposal.label, PLACEHOLDERS)}   # put your labels here: a run refuses these\n{_REASON}"
+        return f"{_line(proposal.label, PLACEHOLDER_LABELS)}   # put your labels here: a run refuses these\n{_REASON}"
     if proposal.labels_file:
         note = f"{len(proposal.labels)} labels, {seen}; say there what each means"
         return f"{proposal.label} = {_quoted(proposal.labels_file)}   # {note}\n{_REASON}"

@@ -21,7 +21,7 @@ from pipeline.leases import LeaseService, stopped_error
 from pipeline.limits import BudgetReachedError
 from pipeline.parts import is_simulated, sources_of, task_of
 from pipeline.progress import Progress, Snapshot
-from pipeline.readers import Progress as ReadProgress
+from pipeline.readers import ReadProgress
 from pipeline.records import Status
 from pipeline.runner import (
     RunOptions,

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline import codec
 from pipeline.errors import ConfigError, SetupError
-from pipeline.readers import is_address
+from pipeline.readers import is_url
 from pipeline.settings import Settings
 from pipeline.store import RunDir, write_whole
 
@@ -35,7 +35,7 @@ class ShardPlan:
     @property
     def address(self) -> str:
         """The address at which the shards keep their states; empty where they keep none."""
-        return self.folder if is_address(self.folder) else ""
+        return self.folder if is_url(self.folder) else ""
 
 
 def read_plan(run: Path) -> ShardPlan | None:
@@ -73,7 +73,7 @@ def make_folder(run: Path, plan: ShardPlan) -> None:
 
 def folder_setting(folder: str | None) -> str:
     """`scale.folder` as it is noted: an address, or the path from the root; empty where there is none."""
-    if not folder or is_address(folder):
+    if not folder or is_url(folder):
         return folder or ""
     return str(Path(folder).absolute())
 

@@ -21,7 +21,7 @@ from typing import Any
 from pipeline.errors import MissingExtraError, SetupError
 from pipeline.leases import PARENT_ENV, TOKEN_ENV
 from pipeline.parts import travel_of
-from pipeline.readers import is_address
+from pipeline.readers import is_url
 from pipeline.runlog import log_event
 from pipeline.settings import Settings
 from pipeline.shards.plan import FOLDER
@@ -50,7 +50,7 @@ async def in_ray(settings: Settings, shards: int) -> AsyncIterator[tuple[str, St
     except ImportError as error:
         raise MissingExtraError('scale.engine = "ray"', "ray") from error
     is_ours = not ray.is_initialized()
-    is_apart = is_address(settings.scale.folder or "")
+    is_apart = is_url(settings.scale.folder or "")
     with TemporaryDirectory(prefix="labelpipe-") as luggage:
         if is_apart:
             _pack(travel_of(settings).files, Path(luggage))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.errors import LabelpipeError
 from pipeline.leases import LeaseClient
-from pipeline.readers import is_address
+from pipeline.readers import is_url
 from pipeline.runlog import log_event
 from pipeline.runner import RunOptions, arun
 from pipeline.settings import Settings
@@ -42,7 +42,7 @@ async def label_shard(
     shards = run / FOLDER
     settings = load([], str(shard_folder(shards, *shard)))
     words, scale = shard_overrides(settings, *shard), settings.scale
-    if scale.folder is not None and is_address(scale.folder):
+    if scale.folder is not None and is_url(scale.folder):
         kept = _kept_at(scale.folder, scale.sync_s, run, shard, lease, say)
         async with kept as (folder, base):
             return await arun(load(words, str(folder)), options(base))

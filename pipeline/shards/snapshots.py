@@ -17,7 +17,7 @@ from typing import Any
 from pipeline import codec
 from pipeline.errors import LabelpipeError, StoreError
 from pipeline.limits import PICO_PER_USD
-from pipeline.readers import reason_of, remote_system
+from pipeline.readers import describe_remote_error, open_filesystem
 from pipeline.store import RunDir, pack_snapshot, record_spent, unpack_snapshot, write_whole
 
 #: Where the ledger keeps what it has cost at most.
@@ -56,7 +56,7 @@ class SnapshotStore:
     """The snapshots of a run's shards at an address. Every method blocks, and raises StoreError."""
 
     def __init__(self, address: str, dealing: str) -> None:
-        self._system, place = remote_system(address, "scale.folder")
+        self._system, place = open_filesystem(address, "scale.folder")
         self._root = f"{place.rstrip('/')}/{dealing}"
         self._shown = f"scale.folder = {address}"
 
@@ -123,7 +123,7 @@ class SnapshotStore:
         except LabelpipeError:
             raise
         except Exception as error:  # any file system may raise anything
-            raise StoreError(f"{self._shown}: {what}: {reason_of(error)}") from error
+            raise StoreError(f"{self._shown}: {what}: {describe_remote_error(error)}") from error
 
 
 class SnapshotSync:

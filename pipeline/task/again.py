@@ -7,14 +7,14 @@ from typing import Any
 from pipeline.errors import LabelpipeError
 from pipeline.records import JSON, Record, Request
 from pipeline.task.options import FunctionOptions, TaskOptions, ToolOptions
-from pipeline.task.showing import ShowOptions
+from pipeline.task.showing import PromptMedia
 from pipeline.task.spec import OMIT, PARALLEL, build_task
 
 _LATER = ("call", "rows", "max_turns", "reply")
 
 
 @dataclass(frozen=True, slots=True)
-class AskedAgain:
+class RebuiltRequest:
     """A request that was made again. `is_same` says that it is the one that was sent; `why` there is none, or not."""
 
     request: Request | None
@@ -22,7 +22,7 @@ class AskedAgain:
     why: str = ""
 
 
-def ask_again(fingerprint: Mapping[str, Any], record: Record, digest: bytes | None) -> AskedAgain:
+def rebuild_request(fingerprint: Mapping[str, Any], record: Record, digest: bytes | None) -> RebuiltRequest:
     """The request about a record by the task of this fingerprint; `digest` is that of the request that was sent."""
     first = None
     try:
@@ -31,12 +31,12 @@ def ask_again(fingerprint: Mapping[str, Any], record: Record, digest: bytes | No
             request = build_task(_options(fingerprint, names_function)).render(record)
             first = first or request
             if request.digest == digest:
-                return AskedAgain(request, True)
+                return RebuiltRequest(request, True)
     except LabelpipeError as error:
-        return AskedAgain(None, False, str(error))
+        return RebuiltRequest(None, False, str(error))
     except (KeyError, TypeError):
-        return AskedAgain(None, False, "the tool's schema depends on the record, and the manifest does not keep it")
-    return AskedAgain(first, False, "the task has changed since this record was asked, or a file that it shows has")
+        return RebuiltRequest(None, False, "the tool's schema depends on the record, and the manifest does not keep it")
+    return RebuiltRequest(first, False, "the task has changed since this record was asked, or a file that it shows has")
 
 
 def _options(fingerprint: Mapping[str, Any], names_function: bool) -> TaskOptions:
@@ -54,7 +54,7 @@ def _options(fingerprint: Mapping[str, Any], names_function: bool) -> TaskOption
         parameters=parameters,
         examples=fingerprint.get("examples") or (),
         examples_k=fingerprint.get("examples_k"),
-        media=ShowOptions() if "media" in fingerprint else None,
+        media=PromptMedia() if "media" in fingerprint else None,
         **{name: fingerprint[name] for name in _LATER if name in fingerprint},
     )
 

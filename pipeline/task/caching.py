@@ -16,7 +16,7 @@ OPTIONS = "prompt_cache_options"
 AUTO = "auto"
 MAX_KEY_CHARS = 64
 #: OpenAI keeps no prefix that is shorter (its guide to prompt caching, read in November 2026)
-LEAST_TOKENS = 1_024
+MIN_CACHED_TOKENS = 1_024
 #: from this model on a prefix is kept up to a mark, and writing it is charged
 FIRST_WITH_MARKS = (5, 6)
 _MODEL = re.compile(r"(?:^|:)gpt-(\d)(?:\.(\d+))?")
@@ -37,7 +37,7 @@ def cache_key(fingerprint: Mapping[str, JSON]) -> str:
     return f"labelpipe-{codec.digest128(codec.dumps(fingerprint)).hex()[:16]}"
 
 
-def takes_breakpoint(model: str) -> bool:
+def supports_breakpoint(model: str) -> bool:
     """Whether OpenAI's own API takes a mark in a prompt for this model; older models refuse the request."""
     found = _MODEL.search(model)
     return found is not None and (int(found[1]), int(found[2] or 0)) >= FIRST_WITH_MARKS
@@ -52,7 +52,7 @@ def settled(
     """
     if wanted.breakpoint is None:
         wanted = replace(
-            wanted, breakpoint=takes_breakpoint(str(fingerprint["model"])) and constant_tokens >= LEAST_TOKENS
+            wanted, breakpoint=supports_breakpoint(str(fingerprint["model"])) and constant_tokens >= MIN_CACHED_TOKENS
         )
     if wanted.key == AUTO:
         return replace(wanted, key=None if KEY in parameters else cache_key(fingerprint))

@@ -10,7 +10,7 @@ from pipeline.task.options import ROWS_OF_CALLS
 from pipeline.task.walk import Schema, types_of
 
 #: which tool was called, where there are several
-TOOL = "tool"
+TOOL_COLUMN = "tool"
 #: the name of a row, where a record has several: the record's key, "#" and the row's 0-based place
 ROW_KEY = "row_key"
 
@@ -48,7 +48,7 @@ class Columns:
         if self._rows is not None:
             yield ROW_KEY
         if self._names_tool:
-            yield TOOL
+            yield TOOL_COLUMN
         for tool, fields in tools.items():
             yield from (self.of(tool, name) for name in fields if name != self._rows)
         yield from self._row_fields
@@ -79,7 +79,7 @@ class Columns:
         row: dict[str, JSON] = {}
         if self._names_tool and valid_calls:
             called = list(dict.fromkeys(one.tool for one in valid_calls))
-            row[TOOL] = called[-1] if self._one_tool else called
+            row[TOOL_COLUMN] = called[-1] if self._one_tool else called
         for one in valid_calls:
             row |= self._cells(one, names_tool=False)
         return row
@@ -92,7 +92,7 @@ class Columns:
                 f"the callback returned {taken[0]!r}, which is a column of the task: give it another name"
             )
         cells = {self.of(one.tool, name): value for name, value in {**one.label, **one.extra}.items()}
-        return {TOOL: one.tool, **cells} if names_tool and self._names_tool else cells
+        return {TOOL_COLUMN: one.tool, **cells} if names_tool and self._names_tool else cells
 
     def _item(self, item: Any) -> dict[str, JSON]:
         # Only what was declared: without strict mode an item may hold anything, the name of another column too.

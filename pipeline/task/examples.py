@@ -14,7 +14,7 @@ from pipeline.task.schema import Tool, ordered, short
 #: the key of an example that holds the right arguments; all others are the record's fields
 LABEL = "label"
 #: the key that names the tool, where there are several
-TOOL = "tool"
+TOOL_COLUMN = "tool"
 SHOWN_FAULTS = 5
 #: what the function gives back in an example
 DONE = "ok"
@@ -81,9 +81,9 @@ def _tool_of(example: Plain, kit: Mapping[str, Tool]) -> Tool:
     """The tool that the example calls: the only one, or the one that it names."""
     if len(kit) == 1:
         return next(iter(kit.values()))
-    name = example.get(TOOL)
+    name = example.get(TOOL_COLUMN)
     if not isinstance(name, str) or name not in kit:
-        raise TaskError(f"its {TOOL!r} is {short(name)}: expected the tool that is called: {', '.join(kit)}")
+        raise TaskError(f"its {TOOL_COLUMN!r} is {short(name)}: expected the tool that is called: {', '.join(kit)}")
     return kit[name]
 
 

@@ -11,7 +11,7 @@ from pipeline.task.schema import DEFAULT_NAME, Check, Tool, make_tool, plain_che
 from pipeline.task.walk import Schema
 
 #: what `labelpipe init` writes where it knows no labels: nobody wants training data of these
-PLACEHOLDERS = ("first label", "second label")
+PLACEHOLDER_LABELS = ("first label", "second label")
 #: a field, or a list of its values
 Labels = Mapping[str, LabelField | Sequence[JSON]]
 
@@ -101,7 +101,7 @@ def _settling(fields: Mapping[str, LabelField], schema: Schema) -> Check | None:
 def _enum(name: str, values: Sequence[JSON]) -> Schema:
     if not values:
         raise TaskError(f"task.labels.{name} is an empty list: expected at least one value")
-    if left := [value for value in values if value in PLACEHOLDERS]:
+    if left := [value for value in values if value in PLACEHOLDER_LABELS]:
         raise TaskError(f"task.labels.{name} still has the placeholder {left[0]!r}: put your own labels there")
     if len(values) > MAX_ENUM_VALUES:
         raise TaskError(f"task.labels.{name} has {len(values)} values: an enum takes at most {MAX_ENUM_VALUES}")

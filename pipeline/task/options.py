@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.labelfields import LabelField
 from pipeline.records import BY_SCHEMA, JSON
-from pipeline.task.showing import ShowOptions
+from pipeline.task.showing import PromptMedia
 
 TOOL_CHOICES = ("forced", "required", "auto", BY_SCHEMA)
 #: how many calls make an answer: see docs/tasks.md
@@ -94,7 +94,7 @@ class TaskOptions:
     base: Path = Path()
     examples: Sequence[Mapping[str, JSON]] = ()
     examples_k: int | None = None
-    media: ShowOptions | None = None
+    media: PromptMedia | None = None
     prompt_cache_key: str | None = None
     cache_breakpoint: bool | None = False
     strict_answers: bool = False

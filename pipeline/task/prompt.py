@@ -10,7 +10,7 @@ from pipeline import codec
 from pipeline.errors import SHOWN_FIELDS, EmptyTextError, MediaError, RenderError, TaskError, did_you_mean, list_names
 from pipeline.records import JSON, Record
 from pipeline.task.sandbox import DataEnvironment, called_methods
-from pipeline.task.showing import Asked, ShowOptions, as_filters, filters, rendered, with_fields
+from pipeline.task.showing import Asked, PromptMedia, as_filters, filters, rendered, with_fields
 from pipeline.task.showing import marked as with_mark
 
 #: in a prompt: all the record's fields, for names that are no identifiers: {{ record["Review text"] }}
@@ -34,7 +34,7 @@ class Prompt:
     never rendered itself. None renders as nothing. `shows` are the kinds of media that it may show.
     """
 
-    def __init__(self, source: str, media: ShowOptions | None = None) -> None:
+    def __init__(self, source: str, media: PromptMedia | None = None) -> None:
         if not source.strip():
             raise TaskError("task.prompt is empty: expected a template such as 'Label this text: {{ text }}'")
         try:
@@ -49,7 +49,7 @@ class Prompt:
         except TemplateSyntaxError as error:
             fault = f"task.prompt is not a template, at its line {error.lineno}: {error.message}"
             raise TaskError(fault + _as_odd_name(source, error.lineno)) from error
-        self._media = media or ShowOptions()
+        self._media = media or PromptMedia()
         self.shows = shown | {kind for kind, _name in self._media.by_kind()}
         self._render = template.render
         self._source = source
@@ -116,21 +116,21 @@ class Prompt:
         return f"{fault}; {_OF_THAT_NAME}" if WHOLE in fields and self._wants_whole else fault
 
 
-def expected_fields(prompt: str) -> set[str]:
+def template_fields(prompt: str) -> set[str]:
     """The record fields that the template names. Raises TaskError for a template that cannot work."""
     return set(Prompt(prompt).fields)
 
 
-def fields_shown(fingerprint: Mapping[str, Any]) -> frozenset[str]:
+def fields_in_prompt(fingerprint: Mapping[str, Any]) -> frozenset[str]:
     """The record fields that the prompt of a kept fingerprint names; none where it is no template that can be read."""
     prompt = fingerprint.get("prompt")
     try:
-        return frozenset(expected_fields(prompt)) if isinstance(prompt, str) else frozenset()
+        return frozenset(template_fields(prompt)) if isinstance(prompt, str) else frozenset()
     except TaskError:
         return frozenset()
 
 
-def text_of(fields: Mapping[str, JSON], shown: frozenset[str]) -> str:
+def display_text(fields: Mapping[str, JSON], shown: frozenset[str]) -> str:
     """What a person recognises a record by: the longest text that its prompt shows, else that it has."""
     texts = [value for name, value in fields.items() if isinstance(value, str) and (not shown or name in shown)]
     texts = texts or [value for value in fields.values() if isinstance(value, str)]

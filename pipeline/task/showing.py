@@ -51,7 +51,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class ShowOptions:
+class PromptMedia:
     """The fields whose values are shown after the prompt's text: none need be named.
 
     `root` is where paths begin, for the digest of a file; `must_be_there`: one that is not is told when the request is
@@ -120,7 +120,7 @@ def rendered(render: Callable[[], str]) -> Asked:
     return _cut(text, showing) if showing else Asked(text, text)
 
 
-def with_fields(asked: Asked, record: Record, fields: ShowOptions) -> Asked:
+def with_fields(asked: Asked, record: Record, fields: PromptMedia) -> Asked:
     """What is asked, with the fields' media after it. Raises RenderError for a field that the record lacks."""
     more: list[Attachment] = []
     for kind, name in fields.by_kind():
@@ -136,7 +136,7 @@ def with_fields(asked: Asked, record: Record, fields: ShowOptions) -> Asked:
     )
 
 
-def marked(asked: Asked, fields: ShowOptions) -> Asked:
+def marked(asked: Asked, fields: PromptMedia) -> Asked:
     """With its mark: the text, or parts and media. A file is another one once its size or time of change is another."""
     if not asked.attachments:
         return Asked(asked.text, asked.content, mark=asked.text.encode("utf-8", "surrogatepass"))
@@ -202,7 +202,7 @@ def _words(attachment: Attachment) -> str:
     return f"[{attachment.kind} {short}]"
 
 
-def _stamp(source: str, fields: ShowOptions) -> tuple[int, ...]:
+def _stamp(source: str, fields: PromptMedia) -> tuple[int, ...]:
     """Where a local file is and how it was when it was last changed; () for what is no file. Reads nothing.
 
     Raises MediaError for a file that is not there, where that is wanted.

@@ -15,7 +15,7 @@ from end_to_end.stage import Process, Project, wait_until
 from end_to_end.talks import Talker, noted, outcomes, talking
 
 from pipeline.parts import is_of_shard
-from pipeline.readers import made_up_name
+from pipeline.readers import placeholder_key
 
 LABELS = ["c01", "c02"]
 
@@ -230,7 +230,7 @@ def test_labels_that_shift_are_told_of_once(tmp_path: Path, talker: Talker, wron
 
 def test_gold_is_dealt_out_to_shards_and_judged_over_all_of_them(tmp_path: Path, wrong: set[str]) -> None:
     """Neither of two shards has enough gold to be stopped by it alone."""
-    named = [(name, made_up_name(f"gold {name}")) for name in map("g{:03}".format, range(99))]
+    named = [(name, placeholder_key(f"gold {name}")) for name in map("g{:03}".format, range(99))]
     names = {number: [name for name, key in named if is_of_shard(key, (number, 2))][:8] for number in (1, 2)}
     keys = [*names[1], *names[2]]
 

@@ -13,7 +13,7 @@ from pipeline.engine import Beginning, Job, Lookups, Producer
 from pipeline.engine.beginning import ENOUGH
 from pipeline.engine.net import Net
 from pipeline.errors import NothingToAskError, RenderError
-from pipeline.readers import Progress
+from pipeline.readers import ReadProgress
 from pipeline.records import Outcome, Problem, Record, Request
 
 GOOD, BAD, WORSE = "good", "bad", "worse"
@@ -56,7 +56,7 @@ def fed(kinds: Sequence[str], *, done: int = 0, **more: bool) -> tuple[list[str]
         render,
         Lookups(known),
         Net(lambda _: None),
-        Beginning(["in.csv"], Progress().without_records, **more),
+        Beginning(["in.csv"], ReadProgress().without_records, **more),
     )
     return asyncio.run(_gathered(producer)), found
 
@@ -77,7 +77,7 @@ def test_bad_records_at_the_top_are_rejected_once_one_can_be_asked() -> None:
 
 def test_many_that_are_bad_for_one_reason_stop_the_run_before_anything_is_written() -> None:
     found = Input([BAD] * 10 * ENOUGH)
-    beginning = Beginning(["in.csv"], Progress().without_records)
+    beginning = Beginning(["in.csv"], ReadProgress().without_records)
     producer = Producer(found.batches(), render, Lookups(_nobody), Net(lambda _: None), beginning)
     with pytest.raises(NothingToAskError) as caught:
         asyncio.run(_gathered(producer))

@@ -13,7 +13,7 @@ from media_files import animated, gif, huge_png, jpeg, mp3, pdf, picture, two_he
 
 from pipeline import codec
 from pipeline.errors import MediaError
-from pipeline.media import Loader, MediaOptions
+from pipeline.media import MediaLoader, MediaOptions
 from pipeline.records import Attachment, Blob, Record, Request
 
 
@@ -51,7 +51,7 @@ def options(root: Path, **given: Any) -> MediaOptions:
 
 def opened(asked: Request, given: MediaOptions, web: Web | None = None) -> Request:
     async def play() -> Request:
-        loader = Loader(given, web)
+        loader = MediaLoader(given, web)
         try:
             async with loader.opened(asked) as sent:
                 return sent
@@ -200,7 +200,7 @@ def test_no_more_is_held_than_allowed_and_all_is_given_back(tmp_path: Path) -> N
     size = (tmp_path / "0.jpg").stat().st_size
 
     async def play() -> list[int]:
-        loader = Loader(options(tmp_path, hold_bytes=3 * size + size // 2))
+        loader = MediaLoader(options(tmp_path, hold_bytes=3 * size + size // 2))
         held: list[int] = []
 
         async def one(number: int) -> None:
@@ -224,7 +224,7 @@ def test_records_that_are_cancelled_while_they_load_give_all_back(tmp_path: Path
     (tmp_path / "a.jpg").write_bytes(jpeg((1_500, 1_500)))
 
     async def play() -> None:
-        loader = Loader(options(tmp_path, hold_bytes=10_000, detail="low"))
+        loader = MediaLoader(options(tmp_path, hold_bytes=10_000, detail="low"))
 
         async def one() -> None:
             async with loader.opened(request(image("a.jpg"))):
@@ -249,7 +249,7 @@ def test_the_loop_goes_on_while_pictures_are_decoded(tmp_path: Path) -> None:
     seen: list[set[str]] = []
 
     async def play() -> None:
-        loader = Loader(options(tmp_path))
+        loader = MediaLoader(options(tmp_path))
         async with asyncio.timeout(60):
             task = asyncio.create_task(_open(loader))
             while not task.done():
@@ -262,7 +262,7 @@ def test_the_loop_goes_on_while_pictures_are_decoded(tmp_path: Path) -> None:
     assert any(name.startswith("labelpipe-media") for name in set().union(*seen))
 
 
-async def _open(loader: Loader) -> None:
+async def _open(loader: MediaLoader) -> None:
     async with loader.opened(request(image("a.png"))):
         pass
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import settings
 
-from pipeline.readers import Dialect, read_records, resolve_sources
+from pipeline.readers import TextDialect, read_records, resolve_sources
 from pipeline.records import Record
 
 #: for property tests: the machine may be busy with other things
@@ -22,7 +22,8 @@ def read_files(path: str | Sequence[str], base: Path, **choices: Any) -> list[Re
     names = ("encoding", "delimiter", "quote", "header", "escape", "records", "skip_lines", "skip_initial_space")
     said = {name: choices.pop(name) for name in names if name in choices}
     own = choices.pop("own", None)
-    sources = resolve_sources(path, format=choices.pop("format", "auto"), base=base, dialect=Dialect(**said), own=own)
+    dialect = TextDialect(**said)
+    sources = resolve_sources(path, format=choices.pop("format", "auto"), base=base, dialect=dialect, own=own)
 
     async def main() -> list[Record]:
         found: list[Record] = []

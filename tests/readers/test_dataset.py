@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from reader_files import fields, read_files, troubles
 
 from pipeline.errors import InputError
-from pipeline.readers import Progress, peek, resolve_sources
+from pipeline.readers import ReadProgress, peek, resolve_sources
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
 
@@ -35,7 +35,7 @@ def test_rows_become_records(tmp_path: Path) -> None:
     first = pa.table({"id": list(range(2500)), "label": [number % 2 for number in range(2500)]})
     second = pa.table({"id": [2500], "label": [1]})
     save(tmp_path / "set", first, second)
-    progress = Progress()
+    progress = ReadProgress()
     records = read_files("set", tmp_path, progress=progress, batch=100)
 
     assert fields(records) == [{"id": number, "label": number % 2} for number in range(2500)] + [

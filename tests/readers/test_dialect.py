@@ -10,13 +10,13 @@ import pytest
 from reader_files import fields, read_bytes, troubles
 
 from pipeline.errors import InputError
-from pipeline.readers import Dialect, Progress, peek, resolve_sources
+from pipeline.readers import ReadProgress, TextDialect, peek, resolve_sources
 
 ROWS = [{"id": "a1", "price": "3,50", "text": "großartig"}, {"id": "a2", "price": "4,20", "text": "übel; nie wieder"}]
 
 
 def told(data: bytes, name: str = "in.csv", **choices: Any) -> tuple[list[Any], list[str]]:
-    progress = Progress()
+    progress = ReadProgress()
     return fields(read_bytes(data, name, progress=progress, **choices)), progress.told()
 
 
@@ -56,7 +56,7 @@ def test_the_line_that_names_the_separator_is_no_record() -> None:
     ],
 )
 def test_the_header_decides_with_the_rows(data: bytes, delimiter: str) -> None:
-    progress = Progress()
+    progress = ReadProgress()
     read_bytes(data, "in.csv", progress=progress)
     assert progress.chosen.get("delimiter", ",") == delimiter
 
@@ -327,7 +327,7 @@ def test_columns_without_a_name_and_with_one_twice_get_one() -> None:
 
 
 def test_repeated_headers_of_joined_files_are_left_out_and_told() -> None:
-    progress = Progress()
+    progress = ReadProgress()
     records = read_bytes(b"id,text\na,b\nid,text\nc,d\nid,text\n", "in.csv", progress=progress)
     assert [record.line for record in records] == [2, 4]
     assert progress.told() == ["in.csv: rows that repeat the header are left out"]
@@ -390,8 +390,8 @@ def test_utf16_without_a_mark_is_asked_about(encoding: str, text: str) -> None:
 
 def test_a_look_says_the_same_as_a_reading(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(table(";") * 50)
-    [source] = resolve_sources("a.csv", base=tmp_path, dialect=Dialect())
-    progress = Progress()
+    [source] = resolve_sources("a.csv", base=tmp_path, dialect=TextDialect())
+    progress = ReadProgress()
     found = asyncio.run(peek(source, n=1, progress=progress))
     assert found[0].fields == ROWS[0]
     assert progress.chosen == {"delimiter": ";"}

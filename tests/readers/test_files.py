@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from reader_files import read_files, unhurried
 
 from pipeline.errors import InputError
-from pipeline.readers import Progress, Source, resolve_sources
+from pipeline.readers import ReadProgress, Source, resolve_sources
 from pipeline.readers.files import EDGE_BYTES, MOST_TEXT_BYTES
 from pipeline.readers.source import natural
 
@@ -30,7 +30,7 @@ def files(path: str | list[str], base: Path, **choices: Any) -> list[Any]:
 
 
 def test_each_file_is_a_record_that_is_named_by_its_path(folder: Path) -> None:
-    progress = Progress()
+    progress = ReadProgress()
     records = files("photos/**/*.jpg", folder, progress=progress)
 
     assert [record.key for record in records] == ["photos/b2.jpg", "photos/b10.jpg", "photos/cats/a.jpg"]

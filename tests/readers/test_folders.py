@@ -8,7 +8,7 @@ import pytest
 from reader_files import read_files
 
 from pipeline.errors import InputError
-from pipeline.readers import Progress, resolve_sources
+from pipeline.readers import ReadProgress, resolve_sources
 
 
 def give(folder: Path, *names: str) -> None:
@@ -55,7 +55,7 @@ def test_another_runs_files_are_read_where_they_are_named(tmp_path: Path) -> Non
     run_folder(tmp_path / "data" / "run-1")
     run_folder(tmp_path / "data" / "run-2")
 
-    progress = Progress()
+    progress = ReadProgress()
     assert len(read_files("data/**/*.csv", tmp_path, progress=progress)) == 1
     assert progress.told() == [
         "data/r.csv: 4 files that other runs have written are left out of the glob (data/run-1/failed.csv ...)"
@@ -68,7 +68,7 @@ def test_another_runs_files_are_read_where_they_are_named(tmp_path: Path) -> Non
 
 def test_partitions_are_columns_behind_the_files_own(tmp_path: Path) -> None:
     give(tmp_path, "ds/lang=de/day=2024-01-02/a.csv", "ds/lang=__HIVE_DEFAULT_PARTITION__/day=a%2Fb%3D/b.csv")
-    progress = Progress()
+    progress = ReadProgress()
     records = read_files("ds/**/*.csv", tmp_path, progress=progress)
 
     assert [list(record.fields.items()) for record in records] == [
@@ -84,7 +84,7 @@ def test_partitions_are_columns_behind_the_files_own(tmp_path: Path) -> None:
 
 def test_a_column_of_the_file_stays_as_it_is_and_this_is_told(tmp_path: Path) -> None:
     give(tmp_path, "text=x/a.csv")
-    progress = Progress()
+    progress = ReadProgress()
     [record] = read_files("text=x/a.csv", tmp_path, progress=progress)
     assert record.fields == {"id": "a", "text": "b"}
     assert "text=x/a.csv: the column 'text' is the file's own, not what its folder's name says" in progress.told()

@@ -16,7 +16,7 @@ from reader_files import fields, read_bytes, troubles, unhurried
 
 from pipeline import codec
 from pipeline.errors import InputError
-from pipeline.readers import Progress, csvrows, formats, jsonrows, table
+from pipeline.readers import ReadProgress, csvrows, formats, jsonrows, table
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
@@ -184,7 +184,7 @@ def test_long_integers_are_not_rounded() -> None:
 
 
 def test_what_is_no_json_only_by_what_other_programs_write_is_read() -> None:
-    progress = Progress()
+    progress = ReadProgress()
     data = b'{"a": NaN, "b": -Infinity}\n{"a": "cut \\ud83d", "\\ude00": 1}\n{"a": 1e400, "b": 0.1234567890123456789}'
     records = read_bytes(data, "in.jsonl", progress=progress)
 

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 
 from pipeline import codec
 from pipeline.errors import InputError
-from pipeline.readers import Progress, given_source, peek, read_records
+from pipeline.readers import ReadProgress, iterable_source, peek, read_records
 from pipeline.records import Record
 
 
 def read(records: Any, **choices: Any) -> list[Record]:
     async def main() -> list[Record]:
         found: list[Record] = []
-        async with aclosing(read_records([given_source(records)], **choices)) as batches:
+        async with aclosing(read_records([iterable_source(records)], **choices)) as batches:
             async for batch in batches:
                 assert 0 < len(batch) <= choices.get("batch", 256)
                 found += batch
@@ -143,7 +143,7 @@ def test_frames_of_pandas_and_polars_give_the_same_records() -> None:
 def test_a_frames_columns_of_one_name_are_told_apart() -> None:
     import pandas as pd
 
-    progress = Progress()
+    progress = ReadProgress()
     [record] = read(pd.DataFrame([[1, 2, 3]], columns=["1", 1, " "]), progress=progress)
     assert record.fields == {"1": 1, "1_2": 2, "column_3": 3}
     assert "records: two columns are named '1': column 2 is called '1_2'" in progress.told()
@@ -159,7 +159,7 @@ def test_a_frames_mistakes_are_told() -> None:
 @pytest.mark.parametrize("given_records", ["text", b"bytes", {"a": 1}, 5, object()])
 def test_what_gives_no_records_is_refused(given_records: Any) -> None:
     with pytest.raises(InputError, match=r"^records: a \w+ (is one thing|gives no records)"):
-        given_source(given_records)
+        iterable_source(given_records)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -188,7 +188,7 @@ def test_what_raises_says_where_after_what_came_before(make: Callable[[int], Any
     async def main() -> int:
         seen = 0
         try:
-            async for batch in read_records([given_source(make(300))]):
+            async for batch in read_records([iterable_source(make(300))]):
                 seen += len(batch)
         except InputError as error:
             assert str(error).endswith("raised after record 300: KeyError: 'no more'")  # noqa: PT017
@@ -203,12 +203,12 @@ def test_an_iterable_is_read_again_and_a_stream_is_not() -> None:
         def __iter__(self) -> Iterator[dict[str, int]]:
             return iter([{"n": 1}, {"n": 2}])
 
-    again = given_source(Rows())
+    again = iterable_source(Rows())
     assert (again.once, again.stamp()) == (False, None)
     assert [record.fields for record in asyncio.run(peek(again, n=1))] == [{"n": 1}]
-    stream = given_source(streamed([{"n": 1}]))
+    stream = iterable_source(streamed([{"n": 1}]))
     assert stream.once
-    assert given_source(row for row in [{"n": 1}]).once
+    assert iterable_source(row for row in [{"n": 1}]).once
     with pytest.raises(InputError, match="records: cannot be looked at before the run; it can be read only once"):
         asyncio.run(peek(stream))
     gc.collect()
@@ -223,7 +223,7 @@ def test_an_endless_iterator_is_read_no_further_than_wanted() -> None:
             yield {"n": len(taken)}
 
     async def main() -> None:
-        async with aclosing(read_records([given_source(endless())], batch=10)) as batches:
+        async with aclosing(read_records([iterable_source(endless())], batch=10)) as batches:
             seen = 0
             async for batch in batches:
                 seen += len(batch)
@@ -245,7 +245,7 @@ def test_a_slow_iterator_does_not_hold_up_the_loop() -> None:
 
     async def main() -> list[Any]:
         found = []
-        async with aclosing(read_records([given_source(slow())])) as batches:
+        async with aclosing(read_records([iterable_source(slow())])) as batches:
             async for batch in batches:
                 found += [record.fields["n"] for record in batch]
                 gate.set()  # the first came although the second was not there yet
@@ -255,10 +255,10 @@ def test_a_slow_iterator_does_not_hold_up_the_loop() -> None:
 
 
 def test_the_total_is_known_where_the_length_is() -> None:
-    progress = Progress()
+    progress = ReadProgress()
 
     async def main() -> int | None:
-        async with aclosing(read_records([given_source([{"n": 1}] * 700)], progress=progress)) as batches:
+        async with aclosing(read_records([iterable_source([{"n": 1}] * 700)], progress=progress)) as batches:
             await anext(batches)
         return progress.estimate()
 
@@ -280,7 +280,7 @@ def test_a_value_that_cannot_be_had_spoils_its_record_alone(kind: str) -> None:
     for _ in range(100_000):
         deep = [deep]
     rows = [{"text": "a"}, {"text": _Odd()}, {_Odd(): 1}, {"text": deep}, {"text": "b"}]
-    progress = Progress()
+    progress = ReadProgress()
     records = read(KINDS[kind](rows), progress=progress)
 
     assert [record.problem and record.problem.code for record in records] == [None, *["unreadable"] * 3, None]
@@ -299,7 +299,7 @@ def test_objects_without_a_text_of_their_own_are_the_same_in_each_process() -> N
 
 
 def test_characters_that_were_cut_in_two_are_read_as_their_sign_and_told() -> None:
-    progress = Progress()
+    progress = ReadProgress()
     [record, other] = read([{"te\ud83dxt": "nice \ud83d", "x": ["\udc00"]}, {"a": "\\ud83d"}], progress=progress)
 
     assert record.fields == {"te\ufffdxt": "nice \ufffd", "x": ["\ufffd"]}

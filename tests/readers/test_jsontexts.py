@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from reader_files import fields, read_bytes, troubles, unhurried
 
 from pipeline.errors import InputError
-from pipeline.readers import Progress, jsonrows, jsontexts
+from pipeline.readers import ReadProgress, jsonrows, jsontexts
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('"\\{}[],:\n'), max_size=8)
 VALUES = st.recursive(
@@ -53,7 +53,7 @@ def test_objects_come_back_however_they_are_written(
 
 def test_an_array_in_a_file_of_lines_is_read_told_and_doubted() -> None:
     data = b'[\n{"id": "1"},\n{"id": "2"}\n]\n'
-    progress = Progress()
+    progress = ReadProgress()
     records = read_bytes(data, "in.jsonl", progress=progress, key="id")
 
     assert [record.key for record in records] == ["1", "2"]
@@ -62,7 +62,7 @@ def test_an_array_in_a_file_of_lines_is_read_told_and_doubted() -> None:
     assert told.startswith("in.jsonl: is a JSON array or indented JSON, not an object a line as its name says")
     with pytest.raises(InputError, match=r'not an object a line; set input\.format = "json"'):
         read_bytes(data, "in.jsonl", format="jsonl")
-    assert len(read_bytes(data, "in.jsonl", format="json", progress=(said := Progress()))) == 2
+    assert len(read_bytes(data, "in.jsonl", format="json", progress=(said := ReadProgress()))) == 2
     assert not any(doubt for _, doubt in said.told_with_doubts())
 
 
@@ -130,7 +130,7 @@ TWO = [{"a": 1}, {"a": 2}]
 )
 @pytest.mark.parametrize("indent", [None, 1])
 def test_records_in_a_list_of_the_only_object_are_read(value: Any, said: str | None, found: Any, indent: Any) -> None:
-    progress = Progress()
+    progress = ReadProgress()
     data = json.dumps(value, indent=indent).encode()
     said = "" if said == "none" else said
     assert fields(read_bytes(data, "in.json", records=said, progress=progress)) == found
@@ -185,7 +185,7 @@ def test_the_marks_of_files_that_were_joined_are_no_text(name: str) -> None:
     ],
 )
 def test_a_key_that_comes_again_with_another_value_loses_none(line: str, found: Any) -> None:
-    progress = Progress()
+    progress = ReadProgress()
     assert fields(read_bytes(f'{{"a": 0}}\n{line}\n'.encode(), "in.jsonl", progress=progress)) == [{"a": 0}, found]
     assert bool(progress.told()) == ("_2" in str(found))
 

@@ -14,7 +14,7 @@ from reader_files import fields, read_bytes, read_files, troubles
 
 from pipeline import codec
 from pipeline.errors import InputError, MissingExtraError
-from pipeline.readers import Progress, peek, resolve_sources
+from pipeline.readers import ReadProgress, peek, resolve_sources
 
 
 def write(path: Path, columns: dict[str, Any], **choices: Any) -> None:
@@ -23,7 +23,7 @@ def write(path: Path, columns: dict[str, Any], **choices: Any) -> None:
 
 def test_rows_become_records(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", {"id": list(range(5000)), "text": [f"t{n}" for n in range(5000)]}, row_group_size=700)
-    progress = Progress()
+    progress = ReadProgress()
     records = read_files("a.parquet", tmp_path, key="id", progress=progress, batch=100)
 
     assert [record.fields for record in records] == [{"id": n, "text": f"t{n}"} for n in range(5000)]
@@ -95,7 +95,7 @@ def test_the_total_is_known_before_the_first_row_where_all_is_parquet(tmp_path: 
         from pipeline.readers import read_records
 
         async def main() -> int | None:
-            progress = Progress()
+            progress = ReadProgress()
             batches = read_records(resolve_sources(path, base=tmp_path), progress=progress, batch=5, limit=limit)
             await anext(batches)
             await batches.aclose()
@@ -132,7 +132,7 @@ def test_columns_of_one_name_are_told_apart_as_in_a_csv(tmp_path: Path) -> None:
         stream.write_table(columns)
     (tmp_path / "set/state.json").write_text('{"_data_files": [{"filename": "data.arrow"}]}')
     for name in ("twice.parquet", "set"):
-        progress = Progress()
+        progress = ReadProgress()
         assert fields(read_files(name, tmp_path, progress=progress)) == [{"a": 0, "a_2": 1, "column_3": 2}]
         assert f"{name}: two columns are named 'a': column 2 is called 'a_2'" in progress.told()
 

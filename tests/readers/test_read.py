@@ -15,7 +15,7 @@ import pytest
 from reader_files import read_bytes, read_files
 
 from pipeline.errors import InputError
-from pipeline.readers import Progress, Source, peek, read_records, resolve_sources
+from pipeline.readers import ReadProgress, Source, peek, read_records, resolve_sources
 from pipeline.readers.dialect import LOOK_BYTES
 from pipeline.records import Problem, Record
 
@@ -98,7 +98,7 @@ def test_limit_takes_the_first_records_good_or_not(tmp_path: Path) -> None:
 
 def test_limit_reads_no_more_of_the_file_than_it_needs(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"some words\n" * 100_000)
-    progress = Progress()
+    progress = ReadProgress()
     assert len(read_files("a.txt", tmp_path, limit=300, progress=progress, chunk_bytes=4096)) == 300
     assert progress.bytes_read <= LOOK_BYTES
     assert progress.estimate() == 300
@@ -110,8 +110,8 @@ def test_the_total_is_estimated_from_the_first_batch_on(tmp_path: Path, name: st
     data = "\n".join((["n,text"] if "csv" in name else []) + rows).encode()
     (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
 
-    async def main() -> tuple[list[int | None], Progress]:
-        progress = Progress()
+    async def main() -> tuple[list[int | None], ReadProgress]:
+        progress = ReadProgress()
         batches = read_records(resolve_sources(name, base=tmp_path), progress=progress, chunk_bytes=16 * 1024)
         return [progress.estimate() async for _ in batches], progress
 
@@ -122,8 +122,8 @@ def test_the_total_is_estimated_from_the_first_batch_on(tmp_path: Path, name: st
 
 
 def test_there_is_no_estimate_without_a_size() -> None:
-    assert Progress(bytes_read=10, records=5).estimate() is None
-    assert Progress(bytes_total=10).estimate() is None
+    assert ReadProgress(bytes_read=10, records=5).estimate() is None
+    assert ReadProgress(bytes_total=10).estimate() is None
 
 
 def test_peek_reads_the_first_records_only(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from reader_files import fields, read_files
 from reader_servers import Site, serving
 
 from pipeline.errors import InputError, MissingExtraError
-from pipeline.readers import Progress, formats, peek, read_records, remote, resolve_sources, stream
+from pipeline.readers import ReadProgress, formats, peek, read_records, remote, resolve_sources, stream
 
 ROWS = [{"n": number, "text": f"text {number}"} for number in range(2000)]
 LINES = b"".join(b'{"n": %d, "text": "text %d"}\n' % (number, number) for number in range(2000))
@@ -54,7 +54,7 @@ def refusal(path: str | list[str], **choices: Any) -> str:
 def test_a_web_server_gives_records(name: str, ranges: bool, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "REQUEST_BYTES", 4096)
     site.ranges = ranges
-    progress = Progress()
+    progress = ReadProgress()
     records = read(f"{site.address}/{name}", progress=progress, chunk_bytes=1000)
     assert fields(records) == ROWS
     assert records[7].key == f"{site.address}/{name}:8"
@@ -130,7 +130,7 @@ def test_parquet_is_read_in_parts(memory: Any, site: Site, monkeypatch: pytest.M
     )
     memory.pipe("/a.parquet", held.getvalue())
     site.files["/a.parquet"] = held.getvalue()
-    progress = Progress()
+    progress = ReadProgress()
     for address in ("memory://a.parquet", f"{site.address}/a.parquet"):
         assert [record.fields["n"] for record in read(address, progress=progress)] == list(range(3000))
         assert progress.exact_total == 3000

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError, MissingExtraError
-from pipeline.readers import Progress, Query, peek, read_records, resolve_sources, sql
+from pipeline.readers import Query, ReadProgress, peek, read_records, resolve_sources, sql
 from pipeline.records import Record
 
 
@@ -49,7 +49,7 @@ def refusal(base: Path, address: str = "sqlite:///db.sqlite", **choices: Any) ->
 
 
 def test_columns_of_one_name_are_told_apart(folder: Path) -> None:
-    progress = Progress()
+    progress = ReadProgress()
     query = "SELECT a.id, b.id, b.text FROM reviews a JOIN reviews b ON a.id = b.id ORDER BY a.id LIMIT 1"
     [record] = read(folder, query=query, progress=progress)
     assert list(record.fields) == ["id", "id_2", "text"]
@@ -71,7 +71,7 @@ def test_rows_of_a_query_become_records(folder: Path) -> None:
 
 
 def test_a_table_comes_in_the_order_of_its_primary_key_and_is_counted(folder: Path) -> None:
-    progress = Progress()
+    progress = ReadProgress()
     records = read(folder, table="reviews", progress=progress)
     assert [record.fields["id"] for record in records] == [f"r{number:04}" for number in range(1000)]
     assert records[0].key == "sqlite:///db.sqlite#reviews:1"

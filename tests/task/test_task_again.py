@@ -8,7 +8,7 @@ import pytest
 
 from pipeline import codec
 from pipeline.records import Record
-from pipeline.task import FunctionOptions, TaskOptions, ToolOptions, ValidatorOptions, ask_again, build_task
+from pipeline.task import FunctionOptions, TaskOptions, ToolOptions, ValidatorOptions, build_task, rebuild_request
 
 RECORD = Record("in.csv", 0, "a", {"text": "hello {{ text }}", "n": 3}, 2, 7)
 SCHEMA = {"type": "object", "properties": {"topic": {"type": "string"}}, "required": ["topic"]}
@@ -42,7 +42,7 @@ def test_the_request_that_was_sent_is_made_again(options: dict[str, Any]) -> Non
     sent = task.render(RECORD)
     # As the manifest keeps it: through JSON.
     fingerprint = codec.loads_exact(codec.dumps(task.fingerprint).decode())
-    again = ask_again(fingerprint, RECORD, sent.digest)
+    again = rebuild_request(fingerprint, RECORD, sent.digest)
     assert again.is_same
     assert again.request is not None
     assert (again.request.messages, again.request.tools) == (sent.messages, sent.tools)
@@ -52,7 +52,7 @@ def test_the_request_that_was_sent_is_made_again(options: dict[str, Any]) -> Non
 def test_another_task_is_told() -> None:
     task = build_task(TaskOptions(**PLAIN, function=FUNCTION))
     sent = task.render(RECORD)
-    again = ask_again({**task.fingerprint, "prompt": "Now {{ text }}"}, RECORD, sent.digest)
+    again = rebuild_request({**task.fingerprint, "prompt": "Now {{ text }}"}, RECORD, sent.digest)
     assert not again.is_same
     assert "has changed" in again.why
     assert again.request is not None
@@ -62,6 +62,6 @@ def test_another_task_is_told() -> None:
 def test_what_the_manifest_does_not_keep_is_told() -> None:
     task = build_task(TaskOptions(**PLAIN, function=FUNCTION))
     described = {**task.fingerprint, "tools": [{"python": "tools:set_topic"}]}
-    assert "depends on the record" in ask_again(described, RECORD, b"").why
-    missing = ask_again({**task.fingerprint, "prompt": "{{ nothing }}"}, RECORD, b"")
+    assert "depends on the record" in rebuild_request(described, RECORD, b"").why
+    missing = rebuild_request({**task.fingerprint, "prompt": "{{ nothing }}"}, RECORD, b"")
     assert (missing.request, "nothing" in missing.why) == (None, True)

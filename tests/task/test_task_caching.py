@@ -13,7 +13,7 @@ import pytest
 from pipeline import codec
 from pipeline.errors import InvalidAnswerError, TaskError
 from pipeline.records import Answer, Record, Request, ToolCall
-from pipeline.task import Task, TaskOptions, build_task, cache_key, takes_breakpoint
+from pipeline.task import Task, TaskOptions, build_task, cache_key, supports_breakpoint
 
 MARK = {"mode": "explicit"}
 EXAMPLES = [{"text": "좋아요", "label": {"label": "a"}}, {"text": "worse", "label": {"label": "b"}}]
@@ -157,7 +157,7 @@ def test_a_repair_keeps_key_and_mark() -> None:
     ],
 )
 def test_which_models_take_the_mark(model: str, takes: bool) -> None:
-    assert takes_breakpoint(model) is takes
+    assert supports_breakpoint(model) is takes
 
 
 # how much of it there is

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline import codec
 from pipeline.errors import RenderError, TaskError
 from pipeline.records import Record
-from pipeline.task import FunctionOptions, Task, TaskOptions, build_task, expected_fields
+from pipeline.task import FunctionOptions, Task, TaskOptions, build_task, template_fields
 
 
 def text_of(task: Task, record: Record) -> str:
@@ -188,7 +188,7 @@ def test_a_prompt_that_cannot_work(prompt: str, words: str) -> None:
     with pytest.raises(TaskError, match=words):
         labels_task(prompt)
     with pytest.raises(TaskError, match=words):
-        expected_fields(prompt)
+        template_fields(prompt)
 
 
 @pytest.mark.parametrize(
@@ -235,9 +235,9 @@ def test_half_a_character_is_no_reason_to_stop() -> None:
 
 def test_expected_fields() -> None:
     prompt = '{% for x in tags %}{{ x }}{% endfor %}{{ meta.lang }}{{ record["Review text"] }}{{ record.title }}{{ b }}'
-    assert expected_fields(prompt) == {"tags", "meta", "Review text", "title", "b"}
-    assert expected_fields("no field") == set()
-    assert labels_task(prompt).fields == expected_fields(prompt)
+    assert template_fields(prompt) == {"tags", "meta", "Review text", "title", "b"}
+    assert template_fields("no field") == set()
+    assert labels_task(prompt).fields == template_fields(prompt)
 
 
 # the request

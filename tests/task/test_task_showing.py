@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.errors import MediaError, RenderError, TaskError
 from pipeline.records import Attachment, Record, Request
-from pipeline.task import ShowOptions, TaskOptions, build_task
+from pipeline.task import PromptMedia, TaskOptions, build_task
 from pipeline.task import showing as module
 
 
@@ -18,7 +18,7 @@ def record(**fields: Any) -> Record:
     return Record("s", 0, "k", fields, 1, 0)
 
 
-def ask(prompt: str, media: ShowOptions | None = None, **fields: Any) -> Request:
+def ask(prompt: str, media: PromptMedia | None = None, **fields: Any) -> Request:
     task = build_task(TaskOptions(model="m", prompt=prompt, labels={"label": ["a", "b"]}, media=media))
     return task.render(record(**fields))
 
@@ -76,14 +76,14 @@ def test_a_field_called_image_is_a_field() -> None:
 
 
 def test_fields_are_shown_after_the_text() -> None:
-    media = ShowOptions(images=["front", "back"], audio=["call"])
+    media = PromptMedia(images=["front", "back"], audio=["call"])
     request = ask("Look: {{ t }}", media, t="x", front="f.png", back=["b1.png", "b2.png"], call="c.mp3")
     assert content(request) == [text("Look: x"), part(0), part(1), part(2), part(3)]
     assert [one.kind for one in request.attachments] == ["image", "image", "image", "audio"]
 
 
 def test_both_ways_go_together() -> None:
-    request = ask("{{ image(a) }} and", ShowOptions(documents=["d"]), a="a.png", d="d.pdf")
+    request = ask("{{ image(a) }} and", PromptMedia(documents=["d"]), a="a.png", d="d.pdf")
     assert content(request) == [part(0), text(" and"), part(1)]
 
 
@@ -115,14 +115,14 @@ def test_what_cannot_be_shown_is_told(prompt: str, told: str) -> None:
 def test_a_field_of_no_pictures_is_told_as_null_is() -> None:
     for value, told in {(): "an empty list", None: "nothing", "": "nothing", (None,): "nothing"}.items():
         with pytest.raises(MediaError, match=f"the field 'p' got {told}"):
-            ask("x", ShowOptions(images=["p"]), p=list(value) if isinstance(value, tuple) else value)
+            ask("x", PromptMedia(images=["p"]), p=list(value) if isinstance(value, tuple) else value)
 
 
 def test_a_field_that_is_missing_is_missed_as_ever() -> None:
     with pytest.raises(RenderError, match="uses 'photo', which this record lacks"):
         ask("{{ image(photo) }}", p="a.png")
     with pytest.raises(RenderError, match="shows the field 'photo', which this record lacks"):
-        ask("x", ShowOptions(images=["photo"]), p="a.png")
+        ask("x", PromptMedia(images=["photo"]), p="a.png")
 
 
 def test_no_text_of_a_record_can_be_a_mark() -> None:
@@ -139,7 +139,7 @@ def test_a_field_cannot_be_rendered_as_a_template() -> None:
 
 
 def digest(folder: Path, prompt: str = "{{ image(p) }}", **fields: Any) -> bytes:
-    return ask(prompt, ShowOptions(root=folder), **fields).digest
+    return ask(prompt, PromptMedia(root=folder), **fields).digest
 
 
 def test_identical_requests_have_one_digest_and_a_changed_file_another(tmp_path: Path) -> None:
@@ -174,12 +174,12 @@ def test_digests_tell_options_kinds_and_texts_apart(tmp_path: Path) -> None:
 
 
 def test_a_text_alone_has_the_digest_that_it_always_had() -> None:
-    assert ask("{{ t }}", t="x").digest == ask("{{ t }}", ShowOptions(root=Path("/tmp")), t="x").digest
+    assert ask("{{ t }}", t="x").digest == ask("{{ t }}", PromptMedia(root=Path("/tmp")), t="x").digest
 
 
 def test_the_task_says_what_it_shows_and_its_fingerprint_how() -> None:
     def task(prompt: str, **media: Any) -> Any:
-        options = ShowOptions(shape={"detail": "low"}, **media)
+        options = PromptMedia(shape={"detail": "low"}, **media)
         return build_task(TaskOptions(model="m", prompt=prompt, labels={"label": ["a", "b"]}, media=options))
 
     assert task("x").shows == frozenset()

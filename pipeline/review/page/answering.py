@@ -17,7 +17,7 @@ from pipeline.review.page.figures import estimates, learned, meant
 from pipeline.review.page.keeping import NotKept, Places, guideline_of, keep_example, keep_gold
 from pipeline.review.page.media import Showing
 from pipeline.store import Answer, cell
-from pipeline.task import fields_shown
+from pipeline.task import fields_in_prompt
 from pipeline.terminal import printable
 
 #: What is shown of one field of a record, in characters: a browser does not lay out much more.
@@ -61,7 +61,7 @@ class Answering:
         self._places = places
         self._fingerprint = fingerprint
         self._files = files
-        self._main = fields_shown(fingerprint)
+        self._main = fields_in_prompt(fingerprint)
         self.ended = asyncio.Event()
         self._routes: dict[tuple[str, str], Callable[[PageRequest], Awaitable[Facts]]] = {
             ("GET", "state"): self._state,

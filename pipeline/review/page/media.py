@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import LabelpipeError, MediaError
-from pipeline.media import Loader
+from pipeline.media import MediaLoader
 from pipeline.parts import media_of, task_of
 from pipeline.records import Blob, Record, Request
 from pipeline.targets import load_settings
@@ -40,7 +40,7 @@ class Showing:
         self.has_media = "media" in fingerprint
         self.why = ""
         self._task: Task | None = None
-        self._loader: Loader | None = None
+        self._loader: MediaLoader | None = None
         # All state that changes, beside the loader's: what was loaded last, by key, and the sources that it came from.
         self._held: OrderedDict[str, list[Shown]] = OrderedDict()
         self._sources: dict[str, frozenset[str]] = {}
@@ -91,7 +91,7 @@ class Showing:
         except LabelpipeError as error:
             return [Shown("text", f"This cannot be shown: {printable(str(error))}")]
 
-    async def _opened(self, loader: Loader, request: Request) -> list[Shown]:
+    async def _opened(self, loader: MediaLoader, request: Request) -> list[Shown]:
         """What the request shows, whose files may be named from where the run was started."""
         try:
             return await _shown_by(loader, request)
@@ -102,7 +102,7 @@ class Showing:
             raise error from None
 
 
-async def _shown_by(loader: Loader, request: Request) -> list[Shown]:
+async def _shown_by(loader: MediaLoader, request: Request) -> list[Shown]:
     async with loader.opened(request) as opened:
         return [one for message in opened.messages for part in _parts(message) for one in _shown(part)]
 
