@@ -28,7 +28,7 @@ from pipeline import Settings
 from pipeline.cli import app
 from pipeline.errors import ConfigError
 from pipeline.settings import keys
-from pipeline.settings.meant import gone
+from pipeline.settings.suggestions import removed_key_advice
 
 #: GitHub shows so many letters of code without a scroll bar
 WIDTH = 96
@@ -66,8 +66,10 @@ def test_dotted_names_of_keys_are_keys(subtests: pytest.Subtests) -> None:
         with subtests.test(by_name(page)):
             named = [found[1] for span in spans(page) if (found := dotted.match(span))]
             # What has changed may name the keys of earlier versions.
-            told = {name for name in named if page.name == "CHANGELOG.md" and gone(tuple(name.split(".")))}
-            assert [name for name in named if not is_key(name) and name not in told] == []
+            removed = {
+                name for name in named if page.name == "CHANGELOG.md" and removed_key_advice(tuple(name.split(".")))
+            }
+            assert [name for name in named if not is_key(name) and name not in removed] == []
 
 
 def test_tables_of_the_config_are_tables(subtests: pytest.Subtests) -> None:
@@ -131,9 +133,9 @@ def cells(page: Path) -> list[list[str]]:
 
 
 def test_the_keys_of_the_readmes_table_are_keys() -> None:
-    told = [row for row in cells(ROOT / "README.md") if re.match(r"`\[[a-z.]+\]`", row[0])]
-    assert len(told) >= 8
-    for row in told:
+    removed = [row for row in cells(ROOT / "README.md") if re.match(r"`\[[a-z.]+\]`", row[0])]
+    assert len(removed) >= 8
+    for row in removed:
         tables = re.findall(r"`\[([a-z.]+)\]`", row[0])
         for word in re.findall(r"`([a-z_]+)`", row[-1]):
             assert any(is_key(f"{table}.{word}") for table in tables), f"{row[0]}: {word}: no such key"

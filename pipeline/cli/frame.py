@@ -259,7 +259,7 @@ def words_again(named: Path | None) -> str:
 
     `named` is the run that was meant where the words name none.
     """
-    from pipeline.settings import shown_words
+    from pipeline.settings import redacted_command
 
     kept = ("--keep", "--keep-corrections", "--drop-corrections")
     once = (*kept, "--fresh", "--yes", "-y", "--relabel", "--json", "--no-wait")
@@ -268,7 +268,7 @@ def words_again(named: Path | None) -> str:
         at = words.index("--only")
         del words[at : at + 2]
     words = words if named is None else [str(named), *words]
-    return shown_words([word for word in words if not word.startswith("--only=")])
+    return redacted_command([word for word in words if not word.startswith("--only=")])
 
 
 @contextmanager

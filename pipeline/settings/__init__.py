@@ -1,6 +1,7 @@
 """What the user may say about a run: TOML, environment, .env, --set; frozen; errors name file, line and key."""
 
 from pipeline.settings.checks import TABLE_WANTED, is_table_name
+from pipeline.settings.commandline import redacted_command
 from pipeline.settings.fields import (
     FLEX_TIMEOUT_S,
     LimitsSettings,
@@ -21,4 +22,3 @@ from pipeline.settings.rows import Row, explain
 from pipeline.settings.schema import Key, keys
 from pipeline.settings.tasks import FunctionSettings, MediaSettings, TaskSettings, ToolSettings, ValidatorSettings
 from pipeline.settings.toml import to_toml
-from pipeline.settings.words import shown_words

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 from pydantic_core import PydanticCustomError
 
-from pipeline.settings.texts import covered, nearest, secret_parameter, shown
+from pipeline.settings.texts import as_toml, closest_match, redact, secret_parameter
 
 #: the `type` of an error that `refuse` raised
 REFUSED = "refused"
@@ -70,7 +70,7 @@ def as_plain(value: Any) -> Any:
 def paths(value: str | list[str]) -> str | list[str]:
     """At least one path, none of them empty."""
     if not value or (isinstance(value, list) and not all(value)):
-        refuse(f"got {shown(value)}; expected at least one path, and none that is empty")
+        refuse(f"got {as_toml(value)}; expected at least one path, and none that is empty")
     for one in [value] if isinstance(value, str) else value:
         login = _LOGIN_IN_PATH.match(one)
         if (login and ":" in login[1]) or ("://" in one and "password=" in one.lower()):
@@ -78,7 +78,7 @@ def paths(value: str | list[str]) -> str | list[str]:
             refuse("a password does not belong here: put the address into the environment and name it in input.url_env")
         if "://" in one and (name := secret_parameter(one)):
             refuse(
-                f"an address with {shown(name)} in it is a secret: put it into the environment and name it in "
+                f"an address with {as_toml(name)} in it is a secret: put it into the environment and name it in "
                 "input.url_env, else it would stand in the run's files"
             )
     return value
@@ -90,8 +90,8 @@ def encoding(value: str) -> str:
         "".encode(value)
     except LookupError:
         known = ["utf-8", "utf-16", "latin-1", "cp1252", "cp949", "euc-kr", "shift_jis", "gb18030"]
-        guess = nearest(value, known)
-        refuse(f"got {shown(value)}; no such encoding" + (f"; did you mean {guess}?" if guess else ""))
+        guess = closest_match(value, known)
+        refuse(f"got {as_toml(value)}; no such encoding" + (f"; did you mean {guess}?" if guess else ""))
     return value
 
 
@@ -100,7 +100,7 @@ def delimiter(value: Any) -> Any:
     if value in ("tab", "\\t"):
         return "\t"
     if isinstance(value, str) and (len(value) != 1 or value in '\r\n"'):
-        refuse(f'got {shown(value)}; expected one character, like ";", or "tab"')
+        refuse(f'got {as_toml(value)}; expected one character, like ";", or "tab"')
     return value
 
 
@@ -109,7 +109,7 @@ def quote(value: Any) -> Any:
     if value in ("none", ""):
         return "none"
     if isinstance(value, str) and (len(value) != 1 or value in "\r\n\t "):
-        refuse(f'got {shown(value)}; expected one character, like \'"\', or "none"')
+        refuse(f'got {as_toml(value)}; expected one character, like \'"\', or "none"')
     return value
 
 
@@ -134,7 +134,7 @@ def shard(value: str) -> str:
 def function_name(value: str) -> str:
     """What the API takes for the name of a function."""
     if not _NAME.fullmatch(value):
-        refuse(f"got {shown(value)}; expected 1 to 64 letters, digits, _ and -")
+        refuse(f"got {as_toml(value)}; expected 1 to 64 letters, digits, _ and -")
     return value
 
 
@@ -142,7 +142,7 @@ def place_in_python(value: str) -> str:
     """`module:name`, both dotted names."""
     module, colon, name = value.partition(":")
     if not (colon and all(part.isidentifier() for part in [*module.split("."), *name.split(".")])):
-        refuse(f'got {shown(value)}; expected "module:name", like "my_labels:Sentiment"')
+        refuse(f'got {as_toml(value)}; expected "module:name", like "my_labels:Sentiment"')
     return value
 
 
@@ -162,7 +162,7 @@ def label_values(value: Sequence[Any]) -> Sequence[Any]:
     if any(isinstance(one, str) and not one.strip() for one in value):
         refuse("one of the values is empty text; a label must say something")
     if twice := doubles(value):
-        refuse(f"{shown(twice[0])} is there twice")
+        refuse(f"{as_toml(twice[0])} is there twice")
     return value
 
 
@@ -181,7 +181,7 @@ def doubles(values: Iterable[Any]) -> list[Any]:
 def distinct(value: list[str] | None) -> list[str] | None:
     """No value twice."""
     if value and (twice := doubles(value)):
-        refuse(f"{shown(twice[0])} is there twice")
+        refuse(f"{as_toml(twice[0])} is there twice")
     return value
 
 
@@ -193,15 +193,15 @@ def base_url(value: str) -> str:
     except ValueError:
         fit = False
     if not fit:
-        hint = "; did you mean rehearsal?" if nearest(value, ["rehearsal"]) else ""
-        refuse(f'got {covered(shown(value))}; expected an address that starts with http, or "rehearsal"{hint}')
+        hint = "; did you mean rehearsal?" if closest_match(value, ["rehearsal"]) else ""
+        refuse(f'got {redact(as_toml(value))}; expected an address that starts with http, or "rehearsal"{hint}')
     if "@" in parts.netloc:
-        refuse(f"got {covered(shown(value))}; a login does not belong here: put the key into the environment")
+        refuse(f"got {redact(as_toml(value))}; a login does not belong here: put the key into the environment")
     path = parts.path.rstrip("/")
     for end in _PASTED:
         if path.endswith(end):
             base = f"{parts.scheme}://{parts.netloc}{path.removesuffix(end)}"
-            refuse(f"got {covered(shown(value))}; {end} is added to it: set model.base_url = {shown(base)}")
+            refuse(f"got {redact(as_toml(value))}; {end} is added to it: set model.base_url = {as_toml(base)}")
     return value
 
 
@@ -250,7 +250,7 @@ def database_url(value: SecretStr) -> SecretStr:
 def table_name(value: str) -> str:
     """The name of a table, with its schema or without."""
     if not is_table_name(value):
-        refuse(f"got {shown(value)}; {TABLE_WANTED}")
+        refuse(f"got {as_toml(value)}; {TABLE_WANTED}")
     return value
 
 
@@ -274,7 +274,7 @@ def parameters(value: Mapping[str, Any], model_keys: Iterable[str]) -> Mapping[s
     for name in set(value).intersection(model_keys).difference(reasons):
         reasons[name] = f"a key of [model], not of [model.parameters]; write model.{name}, above that table"
     if value.get("n", 1) != 1:
-        reasons["n"] = f"got {shown(value['n'])}; one answer labels one record, so it is 1 or left out"
+        reasons["n"] = f"got {as_toml(value['n'])}; one answer labels one record, so it is 1 or left out"
     if value.get("parallel_tool_calls") is True:
         reasons["parallel_tool_calls"] = "labelpipe sets it itself where task.call or task.rows asks for several calls"
     if "api_key" in value:
@@ -292,7 +292,7 @@ def faults(value: Mapping[str, float]) -> Mapping[str, float]:
 def time_of_day(value: str) -> str:
     """A time that a clock shows."""
     if not _TIME.fullmatch(value):
-        refuse(f"got {shown(value)}; {_TIME_WANTED}")
+        refuse(f"got {as_toml(value)}; {_TIME_WANTED}")
     return value
 
 
@@ -301,8 +301,8 @@ def hours(value: list[str] | None) -> list[str] | None:
     if value is None:
         return None
     if wrong := [one for one in value if not _TIME.fullmatch(one)]:
-        refuse(f"got {shown(value)}; {shown(wrong[0])} is no time: {_TIME_WANTED}")
+        refuse(f"got {as_toml(value)}; {as_toml(wrong[0])} is no time: {_TIME_WANTED}")
     begin, end = (int(one.partition(":")[0]) * 60 + int(one.partition(":")[2]) for one in value)
     if begin % _DAY_MIN == end % _DAY_MIN and (end != _DAY_MIN or begin == end):
-        refuse(f"got {shown(value)}; it ends where it begins: leave it out to run at all hours")
+        refuse(f"got {as_toml(value)}; it ends where it begins: leave it out to run at all hours")
     return value

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.labelfields import Choice, LabelField, plain_choices
 from pipeline.settings.checks import label_values, refuse
-from pipeline.settings.texts import kind_of, nearest, shown
+from pipeline.settings.texts import as_toml, closest_match, kind_of
 
 ANY_OF, TEXT = "any_of", "text"
 #: how the names of files of labels end, compressed or not
@@ -59,14 +59,14 @@ def is_any_of(value: Any) -> bool:
 
 def _several(table: Mapping[str, Any]) -> LabelField:
     if others := [name for name in table if name != ANY_OF]:
-        refuse(f"got any_of beside {shown(others[0])}; any_of stands alone in its table: put all labels into it")
+        refuse(f"got any_of beside {as_toml(others[0])}; any_of stands alone in its table: put all labels into it")
     given = table[ANY_OF]
     if not isinstance(given, str):
         return _choices(given, "several")
     if not is_file(given):
         refuse(
             {
-                ANY_OF: f"got {shown(given)}; expected a list, a table, or a file of labels. For a label that is "
+                ANY_OF: f"got {as_toml(given)}; expected a list, a table, or a file of labels. For a label that is "
                 'called "any_of", use a file of labels'
             }
         )
@@ -75,19 +75,19 @@ def _several(table: Mapping[str, Any]) -> LabelField:
 
 def _choices(value: Any, kind: Any) -> LabelField:
     if isinstance(value, Mapping):
-        return LabelField(kind, _meant(value))
+        return LabelField(kind, _choices_of(value))
     if not isinstance(value, Sequence) or any(isinstance(one, list | dict) or one is None for one in value):
-        refuse(f"got {shown(value)}; expected {_FORMS}")
+        refuse(f"got {as_toml(value)}; expected {_FORMS}")
     return LabelField(kind, plain_choices(label_values(value)))
 
 
-def _meant(table: Mapping[str, Any]) -> tuple[Choice, ...]:
+def _choices_of(table: Mapping[str, Any]) -> tuple[Choice, ...]:
     """The labels of a table. Its keys are texts: `1` is the text "1"."""
     if not table:
         refuse("got an empty table; expected the values that the label may have, with their meanings")
     if wrong := [name for name in table if not isinstance(name, str)]:
         refuse(
-            f"got a table with the {kind_of(wrong[0])} {shown(wrong[0])}; the labels of a table are texts. For "
+            f"got a table with the {kind_of(wrong[0])} {as_toml(wrong[0])}; the labels of a table are texts. For "
             "numbers, true and false, use a list, or a .jsonl file if they have meanings"
         )
     label_values(list(table))
@@ -98,8 +98,8 @@ def _meant(table: Mapping[str, Any]) -> tuple[Choice, ...]:
 
 
 def _no_meaning(name: str, value: Any) -> str:
-    hint = f"; did you mean {ANY_OF}?" if isinstance(value, list) and nearest(name, [ANY_OF]) else ""
-    return f'got {shown(value)}; expected what the label means, as text ("" if there is nothing to say){hint}'
+    hint = f"; did you mean {ANY_OF}?" if isinstance(value, list) and closest_match(name, [ANY_OF]) else ""
+    return f'got {as_toml(value)}; expected what the label means, as text ("" if there is nothing to say){hint}'
 
 
 def _short(text: str) -> LabelField:
@@ -109,7 +109,7 @@ def _short(text: str) -> LabelField:
         return _range(text, *found.groups())
     if not is_file(text):
         guess = _guess(text)
-        refuse(f"got {shown(text)}; expected {_FORMS}" + (f"; did you mean {guess}?" if guess else ""))
+        refuse(f"got {as_toml(text)}; expected {_FORMS}" + (f"; did you mean {guess}?" if guess else ""))
     return LabelField(file=text)
 
 
@@ -119,7 +119,7 @@ def _range(text: str, first: str, last: str) -> LabelField:
     low, high = (float(end) if "." in first + last else int(end) for end in (first, last))
     if low >= high:
         hint = f'; did you mean "{last}..{first}"?' if low > high else ""
-        refuse(f"got {shown(text)}; the first number must be below the second{hint}")
+        refuse(f"got {as_toml(text)}; the first number must be below the second{hint}")
     if isinstance(low, int) and (low, high) != (0, 1):
         return LabelField("integer", low=low, high=high)
     return LabelField("number", low=float(low), high=float(high))
@@ -133,7 +133,7 @@ def is_file(text: str) -> bool:
 
 def _guess(text: str) -> str | None:
     plain = text.strip().lower()
-    if plain in _TEXT_NAMES or nearest(plain, [TEXT]):
+    if plain in _TEXT_NAMES or closest_match(plain, [TEXT]):
         return f'"{TEXT}"'
     if plain in _NUMBER_NAMES:
         return f'a range like "{_NUMBER_NAMES[plain]}"'
@@ -149,4 +149,4 @@ def _guess(text: str) -> str | None:
 def _listed(plain: str, text: str) -> str | None:
     """The list that a text with commas or bars was meant to be."""
     sign = next((sign for sign in ",|;" if sign in plain), None)
-    return shown([one.strip() for one in text.split(sign)]) if sign else None
+    return as_toml([one.strip() for one in text.split(sign)]) if sign else None

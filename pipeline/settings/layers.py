@@ -13,10 +13,10 @@ from pydantic import BaseModel
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource
 
 from pipeline.errors import Mistake
+from pipeline.settings.commandline import holds_secret
 from pipeline.settings.places import Keys, pair_of
 from pipeline.settings.schema import field_of, is_secret, kinds_at, section_at
-from pipeline.settings.texts import COVERED, covered, dotted, kind_of, one_line, value_of
-from pipeline.settings.words import holds_secret
+from pipeline.settings.texts import REDACTED, dotted, kind_of, one_line, parse_value, redact
 
 PREFIX = "labelpipe_"
 Root: TypeAlias = type[BaseSettings]
@@ -61,7 +61,7 @@ PYTHON = ValueOrigin(Kind.PYTHON, "Settings")
 
 
 @dataclass(slots=True)
-class Sheet:
+class MergedConfig:
     """What was given, merged, and where each value came from. Grows by `lay` until the settings are made of it."""
 
     root: Root
@@ -71,12 +71,12 @@ class Sheet:
     origins: dict[Keys, ValueOrigin] = field(default_factory=dict)
     mistakes: list[Mistake] = field(default_factory=list)
 
-    def lay(self, path: Keys, value: Any, origin_of: Callable[[Keys], ValueOrigin]) -> None:
+    def overlay(self, path: Keys, value: Any, origin_of: Callable[[Keys], ValueOrigin]) -> None:
         """Put a value over what is there. A table of the config is merged key by key, a free one is replaced."""
         value = _plain(value)
         if isinstance(value, dict) and section_at(self.root, path):
             for name, item in value.items():
-                self.lay((*path, name), item, origin_of)
+                self.overlay((*path, name), item, origin_of)
         elif self._put(path, value):
             # An entry of a free table has one origin, however deep in it the value was set: the last.
             found = field_of(self.root, path)
@@ -85,7 +85,7 @@ class Sheet:
             self.origins[path] = origin_of(path)
             for name in value if isinstance(value, dict) else ():
                 self.origins[(*path, name)] = origin_of((*path, name))
-        elif reason := self._told_blocked(path):
+        elif reason := self._blocked_message(path):
             self.mistakes.append(origin_of(path).mistake(dotted(path), reason))
 
     def origin(self, path: Keys) -> ValueOrigin | None:
@@ -114,7 +114,7 @@ class Sheet:
         table[path[-1]] = value
         return True
 
-    def _told_blocked(self, path: Keys) -> str:
+    def _blocked_message(self, path: Keys) -> str:
         """Why the key has no place: what stands above it is no table, and that by itself is no mistake."""
         for length in range(1, len(path)):
             value = self.value(path[:length])
@@ -135,23 +135,23 @@ def _plain(value: Any) -> Any:
     return {name: _plain(item) for name, item in value.items()} if isinstance(value, Mapping) else value
 
 
-def lay_environment(sheet: Sheet) -> None:
+def overlay_environment(merged: MergedConfig) -> None:
     """The variables of the process."""
-    for path, name, text in _variables(sheet.root, EnvSettingsSource(sheet.root, case_sensitive=False)):
+    for path, name, text in _variables(merged.root, EnvSettingsSource(merged.root, case_sensitive=False)):
         origin = ValueOrigin(Kind.ENVIRONMENT, f"environment {name}")
-        lay_text(sheet, path, text, origin)
+        overlay_text(merged, path, text, origin)
 
 
-def lay_dotenv(sheet: Sheet) -> None:
+def overlay_dotenv(merged: MergedConfig) -> None:
     """The LABELPIPE_ variables of .env files, the current directory's over the config folder's."""
-    for file in reversed(dotenv_files(sheet.config_path)):
+    for file in reversed(dotenv_files(merged.config_path)):
         try:
-            source = DotEnvSettingsSource(sheet.root, env_file=file, case_sensitive=False)
+            source = DotEnvSettingsSource(merged.root, env_file=file, case_sensitive=False)
         except (OSError, UnicodeError) as error:
-            sheet.mistakes.append(Mistake(str(file), None, "", f"cannot be read: {_reason(error)}"))
+            merged.mistakes.append(Mistake(str(file), None, "", f"cannot be read: {_reason(error)}"))
             continue
-        for path, name, text in _variables(sheet.root, source):
-            lay_text(sheet, path, text, ValueOrigin(Kind.DOTENV, str(file), detail=f" {name}"))
+        for path, name, text in _variables(merged.root, source):
+            overlay_text(merged, path, text, ValueOrigin(Kind.DOTENV, str(file), detail=f" {name}"))
 
 
 def dotenv_files(config_path: Path | None) -> list[Path]:
@@ -176,32 +176,34 @@ def _variables(root: Root, source: EnvSettingsSource) -> Iterator[tuple[Keys, st
     return iter(sorted(found, key=lambda one: (len(one[0]), one)))
 
 
-def lay_overrides(sheet: Sheet, overrides: Mapping[str, Any] | Sequence[str], said_by: str = "--set") -> None:
+def overlay_overrides(
+    merged: MergedConfig, overrides: Mapping[str, Any] | Sequence[str], set_by: str = "--set"
+) -> None:
     """What --set says, or an order to a run: `key=value` texts, or values by key."""
     if isinstance(overrides, Mapping):
         for name, value in overrides.items():
-            _lay_override(sheet, name, _key(name), value, said_by)
+            _overlay_one(merged, name, _key(name), value, set_by)
         return
     for text in overrides:
         pair = pair_of(text)
-        _lay_override(sheet, text, pair and pair[0], pair and pair[1], said_by)
+        _overlay_one(merged, text, pair and pair[0], pair and pair[1], set_by)
 
 
-def _lay_override(sheet: Sheet, given: str, path: Keys | None, value: Any, said_by: str) -> None:
+def _overlay_one(merged: MergedConfig, given: str, path: Keys | None, value: Any, set_by: str) -> None:
     if not path:
-        shown = one_line(covered(given.partition("=")[0]))
+        key_text = one_line(redact(given.partition("=")[0]))
         text = "expected key=value with a dotted key, like limits.concurrency=8"
-        sheet.mistakes.append(Mistake(f"{said_by} {shown}", None, "", text))
+        merged.mistakes.append(Mistake(f"{set_by} {key_text}", None, "", text))
         return
-    said = COVERED if holds_secret(path, value) else one_line(covered(str(value)))
-    origin = ValueOrigin(Kind.SET, said_by, detail=f" {dotted(path)}={said}")
-    if value == COVERED and is_secret(path):
-        sheet.mistakes.append(origin.mistake("", "*** stands for a secret that was not shown; give its value"))
+    value_text = REDACTED if holds_secret(path, value) else one_line(redact(str(value)))
+    origin = ValueOrigin(Kind.SET, set_by, detail=f" {dotted(path)}={value_text}")
+    if value == REDACTED and is_secret(path):
+        merged.mistakes.append(origin.mistake("", "*** stands for a secret that was not shown; give its value"))
         return
     if isinstance(value, str):
-        lay_text(sheet, path, value, origin)
+        overlay_text(merged, path, value, origin)
     else:
-        sheet.lay(path, value, lambda _: origin)
+        merged.overlay(path, value, lambda _: origin)
 
 
 def _key(text: str) -> Keys | None:
@@ -209,6 +211,6 @@ def _key(text: str) -> Keys | None:
     return pair and pair[0]
 
 
-def lay_text(sheet: Sheet, path: Keys, text: str, origin: ValueOrigin) -> None:
+def overlay_text(merged: MergedConfig, path: Keys, text: str, origin: ValueOrigin) -> None:
     """A value that was given as text."""
-    sheet.lay(path, value_of(text, kinds_at(sheet.root, path)), lambda _: origin)
+    merged.overlay(path, parse_value(text, kinds_at(merged.root, path)), lambda _: origin)

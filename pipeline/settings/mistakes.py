@@ -10,21 +10,21 @@ from pydantic import ValidationError
 
 from pipeline.errors import Mistake
 from pipeline.settings.checks import REFUSED
-from pipeline.settings.layers import PYTHON, Kind, Root, Sheet, ValueOrigin
-from pipeline.settings.meant import gone, meant
+from pipeline.settings.layers import PYTHON, Kind, MergedConfig, Root, ValueOrigin
 from pipeline.settings.places import Keys, line_of
 from pipeline.settings.schema import choices, field_of, is_secret, keys, kinds_at, section_at, takes_at
-from pipeline.settings.texts import covered, dotted, kind_of, nearest, one_line, shown
+from pipeline.settings.suggestions import removed_key_advice, suggest_key
+from pipeline.settings.texts import as_toml, closest_match, dotted, kind_of, one_line, redact
 
 _FIRST_WORD = re.compile(r"[^\s=]+")
 _PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
-def mistakes_of(error: ValidationError, sheet: Sheet) -> tuple[Mistake, ...]:
+def mistakes_of(error: ValidationError, merged: MergedConfig) -> tuple[Mistake, ...]:
     """Every mistake that pydantic found, in our words; those of the file by line, then the others."""
-    found = list(sheet.mistakes)
+    found = list(merged.mistakes)
     for fault in error.errors(include_url=False):
-        found += _told(fault["type"], fault["loc"], fault.get("ctx", {}), sheet)
+        found += _mistakes_of(fault["type"], fault["loc"], fault.get("ctx", {}), merged)
     return in_order(found)
 
 
@@ -36,23 +36,23 @@ def in_order(found: Iterable[Mistake]) -> tuple[Mistake, ...]:
     return tuple(sorted(first.values(), key=lambda one: (one.line is None, one.line or 0)))
 
 
-def _told(kind: str, loc: Keys, context: dict[str, Any], sheet: Sheet) -> Iterator[Mistake]:
+def _mistakes_of(kind: str, loc: Keys, context: dict[str, Any], merged: MergedConfig) -> Iterator[Mistake]:
     if kind == REFUSED:
         for item, text in context["items"].items():
             path = (*loc, item) if item else loc
-            yield _origin(sheet, path).mistake(dotted(path), text)
+            yield _origin(merged, path).mistake(dotted(path), text)
     elif kind == "extra_forbidden":
-        yield unknown(sheet, loc)
+        yield unknown(merged, loc)
     elif kind == "missing":
-        yield missing(sheet, loc)
+        yield missing(merged, loc)
     else:
-        path = _key_of(sheet.root, loc)
-        yield _origin(sheet, path).mistake(dotted(path), _wrong(sheet, path))
+        path = _key_of(merged.root, loc)
+        yield _origin(merged, path).mistake(dotted(path), _wrong(merged, path))
 
 
-def missing(sheet: Sheet, path: Keys) -> Mistake:
+def missing(merged: MergedConfig, path: Keys) -> Mistake:
     """A key that is needed and not there."""
-    return _around(sheet, path).mistake(dotted(path), f"missing; expected {takes_at(sheet.root, path)}")
+    return _around(merged, path).mistake(dotted(path), f"missing; expected {takes_at(merged.root, path)}")
 
 
 def _key_of(root: Root, loc: Keys) -> Keys:
@@ -66,32 +66,32 @@ def _key_of(root: Root, loc: Keys) -> Keys:
     return loc[: len(path) + 1] if is_item else path
 
 
-def _wrong(sheet: Sheet, path: Keys) -> str:
-    value, origin = sheet.value(path), _origin(sheet, path)
+def _wrong(merged: MergedConfig, path: Keys) -> str:
+    value, origin = merged.value(path), _origin(merged, path)
     kind = kind_of(value)
     if is_secret(path):
         got = kind
     else:
-        got = covered(shown(value))
-        if origin.kind in (Kind.FILE, Kind.PYTHON) and kind not in kinds_at(sheet.root, path):
+        got = redact(as_toml(value))
+        if origin.kind in (Kind.FILE, Kind.PYTHON) and kind not in kinds_at(merged.root, path):
             got += f" ({kind})"
-    found = field_of(sheet.root, path)
+    found = field_of(merged.root, path)
     guess = _guess(value, choices(found[1])) if found else None
-    return f"got {got}; expected {takes_at(sheet.root, path)}" + (f"; did you mean {guess}?" if guess else "")
+    return f"got {got}; expected {takes_at(merged.root, path)}" + (f"; did you mean {guess}?" if guess else "")
 
 
 def _guess(value: Any, allowed: tuple[str, ...]) -> str | None:
     texts = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
-    return next((guess for text in texts if text not in allowed and (guess := nearest(text, allowed))), None)
+    return next((guess for text in texts if text not in allowed and (guess := closest_match(text, allowed))), None)
 
 
-def unknown(sheet: Sheet, path: Keys) -> Mistake:
+def unknown(merged: MergedConfig, path: Keys) -> Mistake:
     """A key that no table has, with the one that was probably meant."""
-    return _origin(sheet, path).mistake(dotted(path), _unknown(sheet.root, path))
+    return _origin(merged, path).mistake(dotted(path), _unknown(merged.root, path))
 
 
 def _unknown(root: Root, path: Keys) -> str:
-    if (advice := gone(path)) is not None:
+    if (advice := removed_key_advice(path)) is not None:
         return advice
     name, table = str(path[-1]), path[:-1]
     plain = name.lower().replace("_", "").replace("-", "")
@@ -99,25 +99,25 @@ def _unknown(root: Root, path: Keys) -> str:
         return "an API key does not belong in the config; put it into the environment or .env (see model.api_key_env)"
     section = section_at(root, table)
     known = list(section.model_fields) if section else []
-    guess = meant(path, known, [*root.model_fields, *(key.name for key in keys(root))])
+    guess = suggest_key(path, known, [*root.model_fields, *(key.name for key in keys(root))])
     where = f"in [{dotted(table)}]" if table else "tables"
     return f"unknown key; did you mean {guess}?" if guess else f"unknown key; known {where}: {', '.join(known)}"
 
 
-def _origin(sheet: Sheet, path: Keys) -> ValueOrigin:
-    beneath = (origin for known, origin in sheet.origins.items() if known[: len(path)] == path)
-    if found := sheet.origin(path):
+def _origin(merged: MergedConfig, path: Keys) -> ValueOrigin:
+    beneath = (origin for known, origin in merged.origins.items() if known[: len(path)] == path)
+    if found := merged.origin(path):
         # In an array of tables each key has its line, though the whole of it is one value.
-        line = line_of(sheet.lines, path) if found.kind is Kind.FILE else None
+        line = line_of(merged.lines, path) if found.kind is Kind.FILE else None
         return found if line is None else replace(found, line=line)
     # A table that the file does not name, but something in it was given: `--set outptu.dir=x`.
-    return _around(sheet, path) if path in sheet.lines else next(beneath, _around(sheet, path))
+    return _around(merged, path) if path in merged.lines else next(beneath, _around(merged, path))
 
 
-def _around(sheet: Sheet, path: Keys) -> ValueOrigin:
+def _around(merged: MergedConfig, path: Keys) -> ValueOrigin:
     """Where a key would stand that is not there."""
-    if sheet.config_path:
-        return ValueOrigin(Kind.FILE, str(sheet.config_path), line_of(sheet.lines, path))
+    if merged.config_path:
+        return ValueOrigin(Kind.FILE, str(merged.config_path), line_of(merged.lines, path))
     return PYTHON
 
 
@@ -135,7 +135,7 @@ def not_toml(path: Path, text: str, error: ValueError) -> Mistake:
 
 def _row(row: str) -> str:
     name = _FIRST_WORD.match(row)
-    return one_line(f"{name[0]} ***" if name and is_secret([name[0]]) else covered(row))
+    return one_line(f"{name[0]} ***" if name and is_secret([name[0]]) else redact(row))
 
 
 def no_file(path: Path) -> Mistake:
@@ -145,6 +145,6 @@ def no_file(path: Path) -> Mistake:
     if not folder.is_dir():
         return Mistake(str(path), None, "", f"{what}, nor a folder {folder}")
     here = sorted(str(file) for file in folder.glob("*.toml"))
-    guess = nearest(str(path), here)
+    guess = closest_match(str(path), here)
     others = f"configs there: {', '.join(here)}" if here else "and no other *.toml there; `labelpipe init` writes one"
     return Mistake(str(path), None, "", f"{what}; {f'did you mean {guess}? ' if guess else ''}{others}")

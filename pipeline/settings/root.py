@@ -18,6 +18,7 @@ from pipeline import codec, globs
 from pipeline.errors import ConfigError, Mistake
 from pipeline.records import JSON
 from pipeline.settings import checks, mistakes
+from pipeline.settings.commandline import replayable_overrides
 from pipeline.settings.fields import (
     LimitsSettings,
     ModelSettings,
@@ -31,20 +32,19 @@ from pipeline.settings.layers import (
     DEFAULT,
     PYTHON,
     Kind,
-    Sheet,
+    MergedConfig,
     ValueOrigin,
     dotenv_files,
-    lay_dotenv,
-    lay_environment,
-    lay_overrides,
+    overlay_dotenv,
+    overlay_environment,
+    overlay_overrides,
 )
 from pipeline.settings.outputs import OutputSettings
 from pipeline.settings.places import Keys, key_lines, line_of
 from pipeline.settings.quality import QualitySettings
 from pipeline.settings.schema import is_secret, keys
 from pipeline.settings.tasks import TaskSettings
-from pipeline.settings.texts import dotted, kind_of, shown
-from pipeline.settings.words import overrides_again
+from pipeline.settings.texts import as_toml, dotted, kind_of
 
 
 class Settings(BaseSettings):
@@ -78,27 +78,27 @@ class Settings(BaseSettings):
     _loaded: tuple[Mapping[str, Any] | Sequence[str], Mapping[str, Any]] = PrivateAttr(((), {}))
     _config_path: Path | None = PrivateAttr(None)
     _origins: dict[Keys, ValueOrigin] = PrivateAttr(default_factory=dict)
-    _laid: Sheet = PrivateAttr()
+    _laid: MergedConfig = PrivateAttr()
     _no_input: tuple[Mistake, ...] = PrivateAttr(())
 
-    def __init__(self, *, _sheet: Sheet | None = None, **values: Any) -> None:
-        sheet = _sheet or _sheet_of(type(self), None, (), values)
+    def __init__(self, *, _sheet: MergedConfig | None = None, **values: Any) -> None:
+        merged = _sheet or _sheet_of(type(self), None, (), values)
         # Only known tables: BaseSettings takes names such as `_cli_parse_args` for orders to itself.
-        tables: dict[str, Any] = {name: sheet.values.get(name, {}) for name in type(self).model_fields}
-        sheet.mistakes += [mistakes.unknown(sheet, (name,)) for name in sheet.values if name not in tables]
-        no_input = _no_input(sheet)
+        tables: dict[str, Any] = {name: merged.values.get(name, {}) for name in type(self).model_fields}
+        merged.mistakes += [mistakes.unknown(merged, (name,)) for name in merged.values if name not in tables]
+        no_input = _no_input(merged)
         try:
             super().__init__(**tables)
         except ValidationError as error:
             # `from None`: pydantic's own text repeats values, and one of them may be a secret.
-            sheet.mistakes = [*no_input, *sheet.mistakes]
-            raise ConfigError(mistakes=mistakes.mistakes_of(error, sheet)) from None
-        if sheet.mistakes:
-            raise ConfigError(mistakes=mistakes.in_order([*no_input, *sheet.mistakes]))
+            merged.mistakes = [*no_input, *merged.mistakes]
+            raise ConfigError(mistakes=mistakes.mistakes_of(error, merged)) from None
+        if merged.mistakes:
+            raise ConfigError(mistakes=mistakes.in_order([*no_input, *merged.mistakes]))
         self._no_input = no_input
-        self._config_path = sheet.config_path
-        self._origins = sheet.origins
-        self._laid = sheet
+        self._config_path = merged.config_path
+        self._origins = merged.origins
+        self._laid = merged
 
     @classmethod
     def load(
@@ -132,14 +132,14 @@ class Settings(BaseSettings):
     def ordered(self, orders: Sequence[str]) -> Settings:
         """These settings with orders to a run, `limits.concurrency=8`, over all that was said. No file is read."""
         laid = replace(self._laid, values=deepcopy(self._laid.values), origins=dict(self._laid.origins), mistakes=[])
-        lay_overrides(laid, orders, "set")
+        overlay_overrides(laid, orders, "set")
         settings = type(self)(_sheet=laid)
         settings._loaded = self._loaded
         return settings
 
     def overrides(self) -> tuple[list[str], list[str]]:
         """The overrides of the config file, written as for `--set`, without secrets; and the keys that are left out."""
-        return overrides_again(type(self), *self._loaded)
+        return replayable_overrides(type(self), *self._loaded)
 
     @classmethod
     def settings_customise_sources(
@@ -216,7 +216,7 @@ class Settings(BaseSettings):
         """The JSON Schema that stands under `key`, read where it is a file. Raises ConfigError."""
         if not isinstance(given, str):
             return dict(given)
-        reason = f"{shown(given)} "
+        reason = f"{as_toml(given)} "
         try:
             schema = codec.loads(self.find(given).read_bytes())
         except OSError as error:
@@ -265,11 +265,11 @@ def variable(name: str, config_path: Path | None = None) -> tuple[SecretStr, str
     return None
 
 
-def _no_input(sheet: Sheet) -> tuple[Mistake, ...]:
+def _no_input(merged: MergedConfig) -> tuple[Mistake, ...]:
     """The mistake of a config that names no input. It is told with the others, or when the input is needed."""
-    given = sheet.values.get("input", {})
+    given = merged.values.get("input", {})
     named = not isinstance(given, dict) or any(given.get(name) is not None for name in ("path", "url_env"))
-    return () if named else (mistakes.missing(sheet, ("input", "path")),)
+    return () if named else (mistakes.missing(merged, ("input", "path")),)
 
 
 def _matches(pattern: str) -> bool:
@@ -278,26 +278,26 @@ def _matches(pattern: str) -> bool:
 
 def _sheet_of(
     root: type[Settings], path: Path | None, overrides: Mapping[str, Any] | Sequence[str], direct: Mapping[str, Any]
-) -> Sheet:
-    sheet = Sheet(root, path)
+) -> MergedConfig:
+    merged = MergedConfig(root, path)
     if path is not None:
-        sheet.lay(("output", "dir"), f"runs/{path.stem}", lambda _: DEFAULT)
-        _lay_file(sheet, path)
-    lay_dotenv(sheet)
-    lay_environment(sheet)
-    lay_overrides(sheet, overrides)
-    sheet.lay((), direct, lambda _: PYTHON)
-    return sheet
+        merged.overlay(("output", "dir"), f"runs/{path.stem}", lambda _: DEFAULT)
+        _lay_file(merged, path)
+    overlay_dotenv(merged)
+    overlay_environment(merged)
+    overlay_overrides(merged, overrides)
+    merged.overlay((), direct, lambda _: PYTHON)
+    return merged
 
 
-def _lay_file(sheet: Sheet, path: Path) -> None:
+def _lay_file(merged: MergedConfig, path: Path) -> None:
     text = _read(path)
     try:
         table = tomllib.loads(text)
     except ValueError as error:
         raise ConfigError(mistakes=(mistakes.not_toml(path, text, error),)) from None
-    sheet.lines = key_lines(text)
-    sheet.lay((), table, lambda keys: ValueOrigin(Kind.FILE, str(path), line_of(sheet.lines, keys)))
+    merged.lines = key_lines(text)
+    merged.overlay((), table, lambda keys: ValueOrigin(Kind.FILE, str(path), line_of(merged.lines, keys)))
 
 
 def _read(path: Path) -> str:

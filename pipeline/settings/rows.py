@@ -10,7 +10,7 @@ from pipeline.records import JSON
 from pipeline.settings.places import Keys
 from pipeline.settings.root import Settings
 from pipeline.settings.schema import is_secret
-from pipeline.settings.texts import dotted, shown
+from pipeline.settings.texts import as_toml, dotted
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Row:
     @property
     def text(self) -> str:
         """The value as it stands in TOML, on one line; `none` where it is unset."""
-        return shown(self.value, limit=200)
+        return as_toml(self.value, limit=200)
 
 
 def explain(settings: Settings) -> list[Row]:

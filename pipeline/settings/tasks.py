@@ -117,6 +117,7 @@ class TaskSettings(Section):
         ways = ["labels", "function", "python", "tools"]
         found = [f"task.{way}" for way in ways if getattr(self, way) is not None]
         if len(found) != 1:
-            seen = " and ".join(found) or "none of them"
-            checks.refuse(f"got {seen}; expected exactly one of task.labels, task.function, task.python and task.tools")
+            present = " and ".join(found) or "none of them"
+            ways_text = "task.labels, task.function, task.python and task.tools"
+            checks.refuse(f"got {present}; expected exactly one of {ways_text}")
         return self

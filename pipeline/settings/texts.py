@@ -14,9 +14,9 @@ from pydantic import SecretStr
 from pipeline import codec
 
 #: how much of a value an error shows, in characters
-SHOWN_CHARS = 60
+DISPLAY_CHARS = 60
 #: what stands in the place of a secret
-COVERED = "***"
+REDACTED = "***"
 #: unsets a key that has `none` as a value; beside the kinds of what such a key takes
 AUTO = "auto"
 
@@ -32,7 +32,7 @@ _YES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": 
 _DATES = (datetime.date, datetime.time)
 
 
-def shown(value: Any, limit: int = SHOWN_CHARS) -> str:
+def as_toml(value: Any, limit: int = DISPLAY_CHARS) -> str:
     """The value as it would stand in TOML, on one line, cut to `limit` characters. None is `none`."""
     text = one_line(_toml(value))
     return text if len(text) <= limit else text[: limit - 1] + "…"
@@ -42,7 +42,7 @@ def _toml(value: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, SecretStr):
-        return COVERED
+        return REDACTED
     if isinstance(value, Mapping):
         items = ", ".join(f"{key_text(str(key))} = {_toml(item)}" for key, item in value.items())
         return f"{{ {items} }}" if items else "{}"
@@ -68,7 +68,7 @@ def dotted(path: Iterable[str | int]) -> str:
     return ".".join(key_text(str(part)) for part in path)
 
 
-def covered(text: str) -> str:
+def redact(text: str) -> str:
     """The text with what looks like a key, or like the login or a signature in an address, covered."""
     plain = _PARAMETER.sub(lambda found: f"{found[1]}***" if _SECRET.search(unquote(found[2])) else found[0], text)
     return _KEY.sub("sk-***", _LOGIN.sub("//***@", plain))
@@ -89,7 +89,7 @@ def _escaped(char: str) -> str:
     return {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(char) or f"\\u{ord(char):04x}"
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
+def closest_match(name: str, known: Iterable[str]) -> str | None:
     """The known name that `name` was most likely meant to be."""
     names = {one.lower(): one for one in known}
     close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
@@ -116,7 +116,7 @@ _KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
 )
 
 
-def value_of(text: str, kinds: frozenset[str]) -> Any:
+def parse_value(text: str, kinds: frozenset[str]) -> Any:
     """The value that `text` stands for where `kinds` are taken: TOML or JSON if it is either, else the text itself.
 
     `none` is None where the key may be unset; `auto` where `none` is one of its values. Where only text

@@ -60,11 +60,11 @@ def _below(table: Mapping[str, Any], *, ordered: bool = True) -> set[str]:
 def _line(row: Row, given: bool) -> str:
     name = str(row.path[-1])
     if row.hidden and row.value == "set":
-        line = _said(name, "set, and not shown")
+        line = _comment(name, "set, and not shown")
     elif given or (row.value is None and section_at(Settings, row.path[:-1]) is None):
-        line = _said(name, _PYTHON)
+        line = _comment(name, _PYTHON)
     elif row.hidden or row.value is None:
-        line = _said(name, "not set")
+        line = _comment(name, "not set")
         return line if row.origin == str(DEFAULT) else f"{line}{_place(row)}"
     else:
         line = _pair(name, row.value)
@@ -75,7 +75,7 @@ def _place(row: Row) -> str:
     return f"  # {one_line(row.origin)}"
 
 
-def _said(name: str, state: str) -> str:
+def _comment(name: str, state: str) -> str:
     return f"# {one_line(key_text(name))}: {state}"
 
 
@@ -109,7 +109,7 @@ def _pair(name: str, value: Any) -> str:
             return f"{_key(name)} = {text}"
     except (TypeError, ValueError):  # None, or half of a character
         pass
-    return _said(name, _PYTHON)
+    return _comment(name, _PYTHON)
 
 
 def _written(value: Any, *, inline: bool = False) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.settings.places import HEADER, PAIR, PART, SPACE, Keys, enter, key_parts
-from pipeline.settings.texts import key_text, shown
+from pipeline.settings.texts import as_toml, key_text
 
 _SCALAR = re.compile(
     r'"""(?:\\.|[^\\])*?"""(?:"{0,2})'
@@ -79,7 +79,7 @@ def value_of_node(text: str, node: Node) -> Any:
 
 def with_value(node: Node, value: Any) -> Edit:
     """The node with another value."""
-    return Edit(*node.value, shown(value, limit=1_000_000))
+    return Edit(*node.value, as_toml(value, limit=1_000_000))
 
 
 def with_key(node: Node, name: str) -> Edit:

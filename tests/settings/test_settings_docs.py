@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.settings import Key, Settings, keys
 from pipeline.settings.layers import Kind
-from pipeline.settings.texts import shown
+from pipeline.settings.texts import as_toml
 
 PAGE = Path(__file__).parents[2] / "docs" / "config.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -20,7 +20,7 @@ BLOCKS = re.findall(r"^```toml\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
 
 def row(key: Key) -> str:
     """How the line of a key begins in the tables of docs/config.md; what it means follows."""
-    default = "required" if key.required else "unset" if key.default is None else f"`{shown(key.default)}`"
+    default = "required" if key.required else "unset" if key.default is None else f"`{as_toml(key.default)}`"
     return f"| `{key.name}` | {key.takes} | {default} |"
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline import codec
 from pipeline.errors import ConfigError
-from pipeline.settings import Settings, explain, shown_words
+from pipeline.settings import Settings, explain, redacted_command
 
 Config = Callable[..., Path]
 SECRET = "sk-proj-Zq81hG"
@@ -101,7 +101,7 @@ def test_a_key_in_a_variable_for_settings_is_refused(config: Config, monkeypatch
     ],
 )
 def test_the_words_of_a_command_are_shown_without_secrets(words: list[str], shown: str) -> None:
-    assert shown_words(words) == f"{shown}  # *** is a secret that is not shown: put its value there"
+    assert redacted_command(words) == f"{shown}  # *** is a secret that is not shown: put its value there"
 
 
 def test_words_without_secrets_are_shown_as_they_are() -> None:
@@ -111,7 +111,7 @@ def test_words_without_secrets_are_shown_as_they_are() -> None:
         "task.prompt={{ text }} is?",
         "--set={% if a %}{{ b }}{% endif %}".replace("=", "=task.prompt=", 1),
     ]
-    assert shlex.split(shown_words(words)) == words
+    assert shlex.split(redacted_command(words)) == words
 
 
 def test_a_line_that_was_pasted_without_its_secret_is_refused(config: Config) -> None:

@@ -8,8 +8,7 @@ import pytest
 
 from pipeline import Settings
 from pipeline.errors import ConfigError
-from pipeline.settings import keys
-from pipeline.settings import meant as meant
+from pipeline.settings import keys, suggestions
 
 #: What is written, and what is proposed.
 WRITTEN = {
@@ -58,5 +57,5 @@ def test_the_real_key_is_named(written: str, tmp_path: Path) -> None:
 
 def test_what_is_proposed_exists() -> None:
     known = {key.name for key in keys(Settings)}
-    for proposed in [*meant._OTHER_NAMES, *(key for names in meant._IN_TABLE.values() for key in names)]:
+    for proposed in [*suggestions._OTHER_NAMES, *(key for names in suggestions._IN_TABLE.values() for key in names)]:
         assert proposed in known or any(name.startswith(f"{proposed}.") for name in known), proposed

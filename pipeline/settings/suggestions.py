@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from pipeline.settings.places import Keys
-from pipeline.settings.texts import dotted, nearest
+from pipeline.settings.texts import closest_match, dotted
 
 #: what people put into [model], or into a voter, that is sent along
 _PARAMETERS = frozenset(
@@ -47,7 +47,7 @@ _IN_TABLE = {
 
 _REHEARSE = "no longer a key; run `labelpipe rehearse {option}` and set model.base_url to the address that it prints"
 #: Keys of earlier versions, and what does it now.
-_GONE = {
+_REMOVED_KEYS = {
     "model.organization": 'no longer a key; write [model.headers] "OpenAI-Organization" = "..."',
     "model.project": 'no longer a key; write [model.headers] "OpenAI-Project" = "..."',
     "limits.concurrency_min": "no longer a key, because `auto` starts low and finds its own least; take it out",
@@ -75,12 +75,12 @@ _GONE = {
 }
 
 
-def gone(path: Keys) -> str | None:
+def removed_key_advice(path: Keys) -> str | None:
     """What to do about a key that an earlier version had; None for any other."""
-    return _GONE.get(dotted(path))
+    return _REMOVED_KEYS.get(dotted(path))
 
 
-def meant(path: Keys, known: Iterable[str], everywhere: Iterable[str]) -> str | None:
+def suggest_key(path: Keys, known: Iterable[str], everywhere: Iterable[str]) -> str | None:
     """The key that `path` was meant to be. `known` are the names of its table, `everywhere` all keys there are."""
     name, table = str(path[-1]), dotted(path[:-1])
     if (table == "model" or table.startswith("quality.voters.")) and name in _PARAMETERS:
@@ -89,6 +89,6 @@ def meant(path: Keys, known: Iterable[str], everywhere: Iterable[str]) -> str | 
     for names in (_IN_TABLE.get(table or "tables", {}), _OTHER_NAMES):
         if found := next((ours for ours, others in names.items() if plain in others.split()), None):
             return found
-    if near := nearest(name, known):
+    if near := closest_match(name, known):
         return dotted((*path[:-1], near))
     return next((key for key in everywhere if key.rpartition(".")[2] == name), None)

@@ -10,38 +10,38 @@ from pydantic import BaseModel
 from pipeline import codec
 from pipeline.settings.places import Keys, pair_of
 from pipeline.settings.schema import Model, is_secret, kinds_at
-from pipeline.settings.texts import AUTO, COVERED, covered, dotted, value_of
+from pipeline.settings.texts import AUTO, REDACTED, dotted, parse_value, redact
 
 #: Behind the words, as the shell's own comment: pasted as it is, the line says by itself what is missing in it.
-NOTE = f"  # {COVERED} is a secret that is not shown: put its value there"
+NOTE = f"  # {REDACTED} is a secret that is not shown: put its value there"
 #: It holds a variable's name, and what is none was refused before.
 _NAMES_ONE = ("model", "api_key_env")
 #: How a prompt may begin, and no table.
 _JINJA = re.compile(r"\s*\{[{%#]")
 
 
-def shown_words(words: Sequence[str]) -> str:
+def redacted_command(words: Sequence[str]) -> str:
     """The words as one line for a shell, without secrets; with a note where one is left out."""
-    shown = [_shown(word, before) for word, before in zip(words, ["", *words], strict=False)]
-    return shlex.join(shown) + (NOTE if shown != list(words) else "")
+    as_toml = [_redacted_word(word, before) for word, before in zip(words, ["", *words], strict=False)]
+    return shlex.join(as_toml) + (NOTE if as_toml != list(words) else "")
 
 
-def _shown(word: str, before: str) -> str:
+def _redacted_word(word: str, before: str) -> str:
     if before == "--set":
-        return _shown_pair(word)
+        return _redacted_pair(word)
     if word.startswith("--set="):
-        return f"--set={_shown_pair(word.removeprefix('--set='))}"
-    return covered(word)
+        return f"--set={_redacted_pair(word.removeprefix('--set='))}"
+    return redact(word)
 
 
-def _shown_pair(text: str) -> str:
+def _redacted_pair(text: str) -> str:
     pair = pair_of(text)
     if pair is not None and pair[0] != _NAMES_ONE and holds_secret(*pair):
-        return f"{dotted(pair[0])}={COVERED}"
-    return covered(text)
+        return f"{dotted(pair[0])}={REDACTED}"
+    return redact(text)
 
 
-def overrides_again(
+def replayable_overrides(
     root: Model, overrides: Mapping[str, Any] | Sequence[str], direct: Mapping[str, Any]
 ) -> tuple[list[str], list[str]]:
     """What was said beside the file, as `key=value` texts that say it again; and the keys that cannot be kept so.
@@ -82,13 +82,13 @@ def _text_of(root: Model, key: str, value: Any, *, quoted: bool) -> str | None:
         text = value if isinstance(value, str) and not quoted else codec.dumps(value).decode()
     except TypeError:
         return None
-    return text if covered(text) == text else None
+    return text if redact(text) == text else None
 
 
 def holds_secret(path: Keys, value: Any) -> bool:
     """Whether what is given to this key may be a secret, or a table with one in it."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
-        value = value_of(value, frozenset())
+        value = parse_value(value, frozenset())
         if isinstance(value, str) and value.lstrip()[:1] == "{" and not (path[1:] and _JINJA.match(value)):
             return True  # it cannot be read, so nobody knows what is in it
     if isinstance(value, Mapping):
