@@ -71,7 +71,7 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
+class LaneEstimate:
     """One way to send the calls that are left.
 
     `cost` is None where no price is known. `seconds` is None where the time is not; then `note` says what is.
@@ -86,7 +86,7 @@ class Lane:
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class EarlyEnd:
     """What ends the run before all is done: the setting, after about how many records, after how many seconds.
 
     `seconds` is None where nothing is known that holds the calls up.
@@ -131,11 +131,11 @@ class Plan:
     done_by_stop: int | None = None
     requests_per_day: int | None = None
     told: Tier = field(default_factory=Tier)
-    lanes: list[Lane] = field(default_factory=list)
+    lanes: list[LaneEstimate] = field(default_factory=list)
     simulated: bool = False
     looked_at: int = 0
     problems: dict[str, int] = field(default_factory=dict)
-    ends: list[End] = field(default_factory=list)
+    ends: list[EarlyEnd] = field(default_factory=list)
     failed_path: str = ""
     cache: str = ""
     cached_share: float = 0.0

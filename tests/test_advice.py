@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.parts.server import asked_of
+from pipeline.parts.server import advice_context
 from pipeline.parts.task import task_of
 from pipeline.records import Record
 from pipeline.settings import Settings
@@ -101,7 +101,7 @@ SAID: list[tuple[str, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("said", "model", "key"), SAID)
 def test_the_key_to_change_is_named(said: str, model: dict[str, Any], key: str) -> None:
-    told = advise(asked_of(settings_for(**model)), [said])
+    told = advise(advice_context(settings_for(**model)), [said])
     assert told is not None
     assert key in told
 
@@ -115,7 +115,7 @@ def test_each_line_of_the_table_is_used() -> None:
 
 @pytest.mark.parametrize("said", ["429: slow down", "by SIGINT", "500: it broke", "402: Insufficient credits"])
 def test_what_the_config_does_not_mend_has_no_advice(said: str) -> None:
-    assert advise(asked_of(settings_for()), [said]) is None
+    assert advise(advice_context(settings_for()), [said]) is None
 
 
 @pytest.mark.parametrize("end", ["/chat/completions", "/chat/completions/", "/completions", "/responses"])

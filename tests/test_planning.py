@@ -14,10 +14,10 @@ from pipeline.errors import SetupError
 from pipeline.facts import Interval, MachineLoad, Plan, Tier, Workload
 from pipeline.limits import Hours, price_of
 from pipeline.parts import price_for, votes_usd
-from pipeline.planner.estimate import Seen, planned
+from pipeline.planner.estimate import PilotFacts, planned
 from pipeline.planner.recorder import tier_from
-from pipeline.planner.rehearsing import bound_by, folder_of, part_of, sample_of, tier_of
-from pipeline.planner.schedule import Terms, simulate, until_used_up
+from pipeline.planner.rehearsals import bound_by, folder_of, part_of, sample_of, tier_of
+from pipeline.planner.schedule import PacingLimits, simulate, until_used_up
 from pipeline.records import Outcome, Record, ServerLimits
 from pipeline.show import plan_lines
 
@@ -35,7 +35,7 @@ def settings(**tables: Any) -> Settings:
     return Settings(**{name: {**base.get(name, {}), **tables.get(name, {})} for name in {*base, *tables}})
 
 
-def seen(records: int = 1_010, **more: Any) -> Seen:
+def seen(records: int = 1_010, **more: Any) -> PilotFacts:
     """Ten of the records asked: 100 prompt tokens, 10 completion tokens, 2 s each."""
     asked = [
         Outcome(
@@ -47,7 +47,7 @@ def seen(records: int = 1_010, **more: Any) -> Seen:
         )
         for number in range(10)
     ]
-    return Seen(**{"records": records, "done": 10, "asked": asked, "now": NOON, **more})
+    return PilotFacts(**{"records": records, "done": 10, "asked": asked, "now": NOON, **more})
 
 
 def estimated(limits: dict[str, Any] | None = None, model: dict[str, Any] | None = None, **more: Any) -> Plan:
@@ -75,27 +75,27 @@ def night(begin: str, end: str) -> Hours:
 @pytest.mark.parametrize(
     ("calls", "terms", "seconds"),
     [
-        (0, Terms(per_s=1), 0),
-        (100, Terms(per_s=2), 50),
-        (100, Terms(), 0),
-        (100, Terms(per_s=2, per_day=100), 50),
-        (100, Terms(per_s=2, per_day=100, used_today=60), 12 * HOUR_S + 30),
-        (250, Terms(per_day=100), 12 * HOUR_S + DAY_S),
-        (7_200, Terms(per_s=1, hours=night("12:00", "13:00")), DAY_S + HOUR_S),
-        (10, Terms(per_s=1, hours=night("22:00", "07:00")), 10 * HOUR_S + 10),
+        (0, PacingLimits(per_s=1), 0),
+        (100, PacingLimits(per_s=2), 50),
+        (100, PacingLimits(), 0),
+        (100, PacingLimits(per_s=2, per_day=100), 50),
+        (100, PacingLimits(per_s=2, per_day=100, used_today=60), 12 * HOUR_S + 30),
+        (250, PacingLimits(per_day=100), 12 * HOUR_S + DAY_S),
+        (7_200, PacingLimits(per_s=1, hours=night("12:00", "13:00")), DAY_S + HOUR_S),
+        (10, PacingLimits(per_s=1, hours=night("22:00", "07:00")), 10 * HOUR_S + 10),
         # 22:00 to 24:00 are one day's, and from midnight on the next day's requests are there
-        (150, Terms(per_s=1, per_day=100, hours=night("22:00", "07:00")), 12 * HOUR_S + 50),
+        (150, PacingLimits(per_s=1, per_day=100, hours=night("22:00", "07:00")), 12 * HOUR_S + 50),
         # today's are used up, and the day begins outside the hours
-        (150, Terms(per_s=1, per_day=100, hours=night("12:00", "13:00")), DAY_S + 50),
-        (1e9, Terms(per_day=1), math.inf),
+        (150, PacingLimits(per_s=1, per_day=100, hours=night("12:00", "13:00")), DAY_S + 50),
+        (1e9, PacingLimits(per_day=1), math.inf),
     ],
 )
-def test_when_calls_are_done(calls: float, terms: Terms, seconds: float) -> None:
+def test_when_calls_are_done(calls: float, terms: PacingLimits, seconds: float) -> None:
     assert simulate(calls, NOON, terms).seconds == pytest.approx(seconds)
 
 
 def test_what_is_done_by_a_deadline() -> None:
-    terms = Terms(per_s=1, per_day=1_000, used_today=400)
+    terms = PacingLimits(per_s=1, per_day=1_000, used_today=400)
     assert simulate(5_000, NOON, terms, NOON + timedelta(seconds=100)).calls == pytest.approx(100)
     assert simulate(5_000, NOON, terms, NOON + timedelta(hours=6)).calls == pytest.approx(600)
     assert simulate(5_000, NOON, terms, NOON + timedelta(hours=12, seconds=30)).calls == pytest.approx(630)
@@ -321,14 +321,14 @@ def test_a_day_limit_that_ends_the_run_does_so_in_the_plan() -> None:
 @pytest.mark.parametrize(
     ("calls", "terms", "made"),
     [
-        (100, Terms(per_s=1, per_day=60), 60),
-        (50, Terms(per_s=1, per_day=60), None),
+        (100, PacingLimits(per_s=1, per_day=60), 60),
+        (50, PacingLimits(per_s=1, per_day=60), None),
         # 43,200 calls until midnight, then a day of which 50,000 are allowed
-        (100_000, Terms(per_s=1, per_day=50_000), 93_200),
-        (100, Terms(per_day=60, used_today=60), 0),
+        (100_000, PacingLimits(per_s=1, per_day=50_000), 93_200),
+        (100, PacingLimits(per_day=60, used_today=60), 0),
     ],
 )
-def test_where_a_days_requests_are_used_up(calls: float, terms: Terms, made: float | None) -> None:
+def test_where_a_days_requests_are_used_up(calls: float, terms: PacingLimits, made: float | None) -> None:
     simulation = until_used_up(calls, NOON, terms)
     assert (None if simulation is None else simulation.calls) == (None if made is None else pytest.approx(made))
 

@@ -60,7 +60,10 @@ class RunSummary(Shown, stats.RunSummary):
             ("time", f"{duration(self.session_s)} for {self.session_records:,} records"),
             ("cost", f"nothing paid; the model would cost {cost}" if self.simulated else cost),
             *show.lane_texts(self.lanes).items(),
-            *((column, _shares(counts, of)) for column, counts, of in show.told_labels(self.labels, self.labelled)),
+            *(
+                (column, _shares(counts, of))
+                for column, counts, of in show.countable_labels(self.labels, self.labelled)
+            ),
             *((f"accuracy of {column}", f"{one['accuracy']:.1%}") for column, one in self.measured.items()),
             *((f"{name} file", path) for name, path in self.files.items() if name != "report"),
             ("next", self.next_step),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline.batches.auto import Ahead, AutoLane, Bulk, Choice, choose, open_s, takes_flex
-from pipeline.batches.lane import Lane
-from pipeline.batches.outlook import back_in_s
-from pipeline.batches.queue import Queue
-from pipeline.batches.rules import BatchesCancelledError, BatchesOpenError, CourierRules, LaneRules, Mode
-from pipeline.batches.words import Waiting, when_text
+from pipeline.batches.auto_lane import AutoLane, LaneChoice, LaneInputs, Route, choose_lane, open_spans, uses_flex
+from pipeline.batches.config import BatchesCancelledError, BatchesOpenError, BatchMode, LaneConfig
+from pipeline.batches.lane import BatchLane
+from pipeline.batches.messages import OpenBatches, return_hint
+from pipeline.batches.part_progress import remaining_s
+from pipeline.batches.queue import BatchQueue

@@ -14,14 +14,14 @@ from contextlib import aclosing, suppress
 from datetime import datetime
 from pathlib import Path
 
-from pipeline.batches.allowing import Allowing
-from pipeline.batches.courier import Courier
-from pipeline.batches.outlook import CANCEL_S, MOST_LIVE_S, back_in_s, live_s
-from pipeline.batches.packing import Line, Packer
-from pipeline.batches.queue import OwnQueue, Queue
-from pipeline.batches.reading import PricesOf, Reader
-from pipeline.batches.rules import BatchesCancelledError, BatchesOpenError, LaneRules, Mode
-from pipeline.batches.words import Waiting, cancelled_text, given_up_text, near_text, unknown_text, when_text
+from pipeline.batches.batch_runner import BatchRunner
+from pipeline.batches.config import BatchesCancelledError, BatchesOpenError, BatchMode, LaneConfig
+from pipeline.batches.messages import OpenBatches, cancelled_text, given_up_text, near_text, return_hint, unknown_text
+from pipeline.batches.packer import Line, Packer
+from pipeline.batches.part_admission import PartAdmission
+from pipeline.batches.part_progress import CANCEL_S, MOST_LIVE_S, live_s, remaining_s
+from pipeline.batches.queue import BatchQueue, LocalQueue
+from pipeline.batches.result_reader import PricesOf, ResultReader
 from pipeline.engine import Interview, Job, Over, Producer, most_of
 from pipeline.errors import LabelpipeError
 from pipeline.limits import Admission, DayMeter, Most
@@ -40,7 +40,7 @@ _BEFORE_ALL = (-2, "")
 LOOK_S = 0.5
 
 
-class Lane:
+class BatchLane:
     """The batches of a session."""
 
     #: no batch is made: what a lane that chooses may set
@@ -51,7 +51,7 @@ class Lane:
         api: BatchApi,
         book: BatchBook,
         folder: Path,
-        rules: LaneRules,
+        config: LaneConfig,
         *,
         run_id: str,
         admission: Admission,
@@ -59,7 +59,7 @@ class Lane:
         stats: Stats,
         prices_of: PricesOf,
         usd_of: Callable[[Most], float | None],
-        queue: Queue | None = None,
+        queue: BatchQueue | None = None,
     ) -> None:
         #: stops the run, and says a line; the session sets both
         self.stop: Callable[[LabelpipeError], None] = lambda _: None
@@ -67,10 +67,10 @@ class Lane:
         self._api = api
         self._book = book
         self._folder = folder
-        self._rules = rules
-        self._queue = queue or OwnQueue(rules.courier.enqueued_tokens)
-        self.allowing = Allowing(
-            rules, self._queue, admission, day, lambda: self.courier,
+        self._config = config
+        self._queue = queue or LocalQueue(config.enqueued_tokens)
+        self.part_admission = PartAdmission(
+            config, self._queue, admission, day, lambda: self.batch_runner,
             is_busy=lambda: bool(self._unfinished()) or self._next_part() is not None,
             stop=lambda error: self.stop(error),  # noqa: PLW0108 - set later
         )  # fmt: skip
@@ -82,13 +82,13 @@ class Lane:
             folder,
             book,
             api.endpoint,
-            size=self.allowing.size,
+            size=self.part_admission.size,
             usd_of=usd_of,
-            room=self.allowing.leaves_room,
+            room=self.part_admission.leaves_room,
             at_packed=self._packed,
-            model=rules.model,
+            model=config.model,
         )
-        self.courier = self._courier(Reader(api, book, prices_of, self._note_landed), run_id)
+        self.batch_runner = self._batch_runner(ResultReader(api, book, prices_of, self._note_landed), run_id)
         # All state that changes: what is known of records that are handed out, how far the parts that are read are
         # handed out, what a look through the parts has found, which parts were called off, what wakes the stream, and
         # the end of the run for which batches are given up.
@@ -103,11 +103,11 @@ class Lane:
         self._unfinished: Callable[[], int] = lambda: 0
         self._producer: Producer | None = None
 
-    def _courier(self, reader: Reader, run_id: str) -> Courier:
-        return Courier(
-            self._api, self._book, reader, self.packer.path, rules=self._rules.courier, queue=self._queue,
+    def _batch_runner(self, reader: ResultReader, run_id: str) -> BatchRunner:
+        return BatchRunner(
+            self._api, self._book, reader, self.packer.path, config=self._config, queue=self._queue,
             run_id=run_id,
-            may_send=self.allowing.may_send,
+            may_send=self.part_admission.may_send,
             is_stopped=lambda: self._admission.gate.stopped is not None,
             at_change=self._look,
             stop=lambda error: self.stop(error),  # noqa: PLW0108 - set later
@@ -126,11 +126,11 @@ class Lane:
             tries = item.tries
             self._end_refused(item, interview)
         asks_anew = not interview.repairs_here and not interview.turn
-        goes_live = self._rules.goes_live or self.courier.off.is_shut
-        if goes_live or request.model != self._rules.model or (self._rules.repairs_live and not asks_anew):
+        goes_live = self._config.goes_live or self.batch_runner.cancellation.is_shut
+        if goes_live or request.model != self._config.model or (self._config.repairs_live and not asks_anew):
             interview.calls += tries
             return False
-        if self._rules.mode is Mode.CANCEL:
+        if self._config.mode is BatchMode.CANCEL:
             return True  # nothing is asked any more: the record stays pending
         if interview.answers == 0 and await self._is_asked(interview.digest):
             self.packer.follow([record], interview.digest)
@@ -144,12 +144,12 @@ class Lane:
         if item.state is ItemState.REFUSED and item.problem is not None:
             interview.calls += item.tries + 1
             raise Over(Status.REJECTED, item.problem)
-        if item.tries >= self._rules.max_attempts:
+        if item.tries >= self._config.max_attempts:
             interview.calls += item.tries
             raise Over(Status.FAILED, item.problem or Problem("unavailable", "no line of it was answered"))
 
     async def _is_asked(self, digest: bytes) -> bool:
-        if not self._rules.shares:
+        if not self._config.shares:
             return False
         return self.packer.has(digest) or bool(await self._book.asked([digest]))
 
@@ -171,11 +171,11 @@ class Lane:
         return self._items_of(producer)
 
     async def _items_of(self, producer: Producer) -> AsyncGenerator[Job | Outcome, None]:
-        carrying = asyncio.create_task(self.courier.run(), name="batches")
+        carrying = asyncio.create_task(self.batch_runner.run(), name="batches")
         carrying.add_done_callback(lambda _: self._changed.set())
         try:
             async with aclosing(producer.items()) as fresh:
-                more = self._rules.mode is not Mode.CANCEL
+                more = self._config.mode is not BatchMode.CANCEL
                 while True:
                     if carrying.done():
                         carrying.result()
@@ -200,23 +200,23 @@ class Lane:
 
     async def begin(self, stop: Callable[[LabelpipeError], None], say: Callable[[str], None], *, proven: bool) -> None:
         """Find out what earlier sessions have left. `proven`: the run has labels, so its requests are right."""
-        self.stop, self.say, self.allowing.proven = stop, say, proven
-        await self.courier.begin()
-        if self.courier.open:
+        self.stop, self.say, self.part_admission.proven = stop, say, proven
+        await self.batch_runner.begin()
+        if self.batch_runner.open:
             self._folder.mkdir(exist_ok=True)  # the ledger may be there alone: of shards, only that is kept
-        needed = {self.packer.path(part.number).name.partition(".")[0] for part in self.courier.open}
+        needed = {self.packer.path(part.number).name.partition(".")[0] for part in self.batch_runner.open}
         for left in self._folder.glob("*.jsonl"):
             if left.name.partition(".")[0] not in needed:
                 left.unlink()  # a kill came before its part was packed, or after all of its answers were read
-        for part in self.courier.open:
+        for part in self.batch_runner.open:
             if part.is_unsent:
-                await self.courier.split(part)  # packed by other settings, perhaps
+                await self.batch_runner.split(part)  # packed by other settings, perhaps
         self._freed = await self._book.freed()
-        if self._rules.mode is Mode.CANCEL:
-            self._called_off = {part.number for part in self.courier.open if part.is_at_server}
-            self.courier.call_off()
-        self._queue.begin(self.courier.look_again)
-        self.allowing.count_queued()
+        if self._config.mode is BatchMode.CANCEL:
+            self._called_off = {part.number for part in self.batch_runner.open if part.is_at_server}
+            self.batch_runner.call_off()
+        self._queue.begin(self.batch_runner.look_again)
+        self.part_admission.count_queued()
 
     def nears(self, ends_at: datetime | None) -> None:
         """In time before `ends_at` ask live what no batch will answer until then; to be asked about once a second.
@@ -225,23 +225,23 @@ class Lane:
         """
         now = time.time()
         room = None if self._day is None or ends_at is None else self._day.room(ends_at.timestamp() - now)
-        if ends_at is None or room == 0 or not self._rules.repairs_live or self._rules.mode is not Mode.WAIT:
+        if ends_at is None or room == 0 or not self._config.repairs_live or self._config.mode is not BatchMode.WAIT:
             self._nears = None
-            self.courier.shut(is_shut=self.goes_live)
+            self.batch_runner.shut(is_shut=self.goes_live)
             return
         at = ends_at.timestamp()
         if ends_at != self._nears:
             if at - now > CANCEL_S + self._reserve_s():
-                self.courier.shut(is_shut=self.goes_live)
+                self.batch_runner.shut(is_shut=self.goes_live)
                 return
             self._nears = ends_at
-            self.courier.shut(is_shut=True)
-            if self.courier.open or not self.goes_live:
+            self.batch_runner.shut(is_shut=True)
+            if self.batch_runner.open or not self.goes_live:
                 self.say(f"labelpipe: {near_text(ends_at)}")
-        waiting = self.courier.at_server
-        if all(part.number in self.courier.off.looked for part in waiting):
-            back = [(part, back_in_s(part, now, self.courier.took_s)) for part in waiting]
-            if given_up := self.courier.give_up([part for part, in_s in back if in_s is None or now + in_s > at]):
+        waiting = self.batch_runner.at_server
+        if all(part.number in self.batch_runner.cancellation.looked for part in waiting):
+            back = [(part, remaining_s(part, now, self.batch_runner.took_s)) for part in waiting]
+            if given_up := self.batch_runner.give_up([part for part, in_s in back if in_s is None or now + in_s > at]):
                 self.say(f"labelpipe: {given_up_text(given_up)}")
 
     def _reserve_s(self) -> float:
@@ -253,10 +253,10 @@ class Lane:
         state = self._admission.resource.state(asyncio.get_running_loop().time())
         latency_s = self._stats.latencies.percentile_s(50) or 1.0
         per_minute = 60 * self._admission.gate.concurrency / latency_s
-        return live_s(self.courier.open, state.requests, state.tokens, per_minute, records)
+        return live_s(self.batch_runner.open, state.requests, state.tokens, per_minute, records)
 
     def _has_room(self) -> bool:
-        return self._rules.goes_live or self.courier.off.is_shut or self._scanned()[1] < MOST_UNSENT
+        return self._config.goes_live or self.batch_runner.cancellation.is_shut or self._scanned()[1] < MOST_UNSENT
 
     def _scanned(self) -> tuple[int | None, int]:
         """A part that is read and not handed out, and how many wait to be sent.
@@ -264,15 +264,15 @@ class Lane:
         It is asked for with each record, and a run may have hundreds of parts: they are looked through after a change.
         """
         if self._scan is None:
-            parts = self.courier.parts.values()
+            parts = self.batch_runner.parts.values()
             read = (part.number for part in parts if part.state is PartState.READ and part.number not in self._fed)
             self._scan = next(read, None), sum(part.state is PartState.PACKED for part in parts)
         return self._scan
 
     async def _come_back(self, producer: Producer) -> list[Job | Outcome]:
         """The next records of a part that is read; those that have followed others come once all parts are out."""
-        if self.courier.off.is_shut and not self.packer.is_empty:
-            await self.packer.flush()  # the courier hands it out
+        if self.batch_runner.cancellation.is_shut and not self.packer.is_empty:
+            await self.packer.flush()  # the batch runner hands it out
         part = self._next_part()
         if part is None:
             return []
@@ -281,7 +281,7 @@ class Lane:
             last = items[-1]
             self._cursors[part] = (last.place, last.record.key)
             self._items |= {item.record.key: item for item in items if item.tries or item.problem is not None}
-            if self._rules.mode is Mode.CANCEL:
+            if self._config.mode is BatchMode.CANCEL:
                 items = [item for item in items if item.state is not ItemState.AGAIN]
             return await producer.again([item.record for item in items])
         self._cursors.pop(part, None)
@@ -315,19 +315,19 @@ class Lane:
         if not more and not self.packer.is_empty:
             await self.packer.flush()
             return False
-        if self._rules.mode is Mode.CANCEL:
-            if not self.courier.at_server:
+        if self._config.mode is BatchMode.CANCEL:
+            if not self.batch_runner.at_server:
                 called_off = [part for part in await self._book.parts() if part.number in self._called_off]
                 self.stop(BatchesCancelledError(cancelled_text(called_off)))
             return False
-        if not more and not self.courier.open:
+        if not more and not self.batch_runner.open:
             return not await self._free_followers()
-        if lost := self.courier.unknown:
-            parts = [part for part in self.courier.open if part.number in lost]
-            if not self.allowing.proven or len(parts) == len(self.courier.open):
+        if lost := self.batch_runner.unknown:
+            parts = [part for part in self.batch_runner.open if part.number in lost]
+            if not self.part_admission.proven or len(parts) == len(self.batch_runner.open):
                 self.stop(BatchesOpenError(unknown_text(parts, next(iter(lost.values())))))
-        if self._rules.mode is Mode.NO_WAIT and self.courier.is_still:
-            self.stop(BatchesOpenError(f"{self.text()}; {when_text(self.courier.took_s)}"))
+        if self._config.mode is BatchMode.NO_WAIT and self.batch_runner.is_still:
+            self.stop(BatchesOpenError(f"{self.text()}; {return_hint(self.batch_runner.took_s)}"))
         return False
 
     async def _pause(self) -> None:
@@ -339,37 +339,37 @@ class Lane:
     @property
     def calls_off(self) -> bool:
         """Whether the session cancels what is open, and begins nothing."""
-        return self._rules.mode is Mode.CANCEL
+        return self._config.mode is BatchMode.CANCEL
 
     @property
     def is_waiting(self) -> bool:
         """Whether the run waits for batches, and nothing else is at work."""
-        return bool(self.courier.open) and not self._unfinished()
+        return bool(self.batch_runner.open) and not self._unfinished()
 
     def _packed(self, part: Part) -> None:
         self._scan = None
-        self.allowing.packed(part)
+        self.part_admission.packed(part)
 
     def _look(self) -> None:
         self._scan = None
-        self.allowing.count_queued()
+        self.part_admission.count_queued()
         self._changed.set()
 
     async def close(self) -> list[str]:
         """Close the parts whose records have their outcomes, and let go of what is not packed; what is to be told."""
         self.packer.close()
         for number in await self._book.close_parts():
-            self.courier.parts.pop(number, None)
+            self.batch_runner.parts.pop(number, None)
         text = self.text()
         return [f"{text}. The same command continues with them."] if text else []
 
     def _note_landed(self, part: Part, responses: Sequence[Response]) -> None:
-        self.allowing.proven |= bool(responses)
+        self.part_admission.proven |= bool(responses)
         for response in responses:
             self._stats.answered(response.usage, None)
             if self._budget is not None:
                 self._budget.landed(response.usage, response.cost_usd)
-        self.allowing.count_queued()
+        self.part_admission.count_queued()
 
     # -- what it looks like --------------------------------------------------------------------------------------
 
@@ -378,6 +378,6 @@ class Lane:
         return self.waiting.text
 
     @property
-    def waiting(self) -> Waiting:
+    def waiting(self) -> OpenBatches:
         """What is open."""
-        return Waiting.of(self.courier.open)
+        return OpenBatches.of(self.batch_runner.open)

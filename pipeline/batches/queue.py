@@ -7,7 +7,7 @@ from pipeline.limits import Budget, QueueLimit
 from pipeline.store import Part
 
 
-class Queue(Protocol):
+class BatchQueue(Protocol):
     """Says which part may go to the server, and what a refusal for want of room means.
 
     `is_shared`: other processes fill it too. `proven`: another one's batch has shown that the requests are right.
@@ -53,7 +53,7 @@ class Queue(Protocol):
         ...
 
 
-class OwnQueue:
+class LocalQueue:
     """The queue of one process."""
 
     is_shared = proven = is_short = False

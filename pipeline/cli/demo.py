@@ -27,10 +27,10 @@ For other servers and everything else, see {docs}"""
 @app.command(rich_help_panel=BEFORE)
 def demo(to: Annotated[Path, typer.Option("--to", help="The folder to write to.")] = Path("labelpipe-demo")) -> None:
     """Run everything on sample texts; needs no key, costs nothing."""
-    from pipeline.scaffold import first_rows, lay_demo
+    from pipeline.scaffold import first_rows, write_demo
     from pipeline.show import closing_lines
 
-    config = guarded(lambda: lay_demo(to))
+    config = guarded(lambda: write_demo(to))
     say(_HEAD.format(folder=to))
     summary, report = run_through(_run_and_verify(config))
     say("\n".join(closing_lines(summary)))

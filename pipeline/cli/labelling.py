@@ -65,7 +65,7 @@ def init(
     async def write() -> Any:
         from pipeline.errors import InputError
         from pipeline.parts import sources_of
-        from pipeline.scaffold import answered, write_config
+        from pipeline.scaffold import command_with_answer, write_config
         from pipeline.threads import in_daemon
 
         try:
@@ -73,7 +73,7 @@ def init(
             return await write_config(path, sources, to, said=said, force=force, quiet=False)
         except InputError as error:
             command = ["labelpipe", "init", path, *(["--to", str(to)] if to else []), *(["--force"] * force)]
-            again = answered(str(error), command, sets or [])
+            again = command_with_answer(str(error), command, sets or [])
             if again is None:
                 raise
             raise InputError(f"{error}\nTo set it: {again}") from error
@@ -90,7 +90,7 @@ def init(
 def _first_settings(path: str, sets: list[str]) -> tuple[Settings, dict[str, Any]]:
     """How the input is read before there is a config, and the keys of [input] that --set names."""
     from pipeline.errors import SetupError
-    from pipeline.scaffold import format_for
+    from pipeline.scaffold import guess_format
     from pipeline.settings import Settings
 
     for key in (each.partition("=")[0].strip() for each in sets if "=" in each):
@@ -101,7 +101,7 @@ def _first_settings(path: str, sets: list[str]) -> tuple[Settings, dict[str, Any
     # Nothing is asked yet: the prompt and the model stand for those of the config.
     others: dict[str, Any] = {"task": {"prompt": "-", "labels": {"label": ["a", "b"]}}, "model": {"name": "-"}}
     settings = Settings.load(None, sets, input={"path": path}, **others)
-    if "input.format" not in settings.origins() and (found := format_for(path)):
+    if "input.format" not in settings.origins() and (found := guess_format(path)):
         settings = Settings.load(None, [f"input.format={found}", *sets], input={"path": path}, **others)
     named = [key for key, origin in settings.origins().items() if origin.kind == "--set"]
     given = settings.input.model_dump(mode="json")

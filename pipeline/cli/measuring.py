@@ -53,12 +53,12 @@ GoldSets = Annotated[
 def telling_how(command: list[str], sets: Sequence[str] | None) -> Iterator[None]:
     """Adds to what a reader asks about a gold file the command that answers it."""
     from pipeline.errors import InputError
-    from pipeline.scaffold import answered
+    from pipeline.scaffold import command_with_answer
 
     try:
         yield
     except InputError as error:
-        again = answered(str(error), ["labelpipe", *command], sets or [])
+        again = command_with_answer(str(error), ["labelpipe", *command], sets or [])
         if again is None:
             raise
         raise InputError(f"{error}\nTo set it for the gold file: {again}") from error

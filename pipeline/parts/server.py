@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import ConfigError
 from pipeline.settings import Settings
-from pipeline.show import Asked
+from pipeline.show import AdviceContext
 from pipeline.task import OMIT
 
 REHEARSAL = "rehearsal"
@@ -106,10 +106,10 @@ def missing_key(settings: Settings) -> str | None:
     )
 
 
-def asked_of(settings: Settings) -> Asked:
+def advice_context(settings: Settings) -> AdviceContext:
     """What advice depends on."""
     model = settings.model
-    return Asked(
+    return AdviceContext(
         base_url=model.base_url,
         api_key_env=model.api_key_env,
         tool_choice=model.tool_choice,

@@ -1,6 +1,6 @@
 """What can be said before a run: its checks, a preview, a plan, a rehearsal."""
 
 from pipeline.planner.checks import check
-from pipeline.planner.planning import plan
-from pipeline.planner.previewing import preview
-from pipeline.planner.rehearsing import rehearse_plan
+from pipeline.planner.pilot import plan
+from pipeline.planner.previews import preview
+from pipeline.planner.rehearsals import rehearse_plan

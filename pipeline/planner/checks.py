@@ -29,10 +29,10 @@ from pipeline.parts import (
     task_of,
     travel_of,
 )
-from pipeline.planner.census import Census
+from pipeline.planner.input_scan import InputScan
 from pipeline.planner.lanes import cache_checks, flex_checks
-from pipeline.planner.mediacheck import look_at_media
-from pipeline.planner.servercheck import UNSURE, api_checks, model_checks, server_checks
+from pipeline.planner.media_check import look_at_media
+from pipeline.planner.server_check import UNSURE, api_checks, model_checks, server_checks
 from pipeline.progress import show_count
 from pipeline.readers import FILE_FORMATS, ReadProgress, Source, is_url, peek
 from pipeline.records import Record
@@ -160,25 +160,25 @@ async def _records(settings: Settings, sources: list[Source], task: Task, *, qui
     """All records of local files, the first ones of other inputs: what they are, and what becomes of them."""
     found = [Check("records", None, f"{source.name} cannot be looked at before the run")
              for source in sources if source.once]  # fmt: skip
-    census, reading = Census(settings, task), ReadProgress()
+    scan, reading = InputScan(settings, task), ReadProgress()
     try:
         await expect_choice(sources, settings)
         with show_count("looking at the records", quiet=quiet) as add:
-            async for records in _read(settings, [source for source in sources if not source.once], census, reading):
-                census.add(records)
+            async for records in _read(settings, [source for source in sources if not source.once], scan, reading):
+                scan.add(records)
                 add(len(records))
         fields = await fields_of(settings, sources)
     except LabelpipeError as error:
         return [*found, Check("records", False, str(error))]
     found += [Check("reading", not doubtful, told) for told, doubtful in reading.told_with_doubts()]
     found += [Check("left out", True, _left_out(reading))] if reading.left_out else []
-    if not census.records:
+    if not scan.records:
         none = reading.without_records([source.name for source in sources])
         return found if any(source.once for source in sources) else [*found, Check("records", False, none)]
-    found += census.checks(frozenset(source.format for source in sources))
+    found += scan.checks(frozenset(source.format for source in sources))
     found.append(_columns(settings, fields))
     if task.shows:
-        found.append(Check("media", *await look_at_media(settings, task, census.first)))
+        found.append(Check("media", *await look_at_media(settings, task, scan.first)))
     return found
 
 
@@ -200,13 +200,13 @@ def _columns(settings: Settings, fields: Fields) -> Check:
 
 
 async def _read(
-    settings: Settings, sources: list[Source], census: Census, reading: ReadProgress
+    settings: Settings, sources: list[Source], scan: InputScan, reading: ReadProgress
 ) -> AsyncIterator[list[Record]]:
     if all(is_here(source) for source in sources):
         async with aclosing(read(sources, settings, progress=reading)) as batches:
             async for batch in batches:
                 yield batch
-        census.whole = True
+        scan.whole = True
         return
     for place, source in enumerate(sources):
         # Each is opened, as a run does before it begins; the records of the first ones are looked at.

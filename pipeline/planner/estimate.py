@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from pipeline.batches import Ahead, Bulk
-from pipeline.facts import End, Interval, Plan, Tier
+from pipeline.batches import LaneInputs, Route
+from pipeline.facts import EarlyEnd, Interval, Plan, Tier
 from pipeline.limits import Price
 from pipeline.parts import hours_of, is_simulated, price_for
 from pipeline.planner.lanes import auto_choice, lanes_of
-from pipeline.planner.schedule import Terms, simulate, until_used_up
+from pipeline.planner.schedule import PacingLimits, simulate, until_used_up
 from pipeline.records import Outcome, Usage
 from pipeline.settings import Settings
 
@@ -25,7 +25,7 @@ A_DAY = "requests a day"
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class PilotFacts:
     """What a plan is made from: the input, the run folder, the server's word, the time.
 
     `spent` is what the run has cost so far: US dollars and tokens. `looked_at` outcomes were seen, of which `asked` are
@@ -52,7 +52,7 @@ class Seen:
     now: datetime = field(default_factory=lambda: datetime.now().astimezone())
 
 
-def planned(settings: Settings, seen: Seen, price: Price | None) -> Plan:
+def planned(settings: Settings, seen: PilotFacts, price: Price | None) -> Plan:
     """The plan, from what was seen."""
     left = max(0, seen.records - seen.done)
     calls_per_record = statistics.fmean(outcome.attempts for outcome in seen.asked)
@@ -93,9 +93,9 @@ def planned(settings: Settings, seen: Seen, price: Price | None) -> Plan:
     found = _with_times(found, settings, seen)
     found = replace(found, ends=_ends(found, settings, seen, shares))
     pace_s = max((seconds for name, seconds in durations.items() if name != A_DAY), default=0.0)
-    ahead = Ahead(left, has_batches=seen.has_batches, live_s=pace_s, took_s=seen.batches_took_s)
-    choice = auto_choice(settings, ahead, seen.now, used_today=seen.used_today)
-    by_batch = choice is not None and choice.bulk is not Bulk.LIVE
+    inputs = LaneInputs(left, has_batches=seen.has_batches, live_s=pace_s, took_s=seen.batches_took_s)
+    choice = auto_choice(settings, inputs, seen.now, used_today=seen.used_today)
+    by_batch = choice is not None and choice.route is not Route.LIVE
     lanes = lanes_of(settings, left, found.seconds, cost_at, seen.batches_took_s, by_batch=by_batch)
     return replace(found, lanes=lanes, auto="" if choice is None else str(choice))
 
@@ -134,7 +134,7 @@ def least(*limits: int | None) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def _durations(settings: Settings, found: Plan, seen: Seen) -> dict[str, float]:
+def _durations(settings: Settings, found: Plan, seen: PilotFacts) -> dict[str, float]:
     limits, calls = settings.limits, found.calls
     durations: dict[str, float] = {}
     if limits.concurrency != "auto":
@@ -146,7 +146,7 @@ def _durations(settings: Settings, found: Plan, seen: Seen) -> dict[str, float]:
     if tokens:
         durations["tokens a minute"] = found.tokens.middle / tokens * 60
     if found.requests_per_day:
-        day = Terms(per_day=found.requests_per_day, used_today=seen.used_today)
+        day = PacingLimits(per_day=found.requests_per_day, used_today=seen.used_today)
         if (seconds := simulate(calls, seen.now, day).seconds) > 0:
             durations[A_DAY] = seconds
     return durations
@@ -177,23 +177,25 @@ def _with_budget(found: Plan, shares: Mapping[str, tuple[float, float]]) -> Plan
     return replace(found, budget_short=surely < 1, budget_records=records)
 
 
-def _ends(found: Plan, settings: Settings, seen: Seen, shares: Mapping[str, tuple[float, float]]) -> list[End]:
+def _ends(
+    found: Plan, settings: Settings, seen: PilotFacts, shares: Mapping[str, tuple[float, float]]
+) -> list[EarlyEnd]:
     """What ends the run before all is done, the first one first."""
     terms = terms_of(settings, found, seen.used_today, found.per_s)
     known = bool(found.durations_s)
-    ends: list[End] = []
+    ends: list[EarlyEnd] = []
     for key, (_, likely) in shares.items():
         if likely < 1:
             records = math.floor(found.left * likely)
             seconds = simulate(records * found.calls_per_record, seen.now, terms).seconds
-            ends.append(End(key, records, seconds if known or seconds > 0 else None))
+            ends.append(EarlyEnd(key, records, seconds if known or seconds > 0 else None))
     until = None if terms.hours is None else terms.hours.ends_at(seen.now)
     if until is not None and found.late_by_s > 0:
-        ends.append(End("limits.stop_at", found.done_by_stop or 0, (until - seen.now).total_seconds()))
+        ends.append(EarlyEnd("limits.stop_at", found.done_by_stop or 0, (until - seen.now).total_seconds()))
     if settings.limits.on_day_limit == "stop" and settings.limits.requests_per_day is not None:
         simulation = until_used_up(found.calls, seen.now, terms)
         if simulation is not None:
-            ends.append(End("limits.requests_per_day", _records(simulation.calls, found), simulation.seconds))
+            ends.append(EarlyEnd("limits.requests_per_day", _records(simulation.calls, found), simulation.seconds))
     return sorted(ends, key=lambda end: (end.records, end.seconds or 0.0))
 
 
@@ -207,12 +209,12 @@ def _shares(rest: float, wanted: Interval) -> tuple[float, float]:
     return (rest / wanted.high, rest / wanted.middle) if wanted.middle > 0 else (1.0, 1.0)
 
 
-def terms_of(settings: Settings, found: Plan, seen_today: int, per_s: float) -> Terms:
+def terms_of(settings: Settings, found: Plan, seen_today: int, per_s: float) -> PacingLimits:
     """Under what the calls of a plan leave, at this pace."""
-    return Terms(per_s=per_s, per_day=found.requests_per_day, used_today=seen_today, hours=hours_of(settings))
+    return PacingLimits(per_s=per_s, per_day=found.requests_per_day, used_today=seen_today, hours=hours_of(settings))
 
 
-def _with_times(found: Plan, settings: Settings, seen: Seen) -> Plan:
+def _with_times(found: Plan, settings: Settings, seen: PilotFacts) -> Plan:
     hours = hours_of(settings)
     terms = terms_of(settings, found, seen.used_today, found.per_s)
     seconds = simulate(found.calls, seen.now, terms).seconds

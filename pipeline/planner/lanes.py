@@ -6,9 +6,9 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime
 
-from pipeline.batches import Ahead, Choice, choose, open_s, takes_flex
+from pipeline.batches import LaneChoice, LaneInputs, choose_lane, open_spans, uses_flex
 from pipeline.errors import LabelpipeError
-from pipeline.facts import Check, Interval, Lane
+from pipeline.facts import Check, Interval, LaneEstimate
 from pipeline.limits import Price, midnights, price_of
 from pipeline.parts import (
     batch_price,
@@ -43,7 +43,7 @@ def lanes_of(
     batches_took_s: Sequence[float] = (),
     *,
     by_batch: bool = False,
-) -> list[Lane]:
+) -> list[LaneEstimate]:
     """Live, flex and batch for so many records; `seconds` is how long live calls take, or flex ones where chosen.
 
     `batches_took_s` is how long the run's own batches took so far; `by_batch`: lane "auto" would begin with batches.
@@ -65,7 +65,7 @@ def lanes_of(
 
 def _lanes_of(
     settings: Settings, records: int, seconds: float | None, cost_at: Callable[[Price], Interval]
-) -> list[Lane]:
+) -> list[LaneEstimate]:
     flex_chosen = service_tier_of(settings) == "flex"
 
     def cost(price: Price | None) -> Interval | None:
@@ -74,19 +74,23 @@ def _lanes_of(
     if not (is_openai(settings) or is_simulated(settings)):
         unknown = "not known for this server"
         return [
-            Lane("live", cost(price_for(settings)), seconds, "", chosen=not flex_chosen),
-            Lane("flex", cost(price_for(settings)) if flex_chosen else None, seconds if flex_chosen else None,
+            LaneEstimate("live", cost(price_for(settings)), seconds, "", chosen=not flex_chosen),
+            LaneEstimate("flex", cost(price_for(settings)) if flex_chosen else None, seconds if flex_chosen else None,
                  "" if flex_chosen else unknown, chosen=flex_chosen),
-            Lane("batch", None, None, unknown),
+            LaneEstimate("batch", None, None, unknown),
         ]  # fmt: skip
     own = price_for(settings)
-    live = Lane("live", cost(own), seconds, "", chosen=True)
-    flex = Lane("flex", cost(_cheaper(settings, service_tier="flex")), None, 'as long or longer: model.lane = "flex"')
+    live = LaneEstimate("live", cost(own), seconds, "", chosen=True)
+    flex = LaneEstimate(
+        "flex", cost(_cheaper(settings, service_tier="flex")), None, 'as long or longer: model.lane = "flex"'
+    )
     if flex_chosen:
         known = settings.model.price is not None or _cheaper(settings, service_tier="flex") is not None
-        live = Lane("live", cost(_listed(settings)), None, "as long or shorter: without service_tier")
-        flex = Lane("flex", cost(own), seconds, "" if known else "no flex price is known: this is live's", chosen=True)
-    return [live, flex, Lane("batch", cost(_cheaper(settings, batch=True)), None, _batch_note(records))]
+        live = LaneEstimate("live", cost(_listed(settings)), None, "as long or shorter: without service_tier")
+        flex = LaneEstimate(
+            "flex", cost(own), seconds, "" if known else "no flex price is known: this is live's", chosen=True
+        )
+    return [live, flex, LaneEstimate("batch", cost(_cheaper(settings, batch=True)), None, _batch_note(records))]
 
 
 def _listed(settings: Settings) -> Price | None:
@@ -127,21 +131,21 @@ async def batch_checks(settings: Settings) -> list[Check]:
     return [Check("batches", True, "the server has files and batches")]
 
 
-def auto_choice(settings: Settings, ahead: Ahead, now: datetime, *, used_today: int = 0) -> Choice | None:
-    """How lane "auto" would begin at this moment; None for another lane. `live_s` of `ahead` is by the pace alone."""
+def auto_choice(settings: Settings, inputs: LaneInputs, now: datetime, *, used_today: int = 0) -> LaneChoice | None:
+    """How lane "auto" would begin at this moment; None for another lane. `live_s` of `inputs` is by the pace alone."""
     if settings.model.lane != "auto":
         return None
     hours = hours_of(settings)
     until = None if hours is None else hours.ends_at(now)
     until_s = None if until is None else (until - now).total_seconds()
-    left, most, room, live_s = ahead.left or 0, settings.limits.requests_per_day, None, ahead.live_s
+    left, most, room, live_s = inputs.left or 0, settings.limits.requests_per_day, None, inputs.live_s
     if most is not None:
         room = max(0, most - used_today) + most * midnights(now, until_s or 0.0)
         live_s *= min(1.0, room / left) if left else 1.0
-    times = open_s(hours, now, until_s)
-    ahead = replace(ahead, few=few_of(settings), until_s=until_s, live_s=live_s, room=room, open_s=times)
-    choice = choose(ahead)
-    return replace(choice, flex=takes_flex(ahead, choice.bulk, flex_patience_s(settings)))
+    times = open_spans(hours, now, until_s)
+    inputs = replace(inputs, few=few_of(settings), until_s=until_s, live_s=live_s, room=room, open_spans=times)
+    choice = choose_lane(inputs)
+    return replace(choice, flex=uses_flex(inputs, choice.route, flex_patience_s(settings)))
 
 
 def flex_checks(settings: Settings) -> list[Check]:

@@ -17,7 +17,7 @@ _TOO_LONG_S = 1e10
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class PacingLimits:
     """Under what calls leave. `per_s` is infinite where nothing is known to hold them up.
 
     Days are those of UTC; `used_today` calls of today's `per_day` are gone.
@@ -37,7 +37,7 @@ class Simulation:
     calls: float
 
 
-def simulate(calls: float, start: datetime, terms: Terms, until: datetime | None = None) -> Simulation:
+def simulate(calls: float, start: datetime, terms: PacingLimits, until: datetime | None = None) -> Simulation:
     """Simulate from `start` until `calls` are made, or until the time is up."""
     begin = now = start.astimezone(UTC)
     left, today = calls, _day_left(terms, terms.used_today)
@@ -57,7 +57,7 @@ def simulate(calls: float, start: datetime, terms: Terms, until: datetime | None
     return Simulation(math.inf, calls - left)
 
 
-def until_used_up(calls: float, start: datetime, terms: Terms) -> Simulation | None:
+def until_used_up(calls: float, start: datetime, terms: PacingLimits) -> Simulation | None:
     """Simulate to where a day's requests are used up and calls are left; None where that is not so on any day."""
     free, now, made = replace(terms, per_day=None), start.astimezone(UTC), 0.0
     today = _day_left(terms, terms.used_today)
@@ -73,11 +73,11 @@ def until_used_up(calls: float, start: datetime, terms: Terms) -> Simulation | N
     return None
 
 
-def _day_left(terms: Terms, used: int = 0) -> float:
+def _day_left(terms: PacingLimits, used: int = 0) -> float:
     return math.inf if terms.per_day is None else max(0.0, float(terms.per_day - used))
 
 
-def _step(now: datetime, left: float, today: float, terms: Terms) -> tuple[float, float]:
+def _step(now: datetime, left: float, today: float, terms: PacingLimits) -> tuple[float, float]:
     """The next stretch: its seconds, and the calls that are made in it."""
     midnight_s = math.inf if terms.per_day is None else _until_midnight_s(now)
     wait_s = 0.0 if terms.hours is None else terms.hours.wait_s(now)

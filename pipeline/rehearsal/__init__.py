@@ -1,6 +1,6 @@
 """An OpenAI-compatible endpoint on loopback: simulated labels, real accounting, faults on demand, and books."""
 
-from pipeline.rehearsal.books import Books, Totals, read_books
+from pipeline.rehearsal.call_log import CallLog, CallTotals, read_call_log
 from pipeline.rehearsal.faults import BATCH_FAULTS, FAULT_KINDS
 from pipeline.rehearsal.options import RehearsalOptions
 from pipeline.rehearsal.server import Rehearsal, serve

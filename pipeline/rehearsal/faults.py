@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.codec import dumps
-from pipeline.rehearsal.dice import Dice
 from pipeline.rehearsal.replies import ErrorReply, Reply
+from pipeline.rehearsal.seeded_random import SeededRandom
 
 #: how long the injected 429 tells a client to wait
 FAULT_RETRY_S = 0.12
@@ -105,65 +105,65 @@ STATIC: Mapping[str, Reply] = {
 #: faults of the connection: no whole answer arrives
 WIRE = ("reset", "cut", "hang")
 
-Choice = dict[str, Any]  #: one entry of a completion's `choices`
+CompletionChoice = dict[str, Any]  #: one entry of a completion's `choices`
 
 
-def _call(choice: Choice) -> dict[str, Any]:
+def _call(choice: CompletionChoice) -> dict[str, Any]:
     function: dict[str, Any] = choice["message"]["tool_calls"][0]["function"]
     return function
 
 
-def _text_instead(choice: Choice, **message: str | None) -> None:
+def _text_instead(choice: CompletionChoice, **message: str | None) -> None:
     choice["message"] = {"role": "assistant", "content": None, "refusal": None, **message}
     choice["finish_reason"] = "stop"
 
 
-def _bad_json(choice: Choice) -> None:
+def _bad_json(choice: CompletionChoice) -> None:
     _set_text(choice, "{label: " + _get_text(choice)[1:-1] + ",,")
 
 
-def _no_tool(choice: Choice) -> None:
+def _no_tool(choice: CompletionChoice) -> None:
     _text_instead(choice, content="I would say that it depends on how you look at it.")
 
 
-def _wrong_tool(choice: Choice) -> None:
+def _wrong_tool(choice: CompletionChoice) -> None:
     if "tool_calls" in choice["message"]:
         _call(choice)["name"] += "_other"
 
 
-def _prefixed(choice: Choice) -> None:
+def _prefixed(choice: CompletionChoice) -> None:
     if "tool_calls" in choice["message"]:
         _call(choice)["name"] = "functions." + _call(choice)["name"]
 
 
-def _refusal(choice: Choice) -> None:
+def _refusal(choice: CompletionChoice) -> None:
     _text_instead(choice, refusal="I'm sorry, but I can't help with that.")
 
 
-def _content_filter(choice: Choice) -> None:
+def _content_filter(choice: CompletionChoice) -> None:
     _text_instead(choice)
     choice["finish_reason"] = "content_filter"
 
 
-def _length(choice: Choice) -> None:
+def _length(choice: CompletionChoice) -> None:
     text = _get_text(choice)
     _set_text(choice, text[: len(text) // 2])
     choice["finish_reason"] = "length"
 
 
-def _two_calls(choice: Choice) -> None:
+def _two_calls(choice: CompletionChoice) -> None:
     calls = choice["message"].get("tool_calls")
     if calls:
         calls.append({**calls[0], "id": calls[0]["id"] + "b"})
         choice["finish_reason"] = "tool_calls"
 
 
-def _get_text(choice: Choice) -> str:
+def _get_text(choice: CompletionChoice) -> str:
     message = choice["message"]
     return str(_call(choice)["arguments"] if "tool_calls" in message else message["content"])
 
 
-def _set_text(choice: Choice, text: str) -> None:
+def _set_text(choice: CompletionChoice, text: str) -> None:
     message = choice["message"]
     if "tool_calls" in message:
         _call(choice)["arguments"] = text
@@ -172,7 +172,7 @@ def _set_text(choice: Choice, text: str) -> None:
 
 
 #: faults inside a completion, which is billed: kind -> what is done to its choice
-TWISTS: Mapping[str, Callable[[Choice], None]] = {
+TWISTS: Mapping[str, Callable[[CompletionChoice], None]] = {
     "bad_json": _bad_json,
     "bad_label": lambda choice: None,  # the arguments themselves are made wrong, where the schema is known
     "no_tool": _no_tool,
@@ -254,9 +254,9 @@ class Faults:
         poisoned = next((kind for part, kind in self._poison if part in text), None)
         if self._certain:
             return Draw(poisoned, self._slow_factor if poisoned == "slow" else 1.0)
-        dice = Dice("fault", self._seed, record, attempt)
-        kind = poisoned or drawn(self._faults, dice.unit(), self._faults)
-        pace = 1.0 + self._jitter * (2.0 * dice.unit() - 1.0)
-        if dice.unit() < self._slow_share or kind == "slow":
+        rng = SeededRandom("fault", self._seed, record, attempt)
+        kind = poisoned or drawn(self._faults, rng.unit(), self._faults)
+        pace = 1.0 + self._jitter * (2.0 * rng.unit() - 1.0)
+        if rng.unit() < self._slow_share or kind == "slow":
             pace *= self._slow_factor
         return Draw(kind, pace)

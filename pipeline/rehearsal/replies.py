@@ -1,10 +1,13 @@
-"""The shapes of what is sent: a reply, and OpenAI's error object."""
+"""What the endpoint sends: a reply, OpenAI's error object, and how each API writes its requests and answers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from pipeline.codec import dumps
-from pipeline.rehearsal.limits import whole_ms
+from pipeline.rehearsal.rate_limits import whole_ms
+
+Body = Mapping[str, Any]
 
 JSON_TYPE = "application/json"
 
@@ -47,3 +50,17 @@ def retry_headers(seconds: float) -> dict[str, str]:
     """How long to wait, to the millisecond, and in the whole seconds that HTTP knows."""
     ms = whole_ms(seconds)
     return {"Retry-After": str(-(-ms // 1000)), "retry-after-ms": str(ms)}
+
+
+@dataclass(frozen=True, slots=True)
+class ApiFormat:
+    """`read` gives the request of Chat Completions, or what is wrong with it; `write` the answer for a completion and
+    the request as it came; `named` says an error about the request in this API's names.
+    """
+
+    read: Callable[[Body], Body | ErrorReply]
+    write: Callable[[Mapping[str, Any], Body], Mapping[str, Any]]
+    named: Callable[[ErrorReply], ErrorReply]
+
+
+CHAT = ApiFormat(lambda body: body, lambda completion, _: completion, lambda error: error)

@@ -21,14 +21,13 @@ from aiohttp import web
 
 from pipeline.codec import dumps, loads
 from pipeline.errors import SetupError
-from pipeline.rehearsal.batches import Depot, sent
-from pipeline.rehearsal.books import Books, Ending, Totals
-from pipeline.rehearsal.calls import unknown_model
-from pipeline.rehearsal.desk import Desk
-from pipeline.rehearsal.dialects import CHAT, Dialect
+from pipeline.rehearsal.batch_api import BatchStore, sent
+from pipeline.rehearsal.call_handler import CallHandler
+from pipeline.rehearsal.call_log import CallLog, CallTotals, Ending
 from pipeline.rehearsal.options import RehearsalOptions
-from pipeline.rehearsal.replies import JSON_TYPE, ErrorReply, Reply, retry_headers
-from pipeline.rehearsal.responses import RESPONSES
+from pipeline.rehearsal.replies import CHAT, JSON_TYPE, ApiFormat, ErrorReply, Reply, retry_headers
+from pipeline.rehearsal.request_parser import unknown_model
+from pipeline.rehearsal.responses_api import RESPONSES
 
 #: an answer that never arrives
 _LOST = Reply(0, b"", wire="reset")
@@ -56,18 +55,20 @@ class Rehearsal:
 
     def __init__(self, options: RehearsalOptions | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.options = options or RehearsalOptions()
-        self.books = Books(self.options.books_path, clock)
+        self.books = CallLog(self.options.books_path, clock)
         self.port = self.options.port
-        self._desk = Desk(self.options, self.books, clock)
-        self._depot = Depot(self.options, self._desk, {"/v1/chat/completions": CHAT, "/v1/responses": RESPONSES}, clock)
+        self._handler = CallHandler(self.options, self.books, clock)
+        self._store = BatchStore(
+            self.options, self._handler, {"/v1/chat/completions": CHAT, "/v1/responses": RESPONSES}, clock
+        )
         self._prefix = self.options.prefix.rstrip("/")
         self._run_id = secrets.token_hex(6)
         self._numbers = itertools.count(1)
         self._stopping = asyncio.Event()
         self._runner: web.ServerRunner | None = None
         self._routes: Mapping[tuple[str, str], Handler] = {
-            ("POST", f"{self._prefix}/chat/completions"): partial(self._answer, dialect=CHAT),
-            ("POST", f"{self._prefix}/responses"): partial(self._answer, dialect=RESPONSES),
+            ("POST", f"{self._prefix}/chat/completions"): partial(self._answer, api=CHAT),
+            ("POST", f"{self._prefix}/responses"): partial(self._answer, api=RESPONSES),
             ("GET", f"{self._prefix}/models"): self._models,
             ("POST", f"{self._prefix}/files"): self._upload,
             ("GET", f"{self._prefix}/files"): self._files,
@@ -111,7 +112,7 @@ class Rehearsal:
         if runner is not None:
             await runner.cleanup()
             await asyncio.sleep(0)  # handlers that were cancelled come to their end
-        await self._depot.close()
+        await self._store.close()
         self.books.close()
 
     async def __aenter__(self) -> Rehearsal:
@@ -162,7 +163,7 @@ class Rehearsal:
         given = request.headers.get("Authorization", "")
         return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), f"Bearer {self.options.api_key}".encode())
 
-    async def _answer(self, request: web.BaseRequest, dialect: Dialect) -> web.StreamResponse:
+    async def _answer(self, request: web.BaseRequest, api: ApiFormat) -> web.StreamResponse:
         self.books.arrive()
         try:
             async with asyncio.timeout(_BODY_S):
@@ -171,7 +172,7 @@ class Rehearsal:
             def is_gone() -> bool:
                 return request.transport is None or request.transport.is_closing()
 
-            reply = await self._desk.serve(raw, is_gone, dialect)
+            reply = await self._handler.serve(raw, is_gone, api)
             return await self._fail(request, reply) if reply.wire else self._send(reply)
         except web.HTTPRequestEntityTooLarge:
             self.books.close_call(None, Ending("invalid", 413))
@@ -191,7 +192,7 @@ class Rehearsal:
         return self._json(_model_json(name))
 
     async def _upload(self, request: web.BaseRequest) -> web.StreamResponse:
-        path, name, purpose = self._depot.new_path(), "", ""
+        path, name, purpose = self._store.new_path(), "", ""
         parts: Any = await request.multipart()
         async for part in parts:
             if part.name == "purpose":
@@ -203,33 +204,33 @@ class Rehearsal:
                         file.write(block)
         if not name:
             return self._error(400, "'file' is a required property.")
-        kept = self._depot.keep(path, name, purpose)
-        return await self._fail(request, _LOST) if self._depot.loses(kept) else self._json(kept)
+        kept = self._store.keep(path, name, purpose)
+        return await self._fail(request, _LOST) if self._store.loses(kept) else self._json(kept)
 
     async def _files(self, request: web.BaseRequest) -> web.StreamResponse:
         query = request.query
-        return self._json(self._depot.files(query.get("purpose"), query.get("after"), int(query.get("limit", "20"))))
+        return self._json(self._store.files(query.get("purpose"), query.get("after"), int(query.get("limit", "20"))))
 
     def _file(self, method: str, file_id: str, rest: str = "") -> web.StreamResponse:
-        file = self._depot.file(file_id)
+        file = self._store.file(file_id)
         if file is None:
             return self._error(404, f"No such File object: {file_id}")
         if method == "DELETE":
-            return self._json(self._depot.delete(file_id))
+            return self._json(self._store.delete(file_id))
         if rest == "content":
             return web.FileResponse(file.path, headers={"x-labelpipe-rehearsal": "simulated"})
         return self._json(file.as_json())
 
     async def _create_batch(self, request: web.BaseRequest) -> web.StreamResponse:
-        found, is_lost = self._depot.create(loads(await request.read()))
+        found, is_lost = self._store.create(loads(await request.read()))
         return await self._fail(request, _LOST) if is_lost else self._send(sent(found))
 
     async def _batches(self, request: web.BaseRequest) -> web.StreamResponse:
-        return self._json(self._depot.batches(request.query.get("after"), int(request.query.get("limit", "20"))))
+        return self._json(self._store.batches(request.query.get("after"), int(request.query.get("limit", "20"))))
 
     def _batch(self, method: str, batch_id: str, rest: str = "") -> web.StreamResponse:
         is_cancel = method == "POST" and rest == "cancel"
-        found = self._depot.cancel(batch_id) if is_cancel else self._depot.batch(batch_id)
+        found = self._store.cancel(batch_id) if is_cancel else self._store.batch(batch_id)
         return self._error(404, f"No batch found with id '{batch_id}'.") if found is None else self._send(sent(found))
 
     async def _health(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -335,7 +336,7 @@ def _model_json(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "labelpipe-rehearsal"}
 
 
-def serve(options: RehearsalOptions, on_ready: Callable[[Rehearsal], None] | None = None) -> Totals:
+def serve(options: RehearsalOptions, on_ready: Callable[[Rehearsal], None] | None = None) -> CallTotals:
     """Serve until SIGINT or SIGTERM; what happened meanwhile. `on_ready` is called once it listens.
 
     For the main thread of a process; the signal handlers that were there are put back.
@@ -348,7 +349,7 @@ def serve(options: RehearsalOptions, on_ready: Callable[[Rehearsal], None] | Non
             signal.signal(one, handler)
 
 
-async def _serve(options: RehearsalOptions, on_ready: Callable[[Rehearsal], None] | None) -> Totals:
+async def _serve(options: RehearsalOptions, on_ready: Callable[[Rehearsal], None] | None) -> CallTotals:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     async with Rehearsal(options) as endpoint:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.codec import loads
 from pipeline.rehearsal.replies import ErrorReply, invalid
-from pipeline.rehearsal.schema import Filler
+from pipeline.rehearsal.schema_values import ValueGenerator
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 #: words that strict mode refuses
@@ -21,7 +21,7 @@ class Tool:
     """One function."""
 
     name: str
-    filler: Filler
+    generator: ValueGenerator
     description: str = ""
 
 
@@ -64,12 +64,12 @@ def _read_tool(tool: Any, where: str) -> Tool | ErrorReply:
         message = f"Invalid '{where}.function.name': {name!r} does not match '^[a-zA-Z0-9_-]{{1,64}}$'."
         return invalid(message, f"{where}.function.name")
     parameters = function.get("parameters", {"type": "object", "properties": {}})
-    filler = Filler(parameters)
-    fault = schema_fault(parameters, strict=function.get("strict") is True) or filler.fault()
+    generator = ValueGenerator(parameters)
+    fault = schema_fault(parameters, strict=function.get("strict") is True) or generator.fault()
     if fault:
         message = f"Invalid schema for function '{name}': {fault}"
         return invalid(message, f"{where}.function.parameters", "invalid_function_parameters")
-    return Tool(name, filler, str(function.get("description") or ""))
+    return Tool(name, generator, str(function.get("description") or ""))
 
 
 def schema_fault(schema: Any, *, strict: bool) -> str | None:

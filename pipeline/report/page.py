@@ -11,8 +11,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.report import charts, view
-from pipeline.report.gather import Found
-from pipeline.report.scores import quality_of
+from pipeline.report.data import ReportData
+from pipeline.report.label_quality import quality_of
 from pipeline.show import SIMULATED
 from pipeline.store import STEP_S
 from pipeline.terminal import printable
@@ -59,7 +59,7 @@ def _digest(name: str) -> str:
     return f"'sha256-{b64encode(hashlib.sha256(_part(name).encode()).digest()).decode()}'"
 
 
-def render(found: Found, *, refresh_s: float = 0) -> str:
+def render(found: ReportData, *, refresh_s: float = 0) -> str:
     """The page. With `refresh_s` it renews itself after so many seconds."""
     head, reason = view.head_of(found)
     fingerprint = found.manifest.get("fingerprint") or {}
@@ -93,7 +93,7 @@ def render(found: Found, *, refresh_s: float = 0) -> str:
     )  # fmt: skip
 
 
-def _speed(found: Found) -> Mapping[str, Any]:
+def _speed(found: ReportData) -> Mapping[str, Any]:
     pace, told = found.pace, view.pace_text(found)
     latencies = found.overview.latencies
     quick = ", ".join(f"{name} {text}" for name, text in view.percentiles(found))

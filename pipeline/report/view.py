@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline import codec
 from pipeline.records import FLEX, JSON, Outcome
-from pipeline.report.gather import Found
+from pipeline.report.data import ReportData
 from pipeline.show import batches_text, net_text, numbers_in_order
 from pipeline.store import STEP_S
 from pipeline.task import display_text, fields_in_prompt
@@ -49,17 +49,17 @@ def clock(seconds: float | str | None) -> str:
 # -- what was done -----------------------------------------------------------------------------------------------------
 
 
-def done_of(found: Found) -> int:
+def done_of(found: ReportData) -> int:
     """Records with an outcome."""
     return int(found.state["labelled"] + found.state["rejected"] + found.state["failed"])
 
 
-def worked_s(found: Found) -> float:
+def worked_s(found: ReportData) -> float:
     """How long the run was at work, in seconds."""
     return found.pace.length_s or float((found.state["summary"] or {}).get("session_s") or 0.0)
 
 
-def head_of(found: Found) -> tuple[str, str]:
+def head_of(found: ReportData) -> tuple[str, str]:
     """How the run stands, in a word, and why."""
     state = found.state
     if state["running"]:
@@ -69,7 +69,7 @@ def head_of(found: Found) -> tuple[str, str]:
     return _HEADS.get(state["ended"] or "", (state["ended"] or "Not started").capitalize()), told.get("reason") or ""
 
 
-def tiles(found: Found) -> Iterator[tuple[str, str, str]]:
+def tiles(found: ReportData) -> Iterator[tuple[str, str, str]]:
     """The figures that somebody looks for first: what it is, the figure, and what it stands against."""
     state, done, time_s = found.state, done_of(found), worked_s(found)
     total = _total(found)
@@ -91,7 +91,7 @@ def tiles(found: Found) -> Iterator[tuple[str, str, str]]:
         yield "Time at work", duration(time_s), f"{done / time_s * 60:,.0f} records a minute"
 
 
-def _total(found: Found) -> int | None:
+def _total(found: ReportData) -> int | None:
     """How many records there are; None where nobody knows."""
     live, told = found.state["live"] or {}, found.state["summary"] or {}
     if found.state["running"]:
@@ -99,7 +99,7 @@ def _total(found: Found) -> int | None:
     return None if told.get("pending") is None else done_of(found) + int(told["pending"])
 
 
-def facts(found: Found) -> Iterator[tuple[str, str]]:
+def facts(found: ReportData) -> Iterator[tuple[str, str]]:
     """What was done: by name, in order; without what is not known."""
     manifest, fingerprint = found.manifest, found.manifest.get("fingerprint") or {}
     reading = manifest.get("reading") or {}
@@ -122,22 +122,22 @@ def facts(found: Found) -> Iterator[tuple[str, str]]:
     return ((name, text) for name, text in rows.items() if text)
 
 
-def _copied(found: Found) -> str:
+def _copied(found: ReportData) -> str:
     copied = (found.state["summary"] or {}).get("copied")
     return f"{copied:,} took the answer of an identical record" if copied else ""
 
 
-def _checked(found: Found) -> str:
+def _checked(found: ReportData) -> str:
     checked = len(found.corrected.by_key)
     return f"{checked:,} record{'s' * (checked != 1)}; their labels are what people said" if checked else ""
 
 
-def _last_at(found: Found) -> float | str | None:
+def _last_at(found: ReportData) -> float | str | None:
     last = found.pace.ended_at or found.overview.last_at
     return last or (found.state["live"] or {}).get("written_at") or found.manifest.get("session_at")
 
 
-def fields_of(found: Found) -> Iterator[dict[str, Any]]:
+def fields_of(found: ReportData) -> Iterator[dict[str, Any]]:
     """The fields of the labels as the model sees them: name, kind, values, meaning; the tool where it has several."""
     tools = [one for one in (found.manifest.get("fingerprint") or {}).get("tools") or () if isinstance(one, dict)]
     for tool in tools:
@@ -175,7 +175,7 @@ def _kind(schema: Mapping[str, Any]) -> str:
 # -- labels, quality ---------------------------------------------------------------------------------------------------
 
 
-def distributions(found: Found) -> Iterator[dict[str, Any]]:
+def distributions(found: ReportData) -> Iterator[dict[str, Any]]:
     """Each label column of classes: its values with count, share of the records, and length of the bar.
 
     Classes begin with the most frequent one. Numbers stand in their order, in spans if there are many of them.
@@ -212,7 +212,7 @@ def _in_spans(counts: Mapping[str, int]) -> list[tuple[str, int]] | None:
             for (first, last), count in zip(ends, spans, strict=True)]  # fmt: skip
 
 
-def measured(found: Found) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def measured(found: ReportData) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """What the latest evaluation says of each label column, then what gold records in the run came to."""
     columns = (found.evaluation or {}).get("columns")
     for name, measure in (columns if isinstance(columns, dict) else {}).items():
@@ -233,7 +233,7 @@ def interval(measure: Mapping[str, Any]) -> str:
 # -- speed and cost ----------------------------------------------------------------------------------------------------
 
 
-def percentiles(found: Found) -> list[tuple[str, str]]:
+def percentiles(found: ReportData) -> list[tuple[str, str]]:
     """How long answers took, in seconds, within STEP_S."""
     latencies = found.overview.latencies
     total = sum(latencies.values())
@@ -248,7 +248,7 @@ def percentiles(found: Found) -> list[tuple[str, str]]:
     return shown
 
 
-def pace_text(found: Found) -> str:
+def pace_text(found: ReportData) -> str:
     """What the chart of the throughput shows, in words."""
     pace = found.pace
     parts = []
@@ -270,7 +270,7 @@ def pace_text(found: Found) -> str:
     return ". ".join(part[:1].upper() + part[1:] for part in parts) + "." * bool(parts)
 
 
-def costs(found: Found) -> Iterator[tuple[str, str, str]]:
+def costs(found: ReportData) -> Iterator[tuple[str, str, str]]:
     """Tokens and money: what, how much, and a remark."""
     state, tokens, done = found.state, found.state["tokens"], done_of(found)
     prompt, cached = tokens["prompt"], tokens["cached"]
@@ -307,7 +307,7 @@ def costs(found: Found) -> Iterator[tuple[str, str, str]]:
 # -- records -----------------------------------------------------------------------------------------------------------
 
 
-def failures(found: Found) -> Iterator[dict[str, Any]]:
+def failures(found: ReportData) -> Iterator[dict[str, Any]]:
     """Why records have no label, the most frequent reason first, each with examples."""
     without = sum(found.state["problems"].values())
     for code, count in found.state["problems"].items():
@@ -318,7 +318,7 @@ def failures(found: Found) -> Iterator[dict[str, Any]]:
         yield {"code": code, "count": count, "share": count / without, "examples": examples}
 
 
-def config_of(found: Found) -> str:
+def config_of(found: ReportData) -> str:
     """The config of the last session, without what is not set or has its default, and tables of nothing else."""
     text = plain(found.manifest.get("config"))
     blocks = (
@@ -327,7 +327,7 @@ def config_of(found: Found) -> str:
     return "\n\n".join(block for block in blocks if not _IS_EMPTY.fullmatch(block))
 
 
-def sample(found: Found) -> tuple[list[str], list[tuple[str, str, list[str]]]]:
+def sample(found: ReportData) -> tuple[list[str], list[tuple[str, str, list[str]]]]:
     """Label columns, and rows of a key, a text and the labels."""
     columns = list(found.manifest.get("label_columns") or ())
     rows = []
@@ -338,6 +338,6 @@ def sample(found: Found) -> tuple[list[str], list[tuple[str, str, list[str]]]]:
     return columns, rows[: len(found.overview.sample) * 2]
 
 
-def _text(found: Found, outcome: Outcome) -> str:
+def _text(found: ReportData, outcome: Outcome) -> str:
     fields = dict(outcome.record.fields)
     return display_text(fields, fields_in_prompt(found.manifest.get("fingerprint") or {})) or plain(fields)

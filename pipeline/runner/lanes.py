@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import codec
-from pipeline.batches import Ahead, AutoLane, Bulk, CourierRules, Lane, LaneRules, Mode, Queue, choose
+from pipeline.batches import (
+    AutoLane,
+    BatchLane,
+    BatchMode,
+    BatchQueue,
+    LaneConfig,
+    LaneInputs,
+    Route,
+    choose_lane,
+)
 from pipeline.engine import Asker
 from pipeline.errors import ConfigError, SetupError
 from pipeline.limits import Admission, DayMeter, Most, Price, price_of
@@ -84,9 +93,9 @@ async def chosen_api(
     if settings.model.lane != "auto" or not asks:
         return api, None, []
     left = await _count_left(settings, sources, ledger)
-    choice = choose(Ahead(left, few_of(settings), has_batches=api is not None and await api.is_offered()))
+    choice = choose_lane(LaneInputs(left, few_of(settings), has_batches=api is not None and await api.is_offered()))
     is_open = any(part.is_open for part in await BatchBook(ledger).parts())
-    if choice.bulk is Bulk.LIVE and not is_open:
+    if choice.route is Route.LIVE and not is_open:
         return None, left, [str(choice)]
     return api, left, []
 
@@ -121,14 +130,14 @@ def lane_of(
     admission: Admission,
     day: DayMeter,
     stats: Stats,
-    mode: Mode,
+    mode: BatchMode,
     *,
     folder: Path,
     run_id: str,
     first: int = 1,
     left: int | None = None,
-    queue: Queue | None = None,
-) -> Lane | None:
+    queue: BatchQueue | None = None,
+) -> BatchLane | None:
     """The lane of a session; None where nothing is batched. `left` is how many records lane "auto" counted.
 
     `first` is the number of its first part; `queue` is the server's queue, where other processes fill it too.
@@ -136,7 +145,7 @@ def lane_of(
     if api is None:
         return None
     price, standard = batch_price(settings), standard_price(settings)
-    made: Callable[..., Lane] = Lane
+    made: Callable[..., BatchLane] = BatchLane
     if settings.model.lane == "auto":
         made = partial(
             AutoLane,
@@ -147,7 +156,7 @@ def lane_of(
         api,
         BatchBook(ledger, first),
         folder,
-        _rules_of(settings, task, mode),
+        _config_of(settings, task, mode),
         run_id=run_id,
         admission=admission,
         day=day,
@@ -158,7 +167,7 @@ def lane_of(
     )
 
 
-def looking(lane: Lane | None, asker: Asker, settings: Settings) -> Callable[[datetime | None], None]:
+def looking(lane: BatchLane | None, asker: Asker, settings: Settings) -> Callable[[datetime | None], None]:
     """What a lane has to be asked about once a second, by the end of the run."""
     live = rules_of(settings)
     flex = replace(live, flex_patience_s=settings.flex.patience_s, timeout_s=max(live.timeout_s, FLEX_TIMEOUT_S))
@@ -177,11 +186,13 @@ def looking(lane: Lane | None, asker: Asker, settings: Settings) -> Callable[[da
     return look
 
 
-def _rules_of(settings: Settings, task: Task, mode: Mode) -> LaneRules:
+def _config_of(settings: Settings, task: Task, mode: BatchMode) -> LaneConfig:
     batch, most = settings.batch, settings.limits.requests_per_day
-    return LaneRules(
-        CourierRules(batch.poll_s, batch.enqueued_tokens, forgets=is_simulated(settings)),
+    return LaneConfig(
         model=settings.model.name,
+        poll_s=batch.poll_s,
+        enqueued_tokens=batch.enqueued_tokens,
+        forgets=is_simulated(settings),
         first_part=batch.first_part,
         part_records=batch.part_records if most is None else min(most, batch.part_records),
         repairs_live=batch.finish == "live",

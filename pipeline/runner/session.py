@@ -24,7 +24,7 @@ from pipeline.engine import (
 )
 from pipeline.errors import ChangedError, LabelpipeError, StoreError
 from pipeline.parts import (
-    asked_of,
+    advice_context,
     is_simulated,
     layout_of,
     mark_simulated,
@@ -388,7 +388,7 @@ class Session:
             outputs=outputs_of(self._settings, self._run_dir),
             columns=self._task.columns,
             command=command,
-            advise=partial(advise, asked_of(self._settings)),
+            advise=partial(advise, advice_context(self._settings)),
         )
         summary = noted(summary, self._notes, await read_changes(self._sources, self._stamps), command)
         summary = replace(summary, gold=self._canaries.facts(), lanes=await lanes_used(self._ledger))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.batches import Mode, Queue
+from pipeline.batches import BatchMode, BatchQueue
 from pipeline.engine import Panel, Prepare, StopSwitch
 from pipeline.errors import LabelpipeError
 from pipeline.limits import Admission, DayMeter
@@ -63,14 +63,14 @@ class SessionParts:
     panel: Panel | None = None
     batches: BatchApi | None = None
     left: int | None = None
-    mode: Mode = Mode.WAIT
+    mode: BatchMode = BatchMode.WAIT
     lease: LeaseClient | None = None
     first_part: int = 1
     base: Ledger | None = None
     stop_first: LabelpipeError | None = None
 
     @property
-    def queue(self) -> Queue | None:
+    def queue(self) -> BatchQueue | None:
         """The server's queue of batches, where other shards fill it too."""
         return None if self.lease is None else self.lease.queue
 

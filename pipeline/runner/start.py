@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline import codec
-from pipeline.batches import Mode
+from pipeline.batches import BatchMode
 from pipeline.control import send
 from pipeline.engine import StopSwitch, under
 from pipeline.errors import ConfigError, LabelpipeError
@@ -84,7 +84,7 @@ class RunOptions:
     `provider`         a function that is called instead of the API; for tests and for models of your own
     `overrides`        what the run folder notes as overrides of the config, instead of the settings' own
     `records`          what is labelled instead of the config's input: mappings, a stream of them, or a frame
-    `batches`          "wait" for them, "no_wait", or "cancel" those that are open; see `batches.Mode`
+    `batches`          "wait" for them, "no_wait", or "cancel" those that are open; see `batches.BatchMode`
     `after`            makes a file of the summary before the run is over, and gives its name and path
     """
 
@@ -104,7 +104,7 @@ class RunOptions:
     records: RecordInput | None = None
     overrides: Sequence[str] | None = None
     after: After | None = None
-    batches: Mode | str = Mode.WAIT
+    batches: BatchMode | str = BatchMode.WAIT
 
 
 def run(settings: Settings, options: RunOptions | None = None, *, records: RecordInput | None = None) -> RunSummary:
@@ -228,7 +228,7 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
             gold=gold,
             batches=batches,
             left=left,
-            mode=Mode(options.batches),
+            mode=BatchMode(options.batches),
             first_part=await first_part(settings, base),
             lease=options.lease,
             panel=panel,

@@ -1,7 +1,7 @@
 """A first config for a file, and the demo: what is written before there is a run."""
 
-from pipeline.scaffold.demo import first_rows, lay_demo
-from pipeline.scaffold.first import answered, format_for, write_config
+from pipeline.scaffold.config_writer import command_with_answer, guess_format, write_config
+from pipeline.scaffold.demo import first_rows, write_demo
 from pipeline.scaffold.proposal import Proposal, propose
 from pipeline.scaffold.survey import Survey
-from pipeline.scaffold.text import to_toml
+from pipeline.scaffold.toml_text import to_toml

@@ -10,7 +10,7 @@ from pipeline.store import RunDir
 CONFIG, TEXTS, RUN = "demo.toml", "reviews.jsonl", "run"
 
 
-def lay_demo(folder: Path) -> Path:
+def write_demo(folder: Path) -> Path:
     """Write the sample texts and a config for them; gives the config. An earlier demo's run is taken away.
 
     Raises SetupError where the folder holds anything else.

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.batches import BatchesOpenError, Mode, Waiting, when_text
+from pipeline.batches import BatchesOpenError, BatchMode, OpenBatches, return_hint
 from pipeline.engine import StopSwitch, interruption, under
 from pipeline.errors import ConfigError, LabelpipeError, SetupError, StoreError
 from pipeline.leases import LeaseService, stopped_error
@@ -182,7 +182,7 @@ class _ShardGroup:
         state = self._desk.state(asyncio.get_running_loop().time())
         trouble = "PAUSED by order; labelpipe resume continues it" if self._desk.is_paused else ""
         trouble = trouble or ("" if self.reason is None else f"stopping: {self.reason}")
-        waiting = sum((Waiting(**one["batches"]) for one in live if one.get("batches")), Waiting())
+        waiting = sum((OpenBatches(**one["batches"]) for one in live if one.get("batches")), OpenBatches())
         trouble = trouble or waiting.text or next((one["trouble"] for one in live if one.get("trouble")), "")
         total = self._reading.exact_total
         return Snapshot(
@@ -214,9 +214,9 @@ class _ShardGroup:
             return stopped_error(*self._desk.stopped)
         if self._desk.short:
             return stopped_error(BudgetReachedError.code, self._desk.short)
-        if self.reason is None and (text := Waiting.of([part for part in self.parts if part.is_open]).text):
+        if self.reason is None and (text := OpenBatches.of([part for part in self.parts if part.is_open]).text):
             took_s = [part.took_s for part in self.parts if part.took_s is not None]
-            return BatchesOpenError(f"{text}; {when_text(took_s)}")
+            return BatchesOpenError(f"{text}; {return_hint(took_s)}")
         told = [(RunDir(shard.folder).read_summary() or {}).get("reason") for shard in self.shards]
         return self.reason or MergedError(next((str(one) for one in told if one), None))
 
@@ -248,7 +248,7 @@ async def _at_work(
     """The shards from their start to their end."""
     token = secrets.token_urlsafe(24)
     extra = ["--relabel"] * options.relabel + ["--keep"] * options.keep
-    extra += ["--no-wait"] * (options.batches == Mode.NO_WAIT)
+    extra += ["--no-wait"] * (options.batches == BatchMode.NO_WAIT)
     async with coordinator(settings, plan, host=host, port=0, token=token) as (url, service):
         processes = Processes(settings, plan.shards, url, token, extra, start)
         reading = ReadProgress()

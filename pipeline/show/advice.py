@@ -23,7 +23,7 @@ _UNWANTED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AdviceContext:
     """Of whom is asked, and how, as far as advice depends on it. `parameters` are the names of the user's own."""
 
     base_url: str | None
@@ -41,10 +41,10 @@ class Line:
     """What was said, and what to do. `applies` may say that the config is so already: then another line is asked."""
 
     sign: re.Pattern[str]
-    advice: str | Callable[[Asked, re.Match[str]], str | None]
+    advice: str | Callable[[AdviceContext, re.Match[str]], str | None]
 
 
-def _line(pattern: str, advice: str | Callable[[Asked, re.Match[str]], str | None]) -> Line:
+def _line(pattern: str, advice: str | Callable[[AdviceContext, re.Match[str]], str | None]) -> Line:
     return Line(re.compile(pattern, re.IGNORECASE | re.DOTALL), advice)
 
 
@@ -53,7 +53,7 @@ def _about(what: str) -> str:
     return rf"({what}\b.{{0,160}}{_UNWANTED}|{_UNWANTED}.{{0,160}}{what}\b)"
 
 
-def _tool_choice(asked: Asked, found: re.Match[str]) -> str:
+def _tool_choice(asked: AdviceContext, found: re.Match[str]) -> str:
     """The next milder way to ask for a call, or the one that this server may know."""
     chosen = asked.tool_choice
     if not asked.names_function and re.search(r"must (either )?be a named", found.string, re.IGNORECASE):
@@ -65,7 +65,7 @@ def _tool_choice(asked: Asked, found: re.Match[str]) -> str:
     return 'set model.tool_choice = "auto": "required" is sent now, and some servers take "forced" only'
 
 
-def _no_call(asked: Asked, _found: re.Match[str]) -> str:
+def _no_call(asked: AdviceContext, _found: re.Match[str]) -> str:
     """The model answers in words: ask it more firmly, or ask another one."""
     if asked.tool_choice == "auto" or asked.names_function:
         return 'set model.tool_choice = "required": this server does not seem to hold the model to a call'
@@ -78,7 +78,7 @@ def _no_call(asked: Asked, _found: re.Match[str]) -> str:
     )
 
 
-def _parameter(asked: Asked, found: re.Match[str]) -> str | None:
+def _parameter(asked: AdviceContext, found: re.Match[str]) -> str | None:
     """A parameter of the user's own that is refused."""
     for name in asked.parameters:
         if re.search(rf"\b{re.escape(name)}\b", found.string):
@@ -86,14 +86,14 @@ def _parameter(asked: Asked, found: re.Match[str]) -> str | None:
     return None
 
 
-def _service_tier(asked: Asked, _found: re.Match[str]) -> str | None:
+def _service_tier(asked: AdviceContext, _found: re.Match[str]) -> str | None:
     """The tier that a lane asks for is refused; one of the user's own is a parameter like others."""
     if SERVICE_TIER in asked.parameters:
         return None
     return 'set model.lane = "live": this model or server has no flex tier'
 
 
-def _path(asked: Asked, found: re.Match[str]) -> str | None:
+def _path(asked: AdviceContext, found: re.Match[str]) -> str | None:
     """What is likely wrong with the address of a server that knows no such path."""
     url = asked.base_url
     if url is None or asked.is_simulated:
@@ -110,15 +110,15 @@ def _path(asked: Asked, found: re.Match[str]) -> str | None:
     return "look at model.base_url and model.name: one of them is not known there"
 
 
-def _scheme(scheme: str) -> Callable[[Asked, re.Match[str]], str | None]:
-    def advice(asked: Asked, _found: re.Match[str]) -> str | None:
+def _scheme(scheme: str) -> Callable[[AdviceContext, re.Match[str]], str | None]:
+    def advice(asked: AdviceContext, _found: re.Match[str]) -> str | None:
         url = asked.base_url
         return None if url is None else f'set model.base_url = "{scheme}://{url.partition("://")[2]}"'
 
     return advice
 
 
-def _moved(asked: Asked, found: re.Match[str]) -> str:
+def _moved(asked: AdviceContext, found: re.Match[str]) -> str:
     """The address that a redirect names, where it is that of the same call."""
     target = found["to"].rstrip(".,;)")
     base = target.partition("?")[0].removesuffix("/chat/completions").removesuffix("/responses")
@@ -127,7 +127,7 @@ def _moved(asked: Asked, found: re.Match[str]) -> str:
     return "look at model.base_url: that is no API, but an address that sends calls on"
 
 
-def _key(asked: Asked, _found: re.Match[str]) -> str | None:
+def _key(asked: AdviceContext, _found: re.Match[str]) -> str | None:
     if asked.is_entra:
         return (
             'give this identity a role on the resource, such as "Cognitive Services OpenAI User" (model.auth = "entra")'
@@ -145,13 +145,13 @@ HOSTS = (
 )  # fmt: skip
 
 
-def _host(_asked: Asked, found: re.Match[str]) -> str:
+def _host(_asked: AdviceContext, found: re.Match[str]) -> str:
     """The host's name, and what is like it: a letter is soon left out."""
     meant = did_you_mean(found["host"], HOSTS)
     return f"look at the host in model.base_url{meant}, and at the network: {found['host']} is not known here"
 
 
-def _answer_is_none(asked: Asked, _found: re.Match[str]) -> str | None:
+def _answer_is_none(asked: AdviceContext, _found: re.Match[str]) -> str | None:
     url = asked.base_url
     if url is None or asked.is_simulated:
         return None
@@ -212,7 +212,7 @@ TABLE: tuple[Line, ...] = (
 )
 
 
-def advise(asked: Asked, texts: Iterable[str]) -> str | None:
+def advise(asked: AdviceContext, texts: Iterable[str]) -> str | None:
     """What to change, by what was said; None where nobody knows."""
     for text in texts:
         for line in TABLE:

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipeline.show.formatting import has, many
 from pipeline.show.views import SIMULATED
-from pipeline.show.words import has, many
 from pipeline.units import shorten_list
 
 Facts = Mapping[str, Any]

@@ -5,8 +5,8 @@ from typing import Any
 
 from pipeline import codec
 from pipeline.show.evaluations import CORRECTED, DISAGREEMENTS_MOST, left_out_lines
+from pipeline.show.formatting import has, many, percent, plain, short, table
 from pipeline.show.views import SIMULATED
-from pipeline.show.words import has, many, percent, plain, short, table
 from pipeline.units import dollars, duration
 
 #: Changes of a label that are listed.

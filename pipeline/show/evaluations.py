@@ -4,8 +4,8 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pipeline.show.formatting import cell_of, has, many, one_line, percent, plain, right_cell, short, table
 from pipeline.show.views import SIMULATED
-from pipeline.show.words import cell_of, has, many, one_line, percent, plain, right_cell, short, table
 from pipeline.terminal import width
 
 #: Classes that get a line, a confusion matrix of so many, and confusions that are listed.

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.facts import DataExport, Export, ReportFile
 from pipeline.labelfields import Renamed
+from pipeline.show.formatting import aligned, many
 from pipeline.show.views import SIMULATED
-from pipeline.show.words import aligned, many
 from pipeline.terminal import cut
 
 #: Classes that are shown, and characters of each; the rest is counted.

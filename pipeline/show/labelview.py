@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 
-from pipeline.show.words import cell_of, one_line
+from pipeline.show.formatting import cell_of, one_line
 from pipeline.terminal import width
 
 #: Values of a label column that are shown, how wide they may be, and how long the bar of all of them would be.
@@ -13,7 +13,7 @@ CLASSES_SHOWN, VALUE_COLUMNS, BAR_COLUMNS = 8, 40, 20
 def label_lines(labels: Mapping[str, Mapping[str, int]], labelled: int) -> list[str]:
     """How often each label was given, with its share as a bar; the most frequent ones of each column."""
     lines = []
-    for column, counts, of in told_labels(labels, labelled):
+    for column, counts, of in countable_labels(labels, labelled):
         shown = list(counts.items())[:CLASSES_SHOWN]
         wide = min(VALUE_COLUMNS, max(width(one_line(value)) for value, _ in shown))
         digits = max(len(f"{number:,}") for _, number in shown)
@@ -27,7 +27,9 @@ def label_lines(labels: Mapping[str, Mapping[str, int]], labelled: int) -> list[
     return lines
 
 
-def told_labels(labels: Mapping[str, Mapping[str, int]], labelled: int) -> Iterator[tuple[str, Mapping[str, int], int]]:
+def countable_labels(
+    labels: Mapping[str, Mapping[str, int]], labelled: int
+) -> Iterator[tuple[str, Mapping[str, int], int]]:
     """The columns whose values are worth counting, with what their shares are shares of.
 
     How often each of many numbers came says nothing; a few of them, as of a rating, stand in their order. A record that

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from pipeline.facts import MACHINE, UNKNOWN, End, Interval, Lane, Plan, RehearsedPlan, Tier, Workload
+from pipeline.facts import MACHINE, UNKNOWN, EarlyEnd, Interval, LaneEstimate, Plan, RehearsedPlan, Tier, Workload
 from pipeline.units import DAY_S, UNPRICED, dollars, duration
 
 #: More than this is told as a need of days in the first line.
@@ -73,7 +73,7 @@ def _ends_line(found: Plan) -> str:
     return _first_text(found, first) + (f" Without that: {'; '.join(more)}." if more else "")
 
 
-def _first_text(found: Plan, end: End) -> str:
+def _first_text(found: Plan, end: EarlyEnd) -> str:
     done = f"{end.records:,} of {found.left:,} records"
     if end.key == "limits.stop_at":
         why = _why_late(found)
@@ -87,7 +87,7 @@ def _first_text(found: Plan, end: End) -> str:
     return f"The budget does not do for all of it: it ends after about {done}{_within(end)} ({end.key}), resumable."
 
 
-def _later_text(found: Plan, end: End) -> str:
+def _later_text(found: Plan, end: EarlyEnd) -> str:
     after = f"after about {end.records:,}"
     if end.key == "limits.stop_at":
         return f"{found.stop_at} (limits.stop_at) comes {after}, as {_why_late(found)}"
@@ -96,7 +96,7 @@ def _later_text(found: Plan, end: End) -> str:
     return f"the budget ({end.key}) ends it {after}"
 
 
-def _within(end: End) -> str:
+def _within(end: EarlyEnd) -> str:
     return "" if end.seconds is None or math.isinf(end.seconds) else f", in {span(end.seconds)}"
 
 
@@ -198,7 +198,7 @@ def _lane_lines(found: Plan) -> list[str]:
     return ["  lanes", *(f"    {lane.name:<6} {price:<{width}}  {_lane_time(lane, live)}" for lane, price in rows)]
 
 
-def _lane_time(lane: Lane, live: Interval | None) -> str:
+def _lane_time(lane: LaneEstimate, live: Interval | None) -> str:
     """When it would be done, and what it saves beside live calls."""
     time = _until(lane.seconds) if lane.seconds is not None else lane.note or "time not known"
     more = f" ({lane.note})" if lane.note and lane.seconds is not None else ""

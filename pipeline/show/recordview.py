@@ -5,8 +5,8 @@ from datetime import datetime
 from typing import Any
 
 from pipeline import codec
+from pipeline.show.formatting import many, plain
 from pipeline.show.views import SIMULATED
-from pipeline.show.words import many, plain
 from pipeline.units import dollars
 
 #: As much of a text is shown.

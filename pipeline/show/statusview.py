@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.facts import KILLED
 from pipeline.progress import count_text, retries_text
+from pipeline.show.formatting import many
 from pipeline.show.labelview import label_lines
 from pipeline.show.views import (
     SIMULATED,
@@ -20,7 +21,6 @@ from pipeline.show.views import (
     quality_lines,
     rows_text,
 )
-from pipeline.show.words import many
 from pipeline.stats import Merged
 from pipeline.units import dollars, duration
 

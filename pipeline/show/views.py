@@ -7,8 +7,8 @@ from pipeline import codec
 from pipeline.facts import Check, Preview
 from pipeline.progress import retries_text
 from pipeline.records import JSON, Outcome, Request, Status
+from pipeline.show.formatting import many, plain, table
 from pipeline.show.labelview import label_lines
-from pipeline.show.words import many, plain, table
 from pipeline.stats import RunSummary
 from pipeline.units import dollars, duration
 

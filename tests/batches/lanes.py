@@ -57,9 +57,9 @@ def settings_for(folder: Path, base_url: str, **more: Mapping[str, Any]) -> Sett
 
 async def label(settings: Settings, batches: str = "wait", **options: Any) -> RunSummary:
     """One session."""
-    from pipeline.batches import Mode
+    from pipeline.batches import BatchMode
 
-    return await arun(settings, RunOptions(quiet=True, batches=Mode(batches), **options))
+    return await arun(settings, RunOptions(quiet=True, batches=BatchMode(batches), **options))
 
 
 def rows_in(folder: Path) -> dict[str, str]:

@@ -21,9 +21,8 @@ from end_to_end.talks import TALK, TOOLS
 
 from pipeline.codec import dumps, loads
 from pipeline.rehearsal import Rehearsal, RehearsalOptions
-from pipeline.rehearsal.dialects import Dialect
 from pipeline.rehearsal.faults import Draw
-from pipeline.rehearsal.replies import Reply
+from pipeline.rehearsal.replies import ApiFormat, Reply
 from pipeline.runner import verify
 
 SHAPES = Path(__file__).parents[2] / "data" / "shapes"
@@ -97,7 +96,7 @@ class Keeper(Rehearsal):
         super().__init__(options)
         self.paid: dict[str, Counter[bytes]] = {"batch": Counter(), "live": Counter()}
         self.to_kill: tuple[Fork, int, float] | None = None
-        draw = self._desk._faults.draw
+        draw = self._handler._faults.draw
         self._asked: tuple[str, bool] = ("", True)
         nth: Counter[str] = Counter()
 
@@ -108,18 +107,18 @@ class Keeper(Rehearsal):
             nth[text] += model == OWN  # other models' votes are asked live, once
             return draw(text, nth[text] if model == OWN else 1, text) if is_first else Draw(None, 1.0)
 
-        self._desk._faults.draw = drawn  # type: ignore[method-assign]
-        serve, serve_line = self._desk.serve, self._desk.serve_line
+        self._handler._faults.draw = drawn  # type: ignore[method-assign]
+        serve, serve_line = self._handler.serve, self._handler.serve_line
 
-        def line(raw: bytes, dialect: Dialect) -> Reply:
+        def line(raw: bytes, api: ApiFormat) -> Reply:
             self._asked = _asked(raw)
-            return self._noted("batch", raw, serve_line(raw, dialect))
+            return self._noted("batch", raw, serve_line(raw, api))
 
         async def live(raw: bytes, *rest: Any) -> Reply:
             self._asked = _asked(raw)  # the fate is drawn before anything is awaited
             return self._noted("live", raw, await serve(raw, *rest))
 
-        self._desk.serve_line, self._desk.serve = line, live  # type: ignore[method-assign]
+        self._handler.serve_line, self._handler.serve = line, live  # type: ignore[method-assign]
 
     def _noted(self, lane: str, raw: bytes, reply: Reply) -> Reply:
         if reply.status == 200:
@@ -216,15 +215,15 @@ async def played(folder: Path, scene: Scene) -> dict[str, Any]:
         wanted, told = await ended(Fork(["run", "job.toml"], live.folder, environment()))
         assert wanted in (0, 1), told  # a conversation may not come to an end
         expected = endpoint.all_paid
-    dice = random.Random(f"{scene}")
+    rng = random.Random(f"{scene}")
     async with Keeper(RehearsalOptions(**options, batch_s=0.06, batch_faults=FAULTS[scene.faults])) as endpoint:
         user = staged(folder / "batch", endpoint.base_url, scene, "batch")
         killed = 0
         for left in range(scene.kills, -1, -1):
-            words = dice.choice(WORDS) if left and scene.mixed else ["run"]
+            words = rng.choice(WORDS) if left and scene.mixed else ["run"]
             process = Fork([*words, "job.toml", "--json"], user.folder, environment())
             if left:
-                endpoint.to_kill = (process, dice.randint(1, 14), dice.choice([0.0, dice.uniform(0, 0.05)]))
+                endpoint.to_kill = (process, rng.randint(1, 14), rng.choice([0.0, rng.uniform(0, 0.05)]))
             code, told = await ended(process)
             endpoint.to_kill = None
             killed += code == -signal.SIGKILL

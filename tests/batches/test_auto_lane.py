@@ -22,9 +22,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import RunOptions
-from pipeline.batches import Ahead, Bulk, choose, takes_flex
-from pipeline.batches.auto import LEAST_WAIT_S, SLOWER
-from pipeline.batches.outlook import CANCEL_S
+from pipeline.batches import LaneInputs, Route, choose_lane, uses_flex
+from pipeline.batches.auto_lane import LEAST_WAIT_S, SLOWER
+from pipeline.batches.part_progress import CANCEL_S
 from pipeline.planner import check, plan
 from pipeline.records import Answer, Request, Response, ToolCall, Usage
 from pipeline.rehearsal import RehearsalOptions
@@ -37,58 +37,58 @@ HOUR_S = 3600.0
 
 
 @pytest.mark.parametrize(
-    ("known", "bulk", "why"),
+    ("known", "route", "why"),
     [
-        ({"has_batches": False, "left": 10**6}, Bulk.LIVE, "the server has no batches"),
-        ({"left": 5_050, "few": 5_050}, Bulk.LIVE, "5,050 records are too few to wait for batches"),
-        ({"left": 5_051, "few": 5_050}, Bulk.BATCH, "they cost half, and no limits.stop_at says when"),
-        ({"left": None, "few": 5_050}, Bulk.BATCH, "they cost half"),
+        ({"has_batches": False, "left": 10**6}, Route.LIVE, "the server has no batches"),
+        ({"left": 5_050, "few": 5_050}, Route.LIVE, "5,050 records are too few to wait for batches"),
+        ({"left": 5_051, "few": 5_050}, Route.BATCH, "they cost half, and no limits.stop_at says when"),
+        ({"left": None, "few": 5_050}, Route.BATCH, "they cost half"),
         # Until 07:00, which is far away: the first batch says how long one takes.
-        ({"until_s": 9 * HOUR_S, "live_s": HOUR_S}, Bulk.FIRST, "it can be waited for 7 h 20 min"),
-        ({"until_s": 9 * HOUR_S, "live_s": HOUR_S, "took_s": [300.0]}, Bulk.BATCH, "took up to 5 min, and 7 h 20 min"),
-        ({"until_s": 9 * HOUR_S, "live_s": HOUR_S, "took_s": [300.0, 3 * HOUR_S]}, Bulk.LIVE, "took up to 3 h"),
-        ({"until_s": 9 * HOUR_S, "live_s": HOUR_S, "waited_s": 2 * HOUR_S}, Bulk.FIRST, "it can be waited for 7 h"),
+        ({"until_s": 9 * HOUR_S, "live_s": HOUR_S}, Route.FIRST, "it can be waited for 7 h 20 min"),
+        ({"until_s": 9 * HOUR_S, "live_s": HOUR_S, "took_s": [300.0]}, Route.BATCH, "took up to 5 min, and 7 h 20 min"),
+        ({"until_s": 9 * HOUR_S, "live_s": HOUR_S, "took_s": [300.0, 3 * HOUR_S]}, Route.LIVE, "took up to 3 h"),
+        ({"until_s": 9 * HOUR_S, "live_s": HOUR_S, "waited_s": 2 * HOUR_S}, Route.FIRST, "it can be waited for 7 h"),
         (
             {"until_s": 9 * HOUR_S, "live_s": HOUR_S, "waited_s": 3 * HOUR_S},
-            Bulk.LIVE,
+            Route.LIVE,
             "not back after 3 h, and no more",
         ),
         # The time is short: it is live calls that are sure.
-        ({"until_s": 1_199.0, "took_s": [60.0]}, Bulk.LIVE, "which is too soon for a batch"),
-        ({"until_s": 2 * HOUR_S, "live_s": 1.9 * HOUR_S}, Bulk.BATCH, "live calls would take about 114 min"),
-        ({"until_s": 2 * HOUR_S, "live_s": 1.7 * HOUR_S}, Bulk.LIVE, "live calls may need 102 min of it"),
+        ({"until_s": 1_199.0, "took_s": [60.0]}, Route.LIVE, "which is too soon for a batch"),
+        ({"until_s": 2 * HOUR_S, "live_s": 1.9 * HOUR_S}, Route.BATCH, "live calls would take about 114 min"),
+        ({"until_s": 2 * HOUR_S, "live_s": 1.7 * HOUR_S}, Route.LIVE, "live calls may need 102 min of it"),
         # The day's limit has no room for all of it, by whatever lane.
         (
             {"left": 50_000, "room": 9_950},
-            Bulk.BATCH,
+            Route.BATCH,
             "; limits.requests_per_day has room for 9,950 of the 50,000 records today",
         ),
         (
             {"left": 50_000, "room": 20_000, "until_s": 9 * HOUR_S, "live_s": HOUR_S},
-            Bulk.FIRST,
+            Route.FIRST,
             "for 7 h 20 min; limits.requests_per_day has room for 20,000 of the 50,000 records by then",
         ),
         # Live calls may leave for the first two of nine hours: a batch has to be back so early that they can.
         (
-            {"until_s": 9 * HOUR_S, "live_s": HOUR_S, "open_s": [(0, 2 * HOUR_S)], "took_s": [300.0]},
-            Bulk.BATCH,
+            {"until_s": 9 * HOUR_S, "live_s": HOUR_S, "open_spans": [(0, 2 * HOUR_S)], "took_s": [300.0]},
+            Route.BATCH,
             "took up to 5 min, and 20 min can be waited for more",
         ),
         (
-            {"until_s": 9 * HOUR_S, "live_s": 1.5 * HOUR_S, "open_s": [(0, 2 * HOUR_S)]},
-            Bulk.LIVE,
+            {"until_s": 9 * HOUR_S, "live_s": 1.5 * HOUR_S, "open_spans": [(0, 2 * HOUR_S)]},
+            Route.LIVE,
             "limits.stop_at is in 9 h (2 h of it in limits.run_between), and live calls may need 90 min of it",
         ),
         (
-            {"until_s": 9 * HOUR_S, "live_s": 3 * HOUR_S, "open_s": [(0, HOUR_S), (8 * HOUR_S, 9 * HOUR_S)]},
-            Bulk.BATCH,
+            {"until_s": 9 * HOUR_S, "live_s": 3 * HOUR_S, "open_spans": [(0, HOUR_S), (8 * HOUR_S, 9 * HOUR_S)]},
+            Route.BATCH,
             "live calls would take about 3 h, and limits.stop_at is in 9 h (2 h of it",
         ),
     ],
 )
-def test_the_choice_by_what_is_known(known: dict[str, Any], bulk: Bulk, why: str) -> None:
-    choice = choose(Ahead(**known))
-    assert choice.bulk is bulk
+def test_the_choice_by_what_is_known(known: dict[str, Any], route: Route, why: str) -> None:
+    choice = choose_lane(LaneInputs(**known))
+    assert choice.route is route
     assert why in str(choice)
 
 
@@ -100,10 +100,10 @@ def test_live_calls_that_begin_at_the_latest_have_just_the_hours_that_they_need(
     steps: list[tuple[float, float]], needed_s: float
 ) -> None:
     spans, at = list[tuple[float, float]](), 0.0
-    for shut_s, open_s in steps:
-        spans.append((at + shut_s, at + shut_s + open_s))
-        at += shut_s + open_s
-    begins_s = Ahead(until_s=at, open_s=spans).latest_s(needed_s)
+    for shut_s, open_spans in steps:
+        spans.append((at + shut_s, at + shut_s + open_spans))
+        at += shut_s + open_spans
+    begins_s = LaneInputs(until_s=at, open_spans=spans).latest_s(needed_s)
     has_s = sum(max(0.0, end - max(begin, begins_s)) for begin, end in spans)
     assert has_s == pytest.approx(needed_s if begins_s >= 0 else needed_s + begins_s, abs=1e-6)
 
@@ -112,14 +112,14 @@ def test_live_calls_that_begin_at_the_latest_have_just_the_hours_that_they_need(
 def test_waiting_for_batches_never_takes_the_time_that_live_calls_need(
     until_s: float, live_s: float, took_s: list[float], waited_s: float
 ) -> None:
-    ahead = Ahead(until_s=until_s, live_s=live_s, took_s=took_s, waited_s=waited_s)
-    choice = choose(ahead)
+    ahead = LaneInputs(until_s=until_s, live_s=live_s, took_s=took_s, waited_s=waited_s)
+    choice = choose_lane(ahead)
     cannot = live_s > until_s - CANCEL_S
-    if choice.bulk is not Bulk.LIVE and not cannot:
+    if choice.route is not Route.LIVE and not cannot:
         assert until_s - CANCEL_S - live_s >= LEAST_WAIT_S + live_s / 2
         assert ahead.spare_s >= SLOWER * max([*took_s, waited_s])
-    assert choice.bulk is not Bulk.FIRST or not took_s
-    assert until_s >= CANCEL_S + LEAST_WAIT_S or choice.bulk is Bulk.LIVE
+    assert choice.route is not Route.FIRST or not took_s
+    assert until_s >= CANCEL_S + LEAST_WAIT_S or choice.route is Route.LIVE
 
 
 def auto(folder: Path, url: str, **more: Any) -> Settings:
@@ -173,7 +173,7 @@ async def test_where_the_first_batch_was_slow_the_rest_is_asked_live(
         assert (first.exit_code, first.lanes) == (3, {})
         assert endpoint.asked.count("POST /v1/batches") == 1
         set_back(tmp_path, endpoint, 4 * HOUR_S)
-        for batch in endpoint._depot._batches.values():
+        for batch in endpoint._store._batches.values():
             batch.created_at -= 4 * HOUR_S  # else it is back at once, and only nobody has looked
         summary = await label(settings)
         assert (summary.labelled, answered_twice(endpoint)) == (60, [])
@@ -269,19 +269,19 @@ async def test_a_run_that_is_killed_chooses_again_and_pays_for_nothing_twice(tmp
 
 
 @pytest.mark.parametrize(
-    ("until_s", "bulk", "patience_s", "flex"),
+    ("until_s", "route", "patience_s", "flex"),
     [
-        (None, Bulk.BATCH, 600.0, True),  # repairs of batches have time
-        (None, Bulk.LIVE, 600.0, False),
-        (None, Bulk.BATCH, None, False),  # the server has no flex tier
-        (5_700.0, Bulk.LIVE, 600.0, True),
-        (5_600.0, Bulk.LIVE, 600.0, False),
+        (None, Route.BATCH, 600.0, True),  # repairs of batches have time
+        (None, Route.LIVE, 600.0, False),
+        (None, Route.BATCH, None, False),  # the server has no flex tier
+        (5_700.0, Route.LIVE, 600.0, True),
+        (5_600.0, Route.LIVE, 600.0, False),
     ],
 )
 def test_flex_is_asked_where_there_is_time_for_it(
-    until_s: float | None, bulk: Bulk, patience_s: float | None, flex: bool
+    until_s: float | None, route: Route, patience_s: float | None, flex: bool
 ) -> None:
-    assert takes_flex(Ahead(until_s=until_s, live_s=1_800.0), bulk, patience_s) is flex
+    assert uses_flex(LaneInputs(until_s=until_s, live_s=1_800.0), route, patience_s) is flex
 
 
 @in_a_loop

@@ -13,8 +13,8 @@ import pytest
 from aiohttp import web
 from batches.lanes import answered_twice, in_a_loop, label, rows_in, settings_for, states, write_input
 
-from pipeline.batches import back_in_s
-from pipeline.batches.outlook import live_s
+from pipeline.batches import remaining_s
+from pipeline.batches.part_progress import live_s
 from pipeline.limits import Rate
 from pipeline.rehearsal import Rehearsal, RehearsalOptions
 from pipeline.runner import guard, verify
@@ -49,7 +49,7 @@ def soon() -> str:
 
 def set_back(folder: Path, endpoint: Rehearsal, seconds: float) -> None:
     """The batches that are open were sent so much earlier."""
-    for batch in endpoint._depot._batches.values():
+    for batch in endpoint._store._batches.values():
         batch.began -= seconds
     with sqlite3.connect(folder / "run" / "ledger.db") as ledger:
         ledger.execute("UPDATE batches SET sent_at = sent_at - ?", (seconds,))
@@ -120,7 +120,7 @@ async def test_a_batch_that_cannot_be_cancelled_is_waited_for(tmp_path: Path) ->
         def refuse(request: web.BaseRequest) -> web.StreamResponse | None:
             if not request.path.endswith("/cancel"):
                 return None
-            endpoint._depot._options = RehearsalOptions(batch_s=0.1)  # the day is over
+            endpoint._store._options = RehearsalOptions(batch_s=0.1)  # the day is over
             return web.json_response({"error": {"message": "no such method"}}, status=405)
 
         endpoint.refuse = refuse
@@ -143,7 +143,7 @@ async def test_a_batch_that_stands_still_is_told_once_and_for_how_long(tmp_path:
 
         def refuse(_: web.BaseRequest) -> None:
             if endpoint.asked.count("GET /v1/batches/batch_000001") == looks + 4:
-                endpoint._depot._options = RehearsalOptions(batch_s=0.1)
+                endpoint._store._options = RehearsalOptions(batch_s=0.1)
 
         endpoint.refuse = refuse
         assert (await label(settings)).labelled == 20
@@ -183,8 +183,8 @@ async def test_without_a_list_of_batches_what_may_have_been_made_is_never_made_a
 async def test_a_batch_of_a_server_that_keeps_no_metadata_is_taken_over_by_its_file(tmp_path: Path) -> None:
     write_input(tmp_path, TEXTS)
     async with endpoint_with(batch_s=0.1) as endpoint:
-        create = endpoint._depot.create
-        endpoint._depot.create = lambda asked: create({**asked, "metadata": None})  # type: ignore[method-assign]
+        create = endpoint._store.create
+        endpoint._store.create = lambda asked: create({**asked, "metadata": None})  # type: ignore[method-assign]
         endpoint.lose = lambda request: request.method == "POST" and request.path.endswith("/batches")
         summary = await label(settings_for(tmp_path, endpoint.base_url))
         assert (summary.exit_code, summary.labelled) == (0, 60)
@@ -200,7 +200,7 @@ async def test_batches_that_answer_nothing_are_not_made_for_ever(tmp_path: Path)
         assert (summary.exit_code, summary.labelled, summary.failed) == (3, 0, 0)
         assert "the last 10 batches have ended without an answer" in summary.reason
         assert endpoint.asked.count("POST /v1/batches") == 10
-        endpoint._depot._options = RehearsalOptions(batch_s=0.02)
+        endpoint._store._options = RehearsalOptions(batch_s=0.02)
         assert (await label(settings)).labelled == 5
 
 
@@ -221,7 +221,7 @@ def part(state: PartState = PartState.CREATED, **facts: Any) -> Part:
     ],
 )
 def test_when_a_batch_can_be_back(one: Part, took_s: list[float], back: float | None) -> None:
-    found = back_in_s(one, 1100.0, took_s)
+    found = remaining_s(one, 1100.0, took_s)
     assert found == (None if back is None else pytest.approx(back))
 
 

@@ -106,7 +106,7 @@ async def test_a_session_that_does_not_wait_says_so_and_the_next_one_collects(tm
         summary = await label(settings, "no_wait")
         assert summary.exit_code == 3
         assert "1 batch with 20 records at the server" in summary.reason
-        slow._depot._options = RehearsalOptions(batch_s=0.1)  # the day is over
+        slow._store._options = RehearsalOptions(batch_s=0.1)  # the day is over
         again = await label(settings)
         assert (again.exit_code, again.labelled) == (0, 60)
         assert slow.books.totals().calls == 60
@@ -118,11 +118,11 @@ async def test_cancelling_collects_what_was_answered_and_a_run_asks_the_rest(tmp
     async with endpoint_with(batch_s=3600) as endpoint:
         settings = settings_for(tmp_path, endpoint.base_url, batch={"first_part": 20})
         await label(settings, "no_wait")
-        endpoint._depot._batches["batch_000001"].began -= 1790  # half of its time is over
+        endpoint._store._batches["batch_000001"].began -= 1790  # half of its time is over
         summary = await label(settings, "cancel")
         assert (summary.exit_code, summary.labelled) == (0, 10)
         assert summary.reason.startswith("1 batch cancelled; 10 answers of them collected, for $")
-        endpoint._depot._options = RehearsalOptions(batch_s=0.1)
+        endpoint._store._options = RehearsalOptions(batch_s=0.1)
         assert (await label(settings)).labelled == 20
         assert endpoint.books.totals().calls == 20
 
@@ -172,7 +172,7 @@ async def test_a_run_that_goes_live_still_collects_its_batches(tmp_path: Path) -
     write_input(tmp_path, TEXTS[:30])
     async with endpoint_with(batch_s=3600) as endpoint:
         await label(settings_for(tmp_path, endpoint.base_url, batch={"first_part": 20}), "no_wait")
-        endpoint._depot._options = RehearsalOptions(batch_s=0.1)
+        endpoint._store._options = RehearsalOptions(batch_s=0.1)
         summary = await label(settings_for(tmp_path, endpoint.base_url, model={"lane": "live"}))
         assert (summary.exit_code, summary.labelled) == (0, 30)
         assert endpoint.books.totals().calls == 30
@@ -185,7 +185,7 @@ async def test_a_record_that_changes_while_its_batch_is_open_is_asked_as_it_is_n
         settings = settings_for(tmp_path, endpoint.base_url, batch={"first_part": 20})
         await label(settings, "no_wait")
         write_input(tmp_path, ["another text, which is bad", *TEXTS[1:20]])
-        endpoint._depot._options = RehearsalOptions(batch_s=0.1)
+        endpoint._store._options = RehearsalOptions(batch_s=0.1)
         summary = await label(settings)
         assert (summary.exit_code, summary.labelled) == (0, 20)
         assert rows_in(tmp_path)["0"] == "negative"
@@ -262,7 +262,7 @@ async def test_batches_are_read_and_priced_as_what_they_were_made_for(tmp_path: 
     write_input(tmp_path, TEXTS[:20])
     async with endpoint_with(batch_s=3600) as endpoint:
         await label(settings_for(tmp_path, endpoint.base_url, batch={"first_part": 20}), "no_wait")
-        endpoint._depot._options = RehearsalOptions(batch_s=0.1)
+        endpoint._store._options = RehearsalOptions(batch_s=0.1)
         dearer = settings_for(tmp_path, endpoint.base_url, model={"api": "responses", "name": "gpt-6-sol"})
         summary = await label(dearer, "cancel")
         assert endpoint.books.totals().calls == 20
@@ -301,7 +301,7 @@ async def test_no_batch_is_sent_outside_the_hours(tmp_path: Path) -> None:
     async with endpoint_with() as endpoint:
         summary = await label(settings_for(tmp_path, endpoint.base_url, limits={"run_between": hours}), "no_wait")
         assert "to be sent" in summary.reason
-        assert not endpoint._depot._files
+        assert not endpoint._store._files
 
 
 @in_a_loop
@@ -310,7 +310,7 @@ async def test_a_record_too_large_for_the_queue_is_not_sent_again_and_again(tmp_
     async with endpoint_with(batch_queue_tokens=1) as endpoint:
         summary = await label(settings_for(tmp_path, endpoint.base_url, batch={"poll_s": 1}), "no_wait")
         assert summary.exit_code == 3
-        assert len(endpoint._depot._batches) <= 6
+        assert len(endpoint._store._batches) <= 6
 
 
 @in_a_loop
@@ -322,7 +322,7 @@ async def test_cancelling_ends_where_a_batch_was_never_made(tmp_path: Path) -> N
             # As a kill leaves it that came long ago, between the note and the call.
             ledger.execute("UPDATE batches SET state = 'uploaded', begun = 1, sent_at = 1")
             ledger.execute("DELETE FROM outcomes")
-        endpoint._depot._batches.clear()
+        endpoint._store._batches.clear()
         assert (await label(settings_for(tmp_path, endpoint.base_url), "cancel")).exit_code == 0
         assert (await label(settings_for(tmp_path, endpoint.base_url))).labelled == 5
 

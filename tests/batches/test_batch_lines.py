@@ -36,7 +36,7 @@ class Odd(Rehearsal):
         return answer
 
     def _file(self, method: str, file_id: str, rest: str = "") -> web.StreamResponse:
-        file = self._depot.file(file_id)
+        file = self._store.file(file_id)
         if rest == "content" and file is not None and self.changes:
             self.changes -= 1
             return web.Response(

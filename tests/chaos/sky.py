@@ -17,10 +17,10 @@ from aiohttp import web
 from end_to_end.served import PATIENCE_S, Endpoint
 
 from pipeline.rehearsal import Rehearsal, RehearsalOptions
-from pipeline.rehearsal.books import Ending
-from pipeline.rehearsal.calls import Caller
+from pipeline.rehearsal.call_log import Ending
 from pipeline.rehearsal.faults import STATIC, WIRE
 from pipeline.rehearsal.replies import ErrorReply, Reply
+from pipeline.rehearsal.request_parser import RequestParser
 
 #: Kinds of outages. "refused": nobody listens, and who is connected is cut off.
 FOUL = ("503", "502_html", "html", "529", "hang", "reset", "refused")
@@ -52,7 +52,7 @@ class Sky(Rehearsal):
     def __init__(self, options: RehearsalOptions) -> None:
         super().__init__(options)
         assert options.books_path is not None
-        self._reader = Caller(options)
+        self._reader = RequestParser(options)
         self._books_path = Path(options.books_path)
         # All that changes: set by the tests from their own thread.
         self.mood = "fair"
@@ -151,7 +151,7 @@ class Skies:
     def weather(
         self,
         sky: Sky,
-        dice: random.Random,
+        rng: random.Random,
         kinds: Sequence[str] = FOUL,
         *,
         fair_s: tuple[float, float] = (0.3, 0.9),
@@ -165,11 +165,11 @@ class Skies:
 
         async def change() -> None:
             while True:
-                for kind in dice.sample(list(kinds), len(kinds)):
-                    await asyncio.sleep(dice.uniform(*fair_s))
+                for kind in rng.sample(list(kinds), len(kinds)):
+                    await asyncio.sleep(rng.uniform(*fair_s))
                     seen.append(kind)
                     await sky.change(kind)
-                    await asyncio.sleep(dice.uniform(*foul_s))
+                    await asyncio.sleep(rng.uniform(*foul_s))
                     await sky.change("fair")
 
         changing = asyncio.run_coroutine_threadsafe(change(), self.loop)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from rehearsal_client import ENUM, ask, tool
 
 from pipeline.rehearsal import RehearsalOptions
-from pipeline.rehearsal.answers import Answers
-from pipeline.rehearsal.calls import Call, Caller
-from pipeline.rehearsal.dice import Dice
-from pipeline.rehearsal.schema import Filler
+from pipeline.rehearsal.completions import CompletionGenerator
+from pipeline.rehearsal.request_parser import Call, RequestParser
+from pipeline.rehearsal.schema_values import ValueGenerator
+from pipeline.rehearsal.seeded_random import SeededRandom
 from pipeline.rehearsal.sentiment import sentiment_sign, sentiment_values
 
 SAMPLE = [
@@ -30,13 +30,13 @@ SAMPLE = [
 
 
 def read(body: dict[str, Any]) -> Call:
-    _, call = Caller(RehearsalOptions()).read(json.dumps(body).encode())
+    _, call = RequestParser(RehearsalOptions()).read(json.dumps(body).encode())
     assert isinstance(call, Call), call
     return call
 
 
 def answer(body: dict[str, Any], *, seed: int = 0, accuracy: float = 1.0, kind: str | None = None) -> dict[str, Any]:
-    completion: dict[str, Any] = Answers(seed, accuracy).complete(read(body), kind).body
+    completion: dict[str, Any] = CompletionGenerator(seed, accuracy).complete(read(body), kind).body
     return completion
 
 
@@ -126,9 +126,9 @@ DEFS = {
 @given(schema=st.recursive(LEAVES, _nested, max_leaves=8), seed=st.integers(0, 1000))
 def test_what_is_made_for_a_schema_validates(schema: dict[str, Any], seed: int) -> None:
     root = {**fields(value=schema), "$defs": DEFS}
-    value = Filler(root).fill(Dice(seed))
+    value = ValueGenerator(root).fill(SeededRandom(seed))
     jsonschema_rs.validator_for(root).validate(value)
-    assert Filler(root).fill(Dice(seed)) == value
+    assert ValueGenerator(root).fill(SeededRandom(seed)) == value
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_rarer_words_of_schemas(schema: Any) -> None:
         schema["allOf"][0].pop("additionalProperties")
     validator = jsonschema_rs.validator_for(fields(value=schema), validate_formats=True)
     for seed in range(20):
-        validator.validate(Filler(fields(value=schema)).fill(Dice(seed)))
+        validator.validate(ValueGenerator(fields(value=schema)).fill(SeededRandom(seed)))
 
 
 # -- labels -----------------------------------------------------------------------------------------------------------

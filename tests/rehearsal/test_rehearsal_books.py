@@ -13,8 +13,8 @@ import pytest
 from openai import AsyncOpenAI
 from rehearsal_client import Clock, ask, until, with_endpoint
 
-from pipeline.rehearsal import Books, Rehearsal, read_books
-from pipeline.rehearsal.books import Ending
+from pipeline.rehearsal import CallLog, Rehearsal, read_call_log
+from pipeline.rehearsal.call_log import Ending
 
 
 async def get(endpoint: Rehearsal, path: str, method: str = "GET") -> Any:
@@ -111,7 +111,7 @@ def test_the_file_tells_what_the_books_tell(tmp_path: Path) -> None:
         return endpoint.books.as_json()
 
     told = with_endpoint(test, faults={"500": 0.3, "reset": 0.2}, seed=3, books_path=path)
-    read = read_books(path).as_json()
+    read = read_call_log(path).as_json()
     assert read["records"] == told["records"]
     for name in ("records", "calls", "answered", "refused", "failed", "tokens", "by_status", "lost"):
         assert read["totals"][name] == told["totals"][name]
@@ -121,13 +121,13 @@ def test_the_file_tells_what_the_books_tell(tmp_path: Path) -> None:
 def test_a_file_is_added_to_and_a_torn_line_is_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "books.jsonl"
     for tokens in (5, 7):
-        books = Books(path)
+        books = CallLog(path)
         books.close_call(books.entry("a"), Ending("answered", 200, tokens, '{"x":1}'))
         books.close()
         books.close()
     with path.open("ab") as file:
         file.write(b'{"record": "b", "wh')
-    read = read_books(path)
+    read = read_call_log(path)
     assert len(read) == 1
     assert (read["a"].answered, read["a"].tokens, read["a"].label) == (2, 12, {"x": 1})
     assert json.loads(path.read_bytes().splitlines()[0])["record"] == "a"
@@ -135,7 +135,7 @@ def test_a_file_is_added_to_and_a_torn_line_is_passed_over(tmp_path: Path) -> No
 
 def test_seconds_are_counted_from_the_first_call() -> None:
     clock = Clock()
-    books = Books(clock=clock)
+    books = CallLog(clock=clock)
     for wait in (0.0, 0.9, 0.2, 3.0):
         clock.now += wait
         books.arrive()
@@ -146,14 +146,14 @@ def test_seconds_are_counted_from_the_first_call() -> None:
     assert totals.first_call_at is not None
     assert totals.last_call_at is not None
     assert round(totals.last_call_at - totals.first_call_at, 3) == 4.1
-    assert Books().totals().first_call_at is None
+    assert CallLog().totals().first_call_at is None
 
 
 def test_an_entry_is_small() -> None:
     import tracemalloc
 
     tracemalloc.start()
-    books = Books()
+    books = CallLog()
     before = tracemalloc.get_traced_memory()[0]
     for i in range(20_000):
         books.close_call(books.entry(str(i)), Ending("answered", 200, 120, '{"label":"positive"}'))

@@ -11,11 +11,11 @@ import pytest
 from rehearsal_client import ask, tool
 
 from pipeline.rehearsal import Rehearsal, RehearsalOptions, server
-from pipeline.rehearsal.dice import Dice
-from pipeline.rehearsal.schema import Filler
-from pipeline.rehearsal.strings import text_for
+from pipeline.rehearsal.schema_values import ValueGenerator
+from pipeline.rehearsal.seeded_random import SeededRandom
+from pipeline.rehearsal.string_values import text_for
+from pipeline.rehearsal.tool_choice import results_of
 from pipeline.rehearsal.tools import read_tools
-from pipeline.rehearsal.turns import results_of
 
 TWICE = {"$ref": "#/$defs/a"}
 HOSTILE: dict[str, Any] = {
@@ -30,12 +30,14 @@ HOSTILE: dict[str, Any] = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_schema_that_asks_for_too_much_is_refused(name: str) -> None:
     defs = {"a": {"allOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/a"}]}}
-    assert Filler({"type": "object", "properties": {"x": HOSTILE[name]}, "required": ["x"], "$defs": defs}).fault()
+    assert ValueGenerator(
+        {"type": "object", "properties": {"x": HOSTILE[name]}, "required": ["x"], "$defs": defs}
+    ).fault()
 
 
 def test_a_list_without_a_bound_of_its_own_has_a_usual_one() -> None:
-    filler = Filler({"type": "array", "maxItems": 10**9, "items": {"type": "boolean"}})
-    assert max(len(filler.fill(Dice(seed))) for seed in range(50)) <= 50
+    generator = ValueGenerator({"type": "array", "maxItems": 10**9, "items": {"type": "boolean"}})
+    assert max(len(generator.fill(SeededRandom(seed))) for seed in range(50)) <= 50
 
 
 @pytest.mark.parametrize(
@@ -45,13 +47,13 @@ def test_a_list_without_a_bound_of_its_own_has_a_usual_one() -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("least", [0, 1_000])
 def test_no_pattern_is_a_trap(pattern: str, least: int) -> None:
-    text = text_for({"pattern": pattern, "minLength": least}, Dice(1))
+    text = text_for({"pattern": pattern, "minLength": least}, SeededRandom(1))
     assert least <= len(text) <= 20_000
 
 
 def test_a_repeat_within_a_repeat_still_gets_its_text() -> None:
-    assert text_for({"pattern": "^([a-z]+-)+[a-z]+$"}, Dice(1)).count("-") >= 1
-    assert "@" in text_for({"pattern": r"^[^@\s]+@[^@\s]+\.[a-z]{2,}$"}, Dice(1))
+    assert text_for({"pattern": "^([a-z]+-)+[a-z]+$"}, SeededRandom(1)).count("-") >= 1
+    assert "@" in text_for({"pattern": r"^[^@\s]+@[^@\s]+\.[a-z]{2,}$"}, SeededRandom(1))
 
 
 def test_many_tools_and_many_words_take_no_square_of_time() -> None:

@@ -12,14 +12,14 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsNon
 from rehearsal_client import ENUM, ask, forced, tool
 
 from pipeline.rehearsal import RehearsalOptions
-from pipeline.rehearsal.calls import Call, Caller
-from pipeline.rehearsal.checks import PARAMETERS
 from pipeline.rehearsal.replies import ErrorReply
+from pipeline.rehearsal.request_checks import PARAMETERS
+from pipeline.rehearsal.request_parser import Call, RequestParser
 from pipeline.rehearsal.tools import schema_fault
 
 
 def read(body: Any) -> Call | ErrorReply:
-    return Caller(RehearsalOptions()).read(json.dumps(body).encode())[1]
+    return RequestParser(RehearsalOptions()).read(json.dumps(body).encode())[1]
 
 
 def user(text: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rehearsal_client import Clock
 
-from pipeline.rehearsal.limits import Bucket, Limits, duration_text
+from pipeline.rehearsal.rate_limits import Bucket, Limits, duration_text
 from pipeline.rehearsal.replies import retry_headers
 
 

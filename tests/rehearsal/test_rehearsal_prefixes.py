@@ -10,9 +10,9 @@ from openai import AsyncOpenAI
 from rehearsal_client import ask, with_endpoint
 
 from pipeline.rehearsal import Rehearsal, RehearsalOptions
-from pipeline.rehearsal.answers import Answers
-from pipeline.rehearsal.calls import Call, Caller
-from pipeline.rehearsal.prefixes import LEAST_TOKENS, Prefix, Prefixes, PromptCache
+from pipeline.rehearsal.completions import CompletionGenerator
+from pipeline.rehearsal.prompt_cache import LEAST_TOKENS, Prefix, Prefixes, PromptCache
+from pipeline.rehearsal.request_parser import Call, RequestParser
 
 LONG = "s" * 8_000
 EXPLICIT = {"mode": "explicit"}
@@ -24,15 +24,15 @@ class Server:
     """Answers that remember, asked with messages."""
 
     def __init__(self, model: str = "gpt-6-luna") -> None:
-        self._answers = Answers()
-        self._caller = Caller(RehearsalOptions(models=()))
+        self._completions = CompletionGenerator()
+        self._parser = RequestParser(RehearsalOptions(models=()))
         self._model = model
 
     def usage(self, *messages: tuple[str, Any], **more: Any) -> dict[str, Any]:
         given = [{"role": role, "content": content} for role, content in messages]
-        _, call = self._caller.read(json.dumps(ask(model=self._model, messages=given, **more)).encode())
+        _, call = self._parser.read(json.dumps(ask(model=self._model, messages=given, **more)).encode())
         assert isinstance(call, Call), call
-        usage: dict[str, Any] = self._answers.complete(call).body["usage"]
+        usage: dict[str, Any] = self._completions.complete(call).body["usage"]
         return usage
 
     def ask(self, *messages: tuple[str, Any], **more: Any) -> tuple[int, int | None]:

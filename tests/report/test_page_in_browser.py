@@ -13,7 +13,7 @@ from browser import Chromium
 from report.report_runs import HOSTILE, run_of
 
 from pipeline.loopback import PageRequest, PageResponse, serve_pages
-from pipeline.report import gather, render
+from pipeline.report import load_report_data, render
 from pipeline.report.page import policy
 
 
@@ -56,7 +56,7 @@ def test_the_page_of_a_run_at_work_is_renewed_in_its_place(chromium: Chromium, t
     run_of(tmp_path, ["a fine day"])
 
     async def program() -> None:
-        found = await gather(tmp_path / "run")
+        found = await load_report_data(tmp_path / "run")
         asked = 0
 
         async def answer(_asked: PageRequest) -> PageResponse:

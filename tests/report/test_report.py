@@ -15,7 +15,7 @@ from report.report_runs import HOSTILE, model, run_of, settings_of
 
 from pipeline import ReportFile, RunOptions, replay, run, status, write_report
 from pipeline.errors import SetupError
-from pipeline.report import gather, render
+from pipeline.report import load_report_data, render
 from pipeline.report.charts import _length, _time_ticks
 from pipeline.report.timeline import read_timeline
 from pipeline.report.view import SEVERAL, distributions, sample
@@ -179,10 +179,10 @@ def test_the_sample_is_the_same_each_time_and_a_run_without_notes_has_a_chart(tm
     manifest = json.loads((folder / "manifest.json").read_bytes())
     del manifest["config"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    first, second = (asyncio.run(gather(folder)).overview.sample for _ in range(2))
+    first, second = (asyncio.run(load_report_data(folder)).overview.sample for _ in range(2))
     assert len({one.record.key for one in first}) == 12
     assert first == second
-    assert "has noted no calls" in render(asyncio.run(gather(folder)))
+    assert "has noted no calls" in render(asyncio.run(load_report_data(folder)))
 
 
 def test_a_session_after_a_kill_notes_its_pace_on_lines_of_its_own(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_gold_in_the_run_is_an_accuracy_too(tmp_path: Path) -> None:
 def test_labels_stand_as_what_they_are(tmp_path: Path) -> None:
     """Numbers in their order, many of them in spans; several labels of a record as shares of the records."""
     run_of(tmp_path, ["a fine day"])
-    found = asyncio.run(gather(tmp_path / "run"))
+    found = asyncio.run(load_report_data(tmp_path / "run"))
     labels = {
         "stars": {"5": 7, "10": 2, "1": 1},
         "score": {str(number): 1 for number in (*range(3, 28), 100)},
@@ -239,7 +239,7 @@ def test_labels_stand_as_what_they_are(tmp_path: Path) -> None:
 def test_a_record_is_shown_by_what_the_prompt_shows(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("id,text,url\n1,short,https://198.51.100.7/a/long/address\n")
     run_of(tmp_path, [], input={"path": str(tmp_path / "in.csv"), "key": "id"})
-    assert [row[1] for row in sample(asyncio.run(gather(tmp_path / "run")))[1]] == ["short"]
+    assert [row[1] for row in sample(asyncio.run(load_report_data(tmp_path / "run")))[1]] == ["short"]
 
 
 def test_a_matrix_of_many_classes_fits_and_names_the_confusions(tmp_path: Path) -> None:

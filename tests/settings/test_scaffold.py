@@ -18,7 +18,7 @@ from pipeline.cli import app
 from pipeline.errors import InputError, TaskError
 from pipeline.parts import task_of
 from pipeline.records import JSON, Problem, Record
-from pipeline.scaffold import Proposal, Survey, answered, propose, to_toml
+from pipeline.scaffold import Proposal, Survey, command_with_answer, propose, to_toml
 from pipeline.settings import Settings
 from pipeline.task import TaskOptions, build_task
 
@@ -225,13 +225,13 @@ def test_init_takes_the_keys_that_it_asks_for() -> None:
     ],
 )
 def test_a_question_becomes_the_command_that_answers_it(question: str, command: str | None) -> None:
-    assert answered(question, ["init"], []) == command
+    assert command_with_answer(question, ["init"], []) == command
 
 
 def test_a_new_answer_replaces_the_former_one() -> None:
     sets = ["input.encoding=cp1252", "input.skip_lines=1"]
     expected = "init --set input.encoding=cp1252 --set input.skip_lines=3"
-    assert answered("set input.skip_lines = 3", ["init"], sets) == expected
+    assert command_with_answer("set input.skip_lines = 3", ["init"], sets) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,227 @@
+"""The choice of `model.lane = "auto"`: by which lane what is not sent yet goes, and why."""
+
+from __future__ import annotations
+
+import enum
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.batches.config import BatchMode
+from pipeline.batches.lane import BatchLane
+from pipeline.batches.part_progress import CANCEL_S
+from pipeline.limits import Hours
+from pipeline.runlog import log_event
+from pipeline.units import duration
+
+#: Less time than this is not worth a batch: half of them take longer (a service's figure over 230,000 batches).
+LEAST_WAIT_S = 600.0
+#: A batch of many records may take so many times as long as the slowest one of the run so far.
+SLOWER = 3
+#: So many times the time that live calls are expected to take is kept for them: the server may let fewer through.
+KEPT = 1.5
+
+
+class Route(enum.StrEnum):
+    """How what is not sent yet goes out."""
+
+    #: in batches
+    BATCH = "batches"
+    #: one batch goes, and the rest waits to see how long that takes
+    FIRST = "a first batch"
+    #: in live calls
+    LIVE = "live calls"
+
+
+@dataclass(frozen=True, slots=True)
+class LaneInputs:
+    """What is known when a lane is chosen.
+
+    `left` is how many records are left, None where nobody knows; no more than `few` are not worth a batch. `until_s` is
+    the time until limits.stop_at, None without one; `live_s` is what live calls take for all that is left and has room.
+    `room` is how many requests limits.requests_per_day leaves until then (today, without an end), those of batches
+    among them, and `open_spans` when limits.run_between lets them go: from and to. None where these are not set.
+    `took_s` is how long the run's own batches took, and `waited_s` for how long one that is not back has been waited
+    for. Times are in seconds.
+    """
+
+    left: int | None = None
+    few: int = 0
+    has_batches: bool = True
+    until_s: float | None = None
+    live_s: float = 0.0
+    took_s: Sequence[float] = ()
+    waited_s: float = 0.0
+    room: int | None = None
+    open_spans: Sequence[tuple[float, float]] | None = None
+
+    @property
+    def spare_s(self) -> float:
+        """How long batches can be waited for, so that live calls can still do all of it."""
+        return self.latest_s(KEPT * self.live_s) - CANCEL_S
+
+    def latest_s(self, needed_s: float) -> float:
+        """When live calls that take so long have to begin; less than nothing where it is too late for that."""
+        if self.until_s is None:
+            return math.inf
+        for begin, end in reversed([(0.0, self.until_s)] if self.open_spans is None else self.open_spans):
+            if end - begin >= needed_s:
+                return end - needed_s
+            needed_s -= end - begin
+        return -needed_s
+
+    @property
+    def until(self) -> str:
+        """`9 h`: how far away limits.stop_at is; and how much of that limits.run_between leaves, if not all."""
+        until_s = max(0.0, self.until_s or 0.0)
+        open_s = until_s if self.open_spans is None else sum(end - begin for begin, end in self.open_spans)
+        return duration(until_s) + (f" ({duration(open_s)} of it in limits.run_between)" if open_s < until_s else "")
+
+    @property
+    def short(self) -> str:
+        """What limits.requests_per_day says of it; empty where there is room for all."""
+        if self.room is None or (self.left is not None and self.left <= self.room):
+            return ""
+        of = "" if self.left is None else f" of the {self.left:,} records"
+        return (
+            f"; limits.requests_per_day has room for {self.room:,}{of} {'today' if self.until_s is None else 'by then'}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LaneChoice:
+    """What was chosen, and why. `flex`: what goes live asks for the flex tier."""
+
+    route: Route
+    why: str
+    flex: bool = False
+
+    def __str__(self) -> str:
+        how = "flex calls" if self.flex and self.route is Route.LIVE else self.route.value
+        rest = ", and flex calls for the rest" if self.flex and self.route is not Route.LIVE else ""
+        return f"lane auto: {how}{rest}, as {self.why}"
+
+
+def choose_lane(inputs: LaneInputs) -> LaneChoice:
+    """The lane for what is not sent yet. It promises no batch's time: it goes by those that the run has seen."""
+    choice = _choose_route(inputs)
+    return replace(choice, why=choice.why + inputs.short)
+
+
+def _choose_route(inputs: LaneInputs) -> LaneChoice:
+    if not inputs.has_batches:
+        return LaneChoice(Route.LIVE, "the server has no batches")
+    if inputs.left is not None and inputs.left <= inputs.few:
+        return LaneChoice(Route.LIVE, f"{inputs.left:,} records are too few to wait for batches")
+    if inputs.until_s is None:
+        return LaneChoice(Route.BATCH, "they cost half, and no limits.stop_at says when all has to be done")
+    until, live = inputs.until, duration(inputs.live_s)
+    if inputs.until_s < CANCEL_S + LEAST_WAIT_S:
+        return LaneChoice(Route.LIVE, f"limits.stop_at is in {until}, which is too soon for a batch")
+    if inputs.latest_s(inputs.live_s) < CANCEL_S:
+        return LaneChoice(Route.BATCH, f"live calls would take about {live}, and limits.stop_at is in {until}")
+    spare = duration(max(0.0, inputs.spare_s))
+    if inputs.spare_s < LEAST_WAIT_S:
+        return LaneChoice(Route.LIVE, f"limits.stop_at is in {until}, and live calls may need {live} of it")
+    took_s = max([*inputs.took_s, inputs.waited_s])
+    took, is_slow = duration(took_s), SLOWER * took_s > inputs.spare_s
+    if is_slow and took_s > inputs.waited_s:
+        return LaneChoice(
+            Route.LIVE, f"this run's batches took up to {took}, and no more than {spare} can be waited for others"
+        )
+    if is_slow:
+        return LaneChoice(
+            Route.LIVE, f"a batch is not back after {took}, and no more than {spare} can be waited for others"
+        )
+    if not inputs.took_s:
+        return LaneChoice(Route.FIRST, f"nobody knows yet how long one takes; it can be waited for {spare}")
+    return LaneChoice(Route.BATCH, f"this run's own took up to {took}, and {spare} can be waited for more")
+
+
+def uses_flex(inputs: LaneInputs, route: Route, patience_s: float | None) -> bool:
+    """Whether what goes live may wait for the flex tier; `patience_s` is None where the server has none."""
+    if patience_s is None or (inputs.until_s is None and route is Route.LIVE):
+        return False
+    return inputs.spare_s >= patience_s + inputs.live_s
+
+
+def open_spans(hours: Hours | None, now: datetime, until_s: float | None) -> list[tuple[float, float]] | None:
+    """When calls may leave until then; None where there are no hours, or there is no end."""
+    return None if hours is None or until_s is None else hours.spans(now, until_s)
+
+
+class AutoLane(BatchLane):
+    """Chooses again as time goes by; what was once left to live calls is not taken back, unless the end is moved.
+
+    `left` gives the records without an outcome, `patience_s` is how long a call waits for the flex tier.
+    """
+
+    def __init__(
+        self, *given: Any, left: Callable[[], int | None], patience_s: float | None = None, **named: Any
+    ) -> None:
+        super().__init__(*given, **named)
+        self._left = left
+        self._patience_s = patience_s
+        # All state that changes: what was chosen, for which end of the run, and by what.
+        self.choice: LaneChoice | None = None
+        self._chosen_for: datetime | None = None
+        self._inputs = LaneInputs()
+
+    def nears(self, ends_at: datetime | None) -> None:
+        """Choose, and near the end ask live what no batch will answer; to be asked about once a second."""
+        now, left = time.time(), self._left()
+        until_s = None if ends_at is None else ends_at.timestamp() - now
+        room = None if self._day is None else self._day.room(until_s or 0.0)
+        self._inputs = LaneInputs(
+            left,
+            until_s=until_s,
+            live_s=self._live_s(left if left is None or room is None else min(left, room)),
+            room=room,
+            open_spans=open_spans(self._admission.hours, datetime.fromtimestamp(now, UTC), until_s),
+            took_s=self.batch_runner.took_s,
+            waited_s=max([now - (part.sent_at or now) for part in self.batch_runner.working], default=0.0),
+        )
+        if self._config.mode is not BatchMode.CANCEL:
+            before = self.choice if ends_at == self._chosen_for else None
+            self._chosen_for = ends_at
+            self._take(self._chosen(before))
+        super().nears(ends_at)
+
+    def _chosen(self, before: LaneChoice | None) -> LaneChoice:
+        """What is chosen now; `before` is what was chosen for the same end of the run."""
+        if before is None or before.route is not Route.LIVE:
+            chosen = choose_lane(self._inputs)
+            return replace(chosen, flex=uses_flex(self._inputs, chosen.route, self._patience_s))
+        if not before.flex or uses_flex(self._inputs, Route.LIVE, self._patience_s):
+            return before
+        return replace(
+            before, flex=False, why=f"limits.stop_at is in {duration(max(0.0, self._inputs.until_s or 0.0))}"
+        )
+
+    def _look(self) -> None:
+        super()._look()
+        if self.choice is not None:
+            self.nears(self._chosen_for)  # a batch may have come back
+
+    def _take(self, choice: LaneChoice) -> None:
+        before = self.choice
+        is_news = before is None or (choice.route, choice.flex) != (before.route, before.flex)
+        self.choice = choice if is_news else before
+        self.goes_live, self.part_admission.tries_one = choice.route is Route.LIVE, choice.route is Route.FIRST
+        if is_news:
+            log_event("lane", chosen=choice.route.value, flex=choice.flex, why=choice.why)
+            self.say(f"labelpipe: {choice}")
+
+    def _reserve_s(self) -> float:
+        """All that is left is to be done live by then, unless that takes longer than there is time anyway."""
+        is_hopeless = self.choice is not None and self.choice.route is Route.BATCH and self._inputs.spare_s < 0
+        return (
+            super()._reserve_s() if is_hopeless else ((self._inputs.until_s or 0.0) - CANCEL_S - self._inputs.spare_s)
+        )
+
+    async def close(self) -> list[str]:
+        """Close the parts as any lane does; what was chosen last is told too."""
+        return [*([str(self.choice)] if self.choice else []), *await super().close()]

@@ -1,0 +1,84 @@
+"""What a part is known by at the server, what is kept of what the server says, and when it can be back: no act."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from pipeline.limits import Rate
+from pipeline.providers import BatchFacts
+from pipeline.records import JSON
+from pipeline.store import Part, PartState, usage_list
+
+#: So long a server takes to end a batch that is cancelled (OpenAI's guide to the Batch API).
+CANCEL_S = 600.0
+#: At most so long before `limits.stop_at` live calls take over from batches, however much is left: they cost more.
+MOST_LIVE_S = 3000.0
+
+
+def marked(part: Part, run_id: str) -> dict[str, str]:
+    """The metadata of a part's batch: nobody else's has it, nor one that was made of it before and failed."""
+    made = part.books.get("made") or 0
+    return {"labelpipe_run": run_id, "labelpipe_part": f"{part.number}.{made}", "labelpipe_sha256": part.sha256}
+
+
+def made_again(part: Part) -> Part:
+    """The part, of whose file another batch is to be made."""
+    made = (part.books.get("made") or 0) + 1
+    return replace(part, state=PartState.UPLOADED, batch_id="", begun=False, books={**part.books, "made": made})
+
+
+def told(facts: BatchFacts, part: Part, now: float) -> Part:
+    """The part, with what the ledger keeps of what the server says; `moved_at` is when that was last something new."""
+    said: dict[str, JSON] = {
+        "status": facts.status,
+        "output_file_id": facts.output_file_id,
+        "error_file_id": facts.error_file_id,
+        "total": facts.total,
+        "done": facts.done,
+        "failed": facts.failed,
+        "usage": None if facts.usage is None else usage_list(facts.usage),
+        "expires_at": facts.expires_at,
+    }
+    before = {name: value for name, value in part.facts.items() if name != "moved_at"}
+    return part if said == before else replace(part, facts={**said, "moved_at": now})
+
+
+def still_s(part: Part, now: float) -> float:
+    """How long the server has said nothing new of the part, in seconds."""
+    return max(0.0, now - (part.facts.get("moved_at") or part.sent_at or now))
+
+
+def remaining_s(part: Part, now: float, took_s: Sequence[float]) -> float | None:
+    """In how many seconds a batch can be back: by its own progress, or else by the median of what others took.
+
+    It is never less than the time for which it has stood still. None where nothing says anything.
+    """
+    if part.state in (PartState.ENDED, PartState.FETCHED):
+        return 0.0
+    total, done, sent_at = part.facts.get("total") or 0, part.facts.get("done") or 0, part.sent_at or now
+    if done and total:
+        left_s = (now - sent_at) * (total / done - 1)
+    elif took_s:
+        left_s = sent_at + sorted(took_s)[len(took_s) // 2] - now
+    else:
+        return None
+    return max(left_s, still_s(part, now))
+
+
+def live_s(parts: Iterable[Part], requests: Rate, tokens: Rate, per_minute: float, records: int | None = None) -> float:
+    """How many seconds live calls would take for what is open of the parts, under these limits.
+
+    `per_minute` is the pace where the server's limit on requests is not known. `records` are asked in place of those
+    of the parts, and are taken to be like them.
+    """
+    calls = queued = 0.0
+    for part in parts:
+        share = 1 - min(1.0, (part.facts.get("done") or 0) / part.lines)
+        calls += part.lines * share
+        queued += part.tokens * share
+    if records is not None:
+        calls, queued = records, queued * records / calls if calls else 0.0
+    a_minute = requests.per_minute or per_minute
+    minutes = max(calls / a_minute, queued / tokens.per_minute if tokens.per_minute else 0.0)
+    return 60 * minutes

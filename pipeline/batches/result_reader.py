@@ -1,0 +1,170 @@
+"""What has come back for a part: each line of its two files is an answer, a refusal, or a record to ask again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.batches.packer import line_name, place_of
+from pipeline.engine import Verdict, verdict_of
+from pipeline.errors import CallError, RequestShapeError
+from pipeline.limits import Price, Tariff
+from pipeline.providers import BatchApi, LineEnd
+from pipeline.records import Problem, Response, SavedAnswer, Usage, add_usd
+from pipeline.store import BatchBook, Item, ItemState, Landed, Part, PartState, usage_list
+
+#: Lines that are judged, and written down, at a time.
+BLOCK = 500
+#: What an answer of this model costs in a batch, and what a live one costs.
+PricesOf = Callable[[str], tuple[Price | None, Price | None]]
+#: Told of what landed: the part as it is now, and what its answers have used and cost.
+AtLanding = Callable[[Part, Sequence[Response]], None]
+
+
+class ResultReader:
+    """Reads the files of parts into the ledger. What was read before a kill is found there, and is not read again."""
+
+    def __init__(self, api: BatchApi, book: BatchBook, prices_of: PricesOf, at_landing: AtLanding) -> None:
+        self._api = api
+        self._book = book
+        self._prices_of = prices_of
+        self._at_landing = at_landing
+
+    async def fetch(self, part: Part, path_of: Callable[[str], Path]) -> None:
+        """Write the files of a batch that has ended to `path_of` "output" and "error", anew."""
+        for name in ("output", "error"):
+            file_id, path = part.facts.get(f"{name}_file_id"), path_of(name)
+            path.unlink(missing_ok=True)
+            if not file_id:
+                continue
+            try:
+                await self._api.fetch(str(file_id), path)
+            except CallError as error:
+                if name == "output" or error.status != 404:
+                    raise
+
+    async def read(self, part: Part, files: Sequence[Path], *, give_up: bool) -> tuple[Part, list[CallError]]:
+        """The part, once each of its lines has come to something; and the errors that are about more than a record.
+
+        Raises RequestShapeError where files with lines hold none that can be read, unless the part is given up: asked
+        again, its records would be paid for again, and most likely in vain.
+        """
+        waiting = await self._book.waiting(part.number)
+        expected = len(waiting)
+        counts = Counter[str](part.books.get("lines") or {})
+        doubts: dict[int, CallError] = {}
+        for path in files:
+            async for block in _blocks(path):
+                landed, part = self._judged(part, block, waiting, counts, doubts)
+                await self._land(part, landed)
+        if counts["unknown"] and len(waiting) == expected and not give_up:
+            shown = ", ".join(str(path) for path in files)
+            raise RequestShapeError(
+                f"none of the {expected:,} lines of batch {part.batch_id} can be read. Its files are kept: {shown}. "
+                "labelpipe cancel gives the batch up"
+            )
+        left = [Landed(place, ItemState.AGAIN) for place in sorted(waiting)]
+        counts["missing"] += len(left)
+        graver = [one for one in doubts.values() if not counts["answered"] or verdict_of(one) is Verdict.ABORT]
+        if not counts["answered"]:
+            # Nobody was answered: it is not these records' fault, and they are asked again once it is mended.
+            left += [Landed(place, ItemState.AGAIN) for place in doubts]
+        part = replace(part, state=PartState.READ, books={**part.books, "lines": dict(counts)})
+        await self._land(part, left)
+        return part, graver
+
+    async def _land(self, part: Part, landed: Sequence[Landed]) -> None:
+        await self._book.land(part, landed)
+        self._at_landing(part, [one.answer.response for one in landed if one.answer is not None])
+
+    def _judged(
+        self,
+        part: Part,
+        lines: Sequence[bytes],
+        waiting: dict[int, Item],
+        counts: Counter[str],
+        doubts: dict[int, CallError],
+    ) -> tuple[list[Landed], Part]:
+        """What these lines say of the records that are waited for, which are waited for no longer."""
+        landed: list[Landed] = []
+        model = part.books["model"]
+        used, cost = Usage(*(part.books.get("usage") or ())), part.books.get("cost_usd", 0.0)
+        records = part.books.get("records", 0)
+        for line in lines:
+            end = self._api.read(line, part.endpoint, model)
+            place = None if end is None else place_of(end.name, part.number)
+            item = None if place is None else waiting.pop(place, None)
+            if end is None or place is None or item is None:
+                # A line comes twice, or is none of ours: the first one counts.
+                counts["unknown" if place is None or place >= part.lines else "twice"] += 1
+                continue
+            one = self._landed(place, item, end, model, doubts)
+            counts[one.state.value] += 1
+            if one.answer is not None:
+                records += item.number == 0
+                used += one.answer.response.usage
+                cost = add_usd(cost, one.answer.response.cost_usd)
+            landed.append(one)
+        told = {"lines": dict(counts), "records": records, "usage": usage_list(used), "cost_usd": cost}
+        price, standard = self._prices_of(model)
+        if price is not None and standard is not None:
+            told |= {"standard_usd": standard.cost_usd(used)}
+            told |= {"cached_usd": price.saved_usd(used), "cache_write_usd": price.cache_write_usd(used)}
+        books = {**part.books, **told}
+        return landed, replace(part, books=books)
+
+    def _landed(self, place: int, item: Item, end: LineEnd, model: str, doubts: dict[int, CallError]) -> Landed:
+        if end.response is not None:
+            response = end.response
+            name = response.request_id or f"batch-{line_name(item.part, place)}"
+            cost_usd = Tariff(self._prices_of(model)[0]).cost_usd(response.usage)
+            answer = SavedAnswer(
+                key=item.record.key,
+                number=item.number,
+                request_digest=item.digest,
+                response=replace(response, cost_usd=cost_usd, request_id=name),
+                calls=item.tries + 1,
+                at=time.time(),
+            )
+            return Landed(place, ItemState.ANSWERED, answer)
+        if end.error is None:
+            return Landed(place, ItemState.AGAIN)
+        problem = Problem(end.error.code, str(end.error))
+        match verdict_of(end.error):
+            case Verdict.REJECT:
+                return Landed(place, ItemState.REFUSED, problem=problem)
+            case Verdict.RETRY:
+                return Landed(place, ItemState.AGAIN, problem=problem, is_try=True)
+            case Verdict.COOL_DOWN:
+                return Landed(place, ItemState.AGAIN, problem=problem)
+            case Verdict.ABORT:
+                doubts[place] = end.error
+                return Landed(place, ItemState.AGAIN)
+            case _:
+                # Everybody's, if no line was answered; else the record's.
+                doubts[place] = end.error
+                return Landed(place, ItemState.REFUSED, problem=problem)
+
+
+async def _blocks(path: Path) -> AsyncIterator[list[bytes]]:
+    """The lines of a file, some at a time, however long it is."""
+    file = await asyncio.to_thread(path.open, "rb")
+    try:
+        while block := await asyncio.to_thread(_next_lines, file):
+            yield block
+    finally:
+        file.close()
+
+
+def _next_lines(file: Iterator[bytes]) -> list[bytes]:
+    lines: list[bytes] = []
+    for line in file:
+        if line.strip():
+            lines.append(line)
+        if len(lines) >= BLOCK:
+            break
+    return lines

@@ -1,0 +1,169 @@
+"""What all records of an input come to: read through before a run, in bounded memory, and nothing is sent."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from pipeline.errors import RenderError
+from pipeline.facts import Check
+from pipeline.parts import ASKS_THE_SAME, gold_fields, label_fields, votes_usd
+from pipeline.readers import FILE_FORMATS
+from pipeline.records import JSON, Record, Usage
+from pipeline.runner import expected
+from pipeline.settings import Settings
+from pipeline.task import Task
+from pipeline.units import dollars
+
+#: Records that are kept, for what needs a look at a few: their media, what a call takes.
+KEPT = 200
+#: Keys and texts that are told apart; beyond them none is said to come twice.
+TOLD_APART = 3_000_000
+#: Values of a gold column.
+VALUES_MAX = 200
+#: So many lines that cannot be read, or one in a hundred, are a few.
+FEW, FEW_IN = 3, 100
+
+
+class InputScan:
+    """Counts records. Add them batch by batch; `whole` once there are no more."""
+
+    def __init__(self, settings: Settings, task: Task) -> None:
+        self._settings, self._task = settings, task
+        self._gold = gold_fields(settings)
+        # All state that changes: how many records there are, and how many could be asked, with the bytes of their
+        # prompts; why others could not, with one of each kind; what was seen before, and how often.
+        self.records = self.asked = self.bytes = 0
+        self.problems: Counter[str] = Counter()
+        self._one_of: dict[str, str] = {}
+        self._keys: set[int] = set()
+        self._texts: set[int] = set()
+        self.repeated_keys = self.repeated_texts = 0
+        self.right: dict[str, Counter[str]] = {column: Counter() for column in self._gold.values()}
+        self.first: list[Record] = []
+        self.whole = False
+
+    def add(self, records: Iterable[Record]) -> None:
+        """So many more records."""
+        for record in records:
+            self.records += 1
+            if len(self.first) < KEPT:
+                self.first.append(record)
+            if record.problem is not None:
+                self._reject(record.problem.code, record.problem.message)
+            else:
+                self._add(record)
+
+    def _add(self, record: Record) -> None:
+        self.repeated_keys += _is_repeated(record.key, self._keys)
+        for column, values in self.right.items():
+            if len(values) < VALUES_MAX:
+                values[_as_text(record.fields.get(column))] += 1
+        try:
+            text = self._task.text(record)
+        except RenderError as error:
+            self._reject(error.code, str(error))
+        else:
+            self.asked += 1
+            self.bytes += len(text.encode())
+            self.repeated_texts += _is_repeated(text, self._texts)
+
+    def _reject(self, code: str, message: str) -> None:
+        self.problems[code] += 1
+        self._one_of.setdefault(code, message)
+
+    @property
+    def _whose(self) -> str:
+        return f"{self.records:,} records" if self.whole else f"the first {self.records:,} records"
+
+    def checks(self, formats: frozenset[str]) -> list[Check]:
+        """What there is to say of the records of inputs in these formats."""
+        records = [self._readable(), *self._prompt(), *self._tokens()]
+        return [*records, self._key(formats), *self._labels()]
+
+    def _readable(self) -> Check:
+        bad = self.problems["unreadable"]
+        if not bad:
+            return Check("records", True, f"{self._whose}, all of them can be read")
+        few = bad <= max(FEW, self.records // FEW_IN) and bad < self.records
+        return Check("records", None if few else False, f"{bad:,} of {self._whose} cannot be read; one: "
+                     f"{self._one_of['unreadable']}")  # fmt: skip
+
+    def _prompt(self) -> list[Check]:
+        if self._task.asks_all_the_same:
+            return [Check("prompt", False, ASKS_THE_SAME)]
+        codes = [code for code in self.problems if code not in ("unreadable", "no_key")]
+        if not codes:
+            return [Check("prompt", True, f"made for {self.asked:,} records")] if self.asked else []
+        text = "; ".join(f"{code} {self.problems[code]:,}: {self._one_of[code]}" for code in codes)
+        total = sum(self.problems[code] for code in codes)
+        return [Check("prompt", None if self.asked else False, f"{total:,} of {self._whose} will be rejected; {text}")]
+
+    def _tokens(self) -> list[Check]:
+        usage = expected(self._task, self.first)
+        if usage is None or not self.asked:
+            return []  # what media take, and turns, is known once some records were asked
+        one_vote, votes = self._usage(usage), self._settings.quality.fewest
+        text = f"about {votes * one_vote.prompt:,} in and {votes * one_vote.completion:,} out"
+        usd = votes_usd(self._settings, one_vote)
+        if usd is not None:
+            text += f": about {dollars(usd)}"
+        each = f"{votes * one_vote.total // self.asked:,} a record"
+        same = f"; {self.repeated_texts:,} ask the same as another" if self.repeated_texts else ""
+        return [Check("tokens", True, f"{text} ({each}){'' if self.whole else f', for {self._whose}'}{same}")]
+
+    def _usage(self, each: Usage) -> Usage:
+        """What one vote on all takes: the first ones' mean, and what the prompts are longer or shorter by."""
+        first = InputScan(self._settings, self._task)
+        first.add(self.first[:KEPT] if self.records > KEPT else [])
+        more = self.bytes - first.bytes * self.asked // first.asked if first.asked else 0
+        prompt, cached = max(0, each.prompt * self.asked + more // 4), each.cached * self.asked
+        return Usage(prompt, each.completion * self.asked, cached=cached)
+
+    def _key(self, formats: frozenset[str]) -> Check:
+        key = self._settings.input.key
+        if key is None and "sql" in formats:
+            message = "a row is named by its place, which the database may change: set input.key"
+            ordered = "" if self._settings.input.query is None else ", and ORDER BY in the query"
+            return Check("key", None, message + ordered)
+        if key is None and formats and formats <= FILE_FORMATS:
+            return Check("key", True, "a file is named by its path")
+        if no_key := self.problems["no_key"]:
+            ok = None if no_key < self.records else False
+            return Check("key", ok, f"{no_key:,} of {self._whose} have no key and will be rejected; one: "
+                         f"{self._one_of['no_key']}")  # fmt: skip
+        if key is None:
+            return Check("key", True, "a record is named by its place; set input.key if the file has names of its own")
+        if self.repeated_keys:
+            message = f"{self.repeated_keys:,} of {self._whose} repeat a key: these will be rejected"
+            return Check("key", None, message)
+        return Check("key", True, f"{key!r} names each of {self._whose}")
+
+    def _labels(self) -> list[Check]:
+        """Whether the right labels that the input holds are labels of the task."""
+        found = []
+        fields = label_fields(self._settings)
+        for label, column in self._gold.items():
+            field = fields.get(label)
+            values = field.values if field is not None and field.kind == "one" else None
+            seen = self.right[column]
+            text = f"{column!r} holds " + ", ".join(
+                f"{value or '(empty)'} {count:,}" for value, count in seen.most_common(12)
+            )
+            known = None if values is None else {_as_text(value) for value in values} | {""}
+            if unknown := [value for value in seen if known is not None and value not in known]:
+                found.append(Check("gold", None, f"{text}; no label of the task: {', '.join(unknown[:5])}"))
+            else:
+                found.append(Check("gold", True, text))
+        return found
+
+
+def _is_repeated(text: str, seen: set[int]) -> bool:
+    mark = hash(text)
+    if mark in seen:
+        return True
+    if len(seen) < TOLD_APART:
+        seen.add(mark)
+    return False
+
+
+def _as_text(value: JSON) -> str:
+    return "" if value is None else str(value)

@@ -1,0 +1,167 @@
+"""What a full run will take: a pilot is labelled and stored, and the rest is estimated from it."""
+
+import time
+from collections import Counter
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline import codec
+from pipeline.errors import InputError, SetupError
+from pipeline.facts import Plan, Tier
+from pipeline.parts import (
+    cache_text,
+    changed,
+    expect_choice,
+    gold_of,
+    lane_price,
+    open_provider,
+    price_for,
+    read,
+    refuse,
+    refuse_sameness,
+    sources_of,
+    task_of,
+)
+from pipeline.planner.estimate import PILOT_AT_ONCE, PilotFacts, planned
+from pipeline.planner.recorder import CallRecorder, tier_from
+from pipeline.progress import show_count
+from pipeline.providers import BatchApi, HttpProvider
+from pipeline.readers import ReadProgress
+from pipeline.records import Outcome, Provider
+from pipeline.runner import RunOptions, arun, refuse_open_batches, spent_of
+from pipeline.settings import Settings
+from pipeline.show import codes_text
+from pipeline.store import BatchBook, Ledger, RunDir
+from pipeline.task import Task
+from pipeline.threads import in_daemon
+
+#: Outcomes of the run folder that are looked at, at the most.
+LOOKED_AT = 2_000
+#: Where the ledger keeps what the server told of its limits in a pilot.
+_TOLD = "told_limits"
+
+
+async def plan(settings: Settings, pilot: int = 20, *, quiet: bool = False) -> Plan:
+    """Label a sample of `pilot` records, which are kept in the run, and say what the rest takes. Raises SetupError."""
+    refuse(settings)
+    refuse_sameness(task_of(settings))
+    await _refuse_open_batches(settings)
+    async with AsyncExitStack() as stack:
+        provider = await open_provider(settings, stack)
+        records = await count_records(settings, quiet=quiet)
+        return await plan_with(settings, provider, records, pilot, quiet=quiet)
+
+
+async def _refuse_open_batches(settings: Settings) -> None:
+    """Raise SetupError where batches are open: a pilot might ask for their records once more."""
+    run_dir = RunDir(Path(settings.output.dir))
+    if run_dir.ledger.exists():
+        async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
+            await refuse_open_batches(run_dir, ledger, "a pilot is labelled")
+
+
+async def plan_with(
+    settings: Settings,
+    provider: Provider,
+    records: int,
+    pilot: int,
+    *,
+    quiet: bool,
+    estimate_for: Settings | None = None,
+) -> Plan:
+    """The plan from a pilot of this provider; `estimate_for` are the settings of the run, if a pilot has others."""
+    recorder = CallRecorder(provider)
+    options = RunOptions(quiet=quiet, title="pilot", provider=recorder, overrides=settings.overrides()[0])
+    summary = await arun(_for_pilot(settings, pilot), options)
+    seen = await _look(settings, records, recorder)
+    if settings.model.lane == "auto" and isinstance(provider, HttpProvider):
+        seen = replace(seen, has_batches=await BatchApi(provider).is_offered())
+    if not seen.asked:
+        codes = f"{codes_text(seen.problems)}; see {seen.failed_path}"
+        why = summary.reason or (codes if seen.problems else "the run ended before")
+        raise SetupError(f"no record of the pilot was answered, so nothing can be said: {why}")
+    wanted = estimate_for or settings
+    return planned(wanted, seen, lane_price(wanted))
+
+
+def _for_pilot(settings: Settings, pilot: int) -> Settings:
+    # The first records of a file may be unlike the rest. A larger sample, and the whole run, hold this one.
+    # Somebody waits for it: a pilot neither waits for its hours nor for tomorrow.
+    wanted: dict[str, Any] = {
+        "input.sample": min(pilot, settings.input.sample or pilot),
+        "limits.run_between": None,
+        "limits.stop_at": None,
+        "limits.on_day_limit": "stop",
+        "model.lane": "live",
+    }
+    if settings.limits.concurrency != "auto":
+        wanted["limits.concurrency"] = min(PILOT_AT_ONCE, settings.limits.concurrency)
+    return changed(settings, wanted)
+
+
+async def count_records(settings: Settings, *, quiet: bool = True) -> int:
+    """How many records the input has. Raises InputError where it has none, or can be read only once."""
+    sources = await in_daemon(partial(sources_of, settings))
+    if once := [source.name for source in sources if source.once]:
+        raise InputError(f"a plan reads the input twice, and {once[0]} can be read once: put it into a file")
+    await expect_choice(sources, settings)
+    count, reading = 0, ReadProgress()
+    async with aclosing(read(sources, settings, progress=reading)) as batches:
+        with show_count("counting records", quiet=quiet) as add:
+            async for batch in batches:
+                count += len(batch)
+                add(len(batch))
+    if not count:
+        raise InputError(reading.without_records([source.name for source in sources]))
+    return count
+
+
+async def _look(settings: Settings, records: int, recorder: CallRecorder) -> PilotFacts:
+    """What the run folder holds after the pilot. What the server told is kept there, for a plan without a call."""
+    run_dir, task = RunDir(Path(settings.output.dir)), task_of(settings)
+    told = tier_from(recorder.limits)
+    with run_dir.open_for_writing():
+        async with await Ledger.open(run_dir.ledger) as ledger:
+            if told == Tier():
+                told = Tier(**codec.loads(await ledger.meta_get(_TOLD) or "{}"))
+            else:
+                await ledger.meta_set(_TOLD, codec.dumps(asdict(told)).decode())
+            outcomes = [outcome for _, outcome in await ledger.rows_after(0, LOOKED_AT)]
+            return PilotFacts(
+                records=records,
+                done=sum((await ledger.count_by_status()).values()),
+                asked=[outcome for outcome in outcomes if outcome.attempts],
+                looked_at=len(outcomes),
+                problems=Counter(outcome.problem.code for outcome in outcomes if outcome.problem is not None),
+                failed_path=str(run_dir.failed),
+                used_today=await ledger.requests_on(datetime.fromtimestamp(time.time(), UTC).date().isoformat()),
+                spent=await spent_of(ledger, price_for(settings)),
+                told=told,
+                cache=cache_text(settings, task),
+                marks_constant=task.marks_constant,
+                gold=await _gold_ahead(settings, task, ledger, records),
+                batches_took_s=[part.took_s for part in await BatchBook(ledger).parts() if part.took_s is not None],
+            )
+
+
+async def _gold_ahead(settings: Settings, task: Task, ledger: Ledger, records: int) -> int:
+    """How many gold records are mixed into the rest of a run over so many records."""
+    gold = await gold_of(settings, task)
+    if gold is None or not gold.mixed:
+        return 0
+    asked = {outcome.record.key for outcome in await ledger.canaries()} & {record.key for record in gold.mixed}
+    return max(0, min(len(gold.mixed), records // settings.quality.every) - len(asked))
+
+
+async def asked_in(settings: Settings) -> list[Outcome]:
+    """The outcomes of the run so far for which a model was asked; none where there is no run. Only reads."""
+    run_dir = RunDir(Path(settings.output.dir))
+    manifest = run_dir.read_manifest() if run_dir.ledger.exists() else None
+    if manifest is None or manifest.get("simulated"):
+        return []
+    async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
+        return [outcome for _, outcome in await ledger.rows_after(0, LOOKED_AT) if outcome.attempts]

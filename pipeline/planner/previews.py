@@ -1,0 +1,223 @@
+"""A preview: a few records are labelled, or what would be sent for them is shown, and nothing is written."""
+
+import heapq
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass, replace
+from functools import partial
+
+from pipeline.engine import Asker, Beginning, Terms, is_hopeless
+from pipeline.errors import (
+    CallTimeoutError,
+    InputError,
+    LabelpipeError,
+    RateLimitedError,
+    RenderError,
+    UnavailableError,
+    did_you_mean,
+)
+from pipeline.facts import Preview
+from pipeline.limits import Gate
+from pipeline.parts import (
+    admission_of,
+    advice_context,
+    as_sent,
+    expect_choice,
+    gold_fields,
+    is_simulated,
+    mark_of,
+    media_for,
+    open_provider,
+    panel_of,
+    read,
+    refuse_sameness,
+    rules_of,
+    sources_of,
+    tariff_of,
+    task_of,
+)
+from pipeline.readers import ReadProgress, RecordInput
+from pipeline.records import Outcome, Problem, Provider, Record, Request, Response, Status
+from pipeline.settings import Settings
+from pipeline.show import advise
+from pipeline.stats import Stats
+from pipeline.task import Task
+from pipeline.threads import in_daemon
+
+#: Calls that nobody answers, or refusals by rate limit, one after another, before somebody who waits is told.
+PATIENCE = 3
+#: Records before the first ones that are asked which are shown as well: they are rejected.
+REJECTED_SHOWN = 10
+#: Keys among which the one that was likely meant is looked for.
+KEYS_KNOWN = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Which:
+    """Which records are looked at: the first `n`, those of `keys`, and a `sample` of all of them."""
+
+    n: int = 5
+    keys: tuple[str, ...] = ()
+    sample: int = 0
+
+
+async def preview(
+    settings: Settings,
+    n: int = 5,
+    *,
+    records: RecordInput | None = None,
+    keys: Collection[str] = (),
+    sample: int = 0,
+    prompt: bool = False,
+) -> Preview:
+    """Label the first `n` records and write nothing. The callback, if there is one, is not called.
+
+    `records` are taken in place of the config's input, as `run` takes them. `keys` are those of records that are
+    labelled as well, and `sample` so many that are drawn from all of them: the same ones each time. With `prompt`
+    nothing is sent, and what would be is given. Raises SetupError, also for a key that no record has.
+    """
+    task = task_of(settings)
+    if not prompt:
+        refuse_sameness(task)
+    items = await _picked(settings, task, records, Which(n, tuple(keys), sample))
+    if prompt:
+        rejected = [item for item in items if isinstance(item, Outcome)]
+        requests = [as_sent(settings, item) for item in items if isinstance(item, Request)]
+        return Preview(task.columns, rejected, 0.0, is_simulated(settings), requests=requests)
+    return await _asked(settings, task, items)
+
+
+async def _asked(settings: Settings, task: Task, items: Sequence[Request | Outcome]) -> Preview:
+    stopped = None
+    outcomes: list[Outcome] = []
+    async with AsyncExitStack() as stack:
+        provider = await open_provider(settings, stack)
+        admission = admission_of(settings)
+        # A preview writes nowhere, and what callbacks do nobody knows.
+        terms = Terms(task, callbacks=False, panel=panel_of(settings, task))
+        prepare = await media_for(settings, task, stack)
+        impatient = _Impatient(provider, admission.gate)
+        # Somebody waits for it: no call waits for room at the flex tier.
+        rules, stats = replace(rules_of(settings), flex_patience_s=None), Stats(time.monotonic)
+        ping = provider.ping
+        tariff = tariff_of(settings)
+        asker = Asker(impatient, terms, admission, stats, rules=rules, tariff=tariff, prepare=prepare, ping=ping)
+        stack.callback(asker.close)
+        for item in items:
+            try:
+                outcome = item if isinstance(item, Outcome) else await asker.ask(item)
+                outcomes += [outcome] if outcome is not None else []
+            except LabelpipeError as error:
+                advice = advise(advice_context(settings), [str(error)])
+                stopped = f"{error}\n{advice}" if advice else str(error)
+                break
+    costs = [outcome.cost_usd for outcome in outcomes]
+    cost = None if None in costs else sum(cost for cost in costs if cost is not None)
+    simulated = is_simulated(settings) or provider.simulated is True
+    hopeless = is_hopeless(admission.gate.stopped) and not stats.answers
+    return Preview(task.columns, outcomes, cost, simulated, stopped, hopeless, gold_fields(settings))
+
+
+class _Impatient:
+    """The provider for somebody who waits: calls that fail one after another shut the gate, and say why."""
+
+    def __init__(self, provider: Provider, gate: Gate) -> None:
+        self._provider, self._gate = provider, gate
+        self._failed = 0
+
+    async def __call__(self, request: Request) -> Response:
+        try:
+            response = await self._provider(request)
+        except (UnavailableError, CallTimeoutError, RateLimitedError) as error:
+            self._failed += 1
+            if self._failed >= PATIENCE or isinstance(error, CallTimeoutError):
+                self._gate.stop(error)
+            raise
+        self._failed = 0
+        return response
+
+
+async def _picked(settings: Settings, task: Task, given: RecordInput | None, which: Which) -> list[Request | Outcome]:
+    """The records that are meant, each with its request or rejected: the first ones, those of keys, a sample."""
+    sources = await in_daemon(partial(sources_of, settings, given))
+    await expect_choice(sources, settings)
+    reading = ReadProgress()
+    beginning = Beginning([source.name for source in sources], reading.without_records)
+    first: list[Request | Outcome] = []
+    picked = _Picked(which, settings.input.seed)
+    async with aclosing(read(sources, settings, progress=reading)) as batches:
+        async for batch in batches:
+            if _asked_in(first) < which.n:
+                first += beginning.passed([_item(task, record) for record in batch])
+            picked.look(batch)
+            if _asked_in(first) >= which.n and picked.is_complete:
+                break
+        else:
+            first += beginning.ended(0) if which.n else []
+    first = _cut(first, which.n)
+    shown = {item.record.ordinal for item in first}
+    return first + [_item(task, record) for record in picked.records() if record.ordinal not in shown]
+
+
+class _Picked:
+    """Takes the records of keys, and a sample, out of the batches of an input. Raises InputError for a missing key."""
+
+    def __init__(self, which: Which, seed: int) -> None:
+        self._which = which
+        self._mark: Callable[[Record], int] = lambda record: mark_of(record.key, seed)
+        # All state that changes: the records of keys, some keys that there are, and the sample so far.
+        self._found: dict[str, Record] = {}
+        self._there: list[str] = []
+        self._sample: list[Record] = []
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there is nothing more to look for: a sample is drawn from all."""
+        return not self._which.sample and len(self._found) == len(set(self._which.keys))
+
+    def look(self, batch: Sequence[Record]) -> None:
+        """So many more records."""
+        if self._which.keys:
+            self._there += [record.key for record in batch[: KEYS_KNOWN - len(self._there)]]
+            for record in batch:
+                if record.key in self._which.keys:
+                    self._found.setdefault(record.key, record)
+        if self._which.sample:
+            # The ones that `run --sample` would label, without those that cannot be read.
+            good = [record for record in batch if record.problem is None]
+            drawn = heapq.nsmallest(self._which.sample, [*self._sample, *good], key=self._mark)
+            self._sample = drawn
+
+    def records(self) -> list[Record]:
+        """What was found."""
+        for key in self._which.keys:
+            if key not in self._found:
+                raise InputError(f"no record has the key {key!r}{did_you_mean(key, self._there)}")
+        by_place = {record.ordinal: record for record in (*self._found.values(), *self._sample)}
+        return list(by_place.values())
+
+
+def _item(task: Task, record: Record) -> Request | Outcome:
+    problem = record.problem
+    try:
+        if problem is None:
+            return task.render(record)
+    except RenderError as error:
+        problem = Problem(error.code, str(error))
+    return Outcome(record=record, status=Status.REJECTED, problem=problem, cost_usd=0.0, finished_at=time.time())
+
+
+def _asked_in(items: Sequence[Request | Outcome]) -> int:
+    return sum(isinstance(item, Request) for item in items)
+
+
+def _cut(items: Sequence[Request | Outcome], n: int) -> list[Request | Outcome]:
+    """Up to the n-th that is asked, with a few of those that are rejected before."""
+    kept: list[Request | Outcome] = []
+    for item in items:
+        if _asked_in(kept) == n:
+            break
+        if isinstance(item, Request) or len(kept) - _asked_in(kept) < REJECTED_SHOWN:
+            kept.append(item)
+    return kept

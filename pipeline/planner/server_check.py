@@ -1,0 +1,219 @@
+"""What the server says before a run: whether the model is there, which API it needs, and what it does with calls."""
+
+from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.errors import (
+    AnswerError,
+    CallError,
+    CredentialsError,
+    InvalidAnswerError,
+    LabelpipeError,
+    RecordRefusedError,
+    RefusalError,
+    RenderError,
+    RequestShapeError,
+    StoreError,
+    TruncatedError,
+    UnavailableError,
+    UnknownRefusalError,
+)
+from pipeline.facts import Check
+from pipeline.parts import (
+    FORMS,
+    WORKED_AROUND,
+    address,
+    advice_context,
+    api_of,
+    asks_once,
+    fingerprint_of,
+    has_card,
+    is_openai,
+    missing_key,
+    open_provider,
+    task_of,
+    why_responses,
+)
+from pipeline.planner.lanes import batch_checks
+from pipeline.records import BY_SCHEMA, JSON, UNUSABLE_CALL, Provider, Record
+from pipeline.settings import Settings
+from pipeline.show import advise
+from pipeline.store import RunDir
+
+#: How servers say that they tell nobody about their models.
+_NO_MODELS_PAGE = frozenset({400, 403, 404, 405, 406, 410, 501})
+UNSURE = "calls may work all the same: not each server tells about its models"
+#: What is asked of a server that is not known: nothing that a model would call a function for unless it is held to it.
+PROBE_PROMPT = "Say hello."
+_NOBODY = Record(source="check", ordinal=0, key="check", fields={}, line=1, digest=0)
+#: The forms as the user reads of them.
+_NAMES = {"forced": "name", "required": '"required"', BY_SCHEMA: "schema"}
+#: Statuses by which a server says no to one form of a call, and not to all of them.
+_NO_TO_A_FORM = frozenset({404, 500, 501})
+#: So much of why a form is not held is told in the line; the card has all of it.
+_MOST_CHARS = 60
+
+
+class FormResult(NamedTuple):
+    """Whether a form of a call was held to; None where the answer does not tell. `told` says what came instead.
+
+    `refused`: the server refused the call. `tokens` is what it used.
+    """
+
+    held: bool | None
+    told: str = ""
+    refused: bool = False
+    tokens: int = 0
+
+
+def api_checks(settings: Settings) -> list[Check]:
+    """Which API is called where the config leaves it open; that the other one is needed, where it does not."""
+    why = why_responses(settings)
+    if settings.model.api == "auto":
+        return [Check("api", True, f"responses: {why}" if why else "chat: nothing here needs the Responses API")]
+    if not why or settings.model.api == "responses":
+        return []
+    # A deployment at Azure may have the name of any model.
+    return [Check("api", False if is_openai(settings) else None, f'{why}; set model.api = "responses" or "auto"')]
+
+
+async def model_checks(settings: Settings, *, online: bool) -> list[Check]:
+    """Whether the models answer for the key; without `online` only whether a key is there where one is needed."""
+    if not online:
+        problem = missing_key(settings)
+        return [] if problem is None else [Check("model", None, problem, True)]
+    models = dict.fromkeys([settings.model.name, *(one.model for one in settings.quality.voters if one.model)])
+    return [*[await _one_model(settings, name) for name in models], *await batch_checks(settings)]
+
+
+async def _one_model(settings: Settings, name: str) -> Check:
+    try:
+        async with AsyncExitStack() as stack:
+            provider = await open_provider(settings, stack)
+            info = await provider.model(name)
+    except LabelpipeError as error:
+        # Many compatible servers have no list of models, or keep it to themselves: only a refusal of the key is sure.
+        status = error.status if isinstance(error, CallError) else None
+        unsure = status in _NO_MODELS_PAGE and settings.model.base_url is not None
+        lines = [str(error), UNSURE if unsure else ""]
+        lines.append(advise(advice_context(settings), [str(error)]) or "")
+        return Check("model", None if unsure else False, "\n".join(filter(None, lines)))
+    ends = f"; it is shut down on {info.shutdown_date}" if info.shutdown_date else ""
+    return Check("model", None if ends else True, f"{info.id} answers for this key{ends}")
+
+
+# -- the server card ---------------------------------------------------------------------------------------------------
+
+
+async def server_checks(settings: Settings) -> list[Check]:
+    """What a server that is not known does with calls, found by one call a form, and kept as a card for the run.
+
+    A server that does not list its models is not called: its answers would tell too little.
+    """
+    if not has_card(settings):
+        return []
+    forms = ("forced", "required", BY_SCHEMA) if asks_once(settings) else ("required",)
+    found: dict[str, FormResult] = {}
+    why = ""
+    try:
+        async with AsyncExitStack() as stack:
+            provider = await open_provider(_probe_settings(settings, "required"), stack)
+            why = "it does not list its models: "
+            await provider.has_models()
+            why = ""
+            for form in forms:
+                try:
+                    found[form] = await _tried(provider, settings, form)
+                except CallError as error:
+                    if not any(one.held for one in found.values()):
+                        raise
+                    found[form] = FormResult(None, str(error))  # it answers calls, and there is a form that holds
+    except RenderError:
+        return []  # the schema depends on the record
+    except LabelpipeError as error:
+        return [Check("server", None, f"{address(settings)}: what it does with calls is not known: {why}{error}")]
+    if all(one.refused for one in found.values()) and settings.model.tool_choice is None:
+        said = [one.told for one in found.values()]
+        return [Check("server", False, "\n".join(filter(None, [said[0], advise(advice_context(settings), said)])))]
+    card = _card(settings, found)
+    with suppress(StoreError, OSError):  # a run works without it
+        RunDir(Path(settings.output.dir)).write_server(card)
+    return [_told(settings, found, card)]
+
+
+def _probe_settings(settings: Settings, form: str) -> Settings:
+    """The settings for a call about no record, with the task's own function and the user's own parameters."""
+    bare = dict.fromkeys(("system", "examples_file", "examples_k"))
+    task = settings.task.model_copy(update={**bare, "prompt": PROBE_PROMPT, "examples": [], "validators": []})
+    model = settings.model.model_copy(update={"tool_choice": form})
+    return settings.model_copy(update={"task": task, "model": model})
+
+
+async def _tried(provider: Provider, settings: Settings, form: str) -> FormResult:
+    """What comes of a call in this form. Raises a CallError that says nothing of the form."""
+    task = task_of(_probe_settings(settings, form))
+    try:
+        response = await provider(task.render(_NOBODY))
+    except CallError as error:
+        if not _is_about_form(error):
+            raise
+        return FormResult(False, str(error), refused=True)
+    answer, tokens = response.answer, response.usage.total
+    if answer.ended_by({UNUSABLE_CALL}):  # what the model wrote was no call, and the server noticed
+        return FormResult(True, tokens=tokens)
+    try:
+        task.calls(answer, _NOBODY)
+    except (TruncatedError, RefusalError) as error:
+        return FormResult(None, str(error), tokens=tokens)
+    except InvalidAnswerError as error:
+        # A call with a label that is none is a call; a content that does not fit is not held to its schema.
+        is_held = error.code == "invalid_label" and form != BY_SCHEMA
+        return FormResult(is_held, "" if is_held else str(error), tokens=tokens)
+    except AnswerError:
+        pass  # of the user's own code, which asks for a record
+    return FormResult(True, tokens=tokens)
+
+
+def _is_about_form(error: CallError) -> bool:
+    if isinstance(error, RequestShapeError | RecordRefusedError | UnknownRefusalError):
+        return True
+    return isinstance(error, CredentialsError | UnavailableError) and error.status in _NO_TO_A_FORM
+
+
+def _card(settings: Settings, found: dict[str, FormResult]) -> dict[str, JSON]:
+    form = next((one for one in FORMS if one in found and found[one].held), None)
+    return {
+        "fingerprint": fingerprint_of(settings),
+        "server": address(settings),
+        "model": settings.model.name,
+        "api": api_of(settings),
+        "checked_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "has": {name: {"held": one.held, "told": one.told} for name, one in found.items()},
+        "form": form,
+        "worked_around": [WORKED_AROUND[form]] if form in WORKED_AROUND else [],
+        "calls": len(found),
+        "tokens": sum(one.tokens for one in found.values()),
+    }
+
+
+def _told(settings: Settings, found: dict[str, FormResult], card: dict[str, JSON]) -> Check:
+    """The card in one line."""
+    held = " and by ".join(_NAMES[name] for name, one in found.items() if one.held)
+    others = [f"not by {_NAMES[name]} ({_why(one)})" for name, one in found.items() if not one.held]
+    told = f"forces a call by {held}" if held else "forces no call, so answers in words are asked for again"
+    own = settings.model.tool_choice
+    ok = True if held else None
+    if own in found and not found[own].held and held:
+        ok, others = None, [*others, f"and model.tool_choice is {own!r}: take it out"]
+    elif own is None:
+        others += [f"worked around: {one}" for one in card["worked_around"]]
+    return Check("server", ok, f"{card['server']}: {'; '.join([told, *others])}", card=card)
+
+
+def _why(one: FormResult) -> str:
+    """Why a form is not held, in a few words; the card has the others."""
+    if one.held is None:
+        return "unclear"
+    return f"{one.told[:_MOST_CHARS]}..." if one.refused else "in words"

@@ -1,0 +1,152 @@
+"""The road of one call: read, let in or kept out, its fate drawn, its time taken, answered, booked. Knows no HTTP."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from pipeline.codec import dumps
+from pipeline.rehearsal.call_log import ANSWERED, REFUSED, CallLog, Ending, Entry
+from pipeline.rehearsal.completions import CompletionGenerator
+from pipeline.rehearsal.faults import FLEX, NO_ROOM, STATIC, TWISTS, WIRE, Faults, tier_of
+from pipeline.rehearsal.options import RehearsalOptions
+from pipeline.rehearsal.rate_limits import Limits
+from pipeline.rehearsal.replies import ApiFormat, ErrorReply, Reply
+from pipeline.rehearsal.request_parser import Call, RequestParser
+from pipeline.rehearsal.seeded_random import SeededRandom
+
+#: above `max_in_flight` calls get slower, above this many times as many they are refused
+_CROWD = 2
+#: faults that make a call cost nothing
+_UNBILLED = frozenset((*STATIC, "reset", "hang"))
+
+
+class CallHandler:
+    """Where calls are answered."""
+
+    def __init__(self, options: RehearsalOptions, books: CallLog, clock: Callable[[], float]) -> None:
+        self._options = options
+        self._books = books
+        self._parser = RequestParser(options)
+        self._completions = CompletionGenerator(options.seed, options.accuracy)
+        self._limits = Limits(
+            requests_per_minute=options.requests_per_minute,
+            tokens_per_minute=options.tokens_per_minute,
+            requests_per_day=options.requests_per_day,
+            burst_s=options.burst_s,
+            clock=clock,
+        )
+        self._faults = Faults(
+            options.faults,
+            options.poison,
+            seed=options.seed,
+            jitter=options.latency_jitter,
+            slow_share=options.slow_share,
+            slow_factor=options.slow_factor,
+        )
+        self._granted = 0  # answers given or on their way, against quota_after
+
+    async def serve(self, raw: bytes, is_gone: Callable[[], bool], api: ApiFormat) -> Reply:
+        """The reply to a body; `is_gone` tells whether the client has left meanwhile."""
+        name, call = self._parser.read(raw, api)
+        if isinstance(call, ErrorReply):
+            known = None if name is None else self._books.entry(name)
+            return self._close(known, "invalid", call.reply())
+        entry = self._books.entry(call.record)
+        refusal = self._door(call)
+        if refusal:
+            what, error = refusal
+            return self._close(entry, what, self._with_limits(error.reply()))
+        entry.served += 1
+        full = self._no_room(call, entry.served)
+        if full:
+            return self._close(entry, "no_room", self._with_limits(full))
+        draw = self._faults.draw(call.record, entry.served, call.user_text)
+        # Taken before the wait, so that no more than the quota are on their way.
+        self._granted += draw.kind not in _UNBILLED
+        if draw.kind != "429":
+            await asyncio.sleep(self._latency_s(draw.pace))
+        if draw.kind in _UNBILLED:
+            return self._fail(entry, draw.kind)
+        return self._answer(entry, call, draw.kind, is_gone(), api)
+
+    def serve_line(self, raw: bytes, api: ApiFormat) -> Reply:
+        """The reply to a line of a batch, which no rate limit keeps waiting."""
+        self._books.arrive()
+        try:
+            name, call = self._parser.read(raw, api)
+            if isinstance(call, ErrorReply):
+                return self._close(None if name is None else self._books.entry(name), "invalid", call.reply())
+            entry = self._books.entry(call.record)
+            entry.served += 1
+            kind = self._faults.draw(call.record, entry.served, call.user_text).kind
+            if kind in _UNBILLED:
+                return self._fail(entry, "500" if kind in WIRE else kind)
+            return self._answer(entry, call, None if kind == "cut" else kind, False, api)
+        finally:
+            self._books.leave()
+
+    def _door(self, call: Call) -> tuple[str, ErrorReply] | None:
+        """What keeps the call out, in the books' word and the client's; None lets it in."""
+        if self._in_outage():
+            return "outage", ErrorReply(503, "The service is unavailable: a simulated outage.", "server_error")
+        quota = self._options.quota_after
+        if quota is not None and self._granted >= quota:
+            message = "You exceeded your current quota, please check your plan and billing details."
+            return "quota", ErrorReply(429, message, "insufficient_quota", None, "insufficient_quota")
+        room = self._options.max_in_flight
+        if room is not None and self._books.in_flight > room * _CROWD:
+            message = f"Too many requests at once: {self._books.in_flight} in flight."
+            wait_s = self._latency_s(1.0)
+            return REFUSED, ErrorReply(429, message, "requests", None, "rate_limit_exceeded", wait_s)
+        short = self._limits.admit(call.door_tokens)
+        if short is None:
+            return None
+        message = short.message(call.model)
+        return REFUSED, ErrorReply(429, message, short.type, None, "rate_limit_exceeded", short.wait_s)
+
+    def _no_room(self, call: Call, attempt: int) -> Reply | None:
+        """What a call for the flex tier is told that finds no room; None where it finds some."""
+        options = self._options
+        is_over = options.flex_full_s is not None and self._books.since_first_s() >= options.flex_full_s
+        if not options.flex_full or is_over or tier_of(call.asked) != FLEX:
+            return None
+        has_room = SeededRandom("flex", options.seed, call.record, attempt).unit() >= options.flex_full
+        return None if has_room else NO_ROOM[options.flex_form]
+
+    def _in_outage(self) -> bool:
+        outages = self._options.outages
+        if not outages:
+            return False
+        since_s = self._books.since_first_s()
+        return any(start <= since_s < end for start, end in outages)
+
+    def _latency_s(self, pace: float) -> float:
+        room = self._options.max_in_flight
+        crowd = max(1.0, self._books.in_flight / room) if room else 1.0
+        return self._options.latency_ms / 1000 * pace * crowd
+
+    def _fail(self, entry: Entry, kind: str) -> Reply:
+        if kind in WIRE:
+            return self._close(entry, kind, Reply(0, b"", wire=kind))
+        return self._close(entry, kind, self._with_limits(STATIC[kind]))
+
+    def _answer(self, entry: Entry, call: Call, kind: str | None, gone: bool, api: ApiFormat) -> Reply:
+        done = self._completions.complete(call, kind if kind in TWISTS else None)
+        body = dumps(api.write(done.body, call.asked))
+        if kind == "cut":
+            self._books.close_call(entry, Ending("cut", 0, done.tokens, lost=True))
+            return Reply(200, body, wire="cut")
+        good = done.fault is None
+        ending = Ending(done.fault or ANSWERED, 200, done.tokens, done.text if good else None, gone)
+        self._books.close_call(entry, ending)
+        return Reply(200, body, headers=self._limit_headers())
+
+    def _close(self, entry: Entry | None, what: str, reply: Reply) -> Reply:
+        self._books.close_call(entry, Ending(what, reply.status))
+        return reply
+
+    def _with_limits(self, reply: Reply) -> Reply:
+        return replace(reply, headers=self._limit_headers())
+
+    def _limit_headers(self) -> Mapping[str, str]:
+        return self._limits.headers() if self._options.headers else {}

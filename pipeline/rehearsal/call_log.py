@@ -1,0 +1,279 @@
+"""What happened at the endpoint, in numbers and for each record: the proof that tests read."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from pipeline.codec import JSONDecodeError, dumps, loads
+
+#: how a call ended, where it did not end in a fault kind, "outage", "quota" or "invalid"
+ANSWERED = "answered"
+REFUSED = "refused"
+
+#: label texts that are kept once, however many records have them
+_KEEP_TEXTS = 4096
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One record's calls. Slotted: there is one for each record of a run.
+
+    calls = answered + refused + the sum of failed, once none is in flight. `answered` counts good completions,
+    `failed` everything else by kind, also completions that a fault made unusable. `tokens` are those billed, good or
+    not. `lost` answers were billed and found nobody to take them. `served` calls got past the limits.
+    """
+
+    name: str
+    calls: int = 0
+    answered: int = 0
+    refused: int = 0
+    served: int = 0
+    lost: int = 0
+    tokens: int = 0
+    changed: int = 0
+    text: str | None = None
+    _failed: dict[str, int] | None = None
+
+    @property
+    def failed(self) -> Mapping[str, int]:
+        """Kind -> calls."""
+        return self._failed or {}
+
+    @property
+    def label(self) -> Any:
+        """The label of the last good answer, or its text where it is not JSON; None without one."""
+        try:
+            return None if self.text is None else loads(self.text)
+        except JSONDecodeError:
+            return self.text
+
+    def count(self, what: str) -> None:
+        """One call ended so."""
+        if what == ANSWERED:
+            self.answered += 1
+        elif what == REFUSED:
+            self.refused += 1
+        else:
+            self._failed = self._failed or {}
+            self._failed[what] = self._failed.get(what, 0) + 1
+
+    def as_json(self) -> dict[str, Any]:
+        """The entry as `GET /books` shows it."""
+        return {
+            "calls": self.calls,
+            "answered": self.answered,
+            "refused": self.refused,
+            "failed": dict(self.failed),
+            "lost": self.lost,
+            "tokens": self.tokens,
+            "label": self.label,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CallTotals:
+    """The counts over all calls.
+
+    `by_status` counts what was sent, 0 for calls that got no whole answer. `calls_by_second` and `answers_by_second`
+    start at the first call. `first_call_at` and `last_call_at` are seconds since 1970.
+    """
+
+    records: int
+    calls: int
+    answered: int
+    refused: int
+    failed: Mapping[str, int]
+    lost: int
+    tokens: int
+    by_status: Mapping[int, int]
+    in_flight: int
+    peak_in_flight: int
+    calls_by_second: list[int]
+    answers_by_second: list[int]
+    first_call_at: float | None
+    last_call_at: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as a dict."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How one call ended: a line of the books' file."""
+
+    what: str
+    status: int
+    tokens: int = 0
+    text: str | None = None
+    lost: bool = False
+
+
+class CallLog:
+    """Counts calls as they come and as they end.
+
+    With a path, each ended call is also a line of a JSONL file, handed to the operating system before the answer is
+    sent: who kills the server loses none of it. The file is added to, so it may span several servers.
+    """
+
+    def __init__(self, path: str | Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._file: IO[bytes] | None = None
+        if path:
+            self._file = Path(path).open("ab", buffering=0)  # noqa: SIM115 - open as long as the books are
+        self._texts: dict[str, str] = {}
+        self.in_flight = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything but the calls in flight; the file stays as it is. The next call counts as the first."""
+        # All that changes is here.
+        self.sequence = 0  #: grows with every change; `GET /books?since=` takes it
+        self.calls = 0
+        self._entries: dict[str, Entry] = {}
+        self._what: Counter[str] = Counter()
+        self._status: Counter[int] = Counter()
+        self._tokens = self._lost = 0
+        self._peak = self.in_flight
+        self._calls_at: list[int] = []
+        self._answers_at: list[int] = []
+        self._first: float | None = None
+        self._first_at = self._last_at = 0.0
+
+    def arrive(self) -> None:
+        """A call came in."""
+        now = self._clock()
+        if self._first is None:
+            self._first = now
+            self._first_at = time.time()
+        self._last_at = self._first_at + now - self._first
+        self.calls += 1
+        self.in_flight += 1
+        self._peak = max(self._peak, self.in_flight)
+        _count_second(self._calls_at, now - self._first)
+
+    def leave(self) -> None:
+        """A call is over, however it ended."""
+        self.in_flight -= 1
+
+    def since_first_s(self) -> float:
+        """Seconds since the first call."""
+        return 0.0 if self._first is None else self._clock() - self._first
+
+    def entry(self, name: str) -> Entry:
+        """The record's entry, new or not, with one call more."""
+        entry = self._entries.get(name)
+        if entry is None:
+            entry = self._entries[name] = Entry(name)
+        entry.calls += 1
+        self.sequence += 1
+        entry.changed = self.sequence
+        return entry
+
+    def close_call(self, entry: Entry | None, ending: Ending) -> None:
+        """Book how a call ended; without an entry only in the totals (no record could be told)."""
+        self.sequence += 1
+        self._what[ending.what] += 1
+        self._status[ending.status] += 1
+        self._tokens += ending.tokens
+        self._lost += ending.lost
+        if ending.what == ANSWERED:
+            _count_second(self._answers_at, self.since_first_s())
+        if entry is not None:
+            entry.count(ending.what)
+            entry.tokens += ending.tokens
+            entry.lost += ending.lost
+            entry.changed = self.sequence
+            if ending.text is not None:
+                entry.text = self._once(ending.text)
+        if self._file is not None:
+            self._file.write(_line(entry, ending, self.since_first_s()))
+
+    def _once(self, text: str) -> str:
+        if len(self._texts) >= _KEEP_TEXTS:
+            return text
+        return self._texts.setdefault(text, text)
+
+    def __getitem__(self, name: str) -> Entry:
+        """The entry of a record; KeyError for one that never called."""
+        return self._entries[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[Entry]:
+        """All entries, in the order of their first calls."""
+        return iter(self._entries.values())
+
+    def __len__(self) -> int:
+        """How many records have called."""
+        return len(self._entries)
+
+    def totals(self) -> CallTotals:
+        """The counts as of now."""
+        named = {ANSWERED, REFUSED}
+        return CallTotals(
+            records=len(self._entries),
+            calls=self.calls,
+            answered=self._what[ANSWERED],
+            refused=self._what[REFUSED],
+            failed={what: count for what, count in sorted(self._what.items()) if what not in named},
+            lost=self._lost,
+            tokens=self._tokens,
+            by_status=dict(sorted(self._status.items())),
+            in_flight=self.in_flight,
+            peak_in_flight=self._peak,
+            calls_by_second=list(self._calls_at),
+            answers_by_second=list(self._answers_at),
+            first_call_at=None if self._first is None else self._first_at,
+            last_call_at=None if self._first is None else self._last_at,
+        )
+
+    def as_json(self, since: int = 0) -> dict[str, Any]:
+        """The totals, and the entries that changed after the sequence number `since`."""
+        records = {entry.name: entry.as_json() for entry in self if entry.changed > since}
+        return {"sequence": self.sequence, "totals": self.totals().as_json(), "records": records}
+
+    def close(self) -> None:
+        """Close the file; may be called twice."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def read_call_log(path: str | Path) -> CallLog:
+    """The call log from the file that a server wrote, killed or not; the counts by second are not in it."""
+    books = CallLog()
+    with Path(path).open("rb") as lines:
+        for line in lines:
+            try:
+                found = loads(line)
+            except JSONDecodeError:
+                continue  # torn by a kill: its answer was never sent
+            books.calls += 1
+            entry = None if found["record"] is None else books.entry(found["record"])
+            books.close_call(entry, Ending(**{name: found[name] for name in Ending.__slots__}))
+    return books
+
+
+def _line(entry: Entry | None, ending: Ending, at_s: float) -> bytes:
+    line = {
+        "at_s": round(at_s, 3),
+        "record": entry.name if entry else None,
+        "what": ending.what,
+        "status": ending.status,
+        "tokens": ending.tokens,
+        "text": ending.text,
+        "lost": ending.lost,
+    }
+    return dumps(line) + b"\n"
+
+
+def _count_second(counts: list[int], since_s: float) -> None:
+    second = int(since_s)
+    if second >= len(counts):
+        counts.extend([0] * (second + 1 - len(counts)))
+    counts[second] += 1

@@ -1,0 +1,180 @@
+"""What the simulated model says to a call: the same for the same prompt."""
+
+import itertools
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipeline.codec import digest64, dumps, loads
+from pipeline.rehearsal.faults import TWISTS, CompletionChoice, tier_of
+from pipeline.rehearsal.label_generator import LabelGenerator, outside
+from pipeline.rehearsal.prompt_cache import PromptCache
+from pipeline.rehearsal.request_parser import CHARS_A_TOKEN, Call
+from pipeline.rehearsal.tool_choice import called
+from pipeline.rehearsal.tools import Tool
+
+#: faults of calls and labels: where the answer is in free words there is nothing that they could spoil
+_OF_CALLS = frozenset(("bad_json", "bad_label", "no_tool", "wrong_tool", "two_calls"))
+_PLAIN = "This is a simulated answer of the rehearsal endpoint; no model was asked."
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A finished answer: the completion, its text, the tokens that it is billed, and the fault that is in it.
+
+    The text is what the model said: a function's arguments; of several calls a list of names and arguments; or words.
+    """
+
+    body: dict[str, Any]
+    text: str
+    tokens: int
+    fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _FunctionCall:
+    """One call of an answer; `arguments` is its JSON text."""
+
+    tool: Tool
+    arguments: str
+
+
+class CompletionGenerator:
+    """Answers calls; remembers only which prefixes of prompts it has seen."""
+
+    def __init__(self, seed: int = 0, accuracy: float = 1.0) -> None:
+        self._seed = seed
+        self._labels = LabelGenerator(seed, accuracy)
+        self._cache = PromptCache()
+        self._numbers = itertools.count(1)
+        # How often each prompt was asked with a temperature: only then does the same prompt get other labels.
+        self._asked: Counter[int] = Counter()
+
+    def complete(self, call: Call, kind: str | None = None) -> Completion:
+        """The completion; `kind` is a fault of `faults.TWISTS` that is worked into it."""
+        call = self._warmed(call)
+        said = self._calls(call, kind)
+        if not said and call.schema is None and kind in _OF_CALLS:
+            kind = None
+        words = None if said else self._words(call, kind)
+        choice = _choice(call, said, words)
+        chars = len(words) if words is not None else sum(len(one.arguments) for one in said)
+        if call.max_output_tokens is not None and _tokens(chars) > call.max_output_tokens:
+            _cut(choice, call.max_output_tokens * CHARS_A_TOKEN)
+        if kind:
+            TWISTS[kind](choice)
+        if kind == "two_calls" and said:
+            # The added call says something else: whoever takes the last one is caught.
+            choice["message"]["tool_calls"][-1]["function"] = self._beside(call, said)
+        usage = self._usage(call, chars)
+        body = {
+            "id": f"chatcmpl-rehearsal{next(self._numbers)}",
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": call.model,
+            "choices": [choice],
+            "usage": usage,
+            "service_tier": tier_of(call.asked),
+            "system_fingerprint": "rehearsal",
+        }
+        return Completion(body, _told(said, words), usage["total_tokens"], kind)
+
+    def _warmed(self, call: Call) -> Call:
+        """The call as a model of its name sees it this time, where the request asks for a temperature."""
+        if not call.asked.get("temperature"):
+            return call
+        self._asked[call.prompt_digest] += 1
+        seeds = f"{call.prompt_digest} {call.model} {self._asked[call.prompt_digest]}"
+        return replace(call, prompt_digest=digest64(seeds.encode()))
+
+    def _calls(self, call: Call, kind: str | None) -> list[_FunctionCall]:
+        """The calls of the answer; those of one function differ."""
+        made: dict[str, list[Any]] = {}
+        said: list[_FunctionCall] = []
+        for tool in called(call.offer, call.results, call.text, self._seed, call.prompt_digest):
+            known = made.setdefault(tool.name, [])
+            if known:
+                value = self._labels.another(call, tool.generator, known)
+            else:
+                value = self._labels.first(call, tool.generator, len(said))
+            if value in known:
+                continue
+            known.append(value)
+            wrong = kind == "bad_label" and not said
+            said.append(_FunctionCall(tool, dumps(outside(tool.generator, value) if wrong else value).decode()))
+        return said
+
+    def _words(self, call: Call, kind: str | None) -> str:
+        if call.schema is not None:
+            value = self._labels.first(call, call.schema)
+            return dumps(outside(call.schema, value) if kind == "bad_label" else value).decode()
+        if call.results.calls:
+            return f"Done, after {call.results.calls} results. {_PLAIN}"
+        return _PLAIN
+
+    def _beside(self, call: Call, said: list[_FunctionCall]) -> dict[str, str]:
+        tool = said[0].tool
+        known = [one.arguments for one in said if one.tool is tool]
+        value = self._labels.another(call, tool.generator, [loads(text) for text in known])
+        return {"name": tool.name, "arguments": dumps(value).decode()}
+
+    def _usage(self, call: Call, chars: int) -> dict[str, Any]:
+        completion = _tokens(chars)
+        if call.max_output_tokens is not None:
+            completion = min(completion, call.max_output_tokens)
+        kept = self._cache.keep(call.prefixes)
+        written = {} if kept.written is None else {"cache_write_tokens": kept.written}
+        return {
+            "prompt_tokens": call.prompt_tokens,
+            "completion_tokens": completion,
+            "total_tokens": call.prompt_tokens + completion,
+            "prompt_tokens_details": {"cached_tokens": kept.read, **written, "audio_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
+        }
+
+
+def _tokens(chars: int) -> int:
+    return max(1, -(-chars // CHARS_A_TOKEN))
+
+
+def _choice(call: Call, said: list[_FunctionCall], words: str | None) -> CompletionChoice:
+    message: dict[str, Any] = {"role": "assistant", "content": words, "refusal": None, "annotations": []}
+    if said:
+        name = f"call_{call.prompt_digest & (1 << 64) - 1:016x}"
+        message["tool_calls"] = [
+            {
+                "id": f"{name}_{place}" if place else name,
+                "type": "function",
+                "function": {"name": one.tool.name, "arguments": one.arguments},
+            }
+            for place, one in enumerate(said)
+        ]
+    reason = "tool_calls" if said and not call.offer.named else "stop"
+    return {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
+
+
+def _cut(choice: CompletionChoice, chars: int) -> None:
+    """The answer ends after so many letters, in the midst of a call or between two."""
+    message = choice["message"]
+    choice["finish_reason"] = "length"
+    if "tool_calls" not in message:
+        message["content"] = message["content"][:chars]
+        return
+    kept: list[Any] = []
+    for one in message["tool_calls"]:
+        if chars <= 0:
+            break
+        arguments = one["function"]["arguments"]
+        one["function"]["arguments"] = arguments[:chars]
+        chars -= len(arguments)
+        kept.append(one)
+    message["tool_calls"] = kept
+
+
+def _told(said: list[_FunctionCall], words: str | None) -> str:
+    if len(said) == 1:
+        return said[0].arguments
+    if not said:
+        return words or ""
+    return dumps([{"name": one.tool.name, "arguments": loads(one.arguments)} for one in said]).decode()

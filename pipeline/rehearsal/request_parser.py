@@ -1,0 +1,207 @@
+"""A request's body becomes a call to answer, or the error that a server would send."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from pipeline.codec import JSONDecodeError, digest64, dumps, loads
+from pipeline.rehearsal.options import RehearsalOptions
+from pipeline.rehearsal.prompt_cache import Prefixes, prefixes_of
+from pipeline.rehearsal.replies import CHAT, ApiFormat, Body, ErrorReply, invalid
+from pipeline.rehearsal.request_checks import MAX_ANSWER_WORDS, check_messages, check_parameters
+from pipeline.rehearsal.schema_values import ValueGenerator
+from pipeline.rehearsal.tool_choice import Offer, Results, offer_of, results_of
+from pipeline.rehearsal.tools import ToolSet, read_tools
+
+CHARS_A_TOKEN = 4
+#: what the door counts for an answer when the request sets no maximum
+_DEFAULT_OUTPUT_TOKENS = 16
+_MESSAGE_TOKENS = 3  #: what the frame of a message costs
+#: what pictures, sounds and documents in a message cost here: plain numbers, near those of a real server
+_LOW_IMAGE_TOKENS, _IMAGE_TOKENS, _FILE_TOKENS = 300, 1_500, 3_000
+#: 10 tokens a second, of a recording with 32,000 bytes a second
+_SOUND_CHARS_A_TOKEN = 32_000 * 4 // 3 // 10
+_EXCERPT_CHARS = 40
+#: a run sends one set of tools, or one schema, with every call; a user's own may depend on the record
+_KEEP_SCHEMAS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request that may be answered.
+
+    `asked` is the body as it came. `text` is what the last user message says, `user_text` what all of them say. `offer`
+    is what the answer may call, `results` what earlier calls gave back; `schema` what a text answer must be like.
+    `door_tokens` is what the rate limit counts, `prefixes` what the prompt cache may keep.
+    """
+
+    asked: Body
+    record: str
+    model: str
+    text: str
+    user_text: str
+    prompt_digest: int
+    prompt_tokens: int
+    door_tokens: int
+    prefixes: Prefixes
+    offer: Offer
+    results: Results
+    schema: ValueGenerator | None
+    gold: Mapping[str, Any] | str | None
+    max_output_tokens: int | None
+
+
+class RequestParser:
+    """Reads bodies."""
+
+    def __init__(self, options: RehearsalOptions) -> None:
+        self._models = frozenset(options.models)
+        self._context_tokens = options.context_tokens
+        self._tools_of = lru_cache(_KEEP_SCHEMAS)(read_tools)
+        self._schema_of = lru_cache(_KEEP_SCHEMAS)(_response_schema)
+
+    def read(self, raw: bytes, api: ApiFormat = CHAT) -> tuple[str | None, Call | ErrorReply]:
+        """The record's name, if one can be told, and the call or what is wrong with it."""
+        try:
+            asked = loads(raw)
+        except JSONDecodeError as error:
+            return None, invalid(f"We could not parse the JSON body of your request: {error}.")
+        if not isinstance(asked, dict):
+            return None, invalid("Invalid body: expected a JSON object.")
+        body = api.read(asked)
+        if isinstance(body, ErrorReply):
+            return None, body
+        fault = check_messages(body.get("messages"))
+        if fault:
+            return None, api.named(fault)
+        texts = [_text(message) for message in body["messages"] if message["role"] == "user"]
+        text = texts[-1] if texts else ""
+        record = _record_name(body.get("metadata"), text)
+        call = self._read_checked(body, asked, record, text, texts)
+        return record, api.named(call) if isinstance(call, ErrorReply) else call
+
+    def _read_checked(self, body: Body, asked: Body, record: str, text: str, texts: Sequence[str]) -> Call | ErrorReply:
+        fault = self._model_fault(body.get("model")) or check_parameters(body)
+        if fault:
+            return fault
+        tools = self._tools_of(dumps(body["tools"])) if body.get("tools") is not None else None
+        if isinstance(tools, ErrorReply):
+            return tools
+        offer = offer_of(body, tools)
+        if isinstance(offer, ErrorReply):
+            return offer
+        schema = self._schema_of(dumps(body.get("response_format")))
+        if isinstance(schema, ErrorReply):
+            return schema
+        prompt_tokens = _prompt_tokens(body["messages"], tools)
+        raw = [dumps(message) for message in body["messages"]]
+        most = next((int(body[word]) for word in MAX_ANSWER_WORDS if body.get(word)), None)
+        call = Call(
+            asked=asked,
+            record=record,
+            model=body["model"],
+            text=text,
+            user_text=text if len(texts) < 2 else "\n".join(texts),
+            prompt_digest=digest64(b"[%b]" % b",".join(raw)),
+            prompt_tokens=prompt_tokens,
+            door_tokens=prompt_tokens + (most or _DEFAULT_OUTPUT_TOKENS),
+            prefixes=prefixes_of(body, raw, tools.size_chars / CHARS_A_TOKEN if tools else 0.0, _message_tokens),
+            offer=offer,
+            results=results_of(body["messages"], _text),
+            schema=schema,
+            gold=_gold(body.get("metadata")),
+            max_output_tokens=most,
+        )
+        return self._context_fault(call.prompt_tokens) or call
+
+    def _model_fault(self, model: Any) -> ErrorReply | None:
+        if not isinstance(model, str) or not model:
+            return invalid("You must provide a model parameter.", "model")
+        if not self._models or model in self._models:
+            return None
+        return unknown_model(model)
+
+    def _context_fault(self, tokens: int) -> ErrorReply | None:
+        if tokens <= self._context_tokens:
+            return None
+        return invalid(
+            f"This model's maximum context length is {self._context_tokens} tokens. However, your messages resulted "
+            f"in {tokens} tokens. Please reduce the length of the messages.",
+            "messages",
+            "context_length_exceeded",
+        )
+
+
+def unknown_model(model: str) -> ErrorReply:
+    """The 404 for a name that is not served."""
+    message = f"The model `{model}` does not exist or you do not have access to it."
+    return ErrorReply(404, message, "invalid_request_error", None, "model_not_found")
+
+
+def _response_schema(raw: bytes) -> ValueGenerator | ErrorReply | None:
+    wanted = loads(raw)
+    kind = wanted.get("type") if isinstance(wanted, dict) else wanted
+    if kind in (None, "text"):
+        return None
+    if kind == "json_object":
+        return ValueGenerator({"type": "object", "properties": {"answer": {"type": "string"}}})
+    schema = wanted.get("json_schema") if kind == "json_schema" else None
+    if not isinstance(schema, dict) or not isinstance(schema.get("schema"), dict):
+        return invalid("Invalid 'response_format': expected text, json_object or json_schema.", "response_format")
+    generator = ValueGenerator(schema["schema"])
+    fault = generator.fault()
+    return invalid(f"Invalid schema for response_format: {fault}", "response_format") if fault else generator
+
+
+def _prompt_tokens(messages: Sequence[Body], tools: ToolSet | None) -> int:
+    return math.ceil(sum(map(_message_tokens, messages)) + (tools.size_chars / CHARS_A_TOKEN if tools else 0))
+
+
+def _message_tokens(message: Body) -> float:
+    return len(_text(message)) / CHARS_A_TOKEN + _MESSAGE_TOKENS + sum(map(_shown_tokens, _parts(message)))
+
+
+def _text(message: Body) -> str:
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    return "\n".join(str(part["text"]) for part in _parts(message) if "text" in part)
+
+
+def _parts(message: Body) -> list[Body]:
+    content = message.get("content")
+    return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+
+
+def _shown_tokens(part: Body) -> int:
+    """The tokens of a message's part that is no text."""
+    kind = part.get("type")
+    inner = part.get(kind) if isinstance(kind, str) else None
+    if not isinstance(inner, dict):
+        return 0
+    if kind == "image_url":
+        return _LOW_IMAGE_TOKENS if inner.get("detail") == "low" else _IMAGE_TOKENS
+    if kind == "input_audio":
+        return 1 + len(str(inner.get("data", ""))) // _SOUND_CHARS_A_TOKEN
+    return _FILE_TOKENS if kind == "file" else 0
+
+
+def _record_name(metadata: Any, text: str) -> str:
+    if isinstance(metadata, dict) and metadata.get("record") is not None:
+        return str(metadata["record"])
+    excerpt = " ".join(text[:_EXCERPT_CHARS].split())
+    return f"{digest64(text.encode()) & (1 << 64) - 1:016x} {excerpt}"
+
+
+def _gold(metadata: Any) -> Mapping[str, Any] | str | None:
+    """The right label: field -> value, or a bare value that is meant for the only field."""
+    text = metadata.get("gold") if isinstance(metadata, dict) else None
+    if not isinstance(text, str):
+        return text if isinstance(text, dict) else None
+    try:
+        gold = loads(text)
+    except JSONDecodeError:
+        return text
+    return gold if isinstance(gold, dict) else text

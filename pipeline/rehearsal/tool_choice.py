@@ -1,0 +1,148 @@
+"""Which functions an answer calls, how often, or none: it speaks in words."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pipeline.rehearsal.replies import Body, ErrorReply, invalid
+from pipeline.rehearsal.seeded_random import SeededRandom
+from pipeline.rehearsal.tools import Tool, ToolSet
+
+#: how often a model that has got its results calls once more before it speaks
+_ONCE_MORE = 0.25
+#: rounds after which it speaks, whatever the results say
+_MOST_ROUNDS = 3
+#: one function is called up to so often at once, where that is allowed
+_MOST_PARALLEL = 3
+#: a result that says so is about the call itself, and the call is made again
+_COMPLAINT = re.compile(r"\W{0,20}(?:error|invalid)\b", re.IGNORECASE)
+_CALL, _AGAIN = (re.compile(rf"\b{word}\b", re.IGNORECASE) for word in ("call", "again"))
+_WORD = re.compile(r"[^\W\d_]{4,}")
+#: letters by which a word is known: "refunded" is said by who speaks of a refund
+_STEM_CHARS = 6
+#: what a word of the name counts beside one of the description
+_NAME_WEIGHT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a request lets the answer call. No tools: the answer is text.
+
+    `named`: the request names the one function. `free`: words will do too. `parallel` is what the request says.
+    """
+
+    tools: tuple[Tool, ...] = ()
+    named: bool = False
+    free: bool = False
+    parallel: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What the functions gave back at the end of a conversation. `rounds`: answers with calls since the user spoke."""
+
+    rounds: int = 0
+    calls: int = 0
+    complaint: bool = False
+
+
+NO_RESULTS = Results()
+
+
+def offer_of(body: Body, tools: ToolSet | None) -> Offer | ErrorReply:
+    """What the request offers, or what is wrong with its choice."""
+    choice, parallel = body.get("tool_choice"), body.get("parallel_tool_calls")
+    if tools is None:
+        return _nothing(body)
+    if parallel is not None and not isinstance(parallel, bool):
+        return invalid(
+            f"Invalid type for 'parallel_tool_calls': expected a boolean, got {parallel!r}.", "parallel_tool_calls"
+        )
+    if choice in (None, "auto", "required"):
+        return Offer(tools.tools, free=choice != "required", parallel=parallel)
+    if choice == "none":
+        return Offer()
+    function = choice.get("function") if isinstance(choice, dict) else None
+    if not isinstance(function, dict) or choice.get("type") != "function":
+        return invalid(f"Invalid value for 'tool_choice': {choice!r}.", "tool_choice")
+    tool = tools.named(str(function.get("name")))
+    if tool is None:
+        return invalid(f"Tool choice {function.get('name')!r} not found in 'tools' parameter.", "tool_choice")
+    return Offer((tool,), named=True, parallel=parallel)
+
+
+def _nothing(body: Body) -> Offer | ErrorReply:
+    for name in ("tool_choice", "parallel_tool_calls"):
+        if body.get(name) not in (None, "none"):
+            return invalid(f"Invalid value for '{name}': '{name}' is only allowed when 'tools' are specified.", name)
+    return Offer()
+
+
+def results_of(messages: Sequence[Body], text_of: Callable[[Body], str]) -> Results:
+    """What the functions gave back, if that is what the conversation ends with."""
+    if messages[-1]["role"] != "tool":
+        return NO_RESULTS
+    rounds = calls = 0
+    last: list[str] = []
+    for message in messages:
+        match message["role"]:
+            case "user":
+                rounds = calls = 0
+            case "assistant":
+                rounds += bool(message.get("tool_calls"))
+                last = []
+            case "tool":
+                calls += 1
+                last.append(text_of(message))
+    return Results(rounds, calls, any(map(_complains, last)))
+
+
+def _complains(text: str) -> bool:
+    if _COMPLAINT.match(text):
+        return True
+    # One look for each word: a pattern of both would begin anew at each "call".
+    first = _CALL.search(text)
+    return first is not None and _AGAIN.search(text, first.end()) is not None
+
+
+def called(offer: Offer, results: Results, text: str, *seeds: object) -> tuple[Tool, ...]:
+    """The functions that the answer calls, in order; one may come several times. None: it speaks in words."""
+    if len(offer.tools) == 1 and not offer.parallel and not results.rounds:
+        return offer.tools  # nearly every call; spares it the rng
+    if not offer.tools:
+        return ()
+    rng = SeededRandom("calls", *seeds)
+    if offer.free and results.rounds:
+        return (_meant(offer, text, rng),) if _calls_on(results, rng) else ()
+    if len(offer.tools) == 1:
+        return offer.tools * (1 + rng.below(_MOST_PARALLEL) if offer.parallel else 1)
+    return (_meant(offer, text, rng),) if offer.parallel is False else offer.tools
+
+
+def _calls_on(results: Results, rng: SeededRandom) -> bool:
+    if results.complaint:
+        return results.rounds < _MOST_ROUNDS
+    return results.rounds == 1 and rng.unit() < _ONCE_MORE
+
+
+def _meant(offer: Offer, text: str, rng: SeededRandom) -> Tool:
+    """The function of whose name and description the text says most; where it says nothing of any, one by rng.
+
+    The last line counts first: there stands the record, before it what the prompt says of all records.
+    """
+    for part in (text.rstrip().rpartition("\n")[2], text):
+        scores = _scores(offer.tools, _stems(part))
+        if len(set(scores)) > 1:
+            break
+    best = [tool for tool, score in zip(offer.tools, scores, strict=True) if score == max(scores)]
+    return best[rng.below(len(best))]
+
+
+def _scores(tools: Sequence[Tool], said: set[str]) -> list[int]:
+    names = [_stems(tool.name.replace("_", " ")) for tool in tools]
+    told = [_stems(tool.description) for tool in tools]
+    return [_NAME_WEIGHT * len(name & said) + len(words & said) for name, words in zip(names, told, strict=True)]
+
+
+def _stems(text: str) -> set[str]:
+    return {word[:_STEM_CHARS] for word in _WORD.findall(text.casefold())}

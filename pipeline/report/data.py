@@ -1,0 +1,95 @@
+"""What the page is made of, read from the run folder alone: nothing is asked, nothing is changed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import LabelpipeError
+from pipeline.report.timeline import Timeline, read_timeline, timeline_of
+from pipeline.runner import latest_evaluation, status
+from pipeline.store import (
+    BatchBook,
+    Corrected,
+    Ledger,
+    Overview,
+    RunDir,
+    certificate_of,
+    corrections_to_show,
+    read_certificates,
+    read_overview,
+)
+from pipeline.threads import in_daemon
+
+#: Examples of each reason why records have no label, and rows in the sample: enough to see what is meant, on one page.
+EXAMPLES, ROWS = 3, 12
+#: Spans in which the records of a run are counted that has not noted its pace.
+SPANS = 240
+
+
+@dataclass(frozen=True, slots=True)
+class ReportData:
+    """What is known of a run. `state` is what `status` says; `evaluation` is None without any."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    state: Mapping[str, Any]
+    batches: Sequence[Mapping[str, Any]]
+    overview: Overview
+    pace: Timeline
+    evaluation: Mapping[str, Any] | None
+    certificates: Sequence[Mapping[str, Any]]
+    corrected: Corrected
+
+
+async def load_report_data(folder: Path, summary: Mapping[str, Any] | None = None) -> ReportData:
+    """All that is known of a run. Raises SetupError where there is none.
+
+    `summary` is that of a session that ends just now: then its counts are taken, and the ledger is not counted again.
+    """
+    run_dir = RunDir(folder)
+    state = await status(folder) if summary is None else _ended(summary)
+    manifest = run_dir.read_manifest() or {}
+    pace = read_timeline(run_dir.throughput)
+    overview = await in_daemon(
+        lambda: read_overview(
+            run_dir.ledger,
+            codes=tuple(state["problems"]),
+            examples=EXAMPLES,
+            rows=ROWS,
+            spans=0 if pace is not None else SPANS,
+        )
+    )
+    return ReportData(
+        folder=folder,
+        manifest=manifest,
+        state=state,
+        batches=state["batches"] if summary is None else await _batches(run_dir),
+        overview=overview,
+        pace=pace or timeline_of(overview.finished, overview.span_s),
+        evaluation=latest_evaluation(run_dir),
+        corrected=await in_daemon(lambda: corrections_to_show(folder)),
+        certificates=await in_daemon(lambda: _certificates(folder)),
+    )
+
+
+def _ended(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What `status` would say of a session with this summary."""
+    same = ("simulated", "labelled", "rejected", "failed", "rows", "problems", "labels", "measured", "cost_usd",
+            "saved_usd", "cache_write_usd", "lanes", "ended")  # fmt: skip
+    told = {name: summary[name] for name in same}
+    return {**told, "running": False, "tokens": summary["usage"], "live": None, "summary": summary}
+
+
+async def _batches(run_dir: RunDir) -> list[Mapping[str, Any]]:
+    async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
+        return [part.as_dict() for part in await BatchBook(ledger).parts() if not part.was_split]
+
+
+def _certificates(folder: Path) -> list[Mapping[str, Any]]:
+    """Those that the run was given, as they stand today; one that cannot be read is left out."""
+    try:
+        found = [certificate_of(folder, one["column"]) for one in read_certificates(folder)]
+    except LabelpipeError:
+        return []
+    return [one for one in found if one is not None]

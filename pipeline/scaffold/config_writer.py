@@ -1,0 +1,184 @@
+"""A first config for a file: what `labelpipe init` writes."""
+
+import ast
+import glob
+import os
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path, PurePath
+
+from pipeline import globs
+from pipeline.errors import InputError, SetupError
+from pipeline.progress import show_count
+from pipeline.readers import (
+    FILE_FORMATS,
+    ReadProgress,
+    Source,
+    format_by_ending,
+    is_plain_folder,
+    is_system_file,
+    is_text_file,
+    read_records,
+)
+from pipeline.records import JSON
+from pipeline.scaffold.label_file import list_labels
+from pipeline.scaffold.proposal import Proposal, propose
+from pipeline.scaffold.survey import Survey, media_kind
+from pipeline.scaffold.toml_text import to_toml
+
+#: records of what is no local file: all of it may be far away, or without an end
+LOOKED_AT = 500
+#: how a reader asks for a key, and the value that it proposes
+_ASKED = re.compile(r"""set input\.(\w+)(?: = ([\w-]+)\b| (?:=|to) ("[^"]*"|'(?:\\.|[^'\\])+'))?""")
+
+
+@dataclass(frozen=True, slots=True)
+class FirstConfig:
+    """A config that was written: its path, what was seen and chosen, and whether its labels are still to be given."""
+
+    path: Path
+    told: tuple[str, ...]
+    has_labels: bool
+
+
+async def write_config(
+    path: str,
+    sources: Sequence[Source],
+    to: Path | None = None,
+    *,
+    said: Mapping[str, JSON] | None = None,
+    force: bool = False,
+    quiet: bool = True,
+) -> FirstConfig:
+    """Look through an input and write a config to edit. Raises InputError, or SetupError if one is there.
+
+    `sources` are what `path` stands for, read as the keys of [input] in `said` tell.
+    """
+    source, said = sources[0], said or {}
+    target = to or Path("config") / f"{_stem(source.name)}.toml"
+    if target.exists() and not force:
+        raise SetupError(f"{target} is there already: give --force to replace it, or --to another path")
+    reading = ReadProgress()
+    limit = said.get("limit")
+    survey = await _surveyed(source, reading, limit if isinstance(limit, int) else None, quiet=quiet)
+    proposal = propose(survey, input_path=path, format=source.format, reading=reading.chosen, said=said)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        proposal = replace(proposal, labels_file=list_labels(proposal.labels, target))
+        target.write_text(to_toml(proposal), encoding="utf-8")
+    except OSError as error:
+        raise SetupError(f"{target}: cannot be written: {error.strerror}") from error
+    told = (*reading.told(), *_of_many(sources), *_told(survey, proposal))
+    return FirstConfig(target, told, bool(proposal.labels))
+
+
+def _of_many(sources: Sequence[Source]) -> Iterator[str]:
+    """What is to be told where there are several files."""
+    if len(sources) > 1:
+        yield f"only {sources[0].name} was looked at, the first of {len(sources):,} files"
+        if sources[0].format == "text":
+            yield "each line of a file is a record; to make each file one: --set input.format=text_files"
+
+
+def command_with_answer(question: str, command: Sequence[str], sets: Sequence[str]) -> str | None:
+    """The command again with the key that a reader's question asks for; None where it asks for none.
+
+    A value that the question leaves open is VALUE.
+    """
+    asked = _ASKED.search(question)
+    if asked is None or asked[1] == "path":
+        return None
+    value = asked[2] or (ast.literal_eval(asked[3]) if asked[3] else "VALUE")
+    kept = [each for each in sets if each.partition("=")[0].strip() != f"input.{asked[1]}"]
+    kept.append(f"input.{asked[1]}={'tab' if value == chr(9) else value}")
+    return shlex.join([*command, *(word for each in kept for word in ("--set", each))])
+
+
+async def _surveyed(source: Source, reading: ReadProgress, limit: int | None, *, quiet: bool) -> Survey:
+    """What its records have in common: all of a local file's, the first ones of anything else."""
+    if source.once:
+        raise InputError(f"{source.name}: cannot be looked at; it can be read only once: write it to a file")
+    survey = Survey()
+    if source.path is None and source.format not in FILE_FORMATS:
+        limit = min(limit or LOOKED_AT, LOOKED_AT)
+    async with aclosing(read_records([source], limit=limit, progress=reading)) as batches:
+        with show_count("looking through it", quiet=quiet) as add:
+            async for batch in batches:
+                survey.add(batch)
+                add(len(batch))
+    return survey
+
+
+def _told(survey: Survey, proposal: Proposal) -> Iterator[str]:
+    bad = f", {survey.unreadable:,} that cannot be read" if survey.unreadable else ""
+    count = "1 record" if survey.records == 1 else f"{survey.records:,} records"
+    if proposal.format in FILE_FORMATS:
+        shown = ", and its text is in 'text'" if proposal.format == "text_files" else ""
+        yield f"{count}{bad}; each file is a record, and its path names it{shown}"
+        if not (shown or proposal.media):
+            yield "these are neither pictures, sounds, documents nor texts: a prompt can show only their names"
+        if proposal.apart:
+            yield f"{proposal.apart:,} of the files may not be what the prompt shows ({proposal.media}): leave them out"
+        return
+    yield f"{count}{bad}; the text to label is in {proposal.text!r}"
+    yield f"a record is named by {proposal.key!r}" if proposal.key else "no column names each record: their place does"
+    if proposal.gold:
+        listed = f"; they are listed in {proposal.labels_file} beside the config" if proposal.labels_file else ""
+        yield f"{proposal.gold!r} holds {len(proposal.labels)} labels, taken for the right ones{listed}"
+    if proposal.personal:
+        yield f"left out of the output as personal: {', '.join(map(repr, proposal.personal))}"
+
+
+def guess_format(path: str) -> str:
+    """The input.format where each file is likely a record: pictures and the like, or texts; "" where none is.
+
+    Raises InputError for a folder of data files: these are one input, and not a record each.
+    """
+    if media_kind(path):
+        return "files"
+    is_folder = is_plain_folder(Path(path))
+    pattern = f"{glob.escape(path.rstrip('/'))}/**/*" if is_folder else path
+    matched = (name for name in globs.matching(pattern) if os.path.isfile(name) and not is_system_file(name))  # noqa: PTH113
+    names = list(islice(matched, LOOKED_AT))
+    kinds = Counter(map(_kind_of, names))
+    kind = next((kind for kind, count in kinds.items() if 2 * count > len(names)), "")
+    if kind == "files" or not is_folder:
+        # The lines of a .txt may be the records, and of other texts there is one format that reads them.
+        return kind if kind == "files" or (names != [path] and not any(map(format_by_ending, names))) else ""
+    if kind == "data":
+        raise InputError(_name_them(path, names))
+    return kind or "files"
+
+
+def _kind_of(name: str) -> str:
+    """What a file is: one that is shown ("files"), one of records ("data"), a text, or something else ("")."""
+    if media_kind(name):
+        return "files"
+    if format_by_ending(name) not in ("", "text"):
+        return "data"
+    return "text_files" if is_text_file(Path(name)) else ""
+
+
+def _name_them(path: str, names: Sequence[str]) -> str:
+    ending = Counter(PurePath(name).suffix for name in names if _kind_of(name) == "data").most_common(1)[0][0]
+    within = path.rstrip("/")
+    where = (
+        f"{within}/*{ending}"
+        if all(str(PurePath(name).parent) == within for name in names)
+        else f"{within}/**/*{ending}"
+    )
+    return (
+        f"{path}: is a folder of {ending} files, whose rows are the records; name them as one input: "
+        f"labelpipe init {shlex.quote(where)}. To make each file a record: --set input.format=text_files"
+    )
+
+
+def _stem(name: str) -> str:
+    """`reviews` of `in/reviews.jsonl.gz`, `photos` of `in/photos/**/*.jpg`."""
+    parts = [part for part in Path(name).parts if "*" not in part and "?" not in part and part not in ("..", "/")]
+    return (parts[-1] if parts else "").split(".")[0] or "labels"
