@@ -13,11 +13,13 @@ Error = Annotated[
 ]
 Confidence = Annotated[
     float | None,
-    typer.Option("--confidence", help="The probability with which no more are. Default: 0.95.", metavar="PROBABILITY"),
+    typer.Option("--confidence", help="The confidence of the certificate. Default: 0.95.", metavar="PROBABILITY"),
 ]
-Column = Annotated[str | None, typer.Option("--column", help="The label, where a record has several.", metavar="NAME")]
+Column = Annotated[
+    str | None, typer.Option("--column", help="The label field to certify, if there are several.", metavar="NAME")
+]
 Sample = Annotated[
-    int | None, typer.Option("--sample", help="Draw N records at first. Default: as many as are needed.", metavar="N")
+    int | None, typer.Option("--sample", help="The size of the first draw. Default: as many as needed.", metavar="N")
 ]
 Score = Annotated[
     str | None,
@@ -30,19 +32,15 @@ Score = Annotated[
 Seed = Annotated[int | None, typer.Option("--seed", help="The same seed draws the same records.")]
 To = Annotated[
     Path | None,
-    typer.Option("--to", help="Write the records that people have to check now to this file.", metavar="FILE"),
+    typer.Option("--to", help="Write the records to check now to this file.", metavar="FILE"),
 ]
-Anew = Annotated[
-    bool, typer.Option("--anew", help="Give up a design that people have answered, and begin another one.")
-]
+Anew = Annotated[bool, typer.Option("--anew", help="Discard the current draw and its answers, and start over.")]
 #: What is shown instead.
-Shares = Annotated[
-    bool, typer.Option("--shares", help="Show the share of each class instead, corrected by the blind answers.")
-]
-By = Annotated[str | None, typer.Option("--by", help="Split the shares by this field of the records.", metavar="NAME")]
+Shares = Annotated[bool, typer.Option("--shares", help="Show the share of each class, corrected by blind answers.")]
+By = Annotated[str | None, typer.Option("--by", help="With --shares: split the shares by this field.", metavar="NAME")]
 Pseudo = Annotated[
     Path | None,
-    typer.Option("--pseudo", help="Write the pseudo-outcomes, for regressions, to this CSV.", metavar="FILE"),
+    typer.Option("--pseudo", help="With --shares: write pseudo-outcomes for regressions to this CSV.", metavar="FILE"),
 ]
 
 
@@ -64,9 +62,9 @@ def certify(
 ) -> None:
     """Certify that at most 5% of the labels are wrong, with few checks by people.
 
-    The first call draws records, which people check with `labelpipe review`. Give the command again when they are
-    answered: it says which others people have to check, or that the labels are certified. Exit code 0 if they are,
-    else 1. No call of a model is made.
+    The first call draws records, which people check with `labelpipe review`. Run the command again after they have
+    answered. It then certifies the labels or names more records to check. The exit code is 0 once the labels are
+    certified, and 1 before. The command does not call the model.
     """
     run_dir = run_of(run)
     if shares or by is not None or pseudo is not None:

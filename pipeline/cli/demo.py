@@ -26,7 +26,7 @@ For other servers and everything else, see {docs}"""
 
 @app.command(rich_help_panel=BEFORE)
 def demo(to: Annotated[Path, typer.Option("--to", help="The folder to write to.")] = Path("labelpipe-demo")) -> None:
-    """Run everything on sample texts; needs no key, costs nothing."""
+    """Run everything on sample texts, without a key and at no cost."""
     from pipeline.scaffold import first_rows, write_demo
     from pipeline.show import closing_lines
 

@@ -8,37 +8,35 @@ import typer
 from pipeline.cli.frame import MEASURE, USE, AsJson, RunOf, app, fail, guarded, run_of, show_through
 from pipeline.cli.measuring import GoldSets, telling_how
 
-Table = Annotated[
-    str | None, typer.Option("--table", help="The table of the database; default: labels.", metavar="NAME")
-]
+Table = Annotated[str | None, typer.Option("--table", help="The database table. Default: labels.", metavar="NAME")]
 Split = Annotated[
     str | None,
-    typer.Option("--split", help="Shares of train, val and test; two are train and test. Default: 80/10/10."),
+    typer.Option("--split", help="Shares of train, val, and test, or of train and test. Default: 80/10/10."),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same result.")]
 By = Annotated[
     str | None,
     typer.Option(
         "--by",
-        help="The label field of which each file has the same shares. Default: the first one with classes.",
+        help="Keep the shares of this label field equal in all files. Default: the first one with classes.",
         metavar="FIELD",
     ),
 ]
 Group = Annotated[
     str | None,
-    typer.Option("--group", help="Records with the same value of this column stay together.", metavar="COLUMN"),
+    typer.Option("--group", help="Keep records with the same value in this column together.", metavar="COLUMN"),
 ]
 Near = Annotated[
-    str, typer.Option("--near-duplicates", help="Texts at least this similar stay together; off: only equal texts.")
+    str, typer.Option("--near-duplicates", help="Keep texts together that are this similar; off: only equal texts.")
 ]
-Gold = Annotated[Path | None, typer.Option("--gold", help="A file of gold labels: none of its records is in train.")]
+Gold = Annotated[Path | None, typer.Option("--gold", help="Keep the records of this gold file out of train.")]
 Where = Annotated[
-    str | None, typer.Option("--where", help="Only rows that fit: 'agreement == 1 or reviewed'", metavar="EXPR")
+    str | None, typer.Option("--where", help="Export only matching rows: 'agreement == 1 or reviewed'", metavar="EXPR")
 ]
 Format = Annotated[str | None, typer.Option("--format", help="csv, jsonl or parquet. Default: the run's format.")]
-Text = Annotated[str | None, typer.Option("--text", help="Rows of label and this field.", metavar="FIELD")]
-Chat = Annotated[bool, typer.Option("--chat", help="Lines for fine-tuning: the prompt, and the label as its call.")]
-Hf = Annotated[bool, typer.Option("--hf", help="Add the card of a Hugging Face dataset.")]
+Text = Annotated[str | None, typer.Option("--text", help="Write only the label and this field.", metavar="FIELD")]
+Chat = Annotated[bool, typer.Option("--chat", help="Write fine-tuning examples: the prompt and the function call.")]
+Hf = Annotated[bool, typer.Option("--hf", help="Add a Hugging Face dataset card.")]
 #: It was needed once; commands that have it still work.
 Simulated = Annotated[bool, typer.Option("--simulated", hidden=True)]
 
@@ -67,9 +65,9 @@ def export(
     simulated: Simulated = False,
     json_out: AsJson = False,
 ) -> None:  # fmt: skip
-    """Write the labels as data to train on, or into a table of a database.
+    """Export the labels as training data or into a database table.
 
-    Given again, it brings the files or the table up to date. The run may be at work.
+    Run the command again to bring the files or the table up to date. You can use it during a run.
     """
     run_dir = run_of(run)
     asked: dict[str, Any] = {
@@ -123,21 +121,21 @@ def baseline(
     run: RunOf = None,
     by: Annotated[
         str | None,
-        typer.Option("--by", help="The label field to learn. Default: the first one with classes.", metavar="FIELD"),
+        typer.Option("--by", help="The label field to predict. Default: the first one with classes.", metavar="FIELD"),
     ] = None,
     text: Annotated[
         str | None,
-        typer.Option("--text", help="The field to learn it from. Default: those of the prompt.", metavar="FIELD"),
+        typer.Option("--text", help="The field to predict it from. Default: the prompt's fields.", metavar="FIELD"),
     ] = None,
     seed: Seed = 0,
-    doubts: Annotated[int, typer.Option("--doubts", min=1, help="So many doubtful labels.", metavar="N")] = 100,
+    doubts: Annotated[int, typer.Option("--doubts", min=1, help="How many doubts to list.", metavar="N")] = 100,
     to: Annotated[
         Path | None,
-        typer.Option("--to", help="Write these as a draw for review.", metavar="FILE"),
+        typer.Option("--to", help="Write the doubtful labels to this file, for review.", metavar="FILE"),
     ] = None,
     json_out: AsJson = False,
 ) -> None:  # fmt: skip
-    """Train a simple classifier on the labels: can they be learned, and which are doubtful?"""
+    """Train a simple classifier to see if the labels can be learned and which are doubtful."""
     run_dir = run_of(run)
     from pipeline import exports
 

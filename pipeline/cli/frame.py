@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 EXIT_CODES = """
-Exit codes: 0 all records labelled · 1 finished, some records have no label · 2 cannot start ·
+Exit codes: 0 all records labeled · 1 finished, some records have no label · 2 cannot start ·
 3 stopped early · 129 hung up · 130 interrupted. After 3, 129, and 130 the same command resumes.
 """
 
@@ -85,7 +85,7 @@ app = typer.Typer(
     cls=Commands,
     help="Label a large file of records with a language model. labelpipe makes one function call per record, stays "
     "within your rate limits, and writes a CSV. After any interruption, the same command resumes.",
-    epilog=f"{EXIT_CODES}\n\nTo see it at work without a key: labelpipe demo. Documentation: {DOCS_URL}",
+    epilog=f"{EXIT_CODES}\n\nTo try it without a key, run: labelpipe demo. Documentation: {DOCS_URL}",
     context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -122,14 +122,12 @@ RunOf = Annotated[
         metavar="[RUN|CONFIG]",
     ),
 ]
-Relabel = Annotated[bool, typer.Option("--relabel", help="Label the records that a change affects again.")]
-KeepCorrections = Annotated[
-    bool, typer.Option("--keep-corrections", help="With --relabel: people's answers go on to win.")
-]
+Relabel = Annotated[bool, typer.Option("--relabel", help="Label records again if a change affects them.")]
+KeepCorrections = Annotated[bool, typer.Option("--keep-corrections", help="With --relabel: keep people's corrections.")]
 DropCorrections = Annotated[
-    bool, typer.Option("--drop-corrections", help="With --relabel: take people's answers back.")
+    bool, typer.Option("--drop-corrections", help="With --relabel: take people's corrections back.")
 ]
-Keep = Annotated[bool, typer.Option("--keep", help="Keep existing labels although something has changed.")]
+Keep = Annotated[bool, typer.Option("--keep", help="Keep existing labels even though something has changed.")]
 
 
 def _version(wanted: bool) -> None:

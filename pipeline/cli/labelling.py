@@ -114,9 +114,7 @@ def check(
     sets: Sets = None,
     input_path: Input = None,
     output_dir: Output = None,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Ask the server nothing: not about the key or the model, nor for a call.")
-    ] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not contact the server.")] = False,
     json_out: AsJson = False,
 ) -> None:
     """Find mistakes before you spend anything."""
@@ -152,7 +150,7 @@ def preview(
     input_path: Input = None,
     json_out: AsJson = False,
 ) -> None:
-    """Label a few records and show them; write nothing."""
+    """Label a few records and show them, without writing anything."""
     settings = settings_of(config, sets, input_path, keys=keys)
     first = number if number is not None else 0 if key or sample else 5
     from pipeline import planner
@@ -174,7 +172,7 @@ def plan(
         int, typer.Option("--pilot", min=1, help="How many records to draw and label first. The run keeps them.")
     ] = 20,
     rehearse: Annotated[
-        bool, typer.Option("--rehearse", help="Use the built-in endpoint instead; needs no key, costs nothing.")
+        bool, typer.Option("--rehearse", help="Use the built-in endpoint, without a key and at no cost.")
     ] = False,
     records: Annotated[
         int | None,
@@ -226,8 +224,8 @@ def run(
     limit: Limit = None,
     sample: Sample = None,
     keys: KeysFile = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over. The old folder is moved aside.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over and move the old folder aside.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     relabel: Relabel = False,
     keep: Keep = False,
     keep_corrections: KeepCorrections = False,
@@ -247,7 +245,8 @@ def run(
     ] = None,
     token_env: TokenEnv = DEFAULT_ENV,
     no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="With batches: send and collect what can be, and end with exit code 3.")
+        bool,
+        typer.Option("--no-wait", help="In the batch lane: send and collect what is possible now, then exit with 3."),
     ] = False,
     json_out: AsJson = False,
 ) -> None:
@@ -286,7 +285,7 @@ def _refuse_mixed(shards: int | None, shard: str | None, leases: str | None, *, 
 def cancel(config: RunOf = None, sets: Sets = None, output_dir: Output = None, json_out: AsJson = False) -> None:
     """Cancel open batches and collect what they have answered.
 
-    `labelpipe run` asks for the rest again.
+    `labelpipe run` asks for the remaining records again.
     """
     named = run_of(None) if config is None else None
     settings = settings_of(config or named, sets, None, output_dir)
@@ -322,9 +321,9 @@ def retry(
 
 @app.command(rich_help_panel=LABEL)
 def replay(config: RunOf = None, sets: Sets = None, output_dir: Output = None, json_out: AsJson = False) -> None:
-    """Read the stored answers again; make no calls.
+    """Read the stored answers again, without calls.
 
-    Use it after you fix a callback or change the columns. The files are written again.
+    Use the command after you fix a callback or change the columns. It writes the files again.
     """
     settings = settings_of(config or run_of(None), sets, None, output_dir)
     from pipeline import runner

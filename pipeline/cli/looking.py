@@ -32,7 +32,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Redraw until the run has ended or you press Ctrl-C.")] = False,
     every_s: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between updates.", metavar="S")] = 1.0,
 ) -> None:
-    """Show a run, while it runs or afterward."""
+    """Show the state of a run, during the run or afterward."""
     run_dir = run_of(run)
 
     def look() -> Coroutine[Any, Any, Any]:
@@ -83,9 +83,9 @@ def verify(
     ] = False,
     json_out: AsJson = False,
 ) -> None:
-    """Prove a run from its files.
+    """Verify a run from its files.
 
-    It checks that rows in = labelled + rejected + failed + pending, with each key once.
+    The command checks that rows in = labelled + rejected + failed + pending, and that each key occurs once.
     """
     run_dir = run_of(run)
     from pipeline import runner

@@ -33,15 +33,15 @@ Gold = Annotated[
 ]
 Column = Annotated[
     list[str] | None,
-    typer.Option("--column", help="A column of gold. Default: the columns with the name of a label.", metavar="NAME"),
+    typer.Option("--column", help="A gold column. Default: columns named like a label field.", metavar="NAME"),
 ]
 Field = Annotated[
     list[str] | None,
-    typer.Option("--field", help="The label that --column is about, if its name does not tell.", metavar="NAME"),
+    typer.Option("--field", help="The label field that --column belongs to.", metavar="NAME"),
 ]
 Ordered = Annotated[
     list[str] | None,
-    typer.Option("--ordered", help="A label whose values go from the lowest to the highest.", metavar="NAME"),
+    typer.Option("--ordered", help="A label field whose values are listed in order.", metavar="NAME"),
 ]
 GoldSets = Annotated[
     list[str] | None,
@@ -77,20 +77,20 @@ def evaluate(
     confidence: Annotated[
         str | None,
         typer.Option(
-            "--confidence", help="The label that says how sure the model is. Default: confidence.", metavar="NAME"
+            "--confidence", help="The label field with the model's confidence. Default: confidence.", metavar="NAME"
         ),
     ] = None,
     ordered: Ordered = None,
     sets: GoldSets = None,
     without: Annotated[
         Path | None,
-        typer.Option("--without", help="Leave out the keys in this file: gold that chose the prompt.", metavar="FILE"),
+        typer.Option("--without", help="Leave out the records whose keys are in this file.", metavar="FILE"),
     ] = None,
     json_out: AsJson = False,
 ) -> None:
-    """Compare the labels of a run with gold.
+    """Compare the labels of a run with gold labels.
 
-    The figures are kept in the run folder. No call is made, and the run may be at work.
+    The command makes no calls and saves the figures in the run folder. You can use it during a run.
     """
     run_dir = run_of(run)
 
@@ -121,9 +121,9 @@ def compare(
     sets: GoldSets = None,
     json_out: AsJson = False,
 ) -> None:
-    """Compare the labels of two runs, with each other and with gold.
+    """Compare the labels of two runs with each other and with gold labels.
 
-    No call is made, and both may be at work.
+    The command makes no calls. You can use it during a run.
     """
     runs = run_of(run_a), run_of(run_b)
 
@@ -142,12 +142,12 @@ def compare(
 def try_config(
     config: Target = None,
     against: Annotated[
-        Path | None, typer.Option("--against", help="The run to compare with: its folder.", metavar="RUN")
+        Path | None, typer.Option("--against", help="The folder of the run to compare with.", metavar="RUN")
     ] = None,
-    number: Annotated[int, typer.Option("-n", min=1, help="How many of its records to label.")] = 50,
+    number: Annotated[int, typer.Option("-n", min=1, help="How many records to label.")] = 50,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed draws other records.")] = 0,
     relabel: Annotated[
-        bool, typer.Option("--relabel", help="Label them again, where an earlier trial had another prompt.")
+        bool, typer.Option("--relabel", help="Label records again that an earlier trial has labeled.")
     ] = False,
     differences: Annotated[
         Path | None, typer.Option("--differences", help="Write the records that differ to this CSV.", metavar="FILE")
@@ -156,9 +156,9 @@ def try_config(
     output_dir: Output = None,
     json_out: AsJson = False,
 ) -> None:
-    """Label some records of a run with another config, and show what changes. This makes calls.
+    """Label some records of a run with another config and show what changes.
 
-    The answers are kept: a run in the same folder does not pay for them again.
+    The command makes calls. It keeps the answers, so a run in the same folder does not pay for them again.
     """
     if against is None:
         fail("name the run to compare with: --against runs/NAME")

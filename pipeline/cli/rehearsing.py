@@ -13,36 +13,36 @@ from pipeline.cli.frame import MORE, app, fail, guarded, say
 if TYPE_CHECKING:
     from pipeline.rehearsal import Rehearsal, RehearsalOptions
 
-Host = Annotated[str, typer.Option(help="Address to listen on.")]
-Port = Annotated[int, typer.Option(help="Port. 0 takes a free one.")]
+Host = Annotated[str, typer.Option(help="The address to listen on.")]
+Port = Annotated[int, typer.Option(help="The port. 0 picks a free one.")]
 Rpm = Annotated[float | None, typer.Option("--rpm", help="Requests per minute that the endpoint allows.")]
 Tpm = Annotated[float | None, typer.Option("--tpm", help="Tokens per minute that the endpoint allows.")]
 Rpd = Annotated[float | None, typer.Option("--rpd", help="Requests per day that the endpoint allows.")]
 LatencyMs = Annotated[float, typer.Option(help="How long an answer takes, in milliseconds.")]
 Fault = Annotated[
-    list[str] | None, typer.Option("--fault", help="Share of calls that fail this way: 503=0.02", metavar="KIND=SHARE")
+    list[str] | None, typer.Option("--fault", help="Make a share of the calls fail: 503=0.02", metavar="KIND=SHARE")
 ]
 Outage = Annotated[
     list[str] | None, typer.Option("--outage", help="Answer 503 during these seconds: 10-40", metavar="FROM-TO")
 ]
 LatencyJitter = Annotated[
-    float, typer.Option("--latency-jitter", help="How far single answers are from that: 0.3 is 70% to 130%.")
+    float, typer.Option("--latency-jitter", help="Random variation of the latency: 0.3 means 70% to 130%.")
 ]
 SlowShare = Annotated[float, typer.Option("--slow-share", help="Share of calls that take much longer.")]
-SlowFactor = Annotated[float, typer.Option("--slow-factor", help="How many times as long these take.")]
+SlowFactor = Annotated[float, typer.Option("--slow-factor", help="How many times longer these calls take.")]
 MaxInFlight = Annotated[
-    int | None, typer.Option("--max-in-flight", help="Above so many calls, slower; above twice as many, refused.")
+    int | None, typer.Option("--max-in-flight", help="Slow down above this many calls; refuse above twice as many.")
 ]
 BurstS = Annotated[
-    float, typer.Option("--burst-s", help="Seconds' worth of a limit that may be used at once after a pause.")
+    float, typer.Option("--burst-s", help="How many seconds of a limit may be used at once after a pause.")
 ]
-NoLimitHeaders = Annotated[bool, typer.Option("--no-limit-headers", help="Do not tell the limits in the answers.")]
-NoRetryAfter = Annotated[bool, typer.Option("--no-retry-after", help="Do not say how long to wait in refusals.")]
+NoLimitHeaders = Annotated[bool, typer.Option("--no-limit-headers", help="Do not send x-ratelimit headers.")]
+NoRetryAfter = Annotated[bool, typer.Option("--no-retry-after", help="Do not send retry-after headers.")]
 Poison = Annotated[
     list[str] | None,
-    typer.Option("--poison", help="Calls with this text fail so: 'some text=hang'", metavar="TEXT=KIND"),
+    typer.Option("--poison", help="Fail calls that contain this text: 'some text=hang'", metavar="TEXT=KIND"),
 ]
-ContextTokens = Annotated[int, typer.Option("--context-tokens", min=1, help="A longer prompt is refused.")]
+ContextTokens = Annotated[int, typer.Option("--context-tokens", min=1, help="Refuse prompts with more tokens.")]
 BatchS = Annotated[float, typer.Option("--batch-s", min=0, help="How long a batch takes, in seconds.")]
 BatchQueueTokens = Annotated[
     int | None, typer.Option("--batch-queue-tokens", min=1, help="Tokens that may be queued in batches at once.")
@@ -50,14 +50,17 @@ BatchQueueTokens = Annotated[
 BatchFault = Annotated[
     list[str] | None,
     typer.Option(
-        "--batch-fault", help="Share of batches or of their lines that fail this way: batch_expired=0.1",
+        "--batch-fault", help="Make a share of batches or lines fail: batch_expired=0.1",
         metavar="KIND[=SHARE]",
     ),
 ]  # fmt: skip
-FlexFull = Annotated[float, typer.Option("--flex-full", help="Share of calls for the flex tier that find no room.")]
-FlexFullS = Annotated[float | None, typer.Option("--flex-full-s", help="For so many seconds. Default: always.")]
-FlexForm = Annotated[str, typer.Option("--flex-form", help="How they are refused: 429, or 498 as Groq does.")]
-QuotaAfter = Annotated[int | None, typer.Option(help="Number of answers until the quota is used up.")]
+FlexFull = Annotated[float, typer.Option("--flex-full", help="Share of flex calls that find no room.")]
+FlexFullS = Annotated[
+    float | None,
+    typer.Option("--flex-full-s", help="Only for this many seconds after the first call. Default: always."),
+]
+FlexForm = Annotated[str, typer.Option("--flex-form", help="Status of these refusals: 429, or 498 as at Groq.")]
+QuotaAfter = Annotated[int | None, typer.Option(help="Use up the quota after this many answers.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same faults and labels.")]
 Books = Annotated[Path | None, typer.Option(help="Append each call to this file as a JSON line.")]
 

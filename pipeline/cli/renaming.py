@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 def rename(
     run: Annotated[Path, typer.Argument(help="The run folder, or its config.", metavar="RUN|CONFIG")],
     column: Annotated[str, typer.Argument(help="The label field.", metavar="COLUMN")],
-    pairs: Annotated[list[str], typer.Argument(help="The old and the new name: account=login", metavar="OLD=NEW ...")],
+    pairs: Annotated[list[str], typer.Argument(help="The old and the new label: account=login", metavar="OLD=NEW ...")],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Count the records that would change, and change nothing.")
+        bool, typer.Option("--dry-run", help="Count the records that would change; change nothing.")
     ] = False,
     sets: Sets = None,
     output_dir: Output = None,
     json_out: AsJson = False,
 ) -> None:
-    """Rename or merge labels in the run and in its config; make no calls."""
+    """Rename or merge labels in a run and its config, without calls."""
     settings = settings_of(run, sets, None, output_dir)
 
     async def give_names() -> Any:

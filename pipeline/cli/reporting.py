@@ -12,11 +12,11 @@ from pipeline.cli.frame import STEER, USE, AsJson, RunOf, app, guarded, print_js
 def report(
     run: RunOf = None,
     to: Annotated[
-        Path | None, typer.Option("--to", help="Where to write it. Default: report.html in the run folder.")
+        Path | None, typer.Option("--to", help="The file to write. Default: report.html in the run folder.")
     ] = None,
     json_out: AsJson = False,
 ) -> None:
-    """Write a page about a run: labels, quality, speed, cost."""
+    """Write the report page: labels, quality, speed, and cost."""
     run_dir = run_of(run)
     from pipeline.report import write_report
 
@@ -26,10 +26,10 @@ def report(
 @app.command(rich_help_panel=STEER)
 def watch(
     run: RunOf = None,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port. 0 takes a free one.")] = 0,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port. 0 picks a free one.")] = 0,
     json_out: AsJson = False,
 ) -> None:
-    """Serve the page about a run while it is at work."""
+    """Serve the report page during a run."""
     import asyncio
     from contextlib import suppress
 

@@ -28,14 +28,14 @@ Disagreements = Annotated[
 ]
 Where = Annotated[
     str | None,
-    typer.Option("--where", help="Draw from the records of which this is true; alone: all of them.", metavar="EXPR"),
+    typer.Option("--where", help="Draw only records that match. Without a number, draw all of them.", metavar="EXPR"),
 ]
 Column = Annotated[
-    str | None, typer.Option("--column", help="The label column that is meant. Default: the first.", metavar="NAME")
+    str | None, typer.Option("--column", help="The label column to use. Default: the first one.", metavar="NAME")
 ]
 Score = Annotated[
     str | None,
-    typer.Option("--score", help="The column for --uncertain. Default: agreement, else confidence.", metavar="NAME"),
+    typer.Option("--score", help="The column for --uncertain. Default: agreement, then confidence.", metavar="NAME"),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="The same seed draws the same records.")]
 Blind = Annotated[bool, typer.Option("--blind", help="Do not show the model's labels.")]
@@ -43,21 +43,22 @@ Blind = Annotated[bool, typer.Option("--blind", help="Do not show the model's la
 To = Annotated[Path | None, typer.Option("--to", help="Write the draw to this file.", metavar="FILE")]
 From = Annotated[
     Path | None,
-    typer.Option("--from", help="Take the answers of this file back, such as an edited labels.csv.", metavar="FILE"),
+    typer.Option("--from", help="Import the answers in this file, such as an edited labels.csv.", metavar="FILE"),
 ]
 By = Annotated[
-    str | None, typer.Option("--by", help="Who answers. On the page the default is your login name.", metavar="NAME")
+    str | None,
+    typer.Option("--by", help="The name of the reviewer. The page defaults to your login name.", metavar="NAME"),
 ]
 DrawId = Annotated[
     int | None,
     typer.Option(
         "--draw",
-        help="The draw to open, or that the file answers. Default: found by the options or keys.",
+        help="The draw to open or to answer. Default: the one that matches the options or keys.",
         metavar="ID",
     ),
 ]
 #: Where the page is.
-Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of the page. 0 takes a free one.")]
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="The port of the page. 0 picks a free one.")]
 NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Only print the address of the page.")]
 
 
@@ -81,7 +82,7 @@ def review(
     no_browser: NoBrowser = False,
     json_out: AsJson = False,
 ) -> None:
-    """Check labels on a local page, or draw records into a file."""
+    """Review labels on a local page or in a file."""
     run_dir = run_of(run)
     if from_file is not None:
         _refuse_both("--from", to or sample or per_class or uncertain or disagreements or where)
@@ -163,7 +164,7 @@ def show_record(
     ],
     json_out: AsJson = False,
 ) -> None:
-    """Show one record: its prompt, each answer, cost, and corrections."""
+    """Show one record: its prompt, answers, cost, and corrections."""
     if len(words) > 2:
         fail(f"show shows one record: expected a run and a key, got {len(words)} words: {' '.join(words)}")
     *runs, key = words

@@ -110,13 +110,13 @@ def leases(
         int | None, typer.Option("--shards", min=1, help="How many shards there are.", metavar="N")
     ] = None,
     listen: Annotated[
-        str, typer.Option("--listen", help="Where to listen. A port of 0 takes a free one.", metavar="HOST:PORT")
+        str, typer.Option("--listen", help="The address to listen on. Port 0 picks a free one.", metavar="HOST:PORT")
     ] = "127.0.0.1:7700",
     token_env: TokenEnv = DEFAULT_ENV,
     sets: Sets = None,
     output_dir: Output = None,
 ) -> None:
-    """Serve the limits of a run to its shards, until Ctrl-C."""
+    """Run the lease server, which shares a run's limits among its shards."""
     settings = settings_of(config, sets, None, output_dir)
     host, _, port = listen.rpartition(":")
     if not host or not port.isdigit():
@@ -133,9 +133,9 @@ def leases(
 
 @app.command(rich_help_panel=LABEL)
 def merge(config: RunOf = None, sets: Sets = None, output_dir: Output = None, json_out: AsJson = False) -> None:
-    """Put the shards of a run together: one ledger, one set of files.
+    """Merge the shards of a run into one ledger and one set of files.
 
-    You can merge again at any time, also while shards are at work.
+    You can merge at any time, even while shards are running.
     """
     settings = settings_of(config or run_of(None), sets, None, output_dir)
 

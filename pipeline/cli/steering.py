@@ -14,7 +14,7 @@ Wait = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for 
 def pause(run: RunOf = None, wait_s: Wait = 5.0) -> None:
     """Pause a run: send no more calls.
 
-    Calls in flight finish, and the run stays up.
+    Calls in flight finish, and the process keeps running.
     """
     _order(run, "pause", wait_s)
 
@@ -29,7 +29,7 @@ def resume(run: RunOf = None, wait_s: Wait = 5.0) -> None:
 def drain(run: RunOf = None, wait_s: Wait = 5.0) -> None:
     """End a run after the calls in flight have finished.
 
-    The same command resumes it.
+    The same `labelpipe run` command resumes it.
     """
     _order(run, "drain", wait_s)
 
@@ -39,16 +39,16 @@ def set_live(
     words: Annotated[
         list[str],
         typer.Argument(
-            help="The run folder or its config (default: the run at work here), and a key with its value, such as "
+            help="The run folder or its config (default: the running one here), and a key with its value, such as "
             "limits.concurrency=16.",
             metavar="[RUN|CONFIG] KEY=VALUE",
         ),
     ],
     wait_s: Wait = 5.0,
 ) -> None:
-    """Change a limit while the run is at work.
+    """Change a limit during a run.
 
-    The config file does not change.
+    The command does not change the config file.
     """
     *named, change = words
     key, sign, value = change.partition("=")
