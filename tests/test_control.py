@@ -23,11 +23,11 @@ from pipeline.control import (
     VERBS,
     ConfigWatch,
     Inbox,
+    LiveSettings,
     Order,
-    Reply,
-    Shift,
-    Standing,
-    Ticket,
+    OrderReply,
+    SentOrder,
+    SettingChange,
     applied_line,
     await_answer,
     refused_line,
@@ -50,7 +50,7 @@ def orders_file(run_dir: Path) -> Path:
     return run_dir / "control.jsonl"
 
 
-def answer_of(ticket: Ticket) -> Reply | None:
+def answer_of(ticket: SentOrder) -> OrderReply | None:
     """The answer if it is there; no waiting."""
     return await_answer(ticket, 0, sleep=lambda _: pytest.fail("it slept"))
 
@@ -66,7 +66,7 @@ def test_an_order_and_its_answer(run_dir: Path) -> None:
     assert inbox.read_new() == []
     assert answer_of(ticket) is None
     inbox.answer(order, True, "limits.concurrency 64 -> 16")
-    assert answer_of(ticket) == Reply(True, "limits.concurrency 64 -> 16")
+    assert answer_of(ticket) == OrderReply(True, "limits.concurrency 64 -> 16")
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "set"])
@@ -84,9 +84,9 @@ def test_orders_come_in_their_order_and_answers_find_their_sender(run_dir: Path)
     for order in reversed(orders):
         inbox.answer(order, order.verb != "drain", order.verb)
     assert [answer_of(ticket) for ticket in tickets] == [
-        Reply(True, "pause"),
-        Reply(True, "resume"),
-        Reply(False, "drain"),
+        OrderReply(True, "pause"),
+        OrderReply(True, "resume"),
+        OrderReply(False, "drain"),
     ]
 
 
@@ -144,7 +144,7 @@ def test_an_order_that_makes_no_sense_is_told(run_dir: Path, line: dict[str, Any
     inbox = Inbox(run_dir)
     orders_file(run_dir).write_text(json.dumps({"id": "a", **line}) + "\n")
     assert inbox.read_new() == []
-    assert answer_of(Ticket("a", run_dir, "stop", 0)) == Reply(False, told)
+    assert answer_of(SentOrder("a", run_dir, "stop", 0)) == OrderReply(False, told)
 
 
 def test_many_orders_at_once_are_all_read(run_dir: Path) -> None:
@@ -243,7 +243,7 @@ def test_an_answer_that_comes_late_is_waited_for(run_dir: Path) -> None:
             for order in inbox.read_new():
                 inbox.answer(order, True, "paused")
 
-    assert await_answer(ticket, 5, sleep=nap, clock=lambda: now) == Reply(True, "paused")
+    assert await_answer(ticket, 5, sleep=nap, clock=lambda: now) == OrderReply(True, "paused")
     assert 1 <= sum(naps) < 1.5
 
 
@@ -433,13 +433,16 @@ def test_the_lines_say_old_and_new() -> None:
 @pytest.mark.parametrize(
     ("shift", "line"),
     [
-        (Shift("limits.run_between", None, ["22:00", "07:00"]), 'limits.run_between none -> ["22:00","07:00"] (set)'),
-        (Shift("limits.budget_usd", 2.5, None), "limits.budget_usd 2.5 -> none (set)"),
-        (Shift("notify.url", "https://x/secret", "https://y/secret"), "notify.url is another one (set)"),
-        (Shift("notify.command", "a secret", None), "notify.command was unset (set)"),
+        (
+            SettingChange("limits.run_between", None, ["22:00", "07:00"]),
+            'limits.run_between none -> ["22:00","07:00"] (set)',
+        ),
+        (SettingChange("limits.budget_usd", 2.5, None), "limits.budget_usd 2.5 -> none (set)"),
+        (SettingChange("notify.url", "https://x/secret", "https://y/secret"), "notify.url is another one (set)"),
+        (SettingChange("notify.command", "a secret", None), "notify.command was unset (set)"),
     ],
 )
-def test_a_line_shows_values_but_no_secrets(shift: Shift, line: str) -> None:
+def test_a_line_shows_values_but_no_secrets(shift: SettingChange, line: str) -> None:
     assert applied_line(shift, "set") == line
 
 
@@ -480,7 +483,7 @@ _FLAT = st.dictionaries(
 
 @given(_FLAT, st.lists(_FLAT, max_size=5))
 def test_what_is_in_force_follows_what_may_change(begin: dict[str, int], edits: list[dict[str, int]]) -> None:
-    standing = Standing(begin)
+    standing = LiveSettings(begin)
     for edit in edits:
         standing.take(edit)
         assert not standing.take(edit).applied, "taken"
@@ -491,7 +494,7 @@ def test_what_is_in_force_follows_what_may_change(begin: dict[str, int], edits: 
 
 
 def test_a_refusal_is_told_once_until_it_is_taken_back() -> None:
-    standing = Standing({"limits.concurrency": 64, "task.prompt": "a"})
+    standing = LiveSettings({"limits.concurrency": 64, "task.prompt": "a"})
     refused = [
         [one.new for one in standing.take({"limits.concurrency": concurrency, "task.prompt": prompt}).refused]
         for concurrency, prompt in [(64, "b"), (16, "b"), (16, "c"), (16, "a"), (16, "c")]
@@ -501,7 +504,7 @@ def test_a_refusal_is_told_once_until_it_is_taken_back() -> None:
 
 def test_what_is_only_looked_at_is_not_in_force() -> None:
     """A change is judged before it is taken: what cannot be done was never in force."""
-    standing = Standing({"notify.url": None})
+    standing = LiveSettings({"notify.url": None})
     assert standing.applied_by({"notify.url": "ftp://x"}) == [("notify.url", None, "ftp://x")]
     assert standing.in_force == {"notify.url": None}
     assert standing.take({"notify.url": "https://x"}).applied == [("notify.url", None, "https://x")]

@@ -14,7 +14,7 @@ from pipeline.parts.task import task_of
 from pipeline.readers import ReadProgress
 from pipeline.records import Record
 from pipeline.runner import opening
-from pipeline.runner.opening import SAMPLE, count, expected, open_screen, opening_lines
+from pipeline.runner.opening import SAMPLE, count, expected_usage, opening_lines, print_opening
 from pipeline.settings import Settings
 
 RECORDS = 700
@@ -106,7 +106,7 @@ def test_what_nobody_wrote_down_is_said(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_count_that_takes_long_is_said_when_it_is_there(monkeypatch: pytest.MonkeyPatch, patience_s: float) -> None:
     monkeypatch.setattr(opening, "PATIENCE_S", patience_s)
     found, said = settings(), list[str]()
-    asyncio.run(open_screen(said.append, found, task_of(found), sources_of(found), ReadProgress(), 0))
+    asyncio.run(print_opening(said.append, found, task_of(found), sources_of(found), ReadProgress(), 0))
     if patience_s:
         (text,) = said
         assert text.startswith("labelpipe: 700 records of in.csv")
@@ -124,7 +124,7 @@ def test_what_is_marked_for_the_cache_is_counted_at_its_price() -> None:
             task={"labels": {"mood": ["good", "bad"]}, "prompt": "{{ text }}", "system": "You help. " * 500},
             model={"name": "gpt-6-luna", "cache_breakpoint": mark},
         )
-        used = expected(task_of(wanted), first)
+        used = expected_usage(task_of(wanted), first)
         assert used is not None
         told[mark] = used.cached / used.prompt
     assert told[False] == 0

@@ -11,7 +11,7 @@ import pytest
 from pipeline.errors import LabelpipeError, RateLimitedError
 from pipeline.limits import Admission, Gate
 from pipeline.records import Usage
-from pipeline.runner.guard import OutageLimitError, OutageWatch
+from pipeline.runner.supervisor import OutageLimitError, OutageWatch
 
 RunOn = Callable[[Any], Any]
 LIMIT_S = 3600.0

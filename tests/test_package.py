@@ -11,7 +11,7 @@ import pytest
 
 import labelpipe
 import pipeline
-from pipeline.cli.frame import DOCS_URL
+from pipeline.cli.application import DOCS_URL
 
 ROOT = Path(__file__).parent.parent
 

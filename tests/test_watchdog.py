@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.control import Watchdog, describe_tasks, grouped
+from pipeline.control import Watchdog, describe_tasks, group_tasks
 
 SECRET = "the text of a record"
 
@@ -241,7 +241,7 @@ def test_those_that_stand_at_the_same_place_are_one_group() -> None:
 
         tasks = [asyncio.create_task(work(number), name=f"worker-{number}") for number in range(100)]
         await asyncio.sleep(0)
-        found = grouped(describe_tasks())
+        found = group_tasks(describe_tasks())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import measure, store
-from pipeline.api.shown import Config, ShownFacts, plain, settings_of
+from pipeline.api.display import Config, DisplayableFacts, settings_of, sync_form
 from pipeline.targets import find_run
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class _Figures(ShownFacts):
+class _Figures(DisplayableFacts):
     """All that was found, as plain values. `facts` is what the command prints with `--json`."""
 
     @property
@@ -25,21 +25,21 @@ class Evaluation(_Figures):
     """Labels compared with gold: `evaluation.columns["topic"]["accuracy"]`."""
 
     __slots__ = ()
-    _shown_by = "evaluation_lines"
+    _view = "evaluation_lines"
 
 
 class Comparison(_Figures):
     """Two runs side by side: `comparison.columns["topic"]["agreement"]`."""
 
     __slots__ = ()
-    _shown_by = "comparison_lines"
+    _view = "comparison_lines"
 
 
 class Trial(Comparison):
     """A config tried on some records of a run. `facts["tried"]` says what that took; the old run is `a`."""
 
     __slots__ = ()
-    _shown_by = "trial_lines"
+    _view = "trial_lines"
 
 
 def _texts(one: str | Sequence[str] | None) -> Sequence[str]:
@@ -112,7 +112,7 @@ async def atry_config(
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Certification(ShownFacts):
+class Certification(DisplayableFacts):
     """Where the certificate of a label field stands. `facts` is all of it, as `labelpipe certify --json` prints it.
 
     `records` are the keys of those that people have to check now, `check` is how many; `bound` is the share of wrong
@@ -140,7 +140,7 @@ class Certification(ShownFacts):
         found: Sequence[str] = self.facts["records"]
         return found
 
-    _shown_by = "certify_lines"
+    _view = "certify_lines"
 
 
 async def acertify(
@@ -166,7 +166,7 @@ async def acertify(
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class ClassShares(ShownFacts):
+class ClassShares(DisplayableFacts):
     """Shares of classes, raw and corrected. `facts` is all of it, as `labelpipe certify --shares --json` prints it.
 
     `groups` are those of `by`, or one of all records: each with `classes`, which has for each class `raw`, and
@@ -179,7 +179,7 @@ class ClassShares(ShownFacts):
         found: Sequence[Mapping[str, Any]] = self.facts["groups"]
         return found
 
-    _shown_by = "shares_lines"
+    _view = "shares_lines"
 
 
 async def aclass_shares(
@@ -206,8 +206,8 @@ def certificate_of(run: str | Path | None = None, column: str | None = None) -> 
     return store.certificate_of(find_run(run), column)
 
 
-evaluate = plain(aevaluate)
-compare = plain(acompare)
-try_config = plain(atry_config)
-certify = plain(acertify)
-class_shares = plain(aclass_shares)
+evaluate = sync_form(aevaluate)
+compare = sync_form(acompare)
+try_config = sync_form(atry_config)
+certify = sync_form(acertify)
+class_shares = sync_form(aclass_shares)

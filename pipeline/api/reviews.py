@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import review
-from pipeline.api.shown import ShownFacts, plain
+from pipeline.api.display import DisplayableFacts, sync_form
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class DrawFile(ShownFacts):
+class DrawFile(DisplayableFacts):
     """A draw that was written as a file. `facts` is all of it, as `labelpipe review --to --json` prints it.
 
     `items` are the records in the file's order, each with `key`, `probability` and `stratum`.
@@ -22,28 +22,28 @@ class DrawFile(ShownFacts):
         found: Sequence[Mapping[str, Any]] = self.facts["items"]
         return found
 
-    _shown_by = "draw_lines"
+    _view = "draw_lines"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class TakenAnswers(ShownFacts):
+class TakenAnswers(DisplayableFacts):
     """What came of a file of answers. `facts` is all of it, as `labelpipe review --from --json` prints it.
 
     `facts["corrected"]` and the other counts are numbers of rows.
     """
 
-    _shown_by = "answers_lines"
+    _view = "answers_lines"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class RecordView(ShownFacts):
+class RecordView(DisplayableFacts):
     """One record with all that its run knows of it. `facts` is what `labelpipe show --json` prints.
 
     It has `key`, `status`, `fields`, `rows`, `prompt`, `answers`, `correction`, `reviews` and `draws`. Times are Unix
     times.
     """
 
-    _shown_by = "record_lines"
+    _view = "record_lines"
 
 
 async def ashow_record(run: str | Path | None, key: str) -> RecordView:
@@ -90,14 +90,14 @@ async def atake_answers(run: str | Path | None, path: str | Path, *, by: str, dr
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class PageReview(ShownFacts):
+class PageReview(DisplayableFacts):
     """What a review on the page came to. `facts` is all of it, as `labelpipe review --json` prints it at the end.
 
     `facts["answered"]` and the other counts are numbers of records; `facts["estimates"]` has one entry for each label
     field that is answered by choosing: `field`, `mean`, `low`, `high` (shares from 0 to 1), `n` and `right`.
     """
 
-    _shown_by = "reviewed_lines"
+    _view = "reviewed_lines"
 
 
 async def areview_page(
@@ -130,7 +130,7 @@ async def areview_page(
     return PageReview(facts)
 
 
-show_record = plain(ashow_record)
-draw_records = plain(adraw_records)
-take_answers = plain(atake_answers)
-review_page = plain(areview_page)
+show_record = sync_form(ashow_record)
+draw_records = sync_form(adraw_records)
+take_answers = sync_form(atake_answers)
+review_page = sync_form(areview_page)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import facts, labelfields, planner, report, results, runner, show, stats
-from pipeline.api.shown import Config, Shown, ShownFacts, link, plain, settings_of, shown_as
+from pipeline.api.display import Config, Displayable, DisplayableFacts, link, settings_of, sync_form, to_displayable
 from pipeline.errors import MissingExtraError, SetupError
 from pipeline.facts import Check, Tier
 from pipeline.readers import RecordInput
-from pipeline.runner import RunOptions, in_loop
+from pipeline.runner import RunOptions, run_sync
 from pipeline.settings import Settings
 from pipeline.store import read_table
 from pipeline.targets import find_run, load_settings
@@ -30,10 +30,10 @@ def _reported(settings: Settings, options: RunOptions | None) -> RunOptions:
     return replace(options, after=report.after_run) if wanted else options
 
 
-class RunSummary(Shown, stats.RunSummary):
+class RunSummary(Displayable, stats.RunSummary):
     """What a run came to."""
 
-    _shown_by = "closing_lines"
+    _view = "closing_lines"
 
     def to_pandas(self) -> pandas.DataFrame:
         """The run's rows as a frame, in the input's order. The index is the record's place in the input, from 0.
@@ -44,7 +44,7 @@ class RunSummary(Shown, stats.RunSummary):
             import pandas
         except ImportError as error:
             raise MissingExtraError("to_pandas()", "pandas") from error
-        titles, index, rows = in_loop(read_table(self.run_dir))
+        titles, index, rows = run_sync(read_table(self.run_dir))
         return pandas.DataFrame(rows, index=index, columns=titles)
 
     def _repr_html_(self) -> str:
@@ -86,7 +86,7 @@ def _table_html(head: str, facts: Sequence[tuple[str, str]], *, simulated: bool,
     return f"<table><tr><th colspan=2>{escape(head)}</th></tr>{rows}{foot}</table>"
 
 
-class Checks(Shown, tuple[Check, ...]):
+class Checks(Displayable, tuple[Check, ...]):
     """What `check` looked at. `ok` is false where anything has to be fixed before a run."""
 
     __slots__ = ()
@@ -101,36 +101,36 @@ class Checks(Shown, tuple[Check, ...]):
         """The server card: what a server that is not OpenAI's does with calls; None where none was asked."""
         return next((one.card for one in self if one.card is not None), None)
 
-    _shown_by = "check_lines"
+    _view = "check_lines"
 
 
-class Preview(Shown, facts.Preview):
+class Preview(Displayable, facts.Preview):
     """What a preview came to."""
 
-    _shown_by = "preview_lines"
+    _view = "preview_lines"
 
 
-class Plan(Shown, facts.Plan):
+class Plan(Displayable, facts.Plan):
     """What the full run takes."""
 
-    _shown_by = "plan_lines"
+    _view = "plan_lines"
 
 
-class Report(Shown, results.Report):
+class Report(Displayable, results.Report):
     """What `verify` found."""
 
     def _lines(self) -> Sequence[str]:
         return self.lines()
 
 
-class RehearsedPlan(Shown, facts.RehearsedPlan):
+class RehearsedPlan(Displayable, facts.RehearsedPlan):
     """What came of a rehearsal."""
 
-    _shown_by = "rehearsal_lines"
+    _view = "rehearsal_lines"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class RunStatus(ShownFacts):
+class RunStatus(DisplayableFacts):
     """A run as it stands. `facts` is all of it, as `labelpipe status --json` prints it; `status["live"]` is one fact.
 
     `ended` says how the last session ended, None while one is `running`. `cost_usd` is None where no price is known.
@@ -147,7 +147,7 @@ class RunStatus(ShownFacts):
     ended: str | None
     next_step: str
 
-    _shown_by = "status_lines"
+    _view = "status_lines"
 
 
 async def arun(config: Config, options: RunOptions | None = None, *, records: RecordInput | None = None) -> RunSummary:
@@ -155,8 +155,8 @@ async def arun(config: Config, options: RunOptions | None = None, *, records: Re
     settings = settings_of(config)
     options = _reported(settings, options)
     if settings.scale.shards is not None and records is None:
-        return shown_as(RunSummary, await _in_shards(settings, options))
-    return shown_as(RunSummary, await runner.arun(settings, options, records=records))
+        return to_displayable(RunSummary, await _in_shards(settings, options))
+    return to_displayable(RunSummary, await runner.arun(settings, options, records=records))
 
 
 async def _in_shards(settings: Settings, options: RunOptions) -> stats.RunSummary:
@@ -184,12 +184,12 @@ async def apreview(
     With `prompt` nothing is sent: `requests` are what would be.
     """
     found = await planner.preview(settings_of(config), n, records=records, keys=keys, sample=sample, prompt=prompt)
-    return shown_as(Preview, found)
+    return to_displayable(Preview, found)
 
 
 async def aplan(config: Config, pilot: int = 20, *, quiet: bool = False) -> Plan:
     """Label a sample of `pilot` records, which are kept in the run, and say what the rest takes. Raises SetupError."""
-    return shown_as(Plan, await planner.plan(settings_of(config), pilot, quiet=quiet))
+    return to_displayable(Plan, await planner.plan(settings_of(config), pilot, quiet=quiet))
 
 
 async def arehearse_plan(
@@ -197,13 +197,13 @@ async def arehearse_plan(
 ) -> RehearsedPlan:
     """A plan against the built-in endpoint: planned beside happened, without key or cost. Raises SetupError."""
     found = await planner.rehearse_plan(settings_of(config), records, tier or Tier(), pilot=pilot, quiet=quiet)
-    return shown_as(RehearsedPlan, found)
+    return to_displayable(RehearsedPlan, found)
 
 
 async def areplay(config: Config) -> RunSummary:
     """Read the stored answers again and write the files again; no call is made. Raises SetupError."""
     settings = settings_of(config)
-    return shown_as(RunSummary, await runner.replay(settings, after=_reported(settings, None).after))
+    return to_displayable(RunSummary, await runner.replay(settings, after=_reported(settings, None).after))
 
 
 async def astatus(run: str | Path | None = None) -> RunStatus:
@@ -218,7 +218,7 @@ async def averify(run: str | Path | None = None, *, read_input: bool = True, rem
 
     Addresses and databases that the run folder names are read with `remote` only.
     """
-    return shown_as(Report, await runner.verify(find_run(run), read_input=read_input, remote=remote))
+    return to_displayable(Report, await runner.verify(find_run(run), read_input=read_input, remote=remote))
 
 
 def run(config: Config, options: RunOptions | None = None, *, records: RecordInput | None = None) -> RunSummary:
@@ -230,27 +230,27 @@ def run(config: Config, options: RunOptions | None = None, *, records: RecordInp
     settings = settings_of(config)
     options = _reported(settings, options)
     if settings.scale.shards is not None and records is None:
-        return shown_as(RunSummary, in_loop(_in_shards(settings, options)))
-    return shown_as(RunSummary, runner.run(settings, options, records=records))
+        return to_displayable(RunSummary, run_sync(_in_shards(settings, options)))
+    return to_displayable(RunSummary, runner.run(settings, options, records=records))
 
 
 async def amerge(run: str | Path | None = None) -> Merged:
     """Put the shards of a run together, by its folder or its config. Raises SetupError where there is no run."""
     from pipeline.shards import merge as join
 
-    return shown_as(Merged, await join(load_settings(find_run(run))))
+    return to_displayable(Merged, await join(load_settings(find_run(run))))
 
 
-class Merged(Shown, stats.Merged):
+class Merged(Displayable, stats.Merged):
     """The shards of a run that were put together."""
 
-    _shown_by = "merged_lines"
+    _view = "merged_lines"
 
 
-class ReportFile(Shown, facts.ReportFile):
+class ReportFile(Displayable, facts.ReportFile):
     """The page about a run that was written."""
 
-    _shown_by = "report_lines"
+    _view = "report_lines"
 
     def _repr_html_(self) -> str:
         """A link, for a notebook."""
@@ -274,10 +274,10 @@ async def awatch(run: str | Path | None = None, *, port: int = 0, ready: Callabl
     await report.watch(find_run(run, at_work=True), port=port, ready=ready)
 
 
-class Renamed(Shown, labelfields.Renamed):
+class Renamed(Displayable, labelfields.Renamed):
     """What renaming labels came to."""
 
-    _shown_by = "renamed_lines"
+    _view = "renamed_lines"
 
 
 async def arename(
@@ -296,17 +296,17 @@ async def arename(
             await report.write_report(page.parent)
         except SetupError as error:
             found = replace(found, notes=(*found.notes, str(error)))
-    return shown_as(Renamed, found)
+    return to_displayable(Renamed, found)
 
 
-check = plain(acheck)
-preview = plain(apreview)
-merge = plain(amerge)
-plan = plain(aplan)
-rehearse_plan = plain(arehearse_plan)
-replay = plain(areplay)
-status = plain(astatus)
-verify = plain(averify)
-write_report = plain(awrite_report)
-watch = plain(awatch)
-rename = plain(arename)
+check = sync_form(acheck)
+preview = sync_form(apreview)
+merge = sync_form(amerge)
+plan = sync_form(aplan)
+rehearse_plan = sync_form(arehearse_plan)
+replay = sync_form(areplay)
+status = sync_form(astatus)
+verify = sync_form(averify)
+write_report = sync_form(awrite_report)
+watch = sync_form(awatch)
+rename = sync_form(arename)

@@ -3,20 +3,20 @@
 import sys
 
 from pipeline.cli import (
-    certifying,
-    demo,
-    exporting,
-    labelling,
-    looking,
-    measuring,
-    rehearsing,
-    renaming,
-    reporting,
-    reviewing,
-    sharding,
-    steering,
+    certify_command,
+    control_commands,
+    demo_command,
+    export_commands,
+    measure_commands,
+    rehearse_command,
+    rename_command,
+    report_commands,
+    review_commands,
+    run_commands,
+    shard_commands,
+    status_commands,
 )
-from pipeline.cli.frame import EXIT_CODES, EXIT_NOT_WRITTEN, app
+from pipeline.cli.application import EXIT_CODES, EXIT_NOT_WRITTEN, app
 from pipeline.terminal import open_missing_streams, put
 
 

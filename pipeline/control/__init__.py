@@ -8,16 +8,16 @@
 What an order or an edit may change is decided here (`changes`); that it is done is the run's part.
 """
 
-from pipeline.control.edits import (
+from pipeline.control.config_watch import ConfigWatch
+from pipeline.control.orders import NO_ANSWER, VERBS, Inbox, Order, OrderReply, SentOrder, await_answer, send
+from pipeline.control.setting_changes import (
     FILE_ONLY_KEYS,
     LIVE_TABLES,
-    LiveChange,
-    Shift,
-    Standing,
+    LiveSettings,
+    SettingChange,
+    SettingChanges,
     applied_line,
     refused_line,
     sort_changes,
 )
-from pipeline.control.orders import NO_ANSWER, VERBS, Inbox, Order, Reply, Ticket, await_answer, send
-from pipeline.control.watch import ConfigWatch
-from pipeline.control.watchdog import Watchdog, describe_tasks, grouped
+from pipeline.control.watchdog import Watchdog, describe_tasks, group_tasks

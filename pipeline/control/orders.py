@@ -29,7 +29,7 @@ NO_ANSWER = "the run did not answer; is it running?"
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
+class SentOrder:
     """An order that was sent. The answer to it will stand behind `answers_from` bytes of the answers."""
 
     id: str
@@ -39,14 +39,14 @@ class Ticket:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class OrderReply:
     """What the run said to an order."""
 
     ok: bool
     text: str
 
 
-def send(run_dir: Path, verb: str, key: str | None = None, value: JSON = None) -> Ticket:
+def send(run_dir: Path, verb: str, key: str | None = None, value: JSON = None) -> SentOrder:
     """Leave an order for the run in `run_dir`. `key` and `value` belong to "set" only.
 
     Raises SetupError where there is no run, the order makes no sense, or the folder cannot be written.
@@ -56,7 +56,7 @@ def send(run_dir: Path, verb: str, key: str | None = None, value: JSON = None) -
     if not (run_dir / "manifest.json").is_file():
         raise SetupError(f"{run_dir}: there is no run here (no manifest.json)")
     # Read before the order is there: the answer to it can only come behind this.
-    ticket = Ticket(secrets.token_hex(8), run_dir, verb, _size(run_dir / ANSWERS))
+    ticket = SentOrder(secrets.token_hex(8), run_dir, verb, _size(run_dir / ANSWERS))
     order = {"id": ticket.id, "at": time.time(), "verb": verb}
     try:
         _append(run_dir / ORDERS, order if key is None else {**order, "key": key, "value": value})
@@ -69,12 +69,12 @@ def send(run_dir: Path, verb: str, key: str | None = None, value: JSON = None) -
 
 
 def await_answer(
-    ticket: Ticket,
+    ticket: SentOrder,
     timeout_s: float = 5.0,
     *,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
-) -> Reply | None:
+) -> OrderReply | None:
     """What the run says to the order; None when it said nothing within `timeout_s` (then `NO_ANSWER` is the text).
 
     Blocks: it is for a command, not for an event loop.
@@ -84,7 +84,7 @@ def await_answer(
         # Opened anew each time: over NFS, opening is what brings the news.
         for answer in _objects(_read_from(ticket.run_dir / ANSWERS, ticket.answers_from)):
             if answer.get("id") == ticket.id:
-                return Reply(answer.get("ok") is True, str(answer.get("text", "")))
+                return OrderReply(answer.get("ok") is True, str(answer.get("text", "")))
         if clock() >= until:
             return None
         sleep(POLL_S)

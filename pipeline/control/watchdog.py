@@ -60,7 +60,7 @@ def describe_tasks() -> list[dict[str, Any]]:
     return [_described(task) for task in sorted(tasks, key=lambda task: (len(task.get_name()), task.get_name()))]
 
 
-def grouped(described: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def group_tasks(described: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same with one entry for all tasks that stand at the same place, the largest group first."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for one in described:

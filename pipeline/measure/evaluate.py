@@ -25,7 +25,7 @@ from pipeline.measure.pairs import (
     value_in,
 )
 from pipeline.measure.tally import AGREEMENT, CONFIDENCE, FieldTally
-from pipeline.parts import gold_source, keys_in
+from pipeline.parts import gold_source, read_keys
 from pipeline.progress import show_count
 from pipeline.records import JSON
 from pipeline.store import Ledger, RunDir, read_reviews
@@ -91,7 +91,9 @@ async def evaluate(
         differing = Differing(
             "--disagreements", options.disagreements, opened, ("gold", "label"), gold=gold, more=["confidence"]
         )
-        without = await keys_in(Path(options.without), opened.key, "--without") if options.without else frozenset[str]()
+        without = (
+            await read_keys(Path(options.without), opened.key, "--without") if options.without else frozenset[str]()
+        )
         judge = Judge(opened, found, confidence, differing, without)
         with differing, show_count("comparing", quiet=options.quiet) as count:
             async with aclosing(batches_of(opened, found, fields=judge.wants_fields)) as batches:

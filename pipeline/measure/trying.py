@@ -11,7 +11,7 @@ from pipeline import codec
 from pipeline.errors import ChangedError, SetupError
 from pipeline.measure.compare import CompareOptions, compare
 from pipeline.measure.pairs import BLOCK
-from pipeline.parts import card_of, changed, mark_of, refuse, refuse_sameness, task_of
+from pipeline.parts import card_of, override_settings, sample_rank, task_of, validate_prompt, validate_settings
 from pipeline.runner import RunOptions, arun
 from pipeline.settings import Settings
 from pipeline.show import codes_text
@@ -60,8 +60,8 @@ async def try_config(
     options = options or TryOptions()
     old, manifest = run_and_manifest(against)
     settings = _elsewhere(settings, old)
-    refuse(settings)
-    refuse_sameness(task_of(settings))
+    validate_settings(settings)
+    validate_prompt(task_of(settings))
     new = RunDir(Path(settings.output.dir))
     keys = await _drawn(old, options.n, options.seed)
     reading = manifest.get("reading") or {}
@@ -107,7 +107,7 @@ def _elsewhere(settings: Settings, old: RunDir) -> Settings:
         return settings
     if (card := card_of(settings)) is not None:  # it asks as the old run does
         RunDir(Path(f"{folder}{SUFFIX}")).write_server(card)
-    return changed(settings, {"output.dir": f"{folder}{SUFFIX}"})
+    return override_settings(settings, {"output.dir": f"{folder}{SUFFIX}"})
 
 
 def _next(settings: Settings) -> str:
@@ -131,7 +131,7 @@ async def _drawn(old: RunDir, n: int, seed: int) -> list[str]:
         seq = 0
         while rows := await ledger.labels_after(seq, BLOCK):
             seq = rows[-1].seq
-            marks = ((mark_of(row.key, seed), row.key) for row in rows if row.label is not None)
+            marks = ((sample_rank(row.key, seed), row.key) for row in rows if row.label is not None)
             drawn = heapq.nsmallest(n, (*drawn, *marks))
     if not drawn:
         raise SetupError(f"{old.path}: no record has a label, so there is nothing to compare with")
@@ -152,7 +152,7 @@ async def _label(settings: Settings, new: RunDir, keys: Sequence[str], options: 
     path = new.path / KEYS
     with new.open_for_writing():
         path.write_bytes(b"".join(_lines(keys, column)))
-    ready = changed(
+    ready = override_settings(
         settings,
         {
             "input.keys": str(path),

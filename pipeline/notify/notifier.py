@@ -11,7 +11,7 @@ from typing import TypeVar
 from pipeline import codec
 from pipeline.errors import ConfigError
 from pipeline.notify.command import argv_of, execute
-from pipeline.notify.webhook import Problem, Webhook, plain, post, slack_body, webhook_of
+from pipeline.notify.webhook import PostFailure, Webhook, plain, post, slack_body, webhook_of
 from pipeline.records import JSON
 from pipeline.threads import in_daemon
 
@@ -119,13 +119,13 @@ class Notifier:
                 return
             await asyncio.sleep(max(wait_s, problem.wait_s))
 
-    async def _attempt(self, webhook: Webhook, body: bytes) -> Problem | None:
+    async def _attempt(self, webhook: Webhook, body: bytes) -> PostFailure | None:
         """One post. The time is taken here too: a name that is looked up, or an answer in drips, has no timeout."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await in_daemon(lambda: post(webhook, body, self._timeout_s))
         except TimeoutError:
-            return Problem(f"no answer in {self._timeout_s:g} s", passing=True)
+            return PostFailure(f"no answer in {self._timeout_s:g} s", passing=True)
 
     async def _run(self, argv: Sequence[str], event: str, message: Mapping[str, JSON]) -> None:
         passed = {name: value for name, value in os.environ.items() if name not in self._hidden}

@@ -31,7 +31,7 @@ class Webhook:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class PostFailure:
     """Why a post was not taken. `passing`: another attempt may do better, after `wait_s` or more."""
 
     text: str
@@ -81,7 +81,7 @@ def _opener() -> urllib.request.OpenerDirector:
     return opener
 
 
-def post(webhook: Webhook, body: bytes, timeout_s: float) -> Problem | None:
+def post(webhook: Webhook, body: bytes, timeout_s: float) -> PostFailure | None:
     """One POST; None when it was taken. Blocks. `timeout_s` is for each wait of the socket."""
     headers = {"Content-Type": "application/json", "User-Agent": f"labelpipe/{__version__}"}
     if webhook.authorization is not None:
@@ -94,15 +94,15 @@ def post(webhook: Webhook, body: bytes, timeout_s: float) -> Problem | None:
         with error:
             return _refusal(error.code, error.headers.get("Retry-After"))
     except (OSError, http.client.HTTPException) as error:
-        return Problem(_reason(error), passing=True)
+        return PostFailure(_reason(error), passing=True)
 
 
-def _refusal(status: int, retry_after: str | None) -> Problem:
+def _refusal(status: int, retry_after: str | None) -> PostFailure:
     if 300 <= status < 400:
-        return Problem(f"answered {status}: redirects are not followed", passing=False)
+        return PostFailure(f"answered {status}: redirects are not followed", passing=False)
     passing = status >= 500 or status in {408, 425, 429}
     wait_s = float(retry_after) if retry_after is not None and retry_after.isdecimal() else 0.0
-    return Problem(f"answered {status}", passing and wait_s <= LONGEST_WAIT_S, wait_s)
+    return PostFailure(f"answered {status}", passing and wait_s <= LONGEST_WAIT_S, wait_s)
 
 
 def _reason(error: BaseException) -> str:

@@ -1,25 +1,23 @@
 """Settings to the parts of a run: the only room that knows both."""
 
-from pipeline.parts.canaries import Gold, gold_of
+from pipeline.parts.canaries import GoldRecords, gold_of
 from pipeline.parts.card import (
+    FORM_NOTES,
     FORMS,
-    WORKED_AROUND,
-    as_sent,
-    asks_once,
     card_of,
+    describe_card,
     fingerprint_of,
     form_of,
     has_card,
-    told_of_card,
+    takes_single_call,
+    with_call_form,
 )
-from pipeline.parts.changing import changed
-from pipeline.parts.choosing import expect_choice, is_of_shard, keys_in, mark_of, shard_of
 from pipeline.parts.gold import gold_source
 from pipeline.parts.inputs import (
     can_be_read_again,
     changes_of_input,
+    input_identity,
     is_elsewhere,
-    named_of,
     read,
     read_again,
     reading_of,
@@ -31,7 +29,7 @@ from pipeline.parts.limits import (
     admission_of,
     batch_price,
     budget_of,
-    few_of,
+    fewest_for_batches,
     flex_price,
     has_bound,
     hours_of,
@@ -44,10 +42,20 @@ from pipeline.parts.limits import (
     votes_usd,
 )
 from pipeline.parts.media import media_for, media_of
-from pipeline.parts.outputs import is_marked, layout_of, mark_simulated, notified_of, open_sinks, outputs_of, sql_of
+from pipeline.parts.outputs import (
+    is_marked_simulated,
+    layout_of,
+    mark_simulated,
+    notify_targets,
+    open_sinks,
+    outputs_of,
+    sql_of,
+)
+from pipeline.parts.overrides import override_settings
+from pipeline.parts.portable_files import PortableFiles, portable_files
 from pipeline.parts.provider import gold_fields, open_provider
-from pipeline.parts.refusals import ASKS_THE_SAME, refusals, refuse, refuse_sameness
-from pipeline.parts.renaming import FileEdit, edit_of, file_edits, renamed_pairs
+from pipeline.parts.rename_edits import FileEdit, edit_of, file_edits, renamed_pairs
+from pipeline.parts.selection import is_of_shard, read_keys, sample_rank, shard_of, validate_selection
 from pipeline.parts.server import (
     BASE_URL,
     REHEARSAL,
@@ -60,8 +68,8 @@ from pipeline.parts.server import (
     is_openai,
     is_simulated,
     missing_key,
+    responses_api_reason,
     service_tier_of,
-    why_responses,
 )
 from pipeline.parts.task import cache_text, panel_of, task_of, voters_of
-from pipeline.parts.travel import Travel, travel_of
+from pipeline.parts.validation import SAME_PROMPT, settings_errors, validate_prompt, validate_settings

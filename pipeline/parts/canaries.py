@@ -20,8 +20,8 @@ from pipeline.gold import (
     has_value,
     only_field,
 )
-from pipeline.parts.choosing import is_of_shard, shard_of
-from pipeline.parts.tables import table_source, told_of
+from pipeline.parts.selection import is_of_shard, shard_of
+from pipeline.parts.tables import describe_table_error, table_source
 from pipeline.quality import uniform
 from pipeline.readers import key_from_value, placeholder_key, read_records
 from pipeline.records import JSON, Record
@@ -33,7 +33,7 @@ MOST_GOLD = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class Gold:
+class GoldRecords:
     """The gold records of a run, and the label field that they are about.
 
     `mixed` are records to be asked beside those of the input, in a random order; `right` is what gold says, by the key
@@ -46,7 +46,7 @@ class Gold:
     right: Mapping[str, JSON]
 
 
-async def gold_of(settings: Settings, task: Task) -> Gold | None:
+async def gold_of(settings: Settings, task: Task) -> GoldRecords | None:
     """The gold of [quality]; None where none is named. A shard has its part of it. Raises ConfigError."""
     gold = await _all_gold(settings, task)
     if gold is None or settings.input.shard is None:
@@ -56,7 +56,7 @@ async def gold_of(settings: Settings, task: Task) -> Gold | None:
     return replace(gold, mixed=[record for record in gold.mixed if record.key in right], right=right)
 
 
-async def _all_gold(settings: Settings, task: Task) -> Gold | None:
+async def _all_gold(settings: Settings, task: Task) -> GoldRecords | None:
     """The gold of all shards.
 
     Where the file has what the prompt shows, its records are mixed into the run. Where it has keys and labels alone,
@@ -80,7 +80,7 @@ async def _all_gold(settings: Settings, task: Task) -> Gold | None:
     if not shown:
         if settings.input.key is None or key is None:
             raise ConfigError(_lacking(path, task, columns))
-        return Gold(field, column, (), {key_from_value(one.fields[key]): one.fields[column] for one in answered})
+        return GoldRecords(field, column, (), {key_from_value(one.fields[key]): one.fields[column] for one in answered})
     examples = _examples(task, shown)
     mixed = [
         (_canary(record, path, key, {column, *_gold_columns(columns, fields)}, shown), record.fields[column])
@@ -90,7 +90,7 @@ async def _all_gold(settings: Settings, task: Task) -> Gold | None:
     mixed = list({record.key: (record, right) for record, right in reversed(mixed)}.values())
     mixed.sort(key=lambda one: uniform(0, "canary", one[0].key))
     numbered = [replace(record, ordinal=-place) for place, (record, _) in enumerate(mixed, 1)]
-    return Gold(field, column, numbered, {record.key: right for record, right in mixed})
+    return GoldRecords(field, column, numbered, {record.key: right for record, right in mixed})
 
 
 async def _records(path: Path, keys: Iterable[str]) -> list[Record]:
@@ -103,7 +103,7 @@ async def _records(path: Path, keys: Iterable[str]) -> list[Record]:
             async for batch in batches:
                 found += batch
     except InputError as error:
-        raise ConfigError(f"quality.gold: {told_of(error)}") from None
+        raise ConfigError(f"quality.gold: {describe_table_error(error)}") from None
     if bad := next((record for record in found if record.problem is not None), None):
         reason = bad.problem.message if bad.problem else ""
         raise ConfigError(f"quality.gold: {path}:{bad.line} cannot be read: {reason}")

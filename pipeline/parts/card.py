@@ -19,7 +19,7 @@ from pipeline.store import RunDir
 #: The forms in which a call is asked for, the one that serves best first.
 FORMS = ("required", "forced", BY_SCHEMA)
 #: What a run is told of a form; of "required", which is sent without a card too, there is nothing to tell.
-WORKED_AROUND = {
+FORM_NOTES = {
     "forced": "the function is named in each call",
     BY_SCHEMA: "a call goes out as its schema (response_format)",
 }
@@ -38,7 +38,7 @@ def has_card(settings: Settings) -> bool:
     return not (holds_names(settings) or is_simulated(settings) or settings.task.call == "any")
 
 
-def asks_once(settings: Settings) -> bool:
+def takes_single_call(settings: Settings) -> bool:
     """Whether an answer is to be one call, so that it may be asked for by the function's name or by its schema."""
     task = settings.task
     is_one = task.call == "one" and task.rows != "calls" and task.max_turns == 1
@@ -49,7 +49,7 @@ def refuse_schema(settings: Settings) -> None:
     """Raise ConfigError where calls cannot go out as a schema: of one answer."""
     if settings.model.tool_choice != BY_SCHEMA:
         return
-    if not asks_once(settings):
+    if not takes_single_call(settings):
         raise ConfigError(
             'model.tool_choice = "schema" asks for one answer by one schema, so it does not go with several tools, '
             "task.call, task.max_turns or task.rows of calls: set another one"
@@ -68,18 +68,18 @@ def card_of(settings: Settings) -> Mapping[str, JSON] | None:
 
 def form_of(settings: Settings) -> str | None:
     """How the card says that a call is asked for; None where there is none, or the config says so itself."""
-    card = card_of(settings) if settings.model.tool_choice is None and asks_once(settings) else None
+    card = card_of(settings) if settings.model.tool_choice is None and takes_single_call(settings) else None
     form = None if card is None else card.get("form")
     return str(form) if form in FORMS else None
 
 
-def as_sent(settings: Settings, request: Request) -> Request:
+def with_call_form(settings: Settings, request: Request) -> Request:
     """The request in the form in which its call is asked for."""
     from pipeline.providers import asked_as
 
     return asked_as(request, form_of(settings) if request.model == settings.model.name else None)
 
 
-def told_of_card(settings: Settings) -> str:
+def describe_card(settings: Settings) -> str:
     """What the card changes in the calls of a run; empty where it changes nothing."""
-    return WORKED_AROUND.get(form_of(settings) or "", "")
+    return FORM_NOTES.get(form_of(settings) or "", "")

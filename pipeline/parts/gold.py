@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError, InputError
-from pipeline.parts.inputs import resolved
+from pipeline.parts.inputs import resolve_inputs
 from pipeline.parts.tables import delimiter_of
 from pipeline.readers import Source
 from pipeline.settings import InputSettings, Settings
@@ -18,7 +18,7 @@ def gold_source(path: str, sets: Sequence[str] = (), keys: Sequence[str] = ()) -
     where its first line names one, that line is the header, and tells what separates the columns.
     """
     try:
-        found = resolved(path, _reading_as(path, sets, _header_of(path, keys)), Path(), None, secret=False)
+        found = resolve_inputs(path, _reading_as(path, sets, _header_of(path, keys)), Path(), None, secret=False)
     except InputError as error:
         raise InputError(str(error).replace("input.path", "gold")) from error
     if len(found) != 1:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError, MissingInputError
-from pipeline.parts.choosing import Choice, choice_of, chosen
+from pipeline.parts.selection import InputSelection, select_records, selection_of
 from pipeline.readers import (
     BATCH,
     Query,
@@ -40,7 +40,7 @@ def sources_of(settings: Settings, records: RecordInput | None = None) -> list[S
     hidden = settings.hidden_address()
     paths = settings.inputs() if hidden is None else hidden
     try:
-        return resolved(paths, settings.input, Path(), Path(settings.output.dir), secret=hidden is not None)
+        return resolve_inputs(paths, settings.input, Path(), Path(settings.output.dir), secret=hidden is not None)
     except MissingInputError as error:
         folder = settings.config_path and settings.config_path.absolute().parent
         if folder in (None, Path.cwd()):
@@ -48,7 +48,7 @@ def sources_of(settings: Settings, records: RecordInput | None = None) -> list[S
         raise MissingInputError(f"{error} It is not beside the config either ({folder}).") from error
 
 
-def resolved(
+def resolve_inputs(
     paths: str | Sequence[str], wanted: InputSettings, base: Path, own: Path | None, *, secret: bool
 ) -> list[Source]:
     asked = wanted.query is not None or wanted.table is not None
@@ -82,9 +82,9 @@ async def read(
     """
     wanted = settings.input
     keys_file = None if wanted.keys is None or every else settings.find(wanted.keys)
-    choice = await choice_of(wanted, keys_file)
+    choice = await selection_of(wanted, keys_file)
     if every:
-        choice = Choice(choice.where, shard=choice.shard)
+        choice = InputSelection(choice.where, shard=choice.shard)
     async with aclosing(_read(sources, wanted, choice, progress or ReadProgress(), batch)) as batches:
         async for records in batches:
             yield records
@@ -93,7 +93,7 @@ async def read(
 def _read(
     sources: Sequence[Source],
     wanted: InputSettings,
-    choice: Choice,
+    choice: InputSelection,
     progress: ReadProgress,
     batch: int = BATCH,
     *,
@@ -101,10 +101,10 @@ def _read(
 ) -> Records:
     if choice.takes_all:
         return read_records(sources, key=wanted.key, limit=choice.limit, progress=progress, batch=batch)
-    return chosen(sources, choice, key=wanted.key, progress=progress, batch=batch, left_out=left_out)
+    return select_records(sources, choice, key=wanted.key, progress=progress, batch=batch, left_out=left_out)
 
 
-def named_of(settings: Settings, sources: Sequence[Source]) -> dict[str, Any]:
+def input_identity(settings: Settings, sources: Sequence[Source]) -> dict[str, Any]:
     """Which input it is and how it is read, for the comparison with an earlier run: nothing that may be a secret.
 
     Every option of [input] decides how a record reads or, as `where`, whether there is one; an option that is yet to
@@ -184,8 +184,8 @@ async def read_again(run_dir: RunDir, reading: Mapping[str, Any], *, left_out: b
     name = reading.get("url_env")
     paths = [_address(name, run_dir, reading)] if name else reading["paths"]
     base = run_dir.path / reading["base"]
-    sources = await in_daemon(lambda: resolved(paths, wanted, base, run_dir.path, secret=bool(name)))
-    choice = await choice_of(wanted, None if wanted.keys is None else base / wanted.keys)
+    sources = await in_daemon(lambda: resolve_inputs(paths, wanted, base, run_dir.path, secret=bool(name)))
+    choice = await selection_of(wanted, None if wanted.keys is None else base / wanted.keys)
     async with aclosing(_read(sources, wanted, choice, ReadProgress(), left_out=left_out)) as batches:
         async for batch in batches:
             yield batch

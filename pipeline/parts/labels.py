@@ -10,7 +10,7 @@ from typing import Any
 from pipeline import codec
 from pipeline.errors import ConfigError, InputError, did_you_mean, list_names
 from pipeline.labelfields import Choice, LabelField, json_identity
-from pipeline.parts.tables import plain_name, table_source, told_of
+from pipeline.parts.tables import describe_table_error, plain_name, table_source
 from pipeline.readers import peek
 from pipeline.records import Record
 from pipeline.settings import Settings, label_field
@@ -56,7 +56,7 @@ def _records(path: Path, key: str) -> list[Record]:
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(asyncio.run, peek(source, n=MOST_ROWS + 1)).result()
     except InputError as error:
-        raise ConfigError(f"{key}: {told_of(error)}") from error
+        raise ConfigError(f"{key}: {describe_table_error(error)}") from error
 
 
 def _choices(path: Path, records: Sequence[Record], key: str) -> Iterator[Choice]:

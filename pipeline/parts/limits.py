@@ -70,7 +70,7 @@ def _reduced(
     return live if is_groq(settings) and not batch else live.times(LANE_SHARE)
 
 
-def few_of(settings: Settings) -> int:
+def fewest_for_batches(settings: Settings) -> int:
     """So many records or fewer are not worth waiting for batches: the first part, and one more."""
     return settings.batch.first_part + settings.batch.part_records
 

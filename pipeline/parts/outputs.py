@@ -101,14 +101,14 @@ def mark_simulated(outcome: Outcome) -> Outcome:
     return replace(outcome, label={**(outcome.label or {}), COLUMN: True})
 
 
-def is_marked(outcome: Outcome) -> bool:
+def is_marked_simulated(outcome: Outcome) -> bool:
     """Whether the outcome says that no model was asked."""
     if outcome.problem is not None:
         return outcome.problem.message.endswith(_WORD)
     return COLUMN in (outcome.label or {})
 
 
-def notified_of(settings: Settings) -> tuple[str | None, str | None, frozenset[str]]:
+def notify_targets(settings: Settings) -> tuple[str | None, str | None, frozenset[str]]:
     """Whom to tell: address, command, and of what kinds of events."""
     notify = settings.notify
     url = None if notify.url is None else notify.url.get_secret_value()

@@ -97,6 +97,6 @@ def gold_fields(settings: Settings) -> Mapping[str, str]:
     if isinstance(gold, str):
         # A reason or a confidence may stand before the labels.
         forms = settings.task.labels or {}
-        chosen = (name for name, form in forms.items() if label_field(form).kind in ("one", "several"))
-        return {next(chosen, next(iter(forms), "label")): gold}
+        names = (name for name, form in forms.items() if label_field(form).kind in ("one", "several"))
+        return {next(names, next(iter(forms), "label")): gold}
     return gold or {}

@@ -59,7 +59,7 @@ def names_function(settings: Settings) -> bool:
     return settings.model.tool_choice == "forced" or (settings.model.tool_choice is None and known)
 
 
-def why_responses(settings: Settings) -> str:
+def responses_api_reason(settings: Settings) -> str:
     """Why Chat Completions cannot serve the model or a parameter, as far as known; empty where it can."""
     from pipeline.providers import needs_responses
 
@@ -73,7 +73,7 @@ def api_of(settings: Settings) -> str:
     wanted = settings.model.api
     if wanted != "auto":
         return wanted
-    return "responses" if why_responses(settings) else "chat"
+    return "responses" if responses_api_reason(settings) else "chat"
 
 
 def address(settings: Settings) -> str:

@@ -16,7 +16,7 @@ def table_source(path: Path, column: str) -> Source:
     return source
 
 
-def told_of(error: InputError) -> str:
+def describe_table_error(error: InputError) -> str:
     """What is wrong with such a table, and what to do: no key of [input] says how it is read."""
     told, encoding, _ = str(error).partition("input.encoding")
     if encoding:

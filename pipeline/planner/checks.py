@@ -16,18 +16,18 @@ from pipeline.labelfields import LabelField
 from pipeline.limits import BudgetReachedError, Most
 from pipeline.parts import (
     budget_of,
-    expect_choice,
     gold_of,
     is_simulated,
     label_fields,
     panel_of,
+    portable_files,
     price_for,
     read,
-    refusals,
+    settings_errors,
     sources_of,
     sql_of,
     task_of,
-    travel_of,
+    validate_selection,
 )
 from pipeline.planner.input_scan import InputScan
 from pipeline.planner.lanes import cache_checks, flex_checks
@@ -36,7 +36,7 @@ from pipeline.planner.server_check import UNSURE, api_checks, model_checks, serv
 from pipeline.progress import show_count
 from pipeline.readers import FILE_FORMATS, ReadProgress, Source, is_url, peek
 from pipeline.records import Record
-from pipeline.runner import Fields, fields_of, find_changes, is_here, overridden_by, spent_of
+from pipeline.runner import ColumnCheck, check_columns, describe_overrides, find_changes, is_local, total_spend
 from pipeline.settings import Settings
 from pipeline.store import Ledger, RunDir, check_table
 from pipeline.task import Task
@@ -64,7 +64,7 @@ async def check(settings: Settings, *, online: bool = True, quiet: bool = True) 
     sources = await _sources(settings, found)
     if sources is not None and task is not None:
         found += await _records(settings, sources, task, quiet=quiet)
-    refused = refusals(settings)
+    refused = settings_errors(settings)
     found += [_output(settings), _price(settings), _limits(settings, refused), *api_checks(settings)]
     if task is not None:
         found += [*_votes(settings, task), *await _gold(settings, task)]
@@ -74,7 +74,7 @@ async def check(settings: Settings, *, online: bool = True, quiet: bool = True) 
         found.append(await _table(settings, online=online))
     if sources is not None and task is not None:
         found += await _folder(settings, task, sources, budget="budget" not in refused)
-    if overridden := overridden_by(settings):
+    if overridden := describe_overrides(settings):
         found.append(Check("set by", None, overridden))
     found += await _telemetry(settings)
     models = await model_checks(settings, online=online)
@@ -133,7 +133,7 @@ def _ray(settings: Settings) -> list[Check]:
         return []
     if find_spec("ray") is None:
         return [Check("ray", False, str(MissingExtraError('scale.engine = "ray"', "ray")))]
-    travel, run = travel_of(settings), settings.output.dir
+    travel, run = portable_files(settings), settings.output.dir
     if not is_url(settings.scale.folder or ""):
         shared = [*travel.files, *(path for _, path in travel.stays), settings.scale.folder or run]
         told = f"nothing goes to the nodes; each needs under the same name: {', '.join(dict.fromkeys(shared))}"
@@ -162,12 +162,12 @@ async def _records(settings: Settings, sources: list[Source], task: Task, *, qui
              for source in sources if source.once]  # fmt: skip
     scan, reading = InputScan(settings, task), ReadProgress()
     try:
-        await expect_choice(sources, settings)
+        await validate_selection(sources, settings)
         with show_count("looking at the records", quiet=quiet) as add:
             async for records in _read(settings, [source for source in sources if not source.once], scan, reading):
                 scan.add(records)
                 add(len(records))
-        fields = await fields_of(settings, sources)
+        fields = await check_columns(settings, sources)
     except LabelpipeError as error:
         return [*found, Check("records", False, str(error))]
     found += [Check("reading", not doubtful, told) for told, doubtful in reading.told_with_doubts()]
@@ -192,7 +192,7 @@ def _left_out(reading: ReadProgress) -> str:
     return told + unclear
 
 
-def _columns(settings: Settings, fields: Fields) -> Check:
+def _columns(settings: Settings, fields: ColumnCheck) -> Check:
     if fields.told:
         return Check("columns", False, fields.told)
     wanted = settings.output.columns
@@ -202,7 +202,7 @@ def _columns(settings: Settings, fields: Fields) -> Check:
 async def _read(
     settings: Settings, sources: list[Source], scan: InputScan, reading: ReadProgress
 ) -> AsyncIterator[list[Record]]:
-    if all(is_here(source) for source in sources):
+    if all(is_local(source) for source in sources):
         async with aclosing(read(sources, settings, progress=reading)) as batches:
             async for batch in batches:
                 yield batch
@@ -265,7 +265,7 @@ async def _budget(settings: Settings, task: Task, sources: list[Source], run_dir
     spent_usd, spent_tokens = 0.0, 0
     if run_dir.ledger.exists():
         async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
-            spent_usd, spent_tokens = await spent_of(ledger, price_for(settings))
+            spent_usd, spent_tokens = await total_spend(ledger, price_for(settings))
     budget = budget_of(settings, spent_usd=spent_usd, spent_tokens=spent_tokens)
     if budget is None:
         return []

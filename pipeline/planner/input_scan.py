@@ -5,10 +5,10 @@ from collections.abc import Iterable
 
 from pipeline.errors import RenderError
 from pipeline.facts import Check
-from pipeline.parts import ASKS_THE_SAME, gold_fields, label_fields, votes_usd
+from pipeline.parts import SAME_PROMPT, gold_fields, label_fields, votes_usd
 from pipeline.readers import FILE_FORMATS
 from pipeline.records import JSON, Record, Usage
-from pipeline.runner import expected
+from pipeline.runner import expected_usage
 from pipeline.settings import Settings
 from pipeline.task import Task
 from pipeline.units import dollars
@@ -89,7 +89,7 @@ class InputScan:
 
     def _prompt(self) -> list[Check]:
         if self._task.asks_all_the_same:
-            return [Check("prompt", False, ASKS_THE_SAME)]
+            return [Check("prompt", False, SAME_PROMPT)]
         codes = [code for code in self.problems if code not in ("unreadable", "no_key")]
         if not codes:
             return [Check("prompt", True, f"made for {self.asked:,} records")] if self.asked else []
@@ -98,7 +98,7 @@ class InputScan:
         return [Check("prompt", None if self.asked else False, f"{total:,} of {self._whose} will be rejected; {text}")]
 
     def _tokens(self) -> list[Check]:
-        usage = expected(self._task, self.first)
+        usage = expected_usage(self._task, self.first)
         if usage is None or not self.asked:
             return []  # what media take, and turns, is known once some records were asked
         one_vote, votes = self._usage(usage), self._settings.quality.fewest

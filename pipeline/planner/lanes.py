@@ -13,7 +13,7 @@ from pipeline.limits import Price, midnights, price_of
 from pipeline.parts import (
     batch_price,
     cache_text,
-    few_of,
+    fewest_for_batches,
     flex_patience_s,
     hours_of,
     is_azure,
@@ -143,7 +143,9 @@ def auto_choice(settings: Settings, inputs: LaneInputs, now: datetime, *, used_t
         room = max(0, most - used_today) + most * midnights(now, until_s or 0.0)
         live_s *= min(1.0, room / left) if left else 1.0
     times = open_spans(hours, now, until_s)
-    inputs = replace(inputs, few=few_of(settings), until_s=until_s, live_s=live_s, room=room, open_spans=times)
+    inputs = replace(
+        inputs, few=fewest_for_batches(settings), until_s=until_s, live_s=live_s, room=room, open_spans=times
+    )
     choice = choose_lane(inputs)
     return replace(choice, flex=uses_flex(inputs, choice.route, flex_patience_s(settings)))
 

@@ -14,17 +14,17 @@ from pipeline.errors import InputError, SetupError
 from pipeline.facts import Plan, Tier
 from pipeline.parts import (
     cache_text,
-    changed,
-    expect_choice,
     gold_of,
     lane_price,
     open_provider,
+    override_settings,
     price_for,
     read,
-    refuse,
-    refuse_sameness,
     sources_of,
     task_of,
+    validate_prompt,
+    validate_selection,
+    validate_settings,
 )
 from pipeline.planner.estimate import PILOT_AT_ONCE, PilotFacts, planned
 from pipeline.planner.recorder import CallRecorder, tier_from
@@ -32,7 +32,7 @@ from pipeline.progress import show_count
 from pipeline.providers import BatchApi, HttpProvider
 from pipeline.readers import ReadProgress
 from pipeline.records import Outcome, Provider
-from pipeline.runner import RunOptions, arun, refuse_open_batches, spent_of
+from pipeline.runner import RunOptions, arun, refuse_open_batches, total_spend
 from pipeline.settings import Settings
 from pipeline.show import codes_text
 from pipeline.store import BatchBook, Ledger, RunDir
@@ -47,8 +47,8 @@ _TOLD = "told_limits"
 
 async def plan(settings: Settings, pilot: int = 20, *, quiet: bool = False) -> Plan:
     """Label a sample of `pilot` records, which are kept in the run, and say what the rest takes. Raises SetupError."""
-    refuse(settings)
-    refuse_sameness(task_of(settings))
+    validate_settings(settings)
+    validate_prompt(task_of(settings))
     await _refuse_open_batches(settings)
     async with AsyncExitStack() as stack:
         provider = await open_provider(settings, stack)
@@ -100,7 +100,7 @@ def _for_pilot(settings: Settings, pilot: int) -> Settings:
     }
     if settings.limits.concurrency != "auto":
         wanted["limits.concurrency"] = min(PILOT_AT_ONCE, settings.limits.concurrency)
-    return changed(settings, wanted)
+    return override_settings(settings, wanted)
 
 
 async def count_records(settings: Settings, *, quiet: bool = True) -> int:
@@ -108,7 +108,7 @@ async def count_records(settings: Settings, *, quiet: bool = True) -> int:
     sources = await in_daemon(partial(sources_of, settings))
     if once := [source.name for source in sources if source.once]:
         raise InputError(f"a plan reads the input twice, and {once[0]} can be read once: put it into a file")
-    await expect_choice(sources, settings)
+    await validate_selection(sources, settings)
     count, reading = 0, ReadProgress()
     async with aclosing(read(sources, settings, progress=reading)) as batches:
         with show_count("counting records", quiet=quiet) as add:
@@ -139,7 +139,7 @@ async def _look(settings: Settings, records: int, recorder: CallRecorder) -> Pil
                 problems=Counter(outcome.problem.code for outcome in outcomes if outcome.problem is not None),
                 failed_path=str(run_dir.failed),
                 used_today=await ledger.requests_on(datetime.fromtimestamp(time.time(), UTC).date().isoformat()),
-                spent=await spent_of(ledger, price_for(settings)),
+                spent=await total_spend(ledger, price_for(settings)),
                 told=told,
                 cache=cache_text(settings, task),
                 marks_constant=task.marks_constant,

@@ -22,20 +22,20 @@ from pipeline.limits import Gate
 from pipeline.parts import (
     admission_of,
     advice_context,
-    as_sent,
-    expect_choice,
     gold_fields,
     is_simulated,
-    mark_of,
     media_for,
     open_provider,
     panel_of,
     read,
-    refuse_sameness,
     rules_of,
+    sample_rank,
     sources_of,
     tariff_of,
     task_of,
+    validate_prompt,
+    validate_selection,
+    with_call_form,
 )
 from pipeline.readers import ReadProgress, RecordInput
 from pipeline.records import Outcome, Problem, Provider, Record, Request, Response, Status
@@ -79,11 +79,11 @@ async def preview(
     """
     task = task_of(settings)
     if not prompt:
-        refuse_sameness(task)
+        validate_prompt(task)
     items = await _picked(settings, task, records, Which(n, tuple(keys), sample))
     if prompt:
         rejected = [item for item in items if isinstance(item, Outcome)]
-        requests = [as_sent(settings, item) for item in items if isinstance(item, Request)]
+        requests = [with_call_form(settings, item) for item in items if isinstance(item, Request)]
         return Preview(task.columns, rejected, 0.0, is_simulated(settings), requests=requests)
     return await _asked(settings, task, items)
 
@@ -141,7 +141,7 @@ class _Impatient:
 async def _picked(settings: Settings, task: Task, given: RecordInput | None, which: Which) -> list[Request | Outcome]:
     """The records that are meant, each with its request or rejected: the first ones, those of keys, a sample."""
     sources = await in_daemon(partial(sources_of, settings, given))
-    await expect_choice(sources, settings)
+    await validate_selection(sources, settings)
     reading = ReadProgress()
     beginning = Beginning([source.name for source in sources], reading.without_records)
     first: list[Request | Outcome] = []
@@ -165,7 +165,7 @@ class _Picked:
 
     def __init__(self, which: Which, seed: int) -> None:
         self._which = which
-        self._mark: Callable[[Record], int] = lambda record: mark_of(record.key, seed)
+        self._mark: Callable[[Record], int] = lambda record: sample_rank(record.key, seed)
         # All state that changes: the records of keys, some keys that there are, and the sample so far.
         self._found: dict[str, Record] = {}
         self._there: list[str] = []

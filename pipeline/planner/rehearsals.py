@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.errors import SetupError
 from pipeline.facts import MACHINE, UNKNOWN, MachineLoad, Plan, RehearsedPlan, Tier, Workload
-from pipeline.parts import REHEARSAL, changed, hours_of, open_provider, price_for, refuse
+from pipeline.parts import REHEARSAL, hours_of, open_provider, override_settings, price_for, validate_settings
 from pipeline.planner.estimate import latency_of, least
 from pipeline.planner.pilot import asked_in, count_records, plan_with
 from pipeline.planner.recorder import CallRecorder
@@ -43,7 +43,7 @@ async def rehearse_plan(
     endpoint, over those of the config. The run folder is not touched: the rehearsal has one of its own, made anew.
     Raises SetupError.
     """
-    refuse(settings)
+    validate_settings(settings)
     total = await count_records(settings, quiet=quiet)
     if total < 2:
         raise SetupError(f"a rehearsal needs two records at least, and the input has {total}")
@@ -52,7 +52,7 @@ async def rehearse_plan(
     latency_s, latency_from = await _latency(settings)
     folder = folder_of(settings)
     _clear(folder)
-    ready = changed(settings, _overrides(folder, held, latency_s))
+    ready = override_settings(settings, _overrides(folder, held, latency_s))
     async with AsyncExitStack() as stack:
         provider = await open_provider(ready, stack)
         plan = await plan_with(ready, provider, total, pilot, quiet=quiet, estimate_for=settings)
@@ -60,7 +60,7 @@ async def rehearse_plan(
         recorder = CallRecorder(provider)
         options = RunOptions(quiet=quiet, title="rehearsal", provider=recorder)
         began, cpu_began = time.monotonic(), time.process_time()
-        summary = await arun(changed(ready, {"input.sample": plan.done + sample}), options)
+        summary = await arun(override_settings(ready, {"input.sample": plan.done + sample}), options)
         core_share = (time.process_time() - cpu_began) / max(time.monotonic() - began, 1e-9)
     planned = part_of(plan, sample)
     happened, used = _happened(ready, held, recorder, summary)

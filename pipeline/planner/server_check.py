@@ -22,19 +22,19 @@ from pipeline.errors import (
 )
 from pipeline.facts import Check
 from pipeline.parts import (
+    FORM_NOTES,
     FORMS,
-    WORKED_AROUND,
     address,
     advice_context,
     api_of,
-    asks_once,
     fingerprint_of,
     has_card,
     is_openai,
     missing_key,
     open_provider,
+    responses_api_reason,
+    takes_single_call,
     task_of,
-    why_responses,
 )
 from pipeline.planner.lanes import batch_checks
 from pipeline.records import BY_SCHEMA, JSON, UNUSABLE_CALL, Provider, Record
@@ -70,7 +70,7 @@ class FormResult(NamedTuple):
 
 def api_checks(settings: Settings) -> list[Check]:
     """Which API is called where the config leaves it open; that the other one is needed, where it does not."""
-    why = why_responses(settings)
+    why = responses_api_reason(settings)
     if settings.model.api == "auto":
         return [Check("api", True, f"responses: {why}" if why else "chat: nothing here needs the Responses API")]
     if not why or settings.model.api == "responses":
@@ -114,7 +114,7 @@ async def server_checks(settings: Settings) -> list[Check]:
     """
     if not has_card(settings):
         return []
-    forms = ("forced", "required", BY_SCHEMA) if asks_once(settings) else ("required",)
+    forms = ("forced", "required", BY_SCHEMA) if takes_single_call(settings) else ("required",)
     found: dict[str, FormResult] = {}
     why = ""
     try:
@@ -192,7 +192,7 @@ def _card(settings: Settings, found: dict[str, FormResult]) -> dict[str, JSON]:
         "checked_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "has": {name: {"held": one.held, "told": one.told} for name, one in found.items()},
         "form": form,
-        "worked_around": [WORKED_AROUND[form]] if form in WORKED_AROUND else [],
+        "worked_around": [FORM_NOTES[form]] if form in FORM_NOTES else [],
         "calls": len(found),
         "tokens": sum(one.tokens for one in found.values()),
     }

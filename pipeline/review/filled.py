@@ -18,7 +18,7 @@ from pipeline.review.folder import Reviewed, answer_about, missing_in, reviewed
 from pipeline.review.naming import Named, named_rows
 from pipeline.review.page import draw_figures
 from pipeline.review.tables import Row, rows_in
-from pipeline.runner import Rewritten, rewrite
+from pipeline.runner import RewriteResult, rewrite
 from pipeline.store import Answer, Corrected, Draw, Ledger, Reviews, corrected_at, open_reviews, read_reviews
 
 #: Faults of a file that are named.
@@ -276,7 +276,7 @@ def _told_faults(file: Path, faults: Sequence[str]) -> str:
 
 
 def _facts(
-    found: Reviewed, source: tuple[Path, str, Draw | None], taken: Taken, rewritten: Rewritten
+    found: Reviewed, source: tuple[Path, str, Draw | None], taken: Taken, rewritten: RewriteResult
 ) -> dict[str, Any]:
     file, by, draw = source
     counts = ("corrected", "confirmed", "unclear", "known", "unchanged", "outdated", "unanswered")

@@ -7,8 +7,8 @@ from typing import TypeAlias
 
 from pipeline.errors import LabelpipeError
 from pipeline.runlog import log_event
-from pipeline.runner.exporting import with_table
 from pipeline.runner.measured import measured_of
+from pipeline.runner.sql_export import with_table
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary
 from pipeline.store import RunDir

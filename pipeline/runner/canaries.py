@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.engine import Job
 from pipeline.errors import LabelpipeError, RenderError
 from pipeline.gold import MeasuredField, as_class, as_number, as_set
-from pipeline.parts import Gold
+from pipeline.parts import GoldRecords
 from pipeline.quality import is_clearly_below, shift_of, wilson
 from pipeline.records import JSON, Outcome, Record, SavedAnswer, Status
 from pipeline.runlog import log_event
@@ -31,7 +31,7 @@ NO_LABEL = "no label"
 #: shares must have moved to be worth a word.
 WINDOW, FALSE_ALARM, LEAST_SHIFT = 500, 1e-6, 0.1
 
-NO_GOLD = Gold(MeasuredField("", "unknown"), "", (), {})
+NO_GOLD = GoldRecords(MeasuredField("", "unknown"), "", (), {})
 Commit = Callable[[Sequence[Outcome]], Coroutine[Any, Any, None]]
 
 
@@ -50,7 +50,7 @@ class Canaries:
 
     def __init__(
         self,
-        gold: Gold | None,
+        gold: GoldRecords | None,
         task: Task,
         wanted: QualitySettings,
         ledger: Ledger,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pipeline.errors import InputError, SetupError, did_you_mean, list_names
 from pipeline.readers import FILE_FORMATS, ReadProgress, Records, Source, read_records
 from pipeline.records import Record
-from pipeline.runner.opening import is_here
+from pipeline.runner.opening import is_local
 from pipeline.settings import Settings
 
 #: Records of a source that is not on this machine that are looked at for a column that the others before lack.
@@ -21,14 +21,14 @@ _RAW = "raw"
 
 
 @dataclass(slots=True)
-class Fields:
+class ColumnCheck:
     """The fields seen so far, and the wanted columns that are not among them. Both change."""
 
     missing: list[str]
     seen: dict[str, None]
 
     @classmethod
-    def of(cls, settings: Settings) -> Fields:
+    def of(cls, settings: Settings) -> ColumnCheck:
         """None seen yet."""
         return cls([name for name in settings.output.columns or () if name != _RAW], {})
 
@@ -51,24 +51,24 @@ class Fields:
 
 async def refuse_unreadable(settings: Settings, sources: Sequence[Source]) -> None:
     """Open each source, so that a bad header or encoding is told now. Raises SetupError, also for unknown columns."""
-    if told := (await fields_of(settings, sources)).told:
+    if told := (await check_columns(settings, sources)).told:
         raise SetupError(told)
 
 
-async def fields_of(settings: Settings, sources: Sequence[Source]) -> Fields:
+async def check_columns(settings: Settings, sources: Sequence[Source]) -> ColumnCheck:
     """The fields of the records, until all wanted columns were seen; each source is opened.
 
     Where some record that cannot be looked at may have a column, it is not missing.
     """
-    fields, sure = Fields.of(settings), True
+    fields, sure = ColumnCheck.of(settings), True
     for source in sources:
         sure &= not source.once and await _look(source, fields, settings.input.key)
-    return fields if sure else Fields([], fields.seen)
+    return fields if sure else ColumnCheck([], fields.seen)
 
 
-async def _look(source: Source, fields: Fields, key: str | None) -> bool:
+async def _look(source: Source, fields: ColumnCheck, key: str | None) -> bool:
     """Add the fields of a source; gives whether these are all that it has, as far as any column is missing."""
-    limit = None if is_here(source) else LOOKED_AT
+    limit = None if is_local(source) else LOOKED_AT
     count = 0
     async with aclosing(read_records([source], key=key, limit=limit)) as batches:
         async for records in batches:
@@ -86,7 +86,7 @@ async def expecting(
 
     A JSON object may have a column that others lack: of those it is told at the end.
     """
-    fields = Fields.of(settings)
+    fields = ColumnCheck.of(settings)
     is_table = all(source.format in _TABLES for source in sources)
     async with aclosing(batches):
         async for batch in batches:

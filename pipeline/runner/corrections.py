@@ -6,11 +6,11 @@ from typing import Literal
 
 from pipeline.errors import ChangedError
 from pipeline.runlog import log_event
-from pipeline.runner.compare import Changes
+from pipeline.runner.run_changes import Changes
 from pipeline.store import Ledger, RunDir, corrected_at, misfit, open_reviews, taking_back
 
 #: What becomes of corrections whose records are labelled again; "": nobody has said.
-Choice = Literal["", "keep", "drop"]
+CorrectionsChoice = Literal["", "keep", "drop"]
 #: Whose the answers are that take corrections back.
 DROPPED_BY = "--drop-corrections"
 
@@ -20,7 +20,7 @@ def count_corrections(folder: str | Path) -> int:
     return len(corrected_at(Path(folder)).by_key)
 
 
-async def settle_corrections(run_dir: RunDir, changes: Changes, choice: Choice, *, relabel: bool) -> None:
+async def settle_corrections(run_dir: RunDir, changes: Changes, choice: CorrectionsChoice, *, relabel: bool) -> None:
     """Keep or drop the corrections of records that are about to be labelled again. Raises ChangedError where to ask.
 
     A record whose content has changed is not meant: its correction does not apply any more in any case.

@@ -25,7 +25,7 @@ from pipeline.errors import ConfigError, SetupError
 from pipeline.limits import Admission, DayMeter, Most, Price, price_of
 from pipeline.parts import (
     batch_price,
-    few_of,
+    fewest_for_batches,
     flex_patience_s,
     form_of,
     is_simulated,
@@ -37,7 +37,7 @@ from pipeline.parts import (
 from pipeline.providers import BatchApi, HttpProvider
 from pipeline.readers import Source
 from pipeline.records import BY_SCHEMA, Provider, add_usd
-from pipeline.runner.opening import is_here
+from pipeline.runner.opening import is_local
 from pipeline.settings import FLEX_TIMEOUT_S, Settings
 from pipeline.stats import Stats
 from pipeline.store import BatchBook, Ledger, RunDir
@@ -93,7 +93,9 @@ async def chosen_api(
     if settings.model.lane != "auto" or not asks:
         return api, None, []
     left = await _count_left(settings, sources, ledger)
-    choice = choose_lane(LaneInputs(left, few_of(settings), has_batches=api is not None and await api.is_offered()))
+    choice = choose_lane(
+        LaneInputs(left, fewest_for_batches(settings), has_batches=api is not None and await api.is_offered())
+    )
     is_open = any(part.is_open for part in await BatchBook(ledger).parts())
     if choice.route is Route.LIVE and not is_open:
         return None, left, [str(choice)]
@@ -102,7 +104,7 @@ async def chosen_api(
 
 async def _count_left(settings: Settings, sources: Sequence[Source], ledger: Ledger) -> int | None:
     """Records without an outcome; None where they can be read once, or counting takes too long."""
-    if not all(is_here(source) for source in sources):
+    if not all(is_local(source) for source in sources):
         return None
     began, count = time.monotonic(), 0
     async with aclosing(read(sources, settings)) as batches:

@@ -36,7 +36,7 @@ def _is_elsewhere(folder: Path) -> bool:
         return False
 
 
-async def counted_in(ledgers: Iterable[Path]) -> Counter[Status]:
+async def count_outcomes(ledgers: Iterable[Path]) -> Counter[Status]:
     """How many outcomes these ledgers hold, those that are there."""
     found: Counter[Status] = Counter()
     for path in filter(Path.exists, ledgers):

@@ -13,12 +13,12 @@ from pipeline.parts import (
     BASE_URL,
     LANE_SHARE,
     address,
+    describe_card,
     flex_patience_s,
     is_groq,
     is_simulated,
     lane_price,
     read,
-    told_of_card,
     votes_usd,
 )
 from pipeline.readers import FILE_FORMATS, ReadProgress, Source
@@ -51,7 +51,7 @@ async def count(sources: Sequence[Source], settings: Settings, reading: ReadProg
 
     They are read as the run reads them: only that gives the number of records, and not that of lines.
     """
-    if not all(is_here(source) for source in sources):
+    if not all(is_local(source) for source in sources):
         return
     began, records = time.monotonic(), 0
     async with aclosing(read(sources, settings)) as batches:
@@ -68,7 +68,7 @@ async def count(sources: Sequence[Source], settings: Settings, reading: ReadProg
         reading.exact_total = records
 
 
-async def open_screen(
+async def print_opening(
     say: Callable[[str], None],
     settings: Settings,
     task: Task,
@@ -94,7 +94,7 @@ async def open_screen(
         await asyncio.wait({counting})  # it closes the file that it reads
 
 
-def is_here(source: Source) -> bool:
+def is_local(source: Source) -> bool:
     """Whether its records can be read twice at no cost: it lies on this machine."""
     return not source.once and source.format in LOCAL and (source.path is not None or source.format in FILE_FORMATS)
 
@@ -122,14 +122,14 @@ def opening_lines(
         lines.append(f"  stop_at   {settings.limits.stop_at}: {_AT_THE_END[settings.batch.finish]}")
     lines.append("  stop      Ctrl-C lets the calls in flight end; the same command resumes it")
     lines.append(f"  watch     labelpipe status {settings.output.dir} --watch")
-    if told := told_of_card(settings):
+    if told := describe_card(settings):
         lines.append(f"  server    {told}: see server-card.json")
-    if overridden := overridden_by(settings):
+    if overridden := describe_overrides(settings):
         lines.append(f"  set by    {overridden}")
     return lines
 
 
-def expected(task: Task, records: Sequence[Record]) -> Usage | None:
+def expected_usage(task: Task, records: Sequence[Record]) -> Usage | None:
     """About what one of these records uses, by the length of its request; None where that says too little (media)."""
     if task.shows or task.max_turns > 1:
         return None
@@ -153,7 +153,7 @@ def expected(task: Task, records: Sequence[Record]) -> Usage | None:
 
 def _takes_text(settings: Settings, task: Task, first: Sequence[Record], left: int) -> str:
     """`about $12.30; 100 min at least, by the limits`: what is known of it. Of votes, the fewest that decide."""
-    usage = expected(task, first)
+    usage = expected_usage(task, first)
     usd = None if usage is None else votes_usd(settings, usage)
     cost = "" if usd is None else f"about {dollars(left * usd)}"
     if usd and settings.model.lane == FLEX and flex_patience_s(settings) is None and not is_groq(settings):
@@ -177,7 +177,7 @@ def _least_s(settings: Settings, left: int, usage: Usage | None) -> float:
     return max(by_limit)
 
 
-def overridden_by(settings: Settings) -> str:
+def describe_overrides(settings: Settings) -> str:
     """`limits.concurrency (environment LABELPIPE_LIMITS__CONCURRENCY)`: what the file does not say."""
     lines = [f"{origin}: {key}" for key, origin in settings.origins().items() if origin.kind in _OUTSIDE]
     if settings.model.base_url is None and os.environ.get(BASE_URL):

@@ -8,15 +8,15 @@ from pathlib import Path
 from pipeline.engine import Panel, Terms, read_again
 from pipeline.errors import SetupError
 from pipeline.labelfields import Rename
-from pipeline.parts import is_marked, mark_simulated, open_sinks, outputs_of, panel_of, price_for, task_of
+from pipeline.parts import is_marked_simulated, mark_simulated, open_sinks, outputs_of, panel_of, price_for, task_of
 from pipeline.records import Outcome, Status
 from pipeline.runlog import log_event, run_log
 from pipeline.runner.after import After, finished
+from pipeline.runner.costs import cache_money, paid_so_far
+from pipeline.runner.label_renames import refuse_half_renamed
 from pipeline.runner.lanes import lanes_used
-from pipeline.runner.look import count_pending
-from pipeline.runner.paid import cache_money, paid_so_far
-from pipeline.runner.renaming import refuse_half_renamed
 from pipeline.runner.rewriting import write_late
+from pipeline.runner.run_status import count_pending
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary, Stats
 from pipeline.store import Ledger, RunDir, claim, renames_of
@@ -124,7 +124,7 @@ async def _read_again(
             if at > last or old.answer is None:
                 continue
             new = await read_again(terms(old), old, kept.get(old.record.key, ()), max_repairs)
-            new = mark_simulated(new) if is_marked(old) and new is not old else new
+            new = mark_simulated(new) if is_marked_simulated(old) and new is not old else new
             stats.written(new)
             if (new.status, new.label, new.rows, new.problem) != (old.status, old.label, old.rows, old.problem):
                 changed.append(new)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import LabelpipeError, RunInUseError
 from pipeline.runlog import log_event, run_log
-from pipeline.runner.exporting import export
+from pipeline.runner.sql_export import export
 from pipeline.runner.summary import counted_again
 from pipeline.store import Layout, Ledger, RunDir, Sinks, corrected_at, read_reviews
 
@@ -16,14 +16,14 @@ ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Rewritten:
+class RewriteResult:
     """What became of the files: "written", "at_work" (the run writes them) or "waiting"; and a sentence about it."""
 
     state: str
     told: str
 
 
-async def rewrite(run_dir: RunDir) -> Rewritten:
+async def rewrite(run_dir: RunDir) -> RewriteResult:
     """Write the files of rows, and the table of [output.sql], with the corrections that there are now."""
     told: list[str] = []
     try:
@@ -33,13 +33,13 @@ async def rewrite(run_dir: RunDir) -> Rewritten:
             told += more
             # Somebody may have answered meanwhile, and have left the files to us.
             if version == (await asyncio.to_thread(corrected_at, run_dir.path)).version:
-                return Rewritten("written", " ".join(told))
+                return RewriteResult("written", " ".join(told))
         told.append("Further answers came meanwhile: the end of that review, or the next session, writes them.")
-        return Rewritten("written", " ".join(told))
+        return RewriteResult("written", " ".join(told))
     except RunInUseError:
-        return Rewritten("at_work", "The run is at work: it writes the corrections into the files when it ends.")
+        return RewriteResult("at_work", "The run is at work: it writes the corrections into the files when it ends.")
     except LabelpipeError as error:
-        return Rewritten("waiting", f"The answers are kept, but the files were not written: {error}")
+        return RewriteResult("waiting", f"The answers are kept, but the files were not written: {error}")
 
 
 async def write_late(run_dir: RunDir) -> None:

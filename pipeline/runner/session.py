@@ -41,16 +41,16 @@ from pipeline.runlog import log_event
 from pipeline.runner.after import finished
 from pipeline.runner.canaries import Canaries, Commit, told_of_shifts
 from pipeline.runner.columns import expecting
-from pipeline.runner.guard import Guard
+from pipeline.runner.invalid_rows import in_files, kept, replace_unwritable
 from pipeline.runner.lanes import FlexBook, lane_of, lanes_used, looking
-from pipeline.runner.live import Live, showing, tell_reading
-from pipeline.runner.notices import Notices
-from pipeline.runner.opening import open_screen
-from pipeline.runner.passing import before_asking, end_pass, lookups_of, noted, read_changes
-from pipeline.runner.sessionparts import SessionParts
-from pipeline.runner.soundness import in_files, kept, replace_unwritable
-from pipeline.runner.steering import Controls, Steering
+from pipeline.runner.live_controls import ControlLoop, Controls
+from pipeline.runner.lookups import before_asking, end_pass, lookups_of, noted, read_changes
+from pipeline.runner.notifications import Notices
+from pipeline.runner.opening import print_opening
+from pipeline.runner.session_parts import SessionParts
+from pipeline.runner.session_view import Live, background_tasks, tell_reading
 from pipeline.runner.summary import summarise
+from pipeline.runner.supervisor import Guard
 from pipeline.settings import Settings
 from pipeline.show import advise
 from pipeline.stats import RunSummary, Stats
@@ -183,7 +183,7 @@ class Session:
             await self._day.look()
             await self._lane.begin(partial(self._stop, pool), progress.say, proven=before[Status.LABELLED] > 0)
             nears(guard.ends_at)
-        guard.steering = Steering(self._settings, self._controls(pool, guard, progress), Inbox(self._run_dir.path))
+        guard.steering = ControlLoop(self._settings, self._controls(pool, guard, progress), Inbox(self._run_dir.path))
         for note in self._notes:
             progress.say(f"labelpipe: {note}")
         await self._canaries.begin(stop, None if self._lane is None else self._lane.in_parts)
@@ -192,7 +192,7 @@ class Session:
         self._turn_switch(pool, progress, me)
         shows = (progress.run(), live.watch(progress), self._open(progress, sum(before.values())))
         try:
-            async with showing(*shows):
+            async with background_tasks(*shows):
                 return await self._to_an_ending(pool, me)
         finally:
             # What is over is over: the next signals find nothing in flight.
@@ -239,7 +239,7 @@ class Session:
     async def _open(self, progress: Progress, done: int) -> None:
         """The opening lines; a pilot, a rehearsal and a cancel have none of their own."""
         if not (self._title or (self._lane is not None and self._lane.calls_off)):
-            await open_screen(progress.say, self._settings, self._task, self._sources, self._reading, done)
+            await print_opening(progress.say, self._settings, self._task, self._sources, self._reading, done)
 
     def _turn_switch(self, pool: Pool, progress: Progress, me: asyncio.Task[Any]) -> None:
         """What the first and the second signal do while the engine runs."""

@@ -24,18 +24,18 @@ from pipeline.notify import Notifier
 from pipeline.parts import (
     admission_of,
     budget_of,
-    expect_choice,
     gold_of,
     has_bound,
     media_for,
-    notified_of,
+    notify_targets,
     open_provider,
     panel_of,
     price_for,
-    refuse,
-    refuse_sameness,
     sources_of,
     task_of,
+    validate_prompt,
+    validate_selection,
+    validate_settings,
 )
 from pipeline.providers import FunctionProvider
 from pipeline.readers import RecordInput, Source, Stamp
@@ -43,14 +43,14 @@ from pipeline.records import RECORD_CODES, Provider, Request, Response, Status
 from pipeline.runlog import log_event, run_log
 from pipeline.runner.after import After
 from pipeline.runner.columns import refuse_unreadable
-from pipeline.runner.compare import accept_changes, find_changes, job_digest, manifest_of, stamps_of
-from pipeline.runner.corrections import Choice, labelled_by_people, settle_corrections
+from pipeline.runner.corrections import CorrectionsChoice, labelled_by_people, settle_corrections
+from pipeline.runner.costs import BUDGET_MARK, paid_so_far, total_spend
+from pipeline.runner.label_renames import refuse_half_renamed
 from pipeline.runner.lanes import batch_api_of, chosen_api, first_part
-from pipeline.runner.paid import BUDGET_MARK, paid_so_far, spent_of
-from pipeline.runner.renaming import refuse_half_renamed
 from pipeline.runner.rewriting import write_late
+from pipeline.runner.run_changes import accept_changes, find_changes, job_digest, manifest_of, stamps_of
 from pipeline.runner.session import Session
-from pipeline.runner.sessionparts import SessionParts
+from pipeline.runner.session_parts import SessionParts
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary
 from pipeline.store import Ledger, MovedAside, RunDir, Selection, claim, clear_merged
@@ -90,7 +90,7 @@ class RunOptions:
 
     relabel: bool = False
     keep: bool = False
-    corrections: Choice = ""
+    corrections: CorrectionsChoice = ""
     retry: bool = False
     retry_codes: frozenset[str] = frozenset()
     quiet: bool = False
@@ -114,10 +114,10 @@ def run(settings: Settings, options: RunOptions | None = None, *, records: Recor
     an event loop of its own, `await arun(settings)`.
     """
     switch = StopSwitch()
-    return in_loop(_label(settings, _options(options, records), switch), switch)
+    return run_sync(_label(settings, _options(options, records), switch), switch)
 
 
-def in_loop(work: Coroutine[Any, Any, _T], switch: StopSwitch | None = None) -> _T:
+def run_sync(work: Coroutine[Any, Any, _T], switch: StopSwitch | None = None) -> _T:
     """What `work` gives, also where a loop runs in this thread already (a notebook). `switch` is what stops it."""
     stopped_by = switch or StopSwitch()
     try:
@@ -178,14 +178,14 @@ async def _label(settings: Settings, options: RunOptions, switch: StopSwitch) ->
 async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitch) -> RunSummary:
     """A session from its start. Until it begins, a signal cancels it."""
     task = task_of(settings)
-    refuse_sameness(task)
+    validate_prompt(task)
     # Before anything is archived for a task that cannot be asked so.
     panel, gold = panel_of(settings, task), await gold_of(settings, task)
     # In a thread: an address that does not answer must not hold off a Ctrl-C.
     sources = await in_daemon(partial(sources_of, settings, options.records))
-    refuse(settings)
+    validate_settings(settings)
     await refuse_unreadable(settings, sources)
-    await expect_choice(sources, settings)
+    await validate_selection(sources, settings)
     run_dir = RunDir(Path(settings.output.dir))
     async with AsyncExitStack() as stack:
         ledger = await _opened(run_dir, options, stack)
@@ -197,7 +197,7 @@ async def _in_session(settings: Settings, options: RunOptions, switch: StopSwitc
         stamps = await in_daemon(partial(stamps_of, sources))
         moved, notes = await _prepare(settings, options, task, sources, run_dir, ledger, stamps)
         batches, left, chosen = await chosen_api(settings, sources, ledger, api, asks=options.stop_first is None)
-        notifier = Notifier(*notified_of(settings), hidden=settings.secret_variables())
+        notifier = Notifier(*notify_targets(settings), hidden=settings.secret_variables())
         stack.push_async_callback(notifier.close)
         day = _day_of(settings, ledger, options.lease)
         admission = await _admission_of(settings, task, ledger, day, options)
@@ -334,7 +334,7 @@ async def _budget_of(settings: Settings, ledger: Ledger) -> tuple[Budget | None,
     spent_usd, spent_tokens, maybe = 0.0, 0, NOTHING
     if has_bound(settings):
         price = price_for(settings)
-        spent_usd, spent_tokens = await spent_of(ledger, price)
+        spent_usd, spent_tokens = await total_spend(ledger, price)
         answered = await paid_so_far(ledger, price)
         usd, tokens = spent_usd - answered.cost_usd, spent_tokens - answered.usage.total
         # Less than any token costs is what adding up has rounded.

@@ -21,7 +21,7 @@ from pipeline.quality import Coincidences
 from pipeline.readers import ReadProgress
 from pipeline.records import UNASKED_CODES, Status
 from pipeline.runner.canaries import LowAccuracyError
-from pipeline.runner.paid import cache_money, paid_so_far
+from pipeline.runner.costs import cache_money, paid_so_far
 from pipeline.show import SYSTEMATIC
 from pipeline.stats import RunSummary, Stats
 from pipeline.store import Layout, Ledger, RunDir, Totals

@@ -14,7 +14,7 @@ from pipeline.leases import Job, LeaseService, ShardBudgets, ShardOwners, Shared
 from pipeline.limits import PICO_PER_USD, DayMeter, LocalResource
 from pipeline.parts import price_for
 from pipeline.records import Status
-from pipeline.runner import showing, spent_of, write_live
+from pipeline.runner import background_tasks, total_spend, write_live
 from pipeline.settings import Settings
 from pipeline.shards.plan import BASE, BOOK, FOLDER, ShardPlan, write_plan
 from pipeline.store import Ledger, RunDir
@@ -34,7 +34,7 @@ async def coordinator(
         today = time.strftime("%Y-%m-%d", time.gmtime())
         if (base := run / FOLDER / BASE).exists():
             async with await Ledger.open(base, read_only=True) as ledger:
-                usd, tokens = await spent_of(ledger, price_for(settings))
+                usd, tokens = await total_spend(ledger, price_for(settings))
                 before = (math.ceil(usd * PICO_PER_USD), tokens)
                 base_days = {today: await ledger.requests_on(today)}
                 proven = (await ledger.count_by_status())[Status.LABELLED] > 0
@@ -63,7 +63,7 @@ async def coordinator(
         try:
             async with (
                 lease_server(service, owners, job, host=host, port=port, token=token) as url,
-                showing(_note_heard(RunDir(run / FOLDER), service)),
+                background_tasks(_note_heard(RunDir(run / FOLDER), service)),
             ):
                 yield url, service
         finally:

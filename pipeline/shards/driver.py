@@ -26,12 +26,12 @@ from pipeline.records import Status
 from pipeline.runner import (
     RunOptions,
     arun,
-    counted_in,
+    background_tasks,
+    count_outcomes,
     job_digest,
-    open_screen,
+    print_opening,
     read_live,
     refuse_open_batches,
-    showing,
 )
 from pipeline.settings import Settings
 from pipeline.shards.coordinator import coordinator
@@ -253,8 +253,8 @@ async def _at_work(
         processes = Processes(settings, plan.shards, url, token, extra, start)
         reading = ReadProgress()
         run = RunDir(Path(settings.output.dir))
-        before = await counted_in([run.before_shards])
-        done = before.total() + (await counted_in(one.ledger for one in run.shards())).total()
+        before = await count_outcomes([run.before_shards])
+        done = before.total() + (await count_outcomes(one.ledger for one in run.shards())).total()
         group = _ShardGroup(settings, processes, service, reading, before)
         progress = Progress(group.snapshot, quiet=options.quiet, title=f"{plan.shards} shards")
         group.orders = Orders(settings, service, progress.say)
@@ -270,11 +270,11 @@ async def _at_work(
         sources = await in_daemon(partial(sources_of, settings, None))
         shows = (
             progress.run(),
-            open_screen(progress.say, settings, task, sources, reading, done),
+            print_opening(progress.say, settings, task, sources, reading, done),
             _watch(group, service),
         )
         try:
-            async with showing(*shows):
+            async with background_tasks(*shows):
                 await processes.run()
         finally:
             switch.turn(lambda _: None)

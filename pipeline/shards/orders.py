@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import codec
-from pipeline.control import Inbox, LiveChange, Shift, applied_line, refused_line
+from pipeline.control import Inbox, SettingChange, SettingChanges, applied_line, refused_line
 from pipeline.leases import LeaseService
-from pipeline.parts import budget_of, hours_of, notified_of, rules_of, tuner_of
-from pipeline.runner import Act, Steering
+from pipeline.parts import budget_of, hours_of, notify_targets, rules_of, tuner_of
+from pipeline.runner import Action, ControlLoop
 from pipeline.settings import Settings
 from pipeline.shards.coordinator import caps_of
 
@@ -33,7 +33,7 @@ class Orders:
     def __init__(self, settings: Settings, service: LeaseService, say: Callable[[str], None]) -> None:
         self._desk = service
         self._say = say
-        self._steering = Steering(settings, self, Inbox(Path(settings.output.dir)))
+        self._steering = ControlLoop(settings, self, Inbox(Path(settings.output.dir)))
 
     @property
     def settings(self) -> Settings:
@@ -63,13 +63,13 @@ class Orders:
         self._desk.stop("drained", "drained by order; the same command resumes it")
         return "draining; the calls in flight end, then the run does"
 
-    def acts(self, shifts: Sequence[Shift], settings: Settings) -> Sequence[Act]:
+    def acts(self, shifts: Sequence[SettingChange], settings: Settings) -> Sequence[Action]:
         """What puts a change into force at the lease service, and what goes on to the shards. Raises ConfigError."""
         # What the shards would refuse is refused here.
         budget_of(settings, spent_usd=0.0, spent_tokens=0)
-        hours_of(settings), rules_of(settings), notified_of(settings), tuner_of(settings)
+        hours_of(settings), rules_of(settings), notify_targets(settings), tuner_of(settings)
         limits, keys = settings.limits, {one.key for one in shifts}
-        acts: list[Act] = []
+        acts: list[Action] = []
         if keys & _RATES:
             rates = (limits.requests_per_minute, limits.tokens_per_minute)
             acts.append(partial(self._desk.resource.configure, *rates))
@@ -82,7 +82,7 @@ class Orders:
         others = {one.key: one.new for one in shifts if one.key.startswith("limits.") and one.key not in shared}
         return [*acts, partial(self._forward, others)] if others else acts
 
-    def told(self, change: LiveChange, source: str) -> Sequence[str]:
+    def told(self, change: SettingChanges, source: str) -> Sequence[str]:
         """The values for all shards."""
         lines = [
             f"{one.key} is {_shown(one.new)} for all shards ({source})"

@@ -20,7 +20,7 @@ from typing import Any
 
 from pipeline.errors import MissingExtraError, SetupError
 from pipeline.leases import PARENT_ENV, TOKEN_ENV
-from pipeline.parts import travel_of
+from pipeline.parts import portable_files
 from pipeline.readers import is_url
 from pipeline.runlog import log_event
 from pipeline.settings import Settings
@@ -53,7 +53,7 @@ async def in_ray(settings: Settings, shards: int) -> AsyncIterator[tuple[str, St
     is_apart = is_url(settings.scale.folder or "")
     with TemporaryDirectory(prefix="labelpipe-") as luggage:
         if is_apart:
-            _pack(travel_of(settings).files, Path(luggage))
+            _pack(portable_files(settings).files, Path(luggage))
         # In a thread: in the main one Ray would put its own handler of SIGTERM in place of ours.
         host = await asyncio.to_thread(_connect, ray, shards, luggage if is_apart else "")
     # Ray prints what it complains of, also while it ends, and stdout is the summary's.

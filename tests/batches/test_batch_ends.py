@@ -17,7 +17,7 @@ from pipeline.batches import remaining_s
 from pipeline.batches.part_progress import live_s
 from pipeline.limits import Rate
 from pipeline.rehearsal import Rehearsal, RehearsalOptions
-from pipeline.runner import guard, verify
+from pipeline.runner import supervisor, verify
 from pipeline.store import Part, PartState
 
 TEXTS = [f"text number {number}, which is good" for number in range(60)]
@@ -92,13 +92,13 @@ async def test_at_stop_at_batches_stay_open_where_the_rest_is_asked_in_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_input(tmp_path, TEXTS)
-    now = guard._now
+    now = supervisor._now
     async with endpoint_with() as endpoint:
 
         def looked_at() -> bool:
             return any(one.startswith("GET /v1/batches/") for one in getattr(endpoint, "asked", []))
 
-        monkeypatch.setattr(guard, "_now", lambda: now() + timedelta(hours=looked_at()))
+        monkeypatch.setattr(supervisor, "_now", lambda: now() + timedelta(hours=looked_at()))
         settings = settings_for(
             tmp_path, endpoint.base_url, limits={"stop_at": soon()}, batch={"first_part": 20, "finish": "batch"}
         )

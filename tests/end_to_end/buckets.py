@@ -14,7 +14,7 @@ from pathlib import Path
 import fsspec
 from end_to_end.stage import Endpoint, Project, wait_until
 
-from pipeline.parts.choosing import is_of_shard
+from pipeline.parts.selection import is_of_shard
 from pipeline.shards.snapshots import SnapshotStore
 from pipeline.store import unpack_snapshot
 

@@ -24,7 +24,7 @@ from end_to_end.stage import (
 )
 
 from pipeline import RunOptions, Settings, arun
-from pipeline.runner.guard import Guard
+from pipeline.runner.supervisor import Guard
 
 Make = Callable[..., Project]
 #: A line is said about each order: the terminal's death is noticed while the run is at work. The last one breaks the
@@ -179,8 +179,8 @@ def test_a_notebooks_stop_button_is_a_ctrl_c(tmp_path: Path, endpoints: Endpoint
 @pytest.fixture
 def found(tmp_path: Path, endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     """A run of forty records in the current folder, which is looked at more often than each second."""
-    monkeypatch.setattr("pipeline.runner.guard.LOOK_S", 0.05)
-    monkeypatch.setattr("pipeline.runner.live.LOOK_S", 0.05)
+    monkeypatch.setattr("pipeline.runner.supervisor.LOOK_S", 0.05)
+    monkeypatch.setattr("pipeline.runner.session_view.LOOK_S", 0.05)
     endpoint = endpoints.open(latency_ms=50)
     project(tmp_path, endpoint.base_url, 40, limits={"concurrency": 4})
     monkeypatch.chdir(tmp_path)
@@ -207,7 +207,13 @@ def test_where_what_enforces_dies_the_run_ends_by_that(found: Settings, monkeypa
 
 @pytest.mark.parametrize(
     "dies",
-    ["live.Live.facts", "live.Live.snapshot", "live.Live._say_changes", "session.open_screen", "notices.closing_lines"],
+    [
+        "session_view.Live.facts",
+        "session_view.Live.snapshot",
+        "session_view.Live._say_changes",
+        "session.print_opening",
+        "notifications.closing_lines",
+    ],
 )
 def test_where_what_shows_dies_the_run_goes_on(found: Settings, monkeypatch: pytest.MonkeyPatch, dies: str) -> None:
     def broken(*_: Any) -> None:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from pipeline import Settings, run
 from pipeline.cli import app
-from pipeline.cli.frame import MEANT
+from pipeline.cli.application import COMMAND_HINTS
 from pipeline.store import RunDir
 
 Make = Callable[..., Project]
@@ -191,7 +191,7 @@ def test_a_config_that_is_gone_is_named(done: Project) -> None:
 
 
 def test_words_of_other_tools_lead_to_ours() -> None:
-    for word, ours in MEANT.items():
+    for word, ours in COMMAND_HINTS.items():
         done = do(word, "run")
         assert done.exit_code == 2
         assert f"Did you mean '{ours}'?" in done.output

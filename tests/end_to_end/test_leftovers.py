@@ -14,7 +14,7 @@ import pytest
 
 from pipeline import Settings, run, verify
 from pipeline.errors import RunInUseError, SetupError
-from pipeline.runner import move_aside, what_is_there
+from pipeline.runner import describe_existing_run, move_aside
 from pipeline.store import Ledger, RunDir
 
 ROWS = "".join(f'{{"id": "r{number}", "text": "t{number}"}}\n' for number in range(4))
@@ -96,7 +96,7 @@ def test_starting_over_in_a_shared_folder_leaves_the_users_files_where_they_are(
     assert run(settings(where)).labelled == 4
     Path(where, "mine.txt").write_text("mine")
     # The command's look at the ledger leaves a journal there, which is gone once it is folded into the ledger.
-    assert "holds 4 records" in asyncio.run(what_is_there(settings(where)))
+    assert "holds 4 records" in asyncio.run(describe_existing_run(settings(where)))
     aside = move_aside(settings(where))
     assert (aside / "ledger.db").stat().st_size > 0
     assert (aside / "labels.csv").read_text().count("\n") == 5

@@ -12,7 +12,7 @@ import pytest
 from end_to_end.buckets import FOLDER, calls_of_first, outcomes_kept, s3_server
 from end_to_end.stage import Endpoints, Process, Project, project, wait_until
 
-from pipeline.parts.choosing import is_of_shard
+from pipeline.parts.selection import is_of_shard
 
 pytestmark = pytest.mark.skipif(not find_spec("s3fs"), reason="s3fs is not installed: pip install 'labelpipe[s3]'")
 COUNT, IN_FLIGHT = 60, 2

@@ -183,14 +183,14 @@ def test_the_url_of_a_variable_is_written_nowhere(make: Make) -> None:
 def test_a_database_that_fails_at_the_end_leaves_the_files_and_the_summary_whole(
     make: Make, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.runner import exporting
+    from pipeline.runner import sql_export
 
     user = make("fails", output=SQL)
     user.run("--limit", "1")
     with database(user) as connection, connection:
         connection.execute("CREATE TRIGGER t BEFORE INSERT ON reviews BEGIN SELECT RAISE(ABORT, 'not now'); END")
     monkeypatch.chdir(user.folder)
-    monkeypatch.setattr(exporting, "WAITS_S", (0.0, 0.0))
+    monkeypatch.setattr(sql_export, "WAITS_S", (0.0, 0.0))
     summary = pipeline.run("job.toml")
     assert (summary.ended, summary.exit_code, summary.labelled) == ("stopped", 3, 20)
     assert "not now" in summary.reason

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from pipeline import Outcome
-from pipeline.runner import in_loop
+from pipeline.runner import run_sync
 from pipeline.store import Answer, Ledger, label_digest, open_reviews
 
 
@@ -17,7 +17,7 @@ def outcomes_of(run: Path) -> Mapping[str, Outcome]:
         async with await Ledger.open(run / "ledger.db", read_only=True) as ledger:
             return {outcome.record.key: outcome for _, outcome in await ledger.rows_after(0, 10_000)}
 
-    return in_loop(read())
+    return run_sync(read())
 
 
 def answer(

@@ -6,13 +6,13 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
-from pipeline.control import Watchdog, describe_tasks, grouped
+from pipeline.control import Watchdog, describe_tasks, group_tasks
 from pipeline.errors import LabelpipeError
 from pipeline.limits import Admission, DoorState
 from pipeline.parts import hours_of
 from pipeline.readers import ReadProgress
 from pipeline.runlog import log_event
-from pipeline.runner.steering import Steering
+from pipeline.runner.live_controls import ControlLoop
 from pipeline.settings import Settings
 from pipeline.stats import Stats
 from pipeline.units import duration
@@ -59,7 +59,7 @@ class Guard:
         self._outages = OutageWatch(admission, stop)
         # Where a call may take longer, as at the flex tier, it stands still as long.
         self._watchdog = Watchdog(max(STALL_S, settings.model.timeout_s), time.monotonic)
-        self.steering: Steering | None = None
+        self.steering: ControlLoop | None = None
         # All state that changes, beside the parts: the settings in force, and when they end the run.
         self.settings = settings
         self.ends_at: datetime | None = None
@@ -102,7 +102,7 @@ class Guard:
         if not self._watchdog.look():
             return
         still_s = self._watchdog.still_for_s()
-        log_event("stalled", level=logging.WARNING, still_for_s=round(still_s, 1), tasks=grouped(describe_tasks()))
+        log_event("stalled", level=logging.WARNING, still_for_s=round(still_s, 1), tasks=group_tasks(describe_tasks()))
         message = f"nothing has moved for {duration(still_s)}; run.log says what each worker waits for"
         self._say(f"labelpipe: {message}")
         await self._stalled(message, still_s)

@@ -11,7 +11,7 @@ from pipeline.engine import Panel, Prepare, StopSwitch
 from pipeline.errors import LabelpipeError
 from pipeline.limits import Admission, DayMeter
 from pipeline.notify import Notifier
-from pipeline.parts import Gold
+from pipeline.parts import GoldRecords
 from pipeline.providers import BatchApi
 from pipeline.readers import Source, Stamp
 from pipeline.records import Provider
@@ -59,7 +59,7 @@ class SessionParts:
     stamps: Sequence[Stamp | None] = ()
     choice: str = ""
     after: After | None = None
-    gold: Gold | None = None
+    gold: GoldRecords | None = None
     panel: Panel | None = None
     batches: BatchApi | None = None
     left: int | None = None

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from pipeline import show
 from pipeline.errors import SetupError
-from pipeline.runner import in_loop
+from pipeline.runner import run_sync
 from pipeline.settings import Settings
 from pipeline.targets import load_settings
 
@@ -31,23 +31,23 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-def plain(form: Callable[_P, Coroutine[Any, Any, _T]]) -> Callable[_P, _T]:
+def sync_form(form: Callable[_P, Coroutine[Any, Any, _T]]) -> Callable[_P, _T]:
     """The plain form of an asynchronous function: `check` of `acheck`, with its parameters and its docstring."""
 
     @wraps(form)
     def called(*args: _P.args, **given: _P.kwargs) -> _T:
-        return in_loop(form(*args, **given))
+        return run_sync(form(*args, **given))
 
     called.__name__ = called.__qualname__ = form.__name__.removeprefix("a")
     return called
 
 
-def shown_as(kind: type[_T], found: Any) -> _T:
+def to_displayable(kind: type[_T], found: Any) -> _T:
     """A result as the class that shows it."""
     return kind(**{one.name: getattr(found, one.name) for one in fields(found)})
 
 
-class Shown:
+class Displayable:
     """Shows itself as the command line would.
 
     It may be awaited too, and then gives itself: up to 0.2 what gave it was a coroutine, and programs await it.
@@ -55,10 +55,10 @@ class Shown:
 
     __slots__ = ()
     #: The name of the function in `show` that says it to a person.
-    _shown_by: ClassVar[str]
+    _view: ClassVar[str]
 
     def _lines(self) -> Sequence[str]:
-        lines: Sequence[str] = getattr(show, self._shown_by)(getattr(self, "facts", self))
+        lines: Sequence[str] = getattr(show, self._view)(getattr(self, "facts", self))
         return lines
 
     def __repr__(self) -> str:
@@ -81,7 +81,7 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class ShownFacts(Shown):
+class DisplayableFacts(Displayable):
     """A result that is all in `facts`, the plain values that the command prints with `--json`."""
 
     facts: Mapping[str, Any]

@@ -31,11 +31,11 @@ DOCS_URL = "https://github.com/labelpipe/labelpipe/tree/main/docs"
 BEFORE, LABEL, STEER = "Before a run", "Label", "Watch and control a run"
 MEASURE, USE, MORE = "Measure and correct labels", "Use labels", "More"
 #: These come first in their group, in the order in which they are needed; the others as they are defined.
-_FIRST = ("run", "retry", "replay", "status", "watch", "evaluate", "compare", "try", "baseline", "show", "review",
-          "rename", "certify", "export", "report")  # fmt: skip
+_FIRST = ("run", "retry", "replay", "status", "watch", "verify", "evaluate", "compare", "try", "baseline", "show",
+          "review", "rename", "certify", "export", "report")  # fmt: skip
 
 #: Words that other tools have for our commands.
-MEANT = {
+COMMAND_HINTS = {
     "stop": "drain", "start": "run", "label": "run", "continue": "run", "new": "init",
     "create": "init", "validate": "check", "lint": "check", "estimate": "plan", "cost": "plan",
     "test": "preview", "example": "demo", "eval": "evaluate", "score": "evaluate", "accuracy": "evaluate",
@@ -66,8 +66,8 @@ class Commands(TyperGroup):
         path = Path(args[0])
         if args[0] not in self.commands and path.exists():
             ctx.fail(f"{path} is not a command. {_what_to_do_with(path)}")
-        if args[0] in MEANT:
-            ctx.fail(f"No such command '{args[0]}'. Did you mean '{MEANT[args[0]]}'?")
+        if args[0] in COMMAND_HINTS:
+            ctx.fail(f"No such command '{args[0]}'. Did you mean '{COMMAND_HINTS[args[0]]}'?")
         return super().resolve_command(ctx, args)
 
 
@@ -134,7 +134,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from pipeline.version import __version__
 
-        show(f"labelpipe {__version__}")
+        print_text(f"labelpipe {__version__}")
         raise typer.Exit
 
 
@@ -175,15 +175,15 @@ def settings_of(
 
     def load() -> Settings:
         if named is None:
-            need_a_name()
+            fail_without_name()
         settings = load_settings(named, sets or [], **direct)
         settings.need_input()
         return settings
 
-    return guarded(load)
+    return exit_on_error(load)
 
 
-def need_a_name() -> NoReturn:
+def fail_without_name() -> NoReturn:
     """Labelling costs money: what is labelled has to be said."""
     from pipeline.targets import describe_targets
 
@@ -194,16 +194,16 @@ def run_of(named: Path | None, *, at_work: bool = False) -> Path:
     """The run folder that is meant; which one is told where no name was given."""
     from pipeline.targets import find_run
 
-    found = guarded(lambda: find_run(named, at_work=at_work))
+    found = exit_on_error(lambda: find_run(named, at_work=at_work))
     if named is None:
-        say(f"{found} is the latest run here.")
+        echo(f"{found} is the latest run here.")
     return found
 
 
 def start_over(settings: Settings, *, yes: bool) -> None:
-    from pipeline.runner import move_aside, what_is_there
+    from pipeline.runner import describe_existing_run, move_aside
 
-    there = run_through(what_is_there(settings))
+    there = run_async(describe_existing_run(settings))
     if not there:
         return
     if not yes:
@@ -211,7 +211,7 @@ def start_over(settings: Settings, *, yes: bool) -> None:
             fail(f"{there} Nobody can be asked here: give --yes to start over.")
         if not typer.confirm(f"{there} Move it aside and start over?", err=True):
             fail("nothing was done")
-    say(f"Moved the old run to {guarded(lambda: move_aside(settings))}.")
+    echo(f"Moved the old run to {exit_on_error(lambda: move_aside(settings))}.")
 
 
 def corrections_of(settings: Settings, *, relabel: bool, keep: bool, drop: bool) -> str:
@@ -222,7 +222,7 @@ def corrections_of(settings: Settings, *, relabel: bool, keep: bool, drop: bool)
         return "keep" if keep else "drop" if drop else ""
     from pipeline.runner import count_corrections
 
-    count = guarded(lambda: count_corrections(settings.output.dir))
+    count = exit_on_error(lambda: count_corrections(settings.output.dir))
     if not count or not sys.stdin.isatty():
         return ""
     records = "1 record" if count == 1 else f"{count:,} records"
@@ -240,9 +240,9 @@ def label_input(settings: Settings, json_out: bool, *, named: Path | None, **opt
         options["after"] = report_after if settings.output.report else None
 
     async def label() -> RunSummary:
-        return await arun(settings, RunOptions(command=words_again(named), **options))
+        return await arun(settings, RunOptions(command=resume_arguments(named), **options))
 
-    finish(run_through(label()), json_out)
+    finish(run_async(label()), json_out)
 
 
 async def report_after(summary: RunSummary) -> tuple[str, str]:
@@ -252,7 +252,7 @@ async def report_after(summary: RunSummary) -> tuple[str, str]:
     return await after_run(summary)
 
 
-def words_again(named: Path | None) -> str:
+def resume_arguments(named: Path | None) -> str:
     """What was said on the command line, without what is said once and without the secrets in it.
 
     `named` is the run that was meant where the words name none.
@@ -290,17 +290,17 @@ def finish(summary: RunSummary, json_out: bool) -> NoReturn:
         # The run's own code: its labels are there, and so is summary.json.
         print_json(summary.as_dict(), code=summary.exit_code)
     else:
-        say("\n".join(closing_lines(summary)))
+        echo("\n".join(closing_lines(summary)))
     raise typer.Exit(summary.exit_code)
 
 
-def run_through(work: Coroutine[Any, Any, _T]) -> _T:
+def run_async(work: Coroutine[Any, Any, _T]) -> _T:
     import asyncio
 
-    return guarded(lambda: asyncio.run(work))
+    return exit_on_error(lambda: asyncio.run(work))
 
 
-def guarded(work: Callable[[], _T]) -> _T:
+def exit_on_error(work: Callable[[], _T]) -> _T:
     """What `work` gives. Our errors become one message and their exit code; others are bugs and keep their trace."""
     from asyncio import CancelledError
 
@@ -321,43 +321,43 @@ def guarded(work: Callable[[], _T]) -> _T:
     except (OSError, RuntimeError, ValueError, TypeError, LookupError, AssertionError, AttributeError):
         import traceback
 
-        say(traceback.format_exc())
+        echo(traceback.format_exc())
         fail("this is a bug, above is where. What the ledger holds is safe; the same command resumes it", code=3)
 
 
 def fail(message: str, *, code: int = 2) -> NoReturn:
-    say(f"labelpipe: {message}")
+    echo(f"labelpipe: {message}")
     raise typer.Exit(code)
 
 
-def say(text: str) -> None:
+def echo(text: str) -> None:
     """A text for people. Where nobody reads it any more, nothing else changes."""
     from pipeline.terminal import format_for_stream, printable, put_soon
 
     put_soon(sys.stderr, format_for_stream(printable(text), sys.stderr) + "\n")
 
 
-def show(text: str) -> None:
+def print_text(text: str) -> None:
     """A text that was asked for. Ends the command where it cannot be written."""
     from pipeline.terminal import format_for_stream, printable
 
     _print(format_for_stream(printable(text), sys.stdout))
 
 
-def show_found(found: Any, lines: Callable[[Any], Iterable[str]], *, json_out: bool) -> None:
+def print_result(found: Any, lines: Callable[[Any], Iterable[str]], *, json_out: bool) -> None:
     """What a command has found: as JSON, or as these lines for a person."""
     if json_out:
         print_json(found if isinstance(found, Mapping) else found.as_dict())
     else:
-        show("\n".join(lines(found)))
+        print_text("\n".join(lines(found)))
 
 
-def show_through(work: Coroutine[Any, Any, Any], lines: str, *, json_out: bool) -> Any:
+def run_and_print(work: Coroutine[Any, Any, Any], lines: str, *, json_out: bool) -> Any:
     """Show what the work has found, and give it. `lines` is the name of the function in `show` that says it."""
-    found = run_through(work)
+    found = run_async(work)
     from pipeline import show as views
 
-    show_found(found, getattr(views, lines), json_out=json_out)
+    print_result(found, getattr(views, lines), json_out=json_out)
     return found
 
 

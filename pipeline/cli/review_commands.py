@@ -9,7 +9,18 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.frame import MEASURE, AsJson, RunOf, app, fail, guarded, run_of, say, show_found, show_through
+from pipeline.cli.application import (
+    MEASURE,
+    AsJson,
+    RunOf,
+    app,
+    echo,
+    exit_on_error,
+    fail,
+    print_result,
+    run_and_print,
+    run_of,
+)
 
 #: Which records are drawn.
 Sample = Annotated[int, typer.Option("--sample", min=0, help="Draw N records at random.", metavar="N")]
@@ -108,7 +119,7 @@ def _refuse_both(option: str, others: object) -> None:
 def _write(run_dir: Path, options: Any, to: Path, draw: int | None, *, json_out: bool) -> None:
     from pipeline.review import draw_to_file
 
-    show_through(draw_to_file(run_dir, options, to, draw=draw), "draw_lines", json_out=json_out)
+    run_and_print(draw_to_file(run_dir, options, to, draw=draw), "draw_lines", json_out=json_out)
 
 
 def _open_page(
@@ -121,20 +132,20 @@ def _open_page(
     from pipeline.show import page_lines, reviewed_lines
 
     def ready(facts: Mapping[str, Any]) -> None:
-        show_found(facts, page_lines, json_out=json_out)
+        print_result(facts, page_lines, json_out=json_out)
         if not json_out:
-            say("The page is for a browser on this machine only. Ctrl-C ends the review.")
+            echo("The page is for a browser on this machine only. Ctrl-C ends the review.")
         if opens and has_display():
             webbrowser.open(facts["address"])
 
     def done(facts: Mapping[str, Any]) -> None:
-        show_found(facts, reviewed_lines, json_out=json_out)
+        print_result(facts, reviewed_lines, json_out=json_out)
 
     def until_interrupted() -> None:
         with suppress(KeyboardInterrupt):
             asyncio.run(review_page(run_dir, options, draw=draw, by=by, port=port, ready=ready, done=done))
 
-    guarded(until_interrupted)
+    exit_on_error(until_interrupted)
 
 
 def has_display() -> bool:
@@ -149,7 +160,7 @@ def _take(run_dir: Path, file: Path, by: str | None, draw: int | None, *, json_o
         fail("say who has answered: --by NAME")
     from pipeline.review import take_answers
 
-    show_through(take_answers(run_dir, file, by=by, draw=draw), "answers_lines", json_out=json_out)
+    run_and_print(take_answers(run_dir, file, by=by, draw=draw), "answers_lines", json_out=json_out)
 
 
 @app.command("show", rich_help_panel=MEASURE)
@@ -173,4 +184,4 @@ def show_record(
     run_dir = run_of(Path(runs[0]) if runs else None)
     from pipeline import review as people
 
-    show_through(people.show_record(run_dir, key), "record_lines", json_out=json_out)
+    run_and_print(people.show_record(run_dir, key), "record_lines", json_out=json_out)

@@ -14,7 +14,7 @@ _TABLES = (".csv", ".tsv", ".jsonl")
 
 
 @dataclass(frozen=True, slots=True)
-class Travel:
+class PortableFiles:
     """`files` can be sent along: each by its path from the current directory, which a machine keeps.
 
     `stays` are those that have to be on every machine under the same name: what the config calls them, and where.
@@ -24,7 +24,7 @@ class Travel:
     stays: tuple[tuple[str, str], ...] = ()
 
 
-def travel_of(settings: Settings) -> Travel:
+def portable_files(settings: Settings) -> PortableFiles:
     """What travels with the run, and what does not. A file outside the current directory does not."""
     files, stays, here = dict[str, Path](), list[tuple[str, str]](), Path.cwd()
     for key, path in _small(settings):
@@ -36,7 +36,7 @@ def travel_of(settings: Settings) -> Travel:
     stays += [("input.path", path) for path in settings.inputs() if "://" not in path]
     if settings.task.media.images or settings.task.media.audio or settings.task.media.documents:
         stays.append(("task.media.root", str(folder_of_media(settings))))
-    return Travel(files, tuple(dict.fromkeys(stays)))
+    return PortableFiles(files, tuple(dict.fromkeys(stays)))
 
 
 def _small(settings: Settings) -> Iterator[tuple[str, Path]]:

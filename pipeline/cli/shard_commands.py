@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from pipeline.cli.frame import (
+from pipeline.cli.application import (
     LABEL,
     AsJson,
     Output,
@@ -17,15 +17,15 @@ from pipeline.cli.frame import (
     Sets,
     Target,
     app,
+    echo,
     fail,
     finish,
     report_after,
+    resume_arguments,
+    run_and_print,
+    run_async,
     run_of,
-    run_through,
-    say,
     settings_of,
-    show_through,
-    words_again,
 )
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ def label_in_shards(settings: Settings, shards: int, json_out: bool, **options: 
     after = report_after if settings.output.report else None
 
     async def label() -> RunSummary:
-        return await run_in_shards(settings, shards, RunOptions(command=words_again(None), after=after, **options))
+        return await run_in_shards(settings, shards, RunOptions(command=resume_arguments(None), after=after, **options))
 
-    finish(run_through(label()), json_out)
+    finish(run_async(label()), json_out)
 
 
 def run_one_shard(
@@ -71,11 +71,11 @@ def run_one_shard(
         lease = LeaseClient(url, token, *shard)
 
         def given(base: Path) -> RunOptions:
-            return RunOptions(command=words_again(None), lease=lease, base=base, **options)
+            return RunOptions(command=resume_arguments(None), lease=lease, base=base, **options)
 
-        return await label_shard(load, run, shard, lease, given, say)
+        return await label_shard(load, run, shard, lease, given, echo)
 
-    finish(run_through(label()), json_out)
+    finish(run_async(label()), json_out)
 
 
 def merge_first(settings: Settings) -> None:
@@ -85,7 +85,7 @@ def merge_first(settings: Settings) -> None:
     if RunDir(Path(settings.output.dir)).shards():
         from pipeline.shards import merge as join
 
-        run_through(join(settings))
+        run_async(join(settings))
 
 
 def parts_of(shard: str) -> tuple[int, int]:
@@ -126,9 +126,9 @@ def leases(
     async def serve() -> None:
         from pipeline.shards import serve_leases
 
-        await serve_leases(settings, shards, host, int(port), token, say)
+        await serve_leases(settings, shards, host, int(port), token, echo)
 
-    run_through(serve())
+    run_async(serve())
 
 
 @app.command(rich_help_panel=LABEL)
@@ -144,4 +144,4 @@ def merge(config: RunOf = None, sets: Sets = None, output_dir: Output = None, js
 
         return await join(settings)
 
-    show_through(put_together(), "merged_lines", json_out=json_out)
+    run_and_print(put_together(), "merged_lines", json_out=json_out)

@@ -5,7 +5,19 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.frame import STEER, USE, AsJson, RunOf, app, guarded, print_json, run_of, say, show, show_through
+from pipeline.cli.application import (
+    STEER,
+    USE,
+    AsJson,
+    RunOf,
+    app,
+    echo,
+    exit_on_error,
+    print_json,
+    print_text,
+    run_and_print,
+    run_of,
+)
 
 
 @app.command(rich_help_panel=USE)
@@ -20,7 +32,7 @@ def report(
     run_dir = run_of(run)
     from pipeline.report import write_report
 
-    show_through(write_report(run_dir, to), "report_lines", json_out=json_out)
+    run_and_print(write_report(run_dir, to), "report_lines", json_out=json_out)
 
 
 @app.command(rich_help_panel=STEER)
@@ -41,14 +53,14 @@ def watch(
         if json_out:
             print_json({"address": address})
         else:
-            show(f"The report of {run_dir}: {address}")
-            say("It renews itself, for a browser on this machine only. Ctrl-C ends it.")
+            print_text(f"The report of {run_dir}: {address}")
+            echo("It renews itself, for a browser on this machine only. Ctrl-C ends it.")
 
     def ended() -> None:
-        say("The run has ended. The page is served until Ctrl-C.")
+        echo("The run has ended. The page is served until Ctrl-C.")
 
     def until_interrupted() -> None:
         with suppress(KeyboardInterrupt):
             asyncio.run(serve(run_dir, port=port, ready=ready, ended=ended))
 
-    guarded(until_interrupted)
+    exit_on_error(until_interrupted)

@@ -4,26 +4,26 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import exports, facts, runner
-from pipeline.api.shown import Shown, plain, shown_as
+from pipeline.api.display import Displayable, sync_form, to_displayable
 from pipeline.errors import SetupError
 
 
-class Export(Shown, facts.Export):
+class Export(Displayable, facts.Export):
     """What an export came to."""
 
-    _shown_by = "export_lines"
+    _view = "export_lines"
 
 
-class DataExport(Shown, facts.DataExport):
+class DataExport(Displayable, facts.DataExport):
     """What an export into a folder came to."""
 
-    _shown_by = "data_lines"
+    _view = "data_lines"
 
 
-class Baseline(Shown, facts.Baseline):
+class Baseline(Displayable, facts.Baseline):
     """What a simple classifier makes of the labels."""
 
-    _shown_by = "baseline_lines"
+    _view = "baseline_lines"
 
 
 async def abaseline(
@@ -43,7 +43,7 @@ async def abaseline(
     Raises SetupError.
     """
     done = await exports.baseline(run, exports.BaselineOptions(by, text, seed, doubts, to))
-    return shown_as(Baseline, done)
+    return to_displayable(Baseline, done)
 
 
 async def aexport(
@@ -68,12 +68,12 @@ async def aexport(
         if isinstance(near := options.get("near_duplicates"), str):
             options["near_duplicates"] = exports.parse_similarity(near)
         done = await exports.export_data(run, to, exports.DataOptions(**options))
-        return shown_as(DataExport, done)
+        return to_displayable(DataExport, done)
     if options:
         raise SetupError(f"{next(iter(options))} is for an export into a folder: name one, such as to='data/'")
     found = await runner.export(run, None if to is None else str(to), table=table)
-    return shown_as(Export, found)
+    return to_displayable(Export, found)
 
 
-baseline = plain(abaseline)
-export = plain(aexport)
+baseline = sync_form(abaseline)
+export = sync_form(aexport)

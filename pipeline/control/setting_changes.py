@@ -15,7 +15,7 @@ FILE_ONLY_KEYS = frozenset({"notify.command"})
 HIDDEN_KEYS = frozenset({"notify.url", "notify.command"})
 
 
-class Shift(NamedTuple):
+class SettingChange(NamedTuple):
     """A setting that has another value. None: unset."""
 
     key: str
@@ -24,11 +24,11 @@ class Shift(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class LiveChange:
+class SettingChanges:
     """What is taken over and what is not, by key."""
 
-    applied: list[Shift] = field(default_factory=list)
-    refused: list[Shift] = field(default_factory=list)
+    applied: list[SettingChange] = field(default_factory=list)
+    refused: list[SettingChange] = field(default_factory=list)
 
     def lines(self, source: str, more: Mapping[str, str] | None = None) -> list[str]:
         """A line for each, for a person. `source` is where the change was made: a file, or `set`.
@@ -40,17 +40,17 @@ class LiveChange:
         return applied + [refused_line(one.key) for one in self.refused]
 
 
-def sort_changes(old: Mapping[str, JSON], new: Mapping[str, JSON]) -> LiveChange:
+def sort_changes(old: Mapping[str, JSON], new: Mapping[str, JSON]) -> SettingChanges:
     """What differs between two flat tables, and whether it may change now. A key that is not there is None."""
-    change = LiveChange()
+    change = SettingChanges()
     for key in sorted({*old, *new}):
-        shift = Shift(key, old.get(key), new.get(key))
+        shift = SettingChange(key, old.get(key), new.get(key))
         if not codec.is_same(shift.old, shift.new):
             (change.applied if key.startswith(LIVE_TABLES) else change.refused).append(shift)
     return change
 
 
-class Standing:
+class LiveSettings:
     """The settings in force, as a flat table, over all changes of a session."""
 
     def __init__(self, in_force: Mapping[str, JSON]) -> None:
@@ -58,21 +58,21 @@ class Standing:
         self.in_force = dict(in_force)
         self._refused: dict[str, JSON] = {}
 
-    def applied_by(self, new: Mapping[str, JSON]) -> list[Shift]:
+    def applied_by(self, new: Mapping[str, JSON]) -> list[SettingChange]:
         """What `take` would put into force."""
         return sort_changes(self.in_force, new).applied
 
-    def take(self, new: Mapping[str, JSON]) -> LiveChange:
+    def take(self, new: Mapping[str, JSON]) -> SettingChanges:
         """Put into force what may change; gives what is to be done and told. What was refused before is left out."""
         change = sort_changes(self.in_force, new)
         news = [one for one in change.refused if one.key not in self._refused or self._refused[one.key] != one.new]
         # What was taken back is forgotten: made again, it is news.
         self._refused = {one.key: one.new for one in change.refused}
         self.in_force.update((one.key, one.new) for one in change.applied)
-        return LiveChange(change.applied, news)
+        return SettingChanges(change.applied, news)
 
 
-def applied_line(shift: Shift, source: str) -> str:
+def applied_line(shift: SettingChange, source: str) -> str:
     """`limits.concurrency 64 -> 16 (config/a.toml)`."""
     if shift.key in HIDDEN_KEYS:
         return f"{shift.key} {'was unset' if shift.new is None else 'is another one'} ({source})"

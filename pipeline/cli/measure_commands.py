@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.frame import (
+from pipeline.cli.application import (
     MEASURE,
     AsJson,
     Output,
@@ -15,12 +15,12 @@ from pipeline.cli.frame import (
     Sets,
     Target,
     app,
+    echo,
     fail,
     importing,
+    run_and_print,
     run_of,
-    say,
     settings_of,
-    show_through,
 )
 
 Gold = Annotated[
@@ -50,7 +50,7 @@ GoldSets = Annotated[
 
 
 @contextmanager
-def telling_how(command: list[str], sets: Sequence[str] | None) -> Iterator[None]:
+def add_read_hint(command: list[str], sets: Sequence[str] | None) -> Iterator[None]:
     """Adds to what a reader asks about a gold file the command that answers it."""
     from pipeline.errors import InputError
     from pipeline.scaffold import command_with_answer
@@ -101,10 +101,10 @@ def evaluate(
         options = measure.EvaluateOptions(
             column or (), field or (), disagreements, confidence, ordered or (), sets or (), json_out, without
         )
-        with telling_how(["evaluate", str(run_dir), *(["--gold", gold] if gold else [])], sets):
+        with add_read_hint(["evaluate", str(run_dir), *(["--gold", gold] if gold else [])], sets):
             return await measure.evaluate(run_dir, gold, options)
 
-    show_through(look(), "evaluation_lines", json_out=json_out)
+    run_and_print(look(), "evaluation_lines", json_out=json_out)
 
 
 @app.command(rich_help_panel=MEASURE)
@@ -132,10 +132,10 @@ def compare(
             from pipeline import measure
 
         options = measure.CompareOptions(column or (), field or (), differences, ordered or (), sets or (), json_out)
-        with telling_how(["compare", *map(str, runs), *(["--gold", gold] if gold else [])], sets):
+        with add_read_hint(["compare", *map(str, runs), *(["--gold", gold] if gold else [])], sets):
             return await measure.compare(*runs, gold, options)
 
-    show_through(look(), "comparison_lines", json_out=json_out)
+    run_and_print(look(), "comparison_lines", json_out=json_out)
 
 
 @app.command("try", rich_help_panel=MEASURE)
@@ -169,6 +169,6 @@ def try_config(
     from pipeline import measure
 
     options = measure.TryOptions(number, seed, relabel, differences, quiet=json_out)
-    trial = measure.try_config(settings, old, options, tell=lambda text: say(f"labelpipe: {text}"))
-    facts = show_through(trial, "trial_lines", json_out=json_out)
+    trial = measure.try_config(settings, old, options, tell=lambda text: echo(f"labelpipe: {text}"))
+    facts = run_and_print(trial, "trial_lines", json_out=json_out)
     raise typer.Exit(facts["tried"]["exit_code"])

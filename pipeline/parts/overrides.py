@@ -6,7 +6,7 @@ from typing import Any
 from pipeline.settings import Settings
 
 
-def changed(settings: Settings, values: Mapping[str, Any]) -> Settings:
+def override_settings(settings: Settings, values: Mapping[str, Any]) -> Settings:
     """The settings with these values, by dotted key. None takes a value out.
 
     With a config file they are laid over it like `--set`, so that they hold when a session reads it again.

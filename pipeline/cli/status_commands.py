@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.frame import (
+from pipeline.cli.application import (
     STEER,
     AsJson,
     RunOf,
@@ -14,14 +14,14 @@ from pipeline.cli.frame import (
     Target,
     app,
     config_app,
-    guarded,
+    exit_on_error,
     print_json,
+    print_result,
+    print_text,
+    run_and_print,
+    run_async,
     run_of,
-    run_through,
     settings_of,
-    show,
-    show_found,
-    show_through,
 )
 
 
@@ -41,9 +41,9 @@ def status(
         return runner.status(run_dir)
 
     if watch:
-        guarded(lambda: _watch(look, json_out, every_s))
+        exit_on_error(lambda: _watch(look, json_out, every_s))
         return
-    show_through(look(), "status_lines", json_out=json_out)
+    run_and_print(look(), "status_lines", json_out=json_out)
 
 
 def _watch(look: Callable[[], Coroutine[Any, Any, Any]], json_out: bool, every_s: float) -> None:
@@ -53,7 +53,7 @@ def _watch(look: Callable[[], Coroutine[Any, Any, Any]], json_out: bool, every_s
     from contextlib import suppress
 
     from pipeline import codec
-    from pipeline.cli.watching import watch
+    from pipeline.cli.status_watch import watch
     from pipeline.terminal import printable_json
 
     asked_to_end = False
@@ -90,8 +90,8 @@ def verify(
     run_dir = run_of(run)
     from pipeline import runner
 
-    report = run_through(runner.verify(run_dir, read_input=not no_input, remote=remote))
-    show_found(report, lambda _: report.lines(), json_out=json_out)
+    report = run_async(runner.verify(run_dir, read_input=not no_input, remote=remote))
+    print_result(report, lambda _: report.lines(), json_out=json_out)
     raise typer.Exit(0 if report.ok else 1)
 
 
@@ -104,4 +104,4 @@ def config_show(config: Target = None, sets: Sets = None, json_out: AsJson = Fal
     if json_out:
         print_json({row.key: {"value": row.value, "origin": row.origin} for row in explain(settings)})
     else:
-        show(to_toml(settings).removesuffix("\n"))
+        print_text(to_toml(settings).removesuffix("\n"))

@@ -44,7 +44,7 @@ async def cache_money(ledger: Ledger, totals: Totals, price: Price | None) -> di
     }
 
 
-async def spent_of(ledger: Ledger, price: Price | None) -> tuple[float, int]:
+async def total_spend(ledger: Ledger, price: Price | None) -> tuple[float, int]:
     """What the run has cost so far at most, in US dollars and in tokens, over all its sessions."""
     totals = await paid_so_far(ledger, price)
     mark = codec.loads(await ledger.meta_get(BUDGET_MARK) or "{}")

@@ -14,17 +14,17 @@ from pipeline.control import (
     LIVE_TABLES,
     ConfigWatch,
     Inbox,
-    LiveChange,
+    LiveSettings,
     Order,
-    Shift,
-    Standing,
+    SettingChange,
+    SettingChanges,
     refused_line,
 )
 from pipeline.engine import Asker
 from pipeline.errors import ConfigError, LabelpipeError
 from pipeline.limits import Admission, spent_text
 from pipeline.notify import Notifier
-from pipeline.parts import budget_of, hours_of, notified_of, rules_of, tuner_of
+from pipeline.parts import budget_of, hours_of, notify_targets, rules_of, tuner_of
 from pipeline.runlog import log_event
 from pipeline.settings import Settings
 from pipeline.terminal import cut
@@ -37,10 +37,10 @@ class DrainedError(LabelpipeError):
 
 
 #: Puts one part of a change into force. It cannot fail: what can is done before any of them is called.
-Act = Callable[[], None]
+Action = Callable[[], None]
 
 
-class Steered(Protocol):
+class ControlTarget(Protocol):
     """What orders and edits steer: one session, or the shards of a run."""
 
     def say(self, text: str, /) -> None:
@@ -55,10 +55,10 @@ class Steered(Protocol):
     def drain(self) -> str:
         """Let the calls in flight end, and then the run. Gives what is to be told."""
 
-    def acts(self, shifts: Sequence[Shift], settings: Settings) -> Sequence[Act]:
+    def acts(self, shifts: Sequence[SettingChange], settings: Settings) -> Sequence[Action]:
         """What puts these changes into force; `settings` are those that would be. Raises ConfigError."""
 
-    def told(self, change: LiveChange, source: str) -> Sequence[str]:
+    def told(self, change: SettingChanges, source: str) -> Sequence[str]:
         """What is told of a change, a line each."""
 
 
@@ -85,12 +85,12 @@ class Controls:
         self.stop(DrainedError())
         return f"draining; {self.admission.gate.in_flight} calls in flight end, then the run does"
 
-    def acts(self, shifts: Sequence[Shift], settings: Settings) -> Sequence[Act]:
+    def acts(self, shifts: Sequence[SettingChange], settings: Settings) -> Sequence[Action]:
         """Each kind of change has an act of its own."""
         names = dict.fromkeys(_ACT_OF[one.key] for one in shifts if one.key in _ACT_OF)  # each once
         return [_ACTS[name](self, settings) for name in names]
 
-    def told(self, change: LiveChange, source: str) -> Sequence[str]:
+    def told(self, change: SettingChanges, source: str) -> Sequence[str]:
         """Old and new, and what the number alone does not say."""
         ends_at, budget = self.ends_at(), self.admission.budget
         more = {} if ends_at is None else {"limits.stop_at": f"the run ends at {ends_at:%Y-%m-%d %H:%M}"}
@@ -99,18 +99,18 @@ class Controls:
         return change.lines(source, more)
 
 
-class Steering:
+class ControlLoop:
     """Looks for orders and edits, once a second.
 
     The latest word holds: an order until the file says something else for its key, the file until the next order. Each
     is judged whole, and only then put into force, or refused and nothing of it is in force.
     """
 
-    def __init__(self, settings: Settings, steered: Steered, inbox: Inbox) -> None:
+    def __init__(self, settings: Settings, steered: ControlTarget, inbox: Inbox) -> None:
         self._steered = steered
         self._inbox = inbox
         self._watch = None if settings.config_path is None else ConfigWatch(settings.config_path)
-        self._standing = Standing(codec.flatten(settings.model_dump()))
+        self._standing = LiveSettings(codec.flatten(settings.model_dump()))
         # All state that changes, beside the parts: the settings in force, those of the last file that could be used,
         # and what orders have set over it.
         self.settings = settings
@@ -184,7 +184,7 @@ class Steering:
         before, now = codec.flatten(self._filed.model_dump()), codec.flatten(filed.model_dump())
         return {key: order for key, order in self._orders.items() if before.get(key) == now.get(key)}
 
-    def _apply(self, settings: Settings) -> LiveChange:
+    def _apply(self, settings: Settings) -> SettingChanges:
         """Put what may change into force. Raises ConfigError, and then all stays as it was."""
         new = codec.flatten(settings.model_dump())
         shifts = self._standing.applied_by(new)
@@ -203,7 +203,7 @@ class Steering:
 # -- the acts: each judges the settings, and raises ConfigError or gives what puts them into force ---------------------
 
 
-def _concurrency(controls: Controls, settings: Settings) -> Act:
+def _concurrency(controls: Controls, settings: Settings) -> Action:
     wanted, admission = settings.limits.concurrency, controls.admission
     tuner = tuner_of(settings, start=admission.gate.concurrency)
 
@@ -214,7 +214,7 @@ def _concurrency(controls: Controls, settings: Settings) -> Act:
     return act
 
 
-def _rates(controls: Controls, settings: Settings) -> Act:
+def _rates(controls: Controls, settings: Settings) -> Action:
     limits, admission = settings.limits, controls.admission
 
     def act() -> None:
@@ -223,12 +223,12 @@ def _rates(controls: Controls, settings: Settings) -> Act:
     return act
 
 
-def _day(controls: Controls, settings: Settings) -> Act:
+def _day(controls: Controls, settings: Settings) -> Action:
     limits = settings.limits
     return partial(controls.admission.set_day_limit, limits.requests_per_day, stop=limits.on_day_limit == "stop")
 
 
-def _budget(controls: Controls, settings: Settings) -> Act:
+def _budget(controls: Controls, settings: Settings) -> Action:
     limits, admission = settings.limits, controls.admission
     try:
         budget_of(settings, spent_usd=0.0, spent_tokens=0)  # refuses what cannot work
@@ -243,11 +243,11 @@ def _budget(controls: Controls, settings: Settings) -> Act:
     return act
 
 
-def _hours(controls: Controls, settings: Settings) -> Act:
+def _hours(controls: Controls, settings: Settings) -> Action:
     return partial(controls.admission.set_hours, hours_of(settings))
 
 
-def _rules(controls: Controls, settings: Settings) -> Act:
+def _rules(controls: Controls, settings: Settings) -> Action:
     rules = rules_of(settings)
 
     def act() -> None:
@@ -257,13 +257,13 @@ def _rules(controls: Controls, settings: Settings) -> Act:
     return act
 
 
-def _notify(controls: Controls, settings: Settings) -> Act:
-    told = notified_of(settings)
+def _notify(controls: Controls, settings: Settings) -> Action:
+    told = notify_targets(settings)
     Notifier(*told)  # refuses what cannot work
     return partial(controls.notifier.change, *told)
 
 
-_ACTS: Mapping[str, Callable[[Controls, Settings], Act]] = {
+_ACTS: Mapping[str, Callable[[Controls, Settings], Action]] = {
     "concurrency": _concurrency,
     "rates": _rates,
     "day": _day,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.frame import MORE, app, fail, guarded, say
+from pipeline.cli.application import MORE, app, echo, exit_on_error, fail
 
 if TYPE_CHECKING:
     from pipeline.rehearsal import Rehearsal, RehearsalOptions
@@ -98,8 +98,8 @@ def rehearse(
     """Serve the built-in endpoint for any OpenAI client. Its labels are simulated."""
     from pipeline.rehearsal import serve
 
-    totals = guarded(lambda: serve(_options(context.params), _say_ready))
-    say(f"Served {totals.calls:,} calls: {totals.answered:,} answers, {totals.refused:,} refused.")
+    totals = exit_on_error(lambda: serve(_options(context.params), _say_ready))
+    echo(f"Served {totals.calls:,} calls: {totals.answered:,} answers, {totals.refused:,} refused.")
 
 
 def _options(given: Mapping[str, Any]) -> RehearsalOptions:
@@ -124,8 +124,8 @@ def _options(given: Mapping[str, Any]) -> RehearsalOptions:
 
 
 def _say_ready(endpoint: Rehearsal) -> None:
-    say(f"Simulated labels at {endpoint.base_url} (any key will do). Ctrl-C ends it.")
-    say(f"  books:  {endpoint.root_url}/books")
+    echo(f"Simulated labels at {endpoint.base_url} (any key will do). Ctrl-C ends it.")
+    echo(f"  books:  {endpoint.root_url}/books")
 
 
 def _poison(text: str) -> tuple[str, str]:

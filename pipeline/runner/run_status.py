@@ -15,14 +15,14 @@ from pipeline.records import Record, Status, is_left_out
 from pipeline.results import Check as Checked
 from pipeline.results import Report
 from pipeline.results import verify as verify_files
-from pipeline.runner.exporting import url_of
+from pipeline.runner.costs import cache_money, paid_so_far
 from pipeline.runner.lanes import lanes_used
 from pipeline.runner.lastsession import ending_of
-from pipeline.runner.live import read_live
-from pipeline.runner.lookshards import counted_in, together, with_shards
+from pipeline.runner.lookshards import count_outcomes, together, with_shards
+from pipeline.runner.lookups import repeated_in
 from pipeline.runner.measured import measured_of
-from pipeline.runner.paid import cache_money, paid_so_far
-from pipeline.runner.passing import repeated_in
+from pipeline.runner.session_view import read_live
+from pipeline.runner.sql_export import url_of
 from pipeline.store import BatchBook, Ledger, RunDir, SqlPlace
 from pipeline.targets import run_and_manifest
 
@@ -98,7 +98,7 @@ async def verify(folder: str | Path, *, read_input: bool = True, remote: bool = 
     run_dir, manifest = run_and_manifest(folder)
     if shards := run_dir.shards():
         reports = {one.path.name: await verify(one.path, read_input=read_input, remote=remote) for one in shards}
-        return together(run_dir, reports, (await counted_in([run_dir.before_shards])).total())
+        return together(run_dir, reports, (await count_outcomes([run_dir.before_shards])).total())
     untold = _not_counted(manifest, remote=remote)
     records = _records_again(run_dir, manifest, left_out=True) if read_input and not untold else None
     report = await verify_files(

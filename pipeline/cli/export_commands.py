@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.frame import MEASURE, USE, AsJson, RunOf, app, fail, guarded, run_of, show_through
-from pipeline.cli.measuring import GoldSets, telling_how
+from pipeline.cli.application import MEASURE, USE, AsJson, RunOf, app, exit_on_error, fail, run_and_print, run_of
+from pipeline.cli.measure_commands import GoldSets, add_read_hint
 
 Table = Annotated[str | None, typer.Option("--table", help="The database table. Default: labels.", metavar="NAME")]
 Split = Annotated[
@@ -96,13 +96,13 @@ def export(
         asked["split"] = SPLIT if split is None else parse_split(split)
         return DataOptions(**asked, sets=sets or (), seed=seed, near_duplicates=near, chat=chat, hf=hf)
 
-    _into_folder(run_dir, to, guarded(options), json_out)
+    _into_folder(run_dir, to, exit_on_error(options), json_out)
 
 
 def _into_table(run_dir: Path, to: str | None, table: str | None, json_out: bool) -> None:
     from pipeline import runner
 
-    show_through(runner.export(run_dir, to, table=table), "export_lines", json_out=json_out)
+    run_and_print(runner.export(run_dir, to, table=table), "export_lines", json_out=json_out)
 
 
 def _into_folder(run_dir: Path, to: str, options: Any, json_out: bool) -> None:
@@ -110,10 +110,10 @@ def _into_folder(run_dir: Path, to: str, options: Any, json_out: bool) -> None:
         from pipeline.exports import export_data
 
         command = ["export", str(run_dir), "--to", to, "--gold", str(options.gold)]
-        with telling_how(command, options.sets):
+        with add_read_hint(command, options.sets):
             return await export_data(run_dir, to, options)
 
-    show_through(write(), "data_lines", json_out=json_out)
+    run_and_print(write(), "data_lines", json_out=json_out)
 
 
 @app.command(rich_help_panel=MEASURE)
@@ -140,4 +140,4 @@ def baseline(
     from pipeline import exports
 
     options = exports.BaselineOptions(by, text, seed, doubts, to)
-    show_through(exports.baseline(run_dir, options), "baseline_lines", json_out=json_out)
+    run_and_print(exports.baseline(run_dir, options), "baseline_lines", json_out=json_out)

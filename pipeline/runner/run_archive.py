@@ -13,7 +13,7 @@ from pipeline.store import BatchBook, Ledger, RunDir, check_table, release_table
 from pipeline.units import dollars
 
 
-async def what_is_there(settings: Settings) -> str:
+async def describe_existing_run(settings: Settings) -> str:
     """A sentence or two about the run in the output folder; empty if there is none.
 
     Raises SetupError where a new run would be refused its table in a database: now nothing has been moved.

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.frame import MEASURE, AsJson, RunOf, app, run_of, show_through
+from pipeline.cli.application import MEASURE, AsJson, RunOf, app, run_and_print, run_of
 
 #: What is promised, about which label, and from which draw.
 Error = Annotated[
@@ -83,7 +83,7 @@ def certify(
             facts["file"] = str(to)
         return facts
 
-    facts = show_through(look(), "certify_lines", json_out=json_out)
+    facts = run_and_print(look(), "certify_lines", json_out=json_out)
     raise typer.Exit(0 if facts["certified"] else 1)
 
 
@@ -93,4 +93,4 @@ def _show_shares(
     from pipeline import measure
 
     options = measure.SharesOptions(column, by, confidence or 0.95, pseudo)
-    show_through(measure.shares(run_dir, options), "shares_lines", json_out=json_out)
+    run_and_print(measure.shares(run_dir, options), "shares_lines", json_out=json_out)

@@ -23,7 +23,7 @@ _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class InputSelection:
     """What decides whether a record is taken, in this order. `keys_from` is the file of the keys, for messages.
 
     `shard` is which part of how many is taken of what the others take.
@@ -62,11 +62,13 @@ def filter_of(wanted: InputSettings) -> RecordFilter | None:
     return None if wanted.where is None else RecordFilter(wanted.where, "input.where")
 
 
-async def choice_of(wanted: InputSettings, keys_file: Path | None) -> Choice:
+async def selection_of(wanted: InputSettings, keys_file: Path | None) -> InputSelection:
     """What the settings choose. Raises TaskError, and InputError for a file of keys that cannot be read."""
-    keys = None if keys_file is None else await keys_in(keys_file, wanted.key)
+    keys = None if keys_file is None else await read_keys(keys_file, wanted.key)
     shard = None if wanted.shard is None else shard_of(wanted.shard)
-    return Choice(filter_of(wanted), keys, str(keys_file or ""), wanted.limit, wanted.sample, wanted.seed, shard)
+    return InputSelection(
+        filter_of(wanted), keys, str(keys_file or ""), wanted.limit, wanted.sample, wanted.seed, shard
+    )
 
 
 def shard_of(text: str) -> tuple[int, int]:
@@ -80,9 +82,9 @@ def is_of_shard(key: str, shard: tuple[int, int]) -> bool:
     return codec.digest64(f"shard\0{key}".encode("utf-8", "surrogatepass")) % shard[1] == shard[0] - 1
 
 
-async def chosen(
+async def select_records(
     sources: Sequence[Source],
-    choice: Choice,
+    choice: InputSelection,
     *,
     key: str | None,
     progress: ReadProgress,
@@ -110,7 +112,9 @@ async def chosen(
     progress.exact_total = state.mine if last is None or choice.shard is not None else total
 
 
-def _parted(records: Iterable[Record], choice: Choice, state: _Pass, last: int | None) -> Iterator[tuple[Record, str]]:
+def _parted(
+    records: Iterable[Record], choice: InputSelection, state: _Pass, last: int | None
+) -> Iterator[tuple[Record, str]]:
     """Each record with the key of [input] that leaves it out; "" where it is taken. Ends at the limit."""
     for record in records:
         if choice.limit is not None and state.taken >= choice.limit:
@@ -119,7 +123,7 @@ def _parted(records: Iterable[Record], choice: Choice, state: _Pass, last: int |
         if not why:
             state.taken += 1
             state.missing.discard(record.key)
-            if last is not None and mark_of(record.key, choice.seed) > last:
+            if last is not None and sample_rank(record.key, choice.seed) > last:
                 why = "sample"
             elif choice.shard is not None and not is_of_shard(record.key, choice.shard):
                 why = "shard"
@@ -127,7 +131,7 @@ def _parted(records: Iterable[Record], choice: Choice, state: _Pass, last: int |
         yield record, why
 
 
-def _left_out_by(record: Record, choice: Choice, state: _Pass) -> str:
+def _left_out_by(record: Record, choice: InputSelection, state: _Pass) -> str:
     if choice.where is not None and record.problem is None:
         verdict = choice.where(record.fields)
         state.unclear += verdict is None
@@ -140,12 +144,12 @@ def _told(record: Record, why: str) -> Record:
     return replace(record, problem=Problem(LEFT_OUT, f"left out by input.{why}")) if why else record
 
 
-def mark_of(key: str, seed: int) -> int:
+def sample_rank(key: str, seed: int) -> int:
     """The place of a record in the order in which a sample is drawn: a hash, as good as random, always the same."""
     return codec.digest64(f"{seed}\0{key}".encode("utf-8", "surrogatepass"))
 
 
-async def _drawn(sources: Sequence[Source], choice: Choice, key: str | None) -> tuple[int | None, int]:
+async def _drawn(sources: Sequence[Source], choice: InputSelection, key: str | None) -> tuple[int | None, int]:
     """The mark of the last record of the sample, and how many records it has. Reads the input through.
 
     The records with the smallest marks are the sample: one that is added later takes at most one place, and moves no
@@ -158,7 +162,7 @@ async def _drawn(sources: Sequence[Source], choice: Choice, key: str | None) -> 
         async for records in batches:
             for record, why in _parted(records, choice, state, None):
                 if not why:
-                    drawn.add(mark_of(record.key, choice.seed))
+                    drawn.add(sample_rank(record.key, choice.seed))
             if choice.limit is not None and state.taken >= choice.limit:
                 break
     return drawn.last, len(drawn.marks)
@@ -196,14 +200,14 @@ class _Drawn:
         return -self._heap[0] if self._heap else None
 
 
-def _note_missing(state: _Pass, choice: Choice, progress: ReadProgress) -> None:
+def _note_missing(state: _Pass, choice: InputSelection, progress: ReadProgress) -> None:
     if state.missing:
         shown = ", ".join(sorted(state.missing)[:SHOWN_KEYS]) + " ..." * (len(state.missing) > SHOWN_KEYS)
         what = "key is" if len(state.missing) == 1 else "keys are"
         progress.note(f"{len(state.missing):,} {what} in no record: {shown}", choice.keys_from)
 
 
-async def keys_in(path: Path, key: str | None, option: str = "input.keys") -> frozenset[str]:
+async def read_keys(path: Path, key: str | None, option: str = "input.keys") -> frozenset[str]:
     """The keys in a file: those of its key column, or a key in each line. Raises InputError, which names the option."""
     is_table = path.name.lower().endswith(_TABLES)
     column = key or "key" if is_table else "text"
@@ -234,13 +238,13 @@ def _key_in(record: Record, column: str) -> str:
     return value.strip() if isinstance(value, str) else record.key
 
 
-async def expect_choice(sources: Sequence[Source], settings: Settings) -> None:
+async def validate_selection(sources: Sequence[Source], settings: Settings) -> None:
     """Find before a run what would end it: raises SetupError for a choice that cannot be made of these sources.
 
     It cannot where `input.where` names a field that no record has which is looked at, either.
     """
     wanted = settings.input
-    choice = await choice_of(wanted, None if wanted.keys is None else settings.find(wanted.keys))
+    choice = await selection_of(wanted, None if wanted.keys is None else settings.find(wanted.keys))
     if choice.sample is not None:
         _refuse_once(sources)
     await _expect_fields(sources, wanted, choice.where)

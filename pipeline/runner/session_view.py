@@ -17,10 +17,10 @@ from pipeline.progress import Progress, Snapshot, eta_s
 from pipeline.readers import ReadProgress
 from pipeline.records import Status
 from pipeline.runlog import log_event
-from pipeline.runner.guard import Guard
-from pipeline.runner.notices import LONG_HOLD_S, Notices
-from pipeline.runner.steering import facts_of
+from pipeline.runner.live_controls import facts_of
+from pipeline.runner.notifications import LONG_HOLD_S, Notices
 from pipeline.runner.summary import learned_of
+from pipeline.runner.supervisor import Guard
 from pipeline.runner.throughput import Throughput
 from pipeline.stats import Stats
 from pipeline.store import RunDir
@@ -242,7 +242,7 @@ class Live:
 
 
 @asynccontextmanager
-async def showing(*shows: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def background_tasks(*shows: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """What shows a run goes on while the block lasts. Nothing hangs on it: what it breaks by is only logged."""
     tasks = [asyncio.create_task(show) for show in shows]
     try:

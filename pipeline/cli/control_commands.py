@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.frame import STEER, RunOf, app, fail, guarded, run_of, say
+from pipeline.cli.application import STEER, RunOf, app, echo, exit_on_error, fail, run_of
 
 Wait = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for the run's answer.")]
 
@@ -61,9 +61,9 @@ def _order(run: Path | None, verb: str, wait_s: float, key: str | None = None, v
     from pipeline.control import NO_ANSWER, await_answer, send
 
     run_dir = run_of(run, at_work=True)
-    reply = guarded(lambda: await_answer(send(run_dir, verb, key, value), wait_s))
+    reply = exit_on_error(lambda: await_answer(send(run_dir, verb, key, value), wait_s))
     if reply is None:
         fail(f"{run_dir}: {NO_ANSWER}")
-    say(f"{run_dir}: {reply.text}")
+    echo(f"{run_dir}: {reply.text}")
     if not reply.ok:
         raise typer.Exit(2)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.frame import BEFORE, DOCS_URL, app, guarded, run_through, say, settings_of
+from pipeline.cli.application import BEFORE, DOCS_URL, app, echo, exit_on_error, run_async, settings_of
 
 if TYPE_CHECKING:
     from pipeline.stats import RunSummary
@@ -30,13 +30,13 @@ def demo(to: Annotated[Path, typer.Option("--to", help="The folder to write to."
     from pipeline.scaffold import first_rows, write_demo
     from pipeline.show import closing_lines
 
-    config = guarded(lambda: write_demo(to))
-    say(_HEAD.format(folder=to))
-    summary, report = run_through(_run_and_verify(config))
-    say("\n".join(closing_lines(summary)))
-    say("\n".join(["", f"The first rows of {summary.run_dir}/labels.csv:", *first_rows(summary.run_dir), ""]))
-    say(report.lines()[-1])
-    say(_AFTER.format(docs=DOCS_URL))
+    config = exit_on_error(lambda: write_demo(to))
+    echo(_HEAD.format(folder=to))
+    summary, report = run_async(_run_and_verify(config))
+    echo("\n".join(closing_lines(summary)))
+    echo("\n".join(["", f"The first rows of {summary.run_dir}/labels.csv:", *first_rows(summary.run_dir), ""]))
+    echo(report.lines()[-1])
+    echo(_AFTER.format(docs=DOCS_URL))
     raise typer.Exit(summary.exit_code if report.ok else 1)
 
 

@@ -9,10 +9,10 @@ from typing import Any
 from pipeline import codec
 from pipeline.engine import renamed
 from pipeline.errors import ChangedError, RenderError
-from pipeline.parts import changes_of_input, is_simulated, named_of, read, reading_of, voters_of
+from pipeline.parts import changes_of_input, input_identity, is_simulated, read, reading_of, voters_of
 from pipeline.readers import Source, Stamp
 from pipeline.records import JSON, Record
-from pipeline.runner.passing import repeated_in
+from pipeline.runner.lookups import repeated_in
 from pipeline.settings import Settings, to_toml
 from pipeline.store import Change, Found, Ledger, Pair, RunDir, Selection, diff
 from pipeline.targets import run_origin_facts
@@ -47,7 +47,7 @@ def fingerprint_of(settings: Settings, task: Task, sources: Sequence[Source]) ->
     return {
         **task.fingerprint,
         **voters_of(settings, task),
-        "input": named_of(settings, sources),
+        "input": input_identity(settings, sources),
         "simulated": is_simulated(settings),
     }
 

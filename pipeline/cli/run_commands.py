@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.frame import (
+from pipeline.cli.application import (
     BEFORE,
     LABEL,
     AsJson,
@@ -25,20 +25,20 @@ from pipeline.cli.frame import (
     Target,
     app,
     corrections_of,
+    echo,
+    exit_on_error,
     fail,
     finish,
-    guarded,
     label_input,
     print_json,
+    print_text,
+    run_and_print,
+    run_async,
     run_of,
-    run_through,
-    say,
     settings_of,
-    show,
-    show_through,
     start_over,
 )
-from pipeline.cli.sharding import DEFAULT_ENV, TokenEnv, label_in_shards, merge_first, parts_of, run_one_shard
+from pipeline.cli.shard_commands import DEFAULT_ENV, TokenEnv, label_in_shards, merge_first, parts_of, run_one_shard
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
@@ -59,8 +59,8 @@ def init(
     """Read a file and write a config for you to edit."""
     from pipeline.targets import refuse_as_input
 
-    guarded(lambda: refuse_as_input(path))
-    settings, said = guarded(lambda: _first_settings(path, sets or []))
+    exit_on_error(lambda: refuse_as_input(path))
+    settings, said = exit_on_error(lambda: _first_settings(path, sets or []))
 
     async def write() -> Any:
         from pipeline.errors import InputError
@@ -78,13 +78,13 @@ def init(
                 raise
             raise InputError(f"{error}\nTo set it: {again}") from error
 
-    made = run_through(write())
+    made = run_async(write())
     target = made.path
-    say("\n".join(["Found:", *(f"  {line}" for line in made.told)]))
-    say(f"Wrote {target}. {'Look at it' if made.has_labels else 'Put your labels into it'}, then:")
-    say(f"  labelpipe check   {target}")
-    say(f"  labelpipe preview {target} -n 5")
-    say(f"  labelpipe run     {target}")
+    echo("\n".join(["Found:", *(f"  {line}" for line in made.told)]))
+    echo(f"Wrote {target}. {'Look at it' if made.has_labels else 'Put your labels into it'}, then:")
+    echo(f"  labelpipe check   {target}")
+    echo(f"  labelpipe preview {target} -n 5")
+    echo(f"  labelpipe run     {target}")
 
 
 def _first_settings(path: str, sets: list[str]) -> tuple[Settings, dict[str, Any]]:
@@ -122,14 +122,14 @@ def check(
     from pipeline import planner
     from pipeline.show import check_lines
 
-    checks = run_through(planner.check(settings, online=not offline, quiet=json_out))
+    checks = run_async(planner.check(settings, online=not offline, quiet=json_out))
 
     if json_out:
         found = [{"name": one.name, "ok": one.ok, "detail": one.detail, "blocks": one.blocks} for one in checks]
         card = next((one.card for one in checks if one.card is not None), None)
         print_json({"ok": all(one.ok is not False for one in checks), "checks": found, "server": card})
     else:
-        show("\n".join(check_lines(checks)))
+        print_text("\n".join(check_lines(checks)))
     raise typer.Exit(2 if any(one.ok is False for one in checks) else 0)
 
 
@@ -156,12 +156,12 @@ def preview(
     from pipeline import planner
     from pipeline.show import preview_facts, preview_lines
 
-    seen = run_through(planner.preview(settings, first, keys=key or (), sample=sample or 0, prompt=prompt))
+    seen = run_async(planner.preview(settings, first, keys=key or (), sample=sample or 0, prompt=prompt))
 
     if json_out:
         print_json(preview_facts(seen))
     else:
-        show("\n".join(preview_lines(seen)))
+        print_text("\n".join(preview_lines(seen)))
     raise typer.Exit((2 if seen.hopeless else 3) if seen.stopped else 0)
 
 
@@ -208,9 +208,9 @@ def plan(
     if rehearse:
         tier = Tier(requests_per_minute=rpm, tokens_per_minute=tpm, requests_per_day=rpd)
         rehearsed = planner.rehearse_plan(settings, records, tier, pilot=pilot, quiet=json_out)
-        show_through(rehearsed, "rehearsal_lines", json_out=json_out)
+        run_and_print(rehearsed, "rehearsal_lines", json_out=json_out)
         return
-    found = show_through(planner.plan(settings, pilot, quiet=json_out), "plan_lines", json_out=json_out)
+    found = run_and_print(planner.plan(settings, pilot, quiet=json_out), "plan_lines", json_out=json_out)
     nobody = found.looked_at and found.without_label == found.looked_at
     raise typer.Exit(1 if nobody else 0)
 
@@ -329,4 +329,4 @@ def replay(config: RunOf = None, sets: Sets = None, output_dir: Output = None, j
     from pipeline import runner
     from pipeline.report import after_run
 
-    finish(run_through(runner.replay(settings, after=after_run if settings.output.report else None)), json_out)
+    finish(run_async(runner.replay(settings, after=after_run if settings.output.report else None)), json_out)

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pipeline.errors import SetupError, TaskError
 from pipeline.notify import Notifier
 from pipeline.parts.card import refuse_schema
-from pipeline.parts.choosing import filter_of
 from pipeline.parts.limits import admission_of, budget_of
-from pipeline.parts.outputs import notified_of
+from pipeline.parts.outputs import notify_targets
+from pipeline.parts.selection import filter_of
 from pipeline.parts.server import refuse_parameters
 from pipeline.settings import Settings
 from pipeline.task import Task
 
-ASKS_THE_SAME = "task.prompt names no field, so it asks the same of each record: write one into it, like {{ text }}"
+SAME_PROMPT = "task.prompt names no field, so it asks the same of each record: write one into it, like {{ text }}"
 
 
 #: What is judged, by the name that `check` gives it. Each raises SetupError.
@@ -21,13 +21,13 @@ _RULES: dict[str, Callable[[Settings], object]] = {
     "where": lambda settings: filter_of(settings.input),
     "limits": admission_of,
     "budget": lambda settings: budget_of(settings, spent_usd=0.0, spent_tokens=0),
-    "notify": lambda settings: Notifier(*notified_of(settings)),
+    "notify": lambda settings: Notifier(*notify_targets(settings)),
     "parameters": refuse_parameters,
     "schema": refuse_schema,
 }
 
 
-def refusals(settings: Settings) -> dict[str, str]:
+def settings_errors(settings: Settings) -> dict[str, str]:
     """Why a run cannot start with these settings, by what is wrong; empty where it can."""
     found: dict[str, str] = {}
     for name, rule in _RULES.items():
@@ -38,13 +38,13 @@ def refusals(settings: Settings) -> dict[str, str]:
     return found
 
 
-def refuse(settings: Settings) -> None:
+def validate_settings(settings: Settings) -> None:
     """Raises SetupError for the first thing that a run cannot start with."""
     for rule in _RULES.values():
         rule(settings)
 
 
-def refuse_sameness(task: Task) -> None:
+def validate_prompt(task: Task) -> None:
     """Raises TaskError where all records would be asked, and paid for, the same."""
     if task.asks_all_the_same:
-        raise TaskError(ASKS_THE_SAME)
+        raise TaskError(SAME_PROMPT)

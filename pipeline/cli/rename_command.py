@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.frame import MEASURE, AsJson, Output, Sets, app, fail, settings_of, show_through
+from pipeline.cli.application import MEASURE, AsJson, Output, Sets, app, fail, run_and_print, settings_of
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
@@ -33,7 +33,7 @@ def rename(
 
         return await in_run(settings, column, _pairs(settings, column, pairs), dry_run=dry_run)
 
-    show_through(give_names(), "renamed_lines", json_out=json_out)
+    run_and_print(give_names(), "renamed_lines", json_out=json_out)
 
 
 def _pairs(settings: Settings, column: str, texts: list[str]) -> list[tuple[str, str]]:
