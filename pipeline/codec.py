@@ -56,7 +56,8 @@ class Digits(float):
 
 def loads(data: bytes | str) -> Any:
     """The value of a JSON text, in which integers beyond 64 bits become floats. Raises JSONDecodeError."""
-    return _refused_deep(orjson.loads(data), data)
+    value = orjson.loads(data)
+    return value if len(data) <= 2 * MOST_DEPTH else _refused_deep(value, data)
 
 
 def _refused_deep(value: Any, data: bytes | str) -> Any:

@@ -31,7 +31,7 @@ def printable(text: str) -> str:
 
     Colors are added after this, never before.
     """
-    return _STEERING.sub(_spelled, text)
+    return text if text.isprintable() else _STEERING.sub(_spelled, text)
 
 
 def printable_json(text: str) -> str:

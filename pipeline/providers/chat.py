@@ -47,25 +47,21 @@ def _plain(messages: Sequence[Mapping[str, JSON]]) -> Sequence[Mapping[str, JSON
 
 
 def _read(content: bytes, secrets: Sequence[str]) -> Reading:
-    body = _completion(content, secrets)
-    calls = body["choices"][0]["message"].get("tool_calls")
-    if isinstance(calls, list):
-        body = exact(body, content, map(_arguments, calls))
+    body, choice = _completion(content, secrets)
+    answer = _answer(choice)
+    if any(call.readings for call in answer.calls):
+        answer = _answer(exact(body, content)["choices"][0])
     model = body.get("model")
-    return Reading(
-        answer=_answer(body["choices"][0]),
-        usage=usage_of(body.get("usage"), "prompt_tokens", "completion_tokens"),
-        model=str(model) if model else None,
-        service_tier=text_of(body.get("service_tier")),
-    )
+    usage = usage_of(body.get("usage"), "prompt_tokens", "completion_tokens")
+    return Reading(answer, usage, str(model) if model else None, text_of(body.get("service_tier")))
 
 
 #: `POST /chat/completions`, which nearly every server has.
 CHAT = Api("/chat/completions", _body, _read)
 
 
-def _completion(content: bytes, secrets: Sequence[str]) -> dict[str, Any]:
-    """The body as a completion with a choice.
+def _completion(content: bytes, secrets: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The body as a completion, and its first choice.
 
     A success may hold a page, `{}`, a string or half a JSON: NoCompletionError. Where it holds an error, that is judged
     as if its status had said so.
@@ -74,13 +70,14 @@ def _completion(content: bytes, secrets: Sequence[str]) -> dict[str, Any]:
     choice = _choice(body) if isinstance(body, dict) else None
     if choice is None:
         raise without_answer(body, content, secrets)
-    refuse_error_in(body, secrets)
-    refuse_error_in(choice, secrets)
+    for holder in (body, choice):
+        if holder.get("error"):
+            refuse_error_in(holder, secrets)
     if (ended := text_of(choice.get("finish_reason"))) in BROKEN_OFF:
         raise no_answer(UnavailableError, f"the server broke off: finish_reason is {ended!r}")
     if not intact:
         refuse_broken(choice["message"])
-    return {**body, "choices": [choice]}
+    return body, choice
 
 
 def _choice(body: dict[str, Any]) -> dict[str, Any] | None:
@@ -112,34 +109,25 @@ def _filtered(body: dict[str, Any]) -> str | None:
 _OLD = "function_call, as before there were tools"
 
 
-def _arguments(call: Any) -> JSON:
-    function = call.get("function") if isinstance(call, dict) else None
-    return function.get("arguments") if isinstance(function, dict) else None
-
-
 def _answer(choice: dict[str, Any]) -> Answer:
     message = choice["message"]
     calls = message.get("tool_calls")
     readings: tuple[str, ...] = ()
     if not calls and isinstance(message.get("function_call"), dict):
         calls, readings = [{"function": message["function_call"]}], (_OLD,)
+    valid = [_call(call, readings) for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
     return Answer(
-        calls=tuple(_call(call, readings) for call in calls if isinstance(call, dict))
-        if isinstance(calls, list)
-        else (),
-        text=text_of(message.get("content")),
-        refusal=text_of(message.get("refusal")),
-        finish_reason=text_of(choice.get("finish_reason")),
+        tuple(valid),
+        text_of(message.get("content")),
+        text_of(message.get("refusal")),
+        text_of(choice.get("finish_reason")),
     )
 
 
 def _call(call: dict[str, Any], readings: tuple[str, ...]) -> ToolCall:
     function = call.get("function")
     function = function if isinstance(function, dict) else {}
-    is_object = isinstance(function.get("arguments"), dict)
-    return ToolCall(
-        id=str(call.get("id") or ""),
-        name=str(function.get("name") or ""),
-        arguments=arguments_text(function.get("arguments")),
-        readings=(*readings, AS_OBJECT) if is_object else readings,
-    )
+    arguments = function.get("arguments")
+    if isinstance(arguments, dict):
+        readings = (*readings, AS_OBJECT)
+    return ToolCall(str(call.get("id") or ""), str(function.get("name") or ""), arguments_text(arguments), readings)

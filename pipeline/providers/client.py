@@ -86,14 +86,6 @@ _Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 _Sent: TypeAlias = tuple[int, _Headers, bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A 2xx answer."""
-
-    headers: _Headers
-    content: bytes
-
-
 def load_sdk() -> None:
     """Import what the first call would import: half a second, better spent at a time of one's own choosing."""
     import openai
@@ -146,7 +138,12 @@ class Client:
         except (OpenAIError, httpx2.InvalidURL, ValueError) as error:
             raise ConfigError(f"model.base_url or the key cannot be used: {error}") from error
         minted = {**self.sdk.auth_headers, **self.sdk.default_headers}
-        self._headers = CIMultiDict({name: value for name, value in minted.items() if isinstance(value, str)})
+        # Those named X-Stainless describe the SDK's own way of calling.
+        self._headers = CIMultiDict(
+            (name, value)
+            for name, value in minted.items()
+            if isinstance(value, str) and (name in options.headers or not name.lower().startswith("x-stainless-"))
+        )
         for name, value in self._headers.items():
             if any(ord(letter) < 32 for letter in value):
                 raise ConfigError(f"the header {name} holds a line break: look at the key's end and at model.headers")
@@ -169,12 +166,25 @@ class Client:
             self._headers["Authorization"] = f"Bearer {token}"
         return token
 
-    async def post(self, path: str, body: bytes | Pieces) -> Reply:
-        """The server's 2xx answer to `body`. Raises a CallError for anything else."""
-        headers, content = await self._success(
-            f"POST {self._base_url}{path}", lambda: self._sent(self._url(path), body)
-        )
-        return Reply(headers, self._covered(content, body))
+    async def post(self, path: str, body: bytes | Pieces) -> tuple[_Headers, bytes]:
+        """Headers and content of the server's 2xx answer to `body`. Raises a CallError for anything else."""
+        url = self._url(path)
+        for _ in range(MOST_REDIRECTS):
+            try:
+                if self._options.token is not None:
+                    await self._fresh_token()
+                status, headers, content = await self._wire.post(url, self._headers, body)
+            except foreign_errors() as error:
+                # From None: the SDK's error holds the whole body, and that may hold the key, which tracebacks show.
+                raise translate(error, secrets=self.secrets, at=f"POST {self._base_url}{path}") from None
+            # A redirect that keeps the call as it is, on the same host, is followed.
+            target = same_host(url, named(headers).get("location")) if status in KEEP_METHOD else None
+            if target is None:
+                break
+            url = target
+        if not 200 <= status < 300:
+            raise self._refusal((status, headers, content), f"POST {self._base_url}{path}")
+        return headers, self._covered(content, body)
 
     def _url(self, path: str) -> URL:
         url = self._urls.get(path)
@@ -186,23 +196,12 @@ class Client:
         """Headers and content of what a call came to. Raises a CallError where that is no success."""
         try:
             await self._fresh_token()
-            status, headers, content = await call()
+            sent = await call()
         except foreign_errors() as error:
-            # From None: the SDK's error holds the whole body, which may hold the key, and a traceback would show it.
             raise translate(error, secrets=self.secrets, at=at) from None
-        if 200 <= status < 300:
-            return headers, content
-        raise refusal(status, named(headers), read_error(content), secrets=self.secrets, at=at)
-
-    async def _sent(self, url: URL, body: bytes | Pieces) -> _Sent:
-        """The answer; a redirect that keeps the call as it is, on the same host, is followed."""
-        for _ in range(MOST_REDIRECTS):
-            status, headers, content = await self._wire.post(url, self._headers, body)
-            target = same_host(url, named(headers).get("location")) if status in KEEP_METHOD else None
-            if target is None:
-                break
-            url = target
-        return status, headers, content
+        if 200 <= sent[0] < 300:
+            return sent[1:]
+        raise self._refusal(sent, at)
 
     def _covered(self, content: bytes, sent: bytes | Pieces) -> bytes:
         """An answer without the secrets: a model, or a server that shows what it got, may repeat them."""
@@ -217,6 +216,10 @@ class Client:
     def covered(self, content: bytes) -> bytes:
         """An answer without the secrets, where nobody knows what was asked."""
         return self._covered(content, content)
+
+    def _refusal(self, sent: _Sent, at: str) -> CallError:
+        status, headers, content = sent
+        return refusal(status, named(headers), read_error(content), secrets=self.secrets, at=at)
 
     async def upload(self, path: str, file: Path, name: str, fields: Mapping[str, str]) -> dict[str, Any]:
         """Send a file under this name, a block at a time, with form fields; gives the answer. Raises a CallError."""

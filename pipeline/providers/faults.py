@@ -111,7 +111,9 @@ def scrub(text: str, secrets: Sequence[str]) -> str:
     """The text without the secrets and anything that looks like a key; signs that steer a terminal are spelled out."""
     for secret in secrets:
         text = text.replace(secret, "***")
-    return printable(_KEY_SHAPE.sub("sk-***", text))
+    if "sk-" in text:
+        text = _KEY_SHAPE.sub("sk-***", text)
+    return printable(text)
 
 
 def _status_of(status: int, facts: ErrorFacts) -> int:

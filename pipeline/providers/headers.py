@@ -128,28 +128,25 @@ def _resets_of_spent(headers: Mapping[str, str]) -> Iterator[tuple[str, float]]:
             yield what, seconds
 
 
-def server_limits(raw: Iterable[tuple[bytes, bytes]]) -> ServerLimits | None:
-    """The `x-ratelimit-*` headers of an answer, or None when there are none."""
-    found: dict[str, float | int | None] = {}
-    for name, value in raw:
-        field = _LIMIT_FIELDS.get(name.lower())
-        if field is not None:
+def request_id_and_limits(raw: Iterable[tuple[bytes, bytes]]) -> tuple[str | None, ServerLimits | None]:
+    """The server's name for the call, and the `x-ratelimit-*` headers of its answer; None where there are none."""
+    request_id = None
+    limits: dict[str, float | int | None] = {}
+    for raw_name, value in raw:
+        name = raw_name.lower()
+        if name[:2] != b"x-":
+            continue
+        if name == b"x-request-id":
+            request_id = request_id or value.decode("latin-1")[:MOST_ID_CHARS]
+        elif (field := _LIMIT_FIELDS.get(name)) is not None:
             text = value.decode("ascii", "replace")
-            found[field] = _seconds_or_date(text) if field.endswith("_s") else _whole(text)
-    return ServerLimits(**found) if found else None  # type: ignore[arg-type]
+            limits[field] = _seconds_or_date(text) if field.endswith("_s") else _whole(text)
+    return request_id, ServerLimits(**limits) if limits else None  # type: ignore[arg-type]
 
 
 def named(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Headers by their names in lower case."""
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
-
-
-def request_id(raw: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """The server's name for the call."""
-    for name, value in raw:
-        if name.lower() == b"x-request-id":
-            return value.decode("latin-1")[:MOST_ID_CHARS]
-    return None
 
 
 def says_simulated(raw: Iterable[tuple[bytes, bytes]]) -> bool:

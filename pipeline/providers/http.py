@@ -1,7 +1,8 @@
 """One HTTP call a request, in the dialect of one API."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from pipeline import codec
 from pipeline.errors import UnusableCallError
@@ -10,7 +11,7 @@ from pipeline.providers.chat import CHAT
 from pipeline.providers.client import Client, ClientOptions, ModelInfo
 from pipeline.providers.faults import scrub
 from pipeline.providers.forms import as_call, asked_as
-from pipeline.providers.headers import request_id, says_simulated, server_limits
+from pipeline.providers.headers import request_id_and_limits, says_simulated
 from pipeline.providers.pieces import pieces_of
 from pipeline.records import JSON, UNUSABLE_CALL, Answer, Request, Response, Usage
 
@@ -48,27 +49,29 @@ class HttpProvider:
 
     async def __call__(self, request: Request) -> Response:
         """The model's answer. Raises a CallError; never retries."""
-        asked = self._asked(request)
+        asked, client = self._asked(request), self.client
         body = self._body(asked, request)
         sent = pieces_of(body) if request.media_tokens else codec.dumps(body)
         started = time.perf_counter()
         try:
-            raw = await self.client.post(self.api.path, sent)
+            headers, content = await client.post(self.api.path, sent)
         except UnusableCallError as error:
             return unusable(request.model, error, time.perf_counter() - started)
         latency_s = time.perf_counter() - started
         if self.simulated is None:
-            self.simulated = says_simulated(raw.headers)
-        reading = self.api.read(raw.content, self.client.secrets)
-        by_schema = request.tools and not asked.tools
+            self.simulated = says_simulated(headers)
+        answer, usage, model, service_tier = self.api.read(content, client.secrets)
+        if request.tools and not asked.tools:
+            answer = as_call(answer, request.tools[0]["function"]["name"])
+        request_id, limits = request_id_and_limits(headers)
         return Response(
-            answer=as_call(reading.answer, request.tools[0]["function"]["name"]) if by_schema else reading.answer,
-            usage=reading.usage,
-            model=scrub(reading.model or request.model, self.client.secrets)[:MOST_ID_CHARS],
-            request_id=_id(raw.headers, self.client.secrets),
-            latency_s=latency_s,
-            limits=server_limits(raw.headers),
-            service_tier=reading.service_tier,
+            answer,
+            usage,
+            _name(model or request.model, client.secrets),
+            None if request_id is None else scrub(request_id, client.secrets)[:MOST_ID_CHARS],
+            latency_s,
+            limits,
+            service_tier,
         )
 
     def body(self, request: Request) -> dict[str, JSON]:
@@ -87,10 +90,10 @@ class HttpProvider:
     async def ping(self, request: Request) -> Usage:
         """A request that is about no record: does the model answer it? What it used. Raises a CallError."""
         try:
-            raw = await self.client.post(self.api.path, codec.dumps(self.api.body(self._asked(request))))
+            _, content = await self.client.post(self.api.path, codec.dumps(self.api.body(self._asked(request))))
         except UnusableCallError:
             return Usage()  # the model has written something
-        return self.api.read(raw.content, self.client.secrets).usage
+        return self.api.read(content, self.client.secrets).usage
 
     async def model(self, name: str) -> ModelInfo:
         """What the server says about the model; costs nothing. Raises a CallError."""
@@ -110,9 +113,9 @@ class HttpProvider:
             await self._client.close()
 
 
-def _id(headers: Iterable[tuple[bytes, bytes]], secrets: Sequence[str]) -> str | None:
-    found = request_id(headers)
-    return None if found is None else scrub(found, secrets)[:MOST_ID_CHARS]
+@lru_cache(maxsize=64)
+def _name(model: str, secrets: tuple[str, ...]) -> str:
+    return scrub(model, secrets)[:MOST_ID_CHARS]
 
 
 def unusable(model: str, error: UnusableCallError, latency_s: float) -> Response:

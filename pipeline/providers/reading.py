@@ -1,7 +1,7 @@
 """What the answers of all APIs share: JSON that may be none, errors in a success, texts in parts, token counts."""
 
 import codecs
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -79,10 +79,8 @@ def refuse_broken(part: JSON) -> None:
         raise no_answer(UnavailableError, "an answer with bytes in it that are no text")
 
 
-def exact(body: dict[str, Any], content: bytes, arguments: Iterable[JSON]) -> dict[str, Any]:
-    """The body; where arguments of a call are an object, not a text, with all the digits of its integers."""
-    if all(isinstance(one, str) for one in arguments):
-        return body
+def exact(body: dict[str, Any], content: bytes) -> dict[str, Any]:
+    """The body with all the digits of its integers: in it, arguments of a call are an object, not a text."""
     with suppress(codec.JSONDecodeError, UnicodeDecodeError):  # nested too deeply for that
         body = codec.loads_digits(content.removeprefix(codecs.BOM_UTF8).decode())
     return body
@@ -95,10 +93,12 @@ def arguments_text(arguments: JSON) -> str:
 
 def text_of(value: Any) -> str | None:
     """The text; a list of content parts is joined."""
+    if value is None or isinstance(value, str):
+        return value
     if isinstance(value, list):
         texts = [part.get("text") for part in value if isinstance(part, dict)]
-        value = "".join(text for text in texts if isinstance(text, str))
-    return value if isinstance(value, str) else None
+        return "".join(text for text in texts if isinstance(text, str))
+    return None
 
 
 def usage_of(usage: Any, prompt_name: str, completion_name: str) -> Usage:

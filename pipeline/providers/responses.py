@@ -151,7 +151,8 @@ def _said(message: Mapping[str, JSON]) -> Iterator[Item]:
 
 def _read(content: bytes, secrets: Sequence[str]) -> Reading:
     body = _response(content, secrets)
-    body = exact(body, content, (item.get("arguments") for item in _items(body) if _is_call(item)))
+    if not all(isinstance(item.get("arguments"), str) for item in _items(body) if _is_call(item)):
+        body = exact(body, content)
     model = body.get("model")
     return Reading(
         answer=_answer(body),

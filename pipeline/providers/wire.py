@@ -44,6 +44,7 @@ class Wire(httpx2.AsyncBaseTransport):
         self._connect_timeout_s = min(CONNECT_TIMEOUT_S, connect_timeout_s)
         self._session: aiohttp.ClientSession | None = None
         self._tls: ssl.SSLContext | None = None
+        self._routes: dict[URL, dict[str, Any]] = {}
 
     def _open(self) -> aiohttp.ClientSession:
         """The session; made in the running loop at the first call."""
@@ -56,27 +57,25 @@ class Wire(httpx2.AsyncBaseTransport):
             )
         return self._session
 
-    def _tls_for(self, url: URL, proxy: str | None) -> ssl.SSLContext | bool:
-        """The certificates that are trusted, read at the first call that needs them.
+    def _route(self, url: URL) -> dict[str, Any]:
+        """How calls to this address go: through which proxy, and which certificates are trusted.
 
-        Reading them takes more CPU than a hundred calls, and a local server on plain http needs none.
+        Redirects are not followed: the headers and the record are for this host. The certificates are read at the first
+        call that needs them: that takes more CPU than a hundred calls, and a local server on plain http needs none.
         """
-        if url.scheme != "https" and urlsplit(proxy or "").scheme != "https":
-            return True
-        if self._tls is None:
-            self._tls = httpx2.create_ssl_context()
-        return self._tls
+        proxy = proxy_for(url)
+        tls: ssl.SSLContext | bool = True
+        if url.scheme == "https" or urlsplit(proxy or "").scheme == "https":
+            tls = self._tls = self._tls or httpx2.create_ssl_context()
+        return {"proxy": proxy, "ssl": tls, "allow_redirects": False}
 
     async def post(self, url: URL, headers: Mapping[str, str], body: bytes | Pieces) -> tuple[int, Any, bytes]:
-        """Status, raw headers and unpacked content of the answer. Raises aiohttp's errors and OSError.
-
-        Redirects are not followed: the headers and the record are for this host.
-        """
+        """Status, raw headers and unpacked content of the answer. Raises aiohttp's errors and OSError."""
         data = _InPieces(body) if isinstance(body, Pieces) else body
-        proxy = proxy_for(url)
-        async with self._open().post(
-            url, data=data, headers=headers, proxy=proxy, ssl=self._tls_for(url, proxy), allow_redirects=False
-        ) as response:
+        route = self._routes.get(url)
+        if route is None:
+            route = self._routes[url] = self._route(url)
+        async with self._open().post(url, data=data, headers=headers, **route) as response:
             return response.status, response.raw_headers, await _body(response)
 
     async def upload(
@@ -101,17 +100,8 @@ class Wire(httpx2.AsyncBaseTransport):
 
     def _file_call(self, method: str, url: URL, headers: Mapping[str, str], data: Any = None) -> Any:
         """A call whose content is a file, not JSON, in one direction."""
-        proxy = proxy_for(url)
-        return self._open().request(
-            method,
-            url,
-            data=data,
-            headers={name: value for name, value in headers.items() if name.lower() != "content-type"},
-            proxy=proxy,
-            ssl=self._tls_for(url, proxy),
-            allow_redirects=False,
-            timeout=_FILE_TIMEOUT,
-        )
+        headers = {name: value for name, value in headers.items() if name.lower() != "content-type"}
+        return self._open().request(method, url, data=data, headers=headers, timeout=_FILE_TIMEOUT, **self._route(url))
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """The SDK's road, for its own calls."""
@@ -119,16 +109,13 @@ class Wire(httpx2.AsyncBaseTransport):
         most_s = request.extensions.get("timeout", {}).get("read")
         wait = aiohttp.ClientTimeout(total=most_s, sock_connect=self._connect_timeout_s)
         url = URL(str(request.url), encoded=True)
-        proxy = proxy_for(url)
         async with self._open().request(
             request.method,
             url,
             headers=request.headers.multi_items(),
             data=await request.aread() or None,
-            allow_redirects=False,
-            proxy=proxy,
-            ssl=self._tls_for(url, proxy),
             timeout=wait,
+            **self._route(url),
         ) as response:
             return as_response(request, response.status, response.raw_headers, await _body(response))
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.providers.headers import day_limit, duration_s, retry_after_s, server_limits
+from pipeline.providers.headers import day_limit, duration_s, request_id_and_limits, retry_after_s
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_moment_is_no_duration(headers: dict[str, str], seconds: float | None)
 
 
 def test_a_moment_in_the_limits_of_an_answer_is_none_either() -> None:
-    limits = server_limits([(b"x-ratelimit-reset-requests", _said("{s:90}").encode())])
+    limits = request_id_and_limits([(b"x-ratelimit-reset-requests", _said("{s:90}").encode())])[1]
     assert limits is not None
     assert limits.reset_requests_s == pytest.approx(90, abs=5)
 
@@ -131,10 +131,10 @@ def test_no_header_breaks_anything(headers: dict[str, str]) -> None:
 @given(st.lists(st.tuples(st.sampled_from([b"X-RateLimit-Limit-Requests", b"x-ratelimit-reset-tokens", b"date"]),
                           st.binary(max_size=12))))  # fmt: skip
 def test_no_limit_header_breaks_anything(raw: list[tuple[bytes, bytes]]) -> None:
-    server_limits(raw)
+    request_id_and_limits(raw)
 
 
 def test_names_may_be_written_in_any_case() -> None:
-    limits = server_limits([(b"X-RateLimit-Limit-Requests", b"500"), (b"X-Ratelimit-Reset-Tokens", b"oops")])
+    limits = request_id_and_limits([(b"X-RateLimit-Limit-Requests", b"500"), (b"X-Ratelimit-Reset-Tokens", b"oops")])[1]
     assert limits is not None
     assert (limits.limit_requests, limits.reset_tokens_s) == (500, None)

@@ -49,6 +49,7 @@ def test_what_arrives_is_what_the_sdk_would_send() -> None:
     assert got.headers["x-team"] == "labels"
     assert got.headers["Content-Type"] == "application/json"
     assert got.headers["User-Agent"].startswith("AsyncOpenAI/Python")
+    assert not [name for name in got.headers if name.lower().startswith("x-stainless-")]
     assert codec.loads(body) == {
         "model": "m",
         "messages": [{"role": "user", "content": "안녕 😀"}],
