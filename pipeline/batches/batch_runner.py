@@ -26,7 +26,7 @@ from pipeline.engine import Verdict, backoff_s, verdict_of
 from pipeline.errors import CallError, CredentialsError, LabelpipeError, RequestShapeError, UnavailableError
 from pipeline.providers import NO_LIST, BatchApi, BatchFacts
 from pipeline.runlog import log_event
-from pipeline.store import BatchBook, ItemState, Landed, Part, PartState
+from pipeline.store import BatchBook, ItemState, LineResult, Part, PartState
 
 #: Where nothing moves, a batch is looked at ever more rarely, up to so many times `batch.poll_s`.
 RAREST = 10
@@ -132,7 +132,7 @@ class BatchRunner:
         """Take apart a part that was not sent: its records are packed again, into smaller ones, or asked live."""
         waiting = await self._book.waiting(part.number)
         apart = replace(part, state=PartState.READ, file_id="", books={**part.books, "split": True})
-        await self._book.land(apart, [Landed(place, ItemState.AGAIN) for place in waiting])
+        await self._book.record_results(apart, [LineResult(place, ItemState.AGAIN) for place in waiting])
         self.parts[part.number] = apart
         self._at_change()
         await self._forget(part)

@@ -151,7 +151,7 @@ class BatchLane:
     async def _is_asked(self, digest: bytes) -> bool:
         if not self._config.shares:
             return False
-        return self.packer.has(digest) or bool(await self._book.asked([digest]))
+        return self.packer.has(digest) or bool(await self._book.waiting_for([digest]))
 
     def put_off(self, job: Job) -> None:
         """A job has left the pool without an outcome: records that followed it wait for the same answer."""
@@ -211,7 +211,7 @@ class BatchLane:
         for part in self.batch_runner.open:
             if part.is_unsent:
                 await self.batch_runner.split(part)  # packed by other settings, perhaps
-        self._freed = await self._book.freed()
+        self._freed = await self._book.follower_groups()
         if self._config.mode is BatchMode.CANCEL:
             self._called_off = {part.number for part in self.batch_runner.open if part.is_at_server}
             self.batch_runner.call_off()
@@ -276,7 +276,7 @@ class BatchLane:
         part = self._next_part()
         if part is None:
             return []
-        items = await self._book.landed(part, self._cursors.get(part, _BEFORE_ALL), BLOCK)
+        items = await self._book.next_answered(part, self._cursors.get(part, _BEFORE_ALL), BLOCK)
         if items:
             last = items[-1]
             self._cursors[part] = (last.place, last.record.key)

@@ -15,7 +15,7 @@ from pipeline.errors import CallError, RequestShapeError
 from pipeline.limits import Price, Tariff
 from pipeline.providers import BatchApi, LineEnd
 from pipeline.records import Problem, Response, SavedAnswer, Usage, add_usd
-from pipeline.store import BatchBook, Item, ItemState, Landed, Part, PartState, usage_list
+from pipeline.store import BatchBook, Item, ItemState, LineResult, Part, PartState, usage_list
 
 #: Lines that are judged, and written down, at a time.
 BLOCK = 500
@@ -67,18 +67,18 @@ class ResultReader:
                 f"none of the {expected:,} lines of batch {part.batch_id} can be read. Its files are kept: {shown}. "
                 "labelpipe cancel gives the batch up"
             )
-        left = [Landed(place, ItemState.AGAIN) for place in sorted(waiting)]
+        left = [LineResult(place, ItemState.AGAIN) for place in sorted(waiting)]
         counts["missing"] += len(left)
         graver = [one for one in doubts.values() if not counts["answered"] or verdict_of(one) is Verdict.ABORT]
         if not counts["answered"]:
             # Nobody was answered: it is not these records' fault, and they are asked again once it is mended.
-            left += [Landed(place, ItemState.AGAIN) for place in doubts]
+            left += [LineResult(place, ItemState.AGAIN) for place in doubts]
         part = replace(part, state=PartState.READ, books={**part.books, "lines": dict(counts)})
         await self._land(part, left)
         return part, graver
 
-    async def _land(self, part: Part, landed: Sequence[Landed]) -> None:
-        await self._book.land(part, landed)
+    async def _land(self, part: Part, landed: Sequence[LineResult]) -> None:
+        await self._book.record_results(part, landed)
         self._at_landing(part, [one.answer.response for one in landed if one.answer is not None])
 
     def _judged(
@@ -88,9 +88,9 @@ class ResultReader:
         waiting: dict[int, Item],
         counts: Counter[str],
         doubts: dict[int, CallError],
-    ) -> tuple[list[Landed], Part]:
+    ) -> tuple[list[LineResult], Part]:
         """What these lines say of the records that are waited for, which are waited for no longer."""
-        landed: list[Landed] = []
+        landed: list[LineResult] = []
         model = part.books["model"]
         used, cost = Usage(*(part.books.get("usage") or ())), part.books.get("cost_usd", 0.0)
         records = part.books.get("records", 0)
@@ -117,7 +117,7 @@ class ResultReader:
         books = {**part.books, **told}
         return landed, replace(part, books=books)
 
-    def _landed(self, place: int, item: Item, end: LineEnd, model: str, doubts: dict[int, CallError]) -> Landed:
+    def _landed(self, place: int, item: Item, end: LineEnd, model: str, doubts: dict[int, CallError]) -> LineResult:
         if end.response is not None:
             response = end.response
             name = response.request_id or f"batch-{line_name(item.part, place)}"
@@ -130,24 +130,24 @@ class ResultReader:
                 calls=item.tries + 1,
                 at=time.time(),
             )
-            return Landed(place, ItemState.ANSWERED, answer)
+            return LineResult(place, ItemState.ANSWERED, answer)
         if end.error is None:
-            return Landed(place, ItemState.AGAIN)
+            return LineResult(place, ItemState.AGAIN)
         problem = Problem(end.error.code, str(end.error))
         match verdict_of(end.error):
             case Verdict.REJECT:
-                return Landed(place, ItemState.REFUSED, problem=problem)
+                return LineResult(place, ItemState.REFUSED, problem=problem)
             case Verdict.RETRY:
-                return Landed(place, ItemState.AGAIN, problem=problem, is_try=True)
+                return LineResult(place, ItemState.AGAIN, problem=problem, is_try=True)
             case Verdict.COOL_DOWN:
-                return Landed(place, ItemState.AGAIN, problem=problem)
+                return LineResult(place, ItemState.AGAIN, problem=problem)
             case Verdict.ABORT:
                 doubts[place] = end.error
-                return Landed(place, ItemState.AGAIN)
+                return LineResult(place, ItemState.AGAIN)
             case _:
                 # Everybody's, if no line was answered; else the record's.
                 doubts[place] = end.error
-                return Landed(place, ItemState.REFUSED, problem=problem)
+                return LineResult(place, ItemState.REFUSED, problem=problem)
 
 
 async def _blocks(path: Path) -> AsyncIterator[list[bytes]]:

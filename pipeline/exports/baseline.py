@@ -252,7 +252,7 @@ async def _with_file(done: Baseline, opened: OpenRun, options: BaselineOptions, 
     titles = [key, _GIVEN, _PROBABILITY, *carried, *columns, "unclear", "note"]
     rows: list[list[JSON]] = []
     for doubt in doubts:
-        outcome = opened.corrected.of(outcomes[doubt.key])
+        outcome = opened.corrected.apply(outcomes[doubt.key])
         label = outcome.label or {}
         values = [*map(outcome.record.fields.get, carried), *map(label.get, columns)]
         rows.append([doubt.key, doubt.given, doubt.probability, *values, None, None])

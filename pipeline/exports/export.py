@@ -25,7 +25,7 @@ from pipeline.exports.sources import OpenRun, class_field, examples_of, open_run
 from pipeline.exports.splitting import FILE, Shares, Splits, Unit, keep, recall
 from pipeline.facts import DataExport
 from pipeline.records import JSON, Outcome, Status
-from pipeline.store import Layout, RowFile, certificate_of, column_types, kinds_of, open_rows
+from pipeline.store import Layout, RowFile, certificate_of, column_types, infer_kinds, open_rows
 from pipeline.version import __version__
 
 #: The certificate of the run's labels, beside them.
@@ -172,7 +172,7 @@ class _Export:
             return
         table = self._layout.label_table()
         rows = table.rows(outcome)
-        kinds = kinds_of([self._kinds.get(title, "nothing") for title in table.titles], rows)
+        kinds = infer_kinds([self._kinds.get(title, "nothing") for title in table.titles], rows)
         self._kinds |= dict(zip(table.titles, kinds, strict=True))
         cells = [(title, value) for row in rows for title, value in zip(table.titles, row, strict=True)]
         self._mixed |= {title for title, value in cells if not _is_plain(value)}

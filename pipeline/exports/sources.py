@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.errors import SetupError
 from pipeline.records import Outcome
 from pipeline.show import numbers_in_order
-from pipeline.store import Corrected, Layout, Ledger, RunDir, corrected_at, rows_of
+from pipeline.store import CorrectionSet, Layout, Ledger, RunDir, read_corrections, rows_of
 from pipeline.targets import run_and_manifest
 from pipeline.task import LabelColumn, fields_in_prompt, label_columns
 
@@ -27,7 +27,7 @@ class OpenRun:
     ledger: Ledger
     layout: Layout
     last_seq: int
-    corrected: Corrected
+    corrected: CorrectionSet
 
     @property
     def simulated(self) -> bool:
@@ -69,7 +69,7 @@ async def open_run(run: str | Path | None, stack: AsyncExitStack) -> OpenRun:
     if text is None and asked is None:
         raise SetupError(f"{run_dir.path}: no row was written yet: start the run first")
     layout = Layout.from_text(text) if text else Layout.from_text(asked or "").following(None)
-    corrected = await asyncio.to_thread(corrected_at, run_dir.path, column=layout.reviewed)
+    corrected = await asyncio.to_thread(read_corrections, run_dir.path, column=layout.reviewed)
     return OpenRun(run_dir, manifest, ledger, layout, await ledger.last_seq(), corrected)
 
 

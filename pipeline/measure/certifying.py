@@ -36,11 +36,11 @@ from pipeline.store import (
     ColumnLabel,
     Draw,
     DrawItem,
-    LabelsSeen,
+    LabelDigest,
     Ledger,
     Reviews,
     RunDir,
-    are_the_labels,
+    labels_match,
     open_reviews,
     read_certificates,
     write_certificate,
@@ -196,7 +196,7 @@ class _Standing:
     """
 
     stored: StoredDesign
-    labels: LabelsSeen
+    labels: LabelDigest
     drawn: _Drawn
     kept: int
     bad_kept: int
@@ -221,7 +221,7 @@ class _Standing:
         return min(1.0, error_bound(design, len(self.drawn.bad)) + len(self.drawn.open) / design.n)
 
 
-def _begun(stored: StoredDesign, labels: LabelsSeen) -> _Standing:
+def _begun(stored: StoredDesign, labels: LabelDigest) -> _Standing:
     """A design that nobody has answered yet. Without any draw, nothing that was open to it needs a check."""
     waiting = list(stored.keys)
     places: list[Place] = [()] * len(waiting)
@@ -233,7 +233,7 @@ def _standing(
     ledger: Path, stored: StoredDesign, reviews: Reviews, said: Said, label_field: MeasuredField
 ) -> _Standing:
     """Two passes over the labels: what became of the draw, then which of the others people have to check."""
-    before, labels, drawn = said_of(reviews, label_field.name, stored.reviews), LabelsSeen(), _Drawn()
+    before, labels, drawn = said_of(reviews, label_field.name, stored.reviews), LabelDigest(), _Drawn()
     keys = frozenset(stored.keys)
     for one in stored.population(ledger, before, labels):
         if one.key in keys:
@@ -245,7 +245,7 @@ def _standing(
     bad_kept = sum(first is None or place < first for place in drawn.bad)
     # The least certain first: whoever stops early has checked the worst.
     to_check = [key for _, key in sorted([*drawn.open, *beyond], reverse=True)]
-    is_void = labels.digest != stored.labels and not are_the_labels(
+    is_void = labels.digest != stored.labels and not labels_match(
         stored.labels, ledger.parent, stored.column, stored.scores, stored.last_seq
     )
     return _Standing(stored, labels, drawn, kept, bad_kept, to_check, answers, is_void)

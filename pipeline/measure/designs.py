@@ -23,7 +23,7 @@ from pipeline.store import (
     ColumnLabel,
     Draw,
     DrawItem,
-    LabelsSeen,
+    LabelDigest,
     Reviews,
     population_digest,
     read_column,
@@ -94,7 +94,7 @@ class StoredDesign:
         found = (one.certainty[self.scores.index(name)] for name in self.certainty)
         return tuple(inf if value is None else -value for value in found)
 
-    def population(self, ledger: Path, before: Said, seen: LabelsSeen | None = None) -> Iterator[ColumnLabel]:
+    def population(self, ledger: Path, before: Said, seen: LabelDigest | None = None) -> Iterator[ColumnLabel]:
         """The labels that were drawn from: those of the time that nobody had checked."""
         for one in read_column(ledger, self.column, self.scores, self.last_seq, seen):
             if not before.has_checked(one):
@@ -168,7 +168,7 @@ def _stored(draw: Draw, kept: dict[str, Any], keys: tuple[str, ...]) -> StoredDe
 
 def begin(
     ledger: Path, reviews: Reviews, column: str, options: CertifyOptions, number: int
-) -> tuple[StoredDesign, LabelsSeen]:
+) -> tuple[StoredDesign, LabelDigest]:
     """Fix a design, draw its records, and keep both; with the labels that it is about. Raises SetupError."""
     error = ERROR if options.error is None else options.error
     confidence = CONFIDENCE if options.confidence is None else options.confidence
@@ -180,7 +180,7 @@ def begin(
     version = max([reviews.version(), *(answer.id for answer in reviews.answers())])
     if before is not None:
         version = max((answer.id for answer in reviews.answers() if answer.at < before.at), default=0)
-    said, seen = said_of(reviews, column, version), LabelsSeen()
+    said, seen = said_of(reviews, column, version), LabelDigest()
     open_to_draw, there, named = 0, 0, [False] * len(scores)
     for one in read_column(ledger, column, scores, seen=seen):
         is_open = not said.has_checked(one)

@@ -9,7 +9,7 @@ from pipeline.errors import ConfigError
 from pipeline.parts.server import is_simulated
 from pipeline.records import Outcome, Problem
 from pipeline.settings import Settings
-from pipeline.store import REVIEWED, Layout, Ledger, MovedAside, RunDir, Sinks, SqlPlace, SqlTarget, claim_table
+from pipeline.store import REVIEWED, Layout, Ledger, MovedFile, RunDir, Sinks, SqlPlace, SqlTarget, claim_table
 from pipeline.task import Task
 
 #: Simulated labels say so in every row: nobody must train on them by mistake.
@@ -18,7 +18,7 @@ _WORD = " (simulated)"
 
 
 async def open_sinks(
-    settings: Settings, task: Task, run_dir: RunDir, ledger: Ledger, moved: Sequence[MovedAside] | None = None
+    settings: Settings, task: Task, run_dir: RunDir, ledger: Ledger, moved: Sequence[MovedFile] | None = None
 ) -> Sinks:
     """The files of rows; where there is a table too, it is this run's from now on. Raises StoreError, SetupError.
 

@@ -10,12 +10,12 @@ from pipeline.report.timeline import Timeline, read_timeline, timeline_of
 from pipeline.runner import latest_evaluation, status
 from pipeline.store import (
     BatchBook,
-    Corrected,
+    CorrectionSet,
     Ledger,
     Overview,
     RunDir,
     certificate_of,
-    corrections_to_show,
+    corrections_or_none,
     read_certificates,
     read_overview,
 )
@@ -39,7 +39,7 @@ class ReportData:
     pace: Timeline
     evaluation: Mapping[str, Any] | None
     certificates: Sequence[Mapping[str, Any]]
-    corrected: Corrected
+    corrected: CorrectionSet
 
 
 async def load_report_data(folder: Path, summary: Mapping[str, Any] | None = None) -> ReportData:
@@ -68,7 +68,7 @@ async def load_report_data(folder: Path, summary: Mapping[str, Any] | None = Non
         overview=overview,
         pace=pace or timeline_of(overview.finished, overview.span_s),
         evaluation=latest_evaluation(run_dir),
-        corrected=await in_daemon(lambda: corrections_to_show(folder)),
+        corrected=await in_daemon(lambda: corrections_or_none(folder)),
         certificates=await in_daemon(lambda: _certificates(folder)),
     )
 

@@ -331,7 +331,7 @@ def sample(found: ReportData) -> tuple[list[str], list[tuple[str, str, list[str]
     """Label columns, and rows of a key, a text and the labels."""
     columns = list(found.manifest.get("label_columns") or ())
     rows = []
-    for one in found.corrected.on(found.overview.sample):
+    for one in found.corrected.apply_all(found.overview.sample):
         for row in one.rows if one.rows is not None else ({},):
             label = {**(one.label or {}), **row}
             rows.append((one.record.key, _text(found, one), [plain(label.get(column)) for column in columns]))

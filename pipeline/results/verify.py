@@ -162,14 +162,14 @@ async def _account(
     found = dict.fromkeys(Status, 0)
     rows_in = repeated = pending = left_out = 0
     others: list[str] = []
-    await ledger.forget_seen()
+    await ledger.begin_pass()
     async for batch in batches:
         records, left = _parted(batch)
         for status in await _labelled_before(ledger, left):
             found[status] += 1
             left_out -= 1
         rows_in, left_out = rows_in + len(left), left_out + len(left)
-        again = await ledger.mark_seen([(record.key, "") for record in records])
+        again = await ledger.find_duplicates([(record.key, "") for record in records])
         asked = [record for index, record in enumerate(records) if index not in again]
         known = await ledger.known([record.key for record in asked])
         rows_in, repeated, pending = rows_in + len(records), repeated + len(again), pending + len(asked) - len(known)

@@ -10,7 +10,7 @@ from pipeline.records import JSON, Outcome
 from pipeline.review.drawing import DrawOptions, draw_records, drawn_facts
 from pipeline.review.folder import Reviewed, reviewed
 from pipeline.review.opening import opened_draw
-from pipeline.store import DrawItem, Layout, Ledger, corrected_at, csv_block, distinct, json_block, write_whole
+from pipeline.store import DrawItem, Layout, Ledger, csv_block, distinct, json_block, read_corrections, write_whole
 
 #: The columns at the end of a draw.
 UNCLEAR, NOTE = "unclear", "note"
@@ -41,10 +41,10 @@ async def write_draw(found: Reviewed, items: Sequence[DrawItem], path: Path, *, 
 
     In CSV a text that a spreadsheet would run as a formula gets an apostrophe in front.
     """
-    corrected = await asyncio.to_thread(corrected_at, found.run_dir.path)
+    corrected = await asyncio.to_thread(read_corrections, found.run_dir.path)
     async with await Ledger.open(found.run_dir.ledger, read_only=True) as ledger:
         outcomes = await ledger.outcomes_of([item.key for item in items])
-    shown = [corrected.of(outcomes[item.key]) for item in items]
+    shown = [corrected.apply(outcomes[item.key]) for item in items]
     carried = tuple(name for name in _carried(found.layout, shown) if name != found.key)
     titles = _titles(found, carried)
     rows = [_row(found, carried, outcome, blind=blind) for outcome in shown]

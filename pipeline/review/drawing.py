@@ -13,7 +13,7 @@ from pipeline.quality import DrawPart
 from pipeline.records import JSON
 from pipeline.review.folder import Reviewed, reviewed
 from pipeline.review.others import labels_of
-from pipeline.store import Draw, DrawItem, LabelRow, Ledger, cell, label_mark, open_reviews
+from pipeline.store import Draw, DrawItem, LabelRow, Ledger, cell, label_hash, open_reviews
 from pipeline.task import Expression
 
 #: The columns that say how certain a label is, the first one that a run has.
@@ -171,7 +171,7 @@ def _is_true(where: Expression, row: LabelRow) -> bool | None:
 
 def _note(population: _Population, row: LabelRow) -> None:
     population.keys.append(row.key)
-    population.digest = (population.digest + label_mark(row)) % 2**128
+    population.digest = (population.digest + label_hash(row)) % 2**128
 
 
 def _differs(label: Mapping[str, JSON], other: Mapping[str, JSON] | None, columns: tuple[str, ...]) -> bool:

@@ -19,7 +19,7 @@ from pipeline.review.naming import Named, named_rows
 from pipeline.review.page import draw_figures
 from pipeline.review.tables import Row, rows_in
 from pipeline.runner import RewriteResult, rewrite
-from pipeline.store import Answer, Corrected, Draw, Ledger, Reviews, corrected_at, open_reviews, read_reviews
+from pipeline.store import Answer, CorrectionSet, Draw, Ledger, Reviews, open_reviews, read_corrections, read_reviews
 
 #: Faults of a file that are named.
 SHOWN_FAULTS = 10
@@ -42,8 +42,8 @@ class _Standing:
     `own` are those of the columns `unclear` and `note` that are a draw's; `is_copy`: an edited labels.csv answers.
     """
 
-    now: Corrected
-    written: Corrected
+    now: CorrectionSet
+    written: CorrectionSet
     own: frozenset[str]
     is_copy: bool
 
@@ -56,7 +56,7 @@ class _Standing:
         correction = self.now.by_key.get(outcome.record.key)
         if not self.is_copy or correction is None or column not in correction.fields:
             return False
-        shown = (self.written.of(outcome).label, outcome.label)
+        shown = (self.written.apply(outcome).label, outcome.label)
         return any(column in label and is_equal(value, label[column]) for label in shown if label)
 
 
@@ -89,8 +89,8 @@ async def take_answers(run: str | Path | None, path: str | Path, *, by: str, dra
         raise SetupError("say who has answered: --by NAME")
     found, file = await reviewed(run), Path(path)
     rows = await _rows(found, file)
-    corrected = await asyncio.to_thread(corrected_at, found.run_dir.path)
-    written = await asyncio.to_thread(corrected_at, found.run_dir.path, found.layout.corrected)
+    corrected = await asyncio.to_thread(read_corrections, found.run_dir.path)
+    written = await asyncio.to_thread(read_corrections, found.run_dir.path, found.layout.corrected)
     # A line of JSON may leave out what is null.
     titles = frozenset(name for row in rows for name in row.values)
     own = frozenset(name for name in (UNCLEAR, NOTE) if _is_own(found, name, titles))
@@ -202,7 +202,7 @@ def _pending(reviews: Reviews, draw: Draw) -> _Pending:
 def _take_row(found: Reviewed, taken: Taken, one: Named, about: tuple[Outcome, _Standing], *, confirms: bool) -> None:
     """Add the answer of a row, or what is wrong with it. With `confirms` a value that is as it was is an answer too."""
     outcome, standing = about
-    shown = standing.now.of(outcome)
+    shown = standing.now.apply(outcome)
     filled, changed, faults = _cells(found, one.row.values, shown.label)
     old = [] if confirms else [name for name, value in changed.items() if standing.drops(outcome, name, value)]
     for name in old:

@@ -12,7 +12,7 @@ from pipeline.review.cells import is_same, plain
 from pipeline.review.folder import KEY, Reviewed
 from pipeline.review.others import key_title
 from pipeline.review.tables import Row
-from pipeline.store import Corrected, Ledger, cell, rows_of
+from pipeline.store import CorrectionSet, Ledger, cell, rows_of
 
 #: Keys that are named in a message.
 _SHOWN = 5
@@ -27,7 +27,7 @@ class Named:
 
 
 async def named_rows(
-    found: Reviewed, ledger: Ledger, corrected: Corrected, rows: Sequence[Row], file: Path
+    found: Reviewed, ledger: Ledger, corrected: CorrectionSet, rows: Sequence[Row], file: Path
 ) -> list[Named]:
     """The rows with their records. Raises InputError where that cannot be certain, or a record is answered twice."""
     named = await _by_key(found, ledger, rows, file)
@@ -56,7 +56,7 @@ async def _by_key(found: Reviewed, ledger: Ledger, rows: Sequence[Row], file: Pa
 
 
 async def _by_columns(
-    found: Reviewed, ledger: Ledger, corrected: Corrected, rows: Sequence[Row], file: Path
+    found: Reviewed, ledger: Ledger, corrected: CorrectionSet, rows: Sequence[Row], file: Path
 ) -> list[Named]:
     """By the carried columns: a row of labels.csv whose texts only one record has."""
     table = found.layout.label_table()

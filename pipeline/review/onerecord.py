@@ -9,7 +9,7 @@ from pipeline.errors import SetupError
 from pipeline.records import JSON, Answer, Outcome, Request, SavedAnswer, Usage
 from pipeline.review.folder import Reviewed, reviewed
 from pipeline.store import Answer as Said
-from pipeline.store import Archived, Correction, Ledger, corrected_at, misfit, read_reviews
+from pipeline.store import ArchivedOutcome, Correction, Ledger, misfit, read_corrections, read_reviews
 from pipeline.task import rebuild_request
 
 
@@ -63,7 +63,7 @@ async def _rows(found: Reviewed, outcome: Outcome | None) -> list[dict[str, JSON
     """The label columns of the record's rows in labels.*, with corrections."""
     if outcome is None:
         return []
-    shown = (await asyncio.to_thread(corrected_at, found.run_dir.path)).of(outcome)
+    shown = (await asyncio.to_thread(read_corrections, found.run_dir.path)).apply(outcome)
     if shown.label is None:
         return []
     return [{**shown.label, **row} for row in shown.rows] if shown.rows is not None else [dict(shown.label)]
@@ -123,7 +123,7 @@ def _current(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _archived(one: Archived) -> dict[str, Any]:
+def _archived(one: ArchivedOutcome) -> dict[str, Any]:
     return {**_current(one.outcome), "state": "archived", "archived_at": one.at, "reason": one.reason}
 
 

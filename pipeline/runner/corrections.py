@@ -7,7 +7,7 @@ from typing import Literal
 from pipeline.errors import ChangedError
 from pipeline.runlog import log_event
 from pipeline.runner.run_changes import Changes
-from pipeline.store import Ledger, RunDir, corrected_at, misfit, open_reviews, taking_back
+from pipeline.store import Ledger, RunDir, misfit, open_reviews, read_corrections, retraction
 
 #: What becomes of corrections whose records are labelled again; "": nobody has said.
 CorrectionsChoice = Literal["", "keep", "drop"]
@@ -17,7 +17,7 @@ DROPPED_BY = "--drop-corrections"
 
 def count_corrections(folder: str | Path) -> int:
     """How many records of the run in this folder people have corrected or confirmed."""
-    return len(corrected_at(Path(folder)).by_key)
+    return len(read_corrections(Path(folder)).by_key)
 
 
 async def settle_corrections(run_dir: RunDir, changes: Changes, choice: CorrectionsChoice, *, relabel: bool) -> None:
@@ -46,12 +46,12 @@ async def settle_corrections(run_dir: RunDir, changes: Changes, choice: Correcti
 def drop_corrections(folder: Path) -> None:
     """Take back every answer that decides a value, by further answers."""
     with open_reviews(folder) as reviews:
-        reviews.add_answers([taking_back(one, DROPPED_BY) for one in reviews.standing() if one.fields])
+        reviews.add_answers([retraction(one, DROPPED_BY) for one in reviews.standing() if one.fields])
 
 
 async def labelled_by_people(run_dir: RunDir, ledger: Ledger) -> list[str]:
     """The keys of the records that have no label of the model, and one of a person."""
-    corrected = await asyncio.to_thread(corrected_at, run_dir.path)
+    corrected = await asyncio.to_thread(read_corrections, run_dir.path)
     outcomes = await ledger.outcomes_of(list(corrected.by_key))
     return [
         key for key, outcome in outcomes.items() if outcome.label is None and not misfit(corrected.by_key[key], outcome)

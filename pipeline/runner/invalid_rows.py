@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from pipeline.errors import LabelpipeError
 from pipeline.records import Outcome, Problem, Record, Status, Usage
-from pipeline.store import Layout, Ledger, Sinks, flaw_of
+from pipeline.store import Layout, Ledger, Sinks, row_problem
 
 #: Why an outcome was archived.
 REASON = "internal_error"
@@ -44,7 +44,7 @@ async def in_files(sinks: Sinks, ledger: Ledger, outcomes: Sequence[Outcome], se
 
 def replacements(outcomes: Sequence[Outcome], layout: Layout, told: Told) -> list[Outcome]:
     """What stands for those of the outcomes that cannot be rows."""
-    flaws = ((outcome, flaw_of(outcome, layout)) for outcome in outcomes)
+    flaws = ((outcome, row_problem(outcome, layout)) for outcome in outcomes)
     return [_fit(outcome, told(outcome.record, flaw), layout) for outcome, flaw in flaws if flaw is not None]
 
 
@@ -61,7 +61,7 @@ async def replace_unwritable(ledger: Ledger, layout: Layout, told: Told) -> int:
 
 def _fit(outcome: Outcome, problem: Problem, layout: Layout) -> Outcome:
     """As much of the outcome as can be a row."""
-    return next(one for one in _less_and_less(outcome, problem) if flaw_of(one, layout) is None)
+    return next(one for one in _less_and_less(outcome, problem) if row_problem(one, layout) is None)
 
 
 def _less_and_less(outcome: Outcome, problem: Problem) -> Iterator[Outcome]:

@@ -25,7 +25,7 @@ from pipeline.runner.rewriting import write_late
 from pipeline.runner.sql_export import export
 from pipeline.runner.summary import counted_again
 from pipeline.settings import Settings, renamed_example, to_toml
-from pipeline.store import Ledger, NewDigest, RunDir, claim, mark_of_rename, renames_of, write_whole
+from pipeline.store import Ledger, NewDigest, RunDir, move_changed_files, rename_key, renames_of, write_whole
 from pipeline.task import Task
 
 _DONE = "these labels were renamed before"
@@ -70,7 +70,7 @@ async def rename(settings: Settings, column: str, pairs: Pairs, *, dry_run: bool
             count, _ = await ledger.before_renaming(wanted)
             return _facts(settings, run_dir, wanted, count, [str(edit.path) for edit in edits], dry_run=True)
         stack.enter_context(run_log(run_dir.log))
-        moved = await claim(run_dir, ledger)
+        moved = await move_changed_files(run_dir, ledger)
         step = _Step(wanted, half) if half else await _begun(settings, run_dir, ledger, manifest, wanted)
         count = await _in_ledger(settings, ledger, step)
         files = [_edited(run_dir, settings, one, step.rename) for one in step.entry["edits"]]
@@ -214,7 +214,7 @@ def _digest(data: bytes) -> str:
 
 async def _in_ledger(settings: Settings, ledger: Ledger, step: _Step) -> int:
     """The labels in the ledger, what is counted from them, and what their records would be asked now."""
-    if (done := await ledger.meta_get(mark_of_rename(step.rename))) is not None:
+    if (done := await ledger.meta_get(rename_key(step.rename))) is not None:
         return int(done)
     before, after = step.before, step.after
     if after is None:

@@ -117,7 +117,7 @@ async def _count_left(settings: Settings, sources: Sequence[Source], ledger: Led
 
 async def refuse_open_batches(run_dir: RunDir, ledger: Ledger, what: str) -> None:
     """Raise SetupError where batches are open that would be answered in the terms of before."""
-    if left := await BatchBook(ledger).left():
+    if left := await BatchBook(ledger).count_left():
         raise SetupError(
             f"{run_dir.path}: {left:,} {'batch is' if left == 1 else 'batches are'} open. Before {what}, collect them "
             f"(labelpipe run) or cancel them: labelpipe cancel {run_dir.path}"

@@ -134,7 +134,7 @@ async def end_pass(ledger: Ledger, sources: Sequence[Source], reading: ReadProgr
     An input that can be read again is compared before a session; this is for the others, where all was read.
     """
     if complete and reading.limit is None and not reading.left_out and any(source.once for source in sources):
-        await ledger.archive(Selection(keys=await ledger.unseen(reading.exact_total)), "fixed")
+        await ledger.archive(Selection(keys=await ledger.absent_keys(reading.exact_total)), "fixed")
 
 
 async def read_changes(sources: Sequence[Source], stamps: Sequence[Stamp | None]) -> list[str]:
@@ -196,7 +196,7 @@ def _stamp_of(source: Source) -> Stamp | None:
 
 async def repeated_in(ledger: Ledger, batch: Sequence[Record]) -> set[int]:
     """Positions of records whose key came before in this pass. Names that were made up never do, but are noted too."""
-    return set(await ledger.mark_seen([(record.key, f"{record.source}:{record.line}") for record in batch]))
+    return set(await ledger.find_duplicates([(record.key, f"{record.source}:{record.line}") for record in batch]))
 
 
 async def before_asking(

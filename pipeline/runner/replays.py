@@ -19,7 +19,7 @@ from pipeline.runner.rewriting import write_late
 from pipeline.runner.run_status import count_pending
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary, Stats
-from pipeline.store import Ledger, RunDir, claim, renames_of
+from pipeline.store import Ledger, RunDir, move_changed_files, renames_of
 from pipeline.task import Task
 
 BLOCK = 256
@@ -42,7 +42,7 @@ async def replay(settings: Settings, *, after: After | None = None) -> RunSummar
         stack.enter_context(run_log(run_dir.log))
         ledger = await stack.enter_async_context(await Ledger.open(run_dir.ledger))
         log_event("replay begins")
-        moved = await claim(run_dir, ledger)
+        moved = await move_changed_files(run_dir, ledger)
         # The last session's counts are not those of the ledger from here on, also if this is killed.
         run_dir.clear_summary()
         panel = panel_of(settings, task)

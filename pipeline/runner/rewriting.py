@@ -9,7 +9,7 @@ from pipeline.errors import LabelpipeError, RunInUseError
 from pipeline.runlog import log_event, run_log
 from pipeline.runner.sql_export import export
 from pipeline.runner.summary import counted_again
-from pipeline.store import Layout, Ledger, RunDir, Sinks, corrected_at, read_reviews
+from pipeline.store import Layout, Ledger, RunDir, Sinks, read_corrections, read_reviews
 
 #: So often the files of a large run are written again while somebody goes on answering.
 ROUNDS = 3
@@ -32,7 +32,7 @@ async def rewrite(run_dir: RunDir) -> RewriteResult:
                 version, more = await _write(run_dir)
             told += more
             # Somebody may have answered meanwhile, and have left the files to us.
-            if version == (await asyncio.to_thread(corrected_at, run_dir.path)).version:
+            if version == (await asyncio.to_thread(read_corrections, run_dir.path)).version:
                 return RewriteResult("written", " ".join(told))
         told.append("Further answers came meanwhile: the end of that review, or the next session, writes them.")
         return RewriteResult("written", " ".join(told))
@@ -71,7 +71,7 @@ async def _write(run_dir: RunDir) -> tuple[int, list[str]]:
             text = await ledger.meta_get("layout_asked")
             has_table = await ledger.meta_get("sql") is not None
             if text is None:  # an earlier version made the run: its next session writes the files
-                return (await asyncio.to_thread(corrected_at, run_dir.path)).version, []
+                return (await asyncio.to_thread(read_corrections, run_dir.path)).version, []
             layout = Layout.from_text(text)
             sinks = await Sinks.start(run_dir, ledger, layout)
             try:

@@ -9,7 +9,7 @@ from pipeline.errors import RunInUseError, SetupError
 from pipeline.parts import sql_of
 from pipeline.runner.corrections import count_corrections
 from pipeline.settings import Settings
-from pipeline.store import BatchBook, Ledger, RunDir, check_table, release_table, shards_held
+from pipeline.store import BatchBook, Ledger, RunDir, check_table, lock_shards, release_table
 from pipeline.units import dollars
 
 
@@ -50,7 +50,7 @@ def move_aside(settings: Settings) -> Path:
     """
     folder, options = Path(settings.output.dir), sql_of(settings)
     run_dir = RunDir(folder if folder.name not in ("", "..") else folder.resolve())
-    with run_dir.open_for_writing() as lock, shards_held(run_dir.path) as held:
+    with run_dir.open_for_writing() as lock, lock_shards(run_dir.path) as held:
         if not held:
             raise RunInUseError(f"{run_dir.path}: its shards are at work. Let them end first: labelpipe drain {folder}")
         # If it ends here, the old run takes the table back at its next session, and makes it anew.

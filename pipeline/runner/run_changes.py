@@ -14,7 +14,7 @@ from pipeline.readers import Source, Stamp
 from pipeline.records import JSON, Record
 from pipeline.runner.lookups import repeated_in
 from pipeline.settings import Settings, to_toml
-from pipeline.store import Change, Found, Ledger, Pair, RunDir, Selection, diff
+from pipeline.store import Change, Ledger, MatchCounts, RunDir, Selection, UnmatchedRecord, diff
 from pipeline.targets import run_origin_facts
 from pipeline.task import Task
 from pipeline.units import dollars
@@ -102,7 +102,7 @@ class Changes:
 
     parts: Sequence[Change]
     reading: Sequence[Change]
-    found: Found | None
+    found: MatchCounts | None
     done: int
     each_usd: float | None = None
     paid: int | None = None
@@ -112,7 +112,7 @@ class Changes:
 
     def __bool__(self) -> bool:
         """Whether somebody has to choose: a label would be thrown away, or paid for again."""
-        found = self.found or Found()
+        found = self.found or MatchCounts()
         # With a few records gone it is the same input still; with most of them gone it is another.
         is_other = bool(self.reading) or found.gone > found.stays + found.changed
         return bool(self.parts or found.changed or (found.gone and is_other) or self.cannot_match)
@@ -136,7 +136,7 @@ class Changes:
 
     def told(self, run_dir: RunDir) -> str:
         """The difference and the ways on, for a person."""
-        found = self.found or Found()
+        found = self.found or MatchCounts()
         lines = [f"{run_dir.path} holds a run that was made with other settings:"]
         for part in (*self.parts, *self.reading):
             lines += ["", *part.lines()]
@@ -149,7 +149,7 @@ class Changes:
             lines += ["", f"input: {_records(found.gone)} with a label cannot be found in it: {shown}"]
         return "\n".join([*lines, "", *self._ways(found)])
 
-    def _ways(self, found: Found) -> Iterator[str]:
+    def _ways(self, found: MatchCounts) -> Iterator[str]:
         everything = bool(self.parts) or self.found is None
         again = self.done if everything else found.changed
         touched = self.done if everything else found.changed + found.gone
@@ -173,7 +173,7 @@ class Changes:
 
     def notes(self) -> list[str]:
         """What was made of an input that has changed, where that is more than new records."""
-        found = self.found or Found()
+        found = self.found or MatchCounts()
         counts = [
             (found.renamed, "{} moved and kept the label (found by content)"),
             (found.refreshed, _REORDERED if self.prints_record else _REFRESHED),
@@ -254,7 +254,7 @@ def _without_input(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
 
 async def _match(
     settings: Settings, task: Task, sources: Sequence[Source], ledger: Ledger, *, trust: bool, ask_alike: bool
-) -> Found:
+) -> MatchCounts:
     """Find each record's outcome: by its name and content, by its content, by what it would be asked now."""
     await ledger.match_begin()
     async with aclosing(read(sources, settings, every=True)) as batches:
@@ -263,7 +263,7 @@ async def _match(
                 # A key that came before: the first record's outcome is not the second's.
                 batch = renamed(batch, await repeated_in(ledger, batch))  # noqa: PLW2901
             await ledger.match_add(batch, trust=trust)
-    await ledger.forget_seen()
+    await ledger.begin_pass()
     # The content of a file that is a record is in no field: what its digest does not find is not the same.
     is_whole = all(source.format != "files" for source in sources)
     if await ledger.match_by_content(trust=trust or not is_whole) and is_whole:
@@ -272,10 +272,12 @@ async def _match(
             after = block[-1].record.ordinal
             await ledger.match_pair(*_judged(block, task if ask_alike else None))
         await ledger.match_by_request()
-    return await ledger.match_found()
+    return await ledger.match_counts()
 
 
-def _judged(block: Sequence[Pair], task: Task | None) -> tuple[list[tuple[int, int]], list[tuple[int, bytes]]]:
+def _judged(
+    block: Sequence[UnmatchedRecord], task: Task | None
+) -> tuple[list[tuple[int, int]], list[tuple[int, bytes]]]:
     """Which of these are as the outcome of their name: by their fields, or what they are asked. The others' requests.
 
     Without a task, since that has changed, those are that have at most more fields.
@@ -308,7 +310,7 @@ def _has_all(fields: Mapping[str, JSON], before: Mapping[str, JSON]) -> bool:
 async def accept_changes(changes: Changes, ledger: Ledger, *, relabel: bool, keep: bool) -> None:
     """Carry out what the user chose, and what nobody has to choose."""
     if changes.is_other_task:
-        await ledger.disown(votes=changes.has_other_voters)
+        await ledger.invalidate_canaries(votes=changes.has_other_voters)
     if relabel and (changes.parts or changes.cannot_match):
         await ledger.archive(Selection(), "relabel")
     elif changes.found is not None:

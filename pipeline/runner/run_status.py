@@ -42,7 +42,7 @@ async def _status(run_dir: RunDir, manifest: Mapping[str, Any], path: Path) -> d
     async with await Ledger.open(path, read_only=True) as ledger:
         counts, rows = await ledger.count_by_status(), await ledger.row_counts()
         problems = await ledger.problem_counts()
-        by_people = await ledger.given_by_people()
+        by_people = await ledger.count_human_labels()
         labels = await ledger.label_counts(manifest.get("label_columns") or ())
         live = read_live(run_dir)
         price = _price_in(live)

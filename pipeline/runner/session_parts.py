@@ -17,7 +17,7 @@ from pipeline.readers import Source, Stamp
 from pipeline.records import Provider
 from pipeline.runner.after import After
 from pipeline.settings import Settings
-from pipeline.store import Ledger, MovedAside, RunDir
+from pipeline.store import Ledger, MovedFile, RunDir
 from pipeline.task import Task
 from pipeline.telemetry import Telemetry
 
@@ -54,7 +54,7 @@ class SessionParts:
     title: str = ""
     run_id: str = ""
     was_simulated: bool = False
-    moved: Sequence[MovedAside] = ()
+    moved: Sequence[MovedFile] = ()
     notes: Sequence[str] = ()
     stamps: Sequence[Stamp | None] = ()
     choice: str = ""

@@ -53,7 +53,7 @@ from pipeline.runner.session import Session
 from pipeline.runner.session_parts import SessionParts
 from pipeline.settings import Settings
 from pipeline.stats import RunSummary
-from pipeline.store import Ledger, MovedAside, RunDir, Selection, claim, clear_merged
+from pipeline.store import Ledger, MovedFile, RunDir, Selection, clear_merged, move_changed_files
 from pipeline.task import Task
 from pipeline.telemetry import Telemetry, open_telemetry
 from pipeline.threads import in_daemon
@@ -355,7 +355,7 @@ async def _prepare(
     run_dir: RunDir,
     ledger: Ledger,
     stamps: Sequence[Stamp | None],
-) -> tuple[list[MovedAside], list[str]]:
+) -> tuple[list[MovedFile], list[str]]:
     """Compare with what is there, archive what is to be asked again, write the manifest.
 
     Gives the files that were moved aside, since they are not the run's, and what else is to be told.
@@ -368,13 +368,13 @@ async def _prepare(
         changes.refuse(run_dir, relabel=options.relabel, keep=options.keep)
         await settle_corrections(run_dir, changes, options.corrections, relabel=options.relabel)
     # While the ledger is as the last session left it, it tells what a file may hold.
-    moved = await claim(run_dir, ledger)
+    moved = await move_changed_files(run_dir, ledger)
     for one in moved:
         log_event("moved aside", level=logging.WARNING, file=one.name, to=str(one.to), why=one.why)
     if changes is not None:
         await accept_changes(changes, ledger, relabel=options.relabel, keep=options.keep)
     if options.retry:
-        await ledger.own_up()
+        await ledger.reject_damaged()
         by_people = await labelled_by_people(run_dir, ledger)
         unlabelled = frozenset({Status.REJECTED, Status.FAILED})
         again = await ledger.archive(Selection(unlabelled, options.retry_codes or None, without=by_people), "retry")

@@ -11,7 +11,7 @@ from pipeline.settings import Settings
 from pipeline.shards.plan import BASE, FOLDER, ShardPlan, read_plan, shard_folder
 from pipeline.shards.snapshots import SnapshotStore, restore
 from pipeline.stats import Merged
-from pipeline.store import RunDir, clear_merged, count_batches_left, join_ledgers, shards_held
+from pipeline.store import RunDir, clear_merged, count_batches_left, join_ledgers, lock_shards
 
 
 class MergedError(LabelpipeError):
@@ -43,7 +43,7 @@ def join(run: Path, plan: ShardPlan, *, ends: bool = False) -> Merged:
     from now on.
     """
     with RunDir(run).open_for_writing():
-        with shards_held(run) as is_free:
+        with lock_shards(run) as is_free:
             held = _fetch(run, plan) and is_free
             shards = RunDir(run).shards()
             base = run / FOLDER / BASE

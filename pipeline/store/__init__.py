@@ -1,41 +1,41 @@
 """The store: the run folder, the ledger (written first) and the files of rows (made from it)."""
 
-from pipeline.store.answers import Answer, Correction, Draw, DrawItem, Place, is_same_content, label_digest, taking_back
+from pipeline.store.answers import Answer, Correction, Draw, DrawItem, Place, is_same_content, label_digest, retraction
 from pipeline.store.batches import BatchBook, usage_list
-from pipeline.store.batchparts import FOLDER, Item, ItemState, Landed, Part, PartState
+from pipeline.store.batchparts import FOLDER, Item, ItemState, LineResult, Part, PartState
 from pipeline.store.certificates import (
     CERTAINTY,
     VOID,
     ColumnLabel,
-    LabelsSeen,
-    are_the_labels,
+    LabelDigest,
     certificate_of,
+    labels_match,
     read_certificates,
     read_column,
     write_certificate,
 )
-from pipeline.store.claims import MovedAside, claim
-from pipeline.store.corrected import Corrected, corrected_at, misfit
+from pipeline.store.changedfiles import MovedFile, move_changed_files
+from pipeline.store.columntypes import infer_kinds
+from pipeline.store.correctionset import CorrectionSet, misfit, read_corrections
 from pipeline.store.formats import cell, csv_block, json_block, safe_cell
 from pipeline.store.joining import count_batches_left, join_ledgers
-from pipeline.store.kinds import kinds_of
-from pipeline.store.labelcounts import corrections_to_show
-from pipeline.store.labels import LabelRow, label_mark, population_digest
+from pipeline.store.labelcounts import corrections_or_none
+from pipeline.store.labels import LabelRow, label_hash, population_digest
 from pipeline.store.layout import REVIEWED, Layout, Table, distinct
 from pipeline.store.ledger import Ledger
-from pipeline.store.matching import Found, Pair
-from pipeline.store.onerecord import Archived
+from pipeline.store.onerecord import ArchivedOutcome
 from pipeline.store.order import rows_of
 from pipeline.store.overview import STEP_S, Overview, read_overview
 from pipeline.store.parquet import column_types
-from pipeline.store.projection import flaw_of
+from pipeline.store.projection import row_problem
 from pipeline.store.proof import prove_files
-from pipeline.store.queries import Checkpoint, Known, RowCounts, Totals
-from pipeline.store.renaming import NewDigest, mark_of_rename, renames_of
+from pipeline.store.queries import Checkpoint, RowCounts, StoredOutcome, Totals
+from pipeline.store.reconcile import MatchCounts, UnmatchedRecord
+from pipeline.store.renaming import NewDigest, rename_key, renames_of
 from pipeline.store.reviews import Reviews, open_reviews, read_reviews
 from pipeline.store.rowfile import RowFile, open_rows
 from pipeline.store.rundir import Change, RunDir, diff, write_whole
-from pipeline.store.shardlocks import clear_merged, shards_held
+from pipeline.store.shardlocks import clear_merged, lock_shards
 from pipeline.store.sinks import Sinks
 from pipeline.store.snapshotfile import pack_snapshot, record_spent, unpack_snapshot
 from pipeline.store.sqlexport import (

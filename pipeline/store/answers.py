@@ -120,7 +120,7 @@ def label_digest(label: Mapping[str, JSON] | None, rows: Sequence[Mapping[str, J
     return codec.digest128(codec.canonical([label, list(rows) if rows is not None else None])).hex()
 
 
-def taking_back(answer: Answer, by: str) -> Answer:
+def retraction(answer: Answer, by: str) -> Answer:
     """The answer that takes this one back."""
     return replace(answer, by=by, old=None, new={}, unclear=False, note="", takes_back=answer.id, at=0.0, id=0)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.records import Problem, Record, SavedAnswer, Usage
 from pipeline.store import storedturns
-from pipeline.store.batchparts import Item, ItemState, Landed, Part, PartState
+from pipeline.store.batchparts import Item, ItemState, LineResult, Part, PartState
 from pipeline.store.ledger import Ledger
 from pipeline.store.queries import of_keys, placeholders
 from pipeline.store.rows import bound, json_text, json_value, unbound
@@ -61,15 +61,15 @@ class BatchBook:
         """The items of the part whose answers are not known, by place."""
         return await self._ledger.do(_waiting, part)
 
-    async def land(self, part: Part, landed: Sequence[Landed]) -> None:
+    async def record_results(self, part: Part, results: Sequence[LineResult]) -> None:
         """Write down what lines came to, and their answers: together, or not at all."""
-        await self._ledger.do(_land, part, landed)
+        await self._ledger.do(_record_results, part, results)
 
-    async def landed(self, part: int, after: tuple[int, str], limit: int) -> list[Item]:
+    async def next_answered(self, part: int, after: tuple[int, str], limit: int) -> list[Item]:
         """The next items of a part that is read, behind this (place, key); those with an outcome are left out."""
-        return await self._ledger.do(_landed, part, after, limit)
+        return await self._ledger.do(_next_answered, part, after, limit)
 
-    async def freed(self) -> list[int]:
+    async def follower_groups(self) -> list[int]:
         """The numbers, below 0, of the groups of records that followed others, and do no more."""
         return await self._ledger.do(
             lambda seen: [row[0] for row in seen.execute("SELECT DISTINCT part FROM batch_items WHERE part < 0")]
@@ -79,9 +79,9 @@ class BatchBook:
         """The keys of those that are in a part. One whose content is another now is dropped there, and not meant."""
         return await self._ledger.do(_in_parts, records)
 
-    async def asked(self, digests: Sequence[bytes]) -> set[bytes]:
+    async def waiting_for(self, digests: Sequence[bytes]) -> set[bytes]:
         """Those of the requests whose answer is waited for."""
-        return await self._ledger.do(_asked, digests)
+        return await self._ledger.do(_waiting_for, digests)
 
     async def free_followers(self, handed_out: Sequence[int]) -> int | None:
         """Let go of records whose identical request is not waited for any more; the number of their group, below 0.
@@ -90,7 +90,7 @@ class BatchBook:
         """
         return await self._ledger.do(_free_followers, handed_out)
 
-    async def left(self) -> int:
+    async def count_left(self) -> int:
         """How many batches are open, or have answers in the ledger of which nothing has become yet."""
         return await self._ledger.do(batches_left)
 
@@ -174,8 +174,8 @@ def _waiting(connection: sqlite3.Connection, part: int) -> dict[int, Item]:
     return {item.place: item for item in map(_to_item, rows)}
 
 
-def _land(connection: sqlite3.Connection, part: Part, landed: Sequence[Landed]) -> None:
-    answers = [one.answer for one in landed if one.answer is not None]
+def _record_results(connection: sqlite3.Connection, part: Part, results: Sequence[LineResult]) -> None:
+    answers = [one.answer for one in results if one.answer is not None]
     with transaction(connection):
         kept = storedturns.of(connection, [one.key for one in answers])
         storedturns.keep(connection, [_with_lost(one, kept.get(one.key, ())) for one in answers])
@@ -190,7 +190,7 @@ def _land(connection: sqlite3.Connection, part: Part, landed: Sequence[Landed]) 
                     part.number,
                     one.place,
                 )
-                for one in landed
+                for one in results
             ],
         )
         _put_part(connection, part)
@@ -204,7 +204,7 @@ def _with_lost(answer: SavedAnswer, before: Iterable[SavedAnswer]) -> SavedAnswe
     return answer
 
 
-def _landed(connection: sqlite3.Connection, part: int, after: tuple[int, str], limit: int) -> list[Item]:
+def _next_answered(connection: sqlite3.Connection, part: int, after: tuple[int, str], limit: int) -> list[Item]:
     place, key = after
     rows = connection.execute(
         f"SELECT {_ITEMS} FROM batch_items WHERE part = ? AND (place, key) > (?, ?)"  # noqa: S608
@@ -232,7 +232,7 @@ def _in_parts(connection: sqlite3.Connection, records: Sequence[Record]) -> set[
     return found
 
 
-def _asked(connection: sqlite3.Connection, digests: Sequence[bytes]) -> set[bytes]:
+def _waiting_for(connection: sqlite3.Connection, digests: Sequence[bytes]) -> set[bytes]:
     found: set[bytes] = set()
     for digest in digests:
         row = connection.execute(

@@ -137,7 +137,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Landed:
+class LineResult:
     """What one line of a part has come to, by the place of the line."""
 
     place: int

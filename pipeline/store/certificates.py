@@ -45,7 +45,7 @@ class ColumnLabel:
 
 
 @dataclass(slots=True)
-class LabelsSeen:
+class LabelDigest:
     """What `read_column` has come by: labels in the column, records without one, and a digest of key, label, certainty.
 
     The digest does not depend on the order. `added` labels came after the last seq that was asked for.
@@ -74,7 +74,7 @@ def read_column(
     column: str,
     scores: Sequence[str] = CERTAINTY,
     upto: int | None = None,
-    seen: LabelsSeen | None = None,
+    seen: LabelDigest | None = None,
 ) -> Iterator[ColumnLabel]:
     """The model's labels in this column, as they were committed, up to a seq or all of them. Raises SetupError.
 
@@ -100,7 +100,7 @@ def read_column(
             seen.last_seq, seen.without, seen.added = last, without + int(unlabelled), int(added)
 
 
-def are_the_labels(digest: str, folder: Path, column: str, scores: Sequence[str], upto: int) -> bool:
+def labels_match(digest: str, folder: Path, column: str, scores: Sequence[str], upto: int) -> bool:
     """Whether the labels of a run have this digest, or had it before they got other names. Raises SetupError.
 
     A rename that merges labels cannot be undone, so the digest is another one then.
@@ -109,7 +109,7 @@ def are_the_labels(digest: str, folder: Path, column: str, scores: Sequence[str]
     for undone in range(len(renames) + 1):
         last = renames[len(renames) - undone :]
         before = [renamer([(new, old) for old, new in one.pairs]) for one in reversed(last)]
-        seen = LabelsSeen()
+        seen = LabelDigest()
         for one in read_column(RunDir(folder).ledger, column, scores, upto):
             for change in before:
                 one.value = change(one.value)
@@ -174,6 +174,6 @@ def certificate_of(folder: str | Path, column: str | None = None) -> dict[str, A
     if not given or not given[0]["certified"]:
         return given[0] if given else None
     one = given[0]
-    if are_the_labels(one["labels"], run_dir.path, one["column"], one["scores"], one["last_seq"]):
+    if labels_match(one["labels"], run_dir.path, one["column"], one["scores"], one["last_seq"]):
         return one
     return {**one, "certified": False, "state": "void", "void": VOID}

@@ -8,8 +8,8 @@ from pathlib import Path
 from pipeline import codec
 from pipeline.errors import SetupError, StoreError
 from pipeline.records import JSON
-from pipeline.store.corrected import NOTHING, Corrected, corrected_at
-from pipeline.store.kinds import EXACT
+from pipeline.store.columntypes import EXACT
+from pipeline.store.correctionset import NOTHING, CorrectionSet, read_corrections
 from pipeline.store.queries import outcomes_of
 from pipeline.store.rows import json_value, labelled
 
@@ -23,16 +23,16 @@ FRACTIONS = 12
 TEXTS = 4096
 
 
-def corrections_to_show(folder: Path) -> Corrected:
+def corrections_or_none(folder: Path) -> CorrectionSet:
     """The corrections of a run; none where they cannot be read: `verify` tells of it, and a look shows the rest."""
     try:
-        return corrected_at(folder)
+        return read_corrections(folder)
     except (SetupError, StoreError):
         return NOTHING
 
 
 def label_counts(
-    connection: sqlite3.Connection, columns: Sequence[str], corrected: Corrected = NOTHING
+    connection: sqlite3.Connection, columns: Sequence[str], corrected: CorrectionSet = NOTHING
 ) -> dict[str, dict[str, int]]:
     """How often each value of these label columns was given, the most frequent first; of classes, not of free texts.
 
@@ -51,7 +51,7 @@ def label_counts(
             break
     _count_texts(texts, counts)
     for outcome in outcomes_of(connection, list(corrected.by_key)).values():
-        if (now := corrected.of(outcome)) is not outcome:  # never a record of several rows
+        if (now := corrected.apply(outcome)) is not outcome:  # never a record of several rows
             _count(outcome.label or {}, -1, counts)
             _count(now.label or {}, 1, counts)
     return {
@@ -61,10 +61,10 @@ def label_counts(
     }
 
 
-def given_by_people(connection: sqlite3.Connection, corrected: Corrected) -> int:
+def count_human_labels(connection: sqlite3.Connection, corrected: CorrectionSet) -> int:
     """How many records have a label from a person and none from the model."""
     without = (one for one in outcomes_of(connection, list(corrected.by_key)).values() if one.label is None)
-    return sum(corrected.of(one).label is not None for one in without)
+    return sum(corrected.apply(one).label is not None for one in without)
 
 
 def _are_classes(found: Counter[str]) -> bool:

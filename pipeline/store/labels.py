@@ -59,7 +59,7 @@ def labels_after(
     return _rows(_selected(connection, f"{statement} WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit)))
 
 
-def label_mark(row: LabelRow) -> int:
+def label_hash(row: LabelRow) -> int:
     """What a label adds to the digest of a population, modulo 2**128: the sum of all does not depend on their order."""
     return int.from_bytes(codec.digest128(codec.canonical([row.key, row.label])), "big")
 
@@ -70,7 +70,7 @@ def population_digest(ledger: Path) -> str:
     with closing(connect_reader(ledger)) as connection:
         while block := labels_after(connection, seq):
             seq = block[-1].seq
-            total += sum(label_mark(row) for row in block if row.label is not None and row.rows is None)
+            total += sum(label_hash(row) for row in block if row.label is not None and row.rows is None)
     return f"{total % 2**128:032x}"
 
 

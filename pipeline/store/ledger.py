@@ -13,8 +13,8 @@ from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 from pipeline.errors import StoreError
 from pipeline.records import Outcome
-from pipeline.store import labels, matching, onerecord, queries, renaming, storedturns, tallies, writes
-from pipeline.store.labelcounts import corrections_to_show, given_by_people, label_counts
+from pipeline.store import labels, onerecord, queries, reconcile, renaming, storedturns, tallies, writes
+from pipeline.store.labelcounts import corrections_or_none, count_human_labels, label_counts
 from pipeline.store.queries import Checkpoint
 from pipeline.store.rows import to_row
 from pipeline.store.schema import connect_reader, connect_writer, damaged, use_failure
@@ -164,10 +164,10 @@ class Ledger:
         """Put each outcome, with the usage and cost that still count, in the place of its key's, which is archived."""
         return await self._write(self._replace, outcomes, reason)
 
-    async def note_files(self, checkpoints: Mapping[str, Checkpoint]) -> None:
+    async def save_checkpoints(self, checkpoints: Mapping[str, Checkpoint]) -> None:
         """What is known of these files now, beside what the others are."""
         self._stored = None
-        await self._write(writes.note_files, checkpoints)
+        await self._write(writes.save_checkpoints, checkpoints)
 
     async def run_id(self) -> str:
         """The run's name among all runs, which it keeps: made at the first call."""
@@ -179,30 +179,30 @@ class Ledger:
 
     keep_answers = _writing(writes.atomic(storedturns.keep))
     forget_answers = _writing(writes.atomic(storedturns.forget))
-    disown = _writing(writes.disown)
+    invalidate_canaries = _writing(writes.invalidate_canaries)
     keep_canaries = _writing(writes.keep_canaries)
     add_requests = _writing(writes.atomic(writes.add_requests))
     meta_set = _writing(writes.atomic(writes.set_meta))
     index_ordinals = _writing(writes.index_ordinals)
     archive = _moving(writes.archive)
     rename_labels = _moving(renaming.rename_labels)
-    own_up = _moving(writes.own_up)
+    reject_damaged = _moving(writes.reject_damaged)
     refresh = _moving(writes.refresh)
 
     async def do(self, work: Callable[..., _T], *args: Any) -> _T:
         """What `work` makes of the connection that writes; of the one that reads where nothing may be written."""
         return await (self._writes or self._reads).do(work, *args)
 
-    # ── the records of an input that has changed, and their outcomes (see `matching`) ────────────────────────────────
+    # ── the records of an input that has changed, and their outcomes (see `reconcile`) ───────────────────────────────
 
-    match_begin = _doing(matching.begin)
-    match_add = _doing(matching.add)
-    match_by_content = _doing(matching.by_content)
-    match_unpaired = _doing(matching.unpaired)
-    match_pair = _doing(matching.pair)
-    match_by_request = _doing(matching.by_request)
-    match_found = _doing(matching.found)
-    match_apply = _moving(matching.apply)
+    match_begin = _doing(reconcile.begin)
+    match_add = _doing(reconcile.add)
+    match_by_content = _doing(reconcile.by_content)
+    match_unpaired = _doing(reconcile.unpaired)
+    match_pair = _doing(reconcile.pair)
+    match_by_request = _doing(reconcile.by_request)
+    match_counts = _doing(reconcile.counts)
+    match_apply = _moving(reconcile.apply)
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -210,11 +210,11 @@ class Ledger:
     outcomes_of = _reading(queries.outcomes_of)
     archived_of = _reading(onerecord.archived_of)
     keys_like = _reading(onerecord.keys_like)
-    mark_seen = _reading(queries.mark_seen)
-    unseen = _reading(queries.unseen)
-    forget_seen = _reading(queries.forget_seen)
+    find_duplicates = _reading(queries.find_duplicates)
+    absent_keys = _reading(queries.absent_keys)
+    begin_pass = _reading(queries.begin_pass)
     find_request = _reading(queries.find_request)
-    has_answers = _reading(storedturns.any_kept)
+    has_answers = _reading(storedturns.has_any)
     answers_of = _reading(storedturns.of)
     rows_after = _reading(queries.rows_after)
     rows_in_order = _reading(queries.rows_in_order)
@@ -236,15 +236,15 @@ class Ledger:
 
     async def label_counts(self, columns: Sequence[str]) -> dict[str, dict[str, int]]:
         """How often each value of these label columns was given, where they are classes; corrections count."""
-        return await self._reads.do(lambda seen: label_counts(seen, columns, corrections_to_show(self.path.parent)))
+        return await self._reads.do(lambda seen: label_counts(seen, columns, corrections_or_none(self.path.parent)))
 
-    async def given_by_people(self) -> int:
+    async def count_human_labels(self) -> int:
         """How many records have a label from a person and none from the model."""
-        return await self._reads.do(lambda seen: given_by_people(seen, corrections_to_show(self.path.parent)))
+        return await self._reads.do(lambda seen: count_human_labels(seen, corrections_or_none(self.path.parent)))
 
     async def vote_counts(self) -> tallies.VoteCounts:
         """What the votes on labels came to, where there were any."""
-        return await self._reads.do(lambda seen: tallies.vote_counts(seen, corrections_to_show(self.path.parent)))
+        return await self._reads.do(lambda seen: tallies.vote_counts(seen, corrections_or_none(self.path.parent)))
 
     # ── in the writing thread ────────────────────────────────────────────────────────────────────────────────────
 
@@ -268,7 +268,7 @@ class Ledger:
         try:
             writes.commit(connection, rows, sinks, requests, done_with=done_with)
         except sqlite3.IntegrityError as error:
-            raise StoreError(queries.told_twice(connection, self.path, outcomes)) from error
+            raise StoreError(queries.describe_duplicates(connection, self.path, outcomes)) from error
         self._last_seq += len(outcomes)
         self._stored = sinks or self._stored
         return seqs

@@ -8,7 +8,7 @@ from pipeline.store.rows import COLUMNS, any_text, bound, to_outcome
 
 
 @dataclass(frozen=True, slots=True)
-class Archived:
+class ArchivedOutcome:
     """An outcome that was archived: when (a Unix time), and why."""
 
     outcome: Outcome
@@ -16,13 +16,13 @@ class Archived:
     reason: str
 
 
-def archived_of(connection: sqlite3.Connection, key: str) -> list[Archived]:
+def archived_of(connection: sqlite3.Connection, key: str) -> list[ArchivedOutcome]:
     """What was archived of this record, the oldest first. Looks through all that was archived."""
     rows = connection.execute(
         f"SELECT {', '.join(COLUMNS)}, archived_at, reason FROM archived WHERE key = ? ORDER BY archived_at, seq",  # noqa: S608
         (bound(key),),
     )
-    return [Archived(to_outcome(row[: len(COLUMNS)]), row[-2], str(row[-1])) for row in rows]
+    return [ArchivedOutcome(to_outcome(row[: len(COLUMNS)]), row[-2], str(row[-1])) for row in rows]
 
 
 def keys_like(connection: sqlite3.Connection, text: str, limit: int = 3) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 
 from pipeline.records import Outcome
-from pipeline.store.corrected import NOTHING, Corrected
+from pipeline.store.correctionset import NOTHING, CorrectionSet
 from pipeline.store.ledger import Ledger
 
 
@@ -13,7 +13,7 @@ async def rows_of(
     first: int = 1,
     *,
     upto: int | None = None,
-    corrected: Corrected = NOTHING,
+    corrected: CorrectionSet = NOTHING,
     answers: bool = True,
 ) -> AsyncIterator[list[tuple[int, Outcome]]]:
     """The outcomes with their seqs, in blocks: from seq `first` on if they are in the order of completion, else all.
@@ -23,14 +23,14 @@ async def rows_of(
     """
     if order != "input":
         while block := _within(await ledger.rows_after(first - 1, answers=answers), upto):
-            yield corrected.among(block)
+            yield corrected.apply_to_block(block)
             first = block[-1][0] + 1
         return
     after = (-1, 0)
     while found := await ledger.rows_in_order(after, answers=answers):
         after = (found[-1][1].record.ordinal, found[-1][0])
         if block := _within(found, upto):
-            yield corrected.among(block)
+            yield corrected.apply_to_block(block)
 
 
 def _within(block: list[tuple[int, Outcome]], upto: int | None) -> list[tuple[int, Outcome]]:

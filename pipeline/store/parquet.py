@@ -11,8 +11,8 @@ from typing import Any
 from pipeline.codec import clean
 from pipeline.errors import MissingExtraError
 from pipeline.records import JSON, Outcome
+from pipeline.store.columntypes import infer_kinds
 from pipeline.store.formats import cell
-from pipeline.store.kinds import kinds_of
 from pipeline.store.layout import Table
 
 #: Gives the outcomes from the first on, in blocks; called once for the types and once for the rows.
@@ -36,7 +36,7 @@ async def column_kinds(table: Table, blocks: Blocks) -> list[str]:
     """The type of each column: bool, int64, double or string, as its values are; texts for what is nested or mixed."""
     kinds = ["nothing"] * len(table.titles)
     async for block in blocks():
-        kinds = kinds_of(kinds, table_rows(table, block))
+        kinds = infer_kinds(kinds, table_rows(table, block))
     return column_types(kinds)
 
 
@@ -68,7 +68,7 @@ async def read(path: Path) -> AsyncGenerator[list[list[JSON]], None]:
 
 
 @dataclass(slots=True)
-class Compared:
+class ParquetComparison:
     """How far a comparison has come: so many rows agree; the file has ended before the rows, or differs."""
 
     rows: int = 0
@@ -76,10 +76,10 @@ class Compared:
     fault: str = ""
 
 
-async def compare(path: Path, table: Table, blocks: Blocks) -> Compared:
+async def compare(path: Path, table: Table, blocks: Blocks) -> ParquetComparison:
     """The file's values beside those of the table. Raises MissingExtraError, OSError, ValueError."""
     kinds = await column_kinds(table, blocks)
-    found = Compared()
+    found = ParquetComparison()
     async with aclosing(read(path)) as there, aclosing(_values(table, kinds, blocks)) as expected:
         if await anext(there) != [[clean(title) for title in table.titles]]:
             found.fault = "has other columns than the ledger's rows."

@@ -72,7 +72,7 @@ def made_at_the_end(layout: Layout) -> list[RowFormat]:
     return [*texts, *([parquet_format(layout)] if "parquet" in layout.formats else [])]
 
 
-def flaw_of(outcome: Outcome, layout: Layout) -> Exception | None:
+def row_problem(outcome: Outcome, layout: Layout) -> Exception | None:
     """Why the outcome can be no row of the ledger or of a file; None where it can."""
     try:
         row = to_row(1, outcome)
@@ -180,7 +180,7 @@ class Projection:
         """Whether the file is being built anew beside the old one."""
         return self._growing != self.path
 
-    def strange(self) -> str:
+    def external_change(self) -> str:
         """What tells that somebody has changed or replaced the file since it was opened; empty where nothing does."""
         if self.is_building or self._identity is None or self._is_torn:
             return ""
@@ -193,9 +193,9 @@ class Projection:
             return "was replaced while the run was at work"
         return "" if status.st_size == self.size_bytes else CHANGED
 
-    async def strange_within(self) -> str:
+    async def content_change(self) -> str:
         """The same, of every byte: it takes one reading of the file."""
-        fault = self.strange()
+        fault = self.external_change()
         if fault or self.is_building or self._file is None or self._is_torn:
             return fault
         with writing(self.path), suppress(FileNotFoundError):

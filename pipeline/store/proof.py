@@ -10,7 +10,7 @@ from typing import BinaryIO
 from pipeline.errors import LabelpipeError, MissingExtraError
 from pipeline.records import Outcome
 from pipeline.store import parquet
-from pipeline.store.corrected import Corrected, corrected_for, refuse_lost, tell_corrections
+from pipeline.store.correctionset import CorrectionSet, corrections_for, refuse_lost, summarize_corrections
 from pipeline.store.difference import difference
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
@@ -65,9 +65,9 @@ async def prove_files(run_dir: RunDir, ledger: Ledger, find_url: FindUrl = lambd
     is_waiting = any(_is_waiting(checkpoints.get(one.name), one) for one in row_formats(layout))
     try:
         refuse_lost(run_dir.path, layout)
-        corrected = await corrected_for(run_dir.path, layout)
+        corrected = await corrections_for(run_dir.path, layout)
         told = await asyncio.to_thread(
-            tell_corrections, ledger.path, layout.corrected, is_waiting=text is None or is_waiting
+            summarize_corrections, ledger.path, layout.corrected, is_waiting=text is None or is_waiting
         )
     except LabelpipeError as error:
         return [FileProof("reviews.db", False, 0, str(error))]
@@ -101,7 +101,7 @@ async def _prove_table(ledger: Ledger, place: SqlPlace, find_url: FindUrl) -> Fi
 
 
 async def _prove_text(
-    run_dir: RunDir, ledger: Ledger, row_format: RowFormat, checkpoint: Checkpoint | None, corrected: Corrected
+    run_dir: RunDir, ledger: Ledger, row_format: RowFormat, checkpoint: Checkpoint | None, corrected: CorrectionSet
 ) -> FileProof:
     path = run_dir.path / row_format.name
     if checkpoint is None or _is_waiting(checkpoint, row_format):
@@ -131,7 +131,7 @@ def _lost(path: Path, checkpoint: Checkpoint) -> str:
     return f"{what}, and {max(0, checkpoint.bytes):,} bytes of it were written. {_HOW_TO_FIX}"
 
 
-def _told_rows(rows: int, corrected: Corrected, *, more: bool) -> str:
+def _told_rows(rows: int, corrected: CorrectionSet, *, more: bool) -> str:
     rest = ", and the rest is still to come" if more else ""
     return f"{rows:,} rows, byte for byte those of the ledger{_AND_REVIEWS * bool(corrected.by_key)}{rest}."
 
@@ -175,7 +175,7 @@ def _take(tally: _Tally, file: BinaryIO, size_bytes: int, expected: bytes) -> in
 
 
 def _blocks(
-    ledger: Ledger, row_format: RowFormat, checkpoint: Checkpoint, corrected: Corrected
+    ledger: Ledger, row_format: RowFormat, checkpoint: Checkpoint, corrected: CorrectionSet
 ) -> AsyncIterator[list[tuple[int, Outcome]]]:
     """The rows that the file may hold: in the input's order those up to its last making, else all that come."""
     upto = checkpoint.position if row_format.order == "input" else None
@@ -183,7 +183,7 @@ def _blocks(
 
 
 async def _prove_parquet(
-    run_dir: RunDir, ledger: Ledger, layout: Layout, checkpoint: Checkpoint | None, corrected: Corrected
+    run_dir: RunDir, ledger: Ledger, layout: Layout, checkpoint: Checkpoint | None, corrected: CorrectionSet
 ) -> FileProof:
     path = run_dir.labels("parquet")
     row_format = parquet_format(layout)

@@ -20,7 +20,7 @@ CHUNK = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class StoredOutcome:
     """What the ledger remembers of a record that has an outcome."""
 
     digest: int
@@ -182,10 +182,10 @@ def last_seq(connection: sqlite3.Connection) -> int:
     return int(row[0])
 
 
-def known(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Known]:
+def known(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str, StoredOutcome]:
     """Those of the keys that have an outcome."""
     return {
-        unbound(key): Known(digest, _status(status), ordinal, line, any_text(source))
+        unbound(key): StoredOutcome(digest, _status(status), ordinal, line, any_text(source))
         for key, digest, status, ordinal, line, source in of_keys(connection, _SELECT_KNOWN, keys)
     }
 
@@ -196,7 +196,7 @@ def outcomes_of(connection: sqlite3.Connection, keys: Sequence[str]) -> dict[str
     return {outcome.record.key: outcome for outcome in outcomes}
 
 
-def mark_seen(connection: sqlite3.Connection, places: Sequence[tuple[str, str]]) -> dict[int, str]:
+def find_duplicates(connection: sqlite3.Connection, places: Sequence[tuple[str, str]]) -> dict[int, str]:
     """Which of these (key, place) pairs, by index, have a key that came before in this pass; with its first place.
 
     Memory stays flat: what was seen lies in a temporary file.
@@ -218,7 +218,7 @@ def mark_seen(connection: sqlite3.Connection, places: Sequence[tuple[str, str]])
     return duplicates
 
 
-def unseen(connection: sqlite3.Connection, records: int | None) -> list[str]:
+def absent_keys(connection: sqlite3.Connection, records: int | None) -> list[str]:
     """The keys of outcomes that cost nothing and were not in this pass: by name, or where none was noted by place."""
     is_noted = connection.execute("SELECT 1 FROM sqlite_temp_master WHERE name = 'seen'").fetchone()
     if not is_noted and records is None:
@@ -231,8 +231,8 @@ def unseen(connection: sqlite3.Connection, records: int | None) -> list[str]:
     return [unbound(key) for (key,) in rows]
 
 
-def forget_seen(connection: sqlite3.Connection) -> None:
-    """Begin a new pass for `mark_seen`."""
+def begin_pass(connection: sqlite3.Connection) -> None:
+    """Begin a new pass for `find_duplicates`."""
     connection.execute("DROP TABLE IF EXISTS temp.seen")
 
 
@@ -326,7 +326,7 @@ def placeholders(values: Sequence[object]) -> str:
     return ",".join("?" * len(values))
 
 
-def told_twice(connection: sqlite3.Connection, path: Path, outcomes: Sequence[Outcome]) -> str:
+def describe_duplicates(connection: sqlite3.Connection, path: Path, outcomes: Sequence[Outcome]) -> str:
     """Why these outcomes cannot be written: some have one already."""
     keys = [outcome.record.key for outcome in outcomes]
     twice = sorted({key for key in keys if keys.count(key) > 1} | known(connection, keys).keys())

@@ -79,7 +79,7 @@ def in_order(order: Sequence[Value], change: Callable[[Any], Any]) -> Callable[[
     return changed
 
 
-def mark_of_rename(rename: Rename) -> str:
+def rename_key(rename: Rename) -> str:
     """Under which name the ledger keeps how many outcomes a rename has changed, once it has."""
     return f"renamed {rename.at!r}"
 
@@ -95,7 +95,7 @@ def rename_labels(
 
     A rename that was applied before is not applied again: two names that are exchanged would be exchanged back.
     """
-    mark, change = mark_of_rename(rename), in_order(order, renamer(rename.pairs))
+    mark, change = rename_key(rename), in_order(order, renamer(rename.pairs))
     with transaction(connection):
         done = connection.execute("SELECT value FROM meta WHERE key = ?", (mark,)).fetchone()
         if done is not None:

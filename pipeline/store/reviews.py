@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StoreError
-from pipeline.store.answers import Answer, Correction, Draw, DrawItem, Place, taking_back, with_answer
+from pipeline.store.answers import Answer, Correction, Draw, DrawItem, Place, retraction, with_answer
 from pipeline.store.renaming import renamed_answers, renames_for_people
 from pipeline.store.reviewsfile import NAME, connect, connect_reader
 from pipeline.store.rows import bound, json_text, json_value, unbound
@@ -148,7 +148,7 @@ class Reviews:
 
     def take_back(self, answer: Answer, by: str) -> Answer:
         """Take one answer back: what stood before it counts again."""
-        return self.add_answer(taking_back(answer, by))
+        return self.add_answer(retraction(answer, by))
 
     def answers(self, since: int = 0) -> list[Answer]:
         """All answers with a higher id than `since`, the oldest first; those that take one back are among them.
@@ -184,7 +184,7 @@ class Reviews:
         """A number that grows whenever `corrections` changes; 0 before the first."""
         return int(self._rows(_VERSION)[0][0])
 
-    def note_places(self, places: Sequence[Place]) -> None:
+    def add_places(self, places: Sequence[Place]) -> None:
         """Keep where the records of these answers are now."""
         if not places:
             return

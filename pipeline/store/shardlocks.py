@@ -10,7 +10,7 @@ from pipeline.store.rundir import RunDir
 
 
 @contextmanager
-def shards_held(run: Path) -> Iterator[bool]:
+def lock_shards(run: Path) -> Iterator[bool]:
     """Keep shards and their lease server out while the block lasts; gives False where one is at work.
 
     Their locks are asked, since a process on another machine cannot be seen.

@@ -13,8 +13,14 @@ from dataclasses import replace
 
 from pipeline.records import Outcome
 from pipeline.store import parquet, whole
-from pipeline.store.claims import MovedAside, claim, move_aside
-from pipeline.store.corrected import NOTHING, corrected_at, corrected_now, refuse_lost, tell_corrections
+from pipeline.store.changedfiles import MovedFile, move_aside, move_changed_files
+from pipeline.store.correctionset import (
+    NOTHING,
+    latest_corrections,
+    read_corrections,
+    refuse_lost,
+    summarize_corrections,
+)
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
 from pipeline.store.order import rows_of
@@ -46,7 +52,7 @@ class Sinks:
         #: what is to be told of corrections that are not used
         self.unused: list[str] = []
         #: files that somebody changed while the run was at work
-        self.moved: list[MovedAside] = []
+        self.moved: list[MovedFile] = []
 
     @classmethod
     async def start(
@@ -55,18 +61,18 @@ class Sinks:
         ledger: Ledger,
         layout: Layout,
         *,
-        moved: Sequence[MovedAside] | None = None,
+        moved: Sequence[MovedFile] | None = None,
     ) -> Sinks:
         """Open the files: go on from their checkpoints and write what the ledger has beyond, or build them anew.
 
-        `moved` is what `claim` has given where it was called before; files that are not ours are moved aside here else.
+        `moved` is the result of `move_changed_files` where it was called before; else it is called here.
 
         Raises StoreError if a file cannot be written, MissingExtraError if Parquet is asked for without pyarrow.
         """
         if "parquet" in layout.formats:
             parquet.require()
         sinks = cls(run_dir, ledger, layout)
-        sinks.moved += await claim(run_dir, ledger) if moved is None else moved
+        sinks.moved += await move_changed_files(run_dir, ledger) if moved is None else moved
         try:
             await sinks._recover()
         except BaseException:
@@ -90,7 +96,7 @@ class Sinks:
         """
         if not outcomes:
             return
-        outcomes = self._corrected.on(outcomes)
+        outcomes = self._corrected.apply_all(outcomes)
         before = self._layout
         # Outcomes may be there that were never written here: an error or a cancel came between.
         if seqs[0] == self._seq + 1:
@@ -102,7 +108,7 @@ class Sinks:
         if self._layout is not before:
             await self._rebuild([file for file in self._outgrown() if file.size_bytes < SMALL_BYTES])
         # Before a row is added: what is cut into somebody's edit would be lost to both.
-        await self._rebuild([file for file in self._files if file.strange()])
+        await self._rebuild([file for file in self._files if file.external_change()])
         await self._extend(outcomes, seqs)
         if sum(file.unsynced_bytes for file in self._files) >= SYNC_BYTES:
             await self._sync()
@@ -126,10 +132,10 @@ class Sinks:
                 self._run_dir.path / row_format.name, row_format, self._ledger, self._seq, self._corrected
             )
             self.moved += moved
-            await self._ledger.note_files({row_format.name: checkpoint})
+            await self._ledger.save_checkpoints({row_format.name: checkpoint})
         if self._corrected.by_key:
             told = await asyncio.to_thread(
-                tell_corrections, self._ledger.path, self._corrected.version, is_waiting=False
+                summarize_corrections, self._ledger.path, self._corrected.version, is_waiting=False
             )
             self.unused = [told.text] if told is not None and told.unused else []
         await self.close()
@@ -148,7 +154,7 @@ class Sinks:
         before = Layout.from_text(text) if text else None
         if before is not None:
             refuse_lost(self._run_dir.path, before)
-        self._corrected = await asyncio.to_thread(corrected_now, self._ledger.path, column=self._asked.reviewed)
+        self._corrected = await asyncio.to_thread(latest_corrections, self._ledger.path, column=self._asked.reviewed)
         self._layout = replace(self._asked.following(before), corrected=self._corrected.version)
         if before is not None and self._layout.knows_rows_of(before):
             self._seq = int(await self._ledger.meta_get("layout_seq") or 0)
@@ -176,7 +182,7 @@ class Sinks:
 
     async def _correct_again(self) -> None:
         """Take in corrections that came while the run was at work: rows that were written before get them now."""
-        now = await asyncio.to_thread(corrected_at, self._run_dir.path, column=self._asked.reviewed)
+        now = await asyncio.to_thread(read_corrections, self._run_dir.path, column=self._asked.reviewed)
         if now.version != self._corrected.version:
             self._corrected = now
             self._layout = replace(self._layout, corrected=now.version)
@@ -185,7 +191,7 @@ class Sinks:
     async def _learn_corrected(self) -> None:
         """Take in the columns of records that people have labelled: as rows, they may bring new ones."""
         outcomes = await self._ledger.outcomes_of(list(self._corrected.by_key))
-        self._layout = self._layout.grown(self._corrected.on(list(outcomes.values())))
+        self._layout = self._layout.grown(self._corrected.apply_all(list(outcomes.values())))
 
     async def _collect(self) -> None:
         """Begin all over, with the columns of the rows that there are now."""
@@ -197,7 +203,7 @@ class Sinks:
     async def _let_go(self, files: Sequence[Projection]) -> None:
         """Move files aside that somebody has edited or replaced since they were opened: they are made anew."""
         for file in files:
-            if why := await file.strange_within():
+            if why := await file.content_change():
                 self.moved.append(move_aside(file.path, why))
                 file.is_old = True
 

@@ -18,8 +18,8 @@ from pipeline import codec
 from pipeline.errors import ConfigError, LabelpipeError, SetupError, StoreError
 from pipeline.records import Outcome
 from pipeline.store import queries
-from pipeline.store.corrected import corrected_at
-from pipeline.store.kinds import joined, kinds_of
+from pipeline.store.columntypes import common_kind, infer_kinds
+from pipeline.store.correctionset import read_corrections
 from pipeline.store.layout import Layout, Table
 from pipeline.store.parquet import table_rows
 from pipeline.store.schema import connect_reader, use_failure
@@ -77,7 +77,7 @@ class TableExport:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class TableComparison:
     """What came of comparing a table with the ledger. `rows` are those that the table has."""
 
     ok: bool
@@ -161,41 +161,43 @@ def release_table(target: SqlTarget, ledger: Path) -> None:
             raise SetupError(str(error)) from None
 
 
-def compare_table(target: SqlTarget, ledger: Path) -> Compared:
+def compare_table(target: SqlTarget, ledger: Path) -> TableComparison:
     """Compare the table, value for value, with the ledger's rows up to the last export. Memory stays flat."""
     try:
         database = connect(target.url, target.table, read_only=True)
     except LabelpipeError as error:
-        return Compared(True, 0, f"not compared: {error}")
+        return TableComparison(True, 0, f"not compared: {error}")
     try:
         with closing(database):
             return _MISSING if database.is_missing_file() else _steady(ledger, lambda at: _compared(database, at))
     except LabelpipeError as error:
-        return Compared(False, 0, f"cannot be read: {error}")
+        return TableComparison(False, 0, f"cannot be read: {error}")
 
 
 _MEND = "`labelpipe export` writes it again from the ledger."
-_MISSING = Compared(False, 0, f"is missing. {_MEND}")
+_OLD = "is older than the ledger's rows. The end of a session, or labelpipe export, brings it up to date."
+_MISSING = TableComparison(False, 0, f"is missing. {_MEND}")
 
 
-def _compared(database: Database, moment: _Moment) -> Compared:
+def _compared(database: Database, moment: _Moment) -> TableComparison:
     with database.transaction() as connection:
         if not database.has_table(connection) or not database.has_progress(connection):
             return _MISSING
         row = database.read_progress(connection)
         if row is None or row.run_id != moment.run_id:
-            return Compared(False, 0, "belongs to another run. Name another in output.sql.table.")
+            return TableComparison(False, 0, "belongs to another run. Name another in output.sql.table.")
         columns, table = from_text(row.columns_json), moment.layout().label_table()
         is_old = row.generation != moment.generation or not database.has_key(connection)
         if is_old or planned(columns, table, kinds_before(columns, table)) is None:
-            return Compared(True, 0, "is older than the ledger's rows. The end of a session, or labelpipe export, "
-                            "brings it up to date.")  # fmt: skip
+            return TableComparison(True, 0, _OLD)
         fault = _fault(database, connection, columns, moment.rows(table, columns, upto=row.seq), row.rows_written)
         moment.check()
     if fault:
-        return Compared(False, row.rows_written, f"{fault} {_MEND}")
+        return TableComparison(False, row.rows_written, f"{fault} {_MEND}")
     rest = ", and the rest is still to come" if moment.last_seq > row.seq else ""
-    return Compared(True, row.rows_written, f"{row.rows_written:,} rows, value for value those of the ledger{rest}.")
+    return TableComparison(
+        True, row.rows_written, f"{row.rows_written:,} rows, value for value those of the ledger{rest}."
+    )
 
 
 def _fault(
@@ -225,7 +227,7 @@ def _fitted(
     database: Database, connection: Any, known: Sequence[Column], table: Table, kinds: Sequence[str], *, whole: bool
 ) -> tuple[tuple[Column, ...], bool]:
     """The table's columns, such that the rows fit into them; and whether the table was made anew for that."""
-    wider = list(map(joined, kinds_before(known, table), kinds))
+    wider = list(map(common_kind, kinds_before(known, table), kinds))
     columns = planned(known, table, wider, whole=whole)
     if columns is not None:
         database.add_columns(connection, columns, columns[len(known) :])
@@ -310,7 +312,7 @@ class _Moment:
         self._ledgers = self._generation()
         self.last_seq = queries.last_seq(reader)
         asked = queries.meta_get(reader, "layout_asked")
-        self._corrected = corrected_at(path.parent, column=asked is not None and Layout.from_text(asked).reviewed)
+        self._corrected = read_corrections(path.parent, column=asked is not None and Layout.from_text(asked).reviewed)
         #: Both only grow, so rows of an equal sum are made alike.
         self.generation = self._ledgers + self._corrected.version
 
@@ -338,7 +340,7 @@ class _Moment:
         table = self.layout().label_table()
         kinds = ["nothing"] * len(table.titles)
         for block in self._blocks():
-            kinds = kinds_of(kinds, table_rows(table, block))
+            kinds = infer_kinds(kinds, table_rows(table, block))
         return table, kinds
 
     def rows(self, table: Table, columns: Sequence[Column], *, upto: int | None = None) -> Iterator[list[Row]]:
@@ -362,7 +364,7 @@ class _Moment:
     def _blocks(self, seq: int = 0, upto: int | None = None) -> Iterator[list[tuple[int, Outcome]]]:
         last = self.last_seq if upto is None else min(upto, self.last_seq)
         while block := [found for found in queries.rows_after(self._reader, seq, BLOCK) if found[0] <= last]:
-            yield self._corrected.among(block)
+            yield self._corrected.apply_to_block(block)
             seq = block[-1][0]
 
 

@@ -36,7 +36,7 @@ def forget(connection: sqlite3.Connection, keys: Sequence[str]) -> None:
         connection.execute(f"DELETE FROM turns WHERE key IN ({placeholders(chunk)})", list(map(bound, chunk)))  # noqa: S608
 
 
-def any_kept(connection: sqlite3.Connection) -> bool:
+def has_any(connection: sqlite3.Connection) -> bool:
     """Whether there are any."""
     return connection.execute("SELECT 1 FROM turns LIMIT 1").fetchone() is not None
 

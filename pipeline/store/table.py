@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.errors import SetupError
 from pipeline.records import JSON, Outcome
-from pipeline.store.corrected import corrected_at
+from pipeline.store.correctionset import read_corrections
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
 from pipeline.store.order import rows_of
@@ -26,7 +26,7 @@ async def read_table(folder: str | Path) -> tuple[list[str], list[int], list[lis
     async with await Ledger.open(run_dir.ledger, read_only=True) as ledger:
         saved = await ledger.meta_get("layout")
         reviewed = saved is not None and Layout.from_text(saved).reviewed
-        corrected = await asyncio.to_thread(corrected_at, run_dir.path, column=reviewed)
+        corrected = await asyncio.to_thread(read_corrections, run_dir.path, column=reviewed)
         # Sorted here: without an index by place, which few runs have, each block in that order reads the whole ledger.
         async for block in rows_of(ledger, "completion", corrected=corrected):
             places += [(outcome.record.ordinal, outcome) for _, outcome in block]

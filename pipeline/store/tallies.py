@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipeline import codec
 from pipeline.records import Outcome
-from pipeline.store.corrected import NOTHING, Corrected
+from pipeline.store.correctionset import NOTHING, CorrectionSet
 from pipeline.store.queries import label_of, outcomes_of
 from pipeline.store.rows import to_outcome
 from pipeline.store.schema import SELECT_OUTCOME
@@ -27,7 +27,7 @@ class VoteCounts:
     pairs: Mapping[tuple[str, ...], int]
 
 
-def vote_counts(connection: sqlite3.Connection, corrected: Corrected = NOTHING) -> VoteCounts:
+def vote_counts(connection: sqlite3.Connection, corrected: CorrectionSet = NOTHING) -> VoteCounts:
     """What the votes came to, over the whole run. What people have corrected or confirmed needs no review any more."""
     records = votes = needs_review = 0
     pairs: Counter[tuple[str, ...]] = Counter()
@@ -41,7 +41,7 @@ def vote_counts(connection: sqlite3.Connection, corrected: Corrected = NOTHING) 
             records, votes = records + 1, votes + len(cast)
             pairs[tuple(codec.canonical(one).decode() for one in cast[:2] if one is not None)] += 1
     for outcome in outcomes_of(connection, list(corrected.by_key)).values():
-        needs_review -= _needs_review(outcome) and not _needs_review(corrected.of(outcome))
+        needs_review -= _needs_review(outcome) and not _needs_review(corrected.apply(outcome))
     return VoteCounts(records, votes, needs_review, pairs)
 
 

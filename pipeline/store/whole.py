@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pipeline.records import Outcome
 from pipeline.store import parquet
-from pipeline.store.claims import MovedAside, move_aside
-from pipeline.store.corrected import Corrected
+from pipeline.store.changedfiles import MovedFile, move_aside
+from pipeline.store.correctionset import CorrectionSet
 from pipeline.store.ledger import Ledger
 from pipeline.store.order import rows_of
 from pipeline.store.parquet import Blocks
@@ -20,17 +20,17 @@ from pipeline.store.writes import NO_FILE
 
 
 async def make(
-    path: Path, row_format: RowFormat, ledger: Ledger, seq: int, corrected: Corrected
-) -> tuple[Checkpoint, list[MovedAside]]:
+    path: Path, row_format: RowFormat, ledger: Ledger, seq: int, corrected: CorrectionSet
+) -> tuple[Checkpoint, list[MovedFile]]:
     """Write the rows of all outcomes up to `seq`; gives its checkpoint, and the file before if somebody changed it.
 
     Raises StoreError if the file cannot be written.
     """
-    before, moved = (await ledger.checkpoints()).get(row_format.name, NO_FILE), list[MovedAside]()
+    before, moved = (await ledger.checkpoints()).get(row_format.name, NO_FILE), list[MovedFile]()
     if await asyncio.to_thread(lambda: _is_anothers(path, before)):
         moved.append(move_aside(path, CHANGED))
     # First: after a kill the new file is known for ours by its rows, and not taken for one that was put here.
-    await ledger.note_files({row_format.name: replace(before, is_stale=True)})
+    await ledger.save_checkpoints({row_format.name: replace(before, is_stale=True)})
 
     def blocks() -> AsyncIterator[list[tuple[int, Outcome]]]:
         return rows_of(ledger, row_format.order, upto=seq, corrected=corrected)

@@ -27,7 +27,9 @@ _ARCHIVE = (
     f"INSERT INTO archived ({_NAMES}, archived_at, reason, paid)"  # noqa: S608
     f" SELECT {_NAMES}, ?, ?, ? FROM outcomes WHERE "
 )
-_OWN_UP = "UPDATE outcomes SET status = 'rejected', problem_code = ?, problem_message = ?, label = NULL WHERE seq = ?"
+_REJECT_DAMAGED = (
+    "UPDATE outcomes SET status = 'rejected', problem_code = ?, problem_message = ?, label = NULL WHERE seq = ?"
+)
 #: Why gold records are among the archived outcomes.
 CANARY = "canary"
 _KEEP_CANARY = f"INSERT INTO archived ({_NAMES}, archived_at, reason, paid) VALUES ({placeholders(COLUMNS)}, ?, ?, ?)"  # noqa: S608
@@ -124,7 +126,7 @@ def keep_canaries(connection: sqlite3.Connection, outcomes: Sequence[Outcome]) -
         connection.executemany("DELETE FROM batch_items WHERE key = ?", [(row[1],) for row in rows])
 
 
-def disown(connection: sqlite3.Connection, *, votes: bool) -> None:
+def invalidate_canaries(connection: sqlite3.Connection, *, votes: bool) -> None:
     """Ask gold records again, because the task has changed; with `votes` also what is kept of pending records.
 
     What they cost stays counted.
@@ -157,11 +159,11 @@ def archive(connection: sqlite3.Connection, selection: Selection, reason: str) -
     return moved
 
 
-def own_up(connection: sqlite3.Connection) -> int:
+def reject_damaged(connection: sqlite3.Connection) -> int:
     """Make rows that cannot be read (a damaged file) rejected ones that say so, which `archive` can select."""
     rows = [(InternalError.code, why, seq) for seq, _, why in damaged(connection)]
     with transaction(connection):
-        connection.executemany(_OWN_UP, rows)
+        connection.executemany(_REJECT_DAMAGED, rows)
         if rows:
             forget_files(connection)
     return len(rows)
@@ -178,7 +180,7 @@ def refresh(connection: sqlite3.Connection, records: Sequence[Record]) -> int:
     return len(rows)
 
 
-def note_files(connection: sqlite3.Connection, checkpoints: Mapping[str, Checkpoint]) -> None:
+def save_checkpoints(connection: sqlite3.Connection, checkpoints: Mapping[str, Checkpoint]) -> None:
     """What is known of these files now."""
     with transaction(connection):
         _store_files(connection, checkpoints)

@@ -16,7 +16,7 @@ from pipeline import baseline
 from pipeline.cli import app
 from pipeline.errors import MissingExtraError, SetupError
 from pipeline.exports import baseline as room
-from pipeline.store import corrected_at, read_reviews
+from pipeline.store import read_corrections, read_reviews
 
 # It is looked for and not imported: that takes a second in each process that only collects the tests.
 pytestmark = pytest.mark.skipif(find_spec("sklearn") is None, reason="scikit-learn is not here: make test installs it")
@@ -96,7 +96,7 @@ def test_the_doubts_are_a_draw_that_is_answered(learnable: Path, tmp_path: Path)
     assert (again.exit_code, "is there already, and may hold answers" in again.output) == (2, True)
     told = CliRunner().invoke(app, ["review", str(learnable), "--from", str(file), "--by", "ann"])
     assert told.exit_code == 0, told.output
-    assert len(corrected_at(learnable).by_key) == 4
+    assert len(read_corrections(learnable).by_key) == 4
     assert baseline(learnable).accuracy == 1.0
 
 

@@ -15,7 +15,7 @@ from pipeline import Settings, export, run
 from pipeline.errors import SetupError
 from pipeline.parts import task_of
 from pipeline.records import Problem, Record, Status
-from pipeline.store import CERTAINTY, Answer, LabelsSeen, label_digest, open_reviews, read_column, write_certificate
+from pipeline.store import CERTAINTY, Answer, LabelDigest, label_digest, open_reviews, read_column, write_certificate
 
 #: What a file must not choke on.
 HOSTILE = [
@@ -396,7 +396,7 @@ def test_a_certificate_stands_beside_the_files_and_in_the_card(tmp_path: Path) -
     bare = exported(run_dir, tmp_path / "data", hf=True)
     assert bare.certificate is None
     assert "certified  no: labelpipe certify" in repr(bare)
-    seen = LabelsSeen()
+    seen = LabelDigest()
     list(read_column(run_dir / "ledger.db", "label", seen=seen))
     given = {"column": "label", "certified": True, "labels": seen.digest, "last_seq": seen.last_seq, "error": 0.05}
     given |= {

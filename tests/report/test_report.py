@@ -20,7 +20,7 @@ from pipeline.report.charts import _length, _time_ticks
 from pipeline.report.timeline import read_timeline
 from pipeline.report.view import SEVERAL, distributions, sample
 from pipeline.show import closing_lines
-from pipeline.store import LabelsSeen, read_column, write_certificate
+from pipeline.store import LabelDigest, read_column, write_certificate
 
 
 class Page(HTMLParser):
@@ -95,7 +95,7 @@ def test_what_was_measured_stands_on_the_page_the_screen_and_in_status(tmp_path:
     settings = settings_of(tmp_path, ["a fine day"])
     run(settings, RunOptions(quiet=True, provider=model))
     (folder / "evaluations.jsonl").write_text(f"{json.dumps(told)}\n{{half a li", encoding="utf-8")
-    seen = LabelsSeen()
+    seen = LabelDigest()
     list(read_column(folder / "ledger.db", "mood", seen=seen))
     certificate = {
         "column": "mood", "certified": True, "error": 0.05, "confidence": 0.95, "void": "", "labels": seen.digest,

@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from pipeline.records import Answer, Outcome, Problem, Record, Status, ToolCall, Usage
-from pipeline.store import Found, Ledger
+from pipeline.store import Ledger, MatchCounts
 
 
 def joined(*characters: str) -> str:
@@ -61,12 +61,12 @@ def unlabelled(number: int, code: str = "timeout", status: Status = Status.FAILE
     return Outcome(record(number), status, problem=Problem(code, f"no label: {code}"), **({"attempts": 6} | more))
 
 
-async def match(ledger: Ledger, records: Sequence[Record], *, keep: bool = False, trust: bool = True) -> Found:
+async def match(ledger: Ledger, records: Sequence[Record], *, keep: bool = False, trust: bool = True) -> MatchCounts:
     """Match the outcomes with an input of these records, by name and content alone; gives what was found."""
     await ledger.match_begin()
     await ledger.match_add(records, trust=trust)
     await ledger.match_by_content(trust=trust)
-    found = await ledger.match_found()
+    found = await ledger.match_counts()
     await ledger.match_apply(keep=keep)
     return found
 

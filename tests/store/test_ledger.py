@@ -14,7 +14,7 @@ from store_samples import labelled, match, record, unlabelled
 
 from pipeline.errors import StoreError
 from pipeline.records import Status, Usage
-from pipeline.store import Checkpoint, Checkpoints, Known, Ledger, RowCounts, Selection
+from pipeline.store import Checkpoint, Checkpoints, Ledger, RowCounts, Selection, StoredOutcome
 from pipeline.store.labelcounts import label_counts
 
 
@@ -70,7 +70,9 @@ def test_known_takes_batches_of_any_length(tmp_path: Path) -> None:
         await ledger.commit([labelled(number) for number in range(0, 600, 2)])
         known = await ledger.known([f"r{number}" for number in range(600)])
         assert known.keys() == {f"r{number}" for number in range(0, 600, 2)}
-        assert known["r2"] == Known(digest=1002, status=Status.LABELLED, ordinal=2, line=3, source="data/in.jsonl")
+        assert known["r2"] == StoredOutcome(
+            digest=1002, status=Status.LABELLED, ordinal=2, line=3, source="data/in.jsonl"
+        )
         assert await ledger.known([]) == {}
 
     with_ledger(tmp_path, work)
@@ -78,11 +80,11 @@ def test_known_takes_batches_of_any_length(tmp_path: Path) -> None:
 
 def test_a_key_that_came_before_in_this_pass_is_told_with_its_first_place(tmp_path: Path) -> None:
     async def work(ledger: Ledger) -> None:
-        assert await ledger.mark_seen([("a", "f:1"), ("b", "f:2"), ("a", "f:3")]) == {2: "f:1"}
+        assert await ledger.find_duplicates([("a", "f:1"), ("b", "f:2"), ("a", "f:3")]) == {2: "f:1"}
         many = [(f"k{number}", f"g:{number}") for number in range(700)]
-        assert await ledger.mark_seen([*many, ("b", "g:800")]) == {700: "f:2"}
-        await ledger.forget_seen()
-        assert await ledger.mark_seen([("a", "f:1")]) == {}
+        assert await ledger.find_duplicates([*many, ("b", "g:800")]) == {700: "f:2"}
+        await ledger.begin_pass()
+        assert await ledger.find_duplicates([("a", "f:1")]) == {}
 
     with_ledger(tmp_path, work)
 

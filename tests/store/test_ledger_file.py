@@ -32,7 +32,7 @@ def test_a_reader_sees_what_a_writer_has_committed_and_cannot_write(tmp_path: Pa
         async with await Ledger.open(ledger.path, read_only=True) as reader:
             await ledger.commit([labelled(1)])
             assert (await reader.count_by_status())[Status.LABELLED] == 2
-            assert await reader.mark_seen([("a", ""), ("a", "")]) == {1: ""}
+            assert await reader.find_duplicates([("a", ""), ("a", "")]) == {1: ""}
             with pytest.raises(StoreError, match="reading only"):
                 await reader.commit([labelled(2)])
 

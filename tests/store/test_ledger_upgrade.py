@@ -122,7 +122,7 @@ def test_who_only_reads_sees_all_of_it_and_changes_nothing(path: Path, version: 
             digest = OLD[1].request_digest
             assert digest is not None
             assert (await ledger.find_request([digest]))[digest] == OLD[1]
-            assert await ledger.mark_seen([("a", ""), ("a", "")]) == {1: ""}
+            assert await ledger.find_duplicates([("a", ""), ("a", "")]) == {1: ""}
             assert [checkpoint.is_stale for checkpoint in (await ledger.checkpoints()).values()] == [False, True][
                 : 2 * (version > 1)
             ]

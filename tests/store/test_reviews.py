@@ -77,7 +77,7 @@ def test_the_last_word_on_each_field_counts_and_an_answer_can_be_taken_back(revi
 def test_a_correction_follows_its_record_and_ends_with_its_content(reviews: Reviews) -> None:
     first = reviews.add_answer(replace(RIGHT, new={"topic": "login"}))
     before = reviews.version()
-    reviews.note_places([Place(first.id, "b", 1, b"r")])
+    reviews.add_places([Place(first.id, "b", 1, b"r")])
     assert reviews.version() > before
     assert (list(reviews.corrections()), list(reviews.corrections(upto=before))) == (["b"], ["a"])
     reviews.add_answer(replace(RIGHT, key="b", record=2, new={"tone": "angry"}))  # the text has changed

@@ -81,7 +81,7 @@ def test_a_kill_between_a_file_made_at_the_end_and_its_mark_is_mended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     run(tmp_path, *BATCHES[:2], layout=ORDERED)
-    note = Ledger.note_files
+    note = Ledger.save_checkpoints
 
     async def killed(self: Ledger, checkpoints: Any) -> None:
         if name in checkpoints and not checkpoints[name].is_stale:
@@ -89,7 +89,7 @@ def test_a_kill_between_a_file_made_at_the_end_and_its_mark_is_mended(
         await note(self, checkpoints)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "note_files", killed)
+        patch.setattr(Ledger, "save_checkpoints", killed)
         with pytest.raises(RuntimeError, match="killed"):
             run(tmp_path, *BATCHES[2:], layout=ORDERED)
     run(tmp_path, layout=ORDERED)

@@ -12,16 +12,16 @@ from pipeline.review.folder import Reviewed, answer_about, missing_in, reviewed
 from pipeline.review.page.fields import PageField, fields_of
 from pipeline.store import (
     Answer,
-    Corrected,
+    CorrectionSet,
     Draw,
     DrawItem,
     Ledger,
     Place,
     Reviews,
-    corrected_at,
     is_same_content,
     label_digest,
-    taking_back,
+    read_corrections,
+    retraction,
 )
 from pipeline.terminal import printable
 
@@ -71,7 +71,7 @@ class Desk:
         self._gone: set[int] = set()
         self._last = 0
         self._seen: dict[str, Seen] = {}
-        self._corrected = Corrected()
+        self._corrected = CorrectionSet()
         self.given = 0
         self._turn = asyncio.Lock()
 
@@ -164,8 +164,8 @@ class Desk:
         self._note(found)
         # All answers are read for it, so they are read again only when there are others.
         if await asyncio.to_thread(self._reviews.version) != self._corrected.version:
-            self._corrected = await asyncio.to_thread(corrected_at, self.found.run_dir.path)
-        return found[key], self._corrected.of(found[key])
+            self._corrected = await asyncio.to_thread(read_corrections, self.found.run_dir.path)
+        return found[key], self._corrected.apply(found[key])
 
     async def outcomes(self, keys: Sequence[str]) -> dict[str, Outcome]:
         """The outcomes of these keys, as the model left them."""
@@ -208,7 +208,7 @@ class Desk:
             last = max((one for one in mine if one.id not in self._gone), key=lambda one: one.id, default=None)
             if last is None:
                 return None
-            await asyncio.to_thread(self._reviews.add_answers, [taking_back(last, self.by)])
+            await asyncio.to_thread(self._reviews.add_answers, [retraction(last, self.by)])
             await self.refresh()
             return self._place[last.key]
 

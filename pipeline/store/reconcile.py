@@ -62,7 +62,7 @@ _CHANGED = f"FROM present p JOIN spare o ON o.key = p.key WHERE p.seq IS NULL AN
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class UnmatchedRecord:
     """A record that has no outcome yet; and the outcome of its name, where there is one that has no record yet."""
 
     record: Record
@@ -72,7 +72,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class MatchCounts:
     """What came of it, as counts of records.
 
     `changed` have a label and are asked otherwise now, and `changed_keys` are some of them; `fixed` had none, and are
@@ -167,15 +167,15 @@ def _pair(connection: sqlite3.Connection, select: str) -> None:
     )
 
 
-def unpaired(connection: sqlite3.Connection, after: int) -> list[Pair]:
+def unpaired(connection: sqlite3.Connection, after: int) -> list[UnmatchedRecord]:
     """The next records without an outcome, behind this ordinal."""
-    return [_to_pair(row) for row in connection.execute(_UNPAIRED, (after, BLOCK))]
+    return [_to_unmatched(row) for row in connection.execute(_UNPAIRED, (after, BLOCK))]
 
 
-def _to_pair(row: Sequence[object]) -> Pair:
+def _to_unmatched(row: Sequence[object]) -> UnmatchedRecord:
     ordinal, key, line, source, digest, fields, seq, before, request = row
     record = Record(unbound(source), ordinal, unbound(key), json_value(fields), line, digest)  # type: ignore[arg-type]
-    return Pair(record, seq, json_value(before) or {}, request)  # type: ignore[arg-type]
+    return UnmatchedRecord(record, seq, json_value(before) or {}, request)  # type: ignore[arg-type]
 
 
 def pair(
@@ -190,7 +190,7 @@ def pair(
     connection.execute("COMMIT")
 
 
-def found(connection: sqlite3.Connection) -> Found:
+def counts(connection: sqlite3.Connection) -> MatchCounts:
     """What came of it, so far."""
 
     def count(text: str) -> int:
@@ -203,7 +203,7 @@ def found(connection: sqlite3.Connection) -> Found:
     changed, fixed = count(f"{_CHANGED} AND {labelled}"), count(f"{_CHANGED} AND NOT {labelled}")
     missing = f"FROM outcomes o WHERE o.{_FREE} AND o.key NOT IN (SELECT p.key {_CHANGED})"
     paired = "FROM present p JOIN outcomes o USING (seq)"
-    return Found(
+    return MatchCounts(
         changed=changed,
         changed_keys=keys(f"SELECT p.key {_CHANGED} AND {labelled} ORDER BY p.ordinal"),
         fixed=fixed,

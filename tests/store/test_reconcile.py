@@ -14,7 +14,7 @@ from store_samples import labelled, match, record, unlabelled
 
 from pipeline.codec import digest64
 from pipeline.records import Answer, Outcome, Record, Response, SavedAnswer, Status, Usage
-from pipeline.store import Found, Ledger
+from pipeline.store import Ledger, MatchCounts
 
 
 def placed(texts: Sequence[str]) -> list[Record]:
@@ -69,7 +69,7 @@ def test_a_row_that_is_put_in_is_the_only_one_that_is_new(tmp_path: Path) -> Non
             await ledger.commit([outcome(one) for one in placed(["a", "b", "b"])])
             await ledger.keep_answers([SavedAnswer("in.txt:1", 0, b"", Response(Answer(), Usage(), "m"), 1, 0.0)])
             found = await match(ledger, placed(["new", "a", "b", "b"]))
-            assert found == Found(renamed=2, fresh=1, stays=3), "in.txt:3 holds what it held"
+            assert found == MatchCounts(renamed=2, fresh=1, stays=3), "in.txt:3 holds what it held"
             assert await rows(ledger) == [
                 ("in.txt:2", "a", "label of a"),
                 ("in.txt:3", "b", "label of b"),
@@ -88,7 +88,9 @@ def test_what_is_gone_costs_nothing_when_it_comes_back(tmp_path: Path) -> None:
     async def main() -> None:
         async with await Ledger.open(tmp_path / "ledger.db") as ledger:
             await ledger.commit([outcome(one) for one in placed(["a", "b", "c"])])
-            assert await match(ledger, placed(["a", "c"])) == Found(gone=1, gone_keys=("in.txt:2",), renamed=1, stays=2)
+            assert await match(ledger, placed(["a", "c"])) == MatchCounts(
+                gone=1, gone_keys=("in.txt:2",), renamed=1, stays=2
+            )
             assert sum((await ledger.count_by_status()).values()) == 2
             found = await match(ledger, placed(["a", "c", "b"]))
             assert (found.back, found.fresh, found.gone) == (1, 0, 0)
@@ -144,7 +146,7 @@ def test_matching_is_whole_or_not_at_all(tmp_path: Path) -> None:
             await looking.match_begin()
             await looking.match_add(placed(["new", "a"]), trust=True)
             await looking.match_by_content(trust=True)
-            assert (await looking.match_found()).renamed == 1, "who may not write can tell what would come of it"
+            assert (await looking.match_counts()).renamed == 1, "who may not write can tell what would come of it"
             assert (await looking.count_by_status())[Status.LABELLED] == 2
 
     asyncio.run(main())

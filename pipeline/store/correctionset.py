@@ -22,14 +22,14 @@ from pipeline.units import shorten_list
 
 
 @dataclass(frozen=True, slots=True)
-class Corrected:
+class CorrectionSet:
     """The corrections of a run as of one version of its reviews. With `column` each says in the row whose it is."""
 
     version: int = 0
     by_key: Mapping[str, Correction] = field(default_factory=dict)
     column: bool = False
 
-    def of(self, outcome: Outcome) -> Outcome:
+    def apply(self, outcome: Outcome) -> Outcome:
         """The outcome with what people say about its record; itself where they say nothing that could be its row."""
         correction = self.by_key.get(outcome.record.key)
         if correction is None or misfit(correction, outcome):
@@ -41,16 +41,16 @@ class Corrected:
         label = {**(outcome.label or {}), **done, **correction.fields, **who}
         return replace(outcome, status=Status.LABELLED, label=label, problem=None)
 
-    def on(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+    def apply_all(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """The same of each of them."""
-        return list(map(self.of, outcomes)) if self.by_key else outcomes
+        return list(map(self.apply, outcomes)) if self.by_key else outcomes
 
-    def among(self, block: list[tuple[int, Outcome]]) -> list[tuple[int, Outcome]]:
+    def apply_to_block(self, block: list[tuple[int, Outcome]]) -> list[tuple[int, Outcome]]:
         """The same of outcomes with their seqs."""
-        return [(seq, self.of(outcome)) for seq, outcome in block] if self.by_key else block
+        return [(seq, self.apply(outcome)) for seq, outcome in block] if self.by_key else block
 
 
-NOTHING = Corrected()
+NOTHING = CorrectionSet()
 
 
 def misfit(correction: Correction, outcome: Outcome) -> str:
@@ -64,21 +64,21 @@ def misfit(correction: Correction, outcome: Outcome) -> str:
     return ""
 
 
-def corrected_at(folder: Path, version: int | None = None, *, column: bool = False) -> Corrected:
+def read_corrections(folder: Path, version: int | None = None, *, column: bool = False) -> CorrectionSet:
     """The corrections in a run folder, as of this version of its reviews or as they are now. Waits for the disk."""
     reviews = read_reviews(folder)
     if reviews is None:
-        return Corrected(column=column)
+        return CorrectionSet(column=column)
     with reviews:
         at = reviews.version() if version is None else version
-        return Corrected(at, reviews.corrections(at), column)
+        return CorrectionSet(at, reviews.corrections(at), column)
 
 
-async def corrected_for(folder: Path, rows: Layout | RowFormat) -> Corrected:
+async def corrections_for(folder: Path, rows: Layout | RowFormat) -> CorrectionSet:
     """The corrections that these rows have."""
     if not rows.corrected:
-        return Corrected(column=rows.reviewed)
-    return await asyncio.to_thread(corrected_at, folder, rows.corrected, column=rows.reviewed)
+        return CorrectionSet(column=rows.reviewed)
+    return await asyncio.to_thread(read_corrections, folder, rows.corrected, column=rows.reviewed)
 
 
 def refuse_lost(folder: Path, rows: Layout | RowFormat) -> None:
@@ -91,18 +91,18 @@ def refuse_lost(folder: Path, rows: Layout | RowFormat) -> None:
         )
 
 
-def corrected_now(ledger: Path, *, column: bool) -> Corrected:
+def latest_corrections(ledger: Path, *, column: bool) -> CorrectionSet:
     """The corrections as they are now, after `follow_records`. Waits for the disk."""
     folder = ledger.parent
     if not (folder / NAME).exists():
-        return Corrected(column=column)
+        return CorrectionSet(column=column)
     with closing(connect_reader(ledger)) as connection:
         follow_records(folder, connection)
-    return corrected_at(folder, column=column)
+    return read_corrections(folder, column=column)
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class CorrectionsSummary:
     """How many corrections there are, a sentence about whether they are in the rows, and how many are not used."""
 
     count: int
@@ -110,12 +110,12 @@ class Told:
     unused: int = 0
 
 
-def tell_corrections(ledger: Path, version: int, *, is_waiting: bool) -> Told | None:
+def summarize_corrections(ledger: Path, version: int, *, is_waiting: bool) -> CorrectionsSummary | None:
     """What became of the corrections of a run whose files have this version of them; None where there are none.
 
     `is_waiting` says that a file is to be built again. Waits for the disk.
     """
-    corrected = corrected_at(ledger.parent)
+    corrected = read_corrections(ledger.parent)
     if not corrected.by_key:
         return None
     with closing(connect_reader(ledger)) as connection:
@@ -136,7 +136,9 @@ def tell_corrections(ledger: Path, version: int, *, is_waiting: bool) -> Told | 
         where = f"{count - rest:,} in the rows"
     unused = "".join(f"; {shorten_list(keys)}: {why}" for why, keys in others.items())
     labels = f"; {confirmed:,} {'label was' if confirmed == 1 else 'labels were'} confirmed" * bool(confirmed)
-    return Told(count, f"{count:,} {'correction' if count == 1 else 'corrections'}, {where}{unused}{labels}.", rest)
+    return CorrectionsSummary(
+        count, f"{count:,} {'correction' if count == 1 else 'corrections'}, {where}{unused}{labels}.", rest
+    )
 
 
 def _agrees(correction: Correction, outcome: Outcome) -> bool:
@@ -165,7 +167,7 @@ def follow_records(folder: Path, connection: sqlite3.Connection) -> None:
             if key not in lost and found[key] != (correction.record, correction.request)
         ]
         places += _moved(connection, lost) if lost else []
-        reviews.note_places([Place(answer, *place) for one, place in places for answer in one.answers])
+        reviews.add_places([Place(answer, *place) for one, place in places for answer in one.answers])
 
 
 _Content = tuple[int | None, bytes | None]

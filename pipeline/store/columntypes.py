@@ -10,7 +10,7 @@ from pipeline.records import JSON
 EXACT = 2**53
 
 
-def kind_of(value: JSON) -> str:
+def value_kind(value: JSON) -> str:
     """nothing, bool, int (fits a double too), long (64 bits), double or text."""
     match value:
         case None:
@@ -28,7 +28,7 @@ def kind_of(value: JSON) -> str:
     return "text"
 
 
-def joined(one: str, other: str) -> str:
+def common_kind(one: str, other: str) -> str:
     """The kind that holds both without loss."""
     both = {one, other} - {"nothing"}
     if len(both) < 2:
@@ -38,10 +38,10 @@ def joined(one: str, other: str) -> str:
     return "double" if both == {"int", "double"} else "text"
 
 
-def kinds_of(before: Sequence[str], rows: Iterable[Sequence[JSON]]) -> list[str]:
+def infer_kinds(before: Sequence[str], rows: Iterable[Sequence[JSON]]) -> list[str]:
     """The kind of each column that holds, without loss, what was before and these rows."""
     kinds = list(before)
     for row in rows:
         for index, value in enumerate(row):
-            kinds[index] = joined(kinds[index], kind_of(value))
+            kinds[index] = common_kind(kinds[index], value_kind(value))
     return kinds

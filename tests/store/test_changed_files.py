@@ -19,7 +19,7 @@ from store_samples import labelled, match
 from store_sessions import BATCHES, LAYOUT, OUTCOMES, run, session
 
 from pipeline.records import Outcome
-from pipeline.store import Layout, Ledger, RunDir, Selection, Sinks, claim, prove_files, writes
+from pipeline.store import Layout, Ledger, RunDir, Selection, Sinks, move_changed_files, prove_files, writes
 
 ALL = Layout(labels=("label",), formats=("csv", "jsonl", "parquet"))
 NAMES = ("labels.csv", "labels.jsonl", "labels.parquet", "failed.csv")
@@ -36,7 +36,7 @@ def aside(path: Path) -> list[Path]:
 def claimed(path: Path) -> list[str]:
     async def main() -> list[str]:
         async with await Ledger.open(path / "ledger.db") as ledger:
-            return [one.name for one in await claim(RunDir(path), ledger)]
+            return [one.name for one in await move_changed_files(RunDir(path), ledger)]
 
     return asyncio.run(main())
 

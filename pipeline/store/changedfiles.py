@@ -17,7 +17,7 @@ from typing import BinaryIO
 from pipeline.errors import MissingExtraError, StoreError
 from pipeline.records import Outcome
 from pipeline.store import parquet
-from pipeline.store.corrected import corrected_for
+from pipeline.store.correctionset import corrections_for
 from pipeline.store.layout import Layout
 from pipeline.store.ledger import Ledger
 from pipeline.store.order import rows_of
@@ -30,7 +30,7 @@ NAMES = ("labels.csv", "labels.jsonl", "labels.parquet", "failed.csv")
 
 
 @dataclass(frozen=True, slots=True)
-class MovedAside:
+class MovedFile:
     """A file that was not as the run had left it: its name, the one that it has now, and what was seen."""
 
     name: str
@@ -44,7 +44,7 @@ class MovedAside:
         )
 
 
-async def claim(run_dir: RunDir, ledger: Ledger) -> list[MovedAside]:
+async def move_changed_files(run_dir: RunDir, ledger: Ledger) -> list[MovedFile]:
     """Move aside what is not ours, and note how far the files are that are. Raises StoreError.
 
     Comes before anything else of a session: while the ledger is as the last one left it, it tells what a file may hold.
@@ -70,11 +70,11 @@ async def claim(run_dir: RunDir, ledger: Ledger) -> list[MovedAside]:
         except OSError as error:
             raise StoreError(f"{path}: cannot be looked at: {error.strerror or error}.") from error
     if noted:
-        await ledger.note_files(noted)
+        await ledger.save_checkpoints(noted)
     return moved
 
 
-def move_aside(path: Path, why: str) -> MovedAside:
+def move_aside(path: Path, why: str) -> MovedFile:
     """Give the file a name that says what it is. No other file is overwritten. Raises StoreError."""
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     for number in count(1):
@@ -86,7 +86,7 @@ def move_aside(path: Path, why: str) -> MovedAside:
         path.rename(to)
     except OSError as error:
         raise StoreError(f"{path}: cannot be moved to {to}: {error.strerror or error}.") from error
-    return MovedAside(path.name, to, why)
+    return MovedFile(path.name, to, why)
 
 
 def _status(path: Path) -> os.stat_result | None:
@@ -118,7 +118,7 @@ async def _look_at(
             else None
         )
         if row_format is not None and row_format.order != "input":
-            corrected = await corrected_for(path.parent, row_format)
+            corrected = await corrections_for(path.parent, row_format)
             blocks = rows_of(ledger, row_format.order, checkpoint.position, corrected=corrected)
             if (followed := await _followed(path, checkpoint, row_format, blocks)) is not None:
                 return "", followed
@@ -128,7 +128,7 @@ async def _look_at(
         return await _look_at_parquet(path, status, checkpoint, layout, ledger)
     for row_format in _possible_formats(path.name, checkpoint, layout):
         empty = replace(checkpoint, bytes=0, position=1, shape=row_format.shape)
-        corrected = await corrected_for(path.parent, row_format)
+        corrected = await corrections_for(path.parent, row_format)
         blocks = rows_of(ledger, row_format.order, corrected=corrected)
         if (followed := await _followed(path, empty, row_format, blocks)) is not None:
             # A file in the input's order is made in one go: this one was made just before a kill.
@@ -153,7 +153,7 @@ async def _look_at_parquet(
     strange = "was changed after this run wrote it"
     if layout is None:
         return strange, checkpoint
-    corrected = await corrected_for(path.parent, layout)
+    corrected = await corrections_for(path.parent, layout)
 
     def blocks() -> AsyncIterator[list[tuple[int, Outcome]]]:
         return rows_of(ledger, layout.order, corrected=corrected)
