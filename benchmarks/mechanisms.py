@@ -68,16 +68,16 @@ _HOLD, _END_OUTAGE, _PLACE_DELAY, _BEGIN_TRIAL, _FASTER = (
 )  # fmt: skip
 
 MECHANISMS: Mapping[str, tuple[Patch, ...]] = {
-    "gate: failures of several records are an outage": ((gate.Gate, "failed", _always(False)),),
+    "gate: failures of several records are an outage": ((gate.Gate, "on_failure", _always(False)),),
     "gate: after an outage the window ramps": ((gate.Gate, "_end_outage", _end_outage_wide_open),),
     "gate: the first call goes alone": ((gate.Gate, "_place_delay_s", _no_first_alone),),
-    "gate: an outage that begins again is the same one": ((gate.Gate, "settling", _always(False)),),
+    "gate: an outage that begins again is the same one": ((gate.Gate, "is_settling", _always(False)),),
     "backoff: everyone waits as a refusal asks": ((backoff.Backoff, "_hold", _hold_only_hours),),
     "backoff: blind waits double": (
-        (backoff.Backoff, "refused", None), (backoff, "BLIND_WAIT_MAX_S", backoff.BLIND_WAIT_S),
+        (backoff.Backoff, "on_refusal", None), (backoff, "BLIND_WAIT_MAX_S", backoff.BLIND_WAIT_S),
     ),
     "backoff: the window shrinks when more is refused than answered": ((gate.Gate, "shrink", _always(None)),),
-    "backoff: none left in a header holds": ((backoff.Backoff, "used_up", _always(None)),),
+    "backoff: none left in a header holds": ((backoff.Backoff, "on_none_left", _always(None)),),
     "retry scope: whether a wait is for all is tried out": ((retry_scope.RetryScope, "is_for_all", _always(True)),),
     "retry scope: a bad trial is not tried again for a minute": (
         (retry_scope.RetryScope, "is_for_all", None), (retry_scope, "NEXT_TRIAL_S", 0.0),
@@ -89,12 +89,12 @@ MECHANISMS: Mapping[str, tuple[Patch, ...]] = {
     ),
     "baseline: what was found is forgotten": ((baseline.Baseline, "share", lambda self, now: self._share),),
     "baseline: a larger share than before is a limit": ((baseline._Test, "is_more", property(_always(False))),),
-    "other clients: others' use is seen in what is left": ((other_clients.OtherClients, "seen", _always(None)),),
+    "other clients: others' use is seen in what is left": ((other_clients.OtherClients, "on_headers", _always(None)),),
     "other clients: less is taken where little is left": ((other_clients.OtherClients, "_of_reserve", _always(1.0)),),
     "other clients: of a window": ((other_clients.OtherClients, "_of_window", _always(1.0)),),
     "pace: refusals teach a rate": ((pace.Pace, "_is_cut", _always(False)),),
-    "pace: headers teach a rate": ((pace.Pace, "tell", _always(None)),),
-    "pace: one answer that says far less is a slip": ((pace.Pace, "tell", None), (pace, "SLIP_ANSWERS", 1)),
+    "pace: headers teach a rate": ((pace.Pace, "on_headers", _always(None)),),
+    "pace: one answer that says far less is a slip": ((pace.Pace, "on_headers", None), (pace, "SLIP_ANSWERS", 1)),
     "pace: few refusals are noise": (
         (pace.Pace, "_is_cut", None), (pace, "NOISE_COUNT", 1), (pace, "NOISE_SHARE", 0.0),
     ),

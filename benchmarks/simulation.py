@@ -189,7 +189,7 @@ class _Client:
             if refusal is not None:
                 server.turned_away += 1
                 await asyncio.sleep(ROAD_S)
-                return self.door.refused(refusal, permit.sent_at)
+                return self.door.on_refusal(refusal, permit.sent_at)
             return await self._answer(permit.sent_at)
         finally:
             permit.close()
@@ -202,7 +202,7 @@ class _Client:
             if latency_s > self._scene.timeout_s:
                 await asyncio.sleep(self._scene.timeout_s)
                 server.turned_away += 1
-                self.door.timed_out(sent_at)
+                self.door.on_timeout(sent_at)
                 return RETRY_S
             arrived_at = loop.time()
             told = server.headers(arrived_at)
@@ -210,12 +210,14 @@ class _Client:
         finally:
             server.in_flight -= 1
         server.passed_at.append(arrived_at)
-        self.door.succeeded(Usage(80, 20), told, loop.time() - sent_at, sent_at=sent_at)
+        self.door.on_answer(Usage(80, 20), told, loop.time() - sent_at, sent_at=sent_at)
         return 0.0
 
     def _failed(self, key: str, sent_at: float, answers: int) -> float:
         gate, now = self.door.gate, asyncio.get_running_loop().time()
-        gate.failed(key, sent_at=sent_at, answers_before=answers, failing=0, others=self.workers, reason="503", now=now)
+        gate.on_failure(
+            key, sent_at=sent_at, answers_before=answers, failing=0, others=self.workers, reason="503", now=now
+        )
         return 0.0 if gate.outage is not None else RETRY_S
 
 

@@ -43,7 +43,7 @@ class Desk:
         ends, next_at = self.now + seconds, self.now
         while self.now < ends and not self.stopped:
             if refused and self.now >= next_at:
-                self.door.refused(RateLimitedError(retry_after_s=every_s), self.now)
+                self.door.on_refusal(RateLimitedError(retry_after_s=every_s), self.now)
                 next_at = self.now + every_s
             self.watch.look()
             await asyncio.sleep(look_s)
@@ -67,7 +67,7 @@ def test_an_answer_begins_it_anew(moved_clock: RunOn) -> None:
         desk = Desk()
         for _ in range(5):
             await desk.pass_time(LIMIT_S - 10)
-            desk.door.succeeded(Usage(1, 1), None)
+            desk.door.on_answer(Usage(1, 1), None)
         return desk
 
     assert not moved_clock(main()).stopped
@@ -78,7 +78,7 @@ def test_nights_without_a_call_are_none_of_it(moved_clock: RunOn) -> None:
 
     async def main() -> Desk:
         desk = Desk()
-        desk.door.succeeded(Usage(1, 1), None)
+        desk.door.on_answer(Usage(1, 1), None)
         await desk.pass_time(3 * LIMIT_S, refused=False)
         await desk.pass_time(LIMIT_S / 2)
         desk.door.gate.set_paused(True)
@@ -98,7 +98,7 @@ def test_an_outage_ends_it_by_its_own_beginning(moved_clock: RunOn) -> None:
     async def main() -> Desk:
         desk = Desk()
         for number in range(5):
-            desk.door.gate.failed(
+            desk.door.gate.on_failure(
                 str(number), sent_at=desk.now, answers_before=0, failing=0, others=9, reason="503", now=desk.now
             )
         await desk.pass_time(2 * LIMIT_S, refused=False)
@@ -116,7 +116,7 @@ def test_hours_that_the_server_asks_for_are_no_outage(moved_clock: RunOn) -> Non
         desk = Desk()
         ends_at = desk.now + 10 * 3600.0
         while desk.now < ends_at:
-            desk.door.refused(RateLimitedError(retry_after_s=ends_at - desk.now), desk.now)
+            desk.door.on_refusal(RateLimitedError(retry_after_s=ends_at - desk.now), desk.now)
             await desk.pass_time(900.0, refused=False, look_s=10.0)
         assert not desk.stopped
         await desk.pass_time(2 * LIMIT_S)
@@ -131,7 +131,7 @@ def test_a_server_that_always_asks_for_hours_is_excused_for_25_hours_at_most(mov
     async def main() -> Desk:
         desk = Desk()
         for _ in range(200):
-            desk.door.refused(RateLimitedError(retry_after_s=told_s), desk.now)
+            desk.door.on_refusal(RateLimitedError(retry_after_s=told_s), desk.now)
             await desk.pass_time(900.0, refused=False, look_s=10.0)
         return desk
 

@@ -24,7 +24,7 @@ from pipeline.batches.queue import BatchQueue, LocalQueue
 from pipeline.batches.result_reader import PricesOf, ResultReader
 from pipeline.engine import Interview, Job, Over, Producer, most_of
 from pipeline.errors import LabelpipeError
-from pipeline.limits import Admission, DayMeter, Most
+from pipeline.limits import Admission, DayMeter, TokenBound
 from pipeline.providers import BatchApi
 from pipeline.records import Outcome, Problem, Record, Response, Status
 from pipeline.stats import Stats
@@ -58,7 +58,7 @@ class BatchLane:
         day: DayMeter | None,
         stats: Stats,
         prices_of: PricesOf,
-        usd_of: Callable[[Most], float | None],
+        usd_of: Callable[[TokenBound], float | None],
         queue: BatchQueue | None = None,
     ) -> None:
         #: stops the run, and says a line; the session sets both
@@ -368,7 +368,7 @@ class BatchLane:
         for response in responses:
             self._stats.answered(response.usage, None)
             if self._budget is not None:
-                self._budget.landed(response.usage, response.cost_usd)
+                self._budget.add_batch_answer(response.usage, response.cost_usd)
         self.part_admission.count_queued()
 
     # -- what it looks like --------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from pipeline.errors import StoreError
-from pipeline.limits import Most
+from pipeline.limits import TokenBound
 from pipeline.records import Record
 from pipeline.store import BatchBook, Item, ItemState, Part, PartState
 
@@ -20,7 +20,7 @@ from pipeline.store import BatchBook, Item, ItemState, Part, PartState
 MOST_BYTES, MOST_LINES = 180 * 1024 * 1024, 50_000
 
 
-NO_MORE = Most(0, 0)
+NO_MORE = TokenBound(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Line:
     digest: bytes
     tries: int
     tokens: int
-    most: Most | None
+    most: TokenBound | None
 
 
 def line_name(part: int, place: int) -> str:
@@ -59,7 +59,7 @@ class Packer:
         endpoint: str,
         *,
         size: Callable[[], int],
-        usd_of: Callable[[Most], float | None],
+        usd_of: Callable[[TokenBound], float | None],
         room: Callable[[float, int], bool],
         at_packed: Callable[[Part], None],
         model: str,
@@ -128,7 +128,7 @@ class Packer:
             self._hash.update(piece)
             self._bytes += len(piece)
 
-    def _fits(self, most: Most = NO_MORE, usd: float | None = 0.0) -> bool:
+    def _fits(self, most: TokenBound = NO_MORE, usd: float | None = 0.0) -> bool:
         """Whether the part, with one more such line, is within what the budget has left."""
         return self._room((self._most_usd or 0.0) + (usd or 0.0), self._most_tokens + most.prompt + most.output)
 

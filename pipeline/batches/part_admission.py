@@ -84,7 +84,7 @@ class PartAdmission:
         if hours is not None and hours.wait_s(datetime.now().astimezone()) > 0:
             return False
         usd, tokens = part.most_usd or 0.0, part.most_tokens
-        if self._budget is not None and not await self._queue.fund(self._budget, usd, tokens):
+        if self._budget is not None and not await self._queue.top_up(self._budget, usd, tokens):
             if self._is_idle(others) and (self._queue.is_short or not self._queue.is_shared):
                 await self._make_fit(part, self._budget)
             return False
@@ -105,7 +105,7 @@ class PartAdmission:
     async def _make_fit(self, part: Part, budget: Budget) -> None:
         """Nothing else is at work, and the part is too dear: a smaller one may fit, or the budget is used up."""
         usd, tokens, share = part.most_usd or 0.0, part.most_tokens, 1.0
-        while share > SMALLEST_SHARE and not await self._queue.fund(budget, usd * share, int(tokens * share)):
+        while share > SMALLEST_SHARE and not await self._queue.top_up(budget, usd * share, int(tokens * share)):
             share /= 2
         if share <= SMALLEST_SHARE or part.lines * share < 1:
             self._stop(budget.reached(usd, tokens))

@@ -48,7 +48,7 @@ class BatchQueue(Protocol):
         """All parts of this process that are not closed; `proven`: an answer has shown that the requests are right."""
         ...
 
-    async def fund(self, budget: Budget, usd: float, tokens: int) -> bool:
+    async def top_up(self, budget: Budget, usd: float, tokens: int) -> bool:
         """Whether the budget has room for so much, which may have to be asked for."""
         ...
 
@@ -81,7 +81,7 @@ class LocalQueue:
     def hold(self, parts: Sequence[Part], *, proven: bool) -> None:
         """Its parts are known at each question."""
 
-    async def fund(self, budget: Budget, usd: float, tokens: int) -> bool:
+    async def top_up(self, budget: Budget, usd: float, tokens: int) -> bool:
         return budget.has_room(usd, tokens)
 
 

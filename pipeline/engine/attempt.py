@@ -21,7 +21,7 @@ from pipeline.engine.rules import AskRules, most_of
 from pipeline.engine.stretch import Stretch
 from pipeline.engine.terms import Terms
 from pipeline.errors import CallError, CallTimeoutError, MediaError, NoRoomError
-from pipeline.limits import Admission, Most, Permit, Tariff
+from pipeline.limits import Admission, Permit, Tariff, TokenBound
 from pipeline.records import Outcome, Ping, Problem, Record, Request, Response, SavedAnswer, Status
 from pipeline.stats import Stats
 
@@ -174,11 +174,11 @@ class Asker:
 
     def handed_over(self) -> None:
         """A paid outcome goes to the writer."""
-        self._admission.gate.handed_over()
+        self._admission.gate.on_answer_queued()
 
     def written(self, count: int) -> None:
         """So many paid outcomes are in the ledger."""
-        self._admission.gate.written(count)
+        self._admission.gate.on_answers_written(count)
 
     async def finish(self, record: Record, source: Outcome) -> Outcome:
         """The outcome of a record whose identical request was answered for `source`: no call, but its own callback."""
@@ -248,7 +248,7 @@ class Asker:
             percent, permit, lambda other: self._call(history, other), lambda: self._permit(history)
         )
 
-    def _most(self, request: Request) -> Most | None:
+    def _most(self, request: Request) -> TokenBound | None:
         """What the call can use at most; not worked out where no budget asks for it."""
         return None if self._admission.budget is None else most_of(request)
 
@@ -268,14 +268,14 @@ class Asker:
         except CallError as error:
             # Here, where it is known whose permit it is: of two calls of a record one may be refused alone.
             if not error.billed:
-                permit.unbilled()
+                permit.release()
             if error.has_no_room and is_flex:
                 raise NoRoomError(str(error), status=error.status, retry_after_s=error.retry_after_s,
                                   request_id=error.request_id, billed=error.billed) from error  # fmt: skip
             raise
         response = self._noted(response, request.model)
         permit.settle(response.usage, response.cost_usd)
-        self._admission.succeeded(response.usage, response.limits, response.latency_s, sent_at=permit.sent_at)
+        self._admission.on_answer(response.usage, response.limits, response.latency_s, sent_at=permit.sent_at)
         self._stats.answered(response.usage, response.latency_s)
         self.judge.answered(history)
         standard_usd = self._tariff.cost_usd(response.usage, None, request.model)

@@ -128,14 +128,14 @@ class HealthCheck:
     async def _under_limits(self, ping: Ping, request: Request) -> None:
         """The word, in the place of the call that has just failed, and under every other limit."""
         word = replace(request, messages=CHECK_MESSAGES, attachments=(), media_tokens=0, size_tokens=CHECK_TOKENS)
-        permit = await self._admission.word(CHECK_TOKENS, most_of(word))
+        permit = await self._admission.acquire_health_check(CHECK_TOKENS, most_of(word))
         if permit is None:
             raise UnavailableError("no call may leave for it now")
         try:
             permit.settle(await ping(word))
         except CallError as error:
             if not error.billed:
-                permit.unbilled()
+                permit.release()
             raise
         finally:
             permit.close()

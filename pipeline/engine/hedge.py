@@ -102,7 +102,7 @@ async def _second_permit(first: asyncio.Task[Response], acquire: Acquire) -> Per
         permit = _permit_in(wanted)
         # A cancel may come in the moment in which the permit does: then nobody else would give it back.
         if permit is not None and not taken:
-            permit.unbilled()
+            permit.release()
             permit.close()
     return permit if taken else None
 

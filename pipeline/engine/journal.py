@@ -29,11 +29,11 @@ class Journal:
         be written stops the run; as long as the writer does, the answer waits for it. Raises StoppedError where it
         comes to nothing: nothing is done with an answer that may be lost.
         """
-        self._gate.handed_over()
+        self._gate.on_answer_queued()
         try:
             await self._kept_at_last(answer)
         finally:
-            self._gate.written(1)
+            self._gate.on_answers_written(1)
 
     async def close(self) -> None:
         """Wait for what is being written."""

@@ -128,7 +128,7 @@ class Judge:
         while checked is not None and checked.is_answered and health.answered_in_a_row < needed:
             checked = await health.result_since(clock(), asked)
         if checked is not None and checked.is_answered:
-            self._gate.proved_alive(clock(), checked.sent_at)
+            self._gate.on_health_check(clock(), checked.sent_at)
             self._shapes[0].answers += 1
             self._rejected = 0
         return checked
@@ -189,7 +189,7 @@ class Judge:
         """Seconds to wait before the next call; or an ending is raised. `checked`: what `check_health` gave."""
         verdict = verdict_of(error)
         if isinstance(error, CallTimeoutError):
-            self._admission.timed_out(sent_at)
+            self._admission.on_timeout(sent_at)
         log.info(
             "call failed",
             extra={"facts": {"key": history.request.record.key, "call": history.calls, "code": error.code,
@@ -198,7 +198,7 @@ class Judge:
         now = asyncio.get_running_loop().time()
         if self.flex.has_none_for(history, error):
             if isinstance(error, NoRoomError):
-                self._gate.refused(now, sent_at)  # silence proves nothing
+                self._gate.on_refusal(now, sent_at)  # silence proves nothing
             return self.flex.refused(history, error, now, sent_at)
         if self._used_up.note(error, now=now, passed_at=self._gate.passed_at):
             self._abort(hopeless(error))
@@ -211,7 +211,7 @@ class Judge:
         if verdict is Verdict.REJECT:
             # A refusal of one record's content proves that somebody is there; that the model answers it does not.
             self._rejected += 1
-            self._gate.refused(now, sent_at)
+            self._gate.on_refusal(now, sent_at)
             raise Over(Status.REJECTED, Problem(error.code, str(error)))
         return self._retry(history, error, sent_at, checked)
 
@@ -228,7 +228,7 @@ class Judge:
             history.refusals_of_size += 1
             if passed and history.refusals_of_size >= SIZE_REFUSALS:
                 raise Over(Status.REJECTED, Problem(TooLargeError.code, str(error)))
-        wait_s = self._admission.refused(error, sent_at)
+        wait_s = self._admission.on_refusal(error, sent_at)
         # A refusal says something about this record when others were answered since the one before; or when so few are
         # left that nobody else could be. While everybody is refused it says nothing.
         others_pass = self._gate.last_success_at > history.refused_at
@@ -290,14 +290,14 @@ class Judge:
         self.failing += not history.failing
         history.failing = True
         gate = self._gate
-        was_open = gate.outage is None and not gate.settling(now)
+        was_open = gate.outage is None and not gate.is_settling(now)
         # At the end of the input there may be few left who could be answered: one is enough to say that others are.
         others_pass = gate.answers > history.answers_before and not self._is_refusing
         passed_over = self.tail.is_set() and gate.outage is None and others_pass
         if proved or (passed_over and isinstance(error, CallTimeoutError)):
             return True
         nobody_tells = self._is_refusal(history, error) or (self._is_refusing and self._nobody_passes(history))
-        own = gate.failed(
+        own = gate.on_failure(
             history.request.record.key,
             sent_at=sent_at,
             # An answer to what left before all were refused, or began to fail, says nothing.

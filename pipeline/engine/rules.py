@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pipeline import codec
-from pipeline.limits import Most, prompt_bound
+from pipeline.limits import TokenBound, prompt_bound
 from pipeline.records import Request
 
 #: What a record may take beside its calls at their longest, where the user gave no deadline.
@@ -34,8 +34,8 @@ class AskRules:
         return self.record_s or turns * self.max_attempts * self.timeout_s + DEADLINE_MORE_S
 
 
-def most_of(request: Request) -> Most:
+def most_of(request: Request) -> TokenBound:
     """What a call can use at most."""
     # What media cost is not in their names, which is all that their JSON holds.
     prompt = prompt_bound(len(codec.dumps((request.messages, request.tools)))) + request.media_tokens
-    return Most(prompt, request.room or 0)
+    return TokenBound(prompt, request.room or 0)

@@ -88,7 +88,7 @@ class Stretch:
 
     async def _problem_of(self, request: Request) -> str | None:
         """What is wrong with a new answer to this request; None: nothing, or no answer came."""
-        permit = await self._admission.word(request.size_tokens, most_of(request))
+        permit = await self._admission.acquire_health_check(request.size_tokens, most_of(request))
         if permit is None:
             return None
         try:
@@ -103,7 +103,7 @@ class Stretch:
             return error.code
         except CallError as error:
             if not error.billed:
-                permit.unbilled()
+                permit.release()
         except (TimeoutError, MediaError):
             return None
         finally:

@@ -18,7 +18,16 @@ from pipeline.errors import InputError, InternalError, LabelpipeError, RateLimit
 from pipeline.leases.goldcounts import SharedGoldCounts
 from pipeline.leases.leasedqueue import LeasedQueue
 from pipeline.leases.messages import VALID_S, Grant, Job, LeaseRequest, Refusal, parse_grant, parse_job, to_bytes
-from pipeline.limits import Budget, BudgetReachedError, DayLimitReachedError, Hold, Most, Rate, ResourceState, Verdict
+from pipeline.limits import (
+    Budget,
+    BudgetReachedError,
+    DayLimitReachedError,
+    Hold,
+    Rate,
+    ResourceState,
+    TokenBound,
+    Verdict,
+)
 from pipeline.records import ServerLimits
 from pipeline.runlog import log_event
 
@@ -146,7 +155,7 @@ class LeaseClient:
         """Exchange from now on. `stop` ends the run; the budget's caps are those of the lease server."""
         self._stop, self._budget = stop, budget
         if budget is not None:
-            budget.set_granted((0, 0))
+            budget.set_exact_caps((0, 0))
         self._task = asyncio.create_task(self._exchange_for_ever(), name="leases")
 
     async def _close(self) -> None:
@@ -211,7 +220,7 @@ class LeaseClient:
         spent = None if self._budget is None else self._budget.exactly()
         needs = self._needs or self.queue.needs
         if self._budget is not None and spent is not None and needs is not None:
-            self._budget.set_granted(spent)  # the rest of its part goes back where it is too little
+            self._budget.set_exact_caps(spent)  # the rest of its part goes back where it is too little
 
         def age(moment: float) -> int:
             return max(0, round((now - moment) * 1000))
@@ -273,7 +282,7 @@ class LeaseClient:
             self._grants.append([grant.requests, now + VALID_S])
         self._shrink = self._shrink or grant.shrink
         if self._budget is not None:
-            self._budget.set_granted(grant.caps)
+            self._budget.set_exact_caps(grant.caps)
         if self._needs == ask.needs:
             self._needs = None
         self.queue.hear(ask, grant)
@@ -323,7 +332,7 @@ class LeaseClient:
         """Put an estimate right."""
         self._report.corrected += tokens
 
-    def shut(self, seconds: float) -> bool:
+    def skip_pause(self, seconds: float) -> bool:
         """Whether what was acquired has not expired."""
         if self._held_until is None or asyncio.get_running_loop().time() < self._held_until:
             return True
@@ -331,19 +340,19 @@ class LeaseClient:
         self._report.unused += 1
         return False
 
-    def sent(self, now: float, in_flight: int) -> None:
+    def on_send(self, now: float, in_flight: int) -> None:
         """A call leaves."""
         self._held_until = None
         self._in_flight = in_flight
         self._report.sent.append(now)
 
-    def answered(self, tokens: int, limits: ServerLimits | None, now: float, sent_at: float) -> Hold | None:
+    def on_answer(self, tokens: int, limits: ServerLimits | None, now: float, sent_at: float) -> Hold | None:
         """Report it. Who has to wait gets no grants."""
         self._report.answered.append((now, sent_at, tokens))
         self._report.limits = limits or self._report.limits
         return None
 
-    def refused(self, error: RateLimitedError, now: float, sent_at: float, in_flight: int) -> Verdict:
+    def on_refusal(self, error: RateLimitedError, now: float, sent_at: float, in_flight: int) -> Verdict:
         """Report it at once; whether it is about everyone is seen there. Its own record waits as it was told."""
         self._report.refused.append((now, sent_at, error))
         self._wake.set()
@@ -359,7 +368,7 @@ class LeaseClient:
         self._released = True
         self._news.set()
 
-    async def fund(self, budget: Budget, most: Most) -> None:
+    async def top_up(self, budget: Budget, most: TokenBound) -> None:
         """Return when the budget can hold such a call, or may once calls in flight have ended; else the run ends."""
         while not (self._released or budget.fits(most)):
             await self._funded(budget.exactly(most))

@@ -85,7 +85,7 @@ class LeasedQueue:
         self._held = {**self._fresh, **held}
         self._is_proven = proven
 
-    async def fund(self, budget: Budget, usd: float, tokens: int) -> bool:
+    async def top_up(self, budget: Budget, usd: float, tokens: int) -> bool:
         """Whether the budget has room for so much; what the shard lacks is asked for."""
         self.is_short = False
         if not budget.has_room(usd, tokens):

@@ -130,17 +130,17 @@ class LeaseService:
         in_flight = self._in_flight
         for _, kind, values in sorted(ask.events(), key=lambda one: -one[0]):
             if kind == "sent":
-                self.resource.sent(now - values / 1000, in_flight)
+                self.resource.on_send(now - values / 1000, in_flight)
             elif kind == "answered":
                 age, sent_age, tokens = values
-                self._hold(self.resource.answered(tokens, None, now - age / 1000, now - sent_age / 1000))
+                self._hold(self.resource.on_answer(tokens, None, now - age / 1000, now - sent_age / 1000))
             else:
                 at, sent_at = now - values.age_ms / 1000, now - values.sent_age_ms / 1000
-                verdict = self.resource.refused(values.as_error(), at, sent_at, in_flight)
+                verdict = self.resource.on_refusal(values.as_error(), at, sent_at, in_flight)
                 shard.shrink = shard.shrink or verdict.shrink
                 self._hold(verdict.hold)
         if (limits := ask.server_limits) is not None:
-            self._hold(self.resource.learn(limits, now))
+            self._hold(self.resource.on_headers(limits, now))
         if ask.answered or ask.refused:
             self._heard.set()
         if self.stop_at_day_limit and (reason := self.resource.state(now).day_reason):
@@ -336,7 +336,7 @@ class LeaseService:
             await self._sleep(LOOK_S if self.is_paused else self._held.until - now)
             now = loop.time()
         if now > began:
-            self.resource.shut(now - began)
+            self.resource.skip_pause(now - began)
 
     async def _sleep(self, seconds: float) -> None:
         """Wait so long, or until something is new."""
@@ -393,8 +393,8 @@ class LeaseService:
 
     def _return(self, shard: ShardState, requests: int) -> None:
         if requests:
-            self.resource.unsent(requests, requests * shard.tokens)
-            self._day.unsent(requests)
+            self.resource.return_unused(requests, requests * shard.tokens)
+            self._day.return_unused(requests)
             if self._held is self._day_hold:  # the day has some again
                 self._held = Hold(float("-inf"), "")
                 self._work.set()

@@ -6,16 +6,16 @@
 
 from __future__ import annotations
 
-from pipeline.limits.admission import Admission, DayLimitReachedError, DoorState, Fund, KeepMark, Permit
-from pipeline.limits.budget import NOTHING, PICO_PER_USD, Budget, BudgetReachedError, Most, Spend, prompt_bound
-from pipeline.limits.day import DayMeter, midnights
+from pipeline.limits.admission import Admission, AdmissionState, DayLimitReachedError, Permit, SaveSpendBound, TopUp
+from pipeline.limits.budget import NOTHING, PICO_PER_USD, Budget, BudgetReachedError, Spend, TokenBound, prompt_bound
+from pipeline.limits.day import DayMeter, count_midnights
 from pipeline.limits.gate import ALONE_S, WARM_UP_S, Gate, Outage
 from pipeline.limits.hours import Hours
-from pipeline.limits.left import spent_text, what_is_left
 from pipeline.limits.local import LocalResource
 from pipeline.limits.meters import Meter
 from pipeline.limits.pace import Pace
 from pipeline.limits.price import Price, Tariff, price_of
 from pipeline.limits.queuelimit import QueueLimit
+from pipeline.limits.remaining import estimate_remaining, format_spent
 from pipeline.limits.resource import Hold, Rate, Resource, ResourceState, Verdict
 from pipeline.limits.tuner import Tuner

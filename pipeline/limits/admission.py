@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pipeline.errors import LabelpipeError, RateLimitedError
-from pipeline.limits.budget import Budget, BudgetReachedError, Most, Reservation, Spend
+from pipeline.limits.budget import Budget, BudgetReachedError, Reservation, Spend, TokenBound
 from pipeline.limits.day import DayMeter
 from pipeline.limits.gate import Gate, Outage
 from pipeline.limits.hours import Hours
@@ -19,7 +19,7 @@ from pipeline.records import ServerLimits, Usage
 
 
 @dataclass(frozen=True, slots=True)
-class DoorState:
+class AdmissionState:
     """What can be seen of the door, for the progress line. `requests_per_minute` is the limit in force.
 
     `asked_for_s` is how long the server asked to wait, however little of it is heard; `refused_since` since when it
@@ -33,8 +33,8 @@ class DoorState:
     requests_per_minute: float | None
     tokens_per_minute: float | None
     outage: Outage | None
-    held_for_s: float
-    held_reason: str
+    hold_s: float
+    hold_reason: str
     requests_left_today: int | None = None
     requests_per_day: int | None = None
     asked_for_s: float = 0.0
@@ -46,13 +46,13 @@ class DoorState:
     @property
     def waits_s(self) -> float:
         """How long it is likely to wait: to the moment that was named, however often one call asks before it."""
-        return max(self.held_for_s, self.server_day_s) if self.held_for_s > 0 else 0.0
+        return max(self.hold_s, self.server_day_s) if self.hold_s > 0 else 0.0
 
 
 #: Makes room in a budget that is a part of a larger one, for such a call.
-Fund = Callable[[Budget, Most], Awaitable[None]]
+TopUp = Callable[[Budget, TokenBound], Awaitable[None]]
 #: Keeps what a killed session may have spent, before it is spent.
-KeepMark = Callable[[Spend], Awaitable[None]]
+SaveSpendBound = Callable[[Spend], Awaitable[None]]
 
 
 class DayLimitReachedError(LabelpipeError):
@@ -62,7 +62,7 @@ class DayLimitReachedError(LabelpipeError):
 
 
 class Permit:
-    """The right to one call. `settle` or `unbilled` says what it came to; `close` must always follow."""
+    """The right to one call. `settle` or `release` says what it came to; `close` must always follow."""
 
     __slots__ = ("_admission", "_estimate", "_has_place", "_reservation", "_size", "sent_at")
 
@@ -89,7 +89,7 @@ class Permit:
         if self._reservation is not None:
             self._reservation.settle(usage, cost_usd)
 
-    def unbilled(self) -> None:
+    def release(self) -> None:
         """The server refused the call: nothing was used."""
         if self._reservation is not None:
             self._reservation.release()
@@ -117,15 +117,15 @@ class Admission:
         day: DayMeter | None = None,
         stop_at_day_limit: bool = False,
         budget: Budget | None = None,
-        keep_mark: KeepMark | None = None,
-        fund: Fund | None = None,
+        save_spend_bound: SaveSpendBound | None = None,
+        top_up: TopUp | None = None,
         tuner: Tuner | None = None,
         hours: Hours | None = None,
     ) -> None:
         self.gate = gate
         self.budget = budget
-        self._keep_mark = keep_mark
-        self._fund = fund
+        self._save_spend_bound = save_spend_bound
+        self._top_up = top_up
         self.tuner = tuner
         self.hours = hours
         self.resource: Resource = LocalResource() if resource is None else resource
@@ -140,11 +140,11 @@ class Admission:
         gate.at_stop(self.resource.release)
 
     @property
-    def is_funded(self) -> bool:
+    def is_budget_shared(self) -> bool:
         """Whether the budget is a part of a larger one, whose owner sets its caps."""
-        return self._fund is not None
+        return self._top_up is not None
 
-    async def acquire(self, size_tokens: int, most: Most | None = None) -> Permit:
+    async def acquire(self, size_tokens: int, most: TokenBound | None = None) -> Permit:
         """A permit for one call of about `size_tokens`, at `most` so many. Raises StoppedError when the run stops."""
         async with self._door:
             size = max(1, round(size_tokens * self._tokens_ratio))
@@ -153,27 +153,27 @@ class Admission:
             reservation = await self._reserve(most)
             now = loop.time()
             self.gate.enter(now)
-            self.resource.sent(now, self.gate.in_flight)
+            self.resource.on_send(now, self.gate.in_flight)
         self.calls += 1
         return Permit(self, size_tokens, size, now, reservation)
 
-    async def word(self, size_tokens: int, most: Most) -> Permit | None:
+    async def acquire_health_check(self, size_tokens: int, most: TokenBound) -> Permit | None:
         """A permit for a word that is about no record, in the place of a call that has just failed; None: not now.
 
         It does not stand in line and passes in an outage, whose end it may tell; every other limit holds for it.
         """
         loop, gate = asyncio.get_running_loop(), self.gate
         now = loop.time()
-        if gate.stopped is not None or gate.paused or now < gate.held.until:
+        if gate.stopped is not None or gate.paused or now < gate.current_hold.until:
             return None
         if self.hours is not None and not self._within(self.hours, now):
             return None
         if self._day is not None and not await self._take_day(self._day, loop):
             return None
         await self.resource.acquire(size_tokens)
-        reservation = None if self.budget is None else self._reserved(self.budget, most)
+        reservation = None if self.budget is None else self._try_reserve(self.budget, most)
         if self.budget is not None and reservation is not None:
-            await self._marked(self.budget, reservation)
+            await self._save_before_spending(self.budget, reservation)
         elif self.budget is not None:
             return None
         return Permit(self, size_tokens, size_tokens, loop.time(), reservation, has_place=False)
@@ -189,13 +189,13 @@ class Admission:
                 continue
             break
         self._rests_until = float("-inf")  # it may be over sooner than was thought: clocks are set
-        self.resource.shut(loop.time() - began)
+        self.resource.skip_pause(loop.time() - began)
         may_leave = False
         while not may_leave:
             await self.resource.acquire(size)
             began = loop.time()
             await self.gate.wait()
-            may_leave = self.resource.shut(loop.time() - began)
+            may_leave = self.resource.skip_pause(loop.time() - began)
 
     def _within(self, hours: Hours, now: float) -> bool:
         """Whether calls may leave by the clock on the wall."""
@@ -207,31 +207,31 @@ class Admission:
             return False
         return True
 
-    async def _reserve(self, most: Most | None) -> Reservation | None:
+    async def _reserve(self, most: TokenBound | None) -> Reservation | None:
         """Set the worst case of a call aside, once it fits; stops the run when it cannot fit any more."""
         if self.budget is None or most is None:
             return None
         while True:
-            if self._fund is not None:
-                await self._fund(self.budget, most)
-            if (reservation := self._reserved(self.budget, most)) is not None:
+            if self._top_up is not None:
+                await self._top_up(self.budget, most)
+            if (reservation := self._try_reserve(self.budget, most)) is not None:
                 break
             await self.gate.changed()
             await self.gate.wait()
-        return await self._marked(self.budget, reservation)
+        return await self._save_before_spending(self.budget, reservation)
 
-    async def _marked(self, budget: Budget, reservation: Reservation) -> Reservation:
+    async def _save_before_spending(self, budget: Budget, reservation: Reservation) -> Reservation:
         """The reservation, once it is written down that it may be spent."""
         try:
-            mark = budget.mark()
-            if mark is not None and self._keep_mark is not None:
-                await self._keep_mark(mark)
+            bound = budget.bound_to_save()
+            if bound is not None and self._save_spend_bound is not None:
+                await self._save_spend_bound(bound)
         except BaseException:
             reservation.release()
             raise
         return reservation
 
-    def _reserved(self, budget: Budget, most: Most) -> Reservation | None:
+    def _try_reserve(self, budget: Budget, most: TokenBound) -> Reservation | None:
         try:
             return budget.reserve(most.prompt, most.output)
         except BudgetReachedError as error:
@@ -251,7 +251,7 @@ class Admission:
     def _rest(self, until: float, reason: str, look_at: float | None = None) -> None:
         """Nothing leaves by what the user wants. `look_at`: when to look again, where that is before the end."""
         self._rests_until = until
-        self.gate.hold(until if look_at is None else look_at, reason)
+        self.gate.set_hold(until if look_at is None else look_at, reason)
 
     def _end_rest(self) -> None:
         self._rests_until = float("-inf")
@@ -271,16 +271,16 @@ class Admission:
 
     # -- what the answers say ------------------------------------------------------------------------------------
 
-    def succeeded(
+    def on_answer(
         self, usage: Usage, limits: ServerLimits | None, latency_s: float = 0.0, *, sent_at: float | None = None
     ) -> None:
         """An answer came. `sent_at` is when its call passed the door; None: just now."""
         now = asyncio.get_running_loop().time()
         if self.tuner is not None:
-            self.tuner.answered(latency_s, now, self.gate.in_flight + self.gate.unwritten)
+            self.tuner.on_answer(latency_s, now, self.gate.in_flight + self.gate.unwritten)
             self._tune(self.tuner)
-        self.gate.succeeded(now, sent_at)
-        self._hold(self.resource.answered(usage.total, limits, now, now - latency_s))
+        self.gate.on_answer(now, sent_at)
+        self._hold(self.resource.on_answer(usage.total, limits, now, now - latency_s))
         if limits is not None:
             self._stop_at_server_day(now)
 
@@ -289,15 +289,15 @@ class Admission:
         if self._stop_at_day_limit and (reason := self.resource.state(now).day_reason):
             self.gate.stop(DayLimitReachedError(f"{reason}; the same command resumes then"))
 
-    def refused(self, error: RateLimitedError, sent_at: float) -> float:
+    def on_refusal(self, error: RateLimitedError, sent_at: float) -> float:
         """A 429 came: it means what the resource says.
 
         Gives the seconds that its own record waits, where it says nothing to others.
         """
         now = asyncio.get_running_loop().time()
         self.refusals += 1
-        self.gate.refused(now, sent_at)
-        verdict = self.resource.refused(error, now, sent_at, self.gate.in_flight)
+        self.gate.on_refusal(now, sent_at)
+        verdict = self.resource.on_refusal(error, now, sent_at, self.gate.in_flight)
         if verdict.alone_s:
             return verdict.alone_s
         self._hold(verdict.hold)
@@ -308,18 +308,18 @@ class Admission:
 
     def _hold(self, hold: Hold | None) -> None:
         if hold is not None:
-            self.gate.hold(hold.until, hold.reason, then_one=hold.then_one)
+            self.gate.set_hold(hold.until, hold.reason, then_one=hold.then_one)
 
     @property
     def is_excused(self) -> bool:
         """Whether being refused now says nothing: the server has named a moment, hours away, until which it refuses."""
         return self.resource.state(asyncio.get_running_loop().time()).excused
 
-    def timed_out(self, sent_at: float) -> None:
+    def on_timeout(self, sent_at: float) -> None:
         """No answer came in time."""
         now = asyncio.get_running_loop().time()
         if self.tuner is not None:
-            self.tuner.answered(now - sent_at, now, self.gate.in_flight + self.gate.unwritten)
+            self.tuner.on_answer(now - sent_at, now, self.gate.in_flight + self.gate.unwritten)
             self._tune(self.tuner)
 
     def _tune(self, tuner: Tuner) -> None:
@@ -334,18 +334,18 @@ class Admission:
         ratio = usage.total / max(1, estimate)
         self._tokens_ratio += 0.05 * (min(max(ratio, 0.1), 10.0) - self._tokens_ratio)
 
-    def state(self) -> DoorState:
+    def state(self) -> AdmissionState:
         """What the door looks like now."""
         now = asyncio.get_running_loop().time()
         known = self.resource.state(now)
-        return DoorState(
+        return AdmissionState(
             in_flight=self.gate.in_flight,
             concurrency=self.gate.concurrency,
             requests_per_minute=known.requests.per_minute,
             tokens_per_minute=known.tokens.per_minute,
             outage=self.gate.outage,
-            held_for_s=max(0.0, self._rests_until - now, self.gate.held.until - now),
-            held_reason=self.gate.held.reason,
+            hold_s=max(0.0, self._rests_until - now, self.gate.current_hold.until - now),
+            hold_reason=self.gate.current_hold.reason,
             requests_left_today=None if self._day is None else self._day.left_today,
             requests_per_day=None if self._day is None else self._day.limit,
             asked_for_s=known.asked_for_s,
@@ -359,5 +359,5 @@ class Admission:
         """Give back what was reserved and not used; may be called twice."""
         if self._day is not None:
             await self._day.close()
-        if self.budget is not None and self.budget.is_kept and self._keep_mark is not None:
-            await self._keep_mark(self.budget.spent)
+        if self.budget is not None and self.budget.needs_saving and self._save_spend_bound is not None:
+            await self._save_spend_bound(self.budget.spent)

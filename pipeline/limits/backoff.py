@@ -68,7 +68,7 @@ class Backoff:
         """Until when the server asked to wait, heard or not."""
         return self._asked.until
 
-    def answered(self, sent_at: float) -> None:
+    def on_answer(self, sent_at: float) -> None:
         """An answer came. One to a call that was sent after the server asked to wait says that the wait is over."""
         self.refused_since = None
         self._in_a_row = 0
@@ -77,7 +77,7 @@ class Backoff:
             self._asked = _Asked(self._asked.at)
             self.day = replace(self.day, until=float("-inf"))
 
-    def used_up(self, what: str, reset_s: float, now: float, limit: str = "") -> Hold:
+    def on_none_left(self, what: str, reset_s: float, now: float, limit: str = "") -> Hold:
         """An answer says that no `what` is left; to the end where it is a limit a day (`limit`: 200 requests).
 
         Worth 6 refused.
@@ -85,7 +85,7 @@ class Backoff:
         wait_s = reset_s if reset_s > MINUTE_RESET_S else min(reset_s, BLIND_WAIT_S)
         return self._hold(wait_s, f"the server says that no {what} left for now", now, limit)
 
-    def excused(self, now: float) -> bool:
+    def is_excused(self, now: float) -> bool:
         """Whether being refused now is only what the server announced: its moment, hours away, has not come yet."""
         since = self._asked.hours_since
         return since is not None and now < min(self._asked.hours_until, since + DAY_MOST_S)
@@ -95,7 +95,7 @@ class Backoff:
         blind_s = min(BLIND_WAIT_S * 2.0 ** min(self._in_a_row, 10), BLIND_WAIT_MAX_S)
         return min(told_s or blind_s, HEARD_S)
 
-    def refused(self, told_s: float | None, sent_at: float, now: float, limit: str = "") -> Verdict:
+    def on_refusal(self, told_s: float | None, sent_at: float, now: float, limit: str = "") -> Verdict:
         """A 429 came. Of calls that were sent before the last one came only what they ask for is heard.
 
         `limit` is the limit that is used up, as far as its headers say: 200 requests.

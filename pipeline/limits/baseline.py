@@ -83,12 +83,12 @@ class Baseline:
         """Whether it is still open what the last cut has shown: another one would tell less. Worth 53 used."""
         return self._test is not None and not self._test.is_over
 
-    def send(self) -> None:
+    def on_send(self) -> None:
         """A call leaves."""
         if self._test is not None and not self._test.is_over:
             self._test.sent += 1
 
-    def came_back(self, sent_at: float, now: float, *, refused: bool) -> tuple[float | None] | None:
+    def on_return(self, sent_at: float, now: float, *, refused: bool) -> tuple[float | None] | None:
         """A call was answered or refused. If that shows that cuts had no effect: the rate before them, in a tuple."""
         test = self._test
         if test is None or test.is_over or sent_at <= test.at:

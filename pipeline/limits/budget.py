@@ -71,17 +71,17 @@ NOTHING = Spend(0.0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Most:
+class TokenBound:
     """The most that calls can use: the bound of their prompts, and the room for their answers, in tokens."""
 
     prompt: int
     output: int
 
-    def __add__(self, other: Most) -> Most:
-        return Most(self.prompt + other.prompt, self.output + other.output)
+    def __add__(self, other: TokenBound) -> TokenBound:
+        return TokenBound(self.prompt + other.prompt, self.output + other.output)
 
-    def __sub__(self, other: Most) -> Most:
-        return Most(self.prompt - other.prompt, self.output - other.output)
+    def __sub__(self, other: TokenBound) -> TokenBound:
+        return TokenBound(self.prompt - other.prompt, self.output - other.output)
 
 
 class Reservation:
@@ -89,7 +89,7 @@ class Reservation:
 
     __slots__ = ("_budget", "_ended", "most")
 
-    def __init__(self, budget: Budget, most: Most) -> None:
+    def __init__(self, budget: Budget, most: TokenBound) -> None:
         self._budget = budget
         self._ended = False
         self.most = most
@@ -152,9 +152,9 @@ class Budget:
         # in flight and of the batches at the server (picodollars and tokens), what is written down, and how many times
         # the worst case of prompt and output was used at most.
         self._spent = (math.ceil(spent_usd * PICO_PER_USD), spent_tokens)
-        self._maybe = self._held = Most(0, 0)
+        self._maybe = self._held = TokenBound(0, 0)
         self._queued = (0, 0)
-        self._marked = (-1, -1)
+        self._saved_bound = (-1, -1)
         self._factors = (1.0, 1.0)
 
     def set_caps(self, *, usd: float | None, tokens: int | None) -> None:
@@ -166,7 +166,7 @@ class Budget:
             )
         self._caps = (None if usd is None else math.floor(usd * PICO_PER_USD), tokens)
 
-    def set_granted(self, caps: tuple[int | None, int | None]) -> None:
+    def set_exact_caps(self, caps: tuple[int | None, int | None]) -> None:
         """Take over caps in picodollars and tokens: the part of a budget that this process may spend."""
         self._caps = caps if self._priced else (None, caps[1])
 
@@ -175,19 +175,19 @@ class Budget:
         """The cap in US dollars as it was given, 0 where there is none."""
         return round((self._caps[0] or 0) / PICO_PER_USD, 11)
 
-    def fits(self, most: Most, *, alone: bool = False) -> bool:
+    def fits(self, most: TokenBound, *, alone: bool = False) -> bool:
         """Whether so much can be set aside; with `alone`, once nothing is in flight."""
-        held = Most(0, 0) if alone else self._held
+        held = TokenBound(0, 0) if alone else self._held
         return not any(self._passes(self._plus_queued(self._count(held + self._maybe + most)), self._caps))
 
-    def exactly(self, most: Most | None = None) -> tuple[int, int]:
+    def exactly(self, most: TokenBound | None = None) -> tuple[int, int]:
         """What is spent and in flight, with the worst case of one more call: picodollars and tokens."""
-        return self._plus_queued(self._count(self._held + self._maybe + (most or Most(0, 0))))
+        return self._plus_queued(self._count(self._held + self._maybe + (most or TokenBound(0, 0))))
 
     @property
     def holds(self) -> bool:
         """Whether something is set aside for calls in flight or for batches, which may cost less."""
-        return self._held != Most(0, 0) or self._queued != (0, 0)
+        return self._held != TokenBound(0, 0) or self._queued != (0, 0)
 
     @property
     def is_capped(self) -> bool:
@@ -195,9 +195,9 @@ class Budget:
         return self._caps != (None, None)
 
     @property
-    def is_kept(self) -> bool:
+    def needs_saving(self) -> bool:
         """Whether the next session is to know what was counted: there is a cap, or was."""
-        return self.is_capped or self._marked[1] >= 0
+        return self.is_capped or self._saved_bound[1] >= 0
 
     # -- setting aside -------------------------------------------------------------------------------------------
 
@@ -206,7 +206,7 @@ class Budget:
 
         Raises BudgetReachedError where it would not fit with nothing in flight either.
         """
-        most = Most(prompt_tokens_most, output_tokens_most)
+        most = TokenBound(prompt_tokens_most, output_tokens_most)
         dear, long = self._passes(self._count(self._maybe + most), self._caps)
         if dear:
             raise self._reached_usd(most)
@@ -238,10 +238,10 @@ class Budget:
         return BudgetReachedError(f"{key} = {plain(cap)}: {told}", key=key, cap=cap, spent=was, needed=needed)
 
     def set_queued(self, usd: float, tokens: int) -> None:
-        """Batches that wait at the server can cost so much at most; the ledger knows them, so no mark counts it."""
+        """Batches at the server can cost so much at most. The ledger knows them, so no saved bound counts it."""
         self._queued = (math.ceil(usd * PICO_PER_USD), tokens)
 
-    def landed(self, usage: Usage, cost_usd: float | None) -> None:
+    def add_batch_answer(self, usage: Usage, cost_usd: float | None) -> None:
         """An answer of a batch came. What it could cost at most is taken out of what is queued by `set_queued`."""
         pico = self._pico_of(usage) if cost_usd is None else round(cost_usd * PICO_PER_USD)
         self._spent = (self._spent[0] + pico, self._spent[1] + usage.total)
@@ -249,20 +249,20 @@ class Budget:
     def _plus_queued(self, count: tuple[int, int]) -> tuple[int, int]:
         return count[0] + self._queued[0], count[1] + self._queued[1]
 
-    def _passes(self, count: tuple[int, int], marks: tuple[int | None, int | None]) -> tuple[bool, bool]:
-        """Whether a count of picodollars, and one of tokens, passes a mark; only what is capped can."""
+    def _passes(self, count: tuple[int, int], bounds: tuple[int | None, int | None]) -> tuple[bool, bool]:
+        """Whether a count of picodollars, and one of tokens, passes a bound; only what is capped can."""
         pico, tokens = (
-            cap is not None and mark is not None and one > mark
-            for cap, one, mark in zip(self._caps, count, marks, strict=True)
+            cap is not None and bound is not None and one > bound
+            for cap, one, bound in zip(self._caps, count, bounds, strict=True)
         )
         return pico, tokens
 
-    def _worst(self, most: Most) -> tuple[int, int]:
+    def _worst(self, most: TokenBound) -> tuple[int, int]:
         """The most that so many tokens can come to: picodollars and tokens."""
         prompt, output = math.ceil(most.prompt * self._factors[0]), math.ceil(most.output * self._factors[1])
         return prompt * max(self._input, self._cached, self._written) + output * self._output, prompt + output
 
-    def _reached_usd(self, most: Most) -> BudgetReachedError:
+    def _reached_usd(self, most: TokenBound) -> BudgetReachedError:
         cap, spent = self._usd, self.spent.usd or 0.0
         maybe = self.maybe_usd + (self._maybe_before.usd or 0.0)
         needed = self._worst(most)[0] / PICO_PER_USD
@@ -271,7 +271,7 @@ class Budget:
         told += f", and one more call could cost up to {exact_dollars(needed)}"
         return BudgetReachedError(told, key="limits.budget_usd", cap=cap, spent=spent, needed=needed)
 
-    def _reached_tokens(self, most: Most) -> BudgetReachedError:
+    def _reached_tokens(self, most: TokenBound) -> BudgetReachedError:
         cap, spent = self._caps[1] or 0, self.spent.tokens or 0
         maybe = self._worst(self._maybe)[1] + (self._maybe_before.tokens or 0)
         needed = self._worst(most)[1]
@@ -280,14 +280,14 @@ class Budget:
         told += f", and one more call could use up to {needed:,}"
         return BudgetReachedError(told, key="limits.budget_tokens", cap=cap, spent=spent, needed=needed)
 
-    def _free(self, most: Most) -> None:
+    def _free(self, most: TokenBound) -> None:
         self._held -= most
 
-    def _lose(self, most: Most) -> None:
+    def _lose(self, most: TokenBound) -> None:
         self._maybe += most
 
-    def _settle(self, most: Most, usage: Usage, cost_usd: float | None) -> None:
-        self.landed(usage, cost_usd)
+    def _settle(self, most: TokenBound, usage: Usage, cost_usd: float | None) -> None:
+        self.add_batch_answer(usage, cost_usd)
         prompt, output = self._factors
         self._factors = (_learned(prompt, usage.prompt, most.prompt), _learned(output, usage.completion, most.output))
 
@@ -322,7 +322,7 @@ class Budget:
             None if most_tokens is None else max(0, most_tokens - tokens),
         )
 
-    def _count(self, open_calls: Most) -> tuple[int, int]:
+    def _count(self, open_calls: TokenBound) -> tuple[int, int]:
         """What is spent, with the worst case of these calls. Rounded as one, so that losing one adds nothing."""
         (spent_pico, spent_tokens), (pico, tokens) = self._spent, self._worst(open_calls)
         return spent_pico + pico, spent_tokens + tokens
@@ -330,17 +330,17 @@ class Budget:
     def _as_spend(self, count: tuple[int, int]) -> Spend:
         return Spend(count[0] / PICO_PER_USD if self._priced else None, count[1])
 
-    def mark(self) -> Spend | None:
+    def bound_to_save(self) -> Spend | None:
         """What has to be in the ledger before the next call leaves, or None where what is there is enough.
 
         A killed process cannot say what it had in flight. So the count is written down ahead, a small share of the
         cap at a time, and the next session begins with it; a clean end writes `spent` over it.
         """
         count = self._count(self._held + self._maybe)
-        if not any(self._passes(count, self._marked)):
+        if not any(self._passes(count, self._saved_bound)):
             return None
-        self._marked = (_ahead(count[0], self._caps[0]), _ahead(count[1], self._caps[1]))
-        return self._as_spend(self._marked)
+        self._saved_bound = (_ahead(count[0], self._caps[0]), _ahead(count[1], self._caps[1]))
+        return self._as_spend(self._saved_bound)
 
 
 def _pico_rates(price: Price | None) -> tuple[int, int, int, int]:

@@ -10,7 +10,7 @@ Used = Callable[[str], Awaitable[int]]
 Add = Callable[[str, int], Awaitable[None]]
 
 
-def midnights(now: datetime, seconds: float) -> int:
+def count_midnights(now: datetime, seconds: float) -> int:
     """How many UTC days begin within so many seconds."""
     now = now.astimezone(UTC)
     return ((now + timedelta(seconds=seconds)).date() - now.date()).days
@@ -47,9 +47,9 @@ class DayMeter:
         if self.limit is None or self._unleased is None:
             return None
         today = self._unleased + self._lease if self._unleased_on == self._today() else self.limit
-        return today + self.limit * midnights(self._now(), seconds)
+        return today + self.limit * count_midnights(self._now(), seconds)
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Find out what is left of the day."""
         if self.limit is not None:
             await self._free(self._today(), self.limit)
@@ -72,7 +72,7 @@ class DayMeter:
         self._lease -= 1
         return 0.0
 
-    def unsent(self, count: int) -> None:
+    def return_unused(self, count: int) -> None:
         """So many that were taken will not leave."""
         self._uncounted[self._today()] -= count
 
@@ -122,7 +122,7 @@ class DayMeter:
         self._on_the_way.update(taken)
         return taken
 
-    def written(self, taken: Mapping[str, int], *, ok: bool = True) -> None:
+    def on_written(self, taken: Mapping[str, int], *, ok: bool = True) -> None:
         """It was added; or not, and it stays to be added. A write that was cut off may have been done all the same.
 
         So what would be given back is not given back once more: too many may be counted, never too few.
@@ -138,7 +138,7 @@ class DayMeter:
                 await self._add(day, count)
                 ok = True
             finally:
-                self.written({day: count}, ok=ok)
+                self.on_written({day: count}, ok=ok)
 
     async def close(self) -> None:
         """Give back what of the lease was not used, and write down the rest; may be called twice."""

@@ -69,7 +69,7 @@ class Gate:
         self.answers = 0
         self.last_success_at = float("-inf")
         self.passed_at = float("-inf")
-        self.held = NOT_HELD
+        self.current_hold = NOT_HELD
         self.paused = False
         self._window = 1.0
         self._window_grows_at: float | None = None
@@ -84,7 +84,7 @@ class Gate:
     @property
     def state(self) -> str:
         """The state it is in, by the words of the list above."""
-        held = asyncio.get_running_loop().time() < self.held.until
+        held = asyncio.get_running_loop().time() < self.current_hold.until
         known = {"stopped": self._stopped is not None, "paused": self.paused, "held": held}
         known |= {"outage": self.outage is not None, "ramping": self._window < self.concurrency}
         return next((state for state, is_so in known.items() if is_so), "open")
@@ -125,11 +125,11 @@ class Gate:
         self.in_flight -= 1
         self.wake()
 
-    def handed_over(self) -> None:
+    def on_answer_queued(self) -> None:
         """An answer waits to be written. Until then it keeps its place, so a kill costs no more than `concurrency`."""
         self.unwritten += 1
 
-    def written(self, count: int) -> None:
+    def on_answers_written(self, count: int) -> None:
         """So many answers are in the ledger."""
         self.unwritten -= count
         self.wake()
@@ -145,10 +145,14 @@ class Gate:
             raise StoppedError(str(self._stopped)) from self._stopped
         if self.paused:
             return float("inf")
-        if now < self.held.until:
-            return self.held.until - now
-        if self.held.then_one:
-            self.held, self._window, self._window_grows_at = replace(self.held, then_one=False), 1.0, None
+        if now < self.current_hold.until:
+            return self.current_hold.until - now
+        if self.current_hold.then_one:
+            self.current_hold, self._window, self._window_grows_at = (
+                replace(self.current_hold, then_one=False),
+                1.0,
+                None,
+            )
         if self.outage is None:
             return self._place_delay_s(now)
         if self.in_flight >= self.concurrency:
@@ -174,7 +178,7 @@ class Gate:
 
     # -- what the answers say ------------------------------------------------------------------------------------
 
-    def succeeded(self, now: float, sent_at: float | None = None) -> None:
+    def on_answer(self, now: float, sent_at: float | None = None) -> None:
         """The model answered: nothing is wrong for everyone. `sent_at` is when the call left; None: just now."""
         self.answers += 1
         if self._evidence:
@@ -188,20 +192,20 @@ class Gate:
         self._is_up(now, sent_at)
         self.wake()
 
-    def proved_alive(self, now: float, sent_at: float) -> None:
+    def on_health_check(self, now: float, sent_at: float) -> None:
         """A word that is about no record was answered, which left at `sent_at`: nothing is wrong for everyone."""
         self.passed_at = max(self.passed_at, sent_at)
         self._evidence.clear()
         if self.outage is not None:
             self._end_outage(now)
 
-    def hold(self, until: float, reason: str, *, then_one: bool = False) -> None:
+    def set_hold(self, until: float, reason: str, *, then_one: bool = False) -> None:
         """Nothing leaves before `until`. An earlier end than one already set changes nothing.
 
         `then_one`: after it one call goes first, as at the start.
         """
-        if until > self.held.until:
-            self.held = Hold(until, reason, then_one)
+        if until > self.current_hold.until:
+            self.current_hold = Hold(until, reason, then_one)
 
     def set_paused(self, paused: bool) -> None:
         """Let nothing leave, by somebody's order; or go on."""
@@ -221,7 +225,7 @@ class Gate:
 
     def release_hold(self) -> None:
         """Forget the time until which nothing leaves: the limit behind it has changed."""
-        self.held = NOT_HELD
+        self.current_hold = NOT_HELD
         self.wake()
 
     def shrink(self) -> None:
@@ -229,11 +233,11 @@ class Gate:
         self._window = max(1.0, min(self._window, self.in_flight) // 2)
         self._window_grows_at = None
 
-    def refused(self, now: float, sent_at: float | None = None) -> None:
+    def on_refusal(self, now: float, sent_at: float | None = None) -> None:
         """A 429, or a 400 about one record: the server is up, and nothing more is known."""
         self._is_up(now, sent_at)
 
-    def settling(self, now: float) -> bool:
+    def is_settling(self, now: float) -> bool:
         """Whether failures would be the last outage going on: it is over so lately, or nothing was answered since."""
         if self.outage is not None or not self.outages:
             return False
@@ -255,7 +259,7 @@ class Gate:
             self._next_probe_at = min(self._next_probe_at, now + min(PROBE_FIRST_S, self.probe_max_s))
             self.wake()
 
-    def failed(
+    def on_failure(
         self, key: str, *, sent_at: float, answers_before: int, failing: int, others: int, reason: str, now: float
     ) -> bool:
         """A call failed in a way that may be the provider's. True: it is this record's own failure.
@@ -266,7 +270,7 @@ class Gate:
         records in a row make an outage.
         """
         if self.outage is not None:
-            self._probe_failed(sent_at, now)
+            self._on_probe_failure(sent_at, now)
             return others + 1 < EVIDENCE and now - self.outage.shut_at > FEW_PATIENCE_S
         if self.outages and sent_at < (self.outages[-1].until or now):
             return False  # it left in the outage that is over: nobody is to blame, and nothing is wrong now
@@ -290,12 +294,12 @@ class Gate:
         return self.answers - answers_before >= max(1, min(failing, BLAME_ANSWERS))
 
     def _begin_outage(self, reason: str, now: float) -> None:
-        again = self.outages.pop() if self.settling(now) else None
+        again = self.outages.pop() if self.is_settling(now) else None
         self.outage = replace(again or Outage(now, reason), until=None, shut_at=now)
         # Also where it begins again: its first probe is not to wait as long as the last one before did.
         self._next_probe_at = now + min(PROBE_FIRST_S, self.probe_max_s)
 
-    def _probe_failed(self, sent_at: float, now: float) -> None:
+    def _on_probe_failure(self, sent_at: float, now: float) -> None:
         assert self.outage is not None
         if sent_at <= self.outage.shut_at:
             return  # it left before the outage was known

@@ -26,7 +26,7 @@ class LocalResource:
 
     async def acquire(self, tokens: int) -> None:
         """Return when both meters have room."""
-        self._take_over()
+        self._set_meters()
         await self._requests.acquire()
         await self._tokens.acquire(tokens)
 
@@ -34,63 +34,65 @@ class LocalResource:
         """Put an estimate right."""
         self._tokens.refund(tokens)
 
-    def shut(self, seconds: float) -> bool:
+    def skip_pause(self, seconds: float) -> bool:
         """The meters do not catch it up. What was acquired does not expire."""
         self._requests.skip(seconds)
         self._tokens.skip(seconds)
         return True
 
-    def sent(self, now: float, in_flight: int) -> None:
+    def on_send(self, now: float, in_flight: int) -> None:
         """A call leaves."""
-        self._request_pace.send(now)
-        self._token_pace.send(now)
-        self._scope.send(now, in_flight)
+        self._request_pace.on_send(now)
+        self._token_pace.on_send(now)
+        self._scope.on_send(now, in_flight)
 
-    def answered(self, tokens: int, limits: ServerLimits | None, now: float, sent_at: float) -> Hold | None:
+    def on_answer(self, tokens: int, limits: ServerLimits | None, now: float, sent_at: float) -> Hold | None:
         """Learn from an answer, and from its headers."""
-        self._backoff.answered(sent_at)
-        self._scope.answered()
-        self._request_pace.accept(1, now, sent_at)
-        self._token_pace.accept(tokens, now, sent_at)
-        return None if limits is None else self.learn(limits, now)
+        self._backoff.on_answer(sent_at)
+        self._scope.on_answer()
+        self._request_pace.on_answer(1, now, sent_at)
+        self._token_pace.on_answer(tokens, now, sent_at)
+        return None if limits is None else self.on_headers(limits, now)
 
-    def unsent(self, requests: int, tokens: int) -> None:
+    def return_unused(self, requests: int, tokens: int) -> None:
         """So many requests with so many tokens were acquired and will not be sent."""
         self._requests.refund(requests)
         self._tokens.refund(tokens)
 
-    def learn(self, limits: ServerLimits, now: float) -> Hold | None:
+    def on_headers(self, limits: ServerLimits, now: float) -> Hold | None:
         """Take over what the headers of an answer say. Gives what everyone has to wait for."""
         requests, tokens = self._request_pace, self._token_pace
-        requests.tell(limits.limit_requests, limits.reset_requests_s, limits.remaining_requests)
-        tokens.tell(limits.limit_tokens, limits.reset_tokens_s, limits.remaining_tokens)
-        self._take_over()
-        hold, used_up = None, self._backoff.used_up
+        requests.on_headers(limits.limit_requests, limits.reset_requests_s, limits.remaining_requests)
+        tokens.on_headers(limits.limit_tokens, limits.reset_tokens_s, limits.remaining_tokens)
+        self._set_meters()
+        hold, none_left = None, self._backoff.on_none_left
         if limits.remaining_requests == 0 and limits.reset_requests_s:
-            hold = used_up("request is", limits.reset_requests_s, now, format_limit(limits.limit_requests, "requests"))
+            hold = none_left(
+                "request is", limits.reset_requests_s, now, format_limit(limits.limit_requests, "requests")
+            )
         if limits.remaining_tokens == 0 and limits.reset_tokens_s:
-            other = used_up("tokens are", limits.reset_tokens_s, now, format_limit(limits.limit_tokens, "tokens"))
+            other = none_left("tokens are", limits.reset_tokens_s, now, format_limit(limits.limit_tokens, "tokens"))
             hold = other if hold is None or other.until > hold.until else hold
         return hold
 
-    def refused(self, error: RateLimitedError, now: float, sent_at: float, in_flight: int) -> Verdict:
+    def on_refusal(self, error: RateLimitedError, now: float, sent_at: float, in_flight: int) -> Verdict:
         """Everyone waits as long as the server says, and without a word longer each time, unless that is of no use."""
         pace = self._token_pace if error.scope == "tokens" else self._request_pace
         wait_s = self._backoff.wait_s(error.retry_after_s)
         is_for_all = self._scope.is_for_all(wait_s, sent_at, now, in_flight)
         # A longer wait is about no rate a minute.
-        is_baseline = wait_s <= MINUTE_RESET_S and pace.refuse(now, sent_at, wait_s)
+        is_baseline = wait_s <= MINUTE_RESET_S and pace.on_refusal(now, sent_at, wait_s)
         if is_baseline or not is_for_all:
             return Verdict(alone_s=wait_s)
-        return self._backoff.refused(error.retry_after_s, sent_at, now, error.day_limit)
+        return self._backoff.on_refusal(error.retry_after_s, sent_at, now, error.day_limit)
 
     def configure(self, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
         """Take over other caps from the config."""
         self._request_pace.configure(requests_per_minute)
         self._token_pace.configure(tokens_per_minute)
-        self._take_over()
+        self._set_meters()
 
-    def _take_over(self) -> None:
+    def _set_meters(self) -> None:
         """The meters follow the paces, for a call too that already waits at one."""
         self._requests.set_limit(self._request_pace.per_minute)
         self._tokens.set_limit(self._token_pace.per_minute)
@@ -109,7 +111,7 @@ class LocalResource:
             tokens=_rate(self._token_pace),
             asked_for_s=max(0.0, backoff.asked_until - now),
             refused_since=backoff.refused_since,
-            excused=backoff.excused(now),
+            excused=backoff.is_excused(now),
             day_s=day_s,
             day_reason=f"{backoff.day.text} is used up until {backoff.day.moment} ({duration(day_s)})" if day_s else "",
         )

@@ -35,7 +35,7 @@ class OtherClients:
         # and what was used here, by the second.
         self._used: deque[tuple[int, float]] = deque()
 
-    def used(self, units: float, now: float) -> None:
+    def on_answer(self, units: float, now: float) -> None:
         """An answer came: so much of the limit was ours."""
         second = int(now)
         if self._used and self._used[-1][0] == second:
@@ -45,7 +45,7 @@ class OtherClients:
         while self._used[0][0] <= second - SPAN_S:
             self._used.popleft()
 
-    def seen(self, limit: float, left: float, reset_s: float) -> None:
+    def on_headers(self, limit: float, left: float, reset_s: float) -> None:
         """The same answer's headers: what is left of the limit, and when all of it will be back."""
         if not 0 <= left <= limit:
             return

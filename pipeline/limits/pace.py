@@ -66,11 +66,11 @@ class _Since:
         self._sent_at: deque[float] = deque(maxlen=SINCE_MOST)
         self._refused_sent_at: deque[float] = deque(maxlen=SINCE_MOST)
 
-    def send(self, now: float) -> None:
+    def on_send(self, now: float) -> None:
         """A call leaves."""
         self._sent_at.append(now)
 
-    def refuse(self, now: float, sent_at: float, wait_s: float) -> None:
+    def on_refusal(self, now: float, sent_at: float, wait_s: float) -> None:
         """One more."""
         self.refused_at = now
         self.wait_s = max(self.wait_s, wait_s)
@@ -141,7 +141,7 @@ class Pace:
         """Take over another cap from the config."""
         self._configured = limit
 
-    def tell(self, limit: int | None, reset_s: float | None, left: int | None = None) -> None:
+    def on_headers(self, limit: int | None, reset_s: float | None, left: int | None = None) -> None:
         """Take over what the headers of an answer say: worth 11 refused. Limits a day are none of this meter's.
 
         That a slip has to be said again is worth 97 used.
@@ -153,42 +153,42 @@ class Pace:
             return
         self._told, self._slips = float(limit), 0
         if left is not None and reset_s is not None:
-            self._others.seen(self._told, left, reset_s)
+            self._others.on_headers(self._told, left, reset_s)
 
-    def send(self, now: float) -> None:
+    def on_send(self, now: float) -> None:
         """A call leaves."""
-        self._baseline.send()
+        self._baseline.on_send()
         if self._steps:
             self._steps[-1].sent += 1
         else:
             self._sent_first += 1
         if self._since is not None:
-            self._since.send(now)
+            self._since.on_send(now)
 
-    def accept(self, units: float, now: float, sent_at: float | None = None) -> None:
+    def on_answer(self, units: float, now: float, sent_at: float | None = None) -> None:
         """An answer came: `units` passed the server's limit."""
         step = self._step(now)
         step.units += units
         step.answers += 1
         if sent_at is not None:
-            self._came_back(sent_at, now, refused=False)
-        self._others.used(units, now)
+            self._on_return(sent_at, now, refused=False)
+        self._others.on_answer(units, now)
         if self._learned is not None:
             self._grow(self._learned, now)
 
-    def refuse(self, now: float, sent_at: float, wait_s: float = 0.0) -> bool:
+    def on_refusal(self, now: float, sent_at: float, wait_s: float = 0.0) -> bool:
         """A 429 came. True: such come whatever the rate, so it says nothing to other calls.
 
         Those of calls that were sent before the last cut are its reason once more, and not counted.
         """
-        if self._came_back(sent_at, now, refused=True):
+        if self._on_return(sent_at, now, refused=True):
             return True
         share = self._baseline.share(now)
         return not self._is_cut(now, sent_at, wait_s, share) and share > 0
 
-    def _came_back(self, sent_at: float, now: float, *, refused: bool) -> bool:
+    def _on_return(self, sent_at: float, now: float, *, refused: bool) -> bool:
         """True: the last cut has not helped, and is taken back."""
-        before = self._baseline.came_back(sent_at, now, refused=refused)
+        before = self._baseline.on_return(sent_at, now, refused=refused)
         if before is None:
             return False
         (self._learned,) = before
@@ -206,7 +206,7 @@ class Pace:
             return False
         if self._since is None or now - self._since.refused_at > MEASURE_S + self._since.wait_s:
             self._since = _Since(now)
-        self._since.refuse(now, sent_at, wait_s)
+        self._since.on_refusal(now, sent_at, wait_s)
         self._step(now).refused += 1
         refused = sum(step.refused for step in self._steps)
         # A refusal comes sooner than an answer: where calls are long, few of those that were sent have come back.

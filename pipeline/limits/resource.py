@@ -81,22 +81,22 @@ class Resource(Protocol):
         """A call used so many tokens less than it acquired; a negative number: so many more."""
         ...
 
-    def shut(self, seconds: float) -> bool:
+    def skip_pause(self, seconds: float) -> bool:
         """For so long nothing could leave for other reasons, so that time is not to be made up for.
 
         Gives whether what was acquired before may still be sent. If it may not, the door acquires again.
         """
         ...
 
-    def sent(self, now: float, in_flight: int) -> None:
+    def on_send(self, now: float, in_flight: int) -> None:
         """A call leaves; `in_flight` calls are under way, this one included."""
         ...
 
-    def answered(self, tokens: int, limits: ServerLimits | None, now: float, sent_at: float) -> Hold | None:
+    def on_answer(self, tokens: int, limits: ServerLimits | None, now: float, sent_at: float) -> Hold | None:
         """An answer came that used `tokens`; `limits` is what its headers say. Gives what everyone has to wait for."""
         ...
 
-    def refused(self, error: RateLimitedError, now: float, sent_at: float, in_flight: int) -> Verdict:
+    def on_refusal(self, error: RateLimitedError, now: float, sent_at: float, in_flight: int) -> Verdict:
         """A 429 came. Gives who has to wait, and for how long."""
         ...
 

@@ -48,7 +48,7 @@ class RetryScope:
         self._next_at = float("-inf")
         self._answers = 0
 
-    def send(self, now: float, in_flight: int) -> None:
+    def on_send(self, now: float, in_flight: int) -> None:
         """A call leaves."""
         if self._trial is None:
             return
@@ -56,7 +56,7 @@ class RetryScope:
             self._trial = _Trial(now, in_flight)
         self._trial.sent += 1
 
-    def answered(self) -> None:
+    def on_answer(self) -> None:
         """An answer came."""
         self._answers += 1
 

@@ -54,7 +54,7 @@ class Tuner:
         self._failures = 0
         self._next_trial_at = -math.inf
 
-    def answered(self, latency_s: float, now: float, in_flight: int) -> None:
+    def on_answer(self, latency_s: float, now: float, in_flight: int) -> None:
         """A call ended, with an answer or because its time was over; `in_flight` counts it too."""
         window = self._window or self._open(now)
         if now < window.began_at:

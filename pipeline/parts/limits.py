@@ -11,15 +11,15 @@ from pipeline.limits import (
     Admission,
     Budget,
     DayMeter,
-    Fund,
     Gate,
     Hours,
-    KeepMark,
     LocalResource,
     Price,
     Resource,
+    SaveSpendBound,
     Spend,
     Tariff,
+    TopUp,
     Tuner,
     price_of,
 )
@@ -153,9 +153,9 @@ def admission_of(
     constant_tokens: int = 0,
     day: DayMeter | None = None,
     budget: Budget | None = None,
-    keep_mark: KeepMark | None = None,
+    save_spend_bound: SaveSpendBound | None = None,
     resource: Resource | None = None,
-    fund: Fund | None = None,
+    top_up: TopUp | None = None,
 ) -> Admission:
     """The door with the limits of the settings, and those that need a ledger.
 
@@ -178,8 +178,8 @@ def admission_of(
         hours=hours_of(settings),
         day=day,
         budget=budget,
-        keep_mark=keep_mark,
-        fund=fund,
+        save_spend_bound=save_spend_bound,
+        top_up=top_up,
     )
 
 

@@ -13,7 +13,7 @@ from pipeline.engine import most_of
 from pipeline.errors import LabelpipeError, MissingExtraError, RenderError, SetupError
 from pipeline.facts import Check
 from pipeline.labelfields import LabelField
-from pipeline.limits import BudgetReachedError, Most
+from pipeline.limits import BudgetReachedError, TokenBound
 from pipeline.parts import (
     budget_of,
     gold_of,
@@ -280,7 +280,7 @@ async def _budget(settings: Settings, task: Task, sources: list[Source], run_dir
     return [Check("budget", True, f"{amount} spent so far; a call fits, at its worst too")]
 
 
-async def _first_most(settings: Settings, task: Task, sources: list[Source]) -> Most:
+async def _first_most(settings: Settings, task: Task, sources: list[Source]) -> TokenBound:
     """What the first record's call can use at most; next to nothing where none can be looked at."""
     wanted = settings.input
     for source in sources[:1]:
@@ -289,7 +289,7 @@ async def _first_most(settings: Settings, task: Task, sources: list[Source]) -> 
             with suppress(RenderError):
                 if record.problem is None:
                     return most_of(task.render(record))
-    return Most(1, 1)
+    return TokenBound(1, 1)
 
 
 async def _table(settings: Settings, *, online: bool) -> Check:

@@ -9,7 +9,7 @@ from datetime import datetime
 from pipeline.batches import LaneChoice, LaneInputs, choose_lane, open_spans, uses_flex
 from pipeline.errors import LabelpipeError
 from pipeline.facts import Check, Interval, LaneEstimate
-from pipeline.limits import Price, midnights, price_of
+from pipeline.limits import Price, count_midnights, price_of
 from pipeline.parts import (
     batch_price,
     cache_text,
@@ -140,7 +140,7 @@ def auto_choice(settings: Settings, inputs: LaneInputs, now: datetime, *, used_t
     until_s = None if until is None else (until - now).total_seconds()
     left, most, room, live_s = inputs.left or 0, settings.limits.requests_per_day, None, inputs.live_s
     if most is not None:
-        room = max(0, most - used_today) + most * midnights(now, until_s or 0.0)
+        room = max(0, most - used_today) + most * count_midnights(now, until_s or 0.0)
         live_s *= min(1.0, room / left) if left else 1.0
     times = open_spans(hours, now, until_s)
     inputs = replace(

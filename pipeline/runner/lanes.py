@@ -22,7 +22,7 @@ from pipeline.batches import (
 )
 from pipeline.engine import Asker
 from pipeline.errors import ConfigError, SetupError
-from pipeline.limits import Admission, DayMeter, Most, Price, price_of
+from pipeline.limits import Admission, DayMeter, Price, TokenBound, price_of
 from pipeline.parts import (
     batch_price,
     fewest_for_batches,
@@ -212,7 +212,7 @@ def _listed(model: str) -> tuple[Price | None, Price | None]:
     return price_of(model, batch=True), price_of(model)
 
 
-def _most_usd(price: Price | None, most: Most) -> float | None:
+def _most_usd(price: Price | None, most: TokenBound) -> float | None:
     if price is None:
         return None
     return (most.prompt * max(price.input, price.cached_input, price.written) + most.output * price.output) / 1e6

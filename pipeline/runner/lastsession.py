@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline import codec
 from pipeline.facts import BROKE_OFF, KILLED
-from pipeline.limits import Spend, what_is_left
+from pipeline.limits import Spend, estimate_remaining
 from pipeline.store import RunDir, Totals
 
 
@@ -59,6 +59,6 @@ def _left(live: Mapping[str, Any] | None, totals: Totals, done: int) -> dict[str
     if live is None or total is None:
         return None
     spent = Spend(None if totals.unpriced else totals.cost_usd, totals.usage.total)
-    left = what_is_left(max(0, round(total) - done), spent, done, exact=bool(live.get("total_known")))
+    left = estimate_remaining(max(0, round(total) - done), spent, done, exact=bool(live.get("total_known")))
     more = left.more or Spend(None, None)
     return {"records": left.records, "exact": left.exact, "usd": more.usd, "tokens": more.tokens, "text": left.text}

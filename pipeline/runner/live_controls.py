@@ -22,7 +22,7 @@ from pipeline.control import (
 )
 from pipeline.engine import Asker
 from pipeline.errors import ConfigError, LabelpipeError
-from pipeline.limits import Admission, spent_text
+from pipeline.limits import Admission, format_spent
 from pipeline.notify import Notifier
 from pipeline.parts import budget_of, hours_of, notify_targets, rules_of, tuner_of
 from pipeline.runlog import log_event
@@ -95,7 +95,7 @@ class Controls:
         ends_at, budget = self.ends_at(), self.admission.budget
         more = {} if ends_at is None else {"limits.stop_at": f"the run ends at {ends_at:%Y-%m-%d %H:%M}"}
         if budget is not None and budget.is_capped:
-            more |= dict.fromkeys(("limits.budget_usd", "limits.budget_tokens"), f"so far {spent_text(budget.spent)}")
+            more |= dict.fromkeys(("limits.budget_usd", "limits.budget_tokens"), f"so far {format_spent(budget.spent)}")
         return change.lines(source, more)
 
 
@@ -236,7 +236,7 @@ def _budget(controls: Controls, settings: Settings) -> Action:
         raise ConfigError(f"{error}. [model] cannot change in mid-run: drain the run, set it, start again") from error
 
     def act() -> None:
-        if admission.budget is not None and not admission.is_funded:
+        if admission.budget is not None and not admission.is_budget_shared:
             admission.budget.set_caps(usd=limits.budget_usd, tokens=limits.budget_tokens)
             admission.gate.wake()
 

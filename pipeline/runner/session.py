@@ -180,7 +180,7 @@ class Session:
             put_off=None if self._lane is None else self._lane.put_off,
         )
         if self._lane is not None:
-            await self._day.look()
+            await self._day.refresh()
             await self._lane.begin(partial(self._stop, pool), progress.say, proven=before[Status.LABELLED] > 0)
             nears(guard.ends_at)
         guard.steering = ControlLoop(self._settings, self._controls(pool, guard, progress), Inbox(self._run_dir.path))
@@ -349,7 +349,7 @@ class Session:
             await self._flex.note()
             ok = True
         finally:
-            self._day.written(requests, ok=ok)
+            self._day.on_written(requests, ok=ok)
         return seqs
 
     def _done_with(self, outcomes: Sequence[Outcome]) -> list[str]:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from pipeline import codec
-from pipeline.limits import Admission, Budget, DoorState, Price, Spend, what_is_left
+from pipeline.limits import Admission, AdmissionState, Budget, Price, Spend, estimate_remaining
 from pipeline.progress import Progress, Snapshot, eta_s
 from pipeline.readers import ReadProgress
 from pipeline.records import Status
@@ -97,7 +97,7 @@ class Live:
             gold=self._gold(),
         )
 
-    def _trouble(self, door: DoorState) -> str:
+    def _trouble(self, door: AdmissionState) -> str:
         if door.outage is not None:
             since = datetime.fromtimestamp(time.time() - self._ago_s(door.outage.since)).astimezone()
             return f"OUTAGE since {since:%H:%M:%S} ({cut(door.outage.reason, 80)}), probe {door.outage.probes + 1}"
@@ -105,8 +105,8 @@ class Live:
             return f"stopping: {cut(str(self._admission.gate.stopped), 80)}"
         if self._admission.gate.paused:
             return "PAUSED by order; labelpipe resume continues it"
-        if door.held_for_s > 1:
-            return f"waiting {duration(door.waits_s)}: {door.held_reason}"
+        if door.hold_s > 1:
+            return f"waiting {duration(door.waits_s)}: {door.hold_reason}"
         return self._waiting()
 
     @staticmethod
@@ -157,7 +157,7 @@ class Live:
             limit_s = math.inf if self.guard is None else self.guard.settings.limits.outage_limit_s
             await self._notices.outage(door.outage.reason, limit_s, self.facts())
         # Told once it has settled: what begins again before is the same one.
-        is_over = door.outage is None and not self._admission.gate.settling(asyncio.get_running_loop().time())
+        is_over = door.outage is None and not self._admission.gate.is_settling(asyncio.get_running_loop().time())
         if is_over and self._in_outage:
             ended = self._admission.gate.outages[-1]
             lasted_s = (ended.until or ended.since) - ended.since
@@ -179,19 +179,19 @@ class Live:
         if budget is None or not budget.is_capped:
             return ""
         left = None if seen.total is None else seen.total - seen.done
-        return f"Left: {what_is_left(left, budget.spent, seen.done, exact=seen.total_known).text}."
+        return f"Left: {estimate_remaining(left, budget.spent, seen.done, exact=seen.total_known).text}."
 
-    async def _tell_hold(self, door: DoorState) -> None:
+    async def _tell_hold(self, door: AdmissionState) -> None:
         """Nothing leaves for long: the day's requests are used up, or the server says so."""
-        if door.requests_left_today == 0 and door.held_for_s > 60:
-            await self._notices.held("day_limit", door.held_reason, door.held_for_s, self.facts())
+        if door.requests_left_today == 0 and door.hold_s > 60:
+            await self._notices.held("day_limit", door.hold_reason, door.hold_s, self.facts())
         elif door.asked_for_s > LONG_HOLD_S:
-            await self._notices.held("rate_limited", door.held_reason, door.waits_s, self.facts())
-        elif door.held_for_s <= 0 and door.asked_for_s <= 0 and door.refused_since is None:
+            await self._notices.held("rate_limited", door.hold_reason, door.waits_s, self.facts())
+        elif door.hold_s <= 0 and door.asked_for_s <= 0 and door.refused_since is None:
             self._notices.let_through()
 
-    def _say_hold(self, door: DoorState, progress: Progress) -> None:
-        held = door.held_reason if door.held_for_s > 5 else ""
+    def _say_hold(self, door: AdmissionState, progress: Progress) -> None:
+        held = door.hold_reason if door.hold_s > 5 else ""
         if not held and door.server_day_s > 0:
             return  # one call asks again
         if held and held != self._held:
@@ -215,8 +215,8 @@ class Live:
             "price": None if self._price is None else asdict(self._price),
             "gate": gate.state,
             "stopping": None if gate.stopped is None else str(gate.stopped),
-            "held_for_s": round(door.waits_s, 3),
-            "held_reason": door.held_reason if door.held_for_s > 0 else "",
+            "hold_s": round(door.waits_s, 3),
+            "hold_reason": door.hold_reason if door.hold_s > 0 else "",
             "outage": self._outage_facts(door),
             "outages": len(gate.outages) + (door.outage is not None),
             "concurrency": door.concurrency,
@@ -233,7 +233,7 @@ class Live:
             "written_at": time.time(),
         }
 
-    def _outage_facts(self, door: DoorState) -> dict[str, Any] | None:
+    def _outage_facts(self, door: AdmissionState) -> dict[str, Any] | None:
         """Since when (seconds since 1970) and why nothing is answered."""
         outage = door.outage
         if outage is None:

@@ -19,7 +19,7 @@ from pipeline.batches import BatchMode
 from pipeline.control import send
 from pipeline.engine import StopSwitch, under
 from pipeline.errors import ConfigError, LabelpipeError
-from pipeline.limits import NOTHING, Admission, Budget, DayMeter, KeepMark, Resource, Spend
+from pipeline.limits import NOTHING, Admission, Budget, DayMeter, Resource, SaveSpendBound, Spend
 from pipeline.notify import Notifier
 from pipeline.parts import (
     admission_of,
@@ -315,20 +315,20 @@ async def _begin_lease(
 async def _admission_of(
     settings: Settings, task: Task, ledger: Ledger, day: DayMeter, options: RunOptions
 ) -> Admission:
-    budget, keep_mark = await _budget_of(settings, ledger)
+    budget, save_spend_bound = await _budget_of(settings, ledger)
     lease = options.lease
     return admission_of(
         settings,
         constant_tokens=task.constant_tokens,
         day=day,
         budget=budget,
-        keep_mark=keep_mark,
+        save_spend_bound=save_spend_bound,
         resource=options.resource if lease is None else lease,
-        fund=None if lease is None else lease.fund,
+        top_up=None if lease is None else lease.top_up,
     )
 
 
-async def _budget_of(settings: Settings, ledger: Ledger) -> tuple[Budget | None, KeepMark]:
+async def _budget_of(settings: Settings, ledger: Ledger) -> tuple[Budget | None, SaveSpendBound]:
     """The budget, from which all that the run has cost so far is taken, and what keeps a note of it."""
     # Also counted where no cap is set: one may be, in mid-run.
     spent_usd, spent_tokens, maybe = 0.0, 0, NOTHING

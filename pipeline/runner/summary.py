@@ -16,7 +16,7 @@ from pipeline.errors import (
     NoLabelError,
     QuotaError,
 )
-from pipeline.limits import Admission, BudgetReachedError, Price, Spend, what_is_left
+from pipeline.limits import Admission, BudgetReachedError, Price, Spend, estimate_remaining
 from pipeline.quality import Coincidences
 from pipeline.readers import ReadProgress
 from pipeline.records import UNASKED_CODES, Status
@@ -156,7 +156,7 @@ def _left(reading: ReadProgress, done: int, totals: Totals) -> dict[str, Any]:
     """What is left to do, and what it would cost by what the run's records cost so far."""
     total = reading.estimate()
     spent = Spend(None if totals.unpriced else totals.cost_usd, totals.usage.total)
-    left = what_is_left(
+    left = estimate_remaining(
         None if total is None else max(0, total - done), spent, done, exact=reading.exact_total is not None
     )
     more = left.more or Spend(None, None)

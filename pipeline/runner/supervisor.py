@@ -8,7 +8,7 @@ from datetime import datetime
 
 from pipeline.control import Watchdog, describe_tasks, group_tasks
 from pipeline.errors import LabelpipeError
-from pipeline.limits import Admission, DoorState
+from pipeline.limits import Admission, AdmissionState
 from pipeline.parts import hours_of
 from pipeline.readers import ReadProgress
 from pipeline.runlog import log_event
@@ -97,7 +97,7 @@ class Guard:
         """Nothing moved, and nothing says why: run.log gets what each worker waits for."""
         door, stats = self._admission.state(), self._stats
         self._watchdog.note((self._admission.calls, stats.answers, stats.records, self._reading.records))
-        if self._waits() or self._admission.gate.paused or door.outage is not None or door.held_for_s > 0:
+        if self._waits() or self._admission.gate.paused or door.outage is not None or door.hold_s > 0:
             self._watchdog.moved()
         if not self._watchdog.look():
             return
@@ -143,9 +143,9 @@ class OutageWatch:
         if door.outage is not None and now - silent_since > self.limit_s:
             self._stop(OutageLimitError(f"no answer for {duration(self.limit_s)}: {door.outage.reason}"))
         elif self._refused_s > self.limit_s:
-            self._stop(OutageLimitError(f"for {duration(self.limit_s)} all calls were refused: {door.held_reason}"))
+            self._stop(OutageLimitError(f"for {duration(self.limit_s)} all calls were refused: {door.hold_reason}"))
 
-    def _count_refused(self, door: DoorState, now: float) -> None:
+    def _count_refused(self, door: AdmissionState, now: float) -> None:
         """Time since the first refusal after the last answer.
 
         Without that in which the run itself let nothing go, or the server had said that it lets nothing through.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 from pipeline import codec
-from pipeline.limits import Admission, DoorState, Outage
+from pipeline.limits import Admission, AdmissionState, Outage
 from pipeline.stats import Stats
 from pipeline.store import RunDir
 
@@ -43,7 +43,7 @@ class Throughput:
             self._write_counts()
         gate = self._admission.gate
         # One that begins again before it has settled is the same one.
-        self._write_outages(gate.outages[: -1 if gate.settling(asyncio.get_running_loop().time()) else None])
+        self._write_outages(gate.outages[: -1 if gate.is_settling(asyncio.get_running_loop().time()) else None])
 
     def close(self) -> None:
         """Write what is not written yet."""
@@ -99,10 +99,10 @@ def _ends_whole(file: BinaryIO) -> bool:
     return file.read(1) == b"\n"
 
 
-def _state(door: DoorState, *, paused: bool) -> str:
+def _state(door: AdmissionState, *, paused: bool) -> str:
     """What the run does: work, or why it does not."""
     if door.outage is not None:
         return "outage"
     if paused:
         return "paused"
-    return "held" if door.held_for_s > SHORTEST_S else "open"
+    return "held" if door.hold_s > SHORTEST_S else "open"

@@ -1,4 +1,4 @@
-"""A day's limit over kills, restarts and midnights. The test moves the clock of the real processes."""
+"""A day's limit over kills, restarts and count_midnights. The test moves the clock of the real processes."""
 
 from __future__ import annotations
 

@@ -57,19 +57,19 @@ class Granted:
     def give_back(self, tokens: int) -> None:
         self.tokens += tokens
 
-    def shut(self, seconds: float) -> bool:
+    def skip_pause(self, seconds: float) -> bool:
         return asyncio.get_running_loop().time() < self.expires_at
 
-    def sent(self, now: float, in_flight: int) -> None:
+    def on_send(self, now: float, in_flight: int) -> None:
         self.sent_calls += 1
         self.sent_late += now >= self.expires_at
         assert self.sent_calls <= self.granted_requests
 
-    def answered(self, tokens: int, limits: ServerLimits | None, now: float, sent_at: float) -> Hold | None:
+    def on_answer(self, tokens: int, limits: ServerLimits | None, now: float, sent_at: float) -> Hold | None:
         self.used_tokens += tokens
         return None
 
-    def refused(self, error: RateLimitedError, now: float, sent_at: float, in_flight: int) -> Verdict:
+    def on_refusal(self, error: RateLimitedError, now: float, sent_at: float, in_flight: int) -> Verdict:
         return self.verdict
 
     def configure(self, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
@@ -149,12 +149,12 @@ def test_the_resource_says_what_a_refusal_means(
     async def main() -> None:
         door = Admission(gate=Gate(8), resource=Granted(verdict))
         (await door.acquire(10)).close()
-        door.succeeded(Usage(10, 0), None)
+        door.on_answer(Usage(10, 0), None)
         permits = [await door.acquire(10) for _ in range(4)]
         now = asyncio.get_running_loop().time()
-        assert door.refused(RateLimitedError(retry_after_s=0.5), now) == alone_s
+        assert door.on_refusal(RateLimitedError(retry_after_s=0.5), now) == alone_s
         state = door.state()
-        assert (state.held_for_s, state.held_reason) == (
+        assert (state.hold_s, state.hold_reason) == (
             max(0.0, held_until - now),
             verdict.hold.reason if verdict.hold else "",
         )

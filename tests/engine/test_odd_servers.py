@@ -13,7 +13,7 @@ from aiohttp import web
 from oddserver import NO_RECORD, Answer, Call, error, good, night, page
 
 from pipeline.engine import Ending, is_hopeless
-from pipeline.limits import Admission, DayMeter, Gate, Most
+from pipeline.limits import Admission, DayMeter, Gate, TokenBound
 
 RunOn = Callable[[Any], Any]
 
@@ -329,9 +329,9 @@ def test_a_word_passes_no_limit(moved_clock: RunOn, held: str) -> None:
         day = DayMeter(1, used=used, add=add, wall=lambda: 0.0)
         door = Admission(gate=gate, day=day)
         gate.set_paused(held == "paused")
-        gate.hold(asyncio.get_running_loop().time() + 60 * (held == "held"), "a 429")
-        first = await door.word(10, Most(10, 10))
-        again = await door.word(10, Most(10, 10)) if first is not None else None
+        gate.set_hold(asyncio.get_running_loop().time() + 60 * (held == "held"), "a 429")
+        first = await door.acquire_health_check(10, TokenBound(10, 10))
+        again = await door.acquire_health_check(10, TokenBound(10, 10)) if first is not None else None
         assert again is None
         return first is not None, day.left_today
 

@@ -104,10 +104,10 @@ async def run_against(
             if wait_s is None:
                 seen.accepted.append(loop.time())
                 permit.settle(Usage(80, 20))
-                door.succeeded(Usage(80, 20), None, loop.time() - permit.sent_at)
+                door.on_answer(Usage(80, 20), None, loop.time() - permit.sent_at)
             else:
                 seen.refused.append(loop.time())
-                alone_s = door.refused(RateLimitedError(retry_after_s=wait_s if tells else None), permit.sent_at)
+                alone_s = door.on_refusal(RateLimitedError(retry_after_s=wait_s if tells else None), permit.sent_at)
         finally:
             permit.close()
         await door.gate.pause(alone_s)

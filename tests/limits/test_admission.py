@@ -32,14 +32,14 @@ async def opened(
     resource = LocalResource(requests_per_minute, tokens_per_minute)
     door = Admission(gate=Gate(concurrency), resource=resource, **parts)
     permit = await door.acquire(1)
-    door.succeeded(Usage(1, 1), None)
+    door.on_answer(Usage(1, 1), None)
     permit.close()
     return door
 
 
 def refuse(door: Admission, retry_after_s: float | None = None, **facts: Any) -> None:
     sent_at = facts.pop("sent_at", clock())
-    door.refused(RateLimitedError(retry_after_s=retry_after_s, **facts), sent_at)
+    door.on_refusal(RateLimitedError(retry_after_s=retry_after_s, **facts), sent_at)
 
 
 def test_first_come_first_served(moved_clock: RunOn) -> None:
@@ -64,7 +64,7 @@ def test_a_cancelled_acquire_leaks_no_permit_and_no_lock(moved_clock: RunOn, shu
         door = await opened(1, requests_per_minute=6 if shut == "rate" else None)
         held = await door.acquire(1) if shut == "concurrency" else None
         if shut == "hold":
-            door.gate.hold(clock() + 5, "429")
+            door.gate.set_hold(clock() + 5, "429")
         waiting = [asyncio.ensure_future(door.acquire(1)) for _ in range(5)]
         await asyncio.sleep(0.1)
         for one in waiting:
@@ -204,7 +204,7 @@ def test_an_answer_makes_the_next_wait_short_again(moved_clock: RunOn) -> None:
         for _ in range(5):
             refuse(door, sent_at=clock() + 1)
             await asyncio.sleep(10)
-        door.succeeded(Usage(1, 1), None)
+        door.on_answer(Usage(1, 1), None)
         began = clock()
         refuse(door, sent_at=clock() + 1)
         (await door.acquire(1)).close()
@@ -223,7 +223,7 @@ def test_a_refusal_for_tokens_slows_tokens_only(moved_clock: RunOn, scope: str) 
             if number % 2:
                 refuse(door, 0.001, scope=scope)
             else:
-                door.succeeded(Usage(90, 10), None)
+                door.on_answer(Usage(90, 10), None)
         return door.resource.state(clock())
 
     known = moved_clock(main())
@@ -234,9 +234,9 @@ def test_a_refusal_for_tokens_slows_tokens_only(moved_clock: RunOn, scope: str) 
 def test_the_servers_own_numbers_are_taken_over(moved_clock: RunOn) -> None:
     async def main() -> tuple[Any, float]:
         door = await opened(requests_per_minute=6000)
-        door.succeeded(Usage(1, 1), ServerLimits(3000, 10, 0.02, 90_000, 5, 0.1))
+        door.on_answer(Usage(1, 1), ServerLimits(3000, 10, 0.02, 90_000, 5, 0.1))
         state, began = door.state(), clock()
-        door.succeeded(Usage(1, 1), ServerLimits(3000, 0, 2.5, 90_000, 5, 0.1))
+        door.on_answer(Usage(1, 1), ServerLimits(3000, 0, 2.5, 90_000, 5, 0.1))
         (await door.acquire(1)).close()
         return state, clock() - began
 
@@ -270,7 +270,7 @@ def test_the_days_limit_is_waited_out_until_midnight(moved_clock: RunOn) -> None
             (await door.acquire(1)).close()
         waiting = asyncio.ensure_future(door.acquire(1))
         await asyncio.sleep(1)
-        told = door.state().held_reason
+        told = door.state().hold_reason
         (await waiting).close()
         return clock() - began, told
 
@@ -309,7 +309,7 @@ def test_what_the_server_says_reaches_who_waits_for_a_meter(moved_clock: RunOn) 
     async def main() -> float:
         door = await opened()
         for limit in (1, 3000):
-            door.succeeded(Usage(1, 1), ServerLimits(limit))
+            door.on_answer(Usage(1, 1), ServerLimits(limit))
             (await door.acquire(1)).close()
             waiting = asyncio.ensure_future(door.acquire(1))
             await asyncio.sleep(1)
@@ -330,7 +330,7 @@ def test_a_stop_reaches_who_waits_for_a_meter(moved_clock: RunOn, limit: str) ->
         await asyncio.sleep(0.1)
         began = clock()
         door.gate.stop(ValueError("interrupted"))
-        door.succeeded(Usage(1, 1), ServerLimits(3000))  # an answer that was under way
+        door.on_answer(Usage(1, 1), ServerLimits(3000))  # an answer that was under way
         assert {type(one) for one in await asyncio.gather(*waiting, return_exceptions=True)} == {StoppedError}
         return clock() - began
 

@@ -24,12 +24,12 @@ def clock() -> float:
 
 def answer(door: Admission, limits: ServerLimits | None = None) -> None:
     door.gate.leave()
-    door.succeeded(Usage(1, 1), limits)
+    door.on_answer(Usage(1, 1), limits)
 
 
 def refuse(door: Admission, wait_s: float | None) -> None:
     door.gate.leave()
-    door.refused(RateLimitedError(retry_after_s=wait_s), clock())
+    door.on_refusal(RateLimitedError(retry_after_s=wait_s), clock())
 
 
 async def opened(concurrency: int = 8, **limits: Any) -> Admission:
@@ -64,7 +64,7 @@ def test_hours_and_nonsense_are_heard_for_a_quarter_of_an_hour_at_a_time(moved_c
         for _ in range(3):
             await asyncio.sleep(HEARD_S - 10)
             assert await leaving(door) == 0
-            assert ("asks for longer" if told_s > DAY_MOST_S else "day limit") in door.state().held_reason
+            assert ("asks for longer" if told_s > DAY_MOST_S else "day limit") in door.state().hold_reason
             assert door.state().asked_for_s > 0
             await asyncio.sleep(8.5)
             seen.append((clock() - began, await leaving(door)))
@@ -92,7 +92,7 @@ def test_the_last_part_of_hours_is_waited_out_exactly(moved_clock: RunOn) -> Non
 def test_a_day_that_is_used_up_by_the_servers_count_is_asked_for_again_by_one_call(moved_clock: RunOn) -> None:
     async def main() -> tuple[float, int]:
         door, began = await opened(), clock()
-        door.succeeded(Usage(1, 1), ServerLimits(10_000, 0, 86_400.0))
+        door.on_answer(Usage(1, 1), ServerLimits(10_000, 0, 86_400.0))
         await door.acquire(1)
         return clock() - began, await leaving(door)
 
@@ -111,10 +111,10 @@ def test_a_wait_of_hours_is_told_as_the_servers_day_with_its_moment(moved_clock:
             if clock() < ends_at - 1:
                 door.gate.leave()
                 told = RateLimitedError(retry_after_s=round(ends_at - clock()), day_limit="200 requests")
-                door.refused(told, clock())
+                door.on_refusal(told, clock())
                 assert door.state().waits_s == pytest.approx(ends_at - clock(), abs=2)
                 assert door.is_excused
-                reasons.add(door.state().held_reason)
+                reasons.add(door.state().hold_reason)
         answer(door)
         await asyncio.sleep(1)
         door.gate.enter(clock())
@@ -141,7 +141,7 @@ def test_an_answer_after_hours_of_refusals_ends_the_wait_at_once(moved_clock: Ru
         await asyncio.sleep(1)
         answer(door)
         state = door.state()
-        assert (state.asked_for_s, state.server_day_s, state.excused, state.held_for_s) == (0, 0, False, 0)
+        assert (state.asked_for_s, state.server_day_s, state.excused, state.hold_s) == (0, 0, False, 0)
         assert await leaving(door) > 1
 
     moved_clock(main())
@@ -155,7 +155,7 @@ def test_the_servers_day_ends_the_run_where_it_is_to_stop_at_one(moved_clock: Ru
         if way == "answer":
             answer(door, ServerLimits(200, 0, 36_000.0))
         else:
-            door.refused(RateLimitedError(retry_after_s=36_000.0, day_limit="200 requests"), clock())
+            door.on_refusal(RateLimitedError(retry_after_s=36_000.0, day_limit="200 requests"), clock())
         return door.gate.stopped
 
     stopped = moved_clock(main())

@@ -68,8 +68,8 @@ def _found(share: float) -> Baseline:
 def _after_a_cut(known: Baseline, share: float) -> tuple[float | None] | None:
     """What 200 calls say, of which so many are refused, evenly."""
     for number in range(1, 201):
-        known.send()
-        before = known.came_back(1.0, 2.0, refused=int(number * share) > int((number - 1) * share))
+        known.on_send()
+        before = known.on_return(1.0, 2.0, refused=int(number * share) > int((number - 1) * share))
         if before is not None or not known.is_testing:
             return before
     return None

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
 from pipeline.limits.budget import AHEAD_SHARE, Budget, BudgetReachedError, Reservation, Spend, prompt_bound
-from pipeline.limits.left import estimate_left, what_is_left
 from pipeline.limits.price import Price
+from pipeline.limits.remaining import describe_remaining, estimate_remaining
 from pipeline.records import Usage
 
 PRICE = Price(0.15, 0.6, 0.075, origin="config")
@@ -292,7 +292,7 @@ def test_no_cap_lets_everything_through() -> None:
 
     reserved(free, 10**9, 10**9)
     assert free.left() == Spend(None, None)
-    assert free.mark() is None
+    assert free.bound_to_save() is None
 
 
 @given(calls=st.lists(st.tuples(st.integers(1, 300), st.booleans()), min_size=1, max_size=60), usd=st.booleans())
@@ -305,7 +305,7 @@ def test_what_is_written_down_is_never_less_than_what_is_counted(calls: list[tup
             reservation = capped.reserve(most, 0)
         except BudgetReachedError:
             break
-        if mark := capped.mark():
+        if mark := capped.bound_to_save():
             written = (mark.usd if usd else mark.tokens) or 0.0
         if reservation is not None and answered:
             reservation.settle(Usage(most // 2, 0))
@@ -317,7 +317,7 @@ def test_what_is_written_down_is_ahead_so_that_it_is_written_rarely() -> None:
     capped, marks = budget(tokens=1_000_000), 0
     for _ in range(5000):
         reservation = reserved(capped, 100, 0)
-        marks += capped.mark() is not None
+        marks += capped.bound_to_save() is not None
         reservation.settle(Usage(100, 0))
 
     assert marks == pytest.approx(0.5 / AHEAD_SHARE, rel=0.05)
@@ -354,14 +354,14 @@ def test_a_prompt_has_fewer_tokens_than_its_request_has_bytes() -> None:
     ],
 )
 def test_what_is_left_to_do(left: int | None, spent: Spend, done: int, text: str) -> None:
-    assert estimate_left(left, spent, done) == text
+    assert describe_remaining(left, spent, done) == text
 
 
 def test_what_is_left_as_numbers() -> None:
-    left = what_is_left(6000, Spend(2.0, 900), 3000, exact=False)
+    left = estimate_remaining(6000, Spend(2.0, 900), 3000, exact=False)
     assert (left.records, left.exact, left.more) == (6000, False, Spend(4.0, 1800))
     assert left.text.startswith("about 6,000 records are left; at what 3,000 cost so far")
-    assert what_is_left(6000, Spend(None, 900), 3000).more == Spend(None, 1800)
-    assert what_is_left(None, Spend(2.0, 900), 3000, exact=False).more is None
-    assert what_is_left(10, Spend(0.0, 0), 0).more is None
-    assert what_is_left(0, Spend(2.0, 900), 3000, exact=False).text == "no record is left"
+    assert estimate_remaining(6000, Spend(None, 900), 3000).more == Spend(None, 1800)
+    assert estimate_remaining(None, Spend(2.0, 900), 3000, exact=False).more is None
+    assert estimate_remaining(10, Spend(0.0, 0), 0).more is None
+    assert estimate_remaining(0, Spend(2.0, 900), 3000, exact=False).text == "no record is left"

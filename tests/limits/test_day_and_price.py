@@ -115,7 +115,7 @@ async def commit(days: Days, meter: DayMeter, *, ok: bool = True) -> None:
     taken = meter.take_uncounted()
     if ok:
         days.counts.update(taken)
-    meter.written(taken, ok=ok)
+    meter.on_written(taken, ok=ok)
 
 
 def test_calls_without_a_limit_count_for_one_that_is_set_later() -> None:
@@ -248,7 +248,7 @@ def test_the_room_until_a_moment_is_what_calls_and_batches_leave_of_each_day() -
         days = Days()
         meter = days.meter(1000)
         seen = [meter.room()]
-        await meter.look()
+        await meter.refresh()
         await taken(meter, 15)
         await meter.take_many(700)
         seen += [meter.room(), meter.room(22.9 * 3600), meter.room(23.1 * 3600)]

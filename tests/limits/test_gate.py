@@ -42,12 +42,12 @@ async def passing(gate: Gate) -> int:
 
 def fail(gate: Gate, key: str, **facts: Any) -> bool:
     plain = {"sent_at": clock(), "answers_before": gate.answers, "failing": 0, "others": 50, "reason": "503"}
-    return gate.failed(key, **{**plain, **facts}, now=clock())
+    return gate.on_failure(key, **{**plain, **facts}, now=clock())
 
 
 def answered(gate: Gate, sent_at: float | None = None) -> None:
     gate.leave()
-    gate.succeeded(clock(), sent_at)
+    gate.on_answer(clock(), sent_at)
 
 
 async def opened(concurrency: int = 8) -> Gate:
@@ -131,13 +131,13 @@ def test_never_more_in_flight_than_the_concurrency(concurrency: int, steps: list
         elif gate.in_flight:
             gate.leave()
             if step == "answer":
-                gate.succeeded(now)
+                gate.on_answer(now)
             elif step == "fail":
-                gate.failed(
+                gate.on_failure(
                     str(number), sent_at=now, answers_before=gate.answers, failing=0, others=9, reason="x", now=now
                 )
             else:
-                gate.refused(now)
+                gate.on_refusal(now)
                 gate.shrink()
         assert 0 <= gate.in_flight <= concurrency
 
@@ -150,7 +150,7 @@ def test_a_hold_lasts_exactly_as_told(moved_clock: RunOn, told_s: float) -> None
     async def main() -> float:
         gate = await opened()
         began = clock()
-        gate.hold(began + told_s, "429")
+        gate.set_hold(began + told_s, "429")
         await gate.wait()
         return clock() - began
 
@@ -161,13 +161,13 @@ def test_an_earlier_end_does_not_shorten_a_hold_and_a_later_one_reaches_who_wait
     async def main() -> float:
         gate = await opened()
         began = clock()
-        gate.hold(began + 2, "first")
-        gate.hold(began + 1, "second")
+        gate.set_hold(began + 2, "first")
+        gate.set_hold(began + 1, "second")
         waiter = asyncio.ensure_future(gate.wait())
         await asyncio.sleep(0.5)
-        gate.hold(began + 3, "third")
+        gate.set_hold(began + 3, "third")
         await waiter
-        assert gate.held.reason == "third"
+        assert gate.current_hold.reason == "third"
         return clock() - began
 
     assert moved_clock(main()) == pytest.approx(3.0)
@@ -184,7 +184,7 @@ def test_an_outage_needs_distinct_records_in_a_row(moved_clock: RunOn) -> None:
         assert gate.outage is None
         for number in range(EVIDENCE - 2):
             fail(gate, f"k{number}")
-        gate.succeeded(clock())  # one answer clears all evidence
+        gate.on_answer(clock())  # one answer clears all evidence
         for number in range(EVIDENCE - 1):
             fail(gate, f"m{number}")
         assert gate.outage is None
@@ -271,9 +271,9 @@ def test_what_left_before_an_outage_does_not_end_it_but_is_followed_by_a_probe(m
             last = clock()
             await asyncio.sleep(0.1)
             if how == "answer":
-                gate.succeeded(clock(), began - 1.0)
+                gate.on_answer(clock(), began - 1.0)
             else:
-                gate.refused(clock(), began - 1.0)
+                gate.on_refusal(clock(), began - 1.0)
             assert gate.outage is not None
         assert gate.outages == []
         await gate.wait()
@@ -295,7 +295,7 @@ def test_outages_that_follow_each_other_before_the_window_is_open_are_one(moved_
             await asyncio.sleep(0.2)
             answered(gate, clock() - 0.2)
             assert gate.outage is None
-            assert (len(gate.outages), gate.settling(clock())) == (1, True)
+            assert (len(gate.outages), gate.is_settling(clock())) == (1, True)
             await asyncio.sleep(0.5)
             if bout < 3:
                 for number in range(EVIDENCE):
@@ -304,7 +304,7 @@ def test_outages_that_follow_each_other_before_the_window_is_open_are_one(moved_
                 assert gate.outage.since == began
         assert gate.outages[0].until == pytest.approx(began + 4 * 0.7 + 3 * 0.5, abs=0.01)
         await asyncio.sleep(20)
-        assert not gate.settling(clock())
+        assert not gate.is_settling(clock())
         for number in range(EVIDENCE):
             fail(gate, f"later{number}", answers_before=gate.answers)
         return gate
@@ -353,7 +353,7 @@ def test_a_refusal_ends_an_outage_but_answers_nothing(moved_clock: RunOn) -> Non
     async def main() -> None:
         gate = await shut()
         before = gate.answers
-        gate.refused(clock())
+        gate.on_refusal(clock())
         assert gate.outage is None
         assert not fail(gate, "k0", answers_before=before)
 
@@ -375,7 +375,7 @@ def test_a_record_is_to_blame_when_enough_others_are_answered(
         gate = await opened()
         before = gate.answers
         for _ in range(answers):
-            gate.succeeded(clock())
+            gate.on_answer(clock())
         return fail(gate, "k", answers_before=before, failing=failing)
 
     assert moved_clock(main()) is own
@@ -401,7 +401,7 @@ def test_stop_reaches_who_waits_at_once_with_the_first_reason(moved_clock: RunOn
         if state == "full":
             await passing(gate)
         if state == "held":
-            gate.hold(clock() + 1000, "429")
+            gate.set_hold(clock() + 1000, "429")
         waiter = asyncio.ensure_future(gate.wait())
         await asyncio.sleep(0.1)
         began = clock()

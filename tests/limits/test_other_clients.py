@@ -77,10 +77,10 @@ class Scene:
             await asyncio.sleep(LATENCY_S)
             self.ours.append(permit.sent_at)
             permit.settle(Usage(8, 2))
-            self.door.succeeded(Usage(8, 2), ServerLimits(LIMIT, left, reset_s), LATENCY_S)
+            self.door.on_answer(Usage(8, 2), ServerLimits(LIMIT, left, reset_s), LATENCY_S)
         else:
             self.refused.append(loop.time())
-            self.door.refused(RateLimitedError(retry_after_s=wait_s), permit.sent_at)
+            self.door.on_refusal(RateLimitedError(retry_after_s=wait_s), permit.sent_at)
         permit.close()
 
     def rate(self, since: float, until: float) -> float:
@@ -122,7 +122,7 @@ def test_two_that_yield_share_a_bucket_evenly() -> None:
     while now < 600:
         now += 0.1
         for client in (one, two):
-            client.seen(3000, int(left), (3000 - left) / 50)
+            client.on_headers(3000, int(left), (3000 - left) / 50)
         left = min(3000.0, left + 5 - 4.95 * (one.share + two.share))
     assert one.share == two.share == pytest.approx(0.5, abs=0.05)
     assert left > 50
@@ -132,8 +132,8 @@ def test_two_that_yield_share_a_bucket_evenly() -> None:
 def test_a_server_that_always_says_the_same_teaches_nothing(told: tuple[int, float]) -> None:
     others = OtherClients()
     for second in range(300):
-        others.used(50, second)
-        others.seen(3000, *told)
+        others.on_answer(50, second)
+        others.on_headers(3000, *told)
     assert others.share == 1.0
 
 
@@ -150,15 +150,15 @@ def test_a_server_that_always_says_the_same_teaches_nothing(told: tuple[int, flo
 def test_no_header_takes_all_of_the_share(steps: list[tuple[float, int, float]]) -> None:
     others = OtherClients()
     for now, (used, left, reset_s) in enumerate(steps):
-        others.used(used, now)
-        others.seen(3000, left, reset_s)
+        others.on_answer(used, now)
+        others.on_headers(3000, left, reset_s)
         assert LEAST_SHARE <= others.share <= 1.0
 
 
 def test_what_is_missing_of_a_window_is_another_clients() -> None:
     """Sixty were used, ten of them here; its reset is far away, so nothing was given back meanwhile."""
     others = OtherClients()
-    others.seen(100, 100, 60.0)
-    others.used(10, 1.0)
-    others.seen(100, 40, 60.0)
+    others.on_headers(100, 100, 60.0)
+    others.on_answer(10, 1.0)
+    others.on_headers(100, 40, 60.0)
     assert others.share == pytest.approx(0.5)

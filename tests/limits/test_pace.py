@@ -17,19 +17,19 @@ def _run(pace: Pace, seconds: float, refused: float, *, per_s: float = 50.0, sta
     now = start
     while now < start + seconds:
         now += 1 / per_s
-        pace.send(now - 0.05)
+        pace.on_send(now - 0.05)
         if chance.random() < refused:
-            pace.refuse(now, now - 0.05)
+            pace.on_refusal(now, now - 0.05)
         else:
-            pace.accept(1, now)
+            pace.on_answer(1, now)
     return now
 
 
 def test_a_header_is_believed_at_once_and_the_config_stays_a_cap() -> None:
     pace = Pace(6000)
-    pace.tell(3000, 0.02)
+    pace.on_headers(3000, 0.02)
     assert pace.per_minute == pace.learned == 3000
-    pace.tell(9000, 0.02)
+    pace.on_headers(9000, 0.02)
     assert pace.per_minute == 6000
     assert Pace(None).per_minute is None
 
@@ -37,19 +37,19 @@ def test_a_header_is_believed_at_once_and_the_config_stays_a_cap() -> None:
 def test_one_answer_that_says_far_less_is_a_slip() -> None:
     pace = Pace(None)
     for limit in (3000, 1, 1, 3000, 1, 3000):
-        pace.tell(limit, 0.02)
+        pace.on_headers(limit, 0.02)
         assert pace.per_minute == 3000
     for _ in range(3):
-        pace.tell(1, 0.02)
+        pace.on_headers(1, 0.02)
     assert pace.per_minute == 1
-    pace.tell(3000, 0.02)
+    pace.on_headers(3000, 0.02)
     assert pace.per_minute == 3000
 
 
 @pytest.mark.parametrize(("limit", "reset_s"), [(200, 86_400.0), (None, 1.0), (0, 1.0), (-1, None)])
 def test_limits_a_day_and_nonsense_are_none_of_it(limit: int | None, reset_s: float | None) -> None:
     pace = Pace(500)
-    pace.tell(limit, reset_s)
+    pace.on_headers(limit, reset_s)
     assert pace.per_minute == 500
     assert pace.learned is None
 
@@ -79,17 +79,17 @@ def test_a_guess_that_is_far_too_high_is_halved_until_more_is_answered() -> None
     """A full bucket passed at a thousand a second; the server gives ten."""
     pace, now = Pace(None), 0.0
     for number in range(100):
-        pace.accept(1, now + number / 1000, now + number / 1000 - 0.001)
+        pace.on_answer(1, now + number / 1000, now + number / 1000 - 0.001)
     now = 0.1
     for _ in range(60):
         now += 60 / (pace.per_minute or 60_000)
         for answered in (False, False, False, True):
             now += 0.02
-            pace.send(now - 0.001)
+            pace.on_send(now - 0.001)
             if answered:
-                pace.accept(1, now, now - 0.001)
+                pace.on_answer(1, now, now - 0.001)
             else:
-                pace.refuse(now, now - 0.001, wait_s=10.0)
+                pace.on_refusal(now, now - 0.001, wait_s=10.0)
     assert pace.per_minute is not None
     assert pace.per_minute < 6000
 
@@ -102,7 +102,7 @@ def test_refusals_alone_lower_a_guess_once() -> None:
     assert guess is not None
     for _ in range(100):
         now += 900
-        pace.refuse(now, now - 0.01, wait_s=900)
+        pace.on_refusal(now, now - 0.01, wait_s=900)
     assert pace.per_minute is not None
     assert pace.per_minute > 0.19 * guess
 
@@ -113,7 +113,7 @@ def test_refusals_of_calls_sent_before_a_cut_do_not_cut_again() -> None:
     now = _run(pace, 2.5, 0.5, per_s=100)
     cut = pace.per_minute
     for late in range(100):
-        pace.refuse(now + late / 100, sent_at=0.0)
+        pace.on_refusal(now + late / 100, sent_at=0.0)
     assert pace.per_minute == cut
 
 
@@ -124,11 +124,11 @@ def test_where_the_server_asks_for_a_moment_the_rate_is_known_within_one() -> No
     begin = now
     while pace.learned is None:
         now += 0.01
-        pace.send(now)
+        pace.on_send(now)
         if round(now * 100) % 3:
-            pace.refuse(now + 0.002, now, wait_s=0.02)
+            pace.on_refusal(now + 0.002, now, wait_s=0.02)
         else:
-            pace.accept(1, now + 0.002, now)
+            pace.on_answer(1, now + 0.002, now)
     assert now - begin < 1.0
     assert 3000 * 0.97 <= pace.learned < 6000
 
@@ -140,12 +140,12 @@ def _above(pace: Pace, seconds: float, passes_per_s: float, *, start: float, uni
         passed_s = 60 * units / ((pace.per_minute or 6000 * units) * 0.99)
         now += passed_s
         level = min(10.0, level + passed_s * passes_per_s)
-        pace.send(now)
+        pace.on_send(now)
         if level >= 1:
             level -= 1
-            pace.accept(units, now + 0.002, now)
+            pace.on_answer(units, now + 0.002, now)
         else:
-            pace.refuse(now + 0.002, now, wait_s=(1 - level) / passes_per_s)
+            pace.on_refusal(now + 0.002, now, wait_s=(1 - level) / passes_per_s)
     return now
 
 
@@ -162,14 +162,14 @@ def test_of_many_calls_a_second_not_all_are_remembered() -> None:
 @pytest.mark.parametrize("units", [1, 250])
 def test_a_rate_is_met_again_by_a_few_refusals_in_tokens_too(units: float) -> None:
     pace = Pace(6000 * units)
-    now, refused, refuse = _above(pace, 10, 50, start=0.0, units=units), 0, pace.refuse
+    now, refused, refuse = _above(pace, 10, 50, start=0.0, units=units), 0, pace.on_refusal
 
     def counted(now: float, sent_at: float, wait_s: float = 0.0) -> None:
         nonlocal refused
         refused += 1
         refuse(now, sent_at, wait_s)
 
-    pace.refuse = counted  # type: ignore[method-assign]
+    pace.on_refusal = counted  # type: ignore[method-assign]
     _above(pace, 120, 50, start=now, units=units)
     assert 0 < refused < 100
     assert pace.per_minute is not None
@@ -184,11 +184,11 @@ def test_the_measured_rate_is_not_lowered_by_noise_above_it() -> None:
     lowest = float("inf")
     for _ in range(20_000):
         now += 60 / ((pace.per_minute or 6000) * 0.99)
-        pace.send(now)
+        pace.on_send(now)
         if chance.random() < 0.01:
-            pace.refuse(now + 0.002, now, wait_s=0.02)
+            pace.on_refusal(now + 0.002, now, wait_s=0.02)
         else:
-            pace.accept(1, now + 0.002, now)
+            pace.on_answer(1, now + 0.002, now)
         lowest = min(lowest, pace.per_minute or lowest)
     assert lowest > 0.8 * 3000
     assert pace.per_minute == 6000, "the server gives more now, and noise does not hide that"
@@ -200,10 +200,10 @@ def test_a_wait_of_seconds_is_no_moment() -> None:
     for _ in range(2):
         now += 1.0
         for number in range(20):
-            pace.accept(1, now + number / 1000)
+            pace.on_answer(1, now + number / 1000)
         now += 0.1
         for number in range(5):
-            pace.refuse(now + number / 1000, now - 0.01, wait_s=1.0)
+            pace.on_refusal(now + number / 1000, now - 0.01, wait_s=1.0)
     assert pace.learned is None
 
 
@@ -213,11 +213,11 @@ def test_no_cut_follows_while_it_is_open_what_the_last_one_has_shown(seed: int) 
     pace, chance, now, lowest = Pace(600), random.Random(seed), 0.0, 600.0
     while now < 300:
         now += 60 / (pace.per_minute or 600)
-        pace.send(now)
+        pace.on_send(now)
         if chance.random() < 0.05:
-            pace.refuse(now + 0.05, now, wait_s=1.0)
+            pace.on_refusal(now + 0.05, now, wait_s=1.0)
         else:
-            pace.accept(1, now + 0.05, now)
+            pace.on_answer(1, now + 0.05, now)
         lowest = min(lowest, pace.per_minute or 600)
     assert lowest > 420
 
@@ -225,7 +225,7 @@ def test_no_cut_follows_while_it_is_open_what_the_last_one_has_shown(seed: int) 
 def test_a_stretch_of_refusals_alone_measures_nothing() -> None:
     pace = Pace(6000)
     for number in range(200):
-        pace.refuse(number / 10, number / 10 - 0.01)
+        pace.on_refusal(number / 10, number / 10 - 0.01)
     assert pace.per_minute == 6000
 
 
@@ -238,7 +238,7 @@ def test_growth_comes_with_answers_until_the_config_is_reached() -> None:
     soon = pace.per_minute
     assert soon is not None
     assert cut < soon < 1.05 * cut
-    pace.accept(1, now + 3600)  # an hour of silence is no reason to grow by an hour
+    pace.on_answer(1, now + 3600)  # an hour of silence is no reason to grow by an hour
     assert (pace.per_minute or 0) < 1.02 * soon
     _run(pace, 120, 0.0, start=now + 3600)
     assert pace.per_minute == 6000
@@ -251,7 +251,7 @@ def test_a_limit_that_nobody_meets_for_days_is_forgotten() -> None:
     now = _run(pace, 2.5, 0.5, per_s=100)
     for _ in range(5000):
         now += 10.0
-        pace.accept(1, now)
+        pace.on_answer(1, now)
     assert pace.per_minute is None
 
 
@@ -263,8 +263,8 @@ def test_never_above_the_config_and_never_nothing(steps: list[tuple[bool, float]
     for refused, passed_s in steps:
         now += passed_s
         if refused:
-            pace.refuse(now, now - 0.01)
+            pace.on_refusal(now, now - 0.01)
         else:
-            pace.accept(1, now)
+            pace.on_answer(1, now)
         assert pace.per_minute is not None
         assert 1.0 <= pace.per_minute <= configured

@@ -67,7 +67,7 @@ class Fixed:
 
     limit: int
 
-    def answered(self, latency_s: float, now: float, in_flight: int) -> None: ...
+    def on_answer(self, latency_s: float, now: float, in_flight: int) -> None: ...
 
 
 class Simulation:
@@ -130,7 +130,7 @@ class Simulation:
     def _answer(self, call: int) -> None:
         in_flight = len(self.sent)
         self.trace.answers.append(self.now)
-        self.tuner.answered(self.now - self.sent.pop(call), self.now, in_flight)
+        self.tuner.on_answer(self.now - self.sent.pop(call), self.now, in_flight)
         self._serve()
 
     def _timer(self, refused: bool, call: int) -> None:
@@ -146,7 +146,7 @@ class Simulation:
         self.working = [(end, other) for end, other in self.working if other != call]
         heapq.heapify(self.working)
         self._serve()
-        self.tuner.answered(waited_s, self.now, len(self.sent) + 1)
+        self.tuner.on_answer(waited_s, self.now, len(self.sent) + 1)
 
 
 def free(calls: int, now: float) -> float:
@@ -318,7 +318,7 @@ def test_whatever_happens_the_limit_stays_within_its_bounds(
     for latency_s, passed_s, number in events:
         now += passed_s
         for _ in range(times):
-            auto.answered(latency_s, now, min(number, auto.limit))
+            auto.on_answer(latency_s, now, min(number, auto.limit))
         assert lowest <= auto.limit <= max(lowest, highest)
         assert isinstance(auto.limit, int)
 

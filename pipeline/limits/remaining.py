@@ -9,7 +9,7 @@ from pipeline.units import exact_dollars
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class Remaining:
     """What is left to do. `more` is what it would cost at what the records done cost so far.
 
     `records` is None where nobody knows; `exact` is false where the input was not read to its end. `more` is then, or
@@ -22,7 +22,7 @@ class Left:
     text: str
 
 
-def what_is_left(records: int | None, spent_so_far: Spend, records_done: int, *, exact: bool = True) -> Left:
+def estimate_remaining(records: int | None, spent_so_far: Spend, records_done: int, *, exact: bool = True) -> Remaining:
     """What is left to do, and what it would cost; as numbers and for a person."""
     more = None
     if records is not None and records_done > 0:
@@ -30,11 +30,11 @@ def what_is_left(records: int | None, spent_so_far: Spend, records_done: int, *,
         usd = None if spent_so_far.usd is None else spent_so_far.usd * share
         tokens = None if spent_so_far.tokens is None else round(spent_so_far.tokens * share)
         more = Spend(usd, tokens)
-    text = estimate_left(records, spent_so_far, records_done)
-    return Left(records, exact, more, text if exact or not records else f"about {text}")
+    text = describe_remaining(records, spent_so_far, records_done)
+    return Remaining(records, exact, more, text if exact or not records else f"about {text}")
 
 
-def estimate_left(records_left: int | None, spent_so_far: Spend, records_done: int) -> str:
+def describe_remaining(records_left: int | None, spent_so_far: Spend, records_done: int) -> str:
     """What is left to do and what it would cost, for a person. None: the input was not read to its end."""
     if records_left == 0:
         return "no record is left"
@@ -59,6 +59,6 @@ def _amount(spend: Spend, times: float) -> str:
     return " and ".join(parts) or "an unknown amount"
 
 
-def spent_text(spend: Spend) -> str:
+def format_spent(spend: Spend) -> str:
     """What is spent, for a person."""
     return f"{_amount(spend, 1.0)} are spent"
