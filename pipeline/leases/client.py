@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import aiohttp
 
@@ -18,16 +17,7 @@ from pipeline.errors import InputError, InternalError, LabelpipeError, RateLimit
 from pipeline.leases.goldcounts import SharedGoldCounts
 from pipeline.leases.leasedqueue import LeasedQueue
 from pipeline.leases.messages import VALID_S, Grant, Job, LeaseRequest, Refusal, parse_grant, parse_job, to_bytes
-from pipeline.limits import (
-    Budget,
-    BudgetReachedError,
-    DayLimitReachedError,
-    Hold,
-    Rate,
-    ResourceState,
-    TokenBound,
-    Verdict,
-)
+from pipeline.limits import Budget, BudgetReachedError, DayLimitReachedError, Hold, ResourceState, TokenBound, Verdict
 from pipeline.records import ServerLimits
 from pipeline.runlog import log_event
 
@@ -371,14 +361,10 @@ class LeaseClient:
     async def top_up(self, budget: Budget, most: TokenBound) -> None:
         """Return when the budget can hold such a call, or may once calls in flight have ended; else the run ends."""
         while not (self._released or budget.fits(most)):
-            await self._funded(budget.exactly(most))
+            self._needs = budget.exactly(most)
+            await self._until_heard(lambda: self._needs is not None)
             if self._last.short and not budget.fits(most, alone=True):
                 self.end(stopped_error(BudgetReachedError.code, self._last.short))
-
-    async def _funded(self, needs: tuple[int, int]) -> None:
-        """Return when the lease server has heard of it."""
-        self._needs = needs
-        await self._until_heard(lambda: self._needs is not None)
 
     async def _until_heard(self, is_pending: Callable[[], bool]) -> None:
         """Return once what is pending was said and answered, or nothing is sent any more."""
@@ -389,12 +375,7 @@ class LeaseClient:
 
     def state(self, now: float) -> ResourceState:
         """What the lease server knew last."""
-        found: dict[str, Any] = dict(self._last.state)
-        if not found:
-            return ResourceState()
-        since = found.pop("refused_since")
-        rates = {name: Rate(**found.pop(name)) for name in ("requests", "tokens")}
-        return ResourceState(**{**found, **rates, "refused_since": None if since is None else now - since})
+        return self._last.state_at(now)
 
 
 def _refuse_orphaned() -> None:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pipeline import codec
 from pipeline.errors import InputError, RateLimitedError
+from pipeline.limits import Rate, ResourceState
 from pipeline.records import ServerLimits
 
 _T = TypeVar("_T")
@@ -115,6 +116,15 @@ class Grant:
     is_too_large: bool = False
     queue: dict[str, Any] | None = None
     gold: Sequence[int] | None = None
+
+    def state_at(self, now: float) -> ResourceState:
+        """What is known of the server's limits, at a moment of this process's clock."""
+        if not self.state:
+            return ResourceState()
+        state = dict(self.state)
+        since = state.pop("refused_since")
+        rates: dict[str, Any] = {name: Rate(**state.pop(name)) for name in ("requests", "tokens")}
+        return ResourceState(**state, **rates, refused_since=None if since is None else now - since)
 
 
 @dataclass(frozen=True, slots=True)
