@@ -273,7 +273,7 @@ class Interview:
         self.answers += 1
         self.fault, self._valid_calls, self._done = None, (), []
         try:
-            self._valid_calls = self._task.calls(response.answer, self.record, self._before)
+            self._valid_calls = self._task.parse_calls(response.answer, self.record, self._before)
         except AnswerError as error:
             self._bad(error)
             return
@@ -287,7 +287,7 @@ class Interview:
         """The answer is valid, and one vote of several."""
         assert self.terms.panel is not None
         try:
-            labelled = self._task.labelled(self._valid_calls, self._last_words(self._valid_calls), self.record)
+            labelled = self._task.build_rows(self._valid_calls, self._last_words(self._valid_calls), self.record)
         except AnswerError as error:
             self._bad(error)
         else:
@@ -347,7 +347,7 @@ class Interview:
             self._next_turn(valid_calls)
             return
         try:
-            self._labelled = self._task.labelled(self._before, self._last_words(valid_calls), self.record)
+            self._labelled = self._task.build_rows(self._before, self._last_words(valid_calls), self.record)
         except AnswerError as error:
             self._bad(error)
         else:

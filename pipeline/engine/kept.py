@@ -20,7 +20,7 @@ async def call_back(terms: Terms, interview: Interview) -> bool:
     """Hand the next call to its callback. False: it has raised."""
     valid_call, call = interview.callback
     try:
-        done = await terms.task.respond(valid_call, interview.record, call)
+        done = await terms.task.run_callback(valid_call, interview.record, call)
     except AnswerError as error:
         if isinstance(error, CallbackError):
             log.warning("callback raised", extra={"facts": {"key": interview.record.key, "error": str(error)}})

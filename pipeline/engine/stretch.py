@@ -98,7 +98,7 @@ class Stretch:
                     sent = await stack.enter_async_context(self._prepare(request))
                 response = await self._provider(sent)
             permit.settle(response.usage)
-            self._task.calls(response.answer, request.record)
+            self._task.parse_calls(response.answer, request.record)
         except AnswerError as error:
             return error.code
         except CallError as error:

@@ -51,7 +51,7 @@ class Chat:
             ]
             if not calls:
                 return "no_call"
-            self._task.calls(Answer(calls=tuple(calls)), outcome.record)
+            self._task.parse_calls(Answer(calls=tuple(calls)), outcome.record)
         except RenderError:
             return "no_prompt"
         except AnswerError:
@@ -130,7 +130,7 @@ def _refuse_other_forms(task: Task) -> None:
     why = ""
     if task.max_turns > 1:
         why = "conversations of several turns (task.max_turns)"
-    elif task.shows:
-        why = f"media ({', '.join(sorted(task.shows))})"
+    elif task.media_kinds:
+        why = f"media ({', '.join(sorted(task.media_kinds))})"
     if why:
         raise SetupError(f"--chat: {why} cannot be written as lines for fine-tuning: leave --chat out")

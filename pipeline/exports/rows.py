@@ -32,7 +32,7 @@ class Where:
         record = outcome.record
         known = {**self._expression.values_of(record.fields, label), REVIEWED: record.key in self._reviewed}
         self._there |= known.keys()
-        if lacking := self._expression.wants - known.keys():
+        if lacking := self._expression.required_fields - known.keys():
             self._lacking |= lacking
             return False
         try:

@@ -126,7 +126,7 @@ class GoldFile:
     @property
     def digest(self) -> str:
         """Of the file's bytes, as `sha256sum` prints it; of what can be read once only, of its keys and values."""
-        if self.source.path is None or self.source.once:
+        if self.source.path is None or self.source.single_pass:
             return self._content.hexdigest()
         found = hashlib.sha256()
         with self.source.path.open("rb") as file:
@@ -162,7 +162,7 @@ class GoldFile:
         if self.source.format not in _TABLES:
             for _, fields, _, _ in batch:
                 self._seen.update(dict.fromkeys(fields))
-        if self.source.path is None or self.source.once:
+        if self.source.path is None or self.source.single_pass:
             for row in rows:
                 self._content.update(codec.dumps([row.key, row.values]))
         return rows

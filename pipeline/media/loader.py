@@ -50,12 +50,12 @@ class MediaLoader:
         self._workshop = Workshop(THREADS)
 
     @property
-    def held_bytes(self) -> int:
+    def bytes_in_use(self) -> int:
         """What is held now."""
         return self._held.used
 
     @asynccontextmanager
-    async def opened(self, request: Request) -> AsyncIterator[Request]:
+    async def attach(self, request: Request) -> AsyncIterator[Request]:
         """The request that is sent, for as long as the block lasts. Raises MediaError, or what the block raises."""
         if not request.attachments:
             yield request

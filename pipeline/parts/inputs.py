@@ -112,7 +112,7 @@ def input_identity(settings: Settings, sources: Sequence[Source]) -> dict[str, A
     """
     wanted = settings.input.model_dump(mode="json", exclude=_HOW_MANY)
     found = {name: value for name, value in wanted.items() if not _is_usual(name, value)}
-    if any(source.once and source.path for source in sources):
+    if any(source.single_pass and source.path for source in sources):
         found["path"] = [source.name for source in sources]  # a pipe's path is another one each time
     return {"path": None, "key": None} | found | ({"path": GIVEN} if _is_given(sources) else {})
 
@@ -149,7 +149,7 @@ def reading_of(settings: Settings, sources: Sequence[Source]) -> dict[str, Any]:
     given, hidden = _is_given(sources), wanted.url_env is not None
     found: dict[str, Any] = {
         "paths": [] if given else settings.inputs(),
-        "once": any(source.once for source in sources),
+        "once": any(source.single_pass for source in sources),
         "base": os.path.relpath(Path.cwd(), folder),
         **wanted.model_dump(mode="json", exclude={"path", "url_env"}),
     }

@@ -33,11 +33,11 @@ def media_of(settings: Settings, task: Task) -> MediaLoader:
     from pipeline.providers import Fetcher, FetchOptions
 
     media = settings.task.media
-    if "image" in task.shows and media.max_pixels is not None and not has_pillow():
+    if "image" in task.media_kinds and media.max_pixels is not None and not has_pillow():
         raise MissingExtraError("task.media.max_pixels: scaling pictures down", "images")
-    if "document" in task.shows and media.pdf_as == "images" and not has_pdfium():
+    if "document" in task.media_kinds and media.pdf_as == "images" and not has_pdfium():
         raise MissingExtraError("showing the pages of a PDF as pictures", "pdf")
-    if task.shows:
+    if task.media_kinds:
         _refuse_everything(settings)
     return MediaLoader(
         MediaOptions(
@@ -58,11 +58,11 @@ def media_of(settings: Settings, task: Task) -> MediaLoader:
 
 async def media_for(settings: Settings, task: Task, stack: AsyncExitStack) -> Prepare | None:
     """What loads the records' media before they are asked, closed with the stack; None for a task that shows none."""
-    if not task.shows:
+    if not task.media_kinds:
         return None
     loader = media_of(settings, task)
     stack.push_async_callback(loader.close)
-    return loader.opened
+    return loader.attach
 
 
 def _refuse_everything(settings: Settings) -> None:

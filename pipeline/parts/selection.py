@@ -101,8 +101,8 @@ async def select_records(
         async for records in batches:
             progress.exact_total, progress.limit = total, choice.limit  # reading knows of all records only
             parted = list(_parted(records, choice, state, last))
-            progress.left_out.update(why for _, why in parted if why and why != "shard")
-            progress.unclear = state.unclear
+            progress.excluded_counts.update(why for _, why in parted if why and why != "shard")
+            progress.unclear_count = state.unclear
             if found := [_told(record, why) for record, why in parted if left_out or not why]:
                 yield found
             if choice.limit is not None and state.taken >= choice.limit:
@@ -169,7 +169,7 @@ async def _drawn(sources: Sequence[Source], choice: InputSelection, key: str | N
 
 
 def _refuse_once(sources: Sequence[Source]) -> None:
-    if once := [source.name for source in sources if source.once]:
+    if once := [source.name for source in sources if source.single_pass]:
         raise InputError(f"a sample reads the input twice, and {once[0]} can be read once: write it to a file")
 
 
@@ -251,22 +251,22 @@ async def validate_selection(sources: Sequence[Source], settings: Settings) -> N
 
 
 async def _expect_fields(sources: Sequence[Source], wanted: InputSettings, found: RecordFilter | None) -> None:
-    again = [source for source in sources if not source.once][:SOURCES_LOOKED_AT]
-    if found is None or not found.wants or not again:
+    again = [source for source in sources if not source.single_pass][:SOURCES_LOOKED_AT]
+    if found is None or not found.required_fields or not again:
         return
     records = [fields async for fields in _first_records(again, wanted.key)]
     fields = dict.fromkeys(name for one in records for name in one)
-    if fields and (missing := sorted(found.wants - fields.keys())):
+    if fields and (missing := sorted(found.required_fields - fields.keys())):
         raise ConfigError(
             f"input.where: {wanted.where!r} names {missing[0]!r}, which no record has that was looked at; the fields "
             f"are {list_names(fields)}{did_you_mean(missing[0], fields)}. For a field that few records have, write "
             f"'{missing[0]} is defined and ...'"
         )
     told = [found(one) for one in records]
-    if found.trouble and told.count(None) == len(told):
+    if found.last_error and told.count(None) == len(told):
         raise ConfigError(
-            f"input.where: {wanted.where!r} cannot be worked out for any record that was looked at: {found.trouble}. "
-            "The values of a CSV are texts: write 'stars|int > 3'"
+            f"input.where: {wanted.where!r} cannot be worked out for any record that was looked at: "
+            f"{found.last_error}. The values of a CSV are texts: write 'stars|int > 3'"
         )
 
 

@@ -84,7 +84,7 @@ def _refuse_votes(settings: Settings, task: Task, columns: Sequence[str]) -> Non
         raise TaskError(f"quality.vote_on: there is no label field {unknown[0]!r}; there are {', '.join(task.columns)}")
     if taken := [name for name in VOTE_COLUMNS if name in task.columns + task.extra_columns]:
         raise TaskError(f"the task has a column {taken[0]!r}, which the votes need: give it another name")
-    if settings.quality.voters and task.shows:
+    if settings.quality.voters and task.media_kinds:
         raise TaskError("quality.voters cannot be used with media yet: use quality.votes, or take the media out")
 
 
@@ -145,11 +145,11 @@ def _breakpoint(settings: Settings) -> bool | None:
 def cache_text(settings: Settings, task: Task) -> str:
     """What is done for the server's prompt cache; empty where the constant part is too short for it."""
     if task.constant_tokens < MIN_CACHED_TOKENS or not (
-        task.marks_constant or is_openai(settings) or is_simulated(settings)
+        task.marks_prefix or is_openai(settings) or is_simulated(settings)
     ):
         return ""
     begins = f"about {task.constant_tokens:,} tokens begin each prompt"
-    if task.marks_constant:
+    if task.marks_prefix:
         return f"{begins}; their end is marked, so that the server keeps them (model.cache_breakpoint)"
     if not supports_breakpoint(settings.model.name):
         return f"{begins}; the cache of {settings.model.name} keeps them by itself"

@@ -46,5 +46,5 @@ def validate_settings(settings: Settings) -> None:
 
 def validate_prompt(task: Task) -> None:
     """Raises TaskError where all records would be asked, and paid for, the same."""
-    if task.asks_all_the_same:
+    if task.is_constant:
         raise TaskError(SAME_PROMPT)

@@ -159,34 +159,36 @@ def _told_sources(sources: list[Source]) -> str:
 async def _records(settings: Settings, sources: list[Source], task: Task, *, quiet: bool) -> list[Check]:
     """All records of local files, the first ones of other inputs: what they are, and what becomes of them."""
     found = [Check("records", None, f"{source.name} cannot be looked at before the run")
-             for source in sources if source.once]  # fmt: skip
+             for source in sources if source.single_pass]  # fmt: skip
     scan, reading = InputScan(settings, task), ReadProgress()
     try:
         await validate_selection(sources, settings)
         with show_count("looking at the records", quiet=quiet) as add:
-            async for records in _read(settings, [source for source in sources if not source.once], scan, reading):
+            async for records in _read(
+                settings, [source for source in sources if not source.single_pass], scan, reading
+            ):
                 scan.add(records)
                 add(len(records))
         fields = await check_columns(settings, sources)
     except LabelpipeError as error:
         return [*found, Check("records", False, str(error))]
-    found += [Check("reading", not doubtful, told) for told, doubtful in reading.told_with_doubts()]
-    found += [Check("left out", True, _left_out(reading))] if reading.left_out else []
+    found += [Check("reading", not doubtful, told) for told, doubtful in reading.notes_with_doubts()]
+    found += [Check("left out", True, _left_out(reading))] if reading.excluded_counts else []
     if not scan.records:
-        none = reading.without_records([source.name for source in sources])
-        return found if any(source.once for source in sources) else [*found, Check("records", False, none)]
+        none = reading.describe_empty([source.name for source in sources])
+        return found if any(source.single_pass for source in sources) else [*found, Check("records", False, none)]
     found += scan.checks(frozenset(source.format for source in sources))
     found.append(_columns(settings, fields))
-    if task.shows:
+    if task.media_kinds:
         found.append(Check("media", *await look_at_media(settings, task, scan.first)))
     return found
 
 
 def _left_out(reading: ReadProgress) -> str:
-    told = ", ".join(f"{count:,} records by input.{name}" for name, count in reading.left_out.items())
+    told = ", ".join(f"{count:,} records by input.{name}" for name, count in reading.excluded_counts.items())
     unclear = (
-        f"; {reading.unclear:,} of them because a field is missing or null, or of another type"
-        if reading.unclear
+        f"; {reading.unclear_count:,} of them because a field is missing or null, or of another type"
+        if reading.unclear_count
         else ""
     )
     return told + unclear
@@ -284,7 +286,7 @@ async def _first_most(settings: Settings, task: Task, sources: list[Source]) -> 
     """What the first record's call can use at most; next to nothing where none can be looked at."""
     wanted = settings.input
     for source in sources[:1]:
-        records = [] if source.once else await peek(source, n=LOOKED_AT, key=wanted.key)
+        records = [] if source.single_pass else await peek(source, n=LOOKED_AT, key=wanted.key)
         for record in records:
             with suppress(RenderError):
                 if record.problem is None:

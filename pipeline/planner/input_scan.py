@@ -58,7 +58,7 @@ class InputScan:
             if len(values) < VALUES_MAX:
                 values[_as_text(record.fields.get(column))] += 1
         try:
-            text = self._task.text(record)
+            text = self._task.prompt_text(record)
         except RenderError as error:
             self._reject(error.code, str(error))
         else:
@@ -88,7 +88,7 @@ class InputScan:
                      f"{self._one_of['unreadable']}")  # fmt: skip
 
     def _prompt(self) -> list[Check]:
-        if self._task.asks_all_the_same:
+        if self._task.is_constant:
             return [Check("prompt", False, SAME_PROMPT)]
         codes = [code for code in self.problems if code not in ("unreadable", "no_key")]
         if not codes:

@@ -42,7 +42,7 @@ async def _try(loader: MediaLoader, task: Task, record: Record, tried: _Tried) -
     try:
         request = task.render(record)
         local = tuple(one for one in request.attachments if one.source[:4].lower() != "http")
-        async with loader.opened(replace(request, attachments=local, messages=())) as sent:
+        async with loader.attach(replace(request, attachments=local, messages=())) as sent:
             tried.shown += len(local)
             tried.tokens += sent.size_tokens - request.size_tokens
     except MediaError as error:

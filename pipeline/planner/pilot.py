@@ -106,7 +106,7 @@ def _for_pilot(settings: Settings, pilot: int) -> Settings:
 async def count_records(settings: Settings, *, quiet: bool = True) -> int:
     """How many records the input has. Raises InputError where it has none, or can be read only once."""
     sources = await in_daemon(partial(sources_of, settings))
-    if once := [source.name for source in sources if source.once]:
+    if once := [source.name for source in sources if source.single_pass]:
         raise InputError(f"a plan reads the input twice, and {once[0]} can be read once: put it into a file")
     await validate_selection(sources, settings)
     count, reading = 0, ReadProgress()
@@ -116,7 +116,7 @@ async def count_records(settings: Settings, *, quiet: bool = True) -> int:
                 count += len(batch)
                 add(len(batch))
     if not count:
-        raise InputError(reading.without_records([source.name for source in sources]))
+        raise InputError(reading.describe_empty([source.name for source in sources]))
     return count
 
 
@@ -142,7 +142,7 @@ async def _look(settings: Settings, records: int, recorder: CallRecorder) -> Pil
                 spent=await total_spend(ledger, price_for(settings)),
                 told=told,
                 cache=cache_text(settings, task),
-                marks_constant=task.marks_constant,
+                marks_constant=task.marks_prefix,
                 gold=await _gold_ahead(settings, task, ledger, records),
                 batches_took_s=[part.took_s for part in await BatchBook(ledger).parts() if part.took_s is not None],
             )

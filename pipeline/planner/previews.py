@@ -143,7 +143,7 @@ async def _picked(settings: Settings, task: Task, given: RecordInput | None, whi
     sources = await in_daemon(partial(sources_of, settings, given))
     await validate_selection(sources, settings)
     reading = ReadProgress()
-    beginning = Beginning([source.name for source in sources], reading.without_records)
+    beginning = Beginning([source.name for source in sources], reading.describe_empty)
     first: list[Request | Outcome] = []
     picked = _Picked(which, settings.input.seed)
     async with aclosing(read(sources, settings, progress=reading)) as batches:

@@ -164,7 +164,7 @@ async def _tried(provider: Provider, settings: Settings, form: str) -> FormResul
     if answer.ended_by({UNUSABLE_CALL}):  # what the model wrote was no call, and the server noticed
         return FormResult(True, tokens=tokens)
     try:
-        task.calls(answer, _NOBODY)
+        task.parse_calls(answer, _NOBODY)
     except (TruncatedError, RefusalError) as error:
         return FormResult(None, str(error), tokens=tokens)
     except InvalidAnswerError as error:

@@ -36,7 +36,7 @@ def files_source(written: str, names: Sequence[str], base: Path, format_name: st
         rows=partial(_rows, names, base, format_name == "text_files"),
         stamp=partial(_stamp, written, names, base),
         count=lambda: len(names),
-        named_by="path",
+        key_field="path",
     )
     return Source(written, None, format_name, None, access)
 

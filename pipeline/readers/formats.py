@@ -30,7 +30,7 @@ async def jsonl(blocks: Blocks, reading: Reading) -> Rows:
 
 async def json(blocks: Blocks, reading: Reading, *, lines: bool) -> Rows:
     """Objects, one a line or otherwise, as the beginning of the text tells; `lines` where its name says a line each."""
-    async with aclosing(with_head(blocks, LOOK_BYTES, or_with=b"\n" if reading.once else b"")) as found:
+    async with aclosing(with_head(blocks, LOOK_BYTES, or_with=b"\n" if reading.single_pass else b"")) as found:
         head = await anext(found, b"")
         one_text = is_one_text(head) if lines else not has_lines(head)
         if reading.dialect.records:

@@ -37,7 +37,7 @@ def iterable_source(records: RecordInput) -> Source:
         None,
         "records",
         None,
-        SourceAccess(rows=partial(rows, records), count=partial(_count, records), once=once),
+        SourceAccess(rows=partial(rows, records), count=partial(_count, records), single_pass=once),
     )
 
 

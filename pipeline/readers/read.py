@@ -44,7 +44,7 @@ async def read_records(
     for source in sources:
         if count == limit:
             break
-        reading = Reading(source.name, source.dialect, batch, progress, source.once, unit=source.unit)
+        reading = Reading(source.name, source.dialect, batch, progress, source.single_pass, unit=source.unit)
         before = progress.lines_read
         async with aclosing(_whole(source, reading, chunk_bytes)) as parts:
             async for rows in parts:
@@ -65,8 +65,10 @@ async def read_rows(source: Source, *, batch: int = BATCH) -> Rows:
 
     What is wrong with a row says where it stands.
     """
-    reading = Reading(source.name, source.dialect, batch, ReadProgress(), source.once, digests=False, unit=source.unit)
-    own = source.access.named_by if source.access is not None else None
+    reading = Reading(
+        source.name, source.dialect, batch, ReadProgress(), source.single_pass, digests=False, unit=source.unit
+    )
+    own = source.access.key_field if source.access is not None else None
     async with aclosing(_whole(source, reading, CHUNK_BYTES)) as parts:
         async for rows in parts:
             if any(row[-1] for row in rows):
@@ -81,7 +83,7 @@ async def peek(
 
     stdin, pipes and streams can be read only once, so not here: InputError.
     """
-    if source.once:
+    if source.single_pass:
         raise InputError(f"{source.name}: cannot be looked at before the run; it can be read only once")
     found: list[Record] = []
     async with aclosing(read_records([source], key=key, limit=n, progress=progress)) as batches:
@@ -160,7 +162,7 @@ def _rows(source: Source, reading: Reading, chunk_bytes: int) -> Rows:
 def _numbered(rows: list[Row], source: Source, unit: str, ordinal: int, key: str | None) -> list[Record]:
     """Records of rows, the first of which is number `ordinal`."""
     name = source.name
-    own = source.access.named_by if source.access is not None else None
+    own = source.access.key_field if source.access is not None else None
     field = key or own
     records = []
     for line, fields, digest, trouble in rows:

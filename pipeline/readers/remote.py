@@ -63,7 +63,7 @@ class _Remote:
         return self.size_bytes is not None and self.info.get("partial", True) is not False
 
     @property
-    def mark(self) -> str:
+    def identity(self) -> str:
         """The same for every way to write the address."""
         return codec.digest128(self.system.unstrip_protocol(self.place).encode()).hex()
 
@@ -93,9 +93,11 @@ def remote_sources(written: str, given_format: str, *, secret: bool = False) -> 
         if kind == "parquet":
             opened = partial(_PatientFile, remote)
             rows, count = partial(parquet, opened, remote.size_bytes or 0), partial(count_rows, opened, remote.name)
-            access = SourceAccess(rows=rows, stamp=remote.stamp, count=count, mark=remote.mark, again=again)
+            access = SourceAccess(rows=rows, stamp=remote.stamp, count=count, identity=remote.identity, restamp=again)
         else:
-            access = SourceAccess(blocks=partial(_blocks, remote), stamp=remote.stamp, mark=remote.mark, again=again)
+            access = SourceAccess(
+                blocks=partial(_blocks, remote), stamp=remote.stamp, identity=remote.identity, restamp=again
+            )
         yield Source(remote.name, None, kind, remote.size_bytes, access)
 
 

@@ -191,7 +191,7 @@ def _head(name: str, path: Path) -> bytes:
 def _refuse_twice(sources: list[Source]) -> None:
     seen: dict[str, str] = {}
     for source in sources:
-        real = str(source.path.resolve()) if source.path else source.access.mark if source.access else STDIN
+        real = str(source.path.resolve()) if source.path else source.access.identity if source.access else STDIN
         for identity in {real or source.name, f"name {source.name}"}:
             if identity in seen:
                 raise InputError(

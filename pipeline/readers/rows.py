@@ -55,41 +55,41 @@ class ReadProgress:
     lines_read: int = 0
     lines_done: int = 0
     notes: dict[str, list[str]] = field(default_factory=dict)
-    chosen: dict[str, str | bool] = field(default_factory=dict)
-    doubts: set[str] = field(default_factory=set)
-    left_out: Counter[str] = field(default_factory=Counter)
-    unclear: int = 0
-    say: Callable[[str], None] = lambda _: None
+    detected_options: dict[str, str | bool] = field(default_factory=dict)
+    doubtful_notes: set[str] = field(default_factory=set)
+    excluded_counts: Counter[str] = field(default_factory=Counter)
+    unclear_count: int = 0
+    on_note: Callable[[str], None] = lambda _: None
 
     def note(self, text: str, name: str, *, doubtful: bool = False, **chosen: str | bool) -> None:
         """Something is to be told of how this source reads: it is said once, and kept with all sources it holds for.
 
         `doubtful`: it is read so, but somebody should say that this is right.
         """
-        self.chosen |= chosen
+        self.detected_options |= chosen
         if doubtful:
-            self.doubts.add(text)
+            self.doubtful_notes.add(text)
         if text not in self.notes:
-            self.say(f"{name}: {text}")
+            self.on_note(f"{name}: {text}")
         names = self.notes.setdefault(text, [])
         if name not in names[-1:]:
             names.append(name)
 
-    def told(self) -> list[str]:
+    def format_notes(self) -> list[str]:
         """What is to be told of how the input reads, a line each."""
-        return [line for line, _ in self.told_with_doubts()]
+        return [line for line, _ in self.notes_with_doubts()]
 
-    def told_with_doubts(self) -> list[tuple[str, bool]]:
+    def notes_with_doubts(self) -> list[tuple[str, bool]]:
         """The same, each with whether it is doubtful."""
-        return [(f"{shorten_list(names)}: {text}", text in self.doubts) for text, names in self.notes.items()]
+        return [(f"{shorten_list(names)}: {text}", text in self.doubtful_notes) for text, names in self.notes.items()]
 
-    def without_records(self, names: Sequence[str]) -> str:
+    def describe_empty(self, names: Sequence[str]) -> str:
         """Why there is nothing to label, where no record of these sources was taken."""
         shown = ", ".join(names[:3]) + " ..." * (len(names) > 3)
-        if not self.left_out:
+        if not self.excluded_counts:
             return f"the input has no records, so there is nothing to label: {shown}"
-        told = ", ".join(f"{count:,} by input.{key}" for key, count in self.left_out.items())
-        return f"all {self.left_out.total():,} records of {shown} are left out: {told}"
+        told = ", ".join(f"{count:,} by input.{key}" for key, count in self.excluded_counts.items())
+        return f"all {self.excluded_counts.total():,} records of {shown} are left out: {told}"
 
     def estimate(self) -> int | None:
         """How many records there will be in all; None while nothing can be said, as for stdin."""
@@ -99,7 +99,7 @@ class ReadProgress:
             return None
         # A chunk is read at once but handed on bit by bit: the lines say how much of what was read is still to come.
         ahead = max(1.0, self.lines_read / self.lines_done) if self.lines_done else 1.0
-        taken = self.records - self.left_out.total()
+        taken = self.records - self.excluded_counts.total()
         total = round(taken * ahead * max(1.0, self.bytes_total / self.bytes_read))
         return total if self.limit is None else min(total, self.limit)
 
@@ -117,7 +117,7 @@ class Reading:
     dialect: TextDialect
     batch: int
     progress: ReadProgress
-    once: bool = False
+    single_pass: bool = False
     digests: bool = True
     encoding: str = "utf-8"
     unit: str = "line"

@@ -41,10 +41,10 @@ class SourceAccess:
     blocks: Callable[[int], Blocks] | None = None
     stamp: Callable[[], Stamp | None] = lambda: None
     count: Callable[[], int | None] = lambda: None
-    named_by: str | None = None
-    once: bool = False
-    mark: str = ""
-    again: Callable[[], Mapping[str, Stamp | None]] | None = field(default=None, repr=False)  # may hold a secret
+    key_field: str | None = None
+    single_pass: bool = False
+    identity: str = ""
+    restamp: Callable[[], Mapping[str, Stamp | None]] | None = field(default=None, repr=False)  # may hold a secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,9 @@ class Source:
     notes: tuple[str, ...] = ()
 
     @property
-    def once(self) -> bool:
+    def single_pass(self) -> bool:
         """Whether it can be read only once, as stdin or a pipe: not before the run and not after it."""
-        return self.size_bytes is None if self.access is None else self.access.once
+        return self.size_bytes is None if self.access is None else self.access.single_pass
 
     @property
     def unit(self) -> str:
@@ -82,7 +82,7 @@ class Source:
         if self.access is not None:
             return self.access.stamp()
         # What is read once has nothing that lasts: a pipe's times change as it is written to and read.
-        stat = self.path.stat() if self.path is not None and not self.once else None
+        stat = self.path.stat() if self.path is not None and not self.single_pass else None
         return {
             "name": self.name,
             "size_bytes": None if stat is None else stat.st_size,

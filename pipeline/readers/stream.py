@@ -31,7 +31,7 @@ def utf8_blocks(source: Source, reading: Reading, *, chunk_bytes: int) -> Blocks
     """
     plain = _unpacked(with_head(_chunks(source, chunk_bytes), HEAD_BYTES), source.name, reading.progress)
     # What can be read only once may come slowly: nobody waits for more than tells the mark.
-    blocks = with_head(plain, _MARK_BYTES if source.once else LOOK_BYTES)
+    blocks = with_head(plain, _MARK_BYTES if source.single_pass else LOOK_BYTES)
     return _decoded(blocks, reading, markup=source.format == "text")
 
 
@@ -40,7 +40,7 @@ def _chunks(source: Source, chunk_bytes: int) -> Blocks:
         return source.access.blocks(chunk_bytes)
     if source.path is None:
         return _stdin_chunks(chunk_bytes)
-    chunks = _pipe_chunks if source.once else _file_chunks
+    chunks = _pipe_chunks if source.single_pass else _file_chunks
     return chunks(source.path, source.name, chunk_bytes)
 
 

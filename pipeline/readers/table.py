@@ -22,11 +22,11 @@ async def delimited(blocks: Blocks, reading: Reading, usual: str) -> Rows:
 
     How the table is written is told by its first bytes, as far as the user has not said so.
     """
-    first_line = b"\n" if reading.once else b""
+    first_line = b"\n" if reading.single_pass else b""
     async with aclosing(with_head(blocks, LOOK_BYTES, or_with=first_line)) as found:
         head = await anext(found, b"")
         look = head[:LOOK_BYTES].decode("utf-8", "replace")
-        whole = len(head) < LOOK_BYTES and not reading.once
+        whole = len(head) < LOOK_BYTES and not reading.single_pass
         layout = recognised(look, reading.dialect, usual=usual, whole=whole, name=reading.name)
         _tell(layout, reading, usual)
         async with aclosing(_rows(joined(head, found), reading, layout)) as parts:

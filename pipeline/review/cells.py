@@ -60,7 +60,7 @@ def value_of(found: JSON, field: LabelColumn) -> JSON:
     """The value of the field that a cell says. Raises ValueError, which says what it may be."""
     readings = _of_text(found, field) if isinstance(found, str) else iter([found])
     for value in readings:
-        if field.takes(value):
+        if field.accepts(value):
             return value
     raise ValueError(f"{_short(found)} is no value of {field.name}{_expected(found, field)}")
 

@@ -212,7 +212,7 @@ def _score_column(found: Reviewed, options: DrawOptions) -> str:
 
 def _names(found: Reviewed, where: Expression) -> str:
     known = ["status", "code", *found.layout.columns, *found.layout.labels]
-    missing = [name for name in sorted(where.wants) if name not in (*known, "label", "record")]
+    missing = [name for name in sorted(where.required_fields) if name not in (*known, "label", "record")]
     if not missing:
         return f"The columns are {list_names(known)}"
     return f"There is no {missing[0]!r}; the columns are {list_names(known)}{did_you_mean(missing[0], known)}"

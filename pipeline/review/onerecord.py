@@ -75,7 +75,7 @@ def _prompt(found: Reviewed, outcome: Outcome | None) -> dict[str, Any] | None:
         return None
     manifest = found.run_dir.read_manifest() or {}
     again = rebuild_request(manifest.get("fingerprint") or {}, outcome.record, outcome.request_digest)
-    made: dict[str, Any] = {"is_as_sent": again.is_same, "why": again.why, "messages": []}
+    made: dict[str, Any] = {"is_as_sent": again.is_identical, "why": again.reason, "messages": []}
     request = again.request
     if request is not None:
         made |= {

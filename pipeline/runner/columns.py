@@ -62,7 +62,7 @@ async def check_columns(settings: Settings, sources: Sequence[Source]) -> Column
     """
     fields, sure = ColumnCheck.of(settings), True
     for source in sources:
-        sure &= not source.once and await _look(source, fields, settings.input.key)
+        sure &= not source.single_pass and await _look(source, fields, settings.input.key)
     return fields if sure else ColumnCheck([], fields.seen)
 
 

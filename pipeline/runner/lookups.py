@@ -111,7 +111,7 @@ async def lookups_of(
         return {digest: _with_new_names(one, renames) for digest, one in found.items()} if renames else found
 
     # What can be read again has been compared before the session.
-    once = any(source.once for source in sources)
+    once = any(source.single_pass for source in sources)
     return Lookups(
         done=Passing(ledger, task, choice, has_key, stop).done if once else known,
         repeated=repeated if has_key else None,
@@ -133,7 +133,12 @@ async def end_pass(ledger: Ledger, sources: Sequence[Source], reading: ReadProgr
 
     An input that can be read again is compared before a session; this is for the others, where all was read.
     """
-    if complete and reading.limit is None and not reading.left_out and any(source.once for source in sources):
+    if (
+        complete
+        and reading.limit is None
+        and not reading.excluded_counts
+        and any(source.single_pass for source in sources)
+    ):
         await ledger.archive(Selection(keys=await ledger.absent_keys(reading.exact_total)), "fixed")
 
 
@@ -166,7 +171,7 @@ def _stamps_now(sources: Sequence[Source]) -> Iterator[Stamp | None]:
     """The stamps as they are now; of what lies elsewhere each address is asked once, for all of its files."""
     asked: dict[Callable[[], Mapping[str, Stamp | None]], Mapping[str, Stamp | None]] = {}
     for source in sources:
-        again = source.access.again if source.access is not None else None
+        again = source.access.restamp if source.access is not None else None
         if again is None:
             yield _stamp_of(source)
             continue

@@ -96,7 +96,9 @@ async def print_opening(
 
 def is_local(source: Source) -> bool:
     """Whether its records can be read twice at no cost: it lies on this machine."""
-    return not source.once and source.format in LOCAL and (source.path is not None or source.format in FILE_FORMATS)
+    return (
+        not source.single_pass and source.format in LOCAL and (source.path is not None or source.format in FILE_FORMATS)
+    )
 
 
 def opening_lines(
@@ -131,7 +133,7 @@ def opening_lines(
 
 def expected_usage(task: Task, records: Sequence[Record]) -> Usage | None:
     """About what one of these records uses, by the length of its request; None where that says too little (media)."""
-    if task.shows or task.max_turns > 1:
+    if task.media_kinds or task.max_turns > 1:
         return None
     prompt = size = asked = 0
     for record in records:
@@ -147,7 +149,7 @@ def expected_usage(task: Task, records: Sequence[Record]) -> Usage | None:
     if not asked:
         return None
     # What is marked is read from the server's cache by all calls but the first.
-    cached = task.constant_tokens if task.marks_constant else 0
+    cached = task.constant_tokens if task.marks_prefix else 0
     return Usage(prompt // asked, max(0, size - prompt) // asked, cached=cached)
 
 

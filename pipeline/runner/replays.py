@@ -105,7 +105,7 @@ async def _summary(
 
 def _terms(task: Task, panel: Panel | None, run_id: str, renames: Sequence[Rename]) -> Callable[[Outcome], Terms]:
     """How each outcome's answer is read: one that was given before labels were renamed may have the old names."""
-    tasks = [task.renamed(renames[first:]) for first in range(len(renames) + 1)]
+    tasks = [task.with_renames(renames[first:]) for first in range(len(renames) + 1)]
     later = [Terms(one, run_id=run_id, panel=panel) for one in tasks]
     return lambda outcome: later[sum(one.at <= (outcome.finished_at or 0) for one in renames)]
 

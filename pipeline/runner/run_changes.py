@@ -218,7 +218,7 @@ async def find_changes(
     # What has no stamp, like a query's rows, can only be read through.
     same = trust and not reading and None not in stamps and stamps == manifest.get("sources")
     found = None
-    if not same and await ledger.last_seq() and not any(source.once for source in sources):
+    if not same and await ledger.last_seq() and not any(source.single_pass for source in sources):
         found = await _match(settings, task, sources, ledger, trust=trust, ask_alike=not parts)
     each_usd = await _each_usd(settings, ledger)
     changes = Changes(

@@ -154,7 +154,7 @@ class Session:
         producer = Producer(self._records(), self._task.render, lookups, asker.net, beginning, asker.prepare)
         live = self._live(before)
         progress = Progress(live.snapshot, quiet=quiet, title=self._title)
-        self._reading.say = partial(tell_reading, progress)
+        self._reading.on_note = partial(tell_reading, progress)
         live.guard = guard = Guard(
             self._stats,
             self._admission,
@@ -205,7 +205,7 @@ class Session:
         names, lenient = [source.name for source in self._sources], self._settings.limits.stop_rejected == 0
         if self._settings.input.shard is not None:  # the others have records, as was seen before they were dealt out
             names, over = [], True
-        return Beginning(names, self._reading.without_records, over=over, lenient=lenient)
+        return Beginning(names, self._reading.describe_empty, over=over, lenient=lenient)
 
     async def _lookups(self, stop: Callable[[LabelpipeError], None]) -> Lookups:
         in_parts = None if self._lane is None else self._lane.in_parts
@@ -309,7 +309,7 @@ class Session:
 
     def _records(self) -> AsyncGenerator[list[Record], None]:
         records = read(self._sources, self._settings, progress=self._reading)
-        once = self._settings.output.columns and any(source.once for source in self._sources)
+        once = self._settings.output.columns and any(source.single_pass for source in self._sources)
         return expecting(records, self._settings, self._sources, self._reading) if once else records
 
     def _commit(self, sinks: Sinks, producer: Producer) -> Commit:

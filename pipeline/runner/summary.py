@@ -102,8 +102,8 @@ def _outages(admission: Admission) -> dict[str, Any]:
 
 def _left_out(reading: ReadProgress) -> dict[str, Any]:
     """How many records were read and not taken, and why."""
-    unclear = {"unclear": reading.unclear} if reading.unclear else {}
-    return {"left_out": reading.left_out.total(), "left_out_by": {**reading.left_out, **unclear}}
+    unclear = {"unclear": reading.unclear_count} if reading.unclear_count else {}
+    return {"left_out": reading.excluded_counts.total(), "left_out_by": {**reading.excluded_counts, **unclear}}
 
 
 async def counted_again(run_dir: RunDir, ledger: Ledger, columns: Sequence[str]) -> None:

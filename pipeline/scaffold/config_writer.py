@@ -66,14 +66,14 @@ async def write_config(
     reading = ReadProgress()
     limit = said.get("limit")
     survey = await _surveyed(source, reading, limit if isinstance(limit, int) else None, quiet=quiet)
-    proposal = propose(survey, input_path=path, format=source.format, reading=reading.chosen, said=said)
+    proposal = propose(survey, input_path=path, format=source.format, reading=reading.detected_options, said=said)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         proposal = replace(proposal, labels_file=list_labels(proposal.labels, target))
         target.write_text(to_toml(proposal), encoding="utf-8")
     except OSError as error:
         raise SetupError(f"{target}: cannot be written: {error.strerror}") from error
-    told = (*reading.told(), *_of_many(sources), *_told(survey, proposal))
+    told = (*reading.format_notes(), *_of_many(sources), *_told(survey, proposal))
     return FirstConfig(target, told, bool(proposal.labels))
 
 
@@ -101,7 +101,7 @@ def command_with_answer(question: str, command: Sequence[str], sets: Sequence[st
 
 async def _surveyed(source: Source, reading: ReadProgress, limit: int | None, *, quiet: bool) -> Survey:
     """What its records have in common: all of a local file's, the first ones of anything else."""
-    if source.once:
+    if source.single_pass:
         raise InputError(f"{source.name}: cannot be looked at; it can be read only once: write it to a file")
     survey = Survey()
     if source.path is None and source.format not in FILE_FORMATS:

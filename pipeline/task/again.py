@@ -18,8 +18,8 @@ class RebuiltRequest:
     """A request that was made again. `is_same` says that it is the one that was sent; `why` there is none, or not."""
 
     request: Request | None
-    is_same: bool
-    why: str = ""
+    is_identical: bool
+    reason: str = ""
 
 
 def rebuild_request(fingerprint: Mapping[str, Any], record: Record, digest: bytes | None) -> RebuiltRequest:

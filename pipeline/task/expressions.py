@@ -57,8 +57,8 @@ class Expression:
         self.ambiguous = frozenset(_alone(tree)) & {LABEL, RECORD, *FUNCTIONS}
         self.names = meta.find_undeclared_variables(tree) - FUNCTIONS.keys()
         asked_about = {node.name for node in _asked_about(tree) if isinstance(node, nodes.Name)}
-        self.of_label = frozenset(_looked_up(tree, LABEL))
-        self.wants = (self.names - {LABEL, RECORD} - asked_about) | set(_looked_up(tree, RECORD))
+        self.label_fields = frozenset(_looked_up(tree, LABEL))
+        self.required_fields = (self.names - {LABEL, RECORD} - asked_about) | set(_looked_up(tree, RECORD))
 
     def __call__(self, values: Mapping[str, Any]) -> bool:
         """Whether it is true of these values, of which it may name some. Raises whatever makes it neither."""
@@ -110,17 +110,17 @@ class RecordFilter:
 
     def __init__(self, text: str, where: str) -> None:
         self._expression = Expression(text, where)
-        self.wants = self._expression.wants | ({LABEL} & self._expression.names)
+        self.required_fields = self._expression.required_fields | ({LABEL} & self._expression.names)
         # All state that changes.
-        self.trouble = ""
+        self.last_error = ""
 
     def __call__(self, fields: Mapping[str, Any]) -> bool | None:
         """Whether it is true of the record; None where it cannot be said: a field is missing, or null."""
         try:
             return self._expression({RECORD: fields, **fields})
         except Exception as error:
-            if all(fields.get(name) is not None for name in self.wants):
-                self.trouble = str(error)
+            if all(fields.get(name) is not None for name in self.required_fields):
+                self.last_error = str(error)
             return None
 
 

@@ -38,7 +38,7 @@ class LabelColumn:
     def _compiled(self) -> Any:
         return compile_schema(dict(self.schema))
 
-    def takes(self, value: JSON) -> bool:
+    def accepts(self, value: JSON) -> bool:
         """Whether the schema allows this value."""
         try:
             return bool(self._compiled.is_valid(value))
@@ -65,7 +65,7 @@ def _declared(tools: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, LabelCo
             is_required = name in (schema.get("required") or ())
             one = LabelColumn(column, {**own, **shared} if isinstance(own, Mapping) else {}, is_required)
             try:
-                one.takes(None)
+                one.accepts(None)
             except TaskError:  # a schema that depends on the record is only described
                 one = LabelColumn(column, {})
             yield column, one

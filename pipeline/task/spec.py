@@ -95,7 +95,7 @@ class Task:
         keepable = self.constant_tokens if self._opening_count else 0  # a mark stands in a message
         wanted = Caching(options.prompt_cache_key, options.cache_breakpoint)
         caching = settled(wanted, parameters, self.fingerprint, keepable)
-        self.marks_constant = bool(caching.breakpoint)
+        self.marks_prefix = bool(caching.breakpoint)
         self._frame_for = framing(caching, fixed)
         self._shown_for = nearest_of(made, options.examples_k) if options.examples_k else lambda _: NOTHING
 
@@ -105,7 +105,7 @@ class Task:
         return bool(self._callbacks)
 
     @property
-    def shows(self) -> frozenset[str]:
+    def media_kinds(self) -> frozenset[str]:
         """The kinds of media that requests may show: image, audio, document."""
         return self._prompt.shows
 
@@ -128,17 +128,17 @@ class Task:
         return self._prompt.fields
 
     @property
-    def asks_all_the_same(self) -> bool:
+    def is_constant(self) -> bool:
         """Whether nothing of the record is in what is asked of it."""
         return self._prompt.is_constant and not self._varies
 
-    def renamed(self, renames: Sequence[Rename]) -> Task:
+    def with_renames(self, renames: Sequence[Rename]) -> Task:
         """The task for answers that were given before these renames: it takes the former names, and gives the new."""
         made = copy(self)
         made._renames = tuple(renames)
         return made
 
-    def text(self, record: Record) -> str:
+    def prompt_text(self, record: Record) -> str:
         """The record's prompt, as a person reads it. Raises RenderError for what `render` does."""
         if self._validators:
             self._validators.expect(record)
@@ -152,7 +152,7 @@ class Task:
         frame, asked = self._frame_for(record), self._prompt.ask(record)
         return frame.request(record, asked, self._shown_for(asked.text))
 
-    def calls(self, answer: Answer, record: Record, before: Sequence[ValidCall] = ()) -> tuple[ValidCall, ...]:
+    def parse_calls(self, answer: Answer, record: Record, before: Sequence[ValidCall] = ()) -> tuple[ValidCall, ...]:
         """The valid calls in an answer; none where it may be words alone. `before` are those of earlier turns.
 
         Raises InvalidAnswerError, TruncatedError, RefusalError or CallbackError. The last one comes of code of the
@@ -169,7 +169,7 @@ class Task:
             self._validators.check(valid_calls, record)
         return valid_calls
 
-    def labelled(self, valid_calls: Sequence[ValidCall], reply: str | None, record: Record) -> LabelResult:
+    def build_rows(self, valid_calls: Sequence[ValidCall], reply: str | None, record: Record) -> LabelResult:
         """The record's row or rows, from all its calls and the model's last words.
 
         Raises UnfinishedError where a conversation was cut off (`reply` is None) before all that is wanted was said,
@@ -183,7 +183,7 @@ class Task:
 
     def read(self, answer: Answer, record: Record) -> dict[str, JSON]:
         """The label in an answer that is the only one. Raises as `calls` does."""
-        return dict(self.labelled(self.calls(answer, record), answer.text, record).label)
+        return dict(self.build_rows(self.parse_calls(answer, record), answer.text, record).label)
 
     def repair(self, request: Request, answer: Answer, error: AnswerError, *, base: int | None = None) -> Request:
         """The request that asks again, with the fault shown; after a TruncatedError with more room.
@@ -199,7 +199,7 @@ class Task:
         """The request that tells the model what came of its calls."""
         return next_turn(request, answer, valid_calls)
 
-    async def respond(self, valid_call: ValidCall, record: Record, call: CallbackContext) -> ValidCall:
+    async def run_callback(self, valid_call: ValidCall, record: Record, call: CallbackContext) -> ValidCall:
         """The call with what its callback gave back. Raises CallbackError; in a conversation the model is told it.
 
         NotCalledError is raised in both: of a callback that was not called there is nothing to tell.
@@ -221,7 +221,7 @@ class Task:
         """The extra columns that the only tool's callback returns for a label; {} without one. Raises CallbackError."""
         tool = next(iter(self._callbacks), "")
         valid_call = ValidCall(tool, label, ToolCall("", tool, ""))
-        return dict((await self.respond(valid_call, record, CallbackContext("", 0, tool))).extra)
+        return dict((await self.run_callback(valid_call, record, CallbackContext("", 0, tool))).extra)
 
 
 def _closed_columns(offers: Sequence[Offer], columns: Sequence[str]) -> tuple[str, ...]:

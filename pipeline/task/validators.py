@@ -68,13 +68,13 @@ class Validators:
                 f"{where}: {one.expression!r} uses the function {functions[0]!r} without calling it: "
                 f"write {LABEL}.{functions[0]} or {RECORD}.{functions[0]} for a field of that name"
             )
-        for name in sorted((expression.of_label | expression.wants) - set(tools[tool])):
+        for name in sorted((expression.label_fields | expression.required_fields) - set(tools[tool])):
             others = [other for other, fields in tools.items() if name in fields]
             hint = f" (give it tool = {others[0]!r}?)" if others else ""
             of_tool = f" of {tool}" if len(tools) > 1 else ""
             there = f"the label{of_tool} has {', '.join(tools[tool])}{hint}"
             fault = f"{where}: {one.expression!r} names {name!r}; {there}"
-            if name in expression.of_label:
+            if name in expression.label_fields:
                 raise TaskError(fault)
             self._wants.setdefault(name, fault)
         return _checked(expression, one, tools[tool])

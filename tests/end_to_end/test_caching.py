@@ -123,7 +123,7 @@ def test_a_run_that_began_without_the_mark_asks_for_nothing_again(tmp_path: Path
     half = {"requests_per_day": 10, "on_day_limit": "stop"}
     begun = settings_of(tmp_path, model={"name": "gpt-6-luna", "base_url": "rehearsal", "cache_breakpoint": False})
     first = ran(begun.model_copy(update={"limits": begun.limits.model_copy(update=half)}))
-    assert (first.labelled, first.usage.cached > 0, task_of(begun).marks_constant) == (10, True, False)
+    assert (first.labelled, first.usage.cached > 0, task_of(begun).marks_prefix) == (10, True, False)
     second = ran(settings_of(tmp_path))
     assert (second.labelled, second.calls) == (COUNT, COUNT - 10)
     assert second.usage.cache_write > first.usage.cache_write
@@ -164,7 +164,7 @@ def test_only_openais_own_api_is_sent_a_mark_that_nobody_asked_for(
     else:
         monkeypatch.setenv("OPENAI_BASE_URL", variable)
     settings = settings_of(tmp_path, model={"name": "gpt-6-luna", "base_url": url})
-    assert task_of(settings).marks_constant is marks
+    assert task_of(settings).marks_prefix is marks
 
 
 def test_a_voter_of_an_older_model_is_sent_no_mark_and_refuses_one_that_is_asked_for(tmp_path: Path) -> None:

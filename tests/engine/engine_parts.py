@@ -60,7 +60,7 @@ class FakeTask:
     max_turns = 1
     has_callback = True
 
-    def calls(self, answer: Answer, record: Record, before: Sequence[ValidCall] = ()) -> tuple[ValidCall, ...]:
+    def parse_calls(self, answer: Answer, record: Record, before: Sequence[ValidCall] = ()) -> tuple[ValidCall, ...]:
         text = answer.calls[0].arguments
         if text == "bad":
             raise InvalidAnswerError("label: 'bad' is not one of ['good']", code="invalid_label")
@@ -70,7 +70,7 @@ class FakeTask:
             raise RefusalError
         return (ValidCall("set_label", {"label": text}, answer.calls[0]),)
 
-    def labelled(self, said: Sequence[ValidCall], reply: str | None, record: Record) -> LabelResult:
+    def build_rows(self, said: Sequence[ValidCall], reply: str | None, record: Record) -> LabelResult:
         return LabelResult({**said[-1].label, **said[-1].extra})
 
     def next_turn(self, request: Request, answer: Answer, said: Sequence[ValidCall]) -> Request:
@@ -83,7 +83,7 @@ class FakeTask:
             request.record, request.model, (*request.messages, more), (), "auto", {}, 12, b"repaired........"
         )
 
-    async def respond(self, said: ValidCall, record: Record, call: CallbackContext) -> ValidCall:
+    async def run_callback(self, said: ValidCall, record: Record, call: CallbackContext) -> ValidCall:
         if said.label["label"] == "boom":
             raise CallbackError("ValueError: boom")
         self.called_back.append(record.key)

@@ -42,12 +42,12 @@ class TalkTask(FakeTask):
         self.log = log
         self.keys: list[str] = []
 
-    def calls(self, answer: Answer, record: Record, before: Sequence[ValidCall] = ()) -> tuple[ValidCall, ...]:
+    def parse_calls(self, answer: Answer, record: Record, before: Sequence[ValidCall] = ()) -> tuple[ValidCall, ...]:
         if any(call.arguments == "bad" for call in answer.calls):
             raise InvalidAnswerError("bad")
         return tuple(ValidCall(call.name, {"label": call.arguments}, call) for call in answer.calls)
 
-    def labelled(self, said: Sequence[ValidCall], reply: str | None, record: Record) -> LabelResult:
+    def build_rows(self, said: Sequence[ValidCall], reply: str | None, record: Record) -> LabelResult:
         if reply is None and self.max_turns > 1:
             raise UnfinishedError
         return LabelResult({"said": [f"{one.label['label']}={one.result}" for one in said], "reply": reply})
@@ -60,7 +60,7 @@ class TalkTask(FakeTask):
         assert base is not None
         return replace(request, messages=(*request.messages[:base], {"role": "user", "content": "again"}))
 
-    async def respond(self, said: ValidCall, record: Record, call: CallbackContext) -> ValidCall:
+    async def run_callback(self, said: ValidCall, record: Record, call: CallbackContext) -> ValidCall:
         self.keys.append(call.idempotency_key)
         self.log.append(f"callback {said.label['label']}")
         if said.label["label"] == "boom":

@@ -56,7 +56,7 @@ def fed(kinds: Sequence[str], *, done: int = 0, **more: bool) -> tuple[list[str]
         render,
         Lookups(known),
         Net(lambda _: None),
-        Beginning(["in.csv"], ReadProgress().without_records, **more),
+        Beginning(["in.csv"], ReadProgress().describe_empty, **more),
     )
     return asyncio.run(_gathered(producer)), found
 
@@ -77,7 +77,7 @@ def test_bad_records_at_the_top_are_rejected_once_one_can_be_asked() -> None:
 
 def test_many_that_are_bad_for_one_reason_stop_the_run_before_anything_is_written() -> None:
     found = Input([BAD] * 10 * ENOUGH)
-    beginning = Beginning(["in.csv"], ReadProgress().without_records)
+    beginning = Beginning(["in.csv"], ReadProgress().describe_empty)
     producer = Producer(found.batches(), render, Lookups(_nobody), Net(lambda _: None), beginning)
     with pytest.raises(NothingToAskError) as caught:
         asyncio.run(_gathered(producer))

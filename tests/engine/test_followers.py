@@ -23,15 +23,15 @@ class Picky(FakeTask):
         super().__init__()
         self.breaks, self.refuses = breaks, refuses
 
-    def calls(self, answer: Answer, record: Record, before: Any = ()) -> tuple[ValidCall, ...]:
+    def parse_calls(self, answer: Answer, record: Record, before: Any = ()) -> tuple[ValidCall, ...]:
         if record.key in self.refuses:
             raise InvalidAnswerError(f"not for {record.key}")
-        return super().calls(answer, record)
+        return super().parse_calls(answer, record)
 
-    async def respond(self, said: ValidCall, record: Record, call: CallbackContext) -> ValidCall:
+    async def run_callback(self, said: ValidCall, record: Record, call: CallbackContext) -> ValidCall:
         if record.key in self.breaks:
             raise CallbackError(f"no {record.key}")
-        return replace(await super().respond(said, record, call), extra={"mine": record.key})
+        return replace(await super().run_callback(said, record, call), extra={"mine": record.key})
 
 
 def followed(run_on: RunOn, task: FakeTask) -> tuple[dict[str, Outcome], int]:

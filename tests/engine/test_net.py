@@ -21,7 +21,7 @@ RunOn = Callable[[Any], Any]
 class Broken(FakeTask):
     """Reading the answer fails as nobody foresaw."""
 
-    def labelled(self, said: Any, reply: str | None, record: Record) -> LabelResult:
+    def build_rows(self, said: Any, reply: str | None, record: Record) -> LabelResult:
         raise TypeError("a number was not expected here")
 
 

@@ -52,7 +52,7 @@ def test_a_cancel_during_a_followers_callback_keeps_what_was_answered(moved_cloc
     written: list[str] = []
 
     class HangingTask(FakeTask):
-        async def respond(self, said: ValidCall, record: Record, call: CallbackContext) -> ValidCall:
+        async def run_callback(self, said: ValidCall, record: Record, call: CallbackContext) -> ValidCall:
             if record.ordinal > 1:
                 await asyncio.sleep(3600)
             return said

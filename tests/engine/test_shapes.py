@@ -27,10 +27,10 @@ class ShortTalk(FakeTask):
 
     max_turns = 2
 
-    def calls(self, answer: Answer, record: Record, before: Sequence[ValidCall] = ()) -> tuple[ValidCall, ...]:
-        return () if before else super().calls(answer, record)
+    def parse_calls(self, answer: Answer, record: Record, before: Sequence[ValidCall] = ()) -> tuple[ValidCall, ...]:
+        return () if before else super().parse_calls(answer, record)
 
-    def labelled(self, said: Sequence[ValidCall], reply: str | None, record: Record) -> LabelResult:
+    def build_rows(self, said: Sequence[ValidCall], reply: str | None, record: Record) -> LabelResult:
         return LabelResult({"said": len(said)})
 
     def next_turn(self, request: Request, answer: Answer, said: Sequence[ValidCall]) -> Request:

@@ -53,11 +53,11 @@ def opened(asked: Request, given: MediaOptions, web: Web | None = None) -> Reque
     async def play() -> Request:
         loader = MediaLoader(given, web)
         try:
-            async with loader.opened(asked) as sent:
+            async with loader.attach(asked) as sent:
                 return sent
         finally:
             await loader.close()
-            assert loader.held_bytes == 0
+            assert loader.bytes_in_use == 0
 
     return asyncio.run(play())
 
@@ -204,15 +204,15 @@ def test_no_more_is_held_than_allowed_and_all_is_given_back(tmp_path: Path) -> N
         held: list[int] = []
 
         async def one(number: int) -> None:
-            async with loader.opened(request(image(f"{number % 10}.jpg"))) as sent:
-                held.append(loader.held_bytes)
+            async with loader.attach(request(image(f"{number % 10}.jpg"))) as sent:
+                held.append(loader.bytes_in_use)
                 await asyncio.sleep(0.001)
                 assert isinstance(parts(sent)[1]["image_url"]["url"], Blob)
 
         async with asyncio.timeout(30):
             await asyncio.gather(*map(one, range(100)))
         await loader.close()
-        assert loader.held_bytes == 0
+        assert loader.bytes_in_use == 0
         return held
 
     held = asyncio.run(play())
@@ -227,7 +227,7 @@ def test_records_that_are_cancelled_while_they_load_give_all_back(tmp_path: Path
         loader = MediaLoader(options(tmp_path, hold_bytes=10_000, detail="low"))
 
         async def one() -> None:
-            async with loader.opened(request(image("a.jpg"))):
+            async with loader.attach(request(image("a.jpg"))):
                 await asyncio.sleep(0)
 
         tasks = [asyncio.create_task(one()) for _ in range(20)]
@@ -237,7 +237,7 @@ def test_records_that_are_cancelled_while_they_load_give_all_back(tmp_path: Path
         async with asyncio.timeout(30):
             found = await asyncio.gather(*tasks, return_exceptions=True)
         assert [one for one in found if one is None] == [None] * 10
-        assert loader.held_bytes == 0
+        assert loader.bytes_in_use == 0
         await loader.close()
 
     asyncio.run(play())
@@ -263,7 +263,7 @@ def test_the_loop_goes_on_while_pictures_are_decoded(tmp_path: Path) -> None:
 
 
 async def _open(loader: MediaLoader) -> None:
-    async with loader.opened(request(image("a.png"))):
+    async with loader.attach(request(image("a.png"))):
         pass
 
 

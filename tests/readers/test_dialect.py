@@ -17,7 +17,7 @@ ROWS = [{"id": "a1", "price": "3,50", "text": "großartig"}, {"id": "a2", "price
 
 def told(data: bytes, name: str = "in.csv", **choices: Any) -> tuple[list[Any], list[str]]:
     progress = ReadProgress()
-    return fields(read_bytes(data, name, progress=progress, **choices)), progress.told()
+    return fields(read_bytes(data, name, progress=progress, **choices)), progress.format_notes()
 
 
 def table(delimiter: str) -> str:
@@ -58,7 +58,7 @@ def test_the_line_that_names_the_separator_is_no_record() -> None:
 def test_the_header_decides_with_the_rows(data: bytes, delimiter: str) -> None:
     progress = ReadProgress()
     read_bytes(data, "in.csv", progress=progress)
-    assert progress.chosen.get("delimiter", ",") == delimiter
+    assert progress.detected_options.get("delimiter", ",") == delimiter
 
 
 def test_a_rare_delimiter_is_asked_about_and_never_a_whole_row_for_a_text() -> None:
@@ -330,7 +330,7 @@ def test_repeated_headers_of_joined_files_are_left_out_and_told() -> None:
     progress = ReadProgress()
     records = read_bytes(b"id,text\na,b\nid,text\nc,d\nid,text\n", "in.csv", progress=progress)
     assert [record.line for record in records] == [2, 4]
-    assert progress.told() == ["in.csv: rows that repeat the header are left out"]
+    assert progress.format_notes() == ["in.csv: rows that repeat the header are left out"]
     for header in ("\ufeffid,text\n", '\ufeff"id","text"\n', "\ufeff\ufeffid,text\n"):
         found = read_bytes(f"{header}a,b\n{header}c,d\n".encode(), "in.csv")
         assert fields(found) == [{"id": "a", "text": "b"}, {"id": "c", "text": "d"}], "Excel's begin with a mark"
@@ -394,4 +394,4 @@ def test_a_look_says_the_same_as_a_reading(tmp_path: Path) -> None:
     progress = ReadProgress()
     found = asyncio.run(peek(source, n=1, progress=progress))
     assert found[0].fields == ROWS[0]
-    assert progress.chosen == {"delimiter": ";"}
+    assert progress.detected_options == {"delimiter": ";"}

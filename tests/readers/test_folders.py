@@ -57,7 +57,7 @@ def test_another_runs_files_are_read_where_they_are_named(tmp_path: Path) -> Non
 
     progress = ReadProgress()
     assert len(read_files("data/**/*.csv", tmp_path, progress=progress)) == 1
-    assert progress.told() == [
+    assert progress.format_notes() == [
         "data/r.csv: 4 files that other runs have written are left out of the glob (data/run-1/failed.csv ...)"
     ]
     assert names("data/run-*/labels.csv", tmp_path) == ["data/run-1/labels.csv", "data/run-2/labels.csv"]
@@ -76,7 +76,7 @@ def test_partitions_are_columns_behind_the_files_own(tmp_path: Path) -> None:
         [("id", "a"), ("text", "b"), ("lang", "de"), ("day", "2024-01-02")],
     ]
     assert records[0].digest != records[1].digest
-    assert progress.told() == [
+    assert progress.format_notes() == [
         f"{records[0].source}, {records[1].source}: its folders' names give the columns lang, day"
     ]
     assert read_files("ds/**/*.csv", tmp_path, key="day")[1].key == "2024-01-02"
@@ -87,4 +87,6 @@ def test_a_column_of_the_file_stays_as_it_is_and_this_is_told(tmp_path: Path) ->
     progress = ReadProgress()
     [record] = read_files("text=x/a.csv", tmp_path, progress=progress)
     assert record.fields == {"id": "a", "text": "b"}
-    assert "text=x/a.csv: the column 'text' is the file's own, not what its folder's name says" in progress.told()
+    assert (
+        "text=x/a.csv: the column 'text' is the file's own, not what its folder's name says" in progress.format_notes()
+    )

@@ -190,7 +190,7 @@ def test_what_is_no_json_only_by_what_other_programs_write_is_read() -> None:
 
     assert fields(records)[:2] == [{"a": None, "b": "-inf"}, {"a": "cut \ufffd", "\ufffd": 1}]
     assert codec.dumps(records[2].fields) == b'{"a":1e400,"b":0.1234567890123456789}'
-    assert progress.told() == ["in.jsonl: characters that were cut in two are read as \ufffd"]
+    assert progress.format_notes() == ["in.jsonl: characters that were cut in two are read as \ufffd"]
 
 
 def test_raw_text_is_kept_up_to_ten_thousand_characters() -> None:

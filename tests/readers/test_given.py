@@ -146,7 +146,7 @@ def test_a_frames_columns_of_one_name_are_told_apart() -> None:
     progress = ReadProgress()
     [record] = read(pd.DataFrame([[1, 2, 3]], columns=["1", 1, " "]), progress=progress)
     assert record.fields == {"1": 1, "1_2": 2, "column_3": 3}
-    assert "records: two columns are named '1': column 2 is called '1_2'" in progress.told()
+    assert "records: two columns are named '1': column 2 is called '1_2'" in progress.format_notes()
 
 
 def test_a_frames_mistakes_are_told() -> None:
@@ -204,11 +204,11 @@ def test_an_iterable_is_read_again_and_a_stream_is_not() -> None:
             return iter([{"n": 1}, {"n": 2}])
 
     again = iterable_source(Rows())
-    assert (again.once, again.stamp()) == (False, None)
+    assert (again.single_pass, again.stamp()) == (False, None)
     assert [record.fields for record in asyncio.run(peek(again, n=1))] == [{"n": 1}]
     stream = iterable_source(streamed([{"n": 1}]))
-    assert stream.once
-    assert iterable_source(row for row in [{"n": 1}]).once
+    assert stream.single_pass
+    assert iterable_source(row for row in [{"n": 1}]).single_pass
     with pytest.raises(InputError, match="records: cannot be looked at before the run; it can be read only once"):
         asyncio.run(peek(stream))
     gc.collect()
@@ -285,7 +285,7 @@ def test_a_value_that_cannot_be_had_spoils_its_record_alone(kind: str) -> None:
 
     assert [record.problem and record.problem.code for record in records] == [None, *["unreadable"] * 3, None]
     assert "cannot be read: ZeroDivisionError: no text" in (records[1].problem.message if records[1].problem else "")
-    assert progress.told() == []
+    assert progress.format_notes() == []
 
 
 def test_objects_without_a_text_of_their_own_are_the_same_in_each_process() -> None:
@@ -304,4 +304,4 @@ def test_characters_that_were_cut_in_two_are_read_as_their_sign_and_told() -> No
 
     assert record.fields == {"te\ufffdxt": "nice \ufffd", "x": ["\ufffd"]}
     assert other.fields == {"a": "\\ud83d"}
-    assert progress.told() == ["records: characters that were cut in two are read as \ufffd"]
+    assert progress.format_notes() == ["records: characters that were cut in two are read as \ufffd"]

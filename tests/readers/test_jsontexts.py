@@ -57,13 +57,13 @@ def test_an_array_in_a_file_of_lines_is_read_told_and_doubted() -> None:
     records = read_bytes(data, "in.jsonl", progress=progress, key="id")
 
     assert [record.key for record in records] == ["1", "2"]
-    [(told, doubtful)] = progress.told_with_doubts()
+    [(told, doubtful)] = progress.notes_with_doubts()
     assert doubtful
     assert told.startswith("in.jsonl: is a JSON array or indented JSON, not an object a line as its name says")
     with pytest.raises(InputError, match=r'not an object a line; set input\.format = "json"'):
         read_bytes(data, "in.jsonl", format="jsonl")
     assert len(read_bytes(data, "in.jsonl", format="json", progress=(said := ReadProgress()))) == 2
-    assert not any(doubt for _, doubt in said.told_with_doubts())
+    assert not any(doubt for _, doubt in said.notes_with_doubts())
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_records_in_a_list_of_the_only_object_are_read(value: Any, said: str | N
     data = json.dumps(value, indent=indent).encode()
     said = "" if said == "none" else said
     assert fields(read_bytes(data, "in.json", records=said, progress=progress)) == found
-    assert [note.partition(" objects in ")[0] for note in progress.told()] == (
+    assert [note.partition(" objects in ")[0] for note in progress.format_notes()] == (
         [f"in.json: its records are the {len(found):,}"] if said is None and found != [value] else []
     )
 
@@ -187,7 +187,7 @@ def test_the_marks_of_files_that_were_joined_are_no_text(name: str) -> None:
 def test_a_key_that_comes_again_with_another_value_loses_none(line: str, found: Any) -> None:
     progress = ReadProgress()
     assert fields(read_bytes(f'{{"a": 0}}\n{line}\n'.encode(), "in.jsonl", progress=progress)) == [{"a": 0}, found]
-    assert bool(progress.told()) == ("_2" in str(found))
+    assert bool(progress.format_notes()) == ("_2" in str(found))
 
 
 def packed(names: list[str]) -> bytes:

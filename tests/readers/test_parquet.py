@@ -134,7 +134,7 @@ def test_columns_of_one_name_are_told_apart_as_in_a_csv(tmp_path: Path) -> None:
     for name in ("twice.parquet", "set"):
         progress = ReadProgress()
         assert fields(read_files(name, tmp_path, progress=progress)) == [{"a": 0, "a_2": 1, "column_3": 2}]
-        assert f"{name}: two columns are named 'a': column 2 is called 'a_2'" in progress.told()
+        assert f"{name}: two columns are named 'a': column 2 is called 'a_2'" in progress.format_notes()
 
 
 def test_damage_in_the_middle_costs_what_is_behind_it(tmp_path: Path) -> None:

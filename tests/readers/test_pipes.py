@@ -36,7 +36,7 @@ def feeding(path: Path, *parts: bytes) -> threading.Thread:
 def test_a_pipe_is_read_once_from_its_first_byte(tmp_path: Path, name: str, parts: list[bytes]) -> None:
     os.mkfifo(tmp_path / name)
     [source] = resolve_sources(name, base=tmp_path)
-    assert source.once
+    assert source.single_pass
     with pytest.raises(InputError, match="can be read only once"):
         asyncio.run(peek(source))
     writer = feeding(tmp_path / name, *parts)

@@ -53,7 +53,7 @@ def test_columns_of_one_name_are_told_apart(folder: Path) -> None:
     query = "SELECT a.id, b.id, b.text FROM reviews a JOIN reviews b ON a.id = b.id ORDER BY a.id LIMIT 1"
     [record] = read(folder, query=query, progress=progress)
     assert list(record.fields) == ["id", "id_2", "text"]
-    assert progress.told() == ["sqlite:///db.sqlite: two columns are named 'id': column 2 is called 'id_2'"]
+    assert progress.format_notes() == ["sqlite:///db.sqlite: two columns are named 'id': column 2 is called 'id_2'"]
 
 
 def test_rows_of_a_query_become_records(folder: Path) -> None:

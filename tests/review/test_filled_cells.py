@@ -102,7 +102,7 @@ def test_the_columns_of_several_tools_and_of_a_reply() -> None:
         {"function": {"name": "two", "parameters": {"properties": {"a": {"type": "nonsense"}}}}},
     ]  # fmt: skip
     one, two, reply = label_columns(tools, ["one_a", "two_a", "words"])
-    assert (one.is_required, one.takes(2), one.takes(9)) == (True, True, False)
-    assert two.takes("anything")  # a schema that cannot be compiled refuses nothing
-    assert reply.takes("any text")
-    assert not reply.takes(5)
+    assert (one.is_required, one.accepts(2), one.accepts(9)) == (True, True, False)
+    assert two.accepts("anything")  # a schema that cannot be compiled refuses nothing
+    assert reply.accepts("any text")
+    assert not reply.accepts(5)

@@ -43,7 +43,7 @@ def test_the_request_that_was_sent_is_made_again(options: dict[str, Any]) -> Non
     # As the manifest keeps it: through JSON.
     fingerprint = codec.loads_exact(codec.dumps(task.fingerprint).decode())
     again = rebuild_request(fingerprint, RECORD, sent.digest)
-    assert again.is_same
+    assert again.is_identical
     assert again.request is not None
     assert (again.request.messages, again.request.tools) == (sent.messages, sent.tools)
     assert (again.request.tool_choice, again.request.parameters) == (sent.tool_choice, sent.parameters)
@@ -53,8 +53,8 @@ def test_another_task_is_told() -> None:
     task = build_task(TaskOptions(**PLAIN, function=FUNCTION))
     sent = task.render(RECORD)
     again = rebuild_request({**task.fingerprint, "prompt": "Now {{ text }}"}, RECORD, sent.digest)
-    assert not again.is_same
-    assert "has changed" in again.why
+    assert not again.is_identical
+    assert "has changed" in again.reason
     assert again.request is not None
     assert again.request.messages[-1]["content"] == "Now hello {{ text }}"
 
@@ -62,6 +62,6 @@ def test_another_task_is_told() -> None:
 def test_what_the_manifest_does_not_keep_is_told() -> None:
     task = build_task(TaskOptions(**PLAIN, function=FUNCTION))
     described = {**task.fingerprint, "tools": [{"python": "tools:set_topic"}]}
-    assert "depends on the record" in rebuild_request(described, RECORD, b"").why
+    assert "depends on the record" in rebuild_request(described, RECORD, b"").reason
     missing = rebuild_request({**task.fingerprint, "prompt": "{{ nothing }}"}, RECORD, b"")
-    assert (missing.request, "nothing" in missing.why) == (None, True)
+    assert (missing.request, "nothing" in missing.reason) == (None, True)

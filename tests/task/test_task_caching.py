@@ -208,7 +208,7 @@ LONG = "You help. " * 410
 def test_the_mark_is_set_where_it_pays(changes: dict[str, Any], marks: bool) -> None:
     left_open = task_of(**{"model": "gpt-6-luna", **changes}, cache_breakpoint=None)
     by_hand = task_of(**{"model": "gpt-6-luna", **changes}, cache_breakpoint=marks)
-    assert left_open.marks_constant is marks
+    assert left_open.marks_prefix is marks
     one, other = request_of(left_open), request_of(by_hand)
     assert (one.messages, one.parameters) == (other.messages, other.parameters)
     assert ("prompt_cache_options" in one.parameters) is marks
@@ -217,6 +217,6 @@ def test_the_mark_is_set_where_it_pays(changes: dict[str, Any], marks: bool) -> 
 def test_what_is_decided_changes_no_digest_of_any_request() -> None:
     """A run that began without the mark goes on with it, and asks for nothing again."""
     said = [task_of(model="gpt-6-luna", system=LONG, cache_breakpoint=mark) for mark in (False, True, None)]
-    assert [one.marks_constant for one in said] == [False, True, True]
+    assert [one.marks_prefix for one in said] == [False, True, True]
     assert len({request_of(one).digest for one in said}) == 1
     assert said[0].fingerprint == said[1].fingerprint == said[2].fingerprint

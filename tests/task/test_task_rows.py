@@ -35,8 +35,8 @@ def rows(
     task: Task, *calls: tuple[str, str], text: str | None = None, extra: dict[str, Any] | None = None
 ) -> LabelResult:
     answer = Answer(tuple(ToolCall(f"i{place}", *call) for place, call in enumerate(calls)), text)
-    said = [ValidCall(one.tool, one.label, one.call, extra or {}) for one in task.calls(answer, RECORD)]
-    return task.labelled(said, text, RECORD)
+    said = [ValidCall(one.tool, one.label, one.call, extra or {}) for one in task.parse_calls(answer, RECORD)]
+    return task.build_rows(said, text, RECORD)
 
 
 def test_a_list_of_objects_is_a_row_each_and_the_rest_is_common() -> None:

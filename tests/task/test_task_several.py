@@ -31,13 +31,13 @@ def answer(*calls: tuple[str, str], text: str | None = None) -> Answer:
 
 
 def row(task: Task, said: Answer) -> dict[str, Any]:
-    return dict(task.labelled(task.calls(said, RECORD), said.text, RECORD).label)
+    return dict(task.build_rows(task.parse_calls(said, RECORD), said.text, RECORD).label)
 
 
 def responded(task: Task, *calls: tuple[str, str]) -> list[ValidCall]:
     """The calls of an answer with what their callbacks gave back."""
-    said = task.calls(answer(*calls), RECORD)
-    return [asyncio.run(task.respond(one, RECORD, CallbackContext("key", 0, one.tool))) for one in said]
+    said = task.parse_calls(answer(*calls), RECORD)
+    return [asyncio.run(task.run_callback(one, RECORD, CallbackContext("key", 0, one.tool))) for one in said]
 
 
 # -- what is sent ----------------------------------------------------------------------------------------------------
@@ -105,8 +105,8 @@ BAD = {
 def test_calls_that_make_an_answer(call: str, calls: Sequence[tuple[str, str]]) -> None:
     task = desk(call=call)
     known = [name for name, _ in calls if name != "zork"]
-    assert {one.tool for one in task.calls(answer(*calls), RECORD)} == set(known)
-    assert len(task.calls(answer(*calls), RECORD)) == len(set(known)), "what is said twice is one call"
+    assert {one.tool for one in task.parse_calls(answer(*calls), RECORD)} == set(known)
+    assert len(task.parse_calls(answer(*calls), RECORD)) == len(set(known)), "what is said twice is one call"
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_calls_that_make_none_are_asked_again_with_the_fault(call: str, calls: A
     task = desk(call=call)
     said = answer(*calls)
     with pytest.raises(InvalidAnswerError, match=words) as caught:
-        task.calls(said, RECORD)
+        task.parse_calls(said, RECORD)
     assert caught.value.code == code
     again = task.repair(task.render(RECORD), said, caught.value)
     assert is_conversation(again.messages)
@@ -128,7 +128,7 @@ def test_who_forgot_a_call_is_not_told_to_make_only_the_one_that_was_there() -> 
     task = desk(call="all")
     said = answer(HALF)
     with pytest.raises(InvalidAnswerError) as caught:
-        task.calls(said, RECORD)
+        task.parse_calls(said, RECORD)
     told = str(task.repair(task.render(RECORD), said, caught.value).messages[-1]["content"])
     assert "'repair', 'close'" in told
     assert "every call again" in told
@@ -225,9 +225,13 @@ def test_a_tools_own_callback_comes_before_the_tasks_and_its_columns_have_its_na
     task = desk(own, CLOSE, base=base, callback="mytools:row_key")
     assert task.extra_columns == ("refund_who",)
     done = responded(task, ALL)
-    assert task.labelled(done, None, RECORD).label == {"tool": "refund", "refund_amount": "all", "refund_who": "refund"}
+    assert task.build_rows(done, None, RECORD).label == {
+        "tool": "refund",
+        "refund_amount": "all",
+        "refund_who": "refund",
+    }
     done = responded(task, DONE)
-    assert task.labelled(done, None, RECORD).label["close_free"] == 1
+    assert task.build_rows(done, None, RECORD).label["close_free"] == 1
 
 
 @pytest.mark.parametrize("changes", [{}, {"reply": "words", "max_turns": 2}])
@@ -242,7 +246,7 @@ def test_an_extra_column_that_nobody_declared_cannot_take_one_of_the_tasks(modul
     task = desk(REFUND, base=module(CALLBACKS), callback="mytools:row_key", rows="calls")
     done = responded(task, ALL)
     with pytest.raises(CallbackError, match="returned 'row_key', which is a column of the task"):
-        task.labelled(done, None, RECORD)
+        task.build_rows(done, None, RECORD)
 
 
 # -- schemas that depend on the record, examples, fingerprints -------------------------------------------------------
@@ -270,9 +274,9 @@ def test_a_schema_that_depends_on_the_record_beside_one_that_does_not(module) ->
     ]
     assert enums == [["price", "taste"], ["Preis"]]
     assert task.render(english).tools[1] == task.render(german).tools[1]
-    assert task.calls(answer(("set_topic", '{"topic":"Preis"}')), german)[0].label == {"topic": "Preis"}
+    assert task.parse_calls(answer(("set_topic", '{"topic":"Preis"}')), german)[0].label == {"topic": "Preis"}
     with pytest.raises(InvalidAnswerError, match="'Preis' is not one of"):
-        task.calls(answer(("set_topic", '{"topic":"Preis"}')), english)
+        task.parse_calls(answer(("set_topic", '{"topic":"Preis"}')), english)
     assert task.columns == ("tool", "set_topic_topic", "close_why")
 
 
@@ -329,28 +333,29 @@ def test_what_changes_the_labels_changes_the_fingerprint(changes: dict[str, Any]
 
 def test_all_may_take_several_turns_but_none_may_be_missing_at_the_end() -> None:
     task = desk(REFUND, CLOSE, call="all", max_turns=3)
-    first = task.calls(answer(HALF), RECORD)
+    first = task.parse_calls(answer(HALF), RECORD)
     assert [one.tool for one in first] == ["refund"], "the other may come in a later turn"
     with pytest.raises(InvalidAnswerError, match=r"no call of 'close'; the text was 'Done\.'"):
-        task.calls(answer(text="Done."), RECORD, first)
-    second = task.calls(answer(DONE), RECORD, first)
-    assert task.calls(answer(text="Done."), RECORD, [*first, *second]) == ()
-    assert task.labelled([*first, *second], None, RECORD).label == {"refund_amount": "half", "close_why": "done"}
+        task.parse_calls(answer(text="Done."), RECORD, first)
+    second = task.parse_calls(answer(DONE), RECORD, first)
+    assert task.parse_calls(answer(text="Done."), RECORD, [*first, *second]) == ()
+    assert task.build_rows([*first, *second], None, RECORD).label == {"refund_amount": "half", "close_why": "done"}
     with pytest.raises(UnfinishedError, match="no call of 'close' when the last turn was over"):
-        task.labelled(first, None, RECORD)
+        task.build_rows(first, None, RECORD)
 
 
 def test_words_alone_do_not_begin_a_conversation_unless_any_is_fine() -> None:
     with pytest.raises(InvalidAnswerError, match="no call of"):
-        desk(max_turns=3).calls(answer(text="Hello"), RECORD)
-    assert desk(max_turns=3, call="any").calls(answer(text="Hello"), RECORD) == ()
+        desk(max_turns=3).parse_calls(answer(text="Hello"), RECORD)
+    assert desk(max_turns=3, call="any").parse_calls(answer(text="Hello"), RECORD) == ()
 
 
 def test_said_and_result_stay_together_where_calls_have_no_names() -> None:
     task = desk(REFUND, CLOSE, rows="calls", max_turns=2)
     said = Answer((ToolCall("", *HALF), ToolCall("", *ALL), ToolCall("", "zork", "{}"), ToolCall("", *DONE)))
     told = [
-        ValidCall(one.tool, one.label, one.call, result=number) for number, one in enumerate(task.calls(said, RECORD))
+        ValidCall(one.tool, one.label, one.call, result=number)
+        for number, one in enumerate(task.parse_calls(said, RECORD))
     ]
     messages = task.next_turn(task.render(RECORD), said, told).messages
     assert is_conversation(messages)
@@ -361,7 +366,7 @@ def test_said_and_result_stay_together_where_calls_have_no_names() -> None:
 def test_a_call_that_says_the_same_as_another_has_its_result() -> None:
     task = desk(REFUND, CLOSE, max_turns=2)
     said = answer(HALF, HALF)
-    (one,) = task.calls(said, RECORD)
+    (one,) = task.parse_calls(said, RECORD)
     messages = task.next_turn(
         task.render(RECORD), said, [ValidCall(one.tool, one.label, one.call, result="paid")]
     ).messages

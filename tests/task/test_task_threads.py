@@ -282,9 +282,9 @@ def test_a_callback_that_was_not_called_is_told_to_the_user_and_not_to_the_model
     record = Record("f", 0, "k", {"text": "fine"}, 1, 0)
     for turns in (1, 3):
         task = make_task(base=base, callback="mytools:save", max_turns=turns)
-        (said,) = task.calls(Answer((ToolCall("1", "set_label", '{"label":"neutral"}'),)), record)
+        (said,) = task.parse_calls(Answer((ToolCall("1", "set_label", '{"label":"neutral"}'),)), record)
         with pytest.raises(NotCalledError, match=r"0 calls of plain functions hang.*`labelpipe replay`"):
-            asyncio.run(task.respond(said, record, CallbackContext("the key", 0, said.tool)))
+            asyncio.run(task.run_callback(said, record, CallbackContext("the key", 0, said.tool)))
 
 
 # -- the end of the process ------------------------------------------------------------------------------------------

@@ -97,13 +97,13 @@ def answer(*arguments: str, text: str | None = None, name: str = "set_label", fi
 
 
 def respond(task: Task, said: ValidCall, turn: int = 0) -> ValidCall:
-    return asyncio.run(task.respond(said, RECORD, CallbackContext("the key", turn, said.tool)))
+    return asyncio.run(task.run_callback(said, RECORD, CallbackContext("the key", turn, said.tool)))
 
 
 def after(task: Task, callback: bool = True) -> tuple[Any, list[ValidCall]]:
     """The second turn's request, and what was said."""
     first = answer(GOOD)
-    said = [respond(task, one) for one in task.calls(first, RECORD)]
+    said = [respond(task, one) for one in task.parse_calls(first, RECORD)]
     return task.next_turn(task.render(RECORD), first, said), said
 
 
@@ -150,7 +150,7 @@ def test_a_tool_without_a_callback_is_told_ok_and_long_results_are_cut() -> None
 def test_text_beside_the_calls_is_kept_and_broken_arguments_of_others_are_made_safe() -> None:
     task = talk()
     first = Answer((ToolCall("", "set_label", GOOD), ToolCall("", "zork", "{not json")), "Let me see.")
-    request = task.next_turn(task.render(RECORD), first, task.calls(first, RECORD))
+    request = task.next_turn(task.render(RECORD), first, task.parse_calls(first, RECORD))
     assert is_conversation(request.messages)
     echo = request.messages[-3]
     assert (echo["content"], echo["tool_calls"][1]["function"]["arguments"]) == ("Let me see.", "{}")
@@ -163,7 +163,7 @@ def test_names_that_labelpipe_gives_to_calls_are_not_given_twice() -> None:
     names: list[str] = []
     for _ in range(3):
         said = Answer((ToolCall("", "set_label", GOOD),))
-        request = task.next_turn(request, said, task.calls(said, RECORD))
+        request = task.next_turn(request, said, task.parse_calls(said, RECORD))
         names.append(request.messages[-1]["tool_call_id"])
     assert is_conversation(request.messages)
     assert len(set(names)) == 3
@@ -178,7 +178,7 @@ def test_ids_that_a_server_gives_twice_are_sent_back_once_and_are_the_same_each_
         made = task.render(RECORD)
         for _ in range(3):
             said = Answer((ToolCall(name, "set_label", GOOD), ToolCall(name, "set_label", GOOD)))
-            made = task.next_turn(made, said, task.calls(said, RECORD))
+            made = task.next_turn(made, said, task.parse_calls(said, RECORD))
         return made
 
     made = request()
@@ -193,12 +193,12 @@ def test_an_empty_answer_is_no_last_word(silence: str | None) -> None:
     request, said = after(task)
     empty = Answer(text=silence, finish_reason="stop")
     with pytest.raises(InvalidAnswerError, match="empty, and the last words are wanted") as caught:
-        task.calls(empty, RECORD, said)
+        task.parse_calls(empty, RECORD, said)
     assert caught.value.code == "unfinished"
     again = task.repair(request, empty, caught.value, base=len(request.messages))
     assert is_conversation(again.messages)
     assert again.messages[-1]["content"].endswith("wanted. Answer in words.")
-    assert talk(reply=None).calls(empty, RECORD, said) == (), "nobody asked for words"
+    assert talk(reply=None).parse_calls(empty, RECORD, said) == (), "nobody asked for words"
 
 
 @pytest.mark.parametrize("max_turns", [1, 3])
@@ -206,23 +206,23 @@ def test_a_model_that_says_nothing_at_all_has_not_answered(max_turns: int) -> No
     task = talk(call="any", max_turns=max_turns, reply=None)
     request = task.render(RECORD)
     with pytest.raises(InvalidAnswerError, match="neither a call of 'set_label' nor words") as caught:
-        task.calls(Answer(text="", finish_reason="stop"), RECORD)
+        task.parse_calls(Answer(text="", finish_reason="stop"), RECORD)
     again = task.repair(request, Answer(), caught.value, base=len(request.messages))
     assert again.messages[-1]["content"].endswith("Call 'set_label', or answer in words.")
-    assert task.calls(Answer(text="No."), RECORD) == ()
+    assert task.parse_calls(Answer(text="No."), RECORD) == ()
 
 
 def test_words_that_were_cut_are_told_as_words() -> None:
     task = talk()
     request, said = after(task)
     with pytest.raises(TruncatedError, match="before its last words were complete") as caught:
-        task.calls(Answer(text="All d", finish_reason="length"), RECORD, said)
+        task.parse_calls(Answer(text="All d", finish_reason="length"), RECORD, said)
     brief = task.repair(request, Answer(), caught.value, base=len(request.messages))
     assert brief.messages[-1]["content"].endswith("Be brief: answer in a few words.")
     cut = Answer((ToolCall("x", "set_label", '{"la'),), finish_reason="length")
     for before in ((), said):
         with pytest.raises(TruncatedError, match="before the call of set_label was complete"):
-            task.calls(cut, RECORD, before)
+            task.parse_calls(cut, RECORD, before)
 
 
 def test_a_repair_in_a_later_turn_keeps_what_was_said_before() -> None:
@@ -232,7 +232,7 @@ def test_a_repair_in_a_later_turn_keeps_what_was_said_before() -> None:
     for bad in (answer('{"label":"no"}', first=7), answer("{", first=8), answer(text="It is", name="x")):
         wrong = Answer(bad.calls, bad.text)
         with pytest.raises(InvalidAnswerError) as caught:
-            task.calls(wrong if wrong.calls else answer("{}", name="zork"), RECORD, said)
+            task.parse_calls(wrong if wrong.calls else answer("{}", name="zork"), RECORD, said)
         again = task.repair(request, wrong, caught.value, base=base)
         assert is_conversation(again.messages)
         assert again.messages[:base] == request.messages
@@ -248,22 +248,22 @@ def test_a_repair_in_a_later_turn_keeps_what_was_said_before() -> None:
 def test_last_words_are_a_column_and_their_lack_is_an_ending_of_its_own() -> None:
     task = talk()
     assert task.columns == ("label", "words")
-    said = task.calls(answer(GOOD), RECORD)
-    assert task.calls(Answer(text="All done."), RECORD, said) == ()
-    assert task.labelled(said, "All done.", RECORD).label == {"label": "good", "words": "All done."}
-    assert task.labelled(said, "", RECORD).label["words"] == ""
+    said = task.parse_calls(answer(GOOD), RECORD)
+    assert task.parse_calls(Answer(text="All done."), RECORD, said) == ()
+    assert task.build_rows(said, "All done.", RECORD).label == {"label": "good", "words": "All done."}
+    assert task.build_rows(said, "", RECORD).label["words"] == ""
     with pytest.raises(UnfinishedError, match="max_turns"):
-        task.labelled(said, None, RECORD)
-    assert talk(reply=None).labelled(said, None, RECORD).label == {"label": "good"}
+        task.build_rows(said, None, RECORD)
+    assert talk(reply=None).build_rows(said, None, RECORD).label == {"label": "good"}
     with pytest.raises(TruncatedError):
-        task.calls(Answer(text="All d", finish_reason="length"), RECORD, said)
+        task.parse_calls(Answer(text="All d", finish_reason="length"), RECORD, said)
 
 
 def test_the_last_call_of_a_tool_is_the_one_in_the_row() -> None:
     task = talk()
-    said = [*task.calls(answer('{"label":"bad"}'), RECORD), *task.calls(answer(GOOD), RECORD)]
-    assert task.labelled(said, "x", RECORD).label["label"] == "good"
-    each = talk(rows="calls").labelled(said, "x", RECORD)
+    said = [*task.parse_calls(answer('{"label":"bad"}'), RECORD), *task.parse_calls(answer(GOOD), RECORD)]
+    assert task.build_rows(said, "x", RECORD).label["label"] == "good"
+    each = talk(rows="calls").build_rows(said, "x", RECORD)
     assert each.rows is not None
     assert [row["label"] for row in each.rows] == ["bad", "good"]
 
@@ -286,7 +286,7 @@ def test_two_arguments_or_three(module: Callable[..., Path], callback: str, extr
         TOOLS.replace('{"stock": 3, "who": record.key, "turn": call.turn, "name": call.idempotency_key}', "{}")
     )
     task = talk(base, callback=f"mytools:{callback}", max_turns=1, reply=None)
-    (said,) = task.calls(answer(GOOD), RECORD)
+    (said,) = task.parse_calls(answer(GOOD), RECORD)
     assert respond(task, said).extra == (extra or {})
 
 
@@ -294,11 +294,11 @@ def test_a_function_as_a_tool_can_have_its_call_and_a_field_of_that_name_stays_o
     base = module(TOOLS)
     task = build_task(TaskOptions(model="m", prompt="p", python="mytools:set_label", base=base))
     assert task.columns == ("label",)
-    (said,) = task.calls(answer(GOOD), RECORD)
+    (said,) = task.parse_calls(answer(GOOD), RECORD)
     assert respond(task, said).extra == {"key": "the key"}
     ring = build_task(TaskOptions(model="m", prompt="p", python="mytools:ring", base=base))
     assert ring.columns == ("number", "call")
-    (said,) = ring.calls(answer('{"number":"7","call":"twice"}', name="ring"), RECORD)
+    (said,) = ring.parse_calls(answer('{"number":"7","call":"twice"}', name="ring"), RECORD)
     assert respond(ring, said).extra == {"rang": "twice"}
 
 
@@ -313,7 +313,7 @@ def test_a_callback_that_cannot_be_called_is_told_at_the_start(module: Callable[
 
 def test_alone_it_raises_what_in_a_conversation_is_told(module: Callable[..., Path]) -> None:
     task = talk(module(TOOLS), callback="mytools:raises", max_turns=1, reply=None)
-    (said,) = task.calls(answer(GOOD), RECORD)
+    (said,) = task.parse_calls(answer(GOOD), RECORD)
     with pytest.raises(CallbackError, match="LookupError: no such thing"):
         respond(task, said)
 
@@ -322,7 +322,7 @@ def test_alone_it_raises_what_in_a_conversation_is_told(module: Callable[..., Pa
 def test_one_that_hangs_is_given_up_and_a_model_that_waits_is_told(module: Callable[..., Path], callback: str) -> None:
     more = {"base": module(TOOLS), "callback": f"mytools:{callback}", "callback_timeout_s": 0.05}
     alone = talk(max_turns=1, reply=None, **more)
-    (said,) = alone.calls(answer(GOOD), RECORD)
+    (said,) = alone.parse_calls(answer(GOOD), RECORD)
     with pytest.raises(CallbackError, match=r"gave nothing back in 0\.05 s"):
         respond(alone, said)
     assert respond(talk(**more), said).result == {"error": "the callback gave nothing back in 0.05 s"}

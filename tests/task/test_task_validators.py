@@ -45,7 +45,7 @@ def verdict(expression: str, answer: Answer | None = None, **more: Any) -> str:
     task = task_of(ValidatorOptions(expression=expression, **more))
     try:
         task.render(RECORD)
-        task.calls(answer or said(), RECORD)
+        task.parse_calls(answer or said(), RECORD)
     except LabelpipeError as error:
         return f"{type(error).__name__}: {error}"
     return "fine"
@@ -98,7 +98,7 @@ def test_a_dot_is_a_field_and_a_call_is_a_method(expression: str) -> None:
     task = task_of(ValidatorOptions(expression=expression), function=function, strict=False)
     record = replace(RECORD, fields={"text": "t", "len": 7, "order": {"items": "x"}})
     assert task.render(record)
-    assert task.calls(Answer((ToolCall("i", "f", '{"items": ["a", "b"], "count": 5}'),)), record)
+    assert task.parse_calls(Answer((ToolCall("i", "f", '{"items": ["a", "b"], "count": 5}'),)), record)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_dot_is_a_field_and_a_call_is_a_method(expression: str) -> None:
 def test_what_does_not_fit_is_worth_asking_again(expression: str, answer: Answer, words: str) -> None:
     task = task_of(ValidatorOptions(expression=expression))
     with pytest.raises(InvalidAnswerError, match=words) as caught:
-        task.calls(answer, RECORD)
+        task.parse_calls(answer, RECORD)
     assert caught.value.code == "invalid_label"
     again = task.repair(task.render(RECORD), answer, caught.value)
     assert "does not fit the rule" in str(again.messages[-1]["content"]), "the model is told why"
@@ -127,7 +127,7 @@ def test_a_message_of_ones_own_and_all_faults_at_once() -> None:
     with pytest.raises(
         InvalidAnswerError, match=r"^quote the text word by word; the label does not fit the rule: stars"
     ):
-        task.calls(said("toaster"), RECORD)
+        task.parse_calls(said("toaster"), RECORD)
 
 
 @pytest.mark.parametrize(
@@ -171,21 +171,21 @@ def test_nothing_reaches_out_of_the_sandbox(expression: str) -> None:
 
 def test_what_a_record_says_is_never_an_expression() -> None:
     record = Record("f", 0, "k", {"text": "{{ 1/0 }} __class__ quote", "lang": "en"}, 1, 0)
-    task_of(ValidatorOptions(expression="quote in text")).calls(said("{{ 1/0 }}"), record)
+    task_of(ValidatorOptions(expression="quote in text")).parse_calls(said("{{ 1/0 }}"), record)
 
 
 def test_a_field_that_the_model_left_out_is_null() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}}, "required": ["a"]}
     rule = ValidatorOptions(expression="b is none or a in b or label.b == a")
     task = task_of(rule, function=FunctionOptions("f", schema), strict=False)
-    assert task.calls(Answer((ToolCall("i", "f", '{"a":"x"}'),)), RECORD)[0].label == {"a": "x"}
+    assert task.parse_calls(Answer((ToolCall("i", "f", '{"a":"x"}'),)), RECORD)[0].label == {"a": "x"}
 
 
 def test_the_labels_field_comes_before_the_records() -> None:
     task = task_of(
         ValidatorOptions(expression="text == 'x' and record.text != 'x'"), function=None, labels={"text": ["x"]}
     )
-    task.calls(Answer((ToolCall("i", "set_label", '{"text":"x"}'),)), RECORD)
+    task.parse_calls(Answer((ToolCall("i", "set_label", '{"text":"x"}'),)), RECORD)
 
 
 # -- functions -------------------------------------------------------------------------------------------------------
@@ -268,15 +268,15 @@ CHECKS = """
 def test_a_function_that_refuses(module: Callable[..., Path], name: str, message: str | None, words: str) -> None:
     task = task_of(ValidatorOptions(python=f"mytools:{name}", message=message), base=module(CHECKS))
     with pytest.raises(InvalidAnswerError, match=words):
-        task.calls(said(), RECORD)
+        task.parse_calls(said(), RECORD)
 
 
 def test_a_function_that_is_content_and_one_that_changes_its_copy(module: Callable[..., Path]) -> None:
     rules = [ValidatorOptions(python=f"mytools:{name}") for name in ("spoils", "fine")]
     task = task_of(*rules, base=module(CHECKS))
-    assert task.calls(said(), RECORD)[0].label["result"] == ["a", "b"]
+    assert task.parse_calls(said(), RECORD)[0].label["result"] == ["a", "b"]
     with pytest.raises(InvalidAnswerError, match="fine refused the answer"):
-        task.calls(said("toaster"), RECORD)
+        task.parse_calls(said("toaster"), RECORD)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_a_function_that_is_content_and_one_that_changes_its_copy(module: Callab
 def test_a_function_that_breaks_is_no_fault_of_the_model(module: Callable[..., Path], name: str, words: str) -> None:
     task = task_of(ValidatorOptions(python=f"mytools:{name}"), base=module(CHECKS))
     with pytest.raises(CallbackError, match=words):
-        task.calls(said(), RECORD)
+        task.parse_calls(said(), RECORD)
 
 
 @pytest.mark.parametrize(
@@ -321,8 +321,8 @@ def test_what_it_does_to_the_record_is_done_to_a_copy(module: Callable[..., Path
     fields = {"text": "as it was", "more": {"deep": [{"x": 1}]}}
     record = replace(RECORD, fields=fields)
     task = task_of(ValidatorOptions(python="mytools:changes"), base=module(CHECKS))
-    task.calls(said(), record)
-    task.calls(said(), record)
+    task.parse_calls(said(), record)
+    task.parse_calls(said(), record)
     assert record.fields == {"text": "as it was", "more": {"deep": [{"x": 1}]}}
 
 
@@ -336,10 +336,10 @@ def test_a_validator_of_one_tool_leaves_the_others_alone() -> None:
     rule = ValidatorOptions(expression="amount < 2", tool="refund")
     task = task_of(rule, function=None, tools=[REFUND, CLOSE], rows="calls")
     calls = [ToolCall("a", "close", '{"why":"spam"}'), ToolCall("b", "refund", '{"amount":1}')]
-    assert len(task.calls(Answer(tuple(calls)), RECORD)) == 2
+    assert len(task.parse_calls(Answer(tuple(calls)), RECORD)) == 2
     calls.append(ToolCall("c", "refund", '{"amount":2}'))
     with pytest.raises(InvalidAnswerError, match=r"^the label does not fit the rule: amount < 2$"):
-        task.calls(Answer(tuple(calls)), RECORD)
+        task.parse_calls(Answer(tuple(calls)), RECORD)
 
 
 def test_one_that_forgot_to_name_its_tool_is_told_which() -> None:

@@ -71,7 +71,7 @@ class PageField:
                 raise ValueError(f"{self.name}: expected a list of places")
             chosen = {json_identity(self._at(one)) for one in said}
             found: JSON = [one for one in self.values if json_identity(one) in chosen]
-            if not self.column.takes(found):
+            if not self.column.accepts(found):
                 raise ValueError(f"{self.name}: this number of values is not allowed")
             return found
         if not isinstance(said, str):

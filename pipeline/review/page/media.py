@@ -103,7 +103,7 @@ class Showing:
 
 
 async def _shown_by(loader: MediaLoader, request: Request) -> list[Shown]:
-    async with loader.opened(request) as opened:
+    async with loader.attach(request) as opened:
         return [one for message in opened.messages for part in _parts(message) for one in _shown(part)]
 
 
