@@ -34,9 +34,10 @@ def test_the_rule_of_the_variables_is_the_one_in_the_code() -> None:
     assert set(told) <= {(key.name, key.variable) for key in keys(Settings)}
 
 
-def test_every_key_says_what_it_means() -> None:
+def test_every_key_says_what_it_means_and_when_to_set_it() -> None:
     assert [line for line in LINES if not re.search(r"\| [A-Z`].*\. \|$", line)] == []
     assert [key.name for key in keys(Settings) if key.takes == "a value"] == []
+    assert [line for line in LINES if not re.search(r"\b([Ss]et|[Ll]ower|[Rr]aise|[Tt]urn|[Uu]se)\b", line)] == []
 
 
 def test_the_order_of_precedence_is_the_one_in_the_code() -> None:
